@@ -1,0 +1,198 @@
+"""A run and its record: plain data, and the key that says which runs are the same.
+
+Nothing here is imported but the standard library, so that planning, status and reports stay light.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from typing import Any
+
+Json = dict[str, Any]
+
+#: Raised when a change makes an existing run score differently; part of every key.
+PROTOCOL = 1
+
+#: Raised when the fields of a record change; a reader refuses any other.
+SCHEMA = 1
+
+#: Keys of a node, at any depth, that cannot change a score: prose, and where the same bytes are
+#: found. A node may hold them, a key never depends on them.
+ASIDE = frozenset({"about", "parts", "package", "path", "validation", "examples"})
+
+#: What a run draws at random, each from a seed of its own, so that two methods with one seed see
+#: the same examples in the same order and start from the same head.
+ROLES = ("subset", "order", "head", "method", "dropout", "sampling")
+
+
+class ConfigError(ValueError):
+    """What was asked for cannot be planned; the message says what is allowed and what to do."""
+
+
+class RecordError(ValueError):
+    """A file in a results folder is not a whole, unaltered record of a known schema."""
+
+
+def canonical(value: Any) -> str:
+    """Write plain data as the one JSON text that equal data share (sorted keys, 8.0 as 8).
+
+    Raises:
+        ValueError: if a number is not finite.
+        TypeError: if something is not JSON.
+    """
+    return json.dumps(_plain(value), sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def _identity(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _identity(inner) for name, inner in value.items() if name not in ASIDE}
+    return value
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One training, as a value: everything that can change its score and nothing else.
+
+    Attributes:
+        model, method, task, budget, train, select: resolved configuration nodes (plain JSON).
+        size: training examples: a count, a fraction in (0, 1), or "full".
+        seed: the seed from which the seeds of all `ROLES` follow.
+        protocol: the version of the rules under which scores are comparable.
+    """
+
+    model: Json
+    method: Json
+    task: Json
+    budget: Json
+    train: Json
+    select: Json
+    size: int | float | str
+    seed: int
+    protocol: int = PROTOCOL
+
+    @cached_property
+    def key(self) -> str:
+        """First 12 hex digits of the SHA-256 of the run's canonical JSON, `ASIDE` left out."""
+        return hashlib.sha256(canonical(_identity(asdict(self))).encode()).hexdigest()[:12]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Run) and other.key == self.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    @property
+    def title(self) -> str:
+        """A line that names the run to a person; not unique."""
+        return (
+            f"{self.method['name']} · {self.task['name']} · {self.model['name']}"
+            f" · size {self.size} · seed {self.seed}"
+        )
+
+    def seeds(self) -> dict[str, int]:
+        """Derive the seed of each role in `ROLES`; 32 bits, the same for all methods."""
+        return {
+            role: int.from_bytes(hashlib.sha256(f"{role} {self.seed}".encode()).digest()[:4])
+            for role in ROLES
+        }
+
+    def to_json(self) -> Json:
+        """The run as plain data, which `from_json` reads."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Json) -> "Run":
+        """Read what `to_json` wrote.
+
+        Raises:
+            RecordError: if a field is missing or unknown.
+        """
+        return cls(**_known(cls, data))
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """What one finished run gave. Undefined or unmeasured values are None, never a stand-in.
+
+    Attributes:
+        run: the run.
+        metrics: scores in [-1, 1] on the reporting split, once, at the end of the budget.
+        trivial: the same metrics for the constant prediction learnt from the training labels.
+        collapsed: whether one class (or one value) was predicted throughout.
+        selection: scores on the split carved from train, where the run has one.
+        curve: evaluations during training: step, fraction, seconds, examples, loss, scores.
+        parameters: counts: trained (head left out), head, total.
+        work: steps, examples, tokens, padded tokens, epochs, overshoot, truncated, train_size …
+        seconds: load, tokenise, warmup, train, evaluate.
+        speed: training examples and tokens for each second of `seconds["train"]`.
+        memory: peak bytes by phase: CPU resident set, CUDA allocated and reserved.
+        energy_joules: of the GPU while it trained; None unless it was held alone.
+        flops: model FLOPs of the training, forward and backward.
+        environment: versions, device, threads, commit, data fingerprint, weights hash …
+        predictions_sha256: of the predictions' file.
+        trained_sha256: of the file of trained weights, where it was kept.
+    """
+
+    run: Run
+    metrics: dict[str, float | None]
+    trivial: dict[str, float | None]
+    collapsed: bool
+    selection: Json | None
+    curve: list[Json]
+    parameters: dict[str, int]
+    work: Json
+    seconds: dict[str, float]
+    speed: dict[str, float]
+    memory: Json
+    energy_joules: float | None
+    flops: float | None
+    environment: Json
+    predictions_sha256: str | None = None
+    trained_sha256: str | None = None
+    schema: int = field(default=SCHEMA)
+
+    @property
+    def score(self) -> float | None:
+        """The task's primary metric."""
+        return self.metrics[self.run.task["metrics"][0]]
+
+    def to_json(self) -> Json:
+        """The record as plain data, which `from_json` reads."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Json) -> "Record":
+        """Read what `to_json` wrote.
+
+        Raises:
+            RecordError: if the schema is another one, or a field is missing or unknown.
+        """
+        if data.get("schema") != SCHEMA:
+            raise RecordError(
+                f"a record of schema {data.get('schema')!r}; this peftbench reads {SCHEMA}; "
+                "use the version of peftbench that wrote it"
+            )
+        given = _known(cls, data)
+        return cls(**given | {"run": Run.from_json(given["run"])})
+
+
+def _known(cls: type, data: Json) -> Json:
+    allowed = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+    if set(data) != allowed:
+        raise RecordError(
+            f"{cls.__name__.lower()} has fields that do not belong: {sorted(set(data) - allowed)}, "
+            f"and lacks {sorted(allowed - set(data))}"
+        )
+    return data

@@ -1,0 +1,258 @@
+"""The results folder: the only module that knows a path in it.
+
+A run has a record or it has not; that file is the only state. Whatever is written is drafted
+beside its place and moved there whole. A run in flight holds one byte of the file `claims`, locked
+by the kernel, which lets go when the process ends, however it ends.
+"""
+
+import fcntl
+import hashlib
+import io
+import json
+import os
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peftbench.run import ConfigError, Json, Record, RecordError, Run, canonical
+
+if TYPE_CHECKING:
+    import numpy as np
+
+KEY = re.compile(r"[0-9a-f]{12}")
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a run has no record.
+
+    Attributes:
+        kind: the class of the failure, see `peftbench.workers.KINDS`.
+        reason: one line.
+        attempts: how often the run has failed.
+    """
+
+    run: Run
+    kind: str
+    reason: str
+    attempts: int = 1
+
+
+class Results:
+    """A results folder.
+
+    Args:
+        folder: made when the first run is claimed; `results/reference` and a user's own folder
+            are alike.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self._claims: int | None = None
+
+    # where things lie
+
+    def log(self, key: str) -> Path:
+        """The output of the worker while it had the run."""
+        return self._path("logs", key, ".log")
+
+    def checkpoint(self, key: str) -> Path:
+        """The state of an unfinished training; removed when its record is there."""
+        return self._path("checkpoints", key, ".safetensors")
+
+    def trained(self, key: str) -> Path:
+        """What the method trained, where a run was asked to keep it."""
+        return self._path("trained", key, ".safetensors")
+
+    def _path(self, kind: str, key: str, suffix: str) -> Path:
+        if not KEY.fullmatch(key):
+            raise RecordError(f"a run's key is 12 hexadecimal digits, got {key!r}")
+        return self.folder / kind / (key + suffix)
+
+    def reports(self) -> Path:
+        """The folder of the tables and plots made from these records."""
+        return self.folder / "reports"
+
+    # records
+
+    def has(self, key: str) -> bool:
+        """Whether the run is done."""
+        return self._path("records", key, ".json").exists()
+
+    def keys(self) -> list[str]:
+        """Keys of all records, sorted."""
+        return self._keys("records")
+
+    def _keys(self, kind: str) -> list[str]:
+        folder = self.folder / kind
+        names = os.listdir(folder) if folder.is_dir() else []
+        return sorted(n[:12] for n in names if n.endswith(".json") and KEY.fullmatch(n[:-5]))
+
+    def save(
+        self,
+        record: Record,
+        predictions: "dict[str, np.ndarray]",
+        trained: bytes | None = None,
+    ) -> Record:
+        """Write the record with its predictions, or nothing; return it with their hashes.
+
+        The predictions (and trained weights) go first: a record is never without them.
+
+        Raises:
+            OSError: if the disk is full or the folder cannot be written to.
+        """
+        import numpy as np
+
+        key = record.run.key
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **predictions)  # type: ignore[arg-type]
+        body = buffer.getvalue()
+        record = replace(record, predictions_sha256=hashlib.sha256(body).hexdigest())
+        self.write(self._path("predictions", key, ".npz"), body)
+        if trained is not None:
+            record = replace(record, trained_sha256=hashlib.sha256(trained).hexdigest())
+            self.write(self.trained(key), trained)
+        self._write_json("records", key, record.to_json())
+        self._path("failures", key, ".json").unlink(missing_ok=True)
+        self.checkpoint(key).unlink(missing_ok=True)
+        return record
+
+    def load(self, key: str) -> Record:
+        """Read the record of a run.
+
+        Raises:
+            FileNotFoundError: if the run has none.
+            RecordError: if the file is not what was written.
+        """
+        record = Record.from_json(self._read_json("records", key))
+        if record.run.key != key:
+            raise RecordError(f"{key}.json holds the record of another run, {record.run.key}")
+        return record
+
+    def scan(self) -> tuple[list[Record], dict[str, str]]:
+        """Read all records: the good ones by key, and what is wrong with each of the others."""
+        good, bad = [], {}
+        for key in self.keys():
+            try:
+                good.append(self.load(key))
+            except RecordError as error:
+                bad[key] = str(error)
+        return good, bad
+
+    def predictions(self, record: Record) -> "dict[str, np.ndarray]":
+        """Arrays over the reporting split: item, label, scores.
+
+        Raises:
+            RecordError: if the file is not the one that was saved with the record.
+        """
+        import numpy as np
+
+        path = self._path("predictions", record.run.key, ".npz")
+        body = path.read_bytes()
+        if hashlib.sha256(body).hexdigest() != record.predictions_sha256:
+            raise RecordError(f"{path} is not the file that was saved with its record")
+        with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
+            return {name: arrays[name] for name in arrays.files}
+
+    # failures
+
+    def fail(self, failure: Failure) -> Failure:
+        """Note why a run has no record; counts attempts."""
+        try:
+            before = self.failure(failure.run.key)
+        except RecordError:  # a torn note is overwritten by the news
+            before = None
+        failure = replace(failure, attempts=1 + (before.attempts if before else 0))
+        data = {"run": failure.run.to_json(), "kind": failure.kind, "reason": failure.reason}
+        self._write_json("failures", failure.run.key, data | {"attempts": failure.attempts})
+        return failure
+
+    def failure(self, key: str) -> Failure | None:
+        """Why the run has no record, if it was tried."""
+        try:
+            data = self._read_json("failures", key)
+        except FileNotFoundError:
+            return None
+        return Failure(Run.from_json(data["run"]), data["kind"], data["reason"], data["attempts"])
+
+    # claims
+
+    def claim(self, key: str) -> bool:
+        """Take the run for this process, unless another process has it.
+
+        The claim is one byte of the file `claims`, at the offset that the key spells. The kernel
+        drops it when the process ends, so nothing is ever left locked.
+        """
+        try:
+            fcntl.lockf(self._claims_file(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, int(key, 16))
+        except BlockingIOError:
+            return False
+        return True
+
+    def release(self, key: str) -> None:
+        """Give a claimed run back."""
+        fcntl.lockf(self._claims_file(), fcntl.LOCK_UN, 1, int(key, 16))
+
+    def _claims_file(self) -> int:
+        if self._claims is None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._claims = os.open(self.folder / "claims", os.O_RDWR | os.O_CREAT, 0o666)
+        return self._claims
+
+    def check_writable(self) -> None:
+        """Refuse early a folder into which no record could be written.
+
+        Raises:
+            ConfigError: saying why.
+        """
+        probe = self.folder / "drafts" / f"probe-{os.getpid()}"
+        try:
+            self.write(probe, b"peftbench")
+            probe.unlink()
+        except OSError as error:
+            raise ConfigError(
+                f"cannot write to the results folder {self.folder}: {error.strerror}; "
+                "free it or choose another one with --results"
+            ) from error
+
+    # files
+
+    def write(self, path: Path, body: bytes) -> None:
+        """Put `body` at `path`, whole or not at all, through a draft in the same folder tree."""
+        drafts = self.folder / "drafts"
+        drafts.mkdir(parents=True, exist_ok=True)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft = drafts / f"{path.name}-{os.getpid()}"
+        try:
+            with open(draft, "wb") as file:
+                file.write(body)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
+
+    def drop_drafts(self, key: str) -> None:
+        """Remove what a killed process left of a run; only for the holder of its claim."""
+        for draft in (self.folder / "drafts").glob(f"{key}.*"):
+            draft.unlink(missing_ok=True)
+
+    def _write_json(self, kind: str, key: str, data: Json) -> None:
+        body = json.dumps(data | {"sha256": _digest(data)}, indent=1, allow_nan=False)
+        self.write(self._path(kind, key, ".json"), body.encode() + b"\n")
+
+    def _read_json(self, kind: str, key: str) -> Json:
+        path = self._path(kind, key, ".json")
+        try:
+            data: Any = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise RecordError(f"{path} is not whole: {error}") from error
+        if not isinstance(data, dict) or data.pop("sha256", None) != _digest(data):
+            raise RecordError(f"{path} was altered: its content does not hash to what it says")
+        return data
+
+
+def _digest(data: Json) -> str:
+    return hashlib.sha256(canonical(data).encode()).hexdigest()
+
