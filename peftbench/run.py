@@ -20,7 +20,7 @@ SCHEMA = 1
 
 #: Keys of a node, at any depth, that cannot change a score: prose, and where the same bytes are
 #: found. A node may hold them, a key never depends on them.
-ASIDE = frozenset({"about", "parts", "package", "path", "validation", "examples"})
+ASIDE = frozenset({"about", "parts", "package", "path", "validation_path", "examples"})
 
 #: What a run draws at random, each from a seed of its own, so that two methods with one seed see
 #: the same examples in the same order and start from the same head.
@@ -84,8 +84,32 @@ class Run:
 
     @cached_property
     def key(self) -> str:
-        """First 12 hex digits of the SHA-256 of the run's canonical JSON, `ASIDE` left out."""
-        return hashlib.sha256(canonical(_identity(asdict(self))).encode()).hexdigest()[:12]
+        """First 12 hex digits of the SHA-256 of the run's canonical JSON, `ASIDE` left out.
+
+        The size counts as its number of examples where the task says how many there are, so that
+        0.5 of 200 and 100 are one run.
+        """
+        parts = {f.name: _identity(getattr(self, f.name)) for f in fields(self)}
+        total = self.task.get("examples", {}).get("train")
+        parts["size"] = self.train_size(total) if total else self.size
+        return hashlib.sha256(canonical(parts).encode()).hexdigest()[:12]
+
+    def train_size(self, total: int) -> int:
+        """How many of `total` training examples the run uses.
+
+        Raises:
+            ConfigError: if there are fewer than it wants.
+        """
+        if self.size == "full":
+            return total
+        if isinstance(self.size, float):
+            return max(1, round(self.size * total))
+        if int(self.size) > total:
+            raise ConfigError(
+                f"size={self.size}: {self.task['name']} has {total} training examples; "
+                "ask for at most that many, a fraction, or full"
+            )
+        return int(self.size)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Run) and other.key == self.key

@@ -1,0 +1,208 @@
+"""Hydra, behind four questions: what a word says, what a cell composes to, whether it matches.
+
+Hydra needs tens of milliseconds for a composition, and a plan has thousands of cells. Cells that
+choose the same options share one composition; plain values are set on a copy of it.
+"""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+from hydra import compose, initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override, QuotedString, Transformer
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from peftbench import catalog
+from peftbench.run import ConfigError, Json, canonical
+
+#: What a sweep's yaml may hold, each a list of words.
+SWEEP = ("grid", "zip", "when", "exclude")
+
+_own: list[Path] = []  # the folders that the plug-in below puts in front
+
+
+class OwnConfigs(SearchPathPlugin):
+    """Hydra's official way to search more folders: a user's own come first."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Put the folders of `_own` before the packaged one."""
+        for folder in reversed(_own):
+            search_path.prepend("own", f"file://{folder}")
+
+
+OmegaConf.register_new_resolver("times", lambda a, b: a * b, replace=True)
+
+
+class Composer:
+    """Composition over a list of configuration folders, the last being the packaged one."""
+
+    def __init__(self, searched: list[Path]):
+        self.searched = searched
+        self._parser = OverridesParser.create()
+        self._composed: dict[tuple[str, ...], DictConfig] = {}
+        self._nodes: dict[str, Json] = {}
+
+    def parse(self, word: str) -> tuple[str, list[Any]]:
+        """Split a word into its key and its one or more values.
+
+        Raises:
+            ConfigError: if it is no Hydra override, or names no known key or option.
+        """
+        try:
+            override: Override = self._parser.parse_overrides([word])[0]
+        except HydraException as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(f"cannot read the word {word!r}: {reason}; write key=value") from None
+        key = override.key_or_group
+        if override.is_delete() or override.package is not None or override.is_add():
+            raise ConfigError(f"{word}: write plain key=value words, without +, ~ or @")
+        if override.is_sweep_override():
+            try:
+                values = [_plain(v) for v in override.sweep_iterator(Transformer.identity)]
+            except HydraException as error:
+                raise ConfigError(f"{word}: {error}") from None
+        else:
+            values = [_plain(override.value())]
+        if not values:
+            raise ConfigError(f"{word}: no value is left of this")
+        if key in catalog.GROUPS:
+            for value in values:
+                catalog.find(key, str(value), self.searched)
+        elif key.partition(".")[0] not in (*catalog.GROUPS, "size", "seed", "data"):
+            known = (*catalog.GROUPS, "size", "seed", "sweep", "zip", "when", "exclude", "data.root")
+            raise ConfigError(f"{word}: there is no key {key}; {catalog.nearest(key, known)}")
+        return key, values
+
+    def sweep(self, path: Path) -> dict[str, list[str]]:
+        """Read a sweep's yaml; `when` entries as `condition: words` texts.
+
+        Raises:
+            ConfigError: if it holds anything but lists of words under the names in `SWEEP`.
+        """
+        try:
+            data = OmegaConf.to_container(OmegaConf.load(path))
+        except Exception as error:  # yaml's own errors have no common class that says more
+            raise ConfigError(f"{path} is not a yaml file: {error}") from error
+        if not isinstance(data, dict):
+            raise ConfigError(f"{path} holds no {', '.join(SWEEP)}")
+        data.pop("about", None)
+        for name, words in data.items():
+            if name not in SWEEP:
+                raise ConfigError(f"{path}: {name}; {catalog.nearest(str(name), SWEEP)}")
+            if not isinstance(words, list):
+                raise ConfigError(f"{path}: {name} must be a list of words")
+        return {str(name): [_text(word) for word in words] for name, words in data.items()}
+
+    def nodes(self, cell: dict[str, Any]) -> Json:
+        """Compose a cell to plain data with every interpolation resolved.
+
+        The result is shared between cells: it must not be written to.
+
+        Raises:
+            ConfigError: for an unknown key (with the near matches) or a value of the wrong type.
+        """
+        own = {key: value for key, value in cell.items() if key in ("seed", "size")}
+        rest = {key: value for key, value in cell.items() if key not in own}
+        name = json.dumps(rest)
+        if name not in self._nodes:
+            try:
+                found = OmegaConf.to_container(self._config(rest), resolve=True)
+            except OmegaConfBaseException as error:
+                raise ConfigError(_first_line(error)) from error
+            assert isinstance(found, dict)
+            self._nodes[name] = found  # type: ignore[assignment]
+        return self._nodes[name] | own
+
+    def matches(self, cell: dict[str, Any], condition: dict[str, list[Any]]) -> bool:
+        """Whether every key of the condition has one of its values in the cell or by default."""
+        return all(
+            canonical(self._value(cell, key)) in map(canonical, allowed)
+            for key, allowed in condition.items()
+        )
+
+    def _value(self, cell: dict[str, Any], key: str) -> Any:
+        if key in cell:
+            return cell[key]
+        node: Any = self.nodes(cell)
+        for part in key.split("."):
+            node = node.get(part) if isinstance(node, dict) else None
+        return node.get("name") if isinstance(node, dict) else node
+
+    def _config(self, cell: dict[str, Any]) -> DictConfig:
+        choices = {key: value for key, value in cell.items() if key in catalog.GROUPS}
+        config = copy.deepcopy(self._base(tuple(f"{k}={v}" for k, v in choices.items())))
+        for key, value in cell.items():
+            if key not in choices:
+                _set(config, key, value)
+        return config
+
+    def _base(self, words: tuple[str, ...]) -> DictConfig:
+        if words not in self._composed:
+            _own[:] = self.searched[:-1]
+            Plugins.instance().register(OwnConfigs)
+            GlobalHydra.instance().clear()
+            try:
+                with initialize_config_dir(str(self.searched[-1]), version_base="1.3"):
+                    self._composed[words] = compose("run", overrides=list(words))
+            except (HydraException, OmegaConfBaseException) as error:
+                raise ConfigError(_first_line(error)) from error
+        return self._composed[words]
+
+
+def _set(config: DictConfig, key: str, value: Any) -> None:
+    """Set one value that is there already; `method.rank=4` of a method that has a rank."""
+    node: Any = config
+    *path, last = key.split(".")
+    for depth, part in enumerate([*path, last]):
+        if not isinstance(node, DictConfig) or part not in node:
+            where = ".".join(key.split(".")[:depth])
+            known = [str(name) for name in node] if isinstance(node, DictConfig) else []
+            offered = [f"{where}.{name}" if where else name for name in known]
+            raise ConfigError(f"there is no key {key}; {catalog.nearest(key, offered)}")
+        before = OmegaConf.is_missing(node, part) or OmegaConf.is_interpolation(node, part)
+        if depth == len(path):
+            if not before:
+                _same_kind(key, node[part], value)
+            node[part] = value
+        else:
+            node = node[part]
+
+
+def _same_kind(key: str, default: Any, value: Any) -> None:
+    if default is None or value is None:
+        return
+    names = {DictConfig: "a mapping", ListConfig: "a list", str: "a word", bool: "true or false"}
+    kinds = {dict: DictConfig, list: ListConfig}
+    was = next((k for k in names if isinstance(default, k)), float)
+    now = kinds.get(type(value)) or next((k for k in names if isinstance(value, k)), float)
+    if was is not now and not (was is str and now is float):
+        raise ConfigError(f"{key} is {names.get(was, 'a number')} ({default}), got {value!r}")
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, QuotedString):
+        return value.text
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, dict):
+        return {_plain(name): _plain(inner) for name, inner in value.items()}
+    return value
+
+
+def _text(word: Any) -> str:
+    """A word of a sweep; yaml reads `method=lora: train.lr=1e-4` as a mapping of one."""
+    if isinstance(word, dict):
+        return "; ".join(f"{condition}: {then}" for condition, then in word.items())
+    return str(word)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

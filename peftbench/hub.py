@@ -1,0 +1,53 @@
+"""Files of the Hugging Face hub, at a pinned revision, from its cache or over the network."""
+
+from pathlib import Path
+
+from peftbench.run import ConfigError
+
+
+def fetch(name: str, revision: str | None, file: str) -> Path:
+    """One file of a model.
+
+    Raises:
+        ConfigError: if it is neither in the hub's cache nor to be had.
+    """
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(name, file, revision=revision))
+    except Exception as error:  # the hub's errors, requests' and the operating system's alike
+        raise _unreachable(name, revision, "a model folder: model.checkpoint=FOLDER", error) from error
+
+
+def snapshot(name: str, revision: str | None, patterns: list[str], kind: str = "model") -> Path:
+    """A folder that holds the files of a repository that match the patterns.
+
+    Raises:
+        ConfigError: if they are neither in the hub's cache nor to be had.
+    """
+    from huggingface_hub import snapshot_download
+
+    try:
+        folder = snapshot_download(
+            name, revision=revision, allow_patterns=patterns, repo_type=kind
+        )
+    except Exception as error:  # as above
+        raise _unreachable(name, revision, _LOCAL[kind], error) from error
+    if not any(path.is_file() for pattern in patterns for path in Path(folder).glob(pattern)):
+        raise _unreachable(name, revision, _LOCAL[kind], "the cached copy lacks " + str(patterns))
+    return Path(folder)
+
+
+_LOCAL = {
+    "model": "a model folder: model.checkpoint=FOLDER",
+    "dataset": "a folder in its layout: data.root=FOLDER or PEFTBENCH_DATA=FOLDER",
+}
+
+
+def _unreachable(name: str, revision: str | None, local: str, error: object) -> ConfigError:
+    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    return ConfigError(
+        f"{name} at {(revision or 'its newest commit')[:12]} is not to be had ({reason}); provide "
+        f"it in one of three ways: a connection to the hub, the hub's cache filled elsewhere "
+        f"(HF_HOME), or {local}"
+    )

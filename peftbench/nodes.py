@@ -1,0 +1,189 @@
+"""From composed nodes to a run: completes what a node leaves open and checks what it says.
+
+No torch, no weights, no data: what can be refused here is refused before anything starts.
+"""
+
+import hashlib
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from peftbench import catalog, metrics
+from peftbench.recipe import Budget, Recipe, Selection, at_least, one_of
+from peftbench.run import ConfigError, Json, Run
+
+KINDS = ("classification", "regression")
+
+#: What a data file may be, by its ending.
+FORMATS = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+
+
+def complete(config: Json, searched: list[Path]) -> Run:
+    """Make the run that a composed configuration means.
+
+    Raises:
+        ConfigError: for a value that no run can have.
+    """
+    unknown = set(config) - {*catalog.GROUPS, "size", "seed", "data"}
+    if unknown:
+        raise ConfigError(f"run.yaml holds keys that no run has: {', '.join(sorted(unknown))}")
+    train, budget, select = (_bare(config[node]) for node in ("train", "budget", "select"))
+    _make(Recipe, "train", train)
+    _make(Budget, "budget", budget)
+    _make(Selection, "select", select)
+    at_least("seed", config["seed"], 0, whole=True)
+    run = Run(
+        model=_model(config["model"], searched),
+        method={k: v for k, v in _bare(config["method"]).items() if k != "recipe"},
+        task=_task(config["task"]),
+        budget=budget,
+        train=train,
+        select=select,
+        size=_size(config["size"]),
+        seed=config["seed"],
+    )
+    if total := run.task.get("examples", {}).get("train"):
+        run.train_size(total)
+    return run
+
+
+def _bare(node: Json) -> Json:
+    return {key: value for key, value in node.items() if key != "about"}
+
+
+def _make(kind: type, group: str, node: Json) -> None:
+    allowed = kind.__dataclass_fields__  # type: ignore[attr-defined]
+    for key in node:
+        if key not in allowed:
+            raise ConfigError(f"there is no {group}.{key}; {catalog.nearest(key, allowed)}")
+    kind(**node)
+
+
+def _size(size: Any) -> int | float | str:
+    if size == "full" or (isinstance(size, float) and size == 1.0):
+        return "full"
+    if isinstance(size, bool) or not isinstance(size, int | float):
+        ok = False
+    else:
+        ok = size >= 1 if isinstance(size, int) else 0 < size < 1
+    if not ok:
+        raise ConfigError(
+            f"size must be a count of examples, a fraction between 0 and 1, or full, got {size!r}"
+        )
+    return size
+
+
+# models
+
+
+def _model(node: Json, searched: list[Path]) -> Json:
+    model = {key: value for key, value in node.items() if key != "lr_scale"}
+    checkpoint = model["checkpoint"]
+    if checkpoint == "???":
+        raise ConfigError(f"model={model['name']} needs model.checkpoint=NAME_OR_FOLDER")
+    folder = Path(checkpoint).expanduser() if checkpoint else None
+    if folder is not None and (folder.is_dir() or str(checkpoint).startswith((".", "/", "~"))):
+        model |= _local(folder.resolve())
+    if model["family"] is None:
+        found = _model_type(model)
+        families = {f["model_type"]: name for name, f in _families(tuple(searched)).items()}
+        if found not in families:
+            raise ConfigError(
+                f"{checkpoint} is of type {found!r}; families with a role map are "
+                f"{', '.join(sorted(families))}; write configs/model/_{found}.yaml for a new one"
+            )
+        model["family"] = families[found]
+    families = _families(tuple(searched))
+    if model["family"] not in families:
+        raise ConfigError(
+            f"model.family={model['family']}: {catalog.nearest(str(model['family']), families)}"
+        )
+    model["parts"] = families[model["family"]]
+    if checkpoint is None:
+        model["shape"] = model["parts"]["tiny"] | model["shape"]
+    elif model["name"] == "auto":
+        model["name"] = Path(checkpoint).name
+    return model
+
+
+def _local(folder: Path) -> Json:
+    """A folder's identity is what is in it, not where it lies."""
+    weights = sorted(folder.glob("*.safetensors"))
+    if not (folder / "config.json").is_file() or not weights:
+        raise ConfigError(
+            f"model.checkpoint={folder}: a local checkpoint is a transformers folder with "
+            "config.json and safetensors weights"
+        )
+    return {"checkpoint": folder.name, "path": str(folder), "sha256": _hash(tuple(weights))}
+
+
+def _hash(paths: tuple[Path, ...]) -> str:
+    return _hash_at(tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths))
+
+
+@cache
+def _hash_at(files: tuple[tuple[Path, int, int], ...]) -> str:
+    digest = hashlib.sha256()
+    for path, _, _ in files:
+        with open(path, "rb") as file:
+            while chunk := file.read(1 << 22):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _model_type(model: Json) -> str:
+    if "path" in model:
+        path = Path(model["path"]) / "config.json"
+    else:
+        from peftbench.hub import fetch
+
+        path = fetch(model["checkpoint"], model["revision"], "config.json")
+    return str(json.loads(path.read_text()).get("model_type"))
+
+
+@cache
+def _families(searched: tuple[Path, ...]) -> dict[str, Json]:
+    found: dict[str, Any] = {}
+    for folder in searched:
+        for path in sorted((folder / "model").glob("_*.yaml")):
+            found.setdefault(path.stem[1:], OmegaConf.to_container(OmegaConf.load(path)))
+    return found
+
+
+# tasks
+
+
+def _task(node: Json) -> Json:
+    task = _bare(node)
+    one_of("task.kind", task["kind"], KINDS)
+    if "path" in task:
+        task = _file(task)
+    if not isinstance(task["texts"], list) or len(task["texts"]) not in (1, 2):
+        raise ConfigError(f"task.texts names one or two columns, got {task['texts']!r}")
+    for name in task["metrics"] or ():
+        one_of("task.metrics", name, tuple(metrics.METRICS))
+    return task
+
+
+def _file(task: Json) -> Json:
+    """A user's own file: named by its stem, known by its content."""
+    if task["path"] == "???":
+        raise ConfigError("task=file needs task.path=FILE")
+    hashes, paths = {}, {}
+    for key, split in (("path", "train"), ("validation_path", "validation")):
+        if task[key] is None:
+            continue
+        path = Path(task[key]).expanduser().resolve()
+        if not path.is_file():
+            raise ConfigError(f"task.{key}={task[key]}: there is no such file")
+        if path.suffix.lower() not in FORMATS:
+            raise ConfigError(f"task.{key}={task[key]}: a data file ends in {', '.join(FORMATS)}")
+        hashes[split], paths[key] = _hash((path,)), str(path)
+    name = task["name"] or Path(task["path"]).stem
+    if task["kind"] == "regression":
+        task["classes"] = 1
+        task["metrics"] = task["metrics"] or ["pearson", "spearman"]
+    return task | paths | {"name": name, "source": {"file": hashes}}

@@ -1,0 +1,176 @@
+"""Words to distinct runs: Hydra composes each cell, this module says which cells there are.
+
+Beside Hydra's own grammar (commas, `range`, `choice`) the words know `sweep=NAME` (a yaml of words)
+and three kinds of grid algebra, on the command line and in that yaml alike:
+
+    zip='size=100,1000 budget.epochs=10,3'         axes that move together
+    when='method=lora: train.lr=1e-4,1e-3'         further axes for matching cells only
+    exclude='method=full size=100'                 cells to leave out
+"""
+
+import itertools
+import shlex
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from peftbench import catalog, nodes
+from peftbench.compose import Composer
+from peftbench.run import ConfigError, Run
+
+Cell = dict[str, Any]
+
+ALGEBRA = ("zip", "when", "exclude")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What the words mean.
+
+    Attributes:
+        runs: distinct, in the order of the words.
+        cells: how many cells the grid has; more than runs where two cells are one run.
+        repeats: for each cell that is an earlier one again, the words of both.
+        data_root: folder of data sets in the hub's layout, or None for the hub.
+    """
+
+    runs: list[Run]
+    cells: int
+    repeats: list[tuple[str, str]]
+    data_root: str | None
+
+
+def plan(*words: str, configs: str | Path | None = None) -> Plan:
+    """Turn Hydra words into distinct runs, without loading torch, data or weights.
+
+    Args:
+        words: such as "method=lora,bitfit", "seed=range(0,5)", "sweep=quickstart".
+        configs: a folder searched before the packaged one; ./configs by default.
+
+    Raises:
+        ConfigError: if a word cannot be meant; nothing has been started then.
+    """
+    searched = catalog.folders(configs)
+    composer = Composer(searched)
+    sweeps = [name for word in words if word.startswith("sweep=") for name in word[6:].split(",")]
+    own = [word for word in words if not word.startswith("sweep=")]
+    grids = [Grid.read(own, composer, searched, sweep) for sweep in sweeps or [None]]
+    cells = [cell for grid in grids for cell in grid.cells(composer)]
+    if not cells:
+        raise ConfigError("these words leave no run: every cell is excluded")
+    runs: dict[Run, str] = {}
+    repeats = []
+    roots = set()
+    for cell in cells:
+        config = composer.nodes(cell)
+        run = nodes.complete(config, searched)
+        roots.add(config["data"]["root"])
+        if run in runs:
+            repeats.append((spell(cell), runs[run]))
+        else:
+            runs[run] = spell(cell)
+    if len(roots) > 1:
+        raise ConfigError(f"data.root is one folder for all runs, got {sorted(map(str, roots))}")
+    return Plan(list(runs), len(cells), repeats, roots.pop())
+
+
+def spell(cell: Cell) -> str:
+    """The words of a cell, as a person would type them."""
+    return " ".join(f"{key}={value}" for key, value in cell.items())
+
+
+@dataclass
+class Grid:
+    """The axes of a sweep; each algebra holds words that are expanded like any others."""
+
+    axes: dict[str, list[Any]] = field(default_factory=dict)
+    zips: list[dict[str, list[Any]]] = field(default_factory=list)
+    whens: list[tuple[dict[str, list[Any]], dict[str, list[Any]]]] = field(default_factory=list)
+    excludes: list[dict[str, list[Any]]] = field(default_factory=list)
+
+    @classmethod
+    def read(
+        cls, words: Iterable[str], composer: Composer, searched: list[Path], sweep: str | None
+    ) -> "Grid":
+        """Sort words into axes and algebra; those of the sweep's yaml come first.
+
+        A key given in the words replaces the sweep's own axis of that key.
+        """
+        given, named = cls(), cls()
+        if sweep is not None:
+            named._read_sweep(catalog.find("sweep", sweep, searched), composer)
+        for word in words:
+            given._read_word(word, composer)
+        taken = set(given.axes) | {key for axes in given.zips for key in axes}
+        for axes in [named.axes, *named.zips, *(then for _, then in named.whens)]:
+            for key in taken & set(axes):
+                del axes[key]
+        return cls(
+            named.axes | given.axes,
+            [axes for axes in named.zips + given.zips if axes],
+            [(when, then) for when, then in named.whens + given.whens if then],
+            named.excludes + given.excludes,
+        )
+
+    def _read_sweep(self, path: Path, composer: Composer) -> None:
+        for kind, words in composer.sweep(path).items():
+            if kind == "grid":
+                for word in words:
+                    self._read_word(word, composer)
+            else:
+                for text in words:
+                    self._read_algebra(kind, text, composer)
+
+    def _read_word(self, word: str, composer: Composer) -> None:
+        kind, _, text = word.partition("=")
+        if kind in ALGEBRA:
+            self._read_algebra(kind, text, composer)
+            return
+        key, values = composer.parse(word)
+        if key in self.axes:
+            raise ConfigError(f"{key} is given twice; write {key}=a,b for two values")
+        self.axes[key] = values
+
+    def _read_algebra(self, kind: str, text: str, composer: Composer) -> None:
+        if kind == "zip":
+            axes = _axes(text, composer)
+            counts = {key: len(values) for key, values in axes.items()}
+            if len(set(counts.values())) != 1:
+                raise ConfigError(f"zip: axes that move together are of one length, got {counts}")
+            self.zips.append(axes)
+        elif kind == "exclude":
+            self.excludes.append(_axes(text, composer))
+        else:
+            condition, found, then = text.partition(":")
+            if not found:
+                raise ConfigError(f"when: write 'condition: words', got {text!r}")
+            self.whens.append((_axes(condition, composer), _axes(then, composer)))
+
+    def cells(self, composer: Composer) -> Iterator[Cell]:
+        """All cells in the order of the axes, the last one fastest."""
+        steps = [[{key: value} for value in values] for key, values in self.axes.items()]
+        for axes in self.zips:
+            rows = zip(*axes.values(), strict=True)
+            steps.append([dict(zip(axes, row, strict=True)) for row in rows])
+        for parts in itertools.product(*steps):
+            cell = {key: value for part in parts for key, value in part.items()}
+            for full in self._conditional(cell, composer):
+                if not any(composer.matches(full, excluded) for excluded in self.excludes):
+                    yield full
+
+    def _conditional(self, cell: Cell, composer: Composer) -> Iterator[Cell]:
+        further: dict[str, list[Any]] = {}
+        for condition, axes in self.whens:
+            if composer.matches(cell, condition):
+                further |= {key: values for key, values in axes.items() if key not in cell}
+        for row in itertools.product(*further.values()):
+            yield cell | dict(zip(further, row, strict=True))
+
+
+def _axes(text: str, composer: Composer) -> dict[str, list[Any]]:
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ConfigError(f"cannot split {text!r} into words: {error}") from error
+    return dict(composer.parse(word) for word in words)
