@@ -38,7 +38,7 @@ class OwnConfigs(SearchPathPlugin):
             search_path.prepend("own", f"file://{folder}")
 
 
-OmegaConf.register_new_resolver("times", lambda a, b: a * b, replace=True)
+OmegaConf.register_new_resolver("times", lambda a, b: float(f"{a * b:.12g}"), replace=True)
 
 
 class Composer:
@@ -77,7 +77,16 @@ class Composer:
             for value in values:
                 catalog.find(key, str(value), self.searched)
         elif key.partition(".")[0] not in (*catalog.GROUPS, "size", "seed", "data"):
-            known = (*catalog.GROUPS, "size", "seed", "sweep", "zip", "when", "exclude", "data.root")
+            known = (
+                *catalog.GROUPS,
+                "size",
+                "seed",
+                "sweep",
+                "zip",
+                "when",
+                "exclude",
+                "data.root",
+            )
             raise ConfigError(f"{word}: there is no key {key}; {catalog.nearest(key, known)}")
         return key, values
 

@@ -16,7 +16,9 @@ def fetch(name: str, revision: str | None, file: str) -> Path:
     try:
         return Path(hf_hub_download(name, file, revision=revision))
     except Exception as error:  # the hub's errors, requests' and the operating system's alike
-        raise _unreachable(name, revision, "a model folder: model.checkpoint=FOLDER", error) from error
+        raise _unreachable(
+            name, revision, "a model folder: model.checkpoint=FOLDER", error
+        ) from error
 
 
 def snapshot(name: str, revision: str | None, patterns: list[str], kind: str = "model") -> Path:
@@ -28,9 +30,7 @@ def snapshot(name: str, revision: str | None, patterns: list[str], kind: str = "
     from huggingface_hub import snapshot_download
 
     try:
-        folder = snapshot_download(
-            name, revision=revision, allow_patterns=patterns, repo_type=kind
-        )
+        folder = snapshot_download(name, revision=revision, allow_patterns=patterns, repo_type=kind)
     except Exception as error:  # as above
         raise _unreachable(name, revision, _LOCAL[kind], error) from error
     if not any(path.is_file() for pattern in patterns for path in Path(folder).glob(pattern)):

@@ -11,14 +11,11 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from peftbench import catalog, metrics
+from peftbench import catalog, metrics, sources
 from peftbench.recipe import Budget, Recipe, Selection, at_least, one_of
 from peftbench.run import ConfigError, Json, Run
 
 KINDS = ("classification", "regression")
-
-#: What a data file may be, by its ending.
-FORMATS = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 
 
 def complete(config: Json, searched: list[Path]) -> Run:
@@ -179,11 +176,24 @@ def _file(task: Json) -> Json:
         path = Path(task[key]).expanduser().resolve()
         if not path.is_file():
             raise ConfigError(f"task.{key}={task[key]}: there is no such file")
-        if path.suffix.lower() not in FORMATS:
-            raise ConfigError(f"task.{key}={task[key]}: a data file ends in {', '.join(FORMATS)}")
+        if path.suffix.lower() not in sources.FORMATS:
+            raise ConfigError(
+                f"task.{key}={task[key]}: a data file ends in {', '.join(sources.FORMATS)}"
+            )
         hashes[split], paths[key] = _hash((path,)), str(path)
     name = task["name"] or Path(task["path"]).stem
+    task |= paths | {"name": name, "source": {"file": hashes}}
     if task["kind"] == "regression":
         task["classes"] = 1
-        task["metrics"] = task["metrics"] or ["pearson", "spearman"]
-    return task | paths | {"name": name, "source": {"file": hashes}}
+        return task | {"metrics": task["metrics"] or ["pearson", "spearman"]}
+    names = list(_class_names(paths["path"], hashes["train"], task["label"]))
+    if task["classes"] not in (None, len(names)):
+        raise ConfigError(f"task.classes={task['classes']}, but {name} has {len(names)} labels")
+    task |= {"class_names": names, "classes": len(names)}
+    return task | {"metrics": task["metrics"] or ["accuracy", "f1"][: 1 + (len(names) == 2)]}
+
+
+@cache
+def _class_names(path: str, content: str, label: str) -> tuple[str, ...]:
+    """Read once for all runs of one file; `content` is its hash."""
+    return tuple(sources.class_names({"path": path, "label": label}))

@@ -219,19 +219,8 @@ class Results:
     # files
 
     def write(self, path: Path, body: bytes) -> None:
-        """Put `body` at `path`, whole or not at all, through a draft in the same folder tree."""
-        drafts = self.folder / "drafts"
-        drafts.mkdir(parents=True, exist_ok=True)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = drafts / f"{path.name}-{os.getpid()}"
-        try:
-            with open(draft, "wb") as file:
-                file.write(body)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(draft, path)
-        finally:
-            draft.unlink(missing_ok=True)
+        """Put `body` at `path`, whole or not at all; its draft carries the run's key."""
+        write_whole(path, body, self.folder / "drafts")
 
     def drop_drafts(self, key: str) -> None:
         """Remove what a killed process left of a run; only for the holder of its claim."""
@@ -253,6 +242,21 @@ class Results:
         return data
 
 
+def write_whole(path: Path, body: bytes, drafts: Path | None = None) -> None:
+    """Put `body` at `path`, whole or not at all, through a draft on the same file system."""
+    drafts = drafts or path.parent
+    drafts.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = drafts / f"{path.name}-{os.getpid()}"
+    try:
+        with open(draft, "wb") as file:
+            file.write(body)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
 def _digest(data: Json) -> str:
     return hashlib.sha256(canonical(data).encode()).hexdigest()
-

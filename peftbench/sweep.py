@@ -32,12 +32,14 @@ class Plan:
         runs: distinct, in the order of the words.
         cells: how many cells the grid has; more than runs where two cells are one run.
         repeats: for each cell that is an earlier one again, the words of both.
+        axes: keys, such as train.lr, in which cells differ.
         data_root: folder of data sets in the hub's layout, or None for the hub.
     """
 
     runs: list[Run]
     cells: int
     repeats: list[tuple[str, str]]
+    axes: list[str]
     data_root: str | None
 
 
@@ -72,7 +74,14 @@ def plan(*words: str, configs: str | Path | None = None) -> Plan:
             runs[run] = spell(cell)
     if len(roots) > 1:
         raise ConfigError(f"data.root is one folder for all runs, got {sorted(map(str, roots))}")
-    return Plan(list(runs), len(cells), repeats, roots.pop())
+    axes = [
+        key for key in dict.fromkeys(key for cell in cells for key in cell) if _varies(key, cells)
+    ]
+    return Plan(list(runs), len(cells), repeats, axes, roots.pop())
+
+
+def _varies(key: str, cells: list[Cell]) -> bool:
+    return len({str(cell.get(key)) for cell in cells}) > 1
 
 
 def spell(cell: Cell) -> str:

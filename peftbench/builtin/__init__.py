@@ -10,13 +10,14 @@ seed, and no set or dictionary is iterated in hash order.
 
 from collections.abc import Callable
 from random import Random
+from typing import Any
 
 from peftbench.builtin import acceptability, paraphrase, similarity
 
 VERSION = 1  # raised whenever a single character of any task changes
 
-Example = dict[str, str | int | float]
-_TASKS: dict[str, tuple[int, Callable[[Random], tuple[Example, tuple[str, ...]]]]] = {
+_Draw = Callable[[Random], tuple[dict[str, Any], tuple[str, ...]]]
+_TASKS: dict[str, tuple[int, _Draw]] = {  # seed and source of examples
     "builtin_acceptability": (1, acceptability.draw),
     "builtin_paraphrase": (2, paraphrase.draw),
     "builtin_similarity": (3, similarity.draw),
@@ -38,10 +39,10 @@ def generate(name: str) -> dict[str, dict[str, list]]:
     seed, draw = _TASKS[name]
     random = Random(seed)
     seen: set[str] = set()
-    examples: list[Example] = []
+    examples: list[dict[str, Any]] = []
     while len(examples) < sum(_SIZES.values()):
         example, sentences = draw(random)
-        if seen.isdisjoint(sentences):
+        if len(set(sentences)) == len(sentences) and seen.isdisjoint(sentences):
             seen.update(sentences)
             examples.append(example)
     splits, start = {}, 0

@@ -6,6 +6,9 @@ drawn from by index, and a word that moves changes the tasks (`peftbench.builtin
 """
 
 from dataclasses import dataclass
+from typing import Any
+
+Row = tuple[Any, ...]  # the words of one meaning: strings or verbs
 
 
 @dataclass(frozen=True)
@@ -77,164 +80,152 @@ def article(phrase: str) -> str:
     return ("an " if phrase[0] in "aeiou" else "a ") + phrase
 
 
-PEOPLE = nouns(
-    "teacher nurse pilot dancer lawyer singer farmer banker painter driver baker student doctor "
-    "guard tailor clerk writer sailor judge poet gardener plumber"
-)
-WOMEN = nouns("girl queen woman/women actress/actresses waitress/waitresses aunt", "herself")
-MEN = nouns("boy king man/men uncle waiter monk", "himself")
+PEOPLE = nouns("teacher nurse pilot dancer lawyer singer farmer banker painter driver")
+WOMEN = nouns("girl queen woman/women waitress/waitresses aunt sister", "herself")
+MEN = nouns("boy king man/men waiter uncle brother", "himself")
 NAMES = ("Anna", "Maria", "Ruth", "Clara", "Emma", "Peter", "Tom", "David", "Oscar", "Paul")
-THINGS = nouns(
-    "letter lamp vase basket bottle chair clock mirror ladder blanket hammer suitcase bicycle "
-    "guitar painting carpet bucket key candle box/boxes"
-)
-MASS = ("water", "sand", "milk", "flour", "paint", "smoke")
-SIZES = ("small", "large", "old", "new", "heavy", "cheap", "broken", "dirty", "yellow", "strange")
+THINGS = nouns("letter lamp vase basket bottle chair clock mirror ladder blanket")
+SIZES = ("small", "large", "heavy", "cheap", "broken", "yellow")
 
 # A person does it to a person, and neither can be left out.
-SOCIAL = verbs("admire,praise,thank,invite,greet,blame,trust,hire,criticize,respect,annoy,protect")
+SOCIAL = verbs("admire,praise,thank,invite,blame,trust,criticize,protect")
 # A person does it to a thing, and neither can be left out.
-STRICT = verbs(
-    "find found found,break broke broken,repair,damage,remove,destroy,inspect,grab,lift,describe,"
-    "mention,fetch,fix,own,buy bought bought"
-)
-INTRANSITIVE = verbs(
-    "arrive,sleep slept slept,cough,sneeze,vanish,laugh,smile,faint,yawn,fall fell fallen,giggle,"
-    "shiver,sigh,disappear"
-)
+STRICT = verbs("find found found,break broke broken,repair,damage,remove,inspect,describe,fetch")
+INTRANSITIVE = verbs("arrive,sleep slept slept,cough,sneeze,vanish,smile,faint,yawn")
 # Past and participle differ; with objects that go with the verb.
 IRREGULAR = (
     (inflect("write wrote written"), ("letter", "poem", "report")),
     (inflect("break broke broken"), ("vase", "window", "mirror")),
     (inflect("steal stole stolen"), ("key", "ring", "bicycle")),
-    (inflect("choose chose chosen"), ("hat", "gift", "ring")),
     (inflect("hide hid hidden"), ("key", "gift", "letter")),
     (inflect("take took taken"), ("coin", "ladder", "bicycle")),
     (inflect("eat ate eaten"), ("apple", "soup", "cake")),
     (inflect("draw drew drawn"), ("map", "picture", "horse")),
-    (inflect("throw threw thrown"), ("ball", "stone", "coin")),
     (inflect("wear wore worn"), ("hat", "ring", "coat")),
-    (inflect("ride rode ridden"), ("horse", "bicycle", "camel")),
-    (inflect("tear tore torn"), ("letter", "coat", "map")),
-    (inflect("drive drove driven"), ("truck", "bus", "tractor")),
-    (inflect("forget forgot forgotten"), ("poem", "song", "answer")),
 )
 
-# Each row is one meaning; the words in it are interchangeable.
+# Each row is one meaning, and the words in it are interchangeable. No row has one word alone: a
+# word that is never replaced by another would give the meaning away by its mere presence. Rows
+# come in twos that are easily confused, mostly opposites; see `counterpart`.
 ROLES = (
     ("doctor", "physician"),
-    ("lawyer", "attorney"),
-    ("child", "kid"),
-    ("author", "writer"),
-    ("teacher", "instructor"),
+    ("patient", "invalid"),
     ("thief", "robber"),
-    ("sailor", "seaman"),
-    ("cook", "chef"),
-    ("boss", "manager"),
-    ("merchant", "trader"),
-    ("king", "monarch"),
-    ("maid", "housekeeper"),
     ("policeman", "cop"),
-    ("nurse",),
-    ("farmer",),
-    ("pilot",),
-    ("soldier",),
-    ("tailor",),
+    ("teacher", "instructor"),
+    ("student", "pupil"),
+    ("boss", "manager"),
+    ("worker", "employee"),
+    ("sailor", "seaman"),
+    ("pilot", "aviator"),
+    ("merchant", "trader"),
+    ("customer", "buyer"),
+    ("king", "monarch"),
+    ("lawyer", "attorney"),
 )
 DEEDS = (
-    verbs("buy bought bought,purchase"),
-    verbs("repair,fix"),
-    verbs("hide hid hidden,conceal"),
     verbs("find found found,discover"),
-    verbs("break broke broken,smash"),
-    verbs("inspect,examine"),
-    verbs("carry,transport"),
-    verbs("choose chose chosen,select"),
     verbs("lose lost lost,misplace"),
-    verbs("throw threw thrown,toss"),
-    verbs("sketch,draw drew drawn"),
-    verbs("sell sold sold"),
-    verbs("steal stole stolen"),
-    verbs("clean"),
+    verbs("hide hid hidden,conceal"),
+    verbs("show showed shown,display"),
+    verbs("break broke broken,smash"),
+    verbs("repair,fix"),
+    verbs("choose chose chosen,select"),
+    verbs("reject,refuse"),
+    verbs("buy bought bought,purchase"),
+    verbs("rent,lease"),
+    verbs("inspect,examine"),
+    verbs("neglect,disregard"),
 )
 ENCOUNTERS = (
     verbs("help,assist"),
-    verbs("greet,welcome"),
+    verbs("hinder,obstruct"),
     verbs("hire,employ"),
     verbs("fire,dismiss"),
-    verbs("blame,accuse"),
-    verbs("call,phone"),
-    verbs("deceive,fool"),
-    verbs("follow,trail"),
+    verbs("praise,compliment"),
+    verbs("criticize,rebuke"),
     verbs("attack,assault"),
-    verbs("rescue,save"),
+    verbs("defend,protect"),
+    verbs("follow,trail"),
+    verbs("lead led led,guide"),
     verbs("frighten,scare"),
-    verbs("thank"),
-    verbs("insult"),
-    verbs("marry"),
+    verbs("calm,soothe"),
 )
 OBJECTS = (
-    ("sofa", "couch"),
     ("bicycle", "bike"),
     ("car", "automobile"),
-    ("photograph", "photo"),
-    ("present", "gift"),
     ("cup", "mug"),
+    ("plate", "dish"),
     ("rug", "carpet"),
-    ("suitcase", "travel bag"),
+    ("sofa", "couch"),
+    ("photograph", "photo"),
     ("statue", "sculpture"),
-    ("jewel", "gem"),
-    ("magazine", "journal"),
-    ("telephone", "phone"),
+    ("coat", "jacket"),
+    ("cap", "hat"),
+    ("television", "TV"),
     ("fridge", "refrigerator"),
-    ("lamp",),
-    ("basket",),
-    ("mirror",),
-    ("violin",),
 )
 PLACES = (
     ("in the cellar", "in the basement"),
-    ("at the shop", "at the store"),
+    ("in the attic", "in the loft"),
     ("in the forest", "in the woods"),
-    ("near the sea", "near the ocean"),
     ("in the garden", "in the yard"),
+    ("near the sea", "near the ocean"),
+    ("near the brook", "near the stream"),
+    ("at the harbor", "at the port"),
+    ("at the airport", "at the airfield"),
     ("at the hotel", "at the inn"),
     ("at the hospital", "at the clinic"),
-    ("at the harbor", "at the port"),
-    ("in the attic", "in the loft"),
     ("at the prison", "at the jail"),
-    ("at the station",),
-    ("in the kitchen",),
-    ("on the bridge",),
-    ("behind the school",),
+    ("at the shop", "at the store"),
 )
 TIMES = (
-    ("at noon", "at midday"),
     ("at dawn", "at sunrise"),
     ("at dusk", "at sunset"),
-    ("two weeks ago", "fourteen days ago"),
+    ("at noon", "at midday"),
+    ("at night", "after dark"),
     ("one week ago", "seven days ago"),
-    ("a year ago", "twelve months ago"),
+    ("two weeks ago", "fourteen days ago"),
+    ("one year ago", "twelve months ago"),
     ("two years ago", "twenty-four months ago"),
-    ("in autumn", "in the fall"),
-    ("yesterday", "a day ago"),
     ("half an hour ago", "thirty minutes ago"),
-    ("at midnight",),
-    ("in spring",),
-    ("on Monday",),
-    ("on Friday",),
+    ("one hour ago", "sixty minutes ago"),
+    ("in autumn", "in the fall"),
+    ("in spring", "in springtime"),
 )
 MANNERS = (
     ("quickly", "rapidly"),
-    ("slowly", "without haste"),
+    ("slowly", "unhurriedly"),
     ("quietly", "silently"),
-    ("carefully", "with care"),
-    ("angrily", "furiously"),
+    ("loudly", "noisily"),
+    ("carefully", "cautiously"),
+    ("carelessly", "recklessly"),
     ("happily", "cheerfully"),
-    ("secretly", "in secret"),
-    ("accidentally", "by accident"),
-    ("deliberately", "on purpose"),
-    ("alone", "without help"),
-    ("proudly", "with pride"),
-    ("reluctantly",),
+    ("sadly", "unhappily"),
+    ("secretly", "covertly"),
+    ("openly", "publicly"),
+    ("accidentally", "unintentionally"),
+    ("deliberately", "intentionally"),
+)
+
+
+def counterpart(rows: tuple[Row, ...], row: Row) -> Row:
+    """The row of `rows` that is most easily taken for `row`, often its opposite."""
+    return rows[rows.index(row) ^ 1]
+
+
+# Each row is a quality and its opposite, in two words each.
+QUALITIES = (
+    (("large", "big"), ("small", "little")),
+    (("old", "ancient"), ("new", "modern")),
+    (("expensive", "costly"), ("cheap", "inexpensive")),
+    (("beautiful", "pretty"), ("ugly", "hideous")),
+    (("dirty", "filthy"), ("clean", "spotless")),
+)
+STATES = (
+    ("open", "closed"),
+    ("empty", "full"),
+    ("safe", "dangerous"),
+    ("quiet", "noisy"),
+    ("dark", "bright"),
 )

@@ -1,8 +1,9 @@
 """Similarity: how many facts do two sentences share? (STS-B's shape, 0 to 5).
 
-A sentence states who did what to whom or what, and some of where, when and how. In the second
-sentence each fact is the same, perhaps in other words or in the passive, or another one. The
-label is 5 times the fraction of facts that agree, whatever words express them.
+A sentence states who did what to whom or what, and two or all of where, when and how. In the
+second sentence each fact is the same, mostly in another word and perhaps in the passive, or it is
+another fact. The label is 5 times the fraction of facts that agree, whatever words express them.
+Exchanged roles keep every word and lose two facts.
 """
 
 from random import Random
@@ -16,17 +17,26 @@ from peftbench.builtin.lexicon import (
     PLACES,
     ROLES,
     TIMES,
+    Row,
     Verb,
+    counterpart,
 )
 
-_CIRCUMSTANCES = (("place", PLACES), ("time", TIMES), ("manner", MANNERS))
-_SWAP = 0.5
+_CIRCUMSTANCES: tuple[tuple[str, tuple[Row, ...]], ...] = (
+    ("place", PLACES),
+    ("time", TIMES),
+    ("manner", MANNERS),
+)
+_SOCIAL = 0.5  # what was done, was done to a person and not to a thing
+_RESTATED = 0.75  # an agreeing fact stands in another word
+_CONFUSABLE = 0.9  # a fact that differs is the one most easily confused
+_EXCHANGED = 0.8  # agent and patient, where both differ, are each other's
 
 
-def draw(random: Random) -> tuple[dict[str, str | float], tuple[str, ...]]:
+def draw(random: Random) -> tuple[dict[str, Any], tuple[str, ...]]:
     """One example, and the sentences that no other example may use."""
-    social = random.random() < 0.5
-    vocabulary: dict[str, tuple[tuple[Any, ...], ...]] = {
+    social = random.random() < _SOCIAL
+    vocabulary: dict[str, tuple[Row, ...]] = {
         "agent": ROLES,
         "action": ENCOUNTERS if social else DEEDS,
         "patient": ROLES if social else OBJECTS,
@@ -35,42 +45,48 @@ def draw(random: Random) -> tuple[dict[str, str | float], tuple[str, ...]]:
     for index, (fact, rows) in enumerate(_CIRCUMSTANCES):
         if index != dropped:
             vocabulary[fact] = rows
-    facts = list(vocabulary)
+
+    meaning = {fact: random.choice(rows) for fact, rows in vocabulary.items()}
+    while meaning["patient"] is meaning["agent"]:
+        meaning["patient"] = random.choice(vocabulary["patient"])
+    facts = list(meaning)
     random.shuffle(facts)
     changed = facts[: random.randrange(len(facts) + 1)]
-
-    first = {fact: random.choice(rows) for fact, rows in vocabulary.items()}
-    while first["agent"] is first["patient"]:
-        first["patient"] = random.choice(ROLES)
-    second = dict(first)
+    said = {fact: random.choice(row) for fact, row in meaning.items()}
+    other = {fact: _restate(random, row, said[fact]) for fact, row in meaning.items()}
     for fact in changed:
-        while second[fact] is first[fact]:
-            second[fact] = random.choice(vocabulary[fact])
-    if social and "agent" in changed and "patient" in changed and random.random() < _SWAP:
-        second["agent"], second["patient"] = first["patient"], first["agent"]
-    if second["agent"] is second["patient"]:
-        return draw(random)
+        row = counterpart(vocabulary[fact], meaning[fact])
+        if random.random() >= _CONFUSABLE or row is meaning["agent"] or row is meaning["patient"]:
+            taken = (meaning[fact], meaning["agent"], meaning["patient"])
+            row = random.choice([row for row in vocabulary[fact] if row not in taken])
+        other[fact] = random.choice(row)
+    if social and "agent" in changed and "patient" in changed and random.random() < _EXCHANGED:
+        other["agent"], other["patient"] = (
+            _restate(random, meaning[fact], said[fact]) for fact in ("patient", "agent")
+        )
 
-    pair = (_sentence(first, random), _sentence(second, random))
+    pair = (_sentence(random, said), _sentence(random, other))
     label = round(5 * (1 - len(changed) / len(facts)), 2)
     return {"sentence1": pair[0], "sentence2": pair[1], "label": label}, pair
 
 
-def _sentence(facts: dict[str, tuple[Any, ...]], random: Random) -> str:
-    said = {fact: random.choice(row) for fact, row in facts.items()}
+def _restate(random: Random, row: Row, word: Any) -> Any:
+    return (
+        random.choice([other for other in row if other != word])
+        if random.random() < _RESTATED
+        else word
+    )
+
+
+def _sentence(random: Random, said: dict[str, Any]) -> str:
     agent, patient = f"the {said['agent']}", f"the {said['patient']}"
     verb: Verb = said["action"]
     if random.random() < 0.5:
         words = [agent, verb.past, patient]
     else:
         words = [patient, "was", verb.participle, "by", agent]
-    if "manner" in said:
-        words.append(said["manner"])
-    if "place" in said:
-        words.append(said["place"])
-    if "time" in said and random.random() < 0.5:
-        words.append(said["time"])
-    elif "time" in said:
-        words.insert(0, said["time"])
+    words += [said[fact] for fact in ("manner", "place") if fact in said]
+    if "time" in said:
+        words.insert(random.choice((0, len(words))), said["time"])
     text = " ".join(words)
     return text[0].upper() + text[1:] + "."

@@ -1,0 +1,118 @@
+"""Where a backbone and its tokenizer come from: a package, a folder, the hub, or random weights."""
+
+import hashlib
+import importlib.util
+from functools import cache
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+from transformers.utils import logging
+
+from peftbench import hub
+from peftbench.run import ConfigError, Json
+
+#: The files of a hub model that are fetched: weights without pickle, configuration, tokenizer.
+FILES = ["*.safetensors", "*.json", "vocab.txt", "merges.txt", "*.model"]
+
+
+def locate(model: Json) -> Path | None:
+    """The folder of a model's checkpoint; None for random weights.
+
+    Raises:
+        ConfigError: if it is nowhere to be had.
+    """
+    if model.get("path"):
+        return Path(model["path"])
+    if model["package"]:
+        found = importlib.util.find_spec(model["package"])
+        if found is not None and found.origin is not None:
+            return Path(found.origin).parent / "model"
+    if model["checkpoint"] is None:
+        return None
+    return hub.snapshot(model["checkpoint"], model["revision"], FILES)
+
+
+def backbone(model: Json) -> tuple[nn.Module, list[str]]:
+    """Load a sequence classifier in fp32, and name the parameters that the checkpoint lacks.
+
+    Raises:
+        ConfigError: if the weights are not those that the configuration names.
+    """
+    folder = locate(model)
+    if folder is None:
+        return skeleton(model), []
+    if model["sha256"] and weights_hash(folder) != model["sha256"]:
+        raise ConfigError(
+            f"the weights of {model['name']} in {folder.name} hash to {weights_hash(folder)[:12]}, "
+            f"not to {model['sha256'][:12]}: install the checkpoint again"
+        )
+    logging.set_verbosity_error()  # the head is new, and we know it
+    logging.disable_progress_bar()
+    loaded, info = AutoModelForSequenceClassification.from_pretrained(
+        folder,
+        num_labels=2,
+        dtype=torch.float32,
+        use_safetensors=True,
+        trust_remote_code=False,
+        output_loading_info=True,
+    )
+    return loaded, sorted(info["missing_keys"])
+
+
+def skeleton(model: Json, device: str = "cpu") -> nn.Module:
+    """Build the architecture of `model["shape"]` with random weights, or none on `meta`."""
+    config = AutoConfig.for_model(model["parts"]["model_type"], **model["shape"], num_labels=2)
+    with torch.device(device), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)  # the weights of a random model are part of what it is
+        return AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+
+
+@cache
+def weights_hash(folder: Path) -> str:
+    """SHA-256 over the safetensors of a folder, in the order of their names."""
+    digest = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        with open(path, "rb") as file:
+            while chunk := file.read(1 << 22):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def tokenizer(model: Json) -> PreTrainedTokenizerBase:
+    """The checkpoint's tokenizer, or bytes for a random model."""
+    folder = locate(model)
+    if folder is not None:
+        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, use_fast=True)
+    return _bytes()
+
+
+def _bytes() -> PreTrainedTokenizerBase:
+    """A tokenizer that needs no download: padding, start, end, unknown, then the 256 bytes."""
+    specials = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    vocabulary = {token: number for number, token in enumerate(specials + alphabet)}
+    fast = Tokenizer(models.BPE(vocabulary, [], unk_token="[UNK]"))
+    fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    fast.decoder = decoders.ByteLevel()
+    fast.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 1), ("[SEP]", 2)],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=fast,
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        unk_token="[UNK]",
+        model_max_length=128,
+    )

@@ -1,0 +1,222 @@
+"""The command: verbs, and after them the words that say which runs are meant.
+
+Heavy libraries are imported by the verb that needs them, so that help and lists are instant.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from peftbench import completion
+from peftbench.run import ConfigError, RecordError
+
+if TYPE_CHECKING:
+    from peftbench.store import Results
+    from peftbench.sweep import Plan
+
+WORDS = """
+\b
+WORDS say which runs are meant, in Hydra's grammar:
+  method=lora,bitfit      two values make two runs; all axes are crossed
+  task=mrpc size=100,0.3  options are named, `peftbench list` shows them
+  seed=range(0,5)         0 1 2 3 4
+  budget=steps budget.steps=500 train.lr=1e-4,1e-3 method.rank=4
+  sweep=quickstart        a grid from configs/sweep, words beside it override it
+  zip='size=100,1000 budget.epochs=10,3'     axes that move together
+  when='method=lora: train.lr=1e-4,1e-3'     axes for some cells only
+  exclude='method=full size=100'             cells to leave out
+"""
+
+
+class Verbs(click.Group):
+    """Verbs in the order in which people need them; bad input ends with one clear message."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Keep the order of definition."""
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Turn errors that a person can mend into a message and exit code 2."""
+        try:
+            return super().invoke(ctx)
+        except (ConfigError, RecordError) as error:
+            click.echo(f"peftbench: {error}", err=True)
+            ctx.exit(2)
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="peftbench")
+def main() -> None:
+    """Which way of fine-tuning is best for this model, this much data and this much time?
+
+    \b
+    A first look:   peftbench run sweep=quickstart
+    What is there:  peftbench list
+    What it means:  peftbench plan method=lora,bitfit task=mrpc seed=range(0,3)
+    Train it:       peftbench run  method=lora,bitfit task=mrpc seed=range(0,3)
+
+    A run that has a record is done; the same command again does only what is missing.
+    """
+
+
+def _words(function: Callable[..., None]) -> Callable[..., None]:
+    return click.argument(
+        "words", nargs=-1, type=click.UNPROCESSED, shell_complete=completion.words
+    )(function)
+
+
+_results = click.option(
+    "--results",
+    "folder",
+    default="results/runs",
+    show_default=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of records.",
+)
+_configs = click.option(
+    "--configs",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of your own configs, searched before the packaged ones.  [default: ./configs]",
+)
+
+
+@main.command(epilog=WORDS)
+@_words
+@_results
+@_configs
+@click.option("--json", "as_json", is_flag=True, help="For scripts: every run, its key and state.")
+def plan(words: tuple[str, ...], folder: Path, configs: Path | None, as_json: bool) -> None:
+    """Say which runs the WORDS mean, and what is done, missing or failed."""
+    from peftbench import status
+
+    found, results = _plan(words, configs), _open(folder)
+    state = status.of(found, results)
+    if as_json:
+        import json
+
+        click.echo(json.dumps(state.json(), indent=1))
+    else:
+        _print(state.table().rich())
+        click.echo(state.summary())
+
+
+@main.command(epilog=WORDS)
+@_words
+@_results
+@_configs
+@click.option("--workers", type=click.IntRange(1), help="Processes.  [default: what suits here]")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads of each.  [default: as above]")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i.")
+@click.option("--keep", type=click.Choice(["trained"]), help="Keep what the method trained.")
+@click.option(
+    "--retry",
+    metavar="CLASSES",
+    help="Failures to try again: all, none or classes such as memory,error.  "
+    "[default: those that came from outside: killed,exit,disk,data]",
+)
+@click.option("--fail-fast", is_flag=True, help="Stop at the first failure.")
+@click.option("--deterministic", is_flag=True, help="Deterministic GPU kernels; slower.")
+@click.option(
+    "--checkpoint-minutes",
+    default=10.0,
+    show_default=True,
+    type=click.FloatRange(0, min_open=True),
+    help="Between checkpoints of a long run.",
+)
+@click.option("--dry-run", is_flag=True, help="Check every run and its data, train nothing.")
+@click.option("--quiet", is_flag=True, help="No progress; failures and the table only.")
+def run(words: tuple[str, ...], folder: Path, configs: Path | None, **options: Any) -> None:
+    """Train what is missing of the runs that the WORDS mean, then print the scores.
+
+    Exit code 0 when all runs have a record, 1 when some failed, 2 for bad input.
+    """
+    from peftbench import sweep_run
+
+    sys.exit(sweep_run.go(_plan(words, configs), _open(folder), words, **options))
+
+
+@main.command()
+@click.argument("key")
+@_results
+def show(key: str, folder: Path) -> None:
+    """Show the record of one run; the first digits of its KEY will do."""
+    from peftbench import status
+
+    click.echo(status.describe(_open(folder), key))
+
+
+@main.command("list")
+@click.argument("group", required=False, shell_complete=completion.groups)
+@_configs
+def list_(group: str | None, configs: Path | None) -> None:
+    """List methods, tasks, models, budgets and sweeps, each with its purpose."""
+    from peftbench import catalog
+
+    searched = tuple(catalog.folders(configs))
+    named = {f"{name}s": name for name in completion.LISTED}
+    if group is not None and group not in {**named, **dict.fromkeys(named.values())}:
+        raise ConfigError(f"list {group}: {catalog.nearest(group, named)}")
+    for plural, name in named.items():
+        if group in (None, plural, name):
+            offered = catalog.options(name, searched)
+            click.secho(f"{plural}", bold=True)
+            width = max(map(len, offered), default=0)
+            for option, path in offered.items():
+                click.echo(f"  {name}={option.ljust(width)}  {catalog.about(path)}")
+
+
+@main.command()
+@_results
+@click.option("--check", is_flag=True, help="Fail if the files are not what the records give.")
+def report(folder: Path, check: bool) -> None:
+    """Write and print tables and plots of all records: Markdown, CSV, PNG."""
+    from peftbench import reporting
+
+    results = _open(folder)
+    if check:
+        stale = reporting.stale(results)
+        for path in stale:
+            click.echo(f"{path} is not what the records give; run `peftbench report`", err=True)
+        sys.exit(1 if stale else 0)
+    made = reporting.write(results)
+    for table in made.tables:
+        _print(table.rich())
+    for note in made.notes:
+        click.echo(note)
+    click.echo("\n".join(["written:", *(f"  {path}" for path in made.paths)]))
+
+
+@main.command("completion")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion_(shell: str) -> None:
+    """Print the line that switches on completion of verbs and words in a SHELL."""
+    source = f"_PEFTBENCH_COMPLETE={shell}_source peftbench"
+    click.echo(f"{source} | source" if shell == "fish" else f'eval "$({source})"')
+
+
+def _plan(words: tuple[str, ...], configs: Path | None) -> "Plan":
+    from peftbench.sweep import plan as plan_words
+
+    return plan_words(*words, configs=configs)
+
+
+def _open(folder: Path) -> "Results":
+    from peftbench.store import Results
+
+    return Results(folder)
+
+
+def _print(renderable: Any) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:  # a pipe has no width: nothing is cut off for it
+        console = Console(highlight=False, width=200)
+    console.print(renderable)
+
+
+if __name__ == "__main__":
+    main()

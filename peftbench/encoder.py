@@ -1,0 +1,283 @@
+"""The backbone, its parts by role, and its head.
+
+`Backbone` is loaded once and stays as it was. Each run gets an `Encoder` of its own that shares
+every frozen tensor with it; what a run trains is a private copy. So a warm worker goes from run to
+run without loading, and no run can see another.
+"""
+
+import copy
+from collections.abc import Callable, Iterable, Iterator
+
+import torch
+from torch import Tensor, nn
+
+from peftbench import checkpoints
+from peftbench.run import Json
+
+#: The parts of a block that a method may ask for; a family's yaml says where each one is.
+ROLES = (
+    "attention",
+    "query",
+    "key",
+    "value",
+    "attn_out",
+    "attn_norm",
+    "ffn_in",
+    "ffn_out",
+    "ffn_norm",
+)
+
+Batch = dict[str, Tensor]
+
+
+def check_roles(name: str, roles: Iterable[str]) -> None:
+    """Refuse a word that is no role.
+
+    Raises:
+        ValueError: with the roles there are.
+    """
+    for role in roles:
+        if role not in ROLES:
+            raise ValueError(f"{name}: {role!r} is no role; the roles are {', '.join(ROLES)}")
+
+
+class Backbone:
+    """Pretrained weights as they came, and what is known about their architecture.
+
+    Args:
+        model: the model node of a run.
+        device: where encoders are to live.
+        loaded: a module to use instead of loading one (a skeleton on `meta`, in tests).
+    """
+
+    def __init__(
+        self, model: Json, device: str | torch.device = "cpu", loaded: nn.Module | None = None
+    ):
+        missing: list[str] = []
+        if loaded is None:
+            loaded, missing = checkpoints.backbone(model)
+        self.name: str = model["name"]
+        self.parts: Json = model["parts"]
+        self.module = loaded.to(device).eval().requires_grad_(False)
+        for block in self.module.get_submodule(self.parts["blocks"]):
+            for path, names in self.parts["split"].items():
+                _put(block, path, Fused(block.get_submodule(path), names))
+        self.head = self._head(missing)
+        self._cast: dict[nn.Parameter, nn.Parameter] = {}
+
+    def _head(self, missing: list[str]) -> list[str]:
+        """The family's head, and whatever else the checkpoint had no weights for."""
+        head: list[str] = list(self.parts["head"])
+        for name in missing:
+            owner = name.rpartition(".")[0]
+            if not any(_within(owner, path) for path in head):
+                head.append(owner)
+        return head
+
+    def half(self, parameter: nn.Parameter) -> nn.Parameter:
+        """A frozen parameter in bf16, made once for all runs."""
+        if parameter not in self._cast:
+            low = parameter.detach().to(torch.bfloat16)
+            self._cast[parameter] = nn.Parameter(low, requires_grad=False)
+        return self._cast[parameter]
+
+
+class Encoder(nn.Module):
+    """One run's backbone and head.
+
+    Args:
+        backbone: whose frozen tensors are shared.
+        classes: outputs of the head; 1 for regression.
+        seed: of the head's weights.
+    """
+
+    def __init__(self, backbone: Backbone, classes: int, seed: int):
+        super().__init__()
+        self.backbone = [backbone]  # in a list: not a submodule
+        shared = [*backbone.module.parameters(), *backbone.module.buffers()]
+        self.module = copy.deepcopy(backbone.module, {id(tensor): tensor for tensor in shared})
+        self._pretrained = {name for name, _ in self.module.named_parameters()}
+        self._buffers_before = {name for name, _ in self.module.named_buffers()}
+        self._start_head(classes, seed)
+
+    # what methods use
+
+    @property
+    def name(self) -> str:
+        """The model's name, for messages."""
+        return self.backbone[0].name
+
+    @property
+    def pre_norm(self) -> bool:
+        """Whether a block normalises its input instead of its sum with the residual."""
+        return bool(self.backbone[0].parts.get("pre_norm", False))
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The transformer blocks; a shared one (ALBERT) is one."""
+        return self.module.get_submodule(self.backbone[0].parts["blocks"])  # type: ignore[return-value]
+
+    def each(self, *roles: str) -> Iterator[nn.Module]:
+        """The parts with these roles, block by block.
+
+        Raises:
+            ValueError: for a role that the family does not have.
+        """
+        for block in self.blocks:
+            for role in roles:
+                yield block.get_submodule(self._path(role))
+
+    def replace(self, *roles: str, by: Callable[[nn.Module], nn.Module]) -> None:
+        """Put `by(part)` in the place of every part with these roles.
+
+        Raises:
+            ValueError: for a role that the family does not have, or that matches nothing.
+        """
+        if not roles:
+            raise ValueError(f"no role to replace was given; the roles are {', '.join(ROLES)}")
+        for block in self.blocks:
+            for role in roles:
+                path = self._path(role)
+                _put(block, path, by(block.get_submodule(path)))
+
+    def unfreeze(self, what: str, which: Callable[[str, nn.Parameter], bool]) -> None:
+        """Let the pretrained parameters train for which `which(name, parameter)` holds.
+
+        Args:
+            what: names them in the error.
+            which: is asked about every pretrained parameter outside the head.
+
+        Raises:
+            ValueError: if none does.
+        """
+        chosen = [n for n, p in self._frozen() if which(n, p)]
+        if not chosen:
+            raise ValueError(f"{self.name} has no {what} to train; choose another method for it")
+        for name in chosen:
+            _own(self.module, name)
+
+    # what the loop and the record use
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits of shape (batch, classes)."""
+        inputs = {name: batch[name] for name in _INPUTS if name in batch}
+        return self.module(**inputs).logits
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """All parameters that train, head included, by name."""
+        return {name: p for name, p in self.module.named_parameters() if p.requires_grad}
+
+    def state(self) -> dict[str, Tensor]:
+        """What training changes: trained parameters and the buffers that the method inserted."""
+        buffers = dict(self.module.named_buffers())
+        inserted = {n: b for n, b in buffers.items() if n not in self._buffers_before}
+        return {name: tensor.detach() for name, tensor in (self.trained() | inserted).items()}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Copy a state back.
+
+        Raises:
+            ValueError: if it is of another method or model.
+        """
+        own = self.state()
+        if set(own) != set(state):
+            odd = sorted(set(own) ^ set(state))[:3]
+            raise ValueError(f"these trained weights do not fit {self.name}: {', '.join(odd)} …")
+        with torch.no_grad():
+            for name, tensor in own.items():
+                tensor.copy_(state[name])
+
+    def counts(self) -> dict[str, int]:
+        """Parameters: trained (head left out), head, total."""
+        trained = self.trained()
+        head = sum(p.numel() for n, p in trained.items() if self.in_head(n))
+        everything = sum(p.numel() for p in self.module.parameters())
+        return {
+            "trained": sum(p.numel() for p in trained.values()) - head,
+            "head": head,
+            "total": everything,
+        }
+
+    def in_head(self, name: str) -> bool:
+        """Whether a parameter belongs to the head."""
+        return any(_within(name, path) for path in self.backbone[0].head)
+
+    def settle(self) -> None:
+        """Store frozen linear weights in bf16, once all is inserted.
+
+        Autocast would cast them to the same numbers in every step.
+        """
+        for module in self.module.modules():
+            if isinstance(module, nn.Linear):
+                for name, p in module.named_parameters(recurse=False):
+                    if not p.requires_grad:
+                        setattr(module, name, self.backbone[0].half(p))
+
+    def _start_head(self, classes: int, seed: int) -> None:
+        """Give the head weights that depend on the seed alone, as all these families do."""
+        std = self.module.config.initializer_range
+        head = [self.module.get_submodule(path) for path in self.backbone[0].head]
+        generator = torch.Generator().manual_seed(seed)
+        for module in dict.fromkeys(inner for part in head for inner in part.modules()):
+            if isinstance(module, nn.Linear) and module.out_features == 2:
+                module.out_features = classes  # the last layer; the rest are as wide as the model
+                module.weight = nn.Parameter(module.weight.new_empty(classes, module.in_features))
+                module.bias = nn.Parameter(module.weight.new_empty(classes))
+            for name, p in module.named_parameters(recurse=False):
+                if name == "weight" and isinstance(module, nn.Linear):
+                    value = torch.randn(p.shape, generator=generator) * std
+                else:  # biases are 0, the weights of norms 1
+                    value = torch.full(p.shape, float(name == "weight"))
+                setattr(module, name, nn.Parameter(value.to(p.device)))
+        self.module.num_labels = self.module.config.num_labels = classes
+
+    def _frozen(self) -> Iterator[tuple[str, nn.Parameter]]:
+        for name, parameter in self.module.named_parameters():
+            if name in self._pretrained and not self.in_head(name):
+                yield name, parameter
+
+    def _path(self, role: str) -> str:
+        paths = self.backbone[0].parts["roles"]
+        if role not in paths:
+            raise ValueError(f"{self.name} has no role {role!r}; its roles are {', '.join(paths)}")
+        return str(paths[role])
+
+
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+
+
+class Fused(nn.Module):
+    """A linear with several outputs side by side, as one linear for each, so that roles differ."""
+
+    def __init__(self, linear: nn.Module, names: list[str]):
+        super().__init__()
+        assert isinstance(linear, nn.Linear)
+        self.names = names
+        biases = [None] * len(names) if linear.bias is None else linear.bias.chunk(len(names))
+        for name, weight, bias in zip(names, linear.weight.chunk(len(names)), biases, strict=True):
+            part = nn.Linear(linear.in_features, len(weight), bias is not None, device="meta")
+            part.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
+            if bias is not None:
+                part.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
+            setattr(self, name, part)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The outputs of (batch, tokens, dim), side by side."""
+        return torch.cat([getattr(self, name)(x) for name in self.names], dim=-1)
+
+
+def _own(root: nn.Module, name: str) -> None:
+    """Give a module a trainable copy of a parameter that it shares."""
+    path, _, leaf = name.rpartition(".")
+    owner = root.get_submodule(path)
+    shared = getattr(owner, leaf)
+    setattr(owner, leaf, nn.Parameter(shared.detach().clone(), requires_grad=True))
+
+
+def _put(block: nn.Module, path: str, module: nn.Module) -> None:
+    parent, _, child = path.rpartition(".")
+    setattr(block.get_submodule(parent), child, module)
+
+
+def _within(name: str, path: str) -> bool:
+    return name == path or name.startswith(path + ".")

@@ -1,0 +1,416 @@
+"""A run to its record: the only place where every part meets."""
+
+import gc
+import hashlib
+import os
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from peftbench import checkpoints, measure, metrics, sources, tasks, train
+from peftbench.encoder import Backbone, Batch, Encoder
+from peftbench.method import Method, make
+from peftbench.recipe import Budget, Recipe, Selection
+from peftbench.run import ConfigError, Json, Record, Run, canonical
+from peftbench.store import Results, write_whole
+from peftbench.tasks import Tokens
+
+#: Padded tokens of an evaluation batch.
+EVALUATION_TOKENS = {"cpu": 4096, "cuda": 65536}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How and where runs are executed; nothing that may change a score.
+
+    Attributes:
+        device: "auto", "cpu" or "cuda"; which GPU is the environment's business.
+        threads: of the CPU; None is torch's choice.
+        data_root: a folder of data sets in the hub's layout; None is the hub.
+        keep: "trained" to return the trained weights, else "".
+        minutes: between checkpoints of a long training.
+        deterministic: use deterministic kernels on a GPU, which may cost a third of the speed.
+    """
+
+    device: str = "auto"
+    threads: int | None = None
+    data_root: str | None = None
+    keep: str = ""
+    minutes: float = 10.0
+    deterministic: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run gave: its record, predictions of the reporting split, weights if kept."""
+
+    record: Record
+    predictions: dict[str, np.ndarray]
+    trained: bytes | None
+
+
+@dataclass
+class Warm:
+    """What a worker keeps between runs: one backbone, and tokens of what it has seen."""
+
+    backbones: dict[str, tuple[Backbone, PreTrainedTokenizerBase]] = field(default_factory=dict)
+    tokens: dict[str, Tokens] = field(default_factory=dict)
+
+    def backbone(self, model: Json, device: torch.device) -> tuple[Backbone, Any]:
+        """The backbone of a model and its tokenizer."""
+        name = canonical(model)
+        if name not in self.backbones:
+            self.backbones.clear()
+            self.tokens.clear()
+            self.backbones[name] = (Backbone(model, device), checkpoints.tokenizer(model))
+        return self.backbones[name]
+
+    def tokenised(self, run: Run, split: str, tokenizer: Any, root: str | None) -> Tokens:
+        """The tokens of a split for a run."""
+        length = run.train["max_length"]
+        name = canonical([run.task, split, length])
+        if name not in self.tokens:
+            self.tokens[name] = tasks.tokenise(run.task, split, tokenizer, length, root)
+        return self.tokens[name]
+
+
+def execute(
+    run: Run,
+    setting: Setting | None = None,
+    *,
+    results: Results | None = None,
+    warm: Warm | None = None,
+    report: Callable[[Json], None] = lambda news: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> Outcome:
+    """Train and score a run.
+
+    Args:
+        run: from `peftbench.plan`.
+        setting: how and where.
+        results: where checkpoints of a long training go, and are found again; not the record.
+        warm: what earlier runs of this process left.
+        report: told now and then how far training is.
+        stop: asked whether to write a checkpoint and leave.
+
+    Raises:
+        ConfigError: if data, weights or device are not to be had.
+        FloatingPointError: if the loss is no longer finite.
+        train.Interrupted: after `stop`.
+    """
+    setting, warm = setting or Setting(), warm or Warm()
+    device = prepare_device(setting)
+    micro = run.train["micro_batch"]
+    while True:
+        try:
+            return _attempt(run, micro, setting, device, results, warm, report, stop)
+        except torch.OutOfMemoryError:
+            micro = micro or run.train["batch"]
+            if micro == 1:
+                raise
+            micro = (micro + 1) // 2
+        gc.collect()
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def prepare_device(setting: Setting) -> torch.device:
+    """Set threads and kernels, and name the device.
+
+    Raises:
+        ConfigError: if a GPU is asked for and there is none.
+    """
+    if setting.threads is not None:
+        torch.set_num_threads(setting.threads)
+    if setting.device.startswith("cuda") and not torch.cuda.is_available():
+        raise ConfigError(f"--device {setting.device}: torch sees no GPU here; use --device cpu")
+    torch.use_deterministic_algorithms(setting.deterministic)
+    if setting.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    if setting.device == "cpu" or not torch.cuda.is_available():
+        return torch.device("cpu")
+    return torch.device("cuda", 0)
+
+
+def check(run: Run) -> None:
+    """Refuse a run whose method its model cannot take, on a skeleton without weights.
+
+    Raises:
+        ConfigError: saying what the model lacks or which value is out of range.
+    """
+    method = make(run.method)
+    model = run.model
+    shape = model["parts"]["tiny"] | {"vocab_size": 264}
+    skeleton = checkpoints.skeleton(model | {"shape": shape}, "meta")
+    try:
+        with torch.device("meta"):
+            method.insert(Encoder(Backbone(model, "meta", skeleton), run.task["classes"], seed=0))
+    except ValueError as error:
+        raise ConfigError(f"method={run.method['name']} on {model['name']}: {error}") from error
+
+
+def _attempt(
+    run: Run,
+    micro: int | None,
+    setting: Setting,
+    device: torch.device,
+    results: Results | None,
+    warm: Warm,
+    report: Callable[[Json], None],
+    stop: Callable[[], bool],
+) -> Outcome:
+    phases = measure.Phases(device)
+    seeds = run.seeds()
+    recipe = replace(Recipe(**run.train), micro_batch=micro)
+    selection = Selection(**run.select)
+    method = make(run.method)
+    AcceleratorState._reset_state(True)  # a warm worker's runs differ in precision
+    accelerator = Accelerator(
+        cpu=device.type == "cpu", mixed_precision="bf16" if recipe.precision == "bf16" else "no"
+    )
+    with phases.phase("load"):
+        backbone, tokenizer = warm.backbone(run.model, device)
+    with phases.phase("tokenise"):
+        splits = {"train": run.task["splits"]["train"], "": run.task["splits"]["validation"]}
+        splits |= run.task["extra"]
+        tokens = {
+            name: warm.tokenised(run, split, tokenizer, setting.data_root)
+            for name, split in splits.items()
+        }
+    rows, held = _rows(run, tokens["train"], selection, seeds["subset"])
+    with phases.phase("load"), torch.random.fork_rng():
+        encoder = Encoder(backbone, run.task["classes"], seeds["head"])
+        torch.manual_seed(seeds["method"])
+        method.insert(encoder)
+        if recipe.precision == "bf16":
+            encoder.settle()
+    view = View(
+        tokenizer.pad_token_id, backbone.parts["mask"], device, method, encoder, accelerator
+    )
+    feed = _feed(tokens["train"], rows, recipe, seeds["order"], view)
+    with phases.phase("warmup"), torch.random.fork_rng(), accelerator.autocast():
+        torch.manual_seed(seeds["method"])
+        method.prepare(encoder, view.moved(feed.stream(0)))
+
+    names = run.task["metrics"]
+    curve_on = ("train", held) if len(held) else ("", np.arange(len(tokens[""])))
+    latest: dict[str, np.ndarray] = {}
+
+    def evaluate() -> Json:
+        nonlocal latest
+        torch.manual_seed(seeds["sampling"])
+        split, items = curve_on
+        latest = view.predict(tokens[split], items)
+        return metrics.score(names, latest["scores"], latest["label"])
+
+    hooks = train.Hooks(
+        evaluate=evaluate,
+        better=lambda point: point[names[0]],
+        report=report,
+        stop=stop,
+        save=lambda state, progress: _save(results, run, micro, state, progress),
+        minutes=setting.minutes,
+    )
+    energy = measure.Energy(device)
+    progress, flops = train.fit(
+        encoder,
+        method,
+        recipe,
+        Budget(**run.budget),
+        selection,
+        feed,
+        hooks,
+        accelerator,
+        phases,
+        seeds["dropout"],
+        _saved(results, run, micro),
+    )
+    joules = energy.joules()
+    with phases.phase("evaluate"), torch.random.fork_rng():
+        if len(held):  # the reporting split has not been looked at yet
+            curve_on = ("", np.arange(len(tokens[""])))
+            evaluate()
+        extra = {}
+        for name in run.task["extra"]:
+            torch.manual_seed(seeds["sampling"])
+            extra[name] = view.predict(tokens[name], np.arange(len(tokens[name])))
+    scored = {"": latest, **{f"/{name}": found for name, found in extra.items()}}
+    known = tokens["train"].label[rows]
+    classes = run.task["classes"]
+    spent = phases.seconds["train"]
+    record = Record(
+        run=run,
+        metrics={
+            metric + suffix: value
+            for suffix, found in scored.items()
+            for metric, value in metrics.score(names, found["scores"], found["label"]).items()
+        },
+        trivial=metrics.score(
+            names, metrics.trivial(latest["label"], known, classes), latest["label"]
+        ),
+        collapsed=metrics.collapsed(latest["scores"]),
+        selection=None if progress.best is None else progress.curve[progress.best],
+        curve=progress.curve,
+        parameters=encoder.counts(),
+        work={
+            "steps": progress.step,
+            "examples": progress.examples,
+            "epochs": progress.examples / len(rows),
+            "tokens": progress.tokens,
+            "padded_tokens": progress.padded,
+            "train_size": len(rows) + len(held),
+            "held_out": len(held),
+            "micro_batch": micro or recipe.batch,
+            "overshoot_seconds": _overshoot(run, progress.seconds),
+            "truncated": {name or "validation": t.truncated for name, t in tokens.items()},
+        },
+        seconds=phases.seconds,
+        speed={
+            "examples_per_second": progress.examples / progress.seconds,
+            "tokens_per_second": progress.tokens / progress.seconds,
+        },
+        memory=phases.memory,
+        energy_joules=joules,
+        flops=flops,
+        environment=measure.environment(device)
+        | {
+            "precision": recipe.precision,
+            "data": {
+                split: sources.fingerprint(run.task, split, setting.data_root)[:16]
+                for split in splits.values()
+            },
+            "weights": _weights(run),
+            "tokenizer": tasks.tokenizer_hash(tokenizer)[:16],
+        },
+    )
+    del spent
+    trained = save(encoder.state()) if setting.keep == "trained" else None
+    predictions = {
+        name + suffix: array for suffix, found in scored.items() for name, array in found.items()
+    }
+    return Outcome(record, predictions, trained)
+
+
+def _overshoot(run: Run, seconds: float) -> float | None:
+    return seconds - run.budget["seconds"] if "seconds" in run.budget else None
+
+
+def _weights(run: Run) -> str | None:
+    folder = checkpoints.locate(run.model)
+    return None if folder is None else checkpoints.weights_hash(folder)
+
+
+def _rows(
+    run: Run, tokens: Tokens, selection: Selection, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of the examples to train on, and of those held out for selection."""
+    size = run.train_size(len(tokens))
+    chosen = tasks.subset(tokens, run.task["classes"], size, seed)
+    held = round(selection.fraction * size)
+    if selection.fraction and not 1 <= held < size:
+        raise ConfigError(
+            f"select.fraction={selection.fraction} of {size} examples leaves nothing to select on"
+        )
+    order = sources.stratified(tokens.label[chosen], run.task["classes"], seed + 1)
+    return chosen[order[held:]], chosen[order[:held]]
+
+
+def _feed(tokens: Tokens, rows: np.ndarray, recipe: Recipe, seed: int, view: "View") -> train.Feed:
+    def stream(step: int) -> Iterator[Batch]:
+        order = chain.from_iterable(tasks.epochs(tokens, rows, recipe.batch, seed))
+        for numbers in islice(order, step, None):
+            yield view.collate(tokens, numbers)
+
+    first = next(tasks.epochs(tokens, rows, recipe.batch, seed))
+    longest = sorted(first, key=lambda numbers: int(tokens.lengths[numbers].max()))
+    extremes = [view.collate(tokens, numbers) for numbers in (longest[0], longest[-1])]
+    return train.Feed(len(first), stream, extremes)
+
+
+@dataclass(frozen=True)
+class View:
+    """How tokens become batches for an encoder, and an encoder's outputs arrays."""
+
+    padding: int
+    mask: str
+    device: torch.device
+    method: Method
+    encoder: Encoder
+    accelerator: Accelerator
+
+    def collate(self, tokens: Tokens, rows: np.ndarray) -> Batch:
+        """A batch on the CPU, pinned where a GPU waits for it."""
+        batch = tasks.collate(tokens, rows, self.padding, self.mask)
+        if self.device.type == "cuda":
+            batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
+        return batch
+
+    def moved(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Batches on the device."""
+        for batch in batches:
+            yield {n: tensor.to(self.device, non_blocking=True) for n, tensor in batch.items()}
+
+    def predict(self, tokens: Tokens, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Outputs of the method for these examples, in their order, with item and label."""
+        self.encoder.eval()
+        most = EVALUATION_TOKENS[self.device.type]
+        batches = tasks.by_length(tokens, rows, most)
+        found: dict[str, list[Tensor]] = {}
+        with torch.inference_mode(), self.accelerator.autocast():
+            for batch in self.moved(self.collate(tokens, numbers) for numbers in batches):
+                for name, tensor in self.method.predict(self.encoder, batch).items():
+                    found.setdefault(name, []).append(tensor.float())
+        places = np.argsort(np.concatenate(batches), kind="stable")
+        items = np.sort(rows)
+        arrays = {name: torch.cat(parts).cpu().numpy()[places] for name, parts in found.items()}
+        return {"item": items, "label": tokens.label[items], **arrays}
+
+
+# checkpoints
+
+
+def _save(
+    results: Results | None, run: Run, micro: int | None, state: dict[str, Tensor], progress: Json
+) -> None:
+    if results is None:
+        return
+    note = {"progress": canonical(progress), "micro": canonical(micro), "run": run.key}
+    body = save(state, metadata=note)
+    note["sha256"] = hashlib.sha256(body).hexdigest()
+    results.write(results.checkpoint(run.key), body)
+
+
+def _saved(
+    results: Results | None, run: Run, micro: int | None
+) -> tuple[dict[str, Tensor], Json] | None:
+    """The checkpoint of an interrupted training of this run."""
+    import json
+
+    path: Path | None = results.checkpoint(run.key) if results is not None else None
+    if path is None or not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            note = file.metadata()
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError:
+        warnings.warn(f"checkpoint {path.name} is torn; the run starts again", stacklevel=2)
+        return None
+    if note["run"] != run.key or json.loads(note["micro"]) != micro:
+        return None
+    return state, json.loads(note["progress"])
+
+
+__all__ = ["Outcome", "Setting", "Warm", "check", "execute", "write_whole"]

@@ -1,0 +1,61 @@
+"""How long runs will take, from the speeds of records that are there."""
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from peftbench.run import Record, Run
+
+Near = tuple[str, ...]
+
+
+class Forecast:
+    """Seconds of a run: measured on the nearest records, None where nothing is near.
+
+    Nearest are those of the same model, method and task; then the same model and method; then the
+    same model.
+    """
+
+    def __init__(self, records: Iterable[Record]):
+        self._pace: dict[Near, list[float]] = defaultdict(list)
+        self._rest: dict[Near, list[float]] = defaultdict(list)
+        for record in records:
+            spent = sum(record.seconds.values()) - record.seconds["train"]
+            for near in _near(record.run):
+                self._pace[near].append(record.seconds["train"] / record.work["examples"])
+                self._rest[near].append(spent)
+
+    def seconds(self, run: Run) -> float | None:
+        """Wall-clock seconds of the run on the machine of the records."""
+        for near in _near(run):
+            if near in self._pace:
+                train = self._train(run, _mean(self._pace[near]))
+                return None if train is None else train + _mean(self._rest[near])
+        return None
+
+    def _train(self, run: Run, pace: float) -> float | None:
+        if "seconds" in run.budget:
+            return float(run.budget["seconds"])
+        if "steps" in run.budget:
+            return float(run.budget["steps"] * run.train["batch"] * pace)
+        total = run.task.get("examples", {}).get("train")
+        if total is None and not isinstance(run.size, int):
+            return None
+        return float(run.budget["epochs"] * run.train_size(total or run.size) * pace)
+
+
+def _near(run: Run) -> list[Near]:
+    model, method, task = run.model["name"], run.method["name"], run.task["name"]
+    return [(model, method, task), (model, method), (model,)]
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values)
+
+
+def spell(seconds: float) -> str:
+    """Seconds as a person says them: 40 s, 12 min, 3.5 h."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    if seconds < 5400:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.1f} h"

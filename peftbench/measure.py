@@ -1,0 +1,167 @@
+"""Clocks, memory and energy, by phase, of the run itself.
+
+CPU memory is the peak of the resident set (`VmHWM`), reset before each phase: `ru_maxrss` is a
+lifetime maximum that a child even inherits from its parent. CUDA memory is the allocator's peak,
+reset likewise. What cannot be measured is None.
+"""
+
+import os
+import platform
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+
+from peftbench.run import Json
+
+PHASES = ("load", "tokenise", "warmup", "train", "evaluate")
+
+_LIBRARIES = ("peftbench", "torch", "transformers", "accelerate", "datasets", "numpy", "tokenizers")
+
+
+class Phases:
+    """Seconds and peak bytes of each phase; phases may alternate but not nest."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.seconds = dict.fromkeys(PHASES, 0.0)
+        self.memory: Json = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Count what happens inside as part of a phase."""
+        _reset_peaks(self.device)
+        start = self.now()
+        try:
+            yield
+        finally:
+            self.seconds[name] += self.now() - start
+            self._note(name)
+
+    def now(self) -> float:
+        """Seconds on a clock that has waited for the device."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    def _note(self, name: str) -> None:
+        for kind, peak in _peaks(self.device).items():
+            phases = self.memory.setdefault(kind, {})
+            before = phases.get(name)
+            phases[name] = peak if before is None else max(peak or 0, before)
+
+
+def _reset_peaks(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    if _can_reset_rss():
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+@cache
+def _can_reset_rss() -> bool:
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:  # not Linux, or a container that forbids it
+        return False
+    return True
+
+
+def _peaks(device: torch.device) -> dict[str, int | None]:
+    peaks: dict[str, int | None] = {"cpu_peak_rss_bytes": None}
+    if _can_reset_rss():
+        status = Path("/proc/self/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+        peaks["cpu_peak_rss_bytes"] = 1024 * int(line.split()[1])
+    if device.type == "cuda":
+        peaks["cuda_peak_allocated_bytes"] = torch.cuda.max_memory_allocated(device)
+        peaks["cuda_peak_reserved_bytes"] = torch.cuda.max_memory_reserved(device)
+    return peaks
+
+
+class Energy:
+    """Joules that a GPU used, by NVML's counter, while no other process had it."""
+
+    def __init__(self, device: torch.device):
+        self._handle = _nvml_handle(device)
+        self._start = self._joules()
+
+    def joules(self) -> float | None:
+        """Joules since the start; None on a CPU, a shared GPU, or one without the counter."""
+        end = self._joules()
+        return None if self._start is None or end is None else end - self._start
+
+    def _joules(self) -> float | None:
+        if self._handle is None:
+            return None
+        import pynvml
+
+        try:
+            if len(pynvml.nvmlDeviceGetComputeRunningProcesses(self._handle)) > 1:
+                return None
+            return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)) / 1000
+        except pynvml.NVMLError:
+            return None
+
+
+def _nvml_handle(device: torch.device) -> object | None:
+    if device.type != "cuda":
+        return None
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        uuid = str(torch.cuda.get_device_properties(device).uuid)
+        return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")  # type: ignore[no-any-return]
+    except pynvml.NVMLError:
+        return None
+
+
+def environment(device: torch.device) -> Json:
+    """Where a run happened: versions, device, threads, commit."""
+    return {
+        "python": platform.python_version(),
+        "libraries": {name: version(name) for name in _LIBRARIES},
+        "device": _device_name(device),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        **_commit(),
+    }
+
+
+@cache
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+@cache
+def _commit() -> Json:
+    """The commit of the checkout that runs, and whether its code differs from it; None outside."""
+    here = Path(__file__).parent
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True)
+        except FileNotFoundError:
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit = git("rev-parse", "HEAD")
+    if commit is None or git("ls-files", "--error-unmatch", "measure.py") is None:
+        return {"commit": None, "dirty": None}
+    return {
+        "commit": commit,
+        "dirty": bool(git("status", "--porcelain", "--", "..", ":!../results")),
+    }

@@ -1,0 +1,19 @@
+"""The head alone, on a frozen encoder.
+
+The `frozen` control of Ben Zaken, Goldberg and Ravfogel: BitFit, ACL 2022, arXiv 2106.10199.
+
+What the pretrained features are worth without touching them: the floor for every other method.
+"""
+
+from dataclasses import dataclass
+
+from peftbench.encoder import Encoder
+from peftbench.method import Method
+
+
+@dataclass(frozen=True, kw_only=True)
+class Head(Method):
+    """Nothing but the head, which always trains."""
+
+    def insert(self, encoder: Encoder) -> None:
+        """Leave the encoder frozen."""

@@ -1,0 +1,139 @@
+"""What a person sees while runs train: live bars in a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn
+
+from peftbench.forecast import spell
+from peftbench.run import Record, Run
+from peftbench.workers import Event
+
+
+class Display:
+    """Listens to a crew.
+
+    Args:
+        runs: that are to train.
+        expected: seconds each is thought to take, None where unknown.
+        workers: lines to draw.
+        load: reads the record of a finished run.
+        quiet: say nothing but failures.
+    """
+
+    def __init__(
+        self,
+        runs: list[Run],
+        expected: Callable[[Run], float | None],
+        workers: int,
+        load: Callable[[str], Record],
+        quiet: bool = False,
+    ):
+        self.console = Console(stderr=True, highlight=False)
+        self._quiet = quiet
+        self._load = load
+        self._total = len(runs)
+        self._finished = 0
+        self._start = time.monotonic()
+        known = [s for run in runs if (s := expected(run)) is not None]
+        usual = sum(known) / len(known) if known else 1.0
+        self._weight = {run.key: expected(run) or usual for run in runs}
+        self._spent = dict.fromkeys(self._weight, 0.0)
+        self._lines: dict[int, Any] = {}
+        self._bars: Progress | None = None
+        if self.console.is_terminal and not quiet:
+            self._draw(workers)
+
+    def __enter__(self) -> "Display":
+        if self._bars is not None:
+            self._live = Live(self._bars, console=self.console, refresh_per_second=4)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bars is not None:
+            self._live.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        key = event.run.key
+        if event.kind == "step":
+            self._spent[key] = min(1.0, event.fields["fraction"])
+            self._step(event)
+            return
+        if event.kind == "waiting":
+            self._say(f"[dim]wait[/]  {escape(event.run.title)}: another process has it")
+            return
+        self._spent[key] = 1.0
+        self._finished += 1
+        count = f"[dim]{self._finished:>{len(str(self._total))}}/{self._total}[/]"
+        left = f"[dim]{self._left()}[/]"
+        if event.kind == "failed":
+            what = f"[red]{event.fields['kind']}[/] {escape(event.fields['reason'])}"
+            self._say(f"{count} [red]failed[/] {escape(event.run.title)}: {what}", always=True)
+        elif event.kind == "done":
+            self._say(f"{count} {escape(event.run.title)}  {self._result(event)}  {left}")
+        self._overall()
+
+    def _result(self, event: Event) -> str:
+        record = self._load(event.run.key)
+        parts = [f"{name} {_percent(value)}" for name, value in record.metrics.items()]
+        if record.collapsed:
+            parts.append("[yellow]collapsed[/]")
+        seconds = record.seconds["train"]
+        where = " (done elsewhere)" if event.fields.get("elsewhere") else ""
+        return f"[bold]{', '.join(parts)}[/]  {seconds:.1f} s training{where}"
+
+    def _left(self) -> str:
+        total = sum(self._weight.values())
+        done = sum(self._weight[key] * part for key, part in self._spent.items())
+        if not done or done >= total:
+            return ""
+        return f"{spell((time.monotonic() - self._start) * (total - done) / done)} left"
+
+    def _say(self, text: str, always: bool = False) -> None:
+        if always or not self._quiet:
+            self.console.print(text, soft_wrap=True)
+
+    # bars
+
+    def _draw(self, workers: int) -> None:
+        self._bars = Progress(
+            TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[news]}")
+        )
+        self._all = self._bars.add_task("all runs", total=1.0, news="")
+        for number in range(workers):
+            self._lines[number] = self._bars.add_task(f"worker {number}", total=1.0, news="idle")
+
+    def _step(self, event: Event) -> None:
+        if self._bars is None:
+            return
+        news = event.fields
+        speed = f" · {news['speed']:.0f} ex/s" if news["speed"] else ""
+        self._bars.update(
+            self._lines[event.worker],
+            completed=news["fraction"],
+            news=f"{escape(event.run.title)} · step {news['step']} · loss {news['loss']:.3f}{speed}",
+        )
+        self._overall()
+
+    def _overall(self) -> None:
+        if self._bars is not None:
+            total = sum(self._weight.values())
+            done = sum(self._weight[key] * part for key, part in self._spent.items())
+            news = f"{self._finished} of {self._total} · {self._left()}"
+            self._bars.update(self._all, completed=done / total, news=news)
+
+
+def _percent(value: float | None) -> str:
+    return "undefined" if value is None else f"{100 * value:.1f}"
+
+
+def note(text: str) -> None:
+    """A line to the person, beside the results on standard output."""
+    print(text, file=sys.stderr)

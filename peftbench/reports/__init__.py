@@ -1,0 +1,1 @@
+"""One question to the records, one file. Never torch, never each other."""

@@ -1,0 +1,214 @@
+"""What is done, missing or failed, and what one record says."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from peftbench.forecast import Forecast, spell
+from peftbench.run import Json, Record, RecordError, Run
+from peftbench.store import Failure, Results
+from peftbench.sweep import Plan
+from peftbench.table import Table
+
+#: Nodes of a run whose values are worth a column when they differ.
+_NODES = ("method", "budget", "train", "select")
+
+
+@dataclass(frozen=True)
+class State:
+    """A plan beside the results folder that it is to fill.
+
+    Attributes:
+        done: keys of runs with a record.
+        failed: runs without one, that were tried.
+        bad: unreadable records, and what is wrong with them.
+    """
+
+    plan: Plan
+    folder: Path
+    done: set[str]
+    failed: dict[str, Failure]
+    bad: dict[str, str]
+    forecast: Forecast
+
+    @property
+    def missing(self) -> list[Run]:
+        """Runs without a record, failed ones included."""
+        return [run for run in self.plan.runs if run.key not in self.done]
+
+    def state(self, run: Run) -> str:
+        """The word for a run: done, failed or missing."""
+        if run.key in self.done:
+            return "done"
+        return "failed" if run.key in self.failed else "missing"
+
+    def json(self) -> Json:
+        """For scripts."""
+        return {
+            "cells": self.plan.cells,
+            "repeats": [{"words": a, "same_as": b} for a, b in self.plan.repeats],
+            "runs": [
+                {
+                    "key": run.key,
+                    "title": run.title,
+                    "state": self.state(run),
+                    "failure": {"kind": note.kind, "reason": note.reason}
+                    if (note := self.failed.get(run.key)) and run.key not in self.done
+                    else None,
+                    "seconds": self.forecast.seconds(run),
+                    "run": run.to_json(),
+                }
+                for run in self.plan.runs
+            ],
+        }
+
+    def table(self) -> Table:
+        """One line for runs that differ in nothing but the seed."""
+        shown = ["method", "task", "model", "size"]
+        shown += [axis for axis in self.plan.axes if "." in axis]
+        lines: dict[tuple[str, ...], list[Run]] = {}
+        for run in self.plan.runs:
+            lines.setdefault(tuple(_value(run, name) for name in shown), []).append(run)
+        rows = []
+        for line, runs in lines.items():
+            states = [self.state(run) for run in runs]
+            left = [self.forecast.seconds(run) for run in runs if run.key not in self.done]
+            known = [seconds for seconds in left if seconds is not None]
+            rows.append(
+                [
+                    *line,
+                    _ranges([run.seed for run in runs]),
+                    *(str(states.count(word) or "") for word in ("done", "missing", "failed")),
+                    spell(sum(known)) if known else "" if not left else "?",
+                ]
+            )
+        columns = [*shown, "seeds", "done", "missing", "failed", "time"]
+        return Table(f"{len(self.plan.runs)} runs", columns, rows, len(shown) + 1)
+
+    def summary(self, workers: int | None = None) -> str:
+        """What there is to do, and what went wrong before, in sentences."""
+        plan, missing = self.plan, self.missing
+        lines = [f"{plan.cells} cells are {len(plan.runs)} distinct runs"]
+        lines[0] += f": {len(plan.runs) - len(missing)} done, {len(missing)} missing"
+        if self.failed:
+            lines[0] += f", {len(self.failed)} of them failed before"
+        for again, first in plan.repeats[:5]:
+            lines.append(f"  the cell {again} is {first} again")
+        if len(plan.repeats) > 5:
+            lines.append(f"  … and {len(plan.repeats) - 5} more cells that are runs again")
+        lines += [
+            f"  failed ({note.kind}) {note.run.title}: {note.reason}"
+            for note in self.failed.values()
+        ]
+        lines += [f"  unreadable record: {reason}" for reason in self.bad.values()]
+        times = [self.forecast.seconds(run) for run in missing]
+        known = [seconds for seconds in times if seconds is not None]
+        if known:
+            rest = f", {len(times) - len(known)} of them unknown" if len(known) < len(times) else ""
+            total = sum(known) * len(times) / len(known)
+            lines.append(f"about {spell(total)} of work, from the speeds of records here{rest}")
+        elif missing:
+            lines.append("no record here tells how long they take")
+        return "\n".join(lines)
+
+
+def of(plan: Plan, results: Results) -> State:
+    """Hold a plan against a results folder."""
+    wanted = {run.key: run for run in plan.runs}
+    records, bad = results.scan()
+    bad = {key: reason for key, reason in bad.items() if key in wanted}
+    done = {record.run.key for record in records} & set(wanted)
+    failed = {}
+    for key in set(wanted) - done:
+        try:
+            if note := results.failure(key):
+                failed[key] = note
+        except RecordError as error:
+            bad[key] = str(error)
+    failed = {key: failed[key] for key in wanted if key in failed}
+    return State(plan, results.folder, done, failed, bad, Forecast(records))
+
+
+def describe(results: Results, start: str) -> str:
+    """One record as a person reads it.
+
+    Raises:
+        RecordError: if no record, or more than one, begins with these digits.
+    """
+    found = [key for key in results.keys() if key.startswith(start)]  # noqa: SIM118
+    if len(found) != 1:
+        several = f"{len(found)} records begin with {start}: {', '.join(found[:4])}"
+        none = f"no record in {results.folder} begins with {start}"
+        raise RecordError(several if found else none)
+    record = results.load(found[0])
+    return "\n".join(_lines(record))
+
+
+def _lines(record: Record) -> list[str]:
+    run, work = record.run, record.work
+
+    def percent(scores: Json) -> str:
+        return ", ".join(
+            f"{name} {'undefined' if value is None else f'{100 * value:.2f}'}"
+            for name, value in scores.items()
+        )
+
+    lines = [
+        run.title,
+        f"key          {run.key}",
+        f"scores       {percent(record.metrics)}" + ("  COLLAPSED" if record.collapsed else ""),
+        f"trivial      {percent(record.trivial)}",
+        f"trained      {record.parameters['trained']:,} + head {record.parameters['head']:,}"
+        f" of {record.parameters['total']:,} parameters",
+        f"work         {work['steps']:,} steps, {work['examples']:,} examples"
+        f" ({work['epochs']:.2f} epochs of {work['train_size']:,}), {work['tokens']:,} tokens,"
+        f" micro-batch {work['micro_batch']}",
+        "seconds      " + ", ".join(f"{name} {s:.2f}" for name, s in record.seconds.items()),
+        f"speed        {record.speed['examples_per_second']:.1f} examples/s,"
+        f" {record.speed['tokens_per_second']:,.0f} tokens/s",
+    ]
+    for kind, phases in record.memory.items():
+        peaks = [f"{n} {'?' if b is None else f'{b / 2**20:,.0f} MiB'}" for n, b in phases.items()]
+        lines.append(f"{kind.removesuffix('_bytes')}  {', '.join(peaks)}")
+    if record.energy_joules is not None:
+        lines.append(f"energy       {record.energy_joules:,.0f} J")
+    if record.flops is not None:
+        lines.append(f"model FLOPs  {record.flops:.3g}")
+    for node in _NODES:
+        values = {k: v for k, v in getattr(run, node).items() if k not in ("name", "_target_")}
+        lines.append(f"{node:<12} " + ", ".join(f"{k} {v}" for k, v in values.items()))
+    lines.append("curve        step, fraction, train seconds, training loss, scores")
+    for point in record.curve:
+        scores = {k: v for k, v in point.items() if k in run.task["metrics"]}
+        lines.append(
+            f"  {point['step']:>7}  {point['fraction']:.2f}  {point['seconds']:8.1f}"
+            f"  {point['loss']:.4f}  {percent(scores)}"
+        )
+    place = record.environment
+    versions = ", ".join(f"{name} {number}" for name, number in place["libraries"].items())
+    dirty = " + uncommitted changes" if place["dirty"] else ""
+    lines += [
+        f"device       {place['device']}, {place['threads']} threads, {place['precision']}",
+        f"versions     Python {place['python']}, {versions}",
+        f"commit       {(place['commit'] or 'unknown')[:12]}{dirty}",
+    ]
+    return lines
+
+
+def _value(run: Run, name: str) -> str:
+    """What a run has under a word's key: `method`, `size`, `train.lr`."""
+    node: object = run
+    for part in name.split("."):
+        node = node.get(part, "") if isinstance(node, dict) else getattr(node, part, "")
+    value = node["name"] if isinstance(node, dict) else node
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _ranges(seeds: list[int]) -> str:
+    """0-4 for 0 1 2 3 4."""
+    parts: list[list[int]] = []
+    for seed in sorted(seeds):
+        if parts and seed == parts[-1][-1] + 1:
+            parts[-1].append(seed)
+        else:
+            parts.append([seed])
+    return ",".join(str(p[0]) if len(p) == 1 else f"{p[0]}-{p[-1]}" for p in parts)

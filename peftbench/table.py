@@ -1,0 +1,70 @@
+"""A table as text: Markdown, CSV, terminal. Equal rows give equal bytes."""
+
+import csv
+import io
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.table import Table as RichTable
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells of text under a title.
+
+    Attributes:
+        labels: how many of the first columns name a row; the others hold figures.
+        notes: sentences below the table.
+    """
+
+    title: str
+    columns: list[str]
+    rows: list[list[str]]
+    labels: int = 1
+    notes: list[str] = field(default_factory=list)
+
+    def markdown(self) -> str:
+        """GitHub's tables, aligned so that the source reads too."""
+        lines = [self.columns, *self.rows]
+        escaped = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+        widths = [max(len(line[i]) for line in escaped) for i in range(len(self.columns))]
+        rule = [
+            "-" * width if i < self.labels else "-" * (width - 1) + ":"
+            for i, width in enumerate(widths)
+        ]
+        body = [escaped[0], rule, *escaped[1:]]
+        text = [
+            "| "
+            + " | ".join(
+                cell.ljust(width) if i < self.labels else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+            )
+            + " |"
+            for line in body
+        ]
+        return "\n".join([f"### {self.title}", "", *text, *(f"\n{note}" for note in self.notes)])
+
+    def csv(self) -> str:
+        """Columns and rows; title and notes left out."""
+        buffer = io.StringIO()
+        writer = csv.writer(buffer, lineterminator="\n")
+        writer.writerow(self.columns)
+        writer.writerows(self.rows)
+        return buffer.getvalue()
+
+    def rich(self) -> "RichTable":
+        """For a terminal."""
+        from rich import box
+        from rich.markup import escape
+        from rich.table import Table as RichTable
+
+        drawn = RichTable(
+            title=escape(self.title), box=box.SIMPLE_HEAD, title_justify="left", title_style="bold"
+        )
+        for i, column in enumerate(self.columns):
+            right = i >= self.labels
+            drawn.add_column(escape(column), justify="right" if right else "left", no_wrap=right)
+        for row in self.rows:
+            drawn.add_row(*map(escape, row))
+        return drawn

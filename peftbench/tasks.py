@@ -1,0 +1,205 @@
+"""A task as numbers: tokenised once for each tokenizer, cached whole, subset and batched."""
+
+import hashlib
+import os
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save as save_arrays
+from transformers import PreTrainedTokenizerBase
+
+from peftbench import sources
+from peftbench.encoder import Batch
+from peftbench.run import Json
+from peftbench.store import write_whole
+
+#: How many batches' worth of examples are sorted by length together. Batches are then of similar
+#: length, while which examples meet in a batch still depends on the shuffle.
+WINDOW = 32
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Tokenised examples, end to end.
+
+    Attributes:
+        ids, types: token and segment numbers of all examples (int32, uint8); types may be empty.
+        ends: where each example ends in them (int64).
+        label: (examples,) classes (int64) or values (float32).
+        truncated: how many examples lost tokens to the maximum length.
+    """
+
+    ids: np.ndarray
+    types: np.ndarray
+    ends: np.ndarray
+    label: np.ndarray
+    truncated: int
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Tokens of each example."""
+        return np.diff(self.ends, prepend=0)
+
+
+def tokenise(
+    task: Json, split: str, tokenizer: PreTrainedTokenizerBase, max_length: int, root: str | None
+) -> Tokens:
+    """The tokens of a split, from the cache where an earlier run left them.
+
+    The cache (`PEFTBENCH_CACHE`, else ~/.cache/peftbench) is safe between processes: a file is
+    moved there whole, and one that does not hash to what it says is made again.
+
+    Raises:
+        ConfigError: if the data are not to be had.
+    """
+    what = [
+        sources.fingerprint(task, split, root),
+        split,
+        repr((task["texts"], task["label"], task["classes"], max_length)),
+        tokenizer_hash(tokenizer),
+    ]
+    path = cache_folder() / f"{hashlib.sha256('|'.join(what).encode()).hexdigest()[:24]}.tokens"
+    cached = _read(path)
+    if cached is not None:
+        return cached
+    tokens = _encode(sources.table(task, split, root), tokenizer, max_length)
+    arrays = {"ids": tokens.ids, "types": tokens.types, "ends": tokens.ends, "label": tokens.label}
+    note = {"truncated": str(tokens.truncated), "sha256": _digest(arrays)}
+    try:
+        write_whole(path, save_arrays(arrays, metadata=note))
+    except OSError as error:  # a full or read-only cache costs time, not the run
+        warnings.warn(f"tokens are not kept: {path.parent}: {error.strerror}", stacklevel=2)
+    return tokens
+
+
+def cache_folder() -> Path:
+    """Where tokens are kept between runs."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(os.environ.get("PEFTBENCH_CACHE") or Path(home) / "peftbench") / "tokens"
+
+
+def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """What a tokenizer does, as a hash; its padding and truncation state left out."""
+    backend = tokenizer.backend_tokenizer  # type: ignore[attr-defined]
+    backend.no_padding()
+    backend.no_truncation()
+    return hashlib.sha256(backend.to_str().encode()).hexdigest()
+
+
+def _encode(table: sources.Table, tokenizer: PreTrainedTokenizerBase, most: int) -> Tokens:
+    most = min(most, tokenizer.model_max_length)
+    rows = tokenizer(*table.texts, verbose=False)
+    long = [i for i, ids in enumerate(rows["input_ids"]) if len(ids) > most]
+    types = rows.get("token_type_ids", [])
+    if long:
+        texts = [[column[i] for i in long] for column in table.texts]
+        cut = tokenizer(*texts, truncation=True, max_length=most, verbose=False)
+        for place, i in enumerate(long):
+            rows["input_ids"][i] = cut["input_ids"][place]
+            if types:
+                types[i] = cut["token_type_ids"][place]
+    ids = rows["input_ids"]
+    return Tokens(
+        ids=np.concatenate([np.asarray(row, np.int32) for row in ids]),
+        types=np.concatenate([np.asarray(row, np.uint8) for row in types or [[]]]),
+        ends=np.cumsum([len(row) for row in ids], dtype=np.int64),
+        label=table.label,
+        truncated=len(long),
+    )
+
+
+def _read(path: Path) -> Tokens | None:
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="np") as file:
+            note = file.metadata()
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if _digest(arrays) == note["sha256"]:
+            return Tokens(**arrays, truncated=int(note["truncated"]))
+    except (SafetensorError, KeyError, ValueError, TypeError):
+        pass  # torn, or of another time: said below, and made again
+    warnings.warn(f"cached tokens {path.name} are corrupt and are made again", stacklevel=3)
+    return None
+
+
+def _digest(arrays: dict[str, np.ndarray]) -> str:
+    digest = hashlib.sha256()
+    for name in sorted(arrays):
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return digest.hexdigest()
+
+
+# subsets and batches
+
+
+def subset(tokens: Tokens, classes: int, size: int, seed: int) -> np.ndarray:
+    """Numbers of `size` training examples: stratified, nested, one choice for each seed."""
+    return sources.stratified(tokens.label, classes, seed)[:size]
+
+
+def epochs(tokens: Tokens, rows: np.ndarray, batch: int, seed: int) -> Iterator[list[np.ndarray]]:
+    """Endless epochs, each a list of batches of example numbers.
+
+    Examples are shuffled, sorted by length within windows of `WINDOW` batches, cut into batches,
+    and the batches shuffled. Every example comes once an epoch; a last short batch is kept.
+    """
+    lengths = tokens.lengths
+    generator = np.random.default_rng(seed)
+    while True:
+        shuffled = generator.permutation(rows)
+        batches = []
+        for start in range(0, len(rows), WINDOW * batch):
+            window = shuffled[start : start + WINDOW * batch]
+            window = window[np.argsort(lengths[window], kind="stable")]
+            batches += [window[i : i + batch] for i in range(0, len(window), batch)]
+        yield [batches[i] for i in generator.permutation(len(batches))]
+
+
+def by_length(tokens: Tokens, rows: np.ndarray, most: int) -> list[np.ndarray]:
+    """Batches for evaluation: the longest first, about `most` padded tokens in each."""
+    lengths = tokens.lengths
+    order = rows[np.argsort(-lengths[rows], kind="stable")]
+    batches, start = [], 0
+    while start < len(order):
+        count = max(1, most // int(lengths[order[start]]))
+        batches.append(order[start : start + count])
+        start += count
+    return batches
+
+
+def collate(tokens: Tokens, rows: np.ndarray, padding: int, mask: str) -> Batch:
+    """Make a batch of the examples, padded to the longest of them.
+
+    Args:
+        tokens: of the split.
+        rows: example numbers.
+        padding: the token that pads.
+        mask: "4d" for a ready boolean mask (batch, 1, 1, tokens), "2d" for (batch, tokens).
+    """
+    ends = tokens.ends[rows]
+    lengths = tokens.lengths[rows]
+    place = np.arange(int(lengths.max()))
+    real = place < lengths[:, None]
+    flat = np.where(real, (ends - lengths)[:, None] + place, 0)
+    ids = np.where(real, tokens.ids[flat], padding).astype(np.int64)
+    attend = torch.from_numpy(real)
+    batch = {
+        "input_ids": torch.from_numpy(ids),
+        "attention_mask": attend[:, None, None, :] if mask == "4d" else attend.long(),
+        "labels": torch.from_numpy(tokens.label[rows]),
+        "lengths": torch.from_numpy(lengths),
+    }
+    if len(tokens.types):
+        types = np.where(real, tokens.types[flat], 0).astype(np.int64)
+        batch["token_type_ids"] = torch.from_numpy(types)
+    return batch

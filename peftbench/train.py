@@ -1,0 +1,360 @@
+"""The only training loop, through accelerate. It knows no method by name.
+
+A training is a function of the run: what it draws comes from the run's seeds, batches depend on
+the order seed alone, and evaluations and warm-up passes leave no trace in the random state. So an
+interrupted training continues exactly (bitwise on a CPU).
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from peftbench.encoder import Batch, Encoder
+from peftbench.measure import Phases
+from peftbench.method import Method
+from peftbench.recipe import Budget, Recipe, Selection
+from peftbench.run import Json
+
+#: On a GPU the losses are looked at together after so many steps, or the CPU would wait each time.
+LOOK = 25
+
+
+class Interrupted(Exception):
+    """Training was asked to stop; its checkpoint is written."""
+
+
+@dataclass
+class Progress:
+    """How far a training is; plain data, saved with every checkpoint.
+
+    Attributes:
+        seconds: of training alone.
+        marks: evaluations that were due.
+        padded, squares: tokens with padding, and the sum of their products with the length.
+        curve: evaluations so far.
+        best: index in the curve of the best evaluation on the selection split.
+        done: whether the budget is spent, or patience has run out.
+    """
+
+    step: int = 0
+    marks: int = 0
+    examples: int = 0
+    tokens: int = 0
+    padded: int = 0
+    squares: int = 0
+    seconds: float = 0.0
+    curve: list[Json] = field(default_factory=list)
+    best: int | None = None
+    done: bool = False
+
+    def count(self, batch: Batch) -> None:
+        """Add a batch that was trained on."""
+        rows, length = batch["input_ids"].shape
+        self.step += 1
+        self.examples += rows
+        self.tokens += int(batch["lengths"].sum())
+        self.padded += rows * length
+        self.squares += rows * length * length
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Training batches of a run.
+
+    Attributes:
+        epoch: number of batches in an epoch.
+        stream: endless batches from a step on, on the CPU.
+        extremes: a shortest and a longest batch, for the warm-up.
+    """
+
+    epoch: int
+    stream: Callable[[int], Iterator[Batch]]
+    extremes: list[Batch]
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What the surroundings want of a training.
+
+    Attributes:
+        evaluate: scores of the encoder as it is, on the split that the curve follows.
+        better: the primary score of such an evaluation, None where undefined.
+        report: told step, steps, loss and examples per second now and then.
+        stop: asked at every step whether to checkpoint and leave.
+        save: writes a checkpoint: tensors and progress.
+        minutes: between checkpoints.
+    """
+
+    evaluate: Callable[[], Json]
+    better: Callable[[Json], float | None]
+    report: Callable[[Json], None]
+    stop: Callable[[], bool]
+    save: Callable[[dict[str, Tensor], Json], None]
+    minutes: float
+
+
+def fit(
+    encoder: Encoder,
+    method: Method,
+    recipe: Recipe,
+    budget: Budget,
+    selection: Selection,
+    feed: Feed,
+    hooks: Hooks,
+    accelerator: Accelerator,
+    phases: Phases,
+    seed: int,
+    saved: tuple[dict[str, Tensor], Json] | None = None,
+) -> tuple[Progress, float]:
+    """Train what the encoder marks as trained; return the progress and the model's FLOPs.
+
+    Args:
+        seed: of dropout.
+        saved: a checkpoint to go on from.
+
+    Raises:
+        FloatingPointError: at a loss that is not finite, with its step.
+        Interrupted: when `hooks.stop` says so; the checkpoint is written.
+        torch.OutOfMemoryError: when the micro-batch is too large.
+    """
+    parameters = list(encoder.trained().values())
+    optimizer = torch.optim.AdamW(_groups(parameters, recipe), lr=recipe.lr, fused=True)
+    encoder, wrapped = accelerator.prepare(encoder, optimizer)
+    with phases.phase("warmup"), torch.random.fork_rng():
+        flops = _warm_up(encoder, method, recipe, feed, accelerator)
+    torch.manual_seed(seed)
+    progress, best = Progress(), {}
+    if saved is not None:
+        progress, best = Progress(**saved[1]), _load(saved[0], encoder, optimizer, parameters)
+    steps = budget.steps_of(feed.epoch)
+    stream = feed.stream(progress.step)
+    look = LOOK if accelerator.device.type == "cuda" and budget.seconds is None else 1
+    saved_at = told_at = time.monotonic()
+    while not progress.done:
+        losses: list[Tensor] = []
+        recent: list[float] = []
+        encoder.train()
+        with phases.phase("train"):
+            start = phases.now() - progress.seconds
+            while True:
+                rate = recipe.rate(_fraction(progress, budget, steps, ahead=0.5))
+                batch = next(stream)
+                losses.append(_step(encoder, method, recipe, rate, batch, wrapped, accelerator))
+                progress.count(batch)
+                method.after_step(encoder, progress.step, steps)
+                pause = hooks.stop() or time.monotonic() - saved_at > 60 * hooks.minutes
+                due = _marks(progress, budget, steps, recipe) > progress.marks
+                if len(losses) >= look or due or pause:
+                    recent += _look(losses, progress.step)
+                    progress.seconds = phases.now() - start
+                    due = _marks(progress, budget, steps, recipe) > progress.marks
+                if time.monotonic() - told_at > 0.5 and recent:
+                    told_at = time.monotonic()
+                    hooks.report(_news(progress, _fraction(progress, budget, steps), recent[-1]))
+                if due or pause:
+                    break
+        if due:
+            progress.marks = _marks(progress, budget, steps, recipe)
+            progress.done = progress.marks >= recipe.evaluations
+            with phases.phase("evaluate"), torch.random.fork_rng():
+                scores = hooks.evaluate()
+            loss = sum(recent) / len(recent)
+            progress.curve.append(
+                _point(progress, _fraction(progress, budget, steps), loss, scores)
+            )
+            if selection.fraction:
+                best = _select(progress, selection, hooks, encoder, best)
+        if pause and not progress.done:
+            hooks.save(_tensors(encoder, optimizer, parameters, best), asdict(progress))
+            saved_at = time.monotonic()
+            if hooks.stop():
+                raise Interrupted(f"stopped at step {progress.step}")
+    if best:
+        encoder.restore(best)
+    return progress, flops[0] * progress.padded + flops[1] * progress.squares
+
+
+def _fraction(progress: Progress, budget: Budget, steps: int | None, ahead: float = 0) -> float:
+    """The part of the budget that is spent, or will be in so many steps."""
+    if steps is not None:
+        return (progress.step + ahead) / steps
+    assert budget.seconds is not None
+    pace = progress.seconds / progress.step if progress.step else 0.0
+    return (progress.seconds + ahead * pace) / budget.seconds
+
+
+def _marks(progress: Progress, budget: Budget, steps: int | None, recipe: Recipe) -> int:
+    """How many of the evenly spaced evaluations are due by now."""
+    fraction = min(1.0, _fraction(progress, budget, steps))
+    return math.floor(fraction * recipe.evaluations + 1e-9)
+
+
+def _look(losses: list[Tensor], step: int) -> list[float]:
+    """Bring losses to the CPU, and stop at the first that is not finite."""
+    if not losses:
+        return []
+    values: list[float] = torch.stack(losses).tolist()
+    for place, value in enumerate(values):
+        if not math.isfinite(value):
+            at = step - len(values) + place + 1
+            raise FloatingPointError(f"the loss is {value} at step {at}; try a smaller train.lr")
+    losses.clear()
+    return values
+
+
+def _news(progress: Progress, fraction: float, loss: float) -> Json:
+    speed = progress.examples / progress.seconds if progress.seconds else None
+    return {"step": progress.step, "fraction": fraction, "loss": loss, "speed": speed}
+
+
+def _point(progress: Progress, fraction: float, loss: float, scores: Json) -> Json:
+    return {
+        "step": progress.step,
+        "fraction": min(1.0, fraction),
+        "seconds": progress.seconds,
+        "examples": progress.examples,
+        "loss": loss,
+        **scores,
+    }
+
+
+def _select(
+    progress: Progress,
+    selection: Selection,
+    hooks: Hooks,
+    encoder: Encoder,
+    best: dict[str, Tensor],
+) -> dict[str, Tensor]:
+    """Keep the state of the best evaluation so far; stop when patience runs out."""
+    worst = -math.inf
+    scores = [hooks.better(point) for point in progress.curve]
+    ranked = [worst if score is None else score for score in scores]
+    if progress.best is None or ranked[-1] > ranked[progress.best]:
+        progress.best = len(ranked) - 1
+        best = {name: tensor.clone() for name, tensor in encoder.state().items()}
+    elif len(ranked) - 1 - progress.best >= selection.patience:
+        progress.done = True
+    return best
+
+
+def _groups(parameters: list[torch.nn.Parameter], recipe: Recipe) -> list[Json]:
+    """Decay on matrices; none on biases and norms, as in BERT's own code."""
+    matrices = [p for p in parameters if p.ndim >= 2]
+    vectors = [p for p in parameters if p.ndim < 2]
+    groups: list[Json] = [
+        {"params": matrices, "weight_decay": recipe.weight_decay},
+        {"params": vectors, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]
+
+
+def _step(
+    encoder: Encoder,
+    method: Method,
+    recipe: Recipe,
+    rate: float,
+    batch: Batch,
+    optimizer: Any,
+    accelerator: Accelerator,
+) -> Tensor:
+    """One optimizer step over a batch, micro-batch by micro-batch; its mean loss, detached."""
+    size = len(batch["labels"])
+    total = torch.zeros((), device=accelerator.device)
+    for micro in _micro(batch, recipe.micro_batch or size):
+        moved = {name: t.to(accelerator.device, non_blocking=True) for name, t in micro.items()}
+        with accelerator.autocast():
+            loss = method.loss(encoder, moved) * (len(micro["labels"]) / size)
+        accelerator.backward(loss)
+        total += loss.detach()
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    if recipe.clip is not None:
+        accelerator.clip_grad_norm_(
+            [p for group in optimizer.param_groups for p in group["params"]], recipe.clip
+        )
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return total
+
+
+def _micro(batch: Batch, size: int) -> Iterator[Batch]:
+    whole = len(batch["labels"])
+    for start in range(0, whole, size):
+        yield {name: tensor[start : start + size] for name, tensor in batch.items()}
+
+
+def _warm_up(
+    encoder: Encoder, method: Method, recipe: Recipe, feed: Feed, accelerator: Accelerator
+) -> tuple[float, float]:
+    """Pass the shortest and the longest batch through, changing nothing.
+
+    Kernels are chosen and memory is taken before the clock runs, and matrix products are counted.
+
+    Returns:
+        FLOPs of a training step for each padded token, and for each token × length (attention).
+    """
+    encoder.train()
+    counts = []
+    for batch in feed.extremes:
+        size = recipe.micro_batch or len(batch["labels"])
+        micro = next(_micro(batch, size))
+        moved = {name: tensor.to(accelerator.device) for name, tensor in micro.items()}
+        with FlopCounterMode(display=False) as counter:
+            with accelerator.autocast():
+                loss = method.loss(encoder, moved)
+            accelerator.backward(loss)
+        encoder.zero_grad(set_to_none=True)
+        rows, length = micro["input_ids"].shape
+        counts.append((length, counter.get_total_flops() / (rows * length)))
+    (short, few), (long, many) = counts[0], counts[-1]
+    slope = (many - few) / (long - short) if long > short else 0.0
+    return many - slope * long, slope
+
+
+# checkpoints
+
+
+def _tensors(
+    encoder: Encoder,
+    optimizer: torch.optim.Optimizer,
+    parameters: list[torch.nn.Parameter],
+    best: dict[str, Tensor],
+) -> dict[str, Tensor]:
+    """All that a training is, as named tensors on the CPU."""
+    found = {f"state.{name}": tensor for name, tensor in encoder.state().items()}
+    found |= {f"best.{name}": tensor for name, tensor in best.items()}
+    for number, parameter in enumerate(parameters):
+        for name, tensor in optimizer.state[parameter].items():
+            found[f"optimizer.{number}.{name}"] = tensor
+    found["random.cpu"] = torch.get_rng_state()
+    if torch.cuda.is_available():
+        found["random.cuda"] = torch.cuda.get_rng_state()
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in found.items()}
+
+
+def _load(
+    tensors: dict[str, Tensor],
+    encoder: Encoder,
+    optimizer: torch.optim.Optimizer,
+    parameters: list[torch.nn.Parameter],
+) -> dict[str, Tensor]:
+    """Undo `_tensors`; return the best state."""
+
+    def part(prefix: str) -> dict[str, Tensor]:
+        return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
+
+    encoder.restore(part("state."))
+    for number, parameter in enumerate(parameters):
+        for name, tensor in part(f"optimizer.{number}.").items():
+            optimizer.state[parameter][name] = tensor.to(parameter.device)
+    torch.set_rng_state(tensors["random.cpu"])
+    if "random.cuda" in tensors:
+        torch.cuda.set_rng_state(tensors["random.cuda"])
+    return part("best.")

@@ -1,0 +1,191 @@
+"""A worker process: takes runs as JSON lines on standard input, answers events as JSON lines.
+
+It stays warm between runs: libraries, the backbone, tokens. While it has a run, its output goes to
+the run's log. When its input ends (the supervisor is gone) or on SIGTERM or SIGUSR1, it writes a
+checkpoint at the next step and leaves.
+"""
+
+import errno
+import faulthandler
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, TextIO
+
+from peftbench.run import ConfigError, Json, Run
+from peftbench.store import Failure, Results
+
+#: Errors of the operating system that mean the results folder can take no more.
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+
+
+def main() -> None:
+    """Serve until the input ends."""
+    events = os.fdopen(os.dup(1), "w", buffering=1)  # events keep the pipe, prints go to the log
+    os.dup2(2, 1)
+    faulthandler.enable()
+    stop = threading.Event()
+    for name in (signal.SIGTERM, signal.SIGUSR1):
+        signal.signal(name, lambda *_: stop.set())
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to handle
+    orders: queue.Queue[Json | None] = queue.Queue()
+    threading.Thread(target=_listen, args=(orders, stop), daemon=True).start()
+    first = orders.get()
+    if first is not None:
+        _serve(first, orders, stop, events)
+
+
+def _listen(orders: "queue.Queue[Json | None]", stop: threading.Event) -> None:
+    for line in sys.stdin:
+        orders.put(json.loads(line))
+    stop.set()
+    orders.put(None)
+
+
+def _serve(
+    first: Json, orders: "queue.Queue[Json | None]", stop: threading.Event, events: TextIO
+) -> None:
+    from peftbench import execution  # here, so that signals are handled while torch loads
+
+    results = Results(first["results"])
+    setting = execution.Setting(**first["setting"])
+    warm = execution.Warm()
+
+    def tell(event: str, **fields: Any) -> None:
+        events.write(json.dumps({"event": event, **fields}) + "\n")
+
+    tell("ready")
+    while not stop.is_set():
+        order = orders.get()
+        if order is None:
+            break
+        if "check" in order:
+            tell("checked", **_check([Run.from_json(run) for run in order["check"]], setting))
+        else:
+            _one(Run.from_json(order["run"]), results, setting, warm, stop, tell)
+        if not stop.is_set():
+            tell("ready")
+
+
+def _check(runs: list[Run], setting: Any) -> Json:
+    """Instantiate every run and look at its data, before any training starts."""
+    from peftbench import checkpoints, execution, sources
+
+    errors: dict[str, int] = {}
+    told: list[str] = []
+    seen: set[str] = set()
+
+    def once(what: Any, check: Any) -> None:
+        from peftbench.run import canonical
+
+        name = canonical(what)
+        if name not in seen:
+            seen.add(name)
+            try:
+                told.extend(check() or ())
+            except ConfigError as error:
+                errors[str(error)] = errors.get(str(error), 0) + 1
+
+    for run in runs:
+        once([run.model, run.method, run.task["classes"]], lambda run=run: execution.check(run))
+        once(run.task, lambda run=run: sources.check(run.task, setting.data_root))
+        once(run.model, lambda run=run: checkpoints.locate(run.model) and None)
+    return {"errors": list(errors), "told": told}
+
+
+def _one(
+    run: Run,
+    results: Results,
+    setting: Any,
+    warm: Any,
+    stop: threading.Event,
+    tell: Any,
+) -> None:
+    from peftbench import execution, train
+
+    key = run.key
+    if not results.claim(key):
+        tell("held", key=key)
+        return
+    try:
+        if results.has(key):
+            tell("done", key=key, elsewhere=True)
+            return
+        results.drop_drafts(key)
+        with _logging(results, run):
+            outcome = execution.execute(
+                run,
+                setting,
+                results=results,
+                warm=warm,
+                report=lambda news: tell("step", key=key, **news),
+                stop=stop.is_set,
+            )
+        record = results.save(outcome.record, outcome.predictions, outcome.trained)
+        tell("done", key=key, elsewhere=False, seconds=sum(record.seconds.values()))
+    except train.Interrupted as error:
+        tell("interrupted", key=key, reason=str(error))
+    except Exception as error:  # the one broad except: a run that fails must not sink the others
+        kind = classify(error)
+        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        _append(results, key, traceback.format_exc())
+        tell("failed", key=key, kind=kind, reason=f"{type(error).__name__}: {reason}")
+        if kind != "disk":
+            results.fail(Failure(run, kind, f"{type(error).__name__}: {reason}"))
+    finally:
+        results.release(key)
+
+
+def classify(error: Exception) -> str:
+    """The class of a failure, out of `peftbench.workers.KINDS`."""
+    import torch
+
+    if isinstance(error, FloatingPointError):
+        return "diverged"
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return "memory"
+    if isinstance(error, OSError) and error.errno in FULL:
+        return "disk"
+    if isinstance(error, ConfigError):
+        return "data"
+    return "error"
+
+
+@contextmanager
+def _logging(results: Results, run: Run) -> Iterator[None]:
+    """Send what libraries print while a run trains to the log of the run."""
+    path = results.log(run.key)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    before = os.dup(1), os.dup(2)
+    with open(path, "w", buffering=1) as log:
+        log.write(f"{run.title}\n{run.key}\n")
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os.dup2(log.fileno(), 1)
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        finally:
+            sys.stdout.flush()
+            sys.stderr.flush()
+            for target, saved in zip((1, 2), before, strict=True):
+                os.dup2(saved, target)
+                os.close(saved)
+
+
+def _append(results: Results, key: str, text: str) -> None:
+    try:
+        with open(results.log(key), "a") as log:
+            log.write(text)
+    except OSError as error:  # a full disk: the traceback goes to the supervisor's terminal
+        print(f"{text}\n(the log could not be written: {error})", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,333 @@
+"""Local worker processes under a supervisor that never loads torch.
+
+A worker that dies takes its run with it and nothing else; the reason is noted, another worker
+takes its place. Two supervisors on one results folder share the work: a run that the other one has
+claimed is waited for, not done again.
+"""
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from peftbench.run import ConfigError, Json, Run
+from peftbench.store import Failure, Results
+
+#: Why a run may have no record, and what that means.
+KINDS = {
+    "diverged": "the loss was no longer finite",
+    "memory": "out of memory, on the GPU at one example a pass or by the kernel's killer",
+    "killed": "the process was killed by a signal",
+    "exit": "the process ended by itself",
+    "disk": "the results folder could take no more",
+    "data": "data or weights were not to be had",
+    "error": "an exception; the log has the traceback",
+}
+
+#: Failures that come from outside: such runs are tried again unless --retry says otherwise.
+TRANSIENT = ("killed", "exit", "disk", "data")
+
+#: Seconds that workers get to write a checkpoint after a signal.
+GRACE = 60
+
+
+@dataclass(frozen=True)
+class Event:
+    """News for the display: `kind` is step, done, failed or waiting."""
+
+    kind: str
+    worker: int
+    run: Run
+    fields: Json
+
+
+@dataclass
+class _Worker:
+    number: int
+    process: "subprocess.Popen[bytes]"
+    errors: Path
+    run: Run | None = None
+    ready: bool = False
+    told: bytes = b""
+    kills: int = field(default_factory=lambda: _oom_kills())
+
+
+class Stopped(Exception):
+    """The supervisor was told to stop; nothing is half done."""
+
+
+class Crew:
+    """Workers over one results folder.
+
+    Args:
+        results: where records go.
+        setting: the fields of `execution.Setting`.
+        workers: how many processes.
+        gpus: numbers of the GPUs to spread them over; empty for the CPU.
+        listen: told every event.
+    """
+
+    def __init__(
+        self,
+        results: Results,
+        setting: Json,
+        workers: int,
+        gpus: list[int],
+        listen: Callable[[Event], None] = lambda event: None,
+    ):
+        self.results = results
+        self.setting = setting
+        self.gpus = gpus
+        self.listen = listen
+        self.failures: list[Failure] = []
+        self._selector = selectors.DefaultSelector()
+        self._scratch = tempfile.TemporaryDirectory(prefix="peftbench-")
+        self._workers: dict[int, _Worker] = {}
+        self._stopping = False
+        for number in range(workers):
+            self._start(number)
+
+    def check(self, runs: Iterable[Run]) -> list[str]:
+        """Let a worker instantiate every run; return what is odd in their data.
+
+        Raises:
+            ConfigError: with all that is wrong.
+        """
+        first = self._workers[min(self._workers)]
+        self._send(first, {"check": [run.to_json() for run in runs]})
+        while True:
+            for worker, message in self._messages():
+                if message["event"] == "ready":
+                    worker.ready = True
+                elif message["event"] == "checked":
+                    if message["errors"]:
+                        raise ConfigError("\n".join(message["errors"]))
+                    return list(message["told"])
+
+    def train(self, runs: list[Run], fail_fast: bool = False) -> None:
+        """Train the runs; failures are noted in `failures` and in the results folder.
+
+        Raises:
+            Stopped: after Ctrl-C, SIGTERM or SIGUSR1, when the workers have left.
+        """
+        pending, held = deque(runs), deque[Run]()
+        asked = time.monotonic()
+        before = {s: signal.signal(s, self._ask_to_stop) for s in _STOPS}
+        try:
+            while not self._stopping:
+                busy = [worker for worker in self._workers.values() if worker.run is not None]
+                if not pending and not held and not busy:
+                    return
+                if held and not pending and time.monotonic() - asked > 1:
+                    pending.extend(held)
+                    held.clear()
+                    asked = time.monotonic()
+                for worker in self._workers.values():
+                    if worker.ready and worker.run is None and pending:
+                        self._give(worker, pending.popleft())
+                for worker, message in self._messages():
+                    self._hear(worker, message, held)
+                if self.failures and (fail_fast or self.failures[-1].kind == "disk"):
+                    break
+            if self._stopping:
+                raise Stopped
+        finally:
+            for name, handler in before.items():
+                signal.signal(name, handler)
+
+    def close(self) -> None:
+        """End the workers: politely, so that a run in flight leaves a checkpoint."""
+        for worker in self._workers.values():
+            if worker.process.stdin is not None:
+                worker.process.stdin.close()
+            worker.process.terminate() if worker.run else None
+        end = time.monotonic() + GRACE
+        for worker in self._workers.values():
+            try:
+                worker.process.wait(max(0.0, end - time.monotonic()))
+            except (subprocess.TimeoutExpired, KeyboardInterrupt):
+                worker.process.kill()
+                worker.process.wait()
+        self._selector.close()
+        self._scratch.cleanup()
+
+    # processes
+
+    def _start(self, number: int) -> None:
+        errors = Path(self._scratch.name) / f"worker-{number}"
+        environment = os.environ | ENVIRONMENT | {"PYTHONUNBUFFERED": "1"}
+        if self.setting["threads"]:
+            environment["OMP_NUM_THREADS"] = str(self.setting["threads"])
+        if self.gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = str(self.gpus[number % len(self.gpus)])
+        with open(errors, "wb") as log:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "peftbench.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=log,
+                env=environment,
+                start_new_session=True,  # Ctrl-C in the terminal is for the supervisor
+            )
+        worker = _Worker(number, process, errors)
+        self._workers[number] = worker
+        assert process.stdout is not None
+        os.set_blocking(process.stdout.fileno(), False)
+        self._selector.register(process.stdout, selectors.EVENT_READ, number)
+        self._send(worker, {"results": str(self.results.folder), "setting": self.setting})
+
+    def _send(self, worker: _Worker, order: Json) -> None:
+        assert worker.process.stdin is not None
+        try:
+            worker.process.stdin.write(json.dumps(order).encode() + b"\n")
+            worker.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it is dead: its output has ended too, and that is handled there
+
+    def _give(self, worker: _Worker, run: Run) -> None:
+        worker.run, worker.ready, worker.kills = run, False, _oom_kills()
+        self._send(worker, {"run": run.to_json()})
+
+    def _messages(self) -> list[tuple[_Worker, Json]]:
+        """What workers said within a moment; a worker that died says so with `gone`."""
+        found: list[tuple[_Worker, Json]] = []
+        for key, _ in self._selector.select(timeout=0.2):
+            worker = self._workers[key.data]
+            assert worker.process.stdout is not None
+            body = worker.process.stdout.read()
+            if body:
+                *lines, worker.told = (worker.told + body).split(b"\n")
+                found += [(worker, json.loads(line)) for line in lines]
+            else:
+                self._selector.unregister(worker.process.stdout)
+                found.append((worker, {"event": "gone"}))
+        for worker, message in found:
+            if message["event"] == "gone" and worker.run is None and not worker.ready:
+                raise RuntimeError(f"a worker could not start:\n{self._tail(worker)}")
+        return found
+
+    def _hear(self, worker: _Worker, message: Json, held: "deque[Run]") -> None:
+        event, run = message.pop("event"), worker.run
+        if event == "ready":
+            worker.ready, worker.run = True, None
+        elif event == "gone":
+            code = worker.process.wait()
+            if run is not None:
+                self._fail(worker, run, *explain(code, _oom_kills() - worker.kills))
+            self._start(worker.number)
+        elif run is not None:
+            if event == "failed":
+                self._fail(worker, run, message["kind"], message["reason"], noted=True)
+            elif event in ("held", "interrupted"):  # another process has it, or stopped this worker
+                held.append(run)
+                worker.run = None
+                self.listen(Event("waiting", worker.number, run, message))
+            else:
+                self.listen(Event(event, worker.number, run, message))
+
+    def _fail(self, worker: _Worker, run: Run, kind: str, reason: str, noted: bool = False) -> None:
+        failure = Failure(run, kind, reason)
+        if not noted:
+            failure = self.results.fail(failure)
+        self.failures.append(failure)
+        self.listen(Event("failed", worker.number, run, {"kind": kind, "reason": reason}))
+
+    def _ask_to_stop(self, *_: Any) -> None:
+        self._stopping = True
+
+    def _tail(self, worker: _Worker) -> str:
+        return worker.errors.read_text(errors="replace")[-2000:]
+
+
+_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+#: Set for workers: tokenizers' threads would fight with the other workers.
+ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false"}
+
+
+def explain(code: int, kernel_kills: int) -> tuple[str, str]:
+    """Class and reason of a process that ended with this code while it had a run."""
+    if code >= 0:
+        return "exit", f"the worker ended with exit code {code}"
+    name = signal.Signals(-code).name
+    if -code == signal.SIGKILL and kernel_kills > 0:
+        return "memory", "killed by the kernel, which ran out of memory; try fewer --workers"
+    return "killed", f"the worker was killed by {name}"
+
+
+def _oom_kills() -> int:
+    """How many processes the kernel has killed for memory since it started."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
+
+
+# what suits the machine
+
+
+def gpus() -> list[int]:
+    """Numbers of the GPUs that this process may use, without loading torch."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return [int(n) for n in visible.split(",") if n.strip().isdigit()]
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        return list(range(pynvml.nvmlDeviceGetCount()))
+    except pynvml.NVMLError:  # no driver
+        return []
+
+
+def devices(asked: str) -> list[int]:
+    """GPUs for `--device`: auto, cpu, cuda or cuda:i.
+
+    Raises:
+        ConfigError: for another word, or where there is no such GPU.
+    """
+    if asked == "cpu":
+        return []
+    found = gpus()
+    if asked == "auto" or (asked == "cuda" and found):
+        return found
+    number = asked.removeprefix("cuda:")
+    if number.isdigit() and int(number) in found:
+        return [int(number)]
+    there = ", ".join(f"cuda:{n}" for n in found) or "no GPU"
+    raise ConfigError(f"--device {asked}: choose auto, cpu, cuda or cuda:i; here is {there}")
+
+
+def suitable(runs: int, found: list[int], largest: int) -> tuple[int, int | None]:
+    """Workers and threads of each for this machine.
+
+    On a CPU, workers of one thread beat one worker of many threads, as long as memory holds; a
+    single run gets all threads. On GPUs, one worker each.
+
+    Args:
+        runs: how many there are to train.
+        found: GPUs to use.
+        largest: bytes of the largest model's weights in fp32.
+    """
+    if found:
+        return max(1, min(runs, len(found))), None
+    cores = (
+        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    )
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    fit = int(0.8 * memory // (2 * 2**30 + 6 * largest))
+    workers = max(1, min(runs, cores, fit))
+    return workers, max(1, cores // workers)
+
+
+__all__ = ["KINDS", "TRANSIENT", "Crew", "Event", "Stopped", "asdict", "devices", "suitable"]
