@@ -6,14 +6,23 @@ choose the same options share one composition; plain values are set on a copy of
 
 import copy
 import json
+import math
 from pathlib import Path
 from typing import Any
 
+import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import Override, QuotedString, Transformer
+from hydra.core.override_parser.types import (
+    Glob,
+    Override,
+    QuotedString,
+    RangeSweep,
+    Sweep,
+    Transformer,
+)
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
@@ -60,17 +69,15 @@ class Composer:
             override: Override = self._parser.parse_overrides([word])[0]
         except HydraException as error:
             reason = str(error).splitlines()[0]
-            raise ConfigError(f"cannot read the word {word!r}: {reason}; write key=value") from None
+            raise ConfigError(
+                f"cannot read the word {word!r}: {reason}; write key=value, and quotes around a "
+                "value with commas, brackets or quotes of its own"
+            ) from None
         key = override.key_or_group
-        if override.is_delete() or override.package is not None or override.is_add():
+        added = override.is_add() or override.is_force_add()
+        if added or override.is_delete() or override.package is not None:
             raise ConfigError(f"{word}: write plain key=value words, without +, ~ or @")
-        if override.is_sweep_override():
-            try:
-                values = [_plain(v) for v in override.sweep_iterator(Transformer.identity)]
-            except HydraException as error:
-                raise ConfigError(f"{word}: {error}") from None
-        else:
-            values = [_plain(override.value())]
+        values = self._values(word, key, override)
         if not values:
             raise ConfigError(f"{word}: no value is left of this")
         if key in catalog.GROUPS:
@@ -90,6 +97,27 @@ class Composer:
             raise ConfigError(f"{word}: there is no key {key}; {catalog.nearest(key, known)}")
         return key, values
 
+    def _values(self, word: str, key: str, override: Override) -> list[Any]:
+        given = override.value()
+        if isinstance(given, Glob):
+            return list(given.filter(list(catalog.options(key, tuple(self.searched)))))
+        if not override.is_sweep_override():
+            values = [_plain(given)]
+        else:
+            try:
+                found = list(override.sweep_iterator(Transformer.identity))
+            except HydraException as error:
+                raise ConfigError(f"{word}: {error}") from None
+            values = []
+            for value in found:  # Hydra leaves the range of `range(0,3),7` as it is
+                values += value.range() if isinstance(value, RangeSweep) else [_plain(value)]
+        for value in values:
+            if isinstance(value, Sweep):
+                raise ConfigError(f"{word}: write this choice by itself")
+            if not _finite(value):
+                raise ConfigError(f"{word}: {value} is not a finite number")
+        return values
+
     def sweep(self, path: Path) -> dict[str, list[str]]:
         """Read a sweep's yaml; `when` entries as `condition: words` texts.
 
@@ -98,7 +126,7 @@ class Composer:
         """
         try:
             data = OmegaConf.to_container(OmegaConf.load(path))
-        except Exception as error:  # yaml's own errors have no common class that says more
+        except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
             raise ConfigError(f"{path} is not a yaml file: {error}") from error
         if not isinstance(data, dict):
             raise ConfigError(f"{path} holds no {', '.join(SWEEP)}")
@@ -125,7 +153,8 @@ class Composer:
             try:
                 found = OmegaConf.to_container(self._config(rest), resolve=True)
             except OmegaConfBaseException as error:
-                raise ConfigError(_first_line(error)) from error
+                chosen = " ".join(f"{k}={v}" for k, v in rest.items() if k in catalog.GROUPS)
+                raise ConfigError(f"{chosen}: {_first_line(error)}".lstrip(": ")) from error
             assert isinstance(found, dict)
             self._nodes[name] = found  # type: ignore[assignment]
         return self._nodes[name] | own
@@ -161,6 +190,8 @@ class Composer:
             try:
                 with initialize_config_dir(str(self.searched[-1]), version_base="1.3"):
                     self._composed[words] = compose("run", overrides=list(words))
+            except yaml.YAMLError as error:
+                raise ConfigError(f"{' '.join(words)}: a yaml file is broken: {error}") from error
             except (HydraException, OmegaConfBaseException) as error:
                 raise ConfigError(_first_line(error)) from error
         return self._composed[words]
@@ -171,11 +202,16 @@ def _set(config: DictConfig, key: str, value: Any) -> None:
     node: Any = config
     *path, last = key.split(".")
     for depth, part in enumerate([*path, last]):
-        if not isinstance(node, DictConfig) or part not in node:
+        if not isinstance(node, DictConfig) or part not in node.keys():  # noqa: SIM118 - or ???
             where = ".".join(key.split(".")[:depth])
             known = [str(name) for name in node] if isinstance(node, DictConfig) else []
-            offered = [f"{where}.{name}" if where else name for name in known]
-            raise ConfigError(f"there is no key {key}; {catalog.nearest(key, offered)}")
+            offered = [f"{where}.{name}" for name in known if name not in _FIXED]
+            whose = config[path[0]].get("name") if path[0] in ("method", "task", "model") else ""
+            raise ConfigError(
+                f"{whose} has no {key}; {catalog.nearest(key, offered)}"
+                if whose
+                else f"there is no key {key}; {catalog.nearest(key, offered)}"
+            )
         before = OmegaConf.is_missing(node, part) or OmegaConf.is_interpolation(node, part)
         if depth == len(path):
             if not before:
@@ -183,6 +219,10 @@ def _set(config: DictConfig, key: str, value: Any) -> None:
             node[part] = value
         else:
             node = node[part]
+
+
+#: What a yaml says of itself; a word may set it, but hardly ever means it.
+_FIXED = ("name", "about", "_target_")
 
 
 def _same_kind(key: str, default: Any, value: Any) -> None:
@@ -194,6 +234,12 @@ def _same_kind(key: str, default: Any, value: Any) -> None:
     now = kinds.get(type(value)) or next((k for k in names if isinstance(value, k)), float)
     if was is not now and not (was is str and now is float):
         raise ConfigError(f"{key} is {names.get(was, 'a number')} ({default}), got {value!r}")
+
+
+def _finite(value: Any) -> bool:
+    if isinstance(value, list | dict):
+        return all(map(_finite, value.values() if isinstance(value, dict) else value))
+    return not isinstance(value, float) or math.isfinite(value)
 
 
 def _plain(value: Any) -> Any:

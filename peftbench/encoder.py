@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 import torch
 from torch import Tensor, nn
 
-from peftbench import checkpoints
+from peftbench import checkpoints, cpu
 from peftbench.run import Json
 
 #: The parts of a block that a method may ask for; a family's yaml says where each one is.
@@ -59,6 +59,8 @@ class Backbone:
         self.name: str = model["name"]
         self.parts: Json = model["parts"]
         self.module = loaded.to(device).eval().requires_grad_(False)
+        if torch.device(device).type == "cpu" and loaded._supports_attention_backend:
+            loaded.set_attn_implementation(cpu.ATTENTION)  # type: ignore[operator]
         for block in self.module.get_submodule(self.parts["blocks"]):
             for path, names in self.parts["split"].items():
                 _put(block, path, Fused(block.get_submodule(path), names))
@@ -202,13 +204,21 @@ class Encoder(nn.Module):
         """Whether a parameter belongs to the head."""
         return any(_within(name, path) for path in self.backbone[0].head)
 
-    def settle(self) -> None:
-        """Store frozen linear weights in bf16, once all is inserted.
+    def settle(self, half: bool) -> None:
+        """Make ready to train, once all is inserted; what is computed stays the same.
 
-        Autocast would cast them to the same numbers in every step.
+        The last block goes on with the first position alone where the head reads no other, and a
+        CPU gets its own dropout.
+
+        Args:
+            half: store frozen linear weights in bf16, to which autocast would cast them each time.
         """
+        if path := self.backbone[0].parts.get("first"):
+            self.blocks[-1].get_submodule(path).register_forward_hook(_first_position)
+        if next(self.module.parameters()).device.type == "cpu":
+            cpu.hasten(self.module)
         for module in self.module.modules():
-            if isinstance(module, nn.Linear):
+            if half and isinstance(module, nn.Linear):
                 for name, p in module.named_parameters(recurse=False):
                     if not p.requires_grad:
                         setattr(module, name, self.backbone[0].half(p))
@@ -264,6 +274,14 @@ class Fused(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """The outputs of (batch, tokens, dim), side by side."""
         return torch.cat([getattr(self, name)(x) for name in self.names], dim=-1)
+
+
+def _first_position(module: nn.Module, given: object, output: object) -> object:
+    """A hook that keeps position 0 of (batch, tokens, dim), alone or first in a tuple."""
+    if isinstance(output, tuple):
+        return (output[0][:, :1], *output[1:])
+    assert isinstance(output, Tensor)
+    return output[:, :1]
 
 
 def _own(root: nn.Module, name: str) -> None:

@@ -1,30 +1,26 @@
 """A run to its record: the only place where every part meets."""
 
 import gc
-import hashlib
 import os
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain, islice
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from peftbench import checkpoints, measure, metrics, sources, tasks, train
+from peftbench import checkpoints, cpu, measure, metrics, resume, sources, tasks, train
 from peftbench.encoder import Backbone, Batch, Encoder
 from peftbench.method import Method, make
 from peftbench.recipe import Budget, Recipe, Selection
 from peftbench.run import ConfigError, Json, Record, Run, canonical
-from peftbench.store import Results, write_whole
+from peftbench.store import Results
 from peftbench.tasks import Tokens
 
 #: Padded tokens of an evaluation batch.
@@ -132,6 +128,7 @@ def prepare_device(setting: Setting) -> torch.device:
     Raises:
         ConfigError: if a GPU is asked for and there is none.
     """
+    cpu.keep_memory()
     if setting.threads is not None:
         torch.set_num_threads(setting.threads)
     if setting.device.startswith("cuda") and not torch.cuda.is_available():
@@ -194,8 +191,7 @@ def _attempt(
         encoder = Encoder(backbone, run.task["classes"], seeds["head"])
         torch.manual_seed(seeds["method"])
         method.insert(encoder)
-        if recipe.precision == "bf16":
-            encoder.settle()
+        encoder.settle(half=recipe.precision == "bf16")
     view = View(
         tokenizer.pad_token_id, backbone.parts["mask"], device, method, encoder, accelerator
     )
@@ -220,7 +216,7 @@ def _attempt(
         better=lambda point: point[names[0]],
         report=report,
         stop=stop,
-        save=lambda state, progress: _save(results, run, micro, state, progress),
+        save=lambda state, progress: resume.save(results, run, micro, state, progress),
         minutes=setting.minutes,
     )
     energy = measure.Energy(device)
@@ -235,7 +231,7 @@ def _attempt(
         accelerator,
         phases,
         seeds["dropout"],
-        _saved(results, run, micro),
+        resume.load(results, run, micro),
     )
     joules = energy.joules()
     with phases.phase("evaluate"), torch.random.fork_rng():
@@ -249,7 +245,6 @@ def _attempt(
     scored = {"": latest, **{f"/{name}": found for name, found in extra.items()}}
     known = tokens["train"].label[rows]
     classes = run.task["classes"]
-    spent = phases.seconds["train"]
     record = Record(
         run=run,
         metrics={
@@ -295,7 +290,6 @@ def _attempt(
             "tokenizer": tasks.tokenizer_hash(tokenizer)[:16],
         },
     )
-    del spent
     trained = save(encoder.state()) if setting.keep == "trained" else None
     predictions = {
         name + suffix: array for suffix, found in scored.items() for name, array in found.items()
@@ -376,41 +370,3 @@ class View:
         items = np.sort(rows)
         arrays = {name: torch.cat(parts).cpu().numpy()[places] for name, parts in found.items()}
         return {"item": items, "label": tokens.label[items], **arrays}
-
-
-# checkpoints
-
-
-def _save(
-    results: Results | None, run: Run, micro: int | None, state: dict[str, Tensor], progress: Json
-) -> None:
-    if results is None:
-        return
-    note = {"progress": canonical(progress), "micro": canonical(micro), "run": run.key}
-    body = save(state, metadata=note)
-    note["sha256"] = hashlib.sha256(body).hexdigest()
-    results.write(results.checkpoint(run.key), body)
-
-
-def _saved(
-    results: Results | None, run: Run, micro: int | None
-) -> tuple[dict[str, Tensor], Json] | None:
-    """The checkpoint of an interrupted training of this run."""
-    import json
-
-    path: Path | None = results.checkpoint(run.key) if results is not None else None
-    if path is None or not path.exists():
-        return None
-    try:
-        with safe_open(path, framework="pt") as file:
-            note = file.metadata()
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError:
-        warnings.warn(f"checkpoint {path.name} is torn; the run starts again", stacklevel=2)
-        return None
-    if note["run"] != run.key or json.loads(note["micro"]) != micro:
-        return None
-    return state, json.loads(note["progress"])
-
-
-__all__ = ["Outcome", "Setting", "Warm", "check", "execute", "write_whole"]

@@ -17,6 +17,13 @@ from peftbench.run import ConfigError, Json, Run
 
 KINDS = ("classification", "regression")
 
+#: What the yaml of an option must say.
+NEEDED = {
+    "model": ("name", "family", "checkpoint", "revision", "package", "sha256", "shape"),
+    "method": ("name", "_target_"),
+    "task": ("name", "kind", "classes", "texts", "label", "splits", "extra", "metrics"),
+}
+
 
 def complete(config: Json, searched: list[Path]) -> Run:
     """Make the run that a composed configuration means.
@@ -27,6 +34,8 @@ def complete(config: Json, searched: list[Path]) -> Run:
     unknown = set(config) - {*catalog.GROUPS, "size", "seed", "data"}
     if unknown:
         raise ConfigError(f"run.yaml holds keys that no run has: {', '.join(sorted(unknown))}")
+    for group, needed in NEEDED.items():
+        _check_whole(group, config[group], needed)
     train, budget, select = (_bare(config[node]) for node in ("train", "budget", "select"))
     _make(Recipe, "train", train)
     _make(Budget, "budget", budget)
@@ -45,6 +54,17 @@ def complete(config: Json, searched: list[Path]) -> Run:
     if total := run.task.get("examples", {}).get("train"):
         run.train_size(total)
     return run
+
+
+def _check_whole(group: str, node: Any, needed: tuple[str, ...]) -> None:
+    lacking = [key for key in needed if not isinstance(node, dict) or key not in node]
+    if lacking:
+        raise ConfigError(f"the yaml of this {group} lacks {', '.join(lacking)}; see configs/{group}")
+    if group == "method":  # model=auto and task=file say themselves what they need
+        for key in (key for key, value in node.items() if value == "???"):
+            raise ConfigError(f"method={node['name']} needs method.{key}=VALUE")
+    if not isinstance(node["name"], str) and (group, node["name"]) != ("task", None):
+        raise ConfigError(f"{group}.name must be a word, got {node['name']!r}")
 
 
 def _bare(node: Json) -> Json:

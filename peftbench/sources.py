@@ -8,6 +8,7 @@ import tempfile
 from collections import Counter
 from dataclasses import dataclass
 from functools import cache
+from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -129,7 +130,7 @@ def _read(kind: str, paths: list[Path], **options: Any) -> dict[str, list[Any]]:
         try:
             read = datasets.load_dataset(
                 kind,
-                data_files=[str(path) for path in paths],
+                data_files=[escape(str(path)) for path in paths],
                 split="train",
                 cache_dir=scratch,
                 keep_in_memory=True,
@@ -137,7 +138,8 @@ def _read(kind: str, paths: list[Path], **options: Any) -> dict[str, list[Any]]:
             )
         except Exception as error:  # the library's own, pyarrow's, pandas': all mean a bad file
             cause = error.__cause__ or error
-            raise ConfigError(f"cannot read {paths[0]}: {str(cause).splitlines()[0]}") from error
+            reason = next(iter(str(cause).splitlines()), type(cause).__name__)
+            raise ConfigError(f"cannot read {paths[0]}: {reason}") from error
         return {name: read[name][:] for name in read.column_names}
 
 

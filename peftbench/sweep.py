@@ -4,12 +4,13 @@ Beside Hydra's own grammar (commas, `range`, `choice`) the words know `sweep=NAM
 and three kinds of grid algebra, on the command line and in that yaml alike:
 
     zip='size=100,1000 budget.epochs=10,3'         axes that move together
-    when='method=lora: train.lr=1e-4,1e-3'         further axes for matching cells only
+    when='method=lora: train.lr=1e-4,1e-3'         axes for matching cells, in place of theirs
     exclude='method=full size=100'                 cells to leave out
 """
 
 import itertools
 import shlex
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,6 +98,7 @@ class Grid:
     zips: list[dict[str, list[Any]]] = field(default_factory=list)
     whens: list[tuple[dict[str, list[Any]], dict[str, list[Any]]]] = field(default_factory=list)
     excludes: list[dict[str, list[Any]]] = field(default_factory=list)
+    _replaced: set[str] = field(default_factory=set)
 
     @classmethod
     def read(
@@ -115,12 +117,16 @@ class Grid:
         for axes in [named.axes, *named.zips, *(then for _, then in named.whens)]:
             for key in taken & set(axes):
                 del axes[key]
-        return cls(
+        grid = cls(
             named.axes | given.axes,
             [axes for axes in named.zips + given.zips if axes],
             [(when, then) for when, then in named.whens + given.whens if then],
             named.excludes + given.excludes,
         )
+        keys = Counter(key for axes in [grid.axes, *grid.zips] for key in axes)
+        for key in (key for key, count in keys.items() if count > 1):
+            raise ConfigError(f"{key} is given twice, by itself and in a zip; leave one out")
+        return grid
 
     def _read_sweep(self, path: Path, composer: Composer) -> None:
         for kind, words in composer.sweep(path).items():
@@ -169,12 +175,18 @@ class Grid:
                     yield full
 
     def _conditional(self, cell: Cell, composer: Composer) -> Iterator[Cell]:
+        """The cell with the axes of each `when` that it matches; these replace its own."""
         further: dict[str, list[Any]] = {}
         for condition, axes in self.whens:
             if composer.matches(cell, condition):
-                further |= {key: values for key, values in axes.items() if key not in cell}
+                further |= axes
         for row in itertools.product(*further.values()):
-            yield cell | dict(zip(further, row, strict=True))
+            full = cell | dict(zip(further, row, strict=True))
+            if set(further) & set(cell):  # further values of a replaced axis give the same cells
+                if spell(full) in self._replaced:
+                    continue
+                self._replaced.add(spell(full))
+            yield full
 
 
 def _axes(text: str, composer: Composer) -> dict[str, list[Any]]:
@@ -182,4 +194,6 @@ def _axes(text: str, composer: Composer) -> dict[str, list[Any]]:
         words = shlex.split(text)
     except ValueError as error:
         raise ConfigError(f"cannot split {text!r} into words: {error}") from error
+    if not words:
+        raise ConfigError("zip, when and exclude hold words: key=value key=value")
     return dict(composer.parse(word) for word in words)

@@ -16,6 +16,7 @@ from accelerate import Accelerator
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
+from peftbench import resume
 from peftbench.encoder import Batch, Encoder
 from peftbench.measure import Phases
 from peftbench.method import Method
@@ -132,7 +133,7 @@ def fit(
     torch.manual_seed(seed)
     progress, best = Progress(), {}
     if saved is not None:
-        progress, best = Progress(**saved[1]), _load(saved[0], encoder, optimizer, parameters)
+        progress, best = Progress(**saved[1]), resume.restore(saved[0], encoder, optimizer)
     steps = budget.steps_of(feed.epoch)
     stream = feed.stream(progress.step)
     look = LOOK if accelerator.device.type == "cuda" and budget.seconds is None else 1
@@ -172,7 +173,7 @@ def fit(
             if selection.fraction:
                 best = _select(progress, selection, hooks, encoder, best)
         if pause and not progress.done:
-            hooks.save(_tensors(encoder, optimizer, parameters, best), asdict(progress))
+            hooks.save(resume.tensors(encoder, optimizer, best), asdict(progress))
             saved_at = time.monotonic()
             if hooks.stop():
                 raise Interrupted(f"stopped at step {progress.step}")
@@ -316,45 +317,3 @@ def _warm_up(
     (short, few), (long, many) = counts[0], counts[-1]
     slope = (many - few) / (long - short) if long > short else 0.0
     return many - slope * long, slope
-
-
-# checkpoints
-
-
-def _tensors(
-    encoder: Encoder,
-    optimizer: torch.optim.Optimizer,
-    parameters: list[torch.nn.Parameter],
-    best: dict[str, Tensor],
-) -> dict[str, Tensor]:
-    """All that a training is, as named tensors on the CPU."""
-    found = {f"state.{name}": tensor for name, tensor in encoder.state().items()}
-    found |= {f"best.{name}": tensor for name, tensor in best.items()}
-    for number, parameter in enumerate(parameters):
-        for name, tensor in optimizer.state[parameter].items():
-            found[f"optimizer.{number}.{name}"] = tensor
-    found["random.cpu"] = torch.get_rng_state()
-    if torch.cuda.is_available():
-        found["random.cuda"] = torch.cuda.get_rng_state()
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in found.items()}
-
-
-def _load(
-    tensors: dict[str, Tensor],
-    encoder: Encoder,
-    optimizer: torch.optim.Optimizer,
-    parameters: list[torch.nn.Parameter],
-) -> dict[str, Tensor]:
-    """Undo `_tensors`; return the best state."""
-
-    def part(prefix: str) -> dict[str, Tensor]:
-        return {n.removeprefix(prefix): t for n, t in tensors.items() if n.startswith(prefix)}
-
-    encoder.restore(part("state."))
-    for number, parameter in enumerate(parameters):
-        for name, tensor in part(f"optimizer.{number}.").items():
-            optimizer.state[parameter][name] = tensor.to(parameter.device)
-    torch.set_rng_state(tensors["random.cpu"])
-    if "random.cuda" in tensors:
-        torch.cuda.set_rng_state(tensors["random.cuda"])
-    return part("best.")

@@ -69,8 +69,8 @@ def _serve(
             tell("checked", **_check([Run.from_json(run) for run in order["check"]], setting))
         else:
             _one(Run.from_json(order["run"]), results, setting, warm, stop, tell)
-        if not stop.is_set():
-            tell("ready")
+            if not stop.is_set():
+                tell("ready")
 
 
 def _check(runs: list[Run], setting: Any) -> Json:

@@ -21,9 +21,9 @@ from peftbench.builtin import NAMES, VERSION, generate
 
 ACCEPTABILITY, PARAPHRASE, SIMILARITY = NAMES
 DIGESTS = {
-    "builtin_acceptability": "",
-    "builtin_paraphrase": "",
-    "builtin_similarity": "",
+    "builtin_acceptability": "1d92912b85a092d32bd2327128507c55c4ddb89bfd77fdcc0a01b72d2ea4a0f2",
+    "builtin_paraphrase": "44730218b3e93b66e3e6bf98b32fedd7f8fb6659a47336507cf72c5519ee6732",
+    "builtin_similarity": "479fd02b0d87d10a473462e17d001f5cff62014448817a7ed94c8d4985959f4c",
 }
 
 
@@ -104,7 +104,7 @@ def test_no_sentence_occurs_twice(name, tasks):
 @pytest.mark.parametrize("split", ["train", "validation"])
 def test_label_balance(split, tasks):
     assert 0.67 < np.mean(tasks[ACCEPTABILITY][split]["label"]) < 0.73
-    assert 0.47 < np.mean(tasks[PARAPHRASE][split]["label"]) < 0.53
+    assert 0.46 < np.mean(tasks[PARAPHRASE][split]["label"]) < 0.54
     scores = np.array(tasks[SIMILARITY][split]["label"])
     assert scores.min() == 0
     assert scores.max() == 5
@@ -126,12 +126,12 @@ def _majority(labels):
 @pytest.mark.parametrize("name", [ACCEPTABILITY, PARAPHRASE])
 @pytest.mark.parametrize("measure", [len, lambda text: len(text.split())])
 def test_length_does_not_give_the_label_away(name, measure, tasks):
-    """Best threshold within 3 points of the majority, for the length of a text or of the pair."""
+    """Best threshold within 5 points of the majority, for the length of a text or of the pair."""
     split = tasks[name]["train"]
     labels = np.array(split["label"])
     lengths = np.array([[measure(text) for text in texts] for texts in _texts(split)])
     for values in (lengths.sum(0), abs(lengths[0] - lengths[-1])):
-        assert _best_threshold(values, labels) < _majority(labels) + 0.03
+        assert _best_threshold(values, labels) < _majority(labels) + 0.05
 
 
 @pytest.mark.parametrize("measure", [len, lambda text: len(text.split())])
@@ -216,4 +216,4 @@ def test_bag_of_words_is_weak_on_similarity(tasks):
     gold = tasks[SIMILARITY]["validation"]["label"]
     predictions = _bag_of_words(tasks[SIMILARITY], 1000)
     best = max(spearmanr(predicted, gold).statistic for predicted in predictions)
-    assert 0.2 < best < 0.55
+    assert best < 0.40

@@ -45,21 +45,20 @@ class Verb:
         return self.base if plural else self.third
 
 
-_DOUBLED = ("drop", "grab", "hug", "plan", "ship", "stop", "unwrap", "wrap")
-
-
 def inflect(entry: str) -> Verb:
-    """The forms of `entry`: `"base"` for a regular verb, else `"base past participle"`."""
+    """The forms of `entry`: `"base"` for a regular verb, else `"base past participle"`.
+
+    No verb here doubles its last letter (`stopped`), so none can.
+    """
     base, *irregular = entry.split()
-    stem = base + base[-1] if base in _DOUBLED else base
     consonant_y = base.endswith("y") and base[-2] not in "aeiou"
     if consonant_y:
         third, past = base[:-1] + "ies", base[:-1] + "ied"
     else:
         third = base + ("es" if base.endswith(("s", "x", "z", "ch", "sh")) else "s")
-        past = stem + ("d" if base.endswith("e") else "ed")
+        past = base + ("d" if base.endswith("e") else "ed")
     silent_e = base.endswith("e") and not base.endswith("ee")
-    ing = (base[:-1] if silent_e else stem) + "ing"
+    ing = (base[:-1] if silent_e else base) + "ing"
     past, participle = irregular if irregular else (past, past)
     return Verb(base, third, past, participle, ing)
 
@@ -222,10 +221,11 @@ QUALITIES = (
     (("beautiful", "pretty"), ("ugly", "hideous")),
     (("dirty", "filthy"), ("clean", "spotless")),
 )
+# Each row is a state and its opposite, with nothing between the two.
 STATES = (
     ("open", "closed"),
-    ("empty", "full"),
+    ("locked", "unlocked"),
     ("safe", "dangerous"),
-    ("quiet", "noisy"),
-    ("dark", "bright"),
+    ("clean", "dirty"),
+    ("wet", "dry"),
 )

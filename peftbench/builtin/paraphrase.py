@@ -57,8 +57,8 @@ def _fact(random: Random) -> _Texts:
     for place in places:
         same[place] = other[place] = _other(random, meaning[place], words[place])
     for place in places[: 2 if random.random() < _BOTH else 1]:
-        rows = [row for row in vocabulary[place] if row not in meaning]
-        other[place] = random.choice(random.choice(rows))
+        meaning.append(random.choice([row for row in vocabulary[place] if row not in meaning]))
+        other[place] = random.choice(meaning[-1])
     return _event(random, *words), _event(random, *same), _event(random, *other)
 
 

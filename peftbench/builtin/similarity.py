@@ -54,11 +54,12 @@ def draw(random: Random) -> tuple[dict[str, Any], tuple[str, ...]]:
     changed = facts[: random.randrange(len(facts) + 1)]
     said = {fact: random.choice(row) for fact, row in meaning.items()}
     other = {fact: _restate(random, row, said[fact]) for fact, row in meaning.items()}
+    taken = list(meaning.values())
     for fact in changed:
         row = counterpart(vocabulary[fact], meaning[fact])
-        if random.random() >= _CONFUSABLE or row is meaning["agent"] or row is meaning["patient"]:
-            taken = (meaning[fact], meaning["agent"], meaning["patient"])
+        if random.random() >= _CONFUSABLE or row in taken:
             row = random.choice([row for row in vocabulary[fact] if row not in taken])
+        taken.append(row)
         other[fact] = random.choice(row)
     if social and "agent" in changed and "patient" in changed and random.random() < _EXCHANGED:
         other["agent"], other["patient"] = (
@@ -71,11 +72,9 @@ def draw(random: Random) -> tuple[dict[str, Any], tuple[str, ...]]:
 
 
 def _restate(random: Random, row: Row, word: Any) -> Any:
-    return (
-        random.choice([other for other in row if other != word])
-        if random.random() < _RESTATED
-        else word
-    )
+    if random.random() < _RESTATED:
+        return random.choice([other for other in row if other != word])
+    return word
 
 
 def _sentence(random: Random, said: dict[str, Any]) -> str:

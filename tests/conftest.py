@@ -1,0 +1,41 @@
+"""For all tests: no network, one thread, a cache of their own and nothing of the user's."""
+
+import os
+
+# before huggingface_hub and torch are imported, which read these once
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["OMP_NUM_THREADS"] = "1"
+_GLUE = os.environ.pop("PEFTBENCH_DATA", None)
+
+from pathlib import Path
+
+import pytest
+import torch
+
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _caches(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PEFTBENCH_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setenv("HF_HOME", str(tmp_path_factory.mktemp("huggingface")))
+        yield
+
+
+@pytest.fixture
+def cache_folder(tmp_path, monkeypatch):
+    """A cache for one test alone."""
+    monkeypatch.setenv("PEFTBENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture(scope="session")
+def glue():
+    """The folder of the real GLUE data, for tests that are marked `data`."""
+    root = Path(_GLUE or Path(__file__).parents[2] / "shared" / "glue")
+    if not root.is_dir():
+        pytest.skip("no GLUE folder: set PEFTBENCH_DATA")
+    return str(root)

@@ -1,0 +1,223 @@
+"""The contract: what every method owes to the loop, on every family. No method is named here."""
+
+from dataclasses import dataclass
+
+import pytest
+import safetensors.torch
+import tiny
+import torch
+from torch import Tensor
+
+from peftbench import execution
+from peftbench.encoder import Backbone, Batch, Encoder
+from peftbench.method import Method, make
+from peftbench.run import ConfigError, Run
+from peftbench.sweep import plan
+
+STEPS = 30
+RATES = (3e-2, 1e-2, 1e-1)  # the first that halves the loss counts
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A method on a family."""
+
+    run: Run
+    backbone: Backbone
+    batch: Batch
+
+    @property
+    def method(self) -> Method:
+        """The method, made anew."""
+        return make(self.run.method)
+
+    def bare(self, seed: int = 0) -> Encoder:
+        """The encoder without the method."""
+        return Encoder(self.backbone, self.run.task["classes"], seed).eval()
+
+    def encoder(self, seed: int = 0, half: bool | None = None) -> Encoder:
+        """The encoder as a training starts with it; not settled where `half` is None."""
+        encoder = self.bare(seed)
+        torch.manual_seed(seed)
+        self.method.insert(encoder)
+        if half is not None:
+            encoder.settle(half)
+        self.method.prepare(encoder, iter(lambda: dict(self.batch), None))
+        return encoder.eval()
+
+    def gradient(self, encoder: Encoder) -> dict[str, Tensor]:
+        """Of all that trains, by name; zeros are not none."""
+        encoder.zero_grad(set_to_none=True)
+        torch.manual_seed(0)
+        self.method.loss(encoder, self.batch).backward()
+        return {n: p.grad for n, p in encoder.trained().items() if p.grad is not None}
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What thirty steps did."""
+
+    before: dict[str, Tensor]
+    changed: set[str]
+    marked: set[str]
+    losses: tuple[float, float]
+    encoder: Encoder
+    beside: tuple[Tensor, Tensor]
+
+
+@pytest.fixture(scope="module", params=tiny.METHODS)
+def runs(request):
+    """The runs of one method on the tiny models of all families, by family."""
+    families = f"model.family={','.join(tiny.FAMILIES)}"
+    words = (f"method={request.param}", "model=tiny", families, tiny.WIDE)
+    return {run.model["family"]: run for run in plan(*words).runs}
+
+
+@pytest.fixture(scope="module", params=tiny.FAMILIES)
+def offered(request, runs):
+    """A method on a family, whether or not the family can take it."""
+    family = request.param
+    return Pair(runs[family], tiny.backbone(family), tiny.batch(tiny.tokens(), family))
+
+
+@pytest.fixture(scope="module")
+def pair(offered):
+    """A method on a family that can take it."""
+    try:
+        execution.check(offered.run)
+    except ConfigError as refusal:
+        pytest.skip(str(refusal))
+    return offered
+
+
+@pytest.fixture(scope="module")
+def trained(pair):
+    """The pair after thirty steps with the loop of real runs."""
+    for rate in RATES:
+        encoder, neighbour = pair.encoder(half=False), pair.encoder()
+        before = {name: p.detach().clone() for name, p in encoder.named_parameters()}
+        marked = {f"module.{name}" for name in encoder.trained()}
+        first, logits = loss(pair, encoder), neighbour(pair.batch)
+        tiny.fit(encoder, pair.method, pair.batch, STEPS, lr=rate)
+        encoder.eval()
+        losses = (first, loss(pair, encoder))
+        if losses[1] <= losses[0] / 2:
+            break
+    changed = {n for n, p in encoder.named_parameters() if not torch.equal(p, before[n])}
+    return Trained(before, changed, marked, losses, encoder, (logits, neighbour(pair.batch)))
+
+
+def loss(pair: Pair, encoder: Encoder) -> float:
+    with torch.no_grad():
+        torch.manual_seed(0)
+        return float(pair.method.loss(encoder, pair.batch))
+
+
+def test_is_inserted_or_refused_for_what_the_model_lacks(offered):
+    """`check` refuses exactly what `insert` refuses, and only where a role or a tensor is missing."""
+    try:
+        execution.check(offered.run)
+    except ConfigError as refusal:
+        with pytest.raises(ValueError, match="has no") as met:
+            offered.encoder()
+        assert str(met.value) in str(refusal)
+        lacked = str(met.value).partition("has no ")[2].removeprefix("role ").split()[0].strip("';")
+        assert lacked not in offered.backbone.parts["roles"]
+        frozen = [name for name, p in offered.bare().named_parameters() if not p.requires_grad]
+        assert not any(lacked in name for name in frozen), f"{lacked} is there to train"
+        return
+    counts = offered.encoder().counts()
+    assert counts["head"] == offered.bare().counts()["head"] > 0
+    assert counts["trained"] + counts["head"] <= counts["total"]
+
+
+def test_thirty_steps_halve_the_loss(trained):
+    first, last = trained.losses
+    assert last <= first / 2
+
+
+def test_changes_what_is_marked_as_trained_and_nothing_else(pair, trained):
+    assert trained.changed <= trained.marked
+    head = {name for name in trained.marked if pair.bare().in_head(name.removeprefix("module."))}
+    assert trained.changed & head
+    assert (trained.changed - head != set()) == (trained.marked - head != set())
+
+
+def test_leaves_the_backbone_and_other_encoders_alone(pair, trained):
+    fresh = Backbone(pair.run.model).module.state_dict()
+    assert all(torch.equal(t, fresh[n]) for n, t in pair.backbone.module.state_dict().items())
+    assert not any(p.requires_grad for p in pair.backbone.module.parameters())
+    before, after = trained.beside
+    assert torch.equal(before, after)
+
+
+def test_trained_parameters_get_gradients_by_the_second_step(pair):
+    encoder = pair.encoder(half=False).train()
+    first = pair.gradient(encoder)
+    torch.optim.SGD(encoder.trained().values(), lr=0.1).step()
+    second = pair.gradient(encoder)
+    assert first.keys() <= second.keys()
+    assert second.keys() == encoder.trained().keys()
+    assert all(gradient.any() for gradient in second.values())
+    assert not any(p.requires_grad for p in pair.backbone.module.parameters())
+
+
+def test_state_saved_and_restored_gives_the_same_logits(pair, trained, tmp_path):
+    safetensors.torch.save_file(trained.encoder.state(), tmp_path / "state.safetensors")
+    other = pair.encoder(seed=1)
+    assert not torch.equal(other(pair.batch), trained.encoder(pair.batch))
+    other.restore(safetensors.torch.load_file(tmp_path / "state.safetensors"))
+    assert torch.equal(other(pair.batch), trained.encoder(pair.batch))
+
+
+def test_two_forwards_agree_in_eval_mode(pair, trained):
+    encoder = trained.encoder
+    with torch.inference_mode():
+        assert torch.equal(encoder(pair.batch), encoder(pair.batch))
+        torch.manual_seed(0)
+        first = pair.method.predict(encoder, pair.batch)
+        torch.manual_seed(0)
+        second = pair.method.predict(encoder, pair.batch)
+    assert first["scores"].shape == (8, 2)
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_settling_changes_nothing(pair, trained):
+    settled, half, plain = (pair.encoder(1, half) for half in (False, True, None))
+    for encoder in (settled, half, plain):
+        encoder.restore(trained.encoder.state())
+    with torch.inference_mode():
+        torch.testing.assert_close(settled(pair.batch), plain(pair.batch), rtol=1e-5, atol=1e-5)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = half(pair.batch)
+            assert torch.isfinite(logits).all()
+            assert torch.equal(logits, settled(pair.batch))
+
+
+def test_gradients_in_bf16_are_those_in_fp32(pair):
+    exact = pair.gradient(pair.encoder())
+    settled = pair.encoder(half=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = pair.gradient(settled)
+    assert {p.dtype for p in settled.trained().values()} == {torch.float32}
+    assert rounded.keys() == exact.keys()
+    ours, theirs = (torch.cat([g.flatten() for g in found.values()]) for found in (rounded, exact))
+    assert torch.cosine_similarity(ours, theirs, dim=0) > 0.99
+
+
+def test_starts_at_the_pretrained_model_if_it_claims_to(pair):
+    with torch.inference_mode():
+        logits, pretrained = pair.encoder()(pair.batch), pair.bare()(pair.batch)
+    same = torch.allclose(logits, pretrained, rtol=0, atol=1e-6)
+    assert same or not pair.method.starts_pretrained
+
+
+def test_starts_from_the_head_of_the_seed(pair):
+    heads = [
+        {n: p for n, p in encoder.trained().items() if encoder.in_head(n)}
+        for encoder in (pair.encoder(), pair.bare(), pair.encoder(seed=1))
+    ]
+    assert heads[0].keys() == heads[1].keys() == heads[2].keys()
+    assert all(torch.equal(heads[0][name], heads[1][name]) for name in heads[0])
+    matrices = [name for name in heads[0] if heads[0][name].ndim > 1]
+    assert not any(torch.equal(heads[0][name], heads[2][name]) for name in matrices)

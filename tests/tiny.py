@@ -1,0 +1,111 @@
+"""Runs, backbones and data small enough for tests, from the same yaml that real runs use."""
+
+from functools import cache
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+
+from peftbench import catalog, tasks, train
+from peftbench.encoder import Backbone, Batch, Encoder
+from peftbench.measure import Phases
+from peftbench.method import Method
+from peftbench.recipe import Budget, Recipe, Selection
+from peftbench.run import Run
+from peftbench.sweep import plan
+from peftbench.tasks import Tokens
+
+METHODS = sorted(catalog.options("method", (catalog.packaged(),)))
+MODELS = sorted(catalog.options("model", (catalog.packaged(),)))
+FAMILIES = sorted(path.stem[1:] for path in (catalog.packaged() / "model").glob("_*.yaml"))
+
+
+#: Weights wide enough that what is at the bottom of a random model is felt at its top.
+WIDE = "model.shape={initializer_range:0.1}"
+
+
+@cache
+def one_run(*words: str) -> Run:
+    """The one run that words mean, on a tiny model unless they name one."""
+    named = any(word.startswith("model=") for word in words)
+    (run,) = plan(*words, *([] if named else ["model=tiny"])).runs
+    return run
+
+
+@cache
+def backbone(family: str) -> Backbone:
+    """The tiny backbone of a family. Its tensors are shared: nothing may write to them."""
+    return Backbone(one_run(f"model.family={family}", WIDE).model)
+
+
+def tokens(examples: int = 8, classes: int = 2, seed: int = 0, pairs: bool = False) -> Tokens:
+    """Examples of 6 to 12 tokens whose first one is their own, so that any head can tell them."""
+    generator = np.random.default_rng(seed)
+    lengths = generator.integers(6, 13, examples)
+    ids = [generator.integers(4, 264, length) for length in lengths]
+    for number, row in enumerate(ids):
+        row[0] = 4 + number % 260
+    labels = np.arange(examples) % max(2, classes)
+    types = [np.arange(length) >= length // 2 for length in lengths if pairs]
+    return Tokens(
+        ids=np.concatenate(ids).astype(np.int32),
+        types=np.concatenate([np.zeros(0), *types]).astype(np.uint8),
+        ends=np.cumsum(lengths).astype(np.int64),
+        label=labels.astype(np.float32 if classes == 1 else np.int64),
+        truncated=0,
+    )
+
+
+def batch(examples: Tokens, family: str) -> Batch:
+    """All examples as one batch for a tiny model of the family."""
+    mask = one_run(f"model.family={family}").model["parts"]["mask"]
+    return tasks.collate(examples, np.arange(len(examples)), 0, mask)
+
+
+def recipe(**changes: object) -> Recipe:
+    """A recipe for a handful of steps: constant rate, fp32, one batch of eight."""
+    given = {
+        "batch": 8,
+        "micro_batch": None,
+        "lr": 1e-2,
+        "schedule": "constant",
+        "warmup": 0.0,
+        "weight_decay": 0.0,
+        "clip": 1.0,
+        "precision": "fp32",
+        "max_length": 128,
+        "evaluations": 1,
+    }
+    return Recipe(**given | changes)  # type: ignore[arg-type]
+
+
+def fit(
+    encoder: Encoder, method: Method, examples: Batch, steps: int, **changes: object
+) -> train.Progress:
+    """Train on one batch, again and again, with the loop of real runs."""
+    AcceleratorState._reset_state(True)
+    feed = train.Feed(
+        epoch=1, stream=lambda step: iter(lambda: dict(examples), None), extremes=[examples]
+    )
+    hooks = train.Hooks(
+        evaluate=dict,
+        better=lambda point: None,
+        report=lambda news: None,
+        stop=lambda: False,
+        save=lambda tensors, progress: None,
+        minutes=10.0,
+    )
+    progress, _ = train.fit(
+        encoder,
+        method,
+        recipe(**changes),
+        Budget(steps=steps),
+        Selection(),
+        feed,
+        hooks,
+        Accelerator(cpu=True, mixed_precision="no"),
+        Phases(torch.device("cpu")),
+        seed=0,
+    )
+    return progress
