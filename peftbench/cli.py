@@ -50,7 +50,7 @@ class Verbs(click.Group):
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="peftbench")
 def main() -> None:
-    """Which way of fine-tuning is best for this model, this much data and this much time?
+    r"""Which way of fine-tuning is best for this model, this much data and this much time?
 
     \b
     A first look:   peftbench run sweep=quickstart
@@ -135,7 +135,8 @@ def run(words: tuple[str, ...], folder: Path, configs: Path | None, **options: A
     """
     from peftbench import sweep_run
 
-    sys.exit(sweep_run.go(_plan(words, configs), _open(folder), words, **options))
+    order = sweep_run.Order(**options)
+    sys.exit(sweep_run.go(_plan(words, configs), _open(folder), order))
 
 
 @main.command()

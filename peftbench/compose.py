@@ -133,9 +133,9 @@ class Composer:
         data.pop("about", None)
         for name, words in data.items():
             if name not in SWEEP:
-                raise ConfigError(f"{path}: {name}; {catalog.nearest(str(name), SWEEP)}")
+                raise ConfigError(f"{path}: {name!s}; {catalog.nearest(str(name), SWEEP)}")
             if not isinstance(words, list):
-                raise ConfigError(f"{path}: {name} must be a list of words")
+                raise ConfigError(f"{path}: {name!s} must be a list of words")
         return {str(name): [_text(word) for word in words] for name, words in data.items()}
 
     def nodes(self, cell: dict[str, Any]) -> Json:
@@ -229,7 +229,7 @@ def _same_kind(key: str, default: Any, value: Any) -> None:
     if default is None or value is None:
         return
     names = {DictConfig: "a mapping", ListConfig: "a list", str: "a word", bool: "true or false"}
-    kinds = {dict: DictConfig, list: ListConfig}
+    kinds: dict[type, type] = {dict: DictConfig, list: ListConfig}
     was = next((k for k in names if isinstance(default, k)), float)
     now = kinds.get(type(value)) or next((k for k in names if isinstance(value, k)), float)
     if was is not now and not (was is str and now is float):

@@ -93,7 +93,7 @@ class _Attention(torch.autograd.Function):
         return torch.bmm(kept, v).view(batch, heads, tokens, dim).transpose(1, 2).contiguous()
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, attended, kept, dropped = ctx.saved_tensors
         batch, tokens, heads, dim = grad.shape
         four = (batch, heads, -1, dim)
@@ -132,9 +132,9 @@ def attention(
         )
     if attention_mask is not None and attention_mask.dtype == torch.bool:
         least = torch.finfo(torch.bfloat16).min
-        attention_mask = torch.zeros(
-            attention_mask.shape, dtype=torch.bfloat16
-        ).masked_fill_(~attention_mask, least)
+        attention_mask = torch.zeros(attention_mask.shape, dtype=torch.bfloat16).masked_fill_(
+            ~attention_mask, least
+        )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     with torch.autocast("cpu", enabled=False):
         return _Attention.apply(query, key, value, attention_mask, scale, dropout), None

@@ -7,6 +7,7 @@ run without loading, and no run can see another.
 
 import copy
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -58,10 +59,10 @@ class Backbone:
             loaded, missing = checkpoints.backbone(model)
         self.name: str = model["name"]
         self.parts: Json = model["parts"]
-        self.module = loaded.to(device).eval().requires_grad_(False)
+        self.module: Any = loaded.to(device).eval().requires_grad_(False)
         if torch.device(device).type == "cpu" and loaded._supports_attention_backend:
             loaded.set_attn_implementation(cpu.ATTENTION)  # type: ignore[operator]
-        for block in self.module.get_submodule(self.parts["blocks"]):
+        for block in self.module.get_submodule(self.parts["blocks"]).children():
             for path, names in self.parts["split"].items():
                 _put(block, path, Fused(block.get_submodule(path), names))
         self.head = self._head(missing)
@@ -97,7 +98,7 @@ class Encoder(nn.Module):
         super().__init__()
         self.backbone = [backbone]  # in a list: not a submodule
         shared = [*backbone.module.parameters(), *backbone.module.buffers()]
-        self.module = copy.deepcopy(backbone.module, {id(tensor): tensor for tensor in shared})
+        self.module: Any = copy.deepcopy(backbone.module, {id(t): t for t in shared})
         self._pretrained = {name for name, _ in self.module.named_parameters()}
         self._buffers_before = {name for name, _ in self.module.named_buffers()}
         self._start_head(classes, seed)
@@ -117,7 +118,8 @@ class Encoder(nn.Module):
     @property
     def blocks(self) -> nn.ModuleList:
         """The transformer blocks; a shared one (ALBERT) is one."""
-        return self.module.get_submodule(self.backbone[0].parts["blocks"])  # type: ignore[return-value]
+        blocks: nn.ModuleList = self.module.get_submodule(self.backbone[0].parts["blocks"])
+        return blocks
 
     def each(self, *roles: str) -> Iterator[nn.Module]:
         """The parts with these roles, block by block.

@@ -33,6 +33,6 @@ class Scores(evaluate.Metric):
             features=datasets.Features({"predictions": value, "references": value}),
         )
 
-    def _compute(self, *, predictions: Any, references: Any) -> dict[str, float | None]:  # type: ignore[override]
+    def _compute(self, *, predictions: Any, references: Any) -> dict[str, float | None]:
         predicted, label = np.asarray(predictions), np.asarray(references)
         return {name: metrics.METRICS[name](predicted, label) for name in self.names}

@@ -38,9 +38,13 @@ class Forecast:
         if "steps" in run.budget:
             return float(run.budget["steps"] * run.train["batch"] * pace)
         total = run.task.get("examples", {}).get("train")
-        if total is None and not isinstance(run.size, int):
+        if total is not None:
+            examples = run.train_size(total)
+        elif isinstance(run.size, int):
+            examples = run.size
+        else:
             return None
-        return float(run.budget["epochs"] * run.train_size(total or run.size) * pace)
+        return float(run.budget["epochs"] * examples * pace)
 
 
 def _near(run: Run) -> list[Near]:

@@ -59,7 +59,9 @@ def complete(config: Json, searched: list[Path]) -> Run:
 def _check_whole(group: str, node: Any, needed: tuple[str, ...]) -> None:
     lacking = [key for key in needed if not isinstance(node, dict) or key not in node]
     if lacking:
-        raise ConfigError(f"the yaml of this {group} lacks {', '.join(lacking)}; see configs/{group}")
+        raise ConfigError(
+            f"the yaml of this {group} lacks {', '.join(lacking)}; see configs/{group}"
+        )
     if group == "method":  # model=auto and task=file say themselves what they need
         for key in (key for key, value in node.items() if value == "???"):
             raise ConfigError(f"method={node['name']} needs method.{key}=VALUE")
@@ -106,13 +108,13 @@ def _model(node: Json, searched: list[Path]) -> Json:
         model |= _local(folder.resolve())
     if model["family"] is None:
         found = _model_type(model)
-        families = {f["model_type"]: name for name, f in _families(tuple(searched)).items()}
-        if found not in families:
+        named = {f["model_type"]: name for name, f in _families(tuple(searched)).items()}
+        if found not in named:
             raise ConfigError(
                 f"{checkpoint} is of type {found!r}; families with a role map are "
-                f"{', '.join(sorted(families))}; write configs/model/_{found}.yaml for a new one"
+                f"{', '.join(sorted(named))}; write configs/model/_{found}.yaml for a new one"
             )
-        model["family"] = families[found]
+        model["family"] = named[found]
     families = _families(tuple(searched))
     if model["family"] not in families:
         raise ConfigError(

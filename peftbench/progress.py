@@ -39,6 +39,7 @@ class Display:
         self._load = load
         self._total = len(runs)
         self._finished = 0
+        self._told: set[tuple[str, str]] = set()
         self._start = time.monotonic()
         known = [s for run in runs if (s := expected(run)) is not None]
         usual = sum(known) / len(known) if known else 1.0
@@ -67,7 +68,10 @@ class Display:
             self._step(event)
             return
         if event.kind == "waiting":
-            self._say(f"[dim]wait[/]  {escape(event.run.title)}: another process has it")
+            reason = event.fields.get("reason", "another process has it")
+            if (key, reason) not in self._told:  # it is asked for every second
+                self._told.add((key, reason))
+                self._say(f"[dim]wait[/] {escape(event.run.title)}: {escape(reason)}")
             return
         self._spent[key] = 1.0
         self._finished += 1
@@ -118,7 +122,8 @@ class Display:
         self._bars.update(
             self._lines[event.worker],
             completed=news["fraction"],
-            news=f"{escape(event.run.title)} · step {news['step']} · loss {news['loss']:.3f}{speed}",
+            news=f"{escape(event.run.title)} · step {news['step']} · loss {news['loss']:.3f}"
+            + speed,
         )
         self._overall()
 

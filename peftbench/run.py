@@ -213,7 +213,7 @@ class Record:
 
 
 def _known(cls: type, data: Json) -> Json:
-    allowed = {f.name for f in fields(cls)}  # type: ignore[arg-type]
+    allowed = {f.name for f in fields(cls)}
     if set(data) != allowed:
         raise RecordError(
             f"{cls.__name__.lower()} has fields that do not belong: {sorted(set(data) - allowed)}, "

@@ -3,6 +3,7 @@
 No torch here: planning counts the classes of a user's file, and `check` tells what is odd in it.
 """
 
+import csv
 import hashlib
 import tempfile
 from collections import Counter
@@ -17,7 +18,7 @@ import numpy as np
 from peftbench import builtin, catalog
 from peftbench.run import ConfigError, Json, canonical
 
-#: What a data file may be, by its ending, and the reader of the datasets library for it.
+#: What a data file may be, by its ending, and its reader: ours for csv, else datasets'.
 FORMATS = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
 
 #: Which part of a file without a validation file is held out; the same for every run of the file.
@@ -121,7 +122,7 @@ def _parquet(task: Json, split: str, root: str | None) -> list[Path]:
     return found
 
 
-def _read(kind: str, paths: list[Path], **options: Any) -> dict[str, list[Any]]:
+def _read(kind: str, paths: list[Path]) -> dict[str, list[Any]]:
     """Read files through the datasets library, past its cache: ours holds tokens, once."""
     import datasets
 
@@ -134,9 +135,8 @@ def _read(kind: str, paths: list[Path], **options: Any) -> dict[str, list[Any]]:
                 split="train",
                 cache_dir=scratch,
                 keep_in_memory=True,
-                **options,
             )
-        except Exception as error:  # the library's own, pyarrow's, pandas': all mean a bad file
+        except Exception as error:  # the library's own, pyarrow's: all mean a bad file
             cause = error.__cause__ or error
             reason = next(iter(str(cause).splitlines()), type(cause).__name__)
             raise ConfigError(f"cannot read {paths[0]}: {reason}") from error
@@ -168,6 +168,7 @@ def _table(task: Json, columns: dict[str, list[Any]], where: str) -> Table:
         numbers = {name: number for number, name in enumerate(names)}
         label = [numbers[str(value)] for value in label]
     texts = [["" if text is None else str(text) for text in columns[n]] for n in task["texts"]]
+    values: np.ndarray[Any, Any]
     try:
         values = np.asarray(label, dtype=np.float32 if task["classes"] == 1 else np.int64)
     except (TypeError, ValueError) as error:
@@ -259,7 +260,27 @@ def _file_split(task: Json, split: str) -> Table:
 def _columns(task: Json, key: str) -> dict[str, list[Any]]:
     path = Path(task[key])
     kind = FORMATS[path.suffix.lower()]
-    # all columns as text: "007" and "1.0" are labels, not numbers, until the task says otherwise
-    options: Json = {"sep": "\t" if path.suffix == ".tsv" else ",", "dtype": str}
-    options |= {"keep_default_na": False}
-    return _read(kind, [path], **(options if kind == "csv" else {}))
+    return _delimited(path) if kind == "csv" else _read(kind, [path])
+
+
+def _delimited(path: Path) -> dict[str, list[Any]]:
+    """Read csv or tsv, all columns as text: "007" and "1.0" are labels until a task says otherwise.
+
+    The datasets library (5.2) has no way to say so without the names of the columns.
+    """
+    csv.field_size_limit(1 << 30)  # a text may be a book
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    try:
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            rows = [row for row in csv.reader(file, delimiter=delimiter, strict=True) if row]
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {error}") from error
+    if len(rows) < 2:
+        raise ConfigError(f"{path}: a data file is a line of column names, then examples")
+    for number, row in enumerate(rows):
+        if len(row) != len(rows[0]):
+            raise ConfigError(
+                f"{path}: row {number + 1} has {len(row)} fields, the header {len(rows[0])}; "
+                "quote texts that hold a delimiter"
+            )
+    return {name: list(column) for name, *column in zip(*rows, strict=True)}

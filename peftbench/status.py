@@ -35,6 +35,10 @@ class State:
         """Runs without a record, failed ones included."""
         return [run for run in self.plan.runs if run.key not in self.done]
 
+    def unreadable(self) -> list[str]:
+        """A sentence for each record that is there, but not as it was written."""
+        return [f"  unreadable, so made again: {reason}" for reason in self.bad.values()]
+
     def state(self, run: Run) -> str:
         """The word for a run: done, failed or missing."""
         if run.key in self.done:
@@ -99,7 +103,7 @@ class State:
             f"  failed ({note.kind}) {note.run.title}: {note.reason}"
             for note in self.failed.values()
         ]
-        lines += [f"  unreadable record: {reason}" for reason in self.bad.values()]
+        lines += self.unreadable()
         times = [self.forecast.seconds(run) for run in missing]
         known = [seconds for seconds in times if seconds is not None]
         if known:

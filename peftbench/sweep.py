@@ -58,7 +58,8 @@ def plan(*words: str, configs: str | Path | None = None) -> Plan:
     composer = Composer(searched)
     sweeps = [name for word in words if word.startswith("sweep=") for name in word[6:].split(",")]
     own = [word for word in words if not word.startswith("sweep=")]
-    grids = [Grid.read(own, composer, searched, sweep) for sweep in sweeps or [None]]
+    named: list[str | None] = [*sweeps] or [None]
+    grids = [Grid.read(own, composer, searched, sweep) for sweep in named]
     cells = [cell for grid in grids for cell in grid.cells(composer)]
     if not cells:
         raise ConfigError("these words leave no run: every cell is excluded")

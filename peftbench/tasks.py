@@ -18,9 +18,13 @@ from peftbench.encoder import Batch
 from peftbench.run import Json
 from peftbench.store import write_whole
 
-#: How many batches' worth of examples are sorted by length together. Batches are then of similar
-#: length, while which examples meet in a batch still depends on the shuffle.
+#: How many batches' worth of examples are sorted by length together, at most. Batches are then of
+#: similar length, while which examples meet in a batch still depends on the shuffle.
 WINDOW = 32
+
+#: How many windows an epoch has at least, where there are batches enough: in one window over all
+#: examples the shuffle would be lost, and every epoch of a small subset have the same batches.
+WINDOWS = 2
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ def cache_folder() -> Path:
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     """What a tokenizer does, as a hash; its padding and truncation state left out."""
-    backend = tokenizer.backend_tokenizer  # type: ignore[attr-defined]
+    backend = tokenizer.backend_tokenizer
     backend.no_padding()
     backend.no_truncation()
     return hashlib.sha256(backend.to_str().encode()).hexdigest()
@@ -150,16 +154,17 @@ def subset(tokens: Tokens, classes: int, size: int, seed: int) -> np.ndarray:
 def epochs(tokens: Tokens, rows: np.ndarray, batch: int, seed: int) -> Iterator[list[np.ndarray]]:
     """Endless epochs, each a list of batches of example numbers.
 
-    Examples are shuffled, sorted by length within windows of `WINDOW` batches, cut into batches,
-    and the batches shuffled. Every example comes once an epoch; a last short batch is kept.
+    Examples are shuffled, sorted by length within windows of up to `WINDOW` batches, cut into
+    batches, and the batches shuffled. Every example comes once an epoch; a last short batch is kept.
     """
     lengths = tokens.lengths
     generator = np.random.default_rng(seed)
+    span = batch * max(1, min(WINDOW, len(rows) // (WINDOWS * batch)))
     while True:
         shuffled = generator.permutation(rows)
         batches = []
-        for start in range(0, len(rows), WINDOW * batch):
-            window = shuffled[start : start + WINDOW * batch]
+        for start in range(0, len(rows), span):
+            window = shuffled[start : start + span]
             window = window[np.argsort(lengths[window], kind="stable")]
             batches += [window[i : i + batch] for i in range(0, len(window), batch)]
         yield [batches[i] for i in generator.permutation(len(batches))]

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from peftbench.run import ConfigError, Json, Run
+from peftbench.run import ConfigError, Json, RecordError, Run
 from peftbench.store import Failure, Results
 
 #: Errors of the operating system that mean the results folder can take no more.
@@ -114,7 +114,7 @@ def _one(
         tell("held", key=key)
         return
     try:
-        if results.has(key):
+        if _is_done(results, key):
             tell("done", key=key, elsewhere=True)
             return
         results.drop_drafts(key)
@@ -135,11 +135,29 @@ def _one(
         kind = classify(error)
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         _append(results, key, traceback.format_exc())
-        tell("failed", key=key, kind=kind, reason=f"{type(error).__name__}: {reason}")
-        if kind != "disk":
-            results.fail(Failure(run, kind, f"{type(error).__name__}: {reason}"))
+        failure = Failure(run, kind, f"{type(error).__name__}: {reason}")
+        tell("failed", key=key, kind=_note(results, failure), reason=failure.reason)
     finally:
         results.release(key)
+
+
+def _is_done(results: Results, key: str) -> bool:
+    """Whether another process has made the record; one that cannot be read is made again."""
+    try:
+        results.load(key)
+    except (FileNotFoundError, RecordError):
+        return False
+    return True
+
+
+def _note(results: Results, failure: Failure) -> str:
+    """Note a failure, unless the folder can take no more; return its class."""
+    if failure.kind != "disk":
+        try:
+            results.fail(failure)
+        except OSError:
+            return "disk"
+    return failure.kind
 
 
 def classify(error: Exception) -> str:

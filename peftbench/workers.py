@@ -15,7 +15,8 @@ import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -56,6 +57,7 @@ class _Worker:
     process: "subprocess.Popen[bytes]"
     errors: Path
     run: Run | None = None
+    started: bool = False
     ready: bool = False
     told: bytes = b""
     kills: int = field(default_factory=lambda: _oom_kills())
@@ -93,6 +95,7 @@ class Crew:
         self._scratch = tempfile.TemporaryDirectory(prefix="peftbench-")
         self._workers: dict[int, _Worker] = {}
         self._stopping = False
+        self._before = {name: signal.signal(name, self._ask_to_stop) for name in _STOPS}
         for number in range(workers):
             self._start(number)
 
@@ -101,17 +104,20 @@ class Crew:
 
         Raises:
             ConfigError: with all that is wrong.
+            Stopped: after Ctrl-C, SIGTERM or SIGUSR1.
         """
         first = self._workers[min(self._workers)]
         self._send(first, {"check": [run.to_json() for run in runs]})
-        while True:
+        while not self._stopping:
             for worker, message in self._messages():
-                if message["event"] == "ready":
-                    worker.ready = True
-                elif message["event"] == "checked":
+                if message["event"] == "checked":
                     if message["errors"]:
                         raise ConfigError("\n".join(message["errors"]))
                     return list(message["told"])
+                if message["event"] == "gone" and worker is first:
+                    raise ConfigError(f"a worker ended while it checked:\n{self._tail(worker)}")
+                self._hear(worker, message, deque())
+        raise Stopped
 
     def train(self, runs: list[Run], fail_fast: bool = False) -> None:
         """Train the runs; failures are noted in `failures` and in the results folder.
@@ -121,40 +127,41 @@ class Crew:
         """
         pending, held = deque(runs), deque[Run]()
         asked = time.monotonic()
-        before = {s: signal.signal(s, self._ask_to_stop) for s in _STOPS}
-        try:
-            while not self._stopping:
-                busy = [worker for worker in self._workers.values() if worker.run is not None]
-                if not pending and not held and not busy:
-                    return
-                if held and not pending and time.monotonic() - asked > 1:
-                    pending.extend(held)
-                    held.clear()
-                    asked = time.monotonic()
-                for worker in self._workers.values():
-                    if worker.ready and worker.run is None and pending:
-                        self._give(worker, pending.popleft())
-                for worker, message in self._messages():
-                    self._hear(worker, message, held)
-                if self.failures and (fail_fast or self.failures[-1].kind == "disk"):
-                    break
-            if self._stopping:
-                raise Stopped
-        finally:
-            for name, handler in before.items():
-                signal.signal(name, handler)
+        while not self._stopping:
+            busy = [worker for worker in self._workers.values() if worker.run is not None]
+            if not pending and not held and not busy:
+                return
+            if held and not pending and time.monotonic() - asked > 1:
+                pending.extend(held)
+                held.clear()
+                asked = time.monotonic()
+            for worker in self._workers.values():
+                if worker.ready and worker.run is None and pending:
+                    self._give(worker, pending.popleft())
+            for worker, message in self._messages():
+                self._hear(worker, message, held)
+            if self.failures and (fail_fast or self.failures[-1].kind == "disk"):
+                return
+        raise Stopped
 
     def close(self) -> None:
-        """End the workers: politely, so that a run in flight leaves a checkpoint."""
+        """End the workers: politely where a run is in flight, so that it leaves a checkpoint.
+
+        A second Ctrl-C does not wait for that.
+        """
+        for name, handler in self._before.items():
+            signal.signal(name, handler)
         for worker in self._workers.values():
             if worker.process.stdin is not None:
-                worker.process.stdin.close()
-            worker.process.terminate() if worker.run else None
+                with suppress(OSError):  # what could not be sent to a dead worker is sent again
+                    worker.process.stdin.close()
+            worker.process.terminate() if worker.run else worker.process.kill()
         end = time.monotonic() + GRACE
         for worker in self._workers.values():
             try:
                 worker.process.wait(max(0.0, end - time.monotonic()))
             except (subprocess.TimeoutExpired, KeyboardInterrupt):
+                end = 0.0
                 worker.process.kill()
                 worker.process.wait()
         self._selector.close()
@@ -205,14 +212,15 @@ class Crew:
             assert worker.process.stdout is not None
             body = worker.process.stdout.read()
             if body:
+                worker.started = True
                 *lines, worker.told = (worker.told + body).split(b"\n")
                 found += [(worker, json.loads(line)) for line in lines]
             else:
                 self._selector.unregister(worker.process.stdout)
                 found.append((worker, {"event": "gone"}))
         for worker, message in found:
-            if message["event"] == "gone" and worker.run is None and not worker.ready:
-                raise RuntimeError(f"a worker could not start:\n{self._tail(worker)}")
+            if message["event"] == "gone" and not worker.started:
+                raise ConfigError(f"a worker could not start:\n{self._tail(worker)}")
         return found
 
     def _hear(self, worker: _Worker, message: Json, held: "deque[Run]") -> None:
@@ -237,7 +245,11 @@ class Crew:
     def _fail(self, worker: _Worker, run: Run, kind: str, reason: str, noted: bool = False) -> None:
         failure = Failure(run, kind, reason)
         if not noted:
-            failure = self.results.fail(failure)
+            try:
+                failure = self.results.fail(failure)
+            except OSError as error:  # whatever happened, it cannot even be noted
+                kind, reason = "disk", f"{reason}; and then {error}"
+                failure = Failure(run, kind, reason)
         self.failures.append(failure)
         self.listen(Event("failed", worker.number, run, {"kind": kind, "reason": reason}))
 
@@ -271,63 +283,3 @@ def _oom_kills() -> int:
     except OSError:
         return 0
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
-
-
-# what suits the machine
-
-
-def gpus() -> list[int]:
-    """Numbers of the GPUs that this process may use, without loading torch."""
-    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
-    if visible is not None:
-        return [int(n) for n in visible.split(",") if n.strip().isdigit()]
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-        return list(range(pynvml.nvmlDeviceGetCount()))
-    except pynvml.NVMLError:  # no driver
-        return []
-
-
-def devices(asked: str) -> list[int]:
-    """GPUs for `--device`: auto, cpu, cuda or cuda:i.
-
-    Raises:
-        ConfigError: for another word, or where there is no such GPU.
-    """
-    if asked == "cpu":
-        return []
-    found = gpus()
-    if asked == "auto" or (asked == "cuda" and found):
-        return found
-    number = asked.removeprefix("cuda:")
-    if number.isdigit() and int(number) in found:
-        return [int(number)]
-    there = ", ".join(f"cuda:{n}" for n in found) or "no GPU"
-    raise ConfigError(f"--device {asked}: choose auto, cpu, cuda or cuda:i; here is {there}")
-
-
-def suitable(runs: int, found: list[int], largest: int) -> tuple[int, int | None]:
-    """Workers and threads of each for this machine.
-
-    On a CPU, workers of one thread beat one worker of many threads, as long as memory holds; a
-    single run gets all threads. On GPUs, one worker each.
-
-    Args:
-        runs: how many there are to train.
-        found: GPUs to use.
-        largest: bytes of the largest model's weights in fp32.
-    """
-    if found:
-        return max(1, min(runs, len(found))), None
-    cores = (
-        len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    )
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    fit = int(0.8 * memory // (2 * 2**30 + 6 * largest))
-    workers = max(1, min(runs, cores, fit))
-    return workers, max(1, cores // workers)
-
-
-__all__ = ["KINDS", "TRANSIENT", "Crew", "Event", "Stopped", "asdict", "devices", "suitable"]

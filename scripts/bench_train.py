@@ -56,7 +56,7 @@ def main() -> None:
         speed = {side: [run["examples_per_s"] for run in runs] for side, runs in sides.items()}
         pairs = list(zip(speed["ours"], speed["tuned"], strict=True))
         slow = list(zip(speed["ours"], speed["defaults"], strict=False))
-        row = {
+        row: Json = {
             "method": method,
             "examples_per_second": {side: median(values) for side, values in speed.items()},
             "ratio_to_tuned": median([a / b for a, b in pairs]),
@@ -76,9 +76,9 @@ def main() -> None:
             f"| {100 * row['accuracy']['ours']:.1f} | {100 * row['accuracy']['tuned']:.1f} |"
         )
     head = (
-        f"### Training speed of one run: MRPC, MiniLM, batch 16, {asked.size} examples, 2 threads\n\n"
-        f"Medians of {asked.rounds} alternating rounds. The peer is transformers' Trainer with peft: "
-        "tuned (bf16 autocast, batches of similar length), and with its defaults (fp32, padded to "
+        "### Training speed of one run: MRPC, MiniLM, batch 16, 2 threads\n\n"
+        f"{asked.size} examples, one epoch; medians of {asked.rounds} alternating rounds. The peer "
+        "is transformers' Trainer with peft: tuned (bf16 autocast, batches of similar length), and with its defaults (fp32, padded to "
         "128, batch 32).\n\n"
         "| method | ours, ex/s | tuned peer | default peer | ours / tuned | ours / default "
         "| ours, peak MiB | tuned peer | ours, accuracy | tuned peer |\n"

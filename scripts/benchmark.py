@@ -78,7 +78,7 @@ def write(name: str, figures: Json, markdown: str) -> None:
         for line in Path("/proc/cpuinfo").read_text().splitlines()
         if line.startswith("model name")
     )
-    machine = {
+    machine: Json = {
         "cpu": cpu,
         "cores": os.cpu_count(),
         "python": platform.python_version(),

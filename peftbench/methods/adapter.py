@@ -20,6 +20,7 @@ adapters library does it.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import torch
@@ -64,9 +65,10 @@ class Adapter(Method):
             around = role in NORMS and not encoder.pre_norm
             place = _AFTER_IN_PRE_NORM[role] if role in NORMS and not around else role
             kind = AroundNorm if around else AfterLinear
-            encoder.replace(
-                place, by=lambda part, kind=kind: kind(part, dim, self.width, self.activation)
-            )
+            encoder.replace(place, by=partial(self._wrap, kind, dim))
+
+    def _wrap(self, kind: type[nn.Module], dim: int, part: nn.Module) -> nn.Module:
+        return kind(part, dim, self.width, self.activation)
 
 
 _AFTER_IN_PRE_NORM = {"attn_norm": "attn_out", "ffn_norm": "ffn_out"}

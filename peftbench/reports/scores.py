@@ -1,4 +1,4 @@
-"""Which method scores what: method × task, mean ± standard deviation over seeds, n in every cell."""
+"""Which method scores what: method × task, mean ± standard deviation over seeds, n in each cell."""
 
 import statistics
 from collections.abc import Callable, Iterable
@@ -83,8 +83,8 @@ def _table(title: str, records: list[Record], pick: Callable[[list[str]], list[s
     for row, members in rows.items():
         lines.append([*row, *(_cell(members, column) for column in columns)])
     notes = [
-        "Percent, mean ± standard deviation over seeds (number of seeds), on the reporting split at "
-        "the end of the budget; `trivial` always predicts the majority class, or the mean."
+        "Percent, mean ± standard deviation over seeds (number of seeds), on the reporting split "
+        "at the end of the budget; `trivial` always predicts the majority class, or the mean."
     ]
     if any("†" in cell for line in lines for cell in line):
         notes.append(

@@ -49,7 +49,7 @@ def plot(records: list[Record]) -> bytes | None:
                 nudge = 1 + 0.025 * (number - (len(methods) - 1) / 2)  # or the dots hide each other
                 dots = points[place]
                 axis.plot([place * nudge] * len(dots), dots, mark, color=colour, markersize=5)
-        base = [record.trivial[metric] for record in here if record.trivial[metric] is not None]
+        base = [level for record in here if (level := record.trivial[metric]) is not None]
         if base:
             level = 100 * sum(base) / len(base)
             axis.axhline(level, color="#777777", linestyle=":", linewidth=1.2, label="trivial")

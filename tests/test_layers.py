@@ -1,0 +1,273 @@
+"""The sources keep to the import rules: downwards only, no torch where a person waits."""
+
+import ast
+import json
+import subprocess
+import sys
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+import peftbench
+from peftbench import catalog
+
+ROOT = Path(peftbench.__file__).parent
+MODULES = {
+    ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(ROOT.rglob("*.py"))
+}
+METHODS = sorted(catalog.options("method", (catalog.packaged(),)))
+
+#: Modules that plan, show and report; also the supervisor. They never wait for these libraries.
+LIGHT = [
+    "__init__",
+    "__main__",
+    "builtin",
+    "catalog",
+    "cli",
+    "completion",
+    "compose",
+    "forecast",
+    "hub",
+    "metrics",
+    "nodes",
+    "progress",
+    "recipe",
+    "reporting",
+    "run",
+    "sources",
+    "status",
+    "store",
+    "sweep",
+    "sweep_run",
+    "table",
+    "workers",
+    *(name for name in MODULES if name.startswith(("reports", "builtin."))),
+]
+HEAVY = {"torch", "transformers", "accelerate", "safetensors", "tokenizers", "evaluate", "peft"}
+
+#: What a module may import of peftbench, at any depth of its code.
+MAY = {
+    "run": set(),
+    "metrics": set(),
+    "table": set(),
+    "measure": {"run"},
+    "recipe": {"run"},
+    "store": {"run"},
+    "catalog": {"run"},
+    "hub": {"run"},
+    "compose": {"catalog", "run"},
+    "forecast": {"run"},
+    "method": {"encoder", "run"},
+    "tasks": {"encoder", "metrics", "run", "sources", "store"},
+    "train": {"encoder", "measure", "method", "recipe", "resume", "run"},
+    "sweep": {"catalog", "compose", "nodes", "run"},
+    **{name: {"encoder", "method", "recipe"} for name in MODULES if name.startswith("methods.")},
+    **{
+        name: {"metrics", "run", "store", "table"}
+        for name in MODULES
+        if name.startswith("reports.")
+    },
+}
+
+#: What a module may import of others, beside the standard library.
+OUTSIDE = {
+    "run": set(),
+    "recipe": set(),
+    "catalog": set(),
+    "forecast": set(),
+    "store": {"numpy"},
+    "metrics": {"numpy", "scipy", "sklearn"},
+    "encoder": {"torch", "transformers"},
+    **{name: {"torch"} for name in MODULES if name.startswith("methods.")},
+    **{name: {"matplotlib", "numpy"} for name in MODULES if name.startswith("reports.")},
+}
+
+#: These never know which method runs.
+BLIND = [
+    "train",
+    "execution",
+    "worker",
+    "workers",
+    "reporting",
+    *(name for name in MODULES if name.startswith("reports.")),
+]
+
+
+@cache
+def tree(name):
+    return ast.parse(MODULES[name].read_text())
+
+
+def imports(name, deep):
+    """Full names of what a module imports; with `deep`, inside functions too.
+
+    What stands under `if TYPE_CHECKING` is not imported.
+    """
+    found = set()
+
+    def walk(node):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            return
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) and not deep:
+            return
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{name} imports relatively"
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+        for child in ast.iter_child_nodes(node):
+            walk(child)
+
+    walk(tree(name))
+    return found
+
+
+def inside(name, deep):
+    """Modules of peftbench that a module imports."""
+    found = set()
+    for full in imports(name, deep):
+        parts = full.split(".")
+        if parts[0] == "peftbench":
+            candidates = (".".join(parts[1:end]) for end in range(len(parts), 1, -1))
+            found.add(next((part for part in candidates if part in MODULES), "__init__"))
+    return found
+
+
+def outside(name, deep):
+    """Top names of other libraries that a module imports."""
+    tops = {full.split(".")[0] for full in imports(name, deep)}
+    return tops - set(sys.stdlib_module_names) - {"peftbench", "__future__"}
+
+
+def reached(name):
+    """All modules that importing this one imports."""
+    found, new = set(), {name}
+    while new:
+        found |= new
+        new = {inner for outer in new for inner in inside(outer, deep=False)} - found
+    return found
+
+
+def test_the_rules_speak_of_modules_that_exist():
+    assert set(MAY) | set(OUTSIDE) | set(LIGHT) | set(BLIND) <= set(MODULES)
+    assert len(MODULES) > 30
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_planning_status_and_reports_never_load_torch(name):
+    for module in sorted(reached(name)):
+        heavy = outside(module, deep=False) & HEAVY
+        assert not heavy, f"{name} imports {module}, which imports {heavy}"
+
+
+@pytest.mark.parametrize("name", MAY)
+def test_a_module_imports_only_what_lies_below_it(name):
+    assert inside(name, deep=True) - MAY[name] == set()
+
+
+@pytest.mark.parametrize("name", OUTSIDE)
+def test_a_module_uses_only_its_own_libraries(name):
+    assert outside(name, deep=True) - OUTSIDE[name] == set()
+
+
+def test_imports_have_no_cycle():
+    rest = {name: inside(name, deep=True) - {name} for name in MODULES}
+    while free := {name for name, below in rest.items() if not below & set(rest)}:
+        rest = {name: below for name, below in rest.items() if name not in free}
+    assert not rest, f"these import each other: {', '.join(sorted(rest))}"
+
+
+def test_no_module_is_a_drawer():
+    drawers = {"utils", "common", "helpers", "base", "registry", "manager", "types", "constants"}
+    assert not {part for name in MODULES for part in name.split(".")} & drawers
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_can_be_read_at_one_sitting(name):
+    most = 150 if name.startswith("methods.") else 300
+    lines = len(MODULES[name].read_text().splitlines())
+    assert lines <= most, f"{MODULES[name].name} has {lines} lines, more than {most}"
+
+
+def ordinary(name):
+    """Whether a method's name is a word that means something else too: size=full, encoder.head."""
+    return name in ("full", "head")
+
+
+@pytest.mark.parametrize("name", BLIND)
+def test_the_loop_and_the_reports_never_ask_which_method_runs(name):
+    assert not {full for full in imports(name, deep=True) if ".methods" in full}
+    prose = set()
+    for node in ast.walk(tree(name)):
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
+            prose.add(node.value)
+    told = [method for method in METHODS if not ordinary(method)]
+    for node in ast.walk(tree(name)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in prose:
+            words = node.value.lower().replace("_", " ").split()
+            assert not set(words) & set(told), f"{name}, line {node.lineno}: {node.value!r}"
+        elif isinstance(node, ast.Name | ast.Attribute):
+            word = node.id if isinstance(node, ast.Name) else node.attr
+            assert word.lower() not in told, f"{name}, line {node.lineno}: {word}"
+        elif isinstance(node, ast.Compare | ast.match_case):
+            constants = {n.value for n in ast.walk(node) if isinstance(n, ast.Constant)}
+            assert not constants & set(METHODS), f"{name}: {ast.unparse(node)}"
+
+
+def test_only_the_store_knows_a_path_in_a_results_folder():
+    kinds = {"records", "failures", "predictions", "checkpoints", "trained", "drafts", "claims"}
+    for name in MODULES:
+        if name == "store":
+            continue
+        for node in ast.walk(tree(name)):
+            if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Div):
+                parts = {n.value for n in ast.walk(node) if isinstance(n, ast.Constant)}
+                assert not parts & kinds, f"{name}, line {node.lineno}: {ast.unparse(node)}"
+
+
+VERBS = """
+import io, json, sys
+from contextlib import redirect_stdout
+from peftbench.cli import main
+
+heavy = {}
+for verb in json.loads(sys.argv[1]):
+    with redirect_stdout(io.StringIO()) as out:
+        try:
+            main(verb, prog_name="peftbench")
+        except SystemExit as end:
+            assert end.code == 0, (verb, end.code)
+    assert out.getvalue(), verb
+    heavy[" ".join(verb[:1])] = sorted({"torch", "transformers", "accelerate"} & set(sys.modules))
+print(json.dumps(heavy))
+"""
+
+
+def test_verbs_that_answer_at_once_do_not_load_torch(tmp_path):
+    from records import predictions, record, runs
+
+    from peftbench.store import Results
+
+    results = Results(tmp_path / "runs")
+    for run in runs("method=lora,bitfit", "seed=0,1"):
+        results.save(record(run), predictions())
+    data = tmp_path / "mine.jsonl"
+    data.write_text('{"sentence": "a b", "label": "no"}\n{"sentence": "c d", "label": "yes"}\n')
+    folder = ["--results", str(results.folder)]
+    verbs = [
+        ["--help"],
+        ["run", "--help"],
+        ["list"],
+        ["plan", "method=glob(*)", "task=mrpc,cola", "model=minilm,roberta_base", *folder],
+        ["plan", "task=file", f"task.path={data}", "--json", *folder],
+        ["show", results.keys()[0], *folder],
+        ["report", *folder],
+        ["report", "--check", *folder],
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", VERBS, json.dumps(verbs)], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert set(map(tuple, json.loads(done.stdout).values())) == {()}, done.stdout
