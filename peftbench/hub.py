@@ -22,20 +22,35 @@ def fetch(name: str, revision: str | None, file: str) -> Path:
 
 
 def snapshot(name: str, revision: str | None, patterns: list[str], kind: str = "model") -> Path:
-    """A folder that holds the files of a repository that match the patterns.
+    """A folder that holds the files of a repository that match the patterns, the first at least.
 
     Raises:
         ConfigError: if they are neither in the hub's cache nor to be had.
     """
     from huggingface_hub import snapshot_download
 
+    def look(cached: bool) -> Path:
+        return Path(
+            snapshot_download(
+                name,
+                revision=revision,
+                allow_patterns=patterns,
+                repo_type=kind,
+                local_files_only=cached,
+            )
+        )
+
     try:
-        folder = snapshot_download(name, revision=revision, allow_patterns=patterns, repo_type=kind)
+        folder = look(cached=False)
     except Exception as error:  # as above
-        raise _unreachable(name, revision, _LOCAL[kind], error) from error
-    if not any(path.is_file() for pattern in patterns for path in Path(folder).glob(pattern)):
-        raise _unreachable(name, revision, _LOCAL[kind], "the cached copy lacks " + str(patterns))
-    return Path(folder)
+        # huggingface_hub 1.33 passes by a cached commit whose list of files it has not cached too
+        try:
+            folder = look(cached=True)
+        except Exception:
+            raise _unreachable(name, revision, _LOCAL[kind], error) from error
+    if not any(path.is_file() for path in folder.glob(patterns[0])):
+        raise _unreachable(name, revision, _LOCAL[kind], f"the cached copy lacks {patterns[0]}")
+    return folder
 
 
 _LOCAL = {

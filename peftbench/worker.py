@@ -58,7 +58,10 @@ def _serve(
     warm = execution.Warm()
 
     def tell(event: str, **fields: Any) -> None:
-        events.write(json.dumps({"event": event, **fields}) + "\n")
+        try:
+            events.write(json.dumps({"event": event, **fields}) + "\n")
+        except BrokenPipeError:  # the supervisor is gone: no failure of the run
+            stop.set()
 
     tell("ready")
     while not stop.is_set():

@@ -31,10 +31,18 @@ ENVIRONMENT: Json = {
 }
 
 
-def runs(*words: str) -> list[Run]:
-    """The runs that words mean beside `TINY`; words replace its own."""
+def tiny(*words: str) -> list[str]:
+    """The words after those of `TINY`, in place of the ones with the same key."""
     given = {word.partition("=")[0] for word in words}
-    return plan(*(word for word in TINY if word.partition("=")[0] not in given), *words).runs
+    if not given & {"budget", "sweep"}:
+        return [*(word for word in TINY if word.partition("=")[0] not in given), *words]
+    rest = [word for word in TINY if not word.startswith("budget")]
+    return [*(word for word in rest if word.partition("=")[0] not in given), *words]
+
+
+def runs(*words: str) -> list[Run]:
+    """The runs that words mean beside `TINY`."""
+    return plan(*tiny(*words)).runs
 
 
 def record(run: Run, score: float | None = 0.75, **changes: Any) -> Record:
