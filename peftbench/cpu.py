@@ -1,12 +1,10 @@
 """Training on a CPU, faster: the same arithmetic and the same distribution of dropout.
 
-Measured on MiniLM (results/benchmarks): memory that is kept instead of given back to the kernel,
-dropout masks cut from 16-bit words (torch draws a float for each element), and an attention that
-keeps its probabilities for the backward pass (torch's fused CPU kernel does not take dropout).
+Dropout masks are cut from 16-bit words (torch draws a float for each element), and attention keeps
+its probabilities for the backward pass (torch's fused CPU kernel does not take dropout): one LoRA
+step of MiniLM takes 1.06 and 1.50 times as long without them.
 """
 
-import ctypes
-from functools import cache
 from typing import Any
 
 import torch
@@ -17,20 +15,6 @@ from transformers.masking_utils import sdpa_mask
 
 #: The name under which transformers finds `attention`.
 ATTENTION = "peftbench_cpu"
-
-# glibc's mallopt: parameters and their largest useful values
-_MALLOPT = {-3: 32 << 20, -1: 2**31 - 1, -2: 64 << 20}  # mmap threshold, trim threshold, top pad
-
-
-@cache
-def keep_memory() -> None:
-    """Let glibc keep freed activations: returning them costs page faults in every step."""
-    try:
-        libc = ctypes.CDLL("libc.so.6")
-    except OSError:  # another C library: it has its own ways
-        return
-    for parameter, value in _MALLOPT.items():
-        libc.mallopt(parameter, value)
 
 
 def dropout_mask(shape: torch.Size, p: float, scale: float) -> Tensor:

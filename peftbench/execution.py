@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from peftbench import checkpoints, cpu, measure, metrics, resume, sources, tasks, train
+from peftbench import checkpoints, measure, metrics, resume, sources, tasks, train
 from peftbench.encoder import Backbone, Batch, Encoder
 from peftbench.method import Method, make
 from peftbench.recipe import Budget, Recipe, Selection
@@ -24,7 +24,7 @@ from peftbench.store import Results
 from peftbench.tasks import Tokens
 
 #: Padded tokens of an evaluation batch.
-EVALUATION_TOKENS = {"cpu": 4096, "cuda": 65536}
+EVALUATION_TOKENS = {"cpu": 2048, "cuda": 65536}
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,6 @@ def prepare_device(setting: Setting) -> torch.device:
     Raises:
         ConfigError: if a GPU is asked for and there is none.
     """
-    cpu.keep_memory()
     if setting.threads is not None:
         torch.set_num_threads(setting.threads)
     if setting.device.startswith("cuda") and not torch.cuda.is_available():
