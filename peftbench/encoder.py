@@ -92,16 +92,18 @@ class Encoder(nn.Module):
         backbone: whose frozen tensors are shared.
         classes: outputs of the head; 1 for regression.
         seed: of the head's weights.
+        start: the bias of the last layer; for regression the mean of the training labels, or the
+            first hundred steps go into learning it.
     """
 
-    def __init__(self, backbone: Backbone, classes: int, seed: int):
+    def __init__(self, backbone: Backbone, classes: int, seed: int, start: float = 0.0):
         super().__init__()
         self.backbone = [backbone]  # in a list: not a submodule
         shared = [*backbone.module.parameters(), *backbone.module.buffers()]
         self.module: Any = copy.deepcopy(backbone.module, {id(t): t for t in shared})
         self._pretrained = {name for name, _ in self.module.named_parameters()}
         self._buffers_before = {name for name, _ in self.module.named_buffers()}
-        self._start_head(classes, seed)
+        self._start_head(classes, seed, start)
 
     # what methods use
 
@@ -225,13 +227,14 @@ class Encoder(nn.Module):
                     if not p.requires_grad:
                         setattr(module, name, self.backbone[0].half(p))
 
-    def _start_head(self, classes: int, seed: int) -> None:
+    def _start_head(self, classes: int, seed: int, start: float) -> None:
         """Give the head weights that depend on the seed alone, as all these families do."""
         std = self.module.config.initializer_range
         head = [self.module.get_submodule(path) for path in self.backbone[0].head]
         generator = torch.Generator().manual_seed(seed)
         for module in dict.fromkeys(inner for part in head for inner in part.modules()):
-            if isinstance(module, nn.Linear) and module.out_features == 2:
+            last = isinstance(module, nn.Linear) and module.out_features == 2
+            if last:
                 module.out_features = classes  # the last layer; the rest are as wide as the model
                 module.weight = nn.Parameter(module.weight.new_empty(classes, module.in_features))
                 module.bias = nn.Parameter(module.weight.new_empty(classes))
@@ -239,7 +242,7 @@ class Encoder(nn.Module):
                 if name == "weight" and isinstance(module, nn.Linear):
                     value = torch.randn(p.shape, generator=generator) * std
                 else:  # biases are 0, the weights of norms 1
-                    value = torch.full(p.shape, float(name == "weight"))
+                    value = torch.full(p.shape, start if last else float(name == "weight"))
                 setattr(module, name, nn.Parameter(value.to(p.device)))
         self.module.num_labels = self.module.config.num_labels = classes
 

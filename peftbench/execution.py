@@ -2,9 +2,8 @@
 
 import gc
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -12,19 +11,18 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from safetensors.torch import save
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from peftbench import checkpoints, measure, metrics, resume, sources, tasks, train
-from peftbench.encoder import Backbone, Batch, Encoder
-from peftbench.method import Method, make
+from peftbench import batches, checkpoints, measure, metrics, resume, sources, tasks, train
+from peftbench.batches import View
+from peftbench.encoder import Backbone, Encoder
+from peftbench.method import make
 from peftbench.recipe import Budget, Recipe, Selection
 from peftbench.run import ConfigError, Json, Record, Run, canonical
 from peftbench.store import Results
 from peftbench.tasks import Tokens
 
-#: Padded tokens of an evaluation batch.
-EVALUATION_TOKENS = {"cpu": 2048, "cuda": 65536}
+Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -172,43 +170,45 @@ def _attempt(
     recipe = replace(Recipe(**run.train), micro_batch=micro)
     selection = Selection(**run.select)
     method = make(run.method)
+    half = recipe.precision == "bf16"
     AcceleratorState._reset_state(True)  # a warm worker's runs differ in precision
-    accelerator = Accelerator(
-        cpu=device.type == "cpu", mixed_precision="bf16" if recipe.precision == "bf16" else "no"
-    )
+    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if half else "no")
     with phases.phase("load"):
         backbone, tokenizer = warm.backbone(run.model, device)
     with phases.phase("tokenise"):
-        splits = {"train": run.task["splits"]["train"], "": run.task["splits"]["validation"]}
-        splits |= run.task["extra"]
         tokens = {
             name: warm.tokenised(run, split, tokenizer, setting.data_root)
-            for name, split in splits.items()
+            for name, split in _splits(run).items()
         }
-    rows, held = _rows(run, tokens["train"], selection, seeds["subset"])
+    rows, held = batches.split_rows(run, tokens["train"], selection, seeds["subset"])
     with phases.phase("load"), torch.random.fork_rng():
-        encoder = Encoder(backbone, run.task["classes"], seeds["head"])
+        labels = tokens["train"].label[rows]
+        start = float(labels.mean()) if run.task["classes"] == 1 else 0.0
+        encoder = Encoder(backbone, run.task["classes"], seeds["head"], start)
         torch.manual_seed(seeds["method"])
         method.insert(encoder)
-        encoder.settle(half=recipe.precision == "bf16")
+        encoder.settle(half)
     view = View(
         tokenizer.pad_token_id, backbone.parts["mask"], device, method, encoder, accelerator
     )
-    feed = _feed(tokens["train"], rows, recipe, seeds["order"], view)
+    feed = batches.feed(tokens["train"], rows, recipe, seeds["order"], view)
     with phases.phase("warmup"), torch.random.fork_rng(), accelerator.autocast():
         torch.manual_seed(seeds["method"])
         method.prepare(encoder, view.moved(feed.stream(0)))
-
     names = run.task["metrics"]
-    curve_on = ("train", held) if len(held) else ("", np.arange(len(tokens[""])))
-    latest: dict[str, np.ndarray] = {}
+    latest: Arrays = {}  # of the reporting split
+
+    def outputs(name: str, items: np.ndarray) -> Arrays:
+        torch.manual_seed(seeds["sampling"])
+        return view.predict(tokens[name], items)
 
     def evaluate() -> Json:
         nonlocal latest
-        torch.manual_seed(seeds["sampling"])
-        split, items = curve_on
-        latest = view.predict(tokens[split], items)
-        return metrics.score(names, latest["scores"], latest["label"])
+        if len(held):
+            found = outputs("train", held)
+        else:
+            found = latest = outputs("validation", np.arange(len(tokens["validation"])))
+        return metrics.score(names, found["scores"], found["label"])
 
     hooks = train.Hooks(
         evaluate=evaluate,
@@ -218,6 +218,7 @@ def _attempt(
         save=lambda state, progress: resume.save(results, run, micro, state, progress),
         minutes=setting.minutes,
     )
+    saved = resume.load(results, run, micro)
     energy = measure.Energy(device)
     progress, flops = train.fit(
         encoder,
@@ -230,20 +231,16 @@ def _attempt(
         accelerator,
         phases,
         seeds["dropout"],
-        resume.load(results, run, micro),
+        saved,
     )
-    joules = energy.joules()
+    joules = energy.joules() if saved is None else None
     with phases.phase("evaluate"), torch.random.fork_rng():
         if len(held):  # the reporting split has not been looked at yet
-            curve_on = ("", np.arange(len(tokens[""])))
-            evaluate()
-        extra = {}
+            latest = outputs("validation", np.arange(len(tokens["validation"])))
+        scored = {"": latest}
         for name in run.task["extra"]:
-            torch.manual_seed(seeds["sampling"])
-            extra[name] = view.predict(tokens[name], np.arange(len(tokens[name])))
-    scored = {"": latest, **{f"/{name}": found for name, found in extra.items()}}
-    known = tokens["train"].label[rows]
-    classes = run.task["classes"]
+            scored[f"/{name}"] = outputs(name, np.arange(len(tokens[name])))
+    known = metrics.trivial(latest["label"], labels, run.task["classes"])
     record = Record(
         run=run,
         metrics={
@@ -251,9 +248,7 @@ def _attempt(
             for suffix, found in scored.items()
             for metric, value in metrics.score(names, found["scores"], found["label"]).items()
         },
-        trivial=metrics.score(
-            names, metrics.trivial(latest["label"], known, classes), latest["label"]
-        ),
+        trivial=metrics.score(names, known, latest["label"]),
         collapsed=metrics.collapsed(latest["scores"]),
         selection=None if progress.best is None else progress.curve[progress.best],
         curve=progress.curve,
@@ -268,9 +263,10 @@ def _attempt(
             "held_out": len(held),
             "micro_batch": micro or recipe.batch,
             "overshoot_seconds": _overshoot(run, progress.seconds),
-            "truncated": {name or "validation": t.truncated for name, t in tokens.items()},
+            "truncated": {name: split.truncated for name, split in tokens.items()},
+            "resumed": saved is not None,
         },
-        seconds=phases.seconds,
+        seconds=phases.seconds | {"train": progress.seconds},
         speed={
             "examples_per_second": progress.examples / progress.seconds,
             "tokens_per_second": progress.tokens / progress.seconds,
@@ -278,94 +274,34 @@ def _attempt(
         memory=phases.memory,
         energy_joules=joules,
         flops=flops,
-        environment=measure.environment(device)
-        | {
-            "precision": recipe.precision,
-            "data": {
-                split: sources.fingerprint(run.task, split, setting.data_root)[:16]
-                for split in splits.values()
-            },
-            "weights": _weights(run),
-            "tokenizer": tasks.tokenizer_hash(tokenizer)[:16],
-        },
+        environment=measure.environment(device) | _provenance(run, setting, tokenizer),
     )
-    trained = save(encoder.state()) if setting.keep == "trained" else None
     predictions = {
         name + suffix: array for suffix, found in scored.items() for name, array in found.items()
     }
-    return Outcome(record, predictions, trained)
+    kept = save(encoder.state()) if setting.keep == "trained" else None
+    return Outcome(record, predictions, kept)
+
+
+def _splits(run: Run) -> dict[str, str]:
+    """The splits that a run reads: train, validation, and those scored besides."""
+    named: dict[str, str] = run.task["splits"] | run.task["extra"]
+    return named
 
 
 def _overshoot(run: Run, seconds: float) -> float | None:
     return seconds - run.budget["seconds"] if "seconds" in run.budget else None
 
 
-def _weights(run: Run) -> str | None:
+def _provenance(run: Run, setting: Setting, tokenizer: PreTrainedTokenizerBase) -> Json:
+    """What went in: data, weights and tokenizer, by hash."""
     folder = checkpoints.locate(run.model)
-    return None if folder is None else checkpoints.weights_hash(folder)
-
-
-def _rows(
-    run: Run, tokens: Tokens, selection: Selection, seed: int
-) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of the examples to train on, and of those held out for selection."""
-    size = run.train_size(len(tokens))
-    chosen = tasks.subset(tokens, run.task["classes"], size, seed)
-    held = round(selection.fraction * size)
-    if selection.fraction and not 1 <= held < size:
-        raise ConfigError(
-            f"select.fraction={selection.fraction} of {size} examples leaves nothing to select on"
-        )
-    order = sources.stratified(tokens.label[chosen], run.task["classes"], seed + 1)
-    return chosen[order[held:]], chosen[order[:held]]
-
-
-def _feed(tokens: Tokens, rows: np.ndarray, recipe: Recipe, seed: int, view: "View") -> train.Feed:
-    def stream(step: int) -> Iterator[Batch]:
-        order = chain.from_iterable(tasks.epochs(tokens, rows, recipe.batch, seed))
-        for numbers in islice(order, step, None):
-            yield view.collate(tokens, numbers)
-
-    first = next(tasks.epochs(tokens, rows, recipe.batch, seed))
-    longest = sorted(first, key=lambda numbers: int(tokens.lengths[numbers].max()))
-    extremes = [view.collate(tokens, numbers) for numbers in (longest[0], longest[-1])]
-    return train.Feed(len(first), stream, extremes)
-
-
-@dataclass(frozen=True)
-class View:
-    """How tokens become batches for an encoder, and an encoder's outputs arrays."""
-
-    padding: int
-    mask: str
-    device: torch.device
-    method: Method
-    encoder: Encoder
-    accelerator: Accelerator
-
-    def collate(self, tokens: Tokens, rows: np.ndarray) -> Batch:
-        """A batch on the CPU, pinned where a GPU waits for it."""
-        batch = tasks.collate(tokens, rows, self.padding, self.mask)
-        if self.device.type == "cuda":
-            batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
-        return batch
-
-    def moved(self, batches: Iterator[Batch]) -> Iterator[Batch]:
-        """Batches on the device."""
-        for batch in batches:
-            yield {n: tensor.to(self.device, non_blocking=True) for n, tensor in batch.items()}
-
-    def predict(self, tokens: Tokens, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Outputs of the method for these examples, in their order, with item and label."""
-        self.encoder.eval()
-        most = EVALUATION_TOKENS[self.device.type]
-        batches = tasks.by_length(tokens, rows, most)
-        found: dict[str, list[Tensor]] = {}
-        with torch.inference_mode(), self.accelerator.autocast():
-            for batch in self.moved(self.collate(tokens, numbers) for numbers in batches):
-                for name, tensor in self.method.predict(self.encoder, batch).items():
-                    found.setdefault(name, []).append(tensor.float())
-        places = np.argsort(np.concatenate(batches), kind="stable")
-        items = np.sort(rows)
-        arrays = {name: torch.cat(parts).cpu().numpy()[places] for name, parts in found.items()}
-        return {"item": items, "label": tokens.label[items], **arrays}
+    return {
+        "precision": run.train["precision"],
+        "data": {
+            split: sources.fingerprint(run.task, split, setting.data_root)[:16]
+            for split in _splits(run).values()
+        },
+        "weights": None if folder is None else checkpoints.weights_hash(folder),
+        "tokenizer": tasks.tokenizer_hash(tokenizer)[:16],
+    }

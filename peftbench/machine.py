@@ -1,6 +1,7 @@
 """What this machine offers, found out without loading torch."""
 
 import os
+from pathlib import Path
 
 from peftbench.run import ConfigError
 
@@ -60,3 +61,15 @@ def suitable(
     fit = int(0.8 * memory // (2 * 2**30 + 6 * largest))
     workers = max(1, min(runs, workers or min(cores, fit)))
     return workers, max(1, cores // workers)
+
+
+def bf16_on_cpu() -> bool | None:
+    """Whether this CPU multiplies bf16 by itself; None where it does not say (not Linux)."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return None
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), None)
+    if flags is None:
+        return None
+    return any(word in ("avx512_bf16", "amx_bf16", "bf16") for word in flags.split())

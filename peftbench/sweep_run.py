@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from peftbench import reporting, status
-from peftbench.machine import devices, suitable
+from peftbench.machine import bf16_on_cpu, devices, suitable
 from peftbench.progress import Display, note
 from peftbench.run import ConfigError, Run
 from peftbench.store import Failure, Results
@@ -85,6 +85,8 @@ def _train(
     if not order.quiet:
         where = f"GPU {', '.join(map(str, gpus))}" if gpus else f"CPU, threads of each: {threads}"
         note(f"workers: {workers} on {where}; results in {results.folder}")
+    if not gpus and bf16_on_cpu() is False and any(r.train["precision"] == "bf16" for r in todo):
+        note("note: this CPU has no bf16 instructions; train.precision=fp32 is likely to be faster")
     display = Display(todo, before.forecast.seconds, workers, results.load, order.quiet)
     crew = Crew(results, setting, workers, gpus, display)
     try:

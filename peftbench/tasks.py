@@ -1,30 +1,19 @@
-"""A task as numbers: tokenised once for each tokenizer, cached whole, subset and batched."""
+"""A task as numbers: tokenised once for each tokenizer, and cached whole."""
 
 import hashlib
 import os
 import warnings
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as save_arrays
 from transformers import PreTrainedTokenizerBase
 
 from peftbench import sources
-from peftbench.encoder import Batch
 from peftbench.run import Json
 from peftbench.store import write_whole
-
-#: How many batches' worth of examples are sorted by length together, at most. Batches are then of
-#: similar length, while which examples meet in a batch still depends on the shuffle.
-WINDOW = 32
-
-#: How many windows an epoch has at least, where there are batches enough: in one window over all
-#: examples the shuffle would be lost, and every epoch of a small subset have the same batches.
-WINDOWS = 2
 
 
 @dataclass(frozen=True)
@@ -141,70 +130,3 @@ def _digest(arrays: dict[str, np.ndarray]) -> str:
         digest.update(name.encode())
         digest.update(np.ascontiguousarray(arrays[name]).tobytes())
     return digest.hexdigest()
-
-
-# subsets and batches
-
-
-def subset(tokens: Tokens, classes: int, size: int, seed: int) -> np.ndarray:
-    """Numbers of `size` training examples: stratified, nested, one choice for each seed."""
-    return sources.stratified(tokens.label, classes, seed)[:size]
-
-
-def epochs(tokens: Tokens, rows: np.ndarray, batch: int, seed: int) -> Iterator[list[np.ndarray]]:
-    """Endless epochs, each a list of batches of example numbers.
-
-    Examples are shuffled, sorted by length within windows of up to `WINDOW` batches, cut into
-    batches, and the batches shuffled. Every example comes once an epoch; a last short batch is kept.
-    """
-    lengths = tokens.lengths
-    generator = np.random.default_rng(seed)
-    span = batch * max(1, min(WINDOW, len(rows) // (WINDOWS * batch)))
-    while True:
-        shuffled = generator.permutation(rows)
-        batches = []
-        for start in range(0, len(rows), span):
-            window = shuffled[start : start + span]
-            window = window[np.argsort(lengths[window], kind="stable")]
-            batches += [window[i : i + batch] for i in range(0, len(window), batch)]
-        yield [batches[i] for i in generator.permutation(len(batches))]
-
-
-def by_length(tokens: Tokens, rows: np.ndarray, most: int) -> list[np.ndarray]:
-    """Batches for evaluation: the longest first, about `most` padded tokens in each."""
-    lengths = tokens.lengths
-    order = rows[np.argsort(-lengths[rows], kind="stable")]
-    batches, start = [], 0
-    while start < len(order):
-        count = max(1, most // int(lengths[order[start]]))
-        batches.append(order[start : start + count])
-        start += count
-    return batches
-
-
-def collate(tokens: Tokens, rows: np.ndarray, padding: int, mask: str) -> Batch:
-    """Make a batch of the examples, padded to the longest of them.
-
-    Args:
-        tokens: of the split.
-        rows: example numbers.
-        padding: the token that pads.
-        mask: "4d" for a ready boolean mask (batch, 1, 1, tokens), "2d" for (batch, tokens).
-    """
-    ends = tokens.ends[rows]
-    lengths = tokens.lengths[rows]
-    place = np.arange(int(lengths.max()))
-    real = place < lengths[:, None]
-    flat = np.where(real, (ends - lengths)[:, None] + place, 0)
-    ids = np.where(real, tokens.ids[flat], padding).astype(np.int64)
-    attend = torch.from_numpy(real)
-    batch = {
-        "input_ids": torch.from_numpy(ids),
-        "attention_mask": attend[:, None, None, :] if mask == "4d" else attend.long(),
-        "labels": torch.from_numpy(tokens.label[rows]),
-        "lengths": torch.from_numpy(lengths),
-    }
-    if len(tokens.types):
-        types = np.where(real, tokens.types[flat], 0).astype(np.int64)
-        batch["token_type_ids"] = torch.from_numpy(types)
-    return batch

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from peftbench import resume
+from peftbench.batches import Feed
 from peftbench.encoder import Batch, Encoder
 from peftbench.measure import Phases
 from peftbench.method import Method
@@ -37,6 +38,7 @@ class Progress:
 
     Attributes:
         seconds: of training alone.
+        recent: losses since the latest evaluation.
         marks: evaluations that were due.
         padded, squares: tokens with padding, and the sum of their products with the length.
         curve: evaluations so far.
@@ -51,6 +53,7 @@ class Progress:
     padded: int = 0
     squares: int = 0
     seconds: float = 0.0
+    recent: list[float] = field(default_factory=list)
     curve: list[Json] = field(default_factory=list)
     best: int | None = None
     done: bool = False
@@ -63,21 +66,6 @@ class Progress:
         self.tokens += int(batch["lengths"].sum())
         self.padded += rows * length
         self.squares += rows * length * length
-
-
-@dataclass(frozen=True)
-class Feed:
-    """Training batches of a run.
-
-    Attributes:
-        epoch: number of batches in an epoch.
-        stream: endless batches from a step on, on the CPU.
-        extremes: a shortest and a longest batch, for the warm-up.
-    """
-
-    epoch: int
-    stream: Callable[[int], Iterator[Batch]]
-    extremes: list[Batch]
 
 
 @dataclass(frozen=True)
@@ -140,7 +128,6 @@ def fit(
     saved_at = told_at = time.monotonic()
     while not progress.done:
         losses: list[Tensor] = []
-        recent: list[float] = []
         encoder.train()
         with phases.phase("train"):
             start = phases.now() - progress.seconds
@@ -153,12 +140,12 @@ def fit(
                 pause = hooks.stop() or time.monotonic() - saved_at > 60 * hooks.minutes
                 due = _marks(progress, budget, steps, recipe) > progress.marks
                 if len(losses) >= look or due or pause:
-                    recent += _look(losses, progress.step)
+                    progress.recent += _look(losses, progress.step)
                     progress.seconds = phases.now() - start
                     due = _marks(progress, budget, steps, recipe) > progress.marks
-                if time.monotonic() - told_at > 0.5 and recent:
+                if time.monotonic() - told_at > 0.5 and progress.recent:
                     told_at = time.monotonic()
-                    hooks.report(_news(progress, _fraction(progress, budget, steps), recent[-1]))
+                    hooks.report(_news(progress, _fraction(progress, budget, steps)))
                 if due or pause:
                     break
         if due:
@@ -166,10 +153,8 @@ def fit(
             progress.done = progress.marks >= recipe.evaluations
             with phases.phase("evaluate"), torch.random.fork_rng():
                 scores = hooks.evaluate()
-            loss = sum(recent) / len(recent)
-            progress.curve.append(
-                _point(progress, _fraction(progress, budget, steps), loss, scores)
-            )
+            progress.curve.append(_point(progress, _fraction(progress, budget, steps), scores))
+            progress.recent.clear()
             if selection.fraction:
                 best = _select(progress, selection, hooks, encoder, best)
         if pause and not progress.done:
@@ -210,18 +195,19 @@ def _look(losses: list[Tensor], step: int) -> list[float]:
     return values
 
 
-def _news(progress: Progress, fraction: float, loss: float) -> Json:
+def _news(progress: Progress, fraction: float) -> Json:
     speed = progress.examples / progress.seconds if progress.seconds else None
+    loss = progress.recent[-1]
     return {"step": progress.step, "fraction": fraction, "loss": loss, "speed": speed}
 
 
-def _point(progress: Progress, fraction: float, loss: float, scores: Json) -> Json:
+def _point(progress: Progress, fraction: float, scores: Json) -> Json:
     return {
         "step": progress.step,
         "fraction": min(1.0, fraction),
         "seconds": progress.seconds,
         "examples": progress.examples,
-        "loss": loss,
+        "loss": sum(progress.recent) / len(progress.recent),
         **scores,
     }
 

@@ -1,20 +1,18 @@
 """For all tests: no network, one thread, a cache of their own and nothing of the user's."""
 
 import os
-
-# before huggingface_hub and torch are imported, which read these once
-os.environ["HF_HUB_OFFLINE"] = "1"
-os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
-os.environ["TOKENIZERS_PARALLELISM"] = "false"
-os.environ["OMP_NUM_THREADS"] = "1"
-_GLUE = os.environ.pop("PEFTBENCH_DATA", None)
-
 from pathlib import Path
 
 import pytest
 import torch
 
+# before huggingface_hub is imported, which reads these once
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["HF_HUB_DISABLE_TELEMETRY"] = "1"
+os.environ["TOKENIZERS_PARALLELISM"] = "false"
+os.environ["OMP_NUM_THREADS"] = "1"  # for processes that tests start
 torch.set_num_threads(1)
+_GLUE = os.environ.pop("PEFTBENCH_DATA", None)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -83,10 +83,8 @@ def offered(request, runs):
 @pytest.fixture(scope="module")
 def pair(offered):
     """A method on a family that can take it."""
-    try:
-        execution.check(offered.run)
-    except ConfigError as refusal:
-        pytest.skip(str(refusal))
+    if refusal := refused(offered.run):
+        pytest.skip(refusal)
     return offered
 
 
@@ -107,6 +105,15 @@ def trained(pair):
     return Trained(before, changed, marked, losses, encoder, (logits, neighbour(pair.batch)))
 
 
+def refused(run: Run) -> str:
+    """Why a run cannot be; empty if it can."""
+    try:
+        execution.check(run)
+    except ConfigError as refusal:
+        return str(refusal)
+    return ""
+
+
 def loss(pair: Pair, encoder: Encoder) -> float:
     with torch.no_grad():
         torch.manual_seed(0)
@@ -114,13 +121,12 @@ def loss(pair: Pair, encoder: Encoder) -> float:
 
 
 def test_is_inserted_or_refused_for_what_the_model_lacks(offered):
-    """`check` refuses exactly what `insert` refuses, and only where a role or a tensor is missing."""
-    try:
-        execution.check(offered.run)
-    except ConfigError as refusal:
+    """`check` refuses what `insert` refuses, and only where a role or a tensor is missing."""
+    refusal = refused(offered.run)
+    if refusal:
         with pytest.raises(ValueError, match="has no") as met:
             offered.encoder()
-        assert str(met.value) in str(refusal)
+        assert str(met.value) in refusal
         lacked = str(met.value).partition("has no ")[2].removeprefix("role ").split()[0].strip("';")
         assert lacked not in offered.backbone.parts["roles"]
         frozen = [name for name, p in offered.bare().named_parameters() if not p.requires_grad]

@@ -1,4 +1,4 @@
-"""Parameter counts of full-size models, against the papers' and the hub's; no weights are needed."""
+"""Parameter counts of full-size models, against the papers' and the hub's, without weights."""
 
 from functools import cache
 

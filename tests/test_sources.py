@@ -1,4 +1,4 @@
-"""Where data come from: the hub's layout, its cache, a user's own files, and what is odd in them."""
+"""Where data come from: the hub's layout, its cache, a user's own files; what is odd in them."""
 
 import json
 import re
@@ -355,7 +355,7 @@ def test_broken_file_of_another_format(ending, body, tmp_path):
 
 
 def test_file_that_is_not_there_or_of_no_known_format(tmp_path):
-    with pytest.raises(ConfigError, match="task.path=.*: there is no such file"):
+    with pytest.raises(ConfigError, match=r"task.path=.*: there is no such file"):
         mine(tmp_path / "mine.csv")
     (tmp_path / "mine.xlsx").touch()
     with pytest.raises(ConfigError, match=r"ends in \.csv, \.tsv, \.jsonl, \.json, \.parquet"):

@@ -9,7 +9,7 @@ import pytest
 import tiny
 import torch
 
-from peftbench import checkpoints, sources, tasks
+from peftbench import batches, checkpoints, sources, tasks
 from peftbench.encoder import Encoder
 from peftbench.tasks import Tokens
 
@@ -48,11 +48,11 @@ def test_many_equal_values_are_no_obstacle():
 
 def test_subsets_are_nested_and_one_for_each_seed():
     tokens = tiny.tokens(200)
-    small, large = (tasks.subset(tokens, 2, size, seed=5) for size in (30, 100))
+    small, large = (batches.subset(tokens, 2, size, seed=5) for size in (30, 100))
     assert set(small) < set(large)
     assert len(set(large)) == 100
-    assert np.array_equal(small, tasks.subset(tokens, 2, 30, seed=5))
-    assert not np.array_equal(small, tasks.subset(tokens, 2, 30, seed=6))
+    assert np.array_equal(small, batches.subset(tokens, 2, 30, seed=5))
+    assert not np.array_equal(small, batches.subset(tokens, 2, 30, seed=6))
 
 
 def test_every_example_is_as_likely_to_be_chosen():
@@ -78,7 +78,7 @@ def spread(examples, seed=0) -> Tokens:
 
 
 def take(tokens, rows, batch, seed, count):
-    return list(itertools.islice(tasks.epochs(tokens, rows, batch, seed), count))
+    return list(itertools.islice(batches.epochs(tokens, rows, batch, seed), count))
 
 
 @pytest.mark.parametrize("examples", [1, 7, 64, 1000])
@@ -143,10 +143,10 @@ def test_order_of_lengths_is_not_a_curriculum():
 def test_evaluation_batches_hold_everything_once_and_no_more_than_asked():
     tokens = spread(300)
     rows = np.arange(0, 300, 2)
-    batches = tasks.by_length(tokens, rows, 1024)
-    assert sorted(np.concatenate(batches)) == rows.tolist()
-    assert all(len(batch) * tokens.lengths[batch].max() <= 1024 for batch in batches)
-    assert tokens.lengths[batches[0]].max() == tokens.lengths[rows].max()
+    made = batches.by_length(tokens, rows, 1024)
+    assert sorted(np.concatenate(made)) == rows.tolist()
+    assert all(len(batch) * tokens.lengths[batch].max() <= 1024 for batch in made)
+    assert tokens.lengths[made[0]].max() == tokens.lengths[rows].max()
 
 
 # masks
@@ -159,15 +159,15 @@ def test_padding_changes_no_logits(family):
     tokens = tiny.tokens(8, pairs=segments > 1)
     mask = encoder.backbone[0].parts["mask"]
     with torch.inference_mode():
-        together = encoder(tasks.collate(tokens, np.arange(8), 0, mask))
+        together = encoder(batches.collate(tokens, np.arange(8), 0, mask))
         for row in range(8):
-            alone = encoder(tasks.collate(tokens, np.array([row]), 0, mask))
+            alone = encoder(batches.collate(tokens, np.array([row]), 0, mask))
             torch.testing.assert_close(alone[0], together[row], rtol=0, atol=2e-6)
 
 
 def test_a_ready_mask_and_a_plain_one_mean_the_same():
     tokens = tiny.tokens(8, pairs=True)
-    ready, plain = (tasks.collate(tokens, np.arange(8), 0, mask) for mask in ("4d", "2d"))
+    ready, plain = (batches.collate(tokens, np.arange(8), 0, mask) for mask in ("4d", "2d"))
     longest = int(tokens.lengths.max())
     assert ready["attention_mask"].shape == (8, 1, 1, longest)
     assert ready["attention_mask"].dtype is torch.bool
@@ -179,7 +179,7 @@ def test_a_ready_mask_and_a_plain_one_mean_the_same():
 
 def test_collate_gives_back_what_it_was_given():
     tokens = tiny.tokens(8, pairs=True)
-    batch = tasks.collate(tokens, np.array([5, 2]), 7, "2d")
+    batch = batches.collate(tokens, np.array([5, 2]), 7, "2d")
     for place, row in enumerate((5, 2)):
         start, end = tokens.ends[row] - tokens.lengths[row], tokens.ends[row]
         real = batch["attention_mask"][place].bool()

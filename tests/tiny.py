@@ -1,13 +1,15 @@
 """Runs, backbones and data small enough for tests, from the same yaml that real runs use."""
 
+import csv
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
-from peftbench import catalog, tasks, train
+from peftbench import batches, builtin, catalog, train
 from peftbench.encoder import Backbone, Batch, Encoder
 from peftbench.measure import Phases
 from peftbench.method import Method
@@ -57,10 +59,25 @@ def tokens(examples: int = 8, classes: int = 2, seed: int = 0, pairs: bool = Fal
     )
 
 
+def own_task(folder: Path, train: int = 48, held: int = 24) -> tuple[str, ...]:
+    """Words for a task out of two small files, written here: is the first letter a vowel?"""
+    generator = np.random.default_rng(0)
+    for name, count in (("train", train), ("validation", held)):
+        with open(folder / f"{name}.csv", "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["sentence", "label"])
+            for number in range(count):
+                first = "aeioubcdfg"[number % 10]
+                rest = "".join(generator.choice(list("hjklmn "), generator.integers(4, 12)))
+                writer.writerow([first + rest, "vowel" if first in "aeiou" else "other"])
+    paths = f"task.path='{folder}/train.csv'", f"task.validation_path='{folder}/validation.csv'"
+    return ("task=file", "task.name=own", *paths)
+
+
 def batch(examples: Tokens, family: str) -> Batch:
     """All examples as one batch for a tiny model of the family."""
     mask = one_run(f"model.family={family}").model["parts"]["mask"]
-    return tasks.collate(examples, np.arange(len(examples)), 0, mask)
+    return batches.collate(examples, np.arange(len(examples)), 0, mask)
 
 
 def recipe(**changes: object) -> Recipe:
@@ -85,7 +102,7 @@ def fit(
 ) -> train.Progress:
     """Train on one batch, again and again, with the loop of real runs."""
     AcceleratorState._reset_state(True)
-    feed = train.Feed(
+    feed = batches.Feed(
         epoch=1, stream=lambda step: iter(lambda: dict(examples), None), extremes=[examples]
     )
     hooks = train.Hooks(

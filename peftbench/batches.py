@@ -1,0 +1,175 @@
+"""Which examples meet in a batch, what a batch holds, and an encoder's outputs for many of them."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain, islice
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from peftbench import sources
+from peftbench.encoder import Batch, Encoder
+from peftbench.method import Method
+from peftbench.recipe import Recipe, Selection
+from peftbench.run import ConfigError, Run
+from peftbench.tasks import Tokens
+
+#: How many batches' worth of examples are sorted by length together, at most. Batches are then of
+#: similar length, while which examples meet in a batch still depends on the shuffle.
+WINDOW = 32
+
+#: How many windows an epoch has at least, where there are batches enough: in one window over all
+#: examples the shuffle would be lost, and every epoch of a small subset have the same batches.
+WINDOWS = 2
+
+#: Padded tokens of an evaluation batch.
+EVALUATION_TOKENS = {"cpu": 2048, "cuda": 65536}
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Training batches of a run.
+
+    Attributes:
+        epoch: number of batches in an epoch.
+        stream: endless batches from a step on, on the CPU.
+        extremes: a shortest and a longest batch, for the warm-up.
+    """
+
+    epoch: int
+    stream: Callable[[int], Iterator[Batch]]
+    extremes: list[Batch]
+
+
+def subset(tokens: Tokens, classes: int, size: int, seed: int) -> np.ndarray:
+    """Numbers of `size` training examples: stratified, nested, one choice for each seed."""
+    return sources.stratified(tokens.label, classes, seed)[:size]
+
+
+def epochs(tokens: Tokens, rows: np.ndarray, batch: int, seed: int) -> Iterator[list[np.ndarray]]:
+    """Endless epochs, each a list of batches of example numbers.
+
+    Examples are shuffled, sorted by length within windows of up to `WINDOW` batches, cut into
+    batches, and these are shuffled. Every example comes once an epoch; a last short batch is kept.
+    """
+    lengths = tokens.lengths
+    generator = np.random.default_rng(seed)
+    span = batch * max(1, min(WINDOW, len(rows) // (WINDOWS * batch)))
+    while True:
+        shuffled = generator.permutation(rows)
+        batches = []
+        for start in range(0, len(rows), span):
+            window = shuffled[start : start + span]
+            window = window[np.argsort(lengths[window], kind="stable")]
+            batches += [window[i : i + batch] for i in range(0, len(window), batch)]
+        yield [batches[i] for i in generator.permutation(len(batches))]
+
+
+def by_length(tokens: Tokens, rows: np.ndarray, most: int) -> list[np.ndarray]:
+    """Batches for evaluation: the longest first, about `most` padded tokens in each."""
+    lengths = tokens.lengths
+    order = rows[np.argsort(-lengths[rows], kind="stable")]
+    batches, start = [], 0
+    while start < len(order):
+        count = max(1, most // int(lengths[order[start]]))
+        batches.append(order[start : start + count])
+        start += count
+    return batches
+
+
+def collate(tokens: Tokens, rows: np.ndarray, padding: int, mask: str) -> Batch:
+    """Make a batch of the examples, padded to the longest of them.
+
+    Args:
+        tokens: of the split.
+        rows: example numbers.
+        padding: the token that pads.
+        mask: "4d" for a ready boolean mask (batch, 1, 1, tokens), "2d" for (batch, tokens).
+    """
+    ends = tokens.ends[rows]
+    lengths = tokens.lengths[rows]
+    place = np.arange(int(lengths.max()))
+    real = place < lengths[:, None]
+    flat = np.where(real, (ends - lengths)[:, None] + place, 0)
+    ids = np.where(real, tokens.ids[flat], padding).astype(np.int64)
+    attend = torch.from_numpy(real)
+    batch = {
+        "input_ids": torch.from_numpy(ids),
+        "attention_mask": attend[:, None, None, :] if mask == "4d" else attend.long(),
+        "labels": torch.from_numpy(tokens.label[rows]),
+        "lengths": torch.from_numpy(lengths),
+    }
+    if len(tokens.types):
+        types = np.where(real, tokens.types[flat], 0).astype(np.int64)
+        batch["token_type_ids"] = torch.from_numpy(types)
+    return batch
+
+
+def split_rows(
+    run: Run, tokens: Tokens, selection: Selection, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of the examples to train on, and of those held out for selection."""
+    size = run.train_size(len(tokens))
+    chosen = subset(tokens, run.task["classes"], size, seed)
+    held = round(selection.fraction * size)
+    if selection.fraction and not 1 <= held < size:
+        raise ConfigError(
+            f"select.fraction={selection.fraction} of {size} examples leaves nothing to select on"
+        )
+    order = sources.stratified(tokens.label[chosen], run.task["classes"], seed + 1)
+    return chosen[order[held:]], chosen[order[:held]]
+
+
+def feed(tokens: Tokens, rows: np.ndarray, recipe: Recipe, seed: int, view: "View") -> Feed:
+    """The training batches of these examples, in the order of the seed."""
+
+    def stream(step: int) -> Iterator[Batch]:
+        order = chain.from_iterable(epochs(tokens, rows, recipe.batch, seed))
+        for numbers in islice(order, step, None):
+            yield view.collate(tokens, numbers)
+
+    first = next(epochs(tokens, rows, recipe.batch, seed))
+    longest = sorted(first, key=lambda numbers: int(tokens.lengths[numbers].max()))
+    extremes = [view.collate(tokens, numbers) for numbers in (longest[0], longest[-1])]
+    return Feed(len(first), stream, extremes)
+
+
+@dataclass(frozen=True)
+class View:
+    """How tokens become batches for an encoder, and an encoder's outputs arrays."""
+
+    padding: int
+    mask: str
+    device: torch.device
+    method: Method
+    encoder: Encoder
+    accelerator: Accelerator
+
+    def collate(self, tokens: Tokens, rows: np.ndarray) -> Batch:
+        """A batch on the CPU, pinned where a GPU waits for it."""
+        batch = collate(tokens, rows, self.padding, self.mask)
+        if self.device.type == "cuda":
+            batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
+        return batch
+
+    def moved(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Batches on the device."""
+        for batch in batches:
+            yield {n: tensor.to(self.device, non_blocking=True) for n, tensor in batch.items()}
+
+    def predict(self, tokens: Tokens, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Outputs of the method for these examples, in their order, with item and label."""
+        self.encoder.eval()
+        most = EVALUATION_TOKENS[self.device.type]
+        batches = by_length(tokens, rows, most)
+        found: dict[str, list[Tensor]] = {}
+        with torch.inference_mode(), self.accelerator.autocast():
+            for batch in self.moved(self.collate(tokens, numbers) for numbers in batches):
+                for name, tensor in self.method.predict(self.encoder, batch).items():
+                    found.setdefault(name, []).append(tensor.float())
+        places = np.argsort(np.concatenate(batches), kind="stable")
+        items = np.sort(rows)
+        arrays = {name: torch.cat(parts).cpu().numpy()[places] for name, parts in found.items()}
+        return {"item": items, "label": tokens.label[items], **arrays}
