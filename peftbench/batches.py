@@ -107,6 +107,13 @@ def collate(tokens: Tokens, rows: np.ndarray, padding: int, mask: str) -> Batch:
     return batch
 
 
+def micro_batches(batch: Batch, size: int) -> Iterator[Batch]:
+    """Cut a batch into pieces of so many examples."""
+    whole = len(batch["labels"])
+    for start in range(0, whole, size):
+        yield {name: tensor[start : start + size] for name, tensor in batch.items()}
+
+
 def split_rows(
     run: Run, tokens: Tokens, selection: Selection, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:

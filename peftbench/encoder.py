@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from peftbench import checkpoints, cpu
-from peftbench.run import Json
+from peftbench import cpu
+from peftbench.backbone import Backbone, put, within
 
 #: The parts of a block that a method may ask for; a family's yaml says where each one is.
 ROLES = (
@@ -40,49 +40,6 @@ def check_roles(name: str, roles: Iterable[str]) -> None:
     for role in roles:
         if role not in ROLES:
             raise ValueError(f"{name}: {role!r} is no role; the roles are {', '.join(ROLES)}")
-
-
-class Backbone:
-    """Pretrained weights as they came, and what is known about their architecture.
-
-    Args:
-        model: the model node of a run.
-        device: where encoders are to live.
-        loaded: a module to use instead of loading one (a skeleton on `meta`, in tests).
-    """
-
-    def __init__(
-        self, model: Json, device: str | torch.device = "cpu", loaded: nn.Module | None = None
-    ):
-        missing: list[str] = []
-        if loaded is None:
-            loaded, missing = checkpoints.backbone(model)
-        self.name: str = model["name"]
-        self.parts: Json = model["parts"]
-        self.module: Any = loaded.to(device).eval().requires_grad_(False)
-        if torch.device(device).type == "cpu" and loaded._supports_attention_backend:
-            loaded.set_attn_implementation(cpu.ATTENTION)  # type: ignore[operator]
-        for block in self.module.get_submodule(self.parts["blocks"]).children():
-            for path, names in self.parts["split"].items():
-                _put(block, path, Fused(block.get_submodule(path), names))
-        self.head = self._head(missing)
-        self._cast: dict[nn.Parameter, nn.Parameter] = {}
-
-    def _head(self, missing: list[str]) -> list[str]:
-        """The family's head, and whatever else the checkpoint had no weights for."""
-        head: list[str] = list(self.parts["head"])
-        for name in missing:
-            owner = name.rpartition(".")[0]
-            if not any(_within(owner, path) for path in head):
-                head.append(owner)
-        return head
-
-    def half(self, parameter: nn.Parameter) -> nn.Parameter:
-        """A frozen parameter in bf16, made once for all runs."""
-        if parameter not in self._cast:
-            low = parameter.detach().to(torch.bfloat16)
-            self._cast[parameter] = nn.Parameter(low, requires_grad=False)
-        return self._cast[parameter]
 
 
 class Encoder(nn.Module):
@@ -144,7 +101,7 @@ class Encoder(nn.Module):
         for block in self.blocks:
             for role in roles:
                 path = self._path(role)
-                _put(block, path, by(block.get_submodule(path)))
+                put(block, path, by(block.get_submodule(path)))
 
     def unfreeze(self, what: str, which: Callable[[str, nn.Parameter], bool]) -> None:
         """Let the pretrained parameters train for which `which(name, parameter)` holds.
@@ -206,7 +163,7 @@ class Encoder(nn.Module):
 
     def in_head(self, name: str) -> bool:
         """Whether a parameter belongs to the head."""
-        return any(_within(name, path) for path in self.backbone[0].head)
+        return any(within(name, path) for path in self.backbone[0].head)
 
     def settle(self, half: bool) -> None:
         """Make ready to train, once all is inserted; what is computed stays the same.
@@ -261,26 +218,6 @@ class Encoder(nn.Module):
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
-class Fused(nn.Module):
-    """A linear with several outputs side by side, as one linear for each, so that roles differ."""
-
-    def __init__(self, linear: nn.Module, names: list[str]):
-        super().__init__()
-        assert isinstance(linear, nn.Linear)
-        self.names = names
-        biases = [None] * len(names) if linear.bias is None else linear.bias.chunk(len(names))
-        for name, weight, bias in zip(names, linear.weight.chunk(len(names)), biases, strict=True):
-            part = nn.Linear(linear.in_features, len(weight), bias is not None, device="meta")
-            part.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
-            if bias is not None:
-                part.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
-            setattr(self, name, part)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The outputs of (batch, tokens, dim), side by side."""
-        return torch.cat([getattr(self, name)(x) for name in self.names], dim=-1)
-
-
 def _first_position(module: nn.Module, given: object, output: object) -> object:
     """A hook that keeps position 0 of (batch, tokens, dim), alone or first in a tuple."""
     if isinstance(output, tuple):
@@ -295,12 +232,3 @@ def _own(root: nn.Module, name: str) -> None:
     owner = root.get_submodule(path)
     shared = getattr(owner, leaf)
     setattr(owner, leaf, nn.Parameter(shared.detach().clone(), requires_grad=True))
-
-
-def _put(block: nn.Module, path: str, module: nn.Module) -> None:
-    parent, _, child = path.rpartition(".")
-    setattr(block.get_submodule(parent), child, module)
-
-
-def _within(name: str, path: str) -> bool:
-    return name == path or name.startswith(path + ".")

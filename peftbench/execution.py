@@ -3,8 +3,7 @@
 import gc
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -14,13 +13,14 @@ from safetensors.torch import save
 from transformers import PreTrainedTokenizerBase
 
 from peftbench import batches, checkpoints, measure, metrics, resume, sources, tasks, train
+from peftbench.backbone import Backbone
 from peftbench.batches import View
-from peftbench.encoder import Backbone, Encoder
+from peftbench.encoder import Encoder
 from peftbench.method import make
 from peftbench.recipe import Budget, Recipe, Selection
-from peftbench.run import ConfigError, Json, Record, Run, canonical
+from peftbench.run import ConfigError, Json, Record, Run
 from peftbench.store import Results
-from peftbench.tasks import Tokens
+from peftbench.warm import Warm
 
 Arrays = dict[str, np.ndarray]
 
@@ -53,31 +53,6 @@ class Outcome:
     record: Record
     predictions: dict[str, np.ndarray]
     trained: bytes | None
-
-
-@dataclass
-class Warm:
-    """What a worker keeps between runs: one backbone, and tokens of what it has seen."""
-
-    backbones: dict[str, tuple[Backbone, PreTrainedTokenizerBase]] = field(default_factory=dict)
-    tokens: dict[str, Tokens] = field(default_factory=dict)
-
-    def backbone(self, model: Json, device: torch.device) -> tuple[Backbone, Any]:
-        """The backbone of a model and its tokenizer."""
-        name = canonical(model)
-        if name not in self.backbones:
-            self.backbones.clear()
-            self.tokens.clear()
-            self.backbones[name] = (Backbone(model, device), checkpoints.tokenizer(model))
-        return self.backbones[name]
-
-    def tokenised(self, run: Run, split: str, tokenizer: Any, root: str | None) -> Tokens:
-        """The tokens of a split for a run."""
-        length = run.train["max_length"]
-        name = canonical([run.task, split, length])
-        if name not in self.tokens:
-            self.tokens[name] = tasks.tokenise(run.task, split, tokenizer, length, root)
-        return self.tokens[name]
 
 
 def execute(

@@ -58,9 +58,14 @@ def _make(
     )
     tables = [main, *([others] if others else []), costs]
     notes = [*main.notes, *(f"left out, unreadable: {reason}" for reason in bad.values())]
-    text = "\n\n".join(table.markdown() for table in tables)
-    files = {"scores.md": text.encode() + b"\n", "scores.csv": main.csv().encode()}
-    files["costs.csv"] = costs.csv().encode()
+    texts = {
+        "scores.md": main.markdown(),
+        "costs.md": costs.markdown(),
+        "scores.csv": scores.figures(records).csv(),
+    }
+    if others:
+        texts["metrics.md"] = others.markdown()
+    files = {name: text.encode() + b"\n" * name.endswith(".md") for name, text in texts.items()}
     picture = sizes.plot(records)
     if picture is not None:
         files["sizes.png"] = picture

@@ -7,22 +7,22 @@ interrupted training continues exactly (bitwise on a CPU).
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import torch
 from accelerate import Accelerator
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from peftbench import resume
-from peftbench.batches import Feed
+from peftbench.batches import Feed, micro_batches
 from peftbench.encoder import Batch, Encoder
 from peftbench.measure import Phases
 from peftbench.method import Method
 from peftbench.recipe import Budget, Recipe, Selection
 from peftbench.run import Json
+from peftbench.warmup import warm_up
 
 #: On a GPU the losses are looked at together after so many steps, or the CPU would wait each time.
 LOOK = 25
@@ -117,7 +117,7 @@ def fit(
     optimizer = torch.optim.AdamW(_groups(parameters, recipe), lr=recipe.lr, fused=True)
     encoder, wrapped = accelerator.prepare(encoder, optimizer)
     with phases.phase("warmup"), torch.random.fork_rng():
-        flops = _warm_up(encoder, method, recipe, feed, accelerator)
+        flops = warm_up(encoder, method, recipe.micro_batch, feed, accelerator)
     torch.manual_seed(seed)
     progress, best = Progress(), {}
     if saved is not None:
@@ -254,7 +254,7 @@ def _step(
     """One optimizer step over a batch, micro-batch by micro-batch; its mean loss, detached."""
     size = len(batch["labels"])
     total = torch.zeros((), device=accelerator.device)
-    for micro in _micro(batch, recipe.micro_batch or size):
+    for micro in micro_batches(batch, recipe.micro_batch or size):
         moved = {name: t.to(accelerator.device, non_blocking=True) for name, t in micro.items()}
         with accelerator.autocast():
             loss = method.loss(encoder, moved) * (len(micro["labels"]) / size)
@@ -269,37 +269,3 @@ def _step(
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return total
-
-
-def _micro(batch: Batch, size: int) -> Iterator[Batch]:
-    whole = len(batch["labels"])
-    for start in range(0, whole, size):
-        yield {name: tensor[start : start + size] for name, tensor in batch.items()}
-
-
-def _warm_up(
-    encoder: Encoder, method: Method, recipe: Recipe, feed: Feed, accelerator: Accelerator
-) -> tuple[float, float]:
-    """Pass the shortest and the longest batch through, changing nothing.
-
-    Kernels are chosen and memory is taken before the clock runs, and matrix products are counted.
-
-    Returns:
-        FLOPs of a training step for each padded token, and for each token × length (attention).
-    """
-    encoder.train()
-    counts = []
-    for batch in feed.extremes:
-        size = recipe.micro_batch or len(batch["labels"])
-        micro = next(_micro(batch, size))
-        moved = {name: tensor.to(accelerator.device) for name, tensor in micro.items()}
-        with FlopCounterMode(display=False) as counter:
-            with accelerator.autocast():
-                loss = method.loss(encoder, moved)
-            accelerator.backward(loss)
-        encoder.zero_grad(set_to_none=True)
-        rows, length = micro["input_ids"].shape
-        counts.append((length, counter.get_total_flops() / (rows * length)))
-    (short, few), (long, many) = counts[0], counts[-1]
-    slope = (many - few) / (long - short) if long > short else 0.0
-    return many - slope * long, slope

@@ -52,10 +52,11 @@ def _serve(
     first: Json, orders: "queue.Queue[Json | None]", stop: threading.Event, events: TextIO
 ) -> None:
     from peftbench import execution  # here, so that signals are handled while torch loads
+    from peftbench.warm import Warm
 
     results = Results(first["results"])
     setting = execution.Setting(**first["setting"])
-    warm = execution.Warm()
+    warm = Warm()
 
     def tell(event: str, **fields: Any) -> None:
         try:

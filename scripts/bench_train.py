@@ -78,8 +78,8 @@ def main() -> None:
     head = (
         "### Training speed of one run: MRPC, MiniLM, batch 16, 2 threads\n\n"
         f"{asked.size} examples, one epoch; medians of {asked.rounds} alternating rounds. The peer "
-        "is transformers' Trainer with peft: tuned (bf16 autocast, batches of similar length), and with its defaults (fp32, padded to "
-        "128, batch 32).\n\n"
+        "is transformers' Trainer with peft: tuned (bf16 autocast, batches of similar length), and "
+        "with its defaults (fp32, padded to 128, batch 32).\n\n"
         "| method | ours, ex/s | tuned peer | default peer | ours / tuned | ours / default "
         "| ours, peak MiB | tuned peer | ours, accuracy | tuned peer |\n"
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"

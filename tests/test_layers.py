@@ -60,8 +60,8 @@ MAY = {
     "compose": {"catalog", "run"},
     "forecast": {"run"},
     "method": {"encoder", "run"},
-    "tasks": {"encoder", "metrics", "run", "sources", "store"},
-    "train": {"encoder", "measure", "method", "recipe", "resume", "run"},
+    "tasks": {"run", "sources", "store"},
+    "train": {"batches", "encoder", "measure", "method", "recipe", "resume", "run", "warmup"},
     "sweep": {"catalog", "compose", "nodes", "run"},
     **{name: {"encoder", "method", "recipe"} for name in MODULES if name.startswith("methods.")},
     **{

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from peftbench import execution
-from peftbench.encoder import Backbone, Batch, Encoder
+from peftbench.backbone import Backbone
+from peftbench.encoder import Batch, Encoder
 from peftbench.method import Method, make
 from peftbench.run import ConfigError, Run
 from peftbench.sweep import plan

@@ -13,7 +13,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModel, BertModel
 
 from peftbench import catalog, checkpoints
-from peftbench.encoder import ROLES, Backbone, Encoder
+from peftbench.backbone import Backbone
+from peftbench.encoder import ROLES, Encoder
 from peftbench.run import ConfigError, Run
 from peftbench.sweep import plan
 

@@ -6,7 +6,8 @@ import pytest
 import tiny
 
 from peftbench import checkpoints
-from peftbench.encoder import Backbone, Encoder
+from peftbench.backbone import Backbone
+from peftbench.encoder import Encoder
 from peftbench.method import make
 
 #: Parameters of the sequence classifiers with two classes, as transformers counts them.

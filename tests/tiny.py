@@ -9,8 +9,9 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
-from peftbench import batches, builtin, catalog, train
-from peftbench.encoder import Backbone, Batch, Encoder
+from peftbench import batches, catalog, train
+from peftbench.backbone import Backbone
+from peftbench.encoder import Batch, Encoder
 from peftbench.measure import Phases
 from peftbench.method import Method
 from peftbench.recipe import Budget, Recipe, Selection

@@ -25,14 +25,13 @@ from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from transformers.activations import ACT2FN
 
 from peftbench.encoder import Encoder, check_roles
 from peftbench.method import Method
 from peftbench.recipe import at_least, one_of
 
 NORMS = ("attn_norm", "ffn_norm")
-ACTIVATIONS = ("relu", "gelu", "silu", "tanh")
+ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,7 +52,7 @@ class Adapter(Method):
     def __post_init__(self) -> None:
         at_least("width", self.width, 1, whole=True)
         check_roles("at", self.at)
-        one_of("activation", self.activation, ACTIVATIONS)
+        one_of("activation", self.activation, tuple(ACTIVATIONS))
 
     def insert(self, encoder: Encoder) -> None:
         """Add the bottlenecks; unfreeze the norms before those are wrapped."""
@@ -80,7 +79,7 @@ class Bottleneck(nn.Module):
     def __init__(self, dim: int, width: int, activation: str, device: torch.device):
         super().__init__()
         self.down = nn.Linear(dim, width, device=device)
-        self.activation = ACT2FN[activation]
+        self.activation = ACTIVATIONS[activation]()
         self.up = nn.Linear(width, dim, device=device)
         for linear in (self.down, self.up):
             nn.init.normal_(linear.weight, std=0.02)

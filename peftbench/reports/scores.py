@@ -22,6 +22,37 @@ def other_metrics(records: list[Record]) -> Table | None:
     return _table("Other metrics", records, lambda names: names[1:])
 
 
+def figures(records: list[Record]) -> Table:
+    """Every metric of every cell as plain numbers, one line each, for programs."""
+    rows, split = _rows(records)
+    lines = []
+    for row, members in rows.items():
+        cells = sorted({(*_sized(r), metric) for r in members for metric in r.metrics})
+        for name, size, metric in cells:
+            here = [r for r in members if _is(r, (name, metric, size))]
+            defined = [value for r in here if (value := r.metrics[metric]) is not None]
+            seconds = _mean(r.seconds["train"] for r in here)
+            base = here[0].trivial.get(metric)
+            lines.append(
+                [
+                    *row,
+                    name,
+                    str(size),
+                    metric,
+                    str(len(here)),
+                    str(len(defined)),
+                    f"{_mean(defined):.6f}" if defined else "",
+                    f"{statistics.stdev(defined):.6f}" if len(defined) > 1 else "",
+                    "" if base is None else f"{base:.6f}",
+                    str(sum(r.collapsed for r in here)),
+                    f"{seconds:.2f}",
+                ]
+            )
+    columns = ["method", *split, "task", "train_size", "metric", "seeds", "defined"]
+    columns += ["mean", "sd", "trivial", "collapsed", "train_seconds"]
+    return Table("Figures", columns, lines, 4 + len(split))
+
+
 def costs(records: list[Record]) -> Table:
     """What each method trains and spends: means over seeds, for each task.
 

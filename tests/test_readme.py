@@ -1,0 +1,47 @@
+"""What README.md says is so: its tree, its links, its commands, its tables."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+TREE = README.partition("## The tree")[2].partition("```\n")[2].partition("```")[0]
+
+
+def test_the_tree_names_every_module_and_no_other():
+    named = set(re.findall(r"\b[a-z_]+\.py\b", TREE)) - {"readme.py"}
+    there = {path.name for path in (ROOT / "peftbench").glob("*.py")}
+    assert named == {name for name in there if not name.startswith("__")}
+
+
+def test_links_lead_somewhere():
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link]
+    assert links
+    for link in links:
+        assert (ROOT / link).exists(), link
+
+
+def test_ci_finds_the_two_commands():
+    commands = re.findall(r"^    (python3 -m pip install .*)$", README, re.MULTILINE)
+    assert [command.rpartition("uv run ")[2] for command in commands] == [
+        "peftbench run sweep=quickstart",
+        "pytest",
+    ]
+
+
+def test_every_method_and_its_counts_stand_in_the_table():
+    rows = re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)
+    assert sorted(rows) == sorted(path.stem for path in (ROOT / "configs/method").glob("*.yaml"))
+
+
+def test_generated_tables_are_the_committed_ones():
+    if not (ROOT / "results/reference/reports/scores.md").exists():
+        pytest.skip("no reference results in this checkout")
+    done = subprocess.run(
+        [sys.executable, ROOT / "scripts/readme.py", "--check"], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
