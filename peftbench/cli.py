@@ -181,6 +181,8 @@ def report(folder: Path, check: bool) -> None:
         stale = reporting.stale(results)
         for path in stale:
             click.echo(f"{path} is not what the records give; run `peftbench report`", err=True)
+        if not stale:
+            click.echo(f"{results.reports()} is what the records give")
         sys.exit(1 if stale else 0)
     made = reporting.write(results)
     for table in made.tables:

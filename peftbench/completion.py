@@ -1,32 +1,49 @@
 """Completion of verbs and of group=option words, from file names alone."""
 
+from pathlib import Path
+
 from click import Context, Parameter
 from click.shell_completion import CompletionItem
 
 from peftbench import catalog
+from peftbench.run import ConfigError
 
 #: Groups that `peftbench list` shows.
 LISTED = ("method", "task", "model", "budget", "select", "sweep")
 
-_KEYS = (*catalog.GROUPS, "sweep", "size", "seed", "data.root", "zip", "when", "exclude")
+#: Keys that are no groups, and values to show what they take.
+_EXAMPLES = {
+    "size": ("100", "0.3", "full"),
+    "seed": ("0", "0,1,2", "range(0,5)"),
+    "data.root": (),
+    "zip": (),
+    "when": (),
+    "exclude": (),
+}
+
+_KEYS = (*catalog.GROUPS, "sweep", *_EXAMPLES)
 
 
 def words(context: Context, parameter: Parameter, incomplete: str) -> list[CompletionItem]:
     """What a word may go on with: `me` -> `method=`, `method=lora,bi` -> `method=lora,bitfit`.
 
-    bash breaks words at `=` and hands over the pieces, zsh and fish hand over whole words.
+    bash breaks words at `=` and hands over the pieces, zsh and fish hand over whole words. Where
+    one key is left, its values are offered: a shell that has but `method=` to offer ends the word.
     """
-    before = list(context.params.get("words") or ())
-    pieces = _pieces(before, incomplete)
+    pieces = _pieces(list(context.params.get("words") or ()), incomplete)
     if pieces is None:
-        return [CompletionItem(f"{key}=") for key in _KEYS if key.startswith(incomplete)]
-    group, value, typed = pieces
+        keys = [key for key in _KEYS if key.startswith(incomplete)]
+        if len(keys) != 1 or _EXAMPLES.get(keys[0]) == ():
+            return [CompletionItem(f"{key}=") for key in keys]
+        pieces = keys[0], "", f"{keys[0]}="
+    key, value, typed = pieces
     head, _, last = value.rpartition(",")
     start = f"{typed}{head}," if head else typed
-    offered = catalog.options(group, tuple(catalog.folders(context.params.get("configs"))))
+    offered = {name: "" for name in _EXAMPLES.get(key, ())}
+    offered |= {name: catalog.about(path) for name, path in _options(key, context).items()}
     return [
-        CompletionItem(start + name, help=catalog.about(path))
-        for name, path in offered.items()
+        CompletionItem(start + name, help=about)
+        for name, about in offered.items()
         if name.startswith(last)
     ]
 
@@ -36,11 +53,20 @@ def groups(context: Context, parameter: Parameter, incomplete: str) -> list[Comp
     return [CompletionItem(f"{name}s") for name in LISTED if name.startswith(incomplete)]
 
 
+def _options(group: str, context: Context) -> dict[str, Path]:
+    try:
+        return catalog.options(group, tuple(catalog.folders(context.params.get("configs"))))
+    except ConfigError:  # a folder that is still being typed
+        return {}
+
+
 def _pieces(before: list[str], incomplete: str) -> tuple[str, str, str] | None:
-    """Group, value so far, and what the shell wants repeated in front of a completion."""
+    """Key, value so far, and what the shell wants repeated in front of a completion."""
+    if incomplete == "=":
+        return before[-1] if before else "", "", ""
     if "=" in incomplete:
-        group, _, value = incomplete.partition("=")
-        return group, value, f"{group}=" if group else ""
+        key, _, value = incomplete.partition("=")
+        return key, value, f"{key}="
     if before and before[-1].endswith("="):
         return before[-1][:-1] or (before[-2] if len(before) > 1 else ""), incomplete, ""
     return None

@@ -32,19 +32,28 @@ class Forecast:
                 return None if train is None else train + _mean(self._rest[near])
         return None
 
+    def weights(self, runs: list[Run]) -> dict[str, float]:
+        """How much of the whole each run is, by key: seconds, or examples where any is unknown."""
+        seconds = {run.key: self.seconds(run) for run in runs}
+        if all(seconds.values()):
+            return {key: known or 0.0 for key, known in seconds.items()}
+        return {run.key: _examples(run) or 1.0 for run in runs}
+
     def _train(self, run: Run, pace: float) -> float | None:
         if "seconds" in run.budget:
             return float(run.budget["seconds"])
-        if "steps" in run.budget:
-            return float(run.budget["steps"] * run.train["batch"] * pace)
-        total = run.task.get("examples", {}).get("train")
-        if total is not None:
-            examples = run.train_size(total)
-        elif isinstance(run.size, int):
-            examples = run.size
-        else:
-            return None
-        return float(run.budget["epochs"] * examples * pace)
+        examples = _examples(run)
+        return None if examples is None else examples * pace
+
+
+def _examples(run: Run) -> float | None:
+    """How many examples a run will train on, where that can be known before."""
+    if "steps" in run.budget:
+        return float(run.budget["steps"] * run.train["batch"])
+    total = run.task.get("examples", {}).get("train")
+    if "epochs" not in run.budget or not (total or isinstance(run.size, int)):
+        return None
+    return float(run.budget["epochs"] * (run.train_size(total) if total else run.size))
 
 
 def _near(run: Run) -> list[Near]:

@@ -20,7 +20,7 @@ class Display:
 
     Args:
         runs: that are to train.
-        expected: seconds each is thought to take, None where unknown.
+        weights: how much of the whole each run is, by key.
         workers: lines to draw.
         load: reads the record of a finished run.
         quiet: say nothing but failures.
@@ -29,7 +29,7 @@ class Display:
     def __init__(
         self,
         runs: list[Run],
-        expected: Callable[[Run], float | None],
+        weights: dict[str, float],
         workers: int,
         load: Callable[[str], Record],
         quiet: bool = False,
@@ -41,9 +41,7 @@ class Display:
         self._finished = 0
         self._told: set[tuple[str, str]] = set()
         self._start = time.monotonic()
-        known = [s for run in runs if (s := expected(run)) is not None]
-        usual = sum(known) / len(known) if known else 1.0
-        self._weight = {run.key: expected(run) or usual for run in runs}
+        self._weight = weights
         self._spent = dict.fromkeys(self._weight, 0.0)
         self._lines: dict[int, Any] = {}
         self._bars: Progress | None = None

@@ -87,7 +87,8 @@ def _train(
         note(f"workers: {workers} on {where}; results in {results.folder}")
     if not gpus and bf16_on_cpu() is False and any(r.train["precision"] == "bf16" for r in todo):
         note("note: this CPU has no bf16 instructions; train.precision=fp32 is likely to be faster")
-    display = Display(todo, before.forecast.seconds, workers, results.load, order.quiet)
+    weights = before.forecast.weights(todo)
+    display = Display(todo, weights, workers, results.load, order.quiet)
     crew = Crew(results, setting, workers, gpus, display)
     try:
         for line in crew.check(todo):
