@@ -62,8 +62,8 @@ def _options(group: str, context: Context) -> dict[str, Path]:
 
 def _pieces(before: list[str], incomplete: str) -> tuple[str, str, str] | None:
     """Key, value so far, and what the shell wants repeated in front of a completion."""
-    if incomplete == "=":
-        return before[-1] if before else "", "", ""
+    if not incomplete and before and before[-1] in _KEYS:
+        return before[-1], "", ""  # bash hands over `method`, `=`, and click drops a lone `=`
     if "=" in incomplete:
         key, _, value = incomplete.partition("=")
         return key, value, f"{key}="

@@ -1,6 +1,5 @@
 """A run to its record: the only place where every part meets."""
 
-import gc
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -83,6 +82,7 @@ def execute(
     device = prepare_device(setting)
     micro = run.train["micro_batch"]
     while True:
+        measure.release_memory(device)
         try:
             return _attempt(run, micro, setting, device, results, warm, report, stop)
         except torch.OutOfMemoryError:
@@ -90,9 +90,6 @@ def execute(
             if micro == 1:
                 raise
             micro = (micro + 1) // 2
-        gc.collect()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
 
 
 def prepare_device(setting: Setting) -> torch.device:

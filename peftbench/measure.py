@@ -5,6 +5,8 @@ lifetime maximum that a child even inherits from its parent. CUDA memory is the 
 reset likewise. What cannot be measured is None.
 """
 
+import ctypes
+import gc
 import os
 import platform
 import subprocess
@@ -54,6 +56,17 @@ class Phases:
             phases = self.memory.setdefault(kind, {})
             before = phases.get(name)
             phases[name] = peak if before is None else max(peak or 0, before)
+
+
+def release_memory(device: torch.device) -> None:
+    """Give back what the last run left, or it would count as the next one's."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    except (OSError, AttributeError):  # not glibc
+        return
 
 
 def _reset_peaks(device: torch.device) -> None:
