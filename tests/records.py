@@ -1,6 +1,7 @@
 """Records made by hand, for tests of what is done with records."""
 
 from dataclasses import replace
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -40,6 +41,7 @@ def tiny(*words: str) -> list[str]:
     return [*(word for word in rest if word.partition("=")[0] not in given), *words]
 
 
+@cache
 def runs(*words: str) -> list[Run]:
     """The runs that words mean beside `TINY`."""
     return plan(*tiny(*words)).runs

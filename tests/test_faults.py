@@ -32,7 +32,7 @@ from peftbench.tasks import cache_folder
 from peftbench.worker import classify
 
 #: Seconds after which a test would rather fail than wait.
-PATIENCE = 240
+PATIENCE = 300
 
 CPU = Setting(device="cpu", threads=1)
 

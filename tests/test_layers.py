@@ -80,7 +80,7 @@ OUTSIDE = {
     "store": {"numpy"},
     "metrics": {"numpy", "scipy", "sklearn"},
     "encoder": {"torch", "transformers"},
-    **{name: {"torch"} for name in MODULES if name.startswith("methods.")},
+    **{name: {"torch", "transformers"} for name in MODULES if name.startswith("methods.")},
     **{name: {"matplotlib", "numpy"} for name in MODULES if name.startswith("reports.")},
 }
 
