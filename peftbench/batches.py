@@ -118,6 +118,12 @@ def split_rows(
     run: Run, tokens: Tokens, selection: Selection, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of the examples to train on, and of those held out for selection."""
+    known = run.task["examples"].get("train")
+    if known not in (None, len(tokens)):
+        raise ConfigError(
+            f"{run.task['name']} has {known} training examples, {len(tokens)} were found: these "
+            "are not its data; give them a task of their own (task=file, or a yaml)"
+        )
     size = run.train_size(len(tokens))
     chosen = subset(tokens, run.task["classes"], size, seed)
     held = round(selection.fraction * size)

@@ -39,7 +39,7 @@ def words(context: Context, parameter: Parameter, incomplete: str) -> list[Compl
     key, value, typed = pieces
     head, _, last = value.rpartition(",")
     start = f"{typed}{head}," if head else typed
-    offered = {name: "" for name in _EXAMPLES.get(key, ())}
+    offered = dict.fromkeys(_EXAMPLES.get(key, ()), "")
     offered |= {name: catalog.about(path) for name, path in _options(key, context).items()}
     return [
         CompletionItem(start + name, help=about)

@@ -73,6 +73,7 @@ class Display:
             return
         self._spent[key] = 1.0
         self._finished += 1
+        self._idle(event.worker)
         count = f"[dim]{self._finished:>{len(str(self._total))}}/{self._total}[/]"
         left = f"[dim]{self._left()}[/]"
         if event.kind == "failed":
@@ -124,6 +125,10 @@ class Display:
             + speed,
         )
         self._overall()
+
+    def _idle(self, worker: int) -> None:
+        if self._bars is not None:
+            self._bars.update(self._lines[worker], completed=0.0, news="idle")
 
     def _overall(self) -> None:
         if self._bars is not None:

@@ -118,7 +118,7 @@ def _read(path: Path) -> Tokens | None:
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if _digest(arrays) == note["sha256"]:
             return Tokens(**arrays, truncated=int(note["truncated"]))
-    except (SafetensorError, KeyError, ValueError, TypeError):
+    except (OSError, SafetensorError, KeyError, ValueError, TypeError):
         pass  # torn, or of another time: said below, and made again
     warnings.warn(f"cached tokens {path.name} are corrupt and are made again", stacklevel=3)
     return None

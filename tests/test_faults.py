@@ -29,6 +29,7 @@ from peftbench.run import ConfigError
 from peftbench.store import Results
 from peftbench.sweep import plan
 from peftbench.tasks import cache_folder
+from peftbench.worker import _check as check_runs
 from peftbench.worker import classify
 
 #: Seconds after which a test would rather fail than wait.
@@ -280,18 +281,20 @@ def small_disk(folder):
             subprocess.run(["umount", folder], check=True)
 
 
-@pytest.fixture(scope="module", autouse=True)
-def stories(tmp_path_factory):
-    """All stories, as futures, two at a time."""
+@pytest.fixture(scope="module")
+def stories(request, tmp_path_factory):
+    """The stories that tests of this session look at, as futures; two run at a time."""
+    calls = (getattr(item, "callspec", None) for item in request.session.items)
+    wanted = {call.params.get("told") for call in calls if call}
     with (
         small_disk(tmp_path_factory.mktemp("mounts") / "disk") as disk,
         ThreadPoolExecutor(max_workers=2) as pool,
     ):
         futures = {}
         for name, tell in STORIES.items():
-            stage = Stage(tmp_path_factory.mktemp(name))
-            stage.disk = disk
-            if name != "full_disk" or disk is not None:
+            if name in wanted and (name != "full_disk" or disk is not None):
+                stage = Stage(tmp_path_factory.mktemp(name))
+                stage.disk = disk
                 futures[name] = pool.submit(tell, stage)
         yield futures
 
@@ -604,10 +607,42 @@ def test_a_torn_checkpoint_costs_time_and_nothing_else(stage):
         path.unlink()
 
 
-def test_a_corrupt_cache_of_tokens_is_named_and_made_again(stage, monkeypatch):
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("method.rank=0",), "rank must be a whole number of at least 1, got 0"),
+        (("method.rank=4.5",), "rank must be a whole number of at least 1, got 4.5"),
+        (("method.dropout=2",), "dropout must be a number from 0 to 0.9"),
+        (("method.targets=[querry]",), "'querry' is no role; the roles are attention, query"),
+        (("method.targets=[attn_norm]",), "LoRA updates linear layers"),
+        (("method=starved", "method.room=null"), ""),
+        (("method._target_=zoo.Nothing",), "cannot import zoo.Nothing"),
+        (("method._target_=os.system",), "cannot import os.system"),
+        (("method._target_=zoo.Steady",), "takes [], got ['alpha'"),
+        (("task=mrpc", "data.root=/nowhere"), "data.root=/nowhere: there is no such folder"),
+        (("task=mrpc", "data.root=."), "no mrpc/train-*.parquet in ."),
+    ],
+)
+def test_what_planning_cannot_see_is_refused_before_the_first_run(stage, words, message):
+    planned = plan(*tiny(*words), configs=stage.configs)
+    setting = Setting(device="cpu", data_root=planned.data_root)
+    errors = check_runs(planned.runs, setting)["errors"]
+    assert message in " ".join(errors)
+    assert bool(errors) == bool(message)
+
+
+@pytest.fixture
+def small_run(stage):
+    """A run on a hundred texts, which take no time to tokenise."""
+    rows = [{"sentence": f"text {n}", "label": ("no", "yes")[n % 2]} for n in range(100)]
+    path = stage.folder / "small.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return one(stage, "method=lora", "task=file", f"task.path={path}")
+
+
+def test_a_corrupt_cache_of_tokens_is_named_and_made_again(stage, small_run, monkeypatch):
     monkeypatch.setenv("PEFTBENCH_CACHE", str(stage.folder / "cache"))
-    run = one(stage, "method=lora")
-    whole = execution.execute(run, CPU)
+    whole = execution.execute(small_run, CPU)
     files = sorted(cache_folder().glob("*.tokens"))
     assert len(files) == 2
     flipped = bytearray(files[0].read_bytes())
@@ -615,17 +650,17 @@ def test_a_corrupt_cache_of_tokens_is_named_and_made_again(stage, monkeypatch):
     files[0].write_bytes(flipped)
     files[1].write_bytes(files[1].read_bytes()[:100])
     with pytest.warns(UserWarning, match="corrupt and are made again") as warned:
-        again = execution.execute(run, CPU)
+        again = execution.execute(small_run, CPU)
     assert len(warned) == 2
     np.testing.assert_array_equal(again.predictions["scores"], whole.predictions["scores"])
-    execution.execute(run, CPU)  # without a warning
+    execution.execute(small_run, CPU)  # without a warning
 
 
-def test_a_cache_that_cannot_be_written_costs_time_and_nothing_else(stage, monkeypatch):
+def test_a_cache_that_cannot_be_written_costs_time_and_nothing_else(stage, small_run, monkeypatch):
     (stage.folder / "file").write_text("")
     monkeypatch.setenv("PEFTBENCH_CACHE", str(stage.folder / "file"))
     with pytest.warns(UserWarning, match="tokens are not kept"):
-        execution.execute(one(stage, "method=lora"), CPU)
+        execution.execute(small_run, CPU)
 
 
 def test_a_budget_of_seconds_counts_training_alone(stage):
