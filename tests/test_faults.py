@@ -166,13 +166,12 @@ def tell_zoo(stage):
     told.second_trained = [method for method, _ in stage.journal[len(before) :]]
     stage.switch(broken=False)
     before = stage.journal
-    good = ("method=steady,breaks,leaves,hungry,constant,slow", "--workers", "1")
-    told.third = stage.run(*good, "--retry", "error")
+    more = ("method=breaks,starved,constant", "seed=0,1", "--workers", "1")
+    told.third = stage.run(*more, "--retry", "error,memory", "--fail-fast")
     told.third_trained = [method for method, _ in stage.journal[len(before) :]]
+    good = ("method=steady,breaks,leaves,hungry,constant,slow", "--workers", "1")
     before = stage.journal
-    start = time.monotonic()
     told.fourth = stage.run(*good)
-    told.fourth_seconds = time.monotonic() - start
     told.fourth_trained = stage.journal[len(before) :]
     return told
 
@@ -235,15 +234,8 @@ def tell_stops(stage):
     return told
 
 
-def tell_fail_fast(stage):
-    """A failure, then runs that are not to be started."""
-    stage.switch(broken=True)
-    done = stage.run("method=breaks,steady", "seed=0,1", "--workers", "1", "--fail-fast")
-    return SimpleNamespace(stage=stage, done=done)
-
-
 def tell_full_disk(stage):
-    """The disk is full when the first record is to be written, and later has room again."""
+    """The disk is full when the first record is to be written."""
     room = os.statvfs(stage.disk)
     filler = stage.disk / "filler"
     filler.write_bytes(b"x" * (room.f_bavail * room.f_frsize - 2 * room.f_frsize))
@@ -251,8 +243,6 @@ def tell_full_disk(stage):
     words = ("method=steady", "seed=0,1", "--workers", "1")
     told = SimpleNamespace(stage=stage, full=stage.run(*words, results=stage.results.folder))
     told.records, told.drafts = stage.files("records"), stage.files("drafts")
-    filler.unlink()
-    told.freed = stage.run(*words, results=stage.results.folder)
     return told
 
 
@@ -261,7 +251,6 @@ STORIES = {
     "stops": tell_stops,
     "twins": tell_twins,
     "full_disk": tell_full_disk,
-    "fail_fast": tell_fail_fast,
 }
 
 
@@ -281,7 +270,7 @@ def small_disk(folder):
             subprocess.run(["umount", folder], check=True)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", autouse=True)
 def stories(request, tmp_path_factory):
     """The stories that tests of this session look at, as futures; two run at a time."""
     calls = (getattr(item, "callspec", None) for item in request.session.items)
@@ -321,6 +310,160 @@ def stage(tmp_path, monkeypatch):
 def no_traceback(done):
     assert "Traceback" not in done.said, done.said
     return True
+
+
+# in this process, while the stories run
+
+
+@pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (FloatingPointError("the loss is nan"), "diverged"),
+        (torch.OutOfMemoryError("CUDA"), "memory"),
+        (MemoryError(), "memory"),
+        (OSError(errno.ENOSPC, "full"), "disk"),
+        (OSError(errno.EROFS, "read-only"), "disk"),
+        (OSError(errno.ENOENT, "no such file"), "error"),
+        (ConfigError("no data"), "data"),
+        (ValueError("a bug"), "error"),
+    ],
+)
+def test_an_exception_has_a_class(error, kind):
+    assert classify(error) == kind
+    assert kind in workers.KINDS
+
+
+def test_the_end_of_a_process_has_a_class():
+    assert workers.explain(3, 0) == ("exit", "the worker ended with exit code 3")
+    assert workers.explain(0, 0)[0] == "exit"
+    assert workers.explain(-signal.SIGKILL, 0)[0] == "killed"
+    assert workers.explain(-signal.SIGSEGV, 1) == ("killed", "the worker was killed by SIGSEGV")
+    kind, reason = workers.explain(-signal.SIGKILL, 1)
+    assert kind == "memory"
+    assert "fewer --workers" in reason
+
+
+def losses(record):
+    return [(point["step"], point["loss"]) for point in record.curve]
+
+
+def after(steps):
+    """Ask to stop when so many steps are done."""
+    asked = iter(range(10**6))
+    return lambda: next(asked) >= steps
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("method=lora", "method.dropout=0.5"),
+        ("method=full", "train.precision=fp32"),
+        ("method=full", "select=holdout", "select.fraction=0.25", "train.evaluations=4"),
+    ],
+    ids=["lora", "full", "holdout"],
+)
+def test_an_interrupted_training_continues_exactly(stage, words):
+    run = one(stage, *words, "budget.steps=12", "train.lr=1e-2")
+    whole = execution.execute(run, CPU)
+    again = execution.execute(run, CPU)
+    assert whole.record.work["steps"] == again.record.work["steps"]
+    np.testing.assert_array_equal(whole.predictions["scores"], again.predictions["scores"])
+    for steps in (2, 4):
+        with pytest.raises(train.Interrupted, match="stopped at step"):
+            execution.execute(run, CPU, results=stage.results, stop=after(steps))
+        assert stage.results.checkpoint(run.key).exists()
+    parts = execution.execute(run, CPU, results=stage.results)
+    for name, array in whole.predictions.items():
+        np.testing.assert_array_equal(parts.predictions[name], array)
+    assert parts.record.metrics == whole.record.metrics
+    assert parts.record.work == whole.record.work | {"resumed": True}
+    assert losses(parts.record) == losses(whole.record)
+
+
+def test_a_torn_checkpoint_costs_time_and_nothing_else(stage):
+    run = one(stage, "method=lora", "budget.steps=6")
+    whole = execution.execute(run, CPU)
+    path = stage.results.checkpoint(run.key)
+    for torn in (lambda body: body[:-100], lambda body: b""):
+        with pytest.raises(train.Interrupted):
+            execution.execute(run, CPU, results=stage.results, stop=after(3))
+        path.write_bytes(torn(path.read_bytes()))
+        with pytest.warns(UserWarning, match="is torn; the run starts again"):
+            parts = execution.execute(run, CPU, results=stage.results)
+        np.testing.assert_array_equal(parts.predictions["scores"], whole.predictions["scores"])
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("method.rank=0",), "rank must be a whole number of at least 1, got 0"),
+        (("method.rank=4.5",), "rank must be a whole number of at least 1, got 4.5"),
+        (("method.dropout=2",), "dropout must be a number from 0 to 0.9"),
+        (("method.targets=[querry]",), "'querry' is no role; the roles are attention, query"),
+        (("method.targets=[attn_norm]",), "LoRA updates linear layers"),
+        (("method=starved", "method.room=null"), ""),
+        (("method._target_=zoo.Nothing",), "cannot import zoo.Nothing"),
+        (("method._target_=os.system",), "cannot import os.system"),
+        (("method._target_=zoo.Steady",), "takes [], got ['alpha'"),
+        (("task=mrpc", "data.root=/nowhere"), "data.root=/nowhere: there is no such folder"),
+        (("task=mrpc", "data.root=."), "no mrpc/train-*.parquet in ."),
+    ],
+)
+def test_what_planning_cannot_see_is_refused_before_the_first_run(stage, words, message):
+    planned = plan(*tiny(*words), configs=stage.configs)
+    setting = Setting(device="cpu", data_root=planned.data_root)
+    errors = check_runs(planned.runs, setting)["errors"]
+    assert message in " ".join(errors)
+    assert bool(errors) == bool(message)
+
+
+@pytest.fixture
+def small_run(stage):
+    """A run on a hundred texts, which take no time to tokenise."""
+    rows = [{"sentence": f"text {n}", "label": ("no", "yes")[n % 2]} for n in range(100)]
+    path = stage.folder / "small.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return one(stage, "method=lora", "task=file", f"task.path={path}")
+
+
+def test_a_corrupt_cache_of_tokens_is_named_and_made_again(stage, small_run, monkeypatch):
+    monkeypatch.setenv("PEFTBENCH_CACHE", str(stage.folder / "cache"))
+    whole = execution.execute(small_run, CPU)
+    files = sorted(cache_folder().glob("*.tokens"))
+    assert len(files) == 2
+    flipped = bytearray(files[0].read_bytes())
+    flipped[-5] ^= 1
+    files[0].write_bytes(flipped)
+    files[1].write_bytes(files[1].read_bytes()[:100])
+    with pytest.warns(UserWarning, match="corrupt and are made again") as warned:
+        again = execution.execute(small_run, CPU)
+    assert len(warned) == 2
+    np.testing.assert_array_equal(again.predictions["scores"], whole.predictions["scores"])
+    execution.execute(small_run, CPU)  # without a warning
+
+
+def test_a_cache_that_cannot_be_written_costs_time_and_nothing_else(stage, small_run, monkeypatch):
+    (stage.folder / "file").write_text("")
+    monkeypatch.setenv("PEFTBENCH_CACHE", str(stage.folder / "file"))
+    with pytest.warns(UserWarning, match="tokens are not kept"):
+        execution.execute(small_run, CPU)
+
+
+def test_a_budget_of_seconds_counts_training_alone(stage):
+    run = one(stage, "method=clocked", "budget=seconds", "budget.seconds=1", "train.evaluations=3")
+    record = execution.execute(run, CPU).record
+    assert record.seconds["evaluate"] > 3 * 0.2
+    step = record.seconds["train"] / record.work["steps"]
+    overshoot = record.work["overshoot_seconds"]
+    assert record.work["steps"] > 2
+    assert 0 <= overshoot < 5 * step
+    assert record.seconds["train"] == pytest.approx(1 + overshoot, abs=0.1)
+    assert record.curve[-1]["seconds"] == pytest.approx(1 + overshoot)
+    assert [point["fraction"] for point in record.curve] == sorted(
+        point["fraction"] for point in record.curve
+    )
+    assert len(record.curve) == 3
 
 
 # a run that fails takes nothing else with it
@@ -404,9 +547,17 @@ def test_failures_from_outside_are_tried_again_and_others_not(told):
 
 @about("zoo")
 def test_retry_takes_up_the_classes_that_it_names(told):
-    assert told.third_trained == ["breaks"]
-    assert told.third.code == 0
-    assert "failed: " not in told.third.err
+    assert told.third_trained[:2] == ["breaks", "breaks"]
+    assert "starved" in told.third_trained
+    assert "failed: breaks" not in told.third.err
+
+
+@about("zoo")
+def test_fail_fast_stops_at_the_first_failure(told):
+    assert told.third.code == 1
+    assert told.third_trained[2:] == ["starved"] * 5  # one run: 16 examples a pass, 8, 4, 2, 1
+    assert "failed: starved" in told.third.err
+    assert "3 of 6 runs have no record" in told.third.err
 
 
 @about("zoo")
@@ -414,7 +565,7 @@ def test_the_same_command_again_trains_nothing(told):
     assert told.fourth.code == 0
     assert told.fourth_trained == []
     assert "6 done, 0 missing" in told.fourth.err
-    assert told.fourth.out == told.third.out
+    assert "breaks" in told.fourth.out
 
 
 # two commands at once, damaged records
@@ -487,15 +638,6 @@ def test_a_run_that_was_stopped_four_times_is_the_run_that_never_was(told, monke
     assert losses(record) == losses(whole.record)
 
 
-@about("fail_fast")
-def test_fail_fast_stops_at_the_first_failure(told):
-    assert told.done.code == 1
-    assert told.stage.trained("breaks")
-    assert told.stage.trained("steady") == []
-    assert told.stage.files("records") == []
-    assert "failed: breaks" in told.done.err
-
-
 # disks
 
 
@@ -510,12 +652,6 @@ def test_a_full_disk_stops_the_command_and_leaves_no_half_record(told):
     assert "can take no more; free it and run again" in told.full.err
 
 
-@about("full_disk")
-def test_a_disk_with_room_again_is_enough_to_go_on(told):
-    assert told.freed.code == 0, told.freed.err
-    assert "2/2" in told.freed.err
-
-
 def test_a_folder_that_cannot_be_written_to_is_bad_input(stage):
     (stage.folder / "file").write_text("")
     done = stage.run("method=steady", results="file/runs")
@@ -523,157 +659,3 @@ def test_a_folder_that_cannot_be_written_to_is_bad_input(stage):
     assert no_traceback(done)
     assert "cannot write to the results folder file/runs" in done.err
     assert stage.journal == []
-
-
-# in this process
-
-
-@pytest.mark.parametrize(
-    ("error", "kind"),
-    [
-        (FloatingPointError("the loss is nan"), "diverged"),
-        (torch.OutOfMemoryError("CUDA"), "memory"),
-        (MemoryError(), "memory"),
-        (OSError(errno.ENOSPC, "full"), "disk"),
-        (OSError(errno.EROFS, "read-only"), "disk"),
-        (OSError(errno.ENOENT, "no such file"), "error"),
-        (ConfigError("no data"), "data"),
-        (ValueError("a bug"), "error"),
-    ],
-)
-def test_an_exception_has_a_class(error, kind):
-    assert classify(error) == kind
-    assert kind in workers.KINDS
-
-
-def test_the_end_of_a_process_has_a_class():
-    assert workers.explain(3, 0) == ("exit", "the worker ended with exit code 3")
-    assert workers.explain(0, 0)[0] == "exit"
-    assert workers.explain(-signal.SIGKILL, 0)[0] == "killed"
-    assert workers.explain(-signal.SIGSEGV, 1) == ("killed", "the worker was killed by SIGSEGV")
-    kind, reason = workers.explain(-signal.SIGKILL, 1)
-    assert kind == "memory"
-    assert "fewer --workers" in reason
-
-
-def losses(record):
-    return [(point["step"], point["loss"]) for point in record.curve]
-
-
-def after(steps):
-    """Ask to stop when so many steps are done."""
-    asked = iter(range(10**6))
-    return lambda: next(asked) >= steps
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("method=lora", "method.dropout=0.5"),
-        ("method=full", "train.precision=fp32"),
-        ("method=full", "select=holdout", "select.fraction=0.25", "train.evaluations=4"),
-    ],
-    ids=["lora", "full", "holdout"],
-)
-def test_an_interrupted_training_continues_exactly(stage, words):
-    run = one(stage, *words, "budget.steps=12", "train.lr=1e-2")
-    whole = execution.execute(run, CPU)
-    again = execution.execute(run, CPU)
-    assert whole.record.work["steps"] == again.record.work["steps"]
-    np.testing.assert_array_equal(whole.predictions["scores"], again.predictions["scores"])
-    for steps in (2, 4):
-        with pytest.raises(train.Interrupted, match="stopped at step"):
-            execution.execute(run, CPU, results=stage.results, stop=after(steps))
-        assert stage.results.checkpoint(run.key).exists()
-    parts = execution.execute(run, CPU, results=stage.results)
-    for name, array in whole.predictions.items():
-        np.testing.assert_array_equal(parts.predictions[name], array)
-    assert parts.record.metrics == whole.record.metrics
-    assert parts.record.work == whole.record.work | {"resumed": True}
-    assert losses(parts.record) == losses(whole.record)
-
-
-def test_a_torn_checkpoint_costs_time_and_nothing_else(stage):
-    run = one(stage, "method=lora", "budget.steps=6")
-    whole = execution.execute(run, CPU)
-    path = stage.results.checkpoint(run.key)
-    for torn in (lambda body: body[:-100], lambda body: b"", lambda body: body[:50]):
-        with pytest.raises(train.Interrupted):
-            execution.execute(run, CPU, results=stage.results, stop=after(3))
-        path.write_bytes(torn(path.read_bytes()))
-        with pytest.warns(UserWarning, match="is torn; the run starts again"):
-            parts = execution.execute(run, CPU, results=stage.results)
-        np.testing.assert_array_equal(parts.predictions["scores"], whole.predictions["scores"])
-        path.unlink()
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        (("method.rank=0",), "rank must be a whole number of at least 1, got 0"),
-        (("method.rank=4.5",), "rank must be a whole number of at least 1, got 4.5"),
-        (("method.dropout=2",), "dropout must be a number from 0 to 0.9"),
-        (("method.targets=[querry]",), "'querry' is no role; the roles are attention, query"),
-        (("method.targets=[attn_norm]",), "LoRA updates linear layers"),
-        (("method=starved", "method.room=null"), ""),
-        (("method._target_=zoo.Nothing",), "cannot import zoo.Nothing"),
-        (("method._target_=os.system",), "cannot import os.system"),
-        (("method._target_=zoo.Steady",), "takes [], got ['alpha'"),
-        (("task=mrpc", "data.root=/nowhere"), "data.root=/nowhere: there is no such folder"),
-        (("task=mrpc", "data.root=."), "no mrpc/train-*.parquet in ."),
-    ],
-)
-def test_what_planning_cannot_see_is_refused_before_the_first_run(stage, words, message):
-    planned = plan(*tiny(*words), configs=stage.configs)
-    setting = Setting(device="cpu", data_root=planned.data_root)
-    errors = check_runs(planned.runs, setting)["errors"]
-    assert message in " ".join(errors)
-    assert bool(errors) == bool(message)
-
-
-@pytest.fixture
-def small_run(stage):
-    """A run on a hundred texts, which take no time to tokenise."""
-    rows = [{"sentence": f"text {n}", "label": ("no", "yes")[n % 2]} for n in range(100)]
-    path = stage.folder / "small.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return one(stage, "method=lora", "task=file", f"task.path={path}")
-
-
-def test_a_corrupt_cache_of_tokens_is_named_and_made_again(stage, small_run, monkeypatch):
-    monkeypatch.setenv("PEFTBENCH_CACHE", str(stage.folder / "cache"))
-    whole = execution.execute(small_run, CPU)
-    files = sorted(cache_folder().glob("*.tokens"))
-    assert len(files) == 2
-    flipped = bytearray(files[0].read_bytes())
-    flipped[-5] ^= 1
-    files[0].write_bytes(flipped)
-    files[1].write_bytes(files[1].read_bytes()[:100])
-    with pytest.warns(UserWarning, match="corrupt and are made again") as warned:
-        again = execution.execute(small_run, CPU)
-    assert len(warned) == 2
-    np.testing.assert_array_equal(again.predictions["scores"], whole.predictions["scores"])
-    execution.execute(small_run, CPU)  # without a warning
-
-
-def test_a_cache_that_cannot_be_written_costs_time_and_nothing_else(stage, small_run, monkeypatch):
-    (stage.folder / "file").write_text("")
-    monkeypatch.setenv("PEFTBENCH_CACHE", str(stage.folder / "file"))
-    with pytest.warns(UserWarning, match="tokens are not kept"):
-        execution.execute(small_run, CPU)
-
-
-def test_a_budget_of_seconds_counts_training_alone(stage):
-    run = one(stage, "method=clocked", "budget=seconds", "budget.seconds=1", "train.evaluations=3")
-    record = execution.execute(run, CPU).record
-    assert record.seconds["evaluate"] > 3 * 0.5
-    step = record.seconds["train"] / record.work["steps"]
-    overshoot = record.work["overshoot_seconds"]
-    assert record.work["steps"] > 2
-    assert 0 <= overshoot < 5 * step
-    assert record.seconds["train"] == pytest.approx(1 + overshoot, abs=0.1)
-    assert record.curve[-1]["seconds"] == pytest.approx(1 + overshoot)
-    assert [point["fraction"] for point in record.curve] == sorted(
-        point["fraction"] for point in record.curve
-    )
-    assert len(record.curve) == 3

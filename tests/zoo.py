@@ -107,7 +107,7 @@ class Constant(Steady):
 
 @dataclass(frozen=True, kw_only=True)
 class Clocked(Steady):
-    """Steps of a twentieth of a second, evaluations of half of one."""
+    """Steps of a twentieth of a second, batches of an evaluation of a tenth."""
 
     def after_step(self, encoder, step, steps):
         """Wait as part of the step."""
@@ -115,7 +115,7 @@ class Clocked(Steady):
 
     def predict(self, encoder, batch):
         """Wait outside the training."""
-        time.sleep(0.5)
+        time.sleep(0.1)
         return super().predict(encoder, batch)
 
 
