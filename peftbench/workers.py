@@ -270,7 +270,8 @@ def explain(code: int, kernel_kills: int) -> tuple[str, str]:
     """Class and reason of a process that ended with this code while it had a run."""
     if code >= 0:
         return "exit", f"the worker ended with exit code {code}"
-    name = signal.Signals(-code).name
+    known = {number.value: number.name for number in signal.Signals}
+    name = known.get(-code, f"signal {-code}")
     if -code == signal.SIGKILL and kernel_kills > 0:
         return "memory", "killed by the kernel, which ran out of memory; try fewer --workers"
     return "killed", f"the worker was killed by {name}"

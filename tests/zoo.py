@@ -20,7 +20,7 @@ def switched(name):
 
 @dataclass(frozen=True, kw_only=True)
 class Steady(Method):
-    """The head alone; every training is noted: its method, head's seed and process."""
+    """The head alone; every training is noted: its class and its process."""
 
     def insert(self, encoder):
         """Leave the encoder frozen."""

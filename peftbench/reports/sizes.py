@@ -2,6 +2,7 @@
 
 import io
 from collections import defaultdict
+from typing import Any
 
 from peftbench.run import Record
 
@@ -61,8 +62,18 @@ def plot(records: list[Record]) -> bytes | None:
         axis.set_ylabel(f"{metric} (%)")
         axis.grid(axis="y", color="#dddddd", linewidth=0.6)
         axis.spines[["top", "right"]].set_visible(False)
-    handles, labels = axes[0][0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    named: dict[str, Any] = {}  # a method may be undefined on one task, the trivial line on another
+    for axis in axes[0]:
+        handles, labels = axis.get_legend_handles_labels()
+        named |= dict(zip(labels, handles, strict=True))
+    order = [name for name in (*methods, "trivial") if name in named]
+    figure.legend(
+        [named[name] for name in order],
+        order,
+        loc="outside lower center",
+        ncols=len(order),
+        frameon=False,
+    )
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
     plt.close(figure)
