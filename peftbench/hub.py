@@ -46,7 +46,7 @@ def snapshot(name: str, revision: str | None, patterns: list[str], kind: str = "
         # huggingface_hub 1.33 passes by a cached commit whose list of files it has not cached too
         try:
             folder = look(cached=True)
-        except Exception:
+        except (OSError, ValueError):  # what it raises where the cache lacks something
             raise _unreachable(name, revision, _LOCAL[kind], error) from error
     if not any(path.is_file() for path in folder.glob(patterns[0])):
         raise _unreachable(name, revision, _LOCAL[kind], f"the cached copy lacks {patterns[0]}")

@@ -90,13 +90,17 @@ class Bottleneck(nn.Module):
         return self.up(self.activation(self.down(x)))
 
 
-class AfterLinear(nn.Module):
-    """Houlsby's place."""
+class Beside(nn.Module):
+    """A part of the encoder and the bottleneck that goes with it."""
 
     def __init__(self, part: nn.Module, dim: int, width: int, activation: str):
         super().__init__()
         self.part = part
         self.bottleneck = Bottleneck(dim, width, activation, next(part.parameters()).device)
+
+
+class AfterLinear(Beside):
+    """Houlsby's place."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, tokens, in) to (batch, tokens, dim)."""
@@ -104,13 +108,8 @@ class AfterLinear(nn.Module):
         return h + self.bottleneck(h)
 
 
-class AroundNorm(nn.Module):
+class AroundNorm(Beside):
     """Pfeiffer's place."""
-
-    def __init__(self, part: nn.Module, dim: int, width: int, activation: str):
-        super().__init__()
-        self.part = part
-        self.bottleneck = Bottleneck(dim, width, activation, next(part.parameters()).device)
 
     def forward(self, z: Tensor) -> Tensor:
         """(batch, tokens, dim) to the same; `part` is the norm of the sum z."""
