@@ -190,6 +190,8 @@ def _settings(record: Record) -> Json:
     """Everything that a cell of the table must agree on, flat."""
     run = record.run
     flat: Json = {"model": run.model["name"], "protocol": run.protocol}
+    flat |= {f"model.{key}": run.model.get(key) for key in ("revision", "sha256")}
+    flat |= {"task.source": run.task["source"], "method._target_": run.method["_target_"]}
     for node in ("method", "budget", "train", "select"):
         for key, value in getattr(run, node).items():
             if key not in ("name", "_target_"):
