@@ -107,6 +107,16 @@ def collate(tokens: Tokens, rows: np.ndarray, padding: int, mask: str) -> Batch:
     return batch
 
 
+def words(tokens: Tokens, rows: np.ndarray, padding: int) -> Tensor:
+    """The ids that occur in batches of these examples, sorted."""
+    ends, lengths = tokens.ends[rows], tokens.lengths[rows]
+    occur = np.zeros(max(padding, int(tokens.ids.max())) + 1, dtype=bool)
+    occur[padding] = True
+    for start, end in zip(ends - lengths, ends, strict=True):
+        occur[tokens.ids[start:end]] = True
+    return torch.from_numpy(np.flatnonzero(occur))
+
+
 def micro_batches(batch: Batch, size: int) -> Iterator[Batch]:
     """Cut a batch into pieces of so many examples."""
     whole = len(batch["labels"])

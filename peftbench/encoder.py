@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from peftbench import cpu
 from peftbench.backbone import Backbone, put, within
+from peftbench.vocabulary import SeenWords
 
 #: The parts of a block that a method may ask for; a family's yaml says where each one is.
 ROLES = (
@@ -134,7 +135,8 @@ class Encoder(nn.Module):
         """What training changes: trained parameters and the buffers that the method inserted."""
         buffers = dict(self.module.named_buffers())
         inserted = {n: b for n, b in buffers.items() if n not in self._buffers_before}
-        return {name: tensor.detach() for name, tensor in (self.trained() | inserted).items()}
+        state = {name: tensor.detach() for name, tensor in (self.trained() | inserted).items()}
+        return state | {name: seen.whole() for name, seen in self._seen()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Copy a state back.
@@ -146,34 +148,44 @@ class Encoder(nn.Module):
         if set(own) != set(state):
             odd = sorted(set(own) ^ set(state))[:3]
             raise ValueError(f"these trained weights do not fit {self.name}: {', '.join(odd)} …")
+        whole = dict(self._seen())
         with torch.no_grad():
             for name, tensor in own.items():
-                tensor.copy_(state[name])
+                if name in whole:
+                    whole[name].take(state[name])
+                else:
+                    tensor.copy_(state[name])
 
     def counts(self) -> dict[str, int]:
         """Parameters: trained (head left out), head, total."""
+        sizes = {name: p.numel() for name, p in self.module.named_parameters()}
+        sizes |= {name: seen.rest.numel() for name, seen in self._seen()}
         trained = self.trained()
-        head = sum(p.numel() for n, p in trained.items() if self.in_head(n))
-        everything = sum(p.numel() for p in self.module.parameters())
+        head = sum(sizes[name] for name in trained if self.in_head(name))
         return {
-            "trained": sum(p.numel() for p in trained.values()) - head,
+            "trained": sum(sizes[name] for name in trained) - head,
             "head": head,
-            "total": everything,
+            "total": sum(sizes.values()),
         }
 
     def in_head(self, name: str) -> bool:
         """Whether a parameter belongs to the head."""
         return any(within(name, path) for path in self.backbone[0].head)
 
-    def settle(self, half: bool) -> None:
+    def settle(self, half: bool, words: Tensor) -> None:
         """Make ready to train, once all is inserted; what is computed stays the same.
 
-        The last block goes on with the first position alone where the head reads no other, and a
-        CPU gets its own dropout.
+        The last block goes on with the first position alone where the head reads no other, word
+        embeddings that train are reduced to the words that occur, and a CPU gets its own dropout.
 
         Args:
             half: store frozen linear weights in bf16, to which autocast would cast them each time.
+            words: ids that occur in training.
         """
+        embedding = self.module.get_input_embeddings()
+        if isinstance(embedding, nn.Embedding) and embedding.weight.requires_grad:
+            rest = self.backbone[0].module.get_input_embeddings().weight
+            self.module.set_input_embeddings(SeenWords(embedding, rest, words))
         if path := self.backbone[0].parts.get("first"):
             self.blocks[-1].get_submodule(path).register_forward_hook(_first_position)
         if next(self.module.parameters()).device.type == "cpu":
@@ -202,6 +214,12 @@ class Encoder(nn.Module):
                     value = torch.full(p.shape, start if last else float(name == "weight"))
                 setattr(module, name, nn.Parameter(value.to(p.device)))
         self.module.num_labels = self.module.config.num_labels = classes
+
+    def _seen(self) -> Iterator[tuple[str, SeenWords]]:
+        """Word embeddings that are reduced to the words that occur, by their weight's name."""
+        for name, module in self.module.named_modules():
+            if isinstance(module, SeenWords):
+                yield f"{name}.weight", module
 
     def _frozen(self) -> Iterator[tuple[str, nn.Parameter]]:
         for name, parameter in self.module.named_parameters():

@@ -159,7 +159,7 @@ def _attempt(
         encoder = Encoder(backbone, run.task["classes"], seeds["head"], start)
         torch.manual_seed(seeds["method"])
         method.insert(encoder)
-        encoder.settle(half)
+        encoder.settle(half, batches.words(tokens["train"], rows, tokenizer.pad_token_id))
     view = View(
         tokenizer.pad_token_id, backbone.parts["mask"], device, method, encoder, accelerator
     )

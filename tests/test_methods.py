@@ -43,7 +43,7 @@ class Pair:
         torch.manual_seed(seed)
         self.method.insert(encoder)
         if half is not None:
-            encoder.settle(half)
+            encoder.settle(half, self.batch["input_ids"].unique())
         self.method.prepare(encoder, iter(lambda: dict(self.batch), None))
         return encoder.eval()
 

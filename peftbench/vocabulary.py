@@ -1,0 +1,56 @@
+"""Training word embeddings without carrying along the words that training never shows.
+
+A word without an occurrence has no gradient, and AdamW's moments of it stay 0; yet a dense step
+writes the gradient, both moments and the weight of the whole table, which is half of MiniLM. So
+only the rows that occur are parameters. One thing differs from the dense step: rows that never
+occur are not decayed (by less than a thousandth over a usual training).
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class SeenWords(nn.Module):
+    """An embedding whose rows in `words` train, under the name `weight`, while the rest stay.
+
+    Args:
+        embedding: with a `padding_idx` or without; its weight is the start of the rows.
+        rest: the rows of all words, (vocabulary, dim), never written to.
+        words: every word that training shows, sorted, without repeats.
+    """
+
+    def __init__(self, embedding: nn.Embedding, rest: Tensor, words: Tensor):
+        super().__init__()
+        weight = embedding.weight
+        self.words = words.to(weight.device)
+        self.rest = rest.detach()
+        self.weight = nn.Parameter(weight.detach()[self.words])
+        # not a buffer: what follows from the data needs no place in a checkpoint
+        self.place = torch.full((len(weight),), -1, device=weight.device)
+        self.place[self.words] = torch.arange(len(self.words), device=weight.device)
+        padding = embedding.padding_idx
+        self.padding = None if padding is None else _or_none(int(self.place[padding]))
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """(batch, tokens) to (batch, tokens, dim); while training, seen words only."""
+        place = self.place[ids]
+        if self.training:
+            return F.embedding(place, self.weight, self.padding)
+        seen = F.embedding(place.clamp(min=0), self.weight, self.padding)
+        return torch.where(place[..., None] >= 0, seen, F.embedding(ids, self.rest))
+
+    def whole(self) -> Tensor:
+        """The table of all words as it is now."""
+        table = self.rest.clone()
+        table[self.words] = self.weight.detach()
+        return table
+
+    def take(self, table: Tensor) -> None:
+        """Undo `whole`."""
+        with torch.no_grad():
+            self.weight.copy_(table[self.words])
+
+
+def _or_none(place: int) -> int | None:
+    return None if place < 0 else place
