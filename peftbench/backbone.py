@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from peftbench import checkpoints, cpu
+from peftbench import attention, checkpoints
 from peftbench.run import Json
 
 
@@ -27,8 +27,8 @@ class Backbone:
         self.name: str = model["name"]
         self.parts: Json = model["parts"]
         self.module: Any = loaded.to(device).eval().requires_grad_(False)
-        if torch.device(device).type == "cpu" and loaded._supports_attention_backend:
-            loaded.set_attn_implementation(cpu.ATTENTION)  # type: ignore[operator]
+        if loaded._supports_attention_backend:
+            loaded.set_attn_implementation(attention.NAME)  # type: ignore[operator]
         for block in self.module.get_submodule(self.parts["blocks"]).children():
             for path, names in self.parts["split"].items():
                 put(block, path, Fused(block.get_submodule(path), names))

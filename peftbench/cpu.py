@@ -9,12 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.masking_utils import sdpa_mask
-
-#: The name under which transformers finds `attention`.
-ATTENTION = "peftbench_cpu"
 
 
 def dropout_mask(shape: torch.Size, p: float, scale: float) -> Tensor:
@@ -122,7 +117,3 @@ def attention(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     with torch.autocast("cpu", enabled=False):
         return _Attention.apply(query, key, value, attention_mask, scale, dropout), None
-
-
-AttentionInterface.register(ATTENTION, attention)
-AttentionMaskInterface.register(ATTENTION, sdpa_mask)

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from peftbench import cpu
+from peftbench import attention, cpu, heads
 from peftbench.backbone import Backbone, put, within
 from peftbench.vocabulary import SeenWords
 
@@ -61,7 +61,7 @@ class Encoder(nn.Module):
         self.module: Any = copy.deepcopy(backbone.module, {id(t): t for t in shared})
         self._pretrained = {name for name, _ in self.module.named_parameters()}
         self._buffers_before = {name for name, _ in self.module.named_buffers()}
-        self._start_head(classes, seed, start)
+        heads.start(self.module, backbone.head, classes, seed, start)
 
     # what methods use
 
@@ -80,6 +80,20 @@ class Encoder(nn.Module):
         """The transformer blocks; a shared one (ALBERT) is one."""
         blocks: nn.ModuleList = self.module.get_submodule(self.backbone[0].parts["blocks"])
         return blocks
+
+    @property
+    def dim(self) -> int:
+        """The width of what goes from block to block."""
+        return int(self.module.config.hidden_size)
+
+    def block_of(self, name: str) -> int | None:
+        """The block of a trained parameter; -1 for what is below the blocks, None above them."""
+        path = self.backbone[0].parts["blocks"]
+        if within(name, path):
+            return int(name.removeprefix(path + ".").partition(".")[0])
+        names = [n for n, _ in self.module.named_parameters()]
+        first = next(i for i, n in enumerate(names) if within(n, path))
+        return -1 if names.index(name) < first else None
 
     def each(self, *roles: str) -> Iterator[nn.Module]:
         """The parts with these roles, block by block.
@@ -104,6 +118,27 @@ class Encoder(nn.Module):
                 path = self._path(role)
                 put(block, path, by(block.get_submodule(path)))
 
+    def tap(self, role: str) -> Iterator["Tap"]:
+        """Let the parts with a role remember what they got; an iterator over them, by block."""
+        self.replace(role, by=Tap)
+        return (part for part in self.each(role) if isinstance(part, Tap))
+
+    def prepend(self, source: nn.Module) -> None:
+        """Put learned keys and values in front of every block's own.
+
+        Args:
+            source: called once a forward pass with the number of examples; gives keys and values
+                of shape (blocks, 2, length, dim), or (blocks, 2, batch, length, dim).
+
+        Raises:
+            ValueError: if something is in front already, or the family's attention cannot take it.
+        """
+        if hasattr(self.module, "prefix"):
+            raise ValueError(f"{self.name} has keys and values in front already")
+        for part in self.each("attention"):
+            attention.admit(part, self.name)
+        self.module.prefix = source
+
     def unfreeze(self, what: str, which: Callable[[str, nn.Parameter], bool]) -> None:
         """Let the pretrained parameters train for which `which(name, parameter)` holds.
 
@@ -125,6 +160,10 @@ class Encoder(nn.Module):
     def forward(self, batch: Batch) -> Tensor:
         """Logits of shape (batch, classes)."""
         inputs = {name: batch[name] for name in _INPUTS if name in batch}
+        if hasattr(self.module, "prefix"):
+            made = self.module.prefix(len(batch["input_ids"]))
+            for part, prefix in zip(self.each("attention"), made.unbind(), strict=True):
+                part.prefix = prefix
         return self.module(**inputs).logits
 
     def trained(self) -> dict[str, nn.Parameter]:
@@ -196,25 +235,6 @@ class Encoder(nn.Module):
                     if not p.requires_grad:
                         setattr(module, name, self.backbone[0].half(p))
 
-    def _start_head(self, classes: int, seed: int, start: float) -> None:
-        """Give the head weights that depend on the seed alone, as all these families do."""
-        std = self.module.config.initializer_range
-        head = [self.module.get_submodule(path) for path in self.backbone[0].head]
-        generator = torch.Generator().manual_seed(seed)
-        for module in dict.fromkeys(inner for part in head for inner in part.modules()):
-            last = isinstance(module, nn.Linear) and module.out_features == 2
-            if last:
-                module.out_features = classes  # the last layer; the rest are as wide as the model
-                module.weight = nn.Parameter(module.weight.new_empty(classes, module.in_features))
-                module.bias = nn.Parameter(module.weight.new_empty(classes))
-            for name, p in module.named_parameters(recurse=False):
-                if name == "weight" and isinstance(module, nn.Linear):
-                    value = torch.randn(p.shape, generator=generator) * std
-                else:  # biases are 0, the weights of norms 1
-                    value = torch.full(p.shape, start if last else float(name == "weight"))
-                setattr(module, name, nn.Parameter(value.to(p.device)))
-        self.module.num_labels = self.module.config.num_labels = classes
-
     def _seen(self) -> Iterator[tuple[str, SeenWords]]:
         """Word embeddings that are reduced to the words that occur, by their weight's name."""
         for name, module in self.module.named_modules():
@@ -231,6 +251,21 @@ class Encoder(nn.Module):
         if role not in paths:
             raise ValueError(f"{self.name} has no role {role!r}; its roles are {', '.join(paths)}")
         return str(paths[role])
+
+
+class Tap(nn.Module):
+    """A part that remembers what it got, for another part of its block."""
+
+    seen: Tensor
+
+    def __init__(self, part: nn.Module):
+        super().__init__()
+        self.part = part
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the part makes of x."""
+        self.seen = x
+        return self.part(x)
 
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")

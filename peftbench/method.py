@@ -45,6 +45,18 @@ class Method:
     def after_step(self, encoder: Encoder, step: int, steps: int | None) -> None:
         """Act after optimizer step `step` of `steps` (None for a budget of seconds)."""
 
+    def rates(self, encoder: Encoder) -> dict[str, float]:
+        """Factors of the learning rate, by the name of a trained parameter; 1 where none is."""
+        return {}
+
+    def wider(self, times: int) -> "Method":
+        """The same method with so many times the trained parameters.
+
+        Raises:
+            ValueError: if it has no width.
+        """
+        raise ValueError(f"{type(self).__name__} has no width; choose another host, or widen=1")
+
     def predict(self, encoder: Encoder, batch: Batch) -> dict[str, Tensor]:
         """Outputs in eval mode: `scores` (batch, classes), and spreads where the method samples."""
         return {"scores": encoder(batch)}

@@ -113,8 +113,8 @@ def fit(
         Interrupted: when `hooks.stop` says so; the checkpoint is written.
         torch.OutOfMemoryError: when the micro-batch is too large.
     """
-    parameters = list(encoder.trained().values())
-    optimizer = torch.optim.AdamW(_groups(parameters, recipe), lr=recipe.lr, fused=True)
+    groups = _groups(encoder.trained(), recipe, method.rates(encoder))
+    optimizer = torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
     encoder, wrapped = accelerator.prepare(encoder, optimizer)
     with phases.phase("warmup"), torch.random.fork_rng():
         flops = warm_up(encoder, method, recipe.micro_batch, feed, accelerator)
@@ -231,15 +231,19 @@ def _select(
     return best
 
 
-def _groups(parameters: list[torch.nn.Parameter], recipe: Recipe) -> list[Json]:
-    """Decay on matrices; none on biases and norms, as in BERT's own code."""
-    matrices = [p for p in parameters if p.ndim >= 2]
-    vectors = [p for p in parameters if p.ndim < 2]
-    groups: list[Json] = [
-        {"params": matrices, "weight_decay": recipe.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
+def _groups(
+    trained: dict[str, torch.nn.Parameter], recipe: Recipe, factors: dict[str, float]
+) -> list[Json]:
+    """Decay on matrices; none on biases and norms, as in BERT's own code. Rates by factor."""
+    groups: dict[tuple[bool, float], Json] = {}
+    for matrices in (True, False):
+        for name, parameter in trained.items():
+            if (parameter.ndim >= 2) == matrices:
+                factor = factors.get(name, 1.0)
+                decay = recipe.weight_decay if matrices else 0.0
+                new: Json = {"params": [], "weight_decay": decay, "factor": factor}
+                groups.setdefault((matrices, factor), new)["params"].append(parameter)
+    return list(groups.values())
 
 
 def _step(
@@ -261,7 +265,7 @@ def _step(
         accelerator.backward(loss)
         total += loss.detach()
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["factor"]
     if recipe.clip is not None:
         accelerator.clip_grad_norm_(
             [p for group in optimizer.param_groups for p in group["params"]], recipe.clip

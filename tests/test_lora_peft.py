@@ -33,7 +33,7 @@ def ours(family):
     encoder.settle(half=False, words=torch.arange(264))
     with torch.no_grad():
         for name, p in encoder.trained().items():
-            if name.endswith(".b"):  # 0 at the start, where A would get no gradient
+            if name.endswith(".up.weight"):  # 0 at the start, where A would get no gradient
                 p.normal_(std=0.1)
     return encoder.eval()
 
@@ -62,8 +62,8 @@ def pairs(ours, peft):
     for name, p in peft.named_parameters():
         if p.requires_grad:
             name = name.removeprefix("base_model.model.")
-            name = name.replace(".lora_A.default.weight", ".a")
-            name = name.replace(".lora_B.default.weight", ".b")
+            name = name.replace(".lora_A.default.weight", ".down.weight")
+            name = name.replace(".lora_B.default.weight", ".up.weight")
             found[name.replace(".modules_to_save.default", "")] = p
     assert found.keys() == ours.trained().keys()
     return found.items()
@@ -109,9 +109,9 @@ def test_starts_as_the_library_starts():
     torch.manual_seed(0)
     make(tiny.one_run("method=lora", "method.rank=64").method).insert(encoder)
     for name, p in encoder.trained().items():
-        if name.endswith(".b"):
+        if name.endswith(".up.weight"):
             assert not p.any()
-        elif name.endswith(".a"):
+        elif name.endswith(".down.weight"):
             bound = 32**-0.5
             assert p.abs().max().item() == pytest.approx(bound, rel=0.01)
             assert p.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
+import tiny
 import torch
 
-import tiny
 from peftbench import batches
 from peftbench.encoder import Encoder
 from peftbench.method import make

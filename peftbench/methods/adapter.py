@@ -3,42 +3,50 @@
 Houlsby, Giurgiu, Jastrzebski, Morrone, de Laroussilhe, Gesmundo, Attariyan and Gelly:
 Parameter-efficient transfer learning for NLP, ICML 2019, arXiv 1902.00751 (section 2.1).
 Pfeiffer, Kamath, Rücklé, Cho and Gurevych: AdapterFusion, EACL 2021, arXiv 2005.00247.
+He, Zhou, Ma, Berg-Kirkpatrick and Neubig: Towards a unified view, ICLR 2022, arXiv 2110.04366.
 
 A small two-layer network with a residual of its own, near the identity at the start:
 
-    Houlsby, after a linear (attn_out, ffn_out):   y = h + U f(D h)        h = W x
-    Pfeiffer, around a norm (ffn_norm):            y = LN(z + U f(D LN(z)))
+    Houlsby, after a linear (attn_out, ffn_out):   y = h + s U f(D h)        h = W x
+    Pfeiffer, around a norm (ffn_norm):            y = LN(z + s U f(D LN(z)))
+    parallel, beside the feed-forward (ffn):       y = FFN(x) + s U f(D x)
 
     D: (width, dim)        U: (dim, width)        z: the sum of the block's output and its residual
 
 Houlsby's recipe trains the norms of all blocks too.
 
-Departures from the paper: weights are drawn from N(0, 0.02²) as in SparseAdapter's code (Houlsby:
-truncated at two deviations of 1e-3), for all variants. In a pre-norm block (ModernBERT) a norm
-comes before its layer; Pfeiffer's adapter then stands after ffn_out, without the norm, as the
-adapters library does it.
+Departures from the papers: `start: normal` draws weights from N(0, 0.02²) as in SparseAdapter's
+code (Houlsby: truncated at two deviations of 1e-3). In a pre-norm block (ModernBERT) a norm comes
+before its layer; Pfeiffer's adapter then stands after ffn_out, without the norm, as the adapters
+library does it.
 """
 
-from dataclasses import dataclass
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from peftbench.encoder import Encoder, check_roles
+from peftbench.encoder import Encoder, Tap, check_roles
 from peftbench.method import Method
-from peftbench.recipe import at_least, one_of
+from peftbench.recipe import above, at_least, one_of
 
 NORMS = ("attn_norm", "ffn_norm")
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
+STARTS = ("normal", "lora")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Adapter(Method):
-    """Bottlenecks of `width` after the linears, or around the norms, that `at` names.
+    """Bottlenecks of `width` after the linears, around the norms, or beside what `at` names.
 
     Attributes:
+        at: roles, and `ffn` for a bottleneck beside the whole feed-forward network.
+        scale: s above.
+        start: "normal", or "lora" for D as in a linear layer and U zero.
         train_norms: whether the norms of all blocks train as well.
     """
 
@@ -47,56 +55,70 @@ class Adapter(Method):
     width: int
     at: list[str]
     activation: str
+    scale: float
+    start: str
     train_norms: bool
 
     def __post_init__(self) -> None:
         at_least("width", self.width, 1, whole=True)
-        check_roles("at", self.at)
+        check_roles("at", [role for role in self.at if role != "ffn"])
         one_of("activation", self.activation, tuple(ACTIVATIONS))
+        above("scale", self.scale, 0)
+        one_of("start", self.start, STARTS)
 
     def insert(self, encoder: Encoder) -> None:
         """Add the bottlenecks; unfreeze the norms before those are wrapped."""
         if self.train_norms:
             norms = {id(p) for norm in encoder.each(*NORMS) for p in norm.parameters()}
             encoder.unfreeze("norm", lambda name, parameter: id(parameter) in norms)
-        dim = encoder.module.config.hidden_size
+        dim = encoder.dim
         for role in self.at:
+            if role == "ffn":
+                beside = partial(BesideFFN, method=self, dim=dim, taps=encoder.tap("ffn_in"))
+                encoder.replace("ffn_out", by=beside)
+                continue
             around = role in NORMS and not encoder.pre_norm
             place = _AFTER_IN_PRE_NORM[role] if role in NORMS and not around else role
             kind = AroundNorm if around else AfterLinear
-            encoder.replace(place, by=partial(self._wrap, kind, dim))
+            encoder.replace(place, by=partial(kind, method=self, dim=dim))
 
-    def _wrap(self, kind: type[nn.Module], dim: int, part: nn.Module) -> nn.Module:
-        return kind(part, dim, self.width, self.activation)
+    def wider(self, times: int) -> "Adapter":
+        """As many times as wide."""
+        return replace(self, width=self.width * times)
 
 
 _AFTER_IN_PRE_NORM = {"attn_norm": "attn_out", "ffn_norm": "ffn_out"}
 
 
 class Bottleneck(nn.Module):
-    """U f(D x), without the residual."""
+    """s U f(D x), without the residual."""
 
-    def __init__(self, dim: int, width: int, activation: str, device: torch.device):
+    def __init__(self, method: Adapter, dim: int, device: torch.device):
         super().__init__()
-        self.down = nn.Linear(dim, width, device=device)
-        self.activation = ACTIVATIONS[activation]()
-        self.up = nn.Linear(width, dim, device=device)
+        self.down = nn.Linear(dim, method.width, device=device)
+        self.activation = ACTIVATIONS[method.activation]()
+        self.up = nn.Linear(method.width, dim, device=device)
+        self.scale = method.scale
         for linear in (self.down, self.up):
             nn.init.normal_(linear.weight, std=0.02)
             nn.init.zeros_(linear.bias)
+        if method.start == "lora":
+            nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
+            nn.init.zeros_(self.up.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, tokens, dim) to the same."""
-        return self.up(self.activation(self.down(x)))
+        y = self.up(self.activation(self.down(x)))
+        return y if self.scale == 1 else self.scale * y
 
 
 class Beside(nn.Module):
     """A part of the encoder and the bottleneck that goes with it."""
 
-    def __init__(self, part: nn.Module, dim: int, width: int, activation: str):
+    def __init__(self, part: nn.Module, method: Adapter, dim: int):
         super().__init__()
         self.part = part
-        self.bottleneck = Bottleneck(dim, width, activation, next(part.parameters()).device)
+        self.bottleneck = Bottleneck(method, dim, next(part.parameters()).device)
 
 
 class AfterLinear(Beside):
@@ -114,3 +136,15 @@ class AroundNorm(Beside):
     def forward(self, z: Tensor) -> Tensor:
         """(batch, tokens, dim) to the same; `part` is the norm of the sum z."""
         return self.part(z + self.bottleneck(self.part(z)))
+
+
+class BesideFFN(Beside):
+    """He et al.'s place; `part` is the feed-forward's last linear, `tap` saw what its first got."""
+
+    def __init__(self, part: nn.Module, method: Adapter, dim: int, taps: Iterator[Tap]):
+        super().__init__(part, method, dim)
+        self.tap = [next(taps)]  # in a list: not a submodule
+
+    def forward(self, h: Tensor) -> Tensor:
+        """(batch, tokens, inner) to (batch, tokens, dim)."""
+        return self.part(h) + self.bottleneck(self.tap[0].seen)

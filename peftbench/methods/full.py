@@ -1,20 +1,45 @@
 """Full fine-tuning.
 
 Devlin, Chang, Lee and Toutanova: BERT, NAACL 2019, arXiv 1810.04805, section 4.
+Howard and Ruder: ULMFiT, ACL 2018, arXiv 1801.06146, section 3.2 (rates that differ by layer).
 
-Every pretrained parameter trains, with a small learning rate.
+Every pretrained parameter trains, with a small learning rate, which may fall with the depth:
+
+    rate of block l = rate * layer_decay ** (blocks - 1 - l)        embeddings: l = -1
+
+Pooler and head have the full rate.
 """
 
 from dataclasses import dataclass
 
 from peftbench.encoder import Encoder
 from peftbench.method import Method
+from peftbench.recipe import between
 
 
 @dataclass(frozen=True, kw_only=True)
 class Full(Method):
-    """All parameters."""
+    """All parameters, those of lower blocks with smaller rates where `layer_decay` is below 1."""
+
+    layer_decay: float
+
+    def __post_init__(self) -> None:
+        between("layer_decay", self.layer_decay, 0, 1)
+        if self.layer_decay == 0:
+            raise ValueError("layer_decay must be greater than 0; 1 is the same rate for all")
 
     def insert(self, encoder: Encoder) -> None:
         """Unfreeze everything."""
         encoder.unfreeze("parameter", lambda name, parameter: True)
+
+    def rates(self, encoder: Encoder) -> dict[str, float]:
+        """Powers of the decay."""
+        if self.layer_decay == 1:
+            return {}
+        depth = len(encoder.blocks)
+        found = {}
+        for name in encoder.trained():
+            block = encoder.block_of(name)
+            if block is not None:
+                found[name] = self.layer_decay ** (depth - 1 - block)
+        return found

@@ -1,17 +1,20 @@
 """LoRA: low-rank adaptation.
 
 Hu, Shen, Wallis, Allen-Zhu, Li, Wang, Wang and Chen: LoRA, ICLR 2022, arXiv 2106.09685.
+Kalajdzievski: rsLoRA, 2023, arXiv 2312.03732. Liu et al.: DoRA, ICML 2024, arXiv 2402.09353.
 
 A frozen linear gets an update of low rank beside it, zero at the start (equation 3):
 
-    h = W x + (alpha / r) B A x        A: (r, in)        B: (out, r)
+    h = W x + s B A x        s = alpha / rank^power        A: (r, in)        B: (out, r)
 
 A is drawn uniformly as a linear layer's weight (Kaiming, a = sqrt 5), B is 0; dropout acts on the
-x of the update.
+x of the update. power 1 is LoRA, 0.5 rsLoRA. DoRA (equation 5) learns the lengths of the rows too:
+
+    h = m / |V| V x        V = W + s B A        |V|: row by row, a constant for the gradient
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
@@ -24,33 +27,45 @@ from peftbench.recipe import above, at_least, between
 
 @dataclass(frozen=True, kw_only=True)
 class LoRA(Method):
-    """Updates of rank `rank`, scaled by `alpha / rank`, beside the linears in `targets`."""
+    """Updates of rank `rank`, scaled by `alpha / rank ** power`, beside the linears in `targets`.
+
+    Attributes:
+        decompose: whether the lengths of the rows train apart from their directions (DoRA).
+    """
 
     rank: int
     alpha: float
     dropout: float
     targets: list[str]
+    power: float
+    decompose: bool
 
     def __post_init__(self) -> None:
         at_least("rank", self.rank, 1, whole=True)
         above("alpha", self.alpha, 0)
         between("dropout", self.dropout, 0, 0.9)
+        between("power", self.power, 0, 1)
         check_roles("targets", self.targets)
 
     def insert(self, encoder: Encoder) -> None:
         """Wrap every target."""
         encoder.replace(*self.targets, by=self._wrap)
 
+    def wider(self, times: int) -> "LoRA":
+        """As many times the rank, at the same scale."""
+        return replace(self, rank=self.rank * times, alpha=self.alpha * times**self.power)
+
     def _wrap(self, part: nn.Module) -> nn.Module:
         if not isinstance(part, nn.Linear):
             raise ValueError(
                 f"LoRA updates linear layers; {type(part).__name__} is none: choose other targets"
             )
-        return LowRank(part, self.rank, self.alpha / self.rank, self.dropout)
+        kind = Decomposed if self.decompose else LowRank
+        return kind(part, self.rank, self.alpha / self.rank**self.power, self.dropout)
 
 
 class LowRank(nn.Module):
-    """A linear and its update."""
+    """A linear and its update: `down` is A, `up` is B."""
 
     def __init__(self, linear: nn.Linear, rank: int, scale: float, dropout: float):
         super().__init__()
@@ -58,11 +73,38 @@ class LowRank(nn.Module):
         self.scale = scale
         self.dropout = nn.Dropout(dropout)
         device = linear.weight.device
-        self.a = nn.Parameter(torch.empty(rank, linear.in_features, device=device))
-        self.b = nn.Parameter(torch.zeros(linear.out_features, rank, device=device))
-        nn.init.kaiming_uniform_(self.a, a=math.sqrt(5))
+        self.down = nn.Linear(linear.in_features, rank, bias=False, device=device)
+        self.up = nn.Linear(rank, linear.out_features, bias=False, device=device)
+        nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
+        nn.init.zeros_(self.up.weight)
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, tokens, in) to (batch, tokens, out)."""
-        update = F.linear(F.linear(self.dropout(x), self.a), self.b)
-        return self.linear(x) + self.scale * update
+        return self.linear(x) + self.scale * self.up(self.down(self.dropout(x)))
+
+
+class Decomposed(LowRank):
+    """DoRA: row lengths of their own.
+
+    As in peft, the update's dropout leaves the part of the frozen weight alone.
+    """
+
+    def __init__(self, linear: nn.Linear, rank: int, scale: float, dropout: float):
+        super().__init__(linear, rank, scale, dropout)
+        self.exact = [linear.weight]  # in a list: `linear` may come to hold a rounded one
+        self.length = nn.Parameter(_lengths(linear.weight))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, tokens, in) to (batch, tokens, out)."""
+        with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
+            delta = self.scale * self.up.weight @ self.down.weight
+            now = _lengths(self.exact[0] + delta)
+        factor = (self.length / now).to(x.dtype)
+        plain = F.linear(x, self.linear.weight.to(x.dtype))
+        update = self.scale * self.up(self.down(self.dropout(x)))
+        h = factor * (plain + update)
+        return h if self.linear.bias is None else h + self.linear.bias.to(h.dtype)
+
+
+def _lengths(weight: Tensor) -> Tensor:
+    return weight.detach().norm(dim=1)

@@ -1,0 +1,34 @@
+"""The head: weights that depend on the seed alone, the same for all methods."""
+
+from typing import Any
+
+import torch
+from torch import nn
+
+
+def start(root: Any, paths: list[str], classes: int, seed: int, bias: float) -> None:
+    """Give a classifier new weights for its head, drawn as all these families draw theirs.
+
+    Args:
+        root: transformers' classifier, made with two labels.
+        paths: of the head's parts.
+        classes: outputs; 1 for regression.
+        seed: of the weights.
+        bias: of the last layer.
+    """
+    std = root.config.initializer_range
+    generator = torch.Generator().manual_seed(seed)
+    parts = [root.get_submodule(path) for path in paths]
+    for module in dict.fromkeys(inner for part in parts for inner in part.modules()):
+        last = isinstance(module, nn.Linear) and module.out_features == 2
+        if last:
+            module.out_features = classes  # the rest of the head is as wide as the model
+            module.weight = nn.Parameter(module.weight.new_empty(classes, module.in_features))
+            module.bias = nn.Parameter(module.weight.new_empty(classes))
+        for name, p in module.named_parameters(recurse=False):
+            if name == "weight" and isinstance(module, nn.Linear):
+                value = torch.randn(p.shape, generator=generator) * std
+            else:  # biases are 0, the weights of norms 1
+                value = torch.full(p.shape, bias if last else float(name == "weight"))
+            setattr(module, name, nn.Parameter(value.to(p.device)))
+    root.num_labels = root.config.num_labels = classes

@@ -1,0 +1,74 @@
+"""IA3: learned scales.
+
+Liu, Tam, Muqeeth, Mohta, Huang, Bansal and Raffel: Few-shot parameter-efficient fine-tuning is
+better and cheaper than in-context learning, NeurIPS 2022, arXiv 2205.05638 (section 3.3).
+
+Keys, values and the inner activations of the feed-forward network are scaled, by 1 at the start:
+
+    k' = l_k * k        v' = l_v * v        FFN(x) = W2 (l_ff * f(W1 x))        l: (features,)
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from peftbench.encoder import Encoder, check_roles
+from peftbench.method import Method
+
+
+@dataclass(frozen=True, kw_only=True)
+class IA3(Method):
+    """Scales of what the linears in `outputs` give, and of what those in `inputs` get."""
+
+    outputs: list[str]
+    inputs: list[str]
+
+    def __post_init__(self) -> None:
+        check_roles("outputs", self.outputs)
+        check_roles("inputs", self.inputs)
+        if not [*self.outputs, *self.inputs]:
+            raise ValueError("outputs and inputs are both empty: there is nothing to scale")
+
+    def insert(self, encoder: Encoder) -> None:
+        """Wrap every one of them."""
+        for roles, kind in ((self.outputs, ScaledOutput), (self.inputs, ScaledInput)):
+            if roles:
+                encoder.replace(*roles, by=kind)
+
+
+class Scaled(nn.Module):
+    """A linear and a scale for its output or input."""
+
+    def __init__(self, part: nn.Module, features: str):
+        super().__init__()
+        if not isinstance(part, nn.Linear):
+            raise ValueError(
+                f"IA3 scales linear layers; {type(part).__name__} is none: choose other roles"
+            )
+        self.part = part
+        count = getattr(part, features)
+        self.scale = nn.Parameter(torch.ones(count, device=part.weight.device))
+
+
+class ScaledOutput(Scaled):
+    """Scales what the linear gives."""
+
+    def __init__(self, part: nn.Module):
+        super().__init__(part, "out_features")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, tokens, in) to (batch, tokens, out)."""
+        y = self.part(x)
+        return y * self.scale.to(y.dtype)
+
+
+class ScaledInput(Scaled):
+    """Scales what the linear gets."""
+
+    def __init__(self, part: nn.Module):
+        super().__init__(part, "in_features")
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, tokens, in) to (batch, tokens, out)."""
+        return self.part(x * self.scale.to(x.dtype))

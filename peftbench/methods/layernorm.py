@@ -1,0 +1,24 @@
+"""Norm tuning.
+
+Qi, Ruan, Zuo and Li: Parameter-efficient tuning on layer normalization for pre-trained language
+models, 2022, arXiv 2211.08682.
+
+Gain and bias of the norms of all blocks train:
+
+    y = g (x - mean) / deviation + b        g, b: (dim,)
+"""
+
+from dataclasses import dataclass
+
+from peftbench.encoder import Encoder
+from peftbench.method import Method
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerNorm(Method):
+    """The norms of all blocks."""
+
+    def insert(self, encoder: Encoder) -> None:
+        """Unfreeze them."""
+        norms = {id(p) for norm in encoder.each("attn_norm", "ffn_norm") for p in norm.parameters()}
+        encoder.unfreeze("norm", lambda name, parameter: id(parameter) in norms)

@@ -1,0 +1,68 @@
+"""Prefix tuning.
+
+Li and Liang: Prefix-tuning, ACL 2021, arXiv 2101.00190 (section 4). At every layer, as there.
+
+Learned keys and values stand in front of those of every attention; an MLP makes them, for the sake
+of the optimisation:
+
+    K' = [P_k; K]    V' = [P_v; V]        P = U tanh(D E)
+    E: (length, dim)    D: (width, dim)    U: (blocks * 2 * dim, width)    P_k, P_v: (length, dim)
+
+Departures from the paper: encoders instead of decoders; E is drawn from N(0, 1) and the MLP as
+linear layers are in BERT, N(0, 0.02²) (torch's own draw in the authors' code, which starts keys of
+a size that depends on the width); a shared block (ALBERT) has one prefix for all its passes.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from peftbench.encoder import Encoder
+from peftbench.method import Method
+from peftbench.recipe import at_least
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prefix(Method):
+    """`length` keys and values a block, from an MLP of `width`, or trained as they are for 0."""
+
+    starts_pretrained: ClassVar[bool] = False
+
+    length: int
+    width: int
+
+    def __post_init__(self) -> None:
+        at_least("length", self.length, 0, whole=True)
+        at_least("width", self.width, 0, whole=True)
+
+    def insert(self, encoder: Encoder) -> None:
+        """Put the prefix in front of every attention."""
+        if self.length:
+            device = next(encoder.module.parameters()).device
+            encoder.prepend(KeysAndValues(self, len(encoder.blocks), encoder.dim, device))
+
+
+class KeysAndValues(nn.Module):
+    """The prefixes of all blocks."""
+
+    def __init__(self, method: Prefix, blocks: int, dim: int, device: torch.device):
+        super().__init__()
+        self.shape = (method.length, blocks, 2, dim)
+        width = method.width
+        count = dim if width else blocks * 2 * dim
+        self.start = nn.Parameter(torch.empty(method.length, count, device=device))
+        nn.init.normal_(self.start, std=1.0 if width else 0.02)
+        self.down = nn.Linear(dim, width, device=device) if width else None
+        self.up = nn.Linear(width, blocks * 2 * dim, device=device) if width else None
+        for linear in filter(None, (self.down, self.up)):
+            nn.init.normal_(linear.weight, std=0.02)
+            nn.init.zeros_(linear.bias)
+
+    def forward(self, batch: int) -> Tensor:
+        """(blocks, 2, length, dim), or (blocks, 2, batch, length, dim) if the MLP is sampled so."""
+        made = self.start
+        if self.down is not None and self.up is not None:
+            made = self.up(torch.tanh(self.down(made)))
+        return made.unflatten(-1, self.shape[1:]).movedim((-3, -2), (0, 1))
