@@ -3,9 +3,10 @@
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from peftbench import attention, checkpoints
+from peftbench.parts import Fused, put, within
 from peftbench.run import Json
 
 
@@ -34,6 +35,8 @@ class Backbone:
                 put(block, path, Fused(block.get_submodule(path), names))
         self.head = self._head(missing)
         self._cast: dict[nn.Parameter, nn.Parameter] = {}
+        self._own: set[int] = set()
+        self._low: set[int] = set()
 
     def _head(self, missing: list[str]) -> list[str]:
         """The family's head, and whatever else the checkpoint had no weights for."""
@@ -44,40 +47,16 @@ class Backbone:
                 head.append(owner)
         return head
 
+    def owns(self, parameter: nn.Parameter) -> bool:
+        """Whether a parameter is shared by all runs."""
+        if not self._own:
+            self._own = {id(p) for p in self.module.parameters()}
+        return id(parameter) in self._own or id(parameter) in self._low
+
     def half(self, parameter: nn.Parameter) -> nn.Parameter:
         """A frozen parameter in bf16, made once for all runs."""
         if parameter not in self._cast:
             low = parameter.detach().to(torch.bfloat16)
             self._cast[parameter] = nn.Parameter(low, requires_grad=False)
+            self._low.add(id(self._cast[parameter]))
         return self._cast[parameter]
-
-
-class Fused(nn.Module):
-    """A linear with several outputs side by side, as one linear for each, so that roles differ."""
-
-    def __init__(self, linear: nn.Module, names: list[str]):
-        super().__init__()
-        assert isinstance(linear, nn.Linear)
-        self.names = names
-        biases = [None] * len(names) if linear.bias is None else linear.bias.chunk(len(names))
-        for name, weight, bias in zip(names, linear.weight.chunk(len(names)), biases, strict=True):
-            part = nn.Linear(linear.in_features, len(weight), bias is not None, device="meta")
-            part.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
-            if bias is not None:
-                part.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
-            setattr(self, name, part)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The outputs of (batch, tokens, dim), side by side."""
-        return torch.cat([getattr(self, name)(x) for name in self.names], dim=-1)
-
-
-def put(block: nn.Module, path: str, module: nn.Module) -> None:
-    """Set the module at a dotted path."""
-    parent, _, child = path.rpartition(".")
-    setattr(block.get_submodule(parent), child, module)
-
-
-def within(name: str, path: str) -> bool:
-    """Whether a dotted name is at or below a path."""
-    return name == path or name.startswith(path + ".")

@@ -5,6 +5,7 @@ file names and first lines are read here, so that lists, completion and messages
 """
 
 import difflib
+import json
 import re
 from collections.abc import Iterable
 from functools import cache
@@ -53,6 +54,15 @@ def about(path: Path) -> str:
     text = path.read_text()
     found = re.search(r"^about:\s*(.+)$", text, re.MULTILINE) or _ABOUT.search(text)
     return found.group(1).strip().strip("\"'") if found else ""
+
+
+def peft_support() -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+    """Of the peft library: versions; for each type and family why it does not run, or nothing.
+
+    Made by scripts/peft_matrix.py, which runs them.
+    """
+    found = json.loads((packaged() / "support/peft.json").read_text())
+    return found["versions"], found["reasons"]
 
 
 def find(group: str, name: str, searched: Iterable[Path]) -> Path:

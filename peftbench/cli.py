@@ -92,7 +92,7 @@ def plan(words: tuple[str, ...], folder: Path, configs: Path | None, as_json: bo
     """Say which runs the WORDS mean, and what is done, missing or failed."""
     from peftbench import status
 
-    found, results = _plan(words, configs), _open(folder)
+    found, results = _plan(words, configs, folder), _open(folder)
     state = status.of(found, results)
     if as_json:
         import json
@@ -136,7 +136,7 @@ def run(words: tuple[str, ...], folder: Path, configs: Path | None, **options: A
     from peftbench import sweep_run
 
     order = sweep_run.Order(**options)
-    sys.exit(sweep_run.go(_plan(words, configs), _open(folder), order))
+    sys.exit(sweep_run.go(_plan(words, configs, folder), _open(folder), order))
 
 
 @main.command()
@@ -149,14 +149,36 @@ def show(key: str, folder: Path) -> None:
     click.echo(status.describe(_open(folder), key))
 
 
+@main.command()
+@click.argument("key")
+@click.argument("target", type=click.Path(path_type=Path))
+@_results
+def export(key: str, target: Path, folder: Path) -> None:
+    """Write the kept weights of a run as a folder that the peft library loads.
+
+    LoRA (rsLoRA, DoRA), IA3 and prefixes; the run was made with --keep trained.
+    """
+    from peftbench import exporting, status
+
+    results = _open(folder)
+    exporting.to_peft(status.find(results, key), results, target)
+    click.echo(f"{target}: PeftModel.from_pretrained(model, {str(target)!r})")
+
+
 @main.command("list")
 @click.argument("group", required=False, shell_complete=completion.groups)
 @_configs
 def list_(group: str | None, configs: Path | None) -> None:
-    """List methods, tasks, models, budgets and sweeps, each with its purpose."""
+    """List methods, tasks, models, budgets and sweeps, each with its purpose.
+
+    `list peft` says which tuners of the peft library run on which families.
+    """
     from peftbench import catalog
 
     searched = tuple(catalog.folders(configs))
+    if group == "peft":
+        _peft()
+        return
     named = {f"{name}s": name for name in completion.LISTED}
     if group is not None and group not in {**named, **dict.fromkeys(named.values())}:
         raise ConfigError(f"list {group}: {catalog.nearest(group, named)}")
@@ -167,6 +189,23 @@ def list_(group: str | None, configs: Path | None) -> None:
             width = max(map(len, offered), default=0)
             for option, path in offered.items():
                 click.echo(f"  {name}={option.ljust(width)}  {catalog.about(path)}")
+
+
+def _peft() -> None:
+    """Print which tuners of the peft library run where, and why the others do not."""
+    from peftbench import catalog
+    from peftbench.table import Table
+
+    versions, reasons = catalog.peft_support()
+    with_peft = ", ".join(f"{name} {version}" for name, version in versions.items())
+    families = list(next(iter(reasons.values())))
+    rows = [[kind, *("-" if row[f] else "yes" for f in families)] for kind, row in reasons.items()]
+    title = f"method=peft method.type=TYPE ({with_peft})"
+    _print(Table(title, ["type", *families], rows).rich())
+    for kind, row in reasons.items():
+        for reason in dict.fromkeys(filter(None, row.values())):
+            where = [family for family in families if row[family] == reason]
+            click.echo(f"{kind} on {', '.join(where)}: {reason[:160]}")
 
 
 @main.command()
@@ -200,10 +239,10 @@ def completion_(shell: str) -> None:
     click.echo(f"{source} | source" if shell == "fish" else f'eval "$({source})"')
 
 
-def _plan(words: tuple[str, ...], configs: Path | None) -> "Plan":
+def _plan(words: tuple[str, ...], configs: Path | None, folder: Path) -> "Plan":
     from peftbench.sweep import plan as plan_words
 
-    return plan_words(*words, configs=configs)
+    return plan_words(*words, configs=configs, results=folder)
 
 
 def _open(folder: Path) -> "Results":

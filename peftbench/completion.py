@@ -50,7 +50,8 @@ def words(context: Context, parameter: Parameter, incomplete: str) -> list[Compl
 
 def groups(context: Context, parameter: Parameter, incomplete: str) -> list[CompletionItem]:
     """What `peftbench list` lists."""
-    return [CompletionItem(f"{name}s") for name in LISTED if name.startswith(incomplete)]
+    offered = [*(f"{name}s" for name in LISTED), "peft"]
+    return [CompletionItem(name) for name in offered if name.startswith(incomplete)]
 
 
 def _options(group: str, context: Context) -> dict[str, Path]:

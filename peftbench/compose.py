@@ -7,6 +7,7 @@ choose the same options share one composition; plain values are set on a copy of
 import copy
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from hydra.core.override_parser.types import (
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
-from omegaconf import DictConfig, ListConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from peftbench import catalog
@@ -34,6 +35,9 @@ from peftbench.run import ConfigError, Json, canonical
 
 #: What a sweep's yaml may hold, each a list of words.
 SWEEP = ("grid", "zip", "when", "exclude")
+
+#: A key whose value is a method inside another one.
+_HOST = re.compile(r"method(\.\w+)*\.host")
 
 _own: list[Path] = []  # the folders that the plug-in below puts in front
 
@@ -83,6 +87,9 @@ class Composer:
         if key in catalog.GROUPS:
             for value in values:
                 catalog.find(key, str(value), self.searched)
+        elif _HOST.fullmatch(key):
+            for value in values:
+                catalog.find("method", str(value), self.searched)
         elif key.partition(".")[0] not in (*catalog.GROUPS, "size", "seed", "data"):
             known = (
                 *catalog.GROUPS,
@@ -175,8 +182,12 @@ class Composer:
         return node.get("name") if isinstance(node, dict) else node
 
     def _config(self, cell: dict[str, Any]) -> DictConfig:
-        choices = {key: value for key, value in cell.items() if key in catalog.GROUPS}
-        config = copy.deepcopy(self._base(tuple(f"{k}={v}" for k, v in choices.items())))
+        choices = {
+            key: f"method@{key}={value}" if _HOST.fullmatch(key) else f"{key}={value}"
+            for key, value in cell.items()
+            if key in catalog.GROUPS or _HOST.fullmatch(key)
+        }
+        config = copy.deepcopy(self._base(tuple(choices.values())))
         for key, value in cell.items():
             if key not in choices:
                 _set(config, key, value)
@@ -193,6 +204,13 @@ class Composer:
             except yaml.YAMLError as error:
                 raise ConfigError(f"{' '.join(words)}: a yaml file is broken: {error}") from error
             except (HydraException, OmegaConfBaseException) as error:
+                hosts = [word for word in words if "@" in word]
+                if hosts and "Could not override" in str(error):
+                    host = hosts[0].partition("@")[2]
+                    raise ConfigError(
+                        f"{host}: this method has no host; sparse_adapter, bayes_hybrid or "
+                        "robust_partial do"
+                    ) from error
                 raise ConfigError(_first_line(error)) from error
         return self._composed[words]
 
@@ -204,6 +222,10 @@ def _set(config: DictConfig, key: str, value: Any) -> None:
     for depth, part in enumerate([*path, last]):
         if not isinstance(node, DictConfig) or part not in node.keys():  # noqa: SIM118 - or ???
             where = ".".join(key.split(".")[:depth])
+            if path[-1:] == ["config"] and depth == len(path) and isinstance(node, DictConfig):
+                with open_dict(node):  # the arguments of another library: that checks them
+                    node[part] = value
+                return
             known = [str(name) for name in node] if isinstance(node, DictConfig) else []
             offered = [f"{where}.{name}" for name in known if name not in _FIXED]
             whose = config[path[0]].get("name") if path[0] in ("method", "task", "model") else ""

@@ -6,41 +6,18 @@ run without loading, and no run can see another.
 """
 
 import copy
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from peftbench import attention, cpu, heads
-from peftbench.backbone import Backbone, put, within
+from peftbench import attention, heads, pruning
+from peftbench.backbone import Backbone
+from peftbench.parts import ROLES, Tap, put, within
 from peftbench.vocabulary import SeenWords
 
-#: The parts of a block that a method may ask for; a family's yaml says where each one is.
-ROLES = (
-    "attention",
-    "query",
-    "key",
-    "value",
-    "attn_out",
-    "attn_norm",
-    "ffn_in",
-    "ffn_out",
-    "ffn_norm",
-)
-
 Batch = dict[str, Tensor]
-
-
-def check_roles(name: str, roles: Iterable[str]) -> None:
-    """Refuse a word that is no role.
-
-    Raises:
-        ValueError: with the roles there are.
-    """
-    for role in roles:
-        if role not in ROLES:
-            raise ValueError(f"{name}: {role!r} is no role; the roles are {', '.join(ROLES)}")
 
 
 class Encoder(nn.Module):
@@ -52,10 +29,16 @@ class Encoder(nn.Module):
         seed: of the head's weights.
         start: the bias of the last layer; for regression the mean of the training labels, or the
             first hundred steps go into learning it.
+        examples: to train on, for objectives that need their count.
     """
 
-    def __init__(self, backbone: Backbone, classes: int, seed: int, start: float = 0.0):
+    def __init__(
+        self, backbone: Backbone, classes: int, seed: int, start: float = 0.0, examples: int = 1
+    ):
         super().__init__()
+        self.examples = examples
+        self.rehearsal = False  # whether this is a tiny model in the place of another
+        self.exact = False  # whether a method computes with frozen weights itself, in fp32
         self.backbone = [backbone]  # in a list: not a submodule
         shared = [*backbone.module.parameters(), *backbone.module.buffers()]
         self.module: Any = copy.deepcopy(backbone.module, {id(t): t for t in shared})
@@ -82,6 +65,16 @@ class Encoder(nn.Module):
         return blocks
 
     @property
+    def pretrained(self) -> dict[str, nn.Parameter]:
+        """The backbone's own parameters by name; not to be written to."""
+        return dict(self.backbone[0].module.named_parameters())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.module.parameters()).device  # type: ignore[no-any-return]
+
+    @property
     def dim(self) -> int:
         """The width of what goes from block to block."""
         return int(self.module.config.hidden_size)
@@ -95,6 +88,17 @@ class Encoder(nn.Module):
         first = next(i for i, n in enumerate(names) if within(n, path))
         return -1 if names.index(name) < first else None
 
+    def path(self, role: str) -> str:
+        """Where in a block a role is.
+
+        Raises:
+            ValueError: for a role that the family does not have.
+        """
+        paths = self.backbone[0].parts["roles"]
+        if role not in paths:
+            raise ValueError(f"{self.name} has no role {role!r}; its roles are {', '.join(paths)}")
+        return str(paths[role])
+
     def each(self, *roles: str) -> Iterator[nn.Module]:
         """The parts with these roles, block by block.
 
@@ -103,7 +107,7 @@ class Encoder(nn.Module):
         """
         for block in self.blocks:
             for role in roles:
-                yield block.get_submodule(self._path(role))
+                yield block.get_submodule(self.path(role))
 
     def replace(self, *roles: str, by: Callable[[nn.Module], nn.Module]) -> None:
         """Put `by(part)` in the place of every part with these roles.
@@ -115,10 +119,25 @@ class Encoder(nn.Module):
             raise ValueError(f"no role to replace was given; the roles are {', '.join(ROLES)}")
         for block in self.blocks:
             for role in roles:
-                path = self._path(role)
+                path = self.path(role)
                 put(block, path, by(block.get_submodule(path)))
 
-    def tap(self, role: str) -> Iterator["Tap"]:
+    def inserted(self, *names: str) -> dict[str, nn.Linear]:
+        """The linears that methods have inserted and called one of the names, by path."""
+        return {
+            path: part
+            for path, part in self.module.named_modules()
+            if isinstance(part, nn.Linear)
+            and part.weight.requires_grad
+            and path.rpartition(".")[2] in names
+            and f"{path}.weight" not in self._pretrained
+        }
+
+    def put(self, path: str, part: nn.Module) -> None:
+        """Set what is at a path that `inserted` gave."""
+        put(self.module, path, part)
+
+    def tap(self, role: str) -> Iterator[Tap]:
         """Let the parts with a role remember what they got; an iterator over them, by block."""
         self.replace(role, by=Tap)
         return (part for part in self.each(role) if isinstance(part, Tap))
@@ -155,6 +174,21 @@ class Encoder(nn.Module):
         for name in chosen:
             _own(self.module, name)
 
+    def freeze(self, which: Callable[[str], bool]) -> None:
+        """Stop training what has a name for which `which` holds; pretrained values come back."""
+        pretrained = self.pretrained
+        for name, parameter in self.trained().items():
+            if which(name) and not self.in_head(name):
+                if name in pretrained:
+                    _share(self.module, name, pretrained[name])
+                else:
+                    parameter.requires_grad_(False)
+
+    def rest(self, which: Callable[[str], bool]) -> None:
+        """Let what trains have no gradient where `which(name)` holds, until asked again."""
+        for name in self.state().keys() & dict(self.module.named_parameters()).keys():
+            self.module.get_parameter(name).requires_grad_(not which(name))
+
     # what the loop and the record use
 
     def forward(self, batch: Batch) -> Tensor:
@@ -171,34 +205,45 @@ class Encoder(nn.Module):
         return {name: p for name, p in self.module.named_parameters() if p.requires_grad}
 
     def state(self) -> dict[str, Tensor]:
-        """What training changes: trained parameters and the buffers that the method inserted."""
+        """All that is not the backbone's: trained and inserted parameters, inserted buffers."""
+        backbone = self.backbone[0]
         buffers = dict(self.module.named_buffers())
-        inserted = {n: b for n, b in buffers.items() if n not in self._buffers_before}
-        state = {name: tensor.detach() for name, tensor in (self.trained() | inserted).items()}
+        state = {n: b for n, b in buffers.items() if n not in self._buffers_before}
+        for name, p in self.module.named_parameters():
+            if p.requires_grad or not backbone.owns(p):
+                state[name] = p.detach()
         return state | {name: seen.whole() for name, seen in self._seen()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Copy a state back.
+        """Copy a state back, also one in which other pretrained parameters train.
 
         Raises:
             ValueError: if it is of another method or model.
         """
+        own, whole = self.state(), dict(self._seen())
+        pretrained = self.pretrained
+        odd = sorted(name for name in set(own) ^ set(state) if name not in pretrained)
+        if odd:
+            raise ValueError(f"these trained weights do not fit {self.name}: {', '.join(odd[:3])}")
+        for name in set(own) - set(state):
+            _share(self.module, name, pretrained[name])
+        for name in set(state) - set(own):
+            _own(self.module, name)
+        state = pruning.unpacked(state, own)
         own = self.state()
-        if set(own) != set(state):
-            odd = sorted(set(own) ^ set(state))[:3]
-            raise ValueError(f"these trained weights do not fit {self.name}: {', '.join(odd)} …")
-        whole = dict(self._seen())
         with torch.no_grad():
-            for name, tensor in own.items():
+            for name in own:
                 if name in whole:
                     whole[name].take(state[name])
                 else:
-                    tensor.copy_(state[name])
+                    own[name].copy_(state[name])
 
     def counts(self) -> dict[str, int]:
         """Parameters: trained (head left out), head, total."""
         sizes = {name: p.numel() for name, p in self.module.named_parameters()}
-        sizes |= {name: seen.rest.numel() for name, seen in self._seen()}
+        for path, part in self.module.named_modules():
+            if isinstance(part, SeenWords | pruning.Masked):
+                sizes[f"{path}.weight"] = part.weights()
         trained = self.trained()
         head = sum(sizes[name] for name in trained if self.in_head(name))
         return {
@@ -211,30 +256,6 @@ class Encoder(nn.Module):
         """Whether a parameter belongs to the head."""
         return any(within(name, path) for path in self.backbone[0].head)
 
-    def settle(self, half: bool, words: Tensor) -> None:
-        """Make ready to train, once all is inserted; what is computed stays the same.
-
-        The last block goes on with the first position alone where the head reads no other, word
-        embeddings that train are reduced to the words that occur, and a CPU gets its own dropout.
-
-        Args:
-            half: store frozen linear weights in bf16, to which autocast would cast them each time.
-            words: ids that occur in training.
-        """
-        embedding = self.module.get_input_embeddings()
-        if isinstance(embedding, nn.Embedding) and embedding.weight.requires_grad:
-            rest = self.backbone[0].module.get_input_embeddings().weight
-            self.module.set_input_embeddings(SeenWords(embedding, rest, words))
-        if path := self.backbone[0].parts.get("first"):
-            self.blocks[-1].get_submodule(path).register_forward_hook(_first_position)
-        if next(self.module.parameters()).device.type == "cpu":
-            cpu.hasten(self.module)
-        for module in self.module.modules():
-            if half and isinstance(module, nn.Linear):
-                for name, p in module.named_parameters(recurse=False):
-                    if not p.requires_grad:
-                        setattr(module, name, self.backbone[0].half(p))
-
     def _seen(self) -> Iterator[tuple[str, SeenWords]]:
         """Word embeddings that are reduced to the words that occur, by their weight's name."""
         for name, module in self.module.named_modules():
@@ -246,37 +267,14 @@ class Encoder(nn.Module):
             if name in self._pretrained and not self.in_head(name):
                 yield name, parameter
 
-    def _path(self, role: str) -> str:
-        paths = self.backbone[0].parts["roles"]
-        if role not in paths:
-            raise ValueError(f"{self.name} has no role {role!r}; its roles are {', '.join(paths)}")
-        return str(paths[role])
-
-
-class Tap(nn.Module):
-    """A part that remembers what it got, for another part of its block."""
-
-    seen: Tensor
-
-    def __init__(self, part: nn.Module):
-        super().__init__()
-        self.part = part
-
-    def forward(self, x: Tensor) -> Tensor:
-        """What the part makes of x."""
-        self.seen = x
-        return self.part(x)
-
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
-def _first_position(module: nn.Module, given: object, output: object) -> object:
-    """A hook that keeps position 0 of (batch, tokens, dim), alone or first in a tuple."""
-    if isinstance(output, tuple):
-        return (output[0][:, :1], *output[1:])
-    assert isinstance(output, Tensor)
-    return output[:, :1]
+def _share(root: nn.Module, name: str, parameter: nn.Parameter) -> None:
+    """Give a module the backbone's own parameter in place of its copy."""
+    path, _, leaf = name.rpartition(".")
+    setattr(root.get_submodule(path), leaf, parameter)
 
 
 def _own(root: nn.Module, name: str) -> None:

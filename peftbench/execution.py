@@ -11,13 +11,24 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import save
 from transformers import PreTrainedTokenizerBase
 
-from peftbench import batches, checkpoints, measure, metrics, resume, sources, tasks, train
+from peftbench import (
+    batches,
+    checkpoints,
+    measure,
+    metrics,
+    pruning,
+    resume,
+    sources,
+    tasks,
+    train,
+)
 from peftbench.backbone import Backbone
 from peftbench.batches import View
 from peftbench.encoder import Encoder
 from peftbench.method import make
 from peftbench.recipe import Budget, Recipe, Selection
 from peftbench.run import ConfigError, Json, Record, Run
+from peftbench.settle import settle
 from peftbench.store import Results
 from peftbench.warm import Warm
 
@@ -111,7 +122,7 @@ def prepare_device(setting: Setting) -> torch.device:
 
 
 def check(run: Run) -> None:
-    """Refuse a run whose method its model cannot take, on a skeleton without weights.
+    """Refuse a run whose method its model cannot take, on a tiny model of its family.
 
     Raises:
         ConfigError: saying what the model lacks or which value is out of range.
@@ -119,10 +130,11 @@ def check(run: Run) -> None:
     method = make(run.method)
     model = run.model
     shape = model["parts"]["tiny"] | {"vocab_size": 264}
-    skeleton = checkpoints.skeleton(model | {"shape": shape}, "meta")
+    skeleton = checkpoints.skeleton(model | {"shape": shape})
+    encoder = Encoder(Backbone(model, loaded=skeleton), run.task["classes"], seed=0)
+    encoder.rehearsal = True
     try:
-        with torch.device("meta"):
-            method.insert(Encoder(Backbone(model, "meta", skeleton), run.task["classes"], seed=0))
+        method.insert(encoder)
     except ValueError as error:
         raise ConfigError(f"method={run.method['name']} on {model['name']}: {error}") from error
 
@@ -156,10 +168,9 @@ def _attempt(
     with phases.phase("load"), torch.random.fork_rng():
         labels = tokens["train"].label[rows]
         start = float(labels.mean()) if run.task["classes"] == 1 else 0.0
-        encoder = Encoder(backbone, run.task["classes"], seeds["head"], start)
+        encoder = Encoder(backbone, run.task["classes"], seeds["head"], start, len(rows))
         torch.manual_seed(seeds["method"])
         method.insert(encoder)
-        encoder.settle(half, batches.words(tokens["train"], rows, tokenizer.pad_token_id))
     view = View(
         tokenizer.pad_token_id, backbone.parts["mask"], device, method, encoder, accelerator
     )
@@ -167,6 +178,8 @@ def _attempt(
     with phases.phase("warmup"), torch.random.fork_rng(), accelerator.autocast():
         torch.manual_seed(seeds["method"])
         method.prepare(encoder, view.moved(feed.stream(0)))
+        parameters = encoder.counts()
+        settle(encoder, half, batches.words(tokens["train"], rows, tokenizer.pad_token_id))
     names = run.task["metrics"]
     latest: Arrays = {}  # of the reporting split
 
@@ -224,7 +237,7 @@ def _attempt(
         collapsed=metrics.collapsed(latest["scores"]),
         selection=None if progress.best is None else progress.curve[progress.best],
         curve=progress.curve,
-        parameters=encoder.counts(),
+        parameters=parameters,
         work={
             "steps": progress.step,
             "examples": progress.examples,
@@ -251,7 +264,7 @@ def _attempt(
     predictions = {
         name + suffix: array for suffix, found in scored.items() for name, array in found.items()
     }
-    kept = save(encoder.state()) if setting.keep == "trained" else None
+    kept = save(pruning.packed(encoder.state())) if setting.keep == "trained" else None
     return Outcome(record, predictions, kept)
 
 

@@ -43,11 +43,25 @@ class Method:
         return task_loss(encoder(batch), batch["labels"])
 
     def after_step(self, encoder: Encoder, step: int, steps: int | None) -> None:
-        """Act after optimizer step `step` of `steps` (None for a budget of seconds)."""
+        """Act after optimizer step `step` of `steps` (None for a budget of seconds).
+
+        Called before the first step too, and once more where a training goes on.
+        """
+
+    def finish(self, encoder: Encoder) -> None:
+        """Act when the budget is spent, before the last evaluation."""
 
     def rates(self, encoder: Encoder) -> dict[str, float]:
         """Factors of the learning rate, by the name of a trained parameter; 1 where none is."""
         return {}
+
+    def to_peft(self, encoder: Encoder) -> tuple[Json, dict[str, Tensor]]:
+        """The arguments and tensors of the same thing in the peft library, the head left out.
+
+        Raises:
+            ValueError: if the library has no such thing.
+        """
+        raise ValueError(f"{type(self).__name__} has no form in the peft library")
 
     def wider(self, times: int) -> "Method":
         """The same method with so many times the trained parameters.
@@ -60,6 +74,43 @@ class Method:
     def predict(self, encoder: Encoder, batch: Batch) -> dict[str, Tensor]:
         """Outputs in eval mode: `scores` (batch, classes), and spreads where the method samples."""
         return {"scores": encoder(batch)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Around(Method):
+    """A method around another one, the host, which does what it would do alone."""
+
+    starts_pretrained: ClassVar[bool] = False
+
+    host: Method
+
+    def insert(self, encoder: Encoder) -> None:
+        """Insert the host."""
+        self.host.insert(encoder)
+
+    def prepare(self, encoder: Encoder, batches: Iterator[Batch]) -> None:
+        """Let the host look."""
+        self.host.prepare(encoder, batches)
+
+    def loss(self, encoder: Encoder, batch: Batch) -> Tensor:
+        """The host's loss."""
+        return self.host.loss(encoder, batch)
+
+    def after_step(self, encoder: Encoder, step: int, steps: int | None) -> None:
+        """Let the host act."""
+        self.host.after_step(encoder, step, steps)
+
+    def finish(self, encoder: Encoder) -> None:
+        """Let the host act."""
+        self.host.finish(encoder)
+
+    def rates(self, encoder: Encoder) -> dict[str, float]:
+        """The host's factors."""
+        return self.host.rates(encoder)
+
+    def predict(self, encoder: Encoder, batch: Batch) -> dict[str, Tensor]:
+        """The host's outputs."""
+        return self.host.predict(encoder, batch)
 
 
 def task_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -76,7 +127,7 @@ def make(node: Json) -> Method:
         ConfigError: if its `_target_` is no method, or the method refuses a value.
     """
     target = node["_target_"]
-    given: dict[str, Any] = {k: v for k, v in node.items() if k not in ("_target_", "name")}
+    given: dict[str, Any] = {k: _built(v) for k, v in node.items() if k not in _TITLE}
     try:
         kind = get_class(target)
     except Exception as error:  # hydra wraps whatever the import raised
@@ -90,3 +141,15 @@ def make(node: Json) -> Method:
         return kind(**given)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"method {node['name']}: {error}") from error
+
+
+_TITLE = ("_target_", "name")
+
+
+def _built(value: Any) -> Any:
+    """A value of a method, methods inside it made."""
+    if not isinstance(value, dict):
+        return value
+    if "_target_" in value:
+        return make(value)
+    return {name: _built(inner) for name, inner in value.items()}

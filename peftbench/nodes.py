@@ -14,6 +14,7 @@ from omegaconf import OmegaConf
 from peftbench import catalog, metrics, sources
 from peftbench.recipe import Budget, Recipe, Selection, at_least, one_of
 from peftbench.run import ConfigError, Json, Run
+from peftbench.store import Results
 
 KINDS = ("classification", "regression")
 
@@ -25,8 +26,13 @@ NEEDED = {
 }
 
 
-def complete(config: Json, searched: list[Path]) -> Run:
+def complete(config: Json, searched: list[Path], results: Results) -> Run:
     """Make the run that a composed configuration means.
+
+    Args:
+        config: from `compose.Composer`.
+        searched: the configuration folders.
+        results: where a key names the weights of an earlier run.
 
     Raises:
         ConfigError: for a value that no run can have.
@@ -43,7 +49,7 @@ def complete(config: Json, searched: list[Path]) -> Run:
     at_least("seed", config["seed"], 0, whole=True)
     run = Run(
         model=_model(config["model"], searched),
-        method={k: v for k, v in _bare(config["method"]).items() if k != "recipe"},
+        method=_method(config["method"], results),
         task=_task(config["task"]),
         budget=budget,
         train=train,
@@ -71,6 +77,30 @@ def _check_whole(group: str, node: Any, needed: tuple[str, ...]) -> None:
 
 def _bare(node: Json) -> Json:
     return {key: value for key, value in node.items() if key != "about"}
+
+
+def _method(node: Any, results: Results) -> Any:
+    """A method's node, and those of the methods inside it, without prose and recipes."""
+    if not isinstance(node, dict):
+        return node
+    inner = {key: _method(value, results) for key, value in node.items()}
+    if isinstance(node.get("from"), str):
+        inner["from"] = _earlier(node["from"], results)
+    if "_target_" in node:
+        return {k: v for k, v in inner.items() if k not in ("about", "recipe")}
+    return inner
+
+
+def _earlier(given: str, results: Results) -> Json:
+    """Trained weights by file or by the key of their run: known by content, not by place."""
+    path = Path(given).expanduser()
+    found = [path] if path.is_file() else results.kept(given)
+    if len(found) != 1:
+        raise ConfigError(
+            f"method.prior.from={given} names {'several' if found else 'no'} kept weights in "
+            f"{results.folder}; give a file, or the key of a run made with --keep trained"
+        )
+    return {"path": str(found[0].resolve()), "sha256": _hash((found[0].resolve(),))}
 
 
 def _make(kind: type, group: str, node: Json) -> None:

@@ -138,13 +138,21 @@ def describe(results: Results, start: str) -> str:
     Raises:
         RecordError: if no record, or more than one, begins with these digits.
     """
+    return "\n".join(_lines(find(results, start)))
+
+
+def find(results: Results, start: str) -> Record:
+    """The one record whose key begins with these digits.
+
+    Raises:
+        RecordError: if no record, or more than one, does.
+    """
     found = [key for key in results.keys() if key.startswith(start)]  # noqa: SIM118
     if len(found) != 1:
         several = f"{len(found)} records begin with {start}: {', '.join(found[:4])}"
         none = f"no record in {results.folder} begins with {start}"
         raise RecordError(several if found else none)
-    record = results.load(found[0])
-    return "\n".join(_lines(record))
+    return results.load(found[0])
 
 
 def _lines(record: Record) -> list[str]:

@@ -65,6 +65,12 @@ class Results:
         """What the method trained, where a run was asked to keep it."""
         return self._path("trained", key, ".safetensors")
 
+    def kept(self, start: str) -> list[Path]:
+        """Files of trained weights of the runs whose keys start so."""
+        if not re.fullmatch(r"[0-9a-f]{4,12}", start):
+            return []
+        return sorted((self.folder / "trained").glob(f"{start}*.safetensors"))
+
     def _path(self, kind: str, key: str, suffix: str) -> Path:
         if not KEY.fullmatch(key):
             raise RecordError(f"a run's key is 12 hexadecimal digits, got {key!r}")

@@ -19,6 +19,7 @@ from typing import Any
 from peftbench import catalog, nodes
 from peftbench.compose import Composer
 from peftbench.run import ConfigError, Run
+from peftbench.store import Results
 
 Cell = dict[str, Any]
 
@@ -44,12 +45,15 @@ class Plan:
     data_root: str | None
 
 
-def plan(*words: str, configs: str | Path | None = None) -> Plan:
+def plan(
+    *words: str, configs: str | Path | None = None, results: str | Path = "results/runs"
+) -> Plan:
     """Turn Hydra words into distinct runs, without loading torch, data or weights.
 
     Args:
         words: such as "method=lora,bitfit", "seed=range(0,5)", "sweep=quickstart".
         configs: a folder searched before the packaged one; ./configs by default.
+        results: the folder in which a word may name an earlier run by its key.
 
     Raises:
         ConfigError: if a word cannot be meant; nothing has been started then.
@@ -68,7 +72,7 @@ def plan(*words: str, configs: str | Path | None = None) -> Plan:
     roots = set()
     for cell in cells:
         config = composer.nodes(cell)
-        run = nodes.complete(config, searched)
+        run = nodes.complete(config, searched, Results(results))
         roots.add(config["data"]["root"])
         if run in runs:
             repeats.append((spell(cell), runs[run]))

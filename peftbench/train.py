@@ -123,6 +123,7 @@ def fit(
     if saved is not None:
         progress, best = Progress(**saved[1]), resume.restore(saved[0], encoder, optimizer)
     steps = budget.steps_of(feed.epoch)
+    method.after_step(encoder, progress.step, steps)
     stream = feed.stream(progress.step)
     look = LOOK if accelerator.device.type == "cuda" and budget.seconds is None else 1
     saved_at = told_at = time.monotonic()
@@ -151,6 +152,8 @@ def fit(
         if due:
             progress.marks = _marks(progress, budget, steps, recipe)
             progress.done = progress.marks >= recipe.evaluations
+            if progress.done:
+                method.finish(encoder)
             with phases.phase("evaluate"), torch.random.fork_rng():
                 scores = hooks.evaluate()
             progress.curve.append(_point(progress, _fraction(progress, budget, steps), scores))

@@ -40,6 +40,10 @@ class SeenWords(nn.Module):
         seen = F.embedding(place.clamp(min=0), self.weight, self.padding)
         return torch.where(place[..., None] >= 0, seen, F.embedding(ids, self.rest))
 
+    def weights(self) -> int:
+        """How many weights train, as a person counts them: the whole table."""
+        return self.rest.numel()
+
     def whole(self) -> Tensor:
         """The table of all words as it is now."""
         table = self.rest.clone()

@@ -62,8 +62,27 @@ MAY = {
     "method": {"encoder", "run"},
     "tasks": {"run", "sources", "store"},
     "train": {"batches", "encoder", "measure", "method", "recipe", "resume", "run", "warmup"},
-    "sweep": {"catalog", "compose", "nodes", "run"},
-    **{name: {"encoder", "method", "recipe"} for name in MODULES if name.startswith("methods.")},
+    "sweep": {"catalog", "compose", "nodes", "run", "store"},
+    **{
+        name: {
+            "encoder",
+            "gaussian",
+            "method",
+            "parts",
+            "pruning",
+            "recipe",
+            "run",
+            "smoothness",
+        }
+        for name in MODULES
+        if name.startswith("methods.")
+    },
+    "gaussian": set(),
+    "heads": set(),
+    "parts": set(),
+    "pruning": set(),
+    "vocabulary": set(),
+    "smoothness": {"encoder"},
     **{
         name: {"metrics", "run", "store", "table"}
         for name in MODULES
@@ -80,7 +99,8 @@ OUTSIDE = {
     "store": {"numpy"},
     "metrics": {"numpy", "scipy", "sklearn"},
     "encoder": {"torch", "transformers"},
-    **{name: {"torch", "transformers"} for name in MODULES if name.startswith("methods.")},
+    **{name: {"torch"} for name in MODULES if name.startswith("methods.")},
+    "methods.peft": {"torch", "peft"},
     **{name: {"matplotlib", "numpy"} for name in MODULES if name.startswith("reports.")},
 }
 

@@ -12,6 +12,7 @@ from peft import LoraConfig, get_peft_model
 from peftbench import checkpoints
 from peftbench.encoder import Encoder
 from peftbench.method import make, task_loss
+from peftbench.settle import settle
 
 # peft 0.21.2 asks transformers 5.23 a question by its old name
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
@@ -30,7 +31,7 @@ def ours(family):
     encoder = Encoder(tiny.backbone(family), classes=2, seed=0)
     torch.manual_seed(0)
     make(tiny.one_run("method=lora", *words).method).insert(encoder)
-    encoder.settle(half=False, words=torch.arange(264))
+    settle(encoder, half=False, words=torch.arange(264))
     with torch.no_grad():
         for name, p in encoder.trained().items():
             if name.endswith(".up.weight"):  # 0 at the start, where A would get no gradient

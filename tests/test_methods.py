@@ -14,6 +14,7 @@ from peftbench.backbone import Backbone
 from peftbench.encoder import Batch, Encoder
 from peftbench.method import Method, make
 from peftbench.run import ConfigError, Run
+from peftbench.settle import settle
 from peftbench.sweep import plan
 
 STEPS = 30
@@ -42,9 +43,9 @@ class Pair:
         encoder = self.bare(seed)
         torch.manual_seed(seed)
         self.method.insert(encoder)
-        if half is not None:
-            encoder.settle(half, self.batch["input_ids"].unique())
         self.method.prepare(encoder, iter(lambda: dict(self.batch), None))
+        if half is not None:
+            settle(encoder, half, self.batch["input_ids"].unique())
         return encoder.eval()
 
     def gradient(self, encoder: Encoder) -> dict[str, Tensor]:
@@ -220,8 +221,9 @@ def test_gradients_in_bf16_are_those_in_fp32(pair):
 
 
 def test_starts_at_the_pretrained_model_if_it_claims_to(pair):
+    encoder = pair.encoder()
     with torch.inference_mode():
-        logits, pretrained = pair.encoder()(pair.batch), pair.bare()(pair.batch)
+        logits, pretrained = encoder(pair.batch), pair.bare()(pair.batch)
     same = torch.allclose(logits, pretrained, rtol=0, atol=1e-6)
     assert same or not pair.method.starts_pretrained
 

@@ -8,6 +8,7 @@ import torch
 from peftbench import batches
 from peftbench.encoder import Encoder
 from peftbench.method import make
+from peftbench.settle import settle
 
 
 def _trained(family: str, narrow: bool, words: torch.Tensor, examples: dict) -> Encoder:
@@ -16,7 +17,7 @@ def _trained(family: str, narrow: bool, words: torch.Tensor, examples: dict) -> 
     method = make(tiny.one_run("method=full").method)
     method.insert(encoder)
     dense = encoder.module.get_input_embeddings()
-    encoder.settle(half=False, words=words)
+    settle(encoder, half=False, words=words)
     if not narrow:
         encoder.module.set_input_embeddings(dense)
     tiny.fit(encoder, method, examples, steps=4, weight_decay=0.0, lr=1e-3)

@@ -17,8 +17,7 @@ Houlsby's recipe trains the norms of all blocks too.
 
 Departures from the papers: `start: normal` draws weights from N(0, 0.02²) as in SparseAdapter's
 code (Houlsby: truncated at two deviations of 1e-3). In a pre-norm block (ModernBERT) a norm comes
-before its layer; Pfeiffer's adapter then stands after ffn_out, without the norm, as the adapters
-library does it.
+before its layer; Pfeiffer's adapter then stands after ffn_out, without the norm, as there.
 """
 
 import math
@@ -30,8 +29,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from peftbench.encoder import Encoder, Tap, check_roles
+from peftbench.encoder import Encoder
 from peftbench.method import Method
+from peftbench.parts import Tap, check_roles
 from peftbench.recipe import above, at_least, one_of
 
 NORMS = ("attn_norm", "ffn_norm")

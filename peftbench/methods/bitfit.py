@@ -12,21 +12,22 @@ half-size subset, section 4.2) 46,080, and with them, as in the authors' code, t
 
 from dataclasses import dataclass
 
-from peftbench.encoder import Encoder, check_roles
+from torch import nn
+
+from peftbench.encoder import Encoder
 from peftbench.method import Method
+from peftbench.parts import check_roles
 
 
 @dataclass(frozen=True, kw_only=True)
 class BitFit(Method):
     """All biases, or those of the roles in `at` and of what is above the blocks."""
 
-    at: str | list[str]
+    at: list[str] | None
 
     def __post_init__(self) -> None:
-        if isinstance(self.at, list):
+        if self.at is not None:
             check_roles("at", self.at)
-        if self.at != "all" and (isinstance(self.at, str) or not self.at):
-            raise ValueError(f"at must be all or a list of roles, got {self.at!r}")
 
     def insert(self, encoder: Encoder) -> None:
         """Unfreeze what is called bias."""
@@ -35,9 +36,9 @@ class BitFit(Method):
         def wanted(name: str, parameter: object) -> bool:
             bias = name.rpartition(".")[2].endswith("bias")
             above = encoder.block_of(name) is None
-            return bias and (self.at == "all" or above or id(parameter) in chosen)
+            return bias and (self.at is None or above or id(parameter) in chosen)
 
         encoder.unfreeze("bias", wanted)
 
-    def _parts(self, encoder: Encoder) -> list:  # type: ignore[type-arg]
-        return [] if self.at == "all" else list(encoder.each(*self.at))
+    def _parts(self, encoder: Encoder) -> list[nn.Module]:
+        return [] if self.at is None else list(encoder.each(*self.at))

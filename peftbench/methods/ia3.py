@@ -13,8 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from peftbench.encoder import Encoder, check_roles
+from peftbench.encoder import Encoder
 from peftbench.method import Method
+from peftbench.parts import check_roles
+from peftbench.run import Json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,22 @@ class IA3(Method):
         for roles, kind in ((self.outputs, ScaledOutput), (self.inputs, ScaledInput)):
             if roles:
                 encoder.replace(*roles, by=kind)
+
+    def to_peft(self, encoder: Encoder) -> tuple[Json, dict[str, Tensor]]:
+        """An IA3Config's arguments, and the scales by the library's names and shapes."""
+        tensors = {}
+        for path, part in encoder.module.named_modules():
+            if isinstance(part, Scaled):
+                column = isinstance(part, ScaledOutput)
+                tensors[f"{path}.ia3_l"] = part.scale.detach().view(
+                    *((-1, 1) if column else (1, -1))
+                )
+        config = {
+            "peft_type": "IA3",
+            "target_modules": [encoder.path(role) for role in [*self.outputs, *self.inputs]],
+            "feedforward_modules": [encoder.path(role) for role in self.inputs],
+        }
+        return config, tensors
 
 
 class Scaled(nn.Module):

@@ -19,10 +19,13 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils import skip_init
 
-from peftbench.encoder import Encoder, check_roles
+from peftbench.encoder import Encoder
 from peftbench.method import Method
+from peftbench.parts import check_roles
 from peftbench.recipe import above, at_least, between
+from peftbench.run import Json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +54,25 @@ class LoRA(Method):
         """Wrap every target."""
         encoder.replace(*self.targets, by=self._wrap)
 
+    def to_peft(self, encoder: Encoder) -> tuple[Json, dict[str, Tensor]]:
+        """A LoraConfig's arguments, and A, B and m by the library's names."""
+        tensors, state = {}, encoder.state()
+        for path, part in encoder.module.named_modules():
+            if isinstance(part, LowRank):
+                tensors[f"{path}.lora_A.weight"] = state[f"{path}.down.weight"]
+                tensors[f"{path}.lora_B.weight"] = state[f"{path}.up.weight"]
+                if self.decompose:
+                    tensors[f"{path}.lora_magnitude_vector"] = state[f"{path}.length"]
+        config = {
+            "peft_type": "LORA",
+            "r": self.rank,
+            "lora_alpha": self.alpha * self.rank ** (1 - self.power),
+            "lora_dropout": self.dropout,
+            "use_dora": self.decompose,
+            "target_modules": [encoder.path(role) for role in self.targets],
+        }
+        return config, tensors
+
     def wider(self, times: int) -> "LoRA":
         """As many times the rank, at the same scale."""
         return replace(self, rank=self.rank * times, alpha=self.alpha * times**self.power)
@@ -73,8 +95,9 @@ class LowRank(nn.Module):
         self.scale = scale
         self.dropout = nn.Dropout(dropout)
         device = linear.weight.device
-        self.down = nn.Linear(linear.in_features, rank, bias=False, device=device)
-        self.up = nn.Linear(rank, linear.out_features, bias=False, device=device)
+        made = {"bias": False, "device": device}
+        self.down = skip_init(nn.Linear, linear.in_features, rank, **made)
+        self.up = skip_init(nn.Linear, rank, linear.out_features, **made)
         nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
         nn.init.zeros_(self.up.weight)
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from peftbench.encoder import Encoder
 from peftbench.method import Method
 from peftbench.recipe import at_least
+from peftbench.run import Json
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,21 @@ class Prefix(Method):
         if self.length:
             device = next(encoder.module.parameters()).device
             encoder.prepend(KeysAndValues(self, len(encoder.blocks), encoder.dim, device))
+
+    def to_peft(self, encoder: Encoder) -> tuple[Json, dict[str, Tensor]]:
+        """A PrefixTuningConfig's arguments, and the keys and values as its embedding."""
+        if not self.length:
+            raise ValueError("a prefix of length 0 has no form in the peft library")
+        with torch.inference_mode():
+            made = encoder.module.prefix(1)  # (blocks, 2, length, dim)
+        config = {
+            "peft_type": "PREFIX_TUNING",
+            "num_virtual_tokens": self.length,
+            "token_dim": encoder.dim,
+            "num_layers": len(encoder.blocks),
+            "num_attention_heads": encoder.module.config.num_attention_heads,
+        }
+        return config, {"prompt_embeddings": made.permute(2, 0, 1, 3).flatten(1).clone()}
 
 
 class KeysAndValues(nn.Module):
@@ -64,5 +80,15 @@ class KeysAndValues(nn.Module):
         """(blocks, 2, length, dim), or (blocks, 2, batch, length, dim) if the MLP is sampled so."""
         made = self.start
         if self.down is not None and self.up is not None:
+            apart = max(_apart(linear, batch) for linear in (self.down, self.up))
+            if apart > 1:  # sampled weights: each group of examples has a prefix of its own
+                made = made.expand(apart, *made.shape)
             made = self.up(torch.tanh(self.down(made)))
+            if apart > 1:
+                made = made.repeat_interleave(batch // apart, dim=0)
         return made.unflatten(-1, self.shape[1:]).movedim((-3, -2), (0, 1))
+
+
+def _apart(linear: nn.Module, batch: int) -> int:
+    """How many different answers a linear gives to one input in a batch."""
+    return int(linear.apart(batch)) if hasattr(linear, "apart") else 1

@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Iterable
+from typing import Any
 
 from peftbench.run import Json, Record
 from peftbench.table import Table
@@ -61,23 +62,24 @@ def costs(records: list[Record]) -> Table:
     """
     rows, split = _rows(records)
     tasks = sorted({_sized(record) for record in records})
-    columns = ["method", *split, "trained"]
-    columns += [
-        f"{_column_title(name, size, tasks)} {unit}" for name, size in tasks for unit in _UNITS
-    ]
     lines = []
     for row, members in rows.items():
-        trained = sorted({record.parameters["trained"] for record in members})
-        line = [*row, " / ".join(f"{count:,}" for count in trained)]
         for task in tasks:
             here = [record for record in members if _sized(record) == task]
+            if not here:
+                continue
             machines = {(r.environment["device"], r.environment["threads"]) for r in here}
-            line += [
-                "–" if not here else "mixed" if len(machines) > 1 else pick(here)
-                for pick in _UNITS.values()
-            ]
-        lines.append(line)
-    return Table("Costs (training)", columns, lines, 1 + len(split))
+            trained = sorted({record.parameters["trained"] for record in here})
+            lines.append(
+                [
+                    *row,
+                    _column_title(*task, tasks),
+                    " / ".join(f"{count:,}" for count in trained),
+                    *("mixed" if len(machines) > 1 else pick(here) for pick in _UNITS.values()),
+                ]
+            )
+    columns = ["method", *split, "task", "trained", *_UNITS]
+    return Table("Costs (training)", columns, lines, 2 + len(split))
 
 
 def _mean(values: Iterable[float]) -> float:
@@ -85,9 +87,9 @@ def _mean(values: Iterable[float]) -> float:
 
 
 _UNITS: dict[str, Callable[[list[Record]], str]] = {
-    "s": lambda records: f"{_mean(r.seconds['train'] for r in records):,.0f}",
-    "ex/s": lambda records: f"{_mean(r.speed['examples_per_second'] for r in records):,.0f}",
-    "MiB": lambda records: f"{_mean(_peak(r) for r in records) / 2**20:,.0f}",
+    "seconds": lambda records: f"{_mean(r.seconds['train'] for r in records):,.0f}",
+    "examples/s": lambda records: f"{_mean(r.speed['examples_per_second'] for r in records):,.0f}",
+    "peak MiB": lambda records: f"{_mean(_peak(r) for r in records) / 2**20:,.0f}",
 }
 
 
@@ -174,7 +176,8 @@ def _rows(records: list[Record]) -> tuple[dict[Row, list[Record]], list[str]]:
             name
             for settings in cells.values()
             for name in {key for setting in settings for key in setting}
-            if len({str(setting.get(name)) for setting in settings}) > 1
+            # a host brings keys of its own: these differ where two of one host do
+            if len({str(setting[name]) for setting in settings if name in setting}) > 1
         }
     )
     rows: dict[Row, list[Record]] = {}
@@ -195,8 +198,19 @@ def _settings(record: Record) -> Json:
     for node in ("method", "budget", "train", "select"):
         for key, value in getattr(run, node).items():
             if key not in ("name", "_target_"):
-                flat[f"{node}.{key}"] = value
+                flat |= _flat(f"{node}.{key}", value)
     return flat
+
+
+def _flat(key: str, value: Any) -> Json:
+    """A value by its key; a method inside a method by its name, and what is in it by theirs."""
+    if not isinstance(value, dict):
+        return {key: value}
+    found: Json = {key: value["name"]} if "_target_" in value else {}
+    for name, inner in value.items():
+        if name not in ("name", "_target_", "path"):
+            found |= _flat(f"{key}.{name}", inner)
+    return found
 
 
 def _value(value: object) -> str:

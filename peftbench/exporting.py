@@ -1,0 +1,65 @@
+"""Trained weights as a folder that the peft library loads."""
+
+import json
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from peftbench.backbone import Backbone
+from peftbench.encoder import Encoder
+from peftbench.method import Method, make
+from peftbench.run import ConfigError, Json, Record
+from peftbench.store import Results
+
+
+def to_peft(record: Record, results: Results, folder: Path) -> None:
+    """Write adapter_config.json and adapter_model.safetensors for a run's kept weights.
+
+    Raises:
+        ConfigError: if nothing was kept, the folder is not empty, or the library has no such thing.
+    """
+    run = record.run
+    kept = results.trained(run.key)
+    if not kept.is_file():
+        raise ConfigError(
+            f"no weights of {run.key} were kept; remove its record and run it again "
+            "with --keep trained"
+        )
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder} is there already; name a new folder")
+    method = make(run.method)
+    encoder = Encoder(Backbone(run.model), run.task["classes"], seed=0)
+    method.insert(encoder)
+    encoder.restore(load_file(kept))
+    try:
+        config, tensors = peft_form(method, encoder)
+    except ValueError as error:
+        raise ConfigError(f"{run.title}: {error}") from error
+    config |= {"base_model_name_or_path": run.model["checkpoint"]}
+    config |= {"revision": run.model["revision"]}
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def peft_form(method: Method, encoder: Encoder) -> tuple[Json, dict[str, Tensor]]:
+    """The library's config and tensors, head included.
+
+    Raises:
+        ValueError: if the library has no such thing.
+    """
+    backbone = encoder.backbone[0]
+    if backbone.parts["split"]:
+        raise ValueError(
+            f"{encoder.name} has query, key and value in one linear outside of peftbench, where "
+            "the library cannot tell them apart"
+        )
+    config, inner = method.to_peft(encoder)
+    prompt = config["peft_type"] == "PREFIX_TUNING"
+    start = "base_model" if prompt else "base_model.model"
+    tensors = inner if prompt else {f"{start}.{name}": tensor for name, tensor in inner.items()}
+    state = encoder.state()
+    tensors |= {f"{start}.{name}": t for name, t in state.items() if encoder.in_head(name)}
+    config |= {"task_type": "SEQ_CLS", "modules_to_save": backbone.head, "inference_mode": True}
+    return config, {name: tensor.contiguous() for name, tensor in tensors.items()}

@@ -1,0 +1,119 @@
+"""A linear layer whose weights are independent Gaussians."""
+
+import hashlib
+import math
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load
+from torch import Tensor, nn
+
+#: Where the noise of a training step comes from.
+NOISES = ("batch", "flipout", "local")
+
+
+class Gaussian(nn.Module):
+    """y = W x, W ~ N(weight, exp(log_std)^2), without a bias.
+
+    In training one W is drawn for a forward pass (`batch`), with signs of each example's own
+    (`flipout`), or each output its own noise (`local`). Otherwise W is its mean, unless `draws`
+    says how many times over the batch is there, group after group: then each group gets a draw.
+
+    Args:
+        linear: whose place is taken.
+        noise: one of `NOISES`.
+        spread: standard deviations start at G^2, G uniform in [spread / sqrt 2, spread].
+    """
+
+    def __init__(self, linear: nn.Linear, noise: str, spread: float):
+        super().__init__()
+        like = linear.weight
+        bound = math.sqrt(6 / max(like.shape))
+        self.weight = nn.Parameter(torch.empty_like(like).uniform_(-bound, bound))
+        drawn = torch.empty_like(like).uniform_(spread / math.sqrt(2), spread)
+        self.log_std = nn.Parameter(2 * drawn.log())
+        self.noise = noise
+        self.draws = 0
+        self.prior: tuple[Tensor, Tensor] | None = None  # mean and std of an earlier posterior
+
+    def start_at(self, earlier: dict[str, Tensor], name: str) -> None:
+        """Make an earlier posterior the prior, and start from it.
+
+        Raises:
+            ValueError: if it has no such matrix, or one of another shape.
+        """
+        try:
+            mean, log_std = (earlier[f"{name}.{part}"] for part in ("weight", "log_std"))
+        except KeyError:
+            raise ValueError(f"prior.from holds no posterior of {name}") from None
+        if mean.shape != self.weight.shape:
+            raise ValueError(
+                f"prior.from: {name} is {tuple(mean.shape)} there, {tuple(self.weight.shape)} here"
+            )
+        with torch.no_grad():
+            self.weight.copy_(mean)
+            self.log_std.copy_(log_std)
+        device = self.weight.device
+        self.prior = (mean.to(device), log_std.exp().to(device))
+
+    def apart(self, batch: int) -> int:
+        """How many different answers one input gets in a batch of so many examples."""
+        if self.draws:
+            return self.draws
+        return batch if self.training and self.noise != "batch" else 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, tokens, in) to (batch, tokens, out); (tokens, in) to (tokens, out)."""
+        if self.draws:
+            groups = x.unflatten(0, (self.draws, -1)).flatten(1, -2)
+            noise = torch.randn(self.draws, *self.weight.shape, device=x.device)
+            weights = self.weight + self.log_std.exp() * noise
+            y = torch.bmm(groups, weights.transpose(1, 2).to(groups.dtype))
+            return y.view(*x.shape[:-1], -1)
+        if not self.training:
+            return F.linear(x, self.weight)
+        if self.noise == "local":
+            variance = F.linear(x.float() ** 2, torch.exp(2 * self.log_std))
+            y = F.linear(x, self.weight)
+            return y + (variance.clamp(min=1e-16).sqrt() * torch.randn_like(variance)).to(y.dtype)
+        noise = self.log_std.exp() * torch.randn_like(self.weight)
+        if self.noise == "batch":
+            return F.linear(x, self.weight + noise)
+        signs = [_signs(len(x), width, x) for width in self.weight.shape]
+        return F.linear(x, self.weight) + F.linear(x * signs[1], noise) * signs[0]
+
+
+def _signs(batch: int, width: int, like: Tensor) -> Tensor:
+    """Random signs (batch, 1, width), the same for all tokens of an example."""
+    return torch.randint(0, 2, (batch, 1, width), device=like.device).to(like.dtype) * 2 - 1
+
+
+def posterior(source: dict[str, str]) -> dict[str, Tensor]:
+    """The trained weights of an earlier run.
+
+    Args:
+        source: `path` of a safetensors file, and its `sha256`.
+
+    Raises:
+        ValueError: if the file is no longer what it was.
+    """
+    content = Path(source["path"]).read_bytes()
+    if hashlib.sha256(content).hexdigest() != source["sha256"]:
+        raise ValueError(f"prior.from: {source['path']} has changed since the run was planned")
+    return load(content)
+
+
+def kl_to_normal(gaussian: Gaussian, mean: float, std: float) -> Tensor:
+    """KL(posterior || prior) summed over the weights, in closed form; a scalar in fp32.
+
+    Args:
+        mean, std: of the prior, where the layer has none of its own.
+    """
+    log_std = gaussian.log_std
+    if gaussian.prior is None:
+        apart = (torch.exp(2 * log_std) + (gaussian.weight - mean) ** 2) / (2 * std**2)
+        return (math.log(std) - log_std + apart - 0.5).sum()
+    means, stds = gaussian.prior
+    apart = (torch.exp(2 * log_std) + (gaussian.weight - means) ** 2) / (2 * stds**2)
+    return (stds.log() - log_std + apart - 0.5).sum()

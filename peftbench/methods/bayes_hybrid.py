@@ -1,0 +1,126 @@
+"""Bayesian fine-tuning: Gaussian posteriors over matrices of a host.
+
+Chai, Liu, Zhou, Xie and Zeng: BH-PEFT, 2025, arXiv 2508.02711, and the authors' code.
+Wang, Shi, Han, Metaxas and Wang: BLoB, NeurIPS 2024, arXiv 2406.11675.
+Wen, Vicol, Ba, Tran and Grosse: Flipout, ICLR 2018. Kingma, Salimans and Welling: local
+reparameterisation, NIPS 2015.
+
+Chosen matrices are drawn anew for every batch, around a mean that trains together with the spread:
+
+    W = m + exp(r) * e,  e ~ N(0, 1)        m, r: (out, in)
+    loss = task loss + kl / count * sum KL(N(m, exp(2 r)) || N(prior mean, prior std^2))
+
+`normalise: mean` counts Bayesian weights (the authors'), `data` training examples, which with
+kl = 1 is the evidence lower bound. Predictions average the probabilities of `samples` draws; their
+total variance and the mutual information (equal to the mean KL from the average) come with them.
+
+Departures from the papers: the paper's prior from an earlier posterior is wired here, the authors'
+code never does it; BLoB's second optimiser and its re-weighting of the KL over the steps are not
+here. A matrix loses its bias, as in the authors' code. Outside of training and of prediction by
+samples the mean is used.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from peftbench.encoder import Batch, Encoder
+from peftbench.gaussian import NOISES, Gaussian, kl_to_normal, posterior
+from peftbench.method import Around
+from peftbench.recipe import above, at_least, one_of
+
+NORMALISERS = ("mean", "data")
+MATRICES = ("down", "up")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BayesHybrid(Around):
+    """A host whose `matrices` have posteriors.
+
+    Attributes:
+        host: any method that inserts linears called `down` and `up`.
+        noise: one of `NOISES`.
+        spread: initial standard deviations are G^2, G uniform in [spread / sqrt 2, spread].
+        prior: mean, std; or `from`, a file of trained weights whose posterior is the prior.
+        kl: weight of the divergence.
+        normalise: what the sum is divided by, one of `NORMALISERS`.
+        samples: of a prediction; 0 predicts with the means.
+    """
+
+    matrices: list[str]
+    noise: str
+    spread: float
+    prior: dict[str, Any]
+    kl: float
+    normalise: str
+    samples: int
+
+    def __post_init__(self) -> None:
+        if not self.matrices:
+            raise ValueError("matrices is empty: choose down, up or both")
+        for matrix in self.matrices:
+            one_of("matrices", matrix, MATRICES)
+        one_of("noise", self.noise, NOISES)
+        one_of("normalise", self.normalise, NORMALISERS)
+        above("spread", self.spread, 0)
+        above("prior.std", self.prior["std"], 0)
+        at_least("kl", self.kl, 0)
+        at_least("samples", self.samples, 0, whole=True)
+
+    def insert(self, encoder: Encoder) -> None:
+        """Insert the host, and replace its matrices."""
+        self.host.insert(encoder)
+        found = encoder.inserted(*self.matrices)
+        if not found:
+            raise ValueError(
+                f"{type(self.host).__name__} inserts no {' or '.join(self.matrices)} matrix"
+            )
+        for name, linear in found.items():
+            encoder.put(name, Gaussian(linear, self.noise, self.spread))
+        if self.prior["from"] is not None and not encoder.rehearsal:
+            earlier = posterior(self.prior["from"])
+            for name, gaussian in self._gaussians(encoder):
+                gaussian.start_at(earlier, name)
+
+    def loss(self, encoder: Encoder, batch: Batch) -> Tensor:
+        """The host's loss, on one draw, and the divergence from the prior."""
+        return self.host.loss(encoder, batch) + self.kl * self.divergence(encoder)
+
+    def divergence(self, encoder: Encoder) -> Tensor:
+        """The KL from posterior to prior over the count that `normalise` names; a scalar."""
+        gaussians = [gaussian for _, gaussian in self._gaussians(encoder)]
+        mean, std = self.prior["mean"], self.prior["std"]
+        total = torch.stack([kl_to_normal(g, mean, std) for g in gaussians]).sum()
+        weights = sum(gaussian.weight.numel() for gaussian in gaussians)
+        return total / (weights if self.normalise == "mean" else encoder.examples)
+
+    def predict(self, encoder: Encoder, batch: Batch) -> dict[str, Tensor]:
+        """The average over draws as `scores` (log probabilities for classes), and its spreads."""
+        if self.samples == 0:
+            return self.host.predict(encoder, batch)
+        gaussians = [gaussian for _, gaussian in self._gaussians(encoder)]
+        many = {n: t.repeat(self.samples, *[1] * (t.ndim - 1)) for n, t in batch.items()}
+        try:
+            for gaussian in gaussians:
+                gaussian.draws = self.samples
+            logits = encoder(many).float().unflatten(0, (self.samples, -1))
+        finally:
+            for gaussian in gaussians:
+                gaussian.draws = 0
+        if logits.shape[-1] == 1:
+            return {"scores": logits.mean(0), "variance": logits.var(0, correction=0)[:, 0]}
+        logs = logits.log_softmax(-1)
+        mean = logs.logsumexp(0) - math.log(self.samples)
+        entropy = -(mean.exp() * mean).sum(-1)
+        within = -(logs.exp() * logs).sum(-1).mean(0)
+        return {
+            "scores": mean,
+            "variance": logs.exp().var(0, correction=0).sum(-1),
+            "mutual_information": (entropy - within).clamp(min=0),
+        }
+
+    def _gaussians(self, encoder: Encoder) -> list[tuple[str, Gaussian]]:
+        return [(n, m) for n, m in encoder.module.named_modules() if isinstance(m, Gaussian)]

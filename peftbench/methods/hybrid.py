@@ -1,0 +1,57 @@
+"""Several methods at once.
+
+He, Zhou, Ma, Berg-Kirkpatrick and Neubig: Towards a unified view of parameter-efficient transfer
+learning, ICLR 2022, arXiv 2110.04366 (section 4.6, the MAM adapter).
+
+Each member changes another place of a block; the yaml's are a prefix at the attention and a scaled
+adapter beside the feed-forward network:
+
+    h = Attention(x, [P_k; K], [P_v; V])        y = FFN(h) + s U f(D h)
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from peftbench.encoder import Batch, Encoder
+from peftbench.method import Method
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hybrid(Method):
+    """All `members`, inserted in their order; their losses and predictions are the task's own."""
+
+    starts_pretrained: ClassVar[bool] = False
+
+    members: dict[str, Method]
+
+    def __post_init__(self) -> None:
+        if not self.members:
+            raise ValueError("members is empty: name at least one method")
+
+    def insert(self, encoder: Encoder) -> None:
+        """Insert one after the other."""
+        for member in self.members.values():
+            member.insert(encoder)
+
+    def prepare(self, encoder: Encoder, batches: Iterator[Batch]) -> None:
+        """Let each look at batches."""
+        for member in self.members.values():
+            member.prepare(encoder, batches)
+
+    def after_step(self, encoder: Encoder, step: int, steps: int | None) -> None:
+        """Let each act."""
+        for member in self.members.values():
+            member.after_step(encoder, step, steps)
+
+    def finish(self, encoder: Encoder) -> None:
+        """Let each act."""
+        for member in self.members.values():
+            member.finish(encoder)
+
+    def rates(self, encoder: Encoder) -> dict[str, float]:
+        """The members' factors."""
+        found: dict[str, float] = {}
+        for member in self.members.values():
+            found |= member.rates(encoder)
+        return found

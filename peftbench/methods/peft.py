@@ -1,0 +1,116 @@
+"""Any tuner of the peft library, inside our loop.
+
+Mangrulkar, Gugger, Debut, Belkada, Paul and Bossan: PEFT, 2022, github.com/huggingface/peft.
+
+The library's own modules are put into the encoder, its own code computes; data, batches, head,
+precision and measurement are as for every other method.
+
+Departures from the library: the head is ours and trains for every type; types that put tokens in
+front of the input are refused (method=prefix is ours), and so are those that need a loop of their
+own. Roles name the targets, so that a family needs no list of module names.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
+from peft.utils import PeftType
+from torch import nn
+
+from peftbench.encoder import Encoder
+from peftbench.method import Method
+from peftbench.parts import check_roles
+
+#: Types that the library offers and this method does not, and why.
+REFUSED = {
+    "ADALORA": "moves ranks about in a loop of its own",
+    "SHADOW": "runs a second network beside the model",
+    "TRAINABLE_TOKENS": "trains rows of the embeddings, by their ids",
+    "OSF": "needs optimizer hooks of its own",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peft(Method):
+    """The tuner `type` with the arguments in `config`, on the parts with the roles `targets`."""
+
+    starts_pretrained: ClassVar[bool] = False
+
+    type: str
+    targets: list[str]
+    config: dict[str, Any]
+
+    def __post_init__(self) -> None:
+        kinds = offered()
+        if self.type in REFUSED:
+            raise ValueError(f"type={self.type} {REFUSED[self.type]}; choose {', '.join(kinds)}")
+        if self.type not in kinds:
+            raise ValueError(
+                f"type={self.type} is no tuner of the installed peft (types that put tokens in "
+                f"front of the input are not offered: method=prefix); choose {', '.join(kinds)}"
+            )
+        known = set(_config_class(self.type).__dataclass_fields__)
+        for name in self.config:
+            if name not in known:
+                raise ValueError(
+                    f"{self.type} takes no {name}; it takes {', '.join(sorted(known))}"
+                )
+        check_roles("targets", self.targets)
+
+    def insert(self, encoder: Encoder) -> None:
+        """Let the library put its modules in, on weights that it may write to."""
+        kind = PEFT_TYPE_TO_TUNER_MAPPING[PeftType(self.type)]
+        head = set(encoder.trained())
+        shared = _unshare(encoder.module)
+        try:
+            config = _config_class(self.type)(**self._arguments(encoder))
+            kind(encoder.module, config, "default")
+        except Exception as error:  # the library raises what it likes
+            reason = " ".join(str(error).split()) or type(error).__name__
+            raise ValueError(
+                f"{encoder.name} has no place for peft's {self.type}: {reason}"
+            ) from error
+        for module in encoder.module.modules():
+            for name, parameter in list(module.named_parameters(recurse=False)):
+                clone, original = shared.get(id(parameter), (None, None))
+                frozen = clone is not None and not clone.requires_grad
+                if frozen and torch.equal(clone, original):
+                    setattr(module, name, original)  # the library left it alone
+        for name in head:
+            encoder.module.get_parameter(name).requires_grad_(True)
+        encoder.exact = True
+
+    def _arguments(self, encoder: Encoder) -> dict[str, Any]:
+        """What the config class gets."""
+        fields = _config_class(self.type).__dataclass_fields__
+        norms = ["attn_norm", "ffn_norm"]
+        roles = norms if self.type == "LN_TUNING" else self.targets
+        paths = [encoder.path(role) for role in roles]
+        found: dict[str, Any] = {}
+        if "target_modules" in fields:
+            found["target_modules"] = paths
+        if "feedforward_modules" in fields:
+            found["feedforward_modules"] = []
+        return found | self.config
+
+
+def offered() -> list[str]:
+    """The types that can be asked for."""
+    return sorted(k.value for k in PEFT_TYPE_TO_TUNER_MAPPING if k.value not in REFUSED)
+
+
+def _config_class(kind: str) -> Any:
+    return PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(kind)]
+
+
+def _unshare(root: nn.Module) -> dict[int, tuple[nn.Parameter, nn.Parameter]]:
+    """Put a copy in the place of each frozen parameter; the copies by id, with the originals."""
+    found = {}
+    for module in root.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            if not parameter.requires_grad:
+                clone = nn.Parameter(parameter.detach().clone(), requires_grad=False)
+                setattr(module, name, clone)
+                found[id(clone)] = (clone, parameter)
+    return found

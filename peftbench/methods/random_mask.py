@@ -1,0 +1,57 @@
+"""Random weights, the control of BitFit.
+
+Ben Zaken, Goldberg and Ravfogel: BitFit, ACL 2022, arXiv 2106.10199 (section 4.2, `rand_uniform`).
+
+Of every linear in the blocks the same fraction of weights trains, chosen at random:
+
+    y = (W + D) x + b        D: (out, in), zero but for `keep` of its entries, which train
+
+Departures from the paper: embeddings, norms and biases have no part in it.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from peftbench.encoder import Encoder
+from peftbench.method import Method
+from peftbench.recipe import between
+
+LINEARS = ("query", "key", "value", "attn_out", "ffn_in", "ffn_out")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RandomMask(Method):
+    """The fraction `keep` of the weights of all linears."""
+
+    keep: float
+
+    def __post_init__(self) -> None:
+        between("keep", self.keep, 0, 1)
+
+    def insert(self, encoder: Encoder) -> None:
+        """Wrap every linear."""
+        encoder.replace(*LINEARS, by=lambda part: Scattered(part, self.keep))
+
+
+class Scattered(nn.Module):
+    """A linear and changes of some of its weights."""
+
+    places: Tensor
+
+    def __init__(self, linear: nn.Module, keep: float):
+        super().__init__()
+        assert isinstance(linear, nn.Linear)
+        self.weight, self.bias = linear.weight, linear.bias  # not as a linear: they stay in fp32
+        total = self.weight.numel()
+        count = max(1, round(keep * total))
+        device = self.weight.device
+        self.register_buffer("places", torch.randperm(total)[:count].sort().values.to(device))
+        self.changes = nn.Parameter(torch.zeros(count, 1, device=device))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, tokens, in) to (batch, tokens, out)."""
+        flat = self.weight.flatten().index_add(0, self.places, self.changes[:, 0])
+        return F.linear(x, flat.view_as(self.weight), self.bias)

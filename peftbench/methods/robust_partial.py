@@ -1,0 +1,150 @@
+"""Robust partial fine-tuning: few influential blocks, a smooth answer, a step back.
+
+The mission names "Efficient Robust Fine-Tuning for Foundation Models" under arXiv 2410.18899, which
+is a paper about something else, and no such paper was found. So this is a composition of methods
+that exist, in the described spirit, and no reproduction:
+
+Lee et al.: Surgical fine-tuning, ICLR 2023, arXiv 2210.11466 (Auto-RGN). Sung, Nair and Raffel:
+FISH mask, NeurIPS 2021, arXiv 2111.09839. Pan et al.: LISA, NeurIPS 2024, arXiv 2403.17919.
+Wortsman et al.: WiSE-FT, CVPR 2022, arXiv 2109.01903. Regularisers: see smoothness.py.
+
+    rgn:    the `part` of the blocks with the greatest |g| / |w|, averaged over batches
+    fisher: that with the greatest mean g^2
+    lisa:   every `interval` steps another one, drawn at random; embeddings always train
+    manual: the blocks that are listed            all: all of them
+    loss = task loss + strength * penalty         at the end: w = (1 - wise) w + wise w0
+
+Departures from the papers: scores choose whole blocks (Auto-RGN scales rates of tensors, FISH masks
+scalars) and are taken once; what is below the blocks stays frozen but for `lisa` and `all`.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from peftbench.encoder import Batch, Encoder
+from peftbench.method import Around, task_loss
+from peftbench.recipe import at_least, between, one_of
+from peftbench.smoothness import PENALTIES
+
+CHOICES = ("rgn", "fisher", "lisa", "manual", "all")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RobustPartial(Around):
+    """A host, of whose trained parameters those of some blocks train.
+
+    Attributes:
+        choose: one of `CHOICES`.
+        part: of the blocks, rounded, at least one.
+        which: the blocks for `manual`, from 0.
+        batches: to score on.
+        interval: steps between `lisa`'s choices.
+        penalty: one of `PENALTIES`, or none.
+        strength: of the penalty.
+        epsilon: size of the change that r3f and smart make to word embeddings.
+        wise: part of the pretrained weights in the end.
+    """
+
+    choose: str
+    part: float
+    which: list[int]
+    batches: int
+    interval: int
+    penalty: str
+    strength: float
+    epsilon: float
+    wise: float
+
+    def __post_init__(self) -> None:
+        one_of("choose", self.choose, CHOICES)
+        one_of("penalty", self.penalty, ("none", *PENALTIES))
+        between("part", self.part, 0, 1)
+        if (self.choose == "manual") != bool(self.which):
+            raise ValueError(
+                f"choose={self.choose} with which={self.which}: manual takes a list of blocks in "
+                "which, the others none"
+            )
+        at_least("batches", self.batches, 1, whole=True)
+        at_least("interval", self.interval, 1, whole=True)
+        at_least("strength", self.strength, 0)
+        at_least("epsilon", self.epsilon, 0)
+        between("wise", self.wise, 0, 1)
+
+    def insert(self, encoder: Encoder) -> None:
+        """Insert the host; all that it trains still does."""
+        depth = len(encoder.blocks)
+        if not encoder.rehearsal and not all(0 <= block < depth for block in self.which):
+            raise ValueError(f"which={self.which}: {encoder.name} has {depth} blocks, from 0")
+        self.host.insert(encoder)
+        if self.choose == "lisa":  # a choice is a function of this and the step
+            encoder.module.register_buffer("lisa_seed", torch.randint(2**31, ()))
+
+    def prepare(self, encoder: Encoder, batches: Iterator[Batch]) -> None:
+        """Choose the blocks, and freeze the others."""
+        self.host.prepare(encoder, batches)
+        if self.choose in ("all", "lisa"):
+            return
+        chosen = set(self.which)
+        if not chosen:
+            scores = self._scores(encoder, list(islice(batches, self.batches)))
+            chosen = set(sorted(scores, key=lambda b: -scores[b])[: self._count(encoder)])
+        encoder.freeze(lambda name: encoder.block_of(name) not in (*chosen, None))
+
+    def loss(self, encoder: Encoder, batch: Batch) -> Tensor:
+        """The task's loss, and the penalty."""
+        if self.penalty == "none":
+            return self.host.loss(encoder, batch)
+        logits = encoder(batch)
+        penalty = PENALTIES[self.penalty](encoder, batch, logits, self.epsilon)
+        return task_loss(logits, batch["labels"]) + self.strength * penalty
+
+    def after_step(self, encoder: Encoder, step: int, steps: int | None) -> None:
+        """Let the host act; draw other blocks where it is time."""
+        self.host.after_step(encoder, step, steps)
+        if self.choose == "lisa":
+            seed = int(encoder.module.lisa_seed) + step // self.interval
+            generator = torch.Generator().manual_seed(seed)
+            order = torch.randperm(len(encoder.blocks), generator=generator)
+            active = {-1, None, *order[: self._count(encoder)].tolist()}
+            encoder.rest(lambda name: encoder.block_of(name) not in active)
+
+    def finish(self, encoder: Encoder) -> None:
+        """Go back towards the pretrained weights."""
+        super().finish(encoder)
+        if self.wise:
+            pretrained, state = encoder.pretrained, encoder.state()
+            for name in state.keys() & pretrained.keys():
+                if not encoder.in_head(name):
+                    state[name] = state[name].lerp(pretrained[name], self.wise)
+            encoder.restore(state)
+
+    def _count(self, encoder: Encoder) -> int:
+        return max(1, round(self.part * len(encoder.blocks)))
+
+    def _scores(self, encoder: Encoder, batches: list[Batch]) -> dict[int, float]:
+        """How much each block asks to change."""
+        encoder.eval()
+        found: dict[int, list[Any]] = {}
+        for name, parameter in encoder.trained().items():
+            block = encoder.block_of(name)
+            if block is not None and block >= 0:
+                found.setdefault(block, []).append(parameter)
+        scores = dict.fromkeys(found, 0.0)
+        for batch in batches:
+            loss = self.host.loss(encoder, batch)
+            for block, parameters in found.items():
+                grads = torch.autograd.grad(
+                    loss, parameters, retain_graph=True, allow_unused=True, materialize_grads=True
+                )
+                squares = sum(float(g.float().square().sum()) for g in grads)
+                weights = sum(float(p.detach().square().sum()) for p in parameters)
+                count = sum(p.numel() for p in parameters)
+                rgn = math.sqrt(squares / max(weights, 1e-30))
+                scores[block] += rgn if self.choose == "rgn" else squares / count
+        return scores

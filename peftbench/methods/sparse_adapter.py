@@ -1,0 +1,139 @@
+"""SparseAdapter: a host with few weights, chosen before training.
+
+He, Ding, Dong, Zhang and Tao: SparseAdapter, EMNLP Findings 2022, arXiv 2210.04284.
+Lee et al.: SNIP, ICLR 2019. Wang et al.: GraSP, ICLR 2020. Evci et al.: RigL, ICML 2020 (the
+Erdős–Rényi densities).
+
+The weights w of the host's matrices are scored once and the best `keep` of them stay; the rest are
+zero from then on. With L the loss on training batches, dropout off, g its gradient, H its Hessian:
+
+    random: N(0, 1)    magnitude: |w|    snip: |w g|    grasp: w (H g), highest stay
+    er: random, a matrix' density in proportion to (out + in) / (out in)
+
+Large-Sparse is `widen: k` with `keep: 1/k`: as many weights as before, in a wider host.
+
+Departures from the paper: the head trains (in the authors' script it keeps its random start);
+batches are as large for GraSP as for the others; ties are broken at random, so that the zero
+matrices of LoRA-like starts are pruned at random by magnitude. `score: learned` goes further than
+the paper: hard-concrete gates, whose expected number beyond `keep` costs `penalty`.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import islice
+
+import torch
+from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from peftbench import pruning
+from peftbench.encoder import Batch, Encoder
+from peftbench.method import Around, Method
+from peftbench.recipe import at_least, between, one_of
+
+SCORES = ("random", "magnitude", "er", "snip", "grasp", "learned")
+SCOPES = ("global", "local")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SparseAdapter(Around):
+    """A host of whose matrices the part `keep` exists."""
+
+    keep: float
+    score: str
+    scope: str
+    batches: int
+    widen: int
+    penalty: float
+
+    def __post_init__(self) -> None:
+        between("keep", self.keep, 0, 1)
+        if self.keep == 0:
+            raise ValueError("keep must be greater than 0: it is the fraction that stays")
+        one_of("score", self.score, SCORES)
+        one_of("scope", self.scope, SCOPES)
+        at_least("batches", self.batches, 1, whole=True)
+        at_least("widen", self.widen, 1, whole=True)
+        at_least("penalty", self.penalty, 0)
+
+    def insert(self, encoder: Encoder) -> None:
+        """Insert the host, wider if asked, and give its matrices masks or gates."""
+        host = self.host.wider(self.widen) if self.widen > 1 else self.host
+        host.insert(encoder)
+        found = encoder.inserted("down", "up")
+        if not found:
+            raise ValueError(
+                f"{type(self.host).__name__} has no matrices to prune; choose adapter, parallel, "
+                "lora, prefix or hybrid as method.host"
+            )
+        kind = pruning.Gated if self.score == "learned" else pruning.Masked
+        for name, linear in found.items():
+            encoder.put(name, kind(linear))
+
+    def prepare(self, encoder: Encoder, batches: Iterator[Batch]) -> None:
+        """Score on `batches` batches, and prune."""
+        self.host.prepare(encoder, batches)
+        parts = _parts(encoder, pruning.Masked)
+        if not parts:
+            return
+        scores = self._scores(encoder, parts, batches)
+        if not any(score.any() for score in scores.values()):
+            raise ValueError(
+                f"score={self.score} is 0 for every weight of this host (its second matrix starts "
+                "at 0); use random, er, or magnitude"
+            )
+        local = self.scope == "local"
+        chosen = (
+            pruning.erdos_renyi(scores, self.keep)
+            if self.score == "er"
+            else pruning.best(scores, self.keep, local)
+        )
+        for name, part in parts.items():
+            part.keep(chosen[name])
+
+    def loss(self, encoder: Encoder, batch: Batch) -> Tensor:
+        """The host's loss, and the price of open gates."""
+        loss = self.host.loss(encoder, batch)
+        gates = _parts(encoder, pruning.Gated).values()
+        if not gates:
+            return loss
+        count = sum(gate.weight.numel() for gate in gates)
+        kept = torch.stack([gate.expected() for gate in gates]).sum() / count
+        return loss + self.penalty * torch.relu(kept - self.keep)
+
+    def _scores(
+        self, encoder: Encoder, parts: dict[str, pruning.Masked], batches: Iterator[Batch]
+    ) -> dict[str, Tensor]:
+        weights = [part.weight for part in parts.values()]
+        if self.score in ("random", "er"):
+            found = [torch.randn_like(w) for w in weights]
+        elif self.score == "magnitude":
+            found = [w.detach().abs() for w in weights]
+        else:
+            seen = list(islice(batches, self.batches))
+            found = _by_gradient(self.score, self.host, encoder.eval(), weights, seen)
+        return dict(zip(parts, found, strict=True))
+
+
+def _by_gradient(
+    score: str, host: Method, encoder: Encoder, weights: list[Tensor], batches: list[Batch]
+) -> list[Tensor]:
+    def gradient(batch: Batch, again: bool = False) -> tuple[Tensor, ...]:
+        # in fp32, and for the second derivative by the kernel that has one
+        with torch.autocast(encoder.device.type, enabled=False), sdpa_kernel(SDPBackend.MATH):
+            return torch.autograd.grad(host.loss(encoder, batch), weights, create_graph=again)
+
+    summed = [torch.stack(parts).sum(0) for parts in zip(*map(gradient, batches), strict=True)]
+    if score == "snip":
+        return [(w * g).detach().abs() for w, g in zip(weights, summed, strict=True)]
+    found = [torch.zeros_like(w) for w in weights]
+    for batch in batches:
+        again = gradient(batch, again=True)
+        inner = sum(((a * b).sum() for a, b in zip(again, summed, strict=True)), torch.zeros(()))
+        for total, h in zip(found, torch.autograd.grad(inner, weights), strict=True):
+            total += h
+    return [(w * h).detach() for w, h in zip(weights, found, strict=True)]
+
+
+def _parts(encoder: Encoder, kind: type) -> dict:  # type: ignore[type-arg]
+    return {name: part for name, part in encoder.module.named_modules() if isinstance(part, kind)}

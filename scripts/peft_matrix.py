@@ -1,0 +1,65 @@
+"""Which tuners of the installed peft library run on which families: found out by running them.
+
+Each pair is inserted into a tiny model of the family, trained for three steps, and has to change
+what it trains and nothing of the backbone. `peftbench list peft` shows the result.
+
+usage: uv run python scripts/peft_matrix.py
+"""
+
+import json
+import sys
+import warnings
+from pathlib import Path
+
+import peft
+import torch
+import transformers
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "tests"))
+import tiny  # noqa: E402 - the tests' tiny models are the families' own yaml
+
+from peftbench.encoder import Encoder  # noqa: E402
+from peftbench.method import make  # noqa: E402
+from peftbench.methods.peft import offered  # noqa: E402
+
+OUT = ROOT / "configs/support/peft.json"
+
+
+def tried(kind: str, family: str) -> str:
+    """Empty if the pair works, else the reason."""
+    run = tiny.one_run("method=peft", f"method.type={kind}")
+    encoder = Encoder(tiny.backbone(family), classes=2, seed=0)
+    before = {n: t.clone() for n, t in tiny.backbone(family).module.state_dict().items()}
+    torch.manual_seed(0)
+    try:
+        method = make(run.method)
+        method.insert(encoder)
+        start = {n: p.detach().clone() for n, p in encoder.trained().items()}
+        tiny.fit(encoder, method, tiny.batch(tiny.tokens(), family), steps=3, lr=1e-2)
+    except Exception as error:
+        return " ".join(str(error).split()) or type(error).__name__
+    inner = [n for n in start if not encoder.in_head(n)]
+    if not inner:
+        return "nothing but the head trains"
+    if all(torch.equal(encoder.trained()[n], start[n]) for n in inner):
+        return "what was inserted does not train"
+    after = tiny.backbone(family).module.state_dict()
+    if any(not torch.equal(after[n], tensor) for n, tensor in before.items()):
+        raise SystemExit(f"{kind} on {family} wrote to the shared backbone: a bug of ours")
+    return ""
+
+
+def main() -> None:
+    """Write configs/support/peft.json."""
+    warnings.simplefilter("ignore")
+    found = {kind: {f: tried(kind, f) for f in tiny.FAMILIES} for kind in offered()}
+    versions = {"peft": peft.__version__, "transformers": transformers.__version__}
+    OUT.parent.mkdir(exist_ok=True)
+    OUT.write_text(json.dumps({"versions": versions, "reasons": found}, indent=1) + "\n")
+    for kind, row in found.items():
+        print(kind, *("yes" if not reason else "no" for reason in row.values()))
+
+
+if __name__ == "__main__":
+    main()

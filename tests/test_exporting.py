@@ -1,0 +1,59 @@
+"""What peft loads from our folders gives our logits."""
+
+import json
+
+import pytest
+import tiny
+import torch
+from peft import PeftModel
+from safetensors.torch import save_file
+
+from peftbench import checkpoints, exporting
+from peftbench.encoder import Encoder
+from peftbench.method import make
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # the library's own, of many kinds
+
+
+def written(folder, family: str, *words: str) -> Encoder:
+    """An encoder away from its start, exported to a folder."""
+    encoder = Encoder(tiny.backbone(family), classes=2, seed=3)
+    method = make(tiny.one_run(*words).method)
+    method.insert(encoder)
+    with torch.no_grad():
+        for p in encoder.trained().values():
+            p.add_(0.1 * torch.randn(p.shape))
+    config, tensors = exporting.peft_form(method, encoder.eval())
+    folder.mkdir(exist_ok=True)
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    return encoder
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "electra", "distilbert", "albert"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("method=lora",),
+        ("method=lora", "method.power=0.5", "method.targets=[key,ffn_in]"),
+        ("method=lora", "method.decompose=true"),
+        ("method=ia3",),
+    ],
+    ids=["lora", "rslora", "dora", "ia3"],
+)
+def test_the_library_loads_it_to_the_same_logits(tmp_path, family, words):
+    encoder = written(tmp_path, family, *words)
+    base = checkpoints.skeleton(tiny.one_run(f"model.family={family}", tiny.WIDE).model)
+    loaded = PeftModel.from_pretrained(base, tmp_path).eval()
+    batch = tiny.batch(tiny.tokens(), family)
+    mask = batch["attention_mask"][:, 0, 0].long()
+    with torch.inference_mode():
+        theirs = loaded(input_ids=batch["input_ids"], attention_mask=mask).logits
+        torch.testing.assert_close(encoder(batch), theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_what_the_library_cannot_hold_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="in one linear outside of peftbench"):
+        written(tmp_path, "modernbert", "method=lora")
+    with pytest.raises(ValueError, match="Adapter has no form in the peft library"):
+        written(tmp_path, "bert", "method=adapter")
