@@ -6,6 +6,7 @@ run without loading, and no run can see another.
 """
 
 import copy
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -98,6 +99,16 @@ class Encoder(nn.Module):
         if role not in paths:
             raise ValueError(f"{self.name} has no role {role!r}; its roles are {', '.join(paths)}")
         return str(paths[role])
+
+    def pattern(self, *roles: str) -> str:
+        """A regular expression that the names of the parts with these roles match, no others.
+
+        Raises:
+            ValueError: for a role that the family does not have.
+        """
+        blocks = re.escape(self.backbone[0].parts["blocks"])
+        paths = "|".join(re.escape(self.path(role)) for role in roles)
+        return rf".*{blocks}\.\d+\.(?:{paths})"
 
     def each(self, *roles: str) -> Iterator[nn.Module]:
         """The parts with these roles, block by block.

@@ -1,7 +1,7 @@
 """A run from its words to its record: the same each time, and fair between methods."""
 
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ import torch
 from peftbench import metrics
 from peftbench.encoder import Encoder
 from peftbench.execution import Setting, Warm, execute
-from peftbench.method import Method, make
+from peftbench.method import Method
 from peftbench.run import Run
 from peftbench.sweep import plan
 
@@ -34,20 +34,20 @@ def warm():
 class Watched(Method):
     """Another method, whose batches and first head are noted."""
 
-    inner: dict[str, Any]
+    inner: Method
     batches: ClassVar[list[torch.Tensor]] = []
     heads: ClassVar[list[dict[str, torch.Tensor]]] = []
 
     def insert(self, encoder: Encoder) -> None:
         """Insert the method."""
-        make(self.inner).insert(encoder)
+        self.inner.insert(encoder)
         trained = encoder.trained().items()
         self.heads.append({n: p.detach().clone() for n, p in trained if encoder.in_head(n)})
 
     def loss(self, encoder: Encoder, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """The method's loss."""
         self.batches.append(batch["input_ids"])
-        return make(self.inner).loss(encoder, batch)
+        return self.inner.loss(encoder, batch)
 
 
 def test_all_methods_see_the_same_batches_and_start_from_the_same_head(task, warm):

@@ -81,9 +81,8 @@ def test_ia3(family):
     made = encoder(family, "method=ia3")
     parts = made.backbone[0].parts["roles"]
     feed = f"method.config.feedforward_modules=['{parts['ffn_out']}']"
-    library = encoder(
-        family, "method=peft", "method.type=IA3", "method.targets=[key,value,ffn_out]", feed
-    )
+    words = ("method=peft", "method.type=IA3", "method.targets=[key,value,ffn_out]")
+    library = encoder(family, *words, feed)
     agree(made, library, {".ia3_l.default": ".scale"}, family)
 
 
@@ -119,8 +118,8 @@ def test_every_offered_type_is_the_librarys():
         (["method.type=LORRA"], "type=LORRA is no tuner of the installed peft"),
         (["method.type=PREFIX_TUNING"], "method=prefix"),
         (["method.type=ADALORA"], "moves ranks about"),
-        (["method.config.rank=4"], "config.rank: LORA takes"),
-        (["method.type=ADAPTION_PROMPT"], "tiny has no place for ADAPTION_PROMPT"),
+        (["method.config.rank=4"], "LORA takes no rank; it takes"),
+        (["method.type=ADAPTION_PROMPT"], "is made for LLaMA"),
     ],
 )
 def test_what_the_library_cannot_do_is_refused_before_anything_starts(words, message):

@@ -49,8 +49,8 @@ class IA3(Method):
                 )
         config = {
             "peft_type": "IA3",
-            "target_modules": [encoder.path(role) for role in [*self.outputs, *self.inputs]],
-            "feedforward_modules": [encoder.path(role) for role in self.inputs],
+            "target_modules": encoder.pattern(*self.outputs, *self.inputs),
+            "feedforward_modules": encoder.pattern(*self.inputs) if self.inputs else [],
         }
         return config, tensors
 

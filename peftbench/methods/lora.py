@@ -69,7 +69,7 @@ class LoRA(Method):
             "lora_alpha": self.alpha * self.rank ** (1 - self.power),
             "lora_dropout": self.dropout,
             "use_dora": self.decompose,
-            "target_modules": [encoder.path(role) for role in self.targets],
+            "target_modules": encoder.pattern(*self.targets),
         }
         return config, tensors
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from peft.config import PromptLearningConfig
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.utils import PeftType
 from torch import nn
@@ -24,6 +25,8 @@ from peftbench.parts import check_roles
 
 #: Types that the library offers and this method does not, and why.
 REFUSED = {
+    "ADAPTION_PROMPT": "is made for LLaMA's attention",
+    "XLORA": "mixes LoRAs that were trained before",
     "ADALORA": "moves ranks about in a loop of its own",
     "SHADOW": "runs a second network beside the model",
     "TRAINABLE_TOKENS": "trains rows of the embeddings, by their ids",
@@ -86,10 +89,9 @@ class Peft(Method):
         fields = _config_class(self.type).__dataclass_fields__
         norms = ["attn_norm", "ffn_norm"]
         roles = norms if self.type == "LN_TUNING" else self.targets
-        paths = [encoder.path(role) for role in roles]
         found: dict[str, Any] = {}
         if "target_modules" in fields:
-            found["target_modules"] = paths
+            found["target_modules"] = encoder.pattern(*roles)
         if "feedforward_modules" in fields:
             found["feedforward_modules"] = []
         return found | self.config
@@ -97,7 +99,12 @@ class Peft(Method):
 
 def offered() -> list[str]:
     """The types that can be asked for."""
-    return sorted(k.value for k in PEFT_TYPE_TO_TUNER_MAPPING if k.value not in REFUSED)
+    kinds = (
+        kind.value
+        for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()
+        if kind in PEFT_TYPE_TO_TUNER_MAPPING and not issubclass(config, PromptLearningConfig)
+    )
+    return sorted(kind for kind in kinds if kind not in REFUSED)
 
 
 def _config_class(kind: str) -> Any:
