@@ -72,6 +72,8 @@ def admit(part: nn.Module, model: str) -> None:
 class PrefixedDisentangled(DisentangledSelfAttention):
     """DeBERTa's attention with a prefix in the content-to-content term."""
 
+    prefix: Tensor
+
     def forward(
         self,
         hidden_states: Tensor,

@@ -73,7 +73,7 @@ class Encoder(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return next(self.module.parameters()).device  # type: ignore[no-any-return]
+        return next(self.module.parameters()).device
 
     @property
     def dim(self) -> int:
@@ -197,8 +197,9 @@ class Encoder(nn.Module):
 
     def rest(self, which: Callable[[str], bool]) -> None:
         """Let what trains have no gradient where `which(name)` holds, until asked again."""
-        for name in self.state().keys() & dict(self.module.named_parameters()).keys():
-            self.module.get_parameter(name).requires_grad_(not which(name))
+        for name, parameter in self.module.named_parameters():
+            if not self.backbone[0].owns(parameter):
+                parameter.requires_grad_(not which(name))
 
     # what the loop and the record use
 

@@ -18,7 +18,8 @@ class Gaussian(nn.Module):
 
     In training one W is drawn for a forward pass (`batch`), with signs of each example's own
     (`flipout`), or each output its own noise (`local`). Otherwise W is its mean, unless `draws`
-    says how many times over the batch is there, group after group: then each group gets a draw.
+    says how many times over the batch is there, group after group: then each group gets a draw
+    (and what all groups share, as DeBERTa's relative positions, the mean).
 
     Args:
         linear: whose place is taken.
@@ -65,13 +66,13 @@ class Gaussian(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, tokens, in) to (batch, tokens, out); (tokens, in) to (tokens, out)."""
-        if self.draws:
+        if self.draws and len(x) % self.draws == 0:
             groups = x.unflatten(0, (self.draws, -1)).flatten(1, -2)
             noise = torch.randn(self.draws, *self.weight.shape, device=x.device)
             weights = self.weight + self.log_std.exp() * noise
             y = torch.bmm(groups, weights.transpose(1, 2).to(groups.dtype))
             return y.view(*x.shape[:-1], -1)
-        if not self.training:
+        if self.draws or not self.training:  # what is no example's (relative positions): the mean
             return F.linear(x, self.weight)
         if self.noise == "local":
             variance = F.linear(x.float() ** 2, torch.exp(2 * self.log_std))

@@ -47,9 +47,10 @@ def r3f(encoder: Encoder, batch: Batch, logits: Tensor, epsilon: float) -> Tenso
 
 def smart(encoder: Encoder, batch: Batch, logits: Tensor, epsilon: float) -> Tensor:
     """D between these logits and those under the worst small change."""
-    z = (torch.randn_like(_words(encoder, batch)) * 1e-5).requires_grad_()
-    apart = divergence(_shifted(encoder, batch, z), logits.detach())
-    (slope,) = torch.autograd.grad(apart, z)
+    with torch.enable_grad():
+        z = (torch.randn_like(_words(encoder, batch)) * 1e-5).requires_grad_()
+        apart = divergence(_shifted(encoder, batch, z), logits.detach())
+        (slope,) = torch.autograd.grad(apart, z)
     direction = slope / (slope.abs().amax(-1, keepdim=True) + 1e-12)
     return divergence(logits, _shifted(encoder, batch, epsilon * direction))
 

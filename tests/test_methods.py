@@ -18,7 +18,7 @@ from peftbench.settle import settle
 from peftbench.sweep import plan
 
 STEPS = 30
-RATES = (3e-2, 1e-2, 1e-1)  # the first that halves the loss counts
+RATES = (3e-2, 1e-2, 1e-1, 3e-3)  # the first that halves the loss counts
 
 
 @dataclass(frozen=True)

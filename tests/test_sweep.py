@@ -475,3 +475,26 @@ def test_a_thousand_runs_are_planned():
     planned = plan("method=glob(*)", "task=mrpc,cola", "seed=range(0,100)", "exclude=method=head")
     assert len(planned.runs) == planned.cells >= 1000
     assert len({run.key for run in planned.runs}) == len(planned.runs)
+
+
+def test_a_host_is_a_value_and_brings_its_rate():
+    words = ("method=sparse_adapter", "model=bert_base", "method.host=adapter,lora")
+    first, second = plan(*words).runs
+    assert [run.method["host"]["name"] for run in (first, second)] == ["adapter", "lora"]
+    assert [run.train["lr"] for run in (first, second)] == [3e-4, 4e-4]
+    assert all("recipe" not in run.method["host"] for run in (first, second))
+    (wide,) = plan(*words[:2], "method.host=lora", "method.host.rank=32").runs
+    assert wide.method["host"]["rank"] == 32
+
+
+def test_when_matches_a_host():
+    words = ("method=sparse_adapter", "method.host=adapter,lora")
+    found = plan(*words, "when=method.host=lora: method.host.rank=4,8").runs
+    assert [run.method["host"].get("rank") for run in found] == [None, 4, 8]
+
+
+def test_arguments_of_another_library_are_open():
+    (run,) = plan("method=peft", "method.type=VERA", "method.config.r=64").runs
+    assert run.method["config"] == {"r": 64}
+    with pytest.raises(ConfigError, match=r"lora has no method\.config"):
+        plan("method=lora", "method.config.r=64")

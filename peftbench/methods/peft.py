@@ -76,9 +76,8 @@ class Peft(Method):
             ) from error
         for module in encoder.module.modules():
             for name, parameter in list(module.named_parameters(recurse=False)):
-                clone, original = shared.get(id(parameter), (None, None))
-                frozen = clone is not None and not clone.requires_grad
-                if frozen and torch.equal(clone, original):
+                clone, original = shared.get(id(parameter), (parameter, parameter))
+                if not clone.requires_grad and torch.equal(clone, original):
                     setattr(module, name, original)  # the library left it alone
         for name in head:
             encoder.module.get_parameter(name).requires_grad_(True)

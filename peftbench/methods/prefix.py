@@ -13,6 +13,7 @@ linear layers are in BERT, N(0, 0.02²) (torch's own draw in the authors' code, 
 a size that depends on the width); a shared block (ALBERT) has one prefix for all its passes.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -78,7 +79,7 @@ class KeysAndValues(nn.Module):
 
     def forward(self, batch: int) -> Tensor:
         """(blocks, 2, length, dim), or (blocks, 2, batch, length, dim) if the MLP is sampled so."""
-        made = self.start
+        made: Tensor = self.start
         if self.down is not None and self.up is not None:
             apart = max(_apart(linear, batch) for linear in (self.down, self.up))
             if apart > 1:  # sampled weights: each group of examples has a prefix of its own
@@ -91,4 +92,5 @@ class KeysAndValues(nn.Module):
 
 def _apart(linear: nn.Module, batch: int) -> int:
     """How many different answers a linear gives to one input in a batch."""
-    return int(linear.apart(batch)) if hasattr(linear, "apart") else 1
+    apart: Callable[[int], int] = getattr(linear, "apart", lambda batch: 1)
+    return apart(batch)

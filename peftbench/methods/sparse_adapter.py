@@ -18,9 +18,10 @@ matrices of LoRA-like starts are pruned at random by magnitude. `score: learned`
 the paper: hard-concrete gates, whose expected number beyond `keep` costs `penalty`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -30,6 +31,8 @@ from peftbench import pruning
 from peftbench.encoder import Batch, Encoder
 from peftbench.method import Around, Method
 from peftbench.recipe import at_least, between, one_of
+
+Part = TypeVar("Part", pruning.Masked, pruning.Gated)
 
 SCORES = ("random", "magnitude", "er", "snip", "grasp", "learned")
 SCOPES = ("global", "local")
@@ -116,7 +119,7 @@ class SparseAdapter(Around):
 
 
 def _by_gradient(
-    score: str, host: Method, encoder: Encoder, weights: list[Tensor], batches: list[Batch]
+    score: str, host: Method, encoder: Encoder, weights: Sequence[Tensor], batches: list[Batch]
 ) -> list[Tensor]:
     def gradient(batch: Batch, again: bool = False) -> tuple[Tensor, ...]:
         # in fp32, and for the second derivative by the kernel that has one
@@ -135,5 +138,5 @@ def _by_gradient(
     return [(w * h).detach() for w, h in zip(weights, found, strict=True)]
 
 
-def _parts(encoder: Encoder, kind: type) -> dict:  # type: ignore[type-arg]
+def _parts(encoder: Encoder, kind: type[Part]) -> dict[str, Part]:
     return {name: part for name, part in encoder.module.named_modules() if isinstance(part, kind)}
