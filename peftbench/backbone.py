@@ -26,6 +26,7 @@ class Backbone:
         if loaded is None:
             loaded, missing = checkpoints.backbone(model)
         self.name: str = model["name"]
+        self.family: str = model["family"]
         self.parts: Json = model["parts"]
         self.module: Any = loaded.to(device).eval().requires_grad_(False)
         if loaded._supports_attention_backend:

@@ -4,6 +4,7 @@ A method is a frozen dataclass: it is its hyper-parameters. What changes during 
 parameters and buffers of the modules that it inserts, so that a checkpoint and a pack hold it.
 """
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
@@ -118,6 +119,33 @@ def task_loss(logits: Tensor, labels: Tensor) -> Tensor:
     if logits.shape[-1] == 1:
         return F.mse_loss(logits[:, 0].float(), labels)
     return F.cross_entropy(logits.float(), labels)
+
+
+def repeated(batch: Batch, times: int) -> Batch:
+    """The batch so many times over, one after the other, for as many samples in one pass."""
+    return {name: t.repeat(times, *[1] * (t.ndim - 1)) for name, t in batch.items()}
+
+
+def averaged(logits: Tensor) -> dict[str, Tensor]:
+    """One prediction from the samples (samples, batch, classes) or (samples, batch, 1).
+
+    Returns:
+        `scores` (batch, classes), log probabilities for classes; `variance` (batch,), summed over
+        classes; for classes `mutual_information` (batch,) in nats, the entropy of the mean less
+        the mean entropy, which is the mean KL of a sample from the mean.
+    """
+    logits = logits.float()
+    if logits.shape[-1] == 1:
+        return {"scores": logits.mean(0), "variance": logits.var(0, correction=0)[:, 0]}
+    logs = logits.log_softmax(-1)
+    mean = logs.logsumexp(0) - math.log(len(logits))
+    entropy = -(mean.exp() * mean).sum(-1)
+    within = -(logs.exp() * logs).sum(-1).mean(0)
+    return {
+        "scores": mean,
+        "variance": logs.exp().var(0, correction=0).sum(-1),
+        "mutual_information": (entropy - within).clamp(min=0),
+    }
 
 
 def make(node: Json) -> Method:

@@ -77,6 +77,7 @@ MAY = {
         for name in MODULES
         if name.startswith("methods.")
     },
+    "methods.peft": {"catalog", "encoder", "method", "parts"},
     "gaussian": set(),
     "heads": set(),
     "parts": set(),

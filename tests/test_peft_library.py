@@ -120,6 +120,7 @@ def test_every_offered_type_is_the_librarys():
         (["method.type=ADALORA"], "moves ranks about"),
         (["method.config.rank=4"], "LORA takes no rank; it takes"),
         (["method.type=ADAPTION_PROMPT"], "is made for LLaMA"),
+        (["method.type=POLY"], "POLY does not run there: task_ids should not be None"),
     ],
 )
 def test_what_the_library_cannot_do_is_refused_before_anything_starts(words, message):
@@ -127,3 +128,13 @@ def test_what_the_library_cannot_do_is_refused_before_anything_starts(words, mes
 
     with pytest.raises(ConfigError, match=message):
         execution.check(plan("model=tiny", "method=peft", *words).runs[0])
+
+
+def test_sizes_are_judged_on_the_model_itself():
+    """The check before a run sees a tiny model, on which 64 of 32 dimensions would not fit."""
+    from peftbench import execution
+
+    words = ("method=peft", "method.type=MISS", "method.config.r=64")
+    execution.check(plan("model=minilm", *words).runs[0])
+    with pytest.raises(ValueError, match="tiny has no place for peft's MISS"):
+        encoder("bert", *words)

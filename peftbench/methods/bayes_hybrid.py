@@ -20,7 +20,6 @@ here. A matrix loses its bias, as in the authors' code. Outside of training and 
 samples the mean is used.
 """
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,7 +28,7 @@ from torch import Tensor
 
 from peftbench.encoder import Batch, Encoder
 from peftbench.gaussian import NOISES, Gaussian, kl_to_normal, posterior
-from peftbench.method import Around
+from peftbench.method import Around, averaged, repeated
 from peftbench.recipe import above, at_least, one_of
 
 NORMALISERS = ("mean", "data")
@@ -102,25 +101,14 @@ class BayesHybrid(Around):
         if self.samples == 0:
             return self.host.predict(encoder, batch)
         gaussians = [gaussian for _, gaussian in self._gaussians(encoder)]
-        many = {n: t.repeat(self.samples, *[1] * (t.ndim - 1)) for n, t in batch.items()}
+        many = repeated(batch, self.samples)
         try:
             for gaussian in gaussians:
                 gaussian.draws = self.samples
-            logits = encoder(many).float().unflatten(0, (self.samples, -1))
+            return averaged(encoder(many).unflatten(0, (self.samples, -1)))
         finally:
             for gaussian in gaussians:
                 gaussian.draws = 0
-        if logits.shape[-1] == 1:
-            return {"scores": logits.mean(0), "variance": logits.var(0, correction=0)[:, 0]}
-        logs = logits.log_softmax(-1)
-        mean = logs.logsumexp(0) - math.log(self.samples)
-        entropy = -(mean.exp() * mean).sum(-1)
-        within = -(logs.exp() * logs).sum(-1).mean(0)
-        return {
-            "scores": mean,
-            "variance": logs.exp().var(0, correction=0).sum(-1),
-            "mutual_information": (entropy - within).clamp(min=0),
-        }
 
     def _gaussians(self, encoder: Encoder) -> list[tuple[str, Gaussian]]:
         return [(n, m) for n, m in encoder.module.named_modules() if isinstance(m, Gaussian)]

@@ -19,6 +19,7 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.utils import PeftType
 from torch import nn
 
+from peftbench import catalog
 from peftbench.encoder import Encoder
 from peftbench.method import Method
 from peftbench.parts import check_roles
@@ -63,6 +64,11 @@ class Peft(Method):
 
     def insert(self, encoder: Encoder) -> None:
         """Let the library put its modules in, on weights that it may write to."""
+        if encoder.rehearsal:  # sizes are not the model's: only what was found out before counts
+            families = catalog.peft_support()[1].get(self.type, {})
+            if reason := families.get(encoder.backbone[0].family):
+                raise ValueError(f"{self.type} does not run there: {reason}")
+            return
         kind = PEFT_TYPE_TO_TUNER_MAPPING[PeftType(self.type)]
         head = set(encoder.trained())
         shared = _unshare(encoder.module)
@@ -77,7 +83,8 @@ class Peft(Method):
         for module in encoder.module.modules():
             for name, parameter in list(module.named_parameters(recurse=False)):
                 clone, original = shared.get(id(parameter), (parameter, parameter))
-                if not clone.requires_grad and torch.equal(clone, original):
+                same = clone.is_meta or torch.equal(clone, original)
+                if same and not clone.requires_grad:
                     setattr(module, name, original)  # the library left it alone
         for name in head:
             encoder.module.get_parameter(name).requires_grad_(True)

@@ -1,0 +1,36 @@
+"""Monte Carlo dropout: a prediction averaged over dropout masks.
+
+Gal and Ghahramani: Dropout as a Bayesian approximation, ICML 2016, arXiv 1506.02142.
+
+The host trains as it would alone; in prediction its dropout stays on, and probabilities are
+averaged over `samples` passes, whose spread is the uncertainty:
+
+    p(y | x) = 1/N sum_i softmax f(x, mask_i)
+"""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from peftbench.encoder import Batch, Encoder
+from peftbench.method import Around, averaged, repeated
+from peftbench.recipe import at_least
+
+
+@dataclass(frozen=True, kw_only=True)
+class MCDropout(Around):
+    """A host whose predictions are averaged over `samples` dropout masks."""
+
+    samples: int
+
+    def __post_init__(self) -> None:
+        at_least("samples", self.samples, 1, whole=True)
+
+    def predict(self, encoder: Encoder, batch: Batch) -> dict[str, Tensor]:
+        """The average over masks as `scores`, and its spreads."""
+        try:
+            encoder.train()
+            logits = encoder(repeated(batch, self.samples))
+        finally:
+            encoder.eval()
+        return averaged(logits.unflatten(0, (self.samples, -1)))
