@@ -34,6 +34,7 @@ class Gaussian(nn.Module):
         self.weight = nn.Parameter(torch.empty_like(like).uniform_(-bound, bound))
         drawn = torch.empty_like(like).uniform_(spread / math.sqrt(2), spread)
         self.log_std = nn.Parameter(2 * drawn.log())
+        self.log_std._no_weight_decay = True  # type: ignore[attr-defined] # 0 is no small spread
         self.noise = noise
         self.draws = 0
         self.prior: tuple[Tensor, Tensor] | None = None  # mean and std of an earlier posterior

@@ -46,6 +46,7 @@ class Gated(nn.Module):
         self.weight = nn.Parameter(linear.weight.detach())
         self.bias = None if linear.bias is None else nn.Parameter(linear.bias.detach())
         self.openness = nn.Parameter(torch.full_like(linear.weight, 2.0))  # log alpha
+        self.openness._no_weight_decay = True  # type: ignore[attr-defined]
 
     def forward(self, x: Tensor) -> Tensor:
         """(…, in) to (…, out); gates are drawn in training."""

@@ -237,15 +237,19 @@ def _select(
 def _groups(
     trained: dict[str, torch.nn.Parameter], recipe: Recipe, factors: dict[str, float]
 ) -> list[Json]:
-    """Decay on matrices; none on biases and norms, as in BERT's own code. Rates by factor."""
+    """Decay on matrices; none on biases and norms, as in BERT's own code. Rates by factor.
+
+    A parameter that is no weight says `_no_weight_decay`, as in other code bases.
+    """
     groups: dict[tuple[bool, float], Json] = {}
-    for matrices in (True, False):
+    for decayed in (True, False):
         for name, parameter in trained.items():
-            if (parameter.ndim >= 2) == matrices:
+            exempt = parameter.ndim < 2 or getattr(parameter, "_no_weight_decay", False)
+            if decayed != exempt:
                 factor = factors.get(name, 1.0)
-                decay = recipe.weight_decay if matrices else 0.0
+                decay = recipe.weight_decay if decayed else 0.0
                 new: Json = {"params": [], "weight_decay": decay, "factor": factor}
-                groups.setdefault((matrices, factor), new)["params"].append(parameter)
+                groups.setdefault((decayed, factor), new)["params"].append(parameter)
     return list(groups.values())
 
 

@@ -98,3 +98,33 @@ def test_a_shared_block_counts_once():
     inserted = Encoder(tiny.backbone("albert"), classes=2, seed=0)
     make(run.method).insert(inserted)
     assert inserted.counts()["trained"] == 2 * 8 * (32 + 32)
+
+
+@pytest.mark.parametrize(
+    ("method", "count"),
+    [
+        ("parallel", 12 * (2 * 768 * 16 + 16 + 768)),
+        ("prefix", 16 * 768 + (768 + 1) * 512 + (512 + 1) * 12 * 2 * 768),
+        ("hybrid", 16 * 768 + (768 + 1) * 800 + (800 + 1) * 12 * 2 * 768 + 304_320),
+        ("blob", 294_912 + 12 * 2 * 8 * 768),
+        ("ia3", 12 * (768 + 768 + 3072)),
+        ("layernorm", 12 * 2 * 2 * 768),
+        ("random_mask", 12 * (4 * round(0.0012 * 768 * 768) + 2 * round(0.0012 * 768 * 3072))),
+        ("peft", 294_912),
+        ("mc_dropout", 294_912),
+    ],
+)
+def test_counts_of_the_readme(method, count):
+    """What README's table says of BERT-base, by hand; and of MiniLM, as found."""
+    from test_readme import README
+
+    row = next(line for line in README.splitlines() if line.startswith(f"| `{method}` |"))
+    base, small = (int(cell.replace(",", "")) for cell in row.strip("| ").split(" | ")[-2:])
+    assert trained("bert_base", method) == count == base
+    assert trained("minilm", method) == small
+
+
+def test_bitfit_of_queries_and_first_layers():
+    """The half-size subset: 12 x (768 + 3072), and with it the pooler's bias."""
+    words = ("method.at=[query,ffn_in]",)
+    assert trained("bert_base", "bitfit", *words) == 12 * (768 + 3072) + 768

@@ -44,3 +44,15 @@ def test_a_factor_scales_the_step():
         assert moved <= 1.01 * rate
         if name.endswith("dense.weight"):  # others may have gradients near AdamW's epsilon
             assert moved == pytest.approx(rate, rel=0.01)
+
+
+def test_spreads_and_gates_are_not_decayed():
+    for words in (["method=bayes_hybrid"], ["method=sparse_adapter", "method.score=learned"]):
+        made = Encoder(tiny.backbone("bert"), classes=2, seed=0)
+        make(tiny.one_run(*words).method).insert(made)
+        decayed, plain = train._groups(made.trained(), tiny.recipe(weight_decay=0.1), {})
+        names = {id(p): n for n, p in made.trained().items()}
+        left = {names[id(p)].rpartition(".")[2] for p in plain["params"]}
+        assert left & {"log_std", "openness"}
+        assert not {names[id(p)] for p in decayed["params"] if "log_std" in names[id(p)]}
+        assert decayed["weight_decay"] == 0.1

@@ -107,11 +107,11 @@ def test_perturbations_are_as_large_as_asked(family, name):
     logits = made(batch)
     penalty = smoothness.PENALTIES[name]
     torch.manual_seed(0)
-    assert float(penalty(made, batch, logits, 0.0)) == pytest.approx(0, abs=1e-10)
-    small = float(penalty(made, batch, logits, 1e-3))
+    assert penalty(made, batch, logits, 0.0).item() == pytest.approx(0, abs=1e-10)
+    small = penalty(made, batch, logits, 1e-3).item()
     torch.manual_seed(0)
     penalty(made, batch, logits, 0.0)
-    large = float(penalty(made, batch, logits, 1e-2))
+    large = penalty(made, batch, logits, 1e-2).item()
     assert 0 < small < large
     assert large / small == pytest.approx(100, rel=0.9)  # quadratic in the size
 
@@ -120,8 +120,8 @@ def test_smart_finds_a_worse_direction_than_chance():
     made = Encoder(tiny.backbone("bert"), classes=2, seed=0).eval()
     logits = made(BATCH)
     torch.manual_seed(0)
-    worst = float(smoothness.smart(made, BATCH, logits, 1e-2))
-    chance = [float(smoothness.r3f(made, BATCH, logits, 1e-2)) for _ in range(10)]
+    worst = smoothness.smart(made, BATCH, logits, 1e-2).item()
+    chance = [smoothness.r3f(made, BATCH, logits, 1e-2).item() for _ in range(10)]
     assert worst > 3 * max(chance)
 
 
@@ -135,7 +135,7 @@ def test_penalties_work_on_any_host(host):
     a, b = made(BATCH), made(BATCH)
     expected = task_loss(a, BATCH["labels"]) + 0.7 * smoothness.divergence(a, b) / 2
     torch.testing.assert_close(loss, expected)
-    assert float(smoothness.divergence(a, b)) > 0  # dropout differs
+    assert smoothness.divergence(a, b).item() > 0  # dropout differs
 
 
 def test_wise_goes_the_whole_way_back():
@@ -154,8 +154,8 @@ def test_wise_goes_the_whole_way_back():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["method.choose=manual"], "manual takes a list of blocks"),
-        (["method.which=[1]"], "manual takes a list of blocks"),
+        (["method.choose=manual"], "manual lists blocks"),
+        (["method.which=[1]"], "manual lists blocks"),
         (["method.penalty=hard"], "penalty must be one of none, rdrop, r3f, smart"),
         (["method.wise=2"], "wise must be a number from 0 to 1"),
     ],

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from peftbench.encoder import Batch, Encoder
-from peftbench.method import Around, task_loss
+from peftbench.method import Around, Method, task_loss
 from peftbench.recipe import at_least, between, one_of
 from peftbench.smoothness import PENALTIES
 
@@ -67,8 +67,7 @@ class RobustPartial(Around):
         between("part", self.part, 0, 1)
         if (self.choose == "manual") != bool(self.which):
             raise ValueError(
-                f"choose={self.choose} with which={self.which}: manual takes a list of blocks in "
-                "which, the others none"
+                f"choose={self.choose} with which={self.which}: manual lists blocks, others none"
             )
         at_least("batches", self.batches, 1, whole=True)
         at_least("interval", self.interval, 1, whole=True)
@@ -90,10 +89,10 @@ class RobustPartial(Around):
         self.host.prepare(encoder, batches)
         if self.choose in ("all", "lisa"):
             return
-        chosen = set(self.which)
+        chosen = self.which
         if not chosen:
             scores = self._scores(encoder, list(islice(batches, self.batches)))
-            chosen = set(sorted(scores, key=lambda b: -scores[b])[: self._count(encoder)])
+            chosen = sorted(scores, key=lambda b: -scores[b])[: self._count(encoder)]
         encoder.freeze(lambda name: encoder.block_of(name) not in (*chosen, None))
 
     def loss(self, encoder: Encoder, batch: Batch) -> Tensor:
@@ -101,8 +100,10 @@ class RobustPartial(Around):
         if self.penalty == "none":
             return self.host.loss(encoder, batch)
         logits = encoder(batch)
+        plain = type(self.host).loss is Method.loss  # then these logits are enough
+        loss = task_loss(logits, batch["labels"]) if plain else self.host.loss(encoder, batch)
         penalty = PENALTIES[self.penalty](encoder, batch, logits, self.epsilon)
-        return task_loss(logits, batch["labels"]) + self.strength * penalty
+        return loss + self.strength * penalty
 
     def after_step(self, encoder: Encoder, step: int, steps: int | None) -> None:
         """Let the host act; draw other blocks where it is time."""
@@ -142,9 +143,8 @@ class RobustPartial(Around):
                 grads = torch.autograd.grad(
                     loss, parameters, retain_graph=True, allow_unused=True, materialize_grads=True
                 )
-                squares = sum(float(g.float().square().sum()) for g in grads)
+                squares = sum(float(g.square().sum()) for g in grads)
                 weights = sum(float(p.detach().square().sum()) for p in parameters)
-                count = sum(p.numel() for p in parameters)
-                rgn = math.sqrt(squares / max(weights, 1e-30))
+                rgn, count = math.sqrt(squares / weights), sum(p.numel() for p in parameters)
                 scores[block] += rgn if self.choose == "rgn" else squares / count
         return scores
