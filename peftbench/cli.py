@@ -24,6 +24,7 @@ WORDS say which runs are meant, in Hydra's grammar:
   task=mrpc size=100,0.3  options are named, `peftbench list` shows them
   seed=range(0,5)         0 1 2 3 4
   budget=steps budget.steps=500 train.lr=1e-4,1e-3 method.rank=4
+  method=sparse_adapter method.host=lora     a method inside another one
   sweep=quickstart        a grid from configs/sweep, words beside it override it
   zip='size=100,1000 budget.epochs=10,3'     axes that move together
   when='method=lora: train.lr=1e-4,1e-3'     axes for some cells only

@@ -56,6 +56,7 @@ def groups(context: Context, parameter: Parameter, incomplete: str) -> list[Comp
 
 def _options(group: str, context: Context) -> dict[str, Path]:
     try:
+        group = "method" if group.endswith(".host") else group
         return catalog.options(group, tuple(catalog.folders(context.params.get("configs"))))
     except ConfigError:  # a folder that is still being typed
         return {}

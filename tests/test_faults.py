@@ -22,6 +22,7 @@ import pytest
 import torch
 import zoo
 from records import tiny
+from tiny import METHODS
 
 from peftbench import execution, train, workers
 from peftbench.execution import Setting
@@ -360,8 +361,12 @@ def after(steps):
         ("method=lora", "method.dropout=0.5"),
         ("method=full", "train.precision=fp32"),
         ("method=full", "select=holdout", "select.fraction=0.25", "train.evaluations=4"),
+        ("method=robust_partial", "method.choose=lisa", "method.interval=3", "method.part=0.5"),
+        ("method=bayes_hybrid", "method.noise=flipout"),
+        ("method=sparse_adapter", "method.score=learned"),
+        *((f"method={name}",) for name in METHODS),
     ],
-    ids=["lora", "full", "holdout"],
+    ids=" ".join,
 )
 def test_an_interrupted_training_continues_exactly(stage, words):
     run = one(stage, *words, "budget.steps=12", "train.lr=1e-2")
