@@ -157,7 +157,7 @@ def show(key: str, folder: Path) -> None:
 def export(key: str, target: Path, folder: Path) -> None:
     """Write the kept weights of a run as a folder that the peft library loads.
 
-    LoRA (rsLoRA, DoRA), IA3 and prefixes; the run was made with --keep trained.
+    LoRA (rsLoRA, DoRA) and IA3; the run was made with --keep trained.
     """
     from peftbench import exporting, status
 

@@ -36,6 +36,11 @@ def to_peft(record: Record, results: Results, folder: Path) -> None:
         config, tensors = peft_form(method, encoder)
     except ValueError as error:
         raise ConfigError(f"{run.title}: {error}") from error
+    if config["peft_type"] == "PREFIX_TUNING":
+        raise ConfigError(
+            f"{run.title}: peft moves all positions on by the length of a prefix; what it would "
+            "load gives other logits"
+        )
     config |= {"base_model_name_or_path": run.model["checkpoint"]}
     config |= {"revision": run.model["revision"]}
     folder.mkdir(parents=True, exist_ok=True)

@@ -6,11 +6,15 @@ import pytest
 import tiny
 import torch
 from peft import PeftModel
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from peftbench import checkpoints, exporting
 from peftbench.encoder import Encoder
+from peftbench.execution import Setting, execute
 from peftbench.method import make
+from peftbench.run import ConfigError
+from peftbench.store import Results
+from peftbench.sweep import plan
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the library's own, of many kinds
 
@@ -57,3 +61,47 @@ def test_what_the_library_cannot_hold_is_refused(tmp_path):
         written(tmp_path, "modernbert", "method=lora")
     with pytest.raises(ValueError, match="Adapter has no form in the peft library"):
         written(tmp_path, "bert", "method=adapter")
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "electra"])
+@pytest.mark.parametrize("width", [0, 8])
+def test_a_prefix_is_the_librarys_but_for_the_positions(tmp_path, family, width):
+    """The library counts the prefix as positions: with ours moved on by as much, the two agree."""
+    words = ("method=prefix", "method.length=5", f"method.width={width}")
+    encoder = written(tmp_path, family, *words)
+    base = checkpoints.skeleton(tiny.one_run(f"model.family={family}", tiny.WIDE).model)
+    loaded = PeftModel.from_pretrained(base, tmp_path).eval()
+    batch = tiny.batch(tiny.tokens(), family)
+    mask = batch["attention_mask"][:, 0, 0].long()
+    with torch.inference_mode():
+        theirs = loaded(input_ids=batch["input_ids"], attention_mask=mask).logits
+        assert not torch.allclose(encoder(batch), theirs, atol=1e-2)
+        places = encoder.module.base_model.embeddings.position_embeddings
+        places.weight = torch.nn.Parameter(places.weight.roll(-5, 0))
+        torch.testing.assert_close(encoder(batch), theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_a_kept_run_becomes_a_folder_once(tmp_path):
+    words = (*tiny.own_task(tmp_path), "model=tiny", "budget=steps", "budget.steps=3")
+    results = Results(tmp_path / "results")
+    found = {}
+    for method in ("lora", "prefix", "head"):
+        (run,) = plan(*words, "train.evaluations=1", f"method={method}").runs
+        outcome = execute(run, Setting(device="cpu", keep="trained" if method != "head" else ""))
+        saved = results.save(outcome.record, outcome.predictions, outcome.trained)
+        found[method] = saved
+    exporting.to_peft(found["lora"], results, tmp_path / "adapter")
+    config = json.loads((tmp_path / "adapter/adapter_config.json").read_text())
+    assert (config["peft_type"], config["r"], config["lora_alpha"]) == ("LORA", 8, 16)
+    tensors = load_file(tmp_path / "adapter/adapter_model.safetensors")
+    assert sum(t.numel() for t in tensors.values()) == sum(
+        found["lora"].parameters[name] for name in ("trained", "head")
+    )
+    for method, folder, message in (
+        ("lora", "adapter", "is there already"),
+        ("prefix", "other", "peft moves all positions on"),
+        ("head", "other", "were kept"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            exporting.to_peft(found[method], results, tmp_path / folder)
+        assert not (tmp_path / "other").exists()
