@@ -79,7 +79,7 @@ def fill(results):
 def test_help_shows_a_first_command_and_every_verb(option):
     said = call(option)
     assert "peftbench run sweep=quickstart" in said
-    verbs = ["plan", "run", "show", "list", "report", "completion"]
+    verbs = ["plan", "run", "show", "export", "list", "report", "completion"]
     assert [line.split()[0] for line in said.split("Commands:")[1].splitlines() if line] == verbs
 
 
@@ -102,12 +102,12 @@ def test_the_help_of_a_verb_teaches_the_words(verb):
 
 def test_the_words_that_help_teaches_are_words():
     examples = [line.split("  ")[1] for line in WORDS.splitlines() if line.startswith("  ")]
-    assert len(examples) == 8
+    assert len(examples) == 9
     for example in examples:
         assert "distinct run" in call("plan", *shlex.split(example))
 
 
-@pytest.mark.parametrize("verb", ["show", "list", "report", "completion"])
+@pytest.mark.parametrize("verb", ["show", "export", "list", "report", "completion"])
 def test_every_verb_says_what_it_does(verb):
     said = call(verb, "--help")
     assert said.startswith(f"Usage: peftbench {verb}")

@@ -127,7 +127,7 @@ def test_learned_gates_close_under_the_penalty():
     total = sum(g.weight.numel() for g in gates)
 
     def kept() -> float:
-        return float(sum(g.expected() for g in gates)) / total
+        return sum(g.expected().item() for g in gates) / total
 
     before = kept()
     assert before > 0.9

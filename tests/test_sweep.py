@@ -57,7 +57,7 @@ def values(planned, key):
         ("seed=choice(3,1)", "seed", [3, 1]),
         ("seed=sort(3,1,2)", "seed", [1, 2, 3]),
         ("method=lora,bitfit", "method", ["lora", "bitfit"]),
-        ("method=glob(b*)", "method", ["bitfit"]),
+        ("method=glob(bit*)", "method", ["bitfit"]),
         ("method.rank=4,8", "method.rank", [4, 8]),
         ("method.targets=[query],[query,value]", "method.targets", [["query"], ["query", "value"]]),
         ("train.lr=1e-4,1e-3", "train.lr", [1e-4, 1e-3]),
@@ -268,7 +268,7 @@ BAD = {
     "method.rank.deep=1": "no method.rank.deep",
     # options
     "method=lorra": "did you mean lora?",
-    "method=": "allowed: adapter, bitfit",
+    "method=": "allowed: adapter, bayes_hybrid, bitfit",
     "method=null": "no such method",
     "method=[lora,bitfit]": "no such method",
     "model=_bert": "no such model",
