@@ -63,8 +63,9 @@ class Table:
             title=escape(self.title), box=box.SIMPLE_HEAD, title_justify="left", title_style="bold"
         )
         for i, column in enumerate(self.columns):
-            right = i >= self.labels
-            drawn.add_column(escape(column), justify="right" if right else "left", no_wrap=right)
+            # long headings of figures wrap; a row's name never gives way to them
+            label = i < self.labels
+            drawn.add_column(escape(column), justify="left" if label else "right", no_wrap=label)
         for row in self.rows:
             drawn.add_row(*map(escape, row))
         return drawn
