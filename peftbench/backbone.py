@@ -36,8 +36,7 @@ class Backbone:
                 put(block, path, Fused(block.get_submodule(path), names))
         self.head = self._head(missing)
         self._cast: dict[nn.Parameter, nn.Parameter] = {}
-        self._own: set[int] = set()
-        self._low: set[int] = set()
+        self._own = {id(p) for p in self.module.parameters()}
 
     def _head(self, missing: list[str]) -> list[str]:
         """The family's head, and whatever else the checkpoint had no weights for."""
@@ -50,14 +49,12 @@ class Backbone:
 
     def owns(self, parameter: nn.Parameter) -> bool:
         """Whether a parameter is shared by all runs."""
-        if not self._own:
-            self._own = {id(p) for p in self.module.parameters()}
-        return id(parameter) in self._own or id(parameter) in self._low
+        return id(parameter) in self._own
 
     def half(self, parameter: nn.Parameter) -> nn.Parameter:
         """A frozen parameter in bf16, made once for all runs."""
         if parameter not in self._cast:
             low = parameter.detach().to(torch.bfloat16)
             self._cast[parameter] = nn.Parameter(low, requires_grad=False)
-            self._low.add(id(self._cast[parameter]))
+            self._own.add(id(self._cast[parameter]))
         return self._cast[parameter]

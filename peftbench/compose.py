@@ -208,8 +208,8 @@ class Composer:
                 if hosts and "Could not override" in str(error):
                     host = hosts[0].partition("@")[2]
                     raise ConfigError(
-                        f"{host}: this method has no host; sparse_adapter, bayes_hybrid or "
-                        "robust_partial do"
+                        f"{host}: this method takes no other one inside; `peftbench list methods` "
+                        "says which are around a host"
                     ) from error
                 raise ConfigError(_first_line(error)) from error
         return self._composed[words]

@@ -3,8 +3,8 @@
 The library needs transformers 4.57, which cannot live beside ours: this runs in an environment of
 its own and writes the weights of a tiny BERT with each method inserted, and its hidden states.
 
-usage: uv venv /tmp/golden && uv pip install --python /tmp/golden "adapters==1.3.0" \
-    "transformers==4.57.*" && /tmp/golden/bin/python scripts/golden_adapters.py
+usage: uv run --no-project --with "adapters==1.3.0" --with "transformers==4.57.*" \
+    python scripts/golden_adapters.py
 """
 
 from pathlib import Path

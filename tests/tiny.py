@@ -39,7 +39,8 @@ def one_run(*words: str) -> Run:
 @cache
 def backbone(family: str) -> Backbone:
     """The tiny backbone of a family. Its tensors are shared: nothing may write to them."""
-    return Backbone(one_run(f"model.family={family}", WIDE).model)
+    with torch.inference_mode(False):  # whoever asks first, others will train beside it
+        return Backbone(one_run(f"model.family={family}", WIDE).model)
 
 
 def tokens(examples: int = 8, classes: int = 2, seed: int = 0, pairs: bool = False) -> Tokens:

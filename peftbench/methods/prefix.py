@@ -42,8 +42,8 @@ class Prefix(Method):
     def insert(self, encoder: Encoder) -> None:
         """Put the prefix in front of every attention."""
         if self.length:
-            device = next(encoder.module.parameters()).device
-            encoder.prepend(KeysAndValues(self, len(encoder.blocks), encoder.dim, device))
+            blocks = len(encoder.blocks)
+            encoder.prepend(KeysAndValues(self, blocks, encoder.dim, encoder.device))
 
     def to_peft(self, encoder: Encoder) -> tuple[Json, dict[str, Tensor]]:
         """A PrefixTuningConfig's arguments, and the keys and values as its embedding."""

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from peftbench.encoder import Encoder
 from peftbench.method import Method
-from peftbench.recipe import between
+from peftbench.recipe import above, between
 
 LINEARS = ("query", "key", "value", "attn_out", "ffn_in", "ffn_out")
 
@@ -30,6 +30,7 @@ class RandomMask(Method):
 
     def __post_init__(self) -> None:
         between("keep", self.keep, 0, 1)
+        above("keep", self.keep, 0)
 
     def insert(self, encoder: Encoder) -> None:
         """Wrap every linear."""
