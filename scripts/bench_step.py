@@ -2,7 +2,9 @@
 
 All encoders live in one process and take turns, a step each, on the same batches of MRPC's shape;
 a step's seconds are divided by those of the plain encoder's forward and backward pass in the same
-turn (all weights frozen but the first block's biases, so that gradients flow through everything).
+turn (all weights frozen but the first block's biases, so that gradients flow through everything),
+and by those of the peer: the same method by transformers and peft, where they have it. The
+arithmetic of a step (its matrix products, counted) over the plain one's is its floor.
 
 usage: uv run python scripts/bench_step.py [--turns 30]
 """
@@ -12,11 +14,13 @@ import time
 from collections.abc import Callable
 
 import numpy as np
+import peft
 import torch
 from benchmark import Json, median, write
+from torch.utils.flop_counter import FlopCounterMode
 
 import peftbench
-from peftbench import attention, catalog, cpu
+from peftbench import attention, catalog, checkpoints, cpu
 from peftbench.backbone import Backbone
 from peftbench.encoder import Batch, Encoder
 from peftbench.method import Method, make, task_loss
@@ -99,6 +103,65 @@ def floor(backbone: Backbone) -> Callable:
     return step
 
 
+def peers(model: Json, data: list[Batch]) -> dict[str, Callable]:
+    """The methods that transformers and peft have, as a user of theirs would write them."""
+    kinds: dict[str, peft.PeftConfig | None] = {
+        "full": None,
+        "bitfit": None,
+        "lora": peft.LoraConfig(
+            task_type="SEQ_CLS",
+            r=8,
+            lora_alpha=16,
+            lora_dropout=0.1,
+            target_modules=["query", "value"],
+        ),
+        "ia3": peft.IA3Config(task_type="SEQ_CLS"),
+        "prefix": peft.PrefixTuningConfig(
+            task_type="SEQ_CLS",
+            num_virtual_tokens=30,
+            prefix_projection=True,
+            encoder_hidden_size=512,
+        ),
+    }
+    steps = {}
+    for name, config in kinds.items():
+        module = checkpoints.backbone(model)[0]
+        if config is not None:
+            module = peft.get_peft_model(module, config)
+        for path, parameter in module.named_parameters():
+            if name == "bitfit":
+                parameter.requires_grad_("bias" in path or "classifier" in path)
+        steps[name] = peer(module.train(), data)
+    return steps
+
+
+def peer(module: torch.nn.Module, data: list[Batch]) -> Callable:
+    """One step of a library's model, on the batches with their usual two-dimensional mask."""
+    trained = [p for p in module.parameters() if p.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=1e-5, fused=True)
+    usual = {
+        id(batch): batch | {"attention_mask": batch["attention_mask"][:, 0, 0].long()}
+        for batch in data
+    }
+
+    def step(batch: Batch) -> None:
+        with torch.autocast("cpu", torch.bfloat16):
+            loss = module(**usual[id(batch)]).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained, 1.0)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+
+    return step
+
+
+def arithmetic(step: Callable, batch: Batch) -> int:
+    """Floating-point operations of a step's matrix products."""
+    with FlopCounterMode(display=False) as counted:
+        step(batch)
+    return counted.get_total_flops()
+
+
 def main() -> None:
     """Measure and write results/benchmarks/step.{json,md}."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -106,29 +169,55 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     assert attention.NAME  # registered
-    backbone = Backbone(peftbench.plan("model=minilm").runs[0].model)
+    model = peftbench.plan("model=minilm").runs[0].model
+    backbone = Backbone(model)
     data = batches(8)
     named = {name: [f"method={name}"] for name in catalog.options("method", (catalog.packaged(),))}
     steps = {name: stepper(w, backbone, data, name) for name, w in (named | EXTRA).items()}
     steps["plain"] = floor(backbone)
-    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    operations = {name: arithmetic(step, data[0]) for name, step in steps.items()}
+    theirs = {f"peer's {name}": step for name, step in peers(model, data).items()}
+    seconds: dict[str, list[float]] = {name: [] for name in steps | theirs}
     for turn in range(asked.turns + 2):
-        for name, step in steps.items():
+        for name, step in (steps | theirs).items():
             start = time.perf_counter()
             step(data[turn % len(data)])
             if turn >= 2:
                 seconds[name].append(time.perf_counter() - start)
+
+    def over(name: str, other: str) -> float | None:
+        if other not in seconds:
+            return None
+        return median([a / b for a, b in zip(seconds[name], seconds[other], strict=True)])
+
     rows: list[Json] = []
-    for name, values in seconds.items():
-        ratio = median([a / b for a, b in zip(values, seconds["plain"], strict=True)])
-        rows.append({"method": name, "milliseconds": 1e3 * median(values), "to_plain": ratio})
+    for name in steps:
+        rows.append(
+            {
+                "method": name,
+                "milliseconds": 1e3 * median(seconds[name]),
+                "to_plain": over(name, "plain"),
+                "arithmetic_to_plain": operations[name] / operations["plain"],
+                "to_peer": over(name, f"peer's {name}"),
+            }
+        )
     rows.sort(key=lambda row: row["to_plain"])
-    lines = [f"| {r['method']} | {r['milliseconds']:.0f} | {r['to_plain']:.2f} |" for r in rows]
+    lines = []
+    for row in rows:
+        own = row["to_plain"] / row["arithmetic_to_plain"]
+        peer_ratio = "–" if row["to_peer"] is None else f"{row['to_peer']:.2f}"
+        lines.append(
+            f"| {row['method']} | {row['milliseconds']:.0f} | {row['to_plain']:.2f} | "
+            f"{row['arithmetic_to_plain']:.2f} | {own:.2f} | {peer_ratio} |"
+        )
     head = (
         f"### One optimizer step: MiniLM, {BATCH} texts of {TOKENS} tokens, one thread\n\n"
         f"Medians of {asked.turns} turns; in each, every method takes a step on the same batch. "
-        "Plain: forward and backward through the frozen encoder.\n\n"
-        "| method | ms | to plain |\n| --- | ---: | ---: |\n"
+        "Plain: forward and backward through the frozen encoder. Arithmetic: operations of the "
+        "step's matrix products over the plain one's. Peer: the same method by transformers and "
+        "peft, bf16 autocast, their attention.\n\n"
+        "| method | ms | time to plain | arithmetic to plain | time / arithmetic | to the peer |\n"
+        "| --- | ---: | ---: | ---: | ---: | ---: |\n"
     )
     write("step", {"rows": rows}, head + "\n".join(lines))
 
