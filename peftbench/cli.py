@@ -25,6 +25,7 @@ WORDS say which runs are meant, in Hydra's grammar:
   seed=range(0,5)         0 1 2 3 4
   budget=steps budget.steps=500 train.lr=1e-4,1e-3 method.rank=4
   method=sparse_adapter method.host=lora     a method inside another one
+  suite=noise suite.examples=500             more questions to the trained weights
   sweep=quickstart        a grid from configs/sweep, words beside it override it
   zip='size=100,1000 budget.epochs=10,3'     axes that move together
   when='method=lora: train.lr=1e-4,1e-3'     axes for some cells only
@@ -84,6 +85,29 @@ _configs = click.option(
 )
 
 
+def _machine(function: Callable[..., None]) -> Callable[..., None]:
+    options = (
+        click.option(
+            "--workers", type=click.IntRange(1), help="Processes.  [default: what suits here]"
+        ),
+        click.option(
+            "--threads", type=click.IntRange(1), help="CPU threads of each.  [default: as above]"
+        ),
+        click.option(
+            "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i."
+        ),
+        click.option(
+            "--retry",
+            metavar="CLASSES",
+            help="Failures to try again: all, none or classes such as memory,error.  "
+            "[default: those that came from outside: killed,exit,disk,data]",
+        ),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
 @main.command(epilog=WORDS)
 @_words
 @_results
@@ -108,16 +132,8 @@ def plan(words: tuple[str, ...], folder: Path, configs: Path | None, as_json: bo
 @_words
 @_results
 @_configs
-@click.option("--workers", type=click.IntRange(1), help="Processes.  [default: what suits here]")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads of each.  [default: as above]")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i.")
+@_machine
 @click.option("--keep", type=click.Choice(["trained"]), help="Keep what the method trained.")
-@click.option(
-    "--retry",
-    metavar="CLASSES",
-    help="Failures to try again: all, none or classes such as memory,error.  "
-    "[default: those that came from outside: killed,exit,disk,data]",
-)
 @click.option("--fail-fast", is_flag=True, help="Stop at the first failure.")
 @click.option("--deterministic", is_flag=True, help="Deterministic GPU kernels; slower.")
 @click.option(
@@ -138,6 +154,28 @@ def run(words: tuple[str, ...], folder: Path, configs: Path | None, **options: A
 
     order = sweep_run.Order(**options)
     sys.exit(sweep_run.go(_plan(words, configs, folder), _open(folder), order))
+
+
+@main.command(epilog=WORDS)
+@_words
+@_results
+@_configs
+@_machine
+@click.option("--fail-fast", is_flag=True, help="Stop at the first failure.")
+@click.option("--quiet", is_flag=True, help="No progress; failures and the tables only.")
+def evaluate(words: tuple[str, ...], folder: Path, configs: Path | None, **options: Any) -> None:
+    """Ask suites about finished runs that the WORDS mean, among them suite=NAME.
+
+    The runs were made with --keep trained (`peftbench run … suite=NAME` trains and evaluates).
+    Only what was not asked yet is done. Exit codes as of `run`.
+    """
+    from peftbench import sweep_run
+
+    found = _plan(words, configs, folder)
+    if not found.evaluations:
+        raise ConfigError("say which suites are meant: suite=noise,calibration; see `list suites`")
+    order = sweep_run.Order(**options)
+    sys.exit(sweep_run.go(found, _open(folder), order, train=False))
 
 
 @main.command()
@@ -170,43 +208,20 @@ def export(key: str, target: Path, folder: Path) -> None:
 @click.argument("group", required=False, shell_complete=completion.groups)
 @_configs
 def list_(group: str | None, configs: Path | None) -> None:
-    """List methods, tasks, models, budgets and sweeps, each with its purpose.
+    """List methods, tasks, models, budgets, suites and sweeps, each with its purpose.
 
     `list peft` says which tuners of the peft library run on which families.
     """
-    from peftbench import catalog
+    from peftbench import listing
 
-    searched = tuple(catalog.folders(configs))
     if group == "peft":
-        _peft()
+        table, lines = listing.peft()
+        _print(table.rich())
+        click.echo("\n".join(lines))
         return
-    named = {f"{name}s": name for name in completion.LISTED}
-    if group is not None and group not in {**named, **dict.fromkeys(named.values())}:
-        raise ConfigError(f"list {group}: {catalog.nearest(group, named)}")
-    for plural, name in named.items():
-        if group in (None, plural, name):
-            offered = catalog.options(name, searched)
-            click.secho(f"{plural}", bold=True)
-            width = max(map(len, offered), default=0)
-            for option, path in offered.items():
-                click.echo(f"  {name}={option.ljust(width)}  {catalog.about(path)}")
-
-
-def _peft() -> None:
-    """Print which tuners of the peft library run where, and why the others do not."""
-    from peftbench import catalog
-    from peftbench.table import Table
-
-    versions, reasons = catalog.peft_support()
-    with_peft = ", ".join(f"{name} {version}" for name, version in versions.items())
-    families = list(next(iter(reasons.values())))
-    rows = [[kind, *("-" if row[f] else "yes" for f in families)] for kind, row in reasons.items()]
-    title = f"method=peft method.type=TYPE ({with_peft})"
-    _print(Table(title, ["type", *families], rows).rich())
-    for kind, row in reasons.items():
-        for reason in dict.fromkeys(filter(None, row.values())):
-            where = [family for family in families if row[family] == reason]
-            click.echo(f"{kind} on {', '.join(where)}: {reason[:160]}")
+    for plural, lines in listing.offered(group, configs).items():
+        click.secho(plural, bold=True)
+        click.echo("\n".join(lines))
 
 
 @main.command()

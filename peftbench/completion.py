@@ -9,7 +9,7 @@ from peftbench import catalog
 from peftbench.run import ConfigError
 
 #: Groups that `peftbench list` shows.
-LISTED = ("method", "task", "model", "budget", "select", "sweep")
+LISTED = ("method", "task", "model", "budget", "select", "suite", "target", "sweep")
 
 #: Keys that are no groups, and values to show what they take.
 _EXAMPLES = {
@@ -21,7 +21,7 @@ _EXAMPLES = {
     "exclude": (),
 }
 
-_KEYS = (*catalog.GROUPS, "sweep", *_EXAMPLES)
+_KEYS = (*catalog.GROUPS, "suite", "sweep", *_EXAMPLES)
 
 
 def words(context: Context, parameter: Parameter, incomplete: str) -> list[CompletionItem]:

@@ -36,6 +36,8 @@ from peftbench.run import ConfigError, Json, canonical
 #: What a sweep's yaml may hold, each a list of words.
 SWEEP = ("grid", "zip", "when", "exclude")
 
+_ALGEBRA = ("zip", "when", "exclude")
+
 #: A key whose value is a method inside another one.
 _HOST = re.compile(r"method(\.\w+)*\.host")
 
@@ -84,23 +86,14 @@ class Composer:
         values = self._values(word, key, override)
         if not values:
             raise ConfigError(f"{word}: no value is left of this")
-        if key in catalog.GROUPS:
+        if key in (*catalog.GROUPS, "suite"):
             for value in values:
                 catalog.find(key, str(value), self.searched)
         elif _HOST.fullmatch(key):
             for value in values:
                 catalog.find("method", str(value), self.searched)
-        elif key.partition(".")[0] not in (*catalog.GROUPS, "size", "seed", "data"):
-            known = (
-                *catalog.GROUPS,
-                "size",
-                "seed",
-                "sweep",
-                "zip",
-                "when",
-                "exclude",
-                "data.root",
-            )
+        elif key.partition(".")[0] not in (*catalog.GROUPS, "suite", "size", "seed", "data"):
+            known = (*catalog.GROUPS, "suite", "size", "seed", "sweep", *_ALGEBRA, "data.root")
             raise ConfigError(f"{word}: there is no key {key}; {catalog.nearest(key, known)}")
         return key, values
 
@@ -154,7 +147,7 @@ class Composer:
             ConfigError: for an unknown key (with the near matches) or a value of the wrong type.
         """
         own = {key: value for key, value in cell.items() if key in ("seed", "size")}
-        rest = {key: value for key, value in cell.items() if key not in own}
+        rest = {k: v for k, v in cell.items() if k not in own and k.partition(".")[0] != "suite"}
         name = json.dumps(rest)
         if name not in self._nodes:
             try:
@@ -165,6 +158,27 @@ class Composer:
             assert isinstance(found, dict)
             self._nodes[name] = found  # type: ignore[assignment]
         return self._nodes[name] | own
+
+    def suite(self, cell: dict[str, Any], task: str) -> Json:
+        """The node of a cell's suite: its yaml, over that what it says of the task, then words.
+
+        Raises:
+            ConfigError: for an unknown key or a value of the wrong type.
+        """
+        path = catalog.find("suite", str(cell["suite"]), self.searched)
+        try:
+            loaded = OmegaConf.load(path)
+            assert isinstance(loaded, DictConfig)
+            special = loaded.pop("tasks", None) or {}
+            config = OmegaConf.create({"suite": OmegaConf.merge(loaded, special.get(task) or {})})
+        except (yaml.YAMLError, OmegaConfBaseException, AssertionError) as error:
+            raise ConfigError(f"{path} is not a yaml file of a suite: {error}") from error
+        for key, value in cell.items():
+            if key.startswith("suite."):
+                _set(config, key, value)
+        found = OmegaConf.to_container(config.suite, resolve=True)
+        assert isinstance(found, dict)
+        return found  # type: ignore[return-value]
 
     def matches(self, cell: dict[str, Any], condition: dict[str, list[Any]]) -> bool:
         """Whether every key of the condition has one of its values in the cell or by default."""
@@ -228,12 +242,9 @@ def _set(config: DictConfig, key: str, value: Any) -> None:
                 return
             known = [str(name) for name in node] if isinstance(node, DictConfig) else []
             offered = [f"{where}.{name}" for name in known if name not in _FIXED]
-            whose = config[path[0]].get("name") if path[0] in ("method", "task", "model") else ""
-            raise ConfigError(
-                f"{whose} has no {key}; {catalog.nearest(key, offered)}"
-                if whose
-                else f"there is no key {key}; {catalog.nearest(key, offered)}"
-            )
+            named = path and path[0] in ("method", "task", "model", "suite")
+            start = f"{config[path[0]].get('name')} has no" if named else "there is no key"
+            raise ConfigError(f"{start} {key}; {catalog.nearest(key, offered)}")
         before = OmegaConf.is_missing(node, part) or OmegaConf.is_interpolation(node, part)
         if depth == len(path):
             if not before:

@@ -53,6 +53,18 @@ def spearman(predicted: Array, label: Array) -> float | None:
     return float(spearmanr(predicted.astype(np.float64), label.astype(np.float64)).statistic)
 
 
+def auc(value: Array, label: Array) -> float | None:
+    """Area under the ROC curve: how well `(examples,)` values order classes 0 and 1.
+
+    None where there is but one class, or one value.
+    """
+    if _constant(value) or _constant(label):
+        return None
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(label, value))
+
+
 METRICS: dict[str, Metric] = {
     "accuracy": accuracy,
     "f1": f1,

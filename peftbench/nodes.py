@@ -12,6 +12,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from peftbench import catalog, metrics, sources
+from peftbench import suite as suites
 from peftbench.recipe import Budget, Recipe, Selection, at_least, one_of
 from peftbench.run import ConfigError, Json, Run
 from peftbench.store import Results
@@ -212,9 +213,49 @@ def _task(node: Json) -> Json:
         task = _file(task)
     if not isinstance(task["texts"], list) or len(task["texts"]) not in (1, 2):
         raise ConfigError(f"task.texts names one or two columns, got {task['texts']!r}")
-    for name in task["metrics"] or ():
+    for name in task.get("metrics") or ():
         one_of("task.metrics", name, tuple(metrics.METRICS))
     return task
+
+
+def suite(node: Json, run: Run, searched: list[Path]) -> Json:
+    """A suite's node for a run, its targets looked up.
+
+    Raises:
+        ConfigError: for a value that it cannot have, or a run of which it makes no sense.
+    """
+    _check_whole("suite", node, ("name", "_target_"))
+    node = _bare(node)
+    if isinstance(node.get("targets"), dict):
+        node["targets"] = {n: _target(n, t, searched) for n, t in node["targets"].items()}
+    suites.make(node).check(run)
+    return node
+
+
+def _target(name: str, given: Any, searched: list[Path]) -> Json:
+    """A task to be evaluated on: one of configs/task or configs/target, or a user's file."""
+    given = dict(given or {})
+    own = {key: given.pop(key, None) for key in ("above", "examples")}
+    offered = catalog.options("task", tuple(searched)) | catalog.options("target", tuple(searched))
+    if "path" in given:
+        node = _loaded(offered["file"]) | {"name": name, "validation_path": given["path"]} | given
+    elif name in offered and name != "file":
+        node = _loaded(offered[name]) | given
+    else:
+        raise ConfigError(
+            f"suite.targets: {name} is no task and no target; {catalog.nearest(name, offered)}, or "
+            f"give a file: {{{name}:{{path:FILE}}}}"
+        )
+    if own["above"] is not None:
+        at_least(f"suite.targets.{name}.above", own["above"], float("-inf"))
+    if own["examples"] is not None:
+        at_least(f"suite.targets.{name}.examples", own["examples"], 2, whole=True)
+    return {"task": _task(node), **own}
+
+
+def _loaded(path: Path) -> Json:
+    found: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    return dict(found)
 
 
 def _file(task: Json) -> Json:

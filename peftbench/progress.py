@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 from rich.console import Console
@@ -10,8 +10,9 @@ from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 
+from peftbench.evaluation import Evaluation, Job
 from peftbench.forecast import spell
-from peftbench.run import Record, Run
+from peftbench.store import Results
 from peftbench.workers import Event
 
 
@@ -19,25 +20,25 @@ class Display:
     """Listens to a crew.
 
     Args:
-        runs: that are to train.
-        weights: how much of the whole each run is, by key.
+        jobs: that are to do.
+        weights: how much of the whole each is, by key.
         workers: lines to draw.
-        load: reads the record of a finished run.
+        results: where the records are.
         quiet: say nothing but failures.
     """
 
     def __init__(
         self,
-        runs: list[Run],
+        jobs: Sequence[Job],
         weights: dict[str, float],
         workers: int,
-        load: Callable[[str], Record],
+        results: Results,
         quiet: bool = False,
     ):
         self.console = Console(stderr=True, highlight=False)
         self._quiet = quiet
-        self._load = load
-        self._total = len(runs)
+        self._results = results
+        self._total = len(jobs)
         self._finished = 0
         self._told: set[tuple[str, str]] = set()
         self._start = time.monotonic()
@@ -60,7 +61,7 @@ class Display:
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
-        key = event.run.key
+        key = event.job.key
         if event.kind == "step":
             self._spent[key] = min(1.0, event.fields["fraction"])
             self._step(event)
@@ -69,7 +70,7 @@ class Display:
             reason = event.fields.get("reason", "another process has it")
             if (key, reason) not in self._told:  # it is asked for every second
                 self._told.add((key, reason))
-                self._say(f"[dim]wait[/] {escape(event.run.title)}: {escape(reason)}")
+                self._say(f"[dim]wait[/] {escape(event.job.title)}: {escape(reason)}")
             return
         self._spent[key] = 1.0
         self._finished += 1
@@ -78,18 +79,22 @@ class Display:
         left = f"[dim]{self._left()}[/]"
         if event.kind == "failed":
             what = f"[red]{event.fields['kind']}[/] {escape(event.fields['reason'])}"
-            self._say(f"{count} [red]failed[/] {escape(event.run.title)}: {what}", always=True)
+            self._say(f"{count} [red]failed[/] {escape(event.job.title)}: {what}", always=True)
         elif event.kind == "done":
-            self._say(f"{count} {escape(event.run.title)}  {self._result(event)}  {left}")
+            self._say(f"{count} {escape(event.job.title)}  {self._result(event)}  {left}")
         self._overall()
 
     def _result(self, event: Event) -> str:
-        record = self._load(event.run.key)
+        where = " (done elsewhere)" if event.fields.get("elsewhere") else ""
+        if isinstance(event.job, Evaluation):
+            found = self._results.evaluated(event.job.key)
+            parts = [f"{escape(name)} {_percent(v)}" for name, v in found.headline.items()]
+            return f"[bold]{', '.join(parts)}[/]  {sum(found.seconds.values()):.1f} s{where}"
+        record = self._results.load(event.job.key)
         parts = [f"{name} {_percent(value)}" for name, value in record.metrics.items()]
         if record.collapsed:
             parts.append("[yellow]collapsed[/]")
         seconds = record.seconds["train"]
-        where = " (done elsewhere)" if event.fields.get("elsewhere") else ""
         return f"[bold]{', '.join(parts)}[/]  {seconds:.1f} s training{where}"
 
     def _left(self) -> str:
@@ -109,7 +114,7 @@ class Display:
         self._bars = Progress(
             TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[news]}")
         )
-        self._all = self._bars.add_task("all runs", total=1.0, news="")
+        self._all = self._bars.add_task("everything", total=1.0, news="")
         for number in range(workers):
             self._lines[number] = self._bars.add_task(f"worker {number}", total=1.0, news="idle")
 
@@ -118,11 +123,11 @@ class Display:
             return
         news = event.fields
         speed = f" · {news['speed']:.0f} ex/s" if news["speed"] else ""
+        where = f" · step {news['step']} · loss {news['loss']:.3f}" if "loss" in news else ""
         self._bars.update(
             self._lines[event.worker],
             completed=news["fraction"],
-            news=f"{escape(event.run.title)} · step {news['step']} · loss {news['loss']:.3f}"
-            + speed,
+            news=f"{escape(event.job.title)}{where}{speed}",
         )
         self._overall()
 

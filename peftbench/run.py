@@ -55,9 +55,10 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _identity(value: Any) -> Any:
+def identity(value: Any) -> Any:
+    """A node without what cannot change a score, `ASIDE`."""
     if isinstance(value, Mapping):
-        return {name: _identity(inner) for name, inner in value.items() if name not in ASIDE}
+        return {name: identity(inner) for name, inner in value.items() if name not in ASIDE}
     return value
 
 
@@ -89,7 +90,7 @@ class Run:
         The size counts as its number of examples where the task says how many there are, so that
         0.5 of 200 and 100 are one run.
         """
-        parts = {f.name: _identity(getattr(self, f.name)) for f in fields(self)}
+        parts = {f.name: identity(getattr(self, f.name)) for f in fields(self)}
         total = self.task.get("examples", {}).get("train")
         parts["size"] = self.train_size(total) if total else self.size
         return hashlib.sha256(canonical(parts).encode()).hexdigest()[:12]
@@ -143,7 +144,7 @@ class Run:
         Raises:
             RecordError: if a field is missing or unknown.
         """
-        return cls(**_known(cls, data))
+        return cls(**known(cls, data))
 
 
 @dataclass(frozen=True, eq=False)
@@ -203,16 +204,30 @@ class Record:
         Raises:
             RecordError: if the schema is another one, or a field is missing or unknown.
         """
-        if data.get("schema") != SCHEMA:
-            raise RecordError(
-                f"a record of schema {data.get('schema')!r}; this peftbench reads {SCHEMA}; "
-                "use the version of peftbench that wrote it"
-            )
-        given = _known(cls, data)
+        given = known(cls, of_schema("a record", data))
         return cls(**given | {"run": Run.from_json(given["run"])})
 
 
-def _known(cls: type, data: Json) -> Json:
+def of_schema(what: str, data: Json) -> Json:
+    """The data, if they are of the schema that is read here.
+
+    Raises:
+        RecordError: if they are of another one.
+    """
+    if data.get("schema") != SCHEMA:
+        raise RecordError(
+            f"{what} of schema {data.get('schema')!r}; this peftbench reads {SCHEMA}; "
+            "use the version of peftbench that wrote it"
+        )
+    return data
+
+
+def known(cls: type, data: Json) -> Json:
+    """The data, if they hold the fields of a data class and no others.
+
+    Raises:
+        RecordError: naming what is too much and what is missing.
+    """
     allowed = {f.name for f in fields(cls)}
     if set(data) != allowed:
         raise RecordError(

@@ -5,6 +5,7 @@ No torch here: planning counts the classes of a user's file, and `check` tells w
 
 import csv
 import hashlib
+import os
 import tempfile
 from collections import Counter
 from dataclasses import dataclass
@@ -59,7 +60,8 @@ def table(task: Json, split: str, root: str | None) -> Table:
     elif "file" in source:
         return _file_split(task, split)
     else:
-        columns = _read("parquet", _parquet(task, split, root))
+        paths = _found(task, split, root)
+        columns = _read("parquet" if paths[0].suffix == ".parquet" else "json", paths)
     return _table(task, columns, f"{task['name']} {split}")
 
 
@@ -71,7 +73,7 @@ def fingerprint(task: Json, split: str, root: str | None) -> str:
     if "file" in source:
         about = [source, task["validation_fraction"], SPLIT_SEED, split]
         return hashlib.sha256(canonical(about).encode()).hexdigest()
-    return _hash(tuple(_parquet(task, split, root)))
+    return _hash(tuple(_found(task, split, root)))
 
 
 def stratified(label: np.ndarray, classes: int, seed: int) -> np.ndarray:
@@ -102,24 +104,32 @@ def stratified(label: np.ndarray, classes: int, seed: int) -> np.ndarray:
 # the hub's layout
 
 
-def _parquet(task: Json, split: str, root: str | None) -> list[Path]:
+def _found(task: Json, split: str, root: str | None) -> list[Path]:
+    """The files of a split: those that the source names, else as the hub lays them out."""
     source = task["source"]
-    pattern = f"{source['config']}/{split}-*.parquet"
+    pattern = (source.get("files") or {}).get(split) or f"{source.get('config')}/{split}-*.parquet"
     if root is None:
+        if source["hub"] is None:
+            raise ConfigError(
+                f"{task['name']} is on no hub: data.root=FOLDER (or PEFTBENCH_DATA) with {pattern}"
+            )
         from peftbench.hub import snapshot
 
-        folder = snapshot(source["hub"], source["revision"], [pattern], kind="dataset")
-    else:
-        folder = Path(root).expanduser()
-        if not folder.is_dir():
-            raise ConfigError(f"data.root={root}: there is no such folder")
-    found = sorted(folder.glob(pattern))
-    if not found:
-        raise ConfigError(
-            f"{task['name']}: no {pattern} in {folder}; data.root is a folder in the layout of "
-            f"{source['hub']}, or null for the hub"
+        return sorted(
+            snapshot(source["hub"], source["revision"], [pattern], kind="dataset").glob(pattern)
         )
-    return found
+    folders = [Path(part).expanduser() for part in root.split(os.pathsep)]
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(f"data.root={root}: there is no folder {folder}")
+        if found := sorted(folder.glob(pattern)):
+            return found
+    whose = f" in the layout of {source['hub']}" if source["hub"] else ""
+    several = f"; several are parted by {os.pathsep!r}"
+    raise ConfigError(
+        f"{task['name']}: no {pattern} in {', '.join(map(str, folders))}; data.root is a folder"
+        f"{whose}, or null for the hub{several}"
+    )
 
 
 def _read(kind: str, paths: list[Path]) -> dict[str, list[Any]]:

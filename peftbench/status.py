@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from peftbench.evaluation import Evaluation
 from peftbench.forecast import Forecast, spell
 from peftbench.run import Json, Record, RecordError, Run
 from peftbench.store import Failure, Results
@@ -18,9 +19,9 @@ class State:
     """A plan beside the results folder that it is to fill.
 
     Attributes:
-        done: keys of runs with a record.
-        failed: runs without one, that were tried.
-        bad: unreadable records, and what is wrong with them.
+        done: keys of runs with a record, and of evaluations that were made.
+        failed: those that were tried and are not.
+        bad: unreadable files, and what is wrong with them.
     """
 
     plan: Plan
@@ -34,6 +35,11 @@ class State:
     def missing(self) -> list[Run]:
         """Runs without a record, failed ones included."""
         return [run for run in self.plan.runs if run.key not in self.done]
+
+    @property
+    def unevaluated(self) -> list[Evaluation]:
+        """Evaluations that were not made."""
+        return [one for one in self.plan.evaluations if one.key not in self.done]
 
     def unreadable(self) -> list[str]:
         """A sentence for each record that is there, but not as it was written."""
@@ -62,6 +68,15 @@ class State:
                     "run": run.to_json(),
                 }
                 for run in self.plan.runs
+            ],
+            "evaluations": [
+                {
+                    "key": one.key,
+                    "run": one.run.key,
+                    "suite": one.suite["name"],
+                    "state": "done" if one.key in self.done else "missing",
+                }
+                for one in self.plan.evaluations
             ],
         }
 
@@ -93,16 +108,19 @@ class State:
         plan, missing = self.plan, self.missing
         lines = [f"{plan.cells} cells are {len(plan.runs)} distinct runs"]
         lines[0] += f": {len(plan.runs) - len(missing)} done, {len(missing)} missing"
-        if self.failed:
-            lines[0] += f", {len(self.failed)} of them failed before"
+        if failed := sum(run.key in self.failed for run in missing):
+            lines[0] += f", {failed} of them failed before"
         for again, first in plan.repeats[:5]:
             lines.append(f"  the cell {again} is {first} again")
         if len(plan.repeats) > 5:
             lines.append(f"  … and {len(plan.repeats) - 5} more cells that are runs again")
         lines += [
-            f"  failed ({note.kind}) {note.run.title}: {note.reason}"
+            f"  failed ({note.kind}) {note.job.title}: {note.reason}"
             for note in self.failed.values()
         ]
+        if plan.evaluations:
+            todo, every = len(self.unevaluated), len(plan.evaluations)
+            lines.append(f"{every} evaluations of them: {every - todo} done, {todo} missing")
         lines += self.unreadable()
         times = [self.forecast.seconds(run) for run in missing]
         known = [seconds for seconds in times if seconds is not None]
@@ -117,10 +135,15 @@ class State:
 
 def of(plan: Plan, results: Results) -> State:
     """Hold a plan against a results folder."""
-    wanted = {run.key: run for run in plan.runs}
+    wanted = [*(run.key for run in plan.runs), *(one.key for one in plan.evaluations)]
     records, bad = results.scan()
+    done = {record.run.key for record in records}
+    if plan.evaluations:
+        found, odd = results.scan_evaluated()
+        done |= {one.evaluation.key for one in found}
+        bad |= odd
     bad = {key: reason for key, reason in bad.items() if key in wanted}
-    done = {record.run.key for record in records} & set(wanted)
+    done &= set(wanted)
     failed = {}
     for key in set(wanted) - done:
         try:

@@ -6,16 +6,15 @@ by the kernel, which lets go when the process ends, however it ends.
 """
 
 import fcntl
-import hashlib
-import io
-import json
 import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from peftbench.run import ConfigError, Json, Record, RecordError, Run, canonical
+from peftbench import files
+from peftbench.evaluation import Evaluated, Evaluation, Job
+from peftbench.run import ConfigError, Json, Record, RecordError, Run
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,15 +24,16 @@ KEY = re.compile(r"[0-9a-f]{12}")
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a run has no record.
+    """Why a run has no record, or an evaluation no findings.
 
     Attributes:
+        job: the run or evaluation.
         kind: the class of the failure, see `peftbench.workers.KINDS`.
         reason: one line.
-        attempts: how often the run has failed.
+        attempts: how often it has failed.
     """
 
-    run: Run
+    job: Job
     kind: str
     reason: str
     attempts: int = 1
@@ -108,16 +108,12 @@ class Results:
         Raises:
             OSError: if the disk is full or the folder cannot be written to.
         """
-        import numpy as np
-
         key = record.run.key
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **predictions)  # type: ignore[arg-type]
-        body = buffer.getvalue()
-        record = replace(record, predictions_sha256=hashlib.sha256(body).hexdigest())
-        self.write(self._path("predictions", key, ".npz"), body)
+        record = replace(
+            record, predictions_sha256=self._write_arrays("predictions", key, predictions)
+        )
         if trained is not None:
-            record = replace(record, trained_sha256=hashlib.sha256(trained).hexdigest())
+            record = replace(record, trained_sha256=files.digest(trained))
             self.write(self.trained(key), trained)
         self._write_json("records", key, record.to_json())
         self._path("failures", key, ".json").unlink(missing_ok=True)
@@ -152,35 +148,92 @@ class Results:
         Raises:
             RecordError: if the file is not the one that was saved with the record.
         """
-        import numpy as np
+        return self._read_arrays("predictions", record.run.key, record.predictions_sha256)
 
-        path = self._path("predictions", record.run.key, ".npz")
-        body = path.read_bytes()
-        if hashlib.sha256(body).hexdigest() != record.predictions_sha256:
-            raise RecordError(f"{path} is not the file that was saved with its record")
-        with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
-            return {name: arrays[name] for name in arrays.files}
+    # evaluations
+
+    def evaluations(self) -> list[str]:
+        """Keys of all evaluations, sorted."""
+        return self._keys("evaluations")
+
+    def save_evaluated(self, found: Evaluated, predictions: "dict[str, np.ndarray]") -> Evaluated:
+        """Write what an evaluation found with its predictions, or nothing.
+
+        Raises:
+            OSError: if the disk is full or the folder cannot be written to.
+        """
+        key = found.evaluation.key
+        found = replace(
+            found, predictions_sha256=self._write_arrays("evaluations", key, predictions)
+        )
+        self._write_json("evaluations", key, found.to_json())
+        self._path("failures", key, ".json").unlink(missing_ok=True)
+        return found
+
+    def evaluated(self, key: str) -> Evaluated:
+        """Read what an evaluation found.
+
+        Raises:
+            FileNotFoundError: if it was not made.
+            RecordError: if the file is not what was written.
+        """
+        found = Evaluated.from_json(self._read_json("evaluations", key))
+        if found.evaluation.key != key:
+            raise RecordError(f"{key}.json holds another evaluation, {found.evaluation.key}")
+        return found
+
+    def scan_evaluated(self) -> tuple[list[Evaluated], dict[str, str]]:
+        """Read all evaluations: the good ones, and what is wrong with each of the others."""
+        good, bad = [], {}
+        for key in self.evaluations():
+            try:
+                good.append(self.evaluated(key))
+            except RecordError as error:
+                bad[key] = str(error)
+        return good, bad
+
+    def evaluated_predictions(self, found: Evaluated) -> "dict[str, np.ndarray]":
+        """Arrays of an evaluation, as `scores/SET`.
+
+        Raises:
+            RecordError: if the file is not the one that was saved with it.
+        """
+        return self._read_arrays("evaluations", found.evaluation.key, found.predictions_sha256)
+
+    def _write_arrays(self, kind: str, key: str, arrays: "dict[str, np.ndarray]") -> str:
+        body = files.packed(arrays)
+        self.write(self._path(kind, key, ".npz"), body)
+        return files.digest(body)
+
+    def _read_arrays(self, kind: str, key: str, digest: str | None) -> "dict[str, np.ndarray]":
+        return files.unpacked(self._path(kind, key, ".npz"), digest)
 
     # failures
 
     def fail(self, failure: Failure) -> Failure:
         """Note why a run has no record; counts attempts."""
         try:
-            before = self.failure(failure.run.key)
+            before = self.failure(failure.job.key)
         except RecordError:  # a torn note is overwritten by the news
             before = None
         failure = replace(failure, attempts=1 + (before.attempts if before else 0))
-        data = {"run": failure.run.to_json(), "kind": failure.kind, "reason": failure.reason}
-        self._write_json("failures", failure.run.key, data | {"attempts": failure.attempts})
+        job = "run" if isinstance(failure.job, Run) else "evaluation"
+        data = {job: failure.job.to_json(), "kind": failure.kind, "reason": failure.reason}
+        self._write_json("failures", failure.job.key, data | {"attempts": failure.attempts})
         return failure
 
     def failure(self, key: str) -> Failure | None:
-        """Why the run has no record, if it was tried."""
+        """Why a run has no record or an evaluation no findings, if it was tried."""
         try:
             data = self._read_json("failures", key)
         except FileNotFoundError:
             return None
-        return Failure(Run.from_json(data["run"]), data["kind"], data["reason"], data["attempts"])
+        job: Job
+        if "run" in data:
+            job = Run.from_json(data["run"])
+        else:
+            job = Evaluation.from_json(data["evaluation"])
+        return Failure(job, data["kind"], data["reason"], data["attempts"])
 
     # claims
 
@@ -226,7 +279,7 @@ class Results:
 
     def write(self, path: Path, body: bytes) -> None:
         """Put `body` at `path`, whole or not at all; its draft carries the run's key."""
-        write_whole(path, body, self.folder / "drafts")
+        files.write_whole(path, body, self.folder / "drafts")
 
     def drop_drafts(self, key: str) -> None:
         """Remove what a killed process left of a run; only for the holder of its claim."""
@@ -234,35 +287,7 @@ class Results:
             draft.unlink(missing_ok=True)
 
     def _write_json(self, kind: str, key: str, data: Json) -> None:
-        body = json.dumps(data | {"sha256": _digest(data)}, indent=1, allow_nan=False)
-        self.write(self._path(kind, key, ".json"), body.encode() + b"\n")
+        self.write(self._path(kind, key, ".json"), files.sealed(data))
 
     def _read_json(self, kind: str, key: str) -> Json:
-        path = self._path(kind, key, ".json")
-        try:
-            data: Any = json.loads(path.read_bytes())
-        except ValueError as error:
-            raise RecordError(f"{path} is not whole: {error}") from error
-        if not isinstance(data, dict) or data.pop("sha256", None) != _digest(data):
-            raise RecordError(f"{path} was altered: its content does not hash to what it says")
-        return data
-
-
-def write_whole(path: Path, body: bytes, drafts: Path | None = None) -> None:
-    """Put `body` at `path`, whole or not at all, through a draft on the same file system."""
-    drafts = drafts or path.parent
-    drafts.mkdir(parents=True, exist_ok=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = drafts / f"{path.name}-{os.getpid()}"
-    try:
-        with open(draft, "wb") as file:
-            file.write(body)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def _digest(data: Json) -> str:
-    return hashlib.sha256(canonical(data).encode()).hexdigest()
+        return files.unsealed(self._path(kind, key, ".json"))

@@ -18,6 +18,7 @@ from typing import Any
 
 from peftbench import catalog, nodes
 from peftbench.compose import Composer
+from peftbench.evaluation import Evaluation
 from peftbench.run import ConfigError, Run
 from peftbench.store import Results
 
@@ -35,7 +36,8 @@ class Plan:
         cells: how many cells the grid has; more than runs where two cells are one run.
         repeats: for each cell that is an earlier one again, the words of both.
         axes: keys, such as train.lr, in which cells differ.
-        data_root: folder of data sets in the hub's layout, or None for the hub.
+        data_root: folders of data sets in the hub's layout, or None for the hub.
+        evaluations: of these runs, by the suites that the words name.
     """
 
     runs: list[Run]
@@ -43,6 +45,7 @@ class Plan:
     repeats: list[tuple[str, str]]
     axes: list[str]
     data_root: str | None
+    evaluations: list[Evaluation] = field(default_factory=list)
 
 
 def plan(
@@ -68,22 +71,41 @@ def plan(
     if not cells:
         raise ConfigError("these words leave no run: every cell is excluded")
     runs: dict[Run, str] = {}
+    evaluations: dict[Evaluation, None] = {}
     repeats = []
     roots = set()
+    asked: set[tuple[str, str]] = set()
     for cell in cells:
         config = composer.nodes(cell)
         run = nodes.complete(config, searched, Results(results))
         roots.add(config["data"]["root"])
-        if run in runs:
-            repeats.append((spell(cell), runs[run]))
-        else:
-            runs[run] = spell(cell)
+        of_run, of_suite = _parted(cell)
+        if of_suite:
+            if "suite" not in of_suite:
+                raise ConfigError(f"{spell(of_suite)}: say which suite is meant, suite=NAME")
+            node = composer.suite(cell, run.task["name"])
+            evaluations[Evaluation(run, nodes.suite(node, run, searched))] = None
+        said = spell(of_run)
+        if run not in runs:
+            runs[run] = said
+        elif (said, spell(of_suite)) in asked or said != runs[run]:
+            repeats.append((said, runs[run]))
+        asked.add((said, spell(of_suite)))
     if len(roots) > 1:
         raise ConfigError(f"data.root is one folder for all runs, got {sorted(map(str, roots))}")
     axes = [
-        key for key in dict.fromkeys(key for cell in cells for key in cell) if _varies(key, cells)
+        key
+        for key in dict.fromkeys(key for cell in cells for key in _parted(cell)[0])
+        if _varies(key, cells)
     ]
-    return Plan(list(runs), len(cells), repeats, axes, roots.pop())
+    count = len(runs) + len(repeats)
+    return Plan(list(runs), count, repeats, axes, roots.pop(), list(evaluations))
+
+
+def _parted(cell: Cell) -> tuple[Cell, Cell]:
+    """What a cell says of the run, and what of the suite."""
+    suite = {key: value for key, value in cell.items() if key.partition(".")[0] == "suite"}
+    return {key: value for key, value in cell.items() if key not in suite}, suite
 
 
 def _varies(key: str, cells: list[Cell]) -> bool:

@@ -1,4 +1,4 @@
-"""The verb `run`: what is missing, trained by a crew, shown, and summed up."""
+"""The verbs `run` and `evaluate`: what is missing, done by a crew, shown, and summed up."""
 
 import shlex
 import sys
@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from peftbench import reporting, status
+from peftbench.evaluation import Evaluation
 from peftbench.machine import bf16_on_cpu, devices, suitable
 from peftbench.progress import Display, note
 from peftbench.run import ConfigError, Run
@@ -32,70 +33,100 @@ class Order:
     quiet: bool = False
 
 
-def go(plan: Plan, results: Results, order: Order) -> int:
-    """Train what is missing and print the scores; return the exit code.
+def go(plan: Plan, results: Results, order: Order, train: bool = True) -> int:
+    """Do what is missing, first runs, then evaluations; print the scores; return the exit code.
+
+    Args:
+        train: whether runs without a record may be trained; else they are an error.
 
     Raises:
-        ConfigError: for bad input, before anything is trained.
+        ConfigError: for bad input, before anything is done.
     """
     again = _classes(order.retry)
     gpus = devices(order.device)
     results.check_writable()
     before = status.of(plan, results)
     tried = before.failed
-    todo = [r for r in before.missing if r.key not in tried or again(tried[r.key].kind)]
+    runs = [r for r in before.missing if r.key not in tried or again(tried[r.key].kind)]
+    asked = [e for e in before.unevaluated if e.key not in tried or again(tried[e.key].kind)]
+    if not train and before.missing:
+        raise ConfigError(
+            f"{len(before.missing)} of {len(plan.runs)} runs have no record in {results.folder}; "
+            "`peftbench run` with the same words trains and evaluates them"
+        )
+    _check_kept(asked, before, results)
     if not order.quiet:
         note(before.summary())
     elif before.bad:
         note("\n".join(before.unreadable()))
-    if todo:
-        todo.sort(key=lambda run: run.model["name"])  # a warm worker keeps one backbone
-        stopped = _train(plan, results, todo, before, gpus, order)
-        if stopped:
+    if runs or asked:
+        if _work(plan, results, runs, asked, before, gpus, order):
             same = shlex.join(["peftbench", *sys.argv[1:]])
             note(f"stopped; finished runs are kept, unfinished ones go on from here with: {same}")
             return 130
         if order.dry_run:
-            note(f"{len(todo)} runs are ready to train")
+            note(f"{len(runs)} runs are ready to train")
             return 0
     skipped = {key for key, failure in tried.items() if not again(failure.kind)}
     return _sum_up(plan, results, skipped)
 
 
-def _train(
+def _check_kept(asked: list[Evaluation], before: status.State, results: Results) -> None:
+    """Refuse evaluations of finished runs whose weights are gone, before anything is done."""
+    gone = {e.run for e in asked if e.run.key in before.done and not results.kept(e.run.key)}
+    if gone:
+        keys = sorted(run.key for run in gone)
+        some = ", ".join(keys[:4]) + ", …" * (len(keys) > 4)
+        raise ConfigError(
+            f"of {len(gone)} runs that are done no weights were kept ({some}); "
+            f"remove their records from {results.folder}/records, and `peftbench run` with the "
+            "same words trains them again and keeps the weights"
+        )
+
+
+def _work(
     plan: Plan,
     results: Results,
-    todo: list[Run],
+    runs: list[Run],
+    asked: list[Evaluation],
     before: status.State,
     gpus: list[int],
     order: Order,
 ) -> bool:
-    """Check and train; whether it was stopped."""
+    """Check, train and evaluate; whether it was stopped."""
+    largest = max(map(_bytes, [*runs, *(one.run for one in asked)]))
     wanted = 1 if order.dry_run else order.workers
-    workers, each = suitable(len(todo), gpus, max(map(_bytes, todo)), wanted)
+    workers, each = suitable(len(runs) + len(asked), gpus, largest, wanted)
     threads = order.threads or each
     setting = {
         "device": "cuda" if gpus else "cpu",
         "threads": threads,
         "data_root": plan.data_root,
-        "keep": order.keep or "",
+        "keep": "trained" if plan.evaluations else order.keep or "",
         "minutes": order.checkpoint_minutes,
         "deterministic": order.deterministic,
     }
     if not order.quiet:
         where = f"GPU {', '.join(map(str, gpus))}" if gpus else f"CPU, threads of each: {threads}"
         note(f"workers: {workers} on {where}; results in {results.folder}")
-    if not gpus and bf16_on_cpu() is False and any(r.train["precision"] == "bf16" for r in todo):
+    if not gpus and bf16_on_cpu() is False and any(r.train["precision"] == "bf16" for r in runs):
         note("note: this CPU has no bf16 instructions; train.precision=fp32 is likely to be faster")
-    weights = before.forecast.weights(todo)
-    display = Display(todo, weights, workers, results.load, order.quiet)
-    crew = Crew(results, setting, workers, gpus, display)
+    crew = Crew(results, setting, workers, gpus)
     try:
-        for line in crew.check(todo):
+        for line in crew.check(runs, asked):
             note(f"note: {line}")
-        if not order.dry_run:
-            with display:
-                crew.train(todo, order.fail_fast)
+        if order.dry_run:
+            return False
+        runs.sort(key=lambda run: run.model["name"])  # a warm worker keeps one backbone
+        weights = before.forecast.weights(runs)
+        with Display(runs, weights, workers, results, order.quiet) as crew.listen:
+            crew.work(runs, order.fail_fast)
+        ready = [one for one in asked if results.has(one.run.key)]
+        ready.sort(key=lambda one: (one.run.model["name"], one.run.task["name"], one.run.seed))
+        if ready and not (order.fail_fast and crew.failures):
+            evenly = {one.key: 1.0 for one in ready}
+            with Display(ready, evenly, workers, results, order.quiet) as crew.listen:
+                crew.work(ready, order.fail_fast)
     except (Stopped, KeyboardInterrupt):
         return True
     finally:
@@ -112,8 +143,9 @@ def _sum_up(plan: Plan, results: Results, skipped: set[str]) -> int:
     state = status.of(plan, results)
     if state.done:
         records = [results.load(run.key) for run in plan.runs if run.key in state.done]
+        found = [results.evaluated(one.key) for one in plan.evaluations if one.key in state.done]
         try:
-            made = reporting.write(results, records)
+            made = reporting.write(results, records, found)
         except OSError as error:
             note(f"the report cannot be written: {error}")
             return 1
@@ -129,13 +161,15 @@ def _sum_up(plan: Plan, results: Results, skipped: set[str]) -> int:
         note(_sentence(failure, results) + skip)
     if state.missing:
         note(f"{len(state.missing)} of {len(plan.runs)} runs have no record")
-    return 1 if state.missing else 0
+    if state.unevaluated:
+        note(f"{len(state.unevaluated)} of {len(plan.evaluations)} evaluations were not made")
+    return 1 if state.missing or state.unevaluated else 0
 
 
 def _sentence(failure: Failure, results: Results) -> str:
     return (
-        f"failed: {failure.run.title}: {failure.kind} ({KINDS[failure.kind]}): {failure.reason}; "
-        f"log {results.log(failure.run.key)}"
+        f"failed: {failure.job.title}: {failure.kind} ({KINDS[failure.kind]}): {failure.reason}; "
+        f"log {results.log(failure.job.key)}"
     )
 
 

@@ -12,8 +12,8 @@ from safetensors.numpy import save as save_arrays
 from transformers import PreTrainedTokenizerBase
 
 from peftbench import sources
+from peftbench.files import write_whole
 from peftbench.run import Json
-from peftbench.store import write_whole
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def tokenise(
     cached = _read(path)
     if cached is not None:
         return cached
-    tokens = _encode(sources.table(task, split, root), tokenizer, max_length)
+    tokens = encode(sources.table(task, split, root), tokenizer, max_length)
     arrays = {"ids": tokens.ids, "types": tokens.types, "ends": tokens.ends, "label": tokens.label}
     note = {"truncated": str(tokens.truncated), "sha256": _digest(arrays)}
     try:
@@ -87,7 +87,8 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(backend.to_str().encode()).hexdigest()
 
 
-def _encode(table: sources.Table, tokenizer: PreTrainedTokenizerBase, most: int) -> Tokens:
+def encode(table: sources.Table, tokenizer: PreTrainedTokenizerBase, most: int) -> Tokens:
+    """Tokens of any texts, cut to `most` and to what the tokenizer allows."""
     most = min(most, tokenizer.model_max_length)
     rows = tokenizer(*table.texts, verbose=False)
     long = [i for i, ids in enumerate(rows["input_ids"]) if len(ids) > most]

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
@@ -14,10 +15,15 @@ from peftbench.tasks import Tokens
 
 @dataclass
 class Warm:
-    """What a worker keeps between runs: one backbone, and tokens of what it has seen."""
+    """What a worker keeps between jobs: one backbone, and tokens of what it has seen.
+
+    Attributes:
+        untrained: outputs of the model before training, by what they are outputs for.
+    """
 
     backbones: dict[str, tuple[Backbone, PreTrainedTokenizerBase]] = field(default_factory=dict)
     tokens: dict[str, Tokens] = field(default_factory=dict)
+    untrained: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
 
     def backbone(self, model: Json, device: torch.device) -> tuple[Backbone, Any]:
         """The backbone of a model and its tokenizer."""
@@ -25,6 +31,7 @@ class Warm:
         if name not in self.backbones:
             self.backbones.clear()
             self.tokens.clear()
+            self.untrained.clear()
             self.backbones[name] = (Backbone(model, device), checkpoints.tokenizer(model))
         return self.backbones[name]
 

@@ -18,6 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
+from peftbench.evaluation import Evaluation, Job
 from peftbench.run import ConfigError, Json, RecordError, Run
 from peftbench.store import Failure, Results
 
@@ -70,16 +71,24 @@ def _serve(
         if order is None:
             break
         if "check" in order:
-            tell("checked", **_check([Run.from_json(run) for run in order["check"]], setting))
+            runs = [Run.from_json(run) for run in order["check"]]
+            tell(
+                "checked",
+                **_check(runs, [Evaluation.from_json(e) for e in order["suites"]], setting),
+            )
         else:
-            _one(Run.from_json(order["run"]), results, setting, warm, stop, tell)
+            if "run" in order:
+                job: Job = Run.from_json(order["run"])
+            else:
+                job = Evaluation.from_json(order["evaluation"])
+            _one(job, results, setting, warm, stop, tell)
             if not stop.is_set():
                 tell("ready")
 
 
-def _check(runs: list[Run], setting: Any) -> Json:
-    """Instantiate every run and look at its data, before any training starts."""
-    from peftbench import checkpoints, execution, sources
+def _check(runs: list[Run], evaluations: list[Evaluation], setting: Any) -> Json:
+    """Instantiate every run and look at all data, before any training starts."""
+    from peftbench import checkpoints, execution, sources, suite
 
     errors: dict[str, int] = {}
     told: list[str] = []
@@ -100,55 +109,71 @@ def _check(runs: list[Run], setting: Any) -> Json:
         once([run.model, run.method, run.task["classes"]], lambda run=run: execution.check(run))
         once(run.task, lambda run=run: sources.check(run.task, setting.data_root))
         once(run.model, lambda run=run: checkpoints.locate(run.model) and None)
+    for one in evaluations:
+        once(
+            [one.suite, one.run.task],
+            lambda one=one: suite.make(one.suite).sets(one.run, setting.data_root) and None,
+        )
     return {"errors": list(errors), "told": told}
 
 
 def _one(
-    run: Run,
+    job: Job,
     results: Results,
     setting: Any,
     warm: Any,
     stop: threading.Event,
     tell: Any,
 ) -> None:
-    from peftbench import execution, train
+    from peftbench import train
 
-    key = run.key
+    key = job.key
     if not results.claim(key):
         tell("held", key=key)
         return
     try:
-        if _is_done(results, key):
+        if _is_done(results, job):
             tell("done", key=key, elsewhere=True)
             return
         results.drop_drafts(key)
-        with _logging(results, run):
-            outcome = execution.execute(
-                run,
-                setting,
-                results=results,
-                warm=warm,
-                report=lambda news: tell("step", key=key, **news),
-                stop=stop.is_set,
-            )
-        record = results.save(outcome.record, outcome.predictions, outcome.trained)
-        tell("done", key=key, elsewhere=False, seconds=sum(record.seconds.values()))
+        with _logging(results, job):
+            _do(job, results, setting, warm, stop, tell)
+        tell("done", key=key, elsewhere=False)
     except train.Interrupted as error:
         tell("interrupted", key=key, reason=str(error))
     except Exception as error:  # the one broad except: a run that fails must not sink the others
         kind = classify(error)
         reason = next(iter(str(error).splitlines()), "") or type(error).__name__
         _append(results, key, traceback.format_exc())
-        failure = Failure(run, kind, f"{type(error).__name__}: {reason}")
+        failure = Failure(job, kind, f"{type(error).__name__}: {reason}")
         tell("failed", key=key, kind=_note(results, failure), reason=failure.reason)
     finally:
         results.release(key)
 
 
-def _is_done(results: Results, key: str) -> bool:
-    """Whether another process has made the record; one that cannot be read is made again."""
+def _do(
+    job: Job, results: Results, setting: Any, warm: Any, stop: threading.Event, tell: Any
+) -> None:
+    from peftbench import assessment, execution, train
+
+    def report(news: Json) -> None:
+        tell("step", key=job.key, **news)
+        if stop.is_set() and isinstance(job, Evaluation):  # a run leaves a checkpoint instead
+            raise train.Interrupted("stopped; an evaluation starts again")
+
+    if isinstance(job, Evaluation):
+        results.save_evaluated(*assessment.assess(job, results, setting, warm=warm, report=report))
+        return
+    outcome = execution.execute(
+        job, setting, results=results, warm=warm, report=report, stop=stop.is_set
+    )
+    results.save(outcome.record, outcome.predictions, outcome.trained)
+
+
+def _is_done(results: Results, job: Job) -> bool:
+    """Whether another process has done the job; what cannot be read is made again."""
     try:
-        results.load(key)
+        results.evaluated(job.key) if isinstance(job, Evaluation) else results.load(job.key)
     except (FileNotFoundError, RecordError):
         return False
     return True
@@ -180,13 +205,13 @@ def classify(error: Exception) -> str:
 
 
 @contextmanager
-def _logging(results: Results, run: Run) -> Iterator[None]:
-    """Send what libraries print while a run trains to the log of the run."""
-    path = results.log(run.key)
+def _logging(results: Results, job: Job) -> Iterator[None]:
+    """Send what libraries print during a job to its log."""
+    path = results.log(job.key)
     path.parent.mkdir(parents=True, exist_ok=True)
     before = os.dup(1), os.dup(2)
     with open(path, "w", buffering=1) as log:
-        log.write(f"{run.title}\n{run.key}\n")
+        log.write(f"{job.title}\n{job.key}\n")
         sys.stdout.flush()
         sys.stderr.flush()
         os.dup2(log.fileno(), 1)

@@ -14,12 +14,13 @@ import sys
 import tempfile
 import time
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from peftbench.evaluation import Evaluation, Job
 from peftbench.run import ConfigError, Json, Run
 from peftbench.store import Failure, Results
 
@@ -47,7 +48,7 @@ class Event:
 
     kind: str
     worker: int
-    run: Run
+    job: Job
     fields: Json
 
 
@@ -56,7 +57,7 @@ class _Worker:
     number: int
     process: "subprocess.Popen[bytes]"
     errors: Path
-    run: Run | None = None
+    job: Job | None = None
     started: bool = False
     ready: bool = False
     told: bytes = b""
@@ -99,15 +100,16 @@ class Crew:
         for number in range(workers):
             self._start(number)
 
-    def check(self, runs: Iterable[Run]) -> list[str]:
-        """Let a worker instantiate every run; return what is odd in their data.
+    def check(self, runs: Iterable[Run], evaluations: Iterable[Evaluation] = ()) -> list[str]:
+        """Let a worker instantiate every run and suite; return what is odd in their data.
 
         Raises:
             ConfigError: with all that is wrong.
             Stopped: after Ctrl-C, SIGTERM or SIGUSR1.
         """
         first = self._workers[min(self._workers)]
-        self._send(first, {"check": [run.to_json() for run in runs]})
+        order = {"check": [run.to_json() for run in runs]}
+        self._send(first, order | {"suites": [one.to_json() for one in evaluations]})
         while not self._stopping:
             for worker, message in self._messages():
                 if message["event"] == "checked":
@@ -119,16 +121,16 @@ class Crew:
                 self._hear(worker, message, deque())
         raise Stopped
 
-    def train(self, runs: list[Run], fail_fast: bool = False) -> None:
-        """Train the runs; failures are noted in `failures` and in the results folder.
+    def work(self, jobs: Sequence[Job], fail_fast: bool = False) -> None:
+        """Do the jobs; failures are noted in `failures` and in the results folder.
 
         Raises:
             Stopped: after Ctrl-C, SIGTERM or SIGUSR1, when the workers have left.
         """
-        pending, held = deque(runs), deque[Run]()
+        pending, held = deque(jobs), deque[Job]()
         asked = time.monotonic()
         while not self._stopping:
-            busy = [worker for worker in self._workers.values() if worker.run is not None]
+            busy = [worker for worker in self._workers.values() if worker.job is not None]
             if not pending and not held and not busy:
                 return
             if held and not pending and time.monotonic() - asked > 1:
@@ -136,7 +138,7 @@ class Crew:
                 held.clear()
                 asked = time.monotonic()
             for worker in self._workers.values():
-                if worker.ready and worker.run is None and pending:
+                if worker.ready and worker.job is None and pending:
                     self._give(worker, pending.popleft())
             for worker, message in self._messages():
                 self._hear(worker, message, held)
@@ -155,7 +157,7 @@ class Crew:
             if worker.process.stdin is not None:
                 with suppress(OSError):  # what could not be sent to a dead worker is sent again
                     worker.process.stdin.close()
-            worker.process.terminate() if worker.run else worker.process.kill()
+            worker.process.terminate() if worker.job else worker.process.kill()
         end = time.monotonic() + GRACE
         for worker in self._workers.values():
             try:
@@ -164,6 +166,7 @@ class Crew:
                 end = 0.0
                 worker.process.kill()
                 worker.process.wait()
+            _close_output(worker)
         self._selector.close()
         self._scratch.cleanup()
 
@@ -200,9 +203,9 @@ class Crew:
         except BrokenPipeError:
             pass  # it is dead: its output has ended too, and that is handled there
 
-    def _give(self, worker: _Worker, run: Run) -> None:
-        worker.run, worker.ready, worker.kills = run, False, _oom_kills()
-        self._send(worker, {"run": run.to_json()})
+    def _give(self, worker: _Worker, job: Job) -> None:
+        worker.job, worker.ready, worker.kills = job, False, _oom_kills()
+        self._send(worker, {"run" if isinstance(job, Run) else "evaluation": job.to_json()})
 
     def _messages(self) -> list[tuple[_Worker, Json]]:
         """What workers said within a moment; a worker that died says so with `gone`."""
@@ -223,41 +226,47 @@ class Crew:
                 raise ConfigError(f"a worker could not start:\n{self._tail(worker)}")
         return found
 
-    def _hear(self, worker: _Worker, message: Json, held: "deque[Run]") -> None:
-        event, run = message.pop("event"), worker.run
+    def _hear(self, worker: _Worker, message: Json, held: "deque[Job]") -> None:
+        event, job = message.pop("event"), worker.job
         if event == "ready":
-            worker.ready, worker.run = True, None
+            worker.ready, worker.job = True, None
         elif event == "gone":
             code = worker.process.wait()
-            if run is not None:
-                self._fail(worker, run, *explain(code, _oom_kills() - worker.kills))
+            _close_output(worker)
+            if job is not None:
+                self._fail(worker, job, *explain(code, _oom_kills() - worker.kills))
             self._start(worker.number)
-        elif run is not None:
+        elif job is not None:
             if event == "failed":
-                self._fail(worker, run, message["kind"], message["reason"], noted=True)
+                self._fail(worker, job, message["kind"], message["reason"], noted=True)
             elif event in ("held", "interrupted"):  # another process has it, or stopped this worker
-                held.append(run)
-                worker.run = None
-                self.listen(Event("waiting", worker.number, run, message))
+                held.append(job)
+                worker.job = None
+                self.listen(Event("waiting", worker.number, job, message))
             else:
-                self.listen(Event(event, worker.number, run, message))
+                self.listen(Event(event, worker.number, job, message))
 
-    def _fail(self, worker: _Worker, run: Run, kind: str, reason: str, noted: bool = False) -> None:
-        failure = Failure(run, kind, reason)
+    def _fail(self, worker: _Worker, job: Job, kind: str, reason: str, noted: bool = False) -> None:
+        failure = Failure(job, kind, reason)
         if not noted:
             try:
                 failure = self.results.fail(failure)
             except OSError as error:  # whatever happened, it cannot even be noted
                 kind, reason = "disk", f"{reason}; and then {error}"
-                failure = Failure(run, kind, reason)
+                failure = Failure(job, kind, reason)
         self.failures.append(failure)
-        self.listen(Event("failed", worker.number, run, {"kind": kind, "reason": reason}))
+        self.listen(Event("failed", worker.number, job, {"kind": kind, "reason": reason}))
 
     def _ask_to_stop(self, *_: Any) -> None:
         self._stopping = True
 
     def _tail(self, worker: _Worker) -> str:
         return worker.errors.read_text(errors="replace")[-2000:]
+
+
+def _close_output(worker: _Worker) -> None:
+    if worker.process.stdout is not None:
+        worker.process.stdout.close()
 
 
 _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)

@@ -79,7 +79,7 @@ def fill(results):
 def test_help_shows_a_first_command_and_every_verb(option):
     said = call(option)
     assert "peftbench run sweep=quickstart" in said
-    verbs = ["plan", "run", "show", "export", "list", "report", "completion"]
+    verbs = ["plan", "run", "evaluate", "show", "export", "list", "report", "completion"]
     assert [line.split()[0] for line in said.split("Commands:")[1].splitlines() if line] == verbs
 
 
@@ -102,7 +102,7 @@ def test_the_help_of_a_verb_teaches_the_words(verb):
 
 def test_the_words_that_help_teaches_are_words():
     examples = [line.split("  ")[1] for line in WORDS.splitlines() if line.startswith("  ")]
-    assert len(examples) == 9
+    assert len(examples) == 10
     for example in examples:
         assert "distinct run" in call("plan", *shlex.split(example))
 
@@ -370,7 +370,7 @@ def test_words_are_completed(shell):
     assert complete(shell, "peftbench plan sweep=quick") == whole("sweep=quickstart")
     assert complete(shell, "peftbench run method=") == whole(*(f"method={m}" for m in METHODS))
     assert complete(shell, "peftbench run me") == [f"method={name}" for name in METHODS]
-    assert complete(shell, "peftbench run s") == ["select=", "sweep=", "size=", "seed="]
+    assert complete(shell, "peftbench run s") == ["select=", "suite=", "sweep=", "size=", "seed="]
     assert complete(shell, "peftbench run method=nothing") == []
     assert complete(shell, "peftbench list me") == ["methods"]
     assert "--retry" in complete(shell, "peftbench run --re")

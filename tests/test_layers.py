@@ -28,22 +28,30 @@ LIGHT = [
     "cli",
     "completion",
     "compose",
+    "evaluation",
+    "files",
     "forecast",
     "hub",
+    "lexemes",
+    "listing",
     "metrics",
     "nodes",
+    "noise",
     "progress",
     "recipe",
     "reporting",
+    "rows",
     "run",
     "sources",
     "status",
     "store",
+    "suite",
     "sweep",
     "sweep_run",
     "table",
+    "uncertainty",
     "workers",
-    *(name for name in MODULES if name.startswith(("reports", "builtin."))),
+    *(name for name in MODULES if name.startswith(("reports", "suites", "builtin."))),
 ]
 HEAVY = {"torch", "transformers", "accelerate", "safetensors", "tokenizers", "evaluate", "peft"}
 
@@ -54,15 +62,22 @@ MAY = {
     "table": set(),
     "measure": {"run"},
     "recipe": {"run"},
-    "store": {"run"},
+    "evaluation": {"run"},
+    "files": {"run"},
+    "lexemes": set(),
+    "noise": {"lexemes"},
+    "rows": {"run"},
+    "store": {"evaluation", "files", "run"},
+    "suite": {"catalog", "run", "sources"},
+    "uncertainty": set(),
     "catalog": {"run"},
     "hub": {"run"},
     "compose": {"catalog", "run"},
     "forecast": {"run"},
     "method": {"encoder", "run"},
-    "tasks": {"run", "sources", "store"},
+    "tasks": {"files", "run", "sources"},
     "train": {"batches", "encoder", "measure", "method", "recipe", "resume", "run", "warmup"},
-    "sweep": {"catalog", "compose", "nodes", "run", "store"},
+    "sweep": {"catalog", "compose", "evaluation", "nodes", "run", "store"},
     **{
         name: {
             "encoder",
@@ -85,7 +100,12 @@ MAY = {
     "vocabulary": set(),
     "smoothness": {"encoder"},
     **{
-        name: {"metrics", "run", "store", "table"}
+        name: {"metrics", "noise", "run", "sources", "suite", "uncertainty"}
+        for name in MODULES
+        if name.startswith("suites.")
+    },
+    **{
+        name: {"evaluation", "metrics", "rows", "run", "store", "table"}
         for name in MODULES
         if name.startswith("reports.")
     },
@@ -97,7 +117,15 @@ OUTSIDE = {
     "recipe": set(),
     "catalog": set(),
     "forecast": set(),
+    "evaluation": set(),
+    "files": {"numpy"},
+    "lexemes": set(),
+    "noise": set(),
+    "rows": set(),
     "store": {"numpy"},
+    "suite": {"hydra", "numpy"},
+    "uncertainty": {"numpy", "scipy"},
+    **{name: {"numpy"} for name in MODULES if name.startswith("suites.")},
     "metrics": {"numpy", "scipy", "sklearn"},
     "encoder": {"torch", "transformers"},
     **{name: {"torch"} for name in MODULES if name.startswith("methods.")},
@@ -108,11 +136,12 @@ OUTSIDE = {
 #: These never know which method runs.
 BLIND = [
     "train",
+    "assessment",
     "execution",
     "worker",
     "workers",
     "reporting",
-    *(name for name in MODULES if name.startswith("reports.")),
+    *(name for name in MODULES if name.startswith(("reports.", "suites."))),
 ]
 
 

@@ -4,28 +4,31 @@ import io
 from functools import partial
 
 import pytest
-from records import record, runs
+from records import predictions, record, runs
 from rich.console import Console
 
 from peftbench import progress
 from peftbench.forecast import Forecast, spell
 from peftbench.progress import Display
+from peftbench.store import Results
 from peftbench.workers import Event
 
 RUNS = runs("method=lora,bitfit", "seed=0,1")
 
 
 @pytest.fixture
-def screen(monkeypatch):
+def screen(monkeypatch, tmp_path):
     """A display of two workers, and what it shows; `terminal` and `quiet` as given."""
     shown = io.StringIO()
 
     def make(terminal=False, quiet=False):
         console = partial(Console, file=shown, force_terminal=terminal, width=120)
         monkeypatch.setattr(progress, "Console", lambda **_: console(highlight=False))
-        records = {run.key: record(run) for run in RUNS}
+        results = Results(tmp_path)
+        for run in RUNS:
+            results.save(record(run), predictions())
         weights = Forecast([]).weights(RUNS)
-        return Display(RUNS, weights, 2, records.__getitem__, quiet), shown
+        return Display(RUNS, weights, 2, results, quiet), shown
 
     return make
 
@@ -76,7 +79,7 @@ def test_a_terminal_shows_a_bar_for_all_runs_and_a_line_for_each_worker(screen):
         display(step(RUNS[1], 0.25, worker=1))
         display._live.refresh()
         now = shown.getvalue()
-        assert "all runs" in now
+        assert "everything" in now
         assert "0 of 4" in now
         assert "left" in now
         assert "lora · builtin_paraphrase · tiny · size 32 · seed 0 · step 2 · loss 0.500" in now

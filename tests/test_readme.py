@@ -33,9 +33,13 @@ def test_ci_finds_the_two_commands():
     ]
 
 
-def test_every_method_and_its_counts_stand_in_the_table():
-    rows = re.findall(r"^\| `(\w+)` \|", README, re.MULTILINE)
-    offered = {path.stem for path in (ROOT / "configs/method").glob("[!_]*.yaml")}
+@pytest.mark.parametrize(
+    ("group", "heading"), [("method", "## Methods"), ("suite", "## Evaluations beyond the score")]
+)
+def test_every_method_and_suite_stands_in_its_table(group, heading):
+    section = README.partition(f"\n{heading}\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+    offered = {path.stem for path in (ROOT / "configs" / group).glob("[!_]*.yaml")}
     assert sorted(rows) == sorted(offered)
 
 

@@ -75,7 +75,7 @@ def test_fingerprint_changes_with_the_bytes(mrpc, layout):
 
 
 def test_a_missing_folder_and_a_missing_task_are_told_apart(mrpc, layout):
-    with pytest.raises(ConfigError, match=r"data.root=/nowhere: there is no such folder"):
+    with pytest.raises(ConfigError, match=r"data.root=/nowhere: there is no folder /nowhere"):
         sources.table(mrpc, "train", "/nowhere")
     with pytest.raises(ConfigError, match=r"cola: no cola/train-\*.parquet in .*null for the hub"):
         sources.table(tiny.one_run("task=cola").task, "train", str(layout))

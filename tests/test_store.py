@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from records import predictions, record, runs
 
-from peftbench import store
+from peftbench.files import sealed
 from peftbench.run import ConfigError, RecordError
 from peftbench.store import Failure, Results
 
@@ -126,14 +126,14 @@ def of_another_schema(path):
     data = json.loads(path.read_text())
     data["schema"] = 99
     del data["sha256"]
-    path.write_text(json.dumps(data | {"sha256": store._digest(data)}))
+    path.write_bytes(sealed(data))
 
 
 def with_a_field_too_many(path):
     data = json.loads(path.read_text())
     del data["sha256"]
     data["verdict"] = "good"
-    path.write_text(json.dumps(data | {"sha256": store._digest(data)}))
+    path.write_bytes(sealed(data))
 
 
 DAMAGE = {

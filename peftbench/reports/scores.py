@@ -2,13 +2,12 @@
 
 import statistics
 from collections.abc import Callable, Iterable
-from typing import Any
 
-from peftbench.run import Json, Record
+from peftbench import rows
+from peftbench.run import Record
 from peftbench.table import Table
 
 Column = tuple[str, str, int]  # task, metric, training examples
-Row = tuple[str, ...]
 
 
 def scores(records: list[Record]) -> Table:
@@ -25,9 +24,9 @@ def other_metrics(records: list[Record]) -> Table | None:
 
 def figures(records: list[Record]) -> Table:
     """Every metric of every cell as plain numbers, one line each, for programs."""
-    rows, split = _rows(records)
+    grouped, split = _rows(records)
     lines = []
-    for row, members in rows.items():
+    for row, members in grouped.items():
         cells = sorted({(*_sized(r), metric) for r in members for metric in r.metrics})
         for name, size, metric in cells:
             here = [r for r in members if _is(r, (name, metric, size))]
@@ -60,10 +59,10 @@ def costs(records: list[Record]) -> Table:
     Seconds compare only on one device with one number of threads; where records differ in these,
     the cell says mixed.
     """
-    rows, split = _rows(records)
+    grouped, split = _rows(records)
     tasks = sorted({_sized(record) for record in records})
     lines = []
-    for row, members in rows.items():
+    for row, members in grouped.items():
         for task in tasks:
             here = [record for record in members if _sized(record) == task]
             if not here:
@@ -99,7 +98,7 @@ def _peak(record: Record) -> float:
 
 
 def _table(title: str, records: list[Record], pick: Callable[[list[str]], list[str]]) -> Table:
-    rows, split = _rows(records)
+    grouped, split = _rows(records)
     columns: list[Column] = sorted(
         {
             (record.run.task["name"], metric, record.work["train_size"])
@@ -113,7 +112,7 @@ def _table(title: str, records: list[Record], pick: Callable[[list[str]], list[s
     baseline = ["trivial", *[""] * len(split)]
     baseline += [_baseline(records, column) for column in columns]
     lines = [baseline]
-    for row, members in rows.items():
+    for row, members in grouped.items():
         lines.append([*row, *(_cell(members, column) for column in columns)])
     notes = [
         "Percent, mean ± standard deviation over seeds (number of seeds), on the reporting split "
@@ -135,15 +134,9 @@ def _cell(members: list[Record], column: Column) -> str:
     here = [record for record in members if _is(record, column)]
     if not here:
         return ""
-    defined = [100 * v for r in here if (v := r.metrics[column[1]]) is not None]
     collapsed = sum(record.collapsed for record in here)
-    count = f"{len(here)}" if len(defined) == len(here) else f"{len(defined)} of {len(here)}"
-    text = "–"
-    if defined:
-        text = f"{_mean(defined):.1f}"
-        if len(defined) > 1:
-            text += f" ± {statistics.stdev(defined):.1f}"
-    return f"{text} ({count})" + (f" †{collapsed}" if collapsed else "")
+    text = rows.spread([record.metrics[column[1]] for record in here])
+    return text + (f" †{collapsed}" if collapsed else "")
 
 
 def _is(record: Record, column: Column) -> bool:
@@ -160,58 +153,11 @@ def _column_title(name: str, size: int, sized: list[tuple[str, int]]) -> str:
     return f"{name} {size:,}" if several else name
 
 
-def _rows(records: list[Record]) -> tuple[dict[Row, list[Record]], list[str]]:
-    """Group records into rows; settings that differ within one cell make rows of their own.
-
-    Returns:
-        Records by (method, value of each such setting), and the names of these settings. Most
-        trained parameters come first.
-    """
-    cells: dict[tuple[str, str, int], list[Json]] = {}
-    for record in records:
-        cell = (record.run.method["name"], *_sized(record))
-        cells.setdefault(cell, []).append(_settings(record))
-    split = sorted(
-        {
-            name
-            for settings in cells.values()
-            for name in {key for setting in settings for key in setting}
-            # a host brings keys of its own: these differ where two of one host do
-            if len({str(setting[name]) for setting in settings if name in setting}) > 1
-        }
+def _rows(records: list[Record]) -> tuple[dict[rows.Row, list[Record]], list[str]]:
+    """Records by row, most trained parameters first, and what tells rows of one method apart."""
+    return rows.grouped(
+        records,
+        lambda record: record.run,
+        lambda record: _sized(record),
+        lambda record: record.parameters["trained"],
     )
-    rows: dict[Row, list[Record]] = {}
-    for record in records:
-        settings = _settings(record)
-        row = (record.run.method["name"], *(_value(settings.get(name)) for name in split))
-        rows.setdefault(row, []).append(record)
-    order = sorted(rows, key=lambda row: (-max(r.parameters["trained"] for r in rows[row]), row))
-    return {row: rows[row] for row in order}, split
-
-
-def _settings(record: Record) -> Json:
-    """Everything that a cell of the table must agree on, flat."""
-    run = record.run
-    flat: Json = {"model": run.model["name"], "protocol": run.protocol}
-    flat |= {f"model.{key}": run.model.get(key) for key in ("revision", "sha256")}
-    flat |= {"task.source": run.task["source"], "method._target_": run.method["_target_"]}
-    for node in ("method", "budget", "train", "select"):
-        for key, value in getattr(run, node).items():
-            if key not in ("name", "_target_"):
-                flat |= _flat(f"{node}.{key}", value)
-    return flat
-
-
-def _flat(key: str, value: Any) -> Json:
-    """A value by its key; a method inside a method by its name, and what is in it by theirs."""
-    if not isinstance(value, dict):
-        return {key: value}
-    found: Json = {key: value["name"]} if "_target_" in value else {}
-    for name, inner in value.items():
-        if name not in ("name", "_target_", "path"):
-            found |= _flat(f"{key}.{name}", inner)
-    return found
-
-
-def _value(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)

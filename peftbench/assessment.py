@@ -1,0 +1,202 @@
+"""An evaluation to what it finds: kept weights, sets of texts, one pass over them all."""
+
+import math
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.state import AcceleratorState
+from safetensors.torch import load
+from torch import Tensor
+
+from peftbench import files, measure, suite, tasks
+from peftbench.backbone import Backbone
+from peftbench.batches import View
+from peftbench.encoder import Encoder
+from peftbench.evaluation import Evaluated, Evaluation
+from peftbench.execution import Setting, prepare_device
+from peftbench.method import Method, make
+from peftbench.parts import within
+from peftbench.run import ConfigError, Json, RecordError, Run, canonical
+from peftbench.settle import settle
+from peftbench.sources import Table
+from peftbench.store import Results
+from peftbench.suite import Arrays
+from peftbench.tasks import Tokens
+from peftbench.warm import Warm
+
+#: Examples between two reports of progress, roughly.
+_PIECE = 512
+
+
+def assess(
+    evaluation: Evaluation,
+    results: Results,
+    setting: Setting | None = None,
+    *,
+    warm: Warm | None = None,
+    report: Callable[[Json], None] = lambda news: None,
+) -> tuple[Evaluated, Arrays]:
+    """Ask the kept weights of a run what a suite wants to know.
+
+    Args:
+        evaluation: from `peftbench.plan`.
+        results: where the run's record, predictions and weights are.
+        setting: how and where.
+        warm: what earlier jobs of this process left.
+        report: told now and then how far it is.
+
+    Returns:
+        What was found, and the predictions as `NAME/SET`.
+
+    Raises:
+        ConfigError: if the weights were not kept, or data are not to be had.
+        RecordError: if a file is not what was saved.
+    """
+    setting, warm = setting or Setting(), warm or Warm()
+    run = evaluation.run
+    device = prepare_device(setting)
+    phases = measure.Phases(device)
+    record = results.load(run.key)
+    asked = suite.make(evaluation.suite)
+    with phases.phase("load"):
+        backbone, tokenizer = warm.backbone(run.model, device)
+        body = _weights(results, run, record.trained_sha256)
+    with phases.phase("tokenise"):
+        sets = asked.sets(run, setting.data_root)
+        unique, places = _distinct(sets)
+    found: dict[str, Arrays] = {}
+    if sets:
+        with phases.phase("tokenise"):
+            tokens = tasks.encode(unique, tokenizer, run.train["max_length"])
+        with phases.phase("evaluate"), torch.random.fork_rng():
+            half = run.train["precision"] == "bf16"
+
+            def outputs(method: Method, state: dict[str, Tensor] | None) -> Arrays:
+                encoder = _encoder(backbone, method, run, state, half)
+                accelerator = _accelerator(device, half)
+                view = View(
+                    tokenizer.pad_token_id,
+                    backbone.parts["mask"],
+                    device,
+                    method,
+                    encoder,
+                    accelerator,
+                )
+                torch.manual_seed(run.seeds()["sampling"])
+                return _predict(view, tokens, report)
+
+            answers = {"": outputs(make(run.method), load(body))}
+            if asked.untrained:
+                same = canonical([run.model, run.task, run.train["max_length"], run.seed, half])
+                name = f"{same} {canonical(evaluation.suite)}"
+                if name not in warm.untrained:
+                    warm.untrained[name] = outputs(Method(), None)
+                answers["untrained/"] = warm.untrained[name]
+        for start, arrays in answers.items():
+            for name, rows in places.items():
+                found[start + name] = {kind: array[rows] for kind, array in arrays.items()}
+                found[start + name]["label"] = sets[name].label
+    told = asked.findings(record, results.predictions(record), found)
+    headline = told.pop("headline")
+    done = Evaluated(
+        evaluation=evaluation,
+        findings=told | {"moved": moved(backbone, load(body))},
+        headline=headline,
+        seconds=phases.seconds,
+        environment=measure.environment(device),
+        trained_sha256=record.trained_sha256,
+    )
+    return done, {f"{n}/{name}": a for name, arrays in found.items() for n, a in arrays.items()}
+
+
+def moved(backbone: Backbone, state: dict[str, Tensor]) -> dict[str, float]:
+    """How far the pretrained weights went, and how large what was inserted is.
+
+    Returns:
+        `l2` and `mean_abs` of the change of all pretrained weights outside the head, `relative`,
+        their change over their norm, and `inserted_l2`, the norm of everything else but the head.
+    """
+    pretrained = {
+        name: p.detach().cpu().double()
+        for name, p in backbone.module.named_parameters()
+        if not any(within(name, path) for path in backbone.head)
+    }
+    change = {name: state[name].double() - p for name, p in pretrained.items() if name in state}
+    squares = sum(float((t * t).sum()) for t in change.values())
+    norm = sum(float((p * p).sum()) for p in pretrained.values())
+    count = sum(p.numel() for p in pretrained.values())
+    inserted = [
+        tensor.double()
+        for name, tensor in state.items()
+        if name not in pretrained and not any(within(name, path) for path in backbone.head)
+    ]
+    return {
+        "l2": math.sqrt(squares),
+        "mean_abs": sum(float(t.abs().sum()) for t in change.values()) / count,
+        "relative": math.sqrt(squares / norm),
+        "inserted_l2": math.sqrt(sum(float((t * t).sum()) for t in inserted)),
+    }
+
+
+def _weights(results: Results, run: Run, digest: str | None) -> bytes:
+    path = results.trained(run.key)
+    if digest is None or not path.is_file():
+        raise ConfigError(f"the weights of {run.key} were not kept; see --keep trained")
+    body = path.read_bytes()
+    if files.digest(body) != digest:
+        raise RecordError(f"{path} is not the file that was saved with its record")
+    return body
+
+
+def _encoder(
+    backbone: Backbone, method: Method, run: Run, state: dict[str, Tensor] | None, half: bool
+) -> Encoder:
+    """The encoder as it was after training, or before, for prediction alone."""
+    encoder = Encoder(backbone, run.task["classes"], run.seeds()["head"])
+    if state is not None:
+        torch.manual_seed(run.seeds()["method"])
+        method.insert(encoder)
+        encoder.restore(state)
+    encoder.requires_grad_(False)
+    settle(encoder, half, torch.empty(0, dtype=torch.int64))
+    return encoder
+
+
+def _accelerator(device: torch.device, half: bool) -> Accelerator:
+    AcceleratorState._reset_state(True)  # jobs of a warm worker differ in precision
+    return Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if half else "no")
+
+
+def _distinct(sets: dict[str, Table]) -> tuple[Table, dict[str, np.ndarray]]:
+    """All distinct texts of the sets, and where in them those of each set are.
+
+    Noise leaves many texts as they are: each is predicted on once.
+    """
+    numbers: dict[tuple[str, ...], int] = {}
+    places = {
+        name: np.array(
+            [numbers.setdefault(row, len(numbers)) for row in zip(*t.texts, strict=True)]
+        )
+        for name, t in sets.items()
+    }
+    columns = [list(column) for column in zip(*numbers, strict=True)]
+    return Table(columns, np.zeros(len(numbers), dtype=np.int64)), places
+
+
+def _predict(view: View, tokens: Tokens, report: Callable[[Json], None]) -> Arrays:
+    """Outputs for all examples; the longest come first, so that too little memory shows at once."""
+    order = np.argsort(-tokens.lengths, kind="stable")
+    parts: list[Arrays] = []
+    start = time.monotonic()
+    for first in range(0, len(order), _PIECE):
+        parts.append(view.predict(tokens, order[first : first + _PIECE]))
+        done = min(len(order), first + _PIECE)
+        speed = done / (time.monotonic() - start)
+        report({"fraction": done / len(order), "speed": speed})
+    names = [name for name in parts[0] if name != "label"]
+    whole = {name: np.concatenate([part[name] for part in parts]) for name in names}
+    back = np.argsort(whole.pop("item"), kind="stable")
+    return {name: array[back] for name, array in whole.items()}

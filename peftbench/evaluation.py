@@ -1,0 +1,93 @@
+"""An evaluation beyond the task's own score, and what it found: plain data and the key."""
+
+import hashlib
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+
+from peftbench.run import SCHEMA, Json, Run, canonical, identity, known, of_schema
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """A suite applied to the trained weights of a run, as a value.
+
+    Attributes:
+        run: whose weights were kept.
+        suite: the suite's node, as it is for the run's task.
+    """
+
+    run: Run
+    suite: Json
+
+    @cached_property
+    def key(self) -> str:
+        """First 12 hex digits of the SHA-256 of the run's key and the suite, `ASIDE` left out."""
+        text = canonical([self.run.key, identity(self.suite)])
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Evaluation) and other.key == self.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    @property
+    def title(self) -> str:
+        """A line that names the evaluation to a person; not unique."""
+        return f"{self.suite['name']} of {self.run.title}"
+
+    def to_json(self) -> Json:
+        """The evaluation as plain data, which `from_json` reads."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Json) -> "Evaluation":
+        """Read what `to_json` wrote.
+
+        Raises:
+            RecordError: if a field is missing or unknown.
+        """
+        given = known(cls, data)
+        return cls(Run.from_json(given["run"]), given["suite"])
+
+
+#: What a worker is given to do.
+Job = Run | Evaluation
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluated:
+    """What an evaluation found. Undefined values are None, never a stand-in.
+
+    Attributes:
+        evaluation: of which run, by which suite.
+        findings: what the suite says, plain data.
+        headline: the few figures of the findings that a line has room for.
+        seconds: load, tokenise (texts are made here too), evaluate.
+        environment: versions, device, threads, commit.
+        trained_sha256: of the weights that were evaluated.
+        predictions_sha256: of the predictions' file.
+    """
+
+    evaluation: Evaluation
+    findings: Json
+    headline: dict[str, float | None]
+    seconds: dict[str, float]
+    environment: Json
+    trained_sha256: str | None
+    predictions_sha256: str | None = None
+    schema: int = field(default=SCHEMA)
+
+    def to_json(self) -> Json:
+        """Plain data, which `from_json` reads."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Json) -> "Evaluated":
+        """Read what `to_json` wrote.
+
+        Raises:
+            RecordError: if the schema is another one, or a field is missing or unknown.
+        """
+        given = known(cls, of_schema("an evaluation", data))
+        return cls(**given | {"evaluation": Evaluation.from_json(given["evaluation"])})

@@ -1,0 +1,82 @@
+"""Files that are whole or absent, and that say so: sealed JSON, arrays without pickle."""
+
+import hashlib
+import io
+import json
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peftbench.run import Json, RecordError, canonical
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def write_whole(path: Path, body: bytes, drafts: Path | None = None) -> None:
+    """Put `body` at `path`, whole or not at all, through a draft on the same file system."""
+    drafts = drafts or path.parent
+    drafts.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = drafts / f"{path.name}-{os.getpid()}"
+    try:
+        with open(draft, "wb") as file:
+            file.write(body)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def digest(body: bytes) -> str:
+    """SHA-256, in hexadecimal digits."""
+    return hashlib.sha256(body).hexdigest()
+
+
+def sealed(data: Json) -> bytes:
+    """JSON that holds its own hash."""
+    body = json.dumps(
+        data | {"sha256": digest(canonical(data).encode())}, indent=1, allow_nan=False
+    )
+    return body.encode() + b"\n"
+
+
+def unsealed(path: Path) -> Json:
+    """Read what `sealed` gave.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        RecordError: if it is torn or was altered.
+    """
+    try:
+        data: Any = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise RecordError(f"{path} is not whole: {error}") from error
+    if not isinstance(data, dict) or data.pop("sha256", None) != digest(canonical(data).encode()):
+        raise RecordError(f"{path} was altered: its content does not hash to what it says")
+    return data
+
+
+def packed(arrays: "dict[str, np.ndarray]") -> bytes:
+    """Arrays as one compressed npz."""
+    import numpy as np
+
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def unpacked(path: Path, expected: str | None) -> "dict[str, np.ndarray]":
+    """Read what `packed` gave, if it has the expected hash.
+
+    Raises:
+        RecordError: if it is another file.
+    """
+    import numpy as np
+
+    body = path.read_bytes()
+    if digest(body) != expected:
+        raise RecordError(f"{path} is not the file that was saved with its record")
+    with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}

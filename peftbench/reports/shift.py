@@ -1,0 +1,79 @@
+"""Trained here, tested there: task × target × method, with the model before training beside it."""
+
+from peftbench import rows
+from peftbench.evaluation import Evaluated
+from peftbench.run import Json
+from peftbench.table import Table
+
+#: The suite whose findings these are.
+SUITE = "peftbench.suites.shift.Shift"
+
+
+def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
+    """One table a task: what its models score on each target, and how far their weights moved.
+
+    Args:
+        found: evaluations by the suite.
+        trained: trained parameters of each run, by key.
+    """
+    made = []
+    for task in sorted({e.evaluation.run.task["name"] for e in found}):
+        here = [e for e in found if e.evaluation.run.task["name"] == task]
+        targets: dict[str, str] = {}
+        for e in here:
+            targets |= {name: told["metric"] for name, told in e.findings["targets"].items()}
+        by_row, split = rows.grouped(
+            here,
+            lambda e: e.evaluation.run,
+            lambda e: (e.evaluation.run.size,),
+            lambda e: trained[e.evaluation.run.key],
+        )
+        every = [e.findings["targets"] for e in here]
+        blank = [""] * len(split)
+        lines = [
+            ["trivial", *blank, *_across(every, targets, "trivial"), "", ""],
+            ["untrained", *blank, *_across(every, targets, "untrained"), "", ""],
+        ]
+        for row, members in by_row.items():
+            told = [e.findings["targets"] for e in members]
+            moved = [e.findings["moved"] for e in members]
+            lines.append(
+                [
+                    *row,
+                    *_across(told, targets, "scores"),
+                    rows.spread([one["relative"] for one in moved], 100, 2),
+                    rows.spread([one["inserted_l2"] for one in moved], 1),
+                ]
+            )
+        heads = [head for name, metric in targets.items() for head in (f"{name} {metric}", "gap")]
+        made.append(
+            Table(
+                f"Trained on {task}",
+                ["method", *split, *heads, "moved %", "inserted"],
+                lines,
+                1 + len(split),
+                [
+                    "Percent, mean ± standard deviation over seeds (number of seeds). Gap: the "
+                    "same metric at home less here, where home has it. Untrained: the pretrained "
+                    "model with the head that training started from. Moved: norm of the change of "
+                    "the pretrained weights over their norm; inserted: norm of what was added."
+                ],
+            )
+        )
+    return made
+
+
+def _across(told: list[Json], targets: dict[str, str], which: str) -> list[str]:
+    """Score and gap of every target; the gap is that of the trained model alone."""
+    cells = []
+    for name, metric in targets.items():
+        here = [one[name] for one in told if name in one]
+        if which == "trivial":
+            level = here[0]["trivial"]
+            cells += ["–" if level is None else f"{100 * level:.1f}", ""]
+            continue
+        cells.append(rows.spread([target[which][metric] for target in here]))
+        gaps = [target["gap"] for target in here]
+        known = which == "scores" and any(gap is not None for gap in gaps)
+        cells.append(rows.spread(gaps) if known else "")
+    return cells

@@ -1,0 +1,1 @@
+"""Evaluations beyond the task's own score: one question, one file."""

@@ -1,0 +1,129 @@
+"""Robustness: the same texts, mistyped and rephrased, at rising intensity.
+
+The score under noise, the drop from the clean score, the share of answers that flip, the area
+under the curve over intensity (0 is clean), and the worst kind. Which kinds may change a label is
+said per task in the yaml: word order is the question in CoLA, and no noise to it.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from peftbench import metrics, sources
+from peftbench.noise import EDITS, noisy
+from peftbench.run import ConfigError, Json, Record, Run
+from peftbench.sources import Table
+from peftbench.suite import Arrays, Suite
+
+
+@dataclass(frozen=True, kw_only=True)
+class Noise(Suite):
+    """Score noisy copies of the reporting split.
+
+    Attributes:
+        kinds: of `peftbench.noise.EDITS`, each with the rate of its highest intensity.
+        intensities: fractions of that rate, rising.
+        examples: of the reporting split, a fixed stratified part; None is all of it.
+        seed: of the noise and of the part.
+    """
+
+    kinds: dict[str, float]
+    intensities: list[float]
+    examples: int | None
+    seed: int
+
+    def __post_init__(self) -> None:
+        for kind, rate in self.kinds.items():
+            if kind not in EDITS:
+                raise ValueError(f"suite.kinds: no noise {kind}; there are {', '.join(EDITS)}")
+            if rate is not None and not 0 < rate <= 1:
+                raise ValueError(f"suite.kinds.{kind} is a rate above 0 and at most 1, got {rate}")
+        rising = self.intensities == sorted(set(self.intensities))
+        if not (
+            self.intensities and rising and self.intensities[0] > 0 and max(self.intensities) <= 1
+        ):
+            raise ValueError(
+                f"suite.intensities rise from above 0 to at most 1, got {self.intensities}"
+            )
+        if self.examples is not None and self.examples < 2:
+            raise ValueError(f"suite.examples is at least 2, or null for all, got {self.examples}")
+
+    def rates(self) -> dict[str, float]:
+        """The kinds that are asked for; null in the yaml leaves one out."""
+        return {kind: rate for kind, rate in self.kinds.items() if rate is not None}
+
+    def check(self, run: Run) -> None:
+        """Refuse a task for which no kind is left."""
+        if not self.rates():
+            raise ConfigError(f"noise: suite.kinds leaves no kind for {run.task['name']}")
+
+    def sets(self, run: Run, root: str | None) -> dict[str, Table]:
+        """The clean texts, and each kind at each intensity."""
+        clean = sources.table(run.task, run.task["splits"]["validation"], root)
+        if self.examples is not None:
+            order = sources.stratified(clean.label, run.task["classes"], self.seed)
+            clean = clean.take(np.sort(order[: self.examples]))
+        found = {"clean": clean}
+        for kind, most in self.rates().items():
+            for intensity in self.intensities:
+                texts = [
+                    noisy(column, kind, most * intensity, self.seed + 1000 * place)
+                    for place, column in enumerate(clean.texts)
+                ]
+                found[f"{kind}/{intensity:g}"] = Table(texts, clean.label)
+        return found
+
+    def findings(self, record: Record, known: Arrays, found: dict[str, Arrays]) -> Json:
+        """Scores of every set; drops, areas, flips, the worst kind, by the primary metric."""
+        names = record.run.task["metrics"]
+        scored = {
+            name: metrics.score(names, arrays["scores"], arrays["label"])
+            for name, arrays in found.items()
+        }
+        clean = scored["clean"][names[0]]
+        kinds: dict[str, Json] = {}
+        for kind in self.rates():
+            sets = [f"{kind}/{intensity:g}" for intensity in self.intensities]
+            curve = [scored[name][names[0]] for name in sets]
+            kinds[kind] = {
+                "scores": curve,
+                "flips": [_flips(found["clean"]["scores"], found[n]["scores"]) for n in sets],
+                "drop": None if clean is None or curve[-1] is None else clean - curve[-1],
+                "area": area([0.0, *self.intensities], [clean, *curve]),
+            }
+        areas = [kind["area"] for kind in kinds.values()]
+        last = {kind: told["scores"][-1] for kind, told in kinds.items()}
+        defined = {kind: score for kind, score in last.items() if score is not None}
+        worst = min(defined, key=lambda kind: defined[kind]) if len(defined) == len(last) else None
+        mean = None if None in areas else float(np.mean(areas))
+        return {
+            "metric": names[0],
+            "intensities": self.intensities,
+            "sets": scored,
+            "kinds": kinds,
+            "clean": clean,
+            "area": mean,
+            "worst_kind": worst,
+            "worst": None if worst is None else defined[worst],
+            "headline": {
+                "clean": clean,
+                "under noise": mean,
+                f"worst ({worst})": None if worst is None else defined[worst],
+            },
+        }
+
+
+def area(places: list[float], scores: list[float | None]) -> float | None:
+    """Mean height of the curve of scores over places, by trapezoids; None where one is."""
+    if None in scores:
+        return None
+    heights = np.asarray(scores, dtype=np.float64)
+    return float(np.trapezoid(heights, places) / (places[-1] - places[0]))
+
+
+def _flips(clean: np.ndarray, changed: np.ndarray) -> float:
+    """Share of other classes; for values the mean absolute change."""
+    before, after = metrics.decide(clean), metrics.decide(changed)
+    if clean.shape[1] == 1:
+        return float(np.mean(np.abs(np.subtract(before, after))))
+    return float(np.mean(before != after))

@@ -1,0 +1,126 @@
+"""Generalisation: trained on one task, asked about others of its kind.
+
+Yang et al. 2024, "Unveiling the Generalization Power of Fine-Tuned Large Language Models", arXiv
+2403.09162, ask a paraphrase model about QQP and about STS-B cut at 3.5. Here classes answer for
+classes, a value orders two classes (area under the ROC curve), and values are correlated.
+"""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from peftbench import metrics, sources
+from peftbench.run import ConfigError, Json, Record, Run
+from peftbench.sources import Table
+from peftbench.suite import Arrays, Suite
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shift(Suite):
+    """Score other tasks with the model of a task.
+
+    Attributes:
+        targets: by name: `task`, a task's node; `above`, which cuts its values into two classes
+            (or null); `examples`, a fixed stratified part of its validation split (or null).
+        seed: of these parts.
+    """
+
+    untrained: ClassVar[bool] = True
+
+    targets: dict[str, dict[str, Any]]
+    seed: int
+
+    def check(self, run: Run) -> None:
+        """Refuse targets that a model of the run's task cannot answer for."""
+        if not self.targets:
+            raise ConfigError(
+                f"shift: no targets are known for {run.task['name']}; name some, such as "
+                "suite.targets={qqp:{},stsb:{above:3.5}}"
+            )
+        for name, target in self.targets.items():
+            task, classes = target["task"], _classes(target)
+            if len(task["texts"]) != len(run.task["texts"]):
+                raise ConfigError(
+                    f"shift: {run.task['name']} has {_texts(run.task)}, {name} {_texts(task)}; "
+                    "a model of the one has nothing to say about the other"
+                )
+            if target["above"] is not None and task["classes"] != 1:
+                raise ConfigError(f"shift: {name} has classes; `above` cuts values")
+            if classes > 2 and classes != run.task["classes"]:
+                raise ConfigError(
+                    f"shift: {run.task['name']} has {run.task['classes']} classes, {name} {classes}"
+                )
+            if classes <= 2 < run.task["classes"]:
+                raise ConfigError(
+                    f"shift: {run.task['classes']} classes of {run.task['name']} do not say which "
+                    f"of {name} is meant"
+                )
+
+    def sets(self, run: Run, root: str | None) -> dict[str, Table]:
+        """The validation split of each target, cut and shortened as asked."""
+        found = {}
+        for name, target in self.targets.items():
+            task = target["task"]
+            table = sources.table(task, task["splits"]["validation"], root)
+            if target["above"] is not None:
+                table = Table(table.texts, (table.label > target["above"]).astype(np.int64))
+            if target["examples"] is not None:
+                order = sources.stratified(table.label, _classes(target), self.seed)
+                table = table.take(np.sort(order[: target["examples"]]))
+            found[name] = table
+        return found
+
+    def findings(self, record: Record, known: Arrays, found: dict[str, Arrays]) -> Json:
+        """For each target its scores, those of the model before training, and the gap.
+
+        The gap is the score at home less the score abroad, in the target's first metric; None
+        where the home task has no such metric.
+        """
+        told: dict[str, Json] = {}
+        for name in self.targets:
+            scored = _scores(found[name])
+            metric = next(iter(scored))
+            home = _scores(known).get(metric)
+            away = scored[metric]
+            told[name] = {
+                "metric": metric,
+                "examples": len(found[name]["label"]),
+                "scores": scored,
+                "untrained": _scores(found[f"untrained/{name}"]),
+                "trivial": _trivial(found[name]["label"], metric),
+                "home": home,
+                "gap": None if home is None or away is None else home - away,
+            }
+        headline = {name: one["scores"][one["metric"]] for name, one in told.items()}
+        return {"targets": told, "headline": headline}
+
+
+def _classes(target: Json) -> int:
+    return 2 if target["above"] is not None else int(target["task"]["classes"])
+
+
+def _texts(task: Json) -> str:
+    return f"{len(task['texts'])} text{'s' * (len(task['texts']) > 1)} an example"
+
+
+def _scores(arrays: Arrays) -> dict[str, float | None]:
+    """What outputs say about labels: the first metric is the one that is compared."""
+    scores, label = arrays["scores"], arrays["label"]
+    if label.dtype.kind == "f":  # correlation with the value, or with the log odds of class 1
+        value = scores[:, 0] if scores.shape[1] == 1 else scores[:, 1] - scores[:, 0]
+        return {name: metrics.METRICS[name](value, label) for name in ("pearson", "spearman")}
+    if scores.shape[1] == 1:
+        return {"auc": metrics.auc(scores[:, 0], label)}
+    found = metrics.score(("accuracy",), scores, label)
+    if scores.shape[1] == 2:
+        found |= metrics.score(("f1", "matthews"), scores, label)
+        found |= {"auc": metrics.auc(scores[:, 1] - scores[:, 0], label)}
+    return found
+
+
+def _trivial(label: np.ndarray, metric: str) -> float | None:
+    """What the majority class scores; None where a constant has no score."""
+    if metric == "auc":
+        return 0.5
+    return float(np.bincount(label).max() / len(label)) if metric == "accuracy" else None

@@ -1,0 +1,153 @@
+"""How sure a model is, and whether it should be: from stored outputs, without training.
+
+Everything takes `(examples, classes)` log odds or log probabilities, or `(examples,)` values with
+variances, and gives plain numbers. Definitions: Guo et al. 2017 (arXiv 1706.04599) for calibration,
+El-Yaniv and Wiener 2010 and Geifman and El-Yaniv 2017 (arXiv 1705.08500) for risk and coverage.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]
+
+#: Bins of the calibration error.
+BINS = 15
+
+
+def log_probabilities(scores: Floats) -> Floats:
+    """Normalise log odds; log probabilities stay what they are."""
+    from scipy.special import log_softmax
+
+    found: Floats = log_softmax(scores.astype(np.float64), axis=1)
+    return found
+
+
+def nll(logs: Floats, label: NDArray[np.int_]) -> float:
+    """Mean negative log probability of the label, in nats."""
+    return float(-np.mean(logs[np.arange(len(label)), label]))
+
+
+def brier(logs: Floats, label: NDArray[np.int_]) -> float:
+    """Mean squared distance of the probabilities from the label, summed over classes (0 to 2)."""
+    wanted = np.eye(logs.shape[1])[label]
+    return float(np.mean(((np.exp(logs) - wanted) ** 2).sum(axis=1)))
+
+
+def calibration_error(
+    logs: Floats, label: NDArray[np.int_], bins: int = BINS, equal_mass: bool = False
+) -> float:
+    """Expected calibration error of the predicted class (ECE).
+
+    The mean over bins, weighted by their examples, of the distance between confidence and accuracy.
+
+    Args:
+        logs: log probabilities.
+        label: classes.
+        bins: how many, over [0, 1].
+        equal_mass: bins of equal count instead of equal width.
+    """
+    return float(
+        sum(bin_["share"] * abs(bin_["gap"]) for bin_ in reliability(logs, label, bins, equal_mass))
+    )
+
+
+def reliability(
+    logs: Floats, label: NDArray[np.int_], bins: int = BINS, equal_mass: bool = False
+) -> list[dict[str, float]]:
+    """Filled bins of confidence: share of examples, confidence, accuracy, the gap of the two."""
+    sure = np.exp(logs.max(axis=1))
+    right = (logs.argmax(axis=1) == label).astype(np.float64)
+    if equal_mass:
+        place = np.empty(len(sure), dtype=np.int64)
+        place[np.argsort(sure, kind="stable")] = np.arange(len(sure)) * bins // len(sure)
+    else:
+        place = np.clip(np.ceil(sure * bins).astype(np.int64) - 1, 0, bins - 1)
+    found = []
+    for number in np.unique(place):
+        here = place == number
+        confidence, accuracy = float(sure[here].mean()), float(right[here].mean())
+        found.append(
+            {
+                "share": float(here.mean()),
+                "confidence": confidence,
+                "accuracy": accuracy,
+                "gap": accuracy - confidence,
+            }
+        )
+    return found
+
+
+def temperature(scores: Floats, label: NDArray[np.int_]) -> float:
+    """The number by which to divide log odds so that the NLL of the labels is least."""
+    from scipy.optimize import minimize_scalar
+
+    found = minimize_scalar(
+        lambda t: nll(log_probabilities(scores / np.exp(t)), label),
+        bounds=(-4, 4),
+        method="bounded",
+    )
+    return float(np.exp(found.x))
+
+
+def risks(wrong: Floats, doubt: Floats) -> Floats:
+    """Mean error of the surest 1, 2, … n examples; the k-th is the risk at coverage k / n."""
+    order = np.argsort(doubt, kind="stable")
+    found: Floats = np.cumsum(wrong[order].astype(np.float64)) / np.arange(1, len(wrong) + 1)
+    return found
+
+
+def aurc(wrong: Floats, doubt: Floats) -> float:
+    """Area under the risk-coverage curve: the mean risk over all coverages."""
+    return float(np.mean(risks(wrong, doubt)))
+
+
+def review(wrong: Floats, doubt: Floats, share: float) -> dict[str, float]:
+    """What comes of a person checking the least sure `share` of the examples, and mending them.
+
+    Returns:
+        The accuracy of what the model keeps, and of all in the end.
+    """
+    checked = round(share * len(wrong))
+    order = np.argsort(-doubt, kind="stable")
+    kept = 1 - wrong[order][checked:].astype(np.float64)
+    return {
+        "kept": float(kept.mean()) if len(kept) else 1.0,
+        "all": float((kept.sum() + checked) / len(wrong)),
+    }
+
+
+def to_check(wrong: Floats, doubt: Floats, accuracy: float) -> float:
+    """The least share that a person must check, least sure first, for this accuracy of all."""
+    order = np.argsort(-doubt, kind="stable")
+    mended = np.concatenate([[0.0], np.cumsum(wrong[order].astype(np.float64))])
+    reached = 1 - (wrong.sum() - mended) / len(wrong)
+    return float(np.flatnonzero(reached >= accuracy - 1e-12)[0] / len(wrong))
+
+
+# values
+
+
+def noise_variance(value: Floats, label: Floats, variance: Floats) -> float:
+    """The variance to add to each prediction's own so that the Gaussian NLL is least."""
+    from scipy.optimize import minimize_scalar
+
+    residual = float(np.mean((value - label) ** 2))
+    found = minimize_scalar(
+        lambda log: gaussian_nll(value, label, variance + np.exp(log)),
+        bounds=(np.log(residual) - 12, np.log(residual) + 2),
+        method="bounded",
+    )
+    return float(np.exp(found.x))
+
+
+def gaussian_nll(value: Floats, label: Floats, variance: Floats) -> float:
+    """Mean negative log density of the labels under N(value, variance), in nats."""
+    return float(np.mean(0.5 * (np.log(2 * np.pi * variance) + (value - label) ** 2 / variance)))
+
+
+def coverage(value: Floats, label: Floats, variance: Floats, level: float) -> float:
+    """Share of labels inside the central interval of N(value, variance) with this probability."""
+    from scipy.stats import norm
+
+    reach = norm.ppf(0.5 + level / 2) * np.sqrt(variance)
+    return float(np.mean(np.abs(value - label) <= reach))
