@@ -143,6 +143,13 @@ def plan(words: tuple[str, ...], folder: Path, configs: Path | None, as_json: bo
     type=click.FloatRange(0, min_open=True),
     help="Between checkpoints of a long run.",
 )
+@click.option(
+    "--curve-part",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(0, 1, min_open=True),
+    help="Of the reporting split for evaluations during training; the score is of all of it.",
+)
 @click.option("--dry-run", is_flag=True, help="Check every run and its data, train nothing.")
 @click.option("--quiet", is_flag=True, help="No progress; failures and the table only.")
 def run(words: tuple[str, ...], folder: Path, configs: Path | None, **options: Any) -> None:
@@ -227,20 +234,25 @@ def list_(group: str | None, configs: Path | None) -> None:
 @main.command()
 @_results
 @click.option("--check", is_flag=True, help="Fail if the files are not what the records give.")
-def report(folder: Path, check: bool) -> None:
+@click.option(
+    "--prices",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="A yaml of what hours, energy and storage cost you (see configs/prices.yaml).",
+)
+def report(folder: Path, check: bool, prices: Path | None) -> None:
     """Write and print tables and plots of all records: Markdown, CSV, PNG."""
     from peftbench import reporting
 
-    results = _open(folder)
+    results, paid = _open(folder), None if prices is None else reporting.read_prices(prices)
     if check:
-        stale = reporting.stale(results)
+        stale = reporting.stale(results, paid)
         for path in stale:
             click.echo(f"{path} is not what the records give; run `peftbench report`", err=True)
         if not stale:
             click.echo(f"{results.reports()} is what the records give")
         sys.exit(1 if stale else 0)
-    made = reporting.write(results)
-    for table in made.tables:
+    made = reporting.write(results, prices=paid)
+    for table in (*made.tables, *made.more):
         _print(table.rich())
     for note in made.notes:
         click.echo(note)

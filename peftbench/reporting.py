@@ -3,8 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from peftbench import catalog
 from peftbench.evaluation import Evaluated
-from peftbench.reports import calibration, noise, scores, shift, sizes
+from peftbench.reports import calibration, noise, ranking, scores, shift, sizes, spending
+from peftbench.reports.spending import Prices
 from peftbench.run import ConfigError, Record
 from peftbench.store import Results
 from peftbench.table import Table
@@ -12,9 +14,10 @@ from peftbench.table import Table
 
 @dataclass(frozen=True)
 class Made:
-    """Tables for the terminal, notes below them, and the files."""
+    """Tables for the terminal, those that only the verb `report` shows, notes, and the files."""
 
     tables: list[Table]
+    more: list[Table]
     notes: list[str]
     paths: list[Path]
 
@@ -27,22 +30,23 @@ def write(
     results: Results,
     records: list[Record] | None = None,
     evaluated: list[Evaluated] | None = None,
+    prices: Prices | None = None,
 ) -> Made:
     """Make the report of records and evaluations (by default all of the folder) and write it.
 
     Raises:
         ConfigError: if there is no record.
     """
-    tables, notes, files = _make(results, records, evaluated)
+    tables, more, notes, files = _make(results, records, evaluated, prices)
     folder = results.reports()
     for name, body in files.items():
         results.write(folder / name, body)
-    return Made(tables, notes, [folder / name for name in files])
+    return Made(tables, more, notes, [folder / name for name in files])
 
 
-def stale(results: Results) -> list[Path]:
+def stale(results: Results, prices: Prices | None = None) -> list[Path]:
     """Files of the report that are not what the records give; plots only if they are missing."""
-    _, _, files = _make(results, None, None)
+    files = _make(results, None, None, prices)[-1]
     folder = results.reports()
     return [
         folder / name
@@ -53,8 +57,11 @@ def stale(results: Results) -> list[Path]:
 
 
 def _make(
-    results: Results, records: list[Record] | None, evaluated: list[Evaluated] | None
-) -> tuple[list[Table], list[str], dict[str, bytes]]:
+    results: Results,
+    records: list[Record] | None,
+    evaluated: list[Evaluated] | None,
+    prices: Prices | None,
+) -> tuple[list[Table], list[Table], list[str], dict[str, bytes]]:
     bad: dict[str, str] = {}
     if records is None:
         records, bad = results.scan()
@@ -74,12 +81,17 @@ def _make(
         costs,
         *(table for made in suites.values() for table in made),
     ]
+    spent = spending.table(records, prices or Prices())
+    ranked = ranking.table(records, results.predictions)
     notes = [*main.notes, *(f"left out, unreadable: {reason}" for reason in bad.values())]
     texts = {
         "scores.md": main.markdown(),
         "costs.md": costs.markdown(),
         "scores.csv": scores.figures(records).csv(),
     }
+    texts["spending.md"] = spent.markdown()
+    if ranked:
+        texts["validation.md"] = ranked.markdown()
     if others:
         texts["metrics.md"] = others.markdown()
     texts |= {
@@ -87,20 +99,56 @@ def _make(
         for name, made in suites.items()
     }
     files = {name: text.encode() + b"\n" * name.endswith(".md") for name, text in texts.items()}
-    picture = sizes.plot(records)
-    if picture is not None:
-        files["sizes.png"] = picture
-    return tables, notes, files
+    pictures = {"sizes": sizes.plot(records), **_plots(records, evaluated or [])}
+    files |= {f"{name}.png": body for name, body in pictures.items() if body is not None}
+    return tables, [spent, *([ranked] if ranked else [])], notes, files
 
 
 def _suites(records: list[Record], evaluated: list[Evaluated]) -> dict[str, list[Table]]:
     """Tables of the evaluations whose runs have a record, by the name of the suite."""
+    trained, named = _by_suite(records, evaluated)
+    return {
+        name: SUITES[here[0].evaluation.suite["_target_"]].tables(here, trained)
+        for name, here in named.items()
+    }
+
+
+def _plots(records: list[Record], evaluated: list[Evaluated]) -> dict[str, bytes | None]:
+    """Pictures of them."""
+    trained, named = _by_suite(records, evaluated)
+    return {
+        name: SUITES[here[0].evaluation.suite["_target_"]].plot(here, trained)
+        for name, here in named.items()
+    }
+
+
+def _by_suite(
+    records: list[Record], evaluated: list[Evaluated]
+) -> tuple[dict[str, int], dict[str, list[Evaluated]]]:
     trained = {record.run.key: record.parameters["trained"] for record in records}
     named: dict[str, list[Evaluated]] = {}
     for found in evaluated:
         if found.evaluation.run.key in trained and found.evaluation.suite["_target_"] in SUITES:
             named.setdefault(found.evaluation.suite["name"], []).append(found)
-    return {
-        name: SUITES[here[0].evaluation.suite["_target_"]].tables(here, trained)
-        for name, here in sorted(named.items())
-    }
+    return trained, dict(sorted(named.items()))
+
+
+def read_prices(path: Path) -> Prices:
+    """What the user pays, from a yaml such as configs/prices.yaml.
+
+    Raises:
+        ConfigError: if it holds anything else.
+    """
+    import yaml
+
+    try:
+        data = yaml.safe_load(path.read_text())
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--prices {path}: {error}") from error
+    known = Prices.__dataclass_fields__
+    if not isinstance(data, dict):
+        raise ConfigError(f"--prices {path} holds no prices; copy configs/prices.yaml")
+    for name in data:
+        if name not in known:
+            raise ConfigError(f"--prices {path}: {name}; {catalog.nearest(str(name), known)}")
+    return Prices(**data)

@@ -1,6 +1,6 @@
 """Which runs a table puts into one row: those that differ in nothing but what columns show."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from peftbench.run import Json, Run
@@ -46,6 +46,14 @@ def grouped(
         rows.setdefault(row, []).append(item)
     order = sorted(rows, key=lambda row: (-max(map(size, rows[row])), row))
     return {row: rows[row] for row in order}, split
+
+
+def methods(trained: Iterable[tuple[str, int]]) -> list[str]:
+    """Names of methods, those that train most first, from pairs of name and count."""
+    most: dict[str, int] = {}
+    for name, count in trained:
+        most[name] = max(most.get(name, 0), count)
+    return sorted(most, key=lambda name: (-most[name], name))
 
 
 def settings(run: Run) -> Json:

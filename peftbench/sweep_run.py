@@ -29,6 +29,7 @@ class Order:
     fail_fast: bool = False
     deterministic: bool = False
     checkpoint_minutes: float = 10.0
+    curve_part: float = 1.0
     dry_run: bool = False
     quiet: bool = False
 
@@ -105,6 +106,7 @@ def _work(
         "keep": "trained" if plan.evaluations else order.keep or "",
         "minutes": order.checkpoint_minutes,
         "deterministic": order.deterministic,
+        "curve_part": order.curve_part,
     }
     if not order.quiet:
         where = f"GPU {', '.join(map(str, gpus))}" if gpus else f"CPU, threads of each: {threads}"

@@ -29,6 +29,7 @@ LIGHT = [
     "completion",
     "compose",
     "evaluation",
+    "figure",
     "files",
     "forecast",
     "hub",
@@ -63,6 +64,7 @@ MAY = {
     "measure": {"run"},
     "recipe": {"run"},
     "evaluation": {"run"},
+    "figure": set(),
     "files": {"run"},
     "lexemes": set(),
     "noise": {"lexemes"},
@@ -105,7 +107,7 @@ MAY = {
         if name.startswith("suites.")
     },
     **{
-        name: {"evaluation", "metrics", "rows", "run", "store", "table"}
+        name: {"evaluation", "figure", "metrics", "rows", "run", "store", "table"}
         for name in MODULES
         if name.startswith("reports.")
     },
@@ -130,7 +132,7 @@ OUTSIDE = {
     "encoder": {"torch", "transformers"},
     **{name: {"torch"} for name in MODULES if name.startswith("methods.")},
     "methods.peft": {"torch", "peft"},
-    **{name: {"matplotlib", "numpy"} for name in MODULES if name.startswith("reports.")},
+    **{name: {"matplotlib", "numpy", "scipy"} for name in MODULES if name.startswith("reports.")},
 }
 
 #: These never know which method runs.

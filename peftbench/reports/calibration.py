@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+from peftbench import figure as drawing
 from peftbench import rows
 from peftbench.evaluation import Evaluated
 from peftbench.run import Json
@@ -76,6 +77,55 @@ def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
             Table(title, ["method", *split, "task", *columns], lines, 2 + len(split), notes)
         )
     return made
+
+
+def plot(found: list[Evaluated], trained: dict[str, int]) -> bytes | None:
+    """Reliability above, risk over coverage below, a panel for each task with classes."""
+    here = [e for e in found if e.evaluation.run.task["classes"] > 1]
+    tasks = sorted({e.evaluation.run.task["name"] for e in here})
+    if not tasks:
+        return None
+    methods = rows.methods(
+        (e.evaluation.run.method["name"], trained[e.evaluation.run.key]) for e in here
+    )
+    figure, axes = drawing.panels(len(tasks), rows=2)
+    for column, task in enumerate(tasks):
+        above, below = axes[0][column], axes[1][column]
+        above.plot([0, 100], [0, 100], color="#777777", linestyle=":", label="as sure as right")
+        for number, method in enumerate(methods):
+            told = [
+                e.findings
+                for e in here
+                if (e.evaluation.run.task["name"], e.evaluation.run.method["name"])
+                == (task, method)
+            ]
+            if not told:
+                continue
+            look = drawing.look(number) | {"markersize": 4, "linewidth": 1.4, "label": method}
+            above.plot(*_pooled([bin_ for one in told for bin_ in one["reliability"]]), **look)
+            places = list(told[0]["risk"])
+            risk = [sum(one["risk"][place] for one in told) / len(told) for place in places]
+            below.plot([100 * float(p) for p in places], [100 * r for r in risk], **look)
+        low = min((line.get_xdata().min() for line in above.get_lines()[1:]), default=50)
+        above.set_xlim(min(50, low) - 2, 101)
+        drawing.plain(above, task, "confidence (%)", "accuracy (%)")
+        drawing.plain(below, "", "coverage, surest first (%)", "error (%)")
+        below.set_ylim(bottom=0)
+    drawing.legend(figure, axes, [*methods, "as sure as right"])
+    return drawing.png(figure)
+
+
+def _pooled(bins: list[dict[str, float]]) -> tuple[list[float], list[float]]:
+    """Confidence and accuracy in percent, bins of several seeds put together by tenths."""
+    tenths: dict[int, list[dict[str, float]]] = {}
+    for bin_ in bins:
+        tenths.setdefault(min(9, int(bin_["confidence"] * 10)), []).append(bin_)
+    sure, right = [], []
+    for _, here in sorted(tenths.items()):
+        whole = sum(bin_["share"] for bin_ in here)
+        sure.append(100 * sum(bin_["share"] * bin_["confidence"] for bin_ in here) / whole)
+        right.append(100 * sum(bin_["share"] * bin_["accuracy"] for bin_ in here) / whole)
+    return sure, right
 
 
 def _cell(name: str, values: list[float | None]) -> str:

@@ -1,5 +1,6 @@
 """What noise in the text costs each method: method × kind of noise, and a picture of the curves."""
 
+from peftbench import figure as drawing
 from peftbench import rows
 from peftbench.evaluation import Evaluated
 from peftbench.table import Table
@@ -64,3 +65,43 @@ def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
             )
         )
     return made
+
+
+def plot(found: list[Evaluated], trained: dict[str, int]) -> bytes | None:
+    """Score over intensity, the mean of all kinds: a panel a task, a line a method."""
+    tasks = sorted({e.evaluation.run.task["name"] for e in found})
+    methods = rows.methods(
+        (e.evaluation.run.method["name"], trained[e.evaluation.run.key]) for e in found
+    )
+    figure, axes = drawing.panels(len(tasks))
+    for axis, task in zip(axes[0], tasks, strict=True):
+        for number, method in enumerate(methods):
+            curves = [
+                _curve(e)
+                for e in found
+                if (e.evaluation.run.task["name"], e.evaluation.run.method["name"])
+                == (task, method)
+            ]
+            whole = [curve for curve in curves if None not in curve]
+            if not whole:
+                continue
+            places = [0.0, *_intensities(found, task)]
+            means = [100 * sum(points) / len(points) for points in zip(*whole, strict=True)]
+            axis.plot(places, means, markersize=4, label=method, **drawing.look(number))
+        metric = next(e.findings["metric"] for e in found if e.evaluation.run.task["name"] == task)
+        drawing.plain(axis, task, "intensity of noise", f"{metric} (%), mean over kinds")
+    drawing.legend(figure, axes, methods)
+    return drawing.png(figure)
+
+
+def _intensities(found: list[Evaluated], task: str) -> list[float]:
+    first = next(e for e in found if e.evaluation.run.task["name"] == task)
+    intensities: list[float] = first.findings["intensities"]
+    return intensities
+
+
+def _curve(e: Evaluated) -> list[float | None]:
+    """The clean score, then at each intensity the mean over kinds, None where one is undefined."""
+    columns = zip(*(kind["scores"] for kind in e.findings["kinds"].values()), strict=True)
+    means = [None if None in column else sum(column) / len(column) for column in columns]
+    return [e.findings["clean"], *means]

@@ -1,14 +1,10 @@
 """How scores grow with data: every seed a dot, a line through the means."""
 
-import io
 from collections import defaultdict
-from typing import Any
 
+from peftbench import figure as drawing
+from peftbench import rows
 from peftbench.run import Record
-
-#: Okabe and Ito's palette, which colour-blind readers can tell apart; marks differ as well.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
-MARKS = "osD^vP*X"
 
 
 def plot(records: list[Record]) -> bytes | None:
@@ -19,19 +15,10 @@ def plot(records: list[Record]) -> bytes | None:
     tasks = sorted(name for name, found in sizes.items() if len(found) > 1)
     if not tasks:
         return None
-    import matplotlib as mpl
-
-    mpl.use("agg")
-    from matplotlib import pyplot as plt
-
-    most: dict[str, int] = defaultdict(int)
-    for record in records:
-        name = record.run.method["name"]
-        most[name] = max(most[name], record.parameters["trained"])
-    methods = sorted(most, key=lambda name: (-most[name], name))
-    figure, axes = plt.subplots(
-        1, len(tasks), figsize=(4.2 * len(tasks), 3.6), squeeze=False, layout="constrained"
+    methods = rows.methods(
+        (record.run.method["name"], record.parameters["trained"]) for record in records
     )
+    figure, axes = drawing.panels(len(tasks))
     for axis, task in zip(axes[0], tasks, strict=True):
         here = [record for record in records if record.run.task["name"] == task]
         metric = here[0].run.task["metrics"][0]
@@ -42,7 +29,8 @@ def plot(records: list[Record]) -> bytes | None:
                     points[record.work["train_size"]].append(100 * record.score)
             if not points:
                 continue
-            colour, mark = COLOURS[number % len(COLOURS)], MARKS[number % len(MARKS)]
+            look = drawing.look(number)
+            colour, mark = look["color"], look["marker"]
             places = sorted(points)
             means = [sum(points[place]) / len(points[place]) for place in places]
             axis.plot(places, means, color=colour, linewidth=1.8, label=method)
@@ -57,24 +45,6 @@ def plot(records: list[Record]) -> bytes | None:
         axis.set_xscale("log")
         axis.set_xticks(sorted(sizes[task]), [f"{size:,}" for size in sorted(sizes[task])])
         axis.minorticks_off()
-        axis.set_title(task, fontsize=11)
-        axis.set_xlabel("training examples")
-        axis.set_ylabel(f"{metric} (%)")
-        axis.grid(axis="y", color="#dddddd", linewidth=0.6)
-        axis.spines[["top", "right"]].set_visible(False)
-    named: dict[str, Any] = {}  # a method may be undefined on one task, the trivial line on another
-    for axis in axes[0]:
-        handles, labels = axis.get_legend_handles_labels()
-        named |= dict(zip(labels, handles, strict=True))
-    order = [name for name in (*methods, "trivial") if name in named]
-    figure.legend(
-        [named[name] for name in order],
-        order,
-        loc="outside lower center",
-        ncols=len(order),
-        frameon=False,
-    )
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
-    plt.close(figure)
-    return buffer.getvalue()
+        drawing.plain(axis, task, "training examples", f"{metric} (%)")
+    drawing.legend(figure, axes, [*methods, "trivial"], most=len(methods) + 1)
+    return drawing.png(figure)

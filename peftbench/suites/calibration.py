@@ -67,11 +67,15 @@ class Calibration(Suite):
         wrong = (before.argmax(axis=1) != label).astype(np.float64)
         doubts = {"confidence": -before.max(axis=1)}
         doubts |= {name: known[name] for name in _SPREADS if name in known}
+        risk = sure.risks(wrong, doubts["confidence"])
         told: Json = {
             "temperature": fitted,
             "before": _figures(before, label),
             "after": None if after is None else _figures(after, label),
             "reliability": sure.reliability(before, label),
+            "risk": {
+                f"{part:g}": float(risk[max(1, round(part * len(label))) - 1]) for part in PARTS
+            },
             "aurc": {name: sure.aurc(wrong, doubt) for name, doubt in doubts.items()},
             "review": {
                 f"{share:g}": sure.review(wrong, doubts["confidence"], share)
@@ -114,6 +118,10 @@ _SPREADS = ("variance", "mutual_information")
 
 #: Accuracies for which `to_check` says how much a person must look at.
 GOALS = (0.9, 0.95, 0.99)
+
+
+#: Coverages at which the risk is told.
+PARTS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0)
 
 
 def _figures(logs: np.ndarray, label: np.ndarray) -> dict[str, float]:

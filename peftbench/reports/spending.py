@@ -1,0 +1,171 @@
+"""What a score costs: seconds, operations, storage, money; what it takes to come near the best.
+
+Money is counted from a file of prices that the user fills in; what has no price has no cost here.
+"""
+
+import statistics
+from dataclasses import dataclass, fields
+from typing import Any
+
+from peftbench import rows
+from peftbench.run import ConfigError, Record
+from peftbench.table import Table
+
+#: Parts of the reference's score that count as near.
+NEAR = (0.95, 0.99)
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What the user pays; None is not known."""
+
+    currency: str | None = None
+    gpu_hour: float | None = None
+    core_hour: float | None = None
+    kwh: float | None = None
+    gb_month: float | None = None
+    months: float = 12
+
+    def __post_init__(self) -> None:
+        for name in (f.name for f in fields(self) if f.name != "currency"):
+            value = getattr(self, name)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not (value is None or (number and value >= 0)):
+                raise ConfigError(
+                    f"prices: {name} is a number of at least 0, or null, got {value!r}"
+                )
+        if self.currency is None and self.known():
+            raise ConfigError("prices: say the currency, such as EUR")
+
+    def known(self) -> bool:
+        """Whether anything has a price."""
+        return any(
+            getattr(self, name) is not None for name in ("gpu_hour", "core_hour", "kwh", "gb_month")
+        )
+
+    def money(self, record: Record) -> float | None:
+        """Of a run: its hours or its energy, and its storage; None if nothing of it has a price."""
+        hours = sum(record.seconds.values()) / 3600
+        place = record.environment
+        rate = self.gpu_hour if place["cuda"] else self.core_hour
+        units = 1 if place["cuda"] else place["threads"]
+        parts = [
+            None if rate is None else rate * units * hours,
+            None
+            if self.kwh is None or record.energy_joules is None
+            else self.kwh * record.energy_joules / 3.6e6,
+            None if self.gb_month is None else self.gb_month * self.months * stored(record) / 1e9,
+        ]
+        priced = [part for part in parts if part is not None]
+        return sum(priced) if priced else None
+
+
+def stored(record: Record) -> int:
+    """Bytes of what training changed, in fp32: one copy for each task that is served."""
+    return 4 * (record.parameters["trained"] + record.parameters["head"])
+
+
+def table(records: list[Record], prices: Prices) -> Table:
+    """Method × task: score, spending, seconds to come near the reference, the Pareto front.
+
+    The reference of a task is the run that trains everything, or what trains most, where none does.
+    """
+    tasks = sorted({_sized(record) for record in records})
+    by_row, split = rows.grouped(
+        records, lambda r: r.run, lambda r: _sized(r), lambda r: r.parameters["trained"]
+    )
+    lines = []
+    for task in tasks:
+        cells = {
+            row: [record for record in members if _sized(record) == task]
+            for row, members in by_row.items()
+        }
+        cells = {row: here for row, here in cells.items() if here}
+        goal = _score(next(iter(cells.values())))  # rows with most trained parameters come first
+        front = _front({row: (_score(here), _seconds(here)) for row, here in cells.items()})
+        for row, here in cells.items():
+            money = [value for record in here if (value := prices.money(record)) is not None]
+            flops = [record.flops for record in here if record.flops is not None]
+            lines.append(
+                [
+                    *row,
+                    f"{task[0]} {task[1]:,}",
+                    rows.spread([record.score for record in here]),
+                    f"{_seconds(here):,.0f}",
+                    f"{statistics.fmean(flops) / 1e12:,.1f}" if flops else "–",
+                    f"{stored(here[0]) / 1e6:,.2f}",
+                    *(
+                        [f"{statistics.fmean(money):.4f}" if money else "–"]
+                        if prices.known()
+                        else []
+                    ),
+                    *(_near(here, goal, part) for part in NEAR),
+                    "yes" if row in front else "",
+                ]
+            )
+    paid = [prices.currency or ""] if prices.known() else []
+    reach = [f"s to {100 * part:.0f} %" for part in NEAR]
+    columns = [
+        "method",
+        *split,
+        "task",
+        "score",
+        "train s",
+        "TFLOP",
+        "MB kept",
+        *paid,
+        *reach,
+        "front",
+    ]
+    return Table("Spending", columns, lines, 2 + len(split), [_NOTE])
+
+
+_NOTE = (
+    "Train s: mean training seconds. MB kept: trained weights and head in fp32. S to 95 %: "
+    "training seconds until the curve first reaches that part of the score of the task's first "
+    "row, mean over the seeds that do (their number where not all do; – where none does). Front: "
+    "no other method of the task scores higher in less training time. Seconds compare on one "
+    "device."
+)
+
+
+def _score(records: list[Record]) -> float | None:
+    defined = [record.score for record in records if record.score is not None]
+    return statistics.fmean(defined) if defined else None
+
+
+def _seconds(records: list[Record]) -> float:
+    return statistics.fmean(record.seconds["train"] for record in records)
+
+
+def _near(records: list[Record], goal: float | None, part: float) -> str:
+    if goal is None:
+        return "–"
+    reached = []
+    for record in records:
+        metric = record.run.task["metrics"][0]
+        points = [point for point in record.curve if point.get(metric) is not None]
+        first = next((p["seconds"] for p in points if p[metric] >= part * goal), None)
+        if first is not None:
+            reached.append(first)
+    if not reached:
+        return "–"
+    some = f" ({len(reached)} of {len(records)})" if len(reached) < len(records) else ""
+    return f"{statistics.fmean(reached):,.0f}{some}"
+
+
+def _front(points: dict[Any, tuple[float | None, float]]) -> set[Any]:
+    """Those that nothing beats in score and cost at once."""
+    known = {name: point for name, point in points.items() if point[0] is not None}
+    return {
+        name
+        for name, (score, cost) in known.items()
+        if not any(
+            other >= score and less <= cost and (other, less) != (score, cost)  # type: ignore[operator]
+            for other, less in known.values()
+        )
+    }
+
+
+def _sized(record: Record) -> tuple[str, int]:
+    return record.run.task["name"], record.work["train_size"]
