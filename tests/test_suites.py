@@ -311,6 +311,20 @@ def test_texts_that_noise_leaves_alone_are_predicted_on_once(finished):
     assert np.array_equal(arrays["scores/clean"][same], arrays["scores/contractions/1"][same])
 
 
+def test_evaluations_during_training_may_look_at_a_part(finished):
+    (run,) = runs("method=full", "train.evaluations=2")
+    whole, part = (execute(run, Setting(curve_part=p)) for p in (1.0, 0.1))
+    assert part.record.metrics == whole.record.metrics
+    assert np.array_equal(part.predictions["scores"], whole.predictions["scores"])
+    assert [point["accuracy"] for point in part.record.curve] != [
+        point["accuracy"] for point in whole.record.curve
+    ]
+    label = whole.predictions["label"]
+    items = np.sort(sources.stratified(label, 2, seed=0)[: round(0.1 * len(label))])
+    scores = whole.predictions["scores"][items]
+    assert part.record.curve[-1]["accuracy"] == metrics.accuracy(scores.argmax(1), label[items])
+
+
 def test_what_was_found_is_kept_whole(finished, tmp_path):
     (evaluation,) = planned("suite=shift", "method=full")
     found, arrays = assessment.assess(evaluation, finished)

@@ -29,11 +29,13 @@ def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
             lambda e: (e.evaluation.run.size,),
             lambda e: trained[e.evaluation.run.key],
         )
-        every = [e.findings["targets"] for e in here]
+        # the model before training is one for all methods: once for each seed and target
+        every = list({(e.evaluation.run.seed, *e.findings["targets"]): e for e in here}.values())
+        before = [e.findings["targets"] for e in every]
         blank = [""] * len(split)
         lines = [
-            ["trivial", *blank, *_across(every, targets, "trivial"), "", ""],
-            ["untrained", *blank, *_across(every, targets, "untrained"), "", ""],
+            ["trivial", *blank, *_across(before, targets, "trivial"), "", ""],
+            ["untrained", *blank, *_across(before, targets, "untrained"), "", ""],
         ]
         for row, members in by_row.items():
             told = [e.findings["targets"] for e in members]

@@ -74,13 +74,14 @@ class Shift(Suite):
     def findings(self, record: Record, known: Arrays, found: dict[str, Arrays]) -> Json:
         """For each target its scores, those of the model before training, and the gap.
 
-        The gap is the score at home less the score abroad, in the target's first metric; None
-        where the home task has no such metric.
+        The gap is the score at home less the score abroad, in the metric of the run's task, or
+        where the target has no such metric in the target's first; None where home lacks that.
         """
         told: dict[str, Json] = {}
         for name in self.targets:
             scored = _scores(found[name])
-            metric = next(iter(scored))
+            primary = record.run.task["metrics"][0]
+            metric = primary if primary in scored else next(iter(scored))
             home = _scores(known).get(metric)
             away = scored[metric]
             told[name] = {
@@ -123,4 +124,6 @@ def _trivial(label: np.ndarray, metric: str) -> float | None:
     """What the majority class scores; None where a constant has no score."""
     if metric == "auc":
         return 0.5
-    return float(np.bincount(label).max() / len(label)) if metric == "accuracy" else None
+    if metric != "accuracy":
+        return None
+    return float(np.bincount(label).max() / len(label))
