@@ -19,7 +19,11 @@ def test_the_tree_names_every_module_and_no_other():
 
 
 def test_links_lead_somewhere():
-    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if "://" not in link and not link.startswith("#")]
+    links = [
+        link
+        for link in re.findall(r"\]\(([^)]+)\)", README)
+        if "://" not in link and not link.startswith("#")
+    ]
     assert links
     for link in links:
         assert (ROOT / link).exists(), link

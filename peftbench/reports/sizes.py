@@ -8,13 +8,17 @@ from peftbench.run import Record
 
 
 def plot(records: list[Record]) -> bytes | None:
-    """A PNG with a panel for each task that was run at several sizes; None if there is none."""
-    sizes = defaultdict(set)
+    """A PNG with a panel for each task, of methods that were run at several sizes; None if none."""
+    ran = defaultdict(set)
     for record in records:
-        sizes[record.run.task["name"]].add(record.work["train_size"])
-    tasks = sorted(name for name, found in sizes.items() if len(found) > 1)
+        pair = record.run.task["name"], record.run.method["name"]
+        ran[pair].add(record.work["train_size"])
+    grown = {pair for pair, found in ran.items() if len(found) > 1}
+    records = [r for r in records if (r.run.task["name"], r.run.method["name"]) in grown]
+    tasks = sorted({task for task, _ in grown})
     if not tasks:
         return None
+    sizes = {task: {s for t, m in grown if t == task for s in ran[t, m]} for task in tasks}
     methods = rows.methods(
         (record.run.method["name"], record.parameters["trained"]) for record in records
     )
@@ -33,7 +37,8 @@ def plot(records: list[Record]) -> bytes | None:
             colour, mark = look["color"], look["marker"]
             places = sorted(points)
             means = [sum(points[place]) / len(points[place]) for place in places]
-            axis.plot(places, means, color=colour, linewidth=1.8, label=method)
+            axis.plot(places, means, color=colour, linewidth=1.8)
+            axis.plot([], [], color=colour, linewidth=1.8, marker=mark, markersize=5, label=method)
             for place in places:
                 nudge = 1 + 0.025 * (number - (len(methods) - 1) / 2)  # or the dots hide each other
                 dots = points[place]
