@@ -18,7 +18,6 @@ from peftbench.encoder import Encoder
 from peftbench.evaluation import Evaluated, Evaluation
 from peftbench.execution import Setting, prepare_device
 from peftbench.method import Method, make
-from peftbench.parts import within
 from peftbench.run import ConfigError, Json, RecordError, Run, canonical
 from peftbench.settle import settle
 from peftbench.sources import Table
@@ -63,7 +62,7 @@ def assess(
     asked = suite.make(evaluation.suite)
     with phases.phase("load"):
         backbone, tokenizer = warm.backbone(run.model, device)
-        body = _weights(results, run, record.trained_sha256)
+        state = load(_weights(results, run, record.trained_sha256))
     with phases.phase("tokenise"):
         sets = asked.sets(run, setting.data_root)
         unique, places = _distinct(sets)
@@ -88,7 +87,7 @@ def assess(
                 torch.manual_seed(run.seeds()["sampling"])
                 return _predict(view, tokens, report)
 
-            answers = {"": outputs(make(run.method), load(body))}
+            answers = {"": outputs(make(run.method), state)}
             if asked.untrained:
                 same = canonical([run.model, run.task, run.train["max_length"], run.seed, half])
                 name = f"{same} {canonical(evaluation.suite)}"
@@ -103,7 +102,7 @@ def assess(
     headline = told.pop("headline")
     done = Evaluated(
         evaluation=evaluation,
-        findings=told | {"moved": moved(backbone, load(body))},
+        findings=told | {"moved": moved(_trained(backbone, make(run.method), run, state))},
         headline=headline,
         seconds=phases.seconds,
         environment=measure.environment(device),
@@ -112,26 +111,21 @@ def assess(
     return done, {f"{n}/{name}": a for name, arrays in found.items() for n, a in arrays.items()}
 
 
-def moved(backbone: Backbone, state: dict[str, Tensor]) -> dict[str, float]:
-    """How far the pretrained weights went, and how large what was inserted is.
+def moved(encoder: Encoder) -> dict[str, float]:
+    """How far the pretrained weights went, and how large the inserted ones are.
 
     Returns:
         `l2` and `mean_abs` of the change of all pretrained weights outside the head, `relative`,
-        their change over their norm, and `inserted_l2`, the norm of everything else but the head.
+        their change over their norm, and `inserted_l2`, the norm of the other trained ones.
     """
-    pretrained = {
-        name: p.detach().cpu().double()
-        for name, p in backbone.module.named_parameters()
-        if not any(within(name, path) for path in backbone.head)
-    }
-    change = {name: state[name].double() - p for name, p in pretrained.items() if name in state}
+    pretrained = {n: p.double() for n, p in encoder.pretrained.items() if not encoder.in_head(n)}
+    trained = {n: p.detach().double() for n, p in encoder.trained().items()}
+    change = {name: p - pretrained[name] for name, p in trained.items() if name in pretrained}
     squares = sum(float((t * t).sum()) for t in change.values())
     norm = sum(float((p * p).sum()) for p in pretrained.values())
     count = sum(p.numel() for p in pretrained.values())
     inserted = [
-        tensor.double()
-        for name, tensor in state.items()
-        if name not in pretrained and not any(within(name, path) for path in backbone.head)
+        p for name, p in trained.items() if name not in pretrained and not encoder.in_head(name)
     ]
     return {
         "l2": math.sqrt(squares),
@@ -151,16 +145,23 @@ def _weights(results: Results, run: Run, digest: str | None) -> bytes:
     return body
 
 
+def _trained(
+    backbone: Backbone, method: Method, run: Run, state: dict[str, Tensor] | None
+) -> Encoder:
+    """The encoder as it was after training, or before."""
+    encoder = Encoder(backbone, run.task["classes"], run.seeds()["head"])
+    if state is not None:
+        with torch.random.fork_rng():
+            method.insert(encoder)
+        encoder.restore(state)
+    return encoder
+
+
 def _encoder(
     backbone: Backbone, method: Method, run: Run, state: dict[str, Tensor] | None, half: bool
 ) -> Encoder:
-    """The encoder as it was after training, or before, for prediction alone."""
-    encoder = Encoder(backbone, run.task["classes"], run.seeds()["head"])
-    if state is not None:
-        torch.manual_seed(run.seeds()["method"])
-        method.insert(encoder)
-        encoder.restore(state)
-    encoder.requires_grad_(False)
+    """The same for prediction alone."""
+    encoder = _trained(backbone, method, run, state).requires_grad_(False)
     settle(encoder, half, torch.empty(0, dtype=torch.int64))
     return encoder
 

@@ -15,15 +15,8 @@ import yaml
 from hydra import compose, initialize_config_dir
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser import types
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.core.override_parser.types import (
-    Glob,
-    Override,
-    QuotedString,
-    RangeSweep,
-    Sweep,
-    Transformer,
-)
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
@@ -33,10 +26,11 @@ from omegaconf.errors import OmegaConfBaseException
 from peftbench import catalog
 from peftbench.run import ConfigError, Json, canonical
 
-#: What a sweep's yaml may hold, each a list of words.
-SWEEP = ("grid", "zip", "when", "exclude")
+#: Words that say how cells come from axes.
+ALGEBRA = ("zip", "when", "exclude")
 
-_ALGEBRA = ("zip", "when", "exclude")
+#: What a sweep's yaml may hold, each a list of words.
+SWEEP = ("grid", *ALGEBRA)
 
 #: A key whose value is a method inside another one.
 _HOST = re.compile(r"method(\.\w+)*\.host")
@@ -72,7 +66,7 @@ class Composer:
             ConfigError: if it is no Hydra override, or names no known key or option.
         """
         try:
-            override: Override = self._parser.parse_overrides([word])[0]
+            override: types.Override = self._parser.parse_overrides([word])[0]
         except HydraException as error:
             reason = str(error).splitlines()[0]
             raise ConfigError(
@@ -93,26 +87,26 @@ class Composer:
             for value in values:
                 catalog.find("method", str(value), self.searched)
         elif key.partition(".")[0] not in (*catalog.GROUPS, "suite", "size", "seed", "data"):
-            known = (*catalog.GROUPS, "suite", "size", "seed", "sweep", *_ALGEBRA, "data.root")
+            known = (*catalog.GROUPS, "suite", "size", "seed", "sweep", *ALGEBRA, "data.root")
             raise ConfigError(f"{word}: there is no key {key}; {catalog.nearest(key, known)}")
         return key, values
 
-    def _values(self, word: str, key: str, override: Override) -> list[Any]:
+    def _values(self, word: str, key: str, override: types.Override) -> list[Any]:
         given = override.value()
-        if isinstance(given, Glob):
+        if isinstance(given, types.Glob):
             return list(given.filter(list(catalog.options(key, tuple(self.searched)))))
         if not override.is_sweep_override():
             values = [_plain(given)]
         else:
             try:
-                found = list(override.sweep_iterator(Transformer.identity))
+                found = list(override.sweep_iterator(types.Transformer.identity))
             except HydraException as error:
                 raise ConfigError(f"{word}: {error}") from None
             values = []
             for value in found:  # Hydra leaves the range of `range(0,3),7` as it is
-                values += value.range() if isinstance(value, RangeSweep) else [_plain(value)]
+                values += value.range() if isinstance(value, types.RangeSweep) else [_plain(value)]
         for value in values:
-            if isinstance(value, Sweep):
+            if isinstance(value, types.Sweep):
                 raise ConfigError(f"{word}: write this choice by itself")
             if not _finite(value):
                 raise ConfigError(f"{word}: {value} is not a finite number")
@@ -147,7 +141,7 @@ class Composer:
             ConfigError: for an unknown key (with the near matches) or a value of the wrong type.
         """
         own = {key: value for key, value in cell.items() if key in ("seed", "size")}
-        rest = {k: v for k, v in cell.items() if k not in own and k.partition(".")[0] != "suite"}
+        rest = {k: v for k, v in cell.items() if k not in own and not of_suite(k)}
         name = json.dumps(rest)
         if name not in self._nodes:
             try:
@@ -229,6 +223,11 @@ class Composer:
         return self._composed[words]
 
 
+def of_suite(key: str) -> bool:
+    """Whether a key says something of a suite, not of a run."""
+    return key.partition(".")[0] == "suite"
+
+
 def _set(config: DictConfig, key: str, value: Any) -> None:
     """Set one value that is there already; `method.rank=4` of a method that has a rank."""
     node: Any = config
@@ -276,7 +275,7 @@ def _finite(value: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, QuotedString):
+    if isinstance(value, types.QuotedString):
         return value.text
     if isinstance(value, list):
         return [_plain(inner) for inner in value]

@@ -197,7 +197,8 @@ def _attempt(
         elif setting.curve_part < 1:
             label, classes = tokens["validation"].label, run.task["classes"]
             items = sources.stratified(label, classes, seed=0)
-            found = outputs("validation", np.sort(items[: round(setting.curve_part * len(items))]))
+            items = items[: max(2, round(setting.curve_part * len(items)))]
+            found = outputs("validation", np.sort(items))
         else:
             found = latest = outputs("validation", np.arange(len(tokens["validation"])))
         return metrics.score(names, found["scores"], found["label"])

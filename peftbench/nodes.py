@@ -238,19 +238,23 @@ def _target(name: str, given: Any, searched: list[Path]) -> Json:
     own = {key: given.pop(key, None) for key in ("above", "examples")}
     offered = catalog.options("task", tuple(searched)) | catalog.options("target", tuple(searched))
     if "path" in given:
-        node = _loaded(offered["file"]) | {"name": name, "validation_path": given["path"]} | given
+        node = _loaded(offered["file"]) | {"name": name, "validation_path": given["path"]}
     elif name in offered and name != "file":
-        node = _loaded(offered[name]) | given
+        node = _loaded(offered[name])
     else:
         raise ConfigError(
             f"suite.targets: {name} is no task and no target; {catalog.nearest(name, offered)}, or "
             f"give a file: {{{name}:{{path:FILE}}}}"
         )
+    for key in given:
+        if key not in node:
+            near = catalog.nearest(key, [*own, *node])
+            raise ConfigError(f"there is no suite.targets.{name}.{key}; {near}")
     if own["above"] is not None:
         at_least(f"suite.targets.{name}.above", own["above"], float("-inf"))
     if own["examples"] is not None:
         at_least(f"suite.targets.{name}.examples", own["examples"], 2, whole=True)
-    return {"task": _task(node), **own}
+    return {"task": _task(node | given), **own}
 
 
 def _loaded(path: Path) -> Json:

@@ -62,6 +62,7 @@ def _make(
     evaluated: list[Evaluated] | None,
     prices: Prices | None,
 ) -> tuple[list[Table], list[Table], list[str], dict[str, bytes]]:
+    whole = records is None  # of the folder: the verb `report`
     bad: dict[str, str] = {}
     if records is None:
         records, bad = results.scan()
@@ -81,17 +82,16 @@ def _make(
         costs,
         *(table for made in suites.values() for table in made),
     ]
-    spent = spending.table(records, prices or Prices())
-    ranked = ranking.table(records, results.predictions)
+    more = {"spending": spending.table(records, prices or Prices())} if whole else {}
+    if whole and (ranked := ranking.table(records, results.predictions)):
+        more["validation"] = ranked
     notes = [*main.notes, *(f"left out, unreadable: {reason}" for reason in bad.values())]
     texts = {
         "scores.md": main.markdown(),
         "costs.md": costs.markdown(),
         "scores.csv": scores.figures(records).csv(),
     }
-    texts["spending.md"] = spent.markdown()
-    if ranked:
-        texts["validation.md"] = ranked.markdown()
+    texts |= {f"{name}.md": table.markdown() for name, table in more.items()}
     if others:
         texts["metrics.md"] = others.markdown()
     texts |= {
@@ -101,7 +101,7 @@ def _make(
     files = {name: text.encode() + b"\n" * name.endswith(".md") for name, text in texts.items()}
     pictures = {"sizes": sizes.plot(records), **_plots(records, evaluated or [])}
     files |= {f"{name}.png": body for name, body in pictures.items() if body is not None}
-    return tables, [spent, *([ranked] if ranked else [])], notes, files
+    return tables, list(more.values()), notes, files
 
 
 def _suites(records: list[Record], evaluated: list[Evaluated]) -> dict[str, list[Table]]:

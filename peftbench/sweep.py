@@ -17,14 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from peftbench import catalog, nodes
-from peftbench.compose import Composer
+from peftbench.compose import ALGEBRA, Composer, of_suite
 from peftbench.evaluation import Evaluation
 from peftbench.run import ConfigError, Run
 from peftbench.store import Results
 
 Cell = dict[str, Any]
-
-ALGEBRA = ("zip", "when", "exclude")
 
 
 @dataclass(frozen=True)
@@ -79,18 +77,18 @@ def plan(
         config = composer.nodes(cell)
         run = nodes.complete(config, searched, Results(results))
         roots.add(config["data"]["root"])
-        of_run, of_suite = _parted(cell)
-        if of_suite:
-            if "suite" not in of_suite:
-                raise ConfigError(f"{spell(of_suite)}: say which suite is meant, suite=NAME")
+        of_run, asking = _parted(cell)
+        if asking:
+            if "suite" not in asking:
+                raise ConfigError(f"{spell(asking)}: say which suite is meant, suite=NAME")
             node = composer.suite(cell, run.task["name"])
             evaluations[Evaluation(run, nodes.suite(node, run, searched))] = None
         said = spell(of_run)
         if run not in runs:
             runs[run] = said
-        elif (said, spell(of_suite)) in asked or said != runs[run]:
+        elif (said, spell(asking)) in asked or said != runs[run]:
             repeats.append((said, runs[run]))
-        asked.add((said, spell(of_suite)))
+        asked.add((said, spell(asking)))
     if len(roots) > 1:
         raise ConfigError(f"data.root is one folder for all runs, got {sorted(map(str, roots))}")
     axes = [
@@ -104,7 +102,7 @@ def plan(
 
 def _parted(cell: Cell) -> tuple[Cell, Cell]:
     """What a cell says of the run, and what of the suite."""
-    suite = {key: value for key, value in cell.items() if key.partition(".")[0] == "suite"}
+    suite = {key: value for key, value in cell.items() if of_suite(key)}
     return {key: value for key, value in cell.items() if key not in suite}, suite
 
 

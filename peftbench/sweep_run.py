@@ -66,7 +66,8 @@ def go(plan: Plan, results: Results, order: Order, train: bool = True) -> int:
             note(f"stopped; finished runs are kept, unfinished ones go on from here with: {same}")
             return 130
         if order.dry_run:
-            note(f"{len(runs)} runs are ready to train")
+            more = f", {len(asked)} evaluations to make" if asked else ""
+            note(f"{len(runs)} runs are ready to train{more}")
             return 0
     skipped = {key for key, failure in tried.items() if not again(failure.kind)}
     return _sum_up(plan, results, skipped)
@@ -119,10 +120,11 @@ def _work(
             note(f"note: {line}")
         if order.dry_run:
             return False
-        runs.sort(key=lambda run: run.model["name"])  # a warm worker keeps one backbone
-        weights = before.forecast.weights(runs)
-        with Display(runs, weights, workers, results, order.quiet) as crew.listen:
-            crew.work(runs, order.fail_fast)
+        if runs:
+            runs.sort(key=lambda run: run.model["name"])  # a warm worker keeps one backbone
+            weights = before.forecast.weights(runs)
+            with Display(runs, weights, workers, results, order.quiet) as crew.listen:
+                crew.work(runs, order.fail_fast)
         ready = [one for one in asked if results.has(one.run.key)]
         ready.sort(key=lambda one: (one.run.model["name"], one.run.task["name"], one.run.seed))
         if ready and not (order.fail_fast and crew.failures):

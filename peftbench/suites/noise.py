@@ -108,7 +108,7 @@ class Noise(Suite):
             "headline": {
                 "clean": clean,
                 "under noise": mean,
-                f"worst ({worst})": None if worst is None else defined[worst],
+                f"worst ({worst or 'undefined'})": None if worst is None else defined[worst],
             },
         }
 

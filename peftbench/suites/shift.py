@@ -51,6 +51,13 @@ class Shift(Suite):
                 raise ConfigError(
                     f"shift: {run.task['name']} has {run.task['classes']} classes, {name} {classes}"
                 )
+            names = task.get("class_names")
+            ours = run.task.get("class_names") or [str(n) for n in range(run.task["classes"])]
+            if names is not None and run.task["classes"] > 1 and names != ours:
+                raise ConfigError(
+                    f"shift: the classes of {name} are {', '.join(names)}, those of "
+                    f"{run.task['name']} {', '.join(ours)}; name them alike"
+                )
             if classes <= 2 < run.task["classes"]:
                 raise ConfigError(
                     f"shift: {run.task['classes']} classes of {run.task['name']} do not say which "
