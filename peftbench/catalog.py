@@ -14,7 +14,11 @@ from pathlib import Path
 from peftbench.run import ConfigError
 
 #: Groups that make up a run, in the order in which people name them.
-GROUPS = ("model", "method", "task", "budget", "train", "select")
+GROUPS = ("model", "method", "task", "form", "augment", "budget", "train", "select")
+
+#: Groups that came later, and the option of each that stands for a run as it was before: such a
+#: run has None there, and the key that it always had.
+LATER = {"form": "head", "augment": "none"}
 
 _ABOUT = re.compile(r"^(?:about:|#)\s*(.+)$", re.MULTILINE)
 

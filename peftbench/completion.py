@@ -9,7 +9,10 @@ from peftbench import catalog
 from peftbench.run import ConfigError
 
 #: Groups that `peftbench list` shows.
-LISTED = ("method", "task", "model", "budget", "select", "suite", "target", "sweep")
+LISTED = (
+    *("method", "task", "model", "form", "augment", "budget", "select"),
+    *("suite", "target", "sweep"),
+)
 
 #: Keys that are no groups, and values to show what they take.
 _EXAMPLES = {

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,21 @@ def write_whole(path: Path, body: bytes, drafts: Path | None = None) -> None:
 def digest(body: bytes) -> str:
     """SHA-256, in hexadecimal digits."""
     return hashlib.sha256(body).hexdigest()
+
+
+def hashed(paths: tuple[Path, ...]) -> str:
+    """SHA-256 of the files, one after the other; read once while they do not change."""
+    return _hash_at(tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths))
+
+
+@cache
+def _hash_at(files: tuple[tuple[Path, int, int], ...]) -> str:
+    digest = hashlib.sha256()
+    for path, _, _ in files:
+        with open(path, "rb") as file:
+            while chunk := file.read(1 << 22):
+                digest.update(chunk)
+    return digest.hexdigest()
 
 
 def sealed(data: Json) -> bytes:

@@ -3,15 +3,13 @@
 No torch, no weights, no data: what can be refused here is refused before anything starts.
 """
 
-import hashlib
-import json
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
 
-from peftbench import catalog, metrics, sources
+from peftbench import catalog, files, metrics, models, sources
 from peftbench import suite as suites
 from peftbench.recipe import Budget, Recipe, Selection, at_least, one_of
 from peftbench.run import ConfigError, Json, Run
@@ -49,7 +47,7 @@ def complete(config: Json, searched: list[Path], results: Results) -> Run:
     _make(Selection, "select", select)
     at_least("seed", config["seed"], 0, whole=True)
     run = Run(
-        model=_model(config["model"], searched),
+        model=models.complete(config["model"], searched),
         method=_method(config["method"], results),
         task=_task(config["task"]),
         budget=budget,
@@ -57,6 +55,8 @@ def complete(config: Json, searched: list[Path], results: Results) -> Run:
         select=select,
         size=_size(config["size"]),
         seed=config["seed"],
+        form=_later("form", config),
+        augment=_later("augment", config),
     )
     if total := run.task.get("examples", {}).get("train"):
         run.train_size(total)
@@ -80,6 +80,12 @@ def _bare(node: Json) -> Json:
     return {key: value for key, value in node.items() if key != "about"}
 
 
+def _later(group: str, config: Json) -> Json | None:
+    """The node of a group that a run may do without, None where it does."""
+    node = _bare(config.get(group, {"name": catalog.LATER[group]}))
+    return None if node.get("name") == catalog.LATER[group] else node
+
+
 def _method(node: Any, results: Results) -> Any:
     """A method's node, and those of the methods inside it, without prose and recipes."""
     if not isinstance(node, dict):
@@ -101,7 +107,7 @@ def _earlier(given: str, results: Results) -> Json:
             f"method.prior.from={given} names {'several' if found else 'no'} kept weights in "
             f"{results.folder}; give a file, or the key of a run made with --keep trained"
         )
-    return {"path": str(found[0].resolve()), "sha256": _hash((found[0].resolve(),))}
+    return {"path": str(found[0].resolve()), "sha256": files.hashed((found[0].resolve(),))}
 
 
 def _make(kind: type, group: str, node: Json) -> None:
@@ -124,86 +130,6 @@ def _size(size: Any) -> int | float | str:
             f"size must be a count of examples, a fraction between 0 and 1, or full, got {size!r}"
         )
     return size
-
-
-# models
-
-
-def _model(node: Json, searched: list[Path]) -> Json:
-    model = {key: value for key, value in node.items() if key != "lr_scale"}
-    checkpoint = model["checkpoint"]
-    if checkpoint == "???":
-        raise ConfigError(f"model={model['name']} needs model.checkpoint=NAME_OR_FOLDER")
-    folder = Path(checkpoint).expanduser() if checkpoint else None
-    if folder is not None and (folder.is_dir() or str(checkpoint).startswith((".", "/", "~"))):
-        model |= _local(folder.resolve())
-    if model["family"] is None:
-        found = _model_type(model)
-        named = {f["model_type"]: name for name, f in _families(tuple(searched)).items()}
-        if found not in named:
-            raise ConfigError(
-                f"{checkpoint} is of type {found!r}; families with a role map are "
-                f"{', '.join(sorted(named))}; write configs/model/_{found}.yaml for a new one"
-            )
-        model["family"] = named[found]
-    families = _families(tuple(searched))
-    if model["family"] not in families:
-        raise ConfigError(
-            f"model.family={model['family']}: {catalog.nearest(str(model['family']), families)}"
-        )
-    model["parts"] = families[model["family"]]
-    if checkpoint is None:
-        model["shape"] = model["parts"]["tiny"] | model["shape"]
-    elif model["name"] == "auto":
-        model["name"] = Path(checkpoint).name
-    return model
-
-
-def _local(folder: Path) -> Json:
-    """A folder's identity is what is in it, not where it lies."""
-    weights = sorted(folder.glob("*.safetensors"))
-    if not (folder / "config.json").is_file() or not weights:
-        raise ConfigError(
-            f"model.checkpoint={folder}: a local checkpoint is a transformers folder with "
-            "config.json and safetensors weights"
-        )
-    return {"checkpoint": folder.name, "path": str(folder), "sha256": _hash(tuple(weights))}
-
-
-def _hash(paths: tuple[Path, ...]) -> str:
-    return _hash_at(tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths))
-
-
-@cache
-def _hash_at(files: tuple[tuple[Path, int, int], ...]) -> str:
-    digest = hashlib.sha256()
-    for path, _, _ in files:
-        with open(path, "rb") as file:
-            while chunk := file.read(1 << 22):
-                digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _model_type(model: Json) -> str:
-    if "path" in model:
-        path = Path(model["path"]) / "config.json"
-    else:
-        from peftbench.hub import fetch
-
-        path = fetch(model["checkpoint"], model["revision"], "config.json")
-    return str(json.loads(path.read_text()).get("model_type"))
-
-
-@cache
-def _families(searched: tuple[Path, ...]) -> dict[str, Json]:
-    found: dict[str, Any] = {}
-    for folder in searched:
-        for path in sorted((folder / "model").glob("_*.yaml")):
-            found.setdefault(path.stem[1:], OmegaConf.to_container(OmegaConf.load(path)))
-    return found
-
-
-# tasks
 
 
 def _task(node: Json) -> Json:
@@ -277,7 +203,7 @@ def _file(task: Json) -> Json:
             raise ConfigError(
                 f"task.{key}={task[key]}: a data file ends in {', '.join(sources.FORMATS)}"
             )
-        hashes[split], paths[key] = _hash((path,)), str(path)
+        hashes[split], paths[key] = files.hashed((path,)), str(path)
     name = task["name"] or Path(task["path"]).stem
     task |= paths | {"name": name, "source": {"file": hashes}}
     if task["kind"] == "regression":

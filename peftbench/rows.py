@@ -61,8 +61,9 @@ def settings(run: Run) -> Json:
     flat: Json = {"model": run.model["name"], "protocol": run.protocol}
     flat |= {f"model.{key}": run.model.get(key) for key in ("revision", "sha256")}
     flat |= {"task.source": run.task["source"], "method._target_": run.method["_target_"]}
-    for node in ("method", "budget", "train", "select"):
-        for key, value in getattr(run, node).items():
+    flat |= {"form": (run.form or {}).get("name"), "augment": (run.augment or {}).get("name")}
+    for node in ("method", "budget", "train", "select", "form", "augment"):
+        for key, value in (getattr(run, node) or {}).items():
             if key not in ("name", "_target_"):
                 flat |= _flat(f"{node}.{key}", value)
     return flat

@@ -70,6 +70,8 @@ class Run:
         model, method, task, budget, train, select: resolved configuration nodes (plain JSON).
         size: training examples: a count, a fraction in (0, 1), or "full".
         seed: the seed from which the seeds of all `ROLES` follow.
+        form: how texts and labels are put to the model; None is a classification head.
+        augment: how training texts are varied; None is not at all.
         protocol: the version of the rules under which scores are comparable.
     """
 
@@ -81,16 +83,20 @@ class Run:
     select: Json
     size: int | float | str
     seed: int
+    form: Json | None = None
+    augment: Json | None = None
     protocol: int = PROTOCOL
 
     @cached_property
     def key(self) -> str:
         """First 12 hex digits of the SHA-256 of the run's canonical JSON, `ASIDE` left out.
 
+        `form` and `augment` came later: where they are None the key is what it was before them.
         The size counts as its number of examples where the task says how many there are, so that
         0.5 of 200 and 100 are one run.
         """
         parts = {f.name: identity(getattr(self, f.name)) for f in fields(self)}
+        parts = {name: part for name, part in parts.items() if part is not None}
         total = self.task.get("examples", {}).get("train")
         parts["size"] = self.train_size(total) if total else self.size
         return hashlib.sha256(canonical(parts).encode()).hexdigest()[:12]
@@ -144,7 +150,7 @@ class Run:
         Raises:
             RecordError: if a field is missing or unknown.
         """
-        return cls(**known(cls, data))
+        return cls(**known(cls, {"form": None, "augment": None} | data))
 
 
 @dataclass(frozen=True, eq=False)
