@@ -10,8 +10,9 @@ for run in planned.runs:
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from peftbench.execution import Outcome, Setting, execute
+    from peftbench.execution import Outcome, execute
     from peftbench.run import ConfigError, Record, RecordError, Run
+    from peftbench.setting import Setting
     from peftbench.store import Results
     from peftbench.sweep import Plan, plan
 
@@ -29,8 +30,9 @@ __all__ = [
 ]
 
 _HOMES = {
-    "peftbench.execution": ("Outcome", "Setting", "execute"),
+    "peftbench.execution": ("Outcome", "execute"),
     "peftbench.run": ("ConfigError", "Record", "RecordError", "Run"),
+    "peftbench.setting": ("Setting",),
     "peftbench.store": ("Results",),
     "peftbench.sweep": ("Plan", "plan"),
 }

@@ -6,8 +6,6 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from safetensors.torch import load
 from torch import Tensor
 
@@ -16,14 +14,15 @@ from peftbench.backbone import Backbone
 from peftbench.batches import View
 from peftbench.encoder import Encoder
 from peftbench.evaluation import Evaluated, Evaluation
-from peftbench.execution import Setting, prepare_device
 from peftbench.method import Method, make
 from peftbench.run import ConfigError, Json, RecordError, Run, canonical
+from peftbench.setting import Setting, accelerator_of, device_of
 from peftbench.settle import settle
 from peftbench.sources import Table
 from peftbench.store import Results
 from peftbench.suite import Arrays
 from peftbench.tasks import Tokens
+from peftbench.train import Interrupted
 from peftbench.warm import Warm
 
 #: Examples between two reports of progress, roughly.
@@ -37,6 +36,7 @@ def assess(
     *,
     warm: Warm | None = None,
     report: Callable[[Json], None] = lambda news: None,
+    stop: Callable[[], bool] = lambda: False,
 ) -> tuple[Evaluated, Arrays]:
     """Ask the kept weights of a run what a suite wants to know.
 
@@ -46,6 +46,7 @@ def assess(
         setting: how and where.
         warm: what earlier jobs of this process left.
         report: told now and then how far it is.
+        stop: asked whether to leave.
 
     Returns:
         What was found, and the predictions as `NAME/SET`.
@@ -53,10 +54,11 @@ def assess(
     Raises:
         ConfigError: if the weights were not kept, or data are not to be had.
         RecordError: if a file is not what was saved.
+        train.Interrupted: after `stop`; nothing is kept.
     """
     setting, warm = setting or Setting(), warm or Warm()
     run = evaluation.run
-    device = prepare_device(setting)
+    device = device_of(setting)
     phases = measure.Phases(device)
     record = results.load(run.key)
     asked = suite.make(evaluation.suite)
@@ -65,34 +67,24 @@ def assess(
         state = load(_weights(results, run, record.trained_sha256))
     with phases.phase("tokenise"):
         sets = asked.sets(run, setting.data_root)
-        unique, places = _distinct(sets)
+        unique, places = distinct(sets)
     found: dict[str, Arrays] = {}
     if sets:
         with phases.phase("tokenise"):
             tokens = tasks.encode(unique, tokenizer, run.train["max_length"])
-        with phases.phase("evaluate"), torch.random.fork_rng():
-            half = run.train["precision"] == "bf16"
+        with phases.phase("evaluate"):
 
-            def outputs(method: Method, state: dict[str, Tensor] | None) -> Arrays:
-                encoder = _encoder(backbone, method, run, state, half)
-                accelerator = _accelerator(device, half)
-                view = View(
-                    tokenizer.pad_token_id,
-                    backbone.parts["mask"],
-                    device,
-                    method,
-                    encoder,
-                    accelerator,
-                )
-                torch.manual_seed(run.seeds()["sampling"])
-                return _predict(view, tokens, report)
+            def answer(method: Method, state: dict[str, Tensor] | None) -> Arrays:
+                view = viewed(run, method, state, backbone, tokenizer.pad_token_id, device)
+                return outputs(view, run, tokens, report, stop)
 
-            answers = {"": outputs(make(run.method), state)}
+            answers = {"": answer(make(run.method), state)}
             if asked.untrained:
-                same = canonical([run.model, run.task, run.train["max_length"], run.seed, half])
+                recipe = [run.train["max_length"], run.train["precision"]]
+                same = canonical([run.model, run.task, recipe, run.seed])
                 name = f"{same} {canonical(evaluation.suite)}"
                 if name not in warm.untrained:
-                    warm.untrained[name] = outputs(Method(), None)
+                    warm.untrained[name] = answer(Method(), None)
                 answers["untrained/"] = warm.untrained[name]
         for start, arrays in answers.items():
             for name, rows in places.items():
@@ -102,7 +94,7 @@ def assess(
     headline = told.pop("headline")
     done = Evaluated(
         evaluation=evaluation,
-        findings=told | {"moved": moved(_trained(backbone, make(run.method), run, state))},
+        findings=told | {"moved": moved(trained(backbone, make(run.method), run, state))},
         headline=headline,
         seconds=phases.seconds,
         environment=measure.environment(device),
@@ -145,7 +137,7 @@ def _weights(results: Results, run: Run, digest: str | None) -> bytes:
     return body
 
 
-def _trained(
+def trained(
     backbone: Backbone, method: Method, run: Run, state: dict[str, Tensor] | None
 ) -> Encoder:
     """The encoder as it was after training, or before."""
@@ -157,21 +149,23 @@ def _trained(
     return encoder
 
 
-def _encoder(
-    backbone: Backbone, method: Method, run: Run, state: dict[str, Tensor] | None, half: bool
-) -> Encoder:
-    """The same for prediction alone."""
-    encoder = _trained(backbone, method, run, state).requires_grad_(False)
+def viewed(
+    run: Run,
+    method: Method,
+    state: dict[str, Tensor] | None,
+    backbone: Backbone,
+    padding: int,
+    device: torch.device,
+) -> View:
+    """The same encoder for prediction alone, and how tokens get there."""
+    half = run.train["precision"] == "bf16"
+    encoder = trained(backbone, method, run, state).requires_grad_(False)
     settle(encoder, half, torch.empty(0, dtype=torch.int64))
-    return encoder
+    accelerator = accelerator_of(device, half)
+    return View(padding, backbone.parts["mask"], device, method, encoder, accelerator)
 
 
-def _accelerator(device: torch.device, half: bool) -> Accelerator:
-    AcceleratorState._reset_state(True)  # jobs of a warm worker differ in precision
-    return Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if half else "no")
-
-
-def _distinct(sets: dict[str, Table]) -> tuple[Table, dict[str, np.ndarray]]:
+def distinct(sets: dict[str, Table]) -> tuple[Table, dict[str, np.ndarray]]:
     """All distinct texts of the sets, and where in them those of each set are.
 
     Noise leaves many texts as they are: each is predicted on once.
@@ -187,16 +181,29 @@ def _distinct(sets: dict[str, Table]) -> tuple[Table, dict[str, np.ndarray]]:
     return Table(columns, np.zeros(len(numbers), dtype=np.int64)), places
 
 
-def _predict(view: View, tokens: Tokens, report: Callable[[Json], None]) -> Arrays:
-    """Outputs for all examples; the longest come first, so that too little memory shows at once."""
+def outputs(
+    view: View,
+    run: Run,
+    tokens: Tokens,
+    report: Callable[[Json], None],
+    stop: Callable[[], bool] = lambda: False,
+) -> Arrays:
+    """Outputs for all examples; the longest come first, so that too little memory shows at once.
+
+    Raises:
+        train.Interrupted: after `stop`.
+    """
     order = np.argsort(-tokens.lengths, kind="stable")
     parts: list[Arrays] = []
     start = time.monotonic()
-    for first in range(0, len(order), _PIECE):
-        parts.append(view.predict(tokens, order[first : first + _PIECE]))
-        done = min(len(order), first + _PIECE)
-        speed = done / (time.monotonic() - start)
-        report({"fraction": done / len(order), "speed": speed})
+    with torch.random.fork_rng():
+        torch.manual_seed(run.seeds()["sampling"])
+        for first in range(0, len(order), _PIECE):
+            parts.append(view.predict(tokens, order[first : first + _PIECE]))
+            done = min(len(order), first + _PIECE)
+            report({"fraction": done / len(order), "speed": done / (time.monotonic() - start)})
+            if stop():
+                raise Interrupted("stopped; an evaluation starts again")
     names = [name for name in parts[0] if name != "label"]
     whole = {name: np.concatenate([part[name] for part in parts]) for name in names}
     back = np.argsort(whole.pop("item"), kind="stable")

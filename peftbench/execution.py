@@ -1,14 +1,12 @@
 """A run to its record: the only place where every part meets."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 from safetensors.torch import save
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from peftbench import (
@@ -25,9 +23,10 @@ from peftbench import (
 from peftbench.backbone import Backbone
 from peftbench.batches import View
 from peftbench.encoder import Encoder
-from peftbench.method import make
+from peftbench.method import Method, make
 from peftbench.recipe import Budget, Recipe, Selection
 from peftbench.run import ConfigError, Json, Record, Run
+from peftbench.setting import Setting, accelerator_of, device_of
 from peftbench.settle import settle
 from peftbench.store import Results
 from peftbench.warm import Warm
@@ -36,27 +35,32 @@ Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Setting:
-    """How and where runs are executed; nothing that may change a score.
+class Stage:
+    """A training that is one of several, one after the other.
 
     Attributes:
-        device: "auto", "cpu" or "cuda"; which GPU is the environment's business.
-        threads: of the CPU; None is torch's choice.
-        data_root: a folder of data sets in the hub's layout; None is the hub.
-        keep: "trained" to return the trained weights, else "".
-        minutes: between checkpoints of a long training.
-        deterministic: use deterministic kernels on a GPU, which may cost a third of the speed.
-        curve_part: of the reporting split that evaluations during training look at, a fixed
-            stratified part; the score at the end is of all of it.
+        key: names its checkpoint, 12 hexadecimal digits.
+        number: from 0; order and dropout are drawn anew for each.
+        rows: numbers of the examples to train on, in place of the run's own.
+        state: trained weights to go on from, None at the first one.
+        head: whether these hold the head of this task too; else it starts anew.
+        chain: whether what is known from `state` is the prior of what comes.
     """
 
-    device: str = "auto"
-    threads: int | None = None
-    data_root: str | None = None
-    keep: str = ""
-    minutes: float = 10.0
-    deterministic: bool = False
-    curve_part: float = 1.0
+    key: str
+    number: int
+    rows: np.ndarray
+    state: dict[str, Tensor] | None
+    head: bool = True
+    chain: bool = False
+
+    def begin(self, encoder: Encoder, method: Method) -> None:
+        """Bring an encoder to where the stage before it ended."""
+        if self.state is not None:
+            new = {n: t for n, t in encoder.state().items() if not self.head and encoder.in_head(n)}
+            encoder.restore(self.state | new)
+            if self.chain:
+                method.chain(encoder)
 
 
 @dataclass(frozen=True)
@@ -72,6 +76,7 @@ def execute(
     run: Run,
     setting: Setting | None = None,
     *,
+    stage: Stage | None = None,
     results: Results | None = None,
     warm: Warm | None = None,
     report: Callable[[Json], None] = lambda news: None,
@@ -82,6 +87,7 @@ def execute(
     Args:
         run: from `peftbench.plan`.
         setting: how and where.
+        stage: what to train on and from instead, where the run is one of several trainings.
         results: where checkpoints of a long training go, and are found again; not the record.
         warm: what earlier runs of this process left.
         report: told now and then how far training is.
@@ -93,12 +99,12 @@ def execute(
         train.Interrupted: after `stop`.
     """
     setting, warm = setting or Setting(), warm or Warm()
-    device = prepare_device(setting)
+    device = device_of(setting)
     micro = run.train["micro_batch"]
     while True:
         measure.release_memory(device)
         try:
-            return _attempt(run, micro, setting, device, results, warm, report, stop)
+            return _attempt(run, stage, micro, setting, device, results, warm, report, stop)
         except torch.OutOfMemoryError:
             micro = micro or run.train["batch"]
             if micro == 1:
@@ -106,26 +112,12 @@ def execute(
             micro = (micro + 1) // 2
 
 
-def prepare_device(setting: Setting) -> torch.device:
-    """Set threads and kernels, and name the device.
-
-    Raises:
-        ConfigError: if a GPU is asked for and there is none.
-    """
-    if setting.threads is not None:
-        torch.set_num_threads(setting.threads)
-    if setting.device.startswith("cuda") and not torch.cuda.is_available():
-        raise ConfigError(f"--device {setting.device}: torch sees no GPU here; use --device cpu")
-    torch.use_deterministic_algorithms(setting.deterministic)
-    if setting.deterministic:
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    if setting.device == "cpu" or not torch.cuda.is_available():
-        return torch.device("cpu")
-    return torch.device("cuda", 0)
-
-
-def check(run: Run) -> None:
+def check(run: Run, chain: bool = False) -> None:
     """Refuse a run whose method its model cannot take, on a tiny model of its family.
+
+    Args:
+        run: any.
+        chain: whether the method is to take what it learnt as a prior.
 
     Raises:
         ConfigError: saying what the model lacks or which value is out of range.
@@ -138,12 +130,15 @@ def check(run: Run) -> None:
     encoder.rehearsal = True
     try:
         method.insert(encoder)
+        if chain:
+            method.chain(encoder)
     except ValueError as error:
         raise ConfigError(f"method={run.method['name']} on {model['name']}: {error}") from error
 
 
 def _attempt(
     run: Run,
+    stage: Stage | None,
     micro: int | None,
     setting: Setting,
     device: torch.device,
@@ -153,13 +148,11 @@ def _attempt(
     stop: Callable[[], bool],
 ) -> Outcome:
     phases = measure.Phases(device)
-    seeds = run.seeds()
     recipe = replace(Recipe(**run.train), micro_batch=micro)
     selection = Selection(**run.select)
     method = make(run.method)
     half = recipe.precision == "bf16"
-    AcceleratorState._reset_state(True)  # a warm worker's runs differ in precision
-    accelerator = Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if half else "no")
+    accelerator = accelerator_of(device, half)
     with phases.phase("load"):
         backbone, tokenizer = warm.backbone(run.model, device)
     with phases.phase("tokenise"):
@@ -167,7 +160,12 @@ def _attempt(
             name: warm.tokenised(run, split, tokenizer, setting.data_root)
             for name, split in _splits(run).items()
         }
-    rows, held = batches.split_rows(run, tokens["train"], selection, seeds["subset"])
+    key, seeds = run.key, run.seeds()
+    if stage is None:
+        rows, held = batches.split_rows(run, tokens["train"], selection, seeds["subset"])
+    else:
+        key, rows, held = stage.key, stage.rows, np.empty(0, dtype=np.int64)
+        seeds |= {role: seeds[role] + stage.number for role in ("order", "dropout")}
     with phases.phase("load"), torch.random.fork_rng():
         labels = tokens["train"].label[rows]
         start = float(labels.mean()) if run.task["classes"] == 1 else 0.0
@@ -181,6 +179,8 @@ def _attempt(
     with phases.phase("warmup"), torch.random.fork_rng(), accelerator.autocast():
         torch.manual_seed(seeds["method"])
         method.prepare(encoder, view.moved(feed.stream(0)))
+        if stage is not None:
+            stage.begin(encoder, method)
         parameters = encoder.counts()
         settle(encoder, half, batches.words(tokens["train"], rows, tokenizer.pad_token_id))
     names = run.task["metrics"]
@@ -208,10 +208,10 @@ def _attempt(
         better=lambda point: point[names[0]],
         report=report,
         stop=stop,
-        save=lambda state, progress: resume.save(results, run, micro, state, progress),
+        save=lambda state, progress: resume.save(results, key, micro, state, progress),
         minutes=setting.minutes,
     )
-    saved = resume.load(results, run, micro)
+    saved = resume.load(results, key, micro)
     energy = measure.Energy(device)
     progress, flops = train.fit(
         encoder,

@@ -56,8 +56,11 @@ class Gaussian(nn.Module):
         with torch.no_grad():
             self.weight.copy_(mean)
             self.log_std.copy_(log_std)
-        device = self.weight.device
-        self.prior = (mean.to(device), log_std.exp().to(device))
+        self.keep_as_prior()
+
+    def keep_as_prior(self) -> None:
+        """Make the posterior as it is now the prior."""
+        self.prior = (self.weight.detach().clone(), self.log_std.detach().exp())
 
     def apart(self, batch: int) -> int:
         """How many different answers one input gets in a batch of so many examples."""

@@ -52,6 +52,14 @@ class Method:
     def finish(self, encoder: Encoder) -> None:
         """Act when the budget is spent, before the last evaluation."""
 
+    def chain(self, encoder: Encoder) -> None:
+        """Take what was learnt so far as the prior of what comes, where data arrive in rounds.
+
+        Raises:
+            ValueError: if nothing it learns is a distribution.
+        """
+        raise ValueError(f"{type(self).__name__} has no posterior to take as a prior")
+
     def rates(self, encoder: Encoder) -> dict[str, float]:
         """Factors of the learning rate, by the name of a trained parameter; 1 where none is."""
         return {}
@@ -104,6 +112,10 @@ class Around(Method):
     def finish(self, encoder: Encoder) -> None:
         """Let the host act."""
         self.host.finish(encoder)
+
+    def chain(self, encoder: Encoder) -> None:
+        """Let the host do it."""
+        self.host.chain(encoder)
 
     def rates(self, encoder: Encoder) -> dict[str, float]:
         """The host's factors."""

@@ -154,6 +154,8 @@ def suite(node: Json, run: Run, searched: list[Path]) -> Json:
     node = _bare(node)
     if isinstance(node.get("targets"), dict):
         node["targets"] = {n: _target(n, t, searched) for n, t in node["targets"].items()}
+    if isinstance(node.get("sequence"), list):
+        node["sequence"] = [_target(str(name), None, searched) for name in node["sequence"]]
     suites.make(node).check(run)
     return node
 
@@ -169,7 +171,7 @@ def _target(name: str, given: Any, searched: list[Path]) -> Json:
         node = _loaded(offered[name])
     else:
         raise ConfigError(
-            f"suite.targets: {name} is no task and no target; {catalog.nearest(name, offered)}, or "
+            f"suite: {name} is no task and no target; {catalog.nearest(name, offered)}, or "
             f"give a file: {{{name}:{{path:FILE}}}}"
         )
     for key in given:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from peftbench import catalog
 from peftbench.evaluation import Evaluated
-from peftbench.reports import calibration, noise, ranking, scores, shift, sizes, spending
+from peftbench.reports import calibration, noise, ranking, rounds, scores, shift, sizes, spending
 from peftbench.reports.spending import Prices
 from peftbench.run import ConfigError, Record
 from peftbench.store import Results
@@ -23,7 +23,7 @@ class Made:
 
 
 #: What is told of evaluations, by the suite that made them.
-SUITES = {module.SUITE: module for module in (calibration, noise, shift)}
+SUITES = {module.SUITE: module for module in (calibration, noise, rounds, shift)}
 
 
 def write(

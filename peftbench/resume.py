@@ -10,7 +10,7 @@ from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from peftbench.encoder import Encoder
-from peftbench.run import Json, Run, canonical
+from peftbench.run import Json, canonical
 from peftbench.store import Results
 
 
@@ -59,19 +59,19 @@ def _parameters(optimizer: torch.optim.Optimizer) -> Iterator[nn.Parameter]:
 
 
 def save(
-    results: Results | None, run: Run, micro: int | None, state: dict[str, Tensor], progress: Json
+    results: Results | None, key: str, micro: int | None, state: dict[str, Tensor], progress: Json
 ) -> None:
-    """Write the checkpoint of a run; nowhere to write is nothing to do."""
+    """Write the checkpoint of a training; nowhere to write is nothing to do."""
     if results is not None:
-        note = {"run": run.key, "micro": canonical(micro), "progress": canonical(progress)}
-        results.write(results.checkpoint(run.key), serialise(state, metadata=note))
+        note = {"run": key, "micro": canonical(micro), "progress": canonical(progress)}
+        results.write(results.checkpoint(key), serialise(state, metadata=note))
 
 
 def load(
-    results: Results | None, run: Run, micro: int | None
+    results: Results | None, key: str, micro: int | None
 ) -> tuple[dict[str, Tensor], Json] | None:
-    """The checkpoint of a run with this micro-batch; None where there is none, or it is torn."""
-    if results is None or not (path := results.checkpoint(run.key)).exists():
+    """The checkpoint of a training with this micro-batch; None where none is, or it is torn."""
+    if results is None or not (path := results.checkpoint(key)).exists():
         return None
     try:
         with safe_open(path, framework="pt") as file:
@@ -80,6 +80,6 @@ def load(
     except SafetensorError:
         warnings.warn(f"checkpoint {path.name} is torn; the run starts again", stacklevel=2)
         return None
-    if note["run"] != run.key or note["micro"] != canonical(micro):
+    if note["run"] != key or note["micro"] != canonical(micro):
         return None
     return state, json.loads(note["progress"])

@@ -1,5 +1,6 @@
 """The last thing before training: what makes an encoder faster and smaller, and changes nothing."""
 
+import torch
 from torch import Tensor, nn
 
 from peftbench import cpu
@@ -23,6 +24,8 @@ def settle(encoder: Encoder, half: bool, words: Tensor) -> None:
     embedding = encoder.module.get_input_embeddings()
     if isinstance(embedding, nn.Embedding) and embedding.weight.requires_grad:
         rest = backbone.module.get_input_embeddings().weight
+        if not torch.equal(rest, embedding.weight):  # it goes on from an earlier training
+            rest = embedding.weight
         encoder.module.set_input_embeddings(SeenWords(embedding, rest, words))
     if path := backbone.parts.get("first"):
         encoder.blocks[-1].get_submodule(path).register_forward_hook(first_position)

@@ -168,6 +168,7 @@ class Results:
         )
         self._write_json("evaluations", key, found.to_json())
         self._path("failures", key, ".json").unlink(missing_ok=True)
+        self.checkpoint(key).unlink(missing_ok=True)
         return found
 
     def evaluated(self, key: str) -> Evaluated:

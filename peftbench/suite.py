@@ -27,9 +27,11 @@ class Suite:
     Attributes:
         untrained: whether the sets are also predicted on by the pretrained model with the head
             that the run started from; those predictions are named `untrained/SET`.
+        trains: whether it trains itself, and needs no kept weights; then it is `suites.rounds`.
     """
 
     untrained: ClassVar[bool] = False
+    trains: ClassVar[bool] = False
 
     def check(self, run: Run) -> None:
         """Refuse a run of which the question makes no sense.

@@ -52,11 +52,11 @@ def _listen(orders: "queue.Queue[Json | None]", stop: threading.Event) -> None:
 def _serve(
     first: Json, orders: "queue.Queue[Json | None]", stop: threading.Event, events: TextIO
 ) -> None:
-    from peftbench import execution  # here, so that signals are handled while torch loads
+    from peftbench.setting import Setting  # here, so that signals are handled while torch loads
     from peftbench.warm import Warm
 
     results = Results(first["results"])
-    setting = execution.Setting(**first["setting"])
+    setting = Setting(**first["setting"])
     warm = Warm()
 
     def tell(event: str, **fields: Any) -> None:
@@ -88,7 +88,7 @@ def _serve(
 
 def _check(runs: list[Run], evaluations: list[Evaluation], setting: Any) -> Json:
     """Instantiate every run and look at all data, before any training starts."""
-    from peftbench import checkpoints, execution, sources, suite
+    from peftbench import checkpoints, execution, sources, stream, suite
 
     errors: dict[str, int] = {}
     told: list[str] = []
@@ -110,10 +110,13 @@ def _check(runs: list[Run], evaluations: list[Evaluation], setting: Any) -> Json
         once(run.task, lambda run=run: sources.check(run.task, setting.data_root))
         once(run.model, lambda run=run: checkpoints.locate(run.model) and None)
     for one in evaluations:
+        asked = suite.make(one.suite)
         once(
             [one.suite, one.run.task],
-            lambda one=one: suite.make(one.suite).sets(one.run, setting.data_root) and None,
+            lambda one=one, asked=asked: asked.sets(one.run, setting.data_root) and None,
         )
+        if asked.trains:
+            once([one.suite, one.run.model, one.run.method], lambda one=one: stream.check(one))
     return {"errors": list(errors), "told": told}
 
 
@@ -143,7 +146,8 @@ def _one(
         tell("interrupted", key=key, reason=str(error))
     except Exception as error:  # the one broad except: a run that fails must not sink the others
         kind = classify(error)
-        reason = next(iter(str(error).splitlines()), "") or type(error).__name__
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        reason = lines[0] if lines else type(error).__name__
         _append(results, key, traceback.format_exc())
         failure = Failure(job, kind, f"{type(error).__name__}: {reason}")
         tell("failed", key=key, kind=_note(results, failure), reason=failure.reason)
@@ -154,15 +158,15 @@ def _one(
 def _do(
     job: Job, results: Results, setting: Any, warm: Any, stop: threading.Event, tell: Any
 ) -> None:
-    from peftbench import assessment, execution, train
+    from peftbench import assessment, execution, stream, suite
 
     def report(news: Json) -> None:
         tell("step", key=job.key, **news)
-        if stop.is_set() and isinstance(job, Evaluation):  # a run leaves a checkpoint instead
-            raise train.Interrupted("stopped; an evaluation starts again")
 
     if isinstance(job, Evaluation):
-        results.save_evaluated(*assessment.assess(job, results, setting, warm=warm, report=report))
+        do = stream.follow if suite.make(job.suite).trains else assessment.assess
+        done = do(job, results, setting, warm=warm, report=report, stop=stop.is_set)
+        results.save_evaluated(*done)
         return
     outcome = execution.execute(
         job, setting, results=results, warm=warm, report=report, stop=stop.is_set

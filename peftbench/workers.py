@@ -73,7 +73,7 @@ class Crew:
 
     Args:
         results: where records go.
-        setting: the fields of `execution.Setting`.
+        setting: the fields of `setting.Setting`.
         workers: how many processes.
         gpus: numbers of the GPUs to spread them over; empty for the CPU.
         listen: told every event.

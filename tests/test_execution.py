@@ -10,9 +10,10 @@ import torch
 
 from peftbench import metrics
 from peftbench.encoder import Encoder
-from peftbench.execution import Setting, Warm, execute
+from peftbench.execution import Warm, execute
 from peftbench.method import Method
 from peftbench.run import Run
+from peftbench.setting import Setting
 from peftbench.sweep import plan
 
 CPU = Setting(device="cpu")

@@ -10,9 +10,10 @@ from safetensors.torch import load_file, save_file
 
 from peftbench import checkpoints, exporting
 from peftbench.encoder import Encoder
-from peftbench.execution import Setting, execute
+from peftbench.execution import execute
 from peftbench.method import make
 from peftbench.run import ConfigError
+from peftbench.setting import Setting
 from peftbench.store import Results
 from peftbench.sweep import plan
 

@@ -25,8 +25,8 @@ from records import tiny
 from tiny import METHODS
 
 from peftbench import execution, train, workers
-from peftbench.execution import Setting
 from peftbench.run import ConfigError
+from peftbench.setting import Setting
 from peftbench.store import Results
 from peftbench.sweep import plan
 from peftbench.tasks import cache_folder

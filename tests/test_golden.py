@@ -11,7 +11,8 @@ import pytest
 import tiny
 import torch
 
-from peftbench.execution import Setting, execute
+from peftbench.execution import execute
+from peftbench.setting import Setting
 from peftbench.sweep import plan
 
 STORED = Path(__file__).parent / "golden" / "lora_curve.json"

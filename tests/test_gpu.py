@@ -5,7 +5,8 @@ import pytest
 import tiny
 import torch
 
-from peftbench.execution import Setting, Warm, execute
+from peftbench.execution import Warm, execute
+from peftbench.setting import Setting
 from peftbench.sweep import plan
 
 pytestmark = [

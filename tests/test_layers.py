@@ -64,6 +64,7 @@ MAY = {
     "table": set(),
     "measure": {"run"},
     "recipe": {"run"},
+    "setting": {"run"},
     "evaluation": {"run"},
     "figure": set(),
     "files": {"run"},
@@ -104,7 +105,7 @@ MAY = {
     "vocabulary": set(),
     "smoothness": {"encoder"},
     **{
-        name: {"metrics", "noise", "run", "sources", "suite", "uncertainty"}
+        name: {"metrics", "noise", "recipe", "run", "sources", "suite", "uncertainty"}
         for name in MODULES
         if name.startswith("suites.")
     },
@@ -142,6 +143,7 @@ BLIND = [
     "train",
     "assessment",
     "execution",
+    "stream",
     "worker",
     "workers",
     "reporting",

@@ -10,10 +10,11 @@ from records import predictions, record, runs, tiny
 from peftbench import assessment, batches, catalog, metrics, sources, suite
 from peftbench.cli import main
 from peftbench.evaluation import Evaluated, Evaluation
-from peftbench.execution import Setting, execute
+from peftbench.execution import execute
 from peftbench.noise import EDITS
 from peftbench.recipe import Selection
 from peftbench.run import ConfigError, RecordError
+from peftbench.setting import Setting
 from peftbench.store import Results
 from peftbench.suites.noise import area
 from peftbench.sweep import plan

@@ -88,6 +88,11 @@ class BayesHybrid(Around):
         """The host's loss, on one draw, and the divergence from the prior."""
         return self.host.loss(encoder, batch) + self.kl * self.divergence(encoder)
 
+    def chain(self, encoder: Encoder) -> None:
+        """Make the posterior the prior."""
+        for _, gaussian in self._gaussians(encoder):
+            gaussian.keep_as_prior()
+
     def divergence(self, encoder: Encoder) -> Tensor:
         """The KL from posterior to prior over the count that `normalise` names; a scalar."""
         gaussians = [gaussian for _, gaussian in self._gaussians(encoder)]
