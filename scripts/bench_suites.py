@@ -1,0 +1,74 @@
+"""What noise costs: texts made a second, and ten noisy variants of MRPC against one evaluation.
+
+usage: PEFTBENCH_DATA=FOLDER uv run python scripts/bench_suites.py [--rounds 3]
+"""
+
+import argparse
+import os
+import time
+
+import torch
+from benchmark import median, write
+
+from peftbench import assessment, noise, sources, suite, tasks
+from peftbench.encoder import Encoder
+from peftbench.method import make
+from peftbench.sweep import plan
+from peftbench.warm import Warm
+
+WORDS = ["model=minilm", "method=lora", "task=mrpc", "suite=noise"]
+#: Five kinds at two intensities each.
+VARIANTS = ["suite.intensities=[0.5,1.0]"] + [
+    f"suite.kinds.{kind}=null" for kind in ("casing", "punctuation", "contractions", "synonyms")
+]
+
+
+def main() -> None:
+    """Measure and write results/benchmarks/suites.{json,md}."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=3)
+    asked = parser.parse_args()
+    torch.set_num_threads(2)
+    root = os.environ["PEFTBENCH_DATA"]
+    (evaluation,) = plan(*WORDS, *VARIANTS).evaluations
+    run = evaluation.run
+    backbone, tokenizer = Warm().backbone(run.model, torch.device("cpu"))
+    method = make(run.method)
+    inserted = Encoder(backbone, run.task["classes"], run.seeds()["head"])
+    method.insert(inserted)
+    sets = suite.make(evaluation.suite).sets(run, root)
+    assert len(sets) == 11
+
+    def seconds(names: list[str]) -> float:
+        start = time.perf_counter()
+        unique, _ = assessment.distinct({name: sets[name] for name in names})
+        tokens = tasks.encode(unique, tokenizer, run.train["max_length"])
+        state, padding = inserted.state(), tokenizer.pad_token_id
+        view = assessment.viewed(run, method, state, backbone, padding, torch.device("cpu"))
+        assessment.outputs(view, run, tokens, lambda news: None)
+        return time.perf_counter() - start
+
+    seconds(["clean"])  # libraries and weights into memory
+    pairs = [(seconds(["clean"]), seconds(list(sets))) for _ in range(asked.rounds)]
+    ratio = median([many / one for one, many in pairs])
+    texts = sources.table(run.task, "validation", root).texts[0]
+    speeds = {}
+    for kind in noise.EDITS:
+        start = time.perf_counter()
+        noise.noisy(texts, kind, 0.1, 0)
+        speeds[kind] = len(texts) / (time.perf_counter() - start)
+    slowest = min(speeds, key=lambda kind: speeds[kind])
+    figures = {"ratio": ratio, "pairs": pairs, "sentences_per_second": speeds}
+    title = f"### Noise: MRPC's validation split, MiniLM, LoRA, medians of {asked.rounds} turns"
+    rows = [
+        ("one evaluation, seconds", f"{median([one for one, _ in pairs]):.1f}"),
+        ("with ten noisy variants, seconds", f"{median([many for _, many in pairs]):.1f}"),
+        ("ratio (with the clean texts: 11 sets)", f"{ratio:.2f}"),
+        (f"noisy sentences a second, slowest kind ({slowest})", f"{speeds[slowest]:,.0f}"),
+    ]
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    write("suites", figures, f"{title}\n\n| | |\n| --- | ---: |\n{table}")
+
+
+if __name__ == "__main__":
+    main()
