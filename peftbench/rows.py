@@ -1,12 +1,18 @@
 """Which runs a table puts into one row: those that differ in nothing but what columns show."""
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from peftbench.run import Json, Run
+from peftbench.evaluation import Evaluated
+from peftbench.run import Json, Record, Run
 
 Row = tuple[str, ...]
+Sized = tuple[str, int | float | str]  # task, training examples
 T = TypeVar("T")
+
+#: What a method does not choose: where it differs, rows of two methods say so as well.
+_SHARED = ("model", "protocol", "task.", "form", "augment", "suite")
 
 
 def grouped(
@@ -14,6 +20,7 @@ def grouped(
     run: Callable[[T], Run],
     cell: Callable[[T], tuple[Any, ...]],
     size: Callable[[T], int],
+    more: Callable[[T], Json] = lambda item: {},
 ) -> tuple[dict[Row, list[T]], list[str]]:
     """Group things into rows; settings that differ within one cell make rows of their own.
 
@@ -22,14 +29,17 @@ def grouped(
         run: of an item.
         cell: what the columns tell apart beside the method, such as task and training examples.
         size: trained parameters; rows with most of them come first.
+        more: settings of an item beside its run's.
 
     Returns:
         Items by (method, value of each such setting), and the names of these settings.
     """
     cells: dict[tuple[Any, ...], list[Json]] = {}
     for item in items:
-        name = (run(item).method["name"], *cell(item))
-        cells.setdefault(name, []).append(settings(run(item)))
+        here = settings(run(item)) | more(item)
+        shared = {name: value for name, value in here.items() if name.startswith(_SHARED)}
+        cells.setdefault((run(item).method["name"], *cell(item)), []).append(here)
+        cells.setdefault((None, *cell(item)), []).append(shared)
     split = sorted(
         {
             name
@@ -38,14 +48,114 @@ def grouped(
             # a host brings keys of its own: these differ where two of one host do
             if len({str(setting[name]) for setting in found if name in setting}) > 1
         }
+        - _told([setting for found in cells.values() for setting in found])
     )
     rows: dict[Row, list[T]] = {}
     for item in items:
-        here = settings(run(item))
+        here = settings(run(item)) | more(item)
         row = (run(item).method["name"], *(_value(here.get(name)) for name in split))
         rows.setdefault(row, []).append(item)
     order = sorted(rows, key=lambda row: (-max(map(size, rows[row])), row))
     return {row: rows[row] for row in order}, split
+
+
+def _told(found: list[Json]) -> set[str]:
+    """What the name of a model says already: its revision and its hash, where it has but one."""
+    names = {setting["model"] for setting in found}
+    return {
+        key
+        for key in ("model.revision", "model.sha256")
+        if len({(setting["model"], setting[key]) for setting in found}) == len(names)
+    }
+
+
+def of_records(records: list[Record]) -> tuple[dict[Row, list[Record]], list[str]]:
+    """Records by row, most trained parameters first, and what tells rows of one method apart."""
+    return grouped(records, lambda r: r.run, sized, lambda r: r.parameters["trained"])
+
+
+def sized(record: Record) -> tuple[str, int]:
+    """Task and training examples of a record."""
+    return record.run.task["name"], record.work["train_size"]
+
+
+def title(one: Sized, among: Iterable[Sized]) -> str:
+    """The task, and its training examples where several are among the others."""
+    task, size = one
+    if len({other for other in among if other[0] == task}) < 2:
+        return task
+    return f"{task} {size}" if isinstance(size, str) else f"{task} {size:,}"
+
+
+@dataclass(frozen=True)
+class Section:
+    """Evaluations of one task at one training size.
+
+    Attributes:
+        title: the task, and the size where there are several.
+        task: its node.
+        rows: evaluations by method and the settings, of run and suite, that differ.
+        split: names of these settings.
+    """
+
+    title: str
+    task: Json
+    rows: dict[Row, list[Evaluated]]
+    split: list[str]
+
+    @property
+    def found(self) -> list[Evaluated]:
+        """All of them."""
+        return [e for members in self.rows.values() for e in members]
+
+    def labels(self) -> dict[Row, str]:
+        """What a figure calls each row: its method, and settings in which rows of that differ."""
+        found = {}
+        for row in self.rows:
+            alike = [other for other in self.rows if other[0] == row[0]]
+            told = [row[i] for i in range(1, len(row)) if len({other[i] for other in alike}) > 1]
+            found[row] = ", ".join([row[0], *told])
+        return found
+
+
+def sections(found: list[Evaluated], trained: dict[str, int]) -> list[Section]:
+    """Evaluations by one suite, parted by task and training size; pools nothing but seeds.
+
+    Args:
+        found: the evaluations.
+        trained: trained parameters of each run, by key.
+    """
+    parted: dict[Sized, list[Evaluated]] = {}
+    for e in found:
+        parted.setdefault(_asked(e.evaluation.run), []).append(e)
+    made = []
+    for one in sorted(parted, key=lambda one: (one[0], isinstance(one[1], str), one[1])):
+        by_row, split = grouped(
+            parted[one],
+            lambda e: e.evaluation.run,
+            lambda e: (),
+            lambda e: trained[e.evaluation.run.key],
+            lambda e: _flat("suite", e.evaluation.suite),
+        )
+        task = parted[one][0].evaluation.run.task
+        made.append(Section(title(one, parted), task, by_row, split))
+    return made
+
+
+def _asked(run: Run) -> Sized:
+    """Task and training examples; the size as it was asked for where the task tells no total."""
+    total = run.task.get("examples", {}).get("train")
+    return run.task["name"], run.train_size(total) if total else run.size
+
+
+def series(parts: list[Section], trained: dict[str, int]) -> list[str]:
+    """Labels of all rows, those that train most first: one look each in every panel."""
+    return methods(
+        (part.labels()[row], trained[e.evaluation.run.key])
+        for part in parts
+        for row, members in part.rows.items()
+        for e in members
+    )
 
 
 def methods(trained: Iterable[tuple[str, int]]) -> list[str]:

@@ -70,7 +70,7 @@ MAY = {
     "files": {"run"},
     "lexemes": set(),
     "noise": {"lexemes"},
-    "rows": {"run"},
+    "rows": {"evaluation", "run"},
     "store": {"evaluation", "files", "run"},
     "suite": {"catalog", "run", "sources"},
     "uncertainty": set(),

@@ -1,5 +1,6 @@
-"""How sure each method is, and how sure it should be: method × task, means over seeds."""
+"""How sure each method is, and how sure it should be: a table a task, means over seeds."""
 
+import statistics
 from collections.abc import Callable
 from typing import Any
 
@@ -22,6 +23,8 @@ _SURE: dict[str, Callable[[Json], Any]] = {
     "by variance": lambda told: told["aurc"].get("variance"),
     "check for 90 %": lambda told: told["to_check"].get("0.9"),
     "for 95 %": lambda told: told["to_check"].get("0.95"),
+    "variance": lambda told: told.get("variance"),
+    "MI": lambda told: told.get("mutual_information"),
 }
 
 _VALUES: dict[str, Callable[[Json], Any]] = {
@@ -31,87 +34,79 @@ _VALUES: dict[str, Callable[[Json], Any]] = {
     "inside 80 %": lambda told: (told["coverage"] or {}).get("0.8"),
     "inside 95 %": lambda told: (told["coverage"] or {}).get("0.95"),
     "RMSE": lambda told: told.get("rmse"),
+    "variance": lambda told: told.get("variance"),
 }
 
 #: Shown as they are; the others in percent.
 _PLAIN = {"temperature", "NLL", "Brier", "noise sd", "RMSE"}
 
+#: Columns only where a method of the table samples.
+_SAMPLED = {"by variance", "variance", "MI"}
+
 
 def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
-    """One table for tasks with classes and one for those with values, where there are such.
+    """A table for each task and training size; those with classes first, then those with values.
 
     Args:
         found: evaluations by the suite.
         trained: trained parameters of each run, by key.
     """
     made = []
-    for title, columns, regression, notes in (
+    for start, columns, regression, notes in (
         ("Calibration", _SURE, False, _NOTES),
         ("Calibration of values", _VALUES, True, _VALUE_NOTES),
     ):
         here = [e for e in found if (e.evaluation.run.task["classes"] == 1) == regression]
-        if not here:
-            continue
-        by_row, split = rows.grouped(
-            here,
-            lambda e: e.evaluation.run,
-            lambda e: (e.evaluation.run.task["name"], e.evaluation.run.size),
-            lambda e: trained[e.evaluation.run.key],
-        )
-        lines = []
-        for row, members in by_row.items():
-            for task in sorted({e.evaluation.run.task["name"] for e in members}):
-                told = [e.findings for e in members if e.evaluation.run.task["name"] == task]
-                lines.append(
-                    [
-                        *row,
-                        task,
-                        *(
-                            _cell(name, [pick(one) for one in told])
-                            for name, pick in columns.items()
-                        ),
-                    ]
-                )
-        lines.sort(key=lambda line: line[1 + len(split)])
-        made.append(
-            Table(title, ["method", *split, "task", *columns], lines, 2 + len(split), notes)
-        )
+        sections = rows.sections(here, trained)
+        for section in sections:
+            shown = {
+                name: pick
+                for name, pick in columns.items()
+                if name not in _SAMPLED or any(pick(e.findings) is not None for e in section.found)
+            }
+            lines = [
+                [
+                    *row,
+                    *(
+                        _cell(name, [pick(e.findings) for e in members])
+                        for name, pick in shown.items()
+                    ),
+                ]
+                for row, members in section.rows.items()
+            ]
+            heads = ["method", *section.split, *shown]
+            labels = 1 + len(section.split)
+            told = notes if section is sections[-1] else []
+            made.append(Table(f"{start}: {section.title}", heads, lines, labels, told))
     return made
 
 
 def plot(found: list[Evaluated], trained: dict[str, int]) -> bytes | None:
-    """Reliability above, risk over coverage below, a panel for each task with classes."""
+    """Reliability above, risk over coverage below; a panel for each task with classes and size."""
     here = [e for e in found if e.evaluation.run.task["classes"] > 1]
-    tasks = sorted({e.evaluation.run.task["name"] for e in here})
-    if not tasks:
+    sections = rows.sections(here, trained)
+    if not sections:
         return None
-    methods = rows.methods(
-        (e.evaluation.run.method["name"], trained[e.evaluation.run.key]) for e in here
-    )
-    figure, axes = drawing.panels(len(tasks), rows=2)
-    for column, task in enumerate(tasks):
+    names = rows.series(sections, trained)
+    figure, axes = drawing.panels(len(sections), rows=2)
+    for column, section in enumerate(sections):
         above, below = axes[0][column], axes[1][column]
         above.plot([0, 100], [0, 100], color="#777777", linestyle=":", label="as sure as right")
-        for number, method in enumerate(methods):
-            told = [
-                e.findings
-                for e in here
-                if (e.evaluation.run.task["name"], e.evaluation.run.method["name"])
-                == (task, method)
-            ]
-            if not told:
-                continue
-            look = drawing.look(number) | {"markersize": 4, "linewidth": 1.4, "label": method}
+        labels = section.labels()
+        for row, members in section.rows.items():
+            told = [e.findings for e in members]
+            look = drawing.look(names.index(labels[row]))
+            look |= {"markersize": 4, "linewidth": 1.4, "label": labels[row]}
             above.plot(*_pooled([bin_ for one in told for bin_ in one["reliability"]]), **look)
             places = list(told[0]["risk"])
             risk = [sum(one["risk"][place] for one in told) / len(told) for place in places]
             below.plot([100 * float(p) for p in places], [100 * r for r in risk], **look)
         low = min((line.get_xdata().min() for line in above.get_lines()[1:]), default=50)
         above.set_xlim(min(50, low) - 2, 101)
-        drawing.plain(above, task, "confidence (%)", "accuracy (%)")
+        drawing.plain(above, section.title, "confidence (%)", "accuracy (%)")
         drawing.plain(below, "", "coverage, surest first (%)", "error (%)")
         below.set_ylim(bottom=0)
-    drawing.legend(figure, axes, [*methods, "as sure as right"])
+    drawing.legend(figure, axes, [*names, "as sure as right"])
     return drawing.png(figure)
 
 
@@ -129,20 +124,27 @@ def _pooled(bins: list[dict[str, float]]) -> tuple[list[float], list[float]]:
 
 
 def _cell(name: str, values: list[float | None]) -> str:
-    if all(value is None for value in values):
+    defined = [value for value in values if value is not None]
+    if not defined:
         return ""
+    if name in ("variance", "MI"):  # anything from tenths to a hundred-thousandth
+        return f"{statistics.fmean(defined):.2g} ({len(defined)})"
     return rows.spread(values, 1, 2) if name in _PLAIN else rows.spread(values)
 
 
 _NOTES = [
     "Mean ± standard deviation over seeds (number of seeds); percent but for temperature, NLL "
-    "(nats) and Brier. ECE: 15 bins of equal width; tempered: after dividing the log odds by the "
-    "temperature, which was fitted on training examples that the run did not use. AURC: mean error "
-    "over all coverages, most confident first, or by the variance of the samples where the method "
-    "has some. Check: the share that a person must look at, least sure first, for this accuracy."
+    "(nats), Brier, variance and MI. ECE: 15 bins of equal width; tempered: after dividing the "
+    "log odds by the temperature, which was fitted on training examples that the run did not use. "
+    "AURC: mean error over all coverages, most confident first, or by the variance of the samples "
+    "where the method has some. Check: the share that a person must look at, least sure first, "
+    "for this accuracy. Of methods that sample, means over examples: variance, that of the "
+    "samples' probabilities, summed over classes; MI: mutual information of sample and class in "
+    "nats, which is the mean KL divergence of the samples from their average."
 ]
 _VALUE_NOTES = [
     "Labels under a Gaussian around the prediction: its variance is that of the method's samples "
     "(0 where it has none) and one noise, fitted on training examples that the run did not use. "
-    "Inside 95 %: how many labels lie in the central interval of that probability, in percent."
+    "Inside 95 %: how many labels lie in the central interval of that probability, in percent. "
+    "Variance: mean variance of the samples of methods that sample."
 ]

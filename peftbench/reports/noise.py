@@ -10,24 +10,19 @@ SUITE = "peftbench.suites.noise.Noise"
 
 
 def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
-    """For each task the clean score, the area under the intensity curve, and drops by kind.
+    """For each task and size the clean score, the area under its curve, and drops by kind.
 
     Args:
         found: evaluations by the suite.
         trained: trained parameters of each run, by key.
     """
     made = []
-    for task in sorted({e.evaluation.run.task["name"] for e in found}):
-        here = [e for e in found if e.evaluation.run.task["name"] == task]
-        kinds = list(dict.fromkeys(kind for e in here for kind in e.findings["kinds"]))
-        by_row, split = rows.grouped(
-            here,
-            lambda e: e.evaluation.run,
-            lambda e: (e.evaluation.run.size,),
-            lambda e: trained[e.evaluation.run.key],
-        )
+    sections = rows.sections(found, trained)
+    for section in sections:
+        kinds = list(dict.fromkeys(kind for e in section.found for kind in e.findings["kinds"]))
+        classes = section.task["classes"] > 1
         lines = []
-        for row, members in by_row.items():
+        for row, members in section.rows.items():
             told = [e.findings for e in members]
             drops = [
                 rows.spread([(one["kinds"].get(kind) or {}).get("drop") for one in told])
@@ -37,7 +32,6 @@ def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
                 sum(kind["flips"][-1] for kind in one["kinds"].values()) / len(one["kinds"])
                 for one in told
             ]
-            classes = members[0].evaluation.run.task["classes"] > 1
             lines.append(
                 [
                     *row,
@@ -48,56 +42,48 @@ def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
                     *drops,
                 ]
             )
-        metric = here[0].findings["metric"]
-        moved = "answers that flip" if here[0].evaluation.run.task["classes"] > 1 else "mean change"
+        metric = section.found[0].findings["metric"]
+        moved = "answers that flip" if classes else "mean change"
         made.append(
             Table(
-                f"Noise: {task}, {metric}",
-                ["method", *split, "clean", "under noise", "worst kind", moved, *kinds],
+                f"Noise: {section.title}, {metric}",
+                ["method", *section.split, "clean", "under noise", "worst kind", moved, *kinds],
                 lines,
-                1 + len(split),
-                [
-                    "Percent, mean ± standard deviation over seeds (number of seeds). Under noise: "
-                    "the mean height of the score over intensity, 0 to 1, over all kinds. The "
-                    "columns of kinds hold the drop from the clean score at the highest intensity; "
-                    f"{moved}: the mean over kinds there."
-                ],
+                1 + len(section.split),
+                [_NOTE] if section is sections[-1] else [],
             )
         )
     return made
 
 
+_NOTE = (
+    "Percent, mean ± standard deviation over seeds (number of seeds). Under noise: the mean height "
+    "of the score over intensity, 0 to 1, over all kinds. The columns of kinds hold the drop from "
+    "the clean score at the highest intensity; answers that flip, and of values the mean change: "
+    "the mean over kinds there."
+)
+
+
 def plot(found: list[Evaluated], trained: dict[str, int]) -> bytes | None:
-    """Score over intensity, the mean of all kinds: a panel a task, a line a method."""
-    tasks = sorted({e.evaluation.run.task["name"] for e in found})
-    methods = rows.methods(
-        (e.evaluation.run.method["name"], trained[e.evaluation.run.key]) for e in found
-    )
-    figure, axes = drawing.panels(len(tasks))
-    for axis, task in zip(axes[0], tasks, strict=True):
-        for number, method in enumerate(methods):
-            curves = [
-                _curve(e)
-                for e in found
-                if (e.evaluation.run.task["name"], e.evaluation.run.method["name"])
-                == (task, method)
-            ]
-            whole = [curve for curve in curves if None not in curve]
+    """Score over intensity, the mean of all kinds: a panel a task and size, a line a row."""
+    sections = rows.sections(found, trained)
+    names = rows.series(sections, trained)
+    figure, axes = drawing.panels(len(sections))
+    for axis, section in zip(axes[0], sections, strict=True):
+        labels = section.labels()
+        for row, members in section.rows.items():
+            whole = [curve for e in members if None not in (curve := _curve(e))]
             if not whole:
                 continue
-            places = [0.0, *_intensities(found, task)]
+            # the members of a row share the suite's settings
+            places = [0.0, *members[0].findings["intensities"]]
             means = [100 * sum(points) / len(points) for points in zip(*whole, strict=True)]
-            axis.plot(places, means, markersize=4, label=method, **drawing.look(number))
-        metric = next(e.findings["metric"] for e in found if e.evaluation.run.task["name"] == task)
-        drawing.plain(axis, task, "intensity of noise", f"{metric} (%), mean over kinds")
-    drawing.legend(figure, axes, methods)
+            look = drawing.look(names.index(labels[row]))
+            axis.plot(places, means, markersize=4, label=labels[row], **look)
+        metric = section.found[0].findings["metric"]
+        drawing.plain(axis, section.title, "intensity of noise", f"{metric} (%), mean over kinds")
+    drawing.legend(figure, axes, names)
     return drawing.png(figure)
-
-
-def _intensities(found: list[Evaluated], task: str) -> list[float]:
-    first = next(e for e in found if e.evaluation.run.task["name"] == task)
-    intensities: list[float] = first.findings["intensities"]
-    return intensities
 
 
 def _curve(e: Evaluated) -> list[float | None]:

@@ -5,10 +5,11 @@ A low-cost validation protocol: score on a fixed part, and know how far to trust
 
 import statistics
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
-from peftbench import metrics
+from peftbench import metrics, rows
 from peftbench.run import Record
 from peftbench.table import Table
 
@@ -30,15 +31,19 @@ def table(records: list[Record], load: Callable[[Record], dict[str, np.ndarray]]
     from scipy.stats import kendalltau
 
     lines = []
-    for task in sorted({_sized(record) for record in records}):
-        here = [record for record in records if _sized(record) == task]
-        methods = sorted({record.run.method["name"] for record in here})
-        known = {record.run.key: load(record) for record in here}
+    by_row, _ = rows.of_records(records)
+    for task in sorted({rows.sized(record) for record in records}):
+        here = {
+            row: [record for record in members if rows.sized(record) == task]
+            for row, members in by_row.items()
+        }
+        here = {row: members for row, members in here.items() if members}
+        known = {r.run.key: load(r) for members in here.values() for r in members}
         whole = _means(here, known, None)
-        ranked = [name for name in methods if whole.get(name) is not None]
+        ranked = [row for row in here if whole[row] is not None]
         if len(ranked) < 3:
             continue
-        count = len(known[here[0].run.key]["label"])
+        count = len(next(iter(known.values()))["label"])
         cells = []
         for part in PARTS:
             taus, hits = [], []
@@ -47,14 +52,14 @@ def table(records: list[Record], load: Callable[[Record], dict[str, np.ndarray]]
                     : max(2, round(part * count))
                 ]
                 found = _means(here, known, items)
-                if any(found.get(name) is None for name in ranked):
+                if any(found[row] is None for row in ranked):
                     continue
-                pairs = [(found[name], whole[name]) for name in ranked]
+                pairs = [(found[row], whole[row]) for row in ranked]
                 tau = kendalltau(*zip(*pairs, strict=True)).statistic
                 if np.isfinite(tau):
                     taus.append(float(tau))
-                    best = max(ranked, key=lambda name: found[name] or 0.0)
-                    hits.append(whole[best] == max(whole[name] or 0.0 for name in ranked))
+                    best = max(ranked, key=lambda row: found[row])
+                    hits.append(whole[best] == max(whole[row] for row in ranked))
             if taus:
                 spread = f" ± {statistics.stdev(taus):.2f}" if len(taus) > 1 else ""
                 cells.append(f"{statistics.fmean(taus):.2f}{spread}, best {sum(hits)}/{len(hits)}")
@@ -68,31 +73,28 @@ def table(records: list[Record], load: Callable[[Record], dict[str, np.ndarray]]
 
 
 _NOTE = (
-    f"Kendall's tau-b between the order of the methods (by mean score over seeds) on a random part "
-    f"of the reporting split and on all of it, mean ± standard deviation over {DRAWS} parts; best: "
-    "in how many of these the winner on the part is the winner on all."
+    "Kendall's tau-b between the order of the score table's rows (by mean score over seeds) on a "
+    "random part of the reporting split and on all of it, mean ± standard deviation over "
+    f"{DRAWS} parts; best: in how many of these the winner on the part is the winner on all."
 )
 
 
 def _means(
-    records: list[Record], known: dict[str, dict[str, np.ndarray]], items: np.ndarray | None
-) -> dict[str, float | None]:
-    """Mean primary score of each method on some items, None where one seed's is undefined."""
-    found: dict[str, list[float | None]] = {}
-    for record in records:
-        arrays = known[record.run.key]
-        scores, label = arrays["scores"], arrays["label"]
-        if items is not None:
-            scores, label = scores[items], label[items]
-        name = record.run.task["metrics"][0]
-        value = metrics.score([name], scores, label)[name]
-        found.setdefault(record.run.method["name"], []).append(value)
-    whole = {name: [v for v in values if v is not None] for name, values in found.items()}
-    return {
-        name: statistics.fmean(defined) if len(defined) == len(found[name]) else None
-        for name, defined in whole.items()
-    }
-
-
-def _sized(record: Record) -> tuple[str, int]:
-    return record.run.task["name"], record.work["train_size"]
+    by_row: dict[rows.Row, list[Record]],
+    known: dict[str, dict[str, np.ndarray]],
+    items: np.ndarray | None,
+) -> dict[rows.Row, Any]:
+    """Mean primary score of each row on some items, None where one seed's is undefined."""
+    found: dict[rows.Row, Any] = {}
+    for row, members in by_row.items():
+        values = []
+        for record in members:
+            arrays = known[record.run.key]
+            scores, label = arrays["scores"], arrays["label"]
+            if items is not None:
+                scores, label = scores[items], label[items]
+            name = record.run.task["metrics"][0]
+            values.append(metrics.score([name], scores, label)[name])
+        whole = [value for value in values if value is not None]
+        found[row] = statistics.fmean(whole) if len(whole) == len(values) else None
+    return found

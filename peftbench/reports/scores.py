@@ -24,10 +24,10 @@ def other_metrics(records: list[Record]) -> Table | None:
 
 def figures(records: list[Record]) -> Table:
     """Every metric of every cell as plain numbers, one line each, for programs."""
-    grouped, split = _rows(records)
+    grouped, split = rows.of_records(records)
     lines = []
     for row, members in grouped.items():
-        cells = sorted({(*_sized(r), metric) for r in members for metric in r.metrics})
+        cells = sorted({(*rows.sized(r), metric) for r in members for metric in r.metrics})
         for name, size, metric in cells:
             here = [r for r in members if _is(r, (name, metric, size))]
             defined = [value for r in here if (value := r.metrics[metric]) is not None]
@@ -59,12 +59,12 @@ def costs(records: list[Record]) -> Table:
     Seconds compare only on one device with one number of threads; where records differ in these,
     the cell says mixed.
     """
-    grouped, split = _rows(records)
-    tasks = sorted({_sized(record) for record in records})
+    grouped, split = rows.of_records(records)
+    tasks = sorted({rows.sized(record) for record in records})
     lines = []
     for row, members in grouped.items():
         for task in tasks:
-            here = [record for record in members if _sized(record) == task]
+            here = [record for record in members if rows.sized(record) == task]
             if not here:
                 continue
             machines = {(r.environment["device"], r.environment["threads"]) for r in here}
@@ -72,7 +72,7 @@ def costs(records: list[Record]) -> Table:
             lines.append(
                 [
                     *row,
-                    _column_title(*task, tasks),
+                    rows.title(task, tasks),
                     " / ".join(f"{count:,}" for count in trained),
                     *("mixed" if len(machines) > 1 else pick(here) for pick in _UNITS.values()),
                 ]
@@ -98,7 +98,7 @@ def _peak(record: Record) -> float:
 
 
 def _table(title: str, records: list[Record], pick: Callable[[list[str]], list[str]]) -> Table:
-    grouped, split = _rows(records)
+    grouped, split = rows.of_records(records)
     columns: list[Column] = sorted(
         {
             (record.run.task["name"], metric, record.work["train_size"])
@@ -107,8 +107,8 @@ def _table(title: str, records: list[Record], pick: Callable[[list[str]], list[s
         },
         key=lambda column: (column[0], column[2], column[1]),
     )
-    sized = sorted({_sized(record) for record in records})
-    heads = [f"{_column_title(name, size, sized)} {metric}" for name, metric, size in columns]
+    sized = sorted({rows.sized(record) for record in records})
+    heads = [f"{rows.title((name, size), sized)} {metric}" for name, metric, size in columns]
     baseline = ["trivial", *[""] * len(split)]
     baseline += [_baseline(records, column) for column in columns]
     lines = [baseline]
@@ -141,23 +141,4 @@ def _cell(members: list[Record], column: Column) -> str:
 
 def _is(record: Record, column: Column) -> bool:
     name, metric, size = column
-    return _sized(record) == (name, size) and metric in record.metrics
-
-
-def _sized(record: Record) -> tuple[str, int]:
-    return record.run.task["name"], record.work["train_size"]
-
-
-def _column_title(name: str, size: int, sized: list[tuple[str, int]]) -> str:
-    several = sum(other == name for other, _ in sized) > 1
-    return f"{name} {size:,}" if several else name
-
-
-def _rows(records: list[Record]) -> tuple[dict[rows.Row, list[Record]], list[str]]:
-    """Records by row, most trained parameters first, and what tells rows of one method apart."""
-    return rows.grouped(
-        records,
-        lambda record: record.run,
-        lambda record: _sized(record),
-        lambda record: record.parameters["trained"],
-    )
+    return rows.sized(record) == (name, size) and metric in record.metrics

@@ -70,14 +70,12 @@ def table(records: list[Record], prices: Prices) -> Table:
 
     The reference of a task is the run that trains everything, or what trains most, where none does.
     """
-    tasks = sorted({_sized(record) for record in records})
-    by_row, split = rows.grouped(
-        records, lambda r: r.run, lambda r: _sized(r), lambda r: r.parameters["trained"]
-    )
+    tasks = sorted({rows.sized(record) for record in records})
+    by_row, split = rows.of_records(records)
     lines = []
     for task in tasks:
         cells = {
-            row: [record for record in members if _sized(record) == task]
+            row: [record for record in members if rows.sized(record) == task]
             for row, members in by_row.items()
         }
         cells = {row: here for row, here in cells.items() if here}
@@ -165,7 +163,3 @@ def _front(points: dict[Any, tuple[float | None, float]]) -> set[Any]:
             for other, less in known.values()
         )
     }
-
-
-def _sized(record: Record) -> tuple[str, int]:
-    return record.run.task["name"], record.work["train_size"]
