@@ -9,13 +9,13 @@ import torch
 from safetensors.torch import load
 from torch import Tensor
 
-from peftbench import files, measure, suite, tasks
+from peftbench import measure, suite, tasks
 from peftbench.backbone import Backbone
 from peftbench.batches import View
 from peftbench.encoder import Encoder
 from peftbench.evaluation import Evaluated, Evaluation
 from peftbench.method import Method, make
-from peftbench.run import ConfigError, Json, RecordError, Run, canonical
+from peftbench.run import Json, Run, canonical
 from peftbench.setting import Setting, accelerator_of, device_of
 from peftbench.settle import settle
 from peftbench.sources import Table
@@ -64,7 +64,7 @@ def assess(
     asked = suite.make(evaluation.suite)
     with phases.phase("load"):
         backbone, tokenizer = warm.backbone(run.model, device)
-        state = load(_weights(results, run, record.trained_sha256))
+        state = load(results.weights(record))
     with phases.phase("tokenise"):
         sets = asked.sets(run, setting.data_root)
         unique, places = distinct(sets)
@@ -125,16 +125,6 @@ def moved(encoder: Encoder) -> dict[str, float]:
         "relative": math.sqrt(squares / norm),
         "inserted_l2": math.sqrt(sum(float((t * t).sum()) for t in inserted)),
     }
-
-
-def _weights(results: Results, run: Run, digest: str | None) -> bytes:
-    path = results.trained(run.key)
-    if digest is None or not path.is_file():
-        raise ConfigError(f"the weights of {run.key} were not kept; see --keep trained")
-    body = path.read_bytes()
-    if files.digest(body) != digest:
-        raise RecordError(f"{path} is not the file that was saved with its record")
-    return body
 
 
 def trained(

@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from peftbench.backbone import Backbone
@@ -18,20 +18,16 @@ def to_peft(record: Record, results: Results, folder: Path) -> None:
 
     Raises:
         ConfigError: if nothing was kept, the folder is not empty, or the library has no such thing.
+        RecordError: if the weights are not those that were saved with the record.
     """
     run = record.run
-    kept = results.trained(run.key)
-    if not kept.is_file():
-        raise ConfigError(
-            f"no weights of {run.key} were kept; remove its record and run it again "
-            "with --keep trained"
-        )
+    kept = results.weights(record)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} is there already; name a new folder")
     method = make(run.method)
     encoder = Encoder(Backbone(run.model), run.task["classes"], seed=0)
     method.insert(encoder)
-    encoder.restore(load_file(kept))
+    encoder.restore(load(kept))
     try:
         config, tensors = peft_form(method, encoder)
     except ValueError as error:

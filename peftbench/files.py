@@ -4,14 +4,17 @@ import hashlib
 import io
 import json
 import os
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from peftbench.run import Json, RecordError, canonical
 
 if TYPE_CHECKING:
     import numpy as np
+
+T = TypeVar("T")
 
 
 def write_whole(path: Path, body: bytes, drafts: Path | None = None) -> None:
@@ -74,6 +77,29 @@ def unsealed(path: Path) -> Json:
     return data
 
 
+def readable(keys: list[str], read: Callable[[str], T]) -> tuple[list[T], dict[str, str]]:
+    """What can be read, in the order of the keys, and what is wrong with each of the others."""
+    good, bad = [], {}
+    for key in keys:
+        try:
+            good.append(read(key))
+        except RecordError as error:
+            bad[key] = str(error)
+    return good, bad
+
+
+def checked(path: Path, expected: str | None) -> bytes:
+    """The bytes of a file, if they have the expected hash.
+
+    Raises:
+        RecordError: if it is another file.
+    """
+    body = path.read_bytes()
+    if digest(body) != expected:
+        raise RecordError(f"{path} is not the file that was saved with its record")
+    return body
+
+
 def packed(arrays: "dict[str, np.ndarray]") -> bytes:
     """Arrays as one compressed npz."""
     import numpy as np
@@ -91,8 +117,5 @@ def unpacked(path: Path, expected: str | None) -> "dict[str, np.ndarray]":
     """
     import numpy as np
 
-    body = path.read_bytes()
-    if digest(body) != expected:
-        raise RecordError(f"{path} is not the file that was saved with its record")
-    with np.load(io.BytesIO(body), allow_pickle=False) as arrays:
+    with np.load(io.BytesIO(checked(path, expected)), allow_pickle=False) as arrays:
         return {name: arrays[name] for name in arrays.files}

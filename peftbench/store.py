@@ -134,13 +134,7 @@ class Results:
 
     def scan(self) -> tuple[list[Record], dict[str, str]]:
         """Read all records: the good ones by key, and what is wrong with each of the others."""
-        good, bad = [], {}
-        for key in self.keys():
-            try:
-                good.append(self.load(key))
-            except RecordError as error:
-                bad[key] = str(error)
-        return good, bad
+        return files.readable(self.keys(), self.load)
 
     def predictions(self, record: Record) -> "dict[str, np.ndarray]":
         """Arrays over the reporting split: item, label, scores.
@@ -149,6 +143,22 @@ class Results:
             RecordError: if the file is not the one that was saved with the record.
         """
         return self._read_arrays("predictions", record.run.key, record.predictions_sha256)
+
+    def weights(self, record: Record) -> bytes:
+        """What the method trained, as the bytes of a safetensors file.
+
+        Raises:
+            ConfigError: if the run was not asked to keep it.
+            RecordError: if the file is not the one that was saved with the record.
+        """
+        key = record.run.key
+        path = self.trained(key)
+        if record.trained_sha256 is None or not path.is_file():
+            raise ConfigError(
+                f"no weights of {key} were kept; remove its record and run it again with "
+                "--keep trained"
+            )
+        return files.checked(path, record.trained_sha256)
 
     # evaluations
 
@@ -185,13 +195,7 @@ class Results:
 
     def scan_evaluated(self) -> tuple[list[Evaluated], dict[str, str]]:
         """Read all evaluations: the good ones, and what is wrong with each of the others."""
-        good, bad = [], {}
-        for key in self.evaluations():
-            try:
-                good.append(self.evaluated(key))
-            except RecordError as error:
-                bad[key] = str(error)
-        return good, bad
+        return files.readable(self.evaluations(), self.evaluated)
 
     def evaluated_predictions(self, found: Evaluated) -> "dict[str, np.ndarray]":
         """Arrays of an evaluation, as `scores/SET`.

@@ -12,7 +12,7 @@ from peftbench import checkpoints, exporting
 from peftbench.encoder import Encoder
 from peftbench.execution import execute
 from peftbench.method import make
-from peftbench.run import ConfigError
+from peftbench.run import ConfigError, RecordError
 from peftbench.setting import Setting
 from peftbench.store import Results
 from peftbench.sweep import plan
@@ -106,3 +106,8 @@ def test_a_kept_run_becomes_a_folder_once(tmp_path):
         with pytest.raises(ConfigError, match=message):
             exporting.to_peft(found[method], results, tmp_path / folder)
         assert not (tmp_path / "other").exists()
+    kept = results.trained(found["lora"].run.key)
+    results.write(kept, kept.read_bytes()[:-1] + b"x")
+    with pytest.raises(RecordError, match="not the file"):
+        exporting.to_peft(found["lora"], results, tmp_path / "other")
+    assert not (tmp_path / "other").exists()

@@ -348,7 +348,7 @@ def test_weights_that_were_not_kept_or_are_others_are_refused(finished, tmp_path
     results = Results(tmp_path)
     bare = record(evaluation.run)
     results.save(bare, predictions())
-    with pytest.raises(ConfigError, match="not kept"):
+    with pytest.raises(ConfigError, match="no weights of"):
         assessment.assess(evaluation, results)
     body = finished.trained(evaluation.run.key).read_bytes()
     results.save(bare, predictions(), body)
