@@ -5,7 +5,17 @@ from pathlib import Path
 
 from peftbench import catalog
 from peftbench.evaluation import Evaluated
-from peftbench.reports import calibration, noise, ranking, rounds, scores, shift, sizes, spending
+from peftbench.reports import (
+    calibration,
+    ensembles,
+    noise,
+    ranking,
+    rounds,
+    scores,
+    shift,
+    sizes,
+    spending,
+)
 from peftbench.reports.spending import Prices
 from peftbench.run import ConfigError, Record
 from peftbench.store import Results
@@ -82,26 +92,34 @@ def _make(
         costs,
         *(table for made in suites.values() for table in made),
     ]
-    more = {"spending": spending.table(records, prices or Prices())} if whole else {}
-    if whole and (ranked := ranking.table(records, results.predictions)):
-        more["validation"] = ranked
+    more = _more(records, results, prices or Prices()) if whole else {}
     notes = [*main.notes, *(f"left out, unreadable: {reason}" for reason in bad.values())]
     texts = {
         "scores.md": main.markdown(),
         "costs.md": costs.markdown(),
         "scores.csv": scores.figures(records).csv(),
     }
-    texts |= {f"{name}.md": table.markdown() for name, table in more.items()}
     if others:
         texts["metrics.md"] = others.markdown()
     texts |= {
         f"{name}.md": "\n\n".join(table.markdown() for table in made)
-        for name, made in suites.items()
+        for name, made in (more | suites).items()
     }
     files = {name: text.encode() + b"\n" * name.endswith(".md") for name, text in texts.items()}
     pictures = {"sizes": sizes.plot(records), **_plots(records, evaluated or [])}
     files |= {f"{name}.png": body for name, body in pictures.items() if body is not None}
-    return tables, list(more.values()), notes, files
+    return tables, [table for made in more.values() for table in made], notes, files
+
+
+def _more(records: list[Record], results: Results, prices: Prices) -> dict[str, list[Table]]:
+    """What is told of a whole folder only: it takes the predictions, or a moment."""
+    ranked = ranking.table(records, results.predictions)
+    made = {
+        "spending": [spending.table(records, prices)],
+        "validation": [ranked] if ranked else [],
+        "ensembles": ensembles.tables(records, results.predictions),
+    }
+    return {name: tables for name, tables in made.items() if tables}
 
 
 def _suites(records: list[Record], evaluated: list[Evaluated]) -> dict[str, list[Table]]:

@@ -45,6 +45,7 @@ LIGHT = [
     "rows",
     "run",
     "sources",
+    "stacked",
     "status",
     "store",
     "suite",
@@ -71,6 +72,7 @@ MAY = {
     "lexemes": set(),
     "noise": {"lexemes"},
     "rows": {"evaluation", "run"},
+    "stacked": {"run"},
     "store": {"evaluation", "files", "run"},
     "suite": {"catalog", "run", "sources"},
     "uncertainty": set(),
@@ -110,7 +112,17 @@ MAY = {
         if name.startswith("suites.")
     },
     **{
-        name: {"evaluation", "figure", "metrics", "rows", "run", "store", "table"}
+        name: {
+            "evaluation",
+            "figure",
+            "metrics",
+            "rows",
+            "run",
+            "stacked",
+            "store",
+            "table",
+            "uncertainty",
+        }
         for name in MODULES
         if name.startswith("reports.")
     },
@@ -127,6 +139,7 @@ OUTSIDE = {
     "lexemes": set(),
     "noise": set(),
     "rows": set(),
+    "stacked": {"numpy"},
     "store": {"numpy"},
     "suite": {"hydra", "numpy"},
     "uncertainty": {"numpy", "scipy"},
