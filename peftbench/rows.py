@@ -113,7 +113,11 @@ class Section:
         found = {}
         for row in self.rows:
             alike = [other for other in self.rows if other[0] == row[0]]
-            told = [row[i] for i in range(1, len(row)) if len({other[i] for other in alike}) > 1]
+            told = [
+                f"{self.split[i - 1].rpartition('.')[2]}={row[i]}"
+                for i in range(1, len(row))
+                if len({other[i] for other in alike}) > 1
+            ]
             found[row] = ", ".join([row[0], *told])
         return found
 

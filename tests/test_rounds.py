@@ -185,9 +185,6 @@ def test_report_of_rounds(tmp_path):
     told = CliRunner().invoke(main, ["run", *words])
     assert told.exit_code == 0, told.output
     text = (tmp_path / "reports" / "rounds.md").read_text()
-    assert [line.split("|")[3].strip() for line in text.splitlines()[4:6]] == [
-        "last posterior",
-        "same",
-    ]
-    assert " 32 at once |" in text
+    assert [line.split("|")[2].strip() for line in text.splitlines()[4:6]] == ["False", "True"]
+    assert " at once |" in text
     assert (tmp_path / "reports" / "rounds.png").exists()

@@ -132,8 +132,11 @@ def test_intensities_of_a_curve_are_its_own():
     ]
     assert noise.plot(every, trained(every))
     (part,) = rows.sections(every, trained(every))
-    assert sorted(part.labels().values()) == ["lora, [0.5]", "lora, [1.0]"]
-    assert rows.series([part], trained(every)) == ["lora, [0.5]", "lora, [1.0]"]
+    assert sorted(part.labels().values()) == ["lora, intensities=[0.5]", "lora, intensities=[1.0]"]
+    assert rows.series([part], trained(every)) == [
+        "lora, intensities=[0.5]",
+        "lora, intensities=[1.0]",
+    ]
 
 
 def test_the_model_before_training_is_one_for_each_model():
