@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import chain, count, islice
 
 import numpy as np
 import torch
@@ -10,6 +10,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from peftbench import sources
+from peftbench.augmentation import Shown
 from peftbench.encoder import Batch, Encoder
 from peftbench.method import Method
 from peftbench.recipe import Recipe, Selection
@@ -145,15 +146,18 @@ def split_rows(
     return chosen[order[held:]], chosen[order[:held]]
 
 
-def feed(tokens: Tokens, rows: np.ndarray, recipe: Recipe, seed: int, view: "View") -> Feed:
-    """The training batches of these examples, in the order of the seed."""
+def feed(shown: Shown, recipe: Recipe, seed: int, view: "View") -> Feed:
+    """The training batches of what is shown, in the order of the seed."""
+    tokens = shown.tokens
+
+    def varied() -> Iterator[list[np.ndarray]]:
+        return map(shown.vary, count(), epochs(tokens, shown.rows, recipe.batch, seed))
 
     def stream(step: int) -> Iterator[Batch]:
-        order = chain.from_iterable(epochs(tokens, rows, recipe.batch, seed))
-        for numbers in islice(order, step, None):
+        for numbers in islice(chain.from_iterable(varied()), step, None):
             yield view.collate(tokens, numbers)
 
-    first = next(epochs(tokens, rows, recipe.batch, seed))
+    first = next(varied())
     longest = sorted(first, key=lambda numbers: int(tokens.lengths[numbers].max()))
     extremes = [view.collate(tokens, numbers) for numbers in (longest[0], longest[-1])]
     return Feed(len(first), stream, extremes)

@@ -145,12 +145,11 @@ class Composer:
         name = json.dumps(rest)
         if name not in self._nodes:
             try:
-                found = OmegaConf.to_container(self._config(rest), resolve=True)
+                found: Any = OmegaConf.to_container(self._config(rest), resolve=True)
             except OmegaConfBaseException as error:
                 chosen = " ".join(f"{k}={v}" for k, v in rest.items() if k in catalog.GROUPS)
                 raise ConfigError(f"{chosen}: {_first_line(error)}".lstrip(": ")) from error
-            assert isinstance(found, dict)
-            self._nodes[name] = found  # type: ignore[assignment]
+            self._nodes[name] = found
         return self._nodes[name] | own
 
     def suite(self, cell: dict[str, Any], task: str) -> Json:
@@ -163,16 +162,14 @@ class Composer:
         try:
             loaded = OmegaConf.load(path)
             assert isinstance(loaded, DictConfig)
-            special = loaded.pop("tasks", None) or {}
-            config = OmegaConf.create({"suite": OmegaConf.merge(loaded, special.get(task) or {})})
+            config = OmegaConf.create({"suite": _of_task(loaded, task)})
         except (yaml.YAMLError, OmegaConfBaseException, AssertionError) as error:
             raise ConfigError(f"{path} is not a yaml file of a suite: {error}") from error
         for key, value in cell.items():
             if key.startswith("suite."):
                 _set(config, key, value)
-        found = OmegaConf.to_container(config.suite, resolve=True)
-        assert isinstance(found, dict)
-        return found  # type: ignore[return-value]
+        found: Any = OmegaConf.to_container(config.suite, resolve=True)
+        return dict(found)
 
     def matches(self, cell: dict[str, Any], condition: dict[str, list[Any]]) -> bool:
         """Whether every key of the condition has one of its values in the cell or by default."""
@@ -196,6 +193,9 @@ class Composer:
             if key in catalog.GROUPS or _HOST.fullmatch(key)
         }
         config = copy.deepcopy(self._base(tuple(choices.values())))
+        own = cell.get("task.name") or Path(str(cell.get("task.path"))).stem
+        for group in (group for group in catalog.LATER if group in config):
+            config[group] = _of_task(config[group], config.task.get("name") or own)
         for key, value in cell.items():
             if key not in choices:
                 _set(config, key, value)
@@ -214,10 +214,9 @@ class Composer:
             except (HydraException, OmegaConfBaseException) as error:
                 hosts = [word for word in words if "@" in word]
                 if hosts and "Could not override" in str(error):
-                    host = hosts[0].partition("@")[2]
                     raise ConfigError(
-                        f"{host}: this method takes no other one inside; `peftbench list methods` "
-                        "says which are around a host"
+                        f"{hosts[0].partition('@')[2]}: this method takes no other one inside; "
+                        "`peftbench list methods` says which are around a host"
                     ) from error
                 raise ConfigError(_first_line(error)) from error
         return self._composed[words]
@@ -226,6 +225,12 @@ class Composer:
 def of_suite(key: str) -> bool:
     """Whether a key says something of a suite, not of a run."""
     return key.partition(".")[0] == "suite"
+
+
+def _of_task(node: DictConfig, task: str) -> Any:
+    """A node with what it says of a task by name, under `tasks`, over the rest."""
+    rest = OmegaConf.masked_copy(node, [str(key) for key in node if key != "tasks"])
+    return OmegaConf.merge(rest, (node.get("tasks") or {}).get(task) or {})
 
 
 def _set(config: DictConfig, key: str, value: Any) -> None:

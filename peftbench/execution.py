@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from peftbench import (
+    augmentation,
     batches,
     checkpoints,
     measure,
@@ -149,7 +151,7 @@ def _attempt(
 ) -> Outcome:
     phases = measure.Phases(device)
     recipe = replace(Recipe(**run.train), micro_batch=micro)
-    selection = Selection(**run.select)
+    budget, selection = Budget(**run.budget), Selection(**run.select)
     method = make(run.method)
     half = recipe.precision == "bf16"
     accelerator = accelerator_of(device, half)
@@ -166,6 +168,9 @@ def _attempt(
     else:
         key, rows, held = stage.key, stage.rows, np.empty(0, dtype=np.int64)
         seeds |= {role: seeds[role] + stage.number for role in ("order", "dropout")}
+    with phases.phase("tokenise"):
+        encode = partial(tasks.encode, tokenizer=tokenizer, most=run.train["max_length"])
+        shown = augmentation.shown(run, tokens["train"], rows, setting.data_root, encode)
     with phases.phase("load"), torch.random.fork_rng():
         labels = tokens["train"].label[rows]
         start = float(labels.mean()) if run.task["classes"] == 1 else 0.0
@@ -175,14 +180,14 @@ def _attempt(
     view = View(
         tokenizer.pad_token_id, backbone.parts["mask"], device, method, encoder, accelerator
     )
-    feed = batches.feed(tokens["train"], rows, recipe, seeds["order"], view)
+    feed = batches.feed(shown, recipe, seeds["order"], view)
     with phases.phase("warmup"), torch.random.fork_rng(), accelerator.autocast():
         torch.manual_seed(seeds["method"])
         method.prepare(encoder, view.moved(feed.stream(0)))
         if stage is not None:
             stage.begin(encoder, method)
         parameters = encoder.counts()
-        settle(encoder, half, batches.words(tokens["train"], rows, tokenizer.pad_token_id))
+        settle(encoder, half, batches.words(shown.tokens, shown.every, tokenizer.pad_token_id))
     names = run.task["metrics"]
     latest: Arrays = {}  # of the reporting split
 
@@ -195,9 +200,8 @@ def _attempt(
         if len(held):
             found = outputs("train", held)
         elif setting.curve_part < 1:
-            label, classes = tokens["validation"].label, run.task["classes"]
-            items = sources.stratified(label, classes, seed=0)
-            items = items[: max(2, round(setting.curve_part * len(items)))]
+            count = max(2, round(setting.curve_part * len(tokens["validation"])))
+            items = batches.subset(tokens["validation"], run.task["classes"], count, seed=0)
             found = outputs("validation", np.sort(items))
         else:
             found = latest = outputs("validation", np.arange(len(tokens["validation"])))
@@ -217,7 +221,7 @@ def _attempt(
         encoder,
         method,
         recipe,
-        Budget(**run.budget),
+        budget,
         selection,
         feed,
         hooks,
@@ -255,8 +259,8 @@ def _attempt(
             "train_size": len(rows) + len(held),
             "held_out": len(held),
             "micro_batch": micro or recipe.batch,
-            "overshoot_seconds": _overshoot(run, progress.seconds),
-            "truncated": {name: split.truncated for name, split in tokens.items()},
+            "overshoot_seconds": budget.overshoot(progress.seconds),
+            "truncated": {n: t.truncated for n, t in tokens.items()} | shown.truncated,
             "resumed": saved is not None,
         },
         seconds=phases.seconds | {"train": progress.seconds},
@@ -280,10 +284,6 @@ def _splits(run: Run) -> dict[str, str]:
     """The splits that a run reads: train, validation, and those scored besides."""
     named: dict[str, str] = run.task["splits"] | run.task["extra"]
     return named
-
-
-def _overshoot(run: Run, seconds: float) -> float | None:
-    return seconds - run.budget["seconds"] if "seconds" in run.budget else None
 
 
 def _provenance(run: Run, setting: Setting, tokenizer: PreTrainedTokenizerBase) -> Json:

@@ -11,6 +11,7 @@ from omegaconf import OmegaConf
 
 from peftbench import catalog, files, metrics, models, sources
 from peftbench import suite as suites
+from peftbench.augmentation import Augmentation
 from peftbench.recipe import Budget, Recipe, Selection, at_least, one_of
 from peftbench.run import ConfigError, Json, Run
 from peftbench.store import Results
@@ -46,17 +47,18 @@ def complete(config: Json, searched: list[Path], results: Results) -> Run:
     _make(Budget, "budget", budget)
     _make(Selection, "select", select)
     at_least("seed", config["seed"], 0, whole=True)
+    task = _task(config["task"])
     run = Run(
         model=models.complete(config["model"], searched),
         method=_method(config["method"], results),
-        task=_task(config["task"]),
+        task=task,
         budget=budget,
         train=train,
         select=select,
         size=_size(config["size"]),
         seed=config["seed"],
         form=_later("form", config),
-        augment=_later("augment", config),
+        augment=_augment(_later("augment", config), task["name"]),
     )
     if total := run.task.get("examples", {}).get("train"):
         run.train_size(total)
@@ -84,6 +86,24 @@ def _later(group: str, config: Json) -> Json | None:
     """The node of a group that a run may do without, None where it does."""
     node = _bare(config.get(group, {"name": catalog.LATER[group]}))
     return None if node.get("name") == catalog.LATER[group] else node
+
+
+def _augment(node: Json | None, task: str) -> Json | None:
+    """How training texts are varied, without the kinds that are null."""
+    if node is None:
+        return None
+    _check_whole("augment", node, ("name", "kinds", "part", "versions"))
+    kinds = {kind: rate for kind, rate in node["kinds"].items() if rate is not None}
+    _make(
+        Augmentation, "augment", {k: v for k, v in node.items() if k != "name"} | {"kinds": kinds}
+    )
+    if not kinds:
+        raise ConfigError(
+            f"augment={node['name']} on {task}: its texts are left as they are, for noise may "
+            f"change their labels; if it is meant, say which: augment.kinds.KIND=RATE, KIND of "
+            f"{', '.join(node['kinds'])}"
+        )
+    return node | {"kinds": kinds}
 
 
 def _method(node: Any, results: Results) -> Any:

@@ -84,6 +84,10 @@ class Budget:
             return max(1, round(self.epochs * batches))
         return self.steps
 
+    def overshoot(self, seconds: float) -> float | None:
+        """How many seconds of training were too many; None if it was no budget of seconds."""
+        return None if self.seconds is None else seconds - self.seconds
+
 
 @dataclass(frozen=True, kw_only=True)
 class Selection:

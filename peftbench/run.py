@@ -24,7 +24,7 @@ ASIDE = frozenset({"about", "parts", "package", "path", "validation_path", "exam
 
 #: What a run draws at random, each from a seed of its own, so that two methods with one seed see
 #: the same examples in the same order and start from the same head.
-ROLES = ("subset", "order", "head", "method", "dropout", "sampling")
+ROLES = ("subset", "order", "head", "method", "dropout", "sampling", "augment")
 
 
 class ConfigError(ValueError):

@@ -11,7 +11,7 @@ from peftbench.sweep import Plan
 from peftbench.table import Table
 
 #: Nodes of a run whose values are worth a column when they differ.
-_NODES = ("method", "budget", "train", "select")
+_NODES = ("method", "budget", "train", "select", "form", "augment")
 
 
 @dataclass(frozen=True)
@@ -208,7 +208,7 @@ def _lines(record: Record) -> list[str]:
         lines.append(f"energy       {record.energy_joules:,.0f} J")
     if record.flops is not None:
         lines.append(f"model FLOPs  {record.flops:.3g}")
-    for node in _NODES:
+    for node in (node for node in _NODES if getattr(run, node) is not None):
         values = {k: v for k, v in getattr(run, node).items() if k not in ("name", "_target_")}
         lines.append(f"{node:<12} " + ", ".join(f"{k} {v}" for k, v in values.items()))
     lines.append("curve        step, fraction, train seconds, training loss, scores")

@@ -23,6 +23,7 @@ METHODS = sorted(catalog.options("method", (catalog.packaged(),)))
 LIGHT = [
     "__init__",
     "__main__",
+    "augmentation",
     "builtin",
     "catalog",
     "cli",
@@ -73,6 +74,7 @@ MAY = {
     "noise": {"lexemes"},
     "rows": {"evaluation", "run"},
     "stacked": {"run"},
+    "augmentation": {"catalog", "noise", "recipe", "run", "sources"},
     "store": {"evaluation", "files", "run"},
     "suite": {"catalog", "run", "sources"},
     "uncertainty": set(),
@@ -138,6 +140,7 @@ OUTSIDE = {
     "files": {"numpy"},
     "lexemes": set(),
     "noise": set(),
+    "augmentation": {"numpy"},
     "rows": set(),
     "stacked": {"numpy"},
     "store": {"numpy"},
