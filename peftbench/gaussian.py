@@ -37,7 +37,7 @@ class Gaussian(nn.Module):
         self.log_std._no_weight_decay = True  # type: ignore[attr-defined] # 0 is no small spread
         self.noise = noise
         self.draws = 0
-        self.prior: tuple[Tensor, Tensor] | None = None  # mean and std of an earlier posterior
+        self.prior: tuple[Tensor, Tensor] | None = None  # mean, log std of an earlier posterior
 
     def start_at(self, earlier: dict[str, Tensor], name: str) -> None:
         """Make an earlier posterior the prior, and start from it.
@@ -60,7 +60,7 @@ class Gaussian(nn.Module):
 
     def keep_as_prior(self) -> None:
         """Make the posterior as it is now the prior."""
-        self.prior = (self.weight.detach().clone(), self.log_std.detach().exp())
+        self.prior = (self.weight.detach().clone(), self.log_std.detach().clone())
 
     def apart(self, batch: int) -> int:
         """How many different answers one input gets in a batch of so many examples."""
@@ -119,6 +119,7 @@ def kl_to_normal(gaussian: Gaussian, mean: float, std: float) -> Tensor:
     if gaussian.prior is None:
         apart = (torch.exp(2 * log_std) + (gaussian.weight - mean) ** 2) / (2 * std**2)
         return (math.log(std) - log_std + apart - 0.5).sum()
-    means, stds = gaussian.prior
-    apart = (torch.exp(2 * log_std) + (gaussian.weight - means) ** 2) / (2 * stds**2)
-    return (stds.log() - log_std + apart - 0.5).sum()
+    means, log_stds = gaussian.prior
+    wider = log_std - log_stds  # 0 at the start, so that the divergence is too
+    apart = (torch.exp(2 * wider) + ((gaussian.weight - means) / log_stds.exp()) ** 2) / 2
+    return (apart - wider - 0.5).sum()

@@ -111,15 +111,19 @@ def _method(node: Any, results: Results) -> Any:
     if not isinstance(node, dict):
         return node
     inner = {key: _method(value, results) for key, value in node.items()}
-    if isinstance(node.get("from"), str):
+    if node.get("from") is not None:
         inner["from"] = _earlier(node["from"], results)
     if "_target_" in node:
         return {k: v for k, v in inner.items() if k not in ("about", "recipe")}
     return inner
 
 
-def _earlier(given: str, results: Results) -> Json:
+def _earlier(given: Any, results: Results) -> Json:
     """Trained weights by file or by the key of their run: known by content, not by place."""
+    if not isinstance(given, str):  # a key may look like a number
+        raise ConfigError(
+            f"method.prior.from={given} is no word; quote it: method.prior.from='KEY'"
+        )
     path = Path(given).expanduser()
     found = [path] if path.is_file() else results.kept(given)
     if len(found) != 1:

@@ -1,17 +1,23 @@
 """The Bayesian methods against closed forms."""
 
+from dataclasses import dataclass, replace
+from typing import ClassVar
+
 import pytest
 import safetensors.torch
 import test_published
 import tiny
 import torch
+from test_execution import CPU, SHORT, one
 from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from peftbench.encoder import Encoder
+from peftbench.execution import Warm, execute
 from peftbench.gaussian import Gaussian, kl_to_normal
-from peftbench.method import make, task_loss
+from peftbench.method import Around, make, task_loss
 from peftbench.run import ConfigError
+from peftbench.store import Results
 from peftbench.sweep import plan
 
 
@@ -33,7 +39,7 @@ def test_divergence_is_that_of_torch():
     torch.testing.assert_close(kl_to_normal(layer, 0.3, 0.2), expected)
     earlier = {"x.weight": torch.randn(5, 7), "x.log_std": torch.randn(5, 7)}
     layer.start_at(earlier, "x")
-    assert kl_to_normal(layer, 0.0, 1.0).item() == pytest.approx(0, abs=1e-4)
+    assert kl_to_normal(layer, 0.0, 1.0).item() == 0
     with torch.no_grad():
         layer.weight.add_(0.1)
     q = Normal(layer.weight, layer.log_std.exp())
@@ -200,9 +206,59 @@ def test_an_earlier_posterior_is_the_prior(tmp_path):
         make(run.method).insert(Encoder(tiny.backbone("bert"), 2, seed=0))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Noted(Around):
+    """A Bayesian method whose layers are noted before its first step."""
+
+    layers: ClassVar[list[dict[str, Gaussian]]] = []
+    starts: ClassVar[list[dict[str, torch.Tensor]]] = []
+    divergences: ClassVar[list[float]] = []
+
+    def after_step(self, encoder: Encoder, step: int, steps: int | None) -> None:
+        """Note what a training starts from."""
+        if step == 0:
+            self.layers.append(gaussians(encoder))
+            self.starts.append({n: t.clone() for n, t in encoder.state().items()})
+            self.divergences.append(self.host.divergence(encoder).item())
+
+
+def test_a_run_starts_at_the_posterior_of_another_by_its_key_and_is_pulled_to_it(tmp_path):
+    task, warm = tiny.own_task(tmp_path), Warm()
+    words = ("method=bayes_hybrid", "train.lr=1e-2")
+    setting = replace(CPU, keep="trained")
+    first = execute(one(task, *words), setting, warm=warm)
+    results = Results(tmp_path / "runs")
+    key = results.save(first.record, first.predictions, first.trained).run.key
+    posterior = safetensors.torch.load(first.trained)
+
+    def second(strength: float) -> float:
+        """How far the means of another run went from the posterior's."""
+        own = (*words, "seed=1", f"method.kl={strength}", "method.normalise=data")
+        short = [w for w in SHORT if w.partition("=")[0] not in {x.partition("=")[0] for x in own}]
+        (run,) = plan(
+            *task, *short, *own, f"method.prior.from='{key}'", results=results.folder
+        ).runs
+        assert run.method["prior"]["from"]["sha256"] == results.load(key).trained_sha256
+        noted = {"_target_": "test_bayes.Noted", "name": "noted", "host": run.method}
+        state = safetensors.torch.load(execute(replace(run, method=noted), setting).trained)
+        means = [name for name in state if name.removesuffix("weight") + "log_std" in state]
+        return sum(float((state[name] - posterior[name]).square().sum()) for name in means) ** 0.5
+
+    free = second(0.0)
+    for name, layer in Noted.layers[0].items():
+        start = {part: Noted.starts[0][f"{name}.{part}"] for part in ("weight", "log_std")}
+        assert all(torch.equal(t, posterior[f"{name}.{part}"]) for part, t in start.items())
+        prior = Normal(layer.prior[0], layer.prior[1].exp())
+        q = Normal(start["weight"], start["log_std"].exp())
+        assert kl_divergence(q, prior).sum().item() == 0
+    assert Noted.divergences == [0]
+    assert 0 < second(1e3) < free / 2
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (["method.prior.from=1234"], "is no word; quote it"),
         (["method.host=bitfit"], "inserts no down matrix"),
         (["method.noise=some"], "noise must be one of batch, flipout, local"),
         (["method.prior.std=0"], "prior.std must be a number greater than 0"),
