@@ -41,9 +41,8 @@ def attention(
 
     A prefix of the module is (2, length, dim) or (2, batch, length, dim), all heads side by side.
     """
-    prefix = getattr(module, "prefix", None)
-    if prefix is not None:
-        keys, values = (_heads(p, key) for p in prefix.unbind())
+    if getattr(module, "prefix", None) is not None:
+        keys, values = (_heads(p, key) for p in _gated(module).unbind())
         key = torch.cat([keys, key], dim=2)
         value = torch.cat([values, value], dim=2)
         attention_mask = _extended(attention_mask, keys.shape[2])
@@ -90,7 +89,7 @@ class PrefixedDisentangled(DisentangledSelfAttention):
         k = self.transpose_for_scores(self.key_proj(hidden_states), heads)
         v = self.transpose_for_scores(self.value_proj(hidden_states), heads)
         four = k.view(batch, heads, *k.shape[1:])
-        keys, values = (_heads(p, four).flatten(0, 1) for p in self.prefix.unbind())
+        keys, values = (_heads(p, four).flatten(0, 1) for p in _gated(self).unbind())
         length = keys.shape[1]
         terms = 1 + ("c2p" in self.pos_att_type) + ("p2c" in self.pos_att_type)
         scale = scaled_size_sqrt(q, terms).to(q.dtype)
@@ -107,6 +106,16 @@ class PrefixedDisentangled(DisentangledSelfAttention):
         out = torch.bmm(attended, torch.cat([values, v], dim=1))
         out = out.view(batch, heads, *out.shape[1:]).transpose(1, 2).flatten(2)
         return out, attended if output_attentions else None
+
+
+def _gated(module: nn.Module) -> Tensor:
+    """A module's prefix; where it has a `prefix_gate` (batch,), times that of each example."""
+    prefix: Any = module.prefix
+    gate: Tensor | None = getattr(module, "prefix_gate", None)
+    if gate is None:
+        return prefix
+    whole = prefix if prefix.ndim == 4 else prefix[:, None]
+    return whole * gate[:, None, None]
 
 
 def _heads(prefix: Tensor, like: Tensor) -> Tensor:

@@ -175,7 +175,8 @@ def settings(run: Run) -> Json:
     flat: Json = {"model": run.model["name"], "protocol": run.protocol}
     flat |= {f"model.{key}": run.model.get(key) for key in ("revision", "sha256")}
     flat |= {"task.source": run.task["source"], "method._target_": run.method["_target_"]}
-    flat |= {"form": (run.form or {}).get("name"), "augment": (run.augment or {}).get("name")}
+    flat["form"] = run.form["name"] if run.form else "head"
+    flat["augment"] = run.augment["name"] if run.augment else "none"
     for node in ("method", "budget", "train", "select", "form", "augment"):
         for key, value in (getattr(run, node) or {}).items():
             if key not in ("name", "_target_"):

@@ -224,7 +224,7 @@ def test_rows_of_tables_and_a_shown_record_name_the_augmentation(tmp_path):
     found = [records.record(run) for run in records.runs("augment=none,noise", "seed=0,1")]
     table = scores.scores(found)
     assert table.columns[:2] == ["method", "augment"]
-    assert sorted(row[1] for row in table.rows[1:]) == ["None", "noise"]
+    assert sorted(row[1] for row in table.rows[1:]) == ["noise", "none"]
     assert all("(2)" in row[2] for row in table.rows[1:])
     parts = [records.record(run) for run in records.runs("augment=noise", "augment.part=0.2,0.4")]
     assert scores.scores(parts).columns[:2] == ["method", "augment.part"]

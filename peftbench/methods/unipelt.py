@@ -1,0 +1,115 @@
+"""UniPELT: gates say how much each inserted part has to say, example by example.
+
+Mao, Mathias, Hou, Almahairi, Ma, Han, Yih and Khabsa: UniPELT, ACL 2022, arXiv 2110.07577
+(section 3), and the authors' code.
+
+In every block each part that the host inserts gets a gate, a number for each example:
+
+    g = mean over tokens of sigmoid(w . x + b)        x: (tokens, dim), what attention gets
+    adapter, LoRA:  y = h + g s U f(D h)              prefix:  K' = [g P_k; K], V' = [g P_v; V]
+
+The host of the yaml is a prefix and Pfeiffer's adapters, the paper's UniPELT (AP); any other whose
+parts end in matrices called `up` inside the blocks will do, LoRA alone too.
+
+Departures from the paper: the mean is over the tokens of an example, without its padding, so that
+an answer does not depend on what else is in the batch. An adapter's gate looks at what its block's
+attention gets, not at the adapter's own input: of the last block only the first token goes on. The
+scale s of LoRA stays, where the authors' gate takes its place. There is no LoRA in the yaml (APL):
+DeBERTa sends relative positions, which are no example's, through queries and keys too.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from peftbench.encoder import Encoder
+from peftbench.method import Around
+
+
+@dataclass(frozen=True, kw_only=True)
+class UniPELT(Around):
+    """A host whose parts have gates."""
+
+    def insert(self, encoder: Encoder) -> None:
+        """Insert the host, and give each block a gate for each matrix `up`, one for the prefix."""
+        self.host.insert(encoder)
+        ups: dict[int, dict[str, nn.Linear]] = {n: {} for n in range(len(encoder.blocks))}
+        for path, linear in encoder.inserted("up").items():
+            block = encoder.block_of(f"{path}.weight")
+            if block in ups:  # a prefix is made outside of them
+                ups[block][path] = linear
+        prefix = hasattr(encoder.module, "prefix")
+        if not prefix and not any(ups.values()):
+            raise ValueError(f"{type(self.host).__name__} inserts nothing that a gate could close")
+        real: list[Tensor] = []
+        encoder.module.register_forward_pre_hook(_Mask(real), with_kwargs=True)
+        for attention, found in zip(encoder.each("attention"), ups.values(), strict=True):
+            if getattr(attention, "relative_attention", False) and _in_scores(encoder, found):
+                raise ValueError(
+                    f"{encoder.name} has no gates for updates of queries and keys: relative "
+                    "positions go through them; choose other targets"
+                )
+            gates = Gates(encoder.dim, len(found) + prefix, real, encoder.device)
+            attention.gates = gates
+            attention.register_forward_pre_hook(_look, with_kwargs=True)
+            for number, (path, linear) in enumerate(found.items()):
+                encoder.put(path, Gated(linear, gates, number))
+
+
+def _in_scores(encoder: Encoder, paths: Iterable[str]) -> bool:
+    roles = [f".{encoder.path(role)}." for role in ("query", "key")]
+    return any(role in path for role in roles for path in paths)
+
+
+class Gates(nn.Module):
+    """The gates of a block."""
+
+    open: Tensor
+
+    def __init__(self, dim: int, count: int, real: list[Tensor], device: torch.device):
+        super().__init__()
+        self.linear = nn.Linear(dim, count, device=device)
+        nn.init.normal_(self.linear.weight, std=0.02)
+        nn.init.zeros_(self.linear.bias)
+        self.real = real
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(batch, tokens, dim) to (batch, gates), the mean over real tokens; `open` keeps it."""
+        real = self.real[0][..., None]
+        self.open = (self.linear(x).float().sigmoid() * real).sum(1) / real.sum(1)
+        return self.open
+
+
+class Gated(nn.Module):
+    """A part's last matrix, under the name it had, and its gate."""
+
+    def __init__(self, up: nn.Module, gates: Gates, number: int):
+        super().__init__()
+        self.up = up
+        self.gates = [gates]  # in a list: the attention's submodule
+        self.number = number
+
+    def forward(self, h: Tensor) -> Tensor:
+        """(batch, tokens, width) to (batch, tokens, out)."""
+        y: Tensor = self.up(h)
+        return y * self.gates[0].open[:, self.number, None, None].to(y.dtype)
+
+
+class _Mask:
+    """A hook on the whole model, which alone is told where padding is."""
+
+    def __init__(self, real: list[Tensor]):
+        self.real = real
+
+    def __call__(self, module: nn.Module, given: object, named: dict[str, Any]) -> None:
+        mask = named["attention_mask"].bool()
+        self.real[:] = [mask[:, 0].any(1) if mask.ndim == 4 else mask]
+
+
+def _look(attention: Any, given: tuple[Any, ...], named: dict[str, Any]) -> None:
+    """A hook on an attention: set the gates; the last is the prefix's, where there is one."""
+    x = given[0] if given else named["hidden_states"]
+    attention.prefix_gate = attention.gates(x)[:, -1]
