@@ -239,19 +239,22 @@ def list_(group: str | None, configs: Path | None) -> None:
     type=click.Path(dir_okay=False, path_type=Path),
     help="A yaml of what hours, energy and storage cost you (see configs/prices.yaml).",
 )
-def report(folder: Path, check: bool, prices: Path | None) -> None:
+@click.option(
+    "--against", metavar="ROW", help="Baseline of comparisons.  [default: what trains most]"
+)
+def report(folder: Path, check: bool, prices: Path | None, against: str | None) -> None:
     """Write and print tables and plots of all records: Markdown, CSV, PNG."""
     from peftbench import reporting
 
     results, paid = _open(folder), None if prices is None else reporting.read_prices(prices)
     if check:
-        stale = reporting.stale(results, paid)
+        stale = reporting.stale(results, paid, against)
         for path in stale:
             click.echo(f"{path} is not what the records give; run `peftbench report`", err=True)
         if not stale:
             click.echo(f"{results.reports()} is what the records give")
         sys.exit(1 if stale else 0)
-    made = reporting.write(results, prices=paid)
+    made = reporting.write(results, prices=paid, against=against)
     for table in (*made.tables, *made.more):
         _print(table.rich())
     for note in made.notes:

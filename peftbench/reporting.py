@@ -4,12 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peftbench import catalog
+from peftbench.comparison import compare
 from peftbench.evaluation import Evaluated
 from peftbench.reports import (
     calibration,
     ensembles,
     noise,
+    paired,
     ranking,
+    ranks,
     rounds,
     scores,
     shift,
@@ -41,22 +44,23 @@ def write(
     records: list[Record] | None = None,
     evaluated: list[Evaluated] | None = None,
     prices: Prices | None = None,
+    against: str | None = None,
 ) -> Made:
     """Make the report of records and evaluations (by default all of the folder) and write it.
 
     Raises:
-        ConfigError: if there is no record.
+        ConfigError: if there is no record, or no row is called like `against`, the baseline.
     """
-    tables, more, notes, files = _make(results, records, evaluated, prices)
+    tables, more, notes, files = _make(results, records, evaluated, prices, against)
     folder = results.reports()
     for name, body in files.items():
         results.write(folder / name, body)
     return Made(tables, more, notes, [folder / name for name in files])
 
 
-def stale(results: Results, prices: Prices | None = None) -> list[Path]:
+def stale(results: Results, prices: Prices | None = None, against: str | None = None) -> list[Path]:
     """Files of the report that are not what the records give; plots only if they are missing."""
-    files = _make(results, None, None, prices)[-1]
+    files = _make(results, None, None, prices, against)[-1]
     folder = results.reports()
     return [
         folder / name
@@ -71,6 +75,7 @@ def _make(
     records: list[Record] | None,
     evaluated: list[Evaluated] | None,
     prices: Prices | None,
+    against: str | None,
 ) -> tuple[list[Table], list[Table], list[str], dict[str, bytes]]:
     whole = records is None  # of the folder: the verb `report`
     bad: dict[str, str] = {}
@@ -93,6 +98,9 @@ def _make(
         *(table for made in suites.values() for table in made),
     ]
     more = _more(records, results, prices or Prices()) if whole else {}
+    pairs, split = compare(records, results.predictions, against) if whole else ([], [])
+    if pairs:
+        more["paired"] = [paired.table(pairs, split)]
     notes = [*main.notes, *(f"left out, unreadable: {reason}" for reason in bad.values())]
     texts = {
         "scores.md": main.markdown(),
@@ -107,19 +115,21 @@ def _make(
     }
     files = {name: text.encode() + b"\n" * name.endswith(".md") for name, text in texts.items()}
     pictures = {"sizes": sizes.plot(records), **_plots(records, evaluated or [])}
+    pictures["paired"] = paired.plot(pairs)
     files |= {f"{name}.png": body for name, body in pictures.items() if body is not None}
     return tables, [table for made in more.values() for table in made], notes, files
 
 
 def _more(records: list[Record], results: Results, prices: Prices) -> dict[str, list[Table]]:
     """What is told of a whole folder only: it takes the predictions, or a moment."""
-    ranked = ranking.table(records, results.predictions)
-    made = {
+    made: dict[str, list[Table | None]] = {
         "spending": [spending.table(records, prices)],
-        "validation": [ranked] if ranked else [],
-        "ensembles": ensembles.tables(records, results.predictions),
+        "validation": [ranking.table(records, results.predictions)],
+        "ensembles": [*ensembles.tables(records, results.predictions)],
+        "ranks": [ranks.table(records)],
     }
-    return {name: tables for name, tables in made.items() if tables}
+    there = {name: [table for table in tables if table] for name, tables in made.items()}
+    return {name: tables for name, tables in there.items() if tables}
 
 
 def _suites(records: list[Record], evaluated: list[Evaluated]) -> dict[str, list[Table]]:

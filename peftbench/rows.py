@@ -108,18 +108,20 @@ class Section:
         """All of them."""
         return [e for members in self.rows.values() for e in members]
 
-    def labels(self) -> dict[Row, str]:
-        """What a figure calls each row: its method, and settings in which rows of that differ."""
-        found = {}
-        for row in self.rows:
-            alike = [other for other in self.rows if other[0] == row[0]]
-            told = [
-                f"{self.split[i - 1].rpartition('.')[2]}={row[i]}"
-                for i in range(1, len(row))
-                if len({other[i] for other in alike}) > 1
-            ]
-            found[row] = ", ".join([row[0], *told])
-        return found
+
+def labels(by_row: Iterable[Row], split: list[str]) -> dict[Row, str]:
+    """What a figure calls each row: its method, and settings in which rows of that differ."""
+    every = list(by_row)
+    found = {}
+    for row in every:
+        alike = [other for other in every if other[0] == row[0]]
+        told = [
+            f"{name.rpartition('.')[2]}={row[i]}"
+            for i, name in enumerate(split, 1)
+            if len({other[i] for other in alike}) > 1
+        ]
+        found[row] = ", ".join([row[0], *told])
+    return found
 
 
 def sections(found: list[Evaluated], trained: dict[str, int]) -> list[Section]:
@@ -155,7 +157,7 @@ def _asked(run: Run) -> Sized:
 def series(parts: list[Section], trained: dict[str, int]) -> list[str]:
     """Labels of all rows, those that train most first: one look each in every panel."""
     return methods(
-        (part.labels()[row], trained[e.evaluation.run.key])
+        (labels(part.rows, part.split)[row], trained[e.evaluation.run.key])
         for part in parts
         for row, members in part.rows.items()
         for e in members

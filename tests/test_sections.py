@@ -132,7 +132,10 @@ def test_intensities_of_a_curve_are_its_own():
     ]
     assert noise.plot(every, trained(every))
     (part,) = rows.sections(every, trained(every))
-    assert sorted(part.labels().values()) == ["lora, intensities=[0.5]", "lora, intensities=[1.0]"]
+    assert sorted(rows.labels(part.rows, part.split).values()) == [
+        "lora, intensities=[0.5]",
+        "lora, intensities=[1.0]",
+    ]
     assert rows.series([part], trained(every)) == [
         "lora, intensities=[0.5]",
         "lora, intensities=[1.0]",

@@ -92,7 +92,7 @@ def plot(found: list[Evaluated], trained: dict[str, int]) -> bytes | None:
     for column, section in enumerate(sections):
         above, below = axes[0][column], axes[1][column]
         above.plot([0, 100], [0, 100], color="#777777", linestyle=":", label="as sure as right")
-        labels = section.labels()
+        labels = rows.labels(section.rows, section.split)
         for row, members in section.rows.items():
             told = [e.findings for e in members]
             look = drawing.look(names.index(labels[row]))

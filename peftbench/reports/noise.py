@@ -70,7 +70,7 @@ def plot(found: list[Evaluated], trained: dict[str, int]) -> bytes | None:
     names = rows.series(sections, trained)
     figure, axes = drawing.panels(len(sections))
     for axis, section in zip(axes[0], sections, strict=True):
-        labels = section.labels()
+        labels = rows.labels(section.rows, section.split)
         for row, members in section.rows.items():
             whole = [curve for e in members if None not in (curve := _curve(e))]
             if not whole:

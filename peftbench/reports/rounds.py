@@ -57,7 +57,7 @@ def plot(found: list[Evaluated], trained: dict[str, int]) -> bytes | None:
     figure, axes = drawing.panels(len(parts), width=5.6)
     for axis, (names, part) in zip(axes[0], parts, strict=True):
         seen = _so_far(names)
-        for row, label in part.labels().items():
+        for row, label in rows.labels(part.rows, part.split).items():
             columns = _columns(part.rows[row])[: len(seen) + 1]
             if any(value is None for column in columns for value in column):
                 continue

@@ -112,7 +112,7 @@ def plot(found: list[Evaluated], trained: dict[str, int]) -> bytes | None:
     width = 3.6 + 0.07 * max(map(len, rows.series(sections, trained)))
     figure, axes = drawing.panels(len(sections), width=width, height=1.2 + 0.34 * most)
     for axis, section in zip(axes[0], sections, strict=True):
-        targets, labels = _targets(section), section.labels()
+        targets, labels = _targets(section), rows.labels(section.rows, section.split)
         lines = {labels[row]: ("scores", members) for row, members in section.rows.items()}
         lines |= {
             ", ".join(["untrained", *filter(None, values)]): ("untrained", every)

@@ -1,0 +1,147 @@
+"""What a few seeds on one set of examples allow to say: intervals, tests, corrections, ranks.
+
+Two things vary: the seed of a run and the examples that it is scored on. Both are random here, and
+both runs of a pair share both, so only differences count.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+#: Level of tests, and one less the probability of intervals.
+ALPHA = 0.05
+
+#: Probability with which the minimum detectable difference would be found.
+POWER = 0.8
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A difference of two means over seeds.
+
+    Attributes:
+        value: as it was found.
+        low, high: the interval of 1 - ALPHA.
+        p: two-sided, that there is no difference.
+        detectable: the least true difference that such a comparison finds with POWER.
+    """
+
+    value: float
+    low: float
+    high: float
+    p: float
+    detectable: float
+
+
+def effect(found: Floats, resampled: Floats, generator: np.random.Generator) -> Effect:
+    """A mean difference under a two-level bootstrap: of examples, and in each of seeds.
+
+    Examples are resampled, the same ones for both sides and all seeds. Two or three seeds are too
+    few to be resampled (three have ten distinct resamples, of too little spread), so theirs is a
+    parametric bootstrap: on each resample of the examples the mean over seeds moves by its standard
+    error, that on all examples, times a draw from Student's t. With one seed it stays, and nothing
+    is said of other seeds.
+
+    Args:
+        found: (seeds,) differences on all examples.
+        resampled: (resamples, seeds) differences, each on the same resample for all seeds.
+        generator: for the draws.
+    """
+    seeds = len(found)
+    items = resampled.mean(axis=1)
+    between = float(np.var(found, ddof=1)) / seeds if seeds > 1 else 0.0
+    moved = items
+    if seeds > 1:
+        moved = items + np.sqrt(between) * generator.standard_t(seeds - 1, len(items))
+    low, high = np.quantile(moved, (ALPHA / 2, 1 - ALPHA / 2))
+    tail = min(np.sum(moved <= 1e-12), np.sum(moved >= -1e-12))
+    return Effect(
+        value=float(found.mean()),
+        low=float(low),
+        high=float(high),
+        p=min(1.0, 2 * (1 + float(tail)) / (1 + len(moved))),
+        detectable=detectable(float(np.var(items)), between, seeds),
+    )
+
+
+def detectable(items: float, between: float, seeds: int) -> float:
+    """The difference that a two-sided test at ALPHA finds with probability POWER.
+
+    The quantiles of Student's t for both times the standard error; degrees of freedom by
+    Satterthwaite 1946, those of the examples without limit.
+
+    Args:
+        items: variance of the mean difference over examples.
+        between: variance of the mean difference over seeds.
+        seeds: how many.
+    """
+    from scipy.stats import t
+
+    variance = items + between
+    freedom = np.inf if not between else (seeds - 1) * (variance / between) ** 2
+    reach = t.ppf(1 - ALPHA / 2, freedom) + t.ppf(POWER, freedom)
+    return float(reach * np.sqrt(variance))
+
+
+def mcnemar(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> float:
+    """Exact p of McNemar 1947 for two (examples,) arrays of right answers: a binomial test."""
+    from scipy.stats import binomtest
+
+    won, lost = int(np.sum(ours & ~theirs)), int(np.sum(theirs & ~ours))
+    return float(binomtest(won, won + lost).pvalue) if won + lost else 1.0
+
+
+def superiority(ours: Floats, theirs: Floats) -> float:
+    """Probability that a run of ours beats one of theirs, ties as half: Mann and Whitney's U / nm.
+
+    The probability of improvement of Agarwal et al. 2021 (arXiv 2108.13264), over all pairs.
+    """
+    above = ours[:, None] - theirs[None, :]
+    return float(np.mean((above > 0) + 0.5 * (above == 0)))
+
+
+def holm(p: list[float]) -> list[float]:
+    """Adjusted p values of a family of tests (Holm 1979): each below a level controls any error."""
+    order = np.argsort(p, kind="stable")
+    steps = np.asarray(p)[order] * np.arange(len(p), 0, -1)
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(steps))
+    return [float(value) for value in adjusted]
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Mean ranks of treatments over blocks, 1 the best.
+
+    Attributes:
+        mean: (treatments,).
+        p: of Friedman 1937, corrected for ties, that all are alike.
+        critical: two mean ranks further apart than this differ (Nemenyi 1963, at ALPHA).
+    """
+
+    mean: Floats
+    p: float
+    critical: float
+
+
+def ranks(scores: Floats) -> Ranks:
+    """Rank (blocks, treatments) scores, higher is better (Demsar 2006, section 3.2.2).
+
+    Raises:
+        ValueError: if there are fewer than three treatments or two blocks.
+    """
+    from scipy.stats import friedmanchisquare, rankdata, studentized_range
+
+    blocks, treatments = scores.shape
+    if treatments < 3 or blocks < 2:
+        raise ValueError(f"ranks need 3 treatments and 2 blocks, got {treatments} and {blocks}")
+    q = float(studentized_range.ppf(1 - ALPHA, treatments, np.inf)) / np.sqrt(2)
+    same = bool(np.all(scores == scores[:, :1]))  # scipy divides by 0 there
+    return Ranks(
+        mean=rankdata(-scores, axis=1).mean(axis=0),
+        p=1.0 if same else float(friedmanchisquare(*scores.T).pvalue),
+        critical=float(q * np.sqrt(treatments * (treatments + 1) / (6 * blocks))),
+    )
