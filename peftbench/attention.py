@@ -39,8 +39,12 @@ def attention(
 ) -> tuple[Tensor, Tensor | None]:
     """Transformers' attention interface: (batch, heads, tokens, dim) in, heads and tokens swapped.
 
-    A prefix of the module is (2, length, dim) or (2, batch, length, dim), all heads side by side.
+    All masks are made ready: what a causal model may see is said there, never by a flag, so that
+    a prefix is seen by all. A prefix of the module is (2, length, dim) or (2, batch, length, dim),
+    all heads side by side.
     """
+    if attention_mask is None and getattr(module, "is_causal", False):
+        raise ValueError("a causal model needs its mask made ready; see peftbench/batches.py")
     if getattr(module, "prefix", None) is not None:
         keys, values = (_heads(p, key) for p in _gated(module).unbind())
         key = torch.cat([keys, key], dim=2)

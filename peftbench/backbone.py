@@ -4,9 +4,10 @@ from typing import Any
 
 import torch
 from torch import nn
+from transformers.pytorch_utils import Conv1D
 
-from peftbench import attention, checkpoints
-from peftbench.parts import Fused, put, within
+from peftbench import attention, checkpoints, heads
+from peftbench.parts import Fused, put, untransposed, within
 from peftbench.run import Json
 
 
@@ -17,14 +18,21 @@ class Backbone:
         model: the model node of a run.
         device: where encoders are to live.
         loaded: a module to use instead of loading one (a skeleton on `meta`, in tests).
+        words: for a language model instead of a classifier, the tokens of which it gives scores.
     """
 
     def __init__(
-        self, model: Json, device: str | torch.device = "cpu", loaded: nn.Module | None = None
+        self,
+        model: Json,
+        device: str | torch.device = "cpu",
+        loaded: nn.Module | None = None,
+        words: list[int] | None = None,
     ):
         missing: list[str] = []
         if loaded is None:
-            loaded, missing = checkpoints.backbone(model)
+            loaded, missing = checkpoints.backbone(model, words is not None)
+        if words is not None:
+            heads.narrow(loaded, words)
         self.name: str = model["name"]
         self.family: str = model["family"]
         self.parts: Json = model["parts"]
@@ -32,9 +40,12 @@ class Backbone:
         if loaded._supports_attention_backend:
             loaded.set_attn_implementation(attention.NAME)  # type: ignore[operator]
         for block in self.module.get_submodule(self.parts["blocks"]).children():
+            for path, part in list(block.named_modules()):
+                if isinstance(part, Conv1D):
+                    put(block, path, untransposed(part))
             for path, names in self.parts["split"].items():
                 put(block, path, Fused(block.get_submodule(path), names))
-        self.head = self._head(missing)
+        self.head = self._head(missing) if words is None else []
         self._cast: dict[nn.Parameter, nn.Parameter] = {}
         self._own = {id(p) for p in self.module.parameters()}
 

@@ -87,7 +87,8 @@ def collate(tokens: Tokens, rows: np.ndarray, padding: int, mask: str) -> Batch:
         tokens: of the split.
         rows: example numbers.
         padding: the token that pads.
-        mask: "4d" for a ready boolean mask (batch, 1, 1, tokens), "2d" for (batch, tokens).
+        mask: "4d" for a ready boolean mask (batch, 1, 1, tokens), "2d" for (batch, tokens),
+            "causal" for one (batch, 1, tokens, tokens) in which nothing sees what comes after it.
     """
     ends = tokens.ends[rows]
     lengths = tokens.lengths[rows]
@@ -95,10 +96,9 @@ def collate(tokens: Tokens, rows: np.ndarray, padding: int, mask: str) -> Batch:
     real = place < lengths[:, None]
     flat = np.where(real, (ends - lengths)[:, None] + place, 0)
     ids = np.where(real, tokens.ids[flat], padding).astype(np.int64)
-    attend = torch.from_numpy(real)
     batch = {
         "input_ids": torch.from_numpy(ids),
-        "attention_mask": attend[:, None, None, :] if mask == "4d" else attend.long(),
+        "attention_mask": _mask(torch.from_numpy(real), mask),
         "labels": torch.from_numpy(tokens.label[rows]),
         "lengths": torch.from_numpy(lengths),
     }
@@ -106,6 +106,16 @@ def collate(tokens: Tokens, rows: np.ndarray, padding: int, mask: str) -> Batch:
         types = np.where(real, tokens.types[flat], 0).astype(np.int64)
         batch["token_type_ids"] = torch.from_numpy(types)
     return batch
+
+
+def _mask(real: Tensor, kind: str) -> Tensor:
+    """What a family wants to know of the tokens (batch, tokens) that are there; see `collate`."""
+    if kind == "2d":
+        return real.long()
+    if kind == "4d":
+        return real[:, None, None, :]
+    length = real.shape[1]
+    return real[:, None, None, :] & torch.ones(length, length, dtype=torch.bool).tril()
 
 
 def words(tokens: Tokens, rows: np.ndarray, padding: int) -> Tensor:

@@ -4,12 +4,15 @@ import hashlib
 import importlib.util
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from torch import nn
 from transformers import (
     AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
     AutoTokenizer,
     PreTrainedTokenizerBase,
@@ -41,15 +44,17 @@ def locate(model: Json) -> Path | None:
     return hub.snapshot(model["checkpoint"], model["revision"], FILES)
 
 
-def backbone(model: Json) -> tuple[nn.Module, list[str]]:
+def backbone(model: Json, language: bool = False) -> tuple[nn.Module, list[str]]:
     """Load a sequence classifier in fp32, and name the parameters that the checkpoint lacks.
+
+    With `language` load a language model instead, of which nothing may be lacking.
 
     Raises:
         ConfigError: if the weights are not those that the configuration names.
     """
     folder = locate(model)
     if folder is None:
-        return skeleton(model), []
+        return skeleton(model, language=language), []
     if model["sha256"] and weights_hash(folder) != model["sha256"]:
         raise ConfigError(
             f"the weights of {model['name']} in {folder.name} hash to {weights_hash(folder)[:12]}, "
@@ -57,7 +62,7 @@ def backbone(model: Json) -> tuple[nn.Module, list[str]]:
         )
     logging.set_verbosity_error()  # the head is new, and we know it
     logging.disable_progress_bar()
-    loaded, info = AutoModelForSequenceClassification.from_pretrained(
+    loaded, info = architecture(model, language).from_pretrained(
         folder,
         num_labels=2,
         dtype=torch.float32,
@@ -65,15 +70,44 @@ def backbone(model: Json) -> tuple[nn.Module, list[str]]:
         trust_remote_code=False,
         output_loading_info=True,
     )
-    return loaded, sorted(info["missing_keys"])
+    lacking = sorted(info["missing_keys"])
+    if language and lacking:
+        raise ConfigError(without_head(model, lacking[0]))
+    if model["parts"]["mask"] == "causal":
+        loaded.config.use_cache = False
+        loaded.config.pad_token_id = tokenizer(model).pad_token_id  # the head reads what is before
+    return loaded, lacking
 
 
-def skeleton(model: Json, device: str = "cpu") -> nn.Module:
+def architecture(model: Json, language: bool) -> Any:
+    """The class of transformers that makes a model of this family.
+
+    Raises:
+        ConfigError: if a language model is asked for and the family has none.
+    """
+    if not language:
+        return AutoModelForSequenceClassification
+    causal = model["parts"]["words"]["class"] == "causal"
+    return AutoModelForCausalLM if causal else AutoModelForMaskedLM
+
+
+def without_head(model: Json, lacking: str) -> str:
+    """What to say of a checkpoint that is no language model."""
+    return (
+        f"form=words: the checkpoint of {model['name']} has no language-model head (no {lacking}); "
+        "choose a model that was published with one, such as model=bert_base, or form=head"
+    )
+
+
+def skeleton(model: Json, device: str = "cpu", language: bool = False) -> nn.Module:
     """Build the architecture of `model["shape"]` with random weights, or none on `meta`."""
     config = AutoConfig.for_model(model["parts"]["model_type"], **model["shape"], num_labels=2)
     with torch.device(device), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # the weights of a random model are part of what it is
-        return AutoModelForSequenceClassification.from_config(config, dtype=torch.float32)
+        made: nn.Module = architecture(model, language).from_config(config, dtype=torch.float32)
+    if model["parts"]["mask"] == "causal":
+        made.config.use_cache = False  # type: ignore[union-attr]
+    return made
 
 
 @cache
@@ -88,18 +122,24 @@ def weights_hash(folder: Path) -> str:
 
 
 def tokenizer(model: Json) -> PreTrainedTokenizerBase:
-    """The checkpoint's tokenizer, or bytes for a random model."""
+    """The checkpoint's tokenizer, or bytes for a random model; what lacks padding pads with ends."""
     folder = locate(model)
-    if folder is not None:
-        return AutoTokenizer.from_pretrained(folder, trust_remote_code=False, use_fast=True)
-    return _bytes()
+    if folder is None:
+        return _bytes(model)
+    found = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, use_fast=True)
+    if found.pad_token is None:
+        found.pad_token = found.eos_token
+    return found
 
 
-def _bytes() -> PreTrainedTokenizerBase:
-    """A tokenizer that needs no download: padding, start, end, unknown, then the 256 bytes."""
+def _bytes(model: Json) -> PreTrainedTokenizerBase:
+    """A tokenizer that needs no download: padding, start, end, unknown, 256 bytes, mask."""
     specials = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
-    vocabulary = {token: number for number, token in enumerate(specials + alphabet)}
+    words = [*specials, *alphabet, "[MASK]"]
+    vocabulary = {token: number for number, token in enumerate(words)}
+    config = AutoConfig.for_model(model["parts"]["model_type"], **model["shape"])
+    segments = ["token_type_ids"] * (getattr(config, "type_vocab_size", 0) > 1)
     fast = Tokenizer(models.BPE(vocabulary, [], unk_token="[UNK]"))
     fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     fast.decoder = decoders.ByteLevel()
@@ -114,5 +154,7 @@ def _bytes() -> PreTrainedTokenizerBase:
         cls_token="[CLS]",
         sep_token="[SEP]",
         unk_token="[UNK]",
-        model_max_length=128,
+        mask_token="[MASK]",
+        model_max_length=512 if model["parts"]["mask"] == "causal" else 128,
+        model_input_names=["input_ids", *segments, "attention_mask"],
     )

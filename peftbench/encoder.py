@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from peftbench import attention, heads, pruning
 from peftbench.backbone import Backbone
-from peftbench.parts import ROLES, Tap, put, within
+from peftbench.parts import ROLES, Tap, put, share, unshare, within
 from peftbench.vocabulary import SeenWords
 
 Batch = dict[str, Tensor]
@@ -79,6 +79,14 @@ class Encoder(nn.Module):
     def dim(self) -> int:
         """The width of what goes from block to block."""
         return int(self.module.config.hidden_size)
+
+    @property
+    def key_dim(self) -> int:
+        """The width of an attention's keys, all heads side by side; less than `dim` if grouped."""
+        config = self.module.config
+        heads = config.num_attention_heads
+        groups = getattr(config, "num_key_value_heads", None) or heads
+        return int(groups * (getattr(config, "head_dim", None) or config.hidden_size // heads))
 
     def block_of(self, name: str) -> int | None:
         """The block of a trained parameter; -1 for what is below the blocks, None above them."""
@@ -183,7 +191,7 @@ class Encoder(nn.Module):
         if not chosen:
             raise ValueError(f"{self.name} has no {what} to train; choose another method for it")
         for name in chosen:
-            _own(self.module, name)
+            unshare(self.module, name)
 
     def freeze(self, which: Callable[[str], bool]) -> None:
         """Stop training what has a name for which `which` holds; pretrained values come back."""
@@ -191,7 +199,7 @@ class Encoder(nn.Module):
         for name, parameter in self.trained().items():
             if which(name) and not self.in_head(name):
                 if name in pretrained:
-                    _share(self.module, name, pretrained[name])
+                    share(self.module, name, pretrained[name])
                 else:
                     parameter.requires_grad_(False)
 
@@ -204,13 +212,16 @@ class Encoder(nn.Module):
     # what the loop and the record use
 
     def forward(self, batch: Batch) -> Tensor:
-        """Logits of shape (batch, classes)."""
+        """Logits of shape (batch, classes); of a language model those at the answer's place."""
         inputs = {name: batch[name] for name in _INPUTS if name in batch}
         if hasattr(self.module, "prefix"):
             made = self.module.prefix(len(batch["input_ids"]))
             for part, prefix in zip(self.each("attention"), made.unbind(), strict=True):
                 part.prefix = prefix
-        return self.module(**inputs).logits
+        logits: Tensor = self.module(**inputs).logits
+        if logits.ndim == 3:
+            return logits[torch.arange(len(logits), device=logits.device), batch["answer"]]
+        return logits
 
     def trained(self) -> dict[str, nn.Parameter]:
         """All parameters that train, head included, by name."""
@@ -238,9 +249,9 @@ class Encoder(nn.Module):
         if odd:
             raise ValueError(f"these trained weights do not fit {self.name}: {', '.join(odd[:3])}")
         for name in set(own) - set(state):
-            _share(self.module, name, pretrained[name])
+            share(self.module, name, pretrained[name])
         for name in set(state) - set(own):
-            _own(self.module, name)
+            unshare(self.module, name)
         state = pruning.unpacked(state, own)
         own = self.state()
         with torch.no_grad():
@@ -281,17 +292,3 @@ class Encoder(nn.Module):
 
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids")
-
-
-def _share(root: nn.Module, name: str, parameter: nn.Parameter) -> None:
-    """Give a module the backbone's own parameter in place of its copy."""
-    path, _, leaf = name.rpartition(".")
-    setattr(root.get_submodule(path), leaf, parameter)
-
-
-def _own(root: nn.Module, name: str) -> None:
-    """Give a module a trainable copy of a parameter that it shares."""
-    path, _, leaf = name.rpartition(".")
-    owner = root.get_submodule(path)
-    shared = getattr(owner, leaf)
-    setattr(owner, leaf, nn.Parameter(shared.detach().clone(), requires_grad=True))

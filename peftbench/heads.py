@@ -1,4 +1,4 @@
-"""The head: weights that depend on the seed alone, the same for all methods."""
+"""The head: weights that depend on the seed alone, the same for all methods; or no new ones."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ def start(root: Any, paths: list[str], classes: int, seed: int, bias: float) -> 
         paths: of the head's parts.
         classes: outputs; 1 for regression.
         seed: of the weights.
-        bias: of the last layer.
+        bias: of the last layer, where it has one.
     """
     std = root.config.initializer_range
     generator = torch.Generator().manual_seed(seed)
@@ -24,7 +24,8 @@ def start(root: Any, paths: list[str], classes: int, seed: int, bias: float) -> 
         if last:
             module.out_features = classes  # the rest of the head is as wide as the model
             module.weight = nn.Parameter(module.weight.new_empty(classes, module.in_features))
-            module.bias = nn.Parameter(module.weight.new_empty(classes))
+            if module.bias is not None:
+                module.bias = nn.Parameter(module.weight.new_empty(classes))
         for name, p in module.named_parameters(recurse=False):
             if name == "weight" and isinstance(module, nn.Linear):
                 value = torch.randn(p.shape, generator=generator) * std
@@ -32,3 +33,23 @@ def start(root: Any, paths: list[str], classes: int, seed: int, bias: float) -> 
                 value = torch.full(p.shape, bias if last else float(name == "weight"))
             setattr(module, name, nn.Parameter(value.to(p.device)))
     root.num_labels = root.config.num_labels = classes
+
+
+def narrow(root: Any, words: list[int]) -> None:
+    """Let a language model score some words alone, which saves the product with all others.
+
+    Their rows are copies: where the model ties them to its word embeddings, they no longer are.
+
+    Args:
+        root: transformers' model with a language-model head.
+        words: token ids, in the order of the scores.
+    """
+    whole = root.get_output_embeddings()
+    part = nn.Linear(whole.in_features, len(words), whole.bias is not None, device="meta")
+    part.weight = nn.Parameter(whole.weight.detach()[words].clone())
+    if whole.bias is not None:
+        part.bias = nn.Parameter(whole.bias.detach()[words].clone())
+        for module in root.modules():  # some heads hold the same bias once more
+            if module is not whole and getattr(module, "bias", None) is whole.bias:
+                del module.bias
+    root.set_output_embeddings(part)

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
 
 #: The parts of a block that a method may ask for; a family's yaml says where each one is.
 ROLES = (
@@ -50,6 +51,15 @@ class Fused(nn.Module):
         return torch.cat([getattr(self, name)(x) for name in self.names], dim=-1)
 
 
+def untransposed(conv: Conv1D) -> nn.Linear:
+    """GPT-2's linear, whose weight is (in, out), as an ordinary one."""
+    size_in, size_out = conv.weight.shape
+    linear = nn.Linear(size_in, size_out, device="meta")
+    linear.weight = nn.Parameter(conv.weight.detach().T.contiguous(), requires_grad=False)
+    linear.bias = nn.Parameter(conv.bias.detach(), requires_grad=False)
+    return linear
+
+
 class Tap(nn.Module):
     """A part that remembers what it got, for another part of its block."""
 
@@ -82,3 +92,17 @@ def put(block: nn.Module, path: str, module: nn.Module) -> None:
 def within(name: str, path: str) -> bool:
     """Whether a dotted name is at or below a path."""
     return name == path or name.startswith(path + ".")
+
+
+def share(root: nn.Module, name: str, parameter: nn.Parameter) -> None:
+    """Give a module the backbone's own parameter in place of its copy."""
+    path, _, leaf = name.rpartition(".")
+    setattr(root.get_submodule(path), leaf, parameter)
+
+
+def unshare(root: nn.Module, name: str) -> None:
+    """Give a module a trainable copy of a parameter that it shares."""
+    path, _, leaf = name.rpartition(".")
+    owner = root.get_submodule(path)
+    shared = getattr(owner, leaf)
+    setattr(owner, leaf, nn.Parameter(shared.detach().clone(), requires_grad=True))

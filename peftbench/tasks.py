@@ -58,6 +58,7 @@ def tokenise(
         split,
         repr((task["texts"], task["label"], task["classes"], max_length)),
         tokenizer_hash(tokenizer),
+        repr(tokenizer.model_input_names),
     ]
     path = cache_folder() / f"{hashlib.sha256('|'.join(what).encode()).hexdigest()[:24]}.tokens"
     cached = _read(path)
@@ -88,19 +89,25 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def encode(table: sources.Table, tokenizer: PreTrainedTokenizerBase, most: int) -> Tokens:
-    """Tokens of any texts, cut to `most` and to what the tokenizer allows."""
+    """Tokens of any texts, cut to `most` and to what the tokenizer allows.
+
+    Where a tokenizer has no separator (GPT-2, Llama) the second text starts on a new line.
+    """
     most = min(most, tokenizer.model_max_length)
-    rows = tokenizer(*table.texts, verbose=False)
+    columns = table.texts
+    if tokenizer.sep_token is None:
+        columns = [columns[0], *([f"\n{text}" for text in column] for column in columns[1:])]
+    rows = tokenizer(*columns, verbose=False)
     long = [i for i, ids in enumerate(rows["input_ids"]) if len(ids) > most]
     types = rows.get("token_type_ids", [])
     if long:
-        texts = [[column[i] for i in long] for column in table.texts]
+        texts = [[column[i] for i in long] for column in columns]
         cut = tokenizer(*texts, truncation=True, max_length=most, verbose=False)
         for place, i in enumerate(long):
             rows["input_ids"][i] = cut["input_ids"][place]
             if types:
                 types[i] = cut["token_type_ids"][place]
-    ids = rows["input_ids"]
+    ids = [row or [tokenizer.eos_token_id] for row in rows["input_ids"]]  # an empty text alone
     return Tokens(
         ids=np.concatenate([np.asarray(row, np.int32) for row in ids]),
         types=np.concatenate([np.asarray(row, np.uint8) for row in types or [[]]]),

@@ -72,7 +72,7 @@ def test_keys_that_nobody_looks_at_change_nothing(family):
             part.bias = torch.nn.Parameter(torch.ones(part.out_features))
         for ours, theirs in zip(made.each("query"), plain.each("query"), strict=True):
             theirs.weight, theirs.bias = ours.weight, ours.bias
-        shape = (2, len(made.blocks), 2, 32)
+        shape = (2, len(made.blocks), 2, made.key_dim)
         start = torch.full(shape, -30.0)
         start[:, :, 1] = 5.0
         made.module.prefix.start.copy_(start.flatten(1))

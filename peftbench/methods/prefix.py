@@ -8,6 +8,8 @@ of the optimisation:
     K' = [P_k; K]    V' = [P_v; V]        P = U tanh(D E)
     E: (length, dim)    D: (width, dim)    U: (blocks * 2 * dim, width)    P_k, P_v: (length, dim)
 
+Where groups of queries share a key (Llama), the dim of U and of P is that of the keys.
+
 Departures from the paper: encoders instead of decoders; E is drawn from N(0, 1) and the MLP as
 linear layers are in BERT, N(0, 0.02²) (torch's own draw in the authors' code, which starts keys of
 a size that depends on the width); a shared block (ALBERT) has one prefix for all its passes.
@@ -43,7 +45,8 @@ class Prefix(Method):
         """Put the prefix in front of every attention."""
         if self.length:
             blocks = len(encoder.blocks)
-            encoder.prepend(KeysAndValues(self, blocks, encoder.dim, encoder.device))
+            sizes = (encoder.dim, encoder.key_dim)
+            encoder.prepend(KeysAndValues(self, blocks, *sizes, encoder.device))
 
     def to_peft(self, encoder: Encoder) -> tuple[Json, dict[str, Tensor]]:
         """A PrefixTuningConfig's arguments, and the keys and values as its embedding."""
@@ -54,7 +57,7 @@ class Prefix(Method):
         config = {
             "peft_type": "PREFIX_TUNING",
             "num_virtual_tokens": self.length,
-            "token_dim": encoder.dim,
+            "token_dim": encoder.key_dim,
             "num_layers": len(encoder.blocks),
             "num_attention_heads": encoder.module.config.num_attention_heads,
         }
@@ -64,15 +67,15 @@ class Prefix(Method):
 class KeysAndValues(nn.Module):
     """The prefixes of all blocks."""
 
-    def __init__(self, method: Prefix, blocks: int, dim: int, device: torch.device):
+    def __init__(self, method: Prefix, blocks: int, dim: int, key_dim: int, device: torch.device):
         super().__init__()
-        self.shape = (method.length, blocks, 2, dim)
+        self.shape = (method.length, blocks, 2, key_dim)
         width = method.width
-        count = dim if width else blocks * 2 * dim
+        count = dim if width else blocks * 2 * key_dim
         self.start = nn.Parameter(torch.empty(method.length, count, device=device))
         nn.init.normal_(self.start, std=1.0 if width else 0.02)
         self.down = nn.Linear(dim, width, device=device) if width else None
-        self.up = nn.Linear(width, blocks * 2 * dim, device=device) if width else None
+        self.up = nn.Linear(width, blocks * 2 * key_dim, device=device) if width else None
         for linear in filter(None, (self.down, self.up)):
             nn.init.normal_(linear.weight, std=0.02)
             nn.init.zeros_(linear.bias)
