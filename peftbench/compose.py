@@ -194,7 +194,7 @@ class Composer:
         }
         config = copy.deepcopy(self._base(tuple(choices.values())))
         own = cell.get("task.name") or Path(str(cell.get("task.path"))).stem
-        for group in (group for group in catalog.LATER if group in config):
+        for group in (g for g in catalog.LATER if "tasks" in (config.get(g) or ())):
             config[group] = _of_task(config[group], config.task.get("name") or own)
         for key, value in cell.items():
             if key not in choices:
