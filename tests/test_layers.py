@@ -126,6 +126,7 @@ MAY = {
             "figure",
             "inference",
             "metrics",
+            "resampling",
             "rows",
             "run",
             "stacked",

@@ -146,7 +146,7 @@ def test_a_part_that_ranks_alike_has_a_tau_of_one():
     def load(record: Record) -> dict[str, np.ndarray]:
         share = right[record.run.method["name"]]
         said = np.where(np.arange(400) % 4 < 4 * share, label, 1 - label)
-        return {"label": label, "scores": np.eye(2)[said]}
+        return {"item": np.arange(400), "label": label, "scores": np.eye(2)[said]}
 
     found = made("method=full,lora,bitfit")
     table = ranking.table(found, load)
@@ -162,7 +162,8 @@ def test_noise_ranks_worse_on_smaller_parts():
     answers = {}
     for number, run in enumerate(records.runs("method=full,lora,bitfit,head,ia3")):
         wrong = generator.random(1000) < 0.3 + 0.02 * number
-        answers[run.key] = {"label": label, "scores": np.eye(2)[np.where(wrong, 1 - label, label)]}
+        scores = np.eye(2)[np.where(wrong, 1 - label, label)]
+        answers[run.key] = {"item": np.arange(1000), "label": label, "scores": scores}
     table = ranking.table(
         made("method=full,lora,bitfit,head,ia3"), lambda record: answers[record.run.key]
     )

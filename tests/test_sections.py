@@ -187,7 +187,7 @@ def test_rows_that_are_ranked_are_those_of_the_score_table():
     answers = {}
     for run in records.runs(*words):
         said = np.where(np.arange(400) % 4 < 4 * right[run.train["lr"]], label, 1 - label)
-        answers[run.key] = {"label": label, "scores": np.eye(2)[said]}
+        answers[run.key] = {"item": np.arange(400), "label": label, "scores": np.eye(2)[said]}
     made = [records.record(run) for run in records.runs(*words)]
     table = ranking.table(made, lambda record: answers[record.run.key])
     assert table is not None

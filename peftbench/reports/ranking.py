@@ -4,13 +4,12 @@ A low-cost validation protocol: score on a fixed part, and know how far to trust
 """
 
 import statistics
-from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
-from peftbench import metrics, rows
+from peftbench import resampling, rows
 from peftbench.run import Record
+from peftbench.stacked import Load, stacked
 from peftbench.table import Table
 
 #: Parts of the reporting split, and how many draws of each.
@@ -18,58 +17,73 @@ PARTS = (0.05, 0.1, 0.2, 0.5)
 DRAWS = 20
 
 
-def table(records: list[Record], load: Callable[[Record], dict[str, np.ndarray]]) -> Table | None:
-    """Mean tau-b over draws between the order of methods on a part and on all of the split.
+def table(records: list[Record], load: Load) -> Table | None:
+    """Mean tau-b over draws between the order of rows on a part and on all of the split.
 
     Args:
         records: of any tasks.
         load: predictions of a record.
 
     Returns:
-        None where no task has three methods with a defined score.
-    """
-    from scipy.stats import kendalltau
+        None where no task has three rows with a defined score.
 
-    lines = []
+    Raises:
+        RecordError: if runs of one task predicted on other examples.
+    """
     by_row, _ = rows.of_records(records)
+    lines = []
     for task in sorted({rows.sized(record) for record in records}):
-        here = {
-            row: [record for record in members if rows.sized(record) == task]
-            for row, members in by_row.items()
-        }
-        here = {row: members for row, members in here.items() if members}
-        known = {r.run.key: load(r) for members in here.values() for r in members}
-        whole = _means(here, known, None)
-        ranked = [row for row in here if whole[row] is not None]
-        if len(ranked) < 3:
+        here = [[r for r in members if rows.sized(r) == task] for members in by_row.values()]
+        here = [members for members in here if members]
+        if len(here) < 3:
             continue
-        count = len(next(iter(known.values()))["label"])
-        cells = []
-        for part in PARTS:
-            taus, hits = [], []
-            for draw in range(DRAWS):
-                items = np.random.default_rng(draw).permutation(count)[
-                    : max(2, round(part * count))
-                ]
-                found = _means(here, known, items)
-                if any(found[row] is None for row in ranked):
-                    continue
-                pairs = [(found[row], whole[row]) for row in ranked]
-                tau = kendalltau(*zip(*pairs, strict=True)).statistic
-                if np.isfinite(tau):
-                    taus.append(float(tau))
-                    best = max(ranked, key=lambda row: found[row])
-                    hits.append(whole[best] == max(whole[row] for row in ranked))
-            if taus:
-                spread = f" ± {statistics.stdev(taus):.2f}" if len(taus) > 1 else ""
-                cells.append(f"{statistics.fmean(taus):.2f}{spread}, best {sum(hits)}/{len(hits)}")
-            else:
-                cells.append("–")
-        lines.append([f"{task[0]} {task[1]:,}", str(len(ranked)), f"{count:,}", *cells])
+        count, whole, parts = _scored(here, load)
+        ranked = np.isfinite(whole)
+        if ranked.sum() < 3:
+            continue
+        cells = [_agreement(whole[ranked], part[:, ranked]) for part in parts]
+        lines.append([f"{task[0]} {task[1]:,}", str(ranked.sum()), f"{count:,}", *cells])
     if not lines:
         return None
     columns = ["task", "methods", "items", *(f"{100 * part:g} %" for part in PARTS)]
     return Table("Cheap validation", columns, lines, 1, [_NOTE])
+
+
+def _scored(here: list[list[Record]], load: Load) -> tuple[int, np.ndarray, np.ndarray]:
+    """Mean primary scores of rows over their seeds, not a number where one seed's is undefined.
+
+    Returns:
+        The number of examples; scores on all, (rows,); on parts of them, (parts, draws, rows).
+    """
+    answers = stacked([record for members in here for record in members], load)
+    count = len(answers.label)
+    chosen = np.zeros((len(PARTS) * DRAWS, count))
+    for number, counts in enumerate(chosen):
+        order = np.random.default_rng(number % DRAWS).permutation(count)
+        counts[order[: max(2, round(PARTS[number // DRAWS] * count))]] = 1
+    every = np.concatenate([np.ones((1, count)), chosen])
+    metric = here[0][0].run.task["metrics"][0]
+    found = resampling.score(metric, answers.scores, answers.label, every)
+    ends = np.cumsum([len(members) for members in here])
+    mean = np.stack([part.mean(axis=1) for part in np.split(found, ends[:-1], axis=1)], axis=1)
+    mean = mean.round(12)  # equal sums of seeds' scores are ties, in whatever order they are added
+    return count, mean[0], mean[1:].reshape(len(PARTS), DRAWS, len(here))
+
+
+def _agreement(whole: np.ndarray, draws: np.ndarray) -> str:
+    """Tau-b of (rows,) scores with those of each draw (draws, rows), and how often the best won."""
+    from scipy.stats import kendalltau
+
+    taus, hits = [], []
+    for found in draws[np.isfinite(draws).all(axis=1)]:
+        tau = kendalltau(found, whole).statistic
+        if np.isfinite(tau):
+            taus.append(float(tau))
+            hits.append(whole[found.argmax()] == whole.max())
+    if not taus:
+        return "–"
+    spread = f" ± {statistics.stdev(taus):.2f}" if len(taus) > 1 else ""
+    return f"{statistics.fmean(taus):.2f}{spread}, best {sum(hits)}/{len(hits)}"
 
 
 _NOTE = (
@@ -77,24 +91,3 @@ _NOTE = (
     "random part of the reporting split and on all of it, mean ± standard deviation over "
     f"{DRAWS} parts; best: in how many of these the winner on the part is the winner on all."
 )
-
-
-def _means(
-    by_row: dict[rows.Row, list[Record]],
-    known: dict[str, dict[str, np.ndarray]],
-    items: np.ndarray | None,
-) -> dict[rows.Row, Any]:
-    """Mean primary score of each row on some items, None where one seed's is undefined."""
-    found: dict[rows.Row, Any] = {}
-    for row, members in by_row.items():
-        values = []
-        for record in members:
-            arrays = known[record.run.key]
-            scores, label = arrays["scores"], arrays["label"]
-            if items is not None:
-                scores, label = scores[items], label[items]
-            name = record.run.task["metrics"][0]
-            values.append(metrics.score([name], scores, label)[name])
-        whole = [value for value in values if value is not None]
-        found[row] = statistics.fmean(whole) if len(whole) == len(values) else None
-    return found
