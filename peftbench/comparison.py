@@ -84,21 +84,21 @@ def compare(
         RecordError: if paired runs predicted on other examples.
     """
     by_row, split = rows.of_records(records)
-    sized = sorted({rows.sized(record) for record in records})
+    row_of = {record.run.key: row for row, members in by_row.items() for record in members}
     labels = rows.labels(by_row, split)
     known = {row[0] for row in by_row} | set(labels.values())
     if against is not None and against not in known:
         raise ConfigError(f"--against {against}: no such row; {nearest(against, sorted(known))}")
     pairs: list[Pair] = []
-    for one in sized:
-        here = {
-            row: {record.run.seed: record for record in members if rows.sized(record) == one}
-            for row, members in by_row.items()
-        }
-        here = {row: seeds for row, seeds in here.items() if seeds}
+    parts = rows.alike(records)
+    for one, members in parts:
+        found: dict[rows.Row, dict[int, Record]] = {}
+        for record in members:
+            found.setdefault(row_of[record.run.key], {})[record.run.seed] = record
+        here = {row: found[row] for row in by_row if row in found}
         base = _baseline({row: labels[row] for row in here}, against)
         if base is not None:
-            pairs += _corrected(_pairs(rows.title(one, sized), here, base, labels, load))
+            pairs += _corrected(_pairs(rows.title(one, dict(parts)), here, base, labels, load))
     return pairs, split
 
 

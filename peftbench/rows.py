@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from peftbench.evaluation import Evaluated
-from peftbench.run import Json, Record, Run
+from peftbench.run import Json, Record, Run, canonical, identity
 
 Row = tuple[str, ...]
 Sized = tuple[str, int | float | str]  # task, training examples
@@ -77,6 +77,18 @@ def of_records(records: list[Record]) -> tuple[dict[Row, list[Record]], list[str
 def sized(record: Record) -> tuple[str, int]:
     """Task and training examples of a record."""
     return record.run.task["name"], record.work["train_size"]
+
+
+def alike(records: list[Record]) -> list[tuple[tuple[str, int], list[Record]]]:
+    """Records parted by task and training examples, and by data where those of a task differ.
+
+    Those of one part answered the same questions.
+    """
+    parted: dict[tuple[str, int, str], list[Record]] = {}
+    for record in records:
+        data = canonical(identity(record.run.task))
+        parted.setdefault((*sized(record), data), []).append(record)
+    return [((task, size), parted[task, size, data]) for task, size, data in sorted(parted)]
 
 
 def title(one: Sized, among: Iterable[Sized]) -> str:

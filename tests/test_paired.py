@@ -1,5 +1,6 @@
 """Each row against one: planted differences are found, others are not, and the words say which."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from click.testing import CliRunner
 
 from peftbench.cli import main
 from peftbench.comparison import Pair, compare
-from peftbench.reports import paired, ranks
+from peftbench.reports import ensembles, paired, ranking, ranks
 from peftbench.run import ConfigError, Record
 from peftbench.stacked import Load
 from peftbench.store import Results
@@ -128,6 +129,26 @@ def test_a_baseline_among_rows_of_one_method_is_named_with_its_settings():
         compare(made, load, "lora")
     (pair,), split = compare(made, load, "lora, 0.001")
     assert (pair.label, pair.verdict, split) == ("lora, 0.0001", "worse", ["train.lr"])
+
+
+def test_only_answers_to_the_same_questions_are_compared():
+    """A user's file that has changed since has another hash, and other examples."""
+    good = {"full": 0.8, "lora": 0.9, "bitfit": 0.7}
+    made, load = said("method=full,lora,bitfit", "seed=0,1", good=good)
+    task = made[0].run.task | {"source": {"file": {"train": "other"}}}
+    more = [replace(record, run=replace(record.run, task=task)) for record in made]
+    old = dict(zip([record.run.key for record in more], made, strict=True))
+
+    def load_both(record: Record) -> dict[str, np.ndarray]:
+        if record.run.key not in old:
+            return load(record)
+        return {name: array[100:] for name, array in load(old[record.run.key]).items()}
+
+    pairs, split = compare(made + more, load_both)
+    assert split == ["task.source"]
+    assert sorted(pair.examples for pair in pairs) == [500, 500, 600, 600]
+    assert len(ensembles.tables(made + more, load_both)[0].rows) == 6
+    assert [row[2] for row in ranking.table(made + more, load_both).rows] == ["600", "500"]
 
 
 def test_a_table_and_a_picture_say_the_same_again():

@@ -35,7 +35,7 @@ def tables(records: list[Record], load: Load) -> list[Table]:
         RecordError: if seeds of one row predicted on other examples.
     """
     by_row, split = rows.of_records(records)
-    sized = sorted({rows.sized(record) for record in records})
+    parts = rows.alike(records)
     made = []
     for title, tell, note in (
         ("Ensembles of seeds", classes, _NOTE),
@@ -43,9 +43,10 @@ def tables(records: list[Record], load: Load) -> list[Table]:
     ):
         lines: list[list[str]] = []
         heads: list[str] = []
-        for one in sized:
+        for one, alike in parts:
+            keys = {record.run.key for record in alike}
             for row, members in by_row.items():
-                here = [record for record in members if rows.sized(record) == one]
+                here = [record for record in members if record.run.key in keys]
                 if len(here) < 2 or (here[0].run.task["classes"] == 1) != (tell is values):
                     continue
                 alone, whole, spread = tell(stacked(here, load), here[0].run.task["metrics"][0])
@@ -55,7 +56,7 @@ def tables(records: list[Record], load: Load) -> list[Table]:
                     for cell in (_cell(name, [told[name] for told in alone]), _text(name, value))
                 ]
                 cells += ["–" if value is None else f"{value:.2g}" for value in spread.values()]
-                lines.append([rows.title(one, sized), *row, *cells])
+                lines.append([rows.title(one, dict(parts)), *row, *cells])
                 heads = [head for name in whole for head in (name, f"{name}, all")] + list(spread)
         if lines:
             columns = ["task", "method", *split, *heads]

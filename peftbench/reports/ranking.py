@@ -32,8 +32,9 @@ def table(records: list[Record], load: Load) -> Table | None:
     """
     by_row, _ = rows.of_records(records)
     lines = []
-    for task in sorted({rows.sized(record) for record in records}):
-        here = [[r for r in members if rows.sized(r) == task] for members in by_row.values()]
+    for task, alike in rows.alike(records):
+        keys = {record.run.key for record in alike}
+        here = [[r for r in members if r.run.key in keys] for members in by_row.values()]
         here = [members for members in here if members]
         if len(here) < 3:
             continue
