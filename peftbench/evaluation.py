@@ -1,10 +1,12 @@
 """An evaluation beyond the task's own score, and what it found: plain data and the key."""
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
+from typing import Any
 
-from peftbench.run import SCHEMA, Json, Run, canonical, identity, known, of_schema
+from peftbench.run import ASIDE, SCHEMA, Json, Run, canonical, identity, known, of_schema
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,8 +23,11 @@ class Evaluation:
 
     @cached_property
     def key(self) -> str:
-        """First 12 hex digits of the SHA-256 of the run's key and the suite, `ASIDE` left out."""
-        text = canonical([self.run.key, identity(self.suite)])
+        """First 12 hex digits of the SHA-256 of the run's key and the suite, `ASIDE` left out.
+
+        A suite's own `examples` say what is asked; only those of a task's node are left out.
+        """
+        text = canonical([self.run.key, _asked(self.suite)])
         return hashlib.sha256(text.encode()).hexdigest()[:12]
 
     def __eq__(self, other: object) -> bool:
@@ -49,6 +54,14 @@ class Evaluation:
         """
         given = known(cls, data)
         return cls(Run.from_json(given["run"]), given["suite"])
+
+
+def _asked(value: Any) -> Any:
+    """A suite's node without what cannot change a finding; tasks in it as in a run."""
+    if isinstance(value, Mapping):
+        told = {name: inner for name, inner in value.items() if name not in ASIDE - {"examples"}}
+        return {n: identity(inner) if n == "task" else _asked(inner) for n, inner in told.items()}
+    return [_asked(inner) for inner in value] if isinstance(value, list) else value
 
 
 #: What a worker is given to do.

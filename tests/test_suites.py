@@ -54,7 +54,11 @@ def test_suites_are_crossed_with_runs_and_change_no_run():
 def test_key_depends_on_the_run_and_the_suite_and_not_on_prose():
     (first,), (other,) = planned("suite=noise"), planned("suite=noise", "suite.seed=1")
     (third,) = planned("suite=noise", "seed=1")
-    assert len({first.key, other.key, third.key}) == 3
+    (fewer,) = planned("suite=noise", "suite.examples=200")
+    assert len({first.key, other.key, third.key, fewer.key}) == 4
+    targets = [f"suite.targets={{builtin_paraphrase:{{examples:{n}}}}}" for n in (20, 40, 40)]
+    keys = [planned("suite=shift", words)[0].key for words in targets]
+    assert (len(set(keys)), keys[1]) == (2, keys[2])
     assert Evaluation(first.run, first.suite | {"about": "x"}).key == first.key
     assert Evaluation.from_json(json.loads(json.dumps(first.to_json()))) == first
 
