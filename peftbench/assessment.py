@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load
 from torch import Tensor
 
-from peftbench import measure, suite, tasks
+from peftbench import measure, prompts, suite
 from peftbench.backbone import Backbone
 from peftbench.batches import View
 from peftbench.encoder import Encoder
@@ -63,34 +63,37 @@ def assess(
     record = results.load(run.key)
     asked = suite.make(evaluation.suite)
     with phases.phase("load"):
-        backbone, tokenizer = warm.backbone(run.model, device)
+        backbone, tokenizer = warm.backbone(run, device)
         state = load(results.weights(record))
     with phases.phase("tokenise"):
         sets = asked.sets(run, setting.data_root)
-        unique, places = distinct(sets)
+
+    def answer(method: Method, state: dict[str, Tensor] | None, tokens: Tokens) -> Arrays:
+        view = viewed(run, method, state, backbone, tokenizer.pad_token_id, device)
+        return outputs(view, run, tokens, report, stop)
+
     found: dict[str, Arrays] = {}
-    if sets:
+    cut: dict[str, int] = {}
+    for shown in dict.fromkeys(map(asked.shown, sets)):  # one pass for each number in front
         with phases.phase("tokenise"):
-            tokens = tasks.encode(unique, tokenizer, run.train["max_length"])
+            unique, places = distinct({n: t for n, t in sets.items() if asked.shown(n) == shown})
+            tokens = prompts.coder(run, tokenizer, setting.data_root, shown)(unique)
+            cut |= dict.fromkeys(places, tokens.truncated)
         with phases.phase("evaluate"):
-
-            def answer(method: Method, state: dict[str, Tensor] | None) -> Arrays:
-                view = viewed(run, method, state, backbone, tokenizer.pad_token_id, device)
-                return outputs(view, run, tokens, report, stop)
-
-            answers = {"": answer(make(run.method), state)}
+            answers = {"": answer(make(run.method), state, tokens)}
             if asked.untrained:
                 recipe = [run.train["max_length"], run.train["precision"]]
-                same = canonical([run.model, run.task, recipe, run.seed])
-                name = f"{same} {canonical(evaluation.suite)}"
+                same = canonical([run.model, run.task, run.form, recipe, run.seed])
+                name = f"{same} {canonical([evaluation.suite, shown])}"
                 if name not in warm.untrained:
-                    warm.untrained[name] = answer(Method(), None)
+                    warm.untrained[name] = answer(Method(), None, tokens)
                 answers["untrained/"] = warm.untrained[name]
         for start, arrays in answers.items():
             for name, rows in places.items():
                 found[start + name] = {kind: array[rows] for kind, array in arrays.items()}
                 found[start + name]["label"] = sets[name].label
     told = asked.findings(record, results.predictions(record), found)
+    told |= {"truncated": cut} if run.form else {}
     headline = told.pop("headline")
     done = Evaluated(
         evaluation=evaluation,

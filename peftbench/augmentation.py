@@ -129,6 +129,7 @@ def shown(
         types=np.concatenate([tokens.types, more.types]),
         ends=np.concatenate([tokens.ends, tokens.ends[-1] + more.ends]),
         label=np.concatenate([tokens.label, more.label]),
+        answer=np.concatenate([tokens.answer, more.answer]),
         truncated=tokens.truncated + more.truncated,
     )
     return Shown(both, rows, said.part, said.versions, seed, {"noisy": more.truncated})

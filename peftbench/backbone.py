@@ -45,6 +45,7 @@ class Backbone:
                     put(block, path, untransposed(part))
             for path, names in self.parts["split"].items():
                 put(block, path, Fused(block.get_submodule(path), names))
+        self.words = words
         self.head = self._head(missing) if words is None else []
         self._cast: dict[nn.Parameter, nn.Parameter] = {}
         self._own = {id(p) for p in self.module.parameters()}

@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from peftbench import sources
+from peftbench import forms, sources
 from peftbench.augmentation import Shown
 from peftbench.encoder import Batch, Encoder
 from peftbench.method import Method
@@ -105,6 +105,8 @@ def collate(tokens: Tokens, rows: np.ndarray, padding: int, mask: str) -> Batch:
     if len(tokens.types):
         types = np.where(real, tokens.types[flat], 0).astype(np.int64)
         batch["token_type_ids"] = torch.from_numpy(types)
+    if len(tokens.answer):
+        batch["answer"] = torch.from_numpy(tokens.answer[rows].astype(np.int64))
     return batch
 
 
@@ -138,7 +140,10 @@ def micro_batches(batch: Batch, size: int) -> Iterator[Batch]:
 def split_rows(
     run: Run, tokens: Tokens, selection: Selection, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Numbers of the examples to train on, and of those held out for selection."""
+    """Numbers of the examples to train on, and of those held out for selection.
+
+    What is kept back for demonstrations is in neither.
+    """
     known = run.task["examples"].get("train")
     if known not in (None, len(tokens)):
         raise ConfigError(
@@ -147,6 +152,8 @@ def split_rows(
         )
     size = run.train_size(len(tokens))
     chosen = subset(tokens, run.task["classes"], size, seed)
+    chosen = chosen[~np.isin(chosen, forms.reserved(run, tokens.label))]
+    size = len(chosen)
     held = round(selection.fraction * size)
     if selection.fraction and not 1 <= held < size:
         raise ConfigError(

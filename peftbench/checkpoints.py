@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
 from torch import nn
 from transformers import (
@@ -72,7 +73,7 @@ def backbone(model: Json, language: bool = False) -> tuple[nn.Module, list[str]]
     )
     lacking = sorted(info["missing_keys"])
     if language and lacking:
-        raise ConfigError(without_head(model, lacking[0]))
+        raise ConfigError(_without_head(model, lacking[0]))
     if model["parts"]["mask"] == "causal":
         loaded.config.use_cache = False
         loaded.config.pad_token_id = tokenizer(model).pad_token_id  # the head reads what is before
@@ -91,8 +92,24 @@ def architecture(model: Json, language: bool) -> Any:
     return AutoModelForCausalLM if causal else AutoModelForMaskedLM
 
 
-def without_head(model: Json, lacking: str) -> str:
-    """What to say of a checkpoint that is no language model."""
+def check_language_head(model: Json) -> None:
+    """Refuse a checkpoint whose files name no part of its family's language-model head.
+
+    Raises:
+        ConfigError: saying what to choose instead.
+    """
+    folder, head = locate(model), model["parts"]["words"]["head"]
+    if folder is None or head is None:
+        return
+    names: set[str] = set()
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, framework="np") as file:
+            names.update(file.keys())
+    if not any(f"{head}." in name for name in names):
+        raise ConfigError(_without_head(model, head))
+
+
+def _without_head(model: Json, lacking: str) -> str:
     return (
         f"form=words: the checkpoint of {model['name']} has no language-model head (no {lacking}); "
         "choose a model that was published with one, such as model=bert_base, or form=head"
@@ -122,7 +139,7 @@ def weights_hash(folder: Path) -> str:
 
 
 def tokenizer(model: Json) -> PreTrainedTokenizerBase:
-    """The checkpoint's tokenizer, or bytes for a random model; what lacks padding pads with ends."""
+    """The checkpoint's tokenizer, bytes for a random model; without padding it pads with ends."""
     folder = locate(model)
     if folder is None:
         return _bytes(model)

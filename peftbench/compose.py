@@ -227,7 +227,7 @@ def of_suite(key: str) -> bool:
     return key.partition(".")[0] == "suite"
 
 
-def _of_task(node: DictConfig, task: str) -> Any:
+def _of_task(node: DictConfig, task: str | None) -> Any:
     """A node with what it says of a task by name, under `tasks`, over the rest."""
     rest = OmegaConf.masked_copy(node, [str(key) for key in node if key != "tasks"])
     return OmegaConf.merge(rest, (node.get("tasks") or {}).get(task) or {})

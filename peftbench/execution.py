@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from functools import partial
 
 import numpy as np
 import torch
@@ -16,18 +15,18 @@ from peftbench import (
     checkpoints,
     measure,
     metrics,
+    prompts,
     pruning,
     resume,
     sources,
     tasks,
     train,
 )
-from peftbench.backbone import Backbone
 from peftbench.batches import View
 from peftbench.encoder import Encoder
 from peftbench.method import Method, make
 from peftbench.recipe import Budget, Recipe, Selection
-from peftbench.run import ConfigError, Json, Record, Run
+from peftbench.run import Json, Record, Run
 from peftbench.setting import Setting, accelerator_of, device_of
 from peftbench.settle import settle
 from peftbench.store import Results
@@ -114,30 +113,6 @@ def execute(
             micro = (micro + 1) // 2
 
 
-def check(run: Run, chain: bool = False) -> None:
-    """Refuse a run whose method its model cannot take, on a tiny model of its family.
-
-    Args:
-        run: any.
-        chain: whether the method is to take what it learnt as a prior.
-
-    Raises:
-        ConfigError: saying what the model lacks or which value is out of range.
-    """
-    method = make(run.method)
-    model = run.model
-    shape = model["parts"]["tiny"] | {"vocab_size": 264}
-    skeleton = checkpoints.skeleton(model | {"shape": shape})
-    encoder = Encoder(Backbone(model, loaded=skeleton), run.task["classes"], seed=0)
-    encoder.rehearsal = True
-    try:
-        method.insert(encoder)
-        if chain:
-            method.chain(encoder)
-    except ValueError as error:
-        raise ConfigError(f"method={run.method['name']} on {model['name']}: {error}") from error
-
-
 def _attempt(
     run: Run,
     stage: Stage | None,
@@ -156,7 +131,7 @@ def _attempt(
     half = recipe.precision == "bf16"
     accelerator = accelerator_of(device, half)
     with phases.phase("load"):
-        backbone, tokenizer = warm.backbone(run.model, device)
+        backbone, tokenizer = warm.backbone(run, device)
     with phases.phase("tokenise"):
         tokens = {
             name: warm.tokenised(run, split, tokenizer, setting.data_root)
@@ -169,7 +144,7 @@ def _attempt(
         key, rows, held = stage.key, stage.rows, np.empty(0, dtype=np.int64)
         seeds |= {role: seeds[role] + stage.number for role in ("order", "dropout")}
     with phases.phase("tokenise"):
-        encode = partial(tasks.encode, tokenizer=tokenizer, most=run.train["max_length"])
+        encode = prompts.coder(run, tokenizer, setting.data_root)
         shown = augmentation.shown(run, tokens["train"], rows, setting.data_root, encode)
     with phases.phase("load"), torch.random.fork_rng():
         labels = tokens["train"].label[rows]

@@ -6,6 +6,7 @@ from pathlib import Path
 from safetensors.torch import load, save_file
 from torch import Tensor
 
+from peftbench import checkpoints, prompts
 from peftbench.backbone import Backbone
 from peftbench.encoder import Encoder
 from peftbench.method import Method, make
@@ -25,7 +26,8 @@ def to_peft(record: Record, results: Results, folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} is there already; name a new folder")
     method = make(run.method)
-    encoder = Encoder(Backbone(run.model), run.task["classes"], seed=0)
+    words = prompts.words(run, checkpoints.tokenizer(run.model))
+    encoder = Encoder(Backbone(run.model, words=words), run.task["classes"], seed=0)
     method.insert(encoder)
     encoder.restore(load(kept))
     try:
@@ -62,5 +64,8 @@ def peft_form(method: Method, encoder: Encoder) -> tuple[Json, dict[str, Tensor]
     tensors = inner if prompt else {f"{start}.{name}": tensor for name, tensor in inner.items()}
     state = encoder.state()
     tensors |= {f"{start}.{name}": t for name, t in state.items() if encoder.in_head(name)}
-    config |= {"task_type": "SEQ_CLS", "modules_to_save": backbone.head, "inference_mode": True}
+    kind: str | None = "SEQ_CLS"
+    if backbone.words is not None:  # the library has no name for a masked language model
+        kind = {"causal": "CAUSAL_LM"}.get(backbone.parts["words"]["class"])
+    config |= {"task_type": kind, "modules_to_save": backbone.head or None, "inference_mode": True}
     return config, {name: tensor.contiguous() for name, tensor in tensors.items()}

@@ -49,7 +49,11 @@ def narrow(root: Any, words: list[int]) -> None:
     part.weight = nn.Parameter(whole.weight.detach()[words].clone())
     if whole.bias is not None:
         part.bias = nn.Parameter(whole.bias.detach()[words].clone())
-        for module in root.modules():  # some heads hold the same bias once more
-            if module is not whole and getattr(module, "bias", None) is whole.bias:
-                del module.bias
     root.set_output_embeddings(part)
+    for module in root.modules():  # some heads hold the bias once more
+        if module is not part and _is_one(getattr(module, "bias", None), whole.bias, part.bias):
+            module.bias = None
+
+
+def _is_one(bias: object, *known: object) -> bool:
+    return bias is not None and any(bias is one for one in known)

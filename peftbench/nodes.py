@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from peftbench import catalog, files, metrics, models, sources
+from peftbench import catalog, files, forms, metrics, models, sources
 from peftbench import suite as suites
 from peftbench.augmentation import Augmentation
 from peftbench.recipe import Budget, Recipe, Selection, at_least, one_of
@@ -47,9 +47,10 @@ def complete(config: Json, searched: list[Path], results: Results) -> Run:
     _make(Budget, "budget", budget)
     _make(Selection, "select", select)
     at_least("seed", config["seed"], 0, whole=True)
-    task = _task(config["task"])
+    model, task = models.complete(config["model"], searched), _task(config["task"])
+    form = _later("form", config)
     run = Run(
-        model=models.complete(config["model"], searched),
+        model=model,
         method=_method(config["method"], results),
         task=task,
         budget=budget,
@@ -57,7 +58,7 @@ def complete(config: Json, searched: list[Path], results: Results) -> Run:
         select=select,
         size=_size(config["size"]),
         seed=config["seed"],
-        form=_later("form", config),
+        form=None if form is None else forms.complete(form, model, task),
         augment=_augment(_later("augment", config), task["name"]),
     )
     if total := run.task.get("examples", {}).get("train"):

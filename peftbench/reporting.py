@@ -9,6 +9,7 @@ from peftbench.evaluation import Evaluated
 from peftbench.reports import (
     calibration,
     ensembles,
+    in_context,
     noise,
     paired,
     ranking,
@@ -36,7 +37,7 @@ class Made:
 
 
 #: What is told of evaluations, by the suite that made them.
-SUITES = {module.SUITE: module for module in (calibration, noise, rounds, shift)}
+SUITES = {module.SUITE: module for module in (calibration, in_context, noise, rounds, shift)}
 
 
 def write(

@@ -12,7 +12,7 @@ from peftbench.vocabulary import SeenWords
 def settle(encoder: Encoder, half: bool, words: Tensor) -> None:
     """Make ready to train, once all is inserted and prepared; what is computed stays the same.
 
-    The last block goes on with the first position alone where the head reads no other, word
+    The last block goes on with the first position alone where a head reads no other, word
     embeddings that train are reduced to the words that occur, and a CPU gets its own dropout.
 
     Args:
@@ -27,7 +27,7 @@ def settle(encoder: Encoder, half: bool, words: Tensor) -> None:
         if not torch.equal(rest, embedding.weight):  # it goes on from an earlier training
             rest = embedding.weight
         encoder.module.set_input_embeddings(SeenWords(embedding, rest, words))
-    if path := backbone.parts.get("first"):
+    if backbone.words is None and (path := backbone.parts.get("first")):
         encoder.blocks[-1].get_submodule(path).register_forward_hook(first_position)
     if encoder.device.type == "cpu":
         cpu.hasten(encoder.module)

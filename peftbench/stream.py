@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
 from torch import Tensor
 
-from peftbench import assessment, execution, measure, suite, tasks
+from peftbench import assessment, execution, measure, prompts, rehearsal, suite
 from peftbench.evaluation import Evaluated, Evaluation
 from peftbench.execution import Outcome, Stage
 from peftbench.method import make
@@ -52,7 +52,7 @@ def check(evaluation: Evaluation) -> None:
     """
     asked = _rounds(evaluation)
     try:
-        execution.check(evaluation.run, asked.chain)
+        rehearsal.check(evaluation.run, asked.chain)
     except ConfigError as error:
         raise ConfigError(f"{error}; suite.chain=false trains it in rounds all the same") from None
 
@@ -106,7 +106,7 @@ def follow(
     record = results.load(run.key)
     told_of = asked.findings(record, {}, progress.found) | {"spent": progress.spent}
     headline = told_of.pop("headline")
-    backbone, _ = warm.backbone(run.model, device)
+    backbone, _ = warm.backbone(run, device)
     last = assessment.trained(backbone, make(run.method), rounds[-1].run, progress.state)
     done = Evaluated(
         evaluation=evaluation,
@@ -149,7 +149,7 @@ def _answer(
 ) -> None:
     """Add the outputs on all sets that a round is asked about."""
     run = rounds[number].run
-    backbone, tokenizer = warm.backbone(run.model, device)
+    backbone, tokenizer = warm.backbone(run, device)
     state = progress.state
     assert state is not None
 
@@ -167,7 +167,7 @@ def _answer(
     for whose, names in by_head.items():
         there = rounds[whose].run
         unique, places = assessment.distinct({name: sets[name] for name in names})
-        tokens = tasks.encode(unique, tokenizer, there.train["max_length"])
+        tokens = prompts.coder(there, tokenizer, setting.data_root)(unique)
         whole = {n: t for n, t in state.items() if not head(n)} | progress.heads[whose]
         view = assessment.viewed(
             there, make(there.method), whole, backbone, tokenizer.pad_token_id, device

@@ -52,6 +52,10 @@ class Suite:
         """
         raise NotImplementedError
 
+    def shown(self, name: str) -> int | None:
+        """How many demonstrations stand in front of a set's texts; None as many as in training."""
+        return None
+
     def findings(self, record: Record, known: Arrays, found: dict[str, Arrays]) -> Json:
         """What the predictions mean, plain data; `headline` holds the few most telling figures.
 

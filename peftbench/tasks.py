@@ -1,10 +1,12 @@
 """A task as numbers: tokenised once for each tokenizer, and cached whole."""
 
 import hashlib
+import math
 import os
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -15,6 +17,9 @@ from peftbench import sources
 from peftbench.files import write_whole
 from peftbench.run import Json
 
+if TYPE_CHECKING:
+    from peftbench.prompts import Prompt
+
 
 @dataclass(frozen=True)
 class Tokens:
@@ -24,7 +29,8 @@ class Tokens:
         ids, types: token and segment numbers of all examples (int32, uint8); types may be empty.
         ends: where each example ends in them (int64).
         label: (examples,) classes (int64) or values (float32).
-        truncated: how many examples lost tokens to the maximum length.
+        truncated: how many examples lost tokens or demonstrations to the maximum length.
+        answer: where in each example a language model says its class (int32); empty with a head.
     """
 
     ids: np.ndarray
@@ -32,6 +38,7 @@ class Tokens:
     ends: np.ndarray
     label: np.ndarray
     truncated: int
+    answer: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
 
     def __len__(self) -> int:
         return len(self.label)
@@ -43,7 +50,12 @@ class Tokens:
 
 
 def tokenise(
-    task: Json, split: str, tokenizer: PreTrainedTokenizerBase, max_length: int, root: str | None
+    task: Json,
+    split: str,
+    tokenizer: PreTrainedTokenizerBase,
+    max_length: int,
+    root: str | None,
+    prompt: "Prompt | None" = None,
 ) -> Tokens:
     """The tokens of a split, from the cache where an earlier run left them.
 
@@ -59,13 +71,16 @@ def tokenise(
         repr((task["texts"], task["label"], task["classes"], max_length)),
         tokenizer_hash(tokenizer),
         repr(tokenizer.model_input_names),
+        *([prompt.identity] if prompt else []),
     ]
     path = cache_folder() / f"{hashlib.sha256('|'.join(what).encode()).hexdigest()[:24]}.tokens"
     cached = _read(path)
     if cached is not None:
         return cached
-    tokens = encode(sources.table(task, split, root), tokenizer, max_length)
-    arrays = {"ids": tokens.ids, "types": tokens.types, "ends": tokens.ends, "label": tokens.label}
+    table = sources.table(task, split, root)
+    coded = encode if prompt is None else prompt.encode
+    tokens = coded(table, tokenizer, max_length)
+    arrays = {name: getattr(tokens, name) for name in ("ids", "types", "ends", "label", "answer")}
     note = {"truncated": str(tokens.truncated), "sha256": _digest(arrays)}
     try:
         write_whole(path, save_arrays(arrays, metadata=note))
@@ -88,21 +103,21 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(backend.to_str().encode()).hexdigest()
 
 
-def encode(table: sources.Table, tokenizer: PreTrainedTokenizerBase, most: int) -> Tokens:
-    """Tokens of any texts, cut to `most` and to what the tokenizer allows.
+def encode(table: sources.Table, tokenizer: PreTrainedTokenizerBase, most: int | None) -> Tokens:
+    """Tokens of any texts, cut to `most` and to what the tokenizer allows; None cuts nothing.
 
     Where a tokenizer has no separator (GPT-2, Llama) the second text starts on a new line.
     """
-    most = min(most, tokenizer.model_max_length)
     columns = table.texts
     if tokenizer.sep_token is None:
         columns = [columns[0], *([f"\n{text}" for text in column] for column in columns[1:])]
     rows = tokenizer(*columns, verbose=False)
-    long = [i for i, ids in enumerate(rows["input_ids"]) if len(ids) > most]
+    limit = math.inf if most is None else min(most, tokenizer.model_max_length)
+    long = [i for i, ids in enumerate(rows["input_ids"]) if len(ids) > limit]
     types = rows.get("token_type_ids", [])
     if long:
         texts = [[column[i] for i in long] for column in columns]
-        cut = tokenizer(*texts, truncation=True, max_length=most, verbose=False)
+        cut = tokenizer(*texts, truncation=True, max_length=limit, verbose=False)
         for place, i in enumerate(long):
             rows["input_ids"][i] = cut["input_ids"][place]
             if types:

@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from transformers import PreTrainedTokenizerBase
 
-from peftbench import checkpoints, tasks
+from peftbench import checkpoints, prompts, tasks
 from peftbench.backbone import Backbone
-from peftbench.run import Json, Run, canonical
+from peftbench.forms import WORDS
+from peftbench.run import Run, canonical
 from peftbench.tasks import Tokens
 
 
@@ -25,20 +26,25 @@ class Warm:
     tokens: dict[str, Tokens] = field(default_factory=dict)
     untrained: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
 
-    def backbone(self, model: Json, device: torch.device) -> tuple[Backbone, Any]:
-        """The backbone of a model and its tokenizer."""
-        name = canonical(model)
+    def backbone(self, run: Run, device: torch.device) -> tuple[Backbone, Any]:
+        """The backbone of a run's model, as its form wants it, and the tokenizer."""
+        form = run.form if run.form and run.form["name"] == WORDS else {}
+        name = canonical([run.model, form.get("template"), form.get("words")])
         if name not in self.backbones:
             self.backbones.clear()
             self.tokens.clear()
             self.untrained.clear()
-            self.backbones[name] = (Backbone(model, device), checkpoints.tokenizer(model))
+            tokenizer = checkpoints.tokenizer(run.model)
+            words = prompts.words(run, tokenizer)
+            self.backbones[name] = (Backbone(run.model, device, words=words), tokenizer)
         return self.backbones[name]
 
     def tokenised(self, run: Run, split: str, tokenizer: Any, root: str | None) -> Tokens:
         """The tokens of a split for a run."""
         length = run.train["max_length"]
-        name = canonical([run.task, split, length])
+        seed = run.seeds()["subset"] if run.form and run.form["demonstrations"] else None
+        name = canonical([run.task, split, length, run.form, seed])
         if name not in self.tokens:
-            self.tokens[name] = tasks.tokenise(run.task, split, tokenizer, length, root)
+            prompt = prompts.of(run, root)
+            self.tokens[name] = tasks.tokenise(run.task, split, tokenizer, length, root, prompt)
         return self.tokens[name]

@@ -88,7 +88,7 @@ def _serve(
 
 def _check(runs: list[Run], evaluations: list[Evaluation], setting: Any) -> Json:
     """Instantiate every run and look at all data, before any training starts."""
-    from peftbench import checkpoints, execution, sources, stream, suite
+    from peftbench import checkpoints, prompts, rehearsal, sources, stream, suite
 
     errors: dict[str, int] = {}
     told: list[str] = []
@@ -106,7 +106,11 @@ def _check(runs: list[Run], evaluations: list[Evaluation], setting: Any) -> Json
                 errors[str(error)] = errors.get(str(error), 0) + 1
 
     for run in runs:
-        once([run.model, run.method, run.task["classes"]], lambda run=run: execution.check(run))
+        once(
+            [run.model, run.method, run.task["classes"], (run.form or {}).get("name")],
+            lambda run=run: rehearsal.check(run),
+        )
+        once([run.model, run.form, run.task["name"]], lambda run=run: prompts.check(run))
         once(run.task, lambda run=run: sources.check(run.task, setting.data_root))
         once(run.model, lambda run=run: checkpoints.locate(run.model) and None)
     for one in evaluations:

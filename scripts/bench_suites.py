@@ -32,7 +32,7 @@ def main() -> None:
     root = os.environ["PEFTBENCH_DATA"]
     (evaluation,) = plan(*WORDS, *VARIANTS).evaluations
     run = evaluation.run
-    backbone, tokenizer = Warm().backbone(run.model, torch.device("cpu"))
+    backbone, tokenizer = Warm().backbone(run, torch.device("cpu"))
     method = make(run.method)
     inserted = Encoder(backbone, run.task["classes"], run.seeds()["head"])
     method.insert(inserted)

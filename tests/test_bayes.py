@@ -267,7 +267,7 @@ def test_a_run_starts_at_the_posterior_of_another_by_its_key_and_is_pulled_to_it
     ],
 )
 def test_bad_values_are_refused_before_anything_starts(words, message):
-    from peftbench import execution
+    from peftbench import rehearsal
 
     with pytest.raises(ConfigError, match=message):
-        execution.check(plan("model=tiny", "method=bayes_hybrid", *words).runs[0])
+        rehearsal.check(plan("model=tiny", "method=bayes_hybrid", *words).runs[0])

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 import tiny
 import torch
-from transformers import AutoModelForSequenceClassification
 
 from peftbench import batches, checkpoints
 from peftbench.backbone import Backbone
@@ -40,11 +39,7 @@ def test_the_causal_families():
 def test_later_token_changes_no_earlier_position(family, method, half):
     made, batch = encoder(family, f"method={method}", half=half), tiny.batch(tiny.tokens(), family)
     seen = []
-    hook = made.blocks[-1].register_forward_hook(
-        lambda module, given, output: seen.append(
-            output[0] if isinstance(output, tuple) else output
-        )
-    )
+    hook = made.blocks[-1].register_forward_hook(lambda *given: seen.append(given[-1]))
     other = dict(batch)
     other["input_ids"] = batch["input_ids"].clone()
     other["input_ids"][:, 4] = 4 + (batch["input_ids"][:, 4] + 1) % 256
@@ -77,9 +72,6 @@ def test_computes_what_transformers_computes(family):
     ours = Encoder(Backbone(run.model), classes=2, seed=0).eval()
     ours.restore({"score.weight": theirs.score.weight.detach()})
     batch = tiny.batch(tiny.tokens(), family)
-    assert isinstance(
-        theirs, AutoModelForSequenceClassification._model_mapping[type(theirs.config)]
-    )
     assert theirs.config._attn_implementation == "sdpa"
     real = torch.arange(batch["input_ids"].shape[1]) < batch["lengths"][:, None]
     with torch.inference_mode():

@@ -9,7 +9,7 @@ import tiny
 import torch
 from torch import Tensor
 
-from peftbench import execution
+from peftbench import rehearsal
 from peftbench.backbone import Backbone
 from peftbench.encoder import Batch, Encoder
 from peftbench.method import Method, make
@@ -111,7 +111,7 @@ def trained(pair):
 def refused(run: Run) -> str:
     """Why a run cannot be; empty if it can."""
     try:
-        execution.check(run)
+        rehearsal.check(run)
     except ConfigError as refusal:
         return str(refusal)
     return ""

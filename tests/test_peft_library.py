@@ -124,17 +124,17 @@ def test_every_offered_type_is_the_librarys():
     ],
 )
 def test_what_the_library_cannot_do_is_refused_before_anything_starts(words, message):
-    from peftbench import execution
+    from peftbench import rehearsal
 
     with pytest.raises(ConfigError, match=message):
-        execution.check(plan("model=tiny", "method=peft", *words).runs[0])
+        rehearsal.check(plan("model=tiny", "method=peft", *words).runs[0])
 
 
 def test_sizes_are_judged_on_the_model_itself():
     """The check before a run sees a tiny model, on which 64 of 32 dimensions would not fit."""
-    from peftbench import execution
+    from peftbench import rehearsal
 
     words = ("method=peft", "method.type=MISS", "method.config.r=64")
-    execution.check(plan("model=minilm", *words).runs[0])
+    rehearsal.check(plan("model=minilm", *words).runs[0])
     with pytest.raises(ValueError, match="tiny has no place for peft's MISS"):
         encoder("bert", *words)

@@ -4,7 +4,7 @@ import pytest
 import tiny
 import torch
 
-from peftbench import execution, smoothness
+from peftbench import rehearsal, smoothness
 from peftbench.encoder import Encoder
 from peftbench.method import make, task_loss
 from peftbench.run import ConfigError
@@ -162,7 +162,7 @@ def test_wise_goes_the_whole_way_back():
 )
 def test_bad_values_are_refused_before_anything_starts(words, message):
     with pytest.raises(ConfigError, match=message):
-        execution.check(plan("model=tiny", "method=robust_partial", *words).runs[0])
+        rehearsal.check(plan("model=tiny", "method=robust_partial", *words).runs[0])
 
 
 def test_blocks_that_are_not_there_are_refused():

@@ -6,7 +6,7 @@ import pytest
 import tiny
 import torch
 
-from peftbench import execution, pruning
+from peftbench import pruning, rehearsal
 from peftbench.encoder import Encoder
 from peftbench.method import make, task_loss
 from peftbench.run import ConfigError
@@ -165,7 +165,7 @@ def test_an_export_holds_the_kept_weights_alone():
 )
 def test_bad_values_are_refused_before_anything_starts(words, message):
     with pytest.raises(ConfigError, match=message):
-        execution.check(plan("model=tiny", "method=sparse_adapter", *words).runs[0])
+        rehearsal.check(plan("model=tiny", "method=sparse_adapter", *words).runs[0])
 
 
 def test_a_score_that_is_zero_throughout_is_refused():

@@ -17,3 +17,5 @@ class Head(Method):
 
     def insert(self, encoder: Encoder) -> None:
         """Leave the encoder frozen."""
+        if not encoder.trained():
+            raise ValueError(f"{encoder.name} has no head of its own that could train, only words")

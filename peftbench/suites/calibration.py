@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from peftbench import sources
+from peftbench import forms, sources
 from peftbench import uncertainty as sure
 from peftbench.run import Json, Record, Run
 from peftbench.sources import Table
@@ -48,6 +48,7 @@ class Calibration(Suite):
                 train.label[order], run.task["classes"], run.seeds()["subset"] + 1
             )
             unused = order[again[: round(run.select["fraction"] * size)]]
+        unused = unused[~np.isin(unused, forms.reserved(run, train.label))]
         return {"held": train.take(unused[: self.examples])} if len(unused) else {}
 
     def findings(self, record: Record, known: Arrays, found: dict[str, Arrays]) -> Json:

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from peftbench import metrics, sources
+from peftbench import forms, metrics, sources
 from peftbench.recipe import at_least, between
 from peftbench.run import ConfigError, Json, Record, Run
 from peftbench.sources import Table
@@ -76,6 +76,10 @@ class Rounds(Suite):
         if run.select.get("fraction"):
             raise ConfigError("rounds train to the end of their budget; leave select=none")
         total = run.task.get("examples", {}).get("train")
+        if self.sequence and (run.form or run.augment):
+            raise ConfigError(
+                "suite.sequence: a form and an augmentation are of one task; leave them"
+            )
         if self.sequence:
             for node in self.sequence:
                 task = node["task"]
@@ -194,7 +198,8 @@ def _split(run: Run, split: str, root: str | None) -> Table:
 
 def _order(run: Run, train: Table) -> np.ndarray:
     """The run's nested subsets: its first n numbers are its subset of n."""
-    return sources.stratified(train.label, run.task["classes"], run.seeds()["subset"])
+    order = sources.stratified(train.label, run.task["classes"], run.seeds()["subset"])
+    return order[~np.isin(order, forms.reserved(run, train.label))]
 
 
 def _mixed(run: Run, train: Table, rows: np.ndarray) -> np.ndarray:

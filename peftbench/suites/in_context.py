@@ -1,0 +1,86 @@
+"""In-context examples: the same texts with more and more solved examples in front, at test time.
+
+Yang et al. 2024 (arXiv 2403.09162) ask it of fine-tuned models: does training for a task leave
+anything to be learnt from its demonstrations? The score for each number of them, the difference
+from none, and the share of answers that flip. Demonstrations come from the run's own reserve, so
+that nothing was trained on them.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from peftbench import metrics, sources
+from peftbench.run import ConfigError, Json, Record, Run
+from peftbench.sources import Table
+from peftbench.suite import Arrays, Suite
+
+
+@dataclass(frozen=True, kw_only=True)
+class InContext(Suite):
+    """Score the reporting split behind each number of demonstrations.
+
+    Attributes:
+        counts: numbers of demonstrations, rising from 0.
+        examples: of the reporting split, a fixed stratified part; None is all of it.
+        seed: of that part.
+    """
+
+    counts: list[int]
+    examples: int | None
+    seed: int
+
+    def __post_init__(self) -> None:
+        if self.counts[:1] != [0] or sorted(set(self.counts)) != self.counts:
+            raise ValueError(f"suite.counts rise from 0, got {self.counts}")
+        if self.examples is not None and self.examples < 2:
+            raise ValueError(f"suite.examples is at least 2, or null for all, got {self.examples}")
+
+    def check(self, run: Run) -> None:
+        """Refuse a run that has no words for labels, or fewer examples kept back."""
+        if run.form is None:
+            raise ConfigError(
+                "in_context: with form=head there are no words to show labels by; train with "
+                "form=words, or with form=demonstrations (form.demonstrations=0 for none)"
+            )
+        if max(self.counts) > run.form["reserved"]:
+            raise ConfigError(
+                f"in_context: suite.counts={self.counts}, but form.reserved="
+                f"{run.form['reserved']} examples are kept back; raise it or ask for fewer"
+            )
+
+    def sets(self, run: Run, root: str | None) -> dict[str, Table]:
+        """The reporting split, once for each number."""
+        table = sources.table(run.task, run.task["splits"]["validation"], root)
+        if self.examples is not None:
+            order = sources.stratified(table.label, run.task["classes"], self.seed)
+            table = table.take(np.sort(order[: self.examples]))
+        return {f"shown/{count}": table for count in self.counts}
+
+    def shown(self, name: str) -> int:
+        """What the set's name says."""
+        return int(name.partition("/")[2])
+
+    def findings(self, record: Record, known: Arrays, found: dict[str, Arrays]) -> Json:
+        """Scores by number of demonstrations, differences from none, flips."""
+        names = record.run.task["metrics"]
+        sets = [found[f"shown/{count}"] for count in self.counts]
+        scored = [metrics.score(names, arrays["scores"], arrays["label"]) for arrays in sets]
+        scores = [told[names[0]] for told in scored]
+        first = metrics.decide(sets[0]["scores"])
+        flips = [float(np.mean(metrics.decide(arrays["scores"]) != first)) for arrays in sets]
+        return {
+            "metric": names[0],
+            "counts": self.counts,
+            "sets": dict(zip(found, scored, strict=True)),
+            "scores": scores,
+            "differences": [_difference(score, scores[0]) for score in scores],
+            "flips": flips,
+            "headline": {
+                f"{count} shown": score for count, score in zip(self.counts, scores, strict=True)
+            },
+        }
+
+
+def _difference(score: float | None, none: float | None) -> float | None:
+    return None if score is None or none is None else score - none
