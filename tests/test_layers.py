@@ -34,6 +34,7 @@ LIGHT = [
     "figure",
     "files",
     "forecast",
+    "forms",
     "hub",
     "inference",
     "lexemes",
@@ -89,6 +90,9 @@ MAY = {
     "comparison": {"catalog", "inference", "resampling", "rows", "run", "stacked"},
     "compose": {"catalog", "run"},
     "forecast": {"run"},
+    "forms": {"catalog", "recipe", "run", "sources"},
+    "prompts": {"checkpoints", "forms", "run", "sources", "tasks"},
+    "rehearsal": {"backbone", "checkpoints", "encoder", "forms", "method", "run"},
     "method": {"encoder", "run"},
     "tasks": {"files", "run", "sources"},
     "train": {"batches", "encoder", "measure", "method", "recipe", "resume", "run", "warmup"},
@@ -115,7 +119,9 @@ MAY = {
     "vocabulary": set(),
     "smoothness": {"encoder"},
     **{
-        name: {"metrics", "noise", "recipe", "run", "sources", "suite", "uncertainty"}
+        name: {
+            *("forms", "metrics", "noise", "recipe", "run", "sources", "suite", "uncertainty"),
+        }
         for name in MODULES
         if name.startswith("suites.")
     },
