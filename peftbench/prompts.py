@@ -256,5 +256,5 @@ def check(run: Run) -> None:
     Raises:
         ConfigError: saying which.
     """
-    if words(run, checkpoints.tokenizer(run.model)) is not None:
+    if run.form is not None and words(run, checkpoints.tokenizer(run.model)) is not None:
         checkpoints.check_language_head(run.model)
