@@ -140,7 +140,7 @@ class Composer:
         Raises:
             ConfigError: for an unknown key (with the near matches) or a value of the wrong type.
         """
-        own = {key: value for key, value in cell.items() if key in ("seed", "size")}
+        own = {key: cell[key] for key in ("seed", "size") if key in cell}
         rest = {k: v for k, v in cell.items() if k not in own and not of_suite(k)}
         name = json.dumps(rest)
         if name not in self._nodes:
@@ -165,9 +165,8 @@ class Composer:
             config = OmegaConf.create({"suite": _of_task(loaded, task)})
         except (yaml.YAMLError, OmegaConfBaseException, AssertionError) as error:
             raise ConfigError(f"{path} is not a yaml file of a suite: {error}") from error
-        for key, value in cell.items():
-            if key.startswith("suite."):
-                _set(config, key, value)
+        for key in (key for key in cell if key.startswith("suite.")):
+            _set(config, key, cell[key])
         found: Any = OmegaConf.to_container(config.suite, resolve=True)
         return dict(found)
 
@@ -246,9 +245,11 @@ def _set(config: DictConfig, key: str, value: Any) -> None:
                 return
             known = [str(name) for name in node] if isinstance(node, DictConfig) else []
             offered = [f"{where}.{name}" for name in known if name not in _FIXED]
-            named = path and path[0] in ("method", "task", "model", "suite")
-            start = f"{config[path[0]].get('name')} has no" if named else "there is no key"
-            raise ConfigError(f"{start} {key}; {catalog.nearest(key, offered)}")
+            named = path and path[0] in ("method", "task", "model", "suite", *catalog.LATER)
+            name = config[path[0]].get("name") if named else None
+            start = f"{path[0]}={name} has no" if named else "there is no key"
+            told = catalog.nearest(key, offered) if offered else f"see `peftbench list {where}s`"
+            raise ConfigError(f"{start} {key}; {told}")
         before = OmegaConf.is_missing(node, part) or OmegaConf.is_interpolation(node, part)
         if depth == len(path):
             if not before:
@@ -291,9 +292,8 @@ def _plain(value: Any) -> Any:
 
 def _text(word: Any) -> str:
     """A word of a sweep; yaml reads `method=lora: train.lr=1e-4` as a mapping of one."""
-    if isinstance(word, dict):
-        return "; ".join(f"{condition}: {then}" for condition, then in word.items())
-    return str(word)
+    whole = word.items() if isinstance(word, dict) else ()
+    return "; ".join(f"{condition}: {then}" for condition, then in whole) or str(word)
 
 
 def _first_line(error: Exception) -> str:

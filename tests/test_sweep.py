@@ -260,6 +260,7 @@ BAD = {
     # keys
     "methd=lora": "did you mean method?",
     "method.rnak=4": "lora has no method.rnak; did you mean method.rank",
+    "augment.part=0.3": "augment=none has no augment.part; see `peftbench list augments`",
     "train.larning_rate=1": "did you mean train.lr?",
     "budget.steps=5": "no key budget.steps",
     "protocol=2": "no key protocol",
