@@ -189,10 +189,10 @@ def evaluate(words: tuple[str, ...], folder: Path, configs: Path | None, **optio
 @click.argument("key")
 @_results
 def show(key: str, folder: Path) -> None:
-    """Show the record of one run; the first digits of its KEY will do."""
-    from peftbench import status
+    """Show one record, or what an evaluation found; the first digits of its KEY will do."""
+    from peftbench.describe import describe
 
-    click.echo(status.describe(_open(folder), key))
+    click.echo(describe(_open(folder), key))
 
 
 @main.command()
@@ -204,10 +204,11 @@ def export(key: str, target: Path, folder: Path) -> None:
 
     LoRA (rsLoRA, DoRA) and IA3; the run was made with --keep trained.
     """
-    from peftbench import exporting, status
+    from peftbench import exporting
+    from peftbench.describe import find
 
     results = _open(folder)
-    exporting.to_peft(status.find(results, key), results, target)
+    exporting.to_peft(find(results, key), results, target)
     click.echo(f"{target}: PeftModel.from_pretrained(model, {str(target)!r})")
 
 

@@ -5,13 +5,12 @@ from pathlib import Path
 
 from peftbench.evaluation import Evaluation
 from peftbench.forecast import Forecast, spell
-from peftbench.run import Json, Record, RecordError, Run
+from peftbench.run import Json, RecordError, Run
 from peftbench.store import Failure, Results
 from peftbench.sweep import Plan
 from peftbench.table import Table
 
 #: Nodes of a run whose values are worth a column when they differ.
-_NODES = ("method", "budget", "train", "select", "form", "augment")
 
 
 @dataclass(frozen=True)
@@ -153,80 +152,6 @@ def of(plan: Plan, results: Results) -> State:
             bad[key] = str(error)
     failed = {key: failed[key] for key in wanted if key in failed}
     return State(plan, results.folder, done, failed, bad, Forecast(records))
-
-
-def describe(results: Results, start: str) -> str:
-    """One record as a person reads it.
-
-    Raises:
-        RecordError: if no record, or more than one, begins with these digits.
-    """
-    return "\n".join(_lines(find(results, start)))
-
-
-def find(results: Results, start: str) -> Record:
-    """The one record whose key begins with these digits.
-
-    Raises:
-        RecordError: if no record, or more than one, does.
-    """
-    found = [key for key in results.keys() if key.startswith(start)]  # noqa: SIM118
-    if len(found) != 1:
-        several = f"{len(found)} records begin with {start}: {', '.join(found[:4])}"
-        none = f"no record in {results.folder} begins with {start}"
-        raise RecordError(several if found else none)
-    return results.load(found[0])
-
-
-def _lines(record: Record) -> list[str]:
-    run, work = record.run, record.work
-
-    def percent(scores: Json) -> str:
-        return ", ".join(
-            f"{name} {'undefined' if value is None else f'{100 * value:.2f}'}"
-            for name, value in scores.items()
-        )
-
-    lines = [
-        run.title,
-        f"key          {run.key}",
-        f"scores       {percent(record.metrics)}" + ("  COLLAPSED" if record.collapsed else ""),
-        f"trivial      {percent(record.trivial)}",
-        f"trained      {record.parameters['trained']:,} + head {record.parameters['head']:,}"
-        f" of {record.parameters['total']:,} parameters",
-        f"work         {work['steps']:,} steps, {work['examples']:,} examples"
-        f" ({work['epochs']:.2f} epochs of {work['train_size']:,}), {work['tokens']:,} tokens,"
-        f" micro-batch {work['micro_batch']}",
-        "seconds      " + ", ".join(f"{name} {s:.2f}" for name, s in record.seconds.items()),
-        f"speed        {record.speed['examples_per_second']:.1f} examples/s,"
-        f" {record.speed['tokens_per_second']:,.0f} tokens/s",
-    ]
-    for kind, phases in record.memory.items():
-        peaks = [f"{n} {'?' if b is None else f'{b / 2**20:,.0f} MiB'}" for n, b in phases.items()]
-        lines.append(f"{kind.removesuffix('_bytes')}  {', '.join(peaks)}")
-    if record.energy_joules is not None:
-        lines.append(f"energy       {record.energy_joules:,.0f} J")
-    if record.flops is not None:
-        lines.append(f"model FLOPs  {record.flops:.3g}")
-    for node in (node for node in _NODES if getattr(run, node) is not None):
-        values = {k: v for k, v in getattr(run, node).items() if k not in ("name", "_target_")}
-        lines.append(f"{node:<12} " + ", ".join(f"{k} {v}" for k, v in values.items()))
-    lines.append("curve        step, fraction, train seconds, training loss, scores")
-    for point in record.curve:
-        scores = {k: v for k, v in point.items() if k in run.task["metrics"]}
-        lines.append(
-            f"  {point['step']:>7}  {point['fraction']:.2f}  {point['seconds']:8.1f}"
-            f"  {point['loss']:.4f}  {percent(scores)}"
-        )
-    place = record.environment
-    versions = ", ".join(f"{name} {number}" for name, number in place["libraries"].items())
-    dirty = " + uncommitted changes" if place["dirty"] else ""
-    lines += [
-        f"device       {place['device']}, {place['threads']} threads, {place['precision']}",
-        f"versions     Python {place['python']}, {versions}",
-        f"commit       {(place['commit'] or 'unknown')[:12]}{dirty}",
-    ]
-    return lines
 
 
 def _value(run: Run, name: str) -> str:

@@ -12,9 +12,10 @@ import torch
 from click.testing import CliRunner
 from test_execution import CPU, Watched, one
 
-from peftbench import batches, catalog, checkpoints, sources, status, tasks, train
+from peftbench import batches, catalog, checkpoints, sources, tasks, train
 from peftbench.augmentation import Augmentation, Shown, shown
 from peftbench.cli import main
+from peftbench.describe import describe
 from peftbench.execution import Warm, execute
 from peftbench.noise import EDITS, noisy
 from peftbench.reports import scores
@@ -230,7 +231,7 @@ def test_rows_of_tables_and_a_shown_record_name_the_augmentation(tmp_path):
     assert scores.scores(parts).columns[:2] == ["method", "augment.part"]
     results = Results(tmp_path / "runs")
     results.save(found[-1], records.predictions())
-    told = status.describe(results, found[-1].run.key)
+    told = describe(results, found[-1].run.key)
     assert "augment      kinds {'typos': 0.05" in told
     assert "part 0.5, versions 4" in told
 

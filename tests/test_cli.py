@@ -219,10 +219,10 @@ def test_show_refuses_what_names_no_record_or_several(results):
     keys = [one.run.key for one in fill(results)]
     assert "no record in results/runs begins with zzz" in call("show", "zzz", code=2)
     assert "no record" in call("show", "../../etc/passwd", code=2)
-    assert "11 records begin with" in call("show", "", code=2)
+    assert "11 keys begin with" in call("show", "", code=2)
     digit = max("0123456789abcdef", key=lambda d: sum(key.startswith(d) for key in keys))
     if sum(key.startswith(digit) for key in keys) > 1:
-        assert f"records begin with {digit}" in call("show", digit, code=2)
+        assert f"keys begin with {digit}" in call("show", digit, code=2)
     assert "no record in nowhere" in call("show", keys[0], "--results", "nowhere", code=2)
 
 

@@ -187,4 +187,11 @@ def test_report_of_rounds(tmp_path):
     text = (tmp_path / "reports" / "rounds.md").read_text()
     assert [line.split("|")[2].strip() for line in text.splitlines()[4:6]] == ["False", "True"]
     assert " at once |" in text
+    key = Results(tmp_path).evaluations()[0]
+    shown = CliRunner().invoke(main, ["show", key[:8], "--results", str(tmp_path)]).output
+    assert (
+        f"rounds of bayes_hybrid · builtin_paraphrase · tiny · size 32 · seed 0\nkey          {key}"
+        in shown
+    )
+    assert "\nforgetting " in shown
     assert (tmp_path / "reports" / "rounds.png").exists()
