@@ -59,6 +59,7 @@ def assess(
     setting, warm = setting or Setting(), warm or Warm()
     run = evaluation.run
     device = device_of(setting)
+    measure.release_memory(device)
     phases = measure.Phases(device)
     record = results.load(run.key)
     asked = suite.make(evaluation.suite)
