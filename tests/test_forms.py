@@ -100,7 +100,7 @@ def test_minilm_tokens_of_a_template():
         (["form.words=[yes]"], "has 2 classes, each needs a word of its own, got yes"),
         (["form.demonstrations=9"], "set form.reserved=9 or more"),
         (["form.demonstrations=-1"], "form.demonstrations must be a whole number of at least 0"),
-        (["form.word=[a]"], "there is no key form.word; did you mean form.words"),
+        (["form.word=[a]"], "form=words has no form.word; did you mean form.words"),
         (["suite=in_context", "form.reserved=4"], "form.reserved=4 examples are kept back"),
     ],
 )

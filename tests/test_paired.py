@@ -125,10 +125,12 @@ def test_a_baseline_among_rows_of_one_method_is_named_with_its_settings():
     good = {"0.0001": 0.7, "0.001": 0.9}
     words = ("method=lora", "train.lr=1e-4,1e-3", "seed=0,1,2")
     made, load = said(*words, good=good, value="rate")
-    with pytest.raises(ConfigError, match=r"2 rows; say which: 'lora, 0\.0001', 'lora, 0\.001'"):
+    with pytest.raises(
+        ConfigError, match=r"2 rows; say which: 'lora, lr=0\.0001', 'lora, lr=0\.001'"
+    ):
         compare(made, load, "lora")
-    (pair,), split = compare(made, load, "lora, 0.001")
-    assert (pair.label, pair.verdict, split) == ("lora, 0.0001", "worse", ["train.lr"])
+    (pair,), split = compare(made, load, "lora, lr=0.001")
+    assert (pair.label, pair.verdict, split) == ("lora, lr=0.0001", "worse", ["train.lr"])
 
 
 def test_only_answers_to_the_same_questions_are_compared():

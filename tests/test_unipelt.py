@@ -8,7 +8,7 @@ import test_published
 import tiny
 import torch
 
-from peftbench import execution
+from peftbench import rehearsal
 from peftbench.encoder import Encoder
 from peftbench.gaussian import Gaussian
 from peftbench.method import make
@@ -108,9 +108,9 @@ def test_a_method_around_it_leaves_the_gates():
 )
 def test_hosts_without_a_place_for_gates_are_refused(words, message):
     with pytest.raises(ConfigError, match=message):
-        execution.check(plan("model=tiny", "method=unipelt", *words).runs[0])
+        rehearsal.check(plan("model=tiny", "method=unipelt", *words).runs[0])
     value = ("model.family=deberta_v2", "method.host=lora", "method.host.targets=[value]")
-    execution.check(plan("model=tiny", "method=unipelt", *value).runs[0])
+    rehearsal.check(plan("model=tiny", "method=unipelt", *value).runs[0])
 
 
 def test_counts_of_the_paper():
