@@ -173,7 +173,8 @@ def run(words: tuple[str, ...], folder: Path, configs: Path | None, **options: A
 def evaluate(words: tuple[str, ...], folder: Path, configs: Path | None, **options: Any) -> None:
     """Ask suites about finished runs that the WORDS mean, among them suite=NAME.
 
-    The runs were made with --keep trained (`peftbench run … suite=NAME` trains and evaluates).
+    The runs were made with --keep trained (`peftbench run … suite=NAME` trains and evaluates);
+    rounds train for themselves, and any run will do.
     Only what was not asked yet is done. Exit codes as of `run`.
     """
     from peftbench import sweep_run

@@ -2,12 +2,12 @@
 
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from rich.console import Console
 
-from peftbench import reporting, status
+from peftbench import reporting, status, suite
 from peftbench.evaluation import Evaluation
 from peftbench.machine import bf16_on_cpu, devices, suitable
 from peftbench.progress import Display, note
@@ -75,7 +75,8 @@ def go(plan: Plan, results: Results, order: Order, train: bool = True) -> int:
 
 def _check_kept(asked: list[Evaluation], before: status.State, results: Results) -> None:
     """Refuse evaluations of finished runs whose weights are gone, before anything is done."""
-    gone = {e.run for e in asked if e.run.key in before.done and not results.kept(e.run.key)}
+    done = {e.run for e in _of_weights(asked) if e.run.key in before.done}
+    gone = {run for run in done if not results.kept(run.key)}
     if gone:
         keys = sorted(run.key for run in gone)
         some = ", ".join(keys[:4]) + ", …" * (len(keys) > 4)
@@ -84,6 +85,11 @@ def _check_kept(asked: list[Evaluation], before: status.State, results: Results)
             f"remove their records from {results.folder}/records, and `peftbench run` with the "
             "same words trains them again and keeps the weights"
         )
+
+
+def _of_weights(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
+    """Those that ask kept weights; the others train for themselves."""
+    return [one for one in evaluations if not suite.make(one.suite).trains]
 
 
 def _work(
@@ -104,7 +110,7 @@ def _work(
         "device": "cuda" if gpus else "cpu",
         "threads": threads,
         "data_root": plan.data_root,
-        "keep": "trained" if plan.evaluations else order.keep or "",
+        "keep": "trained" if _of_weights(plan.evaluations) else order.keep or "",
         "minutes": order.checkpoint_minutes,
         "deterministic": order.deterministic,
         "curve_part": order.curve_part,

@@ -181,9 +181,13 @@ def test_measures_are_those_of_the_papers():
 
 def test_report_of_rounds(tmp_path):
     words = tiny("method=bayes_hybrid", "method.samples=1", "suite=rounds", "suite.chunks=[8,24]")
-    words += ["suite.chain=true,false", "--results", str(tmp_path), "--workers", "1"]
-    told = CliRunner().invoke(main, ["run", *words])
-    assert told.exit_code == 0, told.output
+    folder = ["--results", str(tmp_path), "--workers", "1"]
+    asked = [*words, "suite.chain=true,false", *folder]
+    plain = [word for word in words if not word.startswith("suite")]
+    for line in (["run", *plain, *folder], ["evaluate", *asked]):
+        told = CliRunner().invoke(main, line)
+        assert told.exit_code == 0, told.output
+    assert not (tmp_path / "trained").exists()  # rounds ask no weights
     text = (tmp_path / "reports" / "rounds.md").read_text()
     assert [line.split("|")[2].strip() for line in text.splitlines()[4:6]] == ["False", "True"]
     assert " at once |" in text
