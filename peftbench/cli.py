@@ -203,7 +203,8 @@ def show(key: str, folder: Path) -> None:
 def export(key: str, target: Path, folder: Path) -> None:
     """Write the kept weights of a run as a folder that the peft library loads.
 
-    LoRA (rsLoRA, DoRA) and IA3; the run was made with --keep trained.
+    LoRA (rsLoRA, DoRA), IA3 and prefixes; the run was made with --keep trained. A prefix brings the
+    table of positions that it needs there, which replaces the one of the model it is loaded into.
     """
     from peftbench import exporting
     from peftbench.describe import find

@@ -34,11 +34,6 @@ def to_peft(record: Record, results: Results, folder: Path) -> None:
         config, tensors = peft_form(method, encoder)
     except ValueError as error:
         raise ConfigError(f"{run.title}: {error}") from error
-    if config["peft_type"] == "PREFIX_TUNING":
-        raise ConfigError(
-            f"{run.title}: peft moves all positions on by the length of a prefix; what it would "
-            "load gives other logits"
-        )
     config |= {"base_model_name_or_path": run.model["checkpoint"]}
     config |= {"revision": run.model["revision"]}
     folder.mkdir(parents=True, exist_ok=True)
@@ -47,7 +42,7 @@ def to_peft(record: Record, results: Results, folder: Path) -> None:
 
 
 def peft_form(method: Method, encoder: Encoder) -> tuple[Json, dict[str, Tensor]]:
-    """The library's config and tensors, head included.
+    """The library's config and tensors, head included, and behind a prefix the position table.
 
     Raises:
         ValueError: if the library has no such thing.
@@ -64,8 +59,29 @@ def peft_form(method: Method, encoder: Encoder) -> tuple[Json, dict[str, Tensor]
     tensors = inner if prompt else {f"{start}.{name}": tensor for name, tensor in inner.items()}
     state = encoder.state()
     tensors |= {f"{start}.{name}": t for name, t in state.items() if encoder.in_head(name)}
+    if prompt:
+        name, places = position_table(encoder)
+        tensors[f"{start}.{name}"] = places.roll(config["num_virtual_tokens"], 0)
     kind: str | None = "SEQ_CLS"
     if backbone.words is not None:  # the library has no name for a masked language model
         kind = {"causal": "CAUSAL_LM"}.get(backbone.parts["words"]["class"])
     config |= {"task_type": kind, "modules_to_save": backbone.head or None, "inference_mode": True}
     return config, {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+
+def position_table(encoder: Encoder) -> tuple[str, Tensor]:
+    """The name and the values of a backbone's embeddings of positions.
+
+    Behind a prefix of n keys the library counts positions from n on; here they are as they were in
+    pretraining. A table moved on by n, which the library loads by its name, makes up for it.
+
+    Raises:
+        ValueError: if positions are not learned, one by one.
+    """
+    for name, table in encoder.module.named_parameters():
+        if name.endswith("position_embeddings.weight"):
+            return name, table.detach()
+    raise ValueError(
+        f"{encoder.name} has no table of positions; behind a prefix the library would count them "
+        "otherwise, and give other logits"
+    )
