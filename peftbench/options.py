@@ -1,0 +1,90 @@
+"""What several verbs of the command share: their options, and how they open and print."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from peftbench import completion
+
+if TYPE_CHECKING:
+    from peftbench.store import Results
+
+WORDS = """
+\b
+WORDS say which runs are meant, in Hydra's grammar:
+  method=lora,bitfit      two values make two runs; all axes are crossed
+  task=mrpc size=100,0.3  options are named, `peftbench list` shows them
+  seed=range(0,5)         0 1 2 3 4
+  budget=steps budget.steps=500 train.lr=1e-4,1e-3 method.rank=4
+  method=sparse_adapter method.host=lora     a method inside another one
+  suite=noise suite.examples=500             more questions to the trained weights
+  sweep=quickstart        a grid from configs/sweep, words beside it override it
+  zip='size=100,1000 budget.epochs=10,3'     axes that move together
+  when='method=lora: train.lr=1e-4,1e-3'     axes for some cells only
+  exclude='method=full size=100'             cells to leave out
+"""
+
+
+def words(function: Callable[..., None]) -> Callable[..., None]:
+    """The rest of the line, in Hydra's grammar."""
+    return click.argument(
+        "words", nargs=-1, type=click.UNPROCESSED, shell_complete=completion.words
+    )(function)
+
+
+results = click.option(
+    "--results",
+    "folder",
+    default="results/runs",
+    show_default=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of records.",
+)
+configs = click.option(
+    "--configs",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of your own configs, searched before the packaged ones.  [default: ./configs]",
+)
+
+
+def machine(function: Callable[..., None]) -> Callable[..., None]:
+    """Where and by how many processes work is done, and what is tried again."""
+    options = (
+        click.option(
+            "--workers", type=click.IntRange(1), help="Processes.  [default: what suits here]"
+        ),
+        click.option(
+            "--threads", type=click.IntRange(1), help="CPU threads of each.  [default: as above]"
+        ),
+        click.option(
+            "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i."
+        ),
+        click.option(
+            "--retry",
+            metavar="CLASSES",
+            help="Failures to try again: all, none or classes such as memory,error.  "
+            "[default: those that came from outside: killed,exit,disk,data]",
+        ),
+    )
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def open_results(folder: Path) -> "Results":
+    """The folder of the option `--results`."""
+    from peftbench.store import Results
+
+    return Results(folder)
+
+
+def show(renderable: Any) -> None:
+    """Print a rich table; into a pipe without cutting it off."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:  # a pipe has no width: nothing is cut off for it
+        console = Console(highlight=False, width=200)
+    console.print(renderable)
