@@ -7,6 +7,7 @@ order and answer the same questions, so seeds and questions are paired; see peft
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from peftbench import inference, resampling, rows
 from peftbench.catalog import nearest
@@ -19,6 +20,9 @@ DRAWS = 10_000
 
 #: A loss of so much is not worse for practical purposes.
 MARGIN = 0.01
+
+#: Scores on resamples that are kept: 256 MB.
+_KEPT = 2**25
 
 #: A comparison is left undecided where the metric is undefined on more than this part of resamples.
 _UNDEFINED = 0.05
@@ -65,8 +69,81 @@ class Pair:
         return f"undecided at n = {self.seeds}"
 
 
+@dataclass(frozen=True)
+class Resampled:
+    """Runs on one reporting split, all on the same resamples of it.
+
+    Attributes:
+        metric: the task's first.
+        place: of each run by its key, in the last axis of what follows.
+        whole: (runs,) scores on all examples; not a number where undefined.
+        drawn: (resamples, runs) scores.
+        examples: of the split.
+        right: (runs, examples) which answers are right, where the metric is the accuracy.
+    """
+
+    metric: str
+    place: dict[str, int]
+    whole: inference.Floats
+    drawn: inference.Floats
+    examples: int
+    right: NDArray[np.bool_] | None
+
+    def places(self, records: list[Record]) -> list[int]:
+        """Of these records."""
+        return [self.place[record.run.key] for record in records]
+
+
+class Resamples:
+    """Resamples of whatever runs they are asked for; the last ones are kept for those who ask next.
+
+    Args:
+        load: predictions of a record.
+    """
+
+    def __init__(self, load: Load):
+        self._load = load
+        self._made: list[Resampled] = []
+
+    def of(self, records: list[Record]) -> Resampled:
+        """Resamples of runs on one task and size.
+
+        Raises:
+            RecordError: if they predicted on other examples.
+        """
+        keys = {record.run.key for record in records}
+        for made in self._made:
+            if keys <= made.place.keys():
+                return made
+        made = self._make(records)
+        self._made.append(made)
+        while len(self._made) > 1 and sum(one.drawn.size for one in self._made) > _KEPT:
+            self._made.pop(0)
+        return made
+
+    def _make(self, records: list[Record]) -> Resampled:
+        metric = records[0].run.task["metrics"][0]
+        answers = stacked(records, self._load)
+        once = np.ones((1, len(answers.label)))
+        (whole,) = resampling.score(metric, answers.scores, answers.label, once)
+        counts = resampling.draws(len(answers.label), DRAWS, np.random.default_rng(0))
+        return Resampled(
+            metric=metric,
+            place={record.run.key: number for number, record in enumerate(records)},
+            whole=whole,
+            drawn=np.concatenate(
+                [resampling.score(metric, answers.scores, answers.label, some) for some in counts]
+            ),
+            examples=len(answers.label),
+            right=answers.scores.argmax(axis=2) == answers.label if metric == "accuracy" else None,
+        )
+
+
 def compare(
-    records: list[Record], load: Load, against: str | None = None
+    records: list[Record],
+    load: Load,
+    against: str | None = None,
+    resamples: Resamples | None = None,
 ) -> tuple[list[Pair], list[str]]:
     """Hold each row of the score table against a baseline, task by task and size by size.
 
@@ -75,6 +152,7 @@ def compare(
         load: predictions of a record.
         against: method, or method and settings as figures name a row; tasks and sizes without it
             are left out. By default of each what trains most.
+        resamples: shared with others who compare these records.
 
     Returns:
         All pairs, and the names of the settings that tell rows of one method apart.
@@ -83,6 +161,7 @@ def compare(
         ConfigError: if no row, or several of a task, are called so.
         RecordError: if paired runs predicted on other examples.
     """
+    resamples = resamples or Resamples(load)
     by_row, split = rows.of_records(records)
     row_of = {record.run.key: row for row, members in by_row.items() for record in members}
     labels = rows.labels(by_row, split)
@@ -98,7 +177,7 @@ def compare(
         here = {row: found[row] for row in by_row if row in found}
         base = _baseline({row: labels[row] for row in here}, against)
         if base is not None:
-            pairs += _corrected(_pairs(rows.title(one, dict(parts)), here, base, labels, load))
+            pairs += _corrected(_pairs(rows.title(one, dict(parts)), here, base, labels, resamples))
     return pairs, split
 
 
@@ -123,50 +202,52 @@ def _pairs(
     here: dict[rows.Row, dict[int, Record]],
     base: rows.Row,
     labels: dict[rows.Row, str],
-    load: Load,
+    resamples: Resamples,
 ) -> list[Pair]:
     """Of one task and size; all runs on the same resamples."""
-    every = [record for seeds in here.values() for record in seeds.values()]
-    place = {record.run.key: number for number, record in enumerate(every)}
-    metric = every[0].run.task["metrics"][0]
-    answers = stacked(every, load)
-    once = np.ones((1, len(answers.label)))
-    (whole,) = resampling.score(metric, answers.scores, answers.label, once)
-    drawn = np.concatenate(
-        [
-            resampling.score(metric, answers.scores, answers.label, counts)
-            for counts in resampling.draws(len(answers.label), DRAWS, np.random.default_rng(0))
-        ]
-    )
+    told = resamples.of([record for seeds in here.values() for record in seeds.values()])
     made = []
     for row, seeds in here.items():
         if row == base:
             continue
         common = sorted(seeds.keys() & here[base].keys())
-        ours = [place[seeds[seed].run.key] for seed in common]
-        theirs = [place[here[base][seed].run.key] for seed in common]
-        effect = _effect(whole[ours] - whole[theirs], drawn[:, ours] - drawn[:, theirs])
-        if effect is not None and metric == "accuracy" and len(common) == 1:
-            right = answers.scores.argmax(axis=2) == answers.label
-            effect = replace(effect, p=inference.mcnemar(right[ours[0]], right[theirs[0]]))
+        ours, theirs = (
+            told.places([runs[seed] for seed in common]) for runs in (seeds, here[base])
+        )
+        effect = difference(told, ours, theirs)
+        if effect is not None and told.right is not None and len(common) == 1:
+            exact = inference.mcnemar(told.right[ours[0]], told.right[theirs[0]])
+            effect = replace(effect, p=exact)
         made.append(
             Pair(
                 task=task,
-                metric=metric,
+                metric=told.metric,
                 row=row,
                 label=labels[row],
                 against=labels[base],
                 seeds=len(common),
-                examples=len(answers.label),
+                examples=told.examples,
                 effect=effect,
-                superior=inference.superiority(whole[ours], whole[theirs]) if effect else None,
+                superior=inference.superiority(told.whole[ours], told.whole[theirs])
+                if effect
+                else None,
             )
         )
     return made
 
 
-def _effect(found: np.ndarray, drawn: np.ndarray) -> Effect | None:
+def difference(
+    told: Resampled, ours: list[int], theirs: list[int], null: float = 0.0
+) -> Effect | None:
+    """The mean difference between paired runs; None where it is undefined, or on many resamples.
+
+    Args:
+        told: of both.
+        ours, theirs: places of the runs, seed by seed.
+        null: the difference that p is about.
+    """
+    found, drawn = (scores[..., ours] - scores[..., theirs] for scores in (told.whole, told.drawn))
     defined = np.isfinite(drawn).all(axis=1)
     if not len(found) or not np.isfinite(found).all() or np.mean(~defined) > _UNDEFINED:
         return None
-    return inference.effect(found, drawn[defined], np.random.default_rng(1))
+    return inference.effect(found, drawn[defined], np.random.default_rng(1), null)

@@ -25,7 +25,7 @@ class Effect:
     Attributes:
         value: as it was found.
         low, high: the interval of 1 - ALPHA.
-        p: two-sided, that there is no difference.
+        p: two-sided, that there is no difference, or the one that was to be told apart.
         detectable: the least true difference that such a comparison finds with POWER.
     """
 
@@ -36,7 +36,9 @@ class Effect:
     detectable: float
 
 
-def effect(found: Floats, resampled: Floats, generator: np.random.Generator) -> Effect:
+def effect(
+    found: Floats, resampled: Floats, generator: np.random.Generator, null: float = 0.0
+) -> Effect:
     """A mean difference under a two-level bootstrap: of examples, and in each of seeds.
 
     Examples are resampled, the same ones for both sides and all seeds. Two or three seeds are too
@@ -49,6 +51,7 @@ def effect(found: Floats, resampled: Floats, generator: np.random.Generator) -> 
         found: (seeds,) differences on all examples.
         resampled: (resamples, seeds) differences, each on the same resample for all seeds.
         generator: for the draws.
+        null: the difference that p is about.
     """
     seeds = len(found)
     items = resampled.mean(axis=1)
@@ -57,7 +60,7 @@ def effect(found: Floats, resampled: Floats, generator: np.random.Generator) -> 
     if seeds > 1:
         moved = items + np.sqrt(between) * generator.standard_t(seeds - 1, len(items))
     low, high = np.quantile(moved, (ALPHA / 2, 1 - ALPHA / 2))
-    tail = min(np.sum(moved <= 1e-12), np.sum(moved >= -1e-12))
+    tail = min(np.sum(moved <= null + 1e-12), np.sum(moved >= null - 1e-12))
     return Effect(
         value=float(found.mean()),
         low=float(low),
