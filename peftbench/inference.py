@@ -89,6 +89,98 @@ def detectable(items: float, between: float, seeds: int) -> float:
     return float(reach * np.sqrt(variance))
 
 
+def student(found: Floats, null: float = 0.0) -> Effect | None:
+    """A mean over seeds, by Student's t; for what is known of each seed but not of each example.
+
+    None with fewer than two seeds, or where all have the same value.
+
+    Args:
+        found: (seeds,) values.
+        null: the mean that p is about.
+    """
+    from scipy.stats import t
+
+    seeds = len(found)
+    error = float(np.std(found, ddof=1)) / np.sqrt(seeds) if seeds > 1 else 0.0
+    if error <= 1e-12:
+        return None
+    mean, reach = float(found.mean()), float(t.ppf(1 - ALPHA / 2, seeds - 1)) * error
+    p = float(2 * t.sf(abs(mean - null) / error, seeds - 1))
+    return Effect(mean, mean - reach, mean + reach, p, detectable(0.0, error**2, seeds))
+
+
+def steadier(ours: Floats, theirs: Floats) -> Effect | None:
+    """How much less scores of seeds lie apart than others: Brown and Forsythe 1974.
+
+    The difference of two means of absolute deviations from the median, theirs less ours, by a t
+    test of these: its square is Levene's statistic with `center="median"`. None with fewer than
+    three seeds on a side, or where no deviation differs.
+    """
+    from scipy.stats import t
+
+    sides = [np.abs(side - np.median(side)) for side in (theirs, ours)]
+    if min(map(len, sides)) < 3:
+        return None
+    freedom = sum(map(len, sides)) - 2
+    pooled = sum(float(np.sum((side - side.mean()) ** 2)) for side in sides) / freedom
+    error = float(np.sqrt(pooled * sum(1 / len(side) for side in sides)))
+    if error <= 1e-12:
+        return None
+    value = float(sides[0].mean() - sides[1].mean())
+    reach = float(t.ppf(1 - ALPHA / 2, freedom)) * error
+    found = float(t.ppf(1 - ALPHA / 2, freedom) + t.ppf(POWER, freedom)) * error
+    p = float(2 * t.sf(abs(value) / error, freedom))
+    return Effect(value, value - reach, value + reach, p, found)
+
+
+def spread(found: Floats, bound: float) -> Effect | None:
+    """The standard deviation over seeds, as if scores were normal: chi-square; p is about a bound.
+
+    None with fewer than two seeds. Nothing is said of what could be detected.
+    """
+    from scipy.stats import chi2
+
+    freedom = len(found) - 1
+    if freedom < 1:
+        return None
+    squares = float(np.var(found, ddof=1)) * freedom
+    low, high = (float(np.sqrt(squares / chi2.ppf(q, freedom))) for q in (1 - ALPHA / 2, ALPHA / 2))
+    at = squares / bound**2
+    p = float(min(1.0, 2 * min(chi2.cdf(at, freedom), chi2.sf(at, freedom))))
+    return Effect(float(np.sqrt(squares / freedom)), low, high, p, float("nan"))
+
+
+def seeds_to_tell(items: float, seed: float, gap: float, most: int = 100) -> int | None:
+    """The fewest seeds that find a difference of `gap` with POWER; None if more than `most`.
+
+    Args:
+        items: variance of the mean difference over examples, which more seeds do not lessen.
+        seed: variance of the difference between seeds.
+        gap: of the difference from the one that it is to be told from.
+        most: that are asked for.
+    """
+    for seeds in range(3, most + 1):
+        if detectable(items, seed / seeds, seeds) <= gap:
+            return seeds
+    return None
+
+
+def seeds_to_bound(found: float, bound: float, most: int = 100) -> int | None:
+    """The fewest seeds whose interval of a standard deviation like this one leaves the bound out.
+
+    Args:
+        found, bound: standard deviations.
+        most: seeds that are asked for.
+    """
+    from scipy.stats import chi2
+
+    for seeds in range(3, most + 1):
+        ratio = (seeds - 1) * (found / bound) ** 2
+        if not chi2.ppf(ALPHA / 2, seeds - 1) <= ratio <= chi2.ppf(1 - ALPHA / 2, seeds - 1):
+            return seeds
+    return None
+
+
 def mcnemar(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> float:
     """Exact p of McNemar 1947 for two (examples,) arrays of right answers: a binomial test."""
     from scipy.stats import binomtest

@@ -1,0 +1,182 @@
+"""Which published claims hold here: verdicts, the cells behind them, theirs beside ours."""
+
+from peftbench import rows
+from peftbench.claims import SEEDS, Cell, Tested, label
+from peftbench.inference import ALPHA
+from peftbench.papers import Figures, Paper, words
+from peftbench.places import picked
+from peftbench.quantities import QUANTITIES
+from peftbench.run import Record
+from peftbench.table import Table
+
+
+def tables(tested: list[Tested], records: list[Record]) -> list[Table]:
+    """Verdicts, cells where there are any, and figures of papers that have a run here.
+
+    Args:
+        tested: claims.
+        records: to be shown beside what papers print.
+    """
+    made = [_verdicts(tested)]
+    if any(one.cells for one in tested):
+        made.append(_cells(tested))
+    papers = {one.paper.name: one.paper for one in tested}
+    made += [
+        table
+        for paper in papers.values()
+        for figures in paper.figures
+        if (table := _figures(paper, figures, records))
+    ]
+    return made
+
+
+def _verdicts(tested: list[Tested]) -> Table:
+    lines = []
+    for one in tested:
+        cells, claim = one.cells, one.claim
+        counts = [sum(cell.verdict == kind for cell in cells) for kind in _KINDS]
+        lines.append(
+            [
+                one.paper.name,
+                claim.says,
+                one.verdict,
+                " · ".join(map(str, counts)) if cells else "",
+                ", ".join(dict.fromkeys(cell.title for cell in cells)),
+                _decides(one),
+                claim.published,
+                f"{claim.source} ({claim.tag})",
+            ]
+        )
+    heads = ["paper", "claim", "verdict", "cells", "tested on", "would decide it"]
+    return Table("Claims", [*heads, "published", "source"], lines, 8, [_VERDICTS])
+
+
+_KINDS = ("supported", "contradicted", "undecided")
+
+_VERDICTS = (
+    "Supported and contradicted are said of these records: this model, these tasks, sizes and "
+    "budgets. Cells: supported · contradicted · undecided. What must hold everywhere is supported "
+    "if every cell supports it, each at the 5 % level (an intersection-union test, Berger 1982), "
+    "and all that the claim speaks of was tested; it is contradicted if one cell contradicts it "
+    "after Holm's correction over the claim's cells. What must hold somewhere, the other way round."
+    " One seed decides nothing. Claims are families of their own: of many, one in twenty that is "
+    "true may be called contradicted. Published: theirs, with its caveat, never mixed with ours."
+)
+
+
+def _decides(one: Tested) -> str:
+    if one.verdict in ("supported", "contradicted"):
+        return ""
+    if one.verdict == "no runs":
+        return "the runs of --plan"
+    needed = [cell.needed for cell in one.cells if cell.verdict == "undecided"]
+    known = [count for count in needed if count is not None]
+    told = []
+    if known:
+        few, many = min(known), max(known)
+        told.append(f"{few} seeds" if few == many else f"{few} to {many} seeds")
+    if len(known) < len(needed):
+        lost = len(needed) - len(known)
+        told.append(f"no number of seeds in {lost} of {len(one.cells)} cells")
+    if one.why:
+        told.append(f"more data: {one.why}")
+    return "; ".join(told)
+
+
+def _cells(tested: list[Tested]) -> Table:
+    lines = []
+    for one in tested:
+        for cell in one.cells:
+            n = f"{cell.seeds}" if cell.examples is None else f"{cell.seeds} × {cell.examples:,}"
+            lines.append(
+                [
+                    one.paper.name,
+                    one.claim.name,
+                    cell.title,
+                    cell.ours,
+                    cell.against or "",
+                    _measure(one),
+                    n,
+                    *_effect(one, cell),
+                    cell.verdict + (f": {cell.why}" if cell.why else ""),
+                    "" if cell.needed is None or cell.verdict != "undecided" else f"{cell.needed}",
+                ]
+            )
+    heads = ["paper", "claim", "cell", "row", "against", "of", "seeds × examples", "effect"]
+    columns = [*heads, "95 % from", "to", "told from", "p", "p, Holm", "verdict", "seeds to tell"]
+    return Table("Claims, cell by cell", columns, lines, 6, [_NOTE])
+
+
+def _measure(one: Tested) -> str:
+    kinds = {"steadier": "deviation", "stable_from": "standard deviation"}
+    return kinds.get(one.claim.kind, one.claim.measure)
+
+
+def _effect(one: Tested, cell: Cell) -> list[str]:
+    if cell.effect is None:
+        shown = ["–"] * 4
+    else:
+        sign = "" if one.claim.kind == "stable_from" else "+"
+        values = (cell.effect.value, cell.effect.low, cell.effect.high, cell.null)
+        shown = [_points(value, sign) for value in values]
+    return [*shown, *(_p(p) for p in (cell.p, cell.adjusted))]
+
+
+def _points(value: float, sign: str) -> str:
+    text = f"{100 * value:{sign}.1f}"
+    return text.lstrip("+-") if float(text) == 0 else text
+
+
+def _p(p: float | None) -> str:
+    if p is None:
+        return "–"
+    return f"{p:.3f}" if p >= 0.001 else "< 0.001"
+
+
+_NOTE = (
+    "Points (hundredths), row less against, turned so that more is better for the row. Scores: the "
+    "task's first metric, intervals over seeds and examples as in the paired comparisons. What "
+    "suites found: over seeds alone, Student's t; "
+    + "; ".join(f"{name}: {one.about}" for name, one in QUANTITIES.items())
+    + ". Deviation: mean absolute deviation of seeds from their median, against less row, "
+    "Brown and Forsythe's test; standard deviation: interval by chi-square, as if seeds were "
+    f"normal; both decide nothing with fewer than {SEEDS['steadier']} seeds. Collapses contradict "
+    "stability where so many are unlikely at a rate of 5 %. Told from: the claim says more than "
+    f"that (a standard deviation: less). Decided by p below {100 * ALPHA:g} % on either side. Seeds"
+    " to tell: how many would find such an effect four times in five, before correction, if it is "
+    "as it was found."
+)
+
+
+def _figures(paper: Paper, figures: Figures, records: list[Record]) -> Table | None:
+    """What the paper prints beside ours, where we have runs of the row, task and size."""
+    lines, without = [], 0
+    for row, by_task in figures.scores.items():
+        mine = picked(records, words(row))
+        for task, by_size in by_task.items():
+            name, metric = task.split()
+            for size, text in by_size.items():
+                here = [r for r in mine if r.run.task["name"] == name and _sized(r, size)]
+                by_row, split = rows.of_records(here)
+                without += not by_row
+                for one, members in by_row.items():
+                    told = [f"{k}={v}" for k, v in zip(split, one[1:], strict=True)]
+                    model = members[0].run.model["name"]
+                    spread = rows.spread([r.metrics.get(metric) for r in members])
+                    at = size if isinstance(size, str) else f"{size:,}"
+                    line = [name, metric, at, label(words(row)), ", ".join([model, *told])]
+                    lines.append([*line, spread, text])
+    if not lines:
+        return None
+    caveat = (
+        f"Published: {paper.title}, {figures.source} ({figures.tag}), {figures.model}; "
+        f"{figures.caveat}. Ours: percent, mean ± standard deviation over seeds (number), at the "
+        f"end of the budget. {without} more figures of theirs have no run here."
+    )
+    columns = ["task", "metric", "examples", "row", "our model", "ours", f"{figures.model}, theirs"]
+    return Table(f"Published beside ours: {paper.name}", columns, lines, 5, [caveat])
+
+
+def _sized(record: Record, size: int | str) -> bool:
+    total = record.run.task.get("examples", {}).get("train")
+    return record.work["train_size"] == (total if size == "full" else size)
