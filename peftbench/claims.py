@@ -77,6 +77,22 @@ class Tested:
     cells: list[Cell] = field(default_factory=list)
     why: str = ""
 
+    @property
+    def deciding(self) -> Cell | None:
+        """The cell on which the verdict hangs: that which bears the claim out least, or best."""
+        known = [cell for cell in self.cells if cell.p is not None]
+        least = self.claim.needs == "all"
+        return (
+            min(known, key=lambda c: (_support(c), c.title), default=None)
+            if least
+            else max(known, key=_support, default=None)
+        )
+
+
+def _support(cell: Cell) -> float:
+    """How far the evidence is for the claim: 1 - p, or p - 1 where it is against it."""
+    return (1.0 - (cell.p or 0.0)) * (1 if cell.toward else -1)
+
 
 def test(
     papers: list[Paper],
@@ -135,6 +151,8 @@ def _scored(claim: Claim, one: Found, told: Resampled) -> Cell:
         return cell
     if claim.kind == "stable_from" and any(collapsed):
         return _collapses(cell, sum(collapsed))
+    if all(collapsed):
+        return replace(cell, why="undefined: all runs collapsed, on both sides")
     if bad := sum(int(np.sum(~np.isfinite(side))) for side in scores):
         return replace(cell, why=f"undefined: {bad} of {len(collapsed)} runs have no score")
     if claim.kind == "stable_from":

@@ -11,7 +11,7 @@ from peftbench.run import ConfigError
 #: Groups that `peftbench list` shows.
 LISTED = (
     *("method", "task", "model", "form", "augment", "budget", "select"),
-    *("suite", "target", "sweep"),
+    *("suite", "target", "sweep", "paper"),
 )
 
 #: Keys that are no groups, and values to show what they take.

@@ -8,9 +8,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from peftbench import rows
-from peftbench.evaluation import Evaluated
+from peftbench.catalog import nearest
+from peftbench.evaluation import Evaluated, Evaluation
 from peftbench.papers import Claim, Words
-from peftbench.run import Json, Record, Run, canonical, identity
+from peftbench.run import ConfigError, Json, Record, Run, canonical, identity
 
 #: What a method brings along and may differ within a cell, and what changes no comparison.
 _OWN = (
@@ -39,6 +40,7 @@ class Item:
     place: Place
     record: Record
     findings: Json = field(default_factory=dict)
+    evaluation: Evaluation | None = None
 
 
 def items(
@@ -57,6 +59,7 @@ def items(
             suite = {f"suite.{k}": v for k, v in e.evaluation.suite.items() if k != "name"}
             both = of.shared | suite
             item = replace(of, told=of.told | suite, shared=both, findings=e.findings)
+            item = replace(item, evaluation=e.evaluation)
             item = replace(item, place=_place(item, ()))
             by_method = asked.setdefault(e.evaluation.suite["_target_"], {})
             by_method.setdefault(of.run.method["name"], []).append(item)
@@ -188,6 +191,32 @@ def _matches(item: Item, words: Words) -> bool:
 def picked(records: list[Record], words: Words) -> list[Record]:
     """The records that words pick."""
     return [record for record in records if _matches(_item(record), words)]
+
+
+def narrowed(records: list[Record], asked: dict[str, list[str]]) -> list[Record]:
+    """The records that have one of the values of every key: task, size or any setting of a run.
+
+    Raises:
+        ConfigError: if no record has such a key, or such a value.
+    """
+    for key, values in asked.items():
+        there = {record.run.key: _setting(record, key) for record in records}
+        if not any(found is not None for found in there.values()):
+            known = {name for record in records for name in (*_item(record).told, "size")}
+            raise ConfigError(f"{key}={','.join(values)}: {nearest(key, known)}")
+        offered = {found for found in there.values() if found is not None}
+        for value in values:
+            if value not in offered:
+                raise ConfigError(f"{key}={value}: no record has it; {nearest(value, offered)}")
+        records = [record for record in records if there[record.run.key] in values]
+    return records
+
+
+def _setting(record: Record, key: str) -> str | None:
+    if key == "size":
+        return str(record.work["train_size"])
+    told = _item(record).told
+    return str(told[key]) if key in told else None
 
 
 def _titles(places: dict[Place, Item], mentioned: set[str]) -> dict[Place, str]:

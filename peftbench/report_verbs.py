@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from peftbench import options
+from peftbench import completion, options
 
 
 @click.group(invoke_without_command=True)
@@ -45,3 +45,20 @@ def report(
     for note in made.notes:
         click.echo(note)
     click.echo("\n".join(["written:", *(f"  {path}" for path in made.paths)]))
+
+
+@report.command("claims", epilog="WORDS: paper=NAME,NAME; and task=, size=, model= … of records.")
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, shell_complete=completion.words)
+@options.results
+@options.configs
+@click.option("--plan", "missing", is_flag=True, help="Words of the runs that would decide them.")
+def claims_(words: tuple[str, ...], folder: Path, configs: Path | None, missing: bool) -> None:
+    """Say which claims of papers these records support, contradict or leave undecided."""
+    from peftbench import claiming
+
+    results = options.open_results(folder)
+    if missing:
+        click.echo("\n".join(claiming.missing(results, words, configs)))
+        return
+    for table in claiming.tables(results, words, configs):
+        options.show(table.rich())

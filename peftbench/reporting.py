@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from peftbench import catalog
-from peftbench.comparison import compare
+from peftbench import catalog, claims, papers
+from peftbench.comparison import Pair, Resamples, compare
 from peftbench.evaluation import Evaluated
 from peftbench.reports import (
     calibration,
@@ -20,6 +20,7 @@ from peftbench.reports import (
     sizes,
     spending,
 )
+from peftbench.reports import claims as claimed
 from peftbench.reports.spending import Prices
 from peftbench.run import ConfigError, Record
 from peftbench.store import Results
@@ -99,9 +100,16 @@ def _make(
         *(table for made in suites.values() for table in made),
     ]
     more = _more(records, results, prices or Prices()) if whole else {}
-    pairs, split = compare(records, results.predictions, against) if whole else ([], [])
-    if pairs:
-        more["paired"] = [paired.table(pairs, split)]
+    pairs: list[Pair] = []
+    if whole:
+        resamples = Resamples(results.predictions)
+        pairs, split = compare(records, results.predictions, against, resamples)
+        if pairs:
+            more["paired"] = [paired.table(pairs, split)]
+        known = papers.read(None, catalog.folders())
+        tested = claims.test(known, records, evaluated or [], resamples)
+        if any(one.cells for one in tested):
+            more["claims"] = claimed.tables(tested, records)
     notes = [*main.notes, *(f"left out, unreadable: {reason}" for reason in bad.values())]
     texts = {
         "scores.md": main.markdown(),

@@ -3,7 +3,7 @@
 import csv
 import io
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -16,6 +16,7 @@ class Table:
     Attributes:
         labels: how many of the first columns name a row; the others hold figures.
         notes: sentences below the table.
+        prose: how many of the last columns hold sentences: to the left, and wrapped.
     """
 
     title: str
@@ -23,6 +24,10 @@ class Table:
     rows: list[list[str]]
     labels: int = 1
     notes: list[str] = field(default_factory=list)
+    prose: int = 0
+
+    def _left(self, column: int) -> bool:
+        return column < self.labels or column >= len(self.columns) - self.prose
 
     def markdown(self) -> str:
         """GitHub's tables, aligned so that the source reads too."""
@@ -30,14 +35,14 @@ class Table:
         escaped = [[cell.replace("|", "\\|") for cell in line] for line in lines]
         widths = [max(len(line[i]) for line in escaped) for i in range(len(self.columns))]
         rule = [
-            "-" * width if i < self.labels else "-" * (width - 1) + ":"
+            "-" * width if self._left(i) else "-" * (width - 1) + ":"
             for i, width in enumerate(widths)
         ]
         body = [escaped[0], rule, *escaped[1:]]
         text = [
             "| "
             + " | ".join(
-                cell.ljust(width) if i < self.labels else cell.rjust(width)
+                cell.ljust(width) if self._left(i) else cell.rjust(width)
                 for i, (cell, width) in enumerate(zip(line, widths, strict=True))
             )
             + " |"
@@ -65,7 +70,8 @@ class Table:
         for i, column in enumerate(self.columns):
             # long headings of figures wrap; a row's name never gives way to them
             label = i < self.labels
-            drawn.add_column(escape(column), justify="left" if label else "right", no_wrap=label)
+            justify: Literal["left", "right"] = "left" if self._left(i) else "right"
+            drawn.add_column(escape(column), justify=justify, no_wrap=label)
         for row in self.rows:
             drawn.add_row(*map(escape, row))
         return drawn

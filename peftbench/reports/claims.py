@@ -20,6 +20,7 @@ def tables(tested: list[Tested], records: list[Record]) -> list[Table]:
     made = [_verdicts(tested)]
     if any(one.cells for one in tested):
         made.append(_cells(tested))
+    made.append(_sources(tested))
     papers = {one.paper.name: one.paper for one in tested}
     made += [
         table
@@ -33,22 +34,44 @@ def tables(tested: list[Tested], records: list[Record]) -> list[Table]:
 def _verdicts(tested: list[Tested]) -> Table:
     lines = []
     for one in tested:
-        cells, claim = one.cells, one.claim
-        counts = [sum(cell.verdict == kind for cell in cells) for kind in _KINDS]
+        counts = [sum(cell.verdict == kind for cell in one.cells) for kind in _KINDS]
         lines.append(
             [
                 one.paper.name,
-                claim.says,
+                one.claim.name,
                 one.verdict,
-                " · ".join(map(str, counts)) if cells else "",
-                ", ".join(dict.fromkeys(cell.title for cell in cells)),
+                " · ".join(map(str, counts)) if one.cells else "–",
+                _deciding(one),
+                one.claim.says,
                 _decides(one),
-                claim.published,
-                f"{claim.source} ({claim.tag})",
             ]
         )
-    heads = ["paper", "claim", "verdict", "cells", "tested on", "would decide it"]
-    return Table("Claims", [*heads, "published", "source"], lines, 8, [_VERDICTS])
+    columns = ["paper", "claim", "verdict", "cells", "deciding cell", "in words"]
+    return Table("Claims", [*columns, "would decide it"], lines, 3, [_VERDICTS], prose=2)
+
+
+def _sources(tested: list[Tested]) -> Table:
+    lines = [
+        [one.paper.name, one.claim.name, f"{claim.source} ({claim.tag})", claim.published]
+        for one in tested
+        for claim in [one.claim]
+    ]
+    papers = {one.paper.name: one.paper for one in tested}.values()
+    told = "; ".join(f"{paper.name}: {paper.title}, {paper.identifier}" for paper in papers)
+    columns = ["paper", "claim", "where it is said", "published"]
+    note = f"{told}. Published numbers are theirs, with their caveats; none enters a verdict."
+    return Table("Claims, their sources", columns, lines, 2, [note], prose=2)
+
+
+def _deciding(one: Tested) -> str:
+    cell = one.deciding
+    if cell is None:
+        return "–"
+    if cell.effect is None:
+        return f"{cell.title}: {cell.why}"
+    value, low, high, _ = _effect(one, cell)[:4]
+    n = f"{cell.seeds}" if cell.examples is None else f"{cell.seeds} × {cell.examples:,}"
+    return f"{cell.title}: {value} ({low} to {high}), n = {n}"
 
 
 _KINDS = ("supported", "contradicted", "undecided")
@@ -59,8 +82,9 @@ _VERDICTS = (
     "if every cell supports it, each at the 5 % level (an intersection-union test, Berger 1982), "
     "and all that the claim speaks of was tested; it is contradicted if one cell contradicts it "
     "after Holm's correction over the claim's cells. What must hold somewhere, the other way round."
-    " One seed decides nothing. Claims are families of their own: of many, one in twenty that is "
-    "true may be called contradicted. Published: theirs, with its caveat, never mixed with ours."
+    " One seed decides nothing. Deciding cell: that which bears the claim out least (where one "
+    "cell is enough, best): effect in points, 95 % interval, seeds × examples. Every claim is a "
+    "family of its own: of many true ones, one in twenty may be called contradicted."
 )
 
 
@@ -69,18 +93,23 @@ def _decides(one: Tested) -> str:
         return ""
     if one.verdict == "no runs":
         return "the runs of --plan"
-    needed = [cell.needed for cell in one.cells if cell.verdict == "undecided"]
-    known = [count for count in needed if count is not None]
+    left = [cell for cell in one.cells if cell.verdict == "undecided"]
+    known = sorted(cell.needed for cell in left if cell.needed is not None)
     told = []
     if known:
-        few, many = min(known), max(known)
+        few, many = known[0], known[-1]
         told.append(f"{few} seeds" if few == many else f"{few} to {many} seeds")
-    if len(known) < len(needed):
-        lost = len(needed) - len(known)
-        told.append(f"no number of seeds in {lost} of {len(one.cells)} cells")
+    if beyond := sum(cell.needed is None and cell.p is not None for cell in left):
+        told.append(f"in {_of(beyond, one)} more than 100 seeds, or more examples")
+    if lost := sum(cell.needed is None and cell.p is None for cell in left):
+        told.append(f"{_of(lost, one)} undefined, seeds do not help")
     if one.why:
-        told.append(f"more data: {one.why}")
+        told.append(f"there are {one.why}")
     return "; ".join(told)
+
+
+def _of(some: int, one: Tested) -> str:
+    return f"{some} of {len(one.cells)} cells"
 
 
 def _cells(tested: list[Tested]) -> Table:
@@ -98,13 +127,19 @@ def _cells(tested: list[Tested]) -> Table:
                     _measure(one),
                     n,
                     *_effect(one, cell),
-                    cell.verdict + (f": {cell.why}" if cell.why else ""),
-                    "" if cell.needed is None or cell.verdict != "undecided" else f"{cell.needed}",
+                    cell.verdict + (f" ({cell.why})" if cell.why else ""),
+                    _seeds(cell),
                 ]
             )
     heads = ["paper", "claim", "cell", "row", "against", "of", "seeds × examples", "effect"]
     columns = [*heads, "95 % from", "to", "told from", "p", "p, Holm", "verdict", "seeds to tell"]
-    return Table("Claims, cell by cell", columns, lines, 6, [_NOTE])
+    return Table("Claims, cell by cell", columns, lines, 5, [_NOTE])
+
+
+def _seeds(cell: Cell) -> str:
+    if cell.verdict != "undecided" or (cell.needed is None and cell.p is None):
+        return ""
+    return "> 100" if cell.needed is None else str(cell.needed)
 
 
 def _measure(one: Tested) -> str:
