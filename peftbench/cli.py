@@ -177,6 +177,36 @@ def list_(group: str | None, configs: Path | None) -> None:
 main.add_command(report)
 
 
+@main.command()
+@options.words
+@click.option(
+    "--results",
+    "folders",
+    multiple=True,
+    default=["results/runs"],
+    show_default=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of records; may be given more than once.",
+)
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def advise(words: tuple[str, ...], folders: tuple[Path, ...], as_json: bool) -> None:
+    """Say which method suits: advise task=mrpc size=300 budget.seconds=600 model=minilm.
+
+    From the records nearest to that; how far they are, and what they cannot tell, is said.
+    """
+    from peftbench import advice
+
+    found = advice.from_folders(advice.ask(*words), [options.open_results(f) for f in folders])
+    if as_json:
+        import json
+
+        click.echo(json.dumps(found.json(), indent=1))
+        return
+    click.echo(found.sentence())
+    options.show(found.table().rich())
+    click.echo(f"Nearest: {'; '.join(found.distance)}.")
+
+
 @main.command("completion")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion_(shell: str) -> None:
