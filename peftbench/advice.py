@@ -6,18 +6,14 @@ from the question is said in words. Where they are too few or too far, that is t
 
 import math
 import statistics
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import numpy as np
-
-from peftbench import rows
-from peftbench.comparison import DRAWS, Resamples
-from peftbench.run import ConfigError, Json, Record, Run
+from peftbench import chances, rows
+from peftbench.catalog import nearest
+from peftbench.run import ConfigError, Record, Run
 from peftbench.stacked import Load
 from peftbench.store import Results
 from peftbench.sweep import plan
-from peftbench.table import Table
 
 #: Records of so many times more or fewer examples do not tell.
 FAR = 4.0
@@ -52,7 +48,7 @@ class Option:
         label: method, and settings in which its rows differ.
         chance: that its mean over seeds is the highest; None where that cannot be said.
         scores: of its seeds, at the end or when time was up.
-        collapsed: how many of them predict one class or value throughout, at the end.
+        seeds, collapsed: how many there are; predict one class or value throughout at the end.
         seconds: of training, mean over seeds, up to when the scores were read.
         peak_bytes: the most memory over phases and seeds; None where it was not measured.
         early: whether scores were read before the end, where a schedule was not through.
@@ -62,6 +58,7 @@ class Option:
     label: str
     chance: float | None
     scores: list[float]
+    seeds: int
     collapsed: int
     seconds: float
     peak_bytes: int | None
@@ -92,68 +89,6 @@ class Advice:
     distance: list[str]
     doubts: list[str]
 
-    def sentence(self) -> str:
-        """The answer in one sentence."""
-        known = [one for one in self.options if one.chance is not None]
-        if self.doubts:
-            return f"The records cannot tell: {'; '.join(self.doubts)}."
-        first = known[0]
-        assert first.chance is not None
-        if first.chance >= 0.5:
-            rest = "almost surely" if first.chance >= 0.95 else "more likely than not"
-            return f"{first.label}: {rest} the best here ({_percent(first.chance)})."
-        few, held = [], 0.0
-        for one in known:
-            few.append(one.label)
-            held += one.chance or 0.0
-            if held >= 0.8:
-                break
-        return f"No single one: {_percent(held)} of the chance lies with {', '.join(few)}."
-
-    def table(self) -> Table:
-        """Every option."""
-        lines = [
-            [
-                one.label,
-                "–" if one.chance is None else _percent(one.chance),
-                rows.spread([*one.scores]) if one.scores else "–",
-                f"{one.seconds:,.0f}",
-                "–" if one.peak_bytes is None else f"{one.peak_bytes / 2**20:,.0f}",
-                ", ".join(_told(one)),
-            ]
-            for one in self.options
-        ]
-        heads = ["method", "best", self.metric, "train s", "peak MiB", "note"]
-        note = (
-            f"Best: chance that the mean over seeds is the highest, {DRAWS:,} draws over "
-            f"{self.over}. Score: percent, mean ± standard deviation over seeds (number)."
-        )
-        return Table("Advice", heads, lines, 1, [note], prose=1)
-
-    def json(self) -> Json:
-        """For scripts."""
-        return {
-            "answer": self.sentence(),
-            "doubts": self.doubts,
-            "distance": self.distance,
-            "metric": self.metric,
-            "chance_over": self.over,
-            "options": [vars(one) | {"score": one.score} for one in self.options],
-        }
-
-
-def _percent(chance: float) -> str:
-    return f"{100 * chance:.0f} %"
-
-
-def _told(one: Option) -> list[str]:
-    told = [one.why] if one.why else []
-    if one.collapsed:
-        told.append(f"{one.collapsed} seeds collapsed")
-    if one.early:
-        told.append("read before its end, its schedule was longer")
-    return told
-
 
 def ask(*words: str) -> Question:
     """The question that words mean.
@@ -163,7 +98,9 @@ def ask(*words: str) -> Question:
     """
     given = {word.partition("=")[0] for word in words}
     for key in sorted(given - set(_ASKED)):
-        raise ConfigError(f"{key}: advise is asked with {', '.join(_ASKED[:-1])}; leave it out")
+        raise ConfigError(
+            f"{key}: advise is asked with {', '.join(_ASKED[:-1])}; {nearest(key, _ASKED)}"
+        )
     if "task" not in given or "size" not in given:
         raise ConfigError("say for what: peftbench advise task=mrpc size=300 budget.seconds=600")
     timed = ["budget=seconds"] if "budget.seconds" in given else []
@@ -207,11 +144,10 @@ def advise(question: Question, records: list[Record], load: Load) -> Advice:
     options = {row: _option(labels[row], by_row[row], read[row]) for row in by_row}
     sure = [row for row, one in options.items() if not one.why]
     early = any(options[row].early for row in sure)
-    drawn = _seeds_alone if early else _seeds_and_examples(near, load)
+    drawn = chances.seeds_alone if early else chances.seeds_and_examples(near, load)
     if len(sure) > 1:
-        draws = np.stack([drawn(by_row[row], options[row].scores) for row in sure])
-        best = np.bincount(draws.argmax(axis=0), minlength=len(sure)) / draws.shape[1]
-        for row, chance in zip(sure, best.tolist(), strict=True):
+        draws = [drawn(by_row[row], options[row].scores) for row in sure]
+        for row, chance in zip(sure, chances.best(draws), strict=True):
             options[row] = replace(options[row], chance=chance)
     order = sorted(
         options.values(), key=lambda one: (-(one.chance or -1.0), -(one.score or -2.0), one.label)
@@ -286,36 +222,13 @@ def _option(label: str, members: list[Record], read: list[_Reading | None]) -> O
         label=label,
         chance=None,
         scores=scores,
+        seeds=len(members),
         collapsed=sum(record.collapsed for record in members),
         seconds=statistics.fmean(seconds),
         peak_bytes=max(peaks, default=None),
         early=any(one.early for one in known),
         why=why,
     )
-
-
-Draw = Callable[[list[Record], list[float]], np.ndarray]
-
-
-def _seeds_alone(members: list[Record], scores: list[float]) -> np.ndarray:
-    """Means over seeds, by Student's t around the one that was found."""
-    mine = np.random.default_rng(int(members[0].run.key, 16))  # rows are drawn independently
-    error = statistics.stdev(scores) / math.sqrt(len(scores))
-    drawn: np.ndarray = statistics.fmean(scores) + error * mine.standard_t(len(scores) - 1, DRAWS)
-    return drawn
-
-
-def _seeds_and_examples(near: list[Record], load: Load) -> Draw:
-    """The same, around the mean on resamples of the examples, which all rows share."""
-    told = Resamples(load).of(near)
-
-    def drawn(members: list[Record], scores: list[float]) -> np.ndarray:
-        on_examples = told.drawn[:, told.places(members)].mean(axis=1)
-        on_examples = np.where(np.isfinite(on_examples), on_examples, -np.inf)
-        around: np.ndarray = _seeds_alone(members, scores) - statistics.fmean(scores)
-        return on_examples + around
-
-    return drawn
 
 
 def _distance(question: Question, near: list[Record]) -> tuple[list[str], list[str]]:
@@ -336,12 +249,19 @@ def _distance(question: Question, near: list[Record]) -> tuple[list[str], list[s
         if by > FAR:
             far.append(f"sizes are {by:.1f} times apart")
     machines = {
-        f"{r.environment.get('device')}, {r.environment.get('threads')} threads" for r in near
+        f"{r.environment.get('device')}, {_count(r.environment.get('threads'), 'thread')}"
+        for r in near
     }
-    told.append(f"seconds of {' and of '.join(sorted(machines))}")
+    if (level := near[0].trivial[run.task["metrics"][0]]) is not None:
+        told.append(f"always the majority class: {100 * level:.1f}")
+    told.append(f"seconds of {' and of '.join(machines)}")
     if len(machines) > 1:
         told.append("which are not to be compared")
     return told, far
+
+
+def _count(number: object, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _doubts(order: list[Option], question: Question) -> list[str]:
@@ -351,5 +271,6 @@ def _doubts(order: list[Option], question: Question) -> list[str]:
     if not known:
         return ["fewer than two methods have two seeds with scores"]
     if len(known[0].scores) < SEEDS:
-        return [f"{known[0].label} has {len(known[0].scores)} seeds, {SEEDS} are the least"]
+        few = _count(len(known[0].scores), "seed")
+        return [f"{known[0].label} has but {few}, {SEEDS} are the least"]
     return []

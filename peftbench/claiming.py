@@ -4,7 +4,7 @@ import shlex
 from pathlib import Path
 
 from peftbench import catalog, claims, deciding, papers, places
-from peftbench.claims import Tested
+from peftbench.claims import Judged
 from peftbench.comparison import Resamples
 from peftbench.reports import claims as told
 from peftbench.run import ConfigError, Record
@@ -42,7 +42,7 @@ def missing(results: Results, words: tuple[str, ...], configs: Path | None) -> l
 
 def _tested(
     results: Results, words: tuple[str, ...], configs: Path | None
-) -> tuple[list[Tested], list[Record]]:
+) -> tuple[list[Judged], list[Record]]:
     asked: dict[str, list[str]] = {}
     for word in words:
         key, equals, value = word.partition("=")

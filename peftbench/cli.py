@@ -195,16 +195,18 @@ def advise(words: tuple[str, ...], folders: tuple[Path, ...], as_json: bool) -> 
     From the records nearest to that; how far they are, and what they cannot tell, is said.
     """
     from peftbench import advice
+    from peftbench.reports import advice as told
 
     found = advice.from_folders(advice.ask(*words), [options.open_results(f) for f in folders])
     if as_json:
         import json
 
-        click.echo(json.dumps(found.json(), indent=1))
+        click.echo(json.dumps(told.as_json(found), indent=1))
         return
-    click.echo(found.sentence())
-    options.show(found.table().rich())
-    click.echo(f"Nearest: {'; '.join(found.distance)}.")
+    click.echo(told.sentence(found))
+    table = told.table(found)
+    options.show(table.rich())
+    click.echo("\n".join([f"Nearest: {'; '.join(found.distance)}.", *table.notes]))
 
 
 @main.command("completion")

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peftbench import spelling
-from peftbench.claims import Tested
+from peftbench.claims import Judged
 from peftbench.places import Item
 from peftbench.run import ConfigError
 
@@ -23,7 +23,7 @@ class Wanted:
 
 
 def wanted(
-    tested: list[Tested], models: set[str], configs: Path | None = None
+    tested: list[Judged], models: set[str], configs: Path | None = None
 ) -> tuple[list[Wanted], list[str]]:
     """Words for all claims that are undecided or have no runs, and what no words can be found for.
 

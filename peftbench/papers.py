@@ -51,7 +51,7 @@ class Claim:
         fraction: of the training data, from and to.
         sizes: training examples, from and to.
         budget: epochs, steps or seconds; None is any.
-        least: distinct values of task, size or budget that the claim speaks of at the least.
+        least: distinct tasks, and of each sizes or budgets, that the claim speaks of at the least.
         needs: all, or some of the cells must bear it out.
         runs: words of the runs that would test it.
     """

@@ -172,7 +172,7 @@ def _most(words: Words, by_row: Rows) -> Side:
 
 def _meant(claim: Claim, item: Item) -> bool:
     total = item.run.task.get("examples", {}).get("train")
-    part = item.size / total if total else (1.0 if item.run.size == "full" else None)
+    part = item.size / total if total else None
     low, high = claim.fraction
     whole = claim.fraction == (0.0, 1.0)
     in_part = whole if part is None else low - 1e-9 <= part <= high + 1e-9

@@ -62,3 +62,4 @@ def claims_(words: tuple[str, ...], folder: Path, configs: Path | None, missing:
         return
     for table in claiming.tables(results, words, configs):
         options.show(table.rich())
+        click.echo("\n".join([*table.notes, ""]))

@@ -23,13 +23,19 @@ METHODS = sorted(catalog.options("method", (catalog.packaged(),)))
 LIGHT = [
     "__init__",
     "__main__",
+    "advice",
     "augmentation",
     "builtin",
     "catalog",
+    "cells",
+    "chances",
+    "claiming",
+    "claims",
     "cli",
     "comparison",
     "completion",
     "compose",
+    "deciding",
     "describe",
     "evaluation",
     "figure",
@@ -45,7 +51,10 @@ LIGHT = [
     "nodes",
     "noise",
     "options",
+    "papers",
+    "places",
     "progress",
+    "quantities",
     "recipe",
     "report_verbs",
     "reporting",
@@ -53,6 +62,7 @@ LIGHT = [
     "rows",
     "run",
     "sources",
+    "spelling",
     "stacked",
     "status",
     "store",
@@ -88,6 +98,18 @@ MAY = {
     "store": {"evaluation", "files", "run"},
     "suite": {"catalog", "run", "sources"},
     "uncertainty": set(),
+    "quantities": {"run"},
+    "papers": {"catalog", "run"},
+    "places": {"catalog", "evaluation", "papers", "rows", "run"},
+    "cells": {"comparison", "inference", "papers", "places", "quantities", "run"},
+    "claims": {
+        *("catalog", "cells", "comparison", "evaluation", "inference", "papers", "places"),
+        *("quantities", "run"),
+    },
+    "chances": {"comparison", "inference", "run", "stacked"},
+    "advice": {"catalog", "chances", "rows", "run", "stacked", "store", "sweep"},
+    "spelling": {"evaluation", "run", "sweep"},
+    "deciding": {"claims", "places", "run", "spelling"},
     "catalog": {"run"},
     "hub": {"run"},
     "models": {"catalog", "files", "hub", "run"},
@@ -147,6 +169,10 @@ MAY = {
         for name in MODULES
         if name.startswith("reports.")
     },
+    "reports.claims": {
+        *("cells", "claims", "inference", "papers", "places", "quantities", "rows", "run", "table"),
+    },
+    "reports.advice": {"advice", "comparison", "rows", "run", "table"},
 }
 
 #: What a module may import of others, beside the standard library.
@@ -185,6 +211,15 @@ BLIND = [
     "worker",
     "workers",
     "comparison",
+    "papers",
+    "places",
+    "quantities",
+    "cells",
+    "claims",
+    "deciding",
+    "spelling",
+    "chances",
+    "advice",
     "reporting",
     *(name for name in MODULES if name.startswith(("reports.", "suites."))),
 ]
@@ -360,6 +395,9 @@ def test_verbs_that_answer_at_once_do_not_load_torch(tmp_path):
         ["show", results.keys()[0], *folder],
         ["report", *folder],
         ["report", "--check", *folder],
+        ["report", "claims", "paper=doering2024", *folder],
+        ["report", "claims", "--plan", *folder],
+        ["advise", "task=builtin_paraphrase", "size=32", "model=tiny", *folder],
     ]
     done = subprocess.run(
         [sys.executable, "-c", VERBS, json.dumps(verbs)], capture_output=True, text=True

@@ -1,7 +1,8 @@
 """Which published claims hold here: verdicts, the cells behind them, theirs beside ours."""
 
 from peftbench import rows
-from peftbench.claims import SEEDS, Cell, Tested, label
+from peftbench.cells import SEEDS, Cell, label
+from peftbench.claims import Judged
 from peftbench.inference import ALPHA
 from peftbench.papers import Figures, Paper, words
 from peftbench.places import picked
@@ -10,7 +11,7 @@ from peftbench.run import Record
 from peftbench.table import Table
 
 
-def tables(tested: list[Tested], records: list[Record]) -> list[Table]:
+def tables(tested: list[Judged], records: list[Record]) -> list[Table]:
     """Verdicts, cells where there are any, and figures of papers that have a run here.
 
     Args:
@@ -31,7 +32,7 @@ def tables(tested: list[Tested], records: list[Record]) -> list[Table]:
     return made
 
 
-def _verdicts(tested: list[Tested]) -> Table:
+def _verdicts(tested: list[Judged]) -> Table:
     lines = []
     for one in tested:
         counts = [sum(cell.verdict == kind for cell in one.cells) for kind in _KINDS]
@@ -50,7 +51,7 @@ def _verdicts(tested: list[Tested]) -> Table:
     return Table("Claims", [*columns, "would decide it"], lines, 3, [_VERDICTS], prose=2)
 
 
-def _sources(tested: list[Tested]) -> Table:
+def _sources(tested: list[Judged]) -> Table:
     lines = [
         [one.paper.name, one.claim.name, f"{claim.source} ({claim.tag})", claim.published]
         for one in tested
@@ -63,7 +64,7 @@ def _sources(tested: list[Tested]) -> Table:
     return Table("Claims, their sources", columns, lines, 2, [note], prose=2)
 
 
-def _deciding(one: Tested) -> str:
+def _deciding(one: Judged) -> str:
     cell = one.deciding
     if cell is None:
         return "–"
@@ -88,7 +89,7 @@ _VERDICTS = (
 )
 
 
-def _decides(one: Tested) -> str:
+def _decides(one: Judged) -> str:
     if one.verdict in ("supported", "contradicted"):
         return ""
     if one.verdict == "no runs":
@@ -108,11 +109,11 @@ def _decides(one: Tested) -> str:
     return "; ".join(told)
 
 
-def _of(some: int, one: Tested) -> str:
+def _of(some: int, one: Judged) -> str:
     return f"{some} of {len(one.cells)} cells"
 
 
-def _cells(tested: list[Tested]) -> Table:
+def _cells(tested: list[Judged]) -> Table:
     lines = []
     for one in tested:
         for cell in one.cells:
@@ -142,12 +143,12 @@ def _seeds(cell: Cell) -> str:
     return "> 100" if cell.needed is None else str(cell.needed)
 
 
-def _measure(one: Tested) -> str:
+def _measure(one: Judged) -> str:
     kinds = {"steadier": "deviation", "stable_from": "standard deviation"}
     return kinds.get(one.claim.kind, one.claim.measure)
 
 
-def _effect(one: Tested, cell: Cell) -> list[str]:
+def _effect(one: Judged, cell: Cell) -> list[str]:
     if cell.effect is None:
         shown = ["–"] * 4
     else:
@@ -214,4 +215,4 @@ def _figures(paper: Paper, figures: Figures, records: list[Record]) -> Table | N
 
 def _sized(record: Record, size: int | str) -> bool:
     total = record.run.task.get("examples", {}).get("train")
-    return record.work["train_size"] == (total if size == "full" else size)
+    return record.work["train_size"] == (total if isinstance(size, str) else size)

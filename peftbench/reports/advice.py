@@ -1,0 +1,72 @@
+"""Advice as a person reads it: a sentence, a table, and the same for scripts."""
+
+from peftbench import rows
+from peftbench.advice import Advice, Option
+from peftbench.comparison import DRAWS
+from peftbench.run import Json
+from peftbench.table import Table
+
+
+def sentence(advice: Advice) -> str:
+    """The answer in one sentence."""
+    known = [one for one in advice.options if one.chance is not None]
+    if advice.doubts:
+        return f"The records cannot tell: {'; '.join(advice.doubts)}."
+    first = known[0]
+    assert first.chance is not None
+    if first.chance >= 0.5:
+        rest = "almost surely" if first.chance >= 0.95 else "more likely than not"
+        return f"{first.label}: {rest} the best here ({_percent(first.chance)})."
+    few, held = [], 0.0
+    for one in known:
+        few.append(one.label)
+        held += one.chance or 0.0
+        if held >= 0.8:
+            break
+    return f"No single one: {_percent(held)} of the chance lies with {', '.join(few)}."
+
+
+def table(advice: Advice) -> Table:
+    """Every option."""
+    lines = [
+        [
+            one.label,
+            "–" if one.chance is None else _percent(one.chance),
+            rows.spread([*one.scores, *[None] * (one.seeds - len(one.scores))]),
+            f"{one.seconds:,.0f}",
+            "–" if one.peak_bytes is None else f"{one.peak_bytes / 2**20:,.0f}",
+            ", ".join(_told(one)),
+        ]
+        for one in advice.options
+    ]
+    heads = ["method", "best", advice.metric, "train s", "peak MiB", "note"]
+    note = (
+        f"Best: chance that the mean over seeds is the highest, {DRAWS:,} draws over "
+        f"{advice.over}. Score: percent, mean ± standard deviation over seeds (number)."
+    )
+    return Table("Advice", heads, lines, 1, [note], prose=1)
+
+
+def as_json(advice: Advice) -> Json:
+    """For scripts."""
+    return {
+        "answer": sentence(advice),
+        "doubts": advice.doubts,
+        "distance": advice.distance,
+        "metric": advice.metric,
+        "chance_over": advice.over,
+        "options": [vars(one) | {"score": one.score} for one in advice.options],
+    }
+
+
+def _percent(chance: float) -> str:
+    return f"{100 * chance:.0f} %"
+
+
+def _told(one: Option) -> list[str]:
+    told = [one.why] if one.why else []
+    if one.collapsed:
+        told.append(f"{one.collapsed} of {one.seeds} seeds collapsed")
+    if one.early:
+        told.append("read before its end, its schedule was longer")
+    return told
