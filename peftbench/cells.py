@@ -18,6 +18,9 @@ from peftbench.run import canonical
 SEEDS = {"steadier": 5, "stable_from": 5}
 _FEWEST = 2
 
+#: Of what suites found examples are not resampled: two seeds may agree by luck.
+_MEASURED = 3
+
 #: A rate of collapses that is no instability yet.
 _RARE = 0.05
 
@@ -128,7 +131,7 @@ def _decided(claim: Claim, cell: Cell, effect: Effect | None, items: float, betw
         effect: in the claim's direction.
         items, between: variance of the difference over examples, and between seeds.
     """
-    fewest = SEEDS.get(claim.kind, _FEWEST)
+    fewest = SEEDS.get(claim.kind, _FEWEST if claim.measure == "score" else _MEASURED)
     if effect is None:
         why = f"{cell.seeds} seeds are too few" if cell.seeds < fewest else "all seeds are alike"
         return replace(cell, why=why, needed=fewest if cell.seeds < fewest else None)

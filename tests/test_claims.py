@@ -21,7 +21,7 @@ from peftbench.papers import Claim, Paper
 from peftbench.reports import claims as told
 from peftbench.run import ConfigError, Record
 from peftbench.store import Results
-from peftbench.sweep import Grid, plan
+from peftbench.sweep import Grid, plan, spell
 
 EXAMPLES = 600
 PAIR = "method=full,bitfit"
@@ -240,12 +240,17 @@ def test_every_paper_reads_and_its_words_compose():
     composer = Composer(searched)
     found = papers.read(None, searched)
     assert {paper.name for paper in found} >= {"doering2024", "unipelt2022", "bh_peft2025"}
+    seen = set()
     for one in (one for paper in found for one in paper.claims):
         sides = {key for pair in one.pairs for side in pair if side for key in side}
         picked = [[f"{k}={v}" for k, v in s.items()] for pair in one.pairs for s in pair if s]
         assert one.runs
         for words in [*(text.split() for text in one.runs), *picked]:
             for cell in Grid.read(words, composer, searched, None).cells(composer):
+                apart = {k: v for k, v in cell.items() if k not in ("task", "size", "seed")}
+                if spell(apart) in seen:
+                    continue
+                seen.add(spell(apart))
                 node = composer.nodes(cell)
                 assert node["method"]["name"] == cell["method"]
                 if "suite" in cell:

@@ -100,9 +100,9 @@ def _decides(one: Judged) -> str:
     if known:
         few, many = known[0], known[-1]
         told.append(f"{few} seeds" if few == many else f"{few} to {many} seeds")
-    if beyond := sum(cell.needed is None and cell.p is not None for cell in left):
+    if beyond := sum(cell.needed is None and cell.effect is not None for cell in left):
         told.append(f"in {_of(beyond, one)} more than 100 seeds, or more examples")
-    if lost := sum(cell.needed is None and cell.p is None for cell in left):
+    if lost := sum(cell.needed is None and cell.effect is None for cell in left):
         told.append(f"{_of(lost, one)} undefined, seeds do not help")
     if one.why:
         told.append(f"there are {one.why}")
@@ -138,7 +138,7 @@ def _cells(tested: list[Judged]) -> Table:
 
 
 def _seeds(cell: Cell) -> str:
-    if cell.verdict != "undecided" or (cell.needed is None and cell.p is None):
+    if cell.verdict != "undecided" or (cell.needed is None and cell.effect is None):
         return ""
     return "> 100" if cell.needed is None else str(cell.needed)
 
@@ -172,7 +172,7 @@ def _p(p: float | None) -> str:
 _NOTE = (
     "Points (hundredths), row less against, turned so that more is better for the row. Scores: the "
     "task's first metric, intervals over seeds and examples as in the paired comparisons. What "
-    "suites found: over seeds alone, Student's t; "
+    "suites found: over seeds alone, three at the least, Student's t; "
     + "; ".join(f"{name}: {one.about}" for name, one in QUANTITIES.items())
     + ". Deviation: mean absolute deviation of seeds from their median, against less row, "
     "Brown and Forsythe's test; standard deviation: interval by chi-square, as if seeds were "
