@@ -1,63 +1,220 @@
-"""How figures look: one palette, readable type, PNG bytes that depend on nothing but the data."""
+"""How figures look: type and width of a paper's columns, files that depend on the data alone."""
 
 import io
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
-#: Okabe and Ito's palette, which colour-blind readers can tell apart; marks differ as well.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
-MARKS = "osD^vP*X"
+#: Inches of a column and of two, in which most venues set figures.
+COLUMN, PAGE = 3.3, 6.8
+
+#: Grey of what stands behind, and of lines that are no method.
+QUIET, REFERENCE = "#DADADA", "#707070"
+
+FORMATS = ("png", "pdf", "svg")
+
+#: matplotlib's own font, so that every machine has it; text stays text in PDF and SVG.
+_STYLE: dict[str, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 7,
+    "axes.titlesize": 7.5,
+    "axes.labelsize": 7,
+    "axes.linewidth": 0.6,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "xtick.labelsize": 6.5,
+    "ytick.labelsize": 6.5,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.major.size": 2.5,
+    "ytick.major.size": 2.5,
+    "legend.fontsize": 6.5,
+    "legend.frameon": False,
+    "lines.linewidth": 1.2,
+    "lines.markersize": 3.5,
+    "pdf.fonttype": 42,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "peftbench",
+}
 
 
-def panels(count: int, width: float = 4.2, height: float = 3.6, rows: int = 1) -> tuple[Any, Any]:
-    """A figure and its `(rows, count)` axes."""
+@dataclass(frozen=True)
+class Picture:
+    """A figure and what stands below it.
+
+    Attributes:
+        figure: matplotlib's.
+        caption: what it shows, what was left out, how it was counted.
+        part: what its name ends with, where a question takes several pictures.
+    """
+
+    figure: Any
+    caption: str
+    part: str = ""
+
+    def file(self, kind: str) -> bytes:
+        """PNG, PDF or SVG; without dates, so that equal figures are equal bytes."""
+        about = {
+            "png": {"Software": None},
+            "pdf": {"CreationDate": None, "Subject": self.caption},
+            "svg": {"Date": None, "Description": self.caption},
+        }
+        buffer = io.BytesIO()
+        self.figure.savefig(buffer, format=kind, dpi=200, metadata=about[kind])
+        return buffer.getvalue()
+
+
+def panels(
+    count: int, height: float = 1.75, columns: int = 3, rows: int = 1
+) -> tuple[Any, list[list[Any]]]:
+    """A figure as wide as a column, or as two where there are several panels.
+
+    Args:
+        count: panels.
+        height: of each, in inches.
+        columns: most panels side by side; two and four stand two by two.
+        rows: axes of each panel, above each other.
+
+    Returns:
+        The figure, and the axes of each panel from top to bottom.
+    """
+    side = 2 if count in (2, 4) and columns > 2 else min(count, columns)
+    down = -(-count // side)
+    figure, axes = grid([height] * (down * rows), side)
+    for place in range(count, down * side):
+        for row in range(rows):
+            axes[place // side * rows + row][place % side].remove()
+    found = [
+        [axes[place // side * rows + row][place % side] for row in range(rows)]
+        for place in range(count)
+    ]
+    return figure, found
+
+
+def grid(heights: Sequence[float], columns: int) -> tuple[Any, Any]:
+    """A figure and its `(rows, columns)` axes, rows of these heights in inches."""
     import matplotlib as mpl
+    from matplotlib.figure import Figure
 
-    mpl.use("agg")
-    from matplotlib import pyplot as plt
-
-    return plt.subplots(
-        rows, count, figsize=(width * count, height * rows), squeeze=False, layout="constrained"
+    mpl.rcParams.update(_STYLE)  # type: ignore[arg-type]
+    width = COLUMN if columns == 1 else PAGE
+    figure = Figure(figsize=(width, sum(heights)), layout="constrained")
+    axes = figure.subplots(
+        len(heights), columns, squeeze=False, gridspec_kw={"height_ratios": list(heights)}
     )
-
-
-def look(number: int) -> dict[str, Any]:
-    """Colour and mark of the n-th series; both run out of step, so that 56 differ."""
-    return {
-        "color": COLOURS[number % len(COLOURS)],
-        "marker": MARKS[(number + number // len(COLOURS)) % len(MARKS)],
-    }
+    return figure, axes
 
 
 def plain(axis: Any, title: str, x: str, y: str) -> None:
-    """Title, labels, a light grid, no box."""
-    axis.set_title(title, fontsize=11)
+    """Title, labels, a light grid."""
+    axis.set_title(title)
     axis.set_xlabel(x)
     axis.set_ylabel(y)
-    axis.grid(axis="y", color="#dddddd", linewidth=0.6)
-    axis.spines[["top", "right"]].set_visible(False)
+    axis.grid(axis="y", color="#E6E6E6", linewidth=0.5)
+    axis.set_axisbelow(True)
 
 
-def legend(figure: Any, axes: Any, order: list[str], most: int = 6) -> None:
-    """One legend below all panels, in this order, of what is in any of them."""
+def counts(axis: Any, places: Sequence[int]) -> None:
+    """A logarithmic axis of counts, ticks where they are, but for those that would touch."""
+    import math
+
+    axis.set_xscale("log")
+    places = sorted(places)
+    reach = math.log(places[-1] / places[0]) or 1.0
+    shown: list[int] = []
+    for place in reversed(places):  # the largest is always told
+        room = 0.045 * (len(f"{place:,}") + 2)
+        if not shown or math.log(shown[-1] / place) / reach > room:
+            shown.append(place)
+    axis.set_xticks(shown, [f"{place:,}" for place in shown])
+    axis.minorticks_off()
+
+
+def legend(figure: Any, axes: Sequence[Any], order: Sequence[str]) -> None:
+    """One legend below all panels, in this order, of what is in any of them; never too wide."""
     named: dict[str, Any] = {}
-    for axis in axes.flat:
+    for axis in axes:
         handles, labels = axis.get_legend_handles_labels()
         named |= dict(zip(labels, handles, strict=True))
     shown = [name for name in order if name in named]
+    if not shown:
+        return
+    figure.set_figheight(
+        figure.get_figheight() + 0.1 + 0.15 * -(-len(shown) // _fit(figure, shown))
+    )
     figure.legend(
         [named[name] for name in shown],
         shown,
         loc="outside lower center",
-        ncols=min(most, max(1, len(shown))),
-        frameon=False,
+        ncols=_fit(figure, shown),
+        columnspacing=1.2,
+        handlelength=2.2,
     )
 
 
-def png(figure: Any) -> bytes:
-    """The figure as a file; it is closed."""
-    from matplotlib import pyplot as plt
+def _fit(figure: Any, names: Sequence[str]) -> int:
+    """How many columns of a legend fit; entries fill columns downwards."""
+    for columns in range(len(names), 1, -1):
+        down = -(-len(names) // columns)
+        longest = [
+            max(map(len, names[start : start + down])) for start in range(0, len(names), down)
+        ]
+        if sum(0.058 * length + 0.42 for length in longest) < figure.get_figwidth():
+            return columns
+    return 1
 
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
-    plt.close(figure)
-    return buffer.getvalue()
+
+def slug(text: str) -> str:
+    """Text as the part of a file's name: what is no letter, digit or dot becomes a line."""
+    return "".join(c if c.isalnum() or c in ".-" else "_" for c in text.replace(",", "")).strip("_")
+
+
+#: Where a name may stand: off its point in points, and which of its sides is there.
+_PLACES = [
+    (dx * far, dy * far, ha, va)
+    for far in (4.5, 8, 13)
+    for dx, dy, ha, va in (
+        (1, 0, "left", "center"),
+        (-1, 0, "right", "center"),
+        (0, 1, "center", "bottom"),
+        (0, -1, "center", "top"),
+        (0.8, 0.8, "left", "bottom"),
+        (-0.8, 0.8, "right", "bottom"),
+        (0.8, -0.8, "left", "top"),
+        (-0.8, -0.8, "right", "top"),
+    )
+]
+
+
+def name_points(
+    figure: Any,
+    named: Sequence[tuple[Any, dict[str, tuple[float, float]], Sequence[tuple[float, float]]]],
+) -> None:
+    """Write names beside points where they cover no mark, no other name and no edge.
+
+    A name without such a place is left out; the figure's layout is settled by this.
+
+    Args:
+        figure: with everything else in it.
+        named: axes, (height, place) by name, and all points of these axes.
+    """
+    from matplotlib.transforms import Bbox
+
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axis, names, every in named:
+        marks = [axis.transData.transform((x, y)) for y, x in every]
+        reach = 3.0 * figure.dpi / 72
+        taken = [Bbox([[x - reach, y - reach], [x + reach, y + reach]]) for x, y in marks]
+        room = axis.get_window_extent()
+        for name, (y, x) in names.items():
+            for dx, dy, ha, va in _PLACES:
+                text = axis.annotate(
+                    name, (x, y), (dx, dy), textcoords="offset points", ha=ha, va=va, fontsize=6
+                )
+                box = text.get_window_extent()
+                inside = room.x0 <= box.x0 and box.x1 <= room.x1 + 4 and room.y0 <= box.y0
+                if inside and box.y1 <= room.y1 and not any(box.overlaps(one) for one in taken):
+                    taken.append(box)
+                    break
+                text.remove()

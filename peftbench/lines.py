@@ -1,0 +1,189 @@
+"""Figures of lines: few rows share a panel; many get a panel for each method, the others grey."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from peftbench import figure as drawing
+from peftbench.curves import Points
+from peftbench.figure import Picture
+from peftbench.palette import Look, Palette, method_of
+
+#: Rows that can be told apart in one panel.
+MOST = 8
+
+#: Panels of one figure, and rows of a method that a legend inside a panel names.
+_PAGE, _NAMED = 9, 5
+
+
+@dataclass(frozen=True)
+class Series:
+    """A row in a panel.
+
+    Attributes:
+        mean: over seeds; may be empty.
+        seeds: points of each seed.
+        spread: standard deviation at each point of the mean, None where there is one seed.
+        after: a score that stands alone, at the right of the last place.
+    """
+
+    mean: Points
+    seeds: list[Points] = field(default_factory=list)
+    spread: list[float | None] = field(default_factory=list)
+    after: float | None = None
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Rows of one task.
+
+    Attributes:
+        series: by label.
+        level: the trivial prediction's score by place.
+        places: of ticks on a logarithmic axis of counts; None is a plain axis.
+        joined: whether the points of a seed are a line; else they are dots.
+    """
+
+    title: str
+    x: str
+    y: str
+    series: dict[str, Series]
+    level: Points = field(default_factory=list)
+    places: Sequence[int] | None = None
+    joined: bool = False
+
+
+def draw(
+    panels: Sequence[Panel], palette: Palette, order: list[str], caption: str
+) -> list[Picture]:
+    """Pictures of all panels: those of few rows on one page, a page for each of many.
+
+    Args:
+        panels: of any number.
+        palette: of the folder.
+        order: labels of all rows, as legends have them.
+        caption: of all.
+    """
+    few = [panel for panel in panels if len(panel.series) <= MOST]
+    made = []
+    for start in range(0, len(few), _PAGE):
+        part = "" if start == 0 else f"{start // _PAGE + 1}"
+        made.append(Picture(_together(few[start : start + _PAGE], palette, order), caption, part))
+    for panel in panels:
+        if len(panel.series) > MOST:
+            told = f"{panel.title}. {caption} A panel a method; grey: all other rows."
+            made.append(Picture(_apart(panel, palette, order), told, drawing.slug(panel.title)))
+    return made
+
+
+def _together(panels: Sequence[Panel], palette: Palette, order: list[str]) -> Any:
+    looks = palette.looks(order)
+    figure, axes = drawing.panels(len(panels))
+    flat = [axis for (axis,) in axes]
+    for axis, panel in zip(flat, panels, strict=True):
+        shown = [label for label in order if label in panel.series]
+        for number, label in enumerate(shown):
+            off = number - (len(shown) - 1) / 2
+            _row(axis, panel, panel.series[label], looks[label], label, off)
+        _frame(axis, panel)
+        drawing.plain(axis, panel.title, panel.x, panel.y)
+    drawing.legend(figure, flat, [*order, "trivial"])
+    return figure
+
+
+def _apart(panel: Panel, palette: Palette, order: list[str]) -> Any:
+    methods = list(dict.fromkeys(method_of(label) for label in order if label in panel.series))
+    side = 4
+    figure, axes = drawing.grid([1.35] * -(-len(methods) // side), side)
+    flat = list(axes.flat)
+    for axis in flat[len(methods) :]:
+        axis.remove()
+    for place, (axis, method) in enumerate(zip(flat, methods, strict=False)):
+        own = [label for label in order if label in panel.series and method_of(label) == method]
+        for label, series in panel.series.items():
+            if label not in own:
+                xs, ys = zip(*series.mean, strict=True) if series.mean else ((), ())
+                axis.plot(xs, ys, color=drawing.QUIET, linewidth=0.6, zorder=1)
+        looks = palette.looks(own)
+        ranked = sorted(own, key=lambda label: -_end(panel.series[label]))
+        for label in own:
+            name = label.removeprefix(method).removeprefix(", ")
+            told = name if len(own) > 1 and label in ranked[:_NAMED] else ""
+            _row(axis, panel, panel.series[label], looks[label], told, 0)
+        _frame(axis, panel, quiet=True)
+        last_row = place + side >= len(methods)
+        first = place % side == 0
+        drawing.plain(axis, method, panel.x if last_row else "", panel.y if first else "")
+        if len(own) > 1:
+            hidden = len(own) - len(ranked[:_NAMED])
+            more = f"best {_NAMED} of {len(own)}" if hidden else None
+            axis.legend(
+                fontsize=5,
+                handlelength=1.6,
+                labelspacing=0.15,
+                borderpad=0.1,
+                title=more,
+                title_fontsize=5,
+            )
+    _share(flat[: len(methods)])
+    return figure
+
+
+def _end(series: Series) -> float:
+    """The last score; rows without any come last."""
+    return series.mean[-1][1] if series.mean else float("-inf")
+
+
+def _row(axis: Any, panel: Panel, series: Series, look: Look, label: str, off: float) -> None:
+    """One row: seeds faint, the mean above them, bars of its standard deviation.
+
+    Args:
+        axis, panel: where.
+        series: what.
+        look: of the row.
+        label: in the legend; nothing if empty.
+        off: steps by which points at one count are moved aside, or they hide each other.
+    """
+    move: Callable[[float], float] = (lambda x: x * 1.018**off) if panel.places else (lambda x: x)
+    faint = {"color": look["color"], "alpha": 0.35, "markeredgewidth": 0}
+    for points in series.seeds:
+        xs, ys = [move(x) for x, _ in points], [y for _, y in points]
+        if panel.joined:
+            dots = {"marker": look["marker"], "markersize": 2} if len(xs) == 1 else {}
+            axis.plot(xs, ys, linewidth=0.6, zorder=2, **faint, **dots)
+        else:
+            axis.plot(xs, ys, "o", markersize=2.4, linestyle="none", zorder=2, **faint)
+    xs, ys = [move(x) for x, _ in series.mean], [y for _, y in series.mean]
+    few = len(xs) <= 12
+    axis.plot(xs, ys, zorder=3, **look | ({} if few else {"markevery": [-1]}))
+    bars = [(x, y, sd) for x, y, sd in zip(xs, ys, series.spread, strict=False) if sd is not None]
+    if bars:
+        at, height, sd = zip(*bars, strict=True)
+        axis.errorbar(at, height, sd, fmt="none", ecolor=look["color"], elinewidth=0.7, zorder=2)
+    if series.after is not None:
+        alone = look | {"linestyle": "none", "markerfacecolor": "w", "markersize": 5}
+        axis.plot([series.mean[-1][0] * 1.25], [series.after], zorder=3, **alone)
+    if label:
+        axis.plot([], [], label=label, **look)
+
+
+def _frame(axis: Any, panel: Panel, quiet: bool = False) -> None:
+    """The trivial prediction, and ticks at counts."""
+    label = {} if quiet else {"label": "trivial"}
+    look = {"color": drawing.REFERENCE, "linestyle": ":", "linewidth": 0.9}
+    if panel.level and len({round(y, 6) for _, y in panel.level}) == 1:
+        axis.axhline(panel.level[0][1], zorder=1, **look, **label)
+    elif panel.level:
+        axis.plot(*zip(*panel.level, strict=True), zorder=1, **look, **label)
+    if panel.places:
+        drawing.counts(axis, panel.places)
+
+
+def _share(axes: Sequence[Any]) -> None:
+    """One range of places and heights for all; only the panels at the edges tell it."""
+    low = min(axis.get_ylim()[0] for axis in axes), min(axis.get_xlim()[0] for axis in axes)
+    high = max(axis.get_ylim()[1] for axis in axes), max(axis.get_xlim()[1] for axis in axes)
+    for place, axis in enumerate(axes):
+        axis.set_ylim(low[0], high[0])
+        axis.set_xlim(low[1], high[1])
+        axis.tick_params(labelleft=place % 4 == 0, labelbottom=place + 4 >= len(axes))

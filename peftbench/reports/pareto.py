@@ -1,0 +1,152 @@
+"""Which method is worth its cost? Score by weights, seconds, memory and money, and the front."""
+
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+from peftbench import costs, rows
+from peftbench import figure as drawing
+from peftbench.figure import Picture
+from peftbench.palette import Palette, method_of
+from peftbench.run import Record
+
+#: What it takes.
+NEEDS = "a defined score"
+
+#: Money of a run, None if nothing of it has a price.
+Money = Callable[[Record], float | None]
+
+_CAPTION = (
+    "{task}: mean score over seeds by mean cost of a run, logarithmic. Line: Pareto's front, rows "
+    "that no other equals or beats in both and beats in one; those on it are named where there is "
+    "room, the others are small and pale. Weights: trained, with the head. Seconds: of training "
+    "alone. Memory: the peak while training, of the process on a CPU, of CUDA's allocator on a "
+    "GPU. {money}Dotted: the majority class. A panel holds one device with one number of "
+    "threads{one}.{undefined}"
+)
+
+
+def plot(
+    records: list[Record], palette: Palette, money: Money | None = None, currency: str = ""
+) -> list[Picture]:
+    """A picture for each task: a line of panels for each size and machine, one for each cost."""
+    by_row, split = rows.of_records(records)
+    labels = rows.labels(by_row, split)
+    row_of = {r.run.key: labels[row] for row, members in by_row.items() for r in members}
+    machines = sorted({costs.machine(record) for record in records})
+    kinds: dict[str, Money] = {
+        "trained weights": lambda r: r.parameters["trained"] + r.parameters["head"],
+        "training seconds": lambda r: r.seconds["train"],
+        "peak memory (MiB)": lambda r: costs.peak(r) / 2**20,
+    }
+    if money is not None:
+        kinds[f"money ({currency})"] = money
+    parts = rows.alike(records)
+    tasks: dict[str, list[tuple[str, dict[str, list[Record]]]]] = {}
+    for one, members in parts:
+        for machine in machines:
+            cell: dict[str, list[Record]] = {}
+            for record in members:
+                if costs.machine(record) == machine:
+                    cell.setdefault(row_of[record.run.key], []).append(record)
+            if any(_score(here) is not None for here in cell.values()):
+                title = rows.title(one, dict(parts))
+                if len(machines) > 1:
+                    title += f", {costs.called(machine)}"
+                tasks.setdefault(one[0], []).append((title, cell))
+    made = []
+    for task, cells in tasks.items():
+        caption = _CAPTION.format(
+            task=task,
+            one="" if len(machines) > 1 else f" ({costs.called(machines[0])})",
+            money="Money: by the prices that were given. " if money else "",
+            undefined="".join(_undefined(title, cell) for title, cell in cells),
+        )
+        order = [label for label in labels.values() if any(label in cell for _, cell in cells)]
+        figure = _figure(cells, kinds, palette, order)
+        made.append(Picture(figure, caption, drawing.slug(task)))
+    return made
+
+
+def _undefined(title: str, cell: dict[str, list[Record]]) -> str:
+    lost = [label for label, here in cell.items() if _score(here) is None]
+    return f" No seed of these has a defined score on {title}: {'; '.join(lost)}." if lost else ""
+
+
+def points(cell: dict[str, list[Record]], cost: Money) -> dict[str, tuple[float, float]]:
+    """Mean score in percent and mean cost of each row that has both."""
+    found = {}
+    for label, here in cell.items():
+        score, paid = _score(here), [value for r in here if (value := cost(r)) is not None]
+        if score is not None and paid:
+            found[label] = score, statistics.fmean(paid)
+    return found
+
+
+def _score(records: list[Record]) -> float | None:
+    known = [100 * record.score for record in records if record.score is not None]
+    return statistics.fmean(known) if known else None
+
+
+def _figure(
+    cells: list[tuple[str, dict[str, list[Record]]]],
+    kinds: dict[str, Money],
+    palette: Palette,
+    order: list[str],
+) -> Any:
+    figure, axes = drawing.grid([2.0] * len(cells), len(kinds))
+    named = []
+    for line, (title, cell) in zip(axes, cells, strict=True):
+        for axis, (kind, cost) in zip(line, kinds.items(), strict=True):
+            first = axis is line[0]
+            metric = next(iter(cell.values()))[0].run.task["metrics"][0]
+            found = points(cell, cost)
+            drawing.plain(axis, title if first else "", kind, f"{metric} (%)" if first else "")
+            if not found:
+                axis.text(0.5, 0.5, "no price known", transform=axis.transAxes, ha="center")
+                continue
+            best = sorted(costs.front(found), key=lambda label: found[label][1])
+            for label in order:
+                if label in found:
+                    _mark(axis, found[label], palette.look(method_of(label)), label in best)
+            xs, ys = [found[label][1] for label in best], [found[label][0] for label in best]
+            axis.step(xs, ys, where="post", color="#444444", linewidth=0.8, zorder=1)
+            base = [
+                t for here in cell.values() for r in here if (t := r.trivial[metric]) is not None
+            ]
+            if base:
+                level = 100 * statistics.fmean(base)
+                axis.axhline(level, color=drawing.REFERENCE, linestyle=":", linewidth=0.9, zorder=0)
+            _scale(axis, [cost for _, cost in found.values()])
+            named.append((axis, {label: found[label] for label in best}, list(found.values())))
+    methods = dict.fromkeys(map(method_of, order))
+    for method in methods:
+        look = palette.look(method) | {"linestyle": "none"}
+        axes[0][0].plot([], [], label=method, **look)
+    drawing.legend(figure, [axes[0][0]], list(methods))
+    drawing.name_points(figure, named)
+    return figure
+
+
+def _mark(axis: Any, point: tuple[float, float], look: dict[str, Any], best: bool) -> None:
+    size = (
+        {"markersize": 5, "zorder": 3} if best else {"markersize": 3.2, "alpha": 0.5, "zorder": 2}
+    )
+    axis.plot([point[1]], [point[0]], **look | {"linestyle": "none", "markeredgewidth": 0} | size)
+
+
+def _scale(axis: Any, costs: list[float]) -> None:
+    """Logarithmic; with ticks that can be read where it spans less than a decade."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+
+    if min(costs) <= 0:
+        return
+    axis.set_xscale("log")
+    low, high = axis.get_xlim()
+    if high / low < 12:
+        axis.set_xscale("linear")
+        axis.xaxis.set_major_locator(MaxNLocator(5))
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.6g}"))
+    else:
+        axis.xaxis.set_major_locator(LogLocator(numticks=6))
+        axis.xaxis.set_minor_formatter(NullFormatter())
