@@ -1,6 +1,7 @@
 """How figures look: type and width of a paper's columns, files that depend on the data alone."""
 
 import io
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -60,8 +61,24 @@ class Picture:
             "svg": {"Date": None, "Description": self.caption},
         }
         buffer = io.BytesIO()
-        self.figure.savefig(buffer, format=kind, dpi=200, metadata=about[kind])
-        return buffer.getvalue()
+        self.figure.savefig(buffer, format=kind, dpi=160, metadata=about[kind])
+        return _small(buffer) if kind == "png" else buffer.getvalue()
+
+
+def _small(png: io.BytesIO) -> bytes:
+    """The same picture in its 256 most frequent colours; those of the methods stay as they are."""
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    with Image.open(png) as opened:
+        image = opened.convert("RGB")
+    counted = image.getcolors(image.width * image.height) or []
+    found = sorted(counted, key=lambda one: (-one[0], one[1]))[:256]
+    colours = Image.new("P", (1, 1))
+    colours.putpalette([part for _, colour in found for part in colour])  # type: ignore[union-attr]
+    small = image.quantize(palette=colours, dither=Image.Dither.NONE)
+    small.save(buffer, format="png", optimize=True)
+    return buffer.getvalue()
 
 
 def panels(
@@ -128,6 +145,25 @@ def counts(axis: Any, places: Sequence[int]) -> None:
             shown.append(place)
     axis.set_xticks(shown, [f"{place:,}" for place in shown])
     axis.minorticks_off()
+    axis.margins(x=0.1)
+
+
+def decades(axis: Any) -> None:
+    """A logarithmic axis with plain numbers."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    axis.set_xscale("log")
+    low, high = axis.get_xlim()
+    axis.xaxis.set_major_locator(LogLocator(subs=(1,) if high > 1000 * low else (1, 3)))
+    axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _short(x)))
+    axis.xaxis.set_minor_locator(NullLocator())
+
+
+def _short(value: float) -> str:
+    for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= unit:
+            return f"{value / unit:g}{letter}"
+    return f"{value:g}"
 
 
 def legend(figure: Any, axes: Sequence[Any], order: Sequence[str]) -> None:
@@ -154,8 +190,8 @@ def legend(figure: Any, axes: Sequence[Any], order: Sequence[str]) -> None:
 
 def _fit(figure: Any, names: Sequence[str]) -> int:
     """How many columns of a legend fit; entries fill columns downwards."""
-    for columns in range(len(names), 1, -1):
-        down = -(-len(names) // columns)
+    for down in range(1, len(names)):
+        columns = -(-len(names) // down)
         longest = [
             max(map(len, names[start : start + down])) for start in range(0, len(names), down)
         ]
@@ -172,7 +208,7 @@ def slug(text: str) -> str:
 #: Where a name may stand: off its point in points, and which of its sides is there.
 _PLACES = [
     (dx * far, dy * far, ha, va)
-    for far in (4.5, 8, 13)
+    for far in (4.5, 8)
     for dx, dy, ha, va in (
         (1, 0, "left", "center"),
         (-1, 0, "right", "center"),
@@ -186,31 +222,47 @@ _PLACES = [
 ]
 
 
+Named = tuple[float, float, str]
+
+
 def name_points(
     figure: Any,
-    named: Sequence[tuple[Any, dict[str, tuple[float, float]], Sequence[tuple[float, float]]]],
-) -> None:
-    """Write names beside points where they cover no mark, no other name and no edge.
+    named: Sequence[tuple[Any, dict[str, Named], Sequence[tuple[float, float]], Any]],
+) -> list[str]:
+    """Write names beside points where they cover no mark, line, other name or edge.
 
-    A name without such a place is left out; the figure's layout is settled by this.
+    The figure's layout is settled by this.
 
     Args:
         figure: with everything else in it.
-        named: axes, (height, place) by name, and all points of these axes.
+        named: axes, names with (height, place, colour), all points of these axes, and a line.
+
+    Returns:
+        Names that found no such place, and are left out.
     """
     from matplotlib.transforms import Bbox
 
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
-    for axis, names, every in named:
+    lost = []
+    for axis, names, every, line in named:
         marks = [axis.transData.transform((x, y)) for y, x in every]
         reach = 3.0 * figure.dpi / 72
         taken = [Bbox([[x - reach, y - reach], [x + reach, y + reach]]) for x, y in marks]
+        ends = axis.transData.transform(line.get_path().vertices)
+        taken += [Bbox([a, b]).padded(1) for a, b in itertools.pairwise(ends)]
         room = axis.get_window_extent()
-        for name, (y, x) in names.items():
+        for name, (y, x, colour) in names.items():
             for dx, dy, ha, va in _PLACES:
                 text = axis.annotate(
-                    name, (x, y), (dx, dy), textcoords="offset points", ha=ha, va=va, fontsize=6
+                    name,
+                    (x, y),
+                    (dx, dy),
+                    textcoords="offset points",
+                    ha=ha,
+                    va=va,
+                    fontsize=6,
+                    color=colour,
                 )
                 box = text.get_window_extent()
                 inside = room.x0 <= box.x0 and box.x1 <= room.x1 + 4 and room.y0 <= box.y0
@@ -218,3 +270,36 @@ def name_points(
                     taken.append(box)
                     break
                 text.remove()
+            else:
+                lost.append(name)
+    return lost
+
+
+def name_ends(
+    figure: Any, named: Sequence[tuple[Any, Sequence[tuple[tuple[float, float], str, str]]]]
+) -> None:
+    """Write names at the ends of lines, in their colours, moved apart where they would touch.
+
+    Args:
+        figure: with everything else in it.
+        named: axes, and of each line its last point, its name and colour.
+    """
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    apart = 6 * figure.dpi / 72
+    for axis, ends in named:
+        places = sorted((axis.transData.transform(point)[1], point, *more) for point, *more in ends)
+        low = axis.get_window_extent().y0 + apart / 2
+        above = axis.get_window_extent().y1 - apart * (len(places) - 0.5)
+        for number, (y, point, name, colour) in enumerate(places):
+            new = low = max(low, min(y, above + apart * number))
+            low += apart
+            axis.annotate(
+                name,
+                point,
+                (4, (new - y) * 72 / figure.dpi),
+                textcoords="offset points",
+                va="center",
+                fontsize=5.5,
+                color=colour,
+            )

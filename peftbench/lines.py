@@ -12,8 +12,10 @@ from peftbench.palette import Look, Palette, method_of
 #: Rows that can be told apart in one panel.
 MOST = 8
 
-#: Panels of one figure, and rows of a method that a legend inside a panel names.
+#: Panels of one figure, and rows of a method that its panel names.
 _PAGE, _NAMED = 9, 5
+
+_APART = "A panel a method, its best five rows are named; grey: all other rows."
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,16 @@ class Panel:
     places: Sequence[int] | None = None
     joined: bool = False
 
+    @property
+    def wide(self) -> bool:
+        """Whether the places span more than a decade."""
+        every = [
+            x for s in self.series.values() for points in (s.mean, *s.seeds) for x, _ in points
+        ]
+        return min(every, default=1.0) > 0 and max(every, default=1.0) > 10 * min(
+            every, default=1.0
+        )
+
 
 def draw(
     panels: Sequence[Panel], palette: Palette, order: list[str], caption: str
@@ -71,7 +83,7 @@ def draw(
         made.append(Picture(_together(few[start : start + _PAGE], palette, order), caption, part))
     for panel in panels:
         if len(panel.series) > MOST:
-            told = f"{panel.title}. {caption} A panel a method; grey: all other rows."
+            told = f"{panel.title}. {caption} {_APART}"
             made.append(Picture(_apart(panel, palette, order), told, drawing.slug(panel.title)))
     return made
 
@@ -98,6 +110,7 @@ def _apart(panel: Panel, palette: Palette, order: list[str]) -> Any:
     flat = list(axes.flat)
     for axis in flat[len(methods) :]:
         axis.remove()
+    named = []
     for place, (axis, method) in enumerate(zip(flat, methods, strict=False)):
         own = [label for label in order if label in panel.series and method_of(label) == method]
         for label, series in panel.series.items():
@@ -107,25 +120,19 @@ def _apart(panel: Panel, palette: Palette, order: list[str]) -> Any:
         looks = palette.looks(own)
         ranked = sorted(own, key=lambda label: -_end(panel.series[label]))
         for label in own:
-            name = label.removeprefix(method).removeprefix(", ")
-            told = name if len(own) > 1 and label in ranked[:_NAMED] else ""
-            _row(axis, panel, panel.series[label], looks[label], told, 0)
+            _row(axis, panel, panel.series[label], looks[label], "", 0)
         _frame(axis, panel, quiet=True)
         last_row = place + side >= len(methods)
         first = place % side == 0
         drawing.plain(axis, method, panel.x if last_row else "", panel.y if first else "")
-        if len(own) > 1:
-            hidden = len(own) - len(ranked[:_NAMED])
-            more = f"best {_NAMED} of {len(own)}" if hidden else None
-            axis.legend(
-                fontsize=5,
-                handlelength=1.6,
-                labelspacing=0.15,
-                borderpad=0.1,
-                title=more,
-                title_fontsize=5,
-            )
-    _share(flat[: len(methods)])
+        ends = [
+            (panel.series[label].mean[-1], label.removeprefix(f"{method}, "), looks[label]["color"])
+            for label in ranked[:_NAMED]
+            if len(own) > 1 and panel.series[label].mean
+        ]
+        named.append((axis, ends))
+    _share(flat[: len(methods)], max((len(t) for _, ends in named for _, t, _ in ends), default=0))
+    drawing.name_ends(figure, named)
     return figure
 
 
@@ -152,10 +159,11 @@ def _row(axis: Any, panel: Panel, series: Series, look: Look, label: str, off: f
             dots = {"marker": look["marker"], "markersize": 2} if len(xs) == 1 else {}
             axis.plot(xs, ys, linewidth=0.6, zorder=2, **faint, **dots)
         else:
-            axis.plot(xs, ys, "o", markersize=2.4, linestyle="none", zorder=2, **faint)
+            dot = {"marker": look["marker"], "markersize": 3, "linestyle": "none"}
+            axis.plot(xs, ys, zorder=3, **faint | dot | {"alpha": 0.6})
     xs, ys = [move(x) for x, _ in series.mean], [y for _, y in series.mean]
-    few = len(xs) <= 12
-    axis.plot(xs, ys, zorder=3, **look | ({} if few else {"markevery": [-1]}))
+    marked = {} if panel.joined and len(xs) <= 12 else {"marker": "none"}
+    axis.plot(xs, ys, zorder=3, **look | marked)
     bars = [(x, y, sd) for x, y, sd in zip(xs, ys, series.spread, strict=False) if sd is not None]
     if bars:
         at, height, sd = zip(*bars, strict=True)
@@ -177,13 +185,22 @@ def _frame(axis: Any, panel: Panel, quiet: bool = False) -> None:
         axis.plot(*zip(*panel.level, strict=True), zorder=1, **look, **label)
     if panel.places:
         drawing.counts(axis, panel.places)
+    elif panel.wide:
+        drawing.decades(axis)
 
 
-def _share(axes: Sequence[Any]) -> None:
-    """One range of places and heights for all; only the panels at the edges tell it."""
+def _share(axes: Sequence[Any], letters: int) -> None:
+    """One range of places and heights for all, with room at the right for names of so many letters.
+
+    Only the panels at the edges tell the range.
+    """
     low = min(axis.get_ylim()[0] for axis in axes), min(axis.get_xlim()[0] for axis in axes)
     high = max(axis.get_ylim()[1] for axis in axes), max(axis.get_xlim()[1] for axis in axes)
     for place, axis in enumerate(axes):
         axis.set_ylim(low[0], high[0])
         axis.set_xlim(low[1], high[1])
+        scale = axis.xaxis.get_transform()
+        left, right = scale.transform([low[1], high[1]])
+        right = left + (right - left) / (1 - min(0.5, 0.028 * letters))
+        axis.set_xlim(low[1], scale.inverted().transform(right))
         axis.tick_params(labelleft=place % 4 == 0, labelbottom=place + 4 >= len(axes))

@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Callable
+from dataclasses import replace
 
 from peftbench import costs, curves, rows
 from peftbench.figure import Picture
@@ -17,60 +18,63 @@ _CAPTION = (
     "Lines: means over seeds; seeds are faint. Undefined scores, of runs that predict one class "
     "throughout, are left out. A panel holds one device with one number of threads{one}."
 )
-_DURING = (
-    "During training: a run's own evaluations{where}, on straight lines in between, the mean where "
-    "all its seeds have any; the learning rate is still that of the whole budget. "
-)
-_BUDGET = "By budget: runs that were trained for no longer, scored at their end. "
-
-
-def plot(records: list[Record], palette: Palette) -> list[Picture]:
-    """Panels of a task, size and machine: evaluations during training, and ends of budgets."""
-    machines = sorted({costs.machine(record) for record in records})
-    panels: list[Panel] = []
-    order: dict[str, None] = {}
-    kinds = []
-    sized = [one for one, _ in rows.alike(records)]
-    for kind, find, told in (
-        ("during training", _during, _DURING),
-        ("by budget", _budgets, _BUDGET),
-    ):
-        by_row, split = find(records)
-        labels = rows.labels(by_row, split)
-        found = []
-        for one, members in rows.alike(records):
-            for machine in machines:
-                here = {r.run.key for r in members if costs.machine(r) == machine}
-                shown = {
-                    labels[row]: series
-                    for row, every in by_row.items()
-                    if (series := _SERIES[kind]([r for r in every if r.run.key in here]))
-                }
-                if not shown:
-                    continue
-                metric = members[0].run.task["metrics"][0]
-                title = rows.title(one, sized)
-                title += f", {kind}"
-                if len(machines) > 1:
-                    title += f"\n{costs.called(machine)}"
-                base = [100 * t for r in members if (t := r.trivial[metric]) is not None]
-                level = [(0.0, statistics.fmean(base))] if base else []
-                found.append(
-                    Panel(title, "training seconds", f"{metric} (%)", shown, level, None, True)
-                )
-                order |= dict.fromkeys(label for label in labels.values() if label in shown)
-        if found:
-            kinds.append(told.format(where=_where(records)))
-        panels += found
-    one = "" if len(machines) > 1 else f" ({costs.called(machines[0])})"
-    return draw(panels, palette, list(order), _CAPTION.format(kinds="".join(kinds), one=one))
+_TOLD = {
+    "during training": "During training: a run's own evaluations{where}, on straight lines in "
+    "between, the mean where all its seeds have any; the learning rate is still that of the whole "
+    "budget. ",
+    "by budget": "By budget: runs that were trained for no longer, scored at their end. ",
+}
 
 
 Grouped = tuple[dict[rows.Row, list[Record]], list[str]]
 
 
-def _during(records: list[Record]) -> Grouped:
-    return rows.of_records(records)
+def plot(records: list[Record], palette: Palette) -> list[Picture]:
+    """Panels of a task, size and machine: evaluations during training, and ends of budgets."""
+    machines = sorted({costs.machine(record) for record in records})
+    kinds = {"during training": _panels(records, machines, rows.of_records(records), _curves)}
+    kinds["by budget"] = _panels(records, machines, _budgets(records), _ends)
+    kinds = {kind: panels for kind, panels in kinds.items() if panels}
+    told = "".join(_TOLD[kind].format(where=_where(records)) for kind in kinds)
+    if len(kinds) > 1:
+        kinds = {
+            kind: [replace(panel, title=f"{panel.title}, {kind}") for panel in panels]
+            for kind, panels in kinds.items()
+        }
+    every = [panel for panels in kinds.values() for panel in panels]
+    one = "" if len(machines) > 1 else f" ({costs.called(machines[0])})"
+    order = list(dict.fromkeys(label for panel in every for label in panel.series))
+    return draw(every, palette, order, _CAPTION.format(kinds=told, one=one))
+
+
+def _panels(
+    records: list[Record],
+    machines: list[costs.Machine],
+    grouped: Grouped,
+    series: Callable[[list[Record]], Series | None],
+) -> list[Panel]:
+    by_row, split = grouped
+    labels = rows.labels(by_row, split)
+    parts = rows.alike(records)
+    made = []
+    for one, members in parts:
+        metric = members[0].run.task["metrics"][0]
+        base = [100 * score for r in members if (score := r.trivial[metric]) is not None]
+        for machine in machines:
+            here = {r.run.key for r in members if costs.machine(r) == machine}
+            rows_here = {
+                row: [r for r in every if r.run.key in here] for row, every in by_row.items()
+            }
+            shown = {labels[row]: found for row, r in rows_here.items() if (found := series(r))}
+            title = rows.title(one, dict(parts))
+            if len(machines) > 1:
+                title += f"\n{costs.called(machine)}"
+            if shown:
+                level = [(0.0, statistics.fmean(base))] if base else []
+                made.append(
+                    Panel(title, "training seconds", f"{metric} (%)", shown, level, joined=True)
+                )
+    return made
 
 
 def _budgets(records: list[Record]) -> Grouped:
@@ -113,12 +117,6 @@ def _ends(records: list[Record]) -> Series | None:
         for here in budgets.values()
     )
     return Series(mean, list(seeds.values()))
-
-
-_SERIES: dict[str, Callable[[list[Record]], Series | None]] = {
-    "during training": _curves,
-    "by budget": _ends,
-}
 
 
 def _where(records: list[Record]) -> str:

@@ -20,6 +20,7 @@ _UNDEFINED = "Undefined scores, of runs that predict one class throughout, are l
 
 def plot(records: list[Record], palette: Palette) -> list[Picture]:
     """Panels of a task and size: losses in one picture, scores in another."""
+    sized = [one for one, _ in rows.alike(records)]
     records = [record for record in records if len(record.curve) > 1]
     by_row, split = rows.of_records(records)
     labels = rows.labels(by_row, split)
@@ -36,7 +37,7 @@ def plot(records: list[Record], palette: Palette) -> list[Picture]:
                 if any(seeds):
                     series[labels[row]] = Series(curves.mean(seeds), list(filter(None, seeds)))
             y = "training loss" if what == "loss" else f"{metric} (%)"
-            title = rows.title(one, dict(parts))
+            title = rows.title(one, sized)
             if series:
                 panels.append(Panel(title, "step", y, series, joined=True))
         order = [label for label in labels.values() if any(label in p.series for p in panels)]

@@ -17,12 +17,12 @@ NEEDS = "a defined score"
 Money = Callable[[Record], float | None]
 
 _CAPTION = (
-    "{task}: mean score over seeds by mean cost of a run, logarithmic. Line: Pareto's front, rows "
-    "that no other equals or beats in both and beats in one; those on it are named where there is "
-    "room, the others are small and pale. Weights: trained, with the head. Seconds: of training "
+    "{task}: mean score over seeds by mean cost of a run, logarithmic where it spans a decade. "
+    "Line: Pareto's front, rows that no other equals or beats in both and beats in one; those on "
+    "it are named, the others small and pale. Weights: trained, with the head. Seconds: of training "
     "alone. Memory: the peak while training, of the process on a CPU, of CUDA's allocator on a "
-    "GPU. {money}Dotted: the majority class. A panel holds one device with one number of "
-    "threads{one}.{undefined}"
+    "GPU. {money}{level}A panel holds one device with one number of "
+    "threads{one}.{lost}{undefined}"
 )
 
 
@@ -56,14 +56,20 @@ def plot(
                 tasks.setdefault(one[0], []).append((title, cell))
     made = []
     for task, cells in tasks.items():
+        order = [label for label in labels.values() if any(label in cell for _, cell in cells)]
+        figure, lost = _figure(cells, kinds, palette, order)
+        names = "; ".join(dict.fromkeys(lost))
+        level = any(
+            r.trivial[_metric(r)] is not None for _, c in cells for h in c.values() for r in h
+        )
         caption = _CAPTION.format(
             task=task,
+            lost=f" No room for the names of {names} on a front." if lost else "",
+            level="Dotted: the majority class. " if level else "",
             one="" if len(machines) > 1 else f" ({costs.called(machines[0])})",
             money="Money: by the prices that were given. " if money else "",
             undefined="".join(_undefined(title, cell) for title, cell in cells),
         )
-        order = [label for label in labels.values() if any(label in cell for _, cell in cells)]
-        figure = _figure(cells, kinds, palette, order)
         made.append(Picture(figure, caption, drawing.slug(task)))
     return made
 
@@ -83,6 +89,11 @@ def points(cell: dict[str, list[Record]], cost: Money) -> dict[str, tuple[float,
     return found
 
 
+def _metric(record: Record) -> str:
+    name: str = record.run.task["metrics"][0]
+    return name
+
+
 def _score(records: list[Record]) -> float | None:
     known = [100 * record.score for record in records if record.score is not None]
     return statistics.fmean(known) if known else None
@@ -93,15 +104,17 @@ def _figure(
     kinds: dict[str, Money],
     palette: Palette,
     order: list[str],
-) -> Any:
+) -> tuple[Any, list[str]]:
+    """The picture, and rows on a front that are not named there."""
     figure, axes = drawing.grid([2.0] * len(cells), len(kinds))
-    named = []
+    named, drawn = [], set()
     for line, (title, cell) in zip(axes, cells, strict=True):
         for axis, (kind, cost) in zip(line, kinds.items(), strict=True):
             first = axis is line[0]
-            metric = next(iter(cell.values()))[0].run.task["metrics"][0]
+            metric = _metric(next(iter(cell.values()))[0])
             found = points(cell, cost)
-            drawing.plain(axis, title if first else "", kind, f"{metric} (%)" if first else "")
+            drawing.plain(axis, "", kind, f"{title}\n{metric} (%)" if first else "")
+            axis.tick_params(labelleft=first)
             if not found:
                 axis.text(0.5, 0.5, "no price known", transform=axis.transAxes, ha="center")
                 continue
@@ -110,7 +123,7 @@ def _figure(
                 if label in found:
                     _mark(axis, found[label], palette.look(method_of(label)), label in best)
             xs, ys = [found[label][1] for label in best], [found[label][0] for label in best]
-            axis.step(xs, ys, where="post", color="#444444", linewidth=0.8, zorder=1)
+            (steps,) = axis.step(xs, ys, where="post", color="#444444", linewidth=0.8, zorder=1)
             base = [
                 t for here in cell.values() for r in here if (t := r.trivial[metric]) is not None
             ]
@@ -118,14 +131,16 @@ def _figure(
                 level = 100 * statistics.fmean(base)
                 axis.axhline(level, color=drawing.REFERENCE, linestyle=":", linewidth=0.9, zorder=0)
             _scale(axis, [cost for _, cost in found.values()])
-            named.append((axis, {label: found[label] for label in best}, list(found.values())))
-    methods = dict.fromkeys(map(method_of, order))
+            named.append(
+                (axis, {label: found[label] for label in best}, list(found.values()), steps)
+            )
+            drawn |= {method_of(label) for label in found}
+    methods = [method for method in dict.fromkeys(map(method_of, order)) if method in drawn]
     for method in methods:
         look = palette.look(method) | {"linestyle": "none"}
         axes[0][0].plot([], [], label=method, **look)
-    drawing.legend(figure, [axes[0][0]], list(methods))
-    drawing.name_points(figure, named)
-    return figure
+    drawing.legend(figure, [axes[0][0]], methods)
+    return figure, drawing.name_points(figure, named)
 
 
 def _mark(axis: Any, point: tuple[float, float], look: dict[str, Any], best: bool) -> None:
@@ -135,18 +150,13 @@ def _mark(axis: Any, point: tuple[float, float], look: dict[str, Any], best: boo
     axis.plot([point[1]], [point[0]], **look | {"linestyle": "none", "markeredgewidth": 0} | size)
 
 
-def _scale(axis: Any, costs: list[float]) -> None:
-    """Logarithmic; with ticks that can be read where it spans less than a decade."""
-    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+def _scale(axis: Any, paid: list[float]) -> None:
+    """Logarithmic over a decade; else with ticks that can be read."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    if min(costs) <= 0:
-        return
-    axis.set_xscale("log")
-    low, high = axis.get_xlim()
-    if high / low < 12:
-        axis.set_xscale("linear")
+    axis.margins(0.08)
+    if min(paid) > 0 and max(paid) > 10 * min(paid):
+        drawing.decades(axis)
+    else:
         axis.xaxis.set_major_locator(MaxNLocator(5))
         axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.6g}"))
-    else:
-        axis.xaxis.set_major_locator(LogLocator(numticks=6))
-        axis.xaxis.set_minor_formatter(NullFormatter())

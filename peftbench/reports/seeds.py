@@ -15,7 +15,8 @@ NEEDS = "records"
 _CAPTION = (
     "Every seed a dot, the bar their mean; rows with most trained parameters come first. Open: the "
     "seed collapsed, it predicts one class or value throughout; where its score is undefined it "
-    "stands at the left edge (undef.) and is in no mean. Dotted: the majority class."
+    "stands at the left edge (undef.) and is in no mean. Dotted, where there is one: the score of "
+    "the majority class."
 )
 
 #: Rows of a panel, panels side by side, inches of a figure: what a page has room for.

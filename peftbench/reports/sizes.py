@@ -14,8 +14,7 @@ NEEDS = "a method and its settings at two data sizes of one task"
 _CAPTION = (
     "Score by training examples (logarithmic): every seed a dot, lines through the means, bars of "
     "one standard deviation over seeds; dots at one size are moved apart a little. Seeds whose "
-    "score is undefined, because they predict one class throughout, are not shown. {also}Dotted: "
-    "the majority class."
+    "score is undefined, because they predict one class throughout, are not shown. {also}{level}"
 )
 
 
@@ -36,9 +35,12 @@ def plot(records: list[Record], palette: Palette) -> list[Picture]:
         base = [(n, _mean(_levels(every, n, metric))) for n in sizes if _levels(every, n, metric)]
         series = {labels[row]: _series(here) for row, here in found.items()}
         also |= {name for here in found.values() for name in _differs(here)}
-        panels.append(Panel(task, "training examples", f"{metric} (%)", series, list(base), places=sizes))
+        panels.append(
+            Panel(task, "training examples", f"{metric} (%)", series, list(base), places=sizes)
+        )
     told = f"Along the lines these differ too: {', '.join(sorted(also))}. " if also else ""
-    return draw(panels, palette, list(labels.values()), _CAPTION.format(also=told))
+    level = "Dotted: the majority class." if any(panel.level for panel in panels) else ""
+    return draw(panels, palette, list(labels.values()), _CAPTION.format(also=told, level=level))
 
 
 def _of(records: list[Record], task: str) -> list[Record]:
