@@ -72,10 +72,10 @@ def _small(png: io.BytesIO) -> bytes:
     buffer = io.BytesIO()
     with Image.open(png) as opened:
         image = opened.convert("RGB")
-    counted = image.getcolors(image.width * image.height) or []
+    counted: Any = image.getcolors(image.width * image.height)
     found = sorted(counted, key=lambda one: (-one[0], one[1]))[:256]
     colours = Image.new("P", (1, 1))
-    colours.putpalette([part for _, colour in found for part in colour])  # type: ignore[union-attr]
+    colours.putpalette([part for _, colour in found for part in colour])
     small = image.quantize(palette=colours, dither=Image.Dither.NONE)
     small.save(buffer, format="png", optimize=True)
     return buffer.getvalue()

@@ -19,8 +19,8 @@ Money = Callable[[Record], float | None]
 _CAPTION = (
     "{task}: mean score over seeds by mean cost of a run, logarithmic where it spans a decade. "
     "Line: Pareto's front, rows that no other equals or beats in both and beats in one; those on "
-    "it are named, the others small and pale. Weights: trained, with the head. Seconds: of training "
-    "alone. Memory: the peak while training, of the process on a CPU, of CUDA's allocator on a "
+    "it are named, the others small and pale. Weights: trained, with the head. Seconds: of "
+    "training alone. Memory: the peak while training, of the process on a CPU, of CUDA's allocator on a "
     "GPU. {money}{level}A panel holds one device with one number of "
     "threads{one}.{lost}{undefined}"
 )
@@ -131,9 +131,8 @@ def _figure(
                 level = 100 * statistics.fmean(base)
                 axis.axhline(level, color=drawing.REFERENCE, linestyle=":", linewidth=0.9, zorder=0)
             _scale(axis, [cost for _, cost in found.values()])
-            named.append(
-                (axis, {label: found[label] for label in best}, list(found.values()), steps)
-            )
+            on = {name: (*found[name], palette.look(method_of(name))["color"]) for name in best}
+            named.append((axis, on, list(found.values()), steps))
             drawn |= {method_of(label) for label in found}
     methods = [method for method in dict.fromkeys(map(method_of, order)) if method in drawn]
     for method in methods:
@@ -154,7 +153,7 @@ def _scale(axis: Any, paid: list[float]) -> None:
     """Logarithmic over a decade; else with ticks that can be read."""
     from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-    axis.margins(0.08)
+    axis.margins(0.08, 0.13)
     if min(paid) > 0 and max(paid) > 10 * min(paid):
         drawing.decades(axis)
     else:
