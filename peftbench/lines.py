@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from peftbench import annotation
 from peftbench import figure as drawing
 from peftbench.curves import Points
 from peftbench.figure import Picture
@@ -132,7 +133,7 @@ def _apart(panel: Panel, palette: Palette, order: list[str]) -> Any:
         ]
         named.append((axis, ends))
     _share(flat[: len(methods)], max((len(t) for _, ends in named for _, t, _ in ends), default=0))
-    drawing.name_ends(figure, named)
+    annotation.ends(figure, named)
     return figure
 
 
@@ -162,7 +163,9 @@ def _row(axis: Any, panel: Panel, series: Series, look: Look, label: str, off: f
             dot = {"marker": look["marker"], "markersize": 3, "linestyle": "none"}
             axis.plot(xs, ys, zorder=3, **faint | dot | {"alpha": 0.6})
     xs, ys = [move(x) for x, _ in series.mean], [y for _, y in series.mean]
-    marked = {} if panel.joined and len(xs) <= 12 else {"marker": "none"}
+    marked: Look = {} if len(xs) <= 12 else {"marker": "none"}
+    if not panel.joined:  # the dots have the row's mark
+        marked = {"marker": "_", "markersize": 5}
     axis.plot(xs, ys, zorder=3, **look | marked)
     bars = [(x, y, sd) for x, y, sd in zip(xs, ys, series.spread, strict=False) if sd is not None]
     if bars:

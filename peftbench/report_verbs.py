@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from peftbench import options
+from peftbench.figure import FORMATS
 
 _PRICES = "A yaml of what hours, energy and storage cost you (see configs/prices.yaml)."
 _AGAINST = "Baseline of comparisons.  [default: what trains most]"
@@ -63,7 +64,7 @@ def report(
     "kind",
     default="png",
     show_default=True,
-    type=click.Choice(["png", "pdf", "svg"]),
+    type=click.Choice(FORMATS),
     help="PDF and SVG hold their text as text, PDF its fonts as well.",
 )
 @click.option("--prices", type=click.Path(dir_okay=False, path_type=Path), help=_PRICES)

@@ -140,7 +140,9 @@ def _page(
             look = looks[label]
             above.plot(sure, right, **look | {"marker": "none"})
             sizes = [8 + 60 * part for part in share]
-            above.scatter(sure, right, sizes, look["color"], look["marker"], zorder=3, linewidths=0)
+            above.scatter(
+                sure, right, s=sizes, c=look["color"], marker=look["marker"], zorder=3, linewidths=0
+            )
             places = list(told[0]["risk"])
             risk = [sum(one["risk"][place] for one in told) / len(told) for place in places]
             below.plot(

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
-from peftbench import costs, rows
+from peftbench import annotation, costs, rows
 from peftbench import figure as drawing
 from peftbench.figure import Picture
 from peftbench.palette import Palette, method_of
@@ -20,9 +20,9 @@ _CAPTION = (
     "{task}: mean score over seeds by mean cost of a run, logarithmic where it spans a decade. "
     "Line: Pareto's front, rows that no other equals or beats in both and beats in one; those on "
     "it are named, the others small and pale. Weights: trained, with the head. Seconds: of "
-    "training alone. Memory: the peak while training, of the process on a CPU, of CUDA's allocator on a "
-    "GPU. {money}{level}A panel holds one device with one number of "
-    "threads{one}.{lost}{undefined}"
+    "training alone. Memory: the peak while training, of the process on a CPU, of CUDA's allocator "
+    "on a GPU. {money}{level}A panel holds one device with one number of threads{one}.{lost}"
+    "{undefined}"
 )
 
 
@@ -139,7 +139,7 @@ def _figure(
         look = palette.look(method) | {"linestyle": "none"}
         axes[0][0].plot([], [], label=method, **look)
     drawing.legend(figure, [axes[0][0]], methods)
-    return figure, drawing.name_points(figure, named)
+    return figure, annotation.points(figure, named)
 
 
 def _mark(axis: Any, point: tuple[float, float], look: dict[str, Any], best: bool) -> None:
