@@ -141,10 +141,11 @@ def counts(axis: Any, places: Sequence[int]) -> None:
     axis.set_xscale("log")
     places = sorted(places)
     reach = math.log(places[-1] / places[0]) or 1.0
+    inches = 0.65 * axis.figure.get_figwidth() / axis.get_gridspec().ncols
     shown: list[int] = []
     for place in reversed(places):  # the largest is always told
-        room = 0.045 * (len(f"{place:,}") + 2)
-        if not shown or math.log(shown[-1] / place) / reach > room:
+        room = 0.065 * max(len(f"{place:,}"), len(f"{places[-1]:,}")) + 0.05
+        if not shown or inches * math.log(shown[-1] / place) / reach > room:
             shown.append(place)
     axis.set_xticks(shown, [f"{place:,}" for place in shown])
     axis.minorticks_off()
@@ -157,7 +158,8 @@ def decades(axis: Any) -> None:
 
     axis.set_xscale("log")
     low, high = axis.get_xlim()
-    axis.xaxis.set_major_locator(LogLocator(subs=(1,) if high > 1000 * low else (1, 3)))
+    subs = (1,) if high > 1000 * low else (1, 3) if high > 30 * low else (1, 2, 5)
+    axis.xaxis.set_major_locator(LogLocator(subs=subs))
     axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _short(x)))
     axis.xaxis.set_minor_locator(NullLocator())
 

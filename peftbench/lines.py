@@ -127,7 +127,7 @@ def _apart(panel: Panel, palette: Palette, order: list[str]) -> Any:
         first = place % side == 0
         drawing.plain(axis, method, panel.x if last_row else "", panel.y if first else "")
         ends = [
-            (panel.series[label].mean[-1], label.removeprefix(f"{method}, "), looks[label]["color"])
+            (_last(panel.series[label]), label.removeprefix(f"{method}, "), looks[label]["color"])
             for label in ranked[:_NAMED]
             if len(own) > 1 and panel.series[label].mean
         ]
@@ -140,6 +140,12 @@ def _apart(panel: Panel, palette: Palette, order: list[str]) -> Any:
 def _end(series: Series) -> float:
     """The last score; rows without any come last."""
     return series.mean[-1][1] if series.mean else float("-inf")
+
+
+def _last(series: Series) -> tuple[float, float]:
+    """The last place, or the one to the right of it that a lone score has, and the last height."""
+    x, y = series.mean[-1]
+    return (x if series.after is None else 1.25 * x), y
 
 
 def _row(axis: Any, panel: Panel, series: Series, look: Look, label: str, off: float) -> None:
@@ -173,7 +179,7 @@ def _row(axis: Any, panel: Panel, series: Series, look: Look, label: str, off: f
         axis.errorbar(at, height, sd, fmt="none", ecolor=look["color"], elinewidth=0.7, zorder=2)
     if series.after is not None:
         alone = look | {"linestyle": "none", "markerfacecolor": "w", "markersize": 5}
-        axis.plot([series.mean[-1][0] * 1.25], [series.after], zorder=3, **alone)
+        axis.plot([_last(series)[0]], [series.after], zorder=3, **alone)
     if label:
         axis.plot([], [], label=label, **look)
 
@@ -204,6 +210,6 @@ def _share(axes: Sequence[Any], letters: int) -> None:
         axis.set_xlim(low[1], high[1])
         scale = axis.xaxis.get_transform()
         left, right = scale.transform([low[1], high[1]])
-        right = left + (right - left) / (1 - min(0.5, 0.028 * letters))
+        right = left + (right - left) / (1 - min(0.5, 0.036 * letters))
         axis.set_xlim(low[1], scale.inverted().transform(right))
         axis.tick_params(labelleft=place % 4 == 0, labelbottom=place + 4 >= len(axes))

@@ -98,7 +98,7 @@ def draw(shown: Shown, names: Iterable[str] = ()) -> tuple[dict[str, Picture], l
             here = by_suite.get(name, [])
             module = SUITES[here[0].evaluation.suite["_target_"]] if here else None
             found = module.plot(here, trained, shown.palette) if module else []
-            needs = f"what suite={name} found, and not of tasks that it has no picture of"
+            needs = f"evaluations by suite={name} of a kind that has a picture"
         if not found:
             missing.append(f"{name}: not drawn; it takes {needs}")
         for picture in found:

@@ -11,6 +11,25 @@ from peftbench.figure import FORMATS
 _PRICES = "A yaml of what hours, energy and storage cost you (see configs/prices.yaml)."
 _AGAINST = "Baseline of comparisons.  [default: what trains most]"
 
+_PLOTS = """
+Write pictures for a paper: as wide as one column (3.3 in) or two (6.8 in), type of 7 pt.
+
+\b
+NAMES are questions; without any, all that the records can answer.
+  sizes      how do scores grow with data?
+  anytime    what is the score after so many training seconds?
+  pareto     which method is worth its weights, seconds, memory, money (--prices)?
+  seeds      how much does the seed matter?
+  learning   training loss and score by step
+  paired     which differences are there?  (--against ROW)
+  calibration, noise, shift, shift_local, rounds, in_context   what these suites found
+
+\b
+A method has one colour and mark in all pictures. The same records give the same bytes.
+  peftbench report plots -o figures --format pdf
+  peftbench report plots sizes pareto --results results/reference -o figures
+"""
+
 
 @click.group(invoke_without_command=True)
 @click.pass_context
@@ -49,7 +68,7 @@ def report(
     click.echo("\n".join(["written:", *(f"  {path}" for path in made.paths)]))
 
 
-@report.command()
+@report.command(help=_PLOTS)
 @click.argument("names", nargs=-1, metavar="[NAMES]…")
 @options.results
 @click.option(
@@ -77,23 +96,7 @@ def plots(
     prices: Path | None,
     against: str | None,
 ) -> None:
-    r"""Write pictures for a paper: as wide as one column (3.3 in) or two (6.8 in), type of 7 pt.
-
-    \b
-    NAMES are questions; without any, all that the records can answer.
-      sizes      how do scores grow with data?
-      anytime    what is the score after so many training seconds?
-      pareto     which method is worth its weights, seconds, memory, money (--prices)?
-      seeds      how much does the seed matter?
-      learning   training loss and score by step
-      paired     which differences are there?  (--against ROW)
-      calibration, noise, shift, shift_local, rounds, in_context   what these suites found
-
-    \b
-    A method has one colour and mark in all pictures. The same records give the same bytes.
-      peftbench report plots -o figures --format pdf
-      peftbench report plots sizes pareto --results results/reference -o figures
-    """
+    """Write pictures."""
     from peftbench import reporting
 
     paid = None if prices is None else reporting.read_prices(prices)

@@ -14,17 +14,15 @@ from peftbench.run import Json, Record, canonical
 NEEDS = "runs with several evaluations (train.evaluations), or of several budgets"
 
 _CAPTION = (
-    "Score by training seconds; tokenising, warm-up passes and evaluation are not counted. {kinds}"
+    "Score by training seconds; tokenising, warm-up passes and evaluation are not counted. {what} "
     "Lines: means over seeds; seeds are faint. Undefined scores, of runs that predict one class "
     "throughout, are left out. A panel holds one device with one number of threads{one}."
 )
-_TOLD = {
-    "during training": "During training: a run's own evaluations{where}, on straight lines in "
-    "between, the mean where all its seeds have any; the learning rate is still that of the whole "
-    "budget. ",
-    "by budget": "By budget: runs that were trained for no longer, scored at their end. ",
-}
-
+_DURING = (
+    "A run's own evaluations{where}, on straight lines in between, the mean where all seeds of a "
+    "row have any; the learning rate is still that of the whole budget."
+)
+_BUDGETS = "Every point is a training of its own, for a budget, scored at its end."
 
 Grouped = tuple[dict[rows.Row, list[Record]], list[str]]
 
@@ -32,19 +30,19 @@ Grouped = tuple[dict[rows.Row, list[Record]], list[str]]
 def plot(records: list[Record], palette: Palette) -> list[Picture]:
     """Panels of a task, size and machine: evaluations during training, and ends of budgets."""
     machines = sorted({costs.machine(record) for record in records})
-    kinds = {"during training": _panels(records, machines, rows.of_records(records), _curves)}
-    kinds["by budget"] = _panels(records, machines, _budgets(records), _ends)
-    kinds = {kind: panels for kind, panels in kinds.items() if panels}
-    told = "".join(_TOLD[kind].format(where=_where(records)) for kind in kinds)
-    if len(kinds) > 1:
-        kinds = {
-            kind: [replace(panel, title=f"{panel.title}, {kind}") for panel in panels]
-            for kind, panels in kinds.items()
-        }
-    every = [panel for panels in kinds.values() for panel in panels]
     one = "" if len(machines) > 1 else f" ({costs.called(machines[0])})"
-    order = list(dict.fromkeys(label for panel in every for label in panel.series))
-    return draw(every, palette, order, _CAPTION.format(kinds=told, one=one))
+    made = []
+    for name, told, grouped, series in (
+        ("", _DURING, rows.of_records(records), _curves),
+        ("budgets", _BUDGETS, _budgets(records), _ends),
+    ):
+        panels = _panels(records, machines, grouped, series)
+        order = list(rows.labels(*grouped).values())
+        caption = _CAPTION.format(what=told.format(where=_where(records)), one=one)
+        for picture in draw(panels, palette, order, caption):
+            part = "_".join(filter(None, (name, picture.part)))
+            made.append(replace(picture, part=part))
+    return made
 
 
 def _panels(
