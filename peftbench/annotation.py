@@ -27,7 +27,7 @@ Named = tuple[float, float, str]
 
 def points(
     figure: Any,
-    named: Sequence[tuple[Any, dict[str, Named], Sequence[tuple[float, float]], Any]],
+    named: Sequence[tuple[Any, dict[str, Named], Sequence[tuple[float, float]], list[Any]]],
 ) -> list[str]:
     """Write names beside points where they cover no mark, line, other name or edge.
 
@@ -35,7 +35,7 @@ def points(
 
     Args:
         figure: with everything else in it.
-        named: axes, names with (height, place, colour), all points of these axes, and a line.
+        named: axes, names with (height, place, colour), all points of these axes, and lines.
 
     Returns:
         Names that found no such place, and are left out.
@@ -45,12 +45,13 @@ def points(
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     lost = []
-    for axis, names, every, line in named:
+    for axis, names, every, drawn in named:
         marks = [axis.transData.transform((x, y)) for y, x in every]
         reach = 3.0 * figure.dpi / 72
         taken = [Bbox([[x - reach, y - reach], [x + reach, y + reach]]) for x, y in marks]
-        ends = axis.transData.transform(line.get_path().vertices)
-        taken += [Bbox([a, b]).padded(1) for a, b in itertools.pairwise(ends)]
+        for line in drawn:
+            ends = line.get_transform().transform(line.get_path().vertices)
+            taken += [Bbox([a, b]).padded(1) for a, b in itertools.pairwise(ends)]
         room = axis.get_window_extent()
         for name, (y, x, colour) in names.items():
             for dx, dy, ha, va in _PLACES:

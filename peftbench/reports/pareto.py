@@ -123,16 +123,17 @@ def _figure(
                 if label in found:
                     _mark(axis, found[label], palette.look(method_of(label)), label in best)
             xs, ys = [found[label][1] for label in best], [found[label][0] for label in best]
-            (steps,) = axis.step(xs, ys, where="post", color="#444444", linewidth=0.8, zorder=1)
+            lines = axis.step(xs, ys, where="post", color="#444444", linewidth=0.8, zorder=1)
             base = [
                 t for here in cell.values() for r in here if (t := r.trivial[metric]) is not None
             ]
             if base:
                 level = 100 * statistics.fmean(base)
-                axis.axhline(level, color=drawing.REFERENCE, linestyle=":", linewidth=0.9, zorder=0)
+                look = {"color": drawing.REFERENCE, "linestyle": ":", "linewidth": 0.9}
+                lines.append(axis.axhline(level, zorder=0, **look))
             _scale(axis, [cost for _, cost in found.values()])
             on = {name: (*found[name], palette.look(method_of(name))["color"]) for name in best}
-            named.append((axis, on, list(found.values()), steps))
+            named.append((axis, on, list(found.values()), lines))
             drawn |= {method_of(label) for label in found}
     methods = [method for method in dict.fromkeys(map(method_of, order)) if method in drawn]
     for method in methods:
