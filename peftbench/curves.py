@@ -37,4 +37,4 @@ def defined(points: list[tuple[float, float | None]]) -> Points:
 
 def within(curve: list[dict[str, Any]], x: str, y: str, scale: float = 1) -> Points:
     """Of a record's curve."""
-    return defined([(p[x], None if p[y] is None else scale * p[y]) for p in curve])
+    return defined([(p[x], None if p.get(y) is None else scale * p[y]) for p in curve])

@@ -32,6 +32,7 @@ _STYLE: dict[str, Any] = {
     "legend.frameon": False,
     "lines.linewidth": 1.2,
     "lines.markersize": 3.5,
+    "text.parse_math": False,  # a $ in a name is a $
     "pdf.fonttype": 42,
     "svg.fonttype": "none",
     "svg.hashsalt": "peftbench",

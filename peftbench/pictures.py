@@ -1,5 +1,6 @@
 """Which pictures a results folder gives, by the question that each answers."""
 
+import html
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -124,7 +125,7 @@ def files(pictures: dict[str, Picture], kind: str) -> dict[str, bytes]:
     made = {f"{name}.{kind}": picture.file(kind) for name, picture in pictures.items()}
     sign = "" if kind == "pdf" else "!"
     told = [
-        f"### {name}\n\n{sign}[{name}]({name}.{kind})\n\n{picture.caption}\n"
+        f"### {name}\n\n{sign}[{name}]({name}.{kind})\n\n{html.escape(picture.caption, False)}\n"
         for name, picture in pictures.items()
     ]
     return made | {"plots.md": "\n".join(["## Plots\n", *told]).encode()}

@@ -4,6 +4,7 @@ import io
 import itertools
 import statistics
 import time
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -331,3 +332,15 @@ def test_the_verb_writes_what_was_asked(tmp_path):
     assert "bars of one standard deviation" in (tmp_path / "out" / "plots.md").read_text()
     assert "learning: not drawn; it takes" in call("--format", "svg")
     assert (tmp_path / "out" / "paired.svg").exists()
+
+
+def test_names_are_text_whatever_they_hold():
+    made = [
+        replace(record, run=replace(record.run, task=record.run.task | {"name": "<b>$x_1$ a/b"}))
+        for record in grown("method=lora")
+    ]
+    found, _ = pictures.draw(pictures.Shown(made, []))
+    assert sorted(found) == ["pareto_b__x_1__a_b", "seeds", "sizes"]
+    files = pictures.files(found, "svg")
+    assert b"&lt;b&gt;$x_1$ a/b" in files["sizes.svg"]
+    assert b"&lt;b&gt;$x_1$ a/b: mean score" in files["plots.md"]

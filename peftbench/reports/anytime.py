@@ -57,7 +57,7 @@ def _panels(
     made = []
     for one, members in parts:
         metric = members[0].run.task["metrics"][0]
-        base = [100 * score for r in members if (score := r.trivial[metric]) is not None]
+        base = [100 * score for r in members if (score := r.trivial.get(metric)) is not None]
         for machine in machines:
             here = {r.run.key for r in members if costs.machine(r) == machine}
             rows_here = {

@@ -60,7 +60,7 @@ def plot(
         figure, lost = _figure(cells, kinds, palette, order)
         names = "; ".join(dict.fromkeys(lost))
         level = any(
-            r.trivial[_metric(r)] is not None for _, c in cells for h in c.values() for r in h
+            r.trivial.get(_metric(r)) is not None for _, c in cells for h in c.values() for r in h
         )
         caption = _CAPTION.format(
             task=task,
@@ -124,9 +124,8 @@ def _figure(
                     _mark(axis, found[label], palette.look(method_of(label)), label in best)
             xs, ys = [found[label][1] for label in best], [found[label][0] for label in best]
             lines = axis.step(xs, ys, where="post", color="#444444", linewidth=0.8, zorder=1)
-            base = [
-                t for here in cell.values() for r in here if (t := r.trivial[metric]) is not None
-            ]
+            runs = [record for here in cell.values() for record in here]
+            base = [t for record in runs if (t := record.trivial.get(metric)) is not None]
             if base:
                 level = 100 * statistics.fmean(base)
                 look = {"color": drawing.REFERENCE, "linestyle": ":", "linewidth": 0.9}

@@ -103,7 +103,7 @@ def _strip(axis: Any, title: str, cell: Cell, palette: Palette, named: bool) -> 
         if scores:
             centre = statistics.fmean(scores)
             axis.plot([centre] * 2, [y - 0.38, y + 0.38], color=colour, linewidth=1.4, zorder=2)
-    base = [100 * level for record in every if (level := record.trivial[metric]) is not None]
+    base = [100 * level for record in every if (level := record.trivial.get(metric)) is not None]
     if base:
         axis.axvline(
             statistics.fmean(base), color=drawing.REFERENCE, linestyle=":", linewidth=0.9, zorder=1

@@ -33,7 +33,10 @@ def plot(records: list[Record], palette: Palette) -> list[Picture]:
         metric = every[0].run.task["metrics"][0]
         sizes = _sizes(every)
         base = [(n, _mean(_levels(every, n, metric))) for n in sizes if _levels(every, n, metric)]
-        series = {labels[row]: _series(here) for row, here in found.items()}
+        every_row = {labels[row]: _series(here) for row, here in found.items()}
+        series = {label: one for label, one in every_row.items() if one.mean}
+        if not series:
+            continue
         also |= {name for here in found.values() for name in _differs(here)}
         panels.append(
             Panel(task, "training examples", f"{metric} (%)", series, list(base), places=sizes)
@@ -65,7 +68,7 @@ def _series(records: list[Record]) -> Series:
 
 
 def _levels(records: list[Record], size: int, metric: str) -> list[float]:
-    here = (record.trivial[metric] for record in records if record.work["train_size"] == size)
+    here = (record.trivial.get(metric) for record in records if record.work["train_size"] == size)
     return [100 * level for level in here if level is not None]
 
 
