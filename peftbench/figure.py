@@ -154,15 +154,15 @@ def counts(axis: Any, places: Sequence[int]) -> None:
 
 
 def decades(axis: Any) -> None:
-    """A logarithmic axis with plain numbers."""
+    """Make one axis, such as `axes.xaxis`, logarithmic with plain numbers."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-    axis.set_xscale("log")
-    low, high = axis.get_xlim()
+    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+    low, high = axis.get_view_interval()
     subs = (1,) if high > 1000 * low else (1, 3) if high > 30 * low else (1, 2, 5)
-    axis.xaxis.set_major_locator(LogLocator(subs=subs))
-    axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: _short(x)))
-    axis.xaxis.set_minor_locator(NullLocator())
+    axis.set_major_locator(LogLocator(subs=subs))
+    axis.set_major_formatter(FuncFormatter(lambda x, _: _short(x)))
+    axis.set_minor_locator(NullLocator())
 
 
 def _short(value: float) -> str:

@@ -1,6 +1,6 @@
 """Figures of lines: few rows share a panel; many get a panel for each method, the others grey."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,6 +45,7 @@ class Panel:
         level: the trivial prediction's score by place.
         places: of ticks on a logarithmic axis of counts; None is a plain axis.
         joined: whether the points of a seed are a line; else they are dots.
+        loss: whether less is better; heights over more than a decade are then logarithmic.
     """
 
     title: str
@@ -54,16 +55,27 @@ class Panel:
     level: Points = field(default_factory=list)
     places: Sequence[int] | None = None
     joined: bool = False
+    loss: bool = False
 
     @property
     def wide(self) -> bool:
         """Whether the places span more than a decade."""
-        every = [
-            x for s in self.series.values() for points in (s.mean, *s.seeds) for x, _ in points
-        ]
-        return min(every, default=1.0) > 0 and max(every, default=1.0) > 10 * min(
-            every, default=1.0
-        )
+        return _decade(x for x, _ in self._points())
+
+    @property
+    def tall(self) -> bool:
+        """Whether losses do."""
+        return self.loss and _decade(y for _, y in self._points())
+
+    def _points(self) -> Points:
+        every = self.series.values()
+        return [point for one in every for points in (one.mean, *one.seeds) for point in points]
+
+
+def _decade(values: Iterable[float]) -> bool:
+    """Whether these are positive, and the largest is more than ten times the smallest."""
+    every = sorted(values)
+    return bool(every) and 0 < 10 * every[0] < every[-1]
 
 
 def draw(
@@ -119,7 +131,7 @@ def _apart(panel: Panel, palette: Palette, order: list[str]) -> Any:
                 xs, ys = zip(*series.mean, strict=True) if series.mean else ((), ())
                 axis.plot(xs, ys, color=drawing.QUIET, linewidth=0.6, zorder=1)
         looks = palette.looks(own)
-        ranked = sorted(own, key=lambda label: -_end(panel.series[label]))
+        ranked = sorted(own, key=lambda label: _rank(panel, label))
         for label in own:
             _row(axis, panel, panel.series[label], looks[label], "", 0)
         _frame(axis, panel, quiet=True)
@@ -137,9 +149,12 @@ def _apart(panel: Panel, palette: Palette, order: list[str]) -> Any:
     return figure
 
 
-def _end(series: Series) -> float:
-    """The last score; rows without any come last."""
-    return series.mean[-1][1] if series.mean else float("-inf")
+def _rank(panel: Panel, label: str) -> float:
+    """The best at its end comes first; rows without a mean come last."""
+    mean = panel.series[label].mean
+    if not mean:
+        return float("inf")
+    return mean[-1][1] if panel.loss else -mean[-1][1]
 
 
 def _last(series: Series) -> tuple[float, float]:
@@ -195,7 +210,9 @@ def _frame(axis: Any, panel: Panel, quiet: bool = False) -> None:
     if panel.places:
         drawing.counts(axis, panel.places)
     elif panel.wide:
-        drawing.decades(axis)
+        drawing.decades(axis.xaxis)
+    if panel.tall:
+        drawing.decades(axis.yaxis)
 
 
 def _share(axes: Sequence[Any], letters: int) -> None:

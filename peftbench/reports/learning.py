@@ -14,6 +14,10 @@ _CAPTION = (
     "seeds are faint. {more}"
 )
 _LOSS = "Training loss, the mean since the evaluation before"
+_OWN = (
+    "A loss holds a method's own penalties, so it compares within a method. Logarithmic where it "
+    "spans a decade."
+)
 _SCORE = "Score of the evaluations during training, on the selection split where a run has one,"
 _UNDEFINED = "Undefined scores, of runs that predict one class throughout, are left out."
 
@@ -26,7 +30,7 @@ def plot(records: list[Record], palette: Palette) -> list[Picture]:
     labels = rows.labels(by_row, split)
     parts = rows.alike(records)
     made = []
-    for what, told, more in (("loss", _LOSS, ""), ("score", _SCORE, _UNDEFINED)):
+    for what, told, more in (("loss", _LOSS, _OWN), ("score", _SCORE, _UNDEFINED)):
         panels = []
         for one, members in parts:
             here = {record.run.key for record in members}
@@ -39,7 +43,7 @@ def plot(records: list[Record], palette: Palette) -> list[Picture]:
             y = "training loss" if what == "loss" else f"{metric} (%)"
             title = rows.title(one, sized)
             if series:
-                panels.append(Panel(title, "step", y, series, joined=True))
+                panels.append(Panel(title, "step", y, series, joined=True, loss=what == "loss"))
         order = [label for label in labels.values() if any(label in p.series for p in panels)]
         caption = _CAPTION.format(what=told, more=more)
         for picture in draw(panels, palette, order, caption.strip()):

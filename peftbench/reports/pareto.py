@@ -155,7 +155,7 @@ def _scale(axis: Any, paid: list[float]) -> None:
 
     axis.margins(0.08, 0.13)
     if min(paid) > 0 and max(paid) > 10 * min(paid):
-        drawing.decades(axis)
+        drawing.decades(axis.xaxis)
     else:
         axis.xaxis.set_major_locator(MaxNLocator(5))
         axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.6g}"))
