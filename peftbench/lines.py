@@ -17,6 +17,7 @@ MOST = 8
 _PAGE, _NAMED = 9, 5
 
 _APART = "A panel a method, its best five rows are named; grey: all other rows."
+_OWN = "A panel a method, with a scale of its own; its best five rows are named."
 
 
 @dataclass(frozen=True)
@@ -45,7 +46,8 @@ class Panel:
         level: the trivial prediction's score by place.
         places: of ticks on a logarithmic axis of counts; None is a plain axis.
         joined: whether the points of a seed are a line; else they are dots.
-        loss: whether less is better; heights over more than a decade are then logarithmic.
+        loss: whether less is better, and rows of different methods do not compare; heights over
+            more than a decade are then logarithmic.
     """
 
     title: str
@@ -96,7 +98,7 @@ def draw(
         made.append(Picture(_together(few[start : start + _PAGE], palette, order), caption, part))
     for panel in panels:
         if len(panel.series) > MOST:
-            told = f"{panel.title}. {caption} {_APART}"
+            told = f"{panel.title}. {caption} {_OWN if panel.loss else _APART}"
             made.append(Picture(_apart(panel, palette, order), told, drawing.slug(panel.title)))
     return made
 
@@ -127,7 +129,7 @@ def _apart(panel: Panel, palette: Palette, order: list[str]) -> Any:
     for place, (axis, method) in enumerate(zip(flat, methods, strict=False)):
         own = [label for label in order if label in panel.series and method_of(label) == method]
         for label, series in panel.series.items():
-            if label not in own:
+            if label not in own and not panel.loss:
                 xs, ys = zip(*series.mean, strict=True) if series.mean else ((), ())
                 axis.plot(xs, ys, color=drawing.QUIET, linewidth=0.6, zorder=1)
         looks = palette.looks(own)
@@ -144,7 +146,8 @@ def _apart(panel: Panel, palette: Palette, order: list[str]) -> Any:
             if len(own) > 1 and panel.series[label].mean
         ]
         named.append((axis, ends))
-    _share(flat[: len(methods)], max((len(t) for _, ends in named for _, t, _ in ends), default=0))
+    letters = max((len(t) for _, ends in named for _, t, _ in ends), default=0)
+    _share(flat[: len(methods)], letters, heights=not panel.loss)
     annotation.ends(figure, named)
     return figure
 
@@ -211,22 +214,25 @@ def _frame(axis: Any, panel: Panel, quiet: bool = False) -> None:
         drawing.counts(axis, panel.places)
     elif panel.wide:
         drawing.decades(axis.xaxis)
-    if panel.tall:
+    if panel.tall and not quiet:
         drawing.decades(axis.yaxis)
 
 
-def _share(axes: Sequence[Any], letters: int) -> None:
-    """One range of places and heights for all, with room at the right for names of so many letters.
+def _share(axes: Sequence[Any], letters: int, heights: bool) -> None:
+    """One range of places and, if asked, heights, with room at the right for so many letters.
 
-    Only the panels at the edges tell the range.
+    Only the panels at the edges tell what all share.
     """
     low = min(axis.get_ylim()[0] for axis in axes), min(axis.get_xlim()[0] for axis in axes)
     high = max(axis.get_ylim()[1] for axis in axes), max(axis.get_xlim()[1] for axis in axes)
     for place, axis in enumerate(axes):
-        axis.set_ylim(low[0], high[0])
+        if heights:
+            axis.set_ylim(low[0], high[0])
         axis.set_xlim(low[1], high[1])
         scale = axis.xaxis.get_transform()
         left, right = scale.transform([low[1], high[1]])
         right = left + (right - left) / (1 - min(0.5, 0.036 * letters))
         axis.set_xlim(low[1], scale.inverted().transform(right))
-        axis.tick_params(labelleft=place % 4 == 0, labelbottom=place + 4 >= len(axes))
+        axis.tick_params(
+            labelleft=place % 4 == 0 or not heights, labelbottom=place + 4 >= len(axes)
+        )

@@ -14,10 +14,7 @@ _CAPTION = (
     "seeds are faint. {more}"
 )
 _LOSS = "Training loss, the mean since the evaluation before"
-_OWN = (
-    "A loss holds a method's own penalties, so it compares within a method. Logarithmic where it "
-    "spans a decade."
-)
+_OWN = "A loss holds a method's own penalties, so it compares within a method."
 _SCORE = "Score of the evaluations during training, on the selection split where a run has one,"
 _UNDEFINED = "Undefined scores, of runs that predict one class throughout, are left out."
 
