@@ -86,7 +86,9 @@ def cells(records: list[Record]) -> list[Cell]:
     for row, members in by_row.items():
         for record in sorted(members, key=lambda r: (r.run.seed, r.run.key)):
             parted.setdefault((row, rows.sized(record)), []).append(record)
-    found = [Cell(row, sized, members) for (row, sized), members in parted.items()]
+    place = {row: number for number, row in enumerate(by_row)}
+    order = sorted(parted, key=lambda one: (place[one[0]], one[1]))
+    found = [Cell(row, sized, parted[row, sized]) for row, sized in order]
     together: dict[tuple[str, int], list[Cell]] = {}
     for cell in found:
         together.setdefault(cell.sized, []).append(cell)

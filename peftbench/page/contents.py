@@ -1,6 +1,7 @@
 """All that the page shows, as plain data: rounded figures, text, and nothing that is markup."""
 
 import statistics
+from collections import Counter
 from typing import Any
 
 from peftbench import figure, rows
@@ -56,6 +57,7 @@ def contents(results: Results, against: str | None = None, most: int = MOST) -> 
             "summary": sentences.summary(records, evaluated, found, pairs),
             "notes": _notes(records, len(carried), bad | odd, alone),
             "methods": names,
+            "looks": _looks(found, evaluated, names),
             "colours": figure.COLOURS,
             "rows": [{"label": labels[row], "method": row[0]} for row in by_row],
             "sections": [
@@ -80,6 +82,13 @@ def contents(results: Results, against: str | None = None, most: int = MOST) -> 
             "settings": listed.settings(by_row, labels),
         }
     )
+
+
+def _looks(found: list[Cell], evaluated: list[Evaluated], names: list[str]) -> list[str]:
+    """Methods in the order in which they are given colours: those that are seen most first."""
+    seen = Counter(cell.row[0] for cell in found)
+    seen.update(e.evaluation.run.method["name"] for e in evaluated)
+    return sorted(names, key=lambda name: (-seen[name], names.index(name)))
 
 
 def _told(found: list[Cell], one: tuple[str, int]) -> Json:

@@ -166,18 +166,18 @@ def _shift(found: list[Evaluated], trained: dict[str, int]) -> list[Json]:
             line = {"label": labels[row], "method": row[0], "seeds": len(members)}
             lines.append(line | {"cells": scores})
         heads = [f"{name} {metric}" for name, metric in targets.items()]
-        untrained = [
-            _mean(
-                [
-                    e.findings["targets"][name]["untrained"][metric]
-                    for e in part.found
-                    if name in e.findings["targets"]
-                ]
-            )
-            for name, metric in targets.items()
-        ]
+        told = {
+            name: [e.findings["targets"][name] for e in part.found if name in e.findings["targets"]]
+            for name in targets
+        }
+        trivial = [_mean([one["trivial"] for one in told[name]]) for name in targets]
+        lines.append({"label": "constant answer", "method": None, "cells": trivial})
         if len({e.evaluation.run.model["name"] for e in part.found}) == 1:
-            lines.append({"label": "before training", "method": None, "cells": untrained})
+            before = [
+                _mean([one["untrained"][metric] for one in told[name]])
+                for name, metric in targets.items()
+            ]
+            lines.append({"label": "before training", "method": None, "cells": before})
         panels.append(
             {"title": part.title, "task": part.task["name"], "heads": heads, "lines": lines}
         )

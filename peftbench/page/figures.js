@@ -43,7 +43,7 @@ function drawScores(width, section, cells) {
   return plot(width, {
     height: 60 + 19 * ordered.length,
     marginLeft: Math.min(0.45 * width, 22 + 6.6 * longest),
-    x: { label: `${section.metric} (%)`, grid: true, nice: true },
+    x: { label: `${section.metric} (%)`, grid: true, nice: true, inset: 8 },
     y: { label: null, domain: ordered.map((cell) => rowOf(cell).label), tickSize: 0 },
     marks: [
       known(section.trivial)
@@ -132,7 +132,7 @@ function costFigure(name, { title, label, value, text, note }) {
 function learningFigure() {
   const long = RUNS.filter((run) => (run.curve.step ?? []).length > 1);
   if (!long.length) return null;
-  const places = [...new Set(long.map((run) => run.cell.section))];
+  const places = d3.sort(new Set(long.map((run) => run.cell.section)));
   return figure({
     title: "Score on the way, one line a run",
     note: "Evaluations during training, on the validation split. Only runs that were evaluated more than once.",
@@ -159,7 +159,7 @@ function drawLearning(width, section, runs) {
       key: run.key,
       x: run.curve.examples[at],
       y: known(run.curve[section.metric]?.[at]) ? 100 * run.curve[section.metric][at] : null,
-      title: `${row.label}, seed ${run.seed}\nstep ${group(step)}, ${group(run.curve.examples[at])} examples, ${seconds(run.curve.seconds[at])} s\n${section.metric} ${percent(run.curve[section.metric]?.[at], 2)} %\ntraining loss ${run.curve.loss[at]}`,
+      title: `${row.label}, seed ${run.seed}\nstep ${group(step)}, ${group(run.curve.examples[at])} examples, ${seconds(run.curve.seconds[at])} s\n${section.metric} ${percent(run.curve[section.metric]?.[at], 2)} %\ntraining loss ${known(run.curve.loss[at]) ? run.curve.loss[at].toFixed(3) : "–"}`,
     }));
   });
   const defined = flat.filter((one) => known(one.y));
@@ -208,6 +208,8 @@ function drawForest(width, pairs) {
       high: cut(pair.high),
       left: 100 * pair.low < -reach,
       right: 100 * pair.high > reach,
+      off: Math.abs(100 * pair.value) > reach,
+      said: points(pair.value),
       decided: /^(better|worse)/.test(pair.verdict),
       title: `${row.label} less ${pair.against}\n${points(pair.value)} points, 95 % interval ${points(pair.low)} to ${points(pair.high)}\n${pair.verdict}, corrected p ${probability(pair.p)}\n${pair.seeds} seeds, ${group(pair.examples)} examples`,
     };
@@ -217,7 +219,7 @@ function drawForest(width, pairs) {
   return plot(width, {
     height: 64 + 19 * data.length,
     marginLeft: Math.min(0.45 * width, 22 + 6.6 * longest),
-    x: { label: "points", grid: true, nice: true },
+    x: { label: "points", grid: true, nice: true, inset: 8 },
     y: { label: null, domain: data.map((one) => one.y), tickSize: 0 },
     marks: [
       Plot.rectX([0], { x1: -1, x2: 1, fill: "var(--band)" }),
@@ -225,6 +227,19 @@ function drawForest(width, pairs) {
       Plot.ruleY(data, { x1: "low", x2: "high", y: "y", stroke: (one) => colour(one.method), strokeWidth: 1.8 }),
       Plot.text(data.filter((one) => one.left), arrow("◂", "low")),
       Plot.text(data.filter((one) => one.right), arrow("▸", "high")),
+      ...[1, -1].map((side) =>
+        // an effect beyond an edge: its figure stands inside, beside the mark
+        Plot.text(data.filter((one) => one.off && side * one.value < 0), {
+          x: "value",
+          y: "y",
+          text: "said",
+          dx: 10 * side,
+          textAnchor: side > 0 ? "start" : "end",
+          fill: "currentColor",
+          stroke: "var(--page)",
+          strokeWidth: 4,
+        })
+      ),
       Plot.dot(data, {
         x: "value",
         y: "y",
@@ -315,7 +330,7 @@ function heatFigure(curve) {
 }
 
 function shade(value, [low, high]) {
-  const cell = element("td", { class: "figure" }, percent(value));
+  const cell = element("td", { class: "figure" }, percent(value).replace("-", "−"));
   if (known(value) && high > low) {
     const part = (value - low) / (high - low);
     cell.style.backgroundColor = d3.interpolateCividis(part);

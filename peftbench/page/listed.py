@@ -77,7 +77,7 @@ def runs(records: list[Record], evaluated: list[Evaluated]) -> Json:
                     "headline": e.headline,
                     "seconds": sum(e.seconds.values()),
                 }
-                for e in asked.get(run.key, [])
+                for e in sorted(asked.get(run.key, []), key=lambda e: e.evaluation.suite["name"])
             ],
         }
     import json
@@ -137,9 +137,14 @@ def settings(by_row: dict[rows.Row, list[Record]], labels: dict[rows.Row, str]) 
         values = {
             name: sorted({_text(one[name]) for one in members if name in one}) for name in own
         }
-        text = "; ".join(f"{name} {' or '.join(found)}" for name, found in values.items())
+        text = "; ".join(f"{_brief(name)} {' or '.join(found)}" for name, found in values.items())
         told.append({"label": labels[row], "method": row[0], "text": text})
     return {"shared": shared, "rows": told}
+
+
+def _brief(name: str) -> str:
+    """A setting of the method or of training without saying so."""
+    return name.removeprefix("method.").removeprefix("train.")
 
 
 #: Settings that are no choice of how to train: names of code, hashes.

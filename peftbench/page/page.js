@@ -39,7 +39,7 @@ function controls() {
   );
   const legend = element(
     "details",
-    { id: "legend", open: true },
+    { id: "legend", open: innerWidth > 640 },
     element("summary", {}, "Methods"),
     element("div", { class: "buttons" }, buttons, element("span", { class: "ends" }, all, none))
   );
@@ -80,7 +80,12 @@ function environmentTable() {
   return table({
     title: "Machines and versions",
     rows,
-    columns: columns.map((name, at) => ({ name, figure: at < 2, text: (row) => row[at] })),
+    columns: columns.map((name, at) => ({
+      name,
+      figure: at < 2,
+      text: (row) => row[at],
+      cell: name === "libraries" ? (row) => element("span", { class: "long" }, row[at]) : null,
+    })),
   });
 }
 
@@ -103,8 +108,8 @@ function settingsTables() {
   ].flat();
 }
 
-const tables = (about, folded = true) =>
-  DATA.tables.filter((one) => one.about === about).map((one) => plainTable(one, folded));
+const tables = (about) =>
+  DATA.tables.filter((one) => one.about === about).map((one) => plainTable(one, true));
 
 const COSTS = [
   ["seconds", {
@@ -127,9 +132,17 @@ paint();
 document.title = `peftbench: ${DATA.folder}`;
 place("title").textContent = `peftbench: ${DATA.folder}`;
 put("summary", DATA.summary.map(summarised));
-put("notes", DATA.notes.length ? element("ul", {}, DATA.notes.map((note) => element("li", {}, note))) : null);
+put("notes", DATA.notes.length ? element("ul", {}, DATA.notes.map((note) => element("li", {}, marked(note)))) : null);
 controls();
-put("results", scoreFigure(), resultsTable(), sizeFigure(), tables("scores"));
+const [first, ...others] = DATA.tables.filter((one) => one.about === "scores");
+put(
+  "results",
+  scoreFigure(),
+  plainTable(first, false),
+  resultsTable(),
+  sizeFigure(),
+  others.map((one) => plainTable(one, true))
+);
 put("differences", forestFigure(), tables("differences"));
 put("costs", COSTS.map(([name, more]) => costFigure(name, more)), tables("costs"));
 put("learning", learningFigure());

@@ -168,5 +168,5 @@ function logTicks(values) {
   const steps = [[1], [1, 3], [1, 2, 5]].map((digits) =>
     powers.flatMap((power) => digits.map((digit) => digit * 10 ** power)).filter(inside)
   );
-  return steps.find((ticks) => ticks.length >= 3) ?? steps[2];
+  return steps.find((ticks) => ticks.length >= 3) ?? d3.ticks(low, high, 4);
 }

@@ -18,7 +18,7 @@ function resultsTable() {
     figures("sd", (cell) => (known(cell.sd) ? percent(cell.sd) : "–"), (cell) => cell.sd),
     figures("runs", counted, (cell) => cell.n),
     figures("collapsed", (cell) => (cell.collapsed ? String(cell.collapsed) : ""), (cell) => cell.collapsed),
-    figures("trained weights", (cell) => group(cell.trained), (cell) => cell.trained),
+    figures("trained", (cell) => group(cell.trained), (cell) => cell.trained),
     figures("train s", (cell) => (cell.mixed ? `${seconds(cell.seconds)} (mixed machines)` : seconds(cell.seconds)), (cell) => cell.seconds),
     figures("peak MiB", (cell) => mebibytes(cell.peak), (cell) => cell.peak),
   ];
@@ -34,7 +34,7 @@ function resultsTable() {
     keep: cellShown,
     more: runsBelow,
     notes: [
-      "The arrow before a name unfolds its runs. Mean and standard deviation are over the runs whose score is defined (“2 of 3” where not all are); examples are those of training; weights do not count the head; seconds are those of training alone.",
+      "The arrow before a name unfolds its runs. Mean and standard deviation are over the runs whose score is defined (“2 of 3” where not all are); examples are those of training; trained counts weights, the head left out; seconds are those of training alone.",
     ],
   });
 }
@@ -115,7 +115,7 @@ function openRecord(key) {
   const section = sectionOf(run.cell);
   const close = element("button", { type: "button", onclick: () => dialog.close() }, "Close");
   const title = `${row.label} on ${section.task}, ${group(run.size)} examples, seed ${run.seed}`;
-  dialog.replaceChildren(
+  const parts = [
     element("header", {}, element("h2", { id: "record-title" }, named(row.method, title)), close),
     run.collapsed
       ? element("p", { class: "note" }, "Collapsed: it predicts one class or value throughout.")
@@ -127,8 +127,9 @@ function openRecord(key) {
     part("Settings", settingsOf(run)),
     run.evaluations.length ? part("Evaluations", evaluationsOf(run)) : null,
     part("Environment", factsOf(environmentOf(run))),
-    part("Provenance", factsOf(provenanceOf(run)))
-  );
+    part("Provenance", factsOf(provenanceOf(run))),
+  ];
+  dialog.replaceChildren(...parts.filter(Boolean));
   if (!dialog.open) dialog.showModal();
   dialog.scrollTop = 0;
   history.replaceState(null, "", `#run-${key}`);
@@ -206,7 +207,8 @@ function settingsOf(run) {
   const facts = [];
   for (const name of ["model", "method", "task", "budget", "train", "select", "form", "augment"]) {
     if (!known(run.nodes[name])) continue;
-    const flat = Object.entries(node(name)).filter(([inner]) => inner !== "_target_");
+    const empty = (value) => typeof value === "object" && value !== null && !Object.keys(value).length;
+    const flat = Object.entries(node(name)).filter(([inner, value]) => inner !== "_target_" && !empty(value));
     if (flat.length) facts.push([name, flat.map(([inner, value]) => `${inner} ${words(value)}`).join("; ")]);
   }
   return factsOf([...facts, ["size asked for", words(run.asked)], ["seed", String(run.seed)]]);

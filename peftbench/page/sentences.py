@@ -26,7 +26,7 @@ def summary(
         "What was run": _ran(records, evaluated, found),
         "What the scores say": _scores(parts, labels),
         "Which differences are decided": _decided(pairs),
-        "What collapsed": _collapsed(records, found, titles),
+        "What collapsed": _collapsed(records, found, titles, labels),
         "What it costs": _costs(parts, labels),
     }
     return [{"heading": name, "sentences": lines} for name, lines in told.items() if lines]
@@ -85,7 +85,7 @@ def _scores(parts: dict[str, list[Cell]], labels: dict[rows.Row, str]) -> list[s
         metric = cell.metric
         level = cell.records[0].trivial.get(metric)
         less = [one for score, one in scored if level is not None and score <= level]
-        text = f"{title}: the highest mean {metric} is {100 * best:.1f} %, of {labels[cell.row]}"
+        text = f"{title}: {labels[cell.row]} has the highest mean {metric}, {100 * best:.1f} %"
         text += f" ({_seeds(cell)})"
         if level is not None:
             text += f"; the constant answer has {100 * level:.1f} %"
@@ -131,8 +131,8 @@ def _decided(pairs: list[Pair]) -> list[str]:
             )
             told.append(
                 f"nobody can tell {named([p.label for p in left], 4)} from {here[0].against}: "
-                f"{_count(left[0].seeds, 'seed')} and {left[0].examples:,} examples find "
-                f"differences of {span} points"
+                f"with {_count(left[0].seeds, 'seed')} and {left[0].examples:,} examples a "
+                f"difference must be at least {span} points to be found"
             )
         if told:
             lines.append(f"{task}: {'; '.join(told)}.")
@@ -148,11 +148,18 @@ def _effect(pair: Pair) -> str:
     if pair.effect is None:
         return pair.label
     low, value, high = (100 * end for end in (pair.effect.low, pair.effect.value, pair.effect.high))
-    return f"{pair.label} ({value:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f})"
+    text = f"({value:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f})"
+    return f"{pair.label} {text.replace('-', _MINUS)}"
+
+
+_MINUS = "\N{MINUS SIGN}"
 
 
 def _collapsed(
-    records: list[Record], found: list[Cell], titles: dict[tuple[str, int], str]
+    records: list[Record],
+    found: list[Cell],
+    titles: dict[tuple[str, int], str],
+    labels: dict[rows.Row, str],
 ) -> list[str]:
     """How many runs answer the same throughout, and where."""
     total = sum(record.collapsed for record in records)
@@ -169,7 +176,13 @@ def _collapsed(
         if gone:
             parts.append((gone, f"{gone} of {every} on {title}"))
     parts.sort(key=lambda part: -part[0])
-    return [*lines, f"Where: {named(text for _, text in parts)}."]
+    lines.append(f"Where: {named(text for _, text in parts)}.")
+    for one, title in titles.items():
+        here = [cell for cell in found if cell.sized == one]
+        all_of = [labels[cell.row] for cell in here if cell.collapsed == len(cell.records)]
+        if all_of and len(titles) <= MOST:
+            lines.append(f"{title}: every run of {named(all_of, 12)} collapsed.")
+    return lines
 
 
 def _costs(parts: dict[str, list[Cell]], labels: dict[rows.Row, str]) -> list[str]:

@@ -45,7 +45,7 @@ const below = {
 
 const DASHES = ["", "6 3", "2 3", "8 3 2 3"];
 
-const number = new Map(METHODS.map((name, place) => [name, place]));
+const number = new Map(DATA.looks.map((name, place) => [name, place]));
 const colour = (method) =>
   number.has(method) ? `var(--method-${number.get(method)})` : "var(--quiet)";
 

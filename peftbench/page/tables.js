@@ -123,11 +123,15 @@ function table({ title, columns, rows, keep = () => true, more = null, notes = [
     element("div", { class: "tools" }, filter, count),
     element("div", scroll, inner),
     element("p", { class: "rest" }, rest),
-    notes.map((note) => element("p", { class: "small" }, note))
+    notes.map((note) => element("p", { class: "small" }, marked(note)))
   );
   watch(draw);
   return box;
 }
+
+/** Text in which backticks mark code. */
+const marked = (text) =>
+  text.split("`").map((part, at) => (at % 2 ? element("code", {}, part) : part));
 
 /** What a cell of text is sorted by: the figure it starts with, or the text. */
 function reading(text) {
