@@ -79,9 +79,8 @@ COSTS: dict[str, Callable[[Cell], float]] = {
 }
 
 
-def cells(records: list[Record]) -> list[Cell]:
+def cells(by_row: dict[rows.Row, list[Record]]) -> list[Cell]:
     """Records by row, task and size; rows in the order of the tables."""
-    by_row, _ = rows.of_records(records)
     parted: dict[tuple[rows.Row, tuple[str, int]], list[Record]] = {}
     for row, members in by_row.items():
         for record in sorted(members, key=lambda r: (r.run.seed, r.run.key)):

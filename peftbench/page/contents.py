@@ -41,7 +41,7 @@ def contents(results: Results, against: str | None = None, most: int = MOST) -> 
     by_row, split = rows.of_records(records)
     labels = rows.labels(by_row, split)
     names = rows.methods((r.run.method["name"], r.parameters["trained"]) for r in records)
-    found = cells(records)
+    found = cells(by_row)
     whole = len(records) <= most
     if not whole and against is not None:
         raise ConfigError(
@@ -50,27 +50,24 @@ def contents(results: Results, against: str | None = None, most: int = MOST) -> 
         )
     pairs = compare(records, results.predictions, against)[0] if whole else []
     carried = listed.carried(found, most)
+    place = {row: number for number, row in enumerate(by_row)}
     sized = sorted({cell.sized for cell in found})
     return listed.rounded(
         {
             "folder": results.folder.name,
-            "summary": sentences.summary(records, evaluated, found, pairs),
+            "summary": sentences.summary(records, evaluated, found, pairs, labels),
             "notes": _notes(records, len(carried), bad | odd, alone),
             "methods": names,
             "looks": _looks(found, evaluated, names),
             "colours": figure.COLOURS,
             "rows": [{"label": labels[row], "method": row[0]} for row in by_row],
             "sections": [
-                {
-                    "title": rows.title(one, sized),
-                    "task": one[0],
-                    "size": one[1],
-                    **_told(found, one),
-                }
+                {"title": rows.title(one, sized), "task": one[0], "size": one[1]}
+                | _told([cell for cell in found if cell.sized == one])
                 for one in sized
             ],
-            "cells": [_cell(cell, list(by_row), sized, carried) for cell in found],
-            "pairs": [_pair(pair, list(by_row)) for pair in pairs],
+            "cells": [_cell(cell, place, sized, carried) for cell in found],
+            "pairs": [_pair(pair, place) for pair in pairs],
             **listed.runs([r for r in records if r.run.key in carried], evaluated),
             "curves": curves.curves(_by_suite(evaluated), trained),
             "tables": [
@@ -91,18 +88,17 @@ def _looks(found: list[Cell], evaluated: list[Evaluated], names: list[str]) -> l
     return sorted(names, key=lambda name: (-seen[name], names.index(name)))
 
 
-def _told(found: list[Cell], one: tuple[str, int]) -> Json:
-    """What a task and size share: the metric, what a constant answer scores, machines."""
-    here = [cell for cell in found if cell.sized == one]
+def _told(here: list[Cell]) -> Json:
+    """What cells of one task and size share: the metric, and what a constant answer scores."""
     metric = here[0].metric
-    trivial = {record.trivial.get(metric) for cell in here for record in cell.records}
+    trivial = [record.trivial.get(metric) for cell in here for record in cell.records]
     known = [level for level in trivial if level is not None]
     return {"metric": metric, "trivial": statistics.fmean(known) if known else None}
 
 
-def _cell(cell: Cell, by_row: list[rows.Row], sized: list[Any], carried: set[str]) -> Json:
+def _cell(cell: Cell, place: dict[rows.Row, int], sized: list[Any], carried: set[str]) -> Json:
     return {
-        "row": by_row.index(cell.row),
+        "row": place[cell.row],
         "section": sized.index(cell.sized),
         "n": len(cell.records),
         "defined": len(cell.defined),
@@ -119,9 +115,9 @@ def _cell(cell: Cell, by_row: list[rows.Row], sized: list[Any], carried: set[str
     }
 
 
-def _pair(pair: Pair, by_row: list[rows.Row]) -> Json:
+def _pair(pair: Pair, place: dict[rows.Row, int]) -> Json:
     told: Json = {
-        "row": by_row.index(pair.row),
+        "row": place[pair.row],
         "task": pair.task,
         "against": pair.against,
         "seeds": pair.seeds,

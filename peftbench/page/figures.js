@@ -275,7 +275,7 @@ const SAID = {
   noise: { title: "Noise", note: "The score as noise in the texts grows.", x: "intensity of noise", y: (panel) => `${panel.metric} (%)`, scale: 1 },
   demonstrations: { title: "Demonstrations", note: "Solved examples in front of every text at test time.", x: "demonstrations", y: (panel) => `${panel.metric} (%)`, scale: 1 },
   rounds: { title: "Rounds", note: "The score after each round of training.", x: (panel) => panel.x, y: (panel) => `${panel.metric} (%)`, scale: 1 },
-  forgetting: { title: "Forgetting", note: "What the parts of earlier rounds have lost since their best, on average; 0 is nothing.", x: (panel) => panel.x, y: () => "points lost", scale: 1 },
+  forgetting: { title: "Forgetting", note: "What the parts of earlier rounds have lost since their best, on average; below 0 they have gained.", x: (panel) => panel.x, y: () => "points lost", scale: 1 },
 };
 
 function curveFigure(curve) {

@@ -133,7 +133,7 @@ function lines(width, found, { x, y, xType = "linear", ticks = null, title, mark
     line.points.map(([px, py]) => ({ ...line, px, py, title: title(line, px, py) }))
   );
   if (!flat.length) return null;
-  return plot(width, {
+  const drawing = plot(width, {
     x: { label: x, type: xType, ...(ticks ? { ticks, tickFormat: tickText } : {}) },
     y: { label: y, grid: true, nice: true },
     marks: [
@@ -143,7 +143,7 @@ function lines(width, found, { x, y, xType = "linear", ticks = null, title, mark
         y: "py",
         z: "label",
         stroke: (one) => colour(one.method),
-        strokeDasharray: (one) => dash(one.label),
+        strokeDasharray: (one) => dash(one, found),
         strokeWidth: 1.6,
       }),
       dots(flat, { x: "px", y: "py", r: 3.5 }),
@@ -151,6 +151,21 @@ function lines(width, found, { x, y, xType = "linear", ticks = null, title, mark
     ],
     ...options,
   });
+  return withKey(drawing, found);
+}
+
+/** Below a drawing: which dash is which, where a method has several lines. */
+function withKey(drawing, found) {
+  const several = found.filter((line) => found.filter((other) => other.method === line.method).length > 1);
+  if (!several.length) return drawing;
+  const sample = (line) => {
+    const stroke = drawn("path", { d: "M0 5H28", fill: "none", "stroke-width": 1.8 });
+    stroke.style.stroke = colour(line.method);
+    stroke.style.strokeDasharray = dash(line, found) || "none";
+    return drawn("svg", { viewBox: "0 0 28 10", width: 28, height: 10, "aria-hidden": "true" }, stroke);
+  };
+  const items = several.map((line) => element("li", {}, sample(line), " ", line.label));
+  return element("div", {}, drawing, element("ul", { class: "key-list" }, items));
 }
 
 /** Numbers on a logarithmic axis: 300, 1k, 2.5M. */

@@ -3,7 +3,7 @@
 from collections import Counter
 
 from peftbench import rows
-from peftbench.comparison import Pair
+from peftbench.comparison import MARGIN, Pair
 from peftbench.evaluation import Evaluated
 from peftbench.page.cells import Cell, front
 from peftbench.page.listed import listed_names as named
@@ -14,13 +14,16 @@ MOST = 12
 
 
 def summary(
-    records: list[Record], evaluated: list[Evaluated], found: list[Cell], pairs: list[Pair]
+    records: list[Record],
+    evaluated: list[Evaluated],
+    found: list[Cell],
+    pairs: list[Pair],
+    labels: dict[rows.Row, str],
 ) -> list[Json]:
-    """Paragraphs: a heading and its sentences."""
+    """Paragraphs: a heading and its sentences; `labels` are those of the rows."""
     sized = sorted({cell.sized for cell in found})
     titles = {one: rows.title(one, sized) for one in sized}
-    by_row, split = rows.of_records(records)
-    labels = rows.labels(by_row, split)
+    labels = {row: _said(label) for row, label in labels.items()}
     parts = {titles[one]: [cell for cell in found if cell.sized == one] for one in sized[:MOST]}
     told = {
         "What was run": _ran(records, evaluated, found),
@@ -30,6 +33,12 @@ def summary(
         "What it costs": _costs(parts, labels),
     }
     return [{"heading": name, "sentences": lines} for name, lines in told.items() if lines]
+
+
+def _said(label: str) -> str:
+    """A row's label with its settings in brackets, so that it can stand in a list."""
+    method, _, rest = label.partition(", ")
+    return f"{method} ({rest})" if rest else method
 
 
 def _count(number: int, word: str) -> str:
@@ -65,7 +74,7 @@ def _ran(records: list[Record], evaluated: list[Evaluated], found: list[Cell]) -
         asked = Counter(e.evaluation.suite["name"] for e in evaluated)
         lines.append(
             f"{_count(len(evaluated), 'evaluation')} beyond the score: "
-            + named(f"{name} of {_count(count, 'run')}" for name, count in sorted(asked.items()))
+            + named(f"{name} ({count:,})" for name, count in sorted(asked.items()))
             + "."
         )
     if max(seeds) == 1:
@@ -105,24 +114,23 @@ def _decided(pairs: list[Pair]) -> list[str]:
     if not pairs:
         return []
     kinds = Counter(_kind(pair) for pair in pairs)
-    against = sorted({pair.against for pair in pairs})
+    against = sorted({_said(pair.against) for pair in pairs})
     lines = [
-        f"Of {_count(len(pairs), 'comparison')} with {named(against)}, "
-        f"{kinds['better'] + kinds['worse']} are decided ({kinds['better']} better, "
-        f"{kinds['worse']} worse), {kinds['not worse']} are not worse within 1 point, "
-        f"{kinds['undecided']} are undecided"
-        + (f", and {kinds['none']} cannot be made" if kinds["none"] else "")
-        + "."
+        f"{_count(len(pairs), 'comparison')} with {named(against)}: "
+        f"{kinds['better'] + kinds['worse']} decided ({kinds['better']} better, "
+        f"{kinds['worse']} worse), {kinds['not worse']} not worse within {MARGIN * 100:g} point, "
+        f"{kinds['undecided']} undecided, {kinds['none']} not possible (no defined score)."
     ]
     tasks = list(dict.fromkeys(pair.task for pair in pairs))
     for task in tasks[:MOST]:
         here = [pair for pair in pairs if pair.task == task]
+        base = _said(here[0].against)
         told = []
         for kind in ("better", "worse", "not worse"):
             members = [pair for pair in here if _kind(pair) == kind]
             if members:
-                verb = {"not worse": "not worse within 1 point"}.get(kind, kind)
-                told.append(f"{verb} than {here[0].against}: {named(_effect(p) for p in members)}")
+                within = f" within {MARGIN * 100:g} point" if kind == "not worse" else ""
+                told.append(f"{kind} than {base}{within}: {named(map(_effect, members), 4)}")
         left = [pair for pair in here if _kind(pair) == "undecided" and pair.effect]
         if left:
             least = [100 * pair.effect.detectable for pair in left if pair.effect]
@@ -130,7 +138,7 @@ def _decided(pairs: list[Pair]) -> list[str]:
                 f"{min(least):.1f}" if len(left) == 1 else f"{min(least):.1f} to {max(least):.1f}"
             )
             told.append(
-                f"nobody can tell {named([p.label for p in left], 4)} from {here[0].against}: "
+                f"nobody can tell {named([_said(p.label) for p in left], 4)} from {base}: "
                 f"with {_count(left[0].seeds, 'seed')} and {left[0].examples:,} examples a "
                 f"difference must be at least {span} points to be found"
             )
@@ -146,10 +154,10 @@ def _kind(pair: Pair) -> str:
 
 def _effect(pair: Pair) -> str:
     if pair.effect is None:
-        return pair.label
+        return _said(pair.label)
     low, value, high = (100 * end for end in (pair.effect.low, pair.effect.value, pair.effect.high))
     text = f"({value:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f})"
-    return f"{pair.label} {text.replace('-', _MINUS)}"
+    return f"{_said(pair.label)} {text.replace('-', _MINUS)}"
 
 
 _MINUS = "\N{MINUS SIGN}"

@@ -56,11 +56,10 @@ function mark(method) {
   return name === "below" ? below : name;
 }
 
-/** Rows of one method differ in the dash. */
-function dash(label) {
-  const method = DATA.rows.find((row) => row.label === label)?.method;
-  const alike = DATA.rows.filter((row) => row.method === method).map((row) => row.label);
-  return DASHES[Math.max(0, alike.indexOf(label)) % DASHES.length];
+/** Lines of one method differ in the dash: by its place among those of the same panel. */
+function dash(line, among) {
+  const alike = among.filter((other) => other.method === line.method);
+  return DASHES[alike.findIndex((other) => other.label === line.label) % DASHES.length];
 }
 
 /** The palette as variables, so that dark and light differ in style alone. */
