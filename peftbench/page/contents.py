@@ -1,14 +1,14 @@
 """All that the page shows, as plain data: rounded figures, text, and nothing that is markup."""
 
 import statistics
-from collections import Counter
 from typing import Any
 
-from peftbench import figure, rows
+from peftbench import rows
 from peftbench.comparison import Pair, compare
 from peftbench.evaluation import Evaluated
 from peftbench.page import curves, listed, sentences
 from peftbench.page.cells import Cell, cells
+from peftbench.palette import Palette
 from peftbench.reporting import SUITES
 from peftbench.reports import ensembles, ranking, ranks, scores, spending
 from peftbench.reports.spending import Prices
@@ -41,6 +41,7 @@ def contents(results: Results, against: str | None = None, most: int = MOST) -> 
     by_row, split = rows.of_records(records)
     labels = rows.labels(by_row, split)
     names = rows.methods((r.run.method["name"], r.parameters["trained"]) for r in records)
+    palette = Palette.of(names)
     found = cells(by_row)
     whole = len(records) <= most
     if not whole and against is not None:
@@ -58,8 +59,7 @@ def contents(results: Results, against: str | None = None, most: int = MOST) -> 
             "summary": sentences.summary(records, evaluated, found, pairs, labels),
             "notes": _notes(records, len(carried), bad | odd, alone),
             "methods": names,
-            "looks": _looks(found, evaluated, names),
-            "colours": figure.COLOURS,
+            "looks": [palette.look(name) for name in names],
             "rows": [{"label": labels[row], "method": row[0]} for row in by_row],
             "sections": [
                 {"title": rows.title(one, sized), "task": one[0], "size": one[1]}
@@ -79,13 +79,6 @@ def contents(results: Results, against: str | None = None, most: int = MOST) -> 
             "settings": listed.settings(by_row, labels),
         }
     )
-
-
-def _looks(found: list[Cell], evaluated: list[Evaluated], names: list[str]) -> list[str]:
-    """Methods in the order in which they are given colours: those that are seen most first."""
-    seen = Counter(cell.row[0] for cell in found)
-    seen.update(e.evaluation.run.method["name"] for e in evaluated)
-    return sorted(names, key=lambda name: (-seen[name], names.index(name)))
 
 
 def _told(here: list[Cell]) -> Json:
