@@ -112,7 +112,7 @@ function costFigure(name, { title, label, value, text, note }) {
           y: 100 * cell.mean,
           all: cell.defined === cell.n,
           front: cell.front.includes(name),
-          title: `${rowOf(cell).label}\n${section.metric} ${spread(cell)} % (n = ${counted(cell)})\n${text(cell)}${cell.front.includes(name) ? "\nnothing shown scores as high for less" : ""}`,
+          title: `${rowOf(cell).label}\n${section.metric} ${spread(cell)} % (n = ${counted(cell)})\n${text(cell)}${cell.front.includes(name) ? "\non the front: nothing scores as high for less" : ""}`,
         }));
         const front = d3.sort(drawn.filter((one) => one.front), (one) => one.x);
         return plot(width, {
