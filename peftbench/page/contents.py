@@ -72,7 +72,7 @@ def contents(results: Results, against: str | None = None, most: int = MOST) -> 
             "curves": curves.curves(_by_suite(evaluated), trained),
             "tables": [
                 _table(name, table)
-                for name, made in _tables(results, records, evaluated, pairs).items()
+                for name, made in _tables(results, records, evaluated, whole).items()
                 for table in made
             ],
             "environments": listed.environments(records, evaluated),
@@ -134,24 +134,22 @@ def _by_suite(evaluated: list[Evaluated]) -> dict[str, list[Evaluated]]:
 
 
 def _tables(
-    results: Results, records: list[Record], evaluated: list[Evaluated], pairs: list[Pair]
+    results: Results, records: list[Record], evaluated: list[Evaluated], whole: bool
 ) -> dict[str, list[Table]]:
-    """Tables of the other reports by what they are about; without pairs none reads predictions."""
+    """Tables of the other reports by what they are about; of too many records the scores alone."""
     trained = {record.run.key: record.parameters["trained"] for record in records}
-    made: dict[str, list[Table | None]] = {
-        "scores": [scores.scores(records), scores.other_metrics(records)],
-        "costs": [spending.table(records, Prices()), scores.costs(records)],
-        "differences": [ranks.table(records)],
-    }
-    if pairs:
-        made["scores"] += ensembles.tables(records, results.predictions)
-        made["differences"] += [ranking.table(records, results.predictions)]
-    suites = [
+    made: dict[str, list[Table | None]] = {"scores": [scores.scores(records)]}
+    if whole:
+        load = results.predictions
+        made["scores"] += [scores.other_metrics(records), *ensembles.tables(records, load)]
+        made["differences"] = [ranks.table(records), ranking.table(records, load)]
+        made["costs"] = [spending.table(records, Prices()), scores.costs(records)]
+    made["suites"] = [
         table
         for here in _by_suite(evaluated).values()
         for table in SUITES[here[0].evaluation.suite["_target_"]].tables(here, trained)
     ]
-    return {n: [t for t in tables if t] for n, tables in made.items()} | {"suites": suites}
+    return {name: [table for table in tables if table] for name, tables in made.items()}
 
 
 def _table(about: str, table: Table) -> Json:
@@ -204,8 +202,8 @@ def _notes(
         notes.append(
             f"{len(records):,} runs are too many for one file: means are of all of them, single "
             f"runs and dots are {carried:,}, the first seeds of each row. `peftbench show KEY` "
-            "tells of any other. Rows are not compared here, which reads all predictions: "
-            "`peftbench report` does it."
+            "tells of any other. What compares rows or reads predictions is left to "
+            "`peftbench report`."
         )
     return notes
 
