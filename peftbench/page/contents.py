@@ -99,7 +99,6 @@ def _cell(cell: Cell, place: dict[rows.Row, int], sized: list[Any], carried: set
         "sd": statistics.stdev(cell.defined) if len(cell.defined) > 1 else None,
         "collapsed": cell.collapsed,
         "trained": cell.trained,
-        "head": cell.records[0].parameters["head"],
         "seconds": cell.seconds,
         "mixed": len(cell.machines) > 1,
         "peak": cell.peak,

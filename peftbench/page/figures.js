@@ -211,7 +211,7 @@ function drawForest(width, pairs) {
       off: Math.abs(100 * pair.value) > reach,
       said: points(pair.value),
       decided: /^(better|worse)/.test(pair.verdict),
-      title: `${row.label} less ${pair.against}\n${points(pair.value)} points, 95 % interval ${points(pair.low)} to ${points(pair.high)}\n${pair.verdict}, corrected p ${probability(pair.p)}\n${pair.seeds} seeds, ${group(pair.examples)} examples`,
+      title: `${row.label} less ${pair.against}\n${points(pair.value)} points, 95 % interval ${points(pair.low)} to ${points(pair.high)}\n${pair.verdict}, corrected p ${probability(pair.p)}\na run of it is the better one with probability ${pair.superior.toFixed(2)}\n${pair.seeds} seeds, ${group(pair.examples)} examples`,
     };
   });
   const longest = d3.max(data, (one) => one.y.length);
