@@ -104,3 +104,22 @@ def plots(
         options.open_results(folder), output, names, kind, paid, against
     )
     click.echo("\n".join([*missing, "written:", *(f"  {path}" for path in written)]))
+
+
+@report.command()
+@options.results
+@click.option(
+    "-o",
+    "--output",
+    default="report.html",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="The HTML file.",
+)
+@click.option("--against", metavar="ROW", help=_AGAINST)
+def page(folder: Path, output: Path, against: str | None) -> None:
+    """Write one HTML file to look at: sentences, tables, plots, every run; needs no network."""
+    from peftbench import page as pages
+
+    written = pages.write(options.open_results(folder), output, against)
+    click.echo(f"{output}: {written / 1e6:.1f} MB; open it in a browser")

@@ -68,7 +68,7 @@ LIGHT = [
     "table",
     "uncertainty",
     "workers",
-    *(name for name in MODULES if name.startswith(("reports", "suites", "builtin."))),
+    *(name for name in MODULES if name.startswith(("page", "reports", "suites", "builtin."))),
 ]
 HEAVY = {"torch", "transformers", "accelerate", "safetensors", "tokenizers", "evaluate", "peft"}
 
@@ -163,6 +163,16 @@ MAY = {
         for name in MODULES
         if name.startswith("reports.")
     },
+    "page": {"files", "page.contents", "run", "store"},
+    "page.cells": {"rows", "run"},
+    "page.curves": {"evaluation", "rows", "run"},
+    "page.listed": {"evaluation", "page.cells", "rows", "run"},
+    "page.sentences": {"comparison", "evaluation", "page.cells", "page.listed", "rows", "run"},
+    "page.contents": {
+        *("comparison", "evaluation", "page", "page.cells", "page.curves", "page.listed"),
+        *("page.sentences", "palette", "reporting", "reports.ensembles", "reports.ranking"),
+        *("reports.ranks", "reports.scores", "reports.spending", "rows", "run", "store", "table"),
+    },
 }
 
 #: What a module may import of others, beside the standard library.
@@ -216,7 +226,7 @@ BLIND = [
     "palette",
     "pictures",
     "reporting",
-    *(name for name in MODULES if name.startswith(("reports.", "suites."))),
+    *(name for name in MODULES if name.startswith(("page", "reports.", "suites."))),
 ]
 
 
@@ -390,6 +400,7 @@ def test_verbs_that_answer_at_once_do_not_load_torch(tmp_path):
         ["show", results.keys()[0], *folder],
         ["report", *folder],
         ["report", "--check", *folder],
+        ["report", "page", *folder, "-o", str(tmp_path / "report.html")],
     ]
     done = subprocess.run(
         [sys.executable, "-c", VERBS, json.dumps(verbs)], capture_output=True, text=True
