@@ -121,7 +121,7 @@ def plot(pairs: list[Pair]) -> list[Picture]:
 
 
 def _height(band: list[tuple[str, Cells]]) -> float:
-    return 0.65 + 0.135 * len(band[0][1])
+    return 0.65 + 0.135 * max(3, len(band[0][1]))
 
 
 def _page(bands: list[list[tuple[str, Cells]]]) -> Any:

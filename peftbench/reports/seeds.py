@@ -60,7 +60,7 @@ def plot(records: list[Record], palette: Palette) -> list[Picture]:
 
 
 def _height(band: list[tuple[str, Cell]]) -> float:
-    return 0.5 + 0.125 * len(band[0][1])
+    return 0.6 + 0.125 * max(4, len(band[0][1]))
 
 
 def _page(bands: list[list[tuple[str, Cell]]], palette: Palette) -> Any:
