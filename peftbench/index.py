@@ -18,8 +18,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from peftbench import files
-from peftbench.run import RecordError, canonical
-from peftbench.scalars import Reader
+from peftbench.run import Json, RecordError, canonical
+from peftbench.scalars import Node, Reader
 from peftbench.store import Results
 
 #: Raised when what `peftbench.scalars` gives changes.
@@ -185,23 +185,31 @@ def _open(folder: Path) -> None:
 
 
 def _piece(keys: list[str]) -> tuple[pa.Table, dict[str, str]]:
-    columns: dict[str, list[Any]] = {}
+    """Records as columns; those of nodes that they share are made once for each node."""
+    lines: list[Json] = []
+    shared: list[list[Node]] = []
     bad: dict[str, str] = {}
-    count = 0
     for key in keys:
         try:
-            found = _reader.read(key)
+            own, nodes = _reader.read(key)
         except RecordError as error:
             bad[key] = str(error)
             continue
-        for name, value in found.items():
-            column = columns.setdefault(name, [])
-            column += [None] * (count - len(column))
-            column.append(value)
-        count += 1
-    for column in columns.values():
-        column += [None] * (count - len(column))
-    return pa.table({name: _column(values) for name, values in columns.items()}), bad
+        lines.append(own)
+        shared.append(nodes)
+    columns = _columns(lines)
+    for same in zip(*shared, strict=True):
+        distinct = {id(node): node for node in same}
+        place = {number: line for line, number in enumerate(distinct)}
+        at = pa.array([place[id(node)] for node in same])
+        made = _columns([node.fields for node in distinct.values()])
+        columns |= {name: column.take(at) for name, column in made.items()}
+    return pa.table(columns), bad
+
+
+def _columns(lines: list[Json]) -> dict[str, pa.Array]:
+    names = dict.fromkeys(name for line in lines for name in line)
+    return {name: _column([line.get(name) for line in lines]) for name in names}
 
 
 def _column(values: list[Any]) -> pa.Array:

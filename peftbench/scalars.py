@@ -23,10 +23,14 @@ _REMEMBERED = 20_000
 _SHARED = ("model", "task", "form", "augment", "protocol", "size")
 
 _RECORD = {f.name for f in fields(Record)}
+_PARTS = tuple(f.name for f in fields(Run))
+
+#: What the nodes of a record are, in their order.
+SLOTS = ("environment", *(f"run.{name}" for name in _PARTS))
 
 
-@dataclass(frozen=True)
-class _Node:
+@dataclass(frozen=True, eq=False)
+class Node:
     """What is made of a node once: its canonical text, that of its identity, and its fields."""
 
     text: str
@@ -39,26 +43,26 @@ class Reader:
 
     def __init__(self, results: Results):
         self._results = results
-        self._nodes: dict[tuple[str, bytes], _Node] = {}
+        self._nodes: dict[tuple[str, bytes], Node] = {}
 
-    def read(self, key: str) -> Json:
-        """The fields of a record.
+    def read(self, key: str) -> tuple[Json, list[Node]]:
+        """The fields of a record that are its own, and the nodes of `SLOTS` that hold the others.
 
-        Beside the dotted paths: `key`, `score` and `metric` (the task's primary one), `trivial`
-        (the same of the constant prediction), `peak_bytes` of training (of the GPU where there is
-        one), `form`, `augment`, and two hashes: records with one `alike` differ in nothing but
-        their seed; with one `shared` at most in the seed and in what a method chooses for itself.
+        Beside dotted paths: `key`, `score` and `metric` (the task's primary one), `trivial` (the
+        same of the constant prediction), `peak_bytes` of training (of the GPU where there is one),
+        `form`, `augment`, and two hashes: records with one `alike` differ in nothing but their
+        seed; with one `shared` at most in the seed and in what a method chooses for itself.
 
         Raises:
             RecordError: if the file is not a whole, unaltered record of this run.
         """
         try:
-            body = self._results.record_file(key).read_bytes()
+            body = self._results.record_bytes(key)
             return self._fast(key, body) or self._slow(key)
         except OSError as error:
             raise RecordError(f"{key}.json cannot be read: {error.strerror}") from error
 
-    def _fast(self, key: str, body: bytes) -> Json | None:
+    def _fast(self, key: str, body: bytes) -> tuple[Json, list[Node]] | None:
         """The fields, or None where a record is not the usual one, or none at all."""
         try:
             data = orjson.loads(body)
@@ -69,60 +73,72 @@ class Reader:
         said = data.pop("sha256", None)
         if set(data) != _RECORD:
             return None
+        nodes = self._part_nodes(data["run"])
         environment = self._node("environment", data["environment"])
-        nodes = {name: self._node(f"run.{name}", part) for name, part in data["run"].items()}
-        texts = {"environment": environment.text, "run": _object(nodes, "text")}
-        if files.digest(_whole(data, texts)) != said:
+        run = _object({name: node.text for name, node in nodes.items()})
+        if files.digest(_whole(data, {"environment": environment.text, "run": run})) != said:
             return None
-        found = self._fields(data, nodes, environment)
-        return found if found["key"] == key else None
+        own, held = self._fields(data, nodes, environment)
+        return (own, held) if own["key"] == key else None
 
-    def _slow(self, key: str) -> Json:
+    def _slow(self, key: str) -> tuple[Json, list[Node]]:
         data = self._results.load(key).to_json()
-        nodes = {name: self._node(f"run.{name}", part) for name, part in data["run"].items()}
-        return self._fields(data, nodes, self._node("environment", data["environment"]))
+        environment = self._node("environment", data["environment"])
+        return self._fields(data, self._part_nodes(data["run"]), environment)
 
-    def _fields(self, data: Json, nodes: dict[str, _Node], environment: _Node) -> Json:
+    def _part_nodes(self, run: Json) -> dict[str, Node]:
+        return {name: self._node(f"run.{name}", part) for name, part in run.items()}
+
+    def _fields(
+        self, data: Json, given: dict[str, Node], environment: Node
+    ) -> tuple[Json, list[Node]]:
         run = Run.from_json(data["run"])
+        nodes = [given.get(name) or self._node(f"run.{name}", None) for name in _PARTS]
         total = run.task.get("examples", {}).get("train")
-        size = run.train_size(total) if total else run.size
-        known = {name: node for name, node in nodes.items() if getattr(run, name) is not None}
-        known["size"] = _Node("", canonical(size), {})
-        seedless = {name: node for name, node in known.items() if name != "seed"}
-        found: Json = {
-            "key": files.digest(_object(known, "identity").encode())[:12],
-            "alike": files.digest(_object(seedless, "identity").encode())[:12],
-            "shared": files.digest(
-                _object(
-                    {name: known[name] for name in _SHARED if name in known}, "identity"
-                ).encode()
-            )[:12],
-            "form": run.form["name"] if run.form else "head",
-            "augment": run.augment["name"] if run.augment else "none",
-            "metric": run.task["metrics"][0],
-            "score": data["metrics"][run.task["metrics"][0]],
-            "peak_bytes": _peak(data["memory"]),
+        size = canonical(run.train_size(total) if total else run.size)
+        said = {
+            name: size if name == "size" else node.identity
+            for name, node in zip(_PARTS, nodes, strict=True)
+            if getattr(run, name) is not None
         }
-        found |= {"run.form": None, "run.augment": None}  # records from before they were there
-        for node in (environment, *nodes.values()):
-            found |= node.fields
+        alike = {name: text for name, text in said.items() if name != "seed"}
+        shared = {name: text for name, text in said.items() if name in _SHARED}
+        metric = run.task["metrics"][0]
+        own: Json = {}
         for name, value in data.items():
             if name not in ("run", "environment", "curve"):
-                found |= _flat(name, value)
-        found["run.size"] = canonical(run.size).strip('"')  # numbers and words in one column
-        found["trivial"] = data["trivial"].get(found["metric"])
-        return found
+                _flatten(own, name, value)
+        own |= {
+            "key": _short(said),
+            "alike": _short(alike),
+            "shared": _short(shared),
+            "form": run.form["name"] if run.form else "head",
+            "augment": run.augment["name"] if run.augment else "none",
+            "metric": metric,
+            "score": data["metrics"][metric],
+            "trivial": data["trivial"].get(metric),
+            "peak_bytes": _peak(data["memory"]),
+        }
+        return own, [environment, *nodes]
 
-    def _node(self, name: str, value: Any) -> _Node:
+    def _node(self, name: str, value: Any) -> Node:
         raw = orjson.dumps(value)
         node = self._nodes.get((name, raw))
         if node is None:
             if len(self._nodes) > _REMEMBERED:
                 self._nodes.clear()
-            told = identity(value) if name.startswith("run.") else value
-            node = _Node(canonical(value), canonical(identity(value)), _flat(name, told))
+            told: Json = {}
+            if name == "run.size":  # numbers and words in one column
+                told[name] = canonical(value).strip('"')
+            else:
+                _flatten(told, name, identity(value) if name.startswith("run.") else value)
+            node = Node(canonical(value), canonical(identity(value)), told)
             self._nodes[name, raw] = node
         return node
+
+
+def _short(texts: dict[str, str]) -> str:
+    return files.digest(_object(texts).encode())[:12]
 
 
 def _whole(data: Json, texts: dict[str, str]) -> bytes:
@@ -145,22 +161,31 @@ def _plain_text(value: Json) -> bytes:
     text = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
     if not text.isascii():
         return canonical(value).encode()
-    return _ODD.sub(lambda found: canonical(float(found[0])).encode(), text)
+    return _ODD.sub(_usual, text)
 
 
-def _object(nodes: dict[str, _Node], which: str) -> str:
+def _usual(found: re.Match[bytes]) -> bytes:
+    number = float(found[0])
+    return (str(int(number)) if number.is_integer() else repr(number)).encode()
+
+
+def _object(texts: dict[str, str]) -> str:
     """The canonical text of an object, from that of its values."""
-    return "{" + ",".join(f'"{name}":{getattr(nodes[name], which)}' for name in sorted(nodes)) + "}"
+    return "{" + ",".join([f'"{name}":{texts[name]}' for name in sorted(texts)]) + "}"
 
 
-def _flat(path: str, value: Any) -> Json:
-    """Scalars by path; a method inside a method also by its name; lists as canonical JSON."""
+def _flatten(found: Json, path: str, value: Any) -> None:
+    """Add scalars by path; a method inside a method also by its name; lists as canonical JSON."""
     if isinstance(value, dict):
-        found: Json = {path: value["name"]} if "_target_" in value and "name" in value else {}
+        if "_target_" in value and "name" in value:
+            found[path] = value["name"]
         for name, inner in value.items():
-            found |= _flat(f"{path}.{name}", inner)
-        return found
-    return {path: canonical(value) if isinstance(value, list) else value}
+            if isinstance(inner, dict | list):
+                _flatten(found, f"{path}.{name}", inner)
+            else:
+                found[f"{path}.{name}"] = inner
+    else:
+        found[path] = canonical(value) if isinstance(value, list) else value
 
 
 def _peak(memory: Json) -> float | None:

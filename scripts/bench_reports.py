@@ -46,7 +46,8 @@ def make(folder: Path, count: int) -> int:
     (folder / "records").mkdir(parents=True)
     for seed, decay, warmup, base in itertools.islice(cases, count):
         record = varied(base, seed, decay, warmup, draw)
-        results.record_file(record.run.key).write_bytes(files.sealed(record.to_json()))
+        path = folder / "records" / f"{record.run.key}.json"
+        path.write_bytes(files.sealed(record.to_json()))
     return len(results.keys())
 
 

@@ -36,11 +36,14 @@ def table(grid: Grid, best: Best) -> Table:
     if grid.scores:
         base = [_trivial(grid, column) for column in grid.columns]
         lines.insert(0, ["trivial", *[""] * (len(grid.row_names) - 1), *base])
-    columns = [*grid.row_names, *(_title(grid, column) for column in grid.columns)]
+    titles = _titles(grid)
+    columns = [*grid.row_names, *titles.values()]
     ask = grid.asked
     title = f"{ask.cell} by {', '.join(grid.row_names)}"
     title += f" and {', '.join(ask.columns)}" if ask.columns else ""
-    return Table(title, columns, lines, len(grid.row_names), _notes(grid, best), frozenset(bold))
+    return Table(
+        title, columns, lines, len(grid.row_names), _notes(grid, best, titles), frozenset(bold)
+    )
 
 
 def figures(grid: Grid, best: Best) -> Table:
@@ -145,16 +148,22 @@ def _text(value: object) -> str:
     return text.replace('"', "") if text.startswith("[") else text
 
 
-def _title(grid: Grid, column: Row) -> str:
-    named = zip(grid.asked.columns, column, strict=True)
-    told = [_text(value) if name in _BARE else f"{name}={_text(value)}" for name, value in named]
-    metrics = {m for (_, c), cell in grid.cells.items() if c == column for m in cell.metrics}
-    if grid.field == "score" and len(metrics) == 1:
-        told += metrics
-    return " ".join(told) or grid.asked.cell
+def _titles(grid: Grid) -> dict[Row, str]:
+    """What each column is called; a score with its metric where all are of one."""
+    metrics: dict[Row, set[str]] = {}
+    for (_, column), cell in grid.cells.items():
+        metrics.setdefault(column, set()).update(cell.metrics)
+    titles = {}
+    for column in grid.columns:
+        named = zip(grid.asked.columns, column, strict=True)
+        told = [_text(one) if name in _BARE else f"{name}={_text(one)}" for name, one in named]
+        if grid.field == "score" and len(metrics[column]) == 1:
+            told += metrics[column]
+        titles[column] = " ".join(told) or grid.asked.cell
+    return titles
 
 
-def _notes(grid: Grid, best: Best) -> list[str]:
+def _notes(grid: Grid, best: Best, titles: dict[Row, str]) -> list[str]:
     """What the numbers are, what was tested, what is not there."""
     ask = grid.asked
     around = {"mean": "mean ± standard deviation", "median": "median [quartiles]"}
@@ -170,17 +179,17 @@ def _notes(grid: Grid, best: Best) -> list[str]:
             "one column beside the method's own settings, differ."
         )
     if ask.mix:
-        notes.append(f"Pooled as asked, whatever it does to the comparison: {', '.join(ask.mix)}.")
+        notes.append(f"Pooled where records differ in it, as asked: {', '.join(ask.mix)}.")
     if any(len(_defined(cell)) == 1 for cell in grid.cells.values()):
         kind = {"mean": "standard deviation", "median": "quartiles"}.get(ask.summary, "interval")
-        notes.append(f"One seed has no {kind}: such cells show its value alone.")
-    notes += _tested(grid, best)
+        notes.append(f"One defined seed has no {kind}: such cells show its value alone.")
+    notes += _tested(grid, best, titles)
     if grid.scores and any(any(cell.collapsed) for cell in grid.cells.values()):
         notes.append(
             "† so many of the seeds collapsed: they predict one class or value throughout."
         )
-        notes.append(f"Collapsed: {_listed(grid, _collapsed)}.")
-    if absent := _listed(grid, lambda cell: "" if cell is None else None):
+        notes.append(f"Collapsed: {_listed(grid, titles, _collapsed)}.")
+    if absent := _listed(grid, titles, lambda cell: "" if cell is None else None):
         notes.append(f"No record: {absent}.")
     if grid.unreadable:
         notes.append(
@@ -205,12 +214,12 @@ def _collapsed(cell: Cell | None) -> str | None:
     return f" (seed {', '.join(sorted(seeds, key=int))})"
 
 
-def _listed(grid: Grid, pick: Callable[[Cell | None], str | None]) -> str:
+def _listed(grid: Grid, titles: dict[Row, str], pick: Callable[[Cell | None], str | None]) -> str:
     """Cells for which there is something to say, row by row."""
     told = []
     for row in grid.rows:
         here = [
-            _title(grid, column) + text
+            titles[column] + text
             for column in grid.columns
             if (text := pick(grid.cells.get((row, column)))) is not None
         ]
@@ -219,7 +228,7 @@ def _listed(grid: Grid, pick: Callable[[Cell | None], str | None]) -> str:
     return "; ".join(told)
 
 
-def _tested(grid: Grid, best: Best) -> list[str]:
+def _tested(grid: Grid, best: Best, titles: dict[Row, str]) -> list[str]:
     """How the best of a column was found, and where there is none."""
     if not grid.scores:
         return []
@@ -234,16 +243,14 @@ def _tested(grid: Grid, best: Best) -> list[str]:
             "over the rows of the column."
         )
     if best.undecided:
-        notes.append(f"No row is significantly best: {_titles(grid, best.undecided)}.")
+        told = ", ".join(titles[column] for column in best.undecided)
+        notes.append(f"No row is significantly best: {told}.")
     for reason, columns in best.untested.items():
-        notes.append(f"Which row is best was not tested, {reason}: {_titles(grid, columns)}.")
+        told = ", ".join(titles[column] for column in columns)
+        notes.append(f"Which row is best was not tested, {reason}: {told}.")
     for column, rows in best.left_out.items():
         told = ", ".join(" ".join(map(_text, row)) for row in rows)
         notes.append(
-            f"Not held against the best of {_title(grid, column)}, undefined for a seed: {told}."
+            f"Not held against the best of {titles[column]}, undefined for a seed: {told}."
         )
     return notes
-
-
-def _titles(grid: Grid, columns: list[Row]) -> str:
-    return ", ".join(_title(grid, column) for column in columns)
