@@ -89,6 +89,7 @@ def _test(
 
     records: dict[Row, dict[int, Record]] = {}
     try:
+        results.predictions(results.load(whole[top].keys[0]))  # before all others are read in vain
         for row, cell in whole.items():
             records[row] = {s: results.load(k) for s, k in zip(cell.seeds, cell.keys, strict=True)}
         every = [record for seeds in records.values() for record in seeds.values()]

@@ -4,6 +4,7 @@ import re
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import pyarrow as pa
@@ -125,9 +126,7 @@ def _holds(condition: Condition, column: pa.ChunkedArray, table: pa.Table) -> An
                 f"where={condition.text}: {condition.sign} takes a field of numbers and one number"
             )
         return _COMPARE[condition.sign](column, _number(condition, condition.values[0]))
-    holds: Any = pa.array([False] * len(table))
-    for value in condition.values:
-        holds = pc.or_(holds, _equal(condition, column, value, table))
+    holds = reduce(pc.or_, [_equal(condition, column, value, table) for value in condition.values])
     return pc.invert(holds) if condition.sign == "!=" else holds
 
 

@@ -26,9 +26,9 @@ from peftbench.store import Results
 VERSION = 1
 
 _HEAD = f"peftbench index {VERSION}\n".encode()
-_STAMP = ["key", "file.size", "file.changed"]
-_KINDS = [pa.string(), pa.int64(), pa.int64()]
+_STAMPS = pa.schema([("key", pa.string()), ("file.size", pa.int64()), ("file.changed", pa.int64())])
 _WORDS = pa.dictionary(pa.int32(), pa.string())
+_STAMP = _STAMPS.names
 
 #: Records of one piece of work, and how many make processes of their own worth their start.
 _PIECE, _MANY = 2_000, 4_000
@@ -62,12 +62,14 @@ class Index:
 
 def of(results: Results) -> Index:
     """The index of a folder: as it was kept, but for the records that changed since."""
-    stamps = list(zip(*results.stamps(), strict=True)) or [(), (), ()]
-    now = pa.table(
-        [pa.array(given, kind) for given, kind in zip(stamps, _KINDS, strict=True)], _STAMP
-    )
-    kept = _kept(results.cache())
-    before = None if kept is None else kept.read(list(_STAMP)).cast(now.schema)
+    stamps = results.stamps()
+    state = files.digest(repr(stamps).encode())
+    kept, was = _kept(results.cache())
+    if kept is not None and was == state:
+        return Index(kept)
+    given = [pa.array(column) for column in zip(*stamps, strict=True)]
+    now = pa.table(given, schema=_STAMPS) if given else _STAMPS.empty_table()
+    before = None if kept is None else kept.read(_STAMP).cast(now.schema)
     same = _unchanged(now, before)
     fresh = now["key"].filter(pc.is_null(same)).to_pylist()
     parts: list[pa.Table] = []
@@ -80,26 +82,26 @@ def of(results: Results) -> Index:
             return Index(kept, bad)  # nothing new but what cannot be read
         parts.insert(0, kept.read().drop_columns(_STAMP[1:]).take(same.drop_null()))
     body = _written(_united(parts), now)
+    head = [state if not bad else "", files.digest(body), ""]
     trouble = None
     try:
         if len(now):
-            results.write(results.cache(), _HEAD + files.digest(body).encode() + b"\n" + body)
+            results.write(results.cache(), _HEAD + "\n".join(head).encode() + body)
     except OSError as error:
         trouble = f"{results.cache()}: {error.strerror}"
     return Index(_opened(body), bad, trouble)
 
 
-def _kept(path: Path) -> pq.ParquetFile | None:
-    """What was kept, if it is whole and of this version."""
+def _kept(path: Path) -> tuple[pq.ParquetFile | None, str]:
+    """What was kept, if it is whole and of this version, and the state of all files then."""
     try:
-        body = path.read_bytes()
+        whole = path.read_bytes()
     except OSError:
-        return None
-    start = len(_HEAD) + 65
-    said = body[len(_HEAD) : start]
-    if not body.startswith(_HEAD) or said != files.digest(body[start:]).encode() + b"\n":
-        return None
-    return _opened(body[start:])
+        return None, ""
+    magic, *rest = whole.split(b"\n", 3)
+    if magic + b"\n" != _HEAD or len(rest) < 3 or rest[1] != files.digest(rest[2]).encode():
+        return None, ""
+    return _opened(rest[2]), rest[0].decode()
 
 
 def _opened(body: bytes) -> pq.ParquetFile:
