@@ -134,22 +134,24 @@ def _equal(condition: Condition, column: pa.ChunkedArray, value: str, table: pa.
     if value == "none":
         return pc.is_null(column)
     if condition.field == SHORT["size"] and "run.size" in table.column_names:
-        asked = pc.equal(table["run.size"].cast(pa.string()), value)  # full, 0.3: as it was asked
+        asked = pc.equal(
+            table["run.size"].cast(pa.string()), pa.scalar(value)
+        )  # full, 0.3: as it was asked
         if not re.fullmatch(r"\d+", value):
             return pc.fill_null(asked, False)
     if _numeric(column.type):
         return pc.fill_null(pc.equal(column, _number(condition, value)), False)
-    words = pc.if_else(column, "true", "false") if pa.types.is_boolean(column.type) else column
-    return pc.fill_null(pc.equal(words.cast(pa.string()), value), False)
+    words = column
+    return pc.fill_null(pc.equal(words.cast(pa.string()), pa.scalar(value)), False)
 
 
 def _numeric(kind: pa.DataType) -> bool:
     return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
 
 
-def _number(condition: Condition, value: str) -> float:
+def _number(condition: Condition, value: str) -> pa.Scalar:
     try:
-        return float(value)
+        return pa.scalar(float(value))
     except ValueError:
         raise ConfigError(f"where={condition.text}: {value!r} is no number") from None
 

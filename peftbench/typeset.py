@@ -50,7 +50,9 @@ def latex(table: Table) -> str:
         *(" & ".join(row) + r" \\" for row in cells),
         r"\bottomrule",
         r"\end{tabular}",
-        *(rf"\par\smallskip{{\footnotesize {_latex(note)}}}" for note in table.notes),
+        r"\begin{flushleft}\footnotesize",
+        "\n\n".join(_latex(note) for note in table.notes),
+        r"\end{flushleft}",
         r"\end{table}",
     ]
     return "\n".join(lines) + "\n"

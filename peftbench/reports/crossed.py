@@ -39,7 +39,7 @@ def table(grid: Grid, best: Best) -> Table:
     titles = _titles(grid)
     columns = [*grid.row_names, *titles.values()]
     ask = grid.asked
-    title = f"{ask.cell} by {', '.join(grid.row_names)}"
+    title = f"{ask.cell[0].upper() + ask.cell[1:]} by {', '.join(grid.row_names)}"
     title += f" and {', '.join(ask.columns)}" if ask.columns else ""
     return Table(
         title, columns, lines, len(grid.row_names), _notes(grid, best, titles), frozenset(bold)
