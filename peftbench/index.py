@@ -5,11 +5,13 @@ so that only what is new or changed is read again. That file may be removed at a
 torn, or of another version, is made anew.
 """
 
+import gc
 import multiprocessing
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -171,7 +173,7 @@ def _read(results: Results, keys: list[str]) -> Iterator[tuple[pa.Table, dict[st
     with ProcessPoolExecutor(
         min(cores, len(pieces)),
         multiprocessing.get_context("spawn"),  # Arrow has threads, which do not survive a fork
-        _open,
+        _begin,
         (results.folder,),
     ) as pool:
         yield from pool.map(_piece, pieces)
@@ -186,10 +188,15 @@ def _open(folder: Path) -> None:
     _reader = Reader(Results(folder))
 
 
+def _begin(folder: Path) -> None:
+    gc.disable()  # for a process that only reads: it makes no cycles, looking for them takes time
+    _open(folder)
+
+
 def _piece(keys: list[str]) -> tuple[pa.Table, dict[str, str]]:
     """Records as columns; those of nodes that they share are made once for each node."""
-    lines: list[Json] = []
-    shared: list[list[Node]] = []
+    found: list[tuple[int, Json, list[Node]]] = []
+    shapes: dict[tuple[str, ...], int] = {}
     bad: dict[str, str] = {}
     for key in keys:
         try:
@@ -197,10 +204,10 @@ def _piece(keys: list[str]) -> tuple[pa.Table, dict[str, str]]:
         except RecordError as error:
             bad[key] = str(error)
             continue
-        lines.append(own)
-        shared.append(nodes)
-    columns = _columns(lines)
-    for same in zip(*shared, strict=True):
+        found.append((shapes.setdefault(tuple(own), len(shapes)), own, nodes))
+    found.sort(key=lambda line: line[0])  # those with the same fields together, as `_columns` asks
+    columns = _columns([own for _, own, _ in found])
+    for same in zip(*(nodes for _, _, nodes in found), strict=True):
         distinct = {id(node): node for node in same}
         place = {number: line for line, number in enumerate(distinct)}
         at = pa.array([place[id(node)] for node in same])
@@ -210,8 +217,19 @@ def _piece(keys: list[str]) -> tuple[pa.Table, dict[str, str]]:
 
 
 def _columns(lines: list[Json]) -> dict[str, pa.Array]:
-    names = dict.fromkeys(name for line in lines for name in line)
-    return {name: _column([line.get(name) for line in lines]) for name in names}
+    """Of lines of which those with the same fields in the same order stand together."""
+    columns: dict[str, list[Any]] = {}
+    count = 0
+    for shape, alike in groupby(lines, tuple):
+        some = [line.values() for line in alike]
+        for name, values in zip(shape, zip(*some, strict=True), strict=True):
+            column = columns.setdefault(name, [])
+            column += [None] * (count - len(column))
+            column += values
+        count += len(some)
+    return {
+        name: _column(column + [None] * (count - len(column))) for name, column in columns.items()
+    }
 
 
 def _column(values: list[Any]) -> pa.Array:

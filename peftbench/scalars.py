@@ -44,6 +44,7 @@ class Reader:
     def __init__(self, results: Results):
         self._results = results
         self._nodes: dict[tuple[str, bytes], Node] = {}
+        self._settings: dict[tuple[tuple[str, str], ...], tuple[str, str]] = {}
 
     def read(self, key: str) -> tuple[Json, list[Node]]:
         """The fields of a record that are its own, and the nodes of `SLOTS` that hold the others.
@@ -101,8 +102,7 @@ class Reader:
             for name, node in zip(_PARTS, nodes, strict=True)
             if getattr(run, name) is not None
         }
-        alike = {name: text for name, text in said.items() if name != "seed"}
-        shared = {name: text for name, text in said.items() if name in _SHARED}
+        alike, shared = self._hashes(tuple(one for one in said.items() if one[0] != "seed"))
         metric = run.task["metrics"][0]
         own: Json = {}
         for name, value in data.items():
@@ -110,8 +110,8 @@ class Reader:
                 _flatten(own, name, value)
         own |= {
             "key": _short(said),
-            "alike": _short(alike),
-            "shared": _short(shared),
+            "alike": alike,
+            "shared": shared,
             "form": run.form["name"] if run.form else "head",
             "augment": run.augment["name"] if run.augment else "none",
             "metric": metric,
@@ -120,6 +120,16 @@ class Reader:
             "peak_bytes": _peak(data["memory"]),
         }
         return own, [environment, *nodes]
+
+    def _hashes(self, setting: tuple[tuple[str, str], ...]) -> tuple[str, str]:
+        """Of what runs that differ in their seed share, and of what no method chooses in it."""
+        found = self._settings.get(setting)
+        if found is None:
+            if len(self._settings) > _REMEMBERED:
+                self._settings.clear()
+            shared = {name: text for name, text in setting if name in _SHARED}
+            found = self._settings[setting] = _short(dict(setting)), _short(shared)
+        return found
 
     def _node(self, name: str, value: Any) -> Node:
         raw = orjson.dumps(value)
