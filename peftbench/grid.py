@@ -114,6 +114,8 @@ def of(index: Index, ask: Asked) -> Grid:
     also = {"run.budget.seconds", *mixing.MACHINE} & set(names)
     wanted = {*rows, *columns, value, trivial, *_ALWAYS, *also, *(one.field for one in where)}
     table = fields.kept(_plain(index.read(sorted(wanted))), where)
+    if table[value].null_count == len(table):
+        raise ConfigError(f"cell={ask.cell}: none of these records has a value")
     if not (pa.types.is_integer(table[value].type) or pa.types.is_floating(table[value].type)):
         raise ConfigError(f"cell={ask.cell} holds no numbers; show it as rows or columns")
     told = {*rows, *columns, *mixed}

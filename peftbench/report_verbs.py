@@ -66,7 +66,7 @@ def report(
 def table(
     words: tuple[str, ...], folder: Path, form: str | None, output: Path | None, check: bool
 ) -> None:
-    r"""Cross any fields of the records: the summary of a third over seeds, with n.
+    """Cross any fields of the records: the summary of a third over seeds, with n.
 
     \b
     What each method scores on each task, the significantly best in bold:
@@ -93,7 +93,7 @@ def table(
     Only seeds share a cell. Settings that differ inside one, or between rows of one column where
     a method does not choose them, become fields of the rows. Records of several protocols, and
     costs of several devices or numbers of threads, are refused unless mix= or rows= names them.
-    """
+    """  # noqa: D301 - click looks for the character, not for a backslash
     from peftbench import crossing
 
     results = options.open_results(folder)

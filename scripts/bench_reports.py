@@ -64,7 +64,7 @@ def varied(base: Record, seed: int, decay: float, warmup: float, draw: Any) -> R
 
 
 def measure(folder: Path, words: list[str]) -> tuple[float, float, float]:
-    """Seconds of one command, those of its processors, and the most that its processes held, MiB."""
+    """Seconds of one command, those of its processors, and the most MiB that it held."""
     out = folder.parent / "table.md"
     command = [sys.executable, "-m", "peftbench", "report", "table", *words]
     command += ["--results", str(folder), "-o", str(out)]
