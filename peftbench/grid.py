@@ -94,7 +94,7 @@ class Grid:
     @property
     def scores(self) -> bool:
         """Whether cells hold scores, which predictions can be tested for."""
-        return self.field == "score" or self.field.startswith("metrics.")
+        return _scored(self.field)
 
 
 def of(index: Index, ask: Asked) -> Grid:
@@ -114,10 +114,7 @@ def of(index: Index, ask: Asked) -> Grid:
     also = {"run.budget.seconds", *mixing.MACHINE} & set(names)
     wanted = {*rows, *columns, value, trivial, *_ALWAYS, *also, *(one.field for one in where)}
     table = fields.kept(_plain(index.read(sorted(wanted))), where)
-    if table[value].null_count == len(table):
-        raise ConfigError(f"cell={ask.cell}: none of these records has a value")
-    if not (pa.types.is_integer(table[value].type) or pa.types.is_floating(table[value].type)):
-        raise ConfigError(f"cell={ask.cell} holds no numbers; show it as rows or columns")
+    table = _numbers(table, value, ask.cell)
     told = {*rows, *columns, *mixed}
     mixing.refuse(table, {"run.protocol"} - told, ask.cell, ask.rows)
     by_time = "run.budget.seconds" in also and pc.count(table["run.budget.seconds"]).as_py() > 0
@@ -144,6 +141,23 @@ _ALWAYS = (
     *("key", "alike", "shared", "metric", "collapsed", "parameters.trained"),
     *("run.seed", "run.size", "run.method.name", "run.protocol"),
 )
+
+
+def _numbers(table: pa.Table, value: str, cell: str) -> pa.Table:
+    """The table, if cells of it hold numbers; scores may all be undefined, which is a result."""
+    column = table[value]
+    if column.null_count == len(table):
+        if not _scored(value):
+            raise ConfigError(f"cell={cell}: none of these records has a value")
+        place = table.column_names.index(value)
+        return table.set_column(place, value, pa.nulls(len(table), pa.float64()))
+    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+        raise ConfigError(f"cell={cell} holds no numbers; show it as rows or columns")
+    return table
+
+
+def _scored(value: str) -> bool:
+    return value == "score" or value.startswith("metrics.")
 
 
 def _trivial(value: str, names: list[str]) -> str:

@@ -64,7 +64,8 @@ def _latex(text: str, figure: bool = False) -> str:
 
 
 _STYLE = """\
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem; color-scheme: light dark; }
+:root { color-scheme: light dark; }
+body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem; }
 table { border-collapse: collapse; border-top: 2px solid; border-bottom: 2px solid; }
 caption { font-weight: 600; text-align: left; padding-bottom: .5rem; }
 thead { border-bottom: 1px solid; }

@@ -106,6 +106,14 @@ def test_what_is_missing_or_collapsed_is_listed(tmp_path):
     assert "No record: bitfit: mrpc." in text or "No record: bitfit: mrpc accuracy." in text
 
 
+def test_a_table_of_collapsed_runs_is_a_table(tmp_path):
+    runs = records.runs("method=lora", "task=cola", "seed=0,1")
+    made = [records.record(run, None, collapsed=True) for run in runs]
+    results = saved(tmp_path / "r", made)
+    assert lines(results)[-1] == ["lora", "– (0 of 2) †2"]
+    assert "none of these records has a value" in told(results, "cell=energy", code=2).stderr
+
+
 def test_settings_that_differ_in_a_cell_are_told(tmp_path):
     runs = records.runs("method=lora,bitfit", "train.lr=1e-4,1e-3", "size=32,64", "seed=0,1")
     results = saved(tmp_path / "r", [records.record(run) for run in runs])
