@@ -12,6 +12,8 @@ from peftbench.table import Table
 _LATEX = {
     "\\": r"\textbackslash{}",
     **{letter: f"\\{letter}" for letter in "{}$&#%_"},
+    "[": "{[}",  # after the end of a line it would begin an argument
+    "*": "{*}",
     "^": r"\textasciicircum{}",
     "~": r"\textasciitilde{}",
     "<": r"\textless{}",

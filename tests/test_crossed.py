@@ -277,7 +277,8 @@ def test_files_are_stable_and_checked(odd, tmp_path):
     reason="no TeX engine; Debian: apt-get install texlive-latex-base texlive-latex-recommended",
 )
 def test_latex_compiles(odd, tmp_path):
-    told(odd, "-o", str(tmp_path / "table.tex"))
+    told(odd, "rows=run.task.metrics,method", "-o", str(tmp_path / "table.tex"))
+    assert "\n{[}accuracy]" in (tmp_path / "table.tex").read_text()  # \\[ has an argument
     (tmp_path / "main.tex").write_text(
         r"\documentclass{article}\usepackage{booktabs}\usepackage{textcomp}"
         r"\begin{document}\input{table}\end{document}"
