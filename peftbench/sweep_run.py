@@ -166,6 +166,7 @@ def _sum_up(plan: Plan, results: Results, skipped: set[str]) -> int:
         for line in made.notes:
             wide.print(line, markup=False)
         note("report: " + ", ".join(str(path) for path in made.paths))
+        note(f"look at it: peftbench report page --results {results.folder}")
     for key, failure in state.failed.items():
         skip = " (not tried again; see --retry)" if key in skipped else ""
         note(_sentence(failure, results) + skip)

@@ -23,6 +23,7 @@ METHODS = sorted(catalog.options("method", (catalog.packaged(),)))
 LIGHT = [
     "__init__",
     "__main__",
+    "annotation",
     "augmentation",
     "best",
     "builtin",
@@ -32,6 +33,8 @@ LIGHT = [
     "completion",
     "compose",
     "crossing",
+    "costs",
+    "curves",
     "describe",
     "evaluation",
     "fields",
@@ -44,6 +47,7 @@ LIGHT = [
     "index",
     "inference",
     "lexemes",
+    "lines",
     "listing",
     "metrics",
     "mixing",
@@ -51,6 +55,8 @@ LIGHT = [
     "nodes",
     "noise",
     "options",
+    "palette",
+    "pictures",
     "progress",
     "recipe",
     "report_verbs",
@@ -70,7 +76,7 @@ LIGHT = [
     "typeset",
     "uncertainty",
     "workers",
-    *(name for name in MODULES if name.startswith(("reports", "suites", "builtin."))),
+    *(name for name in MODULES if name.startswith(("page", "reports", "suites", "builtin."))),
 ]
 HEAVY = {"torch", "transformers", "accelerate", "safetensors", "tokenizers", "evaluate", "peft"}
 
@@ -85,6 +91,11 @@ MAY = {
     "evaluation": {"run"},
     "describe": {"evaluation", "run", "store"},
     "figure": set(),
+    "annotation": set(),
+    "palette": {"catalog"},
+    "curves": set(),
+    "costs": {"run"},
+    "lines": {"annotation", "curves", "figure", "palette"},
     "inference": set(),
     "resampling": {"metrics"},
     "files": {"run"},
@@ -146,11 +157,16 @@ MAY = {
     },
     **{
         name: {
+            "annotation",
             "comparison",
+            "costs",
+            "curves",
             "evaluation",
             "figure",
             "inference",
+            "lines",
             "metrics",
+            "palette",
             "resampling",
             "rows",
             "run",
@@ -163,6 +179,16 @@ MAY = {
         if name.startswith("reports.")
     },
     "reports.crossed": {"best", "comparison", "fields", "grid", "table"},
+    "page": {"files", "page.contents", "run", "store"},
+    "page.cells": {"rows", "run"},
+    "page.curves": {"evaluation", "rows", "run"},
+    "page.listed": {"evaluation", "page.cells", "rows", "run"},
+    "page.sentences": {"comparison", "evaluation", "page.cells", "page.listed", "rows", "run"},
+    "page.contents": {
+        *("comparison", "evaluation", "page", "page.cells", "page.curves", "page.listed"),
+        *("page.sentences", "palette", "reporting", "reports.ensembles", "reports.ranking"),
+        *("reports.ranks", "reports.scores", "reports.spending", "rows", "run", "store", "table"),
+    },
 }
 
 #: What a module may import of others, beside the standard library.
@@ -180,7 +206,14 @@ OUTSIDE = {
     "grid": {"pyarrow"},
     "best": set(),
     "typeset": set(),
+    "annotation": {"matplotlib"},
     "comparison": {"numpy"},
+    "costs": set(),
+    "curves": {"numpy"},
+    "figure": {"PIL", "matplotlib", "numpy"},
+    "lines": set(),
+    "palette": set(),
+    "pictures": set(),
     "inference": {"numpy", "scipy"},
     "lexemes": set(),
     "noise": set(),
@@ -208,10 +241,17 @@ BLIND = [
     "worker",
     "workers",
     "best",
-    "comparison",
     "grid",
+    "annotation",
+    "comparison",
+    "costs",
+    "curves",
+    "figure",
+    "lines",
+    "palette",
+    "pictures",
     "reporting",
-    *(name for name in MODULES if name.startswith(("reports.", "suites."))),
+    *(name for name in MODULES if name.startswith(("page", "reports.", "suites."))),
 ]
 
 
@@ -386,6 +426,7 @@ def test_verbs_that_answer_at_once_do_not_load_torch(tmp_path):
         ["report", *folder],
         ["report", "--check", *folder],
         ["report", "table", *folder],
+        ["report", "page", *folder, "-o", str(tmp_path / "report.html")],
     ]
     done = subprocess.run(
         [sys.executable, "-c", VERBS, json.dumps(verbs)], capture_output=True, text=True
