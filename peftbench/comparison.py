@@ -98,8 +98,31 @@ def compare(
         here = {row: found[row] for row in by_row if row in found}
         base = _baseline({row: labels[row] for row in here}, against)
         if base is not None:
-            pairs += _corrected(_pairs(rows.title(one, dict(parts)), here, base, labels, load))
+            task, metric = rows.title(one, dict(parts)), members[0].run.task["metrics"][0]
+            pairs += _corrected(_pairs(task, here, base, labels, load, metric))
     return pairs, split
+
+
+def family(
+    here: dict[rows.Row, dict[int, Record]],
+    base: rows.Row,
+    labels: dict[rows.Row, str],
+    load: Load,
+    metric: str,
+) -> list[Pair]:
+    """Hold rows against one of them, all of one task, and correct over these comparisons.
+
+    Args:
+        here: records by row and seed.
+        base: the row that the others are held against.
+        labels: what each row is called.
+        load: predictions of a record.
+        metric: one of `metrics.METRICS`.
+
+    Raises:
+        RecordError: if runs predicted on other examples.
+    """
+    return _corrected(_pairs("", here, base, labels, load, metric))
 
 
 def _corrected(pairs: list[Pair]) -> list[Pair]:
@@ -124,11 +147,11 @@ def _pairs(
     base: rows.Row,
     labels: dict[rows.Row, str],
     load: Load,
+    metric: str,
 ) -> list[Pair]:
     """Of one task and size; all runs on the same resamples."""
     every = [record for seeds in here.values() for record in seeds.values()]
     place = {record.run.key: number for number, record in enumerate(every)}
-    metric = every[0].run.task["metrics"][0]
     answers = stacked(every, load)
     once = np.ones((1, len(answers.label)))
     (whole,) = resampling.score(metric, answers.scores, answers.label, once)

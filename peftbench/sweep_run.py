@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from peftbench import reporting, status, suite
-from peftbench.evaluation import Evaluation
+from peftbench.evaluation import Evaluation, Failure
 from peftbench.machine import bf16_on_cpu, devices, suitable
 from peftbench.progress import Display, note
 from peftbench.run import ConfigError, Run
-from peftbench.store import Failure, Results
+from peftbench.store import Results
 from peftbench.sweep import Plan
 from peftbench.workers import KINDS, TRANSIENT, Crew, Stopped
 
