@@ -184,10 +184,13 @@ def outputs(
 ) -> Arrays:
     """Outputs for all examples; the longest come first, so that too little memory shows at once.
 
+    Texts that differ may be one example to the model (casing, to an uncased one): it answers once.
+
     Raises:
         train.Interrupted: after `stop`.
     """
-    order = np.argsort(-tokens.lengths, kind="stable")
+    firsts, number = tokens.distinct()
+    order = firsts[np.argsort(-tokens.lengths[firsts], kind="stable")]
     parts: list[Arrays] = []
     start = time.monotonic()
     with torch.random.fork_rng():
@@ -200,5 +203,5 @@ def outputs(
                 raise Interrupted("stopped; an evaluation starts again")
     names = [name for name in parts[0] if name != "label"]
     whole = {name: np.concatenate([part[name] for part in parts]) for name in names}
-    back = np.argsort(whole.pop("item"), kind="stable")
+    back = np.argsort(whole.pop("item"), kind="stable")[number]
     return {name: array[back] for name, array in whole.items()}

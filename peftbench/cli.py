@@ -36,7 +36,7 @@ class Verbs(click.Group):
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="peftbench")
 def main() -> None:
-    r"""Which way of fine-tuning is best for this model, this much data and this much time?
+    """Which way of fine-tuning is best for this model, this much data and this much time?
 
     \b
     A first look:   peftbench run sweep=quickstart
@@ -45,7 +45,7 @@ def main() -> None:
     Train it:       peftbench run  method=lora,bitfit task=mrpc seed=range(0,3)
 
     A run that has a record is done; the same command again does only what is missing.
-    """
+    """  # noqa: D301 - click looks for the character, not for a backslash
 
 
 @main.command(epilog=options.WORDS)

@@ -74,7 +74,7 @@ class Resampled:
     """Runs on one reporting split, all on the same resamples of it.
 
     Attributes:
-        metric: the task's first.
+        metric: of the scores.
         place: of each run by its key, in the last axis of what follows.
         whole: (runs,) scores on all examples; not a number where undefined.
         drawn: (resamples, runs) scores.
@@ -105,24 +105,24 @@ class Resamples:
         self._load = load
         self._made: list[Resampled] = []
 
-    def of(self, records: list[Record]) -> Resampled:
-        """Resamples of runs on one task and size.
+    def of(self, records: list[Record], metric: str | None = None) -> Resampled:
+        """Resamples of runs on one task and size, scored by its first metric or another one.
 
         Raises:
             RecordError: if they predicted on other examples.
         """
         keys = {record.run.key for record in records}
+        metric = metric or records[0].run.task["metrics"][0]
         for made in self._made:
-            if keys <= made.place.keys():
+            if made.metric == metric and keys <= made.place.keys():
                 return made
-        made = self._make(records)
+        made = self._make(records, metric)
         self._made.append(made)
         while len(self._made) > 1 and sum(one.drawn.size for one in self._made) > _KEPT:
             self._made.pop(0)
         return made
 
-    def _make(self, records: list[Record]) -> Resampled:
-        metric = records[0].run.task["metrics"][0]
+    def _make(self, records: list[Record], metric: str) -> Resampled:
         answers = stacked(records, self._load)
         once = np.ones((1, len(answers.label)))
         (whole,) = resampling.score(metric, answers.scores, answers.label, once)
@@ -177,8 +177,31 @@ def compare(
         here = {row: found[row] for row in by_row if row in found}
         base = _baseline({row: labels[row] for row in here}, against)
         if base is not None:
-            pairs += _corrected(_pairs(rows.title(one, dict(parts)), here, base, labels, resamples))
+            task, metric = rows.title(one, dict(parts)), members[0].run.task["metrics"][0]
+            pairs += _corrected(_pairs(task, here, base, labels, resamples, metric))
     return pairs, split
+
+
+def family(
+    here: dict[rows.Row, dict[int, Record]],
+    base: rows.Row,
+    labels: dict[rows.Row, str],
+    load: Load,
+    metric: str,
+) -> list[Pair]:
+    """Hold rows against one of them, all of one task, and correct over these comparisons.
+
+    Args:
+        here: records by row and seed.
+        base: the row that the others are held against.
+        labels: what each row is called.
+        load: predictions of a record.
+        metric: one of `metrics.METRICS`.
+
+    Raises:
+        RecordError: if runs predicted on other examples.
+    """
+    return _corrected(_pairs("", here, base, labels, Resamples(load), metric))
 
 
 def _corrected(pairs: list[Pair]) -> list[Pair]:
@@ -203,9 +226,11 @@ def _pairs(
     base: rows.Row,
     labels: dict[rows.Row, str],
     resamples: Resamples,
+    metric: str,
 ) -> list[Pair]:
     """Of one task and size; all runs on the same resamples."""
-    told = resamples.of([record for seeds in here.values() for record in seeds.values()])
+    every = [record for seeds in here.values() for record in seeds.values()]
+    told = resamples.of(every, metric)
     made = []
     for row, seeds in here.items():
         if row == base:

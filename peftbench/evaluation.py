@@ -104,3 +104,20 @@ class Evaluated:
         """
         given = known(cls, of_schema("an evaluation", data))
         return cls(**given | {"evaluation": Evaluation.from_json(given["evaluation"])})
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a run has no record, or an evaluation no findings.
+
+    Attributes:
+        job: the run or evaluation.
+        kind: the class of the failure, see `peftbench.workers.KINDS`.
+        reason: one line.
+        attempts: how often it has failed.
+    """
+
+    job: Job
+    kind: str
+    reason: str
+    attempts: int = 1

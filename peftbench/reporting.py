@@ -1,26 +1,16 @@
 """The report of a results folder: which tables and plots there are, and where they are written."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from peftbench import catalog, claims, papers
+from peftbench import catalog, claims, papers, pictures
 from peftbench.comparison import Pair, Resamples, compare
 from peftbench.evaluation import Evaluated
-from peftbench.reports import (
-    calibration,
-    ensembles,
-    in_context,
-    noise,
-    paired,
-    ranking,
-    ranks,
-    rounds,
-    scores,
-    shift,
-    sizes,
-    spending,
-)
+from peftbench.files import write_whole
+from peftbench.pictures import SUITES, Shown
 from peftbench.reports import claims as claimed
+from peftbench.reports import ensembles, paired, ranking, ranks, scores, spending
 from peftbench.reports.spending import Prices
 from peftbench.run import ConfigError, Record
 from peftbench.store import Results
@@ -35,10 +25,6 @@ class Made:
     more: list[Table]
     notes: list[str]
     paths: list[Path]
-
-
-#: What is told of evaluations, by the suite that made them.
-SUITES = {module.SUITE: module for module in (calibration, in_context, noise, rounds, shift)}
 
 
 def write(
@@ -70,6 +56,42 @@ def stale(results: Results, prices: Prices | None = None, against: str | None = 
         if not (folder / name).exists()
         or (not name.endswith(".png") and (folder / name).read_bytes() != body)
     ]
+
+
+def plots(
+    results: Results,
+    folder: Path,
+    names: Sequence[str] = (),
+    kind: str = "png",
+    prices: Prices | None = None,
+    against: str | None = None,
+) -> tuple[list[Path], list[str]]:
+    """Write pictures of all records and evaluations, and their captions, into a folder.
+
+    Returns:
+        The files, and what was not drawn and why.
+
+    Raises:
+        ConfigError: if there is no record, a name is unknown, or what was named cannot be drawn.
+    """
+    records, bad = results.scan()
+    evaluated, odd = results.scan_evaluated()
+    if not records:
+        raise ConfigError(f"{results.folder} holds no records; `peftbench run` makes them")
+    shown = Shown(
+        records,
+        evaluated,
+        prices or Prices(),
+        lambda: compare(records, results.predictions, against)[0],
+    )
+    drawn, missing = pictures.draw(shown, names)
+    if names and missing:
+        raise ConfigError("; ".join(missing))
+    made = pictures.files(drawn, kind)
+    for name, body in made.items():
+        write_whole(folder / name, body)
+    left = [f"left out, unreadable: {reason}" for reason in (bad | odd).values()]
+    return [folder / name for name in made], [*left, *missing]
 
 
 def _make(
@@ -123,9 +145,12 @@ def _make(
         for name, made in (more | suites).items()
     }
     files = {name: text.encode() + b"\n" * name.endswith(".md") for name, text in texts.items()}
-    pictures = {"sizes": sizes.plot(records), **_plots(records, evaluated or [])}
-    pictures["paired"] = paired.plot(pairs)
-    files |= {f"{name}.png": body for name, body in pictures.items() if body is not None}
+    shown = Shown(records, evaluated or [], prices or Prices(), lambda: pairs)
+    if whole:
+        files |= pictures.files(pictures.draw(shown)[0], "png")
+    else:
+        drawn, _ = pictures.draw(shown, ["sizes", *suites])
+        files |= {f"{name}.png": picture.file("png") for name, picture in drawn.items()}
     return tables, [table for made in more.values() for table in made], notes, files
 
 
@@ -143,31 +168,11 @@ def _more(records: list[Record], results: Results, prices: Prices) -> dict[str, 
 
 def _suites(records: list[Record], evaluated: list[Evaluated]) -> dict[str, list[Table]]:
     """Tables of the evaluations whose runs have a record, by the name of the suite."""
-    trained, named = _by_suite(records, evaluated)
+    trained, named = pictures.of_suites(records, evaluated)
     return {
         name: SUITES[here[0].evaluation.suite["_target_"]].tables(here, trained)
         for name, here in named.items()
     }
-
-
-def _plots(records: list[Record], evaluated: list[Evaluated]) -> dict[str, bytes | None]:
-    """Pictures of them."""
-    trained, named = _by_suite(records, evaluated)
-    return {
-        name: SUITES[here[0].evaluation.suite["_target_"]].plot(here, trained)
-        for name, here in named.items()
-    }
-
-
-def _by_suite(
-    records: list[Record], evaluated: list[Evaluated]
-) -> tuple[dict[str, int], dict[str, list[Evaluated]]]:
-    trained = {record.run.key: record.parameters["trained"] for record in records}
-    named: dict[str, list[Evaluated]] = {}
-    for found in evaluated:
-        if found.evaluation.run.key in trained and found.evaluation.suite["_target_"] in SUITES:
-            named.setdefault(found.evaluation.suite["name"], []).append(found)
-    return trained, dict(sorted(named.items()))
 
 
 def read_prices(path: Path) -> Prices:

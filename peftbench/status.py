@@ -3,10 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from peftbench.evaluation import Evaluation
+from peftbench.evaluation import Evaluation, Failure
 from peftbench.forecast import Forecast, spell
 from peftbench.run import Json, RecordError, Run
-from peftbench.store import Failure, Results
+from peftbench.store import Results
 from peftbench.sweep import Plan
 from peftbench.table import Table
 

@@ -8,35 +8,18 @@ by the kernel, which lets go when the process ends, however it ends.
 import fcntl
 import os
 import re
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peftbench import files
-from peftbench.evaluation import Evaluated, Evaluation, Job
+from peftbench.evaluation import Evaluated, Evaluation, Failure, Job
 from peftbench.run import ConfigError, Json, Record, RecordError, Run
 
 if TYPE_CHECKING:
     import numpy as np
 
 KEY = re.compile(r"[0-9a-f]{12}")
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a run has no record, or an evaluation no findings.
-
-    Attributes:
-        job: the run or evaluation.
-        kind: the class of the failure, see `peftbench.workers.KINDS`.
-        reason: one line.
-        attempts: how often it has failed.
-    """
-
-    job: Job
-    kind: str
-    reason: str
-    attempts: int = 1
 
 
 class Results:
@@ -76,6 +59,10 @@ class Results:
             raise RecordError(f"a run's key is 12 hexadecimal digits, got {key!r}")
         return self.folder / kind / (key + suffix)
 
+    def cache(self) -> Path:
+        """What peftbench/index.py keeps; it may be removed at any time."""
+        return self.folder / "cache" / "index"
+
     def reports(self) -> Path:
         """The folder of the tables and plots made from these records."""
         return self.folder / "reports"
@@ -89,6 +76,15 @@ class Results:
     def keys(self) -> list[str]:
         """Keys of all records, sorted."""
         return self._keys("records")
+
+    def record_bytes(self, key: str) -> bytes:
+        """The file of a record of `stamps`, unchecked."""
+        with open(f"{self.folder}/records/{key}.json", "rb") as file:
+            return file.read()
+
+    def stamps(self) -> list[tuple[str, int, int]]:
+        """Key, size in bytes and time of change in nanoseconds of each record's file, by key."""
+        return files.stamps(self.folder / "records", KEY, ".json")
 
     def _keys(self, kind: str) -> list[str]:
         folder = self.folder / kind

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from rich.console import Console
 
 from peftbench import reporting, status, suite
-from peftbench.evaluation import Evaluation
+from peftbench.evaluation import Evaluation, Failure
 from peftbench.machine import bf16_on_cpu, devices, suitable
 from peftbench.progress import Display, note
 from peftbench.run import ConfigError, Run
-from peftbench.store import Failure, Results
+from peftbench.store import Results
 from peftbench.sweep import Plan
 from peftbench.workers import KINDS, TRANSIENT, Crew, Stopped
 
@@ -166,6 +166,7 @@ def _sum_up(plan: Plan, results: Results, skipped: set[str]) -> int:
         for line in made.notes:
             wide.print(line, markup=False)
         note("report: " + ", ".join(str(path) for path in made.paths))
+        note(f"look at it: peftbench report page --results {results.folder}")
     for key, failure in state.failed.items():
         skip = " (not tried again; see --retry)" if key in skipped else ""
         note(_sentence(failure, results) + skip)

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -16,6 +17,7 @@ class Table:
     Attributes:
         labels: how many of the first columns name a row; the others hold figures.
         notes: sentences below the table.
+        bold: line and column of cells that stand out.
         prose: how many of the last columns hold sentences: to the left, and wrapped.
     """
 
@@ -24,6 +26,7 @@ class Table:
     rows: list[list[str]]
     labels: int = 1
     notes: list[str] = field(default_factory=list)
+    bold: frozenset[tuple[int, int]] = frozenset()
     prose: int = 0
 
     def _left(self, column: int) -> bool:
@@ -31,8 +34,9 @@ class Table:
 
     def markdown(self) -> str:
         """GitHub's tables, aligned so that the source reads too."""
-        lines = [self.columns, *self.rows]
-        escaped = [[cell.replace("|", "\\|") for cell in line] for line in lines]
+        escaped = [[_cell(cell) for cell in line] for line in (self.columns, *self.rows)]
+        for line, column in self.bold:
+            escaped[1 + line][column] = f"**{escaped[1 + line][column]}**"
         widths = [max(len(line[i]) for line in escaped) for i in range(len(self.columns))]
         rule = [
             "-" * width if self._left(i) else "-" * (width - 1) + ":"
@@ -48,7 +52,8 @@ class Table:
             + " |"
             for line in body
         ]
-        return "\n".join([f"### {self.title}", "", *text, *(f"\n{note}" for note in self.notes)])
+        notes = [f"\n{_TAG.sub('&lt;', note)}" for note in self.notes]
+        return "\n".join([f"### {_cell(self.title)}", "", *text, *notes])
 
     def csv(self) -> str:
         """Columns and rows; title and notes left out."""
@@ -58,11 +63,21 @@ class Table:
         writer.writerows(self.rows)
         return buffer.getvalue()
 
+    def plain(self) -> str:
+        """As the terminal shows it, without colours, as wide as it is; with the notes."""
+        from rich.console import Console
+
+        buffer = io.StringIO()
+        Console(file=buffer, width=10_000, highlight=False).print(self.rich())
+        lines = [line.rstrip() for line in buffer.getvalue().splitlines()]
+        return "\n".join([*lines, *self.notes]) + "\n"
+
     def rich(self) -> "RichTable":
         """For a terminal."""
         from rich import box
         from rich.markup import escape
         from rich.table import Table as RichTable
+        from rich.text import Text
 
         drawn = RichTable(
             title=escape(self.title), box=box.SIMPLE_HEAD, title_justify="left", title_style="bold"
@@ -72,6 +87,17 @@ class Table:
             label = i < self.labels
             justify: Literal["left", "right"] = "left" if self._left(i) else "right"
             drawn.add_column(escape(column), justify=justify, no_wrap=label)
-        for row in self.rows:
-            drawn.add_row(*map(escape, row))
+        for i, row in enumerate(self.rows):
+            bold = [(i, j) in self.bold for j in range(len(row))]
+            drawn.add_row(*map(Text, row, ("bold" if one else "" for one in bold)))
         return drawn
+
+
+#: Where HTML would begin in Markdown.
+_TAG = re.compile(r"<(?=[A-Za-z/!?])")
+
+
+def _cell(text: str) -> str:
+    """What Markdown shows as this text; names with _ inside stay as they are, it does too."""
+    escaped = re.sub(r"[\\`*|$]|\](?=\()|&(?=#?\w+;)", lambda found: "\\" + found[0], text)
+    return _TAG.sub("&lt;", escaped)

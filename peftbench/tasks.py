@@ -48,6 +48,20 @@ class Tokens:
         """Tokens of each example."""
         return np.diff(self.ends, prepend=0)
 
+    def distinct(self) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers of the first of each example that a model can tell apart, and which is whose."""
+        numbers: dict[tuple[bytes, bytes, int], int] = {}
+        firsts, whose = [], []
+        starts = self.ends - self.lengths
+        for example, part in enumerate(map(slice, starts, self.ends)):
+            answer = int(self.answer[example]) if len(self.answer) else 0
+            same = (self.ids[part].tobytes(), self.types[part].tobytes(), answer)
+            if same not in numbers:
+                numbers[same] = len(numbers)
+                firsts.append(example)
+            whose.append(numbers[same])
+        return np.array(firsts, dtype=np.int64), np.array(whose, dtype=np.int64)
+
 
 def tokenise(
     task: Json,

@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO
 
-from peftbench.evaluation import Evaluation, Job
+from peftbench.evaluation import Evaluation, Failure, Job
 from peftbench.run import ConfigError, Json, RecordError, Run
-from peftbench.store import Failure, Results
+from peftbench.store import Results
 
 #: Errors of the operating system that mean the results folder can take no more.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)

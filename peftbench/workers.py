@@ -20,9 +20,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from peftbench.evaluation import Evaluation, Job
+from peftbench.evaluation import Evaluation, Failure, Job
 from peftbench.run import ConfigError, Json, Run
-from peftbench.store import Failure, Results
+from peftbench.store import Results
 
 #: Why a run may have no record, and what that means.
 KINDS = {

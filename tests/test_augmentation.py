@@ -240,12 +240,11 @@ def test_the_sweep_repeats_the_committed_records_without_noise():
     reference = catalog.packaged().parent / "results" / "reference"
     if not reference.is_dir():
         pytest.skip("no reference results in this checkout")
-    planned = plan("sweep=augment_minilm")
-    kept = Results(reference).keys()
-    clean = [run.key for run in planned.runs if run.augment is None]
-    assert (len(planned.runs), len(clean)) == (24, 12)
-    assert set(clean) <= set(kept)
-    assert len(planned.evaluations) == 24
+    planned = plan("sweep=robust2024_mini")
+    kept = set(Results(reference).keys())
+    clean = {run.key for run in planned.runs if run.augment is None}
+    assert (len(planned.runs), len(clean), len(clean & kept)) == (42, 21, 6)
+    assert len(planned.evaluations) == 42
 
 
 def test_it_is_listed():

@@ -13,8 +13,9 @@ from records import predictions, record, runs, tiny
 
 from peftbench import catalog
 from peftbench.cli import WORDS, main
+from peftbench.evaluation import Failure
 from peftbench.run import Run
-from peftbench.store import Failure, Results
+from peftbench.store import Results
 
 
 @pytest.fixture(autouse=True)

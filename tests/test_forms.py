@@ -16,6 +16,7 @@ from peftbench.encoder import Encoder
 from peftbench.evaluation import Evaluation
 from peftbench.execution import Setting, execute
 from peftbench.method import make
+from peftbench.palette import Palette
 from peftbench.recipe import Selection
 from peftbench.reports import in_context
 from peftbench.run import ConfigError
@@ -338,7 +339,8 @@ def test_demonstrations_in_training_and_at_test_time(tmp_path):
     assert set(found.findings["truncated"]) == {f"shown/{count}" for count in (0, 2, 4, 6)}
     (table,) = in_context.tables([found], {run.key: 1})
     assert table.columns[-8:] == ["0", "2", "4", "6", "2 less 0", "4 less 0", "6 less 0", "cut"]
-    assert in_context.plot([found], {run.key: 1})[:4] == b"\x89PNG"
+    (picture,) = in_context.plot([found], {run.key: 1}, Palette())
+    assert picture.file("png")[:4] == b"\x89PNG"
     exporting.to_peft(results.load(run.key), results, tmp_path / "peft")
     _same_in_peft(run, load(outcome.trained), tmp_path / "peft")
 

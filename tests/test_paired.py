@@ -101,7 +101,7 @@ def test_what_cannot_be_compared_is_said():
             answers[record.run.key]["scores"] = np.tile([1.0, 0.0], (EXAMPLES, 1))
     (pair,), split = compare(made, lambda record: answers[record.run.key])
     assert (pair.metric, pair.effect, pair.verdict) == ("matthews", None, "undefined")
-    assert paired.plot([pair]) is None
+    assert paired.plot([pair]) == []
     (row,) = paired.table([pair], split).rows
     assert row[-2:] == ["–", "undefined"]
     apart = [one for one in made if (one.run.method["name"] == "full") == (one.run.seed == 0)]
@@ -161,7 +161,8 @@ def test_a_table_and_a_picture_say_the_same_again():
     table = paired.table(*first)
     assert table.columns[:4] == ["task", "method", "against", "seeds × examples"]
     assert table.rows[0][:4] == ["builtin_paraphrase", "bitfit", "full", "3 × 600"]
-    assert paired.plot(first[0]) == paired.plot(second[0])
+    one, two = (paired.plot(pairs)[0].file("png") for pairs, _ in (first, second))
+    assert one == two
 
 
 def test_zero_has_no_sign():

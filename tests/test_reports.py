@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import records
 
-from peftbench import catalog, reporting
+from peftbench import catalog, costs, reporting
 from peftbench.reports import ranking, scores, spending
 from peftbench.reports.spending import Prices
 from peftbench.run import ConfigError, Json, Record
@@ -133,7 +133,7 @@ def test_the_front_holds_what_nothing_beats():
         "d": (None, 1.0),
         "e": (0.9, 12.0),
     }
-    assert spending._front(points) == {"a", "b"}
+    assert costs.front(points) == {"a", "b"}
 
 
 # cheap validation

@@ -8,6 +8,7 @@ import records
 
 from peftbench import rows, suite
 from peftbench.evaluation import Evaluated, Evaluation
+from peftbench.palette import Palette
 from peftbench.reports import calibration, noise, ranking, shift
 from peftbench.run import Json
 from peftbench.sweep import plan
@@ -130,7 +131,7 @@ def test_intensities_of_a_curve_are_its_own():
         for intensities in ([1.0], [0.5])
         for e in planned("suite=noise", intensities=intensities)
     ]
-    assert noise.plot(every, trained(every))
+    assert noise.plot(every, trained(every), Palette())
     (part,) = rows.sections(every, trained(every))
     assert sorted(rows.labels(part.rows, part.split).values()) == [
         "lora, intensities=[0.5]",
@@ -155,7 +156,7 @@ def test_the_model_before_training_is_one_for_each_model():
         ("untrained", "minilm", "60.0 ± 0.0 (2)"),
         ("untrained", "tiny", "40.0 ± 0.0 (2)"),
     ]
-    assert shift.plot(every, trained(every))
+    assert shift.plot(every, trained(every), Palette())
 
 
 def test_models_are_told_apart_also_where_each_has_a_method_of_its_own():
@@ -166,17 +167,16 @@ def test_models_are_told_apart_also_where_each_has_a_method_of_its_own():
 
 
 @pytest.mark.parametrize("report", [calibration, noise, shift])
-def test_pictures_have_a_panel_for_each_section(report, monkeypatch):
+def test_pictures_have_a_panel_for_each_section(report):
     name = report.__name__.rpartition(".")[2]
-    drawn = []
-    panels = report.drawing.panels
-    monkeypatch.setattr(
-        report.drawing, "panels", lambda count, **more: drawn.append(count) or panels(count, **more)
-    )
     make = {"calibration": sure, "noise": noisy}.get(name, lambda e, good: abroad(e, good, 0.4))
     every = [make(e, 0.75) for e in planned(f"suite={name}", "size=100,200", "method=lora,full")]
-    assert report.plot(every, trained(every))
-    assert drawn == [2]
+    (picture,) = report.plot(every, trained(every), Palette())
+    titles = [axis.get_title() for axis in picture.figure.axes if axis.get_title()]
+    assert [title.removeprefix("trained on ") for title in titles] == [
+        "builtin_paraphrase 100",
+        "builtin_paraphrase 200",
+    ]
 
 
 def test_rows_that_are_ranked_are_those_of_the_score_table():

@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from records import predictions, record, runs
 
+from peftbench.evaluation import Failure
 from peftbench.files import sealed
 from peftbench.run import ConfigError, RecordError
-from peftbench.store import Failure, Results
+from peftbench.store import Results
 
 (RUN,) = runs("seed=0")
 (OTHER,) = runs("seed=1")

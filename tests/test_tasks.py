@@ -299,3 +299,17 @@ def test_processes_share_a_cache(task, tokenizer, cache_folder):
     assert len({pid for pid, _ in told}) == 4
     assert {total for _, total in told} == {int(tokenise(task, tokenizer).ids.sum())}
     assert [path.suffix for path in cache_folder.rglob("*") if path.is_file()] == [".tokens"]
+
+
+def test_examples_that_a_model_cannot_tell_apart():
+    ids = np.array([1, 2, 1, 2, 3, 1, 2, 1, 2], np.int32)
+    ends = np.array([2, 5, 7, 9])
+    label = np.array([0, 1, 1, 0])
+
+    def found(types, answer=()):
+        told = Tokens(ids, np.array(types, np.uint8), ends, label, 0, np.array(answer, np.int32))
+        return [array.tolist() for array in told.distinct()]
+
+    assert found([]) == [[0, 1], [0, 1, 0, 0]]
+    assert found([0, 1, 0, 0, 1, 0, 0, 0, 1]) == [[0, 1, 2], [0, 1, 2, 0]]  # other segments
+    assert found([], [1, 0, 1, 0]) == [[0, 1, 3], [0, 1, 0, 2]]  # another place for the answer

@@ -7,6 +7,8 @@ from typing import Any
 from peftbench import figure as drawing
 from peftbench import rows
 from peftbench.evaluation import Evaluated
+from peftbench.figure import Picture
+from peftbench.palette import Look, Palette
 from peftbench.run import Json
 from peftbench.table import Table
 
@@ -81,46 +83,95 @@ def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
     return made
 
 
-def plot(found: list[Evaluated], trained: dict[str, int]) -> bytes | None:
-    """Reliability above, risk over coverage below; a panel for each task with classes and size."""
+_CAPTION = (
+    "Above: accuracy by confidence, in tenths, all seeds of a row together; marks grow with the "
+    "share of the answers, and tenths with fewer than {few} answers in a hundred are left out. "
+    "Dotted: as sure as right. Below: error by coverage, the most confident answers first; means "
+    "over seeds.{apart}"
+)
+
+#: Tenths of confidence with less than this part of the answers say nothing.
+_FEW = 0.01
+
+#: Rows of one picture.
+_MOST = 8
+
+
+def plot(found: list[Evaluated], trained: dict[str, int], palette: Palette) -> list[Picture]:
+    """Reliability above, risk over coverage below; a panel for each task with classes and size.
+
+    More than eight rows go to several pictures.
+    """
     here = [e for e in found if e.evaluation.run.task["classes"] > 1]
     sections = rows.sections(here, trained)
-    if not sections:
-        return None
     names = rows.series(sections, trained)
-    figure, axes = drawing.panels(len(sections), rows=2)
-    for column, section in enumerate(sections):
-        above, below = axes[0][column], axes[1][column]
-        above.plot([0, 100], [0, 100], color="#777777", linestyle=":", label="as sure as right")
-        labels = rows.labels(section.rows, section.split)
-        for row, members in section.rows.items():
-            told = [e.findings for e in members]
-            look = drawing.look(names.index(labels[row]))
-            look |= {"markersize": 4, "linewidth": 1.4, "label": labels[row]}
-            above.plot(*_pooled([bin_ for one in told for bin_ in one["reliability"]]), **look)
+    looks = palette.looks(names)
+    made: list[Picture] = []
+    for start in range(0, len(names), _MOST):
+        shown = names[start : start + _MOST]
+        parted = [
+            (section, {row: label for row, label in _labels(section).items() if label in shown})
+            for section in sections
+        ]
+        parted = [(section, labels) for section, labels in parted if labels]
+        for page in range(0, len(parted), 3):
+            part = f"{len(made) + 1}" if made else ""
+            apart = " Rows of more than eight stand in several pictures." * (len(names) > _MOST)
+            caption = _CAPTION.format(few=round(100 * _FEW), apart=apart)
+            made.append(Picture(_page(parted[page : page + 3], looks, shown), caption, part))
+    return made
+
+
+def _labels(section: rows.Section) -> dict[rows.Row, str]:
+    return rows.labels(section.rows, section.split)
+
+
+def _page(
+    parted: list[tuple[rows.Section, dict[rows.Row, str]]], looks: dict[str, Look], shown: list[str]
+) -> Any:
+    figure, axes = drawing.panels(len(parted), height=1.9, rows=2)
+    for (above, below), (section, labels) in zip(axes, parted, strict=True):
+        above.plot([0, 100], [0, 100], color=drawing.REFERENCE, linestyle=":", linewidth=0.9)
+        low = low_right = 100.0
+        for row, label in labels.items():
+            told = [e.findings for e in section.rows[row]]
+            sure, right, share = _pooled([bin_ for one in told for bin_ in one["reliability"]])
+            low, low_right = min([low, *sure]), min([low_right, *right])
+            look = looks[label]
+            above.plot(sure, right, **look | {"marker": "none"})
+            sizes = [8 + 60 * part for part in share]
+            above.scatter(
+                sure, right, s=sizes, c=look["color"], marker=look["marker"], zorder=3, linewidths=0
+            )
             places = list(told[0]["risk"])
             risk = [sum(one["risk"][place] for one in told) / len(told) for place in places]
-            below.plot([100 * float(p) for p in places], [100 * r for r in risk], **look)
-        low = min((line.get_xdata().min() for line in above.get_lines()[1:]), default=50)
+            below.plot(
+                [100 * float(p) for p in places], [100 * r for r in risk], label=label, **look
+            )
         above.set_xlim(min(50, low) - 2, 101)
+        above.set_ylim(min(50, low_right) - 2, 101)
         drawing.plain(above, section.title, "confidence (%)", "accuracy (%)")
         drawing.plain(below, "", "coverage, surest first (%)", "error (%)")
         below.set_ylim(bottom=0)
-    drawing.legend(figure, axes, [*names, "as sure as right"])
-    return drawing.png(figure)
+    drawing.legend(figure, [below for _, below in axes], shown)
+    return figure
 
 
-def _pooled(bins: list[dict[str, float]]) -> tuple[list[float], list[float]]:
-    """Confidence and accuracy in percent, bins of several seeds put together by tenths."""
+def _pooled(bins: list[dict[str, float]]) -> tuple[list[float], list[float], list[float]]:
+    """Confidence, accuracy (percent) and share of bins of several seeds, put together by tenths."""
     tenths: dict[int, list[dict[str, float]]] = {}
     for bin_ in bins:
         tenths.setdefault(min(9, int(bin_["confidence"] * 10)), []).append(bin_)
-    sure, right = [], []
+    every = sum(bin_["share"] for bin_ in bins)
+    sure, right, share = [], [], []
     for _, here in sorted(tenths.items()):
         whole = sum(bin_["share"] for bin_ in here)
+        if whole < _FEW * every:
+            continue
         sure.append(100 * sum(bin_["share"] * bin_["confidence"] for bin_ in here) / whole)
         right.append(100 * sum(bin_["share"] * bin_["accuracy"] for bin_ in here) / whole)
-    return sure, right
+        share.append(whole / every)
+    return sure, right, share
 
 
 def _cell(name: str, values: list[float | None]) -> str:

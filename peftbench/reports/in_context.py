@@ -1,8 +1,10 @@
 """What demonstrations at test time are worth: method × number of them, and a picture."""
 
-from peftbench import figure as drawing
-from peftbench import rows
+from peftbench import curves, rows
 from peftbench.evaluation import Evaluated
+from peftbench.figure import Picture
+from peftbench.lines import Panel, Series, draw
+from peftbench.palette import Palette
 from peftbench.table import Table
 
 #: The suite whose findings these are.
@@ -53,29 +55,32 @@ def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
     return made
 
 
-def plot(found: list[Evaluated], trained: dict[str, int]) -> bytes | None:
-    """Score over the number of demonstrations: a panel a task, a line a method."""
-    tasks = sorted({e.evaluation.run.task["name"] for e in found})
-    methods = rows.methods(
-        (e.evaluation.run.method["name"], trained[e.evaluation.run.key]) for e in found
-    )
-    figure, axes = drawing.panels(len(tasks))
-    for axis, task in zip(axes[0], tasks, strict=True):
-        here = [e for e in found if e.evaluation.run.task["name"] == task]
-        for number, method in enumerate(methods):
-            told = [e for e in here if e.evaluation.run.method["name"] == method]
-            counts = sorted({count for e in told for count in e.findings["counts"]})
-            curve = {
-                count: [s for e in told if (s := _at(e, "scores", count)) is not None]
-                for count in counts
-            }
-            places = [count for count in counts if curve[count]]
-            means = [100 * sum(curve[count]) / len(curve[count]) for count in places]
-            axis.plot(places, means, markersize=4, label=method, **drawing.look(number))
-        label = f"{here[0].findings['metric']} (%)"
-        drawing.plain(axis, task, "demonstrations at test time", label)
-    drawing.legend(figure, axes, methods)
-    return drawing.png(figure)
+_CAPTION = (
+    "Score by the number of demonstrations in front of every text at test time: means over seeds; "
+    "seeds are faint. Undefined scores are left out."
+)
+
+
+def plot(found: list[Evaluated], trained: dict[str, int], palette: Palette) -> list[Picture]:
+    """A panel for each task and size, a line for each row."""
+    sections = rows.sections(found, trained)
+    panels = []
+    for section in sections:
+        labels = rows.labels(section.rows, section.split)
+        series = {}
+        for row, members in section.rows.items():
+            seeds = [points for e in members if (points := _curve(e))]
+            if seeds:
+                series[labels[row]] = Series(curves.mean(seeds), seeds)
+        y = f"{section.found[0].findings['metric']} (%)"
+        if series:
+            panels.append(Panel(section.title, "demonstrations", y, series, joined=True))
+    return draw(panels, palette, rows.series(sections, trained), _CAPTION)
+
+
+def _curve(e: Evaluated) -> curves.Points:
+    scores = [(float(count), _at(e, "scores", count)) for count in sorted(e.findings["counts"])]
+    return curves.defined([(x, None if y is None else 100 * y) for x, y in scores])
 
 
 def _at(e: Evaluated, what: str, count: int) -> float | None:

@@ -1,8 +1,10 @@
 """What noise in the text costs each method: method × kind of noise, and a picture of the curves."""
 
-from peftbench import figure as drawing
-from peftbench import rows
+from peftbench import curves, rows
 from peftbench.evaluation import Evaluated
+from peftbench.figure import Picture
+from peftbench.lines import Panel, Series, draw
+from peftbench.palette import Palette
 from peftbench.table import Table
 
 #: The suite whose findings these are.
@@ -64,30 +66,36 @@ _NOTE = (
 )
 
 
-def plot(found: list[Evaluated], trained: dict[str, int]) -> bytes | None:
-    """Score over intensity, the mean of all kinds: a panel a task and size, a line a row."""
+_CAPTION = (
+    "Score by intensity of noise, 0 is clean: the mean over all kinds of noise, and over seeds; "
+    "seeds are faint. Seeds with an undefined score at any intensity are left out."
+)
+
+
+def plot(found: list[Evaluated], trained: dict[str, int], palette: Palette) -> list[Picture]:
+    """A panel for each task and size, a line for each row."""
     sections = rows.sections(found, trained)
-    names = rows.series(sections, trained)
-    figure, axes = drawing.panels(len(sections))
-    for axis, section in zip(axes[0], sections, strict=True):
+    panels = []
+    for section in sections:
         labels = rows.labels(section.rows, section.split)
+        series = {}
         for row, members in section.rows.items():
-            whole = [curve for e in members if None not in (curve := _curve(e))]
-            if not whole:
-                continue
             # the members of a row share the suite's settings
             places = [0.0, *members[0].findings["intensities"]]
-            means = [100 * sum(points) / len(points) for points in zip(*whole, strict=True)]
-            look = drawing.look(names.index(labels[row]))
-            axis.plot(places, means, markersize=4, label=labels[row], **look)
+            whole = [list(zip(places, curve, strict=True)) for e in members if (curve := _curve(e))]
+            if whole:
+                series[labels[row]] = Series(curves.mean(whole), whole)
         metric = section.found[0].findings["metric"]
-        drawing.plain(axis, section.title, "intensity of noise", f"{metric} (%), mean over kinds")
-    drawing.legend(figure, axes, names)
-    return drawing.png(figure)
+        if series:
+            y = f"{metric} (%)"
+            panels.append(Panel(section.title, "intensity of noise", y, series, joined=True))
+    return draw(panels, palette, rows.series(sections, trained), _CAPTION)
 
 
-def _curve(e: Evaluated) -> list[float | None]:
-    """The clean score, then at each intensity the mean over kinds, None where one is undefined."""
+def _curve(e: Evaluated) -> list[float]:
+    """In percent, clean and at each intensity the mean over kinds; empty if one is undefined."""
     columns = zip(*(kind["scores"] for kind in e.findings["kinds"].values()), strict=True)
-    means = [None if None in column else sum(column) / len(column) for column in columns]
-    return [e.findings["clean"], *means]
+    every = [[e.findings["clean"]], *columns]
+    if any(score is None for column in every for score in column):
+        return []
+    return [100 * sum(column) / len(column) for column in every]

@@ -6,7 +6,11 @@ import numpy as np
 
 from peftbench import figure as drawing
 from peftbench.comparison import DRAWS, MARGIN, Pair
+from peftbench.figure import Picture
 from peftbench.table import Table
+
+#: What a picture takes.
+NEEDS = "two rows with a seed in common, and defined scores"
 
 
 def table(pairs: list[Pair], split: list[str]) -> Table:
@@ -66,35 +70,86 @@ _LOOKS = {
 }
 
 
-def plot(pairs: list[Pair]) -> bytes | None:
+_CAPTION = (
+    "Difference of mean scores from {against}, in points of the metric, with 95 % intervals over "
+    "seeds and examples; the grey band is a loss or gain of one point. An interval that reaches "
+    "far outside is cut, an arrow says so, and a number says where its middle is. Verdicts after "
+    "Holm's correction within a panel. undefined: a run predicts one class throughout."
+)
+
+#: Rows of a panel and inches of a figure: what a page has room for.
+_ROWS, _TALL = 60, 9.0
+
+Cells = dict[str, Pair]
+
+
+def plot(pairs: list[Pair]) -> list[Picture]:
     """A forest: effects with intervals, a panel a task and size, coloured by verdict.
 
-    What lies far outside of a panel's other intervals is cut there, an arrow says so.
+    Panels of the same rows stand side by side.
     """
-    shown = [pair for pair in pairs if pair.effect]
-    tasks = list(dict.fromkeys(pair.task for pair in shown))
-    if not tasks:
-        return None
-    names = list(dict.fromkeys(pair.label for pair in pairs))
-    width = 2.3 + 0.07 * max(map(len, names)) / len(tasks)
-    figure, axes = drawing.panels(len(tasks), width, 1.4 + 0.24 * len(names))
-    for axis, task in zip(axes[0], tasks, strict=True):
-        here = [pair for pair in shown if pair.task == task]
-        reaches = [max(-pair.effect.low, pair.effect.high) for pair in here if pair.effect]
-        reach = 100 * max(5 * MARGIN, 2.5 * float(np.median(reaches)))
-        axis.axvspan(-100 * MARGIN, 100 * MARGIN, color="#e6e6e6", linewidth=0)
-        axis.axvline(0, color="#333333", linewidth=0.9)
-        for pair in pairs:
-            if pair.task == task:
-                _draw(axis, names.index(pair.label), pair, reach)
-        axis.set_xlim(*(1.08 * max(-reach, min(_ends(here))), 1.08 * min(reach, max(_ends(here)))))
-        axis.set_yticks(range(len(names)), names if axis is axes[0][0] else [""] * len(names))
-        axis.set_ylim(len(names) - 0.5, -0.5)
-        axis.tick_params(axis="y", length=0)
-        drawing.plain(axis, task, f"{here[0].metric}, points\nagainst {here[0].against}", "")
-        axis.grid(axis="y", color="#eeeeee", linewidth=0.6)
-    drawing.legend(figure, axes, list(_LOOKS))
-    return drawing.png(figure)
+    parted: dict[str, Cells] = {}
+    for pair in pairs:
+        parted.setdefault(pair.task, {})[pair.label] = pair
+    parted = {
+        task: cells for task, cells in parted.items() if any(p.effect for p in cells.values())
+    }
+    alike: dict[tuple[str, ...], list[tuple[str, Cells]]] = {}
+    for task, cells in parted.items():
+        alike.setdefault(tuple(cells), []).append((task, cells))
+    bands = [
+        [
+            (task, {label: cells[label] for label in names[start : start + _ROWS]})
+            for task, cells in side
+        ]
+        for names, found in alike.items()
+        for start in range(0, len(names), _ROWS)
+        for side in (found[at : at + 3] for at in range(0, len(found), 3))
+    ]
+    pages: list[list[list[tuple[str, Cells]]]] = []
+    for band in bands:
+        if pages and sum(map(_height, [*pages[-1], band])) <= _TALL:
+            pages[-1].append(band)
+        else:
+            pages.append([band])
+    against = ", ".join(dict.fromkeys(pair.against for pair in pairs))
+    caption = _CAPTION.format(against=against)
+    return [
+        Picture(_page(page), caption, f"{number + 1}" if number else "")
+        for number, page in enumerate(pages)
+    ]
+
+
+def _height(band: list[tuple[str, Cells]]) -> float:
+    return 0.65 + 0.135 * max(3, len(band[0][1]))
+
+
+def _page(bands: list[list[tuple[str, Cells]]]) -> Any:
+    figure, axes = drawing.grid([_height(band) for band in bands], max(map(len, bands)))
+    for line, band in zip(axes, bands, strict=True):
+        for number, axis in enumerate(line):
+            if number < len(band):
+                _forest(axis, *band[number], named=number == 0)
+            else:
+                axis.remove()
+    drawing.legend(figure, figure.axes, list(_LOOKS))
+    return figure
+
+
+def _forest(axis: Any, task: str, cells: Cells, named: bool) -> None:
+    here = [pair for pair in cells.values() if pair.effect]
+    reaches = [max(-pair.effect.low, pair.effect.high) for pair in here if pair.effect]
+    reach = 100 * max(5 * MARGIN, 2.5 * float(np.median(reaches)) if reaches else 0.0)
+    axis.axvspan(-100 * MARGIN, 100 * MARGIN, color="#E6E6E6", linewidth=0)
+    axis.axvline(0, color="#333333", linewidth=0.7)
+    for y, pair in enumerate(cells.values()):
+        _draw(axis, y, pair, reach)
+    axis.set_xlim(*(1.08 * max(-reach, min(_ends(here))), 1.08 * min(reach, max(_ends(here)))))
+    axis.set_yticks(range(len(cells)), list(cells))
+    axis.set_ylim(len(cells) - 0.5, -0.5)
+    axis.tick_params(axis="y", length=0, labelleft=named)
+    one = next(iter(cells.values()))
+    drawing.plain(axis, task, f"{one.metric}, points over {one.against}", "")
 
 
 def _ends(pairs: list[Pair]) -> list[float]:
@@ -109,15 +164,15 @@ _BOX = {"facecolor": "w", "edgecolor": "none", "pad": 0.5}
 def _draw(axis: Any, y: int, pair: Pair, reach: float) -> None:
     if pair.effect is None:
         axis.text(
-            0, y, "undefined", ha="center", va="center", fontsize=7, color="#777777", bbox=_BOX
+            0, y, "undefined", ha="center", va="center", fontsize=5, color="#777777", bbox=_BOX
         )
         return
     kind = next(kind for kind in _LOOKS if pair.verdict.startswith(kind))
     colour, mark, fill = _LOOKS[kind]
     low, value, high = (100 * v for v in (pair.effect.low, pair.effect.value, pair.effect.high))
     first, place, last = (min(reach, max(-reach, end)) for end in (low, value, high))
-    look = {"color": colour, "linestyle": "none", "markersize": 6}
-    axis.plot([first, last], [y, y], color=colour, linewidth=1.8, solid_capstyle="butt")
+    look = {"color": colour, "linestyle": "none", "markersize": 4}
+    axis.plot([first, last], [y, y], color=colour, linewidth=1.2, solid_capstyle="butt")
     axis.plot([], [], mark, label=kind, markerfacecolor=colour if fill else "w", **look)
     if low < -reach:
         axis.plot([-reach], [y], "<", **look)
@@ -133,7 +188,7 @@ def _draw(axis: Any, y: int, pair: Pair, reach: float) -> None:
             f"{value:+.0f}",
             ha=side,
             va="center",
-            fontsize=8,
+            fontsize=5.5,
             color=colour,
             bbox=_BOX,
         )

@@ -1,10 +1,13 @@
 """What rounds do: the score after each, what was forgotten, training on all at once beside it."""
 
+import statistics
 from itertools import accumulate
 
-from peftbench import figure as drawing
-from peftbench import rows
+from peftbench import curves, rows
 from peftbench.evaluation import Evaluated
+from peftbench.figure import Picture
+from peftbench.lines import Panel, Series, draw
+from peftbench.palette import Palette
 from peftbench.rows import Section
 from peftbench.table import Table
 
@@ -48,32 +51,34 @@ def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
     return made
 
 
-def plot(found: list[Evaluated], trained: dict[str, int]) -> bytes | None:
-    """The score over the training examples so far; the mark at the right is training at once."""
+_CAPTION = (
+    "Score on the reporting split by the training examples so far: means over seeds; seeds are "
+    "faint. The open mark at the right is one training on all of them at once."
+)
+
+
+def plot(found: list[Evaluated], trained: dict[str, int], palette: Palette) -> list[Picture]:
+    """A panel for each task, size and division; sequences of tasks have a table only."""
     parts = [(names, part) for names, part in _parts(found, trained) if not _is_sequence(names)]
-    if not parts:
-        return None
-    series = rows.series([part for _, part in parts], trained)
-    figure, axes = drawing.panels(len(parts), width=5.6)
-    for axis, (names, part) in zip(axes[0], parts, strict=True):
+    panels = []
+    for names, part in parts:
         seen = _so_far(names)
+        series = {}
         for row, label in rows.labels(part.rows, part.split).items():
             columns = _columns(part.rows[row])[: len(seen) + 1]
             if any(value is None for column in columns for value in column):
                 continue
-            *means, at_once = [100 * sum(c) / len(c) for c in columns]  # type: ignore[arg-type]
-            look = drawing.look(series.index(label))
-            axis.plot(seen, means, markersize=4, label=label, **look)
-            axis.plot([seen[-1] * 1.2], [at_once], linestyle="", markersize=8, **look)
-        axis.set_xscale("log")
-        axis.set_xticks(seen, [f"{count:,}" for count in seen])
-        axis.minorticks_off()
-        metric = part.task["metrics"][0]
-        drawing.plain(
-            axis, part.title, "training examples so far (right: at once)", f"{metric} (%)"
-        )
-    drawing.legend(figure, axes, series, most=2)
-    return drawing.png(figure)
+            seeds = [
+                [(float(x), 100 * y) for x, y in zip(seen, scores, strict=False)]
+                for scores in zip(*columns[:-1], strict=True)
+            ]
+            at_once = 100 * statistics.fmean(score for score in columns[-1] if score is not None)
+            series[label] = Series(curves.mean(seeds), seeds, after=at_once)
+        x, y = "training examples so far", f"{part.task['metrics'][0]} (%)"
+        if series:
+            panels.append(Panel(part.title, x, y, series, places=seen, joined=True))
+    order = rows.series([part for _, part in parts], trained)
+    return draw(panels, palette, order, _CAPTION)
 
 
 def _parts(

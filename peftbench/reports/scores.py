@@ -4,6 +4,7 @@ import statistics
 from collections.abc import Callable, Iterable
 
 from peftbench import rows
+from peftbench.costs import machine, peak
 from peftbench.run import Record
 from peftbench.table import Table
 
@@ -67,7 +68,7 @@ def costs(records: list[Record]) -> Table:
             here = [record for record in members if rows.sized(record) == task]
             if not here:
                 continue
-            machines = {(r.environment["device"], r.environment["threads"]) for r in here}
+            machines = {machine(r) for r in here}
             trained = sorted({record.parameters["trained"] for record in here})
             lines.append(
                 [
@@ -88,13 +89,8 @@ def _mean(values: Iterable[float]) -> float:
 _UNITS: dict[str, Callable[[list[Record]], str]] = {
     "seconds": lambda records: f"{_mean(r.seconds['train'] for r in records):,.0f}",
     "examples/s": lambda records: f"{_mean(r.speed['examples_per_second'] for r in records):,.0f}",
-    "peak MiB": lambda records: f"{_mean(_peak(r) for r in records) / 2**20:,.0f}",
+    "peak MiB": lambda records: f"{_mean(peak(r) for r in records) / 2**20:,.0f}",
 }
-
-
-def _peak(record: Record) -> float:
-    on_gpu = record.memory.get("cuda_peak_allocated_bytes")
-    return float((on_gpu or record.memory["cpu_peak_rss_bytes"])["train"] or 0)
 
 
 def _table(title: str, records: list[Record], pick: Callable[[list[str]], list[str]]) -> Table:

@@ -1,10 +1,13 @@
 """Trained here, tested there: task × target × method, with the model before training beside it."""
 
+import textwrap
 from typing import Any
 
 from peftbench import figure as drawing
 from peftbench import rows
 from peftbench.evaluation import Evaluated
+from peftbench.figure import Picture
+from peftbench.palette import Palette
 from peftbench.run import Json
 from peftbench.table import Table
 
@@ -105,47 +108,78 @@ def _across(told: list[Json], targets: dict[str, str], which: str) -> list[str]:
     return cells
 
 
-def plot(found: list[Evaluated], trained: dict[str, int]) -> bytes | None:
-    """A heat map for each task and size: method × targets, mean scores in percent."""
+_CAPTION = (
+    "Mean scores in percent, over seeds, on sets of texts that training did not see; colours span "
+    "the scores of one set and metric, from the lowest (dark) to the highest. Untrained: the "
+    "model before training. –: undefined for every seed, they predict one class throughout."
+)
+
+
+def plot(found: list[Evaluated], trained: dict[str, int], palette: Palette) -> list[Picture]:
+    """A heat map for each task and size: method × targets."""
     sections = rows.sections(found, trained)
-    most = max(len(section.rows) + len(_before(section, _STARTS)) for section in sections)
-    width = 3.6 + 0.07 * max(map(len, rows.series(sections, trained)))
-    figure, axes = drawing.panels(len(sections), width=width, height=1.2 + 0.34 * most)
-    for axis, section in zip(axes[0], sections, strict=True):
-        targets, labels = _targets(section), rows.labels(section.rows, section.split)
-        lines = {labels[row]: ("scores", members) for row, members in section.rows.items()}
-        lines |= {
-            ", ".join(["untrained", *filter(None, values)]): ("untrained", every)
-            for values, every in _before(section, _STARTS).items()
-        }
-        grid = [
-            [
-                _mean(
-                    [
-                        _of(e.findings["targets"][name], which, metric)
-                        for e in members
-                        if name in e.findings["targets"]
-                    ]
-                )
-                for name, metric in targets.items()
-            ]
-            for which, members in lines.values()
+    pictures = []
+    for start in range(0, len(sections), 3):
+        page = [(section, _lines(section)) for section in sections[start : start + 3]]
+        most = max(len(lines) for _, lines in page)
+        figure, axes = drawing.panels(len(page), height=0.7 + 0.16 * most)
+        for (axis,), (section, lines) in zip(axes, page, strict=True):
+            _map(
+                axis, section, lines, named=page[0][1].keys() != lines.keys() or axis is axes[0][0]
+            )
+        pictures.append(Picture(figure, _CAPTION, f"{start // 3 + 1}" if start else ""))
+    return pictures
+
+
+def _lines(section: rows.Section) -> dict[str, tuple[str, list[Evaluated]]]:
+    """What stands in each line, by its label: which scores, of which evaluations."""
+    labels = rows.labels(section.rows, section.split)
+    lines = {labels[row]: ("scores", members) for row, members in section.rows.items()}
+    return lines | {
+        ", ".join(["untrained", *filter(None, values)]): ("untrained", every)
+        for values, every in _before(section, _STARTS).items()
+    }
+
+
+def _map(
+    axis: Any, section: rows.Section, lines: dict[str, tuple[str, list[Evaluated]]], named: bool
+) -> None:
+    targets = _targets(section)
+    grid = [
+        [
+            _mean(
+                [
+                    _of(e.findings["targets"][name], which, metric)
+                    for e in members
+                    if name in e.findings["targets"]
+                ]
+            )
+            for name, metric in targets.items()
         ]
-        axis.imshow(grid, cmap="cividis", aspect="auto")
-        low = min((v for line in grid for v in line if v == v), default=0.0)
-        high = max((v for line in grid for v in line if v == v), default=1.0)
-        for y, line in enumerate(grid):
-            for x, value in enumerate(line):
-                dark = value < (low + high) / 2
-                text = "–" if value != value else f"{value:.1f}"
-                axis.text(
-                    x, y, text, ha="center", va="center", color="w" if dark else "k", fontsize=9
-                )
-        axis.set_xticks(range(len(targets)), [f"{n}\n{m}" for n, m in targets.items()], fontsize=9)
-        axis.set_yticks(range(len(lines)), list(lines), fontsize=9)
-        axis.set_title(f"trained on {section.title}", fontsize=11)
-        axis.tick_params(length=0)
-    return drawing.png(figure)
+        for which, members in lines.values()
+    ]
+    columns = [[value for value in column if value == value] for column in zip(*grid, strict=True)]
+    for y, line in enumerate(grid):
+        for x, value in enumerate(line):
+            low, high = min(columns[x], default=0.0), max(columns[x], default=1.0)
+            part = (value - low) / (high - low) if high > low else 0.5
+            text = "–" if value != value else f"{value:.1f}"
+            dark = value == value and part < 0.5
+            axis.text(x, y, text, ha="center", va="center", color="w" if dark else "k", fontsize=6)
+            grid[y][x] = part
+    axis.imshow(grid, cmap="cividis", aspect="auto", vmin=0, vmax=1)
+    names = [f"{name.replace('_', ' ')}\n{metric}" for name, metric in targets.items()]
+    axis.set_xticks(range(len(targets)), [_wrapped(name, len(names)) for name in names])
+    axis.set_yticks(range(len(lines)), list(lines))
+    axis.set_title(f"trained on {section.title}")
+    axis.tick_params(length=0, labelleft=named)
+    axis.spines[:].set_visible(False)
+
+
+def _wrapped(name: str, columns: int) -> str:
+    """Broken into lines that fit under a column."""
+    width = max(8, 36 // columns)
+    return "\n".join(line for part in name.split("\n") for line in textwrap.wrap(part, width))
 
 
 def _of(target: Json, which: str, metric: str) -> float | None:

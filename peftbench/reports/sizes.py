@@ -1,55 +1,82 @@
-"""How scores grow with data: every seed a dot, a line through the means."""
+"""How do scores grow with data? Every seed a dot, lines through the means, bars of the spread."""
 
-from collections import defaultdict
+import statistics
 
-from peftbench import figure as drawing
 from peftbench import rows
+from peftbench.figure import Picture
+from peftbench.lines import Panel, Series, draw
+from peftbench.palette import Palette
 from peftbench.run import Record
 
+#: What it takes.
+NEEDS = "a method and its settings at two data sizes of one task"
 
-def plot(records: list[Record]) -> bytes | None:
-    """A PNG with a panel for each task, of methods that were run at several sizes; None if none."""
-    ran = defaultdict(set)
+_CAPTION = (
+    "Score by training examples (logarithmic): every seed a dot, lines through the means, bars of "
+    "one standard deviation over seeds; dots at one size are moved apart a little. Seeds whose "
+    "score is undefined, because they predict one class throughout, are not shown. {also}{level}"
+)
+
+
+def plot(records: list[Record], palette: Palette) -> list[Picture]:
+    """A panel for each task, a line for each row that was run at several sizes."""
+    by_row, split = rows.of_records(records)
+    labels = rows.labels(by_row, split)
+    tasks = sorted({record.run.task["name"] for record in records})
+    panels, also = [], set()
+    for task in tasks:
+        found = {row: _of(members, task) for row, members in by_row.items()}
+        found = {row: here for row, here in found.items() if len(_sizes(here)) > 1}
+        if not found:
+            continue
+        every = [record for here in found.values() for record in here]
+        metric = every[0].run.task["metrics"][0]
+        sizes = _sizes(every)
+        base = [(n, _mean(_levels(every, n, metric))) for n in sizes if _levels(every, n, metric)]
+        every_row = {labels[row]: _series(here) for row, here in found.items()}
+        series = {label: one for label, one in every_row.items() if one.mean}
+        if not series:
+            continue
+        also |= {name for here in found.values() for name in _differs(here)}
+        panels.append(
+            Panel(task, "training examples", f"{metric} (%)", series, list(base), places=sizes)
+        )
+    told = f"Along the lines these differ too: {', '.join(sorted(also))}. " if also else ""
+    level = "Dotted: the majority class." if any(panel.level for panel in panels) else ""
+    return draw(panels, palette, list(labels.values()), _CAPTION.format(also=told, level=level))
+
+
+def _of(records: list[Record], task: str) -> list[Record]:
+    return [record for record in records if record.run.task["name"] == task]
+
+
+def _sizes(records: list[Record]) -> list[int]:
+    return sorted({record.work["train_size"] for record in records})
+
+
+def _series(records: list[Record]) -> Series:
+    scores: dict[int, list[float]] = {}
     for record in records:
-        pair = record.run.task["name"], record.run.method["name"]
-        ran[pair].add(record.work["train_size"])
-    grown = {pair for pair, found in ran.items() if len(found) > 1}
-    records = [r for r in records if (r.run.task["name"], r.run.method["name"]) in grown]
-    tasks = sorted({task for task, _ in grown})
-    if not tasks:
-        return None
-    sizes = {task: {s for t, m in grown if t == task for s in ran[t, m]} for task in tasks}
-    methods = rows.methods(
-        (record.run.method["name"], record.parameters["trained"]) for record in records
+        if record.score is not None:
+            scores.setdefault(record.work["train_size"], []).append(100 * record.score)
+    places = sorted(scores)
+    return Series(
+        [(place, _mean(scores[place])) for place in places],
+        [[(place, score)] for place in places for score in scores[place]],
+        [statistics.stdev(s) if len(s := scores[place]) > 1 else None for place in places],
     )
-    figure, axes = drawing.panels(len(tasks))
-    for axis, task in zip(axes[0], tasks, strict=True):
-        here = [record for record in records if record.run.task["name"] == task]
-        metric = here[0].run.task["metrics"][0]
-        for number, method in enumerate(methods):
-            points = defaultdict(list)
-            for record in here:
-                if record.run.method["name"] == method and record.score is not None:
-                    points[record.work["train_size"]].append(100 * record.score)
-            if not points:
-                continue
-            look = drawing.look(number)
-            colour, mark = look["color"], look["marker"]
-            places = sorted(points)
-            means = [sum(points[place]) / len(points[place]) for place in places]
-            axis.plot(places, means, color=colour, linewidth=1.8)
-            axis.plot([], [], color=colour, linewidth=1.8, marker=mark, markersize=5, label=method)
-            for place in places:
-                nudge = 1 + 0.025 * (number - (len(methods) - 1) / 2)  # or the dots hide each other
-                dots = points[place]
-                axis.plot([place * nudge] * len(dots), dots, mark, color=colour, markersize=5)
-        base = [level for record in here if (level := record.trivial[metric]) is not None]
-        if base:
-            level = 100 * sum(base) / len(base)
-            axis.axhline(level, color="#777777", linestyle=":", linewidth=1.2, label="trivial")
-        axis.set_xscale("log")
-        axis.set_xticks(sorted(sizes[task]), [f"{size:,}" for size in sorted(sizes[task])])
-        axis.minorticks_off()
-        drawing.plain(axis, task, "training examples", f"{metric} (%)")
-    drawing.legend(figure, axes, [*methods, "trivial"], most=8)
-    return drawing.png(figure)
+
+
+def _levels(records: list[Record], size: int, metric: str) -> list[float]:
+    here = (record.trivial.get(metric) for record in records if record.work["train_size"] == size)
+    return [100 * level for level in here if level is not None]
+
+
+def _mean(values: list[float]) -> float:
+    return statistics.fmean(values)
+
+
+def _differs(records: list[Record]) -> set[str]:
+    """Settings that are not the same at all sizes."""
+    found = [rows.settings(record.run) for record in records]
+    return {name for name in found[0] if len({str(one.get(name)) for one in found}) > 1}

@@ -5,9 +5,8 @@ Money is counted from a file of prices that the user fills in; what has no price
 
 import statistics
 from dataclasses import dataclass, fields
-from typing import Any
 
-from peftbench import rows
+from peftbench import costs, rows
 from peftbench.run import ConfigError, Record
 from peftbench.table import Table
 
@@ -80,7 +79,7 @@ def table(records: list[Record], prices: Prices) -> Table:
         }
         cells = {row: here for row, here in cells.items() if here}
         goal = _score(next(iter(cells.values())))  # rows with most trained parameters come first
-        front = _front({row: (_score(here), _seconds(here)) for row, here in cells.items()})
+        front = costs.front({row: (_score(here), _seconds(here)) for row, here in cells.items()})
         for row, here in cells.items():
             money = [value for record in here if (value := prices.money(record)) is not None]
             flops = [record.flops for record in here if record.flops is not None]
@@ -150,16 +149,3 @@ def _near(records: list[Record], goal: float | None, part: float) -> str:
         return "–"
     some = f" ({len(reached)} of {len(records)})" if len(reached) < len(records) else ""
     return f"{statistics.fmean(reached):,.0f}{some}"
-
-
-def _front(points: dict[Any, tuple[float | None, float]]) -> set[Any]:
-    """Those that nothing beats in score and cost at once."""
-    known = {name: point for name, point in points.items() if point[0] is not None}
-    return {
-        name
-        for name, (score, cost) in known.items()
-        if not any(
-            other >= score and less <= cost and (other, less) != (score, cost)  # type: ignore[operator]
-            for other, less in known.values()
-        )
-    }

@@ -1,0 +1,115 @@
+"""Which row of a column is significantly best: above every other one, of paired seeds and examples.
+
+The row with the highest mean is held against each other row by `comparison.family`. It is best only
+if all of these differences are significant after Holm's correction over the column, which is more
+than a single claim to be best needs (an intersection-union test): a tie of the two highest true
+means is called for one of them with probability at most ALPHA.
+"""
+
+import statistics
+from dataclasses import dataclass, field
+
+from peftbench.grid import Cell, Grid, Row
+from peftbench.inference import ALPHA
+from peftbench.run import Record, canonical, identity
+from peftbench.store import Results
+
+#: Runs of a column beyond which nothing is tested: their predictions would not fit memory.
+MOST = 500
+
+
+@dataclass(frozen=True)
+class Best:
+    """Best rows of columns.
+
+    Attributes:
+        found: the best row, by column.
+        undecided: columns that were tested and have none.
+        untested: columns by the reason for which they could not be tested.
+        left_out: rows by column that are undefined for some seed, so that none is held against
+            them.
+    """
+
+    found: dict[Row, Row] = field(default_factory=dict)
+    undecided: list[Row] = field(default_factory=list)
+    untested: dict[str, list[Row]] = field(default_factory=dict)
+    left_out: dict[Row, list[Row]] = field(default_factory=dict)
+
+
+def of(grid: Grid, results: Results) -> Best:
+    """The best row of each column of scores; nothing of costs.
+
+    Raises:
+        RecordError: if paired runs predicted on other examples.
+    """
+    best = Best()
+    for column in grid.columns if grid.scores else []:
+        here = {row: grid.cells[row, column] for row in grid.rows if (row, column) in grid.cells}
+        if len(here) < 2:
+            continue
+        whole = {row: cell for row, cell in here.items() if None not in cell.values}
+        out = [row for row in here if row not in whole]
+        reason = _hinders(here, whole)
+        top = max(whole, key=lambda row: _mean(whole[row]), default=None)
+        if reason is None and top is not None:
+            if out:
+                best.left_out[column] = out
+            reason = _test(grid, results, column, whole, top, best)
+        if reason is not None:
+            best.untested.setdefault(reason, []).append(column)
+    return best
+
+
+def _mean(cell: Cell) -> float:
+    return statistics.fmean(value for value in cell.values if value is not None)
+
+
+def _hinders(here: dict[Row, Cell], whole: dict[Row, Cell]) -> str | None:
+    """Why a column cannot be tested, from its cells alone."""
+    if sum(len(cell.keys) for cell in here.values()) > MOST:
+        return f"more than {MOST} runs"
+    if any(len(set(cell.seeds)) < len(cell.seeds) for cell in here.values()):
+        return "cells pool more than seeds"
+    if len(whole) < 2:
+        return "fewer than two rows are defined for all their seeds"
+    highest = max(_mean(cell) for cell in whole.values())
+    partly = [cell for row, cell in here.items() if row not in whole]
+    if any(_mean(cell) > highest for cell in partly if any(v is not None for v in cell.values)):
+        return "the highest is undefined for some seeds"
+    if any(len(cell.seeds) < 2 for cell in whole.values()):
+        return "rows of one seed"
+    return None
+
+
+def _test(
+    grid: Grid, results: Results, column: Row, whole: dict[Row, Cell], top: Row, best: Best
+) -> str | None:
+    """Test one column; why it cannot be, or None."""
+    from peftbench.comparison import family  # with scikit-learn, for which no other table waits
+
+    records: dict[Row, dict[int, Record]] = {}
+    try:
+        results.predictions(results.load(whole[top].keys[0]))  # before all others are read in vain
+        for row, cell in whole.items():
+            records[row] = {s: results.load(k) for s, k in zip(cell.seeds, cell.keys, strict=True)}
+        every = [record for seeds in records.values() for record in seeds.values()]
+        if len({canonical(identity(record.run.task)) for record in every}) > 1:
+            return "rows answer different questions"
+        metric = grid.field.partition(".")[2] or every[0].run.task["metrics"][0]
+        labels = {row: " ".join(map(str, row)) for row in records}
+        pairs = family(records, top, labels, results.predictions, metric)
+    except FileNotFoundError:
+        return "predictions are missing"
+    won = [
+        pair.effect is not None
+        and pair.effect.value < 0
+        and pair.seeds > 1
+        and pair.adjusted is not None
+        and pair.adjusted < ALPHA
+        for pair in pairs
+    ]
+    if all(won):
+        best.found[column] = top
+    else:
+        best.undecided.append(column)
+    return None

@@ -1,0 +1,211 @@
+"""All that the page shows, as plain data: rounded figures, text, and nothing that is markup."""
+
+import statistics
+from typing import Any
+
+from peftbench import rows
+from peftbench.comparison import Pair, compare
+from peftbench.evaluation import Evaluated
+from peftbench.page import curves, listed, sentences
+from peftbench.page.cells import Cell, cells
+from peftbench.palette import Palette
+from peftbench.reporting import SUITES
+from peftbench.reports import ensembles, ranking, ranks, scores, spending
+from peftbench.reports.spending import Prices
+from peftbench.run import ConfigError, Json, Record
+from peftbench.store import Results
+from peftbench.table import Table
+
+#: Runs whose records the page carries; of more than these it tells means, and some of each cell.
+MOST = 2_000
+
+
+def contents(results: Results, against: str | None = None, most: int = MOST) -> Json:
+    """Everything that the page of a results folder shows.
+
+    Args:
+        results: where records, predictions and evaluations are.
+        against: the row that others are held against; by default what trains most.
+        most: runs to carry.
+
+    Raises:
+        ConfigError: if there is no record, or no row is called like `against`.
+    """
+    records, bad = results.scan()
+    evaluated, odd = results.scan_evaluated()
+    if not records:
+        raise ConfigError(f"{results.folder} holds no readable record; `peftbench run` makes them")
+    trained = {record.run.key: record.parameters["trained"] for record in records}
+    alone = [e for e in evaluated if e.evaluation.run.key not in trained]
+    evaluated = [e for e in evaluated if e.evaluation.run.key in trained]
+    by_row, split = rows.of_records(records)
+    labels = rows.labels(by_row, split)
+    names = rows.methods((r.run.method["name"], r.parameters["trained"]) for r in records)
+    palette = Palette.of(names)
+    found = cells(by_row)
+    whole = len(records) <= most
+    if not whole and against is not None:
+        raise ConfigError(
+            f"--against {against}: of more than {most:,} records no page compares rows, since that "
+            "reads every prediction; `peftbench report --against ROW` does"
+        )
+    pairs = compare(records, results.predictions, against)[0] if whole else []
+    carried = listed.carried(found, most)
+    place = {row: number for number, row in enumerate(by_row)}
+    sized = sorted({cell.sized for cell in found})
+    return listed.rounded(
+        {
+            "folder": results.folder.name,
+            "summary": sentences.summary(records, evaluated, found, pairs, labels),
+            "notes": _notes(records, len(carried), bad | odd, alone),
+            "methods": names,
+            "looks": [palette.look(name) for name in names],
+            "rows": [{"label": labels[row], "method": row[0]} for row in by_row],
+            "sections": [
+                {"title": rows.title(one, sized), "task": one[0], "size": one[1]}
+                | _told([cell for cell in found if cell.sized == one])
+                for one in sized
+            ],
+            "cells": [_cell(cell, place, sized, carried) for cell in found],
+            "pairs": [_pair(pair, place) for pair in pairs],
+            **listed.runs([r for r in records if r.run.key in carried], evaluated),
+            "curves": curves.curves(_by_suite(evaluated), trained),
+            "tables": [
+                _table(name, table)
+                for name, made in _tables(results, records, evaluated, whole).items()
+                for table in made
+            ],
+            "environments": listed.environments(records, evaluated),
+            "settings": listed.settings(by_row, labels),
+        }
+    )
+
+
+def _told(here: list[Cell]) -> Json:
+    """What cells of one task and size share: the metric, and what a constant answer scores."""
+    metric = here[0].metric
+    trivial = [record.trivial.get(metric) for cell in here for record in cell.records]
+    known = [level for level in trivial if level is not None]
+    return {"metric": metric, "trivial": statistics.fmean(known) if known else None}
+
+
+def _cell(cell: Cell, place: dict[rows.Row, int], sized: list[Any], carried: set[str]) -> Json:
+    return {
+        "row": place[cell.row],
+        "section": sized.index(cell.sized),
+        "n": len(cell.records),
+        "defined": len(cell.defined),
+        "mean": cell.score,
+        "sd": statistics.stdev(cell.defined) if len(cell.defined) > 1 else None,
+        "collapsed": cell.collapsed,
+        "trained": cell.trained,
+        "seconds": cell.seconds,
+        "mixed": len(cell.machines) > 1,
+        "peak": cell.peak,
+        "front": cell.front,
+        "runs": [record.run.key for record in cell.records if record.run.key in carried],
+    }
+
+
+def _pair(pair: Pair, place: dict[rows.Row, int]) -> Json:
+    told: Json = {
+        "row": place[pair.row],
+        "task": pair.task,
+        "against": pair.against,
+        "seeds": pair.seeds,
+        "examples": pair.examples,
+        "verdict": pair.verdict,
+        "p": pair.adjusted,
+        "superior": pair.superior,
+    }
+    if pair.effect is not None:
+        names = ("value", "low", "high", "detectable")
+        told |= {name: getattr(pair.effect, name) for name in names}
+    return told
+
+
+def _by_suite(evaluated: list[Evaluated]) -> dict[str, list[Evaluated]]:
+    named: dict[str, list[Evaluated]] = {}
+    for e in evaluated:
+        if e.evaluation.suite["_target_"] in SUITES:
+            named.setdefault(e.evaluation.suite["name"], []).append(e)
+    return dict(sorted(named.items()))
+
+
+def _tables(
+    results: Results, records: list[Record], evaluated: list[Evaluated], whole: bool
+) -> dict[str, list[Table]]:
+    """Tables of the other reports by what they are about; of too many records the scores alone."""
+    trained = {record.run.key: record.parameters["trained"] for record in records}
+    made: dict[str, list[Table | None]] = {"scores": [scores.scores(records)]}
+    if whole:
+        load = results.predictions
+        made["scores"] += [scores.other_metrics(records), *ensembles.tables(records, load)]
+        made["differences"] = [ranks.table(records), ranking.table(records, load)]
+        made["costs"] = [spending.table(records, Prices()), scores.costs(records)]
+    made["suites"] = [
+        table
+        for here in _by_suite(evaluated).values()
+        for table in SUITES[here[0].evaluation.suite["_target_"]].tables(here, trained)
+    ]
+    return {name: [table for table in tables if table] for name, tables in made.items()}
+
+
+def _table(about: str, table: Table) -> Json:
+    return {
+        "about": about,
+        "title": table.title,
+        "columns": table.columns,
+        "rows": table.rows,
+        "labels": table.labels,
+        "notes": table.notes,
+    }
+
+
+def _notes(
+    records: list[Record], carried: int, bad: dict[str, str], alone: list[Evaluated]
+) -> list[str]:
+    """What a reader must know before comparing: what is left out, what does not go together."""
+    notes = []
+    if bad:
+        notes.append(
+            f"{len(bad)} unreadable: left out of everything here. "
+            + " ".join(f"{key}: {reason}." for key, reason in list(bad.items())[:_NAMED])
+            + (f" And {len(bad) - _NAMED} more." if len(bad) > _NAMED else "")
+        )
+    if alone:
+        notes.append(f"{len(alone)} evaluations are left out: their runs have no record here.")
+    places = {
+        "protocols": {str(record.run.protocol) for record in records},
+        "devices": {record.environment["device"] for record in records},
+        "numbers of threads": {str(record.environment["threads"]) for record in records},
+        "versions of libraries": {str(record.environment["libraries"]) for record in records},
+    }
+    told = {
+        "protocols": "Scores of different protocols do not compare.",
+        "devices": "Seconds and memory of different devices do not compare.",
+        "numbers of threads": "Seconds of different numbers of threads do not compare.",
+        "versions of libraries": "Scores may differ by it.",
+    }
+    notes += [
+        f"{len(found)} {name} are mixed here"
+        + (f" ({', '.join(sorted(found))})" if name != "versions of libraries" else "")
+        + f". {told[name]}"
+        for name, found in places.items()
+        if len(found) > 1
+    ]
+    dirty = sum(record.environment["dirty"] for record in records)
+    if dirty:
+        notes.append(f"{dirty} runs were made from code with uncommitted changes.")
+    if carried < len(records):
+        notes.append(
+            f"{len(records):,} runs are too many for one file: means are of all of them, single "
+            f"runs and dots are {carried:,}, the first seeds of each row. `peftbench show KEY` "
+            "tells of any other. What compares rows or reads predictions is left to "
+            "`peftbench report`."
+        )
+    return notes
+
+
+#: Unreadable files that are named; the others are counted.
+_NAMED = 20

@@ -1,0 +1,161 @@
+"""Which method is worth its cost? Score by weights, seconds, memory and money, and the front."""
+
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+from peftbench import annotation, costs, rows
+from peftbench import figure as drawing
+from peftbench.figure import Picture
+from peftbench.palette import Palette, method_of
+from peftbench.run import Record
+
+#: What it takes.
+NEEDS = "a defined score"
+
+#: Money of a run, None if nothing of it has a price.
+Money = Callable[[Record], float | None]
+
+_CAPTION = (
+    "{task}: mean score over seeds by mean cost of a run, logarithmic where it spans a decade. "
+    "Line: Pareto's front, rows that no other equals or beats in both and beats in one; those on "
+    "it are named, the others small and pale. Weights: trained, with the head. Seconds: of "
+    "training alone. Memory: the peak while training, of the process on a CPU, of CUDA's allocator "
+    "on a GPU. {money}{level}A panel holds one device with one number of threads{one}.{lost}"
+    "{undefined}"
+)
+
+
+def plot(
+    records: list[Record], palette: Palette, money: Money | None = None, currency: str = ""
+) -> list[Picture]:
+    """A picture for each task: a line of panels for each size and machine, one for each cost."""
+    by_row, split = rows.of_records(records)
+    labels = rows.labels(by_row, split)
+    row_of = {r.run.key: labels[row] for row, members in by_row.items() for r in members}
+    machines = sorted({costs.machine(record) for record in records})
+    kinds: dict[str, Money] = {
+        "trained weights": lambda r: r.parameters["trained"] + r.parameters["head"],
+        "training seconds": lambda r: r.seconds["train"],
+        "peak memory (MiB)": lambda r: costs.peak(r) / 2**20,
+    }
+    if money is not None:
+        kinds[f"money ({currency})"] = money
+    parts = rows.alike(records)
+    tasks: dict[str, list[tuple[str, dict[str, list[Record]]]]] = {}
+    for one, members in parts:
+        for machine in machines:
+            cell: dict[str, list[Record]] = {}
+            for record in members:
+                if costs.machine(record) == machine:
+                    cell.setdefault(row_of[record.run.key], []).append(record)
+            if any(_score(here) is not None for here in cell.values()):
+                title = rows.title(one, dict(parts))
+                if len(machines) > 1:
+                    title += f", {costs.called(machine)}"
+                tasks.setdefault(one[0], []).append((title, cell))
+    made = []
+    for task, cells in tasks.items():
+        order = [label for label in labels.values() if any(label in cell for _, cell in cells)]
+        figure, lost = _figure(cells, kinds, palette, order)
+        names = "; ".join(dict.fromkeys(lost))
+        level = any(
+            r.trivial.get(_metric(r)) is not None for _, c in cells for h in c.values() for r in h
+        )
+        caption = _CAPTION.format(
+            task=task,
+            lost=f" No room for the names of {names} on a front." if lost else "",
+            level="Dotted: the majority class. " if level else "",
+            one="" if len(machines) > 1 else f" ({costs.called(machines[0])})",
+            money="Money: by the prices that were given. " if money else "",
+            undefined="".join(_undefined(title, cell) for title, cell in cells),
+        )
+        made.append(Picture(figure, caption, drawing.slug(task)))
+    return made
+
+
+def _undefined(title: str, cell: dict[str, list[Record]]) -> str:
+    lost = [label for label, here in cell.items() if _score(here) is None]
+    return f" No seed of these has a defined score on {title}: {'; '.join(lost)}." if lost else ""
+
+
+def points(cell: dict[str, list[Record]], cost: Money) -> dict[str, tuple[float, float]]:
+    """Mean score in percent and mean cost of each row that has both."""
+    found = {}
+    for label, here in cell.items():
+        score, paid = _score(here), [value for r in here if (value := cost(r)) is not None]
+        if score is not None and paid:
+            found[label] = score, statistics.fmean(paid)
+    return found
+
+
+def _metric(record: Record) -> str:
+    name: str = record.run.task["metrics"][0]
+    return name
+
+
+def _score(records: list[Record]) -> float | None:
+    known = [100 * record.score for record in records if record.score is not None]
+    return statistics.fmean(known) if known else None
+
+
+def _figure(
+    cells: list[tuple[str, dict[str, list[Record]]]],
+    kinds: dict[str, Money],
+    palette: Palette,
+    order: list[str],
+) -> tuple[Any, list[str]]:
+    """The picture, and rows on a front that are not named there."""
+    figure, axes = drawing.grid([2.0] * len(cells), len(kinds))
+    named, drawn = [], set()
+    for line, (title, cell) in zip(axes, cells, strict=True):
+        for axis, (kind, cost) in zip(line, kinds.items(), strict=True):
+            first = axis is line[0]
+            metric = _metric(next(iter(cell.values()))[0])
+            found = points(cell, cost)
+            drawing.plain(axis, "", kind, f"{title}\n{metric} (%)" if first else "")
+            axis.tick_params(labelleft=first)
+            if not found:
+                axis.text(0.5, 0.5, "no price known", transform=axis.transAxes, ha="center")
+                continue
+            best = sorted(costs.front(found), key=lambda label: found[label][1])
+            for label in order:
+                if label in found:
+                    _mark(axis, found[label], palette.look(method_of(label)), label in best)
+            xs, ys = [found[label][1] for label in best], [found[label][0] for label in best]
+            lines = axis.step(xs, ys, where="post", color="#444444", linewidth=0.8, zorder=1)
+            runs = [record for here in cell.values() for record in here]
+            base = [t for record in runs if (t := record.trivial.get(metric)) is not None]
+            if base:
+                level = 100 * statistics.fmean(base)
+                look = {"color": drawing.REFERENCE, "linestyle": ":", "linewidth": 0.9}
+                lines.append(axis.axhline(level, zorder=0, **look))
+            _scale(axis, [cost for _, cost in found.values()])
+            on = {name: (*found[name], palette.look(method_of(name))["color"]) for name in best}
+            named.append((axis, on, list(found.values()), lines))
+            drawn |= {method_of(label) for label in found}
+    methods = [method for method in dict.fromkeys(map(method_of, order)) if method in drawn]
+    for method in methods:
+        look = palette.look(method) | {"linestyle": "none"}
+        axes[0][0].plot([], [], label=method, **look)
+    drawing.legend(figure, [axes[0][0]], methods)
+    return figure, annotation.points(figure, named)
+
+
+def _mark(axis: Any, point: tuple[float, float], look: dict[str, Any], best: bool) -> None:
+    size = (
+        {"markersize": 5, "zorder": 3} if best else {"markersize": 3.2, "alpha": 0.5, "zorder": 2}
+    )
+    axis.plot([point[1]], [point[0]], **look | {"linestyle": "none", "markeredgewidth": 0} | size)
+
+
+def _scale(axis: Any, paid: list[float]) -> None:
+    """Logarithmic over a decade; else with ticks that can be read."""
+    from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+    axis.margins(0.08, 0.13)
+    if min(paid) > 0 and max(paid) > 10 * min(paid):
+        drawing.decades(axis.xaxis)
+    else:
+        axis.xaxis.set_major_locator(MaxNLocator(5))
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:,.6g}"))

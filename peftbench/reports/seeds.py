@@ -1,0 +1,127 @@
+"""How much does the seed matter? Every seed a dot, by row, task and size."""
+
+import statistics
+from typing import Any
+
+from peftbench import figure as drawing
+from peftbench import rows
+from peftbench.figure import Picture
+from peftbench.palette import Palette
+from peftbench.run import Record
+
+#: What it takes.
+NEEDS = "records"
+
+_CAPTION = (
+    "Every seed a dot, the bar their mean; rows with most trained parameters come first. Open: the "
+    "seed collapsed, it predicts one class or value throughout; where its score is undefined it "
+    "stands at the left edge (undef.) and is in no mean. Dotted, where there is one: the score of "
+    "the majority class."
+)
+
+#: Rows of a panel, panels side by side, inches of a figure: what a page has room for.
+_ROWS, _SIDE, _TALL = 60, 3, 9.0
+
+Cell = dict[str, list[Record]]
+
+
+def plot(records: list[Record], palette: Palette) -> list[Picture]:
+    """A panel for each task and size; panels with the same rows stand side by side."""
+    by_row, split = rows.of_records(records)
+    labels = rows.labels(by_row, split)
+    parts = rows.alike(records)
+    alike: dict[tuple[str, ...], list[tuple[str, Cell]]] = {}
+    for one, members in parts:
+        keys = {record.run.key for record in members}
+        cell = {
+            labels[row]: here
+            for row, every in by_row.items()
+            if (here := [record for record in every if record.run.key in keys])
+        }
+        alike.setdefault(tuple(cell), []).append((rows.title(one, dict(parts)), cell))
+    bands = [
+        [
+            (title, {label: cell[label] for label in names[start : start + _ROWS]})
+            for title, cell in side
+        ]
+        for names, cells in alike.items()
+        for start in range(0, len(names), _ROWS)
+        for side in (cells[at : at + _SIDE] for at in range(0, len(cells), _SIDE))
+    ]
+    pages: list[list[list[tuple[str, Cell]]]] = [[]]
+    for band in bands:
+        if pages[-1] and sum(map(_height, [*pages[-1], band])) > _TALL:
+            pages.append([])
+        pages[-1].append(band)
+    return [
+        Picture(_page(page, palette), _CAPTION, "" if number == 0 else f"{number + 1}")
+        for number, page in enumerate(pages)
+    ]
+
+
+def _height(band: list[tuple[str, Cell]]) -> float:
+    return 0.6 + 0.125 * max(4, len(band[0][1]))
+
+
+def _page(bands: list[list[tuple[str, Cell]]], palette: Palette) -> Any:
+    most = max(len(band) for band in bands)
+    figure, axes = drawing.grid([_height(band) for band in bands], most)
+    for line, band in zip(axes, bands, strict=True):
+        for number, axis in enumerate(line):
+            if number >= len(band):
+                axis.remove()
+                continue
+            title, cell = band[number]
+            _strip(axis, title, cell, palette, named=number == 0)
+    return figure
+
+
+def _strip(axis: Any, title: str, cell: Cell, palette: Palette, named: bool) -> None:
+    every = [record for here in cell.values() for record in here]
+    metric = every[0].run.task["metrics"][0]
+    known = [100 * record.score for record in every if record.score is not None]
+    low, high = min(known, default=0.0), max(known, default=1.0)
+    gutter = low - 0.12 * ((high - low) or 1.0)
+    looks = palette.looks(cell)
+    for y, (label, here) in enumerate(cell.items()):
+        colour, mark = looks[label]["color"], looks[label]["marker"]
+        for number, record in enumerate(sorted(here, key=lambda r: r.run.seed)):
+            off = 0.14 * (number - (len(here) - 1) / 2) if len(here) < 7 else 0.0
+            x = gutter if record.score is None else 100 * record.score
+            face = "w" if record.collapsed else colour
+            axis.plot(
+                [x],
+                [y + off],
+                mark,
+                color=colour,
+                markerfacecolor=face,
+                markersize=3,
+                markeredgewidth=0.7,
+                zorder=3,
+            )
+        scores = [100 * record.score for record in here if record.score is not None]
+        if scores:
+            centre = statistics.fmean(scores)
+            axis.plot([centre] * 2, [y - 0.38, y + 0.38], color=colour, linewidth=1.4, zorder=2)
+    base = [100 * level for record in every if (level := record.trivial.get(metric)) is not None]
+    if base:
+        axis.axvline(
+            statistics.fmean(base), color=drawing.REFERENCE, linestyle=":", linewidth=0.9, zorder=1
+        )
+    if len(known) < len(every):
+        axis.axvspan(gutter - 0.05 * (high - low), gutter + 0.05 * (high - low), color="#F0F0F0")
+        axis.annotate(
+            "undef.",
+            (gutter, 1),
+            (0, 1),
+            xycoords=("data", "axes fraction"),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+            fontsize=5,
+            color=drawing.REFERENCE,
+        )
+    drawing.plain(axis, title, f"{metric} (%)", "")
+    axis.set_yticks(range(len(cell)), list(cell))
+    axis.tick_params(axis="y", length=0, labelleft=named)
+    axis.set_ylim(len(cell) - 0.4, -0.6)

@@ -1,0 +1,29 @@
+# shellcheck shell=bash
+# What the scripts reproduce_*.sh share: run the sweeps of a paper into one folder, then write the report.
+#
+#   scripts/reproduce_PAPER.sh [mini|paper] [RESULTS] [OPTIONS OF peftbench run]
+#
+# mini: MiniLM, minutes to hours on 2 cores; paper: base-size models, for a GPU. RESULTS is results/runs/PAPER_FORM unless
+# given. Data come from the hub, or from the folders named by PEFTBENCH_DATA. Stopped, it goes on where it was.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+reproduce() { # PAPER SWEEP... -- ARGUMENTS
+  local paper=$1 sweeps=()
+  shift
+  while [ "$1" != -- ]; do sweeps+=("$1") && shift; done
+  shift
+  local form=${1:-mini} folder=${2:-}
+  case $form in
+    mini | paper) ;;
+    *)
+      echo "usage: $0 [mini|paper] [RESULTS] [OPTIONS OF peftbench run], got '$form'" >&2
+      exit 2
+      ;;
+  esac
+  folder=${folder:-results/runs/${paper}_$form}
+  for sweep in "${sweeps[@]}"; do
+    uv run peftbench run "sweep=${sweep}_$form" --results "$folder" "${@:3}"
+  done
+  uv run peftbench report --results "$folder"
+}

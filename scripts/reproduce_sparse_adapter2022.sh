@@ -1,0 +1,5 @@
+#!/usr/bin/env bash
+# He et al. 2022, arXiv 2210.04284: adapters pruned before training.
+# usage: reproduce_sparse_adapter2022.sh [mini|paper] [RESULTS] [OPTIONS OF peftbench run], see reproduce.sh
+. "$(dirname "$0")/reproduce.sh"
+reproduce sparse_adapter2022 sparse_adapter2022 -- "$@"
