@@ -1,5 +1,6 @@
 # shellcheck shell=bash
-# What the scripts reproduce_*.sh share: run the sweeps of a paper into one folder, then write the report.
+# What the scripts reproduce_*.sh share: run the sweeps of a paper into one folder, then write the report and say which of its
+# claims hold.
 #
 #   scripts/reproduce_PAPER.sh [mini|paper] [RESULTS] [OPTIONS OF peftbench run]
 #
@@ -26,4 +27,5 @@ reproduce() { # PAPER SWEEP... -- ARGUMENTS
     uv run peftbench run "sweep=${sweep}_$form" --results "$folder" "${@:3}"
   done
   uv run peftbench report --results "$folder"
+  uv run peftbench report claims "paper=$paper" --results "$folder"
 }
