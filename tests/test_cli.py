@@ -12,8 +12,9 @@ from click.testing import CliRunner
 from records import predictions, record, runs, tiny
 
 from peftbench import catalog
-from peftbench.cli import WORDS, main
+from peftbench.cli import main
 from peftbench.evaluation import Failure
+from peftbench.options import WORDS
 from peftbench.run import Run
 from peftbench.store import Results
 
@@ -80,7 +81,7 @@ def fill(results):
 def test_help_shows_a_first_command_and_every_verb(option):
     said = call(option)
     assert "peftbench run sweep=quickstart" in said
-    verbs = ["plan", "run", "evaluate", "show", "export", "list", "report", "completion"]
+    verbs = ["plan", "run", "evaluate", "show", "export", "list", "report", "advise", "completion"]
     assert [line.split()[0] for line in said.split("Commands:")[1].splitlines() if line] == verbs
 
 
