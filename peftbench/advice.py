@@ -120,14 +120,20 @@ def from_folders(question: Question, folders: list[Results]) -> Advice:
     Raises:
         ConfigError: if they hold no records.
     """
-    of = {r.run.key: (r, results) for results in folders for r in results.scan()[0]}
+    of: dict[str, tuple[Record, Results]] = {}
+    bad: list[str] = []
+    for results in folders:
+        good, odd = results.scan()
+        of |= {record.run.key: (record, results) for record in good}
+        bad += [f"left out, unreadable: {reason}" for reason in odd.values()]
     if not of:
         raise ConfigError(
             f"{', '.join(str(results.folder) for results in folders)}: no records; give a folder "
             "that has some: --results results/reference"
         )
     records = [record for record, _ in of.values()]
-    return advise(question, records, lambda r: of[r.run.key][1].predictions(r))
+    found = advise(question, records, lambda r: of[r.run.key][1].predictions(r))
+    return replace(found, distance=[*found.distance, *bad])
 
 
 def advise(question: Question, records: list[Record], load: Load) -> Advice:

@@ -1,6 +1,7 @@
 """The verb `report claims`: which papers, which records, what is told of them."""
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 
 from peftbench import catalog, claims, deciding, papers, places
@@ -18,8 +19,9 @@ def tables(results: Results, words: tuple[str, ...], configs: Path | None) -> li
     Raises:
         ConfigError: for words that mean no paper or no record.
     """
-    tested, records = _tested(results, words, configs)
-    return told.tables(tested, records)
+    tested, records, bad = _tested(results, words, configs)
+    made = told.tables(tested, records)
+    return [replace(made[0], notes=[*made[0].notes, *bad]), *made[1:]]
 
 
 def missing(results: Results, words: tuple[str, ...], configs: Path | None) -> list[str]:
@@ -28,21 +30,23 @@ def missing(results: Results, words: tuple[str, ...], configs: Path | None) -> l
     Raises:
         ConfigError: for words that mean no paper or no record.
     """
-    tested, records = _tested(results, words, configs)
+    tested, records, bad = _tested(results, words, configs)
     models = {record.run.model["name"] for record in records}
     found, lost = deciding.wanted(tested, models, configs)
     to = [] if results.folder == Path("results/runs") else ["--results", str(results.folder)]
-    lines = []
+    lines = [f"# {reason}" for reason in bad]
     for one in found:
         lines.append(f"# {', '.join(one.claims)}")
         lines.append(shlex.join(["peftbench", "run", *to, *one.words]))
     lines += [f"# no words: {reason}" for reason in lost]
-    return lines or ["# nothing: every claim is decided, or more seeds would not decide it"]
+    nothing = "# nothing: every claim is decided, or more seeds would not decide it"
+    return lines if found or lost else [*lines, nothing]
 
 
 def _tested(
     results: Results, words: tuple[str, ...], configs: Path | None
-) -> tuple[list[Judged], list[Record]]:
+) -> tuple[list[Judged], list[Record], list[str]]:
+    """The claims, the records they were tested on, and what had to be left out."""
     asked: dict[str, list[str]] = {}
     for word in words:
         key, equals, value = word.partition("=")
@@ -50,12 +54,13 @@ def _tested(
             raise ConfigError(f"{word}: write paper=NAME, task=NAME and the like")
         asked[key] = value.split(",")
     known = papers.read(asked.pop("paper", None), catalog.folders(configs))
-    records, _ = results.scan()
+    records, bad = results.scan()
     if not records:
         raise ConfigError(
             f"{results.folder} holds no records; `peftbench run` makes them, "
             "--results results/reference has those of the repository"
         )
     records = places.narrowed(records, asked)
-    evaluated, _ = results.scan_evaluated()
-    return claims.test(known, records, evaluated, Resamples(results.predictions)), records
+    evaluated, odd = results.scan_evaluated()
+    left = [f"left out, unreadable: {reason}" for reason in (bad | odd).values()]
+    return claims.test(known, records, evaluated, Resamples(results.predictions)), records, left

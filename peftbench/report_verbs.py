@@ -4,9 +4,11 @@ import sys
 from pathlib import Path
 
 import click
+from click.core import ParameterSource
 
 from peftbench import completion, options
 from peftbench.figure import FORMATS
+from peftbench.run import ConfigError
 
 _PRICES = "A yaml of what hours, energy and storage cost you (see configs/prices.yaml)."
 _AGAINST = "Baseline of comparisons.  [default: what trains most]"
@@ -49,6 +51,10 @@ def report(
     Followed by a verb of its own it makes that one thing instead.
     """
     if context.invoked_subcommand is not None:
+        for option in context.command.params:
+            if context.get_parameter_source(option.name or "") is not ParameterSource.DEFAULT:
+                verb = context.invoked_subcommand
+                raise ConfigError(f"put {option.opts[0]} behind `report {verb}`, if it has that")
         return
     from peftbench import reporting
 

@@ -442,3 +442,28 @@ def test_a_dry_run_checks_and_trains_nothing(tmp_path):
     assert "training texts carry more than one label" in done.stderr
     assert done.stdout == ""
     assert [path for path in Path("results").rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize(
+    "option", [("--results", "elsewhere"), ("--check",), ("--against", "lora")]
+)
+def test_an_option_before_a_verb_of_report_is_not_swallowed(option):
+    said = call("report", *option, "table", code=2)
+    assert f"put {option[0]} behind `report table`" in said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("report", "claims"),
+        ("report", "claims", "--plan"),
+        ("advise", "task=builtin_paraphrase", "size=32"),
+    ],
+    ids=" ".join,
+)
+def test_a_record_that_cannot_be_read_is_named(results, words):
+    key = fill(results)[0].run.key
+    torn = results.folder / "records" / f"{key}.json"
+    torn.write_bytes(torn.read_bytes()[:-20])
+    (told,) = (line for line in call(*words).splitlines() if "left out, unreadable" in line)
+    assert key in told
