@@ -19,6 +19,8 @@ from test_sections import abroad, found, noisy, planned, sure
 
 from peftbench import page
 from peftbench.cli import main
+from peftbench.comparison import Pair
+from peftbench.inference import Effect
 from peftbench.page import cells, curves, listed, sentences
 from peftbench.page.contents import contents
 from peftbench.store import Results
@@ -430,3 +432,22 @@ def test_nothing_is_wider_than_a_phone(opened):
     opened.wait_for_timeout(300)
     opened.evaluate("drawAll()")
     assert opened.evaluate("document.documentElement.scrollWidth") == 400
+
+
+@pytest.mark.parametrize(("seeds", "told"), [(1, True), (3, False)])
+def test_what_one_seed_decides_is_said_to_be_of_that_seed(seeds, told):
+    pair = Pair(
+        task="mrpc",
+        metric="accuracy",
+        row=("lora",),
+        label="lora",
+        against="full",
+        seeds=seeds,
+        examples=400,
+        effect=Effect(value=-0.1, low=-0.2, high=-0.05, p=0.001, detectable=0.05),
+        superior=0.0,
+        adjusted=0.001,
+    )
+    (line,) = (line for line in sentences._decided([pair]) if line.startswith("mrpc"))
+    assert "worse than full: lora (\N{MINUS SIGN}10.0 points" in line
+    assert ("of this seed" in line) == told

@@ -156,7 +156,8 @@ def _effect(pair: Pair) -> str:
     if pair.effect is None:
         return _said(pair.label)
     low, value, high = (100 * end for end in (pair.effect.low, pair.effect.value, pair.effect.high))
-    text = f"({value:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f})"
+    alone = ", of this seed" if pair.seeds == 1 else ""  # says nothing of others
+    text = f"({value:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}{alone})"
     return f"{_said(pair.label)} {text.replace('-', _MINUS)}"
 
 
