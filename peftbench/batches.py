@@ -11,6 +11,7 @@ from torch import Tensor
 
 from peftbench import forms, sources
 from peftbench.augmentation import Shown
+from peftbench.distributed import Peers
 from peftbench.encoder import Batch, Encoder
 from peftbench.method import Method
 from peftbench.recipe import Recipe, Selection
@@ -204,8 +205,13 @@ class View:
             yield {n: tensor.to(self.device, non_blocking=True) for n, tensor in batch.items()}
 
     def predict(self, tokens: Tokens, rows: np.ndarray) -> dict[str, np.ndarray]:
-        """Outputs of the method for these examples, in their order, with item and label."""
+        """Outputs of the method for these examples, in their order, with item and label.
+
+        Processes that train together share the work; each gets the whole.
+        """
         self.encoder.eval()
+        peers = Peers(self.accelerator)
+        rows = peers.part(rows)
         most = EVALUATION_TOKENS[self.device.type]
         batches = by_length(tokens, rows, most)
         found: dict[str, list[Tensor]] = {}
@@ -216,4 +222,4 @@ class View:
         places = np.argsort(np.concatenate(batches), kind="stable")
         items = np.sort(rows)
         arrays = {name: torch.cat(parts).cpu().numpy()[places] for name, parts in found.items()}
-        return {"item": items, "label": tokens.label[items], **arrays}
+        return peers.whole({"item": items, "label": tokens.label[items], **arrays})

@@ -1,7 +1,6 @@
 """Where a backbone and its tokenizer come from: a package, a folder, the hub, or random weights."""
 
 import hashlib
-import importlib.util
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,28 +20,8 @@ from transformers import (
 )
 from transformers.utils import logging
 
-from peftbench import hub
+from peftbench.models import locate
 from peftbench.run import ConfigError, Json
-
-#: The files of a hub model that are fetched: weights without pickle, configuration, tokenizer.
-FILES = ["*.safetensors", "*.json", "vocab.txt", "merges.txt", "*.model"]
-
-
-def locate(model: Json) -> Path | None:
-    """The folder of a model's checkpoint; None for random weights.
-
-    Raises:
-        ConfigError: if it is nowhere to be had.
-    """
-    if model.get("path"):
-        return Path(model["path"])
-    if model["package"]:
-        found = importlib.util.find_spec(model["package"])
-        if found is not None and found.origin is not None:
-            return Path(found.origin).parent / "model"
-    if model["checkpoint"] is None:
-        return None
-    return hub.snapshot(model["checkpoint"], model["revision"], FILES)
 
 
 def backbone(model: Json, language: bool = False) -> tuple[nn.Module, list[str]]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from peftbench import completion, options
+from peftbench.cluster_verbs import VERBS
 from peftbench.report_verbs import report
 from peftbench.run import ConfigError, RecordError
 
@@ -73,26 +74,13 @@ def plan(words: tuple[str, ...], folder: Path, configs: Path | None, as_json: bo
 @options.results
 @options.configs
 @options.machine
-@click.option("--keep", type=click.Choice(["trained"]), help="Keep what the method trained.")
-@click.option("--fail-fast", is_flag=True, help="Stop at the first failure.")
-@click.option("--deterministic", is_flag=True, help="Deterministic GPU kernels; slower.")
-@click.option(
-    "--checkpoint-minutes",
-    default=10.0,
-    show_default=True,
-    type=click.FloatRange(0, min_open=True),
-    help="Between checkpoints of a long run.",
-)
-@click.option(
-    "--curve-part",
-    default=1.0,
-    show_default=True,
-    type=click.FloatRange(0, 1, min_open=True),
-    help="Of the reporting split for evaluations during training; the score is of all of it.",
-)
+@options.training
+@options.shard
 @click.option("--dry-run", is_flag=True, help="Check every run and its data, train nothing.")
 @click.option("--quiet", is_flag=True, help="No progress; failures and the table only.")
-def run(words: tuple[str, ...], folder: Path, configs: Path | None, **given: Any) -> None:
+def run(
+    words: tuple[str, ...], folder: Path, configs: Path | None, shard: str | None, **given: Any
+) -> None:
     """Train what is missing of the runs that the WORDS mean, then print the scores.
 
     Exit code 0 when all runs have a record, 1 when some failed, 2 for bad input.
@@ -100,7 +88,8 @@ def run(words: tuple[str, ...], folder: Path, configs: Path | None, **given: Any
     from peftbench import sweep_run
 
     order = sweep_run.Order(**given)
-    sys.exit(sweep_run.go(_plan(words, configs, folder), options.open_results(folder), order))
+    found = _plan(words, configs, folder, shard)
+    sys.exit(sweep_run.go(found, options.open_results(folder), order))
 
 
 @main.command(epilog=options.WORDS)
@@ -108,9 +97,12 @@ def run(words: tuple[str, ...], folder: Path, configs: Path | None, **given: Any
 @options.results
 @options.configs
 @options.machine
+@options.shard
 @click.option("--fail-fast", is_flag=True, help="Stop at the first failure.")
 @click.option("--quiet", is_flag=True, help="No progress; failures and the tables only.")
-def evaluate(words: tuple[str, ...], folder: Path, configs: Path | None, **given: Any) -> None:
+def evaluate(
+    words: tuple[str, ...], folder: Path, configs: Path | None, shard: str | None, **given: Any
+) -> None:
     """Ask suites about finished runs that the WORDS mean, among them suite=NAME.
 
     The runs were made with --keep trained (`peftbench run … suite=NAME` trains and evaluates);
@@ -119,7 +111,7 @@ def evaluate(words: tuple[str, ...], folder: Path, configs: Path | None, **given
     """
     from peftbench import sweep_run
 
-    found = _plan(words, configs, folder)
+    found = _plan(words, configs, folder, shard)
     if not found.evaluations:
         raise ConfigError("say which suites are meant: suite=noise,calibration; see `list suites`")
     order = sweep_run.Order(**given)
@@ -174,7 +166,8 @@ def list_(group: str | None, configs: Path | None) -> None:
         click.echo("\n".join(lines))
 
 
-main.add_command(report)
+for _verb in (report, *VERBS):
+    main.add_command(_verb)
 
 
 @main.command()
@@ -217,10 +210,15 @@ def completion_(shell: str) -> None:
     click.echo(f"{source} | source" if shell == "fish" else f'eval "$({source})"')
 
 
-def _plan(words: tuple[str, ...], configs: Path | None, folder: Path) -> "Plan":
+def _plan(
+    words: tuple[str, ...], configs: Path | None, folder: Path, shard: str | None = None
+) -> "Plan":
+    from peftbench import shards
     from peftbench.sweep import plan as plan_words
 
-    return plan_words(*words, configs=configs, results=folder)
+    mine = None if shard is None else shards.read(shard)
+    found = plan_words(*words, configs=configs, results=folder)
+    return found if mine is None else shards.share(found, *mine)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from peftbench.run import ConfigError
 #: Groups that `peftbench list` shows.
 LISTED = (
     *("method", "task", "model", "form", "augment", "budget", "select"),
-    *("suite", "target", "sweep", "paper"),
+    *("suite", "target", "sweep", "paper", "cluster"),
 )
 
 #: Keys that are no groups, and values to show what they take.
@@ -24,6 +24,9 @@ _EXAMPLES = {
     "exclude": (),
 }
 
+#: Verbs that take words on the cluster too.
+_ON_CLUSTERS = ("submit", "doctor")
+
 _KEYS = (*catalog.GROUPS, "suite", "sweep", *_EXAMPLES)
 
 
@@ -35,7 +38,8 @@ def words(context: Context, parameter: Parameter, incomplete: str) -> list[Compl
     """
     pieces = _pieces(list(context.params.get("words") or ()), incomplete)
     if pieces is None:
-        keys = [key for key in _KEYS if key.startswith(incomplete)]
+        known = (*_KEYS, "cluster") if context.info_name in _ON_CLUSTERS else _KEYS
+        keys = [key for key in known if key.startswith(incomplete)]
         if len(keys) != 1 or _EXAMPLES.get(keys[0]) == ():
             return [CompletionItem(f"{key}=") for key in keys]
         pieces = keys[0], "", f"{keys[0]}="

@@ -23,6 +23,7 @@ from peftbench import (
     train,
 )
 from peftbench.batches import View
+from peftbench.distributed import Peers
 from peftbench.encoder import Encoder
 from peftbench.method import Method, make
 from peftbench.recipe import Budget, Recipe, Selection
@@ -108,7 +109,7 @@ def execute(
             return _attempt(run, stage, micro, setting, device, results, warm, report, stop)
         except torch.OutOfMemoryError:
             micro = micro or run.train["batch"]
-            if micro == 1:
+            if micro == 1 or setting.processes > 1:  # the others would not know
                 raise
             micro = (micro + 1) // 2
 
@@ -130,6 +131,8 @@ def _attempt(
     method = make(run.method)
     half = recipe.precision == "bf16"
     accelerator = accelerator_of(device, half)
+    peers = Peers(accelerator)
+    parted = micro if peers.count == 1 else [micro, peers.count]
     with phases.phase("load"):
         backbone, tokenizer = warm.backbone(run, device)
     with phases.phase("tokenise"):
@@ -156,6 +159,7 @@ def _attempt(
         tokenizer.pad_token_id, backbone.parts["mask"], device, method, encoder, accelerator
     )
     feed = batches.feed(shown, recipe, seeds["order"], view)
+    peers.same(encoder)
     with phases.phase("warmup"), torch.random.fork_rng(), accelerator.autocast():
         torch.manual_seed(seeds["method"])
         method.prepare(encoder, view.moved(feed.stream(0)))
@@ -187,10 +191,10 @@ def _attempt(
         better=lambda point: point[names[0]],
         report=report,
         stop=stop,
-        save=lambda state, progress: resume.save(results, key, micro, state, progress),
+        save=lambda state, progress: resume.save(results, key, parted, state, progress),
         minutes=setting.minutes,
     )
-    saved = resume.load(results, key, micro)
+    saved = resume.load(results, key, parted)
     energy = measure.Energy(device)
     progress, flops = train.fit(
         encoder,
@@ -203,6 +207,7 @@ def _attempt(
         accelerator,
         phases,
         seeds["dropout"],
+        peers,
         saved,
     )
     joules = energy.joules() if saved is None else None
@@ -246,7 +251,7 @@ def _attempt(
         memory=phases.memory,
         energy_joules=joules,
         flops=flops,
-        environment=measure.environment(device) | _provenance(run, setting, tokenizer),
+        environment=measure.environment(device, peers.count) | _provenance(run, setting, tokenizer),
     )
     predictions = {
         name + suffix: array for suffix, found in scored.items() for name, array in found.items()

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from peftbench import prefetched
 from peftbench.run import ConfigError
 
 
@@ -11,6 +12,9 @@ def fetch(name: str, revision: str | None, file: str) -> Path:
     Raises:
         ConfigError: if it is neither in the hub's cache nor to be had.
     """
+    here = prefetched.model(name, revision)
+    if here is not None:
+        return here / file
     from huggingface_hub import hf_hub_download
 
     try:
@@ -25,8 +29,16 @@ def snapshot(name: str, revision: str | None, patterns: list[str], kind: str = "
     """A folder that holds the files of a repository that match the patterns, the first at least.
 
     Raises:
-        ConfigError: if they are neither in the hub's cache nor to be had.
+        ConfigError: if they are neither in the hub's cache nor to be had; where a prefetched folder
+            is in use, if they are not in it.
     """
+    here = prefetched.folder()
+    if here is not None and kind == "dataset":  # all of its data are in `prefetched.data_root`
+        raise ConfigError(
+            f"{name} is not in {here}: run `peftbench prefetch` again with these words"
+        )
+    if here is not None and (found := prefetched.model(name, revision)) is not None:
+        return found
     from huggingface_hub import snapshot_download
 
     def look(cached: bool) -> Path:

@@ -66,7 +66,7 @@ def of(results: Results) -> Index:
     """The index of a folder: as it was kept, but for the records that changed since."""
     stamps = results.stamps()
     state = files.digest(repr(stamps).encode())
-    kept, was = _kept(results.cache())
+    kept, was = _kept(results.cache("index"))
     if kept is not None and was == state:
         return Index(kept)
     given = [pa.array(column) for column in zip(*stamps, strict=True)]
@@ -88,9 +88,9 @@ def of(results: Results) -> Index:
     trouble = None
     try:
         if len(now):
-            results.write(results.cache(), _HEAD + "\n".join(head).encode() + body)
+            results.write(results.cache("index"), _HEAD + "\n".join(head).encode() + body)
     except OSError as error:
-        trouble = f"{results.cache()}: {error.strerror}"
+        trouble = f"{results.cache('index')}: {error.strerror}"
     return Index(_opened(body), bad, trouble)
 
 

@@ -9,7 +9,6 @@ import ctypes
 import gc
 import os
 import platform
-import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from peftbench import machine
 from peftbench.run import Json
 
 PHASES = ("load", "tokenise", "warmup", "train", "evaluate")
@@ -135,17 +135,17 @@ def _nvml_handle(device: torch.device) -> object | None:
         return None
 
 
-def environment(device: torch.device) -> Json:
-    """Where a run happened: versions, device, threads, commit."""
+def environment(device: torch.device, processes: int = 1) -> Json:
+    """Where a run happened: versions, device (of several processes: how many), threads, commit."""
     return {
         "python": platform.python_version(),
         "libraries": {name: version(name) for name in _LIBRARIES},
-        "device": _device_name(device),
+        "device": f"{processes} × " * (processes > 1) + _device_name(device),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "cuda": torch.version.cuda if device.type == "cuda" else None,
         "deterministic": torch.are_deterministic_algorithms_enabled(),
-        **_commit(),
+        **machine.checkout(),
     }
 
 
@@ -157,24 +157,3 @@ def _device_name(device: torch.device) -> str:
     lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
-
-
-@cache
-def _commit() -> Json:
-    """The commit of the checkout that runs, and whether its code differs from it; None outside."""
-    here = Path(__file__).parent
-
-    def git(*words: str) -> str | None:
-        try:
-            done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True)
-        except FileNotFoundError:
-            return None
-        return done.stdout.strip() if done.returncode == 0 else None
-
-    commit = git("rev-parse", "HEAD")
-    if commit is None or git("ls-files", "--error-unmatch", "measure.py") is None:
-        return {"commit": None, "dirty": None}
-    return {
-        "commit": commit,
-        "dirty": bool(git("status", "--porcelain", "--", "..", ":!../results")),
-    }

@@ -1,5 +1,6 @@
 """From a model's composed node to what a run says of it: its family, its roles, its bytes."""
 
+import importlib.util
 import json
 from functools import cache
 from pathlib import Path
@@ -7,8 +8,11 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from peftbench import catalog, files
+from peftbench import catalog, files, hub
 from peftbench.run import ConfigError, Json
+
+#: The files of a hub model that are fetched: weights without pickle, configuration, tokenizer.
+FILES = ["*.safetensors", "*.json", "vocab.txt", "merges.txt", "*.model"]
 
 
 def complete(node: Json, searched: list[Path]) -> Json:
@@ -44,6 +48,29 @@ def complete(node: Json, searched: list[Path]) -> Json:
     elif model["name"] == "auto":
         model["name"] = Path(checkpoint).name
     return model
+
+
+def locate(model: Json) -> Path | None:
+    """The folder of a model's checkpoint; None for random weights.
+
+    Raises:
+        ConfigError: if it is nowhere to be had.
+    """
+    if model.get("path"):
+        return Path(model["path"])
+    if model["package"]:
+        found = importlib.util.find_spec(model["package"])
+        if found is not None and found.origin is not None:
+            return Path(found.origin).parent / "model"
+    if model["checkpoint"] is None:
+        return None
+    return hub.snapshot(model["checkpoint"], model["revision"], FILES)
+
+
+def of_hub(model: Json) -> bool:
+    """Whether a model comes from the hub: from no folder and no package that is installed."""
+    packaged = model["package"] and importlib.util.find_spec(model["package"])
+    return not (model.get("path") or packaged or model["checkpoint"] is None)
 
 
 def _local(folder: Path) -> Json:

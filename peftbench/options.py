@@ -49,9 +49,25 @@ configs = click.option(
 )
 
 
+retry = click.option(
+    "--retry",
+    metavar="CLASSES",
+    help="Failures to try again: all, none or classes such as memory,error.  "
+    "[default: those that came from outside: killed,exit,disk,data,lost,cancelled]",
+)
+
+
+shard = click.option(
+    "--shard",
+    metavar="I/N",
+    help="Do the I-th of N shares alone; auto/N takes I from the job array that this runs in.",
+)
+
+
 def machine(function: Callable[..., None]) -> Callable[..., None]:
     """Where and by how many processes work is done, and what is tried again."""
-    options = (
+    return _together(
+        function,
         click.option(
             "--workers", type=click.IntRange(1), help="Processes.  [default: what suits here]"
         ),
@@ -61,14 +77,47 @@ def machine(function: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i."
         ),
+        retry,
+    )
+
+
+def training(function: Callable[..., None]) -> Callable[..., None]:
+    """How runs are trained, beside what they are."""
+    return _together(
+        function,
         click.option(
-            "--retry",
-            metavar="CLASSES",
-            help="Failures to try again: all, none or classes such as memory,error.  "
-            "[default: those that came from outside: killed,exit,disk,data]",
+            "--keep", type=click.Choice(["trained"]), help="Keep what the method trained."
+        ),
+        click.option("--fail-fast", is_flag=True, help="Stop at the first failure."),
+        click.option("--deterministic", is_flag=True, help="Deterministic GPU kernels; slower."),
+        click.option(
+            "--checkpoint-minutes",
+            default=10.0,
+            show_default=True,
+            type=click.FloatRange(0, min_open=True),
+            help="Between checkpoints of a long run.",
+        ),
+        click.option(
+            "--curve-part",
+            default=1.0,
+            show_default=True,
+            type=click.FloatRange(0, 1, min_open=True),
+            help="Of the reporting split for evaluations in training; the score is of all of it.",
+        ),
+        click.option(
+            "--processes",
+            default=1,
+            show_default=True,
+            type=click.IntRange(1),
+            help="That train one run together, each on a GPU of its own, batches shared out.",
         ),
     )
-    for option in reversed(options):
+
+
+def _together(
+    function: Callable[..., None], *given: Callable[[Callable[..., None]], Callable[..., None]]
+) -> Callable[..., None]:
+    for option in reversed(given):
         function = option(function)
     return function
 

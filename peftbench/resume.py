@@ -3,6 +3,7 @@
 import json
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -59,18 +60,20 @@ def _parameters(optimizer: torch.optim.Optimizer) -> Iterator[nn.Parameter]:
 
 
 def save(
-    results: Results | None, key: str, micro: int | None, state: dict[str, Tensor], progress: Json
+    results: Results | None, key: str, parted: Any, state: dict[str, Tensor], progress: Json
 ) -> None:
-    """Write the checkpoint of a training; nowhere to write is nothing to do."""
+    """Write the checkpoint of a training; nowhere to write is nothing to do.
+
+    Args:
+        parted: how a batch is: the micro-batch, and the processes where there are several.
+    """
     if results is not None:
-        note = {"run": key, "micro": canonical(micro), "progress": canonical(progress)}
+        note = {"run": key, "micro": canonical(parted), "progress": canonical(progress)}
         results.write(results.checkpoint(key), serialise(state, metadata=note))
 
 
-def load(
-    results: Results | None, key: str, micro: int | None
-) -> tuple[dict[str, Tensor], Json] | None:
-    """The checkpoint of a training with this micro-batch; None where none is, or it is torn."""
+def load(results: Results | None, key: str, parted: Any) -> tuple[dict[str, Tensor], Json] | None:
+    """The checkpoint of a training with batches parted so; None where none is, or it is torn."""
     if results is None or not (path := results.checkpoint(key)).exists():
         return None
     try:
@@ -80,6 +83,6 @@ def load(
     except SafetensorError:
         warnings.warn(f"checkpoint {path.name} is torn; the run starts again", stacklevel=2)
         return None
-    if note["run"] != key or note["micro"] != canonical(micro):
+    if note["run"] != key or note["micro"] != canonical(parted):
         return None
     return state, json.loads(note["progress"])

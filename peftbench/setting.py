@@ -23,6 +23,7 @@ class Setting:
         deterministic: use deterministic kernels on a GPU, which may cost a third of the speed.
         curve_part: of the reporting split that evaluations during training look at, a fixed
             stratified part; the score at the end is of all of it.
+        processes: that execute one run together, this being one of them.
     """
 
     device: str = "auto"
@@ -32,6 +33,7 @@ class Setting:
     minutes: float = 10.0
     deterministic: bool = False
     curve_part: float = 1.0
+    processes: int = 1
 
 
 def device_of(setting: Setting) -> torch.device:

@@ -3,7 +3,6 @@
 No torch here: planning counts the classes of a user's file, and `check` tells what is odd in it.
 """
 
-import csv
 import hashlib
 import os
 import tempfile
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from peftbench import builtin, catalog
+from peftbench import builtin, catalog, delimited
 from peftbench.run import ConfigError, Json, canonical
 
 #: What a data file may be, by its ending, and its reader: ours for csv, else datasets'.
@@ -104,10 +103,28 @@ def stratified(label: np.ndarray, classes: int, seed: int) -> np.ndarray:
 # the hub's layout
 
 
+def kept(task: Json, split: str, root: str | None) -> dict[str, Path]:
+    """The files that a split is read from by their names in the hub's layout; ours have none.
+
+    Raises:
+        ConfigError: if they are not to be had.
+    """
+    if "builtin" in task["source"] or "file" in task["source"]:
+        return {}
+    depth = _pattern(task, split).count("/") + 1
+    return {"/".join(path.parts[-depth:]): path for path in _found(task, split, root)}
+
+
+def _pattern(task: Json, split: str) -> str:
+    source = task["source"]
+    named = (source.get("files") or {}).get(split)
+    return str(named or f"{source.get('config')}/{split}-*.parquet")
+
+
 def _found(task: Json, split: str, root: str | None) -> list[Path]:
     """The files of a split: those that the source names, else as the hub lays them out."""
     source = task["source"]
-    pattern = (source.get("files") or {}).get(split) or f"{source.get('config')}/{split}-*.parquet"
+    pattern = _pattern(task, split)
     if root is None:
         if source["hub"] is None:
             raise ConfigError(
@@ -270,27 +287,4 @@ def _file_split(task: Json, split: str) -> Table:
 def _columns(task: Json, key: str) -> dict[str, list[Any]]:
     path = Path(task[key])
     kind = FORMATS[path.suffix.lower()]
-    return _delimited(path) if kind == "csv" else _read(kind, [path])
-
-
-def _delimited(path: Path) -> dict[str, list[Any]]:
-    """Read csv or tsv, all columns as text: "007" and "1.0" are labels until a task says otherwise.
-
-    The datasets library (5.2) has no way to say so without the names of the columns.
-    """
-    csv.field_size_limit(1 << 30)  # a text may be a book
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file, delimiter=delimiter, strict=True) if row]
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from error
-    if len(rows) < 2:
-        raise ConfigError(f"{path}: a data file is a line of column names, then examples")
-    for number, row in enumerate(rows):
-        if len(row) != len(rows[0]):
-            raise ConfigError(
-                f"{path}: row {number + 1} has {len(row)} fields, the header {len(rows[0])}; "
-                "quote texts that hold a delimiter"
-            )
-    return {name: list(column) for name, *column in zip(*rows, strict=True)}
+    return delimited.columns(path) if kind == "csv" else _read(kind, [path])

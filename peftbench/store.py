@@ -34,8 +34,6 @@ class Results:
         self.folder = Path(folder)
         self._claims: int | None = None
 
-    # where things lie
-
     def log(self, key: str) -> Path:
         """The output of the worker while it had the run."""
         return self._path("logs", key, ".log")
@@ -59,9 +57,13 @@ class Results:
             raise RecordError(f"a run's key is 12 hexadecimal digits, got {key!r}")
         return self.folder / kind / (key + suffix)
 
-    def cache(self) -> Path:
-        """What peftbench/index.py keeps; it may be removed at any time."""
-        return self.folder / "cache" / "index"
+    def cache(self, name: str) -> Path:
+        """What peftbench keeps to be quick; it may be removed at any time."""
+        return self.folder / "cache" / name
+
+    def submissions(self) -> Path:
+        """What peftbench/submission.py keeps: what was handed to a scheduler."""
+        return self.folder / "submissions"
 
     def reports(self) -> Path:
         """The folder of the tables and plots made from these records."""
@@ -223,17 +225,21 @@ class Results:
         self._write_json("failures", failure.job.key, data | {"attempts": failure.attempts})
         return failure
 
+    def failed(self) -> list[str]:
+        """Keys of all runs and evaluations that have failed, sorted; some may be done since."""
+        return self._keys("failures")
+
     def failure(self, key: str) -> Failure | None:
         """Why a run has no record or an evaluation no findings, if it was tried."""
         try:
             data = self._read_json("failures", key)
         except FileNotFoundError:
             return None
-        job: Job
-        if "run" in data:
-            job = Run.from_json(data["run"])
-        else:
-            job = Evaluation.from_json(data["evaluation"])
+        job: Job = (
+            Run.from_json(data["run"])
+            if "run" in data
+            else Evaluation.from_json(data["evaluation"])
+        )
         return Failure(job, data["kind"], data["reason"], data["attempts"])
 
     # claims

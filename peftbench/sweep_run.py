@@ -7,8 +7,9 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from peftbench import reporting, status, suite
+from peftbench import prefetched, reporting, status, suite
 from peftbench.evaluation import Evaluation, Failure
+from peftbench.forecast import Forecast
 from peftbench.machine import bf16_on_cpu, devices, suitable
 from peftbench.progress import Display, note
 from peftbench.run import ConfigError, Run
@@ -30,6 +31,7 @@ class Order:
     deterministic: bool = False
     checkpoint_minutes: float = 10.0
     curve_part: float = 1.0
+    processes: int = 1
     dry_run: bool = False
     quiet: bool = False
 
@@ -43,7 +45,7 @@ def go(plan: Plan, results: Results, order: Order, train: bool = True) -> int:
     Raises:
         ConfigError: for bad input, before anything is done.
     """
-    again = _classes(order.retry)
+    again = classes(order.retry)
     gpus = devices(order.device)
     results.check_writable()
     before = status.of(plan, results)
@@ -61,7 +63,8 @@ def go(plan: Plan, results: Results, order: Order, train: bool = True) -> int:
     elif before.bad:
         note("\n".join(before.unreadable()))
     if runs or asked:
-        if _work(plan, results, runs, asked, before, gpus, order):
+        data_root = prefetched.data_root() or plan.data_root
+        if work(runs, asked, results, gpus, order, data_root, before.forecast):
             same = shlex.join(["peftbench", *sys.argv[1:]])
             note(f"stopped; finished runs are kept, unfinished ones go on from here with: {same}")
             return 130
@@ -92,35 +95,48 @@ def _of_weights(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
     return [one for one in evaluations if not suite.make(one.suite).trains]
 
 
-def _work(
-    plan: Plan,
-    results: Results,
+def work(
     runs: list[Run],
     asked: list[Evaluation],
-    before: status.State,
-    gpus: list[int],
+    results: Results,
+    gpus: list[str],
     order: Order,
+    data_root: str | None,
+    forecast: Forecast,
+    halted: Callable[[], bool] | None = None,
 ) -> bool:
-    """Check, train and evaluate; whether it was stopped."""
+    """Check, train and evaluate; whether it was stopped.
+
+    Args:
+        asked: evaluations of these runs, or of runs that have a record.
+        halted: whether to stop; by default on Ctrl-C, SIGTERM and SIGUSR1.
+
+    Raises:
+        ConfigError: for what a worker finds wrong, before anything is done.
+    """
     largest = max(map(_bytes, [*runs, *(one.run for one in asked)]))
     wanted = 1 if order.dry_run else order.workers
-    workers, each = suitable(len(runs) + len(asked), gpus, largest, wanted)
+    if gpus and order.processes > len(gpus):
+        raise ConfigError(f"--processes {order.processes}: there are {len(gpus)} GPUs here")
+    workers, each = suitable(len(runs) + len(asked), gpus, largest, wanted, order.processes)
     threads = order.threads or each
     setting = {
         "device": "cuda" if gpus else "cpu",
         "threads": threads,
-        "data_root": plan.data_root,
-        "keep": "trained" if _of_weights(plan.evaluations) else order.keep or "",
+        "data_root": data_root,
+        "keep": "trained" if _of_weights(asked) else order.keep or "",
         "minutes": order.checkpoint_minutes,
         "deterministic": order.deterministic,
         "curve_part": order.curve_part,
+        "processes": order.processes,
     }
     if not order.quiet:
-        where = f"GPU {', '.join(map(str, gpus))}" if gpus else f"CPU, threads of each: {threads}"
-        note(f"workers: {workers} on {where}; results in {results.folder}")
+        where = f"GPU {', '.join(gpus)}" if gpus else f"CPU, threads of each: {threads}"
+        together = f" of {order.processes} processes" * (order.processes > 1)
+        note(f"workers: {workers}{together} on {where}; results in {results.folder}")
     if not gpus and bf16_on_cpu() is False and any(r.train["precision"] == "bf16" for r in runs):
         note("note: this CPU has no bf16 instructions; train.precision=fp32 is likely to be faster")
-    crew = Crew(results, setting, workers, gpus)
+    crew = Crew(results, setting, workers, gpus, halted=halted)
     try:
         for line in crew.check(runs, asked):
             note(f"note: {line}")
@@ -128,7 +144,7 @@ def _work(
             return False
         if runs:
             runs.sort(key=lambda run: run.model["name"])  # a warm worker keeps one backbone
-            weights = before.forecast.weights(runs)
+            weights = forecast.weights(runs)
             with Display(runs, weights, workers, results, order.quiet) as crew.listen:
                 crew.work(runs, order.fail_fast)
         ready = [one for one in asked if results.has(one.run.key)]
@@ -184,7 +200,7 @@ def _sentence(failure: Failure, results: Results) -> str:
     )
 
 
-def _classes(retry: str | None) -> Callable[[str], bool]:
+def classes(retry: str | None) -> Callable[[str], bool]:
     """Which failures to try again.
 
     Raises:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as save_arrays
 from transformers import PreTrainedTokenizerBase
 
-from peftbench import sources
+from peftbench import prefetched, sources
 from peftbench.files import write_whole
 from peftbench.run import Json
 
@@ -87,10 +87,13 @@ def tokenise(
         repr(tokenizer.model_input_names),
         *([prompt.identity] if prompt else []),
     ]
-    path = cache_folder() / f"{hashlib.sha256('|'.join(what).encode()).hexdigest()[:24]}.tokens"
-    cached = _read(path)
-    if cached is not None:
-        return cached
+    name = f"{hashlib.sha256('|'.join(what).encode()).hexdigest()[:24]}.tokens"
+    path = cache_folder() / name
+    here = prefetched.folder()
+    for place in (path,) if here is None else (here / "tokens" / name, path):
+        cached = _read(place)
+        if cached is not None:
+            return cached
     table = sources.table(task, split, root)
     coded = encode if prompt is None else prompt.encode
     tokens = coded(table, tokenizer, max_length)

@@ -17,12 +17,16 @@ from torch import Tensor
 
 from peftbench import resume
 from peftbench.batches import Feed, micro_batches
+from peftbench.distributed import Peers
 from peftbench.encoder import Batch, Encoder
 from peftbench.measure import Phases
 from peftbench.method import Method
 from peftbench.recipe import Budget, Recipe, Selection
 from peftbench.run import Json
 from peftbench.warmup import warm_up
+
+#: Between the seeds of processes that train one run.
+_APART = 1_000_003
 
 #: On a GPU the losses are looked at together after so many steps, or the CPU would wait each time.
 LOOK = 25
@@ -100,12 +104,14 @@ def fit(
     accelerator: Accelerator,
     phases: Phases,
     seed: int,
+    peers: Peers,
     saved: tuple[dict[str, Tensor], Json] | None = None,
 ) -> tuple[Progress, float]:
     """Train what the encoder marks as trained; return the progress and the model's FLOPs.
 
     Args:
         seed: of dropout.
+        peers: the processes that train this together.
         saved: a checkpoint to go on from.
 
     Raises:
@@ -115,17 +121,21 @@ def fit(
     """
     groups = _groups(encoder.trained(), recipe, method.rates(encoder))
     optimizer = torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
-    encoder, wrapped = accelerator.prepare(encoder, optimizer)
+    # gradients are summed by `peers`: a wrapped encoder would hide its parts from the method
+    encoder = accelerator.prepare_model(encoder, evaluation_mode=peers.count > 1)
+    wrapped = accelerator.prepare_optimizer(optimizer)
     with phases.phase("warmup"), torch.random.fork_rng():
         flops = warm_up(encoder, method, recipe.micro_batch, feed, accelerator)
-    torch.manual_seed(seed)
+    torch.manual_seed(seed + _APART * peers.rank)
     progress, best = Progress(), {}
     if saved is not None:
         progress, best = Progress(**saved[1]), resume.restore(saved[0], encoder, optimizer)
+        peers.restore(saved[0])
     steps = budget.steps_of(feed.epoch)
     method.after_step(encoder, progress.step, steps)
     stream = feed.stream(progress.step)
     look = LOOK if accelerator.device.type == "cuda" and budget.seconds is None else 1
+    alone, between = peers.count == 1, 60 * hooks.minutes
     saved_at = told_at = time.monotonic()
     while not progress.done:
         losses: list[Tensor] = []
@@ -135,14 +145,18 @@ def fit(
             while True:
                 rate = recipe.rate(_fraction(progress, budget, steps, ahead=0.5))
                 batch = next(stream)
-                losses.append(_step(encoder, method, recipe, rate, batch, wrapped, accelerator))
+                losses.append(_step(encoder, method, recipe, rate, batch, wrapped, peers))
                 progress.count(batch)
                 method.after_step(encoder, progress.step, steps)
-                pause = hooks.stop() or time.monotonic() - saved_at > 60 * hooks.minutes
+                stop: float = alone and hooks.stop()
+                pause: float = stop or (alone and time.monotonic() - saved_at > between)
                 due = _marks(progress, budget, steps, recipe) > progress.marks
                 if len(losses) >= look or due or pause:
                     progress.recent += _look(losses, progress.step)
-                    progress.seconds = phases.now() - start
+                    stop = hooks.stop()
+                    pause = stop or time.monotonic() - saved_at > between
+                    spent = phases.now() - start
+                    progress.seconds, stop, pause = peers.agree(spent, stop, pause)
                     due = _marks(progress, budget, steps, recipe) > progress.marks
                 if time.monotonic() - told_at > 0.5 and progress.recent:
                     told_at = time.monotonic()
@@ -161,9 +175,11 @@ def fit(
             if selection.fraction:
                 best = _select(progress, selection, hooks, encoder, best)
         if pause and not progress.done:
-            hooks.save(resume.tensors(encoder, optimizer, best), asdict(progress))
+            state = resume.tensors(encoder, optimizer, best) | peers.random()
+            if peers.rank == 0:
+                hooks.save(state, asdict(progress))
             saved_at = time.monotonic()
-            if hooks.stop():
+            if stop:
                 raise Interrupted(f"stopped at step {progress.step}")
     if best:
         encoder.restore(best)
@@ -260,23 +276,23 @@ def _step(
     rate: float,
     batch: Batch,
     optimizer: Any,
-    accelerator: Accelerator,
+    peers: Peers,
 ) -> Tensor:
     """One optimizer step over a batch, micro-batch by micro-batch; its mean loss, detached."""
-    size = len(batch["labels"])
+    size, accelerator = len(batch["labels"]), peers.accelerator
     total = torch.zeros((), device=accelerator.device)
-    for micro in micro_batches(batch, recipe.micro_batch or size):
+    for micro in micro_batches(peers.share(batch), recipe.micro_batch or size):
         moved = {name: t.to(accelerator.device, non_blocking=True) for name, t in micro.items()}
         with accelerator.autocast():
             loss = method.loss(encoder, moved) * (len(micro["labels"]) / size)
         accelerator.backward(loss)
         total += loss.detach()
+    trained = [p for group in optimizer.param_groups for p in group["params"]]
+    total = peers.add(total, trained)
     for group in optimizer.param_groups:
         group["lr"] = rate * group["factor"]
     if recipe.clip is not None:
-        accelerator.clip_grad_norm_(
-            [p for group in optimizer.param_groups for p in group["params"]], recipe.clip
-        )
+        accelerator.clip_grad_norm_(trained, recipe.clip)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return total

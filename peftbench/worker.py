@@ -1,8 +1,8 @@
 """A worker process: takes runs as JSON lines on standard input, answers events as JSON lines.
 
 It stays warm between runs: libraries, the backbone, tokens. While it has a run, its output goes to
-the run's log. When its input ends (the supervisor is gone) or on SIGTERM or SIGUSR1, it writes a
-checkpoint at the next step and leaves.
+the run's log. When its input ends (the supervisor is gone) or on one of the signals `HELD`, it
+writes a checkpoint at the next step and leaves.
 """
 
 import errno
@@ -16,11 +16,13 @@ import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from typing import Any, TextIO
 
 from peftbench.evaluation import Evaluation, Failure, Job
 from peftbench.run import ConfigError, Json, RecordError, Run
 from peftbench.store import Results
+from peftbench.workers import HELD
 
 #: Errors of the operating system that mean the results folder can take no more.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -32,8 +34,9 @@ def main() -> None:
     os.dup2(2, 1)
     faulthandler.enable()
     stop = threading.Event()
-    for name in (signal.SIGTERM, signal.SIGUSR1):
+    for name in HELD:
         signal.signal(name, lambda *_: stop.set())
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to handle
     orders: queue.Queue[Json | None] = queue.Queue()
     threading.Thread(target=_listen, args=(orders, stop), daemon=True).start()
@@ -162,7 +165,7 @@ def _one(
 def _do(
     job: Job, results: Results, setting: Any, warm: Any, stop: threading.Event, tell: Any
 ) -> None:
-    from peftbench import assessment, execution, stream, suite
+    from peftbench import assessment, distributed, execution, stream, suite
 
     def report(news: Json) -> None:
         tell("step", key=job.key, **news)
@@ -172,9 +175,10 @@ def _do(
         done = do(job, results, setting, warm=warm, report=report, stop=stop.is_set)
         results.save_evaluated(*done)
         return
-    outcome = execution.execute(
-        job, setting, results=results, warm=warm, report=report, stop=stop.is_set
-    )
+    with distributed.group(job.to_json(), str(results.folder), asdict(setting)):
+        outcome = execution.execute(
+            job, setting, results=results, warm=warm, report=report, stop=stop.is_set
+        )
     results.save(outcome.record, outcome.predictions, outcome.trained)
 
 

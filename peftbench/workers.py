@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from peftbench.evaluation import Evaluation, Failure, Job
+from peftbench.machine import oom_kills
 from peftbench.run import ConfigError, Json, Run
 from peftbench.store import Results
 
@@ -32,11 +33,13 @@ KINDS = {
     "exit": "the process ended by itself",
     "disk": "the results folder could take no more",
     "data": "data or weights were not to be had",
+    "lost": "its job on a cluster ended without a word",
+    "cancelled": "its job on a cluster was cancelled",
     "error": "an exception; the log has the traceback",
 }
 
 #: Failures that come from outside: such runs are tried again unless --retry says otherwise.
-TRANSIENT = ("killed", "exit", "disk", "data")
+TRANSIENT = ("killed", "exit", "disk", "data", "lost", "cancelled")
 
 #: Seconds that workers get to write a checkpoint after a signal.
 GRACE = 60
@@ -61,7 +64,7 @@ class _Worker:
     started: bool = False
     ready: bool = False
     told: bytes = b""
-    kills: int = field(default_factory=lambda: _oom_kills())
+    kills: int = field(default_factory=oom_kills)
 
 
 class Stopped(Exception):
@@ -75,8 +78,9 @@ class Crew:
         results: where records go.
         setting: the fields of `setting.Setting`.
         workers: how many processes.
-        gpus: numbers of the GPUs to spread them over; empty for the CPU.
+        gpus: to spread them over, as CUDA_VISIBLE_DEVICES names them; empty for the CPU.
         listen: told every event.
+        halted: asked whether to stop; by default signals say so.
     """
 
     def __init__(
@@ -84,8 +88,9 @@ class Crew:
         results: Results,
         setting: Json,
         workers: int,
-        gpus: list[int],
+        gpus: list[str],
         listen: Callable[[Event], None] = lambda event: None,
+        halted: Callable[[], bool] | None = None,
     ):
         self.results = results
         self.setting = setting
@@ -95,8 +100,10 @@ class Crew:
         self._selector = selectors.DefaultSelector()
         self._scratch = tempfile.TemporaryDirectory(prefix="peftbench-")
         self._workers: dict[int, _Worker] = {}
-        self._stopping = False
-        self._before = {name: signal.signal(name, self._ask_to_stop) for name in _STOPS}
+        self._asked_to_stop = False
+        self._halted = halted or (lambda: self._asked_to_stop)
+        names = () if halted else STOPS
+        self._before = {name: signal.signal(name, self._ask_to_stop) for name in names}
         for number in range(workers):
             self._start(number)
 
@@ -110,7 +117,7 @@ class Crew:
         first = self._workers[min(self._workers)]
         order = {"check": [run.to_json() for run in runs]}
         self._send(first, order | {"suites": [one.to_json() for one in evaluations]})
-        while not self._stopping:
+        while not self._halted():
             for worker, message in self._messages():
                 if message["event"] == "checked":
                     if message["errors"]:
@@ -129,7 +136,7 @@ class Crew:
         """
         pending, held = deque(jobs), deque[Job]()
         asked = time.monotonic()
-        while not self._stopping:
+        while not self._halted():
             busy = [worker for worker in self._workers.values() if worker.job is not None]
             if not pending and not held and not busy:
                 return
@@ -178,16 +185,22 @@ class Crew:
         if self.setting["threads"]:
             environment["OMP_NUM_THREADS"] = str(self.setting["threads"])
         if self.gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = str(self.gpus[number % len(self.gpus)])
-        with open(errors, "wb") as log:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "peftbench.worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=log,
-                env=environment,
-                start_new_session=True,  # Ctrl-C in the terminal is for the supervisor
-            )
+            first = number * (count := self.setting["processes"]) % len(self.gpus)
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(self.gpus[first : first + count])
+        # a scheduler signals all processes of a job: held back until the worker can take them
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+        try:
+            with open(errors, "wb") as log:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "peftbench.worker"],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    env=environment,
+                    start_new_session=True,  # Ctrl-C in the terminal is for the supervisor
+                )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
         worker = _Worker(number, process, errors)
         self._workers[number] = worker
         assert process.stdout is not None
@@ -197,14 +210,12 @@ class Crew:
 
     def _send(self, worker: _Worker, order: Json) -> None:
         assert worker.process.stdin is not None
-        try:
+        with suppress(BrokenPipeError):  # it is dead: its output has ended too, and is heard
             worker.process.stdin.write(json.dumps(order).encode() + b"\n")
             worker.process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it is dead: its output has ended too, and that is handled there
 
     def _give(self, worker: _Worker, job: Job) -> None:
-        worker.job, worker.ready, worker.kills = job, False, _oom_kills()
+        worker.job, worker.ready, worker.kills = job, False, oom_kills()
         self._send(worker, {"run" if isinstance(job, Run) else "evaluation": job.to_json()})
 
     def _messages(self) -> list[tuple[_Worker, Json]]:
@@ -234,7 +245,7 @@ class Crew:
             code = worker.process.wait()
             _close_output(worker)
             if job is not None:
-                self._fail(worker, job, *explain(code, _oom_kills() - worker.kills))
+                self._fail(worker, job, *explain(code, oom_kills() - worker.kills))
             self._start(worker.number)
         elif job is not None:
             if event == "failed":
@@ -258,7 +269,7 @@ class Crew:
         self.listen(Event("failed", worker.number, job, {"kind": kind, "reason": reason}))
 
     def _ask_to_stop(self, *_: Any) -> None:
-        self._stopping = True
+        self._asked_to_stop = True
 
     def _tail(self, worker: _Worker) -> str:
         return worker.errors.read_text(errors="replace")[-2000:]
@@ -269,7 +280,10 @@ def _close_output(worker: _Worker) -> None:
         worker.process.stdout.close()
 
 
-_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+#: On these a worker writes a checkpoint and leaves; they are held back until it can.
+HELD = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 #: Set for workers: tokenizers' threads would fight with the other workers.
 ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false"}
@@ -284,12 +298,3 @@ def explain(code: int, kernel_kills: int) -> tuple[str, str]:
     if -code == signal.SIGKILL and kernel_kills > 0:
         return "memory", "killed by the kernel, which ran out of memory; try fewer --workers"
     return "killed", f"the worker was killed by {name}"
-
-
-def _oom_kills() -> int:
-    """How many processes the kernel has killed for memory since it started."""
-    try:
-        lines = Path("/proc/vmstat").read_text().splitlines()
-    except OSError:
-        return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)

@@ -265,7 +265,7 @@ def test_files_are_stable_and_checked(odd, tmp_path):
         out = tmp_path / f"t.{suffix}"
         told(odd, "-o", str(out))
         before = out.read_bytes()
-        (odd.cache()).unlink()
+        odd.cache("index").unlink()
         assert "is what the records give" in told(odd, "-o", str(out), "--check").stdout
         out.write_bytes(before + b" ")
         assert "write it anew" in told(odd, "-o", str(out), "--check", code=2).stderr

@@ -95,16 +95,16 @@ def test_only_what_changed_is_read_again(results, monkeypatch):
     assert sorted(read) == sorted([first, new.key])
     assert table["key"].to_pylist() == results.keys()
     assert dict(zip(*table.to_pydict().values(), strict=True))[first] == 0.125
-    results.cache().unlink()
+    results.cache("index").unlink()
     assert index.of(results).read(["key", "score"]).to_pydict() == table.to_pydict()
 
 
 @pytest.mark.parametrize("harm", ["torn", "flipped", "empty", "another version", "not ours"])
 def test_a_broken_cache_is_made_anew(results, monkeypatch, harm):
     whole = index.of(results).read(["key", "score"])
-    body = results.cache().read_bytes()
+    body = results.cache("index").read_bytes()
     middle = len(body) // 2
-    results.cache().write_bytes(
+    results.cache("index").write_bytes(
         {
             "torn": body[:middle],
             "flipped": body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :],
@@ -116,7 +116,7 @@ def test_a_broken_cache_is_made_anew(results, monkeypatch, harm):
     read = reread(monkeypatch)
     assert index.of(results).read(["key", "score"]).equals(whole)
     assert len(read) == 6
-    assert results.cache().read_bytes() == body
+    assert results.cache("index").read_bytes() == body
 
 
 def test_unreadable_records_are_named_and_left_out(results):
@@ -147,7 +147,7 @@ def test_a_folder_that_cannot_be_written_to_still_works(results):
 
 def test_processes_give_the_same_columns(results, monkeypatch):
     alone = index.of(results)
-    results.cache().unlink()
+    results.cache("index").unlink()
     monkeypatch.setattr(index, "_MANY", 2)
     monkeypatch.setattr(index, "_PIECE", 2)
     many = index.of(results)

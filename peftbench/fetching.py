@@ -1,0 +1,133 @@
+"""The verb `prefetch`: models, data and tokens of runs into one folder, with their hashes."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from peftbench import files, models, prefetched, sources
+from peftbench.run import ConfigError, Json, canonical
+from peftbench.sweep import Plan
+
+
+def fetch(plan: Plan, words: list[str], target: Path) -> Iterator[str]:
+    """Fill the folder, and say line by line what came into it; what is there already stays.
+
+    Raises:
+        ConfigError: if something is not to be had, or the folder is another's.
+    """
+    if target.exists() and any(target.iterdir()) and not (target / "manifest.json").is_file():
+        raise ConfigError(f"{target} is not empty, and `peftbench prefetch` did not make it")
+    target.mkdir(parents=True, exist_ok=True)
+    before = prefetched.manifest(target)["words"] if (target / "manifest.json").is_file() else []
+    yield from _models(plan, target)
+    yield from _data(plan, target)
+    yield from _tokens(plan, target)
+    found = sorted(
+        path
+        for part in ("models", "data", "tokens")
+        for path in (target / part).rglob("*")
+        if path.is_file()
+    )
+    about: Json = {
+        str(path.relative_to(target)): {
+            "bytes": path.stat().st_size,
+            "sha256": files.hashed((path,)),
+        }
+        for path in found
+    }
+    data = {"peftbench": version("peftbench"), "words": [*before, words], "files": about}
+    files.write_whole(target / "manifest.json", files.sealed(data))
+    size = sum(one["bytes"] for one in about.values())
+    yield f"{target}: {len(about)} files, {size / 2**20:.1f} MiB; hashes in manifest.json"
+    yield f"on the nodes: cluster.prefetched={target}, or PEFTBENCH_PREFETCHED={target}"
+
+
+def tasks(plan: Plan) -> list[Json]:
+    """The tasks of all runs, and those that suites ask about besides."""
+    found: dict[str, Json] = {}
+    for node in (*(run.task for run in plan.runs), *(one.suite for one in plan.evaluations)):
+        for task in _nodes(node):
+            found.setdefault(canonical(task), task)
+    return list(found.values())
+
+
+def splits(task: Json) -> list[str]:
+    """The splits that a run or a suite reads of a task."""
+    return list(dict.fromkeys([*task["splits"].values(), *(task.get("extra") or {}).values()]))
+
+
+def _nodes(value: Any) -> Iterator[Json]:
+    """Nodes of tasks, at any depth."""
+    if isinstance(value, dict):
+        if "source" in value and "splits" in value:
+            yield value
+        for inner in value.values():
+            yield from _nodes(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _nodes(inner)
+
+
+def _models(plan: Plan, target: Path) -> Iterator[str]:
+    for model in {canonical(run.model): run.model for run in plan.runs}.values():
+        folder = models.locate(model)
+        if folder is None:
+            yield f"{model['name']}: random weights, nothing to bring"
+        elif model.get("path"):
+            yield f"{model['name']}: stays in its own folder, which nodes must see"
+        elif not models.of_hub(model):
+            yield f"{model['name']}: comes with its package"
+        else:
+            place = target / "models" / prefetched.called(model["checkpoint"], model["revision"])
+            for pattern in models.FILES:
+                for path in sorted(folder.glob(pattern)):
+                    _copy(path, place / path.name)
+            yield f"{model['name']}: {place.name}"
+
+
+def _data(plan: Plan, target: Path) -> Iterator[str]:
+    for task in tasks(plan):
+        source = task["source"]
+        if "builtin" in source:
+            yield f"{task['name']}: made by peftbench"
+            continue
+        if "file" in source:
+            yield f"{task['name']}: stays where it is, {task['path']}, which nodes must see"
+            continue
+        place = target / "data" / (source["hub"] or "local").replace("/", "--")
+        for split in splits(task):
+            for name, path in sources.kept(task, split, plan.data_root).items():
+                _copy(path, place / name)
+        yield f"{task['name']}: data/{place.name}"
+
+
+def _tokens(plan: Plan, target: Path) -> Iterator[str]:
+    """Tokenise here, so that no node has to; where the folder is, tokens are told by content."""
+    from peftbench import checkpoints
+    from peftbench.warm import Warm
+
+    os.environ["PEFTBENCH_CACHE"] = str(target)
+    warm, before = Warm(), None
+    for run in sorted(plan.runs, key=lambda run: canonical(run.model)):
+        if before is None or before[0] != canonical(run.model):
+            before = canonical(run.model), checkpoints.tokenizer(run.model)
+            warm.tokens.clear()
+        for split in splits(run.task):
+            warm.tokenised(run, split, before[1], plan.data_root)
+    yield f"tokens: {len(list((target / 'tokens').glob('*.tokens')))} files"
+
+
+def _copy(path: Path, to: Path) -> None:
+    """Copy a file whole, with what a link of the hub's cache points to, unless it is there."""
+    if to.exists() and to.stat().st_size == path.stat().st_size:
+        return
+    to.parent.mkdir(parents=True, exist_ok=True)
+    draft = to.with_name(f".{to.name}-{os.getpid()}")
+    try:
+        shutil.copyfile(path, draft)
+        os.replace(draft, to)
+    finally:
+        draft.unlink(missing_ok=True)

@@ -1,0 +1,121 @@
+"""What a job of a cluster does on its node: the runs of its task, one after the other.
+
+It may be killed at any moment and started again: what has a record is done, what has a checkpoint
+goes on from it. On USR2 (the time is nearly over, or another job needs the place) it writes
+checkpoints and puts itself back to the queue; on TERM it writes checkpoints and leaves.
+"""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+from peftbench import prefetched, requeue, sweep_run
+from peftbench.evaluation import Evaluation, Failure, Job
+from peftbench.forecast import Forecast
+from peftbench.machine import checkout, devices
+from peftbench.progress import note
+from peftbench.run import ConfigError, RecordError, Run
+from peftbench.store import Results
+from peftbench.submission import NAME, Submission, Task, load, read_jobs
+from peftbench.workers import TRANSIENT
+
+#: Exit codes: all is done or noted, something went wrong, left on a signal (BSD's EX_TEMPFAIL).
+DONE, WRONG, LEFT = 0, 1, 75
+
+_heard: set[signal.Signals] = set()
+
+
+def work(place: str, task: str) -> None:
+    """Do the task of the submission in the folder `place`; ends the process.
+
+    Raises:
+        SystemExit: with one of the codes above, so that submitit writes no result.
+    """
+    me = os.getpid()
+
+    def hear(number: int, _: object) -> None:
+        if os.getpid() == me:  # a forked child has the handler too
+            _heard.add(signal.Signals(number))
+
+    # in place of submitit's handlers, which raise inside training and run again what is done
+    for name in (signal.SIGUSR2, signal.SIGUSR1, signal.SIGTERM):
+        signal.signal(name, hear)
+    signal.signal(signal.SIGCONT, signal.SIG_DFL)
+    try:
+        code = _work(Path(place), task)
+    except (ConfigError, RecordError) as error:
+        note(f"peftbench: {error}")
+        code = WRONG
+    sys.exit(code)
+
+
+def _work(place: Path, task: str) -> int:
+    results = Results(place.parent.parent)
+    if not NAME.fullmatch(place.name) or not (place / "manifest.json").is_file():
+        raise ConfigError(f"{place} is no submission any more: was the results folder moved?")
+    one = load(results, place.name)
+    every = read_jobs(results, Task.read(one.name, task))
+    note(f"task {task} of {one.name}: {len(every)} to do")
+    if one.commit != (now := checkout()["commit"]):
+        before = one.commit or "no checkout"
+        note(f"note: submitted from {before}, runs from {now or 'no checkout'}")
+    if one.cancelled:
+        note("it was cancelled")
+        return DONE
+    if one.cluster.prefetched:
+        prefetched.use(Path(one.cluster.prefetched))
+    jobs = [job for job in every if _to_do(job, results, one)]
+    note(f"{len(every) - len(jobs)} of them are done or have failed for good")
+    order = sweep_run.Order(**one.order)
+    stopped = jobs and sweep_run.work(
+        [job for job in jobs if isinstance(job, Run)],
+        [job for job in jobs if isinstance(job, Evaluation)],
+        results,
+        devices(order.device),
+        order,
+        prefetched.data_root() or one.data_root,
+        Forecast([]),
+        halted=lambda: bool(_heard),
+    )
+    if stopped:
+        return _leave(results, one)
+    left = [job for job in jobs if _to_do(job, results, one)]
+    for job in left:
+        note(f"without a record: {job.title}")
+    return WRONG if left else DONE
+
+
+def _to_do(job: Job, results: Results, one: Submission) -> bool:
+    """Whether a job has neither a record nor, since it was submitted, failed for good."""
+    try:
+        results.load(job.key) if isinstance(job, Run) else results.evaluated(job.key)
+        return False
+    except (FileNotFoundError, RecordError):
+        pass
+    try:
+        failure: Failure | None = results.failure(job.key)
+    except RecordError:
+        return True
+    if failure is None or failure.kind in TRANSIENT:
+        return True
+    return failure.attempts <= one.attempts.get(job.key, 0)
+
+
+def _leave(results: Results, one: Submission) -> int:
+    """Back to the queue, if that is what the signal means."""
+    said = ", ".join(sorted(number.name for number in _heard))
+    note(f"stopped by {said}; checkpoints are written")
+    if signal.SIGUSR2 not in _heard or one.cluster.scheduler != "slurm":
+        return LEFT
+    if load(results, one.name).cancelled:
+        note("it was cancelled")
+    elif requeue.restarts() >= one.cluster.requeues:
+        note(f"it was put back {requeue.restarts()} times, which is enough (cluster.requeues)")
+    else:
+        note(requeue.requeue())
+    return LEFT
+
+
+if __name__ == "__main__":
+    work(*sys.argv[1:])
