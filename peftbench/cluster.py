@@ -1,5 +1,6 @@
 """What a yaml under `configs/cluster` says of a cluster, as a value."""
 
+import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
@@ -109,14 +110,14 @@ def _check(cluster: Cluster) -> None:
     """
     if cluster.scheduler != "slurm":
         return
-    least = (cluster.signal_seconds + 120) / 60
+    least = math.ceil((cluster.signal_seconds + 90) / 60)
     for name in ("minutes", "most_minutes"):
         value = getattr(cluster, name)
         if value is not None and value < least:
             raise ConfigError(
                 f"cluster.{name}={value} leaves no time to work: the scheduler's warning comes "
                 f"{cluster.signal_seconds} s (cluster.signal_seconds) before the end, and up to a "
-                f"minute early; at least {least:.0f} minutes are needed"
+                f"minute early; at least {least} minutes are needed"
             )
     for name in ("margin", "array_size", "parallel", "attempts", "cpus"):
         value = getattr(cluster, name)

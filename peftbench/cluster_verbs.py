@@ -53,7 +53,7 @@ def submit(
     told = submitting.submit(
         planned, list(words), results, found, sweep_run.Order(**given), dry_run
     )
-    click.echo("\n".join(submitting.sentence(told, results)))
+    click.echo("\n".join(submitting.sentence(told, results, dry_run)))
     sys.exit(1 if told.refused else 0)
 
 

@@ -7,6 +7,7 @@ whose text does not hash to what it says is left to `Results.load`, which finds 
 
 import re
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from itertools import groupby
 from typing import Any
 
@@ -22,19 +23,21 @@ _REMEMBERED = 20_000
 #: What a method does not choose.
 _SHARED = ("model", "task", "form", "augment", "protocol", "size")
 
-_RECORD = {f.name for f in fields(Record)}
-_PARTS = tuple(f.name for f in fields(Run))
-
-#: What the nodes of a record are, in their order.
-SLOTS = ("environment", *(f"run.{name}" for name in _PARTS))
+#: What the nodes of a record are, in their order: the environment, and the parts of a run.
+_PARTS = tuple(f.name.encode() for f in fields(Run))
+_RUN, _SEED = frozenset(_PARTS), _PARTS.index(b"seed")
+_OWN = {f.name.encode() for f in fields(Record)} - {b"run", b"environment"}
+_SCHEMA = str(SCHEMA).encode()
 
 
 @dataclass(frozen=True, eq=False)
 class Node:
     """What is made of a node once: its canonical text, that of its identity, and its fields."""
 
+    name: str
     text: str
     identity: str
+    value: Any
     fields: Json
 
 
@@ -43,11 +46,11 @@ class Reader:
 
     def __init__(self, results: Results):
         self._results = results
-        self._nodes: dict[tuple[str, bytes], Node] = {}
-        self._settings: dict[tuple[tuple[str, str], ...], tuple[str, str]] = {}
+        self._nodes: dict[tuple[bytes, bytes], Node] = {}
+        self._settings: dict[tuple[Node, ...], _Setting] = {}
 
     def read(self, key: str) -> tuple[Json, list[Node]]:
-        """The fields of a record that are its own, and the nodes of `SLOTS` that hold the others.
+        """The fields of a record that are its own, and the nodes that hold the others.
 
         Beside dotted paths: `key`, `score` and `metric` (the task's primary one), `trivial` (the
         same of the constant prediction), `peak_bytes` of training (of the GPU where there is one),
@@ -64,87 +67,137 @@ class Reader:
             raise RecordError(f"{key}.json cannot be read: {error.strerror}") from error
 
     def _fast(self, key: str, body: bytes) -> tuple[Json, list[Node]] | None:
-        """The fields, or None where a record is not the usual one, or none at all."""
+        """The fields, or None where a record is not as `files.sealed` writes it, or none at all.
+
+        There every field of a record has a line that begins with one space, every part of a run one
+        with two; nothing else has. So a part that is known already is not parsed again.
+        """
+        raw = _cut(body, b'\n "', b"\n}\n")
+        parts = None if raw is None else _cut(raw.pop(b"run", b""), b'\n  "', b"\n }")
+        if raw is None or parts is None or not parts.keys() <= _RUN:
+            return None
+        said = raw.pop(b"sha256", None)
+        about = raw.pop(b"environment", None)
+        if said is None or about is None or raw.keys() != _OWN or raw[b"schema"] != _SCHEMA:
+            return None
         try:
-            data = orjson.loads(body)
-        except ValueError:
+            data = orjson.loads(_joined(raw))
+            environment = self._node(b"environment", about)
+            nodes = tuple(self._node(name, parts.get(name, b"null")) for name in _PARTS)
+            setting = self._setting(nodes)
+        except (ValueError, RecordError):  # the slow way says what it is
             return None
-        if not isinstance(data, dict) or data.get("schema") != SCHEMA:
+        run = _object({n.name: n.text for n in nodes if n.name.encode() in parts})
+        digest = files.digest(_whole(data, {"environment": environment.text, "run": run}))
+        if b'"%b"' % digest.encode() != said:
             return None
-        said = data.pop("sha256", None)
-        if set(data) != _RECORD:
-            return None
-        nodes = self._part_nodes(data["run"])
-        environment = self._node("environment", data["environment"])
-        run = _object({name: node.text for name, node in nodes.items()})
-        if files.digest(_whole(data, {"environment": environment.text, "run": run})) != said:
-            return None
-        own, held = self._fields(data, nodes, environment)
-        return (own, held) if own["key"] == key else None
+        own = _own(data, setting, nodes[_SEED])
+        return (own, [environment, *nodes]) if own["key"] == key else None
 
     def _slow(self, key: str) -> tuple[Json, list[Node]]:
         data = self._results.load(key).to_json()
-        environment = self._node("environment", data["environment"])
-        return self._fields(data, self._part_nodes(data["run"]), environment)
+        run, about = data.pop("run"), orjson.dumps(data.pop("environment"))
+        nodes = tuple(self._node(n, orjson.dumps(run.get(n.decode()))) for n in _PARTS)
+        own = _own(data, self._setting(nodes), nodes[_SEED])
+        return own, [self._node(b"environment", about), *nodes]
 
-    def _part_nodes(self, run: Json) -> dict[str, Node]:
-        return {name: self._node(f"run.{name}", part) for name, part in run.items()}
-
-    def _fields(
-        self, data: Json, given: dict[str, Node], environment: Node
-    ) -> tuple[Json, list[Node]]:
-        run = Run.from_json(data["run"])
-        nodes = [given.get(name) or self._node(f"run.{name}", None) for name in _PARTS]
-        total = run.task.get("examples", {}).get("train")
-        size = canonical(run.train_size(total) if total else run.size)
-        said = {
-            name: size if name == "size" else node.identity
-            for name, node in zip(_PARTS, nodes, strict=True)
-            if getattr(run, name) is not None
-        }
-        alike, shared = self._hashes(tuple(one for one in said.items() if one[0] != "seed"))
-        metric = run.task["metrics"][0]
-        own: Json = {}
-        for name, value in data.items():
-            if name not in ("run", "environment", "curve"):
-                _flatten(own, name, value)
-        own |= {
-            "key": _short(said),
-            "alike": alike,
-            "shared": shared,
-            "form": run.form["name"] if run.form else "head",
-            "augment": run.augment["name"] if run.augment else "none",
-            "metric": metric,
-            "score": data["metrics"][metric],
-            "trivial": data["trivial"].get(metric),
-            "peak_bytes": _peak(data["memory"]),
-        }
-        return own, [environment, *nodes]
-
-    def _hashes(self, setting: tuple[tuple[str, str], ...]) -> tuple[str, str]:
-        """Of what runs that differ in their seed share, and of what no method chooses in it."""
-        found = self._settings.get(setting)
-        if found is None:
-            if len(self._settings) > _REMEMBERED:
-                self._settings.clear()
-            shared = {name: text for name, text in setting if name in _SHARED}
-            found = self._settings[setting] = _short(dict(setting)), _short(shared)
-        return found
-
-    def _node(self, name: str, value: Any) -> Node:
-        raw = orjson.dumps(value)
+    def _node(self, name: bytes, raw: bytes) -> Node:
         node = self._nodes.get((name, raw))
         if node is None:
             if len(self._nodes) > _REMEMBERED:
                 self._nodes.clear()
+                self._settings.clear()  # they hold nodes
+            value = orjson.loads(raw)
+            path = name.decode() if name == b"environment" else f"run.{name.decode()}"
             told: Json = {}
-            if name == "run.size":  # numbers and words in one column
-                told[name] = canonical(value).strip('"')
+            if name == b"size":  # numbers and words in one column
+                told[path] = canonical(value).strip('"')
             else:
-                _flatten(told, name, identity(value) if name.startswith("run.") else value)
-            node = Node(canonical(value), canonical(identity(value)), told)
-            self._nodes[name, raw] = node
+                _flatten(told, path, value if name == b"environment" else identity(value))
+            made = canonical(value), canonical(identity(value))
+            node = self._nodes[name, raw] = Node(name.decode(), *made, value, told)
         return node
+
+    def _setting(self, nodes: tuple[Node, ...]) -> "_Setting":
+        """What runs share that differ in nothing but their seed."""
+        same = (*nodes[:_SEED], *nodes[_SEED + 1 :])
+        found = self._settings.get(same)
+        if found is None:
+            found = self._settings[same] = _Setting.of(nodes)
+        return found
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """What follows from all parts of a run but its seed.
+
+    Attributes:
+        before, after: the text of the run's identity on both sides of the seed's own.
+    """
+
+    before: bytes
+    after: bytes
+    metric: str
+    told: Json
+
+    @classmethod
+    def of(cls, nodes: tuple[Node, ...]) -> "_Setting":
+        run = Run.from_json({node.name: node.value for node in nodes})
+        total = run.task.get("examples", {}).get("train")
+        size = canonical(run.train_size(total) if total else run.size)
+        said = {
+            node.name: size if node.name == "size" else node.identity
+            for node in nodes
+            if getattr(run, node.name) is not None
+        }
+        before, after = _object(said | {"seed": "?"}).split('"seed":?')
+        del said["seed"]
+        told = {
+            "alike": _short(said),
+            "shared": _short({n: text for n, text in said.items() if n in _SHARED}),
+            "form": run.form["name"] if run.form else "head",
+            "augment": run.augment["name"] if run.augment else "none",
+            "metric": run.task["metrics"][0],
+        }
+        return cls(before.encode(), after.encode(), told["metric"], told)
+
+    def key(self, seed: Node) -> str:
+        """The run's key."""
+        text = b'%b"seed":%b%b' % (self.before, seed.identity.encode(), self.after)
+        return files.digest(text)[:12]
+
+
+def _own(data: Json, setting: _Setting, seed: Node) -> Json:
+    """The fields that are a record's own, and those that are made of several."""
+    own: Json = {}
+    for name, value in data.items():
+        if name != "curve":
+            _flatten(own, name, value)
+    own |= setting.told
+    own["key"] = setting.key(seed)
+    own["score"] = data["metrics"][setting.metric]
+    own["trivial"] = data["trivial"].get(setting.metric)
+    own["peak_bytes"] = _peak(data["memory"])
+    return own
+
+
+def _cut(body: bytes, between: bytes, end: bytes) -> dict[bytes, bytes] | None:
+    """The texts of an object's values by name; None where it is not written as expected."""
+    head, *lines = body.split(between)
+    if head != b"{" or not body.endswith(end):
+        return None
+    found = {}
+    lines[-1] = lines[-1][: -len(end)] + b","
+    for line in lines:
+        name, _, text = line.partition(b'": ')
+        if text[-1:] != b",":
+            return None
+        found[name] = text[:-1]
+    return found if len(found) == len(lines) else None
+
+
+def _joined(texts: dict[bytes, bytes]) -> bytes:
+    return b"{" + b",".join([b'"%b":%b' % pair for pair in texts.items()]) + b"}"
 
 
 def _short(texts: dict[str, str]) -> str:
@@ -154,7 +207,7 @@ def _short(texts: dict[str, str]) -> str:
 def _whole(data: Json, texts: dict[str, str]) -> bytes:
     """The canonical text of a record, given that of some of its parts."""
     pieces = []
-    for given, names in groupby(sorted(data), texts.__contains__):
+    for given, names in groupby(sorted([*data, *texts]), texts.__contains__):
         if given:
             pieces += [f'"{name}":{texts[name]}'.encode() for name in names]
         else:
@@ -162,16 +215,21 @@ def _whole(data: Json, texts: dict[str, str]) -> bytes:
     return b"{" + b",".join(pieces) + b"}"
 
 
-#: Numbers that orjson writes in another way than the canonical text: 0.00001 for 1e-05, 8.0 for 8.
-_ODD = re.compile(rb"(?<=[:,\[])-?(?:\d[\d.]*e[-+]?\d+|0\.0000\d*|\d+\.0)(?=[,}\]])")
+#: Numbers that orjson writes in another way than the canonical text: 8.0 for 8, 0.00001 for 1e-05.
+_POINT = re.compile(rb"\.0(?=[,}\]])")
+_ODD = re.compile(rb"(?<=[:,\[])(?:-?(?:\d[\d.]*e[-+]?\d+|0\.0000\d*)|-0)(?=[,}\]])")
+_SIGNS = (b"e-", b"e+", b"0.0000", b"-0")
 
 
 def _plain_text(value: Json) -> bytes:
-    """What `canonical` gives, by orjson, which takes a fifth of the time."""
-    text = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
+    """What `canonical` gives, by orjson, which takes a fifth of the time.
+
+    Where it does not after all, the hash does not fit, and `Results.load` decides.
+    """
+    text = _POINT.sub(b"", orjson.dumps(value, option=orjson.OPT_SORT_KEYS))
     if not text.isascii():
         return canonical(value).encode()
-    return _ODD.sub(_usual, text)
+    return _ODD.sub(_usual, text) if any(sign in text for sign in _SIGNS) else text
 
 
 def _usual(found: re.Match[bytes]) -> bytes:
@@ -186,16 +244,21 @@ def _object(texts: dict[str, str]) -> str:
 
 def _flatten(found: Json, path: str, value: Any) -> None:
     """Add scalars by path; a method inside a method also by its name; lists as canonical JSON."""
-    if isinstance(value, dict):
+    if value.__class__ is dict:
         if "_target_" in value and "name" in value:
             found[path] = value["name"]
-        for name, inner in value.items():
-            if isinstance(inner, dict | list):
-                _flatten(found, f"{path}.{name}", inner)
+        for inner_path, inner in zip(_paths(path, tuple(value)), value.values(), strict=True):
+            if inner.__class__ is dict or inner.__class__ is list:
+                _flatten(found, inner_path, inner)
             else:
-                found[f"{path}.{name}"] = inner
+                found[inner_path] = inner
     else:
         found[path] = canonical(value) if isinstance(value, list) else value
+
+
+@lru_cache(_REMEMBERED)
+def _paths(path: str, names: tuple[str, ...]) -> list[str]:
+    return [f"{path}.{name}" for name in names]
 
 
 def _peak(memory: Json) -> float | None:

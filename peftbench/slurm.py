@@ -34,7 +34,6 @@ class Slurm:
 
     def __init__(self, cluster: Cluster):
         self.cluster = cluster
-        self._states: dict[Task, str] = {}
 
     @staticmethod
     def there() -> bool:
@@ -91,23 +90,12 @@ class Slurm:
         return str(jobs[0].job_id).partition("_")[0]
 
     def alive(self, submissions: list[Submission], results: Results) -> dict[Task, tuple[str, str]]:
-        """One question for all jobs of this user; see `Scheduler`.
-
-        Jobs are known by name too, for a submission that was cut off before it noted a number.
-        """
-        words = ("-h", "-r", "-t", "all", "-u", getpass.getuser(), "-o", "%i|%j|%T|%r")
-        names = {_name(s, a): (s.name, a) for s in submissions for a in range(len(s.arrays))}
+        """One question for all jobs of this user; see `Scheduler`."""
         found = {}
-        for line in _ask("squeue", *words).splitlines():
-            number, name, state, reason = (part.strip() for part in line.split("|", 3))
-            if name not in names:
-                continue
-            task = Task(*names[name], int(number.partition("_")[2] or 0))
-            self._states[task] = state
+        for task, (state, reason) in _states(submissions).items():
             if state not in OVER:
                 waits = state in ("PENDING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED")
-                word = PENDING if waits else RUNNING
-                found[task] = (word, reason if word == PENDING else "")
+                found[task] = (PENDING, reason) if waits else (RUNNING, "")
         return found
 
     def cancel(self, submission: Submission, tasks: list[Task]) -> None:
@@ -120,8 +108,9 @@ class Slurm:
             _ask("scancel", *jobs[start : start + 500])
 
     def explain(self, submission: Submission, tasks: list[Task]) -> dict[Task, str]:
-        """From the last answer of `squeue`, else from `sacct`; see `Scheduler`."""
-        told = {task: self._states[task] for task in tasks if task in self._states}
+        """From `squeue`, which remembers for some minutes, else from `sacct`; see `Scheduler`."""
+        states = _states([submission])
+        told = {task: states[task][0] for task in tasks if task in states}
         rest = {job: task for task in tasks if task not in told and (job := submission.job(task))}
         if rest:
             jobs = ",".join(sorted({job.partition("_")[0] for job in rest}))
@@ -134,6 +123,22 @@ class Slurm:
                 if job in rest:
                     told[rest[job]] = state.split()[0]  # CANCELLED by 1000
         return told
+
+
+def _states(submissions: list[Submission]) -> dict[Task, tuple[str, str]]:
+    """State and reason of each task that Slurm knows, those that have just ended among them.
+
+    Jobs are known by name, also of a submission that was cut off before it noted their numbers.
+    """
+    words = ("-h", "-r", "-t", "all", "-u", getpass.getuser(), "-o", "%i|%j|%T|%r")
+    names = {_name(s, a): (s.name, a) for s in submissions for a in range(len(s.arrays))}
+    found = {}
+    for line in _ask("squeue", *words).splitlines():
+        number, name, state, reason = (part.strip() for part in line.split("|", 3))
+        if name in names:
+            task = Task(*names[name], int(number.partition("_")[2] or 0))
+            found[task] = (state, reason)
+    return found
 
 
 def examine(cluster: Cluster) -> list[tuple[str, str, str]]:

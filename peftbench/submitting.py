@@ -72,7 +72,10 @@ def submit(
         told = Submitted(None, 0, len(state.done), waiting, given_up)
         if not jobs:
             return told
-        arrays = _arrays(jobs, state, results, cluster, asked)
+        try:
+            arrays = _arrays(jobs, state, results, cluster, asked, order)
+        except Silent as error:
+            raise ConfigError(f"the scheduler does not answer: {error}") from error
         attempts = {key: failure.attempts for key, failure in state.failed.items()}
         how = asdict(replace(order, retry=None))
         made = submission.begin(words, cluster, arrays, plan.data_root, how, attempts)
@@ -150,6 +153,7 @@ def _arrays(
     results: Results,
     cluster: Cluster,
     asked: scheduler.Scheduler,
+    order: sweep_run.Order,
 ) -> list[Array]:
     if cluster.scheduler == "local":
         return [Array([jobs], None, None)]
@@ -157,7 +161,8 @@ def _arrays(
     records = [r for r in results.scan()[0] if bool(r.environment["cuda"]) == (device == "cuda")]
     seconds = _seconds(Forecast(records), results.scan_evaluated()[0])
     found = bundles.units(jobs, seconds, lambda job: _memory(state.failed.get(job.key), cluster))
-    return bundles.arrays(found, cluster, asked.array_limit, cluster.gpus or 1)
+    workers = order.workers or max(1, (cluster.gpus or 1) // order.processes)
+    return bundles.arrays(found, cluster, asked.array_limit, workers)
 
 
 def _seconds(forecast: Forecast, found: list[Evaluated]) -> Callable[[Job], float | None]:
@@ -189,12 +194,16 @@ def settle(results: Results, seen: Look) -> Look:
     while seen.ended and time.monotonic() < end:
         time.sleep(min(AGAIN, wait))
         seen = seen.again(results)
-    for over in seen.ended:
-        asked = scheduler.of(over.submission.cluster)
-        why = asked.explain(over.submission, [over.task]).get(over.task)
-        for job in submission.read_jobs(results, over.task):
-            if job.key in over.keys:
-                results.fail(_loss(job, why, results, over))
+    for one in {over.submission.name: over.submission for over in seen.ended}.values():
+        ended = [over for over in seen.ended if over.submission.name == one.name]
+        try:
+            why = scheduler.of(one.cluster).explain(one, [over.task for over in ended])
+        except Silent:  # what is over stays over
+            why = {}
+        for over in ended:
+            for job in submission.read_jobs(results, over.task):
+                if job.key in over.keys:
+                    results.fail(_loss(job, why.get(over.task), results, over))
     return seen.again(results)
 
 
@@ -242,7 +251,7 @@ def cancel(results: Results, names: list[str]) -> dict[str, int]:
     return ended
 
 
-def sentence(told: Submitted, results: Results) -> list[str]:
+def sentence(told: Submitted, results: Results, dry_run: bool = False) -> list[str]:
     """What a person wants to know after `submit`."""
     counts = f"{told.done} done, {told.queued} in the queue already"
     if told.given_up:
@@ -256,9 +265,12 @@ def sentence(told: Submitted, results: Results) -> list[str]:
         limits = [f"{array.memory_gb:g} GB"] if array.memory_gb else []
         limits += [f"up to {spell(60 * array.minutes)} each"] if array.minutes else []
         number = f" as {array.job}" if array.job else ""
-        lines.append(f"  {len(array.tasks)} jobs{number}" + "".join(f", {x}" for x in limits))
+        some = f"{len(array.tasks)} job{'s' * (len(array.tasks) != 1)}"
+        lines.append(", ".join([f"  {some}{number}", *limits]))
     if told.refused:
         lines.append(f"the scheduler took no more: {told.refused}; submit again later for the rest")
+    if dry_run:
+        return [*lines, "nothing was submitted"]
     lines.append(f"submission {told.submission.name}")
     lines.append(f"look:    peftbench status --results {results.folder}")
     lines.append(f"collect: peftbench collect --results {results.folder}")

@@ -32,6 +32,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
     place = Path(tempfile.mkdtemp(prefix="pb-", dir="/tmp"))
+    place.chmod(0o755)  # munged wants its folder to be open to others
     environment = os.environ | {
         "SLURM_TEST_ROOT": f"{place}/s",
         "SLURM_CONF": f"{place}/s/slurm.conf",

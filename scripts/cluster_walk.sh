@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 output=$(realpath -m "${1:-results/cluster/walk.txt}")
 python=$(uv run python -c 'import sys; print(sys.executable)')
 export SLURM_TEST_ROOT SLURM_TEST_PORT=16847 SLURM_CONF OMP_NUM_THREADS=1 HF_HUB_OFFLINE=1 COLUMNS=150
-folder=$(mktemp -d /tmp/walk-XXXX)
+folder=$(mktemp -d /tmp/walk-XXXX) && chmod 755 "$folder" # munged wants its folder to be open to others
 SLURM_TEST_ROOT=$folder/slurm SLURM_CONF=$folder/slurm/slurm.conf
 scripts/slurm-ci.sh install
 scripts/slurm-ci.sh start > /dev/null

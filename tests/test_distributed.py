@@ -13,7 +13,10 @@ import pytest
 import zoo
 from records import tiny
 
+from peftbench.catalog import packaged
 from peftbench.store import Results
+
+TINY = (packaged() / "model" / "tiny.yaml").read_text()
 
 RUN = tiny("method=lora", "task=builtin_paraphrase", "size=100", "budget.steps=12", "train.lr=3e-3")
 
@@ -66,9 +69,13 @@ def test_the_same_items_are_scored_once_and_the_same(both):
 
 
 def test_without_dropout_a_step_is_the_same_step(tmp_path):
-    zoo.write_configs(tmp_path / "configs")
-    words = [*RUN, "method.dropout=0", "model.shape.hidden_dropout_prob=0"]
-    words.append("model.shape.attention_probs_dropout_prob=0")
+    configs = zoo.write_configs(tmp_path / "configs")
+    (configs / "model").mkdir(exist_ok=True)
+    still = "{hidden_dropout_prob: 0.0, attention_probs_dropout_prob: 0.0}"
+    still = TINY.replace("shape: {}", f"shape: {still}")
+    (configs / "model" / "still.yaml").write_text(still.replace("name: tiny", "name: still"))
+    words = [word for word in RUN if word != "model=tiny"]
+    words += ["model=still", "method.dropout=0", "train.precision=fp32"]
     found = {}
     for processes in (1, 2):
         record = train(tmp_path, processes, *words)["lora"]
