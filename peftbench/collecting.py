@@ -44,6 +44,11 @@ def lines(seen: Look) -> list[str]:
         )
     if reasons := seen.reasons():
         told.append("waiting for: " + ", ".join(f"{r} ({n})" for r, n in reasons.most_common()))
+    if held := [reason for reason in seen.reasons() if "held" in reason.lower()]:
+        told.append(
+            f"held ({', '.join(held)}): these never start by themselves; `scontrol release JOB` "
+            "lets them go, `peftbench cancel` takes them back"
+        )
     if seen.ended:
         count = sum(len(over.keys) for over in seen.ended)
         told.append(

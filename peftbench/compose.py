@@ -248,8 +248,7 @@ def _set(config: DictConfig, key: str, value: Any) -> None:
             named = path and path[0] in ("method", "task", "model", "suite", *catalog.LATER)
             name = config[path[0]].get("name") if named else None
             start = f"{path[0]}={name} has no" if named else "there is no key"
-            empty = "its yaml holds nothing there" if "." in where else f"see `list {where}s`"
-            told = catalog.nearest(key, offered) if offered else empty
+            told = catalog.nearest(key, offered) if offered else f"see `peftbench list {path[0]}s`"
             raise ConfigError(f"{start} {key}; {told}")
         before = OmegaConf.is_missing(node, part) or OmegaConf.is_interpolation(node, part)
         if depth == len(path):

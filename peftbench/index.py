@@ -127,7 +127,7 @@ def _written(columns: pa.Table, now: pa.Table) -> bytes:
     for name in _STAMP[1:]:
         columns = columns.append_column(name, now[name].take(line))
     sink = pa.BufferOutputStream()
-    pq.write_table(columns, sink, compression="zstd")
+    pq.write_table(columns, sink, compression="lz4")
     body: bytes = sink.getvalue().to_pybytes()
     return body
 
@@ -157,7 +157,9 @@ def _as(part: pa.Table, name: str, kind: pa.DataType) -> pa.ChunkedArray | pa.Ar
     if name not in part.column_names or part[name].type == pa.null():
         return pa.nulls(len(part), kind)
     column = part[name]
-    if column.type == kind or kind == pa.float64():
+    if column.type == kind:
+        return column
+    if kind == pa.float64():
         return column.cast(kind)
     return pa.array([_text(value) for value in column.to_pylist()]).dictionary_encode()
 

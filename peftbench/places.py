@@ -230,7 +230,11 @@ def _titles(places: dict[Place, Item], mentioned: set[str]) -> dict[Place, str]:
             for key in {key for other in others for key in other.shared} - mentioned
             if len({canonical(identity(other.shared.get(key))) for other in others}) > 1
         )
-        told = [f"{key.rpartition('.')[2]}={_short(item.shared.get(key))}" for key in apart]
+        told = [
+            f"{key.rpartition('.')[2]}={_short(value)}"
+            for key in apart
+            if (value := item.shared.get(key)) is not None
+        ]
         titles[place] = ", ".join([rows.title(place[:2], sized), *told])
     return titles
 

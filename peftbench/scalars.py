@@ -8,7 +8,6 @@ whose text does not hash to what it says is left to `Results.load`, which finds 
 import re
 from dataclasses import dataclass, fields
 from functools import lru_cache
-from itertools import groupby
 from typing import Any
 
 import orjson
@@ -25,9 +24,11 @@ _SHARED = ("model", "task", "form", "augment", "protocol", "size")
 
 #: What the nodes of a record are, in their order: the environment, and the parts of a run.
 _PARTS = tuple(f.name.encode() for f in fields(Run))
-_RUN, _SEED = frozenset(_PARTS), _PARTS.index(b"seed")
-_OWN = {f.name.encode() for f in fields(Record)} - {b"run", b"environment"}
-_SCHEMA = str(SCHEMA).encode()
+_RUN = frozenset(_PARTS)
+_OWN = {f.name for f in fields(Record)} - {"run", "environment"}
+
+#: Lines of a record's file between which its parts are.
+_RUN_LINE, _ABOUT_LINE, _SAID_LINE = b'{\n "run": ', b'\n "environment": ', b'\n "sha256": "'
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +48,7 @@ class Reader:
     def __init__(self, results: Results):
         self._results = results
         self._nodes: dict[tuple[bytes, bytes], Node] = {}
-        self._settings: dict[tuple[Node, ...], _Setting] = {}
+        self._settings: dict[tuple[bytes, bytes], _Setting] = {}
 
     def read(self, key: str) -> tuple[Json, list[Node]]:
         """The fields of a record that are its own, and the nodes that hold the others.
@@ -70,43 +71,52 @@ class Reader:
         """The fields, or None where a record is not as `files.sealed` writes it, or none at all.
 
         There every field of a record has a line that begins with one space, every part of a run one
-        with two; nothing else has. So a part that is known already is not parsed again.
+        with two; nothing else has. So a run that is known but for its seed is not parsed again.
         """
-        raw = _cut(body, b'\n "', b"\n}\n")
-        parts = None if raw is None else _cut(raw.pop(b"run", b""), b'\n  "', b"\n }")
-        if raw is None or parts is None or not parts.keys() <= _RUN:
+        first, about, last = body.find(_RUN_LINE), body.find(_ABOUT_LINE), body.find(_SAID_LINE)
+        if first != 0 or not 0 < about < last or not body.endswith(b'"\n}\n'):
             return None
-        said = raw.pop(b"sha256", None)
-        about = raw.pop(b"environment", None)
-        if said is None or about is None or raw.keys() != _OWN or raw[b"schema"] != _SCHEMA:
-            return None
+        after_run, after_about = (body.find(b'\n "', line + 4) for line in (first, about))
+        said = body[last + len(_SAID_LINE) : -4].decode()
+        run = body[len(_RUN_LINE) : after_run - 1]
+        before, _, rest = run.partition(b'\n  "seed": ')
+        number, _, after = rest.partition(b",")
         try:
-            data = orjson.loads(_joined(raw))
-            environment = self._node(b"environment", about)
-            nodes = tuple(self._node(name, parts.get(name, b"null")) for name in _PARTS)
-            setting = self._setting(nodes)
+            data = orjson.loads(b"{%b%b}" % (body[after_run:about], body[after_about : last - 1]))
+            if data.keys() != _OWN or data["schema"] != SCHEMA:
+                return None
+            about_raw = body[about + len(_ABOUT_LINE) : after_about - 1]
+            environment, seed = self._node(b"environment", about_raw), self._node(b"seed", number)
+            setting = self._settings.get((before, after))
+            if setting is None:
+                parts = _cut(run, b'\n  "', b"\n }")
+                if parts is None or not {b"seed"} <= parts.keys() <= _RUN:
+                    return None
+                nodes = {n: self._node(n, parts.get(n, b"null")) for n in _PARTS if n != b"seed"}
+                there = [name.decode() for name in parts]
+                setting = self._settings[before, after] = _Setting.of(nodes, seed, there)
         except (ValueError, RecordError):  # the slow way says what it is
             return None
-        run = _object({n.name: n.text for n in nodes if n.name.encode() in parts})
-        digest = files.digest(_whole(data, {"environment": environment.text, "run": run}))
-        if b'"%b"' % digest.encode() != said:
+        if files.digest(_whole(data, environment.text, setting.text(seed))) != said:
             return None
-        own = _own(data, setting, nodes[_SEED])
-        return (own, [environment, *nodes]) if own["key"] == key else None
+        own = _own(data, setting, seed)
+        return (own, [environment, seed, *setting.nodes]) if own["key"] == key else None
 
     def _slow(self, key: str) -> tuple[Json, list[Node]]:
         data = self._results.load(key).to_json()
         run, about = data.pop("run"), orjson.dumps(data.pop("environment"))
-        nodes = tuple(self._node(n, orjson.dumps(run.get(n.decode()))) for n in _PARTS)
-        own = _own(data, self._setting(nodes), nodes[_SEED])
-        return own, [self._node(b"environment", about), *nodes]
+        nodes = {n: self._node(n, orjson.dumps(run.get(n.decode()))) for n in _PARTS}
+        seed = nodes.pop(b"seed")
+        setting = _Setting.of(nodes, seed, list(run))
+        own = _own(data, setting, seed)
+        return own, [self._node(b"environment", about), seed, *setting.nodes]
 
     def _node(self, name: bytes, raw: bytes) -> Node:
         node = self._nodes.get((name, raw))
         if node is None:
             if len(self._nodes) > _REMEMBERED:
                 self._nodes.clear()
-                self._settings.clear()  # they hold nodes
+                self._settings.clear()
             value = orjson.loads(raw)
             path = name.decode() if name == b"environment" else f"run.{name.decode()}"
             told: Json = {}
@@ -118,53 +128,59 @@ class Reader:
             node = self._nodes[name, raw] = Node(name.decode(), *made, value, told)
         return node
 
-    def _setting(self, nodes: tuple[Node, ...]) -> "_Setting":
-        """What runs share that differ in nothing but their seed."""
-        same = (*nodes[:_SEED], *nodes[_SEED + 1 :])
-        found = self._settings.get(same)
-        if found is None:
-            found = self._settings[same] = _Setting.of(nodes)
-        return found
-
 
 @dataclass(frozen=True)
 class _Setting:
     """What follows from all parts of a run but its seed.
 
     Attributes:
-        before, after: the text of the run's identity on both sides of the seed's own.
+        nodes: of the parts, in their order.
+        whole, same: the run's canonical text on both sides of the seed's own, and its identity's.
+        metric: the task's primary one.
+        told: fields that are made of the parts.
     """
 
-    before: bytes
-    after: bytes
+    nodes: list[Node]
+    whole: tuple[str, str]
+    same: tuple[str, str]
     metric: str
     told: Json
 
     @classmethod
-    def of(cls, nodes: tuple[Node, ...]) -> "_Setting":
-        run = Run.from_json({node.name: node.value for node in nodes})
+    def of(cls, nodes: dict[bytes, Node], seed: Node, there: list[str]) -> "_Setting":
+        """Of the parts of a run, of which those that are `there` are in its file."""
+        parts = {node.name: node for node in nodes.values()}
+        run = Run.from_json({name: (parts | {"seed": seed})[name].value for name in there})
         total = run.task.get("examples", {}).get("train")
         size = canonical(run.train_size(total) if total else run.size)
         said = {
-            node.name: size if node.name == "size" else node.identity
-            for node in nodes
-            if getattr(run, node.name) is not None
+            name: size if name == "size" else node.identity
+            for name, node in parts.items()
+            if getattr(run, name) is not None
         }
-        before, after = _object(said | {"seed": "?"}).split('"seed":?')
-        del said["seed"]
+        texts = {name: parts[name].text for name in there if name != "seed"}
         told = {
             "alike": _short(said),
-            "shared": _short({n: text for n, text in said.items() if n in _SHARED}),
+            "shared": _short({name: text for name, text in said.items() if name in _SHARED}),
             "form": run.form["name"] if run.form else "head",
             "augment": run.augment["name"] if run.augment else "none",
             "metric": run.task["metrics"][0],
         }
-        return cls(before.encode(), after.encode(), told["metric"], told)
+        return cls(list(nodes.values()), _around(texts), _around(said), told["metric"], told)
+
+    def text(self, seed: Node) -> str:
+        """The run's canonical text."""
+        return seed.text.join(self.whole)
 
     def key(self, seed: Node) -> str:
         """The run's key."""
-        text = b'%b"seed":%b%b' % (self.before, seed.identity.encode(), self.after)
-        return files.digest(text)[:12]
+        return files.digest(seed.identity.join(self.same).encode())[:12]
+
+
+def _around(texts: dict[str, str]) -> tuple[str, str]:
+    """The text of an object on both sides of its seed's."""
+    before, after = _object(texts | {"seed": "?"}).split('"seed":?')
+    return f'{before}"seed":', after
 
 
 def _own(data: Json, setting: _Setting, seed: Node) -> Json:
@@ -196,29 +212,25 @@ def _cut(body: bytes, between: bytes, end: bytes) -> dict[bytes, bytes] | None:
     return found if len(found) == len(lines) else None
 
 
-def _joined(texts: dict[bytes, bytes]) -> bytes:
-    return b"{" + b",".join([b'"%b":%b' % pair for pair in texts.items()]) + b"}"
-
-
 def _short(texts: dict[str, str]) -> str:
     return files.digest(_object(texts).encode())[:12]
 
 
-def _whole(data: Json, texts: dict[str, str]) -> bytes:
-    """The canonical text of a record, given that of some of its parts."""
-    pieces = []
-    for given, names in groupby(sorted([*data, *texts]), texts.__contains__):
-        if given:
-            pieces += [f'"{name}":{texts[name]}'.encode() for name in names]
-        else:
-            pieces.append(_plain_text({name: data[name] for name in names})[1:-1])
-    return b"{" + b",".join(pieces) + b"}"
+def _whole(data: Json, environment: str, run: str) -> bytes:
+    """The canonical text of a record from its own fields and that of its two large parts.
+
+    These stand before the first fields of such names; if those were not the record's, the hash
+    would not fit.
+    """
+    text = _plain_text(data)
+    first, second = text.find(b',"flops":'), text.find(b',"schema":')
+    parts = text[:first], environment.encode(), text[first:second], run.encode(), text[second:]
+    return b'%b,"environment":%b%b,"run":%b%b' % parts
 
 
 #: Numbers that orjson writes in another way than the canonical text: 8.0 for 8, 0.00001 for 1e-05.
 _POINT = re.compile(rb"\.0(?=[,}\]])")
 _ODD = re.compile(rb"(?<=[:,\[])(?:-?(?:\d[\d.]*e[-+]?\d+|0\.0000\d*)|-0)(?=[,}\]])")
-_SIGNS = (b"e-", b"e+", b"0.0000", b"-0")
 
 
 def _plain_text(value: Json) -> bytes:
@@ -226,10 +238,12 @@ def _plain_text(value: Json) -> bytes:
 
     Where it does not after all, the hash does not fit, and `Results.load` decides.
     """
-    text = _POINT.sub(b"", orjson.dumps(value, option=orjson.OPT_SORT_KEYS))
+    text = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
     if not text.isascii():
         return canonical(value).encode()
-    return _ODD.sub(_usual, text) if any(sign in text for sign in _SIGNS) else text
+    text = _POINT.sub(b"", text) if b".0" in text else text
+    odd = b"e-" in text or b"e+" in text or b"0.0000" in text or b"-0" in text
+    return _ODD.sub(_usual, text) if odd else text
 
 
 def _usual(found: re.Match[bytes]) -> bytes:

@@ -61,10 +61,7 @@ def submit(
     with alone(results):
         seen = settle(results, look(results))
         if seen.silent is not None:
-            raise ConfigError(
-                f"the scheduler does not answer ({seen.silent}), so nobody knows what is queued "
-                "already; submit again when it does"
-            )
+            raise ConfigError(_silent(seen.silent))
         state = status.of(plan, results)
         queued = seen.queued()
         jobs, given_up = _wanted(state, queued, cluster, order.retry)
@@ -75,12 +72,16 @@ def submit(
         try:
             arrays = _arrays(jobs, state, results, cluster, asked, order)
         except Silent as error:
-            raise ConfigError(f"the scheduler does not answer: {error}") from error
+            raise ConfigError(_silent(str(error))) from error
         attempts = {key: failure.attempts for key, failure in state.failed.items()}
         how = asdict(replace(order, retry=None))
         made = submission.begin(words, cluster, arrays, plan.data_root, how, attempts)
         told = replace(told, submission=made, jobs=len(jobs))
         return told if dry_run else _send(told, made, arrays, results, asked)
+
+
+def _silent(reason: str) -> str:
+    return f"the scheduler does not answer ({reason}), so nothing is submitted; try again later"
 
 
 def _send(
@@ -247,7 +248,9 @@ def cancel(results: Results, names: list[str]) -> dict[str, int]:
                 asked.cancel(one, tasks)
                 ended[one.name] = len(tasks)
         except Silent as error:
-            raise ConfigError(f"the scheduler does not answer ({error}); try again") from error
+            raise ConfigError(
+                f"the scheduler does not answer ({error}); try again later"
+            ) from error
     return ended
 
 

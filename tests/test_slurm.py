@@ -131,15 +131,20 @@ class Site:
         if "_" in job:
             array, number = job.split("_")
             known = {f"SLURM_ARRAY_JOB_ID={array}", f"SLURM_ARRAY_TASK_ID={number}"}
+        (process,) = self.processes(known)
+        os.kill(process, signal.SIGKILL)
+
+    def processes(self, known):
+        """Those in which a job does its task, by what is in their environment."""
+        known = known | {f"SLURM_CONF={self.environment['SLURM_CONF']}"}
+        found = []
         for folder in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
                 words = (folder / "cmdline").read_text().split("\0")
-                said = set((folder / "environ").read_text().split("\0"))
                 runs = "submitit.core._submit" in words and "python" in words[0]
-                if runs and known | {f"SLURM_CONF={self.environment['SLURM_CONF']}"} <= said:
-                    os.kill(int(folder.name), signal.SIGKILL)
-                    return
-        raise AssertionError(f"{job} runs nothing")
+                if runs and known <= set((folder / "environ").read_text().split("\0")):
+                    found.append(int(folder.name))
+        return found
 
     def states(self):
         """State of each key, as Slurm and the files have it now."""
@@ -372,7 +377,7 @@ def test_what_slurm_refuses_is_said_and_nothing_is_left_behind(site):
 
 def test_a_silent_scheduler_proves_nothing(site):
     (site.folder / "slow").touch()
-    made = site.submit(*SLOW)
+    made = site.submit("method=slow", "budget.steps=2000")
     site.training("slow")
     whole = Path(site.environment["SLURM_CONF"]).read_text()
     (site.folder / "away.conf").write_text(re.sub("SlurmctldPort=.*", "SlurmctldPort=1", whole))
@@ -383,7 +388,7 @@ def test_a_silent_scheduler_proves_nothing(site):
     assert "lost" not in told.out
     told = site.ask("submit", *tiny("method=steady"), "cluster=test")
     assert told.code == 2
-    assert "submit again when it does" in told.said
+    assert "so nothing is submitted; try again later" in told.said
     site.environment = here
     (site.folder / "slow").unlink()
     site.wait_over()
@@ -414,10 +419,12 @@ def test_without_accounting_nothing_is_missed(tmp_path):
 
 def test_a_node_that_goes_down_gives_its_job_to_the_next(site):
     (site.folder / "slow").touch()
-    site.submit(*SLOW)
+    made = site.submit(*SLOW)
     site.training("slow")
     node = site.slurm("sinfo", "-h", "-o", "%n").strip()
     site.slurm("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=test")
+    # a node that takes the job again while it still has the old one is drained, the job held
+    site.wait(lambda: not site.processes({"SLURM_JOB_ID=" + str(made.arrays[0].job)}))
     with suppress(subprocess.CalledProcessError):  # it may have come back by itself
         site.slurm("scontrol", "update", f"NodeName={node}", "State=RESUME")
     site.training("slow", times=2)

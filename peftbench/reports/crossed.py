@@ -153,10 +153,12 @@ def _titles(grid: Grid) -> dict[Row, str]:
     metrics: dict[Row, set[str]] = {}
     for (_, column), cell in grid.cells.items():
         metrics.setdefault(column, set()).update(cell.metrics)
+    ends = [name.rpartition(".")[2] for name in grid.asked.columns]
+    short = ends if len(set(ends)) == len(ends) else grid.asked.columns
     titles = {}
     for column in grid.columns:
-        named = zip(grid.asked.columns, column, strict=True)
-        told = [_text(one) if name in _BARE else f"{name}={_text(one)}" for name, one in named]
+        named = zip(grid.asked.columns, short, column, strict=True)
+        told = [_text(v) if name in _BARE else f"{end}={_text(v)}" for name, end, v in named]
         if grid.field == "score" and len(metrics[column]) == 1:
             told += metrics[column]
         titles[column] = " ".join(told) or grid.asked.cell
