@@ -43,12 +43,15 @@ def submit(
     Runs that are done or in the queue already are left out; short ones share a job. Log out, and
     come back to `peftbench status` and `peftbench collect`.
     """
-    from peftbench import cluster, submitting, sweep_run
+    from peftbench import cluster, fetching, prefetched, submitting, sweep_run
     from peftbench.sweep import plan
 
     ours, runs = cluster.parted(words)
     found = cluster.read(ours, configs)
+    if found.prefetched:
+        prefetched.use(Path(found.prefetched))
     planned = plan(*runs, configs=configs, results=folder)
+    fetching.check(planned, prefetched.data_root() or planned.data_root)
     results = options.open_results(folder)
     told = submitting.submit(
         planned, list(words), results, found, sweep_run.Order(**given), dry_run

@@ -45,6 +45,34 @@ def fetch(plan: Plan, words: list[str], target: Path) -> Iterator[str]:
     yield f"on the nodes: cluster.prefetched={target}, or PEFTBENCH_PREFETCHED={target}"
 
 
+def check(plan: Plan, root: str | None) -> None:
+    """Refuse runs whose models or data are not where they are to be read; the hub is not asked.
+
+    Args:
+        plan: the runs.
+        root: folders of data sets, None for the hub.
+
+    Raises:
+        ConfigError: with all that lacks.
+    """
+    alone = prefetched.folder() is not None
+    lacking = []
+    for model in {canonical(run.model): run.model for run in plan.runs}.values():
+        if alone or not models.of_hub(model):
+            try:
+                models.locate(model)
+            except ConfigError as error:
+                lacking.append(str(error))
+    for task in tasks(plan) if alone or root is not None else []:
+        try:
+            for split in splits(task):
+                sources.kept(task, split, root)
+        except ConfigError as error:
+            lacking.append(str(error))
+    if lacking:
+        raise ConfigError("\n".join(lacking))
+
+
 def tasks(plan: Plan) -> list[Json]:
     """The tasks of all runs, and those that suites ask about besides."""
     found: dict[str, Json] = {}

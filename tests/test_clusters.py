@@ -377,6 +377,23 @@ def test_prefetched_runs_read_that_folder_alone(tmp_path, monkeypatch, glue_layo
     assert "was altered" in found.output.replace("\n", " ")
 
 
+def test_what_nodes_will_lack_is_refused_at_submission(tmp_path, glue_layout):
+    _, words = glue_layout
+    brought, results = tmp_path / "brought", tmp_path / "runs"
+    assert ask("prefetch", *tiny(), "--to", str(brought)).exit_code == 0
+    where = ["cluster=local", f"cluster.prefetched={brought}", "--results", str(results)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(prefetched.VARIABLE, "")  # what the verb sets ends with the test
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        told = ask("submit", *words, *where)
+    assert told.exit_code == 2
+    assert "is not in" in told.output
+    assert not results.exists()
+    told = ask("submit", *words, "data.root=/nowhere", "cluster=local", "--results", str(results))
+    assert told.exit_code == 2
+    assert "there is no folder /nowhere" in told.output
+
+
 def test_prefetch_keeps_its_hands_off_other_folders(tmp_path):
     (tmp_path / "mine").write_text("x")
     told = ask("prefetch", *tiny(), "--to", str(tmp_path))
