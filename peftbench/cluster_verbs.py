@@ -126,7 +126,7 @@ def cancel(names: tuple[str, ...], folder: Path) -> None:
     results = options.open_results(folder)
     ended = submitting.cancel(results, list(names))
     for name, count in ended.items():
-        click.echo(f"{name}: {count} jobs cancelled")
+        click.echo(f"{name}: {count} job{'s' * (count != 1)} cancelled")
     if not ended:
         click.echo("nothing waits or runs")
 

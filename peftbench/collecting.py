@@ -31,7 +31,7 @@ def table(seen: Look) -> Table:
         for one, count in zip(seen.submissions, counts, strict=True)
     ]
     columns = ["submission", "cluster", "words", "jobs", *shown]
-    return Table(f"{len(rows)} submissions", columns, rows, 3)
+    return Table(f"{len(rows)} submission{'s' * (len(rows) != 1)}", columns, rows, 3)
 
 
 def lines(seen: Look) -> list[str]:

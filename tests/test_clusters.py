@@ -338,7 +338,7 @@ def test_what_is_cancelled_goes_on_from_its_checkpoint(tmp_path):
         assert time.monotonic() < end
         time.sleep(0.1)
     time.sleep(0.5)  # some steps
-    assert "1 jobs cancelled" in here.ask("cancel").stdout
+    assert "1 job cancelled" in here.ask("cancel").stdout
     here.wait()
     assert list(look(here.results).state.values()) == ["cancelled"]
     (tmp_path / "slow").unlink()

@@ -11,6 +11,7 @@ from accelerate.state import AcceleratorState
 
 from peftbench import batches, catalog, train
 from peftbench.backbone import Backbone
+from peftbench.distributed import Peers
 from peftbench.encoder import Batch, Encoder
 from peftbench.measure import Phases
 from peftbench.method import Method
@@ -115,6 +116,7 @@ def fit(
         save=lambda tensors, progress: None,
         minutes=10.0,
     )
+    accelerator = Accelerator(cpu=True, mixed_precision="no")
     progress, _ = train.fit(
         encoder,
         method,
@@ -123,8 +125,9 @@ def fit(
         Selection(),
         feed,
         hooks,
-        Accelerator(cpu=True, mixed_precision="no"),
+        accelerator,
         Phases(torch.device("cpu")),
         seed=0,
+        peers=Peers(accelerator),
     )
     return progress
