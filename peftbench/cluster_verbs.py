@@ -109,7 +109,8 @@ def collect(folder: Path) -> None:
             options.show(table.rich())
         click.echo("\n".join([*made.notes, f"report: {results.reports()}"]))
     options.show(collecting.table(seen).rich())
-    click.echo("\n".join(collecting.lines(seen)))
+    for line in collecting.lines(seen):
+        click.echo(line)
     if rest := collecting.rest(seen, results):
         click.echo("for what is left:")
         click.echo("\n".join(f"  {line}" for line in rest))
