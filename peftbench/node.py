@@ -68,11 +68,14 @@ def _work(place: Path, task: str) -> int:
     jobs = [job for job in every if _to_do(job, results, one)]
     note(f"{len(every) - len(jobs)} of them are done or have failed for good")
     order = sweep_run.Order(**one.order)
+    gpus = devices(order.device)
+    if one.cluster.gpus and order.device == "auto" and not gpus:
+        raise ConfigError(f"the job asked for {one.cluster.gpus} GPUs and sees none on this node")
     stopped = jobs and sweep_run.work(
         [job for job in jobs if isinstance(job, Run)],
         [job for job in jobs if isinstance(job, Evaluation)],
         results,
-        devices(order.device),
+        gpus,
         order,
         prefetched.data_root() or one.data_root,
         Forecast([]),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 
 from peftbench import scheduler, submission
 from peftbench.evaluation import Failure
-from peftbench.run import Json, RecordError
+from peftbench.run import ConfigError, Json, RecordError
 from peftbench.store import Results
 from peftbench.submission import PENDING, RUNNING, Silent, Submission, Task
 
@@ -95,7 +95,7 @@ def _ask(
         of_kind = [one for one in open_ if one.cluster.scheduler == kind]
         try:
             alive |= scheduler.of(of_kind[0].cluster).alive(of_kind, results)
-        except Silent as error:
+        except (Silent, ConfigError) as error:  # a folder may be looked at where no Slurm is
             return alive, str(error)
     return alive, None
 

@@ -2,23 +2,36 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
 from dataclasses import replace
 from pathlib import Path
 
+import huggingface_hub
 import pytest
 import zoo
 from click.testing import CliRunner
 from records import record, runs, tiny
 
-from peftbench import bundles, cluster, hub, prefetched, shards, sources, submission
+from peftbench import (
+    bundles,
+    cluster,
+    execution,
+    hub,
+    models,
+    prefetched,
+    shards,
+    sources,
+    submission,
+)
 from peftbench.cli import main
 from peftbench.evaluation import Failure
 from peftbench.machine import gpus
 from peftbench.queued import look
 from peftbench.run import ConfigError
+from peftbench.setting import Setting
 from peftbench.store import Results
 from peftbench.submission import Task
 from peftbench.submitting import _memory, _try_again
@@ -190,6 +203,35 @@ def test_each_run_has_one_state(tmp_path):
     ]
     submission.save(results, replace(made, cancelled=True))
     assert [look(results).state[job.key] for job in jobs[2:]] == ["cancelled", "cancelled"]
+
+
+def test_a_copied_folder_is_looked_at_where_no_scheduler_is(tmp_path, monkeypatch):
+    results = Results(tmp_path)
+    made, jobs = submitted(results)
+    submission.save(results, replace(made, cluster=cluster.read(SLURM)))
+    results.save(record(jobs[0]), {})
+    monkeypatch.setenv("PATH", str(tmp_path))
+    told = ask("status", "--results", str(tmp_path), "--json")
+    assert told.exit_code == 0
+    states = json.loads(told.output)["states"]
+    assert [states[job.key] for job in jobs] == ["done", "unknown", "unknown", "unknown"]
+
+
+def test_a_job_without_the_gpus_that_it_asked_for_does_not_fall_back(tmp_path):
+    results = Results(tmp_path)
+    made, _ = submitted(results)
+    asked = cluster.read(["cluster=local", "cluster.gpus=1"])
+    order = {"device": "auto"}
+    submission.save(results, replace(made, cluster=asked, order=order))
+    told = subprocess.run(
+        [sys.executable, "-m", "peftbench.node", submission.folder(results, made.name), "0_0"],
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert told.returncode == 1
+    assert "the job asked for 1 GPUs and sees none on this node" in told.stderr
+    assert not results.keys()
 
 
 def test_an_old_failure_is_none_of_a_new_submission(tmp_path):
@@ -375,6 +417,34 @@ def test_prefetched_runs_read_that_folder_alone(tmp_path, monkeypatch, glue_layo
     found = ask("doctor", *words, "--results", str(tmp_path / "runs"))
     assert found.exit_code == 1
     assert "was altered" in found.output.replace("\n", " ")
+
+
+def test_a_model_of_the_hub_comes_along_and_the_hub_is_needed_no_more(
+    tmp_path, monkeypatch, glue_layout
+):
+    root, _ = glue_layout
+    revision = "a" * 40
+    cache = tmp_path / "hub"
+    place = cache / "models--acme--mini" / "snapshots" / revision
+    place.mkdir(parents=True)
+    for path in models.locate(plan("model=minilm").runs[0].model).iterdir():
+        if path.is_file():
+            (place / path.name).symlink_to(path)  # as the hub's cache has them
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+    words = ["model=auto", "model.checkpoint=acme/mini", f"model.revision={revision}", "task=mrpc"]
+    words += ["size=16", "budget=steps", "budget.steps=2", "train.evaluations=1", "method=bitfit"]
+    brought = tmp_path / "brought"
+    told = ask("prefetch", *words, f"data.root={root}", "--to", str(brought))
+    assert told.exit_code == 0, told.output
+    assert f"models/acme--mini@{revision}/config.json" in prefetched.manifest(brought)["files"]
+    shutil.rmtree(cache)
+    shutil.rmtree(root)
+    monkeypatch.setenv(prefetched.VARIABLE, str(brought))
+    before = {path: path.stat().st_mtime_ns for path in brought.rglob("*")}
+    run = plan(*words).runs[0]
+    setting = Setting(device="cpu", threads=1, data_root=prefetched.data_root())
+    assert execution.execute(run, setting).record.work["steps"] == 2
+    assert {path: path.stat().st_mtime_ns for path in brought.rglob("*")} == before
 
 
 def test_what_nodes_will_lack_is_refused_at_submission(tmp_path, glue_layout):
