@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from records import record, runs, tiny
 from peftbench import (
     bundles,
     cluster,
+    collecting,
     execution,
     hub,
     models,
@@ -29,12 +31,12 @@ from peftbench import (
 from peftbench.cli import main
 from peftbench.evaluation import Failure
 from peftbench.machine import gpus
-from peftbench.queued import look
+from peftbench.queued import Look, look
 from peftbench.run import ConfigError
 from peftbench.setting import Setting
 from peftbench.store import Results
 from peftbench.submission import Task
-from peftbench.submitting import _memory, _try_again
+from peftbench.submitting import _memory, _try_again, settle
 from peftbench.sweep import plan
 from peftbench.sweep_run import classes
 
@@ -203,6 +205,30 @@ def test_each_run_has_one_state(tmp_path):
     ]
     submission.save(results, replace(made, cancelled=True))
     assert [look(results).state[job.key] for job in jobs[2:]] == ["cancelled", "cancelled"]
+
+
+def test_a_record_that_comes_late_is_waited_for_and_the_rest_is_noted_once(tmp_path):
+    results = Results(tmp_path)
+    made, jobs = submitted(results)
+    patient = replace(made.cluster, settle_seconds=3.0)
+    submission.save(results, replace(made, cluster=patient))
+    late = threading.Timer(1.0, lambda: [results.save(record(job), {}) for job in jobs[:3]])
+    late.start()
+    seen = settle(results, look(results))
+    late.join()
+    assert [seen.state[job.key] for job in jobs] == ["done", "done", "done", "failed"]
+    failure = results.failure(jobs[3].key)
+    assert (failure.kind, failure.attempts) == ("lost", 1)
+    assert settle(results, look(results)).failures[jobs[3].key].attempts == 1
+
+
+def test_what_is_held_is_told_with_the_way_out(tmp_path):
+    made, _ = submitted(Results(tmp_path))
+    task = Task(made.name, 0, 0)
+    seen = Look([made], {task: ("pending", "launch failed requeued held")}, state={})
+    told = collecting.lines(seen)
+    assert "waiting for: launch failed requeued held (1)" in told
+    assert any("`scontrol release JOB` lets them go" in line for line in told)
 
 
 def test_a_copied_folder_is_looked_at_where_no_scheduler_is(tmp_path, monkeypatch):
