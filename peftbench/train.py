@@ -148,15 +148,14 @@ def fit(
                 losses.append(_step(encoder, method, recipe, rate, batch, wrapped, peers))
                 progress.count(batch)
                 method.after_step(encoder, progress.step, steps)
-                stop: float = alone and hooks.stop()
-                pause: float = stop or (alone and time.monotonic() - saved_at > between)
+                asked: float = hooks.stop()
+                late = asked or time.monotonic() - saved_at > between
+                pause: float = alone and late
                 due = _marks(progress, budget, steps, recipe) > progress.marks
                 if len(losses) >= look or due or pause:
                     progress.recent += _look(losses, progress.step)
-                    stop = hooks.stop()
-                    pause = stop or time.monotonic() - saved_at > between
                     spent = phases.now() - start
-                    progress.seconds, stop, pause = peers.agree(spent, stop, pause)
+                    progress.seconds, asked, pause = peers.agree(spent, asked, late)
                     due = _marks(progress, budget, steps, recipe) > progress.marks
                 if time.monotonic() - told_at > 0.5 and progress.recent:
                     told_at = time.monotonic()
@@ -179,7 +178,7 @@ def fit(
             if peers.rank == 0:
                 hooks.save(state, asdict(progress))
             saved_at = time.monotonic()
-            if stop:
+            if asked:
                 raise Interrupted(f"stopped at step {progress.step}")
     if best:
         encoder.restore(best)

@@ -81,7 +81,8 @@ def fill(results):
 def test_help_shows_a_first_command_and_every_verb(option):
     said = call(option)
     assert "peftbench run sweep=quickstart" in said
-    verbs = ["plan", "run", "evaluate", "show", "export", "list", "report", "advise", "completion"]
+    verbs = ["plan", "run", "evaluate", "show", "export", "list", "report"]
+    verbs += ["submit", "status", "collect", "cancel", "prefetch", "doctor", "advise", "completion"]
     assert [line.split()[0] for line in said.split("Commands:")[1].splitlines() if line] == verbs
 
 
