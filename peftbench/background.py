@@ -22,9 +22,6 @@ class Background:
 
     array_limit = 1
 
-    def __init__(self) -> None:
-        self._places: dict[str, Path] = {}
-
     def send(self, results: Results, submission: Submission, array: int) -> str:
         """Start the task of an array; its number is that of the process."""
         place = folder(results, submission.name)
@@ -47,21 +44,18 @@ class Background:
 
     def alive(self, submissions: list[Submission], results: Results) -> dict[Task, tuple[str, str]]:
         """Those whose lock is held."""
-        found = {}
-        for submission in submissions:
-            place = folder(results, submission.name)
-            for task, _ in submission.tasks():
-                self._places[submission.name] = place
-                if _held(_lock(place, task)):
-                    found[task] = (RUNNING, "")
-        return found
+        return {
+            task: (RUNNING, "")
+            for one in submissions
+            for task, _ in one.tasks()
+            if _held(_lock(folder(results, one.name), task))
+        }
 
-    def cancel(self, submission: Submission, tasks: list[Task]) -> None:
+    def cancel(self, submission: Submission, tasks: list[Task], results: Results) -> None:
         """Ask each to leave; it writes checkpoints first."""
-        for task in tasks:
+        for task in self.alive([submission], results):
             job = submission.job(task)
-            place = self._places.get(submission.name)
-            if job is not None and place is not None and _held(_lock(place, task)):
+            if task in tasks and job is not None:
                 os.kill(int(job), signal.SIGTERM)
 
     def explain(self, submission: Submission, tasks: list[Task]) -> dict[Task, str]:

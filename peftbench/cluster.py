@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import yaml
@@ -100,6 +100,8 @@ def read(words: Iterable[str], configs: str | Path | None = None) -> Cluster:
         raise ConfigError(f"cluster={names[0]}: {reason}; its keys are {known}") from error
     assert isinstance(found, Cluster)
     _check(found)
+    if found.prefetched:  # a job may start in another folder
+        found = replace(found, prefetched=str(Path(found.prefetched).expanduser().resolve()))
     return found
 
 

@@ -4,19 +4,17 @@ No torch: it answers in a moment on a login node.
 """
 
 import importlib.metadata
-import os
 import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
-from peftbench import fetching, models, prefetched, scheduler, sources
+from peftbench import fetching, hub, prefetched, scheduler
 from peftbench.cluster import Cluster
 from peftbench.machine import bf16_on_cpu, cores, gpus, memory
-from peftbench.run import ConfigError, Json, RecordError, canonical
+from peftbench.run import ConfigError, RecordError
 from peftbench.store import Results
 from peftbench.submission import Silent
 from peftbench.table import Table
@@ -25,6 +23,8 @@ GOOD, ODD, BAD = "ok", "note", "failed"
 
 #: Free bytes in the results folder below which it is said.
 LITTLE = 5 * 2**30
+
+_AWAY = "the hub can be asked where there is internet; else `peftbench prefetch` these words there"
 
 
 @dataclass(frozen=True)
@@ -203,30 +203,12 @@ def _words(words: list[str], configs: Path | None, results: Results) -> Iterator
     planned = plan(*words, configs=configs, results=results.folder)
     yield Finding("words", GOOD, f"{len(planned.runs)} runs")
     root = prefetched.data_root() or planned.data_root
-    online = os.environ.get("HF_HUB_OFFLINE", "") not in ("1", "ON", "YES", "TRUE")
-    os.environ["HF_HUB_OFFLINE"] = "1"  # what is here is asked for; nothing is fetched
-    away = (
-        "the hub can be asked where there is internet; else `peftbench prefetch` these words there"
-    )
-    for model in {canonical(run.model): run.model for run in planned.runs}.values():
-        yield _there(f"model {model['name']}", partial(models.locate, model), away, online)
-    for task in fetching.tasks(planned):
-        yield _there(
-            f"task {task['name']}",
-            partial(_kept, task, root),
-            away,
-            online and root is None,
-        )
-
-
-def _kept(task: Json, root: str | None) -> None:
-    for split in fetching.splits(task):
-        sources.kept(task, split, root)
-
-
-def _there(what: str, look: Callable[[], object], away: str, online: bool) -> Finding:
-    try:
-        look()
-        return Finding(what, GOOD, "is here")
-    except ConfigError as error:
-        return Finding(what, ODD if online else BAD, str(error).partition("; provide")[0], away)
+    online = not hub.offline()
+    hub.go_offline()  # what is here is asked for; nothing is fetched
+    for need in fetching.needs(planned, root):
+        try:
+            need.look()
+            yield Finding(need.what, GOOD, "is here")
+        except ConfigError as error:
+            state = ODD if online and need.of_hub else BAD
+            yield Finding(need.what, state, str(error).partition("; provide")[0], _AWAY)

@@ -68,6 +68,20 @@ def _asked(value: Any) -> Any:
 Job = Run | Evaluation
 
 
+def job_json(job: Job) -> Json:
+    """A job as plain data that says which of the two it is; `job_of` reads it."""
+    return {"run" if isinstance(job, Run) else "evaluation": job.to_json()}
+
+
+def job_of(data: Json) -> Job:
+    """Read what `job_json` gave, beside whatever else is in `data`.
+
+    Raises:
+        RecordError: if a field is missing or unknown.
+    """
+    return Run.from_json(data["run"]) if "run" in data else Evaluation.from_json(data["evaluation"])
+
+
 @dataclass(frozen=True, eq=False)
 class Evaluated:
     """What an evaluation found. Undefined values are None, never a stand-in.

@@ -2,7 +2,9 @@
 
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -57,20 +59,41 @@ def check(plan: Plan, root: str | None) -> None:
     """
     alone = prefetched.folder() is not None
     lacking = []
-    for model in {canonical(run.model): run.model for run in plan.runs}.values():
-        if alone or not models.of_hub(model):
+    for need in needs(plan, root):
+        if alone or not need.of_hub:
             try:
-                models.locate(model)
+                need.look()
             except ConfigError as error:
                 lacking.append(str(error))
-    for task in tasks(plan) if alone or root is not None else []:
-        try:
-            for split in splits(task):
-                sources.kept(task, split, root)
-        except ConfigError as error:
-            lacking.append(str(error))
     if lacking:
         raise ConfigError("\n".join(lacking))
+
+
+@dataclass(frozen=True)
+class Need:
+    """A model or a task that runs read, whether the hub has it, and how to look for it.
+
+    `look` raises ConfigError where it is not to be had, and fetches what the hub has unless
+    `hub.go_offline` was called.
+    """
+
+    what: str
+    of_hub: bool
+    look: Callable[[], object]
+
+
+def needs(plan: Plan, root: str | None) -> Iterator[Need]:
+    """What runs read; `root` is as in `check`."""
+    for model in {canonical(run.model): run.model for run in plan.runs}.values():
+        yield Need(f"model {model['name']}", models.of_hub(model), partial(models.locate, model))
+    for task in tasks(plan):
+        of_hub = root is None and bool(task["source"].get("hub"))
+        yield Need(f"task {task['name']}", of_hub, partial(_kept, task, root))
+
+
+def _kept(task: Json, root: str | None) -> None:
+    for split in splits(task):
+        sources.kept(task, split, root)
 
 
 def tasks(plan: Plan) -> list[Json]:

@@ -1,9 +1,24 @@
 """Files of the Hugging Face hub, at a pinned revision, from its cache or over the network."""
 
+import os
+import sys
 from pathlib import Path
 
 from peftbench import prefetched
 from peftbench.run import ConfigError
+
+
+def offline() -> bool:
+    """Whether the environment says that the network is not to be asked."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
+def go_offline() -> None:
+    """From here on this process takes from the hub's cache only."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    constants = sys.modules.get("huggingface_hub.constants")
+    if constants is not None:  # it reads the environment when it is imported
+        constants.HF_HUB_OFFLINE = True  # type: ignore[attr-defined]
 
 
 def fetch(name: str, revision: str | None, file: str) -> Path:

@@ -10,7 +10,6 @@ import multiprocessing
 import os
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
@@ -65,19 +64,9 @@ class Index:
 
 def of(results: Results) -> Index:
     """The index of a folder: as it was kept, but for the records that changed since."""
-    kept, was = _kept(results.cache("index"))
-    with _readers(results) if kept is None else nullcontext() as pool:
-        return _of(results, kept, was, pool)
-
-
-def _of(
-    results: Results,
-    kept: pq.ParquetFile | None,
-    was: str,
-    pool: ProcessPoolExecutor | None,
-) -> Index:
     stamps = results.stamps()
     state = files.digest(repr(stamps).encode())
+    kept, was = _kept(results.cache("index"))
     if kept is not None and was == state:
         return Index(kept)
     given = [pa.array(column) for column in zip(*stamps, strict=True)]
@@ -87,7 +76,7 @@ def _of(
     fresh = now["key"].filter(pc.is_null(same)).to_pylist()
     parts: list[pa.Table] = []
     bad: dict[str, str] = {}
-    for part, wrong in _read(results, fresh, pool):
+    for part, wrong in _read(results, fresh):
         parts.append(part)
         bad |= wrong
     if kept is not None:
@@ -175,33 +164,21 @@ def _as(part: pa.Table, name: str, kind: pa.DataType) -> pa.ChunkedArray | pa.Ar
     return pa.array([_text(value) for value in column.to_pylist()]).dictionary_encode()
 
 
-@contextmanager
-def _readers(results: Results, keys: int | None = None) -> Iterator[ProcessPoolExecutor | None]:
-    """Processes that read records, already starting; None where there are too few `keys`."""
-    cores = len(os.sched_getaffinity(0))
-    if cores < 2 or (len(results.keys()) if keys is None else keys) < _MANY:
-        yield None
-        return
-    # Arrow has threads, which do not survive a fork
-    spawn = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(cores, spawn, _begin, (results.folder,)) as pool:
-        for _ in range(cores):
-            pool.submit(int)
-        yield pool
-
-
-def _read(
-    results: Results, keys: list[str], pool: ProcessPoolExecutor | None
-) -> Iterator[tuple[pa.Table, dict[str, str]]]:
+def _read(results: Results, keys: list[str]) -> Iterator[tuple[pa.Table, dict[str, str]]]:
     """Records as columns, piece by piece, in their order."""
     pieces = [keys[first : first + _PIECE] for first in range(0, len(keys), _PIECE)]
-    if pool is not None:
-        yield from pool.map(_piece, pieces)
+    cores = len(os.sched_getaffinity(0))
+    if len(keys) < _MANY or cores < 2:
+        _open(results.folder)
+        yield from map(_piece, pieces)
         return
-    with _readers(results, len(keys)) as made:
-        if made is None:
-            _open(results.folder)
-        yield from map(_piece, pieces) if made is None else made.map(_piece, pieces)
+    with ProcessPoolExecutor(
+        min(cores, len(pieces)),
+        multiprocessing.get_context("spawn"),  # Arrow has threads, which do not survive a fork
+        _begin,
+        (results.folder,),
+    ) as pool:
+        yield from pool.map(_piece, pieces)
 
 
 _reader: Reader

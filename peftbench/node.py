@@ -91,11 +91,8 @@ def _work(place: Path, task: str) -> int:
 
 def _to_do(job: Job, results: Results, one: Submission) -> bool:
     """Whether a job has neither a record nor, since it was submitted, failed for good."""
-    try:
-        results.load(job.key) if isinstance(job, Run) else results.evaluated(job.key)
+    if results.done(job):
         return False
-    except (FileNotFoundError, RecordError):
-        pass
     try:
         failure: Failure | None = results.failure(job.key)
     except RecordError:

@@ -11,10 +11,12 @@ from peftbench.run import ConfigError, Json, RecordError
 from peftbench.store import Results
 from peftbench.submission import PENDING, RUNNING, Silent, Submission, Task
 
-DONE, FAILED, ENDED, CANCELLED, UNKNOWN = "done", "failed", "ended", "cancelled", "unknown"
+#: States beside those of a scheduler. Unsent: the scheduler took no more, or it was cut off before.
+DONE, FAILED, ENDED, CANCELLED = "done", "failed", "ended", "cancelled"
+UNSENT, UNKNOWN = "unsent", "unknown"
 
 #: What a run or evaluation that was submitted may be, in the order of a table.
-STATES = (DONE, RUNNING, PENDING, FAILED, ENDED, CANCELLED, UNKNOWN)
+STATES = (DONE, RUNNING, PENDING, FAILED, ENDED, CANCELLED, UNSENT, UNKNOWN)
 
 
 @dataclass(frozen=True)
@@ -62,7 +64,7 @@ class Look:
 
     def again(self, results: Results) -> "Look":
         """Look at the files again; the scheduler is not asked."""
-        return _read(replace(self, state={}, failures={}, ended=[], bad=[]), results)
+        return _read(self, results)
 
 
 def look(results: Results, fresh: bool = True) -> Look:
@@ -101,54 +103,38 @@ def _ask(
 
 
 def _read(found: Look, results: Results) -> Look:
-    done = {*results.keys(), *results.evaluations()}
-    noted = set(results.failed())
-    for one in found.submissions:
-        for task, keys in one.tasks():
-            left = []
-            for key in keys:
-                state = _state(key, task, one, done, noted, found, results)
-                found.state[key] = state
-                if state == ENDED:
-                    left.append(key)
-            if left:
-                found.ended.append(Ended(one, task, left))
+    """The state of each key, as of the latest task that holds it."""
+    done, noted = {*results.keys(), *results.evaluations()}, set(results.failed())
     latest = {
-        key: (one.name, task) for one in found.submissions for task, k in one.tasks() for key in k
+        key: (one, task) for one in found.submissions for task, keys in one.tasks() for key in keys
     }
-    kept = [
-        replace(over, keys=keys)
-        for over in found.ended
-        if (keys := [k for k in over.keys if latest[k] == (over.submission.name, over.task)])
-    ]
-    return replace(found, ended=kept)
-
-
-def _state(
-    key: str,
-    task: Task,
-    one: Submission,
-    done: set[str],
-    noted: set[str],
-    found: Look,
-    results: Results,
-) -> str:
-    if key in done:
-        return DONE
-    if key in noted and task not in found.alive:
-        try:
-            failure = results.failure(key)
-        except RecordError as error:
-            found.bad.append(str(error))
-            failure = None
-        if failure is not None and failure.attempts > one.attempts.get(key, 0):
-            found.failures[key] = failure
-            return FAILED
-    if task in found.alive:
-        return found.alive[task][0]
-    if found.silent is not None:
-        return UNKNOWN
-    return CANCELLED if one.cancelled else ENDED
+    state: dict[str, str] = {}
+    failures: dict[str, Failure] = {}
+    left: dict[Task, Ended] = {}
+    bad = []
+    for key, (one, task) in latest.items():
+        if key in done:
+            state[key] = DONE
+        elif task in found.alive:
+            state[key] = found.alive[task][0]
+        else:
+            state[key] = CANCELLED if one.cancelled else ENDED
+            if key in noted:
+                try:
+                    failure = results.failure(key)
+                except RecordError as error:
+                    bad.append(str(error))
+                    failure = None
+                if failure is not None and failure.attempts > one.attempts.get(key, 0):
+                    state[key], failures[key] = FAILED, failure
+            if state[key] == ENDED and found.silent is not None:
+                state[key] = UNKNOWN
+            elif state[key] == ENDED and one.job(task) is None:
+                state[key] = UNSENT
+        if state[key] == ENDED:
+            left.setdefault(task, Ended(one, task, [])).keys.append(key)
+    ended = list(left.values())
+    return replace(found, state=state, failures=failures, ended=ended, bad=bad)
 
 
 def _remember(results: Results, alive: dict[Task, tuple[str, str]]) -> None:

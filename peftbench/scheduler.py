@@ -29,7 +29,7 @@ class Scheduler(Protocol):
             Silent: if it cannot be asked.
         """
 
-    def cancel(self, submission: Submission, tasks: list[Task]) -> None:
+    def cancel(self, submission: Submission, tasks: list[Task], results: Results) -> None:
         """End these tasks."""
 
     def explain(self, submission: Submission, tasks: list[Task]) -> dict[Task, str]:

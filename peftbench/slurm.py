@@ -98,7 +98,7 @@ class Slurm:
                 found[task] = (PENDING, reason) if waits else (RUNNING, "")
         return found
 
-    def cancel(self, submission: Submission, tasks: list[Task]) -> None:
+    def cancel(self, submission: Submission, tasks: list[Task], results: Results) -> None:
         """End tasks; see `Scheduler`."""
         jobs = [job for task in tasks if (job := submission.job(task)) is not None]
         whole = [array.job for array in submission.arrays if array.job]

@@ -1,11 +1,12 @@
 """What is done, missing or failed, and what one record says."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from peftbench.evaluation import Evaluation, Failure
 from peftbench.forecast import Forecast, spell
-from peftbench.run import Json, RecordError, Run
+from peftbench.run import Json, Record, RecordError, Run
 from peftbench.store import Results
 from peftbench.sweep import Plan
 from peftbench.table import Table
@@ -132,8 +133,8 @@ class State:
         return "\n".join(lines)
 
 
-def of(plan: Plan, results: Results) -> State:
-    """Hold a plan against a results folder."""
+def of(plan: Plan, results: Results, like: Callable[[Record], bool] = lambda record: True) -> State:
+    """Hold a plan against a results folder; records that are `like` say how long runs take."""
     wanted = [*(run.key for run in plan.runs), *(one.key for one in plan.evaluations)]
     records, bad = results.scan()
     done = {record.run.key for record in records}
@@ -151,7 +152,7 @@ def of(plan: Plan, results: Results) -> State:
         except RecordError as error:
             bad[key] = str(error)
     failed = {key: failed[key] for key in wanted if key in failed}
-    return State(plan, results.folder, done, failed, bad, Forecast(records))
+    return State(plan, results.folder, done, failed, bad, Forecast(filter(like, records)))
 
 
 def _value(run: Run, name: str) -> str:

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peftbench import files
-from peftbench.evaluation import Evaluated, Evaluation, Failure, Job
-from peftbench.run import ConfigError, Json, Record, RecordError, Run
+from peftbench.evaluation import Evaluated, Evaluation, Failure, Job, job_json, job_of
+from peftbench.run import ConfigError, Json, Record, RecordError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,8 +26,7 @@ class Results:
     """A results folder.
 
     Args:
-        folder: made when the first run is claimed; `results/reference` and a user's own folder
-            are alike.
+        folder: made when the first run is claimed; one that is committed is no different.
     """
 
     def __init__(self, folder: str | Path):
@@ -210,7 +209,15 @@ class Results:
     def _read_arrays(self, kind: str, key: str, digest: str | None) -> "dict[str, np.ndarray]":
         return files.unpacked(self._path(kind, key, ".npz"), digest)
 
-    # failures
+    # jobs
+
+    def done(self, job: Job) -> bool:
+        """Whether a job was done by anyone; what cannot be read is to be made again."""
+        try:
+            self.evaluated(job.key) if isinstance(job, Evaluation) else self.load(job.key)
+        except (FileNotFoundError, RecordError):
+            return False
+        return True
 
     def fail(self, failure: Failure) -> Failure:
         """Note why a run has no record; counts attempts."""
@@ -219,8 +226,7 @@ class Results:
         except RecordError:  # a torn note is overwritten by the news
             before = None
         failure = replace(failure, attempts=1 + (before.attempts if before else 0))
-        job = "run" if isinstance(failure.job, Run) else "evaluation"
-        data = {job: failure.job.to_json(), "kind": failure.kind, "reason": failure.reason}
+        data = job_json(failure.job) | {"kind": failure.kind, "reason": failure.reason}
         self._write_json("failures", failure.job.key, data | {"attempts": failure.attempts})
         return failure
 
@@ -234,12 +240,7 @@ class Results:
             data = self._read_json("failures", key)
         except FileNotFoundError:
             return None
-        job: Job = (
-            Run.from_json(data["run"])
-            if "run" in data
-            else Evaluation.from_json(data["evaluation"])
-        )
-        return Failure(job, data["kind"], data["reason"], data["attempts"])
+        return Failure(job_of(data), data["kind"], data["reason"], data["attempts"])
 
     # claims
 

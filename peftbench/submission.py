@@ -18,10 +18,10 @@ from pathlib import Path
 from peftbench import files
 from peftbench.bundles import Array
 from peftbench.cluster import Cluster
-from peftbench.evaluation import Evaluation, Job
+from peftbench.evaluation import Job, job_json, job_of
 from peftbench.machine import checkout
 from peftbench.progress import note
-from peftbench.run import ConfigError, Json, RecordError, Run
+from peftbench.run import ConfigError, Json, RecordError
 from peftbench.store import Results
 
 NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
@@ -145,7 +145,7 @@ def begin(
 
 def write_jobs(results: Results, task: Task, jobs: Sequence[Job]) -> None:
     """Write what the node of a task is to do, in this order."""
-    data = [{"run" if isinstance(job, Run) else "evaluation": job.to_json()} for job in jobs]
+    data = [job_json(job) for job in jobs]
     path = folder(results, task.submission) / f"{task}.json"
     results.write(path, files.sealed({"jobs": data}))
 
@@ -158,10 +158,7 @@ def read_jobs(results: Results, task: Task) -> list[Job]:
         RecordError: if it is not whole.
     """
     data = files.unsealed(folder(results, task.submission) / f"{task}.json")
-    return [
-        Run.from_json(job["run"]) if "run" in job else Evaluation.from_json(job["evaluation"])
-        for job in data["jobs"]
-    ]
+    return [job_of(job) for job in data["jobs"]]
 
 
 def save(results: Results, submission: Submission) -> None:

@@ -62,7 +62,8 @@ def submit(
         seen = settle(results, look(results))
         if seen.silent is not None:
             raise ConfigError(_silent(seen.silent))
-        state = status.of(plan, results)
+        gpu = bool(cluster.gpus)
+        state = status.of(plan, results, lambda record: bool(record.environment["cuda"]) == gpu)
         queued = seen.queued()
         jobs, given_up = _wanted(state, queued, cluster, order.retry)
         waiting = sum(job.key in queued for job in _jobs(plan) if job.key not in state.done)
@@ -158,9 +159,7 @@ def _arrays(
 ) -> list[Array]:
     if cluster.scheduler == "local":
         return [Array([jobs], None, None)]
-    device = "cuda" if cluster.gpus else "cpu"
-    records = [r for r in results.scan()[0] if bool(r.environment["cuda"]) == (device == "cuda")]
-    seconds = _seconds(Forecast(records), results.scan_evaluated()[0])
+    seconds = _seconds(state.forecast, results.scan_evaluated()[0])
     found = bundles.units(jobs, seconds, lambda job: _memory(state.failed.get(job.key), cluster))
     workers = order.workers or max(1, (cluster.gpus or 1) // order.processes)
     return bundles.arrays(found, cluster, asked.array_limit, workers)
@@ -235,22 +234,20 @@ def cancel(results: Results, names: list[str]) -> dict[str, int]:
     Raises:
         ConfigError: for a name that is none, or if the scheduler does not answer.
     """
-    chosen = [submission.load(results, n) for n in names] or submission.every(results)
-    chosen = [one for one in chosen if not one.cancelled]
     ended: dict[str, int] = {}
-    for one in chosen:
-        asked = scheduler.of(one.cluster)
-        try:
-            tasks = list(asked.alive([one], results))
-            if tasks:
-                # first, so that none goes back to the queue
-                submission.save(results, replace(one, cancelled=True))
-                asked.cancel(one, tasks)
-                ended[one.name] = len(tasks)
-        except Silent as error:
-            raise ConfigError(
-                f"the scheduler does not answer ({error}); try again later"
-            ) from error
+    with alone(results):  # a submission under way would write over what is noted here
+        for one in [submission.load(results, n) for n in names] or submission.every(results):
+            asked = scheduler.of(one.cluster)
+            try:
+                if tasks := list(asked.alive([one], results)):
+                    # first, so that none goes back to the queue
+                    submission.save(results, replace(one, cancelled=True))
+                    asked.cancel(one, tasks, results)
+                    ended[one.name] = len(tasks)
+            except Silent as error:
+                raise ConfigError(
+                    f"the scheduler does not answer ({error}); try again later"
+                ) from error
     return ended
 
 

@@ -16,11 +16,11 @@ import threading
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any, TextIO
 
-from peftbench.evaluation import Evaluation, Failure, Job
-from peftbench.run import ConfigError, Json, RecordError, Run
+from peftbench.evaluation import Evaluation, Failure, Job, job_of
+from peftbench.run import ConfigError, Json, Run
 from peftbench.store import Results
 from peftbench.workers import HELD
 
@@ -80,11 +80,7 @@ def _serve(
                 **_check(runs, [Evaluation.from_json(e) for e in order["suites"]], setting),
             )
         else:
-            if "run" in order:
-                job: Job = Run.from_json(order["run"])
-            else:
-                job = Evaluation.from_json(order["evaluation"])
-            _one(job, results, setting, warm, stop, tell)
+            _one(job_of(order), results, setting, warm, stop, tell)
             if not stop.is_set():
                 tell("ready")
 
@@ -142,7 +138,7 @@ def _one(
         tell("held", key=key)
         return
     try:
-        if _is_done(results, job):
+        if results.done(job):
             tell("done", key=key, elsewhere=True)
             return
         results.drop_drafts(key)
@@ -172,23 +168,14 @@ def _do(
 
     if isinstance(job, Evaluation):
         do = stream.follow if suite.make(job.suite).trains else assessment.assess
-        done = do(job, results, setting, warm=warm, report=report, stop=stop.is_set)
-        results.save_evaluated(*done)
+        alone = replace(setting, processes=1)
+        results.save_evaluated(*do(job, results, alone, warm=warm, report=report, stop=stop.is_set))
         return
     with distributed.group(job.to_json(), str(results.folder), asdict(setting)):
         outcome = execution.execute(
             job, setting, results=results, warm=warm, report=report, stop=stop.is_set
         )
     results.save(outcome.record, outcome.predictions, outcome.trained)
-
-
-def _is_done(results: Results, job: Job) -> bool:
-    """Whether another process has done the job; what cannot be read is made again."""
-    try:
-        results.evaluated(job.key) if isinstance(job, Evaluation) else results.load(job.key)
-    except (FileNotFoundError, RecordError):
-        return False
-    return True
 
 
 def _note(results: Results, failure: Failure) -> str:

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from peftbench.evaluation import Evaluation, Failure, Job
+from peftbench.evaluation import Evaluation, Failure, Job, job_json
 from peftbench.machine import oom_kills
 from peftbench.run import ConfigError, Json, Run
 from peftbench.store import Results
@@ -216,7 +216,7 @@ class Crew:
 
     def _give(self, worker: _Worker, job: Job) -> None:
         worker.job, worker.ready, worker.kills = job, False, oom_kills()
-        self._send(worker, {"run" if isinstance(job, Run) else "evaluation": job.to_json()})
+        self._send(worker, job_json(job))
 
     def _messages(self) -> list[tuple[_Worker, Json]]:
         """What workers said within a moment; a worker that died says so with `gone`."""

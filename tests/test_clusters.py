@@ -24,6 +24,7 @@ from peftbench import (
     hub,
     models,
     prefetched,
+    queued,
     shards,
     sources,
     submission,
@@ -171,6 +172,7 @@ def submitted(results, count=4, size=2, **changes):
     made = submission.begin(words, cluster.read(["cluster=local"]), [array], None, {}, {})
     for task, _ in made.tasks():
         submission.write_jobs(results, task, array.bundles[task.number])
+    made = replace(made, arrays=[replace(made.arrays[0], job="99")])
     submission.save(results, made)
     return made, jobs
 
@@ -243,6 +245,36 @@ def test_a_copied_folder_is_looked_at_where_no_scheduler_is(tmp_path, monkeypatc
     assert [states[job.key] for job in jobs] == ["done", "unknown", "unknown", "unknown"]
 
 
+def test_the_schedulers_last_answer_serves_until_it_is_old(tmp_path, monkeypatch):
+    results = Results(tmp_path)
+    made, jobs = submitted(results)
+    submission.save(results, replace(made, cluster=cluster.read(SLURM)))
+    monkeypatch.setenv("PATH", str(tmp_path))  # no squeue
+    tasks = {Task(made.name, 0, number): ("pending", "Priority") for number in (0, 1)}
+    queued._remember(results, tasks)
+    seen = look(results, fresh=False)
+    assert {seen.state[job.key] for job in jobs} == {"pending"}
+    assert look(results, fresh=True).silent is not None
+    kept = results.cache("queue.json")
+    answer = json.loads(kept.read_text())
+    kept.write_text(json.dumps(answer | {"asked": answer["asked"] - 31}))
+    seen = look(results, fresh=False)
+    assert {seen.state[job.key] for job in jobs} == {"unknown"}
+    assert "squeue" in seen.silent
+
+
+def test_what_the_scheduler_did_not_take_is_no_lost_attempt(tmp_path):
+    results = Results(tmp_path)
+    made, jobs = submitted(results, count=2, size=1)
+    half = replace(made.arrays[0], tasks=made.arrays[0].tasks[:1])
+    rest = replace(made.arrays[0], tasks=made.arrays[0].tasks[1:], job=None)
+    submission.save(results, replace(made, arrays=[half, rest]))
+    seen = settle(results, look(results))
+    assert [seen.state[job.key] for job in jobs] == ["failed", "unsent"]
+    assert seen.failures[jobs[0].key].kind == "lost"
+    assert results.failure(jobs[1].key) is None
+
+
 def test_a_job_without_the_gpus_that_it_asked_for_does_not_fall_back(tmp_path):
     results = Results(tmp_path)
     made, _ = submitted(results)
@@ -267,6 +299,8 @@ def test_an_old_failure_is_none_of_a_new_submission(tmp_path):
     array = bundles.Array([[job]], None, None)
     made = submission.begin([], cluster.read(["cluster=local"]), [array], None, {}, {job.key: 1})
     submission.save(results, made)
+    assert look(results).state[job.key] == "unsent"
+    submission.save(results, replace(made, arrays=[replace(made.arrays[0], job="99")]))
     assert look(results).state[job.key] == "ended"
     results.fail(Failure(job, "error", "now"))
     assert look(results).state[job.key] == "failed"
