@@ -6,6 +6,7 @@ from itertools import chain, count, islice
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from accelerate import Accelerator
 from torch import Tensor
 
@@ -131,11 +132,24 @@ def words(tokens: Tokens, rows: np.ndarray, padding: int) -> Tensor:
     return torch.from_numpy(np.flatnonzero(occur))
 
 
-def micro_batches(batch: Batch, size: int) -> Iterator[Batch]:
-    """Cut a batch into pieces of so many examples."""
-    whole = len(batch["labels"])
-    for start in range(0, whole, size):
-        yield {name: tensor[start : start + size] for name, tensor in batch.items()}
+def widened(batch: Batch, length: int, padding: int) -> Batch:
+    """A batch padded further, to so many tokens."""
+    more = length - batch["input_ids"].shape[1]
+    if not more:
+        return batch
+    mask = F.pad(batch["attention_mask"], (0, more))
+    if mask.ndim == 4 and mask.shape[2] > 1:  # what comes last sees all that is there
+        mask = torch.cat([mask, mask[:, :, -1:].expand(-1, -1, more, -1)], dim=2)
+    wide = {"input_ids": F.pad(batch["input_ids"], (0, more), value=padding)}
+    if "token_type_ids" in batch:
+        wide["token_type_ids"] = F.pad(batch["token_type_ids"], (0, more))
+    return batch | wide | {"attention_mask": mask}
+
+
+def micro_batches(batch: Batch, size: int, axis: int = 0) -> Iterator[Batch]:
+    """Cut a batch into pieces of so many examples, which lie along an axis."""
+    for pieces in zip(*(tensor.split(size, axis) for tensor in batch.values()), strict=True):
+        yield dict(zip(batch, pieces, strict=True))
 
 
 def split_rows(
@@ -211,15 +225,36 @@ class View:
         """
         self.encoder.eval()
         peers = Peers(self.accelerator)
-        rows = peers.part(rows)
-        most = EVALUATION_TOKENS[self.device.type]
-        batches = by_length(tokens, rows, most)
+
+        def one(batch: Batch) -> dict[str, Tensor]:
+            return {n: t[None] for n, t in self.method.predict(self.encoder, batch).items()}
+
+        return peers.whole(next(self.outputs(tokens, peers.part(rows), one)))
+
+    def outputs(
+        self,
+        tokens: Tokens,
+        rows: np.ndarray,
+        of: Callable[[Batch], dict[str, Tensor]],
+        runs: int = 1,
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """For each of so many runs what `of`, which gives (runs, batch, …), finds in all examples.
+
+        Args:
+            tokens: of the split.
+            rows: example numbers; items come in their order.
+            of: called with batches in inference mode.
+            runs: that `of` answers for.
+        """
+        batches = by_length(tokens, rows, max(1, EVALUATION_TOKENS[self.device.type] // runs))
         found: dict[str, list[Tensor]] = {}
         with torch.inference_mode(), self.accelerator.autocast():
             for batch in self.moved(self.collate(tokens, numbers) for numbers in batches):
-                for name, tensor in self.method.predict(self.encoder, batch).items():
+                for name, tensor in of(batch).items():
                     found.setdefault(name, []).append(tensor.float())
         places = np.argsort(np.concatenate(batches), kind="stable")
         items = np.sort(rows)
-        arrays = {name: torch.cat(parts).cpu().numpy()[places] for name, parts in found.items()}
-        return peers.whole({"item": items, "label": tokens.label[items], **arrays})
+        whole = {name: torch.cat(parts, 1).cpu().numpy() for name, parts in found.items()}
+        for run in range(runs):
+            arrays = {name: array[run][places] for name, array in whole.items()}
+            yield {"item": items, "label": tokens.label[items], **arrays}

@@ -3,6 +3,7 @@
 import shlex
 from collections import Counter
 
+from peftbench.causes import KINDS
 from peftbench.evaluation import Failure
 from peftbench.forecast import spell
 from peftbench.queued import DONE, STATES, Look
@@ -10,7 +11,6 @@ from peftbench.run import Json
 from peftbench.store import Results
 from peftbench.submission import Submission
 from peftbench.table import Table
-from peftbench.workers import KINDS
 
 #: Failures that are told one by one; the rest is counted.
 TOLD = 10

@@ -27,6 +27,26 @@ def dropout_mask(shape: torch.Size, p: float, scale: float) -> Tensor:
     return drawn.view(torch.bfloat16).view(shape)
 
 
+class _Mask(torch.autograd.Function):
+    """`dropout_mask` of a tensor's shape; of each run its own where several are stacked."""
+
+    @staticmethod
+    def forward(x: Tensor, p: float, scale: float) -> Tensor:
+        return dropout_mask(x.shape, p, scale)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.mark_non_differentiable(output)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, None, None]:
+        return None, None, None
+
+    @staticmethod
+    def vmap(info: Any, dims: Any, x: Tensor, p: float, scale: float) -> tuple[Tensor, int]:
+        return _Mask.apply(x, p, scale), dims[0]
+
+
 class Dropout(nn.Dropout):
     """Inverted dropout with `dropout_mask`."""
 
@@ -35,8 +55,8 @@ class Dropout(nn.Dropout):
         if not self.training or self.p in (0.0, 1.0) or x.dtype not in _FAST:
             return super().forward(x)
         if x.dtype == torch.bfloat16:
-            return x * dropout_mask(x.shape, self.p, 1 / (1 - self.p))
-        return x * dropout_mask(x.shape, self.p, 1.0) * (1 / (1 - self.p))
+            return x * _Mask.apply(x, self.p, 1 / (1 - self.p))
+        return x * _Mask.apply(x, self.p, 1.0) * (1 / (1 - self.p))
 
 
 _FAST = (torch.bfloat16, torch.float32)
@@ -50,12 +70,16 @@ def hasten(module: nn.Module) -> None:
 
 
 class _Attention(torch.autograd.Function):
-    """softmax(q k' / sqrt d + mask) v with dropout, on bf16; probabilities in fp32."""
+    """softmax(q k' / sqrt d + mask) v with dropout, on bf16; probabilities in fp32.
+
+    What the backward pass needs are outputs too, as transforms want it. Runs that are stacked
+    become one larger batch.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, p: float
-    ) -> Tensor:
+        q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, p: float
+    ) -> tuple[Tensor | None, ...]:
         batch, heads, tokens, dim = q.shape
         q = (q * scale).reshape(batch * heads, tokens, dim)
         k, v = (x.reshape(batch * heads, -1, dim) for x in (k, v))
@@ -67,12 +91,19 @@ class _Attention(torch.autograd.Function):
         if p > 0:
             dropped = dropout_mask(scores.shape, p, 1 / (1 - p))
             kept = kept.mul_(dropped)
-        ctx.save_for_backward(q, k, v, attended, kept, dropped)
-        ctx.scale = scale
-        return torch.bmm(kept, v).view(batch, heads, tokens, dim).transpose(1, 2).contiguous()
+        out = torch.bmm(kept, v).view(batch, heads, tokens, dim).transpose(1, 2).contiguous()
+        return out, q, k, v, attended, kept, dropped
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
+        saved = output[1:]
+        ctx.mark_non_differentiable(*(t for t in saved if t is not None))
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*saved)
+        ctx.scale = inputs[4]
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *_: None) -> tuple[Tensor | None, ...]:
         q, k, v, attended, kept, dropped = ctx.saved_tensors
         batch, tokens, heads, dim = grad.shape
         four = (batch, heads, -1, dim)
@@ -88,6 +119,31 @@ class _Attention(torch.autograd.Function):
         to_k = torch.bmm(to_scores.transpose(1, 2), q) if ctx.needs_input_grad[1] else None
         found = (None if g is None else g.view(four) for g in (to_q, to_k, to_v))
         return (*found, None, None, None)
+
+    @staticmethod
+    def vmap(
+        info: Any,
+        dims: Any,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        mask: Tensor | None,
+        scale: float,
+        p: float,
+    ) -> tuple[tuple[Tensor | None, ...], tuple[int | None, ...]]:
+        runs = info.batch_size
+        given = [_together(t, dim, runs) for t, dim in zip((q, k, v, mask), dims[:4], strict=True)]
+        found = _Attention.apply(*given, scale, p)
+        apart = tuple(None if t is None else t.unflatten(0, (runs, -1)) for t in found)
+        return apart, tuple(None if t is None else 0 for t in apart)
+
+
+def _together(x: Tensor | None, dim: int | None, runs: int) -> Tensor | None:
+    """The run axis folded into the batch; what all runs share, or all examples, is repeated."""
+    if x is None:
+        return None
+    stacked = x.expand(runs, *x.shape) if dim is None else x.movedim(dim, 0)
+    return stacked.flatten(0, 1)
 
 
 def attention(
@@ -110,10 +166,10 @@ def attention(
             module, query, key, value, attention_mask, dropout, scaling, is_causal=False, **rest
         )
     if attention_mask is not None and attention_mask.dtype == torch.bool:
-        least = torch.finfo(torch.bfloat16).min
-        attention_mask = torch.zeros(attention_mask.shape, dtype=torch.bfloat16).masked_fill_(
-            ~attention_mask, least
-        )
+        none = torch.zeros((), dtype=torch.bfloat16)
+        least = torch.full((), torch.finfo(torch.bfloat16).min, dtype=torch.bfloat16)
+        attention_mask = torch.where(attention_mask, none, least)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     with torch.autocast("cpu", enabled=False):
-        return _Attention.apply(query, key, value, attention_mask, scale, dropout), None
+        out: Tensor = _Attention.apply(query, key, value, attention_mask, scale, dropout)[0]
+        return out, None

@@ -37,7 +37,7 @@ class Encoder(nn.Module):
         self, backbone: Backbone, classes: int, seed: int, start: float = 0.0, examples: int = 1
     ):
         super().__init__()
-        self.examples = examples
+        self.examples: float | Tensor = examples
         self.rehearsal = False  # whether this is a tiny model in the place of another
         self.exact = False  # whether a method computes with frozen weights itself, in fp32
         self.backbone = [backbone]  # in a list: not a submodule
@@ -227,14 +227,15 @@ class Encoder(nn.Module):
         """All parameters that train, head included, by name."""
         return {name: p for name, p in self.module.named_parameters() if p.requires_grad}
 
-    def state(self) -> dict[str, Tensor]:
+    def own(self) -> dict[str, Tensor]:
         """All that is not the backbone's: trained and inserted parameters, inserted buffers."""
-        backbone = self.backbone[0]
-        buffers = dict(self.module.named_buffers())
-        state = {n: b for n, b in buffers.items() if n not in self._buffers_before}
-        for name, p in self.module.named_parameters():
-            if p.requires_grad or not backbone.owns(p):
-                state[name] = p.detach()
+        buffers, backbone = self.module.named_buffers(), self.backbone[0]
+        own: dict[str, Tensor] = {n: b for n, b in buffers if n not in self._buffers_before}
+        return own | {n: p for n, p in self.module.named_parameters() if not backbone.owns(p)}
+
+    def state(self) -> dict[str, Tensor]:
+        """The values of `own`, tables of words whole."""
+        state = {name: tensor.detach() for name, tensor in self.own().items()}
         return state | {name: seen.whole() for name, seen in self._seen()}
 
     def restore(self, state: dict[str, Tensor]) -> None:

@@ -126,7 +126,7 @@ class Failure:
 
     Attributes:
         job: the run or evaluation.
-        kind: the class of the failure, see `peftbench.workers.KINDS`.
+        kind: the class of the failure, see `peftbench.causes.KINDS`.
         reason: one line.
         attempts: how often it has failed.
     """

@@ -6,15 +6,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from safetensors.torch import save
-from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from peftbench import (
     augmentation,
     batches,
+    calibration,
     checkpoints,
     measure,
     metrics,
+    passes,
     prompts,
     pruning,
     resume,
@@ -25,44 +26,15 @@ from peftbench import (
 from peftbench.batches import View
 from peftbench.distributed import Peers
 from peftbench.encoder import Encoder
-from peftbench.method import Method, make
+from peftbench.method import make
+from peftbench.passes import Arrays, Asking, Outputs
 from peftbench.recipe import Budget, Recipe, Selection
 from peftbench.run import Json, Record, Run
 from peftbench.setting import Setting, accelerator_of, device_of
 from peftbench.settle import settle
+from peftbench.stage import Stage
 from peftbench.store import Results
 from peftbench.warm import Warm
-
-Arrays = dict[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A training that is one of several, one after the other.
-
-    Attributes:
-        key: names its checkpoint, 12 hexadecimal digits.
-        number: from 0; order and dropout are drawn anew for each.
-        rows: numbers of the examples to train on, in place of the run's own.
-        state: trained weights to go on from, None at the first one.
-        head: whether these hold the head of this task too; else it starts anew.
-        chain: whether what is known from `state` is the prior of what comes.
-    """
-
-    key: str
-    number: int
-    rows: np.ndarray
-    state: dict[str, Tensor] | None
-    head: bool = True
-    chain: bool = False
-
-    def begin(self, encoder: Encoder, method: Method) -> None:
-        """Bring an encoder to where the stage before it ended."""
-        if self.state is not None:
-            new = {n: t for n, t in encoder.state().items() if not self.head and encoder.in_head(n)}
-            encoder.restore(self.state | new)
-            if self.chain:
-                method.chain(encoder)
 
 
 @dataclass(frozen=True)
@@ -101,12 +73,55 @@ def execute(
         train.Interrupted: after `stop`.
     """
     setting, warm = setting or Setting(), warm or Warm()
+    steps = None
+    if run.budget.get("calibrated"):
+        measured = calibration.known(
+            run,
+            device_of(setting),
+            results,
+            lambda short: execute(short, setting, warm=warm, stop=stop).record,
+        )
+        steps = measured.steps(run)
+    training = train_and_score(
+        run,
+        setting,
+        stage=stage,
+        results=results,
+        warm=warm,
+        report=report,
+        stop=stop,
+        steps=steps,
+    )
+    return passes.alone(training)
+
+
+def train_and_score(
+    run: Run,
+    setting: Setting,
+    *,
+    stage: Stage | None = None,
+    results: Results | None = None,
+    warm: Warm | None = None,
+    report: Callable[[Json], None] = lambda news: None,
+    stop: Callable[[], bool] = lambda: False,
+    steps: int | None = None,
+) -> Asking[Outcome]:
+    """What `execute` does, asking for each pass through the encoder.
+
+    Args:
+        steps: in place of the run's budget, where that is calibrated.
+    """
+    warm = warm or Warm()
     device = device_of(setting)
     micro = run.train["micro_batch"]
     while True:
         measure.release_memory(device)
         try:
-            return _attempt(run, stage, micro, setting, device, results, warm, report, stop)
+            return (
+                yield from _attempt(
+                    run, stage, micro, steps, setting, device, results, warm, report, stop
+                )
+            )
         except torch.OutOfMemoryError:
             micro = micro or run.train["batch"]
             if micro == 1 or setting.processes > 1:  # the others would not know
@@ -118,16 +133,18 @@ def _attempt(
     run: Run,
     stage: Stage | None,
     micro: int | None,
+    steps: int | None,
     setting: Setting,
     device: torch.device,
     results: Results | None,
     warm: Warm,
     report: Callable[[Json], None],
     stop: Callable[[], bool],
-) -> Outcome:
+) -> Asking[Outcome]:
     phases = measure.Phases(device)
     recipe = replace(Recipe(**run.train), micro_batch=micro)
     budget, selection = Budget(**run.budget), Selection(**run.select)
+    budget = budget if steps is None else Budget(steps=steps)
     method = make(run.method)
     half = recipe.precision == "bf16"
     accelerator = accelerator_of(device, half)
@@ -170,20 +187,23 @@ def _attempt(
     names = run.task["metrics"]
     latest: Arrays = {}  # of the reporting split
 
-    def outputs(name: str, items: np.ndarray) -> Arrays:
+    def outputs(name: str, items: np.ndarray) -> Asking[Arrays]:
         torch.manual_seed(seeds["sampling"])
-        return view.predict(tokens[name], items)
+        found = yield Outputs(view, tokens[name], items)
+        assert isinstance(found, dict)
+        return found
 
-    def evaluate() -> Json:
+    def evaluate() -> Asking[Json]:
         nonlocal latest
         if len(held):
-            found = outputs("train", held)
+            found = yield from outputs("train", held)
         elif setting.curve_part < 1:
             count = max(2, round(setting.curve_part * len(tokens["validation"])))
             items = batches.subset(tokens["validation"], run.task["classes"], count, seed=0)
-            found = outputs("validation", np.sort(items))
+            found = yield from outputs("validation", np.sort(items))
         else:
-            found = latest = outputs("validation", np.arange(len(tokens["validation"])))
+            everything = np.arange(len(tokens["validation"]))
+            found = latest = yield from outputs("validation", everything)
         return metrics.score(names, found["scores"], found["label"])
 
     hooks = train.Hooks(
@@ -196,27 +216,16 @@ def _attempt(
     )
     saved = resume.load(results, key, parted)
     energy = measure.Energy(device)
-    progress, flops = train.fit(
-        encoder,
-        method,
-        recipe,
-        budget,
-        selection,
-        feed,
-        hooks,
-        accelerator,
-        phases,
-        seeds["dropout"],
-        peers,
-        saved,
+    progress, flops = yield from train.fit(
+        view, recipe, budget, selection, feed, hooks, phases, seeds["dropout"], saved
     )
     joules = energy.joules() if saved is None else None
     with phases.phase("evaluate"), torch.random.fork_rng():
         if not latest:  # all of the reporting split has not been looked at yet
-            latest = outputs("validation", np.arange(len(tokens["validation"])))
+            latest = yield from outputs("validation", np.arange(len(tokens["validation"])))
         scored = {"": latest}
         for name in run.task["extra"]:
-            scored[f"/{name}"] = outputs(name, np.arange(len(tokens[name])))
+            scored[f"/{name}"] = yield from outputs(name, np.arange(len(tokens[name])))
     known = metrics.trivial(latest["label"], labels, run.task["classes"])
     record = Record(
         run=run,

@@ -28,6 +28,11 @@ class Method:
 
     starts_pretrained: ClassVar[bool] = True
 
+    @property
+    def packs(self) -> bool:
+        """Claims that torch.func can map loss and predictions over runs; held to it too."""
+        return True
+
     def insert(self, encoder: Encoder) -> None:
         """Add modules to a frozen encoder, or let some of its parameters train.
 
@@ -92,6 +97,11 @@ class Around(Method):
     starts_pretrained: ClassVar[bool] = False
 
     host: Method
+
+    @property
+    def packs(self) -> bool:
+        """Whether the host does."""
+        return self.host.packs
 
     def insert(self, encoder: Encoder) -> None:
         """Insert the host."""

@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 from peftbench import prefetched, requeue, sweep_run
+from peftbench.causes import TRANSIENT
 from peftbench.evaluation import Evaluation, Failure, Job
 from peftbench.forecast import Forecast
 from peftbench.machine import checkout, devices
@@ -18,7 +19,6 @@ from peftbench.progress import note
 from peftbench.run import ConfigError, RecordError, Run
 from peftbench.store import Results
 from peftbench.submission import NAME, Submission, Task, load, read_jobs
-from peftbench.workers import TRANSIENT
 
 #: Exit codes: all is done or noted, something went wrong, left on a signal (BSD's EX_TEMPFAIL).
 DONE, WRONG, LEFT = 0, 1, 75

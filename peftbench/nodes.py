@@ -45,6 +45,8 @@ def complete(config: Json, searched: list[Path], results: Results) -> Run:
     train, budget, select = (_bare(config[node]) for node in ("train", "budget", "select"))
     _make(Recipe, "train", train)
     _make(Budget, "budget", budget)
+    if not budget.get("calibrated"):  # came later: what does not ask for it is named as before
+        budget.pop("calibrated", None)
     _make(Selection, "select", select)
     at_least("seed", config["seed"], 0, whole=True)
     model, task = models.complete(config["model"], searched), _task(config["task"])

@@ -111,6 +111,15 @@ def training(function: Callable[..., None]) -> Callable[..., None]:
             type=click.IntRange(1),
             help="That train one run together, each on a GPU of its own, batches shared out.",
         ),
+        click.option(
+            "--pack",
+            default="auto",
+            show_default=True,
+            metavar="N|auto|off",
+            help="Runs that differ in seed, size, rate or length at most are trained N at a time "
+            "on one shared backbone; their costs are those of a short measurement alone. "
+            "auto: on a GPU as many as its memory takes, on a CPU off.",
+        ),
     )
 
 

@@ -95,7 +95,8 @@ class Display:
         if record.collapsed:
             parts.append("[yellow]collapsed[/]")
         seconds = record.seconds["train"]
-        return f"[bold]{', '.join(parts)}[/]  {seconds:.1f} s training{where}"
+        how = "alone would be" if record.environment.get("packed") else "training"
+        return f"[bold]{', '.join(parts)}[/]  {seconds:.1f} s {how}{where}"
 
     def _left(self) -> str:
         total = sum(self._weight.values())

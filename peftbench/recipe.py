@@ -63,16 +63,26 @@ class Recipe:
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """What a run may spend: exactly one of epochs, steps and seconds of training."""
+    """What a run may spend: exactly one of epochs, steps and seconds of training.
+
+    Attributes:
+        calibrated: take the steps that so many seconds buy by a short measurement, so that runs
+            may be packed; the seconds themselves are then not looked at.
+    """
 
     epochs: float | None = None
     steps: int | None = None
     seconds: float | None = None
+    calibrated: bool = False
 
     def __post_init__(self) -> None:
         given = [n for n in ("epochs", "steps", "seconds") if getattr(self, n) is not None]
         if len(given) != 1:
             raise ConfigError(f"a budget is one of epochs, steps and seconds, got {given}")
+        if self.calibrated not in (True, False):
+            raise ConfigError(f"budget.calibrated must be true or false, got {self.calibrated!r}")
+        if self.calibrated and self.seconds is None:
+            raise ConfigError("budget.calibrated=true is for budget=seconds alone")
         if self.steps is not None:
             at_least("budget.steps", self.steps, 1, whole=True)
         else:

@@ -24,6 +24,7 @@ class Setting:
         curve_part: of the reporting split that evaluations during training look at, a fixed
             stratified part; the score at the end is of all of it.
         processes: that execute one run together, this being one of them.
+        pack: runs that a worker trains at a time; 1 is one after the other.
     """
 
     device: str = "auto"
@@ -34,6 +35,7 @@ class Setting:
     deterministic: bool = False
     curve_part: float = 1.0
     processes: int = 1
+    pack: int = 1
 
 
 def device_of(setting: Setting) -> torch.device:

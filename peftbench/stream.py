@@ -13,12 +13,13 @@ from torch import Tensor
 
 from peftbench import assessment, execution, measure, prompts, rehearsal, suite
 from peftbench.evaluation import Evaluated, Evaluation
-from peftbench.execution import Outcome, Stage
+from peftbench.execution import Outcome
 from peftbench.method import make
 from peftbench.parts import within
 from peftbench.run import ConfigError, Json, canonical
 from peftbench.setting import Setting, device_of
 from peftbench.sources import Table
+from peftbench.stage import Stage
 from peftbench.store import Results
 from peftbench.suite import Arrays
 from peftbench.suites.rounds import Round, Rounds

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from peftbench import prefetched, reporting, status, suite
+from peftbench import grouping, prefetched, reporting, status, suite
+from peftbench.causes import KINDS, TRANSIENT
 from peftbench.evaluation import Evaluation, Failure
 from peftbench.forecast import Forecast
 from peftbench.machine import bf16_on_cpu, devices, suitable
@@ -15,7 +16,7 @@ from peftbench.progress import Display, note
 from peftbench.run import ConfigError, Run
 from peftbench.store import Results
 from peftbench.sweep import Plan
-from peftbench.workers import KINDS, TRANSIENT, Crew, Stopped
+from peftbench.workers import Crew, Stopped
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,7 @@ class Order:
     checkpoint_minutes: float = 10.0
     curve_part: float = 1.0
     processes: int = 1
+    pack: str = "auto"
     dry_run: bool = False
     quiet: bool = False
 
@@ -120,6 +122,9 @@ def work(
         raise ConfigError(f"--processes {order.processes}: there are {len(gpus)} GPUs here")
     workers, each = suitable(len(runs) + len(asked), gpus, largest, wanted, order.processes)
     threads = order.threads or each
+    pack = grouping.size(order.pack, bool(gpus), order.processes)
+    runs.sort(key=lambda run: run.model["name"])  # a warm worker keeps one backbone
+    units = grouping.units(runs, pack, workers)
     setting = {
         "device": "cuda" if gpus else "cpu",
         "threads": threads,
@@ -129,6 +134,7 @@ def work(
         "deterministic": order.deterministic,
         "curve_part": order.curve_part,
         "processes": order.processes,
+        "pack": pack,
     }
     if not order.quiet:
         where = f"GPU {', '.join(gpus)}" if gpus else f"CPU, threads of each: {threads}"
@@ -143,16 +149,15 @@ def work(
         if order.dry_run:
             return False
         if runs:
-            runs.sort(key=lambda run: run.model["name"])  # a warm worker keeps one backbone
             weights = forecast.weights(runs)
             with Display(runs, weights, workers, results, order.quiet) as crew.listen:
-                crew.work(runs, order.fail_fast)
+                crew.work(units, order.fail_fast)
         ready = [one for one in asked if results.has(one.run.key)]
         ready.sort(key=lambda one: (one.run.model["name"], one.run.task["name"], one.run.seed))
         if ready and not (order.fail_fast and crew.failures):
             evenly = {one.key: 1.0 for one in ready}
             with Display(ready, evenly, workers, results, order.quiet) as crew.listen:
-                crew.work(ready, order.fail_fast)
+                crew.work([[one] for one in ready], order.fail_fast)
     except (Stopped, KeyboardInterrupt):
         return True
     finally:

@@ -1,16 +1,11 @@
 """Passes that change nothing: kernels are chosen and memory is taken before the clock runs."""
 
-from accelerate import Accelerator
 from torch.utils.flop_counter import FlopCounterMode
 
-from peftbench.batches import Feed, micro_batches
-from peftbench.encoder import Encoder
-from peftbench.method import Method
+from peftbench.batches import Feed, View, micro_batches
 
 
-def warm_up(
-    encoder: Encoder, method: Method, micro: int | None, feed: Feed, accelerator: Accelerator
-) -> tuple[float, float]:
+def warm_up(view: View, micro: int | None, feed: Feed) -> tuple[float, float]:
     """Pass the shortest and the longest batch through, changing nothing.
 
     Kernels are chosen and memory is taken before the clock runs, and matrix products are counted.
@@ -18,6 +13,7 @@ def warm_up(
     Returns:
         FLOPs of a training step for each padded token, and for each token × length (attention).
     """
+    encoder, accelerator = view.encoder, view.accelerator
     encoder.train()
     counts = []
     for batch in feed.extremes:
@@ -26,7 +22,7 @@ def warm_up(
         moved = {name: tensor.to(accelerator.device) for name, tensor in first.items()}
         with FlopCounterMode(display=False) as counter:
             with accelerator.autocast():
-                loss = method.loss(encoder, moved)
+                loss = view.method.loss(encoder, moved)
             accelerator.backward(loss)
         encoder.zero_grad(set_to_none=True)
         rows, length = first["input_ids"].shape

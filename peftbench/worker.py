@@ -80,7 +80,11 @@ def _serve(
                 **_check(runs, [Evaluation.from_json(e) for e in order["suites"]], setting),
             )
         else:
-            _one(job_of(order), results, setting, warm, stop, tell)
+            jobs = [job_of(one) for one in order["jobs"]]
+            if len(jobs) == 1:
+                _one(jobs[0], results, setting, warm, stop, tell)
+            else:
+                _several(jobs, results, setting, warm, stop, tell)
             if not stop.is_set():
                 tell("ready")
 
@@ -131,8 +135,6 @@ def _one(
     stop: threading.Event,
     tell: Any,
 ) -> None:
-    from peftbench import train
-
     key = job.key
     if not results.claim(key):
         tell("held", key=key)
@@ -145,17 +147,69 @@ def _one(
         with _logging(results, job):
             _do(job, results, setting, warm, stop, tell)
         tell("done", key=key, elsewhere=False)
-    except train.Interrupted as error:
-        tell("interrupted", key=key, reason=str(error))
     except Exception as error:  # the one broad except: a run that fails must not sink the others
-        kind = classify(error)
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-        reason = lines[0] if lines else type(error).__name__
-        _append(results, key, traceback.format_exc())
-        failure = Failure(job, kind, f"{type(error).__name__}: {reason}")
-        tell("failed", key=key, kind=_note(results, failure), reason=failure.reason)
+        _failed(job, error, results, tell)
     finally:
         results.release(key)
+
+
+def _several(
+    jobs: list[Job],
+    results: Results,
+    setting: Any,
+    warm: Any,
+    stop: threading.Event,
+    tell: Any,
+) -> None:
+    """Runs that may share passes; each is recorded when it is over."""
+    from peftbench import packed
+
+    runs = [job for job in jobs if isinstance(job, Run)]
+
+    def enter(run: Run) -> bool:
+        if stop.is_set():
+            return False
+        if not results.claim(run.key):
+            tell("held", key=run.key)
+            return False
+        if results.done(run):
+            results.release(run.key)
+            tell("done", key=run.key, elsewhere=True)
+            return False
+        results.drop_drafts(run.key)
+        log = results.log(run.key)
+        log.write_text(f"{run.title}\n{run.key}\nin a pack, whose log is {runs[0].key}.log\n")
+        tell("begun", key=run.key)
+        return True
+
+    def report(run: Run, news: Json) -> None:
+        tell("step", key=run.key, **news)
+
+    with _logging(results, runs[0]):
+        for run, end in packed.train(runs, setting, results, warm, enter, report, stop.is_set):
+            try:
+                if isinstance(end, Exception):
+                    raise end
+                results.save(end.record, end.predictions, end.trained)
+                tell("done", key=run.key, elsewhere=False)
+            except Exception as error:  # as in `_one`
+                _failed(run, error, results, tell)
+            finally:
+                results.release(run.key)
+
+
+def _failed(job: Job, error: Exception, results: Results, tell: Any) -> None:
+    """Tell why a job is not done; note it where it was not asked to leave."""
+    from peftbench import train
+
+    if isinstance(error, train.Interrupted):
+        tell("interrupted", key=job.key, reason=str(error))
+        return
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    reason = lines[0] if lines else type(error).__name__
+    _append(results, job.key, "".join(traceback.format_exception(error)))
+    failure = Failure(job, classify(error), f"{type(error).__name__}: {reason}")
+    tell("failed", key=job.key, kind=_note(results, failure), reason=failure.reason)
 
 
 def _do(
@@ -189,7 +243,7 @@ def _note(results: Results, failure: Failure) -> str:
 
 
 def classify(error: Exception) -> str:
-    """The class of a failure, out of `peftbench.workers.KINDS`."""
+    """The class of a failure, out of `peftbench.causes.KINDS`."""
     import torch
 
     if isinstance(error, FloatingPointError):

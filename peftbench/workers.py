@@ -20,26 +20,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from peftbench.causes import explain
 from peftbench.evaluation import Evaluation, Failure, Job, job_json
 from peftbench.machine import oom_kills
 from peftbench.run import ConfigError, Json, Run
 from peftbench.store import Results
-
-#: Why a run may have no record, and what that means.
-KINDS = {
-    "diverged": "the loss was no longer finite",
-    "memory": "out of memory, on the GPU at one example a pass or by the kernel's killer",
-    "killed": "the process was killed by a signal",
-    "exit": "the process ended by itself",
-    "disk": "the results folder could take no more",
-    "data": "data or weights were not to be had",
-    "lost": "its job on a cluster ended without a word",
-    "cancelled": "its job on a cluster was cancelled",
-    "error": "an exception; the log has the traceback",
-}
-
-#: Failures that come from outside: such runs are tried again unless --retry says otherwise.
-TRANSIENT = ("killed", "exit", "disk", "data", "lost", "cancelled")
 
 #: Seconds that workers get to write a checkpoint after a signal.
 GRACE = 60
@@ -60,7 +45,8 @@ class _Worker:
     number: int
     process: "subprocess.Popen[bytes]"
     errors: Path
-    job: Job | None = None
+    jobs: dict[str, Job] = field(default_factory=dict)
+    begun: set[str] = field(default_factory=set)
     started: bool = False
     ready: bool = False
     told: bytes = b""
@@ -128,16 +114,20 @@ class Crew:
                 self._hear(worker, message, deque())
         raise Stopped
 
-    def work(self, jobs: Sequence[Job], fail_fast: bool = False) -> None:
-        """Do the jobs; failures are noted in `failures` and in the results folder.
+    def work(self, units: Iterable[Sequence[Job]], fail_fast: bool = False) -> None:
+        """Do jobs; failures are noted in `failures` and in the results folder.
+
+        Args:
+            units: jobs that a worker gets together, as `grouping.units` says.
+            fail_fast: leave at the first failure.
 
         Raises:
             Stopped: after Ctrl-C, SIGTERM or SIGUSR1, when the workers have left.
         """
-        pending, held = deque(jobs), deque[Job]()
+        pending, held = deque(units), deque[Sequence[Job]]()
         asked = time.monotonic()
         while not self._halted():
-            busy = [worker for worker in self._workers.values() if worker.job is not None]
+            busy = [worker for worker in self._workers.values() if worker.jobs]
             if not pending and not held and not busy:
                 return
             if held and not pending and time.monotonic() - asked > 1:
@@ -145,7 +135,7 @@ class Crew:
                 held.clear()
                 asked = time.monotonic()
             for worker in self._workers.values():
-                if worker.ready and worker.job is None and pending:
+                if worker.ready and not worker.jobs and pending:
                     self._give(worker, pending.popleft())
             for worker, message in self._messages():
                 self._hear(worker, message, held)
@@ -164,7 +154,7 @@ class Crew:
             if worker.process.stdin is not None:
                 with suppress(OSError):  # what could not be sent to a dead worker is sent again
                     worker.process.stdin.close()
-            worker.process.terminate() if worker.job else worker.process.kill()
+            worker.process.terminate() if worker.jobs else worker.process.kill()
         end = time.monotonic() + GRACE
         for worker in self._workers.values():
             try:
@@ -214,9 +204,10 @@ class Crew:
             worker.process.stdin.write(json.dumps(order).encode() + b"\n")
             worker.process.stdin.flush()
 
-    def _give(self, worker: _Worker, job: Job) -> None:
-        worker.job, worker.ready, worker.kills = job, False, oom_kills()
-        self._send(worker, job_json(job))
+    def _give(self, worker: _Worker, unit: Sequence[Job]) -> None:
+        worker.jobs, worker.begun = {job.key: job for job in unit}, set()
+        worker.ready, worker.kills = False, oom_kills()
+        self._send(worker, {"jobs": [job_json(job) for job in unit]})
 
     def _messages(self) -> list[tuple[_Worker, Json]]:
         """What workers said within a moment; a worker that died says so with `gone`."""
@@ -237,25 +228,39 @@ class Crew:
                 raise ConfigError(f"a worker could not start:\n{self._tail(worker)}")
         return found
 
-    def _hear(self, worker: _Worker, message: Json, held: "deque[Job]") -> None:
-        event, job = message.pop("event"), worker.job
+    def _hear(self, worker: _Worker, message: Json, held: "deque[Sequence[Job]]") -> None:
+        event = message.pop("event")
         if event == "ready":
-            worker.ready, worker.job = True, None
+            worker.ready, worker.jobs = True, {}
         elif event == "gone":
-            code = worker.process.wait()
-            _close_output(worker)
-            if job is not None:
+            self._lost(worker, held)
+        elif (job := worker.jobs.get(message.get("key", ""))) is None:
+            return
+        elif event == "begun":
+            worker.begun.add(job.key)
+        elif event == "failed":
+            del worker.jobs[job.key]
+            self._fail(worker, job, message["kind"], message["reason"], noted=True)
+        elif event in ("held", "interrupted"):  # another process has it, or stopped this worker
+            del worker.jobs[job.key]
+            held.append([job])
+            self.listen(Event("waiting", worker.number, job, message))
+        else:
+            if event == "done":
+                del worker.jobs[job.key]
+            self.listen(Event(event, worker.number, job, message))
+
+    def _lost(self, worker: _Worker, held: "deque[Sequence[Job]]") -> None:
+        """A worker ended: what it had begun failed, the rest of what it was given waits."""
+        code = worker.process.wait()
+        _close_output(worker)
+        begun = worker.begun if len(worker.jobs) > 1 or worker.begun else set(worker.jobs)
+        for job in worker.jobs.values():
+            if job.key in begun:
                 self._fail(worker, job, *explain(code, oom_kills() - worker.kills))
-            self._start(worker.number)
-        elif job is not None:
-            if event == "failed":
-                self._fail(worker, job, message["kind"], message["reason"], noted=True)
-            elif event in ("held", "interrupted"):  # another process has it, or stopped this worker
-                held.append(job)
-                worker.job = None
-                self.listen(Event("waiting", worker.number, job, message))
-            else:
-                self.listen(Event(event, worker.number, job, message))
+        if waiting := [job for job in worker.jobs.values() if job.key not in begun]:
+            held.append(waiting)
+        self._start(worker.number)
 
     def _fail(self, worker: _Worker, job: Job, kind: str, reason: str, noted: bool = False) -> None:
         failure = Failure(job, kind, reason)
@@ -287,14 +292,3 @@ HELD = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
 #: Set for workers: tokenizers' threads would fight with the other workers.
 ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false"}
-
-
-def explain(code: int, kernel_kills: int) -> tuple[str, str]:
-    """Class and reason of a process that ended with this code while it had a run."""
-    if code >= 0:
-        return "exit", f"the worker ended with exit code {code}"
-    known = {number.value: number.name for number in signal.Signals}
-    name = known.get(-code, f"signal {-code}")
-    if -code == signal.SIGKILL and kernel_kills > 0:
-        return "memory", "killed by the kernel, which ran out of memory; try fewer --workers"
-    return "killed", f"the worker was killed by {name}"

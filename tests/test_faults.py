@@ -24,7 +24,7 @@ import zoo
 from records import tiny
 from tiny import METHODS
 
-from peftbench import execution, train, workers
+from peftbench import causes, execution, train
 from peftbench.run import ConfigError
 from peftbench.setting import Setting
 from peftbench.store import Results
@@ -331,16 +331,16 @@ def no_traceback(done):
 )
 def test_an_exception_has_a_class(error, kind):
     assert classify(error) == kind
-    assert kind in workers.KINDS
+    assert kind in causes.KINDS
 
 
 def test_the_end_of_a_process_has_a_class():
-    assert workers.explain(3, 0) == ("exit", "the worker ended with exit code 3")
-    assert workers.explain(0, 0)[0] == "exit"
-    assert workers.explain(-signal.SIGKILL, 0)[0] == "killed"
-    assert workers.explain(-signal.SIGSEGV, 1) == ("killed", "the worker was killed by SIGSEGV")
-    assert workers.explain(-60, 0) == ("killed", "the worker was killed by signal 60")
-    kind, reason = workers.explain(-signal.SIGKILL, 1)
+    assert causes.explain(3, 0) == ("exit", "the worker ended with exit code 3")
+    assert causes.explain(0, 0)[0] == "exit"
+    assert causes.explain(-signal.SIGKILL, 0)[0] == "killed"
+    assert causes.explain(-signal.SIGSEGV, 1) == ("killed", "the worker was killed by SIGSEGV")
+    assert causes.explain(-60, 0) == ("killed", "the worker was killed by signal 60")
+    kind, reason = causes.explain(-signal.SIGKILL, 1)
     assert kind == "memory"
     assert "fewer --workers" in reason
 
@@ -501,7 +501,7 @@ def test_each_failure_has_its_class_its_reason_and_its_log(told):
     assert "at step 3" in found["diverges"]["reason"]
     for key, note in told.notes.items():
         name = note["run"]["method"]["name"]
-        assert note["kind"] in workers.KINDS
+        assert note["kind"] in causes.KINDS
         line = next(x for x in told.first.err.splitlines() if x.startswith(f"failed: {name} "))
         assert note["kind"] in line
         assert note["reason"] in line

@@ -13,6 +13,7 @@ from peftbench.encoder import Encoder
 from peftbench.method import make
 from peftbench.run import ConfigError
 from peftbench.setting import Setting
+from peftbench.stage import Stage
 from peftbench.store import Results
 from peftbench.suites.rounds import measures
 from peftbench.sweep import plan
@@ -122,7 +123,7 @@ def test_words_learnt_in_a_round_are_kept_in_the_next(tmp_path):
     setting = Setting(keep="trained")
     states = []
     for number, rows in enumerate(rounds):
-        stage = execution.Stage("0" * 12, number, rows, states[-1] if states else None)
+        stage = Stage("0" * 12, number, rows, states[-1] if states else None)
         outcome = execution.execute(evaluation.run, setting, stage=stage, results=results)
         states.append(stream.load(outcome.trained))
     name = "bert.embeddings.word_embeddings.weight"
@@ -148,7 +149,7 @@ def test_the_posterior_becomes_the_prior():
     for chain in (False, True):
         encoder = Encoder(backbone, 2, seed=0)
         method.insert(encoder)
-        execution.Stage("0" * 12, 1, np.arange(8), state, chain=chain).begin(encoder, method)
+        Stage("0" * 12, 1, np.arange(8), state, chain=chain).begin(encoder, method)
         divergences.append(method.divergence(encoder).item())
         assert torch.equal(encoder.state()["classifier.bias"], state["classifier.bias"])
     assert divergences[0] > 0.1

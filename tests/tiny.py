@@ -9,10 +9,10 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
-from peftbench import batches, catalog, train
+from peftbench import batches, catalog, passes, train
 from peftbench.backbone import Backbone
-from peftbench.distributed import Peers
 from peftbench.encoder import Batch, Encoder
+from peftbench.headway import Progress
 from peftbench.measure import Phases
 from peftbench.method import Method
 from peftbench.recipe import Budget, Recipe, Selection
@@ -100,34 +100,31 @@ def recipe(**changes: object) -> Recipe:
     return Recipe(**given | changes)  # type: ignore[arg-type]
 
 
+def scoreless():
+    """An evaluation that asks for nothing and finds nothing."""
+    yield from ()
+    return {}
+
+
 def fit(
     encoder: Encoder, method: Method, examples: Batch, steps: int, **changes: object
-) -> train.Progress:
+) -> Progress:
     """Train on one batch, again and again, with the loop of real runs."""
     AcceleratorState._reset_state(True)
     feed = batches.Feed(
         epoch=1, stream=lambda step: iter(lambda: dict(examples), None), extremes=[examples]
     )
     hooks = train.Hooks(
-        evaluate=dict,
+        evaluate=scoreless,
         better=lambda point: None,
         report=lambda news: None,
         stop=lambda: False,
         save=lambda tensors, progress: None,
         minutes=10.0,
     )
-    accelerator = Accelerator(cpu=True, mixed_precision="no")
-    progress, _ = train.fit(
-        encoder,
-        method,
-        recipe(**changes),
-        Budget(steps=steps),
-        Selection(),
-        feed,
-        hooks,
-        accelerator,
-        Phases(torch.device("cpu")),
-        seed=0,
-        peers=Peers(accelerator),
-    )
+    cpu, accelerator = torch.device("cpu"), Accelerator(cpu=True, mixed_precision="no")
+    view = batches.View(0, "4d", cpu, method, encoder, accelerator)
+    budget, phases = Budget(steps=steps), Phases(cpu)
+    training = train.fit(view, recipe(**changes), budget, Selection(), feed, hooks, phases, seed=0)
+    progress, _ = passes.alone(training)
     return progress

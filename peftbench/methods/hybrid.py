@@ -29,6 +29,11 @@ class Hybrid(Method):
         if not self.members:
             raise ValueError("members is empty: name at least one method")
 
+    @property
+    def packs(self) -> bool:
+        """Whether all do."""
+        return all(member.packs for member in self.members.values())
+
     def insert(self, encoder: Encoder) -> None:
         """Insert one after the other."""
         for member in self.members.values():

@@ -40,14 +40,11 @@ class RobustPartial(Around):
     """A host, of whose trained parameters those of some blocks train.
 
     Attributes:
-        choose: one of `CHOICES`.
+        choose, which: one of `CHOICES`; the blocks for `manual`, from 0.
         part: of the blocks, rounded, at least one.
-        which: the blocks for `manual`, from 0.
-        batches: to score on.
-        interval: steps between `lisa`'s choices.
+        batches, interval: to score on; steps between `lisa`'s choices.
         penalty: one of `PENALTIES`, or none.
-        strength: of the penalty.
-        epsilon: size of the change that r3f and smart make to word embeddings.
+        strength, epsilon: of the penalty; of the change that r3f and smart make to embeddings.
         wise: part of the pretrained weights in the end.
     """
 
@@ -66,14 +63,17 @@ class RobustPartial(Around):
         one_of("penalty", self.penalty, ("none", *PENALTIES))
         between("part", self.part, 0, 1)
         if (self.choose == "manual") != bool(self.which):
-            raise ValueError(
-                f"choose={self.choose} with which={self.which}: manual lists blocks, others none"
-            )
+            raise ValueError(f"choose={self.choose}, which={self.which}: only manual lists blocks")
         at_least("batches", self.batches, 1, whole=True)
         at_least("interval", self.interval, 1, whole=True)
         at_least("strength", self.strength, 0)
         at_least("epsilon", self.epsilon, 0)
         between("wise", self.wise, 0, 1)
+
+    @property
+    def packs(self) -> bool:
+        """Not with a penalty: it takes derivatives of its own."""
+        return self.penalty == "none" and super().packs
 
     def insert(self, encoder: Encoder) -> None:
         """Insert the host; all that it trains still does."""

@@ -1,0 +1,75 @@
+"""Runs that a worker got together: trained in a pack, with the costs that each has alone."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+from peftbench import calibration, execution, passes
+from peftbench.method import make
+from peftbench.pack import Pack
+from peftbench.passes import Asking
+from peftbench.run import Json, Record, Run
+from peftbench.setting import Setting, device_of
+from peftbench.store import Results
+from peftbench.warm import Warm
+
+End = execution.Outcome | Exception
+
+
+def train(
+    runs: list[Run],
+    setting: Setting,
+    results: Results,
+    warm: Warm,
+    enter: Callable[[Run], bool],
+    report: Callable[[Run, Json], None],
+    stop: Callable[[], bool],
+) -> Iterator[tuple[Run, End]]:
+    """Train runs of one group; each comes when it is over, with its outcome or why it has none.
+
+    Args:
+        runs: that `grouping.together` calls one.
+        setting: with the size of the pack.
+        results: for checkpoints and calibrations.
+        warm: of the worker.
+        enter: asked when a run's turn comes; a run that is refused is left out.
+        report: told how far a run is.
+        stop: asked whether to write checkpoints and leave.
+    """
+
+    def begin(run: Run, steps: int | None = None) -> Asking[execution.Outcome]:
+        return execution.train_and_score(
+            run,
+            setting,
+            results=results,
+            warm=warm,
+            report=lambda news: report(run, news),
+            stop=stop,
+            steps=steps,
+        )
+
+    def alone(run: Run) -> Record:
+        return execution.execute(run, replace(setting, keep=""), warm=warm, stop=stop).record
+
+    device = device_of(setting)
+    if not make(runs[0].method).packs:  # one after the other, each with costs of its own
+        for run in filter(enter, runs):
+            try:
+                yield run, passes.alone(begin(run))
+            except Exception as error:
+                yield run, error
+        return
+    try:
+        cost = calibration.known(runs[0], device, results, alone)
+    except Exception as error:  # what it fails of, they all would
+        yield from ((run, error) for run in runs if enter(run))
+        return
+    by_key = {run.key: run for run in runs}
+    waiting = ((run.key, begin(run, cost.steps(run))) for run in runs if enter(run))
+    pack: Pack[execution.Outcome] = Pack(device, setting.pack)
+    for left in pack.train(waiting):
+        run = by_key[left.key]
+        if left.error is not None:
+            yield run, left.error
+        else:
+            assert left.end is not None
+            yield run, replace(left.end, record=cost.costs(left.end.record, left.shared))
