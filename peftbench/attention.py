@@ -15,6 +15,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._C._functorch import is_batchedtensor
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -50,14 +51,69 @@ def attention(
         key = torch.cat([keys, key], dim=2)
         value = torch.cat([values, value], dim=2)
         attention_mask = _extended(attention_mask, keys.shape[2])
+    if any(is_batchedtensor(tensor) for tensor in (query, key, value)):
+        out: Tensor = _Folded.apply(module, rest, query, key, value, attention_mask)
+        return out, None
+    return _attend(module, query, key, value, attention_mask, **rest)
+
+
+def _attend(
+    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **rest: Any
+) -> tuple[Tensor, Tensor | None]:
     if query.device.type == "cpu":
-        return cpu.attention(module, query, key, value, attention_mask, **rest)
+        return cpu.attention(module, query, key, value, mask, **rest)
     rest.setdefault("is_causal", False)
-    return sdpa_attention_forward(module, query, key, value, attention_mask, **rest)
+    return sdpa_attention_forward(module, query, key, value, mask, **rest)
+
+
+class _Folded(torch.autograd.Function):
+    """Attention of runs that torch.func maps over: to a kernel they are one larger batch.
+
+    Kernels have no such rule of their own on every device, and autograd records what is done here.
+    """
+
+    @staticmethod
+    def forward(*_: Any) -> Tensor:
+        raise NotImplementedError("this is for mapped tensors alone")
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        raise NotImplementedError("see `forward`")
+
+    @staticmethod
+    def vmap(
+        info: Any, dims: Any, module: nn.Module, rest: Any, *tensors: Tensor | None
+    ) -> tuple[Tensor, int]:
+        runs = info.batch_size
+        pairs = zip(tensors, dims[2:], strict=True)
+        query, key, value, mask = (_together(t, dim, runs) for t, dim in pairs)
+        assert query is not None
+        assert key is not None
+        assert value is not None
+        out, _ = _attend(module, query, key, value, mask, **rest)
+        return out.unflatten(0, (runs, -1)), 0
+
+
+def _together(x: Tensor | None, dim: int | None, runs: int) -> Tensor | None:
+    """The run axis folded into the batch; what all runs share is repeated."""
+    if x is None:
+        return None
+    stacked = x.expand(runs, *x.shape) if dim is None else x.movedim(dim, 0)
+    return stacked.flatten(0, 1)
+
+
+def mask(*given: Any, **named: Any) -> Tensor | None:
+    """Transformers' mask for families that make their own, never left out for what is in it.
+
+    To look whether anything is padded would wait for a GPU, and runs in a pack may differ in it.
+    """
+    named |= {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
+    made: Tensor | None = sdpa_mask(*given, **named)
+    return made
 
 
 AttentionInterface.register(NAME, attention)
-AttentionMaskInterface.register(NAME, sdpa_mask)
+AttentionMaskInterface.register(NAME, mask)
 
 
 def admit(part: nn.Module, model: str) -> None:

@@ -70,16 +70,12 @@ def hasten(module: nn.Module) -> None:
 
 
 class _Attention(torch.autograd.Function):
-    """softmax(q k' / sqrt d + mask) v with dropout, on bf16; probabilities in fp32.
-
-    What the backward pass needs are outputs too, as transforms want it. Runs that are stacked
-    become one larger batch.
-    """
+    """softmax(q k' / sqrt d + mask) v with dropout, on bf16; probabilities in fp32."""
 
     @staticmethod
     def forward(
-        q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, p: float
-    ) -> tuple[Tensor | None, ...]:
+        ctx: Any, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, scale: float, p: float
+    ) -> Tensor:
         batch, heads, tokens, dim = q.shape
         q = (q * scale).reshape(batch * heads, tokens, dim)
         k, v = (x.reshape(batch * heads, -1, dim) for x in (k, v))
@@ -91,19 +87,12 @@ class _Attention(torch.autograd.Function):
         if p > 0:
             dropped = dropout_mask(scores.shape, p, 1 / (1 - p))
             kept = kept.mul_(dropped)
-        out = torch.bmm(kept, v).view(batch, heads, tokens, dim).transpose(1, 2).contiguous()
-        return out, q, k, v, attended, kept, dropped
+        ctx.save_for_backward(q, k, v, attended, kept, dropped)
+        ctx.scale = scale
+        return torch.bmm(kept, v).view(batch, heads, tokens, dim).transpose(1, 2).contiguous()
 
     @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Any, ...]) -> None:
-        saved = output[1:]
-        ctx.mark_non_differentiable(*(t for t in saved if t is not None))
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*saved)
-        ctx.scale = inputs[4]
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor, *_: None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         q, k, v, attended, kept, dropped = ctx.saved_tensors
         batch, tokens, heads, dim = grad.shape
         four = (batch, heads, -1, dim)
@@ -119,31 +108,6 @@ class _Attention(torch.autograd.Function):
         to_k = torch.bmm(to_scores.transpose(1, 2), q) if ctx.needs_input_grad[1] else None
         found = (None if g is None else g.view(four) for g in (to_q, to_k, to_v))
         return (*found, None, None, None)
-
-    @staticmethod
-    def vmap(
-        info: Any,
-        dims: Any,
-        q: Tensor,
-        k: Tensor,
-        v: Tensor,
-        mask: Tensor | None,
-        scale: float,
-        p: float,
-    ) -> tuple[tuple[Tensor | None, ...], tuple[int | None, ...]]:
-        runs = info.batch_size
-        given = [_together(t, dim, runs) for t, dim in zip((q, k, v, mask), dims[:4], strict=True)]
-        found = _Attention.apply(*given, scale, p)
-        apart = tuple(None if t is None else t.unflatten(0, (runs, -1)) for t in found)
-        return apart, tuple(None if t is None else 0 for t in apart)
-
-
-def _together(x: Tensor | None, dim: int | None, runs: int) -> Tensor | None:
-    """The run axis folded into the batch; what all runs share, or all examples, is repeated."""
-    if x is None:
-        return None
-    stacked = x.expand(runs, *x.shape) if dim is None else x.movedim(dim, 0)
-    return stacked.flatten(0, 1)
 
 
 def attention(
@@ -166,10 +130,10 @@ def attention(
             module, query, key, value, attention_mask, dropout, scaling, is_causal=False, **rest
         )
     if attention_mask is not None and attention_mask.dtype == torch.bool:
-        none = torch.zeros((), dtype=torch.bfloat16)
-        least = torch.full((), torch.finfo(torch.bfloat16).min, dtype=torch.bfloat16)
-        attention_mask = torch.where(attention_mask, none, least)
+        least = torch.finfo(torch.bfloat16).min
+        attention_mask = torch.zeros(attention_mask.shape, dtype=torch.bfloat16).masked_fill_(
+            ~attention_mask, least
+        )
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     with torch.autocast("cpu", enabled=False):
-        out: Tensor = _Attention.apply(query, key, value, attention_mask, scale, dropout)[0]
-        return out, None
+        return _Attention.apply(query, key, value, attention_mask, scale, dropout), None

@@ -105,11 +105,14 @@ def train_and_score(
     report: Callable[[Json], None] = lambda news: None,
     stop: Callable[[], bool] = lambda: False,
     steps: int | None = None,
+    alike: bool = False,
 ) -> Asking[Outcome]:
     """What `execute` does, asking for each pass through the encoder.
 
     Args:
         steps: in place of the run's budget, where that is calibrated.
+        alike: let word embeddings that train be those of all training texts, not of the run's own,
+            so that runs of other sizes and seeds can be stacked; weight decay reaches the rest.
     """
     warm = warm or Warm()
     device = device_of(setting)
@@ -119,7 +122,7 @@ def train_and_score(
         try:
             return (
                 yield from _attempt(
-                    run, stage, micro, steps, setting, device, results, warm, report, stop
+                    run, stage, micro, steps, alike, setting, device, results, warm, report, stop
                 )
             )
         except torch.OutOfMemoryError:
@@ -134,6 +137,7 @@ def _attempt(
     stage: Stage | None,
     micro: int | None,
     steps: int | None,
+    alike: bool,
     setting: Setting,
     device: torch.device,
     results: Results | None,
@@ -183,7 +187,8 @@ def _attempt(
         if stage is not None:
             stage.begin(encoder, method)
         parameters = encoder.counts()
-        settle(encoder, half, batches.words(shown.tokens, shown.every, tokenizer.pad_token_id))
+        every = np.arange(len(shown.tokens)) if alike else shown.every
+        settle(encoder, half, batches.words(shown.tokens, every, tokenizer.pad_token_id))
     names = run.task["metrics"]
     latest: Arrays = {}  # of the reporting split
 

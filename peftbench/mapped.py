@@ -81,9 +81,10 @@ def together(asks: list[Any], own: list[dict[str, Tensor]]) -> list[Answer | Exc
             b if a is None else a if b is None else a + b for a, b in zip(grads, new, strict=True)
         ]
         total += losses.detach()
-    for number, one in enumerate(own):
-        for name, grad in zip(names, grads, strict=True):
-            one[name].grad = None if grad is None else grad[number]
+    for name, grad in zip(names, grads, strict=True):
+        if grad is not None:  # laid out as its parameter: a fused optimizer does not look
+            for one, part in zip(own, grad.contiguous(), strict=True):
+                one[name].grad = part
     return [*total]
 
 

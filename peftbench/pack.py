@@ -70,6 +70,7 @@ class Pack(Generic[T]):
     def __init__(self, device: torch.device, size: int):
         self.device = device
         self.size = size
+        self.most = size  # in a pass
         self.tokens: float = float("inf")  # padded, of a pass
         self._probed = device.type != "cuda"
         self._members: list[_Member[T]] = []
@@ -97,7 +98,7 @@ class Pack(Generic[T]):
         try:
             answers = self._answers(group)
         except torch.OutOfMemoryError:
-            self.size = max(1, min(self.size, len(group) - 1))
+            self.most = min(self.most, max(1, len(group) - 1))
             half = len(group) // 2
             for part in (group[:half], group[half:]):
                 yield from self._advance(part)
@@ -145,12 +146,12 @@ class Pack(Generic[T]):
             if kind[0] == "alone":
                 found += [[member] for member in members]
             elif kind[0] is Outputs:
-                found.append(members)
+                found += [members[i : i + self.most] for i in range(0, len(members), self.most)]
             else:
                 members.sort(key=_length, reverse=True)
                 lengths, rows = [_length(member) for member in members], kind[1]
-                most = max(1, self.tokens // (rows * lengths[0]))
-                cuts = partition(lengths, rows, OVERHEAD[self.device.type], int(min(most, 4096)))
+                most = max(1, int(min(self.most, self.tokens // (rows * lengths[0]))))
+                cuts = partition(lengths, rows, OVERHEAD[self.device.type], most)
                 found += [members[start:end] for start, end in cuts]
         return found
 

@@ -35,6 +35,7 @@ def train(
         report: told how far a run is.
         stop: asked whether to write checkpoints and leave.
     """
+    packs = make(runs[0].method).packs
 
     def begin(run: Run, steps: int | None = None) -> Asking[execution.Outcome]:
         return execution.train_and_score(
@@ -45,13 +46,14 @@ def train(
             report=lambda news: report(run, news),
             stop=stop,
             steps=steps,
+            alike=packs,
         )
 
     def alone(run: Run) -> Record:
         return execution.execute(run, replace(setting, keep=""), warm=warm, stop=stop).record
 
     device = device_of(setting)
-    if not make(runs[0].method).packs:  # one after the other, each with costs of its own
+    if not packs:  # one after the other, each with costs of its own
         for run in filter(enter, runs):
             try:
                 yield run, passes.alone(begin(run))

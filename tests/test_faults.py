@@ -235,6 +235,22 @@ def tell_stops(stage):
     return told
 
 
+def tell_pack(stage):
+    """A worker that trains two runs at a time is killed in the middle of the second pair."""
+    stage.switch(slow=True)
+    words = ("method=slow", "seed=range(0,6)", "budget.steps=4", "--workers", "1", "--pack", "2")
+    process = stage.start(*words)
+    worker = stage.next_training("slow", process, 5)  # one is for the calibration
+    os.kill(worker, signal.SIGKILL)
+    told = SimpleNamespace(stage=stage, first=finish(process))
+    told.notes = {key: stage.results.failure(key) for key in stage.results.failed()}
+    told.records = stage.files("records")
+    told.trained = len(stage.journal)
+    stage.switch(slow=False)
+    told.again = stage.run(*words)
+    return told
+
+
 def tell_full_disk(stage):
     """The disk is full when the first record is to be written."""
     room = os.statvfs(stage.disk)
@@ -251,6 +267,7 @@ STORIES = {
     "zoo": tell_zoo,
     "stops": tell_stops,
     "twins": tell_twins,
+    "pack": tell_pack,
     "full_disk": tell_full_disk,
 }
 
@@ -664,3 +681,23 @@ def test_a_folder_that_cannot_be_written_to_is_bad_input(stage):
     assert no_traceback(done)
     assert "cannot write to the results folder file/runs" in done.err
     assert stage.journal == []
+
+
+# a pack that dies
+
+
+@about("pack")
+def test_a_killed_pack_loses_what_it_had_begun_and_nothing_else(told):
+    assert told.first.code == 1
+    assert {note.kind for note in told.notes.values()} == {"killed"}
+    assert 1 <= len(told.notes) <= 2
+    assert len(told.records) == 6 - len(told.notes)  # what it had not begun went to another worker
+
+
+@about("pack")
+def test_after_that_the_same_command_trains_only_what_is_missing(told):
+    assert told.again.code == 0, told.again.said
+    assert len(told.stage.journal) - told.trained == len(told.notes)
+    keys = told.stage.results.keys()
+    assert len(keys) == 6
+    assert any(told.stage.results.load(key).work.get("packed_with") for key in keys)

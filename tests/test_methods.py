@@ -1,18 +1,24 @@
 """The contract: what every method owes to the loop, on every family. No method is named here."""
 
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 
+import numpy as np
 import pytest
 import safetensors.torch
 import tiny
 import torch
+from accelerate import Accelerator
 from torch import Tensor
 
 from peftbench import rehearsal
 from peftbench.backbone import Backbone
+from peftbench.batches import View
 from peftbench.encoder import Batch, Encoder
+from peftbench.mapped import together
 from peftbench.method import Method, make
+from peftbench.passes import Gradient, Outputs, compute
 from peftbench.run import ConfigError, Run
 from peftbench.settle import settle
 from peftbench.sweep import plan
@@ -241,3 +247,75 @@ def test_starts_from_the_head_of_the_seed(pair):
     assert all(torch.equal(heads[0][name], heads[1][name]) for name in heads[0])
     matrices = [name for name in heads[0] if heads[0][name].ndim > 1]
     assert not any(torch.equal(heads[0][name], heads[2][name]) for name in matrices)
+
+
+# in a pack
+
+
+def still(encoder: Encoder) -> Encoder:
+    """Without dropout, whose draws would differ."""
+    for module in encoder.modules():
+        for name in ("p", "dropout", "attention_dropout"):
+            if isinstance(getattr(module, name, None), float):
+                setattr(module, name, 0.0)
+    return encoder
+
+
+def started(pair: Pair, seed: int) -> View:
+    """A run somewhere on its way: nothing it trains is as it was at the start."""
+    encoder = still(pair.encoder(seed, half=False)).train()
+    encoder.examples = 10 + seed
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        for parameter in encoder.trained().values():
+            parameter.add_(0.01 * torch.randn_like(parameter))
+    cpu = torch.device("cpu")
+    return View(0, pair.backbone.parts["mask"], cpu, pair.method, encoder, Accelerator(cpu=True))
+
+
+@contextmanager
+def noiseless():
+    """Methods that sample draw zeros, or the middle."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "randn", torch.zeros)
+        patch.setattr(torch, "randn_like", torch.zeros_like)
+        patch.setattr(torch, "rand_like", lambda like: torch.full_like(like, 0.5))
+        yield
+
+
+def test_in_a_pack_each_run_has_the_loss_and_the_gradients_that_it_has_alone(pair):
+    if not pair.method.packs:
+        pytest.skip("takes derivatives of its own")
+    views = [started(pair, seed) for seed in range(3)]
+    given = [pair.batch | {"labels": pair.batch["labels"].roll(shift)} for shift in range(3)]
+    asks = [Gradient(view, batch, None) for view, batch in zip(views, given, strict=True)]
+    own = [view.encoder.own() for view in views]
+    assert len({tuple((n, t.shape) for n, t in one.items()) for one in own}) == 1
+    losses, grads = [], []
+    with noiseless():
+        for ask in asks:
+            losses.append(float(compute(ask)))
+            grads.append({n: p.grad for n, p in ask.view.encoder.trained().items()})
+            ask.view.encoder.zero_grad(set_to_none=True)
+        packed = [float(loss) for loss in together(asks, own)]
+    assert packed == pytest.approx(losses, rel=1e-5)
+    for view, alone in zip(views, grads, strict=True):
+        least = 1e-5 * max(float(g.abs().max()) for g in alone.values() if g is not None)
+        for name, parameter in view.encoder.trained().items():
+            found = 0 if parameter.grad is None else parameter.grad
+            wanted = 0 if alone[name] is None else alone[name]
+            assert float(abs(found - wanted + torch.zeros(1)).max()) <= least, name
+
+
+def test_in_a_pack_each_run_predicts_what_it_predicts_alone(pair):
+    if not pair.method.packs:
+        pytest.skip("takes derivatives of its own")
+    tokens = tiny.tokens()
+    asks = [Outputs(started(pair, seed), tokens, np.arange(len(tokens))) for seed in range(3)]
+    with noiseless():
+        each = [compute(ask) for ask in asks]
+        packed = together(asks, [ask.view.encoder.own() for ask in asks])
+    for alone, found in zip(each, packed, strict=True):
+        assert found.keys() == alone.keys()
+        for name, array in alone.items():
+            assert np.allclose(found[name], array, rtol=1e-4, atol=1e-5), name
