@@ -125,7 +125,7 @@ MAY = {
     "palette": {"catalog"},
     "curves": set(),
     "costs": {"run"},
-    "lines": {"annotation", "curves", "figure", "palette"},
+    "lines": {"annotation", "curves", "evaluation", "figure", "palette", "rows"},
     "inference": set(),
     "resampling": {"metrics"},
     "files": {"run"},
