@@ -20,7 +20,7 @@ def tables(results: Results, words: tuple[str, ...], configs: Path | None) -> li
         ConfigError: for words that mean no paper or no record.
     """
     tested, records, bad = _tested(results, words, configs)
-    made = told.tables(tested, records)
+    made = told.tables(tested, records, narrow=True)
     return [replace(made[0], notes=[*made[0].notes, *bad]), *made[1:]]
 
 

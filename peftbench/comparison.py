@@ -213,7 +213,8 @@ def _corrected(pairs: list[Pair]) -> list[Pair]:
 def _baseline(labels: dict[rows.Row, str], against: str | None) -> rows.Row | None:
     if against is None:
         return next(iter(labels))  # rows with most trained parameters come first
-    found = [row for row, label in labels.items() if against in (row[0], label)]
+    named = [row for row, label in labels.items() if label == against]  # may be the method alone
+    found = named or [row for row in labels if row[0] == against]
     if len(found) > 1:
         names = ", ".join(repr(labels[row]) for row in found)
         raise ConfigError(f"--against {against} means {len(found)} rows; say which: {names}")

@@ -54,6 +54,10 @@ def make(results: Results, words: Sequence[str], form: str | None, output: Path 
         )
     crossing = grid.of(found, ask)
     tops = best.of(crossing, results)
+    for key, reason in tops.unreadable.items():
+        warnings.append(f"left out of tests, predictions of {key} are unreadable: {reason}")
+    if tops.unreadable:
+        warnings.append(f"{len(tops.unreadable)} runs have unreadable predictions: in no test")
     table = crossed.table(crossing, tops)
     if form == "csv":
         return Made(table, crossed.figures(crossing, tops).csv(), warnings)

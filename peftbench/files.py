@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: Bytes that are read at once; files of less are read in one go.
+_SMALL = 1 << 16
+
 
 def write_whole(path: Path, body: bytes, drafts: Path | None = None) -> None:
     """Put `body` at `path`, whole or not at all, through a draft on the same file system."""
@@ -38,7 +41,10 @@ def quickly(path: str) -> bytes:
     """The bytes of a small file, past Python's own files, which take longer than the reading."""
     file = os.open(path, os.O_RDONLY)
     try:
-        return b"".join(iter(lambda: os.read(file, 1 << 16), b""))
+        body = os.read(file, _SMALL)
+        if len(body) == _SMALL:
+            body += b"".join(iter(lambda: os.read(file, _SMALL), b""))
+        return body
     finally:
         os.close(file)
 

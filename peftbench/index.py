@@ -8,6 +8,7 @@ torn, or of another version, is made anew.
 import gc
 import multiprocessing
 import os
+import sys
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ _WORDS = pa.dictionary(pa.int32(), pa.string())
 _STAMP = _STAMPS.names
 
 #: Records of one piece of work, and how many make processes of their own worth their start.
-_PIECE, _MANY = 2_000, 4_000
+_PIECE, _MANY = 4_000, 4_000
 
 
 @dataclass(frozen=True)
@@ -122,10 +123,12 @@ def _unchanged(now: pa.Table, before: pa.Table | None) -> pa.Array:
 
 def _written(columns: pa.Table, now: pa.Table) -> bytes:
     """The columns with the stamps of their files, by key."""
-    columns = columns.take(pc.sort_indices(columns["key"].cast(pa.string())))
-    line = pc.index_in(columns["key"].cast(pa.string()), now["key"])
+    keys = columns["key"].cast(pa.string())
+    if not keys.equals(now["key"]):  # not all read at once, in their order
+        columns = columns.take(pc.sort_indices(keys))
+        now = now.take(pc.index_in(columns["key"].cast(pa.string()), now["key"]))
     for name in _STAMP[1:]:
-        columns = columns.append_column(name, now[name].take(line))
+        columns = columns.append_column(name, now[name])
     sink = pa.BufferOutputStream()
     pq.write_table(columns, sink, compression="lz4", write_statistics=False)
     body: bytes = sink.getvalue().to_pybytes()
@@ -139,12 +142,9 @@ def _united(parts: list[pa.Table]) -> pa.Table:
         for column in part.schema:
             kinds.setdefault(column.name, set()).add(column.type)
     types = {name: _kind(found - {pa.null()}) for name, found in sorted(kinds.items())}
-    return pa.concat_tables(
-        [
-            pa.table({name: _as(part, name, kind) for name, kind in types.items()})
-            for part in parts or [pa.table({"key": pa.array([], pa.string())})]
-        ]
-    ).unify_dictionaries()
+    if not parts:
+        return pa.table({"key": pa.array([], _WORDS)})
+    return pa.concat_tables([_alike(part, types) for part in parts]).unify_dictionaries()
 
 
 def _kind(found: set[pa.DataType]) -> pa.DataType:
@@ -153,10 +153,16 @@ def _kind(found: set[pa.DataType]) -> pa.DataType:
     return pa.float64() if found == {pa.int64(), pa.float64()} else _WORDS
 
 
-def _as(part: pa.Table, name: str, kind: pa.DataType) -> pa.ChunkedArray | pa.Array:
-    if name not in part.column_names or part[name].type == pa.null():
+def _alike(part: pa.Table, types: dict[str, pa.DataType]) -> pa.Table:
+    given = dict(zip(part.column_names, part.columns, strict=True))
+    return pa.table({name: _as(given.get(name), kind, part) for name, kind in types.items()})
+
+
+def _as(
+    column: pa.ChunkedArray | None, kind: pa.DataType, part: pa.Table
+) -> pa.ChunkedArray | pa.Array:
+    if column is None or column.type == pa.null():
         return pa.nulls(len(part), kind)
-    column = part[name]
     if column.type == kind:
         return column
     if kind == pa.float64():
@@ -192,7 +198,17 @@ def _open(folder: Path) -> None:
 
 def _begin(folder: Path) -> None:
     gc.disable()  # for a process that only reads: it makes no cycles, looking for them takes time
+    sys.meta_path.insert(0, _NoPandas)
     _open(folder)
+
+
+class _NoPandas:
+    """In a process that only reads: Arrow looks for pandas, which takes half a second to load."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        if name == "pandas":
+            raise ModuleNotFoundError(name)
 
 
 def _piece(keys: list[str]) -> tuple[pa.Table, dict[str, str]]:
@@ -215,7 +231,10 @@ def _piece(keys: list[str]) -> tuple[pa.Table, dict[str, str]]:
         at = pa.array([place[id(node)] for node in same])
         made = _columns([node.fields for node in distinct.values()])
         columns |= {name: column.take(at) for name, column in made.items()}
-    return pa.table(columns), bad
+    made = pa.table(columns)
+    if len(shapes) > 1:
+        made = made.take(pc.sort_indices(made["key"].cast(pa.string())))
+    return made, bad
 
 
 def _columns(lines: list[Json]) -> dict[str, pa.Array]:

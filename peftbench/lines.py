@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from peftbench import annotation
+from peftbench import annotation, curves, rows
 from peftbench import figure as drawing
 from peftbench.curves import Points
+from peftbench.evaluation import Evaluated
 from peftbench.figure import Picture
 from peftbench.palette import Look, Palette, method_of
 
@@ -78,6 +79,38 @@ def _decade(values: Iterable[float]) -> bool:
     """Whether these are positive, and the largest is more than ten times the smallest."""
     every = sorted(values)
     return bool(every) and 0 < 10 * every[0] < every[-1]
+
+
+def of_suite(
+    found: list[Evaluated],
+    trained: dict[str, int],
+    palette: Palette,
+    x: str,
+    caption: str,
+    curve: Callable[[Evaluated], Points],
+) -> list[Picture]:
+    """A panel for each task and size that a suite was asked for, a line for each row.
+
+    Args:
+        found: evaluations by the suite, whose findings name their metric.
+        trained: trained parameters of each run, by key.
+        palette: of the folder.
+        x: what the places are.
+        caption: of all.
+        curve: points of one evaluation, in percent; none if it is not to be drawn.
+    """
+    sections = rows.sections(found, trained)
+    panels = []
+    for section in sections:
+        labels = rows.labels(section.rows, section.split)
+        series = {}
+        for row, members in section.rows.items():
+            if seeds := [points for e in members if (points := curve(e))]:
+                series[labels[row]] = Series(curves.mean(seeds), seeds)
+        y = f"{section.found[0].findings['metric']} (%)"
+        if series:
+            panels.append(Panel(section.title, x, y, series, joined=True))
+    return draw(panels, palette, rows.series(sections, trained), caption)
 
 
 def draw(

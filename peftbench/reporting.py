@@ -122,6 +122,7 @@ def _make(
         *(table for made in suites.values() for table in made),
     ]
     more = _more(records, results, prices or Prices()) if whole else {}
+    below: list[Table] = []
     pairs: list[Pair] = []
     if whole:
         resamples = Resamples(results.predictions)
@@ -132,6 +133,7 @@ def _make(
         tested = claims.test(known, records, evaluated or [], resamples)
         if any(one.cells for one in tested):
             more["claims"] = claimed.tables(tested, records)
+            below = claimed.tables(tested, records, narrow=True)
     notes = [*main.notes, *(f"left out, unreadable: {reason}" for reason in bad.values())]
     texts = {
         "scores.md": main.markdown(),
@@ -151,7 +153,8 @@ def _make(
     else:
         drawn, _ = pictures.draw(shown, ["sizes", *suites])
         files |= {f"{name}.png": picture.file("png") for name, picture in drawn.items()}
-    return tables, [table for made in more.values() for table in made], notes, files
+    shown_too = [table for name, made in more.items() if name != "claims" for table in made]
+    return tables, [*shown_too, *below], notes, files
 
 
 def _more(records: list[Record], results: Results, prices: Prices) -> dict[str, list[Table]]:

@@ -122,18 +122,32 @@ class Section:
 
 
 def labels(by_row: Iterable[Row], split: list[str]) -> dict[Row, str]:
-    """What a figure calls each row: its method, and settings in which rows of that differ."""
+    """What a figure calls each row: its method, and settings in which rows of that differ.
+
+    A setting that a row does not have is not told, nor how often it was evaluated in training where
+    the other settings tell rows apart.
+    """
     every = list(by_row)
     found = {}
     for row in every:
         alike = [other for other in every if other[0] == row[0]]
-        told = [
-            f"{name.rpartition('.')[2]}={row[i]}"
-            for i, name in enumerate(split, 1)
-            if len({other[i] for other in alike}) > 1
-        ]
-        found[row] = ", ".join([row[0], *told])
+        told = [i for i in range(1, len(row)) if len({other[i] for other in alike}) > 1]
+        enough = [i for i in told if split[i - 1] != "train.evaluations"]
+        if len({tuple(other[i] for i in enough) for other in alike}) == len(alike):
+            told = enough
+        words = [_word(split[i - 1], row[i]) for i in told if row[i] != str(None)]
+        found[row] = ", ".join([row[0], *words])
     return found
+
+
+def _word(name: str, value: str) -> str:
+    """A setting in words: 20 s, 3 epochs, lr=0.001."""
+    node, _, last = name.rpartition(".")
+    if node == "budget" and last == "seconds":
+        return f"{value} s"
+    if node == "budget" and last in ("epochs", "steps"):
+        return f"{value} {last[:-1] if value == '1' else last}"
+    return f"{last}={value}"
 
 
 def sections(found: list[Evaluated], trained: dict[str, int]) -> list[Section]:

@@ -5,14 +5,13 @@ the fields of a node are made once for each distinct one. What is hashed is what
 whose text does not hash to what it says is left to `Results.load`, which finds the words.
 """
 
-import re
 from dataclasses import dataclass, fields
-from functools import lru_cache
 from typing import Any
 
 import orjson
 
 from peftbench import files
+from peftbench.layouts import Layouts, flatten
 from peftbench.run import SCHEMA, Json, Record, RecordError, Run, canonical, identity
 from peftbench.store import Results
 
@@ -27,8 +26,13 @@ _PARTS = tuple(f.name.encode() for f in fields(Run))
 _RUN = frozenset(_PARTS)
 _OWN = {f.name for f in fields(Record)} - {"run", "environment"}
 
+#: Peaks of memory in training.
+_ON_GPU = "memory.cuda_peak_allocated_bytes.train"
+_ON_CPU = "memory.cpu_peak_rss_bytes.train"
+
 #: Lines of a record's file between which its parts are.
 _RUN_LINE, _ABOUT_LINE, _SAID_LINE = b'{\n "run": ', b'\n "environment": ', b'\n "sha256": "'
+_END = b'"\n}\n'
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,8 +40,8 @@ class Node:
     """What is made of a node once: its canonical text, that of its identity, and its fields."""
 
     name: str
-    text: str
-    identity: str
+    text: bytes
+    identity: bytes
     value: Any
     fields: Json
 
@@ -49,6 +53,7 @@ class Reader:
         self._results = results
         self._nodes: dict[tuple[bytes, bytes], Node] = {}
         self._settings: dict[tuple[bytes, bytes], _Setting] = {}
+        self._layouts = Layouts(_OWN, "curve", ["environment", "run"])
 
     def read(self, key: str) -> tuple[Json, list[Node]]:
         """The fields of a record that are its own, and the nodes that hold the others.
@@ -73,33 +78,40 @@ class Reader:
         There every field of a record has a line that begins with one space, every part of a run one
         with two; nothing else has. So a run that is known but for its seed is not parsed again.
         """
-        first, about, last = body.find(_RUN_LINE), body.find(_ABOUT_LINE), body.find(_SAID_LINE)
-        if first != 0 or not 0 < about < last or not body.endswith(b'"\n}\n'):
+        before, _, rest = body.partition(b'\n  "seed": ')
+        number, _, rest = rest.partition(b",")
+        last = len(rest) - len(_SAID_LINE) - 64 - len(_END)
+        after_run, about = rest.find(b'\n "'), rest.find(_ABOUT_LINE)
+        after_about = rest.find(b'\n "', about + 4)
+        if not (before.startswith(_RUN_LINE) and rest.startswith(_SAID_LINE, last)):
             return None
-        after_run, after_about = (body.find(b'\n "', line + 4) for line in (first, about))
-        said = body[last + len(_SAID_LINE) : -4].decode()
-        run = body[len(_RUN_LINE) : after_run - 1]
-        before, _, rest = run.partition(b'\n  "seed": ')
-        number, _, after = rest.partition(b",")
+        if not (0 < after_run <= about < after_about <= last and rest.endswith(_END)):
+            return None
         try:
-            data = orjson.loads(b"{%b%b}" % (body[after_run:about], body[after_about : last - 1]))
-            if data.keys() != _OWN or data["schema"] != SCHEMA:
-                return None
-            about_raw = body[about + len(_ABOUT_LINE) : after_about - 1]
+            about_raw = rest[about + len(_ABOUT_LINE) : after_about - 1]
             environment, seed = self._node(b"environment", about_raw), self._node(b"seed", number)
+            after = rest[: after_run - 1]
             setting = self._settings.get((before, after))
             if setting is None:
+                run = b'%b\n  "seed": %b,%b' % (before[len(_RUN_LINE) :], number, after)
                 parts = _cut(run, b'\n  "', b"\n }")
                 if parts is None or not {b"seed"} <= parts.keys() <= _RUN:
                     return None
                 nodes = {n: self._node(n, parts.get(n, b"null")) for n in _PARTS if n != b"seed"}
                 there = [name.decode() for name in parts]
                 setting = self._settings[before, after] = _Setting.of(nodes, seed, there)
+            layout, tokens = self._layouts.find(
+                rest[after_run:about] + rest[after_about : last - 1]
+            )
+            own = layout.fields(tokens)
         except (ValueError, RecordError):  # the slow way says what it is
             return None
-        if files.digest(_whole(data, environment.text, setting.text(seed))) != said:
+        if own["schema"] != SCHEMA:
             return None
-        own = _own(data, setting, seed)
+        text = layout.text(tokens, environment.text, setting.text(seed))
+        if files.digest(text) != rest[-64 - len(_END) : -len(_END)].decode():
+            return None
+        _add(own, setting, seed)
         return (own, [environment, seed, *setting.nodes]) if own["key"] == key else None
 
     def _slow(self, key: str) -> tuple[Json, list[Node]]:
@@ -108,7 +120,11 @@ class Reader:
         nodes = {n: self._node(n, orjson.dumps(run.get(n.decode()))) for n in _PARTS}
         seed = nodes.pop(b"seed")
         setting = _Setting.of(nodes, seed, list(run))
-        own = _own(data, setting, seed)
+        own: Json = {}
+        for name, value in data.items():
+            if name != "curve":
+                flatten(own, name, value)
+        _add(own, setting, seed)
         return own, [self._node(b"environment", about), seed, *setting.nodes]
 
     def _node(self, name: bytes, raw: bytes) -> Node:
@@ -120,11 +136,12 @@ class Reader:
             value = orjson.loads(raw)
             path = name.decode() if name == b"environment" else f"run.{name.decode()}"
             told: Json = {}
+            text, same = canonical(value), identity(value)
             if name == b"size":  # numbers and words in one column
-                told[path] = canonical(value).strip('"')
+                told[path] = text.strip('"')
             else:
-                _flatten(told, path, value if name == b"environment" else identity(value))
-            made = canonical(value), canonical(identity(value))
+                flatten(told, path, value if name == b"environment" else same)
+            made = text.encode(), (text if same == value else canonical(same)).encode()
             node = self._nodes[name, raw] = Node(name.decode(), *made, value, told)
         return node
 
@@ -141,8 +158,8 @@ class _Setting:
     """
 
     nodes: list[Node]
-    whole: tuple[str, str]
-    same: tuple[str, str]
+    whole: tuple[bytes, bytes]
+    same: tuple[bytes, bytes]
     metric: str
     told: Json
 
@@ -150,11 +167,12 @@ class _Setting:
     def of(cls, nodes: dict[bytes, Node], seed: Node, there: list[str]) -> "_Setting":
         """Of the parts of a run, of which those that are `there` are in its file."""
         parts = {node.name: node for node in nodes.values()}
-        run = Run.from_json({name: (parts | {"seed": seed})[name].value for name in there})
+        named = parts | {"seed": seed}
+        run = Run.from_json({name: named[name].value for name in there})
         total = run.task.get("examples", {}).get("train")
         size = canonical(run.train_size(total) if total else run.size)
         said = {
-            name: size if name == "size" else node.identity
+            name: size.encode() if name == "size" else node.identity
             for name, node in parts.items()
             if getattr(run, name) is not None
         }
@@ -168,33 +186,28 @@ class _Setting:
         }
         return cls(list(nodes.values()), _around(texts), _around(said), told["metric"], told)
 
-    def text(self, seed: Node) -> str:
+    def text(self, seed: Node) -> bytes:
         """The run's canonical text."""
         return seed.text.join(self.whole)
 
     def key(self, seed: Node) -> str:
         """The run's key."""
-        return files.digest(seed.identity.join(self.same).encode())[:12]
+        return files.digest(seed.identity.join(self.same))[:12]
 
 
-def _around(texts: dict[str, str]) -> tuple[str, str]:
+def _around(texts: dict[str, bytes]) -> tuple[bytes, bytes]:
     """The text of an object on both sides of its seed's."""
-    before, after = _object(texts | {"seed": "?"}).split('"seed":?')
-    return f'{before}"seed":', after
+    before, after = _object(texts | {"seed": b"?"}).split(b'"seed":?')
+    return before + b'"seed":', after
 
 
-def _own(data: Json, setting: _Setting, seed: Node) -> Json:
-    """The fields that are a record's own, and those that are made of several."""
-    own: Json = {}
-    for name, value in data.items():
-        if name != "curve":
-            _flatten(own, name, value)
+def _add(own: Json, setting: _Setting, seed: Node) -> None:
+    """Add the fields that are made of several."""
     own |= setting.told
     own["key"] = setting.key(seed)
-    own["score"] = data["metrics"][setting.metric]
-    own["trivial"] = data["trivial"].get(setting.metric)
-    own["peak_bytes"] = _peak(data["memory"])
-    return own
+    own["score"] = own[f"metrics.{setting.metric}"]
+    own["trivial"] = own.get(f"trivial.{setting.metric}")
+    own["peak_bytes"] = own.get(_ON_GPU if _ON_GPU in own else _ON_CPU)
 
 
 def _cut(body: bytes, between: bytes, end: bytes) -> dict[bytes, bytes] | None:
@@ -212,70 +225,10 @@ def _cut(body: bytes, between: bytes, end: bytes) -> dict[bytes, bytes] | None:
     return found if len(found) == len(lines) else None
 
 
-def _short(texts: dict[str, str]) -> str:
-    return files.digest(_object(texts).encode())[:12]
+def _short(texts: dict[str, bytes]) -> str:
+    return files.digest(_object(texts))[:12]
 
 
-def _whole(data: Json, environment: str, run: str) -> bytes:
-    """The canonical text of a record from its own fields and that of its two large parts.
-
-    These stand before the first fields of such names; if those were not the record's, the hash
-    would not fit.
-    """
-    text = _plain_text(data)
-    first, second = text.find(b',"flops":'), text.find(b',"schema":')
-    parts = text[:first], environment.encode(), text[first:second], run.encode(), text[second:]
-    return b'%b,"environment":%b%b,"run":%b%b' % parts
-
-
-#: Numbers that orjson writes in another way than the canonical text: 8.0 for 8, 0.00001 for 1e-05.
-_POINT = re.compile(rb"\.0(?=[,}\]])")
-_ODD = re.compile(rb"(?<=[:,\[])(?:-?(?:\d[\d.]*e[-+]?\d+|0\.0000\d*)|-0)(?=[,}\]])")
-
-
-def _plain_text(value: Json) -> bytes:
-    """What `canonical` gives, by orjson, which takes a fifth of the time.
-
-    Where it does not after all, the hash does not fit, and `Results.load` decides.
-    """
-    text = orjson.dumps(value, option=orjson.OPT_SORT_KEYS)
-    if not text.isascii():
-        return canonical(value).encode()
-    text = _POINT.sub(b"", text) if b".0" in text else text
-    odd = b"e-" in text or b"e+" in text or b"0.0000" in text or b"-0" in text
-    return _ODD.sub(_usual, text) if odd else text
-
-
-def _usual(found: re.Match[bytes]) -> bytes:
-    number = float(found[0])
-    return (str(int(number)) if number.is_integer() else repr(number)).encode()
-
-
-def _object(texts: dict[str, str]) -> str:
+def _object(texts: dict[str, bytes]) -> bytes:
     """The canonical text of an object, from that of its values."""
-    return "{" + ",".join([f'"{name}":{texts[name]}' for name in sorted(texts)]) + "}"
-
-
-def _flatten(found: Json, path: str, value: Any) -> None:
-    """Add scalars by path; a method inside a method also by its name; lists as canonical JSON."""
-    if value.__class__ is dict:
-        if "_target_" in value and "name" in value:
-            found[path] = value["name"]
-        for inner_path, inner in zip(_paths(path, tuple(value)), value.values(), strict=True):
-            if inner.__class__ is dict or inner.__class__ is list:
-                _flatten(found, inner_path, inner)
-            else:
-                found[inner_path] = inner
-    else:
-        found[path] = canonical(value) if isinstance(value, list) else value
-
-
-@lru_cache(_REMEMBERED)
-def _paths(path: str, names: tuple[str, ...]) -> list[str]:
-    return [f"{path}.{name}" for name in names]
-
-
-def _peak(memory: Json) -> float | None:
-    on_gpu = memory.get("cuda_peak_allocated_bytes")
-    peak: float | None = (on_gpu or memory.get("cpu_peak_rss_bytes") or {}).get("train")
-    return peak
+    return b"{%b}" % b",".join([b'"%b":%b' % (n.encode(), texts[n]) for n in sorted(texts)])

@@ -19,6 +19,7 @@ class Table:
         notes: sentences below the table.
         bold: line and column of cells that stand out.
         prose: how many of the last columns hold sentences: to the left, and wrapped.
+        narrow: whether names wrap in a terminal, and figures stay whole; else the other way round.
     """
 
     title: str
@@ -28,6 +29,7 @@ class Table:
     notes: list[str] = field(default_factory=list)
     bold: frozenset[tuple[int, int]] = frozenset()
     prose: int = 0
+    narrow: bool = False
 
     def _left(self, column: int) -> bool:
         return column < self.labels or column >= len(self.columns) - self.prose
@@ -84,9 +86,10 @@ class Table:
         )
         for i, column in enumerate(self.columns):
             # long headings of figures wrap; a row's name never gives way to them
-            label = i < self.labels
+            label, sentence = i < self.labels, i >= len(self.columns) - self.prose
             justify: Literal["left", "right"] = "left" if self._left(i) else "right"
-            drawn.add_column(escape(column), justify=justify, no_wrap=label)
+            whole = label != self.narrow and not sentence
+            drawn.add_column(escape(column), justify=justify, no_wrap=whole)
         for i, row in enumerate(self.rows):
             bold = [(i, j) in self.bold for j in range(len(row))]
             drawn.add_row(*map(Text, row, ("bold" if one else "" for one in bold)))

@@ -1,5 +1,6 @@
 """Claims on records whose verdict is known by construction, numbers against scipy."""
 
+import io
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 import records
 from click.testing import CliRunner
+from rich.console import Console
 from scipy import stats
 
 from peftbench import catalog, claims, deciding, inference, papers, spelling
@@ -321,6 +323,24 @@ def test_the_verb_prints_verdicts_and_words_that_plan(folder):
         verb, words = shlex.split(line)[:2], shlex.split(line)[4:]
         assert verb == ["peftbench", "run"]
         assert plan(*words).runs
+
+
+def test_the_terminal_says_it_in_a_hundred_columns(folder):
+    made, resamples = said(PAIR, "seed=0,1,2", "size=32,64", good={"full": 0.8, "bitfit": 0.79})
+    asked = claim("better"), claim("not_worse", margin=0.01)
+    tested = [judged(one, made, resamples) for one in asked]
+    wide, narrow = (told.tables(tested, made, narrow=here) for here in (False, True))
+    cells = [line for table in narrow if table.columns[0] == "cell" for line in table.rows]
+    assert [line[0] for line in cells] == [line[2] for line in wide[1].rows]
+    assert len(cells) > 2
+    for table in narrow:
+        file = io.StringIO()
+        Console(width=100, file=file).print(table.rich())
+        assert "…" not in file.getvalue()
+        assert max(map(len, file.getvalue().splitlines())) <= 100
+    assert "told from" in " ".join(table.title for table in narrow)
+    code, text = report("paper=unipelt2022", "--results", folder)
+    assert (code, "deciding cell" in text) == (0, False)
 
 
 def test_seeds_that_would_decide_are_words_of_the_same_runs():

@@ -205,6 +205,7 @@ def found(results: Results, *words: str) -> best.Best:
 
 
 WORDS = ("method=full,lora,bitfit", "seed=0,1,2")
+RANKED = ("full", "lora", "bitfit")
 
 
 def test_best_is_marked_only_when_it_is_significant(tmp_path):
@@ -232,6 +233,44 @@ def test_what_keeps_the_best_from_being_tested(tmp_path):
     assert found(results).found == {column: ("lora",)}
     shutil.rmtree(results.folder / "predictions")
     assert list(found(results).untested) == ["predictions are missing"]
+
+
+@pytest.mark.parametrize("harm", ["altered", "missing"])
+def test_a_run_without_its_predictions_is_named_and_left_out_of_tests(tmp_path, harm):
+    made = [records.record(run) for run in records.runs(*WORDS)]
+    results = saved(tmp_path / "a", made, {"full": 0.7, "lora": 0.85, "bitfit": 0.6})
+    whole = lines(results)
+    keys = {name: [r.run.key for r in made if r.run.method["name"] == name] for name in RANKED}
+
+    def spoil(key: str) -> None:
+        path = results.folder / "predictions" / f"{key}.npz"
+        path.write_bytes(b"PK") if harm == "altered" else path.unlink()
+
+    spoil(first := keys["full"][0])
+    done = told(results)
+    assert f"left out of tests, predictions of {first} are unreadable" in done.stderr
+    assert "1 runs have unreadable predictions: in no test" in done.stderr
+    assert f"predictions unreadable: 1 runs, {first}; their scores are shown" in done.stdout
+    assert lines(results) == whole  # the same scores, the same best
+    spoil(keys["full"][1])
+    assert list(found(results).untested) == [
+        "rows of one seed, of those whose predictions can be read"
+    ]
+    spoil(keys["full"][2])
+    assert list(found(results).untested) == ["no predictions of a row can be read"]
+    assert sorted(found(results).unreadable) == sorted(keys["full"])
+    assert "**" not in told(results, "--format", "markdown").stdout
+
+
+def test_the_best_is_not_another_one_for_want_of_predictions(tmp_path):
+    made = [records.record(run) for run in records.runs("method=lora,bitfit", "seed=0,1,2")]
+    results = saved(tmp_path / "a", made, {"lora": 0.85, "bitfit": 0.8})
+    spoilt = next(one for one in made if one.run.method["name"] == "bitfit" and one.run.seed == 0)
+    results.save(replace(spoilt, metrics={"accuracy": 1.0}), records.predictions())
+    (results.folder / "predictions" / f"{spoilt.run.key}.npz").unlink()
+    assert list(found(results).untested) == [
+        "the highest is another one without runs whose predictions cannot be read"
+    ]
 
 
 @pytest.fixture

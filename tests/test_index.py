@@ -9,7 +9,7 @@ import pytest
 import records
 from click.testing import CliRunner
 
-from peftbench import files, index, scalars
+from peftbench import files, index
 from peftbench.cli import main
 from peftbench.run import Run
 from peftbench.scalars import Reader
@@ -167,8 +167,37 @@ def test_values_of_several_types_become_texts(results):
     assert sorted(column.to_pylist()) == ["0.5", "16", "16", "16", "16", "half"]
 
 
-def test_text_is_canonical_however_numbers_are_written():
-    data = {"b": [1e-05, 8.0, -0.0, 1e16, 0.00012, 123456.0], "a": "1.0, é", "c": {"d": 6.7e-05}}
-    assert scalars._plain_text(data).decode() == scalars.canonical(data)
-    ascii_only = data | {"a": "1"}
-    assert scalars._plain_text(ascii_only).decode() == scalars.canonical(ascii_only)
+def test_text_is_canonical_however_numbers_are_written(results):
+    (run,) = records.runs("method=ia3")
+    odd = {"b": 1e-05, "c": 8.0, "d": -0.0, "e": -1e16, "f": 0.00012, "g": 123456.0, "h%": 1.5e300}
+    said = {"none": {}, "more": {"x": 6.7e-05, "a": "1.0, é"}, "yes": True}
+    curve = [{"step": 1, "seconds": 2.0}, {"step": 2, "loss": -0.0}]
+    results.save(
+        records.record(run, seconds=odd, work=said, selection=None, curve=curve),
+        records.predictions(),
+    )
+    reader = Reader(results)
+    for _ in range(2):
+        own, _ = reader._fast(run.key, results.record_bytes(run.key))
+        slow, _ = Reader(results)._slow(run.key)
+        assert own == slow
+        assert [*map(type, own.values())] == [type(slow[name]) for name in own]
+
+
+@pytest.mark.parametrize("text", ['a": b', "a,", "a\n b", '"', "%b", "1.0", "{", "\\", "é"])
+def test_any_text_is_read_as_it_is(results, text):
+    (run,) = records.runs("method=ia3")
+    work = {"micro_batch": text, "steps": 1}
+    reader = Reader(results)
+    flat(reader, results.keys()[0])
+    results.save(records.record(run, work=work), records.predictions())
+    found = flat(reader, run.key)
+    assert found["work.micro_batch"] == text
+    assert found["work.steps"] == 1
+
+
+def test_lists_of_scalars_are_read_too(results):
+    (run,) = records.runs("method=ia3")
+    results.save(records.record(run, work={"some": [1, 2.5], "no": []}), records.predictions())
+    found = flat(Reader(results), run.key)
+    assert (found["work.some"], found["work.no"]) == ("[1,2.5]", "[]")

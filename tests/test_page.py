@@ -393,6 +393,23 @@ def test_a_task_hides_the_others(opened):
 
 
 @pytest.mark.browser
+@pytest.mark.parametrize("task", [EVIL, "builtin_paraphrase"])
+def test_a_task_hides_the_others_in_folded_tables_too(opened, data, task):
+    other = {EVIL: "builtin_paraphrase", "builtin_paraphrase": EVIL}[task]
+    opened.evaluate("document.querySelectorAll('details').forEach((one) => (one.open = true))")
+    opened.select_option("#task", task)
+    shown = opened.locator("main .tabled:visible")
+    text = "\n".join(shown.locator("table:visible").all_inner_texts())
+    assert task in text
+    assert other not in text
+    told = {table["title"] for table in data["tables"] if table["task"] == other}
+    folded = opened.locator("main details.tabled:visible > summary")
+    assert not told & set(folded.all_inner_texts())
+    opened.select_option("#task", "")
+    assert told <= set(folded.all_inner_texts())
+
+
+@pytest.mark.browser
 def test_a_row_leads_to_its_runs_and_a_run_to_its_record(opened, data):
     region = opened.get_by_role("region", name=TABLE, exact=True)
     region.locator(".unfold").first.click()

@@ -133,6 +133,16 @@ def test_a_baseline_among_rows_of_one_method_is_named_with_its_settings():
     assert (pair.label, pair.verdict, split) == ("lora, lr=0.0001", "worse", ["train.lr"])
 
 
+def test_a_baseline_without_settings_is_the_row_that_is_called_so():
+    made, load = said("method=full", "seed=0,1,2", good={"full": 0.8})
+    timed = [replace(one, run=replace(one.run, budget={"seconds": 20})) for one in made]
+    of = {one.run.key: before for one, before in zip(timed, made, strict=True)}
+    both = [replace(one, run=replace(one.run, budget={"seconds": None})) for one in made]
+    of |= {one.run.key: before for one, before in zip(both, made, strict=True)}
+    (pair,), _ = compare([*timed, *both], lambda r: load(of[r.run.key]), "full")
+    assert (pair.label, pair.against) == ("full, 20 s", "full")
+
+
 def test_only_answers_to_the_same_questions_are_compared():
     """A user's file that has changed since has another hash, and other examples."""
     good = {"full": 0.8, "lora": 0.9, "bitfit": 0.7}

@@ -192,3 +192,23 @@ def test_rows_that_are_ranked_are_those_of_the_score_table():
     table = ranking.table(made, lambda record: answers[record.run.key])
     assert table is not None
     assert table.rows[0][:2] == ["builtin_paraphrase 32", "3"]
+
+
+def test_labels_say_in_words_what_tells_rows_apart():
+    split = ["budget.seconds", "budget.epochs", "train.evaluations", "train.lr"]
+    every = [
+        ("lora", "20", "None", "1", "0.001"),
+        ("lora", "None", "1", "2", "0.001"),
+        ("lora", "None", "3", "2", "0.001"),
+        ("full", "20", "None", "1", "0.001"),
+        ("full", "20", "None", "2", "0.001"),
+        ("head", "20", "None", "1", "0.001"),
+    ]
+    assert list(rows.labels(every, split).values()) == [
+        "lora, 20 s",
+        "lora, 1 epoch",
+        "lora, 3 epochs",
+        "full, evaluations=1",
+        "full, evaluations=2",
+        "head",
+    ]

@@ -71,9 +71,8 @@ def contents(results: Results, against: str | None = None, most: int = MOST) -> 
             **listed.runs([r for r in records if r.run.key in carried], evaluated),
             "curves": curves.curves(_by_suite(evaluated), trained),
             "tables": [
-                _table(name, table)
-                for name, made in _tables(results, records, evaluated, whole).items()
-                for table in made
+                _table(about, task, table, {one[0] for one in sized})
+                for about, task, table in _tables(results, records, evaluated, whole)
             ],
             "environments": listed.environments(records, evaluated),
             "settings": listed.settings(by_row, labels),
@@ -134,8 +133,11 @@ def _by_suite(evaluated: list[Evaluated]) -> dict[str, list[Evaluated]]:
 
 def _tables(
     results: Results, records: list[Record], evaluated: list[Evaluated], whole: bool
-) -> dict[str, list[Table]]:
-    """Tables of the other reports by what they are about; of too many records the scores alone."""
+) -> list[tuple[str, str | None, Table]]:
+    """What they are about, of which one task if of one, and tables of the other reports.
+
+    Of too many records these are the scores alone.
+    """
     trained = {record.run.key: record.parameters["trained"] for record in records}
     made: dict[str, list[Table | None]] = {"scores": [scores.scores(records)]}
     if whole:
@@ -143,23 +145,37 @@ def _tables(
         made["scores"] += [scores.other_metrics(records), *ensembles.tables(records, load)]
         made["differences"] = [ranks.table(records), ranking.table(records, load)]
         made["costs"] = [spending.table(records, Prices()), scores.costs(records)]
-    made["suites"] = [
-        table
+    suites = [
+        ("suites", task, table)
         for here in _by_suite(evaluated).values()
-        for table in SUITES[here[0].evaluation.suite["_target_"]].tables(here, trained)
+        for task in sorted({e.evaluation.run.task["name"] for e in here})
+        for table in SUITES[here[0].evaluation.suite["_target_"]].tables(
+            [e for e in here if e.evaluation.run.task["name"] == task], trained
+        )
     ]
-    return {name: [table for table in tables if table] for name, tables in made.items()}
+    every = [(name, None, table) for name, tables in made.items() for table in tables if table]
+    return [*every, *suites]
 
 
-def _table(about: str, table: Table) -> Json:
+def _table(about: str, task: str | None, table: Table, tasks: set[str]) -> Json:
     return {
         "about": about,
+        "task": task,
         "title": table.title,
         "columns": table.columns,
+        "tasks": [
+            _leads(name, tasks) if place >= table.labels and about == "scores" else None
+            for place, name in enumerate(table.columns)
+        ],
         "rows": table.rows,
         "labels": table.labels,
         "notes": table.notes,
     }
+
+
+def _leads(name: str, tasks: set[str]) -> str | None:
+    """The task of a column of scores, from its name: task, size where there are several, metric."""
+    return max((task for task in tasks if name.startswith(f"{task} ")), key=len, default=None)
 
 
 def _notes(

@@ -9,8 +9,9 @@ let made = 0;
 /**
  * A table in a box that scrolls by itself.
  *
- * columns: [{name, text(row), value(row)?, figure?, cell(row)?}]; `value` is what is sorted by,
- * `figure` aligns to the right, `cell` gives an element instead of text.
+ * columns: [{name, text(row), value(row)?, figure?, cell(row)?, task?}]; `value` is what is sorted
+ * by, `figure` aligns to the right, `cell` gives an element instead of text, a column of a `task` is
+ * shown with it.
  * keep(row): whether what is shown holds it. more(row): what unfolds below it, or null.
  */
 function table({ title, columns, rows, keep = () => true, more = null, notes = [], folded = false }) {
@@ -63,12 +64,15 @@ function table({ title, columns, rows, keep = () => true, more = null, notes = [
       .map(([, row]) => row);
   }
 
+  const away = (column) => Boolean(column.task) && !within(column.task);
+
   function line(row) {
     const cells = columns.map((column, place) => {
       const inner = column.cell ? column.cell(row) : column.text(row);
       const tag = place === 0 ? "th" : "td";
       const made = element(tag, { class: column.figure ? "figure" : null }, inner);
       if (place === 0) made.scope = "row";
+      made.hidden = away(column);
       return made;
     });
     const made = element("tr", {}, cells);
@@ -99,6 +103,7 @@ function table({ title, columns, rows, keep = () => true, more = null, notes = [
     body.replaceChildren(...now.flatMap(line));
     columns.forEach((column, place) => {
       const cell = head.children[place];
+      cell.hidden = away(column);
       const way = sorted?.column === column ? (sorted.down ? "descending" : "ascending") : null;
       if (way) cell.setAttribute("aria-sort", way);
       else cell.removeAttribute("aria-sort");
@@ -141,8 +146,15 @@ function reading(text) {
   return /^[–-]?$/.test(text) || text.startsWith("– ") ? null : text;
 }
 
-/** A table that Python made: cells of text, the first `labels` columns name the row. */
-function plainTable({ title, columns, rows, labels, notes }, folded) {
+/** What the text at the head of a row says of a task: the task, and a size where there are several. */
+const titled = new Map(DATA.sections.map((section) => [section.title, section.task]));
+
+/**
+ * A table that Python made: cells of text, the first `labels` columns name the row.
+ *
+ * only: its task, if it is of one. tasks: that of each column of scores.
+ */
+function plainTable({ title, columns, rows, labels, notes, task: only, tasks }, folded) {
   const method = columns.indexOf("method");
   const task = columns.indexOf("task");
   return table({
@@ -153,12 +165,14 @@ function plainTable({ title, columns, rows, labels, notes }, folded) {
     columns: columns.map((name, place) => ({
       name,
       figure: place >= labels,
+      task: tasks[place],
       text: (row) => row[place],
       cell: place === method ? (row) => named(row[place]) : null,
     })),
     keep: (row) =>
+      (!only || within(only)) &&
       (method < 0 || visible(row[method])) &&
-      (task < 0 || within(row[task]) || row[task].startsWith(`${shown.task} `)),
+      (task < 0 || within(titled.get(row[task]) ?? row[task])),
   });
 }
 

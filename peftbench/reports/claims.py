@@ -1,5 +1,7 @@
 """Which published claims hold here: verdicts, the cells behind them, theirs beside ours."""
 
+from dataclasses import replace
+
 from peftbench import rows
 from peftbench.cells import SEEDS, Cell, label
 from peftbench.claims import Judged
@@ -11,17 +13,19 @@ from peftbench.run import Record
 from peftbench.table import Table
 
 
-def tables(tested: list[Judged], records: list[Record]) -> list[Table]:
+def tables(tested: list[Judged], records: list[Record], narrow: bool = False) -> list[Table]:
     """Verdicts, cells where there are any, and figures of papers that have a run here.
 
     Args:
         tested: claims.
         records: to be shown beside what papers print.
+        narrow: for a terminal: the cells of each claim and pair of rows are a table of their own,
+            which says the less in each line.
     """
-    made = [_verdicts(tested)]
+    made = [_summed(tested) if narrow else _verdicts(tested)]
     if any(one.cells for one in tested):
-        made.append(_cells(tested))
-    made.append(_sources(tested))
+        made += _parted(tested) if narrow else [_cells(tested)]
+    made.append(_sources(tested, narrow))
     papers = {one.paper.name: one.paper for one in tested}
     made += [
         table
@@ -51,17 +55,42 @@ def _verdicts(tested: list[Judged]) -> Table:
     return Table("Claims", [*columns, "would decide it"], lines, 3, [_VERDICTS], prose=2)
 
 
-def _sources(tested: list[Judged]) -> Table:
+def _summed(tested: list[Judged]) -> Table:
+    """The same for a terminal: what is a sentence stands in one column."""
+    lines = []
+    for one in tested:
+        told = [one.claim.says]
+        if one.deciding is not None:
+            told.append(f"Deciding cell: {_deciding(one)}.")
+        if decides := _decides(one):
+            told.append(f"Would decide it: {decides}.")
+        counts = [sum(cell.verdict == kind for cell in one.cells) for kind in _KINDS]
+        cells = " · ".join(map(str, counts)) if one.cells else "–"
+        lines.append(["\n".join(_names(one)), one.verdict, cells, " ".join(told)])
+    return Table(
+        "Claims", ["claim", "verdict", "cells", "in words"], lines, 1, [_VERDICTS], prose=1
+    )
+
+
+def _names(one: Judged) -> list[str]:
+    return [one.paper.name, one.claim.name]
+
+
+def _sources(tested: list[Judged], narrow: bool) -> Table:
     lines = [
-        [one.paper.name, one.claim.name, f"{claim.source} ({claim.tag})", claim.published]
+        [
+            *(["\n".join(_names(one))] if narrow else _names(one)),
+            f"{claim.source} ({claim.tag})",
+            claim.published,
+        ]
         for one in tested
         for claim in [one.claim]
     ]
     papers = {one.paper.name: one.paper for one in tested}.values()
     told = "; ".join(f"{paper.name}: {paper.title}, {paper.identifier}" for paper in papers)
-    columns = ["paper", "claim", "where it is said", "published"]
+    columns = [*([] if narrow else ["paper"]), "claim", "where it is said", "published"]
     note = f"{told}. Published numbers are theirs, with their caveats; none enters a verdict."
-    return Table("Claims, their sources", columns, lines, 2, [note], prose=2)
+    return Table("Claims, their sources", columns, lines, len(columns) - 2, [note], prose=2)
 
 
 def _deciding(one: Judged) -> str:
@@ -71,8 +100,7 @@ def _deciding(one: Judged) -> str:
     if cell.effect is None:
         return f"{cell.title}: {cell.why}"
     value, low, high, _ = _effect(one, cell)[:4]
-    n = f"{cell.seeds}" if cell.examples is None else f"{cell.seeds} × {cell.examples:,}"
-    return f"{cell.title}: {value} ({low} to {high}), n = {n}"
+    return f"{cell.title}: {value} ({low} to {high}), n = {_count(cell)}"
 
 
 _KINDS = ("supported", "contradicted", "undecided")
@@ -117,24 +145,40 @@ def _cells(tested: list[Judged]) -> Table:
     lines = []
     for one in tested:
         for cell in one.cells:
-            n = f"{cell.seeds}" if cell.examples is None else f"{cell.seeds} × {cell.examples:,}"
-            lines.append(
-                [
-                    one.paper.name,
-                    one.claim.name,
-                    cell.title,
-                    cell.ours,
-                    cell.against or "",
-                    _measure(one),
-                    n,
-                    *_effect(one, cell),
-                    cell.verdict + (f" ({cell.why})" if cell.why else ""),
-                    _seeds(cell),
-                ]
-            )
+            names = [one.paper.name, one.claim.name, cell.title, cell.ours, cell.against or ""]
+            of = [_measure(one), _count(cell)]
+            lines.append([*names, *of, *_effect(one, cell), _verdict(cell), _seeds(cell)])
     heads = ["paper", "claim", "cell", "row", "against", "of", "seeds × examples", "effect"]
     columns = [*heads, "95 % from", "to", "told from", "p", "p, Holm", "verdict", "seeds to tell"]
     return Table("Claims, cell by cell", columns, lines, 5, [_NOTE])
+
+
+def _parted(tested: list[Judged]) -> list[Table]:
+    """The same for a terminal."""
+    parts: dict[str, list[list[str]]] = {}
+    for one in tested:
+        null = next((cell.null for cell in one.cells if cell.null), 0)  # one for all of a claim
+        for cell in one.cells:
+            value, low, high, _, _, adjusted = _effect(one, cell)
+            shown = value if cell.effect is None else f"{value} ({low} to {high})"
+            held = f"{cell.ours} against {cell.against}" if cell.against else cell.ours
+            title = f"{', '.join(_names(one))}: {held}, {_measure(one)}"
+            if null:
+                title += f", told from {_points(null, '')}"
+            line = [cell.title, _count(cell), shown, adjusted, _seeds(cell), _verdict(cell)]
+            parts.setdefault(title, []).append(line)
+    columns = ["cell", "n", "effect (95 %)", "p, Holm", "to tell", "verdict"]
+    made = [Table(title, columns, lines, prose=1, narrow=True) for title, lines in parts.items()]
+    return [*made[:-1], replace(made[-1], notes=[_NOTE])]
+
+
+def _count(cell: Cell) -> str:
+    """Seeds and, where they count, examples."""
+    return f"{cell.seeds}" if cell.examples is None else f"{cell.seeds} × {cell.examples:,}"
+
+
+def _verdict(cell: Cell) -> str:
+    return cell.verdict + (f" ({cell.why})" if cell.why else "")
 
 
 def _seeds(cell: Cell) -> str:

@@ -244,6 +244,11 @@ def _tested(grid: Grid, best: Best, titles: dict[Row, str]) -> list[str]:
             f"{DRAWS:,} resamples; Student's t over seeds), p below 0.05 after Holm's correction "
             "over the rows of the column."
         )
+    if best.unreadable:
+        notes.append(
+            f"Left out of tests, predictions unreadable: {len(best.unreadable)} runs, "
+            f"{', '.join(sorted(best.unreadable))}; their scores are shown."
+        )
     if best.undecided:
         told = ", ".join(titles[column] for column in best.undecided)
         notes.append(f"No row is significantly best: {told}.")

@@ -3,7 +3,7 @@
 from peftbench import curves, rows
 from peftbench.evaluation import Evaluated
 from peftbench.figure import Picture
-from peftbench.lines import Panel, Series, draw
+from peftbench.lines import of_suite
 from peftbench.palette import Palette
 from peftbench.table import Table
 
@@ -63,19 +63,7 @@ _CAPTION = (
 
 def plot(found: list[Evaluated], trained: dict[str, int], palette: Palette) -> list[Picture]:
     """A panel for each task and size, a line for each row."""
-    sections = rows.sections(found, trained)
-    panels = []
-    for section in sections:
-        labels = rows.labels(section.rows, section.split)
-        series = {}
-        for row, members in section.rows.items():
-            seeds = [points for e in members if (points := _curve(e))]
-            if seeds:
-                series[labels[row]] = Series(curves.mean(seeds), seeds)
-        y = f"{section.found[0].findings['metric']} (%)"
-        if series:
-            panels.append(Panel(section.title, "demonstrations", y, series, joined=True))
-    return draw(panels, palette, rows.series(sections, trained), _CAPTION)
+    return of_suite(found, trained, palette, "demonstrations", _CAPTION, _curve)
 
 
 def _curve(e: Evaluated) -> curves.Points:

@@ -3,7 +3,7 @@
 from peftbench import curves, rows
 from peftbench.evaluation import Evaluated
 from peftbench.figure import Picture
-from peftbench.lines import Panel, Series, draw
+from peftbench.lines import of_suite
 from peftbench.palette import Palette
 from peftbench.table import Table
 
@@ -74,28 +74,15 @@ _CAPTION = (
 
 def plot(found: list[Evaluated], trained: dict[str, int], palette: Palette) -> list[Picture]:
     """A panel for each task and size, a line for each row."""
-    sections = rows.sections(found, trained)
-    panels = []
-    for section in sections:
-        labels = rows.labels(section.rows, section.split)
-        series = {}
-        for row, members in section.rows.items():
-            # the members of a row share the suite's settings
-            places = [0.0, *members[0].findings["intensities"]]
-            whole = [list(zip(places, curve, strict=True)) for e in members if (curve := _curve(e))]
-            if whole:
-                series[labels[row]] = Series(curves.mean(whole), whole)
-        metric = section.found[0].findings["metric"]
-        if series:
-            y = f"{metric} (%)"
-            panels.append(Panel(section.title, "intensity of noise", y, series, joined=True))
-    return draw(panels, palette, rows.series(sections, trained), _CAPTION)
+    return of_suite(found, trained, palette, "intensity of noise", _CAPTION, _curve)
 
 
-def _curve(e: Evaluated) -> list[float]:
+def _curve(e: Evaluated) -> curves.Points:
     """In percent, clean and at each intensity the mean over kinds; empty if one is undefined."""
+    places = [0.0, *e.findings["intensities"]]
     columns = zip(*(kind["scores"] for kind in e.findings["kinds"].values()), strict=True)
     every = [[e.findings["clean"]], *columns]
     if any(score is None for column in every for score in column):
         return []
-    return [100 * sum(column) / len(column) for column in every]
+    heights = [100 * sum(column) / len(column) for column in every]
+    return list(zip(places, heights, strict=True))

@@ -112,7 +112,7 @@ def plot(pairs: list[Pair]) -> list[Picture]:
             pages[-1].append(band)
         else:
             pages.append([band])
-    against = ", ".join(dict.fromkeys(pair.against for pair in pairs))
+    against = " or ".join(dict.fromkeys(pair.against for pair in pairs))
     caption = _CAPTION.format(against=against)
     return [
         Picture(_page(page), caption, f"{number + 1}" if number else "")

@@ -21,8 +21,9 @@ _CAPTION = (
 def plot(records: list[Record], palette: Palette) -> list[Picture]:
     """A panel for each task, a line for each row that was run at several sizes."""
     by_row, split = rows.of_records(records)
-    labels = rows.labels(by_row, split)
     tasks = sorted({record.run.task["name"] for record in records})
+    grown = [row for row, r in by_row.items() if any(len(_sizes(_of(r, t))) > 1 for t in tasks)]
+    labels = rows.labels(grown, split)
     panels, also = [], set()
     for task in tasks:
         found = {row: _of(members, task) for row, members in by_row.items()}
