@@ -7,19 +7,21 @@ from peftbench.run import Record
 
 K = TypeVar("K", bound=Hashable)
 
-#: Device and threads: seconds and memory compare only where these are the same.
-Machine = tuple[str, int]
+#: Device, threads and whether it was packed: seconds and memory compare only where these are equal.
+Machine = tuple[str, int, bool]
 
 
 def machine(record: Record) -> Machine:
     """Where the run was made."""
-    return record.environment["device"], record.environment["threads"]
+    about = record.environment
+    return about["device"], about["threads"], bool(about.get("packed"))
 
 
 def called(where: Machine) -> str:
     """Device and threads in words."""
-    device, threads = where
-    return f"{device}, {threads} thread{'s' * (threads != 1)}"
+    device, threads, packed = where
+    measured = ", by calibration" if packed else ""
+    return f"{device}, {threads} thread{'s' * (threads != 1)}{measured}"
 
 
 def peak(record: Record) -> float:

@@ -57,8 +57,8 @@ def figures(records: list[Record]) -> Table:
 def costs(records: list[Record]) -> Table:
     """What each method trains and spends: means over seeds, for each task.
 
-    Seconds compare only on one device with one number of threads; where records differ in these,
-    the cell says mixed.
+    Seconds compare only on one device with one number of threads, and measured ones not with those
+    of a calibration; where records differ in these, the cell says mixed.
     """
     grouped, split = rows.of_records(records)
     tasks = sorted({rows.sized(record) for record in records})
@@ -79,7 +79,13 @@ def costs(records: list[Record]) -> Table:
                 ]
             )
     columns = ["method", *split, "task", "trained", *_UNITS]
-    return Table("Costs (training)", columns, lines, 2 + len(split))
+    notes = []
+    if any(record.environment.get("packed") for record in records):
+        notes.append(
+            "Runs that were trained in a pack have no costs of their own: theirs are those of a "
+            "short measurement alone, for as many tokens."
+        )
+    return Table("Costs (training)", columns, lines, 2 + len(split), notes)
 
 
 def _mean(values: Iterable[float]) -> float:

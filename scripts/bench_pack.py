@@ -1,0 +1,333 @@
+"""Packed training against everything else that a person could do, in runs an hour.
+
+speed   24 runs (BitFit, adapter, LoRA × 8 seeds, 500 MRPC examples, 1 epoch) in four ways: the
+        tuned peer, one process a run; two such at a time; `peftbench run --pack off`; and with
+        `--pack N`. The peer has no adapters: it does LoRA again.
+memory  peak of a process that trains 1, 2, 4, 8 runs at a time, against what it may be.
+seeds   the same 20 seeds alone and in packs, dropout on: do the scores differ?
+gpu     as speed, with a randomly initialised BERT-base and a builtin task, 64 runs, `--pack auto`,
+        and the share of the matmul peak that packed steps reach. One command of under ten minutes
+        on one GPU; the peer's file is looked for at $PEFTBENCH_PEER.
+
+usage: uv run python scripts/bench_pack.py speed [--seeds 8] [--pack 8] [--rounds 1]
+       uv run python scripts/bench_pack.py memory
+       uv run python scripts/bench_pack.py seeds
+       PEFTBENCH_PEER=build/hf_trainer_glue.py python scripts/bench_pack.py gpu
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from benchmark import DATA, PEER, TUNED, Json, last_json, median, model_folder, write
+
+METHODS = ("bitfit", "adapter", "lora")
+
+#: Peer's words for a method: it has no adapters.
+THEIRS = {"bitfit": "bitfit", "adapter": "lora", "lora": "lora"}
+
+
+def ours(words: Iterable[str], pack: str, *more: str) -> tuple[float, list[Json]]:
+    """Seconds of one command from a folder without records, and its records."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [sys.executable, "-m", "peftbench", "run", *words, "--results", folder]
+        start = time.perf_counter()
+        done = subprocess.run(
+            [*command, "--quiet", "--pack", pack, *more],
+            capture_output=True,
+            text=True,
+            env=os.environ | {"HF_HUB_OFFLINE": "1"},
+        )
+        took = time.perf_counter() - start
+        if done.returncode:
+            raise SystemExit(done.stderr[-3000:])
+        paths = sorted(Path(folder, "records").glob("*.json"))
+        return took, [json.loads(path.read_text()) for path in paths]
+
+
+def theirs(seeds: int, at_once: int, model: Path, data: Path) -> float:
+    """Seconds of a process for each run, so many at a time."""
+    threads = max(1, (os.cpu_count() or 1) // at_once)
+    base = [sys.executable, str(PEER), "--model", str(model), "--data", str(data), *TUNED]
+    base += ["--task", "mrpc", "--epochs", "1", "--train-size", "500"]
+    jobs = [
+        [*base, "--method", THEIRS[method], "--seed", str(seed)]
+        for method in METHODS
+        for seed in range(seeds)
+    ]
+    start = time.perf_counter()
+    with ThreadPoolExecutor(at_once) as pool:
+        list(pool.map(lambda job: last_json(job, threads), jobs))
+    return time.perf_counter() - start
+
+
+def speed(asked: argparse.Namespace) -> None:
+    """Four ways in turn."""
+    grid = [f"method={','.join(METHODS)}", f"seed=range(0,{asked.seeds})", "task=mrpc", "size=500"]
+    grid += ["budget.epochs=1", "train.evaluations=1", f"data.root={DATA}"]
+    ours(["task=mrpc", "size=16", "budget.epochs=1", f"data.root={DATA}"], "off")  # tokenise once
+    rounds = []
+    for turn in range(asked.rounds):
+        sides = {
+            "packed": ours(grid, str(asked.pack))[0],
+            "peer": theirs(asked.seeds, 1, model_folder(), DATA),
+            "alone": ours(grid, "off")[0],
+            "peers": theirs(asked.seeds, 2, model_folder(), DATA),
+        }
+        rounds.append(sides)
+        print(turn, sides, flush=True)
+    names = {
+        "peer": "(a) the tuned peer, one process a run",
+        "peers": "(b) the same, two at a time",
+        "alone": "(c) `peftbench run --pack off`",
+        "packed": f"(d) `peftbench run --pack {asked.pack}`",
+    }
+    _tell("pack", rounds, names, 3 * asked.seeds, f"MRPC, MiniLM, {os.cpu_count()} cores", "")
+
+
+def _tell(
+    name: str, rounds: list[Json], names: dict[str, str], runs: int, what: str, more: str
+) -> None:
+    found = {side: median([sides[side] for sides in rounds]) for side in names}
+    ratios = {s: median([sides["peer"] / sides[s] for sides in rounds]) for s in names}
+    lines = [
+        f"| {called} | {found[side]:.0f} | {3600 * runs / found[side]:,.0f} | {ratios[side]:.2f} |"
+        for side, called in names.items()
+    ]
+    text = (
+        f"### {runs} runs (BitFit, adapter, LoRA; 500 examples, 1 epoch): {what}\n\n"
+        "| | seconds | runs an hour | to (a) |\n| --- | ---: | ---: | ---: |\n"
+        + "\n".join(lines)
+        + f"\n\nWall clock from command to table, medians of {len(rounds)} alternating rounds."
+        + more
+    )
+    write(name, {"seconds": rounds, "ratios": ratios, "runs": runs}, text)
+
+
+def memory(asked: argparse.Namespace) -> None:
+    """Peak resident set of a process by how many runs it trains at a time."""
+    peaks = {}
+    for method in METHODS:
+        for size in (0, 1, 2, 4, 8):
+            command = [sys.executable, __file__, "one", "--method", method, "--pack", str(size)]
+            peaks[f"{method} {size}"] = last_json(command, 1)["peak_mib"]
+            print(method, size, peaks[f"{method} {size}"], flush=True)
+    lines = []
+    for method in METHODS:
+        base, one = peaks[f"{method} 0"], peaks[f"{method} 1"]
+        for size in (1, 2, 4, 8):
+            found = peaks[f"{method} {size}"]
+            bound = base + size * (one - base)
+            lines.append(
+                f"| {method} | {size} | {found:,.0f} | {bound:,.0f} | {found / bound:.2f} |"
+            )
+    text = (
+        "### Memory of a pack: MiniLM, 16 MRPC texts a run and step\n\n"
+        "Peak resident set of a process, MiB. Bound: the process with the backbone and the data "
+        "loaded, and for each run what one run adds to that.\n\n"
+        "| method | runs in a pass | peak | bound | peak / bound |\n"
+        "| --- | ---: | ---: | ---: | ---: |\n" + "\n".join(lines)
+    )
+    write("pack_memory", {"peak_mib": peaks}, text)
+
+
+def one(asked: argparse.Namespace) -> None:
+    """Train so many runs in one pack of this process; its peak as JSON. 0: load and leave."""
+    import torch
+
+    from peftbench import pack
+    from peftbench.execution import Outcome, train_and_score
+    from peftbench.measure import Phases
+    from peftbench.setting import Setting
+    from peftbench.sweep import plan
+    from peftbench.warm import Warm
+
+    pack.OVERHEAD["cpu"] = 10**6  # all in one pass, whatever the padding
+    count = max(1, asked.pack)
+    words = ["task=mrpc", "size=96", "budget=steps", "budget.steps=6", "train.evaluations=1"]
+    words += [f"method={asked.method}", f"seed=range(0,{count})", f"data.root={DATA}"]
+    setting, warm = Setting(device="cpu", threads=1, data_root=str(DATA)), Warm()
+    trainings = [
+        (run.key, train_and_score(run, setting, warm=warm, alike=True)) for run in plan(*words).runs
+    ]
+    cpu = torch.device("cpu")
+    if asked.pack == 0:
+        first = plan(*words).runs[0]
+        _, tokenizer = warm.backbone(first, cpu)
+        for split in first.task["splits"].values():
+            warm.tokenised(first, split, tokenizer, setting.data_root)
+    phases = Phases(cpu)
+    with phases.phase("train"):
+        packing: pack.Pack[Outcome] = pack.Pack(cpu, count)
+        for left in packing.train(iter(trainings if asked.pack else [])):
+            if left.error is not None:
+                raise left.error
+    print(json.dumps({"peak_mib": phases.memory["cpu_peak_rss_bytes"]["train"] / 2**20}))
+
+
+def seeds(asked: argparse.Namespace) -> None:
+    """Scores of 20 seeds alone and packed."""
+    from scipy.stats import ks_2samp, mannwhitneyu
+
+    words = ["method=lora", "task=stsb", "size=200", "budget.epochs=4", "train.evaluations=1"]
+    words += ["seed=range(0,20)", f"data.root={DATA}"]
+    found = {}
+    for side, pack in (("alone", "off"), ("packed", "10")):
+        _, records = ours(words, pack)
+        by_seed = {r["run"]["seed"]: r["metrics"]["spearman"] for r in records}
+        found[side] = [by_seed[seed] for seed in sorted(by_seed)]
+        shared = sum(bool(r["work"].get("packed_with")) for r in records)
+        print(side, found[side], shared, "shared passes", flush=True)
+    rank, shape = mannwhitneyu(*found.values()).pvalue, ks_2samp(*found.values()).pvalue
+    lines = "\n".join(
+        f"| {side} | {100 * sum(s) / 20:.2f} | {100 * _deviation(s):.2f} | {100 * min(s):.2f} | "
+        f"{100 * max(s):.2f} |"
+        for side, s in found.items()
+    )
+    text = (
+        "### Twenty seeds alone and in packs of ten, with dropout: LoRA, 200 STS-B examples\n\n"
+        "| Spearman | mean | sd | least | most |\n| --- | ---: | ---: | ---: | ---: |\n"
+        f"{lines}\n\nMann and Whitney's test of equal places p = {rank:.2f}, Kolmogorov and "
+        f"Smirnov's of equal distributions p = {shape:.2f}."
+    )
+    write("pack_seeds", {"spearman": found, "p": {"rank": rank, "ks": shape}}, text)
+
+
+def _deviation(values: list[float]) -> float:
+    mean = sum(values) / len(values)
+    return float((sum((v - mean) ** 2 for v in values) / (len(values) - 1)) ** 0.5)
+
+
+def gpu(asked: argparse.Namespace) -> None:
+    """The four ways on a GPU, and the arithmetic that packed steps reach."""
+    with tempfile.TemporaryDirectory() as folder:
+        model, data = Path(folder, "bert_base"), Path(folder, "glue")
+        _random_bert(model)
+        _as_glue(data)
+        grid = [f"method={','.join(METHODS)}", "task=builtin_paraphrase", "size=500"]
+        grid += ["model=bert_base", f"model.checkpoint={model}", "model.sha256=null"]
+        grid += ["budget.epochs=1", "train.evaluations=1"]
+        few, many = [*grid, "seed=0,1"], [*grid, "seed=range(0,22)"]  # 6 and 66 runs
+        ours([*grid, "seed=0", "size=16"], "off")
+        packed, records = ours(many, "auto")
+        sides = {
+            "peer": theirs(1, 1, model, data) * len(records) / 3,
+            "peers": theirs(4, 4, model, data) * len(records) / 12,
+            "alone": ours(few, "off")[0] * len(records) / 6,
+            "packed": packed,
+        }
+        share = _share(grid)
+    names = {
+        "peer": "(a) the tuned peer, one process a run; 3 runs measured",
+        "peers": "(b) the same, four at a time; 12 runs measured",
+        "alone": "(c) `peftbench run --pack off`; 6 runs measured",
+        "packed": "(d) `peftbench run --pack auto`",
+    }
+    steps = sum(record["work"]["examples"] for record in records)
+    paper = 3 * 5 * 10 * 2.8 * (3668 + 5749 + 8551)  # methods, seeds, epochs, sum of the fractions
+    more = (
+        f" Packed steps reach {share['tflops']:.0f} of {share['peak']:.0f} TFLOP/s that a bf16 "
+        f"product of 8192 × 8192 matrices does: {100 * share['share']:.0f} %. At this pace the "
+        f"{paper:,.0f} training examples of doering2024_paper take "
+        f"{paper / steps * packed / 60:.0f} minutes."
+    )
+    _tell("pack_gpu", [sides], names, len(records), share["device"], more)
+
+
+def _random_bert(folder: Path) -> None:
+    """BERT-base's shape with random weights, and MiniLM's tokenizer, which has the same words."""
+    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+    BertForSequenceClassification(BertConfig()).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(model_folder()).save_pretrained(folder)
+
+
+def _as_glue(folder: Path) -> None:
+    """The builtin paraphrases in the layout that the peer reads."""
+    from datasets import Dataset
+
+    from peftbench import sources
+    from peftbench.sweep import plan
+
+    task = plan("task=builtin_paraphrase").runs[0].task
+    place = folder / "mrpc"
+    place.mkdir(parents=True)
+    files = "".join(f"  - {{split: {s}, path: mrpc/{s}-*}}\n" for s in ("train", "validation"))
+    (folder / "README.md").write_text(
+        f"---\nconfigs:\n- config_name: mrpc\n  data_files:\n{files}---\n"
+    )
+    for split in ("train", "validation"):
+        rows = sources.table(task, split, None)
+        columns = dict(zip(("sentence1", "sentence2"), rows.texts, strict=True))
+        Dataset.from_dict(columns | {"label": rows.label.tolist()}).to_parquet(
+            place / f"{split}-00000-of-00001.parquet"
+        )
+
+
+def _share(grid: list[str]) -> Json:
+    """FLOPs a second of packed LoRA steps, and of a large product."""
+    import torch
+
+    from peftbench import pack
+    from peftbench.execution import Outcome, train_and_score
+    from peftbench.setting import Setting
+    from peftbench.sweep import plan
+    from peftbench.warm import Warm
+
+    device, warm = torch.device("cuda", 0), Warm()
+    words = [w for w in grid if not w.startswith(("method", "budget"))]
+    words += ["method=lora", "budget=steps", "seed=range(0,64)"]
+    spent, flops = [], []
+    for count in (20, 80):  # what both have in common, loading and evaluation, drops out
+        runs = plan(*words, f"budget.steps={count}").runs
+        packing: pack.Pack[Outcome] = pack.Pack(device, 64)
+        waiting = (
+            (run.key, train_and_score(run, Setting("cuda"), warm=warm, alike=True)) for run in runs
+        )
+        start = time.perf_counter()
+        ends = [left.end for left in packing.train(waiting)]
+        torch.cuda.synchronize()
+        spent.append(time.perf_counter() - start)
+        flops.append(sum(end.record.flops or 0.0 for end in ends if end is not None))
+    a = torch.randn(8192, 8192, device=device, dtype=torch.bfloat16)
+    for _ in range(5):
+        a @ a
+    torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(20):
+        a @ a
+    torch.cuda.synchronize()
+    peak = 20 * 2 * 8192**3 / (time.perf_counter() - start)
+    reached = (flops[1] - flops[0]) / (spent[1] - spent[0])
+    return {
+        "device": torch.cuda.get_device_name(device),
+        "tflops": reached / 1e12,
+        "peak": peak / 1e12,
+        "share": reached / peak,
+    }
+
+
+def main() -> None:
+    """Measure and write results/benchmarks/pack*.{json,md}."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    whats = {f.__name__: f for f in (speed, memory, seeds, gpu, one)}
+    parser.add_argument("what", choices=whats)
+    parser.add_argument("--seeds", type=int, default=8)
+    parser.add_argument("--pack", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=1)
+    parser.add_argument("--method", default="lora")
+    asked = parser.parse_args()
+    whats[asked.what](asked)
+
+
+if __name__ == "__main__":
+    main()
