@@ -28,6 +28,9 @@ from peftbench.settle import settle
 
 BATCH, TOKENS = 16, 56
 
+#: Of the matrices whose product is the peak.
+SIDE = 2048
+
 #: Methods beside the yamls, and what they are compared with.
 EXTRA = {
     "robust_partial without a penalty": ["method=robust_partial", "method.penalty=none"],
@@ -162,6 +165,12 @@ def arithmetic(step: Callable, batch: Batch) -> int:
     return counted.get_total_flops()
 
 
+def product() -> Callable:
+    """A large bf16 product, the most that a core of this machine does."""
+    a, b = (torch.randn(SIDE, SIDE).bfloat16() for _ in range(2))
+    return lambda batch: torch.mm(a, b)
+
+
 def main() -> None:
     """Measure and write results/benchmarks/step.{json,md}."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -178,8 +187,10 @@ def main() -> None:
     operations = {name: arithmetic(step, data[0]) for name, step in steps.items()}
     theirs = {f"peer's {name}": step for name, step in peers(model, data).items()}
     seconds: dict[str, list[float]] = {name: [] for name in steps | theirs}
+    most = {"product": product()}
+    seconds |= {"product": []}
     for turn in range(asked.turns + 2):
-        for name, step in (steps | theirs).items():
+        for name, step in (steps | theirs | most).items():
             start = time.perf_counter()
             step(data[turn % len(data)])
             if turn >= 2:
@@ -190,6 +201,7 @@ def main() -> None:
             return None
         return median([a / b for a, b in zip(seconds[name], seconds[other], strict=True)])
 
+    peak = 2 * SIDE**3 / median(seconds["product"])
     rows: list[Json] = []
     for name in steps:
         rows.append(
@@ -198,6 +210,8 @@ def main() -> None:
                 "milliseconds": 1e3 * median(seconds[name]),
                 "to_plain": over(name, "plain"),
                 "arithmetic_to_plain": operations[name] / operations["plain"],
+                "tokens_per_second": BATCH * TOKENS / median(seconds[name]),
+                "share_of_peak": operations[name] / median(seconds[name]) / peak,
                 "to_peer": over(name, f"peer's {name}"),
             }
         )
@@ -208,16 +222,20 @@ def main() -> None:
         peer_ratio = "–" if row["to_peer"] is None else f"{row['to_peer']:.2f}"
         lines.append(
             f"| {row['method']} | {row['milliseconds']:.0f} | {row['to_plain']:.2f} | "
-            f"{row['arithmetic_to_plain']:.2f} | {own:.2f} | {peer_ratio} |"
+            f"{row['arithmetic_to_plain']:.2f} | {own:.2f} | {row['tokens_per_second']:,.0f} | "
+            f"{100 * row['share_of_peak']:.0f} % | {peer_ratio} |"
         )
     head = (
         f"### One optimizer step: MiniLM, {BATCH} texts of {TOKENS} tokens, one thread\n\n"
         f"Medians of {asked.turns} turns; in each, every method takes a step on the same batch. "
         "Plain: forward and backward through the frozen encoder. Arithmetic: operations of the "
-        "step's matrix products over the plain one's. Peer: the same method by transformers and "
-        "peft, bf16 autocast, their attention.\n\n"
-        "| method | ms | time to plain | arithmetic to plain | time / arithmetic | to the peer |\n"
-        "| --- | ---: | ---: | ---: | ---: | ---: |\n"
+        "step's matrix products over the plain one's. Of the peak: these operations a second over "
+        f"those of a product of {SIDE} × {SIDE} bf16 matrices in the same turns, "
+        f"{peak / 1e9:.0f} GFLOP/s. Peer: the same method by transformers and peft, bf16 autocast, "
+        "their attention.\n\n"
+        "| method | ms | time to plain | arithmetic to plain | time / arithmetic | tokens/s | "
+        "of the peak | to the peer |\n"
+        "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
     )
     write("step", {"rows": rows}, head + "\n".join(lines))
 
