@@ -10,7 +10,7 @@ alone, but for passes of one.
 """
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from peftbench import passes
+from peftbench.batches import View
 from peftbench.mapped import together
 from peftbench.passes import Answer, Ask, Asking, Gradient, Outputs
 
@@ -37,7 +38,8 @@ class _Member(Generic[T]):
 
     Attributes:
         random: the state of its random numbers while another has the turn.
-        tensors: what is its own of the encoder, by name.
+        view: of its latest ask; where memory was short, it starts again with another one.
+        tensors: what is its own of the view's encoder, by name.
         shared: keys of those it shared a pass with.
     """
 
@@ -45,6 +47,7 @@ class _Member(Generic[T]):
     training: Asking[T]
     random: list[Tensor]
     ask: Ask | None = None
+    view: View | None = None
     tensors: dict[str, Tensor] = field(default_factory=dict)
     shared: set[str] = field(default_factory=set)
 
@@ -65,10 +68,12 @@ class Pack(Generic[T]):
     Args:
         device: of all of them.
         size: how many at a time, at most.
+        tell: is told how many share a pass, as far as memory decides it.
     """
 
-    def __init__(self, device: torch.device, size: int):
+    def __init__(self, device: torch.device, size: int, tell: Callable[[str], None] = print):
         self.device = device
+        self.tell = tell
         self.size = size
         self.most = size  # in a pass
         self.tokens: float = float("inf")  # padded, of a pass
@@ -99,6 +104,7 @@ class Pack(Generic[T]):
             answers = self._answers(group)
         except torch.OutOfMemoryError:
             self.most = min(self.most, max(1, len(group) - 1))
+            self.tell(f"pack: no memory for {len(group)} in a pass, {self.most} from here on")
             half = len(group) // 2
             for part in (group[:half], group[half:]):
                 yield from self._advance(part)
@@ -160,8 +166,8 @@ class Pack(Generic[T]):
         ask = member.ask
         assert ask is not None
         view = ask.view
-        if isinstance(ask, Outputs) or not member.tensors:
-            member.tensors = view.encoder.own()
+        if isinstance(ask, Outputs) or view is not member.view:
+            member.view, member.tensors = view, view.encoder.own()
         own = tuple((n, t.shape, t.requires_grad) for n, t in member.tensors.items())
         if not view.method.packs or own in self._refused or not self._probed:
             return "alone", member.key
@@ -216,6 +222,11 @@ class Pack(Generic[T]):
             free = torch.cuda.mem_get_info(self.device)[0] + max(0, cached)
             self.tokens = FILL * free / max(1, took) * ask.batch["input_ids"].numel()
             self._probed = True
+            runs = int(self.tokens // ask.batch["input_ids"].numel())
+            self.tell(
+                f"pack: {min(runs, self.size)} of up to {self.size} runs share a pass; one takes "
+                f"{took / 2**20:,.0f} MiB of {free / 2**30:.1f} GiB"
+            )
         return answer
 
 

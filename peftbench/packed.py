@@ -23,6 +23,7 @@ def train(
     enter: Callable[[Run], bool],
     report: Callable[[Run, Json], None],
     stop: Callable[[], bool],
+    tell: Callable[[str], None],
 ) -> Iterator[tuple[Run, End]]:
     """Train runs of one group; each comes when it is over, with its outcome or why it has none.
 
@@ -34,6 +35,7 @@ def train(
         enter: asked when a run's turn comes; a run that is refused is left out.
         report: told how far a run is.
         stop: asked whether to write checkpoints and leave.
+        tell: told how many share a pass.
     """
     packs = make(runs[0].method).packs
 
@@ -67,7 +69,7 @@ def train(
         return
     by_key = {run.key: run for run in runs}
     waiting = ((run.key, begin(run, cost.steps(run))) for run in runs if enter(run))
-    pack: Pack[execution.Outcome] = Pack(device, setting.pack)
+    pack: Pack[execution.Outcome] = Pack(device, setting.pack, tell)
     for left in pack.train(waiting):
         run = by_key[left.key]
         if left.error is not None:

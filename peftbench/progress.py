@@ -66,6 +66,9 @@ class Display:
             self._spent[key] = min(1.0, event.fields["fraction"])
             self._step(event)
             return
+        if event.kind == "note":
+            self._say(f"[dim]{escape(event.fields['text'])}[/]")
+            return
         if event.kind == "waiting":
             reason = event.fields.get("reason", "another process has it")
             if (key, reason) not in self._told:  # it is asked for every second

@@ -134,7 +134,11 @@ def _make(
         if any(one.cells for one in tested):
             more["claims"] = claimed.tables(tested, records)
             below = claimed.tables(tested, records, narrow=True)
-    notes = [*main.notes, *costs.notes, *(f"left out, unreadable: {reason}" for reason in bad.values())]
+    notes = [
+        *main.notes,
+        *costs.notes,
+        *(f"left out, unreadable: {reason}" for reason in bad.values()),
+    ]
     texts = {
         "scores.md": main.markdown(),
         "costs.md": costs.markdown(),

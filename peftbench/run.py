@@ -170,7 +170,8 @@ class Record:
         selection: scores on the split carved from train, where the run has one.
         curve: evaluations during training: step, fraction, seconds, examples, loss, scores.
         parameters: counts: trained (head left out), head, total.
-        work: steps, examples, tokens, padded tokens, epochs, overshoot, truncated, train_size …
+        work: steps, examples, tokens, padded tokens, epochs, overshoot, truncated, train_size …;
+            of a packed run the keys of those it shared passes with, and its calibration's name.
         seconds: load, tokenise, warmup, train, evaluate.
         speed: training examples and tokens for each second of `seconds["train"]`.
         memory: peak bytes by phase: CPU resident set, CUDA allocated and reserved.

@@ -139,7 +139,8 @@ def work(
     if not order.quiet:
         where = f"GPU {', '.join(gpus)}" if gpus else f"CPU, threads of each: {threads}"
         together = f" of {order.processes} processes" * (order.processes > 1)
-        note(f"workers: {workers}{together} on {where}; results in {results.folder}")
+        packs = f", packs of up to {pack} runs" * (pack > 1)
+        note(f"workers: {workers}{together} on {where}{packs}; results in {results.folder}")
     if not gpus and bf16_on_cpu() is False and any(r.train["precision"] == "bf16" for r in runs):
         note("note: this CPU has no bf16 instructions; train.precision=fp32 is likely to be faster")
     crew = Crew(results, setting, workers, gpus, halted=halted)

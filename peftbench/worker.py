@@ -185,8 +185,12 @@ def _several(
     def report(run: Run, news: Json) -> None:
         tell("step", key=run.key, **news)
 
+    def note(text: str) -> None:
+        tell("note", key=runs[0].key, text=text)
+
     with _logging(results, runs[0]):
-        for run, end in packed.train(runs, setting, results, warm, enter, report, stop.is_set):
+        ends = packed.train(runs, setting, results, warm, enter, report, stop.is_set, note)
+        for run, end in ends:
             try:
                 if isinstance(end, Exception):
                     raise end

@@ -32,7 +32,7 @@ GRACE = 60
 
 @dataclass(frozen=True)
 class Event:
-    """News for the display: `kind` is step, done, failed or waiting."""
+    """News for the display: `kind` is step, done, failed, waiting or note."""
 
     kind: str
     worker: int

@@ -186,7 +186,7 @@ MAY = {
     "headway": {"encoder", "recipe", "run"},
     "passes": {"batches", "distributed", "encoder", "tasks"},
     "mapped": {"batches", "encoder", "passes"},
-    "pack": {"mapped", "passes"},
+    "pack": {"batches", "mapped", "passes"},
     "calibration": {"measure", "run", "store"},
     "stage": {"encoder", "method"},
     "sweep": {"catalog", "compose", "evaluation", "nodes", "run", "store"},

@@ -272,6 +272,7 @@ def test_costs_of_packed_runs_are_those_of_a_calibration(task, warm, tmp_path):
             enter=lambda run: True,
             report=lambda run, news: None,
             stop=lambda: False,
+            tell=lambda text: None,
         )
     )
     [kept] = (tmp_path / "cache").glob("calibration-*.json")
