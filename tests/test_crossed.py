@@ -14,6 +14,7 @@ from scipy import stats
 
 from peftbench import best, grid, index
 from peftbench.cli import main
+from peftbench.reports import scores
 from peftbench.run import ConfigError, Record
 from peftbench.store import Results
 
@@ -131,6 +132,21 @@ def test_a_null_is_another_setting_than_a_number(tmp_path):
     runs = records.runs("method=lora", "train.micro_batch=null,8", "seed=0,1")
     results = saved(tmp_path / "r", [records.record(run) for run in runs])
     assert lines(results)[0][:2] == ["method", "train.micro_batch"]
+
+
+def test_costs_of_a_calibration_are_not_those_of_a_run_alone(tmp_path):
+    runs = records.runs("method=lora", "seed=0,1")
+    packed = records.ENVIRONMENT | {"packed": True}
+    made = [records.record(runs[0]), records.record(runs[1], environment=packed)]
+    results = saved(tmp_path / "r", made)
+    assert "(2)" in lines(results)[-1][1]  # a score does not depend on it
+    error = told(results, "cell=seconds", code=2).stderr
+    assert "differ in packed (true, –)" in error
+    assert "where='packed=true'" in error
+    (row,) = scores.costs(made).rows
+    assert row[-3:] == ["mixed"] * 3
+    assert scores.costs(made[1:]).notes[0].startswith("Runs that were trained in a pack have no")
+    assert scores.costs(made[:1]).notes == []
 
 
 def test_what_does_not_compare_is_refused(tmp_path):
