@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
+from typing import Any
 
-from peftbench import calibration, execution, passes
+from peftbench import calibration, execution
 from peftbench.method import make
 from peftbench.pack import Pack
-from peftbench.passes import Asking
 from peftbench.run import Json, Record, Run
 from peftbench.setting import Setting, device_of
 from peftbench.store import Results
@@ -37,28 +38,19 @@ def train(
         stop: asked whether to write checkpoints and leave.
         tell: told how many share a pass.
     """
-    packs = make(runs[0].method).packs
 
-    def begin(run: Run, steps: int | None = None) -> Asking[execution.Outcome]:
-        return execution.train_and_score(
-            run,
-            setting,
-            results=results,
-            warm=warm,
-            report=lambda news: report(run, news),
-            stop=stop,
-            steps=steps,
-            alike=packs,
-        )
+    def about(run: Run) -> dict[str, Any]:
+        told = partial(report, run)
+        return {"results": results, "warm": warm, "report": told, "stop": stop}
 
     def alone(run: Run) -> Record:
         return execution.execute(run, replace(setting, keep=""), warm=warm, stop=stop).record
 
     device = device_of(setting)
-    if not packs:  # one after the other, each with costs of its own
+    if not make(runs[0].method).packs:  # one after the other, each with costs of its own
         for run in filter(enter, runs):
             try:
-                yield run, passes.alone(begin(run))
+                yield run, execution.execute(run, setting, **about(run))
             except Exception as error:
                 yield run, error
         return
@@ -68,7 +60,10 @@ def train(
         yield from ((run, error) for run in runs if enter(run))
         return
     by_key = {run.key: run for run in runs}
-    waiting = ((run.key, begin(run, cost.steps(run))) for run in runs if enter(run))
+    begin = partial(execution.train_and_score, setting=setting, alike=True)
+    waiting = (
+        (run.key, begin(run, steps=cost.steps(run), **about(run))) for run in runs if enter(run)
+    )
     pack: Pack[execution.Outcome] = Pack(device, setting.pack, tell)
     for left in pack.train(waiting):
         run = by_key[left.key]

@@ -260,10 +260,9 @@ def test_a_size_that_is_none_is_refused(asked, said):
 # costs
 
 
-def test_costs_of_packed_runs_are_those_of_a_calibration(task, warm, tmp_path):
-    results = Results(tmp_path)
-    given = runs(task, "method=lora", "seed=0,1", "budget.steps=5")
-    ends = dict(
+def shared_out(given, results, warm):
+    """What a worker makes of runs that it got together."""
+    return dict(
         packed.train(
             given,
             replace(CPU, pack=2),
@@ -275,6 +274,19 @@ def test_costs_of_packed_runs_are_those_of_a_calibration(task, warm, tmp_path):
             tell=lambda text: None,
         )
     )
+
+
+def test_what_does_not_pack_has_costs_of_its_own(task, warm, tmp_path):
+    given = runs(task, "method=robust_partial", "seed=0,1", "budget.steps=2")
+    ends = shared_out(given, Results(tmp_path), warm)
+    assert all("packed" not in ends[run].record.environment for run in given)
+    assert not list(tmp_path.glob("cache/calibration-*"))
+
+
+def test_costs_of_packed_runs_are_those_of_a_calibration(task, warm, tmp_path):
+    results = Results(tmp_path)
+    given = runs(task, "method=lora", "seed=0,1", "budget.steps=5")
+    ends = shared_out(given, results, warm)
     [kept] = (tmp_path / "cache").glob("calibration-*.json")
     known = calibration.Calibration(**json.loads(kept.read_text()))
     for run, other in zip(given, reversed(given), strict=True):
