@@ -107,8 +107,7 @@ def mask(*given: Any, **named: Any) -> Tensor | None:
 
     To look whether anything is padded would wait for a GPU, and runs in a pack may differ in it.
     """
-    named |= {"allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
-    made: Tensor | None = sdpa_mask(*given, **named)
+    made: Tensor | None = sdpa_mask(*given, **named | {"allow_is_bidirectional_skip": False})
     return made
 
 

@@ -202,7 +202,10 @@ def tell_twins(stage):
     return told
 
 
-LONG = ("method=slow", "budget.steps=60")
+LONG = (
+    "method=slow",
+    "budget.steps=240",
+)  # it must not end before it is stopped, on busy cores too
 
 
 def tell_stops(stage):
