@@ -14,13 +14,11 @@ from dataclasses import asdict, dataclass, replace
 import torch
 
 from peftbench import measure
+from peftbench.grouping import shape
 from peftbench.run import Json, Record, Run, canonical
 from peftbench.store import Results
 
 STEPS = 12
-
-#: What a recipe may change without changing what a step costs.
-_FREE = ("lr", "schedule", "warmup", "weight_decay", "clip", "evaluations")
 
 
 @dataclass(frozen=True)
@@ -83,11 +81,9 @@ def known(
         results: whose cache keeps it; None measures anew.
         alone: executes a run alone.
     """
-    recipe = {name: value for name, value in run.train.items() if name not in _FREE}
     here = measure.environment(device)
     where = [here[name] for name in ("device", "threads", "deterministic", "libraries", "commit")]
-    about = [run.model, run.method, run.task, run.form, run.augment, recipe, where]
-    name = hashlib.sha256(canonical(about).encode()).hexdigest()[:12]
+    name = hashlib.sha256(canonical([*shape(run), where]).encode()).hexdigest()[:12]
     path = None if results is None else results.cache(f"calibration-{name}.json")
     if path is not None and path.exists():
         try:

@@ -1,6 +1,7 @@
 """Which runs may share a training pass, and which worker gets which; no torch."""
 
 from collections.abc import Iterable
+from typing import Any
 
 from peftbench.evaluation import Job
 from peftbench.run import ConfigError, Run, canonical
@@ -36,8 +37,13 @@ def together(run: Run) -> str | None:
     """
     if run.budget.get("seconds") and not run.budget.get("calibrated"):
         return None
-    shape = {name: value for name, value in run.train.items() if name not in _OWN}
-    return canonical([run.model, run.method, run.task, run.form, run.augment, shape])
+    return canonical(shape(run))
+
+
+def shape(run: Run) -> list[Any]:
+    """What decides what a step computes, and so what it costs."""
+    recipe = {name: value for name, value in run.train.items() if name not in _OWN}
+    return [run.model, run.method, run.task, run.form, run.augment, recipe]
 
 
 def units(jobs: Iterable[Job], pack: int, workers: int) -> list[list[Job]]:

@@ -98,7 +98,7 @@ class Display:
         if record.collapsed:
             parts.append("[yellow]collapsed[/]")
         seconds = record.seconds["train"]
-        how = "alone would be" if record.environment.get("packed") else "training"
+        how = "training" + ", by calibration" * bool(record.environment.get("packed"))
         return f"[bold]{', '.join(parts)}[/]  {seconds:.1f} s {how}{where}"
 
     def _left(self) -> str:

@@ -177,8 +177,8 @@ def _several(
             tell("done", key=run.key, elsewhere=True)
             return False
         results.drop_drafts(run.key)
-        log = results.log(run.key)
-        log.write_text(f"{run.title}\n{run.key}\nin a pack, whose log is {runs[0].key}.log\n")
+        if run is not runs[0]:
+            _append(results, run.key, f"{run.title}\nin a pack, whose log is {runs[0].key}.log\n")
         tell("begun", key=run.key)
         return True
 
@@ -188,6 +188,7 @@ def _several(
     def note(text: str) -> None:
         tell("note", key=runs[0].key, text=text)
 
+    tell("begun", key=runs[0].key)  # the calibration is made for it: if that kills, it has failed
     with _logging(results, runs[0]):
         ends = packed.train(runs, setting, results, warm, enter, report, stop.is_set, note)
         for run, end in ends:

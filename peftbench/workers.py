@@ -254,7 +254,7 @@ class Crew:
         """A worker ended: what it had begun failed, the rest of what it was given waits."""
         code = worker.process.wait()
         _close_output(worker)
-        begun = worker.begun if len(worker.jobs) > 1 or worker.begun else set(worker.jobs)
+        begun = worker.begun or set(worker.jobs)
         for job in worker.jobs.values():
             if job.key in begun:
                 self._fail(worker, job, *explain(code, oom_kills() - worker.kills))

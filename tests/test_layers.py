@@ -187,7 +187,7 @@ MAY = {
     "passes": {"batches", "distributed", "encoder", "tasks"},
     "mapped": {"batches", "encoder", "passes"},
     "pack": {"batches", "mapped", "passes"},
-    "calibration": {"measure", "run", "store"},
+    "calibration": {"grouping", "measure", "run", "store"},
     "stage": {"encoder", "method"},
     "sweep": {"catalog", "compose", "evaluation", "nodes", "run", "store"},
     **{
