@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from peftbench import chances, rows
 from peftbench.catalog import nearest
 from peftbench.run import ConfigError, Record, Run
-from peftbench.stacked import Load
+from peftbench.stacked import Load, readable
 from peftbench.store import Results
 from peftbench.sweep import plan
 
@@ -143,7 +143,9 @@ def advise(question: Question, records: list[Record], load: Load) -> Advice:
         ConfigError: if there are none of such a kind of task.
         RecordError: if runs of one task predicted on other examples.
     """
-    near = _nearest(question, records)
+    near, gone = readable(_nearest(question, records), load)
+    if not near:
+        raise ConfigError("\n".join(["the nearest records have no predictions", *gone]))
     by_row, split = rows.of_records(near)
     labels = rows.labels(by_row, split)
     read = {row: [_read(question, record) for record in by_row[row]] for row in by_row}
@@ -161,7 +163,8 @@ def advise(question: Question, records: list[Record], load: Load) -> Advice:
     distance, doubts = _distance(question, near)
     doubts += _doubts(order, question)
     over = "seeds alone" if early else "seeds and examples"
-    return Advice(order, near[0].run.task["metrics"][0], over, distance, doubts)
+    metric = near[0].run.task["metrics"][0]
+    return Advice(order, metric, over, [*distance, *gone], doubts)
 
 
 def _nearest(question: Question, records: list[Record]) -> list[Record]:

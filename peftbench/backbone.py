@@ -47,6 +47,7 @@ class Backbone:
                 put(block, path, Fused(block.get_submodule(path), names))
         self.words = words
         self.head = self._head(missing) if words is None else []
+        self.flops: dict[str, int] = {}  # of passes, by what passes; see `warmup`
         self._cast: dict[nn.Parameter, nn.Parameter] = {}
         self._own = {id(p) for p in self.module.parameters()}
 

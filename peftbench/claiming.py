@@ -9,6 +9,7 @@ from peftbench.claims import Judged
 from peftbench.comparison import Resamples
 from peftbench.reports import claims as told
 from peftbench.run import ConfigError, Record
+from peftbench.stacked import readable
 from peftbench.store import Results
 from peftbench.table import Table
 
@@ -63,4 +64,6 @@ def _tested(
     records = places.narrowed(records, asked)
     evaluated, odd = results.scan_evaluated()
     left = [f"left out, unreadable: {reason}" for reason in (bad | odd).values()]
-    return claims.test(known, records, evaluated, Resamples(results.predictions)), records, left
+    whole, gone = readable(records, results.predictions)
+    tested = claims.test(known, whole, evaluated, Resamples(results.predictions))
+    return tested, records, [*left, *gone]

@@ -121,9 +121,12 @@ def checked(path: Path, expected: str | None) -> bytes:
     """The bytes of a file, if they have the expected hash.
 
     Raises:
-        RecordError: if it is another file.
+        RecordError: if it is another file, or there is none.
     """
-    body = path.read_bytes()
+    try:
+        body = path.read_bytes()
+    except FileNotFoundError as error:
+        raise RecordError(f"{path} is gone, which was saved with its record") from error
     if digest(body) != expected:
         raise RecordError(f"{path} is not the file that was saved with its record")
     return body

@@ -13,6 +13,7 @@ from peftbench.reports import claims as claimed
 from peftbench.reports import ensembles, paired, ranking, ranks, scores, spending
 from peftbench.reports.spending import Prices
 from peftbench.run import ConfigError, Record
+from peftbench.stacked import readable
 from peftbench.store import Results
 from peftbench.table import Table
 
@@ -78,11 +79,12 @@ def plots(
     evaluated, odd = results.scan_evaluated()
     if not records:
         raise ConfigError(f"{results.folder} holds no records; `peftbench run` makes them")
+    tested, gone = readable(records, results.predictions)
     shown = Shown(
         records,
         evaluated,
         prices or Prices(),
-        lambda: compare(records, results.predictions, against)[0],
+        lambda: compare(tested, results.predictions, against)[0],
     )
     drawn, missing = pictures.draw(shown, names)
     if names and missing:
@@ -91,7 +93,7 @@ def plots(
     for name, body in made.items():
         write_whole(folder / name, body)
     left = [f"left out, unreadable: {reason}" for reason in (bad | odd).values()]
-    return [folder / name for name in made], [*left, *missing]
+    return [folder / name for name in made], [*left, *gone, *missing]
 
 
 def _make(
@@ -121,23 +123,27 @@ def _make(
         costs,
         *(table for made in suites.values() for table in made),
     ]
-    more = _more(records, results, prices or Prices()) if whole else {}
+    more: dict[str, list[Table]] = {}
+    gone: list[str] = []
     below: list[Table] = []
     pairs: list[Pair] = []
     if whole:
+        tested, gone = readable(records, results.predictions)
+        more = _more(records, tested, results, prices or Prices())
         resamples = Resamples(results.predictions)
-        pairs, split = compare(records, results.predictions, against, resamples)
+        pairs, split = compare(tested, results.predictions, against, resamples)
         if pairs:
             more["paired"] = [paired.table(pairs, split)]
         known = papers.read(None, catalog.folders())
-        tested = claims.test(known, records, evaluated or [], resamples)
-        if any(one.cells for one in tested):
-            more["claims"] = claimed.tables(tested, records)
-            below = claimed.tables(tested, records, narrow=True)
+        judged = claims.test(known, tested, evaluated or [], resamples)
+        if any(one.cells for one in judged):
+            more["claims"] = claimed.tables(judged, records)
+            below = claimed.tables(judged, records, narrow=True)
     notes = [
         *main.notes,
         *costs.notes,
         *(f"left out, unreadable: {reason}" for reason in bad.values()),
+        *gone,
     ]
     texts = {
         "scores.md": main.markdown(),
@@ -161,12 +167,14 @@ def _make(
     return tables, [*shown_too, *below], notes, files
 
 
-def _more(records: list[Record], results: Results, prices: Prices) -> dict[str, list[Table]]:
+def _more(
+    records: list[Record], tested: list[Record], results: Results, prices: Prices
+) -> dict[str, list[Table]]:
     """What is told of a whole folder only: it takes the predictions, or a moment."""
     made: dict[str, list[Table | None]] = {
         "spending": [spending.table(records, prices)],
-        "validation": [ranking.table(records, results.predictions)],
-        "ensembles": [*ensembles.tables(records, results.predictions)],
+        "validation": [ranking.table(tested, results.predictions)],
+        "ensembles": [*ensembles.tables(tested, results.predictions)],
         "ranks": [ranks.table(records)],
     }
     there = {name: [table for table in tables if table] for name, tables in made.items()}

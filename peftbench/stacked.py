@@ -28,6 +28,23 @@ class Stacked:
     variance: NDArray[np.float64]
 
 
+#: Runs without predictions that are named; the others are counted.
+_NAMED = 3
+
+
+def readable(records: list[Record], load: Load) -> tuple[list[Record], list[str]]:
+    """The records whose predictions can be read, for tests, and a line on each of the others."""
+    good, bad = [], []
+    for record in records:
+        try:
+            load(record)
+            good.append(record)
+        except RecordError as error:
+            bad.append(f"left out of tests, predictions of {record.run.key} unreadable: {error}")
+    more = [f"left out of tests likewise: {len(bad) - _NAMED} more runs"]
+    return good, [*bad[:_NAMED], *(more if len(bad) > _NAMED else [])]
+
+
 def stacked(records: list[Record], load: Load) -> Stacked:
     """The predictions of runs on one task.
 

@@ -1,5 +1,6 @@
 """What a worker keeps between runs, so that the next one starts at once."""
 
+import gc
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -25,6 +26,7 @@ class Warm:
     backbones: dict[str, tuple[Backbone, PreTrainedTokenizerBase]] = field(default_factory=dict)
     tokens: dict[str, Tokens] = field(default_factory=dict)
     untrained: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    _frozen: bool = False
 
     def backbone(self, run: Run, device: torch.device) -> tuple[Backbone, Any]:
         """The backbone of a run's model, as its form wants it, and the tokenizer."""
@@ -34,6 +36,8 @@ class Warm:
             self.backbones.clear()
             self.tokens.clear()
             self.untrained.clear()
+            gc.unfreeze()
+            self._frozen = False
             tokenizer = checkpoints.tokenizer(run.model)
             words = prompts.words(run, tokenizer)
             self.backbones[name] = (Backbone(run.model, device, words=words), tokenizer)
@@ -48,3 +52,13 @@ class Warm:
             prompt = prompts.of(run, root)
             self.tokens[name] = tasks.tokenise(run.task, split, tokenizer, length, root, prompt)
         return self.tokens[name]
+
+    def keep(self) -> None:
+        """Spare the collector what stays: libraries and backbone, a million objects or so.
+
+        For a process of its own: to look through them took longer than all else between two runs.
+        """
+        if not self._frozen:
+            gc.collect()
+            gc.freeze()
+            self._frozen = True

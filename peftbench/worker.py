@@ -85,6 +85,7 @@ def _serve(
                 _one(jobs[0], results, setting, warm, stop, tell)
             else:
                 _several(jobs, results, setting, warm, stop, tell)
+            warm.keep()
             if not stop.is_set():
                 tell("ready")
 

@@ -3,6 +3,7 @@
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -468,3 +469,33 @@ def test_a_record_that_cannot_be_read_is_named(results, words):
     torn.write_bytes(torn.read_bytes()[:-20])
     (told,) = (line for line in call(*words).splitlines() if "left out, unreadable" in line)
     assert key in told
+
+
+@pytest.mark.parametrize("harm", ["altered", "missing"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("report",),
+        ("report", "plots", "-o", "plots"),
+        ("report", "claims"),
+        ("advise", "task=builtin_paraphrase", "size=32"),
+    ],
+    ids=" ".join,
+)
+def test_predictions_that_cannot_be_read_are_named(results, words, harm):
+    key = fill(results)[0].run.key
+    path = results.folder / "predictions" / f"{key}.npz"
+    path.write_bytes(b"PK") if harm == "altered" else path.unlink()
+    (told,) = (line for line in call(*words).splitlines() if "left out of tests" in line)
+    assert f"predictions of {key} unreadable" in told
+
+
+def test_records_alone_make_a_report_without_tests(results):
+    made = fill(results)
+    shutil.rmtree(results.folder / "predictions")
+    told = f"left out of tests likewise: {len(made) - 3} more runs"
+    said = call("report")
+    assert told in said
+    assert "Costs (training)" in said
+    call("report", "page", "-o", "page.html")
+    assert told in Path("page.html").read_text()

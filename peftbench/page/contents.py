@@ -13,6 +13,7 @@ from peftbench.reporting import SUITES
 from peftbench.reports import ensembles, ranking, ranks, scores, spending
 from peftbench.reports.spending import Prices
 from peftbench.run import ConfigError, Json, Record
+from peftbench.stacked import readable
 from peftbench.store import Results
 from peftbench.table import Table
 
@@ -49,7 +50,8 @@ def contents(results: Results, against: str | None = None, most: int = MOST) -> 
             f"--against {against}: of more than {most:,} records no page compares rows, since that "
             "reads every prediction; `peftbench report --against ROW` does"
         )
-    pairs = compare(records, results.predictions, against)[0] if whole else []
+    tested, gone = readable(records, results.predictions) if whole else (None, [])
+    pairs = compare(tested, results.predictions, against)[0] if tested else []
     carried = listed.carried(found, most)
     place = {row: number for number, row in enumerate(by_row)}
     sized = sorted({cell.sized for cell in found})
@@ -57,7 +59,7 @@ def contents(results: Results, against: str | None = None, most: int = MOST) -> 
         {
             "folder": results.folder.name,
             "summary": sentences.summary(records, evaluated, found, pairs, labels),
-            "notes": _notes(records, len(carried), bad | odd, alone),
+            "notes": [*_notes(records, len(carried), bad | odd, alone), *gone],
             "methods": names,
             "looks": [palette.look(name) for name in names],
             "rows": [{"label": labels[row], "method": row[0]} for row in by_row],
@@ -72,7 +74,7 @@ def contents(results: Results, against: str | None = None, most: int = MOST) -> 
             "curves": curves.curves(_by_suite(evaluated), trained),
             "tables": [
                 _table(about, task, table, {one[0] for one in sized})
-                for about, task, table in _tables(results, records, evaluated, whole)
+                for about, task, table in _tables(results, records, tested, evaluated)
             ],
             "environments": listed.environments(records, evaluated),
             "settings": listed.settings(by_row, labels),
@@ -132,18 +134,25 @@ def _by_suite(evaluated: list[Evaluated]) -> dict[str, list[Evaluated]]:
 
 
 def _tables(
-    results: Results, records: list[Record], evaluated: list[Evaluated], whole: bool
+    results: Results,
+    records: list[Record],
+    tested: list[Record] | None,
+    evaluated: list[Evaluated],
 ) -> list[tuple[str, str | None, Table]]:
     """What they are about, of which one task if of one, and tables of the other reports.
 
-    Of too many records these are the scores alone.
+    Args:
+        results: where they are.
+        records: all; of too many of them these are the scores alone.
+        tested: those whose predictions are read; None of too many.
+        evaluated: evaluations of the records.
     """
     trained = {record.run.key: record.parameters["trained"] for record in records}
     made: dict[str, list[Table | None]] = {"scores": [scores.scores(records)]}
-    if whole:
+    if tested is not None:
         load = results.predictions
-        made["scores"] += [scores.other_metrics(records), *ensembles.tables(records, load)]
-        made["differences"] = [ranks.table(records), ranking.table(records, load)]
+        made["scores"] += [scores.other_metrics(records), *ensembles.tables(tested, load)]
+        made["differences"] = [ranks.table(records), ranking.table(tested, load)]
         made["costs"] = [spending.table(records, Prices()), scores.costs(records)]
     suites = [
         ("suites", task, table)
