@@ -2,6 +2,7 @@
 
 import itertools
 import os
+import platform
 import subprocess
 from functools import cache
 from pathlib import Path
@@ -51,8 +52,8 @@ def suitable(
 ) -> tuple[int, int | None]:
     """Workers and threads of each process for this machine.
 
-    On a CPU, workers of one thread beat one worker of many threads, as long as memory holds; a
-    single run gets all threads. On GPUs, one worker each.
+    On a CPU, workers of one thread mostly beat one worker of many threads (`peftbench.probe` tries
+    it), as long as memory holds; a single run gets all threads. On GPUs, one worker each.
 
     Args:
         runs: how many there are to train.
@@ -83,6 +84,15 @@ def memory() -> float:
 def _given(name: str) -> int:
     value = os.environ.get(name, "")
     return int(value) if value.isdigit() else 0
+
+
+@cache
+def processor() -> str:
+    """What the CPU calls itself."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def bf16_on_cpu() -> bool | None:

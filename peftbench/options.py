@@ -69,7 +69,9 @@ def machine(function: Callable[..., None]) -> Callable[..., None]:
     return _together(
         function,
         click.option(
-            "--workers", type=click.IntRange(1), help="Processes.  [default: what suits here]"
+            "--workers",
+            type=click.IntRange(1),
+            help="Processes.  [default: what suits here, tried out on a CPU]",
         ),
         click.option(
             "--threads", type=click.IntRange(1), help="CPU threads of each.  [default: as above]"

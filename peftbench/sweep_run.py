@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from rich.console import Console
 
-from peftbench import grouping, prefetched, reporting, status, suite
+from peftbench import grouping, prefetched, probe, reporting, status, suite
 from peftbench.causes import KINDS, TRANSIENT
 from peftbench.evaluation import Evaluation, Failure
 from peftbench.forecast import Forecast
-from peftbench.machine import bf16_on_cpu, devices, suitable
+from peftbench.machine import bf16_on_cpu, cores, devices, suitable
 from peftbench.progress import Display, note
 from peftbench.run import ConfigError, Run
 from peftbench.store import Results
@@ -120,7 +120,11 @@ def work(
     wanted = 1 if order.dry_run else order.workers
     if gpus and order.processes > len(gpus):
         raise ConfigError(f"--processes {order.processes}: there are {len(gpus)} GPUs here")
-    workers, each = suitable(len(runs) + len(asked), gpus, largest, wanted, order.processes)
+    jobs = len(runs) + len(asked)
+    workers, each = suitable(jobs, gpus, largest, wanted, order.processes)
+    free = (wanted, order.threads, order.processes) == (None, None, 1) and not gpus
+    if free and runs and jobs > cores() > 1:
+        workers, each = _tried(runs[0], workers, results, order.quiet)
     threads = order.threads or each
     pack = grouping.size(order.pack, bool(gpus), order.processes)
     runs.sort(key=lambda run: run.model["name"])  # a warm worker keeps one backbone
@@ -169,6 +173,15 @@ def work(
     if full:
         note(f"the results folder {results.folder} can take no more; free it and run again")
     return False
+
+
+def _tried(run: Run, most: int, results: Results, quiet: bool) -> tuple[int, int | None]:
+    """Workers and threads of each, by a short probe of what this CPU does fastest."""
+    try:
+        return probe.fastest(run, most, results, (lambda text: None) if quiet else note)
+    except probe.ProbeError as error:
+        note(f"note: workers and threads could not be tried ({error}); one thread for each")
+        return most, max(1, cores() // most)
 
 
 def _sum_up(plan: Plan, results: Results, skipped: set[str]) -> int:

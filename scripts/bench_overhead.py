@@ -1,7 +1,9 @@
 """What a sweep costs beside its runs: from command to the first run, between runs, to the table.
 
 One worker, short runs of MiniLM, the real command; a wrapper notes when each run is told to be
-done. What a record says that its run took (all phases) is taken off.
+done. What a record says that its run took (all phases) is taken off. Beside it: what a worker
+imports, and the part of that which is torch and transformers; the table of 1,000 records; the plan
+of 10,000 runs.
 
 usage: uv run python scripts/bench_overhead.py [--runs 20]
 """
@@ -13,9 +15,23 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 
+import bench_reports
 from benchmark import median, write
+
+from peftbench import reporting, status
+from peftbench.store import Results
+from peftbench.sweep import plan
+
+#: What a worker imports, and what any program with such a model imports.
+IMPORTS = {
+    "a worker's imports": "import peftbench.execution, peftbench.worker",
+    "of these, torch and transformers' BERT": (
+        "import torch; from transformers.models.bert.modeling_bert import BertModel"
+    ),
+}
 
 #: Runs the command, and appends the time and the key of each finished run to $NOTES.
 WRAPPED = """
@@ -30,6 +46,11 @@ def note(self, event):
 progress.Display.__call__ = note
 from peftbench.cli import main
 main(sys.argv[1:])
+"""
+
+PLAN = """
+from peftbench.cli import main
+main(["plan", "method=bitfit,adapter,lora,full", "seed=range(0,2500)", "--results", "none"])
 """
 
 
@@ -54,11 +75,15 @@ def main() -> None:
             record = json.loads(Path(folder, "runs/records", f"{key}.json").read_text())
             ends.append(float(when))
             took.append(sum(record["seconds"].values()))
+    imports = {name: median([_python(code) for _ in range(3)]) for name, code in IMPORTS.items()}
     between = [b - a - own for a, b, own in zip(ends, ends[1:], took[1:], strict=False)]
     figures = {
         "from the command to the first run, imports and checks included": ends[0] - start - took[0],
+        **imports,
         "between two runs of a worker": median(between),
         "from the last run to the table, report written": end - ends[-1],
+        "the same of 1,000 records": _table(1000),
+        "plan of 10,000 runs, the whole command": _python(PLAN),
     }
     rows = "\n".join(f"| {name} | {value:.2f} |" for name, value in figures.items())
     text = (
@@ -67,6 +92,26 @@ def main() -> None:
         "records name are taken off."
     )
     write("overhead", {"seconds": figures, "between": between}, text)
+
+
+def _python(code: str) -> float:
+    """Seconds of a Python process."""
+    start = time.perf_counter()
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    return time.perf_counter() - start
+
+
+def _table(count: int) -> float:
+    """Seconds from the last of so many runs to the written report."""
+    with tempfile.TemporaryDirectory() as folder:
+        results = Results(Path(folder, "runs"))
+        bench_reports.make(results.folder, count)
+        wanted = replace(plan("seed=0"), runs=[record.run for record in results.scan()[0]])
+        start = time.perf_counter()
+        done = status.of(wanted, results).done
+        records = [results.load(run.key) for run in wanted.runs if run.key in done]
+        reporting.write(results, records, [])
+        return time.perf_counter() - start
 
 
 if __name__ == "__main__":

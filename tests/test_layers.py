@@ -78,6 +78,7 @@ LIGHT = [
     "palette",
     "pictures",
     "prefetched",
+    "probe",
     "progress",
     "quantities",
     "queued",
@@ -117,6 +118,7 @@ MAY = {
     "table": set(),
     "measure": {"machine", "run"},
     "machine": {"run"},
+    "probe": {"machine", "run", "store"},
     "recipe": {"run"},
     "setting": {"run"},
     "evaluation": {"run"},
@@ -262,7 +264,8 @@ MAY = {
     "page.contents": {
         *("comparison", "evaluation", "page", "page.cells", "page.curves", "page.listed"),
         *("page.sentences", "palette", "reporting", "reports.ensembles", "reports.ranking"),
-        *("reports.ranks", "reports.scores", "reports.spending", "rows", "run", "store", "table"),
+        *("reports.ranks", "reports.scores", "reports.spending", "rows", "run", "stacked"),
+        *("store", "table"),
     },
 }
 
