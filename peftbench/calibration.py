@@ -8,6 +8,7 @@ becomes as many steps as fit by the same figures.
 
 import hashlib
 import json
+import time
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass, replace
 
@@ -84,24 +85,34 @@ def known(
     here = measure.environment(device)
     where = [here[name] for name in ("device", "threads", "deterministic", "libraries", "commit")]
     name = hashlib.sha256(canonical([*shape(run), where]).encode()).hexdigest()[:12]
-    path = None if results is None else results.cache(f"calibration-{name}.json")
-    if path is not None and path.exists():
-        try:
-            return Calibration(**json.loads(path.read_bytes()))
-        except (ValueError, TypeError):  # a cache: it is made again
-            path.unlink()
+    if results is None:
+        return _measured(run, name, alone)
+    path = results.cache(f"calibration-{name}.json")
+    while not results.claim(name):  # another worker is at it, and both are to name the same
+        time.sleep(0.2)
+    try:
+        if path.exists():
+            try:
+                return Calibration(**json.loads(path.read_bytes()))
+            except (ValueError, TypeError):  # a cache: it is made again
+                path.unlink()
+        found = _measured(run, name, alone)
+        results.write(path, json.dumps(asdict(found)).encode())
+        return found
+    finally:
+        results.release(name)
+
+
+def _measured(run: Run, name: str, alone: Callable[[Run], Record]) -> Calibration:
     short = replace(
         run, budget={"steps": STEPS}, train=run.train | {"evaluations": 1}, select={"fraction": 0.0}
     )
     record = alone(short)
     train = record.seconds["train"]
-    found = Calibration(
+    return Calibration(
         name=name,
         step=train / STEPS,
         token=train / record.work["padded_tokens"],
         evaluation=record.seconds["evaluate"],
         memory=record.memory,
     )
-    if results is not None and path is not None:
-        results.write(path, json.dumps(asdict(found)).encode())
-    return found

@@ -104,10 +104,15 @@ def collect(folder: Path) -> None:
         seen = submitting.settle(results, look(results))
     _check_any(seen.submissions, folder)
     if results.keys():
-        made = reporting.write(results)
-        for table in made.tables:
-            options.show(table.rich())
-        click.echo("\n".join([*made.notes, f"report: {results.reports()}"]))
+
+        def show(made: reporting.Made) -> None:
+            for table in made.tables:
+                options.show(table.rich())
+            for note in made.notes:
+                click.echo(note)
+
+        reporting.write(results, show=show)
+        click.echo(f"report: {results.reports()}")
     options.show(collecting.table(seen).rich())
     for line in collecting.lines(seen):
         click.echo(line)

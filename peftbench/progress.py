@@ -2,6 +2,7 @@
 
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,6 +46,7 @@ class Display:
         self._weight = weights
         self._spent = dict.fromkeys(self._weight, 0.0)
         self._lines: dict[int, Any] = {}
+        self._flying: defaultdict[int, dict[str, float]] = defaultdict(dict)  # in a pack, several
         self._bars: Progress | None = None
         if self.console.is_terminal and not quiet:
             self._draw(workers)
@@ -77,7 +79,7 @@ class Display:
             return
         self._spent[key] = 1.0
         self._finished += 1
-        self._idle(event.worker)
+        self._over(event)
         count = f"[dim]{self._finished:>{len(str(self._total))}}/{self._total}[/]"
         left = f"[dim]{self._left()}[/]"
         if event.kind == "failed":
@@ -125,19 +127,22 @@ class Display:
     def _step(self, event: Event) -> None:
         if self._bars is None:
             return
-        news = event.fields
+        news, flying = event.fields, self._flying[event.worker]
+        flying[event.job.key] = news["fraction"]
+        pack = f"{len(flying)} runs, one of them " if len(flying) > 1 else ""
         speed = f" · {news['speed']:.0f} ex/s" if news["speed"] else ""
         where = f" · step {news['step']} · loss {news['loss']:.3f}" if "loss" in news else ""
         self._bars.update(
             self._lines[event.worker],
-            completed=news["fraction"],
-            news=f"{escape(event.job.title)}{where}{speed}",
+            completed=sum(flying.values()) / len(flying),
+            news=f"{pack}{escape(event.job.title)}{where}{speed}",
         )
         self._overall()
 
-    def _idle(self, worker: int) -> None:
-        if self._bars is not None:
-            self._bars.update(self._lines[worker], completed=0.0, news="idle")
+    def _over(self, event: Event) -> None:
+        self._flying[event.worker].pop(event.job.key, None)
+        if self._bars is not None and not self._flying[event.worker]:
+            self._bars.update(self._lines[event.worker], completed=0.0, news="idle")
 
     def _overall(self) -> None:
         if self._bars is not None:

@@ -69,12 +69,15 @@ def report(
         if not stale:
             click.echo(f"{results.reports()} is what the records give")
         sys.exit(1 if stale else 0)
-    made = reporting.write(results, prices=paid, against=against)
-    for table in (*made.tables, *made.more):
-        options.show(table.rich())
-    for note in made.notes:
-        click.echo(note)
-    click.echo("\n".join(["written:", *(f"  {path}" for path in made.paths)]))
+
+    def show(made: reporting.Made) -> None:
+        for table in (*made.tables, *made.more):
+            options.show(table.rich())
+        for note in made.notes:
+            click.echo(note)
+
+    paths = reporting.write(results, prices=paid, against=against, show=show)
+    click.echo("\n".join(["written:", *(f"  {path}" for path in paths)]))
 
 
 @report.command("claims", epilog="WORDS: paper=NAME,NAME; and task=, size=, model= … of records.")

@@ -1,6 +1,6 @@
 """The report of a results folder: which tables and plots there are, and where they are written."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +20,21 @@ from peftbench.table import Table
 
 @dataclass(frozen=True)
 class Made:
-    """Tables for the terminal, those that only the verb `report` shows, notes, and the files."""
+    """A report.
+
+    Attributes:
+        tables: for the terminal.
+        more: those that only the verb `report` shows.
+        notes: lines below them.
+        texts: files by name.
+        draw: makes the pictures' files, which takes longer than all else.
+    """
 
     tables: list[Table]
     more: list[Table]
     notes: list[str]
-    paths: list[Path]
+    texts: dict[str, bytes]
+    draw: Callable[[], dict[str, bytes]]
 
 
 def write(
@@ -34,26 +43,35 @@ def write(
     evaluated: list[Evaluated] | None = None,
     prices: Prices | None = None,
     against: str | None = None,
-) -> Made:
+    show: Callable[[Made], None] = lambda made: None,
+) -> list[Path]:
     """Make the report of records and evaluations (by default all of the folder) and write it.
+
+    Args:
+        show: given the report before its pictures are drawn.
+
+    Returns:
+        The files.
 
     Raises:
         ConfigError: if there is no record, or no row is called like `against`, the baseline.
     """
-    tables, more, notes, files = _make(results, records, evaluated, prices, against)
-    folder = results.reports()
-    for name, body in files.items():
-        results.write(folder / name, body)
-    return Made(tables, more, notes, [folder / name for name in files])
+    made = _make(results, records, evaluated, prices, against)
+    show(made)
+    paths = []
+    for name, body in (made.texts | made.draw()).items():
+        paths.append(results.reports() / name)
+        results.write(paths[-1], body)
+    return paths
 
 
 def stale(results: Results, prices: Prices | None = None, against: str | None = None) -> list[Path]:
     """Files of the report that are not what the records give; plots only if they are missing."""
-    files = _make(results, None, None, prices, against)[-1]
+    made = _make(results, None, None, prices, against)
     folder = results.reports()
     return [
         folder / name
-        for name, body in files.items()
+        for name, body in (made.texts | made.draw()).items()
         if not (folder / name).exists()
         or (not name.endswith(".png") and (folder / name).read_bytes() != body)
     ]
@@ -102,7 +120,7 @@ def _make(
     evaluated: list[Evaluated] | None,
     prices: Prices | None,
     against: str | None,
-) -> tuple[list[Table], list[Table], list[str], dict[str, bytes]]:
+) -> Made:
     whole = records is None  # of the folder: the verb `report`
     bad: dict[str, str] = {}
     if records is None:
@@ -156,15 +174,17 @@ def _make(
         f"{name}.md": "\n\n".join(table.markdown() for table in made)
         for name, made in (more | suites).items()
     }
-    files = {name: text.encode() + b"\n" * name.endswith(".md") for name, text in texts.items()}
+    bodies = {name: text.encode() + b"\n" * name.endswith(".md") for name, text in texts.items()}
     shown = Shown(records, evaluated or [], prices or Prices(), lambda: pairs)
-    if whole:
-        files |= pictures.files(pictures.draw(shown)[0], "png")
-    else:
+
+    def draw() -> dict[str, bytes]:
+        if whole:
+            return pictures.files(pictures.draw(shown)[0], "png")
         drawn, _ = pictures.draw(shown, ["sizes", *suites])
-        files |= {f"{name}.png": picture.file("png") for name, picture in drawn.items()}
+        return {f"{name}.png": picture.file("png") for name, picture in drawn.items()}
+
     shown_too = [table for name, made in more.items() if name != "claims" for table in made]
-    return tables, [*shown_too, *below], notes, files
+    return Made(tables, [*shown_too, *below], notes, bodies, draw)
 
 
 def _more(

@@ -4,14 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from peftbench.evaluation import Evaluation, Failure
+from peftbench.evaluation import Evaluated, Evaluation, Failure
 from peftbench.forecast import Forecast, spell
 from peftbench.run import Json, Record, RecordError, Run
 from peftbench.store import Results
 from peftbench.sweep import Plan
 from peftbench.table import Table
-
-#: Nodes of a run whose values are worth a column when they differ.
 
 
 @dataclass(frozen=True)
@@ -22,6 +20,8 @@ class State:
         done: keys of runs with a record, and of evaluations that were made.
         failed: those that were tried and are not.
         bad: unreadable files, and what is wrong with them.
+        records: of runs of the plan, in its order.
+        evaluated: what evaluations of the plan found, in its order.
     """
 
     plan: Plan
@@ -30,6 +30,8 @@ class State:
     failed: dict[str, Failure]
     bad: dict[str, str]
     forecast: Forecast
+    records: list[Record]
+    evaluated: list[Evaluated]
 
     @property
     def missing(self) -> list[Run]:
@@ -137,11 +139,11 @@ def of(plan: Plan, results: Results, like: Callable[[Record], bool] = lambda rec
     """Hold a plan against a results folder; records that are `like` say how long runs take."""
     wanted = [*(run.key for run in plan.runs), *(one.key for one in plan.evaluations)]
     records, bad = results.scan()
-    done = {record.run.key for record in records}
-    if plan.evaluations:
-        found, odd = results.scan_evaluated()
-        done |= {one.evaluation.key for one in found}
-        bad |= odd
+    by_key = {record.run.key: record for record in records}
+    found, odd = results.scan_evaluated() if plan.evaluations else ([], {})
+    evaluated = {one.evaluation.key: one for one in found}
+    done = by_key.keys() | evaluated.keys()
+    bad |= odd
     bad = {key: reason for key, reason in bad.items() if key in wanted}
     done &= set(wanted)
     failed = {}
@@ -152,7 +154,16 @@ def of(plan: Plan, results: Results, like: Callable[[Record], bool] = lambda rec
         except RecordError as error:
             bad[key] = str(error)
     failed = {key: failed[key] for key in wanted if key in failed}
-    return State(plan, results.folder, done, failed, bad, Forecast(filter(like, records)))
+    return State(
+        plan=plan,
+        folder=results.folder,
+        done=done,
+        failed=failed,
+        bad=bad,
+        forecast=Forecast(filter(like, records)),
+        records=[by_key[run.key] for run in plan.runs if run.key in by_key],
+        evaluated=[evaluated[one.key] for one in plan.evaluations if one.key in evaluated],
+    )
 
 
 def _value(run: Run, name: str) -> str:

@@ -187,20 +187,12 @@ def _tried(run: Run, most: int, results: Results, quiet: bool) -> tuple[int, int
 def _sum_up(plan: Plan, results: Results, skipped: set[str]) -> int:
     state = status.of(plan, results)
     if state.done:
-        records = [results.load(run.key) for run in plan.runs if run.key in state.done]
-        found = [results.evaluated(one.key) for one in plan.evaluations if one.key in state.done]
         try:
-            made = reporting.write(results, records, found)
+            paths = reporting.write(results, state.records, state.evaluated, show=_show)
         except OSError as error:
             note(f"the report cannot be written: {error}")
             return 1
-        console = Console(highlight=False)
-        wide = console if console.is_terminal else Console(highlight=False, width=200)
-        for table in made.tables:
-            wide.print(table.rich())
-        for line in made.notes:
-            wide.print(line, markup=False)
-        note("report: " + ", ".join(str(path) for path in made.paths))
+        note("report: " + ", ".join(str(path) for path in paths))
         note(f"look at it: peftbench report page --results {results.folder}")
     for key, failure in state.failed.items():
         skip = " (not tried again; see --retry)" if key in skipped else ""
@@ -210,6 +202,15 @@ def _sum_up(plan: Plan, results: Results, skipped: set[str]) -> int:
     if state.unevaluated:
         note(f"{len(state.unevaluated)} of {len(plan.evaluations)} evaluations were not made")
     return 1 if state.missing or state.unevaluated else 0
+
+
+def _show(made: reporting.Made) -> None:
+    console = Console(highlight=False)
+    wide = console if console.is_terminal else Console(highlight=False, width=200)
+    for table in made.tables:
+        wide.print(table.rich())
+    for line in made.notes:
+        wide.print(line, markup=False)
 
 
 def _sentence(failure: Failure, results: Results) -> str:

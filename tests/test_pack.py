@@ -2,7 +2,10 @@
 
 import itertools
 import json
-from dataclasses import replace
+import subprocess
+import sys
+import threading
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -301,6 +304,41 @@ def test_costs_of_packed_runs_are_those_of_a_calibration(task, warm, tmp_path):
         assert record.work["calibration"] == known.name == kept.stem.removeprefix("calibration-")
         assert record.environment["packed"] is True
         assert record.memory == known.memory
+
+
+#: Holds a calibration, and keeps one after a word on its input.
+HOLDER = """
+import sys
+from peftbench.store import Results
+folder, name = sys.argv[1:]
+results = Results(folder)
+assert results.claim(name)
+print("held", flush=True)
+body = sys.stdin.buffer.read()
+if body:
+    results.write(results.cache(f"calibration-{name}.json"), body)
+"""
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_workers_wait_for_one_calibration(task, warm, tmp_path, dies):
+    [run] = runs(task, "method=bitfit", "budget.steps=3")
+    cpu = torch.device("cpu")
+
+    def alone(short):
+        return execute(short, CPU, warm=warm).record
+
+    other = calibration.known(run, cpu, None, alone)
+    command = [sys.executable, "-c", HOLDER, str(tmp_path), other.name]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert holder.stdout.readline() == b"held\n"
+    kept = replace(other, step=42.0)
+    body = b"" if dies else json.dumps(asdict(kept)).encode()
+    threading.Timer(0.5, holder.communicate, [body]).start()
+    asked = []
+    found = calibration.known(run, cpu, Results(tmp_path), lambda r: asked.append(r) or alone(r))
+    assert len(asked) == dies
+    assert (found == kept) is not dies
 
 
 def test_calibrated_seconds_are_the_steps_that_they_buy(task, warm, tmp_path):

@@ -91,6 +91,30 @@ def test_a_terminal_shows_a_bar_for_all_runs_and_a_line_for_each_worker(screen):
         assert "idle" in shown.getvalue()
 
 
+def test_a_worker_with_a_pack_shows_how_many_runs_it_has(screen):
+    display, shown = screen(terminal=True)
+    with display:
+        display(step(RUNS[0], 0.5))
+        display(step(RUNS[1], 0.25))
+        display._live.refresh()
+        assert "2 runs, one of them lora" in shown.getvalue()
+        assert display._bars.tasks[1].completed == 0.375
+        display(EVENTS[1])
+        shown.truncate(0)
+        display._live.refresh()
+        assert "2 runs" in shown.getvalue()  # as it was, until the other one tells of itself
+        display(step(RUNS[1], 0.5))
+        shown.truncate(0)
+        display._live.refresh()
+        assert "one of them" not in shown.getvalue()
+        assert "seed 1 · step 2" in shown.getvalue()
+        display(Event("done", 0, RUNS[1], {"elsewhere": False, "seconds": 4.0}))
+        assert display._bars.tasks[1].completed == 0
+        shown.truncate(0)
+        display._live.refresh()
+        assert "idle" in shown.getvalue()
+
+
 def test_a_forecast_takes_the_nearest_records():
     made = [record(run) for run in RUNS if run.method["name"] == "lora"]  # 2 s for 64, 2 s beside
     forecast = Forecast(made)
