@@ -101,11 +101,12 @@ def _tell(
         f"| {called} | {found[side]:.0f} | {3600 * runs / found[side]:,.0f} | {ratios[side]:.2f} |"
         for side, called in names.items()
     ]
+    turns = "one round" if len(rounds) == 1 else f"medians of {len(rounds)} alternating rounds"
     text = (
         f"### {runs} runs (BitFit, adapter, LoRA; 500 examples, 1 epoch): {what}\n\n"
         "| | seconds | runs an hour | to (a) |\n| --- | ---: | ---: | ---: |\n"
         + "\n".join(lines)
-        + f"\n\nWall clock from command to table, medians of {len(rounds)} alternating rounds."
+        + f"\n\nWall clock from command to table, {turns}."
         + more
     )
     write(name, {"seconds": rounds, "ratios": ratios, "runs": runs}, text)
