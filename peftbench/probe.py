@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from pathlib import Path
 
 from peftbench.machine import cores, processor
 from peftbench.run import Json, Run, canonical
@@ -39,35 +39,45 @@ def candidates(workers: int) -> list[tuple[int, int]]:
     return [(count, most // count) for count in sorted(counts, reverse=True)]
 
 
-def fastest(
-    run: Run, workers: int, results: Results, tell: Callable[[str], None]
-) -> tuple[int, int]:
+def kept(run: Run, workers: int, results: Results) -> tuple[int, int] | None:
+    """What `fastest` found for such a sweep before; None if it was not asked."""
+    options = candidates(workers)
+    try:
+        rates = [
+            float(rate) for _, _, rate in json.loads(_cache(run, workers, results).read_bytes())
+        ]
+    except (OSError, ValueError, TypeError):  # a cache: it is made again
+        return None
+    if len(rates) != len(options):
+        return None
+    best = max(range(len(options)), key=rates.__getitem__)
+    return options[best if rates[best] > CLEARLY * rates[0] else 0]
+
+
+def fastest(run: Run, workers: int, results: Results) -> tuple[int, int]:
     """Workers and threads of each with which most examples a second were trained.
 
     Args:
         run: whose model's size, batch and precision are taken.
         workers: as many as memory and the number of runs allow.
         results: whose cache keeps what was found.
-        tell: told what is tried, if anything is.
 
     Raises:
         ProbeError: if a process ended.
+        OSError: if the folder can take no more.
     """
-    asked = _encoder(run)
-    name = hashlib.sha256(canonical([asked, workers, cores(), processor()]).encode()).hexdigest()
-    path = results.cache(f"threads-{name[:12]}.json")
     options = candidates(workers)
-    try:
-        rates = [float(rate) for _, _, rate in json.loads(path.read_bytes())]
-    except (OSError, ValueError, TypeError):  # a cache: it is made again
-        rates = []
-    if len(rates) != len(options):
-        tell("trying workers and threads for some seconds (--workers or --threads decide it)")
-        rates = _measure(asked, options)
-        found = [[*option, rate] for option, rate in zip(options, rates, strict=True)]
-        results.write(path, json.dumps(found).encode())
-    best = max(range(len(options)), key=rates.__getitem__)
-    return options[best if rates[best] > CLEARLY * rates[0] else 0]
+    rates = _measure(_encoder(run), options)
+    found = [[*option, rate] for option, rate in zip(options, rates, strict=True)]
+    results.write(_cache(run, workers, results), json.dumps(found).encode())
+    chosen = kept(run, workers, results)
+    assert chosen is not None
+    return chosen
+
+
+def _cache(run: Run, workers: int, results: Results) -> Path:
+    what = canonical([_encoder(run), workers, cores(), processor()])
+    return results.cache(f"threads-{hashlib.sha256(what.encode()).hexdigest()[:12]}.json")
 
 
 def _encoder(run: Run) -> Json:

@@ -121,14 +121,14 @@ def work(
     if gpus and order.processes > len(gpus):
         raise ConfigError(f"--processes {order.processes}: there are {len(gpus)} GPUs here")
     jobs = len(runs) + len(asked)
-    workers, each = suitable(jobs, gpus, largest, wanted, order.processes)
-    free = (wanted, order.threads, order.processes) == (None, None, 1) and not gpus
-    if free and runs and jobs > cores() > 1:
-        workers, each = _tried(runs[0], workers, results, order.quiet)
+    most, each = suitable(jobs, gpus, largest, wanted, order.processes)
+    asking = (wanted, order.threads, order.processes, gpus) == (None, None, 1, [])
+    like = max(runs, key=_bytes) if asking and runs and jobs > cores() > 1 else None
+    known = like and probe.kept(like, most, results)
+    workers, each = known or (most, each)
     threads = order.threads or each
     pack = grouping.size(order.pack, bool(gpus), order.processes)
     runs.sort(key=lambda run: run.model["name"])  # a warm worker keeps one backbone
-    units = grouping.units(runs, pack, workers)
     setting = {
         "device": "cuda" if gpus else "cpu",
         "threads": threads,
@@ -153,7 +153,16 @@ def work(
             note(f"note: {line}")
         if order.dry_run:
             return False
+        tried = workers, threads
+        if like and not known:
+            tried = _tried(like, most, results, order.quiet)
+        if tried != (workers, threads):
+            workers, threads = tried
+            note(f"faster here, so workers start anew: {workers}, threads of each: {threads}")
+            crew.close()
+            crew = Crew(results, setting | {"threads": threads}, workers, gpus, halted=halted)
         if runs:
+            units = grouping.units(runs, pack, workers)
             weights = forecast.weights(runs)
             with Display(runs, weights, workers, results, order.quiet) as crew.listen:
                 crew.work(units, order.fail_fast)
@@ -175,11 +184,13 @@ def work(
     return False
 
 
-def _tried(run: Run, most: int, results: Results, quiet: bool) -> tuple[int, int | None]:
+def _tried(run: Run, most: int, results: Results, quiet: bool) -> tuple[int, int]:
     """Workers and threads of each, by a short probe of what this CPU does fastest."""
+    if not quiet:
+        note("trying workers and threads for some seconds; --workers or --threads say them")
     try:
-        return probe.fastest(run, most, results, (lambda text: None) if quiet else note)
-    except probe.ProbeError as error:
+        return probe.fastest(run, most, results)
+    except (probe.ProbeError, OSError) as error:
         note(f"note: workers and threads could not be tried ({error}); one thread for each")
         return most, max(1, cores() // most)
 

@@ -3,9 +3,11 @@
 import json
 
 import pytest
-from records import runs
+from click.testing import CliRunner
+from records import runs, tiny
 
-from peftbench import probe
+from peftbench import machine, probe, sweep_run
+from peftbench.cli import main
 from peftbench.store import Results
 
 
@@ -27,13 +29,13 @@ def test_every_candidate_uses_the_cores_that_memory_lets_it(monkeypatch, cores, 
 def test_a_sweep_that_goes_on_has_the_threads_it_began_with(monkeypatch, tmp_path):
     monkeypatch.setattr(probe, "cores", lambda: 2)
     monkeypatch.setattr(probe, "SECONDS", 0.05)
-    (run,), told = runs("method=bitfit"), []
+    (run,) = runs("method=bitfit")
     results = Results(tmp_path)
-    first = probe.fastest(run, 2, results, told.append)
+    assert probe.kept(run, 2, results) is None
+    first = probe.fastest(run, 2, results)
     assert first in [(2, 1), (1, 2)]
-    assert len(told) == 1
-    assert probe.fastest(run, 2, results, told.append) == first
-    assert len(told) == 1
+    assert probe.kept(run, 2, results) == first
+    assert probe.kept(run, 1, results) is None
     (kept,) = (tmp_path / "cache").glob("threads-*.json")
     found = json.loads(kept.read_text())
     assert [option[:2] for option in found] == [[2, 1], [1, 2]]
@@ -41,13 +43,32 @@ def test_a_sweep_that_goes_on_has_the_threads_it_began_with(monkeypatch, tmp_pat
     for rates, expected in (([100, 109], (2, 1)), ([100, 111], (1, 2))):
         one, other = found
         kept.write_text(json.dumps([[*one[:2], rates[0]], [*other[:2], rates[1]]]))
-        assert probe.fastest(run, 2, results, told.append) == expected
+        assert probe.kept(run, 2, results) == expected
     kept.write_text("{")
-    assert probe.fastest(run, 2, results, told.append) in [(2, 1), (1, 2)]
-    assert len(told) == 2
+    assert probe.kept(run, 2, results) is None
 
 
 def test_a_probe_that_ends_early_says_why():
     asked = {"width": 8, "blocks": 1, "inner": 8, "heads": 3, "batch": 2, "precision": "fp32"}
     with pytest.raises(probe.ProbeError, match="invalid for input of size"):
         probe._measure(asked, [(1, 1)])
+
+
+def test_workers_start_anew_with_the_threads_that_are_faster(monkeypatch, tmp_path):
+    for module in (machine, probe, sweep_run):
+        monkeypatch.setattr(module, "cores", lambda: 2)
+    monkeypatch.setattr(probe, "_measure", lambda asked, options: [100.0, 150.0])
+
+    def command(seeds):
+        words = tiny("method=bitfit", "size=16", "budget.steps=1", f"seed={seeds}")
+        return ["run", *words, "--device", "cpu", "--results", str(tmp_path)]
+
+    done = CliRunner().invoke(main, command("0,1,2"))
+    assert done.exit_code == 0, done.output
+    assert "workers: 2 on CPU, threads of each: 1" in done.stderr
+    assert "faster here, so workers start anew: 1, threads of each: 2" in done.stderr
+    records = Results(tmp_path).scan()[0]
+    assert [record.environment["threads"] for record in records] == [2, 2, 2]
+    again = CliRunner().invoke(main, command("0,1,2,3,4,5"))
+    assert "workers: 1 on CPU, threads of each: 2" in again.stderr, again.output
+    assert "trying" not in again.stderr
