@@ -104,14 +104,7 @@ def collect(folder: Path) -> None:
         seen = submitting.settle(results, look(results))
     _check_any(seen.submissions, folder)
     if results.keys():
-
-        def show(made: reporting.Made) -> None:
-            for table in made.tables:
-                options.show(table.rich())
-            for note in made.notes:
-                click.echo(note)
-
-        reporting.write(results, show=show)
+        reporting.write(results, show=lambda made: options.show_all(made.tables, made.notes))
         click.echo(f"report: {results.reports()}")
     options.show(collecting.table(seen).rich())
     for line in collecting.lines(seen):

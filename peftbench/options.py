@@ -1,6 +1,6 @@
 """What several verbs of the command share: their options, and how they open and print."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +10,7 @@ from peftbench import completion
 
 if TYPE_CHECKING:
     from peftbench.store import Results
+    from peftbench.table import Table
 
 WORDS = """
 \b
@@ -138,6 +139,14 @@ def open_results(folder: Path) -> "Results":
     from peftbench.store import Results
 
     return Results(folder)
+
+
+def show_all(tables: "Iterable[Table]", notes: Iterable[str]) -> None:
+    """Print tables, and lines below them."""
+    for table in tables:
+        show(table.rich())
+    for note in notes:
+        click.echo(note)
 
 
 def show(renderable: Any) -> None:

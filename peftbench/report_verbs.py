@@ -69,14 +69,12 @@ def report(
         if not stale:
             click.echo(f"{results.reports()} is what the records give")
         sys.exit(1 if stale else 0)
-
-    def show(made: reporting.Made) -> None:
-        for table in (*made.tables, *made.more):
-            options.show(table.rich())
-        for note in made.notes:
-            click.echo(note)
-
-    paths = reporting.write(results, prices=paid, against=against, show=show)
+    paths = reporting.write(
+        results,
+        prices=paid,
+        against=against,
+        show=lambda made: options.show_all([*made.tables, *made.more], made.notes),
+    )
     click.echo("\n".join(["written:", *(f"  {path}" for path in paths)]))
 
 
