@@ -10,6 +10,8 @@ def warm_up(view: View, micro: int | None, feed: Feed) -> tuple[float, float]:
     """Pass the shortest and the longest batch through, changing nothing.
 
     Kernels are chosen and memory is taken before the clock runs, and matrix products are counted.
+    On a CPU the first run of a kind does that for all runs of a process: passes of the others
+    would leave their training seconds as they are.
 
     Returns:
         FLOPs of a training step for each padded token, and for each token × length (attention).
@@ -25,21 +27,18 @@ def warm_up(view: View, micro: int | None, feed: Feed) -> tuple[float, float]:
 
 
 def _flops(view: View, batch: Batch) -> int:
-    """FLOPs of a forward and backward pass, which is made; counted for the first run of a kind.
-
-    Counting takes longer than the pass.
-    """
+    """FLOPs of a forward and backward pass, which is made; counted for the first run of a kind."""
     encoder = view.encoder
     trained = sorted((name, *p.shape) for name, p in encoder.trained().items())
     shape = tuple(batch["input_ids"].shape)
     kind = repr((view.method, encoder.module, view.accelerator.mixed_precision, trained, shape))
     counted = encoder.backbone[0].flops
-    if kind in counted:
-        _pass(view, batch)
-    else:
+    if kind not in counted:
         with FlopCounterMode(display=False) as counter:
             _pass(view, batch)
         counted[kind] = counter.get_total_flops()
+    elif view.device.type != "cpu":
+        _pass(view, batch)
     return counted[kind]
 
 
