@@ -15,6 +15,17 @@ torch.set_num_threads(1)
 _GLUE = os.environ.pop("PEFTBENCH_DATA", None)
 
 
+#: Files of many quick tests that share nothing costly: any process may take any of them.
+LOOSE = ("test_layers.py", "test_methods.py")
+
+
+def pytest_collection_modifyitems(items):
+    """With `--dist loadgroup` a file stays in one process; what is loose fills the gaps at the end."""
+    for item in items:
+        if item.path.name not in LOOSE:
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _caches(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
