@@ -20,7 +20,7 @@ LOOSE = ("test_layers.py", "test_methods.py")
 
 
 def pytest_collection_modifyitems(items):
-    """With `--dist loadgroup` a file stays in one process; what is loose fills the gaps at the end."""
+    """With `--dist loadgroup` a file stays in one process; loose tests fill the gaps at the end."""
     for item in items:
         if item.path.name not in LOOSE:
             item.add_marker(pytest.mark.xdist_group(item.path.name))
