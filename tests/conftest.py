@@ -15,15 +15,16 @@ torch.set_num_threads(1)
 _GLUE = os.environ.pop("PEFTBENCH_DATA", None)
 
 
-#: Files of many quick tests that share nothing costly: any process may take any of them.
-LOOSE = ("test_layers.py", "test_methods.py")
+#: Files whose tests wait for processes: where several share the work they start first, or one would
+#: be left alone with them at the end.
+SLOW = [f"test_{name}.py" for name in ("faults", "slurm", "clusters", "execution", "rounds", "cli")]
 
 
-def pytest_collection_modifyitems(items):
-    """With `--dist loadgroup` a file stays in one process; loose tests fill the gaps at the end."""
-    for item in items:
-        if item.path.name not in LOOSE:
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """Put slow files in front in a process of `-n`."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: item.path.name not in SLOW)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -33,7 +33,7 @@ def test_ci_finds_the_two_commands():
     commands = re.findall(r"^    (python3 -m pip install .*)$", README, re.MULTILINE)
     assert [command.rpartition("uv run ")[2] for command in commands] == [
         "peftbench run sweep=quickstart",
-        "pytest -n auto --dist loadgroup",
+        "pytest -n auto --dist loadfile",
     ]
 
 
