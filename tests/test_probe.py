@@ -58,17 +58,12 @@ def test_workers_start_anew_with_the_threads_that_are_faster(monkeypatch, tmp_pa
     for module in (machine, probe, sweep_run):
         monkeypatch.setattr(module, "cores", lambda: 2)
     monkeypatch.setattr(probe, "_measure", lambda asked, options: [100.0, 150.0])
-
-    def command(seeds):
-        words = tiny("method=bitfit", "size=16", "budget.steps=1", f"seed={seeds}")
-        return ["run", *words, "--device", "cpu", "--results", str(tmp_path)]
-
-    done = CliRunner().invoke(main, command("0,1,2"))
+    words = tiny("method=bitfit", "size=16", "budget.steps=1", "seed=0,1,2")
+    command = ["run", *words, "--device", "cpu", "--results", str(tmp_path)]
+    done = CliRunner().invoke(main, command)
     assert done.exit_code == 0, done.output
     assert "workers: 2 on CPU, threads of each: 1" in done.stderr
     assert "faster here, so workers start anew: 1, threads of each: 2" in done.stderr
     records = Results(tmp_path).scan()[0]
     assert [record.environment["threads"] for record in records] == [2, 2, 2]
-    again = CliRunner().invoke(main, command("0,1,2,3,4,5"))
-    assert "workers: 1 on CPU, threads of each: 2" in again.stderr, again.output
-    assert "trying" not in again.stderr
+    assert probe.kept(records[0].run, 2, Results(tmp_path)) == (1, 2)
