@@ -7,6 +7,7 @@ import importlib.metadata
 import re
 import shutil
 import sys
+import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,6 +93,35 @@ def _python() -> Iterator[Finding]:
     )
     do = "install again: uv sync, or pip install --upgrade peftbench" if lacking else ""
     yield Finding("packages", BAD if lacking else GOOD, told, do)
+    untested = [
+        f"{name} {importlib.metadata.version(name)} (tested: {version})"
+        for name, version in tested_versions().items()
+        if importlib.metadata.version(name) != version
+    ]
+    do = "if something breaks, install the tested versions: uv sync" if untested else ""
+    told = ", ".join(untested) or "the versions that this release was tested with"
+    yield Finding("tested versions", ODD if untested else GOOD, told, do)
+
+
+def tested_versions() -> dict[str, str]:
+    """The version of each direct dependency that this release was tested with, where installed.
+
+    They stand in pyproject.toml, which is in the wheel too.
+    """
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    package = Path(__file__).parent
+    inside = package / "pyproject.toml"  # in a wheel
+    path = inside if inside.is_file() else package.parent / "pyproject.toml"
+    pins = tomllib.loads(path.read_text())["tool"]["uv"]["constraint-dependencies"]
+    direct = {Requirement(text).name for text in importlib.metadata.requires("peftbench") or []}
+    installed = {canonicalize_name(dist.name) for dist in importlib.metadata.distributions()}
+    found = {}
+    for pin in map(Requirement, pins):
+        if pin.name in direct & installed and (pin.marker is None or pin.marker.evaluate()):
+            found[pin.name] = next(iter(pin.specifier)).version
+    return found
 
 
 def _meets(version: str, asked: str) -> bool:

@@ -1,5 +1,6 @@
 """Submitting without a scheduler: what is asked for, who does what, and what is brought along."""
 
+import importlib.metadata
 import json
 import os
 import shutil
@@ -14,12 +15,14 @@ import huggingface_hub
 import pytest
 import zoo
 from click.testing import CliRunner
+from packaging.requirements import Requirement
 from records import record, runs, tiny
 
 from peftbench import (
     bundles,
     cluster,
     collecting,
+    doctor,
     execution,
     hub,
     models,
@@ -566,3 +569,16 @@ def test_doctor_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     told = ask("doctor", *SLURM, "--results", str(tmp_path / "runs"), "--json")
     assert [one["what"] for one in json.loads(told.output) if one["state"] == "failed"] == ["Slurm"]
+
+
+def test_doctor_names_versions_other_than_the_tested_ones(tmp_path, monkeypatch):
+    pins = doctor.tested_versions()
+    direct = {Requirement(text).name for text in importlib.metadata.requires("peftbench")}
+    assert set(pins) == direct, "every dependency is pinned"
+    installed = importlib.metadata.version
+    monkeypatch.setattr(
+        importlib.metadata, "version", lambda name: "99.0" if name == "peft" else installed(name)
+    )
+    told = ask("doctor", "--results", str(tmp_path / "runs"), "--json")
+    (one,) = [one for one in json.loads(told.output) if one["what"] == "tested versions"]
+    assert (one["state"], f"peft 99.0 (tested: {pins['peft']})" in one["found"]) == ("note", True)
