@@ -10,11 +10,13 @@ for run in planned.runs:
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from peftbench.execution import Outcome, execute
-    from peftbench.run import ConfigError, Record, RecordError, Run
-    from peftbench.setting import Setting
-    from peftbench.store import Results
-    from peftbench.sweep import Plan, plan
+    from peftbench.config.sweep import plan
+    from peftbench.core.errors import ConfigError, RecordError
+    from peftbench.core.plan import Plan
+    from peftbench.core.run import Record, Run
+    from peftbench.results.store import Results
+    from peftbench.training.runtime import Setting
+    from peftbench.training.trainer import Outcome, execute
 
 __all__ = [
     "ConfigError",
@@ -30,11 +32,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "peftbench.execution": ("Outcome", "execute"),
-    "peftbench.run": ("ConfigError", "Record", "RecordError", "Run"),
-    "peftbench.setting": ("Setting",),
-    "peftbench.store": ("Results",),
-    "peftbench.sweep": ("Plan", "plan"),
+    "peftbench.training.trainer": ("Outcome", "execute"),
+    "peftbench.core.errors": ("ConfigError", "RecordError"),
+    "peftbench.core.plan": ("Plan",),
+    "peftbench.core.run": ("Record", "Run"),
+    "peftbench.training.runtime": ("Setting",),
+    "peftbench.results.store": ("Results",),
+    "peftbench.config.sweep": ("plan",),
 }
 
 

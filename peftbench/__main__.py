@@ -1,5 +1,5 @@
 """`python -m peftbench` is the command `peftbench`."""
 
-from peftbench.cli import main
+from peftbench.cli.main import main
 
 main()

@@ -18,9 +18,9 @@ from pathlib import Path
 
 from benchmark import ROOT, median, write
 
-from peftbench import files
-from peftbench.store import Results
-from peftbench.sweep import plan
+from peftbench.config.sweep import plan
+from peftbench.results.store import Results
+from peftbench.system import io
 
 SCRIPT = ROOT / "scripts" / "slurm-ci.sh"
 
@@ -79,7 +79,7 @@ def _round(folder: Path, count: int, environment: dict[str, str]) -> tuple[float
     (folder / "records").mkdir(parents=True)
     for run in plan(*words).runs[: count // 2]:
         record = replace(given[0], run=run)
-        (folder / "records" / f"{run.key}.json").write_bytes(files.sealed(record.to_json()))
+        (folder / "records" / f"{run.key}.json").write_bytes(io.sealed(record.to_json()))
     log = Path(environment["COUNTED"])
     log.write_text("")
     status = _timed(environment, "status", "--results", str(folder))

@@ -21,13 +21,14 @@ from pathlib import Path
 import bench_reports
 from benchmark import median, write
 
-from peftbench import reporting, status
-from peftbench.store import Results
-from peftbench.sweep import plan
+from peftbench.config.sweep import plan
+from peftbench.reports import builder
+from peftbench.results import status
+from peftbench.results.store import Results
 
 #: What a worker imports, and what any program with such a model imports.
 IMPORTS = {
-    "a worker's imports": "import peftbench.execution, peftbench.worker",
+    "a worker's imports": "import peftbench.execution, peftbench.runner.worker",
     "of these, torch and transformers' BERT": (
         "import torch; from transformers.models.bert.modeling_bert import BertModel"
     ),
@@ -112,7 +113,7 @@ def _table(count: int) -> tuple[float, float]:
         start = time.perf_counter()
         shown: list[float] = []
         records = status.of(wanted, results).records
-        reporting.write(
+        builder.write(
             results, records, [], show=lambda made: shown.append(time.perf_counter() - start)
         )
         return shown[0], time.perf_counter() - start

@@ -143,12 +143,12 @@ def one(asked: argparse.Namespace) -> None:
     """Train so many runs in one pack of this process; its peak as JSON. 0: load and leave."""
     import torch
 
-    from peftbench import pack
-    from peftbench.execution import Outcome, train_and_score
-    from peftbench.measure import Phases
-    from peftbench.setting import Setting
-    from peftbench.sweep import plan
-    from peftbench.warm import Warm
+    from peftbench.config.sweep import plan
+    from peftbench.training.measurement import Phases
+    from peftbench.training.packing import pack
+    from peftbench.training.runtime import Setting
+    from peftbench.training.trainer import Outcome, train_and_score
+    from peftbench.training.warm_cache import Warm
 
     pack.OVERHEAD["cpu"] = 10**6  # all in one pass, whatever the padding
     count = max(1, asked.pack)
@@ -254,8 +254,8 @@ def _as_glue(folder: Path) -> None:
     """The builtin paraphrases in the layout that the peer reads."""
     from datasets import Dataset
 
-    from peftbench import sources
-    from peftbench.sweep import plan
+    from peftbench.config.sweep import plan
+    from peftbench.data import loading
 
     task = plan("task=builtin_paraphrase").runs[0].task
     place = folder / "mrpc"
@@ -265,7 +265,7 @@ def _as_glue(folder: Path) -> None:
         f"---\nconfigs:\n- config_name: mrpc\n  data_files:\n{files}---\n"
     )
     for split in ("train", "validation"):
-        rows = sources.table(task, split, None)
+        rows = loading.table(task, split, None)
         columns = dict(zip(("sentence1", "sentence2"), rows.texts, strict=True))
         Dataset.from_dict(columns | {"label": rows.label.tolist()}).to_parquet(
             place / f"{split}-00000-of-00001.parquet"
@@ -276,11 +276,11 @@ def _share(grid: list[str]) -> Json:
     """FLOPs a second of packed LoRA steps, and of a large product."""
     import torch
 
-    from peftbench import pack
-    from peftbench.execution import Outcome, train_and_score
-    from peftbench.setting import Setting
-    from peftbench.sweep import plan
-    from peftbench.warm import Warm
+    from peftbench.config.sweep import plan
+    from peftbench.training.packing import pack
+    from peftbench.training.runtime import Setting
+    from peftbench.training.trainer import Outcome, train_and_score
+    from peftbench.training.warm_cache import Warm
 
     device, warm = torch.device("cuda", 0), Warm()
     words = [w for w in grid if not w.startswith(("method", "budget"))]

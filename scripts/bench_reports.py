@@ -25,9 +25,9 @@ import numpy as np
 import psutil
 from benchmark import ROOT, median, write
 
-from peftbench import files
-from peftbench.run import Record
-from peftbench.store import Results
+from peftbench.core.run import Record
+from peftbench.results.store import Results
+from peftbench.system import io
 
 DECAYS = [0.01, 0.0, *(round(0.02 + 0.01 * i, 2) for i in range(10))]
 WARMUPS = [0.06, 0.0, *(round(0.1 + 0.02 * i, 2) for i in range(10))]
@@ -49,7 +49,7 @@ def make(folder: Path, count: int) -> int:
     for seed, decay, warmup, base in itertools.islice(cases, count):
         record = varied(base, seed, decay, warmup, draw)
         path = folder / "records" / f"{record.run.key}.json"
-        path.write_bytes(files.sealed(record.to_json()))
+        path.write_bytes(io.sealed(record.to_json()))
     return len(results.keys())
 
 

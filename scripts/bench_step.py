@@ -20,11 +20,13 @@ from benchmark import Json, median, write
 from torch.utils.flop_counter import FlopCounterMode
 
 import peftbench
-from peftbench import attention, catalog, checkpoints, cpu
-from peftbench.backbone import Backbone
-from peftbench.encoder import Batch, Encoder
-from peftbench.method import Method, make, task_loss
-from peftbench.settle import settle
+from peftbench.config import catalog
+from peftbench.data.batching import Batch
+from peftbench.methods.base import Method, make, task_loss
+from peftbench.models import attention, checkpoints, cpu_kernels
+from peftbench.models.adapted_model import Encoder
+from peftbench.models.backbone import Backbone
+from peftbench.models.optimize import settle
 
 BATCH, TOKENS = 16, 56
 
@@ -73,10 +75,10 @@ def stepper(words: list[str], backbone: Backbone, data: list[Batch], name: str) 
     with torch.autocast("cpu", torch.bfloat16):
         method.prepare(encoder, iter(data * 10))
     plain = name == "lora with torch's dropout"
-    hasten = cpu.hasten
-    cpu.hasten = (lambda module: None) if plain else hasten
+    hasten = cpu_kernels.hasten
+    cpu_kernels.hasten = (lambda module: None) if plain else hasten
     settle(encoder, True, torch.arange(12_000))
-    cpu.hasten = hasten
+    cpu_kernels.hasten = hasten
     if name == "lora with the library's attention":
         encoder.module.set_attn_implementation("sdpa")
     if name.endswith(COMPILED):

@@ -10,11 +10,13 @@ import time
 import torch
 from benchmark import median, write
 
-from peftbench import assessment, noise, sources, suite, tasks
-from peftbench.encoder import Encoder
-from peftbench.method import make
-from peftbench.sweep import plan
-from peftbench.warm import Warm
+from peftbench.config.sweep import plan
+from peftbench.data import loading, text_noise, tokenization
+from peftbench.evaluation import evaluator
+from peftbench.methods.base import make
+from peftbench.models.adapted_model import Encoder
+from peftbench.suites import base
+from peftbench.training.warm_cache import Warm
 
 WORDS = ["model=minilm", "method=lora", "task=mrpc", "suite=noise"]
 #: The ten variants: nine kinds as strong as they come, typing errors at half strength too.
@@ -36,28 +38,28 @@ def main() -> None:
     method.insert(inserted)
     sets = {
         name: table
-        for name, table in suite.make(evaluation.suite).sets(run, root).items()
+        for name, table in base.make(evaluation.suite).sets(run, root).items()
         if name in ("clean", TWICE) or name.endswith("/1")
     }
     assert len(sets) == 11
 
     def seconds(names: list[str]) -> float:
         start = time.perf_counter()
-        unique, _ = assessment.distinct({name: sets[name] for name in names})
-        tokens = tasks.encode(unique, tokenizer, run.train["max_length"])
+        unique, _ = evaluator.distinct({name: sets[name] for name in names})
+        tokens = tokenization.encode(unique, tokenizer, run.train["max_length"])
         state, padding = inserted.state(), tokenizer.pad_token_id
-        view = assessment.viewed(run, method, state, backbone, padding, torch.device("cpu"))
-        assessment.outputs(view, run, tokens, lambda news: None)
+        view = evaluator.viewed(run, method, state, backbone, padding, torch.device("cpu"))
+        evaluator.outputs(view, run, tokens, lambda news: None)
         return time.perf_counter() - start
 
     seconds(["clean"])  # libraries and weights into memory
     pairs = [(seconds(["clean"]), seconds(list(sets))) for _ in range(asked.rounds)]
     ratio = median([many / one for one, many in pairs])
-    texts = sources.table(run.task, "validation", root).texts[0]
+    texts = loading.table(run.task, "validation", root).texts[0]
     speeds = {}
-    for kind in noise.EDITS:
+    for kind in text_noise.EDITS:
         start = time.perf_counter()
-        noise.noisy(texts, kind, 0.1, 0)
+        text_noise.noisy(texts, kind, 0.1, 0)
         speeds[kind] = len(texts) / (time.perf_counter() - start)
     slowest = min(speeds, key=lambda kind: speeds[kind])
     figures = {"ratio": ratio, "pairs": pairs, "sentences_per_second": speeds}

@@ -1,4 +1,4 @@
-"""What the adapters library computes, stored for tests/test_adapters_library.py.
+"""What the adapters library computes, stored for tests/papers/test_adapters_library.py.
 
 The library needs transformers 4.57, which cannot live beside ours: this runs in an environment of
 its own and writes the weights of a tiny BERT with each method inserted, and its hidden states.

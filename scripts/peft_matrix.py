@@ -19,9 +19,9 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 import tiny  # noqa: E402 - the tests' tiny models are the families' own yaml
 
-from peftbench.encoder import Encoder  # noqa: E402
-from peftbench.method import make  # noqa: E402
+from peftbench.methods.base import make  # noqa: E402
 from peftbench.methods.peft import offered  # noqa: E402
+from peftbench.models.adapted_model import Encoder  # noqa: E402
 
 #: Arguments for types whose defaults are too large for a model of width 32.
 SMALL = {
@@ -32,7 +32,7 @@ SMALL = {
     "VBLORA": ["method.config.vector_length=16", "method.config.num_vectors=16"],
     "WAVEFT": ["method.config.n_frequency=64"],
 }
-OUT = ROOT / "configs/support/peft.json"
+OUT = ROOT / "peftbench/methods/peft_support.json"
 
 
 def tried(kind: str, family: str) -> str:
@@ -60,7 +60,7 @@ def tried(kind: str, family: str) -> str:
 
 
 def main() -> None:
-    """Write configs/support/peft.json."""
+    """Write peftbench/methods/peft_support.json."""
     warnings.simplefilter("ignore")
     found = {kind: {f: tried(kind, f) for f in tiny.FAMILIES} for kind in offered()}
     versions = {"peft": peft.__version__, "transformers": transformers.__version__}

@@ -17,7 +17,7 @@ _GLUE = os.environ.pop("PEFTBENCH_DATA", None)
 
 #: Files whose tests wait for processes: where several share the work they start first, or one would
 #: be left alone with them at the end.
-SLOW = [f"test_{name}.py" for name in ("faults", "slurm", "clusters", "execution", "rounds", "cli")]
+SLOW = [f"test_{name}.py" for name in ("faults", "slurm", "cluster", "trainer", "rounds", "cli")]
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -29,10 +29,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from peftbench.encoder import Encoder
-from peftbench.method import Method
-from peftbench.parts import Tap, check_roles
-from peftbench.recipe import above, at_least, one_of
+from peftbench.core.errors import above, at_least, one_of
+from peftbench.methods.base import Method
+from peftbench.models.adapted_model import Encoder
+from peftbench.models.module_ops import Tap, check_roles
 
 NORMS = ("attn_norm", "ffn_norm")
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}

@@ -26,10 +26,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from peftbench.encoder import Batch, Encoder
-from peftbench.gaussian import NOISES, Gaussian, kl_to_normal, posterior
-from peftbench.method import Around, averaged, repeated
-from peftbench.recipe import above, at_least, one_of
+from peftbench.core.errors import above, at_least, one_of
+from peftbench.data.batching import Batch
+from peftbench.methods.base import Around, averaged, repeated
+from peftbench.methods.layers.gaussian import NOISES, Gaussian, kl_to_normal, posterior
+from peftbench.models.adapted_model import Encoder
 
 NORMALISERS = ("mean", "data")
 MATRICES = ("down", "up")

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from peftbench.encoder import Encoder
-from peftbench.method import Method
-from peftbench.parts import check_roles
+from peftbench.methods.base import Method
+from peftbench.models.adapted_model import Encoder
+from peftbench.models.module_ops import check_roles
 
 
 @dataclass(frozen=True, kw_only=True)

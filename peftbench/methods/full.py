@@ -12,9 +12,9 @@ Pooler and head have the full rate.
 
 from dataclasses import dataclass
 
-from peftbench.encoder import Encoder
-from peftbench.method import Method
-from peftbench.recipe import between
+from peftbench.core.errors import between
+from peftbench.methods.base import Method
+from peftbench.models.adapted_model import Encoder
 
 
 @dataclass(frozen=True, kw_only=True)

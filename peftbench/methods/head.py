@@ -7,8 +7,8 @@ What the pretrained features are worth without touching them: the floor for ever
 
 from dataclasses import dataclass
 
-from peftbench.encoder import Encoder
-from peftbench.method import Method
+from peftbench.methods.base import Method
+from peftbench.models.adapted_model import Encoder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,8 +13,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from peftbench.encoder import Batch, Encoder
-from peftbench.method import Method
+from peftbench.data.batching import Batch
+from peftbench.methods.base import Method
+from peftbench.models.adapted_model import Encoder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,10 +13,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from peftbench.encoder import Encoder
-from peftbench.method import Method
-from peftbench.parts import check_roles
-from peftbench.run import Json
+from peftbench.core.run import Json
+from peftbench.methods.base import Method
+from peftbench.models.adapted_model import Encoder
+from peftbench.models.module_ops import check_roles
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,8 @@ Gain and bias of the norms of all blocks train:
 
 from dataclasses import dataclass
 
-from peftbench.encoder import Encoder
-from peftbench.method import Method
+from peftbench.methods.base import Method
+from peftbench.models.adapted_model import Encoder
 
 
 @dataclass(frozen=True, kw_only=True)

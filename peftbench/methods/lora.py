@@ -21,11 +21,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils import skip_init
 
-from peftbench.encoder import Encoder
-from peftbench.method import Method
-from peftbench.parts import check_roles
-from peftbench.recipe import above, at_least, between
-from peftbench.run import Json
+from peftbench.core.errors import above, at_least, between
+from peftbench.core.run import Json
+from peftbench.methods.base import Method
+from peftbench.models.adapted_model import Encoder
+from peftbench.models.module_ops import check_roles
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from peftbench.encoder import Batch, Encoder
-from peftbench.method import Around, averaged, repeated
-from peftbench.recipe import at_least
+from peftbench.core.errors import at_least
+from peftbench.data.batching import Batch
+from peftbench.methods.base import Around, averaged, repeated
+from peftbench.models.adapted_model import Encoder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -19,10 +19,10 @@ from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
 from peft.utils import PeftType
 from torch import nn
 
-from peftbench import catalog
-from peftbench.encoder import Encoder
-from peftbench.method import Method
-from peftbench.parts import check_roles
+from peftbench.methods.base import Method
+from peftbench.methods.peft_support import peft_support
+from peftbench.models.adapted_model import Encoder
+from peftbench.models.module_ops import check_roles
 
 #: Types that the library offers and this method does not, and why.
 REFUSED = {
@@ -65,7 +65,7 @@ class Peft(Method):
     def insert(self, encoder: Encoder) -> None:
         """Let the library put its modules in, on weights that it may write to."""
         if encoder.rehearsal:  # sizes are not the model's: only what was found out before counts
-            families = catalog.peft_support()[1].get(self.type, {})
+            families = peft_support()[1].get(self.type, {})
             if reason := families.get(encoder.backbone[0].family):
                 raise ValueError(f"{self.type} does not run there: {reason}")
             return

@@ -22,10 +22,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from peftbench.encoder import Encoder
-from peftbench.method import Method
-from peftbench.recipe import at_least
-from peftbench.run import Json
+from peftbench.core.errors import at_least
+from peftbench.core.run import Json
+from peftbench.methods.base import Method
+from peftbench.models.adapted_model import Encoder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,9 +15,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from peftbench.encoder import Encoder
-from peftbench.method import Method
-from peftbench.recipe import above, between
+from peftbench.core.errors import above, between
+from peftbench.methods.base import Method
+from peftbench.models.adapted_model import Encoder
 
 LINEARS = ("query", "key", "value", "attn_out", "ffn_in", "ffn_out")
 

@@ -27,10 +27,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from peftbench.encoder import Batch, Encoder
-from peftbench.method import Around, Method, task_loss
-from peftbench.recipe import at_least, between, one_of
-from peftbench.smoothness import PENALTIES
+from peftbench.core.errors import at_least, between, one_of
+from peftbench.data.batching import Batch
+from peftbench.methods.base import Around, Method, task_loss
+from peftbench.methods.regularizers import PENALTIES
+from peftbench.models.adapted_model import Encoder
 
 CHOICES = ("rgn", "fisher", "lisa", "manual", "all")
 

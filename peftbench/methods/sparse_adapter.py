@@ -27,12 +27,13 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from peftbench import pruning
-from peftbench.encoder import Batch, Encoder
-from peftbench.method import Around, Method
-from peftbench.recipe import at_least, between, one_of
+from peftbench.core.errors import at_least, between, one_of
+from peftbench.data.batching import Batch
+from peftbench.methods.base import Around, Method
+from peftbench.methods.layers import masked
+from peftbench.models.adapted_model import Encoder
 
-Part = TypeVar("Part", pruning.Masked, pruning.Gated)
+Part = TypeVar("Part", masked.Masked, masked.Gated)
 
 SCORES = ("random", "magnitude", "er", "snip", "grasp", "learned")
 SCOPES = ("global", "local")
@@ -69,14 +70,14 @@ class SparseAdapter(Around):
                 f"{type(self.host).__name__} has no matrices to prune; choose adapter, parallel, "
                 "lora, prefix or hybrid as method.host"
             )
-        kind = pruning.Gated if self.score == "learned" else pruning.Masked
+        kind = masked.Gated if self.score == "learned" else masked.Masked
         for name, linear in found.items():
             encoder.put(name, kind(linear))
 
     def prepare(self, encoder: Encoder, batches: Iterator[Batch]) -> None:
         """Score on `batches` batches, and prune."""
         self.host.prepare(encoder, batches)
-        parts = _parts(encoder, pruning.Masked)
+        parts = _parts(encoder, masked.Masked)
         if not parts:
             return
         scores = self._scores(encoder, parts, batches)
@@ -87,9 +88,9 @@ class SparseAdapter(Around):
             )
         local = self.scope == "local"
         chosen = (
-            pruning.erdos_renyi(scores, self.keep)
+            masked.erdos_renyi(scores, self.keep)
             if self.score == "er"
-            else pruning.best(scores, self.keep, local)
+            else masked.best(scores, self.keep, local)
         )
         for name, part in parts.items():
             part.keep(chosen[name])
@@ -97,7 +98,7 @@ class SparseAdapter(Around):
     def loss(self, encoder: Encoder, batch: Batch) -> Tensor:
         """The host's loss, and the price of open gates."""
         loss = self.host.loss(encoder, batch)
-        gates = _parts(encoder, pruning.Gated).values()
+        gates = _parts(encoder, masked.Gated).values()
         if not gates:
             return loss
         count = sum(gate.weight.numel() for gate in gates)
@@ -105,7 +106,7 @@ class SparseAdapter(Around):
         return loss + self.penalty * torch.relu(kept - self.keep)
 
     def _scores(
-        self, encoder: Encoder, parts: dict[str, pruning.Masked], batches: Iterator[Batch]
+        self, encoder: Encoder, parts: dict[str, masked.Masked], batches: Iterator[Batch]
     ) -> dict[str, Tensor]:
         weights = [part.weight for part in parts.values()]
         if self.score in ("random", "er"):

@@ -25,8 +25,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from peftbench.encoder import Encoder
-from peftbench.method import Around
+from peftbench.methods.base import Around
+from peftbench.models.adapted_model import Encoder
 
 
 @dataclass(frozen=True, kw_only=True)

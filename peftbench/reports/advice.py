@@ -1,10 +1,10 @@
 """Advice as a person reads it: a sentence, a table, and the same for scripts."""
 
-from peftbench import rows
-from peftbench.advice import Advice, Option
-from peftbench.comparison import DRAWS
-from peftbench.run import Json
-from peftbench.table import Table
+from peftbench.analysis import grouping
+from peftbench.analysis.advice import Advice, Option
+from peftbench.analysis.comparison import DRAWS
+from peftbench.core.run import Json
+from peftbench.reports.tables.markdown import Table
 
 
 def sentence(advice: Advice) -> str:
@@ -32,7 +32,7 @@ def table(advice: Advice) -> Table:
         [
             one.label,
             "–" if one.chance is None else _percent(one.chance),
-            rows.spread([*one.scores, *[None] * (one.seeds - len(one.scores))]),
+            grouping.spread([*one.scores, *[None] * (one.seeds - len(one.scores))]),
             f"{one.seconds:,.0f}",
             "–" if one.peak_bytes is None else f"{one.peak_bytes / 2**20:,.0f}",
             ", ".join(_told(one)),

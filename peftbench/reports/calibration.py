@@ -4,13 +4,13 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
-from peftbench import figure as drawing
-from peftbench import rows
-from peftbench.evaluation import Evaluated
-from peftbench.figure import Picture
-from peftbench.palette import Look, Palette
-from peftbench.run import Json
-from peftbench.table import Table
+from peftbench.analysis import grouping
+from peftbench.core.evaluation import Evaluated
+from peftbench.core.run import Json
+from peftbench.reports.plotting import style as drawing
+from peftbench.reports.plotting.palette import Look, Palette
+from peftbench.reports.plotting.style import Picture
+from peftbench.reports.tables.markdown import Table
 
 #: The suite whose findings these are.
 SUITE = "peftbench.suites.calibration.Calibration"
@@ -59,7 +59,7 @@ def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
         ("Calibration of values", _VALUES, True, _VALUE_NOTES),
     ):
         here = [e for e in found if (e.evaluation.run.task["classes"] == 1) == regression]
-        sections = rows.sections(here, trained)
+        sections = grouping.sections(here, trained)
         for section in sections:
             shown = {
                 name: pick
@@ -103,8 +103,8 @@ def plot(found: list[Evaluated], trained: dict[str, int], palette: Palette) -> l
     More than eight rows go to several pictures.
     """
     here = [e for e in found if e.evaluation.run.task["classes"] > 1]
-    sections = rows.sections(here, trained)
-    names = rows.series(sections, trained)
+    sections = grouping.sections(here, trained)
+    names = grouping.series(sections, trained)
     looks = palette.looks(names)
     made: list[Picture] = []
     for start in range(0, len(names), _MOST):
@@ -122,12 +122,14 @@ def plot(found: list[Evaluated], trained: dict[str, int], palette: Palette) -> l
     return made
 
 
-def _labels(section: rows.Section) -> dict[rows.Row, str]:
-    return rows.labels(section.rows, section.split)
+def _labels(section: grouping.Section) -> dict[grouping.Row, str]:
+    return grouping.labels(section.rows, section.split)
 
 
 def _page(
-    parted: list[tuple[rows.Section, dict[rows.Row, str]]], looks: dict[str, Look], shown: list[str]
+    parted: list[tuple[grouping.Section, dict[grouping.Row, str]]],
+    looks: dict[str, Look],
+    shown: list[str],
 ) -> Any:
     figure, axes = drawing.panels(len(parted), height=1.9, rows=2)
     for (above, below), (section, labels) in zip(axes, parted, strict=True):
@@ -180,7 +182,7 @@ def _cell(name: str, values: list[float | None]) -> str:
         return ""
     if name in ("variance", "MI"):  # anything from tenths to a hundred-thousandth
         return f"{statistics.fmean(defined):.2g} ({len(defined)})"
-    return rows.spread(values, 1, 2) if name in _PLAIN else rows.spread(values)
+    return grouping.spread(values, 1, 2) if name in _PLAIN else grouping.spread(values)
 
 
 _NOTES = [

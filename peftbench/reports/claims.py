@@ -2,15 +2,15 @@
 
 from dataclasses import replace
 
-from peftbench import rows
-from peftbench.cells import SEEDS, Cell, label
-from peftbench.claims import Judged
-from peftbench.inference import ALPHA
-from peftbench.papers import Figures, Paper, words
-from peftbench.places import picked
-from peftbench.quantities import QUANTITIES
-from peftbench.run import Record
-from peftbench.table import Table
+from peftbench.analysis import grouping
+from peftbench.analysis.statistics import ALPHA
+from peftbench.claims.evidence import SEEDS, Cell, label
+from peftbench.claims.matching import picked
+from peftbench.claims.quantities import QUANTITIES
+from peftbench.claims.schema import Figures, Paper, words
+from peftbench.claims.verdicts import Judged
+from peftbench.core.run import Record
+from peftbench.reports.tables.markdown import Table
 
 
 def tables(tested: list[Judged], records: list[Record], narrow: bool = False) -> list[Table]:
@@ -237,12 +237,12 @@ def _figures(paper: Paper, figures: Figures, records: list[Record]) -> Table | N
             name, metric = task.split()
             for size, text in by_size.items():
                 here = [r for r in mine if r.run.task["name"] == name and _sized(r, size)]
-                by_row, split = rows.of_records(here)
+                by_row, split = grouping.of_records(here)
                 without += not by_row
                 for one, members in by_row.items():
                     told = [f"{k}={v}" for k, v in zip(split, one[1:], strict=True)]
                     model = members[0].run.model["name"]
-                    spread = rows.spread([r.metrics.get(metric) for r in members])
+                    spread = grouping.spread([r.metrics.get(metric) for r in members])
                     at = size if isinstance(size, str) else f"{size:,}"
                     line = [name, metric, at, label(words(row)), ", ".join([model, *told])]
                     lines.append([*line, spread, text])

@@ -12,11 +12,12 @@ predicts a variance; no adversarial training.
 
 import numpy as np
 
-from peftbench import metrics, rows
-from peftbench import uncertainty as sure
-from peftbench.run import Record
-from peftbench.stacked import Load, Stacked, stacked
-from peftbench.table import Table
+from peftbench.analysis import grouping
+from peftbench.core.run import Record
+from peftbench.metrics import task_metrics
+from peftbench.metrics import uncertainty as sure
+from peftbench.reports.tables.markdown import Table
+from peftbench.results.predictions import Load, Stacked, stacked
 
 Figures = dict[str, float | None]
 
@@ -34,8 +35,8 @@ def tables(records: list[Record], load: Load) -> list[Table]:
     Raises:
         RecordError: if seeds of one row predicted on other examples.
     """
-    by_row, split = rows.of_records(records)
-    parts = rows.alike(records)
+    by_row, split = grouping.of_records(records)
+    parts = grouping.alike(records)
     made = []
     for title, tell, note in (
         ("Ensembles of seeds", classes, _NOTE),
@@ -56,7 +57,7 @@ def tables(records: list[Record], load: Load) -> list[Table]:
                     for cell in (_cell(name, [told[name] for told in alone]), _text(name, value))
                 ]
                 cells += ["–" if value is None else f"{value:.2g}" for value in spread.values()]
-                lines.append([rows.title(one, dict(parts)), *row, *cells])
+                lines.append([grouping.title(one, dict(parts)), *row, *cells])
                 heads = [head for name in whole for head in (name, f"{name}, all")] + list(spread)
         if lines:
             columns = ["task", "method", *split, *heads]
@@ -94,7 +95,7 @@ def values(found: Stacked, metric: str) -> Told:
     mean = value.mean(axis=0)
     variance = value.var(axis=0) + found.variance.mean(axis=0)
     nll = sure.gaussian_nll(mean, label, variance) if variance.min() > 0 else None
-    order = metrics.spearman(variance, np.abs(mean - label))
+    order = task_metrics.spearman(variance, np.abs(mean - label))
     spread = {"sd": float(np.sqrt(variance.mean())), "NLL, all": nll, "sd ~ error": order}
     alone = [_close(one, label, metric) for one in value]
     return alone, _close(mean, label, metric), spread
@@ -102,7 +103,7 @@ def values(found: Stacked, metric: str) -> Told:
 
 def _sure(logs: np.ndarray, label: np.ndarray, metric: str) -> Figures:
     return {
-        "score": metrics.score([metric], logs, label)[metric],
+        "score": task_metrics.score([metric], logs, label)[metric],
         "ECE": sure.calibration_error(logs, label),
         "NLL": sure.nll(logs, label),
         "Brier": sure.brier(logs, label),
@@ -111,7 +112,7 @@ def _sure(logs: np.ndarray, label: np.ndarray, metric: str) -> Figures:
 
 def _close(value: np.ndarray, label: np.ndarray, metric: str) -> Figures:
     return {
-        "score": metrics.score([metric], value[:, None], label)[metric],
+        "score": task_metrics.score([metric], value[:, None], label)[metric],
         "RMSE": float(np.sqrt(np.mean((value - label) ** 2))),
     }
 
@@ -125,7 +126,7 @@ _PERCENT = ("score", "ECE")
 
 
 def _cell(name: str, told: list[float | None]) -> str:
-    return rows.spread(told) if name in _PERCENT else rows.spread(told, 1, 3)
+    return grouping.spread(told) if name in _PERCENT else grouping.spread(told, 1, 3)
 
 
 def _text(name: str, value: float | None) -> str:

@@ -1,11 +1,11 @@
 """What demonstrations at test time are worth: method × number of them, and a picture."""
 
-from peftbench import curves, rows
-from peftbench.evaluation import Evaluated
-from peftbench.figure import Picture
-from peftbench.lines import of_suite
-from peftbench.palette import Palette
-from peftbench.table import Table
+from peftbench.analysis import grouping
+from peftbench.core.evaluation import Evaluated
+from peftbench.reports.plotting.line_plots import Points, defined_points, of_suite
+from peftbench.reports.plotting.palette import Palette
+from peftbench.reports.plotting.style import Picture
+from peftbench.reports.tables.markdown import Table
 
 #: The suite whose findings these are.
 SUITE = "peftbench.suites.in_context.InContext"
@@ -22,7 +22,7 @@ def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
     for task in sorted({e.evaluation.run.task["name"] for e in found}):
         here = [e for e in found if e.evaluation.run.task["name"] == task]
         counts = sorted({count for e in here for count in e.findings["counts"]})
-        by_row, split = rows.grouped(
+        by_row, split = grouping.grouped(
             here,
             lambda e: e.evaluation.run,
             lambda e: (e.evaluation.run.size,),
@@ -31,8 +31,8 @@ def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
         lines = [
             [
                 *row,
-                *(rows.spread([_at(e, "scores", count) for e in members]) for count in counts),
-                *(rows.spread([_at(e, "differences", n) for e in members]) for n in counts[1:]),
+                *(grouping.spread([_at(e, "scores", count) for e in members]) for count in counts),
+                *(grouping.spread([_at(e, "differences", n) for e in members]) for n in counts[1:]),
                 f"{max(max(e.findings['truncated'].values()) for e in members)}",
             ]
             for row, members in by_row.items()
@@ -66,9 +66,9 @@ def plot(found: list[Evaluated], trained: dict[str, int], palette: Palette) -> l
     return of_suite(found, trained, palette, "demonstrations", _CAPTION, _curve)
 
 
-def _curve(e: Evaluated) -> curves.Points:
+def _curve(e: Evaluated) -> Points:
     scores = [(float(count), _at(e, "scores", count)) for count in sorted(e.findings["counts"])]
-    return curves.defined([(x, None if y is None else 100 * y) for x, y in scores])
+    return defined_points([(x, None if y is None else 100 * y) for x, y in scores])
 
 
 def _at(e: Evaluated, what: str, count: int) -> float | None:

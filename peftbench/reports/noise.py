@@ -1,11 +1,11 @@
 """What noise in the text costs each method: method × kind of noise, and a picture of the curves."""
 
-from peftbench import curves, rows
-from peftbench.evaluation import Evaluated
-from peftbench.figure import Picture
-from peftbench.lines import of_suite
-from peftbench.palette import Palette
-from peftbench.table import Table
+from peftbench.analysis import grouping
+from peftbench.core.evaluation import Evaluated
+from peftbench.reports.plotting.line_plots import Points, of_suite
+from peftbench.reports.plotting.palette import Palette
+from peftbench.reports.plotting.style import Picture
+from peftbench.reports.tables.markdown import Table
 
 #: The suite whose findings these are.
 SUITE = "peftbench.suites.noise.Noise"
@@ -19,7 +19,7 @@ def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
         trained: trained parameters of each run, by key.
     """
     made = []
-    sections = rows.sections(found, trained)
+    sections = grouping.sections(found, trained)
     for section in sections:
         kinds = list(dict.fromkeys(kind for e in section.found for kind in e.findings["kinds"]))
         classes = section.task["classes"] > 1
@@ -27,7 +27,7 @@ def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
         for row, members in section.rows.items():
             told = [e.findings for e in members]
             drops = [
-                rows.spread([(one["kinds"].get(kind) or {}).get("drop") for one in told])
+                grouping.spread([(one["kinds"].get(kind) or {}).get("drop") for one in told])
                 for kind in kinds
             ]
             flips = [
@@ -37,10 +37,10 @@ def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
             lines.append(
                 [
                     *row,
-                    rows.spread([one["clean"] for one in told]),
-                    rows.spread([one["area"] for one in told]),
-                    rows.spread([one["worst"] for one in told]),
-                    rows.spread(flips) if classes else rows.spread(flips, 1, 2),
+                    grouping.spread([one["clean"] for one in told]),
+                    grouping.spread([one["area"] for one in told]),
+                    grouping.spread([one["worst"] for one in told]),
+                    grouping.spread(flips) if classes else grouping.spread(flips, 1, 2),
                     *drops,
                 ]
             )
@@ -77,7 +77,7 @@ def plot(found: list[Evaluated], trained: dict[str, int], palette: Palette) -> l
     return of_suite(found, trained, palette, "intensity of noise", _CAPTION, _curve)
 
 
-def _curve(e: Evaluated) -> curves.Points:
+def _curve(e: Evaluated) -> Points:
     """In percent, clean and at each intensity the mean over kinds; empty if one is undefined."""
     places = [0.0, *e.findings["intensities"]]
     columns = zip(*(kind["scores"] for kind in e.findings["kinds"].values()), strict=True)

@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from peftbench import figure as drawing
-from peftbench.comparison import DRAWS, MARGIN, Pair
-from peftbench.figure import Picture
-from peftbench.table import Table
+from peftbench.analysis.comparison import DRAWS, MARGIN, Pair
+from peftbench.reports.plotting import style as drawing
+from peftbench.reports.plotting.style import Picture
+from peftbench.reports.tables.markdown import Table
 
 #: What a picture takes.
 NEEDS = "two rows with a seed in common, and defined scores"

@@ -4,11 +4,12 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
-from peftbench import annotation, costs, rows
-from peftbench import figure as drawing
-from peftbench.figure import Picture
-from peftbench.palette import Palette, method_of
-from peftbench.run import Record
+from peftbench.analysis import costs, grouping
+from peftbench.core.run import Record
+from peftbench.reports.plotting import annotation
+from peftbench.reports.plotting import style as drawing
+from peftbench.reports.plotting.palette import Palette, method_of
+from peftbench.reports.plotting.style import Picture
 
 #: What it takes.
 NEEDS = "a defined score"
@@ -30,8 +31,8 @@ def plot(
     records: list[Record], palette: Palette, money: Money | None = None, currency: str = ""
 ) -> list[Picture]:
     """A picture for each task: a line of panels for each size and machine, one for each cost."""
-    by_row, split = rows.of_records(records)
-    labels = rows.labels(by_row, split)
+    by_row, split = grouping.of_records(records)
+    labels = grouping.labels(by_row, split)
     row_of = {r.run.key: labels[row] for row, members in by_row.items() for r in members}
     machines = sorted({costs.machine(record) for record in records})
     kinds: dict[str, Money] = {
@@ -41,7 +42,7 @@ def plot(
     }
     if money is not None:
         kinds[f"money ({currency})"] = money
-    parts = rows.alike(records)
+    parts = grouping.alike(records)
     tasks: dict[str, list[tuple[str, dict[str, list[Record]]]]] = {}
     for one, members in parts:
         for machine in machines:
@@ -50,7 +51,7 @@ def plot(
                 if costs.machine(record) == machine:
                     cell.setdefault(row_of[record.run.key], []).append(record)
             if any(_score(here) is not None for here in cell.values()):
-                title = rows.title(one, dict(parts))
+                title = grouping.title(one, dict(parts))
                 if len(machines) > 1:
                     title += f", {costs.called(machine)}"
                 tasks.setdefault(one[0], []).append((title, cell))

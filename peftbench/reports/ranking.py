@@ -7,10 +7,10 @@ import statistics
 
 import numpy as np
 
-from peftbench import resampling, rows
-from peftbench.run import Record
-from peftbench.stacked import Load, stacked
-from peftbench.table import Table
+from peftbench.analysis import bootstrap, grouping
+from peftbench.core.run import Record
+from peftbench.reports.tables.markdown import Table
+from peftbench.results.predictions import Load, stacked
 
 #: Parts of the reporting split, and how many draws of each.
 PARTS = (0.05, 0.1, 0.2, 0.5)
@@ -30,9 +30,9 @@ def table(records: list[Record], load: Load) -> Table | None:
     Raises:
         RecordError: if runs of one task predicted on other examples.
     """
-    by_row, _ = rows.of_records(records)
+    by_row, _ = grouping.of_records(records)
     lines = []
-    for task, alike in rows.alike(records):
+    for task, alike in grouping.alike(records):
         keys = {record.run.key for record in alike}
         here = [[r for r in members if r.run.key in keys] for members in by_row.values()]
         here = [members for members in here if members]
@@ -64,7 +64,7 @@ def _scored(here: list[list[Record]], load: Load) -> tuple[int, np.ndarray, np.n
         counts[order[: max(2, round(PARTS[number // DRAWS] * count))]] = 1
     every = np.concatenate([np.ones((1, count)), chosen])
     metric = here[0][0].run.task["metrics"][0]
-    found = resampling.score(metric, answers.scores, answers.label, every)
+    found = bootstrap.score(metric, answers.scores, answers.label, every)
     ends = np.cumsum([len(members) for members in here])
     mean = np.stack([part.mean(axis=1) for part in np.split(found, ends[:-1], axis=1)], axis=1)
     mean = mean.round(12)  # equal sums of seeds' scores are ties, in whatever order they are added

@@ -2,27 +2,27 @@
 
 import numpy as np
 
-from peftbench import inference, rows
-from peftbench.run import Record
-from peftbench.table import Table
+from peftbench.analysis import grouping, statistics
+from peftbench.core.run import Record
+from peftbench.reports.tables.markdown import Table
 
 Block = tuple[str, int, int]  # task, training examples, seed
 
 
 def table(records: list[Record]) -> Table | None:
     """Mean ranks over task, size and seed; None where no three rows share two of these."""
-    by_row, split = rows.of_records(records)
-    blocks: dict[Block, dict[rows.Row, float]] = {}
+    by_row, split = grouping.of_records(records)
+    blocks: dict[Block, dict[grouping.Row, float]] = {}
     for row, members in by_row.items():
         for record in members:
             if record.score is not None:
-                block = blocks.setdefault((*rows.sized(record), record.run.seed), {})
+                block = blocks.setdefault((*grouping.sized(record), record.run.seed), {})
                 block[row] = record.score
     ranked, shared = _whole(blocks)
     if len(ranked) < 3 or len(shared) < 2:
         return None
     order = [row for row in by_row if row in ranked]
-    found = inference.ranks(np.array([[blocks[name][row] for row in order] for name in shared]))
+    found = statistics.ranks(np.array([[blocks[name][row] for row in order] for name in shared]))
     first = found.mean.min()
     lines = [
         [*row, f"{mean:.2f}", "yes" if mean <= first + found.critical else ""]
@@ -41,9 +41,11 @@ def table(records: list[Record]) -> Table | None:
     return Table("Ranks", columns, lines, 1 + len(split), [note])
 
 
-def _whole(blocks: dict[Block, dict[rows.Row, float]]) -> tuple[frozenset[rows.Row], list[Block]]:
+def _whole(
+    blocks: dict[Block, dict[grouping.Row, float]],
+) -> tuple[frozenset[grouping.Row], list[Block]]:
     """The largest table without gaps among those whose rows are just the ones of some block."""
-    found: list[tuple[frozenset[rows.Row], list[Block]]] = [
+    found: list[tuple[frozenset[grouping.Row], list[Block]]] = [
         (kind, sorted(name for name, block in blocks.items() if kind <= block.keys()))
         for kind in {frozenset(block) for block in blocks.values() if len(block) > 2}
     ]

@@ -3,10 +3,10 @@
 import statistics
 from collections.abc import Callable, Iterable
 
-from peftbench import rows
-from peftbench.costs import machine, peak
-from peftbench.run import Record
-from peftbench.table import Table
+from peftbench.analysis import grouping
+from peftbench.analysis.costs import machine, peak
+from peftbench.core.run import Record
+from peftbench.reports.tables.markdown import Table
 
 Column = tuple[str, str, int]  # task, metric, training examples
 
@@ -25,10 +25,10 @@ def other_metrics(records: list[Record]) -> Table | None:
 
 def figures(records: list[Record]) -> Table:
     """Every metric of every cell as plain numbers, one line each, for programs."""
-    grouped, split = rows.of_records(records)
+    grouped, split = grouping.of_records(records)
     lines = []
     for row, members in grouped.items():
-        cells = sorted({(*rows.sized(r), metric) for r in members for metric in r.metrics})
+        cells = sorted({(*grouping.sized(r), metric) for r in members for metric in r.metrics})
         for name, size, metric in cells:
             here = [r for r in members if _is(r, (name, metric, size))]
             defined = [value for r in here if (value := r.metrics[metric]) is not None]
@@ -60,12 +60,12 @@ def costs(records: list[Record]) -> Table:
     Seconds compare only on one device with one number of threads, and measured ones not with those
     of a calibration; where records differ in these, the cell says mixed.
     """
-    grouped, split = rows.of_records(records)
-    tasks = sorted({rows.sized(record) for record in records})
+    grouped, split = grouping.of_records(records)
+    tasks = sorted({grouping.sized(record) for record in records})
     lines = []
     for row, members in grouped.items():
         for task in tasks:
-            here = [record for record in members if rows.sized(record) == task]
+            here = [record for record in members if grouping.sized(record) == task]
             if not here:
                 continue
             machines = {machine(r) for r in here}
@@ -73,7 +73,7 @@ def costs(records: list[Record]) -> Table:
             lines.append(
                 [
                     *row,
-                    rows.title(task, tasks),
+                    grouping.title(task, tasks),
                     " / ".join(f"{count:,}" for count in trained),
                     *("mixed" if len(machines) > 1 else pick(here) for pick in _UNITS.values()),
                 ]
@@ -100,7 +100,7 @@ _UNITS: dict[str, Callable[[list[Record]], str]] = {
 
 
 def _table(title: str, records: list[Record], pick: Callable[[list[str]], list[str]]) -> Table:
-    grouped, split = rows.of_records(records)
+    grouped, split = grouping.of_records(records)
     columns: list[Column] = sorted(
         {
             (record.run.task["name"], metric, record.work["train_size"])
@@ -109,8 +109,8 @@ def _table(title: str, records: list[Record], pick: Callable[[list[str]], list[s
         },
         key=lambda column: (column[0], column[2], column[1]),
     )
-    sized = sorted({rows.sized(record) for record in records})
-    heads = [f"{rows.title((name, size), sized)} {metric}" for name, metric, size in columns]
+    sized = sorted({grouping.sized(record) for record in records})
+    heads = [f"{grouping.title((name, size), sized)} {metric}" for name, metric, size in columns]
     baseline = ["trivial", *[""] * len(split)]
     baseline += [_baseline(records, column) for column in columns]
     lines = [baseline]
@@ -137,10 +137,10 @@ def _cell(members: list[Record], column: Column) -> str:
     if not here:
         return ""
     collapsed = sum(record.collapsed for record in here)
-    text = rows.spread([record.metrics[column[1]] for record in here])
+    text = grouping.spread([record.metrics[column[1]] for record in here])
     return text + (f" †{collapsed}" if collapsed else "")
 
 
 def _is(record: Record, column: Column) -> bool:
     name, metric, size = column
-    return rows.sized(record) == (name, size) and metric in record.metrics
+    return grouping.sized(record) == (name, size) and metric in record.metrics

@@ -3,11 +3,11 @@
 import statistics
 from typing import Any
 
-from peftbench import figure as drawing
-from peftbench import rows
-from peftbench.figure import Picture
-from peftbench.palette import Palette
-from peftbench.run import Record
+from peftbench.analysis import grouping
+from peftbench.core.run import Record
+from peftbench.reports.plotting import style as drawing
+from peftbench.reports.plotting.palette import Palette
+from peftbench.reports.plotting.style import Picture
 
 #: What it takes.
 NEEDS = "records"
@@ -27,9 +27,9 @@ Cell = dict[str, list[Record]]
 
 def plot(records: list[Record], palette: Palette) -> list[Picture]:
     """A panel for each task and size; panels with the same rows stand side by side."""
-    by_row, split = rows.of_records(records)
-    labels = rows.labels(by_row, split)
-    parts = rows.alike(records)
+    by_row, split = grouping.of_records(records)
+    labels = grouping.labels(by_row, split)
+    parts = grouping.alike(records)
     alike: dict[tuple[str, ...], list[tuple[str, Cell]]] = {}
     for one, members in parts:
         keys = {record.run.key for record in members}
@@ -38,7 +38,7 @@ def plot(records: list[Record], palette: Palette) -> list[Picture]:
             for row, every in by_row.items()
             if (here := [record for record in every if record.run.key in keys])
         }
-        alike.setdefault(tuple(cell), []).append((rows.title(one, dict(parts)), cell))
+        alike.setdefault(tuple(cell), []).append((grouping.title(one, dict(parts)), cell))
     bands = [
         [
             (title, {label: cell[label] for label in names[start : start + _ROWS]})

@@ -3,13 +3,13 @@
 import textwrap
 from typing import Any
 
-from peftbench import figure as drawing
-from peftbench import rows
-from peftbench.evaluation import Evaluated
-from peftbench.figure import Picture
-from peftbench.palette import Palette
-from peftbench.run import Json
-from peftbench.table import Table
+from peftbench.analysis import grouping
+from peftbench.core.evaluation import Evaluated
+from peftbench.core.run import Json
+from peftbench.reports.plotting import style as drawing
+from peftbench.reports.plotting.palette import Palette
+from peftbench.reports.plotting.style import Picture
+from peftbench.reports.tables.markdown import Table
 
 #: The suite whose findings these are.
 SUITE = "peftbench.suites.shift.Shift"
@@ -23,7 +23,7 @@ def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
         trained: trained parameters of each run, by key.
     """
     made = []
-    sections = rows.sections(found, trained)
+    sections = grouping.sections(found, trained)
     for section in sections:
         targets = _targets(section)
         lines = []
@@ -40,8 +40,8 @@ def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
                 [
                     *row,
                     *_across(told, targets, "scores"),
-                    rows.spread([one["relative"] for one in moved], 100, 2),
-                    rows.spread([one["inserted_l2"] for one in moved], 1),
+                    grouping.spread([one["relative"] for one in moved], 100, 2),
+                    grouping.spread([one["inserted_l2"] for one in moved], 1),
                 ]
             )
         heads = [head for name, metric in targets.items() for head in (f"{name} {metric}", "gap")]
@@ -65,7 +65,7 @@ _NOTE = (
 )
 
 
-def _targets(section: rows.Section) -> dict[str, str]:
+def _targets(section: grouping.Section) -> dict[str, str]:
     """The metric of each target."""
     found: dict[str, str] = {}
     for e in section.found:
@@ -77,12 +77,14 @@ def _targets(section: rows.Section) -> dict[str, str]:
 _STARTS = ("model", "form", "suite", "train.max_length", "train.precision")
 
 
-def _before(section: rows.Section, which: tuple[str, ...]) -> dict[rows.Row, list[Evaluated]]:
+def _before(
+    section: grouping.Section, which: tuple[str, ...]
+) -> dict[grouping.Row, list[Evaluated]]:
     """One evaluation for each seed and its targets, by the values of the settings meant.
 
     The values stand in the columns of the section's settings, blank for the others.
     """
-    found: dict[rows.Row, dict[tuple[Any, ...], Evaluated]] = {}
+    found: dict[grouping.Row, dict[tuple[Any, ...], Evaluated]] = {}
     for row, members in section.rows.items():
         pairs = zip(section.split, row[1:], strict=True)
         values = tuple(value if name.startswith(which) else "" for name, value in pairs)
@@ -101,10 +103,10 @@ def _across(told: list[Json], targets: dict[str, str], which: str) -> list[str]:
             level = here[0]["trivial"] if here else None
             cells += ["–" if level is None else f"{100 * level:.1f}", ""]
             continue
-        cells.append(rows.spread([target[which][metric] for target in here]))
+        cells.append(grouping.spread([target[which][metric] for target in here]))
         gaps = [target["gap"] for target in here]
         known = which == "scores" and any(gap is not None for gap in gaps)
-        cells.append(rows.spread(gaps) if known else "")
+        cells.append(grouping.spread(gaps) if known else "")
     return cells
 
 
@@ -117,7 +119,7 @@ _CAPTION = (
 
 def plot(found: list[Evaluated], trained: dict[str, int], palette: Palette) -> list[Picture]:
     """A heat map for each task and size: method × targets."""
-    sections = rows.sections(found, trained)
+    sections = grouping.sections(found, trained)
     pictures = []
     for start in range(0, len(sections), 3):
         page = [(section, _lines(section)) for section in sections[start : start + 3]]
@@ -131,9 +133,9 @@ def plot(found: list[Evaluated], trained: dict[str, int], palette: Palette) -> l
     return pictures
 
 
-def _lines(section: rows.Section) -> dict[str, tuple[str, list[Evaluated]]]:
+def _lines(section: grouping.Section) -> dict[str, tuple[str, list[Evaluated]]]:
     """What stands in each line, by its label: which scores, of which evaluations."""
-    labels = rows.labels(section.rows, section.split)
+    labels = grouping.labels(section.rows, section.split)
     lines = {labels[row]: ("scores", members) for row, members in section.rows.items()}
     return lines | {
         ", ".join(["untrained", *filter(None, values)]): ("untrained", every)
@@ -142,7 +144,7 @@ def _lines(section: rows.Section) -> dict[str, tuple[str, list[Evaluated]]]:
 
 
 def _map(
-    axis: Any, section: rows.Section, lines: dict[str, tuple[str, list[Evaluated]]], named: bool
+    axis: Any, section: grouping.Section, lines: dict[str, tuple[str, list[Evaluated]]], named: bool
 ) -> None:
     targets = _targets(section)
     grid = [

@@ -2,11 +2,11 @@
 
 import statistics
 
-from peftbench import rows
-from peftbench.figure import Picture
-from peftbench.lines import Panel, Series, draw
-from peftbench.palette import Palette
-from peftbench.run import Record
+from peftbench.analysis import grouping
+from peftbench.core.run import Record
+from peftbench.reports.plotting.line_plots import Panel, Series, draw
+from peftbench.reports.plotting.palette import Palette
+from peftbench.reports.plotting.style import Picture
 
 #: What it takes.
 NEEDS = "a method and its settings at two data sizes of one task"
@@ -20,10 +20,10 @@ _CAPTION = (
 
 def plot(records: list[Record], palette: Palette) -> list[Picture]:
     """A panel for each task, a line for each row that was run at several sizes."""
-    by_row, split = rows.of_records(records)
+    by_row, split = grouping.of_records(records)
     tasks = sorted({record.run.task["name"] for record in records})
     grown = [row for row, r in by_row.items() if any(len(_sizes(_of(r, t))) > 1 for t in tasks)]
-    labels = rows.labels(grown, split)
+    labels = grouping.labels(grown, split)
     panels, also = [], set()
     for task in tasks:
         found = {row: _of(members, task) for row, members in by_row.items()}
@@ -79,5 +79,5 @@ def _mean(values: list[float]) -> float:
 
 def _differs(records: list[Record]) -> set[str]:
     """Settings that are not the same at all sizes."""
-    found = [rows.settings(record.run) for record in records]
+    found = [grouping.settings(record.run) for record in records]
     return {name for name in found[0] if len({str(one.get(name)) for one in found}) > 1}

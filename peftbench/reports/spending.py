@@ -6,9 +6,10 @@ Money is counted from a file of prices that the user fills in; what has no price
 import statistics
 from dataclasses import dataclass, fields
 
-from peftbench import costs, rows
-from peftbench.run import ConfigError, Record
-from peftbench.table import Table
+from peftbench.analysis import costs, grouping
+from peftbench.core.errors import ConfigError
+from peftbench.core.run import Record
+from peftbench.reports.tables.markdown import Table
 
 #: Parts of the reference's score that count as near.
 NEAR = (0.95, 0.99)
@@ -69,12 +70,12 @@ def table(records: list[Record], prices: Prices) -> Table:
 
     The reference of a task is the run that trains everything, or what trains most, where none does.
     """
-    tasks = sorted({rows.sized(record) for record in records})
-    by_row, split = rows.of_records(records)
+    tasks = sorted({grouping.sized(record) for record in records})
+    by_row, split = grouping.of_records(records)
     lines = []
     for task in tasks:
         cells = {
-            row: [record for record in members if rows.sized(record) == task]
+            row: [record for record in members if grouping.sized(record) == task]
             for row, members in by_row.items()
         }
         cells = {row: here for row, here in cells.items() if here}
@@ -87,7 +88,7 @@ def table(records: list[Record], prices: Prices) -> Table:
                 [
                     *row,
                     f"{task[0]} {task[1]:,}",
-                    rows.spread([record.score for record in here]),
+                    grouping.spread([record.score for record in here]),
                     f"{_seconds(here):,.0f}",
                     f"{statistics.fmean(flops) / 1e12:,.1f}" if flops else "–",
                     f"{stored(here[0]) / 1e6:,.2f}",

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from peftbench import forms, sources
-from peftbench import uncertainty as sure
-from peftbench.run import Json, Record, Run
-from peftbench.sources import Table
-from peftbench.suite import Arrays, Suite
+from peftbench.core.run import Json, Record, Run
+from peftbench.data import loading, prompt_template
+from peftbench.data.loading import Table
+from peftbench.metrics import uncertainty as sure
+from peftbench.suites.base import Arrays, Suite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,16 +39,16 @@ class Calibration(Suite):
 
     def sets(self, run: Run, root: str | None) -> dict[str, Table]:
         """Training examples that the run does not train on; no set where it uses all."""
-        train = sources.table(run.task, run.task["splits"]["train"], root)
+        train = loading.table(run.task, run.task["splits"]["train"], root)
         size = run.train_size(len(train.label))
-        order = sources.stratified(train.label, run.task["classes"], run.seeds()["subset"])
+        order = loading.stratified(train.label, run.task["classes"], run.seeds()["subset"])
         unused = order[size:]
         if not len(unused) and run.select.get("fraction"):  # its selection split, then
-            again = sources.stratified(
+            again = loading.stratified(
                 train.label[order], run.task["classes"], run.seeds()["subset"] + 1
             )
             unused = order[again[: round(run.select["fraction"] * size)]]
-        unused = unused[~np.isin(unused, forms.reserved(run, train.label))]
+        unused = unused[~np.isin(unused, prompt_template.reserved(run, train.label))]
         return {"held": train.take(unused[: self.examples])} if len(unused) else {}
 
     def findings(self, record: Record, known: Arrays, found: dict[str, Arrays]) -> Json:

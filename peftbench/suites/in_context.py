@@ -10,10 +10,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from peftbench import metrics, sources
-from peftbench.run import ConfigError, Json, Record, Run
-from peftbench.sources import Table
-from peftbench.suite import Arrays, Suite
+from peftbench.core.errors import ConfigError
+from peftbench.core.run import Json, Record, Run
+from peftbench.data import loading
+from peftbench.data.loading import Table
+from peftbench.metrics import task_metrics
+from peftbench.suites.base import Arrays, Suite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +53,9 @@ class InContext(Suite):
 
     def sets(self, run: Run, root: str | None) -> dict[str, Table]:
         """The reporting split, once for each number."""
-        table = sources.table(run.task, run.task["splits"]["validation"], root)
+        table = loading.table(run.task, run.task["splits"]["validation"], root)
         if self.examples is not None:
-            order = sources.stratified(table.label, run.task["classes"], self.seed)
+            order = loading.stratified(table.label, run.task["classes"], self.seed)
             table = table.take(np.sort(order[: self.examples]))
         return {f"shown/{count}": table for count in self.counts}
 
@@ -65,10 +67,10 @@ class InContext(Suite):
         """Scores by number of demonstrations, differences from none, flips."""
         names = record.run.task["metrics"]
         sets = [found[f"shown/{count}"] for count in self.counts]
-        scored = [metrics.score(names, arrays["scores"], arrays["label"]) for arrays in sets]
+        scored = [task_metrics.score(names, arrays["scores"], arrays["label"]) for arrays in sets]
         scores = [told[names[0]] for told in scored]
-        first = metrics.decide(sets[0]["scores"])
-        flips = [float(np.mean(metrics.decide(arrays["scores"]) != first)) for arrays in sets]
+        first = task_metrics.decide(sets[0]["scores"])
+        flips = [float(np.mean(task_metrics.decide(arrays["scores"]) != first)) for arrays in sets]
         return {
             "metric": names[0],
             "counts": self.counts,

@@ -9,11 +9,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from peftbench import metrics, sources
-from peftbench.noise import EDITS, noisy
-from peftbench.run import ConfigError, Json, Record, Run
-from peftbench.sources import Table
-from peftbench.suite import Arrays, Suite
+from peftbench.core.errors import ConfigError
+from peftbench.core.run import Json, Record, Run
+from peftbench.data import loading
+from peftbench.data.loading import Table
+from peftbench.data.text_noise import EDITS, noisy
+from peftbench.metrics import task_metrics
+from peftbench.suites.base import Arrays, Suite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,7 +23,7 @@ class Noise(Suite):
     """Score noisy copies of the reporting split.
 
     Attributes:
-        kinds: of `peftbench.noise.EDITS`, each with the rate of its highest intensity.
+        kinds: of `peftbench.data.text_noise.EDITS`, each with the rate of its highest intensity.
         intensities: fractions of that rate, rising.
         examples: of the reporting split, a fixed stratified part; None is all of it.
         seed: of the noise and of the part.
@@ -59,9 +61,9 @@ class Noise(Suite):
 
     def sets(self, run: Run, root: str | None) -> dict[str, Table]:
         """The clean texts, and each kind at each intensity."""
-        clean = sources.table(run.task, run.task["splits"]["validation"], root)
+        clean = loading.table(run.task, run.task["splits"]["validation"], root)
         if self.examples is not None:
-            order = sources.stratified(clean.label, run.task["classes"], self.seed)
+            order = loading.stratified(clean.label, run.task["classes"], self.seed)
             clean = clean.take(np.sort(order[: self.examples]))
         found = {"clean": clean}
         for kind, most in self.rates().items():
@@ -77,7 +79,7 @@ class Noise(Suite):
         """Scores of every set; drops, areas, flips, the worst kind, by the primary metric."""
         names = record.run.task["metrics"]
         scored = {
-            name: metrics.score(names, arrays["scores"], arrays["label"])
+            name: task_metrics.score(names, arrays["scores"], arrays["label"])
             for name, arrays in found.items()
         }
         clean = scored["clean"][names[0]]
@@ -123,7 +125,7 @@ def area(places: list[float], scores: list[float | None]) -> float | None:
 
 def _flips(clean: np.ndarray, changed: np.ndarray) -> float:
     """Share of other classes; for values the mean absolute change."""
-    before, after = metrics.decide(clean), metrics.decide(changed)
+    before, after = task_metrics.decide(clean), task_metrics.decide(changed)
     if clean.shape[1] == 1:
         return float(np.mean(np.abs(np.subtract(before, after))))
     return float(np.mean(before != after))

@@ -19,11 +19,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from peftbench import forms, metrics, sources
-from peftbench.recipe import at_least, between
-from peftbench.run import ConfigError, Json, Record, Run
-from peftbench.sources import Table
-from peftbench.suite import Arrays, Suite
+from peftbench.core.errors import ConfigError, at_least, between
+from peftbench.core.run import Json, Record, Run
+from peftbench.data import loading, prompt_template
+from peftbench.data.loading import Table
+from peftbench.metrics import task_metrics
+from peftbench.suites.base import Arrays, Suite
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,7 @@ class Rounds(Suite):
         def score(number: int, name: str) -> float | None:
             task = tasks[int(name)] if self.sequence else record.run.task
             arrays, metric = found[f"{number}/{name}"], task["metrics"][0]
-            return metrics.score([metric], arrays["scores"], arrays["label"])[metric]
+            return task_metrics.score([metric], arrays["scores"], arrays["label"])[metric]
 
         matrix = [[score(t, str(j)) for j in range(t + 1)] for t in range(count)]
         validation = None if self.sequence else [score(t, "validation") for t in range(count)]
@@ -193,16 +194,16 @@ def measures(matrix: list[list[float | None]]) -> dict[str, float | None]:
 
 
 def _split(run: Run, split: str, root: str | None) -> Table:
-    return sources.table(run.task, run.task["splits"][split], root)
+    return loading.table(run.task, run.task["splits"][split], root)
 
 
 def _order(run: Run, train: Table) -> np.ndarray:
     """The run's nested subsets: its first n numbers are its subset of n."""
-    order = sources.stratified(train.label, run.task["classes"], run.seeds()["subset"])
-    return order[~np.isin(order, forms.reserved(run, train.label))]
+    order = loading.stratified(train.label, run.task["classes"], run.seeds()["subset"])
+    return order[~np.isin(order, prompt_template.reserved(run, train.label))]
 
 
 def _mixed(run: Run, train: Table, rows: np.ndarray) -> np.ndarray:
     """In the order in which a run of these examples alone would have them."""
     seed = run.seeds()["subset"] + 1
-    return rows[sources.stratified(train.label[rows], run.task["classes"], seed)]
+    return rows[loading.stratified(train.label[rows], run.task["classes"], seed)]

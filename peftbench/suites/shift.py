@@ -10,10 +10,12 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from peftbench import metrics, sources
-from peftbench.run import ConfigError, Json, Record, Run
-from peftbench.sources import Table
-from peftbench.suite import Arrays, Suite
+from peftbench.core.errors import ConfigError
+from peftbench.core.run import Json, Record, Run
+from peftbench.data import loading
+from peftbench.data.loading import Table
+from peftbench.metrics import task_metrics
+from peftbench.suites.base import Arrays, Suite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,11 +71,11 @@ class Shift(Suite):
         found = {}
         for name, target in self.targets.items():
             task = target["task"]
-            table = sources.table(task, task["splits"]["validation"], root)
+            table = loading.table(task, task["splits"]["validation"], root)
             if target["above"] is not None:
                 table = Table(table.texts, (table.label > target["above"]).astype(np.int64))
             if target["examples"] is not None:
-                order = sources.stratified(table.label, _classes(target), self.seed)
+                order = loading.stratified(table.label, _classes(target), self.seed)
                 table = table.take(np.sort(order[: target["examples"]]))
             found[name] = table
         return found
@@ -117,13 +119,13 @@ def _scores(arrays: Arrays) -> dict[str, float | None]:
     scores, label = arrays["scores"], arrays["label"]
     if label.dtype.kind == "f":  # correlation with the value, or with the log odds of class 1
         value = scores[:, 0] if scores.shape[1] == 1 else scores[:, 1] - scores[:, 0]
-        return {name: metrics.METRICS[name](value, label) for name in ("pearson", "spearman")}
+        return {name: task_metrics.METRICS[name](value, label) for name in ("pearson", "spearman")}
     if scores.shape[1] == 1:
-        return {"auc": metrics.auc(scores[:, 0], label)}
-    found = metrics.score(("accuracy",), scores, label)
+        return {"auc": task_metrics.auc(scores[:, 0], label)}
+    found = task_metrics.score(("accuracy",), scores, label)
     if scores.shape[1] == 2:
-        found |= metrics.score(("f1", "matthews"), scores, label)
-        found |= {"auc": metrics.auc(scores[:, 1] - scores[:, 0], label)}
+        found |= task_metrics.score(("f1", "matthews"), scores, label)
+        found |= {"auc": task_metrics.auc(scores[:, 1] - scores[:, 0], label)}
     return found
 
 

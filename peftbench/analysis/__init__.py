@@ -1,0 +1,1 @@
+"""Numbers from records: groups of runs, comparisons, costs, pivots. No tables, no torch."""

@@ -1,0 +1,321 @@
+"""Which method for this task, so many examples, so much time: what the nearest records say.
+
+Nothing is modelled: records of one task, size and model are read as they are, and how far they lie
+from the question is said in words. Where they are too few or too far, that is the answer.
+"""
+
+import math
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from peftbench.analysis import grouping
+from peftbench.analysis.comparison import DRAWS, Resamples
+from peftbench.analysis.statistics import Floats
+from peftbench.config.sweep import plan
+from peftbench.core.errors import ConfigError
+from peftbench.core.run import Record, Run
+from peftbench.core.text import did_you_mean
+from peftbench.results.predictions import Load, readable
+from peftbench.results.store import Results
+
+#: Records of so many times more or fewer examples do not tell.
+FAR = 4.0
+
+#: Fewer seeds of the likeliest method do not tell.
+SEEDS = 3
+
+#: What may be asked; all else is what is answered.
+_ASKED = ("task", "size", "model", "budget.seconds", "data.root")
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is to be done.
+
+    Attributes:
+        run: its task, size and model; the rest of it means nothing.
+        size: training examples.
+        seconds: of training; None is as many as it takes.
+    """
+
+    run: Run
+    size: int
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Option:
+    """A row of the nearest records.
+
+    Attributes:
+        label: method, and settings in which its rows differ.
+        chance: that its mean over seeds is the highest; None where that cannot be said.
+        scores: of its seeds, at the end or when time was up.
+        seeds, collapsed: how many there are; predict one class or value throughout at the end.
+        seconds: of training, mean over seeds, up to when the scores were read.
+        peak_bytes: the most memory over phases and seeds; None where it was not measured.
+        early: whether scores were read before the end, where a schedule was not through.
+        why: no chance is given.
+    """
+
+    label: str
+    chance: float | None
+    scores: list[float]
+    seeds: int
+    collapsed: int
+    seconds: float
+    peak_bytes: int | None
+    early: bool
+    why: str = ""
+
+    @property
+    def score(self) -> float | None:
+        """The mean over seeds."""
+        return statistics.fmean(self.scores) if self.scores else None
+
+
+@dataclass(frozen=True)
+class Advice:
+    """The answer.
+
+    Attributes:
+        options: the likeliest first.
+        metric: of the scores.
+        over: what the chances are over: seeds and examples, or seeds.
+        distance: what the records are of, and how that differs from the question, in words.
+        doubts: why the records cannot tell; empty where they can.
+    """
+
+    options: list[Option]
+    metric: str
+    over: str
+    distance: list[str]
+    doubts: list[str]
+
+
+def ask(*words: str) -> Question:
+    """The question that words mean.
+
+    Raises:
+        ConfigError: for words that are no question.
+    """
+    given = {word.partition("=")[0] for word in words}
+    for key in sorted(given - set(_ASKED)):
+        raise ConfigError(
+            f"{key}: advise is asked with {', '.join(_ASKED[:-1])}; {did_you_mean(key, _ASKED)}"
+        )
+    if "task" not in given or "size" not in given:
+        raise ConfigError("say for what: peftbench advise task=mrpc size=300 budget.seconds=600")
+    timed = ["budget=seconds"] if "budget.seconds" in given else []
+    found = plan(*words, *timed).runs
+    if len(found) != 1:
+        raise ConfigError(f"one question at a time, these words are {len(found)}")
+    (run,) = found
+    total = run.task.get("examples", {}).get("train")
+    if total is None and not isinstance(run.size, int):
+        raise ConfigError(f"size={run.size}: how many examples is that? {run.task['name']} says no")
+    return Question(run, run.train_size(total or 0), run.budget.get("seconds"))
+
+
+def from_folders(question: Question, folders: list[Results]) -> Advice:
+    """Advice from results folders.
+
+    Raises:
+        ConfigError: if they hold no records.
+    """
+    of: dict[str, tuple[Record, Results]] = {}
+    bad: list[str] = []
+    for results in folders:
+        good, odd = results.scan()
+        of |= {record.run.key: (record, results) for record in good}
+        bad += [f"left out, unreadable: {reason}" for reason in odd.values()]
+    if not of:
+        raise ConfigError(
+            f"{', '.join(str(results.folder) for results in folders)}: no records; give a folder "
+            "that has some: --results results/reference"
+        )
+    records = [record for record, _ in of.values()]
+    found = advise(question, records, lambda r: of[r.run.key][1].predictions(r))
+    return replace(found, distance=[*found.distance, *bad])
+
+
+def advise(question: Question, records: list[Record], load: Load) -> Advice:
+    """What the nearest records say.
+
+    Raises:
+        ConfigError: if there are none of such a kind of task.
+        RecordError: if runs of one task predicted on other examples.
+    """
+    near, gone = readable(_nearest(question, records), load)
+    if not near:
+        raise ConfigError("\n".join(["the nearest records have no predictions", *gone]))
+    by_row, split = grouping.of_records(near)
+    labels = grouping.labels(by_row, split)
+    read = {row: [_read(question, record) for record in by_row[row]] for row in by_row}
+    options = {row: _option(labels[row], by_row[row], read[row]) for row in by_row}
+    sure = [row for row, one in options.items() if not one.why]
+    early = any(options[row].early for row in sure)
+    drawn = seeds_alone if early else seeds_and_examples(near, load)
+    if len(sure) > 1:
+        draws = [drawn(by_row[row], options[row].scores) for row in sure]
+        for row, chance in zip(sure, share_of_draws_won(draws), strict=True):
+            options[row] = replace(options[row], chance=chance)
+    order = sorted(
+        options.values(), key=lambda one: (-(one.chance or -1.0), -(one.score or -2.0), one.label)
+    )
+    distance, doubts = _distance(question, near)
+    doubts += _doubts(order, question)
+    over = "seeds alone" if early else "seeds and examples"
+    metric = near[0].run.task["metrics"][0]
+    return Advice(order, metric, over, [*distance, *gone], doubts)
+
+
+def _nearest(question: Question, records: list[Record]) -> list[Record]:
+    """Records of the task, model and size that are nearest to those of the question."""
+    like = [r for r in records if r.run.task["kind"] == question.run.task["kind"]]
+    if not like:
+        raise ConfigError(
+            f"task={question.run.task['name']}: no record is of such a task "
+            f"({question.run.task['kind']}); `peftbench run` makes some"
+        )
+
+    def apart(record: Record) -> tuple[bool, bool, int, float, str, int]:
+        run, size = record.run, record.work["train_size"]
+        task, asked = run.task, question.run.task
+        return (
+            task["name"] != asked["name"],
+            run.model["name"] != question.run.model["name"],
+            abs(len(task["texts"]) - len(asked["texts"])),
+            round(abs(math.log(size / question.size)), 9),
+            f"{task['name']} {run.model['name']}",
+            size,
+        )
+
+    first = min(map(apart, like))
+    return [record for record in like if apart(record) == first]
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """The score of a run when time was up, its training seconds then, and whether it went on."""
+
+    score: float | None
+    seconds: float
+    early: bool
+
+
+def _read(question: Question, record: Record) -> _Reading | None:
+    """None where the run had not been evaluated before its time was up."""
+    limit, spent = question.seconds, record.seconds["train"]
+    # a budget of seconds is overshot by part of a step
+    if limit is None or min(spent, record.run.budget.get("seconds", math.inf)) <= limit:
+        return _Reading(record.score, spent, False)
+    there = [point for point in record.curve if point["seconds"] <= limit]
+    if not there:
+        return None
+    metric = record.run.task["metrics"][0]
+    return _Reading(there[-1].get(metric), there[-1]["seconds"], True)
+
+
+def _option(label: str, members: list[Record], read: list[_Reading | None]) -> Option:
+    known = [one for one in read if one is not None]
+    scores = [one.score for one in known if one.score is not None]
+    why = ""
+    if len(known) < len(read):
+        slow = min(point["seconds"] for r in members for point in r.curve)
+        why = f"no score in that time, the first after {slow:,.0f} s"
+    elif len(scores) < len(read):
+        why = f"no score in {len(read) - len(scores)} of {len(read)} seeds"
+    elif len(scores) < 2:
+        why = "one seed"
+    seconds = [one.seconds for one in known] or [r.seconds["train"] for r in members]
+    peaks = [p for r in members for kind in r.memory.values() for p in (kind or {}).values() if p]
+    return Option(
+        label=label,
+        chance=None,
+        scores=scores,
+        seeds=len(members),
+        collapsed=sum(record.collapsed for record in members),
+        seconds=statistics.fmean(seconds),
+        peak_bytes=max(peaks, default=None),
+        early=any(one.early for one in known),
+        why=why,
+    )
+
+
+def _distance(question: Question, near: list[Record]) -> tuple[list[str], list[str]]:
+    """What the records are of and how it differs from the question; what makes that too far."""
+    run, size = near[0].run, near[0].work["train_size"]
+    asked, far = question.run, []
+    told = [f"{run.task['name']}, {size:,} examples, {run.model['name']}: {len(near)} records"]
+    if run.task["name"] != asked.task["name"]:
+        far.append(f"none is of {asked.task['name']}")
+        told.append(f"another task than {asked.task['name']}")
+    if run.model["name"] != asked.model["name"]:
+        far.append(f"none is of {asked.model['name']}")
+        told.append(f"another model than {asked.model['name']}")
+    factor = size / question.size
+    if factor != 1:
+        by = max(factor, 1 / factor)
+        told.append(f"{by:.1f} times as {'many' if factor > 1 else 'few'} examples")
+        if by > FAR:
+            far.append(f"sizes are {by:.1f} times apart")
+    machines = {
+        f"{r.environment.get('device')}, {_count(r.environment.get('threads'), 'thread')}"
+        for r in near
+    }
+    if (level := near[0].trivial[run.task["metrics"][0]]) is not None:
+        told.append(f"always the majority class: {100 * level:.1f}")
+    told.append(f"seconds of {' and of '.join(machines)}")
+    if len(machines) > 1:
+        told.append("which are not to be compared")
+    return told, far
+
+
+def _count(number: object, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+
+
+def _doubts(order: list[Option], question: Question) -> list[str]:
+    known = [one for one in order if one.chance is not None]
+    if not known and question.seconds is not None and all(not one.scores for one in order):
+        return [f"no run had a score after {question.seconds:g} s"]
+    if not known:
+        return ["fewer than two methods have two seeds with scores"]
+    if len(known[0].scores) < SEEDS:
+        few = _count(len(known[0].scores), "seed")
+        return [f"{known[0].label} has but {few}, {SEEDS} are the least"]
+    return []
+
+
+Draw = Callable[[list[Record], list[float]], Floats]
+
+
+def seeds_alone(members: list[Record], scores: list[float]) -> Floats:
+    """Means over seeds, by Student's t around the one that was found."""
+    mine = np.random.default_rng(int(members[0].run.key, 16))  # rows are drawn independently
+    error = statistics.stdev(scores) / math.sqrt(len(scores))
+    drawn: Floats = statistics.fmean(scores) + error * mine.standard_t(len(scores) - 1, DRAWS)
+    return drawn
+
+
+def seeds_and_examples(near: list[Record], load: Load) -> Draw:
+    """The same, around the mean on resamples of the examples, which all rows share."""
+    told = Resamples(load).of(near)
+
+    def drawn(members: list[Record], scores: list[float]) -> Floats:
+        on_examples = told.drawn[:, told.places(members)].mean(axis=1)
+        on_examples = np.where(np.isfinite(on_examples), on_examples, -np.inf)
+        around: Floats = seeds_alone(members, scores) - statistics.fmean(scores)
+        return on_examples + around
+
+    return drawn
+
+
+def share_of_draws_won(drawn: list[Floats]) -> list[float]:
+    """How often each of several rows has the highest of (rows, draws)."""
+    rows = np.stack(drawn)
+    return [float(c) / rows.shape[1] for c in np.bincount(rows.argmax(axis=0), minlength=len(rows))]

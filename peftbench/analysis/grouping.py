@@ -1,0 +1,241 @@
+"""Which runs a table puts into one row: those that differ in nothing but what columns show."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from peftbench.core.evaluation import Evaluated
+from peftbench.core.run import Json, Record, Run, canonical, identity
+
+Row = tuple[str, ...]
+Sized = tuple[str, int | float | str]  # task, training examples
+T = TypeVar("T")
+
+#: What a method does not choose: where it differs, rows of two methods say so as well.
+_SHARED = ("model", "protocol", "task.", "form", "augment", "suite")
+
+
+def grouped(
+    items: list[T],
+    run: Callable[[T], Run],
+    cell: Callable[[T], tuple[Any, ...]],
+    size: Callable[[T], int],
+    more: Callable[[T], Json] = lambda item: {},
+) -> tuple[dict[Row, list[T]], list[str]]:
+    """Group things into rows; settings that differ within one cell make rows of their own.
+
+    Args:
+        items: records, evaluations.
+        run: of an item.
+        cell: what the columns tell apart beside the method, such as task and training examples.
+        size: trained parameters; rows with most of them come first.
+        more: settings of an item beside its run's.
+
+    Returns:
+        Items by (method, value of each such setting), and the names of these settings.
+    """
+    cells: dict[tuple[Any, ...], list[Json]] = {}
+    for item in items:
+        here = settings(run(item)) | more(item)
+        shared = {name: value for name, value in here.items() if name.startswith(_SHARED)}
+        cells.setdefault((run(item).method["name"], *cell(item)), []).append(here)
+        cells.setdefault((None, *cell(item)), []).append(shared)
+    split = sorted(
+        {
+            name
+            for found in cells.values()
+            for name in {key for setting in found for key in setting}
+            # a host brings keys of its own: these differ where two of one host do
+            if len({str(setting[name]) for setting in found if name in setting}) > 1
+        }
+        - _told([setting for found in cells.values() for setting in found])
+    )
+    rows: dict[Row, list[T]] = {}
+    for item in items:
+        here = settings(run(item)) | more(item)
+        row = (run(item).method["name"], *(_value(here.get(name)) for name in split))
+        rows.setdefault(row, []).append(item)
+    order = sorted(rows, key=lambda row: (-max(map(size, rows[row])), row))
+    return {row: rows[row] for row in order}, split
+
+
+def _told(found: list[Json]) -> set[str]:
+    """What the name of a model says already: its revision and its hash, where it has but one."""
+    names = {setting["model"] for setting in found}
+    return {
+        key
+        for key in ("model.revision", "model.sha256")
+        if len({(setting["model"], setting[key]) for setting in found}) == len(names)
+    }
+
+
+def of_records(records: list[Record]) -> tuple[dict[Row, list[Record]], list[str]]:
+    """Records by row, most trained parameters first, and what tells rows of one method apart."""
+    return grouped(records, lambda r: r.run, sized, lambda r: r.parameters["trained"])
+
+
+def sized(record: Record) -> tuple[str, int]:
+    """Task and training examples of a record."""
+    return record.run.task["name"], record.work["train_size"]
+
+
+def alike(records: list[Record]) -> list[tuple[tuple[str, int], list[Record]]]:
+    """Records parted by task and training examples, and by data where those of a task differ.
+
+    Those of one part answered the same questions.
+    """
+    parted: dict[tuple[str, int, str], list[Record]] = {}
+    for record in records:
+        data = canonical(identity(record.run.task))
+        parted.setdefault((*sized(record), data), []).append(record)
+    return [((task, size), parted[task, size, data]) for task, size, data in sorted(parted)]
+
+
+def title(one: Sized, among: Iterable[Sized]) -> str:
+    """The task, and its training examples where several are among the others."""
+    task, size = one
+    if len({other for other in among if other[0] == task}) < 2:
+        return task
+    return f"{task} {size}" if isinstance(size, str) else f"{task} {size:,}"
+
+
+@dataclass(frozen=True)
+class Section:
+    """Evaluations of one task at one training size.
+
+    Attributes:
+        title: the task, and the size where there are several.
+        task: its node.
+        rows: evaluations by method and the settings, of run and suite, that differ.
+        split: names of these settings.
+    """
+
+    title: str
+    task: Json
+    rows: dict[Row, list[Evaluated]]
+    split: list[str]
+
+    @property
+    def found(self) -> list[Evaluated]:
+        """All of them."""
+        return [e for members in self.rows.values() for e in members]
+
+
+def labels(by_row: Iterable[Row], split: list[str]) -> dict[Row, str]:
+    """What a figure calls each row: its method, and settings in which rows of that differ.
+
+    A setting that a row does not have is not told, nor how often it was evaluated in training where
+    the other settings tell rows apart.
+    """
+    every = list(by_row)
+    found = {}
+    for row in every:
+        alike = [other for other in every if other[0] == row[0]]
+        told = [i for i in range(1, len(row)) if len({other[i] for other in alike}) > 1]
+        enough = [i for i in told if split[i - 1] != "train.evaluations"]
+        if len({tuple(other[i] for i in enough) for other in alike}) == len(alike):
+            told = enough
+        words = [_word(split[i - 1], row[i]) for i in told if row[i] != str(None)]
+        found[row] = ", ".join([row[0], *words])
+    return found
+
+
+def _word(name: str, value: str) -> str:
+    """A setting in words: 20 s, 3 epochs, lr=0.001."""
+    node, _, last = name.rpartition(".")
+    if node == "budget" and last == "seconds":
+        return f"{value} s"
+    if node == "budget" and last in ("epochs", "steps"):
+        return f"{value} {last[:-1] if value == '1' else last}"
+    return f"{last}={value}"
+
+
+def sections(found: list[Evaluated], trained: dict[str, int]) -> list[Section]:
+    """Evaluations by one suite, parted by task and training size; pools nothing but seeds.
+
+    Args:
+        found: the evaluations.
+        trained: trained parameters of each run, by key.
+    """
+    parted: dict[Sized, list[Evaluated]] = {}
+    for e in found:
+        parted.setdefault(_asked(e.evaluation.run), []).append(e)
+    made = []
+    for one in sorted(parted, key=lambda one: (one[0], isinstance(one[1], str), one[1])):
+        by_row, split = grouped(
+            parted[one],
+            lambda e: e.evaluation.run,
+            lambda e: (),
+            lambda e: trained[e.evaluation.run.key],
+            lambda e: _flat("suite", e.evaluation.suite),
+        )
+        task = parted[one][0].evaluation.run.task
+        made.append(Section(title(one, parted), task, by_row, split))
+    return made
+
+
+def _asked(run: Run) -> Sized:
+    """Task and training examples; the size as it was asked for where the task tells no total."""
+    total = run.task.get("examples", {}).get("train")
+    return run.task["name"], run.train_size(total) if total else run.size
+
+
+def series(parts: list[Section], trained: dict[str, int]) -> list[str]:
+    """Labels of all rows, those that train most first: one look each in every panel."""
+    return methods(
+        (labels(part.rows, part.split)[row], trained[e.evaluation.run.key])
+        for part in parts
+        for row, members in part.rows.items()
+        for e in members
+    )
+
+
+def methods(trained: Iterable[tuple[str, int]]) -> list[str]:
+    """Names of methods, those that train most first, from pairs of name and count."""
+    most: dict[str, int] = {}
+    for name, count in trained:
+        most[name] = max(most.get(name, 0), count)
+    return sorted(most, key=lambda name: (-most[name], name))
+
+
+def settings(run: Run) -> Json:
+    """Everything that a cell of a table must agree on, flat."""
+    flat: Json = {"model": run.model["name"], "protocol": run.protocol}
+    flat |= {f"model.{key}": run.model.get(key) for key in ("revision", "sha256")}
+    flat |= {"task.source": run.task["source"], "method._target_": run.method["_target_"]}
+    flat["form"] = run.form["name"] if run.form else "head"
+    flat["augment"] = run.augment["name"] if run.augment else "none"
+    for node in ("method", "budget", "train", "select", "form", "augment"):
+        for key, value in (getattr(run, node) or {}).items():
+            if key not in ("name", "_target_"):
+                flat |= _flat(f"{node}.{key}", value)
+    return flat
+
+
+def _flat(key: str, value: Any) -> Json:
+    """A value by its key; a method inside a method by its name, and what is in it by theirs."""
+    if not isinstance(value, dict):
+        return {key: value}
+    found: Json = {key: value["name"]} if "_target_" in value else {}
+    for name, inner in value.items():
+        if name not in ("name", "_target_", "path"):
+            found |= _flat(f"{key}.{name}", inner)
+    return found
+
+
+def _value(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def spread(values: list[float | None], scale: float = 100, digits: int = 1) -> str:
+    """Mean ± standard deviation (number): of the defined values, and how many of all these are."""
+    import statistics
+
+    defined = [scale * value for value in values if value is not None]
+    count = f"{len(values)}" if len(defined) == len(values) else f"{len(defined)} of {len(values)}"
+    text = "–"
+    if defined:
+        text = f"{statistics.fmean(defined):.{digits}f}"
+        if len(defined) > 1:
+            text += f" ± {statistics.stdev(defined):.{digits}f}"
+    return f"{text} ({count})"

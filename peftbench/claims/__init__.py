@@ -1,0 +1,1 @@
+"""Claims of papers as data, and whether a user's records support them."""

@@ -1,0 +1,207 @@
+"""A claim at one place: the effect, what it is told from, how sure that is, what would make it so.
+
+Seeds are paired, and of scores examples too. Effects are in the claim's direction.
+"""
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from peftbench.analysis import statistics
+from peftbench.analysis.comparison import Resampled, difference
+from peftbench.analysis.statistics import Effect
+from peftbench.claims import quantities
+from peftbench.claims.matching import Found, Item
+from peftbench.claims.schema import Claim, Words
+from peftbench.core.run import canonical
+
+#: Fewer seeds decide nothing: spreads need more of them than means.
+SEEDS = {"steadier": 5, "stable_from": 5}
+_FEWEST = 2
+
+#: Of what suites found examples are not resampled: two seeds may agree by luck.
+_MEASURED = 3
+
+#: A rate of collapses that is no instability yet.
+_RARE = 0.05
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A claim at one place.
+
+    Attributes:
+        title: task, size and what else tells it from the claim's other cells.
+        task, size, budget: of it.
+        ours, against: rows in words; None where nothing is held against.
+        seeds: that both have.
+        examples: that were resampled; None where only seeds count.
+        effect: None where it is undefined; `why` says how so.
+        null: what the effect is told from.
+        why: it is undefined, or decides nothing.
+        p: two-sided, that the effect is `null`; None where nothing can be said.
+        toward: whether the effect lies where the claim wants it.
+        adjusted: after Holm's correction over the claim's cells.
+        needed: seeds that would decide it if things are as they look; None where it is decided,
+            or no such number is in sight.
+        sides: a run of each row, to be done with other seeds.
+    """
+
+    title: str
+    task: str
+    size: int
+    budget: str
+    ours: str
+    against: str | None
+    seeds: int
+    examples: int | None
+    effect: Effect | None
+    null: float
+    why: str
+    p: float | None
+    toward: bool
+    needed: int | None
+    sides: list[Item]
+    adjusted: float | None = None
+    verdict: str = "undecided"
+
+
+def scored(claim: Claim, one: Found, told: Resampled) -> Cell:
+    """A cell of scores; differences of means are resampled over examples too."""
+    common = _common(one)
+    sides = [told.places([side.items[seed].record for seed in common]) for side in one.sides]
+    scores = [told.whole[side] for side in sides]
+    means = claim.kind in ("not_worse", "better", "ranked")
+    cell = _cell(claim, one, common, told.examples if means else None)
+    collapsed = [side.items[seed].record.collapsed for side in one.sides for seed in common]
+    if cell.why:
+        return cell
+    if claim.kind == "stable_from" and any(collapsed):
+        return _collapses(cell, sum(collapsed))
+    if all(collapsed):
+        return replace(cell, why="undefined: all runs collapsed, on both sides")
+    if bad := sum(int(np.sum(~np.isfinite(side))) for side in scores):
+        return replace(cell, why=f"undefined: {bad} of {len(collapsed)} runs have no score")
+    if claim.kind == "stable_from":
+        return _stable(cell, scores[0], claim.bound)
+    if claim.kind == "steadier":
+        apart = sum(float(np.var(np.abs(side - np.median(side)))) for side in scores)
+        return _decided(claim, cell, statistics.steadier(*scores), 0.0, apart)
+    cell = replace(cell, null=_null(claim))
+    effect = difference(told, sides[0], sides[1], cell.null)
+    if effect is None:
+        return replace(cell, why="undefined on many resamples of the examples")
+    drawn = (told.drawn[:, sides[0]] - told.drawn[:, sides[1]]).mean(axis=1)
+    return _decided(claim, cell, effect, float(np.nanvar(drawn)), _variance(scores[0] - scores[1]))
+
+
+def measured(claim: Claim, one: Found) -> list[Cell]:
+    """Cells of what evaluations found, one for each target; over seeds alone."""
+    quantity, common = quantities.QUANTITIES[claim.measure], _common(one)
+    told = [
+        [quantities.value(quantity, side.items[seed].findings) for seed in common]
+        for side in one.sides
+    ]
+    if any(values is None for side in told for values in side):
+        return []  # not of this kind of task
+    cells = []
+    for name in dict.fromkeys(name for side in told for values in side for name in values or ()):
+        cell = replace(_cell(claim, one, common, None, name), null=_null(claim))
+        columns = [[(values or {}).get(name) for values in side] for side in told]
+        if cell.why or any(number is None for column in columns for number in column):
+            cells.append(replace(cell, why=cell.why or "undefined for some seed"))
+            continue
+        sides = [np.array(column, dtype=np.float64) for column in columns]
+        gap = sides[0] - sides[1] if len(sides) > 1 else sides[0]
+        effect = statistics.student(gap, cell.null)
+        cells.append(_decided(claim, cell, effect, 0.0, _variance(gap)))
+    return cells
+
+
+def _variance(gap: statistics.Floats) -> float:
+    """Between seeds; not a number with one."""
+    return float(np.var(gap, ddof=1)) if len(gap) > 1 else float("nan")
+
+
+def _decided(claim: Claim, cell: Cell, effect: Effect | None, items: float, between: float) -> Cell:
+    """The cell with its effect and p, and how many seeds would decide it.
+
+    Args:
+        claim: of the cell.
+        cell: of which nothing was known.
+        effect: in the claim's direction.
+        items, between: variance of the difference over examples, and between seeds.
+    """
+    fewest = SEEDS.get(claim.kind, _FEWEST if claim.measure == "score" else _MEASURED)
+    if effect is None:
+        why = f"{cell.seeds} seeds are too few" if cell.seeds < fewest else "all seeds are alike"
+        return replace(cell, why=why, needed=fewest if cell.seeds < fewest else None)
+    enough = statistics.seeds_to_tell(items, between, abs(effect.value - cell.null))
+    needed = fewest + 1 if between != between else enough
+    needed = None if needed is None else max(needed, fewest, cell.seeds + 1)
+    toward = effect.value > cell.null
+    if cell.seeds < fewest:
+        few = "one seed decides nothing" if cell.seeds == 1 else f"fewer than {fewest} seeds"
+        return replace(cell, effect=effect, toward=toward, needed=needed, why=few)
+    return replace(cell, effect=effect, toward=toward, needed=needed, p=effect.p)
+
+
+def _collapses(cell: Cell, collapsed: int) -> Cell:
+    """Of stable_from: so many collapses that the rate is above `_RARE`, or one to look out for."""
+    from scipy.stats import binomtest
+
+    p = 2 * float(binomtest(collapsed, cell.seeds, _RARE, alternative="greater").pvalue)
+    return replace(cell, p=min(1.0, p), why=f"{collapsed} of {cell.seeds} seeds collapsed")
+
+
+def _stable(cell: Cell, scores: statistics.Floats, bound: float) -> Cell:
+    """Of stable_from: the standard deviation over seeds against the bound."""
+    effect, fewest = statistics.spread(scores, bound), SEEDS["stable_from"]
+    cell = replace(cell, null=bound, effect=effect, toward=bool(effect and effect.value < bound))
+    if effect is None or cell.seeds < fewest:
+        return replace(cell, why=f"fewer than {fewest} seeds", needed=fewest)
+    enough = statistics.seeds_to_bound(effect.value, bound)
+    return replace(cell, p=effect.p, needed=None if enough is None else max(enough, cell.seeds + 1))
+
+
+def _null(claim: Claim) -> float:
+    return -claim.margin if claim.kind == "not_worse" else claim.margin
+
+
+def _common(one: Found) -> list[int]:
+    return sorted(set.intersection(*(set(side.items) for side in one.sides)))
+
+
+def _cell(
+    claim: Claim, one: Found, common: list[int], examples: int | None, target: str = ""
+) -> Cell:
+    """A cell of which nothing is known yet but who is in it."""
+    first = next(iter(one.ours.items.values()))
+    why = ""
+    if any(side.tied for side in one.sides):
+        why = "several rows fit, none has most seeds: say which by words"
+    elif not common:
+        why = "no seed in common"
+    return Cell(
+        title=f"{one.title} → {target}" if target else one.title,
+        task=one.place[0],
+        size=one.place[1],
+        budget=canonical(first.run.budget),
+        ours=label(one.ours.words),
+        against=None if one.against is None else label(one.against.words),
+        seeds=len(common),
+        examples=examples,
+        effect=None,
+        null=0.0,
+        why=why,
+        p=None,
+        toward=False,
+        needed=None,
+        sides=[next(iter(side.items.values())) for side in one.sides],
+    )
+
+
+def label(words: Words) -> str:
+    """A row as a person names it: its method, and what else picks it."""
+    rest = [f"{key.rpartition('.')[2]}={value}" for key, value in words.items() if key != "method"]
+    return ", ".join([str(words.get("method")), *rest])

@@ -1,0 +1,246 @@
+"""Where a claim can be tested: runs that agree in everything but what the claim compares.
+
+A place is one task, size and budget, one model and recipe. Methods bring rates and schedules of
+their own, which may differ; nothing is pooled but seeds.
+"""
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from peftbench.analysis import grouping
+from peftbench.claims.schema import Claim, Words
+from peftbench.core.errors import ConfigError
+from peftbench.core.evaluation import Evaluated, Evaluation
+from peftbench.core.run import Json, Record, Run, canonical, identity
+from peftbench.core.text import did_you_mean
+
+#: What a method brings along and may differ within a cell, and what changes no comparison.
+_OWN = (
+    *("train.lr", "train.schedule", "train.warmup", "train.weight_decay"),
+    *("train.evaluations", "train.micro_batch", "method._target_"),
+)
+
+Place = tuple[str, int, str, str]  # task, training examples, data, settings that are shared
+
+
+@dataclass(frozen=True)
+class Item:
+    """One run as a claim sees it, or one evaluation of it.
+
+    Attributes:
+        size: training examples.
+        told: what words may pick it by.
+        shared: what must agree within a cell.
+        place: the cell, but for keys that a claim's own words tell apart.
+    """
+
+    run: Run
+    size: int
+    told: Words
+    shared: Words
+    place: Place
+    record: Record
+    findings: Json = field(default_factory=dict)
+    evaluation: Evaluation | None = None
+
+
+def items(
+    records: list[Record], evaluated: list[Evaluated]
+) -> tuple[dict[str, list[Item]], dict[str, dict[str, list[Item]]]]:
+    """Runs by method, and evaluations of them by what their suite is, by method."""
+    runs: dict[str, list[Item]] = {}
+    asked: dict[str, dict[str, list[Item]]] = {}
+    by_key = {}
+    for record in records:
+        item = by_key[record.run.key] = _item(record)
+        runs.setdefault(record.run.method["name"], []).append(item)
+    for e in evaluated:
+        of = by_key.get(e.evaluation.run.key)
+        if of is not None:
+            suite = {f"suite.{k}": v for k, v in e.evaluation.suite.items() if k != "name"}
+            both = of.shared | suite
+            item = replace(of, told=of.told | suite, shared=both, findings=e.findings)
+            item = replace(item, evaluation=e.evaluation)
+            item = replace(item, place=_place(item, ()))
+            by_method = asked.setdefault(e.evaluation.suite["_target_"], {})
+            by_method.setdefault(of.run.method["name"], []).append(item)
+    return runs, asked
+
+
+def _item(record: Record) -> Item:
+    run, size = record.run, record.work["train_size"]
+    told = grouping.settings(run) | {"method": run.method["name"], "task": run.task["name"]}
+    shared = {
+        key: value
+        for key, value in told.items()
+        if key not in _OWN and key != "method" and not key.startswith("method.")
+    }
+    if "seconds" in run.budget:  # so many seconds are another budget elsewhere
+        shared |= {name: record.environment.get(name) for name in ("device", "threads")}
+    item = Item(run, size, told, shared, ("", 0, "", ""), record)
+    return replace(item, place=_place(item, ()))
+
+
+def _place(item: Item, without: tuple[str, ...]) -> Place:
+    shared = {key: value for key, value in item.shared.items() if key not in without}
+    data = canonical(identity(item.run.task))
+    return item.run.task["name"], item.size, data, canonical(identity(shared))
+
+
+@dataclass(frozen=True)
+class Side:
+    """Runs of one row, seed by seed.
+
+    Attributes:
+        words: that pick them.
+        items: by seed.
+        rivals: rows that the words pick as well, and whether one of them has as many seeds.
+    """
+
+    words: Words
+    items: dict[int, Item]
+    rivals: int
+    tied: bool
+
+
+@dataclass(frozen=True)
+class Found:
+    """Rows to be held against each other.
+
+    Attributes:
+        place: where.
+        title: task and size, and settings in which the claim's places of these differ.
+        ours, against: the sides; against is None where the claim needs none.
+    """
+
+    place: Place
+    title: str
+    ours: Side
+    against: Side | None
+
+    @property
+    def sides(self) -> list[Side]:
+        """Both, or the one."""
+        return [side for side in (self.ours, self.against) if side is not None]
+
+
+def places(claim: Claim, by_method: dict[str, list[Item]]) -> list[Found]:
+    """Where a claim can be tested, pair by pair; of a side's rows the one with most seeds counts.
+
+    Args:
+        claim: what is compared.
+        by_method: runs or evaluations.
+    """
+    mentioned = {key for pair in claim.pairs for side in pair if side for key in side}
+    found: list[Found] = []
+    for ours, against in claim.pairs:
+        sides = [_rows(claim, side, by_method, mentioned) for side in (ours, against) if side]
+        for place in sorted(set.intersection(*map(set, sides))):
+            both = [
+                _most(words, by_row[place])
+                for words, by_row in zip(
+                    [side for side in (ours, against) if side], sides, strict=True
+                )
+            ]
+            found.append(Found(place, "", both[0], both[1] if len(both) > 1 else None))
+    titles = _titles({one.place: next(iter(one.ours.items.values())) for one in found}, mentioned)
+    return [replace(one, title=titles[one.place]) for one in found]
+
+
+Rows = dict[str, dict[int, Item]]  # by their settings, by seed
+
+
+def _rows(
+    claim: Claim, words: Words, by_method: dict[str, list[Item]], mentioned: set[str]
+) -> dict[Place, Rows]:
+    found: dict[Place, Rows] = {}
+    for item in by_method.get(str(words.get("method")), []):
+        if _meant(claim, item) and _matches(item, words):
+            apart = tuple(key for key in item.shared if key in mentioned)
+            place = _place(item, apart) if apart else item.place
+            own = {k: v for k, v in item.told.items() if k not in item.shared or k in apart}
+            row = canonical(identity(own))
+            found.setdefault(place, {}).setdefault(row, {})[item.run.seed] = item
+    return found
+
+
+def _most(words: Words, by_row: Rows) -> Side:
+    """The row with most seeds, which says nothing of its scores."""
+    counts = sorted((len(seeds) for seeds in by_row.values()), reverse=True)
+    most = max((by_row[row] for row in sorted(by_row)), key=len)
+    return Side(words, most, len(by_row) - 1, counts[:2] == [len(most)] * 2)
+
+
+def _meant(claim: Claim, item: Item) -> bool:
+    total = item.run.task.get("examples", {}).get("train")
+    part = item.size / total if total else None
+    low, high = claim.fraction
+    whole = claim.fraction == (0.0, 1.0)
+    in_part = whole if part is None else low - 1e-9 <= part <= high + 1e-9
+    return (
+        in_part
+        and (not claim.tasks or item.run.task["name"] in claim.tasks)
+        and claim.sizes[0] <= item.size <= claim.sizes[1]
+        and (claim.budget is None or claim.budget in item.run.budget)
+    )
+
+
+def _matches(item: Item, words: Words) -> bool:
+    return all(key in item.told and item.told[key] == value for key, value in words.items())
+
+
+def picked(records: list[Record], words: Words) -> list[Record]:
+    """The records that words pick."""
+    return [record for record in records if _matches(_item(record), words)]
+
+
+def narrowed(records: list[Record], asked: dict[str, list[str]]) -> list[Record]:
+    """The records that have one of the values of every key: task, size or any setting of a run.
+
+    Raises:
+        ConfigError: if no record has such a key, or such a value.
+    """
+    for key, values in asked.items():
+        there = {record.run.key: _setting(record, key) for record in records}
+        if not any(found is not None for found in there.values()):
+            known = {name for record in records for name in (*_item(record).told, "size")}
+            raise ConfigError(f"{key}={','.join(values)}: {did_you_mean(key, known)}")
+        offered = {found for found in there.values() if found is not None}
+        for value in values:
+            if value not in offered:
+                raise ConfigError(
+                    f"{key}={value}: no record has it; {did_you_mean(value, offered)}"
+                )
+        records = [record for record in records if there[record.run.key] in values]
+    return records
+
+
+def _setting(record: Record, key: str) -> str | None:
+    if key == "size":
+        return str(record.work["train_size"])
+    told = _item(record).told
+    return str(told[key]) if key in told else None
+
+
+def _titles(places: dict[Place, Item], mentioned: set[str]) -> dict[Place, str]:
+    """The task and size, and settings in which cells of one task and size differ."""
+    sized = {place[:2] for place in places}
+    titles = {}
+    for place, item in places.items():
+        others = [other for at, other in places.items() if at[:2] == place[:2]]
+        apart = sorted(
+            key
+            for key in {key for other in others for key in other.shared} - mentioned
+            if len({canonical(identity(other.shared.get(key))) for other in others}) > 1
+        )
+        told = [
+            f"{key.rpartition('.')[2]}={_short(value)}"
+            for key in apart
+            if (value := item.shared.get(key)) is not None
+        ]
+        titles[place] = ", ".join([grouping.title(place[:2], sized), *told])
+    return titles
+
+
+def _short(value: Any) -> str:
+    return str(value) if not isinstance(value, dict) else "…"

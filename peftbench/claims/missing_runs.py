@@ -1,0 +1,92 @@
+"""What would decide claims: words of the runs that are missing."""
+
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from peftbench.claims import spelling
+from peftbench.claims.matching import Item
+from peftbench.claims.verdicts import Judged, judge_folder
+from peftbench.core.errors import ConfigError
+from peftbench.results.store import Results
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Runs, or evaluations of runs, that words mean.
+
+    Attributes:
+        words: as they are typed.
+        claims: that they would help to decide.
+    """
+
+    words: tuple[str, ...]
+    claims: list[str]
+
+
+def wanted(
+    tested: list[Judged], models: set[str], configs: Path | None = None
+) -> tuple[list[Wanted], list[str]]:
+    """Words for all claims that are undecided or have no runs, and what no words can be found for.
+
+    Where a cell wants more seeds, its own runs are meant with seeds from 0 on; `peftbench run`
+    leaves out those that are there.
+
+    Args:
+        tested: claims.
+        models: of the records; where it is one, the papers' own words are of it.
+        configs: a user's own folder.
+    """
+    found: dict[tuple[str, ...], list[str]] = {}
+    seeds: dict[str, tuple[Item, int, list[str]]] = {}
+    for one in tested:
+        name = f"{one.paper.name} {one.claim.name}"
+        if one.verdict in ("supported", "contradicted"):
+            continue
+        if not one.cells or one.why:
+            for text in one.claim.runs:
+                own = text.split()
+                if len(models) == 1 and not any(word.startswith("model=") for word in own):
+                    own = [f"model={next(iter(models))}", *own]
+                found.setdefault(tuple(own), []).append(name)
+        for cell in one.cells:
+            if cell.verdict == "undecided" and cell.needed is not None:
+                for item in cell.sides:
+                    key = item.evaluation.key if item.evaluation else item.run.key
+                    _, most, claims = seeds.get(key, (item, 0, []))
+                    seeds[key] = (item, max(most, cell.needed), [*claims, name])
+    lost = []
+    for item, most, claims in seeds.values():
+        try:
+            said = _said(item, configs)
+        except ConfigError as error:
+            lost.append(str(error))
+            continue
+        own = spelling.spelled(said | {"seed": f"range(0,{most})"})
+        found.setdefault(tuple(own), []).extend(claims)
+    return [Wanted(words, list(dict.fromkeys(claims))) for words, claims in found.items()], lost
+
+
+def _said(item: Item, configs: Path | None) -> dict[str, str]:
+    if item.evaluation is not None:
+        return spelling.asked(item.evaluation, configs)
+    return spelling.words(item.run, configs)
+
+
+def commands(results: Results, words: tuple[str, ...], configs: Path | None) -> list[str]:
+    """Lines for a shell: commands that run what would decide the claims, and comments.
+
+    Raises:
+        ConfigError: for conditions that match no paper or no record.
+    """
+    tested, records, bad = judge_folder(results, words, configs)
+    models = {record.run.model["name"] for record in records}
+    found, lost = wanted(tested, models, configs)
+    to = [] if results.folder == Path("results/runs") else ["--results", str(results.folder)]
+    lines = [f"# {reason}" for reason in bad]
+    for one in found:
+        lines.append(f"# {', '.join(one.claims)}")
+        lines.append(shlex.join(["peftbench", "run", *to, *one.words]))
+    lines += [f"# no words: {reason}" for reason in lost]
+    nothing = "# nothing: every claim is decided, or more seeds would not decide it"
+    return lines if found or lost else [*lines, nothing]

@@ -1,0 +1,195 @@
+"""The verbs for clusters: submit and leave, look, collect, take back, and what must go before."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+from peftbench.cli import options
+from peftbench.core.errors import ConfigError
+
+CLUSTER = """
+\b
+A cluster is a yaml; words set what differs:
+  cluster=slurm cluster.partition=gpu cluster.gpus=1 cluster.memory_gb=32
+  cluster=local           this machine, in the background
+  cluster=mine            ./configs/cluster/mine.yaml of your own, see configs/cluster/slurm.yaml
+"""
+
+#: Seconds between two looks of `status --watch`.
+WATCH = 30
+
+_names = click.argument("names", nargs=-1)
+
+
+@click.command(epilog=options.WORDS + CLUSTER)
+@options.words
+@options.results
+@options.configs
+@options.training
+@click.option("--workers", type=click.IntRange(1), help="Processes of each job.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads of each process.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
+@options.retry
+@click.option("--dry-run", is_flag=True, help="Say what would be submitted.")
+def submit(
+    words: tuple[str, ...], folder: Path, configs: Path | None, dry_run: bool, **given: Any
+) -> None:
+    """Hand what is missing of the WORDS to a cluster, and return at once.
+
+    Runs that are done or in the queue already are left out; short ones share a job. Log out, and
+    come back to `peftbench status` and `peftbench collect`.
+    """
+    from peftbench.cluster import submit as submitting
+    from peftbench.config import cluster
+    from peftbench.config.sweep import plan
+    from peftbench.runner import prefetch as fetching
+    from peftbench.runner import sweep
+    from peftbench.system import offline_folder
+
+    ours, runs = cluster.parted(words)
+    found = cluster.read(ours, configs)
+    if found.prefetched:
+        offline_folder.use(Path(found.prefetched))
+    planned = plan(*runs, configs=configs, results=folder)
+    fetching.check(planned, offline_folder.data_root() or planned.data_root)
+    results = options.open_results(folder)
+    told = submitting.submit(planned, list(words), results, found, sweep.Order(**given), dry_run)
+    click.echo("\n".join(submitting.sentence(told, results, dry_run)))
+    sys.exit(1 if told.refused else 0)
+
+
+@click.command()
+@options.results
+@click.option("--json", "as_json", is_flag=True, help="For scripts: the state of every run.")
+@click.option("--watch", is_flag=True, help="Look again every half minute until nothing is left.")
+def status(folder: Path, as_json: bool, watch: bool) -> None:
+    """Say what waits, runs, is done or has failed of what was submitted.
+
+    Read from the records and one question to the scheduler, which is asked once in half a minute
+    (cluster.poll_seconds) at most.
+    """
+    from peftbench.cluster import collect as collecting
+    from peftbench.cluster.queue import look
+
+    results = options.open_results(folder)
+    while True:
+        seen = look(results, fresh=False)
+        _check_any(seen.submissions, folder)
+        if as_json:
+            click.echo(json.dumps(collecting.as_json(seen), indent=1))
+        else:
+            options.show(collecting.table(seen).rich())
+            for line in collecting.lines(seen):
+                click.echo(line)
+        if not watch or not (seen.alive or seen.silent):
+            return
+        time.sleep(WATCH)
+
+
+@click.command()
+@options.results
+def collect(folder: Path) -> None:
+    """Write the report of what has finished, say what failed and how to submit the rest.
+
+    A job that ended without records for all its runs is explained, as far as the scheduler can.
+    Exit code 0 when everything that was submitted has a record, else 1.
+    """
+    from peftbench.cluster import collect as collecting
+    from peftbench.cluster import submit as submitting
+    from peftbench.cluster.queue import DONE, look
+    from peftbench.reports import builder
+
+    results = options.open_results(folder)
+    with submitting.alone(results):
+        seen = submitting.settle(results, look(results))
+    _check_any(seen.submissions, folder)
+    if results.keys():
+        builder.write(results, show=lambda made: options.show_all(made.tables, made.notes))
+        click.echo(f"report: {results.reports()}")
+    options.show(collecting.table(seen).rich())
+    for line in collecting.lines(seen):
+        click.echo(line)
+    if rest := collecting.rest(seen, results):
+        click.echo("for what is left:")
+        click.echo("\n".join(f"  {line}" for line in rest))
+    sys.exit(0 if set(seen.state.values()) == {DONE} else 1)
+
+
+@click.command()
+@_names
+@options.results
+def cancel(names: tuple[str, ...], folder: Path) -> None:
+    """End the jobs of submissions, of all in the folder by default; finished runs are kept."""
+    from peftbench.cluster import submit as submitting
+
+    results = options.open_results(folder)
+    ended = submitting.cancel(results, list(names))
+    for name, count in ended.items():
+        click.echo(f"{name}: {count} job{'s' * (count != 1)} cancelled")
+    if not ended:
+        click.echo("nothing waits or runs")
+
+
+@click.command(epilog=options.WORDS)
+@options.words
+@click.option(
+    "--to",
+    "target",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder to fill, on a file system that the nodes see.",
+)
+@options.configs
+def prefetch(words: tuple[str, ...], target: Path, configs: Path | None) -> None:
+    """Bring models, data and tokens of the WORDS into a folder, for nodes without internet.
+
+    Then `submit … cluster.prefetched=FOLDER`, or PEFTBENCH_PREFETCHED=FOLDER with any verb. Runs
+    read that folder alone; nothing in it is written or locked.
+    """
+    from peftbench.config import cluster
+    from peftbench.config.sweep import plan
+    from peftbench.runner import prefetch as fetching
+
+    planned = plan(*cluster.parted(words)[1], configs=configs)
+    for line in fetching.fetch(planned, list(words), target):
+        click.echo(line)
+
+
+@click.command(epilog=options.WORDS + CLUSTER)
+@options.words
+@options.results
+@options.configs
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def doctor(words: tuple[str, ...], folder: Path, configs: Path | None, as_json: bool) -> None:
+    """Check what runs need here, and with cluster=NAME what a submission needs.
+
+    With WORDS: whether their models and data are to be had. Says what to do about each failure;
+    exit code 1 if there is one.
+    """
+    from peftbench.cli import doctor
+    from peftbench.config import cluster
+
+    ours, runs = cluster.parted(words)
+    found = doctor.examine(
+        runs, cluster.read(ours, configs) if ours else None, configs, options.open_results(folder)
+    )
+    if as_json:
+        click.echo(json.dumps([vars(one) for one in found], indent=1))
+    else:
+        options.show(doctor.table(found).rich())
+    sys.exit(1 if any(one.state == doctor.BAD for one in found) else 0)
+
+
+def _check_any(submissions: list[Any], folder: Path) -> None:
+    if not submissions:
+        raise ConfigError(
+            f"nothing was ever submitted into {folder}; `peftbench submit` does that, "
+            "and --results names another folder"
+        )
+
+
+VERBS = (submit, status, collect, cancel, prefetch, doctor)

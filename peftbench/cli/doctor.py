@@ -1,0 +1,246 @@
+"""The verb `doctor`: whether what runs need is there, and what to do where it is not.
+
+No torch: it answers in a moment on a login node.
+"""
+
+import importlib.metadata
+import re
+import shutil
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from peftbench.cluster import base
+from peftbench.cluster.manifest import Silent
+from peftbench.config.cluster import Cluster
+from peftbench.core.errors import ConfigError, RecordError
+from peftbench.reports.tables.markdown import Table
+from peftbench.results.store import Results
+from peftbench.runner import prefetch
+from peftbench.system import hub, offline_folder
+from peftbench.system.hardware import bf16_on_cpu, cores, gpus, memory
+
+GOOD, ODD, BAD = "ok", "note", "failed"
+
+#: Free bytes in the results folder below which it is said.
+LITTLE = 5 * 2**30
+
+_AWAY = "the hub can be asked where there is internet; else `peftbench prefetch` these words there"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check: what was looked at, GOOD, ODD or BAD, what was found, what to do about it."""
+
+    what: str
+    state: str
+    found: str
+    do: str = ""
+
+
+def examine(
+    words: list[str], cluster: Cluster | None, configs: Path | None, results: Results
+) -> list[Finding]:
+    """Check the machine, the folder, the cluster, and what the words need, in this order."""
+    found = [*_python(), *_machine(), *_folder(results)]
+    if cluster is not None:
+        found += _cluster(cluster)
+    place = Path(cluster.prefetched) if cluster and cluster.prefetched else offline_folder.folder()
+    if place is not None:
+        found += _guarded("prefetched", lambda: _prefetched(place))
+    if words:
+        found += _guarded("words", lambda: _words(words, configs, results))
+    return found
+
+
+def table(found: list[Finding]) -> Table:
+    """Check by check; what to do stands beside it."""
+    rows = [[one.what, one.state, one.found, one.do] for one in found]
+    bad = sum(one.state == BAD for one in found)
+    title = f"{len(found)} checks, " + (f"{bad} failed" if bad else "nothing failed")
+    return Table(title, ["check", "", "found", "what to do"], rows, 2, prose=2)
+
+
+def _guarded(what: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    try:
+        yield from check()
+    except (ConfigError, RecordError) as error:
+        yield Finding(what, BAD, str(error))
+
+
+def _python() -> Iterator[Finding]:
+    here = ".".join(map(str, sys.version_info[:3]))
+    good = (3, 11) <= sys.version_info < (3, 14)
+    yield Finding(
+        "Python", GOOD if good else BAD, here, "" if good else "use Python 3.11, 3.12 or 3.13"
+    )
+    lacking = []
+    for text in importlib.metadata.requires("peftbench") or []:
+        required = re.match(r"([A-Za-z0-9_.-]+)\s*([^;]*)(;.*)?$", text)
+        if required is None or "extra ==" in text:
+            continue
+        try:
+            version = importlib.metadata.version(required[1])
+        except importlib.metadata.PackageNotFoundError:
+            lacking.append(f"{required[1]} lacks")
+            continue
+        lacking += [f"{required[1]} {version}, not {required[2]}"] * (
+            not _meets(version, required[2])
+        )
+    told = ", ".join(lacking) or ", ".join(
+        f"{name} {importlib.metadata.version(name)}"
+        for name in ("peftbench", "torch", "transformers")
+    )
+    do = "install again: uv sync, or pip install --upgrade peftbench" if lacking else ""
+    yield Finding("packages", BAD if lacking else GOOD, told, do)
+    untested = [
+        f"{name} {importlib.metadata.version(name)} (tested: {version})"
+        for name, version in tested_versions().items()
+        if importlib.metadata.version(name) != version
+    ]
+    do = "if something breaks, install the tested versions: uv sync" if untested else ""
+    told = ", ".join(untested) or "the versions that this release was tested with"
+    yield Finding("tested versions", ODD if untested else GOOD, told, do)
+
+
+def tested_versions() -> dict[str, str]:
+    """The version of each direct dependency that this release was tested with, where installed.
+
+    They stand in pyproject.toml, which is in the wheel too.
+    """
+    from packaging.requirements import Requirement
+    from packaging.utils import canonicalize_name
+
+    package = Path(__file__).parents[1]
+    inside = package / "pyproject.toml"  # in a wheel
+    path = inside if inside.is_file() else package.parent / "pyproject.toml"
+    pins = tomllib.loads(path.read_text())["tool"]["uv"]["constraint-dependencies"]
+    direct = {Requirement(text).name for text in importlib.metadata.requires("peftbench") or []}
+    installed = {canonicalize_name(dist.name) for dist in importlib.metadata.distributions()}
+    found = {}
+    for pin in map(Requirement, pins):
+        if pin.name in direct & installed and (pin.marker is None or pin.marker.evaluate()):
+            found[pin.name] = next(iter(pin.specifier)).version
+    return found
+
+
+def _meets(version: str, asked: str) -> bool:
+    from packaging.specifiers import SpecifierSet
+
+    return SpecifierSet(asked.strip(" ()")).contains(version, prereleases=True)
+
+
+def _machine() -> Iterator[Finding]:
+    seen = gpus()
+    if not seen:
+        do = "on a cluster this may be the login node: `doctor` in a job sees its GPUs"
+        yield Finding("GPU", ODD, "none here", do)
+        half = bf16_on_cpu()
+        if half is False:
+            yield Finding(
+                "bf16", ODD, "not in this CPU", "train.precision=fp32 is likely to be faster"
+            )
+        else:
+            yield Finding("bf16", GOOD, "in this CPU" if half else "this CPU does not say")
+    else:
+        yield from _gpus(seen)
+    yield Finding("cores, memory", GOOD, f"{cores()}, {memory() / 2**30:.1f} GiB free")
+
+
+def _gpus(seen: list[str]) -> Iterator[Finding]:
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        driver = pynvml.nvmlSystemGetDriverVersion()
+        for name in seen:
+            handle = (
+                pynvml.nvmlDeviceGetHandleByIndex(int(name))
+                if name.isdigit()
+                else pynvml.nvmlDeviceGetHandleByUUID(name)
+            )
+            major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
+            free = pynvml.nvmlDeviceGetMemoryInfo(handle).free / 2**30
+            called = f"{pynvml.nvmlDeviceGetName(handle)}, {free:.0f} GiB free, driver {driver}"
+            yield Finding(f"GPU {name}", GOOD, called)
+            if major < 8:
+                yield Finding(
+                    f"bf16 on GPU {name}",
+                    ODD,
+                    f"compute capability {major}.{minor} has none",
+                    "train.precision=fp32",
+                )
+    except pynvml.NVMLError as error:
+        do = "is the driver loaded? CUDA_VISIBLE_DEVICES names these"
+        yield Finding("GPU", BAD, f"{', '.join(seen)}: {error}", do)
+
+
+def _folder(results: Results) -> Iterator[Finding]:
+    try:
+        results.check_writable()
+    except ConfigError as error:
+        yield Finding("results folder", BAD, str(error))
+        return
+    yield Finding("results folder", GOOD, f"{results.folder} can be written to")
+    free = shutil.disk_usage(results.folder).free
+    do = "" if free > LITTLE else "free some, or choose another folder with --results"
+    yield Finding("disk", GOOD if not do else ODD, f"{free / 2**30:.1f} GiB free", do)
+    try:
+        nobody = "f" * 12
+        if results.claim(nobody):
+            results.release(nobody)
+        yield Finding("locks", GOOD, "the file system has them")
+    except OSError as error:
+        yield Finding(
+            "locks",
+            BAD,
+            f"{error.strerror}: two commands on this folder could train a run twice",
+            "a file system with locks (NFS 4, Lustre with flock), or one command at a time",
+        )
+
+
+def _cluster(cluster: Cluster) -> Iterator[Finding]:
+    if cluster.scheduler != "slurm":
+        yield Finding("scheduler", GOOD, "none: a process in the background")
+        return
+    try:
+        asked = base.of(cluster)
+    except ConfigError as error:
+        yield Finding("Slurm", BAD, str(error))
+        return
+    from peftbench.cluster import slurm
+
+    try:
+        yield Finding("Slurm", GOOD, f"answers; arrays of up to {asked.array_limit}")
+        for what, told, do in slurm.examine(cluster):
+            yield Finding(what, ODD if what == "sacct" else BAD, told, do)
+    except Silent as error:
+        yield Finding("Slurm", BAD, str(error), "is this a login node? does `sinfo` work?")
+
+
+def _prefetched(place: Path) -> Iterator[Finding]:
+    wrong = offline_folder.wrong(place)
+    count = len(offline_folder.manifest(place)["files"])
+    told = "; ".join(wrong[:5]) or f"{count} files are as they were brought"
+    do = "run `peftbench prefetch` again" if wrong else ""
+    yield Finding("prefetched", BAD if wrong else GOOD, f"{place}: {told}", do)
+    offline_folder.use(place)
+
+
+def _words(words: list[str], configs: Path | None, results: Results) -> Iterator[Finding]:
+    from peftbench.config.sweep import plan
+
+    planned = plan(*words, configs=configs, results=results.folder)
+    yield Finding("words", GOOD, f"{len(planned.runs)} runs")
+    root = offline_folder.data_root() or planned.data_root
+    online = not hub.offline()
+    hub.go_offline()  # what is here is asked for; nothing is fetched
+    for need in prefetch.needs(planned, root):
+        try:
+            need.look()
+            yield Finding(need.what, GOOD, "is here")
+        except ConfigError as error:
+            state = ODD if online and need.of_hub else BAD
+            yield Finding(need.what, state, str(error).partition("; provide")[0], _AWAY)

@@ -1,0 +1,51 @@
+"""What the verb `list` says."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from peftbench.cli import completion
+from peftbench.config import catalog
+from peftbench.core.errors import ConfigError
+from peftbench.core.text import did_you_mean
+from peftbench.methods.peft_support import peft_support
+
+if TYPE_CHECKING:
+    from peftbench.reports.tables.markdown import Table
+
+
+def offered(group: str | None, configs: Path | None) -> dict[str, list[str]]:
+    """Lines of options with their purposes, by the plural of their group.
+
+    Raises:
+        ConfigError: for a group that is not listed.
+    """
+    searched = tuple(catalog.folders(configs))
+    named = {f"{name}s": name for name in completion.LISTED}
+    if group is not None and group not in {**named, **dict.fromkeys(named.values())}:
+        raise ConfigError(f"list {group}: {did_you_mean(group, named)}")
+    found = {}
+    for plural, name in named.items():
+        if group in (None, plural, name):
+            options = catalog.options(name, searched)
+            width = max(map(len, options), default=0)
+            found[plural] = [
+                f"  {name}={option.ljust(width)}  {catalog.about(path)}"
+                for option, path in options.items()
+            ]
+    return found
+
+
+def peft() -> tuple["Table", list[str]]:
+    """Which tuners of the peft library run where, and why the others do not."""
+    from peftbench.reports.tables.markdown import Table
+
+    versions, reasons = peft_support()
+    with_peft = ", ".join(f"{name} {version}" for name, version in versions.items())
+    families = list(next(iter(reasons.values())))
+    rows = [[kind, *("-" if row[f] else "yes" for f in families)] for kind, row in reasons.items()]
+    told = []
+    for kind, row in reasons.items():
+        for reason in dict.fromkeys(filter(None, row.values())):
+            where = [family for family in families if row[family] == reason]
+            told.append(f"{kind} on {', '.join(where)}: {reason[:160]}")
+    return Table(f"method=peft method.type=TYPE ({with_peft})", ["type", *families], rows), told

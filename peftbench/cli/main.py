@@ -1,0 +1,226 @@
+"""The command: verbs, and after them the words that say which runs are meant.
+
+Heavy libraries are imported by the verb that needs them, so that help and lists are instant.
+"""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from peftbench.cli import completion, options
+from peftbench.cli.cluster import VERBS
+from peftbench.cli.report import report
+from peftbench.core.errors import ConfigError, RecordError
+
+if TYPE_CHECKING:
+    from peftbench.core.plan import Plan
+
+
+class Verbs(click.Group):
+    """Verbs in the order in which people need them; bad input ends with one clear message."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Keep the order of definition."""
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Turn errors that a person can mend into a message and exit code 2."""
+        try:
+            return super().invoke(ctx)
+        except (ConfigError, RecordError) as error:
+            click.echo(f"peftbench: {error}", err=True)
+            ctx.exit(2)
+
+
+@click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="peftbench")
+def main() -> None:
+    """Which way of fine-tuning is best for this model, this much data and this much time?
+
+    \b
+    A first look:   peftbench run sweep=quickstart
+    What is there:  peftbench list
+    What it means:  peftbench plan method=lora,bitfit task=mrpc seed=range(0,3)
+    Train it:       peftbench run  method=lora,bitfit task=mrpc seed=range(0,3)
+
+    A run that has a record is done; the same command again does only what is missing.
+    """  # noqa: D301 - click looks for the character, not for a backslash
+
+
+@main.command(epilog=options.WORDS)
+@options.words
+@options.results
+@options.configs
+@click.option("--json", "as_json", is_flag=True, help="For scripts: every run, its key and state.")
+def plan(words: tuple[str, ...], folder: Path, configs: Path | None, as_json: bool) -> None:
+    """Say which runs the WORDS mean, and what is done, missing or failed."""
+    from peftbench.cli.plan import plan_table
+    from peftbench.results import status
+
+    found, results = _plan(words, configs, folder), options.open_results(folder)
+    state = status.of(found, results)
+    if as_json:
+        import json
+
+        click.echo(json.dumps(state.json(), indent=1))
+    else:
+        options.show(plan_table(state).rich())
+        click.echo(state.summary())
+
+
+@main.command(epilog=options.WORDS)
+@options.words
+@options.results
+@options.configs
+@options.machine
+@options.training
+@options.shard
+@click.option("--dry-run", is_flag=True, help="Check every run and its data, train nothing.")
+@click.option("--quiet", is_flag=True, help="No progress; failures and the table only.")
+def run(
+    words: tuple[str, ...], folder: Path, configs: Path | None, shard: str | None, **given: Any
+) -> None:
+    """Train what is missing of the runs that the WORDS mean, then print the scores.
+
+    Exit code 0 when all runs have a record, 1 when some failed, 2 for bad input.
+    """
+    from peftbench.runner import sweep
+
+    order = sweep.Order(**given)
+    found = _plan(words, configs, folder, shard)
+    sys.exit(sweep.go(found, options.open_results(folder), order))
+
+
+@main.command(epilog=options.WORDS)
+@options.words
+@options.results
+@options.configs
+@options.machine
+@options.shard
+@click.option("--fail-fast", is_flag=True, help="Stop at the first failure.")
+@click.option("--quiet", is_flag=True, help="No progress; failures and the tables only.")
+def evaluate(
+    words: tuple[str, ...], folder: Path, configs: Path | None, shard: str | None, **given: Any
+) -> None:
+    """Ask suites about finished runs that the WORDS mean, among them suite=NAME.
+
+    The runs were made with --keep trained (`peftbench run … suite=NAME` trains and evaluates);
+    rounds train for themselves, and any run will do.
+    Only what was not asked yet is done. Exit codes as of `run`.
+    """
+    from peftbench.runner import sweep
+
+    found = _plan(words, configs, folder, shard)
+    if not found.evaluations:
+        raise ConfigError("say which suites are meant: suite=noise,calibration; see `list suites`")
+    order = sweep.Order(**given)
+    sys.exit(sweep.go(found, options.open_results(folder), order, train=False))
+
+
+@main.command()
+@click.argument("key")
+@options.results
+def show(key: str, folder: Path) -> None:
+    """Show one record, or what an evaluation found; the first digits of its KEY will do."""
+    from peftbench.cli.show import describe
+
+    click.echo(describe(options.open_results(folder), key))
+
+
+@main.command()
+@click.argument("key")
+@click.argument("target", type=click.Path(path_type=Path))
+@options.results
+def export(key: str, target: Path, folder: Path) -> None:
+    """Write the kept weights of a run as a folder that the peft library loads.
+
+    LoRA (rsLoRA, DoRA), IA3 and prefixes; the run was made with --keep trained. A prefix brings the
+    table of positions that it needs there, which replaces the one of the model it is loaded into.
+    """
+    from peftbench.cli.show import find
+    from peftbench.methods import peft_export
+
+    results = options.open_results(folder)
+    peft_export.to_peft(find(results, key), results, target)
+    click.echo(f"{target}: PeftModel.from_pretrained(model, {str(target)!r})")
+
+
+@main.command("list")
+@click.argument("group", required=False, shell_complete=completion.groups)
+@options.configs
+def list_(group: str | None, configs: Path | None) -> None:
+    """List methods, tasks, models, budgets, suites and sweeps, each with its purpose.
+
+    `list peft` says which tuners of the peft library run on which families.
+    """
+    from peftbench.cli import listing
+
+    if group == "peft":
+        table, lines = listing.peft()
+        options.show(table.rich())
+        click.echo("\n".join(lines))
+        return
+    for plural, lines in listing.offered(group, configs).items():
+        click.secho(plural, bold=True)
+        click.echo("\n".join(lines))
+
+
+for _verb in (report, *VERBS):
+    main.add_command(_verb)
+
+
+@main.command()
+@options.words
+@click.option(
+    "--results",
+    "folders",
+    multiple=True,
+    default=["results/runs"],
+    show_default=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of records; may be given more than once.",
+)
+@click.option("--json", "as_json", is_flag=True, help="For scripts.")
+def advise(words: tuple[str, ...], folders: tuple[Path, ...], as_json: bool) -> None:
+    """Say which method suits: advise task=mrpc size=300 budget.seconds=600 model=minilm.
+
+    From the records nearest to that; how far they are, and what they cannot tell, is said.
+    """
+    from peftbench.analysis import advice
+    from peftbench.reports import advice as told
+
+    found = advice.from_folders(advice.ask(*words), [options.open_results(f) for f in folders])
+    if as_json:
+        import json
+
+        click.echo(json.dumps(told.as_json(found), indent=1))
+        return
+    click.echo(told.sentence(found))
+    table = told.table(found)
+    options.show(table.rich())
+    click.echo("\n".join([f"Nearest: {'; '.join(found.distance)}.", *table.notes]))
+
+
+@main.command("completion")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion_(shell: str) -> None:
+    """Print the line that switches on completion of verbs and words in a SHELL."""
+    source = f"_PEFTBENCH_COMPLETE={shell}_source peftbench"
+    click.echo(f"{source} | source" if shell == "fish" else f'eval "$({source})"')
+
+
+def _plan(
+    words: tuple[str, ...], configs: Path | None, folder: Path, shard: str | None = None
+) -> "Plan":
+    from peftbench.config.sweep import plan as plan_words
+    from peftbench.runner import sharding
+
+    mine = None if shard is None else sharding.read(shard)
+    found = plan_words(*words, configs=configs, results=folder)
+    return found if mine is None else sharding.share(found, *mine)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,50 @@
+"""The table of `peftbench plan`."""
+
+from peftbench.core.run import Run
+from peftbench.core.text import format_duration
+from peftbench.reports.tables.markdown import Table
+from peftbench.results.status import State
+
+
+def plan_table(status: State) -> Table:
+    """One line for runs that differ in nothing but the seed."""
+    shown = ["method", "task", "model", "size"]
+    shown += [axis for axis in status.plan.axes if "." in axis]
+    lines: dict[tuple[str, ...], list[Run]] = {}
+    for run in status.plan.runs:
+        lines.setdefault(tuple(_value(run, name) for name in shown), []).append(run)
+    rows = []
+    for line, runs in lines.items():
+        states = [status.state(run) for run in runs]
+        left = [status.forecast.seconds(run) for run in runs if run.key not in status.done]
+        known = [seconds for seconds in left if seconds is not None]
+        rows.append(
+            [
+                *line,
+                _ranges([run.seed for run in runs]),
+                *(str(states.count(word) or "") for word in ("done", "missing", "failed")),
+                format_duration(sum(known)) if known else "" if not left else "?",
+            ]
+        )
+    columns = [*shown, "seeds", "done", "missing", "failed", "time"]
+    return Table(f"{len(status.plan.runs)} runs", columns, rows, len(shown) + 1)
+
+
+def _value(run: Run, name: str) -> str:
+    """What a run has under a word's key: `method`, `size`, `train.lr`."""
+    node: object = run
+    for part in name.split("."):
+        node = node.get(part, "") if isinstance(node, dict) else getattr(node, part, "")
+    value = node["name"] if isinstance(node, dict) else node
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _ranges(seeds: list[int]) -> str:
+    """0-4 for 0 1 2 3 4."""
+    parts: list[list[int]] = []
+    for seed in sorted(seeds):
+        if parts and seed == parts[-1][-1] + 1:
+            parts[-1].append(seed)
+        else:
+            parts.append([seed])
+    return ",".join(str(p[0]) if len(p) == 1 else f"{p[0]}-{p[-1]}" for p in parts)

@@ -1,0 +1,225 @@
+"""The verb `report`, alone or followed by what is to be told."""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import click
+from click.core import ParameterSource
+
+from peftbench.cli import completion, options
+from peftbench.core.errors import ConfigError
+from peftbench.reports.plotting.style import FORMATS
+
+_PRICES = "A yaml of what hours, energy and storage cost you (see configs/prices.yaml)."
+_AGAINST = "Baseline of comparisons.  [default: what trains most]"
+
+_PLOTS = """
+Write pictures for a paper: as wide as one column (3.3 in) or two (6.8 in), type of 7 pt.
+
+\b
+NAMES are questions; without any, all that the records can answer.
+  sizes      how do scores grow with data?
+  anytime    what is the score after so many training seconds?
+  pareto     which method is worth its weights, seconds, memory, money (--prices)?
+  seeds      how much does the seed matter?
+  learning   training loss and score by step
+  paired     which differences are there?  (--against ROW)
+  calibration, noise, shift, shift_local, rounds, in_context   what these suites found
+
+\b
+A method has one colour and mark in all pictures. The same records give the same bytes.
+  peftbench report plots -o figures --format pdf
+  peftbench report plots sizes pareto --results results/reference -o figures
+"""
+
+
+@click.group(invoke_without_command=True)
+@click.pass_context
+@options.results
+@click.option("--check", is_flag=True, help="Fail if the files are not what the records give.")
+@click.option(
+    "--prices",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help=_PRICES,
+)
+@click.option("--against", metavar="ROW", help=_AGAINST)
+def report(
+    context: click.Context, folder: Path, check: bool, prices: Path | None, against: str | None
+) -> None:
+    """Write and print tables and plots of all records: Markdown, CSV, PNG.
+
+    Followed by a verb of its own it makes that one thing instead.
+    """
+    if context.invoked_subcommand is not None:
+        for option in context.command.params:
+            if context.get_parameter_source(option.name or "") is not ParameterSource.DEFAULT:
+                verb = context.invoked_subcommand
+                raise ConfigError(f"put {option.opts[0]} behind `report {verb}`, if it has that")
+        return
+    from peftbench.reports import builder
+
+    results, paid = (
+        options.open_results(folder),
+        None if prices is None else builder.read_prices(prices),
+    )
+    if check:
+        stale = builder.stale(results, paid, against)
+        for path in stale:
+            click.echo(f"{path} is not what the records give; run `peftbench report`", err=True)
+        if not stale:
+            click.echo(f"{results.reports()} is what the records give")
+        sys.exit(1 if stale else 0)
+    paths = builder.write(
+        results,
+        prices=paid,
+        against=against,
+        show=lambda made: options.show_all([*made.tables, *made.more], made.notes),
+    )
+    click.echo("\n".join(["written:", *(f"  {path}" for path in paths)]))
+
+
+@report.command("claims", epilog="WORDS: paper=NAME,NAME; and task=, size=, model= … of records.")
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, shell_complete=completion.words)
+@options.results
+@options.configs
+@click.option("--plan", "missing", is_flag=True, help="Words of the runs that would decide them.")
+def claims_(words: tuple[str, ...], folder: Path, configs: Path | None, missing: bool) -> None:
+    """Say which claims of papers these records support, contradict or leave undecided."""
+    from peftbench.claims import missing_runs
+    from peftbench.claims.verdicts import judge_folder
+    from peftbench.reports.claims import tables
+
+    results = options.open_results(folder)
+    if missing:
+        click.echo("\n".join(missing_runs.commands(results, words, configs)))
+        return
+    tested, records, left_out = judge_folder(results, words, configs)
+    first, *rest = tables(tested, records, narrow=True)
+    for table in (replace(first, notes=[*first.notes, *left_out]), *rest):
+        options.show(table.rich())
+        click.echo("\n".join([*table.notes, ""]))
+
+
+@report.command()
+@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+@options.results
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["terminal", "markdown", "csv", "latex", "html"]),
+    help="[default: by the suffix of --output (.md .csv .tex .html), else terminal]",
+)
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write it there."
+)
+@click.option("--check", is_flag=True, help="Fail if the --output is not what the records give.")
+def table(
+    words: tuple[str, ...], folder: Path, form: str | None, output: Path | None, check: bool
+) -> None:
+    """Cross any fields of the records: the summary of a third over seeds, with n.
+
+    \b
+    What each method scores on each task, the significantly best in bold:
+      peftbench report table rows=method columns=task cell=score
+    Median training seconds at two sizes, for a paper:
+      peftbench report table rows=method,threads columns=size cell=seconds
+        summary=median where='task=mrpc size=1000,3668' -o seconds.tex
+    Which learning rate, with 95 % intervals, as numbers for a program:
+      peftbench report table rows=method,lr columns=task cell=score summary=interval
+        where='method=lora,bitfit lr<=1e-3' --format csv
+
+    \b
+    WORDS
+      rows= columns=   fields, several parted by commas; columns=none is one column
+      cell=            a field of numbers: score (the task's primary metric), accuracy,
+                       seconds, memory, energy, trained, flops, tokens_per_second, ...
+      where=           conditions in quotes, all must hold: = != < <= > >=, lists after = and !=
+      summary=         mean (± standard deviation), median [quartiles],
+                       interval (mean, 95 %, Student's t)
+      mix=             fields that a cell or a table may pool beside seeds, although they differ
+    A field is a short name (method task model size seed lr host seconds memory energy trained
+    device threads cores protocol), a path such as run.method.rank, or the end of one: rank.
+
+    Only seeds share a cell. Settings that differ inside one, or between rows of one column where
+    a method does not choose them, become fields of the rows. Records of several protocols, and
+    costs of several devices or numbers of threads, are refused unless mix= or rows= names them.
+    """  # noqa: D301 - click looks for the character, not for a backslash
+    from peftbench.reports.pivot_table import (
+        build_pivot_table,
+        check_pivot_table,
+        write_pivot_table,
+    )
+
+    results = options.open_results(folder)
+    made = build_pivot_table(results, words, form, output)
+    for line in made.warnings:
+        click.echo(f"peftbench: {line}", err=True)
+    if check:
+        click.echo(check_pivot_table(made, output))
+    elif output is not None:
+        write_pivot_table(made, output)
+        click.echo(f"written: {output}")
+    elif made.text is not None:
+        click.echo(made.text, nl=False)
+    else:
+        options.show(made.table.rich())
+        for note in made.table.notes:
+            click.echo(note)
+
+
+@report.command(help=_PLOTS)
+@click.argument("names", nargs=-1, metavar="[NAMES]…")
+@options.results
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder of the pictures and of plots.md, their captions.",
+)
+@click.option(
+    "--format",
+    "kind",
+    default="png",
+    show_default=True,
+    type=click.Choice(FORMATS),
+    help="PDF and SVG hold their text as text, PDF its fonts as well.",
+)
+@click.option("--prices", type=click.Path(dir_okay=False, path_type=Path), help=_PRICES)
+@click.option("--against", metavar="ROW", help=_AGAINST)
+def plots(
+    names: tuple[str, ...],
+    folder: Path,
+    output: Path,
+    kind: str,
+    prices: Path | None,
+    against: str | None,
+) -> None:
+    """Write pictures."""
+    from peftbench.reports import builder
+
+    paid = None if prices is None else builder.read_prices(prices)
+    written, missing = builder.plots(
+        options.open_results(folder), output, names, kind, paid, against
+    )
+    click.echo("\n".join([*missing, "written:", *(f"  {path}" for path in written)]))
+
+
+@report.command()
+@options.results
+@click.option(
+    "-o",
+    "--output",
+    default="report.html",
+    show_default=True,
+    type=click.Path(path_type=Path),
+    help="The HTML file.",
+)
+@click.option("--against", metavar="ROW", help=_AGAINST)
+def page(folder: Path, output: Path, against: str | None) -> None:
+    """Write one HTML file to look at: sentences, tables, plots, every run; needs no network."""
+    from peftbench.reports import html as pages
+
+    written = pages.write(options.open_results(folder), output, against)
+    click.echo(f"{output}: {written / 1e6:.1f} MB; open it in a browser")

@@ -1,0 +1,133 @@
+"""One record or one evaluation as a person reads it: the verb `show`."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from peftbench.core.errors import RecordError
+from peftbench.core.evaluation import Evaluated
+from peftbench.core.run import Json, Record
+from peftbench.results.store import Results
+
+#: Parts of a run whose settings are told.
+_NODES = ("method", "budget", "train", "select", "form", "augment")
+
+#: Values of a list that a line has room for.
+_MOST = 12
+
+
+def describe(results: Results, start: str) -> str:
+    """One record or evaluation as a person reads it.
+
+    Raises:
+        RecordError: if none, or more than one, begins with these digits.
+    """
+    records, evaluations = results.keys(), results.evaluations()
+    key = _one([*records, *evaluations], start, results)
+    lines = _record(results.load(key)) if key in records else _evaluated(results.evaluated(key))
+    return "\n".join(lines)
+
+
+def find(results: Results, start: str) -> Record:
+    """The one record whose key begins with these digits.
+
+    Raises:
+        RecordError: if no record, or more than one, does.
+    """
+    return results.load(_one(results.keys(), start, results))
+
+
+def _one(keys: list[str], start: str, results: Results) -> str:
+    found = [key for key in keys if key.startswith(start)]
+    if len(found) != 1:
+        several = f"{len(found)} keys begin with {start}: {', '.join(found[:4])}"
+        raise RecordError(
+            several if found else f"no record in {results.folder} begins with {start}"
+        )
+    return found[0]
+
+
+def _evaluated(found: Evaluated) -> list[str]:
+    asked, place = found.evaluation.suite, found.environment
+    said = {k: v for k, v in asked.items() if k not in ("name", "_target_", "targets", "sequence")}
+    return [
+        found.evaluation.title,
+        f"key          {found.evaluation.key}",
+        f"of run       {found.evaluation.run.key}",
+        "asked        " + ", ".join(f"{name} {value}" for name, value in said.items()),
+        "seconds      " + ", ".join(f"{name} {s:.2f}" for name, s in found.seconds.items()),
+        *(f"{name:<28} {value}" for name, value in _flat("", found.findings)),
+        f"device       {place['device']}, {place['threads']} threads",
+        f"commit       {(place['commit'] or 'unknown')[:12]}",
+    ]
+
+
+def _flat(start: str, found: Any) -> Iterator[tuple[str, str]]:
+    """Every finding by its dotted name; of long lists how long they are."""
+    if isinstance(found, dict):
+        for name, value in found.items():
+            yield from _flat(f"{start}.{name}" if start else name, value)
+    elif isinstance(found, list) and found and isinstance(found[0], dict | list):
+        for number, value in enumerate(found):
+            yield from _flat(f"{start}.{number}", value)
+    elif isinstance(found, list):
+        few = ", ".join(map(_text, found))
+        yield start, few if len(found) <= _MOST else f"{len(found)} values"
+    else:
+        yield start, _text(found)
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return "undefined"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _record(record: Record) -> list[str]:
+    run, work = record.run, record.work
+
+    def percent(scores: Json) -> str:
+        return ", ".join(
+            f"{name} {'undefined' if value is None else f'{100 * value:.2f}'}"
+            for name, value in scores.items()
+        )
+
+    lines = [
+        run.title,
+        f"key          {run.key}",
+        f"scores       {percent(record.metrics)}" + ("  COLLAPSED" if record.collapsed else ""),
+        f"trivial      {percent(record.trivial)}",
+        f"trained      {record.parameters['trained']:,} + head {record.parameters['head']:,}"
+        f" of {record.parameters['total']:,} parameters",
+        f"work         {work['steps']:,} steps, {work['examples']:,} examples"
+        f" ({work['epochs']:.2f} epochs of {work['train_size']:,}), {work['tokens']:,} tokens,"
+        f" micro-batch {work['micro_batch']}",
+        "seconds      " + ", ".join(f"{name} {s:.2f}" for name, s in record.seconds.items()),
+        f"speed        {record.speed['examples_per_second']:.1f} examples/s,"
+        f" {record.speed['tokens_per_second']:,.0f} tokens/s",
+    ]
+    for kind, phases in record.memory.items():
+        peaks = [f"{n} {'?' if b is None else f'{b / 2**20:,.0f} MiB'}" for n, b in phases.items()]
+        lines.append(f"{kind.removesuffix('_bytes')}  {', '.join(peaks)}")
+    if record.energy_joules is not None:
+        lines.append(f"energy       {record.energy_joules:,.0f} J")
+    if record.flops is not None:
+        lines.append(f"model FLOPs  {record.flops:.3g}")
+    for node in (node for node in _NODES if getattr(run, node) is not None):
+        values = {k: v for k, v in getattr(run, node).items() if k not in ("name", "_target_")}
+        lines.append(f"{node:<12} " + ", ".join(f"{k} {v}" for k, v in values.items()))
+    lines.append("curve        step, fraction, train seconds, training loss, scores")
+    for point in record.curve:
+        scores = {k: v for k, v in point.items() if k in run.task["metrics"]}
+        lines.append(
+            f"  {point['step']:>7}  {point['fraction']:.2f}  {point['seconds']:8.1f}"
+            f"  {point['loss']:.4f}  {percent(scores)}"
+        )
+    place = record.environment
+    versions = ", ".join(f"{name} {number}" for name, number in place["libraries"].items())
+    dirty = " + uncommitted changes" if place["dirty"] else ""
+    lines += [
+        f"device       {place['device']}, {place['threads']} threads, {place['precision']}",
+        f"versions     Python {place['python']}, {versions}",
+        f"commit       {(place['commit'] or 'unknown')[:12]}{dirty}",
+    ]
+    return lines

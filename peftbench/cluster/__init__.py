@@ -1,0 +1,1 @@
+"""Sweeps on a cluster: jobs, submissions, and schedulers."""

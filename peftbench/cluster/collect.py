@@ -1,0 +1,117 @@
+"""What became of submissions, for a person and for scripts; and what is left of them to do."""
+
+import shlex
+from collections import Counter
+
+from peftbench.cluster.manifest import Submission
+from peftbench.cluster.queue import DONE, STATES, Look
+from peftbench.core.evaluation import FAILURE_KINDS, Failure
+from peftbench.core.run import Json
+from peftbench.core.text import format_duration
+from peftbench.reports.tables.markdown import Table
+from peftbench.results.store import Results
+
+#: Failures that are told one by one; the rest is counted.
+TOLD = 10
+
+
+def table(seen: Look) -> Table:
+    """One line for each submission."""
+    counts = [seen.counts(one) for one in seen.submissions]
+    shown = [state for state in STATES if state == DONE or any(c[state] for c in counts)]
+    rows = [
+        [
+            one.name,
+            one.cluster.scheduler,
+            _short(shlex.join(one.words)),
+            str(count.total()),
+            *(str(count[state] or "") for state in shown),
+        ]
+        for one, count in zip(seen.submissions, counts, strict=True)
+    ]
+    columns = ["submission", "cluster", "words", "jobs", *shown]
+    return Table(f"{len(rows)} submission{'s' * (len(rows) != 1)}", columns, rows, 3)
+
+
+def lines(seen: Look) -> list[str]:
+    """What the table has no room for: why things wait, what failed, what nobody knows."""
+    told = []
+    if seen.silent is not None:
+        told.append(
+            f"the scheduler does not answer ({seen.silent}): what waits or runs is unknown, "
+            "and nothing is concluded from that"
+        )
+    if reasons := seen.reasons():
+        told.append("waiting for: " + ", ".join(f"{r} ({n})" for r, n in reasons.most_common()))
+    if held := [reason for reason in seen.reasons() if "held" in reason.lower()]:
+        told.append(
+            f"held ({', '.join(held)}): these never start by themselves; `scontrol release JOB` "
+            "lets them go, `peftbench cancel` takes them back"
+        )
+    if seen.ended:
+        count = sum(len(over.keys) for over in seen.ended)
+        told.append(
+            f"{count} have neither a record nor a running job: their records may still be on the "
+            "way; `peftbench collect` waits for them and says what became of the others"
+        )
+    told += failures(list(seen.failures.values()))
+    told += [f"unreadable: {reason}" for reason in seen.bad]
+    if seen.age:
+        told.append(f"as the scheduler said {format_duration(seen.age)} ago")
+    return told
+
+
+def failures(found: list[Failure]) -> list[str]:
+    """Counts by class, and the first of them whole."""
+    if not found:
+        return []
+    kinds = Counter(failure.kind for failure in found)
+    told = [
+        "failed: " + ", ".join(f"{n} {kind} ({FAILURE_KINDS[kind]})" for kind, n in kinds.items())
+    ]
+    told += [f"  {one.job.title} [{one.job.key}]: {one.kind}: {one.reason}" for one in found[:TOLD]]
+    if len(found) > TOLD:
+        told.append(f"  … and {len(found) - TOLD} more; --json has them all")
+    return told
+
+
+def rest(seen: Look, results: Results) -> list[str]:
+    """The commands that submit what is left of each submission."""
+    settled = [one for one in seen.submissions if not _alive(one, seen)]
+    left = [one for one in settled if seen.counts(one)[DONE] < seen.counts(one).total()]
+    commands = [
+        shlex.join(["peftbench", "submit", *one.words, "--results", str(results.folder)])
+        for one in left
+    ]
+    return list(dict.fromkeys(commands))
+
+
+def as_json(seen: Look) -> Json:
+    """For scripts."""
+    return {
+        "silent": seen.silent,
+        "age_seconds": seen.age,
+        "submissions": [
+            {
+                "name": one.name,
+                "words": one.words,
+                "cluster": one.cluster.scheduler,
+                "jobs": [array.job for array in one.arrays],
+                "counts": dict(seen.counts(one)),
+            }
+            for one in seen.submissions
+        ],
+        "states": seen.state,
+        "failures": {
+            key: {"title": one.job.title, "kind": one.kind, "reason": one.reason}
+            for key, one in seen.failures.items()
+        },
+    }
+
+
+def _alive(one: Submission, seen: Look) -> bool:
+    return any(task.submission == one.name for task in seen.alive)
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= 60 else text[:59] + "…"

@@ -1,0 +1,285 @@
+"""The verbs for clusters: submit and leave, look, collect, take back."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+
+from peftbench.cluster import base, bundling, manifest
+from peftbench.cluster.bundling import Array
+from peftbench.cluster.manifest import Silent, Submission, alone
+from peftbench.cluster.queue import Ended, Look, look
+from peftbench.config.cluster import Cluster
+from peftbench.core.errors import ConfigError
+from peftbench.core.evaluation import Evaluated, Failure, Job
+from peftbench.core.plan import Plan
+from peftbench.core.run import Run
+from peftbench.core.text import format_duration
+from peftbench.results import status
+from peftbench.results.runtime_estimates import Forecast
+from peftbench.results.store import Results
+from peftbench.runner import sweep
+from peftbench.runner.progress import note
+
+#: Files that a cluster's jobs may leave are looked for so often while records are waited for.
+AGAIN = 2.0
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """What a submission came to.
+
+    Attributes:
+        submission: None where there was nothing to submit.
+        jobs: runs and evaluations in it.
+        queued: jobs that an earlier submission has in the queue.
+        refused: what the scheduler said when it took no more.
+    """
+
+    submission: Submission | None
+    jobs: int
+    done: int
+    queued: int
+    given_up: list[Failure]
+    refused: str | None = None
+
+
+def submit(
+    plan: Plan,
+    words: list[str],
+    results: Results,
+    cluster: Cluster,
+    order: sweep.Order,
+    dry_run: bool = False,
+) -> Submitted:
+    """Hand what is neither done nor queued to the scheduler, and return at once.
+
+    Args:
+        words: all of them, those of the cluster included.
+        order: how the nodes run.
+
+    Raises:
+        ConfigError: for bad input, or if the scheduler takes nothing.
+    """
+    asked = base.of(cluster)
+    results.check_writable()
+    with alone(results):
+        seen = settle(results, look(results))
+        if seen.silent is not None:
+            raise ConfigError(_silent(seen.silent))
+        gpu = bool(cluster.gpus)
+        state = status.of(plan, results, lambda record: bool(record.environment["cuda"]) == gpu)
+        queued = seen.queued()
+        jobs, given_up = _wanted(state, queued, cluster, order.retry)
+        waiting = sum(job.key in queued for job in _jobs(plan) if job.key not in state.done)
+        told = Submitted(None, 0, len(state.done), waiting, given_up)
+        if not jobs:
+            return told
+        try:
+            arrays = _arrays(jobs, state, results, cluster, asked, order)
+        except Silent as error:
+            raise ConfigError(_silent(str(error))) from error
+        attempts = {key: failure.attempts for key, failure in state.failed.items()}
+        how = asdict(replace(order, retry=None))
+        made = manifest.begin(words, cluster, arrays, plan.data_root, how, attempts)
+        told = replace(told, submission=made, jobs=len(jobs))
+        return told if dry_run else _send(told, made, arrays, results, asked)
+
+
+def _silent(reason: str) -> str:
+    return f"the scheduler does not answer ({reason}), so nothing is submitted; try again later"
+
+
+def _send(
+    told: Submitted,
+    made: Submission,
+    arrays: list[Array],
+    results: Results,
+    asked: base.Scheduler,
+) -> Submitted:
+    """Write what nodes need, then hand over array by array, noting each number at once."""
+    bundles_ = [bundle for array in arrays for bundle in array.bundles]
+    for (task, _), jobs in zip(made.tasks(), bundles_, strict=True):
+        manifest.write_jobs(results, task, jobs)
+    manifest.save(results, made)
+    for number in range(len(arrays)):
+        try:
+            job = asked.send(results, made, number)
+        except ConfigError as error:
+            if number == 0:
+                manifest.save(results, replace(made, cancelled=True))
+                raise
+            return replace(told, submission=made, refused=str(error))
+        sent = list(made.arrays)
+        sent[number] = replace(sent[number], job=job)
+        made = replace(made, arrays=sent)
+        manifest.save(results, made)
+    return replace(told, submission=made)
+
+
+def _wanted(
+    state: status.State, queued: set[str], cluster: Cluster, retry: str | None
+) -> tuple[list[Job], list[Failure]]:
+    """The jobs to submit, and the failures that are not tried again."""
+    again = sweep.classes(retry)
+    wanted, given_up = [], []
+    for job in _jobs(state.plan):
+        if job.key in state.done or job.key in queued:
+            continue
+        failure = state.failed.get(job.key)
+        if failure is None or _try_again(failure, again, cluster, retry):
+            wanted.append(job)
+        else:
+            given_up.append(failure)
+    return wanted, given_up
+
+
+def _try_again(
+    failure: Failure, again: Callable[[str], bool], cluster: Cluster, retry: str | None
+) -> bool:
+    if retry is not None:
+        return again(failure.kind)
+    if failure.kind == "memory":
+        return _memory(failure, cluster) != cluster.memory_gb
+    return again(failure.kind) and (failure.kind != "lost" or failure.attempts < cluster.attempts)
+
+
+def _memory(failure: Failure | None, cluster: Cluster) -> float | None:
+    """Memory to ask for, in GB: more after each failure for lack of it, up to the most."""
+    if cluster.memory_gb is None or failure is None or failure.kind != "memory":
+        return cluster.memory_gb
+    most = cluster.most_memory_gb or float("inf")
+    asked = cluster.memory_gb * cluster.more_memory**failure.attempts
+    before = cluster.memory_gb * cluster.more_memory ** (failure.attempts - 1)
+    return min(asked, most) if before < most else cluster.memory_gb
+
+
+def _arrays(
+    jobs: list[Job],
+    state: status.State,
+    results: Results,
+    cluster: Cluster,
+    asked: base.Scheduler,
+    order: sweep.Order,
+) -> list[Array]:
+    if cluster.scheduler == "local":
+        return [Array([jobs], None, None)]
+    seconds = _seconds(state.forecast, results.scan_evaluated()[0])
+    found = bundling.units(jobs, seconds, lambda job: _memory(state.failed.get(job.key), cluster))
+    workers = order.workers or max(1, (cluster.gpus or 1) // order.processes)
+    return bundling.arrays(found, cluster, asked.array_limit, workers)
+
+
+def _seconds(forecast: Forecast, found: list[Evaluated]) -> Callable[[Job], float | None]:
+    """Seconds of a run as the forecast says, of an evaluation as the suite took on average."""
+    spent: dict[str, list[float]] = {}
+    for one in found:
+        spent.setdefault(one.evaluation.suite["name"], []).append(sum(one.seconds.values()))
+
+    def seconds(job: Job) -> float | None:
+        if isinstance(job, Run):
+            return forecast.seconds(job)
+        known = spent.get(job.suite["name"])
+        return sum(known) / len(known) if known else None
+
+    return seconds
+
+
+def settle(results: Results, seen: Look) -> Look:
+    """Wait for records of jobs that ended, then note why the rest of their runs has none.
+
+    On a shared file system a record may appear a minute after it was written.
+    """
+    if not seen.ended:
+        return seen
+    wait = max(over.submission.cluster.settle_seconds for over in seen.ended)
+    end = time.monotonic() + wait
+    if wait >= 5:
+        note(f"waiting up to {wait:.0f} s for records of {len(seen.ended)} jobs that ended")
+    while seen.ended and time.monotonic() < end:
+        time.sleep(min(AGAIN, wait))
+        seen = seen.again(results)
+    for one in {over.submission.name: over.submission for over in seen.ended}.values():
+        ended = [over for over in seen.ended if over.submission.name == one.name]
+        try:
+            why = base.of(one.cluster).explain(one, [over.task for over in ended])
+        except Silent:  # what is over stays over
+            why = {}
+        for over in ended:
+            for job in manifest.read_jobs(results, over.task):
+                if job.key in over.keys:
+                    results.fail(_loss(job, why.get(over.task), results, over))
+    return seen.again(results)
+
+
+def _loss(job: Job, why: str | None, results: Results, over: Ended) -> Failure:
+    """A failure as the scheduler explains it, else as the job's last line does."""
+    if why == "OUT_OF_MEMORY":
+        return Failure(job, "memory", "the scheduler says OUT_OF_MEMORY")
+    if why == "CANCELLED":
+        return Failure(job, "cancelled", "the scheduler says CANCELLED")
+    last = _last_line(results, over)
+    said = f"its job ended: {why or 'the scheduler does not remember it'}"
+    return Failure(job, "lost", said + (f"; its last line: {last}" if last else ""))
+
+
+def _last_line(results: Results, over: Ended) -> str:
+    place = manifest.folder(results, over.submission.name)
+    job = over.submission.job(over.task)
+    for log in (place / f"{over.task}.log", place / "jobs" / f"{job}_0_log.out"):
+        if log.exists():
+            lines = [line.strip() for line in log.read_text(errors="replace").split("\n")]
+            return next((line for line in reversed(lines) if line), "")[:200]
+    return ""
+
+
+def cancel(results: Results, names: list[str]) -> dict[str, int]:
+    """Take submissions back, all of the folder by default; how many of their jobs were alive.
+
+    Raises:
+        ConfigError: for a name that is none, or if the scheduler does not answer.
+    """
+    ended: dict[str, int] = {}
+    with alone(results):  # a submission under way would write over what is noted here
+        for one in [manifest.load(results, n) for n in names] or manifest.every(results):
+            asked = base.of(one.cluster)
+            try:
+                if tasks := list(asked.alive([one], results)):
+                    # first, so that none goes back to the queue
+                    manifest.save(results, replace(one, cancelled=True))
+                    asked.cancel(one, tasks, results)
+                    ended[one.name] = len(tasks)
+            except Silent as error:
+                raise ConfigError(
+                    f"the scheduler does not answer ({error}); try again later"
+                ) from error
+    return ended
+
+
+def sentence(told: Submitted, results: Results, dry_run: bool = False) -> list[str]:
+    """What a person wants to know after `submit`."""
+    counts = f"{told.done} done, {told.queued} in the queue already"
+    if told.given_up:
+        counts += f", {len(told.given_up)} failed for good (see --retry)"
+    if told.submission is None:
+        return [f"nothing to submit: {counts}"]
+    arrays = told.submission.arrays
+    tasks = sum(len(array.tasks) for array in arrays)
+    lines = [f"{told.jobs} to do ({counts}) in {tasks} job{'s' * (tasks != 1)}"]
+    for array in arrays:
+        limits = [f"{array.memory_gb:g} GB"] if array.memory_gb else []
+        limits += [f"up to {format_duration(60 * array.minutes)} each"] if array.minutes else []
+        number = f" as {array.job}" if array.job else ""
+        some = f"{len(array.tasks)} job{'s' * (len(array.tasks) != 1)}"
+        lines.append(", ".join([f"  {some}{number}", *limits]))
+    if told.refused:
+        lines.append(f"the scheduler took no more: {told.refused}; submit again later for the rest")
+    if dry_run:
+        return [*lines, "nothing was submitted"]
+    lines.append(f"submission {told.submission.name}")
+    lines.append(f"look:    peftbench status --results {results.folder}")
+    lines.append(f"collect: peftbench collect --results {results.folder}")
+    return lines
+
+
+def _jobs(plan: Plan) -> list[Job]:
+    return [*plan.runs, *plan.evaluations]

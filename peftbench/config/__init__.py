@@ -1,0 +1,1 @@
+"""From overrides to runs: Hydra composition, sweeps, validation."""

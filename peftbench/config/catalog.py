@@ -1,0 +1,73 @@
+"""What the configuration folders offer: groups, their options, and what each is for.
+
+A user's own folder (`--configs DIR`, else ./configs) is searched before the packaged one. Only
+file names and first lines are read here, so that lists, completion and messages cost nothing.
+"""
+
+import re
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+from peftbench.core.errors import ConfigError
+from peftbench.core.text import did_you_mean
+
+#: Groups that make up a run, in the order in which people name them.
+GROUPS = ("model", "method", "task", "form", "augment", "budget", "train", "select")
+
+#: Groups that came later, and the option of each that stands for a run as it was before: such a
+#: run has None there, and the key that it always had.
+LATER = {"form": "head", "augment": "none"}
+
+_ABOUT = re.compile(r"^(?:about:|#)\s*(.+)$", re.MULTILINE)
+
+
+def packaged() -> Path:
+    """The folder of configurations that came with peftbench."""
+    inside = Path(__file__).parents[1] / "configs"  # in a wheel
+    return inside if inside.is_dir() else Path(__file__).parents[2] / "configs"
+
+
+def folders(own: str | Path | None = None) -> list[Path]:
+    """The folders to search, a user's own first.
+
+    Raises:
+        ConfigError: if `own` is given and is no folder.
+    """
+    if own is not None and not Path(own).is_dir():
+        raise ConfigError(f"--configs {own}: there is no such folder")
+    first = Path(own or "configs")
+    found = [first.resolve()] if first.is_dir() else []
+    return list(dict.fromkeys([*found, packaged().resolve()]))
+
+
+@cache
+def options(group: str, searched: tuple[Path, ...]) -> dict[str, Path]:
+    """The options of a group and their files, sorted; files with a leading _ are not offered."""
+    found: dict[str, Path] = {}
+    for folder in searched:
+        for path in sorted((folder / group).glob("*.yaml")):
+            if not path.stem.startswith("_"):
+                found.setdefault(path.stem, path)
+    return dict(sorted(found.items()))
+
+
+def about(path: Path) -> str:
+    """The purpose of an option: its `about:`, else its first comment."""
+    text = path.read_text()
+    found = re.search(r"^about:\s*(.+)$", text, re.MULTILINE) or _ABOUT.search(text)
+    return found.group(1).strip().strip("\"'") if found else ""
+
+
+def find(group: str, name: str, searched: Iterable[Path]) -> Path:
+    """The file of one option.
+
+    Raises:
+        ConfigError: if the group has no such option, with the near matches.
+    """
+    offered = options(group, tuple(searched))
+    if name not in offered:
+        raise ConfigError(
+            f"{group}={name}: there is no such {group}; {did_you_mean(name, offered)}"
+        )
+    return offered[name]

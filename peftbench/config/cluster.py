@@ -1,0 +1,130 @@
+"""What a yaml under `configs/cluster` says of a cluster, as a value."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
+
+import yaml
+from omegaconf import OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from peftbench.config import catalog
+from peftbench.core.errors import ConfigError
+from peftbench.core.run import Json
+
+#: What jobs are handed to, and the packaged yaml that says what a user's own leaves out.
+SCHEDULERS = ("slurm", "local")
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where and how jobs run; the comments of `configs/cluster/slurm.yaml` say what each key is."""
+
+    about: str
+    scheduler: str
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    exclude: str | None = None
+    options: dict[str, str] = field(default_factory=dict)
+    gpus: int | None = None
+    cpus: int | None = None
+    memory_gb: float | None = None
+    more_memory: float = 1.0
+    most_memory_gb: float | None = None
+    modules: list[str] = field(default_factory=list)
+    setup: list[str] = field(default_factory=list)
+    environment: dict[str, str] = field(default_factory=dict)
+    prefetched: str | None = None
+    minutes: int | None = None
+    margin: float = 1.0
+    unknown_minutes: float = 0.0
+    most_minutes: int = 0
+    bundle_minutes: float = 0.0
+    signal_seconds: int = 0
+    requeues: int = 0
+    array_size: int = 1
+    parallel: int = 1
+    attempts: int = 1
+    poll_seconds: float = 0.0
+    settle_seconds: float = 0.0
+
+    def to_json(self) -> Json:
+        """Plain data, as it stands in a submission."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Json) -> "Cluster":
+        """Read what `to_json` gave; keys of a later version are left out."""
+        return cls(**{one.name: data[one.name] for one in fields(cls) if one.name in data})
+
+
+def parted(words: Iterable[str]) -> tuple[list[str], list[str]]:
+    """The words that speak of the cluster, and those that say which runs are meant."""
+    ours: list[str] = []
+    rest: list[str] = []
+    for word in words:
+        (ours if word.partition("=")[0].partition(".")[0] == "cluster" else rest).append(word)
+    return ours, rest
+
+
+def read(words: Iterable[str], configs: str | Path | None = None) -> Cluster:
+    """The cluster that words such as `cluster=slurm cluster.partition=gpu` mean.
+
+    Raises:
+        ConfigError: where none or several are named, or a key or value is not what it may be.
+    """
+    words = list(words)
+    searched = catalog.folders(configs)
+    names = [word.partition("=")[2] for word in words if word.startswith("cluster=")]
+    if len(names) != 1:
+        offered = ", ".join(catalog.options("cluster", tuple(searched)))
+        raise ConfigError(f"say which cluster is meant, cluster=NAME; there are {offered}")
+    path = catalog.find("cluster", names[0], searched)
+    try:
+        given = OmegaConf.load(path)
+        scheduler = OmegaConf.select(given, "scheduler")
+        if scheduler not in SCHEDULERS:
+            raise ConfigError(f"{path}: scheduler must be one of {', '.join(SCHEDULERS)}")
+        packaged = OmegaConf.load(catalog.packaged() / "cluster" / f"{scheduler}.yaml")
+        said = [word.removeprefix("cluster.") for word in words if word.startswith("cluster.")]
+        typed = OmegaConf.structured(Cluster)
+        OmegaConf.set_readonly(typed, False)  # it is frozen as the class is
+        found = OmegaConf.to_object(
+            OmegaConf.merge(typed, packaged, given, OmegaConf.from_dotlist(said))
+        )
+    except (yaml.YAMLError, OmegaConfBaseException) as error:
+        reason = str(error).splitlines()[0]
+        known = ", ".join(OmegaConf.load(catalog.packaged() / "cluster/slurm.yaml"))
+        raise ConfigError(f"cluster={names[0]}: {reason}; its keys are {known}") from error
+    assert isinstance(found, Cluster)
+    _check(found)
+    if found.prefetched:  # a job may start in another folder
+        found = replace(found, prefetched=str(Path(found.prefetched).expanduser().resolve()))
+    return found
+
+
+def _check(cluster: Cluster) -> None:
+    """Refuse what a scheduler would take and then do something else with.
+
+    Slurm sends the signal up to a minute early, and a job needs some time to start.
+    """
+    if cluster.scheduler != "slurm":
+        return
+    least = math.ceil((cluster.signal_seconds + 90) / 60)
+    for name in ("minutes", "most_minutes"):
+        value = getattr(cluster, name)
+        if value is not None and value < least:
+            raise ConfigError(
+                f"cluster.{name}={value} leaves no time to work: the scheduler's warning comes "
+                f"{cluster.signal_seconds} s (cluster.signal_seconds) before the end, and up to a "
+                f"minute early; at least {least} minutes are needed"
+            )
+    for name in ("margin", "array_size", "parallel", "attempts", "cpus"):
+        value = getattr(cluster, name)
+        if value is not None and value < 1:
+            raise ConfigError(f"cluster.{name}={value}: must be at least 1")
+    if cluster.more_memory < 1:
+        raise ConfigError(f"cluster.more_memory={cluster.more_memory}: must be at least 1")

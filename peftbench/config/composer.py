@@ -1,0 +1,302 @@
+"""Hydra, behind four questions: what a word says, what a cell composes to, whether it matches.
+
+Hydra needs tens of milliseconds for a composition, and a plan has thousands of cells. Cells that
+choose the same options share one composition; plain values are set on a copy of it.
+"""
+
+import copy
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.config_search_path import ConfigSearchPath
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser import types
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.errors import HydraException
+from hydra.plugins.search_path_plugin import SearchPathPlugin
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from peftbench.config import catalog
+from peftbench.core.errors import ConfigError
+from peftbench.core.run import Json, canonical
+from peftbench.core.text import did_you_mean
+
+#: Words that say how cells come from axes.
+ALGEBRA = ("zip", "when", "exclude")
+
+#: What a sweep's yaml may hold, each a list of words.
+SWEEP = ("grid", *ALGEBRA)
+
+#: A key whose value is a method inside another one.
+_HOST = re.compile(r"method(\.\w+)*\.host")
+
+_own: list[Path] = []  # the folders that the plug-in below puts in front
+
+
+class OwnConfigs(SearchPathPlugin):
+    """Hydra's official way to search more folders: a user's own come first."""
+
+    def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
+        """Put the folders of `_own` before the packaged one."""
+        for folder in reversed(_own):
+            search_path.prepend("own", f"file://{folder}")
+
+
+OmegaConf.register_new_resolver("times", lambda a, b: float(f"{a * b:.12g}"), replace=True)
+
+
+class Composer:
+    """Composition over a list of configuration folders, the last being the packaged one."""
+
+    def __init__(self, searched: list[Path]):
+        self.searched = searched
+        self._parser = OverridesParser.create()
+        self._composed: dict[tuple[str, ...], DictConfig] = {}
+        self._nodes: dict[str, Json] = {}
+
+    def parse(self, word: str) -> tuple[str, list[Any]]:
+        """Split a word into its key and its one or more values.
+
+        Raises:
+            ConfigError: if it is no Hydra override, or names no known key or option.
+        """
+        try:
+            override: types.Override = self._parser.parse_overrides([word])[0]
+        except HydraException as error:
+            reason = str(error).splitlines()[0]
+            raise ConfigError(
+                f"cannot read the word {word!r}: {reason}; write key=value, and quotes around a "
+                "value with commas, brackets or quotes of its own"
+            ) from None
+        key = override.key_or_group
+        added = override.is_add() or override.is_force_add()
+        if added or override.is_delete() or override.package is not None:
+            raise ConfigError(f"{word}: write plain key=value words, without +, ~ or @")
+        values = self._values(word, key, override)
+        if not values:
+            raise ConfigError(f"{word}: no value is left of this")
+        if key in (*catalog.GROUPS, "suite"):
+            for value in values:
+                catalog.find(key, str(value), self.searched)
+        elif _HOST.fullmatch(key):
+            for value in values:
+                catalog.find("method", str(value), self.searched)
+        elif key.partition(".")[0] not in (*catalog.GROUPS, "suite", "size", "seed", "data"):
+            known = (*catalog.GROUPS, "suite", "size", "seed", "sweep", *ALGEBRA, "data.root")
+            raise ConfigError(f"{word}: there is no key {key}; {did_you_mean(key, known)}")
+        return key, values
+
+    def _values(self, word: str, key: str, override: types.Override) -> list[Any]:
+        given = override.value()
+        if isinstance(given, types.Glob):
+            return list(given.filter(list(catalog.options(key, tuple(self.searched)))))
+        if not override.is_sweep_override():
+            values = [_plain(given)]
+        else:
+            try:
+                found = list(override.sweep_iterator(types.Transformer.identity))
+            except HydraException as error:
+                raise ConfigError(f"{word}: {error}") from None
+            values = []
+            for value in found:  # Hydra leaves the range of `range(0,3),7` as it is
+                values += value.range() if isinstance(value, types.RangeSweep) else [_plain(value)]
+        for value in values:
+            if isinstance(value, types.Sweep):
+                raise ConfigError(f"{word}: write this choice by itself")
+            if not _finite(value):
+                raise ConfigError(f"{word}: {value} is not a finite number")
+        return values
+
+    def sweep(self, path: Path) -> dict[str, list[str]]:
+        """Read a sweep's yaml; `when` entries as `condition: words` texts.
+
+        Raises:
+            ConfigError: if it holds anything but lists of words under the names in `SWEEP`.
+        """
+        try:
+            data = OmegaConf.to_container(OmegaConf.load(path))
+        except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
+            raise ConfigError(f"{path} is not a yaml file: {error}") from error
+        if not isinstance(data, dict):
+            raise ConfigError(f"{path} holds no {', '.join(SWEEP)}")
+        data.pop("about", None)
+        for name, words in data.items():
+            if name not in SWEEP:
+                raise ConfigError(f"{path}: {name!s}; {did_you_mean(str(name), SWEEP)}")
+            if not isinstance(words, list):
+                raise ConfigError(f"{path}: {name!s} must be a list of words")
+        return {str(name): [_text(word) for word in words] for name, words in data.items()}
+
+    def nodes(self, cell: dict[str, Any]) -> Json:
+        """Compose a cell to plain data with every interpolation resolved.
+
+        The result is shared between cells: it must not be written to.
+
+        Raises:
+            ConfigError: for an unknown key (with the near matches) or a value of the wrong type.
+        """
+        own = {key: cell[key] for key in ("seed", "size") if key in cell}
+        rest = {k: v for k, v in cell.items() if k not in own and not of_suite(k)}
+        name = json.dumps(rest)
+        if name not in self._nodes:
+            try:
+                found: Any = OmegaConf.to_container(self._config(rest), resolve=True)
+            except OmegaConfBaseException as error:
+                chosen = " ".join(f"{k}={v}" for k, v in rest.items() if k in catalog.GROUPS)
+                raise ConfigError(f"{chosen}: {_first_line(error)}".lstrip(": ")) from error
+            self._nodes[name] = found
+        return self._nodes[name] | own
+
+    def suite(self, cell: dict[str, Any], task: str) -> Json:
+        """The node of a cell's suite: its yaml, over that what it says of the task, then words.
+
+        Raises:
+            ConfigError: for an unknown key or a value of the wrong type.
+        """
+        path = catalog.find("suite", str(cell["suite"]), self.searched)
+        try:
+            loaded = OmegaConf.load(path)
+            assert isinstance(loaded, DictConfig)
+            config = OmegaConf.create({"suite": _of_task(loaded, task)})
+        except (yaml.YAMLError, OmegaConfBaseException, AssertionError) as error:
+            raise ConfigError(f"{path} is not a yaml file of a suite: {error}") from error
+        for key in (key for key in cell if key.startswith("suite.")):
+            _set(config, key, cell[key])
+        found: Any = OmegaConf.to_container(config.suite, resolve=True)
+        return dict(found)
+
+    def matches(self, cell: dict[str, Any], condition: dict[str, list[Any]]) -> bool:
+        """Whether every key of the condition has one of its values in the cell or by default."""
+        return all(
+            canonical(self._value(cell, key)) in map(canonical, allowed)
+            for key, allowed in condition.items()
+        )
+
+    def _value(self, cell: dict[str, Any], key: str) -> Any:
+        if key in cell:
+            return cell[key]
+        node: Any = self.nodes(cell)
+        for part in key.split("."):
+            node = node.get(part) if isinstance(node, dict) else None
+        return node.get("name") if isinstance(node, dict) else node
+
+    def _config(self, cell: dict[str, Any]) -> DictConfig:
+        choices = {
+            key: f"method@{key}={value}" if _HOST.fullmatch(key) else f"{key}={value}"
+            for key, value in cell.items()
+            if key in catalog.GROUPS or _HOST.fullmatch(key)
+        }
+        config = copy.deepcopy(self._base(tuple(choices.values())))
+        own = cell.get("task.name") or Path(str(cell.get("task.path"))).stem
+        for group in (g for g in catalog.LATER if "tasks" in (config.get(g) or ())):
+            config[group] = _of_task(config[group], config.task.get("name") or own)
+        for key, value in cell.items():
+            if key not in choices:
+                _set(config, key, value)
+        return config
+
+    def _base(self, words: tuple[str, ...]) -> DictConfig:
+        if words not in self._composed:
+            _own[:] = self.searched[:-1]
+            Plugins.instance().register(OwnConfigs)
+            GlobalHydra.instance().clear()
+            try:
+                with initialize_config_dir(str(self.searched[-1]), version_base="1.3"):
+                    self._composed[words] = compose("run", overrides=list(words))
+            except yaml.YAMLError as error:
+                raise ConfigError(f"{' '.join(words)}: a yaml file is broken: {error}") from error
+            except (HydraException, OmegaConfBaseException) as error:
+                hosts = [word for word in words if "@" in word]
+                if hosts and "Could not override" in str(error):
+                    raise ConfigError(
+                        f"{hosts[0].partition('@')[2]}: this method takes no other one inside; "
+                        "`peftbench list methods` says which are around a host"
+                    ) from error
+                raise ConfigError(_first_line(error)) from error
+        return self._composed[words]
+
+
+def of_suite(key: str) -> bool:
+    """Whether a key says something of a suite, not of a run."""
+    return key.partition(".")[0] == "suite"
+
+
+def _of_task(node: DictConfig, task: str | None) -> Any:
+    """A node with what it says of a task by name, under `tasks`, over the rest."""
+    rest = OmegaConf.masked_copy(node, [str(key) for key in node if key != "tasks"])
+    return OmegaConf.merge(rest, (node.get("tasks") or {}).get(task) or {})
+
+
+def _set(config: DictConfig, key: str, value: Any) -> None:
+    """Set one value that is there already; `method.rank=4` of a method that has a rank."""
+    node: Any = config
+    *path, last = key.split(".")
+    for depth, part in enumerate([*path, last]):
+        if not isinstance(node, DictConfig) or part not in node.keys():  # noqa: SIM118 - or ???
+            where = ".".join(key.split(".")[:depth])
+            if path[-1:] == ["config"] and depth == len(path) and isinstance(node, DictConfig):
+                with open_dict(node):  # the arguments of another library: that checks them
+                    node[part] = value
+                return
+            known = [str(name) for name in node] if isinstance(node, DictConfig) else []
+            offered = [f"{where}.{name}" for name in known if name not in _FIXED]
+            named = path and path[0] in ("method", "task", "model", "suite", *catalog.LATER)
+            name = config[path[0]].get("name") if named else None
+            start = f"{path[0]}={name} has no" if named else "there is no key"
+            told = did_you_mean(key, offered) if offered else f"see `peftbench list {path[0]}s`"
+            raise ConfigError(f"{start} {key}; {told}")
+        before = OmegaConf.is_missing(node, part) or OmegaConf.is_interpolation(node, part)
+        if depth == len(path):
+            if not before:
+                _same_kind(key, node[part], value)
+            node[part] = value
+        else:
+            node = node[part]
+
+
+#: What a yaml says of itself; a word may set it, but hardly ever means it.
+_FIXED = ("name", "about", "_target_")
+
+
+def _same_kind(key: str, default: Any, value: Any) -> None:
+    if default is None or value is None:
+        return
+    names = {DictConfig: "a mapping", ListConfig: "a list", str: "a word", bool: "true or false"}
+    kinds: dict[type, type] = {dict: DictConfig, list: ListConfig}
+    was = next((k for k in names if isinstance(default, k)), float)
+    now = kinds.get(type(value)) or next((k for k in names if isinstance(value, k)), float)
+    if was is not now and not (was is str and now is float):
+        raise ConfigError(f"{key} is {names.get(was, 'a number')} ({default}), got {value!r}")
+
+
+def _finite(value: Any) -> bool:
+    if isinstance(value, list | dict):
+        return all(map(_finite, value.values() if isinstance(value, dict) else value))
+    return not isinstance(value, float) or math.isfinite(value)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, types.QuotedString):
+        return value.text
+    if isinstance(value, list):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, dict):
+        return {_plain(name): _plain(inner) for name, inner in value.items()}
+    return value
+
+
+def _text(word: Any) -> str:
+    """A word of a sweep; yaml reads `method=lora: train.lr=1e-4` as a mapping of one."""
+    whole = word.items() if isinstance(word, dict) else ()
+    return "; ".join(f"{condition}: {then}" for condition, then in whole) or str(word)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).splitlines()), type(error).__name__)

@@ -1,0 +1,78 @@
+"""From a model's composed node to what a run says of it: its family, its roles, its bytes."""
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from peftbench.core.errors import ConfigError
+from peftbench.core.run import Json
+from peftbench.core.text import did_you_mean
+from peftbench.system import io
+
+
+def complete(node: Json, searched: list[Path]) -> Json:
+    """The model of a run: its family's parts, and of a folder what is in it.
+
+    Raises:
+        ConfigError: for a checkpoint or a family that is not there.
+    """
+    model = {key: value for key, value in node.items() if key != "lr_scale"}
+    checkpoint = model["checkpoint"]
+    if checkpoint == "???":
+        raise ConfigError(f"model={model['name']} needs model.checkpoint=NAME_OR_FOLDER")
+    folder = Path(checkpoint).expanduser() if checkpoint else None
+    if folder is not None and (folder.is_dir() or str(checkpoint).startswith((".", "/", "~"))):
+        model |= _local(folder.resolve())
+    if model["family"] is None:
+        found = _model_type(model)
+        named = {f["model_type"]: name for name, f in _families(tuple(searched)).items()}
+        if found not in named:
+            raise ConfigError(
+                f"{checkpoint} is of type {found!r}; families with a role map are "
+                f"{', '.join(sorted(named))}; write configs/model/_{found}.yaml for a new one"
+            )
+        model["family"] = named[found]
+    families = _families(tuple(searched))
+    if model["family"] not in families:
+        raise ConfigError(
+            f"model.family={model['family']}: {did_you_mean(str(model['family']), families)}"
+        )
+    model["parts"] = families[model["family"]]
+    if checkpoint is None:
+        model["shape"] = model["parts"]["tiny"] | model["shape"]
+    elif model["name"] == "auto":
+        model["name"] = Path(checkpoint).name
+    return model
+
+
+def _local(folder: Path) -> Json:
+    """A folder's identity is what is in it, not where it lies."""
+    weights = sorted(folder.glob("*.safetensors"))
+    if not (folder / "config.json").is_file() or not weights:
+        raise ConfigError(
+            f"model.checkpoint={folder}: a local checkpoint is a transformers folder with "
+            "config.json and safetensors weights"
+        )
+    return {"checkpoint": folder.name, "path": str(folder), "sha256": io.hashed(tuple(weights))}
+
+
+def _model_type(model: Json) -> str:
+    if "path" in model:
+        path = Path(model["path"]) / "config.json"
+    else:
+        from peftbench.system.hub import fetch
+
+        path = fetch(model["checkpoint"], model["revision"], "config.json")
+    return str(json.loads(path.read_text()).get("model_type"))
+
+
+@cache
+def _families(searched: tuple[Path, ...]) -> dict[str, Json]:
+    found: dict[str, Any] = {}
+    for folder in searched:
+        for path in sorted((folder / "model").glob("_*.yaml")):
+            found.setdefault(path.stem[1:], OmegaConf.to_container(OmegaConf.load(path)))
+    return found

@@ -1,0 +1,256 @@
+"""From composed nodes to a run: completes what a node leaves open and checks what it says.
+
+No torch, no weights, no data: what can be refused here is refused before anything starts.
+"""
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from peftbench.config import catalog, model_families
+from peftbench.core.errors import ConfigError, at_least, one_of
+from peftbench.core.run import Json, Run
+from peftbench.core.text import did_you_mean
+from peftbench.core.training_config import Budget, Recipe, Selection
+from peftbench.data import loading, prompt_template
+from peftbench.data.augmentation import Augmentation
+from peftbench.metrics import task_metrics
+from peftbench.results.store import Results
+from peftbench.suites import base as suites
+from peftbench.system import io
+
+KINDS = ("classification", "regression")
+
+#: What the yaml of an option must say.
+NEEDED = {
+    "model": ("name", "family", "checkpoint", "revision", "package", "sha256", "shape"),
+    "method": ("name", "_target_"),
+    "task": ("name", "kind", "classes", "texts", "label", "splits", "extra", "metrics"),
+}
+
+
+def complete(config: Json, searched: list[Path], results: Results) -> Run:
+    """Make the run that a composed configuration means.
+
+    Args:
+        config: from `compose.Composer`.
+        searched: the configuration folders.
+        results: where a key names the weights of an earlier run.
+
+    Raises:
+        ConfigError: for a value that no run can have.
+    """
+    unknown = set(config) - {*catalog.GROUPS, "size", "seed", "data"}
+    if unknown:
+        raise ConfigError(f"run.yaml holds keys that no run has: {', '.join(sorted(unknown))}")
+    for group, needed in NEEDED.items():
+        _check_whole(group, config[group], needed)
+    train, budget, select = (_bare(config[node]) for node in ("train", "budget", "select"))
+    _make(Recipe, "train", train)
+    _make(Budget, "budget", budget)
+    if not budget.get("calibrated"):  # came later: what does not ask for it is named as before
+        budget.pop("calibrated", None)
+    _make(Selection, "select", select)
+    at_least("seed", config["seed"], 0, whole=True)
+    model, task = model_families.complete(config["model"], searched), _task(config["task"])
+    form = _later("form", config)
+    run = Run(
+        model=model,
+        method=_method(config["method"], results),
+        task=task,
+        budget=budget,
+        train=train,
+        select=select,
+        size=_size(config["size"]),
+        seed=config["seed"],
+        form=None if form is None else prompt_template.complete(form, model, task),
+        augment=_augment(_later("augment", config), task["name"]),
+    )
+    if total := run.task.get("examples", {}).get("train"):
+        run.train_size(total)
+    return run
+
+
+def _check_whole(group: str, node: Any, needed: tuple[str, ...]) -> None:
+    lacking = [key for key in needed if not isinstance(node, dict) or key not in node]
+    if lacking:
+        raise ConfigError(
+            f"the yaml of this {group} lacks {', '.join(lacking)}; see configs/{group}"
+        )
+    if group == "method":  # model=auto and task=file say themselves what they need
+        for key in (key for key, value in node.items() if value == "???"):
+            raise ConfigError(f"method={node['name']} needs method.{key}=VALUE")
+    if not isinstance(node["name"], str) and (group, node["name"]) != ("task", None):
+        raise ConfigError(f"{group}.name must be a word, got {node['name']!r}")
+
+
+def _bare(node: Json) -> Json:
+    return {key: value for key, value in node.items() if key != "about"}
+
+
+def _later(group: str, config: Json) -> Json | None:
+    """The node of a group that a run may do without, None where it does."""
+    node = _bare(config.get(group, {"name": catalog.LATER[group]}))
+    return None if node.get("name") == catalog.LATER[group] else node
+
+
+def _augment(node: Json | None, task: str) -> Json | None:
+    """How training texts are varied, without the kinds that are null."""
+    if node is None:
+        return None
+    _check_whole("augment", node, ("name", "kinds", "part", "versions"))
+    kinds = {kind: rate for kind, rate in node["kinds"].items() if rate is not None}
+    _make(
+        Augmentation, "augment", {k: v for k, v in node.items() if k != "name"} | {"kinds": kinds}
+    )
+    if not kinds:
+        raise ConfigError(
+            f"augment={node['name']} on {task}: its texts are left as they are, for noise may "
+            f"change their labels; if it is meant, say which: augment.kinds.KIND=RATE, KIND of "
+            f"{', '.join(node['kinds'])}"
+        )
+    return node | {"kinds": kinds}
+
+
+def _method(node: Any, results: Results) -> Any:
+    """A method's node, and those of the methods inside it, without prose and recipes."""
+    if not isinstance(node, dict):
+        return node
+    inner = {key: _method(value, results) for key, value in node.items()}
+    if node.get("from") is not None:
+        inner["from"] = _earlier(node["from"], results)
+    if "_target_" in node:
+        return {k: v for k, v in inner.items() if k not in ("about", "recipe")}
+    return inner
+
+
+def _earlier(given: Any, results: Results) -> Json:
+    """Trained weights by file or by the key of their run: known by content, not by place."""
+    if not isinstance(given, str):  # a key may look like a number
+        raise ConfigError(
+            f"method.prior.from={given} is no word; quote it: method.prior.from='KEY'"
+        )
+    path = Path(given).expanduser()
+    found = [path] if path.is_file() else results.kept(given)
+    if len(found) != 1:
+        raise ConfigError(
+            f"method.prior.from={given} names {'several' if found else 'no'} kept weights in "
+            f"{results.folder}; give a file, or the key of a run made with --keep trained"
+        )
+    return {"path": str(found[0].resolve()), "sha256": io.hashed((found[0].resolve(),))}
+
+
+def _make(kind: type, group: str, node: Json) -> None:
+    allowed = kind.__dataclass_fields__  # type: ignore[attr-defined]
+    for key in node:
+        if key not in allowed:
+            raise ConfigError(f"there is no {group}.{key}; {did_you_mean(key, allowed)}")
+    kind(**node)
+
+
+def _size(size: Any) -> int | float | str:
+    if size == "full" or (isinstance(size, float) and size == 1.0):
+        return "full"
+    if isinstance(size, bool) or not isinstance(size, int | float):
+        ok = False
+    else:
+        ok = size >= 1 if isinstance(size, int) else 0 < size < 1
+    if not ok:
+        raise ConfigError(
+            f"size must be a count of examples, a fraction between 0 and 1, or full, got {size!r}"
+        )
+    return size
+
+
+def _task(node: Json) -> Json:
+    task = _bare(node)
+    one_of("task.kind", task["kind"], KINDS)
+    if "path" in task:
+        task = _file(task)
+    if not isinstance(task["texts"], list) or len(task["texts"]) not in (1, 2):
+        raise ConfigError(f"task.texts names one or two columns, got {task['texts']!r}")
+    for name in task.get("metrics") or ():
+        one_of("task.metrics", name, tuple(task_metrics.METRICS))
+    return task
+
+
+def suite(node: Json, run: Run, searched: list[Path]) -> Json:
+    """A suite's node for a run, its targets looked up.
+
+    Raises:
+        ConfigError: for a value that it cannot have, or a run of which it makes no sense.
+    """
+    _check_whole("suite", node, ("name", "_target_"))
+    node = _bare(node)
+    if isinstance(node.get("targets"), dict):
+        node["targets"] = {n: _target(n, t, searched) for n, t in node["targets"].items()}
+    if isinstance(node.get("sequence"), list):
+        node["sequence"] = [_target(str(name), None, searched) for name in node["sequence"]]
+    suites.make(node).check(run)
+    return node
+
+
+def _target(name: str, given: Any, searched: list[Path]) -> Json:
+    """A task to be evaluated on: one of configs/task or configs/target, or a user's file."""
+    given = dict(given or {})
+    own = {key: given.pop(key, None) for key in ("above", "examples")}
+    offered = catalog.options("task", tuple(searched)) | catalog.options("target", tuple(searched))
+    if "path" in given:
+        node = _loaded(offered["file"]) | {"name": name, "validation_path": given["path"]}
+    elif name in offered and name != "file":
+        node = _loaded(offered[name])
+    else:
+        raise ConfigError(
+            f"suite: {name} is no task and no target; {did_you_mean(name, offered)}, or "
+            f"give a file: {{{name}:{{path:FILE}}}}"
+        )
+    for key in given:
+        if key not in node:
+            near = did_you_mean(key, [*own, *node])
+            raise ConfigError(f"there is no suite.targets.{name}.{key}; {near}")
+    if own["above"] is not None:
+        at_least(f"suite.targets.{name}.above", own["above"], float("-inf"))
+    if own["examples"] is not None:
+        at_least(f"suite.targets.{name}.examples", own["examples"], 2, whole=True)
+    return {"task": _task(node | given), **own}
+
+
+def _loaded(path: Path) -> Json:
+    found: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
+    return dict(found)
+
+
+def _file(task: Json) -> Json:
+    """A user's own file: named by its stem, known by its content."""
+    if task["path"] == "???":
+        raise ConfigError("task=file needs task.path=FILE")
+    hashes, paths = {}, {}
+    for key, split in (("path", "train"), ("validation_path", "validation")):
+        if task[key] is None:
+            continue
+        path = Path(task[key]).expanduser().resolve()
+        if not path.is_file():
+            raise ConfigError(f"task.{key}={task[key]}: there is no such file")
+        if path.suffix.lower() not in loading.FORMATS:
+            raise ConfigError(
+                f"task.{key}={task[key]}: a data file ends in {', '.join(loading.FORMATS)}"
+            )
+        hashes[split], paths[key] = io.hashed((path,)), str(path)
+    name = task["name"] or Path(task["path"]).stem
+    task |= paths | {"name": name, "source": {"file": hashes}}
+    if task["kind"] == "regression":
+        task["classes"] = 1
+        return task | {"metrics": task["metrics"] or ["pearson", "spearman"]}
+    names = list(_class_names(paths["path"], hashes["train"], task["label"]))
+    if task["classes"] not in (None, len(names)):
+        raise ConfigError(f"task.classes={task['classes']}, but {name} has {len(names)} labels")
+    task |= {"class_names": names, "classes": len(names)}
+    return task | {"metrics": task["metrics"] or ["accuracy", "f1"][: 1 + (len(names) == 2)]}
+
+
+@cache
+def _class_names(path: str, content: str, label: str) -> tuple[str, ...]:
+    """Read once for all runs of one file; `content` is its hash."""
+    return tuple(loading.class_names({"path": path, "label": label}))

@@ -1,0 +1,205 @@
+"""Words to distinct runs: Hydra composes each cell, this module says which cells there are.
+
+Beside Hydra's own grammar (commas, `range`, `choice`) the words know `sweep=NAME` (a yaml of words)
+and three kinds of grid algebra, on the command line and in that yaml alike:
+
+    zip='size=100,1000 budget.epochs=10,3'         axes that move together
+    when='method=lora: train.lr=1e-4,1e-3'         axes for matching cells, in place of theirs
+    exclude='method=full size=100'                 cells to leave out
+"""
+
+import itertools
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from peftbench.config import catalog, resolve
+from peftbench.config.composer import ALGEBRA, Composer, of_suite
+from peftbench.core.errors import ConfigError
+from peftbench.core.evaluation import Evaluation
+from peftbench.core.plan import Plan
+from peftbench.core.run import Run
+from peftbench.results.store import Results
+
+Cell = dict[str, Any]
+
+
+def plan(
+    *words: str, configs: str | Path | None = None, results: str | Path = "results/runs"
+) -> Plan:
+    """Turn Hydra words into distinct runs, without loading torch, data or weights.
+
+    Args:
+        words: such as "method=lora,bitfit", "seed=range(0,5)", "sweep=quickstart".
+        configs: a folder searched before the packaged one; ./configs by default.
+        results: the folder in which a word may name an earlier run by its key.
+
+    Raises:
+        ConfigError: if a word cannot be meant; nothing has been started then.
+    """
+    searched = catalog.folders(configs)
+    composer = Composer(searched)
+    sweeps = [name for word in words if word.startswith("sweep=") for name in word[6:].split(",")]
+    own = [word for word in words if not word.startswith("sweep=")]
+    named: list[str | None] = [*sweeps] or [None]
+    grids = [Grid.read(own, composer, searched, sweep) for sweep in named]
+    cells = [cell for grid in grids for cell in grid.cells(composer)]
+    if not cells:
+        raise ConfigError("these words leave no run: every cell is excluded")
+    runs: dict[Run, str] = {}
+    evaluations: dict[Evaluation, None] = {}
+    repeats = []
+    roots = set()
+    asked: set[tuple[str, str]] = set()
+    for cell in cells:
+        config = composer.nodes(cell)
+        run = resolve.complete(config, searched, Results(results))
+        roots.add(config["data"]["root"])
+        of_run, asking = _parted(cell)
+        if asking:
+            if "suite" not in asking:
+                raise ConfigError(f"{spell(asking)}: say which suite is meant, suite=NAME")
+            node = composer.suite(cell, run.task["name"])
+            evaluations[Evaluation(run, resolve.suite(node, run, searched))] = None
+        said = spell(of_run)
+        if run not in runs:
+            runs[run] = said
+        elif (said, spell(asking)) in asked or said != runs[run]:
+            repeats.append((said, runs[run]))
+        asked.add((said, spell(asking)))
+    if len(roots) > 1:
+        raise ConfigError(f"data.root is one folder for all runs, got {sorted(map(str, roots))}")
+    axes = [
+        key
+        for key in dict.fromkeys(key for cell in cells for key in _parted(cell)[0])
+        if _varies(key, cells)
+    ]
+    count = len(runs) + len(repeats)
+    return Plan(list(runs), count, repeats, axes, roots.pop(), list(evaluations))
+
+
+def _parted(cell: Cell) -> tuple[Cell, Cell]:
+    """What a cell says of the run, and what of the suite."""
+    suite = {key: value for key, value in cell.items() if of_suite(key)}
+    return {key: value for key, value in cell.items() if key not in suite}, suite
+
+
+def _varies(key: str, cells: list[Cell]) -> bool:
+    return len({str(cell.get(key)) for cell in cells}) > 1
+
+
+def spell(cell: Cell) -> str:
+    """The words of a cell, as a person would type them."""
+    return " ".join(f"{key}={value}" for key, value in cell.items())
+
+
+@dataclass
+class Grid:
+    """The axes of a sweep; each algebra holds words that are expanded like any others."""
+
+    axes: dict[str, list[Any]] = field(default_factory=dict)
+    zips: list[dict[str, list[Any]]] = field(default_factory=list)
+    whens: list[tuple[dict[str, list[Any]], dict[str, list[Any]]]] = field(default_factory=list)
+    excludes: list[dict[str, list[Any]]] = field(default_factory=list)
+    _replaced: set[str] = field(default_factory=set)
+
+    @classmethod
+    def read(
+        cls, words: Iterable[str], composer: Composer, searched: list[Path], sweep: str | None
+    ) -> "Grid":
+        """Sort words into axes and algebra; those of the sweep's yaml come first.
+
+        A key given in the words replaces the sweep's own axis of that key.
+        """
+        given, named = cls(), cls()
+        if sweep is not None:
+            named._read_sweep(catalog.find("sweep", sweep, searched), composer)
+        for word in words:
+            given._read_word(word, composer)
+        taken = set(given.axes) | {key for axes in given.zips for key in axes}
+        for axes in [named.axes, *named.zips, *(then for _, then in named.whens)]:
+            for key in taken & set(axes):
+                del axes[key]
+        grid = cls(
+            named.axes | given.axes,
+            [axes for axes in named.zips + given.zips if axes],
+            [(when, then) for when, then in named.whens + given.whens if then],
+            named.excludes + given.excludes,
+        )
+        keys = Counter(key for axes in [grid.axes, *grid.zips] for key in axes)
+        for key in (key for key, count in keys.items() if count > 1):
+            raise ConfigError(f"{key} is given twice, by itself and in a zip; leave one out")
+        return grid
+
+    def _read_sweep(self, path: Path, composer: Composer) -> None:
+        for kind, words in composer.sweep(path).items():
+            if kind == "grid":
+                for word in words:
+                    self._read_word(word, composer)
+            else:
+                for text in words:
+                    self._read_algebra(kind, text, composer)
+
+    def _read_word(self, word: str, composer: Composer) -> None:
+        kind, _, text = word.partition("=")
+        if kind in ALGEBRA:
+            self._read_algebra(kind, text, composer)
+            return
+        key, values = composer.parse(word)
+        if key in self.axes:
+            raise ConfigError(f"{key} is given twice; write {key}=a,b for two values")
+        self.axes[key] = values
+
+    def _read_algebra(self, kind: str, text: str, composer: Composer) -> None:
+        if kind == "zip":
+            axes = _axes(text, composer)
+            counts = {key: len(values) for key, values in axes.items()}
+            if len(set(counts.values())) != 1:
+                raise ConfigError(f"zip: axes that move together are of one length, got {counts}")
+            self.zips.append(axes)
+        elif kind == "exclude":
+            self.excludes.append(_axes(text, composer))
+        else:
+            condition, found, then = text.partition(":")
+            if not found:
+                raise ConfigError(f"when: write 'condition: words', got {text!r}")
+            self.whens.append((_axes(condition, composer), _axes(then, composer)))
+
+    def cells(self, composer: Composer) -> Iterator[Cell]:
+        """All cells in the order of the axes, the last one fastest."""
+        steps = [[{key: value} for value in values] for key, values in self.axes.items()]
+        for axes in self.zips:
+            rows = zip(*axes.values(), strict=True)
+            steps.append([dict(zip(axes, row, strict=True)) for row in rows])
+        for parts in itertools.product(*steps):
+            cell = {key: value for part in parts for key, value in part.items()}
+            for full in self._conditional(cell, composer):
+                if not any(composer.matches(full, excluded) for excluded in self.excludes):
+                    yield full
+
+    def _conditional(self, cell: Cell, composer: Composer) -> Iterator[Cell]:
+        """The cell with the axes of each `when` that it matches; these replace its own."""
+        further: dict[str, list[Any]] = {}
+        for condition, axes in self.whens:
+            if composer.matches(cell, condition):
+                further |= axes
+        for row in itertools.product(*further.values()):
+            full = cell | dict(zip(further, row, strict=True))
+            if set(further) & set(cell):  # further values of a replaced axis give the same cells
+                if spell(full) in self._replaced:
+                    continue
+                self._replaced.add(spell(full))
+            yield full
+
+
+def _axes(text: str, composer: Composer) -> dict[str, list[Any]]:
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ConfigError(f"cannot split {text!r} into words: {error}") from error
+    if not words:
+        raise ConfigError("zip, when and exclude hold words: key=value key=value")
+    return dict(composer.parse(word) for word in words)

@@ -1,0 +1,46 @@
+"""The two errors of user input, and checks that raise them."""
+
+import math
+from typing import Any
+
+
+class ConfigError(ValueError):
+    """What was asked for cannot be planned; the message says what is allowed and what to do."""
+
+
+class RecordError(ValueError):
+    """A file in a results folder is not a whole, unaltered record of a known schema."""
+
+
+def at_least(name: str, value: Any, least: float, whole: bool = False) -> None:
+    """Refuse anything but a number from `least` up.
+
+    Raises:
+        ConfigError: with the name, what is allowed, and what was given.
+    """
+    kind = int if whole else (int, float)
+    if not _number(value, kind) or value < least:
+        noun = "a whole number" if whole else "a number"
+        raise ConfigError(f"{name} must be {noun} of at least {least}, got {value!r}")
+
+
+def above(name: str, value: Any, least: float) -> None:
+    """Refuse anything but a number greater than `least`; see `at_least`."""
+    if not _number(value, (int, float)) or value <= least:
+        raise ConfigError(f"{name} must be a number greater than {least}, got {value!r}")
+
+
+def between(name: str, value: Any, least: float, most: float) -> None:
+    """Refuse anything but a number from `least` to `most`; see `at_least`."""
+    if not _number(value, (int, float)) or not least <= value <= most:
+        raise ConfigError(f"{name} must be a number from {least} to {most}, got {value!r}")
+
+
+def one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:
+    """Refuse anything but the words in `allowed`; see `at_least`."""
+    if value not in allowed:
+        raise ConfigError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+
+
+def _number(value: Any, kind: Any) -> bool:
+    return isinstance(value, kind) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,166 @@
+"""An evaluation beyond the task's own score, and what it found: plain data and the key."""
+
+import hashlib
+import signal
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import Any
+
+from peftbench.core.run import ASIDE, SCHEMA, Json, Run, canonical, identity, known, of_schema
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluation:
+    """A suite applied to the trained weights of a run, as a value.
+
+    Attributes:
+        run: whose weights were kept.
+        suite: the suite's node, as it is for the run's task.
+    """
+
+    run: Run
+    suite: Json
+
+    @cached_property
+    def key(self) -> str:
+        """First 12 hex digits of the SHA-256 of the run's key and the suite, `ASIDE` left out.
+
+        A suite's own `examples` say what is asked; only those of a task's node are left out.
+        """
+        text = canonical([self.run.key, _asked(self.suite)])
+        return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Evaluation) and other.key == self.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    @property
+    def title(self) -> str:
+        """A line that names the evaluation to a person; not unique."""
+        return f"{self.suite['name']} of {self.run.title}"
+
+    def to_json(self) -> Json:
+        """The evaluation as plain data, which `from_json` reads."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Json) -> "Evaluation":
+        """Read what `to_json` wrote.
+
+        Raises:
+            RecordError: if a field is missing or unknown.
+        """
+        given = known(cls, data)
+        return cls(Run.from_json(given["run"]), given["suite"])
+
+
+def _asked(value: Any) -> Any:
+    """A suite's node without what cannot change a finding; tasks in it as in a run."""
+    if isinstance(value, Mapping):
+        told = {name: inner for name, inner in value.items() if name not in ASIDE - {"examples"}}
+        return {n: identity(inner) if n == "task" else _asked(inner) for n, inner in told.items()}
+    return [_asked(inner) for inner in value] if isinstance(value, list) else value
+
+
+#: What a worker is given to do.
+Job = Run | Evaluation
+
+
+def job_json(job: Job) -> Json:
+    """A job as plain data that says which of the two it is; `job_of` reads it."""
+    return {"run" if isinstance(job, Run) else "evaluation": job.to_json()}
+
+
+def job_of(data: Json) -> Job:
+    """Read what `job_json` gave, beside whatever else is in `data`.
+
+    Raises:
+        RecordError: if a field is missing or unknown.
+    """
+    return Run.from_json(data["run"]) if "run" in data else Evaluation.from_json(data["evaluation"])
+
+
+@dataclass(frozen=True, eq=False)
+class Evaluated:
+    """What an evaluation found. Undefined values are None, never a stand-in.
+
+    Attributes:
+        evaluation: of which run, by which suite.
+        findings: what the suite says, plain data.
+        headline: the few figures of the findings that a line has room for.
+        seconds: load, tokenise (texts are made here too), evaluate.
+        environment: versions, device, threads, commit.
+        trained_sha256: of the weights that were evaluated.
+        predictions_sha256: of the predictions' file.
+    """
+
+    evaluation: Evaluation
+    findings: Json
+    headline: dict[str, float | None]
+    seconds: dict[str, float]
+    environment: Json
+    trained_sha256: str | None
+    predictions_sha256: str | None = None
+    schema: int = field(default=SCHEMA)
+
+    def to_json(self) -> Json:
+        """Plain data, which `from_json` reads."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Json) -> "Evaluated":
+        """Read what `to_json` wrote.
+
+        Raises:
+            RecordError: if the schema is another one, or a field is missing or unknown.
+        """
+        given = known(cls, of_schema("an evaluation", data))
+        return cls(**given | {"evaluation": Evaluation.from_json(given["evaluation"])})
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a run has no record, or an evaluation no findings.
+
+    Attributes:
+        job: the run or evaluation.
+        kind: the class of the failure, see `FAILURE_KINDS`.
+        reason: one line.
+        attempts: how often it has failed.
+    """
+
+    job: Job
+    kind: str
+    reason: str
+    attempts: int = 1
+
+
+#: Why a run may have no record, and what that means.
+FAILURE_KINDS = {
+    "diverged": "the loss was no longer finite",
+    "memory": "out of memory, on the GPU at one example a pass or by the kernel's killer",
+    "killed": "the process was killed by a signal",
+    "exit": "the process ended by itself",
+    "disk": "the results folder could take no more",
+    "data": "data or weights were not to be had",
+    "lost": "its job on a cluster ended without a word",
+    "cancelled": "its job on a cluster was cancelled",
+    "error": "an exception; the log has the traceback",
+}
+
+#: Failures that come from outside: such runs are tried again unless --retry says otherwise.
+TRANSIENT_FAILURES = ("killed", "exit", "disk", "data", "lost", "cancelled")
+
+
+def explain_exit(code: int, kernel_kills: int) -> tuple[str, str]:
+    """Class and reason of a process that ended with this code while it had a run."""
+    if code >= 0:
+        return "exit", f"the worker ended with exit code {code}"
+    known = {number.value: number.name for number in signal.Signals}
+    name = known.get(-code, f"signal {-code}")
+    if -code == signal.SIGKILL and kernel_kills > 0:
+        return "memory", "killed by the kernel, which ran out of memory; try fewer --workers"
+    return "killed", f"the worker was killed by {name}"

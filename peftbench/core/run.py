@@ -1,0 +1,251 @@
+"""A run and its record: plain data, and the key that says which runs are the same.
+
+Nothing here is imported but the standard library, so that planning, status and reports stay light.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from typing import Any
+
+from peftbench.core.errors import ConfigError, RecordError
+
+Json = dict[str, Any]
+
+#: Raised when a change makes an existing run score differently; part of every key.
+PROTOCOL = 1
+
+#: Raised when the fields of a record change; a reader refuses any other.
+SCHEMA = 1
+
+#: Keys of a node, at any depth, that cannot change a score: prose, and where the same bytes are
+#: found. A node may hold them, a key never depends on them.
+ASIDE = frozenset({"about", "parts", "package", "path", "validation_path", "examples"})
+
+#: What `train` may hold without changing what a step computes.
+STEP_FREE = ("lr", "schedule", "warmup", "weight_decay", "clip", "evaluations")
+
+#: What a run draws at random, each from a seed of its own, so that two methods with one seed see
+#: the same examples in the same order and start from the same head.
+ROLES = ("subset", "order", "head", "method", "dropout", "sampling", "augment")
+
+
+def canonical(value: Any) -> str:
+    """Write plain data as the one JSON text that equal data share (sorted keys, 8.0 as 8).
+
+    Raises:
+        ValueError: if a number is not finite.
+        TypeError: if something is not JSON.
+    """
+    return _CANONICAL.encode(_plain(value))
+
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, str | int):
+        return value  # most are; asking for a Mapping takes longest
+    if isinstance(value, Mapping):
+        return {str(name): _plain(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(inner) for inner in value]
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
+    return value
+
+
+def identity(value: Any) -> Any:
+    """A node without what cannot change a score, `ASIDE`."""
+    if isinstance(value, Mapping):
+        return {name: identity(inner) for name, inner in value.items() if name not in ASIDE}
+    return value
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """One training, as a value: everything that can change its score and nothing else.
+
+    Attributes:
+        model, method, task, budget, train, select: resolved configuration nodes (plain JSON).
+        size: training examples: a count, a fraction in (0, 1), or "full".
+        seed: the seed from which the seeds of all `ROLES` follow.
+        form: how texts and labels are put to the model; None is a classification head.
+        augment: how training texts are varied; None is not at all.
+        protocol: the version of the rules under which scores are comparable.
+    """
+
+    model: Json
+    method: Json
+    task: Json
+    budget: Json
+    train: Json
+    select: Json
+    size: int | float | str
+    seed: int
+    form: Json | None = None
+    augment: Json | None = None
+    protocol: int = PROTOCOL
+
+    @cached_property
+    def key(self) -> str:
+        """First 12 hex digits of the SHA-256 of the run's canonical JSON, `ASIDE` left out.
+
+        `form` and `augment` came later: where they are None the key is what it was before them.
+        The size counts as its number of examples where the task says how many there are, so that
+        0.5 of 200 and 100 are one run.
+        """
+        parts = {f.name: identity(getattr(self, f.name)) for f in fields(self)}
+        parts = {name: part for name, part in parts.items() if part is not None}
+        total = self.task.get("examples", {}).get("train")
+        parts["size"] = self.train_size(total) if total else self.size
+        return hashlib.sha256(canonical(parts).encode()).hexdigest()[:12]
+
+    def train_size(self, total: int) -> int:
+        """How many of `total` training examples the run uses.
+
+        Raises:
+            ConfigError: if there are fewer than it wants.
+        """
+        if self.size == "full":
+            return total
+        if isinstance(self.size, float):
+            return max(1, round(self.size * total))
+        if int(self.size) > total:
+            raise ConfigError(
+                f"size={self.size}: {self.task['name']} has {total} training examples; "
+                "ask for at most that many, a fraction, or full"
+            )
+        return int(self.size)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Run) and other.key == self.key
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+    @property
+    def title(self) -> str:
+        """A line that names the run to a person; not unique."""
+        return (
+            f"{self.method['name']} · {self.task['name']} · {self.model['name']}"
+            f" · size {self.size} · seed {self.seed}"
+        )
+
+    def seeds(self) -> dict[str, int]:
+        """Derive the seed of each role in `ROLES`; 32 bits, the same for all methods."""
+        return {
+            role: int.from_bytes(hashlib.sha256(f"{role} {self.seed}".encode()).digest()[:4])
+            for role in ROLES
+        }
+
+    def step_shape(self) -> list[Any]:
+        """What decides what a training step computes, and so what it costs."""
+        recipe = {name: value for name, value in self.train.items() if name not in STEP_FREE}
+        return [self.model, self.method, self.task, self.form, self.augment, recipe]
+
+    def to_json(self) -> Json:
+        """The run as plain data, which `from_json` reads."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Json) -> "Run":
+        """Read what `to_json` wrote.
+
+        Raises:
+            RecordError: if a field is missing or unknown.
+        """
+        return cls(**known(cls, {"form": None, "augment": None} | data))
+
+
+@dataclass(frozen=True, eq=False)
+class Record:
+    """What one finished run gave. Undefined or unmeasured values are None, never a stand-in.
+
+    Attributes:
+        run: the run.
+        metrics: scores in [-1, 1] on the reporting split, once, at the end of the budget.
+        trivial: the same metrics for the constant prediction learnt from the training labels.
+        collapsed: whether one class (or one value) was predicted throughout.
+        selection: scores on the split carved from train, where the run has one.
+        curve: evaluations during training: step, fraction, seconds, examples, loss, scores.
+        parameters: counts: trained (head left out), head, total.
+        work: steps, examples, tokens, padded tokens, epochs, overshoot, truncated, train_size …;
+            of a packed run the keys of those it shared passes with, and its calibration's name.
+        seconds: load, tokenise, warmup, train, evaluate.
+        speed: training examples and tokens for each second of `seconds["train"]`.
+        memory: peak bytes by phase: CPU resident set, CUDA allocated and reserved.
+        energy_joules: of the GPU while it trained; None unless it was held alone.
+        flops: model FLOPs of the training, forward and backward.
+        environment: versions, device, threads, commit, data fingerprint, weights hash …
+        predictions_sha256: of the predictions' file.
+        trained_sha256: of the file of trained weights, where it was kept.
+    """
+
+    run: Run
+    metrics: dict[str, float | None]
+    trivial: dict[str, float | None]
+    collapsed: bool
+    selection: Json | None
+    curve: list[Json]
+    parameters: dict[str, int]
+    work: Json
+    seconds: dict[str, float]
+    speed: dict[str, float]
+    memory: Json
+    energy_joules: float | None
+    flops: float | None
+    environment: Json
+    predictions_sha256: str | None = None
+    trained_sha256: str | None = None
+    schema: int = field(default=SCHEMA)
+
+    @property
+    def score(self) -> float | None:
+        """The task's primary metric."""
+        return self.metrics[self.run.task["metrics"][0]]
+
+    def to_json(self) -> Json:
+        """The record as plain data, which `from_json` reads."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Json) -> "Record":
+        """Read what `to_json` wrote.
+
+        Raises:
+            RecordError: if the schema is another one, or a field is missing or unknown.
+        """
+        given = known(cls, of_schema("a record", data))
+        return cls(**given | {"run": Run.from_json(given["run"])})
+
+
+def of_schema(what: str, data: Json) -> Json:
+    """The data, if they are of the schema that is read here.
+
+    Raises:
+        RecordError: if they are of another one.
+    """
+    if data.get("schema") != SCHEMA:
+        raise RecordError(
+            f"{what} of schema {data.get('schema')!r}; this peftbench reads {SCHEMA}; "
+            "use the version of peftbench that wrote it"
+        )
+    return data
+
+
+def known(cls: type, data: Json) -> Json:
+    """The data, if they hold the fields of a data class and no others.
+
+    Raises:
+        RecordError: naming what is too much and what is missing.
+    """
+    allowed = {f.name for f in fields(cls)}
+    if set(data) != allowed:
+        raise RecordError(
+            f"{cls.__name__.lower()} has fields that do not belong: {sorted(set(data) - allowed)}, "
+            f"and lacks {sorted(allowed - set(data))}"
+        )
+    return data

@@ -1,0 +1,1 @@
+"""From a task to tokens: loading, sampling, prompts, noise, tokenization, batches."""

@@ -1,0 +1,136 @@
+"""Training texts in noisy versions: made before a training, shown for a part of the time.
+
+Which version of an example an epoch shows follows from the run's seed and the epoch's number alone:
+all methods see the same, in the batches that they would see without noise, and a training that was
+interrupted goes on with what was due.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from peftbench.core.errors import ConfigError, above, at_least, between
+from peftbench.core.run import Run
+from peftbench.core.text import did_you_mean
+from peftbench.data import loading
+from peftbench.data.loading import Table
+from peftbench.data.text_noise import EDITS, noisy
+
+if TYPE_CHECKING:
+    from peftbench.data.tokenization import Tokens
+
+
+@dataclass(frozen=True, kw_only=True)
+class Augmentation:
+    """What a run's `augment` says.
+
+    Attributes:
+        kinds: of `data.text_noise.EDITS`, each with its rate; a noisy version has one of them.
+        part: probability that an epoch shows a noisy version of an example.
+        versions: how many noisy versions of each example there are.
+    """
+
+    kinds: dict[str, Any]
+    part: float
+    versions: int
+
+    def __post_init__(self) -> None:
+        for kind, rate in self.kinds.items():
+            if kind not in EDITS:
+                raise ConfigError(f"augment.kinds: no noise {kind}; {did_you_mean(kind, EDITS)}")
+            above(f"augment.kinds.{kind}", rate, 0)
+            between(f"augment.kinds.{kind}", rate, 0, 1)
+        above("augment.part", self.part, 0)
+        between("augment.part", self.part, 0, 1)
+        at_least("augment.versions", self.versions, 1, whole=True)
+
+    def noisy(self, table: Table, seed: int) -> Table:
+        """A first noisy version of every example, then a second one of every example, and so on."""
+        kinds = sorted(self.kinds)  # their order is no part of the run's key
+        generator = np.random.default_rng(seed)
+        drawn = generator.integers(len(kinds), size=(self.versions, len(table.label)))
+        texts: list[list[str]] = [[] for _ in table.texts]
+        for version, of_each in enumerate(drawn):
+            for place, column in enumerate(table.texts):
+                changed = np.array(column, dtype=object)
+                for number, kind in enumerate(kinds):
+                    mine = of_each == number
+                    stream = seed + 1000 * version + place
+                    changed[mine] = noisy(list(changed[mine]), kind, self.kinds[kind], stream)
+                texts[place] += changed.tolist()
+        return Table(texts, np.tile(table.label, self.versions))
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a training shows.
+
+    Attributes:
+        tokens: of a split, then of the noisy versions, as `Augmentation.noisy` orders them.
+        rows: numbers of the examples that are trained on.
+        part, versions: as in `Augmentation`; 0 without one.
+        seed: of what an epoch shows.
+        truncated: how many noisy versions lost tokens; empty without an augmentation.
+    """
+
+    tokens: "Tokens"
+    rows: np.ndarray
+    part: float = 0.0
+    versions: int = 0
+    seed: int = 0
+    truncated: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def every(self) -> np.ndarray:
+        """Numbers of the examples and of their noisy versions."""
+        first = len(self.tokens) - self.versions * len(self.rows)
+        return np.concatenate([self.rows, np.arange(first, len(self.tokens))])
+
+    def vary(self, epoch: int, batches: list[np.ndarray]) -> list[np.ndarray]:
+        """Batches of numbers with noisy versions in the place of the examples they are of."""
+        if not self.versions:
+            return batches
+        count = len(self.rows)
+        first = len(self.tokens) - self.versions * count
+        generator = np.random.default_rng([self.seed, epoch])
+        chosen = generator.random(count) < self.part
+        version = first + generator.integers(self.versions, size=count) * count + np.arange(count)
+        now = np.arange(first)
+        now[self.rows] = np.where(chosen, version, self.rows)
+        return [now[numbers] for numbers in batches]
+
+
+def shown(
+    run: Run,
+    tokens: "Tokens",
+    rows: np.ndarray,
+    root: str | None,
+    encode: Callable[[Table], "Tokens"],
+) -> Shown:
+    """What a run's training shows of examples of its training split.
+
+    Args:
+        run: with an augmentation or without.
+        tokens: of the split as it is.
+        rows: numbers of the examples.
+        root: folders of data sets in the hub's layout, or None for the hub.
+        encode: gives the tokens of texts.
+    """
+    if run.augment is None:
+        return Shown(tokens, rows)
+    said = Augmentation(**{key: value for key, value in run.augment.items() if key != "name"})
+    seed = run.seeds()["augment"]
+    table = loading.table(run.task, run.task["splits"]["train"], root).take(rows)
+    more = encode(said.noisy(table, seed))
+    both = replace(
+        tokens,
+        ids=np.concatenate([tokens.ids, more.ids]),
+        types=np.concatenate([tokens.types, more.types]),
+        ends=np.concatenate([tokens.ends, tokens.ends[-1] + more.ends]),
+        label=np.concatenate([tokens.label, more.label]),
+        answer=np.concatenate([tokens.answer, more.answer]),
+        truncated=tokens.truncated + more.truncated,
+    )
+    return Shown(both, rows, said.part, said.versions, seed, {"noisy": more.truncated})

@@ -1,0 +1,172 @@
+"""Which examples meet in a batch, what a batch holds, and an encoder's outputs for many of them."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from peftbench.core.errors import ConfigError
+from peftbench.core.run import Run
+from peftbench.core.training_config import Selection
+from peftbench.data import loading, prompt_template
+from peftbench.data.tokenization import Tokens
+
+Batch = dict[str, Tensor]
+
+#: How many batches' worth of examples are sorted by length together, at most. Batches are then of
+#: similar length, while which examples meet in a batch still depends on the shuffle.
+WINDOW = 32
+
+#: How many windows an epoch has at least, where there are batches enough: in one window over all
+#: examples the shuffle would be lost, and every epoch of a small subset have the same batches.
+WINDOWS = 2
+
+
+@dataclass(frozen=True)
+class Feed:
+    """Training batches of a run.
+
+    Attributes:
+        epoch: number of batches in an epoch.
+        stream: endless batches from a step on, on the CPU.
+        extremes: a shortest and a longest batch, for the warm-up.
+    """
+
+    epoch: int
+    stream: Callable[[int], Iterator[Batch]]
+    extremes: list[Batch]
+
+
+def subset(tokens: Tokens, classes: int, size: int, seed: int) -> np.ndarray:
+    """Numbers of `size` training examples: stratified, nested, one choice for each seed."""
+    return loading.stratified(tokens.label, classes, seed)[:size]
+
+
+def epochs(tokens: Tokens, rows: np.ndarray, batch: int, seed: int) -> Iterator[list[np.ndarray]]:
+    """Endless epochs, each a list of batches of example numbers.
+
+    Examples are shuffled, sorted by length within windows of up to `WINDOW` batches, cut into
+    batches, and these are shuffled. Every example comes once an epoch; a last short batch is kept.
+    """
+    lengths = tokens.lengths
+    generator = np.random.default_rng(seed)
+    span = batch * max(1, min(WINDOW, len(rows) // (WINDOWS * batch)))
+    while True:
+        shuffled = generator.permutation(rows)
+        batches = []
+        for start in range(0, len(rows), span):
+            window = shuffled[start : start + span]
+            window = window[np.argsort(lengths[window], kind="stable")]
+            batches += [window[i : i + batch] for i in range(0, len(window), batch)]
+        yield [batches[i] for i in generator.permutation(len(batches))]
+
+
+def by_length(tokens: Tokens, rows: np.ndarray, most: int) -> list[np.ndarray]:
+    """Batches for evaluation: the longest first, about `most` padded tokens in each."""
+    lengths = tokens.lengths
+    order = rows[np.argsort(-lengths[rows], kind="stable")]
+    batches, start = [], 0
+    while start < len(order):
+        count = max(1, most // int(lengths[order[start]]))
+        batches.append(order[start : start + count])
+        start += count
+    return batches
+
+
+def collate(tokens: Tokens, rows: np.ndarray, padding: int, mask: str) -> Batch:
+    """Make a batch of the examples, padded to the longest of them.
+
+    Args:
+        tokens: of the split.
+        rows: example numbers.
+        padding: the token that pads.
+        mask: "4d" for a ready boolean mask (batch, 1, 1, tokens), "2d" for (batch, tokens),
+            "causal" for one (batch, 1, tokens, tokens) in which nothing sees what comes after it.
+    """
+    ends = tokens.ends[rows]
+    lengths = tokens.lengths[rows]
+    place = np.arange(int(lengths.max()))
+    real = place < lengths[:, None]
+    flat = np.where(real, (ends - lengths)[:, None] + place, 0)
+    ids = np.where(real, tokens.ids[flat], padding).astype(np.int64)
+    batch = {
+        "input_ids": torch.from_numpy(ids),
+        "attention_mask": _mask(torch.from_numpy(real), mask),
+        "labels": torch.from_numpy(tokens.label[rows]),
+        "lengths": torch.from_numpy(lengths),
+    }
+    if len(tokens.types):
+        types = np.where(real, tokens.types[flat], 0).astype(np.int64)
+        batch["token_type_ids"] = torch.from_numpy(types)
+    if len(tokens.answer):
+        batch["answer"] = torch.from_numpy(tokens.answer[rows].astype(np.int64))
+    return batch
+
+
+def _mask(real: Tensor, kind: str) -> Tensor:
+    """What a family wants to know of the tokens (batch, tokens) that are there; see `collate`."""
+    if kind == "2d":
+        return real.long()
+    if kind == "4d":
+        return real[:, None, None, :]
+    length = real.shape[1]
+    return real[:, None, None, :] & torch.ones(length, length, dtype=torch.bool).tril()
+
+
+def words(tokens: Tokens, rows: np.ndarray, padding: int) -> Tensor:
+    """The ids that occur in batches of these examples, sorted."""
+    ends, lengths = tokens.ends[rows], tokens.lengths[rows]
+    occur = np.zeros(max(padding, int(tokens.ids.max())) + 1, dtype=bool)
+    occur[padding] = True
+    for start, end in zip(ends - lengths, ends, strict=True):
+        occur[tokens.ids[start:end]] = True
+    return torch.from_numpy(np.flatnonzero(occur))
+
+
+def widened(batch: Batch, length: int, padding: int) -> Batch:
+    """A batch padded further, to so many tokens."""
+    more = length - batch["input_ids"].shape[1]
+    if not more:
+        return batch
+    mask = F.pad(batch["attention_mask"], (0, more))
+    if mask.ndim == 4 and mask.shape[2] > 1:  # what comes last sees all that is there
+        mask = torch.cat([mask, mask[:, :, -1:].expand(-1, -1, more, -1)], dim=2)
+    wide = {"input_ids": F.pad(batch["input_ids"], (0, more), value=padding)}
+    if "token_type_ids" in batch:
+        wide["token_type_ids"] = F.pad(batch["token_type_ids"], (0, more))
+    return batch | wide | {"attention_mask": mask}
+
+
+def micro_batches(batch: Batch, size: int, axis: int = 0) -> Iterator[Batch]:
+    """Cut a batch into pieces of so many examples, which lie along an axis."""
+    for pieces in zip(*(tensor.split(size, axis) for tensor in batch.values()), strict=True):
+        yield dict(zip(batch, pieces, strict=True))
+
+
+def split_rows(
+    run: Run, tokens: Tokens, selection: Selection, seed: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers of the examples to train on, and of those held out for selection.
+
+    What is kept back for demonstrations is in neither.
+    """
+    known = run.task["examples"].get("train")
+    if known not in (None, len(tokens)):
+        raise ConfigError(
+            f"{run.task['name']} has {known} training examples, {len(tokens)} were found: these "
+            "are not its data; give them a task of their own (task=file, or a yaml)"
+        )
+    size = run.train_size(len(tokens))
+    chosen = subset(tokens, run.task["classes"], size, seed)
+    chosen = chosen[~np.isin(chosen, prompt_template.reserved(run, tokens.label))]
+    size = len(chosen)
+    held = round(selection.fraction * size)
+    if selection.fraction and not 1 <= held < size:
+        raise ConfigError(
+            f"select.fraction={selection.fraction} of {size} examples leaves nothing to select on"
+        )
+    order = loading.stratified(tokens.label[chosen], run.task["classes"], seed + 1)
+    return chosen[order[held:]], chosen[order[:held]]

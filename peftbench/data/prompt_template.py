@@ -1,0 +1,147 @@
+"""How texts and labels are put to a model: a template, a word for each class, demonstrations.
+
+Gao, Fisch and Chen: Making pre-trained language models better few-shot learners (LM-BFF), ACL
+2021, arXiv 2012.15723. Yang, Zhang, Xu, Lu, Heng and Lam: Unveiling the generalization power of
+fine-tuned large language models (FTICL), NAACL 2024, arXiv 2403.09162.
+
+With `form=words` there is no new head: of the words that stand for the classes the language model
+scores the first tokens at the answer's place, and these scores are the logits. With
+`form=demonstrations` a classification head answers as ever. In both the same few solved examples
+may stand in front of every text that is trained or evaluated on; they are never trained on.
+
+Departures from the papers: the cross entropy is over the label words, not over the vocabulary (nor
+over an end-of-text token after the word); label words are the same for all models of a task.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from peftbench.core.errors import ConfigError, at_least
+from peftbench.core.run import Json, Run
+from peftbench.core.text import did_you_mean
+from peftbench.data import loading
+
+#: The form without a head.
+WORDS = "words"
+
+#: What a form's yaml holds beside a template for each kind of language model.
+_FIELDS = ("name", "words", "demonstrations", "reserved")
+KINDS = ("masked", "causal")
+
+_SLOT = re.compile(r"\{(\w*)\}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """A form as a run holds it.
+
+    Attributes:
+        name: its option in configs/form.
+        template: a text with {0} and {1} for the task's texts and {answer} for the label's word.
+        words: one for each class.
+        demonstrations: how many solved examples stand in front of every text.
+        reserved: training examples that are kept back for them, at most; no run trains on these,
+            so that runs with and without demonstrations train on the same ones.
+    """
+
+    name: str
+    template: str
+    words: list[str]
+    demonstrations: int
+    reserved: int
+
+    def filled(self, texts: tuple[str, ...], answer: str) -> tuple[str, str]:
+        """The template with its texts, before the answer and from it on."""
+
+        def put(slot: re.Match[str]) -> str:
+            return texts[int(slot.group(1))]
+
+        before, after = (_SLOT.sub(put, part) for part in self.template.split("{answer}"))
+        return before, answer + after
+
+
+def complete(node: Json, model: Json, task: Json) -> Json:
+    """The form of a run: the template that suits the model, checked.
+
+    Raises:
+        ConfigError: for a task without classes, or what no template, words or counts can be.
+    """
+    name = node["name"]
+    for key in node:
+        if key not in (*_FIELDS, *KINDS):
+            raise ConfigError(f"there is no form.{key}; {did_you_mean(key, [*_FIELDS, *KINDS])}")
+    if "words" not in model["parts"]:
+        raise ConfigError(f"form={name}: configs/model/_{model['family']}.yaml has no `words:`")
+    if task["kind"] == "regression":
+        raise ConfigError(
+            f"form={name}: {task['name']} asks for values, and words stand for classes; use "
+            "form=head"
+        )
+    kind = model["parts"]["words"]["class"]
+    template, words = node[kind], node["words"]
+    if template is None or words is None:
+        raise ConfigError(
+            f"form={name}: no template or words for {task['name']}; give form.{kind}="
+            "'{0} It was {answer}' and form.words=[first class,second class]"
+        )
+    _check_template(f"form.{kind}", template, len(task["texts"]), kind, name)
+    if not isinstance(words, list) or not all(isinstance(w, str) and w.strip() for w in words):
+        raise ConfigError(f"form.words is a list of words, got {words!r}")
+    if len(words) != task["classes"] or len(set(words)) != len(words):
+        raise ConfigError(
+            f"form.words: {task['name']} has {task['classes']} classes, each needs a word of its "
+            f"own, got {', '.join(words)}"
+        )
+    at_least("form.demonstrations", node["demonstrations"], 0, whole=True)
+    at_least("form.reserved", node["reserved"], 0, whole=True)
+    if node["demonstrations"] > node["reserved"]:
+        raise ConfigError(
+            f"form.demonstrations={node['demonstrations']} is more than the examples kept back for "
+            f"them; set form.reserved={node['demonstrations']} or more"
+        )
+    return {key: node[key] for key in _FIELDS} | {"template": template}
+
+
+def _check_template(key: str, template: Any, texts: int, kind: str, name: str) -> None:
+    slots = sorted(_SLOT.findall(str(template)))
+    wanted = sorted([*map(str, range(texts)), "answer"])
+    if slots != wanted:
+        raise ConfigError(
+            f"{key}={template!r} must hold each of {' '.join(f'{{{slot}}}' for slot in wanted)} "
+            "once, and no other braces"
+        )
+    if name == WORDS and kind == "causal" and not template.endswith("{answer}"):
+        raise ConfigError(
+            f"{key}={template!r}: a causal model sees nothing after the answer; end with {{answer}}"
+        )
+
+
+def reserved(run: Run, label: np.ndarray) -> np.ndarray:
+    """Numbers of the training examples that are kept back for demonstrations, nearest first.
+
+    They come from the end of the order of which subsets are the beginning, so that only a run on
+    (almost) all examples loses any; the classes take turns, so that every beginning is balanced.
+
+    Args:
+        run: its form says how many, its subset seed which; none without a form.
+        label: (examples,) classes of all training examples.
+
+    Raises:
+        ConfigError: if a class has too few examples.
+    """
+    if run.form is None:
+        return np.zeros(0, dtype=np.int64)
+    classes, seed, count = run.task["classes"], run.seeds()["subset"], run.form["reserved"]
+    last = loading.stratified(label, classes, seed)[::-1]
+    turns = np.random.default_rng(seed).permutation(classes)
+    members = [last[label[last] == value] for value in turns]
+    most = -(-count // classes)
+    if min(map(len, members)) <= most:
+        raise ConfigError(
+            f"form.reserved={count} leaves nothing to train on of a class with "
+            f"{min(map(len, members))} examples; choose fewer"
+        )
+    return np.array([members[k % classes][k // classes] for k in range(count)], dtype=np.int64)

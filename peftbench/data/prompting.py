@@ -1,0 +1,251 @@
+"""A form as tokens: what stands in front of a question, where its answer is, which words answer.
+
+Tokens are those of the whole text, as the tokenizer makes them, specials included; what is too
+long loses whole demonstrations from the front, and only then its own texts, never the template.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from peftbench.core.errors import ConfigError
+from peftbench.core.run import Run, canonical
+from peftbench.data import loading, tokenization
+from peftbench.data.loading import Table
+from peftbench.data.prompt_template import WORDS, Form, reserved
+from peftbench.data.tokenization import Tokens
+
+#: What parts a demonstration from what comes after it.
+_JOINT = "\n"
+
+
+@dataclass(frozen=True)
+class Row:
+    """Tokens of one example, their segments (or none), and the place of the answer."""
+
+    ids: list[int]
+    types: list[int]
+    answer: int = -1
+
+
+@dataclass(frozen=True)
+class Prompt(ABC):
+    """A form with its demonstrations.
+
+    Attributes:
+        form: the template and the words.
+        causal: whether the answer comes at the end of the text.
+        shown: texts and class of the demonstrations, the one nearest to the question first.
+    """
+
+    form: Form
+    causal: bool
+    shown: list[tuple[tuple[str, ...], int]]
+
+    @property
+    def identity(self) -> str:
+        """Equal for prompts that give equal tokens."""
+        shown = [[*texts, number] for texts, number in self.shown]
+        form = [self.form.name, self.form.template, self.form.words]
+        return canonical([*form, self.causal, shown])
+
+    def encode(self, table: Table, tokenizer: PreTrainedTokenizerBase, most: int) -> Tokens:
+        """Tokens of questions, cut to `most` and to what the tokenizer allows.
+
+        `truncated` counts those that lost demonstrations or tokens.
+        """
+        most = min(most, tokenizer.model_max_length)
+        rows: dict[int, Row] = {}
+        left = list(range(len(table.label)))
+        lost = 0
+        for count in range(len(self.shown), -1, -1):
+            made = self._rows(table.take(np.array(left)), count, tokenizer) if left else []
+            rows |= {n: row for n, row in zip(left, made, strict=True) if len(row.ids) <= most}
+            left = [number for number in left if number not in rows]
+            lost = max(lost, len(left))
+        if left:
+            cut = self._cut(table.take(np.array(left)), tokenizer, most)
+            rows |= dict(zip(left, cut, strict=True))
+        ordered = [rows[number] for number in range(len(table.label))]
+        return Tokens(
+            ids=np.concatenate([np.asarray(row.ids, np.int32) for row in ordered]),
+            types=np.concatenate([np.asarray(row.types, np.uint8) for row in ordered]),
+            ends=np.cumsum([len(row.ids) for row in ordered], dtype=np.int64),
+            label=table.label,
+            truncated=lost,
+            answer=np.array([row.answer for row in ordered if row.answer >= 0], dtype=np.int32),
+        )
+
+    def front(self, count: int) -> str:
+        """The `count` demonstrations nearest to the question, each with its label's word."""
+        solved = [
+            "".join(self.form.filled(texts, self.form.words[number]))
+            for texts, number in self.shown[:count]
+        ]
+        return "".join(text + _JOINT for text in reversed(solved))
+
+    @abstractmethod
+    def _rows(self, table: Table, count: int, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
+        """Whole examples with so many demonstrations in front."""
+
+    @abstractmethod
+    def _cut(self, table: Table, tokenizer: PreTrainedTokenizerBase, most: int) -> list[Row]:
+        """Examples that are too long even without demonstrations."""
+
+
+class Solved(Prompt):
+    """Demonstrations in front of the first text, for a classification head."""
+
+    def _rows(self, table: Table, count: int, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
+        front = self.front(count)
+        columns = [[front + text for text in table.texts[0]], *table.texts[1:]]
+        return _parted(tokenization.encode(Table(columns, table.label), tokenizer, None))
+
+    def _cut(self, table: Table, tokenizer: PreTrainedTokenizerBase, most: int) -> list[Row]:
+        return _parted(tokenization.encode(table, tokenizer, most))
+
+
+class Asked(Prompt):
+    """The template around the texts, for a language model."""
+
+    def _rows(self, table: Table, count: int, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
+        front, end = self.front(count), self.lead(tokenizer)[0]
+        mask = "" if self.causal else str(tokenizer.mask_token)
+        texts, places = [], []
+        for row in zip(*table.texts, strict=True):
+            before, after = self.form.filled(row, mask)
+            before = front + (before.rstrip() + end if self.causal else before)
+            texts.append(before + after)
+            places.append(len(before) - 1 if self.causal else len(before))
+        coded = tokenizer(texts, verbose=False)
+        rows = []
+        for number, (ids, place) in enumerate(zip(coded["input_ids"], places, strict=True)):
+            answer = coded.char_to_token(number, place)
+            types = coded.get("token_type_ids", [[]] * len(texts))[number]
+            last = answer + 1 if self.causal else len(ids)  # what a tokenizer adds comes after it
+            rows.append(Row(ids[:last], types[:last], answer))
+        return rows
+
+    def _cut(self, table: Table, tokenizer: PreTrainedTokenizerBase, most: int) -> list[Row]:
+        return [
+            self._shortened(table.take(np.array([number])), tokenizer, most)
+            for number in range(len(table.label))
+        ]
+
+    def _shortened(self, table: Table, tokenizer: PreTrainedTokenizerBase, most: int) -> Row:
+        """One example, the ends of its texts cut, those of the longer one first."""
+        texts = [column[0] for column in table.texts]
+        while True:
+            (row,) = self._rows(Table([[text] for text in texts], table.label), 0, tokenizer)
+            over = len(row.ids) - most
+            if over <= 0:
+                return row
+            given = {"add_special_tokens": False, "return_offsets_mapping": True, "verbose": False}
+            spans = [tokenizer(text, **given)["offset_mapping"] for text in texts]
+            lengths = [len(span) for span in spans]
+            longest = int(np.argmax(lengths))
+            if lengths[longest] == 0:
+                raise ConfigError(
+                    f"train.max_length={most} has no room for the template "
+                    f"{self.form.template!r}; raise it"
+                )
+            apart = lengths[longest] - min(lengths)
+            keep = max(0, lengths[longest] - min(over, max(apart, (over + 1) // 2)))
+            texts[longest] = texts[longest][: spans[longest][keep - 1][1] if keep else 0]
+
+    def lead(self, tokenizer: PreTrainedTokenizerBase) -> tuple[str, list[int]]:
+        """What a causal prompt ends with after its last word, and the words' first tokens.
+
+        A word's first token is that after the template's text, so that a space before the word is
+        in it for the tokenizers that put it there (" Yes"); for others it ends the prompt.
+
+        Raises:
+            ConfigError: if two words have the same first token, or one has none of its own.
+        """
+        start = self.form.template.partition("{answer}")[0].rpartition("}")[2]
+        inside = {"add_special_tokens": False, "verbose": False}
+        stripped = start.rstrip()
+        wholes = [tokenizer(start + word, **inside)["input_ids"] for word in self.form.words]
+        for before in (start, stripped):
+            ids = tokenizer(before, **inside)["input_ids"] if before else []
+            if all(whole[: len(ids)] == ids and len(whole) > len(ids) for whole in wholes):
+                first = [whole[len(ids)] for whole in wholes]
+                self._check(first, tokenizer)
+                return before[len(stripped) :], first
+        raise ConfigError(
+            f"form: {start!r} and the words {', '.join(self.form.words)} run together as tokens of "
+            "this model; put a space before {answer}"
+        )
+
+    def _check(self, first: list[int], tokenizer: PreTrainedTokenizerBase) -> None:
+        said = dict(zip(self.form.words, tokenizer.convert_ids_to_tokens(first), strict=True))
+        if tokenizer.unk_token_id in first:
+            unknown = [w for w, token in said.items() if token == tokenizer.unk_token]
+            raise ConfigError(
+                f"form.words: this model does not know {', '.join(unknown)}; choose other words"
+            )
+        if len(set(first)) < len(first):
+            raise ConfigError(
+                f"form.words: first tokens must differ, got {said}; choose other words"
+            )
+
+
+def _parted(tokens: Tokens) -> list[Row]:
+    starts = tokens.ends - tokens.lengths
+    types = tokens.types if len(tokens.types) else None
+    return [
+        Row(tokens.ids[a:b].tolist(), [] if types is None else types[a:b].tolist())
+        for a, b in zip(starts, tokens.ends, strict=True)
+    ]
+
+
+def of(run: Run, root: str | None, count: int | None = None) -> Prompt | None:
+    """The prompt of a run; None where its texts go to the model as they are.
+
+    Args:
+        run: its subset seed chooses the demonstrations.
+        root: folders of data sets in the hub's layout, or None for the hub.
+        count: of demonstrations, in place of the form's own.
+
+    Raises:
+        ConfigError: if the data are not to be had.
+    """
+    if run.form is None:
+        return None
+    form = Form(**run.form)
+    count = form.demonstrations if count is None else count
+    shown: list[tuple[tuple[str, ...], int]] = []
+    if count:
+        train = loading.table(run.task, run.task["splits"]["train"], root)
+        chosen = train.take(reserved(run, train.label)[:count])
+        shown = list(zip(zip(*chosen.texts, strict=True), chosen.label.tolist(), strict=True))
+    kind = Asked if form.name == WORDS else Solved
+    return kind(form, run.model["parts"]["words"]["class"] == "causal", shown)
+
+
+def coder(
+    run: Run, tokenizer: PreTrainedTokenizerBase, root: str | None, count: int | None = None
+) -> Callable[[Table], Tokens]:
+    """What makes tokens of texts as a run sees them; see `of`."""
+    prompt = of(run, root, count)
+    encode = tokenization.encode if prompt is None else prompt.encode
+    return lambda table: encode(table, tokenizer, run.train["max_length"])
+
+
+def words(run: Run, tokenizer: PreTrainedTokenizerBase) -> list[int] | None:
+    """The tokens whose scores are the logits of a run; None where a head gives them.
+
+    Raises:
+        ConfigError: if the words cannot be told apart by their first tokens, or the model has no
+            token for the answer's place.
+    """
+    if run.form is None or run.form["name"] != WORDS:
+        return None
+    prompt = of(run, None, count=0)
+    assert isinstance(prompt, Asked)
+    if not prompt.causal and tokenizer.mask_token is None:
+        raise ConfigError(f"form=words: the tokenizer of {run.model['name']} has no mask token")
+    return prompt.lead(tokenizer)[1]

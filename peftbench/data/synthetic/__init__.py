@@ -1,0 +1,53 @@
+"""Three builtin tasks that need no download, from a seeded grammar of our own.
+
+`builtin_acceptability`, `builtin_paraphrase` and `builtin_similarity` have the columns and the
+labels of CoLA, MRPC and STS-B, and short sentences. They exist so that the whole benchmark runs
+offline; they are not a substitute for GLUE, and their scores compare with nothing else.
+
+The text is a function of `VERSION` alone: every draw comes from one `random.Random` with a fixed
+seed, and no set or dictionary is iterated in hash order.
+"""
+
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from peftbench.data.synthetic import acceptability, paraphrase, similarity
+
+VERSION = 1  # raised whenever a single character of any task changes
+
+_Draw = Callable[[Random], tuple[dict[str, Any], tuple[str, ...]]]
+_TASKS: dict[str, tuple[int, _Draw]] = {  # seed and source of examples
+    "builtin_acceptability": (1, acceptability.draw),
+    "builtin_paraphrase": (2, paraphrase.draw),
+    "builtin_similarity": (3, similarity.draw),
+}
+NAMES: tuple[str, ...] = tuple(_TASKS)
+_SIZES = {"train": 3000, "validation": 600}
+
+
+def generate(name: str) -> dict[str, dict[str, list]]:
+    """The splits of one task, each a dictionary of columns of equal length.
+
+    No sentence occurs twice in a task, so nothing leaks between the splits.
+
+    Raises:
+        ValueError: If `name` is none of `NAMES`.
+    """
+    if name not in _TASKS:
+        raise ValueError(f"there is no builtin task {name!r}; the tasks are {', '.join(NAMES)}")
+    seed, draw = _TASKS[name]
+    random = Random(seed)
+    seen: set[str] = set()
+    examples: list[dict[str, Any]] = []
+    while len(examples) < sum(_SIZES.values()):
+        example, sentences = draw(random)
+        if len(set(sentences)) == len(sentences) and seen.isdisjoint(sentences):
+            seen.update(sentences)
+            examples.append(example)
+    splits, start = {}, 0
+    for split, size in _SIZES.items():
+        part = examples[start : start + size]
+        splits[split] = {column: [row[column] for row in part] for column in part[0]}
+        start += size
+    return splits

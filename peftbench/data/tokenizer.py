@@ -1,0 +1,51 @@
+"""The tokenizer of a checkpoint."""
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors
+from transformers import (
+    AutoConfig,
+    AutoTokenizer,
+    PreTrainedTokenizerBase,
+    PreTrainedTokenizerFast,
+)
+
+from peftbench.core.run import Json
+from peftbench.system.hub import locate
+
+
+def load_tokenizer(model: Json) -> PreTrainedTokenizerBase:
+    """The checkpoint's tokenizer, bytes for a random model; without padding it pads with ends."""
+    folder = locate(model)
+    if folder is None:
+        return _bytes(model)
+    found = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, use_fast=True)
+    if found.pad_token is None:
+        found.pad_token = found.eos_token
+    return found
+
+
+def _bytes(model: Json) -> PreTrainedTokenizerBase:
+    """A tokenizer that needs no download: padding, start, end, unknown, 256 bytes, mask."""
+    specials = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    words = [*specials, *alphabet, "[MASK]"]
+    vocabulary = {token: number for number, token in enumerate(words)}
+    config = AutoConfig.for_model(model["parts"]["model_type"], **model["shape"])
+    segments = ["token_type_ids"] * (getattr(config, "type_vocab_size", 0) > 1)
+    fast = Tokenizer(models.BPE(vocabulary, [], unk_token="[UNK]"))
+    fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    fast.decoder = decoders.ByteLevel()
+    fast.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]",
+        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+        special_tokens=[("[CLS]", 1), ("[SEP]", 2)],
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=fast,
+        pad_token="[PAD]",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
+        unk_token="[UNK]",
+        mask_token="[MASK]",
+        model_max_length=512 if model["parts"]["mask"] == "causal" else 128,
+        model_input_names=["input_ids", *segments, "attention_mask"],
+    )

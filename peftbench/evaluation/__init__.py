@@ -1,0 +1,1 @@
+"""Suites on trained weights, and training on a sequence of data."""

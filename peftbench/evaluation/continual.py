@@ -1,0 +1,222 @@
+"""A suite that trains, to what it finds: round after round, each from the weights of the last."""
+
+import hashlib
+import json
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load, save
+from torch import Tensor
+
+from peftbench.core.errors import ConfigError
+from peftbench.core.evaluation import Evaluated, Evaluation
+from peftbench.core.run import Json, canonical
+from peftbench.data import prompting
+from peftbench.data.loading import Table
+from peftbench.evaluation import evaluator
+from peftbench.methods import dry_run
+from peftbench.methods.base import make
+from peftbench.models.module_ops import within
+from peftbench.results.store import Results
+from peftbench.suites import base
+from peftbench.suites.base import Arrays
+from peftbench.suites.rounds import Round, Rounds
+from peftbench.training import measurement, trainer
+from peftbench.training.runtime import Setting, device_of
+from peftbench.training.stage import Stage
+from peftbench.training.trainer import Outcome
+from peftbench.training.warm_cache import Warm
+
+State = dict[str, Tensor]
+
+
+@dataclass
+class Progress:
+    """How far a stream is: written after every round.
+
+    Attributes:
+        state: trained weights after the last round.
+        heads: the head of each task, by its round, where tasks follow each other.
+        found: outputs as `ROUND/SET`, then the kind of output.
+        spent: of each round steps, examples, seconds of training, FLOPs, loss.
+    """
+
+    state: State | None = None
+    heads: dict[int, State] = field(default_factory=dict)
+    found: dict[str, Arrays] = field(default_factory=dict)
+    spent: list[Json] = field(default_factory=list)
+
+
+def check(evaluation: Evaluation) -> None:
+    """Refuse a chain of priors for a method without posteriors, before anything is trained.
+
+    Raises:
+        ConfigError: saying so.
+    """
+    if not _rounds(evaluation).chain:
+        return
+    try:
+        dry_run.check(evaluation.run, chain=True)
+    except ConfigError as error:
+        raise ConfigError(f"{error}; suite.chain=false trains it in rounds all the same") from None
+
+
+def follow(
+    evaluation: Evaluation,
+    results: Results,
+    setting: Setting | None = None,
+    *,
+    warm: Warm | None = None,
+    report: Callable[[Json], None] = lambda news: None,
+    stop: Callable[[], bool] = lambda: False,
+) -> tuple[Evaluated, Arrays]:
+    """Train the rounds of a stream that are not done yet; see `assessment.assess`.
+
+    Raises:
+        ConfigError: if data are not to be had, or not as many as the chunks ask for.
+        FloatingPointError: if the loss is no longer finite.
+        train.Interrupted: after `stop`; done rounds and a checkpoint of the one in flight stay.
+    """
+    setting, warm = replace(setting or Setting(), keep="trained"), warm or Warm()
+    run, asked = evaluation.run, _rounds(evaluation)
+    device = device_of(setting)
+    phases = measurement.Phases(device)
+    sets = asked.sets(run, setting.data_root)
+    rounds = list(asked.rounds(run, setting.data_root))
+    total = sum(len(one.rows) for one in rounds)
+    progress = _load(results, evaluation) or Progress()
+    for number in range(len(progress.spent), len(rounds)):
+        one, before = rounds[number], sum(len(earlier.rows) for earlier in rounds[:number])
+
+        def told(news: Json, one: Round = one, before: int = before) -> None:
+            done = before + news.get("fraction", 0.0) * len(one.rows)
+            report(news | {"fraction": done / total})
+
+        name = hashlib.sha256(f"{evaluation.key} {number}".encode()).hexdigest()[:12]
+        stage = Stage(
+            name, number, one.rows, progress.state, not asked.sequence, asked.chain and number > 0
+        )
+        results.drop_drafts(name)
+        outcome = trainer.execute(
+            one.run, setting, stage=stage, results=results, warm=warm, report=told, stop=stop
+        )
+        assert outcome.trained is not None
+        progress.state = load(outcome.trained)
+        progress.spent.append(_spent(outcome))
+        with phases.phase("evaluate"):
+            _answer(progress, rounds, number, sets, outcome, setting, warm, device)
+        _save(results, evaluation, progress)
+        results.checkpoint(name).unlink(missing_ok=True)
+    record = results.load(run.key)
+    told_of = asked.findings(record, {}, progress.found) | {"spent": progress.spent}
+    headline = told_of.pop("headline")
+    backbone, _ = warm.backbone(run, device)
+    last = evaluator.trained(backbone, make(run.method), rounds[-1].run, progress.state)
+    done = Evaluated(
+        evaluation=evaluation,
+        findings=told_of | {"moved": evaluator.moved(last)},
+        headline=headline,
+        seconds=phases.seconds | {"train": sum(one["seconds"] for one in progress.spent)},
+        environment=measurement.environment(device),
+        trained_sha256=None,
+    )
+    found = progress.found.items()
+    return done, {f"{kind}/{name}": a for name, arrays in found for kind, a in arrays.items()}
+
+
+def _rounds(evaluation: Evaluation) -> Rounds:
+    asked = base.make(evaluation.suite)
+    assert isinstance(asked, Rounds)
+    return asked
+
+
+def _spent(outcome: Outcome) -> Json:
+    record = outcome.record
+    return {
+        "examples": record.work["train_size"],
+        "steps": record.work["steps"],
+        "seconds": record.seconds["train"],
+        "flops": record.flops,
+        "loss": record.curve[-1]["loss"],
+    }
+
+
+def _answer(
+    progress: Progress,
+    rounds: list[Round],
+    number: int,
+    sets: dict[str, Table],
+    outcome: Outcome,
+    setting: Setting,
+    warm: Warm,
+    device: torch.device,
+) -> None:
+    """Add the outputs on all sets that a round is asked about."""
+    run = rounds[number].run
+    backbone, tokenizer = warm.backbone(run, device)
+    state = progress.state
+    assert state is not None
+
+    def head(name: str) -> bool:
+        return any(within(name, path) for path in backbone.head)
+
+    progress.heads[number] = {name: t.clone() for name, t in state.items() if head(name)}
+    own = str(number) if "validation" not in sets else "validation"
+    known = {n: a for n, a in outcome.predictions.items() if "/" not in n and n != "item"}
+    progress.found[f"{number}/{own}"] = known
+    by_head: dict[int, list[str]] = {}
+    for name, whose in rounds[number].asked.items():
+        if name != own:
+            by_head.setdefault(whose, []).append(name)
+    for whose, names in by_head.items():
+        there = rounds[whose].run
+        unique, places = evaluator.distinct({name: sets[name] for name in names})
+        tokens = prompting.coder(there, tokenizer, setting.data_root)(unique)
+        whole = {n: t for n, t in state.items() if not head(n)} | progress.heads[whose]
+        view = evaluator.viewed(
+            there, make(there.method), whole, backbone, tokenizer.pad_token_id, device
+        )
+        outputs = evaluator.outputs(view, there, tokens, lambda news: None)
+        for name in names:
+            arrays = {kind: array[places[name]] for kind, array in outputs.items()}
+            progress.found[f"{number}/{name}"] = arrays | {"label": sets[name].label}
+
+
+def _save(results: Results, evaluation: Evaluation, progress: Progress) -> None:
+    tensors = {f"state.{name}": t for name, t in (progress.state or {}).items()}
+    for number, head in progress.heads.items():
+        tensors |= {f"heads.{number}.{name}": t for name, t in head.items()}
+    for name, arrays in progress.found.items():
+        tensors |= {f"found.{name}.{kind}": torch.from_numpy(a) for kind, a in arrays.items()}
+    note = {"evaluation": evaluation.key, "spent": canonical(progress.spent)}
+    body = save({n: t.detach().cpu().clone() for n, t in tensors.items()}, metadata=note)
+    results.write(results.checkpoint(evaluation.key), body)
+
+
+def _load(results: Results, evaluation: Evaluation) -> Progress | None:
+    path = results.checkpoint(evaluation.key)
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, framework="pt") as file:
+            note = file.metadata()
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError:
+        warnings.warn(f"checkpoint {path.name} is torn; the stream starts again", stacklevel=2)
+        return None
+    progress = Progress(spent=json.loads(note["spent"]), state={})
+    for name, tensor in tensors.items():
+        kind, _, rest = name.partition(".")
+        if kind == "state":
+            assert progress.state is not None
+            progress.state[rest] = tensor
+        elif kind == "heads":
+            number, _, inner = rest.partition(".")
+            progress.heads.setdefault(int(number), {})[inner] = tensor
+        else:
+            where, _, inner = rest.rpartition(".")
+            progress.found.setdefault(where, {})[inner] = tensor.numpy()
+    return progress

@@ -1,0 +1,207 @@
+"""What a method may do, and when.
+
+A method is a frozen dataclass: it is its hyper-parameters. What changes during training lives in
+parameters and buffers of the modules that it inserts, so that a checkpoint and a pack hold it.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+import torch.nn.functional as F
+from hydra.utils import get_class
+from torch import Tensor
+
+from peftbench.core.errors import ConfigError
+from peftbench.core.run import Json
+from peftbench.data.batching import Batch
+from peftbench.models.adapted_model import Encoder
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """A way of fine-tuning.
+
+    Attributes:
+        starts_pretrained: claims that, once inserted, the encoder still computes what the
+            pretrained one does; the contract tests hold a method to it.
+    """
+
+    starts_pretrained: ClassVar[bool] = True
+
+    @property
+    def packs(self) -> bool:
+        """Claims that torch.func can map loss and predictions over runs; held to it too."""
+        return True
+
+    def insert(self, encoder: Encoder) -> None:
+        """Add modules to a frozen encoder, or let some of its parameters train.
+
+        Raises:
+            ValueError: if the encoder lacks what the method needs.
+        """
+        raise NotImplementedError
+
+    def prepare(self, encoder: Encoder, batches: Iterator[Batch]) -> None:
+        """Look at as many training batches as it takes, after `insert`, before the first step."""
+
+    def loss(self, encoder: Encoder, batch: Batch) -> Tensor:
+        """The mean loss of a batch; a scalar."""
+        return task_loss(encoder(batch), batch["labels"])
+
+    def after_step(self, encoder: Encoder, step: int, steps: int | None) -> None:
+        """Act after optimizer step `step` of `steps` (None for a budget of seconds).
+
+        Called before the first step too, and once more where a training goes on.
+        """
+
+    def finish(self, encoder: Encoder) -> None:
+        """Act when the budget is spent, before the last evaluation."""
+
+    def chain(self, encoder: Encoder) -> None:
+        """Take what was learnt so far as the prior of what comes, where data arrive in rounds.
+
+        Raises:
+            ValueError: if nothing it learns is a distribution.
+        """
+        raise ValueError(f"{type(self).__name__} has no posterior to take as a prior")
+
+    def rates(self, encoder: Encoder) -> dict[str, float]:
+        """Factors of the learning rate, by the name of a trained parameter; 1 where none is."""
+        return {}
+
+    def to_peft(self, encoder: Encoder) -> tuple[Json, dict[str, Tensor]]:
+        """The arguments and tensors of the same thing in the peft library, the head left out.
+
+        Raises:
+            ValueError: if the library has no such thing.
+        """
+        raise ValueError(f"{type(self).__name__} has no form in the peft library")
+
+    def wider(self, times: int) -> "Method":
+        """The same method with so many times the trained parameters.
+
+        Raises:
+            ValueError: if it has no width.
+        """
+        raise ValueError(f"{type(self).__name__} has no width; choose another host, or widen=1")
+
+    def predict(self, encoder: Encoder, batch: Batch) -> dict[str, Tensor]:
+        """Outputs in eval mode: `scores` (batch, classes), and spreads where the method samples."""
+        return {"scores": encoder(batch)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Around(Method):
+    """A method around another one, the host, which does what it would do alone."""
+
+    starts_pretrained: ClassVar[bool] = False
+
+    host: Method
+
+    @property
+    def packs(self) -> bool:
+        """Whether the host does."""
+        return self.host.packs
+
+    def insert(self, encoder: Encoder) -> None:
+        """Insert the host."""
+        self.host.insert(encoder)
+
+    def prepare(self, encoder: Encoder, batches: Iterator[Batch]) -> None:
+        """Let the host look."""
+        self.host.prepare(encoder, batches)
+
+    def loss(self, encoder: Encoder, batch: Batch) -> Tensor:
+        """The host's loss."""
+        return self.host.loss(encoder, batch)
+
+    def after_step(self, encoder: Encoder, step: int, steps: int | None) -> None:
+        """Let the host act."""
+        self.host.after_step(encoder, step, steps)
+
+    def finish(self, encoder: Encoder) -> None:
+        """Let the host act."""
+        self.host.finish(encoder)
+
+    def chain(self, encoder: Encoder) -> None:
+        """Let the host do it."""
+        self.host.chain(encoder)
+
+    def rates(self, encoder: Encoder) -> dict[str, float]:
+        """The host's factors."""
+        return self.host.rates(encoder)
+
+    def predict(self, encoder: Encoder, batch: Batch) -> dict[str, Tensor]:
+        """The host's outputs."""
+        return self.host.predict(encoder, batch)
+
+
+def task_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Cross entropy of (batch, classes) logits, squared error of (batch, 1) values; the mean."""
+    if logits.shape[-1] == 1:
+        return F.mse_loss(logits[:, 0].float(), labels)
+    return F.cross_entropy(logits.float(), labels)
+
+
+def repeated(batch: Batch, times: int) -> Batch:
+    """The batch so many times over, one after the other, for as many samples in one pass."""
+    return {name: t.repeat(times, *[1] * (t.ndim - 1)) for name, t in batch.items()}
+
+
+def averaged(logits: Tensor) -> dict[str, Tensor]:
+    """One prediction from the samples (samples, batch, classes) or (samples, batch, 1).
+
+    Returns:
+        `scores` (batch, classes), log probabilities for classes; `variance` (batch,), summed over
+        classes; for classes `mutual_information` (batch,) in nats, the entropy of the mean less
+        the mean entropy, which is the mean KL of a sample from the mean.
+    """
+    logits = logits.float()
+    if logits.shape[-1] == 1:
+        return {"scores": logits.mean(0), "variance": logits.var(0, correction=0)[:, 0]}
+    logs = logits.log_softmax(-1)
+    mean = logs.logsumexp(0) - math.log(len(logits))
+    entropy = -(mean.exp() * mean).sum(-1)
+    within = -(logs.exp() * logs).sum(-1).mean(0)
+    return {
+        "scores": mean,
+        "variance": logs.exp().var(0, correction=0).sum(-1),
+        "mutual_information": (entropy - within).clamp(min=0),
+    }
+
+
+def make(node: Json) -> Method:
+    """Instantiate the method node of a run; no weights are touched.
+
+    Raises:
+        ConfigError: if its `_target_` is no method, or the method refuses a value.
+    """
+    target = node["_target_"]
+    given: dict[str, Any] = {k: _built(v) for k, v in node.items() if k not in _TITLE}
+    try:
+        kind = get_class(target)
+    except Exception as error:  # hydra wraps whatever the import raised
+        raise ConfigError(f"method {node['name']}: cannot import {target}: {error}") from error
+    if not issubclass(kind, Method):
+        raise ConfigError(f"method {node['name']}: {target} is not a peftbench.methods.base.Method")
+    known = {f.name for f in fields(kind)}
+    if set(given) != known:
+        raise ConfigError(f"method {node['name']}: takes {sorted(known)}, got {sorted(given)}")
+    try:
+        return kind(**given)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"method {node['name']}: {error}") from error
+
+
+_TITLE = ("_target_", "name")
+
+
+def _built(value: Any) -> Any:
+    """A value of a method, methods inside it made."""
+    if not isinstance(value, dict):
+        return value
+    if "_target_" in value:
+        return make(value)
+    return {name: _built(inner) for name, inner in value.items()}

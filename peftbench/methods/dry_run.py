@@ -1,0 +1,45 @@
+"""Checks of a run before it starts: its method on a tiny model, its prompt on its tokenizer."""
+
+from peftbench.core.errors import ConfigError
+from peftbench.core.run import Run
+from peftbench.data import prompt_template, prompting
+from peftbench.data.tokenizer import load_tokenizer
+from peftbench.methods.base import make
+from peftbench.models import checkpoints
+from peftbench.models.adapted_model import Encoder
+from peftbench.models.backbone import Backbone
+
+
+def check(run: Run, chain: bool = False) -> None:
+    """Refuse a run whose method its model cannot take, on a tiny model of its family.
+
+    Args:
+        run: any.
+        chain: whether the method is to take what it learnt as a prior.
+
+    Raises:
+        ConfigError: saying what the model lacks or which value is out of range.
+    """
+    method, model, classes = make(run.method), run.model, run.task["classes"]
+    shape = model["parts"]["tiny"] | {"vocab_size": 264}
+    language = (run.form or {}).get("name") == prompt_template.WORDS
+    skeleton = checkpoints.skeleton(model | {"shape": shape}, language=language)
+    words = list(range(classes)) if language else None
+    encoder = Encoder(Backbone(model, loaded=skeleton, words=words), classes, seed=0)
+    encoder.rehearsal = True
+    try:
+        method.insert(encoder)
+        if chain:
+            method.chain(encoder)
+    except ValueError as error:
+        raise ConfigError(f"method={run.method['name']} on {model['name']}: {error}") from error
+
+
+def check_prompt(run: Run) -> None:
+    """Refuse words that the model's tokenizer, or a checkpoint, cannot take; no weights are read.
+
+    Raises:
+        ConfigError: saying which.
+    """
+    if run.form is not None and prompting.words(run, load_tokenizer(run.model)) is not None:
+        checkpoints.check_language_head(run.model)

@@ -1,0 +1,1 @@
+"""Scores of predictions, and how well they are calibrated."""

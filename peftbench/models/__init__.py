@@ -1,0 +1,1 @@
+"""Pretrained weights and the model that a run adapts."""

@@ -1,0 +1,294 @@
+"""The backbone, its parts by role, and its head.
+
+`Backbone` is loaded once and stays as it was. Each run gets an `Encoder` of its own that shares
+every frozen tensor with it; what a run trains is a private copy. So a warm worker goes from run to
+run without loading, and no run can see another.
+"""
+
+import copy
+import re
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from peftbench.data.batching import Batch
+from peftbench.models import attention, heads, masked_state
+from peftbench.models.backbone import Backbone
+from peftbench.models.module_ops import ROLES, CountsWeights, Tap, put, share, unshare, within
+from peftbench.models.sparse_embedding import SeenWords
+
+
+class Encoder(nn.Module):
+    """One run's backbone and head.
+
+    Args:
+        backbone: whose frozen tensors are shared.
+        classes: outputs of the head; 1 for regression.
+        seed: of the head's weights.
+        start: the bias of the last layer; for regression the mean of the training labels, or the
+            first hundred steps go into learning it.
+        examples: to train on, for objectives that need their count.
+    """
+
+    def __init__(
+        self, backbone: Backbone, classes: int, seed: int, start: float = 0.0, examples: int = 1
+    ):
+        super().__init__()
+        self.examples: float | Tensor = examples
+        self.rehearsal = False  # whether this is a tiny model in the place of another
+        self.exact = False  # whether a method computes with frozen weights itself, in fp32
+        self.backbone = [backbone]  # in a list: not a submodule
+        shared = [*backbone.module.parameters(), *backbone.module.buffers()]
+        self.module: Any = copy.deepcopy(backbone.module, {id(t): t for t in shared})
+        self._pretrained = {name for name, _ in self.module.named_parameters()}
+        self._buffers_before = {name for name, _ in self.module.named_buffers()}
+        heads.start(self.module, backbone.head, classes, seed, start)
+
+    # what methods use
+
+    @property
+    def name(self) -> str:
+        """The model's name, for messages."""
+        return self.backbone[0].name
+
+    @property
+    def pre_norm(self) -> bool:
+        """Whether a block normalises its input instead of its sum with the residual."""
+        return bool(self.backbone[0].parts.get("pre_norm", False))
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        """The transformer blocks; a shared one (ALBERT) is one."""
+        blocks: nn.ModuleList = self.module.get_submodule(self.backbone[0].parts["blocks"])
+        return blocks
+
+    @property
+    def pretrained(self) -> dict[str, nn.Parameter]:
+        """The backbone's own parameters by name; not to be written to."""
+        return dict(self.backbone[0].module.named_parameters())
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.module.parameters()).device
+
+    @property
+    def dim(self) -> int:
+        """The width of what goes from block to block."""
+        return int(self.module.config.hidden_size)
+
+    @property
+    def key_dim(self) -> int:
+        """The width of an attention's keys, all heads side by side; less than `dim` if grouped."""
+        config = self.module.config
+        heads = config.num_attention_heads
+        groups = getattr(config, "num_key_value_heads", None) or heads
+        return int(groups * (getattr(config, "head_dim", None) or config.hidden_size // heads))
+
+    def block_of(self, name: str) -> int | None:
+        """The block of a trained parameter; -1 for what is below the blocks, None above them."""
+        path = self.backbone[0].parts["blocks"]
+        if within(name, path):
+            return int(name.removeprefix(path + ".").partition(".")[0])
+        names = [n for n, _ in self.module.named_parameters()]
+        first = next(i for i, n in enumerate(names) if within(n, path))
+        return -1 if names.index(name) < first else None
+
+    def path(self, role: str) -> str:
+        """Where in a block a role is.
+
+        Raises:
+            ValueError: for a role that the family does not have.
+        """
+        paths = self.backbone[0].parts["roles"]
+        if role not in paths:
+            raise ValueError(f"{self.name} has no role {role!r}; its roles are {', '.join(paths)}")
+        return str(paths[role])
+
+    def pattern(self, *roles: str) -> str:
+        """A regular expression that the names of the parts with these roles match, no others.
+
+        Raises:
+            ValueError: for a role that the family does not have.
+        """
+        blocks = re.escape(self.backbone[0].parts["blocks"])
+        paths = "|".join(re.escape(self.path(role)) for role in roles)
+        return rf".*{blocks}\.\d+\.(?:{paths})"
+
+    def each(self, *roles: str) -> Iterator[nn.Module]:
+        """The parts with these roles, block by block.
+
+        Raises:
+            ValueError: for a role that the family does not have.
+        """
+        for block in self.blocks:
+            for role in roles:
+                yield block.get_submodule(self.path(role))
+
+    def replace(self, *roles: str, by: Callable[[nn.Module], nn.Module]) -> None:
+        """Put `by(part)` in the place of every part with these roles.
+
+        Raises:
+            ValueError: for a role that the family does not have, or that matches nothing.
+        """
+        if not roles:
+            raise ValueError(f"no role to replace was given; the roles are {', '.join(ROLES)}")
+        for block in self.blocks:
+            for role in roles:
+                path = self.path(role)
+                put(block, path, by(block.get_submodule(path)))
+
+    def inserted(self, *names: str) -> dict[str, nn.Linear]:
+        """The linears that methods have inserted and called one of the names, by path."""
+        return {
+            path: part
+            for path, part in self.module.named_modules()
+            if isinstance(part, nn.Linear)
+            and part.weight.requires_grad
+            and path.rpartition(".")[2] in names
+            and f"{path}.weight" not in self._pretrained
+        }
+
+    def put(self, path: str, part: nn.Module) -> None:
+        """Set what is at a path that `inserted` gave."""
+        put(self.module, path, part)
+
+    def tap(self, role: str) -> Iterator[Tap]:
+        """Let the parts with a role remember what they got; an iterator over them, by block."""
+        self.replace(role, by=Tap)
+        return (part for part in self.each(role) if isinstance(part, Tap))
+
+    def prepend(self, source: nn.Module) -> None:
+        """Put learned keys and values in front of every block's own.
+
+        Args:
+            source: called once a forward pass with the number of examples; gives keys and values
+                of shape (blocks, 2, length, dim), or (blocks, 2, batch, length, dim).
+
+        Raises:
+            ValueError: if something is in front already, or the family's attention cannot take it.
+        """
+        if hasattr(self.module, "prefix"):
+            raise ValueError(f"{self.name} has keys and values in front already")
+        for part in self.each("attention"):
+            attention.admit(part, self.name)
+        self.module.prefix = source
+
+    def unfreeze(self, what: str, which: Callable[[str, nn.Parameter], bool]) -> None:
+        """Let the pretrained parameters train for which `which(name, parameter)` holds.
+
+        Args:
+            what: names them in the error.
+            which: is asked about every pretrained parameter outside the head.
+
+        Raises:
+            ValueError: if none does.
+        """
+        chosen = [n for n, p in self._frozen() if which(n, p)]
+        if not chosen:
+            raise ValueError(f"{self.name} has no {what} to train; choose another method for it")
+        for name in chosen:
+            unshare(self.module, name)
+
+    def freeze(self, which: Callable[[str], bool]) -> None:
+        """Stop training what has a name for which `which` holds; pretrained values come back."""
+        pretrained = self.pretrained
+        for name, parameter in self.trained().items():
+            if which(name) and not self.in_head(name):
+                if name in pretrained:
+                    share(self.module, name, pretrained[name])
+                else:
+                    parameter.requires_grad_(False)
+
+    def rest(self, which: Callable[[str], bool]) -> None:
+        """Let what trains have no gradient where `which(name)` holds, until asked again."""
+        for name, parameter in self.module.named_parameters():
+            if not self.backbone[0].owns(parameter):
+                parameter.requires_grad_(not which(name))
+
+    # what the loop and the record use
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits of shape (batch, classes); of a language model those at the answer's place."""
+        inputs = {name: batch[name] for name in _INPUTS if name in batch}
+        if hasattr(self.module, "prefix"):
+            made = self.module.prefix(len(batch["input_ids"]))
+            for part, prefix in zip(self.each("attention"), made.unbind(), strict=True):
+                part.prefix = prefix
+        logits: Tensor = self.module(**inputs).logits
+        if logits.ndim == 3:
+            return logits[torch.arange(len(logits), device=logits.device), batch["answer"]]
+        return logits
+
+    def trained(self) -> dict[str, nn.Parameter]:
+        """All parameters that train, head included, by name."""
+        return {name: p for name, p in self.module.named_parameters() if p.requires_grad}
+
+    def own(self) -> dict[str, Tensor]:
+        """All that is not the backbone's: trained and inserted parameters, inserted buffers."""
+        buffers, backbone = self.module.named_buffers(), self.backbone[0]
+        own: dict[str, Tensor] = {n: b for n, b in buffers if n not in self._buffers_before}
+        return own | {n: p for n, p in self.module.named_parameters() if not backbone.owns(p)}
+
+    def state(self) -> dict[str, Tensor]:
+        """The values of `own`, tables of words whole."""
+        state = {name: tensor.detach() for name, tensor in self.own().items()}
+        return state | {name: seen.whole() for name, seen in self._seen()}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Copy a state back, also one in which other pretrained parameters train.
+
+        Raises:
+            ValueError: if it is of another method or model.
+        """
+        own, whole = self.state(), dict(self._seen())
+        pretrained = self.pretrained
+        odd = sorted(name for name in set(own) ^ set(state) if name not in pretrained)
+        if odd:
+            raise ValueError(f"these trained weights do not fit {self.name}: {', '.join(odd[:3])}")
+        for name in set(own) - set(state):
+            share(self.module, name, pretrained[name])
+        for name in set(state) - set(own):
+            unshare(self.module, name)
+        state = masked_state.unpacked(state, own)
+        own = self.state()
+        with torch.no_grad():
+            for name in own:
+                if name in whole:
+                    whole[name].take(state[name])
+                else:
+                    own[name].copy_(state[name])
+
+    def counts(self) -> dict[str, int]:
+        """Parameters: trained (head left out), head, total."""
+        sizes = {name: p.numel() for name, p in self.module.named_parameters()}
+        for path, part in self.module.named_modules():
+            if isinstance(part, CountsWeights):
+                sizes[f"{path}.weight"] = part.weights()
+        trained = self.trained()
+        head = sum(sizes[name] for name in trained if self.in_head(name))
+        return {
+            "trained": sum(sizes[name] for name in trained) - head,
+            "head": head,
+            "total": sum(sizes.values()),
+        }
+
+    def in_head(self, name: str) -> bool:
+        """Whether a parameter belongs to the head."""
+        return any(within(name, path) for path in self.backbone[0].head)
+
+    def _seen(self) -> Iterator[tuple[str, SeenWords]]:
+        """Word embeddings that are reduced to the words that occur, by their weight's name."""
+        for name, module in self.module.named_modules():
+            if isinstance(module, SeenWords):
+                yield f"{name}.weight", module
+
+    def _frozen(self) -> Iterator[tuple[str, nn.Parameter]]:
+        for name, parameter in self.module.named_parameters():
+            if name in self._pretrained and not self.in_head(name):
+                yield name, parameter
+
+
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids")

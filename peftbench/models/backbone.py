@@ -1,0 +1,73 @@
+"""Pretrained weights as they came, loaded once for all runs of a worker."""
+
+from typing import Any
+
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from peftbench.core.run import Json
+from peftbench.models import attention, checkpoints, heads
+from peftbench.models.module_ops import Fused, put, untransposed, within
+
+
+class Backbone:
+    """Pretrained weights as they came, and what is known about their architecture.
+
+    Args:
+        model: the model node of a run.
+        device: where encoders are to live.
+        loaded: a module to use instead of loading one (a skeleton on `meta`, in tests).
+        words: for a language model instead of a classifier, the tokens of which it gives scores.
+    """
+
+    def __init__(
+        self,
+        model: Json,
+        device: str | torch.device = "cpu",
+        loaded: nn.Module | None = None,
+        words: list[int] | None = None,
+    ):
+        missing: list[str] = []
+        if loaded is None:
+            loaded, missing = checkpoints.backbone(model, words is not None)
+        if words is not None:
+            heads.narrow(loaded, words)
+        self.name: str = model["name"]
+        self.family: str = model["family"]
+        self.parts: Json = model["parts"]
+        self.module: Any = loaded.to(device).eval().requires_grad_(False)
+        if loaded._supports_attention_backend:
+            loaded.set_attn_implementation(attention.NAME)  # type: ignore[operator]
+        for block in self.module.get_submodule(self.parts["blocks"]).children():
+            for path, part in list(block.named_modules()):
+                if isinstance(part, Conv1D):
+                    put(block, path, untransposed(part))
+            for path, names in self.parts["split"].items():
+                put(block, path, Fused(block.get_submodule(path), names))
+        self.words = words
+        self.head = self._head(missing) if words is None else []
+        self.flops: dict[str, int] = {}  # of passes, by what passes; see `warmup`
+        self._cast: dict[nn.Parameter, nn.Parameter] = {}
+        self._own = {id(p) for p in self.module.parameters()}
+
+    def _head(self, missing: list[str]) -> list[str]:
+        """The family's head, and whatever else the checkpoint had no weights for."""
+        head: list[str] = list(self.parts["head"])
+        for name in missing:
+            owner = name.rpartition(".")[0]
+            if not any(within(owner, path) for path in head):
+                head.append(owner)
+        return head
+
+    def owns(self, parameter: nn.Parameter) -> bool:
+        """Whether a parameter is shared by all runs."""
+        return id(parameter) in self._own
+
+    def half(self, parameter: nn.Parameter) -> nn.Parameter:
+        """A frozen parameter in bf16, made once for all runs."""
+        if parameter not in self._cast:
+            low = parameter.detach().to(torch.bfloat16)
+            self._cast[parameter] = nn.Parameter(low, requires_grad=False)
+            self._own.add(id(self._cast[parameter]))
+        return self._cast[parameter]

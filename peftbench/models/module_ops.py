@@ -1,0 +1,117 @@
+"""The words for the parts of a block, and small modules that stand in their places."""
+
+from collections.abc import Iterable
+from typing import Protocol, runtime_checkable
+
+import torch
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+#: The parts of a block that a method may ask for; a family's yaml says where each one is.
+ROLES = (
+    "attention",
+    "query",
+    "key",
+    "value",
+    "attn_out",
+    "attn_norm",
+    "ffn_in",
+    "ffn_out",
+    "ffn_norm",
+)
+
+
+@runtime_checkable
+class CountsWeights(Protocol):
+    """A part whose `weight` tensor has another size than the weights that it stands for."""
+
+    def weights(self) -> int:
+        """How many weights it stands for."""
+
+
+def check_roles(name: str, roles: Iterable[str]) -> None:
+    """Refuse a word that is no role.
+
+    Raises:
+        ValueError: with the roles there are.
+    """
+    for role in roles:
+        if role not in ROLES:
+            raise ValueError(f"{name}: {role!r} is no role; the roles are {', '.join(ROLES)}")
+
+
+class Fused(nn.Module):
+    """A linear with several outputs side by side, as one linear for each, so that roles differ."""
+
+    def __init__(self, linear: nn.Module, names: list[str]):
+        super().__init__()
+        assert isinstance(linear, nn.Linear)
+        self.names = names
+        biases = [None] * len(names) if linear.bias is None else linear.bias.chunk(len(names))
+        for name, weight, bias in zip(names, linear.weight.chunk(len(names)), biases, strict=True):
+            part = nn.Linear(linear.in_features, len(weight), bias is not None, device="meta")
+            part.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
+            if bias is not None:
+                part.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
+            setattr(self, name, part)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The outputs of (batch, tokens, dim), side by side."""
+        return torch.cat([getattr(self, name)(x) for name in self.names], dim=-1)
+
+
+def untransposed(conv: Conv1D) -> nn.Linear:
+    """GPT-2's linear, whose weight is (in, out), as an ordinary one."""
+    size_in, size_out = conv.weight.shape
+    linear = nn.Linear(size_in, size_out, device="meta")
+    linear.weight = nn.Parameter(conv.weight.detach().T.contiguous(), requires_grad=False)
+    linear.bias = nn.Parameter(conv.bias.detach(), requires_grad=False)
+    return linear
+
+
+class Tap(nn.Module):
+    """A part that remembers what it got, for another part of its block."""
+
+    seen: Tensor
+
+    def __init__(self, part: nn.Module):
+        super().__init__()
+        self.part = part
+
+    def forward(self, x: Tensor) -> Tensor:
+        """What the part makes of x."""
+        self.seen = x
+        return self.part(x)
+
+
+def first_position(module: nn.Module, given: object, output: object) -> object:
+    """A hook that keeps position 0 of (batch, tokens, dim), alone or first in a tuple."""
+    if isinstance(output, tuple):
+        return (output[0][:, :1], *output[1:])
+    assert isinstance(output, Tensor)
+    return output[:, :1]
+
+
+def put(block: nn.Module, path: str, module: nn.Module) -> None:
+    """Set the module at a dotted path."""
+    parent, _, child = path.rpartition(".")
+    setattr(block.get_submodule(parent), child, module)
+
+
+def within(name: str, path: str) -> bool:
+    """Whether a dotted name is at or below a path."""
+    return name == path or name.startswith(path + ".")
+
+
+def share(root: nn.Module, name: str, parameter: nn.Parameter) -> None:
+    """Give a module the backbone's own parameter in place of its copy."""
+    path, _, leaf = name.rpartition(".")
+    setattr(root.get_submodule(path), leaf, parameter)
+
+
+def unshare(root: nn.Module, name: str) -> None:
+    """Give a module a trainable copy of a parameter that it shares."""
+    path, _, leaf = name.rpartition(".")
+    owner = root.get_submodule(path)
+    shared = getattr(owner, leaf)
+    setattr(owner, leaf, nn.Parameter(shared.detach().clone(), requires_grad=True))

@@ -1,0 +1,38 @@
+"""The last thing before training: what makes an encoder faster and smaller, and changes nothing."""
+
+import torch
+from torch import Tensor, nn
+
+from peftbench.models import cpu_kernels
+from peftbench.models.adapted_model import Encoder
+from peftbench.models.module_ops import first_position
+from peftbench.models.sparse_embedding import SeenWords
+
+
+def settle(encoder: Encoder, half: bool, words: Tensor) -> None:
+    """Make ready to train, once all is inserted and prepared; what is computed stays the same.
+
+    The last block goes on with the first position alone where a head reads no other, word
+    embeddings that train are reduced to the words that occur, and a CPU gets its own dropout.
+
+    Args:
+        encoder: with all that its method inserts.
+        half: store frozen linear weights in bf16, to which autocast would cast them each time.
+        words: ids that occur in training.
+    """
+    backbone = encoder.backbone[0]
+    embedding = encoder.module.get_input_embeddings()
+    if isinstance(embedding, nn.Embedding) and embedding.weight.requires_grad:
+        rest = backbone.module.get_input_embeddings().weight
+        if not torch.equal(rest, embedding.weight):  # it goes on from an earlier training
+            rest = embedding.weight
+        encoder.module.set_input_embeddings(SeenWords(embedding, rest, words))
+    if backbone.words is None and (path := backbone.parts.get("first")):
+        encoder.blocks[-1].get_submodule(path).register_forward_hook(first_position)
+    if encoder.device.type == "cpu":
+        cpu_kernels.hasten(encoder.module)
+    for module in encoder.module.modules():
+        if half and not encoder.exact and isinstance(module, nn.Linear):
+            for name, p in module.named_parameters(recurse=False):
+                if backbone.owns(p):
+                    setattr(module, name, backbone.half(p))

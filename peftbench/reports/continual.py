@@ -1,0 +1,114 @@
+"""What rounds do: the score after each, what was forgotten, training on all at once beside it."""
+
+import statistics
+from itertools import accumulate
+
+from peftbench.analysis import grouping
+from peftbench.analysis.grouping import Section
+from peftbench.core.evaluation import Evaluated
+from peftbench.reports.plotting.line_plots import Panel, Series, draw, mean_curve
+from peftbench.reports.plotting.palette import Palette
+from peftbench.reports.plotting.style import Picture
+from peftbench.reports.tables.markdown import Table
+
+#: The suite whose findings these are.
+SUITE = "peftbench.suites.rounds.Rounds"
+
+_NOTE = (
+    "Percent, mean ± standard deviation over seeds (number of seeds). {columns}; in the end: the "
+    "mean over the {what}; what they gained since their own round (backward transfer); what they "
+    "lost since their best (forgetting)."
+)
+_CHUNKS = (
+    "The score on the reporting split after each round, by the training examples so far; at once: "
+    "one training on all examples of the run"
+)
+_TASKS = "The score on each task after the last round; alone: after the first"
+
+_MEASURES = ("average", "backward_transfer", "forgetting")
+
+
+def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
+    """For each task and division into rounds: scores over the rounds by method.
+
+    Args:
+        found: evaluations by the suite.
+        trained: trained parameters of each run, by key.
+    """
+    made = []
+    for names, part in _parts(found, trained):
+        metric = part.task["metrics"][0]
+        if _is_sequence(names):
+            title, note, what = f"Rounds: {', then '.join(names)}", _TASKS, "tasks"
+            shown = [*(f"{name} in the end" for name in names), f"{names[0]} alone"]
+        else:
+            title, note, what = f"Rounds: {part.title}, {metric}", _CHUNKS, "chunks"
+            shown = [*(f"{count:,}" for count in _so_far(names)), "at once"]
+        columns = ["method", *part.split, *shown, "average", "backward transfer", "forgetting"]
+        lines = [[*row, *map(grouping.spread, _columns(here))] for row, here in part.rows.items()]
+        told = [_NOTE.format(columns=note, what=what)]
+        made.append(Table(title, columns, lines, 1 + len(part.split), told))
+    return made
+
+
+_CAPTION = (
+    "Score on the reporting split by the training examples so far: means over seeds; seeds are "
+    "faint. The open mark at the right is one training on all of them at once."
+)
+
+
+def plot(found: list[Evaluated], trained: dict[str, int], palette: Palette) -> list[Picture]:
+    """A panel for each task, size and division; sequences of tasks have a table only."""
+    parts = [(names, part) for names, part in _parts(found, trained) if not _is_sequence(names)]
+    panels = []
+    for names, part in parts:
+        seen = _so_far(names)
+        series = {}
+        for row, label in grouping.labels(part.rows, part.split).items():
+            columns = _columns(part.rows[row])[: len(seen) + 1]
+            if any(value is None for column in columns for value in column):
+                continue
+            seeds = [
+                [(float(x), 100 * y) for x, y in zip(seen, scores, strict=False)]
+                for scores in zip(*columns[:-1], strict=True)
+            ]
+            at_once = 100 * statistics.fmean(score for score in columns[-1] if score is not None)
+            series[label] = Series(mean_curve(seeds), seeds, after=at_once)
+        x, y = "training examples so far", f"{part.task['metrics'][0]} (%)"
+        if series:
+            panels.append(Panel(part.title, x, y, series, places=seen, joined=True))
+    order = grouping.series([part for _, part in parts], trained)
+    return draw(panels, palette, order, _CAPTION)
+
+
+def _parts(
+    found: list[Evaluated], trained: dict[str, int]
+) -> list[tuple[tuple[str, ...], Section]]:
+    """Evaluations by their division into rounds (examples or tasks), task and size."""
+    divided: dict[tuple[str, ...], list[Evaluated]] = {}
+    for e in found:
+        divided.setdefault(tuple(map(str, e.findings["names"])), []).append(e)
+    return [
+        (names, part)
+        for names in sorted(divided)
+        for part in grouping.sections(divided[names], trained)
+    ]
+
+
+def _is_sequence(names: tuple[str, ...]) -> bool:
+    return not names[0].isdigit()
+
+
+def _so_far(chunks: tuple[str, ...]) -> list[int]:
+    return list(accumulate(map(int, chunks)))
+
+
+def _columns(found: list[Evaluated]) -> list[list[float | None]]:
+    """Scores over the rounds (or tasks), the reference, the measures; each over the seeds."""
+    told = [e.findings for e in found]
+    over = [one["validation"] or one["scores"][-1] for one in told]
+    return [
+        *map(list, zip(*over, strict=True)),
+        [one["joint"] for one in told],
+        *([one[name] for one in told] for name in _MEASURES),
+    ]

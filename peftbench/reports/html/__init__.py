@@ -1,0 +1,91 @@
+"""One HTML file of all that a results folder tells; it opens from disk and asks no network.
+
+What it holds is made by `contents`; how it looks lies beside this file. `vendor/` has D3 7.9.0 and
+Observable Plot 0.6.17 as they are published (ISC licence); its `plot.css` is the style that Plot
+puts into each drawing, which is allowed by its hash.
+"""
+
+import base64
+import hashlib
+import json
+import re
+from pathlib import Path
+
+from peftbench.core.errors import ConfigError
+from peftbench.core.run import Json
+from peftbench.reports.html.data import contents
+from peftbench.results.store import Results
+from peftbench.system import io
+
+_HERE = Path(__file__).parent
+
+#: In the order in which they run.
+_SCRIPTS = (
+    "vendor/d3.min.js",
+    "vendor/plot.umd.min.js",
+    "elements.js",
+    "state.js",
+    "tables.js",
+    "plots.js",
+    "figures.js",
+    "runs.js",
+    "page.js",
+)
+
+
+def write(results: Results, path: Path, against: str | None = None) -> int:
+    """Put the page of a results folder at `path`, whole or not at all.
+
+    Args:
+        results: where the records are.
+        path: of the HTML file.
+        against: the row that others are held against, see `peftbench.analysis.comparison.compare`.
+
+    Returns:
+        Its bytes.
+
+    Raises:
+        ConfigError: if there is no record, no such row, or the file cannot be written.
+    """
+    if path.is_dir():
+        raise ConfigError(f"-o {path} is a folder; give the name of a file, such as report.html")
+    body = html(contents(results, against)).encode()
+    try:
+        io.write_whole(path, body)
+    except OSError as error:
+        raise ConfigError(f"-o {path}: {error.strerror}; give another place") from error
+    return len(body)
+
+
+def html(data: Json) -> str:
+    """The page that shows these contents: only our own scripts and styles may run in it."""
+    scripts = [(_HERE / name).read_text("utf-8") for name in _SCRIPTS]
+    style = (_HERE / "page.css").read_text("utf-8")
+    drawn = (_HERE / "vendor" / "plot.css").read_text("utf-8")
+    policy = "; ".join(
+        [
+            "default-src 'none'",
+            f"script-src {' '.join(map(_hash, scripts))}",
+            f"style-src {_hash(style)} {_hash(drawn)}",
+            "base-uri 'none'",
+            "form-action 'none'",
+        ]
+    )
+    parts = {
+        "policy": policy,
+        "style": style,
+        "data": _inline(data),
+        "scripts": "\n".join(f"<script>{script}</script>" for script in scripts),
+    }
+    template = (_HERE / "page.html").read_text("utf-8")
+    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)
+
+
+def _inline(data: Json) -> str:
+    """JSON that no HTML parser takes for anything but text."""
+    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
+    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+
+
+def _hash(text: str) -> str:
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

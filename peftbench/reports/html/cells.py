@@ -1,0 +1,111 @@
+"""Cells of the score table with their runs: what each scores, costs, and whether it is beaten."""
+
+import statistics
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from peftbench.analysis import grouping
+from peftbench.core.run import Record
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Runs of one row, task and training size: they differ in the seed.
+
+    Attributes:
+        row: of the score table.
+        sized: task and training examples.
+        records: by seed.
+        front: in which of `COSTS` no other cell of the task and size scores as high for less.
+    """
+
+    row: grouping.Row
+    sized: tuple[str, int]
+    records: list[Record]
+    front: list[str] = field(default_factory=list)
+
+    @property
+    def metric(self) -> str:
+        """The first of the task."""
+        first: str = self.records[0].run.task["metrics"][0]
+        return first
+
+    @property
+    def defined(self) -> list[float]:
+        """Scores, but for those of runs that have none."""
+        return [record.score for record in self.records if record.score is not None]
+
+    @property
+    def score(self) -> float | None:
+        """Their mean."""
+        return statistics.fmean(self.defined) if self.defined else None
+
+    @property
+    def collapsed(self) -> int:
+        """How many runs predict one class or value throughout."""
+        return sum(record.collapsed for record in self.records)
+
+    @property
+    def seconds(self) -> float:
+        """Mean seconds of training."""
+        return statistics.fmean(record.seconds["train"] for record in self.records)
+
+    @property
+    def trained(self) -> int:
+        """Parameters that train beside the head, in the run that trains most."""
+        return max(record.parameters["trained"] for record in self.records)
+
+    @property
+    def peak(self) -> float | None:
+        """Mean peak of memory while training, in bytes: of the GPU where there is one."""
+        peaks = [
+            (record.memory.get("cuda_peak_allocated_bytes") or record.memory["cpu_peak_rss_bytes"])[
+                "train"
+            ]
+            for record in self.records
+        ]
+        return None if None in peaks else statistics.fmean(peaks)
+
+    @property
+    def machines(self) -> set[tuple[str, int]]:
+        """Devices, and how many threads each run had: of several, seconds do not compare."""
+        return {(r.environment["device"], r.environment["threads"]) for r in self.records}
+
+
+#: What a score may be held against.
+COSTS: dict[str, Callable[[Cell], float]] = {
+    "seconds": lambda cell: cell.seconds,
+    "trained": lambda cell: float(cell.trained),
+}
+
+
+def cells(by_row: dict[grouping.Row, list[Record]]) -> list[Cell]:
+    """Records by row, task and size; rows in the order of the tables."""
+    parted: dict[tuple[grouping.Row, tuple[str, int]], list[Record]] = {}
+    for row, members in by_row.items():
+        for record in sorted(members, key=lambda r: (r.run.seed, r.run.key)):
+            parted.setdefault((row, grouping.sized(record)), []).append(record)
+    place = {row: number for number, row in enumerate(by_row)}
+    order = sorted(parted, key=lambda one: (place[one[0]], one[1]))
+    found = [Cell(row, sized, parted[row, sized]) for row, sized in order]
+    together: dict[tuple[str, int], list[Cell]] = {}
+    for cell in found:
+        together.setdefault(cell.sized, []).append(cell)
+    for here in together.values():
+        for name, cost in COSTS.items():
+            for cell in front(here, cost):
+                cell.front.append(name)
+    return found
+
+
+def front(here: list[Cell], cost: Callable[[Cell], float]) -> list[Cell]:
+    """Those of one task and size that no other beats in score and cost at once (Pareto).
+
+    The cheapest first.
+    """
+    scored = [(cost(cell), -cell.score, cell) for cell in here if cell.score is not None]
+    kept: list[tuple[float, float, Cell]] = []
+    for spent, less, cell in sorted(scored, key=lambda one: one[:2]):
+        if not kept or less < kept[-1][1] or (spent, less) == kept[-1][:2]:
+            kept.append((spent, less, cell))
+    return [cell for _, _, cell in kept]

@@ -1,0 +1,237 @@
+"""All that the page shows, as plain data: rounded figures, text, and nothing that is markup."""
+
+import statistics
+from typing import Any
+
+from peftbench.analysis import grouping
+from peftbench.analysis.comparison import Pair, compare
+from peftbench.core.errors import ConfigError
+from peftbench.core.evaluation import Evaluated
+from peftbench.core.run import Json, Record
+from peftbench.reports import ensembles, ranking, ranks, scores, spending
+from peftbench.reports.builder import SUITES
+from peftbench.reports.html import curves, run_list, summary
+from peftbench.reports.html.cells import Cell, cells
+from peftbench.reports.plotting.palette import Palette
+from peftbench.reports.spending import Prices
+from peftbench.reports.tables.markdown import Table
+from peftbench.results.predictions import readable
+from peftbench.results.store import Results
+
+#: Runs whose records the page carries; of more than these it tells means, and some of each cell.
+MOST = 2_000
+
+
+def contents(results: Results, against: str | None = None, most: int = MOST) -> Json:
+    """Everything that the page of a results folder shows.
+
+    Args:
+        results: where records, predictions and evaluations are.
+        against: the row that others are held against; by default what trains most.
+        most: runs to carry.
+
+    Raises:
+        ConfigError: if there is no record, or no row is called like `against`.
+    """
+    records, bad = results.scan()
+    evaluated, odd = results.scan_evaluated()
+    if not records:
+        raise ConfigError(f"{results.folder} holds no readable record; `peftbench run` makes them")
+    trained = {record.run.key: record.parameters["trained"] for record in records}
+    alone = [e for e in evaluated if e.evaluation.run.key not in trained]
+    evaluated = [e for e in evaluated if e.evaluation.run.key in trained]
+    by_row, split = grouping.of_records(records)
+    labels = grouping.labels(by_row, split)
+    names = grouping.methods((r.run.method["name"], r.parameters["trained"]) for r in records)
+    palette = Palette.of(names)
+    found = cells(by_row)
+    whole = len(records) <= most
+    if not whole and against is not None:
+        raise ConfigError(
+            f"--against {against}: of more than {most:,} records no page compares rows, since that "
+            "reads every prediction; `peftbench report --against ROW` does"
+        )
+    tested, gone = readable(records, results.predictions) if whole else (None, [])
+    pairs = compare(tested, results.predictions, against)[0] if tested else []
+    carried = run_list.carried(found, most)
+    place = {row: number for number, row in enumerate(by_row)}
+    sized = sorted({cell.sized for cell in found})
+    return run_list.rounded(
+        {
+            "folder": results.folder.name,
+            "summary": summary.summary(records, evaluated, found, pairs, labels),
+            "notes": [*_notes(records, len(carried), bad | odd, alone), *gone],
+            "methods": names,
+            "looks": [palette.look(name) for name in names],
+            "rows": [{"label": labels[row], "method": row[0]} for row in by_row],
+            "sections": [
+                {"title": grouping.title(one, sized), "task": one[0], "size": one[1]}
+                | _told([cell for cell in found if cell.sized == one])
+                for one in sized
+            ],
+            "cells": [_cell(cell, place, sized, carried) for cell in found],
+            "pairs": [_pair(pair, place) for pair in pairs],
+            **run_list.runs([r for r in records if r.run.key in carried], evaluated),
+            "curves": curves.curves(_by_suite(evaluated), trained),
+            "tables": [
+                _table(about, task, table, {one[0] for one in sized})
+                for about, task, table in _tables(results, records, tested, evaluated)
+            ],
+            "environments": run_list.environments(records, evaluated),
+            "settings": run_list.settings(by_row, labels),
+        }
+    )
+
+
+def _told(here: list[Cell]) -> Json:
+    """What cells of one task and size share: the metric, and what a constant answer scores."""
+    metric = here[0].metric
+    trivial = [record.trivial.get(metric) for cell in here for record in cell.records]
+    known = [level for level in trivial if level is not None]
+    return {"metric": metric, "trivial": statistics.fmean(known) if known else None}
+
+
+def _cell(cell: Cell, place: dict[grouping.Row, int], sized: list[Any], carried: set[str]) -> Json:
+    return {
+        "row": place[cell.row],
+        "section": sized.index(cell.sized),
+        "n": len(cell.records),
+        "defined": len(cell.defined),
+        "mean": cell.score,
+        "sd": statistics.stdev(cell.defined) if len(cell.defined) > 1 else None,
+        "collapsed": cell.collapsed,
+        "trained": cell.trained,
+        "seconds": cell.seconds,
+        "mixed": len(cell.machines) > 1,
+        "peak": cell.peak,
+        "front": cell.front,
+        "runs": [record.run.key for record in cell.records if record.run.key in carried],
+    }
+
+
+def _pair(pair: Pair, place: dict[grouping.Row, int]) -> Json:
+    told: Json = {
+        "row": place[pair.row],
+        "task": pair.task,
+        "against": pair.against,
+        "seeds": pair.seeds,
+        "examples": pair.examples,
+        "verdict": pair.verdict,
+        "p": pair.adjusted,
+        "superior": pair.superior,
+    }
+    if pair.effect is not None:
+        names = ("value", "low", "high", "detectable")
+        told |= {name: getattr(pair.effect, name) for name in names}
+    return told
+
+
+def _by_suite(evaluated: list[Evaluated]) -> dict[str, list[Evaluated]]:
+    named: dict[str, list[Evaluated]] = {}
+    for e in evaluated:
+        if e.evaluation.suite["_target_"] in SUITES:
+            named.setdefault(e.evaluation.suite["name"], []).append(e)
+    return dict(sorted(named.items()))
+
+
+def _tables(
+    results: Results,
+    records: list[Record],
+    tested: list[Record] | None,
+    evaluated: list[Evaluated],
+) -> list[tuple[str, str | None, Table]]:
+    """What they are about, of which one task if of one, and tables of the other reports.
+
+    Args:
+        results: where they are.
+        records: all; of too many of them these are the scores alone.
+        tested: those whose predictions are read; None of too many.
+        evaluated: evaluations of the records.
+    """
+    trained = {record.run.key: record.parameters["trained"] for record in records}
+    made: dict[str, list[Table | None]] = {"scores": [scores.scores(records)]}
+    if tested is not None:
+        load = results.predictions
+        made["scores"] += [scores.other_metrics(records), *ensembles.tables(tested, load)]
+        made["differences"] = [ranks.table(records), ranking.table(tested, load)]
+        made["costs"] = [spending.table(records, Prices()), scores.costs(records)]
+    suites = [
+        ("suites", task, table)
+        for here in _by_suite(evaluated).values()
+        for task in sorted({e.evaluation.run.task["name"] for e in here})
+        for table in SUITES[here[0].evaluation.suite["_target_"]].tables(
+            [e for e in here if e.evaluation.run.task["name"] == task], trained
+        )
+    ]
+    every = [(name, None, table) for name, tables in made.items() for table in tables if table]
+    return [*every, *suites]
+
+
+def _table(about: str, task: str | None, table: Table, tasks: set[str]) -> Json:
+    return {
+        "about": about,
+        "task": task,
+        "title": table.title,
+        "columns": table.columns,
+        "tasks": [
+            _leads(name, tasks) if place >= table.labels and about == "scores" else None
+            for place, name in enumerate(table.columns)
+        ],
+        "rows": table.rows,
+        "labels": table.labels,
+        "notes": table.notes,
+    }
+
+
+def _leads(name: str, tasks: set[str]) -> str | None:
+    """The task of a column of scores, from its name: task, size where there are several, metric."""
+    return max((task for task in tasks if name.startswith(f"{task} ")), key=len, default=None)
+
+
+def _notes(
+    records: list[Record], carried: int, bad: dict[str, str], alone: list[Evaluated]
+) -> list[str]:
+    """What a reader must know before comparing: what is left out, what does not go together."""
+    notes = []
+    if bad:
+        notes.append(
+            f"{len(bad)} unreadable: left out of everything here. "
+            + " ".join(f"{key}: {reason}." for key, reason in list(bad.items())[:_NAMED])
+            + (f" And {len(bad) - _NAMED} more." if len(bad) > _NAMED else "")
+        )
+    if alone:
+        notes.append(f"{len(alone)} evaluations are left out: their runs have no record here.")
+    places = {
+        "protocols": {str(record.run.protocol) for record in records},
+        "devices": {record.environment["device"] for record in records},
+        "numbers of threads": {str(record.environment["threads"]) for record in records},
+        "versions of libraries": {str(record.environment["libraries"]) for record in records},
+    }
+    told = {
+        "protocols": "Scores of different protocols do not compare.",
+        "devices": "Seconds and memory of different devices do not compare.",
+        "numbers of threads": "Seconds of different numbers of threads do not compare.",
+        "versions of libraries": "Scores may differ by it.",
+    }
+    notes += [
+        f"{len(found)} {name} are mixed here"
+        + (f" ({', '.join(sorted(found))})" if name != "versions of libraries" else "")
+        + f". {told[name]}"
+        for name, found in places.items()
+        if len(found) > 1
+    ]
+    dirty = sum(record.environment["dirty"] for record in records)
+    if dirty:
+        notes.append(f"{dirty} runs were made from code with uncommitted changes.")
+    if carried < len(records):
+        notes.append(
+            f"{len(records):,} runs are too many for one file: means are of all of them, single "
+            f"runs and dots are {carried:,}, the first seeds of each row. `peftbench show KEY` "
+            "tells of any other. What compares rows or reads predictions is left to "
+            "`peftbench report`."
+        )
+    return notes
+
+
+#: Unreadable files that are named; the others are counted.
+_NAMED = 20

@@ -1,0 +1,223 @@
+"""What the numbers say, in sentences that follow from them."""
+
+from collections import Counter
+
+from peftbench.analysis import grouping
+from peftbench.analysis.comparison import MARGIN, Pair
+from peftbench.core.evaluation import Evaluated
+from peftbench.core.run import Json, Record
+from peftbench.reports.html.cells import Cell, front
+from peftbench.reports.html.run_list import listed_names as named
+
+#: Tasks and sizes that get a sentence each; of more than these the sentences tell totals.
+MOST = 12
+
+
+def summary(
+    records: list[Record],
+    evaluated: list[Evaluated],
+    found: list[Cell],
+    pairs: list[Pair],
+    labels: dict[grouping.Row, str],
+) -> list[Json]:
+    """Paragraphs: a heading and its sentences; `labels` are those of the rows."""
+    sized = sorted({cell.sized for cell in found})
+    titles = {one: grouping.title(one, sized) for one in sized}
+    labels = {row: _said(label) for row, label in labels.items()}
+    parts = {titles[one]: [cell for cell in found if cell.sized == one] for one in sized[:MOST]}
+    told = {
+        "What was run": _ran(records, evaluated, found),
+        "What the scores say": _scores(parts, labels),
+        "Which differences are decided": _decided(pairs),
+        "What collapsed": _collapsed(records, found, titles, labels),
+        "What it costs": _costs(parts, labels),
+    }
+    return [{"heading": name, "sentences": lines} for name, lines in told.items() if lines]
+
+
+def _said(label: str) -> str:
+    """A row's label with its settings in brackets, so that it can stand in a list."""
+    method, _, rest = label.partition(", ")
+    return f"{method} ({rest})" if rest else method
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number:,} {word}" + ("" if number == 1 else "s")
+
+
+def _span(values: list[int]) -> str:
+    low, high = min(values), max(values)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
+
+
+def _ran(records: list[Record], evaluated: list[Evaluated], found: list[Cell]) -> list[str]:
+    models = sorted({record.run.model["name"] for record in records})
+    methods = {record.run.method["name"] for record in records}
+    tasks = sorted({record.run.task["name"] for record in records})
+    sizes = [record.work["train_size"] for record in records]
+    seeds = [len(cell.records) for cell in found]
+    where = Counter((r.environment["device"], r.environment["threads"]) for r in records)
+    lines = [
+        f"{_count(len(records), 'run')} of {_count(len(methods), 'method')} on "
+        f"{_count(len(tasks), 'task')} ({named(tasks)}) with {named(models)}; "
+        f"{_span(sizes)} training examples; {_span(seeds)} "
+        f"{'seed' if max(seeds) == 1 else 'seeds'} of each method, task and size.",
+        "Trained on "
+        + named(
+            f"{device} with {_count(threads, 'thread')}"
+            + (f" ({_count(count, 'run')})" if len(where) > 1 else "")
+            for (device, threads), count in sorted(where.items(), key=lambda one: -one[1])
+        )
+        + f", {sum(sum(record.seconds.values()) for record in records) / 3600:,.1f} hours in all.",
+    ]
+    if evaluated:
+        asked = Counter(e.evaluation.suite["name"] for e in evaluated)
+        lines.append(
+            f"{_count(len(evaluated), 'evaluation')} beyond the score: "
+            + named(f"{name} ({count:,})" for name, count in sorted(asked.items()))
+            + "."
+        )
+    if max(seeds) == 1:
+        lines.append("With one seed of each, nothing here says how much another seed would change.")
+    return lines
+
+
+def _scores(parts: dict[str, list[Cell]], labels: dict[grouping.Row, str]) -> list[str]:
+    """The best mean of each task and size, beside what a constant answer scores."""
+    lines = []
+    for title, here in parts.items():
+        scored = [(cell.score, cell) for cell in here if cell.score is not None]
+        if not scored:
+            lines.append(f"{title}: no method has a defined score.")
+            continue
+        best, cell = max(scored, key=lambda one: one[0])
+        metric = cell.metric
+        level = cell.records[0].trivial.get(metric)
+        less = [one for score, one in scored if level is not None and score <= level]
+        text = f"{title}: {labels[cell.row]} has the highest mean {metric}, {100 * best:.1f} %"
+        text += f" ({_seeds(cell)})"
+        if level is not None:
+            text += f"; the constant answer has {100 * level:.1f} %"
+        if less:
+            text += f", and no more than it {named(labels[one.row] for one in less)}"
+        lines.append(text + ".")
+    return lines
+
+
+def _seeds(cell: Cell) -> str:
+    some = f"{len(cell.defined)} of " if len(cell.defined) < len(cell.records) else ""
+    return f"n = {some}{len(cell.records)}"
+
+
+def _decided(pairs: list[Pair]) -> list[str]:
+    """Verdicts on each task and size: what is decided, and what nobody can tell."""
+    if not pairs:
+        return []
+    kinds = Counter(_kind(pair) for pair in pairs)
+    against = sorted({_said(pair.against) for pair in pairs})
+    lines = [
+        f"{_count(len(pairs), 'comparison')} with {named(against)}: "
+        f"{kinds['better'] + kinds['worse']} decided ({kinds['better']} better, "
+        f"{kinds['worse']} worse), {kinds['not worse']} not worse within {MARGIN * 100:g} point, "
+        f"{kinds['undecided']} undecided, {kinds['none']} not possible (no defined score)."
+    ]
+    tasks = list(dict.fromkeys(pair.task for pair in pairs))
+    for task in tasks[:MOST]:
+        here = [pair for pair in pairs if pair.task == task]
+        base = _said(here[0].against)
+        told = []
+        for kind in ("better", "worse", "not worse"):
+            members = [pair for pair in here if _kind(pair) == kind]
+            if members:
+                within = f" within {MARGIN * 100:g} point" if kind == "not worse" else ""
+                told.append(f"{kind} than {base}{within}: {named(map(_effect, members), 4)}")
+        left = [pair for pair in here if _kind(pair) == "undecided" and pair.effect]
+        if left:
+            least = [100 * pair.effect.detectable for pair in left if pair.effect]
+            span = (
+                f"{min(least):.1f}" if len(left) == 1 else f"{min(least):.1f} to {max(least):.1f}"
+            )
+            told.append(
+                f"nobody can tell {named([_said(p.label) for p in left], 4)} from {base}: "
+                f"with {_count(left[0].seeds, 'seed')} and {left[0].examples:,} examples a "
+                f"difference must be at least {span} points to be found"
+            )
+        if told:
+            lines.append(f"{task}: {'; '.join(told)}.")
+    return lines
+
+
+def _kind(pair: Pair) -> str:
+    kinds = ("better", "worse", "not worse", "undecided")
+    return next((kind for kind in kinds if pair.verdict.startswith(kind)), "none")
+
+
+def _effect(pair: Pair) -> str:
+    if pair.effect is None:
+        return _said(pair.label)
+    low, value, high = (100 * end for end in (pair.effect.low, pair.effect.value, pair.effect.high))
+    alone = ", of this seed" if pair.seeds == 1 else ""  # says nothing of others
+    text = f"({value:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}{alone})"
+    return f"{_said(pair.label)} {text.replace('-', _MINUS)}"
+
+
+_MINUS = "\N{MINUS SIGN}"
+
+
+def _collapsed(
+    records: list[Record],
+    found: list[Cell],
+    titles: dict[tuple[str, int], str],
+    labels: dict[grouping.Row, str],
+) -> list[str]:
+    """How many runs answer the same throughout, and where."""
+    total = sum(record.collapsed for record in records)
+    if not total:
+        return ["No run collapsed: none predicts one class or value throughout."]
+    lines = [
+        f"{total:,} of {_count(len(records), 'run')} collapsed: they predict one class or value "
+        "throughout. They stay in every mean where their score is defined."
+    ]
+    parts = []
+    for one, title in titles.items():
+        here = [cell for cell in found if cell.sized == one]
+        gone, every = sum(c.collapsed for c in here), sum(len(c.records) for c in here)
+        if gone:
+            parts.append((gone, f"{gone} of {every} on {title}"))
+    parts.sort(key=lambda part: -part[0])
+    lines.append(f"Where: {named(text for _, text in parts)}.")
+    for one, title in titles.items():
+        here = [cell for cell in found if cell.sized == one]
+        all_of = [labels[cell.row] for cell in here if cell.collapsed == len(cell.records)]
+        if all_of and len(titles) <= MOST:
+            lines.append(f"{title}: every run of {named(all_of, 12)} collapsed.")
+    return lines
+
+
+def _costs(parts: dict[str, list[Cell]], labels: dict[grouping.Row, str]) -> list[str]:
+    """Quickest and slowest, and what nothing beats in score and seconds at once."""
+    lines = []
+    for title, here in parts.items():
+        if len(here) < 2:
+            continue
+        if len({machine for cell in here for machine in cell.machines}) > 1:
+            lines.append(f"{title}: seconds were taken on different machines and do not compare.")
+            continue
+        order = sorted(here, key=lambda cell: cell.seconds)
+        first, last = order[0], order[-1]
+        best = front(here, lambda cell: cell.seconds)
+        lines.append(
+            f"{title}: training takes from {_seconds(first)} ({labels[first.row]}) to "
+            f"{_seconds(last)} ({labels[last.row]})"
+            + (
+                f"; nothing scores as high in less time than {named(labels[c.row] for c in best)}"
+                if best
+                else ""
+            )
+            + "."
+        )
+    return lines
+
+
+def _seconds(cell: Cell) -> str:
+    return f"{cell.seconds:,.0f} s" if cell.seconds >= 10 else f"{cell.seconds:.1f} s"

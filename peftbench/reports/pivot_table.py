@@ -1,0 +1,369 @@
+"""Any field of the records, by any others: a summary over seeds, n, and what is missing."""
+
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from peftbench.analysis import pivot, significance
+from peftbench.analysis.fields import shown
+from peftbench.analysis.pivot import Cell, Grid, Row
+from peftbench.analysis.significance import Best
+from peftbench.core.errors import ConfigError
+from peftbench.core.text import did_you_mean
+from peftbench.reports.tables import latex
+from peftbench.reports.tables.markdown import Table
+from peftbench.results import index
+from peftbench.results.store import Results
+from peftbench.system import io
+
+#: Values of these fields say what they are without its name.
+_BARE = ("method", "task", "model", "size", "form", "augment", "host", "metric", "device")
+
+#: Unit, factor and digits of a field, by how its path begins or ends.
+_UNITS: tuple[tuple[Callable[[str], bool], str, float, int], ...] = (
+    (lambda f: f == "score" or f.startswith(("metrics.", "trivial")), "Percent", 100, 1),
+    (lambda f: f.startswith("memory.") or f.endswith("_bytes"), "MiB", 2**-20, 0),
+    (lambda f: f.startswith("seconds.") or f.endswith("_seconds"), "Seconds", 1, 1),
+    (lambda f: f == "energy_joules", "Joules", 1, 0),
+    (lambda f: f.startswith(("parameters.", "work.")), "Counts", 1, 0),
+)
+
+
+def to_table(grid: Grid, best: Best) -> Table:
+    """The grid as text, the trivial prediction first, with what it hides told below."""
+    bold = {
+        (grid.rows.index(row) + grid.scores, len(grid.row_names) + grid.columns.index(column))
+        for column, row in best.found.items()
+    }
+    lines = [
+        [*map(_text, row), *(_shown(grid, row, column) for column in grid.columns)]
+        for row in grid.rows
+    ]
+    if grid.scores:
+        base = [_trivial(grid, column) for column in grid.columns]
+        lines.insert(0, ["trivial", *[""] * (len(grid.row_names) - 1), *base])
+    titles = _titles(grid)
+    columns = [*grid.row_names, *titles.values()]
+    ask = grid.asked
+    title = f"{ask.cell[0].upper() + ask.cell[1:]} by {', '.join(grid.row_names)}"
+    title += f" and {', '.join(ask.columns)}" if ask.columns else ""
+    return Table(
+        title, columns, lines, len(grid.row_names), _notes(grid, best, titles), frozenset(bold)
+    )
+
+
+def to_figures(grid: Grid, best: Best) -> Table:
+    """Every cell as plain numbers in the field's own unit, one line each, for programs."""
+    names = {"mean": ["mean", "sd"], "median": ["median", "q1", "q3"]}
+    heads = names.get(grid.asked.summary, ["mean", "low", "high"])
+    lines = []
+    for row in grid.rows:
+        for column in grid.columns:
+            cell = grid.cells.get((row, column), _NONE)
+            found = _summary(grid.asked.summary, _defined(cell))
+            numbers = ["" if value is None else f"{value:.10g}" for value in found]
+            base = [f"{value:.10g}" for value in sorted(_known(cell.trivial))]
+            lines.append(
+                [
+                    *("" if value is None else shown(value) for value in (*row, *column)),
+                    *(str(len(cell.keys)), str(len(_defined(cell)))),
+                    *numbers,
+                    *(
+                        " ".join(base),
+                        str(sum(cell.collapsed)),
+                        " ".join(map(str, sorted(cell.seeds))),
+                    ),
+                    str(best.found.get(column) == row).lower(),
+                ]
+            )
+    columns = [*grid.row_names, *grid.asked.columns, "n", "defined"]
+    columns += [*heads, "trivial", "collapsed", "seeds", "best"]
+    return Table(grid.asked.cell, columns, lines, len(columns) - 6)
+
+
+_NONE = Cell([], [], [], [], set(), set())
+
+
+def _defined(cell: Cell) -> list[float]:
+    return [value for value in cell.values if value is not None]
+
+
+def _known(values: set[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def _summary(kind: str, values: list[float]) -> list[float | None]:
+    """The centre and what is around it; None where the values are too few."""
+    several = len(values) > 1
+    if kind == "median":
+        if not values:
+            return [None, None, None]
+        middle = [float(q) for q in np.quantile(values, (0.5, 0.25, 0.75))]
+        return [middle[0], *(middle[1:] if several else (None, None))]
+    centre = statistics.fmean(values) if values else None
+    spread = statistics.stdev(values) if several else None
+    if kind == "mean":
+        return [centre, spread]
+    if centre is None or spread is None:
+        return [centre, None, None]
+    from scipy.special import stdtrit
+
+    reach = float(stdtrit(len(values) - 1, 0.975)) * spread / len(values) ** 0.5
+    return [centre, centre - reach, centre + reach]
+
+
+def _unit(field: str) -> tuple[str, float, int | None]:
+    return next(
+        ((unit, factor, digits) for is_, unit, factor, digits in _UNITS if is_(field)),
+        ("", 1, None),
+    )
+
+
+def _number(grid: Grid, value: float) -> str:
+    _, factor, digits = _unit(grid.field)
+    return f"{factor * value:.4g}" if digits is None else f"{factor * value:,.{digits}f}"
+
+
+def _shown(grid: Grid, row: Row, column: Row) -> str:
+    cell = grid.cells.get((row, column))
+    if cell is None:
+        return ""
+    values = _defined(cell)
+    centre, *around = _summary(grid.asked.summary, values)
+    text = "–" if centre is None else _number(grid, centre)
+    told = [_number(grid, one) for one in around if one is not None]
+    if told and not (len(set(values)) == 1 and isinstance(values[0], int)):  # a count that is fixed
+        text += f" ± {told[0]}" if grid.asked.summary == "mean" else f" [{', '.join(told)}]"
+    some = f"{len(values)} of " * (len(values) < len(cell.values))
+    collapsed = sum(cell.collapsed) if grid.scores else 0
+    return f"{text} ({some}{len(cell.values)})" + (f" †{collapsed}" if collapsed else "")
+
+
+def _trivial(grid: Grid, column: Row) -> str:
+    here = [grid.cells[row, column] for row in grid.rows if (row, column) in grid.cells]
+    known = sorted({value for cell in here for value in _known(cell.trivial)})
+    texts = [_number(grid, value) for value in known]
+    return " / ".join(texts + ["–"] * any(None in cell.trivial for cell in here))
+
+
+def _text(value: object) -> str:
+    """A value among the names of a row."""
+    if isinstance(value, int) and not isinstance(value, bool):
+        return f"{value:,}"
+    text = shown(value)
+    return text.replace('"', "") if text.startswith("[") else text
+
+
+def _titles(grid: Grid) -> dict[Row, str]:
+    """What each column is called; a score with its metric where all are of one."""
+    metrics: dict[Row, set[str]] = {}
+    for (_, column), cell in grid.cells.items():
+        metrics.setdefault(column, set()).update(cell.metrics)
+    ends = [name.rpartition(".")[2] for name in grid.asked.columns]
+    short = ends if len(set(ends)) == len(ends) else grid.asked.columns
+    titles = {}
+    for column in grid.columns:
+        named = zip(grid.asked.columns, short, column, strict=True)
+        told = [_text(v) if name in _BARE else f"{end}={_text(v)}" for name, end, v in named]
+        if grid.field == "score" and len(metrics[column]) == 1:
+            told += metrics[column]
+        titles[column] = " ".join(told) or grid.asked.cell
+    return titles
+
+
+def _notes(grid: Grid, best: Best, titles: dict[Row, str]) -> list[str]:
+    """What the numbers are, what was tested, what is not there."""
+    ask = grid.asked
+    around = {"mean": "mean ± standard deviation", "median": "median [quartiles]"}
+    what = around.get(ask.summary, "mean [95 % interval of the mean by Student's t]")
+    unit = _unit(grid.field)[0]
+    first = ", ".join([*[unit] * bool(unit), f"{what} over seeds (number of seeds)"])
+    notes = ["; ".join([first[0].upper() + first[1:], *_more(grid)]) + "."]
+    if ask.where:
+        notes.append(f"Records with {shown(ask.where)} only.")
+    if added := grid.row_names[len(ask.rows) :]:
+        notes.append(
+            f"Rows are told apart by {', '.join(added)} too, in which records of one cell, or of "
+            "one column beside the method's own settings, differ."
+        )
+    if ask.mix:
+        notes.append(f"Pooled where records differ in it, as asked: {', '.join(ask.mix)}.")
+    if any(len(_defined(cell)) == 1 for cell in grid.cells.values()):
+        kind = {"mean": "standard deviation", "median": "quartiles"}.get(ask.summary, "interval")
+        notes.append(f"One defined seed has no {kind}: such cells show its value alone.")
+    notes += _tested(grid, best, titles)
+    if grid.scores and any(any(cell.collapsed) for cell in grid.cells.values()):
+        notes.append(
+            "† so many of the seeds collapsed: they predict one class or value throughout."
+        )
+        notes.append(f"Collapsed: {_listed(grid, titles, _collapsed)}.")
+    if absent := _listed(grid, titles, lambda cell: "" if cell is None else None):
+        notes.append(f"No record: {absent}.")
+    if grid.unreadable:
+        notes.append(
+            f"Left out, unreadable: {len(grid.unreadable)} records, {', '.join(grid.unreadable)}."
+        )
+    return notes
+
+
+def _more(grid: Grid) -> list[str]:
+    if not grid.scores:
+        return []
+    return [
+        "on the reporting split at the end of the budget",
+        "trivial always predicts the majority class, or the mean",
+    ]
+
+
+def _collapsed(cell: Cell | None) -> str | None:
+    if cell is None or not any(cell.collapsed):
+        return None
+    seeds = [str(s) for s, gone in zip(cell.seeds, cell.collapsed, strict=True) if gone]
+    return f" (seed {', '.join(sorted(seeds, key=int))})"
+
+
+def _listed(grid: Grid, titles: dict[Row, str], pick: Callable[[Cell | None], str | None]) -> str:
+    """Cells for which there is something to say, row by row."""
+    told = []
+    for row in grid.rows:
+        here = [
+            titles[column] + text
+            for column in grid.columns
+            if (text := pick(grid.cells.get((row, column)))) is not None
+        ]
+        if here:
+            told.append(f"{' '.join(map(_text, row))}: {', '.join(here)}")
+    return "; ".join(told)
+
+
+def _tested(grid: Grid, best: Best, titles: dict[Row, str]) -> list[str]:
+    """How the best of a column was found, and where there is none."""
+    if not grid.scores:
+        return []
+    notes = []
+    if best.found:
+        from peftbench.analysis.comparison import DRAWS
+
+        notes.append(
+            "Bold: significantly the best of its column. Its mean is above that of every other row,"
+            " each difference tested over paired seeds and examples (two-level bootstrap, "
+            f"{DRAWS:,} resamples; Student's t over seeds), p below 0.05 after Holm's correction "
+            "over the rows of the column."
+        )
+    if best.unreadable:
+        notes.append(
+            f"Left out of tests, predictions unreadable: {len(best.unreadable)} runs, "
+            f"{', '.join(sorted(best.unreadable))}; their scores are shown."
+        )
+    if best.undecided:
+        told = ", ".join(titles[column] for column in best.undecided)
+        notes.append(f"No row is significantly best: {told}.")
+    for reason, columns in best.untested.items():
+        told = ", ".join(titles[column] for column in columns)
+        notes.append(f"Which row is best was not tested, {reason}: {told}.")
+    for column, rows in best.left_out.items():
+        told = ", ".join(" ".join(map(_text, row)) for row in rows)
+        notes.append(
+            f"Not held against the best of {titles[column]}, undefined for a seed: {told}."
+        )
+    return notes
+
+
+#: The format of a file, by its suffix.
+SUFFIXES = {".md": "markdown", ".csv": "csv", ".tex": "latex", ".html": "html", ".txt": "terminal"}
+
+
+@dataclass(frozen=True)
+class RenderedTable:
+    """A table, its text (None for the terminal), and what is said aside."""
+
+    table: Table
+    text: str | None
+    warnings: list[str]
+
+
+def build_pivot_table(
+    results: Results, words: Sequence[str], form: str | None, output: Path | None
+) -> RenderedTable:
+    """The table that words ask of a results folder.
+
+    Args:
+        form: a format of `SUFFIXES`; None goes by the suffix of the output.
+        output: the file that it is for.
+
+    Raises:
+        ConfigError: if there are no records, or they do not give such a table.
+    """
+    ask, form = pivot.asked(words), form or _form(output)
+    found = index.of(results)
+    warnings = [f"left out, unreadable: {reason}" for reason in found.unreadable.values()]
+    if warnings:
+        total = len(found) + len(warnings)
+        warnings.append(f"{len(warnings)} of {total:,} records are unreadable and left out")
+    if found.trouble:
+        warnings.append(f"every record is read again next time; cannot write {found.trouble}")
+    if not len(found):
+        raise ConfigError(
+            "; ".join(
+                [
+                    *warnings,
+                    f"{results.folder} holds no{' readable' if warnings else ''} records; "
+                    "`peftbench run` makes them, --results names another folder",
+                ]
+            )
+        )
+    crossing = pivot.of(found, ask)
+    tops = significance.of(crossing, results)
+    for key, reason in tops.unreadable.items():
+        warnings.append(f"left out of tests, predictions of {key} are unreadable: {reason}")
+    if tops.unreadable:
+        warnings.append(f"{len(tops.unreadable)} runs have unreadable predictions: in no test")
+    table = to_table(crossing, tops)
+    if form == "csv":
+        return RenderedTable(table, to_figures(crossing, tops).csv(), warnings)
+    texts = {"markdown": lambda: table.markdown() + "\n", "latex": lambda: latex.latex(table)}
+    texts["html"] = lambda: latex.page(table)
+    return RenderedTable(table, texts[form]() if form in texts else None, warnings)
+
+
+def _form(output: Path | None) -> str:
+    if output is None:
+        return "terminal"
+    if output.suffix not in SUFFIXES:
+        raise ConfigError(
+            f"--output {output}: {did_you_mean(output.suffix, SUFFIXES)}; or say which --format"
+        )
+    return SUFFIXES[output.suffix]
+
+
+def write_pivot_table(made: RenderedTable, output: Path) -> None:
+    """Write the table, whole or not at all.
+
+    Raises:
+        ConfigError: if the file cannot be written.
+    """
+    try:
+        io.write_whole(output, _body(made))
+    except OSError as error:
+        raise ConfigError(f"--output {output}: {error.strerror}") from error
+
+
+def check_pivot_table(made: RenderedTable, output: Path | None) -> str:
+    """Say that the file is what the records give.
+
+    Raises:
+        ConfigError: if it is not, or there is none.
+    """
+    if output is None:
+        raise ConfigError("--check holds a file against the records; name it with --output")
+    if not output.is_file() or output.read_bytes() != _body(made):
+        raise ConfigError(f"{output} is not what the records give; write it anew without --check")
+    return f"{output} is what the records give"
+
+
+def _body(made: RenderedTable) -> bytes:
+    text = made.text if made.text is not None else made.table.plain()
+    return text.encode()

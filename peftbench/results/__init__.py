@@ -1,0 +1,1 @@
+"""The results folder: records, predictions, their index, what is done and missing."""

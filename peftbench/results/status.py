@@ -1,0 +1,146 @@
+"""What is done, missing or failed, and what one record says."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from peftbench.core.errors import RecordError
+from peftbench.core.evaluation import Evaluated, Evaluation, Failure
+from peftbench.core.plan import Plan
+from peftbench.core.run import Json, Record, Run
+from peftbench.core.text import format_duration
+from peftbench.results.runtime_estimates import Forecast
+from peftbench.results.store import Results
+
+
+@dataclass(frozen=True)
+class State:
+    """A plan beside the results folder that it is to fill.
+
+    Attributes:
+        done: keys of runs with a record, and of evaluations that were made.
+        failed: those that were tried and are not.
+        bad: unreadable files, and what is wrong with them.
+        records: of runs of the plan, in its order.
+        evaluated: what evaluations of the plan found, in its order.
+    """
+
+    plan: Plan
+    folder: Path
+    done: set[str]
+    failed: dict[str, Failure]
+    bad: dict[str, str]
+    forecast: Forecast
+    records: list[Record]
+    evaluated: list[Evaluated]
+
+    @property
+    def missing(self) -> list[Run]:
+        """Runs without a record, failed ones included."""
+        return [run for run in self.plan.runs if run.key not in self.done]
+
+    @property
+    def unevaluated(self) -> list[Evaluation]:
+        """Evaluations that were not made."""
+        return [one for one in self.plan.evaluations if one.key not in self.done]
+
+    def unreadable(self) -> list[str]:
+        """A sentence for each record that is there, but not as it was written."""
+        return [f"  unreadable, so made again: {reason}" for reason in self.bad.values()]
+
+    def state(self, run: Run) -> str:
+        """The word for a run: done, failed or missing."""
+        if run.key in self.done:
+            return "done"
+        return "failed" if run.key in self.failed else "missing"
+
+    def json(self) -> Json:
+        """For scripts."""
+        return {
+            "cells": self.plan.cells,
+            "repeats": [{"words": a, "same_as": b} for a, b in self.plan.repeats],
+            "runs": [
+                {
+                    "key": run.key,
+                    "title": run.title,
+                    "state": self.state(run),
+                    "failure": {"kind": note.kind, "reason": note.reason}
+                    if (note := self.failed.get(run.key)) and run.key not in self.done
+                    else None,
+                    "seconds": self.forecast.seconds(run),
+                    "run": run.to_json(),
+                }
+                for run in self.plan.runs
+            ],
+            "evaluations": [
+                {
+                    "key": one.key,
+                    "run": one.run.key,
+                    "suite": one.suite["name"],
+                    "state": "done" if one.key in self.done else "missing",
+                }
+                for one in self.plan.evaluations
+            ],
+        }
+
+    def summary(self, workers: int | None = None) -> str:
+        """What there is to do, and what went wrong before, in sentences."""
+        plan, missing = self.plan, self.missing
+        lines = [f"{plan.cells} cells are {len(plan.runs)} distinct runs"]
+        lines[0] += f": {len(plan.runs) - len(missing)} done, {len(missing)} missing"
+        if failed := sum(run.key in self.failed for run in missing):
+            lines[0] += f", {failed} of them failed before"
+        for again, first in plan.repeats[:5]:
+            lines.append(f"  the cell {again} is {first} again")
+        if len(plan.repeats) > 5:
+            lines.append(f"  … and {len(plan.repeats) - 5} more cells that are runs again")
+        lines += [
+            f"  failed ({note.kind}) {note.job.title}: {note.reason}"
+            for note in self.failed.values()
+        ]
+        if plan.evaluations:
+            todo, every = len(self.unevaluated), len(plan.evaluations)
+            lines.append(f"{every} evaluations of them: {every - todo} done, {todo} missing")
+        lines += self.unreadable()
+        times = [self.forecast.seconds(run) for run in missing]
+        known = [seconds for seconds in times if seconds is not None]
+        if known:
+            rest = f", {len(times) - len(known)} of them unknown" if len(known) < len(times) else ""
+            total = sum(known) * len(times) / len(known)
+            lines.append(
+                f"about {format_duration(total)} of work, from the speeds of records here{rest}"
+            )
+        elif missing:
+            lines.append("no record here tells how long they take")
+        return "\n".join(lines)
+
+
+def of(plan: Plan, results: Results, like: Callable[[Record], bool] = lambda record: True) -> State:
+    """Hold a plan against a results folder; records that are `like` say how long runs take."""
+    wanted = [*(run.key for run in plan.runs), *(one.key for one in plan.evaluations)]
+    records, bad = results.scan()
+    by_key = {record.run.key: record for record in records}
+    found, odd = results.scan_evaluated() if plan.evaluations else ([], {})
+    evaluated = {one.evaluation.key: one for one in found}
+    done = by_key.keys() | evaluated.keys()
+    bad |= odd
+    bad = {key: reason for key, reason in bad.items() if key in wanted}
+    done &= set(wanted)
+    failed = {}
+    for key in set(wanted) - done:
+        try:
+            if note := results.failure(key):
+                failed[key] = note
+        except RecordError as error:
+            bad[key] = str(error)
+    failed = {key: failed[key] for key in wanted if key in failed}
+    return State(
+        plan=plan,
+        folder=results.folder,
+        done=done,
+        failed=failed,
+        bad=bad,
+        forecast=Forecast(filter(like, records)),
+        records=[by_key[run.key] for run in plan.runs if run.key in by_key],
+        evaluated=[evaluated[one.key] for one in plan.evaluations if one.key in evaluated],
+    )

@@ -1,0 +1,301 @@
+"""The results folder: the only module that knows a path in it.
+
+A run has a record or it has not; that file is the only state. Whatever is written is drafted
+beside its place and moved there whole. A run in flight holds one byte of the file `claims`, locked
+by the kernel, which lets go when the process ends, however it ends.
+"""
+
+import fcntl
+import os
+import re
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from peftbench.core.errors import ConfigError, RecordError
+from peftbench.core.evaluation import Evaluated, Evaluation, Failure, Job, job_json, job_of
+from peftbench.core.run import Json, Record
+from peftbench.system import io
+
+if TYPE_CHECKING:
+    import numpy as np
+
+KEY = re.compile(r"[0-9a-f]{12}")
+
+
+class Results:
+    """A results folder.
+
+    Args:
+        folder: made when the first run is claimed; one that is committed is no different.
+    """
+
+    def __init__(self, folder: str | Path):
+        self.folder = Path(folder)
+        self._claims: int | None = None
+
+    def log(self, key: str) -> Path:
+        """The output of the worker while it had the run."""
+        return self._path("logs", key, ".log")
+
+    def checkpoint(self, key: str) -> Path:
+        """The state of an unfinished training; removed when its record is there."""
+        return self._path("checkpoints", key, ".safetensors")
+
+    def trained(self, key: str) -> Path:
+        """What the method trained, where a run was asked to keep it."""
+        return self._path("trained", key, ".safetensors")
+
+    def kept(self, start: str) -> list[Path]:
+        """Files of trained weights of the runs whose keys start so."""
+        if not re.fullmatch(r"[0-9a-f]{4,12}", start):
+            return []
+        return sorted((self.folder / "trained").glob(f"{start}*.safetensors"))
+
+    def _path(self, kind: str, key: str, suffix: str) -> Path:
+        if not KEY.fullmatch(key):
+            raise RecordError(f"a run's key is 12 hexadecimal digits, got {key!r}")
+        return self.folder / kind / (key + suffix)
+
+    def cache(self, name: str) -> Path:
+        """What peftbench keeps to be quick; it may be removed at any time."""
+        return self.folder / "cache" / name
+
+    def submissions(self) -> Path:
+        """What peftbench/cluster/manifest.py keeps: what was handed to a scheduler."""
+        return self.folder / "submissions"
+
+    def reports(self) -> Path:
+        """The folder of the tables and plots made from these records."""
+        return self.folder / "reports"
+
+    # records
+
+    def has(self, key: str) -> bool:
+        """Whether the run is done."""
+        return self._path("records", key, ".json").exists()
+
+    def keys(self) -> list[str]:
+        """Keys of all records, sorted."""
+        return self._keys("records")
+
+    def record_bytes(self, key: str) -> bytes:
+        """The file of a record of `stamps`, unchecked."""
+        return io.quickly(f"{self.folder}/records/{key}.json")
+
+    def stamps(self) -> list[tuple[str, int, int]]:
+        """Key, size in bytes and time of change in nanoseconds of each record's file, by key."""
+        return io.stamps(self.folder / "records", KEY, ".json")
+
+    def _keys(self, kind: str) -> list[str]:
+        folder = self.folder / kind
+        names = os.listdir(folder) if folder.is_dir() else []
+        return sorted(n[:12] for n in names if n.endswith(".json") and KEY.fullmatch(n[:-5]))
+
+    def save(
+        self,
+        record: Record,
+        predictions: "dict[str, np.ndarray]",
+        trained: bytes | None = None,
+    ) -> Record:
+        """Write the record with its predictions, or nothing; return it with their hashes.
+
+        The predictions (and trained weights) go first: a record is never without them.
+
+        Raises:
+            OSError: if the disk is full or the folder cannot be written to.
+        """
+        key = record.run.key
+        record = replace(
+            record, predictions_sha256=self._write_arrays("predictions", key, predictions)
+        )
+        if trained is not None:
+            record = replace(record, trained_sha256=io.digest(trained))
+            self.write(self.trained(key), trained)
+        self._write_json("records", key, record.to_json())
+        self._path("failures", key, ".json").unlink(missing_ok=True)
+        self.checkpoint(key).unlink(missing_ok=True)
+        return record
+
+    def load(self, key: str) -> Record:
+        """Read the record of a run.
+
+        Raises:
+            FileNotFoundError: if the run has none.
+            RecordError: if the file is not what was written.
+        """
+        record = Record.from_json(self._read_json("records", key))
+        if record.run.key != key:
+            raise RecordError(f"{key}.json holds the record of another run, {record.run.key}")
+        return record
+
+    def scan(self) -> tuple[list[Record], dict[str, str]]:
+        """Read all records: the good ones by key, and what is wrong with each of the others."""
+        return io.readable(self.keys(), self.load)
+
+    def predictions(self, record: Record) -> "dict[str, np.ndarray]":
+        """Arrays over the reporting split: item, label, scores.
+
+        Raises:
+            RecordError: if the file is not the one that was saved with the record.
+        """
+        return self._read_arrays("predictions", record.run.key, record.predictions_sha256)
+
+    def weights(self, record: Record) -> bytes:
+        """What the method trained, as the bytes of a safetensors file.
+
+        Raises:
+            ConfigError: if the run was not asked to keep it.
+            RecordError: if the file is not the one that was saved with the record.
+        """
+        key = record.run.key
+        path = self.trained(key)
+        if record.trained_sha256 is None or not path.is_file():
+            raise ConfigError(
+                f"no weights of {key} were kept; remove its record and run it again with "
+                "--keep trained"
+            )
+        return io.checked(path, record.trained_sha256)
+
+    # evaluations
+
+    def evaluations(self) -> list[str]:
+        """Keys of all evaluations, sorted."""
+        return self._keys("evaluations")
+
+    def save_evaluated(self, found: Evaluated, predictions: "dict[str, np.ndarray]") -> Evaluated:
+        """Write what an evaluation found with its predictions, or nothing.
+
+        Raises:
+            OSError: if the disk is full or the folder cannot be written to.
+        """
+        key = found.evaluation.key
+        found = replace(
+            found, predictions_sha256=self._write_arrays("evaluations", key, predictions)
+        )
+        self._write_json("evaluations", key, found.to_json())
+        self._path("failures", key, ".json").unlink(missing_ok=True)
+        self.checkpoint(key).unlink(missing_ok=True)
+        return found
+
+    def evaluated(self, key: str) -> Evaluated:
+        """Read what an evaluation found.
+
+        Raises:
+            FileNotFoundError: if it was not made.
+            RecordError: if the file is not what was written.
+        """
+        found = Evaluated.from_json(self._read_json("evaluations", key))
+        if found.evaluation.key != key:
+            raise RecordError(f"{key}.json holds another evaluation, {found.evaluation.key}")
+        return found
+
+    def scan_evaluated(self) -> tuple[list[Evaluated], dict[str, str]]:
+        """Read all evaluations: the good ones, and what is wrong with each of the others."""
+        return io.readable(self.evaluations(), self.evaluated)
+
+    def evaluated_predictions(self, found: Evaluated) -> "dict[str, np.ndarray]":
+        """Arrays of an evaluation, as `scores/SET`.
+
+        Raises:
+            RecordError: if the file is not the one that was saved with it.
+        """
+        return self._read_arrays("evaluations", found.evaluation.key, found.predictions_sha256)
+
+    def _write_arrays(self, kind: str, key: str, arrays: "dict[str, np.ndarray]") -> str:
+        body = io.packed(arrays)
+        self.write(self._path(kind, key, ".npz"), body)
+        return io.digest(body)
+
+    def _read_arrays(self, kind: str, key: str, digest: str | None) -> "dict[str, np.ndarray]":
+        return io.unpacked(self._path(kind, key, ".npz"), digest)
+
+    # jobs
+
+    def done(self, job: Job) -> bool:
+        """Whether a job was done by anyone; what cannot be read is to be made again."""
+        try:
+            self.evaluated(job.key) if isinstance(job, Evaluation) else self.load(job.key)
+        except (FileNotFoundError, RecordError):
+            return False
+        return True
+
+    def fail(self, failure: Failure) -> Failure:
+        """Note why a run has no record; counts attempts."""
+        try:
+            before = self.failure(failure.job.key)
+        except RecordError:  # a torn note is overwritten by the news
+            before = None
+        failure = replace(failure, attempts=1 + (before.attempts if before else 0))
+        data = job_json(failure.job) | {"kind": failure.kind, "reason": failure.reason}
+        self._write_json("failures", failure.job.key, data | {"attempts": failure.attempts})
+        return failure
+
+    def failed(self) -> list[str]:
+        """Keys of all runs and evaluations that have failed, sorted; some may be done since."""
+        return self._keys("failures")
+
+    def failure(self, key: str) -> Failure | None:
+        """Why a run has no record or an evaluation no findings, if it was tried."""
+        try:
+            data = self._read_json("failures", key)
+        except FileNotFoundError:
+            return None
+        return Failure(job_of(data), data["kind"], data["reason"], data["attempts"])
+
+    # claims
+
+    def claim(self, key: str) -> bool:
+        """Take the run for this process, unless another process has it.
+
+        The claim is one byte of the file `claims`, at the offset that the key spells. The kernel
+        drops it when the process ends, so nothing is ever left locked.
+        """
+        try:
+            fcntl.lockf(self._claims_file(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, int(key, 16))
+        except BlockingIOError:
+            return False
+        return True
+
+    def release(self, key: str) -> None:
+        """Give a claimed run back."""
+        fcntl.lockf(self._claims_file(), fcntl.LOCK_UN, 1, int(key, 16))
+
+    def _claims_file(self) -> int:
+        if self._claims is None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._claims = os.open(self.folder / "claims", os.O_RDWR | os.O_CREAT, 0o666)
+        return self._claims
+
+    def check_writable(self) -> None:
+        """Refuse early a folder into which no record could be written.
+
+        Raises:
+            ConfigError: saying why.
+        """
+        probe = self.folder / "drafts" / f"probe-{os.getpid()}"
+        try:
+            self.write(probe, b"peftbench")
+            probe.unlink()
+        except OSError as error:
+            raise ConfigError(
+                f"cannot write to the results folder {self.folder}: {error.strerror}; "
+                "free it or choose another one with --results"
+            ) from error
+
+    # files
+
+    def write(self, path: Path, body: bytes) -> None:
+        """Put `body` at `path`, whole or not at all; its draft carries the run's key."""
+        io.write_whole(path, body, self.folder / "drafts")
+
+    def drop_drafts(self, key: str) -> None:
+        """Remove what a killed process left of a run; only for the holder of its claim."""
+        for draft in (self.folder / "drafts").glob(f"{key}.*"):
+            draft.unlink(missing_ok=True)
+
+    def _write_json(self, kind: str, key: str, data: Json) -> None:
+        self.write(self._path(kind, key, ".json"), io.sealed(data))
+
+    def _read_json(self, kind: str, key: str) -> Json:
+        return io.unsealed(self._path(kind, key, ".json"))

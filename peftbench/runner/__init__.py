@@ -1,0 +1,1 @@
+"""Sweeps on this machine: worker processes, progress, shards, downloads."""

@@ -1,0 +1,195 @@
+"""The verb `prefetch`: models, data and tokens of runs into one folder, with their hashes."""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from peftbench.core.errors import ConfigError
+from peftbench.core.plan import Plan
+from peftbench.core.run import Json, canonical
+from peftbench.data import loading
+from peftbench.data.tokenizer import load_tokenizer
+from peftbench.system import io, offline_folder
+from peftbench.system.hub import CHECKPOINT_FILES, comes_from_hub, locate
+
+
+def fetch(plan: Plan, words: list[str], target: Path) -> Iterator[str]:
+    """Fill the folder, and say line by line what came into it; what is there already stays.
+
+    Raises:
+        ConfigError: if something is not to be had, or the folder is another's.
+    """
+    if target.exists() and any(target.iterdir()) and not (target / "manifest.json").is_file():
+        raise ConfigError(f"{target} is not empty, and `peftbench prefetch` did not make it")
+    target.mkdir(parents=True, exist_ok=True)
+    before = (
+        offline_folder.manifest(target)["words"] if (target / "manifest.json").is_file() else []
+    )
+    yield from _models(plan, target)
+    yield from _data(plan, target)
+    yield from _tokens(plan, target)
+    found = sorted(
+        path
+        for part in ("models", "data", "tokens")
+        for path in (target / part).rglob("*")
+        if path.is_file()
+    )
+    about: Json = {
+        str(path.relative_to(target)): {
+            "bytes": path.stat().st_size,
+            "sha256": io.hashed((path,)),
+        }
+        for path in found
+    }
+    data = {"peftbench": version("peftbench"), "words": [*before, words], "files": about}
+    io.write_whole(target / "manifest.json", io.sealed(data))
+    size = sum(one["bytes"] for one in about.values())
+    yield f"{target}: {len(about)} files, {size / 2**20:.1f} MiB; hashes in manifest.json"
+    yield f"on the nodes: cluster.prefetched={target}, or PEFTBENCH_PREFETCHED={target}"
+
+
+def check(plan: Plan, root: str | None) -> None:
+    """Refuse runs whose models or data are not where they are to be read; the hub is not asked.
+
+    Args:
+        plan: the runs.
+        root: folders of data sets, None for the hub.
+
+    Raises:
+        ConfigError: with all that lacks.
+    """
+    alone = offline_folder.folder() is not None
+    lacking = []
+    for need in needs(plan, root):
+        if alone or not need.of_hub:
+            try:
+                need.look()
+            except ConfigError as error:
+                lacking.append(str(error))
+    if lacking:
+        raise ConfigError("\n".join(lacking))
+
+
+@dataclass(frozen=True)
+class Need:
+    """A model or a task that runs read, whether the hub has it, and how to look for it.
+
+    `look` raises ConfigError where it is not to be had, and fetches what the hub has unless
+    `hub.go_offline` was called.
+    """
+
+    what: str
+    of_hub: bool
+    look: Callable[[], object]
+
+
+def needs(plan: Plan, root: str | None) -> Iterator[Need]:
+    """What runs read; `root` is as in `check`."""
+    for model in {canonical(run.model): run.model for run in plan.runs}.values():
+        yield Need(
+            f"model {model['name']}",
+            comes_from_hub(model),
+            partial(locate, model),
+        )
+    for task in tasks(plan):
+        of_hub = root is None and bool(task["source"].get("hub"))
+        yield Need(f"task {task['name']}", of_hub, partial(_kept, task, root))
+
+
+def _kept(task: Json, root: str | None) -> None:
+    for split in splits(task):
+        loading.kept(task, split, root)
+
+
+def tasks(plan: Plan) -> list[Json]:
+    """The tasks of all runs, and those that suites ask about besides."""
+    found: dict[str, Json] = {}
+    for node in (*(run.task for run in plan.runs), *(one.suite for one in plan.evaluations)):
+        for task in _nodes(node):
+            found.setdefault(canonical(task), task)
+    return list(found.values())
+
+
+def splits(task: Json) -> list[str]:
+    """The splits that a run or a suite reads of a task."""
+    return list(dict.fromkeys([*task["splits"].values(), *(task.get("extra") or {}).values()]))
+
+
+def _nodes(value: Any) -> Iterator[Json]:
+    """Nodes of tasks, at any depth."""
+    if isinstance(value, dict):
+        if "source" in value and "splits" in value:
+            yield value
+        for inner in value.values():
+            yield from _nodes(inner)
+    elif isinstance(value, list):
+        for inner in value:
+            yield from _nodes(inner)
+
+
+def _models(plan: Plan, target: Path) -> Iterator[str]:
+    for model in {canonical(run.model): run.model for run in plan.runs}.values():
+        folder = locate(model)
+        if folder is None:
+            yield f"{model['name']}: random weights, nothing to bring"
+        elif model.get("path"):
+            yield f"{model['name']}: stays in its own folder, which nodes must see"
+        elif not comes_from_hub(model):
+            yield f"{model['name']}: comes with its package"
+        else:
+            place = (
+                target / "models" / offline_folder.called(model["checkpoint"], model["revision"])
+            )
+            for pattern in CHECKPOINT_FILES:
+                for path in sorted(folder.glob(pattern)):
+                    _copy(path, place / path.name)
+            yield f"{model['name']}: {place.name}"
+
+
+def _data(plan: Plan, target: Path) -> Iterator[str]:
+    for task in tasks(plan):
+        source = task["source"]
+        if "builtin" in source:
+            yield f"{task['name']}: made by peftbench"
+            continue
+        if "file" in source:
+            yield f"{task['name']}: stays where it is, {task['path']}, which nodes must see"
+            continue
+        place = target / "data" / (source["hub"] or "local").replace("/", "--")
+        for split in splits(task):
+            for name, path in loading.kept(task, split, plan.data_root).items():
+                _copy(path, place / name)
+        yield f"{task['name']}: data/{place.name}"
+
+
+def _tokens(plan: Plan, target: Path) -> Iterator[str]:
+    """Tokenise here, so that no node has to; where the folder is, tokens are told by content."""
+    from peftbench.training.warm_cache import Warm
+
+    os.environ["PEFTBENCH_CACHE"] = str(target)
+    warm, before = Warm(), None
+    for run in sorted(plan.runs, key=lambda run: canonical(run.model)):
+        if before is None or before[0] != canonical(run.model):
+            before = canonical(run.model), load_tokenizer(run.model)
+            warm.tokens.clear()
+        for split in splits(run.task):
+            warm.tokenised(run, split, before[1], plan.data_root)
+    yield f"tokens: {len(list((target / 'tokens').glob('*.tokens')))} files"
+
+
+def _copy(path: Path, to: Path) -> None:
+    """Copy a file whole, with what a link of the hub's cache points to, unless it is there."""
+    if to.exists() and to.stat().st_size == path.stat().st_size:
+        return
+    to.parent.mkdir(parents=True, exist_ok=True)
+    draft = to.with_name(f".{to.name}-{os.getpid()}")
+    try:
+        shutil.copyfile(path, draft)
+        os.replace(draft, to)
+    finally:
+        draft.unlink(missing_ok=True)

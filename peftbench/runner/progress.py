@@ -1,0 +1,161 @@
+"""What a person sees while runs train: live bars in a terminal, plain lines elsewhere."""
+
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+from rich.live import Live
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TextColumn
+
+from peftbench.core.evaluation import Evaluation, Job
+from peftbench.core.text import format_duration
+from peftbench.results.store import Results
+from peftbench.runner.worker_pool import Event
+
+
+class Display:
+    """Listens to a crew.
+
+    Args:
+        jobs: that are to do.
+        weights: how much of the whole each is, by key.
+        workers: lines to draw.
+        results: where the records are.
+        quiet: say nothing but failures.
+    """
+
+    def __init__(
+        self,
+        jobs: Sequence[Job],
+        weights: dict[str, float],
+        workers: int,
+        results: Results,
+        quiet: bool = False,
+    ):
+        self.console = Console(stderr=True, highlight=False)
+        self._quiet = quiet
+        self._results = results
+        self._total = len(jobs)
+        self._finished = 0
+        self._told: set[tuple[str, str]] = set()
+        self._start = time.monotonic()
+        self._weight = weights
+        self._spent = dict.fromkeys(self._weight, 0.0)
+        self._lines: dict[int, Any] = {}
+        self._flying: defaultdict[int, dict[str, float]] = defaultdict(dict)  # in a pack, several
+        self._bars: Progress | None = None
+        if self.console.is_terminal and not quiet:
+            self._draw(workers)
+
+    def __enter__(self) -> "Display":
+        if self._bars is not None:
+            self._live = Live(self._bars, console=self.console, refresh_per_second=4)
+            self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._bars is not None:
+            self._live.stop()
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        key = event.job.key
+        if event.kind == "step":
+            self._spent[key] = min(1.0, event.fields["fraction"])
+            self._step(event)
+            return
+        if event.kind == "note":
+            self._say(f"[dim]{escape(event.fields['text'])}[/]")
+            return
+        if event.kind == "waiting":
+            reason = event.fields.get("reason", "another process has it")
+            if (key, reason) not in self._told:  # it is asked for every second
+                self._told.add((key, reason))
+                self._say(f"[dim]wait[/] {escape(event.job.title)}: {escape(reason)}")
+            return
+        self._spent[key] = 1.0
+        self._finished += 1
+        self._over(event)
+        count = f"[dim]{self._finished:>{len(str(self._total))}}/{self._total}[/]"
+        left = f"[dim]{self._left()}[/]"
+        if event.kind == "failed":
+            what = f"[red]{event.fields['kind']}[/] {escape(event.fields['reason'])}"
+            self._say(f"{count} [red]failed[/] {escape(event.job.title)}: {what}", always=True)
+        elif event.kind == "done":
+            self._say(f"{count} {escape(event.job.title)}  {self._result(event)}  {left}")
+        self._overall()
+
+    def _result(self, event: Event) -> str:
+        where = " (done elsewhere)" if event.fields.get("elsewhere") else ""
+        if isinstance(event.job, Evaluation):
+            found = self._results.evaluated(event.job.key)
+            parts = [f"{escape(name)} {_percent(v)}" for name, v in found.headline.items()]
+            return f"[bold]{', '.join(parts)}[/]  {sum(found.seconds.values()):.1f} s{where}"
+        record = self._results.load(event.job.key)
+        parts = [f"{name} {_percent(value)}" for name, value in record.metrics.items()]
+        if record.collapsed:
+            parts.append("[yellow]collapsed[/]")
+        seconds = record.seconds["train"]
+        how = "training" + ", by calibration" * bool(record.environment.get("packed"))
+        return f"[bold]{', '.join(parts)}[/]  {seconds:.1f} s {how}{where}"
+
+    def _left(self) -> str:
+        total = sum(self._weight.values())
+        done = sum(self._weight[key] * part for key, part in self._spent.items())
+        if not done or done >= total:
+            return ""
+        return f"{format_duration((time.monotonic() - self._start) * (total - done) / done)} left"
+
+    def _say(self, text: str, always: bool = False) -> None:
+        if always or not self._quiet:
+            self.console.print(text, soft_wrap=True)
+
+    # bars
+
+    def _draw(self, workers: int) -> None:
+        self._bars = Progress(
+            TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[news]}")
+        )
+        self._all = self._bars.add_task("everything", total=1.0, news="")
+        for number in range(workers):
+            self._lines[number] = self._bars.add_task(f"worker {number}", total=1.0, news="idle")
+
+    def _step(self, event: Event) -> None:
+        if self._bars is None:
+            return
+        news, flying = event.fields, self._flying[event.worker]
+        flying[event.job.key] = news["fraction"]
+        pack = f"{len(flying)} runs, one of them " if len(flying) > 1 else ""
+        speed = f" · {news['speed']:.0f} ex/s" if news["speed"] else ""
+        where = f" · step {news['step']} · loss {news['loss']:.3f}" if "loss" in news else ""
+        self._bars.update(
+            self._lines[event.worker],
+            completed=sum(flying.values()) / len(flying),
+            news=f"{pack}{escape(event.job.title)}{where}{speed}",
+        )
+        self._overall()
+
+    def _over(self, event: Event) -> None:
+        self._flying[event.worker].pop(event.job.key, None)
+        if self._bars is not None and not self._flying[event.worker]:
+            self._bars.update(self._lines[event.worker], completed=0.0, news="idle")
+
+    def _overall(self) -> None:
+        if self._bars is not None:
+            total = sum(self._weight.values())
+            done = sum(self._weight[key] * part for key, part in self._spent.items())
+            news = f"{self._finished} of {self._total} · {self._left()}"
+            self._bars.update(self._all, completed=done / total, news=news)
+
+
+def _percent(value: float | None) -> str:
+    return "undefined" if value is None else f"{100 * value:.1f}"
+
+
+def note(text: str) -> None:
+    """A line to the person, beside the results on standard output."""
+    print(text, file=sys.stderr)

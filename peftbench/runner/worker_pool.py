@@ -1,0 +1,294 @@
+"""Local worker processes under a supervisor that never loads torch.
+
+A worker that dies takes its run with it and nothing else; the reason is noted, another worker
+takes its place. Two supervisors on one results folder share the work: a run that the other one has
+claimed is waited for, not done again.
+"""
+
+import json
+import os
+import selectors
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from peftbench.core.errors import ConfigError
+from peftbench.core.evaluation import Evaluation, Failure, Job, explain_exit, job_json
+from peftbench.core.run import Json, Run
+from peftbench.results.store import Results
+from peftbench.system.hardware import oom_kills
+
+#: Seconds that workers get to write a checkpoint after a signal.
+GRACE = 60
+
+
+@dataclass(frozen=True)
+class Event:
+    """News for the display: `kind` is step, done, failed, waiting or note."""
+
+    kind: str
+    worker: int
+    job: Job
+    fields: Json
+
+
+@dataclass
+class _Worker:
+    number: int
+    process: "subprocess.Popen[bytes]"
+    errors: Path
+    jobs: dict[str, Job] = field(default_factory=dict)
+    begun: set[str] = field(default_factory=set)
+    started: bool = False
+    ready: bool = False
+    told: bytes = b""
+    kills: int = field(default_factory=oom_kills)
+
+
+class Stopped(Exception):
+    """The supervisor was told to stop; nothing is half done."""
+
+
+class Crew:
+    """Workers over one results folder.
+
+    Args:
+        results: where records go.
+        setting: the fields of `setting.Setting`.
+        workers: how many processes.
+        gpus: to spread them over, as CUDA_VISIBLE_DEVICES names them; empty for the CPU.
+        listen: told every event.
+        halted: asked whether to stop; by default signals say so.
+    """
+
+    def __init__(
+        self,
+        results: Results,
+        setting: Json,
+        workers: int,
+        gpus: list[str],
+        listen: Callable[[Event], None] = lambda event: None,
+        halted: Callable[[], bool] | None = None,
+    ):
+        self.results = results
+        self.setting = setting
+        self.gpus = gpus
+        self.listen = listen
+        self.failures: list[Failure] = []
+        self._selector = selectors.DefaultSelector()
+        self._scratch = tempfile.TemporaryDirectory(prefix="peftbench-")
+        self._workers: dict[int, _Worker] = {}
+        self._asked_to_stop = False
+        self._halted = halted or (lambda: self._asked_to_stop)
+        names = () if halted else STOPS
+        self._before = {name: signal.signal(name, self._ask_to_stop) for name in names}
+        for number in range(workers):
+            self._start(number)
+
+    def check(self, runs: Iterable[Run], evaluations: Iterable[Evaluation] = ()) -> list[str]:
+        """Let a worker instantiate every run and suite; return what is odd in their data.
+
+        Raises:
+            ConfigError: with all that is wrong.
+            Stopped: after Ctrl-C, SIGTERM or SIGUSR1.
+        """
+        first = self._workers[min(self._workers)]
+        order = {"check": [run.to_json() for run in runs]}
+        self._send(first, order | {"suites": [one.to_json() for one in evaluations]})
+        while not self._halted():
+            for worker, message in self._messages():
+                if message["event"] == "checked":
+                    if message["errors"]:
+                        raise ConfigError("\n".join(message["errors"]))
+                    return list(message["told"])
+                if message["event"] == "gone" and worker is first:
+                    raise ConfigError(f"a worker ended while it checked:\n{self._tail(worker)}")
+                self._hear(worker, message, deque())
+        raise Stopped
+
+    def work(self, units: Iterable[Sequence[Job]], fail_fast: bool = False) -> None:
+        """Do jobs; failures are noted in `failures` and in the results folder.
+
+        Args:
+            units: jobs that a worker gets together, as `grouping.units` says.
+            fail_fast: leave at the first failure.
+
+        Raises:
+            Stopped: after Ctrl-C, SIGTERM or SIGUSR1, when the workers have left.
+        """
+        pending, held = deque(units), deque[Sequence[Job]]()
+        asked = time.monotonic()
+        while not self._halted():
+            busy = [worker for worker in self._workers.values() if worker.jobs]
+            if not pending and not held and not busy:
+                return
+            if held and not pending and time.monotonic() - asked > 1:
+                pending.extend(held)
+                held.clear()
+                asked = time.monotonic()
+            for worker in self._workers.values():
+                if worker.ready and not worker.jobs and pending:
+                    self._give(worker, pending.popleft())
+            for worker, message in self._messages():
+                self._hear(worker, message, held)
+            if self.failures and (fail_fast or self.failures[-1].kind == "disk"):
+                return
+        raise Stopped
+
+    def close(self) -> None:
+        """End the workers: politely where a run is in flight, so that it leaves a checkpoint.
+
+        A second Ctrl-C does not wait for that.
+        """
+        for name, handler in self._before.items():
+            signal.signal(name, handler)
+        for worker in self._workers.values():
+            if worker.process.stdin is not None:
+                with suppress(OSError):  # what could not be sent to a dead worker is sent again
+                    worker.process.stdin.close()
+            worker.process.terminate() if worker.jobs else worker.process.kill()
+        end = time.monotonic() + GRACE
+        for worker in self._workers.values():
+            try:
+                worker.process.wait(max(0.0, end - time.monotonic()))
+            except (subprocess.TimeoutExpired, KeyboardInterrupt):
+                end = 0.0
+                worker.process.kill()
+                worker.process.wait()
+            _close_output(worker)
+        self._selector.close()
+        self._scratch.cleanup()
+
+    # processes
+
+    def _start(self, number: int) -> None:
+        errors = Path(self._scratch.name) / f"worker-{number}"
+        environment = os.environ | ENVIRONMENT | {"PYTHONUNBUFFERED": "1"}
+        if self.setting["threads"]:
+            environment["OMP_NUM_THREADS"] = str(self.setting["threads"])
+        if self.gpus:
+            first = number * (count := self.setting["processes"]) % len(self.gpus)
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(self.gpus[first : first + count])
+        # a scheduler signals all processes of a job: held back until the worker can take them
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
+        try:
+            with open(errors, "wb") as log:
+                process = subprocess.Popen(
+                    [sys.executable, "-m", "peftbench.runner.worker"],
+                    stdin=subprocess.PIPE,
+                    stdout=subprocess.PIPE,
+                    stderr=log,
+                    env=environment,
+                    start_new_session=True,  # Ctrl-C in the terminal is for the supervisor
+                )
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        worker = _Worker(number, process, errors)
+        self._workers[number] = worker
+        assert process.stdout is not None
+        os.set_blocking(process.stdout.fileno(), False)
+        self._selector.register(process.stdout, selectors.EVENT_READ, number)
+        self._send(worker, {"results": str(self.results.folder), "setting": self.setting})
+
+    def _send(self, worker: _Worker, order: Json) -> None:
+        assert worker.process.stdin is not None
+        with suppress(BrokenPipeError):  # it is dead: its output has ended too, and is heard
+            worker.process.stdin.write(json.dumps(order).encode() + b"\n")
+            worker.process.stdin.flush()
+
+    def _give(self, worker: _Worker, unit: Sequence[Job]) -> None:
+        worker.jobs, worker.begun = {job.key: job for job in unit}, set()
+        worker.ready, worker.kills = False, oom_kills()
+        self._send(worker, {"jobs": [job_json(job) for job in unit]})
+
+    def _messages(self) -> list[tuple[_Worker, Json]]:
+        """What workers said within a moment; a worker that died says so with `gone`."""
+        found: list[tuple[_Worker, Json]] = []
+        for key, _ in self._selector.select(timeout=0.2):
+            worker = self._workers[key.data]
+            assert worker.process.stdout is not None
+            body = worker.process.stdout.read()
+            if body:
+                worker.started = True
+                *lines, worker.told = (worker.told + body).split(b"\n")
+                found += [(worker, json.loads(line)) for line in lines]
+            else:
+                self._selector.unregister(worker.process.stdout)
+                found.append((worker, {"event": "gone"}))
+        for worker, message in found:
+            if message["event"] == "gone" and not worker.started:
+                raise ConfigError(f"a worker could not start:\n{self._tail(worker)}")
+        return found
+
+    def _hear(self, worker: _Worker, message: Json, held: "deque[Sequence[Job]]") -> None:
+        event = message.pop("event")
+        if event == "ready":
+            worker.ready, worker.jobs = True, {}
+        elif event == "gone":
+            self._lost(worker, held)
+        elif (job := worker.jobs.get(message.get("key", ""))) is None:
+            return
+        elif event == "begun":
+            worker.begun.add(job.key)
+        elif event == "failed":
+            del worker.jobs[job.key]
+            self._fail(worker, job, message["kind"], message["reason"], noted=True)
+        elif event in ("held", "interrupted"):  # another process has it, or stopped this worker
+            del worker.jobs[job.key]
+            held.append([job])
+            self.listen(Event("waiting", worker.number, job, message))
+        else:
+            if event == "done":
+                del worker.jobs[job.key]
+            self.listen(Event(event, worker.number, job, message))
+
+    def _lost(self, worker: _Worker, held: "deque[Sequence[Job]]") -> None:
+        """A worker ended: what it had begun failed, the rest of what it was given waits."""
+        code = worker.process.wait()
+        _close_output(worker)
+        begun = worker.begun or set(worker.jobs)
+        for job in worker.jobs.values():
+            if job.key in begun:
+                self._fail(worker, job, *explain_exit(code, oom_kills() - worker.kills))
+        if waiting := [job for job in worker.jobs.values() if job.key not in begun]:
+            held.append(waiting)
+        self._start(worker.number)
+
+    def _fail(self, worker: _Worker, job: Job, kind: str, reason: str, noted: bool = False) -> None:
+        failure = Failure(job, kind, reason)
+        if not noted:
+            try:
+                failure = self.results.fail(failure)
+            except OSError as error:  # whatever happened, it cannot even be noted
+                kind, reason = "disk", f"{reason}; and then {error}"
+                failure = Failure(job, kind, reason)
+        self.failures.append(failure)
+        self.listen(Event("failed", worker.number, job, {"kind": kind, "reason": reason}))
+
+    def _ask_to_stop(self, *_: Any) -> None:
+        self._asked_to_stop = True
+
+    def _tail(self, worker: _Worker) -> str:
+        return worker.errors.read_text(errors="replace")[-2000:]
+
+
+def _close_output(worker: _Worker) -> None:
+    if worker.process.stdout is not None:
+        worker.process.stdout.close()
+
+
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
+
+#: On these a worker writes a checkpoint and leaves; they are held back until it can.
+HELD = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
+
+#: Set for workers: tokenizers' threads would fight with the other workers.
+ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false"}

@@ -1,0 +1,93 @@
+"""What an evaluation beyond the task's own score may ask, and of which texts.
+
+A suite is a frozen dataclass: it is its parameters. It names sets of texts, somebody else predicts
+on all of them at once, and it says what the predictions mean. No suite knows a method or torch.
+"""
+
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+import numpy as np
+from hydra.utils import get_class
+
+from peftbench.core.errors import ConfigError
+from peftbench.core.run import Json, Record, Run
+from peftbench.core.text import did_you_mean
+from peftbench.data.loading import Table
+
+Arrays = dict[str, np.ndarray]
+
+#: What a suite's yaml holds beside the fields of its class.
+TITLE = ("_target_", "name", "about", "tasks")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Suite:
+    """A question to the trained weights of a run.
+
+    Attributes:
+        untrained: whether the sets are also predicted on by the pretrained model with the head
+            that the run started from; those predictions are named `untrained/SET`.
+        trains: whether it trains itself, and needs no kept weights; then it is `suites.rounds`.
+    """
+
+    untrained: ClassVar[bool] = False
+    trains: ClassVar[bool] = False
+
+    def check(self, run: Run) -> None:
+        """Refuse a run of which the question makes no sense.
+
+        Raises:
+            ConfigError: saying why.
+        """
+
+    def sets(self, run: Run, root: str | None) -> dict[str, Table]:
+        """Labelled texts to predict on, by name.
+
+        Args:
+            run: whose weights are asked.
+            root: folders of data sets in the hub's layout, or None for the hub.
+
+        Raises:
+            ConfigError: if the data are not to be had.
+        """
+        raise NotImplementedError
+
+    def shown(self, name: str) -> int | None:
+        """How many demonstrations stand in front of a set's texts; None as many as in training."""
+        return None
+
+    def findings(self, record: Record, known: Arrays, found: dict[str, Arrays]) -> Json:
+        """What the predictions mean, plain data; `headline` holds the few most telling figures.
+
+        Args:
+            record: of the run.
+            known: its predictions of the reporting split.
+            found: for each set label, scores and whatever spread the method has.
+        """
+        raise NotImplementedError
+
+
+def make(node: Json) -> Suite:
+    """Instantiate a suite's node.
+
+    Raises:
+        ConfigError: if its `_target_` is no suite, or the suite refuses a value.
+    """
+    try:
+        kind = get_class(node["_target_"])
+    except Exception as error:  # hydra wraps whatever the import raised
+        raise ConfigError(f"suite {node['name']}: cannot import {node['_target_']}") from error
+    if not issubclass(kind, Suite):
+        raise ConfigError(
+            f"suite {node['name']}: {node['_target_']} is no peftbench.suites.base.Suite"
+        )
+    given: dict[str, Any] = {key: value for key, value in node.items() if key not in TITLE}
+    known = [f.name for f in fields(kind)]
+    for key in given:
+        if key not in known:
+            raise ConfigError(f"{node['name']} has no suite.{key}; {did_you_mean(key, known)}")
+    try:
+        return kind(**given)
+    except (ValueError, TypeError) as error:
+        raise ConfigError(f"suite {node['name']}: {error}") from error

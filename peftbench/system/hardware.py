@@ -1,0 +1,138 @@
+"""What this machine offers, found out without loading torch."""
+
+import itertools
+import os
+import platform
+import subprocess
+from functools import cache
+from pathlib import Path
+
+from peftbench.core.errors import ConfigError
+from peftbench.core.run import Json
+
+
+def gpus() -> list[str]:
+    """The GPUs that this process may use, as CUDA_VISIBLE_DEVICES names them: 0, or GPU-1a2b.
+
+    Schedulers may give either. What follows a device that cannot be (-1) is not seen, as in CUDA.
+    """
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        names = [name.strip() for name in visible.split(",")]
+        good = (name.isdigit() or name.startswith(("GPU-", "MIG-")) for name in names)
+        return [name for name, _ in zip(names, itertools.takewhile(bool, good), strict=False)]
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        return [str(number) for number in range(pynvml.nvmlDeviceGetCount())]
+    except pynvml.NVMLError:  # no driver
+        return []
+
+
+def devices(asked: str) -> list[str]:
+    """GPUs for `--device`: auto, cpu, cuda or cuda:i.
+
+    Raises:
+        ConfigError: for another word, or where there is no such GPU.
+    """
+    if asked == "cpu":
+        return []
+    found = gpus()
+    if asked == "auto" or (asked == "cuda" and found):
+        return found
+    number = asked.removeprefix("cuda:")
+    if number in found:
+        return [number]
+    there = ", ".join(f"cuda:{n}" for n in found) or "no GPU"
+    raise ConfigError(f"--device {asked}: choose auto, cpu, cuda or cuda:i; here is {there}")
+
+
+def suitable(
+    runs: int, found: list[str], largest: int, workers: int | None = None, processes: int = 1
+) -> tuple[int, int | None]:
+    """Workers and threads of each process for this machine.
+
+    On a CPU, workers of one thread mostly beat one worker of many threads (`runner.probe` tries
+    it), as long as memory holds; a single run gets all threads. On GPUs, one worker each.
+
+    Args:
+        runs: how many there are to train.
+        found: GPUs to use.
+        largest: bytes of the largest model's weights in fp32.
+        workers: as many as someone wants, but no more than there are runs.
+        processes: that train one run together.
+    """
+    if found:
+        return max(1, min(runs, workers or len(found) // processes)), None
+    fit = int(0.8 * memory() // (2 * 2**30 + 6 * largest))
+    workers = max(1, min(runs, workers or min(cores(), fit) // processes))
+    return workers, max(1, cores() // (workers * processes))
+
+
+def cores() -> int:
+    """Cores that are ours; a scheduler that binds nothing says its share in the environment."""
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(here, _given("SLURM_CPUS_PER_TASK") or here)
+
+
+def memory() -> float:
+    """Bytes that are free here, or that a scheduler gave if that is less."""
+    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+    return min(free, 2**20 * _given("SLURM_MEM_PER_NODE") or free)
+
+
+def _given(name: str) -> int:
+    value = os.environ.get(name, "")
+    return int(value) if value.isdigit() else 0
+
+
+@cache
+def processor() -> str:
+    """What the CPU calls itself."""
+    cpuinfo = Path("/proc/cpuinfo")
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def bf16_on_cpu() -> bool | None:
+    """Whether this CPU multiplies bf16 by itself; None where it does not say (not Linux)."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return None
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), None)
+    if flags is None:
+        return None
+    return any(word in ("avx512_bf16", "amx_bf16", "bf16") for word in flags.split())
+
+
+@cache
+def checkout() -> Json:
+    """The commit of the checkout that runs, and whether its code differs from it; None outside."""
+    here = Path(__file__).parent
+
+    def git(*words: str) -> str | None:
+        try:
+            done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True)
+        except FileNotFoundError:
+            return None
+        return done.stdout.strip() if done.returncode == 0 else None
+
+    commit = git("rev-parse", "HEAD")
+    if commit is None or git("ls-files", "--error-unmatch", "hardware.py") is None:
+        return {"commit": None, "dirty": None}
+    return {
+        "commit": commit,
+        "dirty": bool(git("status", "--porcelain", "--", "../..", ":!../../results")),
+    }
+
+
+def oom_kills() -> int:
+    """How many processes the kernel has killed for memory since it started."""
+    try:
+        lines = Path("/proc/vmstat").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)

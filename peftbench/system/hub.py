@@ -1,0 +1,123 @@
+"""Files of the Hugging Face hub, at a pinned revision, from its cache or over the network."""
+
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+from peftbench.core.errors import ConfigError
+from peftbench.core.run import Json
+from peftbench.system import offline_folder
+
+#: The files of a hub model that are fetched: weights without pickle, configuration, tokenizer.
+CHECKPOINT_FILES = ["*.safetensors", "*.json", "vocab.txt", "merges.txt", "*.model"]
+
+
+def offline() -> bool:
+    """Whether the environment says that the network is not to be asked."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")
+
+
+def go_offline() -> None:
+    """From here on this process takes from the hub's cache only."""
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    constants = sys.modules.get("huggingface_hub.constants")
+    if constants is not None:  # it reads the environment when it is imported
+        constants.HF_HUB_OFFLINE = True  # type: ignore[attr-defined]
+
+
+def fetch(name: str, revision: str | None, file: str) -> Path:
+    """One file of a model.
+
+    Raises:
+        ConfigError: if it is neither in the hub's cache nor to be had.
+    """
+    here = offline_folder.model(name, revision)
+    if here is not None:
+        return here / file
+    from huggingface_hub import hf_hub_download
+
+    try:
+        return Path(hf_hub_download(name, file, revision=revision))
+    except Exception as error:  # the hub's errors, requests' and the operating system's alike
+        raise _unreachable(
+            name, revision, "a model folder: model.checkpoint=FOLDER", error
+        ) from error
+
+
+def snapshot(name: str, revision: str | None, patterns: list[str], kind: str = "model") -> Path:
+    """A folder that holds the files of a repository that match the patterns, the first at least.
+
+    Raises:
+        ConfigError: if they are neither in the hub's cache nor to be had; where a prefetched folder
+            is in use, if they are not in it.
+    """
+    here = offline_folder.folder()
+    if here is not None and kind == "dataset":  # all of its data are in `prefetched.data_root`
+        raise ConfigError(
+            f"{name} is not in {here}: run `peftbench prefetch` again with these words"
+        )
+    if here is not None and (found := offline_folder.model(name, revision)) is not None:
+        return found
+    from huggingface_hub import snapshot_download
+
+    def look(cached: bool) -> Path:
+        return Path(
+            snapshot_download(
+                name,
+                revision=revision,
+                allow_patterns=patterns,
+                repo_type=kind,
+                local_files_only=cached,
+            )
+        )
+
+    try:
+        folder = look(cached=False)
+    except Exception as error:  # as above
+        # huggingface_hub 1.33 passes by a cached commit whose list of files it has not cached too
+        try:
+            folder = look(cached=True)
+        except (OSError, ValueError):  # what it raises where the cache lacks something
+            raise _unreachable(name, revision, _LOCAL[kind], error) from error
+    if not any(path.is_file() for path in folder.glob(patterns[0])):
+        raise _unreachable(name, revision, _LOCAL[kind], f"the cached copy lacks {patterns[0]}")
+    return folder
+
+
+def locate(model: Json) -> Path | None:
+    """The folder of a model's checkpoint; None for random weights.
+
+    Raises:
+        ConfigError: if it is nowhere to be had.
+    """
+    if model.get("path"):
+        return Path(model["path"])
+    if model["package"]:
+        found = importlib.util.find_spec(model["package"])
+        if found is not None and found.origin is not None:
+            return Path(found.origin).parent / "model"
+    if model["checkpoint"] is None:
+        return None
+    return snapshot(model["checkpoint"], model["revision"], CHECKPOINT_FILES)
+
+
+def comes_from_hub(model: Json) -> bool:
+    """Whether a model comes from the hub: from no folder and no package that is installed."""
+    packaged = model["package"] and importlib.util.find_spec(model["package"])
+    return not (model.get("path") or packaged or model["checkpoint"] is None)
+
+
+_LOCAL = {
+    "model": "a model folder: model.checkpoint=FOLDER",
+    "dataset": "a folder in its layout: data.root=FOLDER or PEFTBENCH_DATA=FOLDER",
+}
+
+
+def _unreachable(name: str, revision: str | None, local: str, error: object) -> ConfigError:
+    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    return ConfigError(
+        f"{name} at {(revision or 'its newest commit')[:12]} is not to be had ({reason}); provide "
+        f"it in one of three ways: a connection to the hub, the hub's cache filled elsewhere "
+        f"(HF_HOME), or {local}"
+    )

@@ -1,0 +1,154 @@
+"""Files that are whole or absent, and that say so: sealed JSON, arrays without pickle."""
+
+import hashlib
+import io
+import json
+import os
+import re
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from peftbench.core.errors import RecordError
+from peftbench.core.run import Json, canonical
+
+if TYPE_CHECKING:
+    import numpy as np
+
+T = TypeVar("T")
+
+#: Bytes that are read at once; files of less are read in one go.
+_SMALL = 1 << 16
+
+
+def write_whole(path: Path, body: bytes, drafts: Path | None = None) -> None:
+    """Put `body` at `path`, whole or not at all, through a draft on the same file system."""
+    drafts = drafts or path.parent
+    drafts.mkdir(parents=True, exist_ok=True)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = drafts / f"{path.name}-{os.getpid()}"
+    try:
+        with open(draft, "wb") as file:
+            file.write(body)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def quickly(path: str) -> bytes:
+    """The bytes of a small file, past Python's own files, which take longer than the reading."""
+    file = os.open(path, os.O_RDONLY)
+    try:
+        body = os.read(file, _SMALL)
+        if len(body) == _SMALL:
+            body += b"".join(iter(lambda: os.read(file, _SMALL), b""))
+        return body
+    finally:
+        os.close(file)
+
+
+def digest(body: bytes) -> str:
+    """SHA-256, in hexadecimal digits."""
+    return hashlib.sha256(body).hexdigest()
+
+
+def hashed(paths: tuple[Path, ...]) -> str:
+    """SHA-256 of the files, one after the other; read once while they do not change."""
+    return _hash_at(tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths))
+
+
+@cache
+def _hash_at(files: tuple[tuple[Path, int, int], ...]) -> str:
+    digest = hashlib.sha256()
+    for path, _, _ in files:
+        with open(path, "rb") as file:
+            while chunk := file.read(1 << 22):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def stamps(folder: Path, name: re.Pattern[str], suffix: str) -> list[tuple[str, int, int]]:
+    """Name, size in bytes and time of change in nanoseconds of the files called so, by name."""
+    if not folder.is_dir():
+        return []
+    end = -len(suffix)
+    with os.scandir(folder) as entries:
+        return sorted(
+            (entry.name[:end], (about := entry.stat()).st_size, about.st_mtime_ns)
+            for entry in entries
+            if entry.name.endswith(suffix) and name.fullmatch(entry.name[:end])
+        )
+
+
+def sealed(data: Json) -> bytes:
+    """JSON that holds its own hash."""
+    body = json.dumps(
+        data | {"sha256": digest(canonical(data).encode())}, indent=1, allow_nan=False
+    )
+    return body.encode() + b"\n"
+
+
+def unsealed(path: Path) -> Json:
+    """Read what `sealed` gave.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        RecordError: if it is torn or was altered.
+    """
+    try:
+        data: Any = json.loads(path.read_bytes())
+    except ValueError as error:
+        raise RecordError(f"{path} is not whole: {error}") from error
+    if not isinstance(data, dict) or data.pop("sha256", None) != digest(canonical(data).encode()):
+        raise RecordError(f"{path} was altered: its content does not hash to what it says")
+    return data
+
+
+def readable(keys: list[str], read: Callable[[str], T]) -> tuple[list[T], dict[str, str]]:
+    """What can be read, in the order of the keys, and what is wrong with each of the others."""
+    good, bad = [], {}
+    for key in keys:
+        try:
+            good.append(read(key))
+        except RecordError as error:
+            bad[key] = str(error)
+    return good, bad
+
+
+def checked(path: Path, expected: str | None) -> bytes:
+    """The bytes of a file, if they have the expected hash.
+
+    Raises:
+        RecordError: if it is another file, or there is none.
+    """
+    try:
+        body = path.read_bytes()
+    except FileNotFoundError as error:
+        raise RecordError(f"{path} is gone, which was saved with its record") from error
+    if digest(body) != expected:
+        raise RecordError(f"{path} is not the file that was saved with its record")
+    return body
+
+
+def packed(arrays: "dict[str, np.ndarray]") -> bytes:
+    """Arrays as one compressed npz."""
+    import numpy as np
+
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def unpacked(path: Path, expected: str | None) -> "dict[str, np.ndarray]":
+    """Read what `packed` gave, if it has the expected hash.
+
+    Raises:
+        RecordError: if it is another file.
+    """
+    import numpy as np
+
+    with np.load(io.BytesIO(checked(path, expected)), allow_pickle=False) as arrays:
+        return {name: arrays[name] for name in arrays.files}

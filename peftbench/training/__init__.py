@@ -1,0 +1,1 @@
+"""One run from its data to its record: the training loop and what it needs."""

@@ -1,0 +1,117 @@
+"""What a configuration costs alone: packed runs share passes, so no time or memory is their own.
+
+Twelve steps and one evaluation are run alone, by the code that runs everything, and kept in the
+results folder's cache for the next runs of the configuration on this machine. Costs of a packed run
+follow from them: its padded tokens, its evaluations. A budget of seconds that is `calibrated`
+becomes as many steps as fit by the same figures.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, replace
+
+import torch
+
+from peftbench.core.run import Json, Record, Run, canonical
+from peftbench.results.store import Results
+from peftbench.training import measurement
+
+STEPS = 12
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What was measured.
+
+    Attributes:
+        name: of the configuration on this machine, 12 hexadecimal digits.
+        step: seconds of a step.
+        token: seconds of training for each padded token.
+        evaluation: seconds of one evaluation of all that is reported.
+        memory: peak bytes by phase, as in a record.
+    """
+
+    name: str
+    step: float
+    token: float
+    evaluation: float
+    memory: Json
+
+    def steps(self, run: Run) -> int | None:
+        """The steps that a run's calibrated seconds buy; None for any other budget."""
+        if not run.budget.get("calibrated"):
+            return None
+        return max(1, round(run.budget["seconds"] / self.step))
+
+    def costs(self, record: Record, shared: Iterable[str]) -> Record:
+        """A packed run's record with the costs it would have had alone.
+
+        Args:
+            record: as it came out of the pack.
+            shared: keys of the runs that it shared passes with.
+        """
+        train = self.token * record.work["padded_tokens"]
+        looks = 1 if record.selection is not None else len(record.curve)
+        last = record.work["steps"]
+        return replace(
+            record,
+            seconds=record.seconds | {"train": train, "evaluate": self.evaluation * looks},
+            speed={
+                "examples_per_second": record.work["examples"] / train,
+                "tokens_per_second": record.work["tokens"] / train,
+            },
+            memory=self.memory,
+            energy_joules=None,
+            curve=[point | {"seconds": train * point["step"] / last} for point in record.curve],
+            work=record.work | {"packed_with": " ".join(shared), "calibration": self.name},
+            environment=record.environment | {"packed": True},
+        )
+
+
+def known(
+    run: Run, device: torch.device, results: Results | None, alone: Callable[[Run], Record]
+) -> Calibration:
+    """The calibration of a run's configuration, measured now unless it is kept.
+
+    Args:
+        run: any run of the configuration.
+        device: where.
+        results: whose cache keeps it; None measures anew.
+        alone: executes a run alone.
+    """
+    here = measurement.environment(device)
+    where = [here[name] for name in ("device", "threads", "deterministic", "libraries", "commit")]
+    name = hashlib.sha256(canonical([*run.step_shape(), where]).encode()).hexdigest()[:12]
+    if results is None:
+        return _measured(run, name, alone)
+    path = results.cache(f"calibration-{name}.json")
+    while not results.claim(name):  # another worker is at it, and both are to name the same
+        time.sleep(0.2)
+    try:
+        if path.exists():
+            try:
+                return Calibration(**json.loads(path.read_bytes()))
+            except (ValueError, TypeError):  # a cache: it is made again
+                path.unlink()
+        found = _measured(run, name, alone)
+        results.write(path, json.dumps(asdict(found)).encode())
+        return found
+    finally:
+        results.release(name)
+
+
+def _measured(run: Run, name: str, alone: Callable[[Run], Record]) -> Calibration:
+    short = replace(
+        run, budget={"steps": STEPS}, train=run.train | {"evaluations": 1}, select={"fraction": 0.0}
+    )
+    record = alone(short)
+    train = record.seconds["train"]
+    return Calibration(
+        name=name,
+        step=train / STEPS,
+        token=train / record.work["padded_tokens"],
+        evaluation=record.seconds["evaluate"],
+        memory=record.memory,
+    )

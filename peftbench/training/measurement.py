@@ -1,0 +1,205 @@
+"""Clocks, memory and energy, by phase, of the run itself.
+
+CPU memory is the peak of the resident set (`VmHWM`), reset before each phase: `ru_maxrss` is a
+lifetime maximum that a child even inherits from its parent. CUDA memory is the allocator's peak,
+reset likewise. What cannot be measured is None.
+"""
+
+import ctypes
+import gc
+import os
+import platform
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from peftbench.core.run import Json
+from peftbench.data.batching import Batch, Feed, micro_batches
+from peftbench.system import hardware
+from peftbench.training.predictor import Predictor
+
+PHASES = ("load", "tokenise", "warmup", "train", "evaluate")
+
+_LIBRARIES = ("peftbench", "torch", "transformers", "accelerate", "datasets", "numpy", "tokenizers")
+
+
+class Phases:
+    """Seconds and peak bytes of each phase; phases may alternate but not nest."""
+
+    def __init__(self, device: torch.device):
+        self.device = device
+        self.seconds = dict.fromkeys(PHASES, 0.0)
+        self.memory: Json = {}
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Count what happens inside as part of a phase."""
+        _reset_peaks(self.device)
+        start = self.now()
+        try:
+            yield
+        finally:
+            self.seconds[name] += self.now() - start
+            self._note(name)
+
+    def now(self) -> float:
+        """Seconds on a clock that has waited for the device."""
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        return time.perf_counter()
+
+    def _note(self, name: str) -> None:
+        for kind, peak in _peaks(self.device).items():
+            phases = self.memory.setdefault(kind, {})
+            before = phases.get(name)
+            phases[name] = peak if before is None else max(peak or 0, before)
+
+
+def release_memory(device: torch.device) -> None:
+    """Give back what the last run left, or it would count as the next one's."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+    except (OSError, AttributeError):  # not glibc
+        return
+
+
+def _reset_peaks(device: torch.device) -> None:
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    if _can_reset_rss():
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+@cache
+def _can_reset_rss() -> bool:
+    try:
+        Path("/proc/self/clear_refs").write_text("5")
+    except OSError:  # not Linux, or a container that forbids it
+        return False
+    return True
+
+
+def _peaks(device: torch.device) -> dict[str, int | None]:
+    peaks: dict[str, int | None] = {"cpu_peak_rss_bytes": None}
+    if _can_reset_rss():
+        status = Path("/proc/self/status").read_text()
+        line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
+        peaks["cpu_peak_rss_bytes"] = 1024 * int(line.split()[1])
+    if device.type == "cuda":
+        peaks["cuda_peak_allocated_bytes"] = torch.cuda.max_memory_allocated(device)
+        peaks["cuda_peak_reserved_bytes"] = torch.cuda.max_memory_reserved(device)
+    return peaks
+
+
+class Energy:
+    """Joules that a GPU used, by NVML's counter, while no other process had it."""
+
+    def __init__(self, device: torch.device):
+        self._handle = _nvml_handle(device)
+        self._start = self._joules()
+
+    def joules(self) -> float | None:
+        """Joules since the start; None on a CPU, a shared GPU, or one without the counter."""
+        end = self._joules()
+        return None if self._start is None or end is None else end - self._start
+
+    def _joules(self) -> float | None:
+        if self._handle is None:
+            return None
+        import pynvml
+
+        try:
+            if len(pynvml.nvmlDeviceGetComputeRunningProcesses(self._handle)) > 1:
+                return None
+            return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(self._handle)) / 1000
+        except pynvml.NVMLError:
+            return None
+
+
+def _nvml_handle(device: torch.device) -> object | None:
+    if device.type != "cuda":
+        return None
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        uuid = str(torch.cuda.get_device_properties(device).uuid)
+        return pynvml.nvmlDeviceGetHandleByUUID(f"GPU-{uuid}")
+    except pynvml.NVMLError:
+        return None
+
+
+def environment(device: torch.device, processes: int = 1) -> Json:
+    """Where a run happened: versions, device (of several processes: how many), threads, commit."""
+    return {
+        "python": platform.python_version(),
+        "libraries": {name: version(name) for name in _LIBRARIES},
+        "device": f"{processes} × " * (processes > 1) + _device_name(device),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "cuda": torch.version.cuda if device.type == "cuda" else None,
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        **hardware.checkout(),
+    }
+
+
+@cache
+def _device_name(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return hardware.processor()
+
+
+def warm_up(view: Predictor, micro: int | None, feed: Feed) -> tuple[float, float]:
+    """Pass the shortest and the longest batch through, changing nothing.
+
+    Kernels are chosen and memory is taken before the clock runs, and matrix products are counted.
+    On a CPU the first run of a kind does that for all runs of a process: passes of the others
+    would leave their training seconds as they are.
+
+    Returns:
+        FLOPs of a training step for each padded token, and for each token × length (attention).
+    """
+    counts = []
+    for batch in feed.extremes:
+        first = next(micro_batches(batch, micro or len(batch["labels"])))
+        rows, length = first["input_ids"].shape
+        counts.append((length, _flops(view, first) / (rows * length)))
+    (short, few), (long, many) = counts[0], counts[-1]
+    slope = (many - few) / (long - short) if long > short else 0.0
+    return many - slope * long, slope
+
+
+def _flops(view: Predictor, batch: Batch) -> int:
+    """FLOPs of a forward and backward pass, which is made; counted for the first run of a kind."""
+    encoder = view.encoder
+    trained = sorted((name, *p.shape) for name, p in encoder.trained().items())
+    shape = tuple(batch["input_ids"].shape)
+    kind = repr((view.method, encoder.module, view.accelerator.mixed_precision, trained, shape))
+    counted = encoder.backbone[0].flops
+    if kind not in counted:
+        with FlopCounterMode(display=False) as counter:
+            _pass(view, batch)
+        counted[kind] = counter.get_total_flops()
+    elif view.device.type != "cpu":
+        _pass(view, batch)
+    return counted[kind]
+
+
+def _pass(view: Predictor, batch: Batch) -> None:
+    encoder, accelerator = view.encoder, view.accelerator
+    encoder.train()
+    moved = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
+    with accelerator.autocast():
+        loss = view.method.loss(encoder, moved)
+    accelerator.backward(loss)
+    encoder.zero_grad(set_to_none=True)

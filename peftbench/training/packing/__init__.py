@@ -1,0 +1,1 @@
+"""Several runs in one forward pass over a shared backbone."""

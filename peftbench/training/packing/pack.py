@@ -1,0 +1,269 @@
+"""Many trainings at once on one shared backbone.
+
+Each training is the one of `training.loop`, with its own optimizer, rates, batches, end; what it
+asks for (`requests`) is computed for several at a time. What they train is stacked along a run axis
+and what is frozen is shared (`vmapped`).
+
+A training that ends or fails leaves alone, and the next one enters. Random numbers drawn in a
+shared pass come from the stream of the first of its members, so dropout differs from a training
+alone, but for passes of one.
+"""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import torch
+from torch import Tensor
+
+from peftbench.training import requests
+from peftbench.training.packing.vmapped import together
+from peftbench.training.predictor import Predictor
+from peftbench.training.requests import Answer, Ask, Asking, Gradient, Outputs
+
+T = TypeVar("T")
+
+#: What a pass costs beside its padded tokens, in tokens: launching kernels on a GPU.
+OVERHEAD = {"cpu": 32, "cuda": 16384}
+
+#: The part of a GPU's free memory that passes may fill.
+FILL = 0.8
+
+
+@dataclass
+class _Member(Generic[T]):
+    """A training in the pack, and what it waits for.
+
+    Attributes:
+        random: the state of its random numbers while another has the turn.
+        view: of its latest ask; where memory was short, it starts again with another one.
+        tensors: what is its own of the view's encoder, by name.
+        shared: keys of those it shared a pass with.
+    """
+
+    key: str
+    training: Asking[T]
+    random: list[Tensor]
+    ask: Ask | None = None
+    view: Predictor | None = None
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    shared: set[str] = field(default_factory=set)
+
+
+@dataclass(frozen=True)
+class Left(Generic[T]):
+    """A training that is over: what it ended with, or why it failed; whom it was packed with."""
+
+    key: str
+    end: T | None
+    error: Exception | None
+    shared: tuple[str, ...]
+
+
+class Pack(Generic[T]):
+    """Trainings that share passes.
+
+    Args:
+        device: of all of them.
+        size: how many at a time, at most.
+        tell: is told how many share a pass, as far as memory decides it.
+    """
+
+    def __init__(self, device: torch.device, size: int, tell: Callable[[str], None] = print):
+        self.device = device
+        self.tell = tell
+        self.size = size
+        self.most = size  # in a pass
+        self.tokens: float = float("inf")  # padded, of a pass
+        self._probed = device.type != "cuda"
+        self._members: list[_Member[T]] = []
+        self._refused: set[Any] = set()
+
+    def train(self, waiting: Iterator[tuple[str, Asking[T]]]) -> Iterator[Left[T]]:
+        """Train all, each as soon as there is room for it; yield each when it is over.
+
+        Args:
+            waiting: keys and trainings that have not begun; they must differ in values only, not
+                in what is frozen, in the method's structure, or in precision.
+        """
+        while True:
+            while len(self._members) < self.size and (new := next(waiting, None)):
+                member = _Member(*new, random=_random(self.device))
+                self._members.append(member)
+                yield from self._resume(member, None)
+            if not self._members:
+                return
+            for group in self._groups():
+                yield from self._advance(group)
+
+    def _advance(self, group: list[_Member[T]]) -> Iterator[Left[T]]:
+        """Answer a group, in as many passes as memory wants."""
+        try:
+            answers = self._answers(group)
+        except torch.OutOfMemoryError:
+            self.most = min(self.most, max(1, len(group) - 1))
+            self.tell(f"pack: no memory for {len(group)} in a pass, {self.most} from here on")
+            half = len(group) // 2
+            for part in (group[:half], group[half:]):
+                yield from self._advance(part)
+            return
+        for member, answer in zip(group, answers, strict=True):
+            yield from self._resume(member, answer)
+
+    def _resume(self, member: _Member[T], answer: Answer | Exception | None) -> Iterator[Left[T]]:
+        """Let a training go on until it asks again or is over."""
+        try:
+            with self._turn(member):
+                if isinstance(answer, Exception):
+                    member.ask = member.training.throw(answer)
+                elif answer is None:
+                    member.ask = next(member.training)
+                else:
+                    member.ask = member.training.send(answer)
+        except StopIteration as end:
+            yield self._leave(member, end.value, None)
+        except Exception as error:  # a run that fails must not sink the others
+            yield self._leave(member, None, error)
+
+    def _leave(self, member: _Member[T], end: T | None, error: Exception | None) -> Left[T]:
+        self._members.remove(member)
+        return Left(member.key, end, error, tuple(sorted(member.shared)))
+
+    @contextmanager
+    def _turn(self, member: _Member[T]) -> Iterator[None]:
+        """Whatever is drawn inside comes from the member's own stream."""
+        _set_random(member.random)
+        try:
+            yield
+        finally:
+            member.random = _random(self.device)
+
+    # who goes together
+
+    def _groups(self) -> list[list[_Member[T]]]:
+        """All members, those together that can share a pass and that it pays for."""
+        alike: dict[Any, list[_Member[T]]] = {}
+        for member in self._members:
+            alike.setdefault(self._kind(member), []).append(member)
+        found = []
+        for kind, members in alike.items():
+            if kind[0] == "alone":
+                found += [[member] for member in members]
+            elif kind[0] is Outputs:
+                found += [members[i : i + self.most] for i in range(0, len(members), self.most)]
+            else:
+                members.sort(key=_length, reverse=True)
+                lengths, rows = [_length(member) for member in members], kind[1]
+                most = max(1, int(min(self.most, self.tokens // (rows * lengths[0]))))
+                cuts = partition(lengths, rows, OVERHEAD[self.device.type], most)
+                found += [members[start:end] for start, end in cuts]
+        return found
+
+    def _kind(self, member: _Member[T]) -> tuple[Any, ...]:
+        """Equal for members that can share a pass."""
+        ask = member.ask
+        assert ask is not None
+        view = ask.view
+        if isinstance(ask, Outputs) or view is not member.view:
+            member.view, member.tensors = view, view.encoder.own()
+        own = tuple((n, t.shape, t.requires_grad) for n, t in member.tensors.items())
+        if not view.method.packs or own in self._refused or not self._probed:
+            return "alone", member.key
+        if isinstance(ask, Outputs):
+            return Outputs, id(ask.tokens), ask.rows.tobytes(), own
+        return Gradient, len(ask.batch["labels"]), ask.micro, own
+
+    # passes
+
+    def _answers(self, group: list[_Member[T]]) -> list[Answer | Exception]:
+        """An answer to each, or why there is none.
+
+        Raises:
+            torch.OutOfMemoryError: if there is no memory for so many.
+        """
+        if len(group) == 1:
+            return [self._alone(group[0])]
+        asks = [member.ask for member in group]
+        try:
+            with self._turn(group[0]):
+                found = together(asks, [member.tensors for member in group])
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # of one of them, or of the pass: alone they will tell
+            each = [self._alone(member) for member in group]
+            if not any(isinstance(one, Exception) for one in each):
+                self._refused.add(self._kind(group[0])[-1])
+                warnings.warn(f"these runs cannot share passes: {error}", stacklevel=2)
+            return each
+        keys = {member.key for member in group}
+        for member in group:
+            member.shared |= keys - {member.key}
+        return found
+
+    def _alone(self, member: _Member[T]) -> Answer | Exception:
+        ask = member.ask
+        assert ask is not None
+        try:
+            with self._turn(member):
+                return requests.compute(ask) if self._probed else self._probe(ask)
+        except Exception as error:
+            return error
+
+    def _probe(self, ask: Ask) -> Answer:
+        """Compute, and see from the memory that it takes how many tokens a pass may have."""
+        before = torch.cuda.memory_allocated(self.device)
+        torch.cuda.reset_peak_memory_stats(self.device)
+        answer = requests.compute(ask)
+        if isinstance(ask, Gradient):
+            took = torch.cuda.max_memory_allocated(self.device) - before
+            cached = torch.cuda.memory_reserved(self.device) - before
+            free = torch.cuda.mem_get_info(self.device)[0] + max(0, cached)
+            self.tokens = FILL * free / max(1, took) * ask.batch["input_ids"].numel()
+            self._probed = True
+            runs = int(self.tokens // ask.batch["input_ids"].numel())
+            self.tell(
+                f"pack: {min(runs, self.size)} of up to {self.size} runs share a pass; one takes "
+                f"{took / 2**20:,.0f} MiB of {free / 2**30:.1f} GiB"
+            )
+        return answer
+
+
+def partition(lengths: list[int], rows: int, overhead: int, most: int) -> list[tuple[int, int]]:
+    """Cut batches into passes, so that overhead and padded tokens are least; ranges of indices.
+
+    Args:
+        lengths: of batches of `rows` examples, the longest first; a pass is padded to its longest.
+        overhead: of a pass, in tokens.
+        most: batches in a pass.
+    """
+    costs, cuts = [0], [0]
+    for end in range(1, len(lengths) + 1):
+        cost, start = min(
+            (costs[start] + overhead + (end - start) * rows * lengths[start], start)
+            for start in range(max(0, end - most), end)
+        )
+        costs.append(cost)
+        cuts.append(start)
+    found, end = [], len(lengths)
+    while end:
+        found.append((cuts[end], end))
+        end = cuts[end]
+    return found[::-1]
+
+
+def _length(member: _Member[Any]) -> int:
+    assert isinstance(member.ask, Gradient)
+    return int(member.ask.batch["input_ids"].shape[1])
+
+
+def _random(device: torch.device) -> list[Tensor]:
+    found = [torch.get_rng_state()]
+    return [*found, torch.cuda.get_rng_state(device)] if device.type == "cuda" else found
+
+
+def _set_random(states: list[Tensor]) -> None:
+    torch.set_rng_state(states[0])
+    for state in states[1:]:
+        torch.cuda.set_rng_state(state)

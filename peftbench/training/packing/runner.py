@@ -1,0 +1,74 @@
+"""Runs that a worker got together: trained in a pack, with the costs that each has alone."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from peftbench.core.run import Json, Record, Run
+from peftbench.methods.base import make
+from peftbench.results.store import Results
+from peftbench.training import cost_model, trainer
+from peftbench.training.packing.pack import Pack
+from peftbench.training.runtime import Setting, device_of
+from peftbench.training.warm_cache import Warm
+
+End = trainer.Outcome | Exception
+
+
+def train(
+    runs: list[Run],
+    setting: Setting,
+    results: Results,
+    warm: Warm,
+    enter: Callable[[Run], bool],
+    report: Callable[[Run, Json], None],
+    stop: Callable[[], bool],
+    tell: Callable[[str], None],
+) -> Iterator[tuple[Run, End]]:
+    """Train runs of one group; each comes when it is over, with its outcome or why it has none.
+
+    Args:
+        runs: that `grouping.together` calls one.
+        setting: with the size of the pack.
+        results: for checkpoints and calibrations.
+        warm: of the worker.
+        enter: asked when a run's turn comes; a run that is refused is left out.
+        report: told how far a run is.
+        stop: asked whether to write checkpoints and leave.
+        tell: told how many share a pass.
+    """
+
+    def about(run: Run) -> dict[str, Any]:
+        told = partial(report, run)
+        return {"results": results, "warm": warm, "report": told, "stop": stop}
+
+    def alone(run: Run) -> Record:
+        return trainer.execute(run, replace(setting, keep=""), warm=warm, stop=stop).record
+
+    device = device_of(setting)
+    if not make(runs[0].method).packs:  # one after the other, each with costs of its own
+        for run in filter(enter, runs):
+            try:
+                yield run, trainer.execute(run, setting, **about(run))
+            except Exception as error:
+                yield run, error
+        return
+    try:
+        cost = cost_model.known(runs[0], device, results, alone)
+    except Exception as error:  # what it fails of, they all would
+        yield from ((run, error) for run in runs if enter(run))
+        return
+    by_key = {run.key: run for run in runs}
+    begin = partial(trainer.train_and_score, setting=setting, alike=True)
+    waiting = (
+        (run.key, begin(run, steps=cost.steps(run), **about(run))) for run in runs if enter(run)
+    )
+    pack: Pack[trainer.Outcome] = Pack(device, setting.pack, tell)
+    for left in pack.train(waiting):
+        run = by_key[left.key]
+        if left.error is not None:
+            yield run, left.error
+        else:
+            assert left.end is not None
+            yield run, replace(left.end, record=cost.costs(left.end.record, left.shared))

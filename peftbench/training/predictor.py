@@ -1,0 +1,106 @@
+"""Batches for a method, and its outputs for many examples as arrays."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import chain, count, islice
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from peftbench.core.training_config import Recipe
+from peftbench.data import batching
+from peftbench.data.augmentation import Shown
+from peftbench.data.batching import Batch
+from peftbench.data.tokenization import Tokens
+from peftbench.methods.base import Method
+from peftbench.models.adapted_model import Encoder
+from peftbench.training.distributed import Peers
+
+#: Padded tokens of an evaluation batch.
+EVALUATION_TOKENS = {"cpu": 2048, "cuda": 65536}
+
+
+def build_batch_source(shown: Shown, recipe: Recipe, seed: int, view: "Predictor") -> batching.Feed:
+    """The training batches of what is shown, in the order of the seed."""
+    tokens = shown.tokens
+
+    def varied() -> Iterator[list[np.ndarray]]:
+        return map(shown.vary, count(), batching.epochs(tokens, shown.rows, recipe.batch, seed))
+
+    def stream(step: int) -> Iterator[Batch]:
+        for numbers in islice(chain.from_iterable(varied()), step, None):
+            yield view.collate(tokens, numbers)
+
+    first = next(varied())
+    longest = sorted(first, key=lambda numbers: int(tokens.lengths[numbers].max()))
+    extremes = [view.collate(tokens, numbers) for numbers in (longest[0], longest[-1])]
+    return batching.Feed(len(first), stream, extremes)
+
+
+@dataclass(frozen=True)
+class Predictor:
+    """How tokens become batches for an encoder, and an encoder's outputs arrays."""
+
+    padding: int
+    mask: str
+    device: torch.device
+    method: Method
+    encoder: Encoder
+    accelerator: Accelerator
+
+    def collate(self, tokens: Tokens, rows: np.ndarray) -> Batch:
+        """A batch on the CPU, pinned where a GPU waits for it."""
+        batch = batching.collate(tokens, rows, self.padding, self.mask)
+        if self.device.type == "cuda":
+            batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
+        return batch
+
+    def moved(self, batches: Iterator[Batch]) -> Iterator[Batch]:
+        """Batches on the device."""
+        for batch in batches:
+            yield {n: tensor.to(self.device, non_blocking=True) for n, tensor in batch.items()}
+
+    def predict(self, tokens: Tokens, rows: np.ndarray) -> dict[str, np.ndarray]:
+        """Outputs of the method for these examples, in their order, with item and label.
+
+        Processes that train together share the work; each gets the whole.
+        """
+        self.encoder.eval()
+        peers = Peers(self.accelerator)
+
+        def one(batch: Batch) -> dict[str, Tensor]:
+            return {n: t[None] for n, t in self.method.predict(self.encoder, batch).items()}
+
+        return peers.whole(next(self.outputs(tokens, peers.part(rows), one)))
+
+    def outputs(
+        self,
+        tokens: Tokens,
+        rows: np.ndarray,
+        of: Callable[[Batch], dict[str, Tensor]],
+        runs: int = 1,
+    ) -> Iterator[dict[str, np.ndarray]]:
+        """For each of so many runs what `of`, which gives (runs, batch, …), finds in all examples.
+
+        Args:
+            tokens: of the split.
+            rows: example numbers; items come in their order.
+            of: called with batches in inference mode.
+            runs: that `of` answers for.
+        """
+        batches = batching.by_length(
+            tokens, rows, max(1, EVALUATION_TOKENS[self.device.type] // runs)
+        )
+        found: dict[str, list[Tensor]] = {}
+        with torch.inference_mode(), self.accelerator.autocast():
+            for batch in self.moved(self.collate(tokens, numbers) for numbers in batches):
+                for name, tensor in of(batch).items():
+                    found.setdefault(name, []).append(tensor.float())
+        places = np.argsort(np.concatenate(batches), kind="stable")
+        items = np.sort(rows)
+        whole = {name: torch.cat(parts, 1).cpu().numpy() for name, parts in found.items()}
+        for run in range(runs):
+            arrays = {name: array[run][places] for name, array in whole.items()}
+            yield {"item": items, "label": tokens.label[items], **arrays}

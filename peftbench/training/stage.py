@@ -1,0 +1,38 @@
+"""A training that is one of several, one after the other."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from peftbench.methods.base import Method
+from peftbench.models.adapted_model import Encoder
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A training that is one of several, one after the other.
+
+    Attributes:
+        key: names its checkpoint, 12 hexadecimal digits.
+        number: from 0; order and dropout are drawn anew for each.
+        rows: numbers of the examples to train on, in place of the run's own.
+        state: trained weights to go on from, None at the first one.
+        head: whether these hold the head of this task too; else it starts anew.
+        chain: whether what is known from `state` is the prior of what comes.
+    """
+
+    key: str
+    number: int
+    rows: np.ndarray
+    state: dict[str, Tensor] | None
+    head: bool = True
+    chain: bool = False
+
+    def begin(self, encoder: Encoder, method: Method) -> None:
+        """Bring an encoder to where the stage before it ended."""
+        if self.state is not None:
+            new = {n: t for n, t in encoder.state().items() if not self.head and encoder.in_head(n)}
+            encoder.restore(self.state | new)
+            if self.chain:
+                method.chain(encoder)

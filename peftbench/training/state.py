@@ -1,0 +1,98 @@
+"""How far a training is, as plain data: what its checkpoint, its curve and its news are made of."""
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from peftbench.core.run import Json
+from peftbench.core.training_config import Budget, Recipe
+from peftbench.data.batching import Batch
+
+
+@dataclass
+class Progress:
+    """How far a training is; plain data, saved with every checkpoint.
+
+    Attributes:
+        seconds: of training alone.
+        recent: losses since the latest evaluation.
+        marks: evaluations that were due.
+        padded, squares: tokens with padding, and the sum of their products with the length.
+        curve: evaluations so far.
+        best: index in the curve of the best evaluation on the selection split.
+        done: whether the budget is spent, or patience has run out.
+    """
+
+    step: int = 0
+    marks: int = 0
+    examples: int = 0
+    tokens: int = 0
+    padded: int = 0
+    squares: int = 0
+    seconds: float = 0.0
+    recent: list[float] = field(default_factory=list)
+    curve: list[Json] = field(default_factory=list)
+    best: int | None = None
+    done: bool = False
+
+    def count(self, batch: Batch) -> None:
+        """Add a batch that was trained on."""
+        rows, length = batch["input_ids"].shape
+        self.step += 1
+        self.examples += rows
+        self.tokens += int(batch["lengths"].sum())
+        self.padded += rows * length
+        self.squares += rows * length * length
+
+    def fraction(self, budget: Budget, steps: int | None, ahead: float = 0) -> float:
+        """The part of the budget that is spent, or will be in so many steps."""
+        if steps is not None:
+            return (self.step + ahead) / steps
+        assert budget.seconds is not None
+        pace = self.seconds / self.step if self.step else 0.0
+        return (self.seconds + ahead * pace) / budget.seconds
+
+    def due(self, budget: Budget, steps: int | None, recipe: Recipe) -> int:
+        """How many of the evenly spaced evaluations are due by now."""
+        fraction = min(1.0, self.fraction(budget, steps))
+        return math.floor(fraction * recipe.evaluations + 1e-9)
+
+    def look(self, losses: list[Tensor]) -> None:
+        """Bring losses to the CPU, and stop at the first that is not finite.
+
+        Raises:
+            FloatingPointError: with its step.
+        """
+        if not losses:
+            return
+        values: list[float] = torch.stack(losses).tolist()
+        for place, value in enumerate(values):
+            if not math.isfinite(value):
+                at = self.step - len(values) + place + 1
+                raise FloatingPointError(
+                    f"the loss is {value} at step {at}; try a smaller train.lr"
+                )
+        losses.clear()
+        self.recent += values
+
+    def news(self, fraction: float) -> Json:
+        """What a display shows."""
+        speed = self.examples / self.seconds if self.seconds else None
+        return {"step": self.step, "fraction": fraction, "loss": self.recent[-1], "speed": speed}
+
+    def point(self, fraction: float, scores: Json) -> None:
+        """Add an evaluation to the curve."""
+        mean = sum(self.recent) / len(self.recent)
+        self.recent.clear()
+        self.curve.append(
+            {
+                "step": self.step,
+                "fraction": min(1.0, fraction),
+                "seconds": self.seconds,
+                "examples": self.examples,
+                "loss": mean,
+                **scores,
+            }
+        )

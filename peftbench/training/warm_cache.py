@@ -1,0 +1,67 @@
+"""What a worker keeps between runs, so that the next one starts at once."""
+
+import gc
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedTokenizerBase
+
+from peftbench.core.run import Run, canonical
+from peftbench.data import prompting, tokenization
+from peftbench.data.prompt_template import WORDS
+from peftbench.data.tokenization import Tokens
+from peftbench.data.tokenizer import load_tokenizer
+from peftbench.models.backbone import Backbone
+
+
+@dataclass
+class Warm:
+    """What a worker keeps between jobs: one backbone, and tokens of what it has seen.
+
+    Attributes:
+        untrained: outputs of the model before training, by what they are outputs for.
+    """
+
+    backbones: dict[str, tuple[Backbone, PreTrainedTokenizerBase]] = field(default_factory=dict)
+    tokens: dict[str, Tokens] = field(default_factory=dict)
+    untrained: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+    _frozen: bool = False
+
+    def backbone(self, run: Run, device: torch.device) -> tuple[Backbone, Any]:
+        """The backbone of a run's model, as its form wants it, and the tokenizer."""
+        form = run.form if run.form and run.form["name"] == WORDS else {}
+        name = canonical([run.model, form.get("template"), form.get("words")])
+        if name not in self.backbones:
+            self.backbones.clear()
+            self.tokens.clear()
+            self.untrained.clear()
+            gc.unfreeze()
+            self._frozen = False
+            tokenizer = load_tokenizer(run.model)
+            words = prompting.words(run, tokenizer)
+            self.backbones[name] = (Backbone(run.model, device, words=words), tokenizer)
+        return self.backbones[name]
+
+    def tokenised(self, run: Run, split: str, tokenizer: Any, root: str | None) -> Tokens:
+        """The tokens of a split for a run."""
+        length = run.train["max_length"]
+        seed = run.seeds()["subset"] if run.form and run.form["demonstrations"] else None
+        name = canonical([run.task, split, length, run.form, seed])
+        if name not in self.tokens:
+            prompt = prompting.of(run, root)
+            self.tokens[name] = tokenization.tokenise(
+                run.task, split, tokenizer, length, root, prompt
+            )
+        return self.tokens[name]
+
+    def keep(self) -> None:
+        """Spare the collector what stays: libraries and backbone, a million objects or so.
+
+        For a process of its own: to look through them took longer than all else between two runs.
+        """
+        if not self._frozen:
+            gc.collect()
+            gc.freeze()
+            self._frozen = True

@@ -1,0 +1,132 @@
+"""Try the lowest or the newest supported versions of the dependencies.
+
+A smoke set runs in an environment of its own: every module imports, the contracts of one family,
+exports to peft, one run from the command line. `lowest` must pass. `newest` is about releases that
+we cannot hold back: where something fails, each library that is newer than the tested one is set
+back in turn, the one that fixes it is named, and the exit code stays 0.
+
+    uv run python scripts/check_versions.py lowest
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from peftbench.cli.doctor import tested_versions
+
+ROOT = Path(__file__).parents[1]
+
+IMPORT_ALL = """
+import importlib, pkgutil
+import peftbench
+for module in pkgutil.walk_packages(peftbench.__path__, "peftbench."):
+    if not module.name.endswith("__main__"):
+        importlib.import_module(module.name)
+"""
+
+CONTRACTS = ["tests/contracts", "-k", "distilbert and not in_a_pack and not bf16"]
+EXPORTS = ["tests/methods/test_peft_export.py"]
+ONE_RUN = "method=lora task=builtin_paraphrase model=minilm size=64 budget=steps budget.steps=4"
+
+
+class Environment:
+    """A virtual environment with peftbench, resolved without the tested versions.
+
+    Args:
+        folder: where it is made.
+        kind: lowest or newest.
+    """
+
+    def __init__(self, folder: Path, kind: str):
+        self.folder = folder
+        self.python = folder / "bin" / "python"
+        self.uv("venv", "-q", "--python", "3.11", str(folder))
+        resolution = "lowest-direct" if kind == "lowest" else "highest"
+        # no-config: pyproject.toml's constraint-dependencies hold the tested versions
+        self.install("--resolution", resolution, "-e", str(ROOT))
+        self.install("pytest>=8.3", "pytest-xdist>=3.6", "pytest-timeout>=2.3")
+
+    def uv(self, *words: str) -> None:
+        """Run uv, quietly."""
+        subprocess.run([shutil.which("uv") or ".uv/bin/uv", *words], check=True, cwd=ROOT)
+
+    def install(self, *words: str) -> None:
+        """Install into the environment."""
+        self.uv("pip", "install", "-q", "--no-config", "--python", str(self.python), *words)
+
+    def version(self, name: str) -> str:
+        """The installed version of a library."""
+        code = f"import importlib.metadata as m; print(m.version({name!r}))"
+        done = subprocess.run([self.python, "-c", code], capture_output=True, text=True, check=True)
+        return done.stdout.strip()
+
+    def failed(self) -> list[str]:
+        """The parts of the smoke set that fail, by name; their output is printed."""
+        results = self.folder / "runs"
+        shutil.rmtree(results, ignore_errors=True)
+        pytest = ["-m", "pytest", "-q", "-x", "-n", "auto", "--timeout", "120"]
+        parts: dict[str, list[str]] = {
+            "imports": ["-c", IMPORT_ALL],
+            "contracts": [*pytest, *CONTRACTS],
+            "exports": [*pytest, *EXPORTS],
+            "one run": ["-m", "peftbench", "run", *ONE_RUN.split(), "--results", str(results)],
+        }
+        return [name for name, words in parts.items() if not self._passes(words)]
+
+    def _passes(self, words: list[str]) -> bool:
+        done = subprocess.run(
+            [self.python, *words],
+            cwd=ROOT,
+            env=os.environ | {"OMP_NUM_THREADS": "1"},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        if done.returncode:
+            print(done.stdout[-2000:])
+        return done.returncode == 0
+
+
+def culprits(environment: Environment, newer: dict[str, str]) -> list[str]:
+    """The libraries each of which, set back to its tested version, lets the smoke set pass."""
+    found = []
+    for name, tested in newer.items():
+        newest = environment.version(name)
+        try:
+            environment.install(f"{name}=={tested}")
+            if not environment.failed():
+                found.append(f"{name} {newest}")
+        except subprocess.CalledProcessError:
+            print(f"{name}=={tested} does not install beside the others")
+        environment.install(f"{name}=={newest}")
+    return found
+
+
+def main() -> int:
+    """Resolve, run the smoke set, name what broke."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("kind", choices=["lowest", "newest"])
+    kind = parser.parse_args().kind
+    with tempfile.TemporaryDirectory() as folder:
+        environment = Environment(Path(folder) / "venv", kind)
+        tested = tested_versions()
+        other = {n: v for n, v in tested.items() if environment.version(n) != v}
+        print(f"{kind}:", ", ".join(f"{n} {environment.version(n)}" for n in other) or "as tested")
+        failed = environment.failed()
+        if not failed:
+            print(f"{kind}: the smoke set passed")
+            return 0
+        if kind == "lowest":
+            print(f"lowest: failed: {', '.join(failed)}")
+            return 1
+        named = culprits(environment, other) or ["none of these alone: " + ", ".join(other)]
+        print(f"WARNING: newest: {', '.join(failed)} failed because of {', '.join(named)}")
+        return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

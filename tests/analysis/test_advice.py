@@ -1,0 +1,151 @@
+"""Advice from records whose best method is known, and what they cannot tell."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import records
+from click.testing import CliRunner
+from scipy import stats
+
+from peftbench.analysis import advice
+from peftbench.analysis.advice import seeds_alone, share_of_draws_won
+from peftbench.cli.main import main
+from peftbench.core.errors import ConfigError
+from peftbench.core.run import Record
+from peftbench.reports import advice as told
+from peftbench.results.predictions import Load
+from peftbench.results.store import Results
+
+EXAMPLES = 400
+ASKED = ("task=builtin_paraphrase", "model=tiny")
+
+
+def said(*words: str, good: dict[str, float]) -> tuple[list[Record], Load]:
+    made, answers = [], {}
+    label = np.arange(EXAMPLES) % 2
+    hard = np.random.default_rng(0).random(EXAMPLES)
+    for run in records.runs(*words):
+        shaky = np.random.default_rng(run.seed).normal(0, 0.02, EXAMPLES)
+        right = hard + shaky < good[run.method["name"]]
+        scores = 2.0 * np.eye(2)[np.where(right, label, 1 - label)]
+        answers[run.key] = {"item": np.arange(EXAMPLES), "label": label, "scores": scores}
+        made.append(records.record(run, float(right.mean())))
+    return made, lambda record: answers[record.run.key]
+
+
+def advised(*words: str, made: list[Record], load: Load) -> advice.Advice:
+    return advice.advise(advice.ask(*ASKED, *words), made, load)
+
+
+def test_the_best_by_far_is_told():
+    good = {"lora": 0.9, "bitfit": 0.6, "ia3": 0.65}
+    made, load = said("method=lora,bitfit,ia3", "seed=0,1,2", "size=32", good=good)
+    found = advised("size=32", made=made, load=load)
+    assert [one.label for one in found.options] == ["lora", "ia3", "bitfit"]
+    assert sum(one.chance for one in found.options) == pytest.approx(1)
+    assert found.options[0].chance > 0.99
+    assert told.sentence(found).startswith("lora: almost surely the best")
+    assert found.over == "seeds and examples"
+    assert (found.options[0].seconds, found.options[0].peak_bytes) == (2.0, 100 * 2**20)
+    assert "always the majority class: 50.0" in found.distance
+
+
+def test_alike_methods_share_the_chance():
+    made, load = said(
+        "method=lora,bitfit", "seed=0,1,2", "size=32", good={"lora": 0.8, "bitfit": 0.8}
+    )
+    found = advised("size=32", made=made, load=load)
+    assert all(0.2 < one.chance < 0.8 for one in found.options)
+
+
+def test_a_chance_over_seeds_alone_is_that_of_two_t_distributions():
+    runs = records.runs("method=lora,bitfit")
+    scores = [[0.70, 0.74, 0.72], [0.71, 0.75, 0.76]]
+    drawn = [seeds_alone([records.record(r)], s) for r, s in zip(runs, scores, strict=True)]
+    generator = np.random.default_rng(9)
+    sides = [
+        stats.t.rvs(2, np.mean(s), stats.sem(s), 400_000, random_state=generator) for s in scores
+    ]
+    assert share_of_draws_won(drawn)[0] == pytest.approx(np.mean(sides[0] > sides[1]), abs=0.02)
+
+
+@pytest.mark.parametrize(
+    ("words", "doubt"),
+    [
+        (["size=320"], "sizes are 10.0 times apart"),
+        (["size=32", "budget.seconds=0.5"], "no run had a score after 0.5 s"),
+        (["size=32", "model=minilm"], "none is of minilm"),
+        (["size=32", "task=builtin_acceptability"], "none is of builtin_acceptability"),
+    ],
+)
+def test_what_records_cannot_tell(words, doubt):
+    good = {"lora": 0.9, "bitfit": 0.6}
+    made, load = said("method=lora,bitfit", "seed=0,1,2", "size=32", good=good)
+    asked = {word.partition("=")[0]: word for word in (*ASKED, *words)}
+    found = advice.advise(advice.ask(*asked.values()), made, load)
+    assert doubt in found.doubts
+    assert told.sentence(found).startswith("The records cannot tell")
+
+
+def test_few_seeds_are_a_doubt():
+    good = {"lora": 0.9, "bitfit": 0.6}
+    made, load = said("method=lora,bitfit", "seed=0,1", "size=32", good=good)
+    assert advised("size=32", made=made, load=load).doubts == [
+        "lora has but 2 seeds, 3 are the least"
+    ]
+    made, load = said("method=lora,bitfit", "size=32", good=good)
+    found = advised("size=32", made=made, load=load)
+    assert found.doubts == ["fewer than two methods have two seeds with scores"]
+    assert {one.why for one in found.options} == {"one seed"}
+
+
+def test_within_a_budget_the_curve_is_read():
+    good = {"lora": 0.9, "bitfit": 0.6}
+    made, load = said("method=lora,bitfit", "seed=0,1,2", "size=32", good=good)
+    early = {"lora": 0.55, "bitfit": 0.58}
+    curved = []
+    for record in made:
+        point = {"step": 2, "seconds": 0.9, "loss": 1.0, "fraction": 0.5, "examples": 32}
+        point["accuracy"] = early[record.run.method["name"]] + record.run.seed / 100
+        curved.append(replace(record, curve=[point, *record.curve]))
+    found = advised("size=32", "budget.seconds=1", made=curved, load=load)
+    assert [one.label for one in found.options] == ["bitfit", "lora"]
+    assert found.options[0].score == pytest.approx(0.59)
+    assert all(one.early for one in found.options)
+    assert (found.over, found.options[0].seconds) == ("seeds alone", 0.9)
+    whole = advised("size=32", "budget.seconds=2", made=curved, load=load)
+    assert whole.options[0].label == "lora"
+    assert not whole.options[0].early
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["task=mrcp", "size=3"], "did you mean mrpc"),
+        (["task=mrpc", "size=3", "budget.second=3"], "did you mean budget.seconds"),
+        (["task=mrpc", "size=3,4"], "one question at a time"),
+        (["task=mrpc"], "say for what"),
+    ],
+)
+def test_bad_questions_name_what_was_meant(words, message):
+    with pytest.raises(ConfigError, match=message):
+        advice.ask(*words)
+
+
+def test_the_verb(tmp_path):
+    good = {"lora": 0.9, "bitfit": 0.6}
+    made, load = said("method=lora,bitfit", "seed=0,1,2", "size=32", good=good)
+    results = Results(tmp_path / "some")
+    for record in made:
+        results.save(record, load(record))
+    words = ["advise", *ASKED, "size=40", "--results"]
+    done = CliRunner().invoke(main, [*words, str(results.folder), "--json"])
+    assert done.exit_code == 0
+    found = json.loads(done.output)
+    assert found["options"][0]["label"] == "lora"
+    assert "1.2 times as few examples" in found["distance"]
+    done = CliRunner().invoke(main, [*words, str(tmp_path / "none")])
+    assert done.exit_code == 2
+    assert "results/reference" in done.output

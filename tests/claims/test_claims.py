@@ -1,0 +1,387 @@
+"""Claims on records whose verdict is known by construction, numbers against scipy."""
+
+import io
+import shlex
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import records
+from click.testing import CliRunner
+from rich.console import Console
+from scipy import stats
+
+from peftbench.analysis import statistics
+from peftbench.analysis.comparison import Resamples
+from peftbench.claims import missing_runs, schema, spelling, verdicts
+from peftbench.claims.schema import Claim, Paper
+from peftbench.claims.verdicts import Judged
+from peftbench.cli.main import main
+from peftbench.config import catalog
+from peftbench.config.composer import Composer
+from peftbench.config.sweep import Grid, plan, spell
+from peftbench.core.errors import ConfigError
+from peftbench.core.evaluation import Evaluated
+from peftbench.core.run import Record
+from peftbench.reports import claims as told
+from peftbench.results.store import Results
+
+EXAMPLES = 600
+PAIR = "method=full,bitfit"
+
+
+def said(
+    *words: str, good: dict[str, float], jump: dict[str, float] | None = None
+) -> tuple[list[Record], Resamples]:
+    """Runs that are right on a share of the examples; `jump` moves it from seed to seed."""
+    made, answers = [], {}
+    label = np.arange(EXAMPLES) % 2
+    hard = np.random.default_rng(0).random(EXAMPLES)
+    for run in records.runs(*words):
+        name = run.method["name"]
+        moved = (jump or {}).get(name, 0.0) * (run.seed % 3 - 1)
+        wobble = np.random.default_rng(run.seed).normal(0, 0.01, EXAMPLES)
+        right = hard + wobble < good[name] + moved
+        scores = 2.0 * np.eye(2)[np.where(right, label, 1 - label)]
+        answers[run.key] = {"item": np.arange(EXAMPLES), "label": label, "scores": scores}
+        made.append(records.record(run, float(right.mean())))
+    return made, Resamples(lambda record: answers[record.run.key])
+
+
+def claim(kind: str, ours: str = "bitfit", against: str | None = "full", **more: Any) -> Claim:
+    rows = ({"method": ours}, against and {"method": against})
+    said = {"name": "c", "says": "", "source": "", "tag": "found", "published": ""}
+    return Claim(**said, kind=kind, pairs=[rows], **more)
+
+
+def judged(one: Claim, made: list[Record], resamples: Resamples, *found: Evaluated) -> Judged:
+    paper = Paper("p", "P", "none", [one], [])
+    (tested,) = verdicts.test([paper], made, list(found), resamples)
+    return tested
+
+
+@pytest.mark.parametrize(
+    ("bitfit", "verdict"), [(0.8, "supported"), (0.7, "contradicted"), (0.79, "undecided")]
+)
+def test_not_worse_within_a_margin(bitfit, verdict):
+    made = said(PAIR, "seed=0,1,2", good={"full": 0.8, "bitfit": bitfit})
+    found = judged(claim("not_worse", margin=0.01), *made)
+    (cell,) = found.cells
+    assert (found.verdict, cell.verdict) == (verdict, verdict)
+    assert (cell.null, cell.seeds, cell.examples) == (-0.01, 3, EXAMPLES)
+    effect = np.mean([r.score for r in made[0] if r.run.method["name"] == "bitfit"]) - np.mean(
+        [r.score for r in made[0] if r.run.method["name"] == "full"]
+    )
+    assert cell.effect.value == pytest.approx(effect)
+
+
+def test_better_is_told_from_nothing():
+    good = {"full": 0.8, "bitfit": 0.9}
+    assert judged(claim("better"), *said(PAIR, "seed=0,1,2", good=good)).verdict == "supported"
+    good = {"full": 0.9, "bitfit": 0.8}
+    assert judged(claim("better"), *said(PAIR, "seed=0,1,2", good=good)).verdict == "contradicted"
+
+
+def test_one_seed_decides_nothing_and_says_what_would():
+    found = judged(claim("better"), *said(PAIR, good={"full": 0.5, "bitfit": 0.9}))
+    (cell,) = found.cells
+    assert (found.verdict, cell.p, cell.why) == ("undecided", None, "one seed decides nothing")
+    assert cell.needed == 3
+    assert cell.effect.value == pytest.approx(0.4, abs=0.05)
+
+
+def test_without_runs_there_is_no_verdict():
+    found = judged(claim("better"), *said("method=full", good={"full": 0.8}))
+    assert (found.verdict, found.cells) == ("no runs", [])
+
+
+def test_all_cells_must_hold_and_one_contradicts():
+    made, resamples = said(PAIR, "seed=0,1,2", "size=32,64", good={"full": 0.8, "bitfit": 0.8})
+    one = claim("not_worse", margin=0.01)
+    assert judged(one, made, resamples).verdict == "supported"
+    assert judged(replace(one, least={"sizes": 3}), made, resamples).verdict == "undecided"
+    assert judged(replace(one, least={"sizes": 3}), made, resamples).why == "2 of 3 sizes"
+    load = resamples._load
+    worse = {
+        r.run.key: load(r) | {"scores": load(r)["scores"][:, ::-1]}
+        for r in made
+        if r.run.size == 64 and r.run.method["name"] == "bitfit"
+    }
+    halves = Resamples(lambda r: worse.get(r.run.key) or load(r))
+    found = judged(one, made, halves)
+    assert found.verdict == "contradicted"
+    assert [cell.verdict for cell in found.cells] == ["supported", "contradicted"]
+    assert found.deciding.title == "builtin_paraphrase 64"
+    some = judged(
+        replace(one, needs="some"), made, Resamples(lambda r: worse.get(r.run.key) or load(r))
+    )
+    assert some.verdict == "supported"
+    raw = sorted(cell.p for cell in found.cells)
+    assert sorted(cell.adjusted for cell in found.cells) == pytest.approx(statistics.holm(raw))
+
+
+def test_p_is_about_the_margin():
+    generator = np.random.default_rng(3)
+    found = generator.normal(-0.02, 0.004, 8)
+    drawn = found + generator.normal(0, 0.003, (20_000, 1))
+    at_margin = statistics.effect(found, drawn, np.random.default_rng(1), null=-0.01)
+    moved = statistics.effect(found + 0.01, drawn + 0.01, np.random.default_rng(1))
+    assert at_margin.p == pytest.approx(moved.p)
+    assert at_margin.value == pytest.approx(found.mean())
+
+
+# spreads
+
+
+def test_steadier_is_brown_and_forsythe():
+    generator = np.random.default_rng(5)
+    ours, theirs = generator.normal(0, 0.5, 9), generator.normal(0, 2, 9)
+    found = statistics.steadier(ours, theirs)
+    reference = stats.levene(ours, theirs, center="median")
+    assert found.p == pytest.approx(reference.pvalue)
+    deviations = [np.abs(side - np.median(side)) for side in (theirs, ours)]
+    interval = stats.ttest_ind(*deviations).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx(tuple(interval))
+    assert statistics.steadier(ours[:2], theirs[:2]) is None
+
+
+def test_means_and_spreads_over_seeds_against_scipy():
+    values = np.random.default_rng(6).normal(1, 2, 7)
+    found = statistics.student(values, 0.5)
+    reference = stats.ttest_1samp(values, 0.5)
+    assert found.p == pytest.approx(reference.pvalue)
+    assert (found.low, found.high) == pytest.approx(tuple(reference.confidence_interval(0.95)))
+    assert statistics.student(np.array([1.0, 1.0])) is None
+    spread = statistics.spread(values, 2.0)
+    assert spread.low**2 == pytest.approx(6 * np.var(values, ddof=1) / stats.chi2.ppf(0.975, 6))
+    assert spread.low < spread.value < spread.high
+    seeds = statistics.seeds_to_tell(0.0, 1.0, 1.0)
+    assert (
+        statistics.detectable(0.0, 1 / seeds, seeds)
+        <= 1
+        < statistics.detectable(0.0, 1 / (seeds - 1), seeds - 1)
+    )
+    assert statistics.seeds_to_tell(1.0, 1.0, 1.0) is None  # the examples alone leave more open
+
+
+def test_steadier_and_stable_rows():
+    words = (PAIR, "seed=range(0,9)")
+    made = said(*words, good={"full": 0.8, "bitfit": 0.7}, jump={"full": 0.1})
+    assert judged(claim("steadier"), *made).verdict == "supported"
+    assert judged(claim("steadier", "full", "bitfit"), *made).verdict == "contradicted"
+    stable = claim("stable_from", "bitfit", None, bound=0.03)
+    assert judged(stable, *made).verdict == "supported"
+    assert judged(claim("stable_from", "full", None, bound=0.03), *made).verdict == "contradicted"
+    few = said(PAIR, "seed=0,1,2", good={"full": 0.8, "bitfit": 0.7}, jump={"full": 0.1})
+    found = judged(claim("steadier"), *few)
+    assert (found.verdict, found.cells[0].why) == ("undecided", "fewer than 5 seeds")
+
+
+def test_collapses_are_no_stability():
+    made, resamples = said("method=bitfit", "seed=range(0,6)", good={"bitfit": 0.7})
+    stable = claim("stable_from", "bitfit", None, bound=0.5)
+    for collapsed, verdict in ((0, "supported"), (1, "undecided"), (3, "contradicted")):
+        some = [replace(r, collapsed=r.run.seed < collapsed) for r in made]
+        assert judged(stable, some, resamples).verdict == verdict
+    p = stats.binomtest(3, 6, 0.05, alternative="greater").pvalue
+    (cell,) = judged(stable, some, resamples).cells
+    assert cell.p == pytest.approx(2 * p)
+
+
+def test_undefined_scores_are_said():
+    made, resamples = said(PAIR, "seed=0,1", "task=cola", good={"full": 0.8, "bitfit": 0.9})
+    load = resamples._load
+    flat = {
+        r.run.key: load(r) | {"scores": np.tile([1.0, 0.0], (EXAMPLES, 1))}
+        for r in made
+        if r.run.method["name"] == "bitfit"
+    }
+    found = judged(claim("better"), made, Resamples(lambda r: flat.get(r.run.key) or load(r)))
+    assert found.verdict == "undecided"
+    assert found.cells[0].why == "undefined: 2 of 4 runs have no score"
+    all_flat = [replace(r, collapsed=True) for r in made]
+    assert "on both sides" in judged(claim("better"), all_flat, resamples).cells[0].why
+
+
+def test_of_several_rows_the_one_with_most_seeds_counts():
+    words = ("method=full,bitfit", "when=method=bitfit: train.lr=1e-3,2e-3")
+    made, resamples = said(*words, "seed=0,1,2", good={"full": 0.8, "bitfit": 0.8})
+    (cell,) = judged(claim("better"), made, resamples).cells
+    assert "several rows fit" in cell.why
+    fewer = [r for r in made if not (r.run.train["lr"] == 2e-3 and r.run.seed)]
+    (cell,) = judged(claim("better"), fewer, resamples).cells
+    assert (cell.seeds, cell.sides[0].run.train["lr"]) == (3, 1e-3)
+
+
+# evaluations
+
+
+def test_what_suites_found_is_paired_over_seeds():
+    words = records.tiny(PAIR, "seed=0,1,2", "suite=noise")
+    made, resamples = said(PAIR, "seed=0,1,2", good={"full": 0.8, "bitfit": 0.8})
+    lost = {"full": [0.30, 0.34, 0.33], "bitfit": [0.1, 0.12, 0.14]}
+    found = []
+    for e in plan(*words).evaluations:
+        drop = lost[e.run.method["name"]][e.run.seed]
+        findings = {"clean": 0.8, "area": 0.8 - drop}
+        found.append(Evaluated(e, findings, {}, {}, records.ENVIRONMENT, None))
+    tested = judged(claim("better", measure="noise_drop"), made, resamples, *found)
+    (cell,) = tested.cells
+    reference = stats.ttest_rel(lost["full"], lost["bitfit"])
+    assert tested.verdict == "supported"
+    assert cell.p == pytest.approx(reference.pvalue)
+    assert cell.effect.value == pytest.approx(np.mean(lost["full"]) - np.mean(lost["bitfit"]))
+    with pytest.raises(ConfigError, match="did you mean noise_drop"):
+        judged(claim("better", measure="noise_dro"), made, resamples)
+
+
+# papers, words, verbs
+
+
+def test_every_paper_reads_and_its_words_compose():
+    searched = catalog.folders()
+    composer = Composer(searched)
+    found = schema.read(None, searched)
+    assert {paper.name for paper in found} >= {"doering2024", "unipelt2022", "bh_peft2025"}
+    seen = set()
+    for one in (one for paper in found for one in paper.claims):
+        sides = {key for pair in one.pairs for side in pair if side for key in side}
+        picked = [[f"{k}={v}" for k, v in s.items()] for pair in one.pairs for s in pair if s]
+        assert one.runs
+        for words in [*(text.split() for text in one.runs), *picked]:
+            for cell in Grid.read(words, composer, searched, None).cells(composer):
+                apart = {k: v for k, v in cell.items() if k not in ("task", "size", "seed")}
+                if spell(apart) in seen:
+                    continue
+                seen.add(spell(apart))
+                node = composer.nodes(cell)
+                assert node["method"]["name"] == cell["method"]
+                if "suite" in cell:
+                    composer.suite(cell, node["task"]["name"])
+        assert "method" in sides
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("kind: betr", "did you mean better"),
+        ("tag: foun", "did you mean found"),
+        ("kind: stable_from", "has a bound"),
+        ("marjin: 0.1", "did you mean margin"),
+        ("measure", "mapping"),
+    ],
+)
+def test_a_paper_that_says_what_no_claim_can(tmp_path, change, message):
+    lines = ["says: s", "source: s", "tag: found", "kind: better", "published: none"]
+    key = change.partition(":")[0]
+    body = [line for line in lines if not line.startswith(f"{key}:")] + [
+        "ours: method=lora",
+        change,
+    ]
+    (tmp_path / "paper").mkdir()
+    text = "paper: P\nidentifier: none\nclaims:\n  c:\n" + "".join(f"    {one}\n" for one in body)
+    (tmp_path / "paper" / "mine.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=message if change != "measure" else "not a yaml"):
+        schema.read(["mine"], catalog.folders(tmp_path))
+
+
+def test_words_of_a_run_mean_it_again():
+    for words in (
+        ("method=lora", "method.rank=4", "budget=seconds", "budget.seconds=60", "select=holdout"),
+        ("method=sparse_adapter", "method.host=lora", "method.keep=0.4", "train.lr=3e-5"),
+        ("method=bitfit", "method.at=[query,ffn_in]", "size=0.5", "form=words", "model=bert_base"),
+    ):
+        (run,) = plan(*words, "task=mrpc").runs
+        assert plan(*spelling.spelled(spelling.words(run))).runs == [run]
+    (asked,) = plan("task=mrpc", "suite=noise", "suite.kinds.order=null").evaluations
+    assert plan(*spelling.spelled(spelling.asked(asked))).evaluations == [asked]
+    with pytest.raises(ConfigError, match="do not mean it here"):
+        spelling.words(replace(run, protocol=2))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made, resamples = said(PAIR, "seed=0,1,2", good={"full": 0.8, "bitfit": 0.79})
+    results = Results(tmp_path / "some")
+    for record in made:
+        results.save(record, resamples._load(record))
+    return results.folder
+
+
+def report(*words: str | Path) -> tuple[int, str]:
+    done = CliRunner().invoke(main, ["report", "claims", *map(str, words)])
+    return done.exit_code, done.output
+
+
+def test_the_verb_prints_verdicts_and_words_that_plan(folder):
+    code, text = report("paper=unipelt2022", "--results", folder)
+    assert (code, "no runs" in text) == (0, True)
+    code, text = report("paper=robust2024", "--plan", "--results", folder)
+    lines = [line for line in text.splitlines() if not line.startswith("#")]
+    assert code == 0
+    assert lines
+    for line in lines:
+        verb, words = shlex.split(line)[:2], shlex.split(line)[4:]
+        assert verb == ["peftbench", "run"]
+        assert plan(*words).runs
+
+
+def test_the_terminal_says_it_in_a_hundred_columns(folder):
+    made, resamples = said(PAIR, "seed=0,1,2", "size=32,64", good={"full": 0.8, "bitfit": 0.79})
+    asked = claim("better"), claim("not_worse", margin=0.01)
+    tested = [judged(one, made, resamples) for one in asked]
+    wide, narrow = (told.tables(tested, made, narrow=here) for here in (False, True))
+    cells = [line for table in narrow if table.columns[0] == "cell" for line in table.rows]
+    assert [line[0] for line in cells] == [line[2] for line in wide[1].rows]
+    assert len(cells) > 2
+    for table in narrow:
+        file = io.StringIO()
+        Console(width=100, file=file).print(table.rich())
+        assert "…" not in file.getvalue()
+        assert max(map(len, file.getvalue().splitlines())) <= 100
+    assert "told from" in " ".join(table.title for table in narrow)
+    code, text = report("paper=unipelt2022", "--results", folder)
+    assert (code, "deciding cell" in text) == (0, False)
+
+
+def test_seeds_that_would_decide_are_words_of_the_same_runs():
+    good = {"full": 0.8, "bitfit": 0.85}
+    made, resamples = said(PAIR, "seed=0,1,2", good=good, jump={"bitfit": 0.05})
+    tested = judged(claim("better"), made, resamples)
+    (cell,) = tested.cells
+    assert tested.verdict == "undecided"
+    found, lost = missing_runs.wanted([tested], {"tiny"})
+    assert not lost
+    assert cell.needed > 3
+    keys = {run.key for one in found for run in plan(*one.words).runs}
+    assert keys >= {record.run.key for record in made}
+    assert len(keys) == 2 * cell.needed
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["paper=doring2024"], "did you mean doering2024"),
+        (["task=builtin_paraphras"], "did you mean builtin_paraphrase"),
+        (["metod=lora"], "did you mean method"),
+        (["paper"], "write paper=NAME"),
+    ],
+)
+def test_bad_words_name_what_was_meant(folder, words, message):
+    code, text = report(*words, "--results", folder)
+    assert code == 2
+    assert message in text
+
+
+def test_published_figures_stand_beside_ours_alone():
+    paper = schema.read(["unipelt2022"], catalog.folders())
+    runs = records.runs("method=full,bitfit", "task=stsb", "size=1000", "seed=0,1")
+    made = [records.record(run, 0.5 + run.seed / 10) for run in runs]
+    load = {"item": np.arange(9), "label": np.arange(9.0), "scores": np.arange(9.0)[:, None]}
+    tested = verdicts.test(paper, made, [], Resamples(lambda record: load))
+    table = told.tables(tested, made)[-1]
+    rows = {row[3]: row for row in table.rows}
+    assert rows["bitfit"][5:] == ["55.0 ± 7.1 (2)", "79.04 ± 0.61"]
+    assert "BERT-base, theirs" in table.columns

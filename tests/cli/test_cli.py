@@ -1,0 +1,502 @@
+"""The command: what a person types, and what comes back; no worker is started but by the last."""
+
+import json
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+from paths import GOLDEN
+from records import predictions, record, runs, tiny
+
+from peftbench.cli.main import main
+from peftbench.cli.options import WORDS
+from peftbench.config import catalog
+from peftbench.core.evaluation import Failure
+from peftbench.core.run import Run
+from peftbench.results.store import Results
+
+
+@pytest.fixture(autouse=True)
+def _somewhere(tmp_path, monkeypatch):
+    """A folder of its own for every test: ./configs and results/runs are looked for there."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def results(tmp_path):
+    return Results(tmp_path / "results" / "runs")
+
+
+def call(*words, code=0, **environment):
+    """What the command prints; its exit code must be this one, and no traceback."""
+    done = CliRunner().invoke(main, words, prog_name="peftbench", env=environment)
+    assert done.exit_code == code, done.output
+    assert done.exception is None or isinstance(done.exception, SystemExit)
+    assert "Traceback" not in done.output
+    return done.output
+
+
+def command(*words, **environment):
+    """The command as a process of its own."""
+    inherited = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    return subprocess.run(
+        [sys.executable, "-m", "peftbench", *words],
+        env=inherited | environment,
+        capture_output=True,
+        text=True,
+    )
+
+
+BOTH = "task=builtin_paraphrase,builtin_similarity"
+
+SCORES = {
+    ("lora", "builtin_paraphrase"): (0.8, 0.84, 0.82),
+    ("lora", "builtin_similarity"): (0.5, 0.6, 0.7),
+    ("bitfit", "builtin_paraphrase"): (0.7, 0.71, None),
+    ("bitfit", "builtin_similarity"): (0.4, None),
+}
+
+
+def fill(results):
+    """Eleven records: a table with a cell that lacks a seed, and collapsed runs."""
+    made = []
+    for run in runs("method=lora,bitfit", BOTH, "seed=0,1,2"):
+        scores = SCORES[run.method["name"], run.task["name"]]
+        if run.seed < len(scores):
+            score = scores[run.seed]
+            trained = {"lora": 2048, "bitfit": 512}[run.method["name"]]
+            counts = {"trained": trained, "head": 66, "total": 40000}
+            one = record(run, score, collapsed=score is None, parameters=counts)
+            made.append(results.save(one, predictions()))
+    return made
+
+
+# help, lists
+
+
+@pytest.mark.parametrize("option", ["--help", "-h"])
+def test_help_shows_a_first_command_and_every_verb(option):
+    said = call(option)
+    assert "peftbench run sweep=quickstart" in said
+    verbs = ["plan", "run", "evaluate", "show", "export", "list", "report"]
+    verbs += ["submit", "status", "collect", "cancel", "prefetch", "doctor", "advise", "completion"]
+    assert [line.split()[0] for line in said.split("Commands:")[1].splitlines() if line] == verbs
+
+
+@pytest.mark.parametrize("verb", ["plan", "run"])
+def test_the_help_of_a_verb_teaches_the_words(verb):
+    said = call(verb, "--help")
+    for word in (
+        "method=lora,bitfit",
+        "size=100,0.3",
+        "seed=range(0,5)",
+        "sweep=quickstart",
+        "zip='size=100,1000 budget.epochs=10,3'",
+        "when='method=lora: train.lr=1e-4,1e-3'",
+        "exclude='method=full size=100'",
+        "--results",
+        "--configs",
+    ):
+        assert word in said
+
+
+def test_the_words_that_help_teaches_are_words():
+    examples = [line.split("  ")[1] for line in WORDS.splitlines() if line.startswith("  ")]
+    assert len(examples) == 10
+    for example in examples:
+        assert "distinct run" in call("plan", *shlex.split(example))
+
+
+@pytest.mark.parametrize("verb", ["show", "export", "list", "report", "completion"])
+def test_every_verb_says_what_it_does(verb):
+    said = call(verb, "--help")
+    assert said.startswith(f"Usage: peftbench {verb}")
+    assert len(said.splitlines()[2].strip()) > 20
+
+
+def test_list_names_everything_with_its_purpose():
+    said = call("list")
+    searched = (catalog.packaged(),)
+    for group in ("method", "task", "model", "budget", "select", "sweep"):
+        for name, path in catalog.options(group, searched).items():
+            (line,) = (x for x in said.splitlines() if x.split()[:1] == [f"{group}={name}"])
+            assert catalog.about(path) in line
+    assert call("list", "methods") == call("list", "method")
+    assert "task=" not in call("list", "methods")
+    assert "did you mean methods" in call("list", "metods", code=2)
+
+
+def test_list_shows_a_users_own_options():
+    Path("configs/method").mkdir(parents=True)
+    Path("configs/method/mine.yaml").write_text("# An idea of mine\nname: mine\n")
+    assert "method=mine" in call("list", "methods")
+    assert "An idea of mine" in call("list", "methods")
+    assert "method=lora" in call("list", "methods")
+    Path("other").mkdir()
+    assert "method=mine" not in call("list", "methods", "--configs", "other")
+
+
+# plan
+
+
+def test_plan_counts_what_is_done_missing_and_failed(results):
+    made = fill(results)
+    (failed,) = runs("method=full", "task=builtin_paraphrase", "seed=3")
+    results.fail(Failure(failed, "diverged", "the loss is nan at step 7"))
+    words = tiny("method=lora,bitfit,full", BOTH, "seed=range(0,5)")
+    said = call("plan", *words)
+    rows = {tuple(line.split()[:2]): line.split()[2:] for line in said.splitlines()}
+    assert rows["lora", "builtin_paraphrase"] == ["tiny", "32", "0-4", "3", "2", "8", "s"]
+    assert rows["bitfit", "builtin_similarity"] == ["tiny", "32", "0-4", "2", "3", "12", "s"]
+    assert rows["full", "builtin_paraphrase"] == ["tiny", "32", "0-4", "4", "1", "20", "s"]
+    assert "30 cells are 30 distinct runs: 11 done, 19 missing, 1 of them failed before" in said
+    assert "failed (diverged) full" in said
+    assert "the loss is nan at step 7" in said
+    assert "about 76 s of work" in said
+    planned = json.loads(call("plan", *words, "--json"))
+    states = [run["state"] for run in planned["runs"]]
+    assert {state: states.count(state) for state in states} == {
+        "done": 11,
+        "missing": 18,
+        "failed": 1,
+    }
+    found = next(run for run in planned["runs"] if run["state"] == "failed")
+    assert found["failure"] == {"kind": "diverged", "reason": "the loss is nan at step 7"}
+    assert found["seconds"] == 4.0
+    for run in planned["runs"]:
+        assert Run.from_json(run["run"]).key == run["key"]
+    assert {run["key"] for run in planned["runs"] if run["state"] == "done"} == {
+        one.run.key for one in made
+    }
+
+
+def test_plan_reports_cells_that_are_one_run():
+    words = tiny("size=0.5,1500", "task=builtin_paraphrase", "seed=0,1")
+    said = call("plan", *words)
+    assert "4 cells are 2 distinct runs" in said
+    assert "is model=tiny" in said
+    assert "again" in said
+    planned = json.loads(call("plan", *words, "--json"))
+    assert (planned["cells"], len(planned["runs"]), len(planned["repeats"])) == (4, 2, 2)
+    assert "size=0.5" in planned["repeats"][0]["same_as"]
+
+
+def test_plan_shows_axes_and_takes_no_time_it_does_not_know():
+    said = call("plan", "train.lr=1e-4,1e-3", "method.rank=4,8")
+    assert "train.lr" in said
+    assert "method.rank" in said
+    assert "no record here tells how long they take" in said
+    assert not Path("results").exists()
+
+
+def test_plan_names_a_damaged_record(results):
+    key = fill(results)[0].run.key
+    path = results.folder / "records" / f"{key}.json"
+    path.write_text(path.read_text().replace("0.8", "0.9"))
+    words = tiny("method=lora,bitfit", BOTH, "seed=0,1,2")
+    said = call("plan", *words)
+    assert f"{key}.json was altered" in said
+    assert "10 done, 2 missing" in said
+
+
+# show
+
+
+def test_show_takes_the_first_digits_of_a_key(results):
+    made = fill(results)
+    for one in made:
+        said = call("show", one.run.key)
+        assert one.run.title in said
+        assert one.run.key in said
+        for name, value in one.metrics.items():
+            shown = "undefined" if value is None else f"{100 * value:.2f}"
+            assert f"{name} {shown}" in said
+        assert ("COLLAPSED" in said) == one.collapsed
+    assert call("show", made[0].run.key[:8]) == call("show", made[0].run.key)
+
+
+def test_show_refuses_what_names_no_record_or_several(results):
+    keys = [one.run.key for one in fill(results)]
+    assert "no record in results/runs begins with zzz" in call("show", "zzz", code=2)
+    assert "no record" in call("show", "../../etc/passwd", code=2)
+    assert "11 keys begin with" in call("show", "", code=2)
+    digit = max("0123456789abcdef", key=lambda d: sum(key.startswith(d) for key in keys))
+    if sum(key.startswith(digit) for key in keys) > 1:
+        assert f"keys begin with {digit}" in call("show", digit, code=2)
+    assert "no record in nowhere" in call("show", keys[0], "--results", "nowhere", code=2)
+
+
+def test_show_refuses_a_damaged_record(results):
+    key = fill(results)[0].run.key
+    path = results.folder / "records" / f"{key}.json"
+    path.write_bytes(path.read_bytes()[:300])
+    assert "is not whole" in call("show", key, code=2)
+
+
+# bad input
+
+BAD_WORDS = {
+    ("methd=lora",): "did you mean method?",
+    ("method=lorra",): "did you mean lora?",
+    ("method.rnak=4",): "did you mean method.rank",
+    ("lora",): "cannot read the word 'lora'",
+    ("size=0",): "a fraction between 0 and 1, or full, got 0",
+    ("train.lr=fast",): "train.lr must be a number greater than 0, got 'fast'",
+    ("seed=0", "seed=1"): "seed is given twice",
+    ("sweep=nothing",): "there is no such sweep",
+    ("task=file",): "needs task.path=FILE",
+    ("task=file", "task.path=nowhere.csv"): "task.path=nowhere.csv: there is no such file",
+    ("--configs", "nowhere"): "--configs nowhere: there is no such folder",
+}
+
+
+@pytest.mark.parametrize("verb", ["plan", "run"])
+@pytest.mark.parametrize("words", BAD_WORDS, ids=" ".join)
+def test_bad_words_are_refused_before_anything_starts(verb, words):
+    said = call(verb, *words, code=2)
+    assert BAD_WORDS[words] in said
+    assert said.startswith("peftbench: ")
+    assert not Path("results").exists()
+
+
+BAD_OPTIONS = {
+    ("--wrkers", "2"): "No such option",
+    ("--workers", "0"): "--workers",
+    ("--workers", "many"): "--workers",
+    ("--device", "gpu"): "--device gpu: choose auto, cpu, cuda or cuda:i; here is",
+    ("--device", "cuda:99"): "--device cuda:99: choose",
+    ("--retry", "killed,eror"): "'eror' is no class; there are all, none, diverged",
+    ("--keep", "everything"): "--keep",
+    ("--checkpoint-minutes", "0"): "--checkpoint-minutes",
+    ("--results", "file"): "file",
+    ("--results", "file/runs"): "cannot write to the results folder file/runs",
+}
+
+
+@pytest.mark.parametrize("options", BAD_OPTIONS, ids=" ".join)
+def test_bad_options_are_refused_before_anything_starts(options):
+    Path("file").write_text("")
+    assert BAD_OPTIONS[options] in call("run", *tiny(), *options, code=2)
+    assert not Path("results").exists()
+
+
+@pytest.mark.parametrize("words", [["verb"], ["show"], ["completion", "tcsh"], ["list", "a", "b"]])
+def test_a_command_that_cannot_be_meant_says_how_it_is_used(words):
+    assert "Usage: peftbench" in call(*words, code=2)
+
+
+# report
+
+
+@pytest.mark.parametrize("name", ["scores.md", "metrics.md", "costs.md", "scores.csv"])
+def test_a_report_is_the_same_to_the_byte(results, name):
+    fill(results)
+    call("report")
+    golden = GOLDEN / "report" / name
+    made = (results.reports() / name).read_bytes()
+    if "GOLDEN" in os.environ:
+        golden.parent.mkdir(parents=True, exist_ok=True)
+        golden.write_bytes(made)
+    assert made.decode() == golden.read_text()
+
+
+def test_settings_that_differ_within_a_cell_make_rows(results):
+    for run in runs("method=lora", "train.lr=1e-4,1e-3", "seed=0,1"):
+        results.save(record(run, 0.5 + 100 * run.train["lr"]), predictions())
+    lines = call("report").splitlines()
+    header = next(line for line in lines if line.split()[:2] == ["method", "train.lr"])
+    assert "accuracy" in header
+    assert ["lora", "0.0001", "51.0", "±", "0.0", "(2)"] in [line.split() for line in lines]
+    assert ["lora", "0.001", "60.0", "±", "0.0", "(2)"] in [line.split() for line in lines]
+
+
+def test_a_report_leaves_out_damaged_records_and_says_so(results):
+    key = fill(results)[0].run.key
+    path = results.folder / "records" / f"{key}.json"
+    path.write_text(path.read_text().replace("0.8", "0.9"))
+    said = call("report")
+    assert "left out, unreadable" in said
+    assert f"{key}.json was altered" in said
+
+
+def test_report_check_holds_the_files_to_the_records(results):
+    made = fill(results)
+    assert "is not what the records give" in call("report", "--check", code=1)
+    call("report")
+    call("report", "--check")
+    table = results.reports() / "scores.md"
+    table.write_text(table.read_text().replace("82.0", "92.0"))
+    assert "scores.md is not what the records give" in call("report", "--check", code=1)
+    call("report")
+    call("report", "--check")
+    (results.folder / "records" / f"{made[0].run.key}.json").unlink()
+    assert "scores.md" in call("report", "--check", code=1)
+
+
+def test_a_report_of_nothing_is_bad_input():
+    assert "holds no records" in call("report", code=2)
+    assert "holds no records" in call("report", "--check", code=2)
+    assert not Path("results").exists()
+
+
+# completion
+
+
+def complete(shell, line):
+    """What a shell offers for a line whose last word is being typed; bash breaks words at `=`."""
+    words = line.replace("=", " = ") if shell == "bash" else line
+    parts = words.split(" ")
+    typed = parts[-1] if shell == "fish" else str(len([p for p in parts if p]) - bool(parts[-1]))
+    environment = {"COMP_WORDS": words, "COMP_CWORD": typed}
+    said = call(**environment, _PEFTBENCH_COMPLETE=f"{shell}_complete")
+    lines = [line for line in said.splitlines() if line]
+    if shell == "zsh":  # type, value, help
+        return lines[1::3]
+    return [line.partition(",")[2].partition("\t")[0] for line in lines]
+
+
+METHODS = sorted(catalog.options("method", (catalog.packaged(),)))
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_words_are_completed(shell):
+    def whole(*values):  # zsh and fish replace the whole word, bash what follows the `=`
+        return [value.partition("=")[2] if shell == "bash" else value for value in values]
+
+    assert complete(shell, "peftbench pl") == ["plan"]
+    assert complete(shell, "peftbench run method=bi") == whole("method=bitfit")
+    assert complete(shell, "peftbench run method=lora,bi") == whole("method=lora,bitfit")
+    assert complete(shell, "peftbench run seed=1 task=mrp") == whole("task=mrpc")
+    assert complete(shell, "peftbench plan sweep=quick") == whole("sweep=quickstart")
+    assert complete(shell, "peftbench run method=") == whole(*(f"method={m}" for m in METHODS))
+    assert complete(shell, "peftbench run me") == [f"method={name}" for name in METHODS]
+    assert complete(shell, "peftbench run s") == ["select=", "suite=", "sweep=", "size=", "seed="]
+    assert complete(shell, "peftbench run method=nothing") == []
+    assert complete(shell, "peftbench list me") == ["methods"]
+    assert "--retry" in complete(shell, "peftbench run --re")
+
+
+def test_completion_knows_a_users_own_options():
+    Path("mine/method").mkdir(parents=True)
+    Path("mine/method/bigger.yaml").write_text("# A bigger one\nname: bigger\n")
+    line = "peftbench run --configs mine method=bi"
+    assert complete("zsh", line) == ["method=bigger", "method=bitfit"]
+    assert complete("zsh", line.replace("mine", "nowhere")) == []
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_line_that_switches_completion_on(shell):
+    assert f"_PEFTBENCH_COMPLETE={shell}_source peftbench" in call("completion", shell)
+
+
+BASH = """
+eval "$(peftbench completion bash)"
+offer() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); _peftbench_completion peftbench
+          echo "${COMPREPLY[*]}"; }
+offer peftbench run method = lora,bi
+offer peftbench run me
+offer peftbench run sweep = quick
+"""
+
+
+def test_bash_itself_completes():
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    try:
+        done = subprocess.run(
+            ["bash", "-c", BASH], env=os.environ | {"PATH": path}, capture_output=True, text=True
+        )
+    except FileNotFoundError:
+        pytest.skip("there is no bash here")
+    if "Bash version" in done.stderr:
+        pytest.skip("completion needs bash 4.4")
+    every = " ".join(f"method={name}" for name in METHODS)
+    assert done.stdout.splitlines() == ["lora,bitfit", every, "quickstart"]
+
+
+# with a worker
+
+
+def test_bad_values_anywhere_are_refused_before_the_first_run(tmp_path):
+    """A bad rank in run 121 of 240, and data that are not to be had."""
+    words = tiny("method.rank=4,0", "seed=range(0,120)", "task=mrpc", "size=100")
+    done = command("run", *words, "--device", "cpu", HF_HOME=str(tmp_path / "huggingface"))
+    assert done.returncode == 2
+    assert "240 distinct runs" in done.stderr
+    assert "rank must be a whole number of at least 1, got 0" in done.stderr
+    sentence = next(line for line in done.stderr.splitlines() if "nyu-mll/glue" in line)
+    for way in ("a connection to the hub", "HF_HOME", "data.root=FOLDER"):
+        assert way in sentence
+    assert "Traceback" not in done.stderr
+    assert [path for path in Path("results").rglob("*") if path.is_file()] == []
+
+
+def test_a_dry_run_checks_and_trains_nothing(tmp_path):
+    words = tiny("method=lora,head", "task=file", "task.path=mine.jsonl", "size=1.0", "seed=0,1")
+    rows = [{"sentence": f"a text {n // 2}", "label": ("no", "yes")[n % 2]} for n in range(40)]
+    Path("mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    done = command("run", *words, "--device", "cpu", "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "4 runs are ready to train" in done.stderr
+    assert "training texts carry more than one label" in done.stderr
+    assert done.stdout == ""
+    assert [path for path in Path("results").rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.parametrize(
+    "option", [("--results", "elsewhere"), ("--check",), ("--against", "lora")]
+)
+def test_an_option_before_a_verb_of_report_is_not_swallowed(option):
+    said = call("report", *option, "table", code=2)
+    assert f"put {option[0]} behind `report table`" in said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("report", "claims"),
+        ("report", "claims", "--plan"),
+        ("advise", "task=builtin_paraphrase", "size=32"),
+    ],
+    ids=" ".join,
+)
+def test_a_record_that_cannot_be_read_is_named(results, words):
+    key = fill(results)[0].run.key
+    torn = results.folder / "records" / f"{key}.json"
+    torn.write_bytes(torn.read_bytes()[:-20])
+    (told,) = (line for line in call(*words).splitlines() if "left out, unreadable" in line)
+    assert key in told
+
+
+@pytest.mark.parametrize("harm", ["altered", "missing"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("report",),
+        ("report", "plots", "-o", "plots"),
+        ("report", "claims"),
+        ("advise", "task=builtin_paraphrase", "size=32"),
+    ],
+    ids=" ".join,
+)
+def test_predictions_that_cannot_be_read_are_named(results, words, harm):
+    key = fill(results)[0].run.key
+    path = results.folder / "predictions" / f"{key}.npz"
+    path.write_bytes(b"PK") if harm == "altered" else path.unlink()
+    (told,) = (line for line in call(*words).splitlines() if "left out of tests" in line)
+    assert f"predictions of {key} unreadable" in told
+
+
+def test_records_alone_make_a_report_without_tests(results):
+    made = fill(results)
+    shutil.rmtree(results.folder / "predictions")
+    told = f"left out of tests likewise: {len(made) - 3} more runs"
+    said = call("report")
+    assert told in said
+    assert "Costs (training)" in said
+    call("report", "page", "-o", "page.html")
+    assert told in Path("page.html").read_text()

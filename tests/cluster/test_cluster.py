@@ -1,0 +1,586 @@
+"""Submitting without a scheduler: what is asked for, who does what, and what is brought along."""
+
+import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import huggingface_hub
+import pytest
+import zoo
+from click.testing import CliRunner
+from packaging.requirements import Requirement
+from records import record, runs, tiny
+
+from peftbench.cli import doctor
+from peftbench.cli.main import main
+from peftbench.cluster import bundling, collect, manifest, queue
+from peftbench.cluster.manifest import Task
+from peftbench.cluster.queue import Look, look
+from peftbench.cluster.submit import _memory, _try_again, settle
+from peftbench.config import cluster
+from peftbench.config.sweep import plan
+from peftbench.core.errors import ConfigError
+from peftbench.core.evaluation import Failure
+from peftbench.data import loading
+from peftbench.results.store import Results
+from peftbench.runner import sharding
+from peftbench.runner.sweep import classes
+from peftbench.system import hub, offline_folder
+from peftbench.system.hardware import gpus
+from peftbench.system.hub import locate
+from peftbench.training import trainer
+from peftbench.training.runtime import Setting
+
+SLURM = ["cluster=slurm"]
+
+
+def ask(*words):
+    return CliRunner().invoke(main, list(words), catch_exceptions=False)
+
+
+# what a yaml says
+
+
+def test_a_cluster_is_its_yaml_and_the_words():
+    found = cluster.read([*SLURM, "cluster.partition=gpu", "cluster.setup=[source env, ulimit -n]"])
+    assert found.partition == "gpu"
+    assert found.setup == ["source env", "ulimit -n"]
+    assert (found.bundle_minutes, found.array_size, found.poll_seconds) == (30, 1000, 30)
+    assert cluster.Cluster.from_json(json.loads(json.dumps(found.to_json()))) == found
+
+
+def test_a_yaml_of_ones_own_says_what_differs(tmp_path):
+    (tmp_path / "cluster").mkdir()
+    (tmp_path / "cluster" / "mine.yaml").write_text("about: ours\nscheduler: slurm\nqos: long\n")
+    found = cluster.read(["cluster=mine", "cluster.gpus=2"], tmp_path)
+    assert (found.qos, found.gpus, found.cpus, found.about) == ("long", 2, 4, "ours")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([], "say which cluster is meant, cluster=NAME; there are local, slurm"),
+        (["cluster=slrum"], "did you mean slurm?"),
+        ([*SLURM, "cluster.partitions=gpu"], "'partitions'"),
+        ([*SLURM, "cluster.gpus=many"], "could not be converted to Integer"),
+        ([*SLURM, "cluster.minutes=2"], "at least 4 minutes are needed"),
+        ([*SLURM, "cluster.array_size=0"], "cluster.array_size=0: must be at least 1"),
+    ],
+)
+def test_bad_words_are_refused_before_anything_is_done(words, said):
+    with pytest.raises(ConfigError) as refused:
+        cluster.read(words)
+    assert said in str(refused.value)
+
+
+# bundles
+
+
+def units(seconds, memory=None):
+    jobs = runs(f"seed=range(0,{len(seconds)})")
+    spent = dict(zip([job.key for job in jobs], seconds, strict=True))
+    wanted = dict(zip([job.key for job in jobs], memory or [16] * len(jobs), strict=True))
+    return bundling.units(jobs, lambda job: spent[job.key], lambda job: wanted[job.key])
+
+
+def test_short_runs_share_a_job_and_time_is_asked_with_a_margin():
+    slurm = cluster.read(SLURM)
+    (array,) = bundling.arrays(units([300] * 10), slurm, limit=1001, workers=1)
+    assert [len(bundle) for bundle in array.bundles] == [6, 4]  # 30 minutes each
+    # 120 s to start, 2 times 6 * 300 s, 120 s of warning that comes up to 60 s early
+    assert array.minutes == (120 + 2 * 1800 + 120 + 60) / 60
+
+
+def test_what_is_unknown_gets_the_time_of_the_yaml_and_what_is_long_the_most():
+    slurm = cluster.read(SLURM)
+    (array,) = bundling.arrays(units([None, None]), slurm, 1001, 1)
+    assert [len(bundle) for bundle in array.bundles] == [1, 1]
+    assert array.minutes == 60 + 5
+    (array,) = bundling.arrays(units([10**6]), slurm, 1001, 1)
+    assert array.minutes == 1440
+    (array,) = bundling.arrays(units([10]), cluster.read([*SLURM, "cluster.minutes=7"]), 1001, 1)
+    assert array.minutes == 7
+
+
+def test_arrays_stay_below_every_limit_and_part_what_asks_for_other_memory():
+    slurm = cluster.read([*SLURM, "cluster.bundle_minutes=0", "cluster.array_size=3"])
+    made = bundling.arrays(units([1] * 8), slurm, limit=1001, workers=1)
+    assert [len(array.bundles) for array in made] == [3, 3, 2]
+    made = bundling.arrays(units([1] * 8), slurm, limit=2, workers=1)
+    assert [len(array.bundles) for array in made] == [2, 2, 2, 2]
+    made = bundling.arrays(units([1, 1], [16, 32]), slurm, limit=1001, workers=1)
+    assert sorted(array.memory_gb for array in made) == [16, 32]
+
+
+def test_several_workers_of_a_job_halve_its_time():
+    slurm = cluster.read(SLURM)
+    (array,) = bundling.arrays(units([300] * 10), slurm, 1001, workers=2)
+    assert [len(bundle) for bundle in array.bundles] == [10]
+    assert array.minutes == (120 + 2 * 1500 + 180) / 60
+
+
+def test_an_evaluation_goes_with_its_run():
+    found = plan(*tiny("method=bitfit", "suite=calibration", "seed=0,1"))
+    jobs = [*found.runs, *found.evaluations]
+    both = bundling.units(jobs, lambda job: 1.0, lambda job: None)
+    assert [len(unit.jobs) for unit in both] == [2, 2]
+    assert all(unit.jobs[0].key == unit.jobs[1].run.key for unit in both)
+
+
+# what is tried again
+
+
+def test_memory_grows_after_each_failure_for_lack_of_it_until_the_most():
+    slurm = cluster.read(SLURM)
+    run = runs()[0]
+    asked = [_memory(Failure(run, "memory", "", attempts=n), slurm) for n in (1, 2, 3)]
+    assert asked == [32, 64, 16]  # at the most it failed too: not again
+    again = classes(None)
+    tried = [_try_again(Failure(run, "memory", "", n), again, slurm, None) for n in (1, 2, 3)]
+    assert tried == [True, True, False]
+    steady = cluster.read([*SLURM, "cluster.more_memory=1"])
+    assert not _try_again(Failure(run, "memory", "", 1), again, steady, None)
+
+
+def test_a_run_that_is_lost_again_and_again_is_given_up():
+    slurm = cluster.read(SLURM)
+    run = runs()[0]
+    lost = [_try_again(Failure(run, "lost", "", n), classes(None), slurm, None) for n in (1, 2, 3)]
+    assert lost == [True, True, False]
+    assert _try_again(Failure(run, "lost", "", 9), classes("lost"), slurm, "lost")
+    assert not _try_again(Failure(run, "error", "", 1), classes(None), slurm, None)
+
+
+# manifests
+
+
+def submitted(results, count=4, size=2, **changes):
+    jobs = runs(f"seed=range(0,{count})")
+    pairs = [jobs[start : start + size] for start in range(0, count, size)]
+    array = bundling.Array([list(pair) for pair in pairs], 30, 16)
+    words = ["seed=0,1", *SLURM]
+    made = manifest.begin(words, cluster.read(["cluster=local"]), [array], None, {}, {})
+    for task, _ in made.tasks():
+        manifest.write_jobs(results, task, array.bundles[task.number])
+    made = replace(made, arrays=[replace(made.arrays[0], job="99")])
+    manifest.save(results, made)
+    return made, jobs
+
+
+def test_a_manifest_is_read_as_it_was_written_wherever_the_folder_went(tmp_path):
+    made, jobs = submitted(Results(tmp_path / "runs"))
+    (tmp_path / "runs").rename(tmp_path / "elsewhere")
+    results = Results(tmp_path / "elsewhere")
+    assert manifest.every(results) == [made]
+    assert manifest.read_jobs(results, Task(made.name, 0, 1)) == jobs[2:]
+
+
+def test_a_torn_manifest_is_an_error_and_a_name_cannot_leave_the_folder(tmp_path):
+    results = Results(tmp_path)
+    made, _ = submitted(results)
+    path = manifest.folder(results, made.name) / "manifest.json"
+    path.write_text(path.read_text().replace('"minutes": 30', '"minutes": 31'))
+    assert ask("status", "--results", str(tmp_path)).exit_code == 2
+    assert ask("cancel", "../../etc", "--results", str(tmp_path)).exit_code == 2
+
+
+def test_each_run_has_one_state(tmp_path):
+    results = Results(tmp_path)
+    made, jobs = submitted(results)
+    results.save(record(jobs[0]), {})
+    results.fail(Failure(jobs[1], "error", "broke"))
+    seen = look(results)  # nothing runs: the lock files are not there
+    states = [seen.state[job.key] for job in jobs]
+    assert states == ["done", "failed", "ended", "ended"]
+    assert [(over.task.number, over.keys) for over in seen.ended] == [
+        (1, [job.key for job in jobs[2:]])
+    ]
+    manifest.save(results, replace(made, cancelled=True))
+    assert [look(results).state[job.key] for job in jobs[2:]] == ["cancelled", "cancelled"]
+
+
+def test_a_record_that_comes_late_is_waited_for_and_the_rest_is_noted_once(tmp_path):
+    results = Results(tmp_path)
+    made, jobs = submitted(results)
+    patient = replace(made.cluster, settle_seconds=3.0)
+    manifest.save(results, replace(made, cluster=patient))
+    late = threading.Timer(1.0, lambda: [results.save(record(job), {}) for job in jobs[:3]])
+    late.start()
+    seen = settle(results, look(results))
+    late.join()
+    assert [seen.state[job.key] for job in jobs] == ["done", "done", "done", "failed"]
+    failure = results.failure(jobs[3].key)
+    assert (failure.kind, failure.attempts) == ("lost", 1)
+    assert settle(results, look(results)).failures[jobs[3].key].attempts == 1
+
+
+def test_what_is_held_is_told_with_the_way_out(tmp_path):
+    made, _ = submitted(Results(tmp_path))
+    task = Task(made.name, 0, 0)
+    seen = Look([made], {task: ("pending", "launch failed requeued held")}, state={})
+    told = collect.lines(seen)
+    assert "waiting for: launch failed requeued held (1)" in told
+    assert any("`scontrol release JOB` lets them go" in line for line in told)
+
+
+def test_a_copied_folder_is_looked_at_where_no_scheduler_is(tmp_path, monkeypatch):
+    results = Results(tmp_path)
+    made, jobs = submitted(results)
+    manifest.save(results, replace(made, cluster=cluster.read(SLURM)))
+    results.save(record(jobs[0]), {})
+    monkeypatch.setenv("PATH", str(tmp_path))
+    told = ask("status", "--results", str(tmp_path), "--json")
+    assert told.exit_code == 0
+    states = json.loads(told.output)["states"]
+    assert [states[job.key] for job in jobs] == ["done", "unknown", "unknown", "unknown"]
+
+
+def test_the_schedulers_last_answer_serves_until_it_is_old(tmp_path, monkeypatch):
+    results = Results(tmp_path)
+    made, jobs = submitted(results)
+    manifest.save(results, replace(made, cluster=cluster.read(SLURM)))
+    monkeypatch.setenv("PATH", str(tmp_path))  # no squeue
+    tasks = {Task(made.name, 0, number): ("pending", "Priority") for number in (0, 1)}
+    queue._remember(results, tasks)
+    seen = look(results, fresh=False)
+    assert {seen.state[job.key] for job in jobs} == {"pending"}
+    assert look(results, fresh=True).silent is not None
+    kept = results.cache("queue.json")
+    answer = json.loads(kept.read_text())
+    kept.write_text(json.dumps(answer | {"asked": answer["asked"] - 31}))
+    seen = look(results, fresh=False)
+    assert {seen.state[job.key] for job in jobs} == {"unknown"}
+    assert "squeue" in seen.silent
+
+
+def test_what_the_scheduler_did_not_take_is_no_lost_attempt(tmp_path):
+    results = Results(tmp_path)
+    made, jobs = submitted(results, count=2, size=1)
+    half = replace(made.arrays[0], tasks=made.arrays[0].tasks[:1])
+    rest = replace(made.arrays[0], tasks=made.arrays[0].tasks[1:], job=None)
+    manifest.save(results, replace(made, arrays=[half, rest]))
+    seen = settle(results, look(results))
+    assert [seen.state[job.key] for job in jobs] == ["failed", "unsent"]
+    assert seen.failures[jobs[0].key].kind == "lost"
+    assert results.failure(jobs[1].key) is None
+
+
+def test_a_job_without_the_gpus_that_it_asked_for_does_not_fall_back(tmp_path):
+    results = Results(tmp_path)
+    made, _ = submitted(results)
+    asked = cluster.read(["cluster=local", "cluster.gpus=1"])
+    order = {"device": "auto"}
+    manifest.save(results, replace(made, cluster=asked, order=order))
+    told = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "peftbench.cluster.job_runner",
+            manifest.folder(results, made.name),
+            "0_0",
+        ],
+        env=os.environ | {"CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+    )
+    assert told.returncode == 1
+    assert "the job asked for 1 GPUs and sees none on this node" in told.stderr
+    assert not results.keys()
+
+
+def test_an_old_failure_is_none_of_a_new_submission(tmp_path):
+    results = Results(tmp_path)
+    job = runs()[0]
+    results.fail(Failure(job, "lost", "before"))
+    array = bundling.Array([[job]], None, None)
+    made = manifest.begin([], cluster.read(["cluster=local"]), [array], None, {}, {job.key: 1})
+    manifest.save(results, made)
+    assert look(results).state[job.key] == "unsent"
+    manifest.save(results, replace(made, arrays=[replace(made.arrays[0], job="99")]))
+    assert look(results).state[job.key] == "ended"
+    results.fail(Failure(job, "error", "now"))
+    assert look(results).state[job.key] == "failed"
+
+
+# shards
+
+
+def test_shards_part_a_sweep_and_depend_on_nothing_else():
+    whole = plan(*tiny("method=bitfit,lora", "seed=range(0,40)", "suite=calibration"))
+    parts = [sharding.share(whole, number, 4) for number in (1, 2, 3, 4)]
+    assert sorted(run.key for part in parts for run in part.runs) == sorted(
+        run.key for run in whole.runs
+    )
+    assert [len(part.runs) for part in parts] == [20, 20, 20, 20]
+    for part in parts:
+        assert {one.run.key for one in part.evaluations} == {run.key for run in part.runs}
+        assert len({run.method["name"] for run in part.runs}) == 2  # not a method each
+    zero = [sharding.share(whole, number, 4) for number in (0, 1, 2, 3)]
+    assert {tuple(p.runs) for p in zero} == {tuple(p.runs) for p in parts}  # from 0 or from 1
+
+
+@pytest.mark.parametrize(
+    ("text", "environment", "expected"),
+    [
+        ("3/10", {}, (3, 10)),
+        ("auto", {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_COUNT": "20"}, (7, 20)),
+        ("auto/8", {"PBS_ARRAY_INDEX": "8"}, (8, 8)),
+        ("auto/8", {"PBS_ARRAYID": "2"}, (2, 8)),
+        ("auto", {"LSB_JOBINDEX": "2", "LSB_JOBINDEX_END": "5"}, (2, 5)),
+        ("auto", {"SGE_TASK_ID": "4", "SGE_TASK_LAST": "9"}, (4, 9)),
+        ("auto/6", {"JOB_COMPLETION_INDEX": "0"}, (0, 6)),
+    ],
+)
+def test_a_shard_is_named_by_hand_or_by_the_scheduler(text, environment, expected):
+    assert sharding.read(text, environment) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "environment", "said"),
+    [
+        ("0/4", {}, "i from 1 to n"),
+        ("5/4", {}, "i from 1 to n"),
+        ("a half", {}, "write 3/10"),
+        ("auto/4", {}, "no scheduler says"),
+        ("auto/4", {"SGE_TASK_ID": "undefined"}, "no scheduler says"),
+        ("auto", {"PBS_ARRAY_INDEX": "1"}, "auto/n"),
+    ],
+)
+def test_a_shard_that_is_none_is_refused(text, environment, said):
+    with pytest.raises(ConfigError, match=said):
+        sharding.read(text, environment)
+
+
+# machines
+
+
+@pytest.mark.parametrize(
+    ("visible", "expected"),
+    [
+        ("0,2", ["0", "2"]),
+        ("GPU-8a1b,MIG-77", ["GPU-8a1b", "MIG-77"]),  # as some schedulers name them
+        ("", []),
+        ("1,-1,2", ["1"]),
+        ("NoDevFiles", []),
+    ],
+)
+def test_gpus_are_those_that_the_scheduler_gave(monkeypatch, visible, expected):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert gpus() == expected
+
+
+# this machine as a cluster
+
+
+class Background:
+    """A folder in which `cluster=local` is used for real."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        zoo.write_configs(folder / "configs")
+        self.results = Results(folder / "runs")
+
+    def ask(self, *words):
+        """A command in the folder, to its end."""
+        path = os.pathsep.join([str(Path(zoo.__file__).parent), os.environ.get("PYTHONPATH", "")])
+        return subprocess.run(
+            [sys.executable, "-m", "peftbench", *words, "--results", "runs"],
+            cwd=self.folder,
+            env=os.environ | {"ZOO": str(self.folder), "PYTHONPATH": path},
+            capture_output=True,
+            text=True,
+            timeout=300,
+        )
+
+    def wait(self, done=lambda states: not {"running", "pending"} & set(states)):
+        """Wait until nothing waits or runs."""
+        end = time.monotonic() + 300
+        while not done(list(look(self.results).state.values())):
+            assert time.monotonic() < end, look(self.results).state
+            time.sleep(0.2)
+
+
+def test_submit_and_leave_then_collect(tmp_path):
+    here = Background(tmp_path)
+    words = [*tiny("method=steady,breaks", "seed=0"), "cluster=local"]
+    (tmp_path / "broken").touch()
+    first = here.ask("submit", *words, "--device", "cpu")
+    assert first.returncode == 0, first.stderr
+    assert "2 to do (0 done, 0 in the queue already) in 1 job" in first.stdout
+    again = here.ask("submit", *words, "--device", "cpu")
+    assert "nothing to submit: 0 done, 2 in the queue already" in again.stdout
+    assert "running" in here.ask("status").stdout
+    here.wait()
+    told = here.ask("collect")
+    assert told.returncode == 1
+    assert "something broke" in told.stdout
+    assert "1 error (an exception; the log has the traceback)" in told.stdout
+    assert "peftbench submit" in told.stdout.partition("for what is left:")[2]
+    again = here.ask("submit", *words)
+    assert "nothing to submit: 1 done, 0 in the queue already, 1 failed for good" in again.stdout
+    (tmp_path / "broken").unlink()
+    assert here.ask("submit", *words, "--retry", "error").returncode == 0
+    here.wait()
+    told = here.ask("collect")
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert len(here.results.keys()) == 2
+
+
+def test_what_is_cancelled_goes_on_from_its_checkpoint(tmp_path):
+    here = Background(tmp_path)
+    words = [*tiny("method=slow", "budget=steps", "budget.steps=40"), "cluster=local"]
+    (tmp_path / "slow").touch()
+    assert here.ask("submit", *words, "--device", "cpu").returncode == 0
+    end = time.monotonic() + 120
+    while not (tmp_path / "journal").exists():
+        assert time.monotonic() < end
+        time.sleep(0.1)
+    time.sleep(0.5)  # some steps
+    assert "1 job cancelled" in here.ask("cancel").stdout
+    here.wait()
+    assert list(look(here.results).state.values()) == ["cancelled"]
+    (tmp_path / "slow").unlink()
+    assert here.ask("submit", *words, "--device", "cpu").returncode == 0
+    here.wait()
+    (key,) = here.results.keys()
+    assert here.results.load(key).work["resumed"]
+
+
+# nodes without internet
+
+
+def test_prefetched_runs_read_that_folder_alone(tmp_path, monkeypatch, glue_layout):
+    root, words = glue_layout
+    brought = tmp_path / "brought"
+    told = ask("prefetch", *words, f"data.root={root}", "--to", str(brought))
+    assert told.exit_code == 0, told.output
+    about = offline_folder.manifest(brought)
+    assert sorted(name.partition("/")[0] for name in about["files"]) == [
+        "data",
+        "data",
+        "tokens",
+        "tokens",
+    ]
+    assert offline_folder.wrong(brought) == []
+    monkeypatch.setenv(offline_folder.VARIABLE, str(brought))
+    run = plan(*words).runs[0]
+    assert list(loading.kept(run.task, "train", offline_folder.data_root())) == [
+        "mrpc/train-0.parquet"
+    ]
+    with pytest.raises(ConfigError, match="run `peftbench prefetch` again"):
+        hub.snapshot("bert-base-uncased", None, ["*.json"])
+    path = next((brought / "tokens").iterdir())
+    path.write_bytes(b"x" + path.read_bytes()[1:])
+    assert offline_folder.wrong(brought) == [f"tokens/{path.name} was altered"]
+    found = ask("doctor", *words, "--results", str(tmp_path / "runs"))
+    assert found.exit_code == 1
+    assert "was altered" in found.output.replace("\n", " ")
+
+
+def test_a_model_of_the_hub_comes_along_and_the_hub_is_needed_no_more(
+    tmp_path, monkeypatch, glue_layout
+):
+    root, _ = glue_layout
+    revision = "a" * 40
+    cache = tmp_path / "hub"
+    place = cache / "models--acme--mini" / "snapshots" / revision
+    place.mkdir(parents=True)
+    for path in locate(plan("model=minilm").runs[0].model).iterdir():
+        if path.is_file():
+            (place / path.name).symlink_to(path)  # as the hub's cache has them
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+    words = ["model=auto", "model.checkpoint=acme/mini", f"model.revision={revision}", "task=mrpc"]
+    words += ["size=16", "budget=steps", "budget.steps=2", "train.evaluations=1", "method=bitfit"]
+    brought = tmp_path / "brought"
+    told = ask("prefetch", *words, f"data.root={root}", "--to", str(brought))
+    assert told.exit_code == 0, told.output
+    assert f"models/acme--mini@{revision}/config.json" in offline_folder.manifest(brought)["files"]
+    shutil.rmtree(cache)
+    shutil.rmtree(root)
+    monkeypatch.setenv(offline_folder.VARIABLE, str(brought))
+    before = {path: path.stat().st_mtime_ns for path in brought.rglob("*")}
+    run = plan(*words).runs[0]
+    setting = Setting(device="cpu", threads=1, data_root=offline_folder.data_root())
+    assert trainer.execute(run, setting).record.work["steps"] == 2
+    assert {path: path.stat().st_mtime_ns for path in brought.rglob("*")} == before
+
+
+def test_what_nodes_will_lack_is_refused_at_submission(tmp_path, glue_layout):
+    _, words = glue_layout
+    brought, results = tmp_path / "brought", tmp_path / "runs"
+    assert ask("prefetch", *tiny(), "--to", str(brought)).exit_code == 0
+    where = ["cluster=local", f"cluster.prefetched={brought}", "--results", str(results)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(offline_folder.VARIABLE, "")  # what the verb sets ends with the test
+        patch.setenv("HF_HUB_OFFLINE", "1")
+        told = ask("submit", *words, *where)
+    assert told.exit_code == 2
+    assert "is not in" in told.output
+    assert not results.exists()
+    told = ask("submit", *words, "data.root=/nowhere", "cluster=local", "--results", str(results))
+    assert told.exit_code == 2
+    assert "there is no folder /nowhere" in told.output
+
+
+def test_prefetch_keeps_its_hands_off_other_folders(tmp_path):
+    (tmp_path / "mine").write_text("x")
+    told = ask("prefetch", *tiny(), "--to", str(tmp_path))
+    assert told.exit_code == 2
+    assert "is not empty" in told.output
+
+
+@pytest.fixture
+def glue_layout(tmp_path):
+    """A folder in the layout of the hub's GLUE, and words for a run on it."""
+    import pyarrow
+    from pyarrow import parquet
+
+    root = tmp_path / "glue"
+    (root / "mrpc").mkdir(parents=True)
+    for split, rows in (("train", 3668), ("validation", 408)):
+        columns = {
+            "sentence1": [f"a text {n}" for n in range(rows)],
+            "sentence2": [f"another text {n % 7}" for n in range(rows)],
+            "label": [n % 2 for n in range(rows)],
+            "idx": list(range(rows)),
+        }
+        parquet.write_table(pyarrow.table(columns), root / "mrpc" / f"{split}-0.parquet")
+    return root, tiny("task=mrpc")
+
+
+# doctor
+
+
+def test_doctor_says_what_to_do(tmp_path, monkeypatch):
+    good = ask("doctor", *tiny(), "cluster=local", "--results", str(tmp_path / "runs"), "--json")
+    assert good.exit_code == 0, good.output
+    assert {one["state"] for one in json.loads(good.output)} <= {"ok", "note"}
+    (tmp_path / "file").touch()
+    bad = ask("doctor", "--results", str(tmp_path / "file" / "runs"), "--json")
+    assert bad.exit_code == 1
+    (one,) = [one for one in json.loads(bad.output) if one["state"] == "failed"]
+    assert one["what"] == "results folder"
+    assert "choose another one with --results" in one["found"]
+    monkeypatch.setenv("PATH", str(tmp_path))
+    told = ask("doctor", *SLURM, "--results", str(tmp_path / "runs"), "--json")
+    assert [one["what"] for one in json.loads(told.output) if one["state"] == "failed"] == ["Slurm"]
+
+
+def test_doctor_names_versions_other_than_the_tested_ones(tmp_path, monkeypatch):
+    pins = doctor.tested_versions()
+    direct = {Requirement(text).name for text in importlib.metadata.requires("peftbench")}
+    assert set(pins) == direct, "every dependency is pinned"
+    installed = importlib.metadata.version
+    monkeypatch.setattr(
+        importlib.metadata, "version", lambda name: "99.0" if name == "peft" else installed(name)
+    )
+    told = ask("doctor", "--results", str(tmp_path / "runs"), "--json")
+    (one,) = [one for one in json.loads(told.output) if one["what"] == "tested versions"]
+    assert (one["state"], f"peft 99.0 (tested: {pins['peft']})" in one["found"]) == ("note", True)

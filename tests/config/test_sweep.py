@@ -1,0 +1,511 @@
+"""Words mean what Hydra's grammar says they mean, and what means nothing is refused at once."""
+
+import hashlib
+import itertools
+import json
+import re
+
+import pytest
+from paths import GOLDEN
+
+from peftbench.config import catalog
+from peftbench.config.sweep import plan
+from peftbench.core.errors import ConfigError
+
+PACKAGED = catalog.packaged()
+
+#: What an option needs beside itself.
+NEEDS = {
+    "auto": ("model.checkpoint=somewhere/bert", "model.family=bert"),
+    "file": ("task.path={jsonl}",),
+}
+
+
+@pytest.fixture
+def jsonl(tmp_path):
+    path = tmp_path / "mine.jsonl"
+    path.write_text('{"sentence": "a b", "label": "no"}\n{"sentence": "c d", "label": "yes"}\n' * 4)
+    return path
+
+
+@pytest.fixture
+def configs(tmp_path):
+    """A user's own folder of configurations, empty; its name needs quotes in a shell."""
+    folder = tmp_path / "user's own (new) configs"
+    for group in (*catalog.GROUPS, "sweep"):
+        (folder / group).mkdir(parents=True)
+    return folder
+
+
+def values(planned, key):
+    """What each run has under a word's key."""
+    found = []
+    for run in planned.runs:
+        node = run.to_json()
+        for part in key.split("."):
+            node = node[part]
+        found.append(node["name"] if isinstance(node, dict) and "name" in node else node)
+    return found
+
+
+# Hydra's grammar
+
+
+@pytest.mark.parametrize(
+    ("word", "key", "expected"),
+    [
+        ("seed=range(0,5)", "seed", [0, 1, 2, 3, 4]),
+        ("seed=range(0,10,5)", "seed", [0, 5]),
+        ("seed=range(0,3),7", "seed", [0, 1, 2, 7]),
+        ("seed=choice(3,1)", "seed", [3, 1]),
+        ("seed=sort(3,1,2)", "seed", [1, 2, 3]),
+        ("method=lora,bitfit", "method", ["lora", "bitfit"]),
+        ("method=glob(bit*)", "method", ["bitfit"]),
+        ("method.rank=4,8", "method.rank", [4, 8]),
+        ("method.targets=[query],[query,value]", "method.targets", [["query"], ["query", "value"]]),
+        ("train.lr=1e-4,1e-3", "train.lr", [1e-4, 1e-3]),
+        ("train.clip=null,0.5", "train.clip", [None, 0.5]),
+        ("budget.epochs=0.5,3", "budget.epochs", [0.5, 3]),
+        ("size=100,0.3,full", "size", [100, 0.3, "full"]),
+        ("size='full'", "size", ["full"]),
+        ("train.lr=${method.rank}", "train.lr", [8]),
+    ],
+)
+def test_a_word_has_the_values_that_hydra_gives_it(word, key, expected):
+    assert values(plan(word), key) == expected
+
+
+def test_all_axes_are_crossed_in_the_order_of_the_words():
+    planned = plan("method=lora,bitfit", "seed=0,1", "size=100,300")
+    cells = zip(*(values(planned, key) for key in ("method", "seed", "size")), strict=True)
+    assert list(cells) == list(itertools.product(["lora", "bitfit"], [0, 1], [100, 300]))
+    assert planned.axes == ["method", "seed", "size"]
+    assert planned.cells == 8
+    assert planned.repeats == []
+
+
+def test_no_words_are_one_run():
+    planned = plan()
+    assert (planned.cells, len(planned.runs), planned.axes) == (1, 1, [])
+
+
+def test_a_method_brings_its_own_recipe_and_a_word_outranks_it():
+    assert len(set(values(plan("method=lora,bitfit"), "train.lr"))) == 2
+    assert set(values(plan("method=lora,bitfit", "train.lr=3e-5"), "train.lr")) == {3e-5}
+    assert plan("model=tiny", "method.recipe.lr=3").runs == plan("model=tiny", "train.lr=3").runs
+
+
+def test_a_model_scales_the_rate_once(configs):
+    text = (PACKAGED / "model" / "tiny.yaml").read_text()
+    (configs / "model" / "small.yaml").write_text(text.replace("lr_scale: 1", "lr_scale: 3"))
+    (once,), (scaled,) = (
+        values(plan(f"model={name}", configs=configs), "train.lr") for name in ("tiny", "small")
+    )
+    assert scaled == pytest.approx(3 * once)
+    assert values(plan("model=small", "train.lr=1e-3", configs=configs), "train.lr") == [1e-3]
+
+
+# grid algebra
+
+
+def test_zipped_axes_move_together():
+    planned = plan("zip=size=100,1000 budget.epochs=10,3", "seed=0,1")
+    cells = list(zip(*(values(planned, k) for k in ("seed", "size", "budget.epochs")), strict=True))
+    assert cells == [(0, 100, 10), (0, 1000, 3), (1, 100, 10), (1, 1000, 3)]
+
+
+def test_when_gives_axes_to_matching_cells_alone():
+    planned = plan("method=lora,bitfit", "when=method=lora: method.rank=2,4 train.lr=1e-3")
+    assert values(planned, "method") == ["lora", "lora", "bitfit"]
+    assert [run.method.get("rank") for run in planned.runs] == [2, 4, None]
+    assert values(planned, "train.lr")[:2] == [1e-3, 1e-3]
+
+
+def test_when_matches_what_a_cell_has_by_default():
+    planned = plan("method=lora,bitfit", "when=task=builtin_paraphrase method.rank=8: seed=1,2")
+    assert [(run.method["name"], run.seed) for run in planned.runs] == [
+        ("lora", 1),
+        ("lora", 2),
+        ("bitfit", 0),
+    ]
+
+
+def test_when_replaces_an_axis_of_the_same_key():
+    planned = plan(
+        "method=lora,bitfit", "train.lr=1e-3,2e-3", "when=method=lora: train.lr=5e-4,6e-4,7e-4"
+    )
+    cells = list(zip(*(values(planned, key) for key in ("method", "train.lr")), strict=True))
+    assert cells == [
+        ("lora", 5e-4),
+        ("lora", 6e-4),
+        ("lora", 7e-4),
+        ("bitfit", 1e-3),
+        ("bitfit", 2e-3),
+    ]
+    assert planned.repeats == []
+
+
+def test_exclude_leaves_out_cells_that_match_all_its_words():
+    planned = plan("method=lora,bitfit", "size=100,300", "exclude=method=lora size=100")
+    assert len(planned.runs) == 3
+    planned = plan("method=lora,bitfit", "seed=range(0,4)", "exclude=seed=0,1", "exclude=seed=3")
+    assert values(planned, "seed") == [2, 2]
+    planned = plan("method=lora,bitfit", "exclude=method.rank=8.0")
+    assert values(planned, "method") == ["bitfit"]
+
+
+def test_two_cells_that_are_one_run_are_reported_and_run_once():
+    planned = plan("size=full,1.0,3000,1500,0.5", "seed=1,1")
+    assert (planned.cells, len(planned.runs)) == (10, 2)
+    assert ("size=0.5 seed=1", "size=1500 seed=1") in planned.repeats
+    assert len(planned.repeats) == 8
+
+
+# sweeps
+
+SWEEP = """
+# 2 cells of a test
+about: a grid for tests
+grid:
+  - method=lora,bitfit
+  - task=builtin_paraphrase,builtin_similarity
+  - seed=range(0,2)
+zip:
+  - size=100,1000 budget.epochs=10,3
+when:
+  - method=lora: method.rank=2,4
+  - 'method=bitfit task=builtin_similarity: train.lr=1e-3'
+exclude:
+  - method=lora size=1000
+  - seed=1 method.rank=4
+"""
+
+
+def test_a_sweep_is_a_yaml_of_words(configs):
+    (configs / "sweep" / "mine.yaml").write_text(SWEEP)
+    planned = plan("sweep=mine", configs=configs)
+    cells = {
+        (run.method["name"], run.task["name"], run.seed, run.size, run.method.get("rank"))
+        for run in planned.runs
+    }
+    tasks = ("builtin_paraphrase", "builtin_similarity")
+    assert cells == {
+        *(("lora", task, seed, 100, 2) for task in tasks for seed in (0, 1)),
+        *(("lora", task, 0, 100, 4) for task in tasks),
+        *(
+            ("bitfit", t, seed, size, None)
+            for t in tasks
+            for seed in (0, 1)
+            for size in (100, 1000)
+        ),
+    }
+    assert {run.budget["epochs"] for run in planned.runs if run.size == 1000} == {3}
+    assert {
+        run.train["lr"]
+        for run in planned.runs
+        if run.method["name"] == "bitfit" and run.task["name"] == "builtin_similarity"
+    } == {1e-3}
+
+
+def test_words_beside_a_sweep_replace_its_axes(configs):
+    (configs / "sweep" / "mine.yaml").write_text(SWEEP)
+    planned = plan("sweep=mine", "seed=7", "method.rank=16", "method=lora", configs=configs)
+    assert {run.seed for run in planned.runs} == {7}
+    assert {run.method["rank"] for run in planned.runs} == {16}
+    # one key of a zip is replaced, the other axis stays
+    planned = plan("sweep=mine", "size=50", "method=bitfit", "seed=0", configs=configs)
+    assert {(run.size, run.budget["epochs"]) for run in planned.runs} == {(50, 10), (50, 3)}
+    # and whole new algebra comes on top
+    planned = plan("sweep=mine", "exclude=method=lora", "model=tiny", configs=configs)
+    assert {run.method["name"] for run in planned.runs} == {"bitfit"}
+
+
+def test_several_sweeps_are_united(configs):
+    for name, methods in (("a", "lora,bitfit"), ("b", "bitfit,head")):
+        (configs / "sweep" / f"{name}.yaml").write_text(f"grid: [method={methods.split(',')[0]}]")
+        (configs / "sweep" / f"{name}.yaml").write_text(f"grid:\n  - method={methods}\n")
+    planned = plan("sweep=a,b", "seed=0,1", configs=configs)
+    assert (planned.cells, len(planned.runs), len(planned.repeats)) == (8, 6, 2)
+    assert planned.runs == plan("sweep=a", "sweep=b", "seed=0,1", configs=configs).runs
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("grid: [1\n b: }", "is not a yaml file"),
+        ("- method=lora", "holds no grid, zip, when, exclude"),
+        ("grid: method=lora", "grid must be a list of words"),
+        ("grid:", "grid must be a list of words"),
+        ("gird:\n  - method=lora", "did you mean grid"),
+        ("grid:\n  - 3", "cannot read the word '3'"),
+        ("grid:\n  - method=lorra", "did you mean lora"),
+        ("exclude:\n  - method=lora", "every cell is excluded"),
+    ],
+)
+def test_a_broken_sweep_is_refused(configs, text, message):
+    (configs / "sweep" / "mine.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        plan("sweep=mine", configs=configs)
+
+
+# bad words
+
+BAD = {
+    # no word at all
+    "lora": "cannot read the word 'lora'",
+    "method": "write key=value",
+    "=lora": "there is no key",
+    "+method.rank=4": "without +, ~ or @",
+    "++method.rank=4": "without +, ~ or @",
+    "~method": "without +, ~ or @",
+    "method@here=lora": "without +, ~ or @",
+    "task.path=(a).csv": "quotes around a value",
+    # keys
+    "methd=lora": "did you mean method?",
+    "method.rnak=4": "lora has no method.rnak; did you mean method.rank",
+    "augment.part=0.3": "augment=none has no augment.part; see `peftbench list augments`",
+    "train.larning_rate=1": "did you mean train.lr?",
+    "budget.steps=5": "no key budget.steps",
+    "protocol=2": "no key protocol",
+    "hydra.run.dir=/tmp": "no key hydra.run.dir",
+    "data.rot=x": "did you mean data.root?",
+    "method.rank.deep=1": "no method.rank.deep",
+    # options
+    "method=lorra": "did you mean lora?",
+    "method=": "allowed: adapter, bayes_hybrid, bitfit",
+    "method=null": "no such method",
+    "method=[lora,bitfit]": "no such method",
+    "model=_bert": "no such model",
+    "model=../method/lora": "no such model",
+    "task=mrcp": "did you mean mrpc",
+    "budget=minutes": "allowed: epochs, seconds, steps",
+    "sweep=nothing_like_it": "no such sweep",
+    # wrong types
+    "method.rank=abc": "method.rank is a number (8), got 'abc'",
+    "method.rank=true": "method.rank is a number (8), got True",
+    "method.targets=query": "is a list",
+    "method={name:lora}": "no such method",
+    "data=3": "data is a mapping",
+    "seed=a": "seed must be a whole number",
+    "seed=1.0": "seed must be a whole number",
+    "seed=-1": "seed must be a whole number",
+    "seed=true": "seed must be a whole number",
+    "seed=interval(1,3)": "INTERVAL",
+    # bad sizes
+    "size=0": "a count of examples, a fraction",
+    "size=-3": "a count of examples, a fraction",
+    "size=1.5": "a count of examples, a fraction",
+    "size=0.0": "a count of examples, a fraction",
+    "size=half": "or full, got 'half'",
+    "size=true": "or full, got True",
+    "size=3001": "builtin_paraphrase has 3000 training examples",
+    # bad values of the recipe, the budget, the selection
+    "train.lr=0": "train.lr must be a number greater than 0",
+    "train.lr=nan": "not a finite number",
+    "train.lr=1e400": "not a finite number",
+    "method.alpha=inf": "not a finite number",
+    "method.targets=[query,nan]": "not a finite number",
+    "train.batch=0": "train.batch must be a whole number of at least 1, got 0",
+    "train.batch=8,16.5": "got 16.5",
+    "train.warmup=2": "train.warmup must be a number from 0 to 1",
+    "train.precision=fp16": "one of bf16, fp32",
+    "train.schedule=cosine": "one of linear, constant",
+    "train.max_length=2": "at least 8",
+    "train.evaluations=0": "train.evaluations",
+    "budget.epochs=0": "greater than 0",
+    "task.metrics=[accuracy,bleu]": "task.metrics must be one of",
+    "task.kind=ranking": "task.kind must be one of",
+    "model.family=bart": "did you mean bert",
+    # algebra
+    "zip=size=100,300 seed=1": "of one length",
+    "zip=": "hold words",
+    "zip=size='1": "cannot split",
+    "when=method=lora": "condition: words",
+    "when=method=lora:": "hold words",
+    "when=: seed=1": "hold words",
+    "when=method=lorra: seed=1": "did you mean lora",
+    "exclude=methd=lora": "did you mean method?",
+    "exclude=method=lora": "every cell is excluded",
+    "exclude=train.lr=nan": "not a finite number",
+    # options that need more
+    "task=file": "needs task.path=FILE",
+    "model=auto": "needs model.checkpoint=NAME_OR_FOLDER",
+}
+
+
+@pytest.mark.parametrize("word", BAD)
+def test_a_bad_word_is_refused_with_what_is_allowed(word):
+    with pytest.raises(ConfigError, match=re.escape(BAD[word])):
+        plan(word)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("seed=1", "seed=2"), "seed is given twice; write seed=a,b"),
+        (("zip=size=100,300 seed=1,2", "seed=5"), "seed is given twice"),
+        (("zip=size=100,300 seed=1,2", "zip=seed=1,2"), "seed is given twice"),
+        (("budget=steps", "budget.epochs=3"), "did you mean budget.steps"),
+        (("budget=steps", "budget.steps=0"), "budget.steps must be a whole number"),
+        (("select=holdout", "select.fraction=0.7"), "from 0 to 0.5"),
+        (("select=holdout", "select.patience=0"), "at least 1"),
+        (("method=lora,bitfit", "method.rank=4"), "bitfit has no method.rank"),
+        (("data.root=a,b",), "data.root is one folder"),
+        (("task=file", "task.path=nowhere.csv"), "task.path=nowhere.csv: there is no such file"),
+        (("model=auto", "model.checkpoint=./nowhere"), "config.json and safetensors"),
+        (("task=mrpc,wnli", "size=1000"), "wnli has 635 training examples"),
+    ],
+)
+def test_bad_words_together_are_refused(words, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        plan(*words)
+
+
+# a user's own configurations
+
+
+def mine(configs, text):
+    (configs / "method" / "mine.yaml").write_text(text)
+    return plan("method=mine", configs=configs)
+
+
+LORA = (PACKAGED / "method" / "lora.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a: [1\n b: }", "a yaml file is broken"),
+        (LORA + "rank: 9\n", "duplicate key rank"),
+        ("", "method=mine: "),
+        ("- 1\n", "method=mine: "),
+        (LORA.replace("name: lora\n", ""), "lacks name"),
+        (LORA.replace("name: lora\n", "name: 3\n"), "must be a word, got 3"),
+        (re.sub("_target_.*\n", "", LORA), "lacks _target_"),
+        (LORA.replace("  lr: 4e-4\n", ""), "method=mine: Interpolation key 'method.recipe.lr'"),
+        (LORA.replace("rank: 8", "rank: ???"), "needs method.rank=VALUE"),
+        (LORA.replace("rank: 8", "rank: ${nowhere}"), "'nowhere' not found"),
+    ],
+)
+def test_a_broken_config_is_refused_and_named(configs, text, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        mine(configs, text)
+
+
+def test_a_users_own_configs_come_first_and_the_packaged_ones_stay(configs, monkeypatch, tmp_path):
+    (configs / "method" / "lora.yaml").write_text(LORA.replace("rank: 8", "rank: 3"))
+    (configs / "method" / "mine.yaml").write_text(LORA.replace("lora\n", "mine\n", 1))
+    planned = plan("method=lora,mine,bitfit", configs=configs)
+    assert values(planned, "method") == ["lora", "mine", "bitfit"]
+    assert planned.runs[0].method["rank"] == 3
+    assert plan("method=lora").runs[0].method["rank"] == 8
+    # without --configs, a folder of that name is looked for in the current one
+    configs.rename(tmp_path / "configs")
+    monkeypatch.chdir(tmp_path)
+    assert plan("method=lora").runs[0].method["rank"] == 3
+    other = tmp_path / "other"
+    other.mkdir()
+    assert plan("method=lora", configs=other).runs[0].method["rank"] == 8
+    with pytest.raises(ConfigError, match="--configs nowhere: there is no such folder"):
+        plan("method=lora", configs="nowhere")
+
+
+@pytest.mark.parametrize("name", ["with a space", "with,a comma", "it's (quoted) [too]", 'a"b'])
+def test_any_path_can_be_written_in_quotes(jsonl, name):
+    path = jsonl.rename(jsonl.with_name(f"{name}.jsonl"))
+    escaped = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    (run,) = plan("task=file", f"task.path='{escaped}'").runs
+    assert run.task["path"] == str(path)
+    assert run.task["name"] == name
+    (again,) = plan("task=file", f"task.path='{escaped}'", "size=8").runs
+    assert again.task == run.task
+
+
+def test_a_space_needs_no_quotes(jsonl):
+    path = jsonl.rename(jsonl.with_name("my file.jsonl"))
+    assert plan("task=file", f"task.path={path}").runs[0].task["path"] == str(path)
+
+
+def test_a_files_run_is_known_by_content_not_by_place(jsonl, tmp_path):
+    (run,) = plan("task=file", f"task.path={jsonl}").runs
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    moved = jsonl.rename(elsewhere / jsonl.name)
+    (again,) = plan("task=file", f"task.path={moved}").runs
+    assert again == run
+    moved.write_text(moved.read_text() + '{"sentence": "e f", "label": "no"}\n')
+    (edited,) = plan("task=file", f"task.path={moved}").runs
+    assert edited != run
+
+
+def test_where_data_lie_is_no_part_of_a_run(monkeypatch):
+    here = plan("task=mrpc", "data.root=/somewhere")
+    assert here.data_root == "/somewhere"
+    monkeypatch.setenv("PEFTBENCH_DATA", "/elsewhere")
+    there = plan("task=mrpc")
+    assert there.data_root == "/elsewhere"
+    assert here.runs == there.runs
+
+
+# everything that is packaged
+
+OPTIONS = [
+    (group, name) for group in catalog.GROUPS for name in catalog.options(group, (PACKAGED,))
+]
+
+
+@pytest.mark.parametrize(("group", "name"), OPTIONS, ids=lambda part: part)
+def test_every_option_composes_and_is_named_like_its_file(group, name, jsonl):
+    needs = [word.format(jsonl=jsonl) for word in NEEDS.get(name, ())]
+    (run,) = plan(f"{group}={name}", *needs).runs
+    node = getattr(run, group)
+    if node is None:
+        assert catalog.LATER[group] == name
+    elif "name" in node and name not in NEEDS:
+        assert node["name"] == name
+    path = catalog.options(group, (PACKAGED,))[name]
+    assert len(catalog.about(path)) > 10, f"{path} does not say what it is for"
+
+
+@pytest.mark.parametrize("name", catalog.options("sweep", (PACKAGED,)))
+def test_every_sweep_plans_and_says_what_it_costs(name):
+    planned = plan(f"sweep={name}")
+    assert planned.runs
+    assert planned.repeats == []
+    first = (PACKAGED / "sweep" / f"{name}.yaml").read_text().splitlines()[0]
+    assert first.startswith("# ")
+    assert f"{len(planned.runs):,} run" in first
+    stored = json.loads((GOLDEN / "sweep_keys.json").read_text())[name]
+    for kind, planned_keys in (("runs", planned.runs), ("evaluations", planned.evaluations)):
+        keys = " ".join(one.key for one in planned_keys)
+        assert len(planned_keys) == stored[kind]["count"]
+        assert hashlib.sha256(keys.encode()).hexdigest() == stored[kind]["sha256"]
+
+
+def test_a_thousand_runs_are_planned():
+    planned = plan("method=glob(*)", "task=mrpc,cola", "seed=range(0,100)", "exclude=method=head")
+    assert len(planned.runs) == planned.cells >= 1000
+    assert len({run.key for run in planned.runs}) == len(planned.runs)
+
+
+def test_a_host_is_a_value_and_brings_its_rate():
+    words = ("method=sparse_adapter", "model=bert_base", "method.host=adapter,lora")
+    first, second = plan(*words).runs
+    assert [run.method["host"]["name"] for run in (first, second)] == ["adapter", "lora"]
+    assert [run.train["lr"] for run in (first, second)] == [3e-4, 4e-4]
+    assert all("recipe" not in run.method["host"] for run in (first, second))
+    (wide,) = plan(*words[:2], "method.host=lora", "method.host.rank=32").runs
+    assert wide.method["host"]["rank"] == 32
+
+
+def test_when_matches_a_host():
+    words = ("method=sparse_adapter", "method.host=adapter,lora")
+    found = plan(*words, "when=method.host=lora: method.host.rank=4,8").runs
+    assert [run.method["host"].get("rank") for run in found] == [None, 4, 8]
+
+
+def test_arguments_of_another_library_are_open():
+    (run,) = plan("method=peft", "method.type=VERA", "method.config.r=64").runs
+    assert run.method["config"] == {"r": 64}
+    with pytest.raises(ConfigError, match=r"lora has no method\.config"):
+        plan("method=lora", "method.config.r=64")

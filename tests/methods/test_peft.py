@@ -1,0 +1,140 @@
+"""Our own IA3, norms, DoRA, rsLoRA and LoRA are the library's, through method=peft.
+
+Both sides run inside the same encoder: the library's modules get our weights.
+"""
+
+import pytest
+import tiny
+import torch
+
+from peftbench.config.sweep import plan
+from peftbench.core.errors import ConfigError
+from peftbench.methods import peft
+from peftbench.methods.base import make, task_loss
+from peftbench.models.adapted_model import Encoder
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # the library's own, of many kinds
+
+
+def encoder(family: str, *words: str) -> Encoder:
+    made = Encoder(tiny.backbone(family), classes=2, seed=0)
+    torch.manual_seed(0)
+    make(tiny.one_run(*words).method).insert(made)
+    return made.eval()
+
+
+def agree(ours: Encoder, theirs: Encoder, names: dict[str, str], family: str) -> None:
+    """Same logits and gradients once the library's parameters have our values.
+
+    Args:
+        names: pieces of the library's names, and what they are called here.
+    """
+    pairs, mine = {}, ours.trained()
+    for name in theirs.trained():
+        own = name
+        for piece, replacement in names.items():
+            own = own.replace(piece, replacement)
+        pairs[name] = own
+    assert sorted(pairs.values()) == sorted(mine)
+    with torch.no_grad():
+        for name, own in pairs.items():
+            if not ours.in_head(own):
+                mine[own].add_(0.1 * torch.randn(mine[own].shape))
+            theirs.trained()[name].copy_(mine[own].view_as(theirs.trained()[name]))
+    batch = tiny.batch(tiny.tokens(), family)
+    torch.testing.assert_close(ours(batch), theirs(batch), rtol=1e-4, atol=1e-5)
+    for made in (ours, theirs):
+        task_loss(made(batch), batch["labels"]).backward()
+    for name, own in pairs.items():
+        grad = theirs.trained()[name].grad.view_as(mine[own])
+        assert mine[own].grad.any()
+        torch.testing.assert_close(mine[own].grad, grad, rtol=1e-3, atol=1e-5)
+
+
+LORA = {
+    ".base_layer": ".linear",
+    ".lora_A.default.weight": ".down.weight",
+    ".lora_B.default.weight": ".up.weight",
+    ".lora_magnitude_vector.default.weight": ".length",
+}
+
+
+@pytest.mark.parametrize("family", ["bert", "modernbert"])
+@pytest.mark.parametrize(
+    ("ours", "theirs"),
+    [
+        ((), ()),
+        (("method.power=0.5",), ("method.config.use_rslora=true",)),
+        (("method.decompose=true",), ("method.config.use_dora=true",)),
+    ],
+    ids=["lora", "rslora", "dora"],
+)
+def test_lora(family, ours, theirs):
+    sizes = ("method.rank=4", "method.alpha=6", "method.dropout=0")
+    library = ("method.type=LORA", "method.config.r=4", "method.config.lora_alpha=6")
+    made = encoder(family, "method=lora", *sizes, *ours)
+    agree(made, encoder(family, "method=peft", *library, *theirs), LORA, family)
+
+
+@pytest.mark.parametrize("family", ["bert", "distilbert"])
+def test_ia3(family):
+    made = encoder(family, "method=ia3")
+    parts = made.backbone[0].parts["roles"]
+    feed = f"method.config.feedforward_modules=['{parts['ffn_out']}']"
+    words = ("method=peft", "method.type=IA3", "method.targets=[key,value,ffn_out]")
+    library = encoder(family, *words, feed)
+    agree(made, library, {".ia3_l.default": ".scale"}, family)
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_norms(family):
+    made = encoder(family, "method=layernorm")
+    library = encoder(family, "method=peft", "method.type=LN_TUNING")
+    agree(made, library, {".ln_tuning_layers.default": ""}, family)
+
+
+def test_a_type_that_rewrites_the_weights_leaves_the_backbone_alone():
+    before = tiny.backbone("bert").module.state_dict()
+    before = {name: tensor.clone() for name, tensor in before.items()}
+    words = ("method=peft", "method.type=LORA", "method.config.init_lora_weights=pissa")
+    made = encoder("bert", *words)
+    after = tiny.backbone("bert").module.state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in before)
+    name = "bert.encoder.layer.0.attention.self.query.base_layer.weight"
+    own = made.module.get_parameter(name)
+    assert not torch.equal(own, before[name.replace("base_layer.", "")])
+    assert name in made.state()  # changed, and so part of what is kept
+    assert "bert.encoder.layer.0.attention.self.key.weight" not in made.state()
+
+
+def test_every_offered_type_is_the_librarys():
+    assert {"LORA", "VERA", "IA3", "OFT", "LOHA", "LN_TUNING"} <= set(peft.offered())
+    assert not {"PREFIX_TUNING", "PROMPT_TUNING", "ADALORA"} & set(peft.offered())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["method.type=LORRA"], "type=LORRA is no tuner of the installed peft"),
+        (["method.type=PREFIX_TUNING"], "method=prefix"),
+        (["method.type=ADALORA"], "moves ranks about"),
+        (["method.config.rank=4"], "LORA takes no rank; it takes"),
+        (["method.type=ADAPTION_PROMPT"], "is made for LLaMA"),
+        (["method.type=POLY"], "POLY does not run there: task_ids should not be None"),
+    ],
+)
+def test_what_the_library_cannot_do_is_refused_before_anything_starts(words, message):
+    from peftbench.methods import dry_run
+
+    with pytest.raises(ConfigError, match=message):
+        dry_run.check(plan("model=tiny", "method=peft", *words).runs[0])
+
+
+def test_sizes_are_judged_on_the_model_itself():
+    """The check before a run sees a tiny model, on which 64 of 32 dimensions would not fit."""
+    from peftbench.methods import dry_run
+
+    words = ("method=peft", "method.type=MISS", "method.config.r=64")
+    dry_run.check(plan("model=minilm", *words).runs[0])
+    with pytest.raises(ValueError, match="tiny has no place for peft's MISS"):
+        encoder("bert", *words)

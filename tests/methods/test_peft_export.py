@@ -1,0 +1,116 @@
+"""What peft loads from our folders gives our logits."""
+
+import json
+
+import pytest
+import tiny
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file, save_file
+
+from peftbench.config.sweep import plan
+from peftbench.core.errors import ConfigError, RecordError
+from peftbench.methods import peft_export
+from peftbench.methods.base import make
+from peftbench.models import checkpoints
+from peftbench.models.adapted_model import Encoder
+from peftbench.results.store import Results
+from peftbench.training.runtime import Setting
+from peftbench.training.trainer import execute
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # the library's own, of many kinds
+
+
+def written(folder, family: str, *words: str) -> Encoder:
+    """An encoder away from its start, exported to a folder."""
+    encoder = Encoder(tiny.backbone(family), classes=2, seed=3)
+    method = make(tiny.one_run(*words).method)
+    method.insert(encoder)
+    with torch.no_grad():
+        for p in encoder.trained().values():
+            p.add_(0.1 * torch.randn(p.shape))
+    config, tensors = peft_export.peft_form(method, encoder.eval())
+    folder.mkdir(exist_ok=True)
+    (folder / "adapter_config.json").write_text(json.dumps(config))
+    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+    return encoder
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "electra", "distilbert", "albert"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("method=lora",),
+        ("method=lora", "method.power=0.5", "method.targets=[key,ffn_in]"),
+        ("method=lora", "method.decompose=true"),
+        ("method=ia3",),
+    ],
+    ids=["lora", "rslora", "dora", "ia3"],
+)
+def test_the_library_loads_it_to_the_same_logits(tmp_path, family, words):
+    encoder = written(tmp_path, family, *words)
+    base = checkpoints.skeleton(tiny.one_run(f"model.family={family}", tiny.WIDE).model)
+    loaded = PeftModel.from_pretrained(base, tmp_path).eval()
+    batch = tiny.batch(tiny.tokens(), family)
+    mask = batch["attention_mask"][:, 0, 0].long()
+    with torch.inference_mode():
+        theirs = loaded(input_ids=batch["input_ids"], attention_mask=mask).logits
+        torch.testing.assert_close(encoder(batch), theirs, rtol=1e-4, atol=1e-5)
+
+
+def test_what_the_library_cannot_hold_is_refused(tmp_path):
+    with pytest.raises(ValueError, match="in one linear outside of peftbench"):
+        written(tmp_path, "modernbert", "method=lora")
+    with pytest.raises(ValueError, match="Adapter has no form in the peft library"):
+        written(tmp_path, "bert", "method=adapter")
+    with pytest.raises(ValueError, match="has no table of positions"):
+        written(tmp_path, "deberta_v2", "method=prefix")
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "electra"])
+@pytest.mark.parametrize("width", [0, 8])
+def test_a_prefix_takes_its_positions_along(tmp_path, family, width):
+    """The library counts the prefix as positions; the table that we send makes up for it."""
+    words = ("method=prefix", "method.length=5", f"method.width={width}")
+    encoder = written(tmp_path, family, *words)
+    base = checkpoints.skeleton(tiny.one_run(f"model.family={family}", tiny.WIDE).model)
+    loaded = PeftModel.from_pretrained(base, tmp_path).eval()
+    batch = tiny.batch(tiny.tokens(), family)
+    mask = batch["attention_mask"][:, 0, 0].long()
+    with torch.inference_mode():
+        theirs = loaded(input_ids=batch["input_ids"], attention_mask=mask).logits
+        torch.testing.assert_close(encoder(batch), theirs, rtol=1e-4, atol=1e-5)
+        places = loaded.base_model.base_model.embeddings.position_embeddings.weight
+        places.copy_(places.roll(-5, 0))
+        without = loaded(input_ids=batch["input_ids"], attention_mask=mask).logits
+        assert not torch.allclose(without, theirs, atol=1e-2)
+
+
+def test_a_kept_run_becomes_a_folder_once(tmp_path):
+    words = (*tiny.own_task(tmp_path), "model=tiny", "budget=steps", "budget.steps=3")
+    results = Results(tmp_path / "results")
+    found = {}
+    for method in ("lora", "prefix", "head"):
+        (run,) = plan(*words, "train.evaluations=1", f"method={method}").runs
+        outcome = execute(run, Setting(device="cpu", keep="trained" if method != "head" else ""))
+        saved = results.save(outcome.record, outcome.predictions, outcome.trained)
+        found[method] = saved
+    peft_export.to_peft(found["lora"], results, tmp_path / "adapter")
+    config = json.loads((tmp_path / "adapter/adapter_config.json").read_text())
+    assert (config["peft_type"], config["r"], config["lora_alpha"]) == ("LORA", 8, 16)
+    tensors = load_file(tmp_path / "adapter/adapter_model.safetensors")
+    assert sum(t.numel() for t in tensors.values()) == sum(
+        found["lora"].parameters[name] for name in ("trained", "head")
+    )
+    for method, folder, message in (
+        ("lora", "adapter", "is there already"),
+        ("head", "other", "were kept"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            peft_export.to_peft(found[method], results, tmp_path / folder)
+        assert not (tmp_path / "other").exists()
+    kept = results.trained(found["lora"].run.key)
+    results.write(kept, kept.read_bytes()[:-1] + b"x")
+    with pytest.raises(RecordError, match="not the file"):
+        peft_export.to_peft(found["lora"], results, tmp_path / "other")
+    assert not (tmp_path / "other").exists()

@@ -1,0 +1,60 @@
+"""Training only the word embeddings that occur is training all of them."""
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from peftbench.data import batching
+from peftbench.methods.base import make
+from peftbench.models.adapted_model import Encoder
+from peftbench.models.optimize import settle
+
+
+def _trained(family: str, narrow: bool, words: torch.Tensor, examples: dict) -> Encoder:
+    torch.manual_seed(0)
+    encoder = Encoder(tiny.backbone(family), 2, seed=0)
+    method = make(tiny.one_run("method=full").method)
+    method.insert(encoder)
+    dense = encoder.module.get_input_embeddings()
+    settle(encoder, half=False, words=words)
+    if not narrow:
+        encoder.module.set_input_embeddings(dense)
+    tiny.fit(encoder, method, examples, steps=4, weight_decay=0.0, lr=1e-3)
+    return encoder
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_narrow_training_equals_dense_training(family):
+    data = tiny.tokens()
+    words = batching.words(data, np.arange(len(data)), 0)
+    assert 8 < len(words) < 100
+    examples = tiny.batch(data, family)
+    dense, narrow = (_trained(family, flag, words, examples) for flag in (False, True))
+    assert narrow.counts() == dense.counts()
+    expected, found = dense.state(), narrow.state()
+    assert set(expected) == set(found)
+    for name, tensor in expected.items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-3, atol=2e-5, msg=name)
+    moved = dense.module.get_input_embeddings().weight
+    start = tiny.backbone(family).module.get_input_embeddings().weight
+    changed = (moved != start).any(dim=1).nonzero().flatten()
+    assert set(changed.tolist()) <= set(words.tolist())
+    assert len(changed) >= len(words) - 1  # padding has no gradient
+
+
+def test_words_that_training_never_showed_are_pretrained_in_evaluation():
+    data = tiny.tokens(examples=4)
+    words = batching.words(data, np.arange(len(data)), 0)
+    examples = tiny.batch(data, "bert")
+    narrow = _trained("bert", True, words, examples)
+    fresh = Encoder(tiny.backbone("bert"), 2, seed=1)
+    make(tiny.one_run("method=full").method).insert(fresh)
+    fresh.restore(narrow.state())
+    other = tiny.batch(tiny.tokens(seed=5), "bert")
+    assert not set(other["input_ids"].flatten().tolist()) <= set(words.tolist())
+    with torch.inference_mode():
+        torch.testing.assert_close(narrow.eval()(other), fresh.eval()(other))
+    narrow.restore({name: tensor * 0 for name, tensor in narrow.state().items()})
+    assert narrow.state()["bert.embeddings.word_embeddings.weight"].any()  # the unseen ones
+    assert not narrow.module.get_input_embeddings().weight.any()

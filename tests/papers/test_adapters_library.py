@@ -1,0 +1,71 @@
+"""Adapters and prefixes are what the adapters library computes, from the same weights.
+
+The library cannot be installed beside our transformers: scripts/golden_adapters.py made its side.
+"""
+
+import pytest
+import tiny
+import torch
+from paths import GOLDEN as FOLDER
+from safetensors.torch import load_file
+
+from peftbench.methods.base import make
+from peftbench.models.adapted_model import Encoder
+
+GOLDEN = load_file(FOLDER / "adapters.safetensors")
+WORDS = {
+    "adapter": ("method.width=8",),
+    "pfeiffer": ("method.width=8",),
+    "parallel": ("method.width=8", "method.scale=2.0"),
+    "prefix": ("method.length=5", "method.width=8"),
+}
+
+
+def ours(name: str, method: str) -> str:
+    """Our name of a tensor of the library's model."""
+    wrapped = {
+        "adapter": ("attention.output.dense", ".output.dense"),
+        "pfeiffer": (".output.LayerNorm",),
+        "parallel": (".output.dense", "intermediate.dense"),
+        "prefix": (),
+    }[method]
+    place = {"adapter": "dense", "pfeiffer": "LayerNorm", "parallel": "dense", "prefix": ""}[method]
+    if "adapter_" in name:
+        name = name.replace(f"adapters.{method}.adapter_down.0", f"{place}.bottleneck.down")
+        return "bert." + name.replace(f"adapters.{method}.adapter_up", f"{place}.bottleneck.up")
+    if "prefix_tunings" in name:
+        last = name.partition("self_prefix.")[2]
+        last = last.replace("control_trans.0", "down").replace("control_trans.2", "up")
+        return "prefix." + last.replace("wte.weight", "start")
+    for part in wrapped:
+        inside_attention = "attention." in name and not part.startswith("attention")
+        if part in f".{name}" and not inside_attention:
+            name = name.replace(part.strip("."), part.strip(".") + ".part")
+            break
+    return "bert." + name
+
+
+@pytest.mark.parametrize("method", WORDS)
+def test_hidden_states_are_the_librarys(method):
+    encoder = Encoder(tiny.backbone("bert"), classes=2, seed=0)
+    make(tiny.one_run(f"method={method}", *WORDS[method]).method).insert(encoder)
+    start = f"{method}/weights/"
+    theirs = {n.removeprefix(start): t for n, t in GOLDEN.items() if n.startswith(start)}
+    targets = dict(encoder.module.named_parameters())
+    given = {ours(name, method): tensor for name, tensor in theirs.items()}
+    missing = {n for n in targets if n not in given}
+    assert all(encoder.in_head(name) for name in missing), sorted(missing)
+    with torch.inference_mode():
+        made = torch.func.functional_call  # the backbone's tensors are shared: none is written to
+        ids, mask = GOLDEN["input_ids"], GOLDEN["attention_mask"].bool()[:, None, None]
+        named = {f"module.{name}": given[name] for name in targets if name in given}
+        batch = {"input_ids": ids, "attention_mask": mask}
+        kept: list[torch.Tensor] = []
+        encoder.eval().module.bert.encoder.register_forward_hook(
+            lambda module, arguments, output: kept.append(output.last_hidden_state)
+        )
+        made(encoder, named, (batch,))
+    real = GOLDEN["attention_mask"].bool()
+    torch.testing.assert_close(
+        kept[0][real], GOLDEN[f"{method}/states"][real], rtol=1e-4, atol=1e-5
+    )

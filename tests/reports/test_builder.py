@@ -1,0 +1,175 @@
+"""What shares a cell of a table, what things cost, what a part of the split would have said."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import records
+
+from peftbench.analysis import costs
+from peftbench.config import catalog
+from peftbench.core.errors import ConfigError
+from peftbench.core.run import Json, Record
+from peftbench.reports import builder, ranking, scores, spending
+from peftbench.reports.spending import Prices
+
+
+def made(*words: str) -> list[Record]:
+    return [records.record(run) for run in records.runs(*words)]
+
+
+def test_seeds_share_a_cell():
+    table = scores.scores(made("method=lora", "seed=0,1,2"))
+    assert table.columns[:1] == ["method"]
+    assert [row[0] for row in table.rows] == ["trivial", "lora"]
+    assert "(3)" in table.rows[1][1]
+
+
+def test_hosts_are_rows_of_their_own():
+    found = made("method=sparse_adapter", "method.host=lora,adapter", "method.score=random")
+    table = scores.scores(found)
+    assert table.columns[:2] == ["method", "method.host"]
+    assert sorted(row[1] for row in table.rows[1:]) == ["adapter", "lora"]
+
+
+def test_what_differs_inside_one_host_is_a_column():
+    words = ("method=sparse_adapter", "method.host=adapter", "method.host.width=8,16")
+    table = scores.scores(made(*words))
+    assert table.columns[:2] == ["method", "method.host.width"]
+
+
+def test_another_revision_is_another_row():
+    words = ("model=auto", "model.family=bert", "model.checkpoint=a/b", "model.revision=c1,c2")
+    table = scores.scores(made(*words))
+    assert table.columns[:2] == ["method", "model.revision"]
+
+
+def test_costs_have_a_line_for_each_method_and_task():
+    found = made("method=lora,bitfit", "task=builtin_paraphrase,builtin_similarity", "seed=0,1")
+    table = scores.costs(found)
+    assert table.columns == ["method", "task", "trained", "seconds", "examples/s", "peak MiB"]
+    assert len(table.rows) == 4
+
+
+# spending
+
+
+def spent(*words: str, prices: Prices | None = None, **changes: Any) -> dict[str, dict[str, str]]:
+    found = [records.record(run, **changes) for run in records.runs(*words)]
+    table = spending.table(found, prices or Prices())
+    return {row[0]: dict(zip(table.columns, row, strict=True)) for row in table.rows}
+
+
+def test_without_prices_there_is_no_money():
+    row = spent("method=lora")["lora"]
+    assert set(row) == {
+        *("method", "task", "score", "train s", "TFLOP", "MB kept"),
+        *("s to 95 %", "s to 99 %", "front"),
+    }
+    assert row["MB kept"] == f"{4 * (2048 + 66) / 1e6:.2f}"
+
+
+def test_money_by_hand():
+    prices = Prices(currency="EUR", core_hour=9.0, gb_month=1e6, months=2)
+    # 4 seconds on one core; 2,114 weights of 4 bytes for two months
+    euros = 9.0 * 4 / 3600 + 2 * 1e6 * 4 * 2114 / 1e9
+    assert spent("method=lora", prices=prices)["lora"]["EUR"] == f"{euros:.4f}"
+    (one,) = made("method=lora")
+    assert Prices(currency="EUR", kwh=0.3).money(one) is None  # its energy was not measured
+    joules = records.record(one.run, energy_joules=7.2e6)
+    assert Prices(currency="EUR", kwh=0.3).money(joules) == pytest.approx(0.6)
+    assert Prices(currency="EUR", gpu_hour=2.0).money(one) is None  # it ran on a CPU
+    on_gpu = records.record(one.run, environment=records.ENVIRONMENT | {"cuda": "13.0"})
+    assert Prices(currency="EUR", gpu_hour=2.0).money(on_gpu) == pytest.approx(2 * 4 / 3600)
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"core_hour": 1.0}, "say the currency"),
+        ({"currency": "EUR", "kwh": -1}, "kwh is a number of at least 0"),
+        ({"currency": "EUR", "months": "two"}, "months is a number"),
+    ],
+)
+def test_bad_prices_are_refused(given, told):
+    with pytest.raises(ConfigError, match=told):
+        Prices(**given)
+
+
+def test_a_file_of_prices(tmp_path):
+    packaged = catalog.packaged() / "prices.yaml"
+    assert builder.read_prices(packaged) == Prices()  # nothing is known before it is filled in
+    own = tmp_path / "prices.yaml"
+    own.write_text("currency: EUR\ncore_hour: 0.05\n")
+    assert builder.read_prices(own) == Prices(currency="EUR", core_hour=0.05)
+    own.write_text("core_hours: 0.05\n")
+    with pytest.raises(ConfigError, match="did you mean core_hour"):
+        builder.read_prices(own)
+    with pytest.raises(ConfigError, match="--prices"):
+        builder.read_prices(tmp_path / "none.yaml")
+
+
+def test_seconds_to_come_near_the_reference_are_those_of_the_curve():
+    def curve(*points: tuple[float, float]) -> list[Json]:
+        return [
+            {"step": 1, "fraction": 1, "seconds": s, "loss": 1, "accuracy": a} for s, a in points
+        ]
+
+    full, lora = (records.runs(f"method={name}")[0] for name in ("full", "lora"))
+    many = {"trained": 9000, "head": 66, "total": 9066}
+    found = [
+        records.record(full, 0.8, parameters=many, curve=curve((1.0, 0.5), (2.0, 0.8))),
+        records.record(lora, 0.77, curve=curve((0.5, 0.7), (1.5, 0.77), (2.5, 0.7))),
+    ]
+    table = spending.table(found, Prices())
+    row = {line[0]: dict(zip(table.columns, line, strict=True)) for line in table.rows}
+    assert (row["full"]["s to 95 %"], row["lora"]["s to 95 %"]) == ("2", "2")  # 1.5 rounds to 2
+    assert row["lora"]["s to 99 %"] == "–"
+
+
+def test_the_front_holds_what_nothing_beats():
+    points = {
+        "a": (0.9, 10.0),
+        "b": (0.8, 5.0),
+        "c": (0.7, 6.0),
+        "d": (None, 1.0),
+        "e": (0.9, 12.0),
+    }
+    assert costs.front(points) == {"a", "b"}
+
+
+# cheap validation
+
+
+def test_a_part_that_ranks_alike_has_a_tau_of_one():
+    label = np.arange(400) % 2
+    right = {"full": 1.0, "lora": 0.75, "bitfit": 0.5}
+
+    def load(record: Record) -> dict[str, np.ndarray]:
+        share = right[record.run.method["name"]]
+        said = np.where(np.arange(400) % 4 < 4 * share, label, 1 - label)
+        return {"item": np.arange(400), "label": label, "scores": np.eye(2)[said]}
+
+    found = made("method=full,lora,bitfit")
+    table = ranking.table(found, load)
+    assert table is not None
+    assert table.rows[0][:3] == ["builtin_paraphrase 32", "3", "400"]
+    assert table.rows[0][-1] == "1.00 ± 0.00, best 20/20"
+    assert ranking.table(found[:2], load) is None
+
+
+def test_noise_ranks_worse_on_smaller_parts():
+    generator = np.random.default_rng(0)
+    label = generator.integers(0, 2, 1000)
+    answers = {}
+    for number, run in enumerate(records.runs("method=full,lora,bitfit,head,ia3")):
+        wrong = generator.random(1000) < 0.3 + 0.02 * number
+        scores = np.eye(2)[np.where(wrong, 1 - label, label)]
+        answers[run.key] = {"item": np.arange(1000), "label": label, "scores": scores}
+    table = ranking.table(
+        made("method=full,lora,bitfit,head,ia3"), lambda record: answers[record.run.key]
+    )
+    assert table is not None
+    taus = [float(cell.split(" ")[0]) for cell in table.rows[0][3:]]
+    assert taus == sorted(taus)
+    assert taus[0] < taus[-1] < 1

@@ -1,0 +1,470 @@
+"""The page of a results folder: what it holds, that nothing in it is taken for markup, its looks.
+
+The tests that are marked `browser` open it from disk in Chromium without a network.
+"""
+
+import base64
+import hashlib
+import json
+import re
+import shutil
+from dataclasses import replace
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+import records
+from click.testing import CliRunner
+from paths import ROOT
+from suite_records import abroad, found, noisy, planned, sure
+
+from peftbench.analysis.comparison import Pair
+from peftbench.analysis.statistics import Effect
+from peftbench.cli.main import main
+from peftbench.reports import html
+from peftbench.reports.html import cells, curves, run_list, summary
+from peftbench.reports.html.data import contents
+from peftbench.results.store import Results
+from peftbench.suites.rounds import measures
+
+EVIL = "<script>alert(1)</script>"
+SCORES = {"full": (0.8, 0.9), "lora": (0.7, 0.9), "bitfit": (0.5, None)}
+SECONDS = {"full": 8.0, "lora": 2.0, "bitfit": 4.0}
+TRAINED = {"full": 40000, "lora": 2048, "bitfit": 300}
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory):
+    """Three methods, two seeds; a task at two sizes and one with a name that is markup."""
+    folder = Results(tmp_path_factory.mktemp("page") / "<b>runs")
+    for run in records.runs("method=full,lora,bitfit", "seed=0,1", "size=32,64"):
+        for task in (run.task["name"], EVIL):
+            if task == EVIL and run.size == 64:
+                continue
+            name = run.method["name"]
+            score = SCORES[name][run.seed]
+            made = records.record(
+                replace(run, task=run.task | {"name": task}),
+                score,
+                collapsed=score is None,
+                parameters={"trained": TRAINED[name], "head": 66, "total": 50000},
+            )
+            made = replace(made, seconds=made.seconds | {"train": SECONDS[name]})
+            folder.save(made, records.predictions(40))
+    words = ("method=full,lora,bitfit", "seed=0,1", "size=32")
+    for suite, make in (("calibration", sure), ("noise", noisy)):
+        for e in planned(f"suite={suite}", *words):
+            folder.save_evaluated(make(e, 0.75), {})
+    for e in planned("suite=shift", *words):
+        folder.save_evaluated(abroad(e, 0.7, 0.4), {})
+    for e in planned("suite=rounds", "suite.chunks=[8,8,16]", *words):
+        told = {"names": [8, 8, 16], "scores": MATRIX, "validation": [0.5, 0.6, 0.7], "joint": 0.8}
+        folder.save_evaluated(found(e, told | measures(MATRIX)), {})
+    return folder
+
+
+MATRIX = [[0.8], [0.7, 0.9], [0.6, 0.85, 0.7]]
+
+
+@pytest.fixture(scope="module")
+def file(results, tmp_path_factory):
+    """The page of these, as the verb writes it."""
+    path = tmp_path_factory.mktemp("html") / "report.html"
+    words = ["report", "page", "--results", str(results.folder), "-o", str(path)]
+    done = CliRunner().invoke(main, words)
+    assert done.exit_code == 0, done.output
+    assert f"{path}: {path.stat().st_size / 1e6:.1f} MB" in done.output
+    return path
+
+
+@pytest.fixture(scope="module")
+def data(results):
+    return contents(results)
+
+
+class Parsed(HTMLParser):
+    """Elements of a page with their attributes, and the text in scripts and styles."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.seen, self.text = [], {"script": [], "style": []}
+        self._inside = None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):  # noqa: D102
+        self.seen.append((tag, dict(attributes)))
+        if tag in self.text:
+            self._inside = tag
+            self.text[tag].append("")
+
+    def handle_endtag(self, tag):  # noqa: D102
+        self._inside = None
+
+    def handle_data(self, data):  # noqa: D102
+        if self._inside:
+            self.text[self._inside][-1] += data
+
+
+def paragraph(data, heading):
+    return next(p["sentences"] for p in data["summary"] if p["heading"] == heading)
+
+
+# what it holds
+
+
+def test_cells_by_hand(data):
+    by_name = {
+        data["rows"][cell["row"]]["method"]: cell for cell in data["cells"] if cell["section"] == 0
+    }
+    assert [section["title"] for section in data["sections"]] == [
+        EVIL,
+        "builtin_paraphrase 32",
+        "builtin_paraphrase 64",
+    ]
+    assert by_name["full"]["mean"] == pytest.approx(0.85)
+    assert by_name["full"]["sd"] == pytest.approx(0.1 / 2**0.5, abs=1e-6)
+    assert (by_name["bitfit"]["n"], by_name["bitfit"]["defined"]) == (2, 1)
+    assert by_name["bitfit"]["collapsed"] == 1
+    # lora costs 2 s for 80 %, bitfit 4 s for 50 %, full 8 s for 85 %; 300, 2,048, 40,000 weights
+    assert {name: cell["front"] for name, cell in by_name.items()} == {
+        "full": ["seconds", "trained"],
+        "lora": ["seconds", "trained"],
+        "bitfit": ["trained"],
+    }
+
+
+def test_equals_share_the_front_and_the_beaten_do_not():
+    runs = records.runs("method=full,lora,bitfit,head", "size=32")
+    scores = {"full": 0.9, "lora": 0.9, "bitfit": 0.8, "head": 0.7}
+    seconds = {"full": 4.0, "lora": 4.0, "bitfit": 4.0, "head": 1.0}
+    made = []
+    for run in runs:
+        one = records.record(run, scores[run.method["name"]])
+        took = one.seconds | {"train": seconds[run.method["name"]]}
+        made.append(cells.Cell((run.method["name"],), ("t", 32), [replace(one, seconds=took)]))
+    kept = cells.front(made, cells.COSTS["seconds"])
+    assert sorted(cell.row[0] for cell in kept) == ["full", "head", "lora"]
+
+
+def test_sentences_follow_from_the_numbers(data):
+    ran, where, evaluations = paragraph(data, "What was run")
+    assert ran.startswith("18 runs of 3 methods on 2 tasks ")
+    assert "32 to 64 training examples; 2 seeds of each" in ran
+    # each run took 0.5 + 0.25 + 0.25 + 1 s beside training
+    hours = 3 * 2 * (2 + 4 + 8 + 3 * 2) / 3600
+    assert where == f"Trained on Some CPU with 1 thread, {hours:.1f} hours in all."
+    assert "calibration (6), noise (6), rounds (6) and shift (6)" in evaluations
+    scores = paragraph(data, "What the scores say")
+    best = "full has the highest mean accuracy, 85.0 % (n = 2); the constant answer has 50.0 %"
+    assert scores[0] == f"{EVIL}: {best}, and no more than it bitfit."
+    collapsed = paragraph(data, "What collapsed")
+    assert collapsed[0].startswith("3 of 18 runs collapsed")
+    costs = paragraph(data, "What it costs")[0]
+    assert "from 2.0 s (lora) to 8.0 s (full)" in costs
+    assert "nothing scores as high in less time than lora and full" in costs
+
+
+def test_verdicts_are_counted_as_they_stand_in_the_table(data):
+    verdicts = [pair["verdict"] for pair in data["pairs"]]
+    assert len(verdicts) == 6  # two methods against full, on three tasks and sizes
+    first = paragraph(data, "Which differences are decided")[0]
+    worse = sum(verdict.startswith("worse") for verdict in verdicts)
+    undecided = sum(verdict.startswith("undecided") for verdict in verdicts)
+    assert f"(0 better, {worse} worse)" in first
+    assert f"{undecided} undecided" in first
+
+
+def test_names_in_a_list():
+    assert [run_list.listed_names(names) for names in ((), "a", "ab", "abc")] == [
+        "",
+        "a",
+        "a and b",
+        "a, b and c",
+    ]
+    assert run_list.listed_names("abcdefgh", 4) == "a, b, c and 5 others"
+    assert summary._said("lora, rank=4, lr=0.1") == "lora (rank=4, lr=0.1)"
+
+
+def test_what_is_forgotten_after_each_round(data):
+    (panel,) = next(c["panels"] for c in data["curves"] if c["kind"] == "forgetting")
+    after = dict(panel["lines"][0]["points"])
+    # chunks of 8, 8, 16; by hand: 0.8 - 0.7; then the mean of 0.8 - 0.6 and 0.9 - 0.85
+    assert after == {16: pytest.approx(0.1), 32: pytest.approx(0.125)}
+    assert after[32] == pytest.approx(measures(MATRIX)["forgetting"])
+
+
+def test_a_line_of_reliability_holds_all_seeds():
+    one, two = planned("suite=calibration", "seed=0,1")
+    every = [sure(one, 0.5), sure(two, 1.0)]
+    ((_, right),) = curves._reliability(every)
+    assert right == pytest.approx(0.75)
+
+
+def test_few_runs_are_carried_means_are_of_all(results, data):
+    few = contents(results, most=5)
+    assert len(few["runs"]) == 5
+    assert [cell["mean"] for cell in few["cells"]] == [cell["mean"] for cell in data["cells"]]
+    assert any(note.startswith("18 runs are too many for one file") for note in few["notes"])
+    assert few["pairs"] == []
+    assert {key for cell in few["cells"] for key in cell["runs"]} == set(few["runs"])
+
+
+def test_long_curves_are_thinned_to_their_last_point():
+    run = records.runs("method=lora")[0]
+    points = [{"step": n, "loss": 1.0 / n} for n in range(1, 1001)]
+    told = run_list.runs([records.record(run, curve=points)], [])["runs"][run.key]["curve"]
+    assert len(told["step"]) <= run_list.POINTS
+    assert told["step"][-1] == 1000
+    assert told["loss"][-1] == pytest.approx(0.001)
+
+
+def test_what_cannot_be_read_and_what_does_not_compare_is_said(tmp_path):
+    folder = Results(tmp_path / "runs")
+    runs = records.runs("method=full,lora", "seed=0,1")
+    for run in runs:
+        place = records.ENVIRONMENT | ({"device": "Another CPU"} if run.seed else {})
+        folder.save(records.record(run, environment=place), records.predictions())
+    torn = folder.folder / "records" / f"{runs[0].key}.json"
+    torn.write_text("{")
+    told = contents(folder)
+    assert any(n.startswith("1 unreadable") and runs[0].key in n for n in told["notes"])
+    assert any(
+        n.startswith("2 devices are mixed here (Another CPU, Some CPU)") for n in told["notes"]
+    )
+    costs = paragraph(told, "What it costs")
+    assert costs == [
+        "builtin_paraphrase: seconds were taken on different machines and do not compare."
+    ]
+
+
+# the file
+
+
+def test_the_same_records_give_the_same_bytes(results, file):
+    assert html.html(contents(results)).encode() == file.read_bytes()
+
+
+def test_nothing_in_the_data_is_markup(file, data):
+    parsed = Parsed(file.read_text())
+    (inside,) = [text for text in parsed.text["script"] if text.startswith("{")]
+    assert not set("<>&") & set(inside)
+    told = json.loads(inside)
+    assert told["sections"][0]["task"] == EVIL
+    assert told["folder"] == "<b>runs"
+    assert told == json.loads(json.dumps(data))
+    assert EVIL not in file.read_text()
+
+
+def test_only_scripts_and_styles_of_the_page_may_run(file):
+    parsed = Parsed(file.read_text())
+    policy = next(a["content"] for _, a in parsed.seen if "http-equiv" in a)
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe" not in policy
+    scripts = [text for text in parsed.text["script"] if not text.startswith("{")]
+    assert len(scripts) > 5
+    for text in (*scripts, *parsed.text["style"]):
+        digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+        assert f"'sha256-{digest}'" in policy
+    for _, attributes in parsed.seen:
+        assert not {"src", "srcset", "style"} & set(attributes)
+        assert not any(name.startswith("on") for name in attributes)
+        assert (attributes.get("href") or "#").startswith("#")
+
+
+def test_the_libraries_are_as_they_were_published():
+    digests = {
+        path.name: hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+        for path in sorted((Path(html.__file__).parent / "vendor").glob("*.js"))
+    }
+    assert digests == {"d3.min.js": "f2094bbf6141b359", "plot.umd.min.js": "4358086467740777"}
+
+
+def test_rules_are_those_of_the_readme():
+    text = (ROOT / "README.md").read_text().partition("\n## Rules\n")[2].partition("\n## ")[0]
+    told = (Path(html.__file__).parent / "page.html").read_text()
+    assert re.findall(r"<dt>(.+)</dt>", told) == re.findall(r"^- \*\*(.+?)\.\*\*", text, re.M)
+
+
+def test_bad_input_is_told_in_one_line(results, tmp_path):
+    def said(*words):
+        done = CliRunner().invoke(main, ["report", "page", *map(str, words)])
+        assert done.exit_code == 2, done.output
+        return done.output
+
+    assert "holds no readable record" in said("--results", tmp_path / "none")
+    assert "is a folder" in said("--results", results.folder, "-o", tmp_path)
+    assert "no such row" in said("--results", results.folder, "--against", "lroa")
+    taken = tmp_path / "file"
+    taken.write_text("")
+    assert "give another place" in said("--results", results.folder, "-o", taken / "report.html")
+
+
+# in a browser
+
+
+@pytest.fixture(scope="module")
+def chromium():
+    found = shutil.which("chromium") or shutil.which("chromium-browser")
+    if not found:
+        pytest.skip("no chromium: apt-get install chromium")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=found, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def opened(chromium, file):
+    """The page, from disk and without a network; it may neither complain nor ask for anything."""
+    context = chromium.new_context(offline=True, viewport={"width": 1280, "height": 900})
+    tab = context.new_page()
+    complaints, asked = [], []
+    tab.on("console", lambda message: complaints.append(message.text))
+    tab.on("pageerror", lambda error: complaints.append(str(error)))
+    tab.on("dialog", lambda dialog: (complaints.append(dialog.message), dialog.dismiss()))
+    tab.on("request", lambda request: asked.append(request.url))
+    tab.goto(file.as_uri())
+    tab.evaluate("drawAll()")
+    yield tab
+    assert complaints == []
+    assert asked == [file.as_uri()]
+    context.close()
+
+
+def column(tab, table, place):
+    rows = tab.get_by_role("region", name=table, exact=True).locator("table > tbody > tr")
+    return [row.locator("th, td").nth(place).inner_text() for row in rows.all()]
+
+
+TABLE = "Each method, task and size"
+
+
+@pytest.mark.browser
+def test_a_name_that_is_markup_is_text(opened):
+    assert opened.locator("h1").inner_text() == "peftbench: <b>runs"
+    assert opened.get_by_role("heading", name=EVIL).count() >= 3
+    assert EVIL in opened.locator("#summary").inner_text()
+    assert opened.locator("#task option").all_inner_texts()[1] == EVIL
+
+
+@pytest.mark.browser
+def test_columns_sort_and_rows_filter_by_keyboard_too(opened):
+    head = opened.get_by_role("region", name=TABLE, exact=True).locator("thead")
+    button = head.get_by_role("button", name="train s")
+    button.focus()
+    opened.keyboard.press("Enter")
+    assert head.locator("th[aria-sort=descending]").inner_text().strip() == "train s"
+    assert column(opened, TABLE, 9) == ["8.00"] * 3 + ["4.00"] * 3 + ["2.00"] * 3
+    opened.keyboard.press("Enter")
+    assert column(opened, TABLE, 9) == ["2.00"] * 3 + ["4.00"] * 3 + ["8.00"] * 3
+    opened.get_by_label(f"filter {TABLE}").fill("lora paraphrase")
+    assert [name.strip() for name in column(opened, TABLE, 0)] == ["lora", "lora"]
+    assert opened.get_by_text("2 of 9 rows").is_visible()
+
+
+@pytest.mark.browser
+def test_the_legend_hides_a_method_everywhere(opened):
+    lora = "[fill='var(--method-1)'], [stroke='var(--method-1)']"
+    assert opened.evaluate("number.get('lora')") == 1
+    assert opened.locator(lora).count() > 20
+    button = opened.locator("#legend button", has_text="lora")
+    button.click()
+    opened.evaluate("drawAll()")
+    assert button.get_attribute("aria-pressed") == "false"
+    assert opened.locator(lora).count() == 0
+    texts = opened.locator("main tbody, main svg.plot").all_text_contents()
+    assert len(texts) > 20
+    assert not [text for text in texts if "lora" in text]
+    button.click()
+    opened.evaluate("drawAll()")
+    assert opened.locator(lora).count() > 20
+
+
+@pytest.mark.browser
+def test_a_task_hides_the_others(opened):
+    before = opened.locator("figure .panel").count()
+    opened.select_option("#task", EVIL)
+    opened.evaluate("drawAll()")
+    titles = opened.locator("figure .panel h4").all_inner_texts()
+    assert set(titles) == {EVIL}
+    assert len(titles) < before
+    assert set(column(opened, TABLE, 1)) == {EVIL}
+
+
+@pytest.mark.browser
+@pytest.mark.parametrize("task", [EVIL, "builtin_paraphrase"])
+def test_a_task_hides_the_others_in_folded_tables_too(opened, data, task):
+    other = {EVIL: "builtin_paraphrase", "builtin_paraphrase": EVIL}[task]
+    opened.evaluate("document.querySelectorAll('details').forEach((one) => (one.open = true))")
+    opened.select_option("#task", task)
+    shown = opened.locator("main .tabled:visible")
+    text = "\n".join(shown.locator("table:visible").all_inner_texts())
+    assert task in text
+    assert other not in text
+    told = {table["title"] for table in data["tables"] if table["task"] == other}
+    folded = opened.locator("main details.tabled:visible > summary")
+    assert not told & set(folded.all_inner_texts())
+    opened.select_option("#task", "")
+    assert told <= set(folded.all_inner_texts())
+
+
+@pytest.mark.browser
+def test_a_row_leads_to_its_runs_and_a_run_to_its_record(opened, data):
+    region = opened.get_by_role("region", name=TABLE, exact=True)
+    region.locator(".unfold").first.click()
+    assert region.locator(".unfold").first.get_attribute("aria-expanded") == "true"
+    keys = region.locator(".below .key").all_inner_texts()
+    assert keys == data["cells"][0]["runs"]
+    region.locator(".below .key").first.click()
+    record = opened.locator("dialog")
+    assert record.is_visible()
+    text = record.inner_text()
+    for part in (keys[0], "80.00", "Some CPU", "layer_decay", "torch 2.11.0", "0123456789abcdef"):
+        assert part in text
+    opened.keyboard.press("Escape")
+    assert not record.is_visible()
+
+
+@pytest.mark.browser
+def test_dots_tell_exact_values_and_dark_is_a_click_away(opened):
+    opened.evaluate("document.documentElement.scrollTop = 0")
+    panel = opened.locator("figure .panel").first
+    panel.scroll_into_view_if_needed()
+    dot = panel.locator("[aria-label=dot] path").first
+    box = dot.bounding_box()
+    opened.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    tip = panel.locator("[aria-label=tip]")
+    tip.get_by_text("accuracy").wait_for()
+    assert re.search(r"full, seed \d.*accuracy \d\d\.\d\d %", tip.text_content(), re.DOTALL)
+    ground = "getComputedStyle(document.body).backgroundColor"
+    light = opened.evaluate(ground)
+    opened.locator("#theme").click()
+    assert opened.evaluate(ground) != light
+
+
+@pytest.mark.browser
+def test_nothing_is_wider_than_a_phone(opened):
+    opened.set_viewport_size({"width": 400, "height": 800})
+    opened.wait_for_timeout(300)
+    opened.evaluate("drawAll()")
+    assert opened.evaluate("document.documentElement.scrollWidth") == 400
+
+
+@pytest.mark.parametrize(("seeds", "told"), [(1, True), (3, False)])
+def test_what_one_seed_decides_is_said_to_be_of_that_seed(seeds, told):
+    pair = Pair(
+        task="mrpc",
+        metric="accuracy",
+        row=("lora",),
+        label="lora",
+        against="full",
+        seeds=seeds,
+        examples=400,
+        effect=Effect(value=-0.1, low=-0.2, high=-0.05, p=0.001, detectable=0.05),
+        superior=0.0,
+        adjusted=0.001,
+    )
+    (line,) = (line for line in summary._decided([pair]) if line.startswith("mrpc"))
+    assert "worse than full: lora (\N{MINUS SIGN}10.0 points" in line
+    assert ("of this seed" in line) == told

@@ -1,0 +1,231 @@
+"""Each row against one: planted differences are found, others are not, and the words say which."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import records
+from click.testing import CliRunner
+
+from peftbench.analysis.comparison import Pair, compare
+from peftbench.cli.main import main
+from peftbench.core.errors import ConfigError
+from peftbench.core.run import Record
+from peftbench.reports import ensembles, paired, ranking, ranks
+from peftbench.results.predictions import Load
+from peftbench.results.store import Results
+
+EXAMPLES = 600
+
+
+def said(*words: str, good: dict[str, float], value: str = "method") -> tuple[list[Record], Load]:
+    """Runs whose answers are right for a share of the examples, by method or learning rate.
+
+    An example is right below its share: differences between methods are paired, seeds nearly alike.
+    """
+    made, answers = [], {}
+    label = np.arange(EXAMPLES) % 2
+    hard = np.random.default_rng(0).random(EXAMPLES)
+    for run in records.runs(*words):
+        name = run.method["name"] if value == "method" else f"{run.train['lr']:g}"
+        wobble = np.random.default_rng(run.seed).normal(0, 0.01, EXAMPLES)
+        right = hard + wobble < good[name]
+        scores = 2.0 * np.eye(2)[np.where(right, label, 1 - label)]
+        answers[run.key] = {"item": np.arange(EXAMPLES), "label": label, "scores": scores}
+        trained = {"full": 9000}.get(run.method["name"], 2048)
+        counts = {"trained": trained, "head": 66, "total": 9066}
+        made.append(records.record(run, float(right.mean()), parameters=counts))
+    return made, lambda record: answers[record.run.key]
+
+
+def by_label(pairs: list[Pair]) -> dict[str, Pair]:
+    return {pair.label: pair for pair in pairs}
+
+
+def test_words_follow_the_numbers():
+    good = {"full": 0.8, "lora": 0.9, "bitfit": 0.6, "ia3": 0.8}
+    pairs, split = compare(*said("method=full,lora,bitfit,ia3", "seed=0,1,2", good=good))
+    found = by_label(pairs)
+    assert {label: pair.verdict for label, pair in found.items()} == {
+        "lora": "better",
+        "bitfit": "worse",
+        "ia3": "not worse within 1 point",
+    }
+    assert {pair.against for pair in pairs} == {"full"}
+    assert split == []
+    lora, bitfit = found["lora"], found["bitfit"]
+    assert lora.effect.value == pytest.approx(0.1, abs=0.03)
+    assert lora.effect.low < lora.effect.value < lora.effect.high
+    assert (lora.superior, bitfit.superior, found["ia3"].superior) == (1, 0, 0.5)
+    assert (lora.seeds, lora.examples) == (3, EXAMPLES)
+
+
+def test_the_correction_is_over_the_rows_of_a_task_and_size():
+    good = {"full": 0.8, "lora": 0.82, "bitfit": 0.78}
+    words = ("method=full,lora,bitfit", "seed=0,1,2")
+    pairs, _ = compare(*said(*words, good=good))
+    low, high = sorted(pair.effect.p for pair in pairs)
+    assert sorted(pair.adjusted for pair in pairs) == pytest.approx([2 * low, max(2 * low, high)])
+    both, _ = compare(*said(*words, "size=32,64", good=good))
+    assert [pair.task for pair in both] == ["builtin_paraphrase 32"] * 2 + [
+        "builtin_paraphrase 64"
+    ] * 2
+    assert [pair.adjusted for pair in both] == [pair.adjusted for pair in pairs] * 2
+
+
+def test_seeds_that_differ_leave_it_undecided():
+    made, load = said("method=full,lora", "seed=0,1", good={"full": 0.8, "lora": 0.8})
+    answers = {record.run.key: load(record) for record in made}
+    for record in made:
+        if record.run.method["name"] == "lora" and record.run.seed == 1:
+            answers[record.run.key] = {**load(record), "scores": load(record)["scores"][::-1]}
+    (pair,), _ = compare(made, lambda record: answers[record.run.key])
+    assert pair.verdict == "undecided at n = 2"
+    assert pair.effect.high - pair.effect.low > 1
+
+
+def test_one_seed_has_mcnemars_p_and_says_so():
+    (pair,), _ = compare(*said("method=full,lora", good={"full": 0.8, "lora": 0.9}))
+    gained = round(pair.effect.value * EXAMPLES)
+    assert pair.effect.p == pytest.approx(2 * 0.5**gained)
+    assert pair.verdict == "better, of this seed"
+    (pair,), _ = compare(*said("method=full,lora", good={"full": 0.8, "lora": 0.801}))
+    assert pair.verdict == "not worse within 1 point, of this seed"
+
+
+def test_what_cannot_be_compared_is_said():
+    made, load = said("method=full,lora", "seed=0,1", "task=cola", good={"full": 0.8, "lora": 0.9})
+    answers = {record.run.key: load(record) for record in made}
+    for record in made:
+        if record.run.method["name"] == "lora":
+            answers[record.run.key]["scores"] = np.tile([1.0, 0.0], (EXAMPLES, 1))
+    (pair,), split = compare(made, lambda record: answers[record.run.key])
+    assert (pair.metric, pair.effect, pair.verdict) == ("matthews", None, "undefined")
+    assert paired.plot([pair]) == []
+    (row,) = paired.table([pair], split).rows
+    assert row[-2:] == ["–", "undefined"]
+    apart = [one for one in made if (one.run.method["name"] == "full") == (one.run.seed == 0)]
+    (pair,), _ = compare(apart, load)
+    assert (pair.seeds, pair.verdict) == (0, "no seed in common")
+
+
+def test_a_baseline_of_ones_own_choice():
+    good = {"full": 0.8, "lora": 0.9, "bitfit": 0.7}
+    made, load = said("method=full,lora,bitfit", "seed=0,1,2", good=good)
+    found = by_label(compare(made, load, "bitfit")[0])
+    assert {label: pair.verdict for label, pair in found.items()} == {
+        "full": "better",
+        "lora": "better",
+    }
+    with pytest.raises(ConfigError, match="did you mean bitfit"):
+        compare(made, load, "bitfi")
+
+
+def test_a_baseline_among_rows_of_one_method_is_named_with_its_settings():
+    good = {"0.0001": 0.7, "0.001": 0.9}
+    words = ("method=lora", "train.lr=1e-4,1e-3", "seed=0,1,2")
+    made, load = said(*words, good=good, value="rate")
+    with pytest.raises(
+        ConfigError, match=r"2 rows; say which: 'lora, lr=0\.0001', 'lora, lr=0\.001'"
+    ):
+        compare(made, load, "lora")
+    (pair,), split = compare(made, load, "lora, lr=0.001")
+    assert (pair.label, pair.verdict, split) == ("lora, lr=0.0001", "worse", ["train.lr"])
+
+
+def test_a_baseline_without_settings_is_the_row_that_is_called_so():
+    made, load = said("method=full", "seed=0,1,2", good={"full": 0.8})
+    timed = [replace(one, run=replace(one.run, budget={"seconds": 20})) for one in made]
+    of = {one.run.key: before for one, before in zip(timed, made, strict=True)}
+    both = [replace(one, run=replace(one.run, budget={"seconds": None})) for one in made]
+    of |= {one.run.key: before for one, before in zip(both, made, strict=True)}
+    (pair,), _ = compare([*timed, *both], lambda r: load(of[r.run.key]), "full")
+    assert (pair.label, pair.against) == ("full, 20 s", "full")
+
+
+def test_only_answers_to_the_same_questions_are_compared():
+    """A user's file that has changed since has another hash, and other examples."""
+    good = {"full": 0.8, "lora": 0.9, "bitfit": 0.7}
+    made, load = said("method=full,lora,bitfit", "seed=0,1", good=good)
+    task = made[0].run.task | {"source": {"file": {"train": "other"}}}
+    more = [replace(record, run=replace(record.run, task=task)) for record in made]
+    old = dict(zip([record.run.key for record in more], made, strict=True))
+
+    def load_both(record: Record) -> dict[str, np.ndarray]:
+        if record.run.key not in old:
+            return load(record)
+        return {name: array[100:] for name, array in load(old[record.run.key]).items()}
+
+    pairs, split = compare(made + more, load_both)
+    assert split == ["task.source"]
+    assert sorted(pair.examples for pair in pairs) == [500, 500, 600, 600]
+    assert len(ensembles.tables(made + more, load_both)[0].rows) == 6
+    assert [row[2] for row in ranking.table(made + more, load_both).rows] == ["600", "500"]
+
+
+def test_a_table_and_a_picture_say_the_same_again():
+    good = {"full": 0.8, "lora": 0.9, "bitfit": 0.3}
+    made, load = said("method=full,lora,bitfit", "seed=0,1,2", good=good)
+    first, second = (compare(made, load) for _ in range(2))
+    assert first == second
+    table = paired.table(*first)
+    assert table.columns[:4] == ["task", "method", "against", "seeds × examples"]
+    assert table.rows[0][:4] == ["builtin_paraphrase", "bitfit", "full", "3 × 600"]
+    one, two = (paired.plot(pairs)[0].file("png") for pairs, _ in (first, second))
+    assert one == two
+
+
+def test_zero_has_no_sign():
+    assert [paired._points(v) for v in (0.0, -0.0004, 0.012, -0.012)] == [
+        "0.0",
+        "0.0",
+        "+1.2",
+        "-1.2",
+    ]
+
+
+def test_ranks_are_over_blocks_that_all_rows_share():
+    good = {"full": 0.9, "lora": 0.8, "bitfit": 0.7, "ia3": 0.6}
+    words = ("seed=0,1,2", "task=builtin_paraphrase,builtin_acceptability")
+    made, _ = said("method=full,lora,bitfit", *words, good=good)
+    more, _ = said("method=ia3", "seed=0", good=good)  # of one block only: left out
+    table = ranks.table(made + more)
+    assert [row[:2] for row in table.rows] == [
+        ["full", "1.00"],
+        ["lora", "2.00"],
+        ["bitfit", "3.00"],
+    ]
+    assert "Over 6 blocks" in table.notes[0]
+    # three on six: 2.343 * sqrt(3 * 4 / (6 * 6))
+    assert "by more than 1.35" in table.notes[0]
+    assert [row[-1] for row in table.rows] == ["yes", "yes", ""]
+    assert ranks.table(made[:4]) is None
+
+
+def test_the_verb_writes_comparisons_and_takes_a_baseline(tmp_path):
+    results = Results(tmp_path)
+    good = {"full": 0.8, "lora": 0.9, "bitfit": 0.6}
+    made, load = said("method=full,lora,bitfit", "seed=0,1,2", good=good)
+    for record in made:
+        results.save(record, load(record))
+
+    def call(*words: str, code: int = 0) -> str:
+        done = CliRunner().invoke(main, ["report", "--results", str(tmp_path), *words])
+        assert done.exit_code == code, done.output
+        assert "Traceback" not in done.output
+        return done.output
+
+    assert "not told from the first" in call()
+    written = {path.name for path in Path(results.reports()).iterdir()}
+    assert {"paired.md", "paired.png", "ranks.md", "ensembles.md"} <= written
+    call("--check")
+    assert "paired.md is not what" in call("--check", "--against", "lora", code=1)
+    call("--against", "lora")
+    lines = (results.reports() / "paired.md").read_text().splitlines()[4:6]
+    assert [line.split(" | ")[1:3] for line in lines] == [
+        ["full  ", "lora   "],
+        ["bitfit", "lora   "],
+    ]
+    call("--check", "--against", "lora")
+    assert "no such row; did you mean lora" in call("--against", "lor", code=2)

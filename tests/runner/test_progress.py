@@ -1,0 +1,147 @@
+"""What a person sees of a training, in a terminal and in a log."""
+
+import io
+from functools import partial
+
+import pytest
+from records import predictions, record, runs
+from rich.console import Console
+
+from peftbench.core.text import format_duration
+from peftbench.results.runtime_estimates import Forecast
+from peftbench.results.store import Results
+from peftbench.runner import progress
+from peftbench.runner.progress import Display
+from peftbench.runner.worker_pool import Event
+
+RUNS = runs("method=lora,bitfit", "seed=0,1")
+
+
+@pytest.fixture
+def screen(monkeypatch, tmp_path):
+    """A display of two workers, and what it shows; `terminal` and `quiet` as given."""
+    shown = io.StringIO()
+
+    def make(terminal=False, quiet=False):
+        console = partial(Console, file=shown, force_terminal=terminal, width=120)
+        monkeypatch.setattr(progress, "Console", lambda **_: console(highlight=False))
+        results = Results(tmp_path)
+        for run in RUNS:
+            results.save(record(run), predictions())
+        weights = Forecast([]).weights(RUNS)
+        return Display(RUNS, weights, 2, results, quiet), shown
+
+    return make
+
+
+def step(run, fraction, worker=0):
+    news = {"step": int(4 * fraction), "fraction": fraction, "loss": 0.5, "speed": 32.0}
+    return Event("step", worker, run, news)
+
+
+EVENTS = [
+    step(RUNS[0], 0.5),
+    Event("done", 0, RUNS[0], {"elsewhere": False, "seconds": 4.0}),
+    Event("waiting", 1, RUNS[1], {}),
+    Event("waiting", 1, RUNS[1], {}),
+    Event("done", 1, RUNS[1], {"elsewhere": True}),
+    Event("failed", 0, RUNS[2], {"kind": "error", "reason": "ValueError: [red]no markup[/] here"}),
+]
+
+
+def test_a_log_gets_a_line_for_each_end_and_none_for_steps(screen):
+    display, shown = screen()
+    with display:
+        for event in EVENTS:
+            display(event)
+    lines = [line.rstrip() for line in shown.getvalue().splitlines()]
+    assert len(lines) == 4
+    assert lines[0].startswith("1/4 lora · builtin_paraphrase · tiny · size 32 · seed 0  accuracy")
+    assert "accuracy 75.0, f1 75.0" in lines[0]
+    assert lines[0].endswith("left")
+    assert lines[1] == f"wait {RUNS[1].title}: another process has it"
+    assert "(done elsewhere)" in lines[2]
+    assert lines[3] == f"3/4 failed {RUNS[2].title}: error ValueError: [red]no markup[/] here"
+
+
+def test_quiet_says_failures_alone(screen):
+    display, shown = screen(terminal=True, quiet=True)
+    with display:
+        for event in EVENTS:
+            display(event)
+    assert len(shown.getvalue().splitlines()) == 1
+    assert "failed" in shown.getvalue()
+
+
+def test_a_terminal_shows_a_bar_for_all_runs_and_a_line_for_each_worker(screen):
+    display, shown = screen(terminal=True)
+    with display:
+        display(step(RUNS[0], 0.5))
+        display(step(RUNS[1], 0.25, worker=1))
+        display._live.refresh()
+        now = shown.getvalue()
+        assert "everything" in now
+        assert "0 of 4" in now
+        assert "left" in now
+        assert "lora · builtin_paraphrase · tiny · size 32 · seed 0 · step 2 · loss 0.500" in now
+        assert "seed 1 · step 1" in now
+        display(EVENTS[1])
+        shown.truncate(0)
+        display._live.refresh()
+        assert "1 of 4" in shown.getvalue()
+        assert "idle" in shown.getvalue()
+
+
+def test_a_worker_with_a_pack_shows_how_many_runs_it_has(screen):
+    display, shown = screen(terminal=True)
+    with display:
+        display(step(RUNS[0], 0.5))
+        display(step(RUNS[1], 0.25))
+        display._live.refresh()
+        assert "2 runs, one of them lora" in shown.getvalue()
+        assert display._bars.tasks[1].completed == 0.375
+        display(EVENTS[1])
+        shown.truncate(0)
+        display._live.refresh()
+        assert "2 runs" in shown.getvalue()  # as it was, until the other one tells of itself
+        display(step(RUNS[1], 0.5))
+        shown.truncate(0)
+        display._live.refresh()
+        assert "one of them" not in shown.getvalue()
+        assert "seed 1 · step 2" in shown.getvalue()
+        display(Event("done", 0, RUNS[1], {"elsewhere": False, "seconds": 4.0}))
+        assert display._bars.tasks[1].completed == 0
+        shown.truncate(0)
+        display._live.refresh()
+        assert "idle" in shown.getvalue()
+
+
+def test_a_forecast_takes_the_nearest_records():
+    made = [record(run) for run in RUNS if run.method["name"] == "lora"]  # 2 s for 64, 2 s beside
+    forecast = Forecast(made)
+    (same,) = runs("method=lora", "budget=steps", "budget.steps=8", "seed=7")
+    assert forecast.seconds(same) == pytest.approx(2 + 8 * 16 / 32)
+    (epochs,) = runs("method=lora", "budget=epochs", "budget.epochs=3", "size=100", "seed=7")
+    assert forecast.seconds(epochs) == pytest.approx(2 + 300 / 32)
+    (seconds,) = runs("method=lora", "budget=seconds", "budget.seconds=60", "size=100")
+    assert forecast.seconds(seconds) == pytest.approx(62)
+    (task,) = runs("method=lora", "task=mrpc")
+    (method,) = runs("method=bitfit", "task=mrpc")
+    assert forecast.seconds(task) == forecast.seconds(method) == pytest.approx(2 + 64 / 32)
+    (model,) = runs("method=lora", "model=minilm")
+    assert forecast.seconds(model) is None
+    assert Forecast([]).seconds(same) is None
+
+
+def test_weights_are_seconds_or_else_examples():
+    small, large = runs("budget=epochs", "budget.epochs=1", "size=100,300")
+    assert Forecast([]).weights([small, large]) == {small.key: 100.0, large.key: 300.0}
+    known = Forecast([record(small)]).weights([small, large])
+    assert known[large.key] - known[small.key] == pytest.approx(200 / 32)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(4.4, "4 s"), (89, "89 s"), (90, "2 min"), (5400, "1.5 h")]
+)
+def test_spell(seconds, text):
+    assert format_duration(seconds) == text

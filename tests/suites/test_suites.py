@@ -1,0 +1,412 @@
+"""Suites: what they ask, of which texts, and what they say to answers that are known."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+from records import predictions, record, runs, tiny
+
+from peftbench.cli.main import main
+from peftbench.config import catalog
+from peftbench.config.sweep import plan
+from peftbench.core.errors import ConfigError, RecordError
+from peftbench.core.evaluation import Evaluated, Evaluation
+from peftbench.core.training_config import Selection
+from peftbench.data import batching, loading
+from peftbench.data.text_noise import EDITS
+from peftbench.data.tokenization import Tokens
+from peftbench.evaluation import evaluator
+from peftbench.metrics import task_metrics
+from peftbench.results.store import Results
+from peftbench.suites import base
+from peftbench.suites.noise import area
+from peftbench.training.runtime import Setting
+from peftbench.training.trainer import execute
+
+SUITES = sorted(catalog.options("suite", (catalog.packaged(),)))
+
+
+def planned(*words):
+    return plan(*tiny(*words)).evaluations
+
+
+def one(*words):
+    (evaluation,) = planned(*words)
+    return evaluation, base.make(evaluation.suite)
+
+
+def outputs(label, good=1.0, seed=0):
+    """Log odds that are right for a share of the labels."""
+    generator = np.random.default_rng(seed)
+    right = generator.random(len(label)) < good
+    said = np.where(right, label, 1 - label)
+    scores = generator.random((len(label), 2)) + np.eye(2)[said]
+    return scores.astype(np.float32)
+
+
+# planning
+
+
+def test_suites_are_crossed_with_runs_and_change_no_run():
+    found = plan(*tiny("method=lora,bitfit", "seed=0,1", "suite=noise,calibration"))
+    assert found.runs == plan(*tiny("method=lora,bitfit", "seed=0,1")).runs
+    assert (found.cells, len(found.evaluations), found.repeats) == (4, 8, [])
+    assert len({evaluation.key for evaluation in found.evaluations}) == 8
+
+
+def test_key_depends_on_the_run_and_the_suite_and_not_on_prose():
+    (first,), (other,) = planned("suite=noise"), planned("suite=noise", "suite.seed=1")
+    (third,) = planned("suite=noise", "seed=1")
+    (fewer,) = planned("suite=noise", "suite.examples=200")
+    assert len({first.key, other.key, third.key, fewer.key}) == 4
+    targets = [f"suite.targets={{builtin_paraphrase:{{examples:{n}}}}}" for n in (20, 40, 40)]
+    keys = [planned("suite=shift", words)[0].key for words in targets]
+    assert (len(set(keys)), keys[1]) == (2, keys[2])
+    assert Evaluation(first.run, first.suite | {"about": "x"}).key == first.key
+    assert Evaluation.from_json(json.loads(json.dumps(first.to_json()))) == first
+
+
+def test_a_suite_in_a_sweep_and_under_a_condition(tmp_path):
+    (tmp_path / "sweep").mkdir()
+    (tmp_path / "sweep" / "own.yaml").write_text(
+        "grid: [seed=0, 'suite=noise,calibration']\nwhen:\n  - suite=noise: suite.examples=40\n"
+    )
+    found = plan(*tiny("sweep=own"), configs=tmp_path).evaluations
+    assert {e.suite["name"]: e.suite["examples"] for e in found} == {
+        "noise": 40,
+        "calibration": 500,
+    }
+
+
+def test_word_order_is_no_noise_to_acceptability():
+    (first,), (other,) = (
+        planned("suite=noise", f"task=builtin_{task}") for task in ("paraphrase", "acceptability")
+    )
+    kinds = base.make(first.suite).rates(), base.make(other.suite).rates()
+    assert set(kinds[0]) == set(EDITS)
+    assert set(kinds[0]) - set(kinds[1]) == {"order", "dropout"}
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["suite=nois"], "did you mean noise?"),
+        (["suite=noise", "suite.kind=1"], "noise has no suite.kind; did you mean suite.kinds"),
+        (["suite.examples=3"], "say which suite is meant"),
+        (["suite=noise", "suite.intensities=[0.5,0.2]"], "rise from above 0"),
+        (["suite=noise", "suite.intensities=[2]"], "rise from above 0 to at most 1"),
+        (["suite=noise", "suite.kinds.typos=3"], "suite.kinds.typos is a rate"),
+        (["suite=noise", "suite.kinds={sneeze:0.1}"], "no noise sneeze"),
+        (["suite=noise", "suite.examples=1"], "at least 2"),
+        (["suite=calibration", "suite.review=[2]"], "between 0 and 1"),
+        (["suite=shift", "task=sst2"], "no targets are known for sst2"),
+        (["suite=shift", "suite.targets={qpp:{}}"], "did you mean qqp?"),
+        (["suite=shift", "suite.targets={cola:{}}"], "1 text an example"),
+        (["suite=shift", "suite.targets={mnli:{}}"], "2 classes, mnli 3"),
+        (["suite=shift", "suite.targets={mrpc:{above:1}}"], "mrpc has classes"),
+        (["suite=shift", "suite.targets={stsb:{above:high}}"], "suite.targets.stsb.above"),
+    ],
+)
+def test_bad_words_are_refused_when_planning(words, told):
+    with pytest.raises(ConfigError) as caught:
+        planned(*words)
+    assert told in str(caught.value)
+
+
+# noise
+
+
+def test_noise_asks_about_clean_texts_and_every_kind_at_every_intensity():
+    evaluation, noise = one("suite=noise", "suite.examples=50", "suite.kinds.casing=null")
+    sets = noise.sets(evaluation.run, None)
+    assert len(sets) == 1 + 8 * 3
+    clean = sets["clean"]
+    assert len(clean.label) == 50
+    assert all(np.array_equal(table.label, clean.label) for table in sets.values())
+    assert sets["typos/1"].texts[0] != clean.texts[0]
+    assert sets["typos/1"].texts[0] != sets["typos/1"].texts[1]
+    again = noise.sets(evaluation.run, None)
+    assert all(again[name].texts == sets[name].texts for name in sets)
+
+
+def test_noise_by_hand():
+    evaluation, noise = one(
+        "suite=noise", "suite.kinds={typos:0.1,order:0.2}", "suite.intensities=[0.5,1.0]"
+    )
+    noise = base.make(evaluation.suite | {"kinds": {"typos": 0.1, "order": 0.2}})
+    label = np.arange(100) % 2
+    right = np.eye(2, dtype=np.float32)[label]
+    half = right.copy()
+    half[:50] = 1 - half[:50]
+    tenth = right.copy()
+    tenth[:10] = 1 - tenth[:10]
+    answers = {"clean": right, "typos/0.5": right, "typos/1": tenth}
+    answers |= {"order/0.5": tenth, "order/1": half}
+    found = {name: {"label": label, "scores": scores} for name, scores in answers.items()}
+    told = noise.findings(record(evaluation.run), {}, found)
+    assert told["kinds"]["typos"]["scores"] == [1.0, 0.9]
+    assert told["kinds"]["typos"]["flips"] == [0.0, 0.1]
+    assert told["kinds"]["order"]["drop"] == pytest.approx(0.5)
+    assert told["kinds"]["typos"]["area"] == pytest.approx(0.975)
+    assert told["kinds"]["order"]["area"] == pytest.approx((0.95 + 0.7) / 2)
+    assert told["area"] == pytest.approx(0.9)
+    assert (told["worst_kind"], told["worst"]) == ("order", 0.5)
+
+
+def test_area_is_undefined_where_a_score_is():
+    assert area([0, 1], [0.5, None]) is None
+    assert area([0, 0.25, 1], [1.0, 0.5, 0.5]) == pytest.approx(0.5625)
+
+
+# shift
+
+
+def test_shift_cuts_and_shortens_targets():
+    evaluation, shift = one(
+        "suite=shift", "suite.targets={builtin_similarity:{above:3.5,examples:80}}"
+    )
+    table = shift.sets(evaluation.run, None)["builtin_similarity"]
+    whole = loading.table(runs("task=builtin_similarity")[0].task, "validation", None)
+    assert set(table.label.tolist()) == {0, 1}
+    assert len(table.label) == 80
+    share = np.mean(whole.label > 3.5)
+    assert table.label.mean() == pytest.approx(share, abs=0.02)
+
+
+def test_shift_scores_classes_by_classes_and_values_by_their_order():
+    evaluation, shift = one("suite=shift")
+    label = np.arange(200) % 2
+    known = {"label": label, "scores": outputs(label, 0.9)}
+    found = {
+        "builtin_similarity": {"label": label, "scores": outputs(label, 0.7)},
+        "untrained/builtin_similarity": {"label": label, "scores": outputs(label, 0.5)},
+    }
+    told = shift.findings(record(evaluation.run), known, found)["targets"]["builtin_similarity"]
+    home = task_metrics.accuracy(known["scores"].argmax(1), label)
+    away = task_metrics.accuracy(found["builtin_similarity"]["scores"].argmax(1), label)
+    assert (told["home"], told["scores"]["accuracy"]) == (home, away)
+    assert told["gap"] == pytest.approx(home - away)
+    assert told["trivial"] == 0.5
+    assert told["untrained"]["accuracy"] == pytest.approx(0.5, abs=0.1)
+
+    evaluation, shift = one("suite=shift", "task=builtin_similarity")
+    value = (label + np.linspace(0, 0.5, 200))[:, None].astype(np.float32)
+    found = {
+        name: {"label": label, "scores": value}
+        for name in ("builtin_paraphrase", "untrained/builtin_paraphrase")
+    }
+    known = {"label": label.astype(np.float32), "scores": value}
+    told = shift.findings(record(evaluation.run), known, found)["targets"]["builtin_paraphrase"]
+    assert told["scores"] == {"auc": 1.0}
+    assert told["gap"] is None
+
+
+def test_shift_to_a_users_file(tmp_path):
+    path = tmp_path / "pairs.csv"
+    rows = [f"a{n},b{n},{n % 2}" for n in range(20)]
+    path.write_text("\n".join(["one,two,same", *rows]))
+    evaluation, shift = one(
+        "suite=shift", f"suite.targets={{mine:{{path:{path},texts:[one,two],label:same}}}}"
+    )
+    table = shift.sets(evaluation.run, None)["mine"]
+    assert table.texts[0][:2] == ["a0", "a1"]
+    assert table.label.tolist() == [n % 2 for n in range(20)]
+
+
+# calibration
+
+
+def test_calibration_fits_on_training_examples_that_the_run_does_not_use():
+    evaluation, calibration = one("suite=calibration", "suite.examples=100")
+    held = calibration.sets(evaluation.run, None)["held"]
+    train = loading.table(evaluation.run.task, "train", None)
+    seed = evaluation.run.seeds()["subset"]
+    used = loading.stratified(train.label, 2, seed)[: evaluation.run.size]
+    rows = set(zip(*held.texts, strict=True))
+    assert len(held.label) == 100
+    assert not rows & {(train.texts[0][i], train.texts[1][i]) for i in used}
+    evaluation, calibration = one("suite=calibration", "size=full")
+    assert calibration.sets(evaluation.run, None) == {}
+
+
+def test_calibration_of_a_run_on_everything_fits_on_its_selection_split():
+    evaluation, calibration = one("suite=calibration", "size=full", "select=holdout")
+    held = calibration.sets(evaluation.run, None)["held"]
+    train = loading.table(evaluation.run.task, "train", None)
+    tokens = Tokens(*[np.zeros(0)] * 3, label=train.label, truncated=0)
+    selection = Selection(**evaluation.run.select)
+    _, rows = batching.split_rows(
+        evaluation.run, tokens, selection, evaluation.run.seeds()["subset"]
+    )
+    assert held.texts[0] == [train.texts[0][i] for i in rows[:500]]
+
+
+def test_calibration_by_hand():
+    evaluation, calibration = one("suite=calibration")
+    label = np.arange(1000) % 2
+    scores = np.where(np.eye(2, dtype=bool)[label], 2.0, 0.0)
+    scores[:200] = scores[:200, ::-1]  # 80 % right, 88 % sure
+    known = {"label": label, "scores": scores}
+    told = calibration.findings(record(evaluation.run), known, {"held": known})
+    sure = np.exp(2) / (1 + np.exp(2))
+    assert told["before"]["ece"] == pytest.approx(sure - 0.8)
+    assert told["temperature"] == pytest.approx(2 / np.log(4), rel=1e-3)  # 80 % has odds of 4
+    assert told["after"]["ece"] == pytest.approx(0, abs=1e-3)
+    assert told["after"]["nll"] < told["before"]["nll"]
+    assert told["to_check"]["0.9"] == 0.1  # equal doubts stay in order, and the first are wrong
+    without = calibration.findings(record(evaluation.run), known, {})
+    assert (without["temperature"], without["after"], without["held"]) == (None, None, 0)
+    assert without["before"] == told["before"]
+
+
+def test_calibration_of_values():
+    evaluation, calibration = one("suite=calibration", "task=builtin_similarity")
+    generator = np.random.default_rng(0)
+    value = generator.random((2000, 1)) * 5
+    label = value[:, 0] + generator.normal(size=2000) * 0.5
+    known = {"label": label, "scores": value, "variance": np.full(2000, 0.05)}
+    told = calibration.findings(record(evaluation.run), known, {"held": known})
+    assert told["noise"] == pytest.approx(0.2, abs=0.02)
+    assert told["coverage"]["0.95"] == pytest.approx(0.95, abs=0.01)
+    assert told["variance"] == pytest.approx(0.05)
+    assert calibration.findings(record(evaluation.run), known, {})["noise"] is None
+
+
+# weights to findings
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """Kept weights: of a method that trains what was there, and of one that samples."""
+    results = Results(tmp_path_factory.mktemp("results"))
+    for run in runs("method=full,mc_dropout"):
+        outcome = execute(run, Setting(keep="trained"))
+        results.save(outcome.record, outcome.predictions, outcome.trained)
+    return results
+
+
+@pytest.mark.parametrize("method", ["full", "mc_dropout"])
+def test_kept_weights_answer_as_they_did_after_training(method, finished):
+    (evaluation,) = planned("suite=noise", f"method={method}", "suite.kinds.typos=0.1")
+    found, arrays = evaluator.assess(evaluation, finished)
+    record = finished.load(evaluation.run.key)
+    stored = finished.predictions(record)
+    assert np.array_equal(arrays["label/clean"], stored["label"])
+    if method == "full":  # a sampling method draws other samples for other batches
+        # batches are others, so the last digits of bf16 are
+        np.testing.assert_allclose(arrays["scores/clean"], stored["scores"], atol=2e-2)
+    assert found.findings["clean"] == pytest.approx(record.score, abs=0.03)
+    assert found.trained_sha256 == record.trained_sha256
+    assert ("variance/clean" in arrays) == (method == "mc_dropout")
+    assert (found.findings["moved"]["l2"] > 0) == (method == "full")
+    assert (found.findings["moved"]["inserted_l2"] > 0) == (method == "mc_dropout")
+
+
+def test_texts_that_noise_leaves_alone_are_predicted_on_once(finished):
+    (evaluation,) = planned("suite=noise", "method=full", "suite.examples=60")
+    told = []
+    _, arrays = evaluator.assess(evaluation, finished, report=told.append)
+    noise = base.make(evaluation.suite)
+    sets = noise.sets(evaluation.run, None)
+    distinct = {row for table in sets.values() for row in zip(*table.texts, strict=True)}
+    assert told[-1]["fraction"] == 1.0
+    assert len(distinct) < len(sets) * 60
+    rows = list(zip(*sets["clean"].texts, strict=True))
+    same = [
+        n for n, row in enumerate(zip(*sets["contractions/1"].texts, strict=True)) if row == rows[n]
+    ]
+    assert same
+    assert np.array_equal(arrays["scores/clean"][same], arrays["scores/contractions/1"][same])
+
+
+def test_evaluations_during_training_may_look_at_a_part(finished):
+    (run,) = runs("method=full", "train.evaluations=2")
+    whole, part = (execute(run, Setting(curve_part=p)) for p in (1.0, 0.1))
+    assert part.record.metrics == whole.record.metrics
+    assert np.array_equal(part.predictions["scores"], whole.predictions["scores"])
+    assert [point["accuracy"] for point in part.record.curve] != [
+        point["accuracy"] for point in whole.record.curve
+    ]
+    label = whole.predictions["label"]
+    items = np.sort(loading.stratified(label, 2, seed=0)[: round(0.1 * len(label))])
+    scores = whole.predictions["scores"][items]
+    assert part.record.curve[-1]["accuracy"] == task_metrics.accuracy(
+        scores.argmax(1), label[items]
+    )
+
+
+def test_what_was_found_is_kept_whole(finished, tmp_path):
+    (evaluation,) = planned("suite=shift", "method=full")
+    found, arrays = evaluator.assess(evaluation, finished)
+    results = Results(tmp_path)
+    found = results.save_evaluated(found, arrays)
+    assert results.evaluations() == [evaluation.key]
+    again = results.evaluated(evaluation.key)
+    assert isinstance(again, Evaluated)
+    assert again.to_json() == found.to_json()
+    assert set(results.evaluated_predictions(again)) == set(arrays)
+    path = tmp_path / "evaluations" / f"{evaluation.key}.json"
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": 1', 1))
+    with pytest.raises(RecordError, match="altered"):
+        results.evaluated(evaluation.key)
+    assert evaluation.key in results.scan_evaluated()[1]
+
+
+def test_weights_that_were_not_kept_or_are_others_are_refused(finished, tmp_path):
+    (evaluation,) = planned("suite=noise", "method=full")
+    results = Results(tmp_path)
+    bare = record(evaluation.run)
+    results.save(bare, predictions())
+    with pytest.raises(ConfigError, match="no weights of"):
+        evaluator.assess(evaluation, results)
+    body = finished.trained(evaluation.run.key).read_bytes()
+    results.save(bare, predictions(), body)
+    results.write(results.trained(evaluation.run.key), body[:-1] + b"x")
+    with pytest.raises(RecordError, match="not the file"):
+        evaluator.assess(evaluation, results)
+
+
+# the command
+
+
+def call(*words, code):
+    done = CliRunner().invoke(main, words, prog_name="peftbench")
+    assert done.exit_code == code, done.output
+    assert "Traceback" not in done.output
+    return done.output
+
+
+def test_evaluate_asks_for_suites_records_and_weights(tmp_path):
+    folder = ["--results", str(tmp_path)]
+    assert "which suites are meant" in call("evaluate", *tiny(), *folder, code=2)
+    told = call("evaluate", *tiny("suite=noise"), *folder, code=2)
+    assert "1 of 1 runs have no record" in told
+    Results(tmp_path).save(record(runs()[0]), predictions())
+    assert "no weights were kept" in call("evaluate", *tiny("suite=noise"), *folder, code=2)
+    assert "no weights were kept" in call("run", *tiny("suite=noise"), *folder, code=2)
+
+
+def test_run_trains_and_evaluates_and_does_it_once(tmp_path):
+    words = tiny("method=lora,mc_dropout", "suite=calibration,shift")
+    folder = ["--results", str(tmp_path), "--workers", "1"]
+    first = call("run", *words, *folder, code=0)
+    assert "4 evaluations of them: 0 done, 4 missing" in first
+    assert "Calibration" in first
+    assert "Trained on builtin_paraphrase" in first
+    assert (tmp_path / "reports" / "shift.md").is_file()
+    again = call("run", *words, *folder, code=0)
+    assert "4 evaluations of them: 4 done, 0 missing" in again
+    assert "workers" not in again
+    lost = sorted((tmp_path / "evaluations").glob("*.json"))[0]
+    lost.write_text("{")
+    assert "3 done, 1 missing" in call("evaluate", *words, *folder, code=0)
+    report = call("report", "--results", str(tmp_path), code=0)
+    assert "untrained" in report
+    call("report", "--check", "--results", str(tmp_path), code=0)
+
+
+def test_every_suite_is_listed_with_its_purpose():
+    told = call("list", "suites", code=0)
+    assert all(f"suite={name}" in told for name in SUITES)
+    assert "target=qqp_sample" in call("list", "targets", code=0)

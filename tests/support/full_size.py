@@ -1,0 +1,31 @@
+"""Models of their published size on the meta device, without weights."""
+
+from functools import cache
+
+import tiny
+
+from peftbench.methods.base import make
+from peftbench.models import checkpoints
+from peftbench.models.adapted_model import Encoder
+from peftbench.models.backbone import Backbone
+
+
+@cache
+def backbone(model: str) -> Backbone:
+    run = tiny.one_run(f"model={model}")
+    return Backbone(run.model, "meta", checkpoints.skeleton(run.model, "meta"))
+
+
+def encoder(model: str, method: str, *words: str) -> Encoder:
+    inserted = Encoder(backbone(model), classes=2, seed=0)
+    make(tiny.one_run(f"method={method}", *words).method).insert(inserted)
+    return inserted
+
+
+def trained(model: str, method: str, *words: str) -> int:
+    return encoder(model, method, *words).counts()["trained"]
+
+
+def bottlenecks(model: str, method: str, *words: str) -> int:
+    parameters = encoder(model, method, *words).trained().items()
+    return sum(p.numel() for name, p in parameters if ".bottleneck." in name)

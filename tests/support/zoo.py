@@ -1,0 +1,135 @@
+"""Methods that misbehave, as a user's own module; workers find it on PYTHONPATH.
+
+The folder $ZOO holds files that switch them, and a journal of the trainings that were started.
+"""
+
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from peftbench.methods.base import Method
+
+
+def switched(name):
+    """Whether the file of this name is in the zoo's folder."""
+    return (Path(os.environ["ZOO"]) / name).exists()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steady(Method):
+    """The head alone; every training is noted: its class and its process."""
+
+    def insert(self, encoder):
+        """Leave the encoder frozen."""
+
+    def prepare(self, encoder, batches):
+        """Note that a training starts; a line is written whole."""
+        line = f"{type(self).__name__.lower()} {os.getpid()}\n"
+        file = os.open(Path(os.environ["ZOO"]) / "journal", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+        os.write(file, line.encode())
+        os.close(file)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slow(Steady):
+    """Trains everything, with dropout; takes its time while the zoo holds the file `slow`."""
+
+    def insert(self, encoder):
+        """Unfreeze everything."""
+        encoder.unfreeze("parameter", lambda name, parameter: True)
+
+    def after_step(self, encoder, step, steps):
+        """Wait."""
+        if switched("slow"):
+            time.sleep(0.1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Leaves(Steady):
+    """Ends its process, while the zoo holds the file `leaving`."""
+
+    def after_step(self, encoder, step, steps):
+        """Leave without a word."""
+        if switched("leaving"):
+            os._exit(3)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Breaks(Steady):
+    """Raises, while the zoo holds the file `broken`."""
+
+    def loss(self, encoder, batch):
+        """Fail with more than one line."""
+        if switched("broken"):
+            raise RuntimeError("something broke\nand more about it")
+        return super().loss(encoder, batch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hungry(Steady):
+    """Has memory for so many examples at once."""
+
+    room: int
+
+    def loss(self, encoder, batch):
+        """Run out of memory as CUDA does."""
+        if len(batch["labels"]) > self.room:
+            raise torch.OutOfMemoryError(f"no room for more than {self.room}")
+        return super().loss(encoder, batch)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Diverges(Steady):
+    """Its loss is not a number from step 3 on."""
+
+    def after_step(self, encoder, step, steps):
+        """Spoil the head."""
+        if step == 2:
+            with torch.no_grad():
+                for name, parameter in encoder.trained().items():
+                    if encoder.in_head(name):
+                        parameter.fill_(float("nan"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Constant(Steady):
+    """Predicts the first class throughout."""
+
+    def predict(self, encoder, batch):
+        """Say nothing about the input."""
+        scores = torch.zeros(len(batch["labels"]), 2)
+        scores[:, 0] = 1
+        return {"scores": scores}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clocked(Steady):
+    """Steps of a twentieth of a second, batches of an evaluation of a tenth."""
+
+    def after_step(self, encoder, step, steps):
+        """Wait as part of the step."""
+        time.sleep(0.05)
+
+    def predict(self, encoder, batch):
+        """Wait outside the training."""
+        time.sleep(0.1)
+        return super().predict(encoder, batch)
+
+
+HUNGER = {"hungry": 4, "starved": 0}
+
+
+def write_configs(folder):
+    """Make a folder of configurations with an option for each method here."""
+    methods = folder / "method"
+    methods.mkdir(parents=True)
+    kinds = {kind.__name__.lower(): kind.__name__ for kind in Steady.__subclasses__()}
+    for name, kind in {"steady": "Steady", **kinds, "starved": "Hungry"}.items():
+        text = f"_target_: zoo.{kind}\nname: {name}\nabout: misbehaves\nrecipe:\n  lr: 1e-3\n"
+        if name in HUNGER:
+            text += f"room: {HUNGER[name]}\n"
+        (methods / f"{name}.yaml").write_text(text)
+    return folder

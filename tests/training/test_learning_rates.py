@@ -1,0 +1,58 @@
+"""Rates that differ by layer, as the optimizer gets them."""
+
+import pytest
+import tiny
+
+from peftbench.methods.base import make
+from peftbench.models.adapted_model import Encoder
+from peftbench.training import loop
+
+
+def groups(*words: str) -> tuple[Encoder, dict[str, dict]]:
+    made = Encoder(tiny.backbone("bert"), classes=2, seed=0)
+    method = make(tiny.one_run("method=full", *words).method)
+    method.insert(made)
+    names = {id(p): n for n, p in made.trained().items()}
+    found = loop._groups(made.trained(), tiny.recipe(weight_decay=0.1), method.rates(made))
+    return made, {names[id(p)]: group for group in found for p in group["params"]}
+
+
+def test_each_block_has_a_smaller_rate_than_the_one_above():
+    made, found = groups("method.layer_decay=0.5")
+    assert found.keys() == made.trained().keys()
+    expected = {-1: 0.25, 0: 0.5, 1: 1.0, None: 1.0}
+    for name, group in found.items():
+        assert group["factor"] == expected[made.block_of(name)], name
+        matrix = made.trained()[name].ndim >= 2
+        assert group["weight_decay"] == (0.1 if matrix else 0.0)
+
+
+def test_one_rate_is_two_groups():
+    _, found = groups()
+    assert len({id(group) for group in found.values()}) == 2
+
+
+def test_a_factor_scales_the_step():
+    """One step of AdamW moves every weight by its rate, whatever the gradient's size."""
+    made, _ = groups("method.layer_decay=0.1")
+    before = {n: p.detach().clone() for n, p in made.trained().items()}
+    method = make(tiny.one_run("method=full", "method.layer_decay=0.1").method)
+    tiny.fit(made, method, tiny.batch(tiny.tokens(), "bert"), steps=1, lr=1e-3, clip=None)
+    for name, p in made.trained().items():
+        moved = float((p - before[name]).detach().abs().max())
+        rate = 1e-3 * 0.1 ** {-1: 2, 0: 1}.get(made.block_of(name), 0)
+        assert moved <= 1.01 * rate
+        if name.endswith("dense.weight"):  # others may have gradients near AdamW's epsilon
+            assert moved == pytest.approx(rate, rel=0.01)
+
+
+def test_spreads_and_gates_are_not_decayed():
+    for words in (["method=bayes_hybrid"], ["method=sparse_adapter", "method.score=learned"]):
+        made = Encoder(tiny.backbone("bert"), classes=2, seed=0)
+        make(tiny.one_run(*words).method).insert(made)
+        decayed, plain = loop._groups(made.trained(), tiny.recipe(weight_decay=0.1), {})
+        names = {id(p): n for n, p in made.trained().items()}
+        left = {names[id(p)].rpartition(".")[2] for p in plain["params"]}
+        assert left & {"log_std", "openness"}
+        assert not {names[id(p)] for p in decayed["params"] if "log_std" in names[id(p)]}
+        assert decayed["weight_decay"] == 0.1

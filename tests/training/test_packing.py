@@ -1,0 +1,354 @@
+"""Runs that share passes are what they are alone, come and go, and cost what is measured alone."""
+
+import itertools
+import json
+import subprocess
+import sys
+import threading
+from dataclasses import asdict, replace
+
+import numpy as np
+import pytest
+import tiny
+import torch
+
+from peftbench.config.sweep import plan
+from peftbench.core.errors import ConfigError
+from peftbench.core.training_config import Budget
+from peftbench.data.batching import collate, widened
+from peftbench.results.store import Results
+from peftbench.runner import packs
+from peftbench.training import cost_model
+from peftbench.training.packing import pack, runner
+from peftbench.training.packing.pack import Pack, partition
+from peftbench.training.runtime import Setting
+from peftbench.training.trainer import execute, train_and_score
+from peftbench.training.warm_cache import Warm
+
+CPU = Setting(device="cpu", threads=1)
+STILL = "model.shape={hidden_dropout_prob:0.0,attention_probs_dropout_prob:0.0}"
+WORDS = ("model=tiny", STILL, "train.precision=fp32", "budget=steps", "train.evaluations=2")
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    return tiny.own_task(tmp_path_factory.mktemp("task"))
+
+
+@pytest.fixture(scope="module")
+def warm():
+    return Warm()
+
+
+@pytest.fixture(autouse=True)
+def eager(monkeypatch):
+    """As on a GPU, a pass costs more than padding."""
+    monkeypatch.setitem(pack.OVERHEAD, "cpu", 10_000)
+
+
+def runs(task, *words):
+    return plan(*task, *WORDS, *words).runs
+
+
+def trained(given, size, warm, **more):
+    """What a pack makes of runs, by key, in the order in which they ended."""
+    waiting = ((r.key, train_and_score(r, CPU, warm=warm, alike=True, **more)) for r in given)
+    return {left.key: left for left in Pack(torch.device("cpu"), size).train(waiting)}
+
+
+# which batches share a pass
+
+
+@pytest.mark.parametrize("overhead", [0, 7, 40, 1000])
+def test_passes_cost_least(overhead):
+    lengths, rows, most = [31, 30, 22, 21, 20, 9, 8], 2, 4
+
+    def cost(cuts):
+        bounds = [0, *cuts, len(lengths)]
+        parts = list(itertools.pairwise(bounds))
+        if any(end - start > most for start, end in parts):
+            return float("inf")
+        return sum(overhead + (end - start) * rows * lengths[start] for start, end in parts)
+
+    inner = range(1, len(lengths))
+    every = itertools.chain.from_iterable(
+        itertools.combinations(inner, count) for count in range(len(lengths))
+    )
+    found = partition(lengths, rows, overhead, most)
+    assert [start for start, _ in found[1:]] == [end for _, end in found[:-1]]
+    assert cost([end for _, end in found[:-1]]) == min(map(cost, every))
+
+
+@pytest.mark.parametrize("mask", ["4d", "2d", "causal"])
+def test_a_batch_padded_further_is_one_that_was_padded_so(mask):
+    tokens = tiny.tokens()
+    order = np.argsort(tokens.lengths, kind="stable")
+    short, longest = order[:3], order[-1]
+    length = int(tokens.lengths[longest])
+    wanted = collate(tokens, np.array([*short, longest]), 0, mask)
+    found = widened(collate(tokens, short, 0, mask), length, 0)
+    for name, tensor in found.items():
+        assert torch.equal(tensor, wanted[name][:3]), name
+
+
+# equality
+
+
+@pytest.mark.parametrize("method", ["lora", "adapter", "full"])
+def test_a_run_in_a_pack_scores_what_it_scores_alone(method, task, warm):
+    """Sizes, rates, lengths and seeds differ; short last batches pass alone."""
+    given = [
+        *runs(
+            task, f"method={method}", *dropless(method), "seed=0,1", "size=24,40", "budget.steps=6"
+        ),
+        *runs(task, f"method={method}", *dropless(method), "budget.steps=9", "train.lr=3e-3"),
+    ]
+    left = trained(given, 3, warm)
+    assert set(left) == {run.key for run in given}
+    assert all(one.shared for one in left.values())
+    for run in given:
+        alone = execute(run, CPU, warm=warm)
+        mine = left[run.key].end
+        assert np.allclose(mine.predictions["scores"], alone.predictions["scores"], atol=1e-4)
+        assert [p["step"] for p in mine.record.curve] == [p["step"] for p in alone.record.curve]
+        for one, other in zip(mine.record.curve, alone.record.curve, strict=True):
+            assert one["loss"] == pytest.approx(other["loss"], rel=1e-3)
+        assert mine.record.work == alone.record.work
+        assert mine.record.flops == alone.record.flops
+
+
+def dropless(method):
+    return ["method.dropout=0"] if method == "lora" else []
+
+
+def test_a_pack_of_one_is_a_run_alone_to_the_bit(task, warm):
+    [run] = plan(*task, "model=tiny", "method=lora", "budget=steps", "budget.steps=5").runs
+    [left] = trained([run], 8, warm).values()
+    alone = execute(run, CPU, warm=warm)
+    assert left.shared == ()
+    assert np.array_equal(left.end.predictions["scores"], alone.predictions["scores"])
+
+
+def test_micro_batches_are_summed_in_a_pack_too(task, warm):
+    words = ("method=lora", "method.dropout=0", "seed=0,1", "budget.steps=4")
+    whole, parts = (
+        trained(runs(task, *words, f"train.micro_batch={m}"), 2, warm) for m in ("null", 5)
+    )
+    for one, other in zip(whole.values(), parts.values(), strict=True):
+        assert all(side.shared for side in (one, other))
+        scores = (side.end.predictions["scores"] for side in (one, other))
+        assert np.allclose(*scores, atol=1e-5)
+
+
+# coming and going
+
+
+def test_runs_leave_when_they_end_and_others_enter(task, warm):
+    short = runs(task, "method=lora", "seed=0,1,2", "budget.steps=3")
+    [long] = runs(task, "method=lora", "seed=7", "budget.steps=30")
+    left = trained([long, *short], 2, warm)
+    assert list(left) == [*(run.key for run in short), long.key]
+    assert set(left[long.key].shared) == {run.key for run in short}
+    assert all(left[run.key].shared == (long.key,) for run in short)
+
+
+def test_a_run_that_diverges_leaves_alone(task, warm):
+    good = runs(task, "method=lora", "method.dropout=0", "seed=0,1", "budget.steps=6")
+    [bad] = runs(
+        task,
+        "method=lora",
+        "method.dropout=0",
+        "train.lr=1e30",
+        "train.clip=null",
+        "budget.steps=6",
+    )
+    left = trained([good[0], bad, good[1]], 3, warm)
+    assert isinstance(left[bad.key].error, FloatingPointError)
+    assert "try a smaller train.lr" in str(left[bad.key].error)
+    for run in good:
+        alone = execute(run, CPU, warm=warm).predictions["scores"]
+        assert np.allclose(left[run.key].end.predictions["scores"], alone, atol=1e-4)
+
+
+def test_memory_that_runs_out_splits_the_pass(task, warm, monkeypatch):
+    given = runs(task, "method=lora", "method.dropout=0", "seed=0,1,2,3,4", "budget.steps=3")
+    sizes = []
+
+    def tight(asks, own):
+        sizes.append(len(asks))
+        if len(asks) > 2:
+            raise torch.OutOfMemoryError("too many")
+        return together(asks, own)
+
+    together = pack.together
+    monkeypatch.setattr(pack, "together", tight)
+    left = trained(given, 5, warm)
+    assert [size for size in sizes if size > 2] == [5, 3]  # it is not tried again and again
+    assert 2 in sizes
+    for run in given:
+        alone = execute(run, CPU, warm=warm).predictions["scores"]
+        assert np.allclose(left[run.key].end.predictions["scores"], alone, atol=1e-4)
+
+
+def test_what_cannot_share_a_pass_goes_on_one_by_one_and_is_told(task, warm, monkeypatch):
+    def refuse(asks, own):
+        raise RuntimeError("no batching rule")
+
+    monkeypatch.setattr(pack, "together", refuse)
+    given = runs(task, "method=lora", "seed=0,1", "budget.steps=3")
+    with pytest.warns(UserWarning, match="cannot share passes: no batching rule"):
+        left = trained(given, 2, warm)
+    for run in given:
+        assert left[run.key].error is None
+        assert left[run.key].shared == ()
+
+
+def test_what_is_asked_to_leave_goes_on_from_its_checkpoint(task, warm, tmp_path):
+    given = runs(task, "method=lora", "method.dropout=0", "seed=0,1", "budget.steps=8")
+    results, asked = Results(tmp_path), iter(range(1000))
+    stopped = trained(given, 2, warm, results=results, stop=lambda: next(asked) >= 6)
+    assert {str(one.error) for one in stopped.values()} == {"stopped at step 4"}
+    left = trained(given, 2, warm, results=results)
+    for run in given:
+        assert left[run.key].end.record.work["resumed"]
+        alone = execute(run, CPU, warm=warm).predictions["scores"]
+        assert np.allclose(left[run.key].end.predictions["scores"], alone, atol=1e-4)
+
+
+# what goes together
+
+
+def test_groups_are_runs_that_differ_in_values_only(task):
+    words = ("method=lora,bitfit", "seed=0,1", "train.lr=1e-3,1e-4", "size=24,40")
+    units = packs.units(runs(task, *words), 64, 2)
+    assert sorted(map(len, units)) == [4, 4, 4, 4]
+    assert {len({run.method["name"] for run in unit}) for unit in units} == {1}
+    assert [len(unit) for unit in packs.units(runs(task, *words), 1, 2)] == [1] * 16
+    precise = plan(*task, "model=tiny", "train.precision=fp32,bf16", "train.batch=8,16").runs
+    assert [len(unit) for unit in packs.units(precise, 64, 1)] == [1, 1, 1, 1]
+
+
+def test_seconds_are_for_runs_alone_unless_calibrated(task):
+    words = (*task, "model=tiny", "seed=0,1", "budget=seconds", "budget.seconds=5")
+    alone, shared = plan(*words).runs, plan(*words, "budget.calibrated=true").runs
+    assert [packs.together(run) for run in alone] == [None, None]
+    assert len(packs.units(shared, 64, 1)) == 1
+    assert "calibrated" not in alone[0].budget
+    assert alone[0].key != shared[0].key
+    with pytest.raises(ConfigError, match="calibrated=true is for budget=seconds alone"):
+        Budget(steps=5, calibrated=True)
+
+
+@pytest.mark.parametrize(
+    ("asked", "gpus", "processes", "found"),
+    [
+        ("auto", True, 1, 64),
+        ("auto", False, 1, 1),
+        ("auto", True, 2, 1),
+        ("off", True, 1, 1),
+        ("8", False, 1, 8),
+        ("1", True, 4, 1),
+    ],
+)
+def test_the_size_of_a_pack(asked, gpus, processes, found):
+    assert packs.size(asked, gpus, processes) == found
+
+
+@pytest.mark.parametrize(("asked", "said"), [("0", "a number of runs"), ("many", "auto or off")])
+def test_a_size_that_is_none_is_refused(asked, said):
+    with pytest.raises(ConfigError, match=said):
+        packs.size(asked, True, 1)
+    with pytest.raises(ConfigError, match="has no room in it"):
+        packs.size("4", True, 2)
+
+
+# costs
+
+
+def shared_out(given, results, warm):
+    """What a worker makes of runs that it got together."""
+    return dict(
+        runner.train(
+            given,
+            replace(CPU, pack=2),
+            results,
+            warm,
+            enter=lambda run: True,
+            report=lambda run, news: None,
+            stop=lambda: False,
+            tell=lambda text: None,
+        )
+    )
+
+
+def test_what_does_not_pack_has_costs_of_its_own(task, warm, tmp_path):
+    given = runs(task, "method=robust_partial", "seed=0,1", "budget.steps=2")
+    ends = shared_out(given, Results(tmp_path), warm)
+    assert all("packed" not in ends[run].record.environment for run in given)
+    assert not list(tmp_path.glob("cache/calibration-*"))
+
+
+def test_costs_of_packed_runs_are_those_of_a_calibration(task, warm, tmp_path):
+    results = Results(tmp_path)
+    given = runs(task, "method=lora", "seed=0,1", "budget.steps=5")
+    ends = shared_out(given, results, warm)
+    [kept] = (tmp_path / "cache").glob("calibration-*.json")
+    known = cost_model.Calibration(**json.loads(kept.read_text()))
+    for run, other in zip(given, reversed(given), strict=True):
+        record = ends[run].record
+        train = known.token * record.work["padded_tokens"]
+        assert record.seconds["train"] == pytest.approx(train)
+        assert record.seconds["evaluate"] == pytest.approx(2 * known.evaluation)
+        assert record.speed["examples_per_second"] == pytest.approx(record.work["examples"] / train)
+        seconds = [point["seconds"] for point in record.curve]
+        assert seconds == pytest.approx([3 / 5 * train, train])
+        assert record.work["packed_with"] == other.key
+        assert record.work["calibration"] == known.name == kept.stem.removeprefix("calibration-")
+        assert record.environment["packed"] is True
+        assert record.memory == known.memory
+
+
+#: Holds a calibration, and keeps one after a word on its input.
+HOLDER = """
+import sys
+from peftbench.store import Results
+folder, name = sys.argv[1:]
+results = Results(folder)
+assert results.claim(name)
+print("held", flush=True)
+body = sys.stdin.buffer.read()
+if body:
+    results.write(results.cache(f"calibration-{name}.json"), body)
+"""
+
+
+@pytest.mark.parametrize("dies", [False, True])
+def test_workers_wait_for_one_calibration(task, warm, tmp_path, dies):
+    [run] = runs(task, "method=bitfit", "budget.steps=3")
+    cpu = torch.device("cpu")
+
+    def alone(short):
+        return execute(short, CPU, warm=warm).record
+
+    other = cost_model.known(run, cpu, None, alone)
+    command = [sys.executable, "-c", HOLDER, str(tmp_path), other.name]
+    holder = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    assert holder.stdout.readline() == b"held\n"
+    kept = replace(other, step=42.0)
+    body = b"" if dies else json.dumps(asdict(kept)).encode()
+    threading.Timer(0.5, holder.communicate, [body]).start()
+    asked = []
+    found = cost_model.known(run, cpu, Results(tmp_path), lambda r: asked.append(r) or alone(r))
+    assert len(asked) == dies
+    assert (found == kept) is not dies
+
+
+def test_calibrated_seconds_are_the_steps_that_they_buy(task, warm, tmp_path):
+    results = Results(tmp_path)
+    words = (*task, *WORDS[:3], "method=lora", "budget=seconds", "budget.calibrated=true")
+    [run] = plan(*words, "budget.seconds=0.5").runs
+    record = execute(run, CPU, results=results, warm=warm).record
+    [kept] = (tmp_path / "cache").glob("calibration-*.json")
+    step = json.loads(kept.read_text())["step"]
+    assert record.work["steps"] == max(1, round(0.5 / step))
+    assert record.run.budget == {"seconds": 0.5, "calibrated": True}

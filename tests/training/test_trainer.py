@@ -1,0 +1,144 @@
+"""A run from its words to its record: the same each time, and fair between methods."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from short_runs import CPU, SHORT, Watched, one
+
+from peftbench.config.sweep import plan
+from peftbench.metrics import task_metrics
+from peftbench.training.trainer import Warm, execute
+
+
+@pytest.fixture(scope="module")
+def task(tmp_path_factory):
+    return tiny.own_task(tmp_path_factory.mktemp("task"))
+
+
+@pytest.fixture(scope="module")
+def warm():
+    """What a worker keeps from run to run."""
+    return Warm()
+
+
+def test_all_methods_see_the_same_batches_and_start_from_the_same_head(task, warm):
+    seen, heads = [], []
+    words = (*task, *SHORT)
+    first = plan(f"method={','.join(tiny.METHODS)}", "seed=0", *words).runs
+    for run in (*first, *plan(f"method={tiny.METHODS[0]}", "seed=1", *words).runs):
+        Watched.batches.clear(), Watched.heads.clear()
+        watched = {"_target_": "short_runs.Watched", "name": "watched", "inner": run.method}
+        execute(replace(run, method=watched), CPU, warm=warm)
+        seen.append([ids.tolist() for ids in Watched.batches])
+        heads.append(Watched.heads[0])
+    *batches, others = seen
+    assert all(each == batches[0] for each in batches)
+    assert others != batches[0]
+    *starts, other = heads
+    for name, p in starts[0].items():
+        assert all(torch.equal(start[name], p) for start in starts)
+    assert not torch.equal(other["classifier.weight"], starts[0]["classifier.weight"])
+
+
+def parts(outcome):
+    """A record without what a clock or a memory said."""
+    record = outcome.record.to_json()
+    for measured in ("seconds", "speed", "memory", "energy_joules"):
+        record.pop(measured)
+    for point in record["curve"]:
+        point.pop("seconds")
+    return record
+
+
+def same(first, second):
+    assert first.predictions.keys() == second.predictions.keys()
+    for name, array in first.predictions.items():
+        assert np.array_equal(array, second.predictions[name])
+    assert parts(first) == parts(second)
+    return True
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_same_run_gives_the_same_bits(precision, task, warm):
+    run = one(task, f"train.precision={precision}")
+    torch.manual_seed(99)  # what a process drew before is of no consequence
+    first = execute(run, CPU, warm=warm)
+    execute(one(task, "method=full", "seed=3"), CPU, warm=warm)
+    assert same(first, execute(run, CPU, warm=warm))
+    assert same(first, execute(run, CPU))
+
+
+def test_seed_changes_the_predictions(task, warm):
+    first, other = (execute(one(task, f"seed={seed}"), CPU, warm=warm) for seed in (0, 1))
+    assert not np.array_equal(first.predictions["scores"], other.predictions["scores"])
+
+
+def test_evaluations_leave_no_trace(task, warm):
+    often, once = (
+        execute(one(task, f"train.evaluations={count}"), CPU, warm=warm) for count in (4, 1)
+    )
+    assert np.array_equal(often.predictions["scores"], once.predictions["scores"])
+    assert [point["step"] for point in often.record.curve] == [1, 2, 3, 4]
+
+
+def test_micro_batches_are_the_batch(task, warm):
+    """Without dropout only the order of sums differs."""
+    words = ("train.precision=fp32", "method.dropout=0", "train.lr=1e-4")
+    shape = "model.shape={hidden_dropout_prob:0.0,attention_probs_dropout_prob:0.0}"
+    whole, parts_ = (
+        execute(one(task, *words, shape, f"train.micro_batch={size}"), CPU, warm=warm)
+        for size in ("null", 5)
+    )
+    assert np.allclose(whole.predictions["scores"], parts_.predictions["scores"], atol=1e-5)
+
+
+def test_record_is_what_happened(task, warm):
+    outcome = execute(one(task, "budget.steps=5"), replace(CPU, keep="trained"), warm=warm)
+    record, predictions = outcome.record, outcome.predictions
+    work = record.work
+    assert (work["steps"], work["train_size"], work["held_out"]) == (5, 24, 0)
+    assert work["examples"] in (24 + 24 + 8, 24 + 24 + 16)
+    assert work["epochs"] == work["examples"] / 24
+    assert 0 < work["tokens"] <= work["padded_tokens"]
+    assert work["overshoot_seconds"] is None
+    assert predictions["item"].tolist() == list(range(24))
+    assert predictions["scores"].shape == (24, 2)
+    names = record.run.task["metrics"]
+    assert record.metrics == task_metrics.score(names, predictions["scores"], predictions["label"])
+    assert [point["step"] for point in record.curve] == [3, 5]
+    assert record.curve[-1]["fraction"] == 1
+    assert {name: record.curve[-1][name] for name in names} == record.metrics
+    assert record.collapsed == task_metrics.collapsed(predictions["scores"])
+    assert record.parameters["trained"] == 2 * 2 * 8 * (32 + 32)
+    assert record.flops > 0
+    assert record.energy_joules is None
+    assert set(record.seconds) == {"load", "tokenise", "warmup", "train", "evaluate"}
+    assert outcome.trained
+    assert record.selection is None
+
+
+def test_selection_is_carved_out_of_train(task, warm):
+    words = ("select=holdout", "select.fraction=0.25", "select.patience=9", "train.evaluations=4")
+    record = execute(one(task, *words), CPU, warm=warm).record
+    assert (record.work["train_size"], record.work["held_out"]) == (24, 6)
+    assert record.selection in record.curve
+    scores = [point["accuracy"] for point in record.curve]
+    assert record.selection["accuracy"] == max(scores)
+    assert record.selection["step"] == record.curve[scores.index(max(scores))]["step"]
+    assert set(record.metrics) == {"accuracy", "f1"}
+
+
+def test_further_splits_are_scored_apart(task, warm):
+    run = one(task)
+    both = execute(replace(run, task=run.task | {"extra": {"again": "validation"}}), CPU, warm=warm)
+    assert both.record.metrics["accuracy/again"] == both.record.metrics["accuracy"]
+    assert np.array_equal(both.predictions["scores/again"], both.predictions["scores"])
+
+
+def test_a_loss_that_is_not_finite_ends_the_run(task, warm):
+    run = one(task, "method=full", "train.lr=1e30", "train.clip=null", "budget.steps=20")
+    with pytest.raises(FloatingPointError, match=r"the loss is .* at step \d+; try a smaller"):
+        execute(run, CPU, warm=warm)
