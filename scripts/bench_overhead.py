@@ -28,7 +28,7 @@ from peftbench.results.store import Results
 
 #: What a worker imports, and what any program with such a model imports.
 IMPORTS = {
-    "a worker's imports": "import peftbench.execution, peftbench.runner.worker",
+    "a worker's imports": "import peftbench.training.trainer, peftbench.runner.worker",
     "of these, torch and transformers' BERT": (
         "import torch; from transformers.models.bert.modeling_bert import BertModel"
     ),
@@ -45,12 +45,12 @@ def note(self, event):
             file.write(f"{time.time()} {event.job.key}\\n")
     told(self, event)
 progress.Display.__call__ = note
-from peftbench.cli import main
+from peftbench.cli.main import main
 main(sys.argv[1:])
 """
 
 PLAN = """
-from peftbench.cli import main
+from peftbench.cli.main import main
 main(["plan", "method=bitfit,adapter,lora,full", "seed=range(0,2500)", "--results", "none"])
 """
 

@@ -49,7 +49,7 @@ def test_text_is_pinned(name, tasks):
 
 
 def test_text_does_not_depend_on_the_hash_seed():
-    program = "import json; from peftbench.builtin import NAMES, generate; "
+    program = "import json; from peftbench.data.synthetic import NAMES, generate; "
     program += "print(json.dumps([generate(name) for name in NAMES], sort_keys=True))"
     printed = [
         subprocess.run(

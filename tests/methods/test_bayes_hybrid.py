@@ -239,7 +239,7 @@ def test_a_run_starts_at_the_posterior_of_another_by_its_key_and_is_pulled_to_it
             *task, *short, *own, f"method.prior.from='{key}'", results=results.folder
         ).runs
         assert run.method["prior"]["from"]["sha256"] == results.load(key).trained_sha256
-        noted = {"_target_": "test_bayes.Noted", "name": "noted", "host": run.method}
+        noted = {"_target_": f"{__name__}.Noted", "name": "noted", "host": run.method}
         state = safetensors.torch.load(execute(replace(run, method=noted), setting).trained)
         means = [name for name in state if name.removesuffix("weight") + "log_std" in state]
         return sum(float((state[name] - posterior[name]).square().sum()) for name in means) ** 0.5

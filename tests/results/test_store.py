@@ -229,7 +229,7 @@ def test_a_torn_note_of_a_failure_is_refused_and_overwritten(results):
 
 HOLDER = """
 import sys, time
-from peftbench.store import Results
+from peftbench.results.store import Results
 results = Results(sys.argv[1])
 print([results.claim(key) for key in sys.argv[2:]], flush=True)
 sys.stdin.read()

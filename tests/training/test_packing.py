@@ -311,7 +311,7 @@ def test_costs_of_packed_runs_are_those_of_a_calibration(task, warm, tmp_path):
 #: Holds a calibration, and keeps one after a word on its input.
 HOLDER = """
 import sys
-from peftbench.store import Results
+from peftbench.results.store import Results
 folder, name = sys.argv[1:]
 results = Results(folder)
 assert results.claim(name)
