@@ -15,12 +15,13 @@ from peftbench.reports import builder
 from peftbench.results import status
 from peftbench.results.runtime_estimates import Forecast
 from peftbench.results.store import Results
-from peftbench.runner import packs, probe
+from peftbench.runner import packs
 from peftbench.runner.progress import Display, note
+from peftbench.runner.resources import choose_workers, weight_bytes
 from peftbench.runner.worker_pool import Crew, Stopped
 from peftbench.suites import base
 from peftbench.system import offline_folder
-from peftbench.system.hardware import bf16_on_cpu, cores, devices, suitable
+from peftbench.system.hardware import bf16_on_cpu, devices
 
 
 @dataclass(frozen=True)
@@ -120,17 +121,12 @@ def work(
     Raises:
         ConfigError: for what a worker finds wrong, before anything is done.
     """
-    largest = max(map(_bytes, [*runs, *(one.run for one in asked)]))
+    largest = max(map(weight_bytes, [*runs, *(one.run for one in asked)]))
     wanted = 1 if order.dry_run else order.workers
     if gpus and order.processes > len(gpus):
         raise ConfigError(f"--processes {order.processes}: there are {len(gpus)} GPUs here")
     jobs = len(runs) + len(asked)
-    most, each = suitable(jobs, gpus, largest, wanted, order.processes)
-    asking = (wanted, order.threads, order.processes, gpus) == (None, None, 1, [])
-    like = max(runs, key=_bytes) if asking and runs and jobs > cores() > 1 else None
-    known = like and probe.kept(like, most, results)
-    workers, each = known or (most, each)
-    threads = order.threads or each
+    workers, threads = choose_workers(jobs, gpus, largest, wanted, order.threads, order.processes)
     pack = packs.size(order.pack, bool(gpus), order.processes)
     runs.sort(key=lambda run: run.model["name"])  # a warm worker keeps one backbone
     setting = {
@@ -157,14 +153,6 @@ def work(
             note(f"note: {line}")
         if order.dry_run:
             return False
-        tried = workers, threads
-        if like and not known:
-            tried = _tried(like, most, results, order.quiet)
-        if tried != (workers, threads):
-            workers, threads = tried
-            note(f"faster here, so workers start anew: {workers}, threads of each: {threads}")
-            crew.close()
-            crew = Crew(results, setting | {"threads": threads}, workers, gpus, halted=halted)
         if runs:
             units = packs.units(runs, pack, workers)
             weights = forecast.weights(runs)
@@ -186,17 +174,6 @@ def work(
     if full:
         note(f"the results folder {results.folder} can take no more; free it and run again")
     return False
-
-
-def _tried(run: Run, most: int, results: Results, quiet: bool) -> tuple[int, int]:
-    """Workers and threads of each, by a short probe of what this CPU does fastest."""
-    if not quiet:
-        note("trying workers and threads for some seconds; --workers or --threads say them")
-    try:
-        return probe.fastest(run, most, results)
-    except (probe.ProbeError, OSError) as error:
-        note(f"note: workers and threads could not be tried ({error}); one thread for each")
-        return most, max(1, cores() // most)
 
 
 def _sum_up(plan: Plan, results: Results, skipped: set[str]) -> int:
@@ -250,10 +227,3 @@ def classes(retry: str | None) -> Callable[[str], bool]:
             known = ", ".join(["all", "none", *FAILURE_KINDS])
             raise ConfigError(f"--retry {retry}: {kind!r} is no class; there are {known}")
     return lambda kind: kind in chosen
-
-
-def _bytes(run: Run) -> int:
-    """Roughly, from the shape in the model's yaml; for the number of workers alone."""
-    shape = run.model["shape"]
-    width, blocks = shape.get("hidden_size", 768), shape.get("num_hidden_layers", 12)
-    return int(4 * (12 * blocks * width**2 + shape.get("vocab_size", 30522) * width))

@@ -48,28 +48,6 @@ def devices(asked: str) -> list[str]:
     raise ConfigError(f"--device {asked}: choose auto, cpu, cuda or cuda:i; here is {there}")
 
 
-def suitable(
-    runs: int, found: list[str], largest: int, workers: int | None = None, processes: int = 1
-) -> tuple[int, int | None]:
-    """Workers and threads of each process for this machine.
-
-    On a CPU, workers of one thread mostly beat one worker of many threads (`runner.probe` tries
-    it), as long as memory holds; a single run gets all threads. On GPUs, one worker each.
-
-    Args:
-        runs: how many there are to train.
-        found: GPUs to use.
-        largest: bytes of the largest model's weights in fp32.
-        workers: as many as someone wants, but no more than there are runs.
-        processes: that train one run together.
-    """
-    if found:
-        return max(1, min(runs, workers or len(found) // processes)), None
-    fit = int(0.8 * memory() // (2 * 2**30 + 6 * largest))
-    workers = max(1, min(runs, workers or min(cores(), fit) // processes))
-    return workers, max(1, cores() // (workers * processes))
-
-
 def cores() -> int:
     """Cores that are ours; a scheduler that binds nothing says its share in the environment."""
     here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
