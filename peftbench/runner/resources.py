@@ -5,7 +5,14 @@ the same sweep on the same machine must get the same number. One thread for each
 examples a second while there are as many runs as cores; fewer runs share all cores.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from peftbench.core.errors import ConfigError
+from peftbench.core.evaluation import Evaluation, Job
+from peftbench.core.plan import RunOptions
 from peftbench.core.run import Run
+from peftbench.runner import packs
 from peftbench.system.hardware import cores, memory
 
 #: Bytes of a worker beside its model: libraries, data, activations.
@@ -16,6 +23,43 @@ TRAINING_FACTOR = 6
 
 #: Of the free memory, the part that workers may fill.
 MEMORY_PART = 0.8
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What a sweep uses of this machine.
+
+    Attributes:
+        workers: processes that do jobs side by side.
+        threads: CPU threads of each; None for torch's choice.
+        gpus: as CUDA_VISIBLE_DEVICES names them; none for the CPU.
+        pack: runs that a worker trains at a time.
+    """
+
+    workers: int
+    threads: int | None
+    gpus: list[str]
+    pack: int
+
+
+def choose_resources(jobs: Sequence[Job], gpus: list[str], options: RunOptions) -> Resources:
+    """Choose workers, threads and packs for jobs; a dry run has one worker.
+
+    Raises:
+        ConfigError: if the options ask for more GPUs than there are, or contradict each other.
+    """
+    if gpus and options.processes > len(gpus):
+        raise ConfigError(f"--processes {options.processes}: there are {len(gpus)} GPUs here")
+    workers, threads = choose_workers(
+        len(jobs),
+        gpus,
+        max(weight_bytes(job.run if isinstance(job, Evaluation) else job) for job in jobs),
+        1 if options.dry_run else options.workers,
+        options.threads,
+        options.processes,
+    )
+    pack = packs.size(options.pack, bool(gpus), options.processes)
+    return Resources(workers, threads, gpus, pack)
 
 
 def choose_workers(
