@@ -9,6 +9,7 @@ from pathlib import Path
 
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json
+from peftbench.system import cgroups
 
 
 def gpus() -> list[str]:
@@ -49,15 +50,38 @@ def devices(asked: str) -> list[str]:
 
 
 def cores() -> int:
-    """Cores that are ours; a scheduler that binds nothing says its share in the environment."""
-    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(here, _given("SLURM_CPUS_PER_TASK") or here)
+    """Count the physical cores that this process may use, at least one.
+
+    The least of the machine's cores (two hardware threads of a core share its multipliers), the
+    CPUs that the process is bound to, the CPU time of its control groups, and Slurm's share, which
+    a scheduler that binds nothing only writes into the environment.
+    """
+    import psutil
+
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    quota = cgroups.cpu_quota()
+    limits = [
+        psutil.cpu_count(logical=False),  # None where the system does not tell
+        bound,
+        None if quota is None else max(1, int(quota)),
+        _given("SLURM_CPUS_PER_TASK"),
+    ]
+    return min(filter(None, limits), default=1)
 
 
 def memory() -> float:
-    """Bytes that are free here, or that a scheduler gave if that is less."""
-    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    return min(free, 2**20 * _given("SLURM_MEM_PER_NODE") or free)
+    """Return the bytes that programs can still take here, or that a scheduler gave if less.
+
+    Page cache counts as free: the system gives it up when a program needs memory.
+    """
+    import psutil
+
+    limits = [
+        psutil.virtual_memory().available,
+        cgroups.free_memory(),
+        2**20 * _given("SLURM_MEM_PER_NODE") or None,
+    ]
+    return float(min(limit for limit in limits if limit is not None))
 
 
 def _given(name: str) -> int:
