@@ -1,4 +1,4 @@
-"""What would decide claims: words of the runs that are missing."""
+"""Overrides of the runs that would decide the claims that are open."""
 
 import shlex
 from dataclasses import dataclass
@@ -62,15 +62,15 @@ def wanted(
         except ConfigError as error:
             lost.append(str(error))
             continue
-        own = spelling.spelled(said | {"seed": f"range(0,{most})"})
+        own = spelling.as_arguments(said | {"seed": f"range(0,{most})"})
         found.setdefault(tuple(own), []).extend(claims)
     return [Wanted(words, list(dict.fromkeys(claims))) for words, claims in found.items()], lost
 
 
 def _said(item: Item, configs: Path | None) -> dict[str, str]:
     if item.evaluation is not None:
-        return spelling.asked(item.evaluation, configs)
-    return spelling.words(item.run, configs)
+        return spelling.evaluation_overrides(item.evaluation, configs)
+    return spelling.run_overrides(item.run, configs)
 
 
 def commands(results: Results, words: tuple[str, ...], configs: Path | None) -> list[str]:
@@ -83,6 +83,8 @@ def commands(results: Results, words: tuple[str, ...], configs: Path | None) -> 
     models = {record.run.model["name"] for record in records}
     found, lost = wanted(tested, models, configs)
     to = [] if results.folder == Path("results/runs") else ["--results", str(results.folder)]
+    if configs is not None:
+        to += ["--configs", str(configs)]
     lines = [f"# {reason}" for reason in bad]
     for one in found:
         lines.append(f"# {', '.join(one.claims)}")

@@ -1,8 +1,15 @@
-"""From a run back to words: those with which `peftbench plan` means it again, or others like it."""
+"""Overrides that mean a given run or evaluation, found from the run itself.
+
+A record on disk holds its run, not the overrides that made it, and no plan is at hand when records
+are judged. So the overrides are derived from the run's nodes, and kept only if planning them gives
+that run again.
+"""
 
 from pathlib import Path
 from typing import Any
 
+from peftbench.config import catalog
+from peftbench.config.composer import Composer
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluation
@@ -15,24 +22,27 @@ _NAMED = ("model", "method", "task", "form", "augment")
 _VALUES = ("method", "budget", "train", "select", "form", "augment")
 
 
-def words(run: Run, configs: Path | None = None) -> dict[str, str]:
-    """Keys and values that compose to this run, its seed among them.
+def run_overrides(run: Run, configs: Path | None = None) -> dict[str, str]:
+    """Return the keys and values that compose to this run, its seed among them.
+
+    Args:
+        configs: a user's own folder, searched before the packaged one.
 
     Raises:
-        ConfigError: if no words of these config folders do.
+        ConfigError: if no overrides of these config folders do.
     """
     found = {node: str(part["name"]) for node in _NAMED if (part := getattr(run, node))}
     found["budget"] = next(iter(run.budget))
     if run.select:
         found["select"] = "holdout"
-    found |= _hosts("method", run.method)
     found |= {"size": str(run.size), "seed": str(run.seed)}
     try:
-        (plain,) = plan(*spelled(found), configs=configs).runs
+        found |= _hosts(run.method, Composer(catalog.folders(configs)))
+        (plain,) = plan(*as_arguments(found), configs=configs).runs
         for node in _VALUES:
             theirs, mine = getattr(plain, node) or {}, getattr(run, node) or {}
             found |= _apart(node, identity(mine), identity(theirs))
-        same = plan(*spelled(found), configs=configs).runs == [run]
+        same = plan(*as_arguments(found), configs=configs).runs == [run]
     except ConfigError as error:
         raise ConfigError(f"{run.key}, {run.title}: no words mean it here: {error}") from error
     if not same:
@@ -43,34 +53,46 @@ def words(run: Run, configs: Path | None = None) -> dict[str, str]:
     return found
 
 
-def asked(evaluation: Evaluation, configs: Path | None = None) -> dict[str, str]:
-    """The same of an evaluation: words of its run and of the suite.
+def evaluation_overrides(evaluation: Evaluation, configs: Path | None = None) -> dict[str, str]:
+    """Return the overrides of an evaluation's run, and those of its suite.
 
     Raises:
-        ConfigError: if no words of these config folders mean it.
+        ConfigError: if no overrides of these config folders mean it.
     """
-    found = words(evaluation.run, configs) | {"suite": str(evaluation.suite["name"])}
-    (plain,) = plan(*spelled(found), configs=configs).evaluations
+    found = run_overrides(evaluation.run, configs) | {"suite": str(evaluation.suite["name"])}
+    (plain,) = plan(*as_arguments(found), configs=configs).evaluations
     found |= _apart("suite", evaluation.suite, plain.suite)
-    if plan(*spelled(found), configs=configs).evaluations != [evaluation]:
+    if plan(*as_arguments(found), configs=configs).evaluations != [evaluation]:
         raise ConfigError(f"{evaluation.key}, {evaluation.title}: words do not mean it here")
     return found
 
 
-def spelled(words: dict[str, str]) -> list[str]:
-    """As they are typed, but for a shell's quotes."""
-    return [f"{key}={value}" for key, value in words.items()]
+def as_arguments(overrides: dict[str, str]) -> list[str]:
+    """Write overrides as they are typed, but for a shell's quotes."""
+    return [f"{key}={value}" for key, value in overrides.items()]
 
 
-def _hosts(key: str, node: Json) -> dict[str, str]:
-    """Methods inside the method that are not what its yaml brings along."""
-    host = node.get("host")
-    if not isinstance(host, dict) or "_target_" not in host:
-        return {}
-    (plain,) = plan(f"method={node['name']}").runs if key == "method" else (None,)
-    usual = plain.method["host"]["name"] if plain else None
-    chosen = {} if usual == host["name"] else {f"{key}.host": str(host["name"])}
-    return chosen | _hosts(f"{key}.host", host)
+def _hosts(method: Json, composer: Composer) -> dict[str, str]:
+    """Overrides that choose the methods inside a method, where its yaml does not."""
+    found: dict[str, str] = {}
+    key, node = "method", method
+    while isinstance(host := node.get("host"), dict) and "_target_" in host:
+        default = _default_host({"method": method["name"], **found}, key, composer)
+        key, node = f"{key}.host", host
+        if default != host["name"]:
+            found[key] = str(host["name"])
+    return found
+
+
+def _default_host(chosen: dict[str, str], key: str, composer: Composer) -> str | None:
+    """The host that the method at `key` has without an override; None where it needs one."""
+    try:
+        node: Any = composer.nodes(chosen)
+    except ConfigError:  # a yaml that leaves the host open does not compose
+        return None
+    for part in f"{key}.host".split("."):
+        node = node[part]
+    return str(node["name"]) if isinstance(node, dict) else None
 
 
 def _apart(key: str, mine: Any, plain: Any) -> dict[str, str]:

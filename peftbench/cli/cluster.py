@@ -46,8 +46,8 @@ def submit(
     from peftbench.cluster import submit as submitting
     from peftbench.config import cluster
     from peftbench.config.sweep import plan
+    from peftbench.core.plan import RunOptions
     from peftbench.runner import prefetch as fetching
-    from peftbench.runner import sweep
     from peftbench.system import offline_folder
 
     ours, runs = cluster.parted(words)
@@ -57,7 +57,7 @@ def submit(
     planned = plan(*runs, configs=configs, results=folder)
     fetching.check(planned, offline_folder.data_root() or planned.data_root)
     results = options.open_results(folder)
-    told = submitting.submit(planned, list(words), results, found, sweep.Order(**given), dry_run)
+    told = submitting.submit(planned, list(words), results, found, RunOptions(**given), dry_run)
     click.echo("\n".join(submitting.sentence(told, results, dry_run)))
     sys.exit(1 if told.refused else 0)
 

@@ -86,11 +86,11 @@ def run(
 
     Exit code 0 when all runs have a record, 1 when some failed, 2 for bad input.
     """
+    from peftbench.core.plan import RunOptions
     from peftbench.runner import sweep
 
-    order = sweep.Order(**given)
     found = _plan(words, configs, folder, shard)
-    sys.exit(sweep.go(found, options.open_results(folder), order))
+    sys.exit(sweep.run_plan(found, options.open_results(folder), RunOptions(**given)))
 
 
 @main.command(epilog=options.WORDS)
@@ -110,13 +110,14 @@ def evaluate(
     rounds train for themselves, and any run will do.
     Only what was not asked yet is done. Exit codes as of `run`.
     """
+    from peftbench.core.plan import RunOptions
     from peftbench.runner import sweep
 
     found = _plan(words, configs, folder, shard)
     if not found.evaluations:
         raise ConfigError("say which suites are meant: suite=noise,calibration; see `list suites`")
-    order = sweep.Order(**given)
-    sys.exit(sweep.go(found, options.open_results(folder), order, train=False))
+    how = RunOptions(**given)
+    sys.exit(sweep.run_plan(found, options.open_results(folder), how, train=False))
 
 
 @main.command()

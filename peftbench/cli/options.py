@@ -72,10 +72,12 @@ def machine(function: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--workers",
             type=click.IntRange(1),
-            help="Processes.  [default: what suits here, tried out on a CPU]",
+            help="Processes.  [default: one for each GPU, or as many as CPU cores and memory hold]",
         ),
         click.option(
-            "--threads", type=click.IntRange(1), help="CPU threads of each.  [default: as above]"
+            "--threads",
+            type=click.IntRange(1),
+            help="CPU threads of each.  [default: cores / workers]",
         ),
         click.option(
             "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i."

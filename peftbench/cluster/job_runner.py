@@ -14,6 +14,7 @@ from pathlib import Path
 from peftbench.cluster.manifest import NAME, Submission, Task, load, read_jobs
 from peftbench.core.errors import ConfigError, RecordError
 from peftbench.core.evaluation import TRANSIENT_FAILURES, Evaluation, Failure, Job
+from peftbench.core.plan import RunOptions
 from peftbench.core.run import Run
 from peftbench.results.runtime_estimates import Forecast
 from peftbench.results.store import Results
@@ -69,20 +70,17 @@ def _work(place: Path, task: str) -> int:
         offline_folder.use(Path(one.cluster.prefetched))
     jobs = [job for job in every if _to_do(job, results, one)]
     note(f"{len(every) - len(jobs)} of them are done or have failed for good")
-    order = sweep.Order(**one.order)
-    gpus = devices(order.device)
-    if one.cluster.gpus and order.device == "auto" and not gpus:
+    options = RunOptions(**one.order)
+    gpus = devices(options.device)
+    if one.cluster.gpus and options.device == "auto" and not gpus:
         raise ConfigError(f"the job asked for {one.cluster.gpus} GPUs and sees none on this node")
-    stopped = jobs and sweep.work(
+    todo = sweep.Todo(
         [job for job in jobs if isinstance(job, Run)],
         [job for job in jobs if isinstance(job, Evaluation)],
-        results,
-        gpus,
-        order,
         offline_folder.data_root() or one.data_root,
         Forecast([]),
-        halted=lambda: bool(_heard),
     )
+    stopped = jobs and sweep.execute(todo, results, options, gpus, halted=lambda: bool(_heard))
     if stopped:
         return _leave(results, one)
     left = [job for job in jobs if _to_do(job, results, one)]

@@ -76,7 +76,7 @@ class Submission:
         version: of peftbench; `commit` where it ran from a checkout.
         submitted: seconds since 1970, by the clock of the submitting machine.
         data_root: folders of data sets, None for the hub.
-        order: how nodes run, the fields of `sweep_run.Order`.
+        order: how nodes run, the fields of `core.plan.RunOptions`.
         attempts: by key, of those that had failed before, how often.
         cancelled: whether a person took it back.
     """

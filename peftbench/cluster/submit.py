@@ -11,14 +11,14 @@ from peftbench.cluster.queue import Ended, Look, look
 from peftbench.config.cluster import Cluster
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated, Failure, Job
-from peftbench.core.plan import Plan
+from peftbench.core.plan import Plan, RunOptions
 from peftbench.core.run import Run
 from peftbench.core.text import format_duration
 from peftbench.results import status
 from peftbench.results.runtime_estimates import Forecast
 from peftbench.results.store import Results
-from peftbench.runner import sweep
 from peftbench.runner.progress import note
+from peftbench.runner.sweep import retry_filter
 
 #: Files that a cluster's jobs may leave are looked for so often while records are waited for.
 AGAIN = 2.0
@@ -48,7 +48,7 @@ def submit(
     words: list[str],
     results: Results,
     cluster: Cluster,
-    order: sweep.Order,
+    order: RunOptions,
     dry_run: bool = False,
 ) -> Submitted:
     """Hand what is neither done nor queued to the scheduler, and return at once.
@@ -120,7 +120,7 @@ def _wanted(
     state: status.State, queued: set[str], cluster: Cluster, retry: str | None
 ) -> tuple[list[Job], list[Failure]]:
     """The jobs to submit, and the failures that are not tried again."""
-    again = sweep.classes(retry)
+    again = retry_filter(retry)
     wanted, given_up = [], []
     for job in _jobs(state.plan):
         if job.key in state.done or job.key in queued:
@@ -159,7 +159,7 @@ def _arrays(
     results: Results,
     cluster: Cluster,
     asked: base.Scheduler,
-    order: sweep.Order,
+    order: RunOptions,
 ) -> list[Array]:
     if cluster.scheduler == "local":
         return [Array([jobs], None, None)]

@@ -1,4 +1,4 @@
-"""What overrides expand to: distinct runs, and evaluations of them."""
+"""What overrides expand to (distinct runs, evaluations of them), and how they are run."""
 
 from dataclasses import dataclass, field
 
@@ -25,3 +25,40 @@ class Plan:
     axes: list[str]
     data_root: str | None
     evaluations: list[Evaluation] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How the runs of a plan are executed, as the options of `peftbench run`.
+
+    None of these belongs to a run's identity.
+
+    Attributes:
+        workers: processes that do jobs side by side; None for what suits the machine.
+        threads: CPU threads of each; None for what suits the machine.
+        device: auto, cpu, cuda or cuda:i.
+        keep: "trained" to keep what the method trained.
+        retry: classes of failures to try again; None for those that came from outside.
+        fail_fast: stop at the first failure.
+        deterministic: use deterministic GPU kernels.
+        checkpoint_minutes: between checkpoints of a long run.
+        curve_part: of the reporting split, for evaluations during training.
+        processes: that train one run together.
+        pack: runs that a worker trains at a time: a number, auto or off.
+        dry_run: check every run and its data, train nothing.
+        quiet: print failures and tables only.
+    """
+
+    workers: int | None = None
+    threads: int | None = None
+    device: str = "auto"
+    keep: str | None = None
+    retry: str | None = None
+    fail_fast: bool = False
+    deterministic: bool = False
+    checkpoint_minutes: float = 10.0
+    curve_part: float = 1.0
+    processes: int = 1
+    pack: str = "auto"
+    dry_run: bool = False
+    quiet: bool = False

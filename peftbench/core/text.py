@@ -3,14 +3,18 @@
 import difflib
 from collections.abc import Iterable
 
+#: Names that an error message lists at most.
+MOST_NAMES = 10
+
 
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:
-    """The end of an error message: what was probably meant, else everything that is allowed."""
+    """Return the end of an error message: what was probably meant, else what is allowed."""
     allowed = sorted(allowed)
     close = difflib.get_close_matches(given, allowed, n=3, cutoff=0.6)
     if close:
         return f"did you mean {' or '.join(close)}?"
-    return f"allowed: {', '.join(allowed)}"
+    more = f", … and {len(allowed) - MOST_NAMES} more" if len(allowed) > MOST_NAMES else ""
+    return f"allowed: {', '.join(allowed[:MOST_NAMES])}{more}"
 
 
 def format_duration(seconds: float) -> str:

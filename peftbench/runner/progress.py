@@ -18,7 +18,7 @@ from peftbench.runner.worker_pool import Event
 
 
 class Display:
-    """Listens to a crew.
+    """The display of a worker pool's events.
 
     Args:
         jobs: that are to do.

@@ -1,4 +1,4 @@
-"""The verbs `run` and `evaluate`: what is missing, done by a crew, shown, and summed up."""
+"""Run a plan on this machine: train what has no record, evaluate, report."""
 
 import shlex
 import sys
@@ -9,41 +9,40 @@ from rich.console import Console
 
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import FAILURE_KINDS, TRANSIENT_FAILURES, Evaluation, Failure
-from peftbench.core.plan import Plan
-from peftbench.core.run import Run
+from peftbench.core.plan import Plan, RunOptions
+from peftbench.core.run import Json, Run
 from peftbench.reports import builder
 from peftbench.results import status
 from peftbench.results.runtime_estimates import Forecast
 from peftbench.results.store import Results
-from peftbench.runner import packs, probe
+from peftbench.runner import packs
 from peftbench.runner.progress import Display, note
-from peftbench.runner.worker_pool import Crew, Stopped
+from peftbench.runner.resources import Resources, choose_resources
+from peftbench.runner.worker_pool import Stopped, WorkerPool
 from peftbench.suites import base
 from peftbench.system import offline_folder
-from peftbench.system.hardware import bf16_on_cpu, cores, devices, suitable
+from peftbench.system.hardware import bf16_on_cpu, devices
 
 
 @dataclass(frozen=True)
-class Order:
-    """How to run, as the options of the command say; None is what suits the machine."""
+class Todo:
+    """Jobs to do.
 
-    workers: int | None = None
-    threads: int | None = None
-    device: str = "auto"
-    keep: str | None = None
-    retry: str | None = None
-    fail_fast: bool = False
-    deterministic: bool = False
-    checkpoint_minutes: float = 10.0
-    curve_part: float = 1.0
-    processes: int = 1
-    pack: str = "auto"
-    dry_run: bool = False
-    quiet: bool = False
+    Attributes:
+        runs: to train.
+        evaluations: of these runs, or of runs that have a record.
+        data_root: folders of data sets in the hub's layout, or None for the hub.
+        forecast: of the seconds of runs, for the display.
+    """
+
+    runs: list[Run]
+    evaluations: list[Evaluation]
+    data_root: str | None
+    forecast: Forecast
 
 
-def go(plan: Plan, results: Results, order: Order, train: bool = True) -> int:
-    """Do what is missing, first runs, then evaluations; print the scores; return the exit code.
+def run_plan(plan: Plan, results: Results, options: RunOptions, train: bool = True) -> int:
+    """Do what is missing of a plan, print the scores, and return the exit code.
 
     Args:
         train: whether runs without a record may be trained; else they are an error.
@@ -51,40 +50,139 @@ def go(plan: Plan, results: Results, order: Order, train: bool = True) -> int:
     Raises:
         ConfigError: for bad input, before anything is done.
     """
-    again = classes(order.retry)
-    gpus = devices(order.device)
+    is_retried = retry_filter(options.retry)
+    gpus = devices(options.device)
     results.check_writable()
     before = status.of(plan, results)
-    tried = before.failed
-    runs = [r for r in before.missing if r.key not in tried or again(tried[r.key].kind)]
-    asked = [e for e in before.unevaluated if e.key not in tried or again(tried[e.key].kind)]
-    if not train and before.missing:
-        raise ConfigError(
-            f"{len(before.missing)} of {len(plan.runs)} runs have no record in {results.folder}; "
-            "`peftbench run` with the same words trains and evaluates them"
-        )
-    _check_kept(asked, before, results)
-    if not order.quiet:
+    if not train:
+        _check_trained(before)
+    todo = select_jobs(before, is_retried)
+    _check_weights(todo, before, results)
+    if not options.quiet:
         note(before.summary())
     elif before.bad:
         note("\n".join(before.unreadable()))
-    if runs or asked:
-        data_root = offline_folder.data_root() or plan.data_root
-        if work(runs, asked, results, gpus, order, data_root, before.forecast):
+    if todo.runs or todo.evaluations:
+        if execute(todo, results, options, gpus):
             same = shlex.join(["peftbench", *sys.argv[1:]])
             note(f"stopped; finished runs are kept, unfinished ones go on from here with: {same}")
             return 130
-        if order.dry_run:
-            more = f", {len(asked)} evaluations to make" if asked else ""
-            note(f"{len(runs)} runs are ready to train{more}")
+        if options.dry_run:
+            count = len(todo.evaluations)
+            more = f", {count} evaluations to make" if count else ""
+            note(f"{len(todo.runs)} runs are ready to train{more}")
             return 0
-    skipped = {key for key, failure in tried.items() if not again(failure.kind)}
+    skipped = {key for key, failure in before.failed.items() if not is_retried(failure.kind)}
     return _sum_up(plan, results, skipped)
 
 
-def _check_kept(asked: list[Evaluation], before: status.State, results: Results) -> None:
+def select_jobs(before: status.State, is_retried: Callable[[str], bool]) -> Todo:
+    """Leave out what is done, and what failed in a way that is not tried again."""
+    failed = before.failed
+
+    def due(key: str) -> bool:
+        return key not in failed or is_retried(failed[key].kind)
+
+    return Todo(
+        [run for run in before.missing if due(run.key)],
+        [one for one in before.unevaluated if due(one.key)],
+        offline_folder.data_root() or before.plan.data_root,
+        before.forecast,
+    )
+
+
+def execute(
+    todo: Todo,
+    results: Results,
+    options: RunOptions,
+    gpus: list[str],
+    halted: Callable[[], bool] | None = None,
+) -> bool:
+    """Check, train and evaluate; return whether it was stopped.
+
+    Args:
+        gpus: to use; none for the CPU.
+        halted: whether to stop; by default on Ctrl-C, SIGTERM and SIGUSR1.
+
+    Raises:
+        ConfigError: for what a worker finds wrong, before anything is done.
+    """
+    resources = choose_resources([*todo.runs, *todo.evaluations], gpus, options)
+    _print_resources(resources, todo, results, options)
+    setting = _worker_setting(resources, todo, options)
+    pool = WorkerPool(results, setting, resources.workers, gpus, halted=halted)
+    try:
+        preflight(pool, todo)
+        if options.dry_run:
+            return False
+        train_all(pool, todo, resources, options)
+        evaluate_all(pool, todo, resources, options)
+    except (Stopped, KeyboardInterrupt):
+        return True
+    finally:
+        pool.close()
+    _print_full_disk(pool.failures, results)
+    return False
+
+
+def preflight(pool: WorkerPool, todo: Todo) -> None:
+    """Instantiate every run and suite in a worker, and print what is odd in their data."""
+    for line in pool.check(todo.runs, todo.evaluations):
+        note(f"note: {line}")
+
+
+def train_all(pool: WorkerPool, todo: Todo, resources: Resources, options: RunOptions) -> None:
+    """Train the runs, those of one model in a row: a warm worker keeps one backbone."""
+    if not todo.runs:
+        return
+    runs = sorted(todo.runs, key=lambda run: run.model["name"])
+    units = packs.units(runs, resources.pack, resources.workers)
+    weights = todo.forecast.weights(runs)
+    with Display(runs, weights, resources.workers, pool.results, options.quiet) as display:
+        pool.listen = display
+        pool.work(units, options.fail_fast)
+
+
+def evaluate_all(pool: WorkerPool, todo: Todo, resources: Resources, options: RunOptions) -> None:
+    """Make the evaluations whose run has a record by now."""
+    ready = [one for one in todo.evaluations if pool.results.has(one.run.key)]
+    if not ready or (options.fail_fast and pool.failures):
+        return
+    ready.sort(key=lambda one: (one.run.model["name"], one.run.task["name"], one.run.seed))
+    weights = {one.key: 1.0 for one in ready}
+    with Display(ready, weights, resources.workers, pool.results, options.quiet) as display:
+        pool.listen = display
+        pool.work([[one] for one in ready], options.fail_fast)
+
+
+def retry_filter(retry: str | None) -> Callable[[str], bool]:
+    """Return a predicate of the failure classes that are tried again.
+
+    Raises:
+        ConfigError: for a word that is no class.
+    """
+    chosen = {"all": tuple(FAILURE_KINDS), "none": (), None: TRANSIENT_FAILURES}.get(retry)
+    if chosen is None:
+        chosen = tuple(str(retry).split(","))
+    for kind in chosen:
+        if kind not in FAILURE_KINDS:
+            known = ", ".join(["all", "none", *FAILURE_KINDS])
+            raise ConfigError(f"--retry {retry}: {kind!r} is no class; there are {known}")
+    return lambda kind: kind in chosen
+
+
+def _check_trained(before: status.State) -> None:
+    """Refuse a plan with runs that have no record."""
+    if before.missing:
+        raise ConfigError(
+            f"{len(before.missing)} of {len(before.plan.runs)} runs have no record in "
+            f"{before.folder}; `peftbench run` with the same words trains and evaluates them"
+        )
+
+
+def _check_weights(todo: Todo, before: status.State, results: Results) -> None:
     """Refuse evaluations of finished runs whose weights are gone, before anything is done."""
-    done = {e.run for e in _of_weights(asked) if e.run.key in before.done}
+    done = {e.run for e in _of_weights(todo.evaluations) if e.run.key in before.done}
     gone = {run for run in done if not results.kept(run.key)}
     if gone:
         keys = sorted(run.key for run in gone)
@@ -97,106 +195,49 @@ def _check_kept(asked: list[Evaluation], before: status.State, results: Results)
 
 
 def _of_weights(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
-    """Those that ask kept weights; the others train for themselves."""
+    """Those that need kept weights; the others train for themselves."""
     return [one for one in evaluations if not base.make(one.suite).trains]
 
 
-def work(
-    runs: list[Run],
-    asked: list[Evaluation],
-    results: Results,
-    gpus: list[str],
-    order: Order,
-    data_root: str | None,
-    forecast: Forecast,
-    halted: Callable[[], bool] | None = None,
-) -> bool:
-    """Check, train and evaluate; whether it was stopped.
-
-    Args:
-        asked: evaluations of these runs, or of runs that have a record.
-        halted: whether to stop; by default on Ctrl-C, SIGTERM and SIGUSR1.
-
-    Raises:
-        ConfigError: for what a worker finds wrong, before anything is done.
-    """
-    largest = max(map(_bytes, [*runs, *(one.run for one in asked)]))
-    wanted = 1 if order.dry_run else order.workers
-    if gpus and order.processes > len(gpus):
-        raise ConfigError(f"--processes {order.processes}: there are {len(gpus)} GPUs here")
-    jobs = len(runs) + len(asked)
-    most, each = suitable(jobs, gpus, largest, wanted, order.processes)
-    asking = (wanted, order.threads, order.processes, gpus) == (None, None, 1, [])
-    like = max(runs, key=_bytes) if asking and runs and jobs > cores() > 1 else None
-    known = like and probe.kept(like, most, results)
-    workers, each = known or (most, each)
-    threads = order.threads or each
-    pack = packs.size(order.pack, bool(gpus), order.processes)
-    runs.sort(key=lambda run: run.model["name"])  # a warm worker keeps one backbone
-    setting = {
-        "device": "cuda" if gpus else "cpu",
-        "threads": threads,
-        "data_root": data_root,
-        "keep": "trained" if _of_weights(asked) else order.keep or "",
-        "minutes": order.checkpoint_minutes,
-        "deterministic": order.deterministic,
-        "curve_part": order.curve_part,
-        "processes": order.processes,
-        "pack": pack,
+def _worker_setting(resources: Resources, todo: Todo, options: RunOptions) -> Json:
+    """The fields of `training.runtime.Setting`; importing that would load torch here."""
+    return {
+        "device": "cuda" if resources.gpus else "cpu",
+        "threads": resources.threads,
+        "data_root": todo.data_root,
+        "keep": "trained" if _of_weights(todo.evaluations) else options.keep or "",
+        "minutes": options.checkpoint_minutes,
+        "deterministic": options.deterministic,
+        "curve_part": options.curve_part,
+        "processes": options.processes,
+        "pack": resources.pack,
     }
-    if not order.quiet:
-        where = f"GPU {', '.join(gpus)}" if gpus else f"CPU, threads of each: {threads}"
-        together = f" of {order.processes} processes" * (order.processes > 1)
+
+
+def _print_resources(
+    resources: Resources, todo: Todo, results: Results, options: RunOptions
+) -> None:
+    gpus, pack = resources.gpus, resources.pack
+    if not options.quiet:
+        where = f"GPU {', '.join(gpus)}" if gpus else f"CPU, threads of each: {resources.threads}"
+        together = f" of {options.processes} processes" * (options.processes > 1)
         shared = f", packs of up to {pack} runs" * (pack > 1)
-        note(f"workers: {workers}{together} on {where}{shared}; results in {results.folder}")
-    if not gpus and bf16_on_cpu() is False and any(r.train["precision"] == "bf16" for r in runs):
+        note(
+            f"workers: {resources.workers}{together} on {where}{shared}; "
+            f"results in {results.folder}"
+        )
+    half = any(run.train["precision"] == "bf16" for run in todo.runs)
+    if half and not gpus and bf16_on_cpu() is False:
         note("note: this CPU has no bf16 instructions; train.precision=fp32 is likely to be faster")
-    crew = Crew(results, setting, workers, gpus, halted=halted)
-    try:
-        for line in crew.check(runs, asked):
-            note(f"note: {line}")
-        if order.dry_run:
-            return False
-        tried = workers, threads
-        if like and not known:
-            tried = _tried(like, most, results, order.quiet)
-        if tried != (workers, threads):
-            workers, threads = tried
-            note(f"faster here, so workers start anew: {workers}, threads of each: {threads}")
-            crew.close()
-            crew = Crew(results, setting | {"threads": threads}, workers, gpus, halted=halted)
-        if runs:
-            units = packs.units(runs, pack, workers)
-            weights = forecast.weights(runs)
-            with Display(runs, weights, workers, results, order.quiet) as crew.listen:
-                crew.work(units, order.fail_fast)
-        ready = [one for one in asked if results.has(one.run.key)]
-        ready.sort(key=lambda one: (one.run.model["name"], one.run.task["name"], one.run.seed))
-        if ready and not (order.fail_fast and crew.failures):
-            evenly = {one.key: 1.0 for one in ready}
-            with Display(ready, evenly, workers, results, order.quiet) as crew.listen:
-                crew.work([[one] for one in ready], order.fail_fast)
-    except (Stopped, KeyboardInterrupt):
-        return True
-    finally:
-        crew.close()
-    full = [failure for failure in crew.failures if failure.kind == "disk"]
-    for failure in full:  # there is no room for a note of it
+
+
+def _print_full_disk(failures: list[Failure], results: Results) -> None:
+    """Print the failures of a full folder, which has no room for a note of them."""
+    full = [failure for failure in failures if failure.kind == "disk"]
+    for failure in full:
         note(_sentence(failure, results))
     if full:
         note(f"the results folder {results.folder} can take no more; free it and run again")
-    return False
-
-
-def _tried(run: Run, most: int, results: Results, quiet: bool) -> tuple[int, int]:
-    """Workers and threads of each, by a short probe of what this CPU does fastest."""
-    if not quiet:
-        note("trying workers and threads for some seconds; --workers or --threads say them")
-    try:
-        return probe.fastest(run, most, results)
-    except (probe.ProbeError, OSError) as error:
-        note(f"note: workers and threads could not be tried ({error}); one thread for each")
-        return most, max(1, cores() // most)
 
 
 def _sum_up(plan: Plan, results: Results, skipped: set[str]) -> int:
@@ -234,26 +275,3 @@ def _sentence(failure: Failure, results: Results) -> str:
         f"{failure.reason}; "
         f"log {results.log(failure.job.key)}"
     )
-
-
-def classes(retry: str | None) -> Callable[[str], bool]:
-    """Which failures to try again.
-
-    Raises:
-        ConfigError: for a word that is no class.
-    """
-    chosen = {"all": tuple(FAILURE_KINDS), "none": (), None: TRANSIENT_FAILURES}.get(retry)
-    if chosen is None:
-        chosen = tuple(str(retry).split(","))
-    for kind in chosen:
-        if kind not in FAILURE_KINDS:
-            known = ", ".join(["all", "none", *FAILURE_KINDS])
-            raise ConfigError(f"--retry {retry}: {kind!r} is no class; there are {known}")
-    return lambda kind: kind in chosen
-
-
-def _bytes(run: Run) -> int:
-    """Roughly, from the shape in the model's yaml; for the number of workers alone."""
-    shape = run.model["shape"]
-    width, blocks = shape.get("hidden_size", 768), shape.get("num_hidden_layers", 12)
-    return int(4 * (12 * blocks * width**2 + shape.get("vocab_size", 30522) * width))

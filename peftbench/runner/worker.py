@@ -128,7 +128,7 @@ def _check(runs: list[Run], evaluations: list[Evaluation], setting: Any) -> Json
         asked = base.make(one.suite)
         once(
             [one.suite, one.run.task],
-            lambda one=one, asked=asked: asked.sets(one.run, setting.data_root) and None,
+            lambda one=one, asked=asked: asked.check_data(one.run, setting.data_root),
         )
         if asked.trains:
             once([one.suite, one.run.model, one.run.method], lambda one=one: continual.check(one))

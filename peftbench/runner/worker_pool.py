@@ -57,16 +57,16 @@ class Stopped(Exception):
     """The supervisor was told to stop; nothing is half done."""
 
 
-class Crew:
+class WorkerPool:
     """Workers over one results folder.
 
     Args:
         results: where records go.
-        setting: the fields of `setting.Setting`.
+        setting: the fields of `training.runtime.Setting`.
         workers: how many processes.
         gpus: to spread them over, as CUDA_VISIBLE_DEVICES names them; empty for the CPU.
-        listen: told every event.
-        halted: asked whether to stop; by default signals say so.
+        listen: called with every event.
+        halted: whether to stop; by default a signal decides.
     """
 
     def __init__(

@@ -41,6 +41,20 @@ class Suite:
             ConfigError: saying why.
         """
 
+    def check_data(self, run: Run, root: str | None) -> None:
+        """Refuse data of which the sets cannot be made, before any training starts.
+
+        By default the sets are made; a suite whose sets take long overrides this.
+
+        Args:
+            run: whose weights will be evaluated.
+            root: folders of data sets in the hub's layout, or None for the hub.
+
+        Raises:
+            ConfigError: if the data are missing or do not fit.
+        """
+        self.sets(run, root)
+
     def sets(self, run: Run, root: str | None) -> dict[str, Table]:
         """Labelled texts to predict on, by name.
 

@@ -59,12 +59,13 @@ class Noise(Suite):
         if not self.rates():
             raise ConfigError(f"noise: suite.kinds leaves no kind for {run.task['name']}")
 
+    def check_data(self, run: Run, root: str | None) -> None:
+        """Load the clean texts; noise is possible in any text, and takes long in all."""
+        self._clean(run, root)
+
     def sets(self, run: Run, root: str | None) -> dict[str, Table]:
         """The clean texts, and each kind at each intensity."""
-        clean = loading.table(run.task, run.task["splits"]["validation"], root)
-        if self.examples is not None:
-            order = loading.stratified(clean.label, run.task["classes"], self.seed)
-            clean = clean.take(np.sort(order[: self.examples]))
+        clean = self._clean(run, root)
         found = {"clean": clean}
         for kind, most in self.rates().items():
             for intensity in self.intensities:
@@ -74,6 +75,13 @@ class Noise(Suite):
                 ]
                 found[f"{kind}/{intensity:g}"] = Table(texts, clean.label)
         return found
+
+    def _clean(self, run: Run, root: str | None) -> Table:
+        clean = loading.table(run.task, run.task["splits"]["validation"], root)
+        if self.examples is None:
+            return clean
+        order = loading.stratified(clean.label, run.task["classes"], self.seed)
+        return clean.take(np.sort(order[: self.examples]))
 
     def findings(self, record: Record, known: Arrays, found: dict[str, Arrays]) -> Json:
         """Scores of every set; drops, areas, flips, the worst kind, by the primary metric."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json
+from peftbench.system import cgroups
 
 
 def gpus() -> list[str]:
@@ -48,38 +49,39 @@ def devices(asked: str) -> list[str]:
     raise ConfigError(f"--device {asked}: choose auto, cpu, cuda or cuda:i; here is {there}")
 
 
-def suitable(
-    runs: int, found: list[str], largest: int, workers: int | None = None, processes: int = 1
-) -> tuple[int, int | None]:
-    """Workers and threads of each process for this machine.
-
-    On a CPU, workers of one thread mostly beat one worker of many threads (`runner.probe` tries
-    it), as long as memory holds; a single run gets all threads. On GPUs, one worker each.
-
-    Args:
-        runs: how many there are to train.
-        found: GPUs to use.
-        largest: bytes of the largest model's weights in fp32.
-        workers: as many as someone wants, but no more than there are runs.
-        processes: that train one run together.
-    """
-    if found:
-        return max(1, min(runs, workers or len(found) // processes)), None
-    fit = int(0.8 * memory() // (2 * 2**30 + 6 * largest))
-    workers = max(1, min(runs, workers or min(cores(), fit) // processes))
-    return workers, max(1, cores() // (workers * processes))
-
-
 def cores() -> int:
-    """Cores that are ours; a scheduler that binds nothing says its share in the environment."""
-    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return min(here, _given("SLURM_CPUS_PER_TASK") or here)
+    """Count the physical cores that this process may use, at least one.
+
+    The least of the machine's cores (two hardware threads of a core share its multipliers), the
+    CPUs that the process is bound to, the CPU time of its control groups, and Slurm's share, which
+    a scheduler that binds nothing only writes into the environment.
+    """
+    import psutil
+
+    bound = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    quota = cgroups.cpu_quota()
+    limits = [
+        psutil.cpu_count(logical=False),  # None where the system does not tell
+        bound,
+        None if quota is None else max(1, int(quota)),
+        _given("SLURM_CPUS_PER_TASK"),
+    ]
+    return min(filter(None, limits), default=1)
 
 
 def memory() -> float:
-    """Bytes that are free here, or that a scheduler gave if that is less."""
-    free = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
-    return min(free, 2**20 * _given("SLURM_MEM_PER_NODE") or free)
+    """Return the bytes that programs can still take here, or that a scheduler gave if less.
+
+    Page cache counts as free: the system gives it up when a program needs memory.
+    """
+    import psutil
+
+    limits = [
+        psutil.virtual_memory().available,
+        cgroups.free_memory(),
+        2**20 * _given("SLURM_MEM_PER_NODE") or None,
+    ]
+    return float(min(limit for limit in limits if limit is not None))
 
 
 def _given(name: str) -> int:

@@ -115,7 +115,10 @@ def _cuda_state() -> Tensor | None:
 def group(run: Json, results: str, setting: Json) -> Iterator[None]:
     """Have `setting["processes"]` processes execute a run together, this one being the first.
 
-    Each process sees one of the GPUs that this one sees. Where one ends, all do.
+    Each process sees one of the GPUs that this one sees. Where one ends, all do. Not by torchrun's
+    `elastic_launch`: that starts every process itself, so that each run would load libraries and
+    backbone again and this worker's events need another way, and it raises on SIGTERM in the
+    caller, which has to wait for a checkpoint.
     """
     count = setting["processes"]
     if count == 1:

@@ -294,11 +294,82 @@ def test_words_of_a_run_mean_it_again():
         ("method=bitfit", "method.at=[query,ffn_in]", "size=0.5", "form=words", "model=bert_base"),
     ):
         (run,) = plan(*words, "task=mrpc").runs
-        assert plan(*spelling.spelled(spelling.words(run))).runs == [run]
+        assert plan(*spelling.as_arguments(spelling.run_overrides(run))).runs == [run]
     (asked,) = plan("task=mrpc", "suite=noise", "suite.kinds.order=null").evaluations
-    assert plan(*spelling.spelled(spelling.asked(asked))).evaluations == [asked]
+    assert plan(*spelling.as_arguments(spelling.evaluation_overrides(asked))).evaluations == [asked]
     with pytest.raises(ConfigError, match="do not mean it here"):
-        spelling.words(replace(run, protocol=2))
+        spelling.run_overrides(replace(run, protocol=2))
+
+
+WRAPPER = """_target_: peftbench.methods.mc_dropout.MCDropout
+name: NAME
+about: a user's own wrapper
+defaults:
+  - /method@host: HOST
+  - _self_
+samples: 3
+recipe: ${.host.recipe}
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Path:
+    """A user's own configs: wrapper methods with and without a host, and a claim about one."""
+    (tmp_path / "own" / "method").mkdir(parents=True)
+    for name, host in {"wrapped": "lora", "open": "???", "twice": "bayes_hybrid"}.items():
+        text = WRAPPER.replace("NAME", name).replace("HOST", host)
+        (tmp_path / "own" / "method" / f"{name}.yaml").write_text(text)
+    (tmp_path / "own" / "paper").mkdir()
+    (tmp_path / "own" / "paper" / "mine.yaml").write_text(
+        "paper: P\nidentifier: none\nclaims:\n  c: {says: s, source: s, tag: found, kind: better, "
+        "published: none, ours: method=wrapped, against: method=full, "
+        "runs: 'method=wrapped,full task=mrpc'}\n"
+    )
+    return tmp_path / "own"
+
+
+@pytest.mark.parametrize(
+    ("words", "hosts"),
+    [
+        (["method=wrapped"], {}),
+        (["method=wrapped", "method.host=ia3", "method.samples=5"], {"method.host": "ia3"}),
+        (["method=open", "method.host=bitfit"], {"method.host": "bitfit"}),
+        (["method=twice"], {}),
+        (
+            ["method=open", "method.host=wrapped", "method.host.host=ia3"],
+            {"method.host": "wrapped", "method.host.host": "ia3"},
+        ),
+    ],
+)
+def test_overrides_of_a_users_own_wrapper_mean_its_run_again(own, words, hosts):
+    (run,) = plan(*words, "task=mrpc", configs=own).runs
+    found = spelling.run_overrides(run, own)
+    assert {key: value for key, value in found.items() if key.endswith(".host")} == hosts
+    assert plan(*spelling.as_arguments(found), configs=own).runs == [run]
+    with pytest.raises(ConfigError, match="there is no such method"):
+        spelling.run_overrides(run)
+
+
+def test_commands_that_would_decide_claims_search_the_users_own_configs(own, tmp_path):
+    words = records.tiny("method=wrapped,full", "seed=0,1")
+    results = Results(tmp_path / "some")
+    label = np.arange(20) % 2
+    for run in plan(*words, configs=own).runs:
+        right = np.random.default_rng(run.seed).random(20) < 0.7
+        scores = 2.0 * np.eye(2)[np.where(right, label, 1 - label)]
+        arrays = {"item": np.arange(20), "label": label, "scores": scores}
+        results.save(records.record(run, float(right.mean())), arrays)
+    lines = missing_runs.commands(results, ("paper=mine",), own)
+    assert not [line for line in lines if line.startswith("# no words")]
+    commands = [shlex.split(line) for line in lines if not line.startswith("#")]
+    assert commands
+    keys = set()
+    for command in commands:
+        assert command[:6] == [
+            *("peftbench", "run", "--results", str(results.folder), "--configs", str(own))
+        ]
+        keys |= {run.key for run in plan(*command[6:], configs=own).runs}
+    assert keys >= {record.run.key for record in results.scan()[0]}
 
 
 @pytest.fixture

@@ -31,7 +31,7 @@ from peftbench.core.evaluation import Failure
 from peftbench.data import loading
 from peftbench.results.store import Results
 from peftbench.runner import sharding
-from peftbench.runner.sweep import classes
+from peftbench.runner.sweep import retry_filter
 from peftbench.system import hub, offline_folder
 from peftbench.system.hardware import gpus
 from peftbench.system.hub import locate
@@ -142,7 +142,7 @@ def test_memory_grows_after_each_failure_for_lack_of_it_until_the_most():
     run = runs()[0]
     asked = [_memory(Failure(run, "memory", "", attempts=n), slurm) for n in (1, 2, 3)]
     assert asked == [32, 64, 16]  # at the most it failed too: not again
-    again = classes(None)
+    again = retry_filter(None)
     tried = [_try_again(Failure(run, "memory", "", n), again, slurm, None) for n in (1, 2, 3)]
     assert tried == [True, True, False]
     steady = cluster.read([*SLURM, "cluster.more_memory=1"])
@@ -152,10 +152,12 @@ def test_memory_grows_after_each_failure_for_lack_of_it_until_the_most():
 def test_a_run_that_is_lost_again_and_again_is_given_up():
     slurm = cluster.read(SLURM)
     run = runs()[0]
-    lost = [_try_again(Failure(run, "lost", "", n), classes(None), slurm, None) for n in (1, 2, 3)]
+    lost = [
+        _try_again(Failure(run, "lost", "", n), retry_filter(None), slurm, None) for n in (1, 2, 3)
+    ]
     assert lost == [True, True, False]
-    assert _try_again(Failure(run, "lost", "", 9), classes("lost"), slurm, "lost")
-    assert not _try_again(Failure(run, "error", "", 1), classes(None), slurm, None)
+    assert _try_again(Failure(run, "lost", "", 9), retry_filter("lost"), slurm, "lost")
+    assert not _try_again(Failure(run, "error", "", 1), retry_filter(None), slurm, None)
 
 
 # manifests

@@ -90,6 +90,46 @@ def test_attention_and_its_gradients(p, keys):
     assert not ours[2].grad[1, :, 3:].any()
 
 
+def test_a_dropout_in_several_places_stays_one():
+    shared = nn.Dropout(0.2)
+    module = nn.ModuleDict({"a": shared, "b": nn.Sequential(shared, nn.Linear(2, 2))}).eval()
+    cpu_kernels.hasten(module)
+    assert type(module["a"]) is cpu_kernels.Dropout
+    assert module["a"] is module["b"][0]
+    assert not module["a"].training
+    assert module["a"].p == 0.2
+
+
+@pytest.mark.parametrize("p", [0.0, 0.3])
+def test_a_torch_without_the_private_kernel_gives_the_same_gradients(monkeypatch, p):
+    shape = (2, 4, 6, 8)
+    torch.manual_seed(0)
+    inputs = [torch.randn(shape).bfloat16() for _ in range(3)]
+    pull = torch.randn(2, 6, 4, 8).bfloat16()
+
+    def gradients():
+        ours = [x.clone().requires_grad_() for x in inputs]
+        torch.manual_seed(7)
+        found, _ = cpu_kernels.attention(nn.Module(), *ours, None, dropout=p)
+        found.backward(pull)
+        return [x.grad for x in ours]
+
+    fused = gradients()
+    monkeypatch.setattr(cpu_kernels, "_FUSED_SOFTMAX_BACKWARD", None)
+    plain = gradients()
+    for one, other in zip(fused, plain, strict=True):
+        torch.testing.assert_close(other, one, rtol=2**-8, atol=2**-8)  # one bf16 step
+
+
+def test_softmax_backward_is_the_derivative(monkeypatch):
+    monkeypatch.setattr(cpu_kernels, "_FUSED_SOFTMAX_BACKWARD", None)
+    scores, pull = torch.randn(3, 5, requires_grad=True), torch.randn(3, 5)
+    probabilities = scores.softmax(-1)
+    probabilities.backward(pull)
+    found = cpu_kernels._softmax_backward(pull, probabilities.detach())
+    torch.testing.assert_close(found, scores.grad)
+
+
 def test_attention_leaves_other_types_to_transformers():
     q = torch.randn(1, 2, 4, 8)
     mask = torch.ones(1, 1, 1, 4, dtype=torch.bool)

@@ -19,7 +19,7 @@ from peftbench.data.tokenization import Tokens
 from peftbench.evaluation import evaluator
 from peftbench.metrics import task_metrics
 from peftbench.results.store import Results
-from peftbench.suites import base
+from peftbench.suites import base, noise
 from peftbench.suites.noise import area
 from peftbench.training.runtime import Setting
 from peftbench.training.trainer import execute
@@ -128,6 +128,23 @@ def test_noise_asks_about_clean_texts_and_every_kind_at_every_intensity():
     assert sets["typos/1"].texts[0] != sets["typos/1"].texts[1]
     again = noise.sets(evaluation.run, None)
     assert all(again[name].texts == sets[name].texts for name in sets)
+
+
+def test_a_dry_run_makes_no_noisy_text(monkeypatch):
+    evaluation, suite = one("suite=noise")
+    monkeypatch.setattr(noise, "noisy", lambda *_: pytest.fail("a noisy text was made"))
+    suite.check_data(evaluation.run, None)
+    (lost,) = plan(*tiny("task=mrpc", "suite=noise")).evaluations
+    with pytest.raises(ConfigError, match="there is no folder /nowhere"):
+        suite.check_data(lost.run, "/nowhere")
+
+
+def test_other_suites_make_their_sets_to_check_the_data(monkeypatch):
+    evaluation, suite = one("suite=calibration")
+    made = []
+    monkeypatch.setattr(type(suite), "sets", lambda self, run, root: made.append((run, root)))
+    suite.check_data(evaluation.run, "/somewhere")
+    assert made == [(evaluation.run, "/somewhere")]
 
 
 def test_noise_by_hand():

@@ -119,7 +119,18 @@ def test_an_interrupted_run_goes_on_exactly(tmp_path):
     assert all(np.array_equal(found[name], expected[name]) for name in expected)
 
 
-def test_one_process_that_dies_ends_the_run_and_says_so(tmp_path):
+def ended(pid):
+    """Whether a process is gone, or waits for its parent to notice."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
+    except OSError:
+        return True
+
+
+@pytest.mark.parametrize(
+    ("victim", "kinds"), [("follower", ("exit", "error")), ("worker", ("killed", "memory"))]
+)
+def test_one_process_that_dies_ends_the_run_and_says_so(tmp_path, victim, kinds):
     zoo.write_configs(tmp_path / "configs")
     (tmp_path / "slow").touch()
     words = tiny("method=slow", "size=100", "budget.steps=2000")
@@ -132,9 +143,16 @@ def test_one_process_that_dies_ends_the_run_and_says_so(tmp_path):
         time.sleep(0.1)
     time.sleep(1.0)
     pids = {int(line.split()[1]) for line in journal.read_text().splitlines()}
-    follower = next(pid for pid in pids if b"follower" in Path(f"/proc/{pid}/cmdline").read_bytes())
-    os.kill(follower, signal.SIGKILL)
+    module = f"peftbench.runner.{victim}".encode()
+    os.kill(
+        next(pid for pid in pids if module in Path(f"/proc/{pid}/cmdline").read_bytes()),
+        signal.SIGKILL,
+    )
     out, _ = process.communicate(timeout=200)
     assert process.returncode == 1, out.decode()
     (failed,) = (tmp_path / "by-2" / "failures").glob("*.json")
-    assert json.loads(failed.read_text())["kind"] in ("exit", "error")
+    assert json.loads(failed.read_text())["kind"] in kinds
+    end = time.monotonic() + 20
+    while not all(map(ended, pids)):
+        assert time.monotonic() < end, "a process of the run was left alone"
+        time.sleep(0.1)

@@ -1,0 +1,85 @@
+"""Workers and threads of a sweep: the rule, in numbers."""
+
+import pytest
+from records import runs
+
+from peftbench.runner import resources
+
+GIB = 2**30
+
+
+@pytest.fixture
+def machine(monkeypatch):
+    """Set the cores and the free memory of the machine."""
+
+    def make(cores, gib=1000):
+        monkeypatch.setattr(resources, "cores", lambda: cores)
+        monkeypatch.setattr(resources, "memory", lambda: gib * GIB)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("cores", "jobs", "expected"),
+    [
+        (1, 9, (1, 1)),
+        (2, 9, (2, 1)),
+        (2, 1, (1, 2)),
+        (8, 64, (8, 1)),
+        (8, 8, (8, 1)),
+        (8, 7, (7, 1)),
+        (8, 3, (3, 2)),
+        (8, 1, (1, 8)),
+    ],
+)
+def test_one_thread_each_while_runs_fill_the_cores_else_all_cores(machine, cores, jobs, expected):
+    machine(cores)
+    assert resources.choose_workers(jobs, [], 0) == expected
+
+
+@pytest.mark.parametrize(
+    ("gib", "weights", "expected"),
+    [
+        (10, 0, (4, 2)),  # 0.8 × 10 GiB hold four workers of 2 GiB
+        (10, GIB, (1, 8)),  # one worker of 8 GiB
+        (1, 0, (1, 8)),  # never none
+    ],
+)
+def test_memory_limits_workers(machine, gib, weights, expected):
+    machine(8, gib)
+    assert resources.choose_workers(64, [], weights) == expected
+
+
+@pytest.mark.parametrize(
+    ("workers", "threads", "expected"),
+    [
+        (2, None, (2, 4)),
+        (99, None, (64, 1)),
+        (None, 4, (2, 4)),
+        (None, 16, (1, 16)),
+        (3, 5, (3, 5)),
+    ],
+)
+def test_options_override_the_rule(machine, workers, threads, expected):
+    machine(8)
+    assert resources.choose_workers(64, [], 0, workers, threads) == expected
+
+
+def test_processes_of_one_run_share_the_cores(machine):
+    machine(8)
+    assert resources.choose_workers(64, [], 0, processes=2) == (4, 1)
+    assert resources.choose_workers(1, [], 0, processes=2) == (1, 4)
+
+
+def test_gpus_have_a_worker_each(machine):
+    machine(8)
+    gpus = ["0", "1", "2", "3"]
+    assert resources.choose_workers(64, gpus, 0) == (4, None)
+    assert resources.choose_workers(3, gpus, 0) == (3, None)
+    assert resources.choose_workers(64, gpus, 0, processes=2) == (2, None)
+    assert resources.choose_workers(64, gpus, 0, workers=8, threads=2) == (8, 2)
+
+
+def test_weights_of_the_full_size_are_estimated_within_a_tenth():
+    (run,) = runs("model=minilm", "method=bitfit")
+    assert resources.weight_bytes(run) == pytest.approx(4 * 22_713_216, rel=0.1)

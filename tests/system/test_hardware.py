@@ -1,0 +1,113 @@
+"""Cores and memory that are ours: the machine's, a container's, a scheduler's."""
+
+import os
+from types import SimpleNamespace
+
+import psutil
+import pytest
+
+from peftbench.system import cgroups, hardware
+
+GIB = 2**30
+
+
+@pytest.fixture
+def machine(monkeypatch, tmp_path):
+    """Set a machine of 8 cores with 16 hardware threads and 64 GiB, no limits by default."""
+    monkeypatch.setattr(cgroups, "OWN", tmp_path / "self")
+    monkeypatch.setattr(cgroups, "MOUNT", tmp_path / "cgroup")
+    for name in ("SLURM_CPUS_PER_TASK", "SLURM_MEM_PER_NODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(psutil, "cpu_count", lambda logical: 16 if logical else 8)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=64 * GIB))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(16)), raising=False)
+
+    def group(line, files):
+        """Add a line of /proc/self/cgroup, and files under the mount."""
+        with open(tmp_path / "self", "a") as own:
+            own.write(line + "\n")
+        for name, text in files.items():
+            path = tmp_path / "cgroup" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+
+    return group
+
+
+def test_hardware_threads_of_one_core_count_once(machine):
+    assert hardware.cores() == 8
+    assert hardware.memory() == 64 * GIB
+
+
+def test_a_process_that_is_bound_has_the_cores_it_is_bound_to(machine, monkeypatch):
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1, 2})
+    assert hardware.cores() == 3
+
+
+def test_a_system_that_does_not_tell_its_cores_has_its_threads(machine, monkeypatch):
+    monkeypatch.setattr(psutil, "cpu_count", lambda logical: None)
+    assert hardware.cores() == 16
+
+
+def test_a_scheduler_that_binds_nothing_gives_its_share_in_the_environment(machine, monkeypatch):
+    monkeypatch.setenv("SLURM_CPUS_PER_TASK", "4")
+    monkeypatch.setenv("SLURM_MEM_PER_NODE", "2048")
+    assert hardware.cores() == 4
+    assert hardware.memory() == 2 * GIB
+
+
+@pytest.mark.parametrize(
+    ("quota", "expected"), [("250000 100000", 2), ("50000 100000", 1), ("max 100000", 8)]
+)
+def test_cpu_time_of_a_container(machine, quota, expected):
+    machine("0::/pod/box", {"pod/box/cpu.max": quota, "pod/cpu.max": "900000 100000"})
+    assert hardware.cores() == expected
+
+
+def test_the_least_limit_of_a_group_and_its_parents_holds(machine):
+    machine(
+        "0::/pod/box",
+        {
+            "pod/box/memory.max": "max",
+            "pod/box/memory.current": str(GIB),
+            "pod/memory.max": str(8 * GIB),
+            "pod/memory.current": str(6 * GIB),
+            "pod/memory.stat": f"anon 5\ninactive_file {GIB}\n",
+        },
+    )
+    assert hardware.memory() == 3 * GIB  # 8 less 6, and 1 of cache that can be given up
+
+
+def test_limits_of_version_1_in_a_container_that_sees_its_group_as_the_root(machine):
+    machine(
+        "4:memory:/docker/abc",
+        {
+            "memory/memory.limit_in_bytes": str(4 * GIB),
+            "memory/memory.usage_in_bytes": str(GIB),
+        },
+    )
+    machine(
+        "1:cpu,cpuacct:/docker/abc",
+        {
+            "cpu,cpuacct/cpu.cfs_quota_us": "300000\n",
+            "cpu,cpuacct/cpu.cfs_period_us": "100000\n",
+        },
+    )
+    assert (hardware.cores(), hardware.memory()) == (3, 3 * GIB)
+
+
+def test_version_1_without_a_limit(machine):
+    machine("1:cpu:/", {"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"})
+    machine(
+        "4:memory:/",
+        {
+            "memory/memory.limit_in_bytes": "9223372036854771712",
+            "memory/memory.usage_in_bytes": "1000",
+        },
+    )
+    assert (hardware.cores(), hardware.memory()) == (8, 64 * GIB)
+
+
+def test_of_this_machine():
+    assert 1 <= hardware.cores() <= os.cpu_count()
+    assert 0 < hardware.memory() <= psutil.virtual_memory().total
