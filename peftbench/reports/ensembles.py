@@ -16,10 +16,19 @@ from peftbench.analysis import grouping
 from peftbench.core.run import Record
 from peftbench.metrics import task_metrics
 from peftbench.metrics import uncertainty as sure
+from peftbench.reports.base import Report
 from peftbench.reports.tables.markdown import Table
 from peftbench.results.predictions import Load, Stacked, stacked
 
 Figures = dict[str, float | None]
+
+REPORT = Report(
+    name="ensembles",
+    question="what do the seeds of a row score together?",
+    order=11,
+    tables=lambda inputs: tables(inputs.tested, inputs.load),
+    page=("scores", 3),
+)
 
 
 def tables(records: list[Record], load: Load) -> list[Table]:

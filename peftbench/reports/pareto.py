@@ -6,13 +6,24 @@ from typing import Any
 
 from peftbench.analysis import costs, grouping
 from peftbench.core.run import Record
+from peftbench.reports.base import Report
 from peftbench.reports.plotting import annotation
 from peftbench.reports.plotting import style as drawing
 from peftbench.reports.plotting.palette import Palette, method_of
 from peftbench.reports.plotting.style import Picture
 
-#: What it takes.
-NEEDS = "a defined score"
+REPORT = Report(
+    name="pareto",
+    question="which method is worth its weights, seconds, memory, money (--prices)?",
+    order=6,
+    figures=lambda inputs: plot(
+        inputs.records,
+        inputs.palette,
+        inputs.prices.money if inputs.prices.known() else None,
+        inputs.prices.currency or "",
+    ),
+    needs="a defined score",
+)
 
 #: Money of a run, None if nothing of it has a price.
 Money = Callable[[Record], float | None]

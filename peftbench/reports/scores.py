@@ -6,9 +6,38 @@ from collections.abc import Callable, Iterable
 from peftbench.analysis import grouping
 from peftbench.analysis.costs import machine, peak
 from peftbench.core.run import Record
+from peftbench.reports.base import Report, listed
 from peftbench.reports.tables.markdown import Table
 
 Column = tuple[str, str, int]  # task, metric, training examples
+
+SCORES = Report(
+    name="scores",
+    question="which method scores what?",
+    order=1,
+    tables=lambda inputs: [scores(inputs.records)],
+    csv=lambda inputs: figures(inputs.records),
+    after_run=True,
+    page=("scores", 1),
+)
+
+OTHER_METRICS = Report(
+    name="metrics",
+    question="what are the metrics that are not primary?",
+    order=2,
+    tables=lambda inputs: listed(other_metrics(inputs.records)),
+    after_run=True,
+    page=("scores", 2),
+)
+
+COSTS = Report(
+    name="costs",
+    question="what does training take?",
+    order=3,
+    tables=lambda inputs: [costs(inputs.records)],
+    after_run=True,
+    page=("costs", 2),
+)
 
 
 def scores(records: list[Record]) -> Table:

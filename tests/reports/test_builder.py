@@ -7,11 +7,11 @@ import pytest
 import records
 
 from peftbench.analysis import costs
+from peftbench.analysis.costs import Prices
 from peftbench.config import catalog
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json, Record
 from peftbench.reports import builder, ranking, scores, spending
-from peftbench.reports.spending import Prices
 
 
 def made(*words: str) -> list[Record]:

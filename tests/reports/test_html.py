@@ -21,8 +21,8 @@ from suite_records import abroad, found, noisy, planned, sure
 from peftbench.analysis.comparison import Pair
 from peftbench.analysis.statistics import Effect
 from peftbench.cli.main import main
-from peftbench.reports import html
-from peftbench.reports.html import cells, curves, run_list, summary
+from peftbench.reports import calibration, html
+from peftbench.reports.html import cells, run_list, summary
 from peftbench.reports.html.data import contents
 from peftbench.results.store import Results
 from peftbench.suites.rounds import measures
@@ -196,7 +196,7 @@ def test_what_is_forgotten_after_each_round(data):
 def test_a_line_of_reliability_holds_all_seeds():
     one, two = planned("suite=calibration", "seed=0,1")
     every = [sure(one, 0.5), sure(two, 1.0)]
-    ((_, right),) = curves._reliability(every)
+    ((_, right),) = calibration._reliability(every)
     assert right == pytest.approx(0.75)
 
 
