@@ -104,7 +104,7 @@ def values(found: Stacked, metric: str) -> Told:
     mean = value.mean(axis=0)
     variance = value.var(axis=0) + found.variance.mean(axis=0)
     nll = sure.gaussian_nll(mean, label, variance) if variance.min() > 0 else None
-    order = task_metrics.spearman(variance, np.abs(mean - label))
+    order = task_metrics.METRICS["spearman"].compute(variance, np.abs(mean - label))
     spread = {"sd": float(np.sqrt(variance.mean())), "NLL, all": nll, "sd ~ error": order}
     alone = [_close(one, label, metric) for one in value]
     return alone, _close(mean, label, metric), spread
@@ -112,7 +112,7 @@ def values(found: Stacked, metric: str) -> Told:
 
 def _sure(logs: np.ndarray, label: np.ndarray, metric: str) -> Figures:
     return {
-        "score": task_metrics.score([metric], logs, label)[metric],
+        "score": task_metrics.compute_scores([metric], logs, label)[metric],
         "ECE": sure.calibration_error(logs, label),
         "NLL": sure.nll(logs, label),
         "Brier": sure.brier(logs, label),
@@ -121,7 +121,7 @@ def _sure(logs: np.ndarray, label: np.ndarray, metric: str) -> Figures:
 
 def _close(value: np.ndarray, label: np.ndarray, metric: str) -> Figures:
     return {
-        "score": task_metrics.score([metric], value[:, None], label)[metric],
+        "score": task_metrics.compute_scores([metric], value[:, None], label)[metric],
         "RMSE": float(np.sqrt(np.mean((value - label) ** 2))),
     }
 
