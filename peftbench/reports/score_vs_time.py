@@ -79,7 +79,7 @@ def _panels(
             shown = {labels[row]: found for row, r in rows_here.items() if (found := series(r))}
             title = grouping.title(one, dict(parts))
             if len(machines) > 1:
-                title += f"\n{costs.called(machine)}"
+                title += f"\n{costs.called(machine, machines)}"
             if shown:
                 level = [(0.0, statistics.fmean(base))] if base else []
                 made.append(

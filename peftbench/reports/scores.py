@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable, Iterable
 
 from peftbench.analysis import grouping
-from peftbench.analysis.costs import machine, peak
+from peftbench.analysis.costs import machine, mean_peak
 from peftbench.core.run import Record
 from peftbench.reports.base import Report, listed
 from peftbench.reports.tables.markdown import Table
@@ -121,10 +121,14 @@ def _mean(values: Iterable[float]) -> float:
     return statistics.fmean(values)
 
 
+def _mebibytes(count: float | None) -> str:
+    return "–" if count is None else f"{count / 2**20:,.0f}"
+
+
 _UNITS: dict[str, Callable[[list[Record]], str]] = {
     "seconds": lambda records: f"{_mean(r.seconds['train'] for r in records):,.0f}",
     "examples/s": lambda records: f"{_mean(r.speed['examples_per_second'] for r in records):,.0f}",
-    "peak MiB": lambda records: f"{_mean(peak(r) for r in records) / 2**20:,.0f}",
+    "peak MiB": lambda records: _mebibytes(mean_peak(records)),
 }
 
 

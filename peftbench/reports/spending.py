@@ -27,38 +27,29 @@ def table(records: list[Record], prices: Prices) -> Table:
     """Method × task: score, spending, seconds to come near the reference, the Pareto front.
 
     The reference of a task is the run that trains everything, or what trains most, where none does.
+    Runs of several machines have lines of their own, which are compared on one machine only.
     """
     tasks = sorted({grouping.sized(record) for record in records})
+    machines = sorted({costs.machine(record) for record in records})
     by_row, split = grouping.of_records(records)
     lines = []
     for task in tasks:
-        cells = {
+        every = {
             row: [record for record in members if grouping.sized(record) == task]
             for row, members in by_row.items()
         }
-        cells = {row: here for row, here in cells.items() if here}
-        goal = _score(next(iter(cells.values())))  # rows with most trained parameters come first
-        front = costs.front({row: (_score(here), _seconds(here)) for row, here in cells.items()})
-        for row, here in cells.items():
-            money = [value for record in here if (value := prices.money(record)) is not None]
-            flops = [record.flops for record in here if record.flops is not None]
-            lines.append(
-                [
-                    *row,
-                    f"{task[0]} {task[1]:,}",
-                    grouping.spread([record.score for record in here]),
-                    f"{_seconds(here):,.0f}",
-                    f"{statistics.fmean(flops) / 1e12:,.1f}" if flops else "–",
-                    f"{stored(here[0]) / 1e6:,.2f}",
-                    *(
-                        [f"{statistics.fmean(money):.4f}" if money else "–"]
-                        if prices.known()
-                        else []
-                    ),
-                    *(_near(here, goal, part) for part in NEAR),
-                    "yes" if row in front else "",
-                ]
-            )
+        every = {row: here for row, here in every.items() if here}
+        goal = _score(next(iter(every.values())))  # rows with most trained parameters come first
+        for machine in machines:
+            cells = {
+                row: [record for record in members if costs.machine(record) == machine]
+                for row, members in every.items()
+            }
+            cells = {row: here for row, here in cells.items() if here}
+            title = f"{task[0]} {task[1]:,}"
+            if len(machines) > 1:
+                title += f", {costs.called(machine, machines)}"
+            lines += _lines(title, cells, goal, prices)
     paid = [prices.currency or ""] if prices.known() else []
     reach = [f"s to {100 * part:.0f} %" for part in NEAR]
     columns = [
@@ -83,6 +74,32 @@ _NOTE = (
     "no other method of the task scores higher in less training time. Seconds compare on one "
     "device."
 )
+
+
+def _lines(
+    title: str, cells: dict[grouping.Row, list[Record]], goal: float | None, prices: Prices
+) -> list[list[str]]:
+    """Lines of one task on one machine."""
+    front = costs.front({row: (_score(here), _seconds(here)) for row, here in cells.items()})
+    lines = []
+    for row, here in cells.items():
+        money = [value for record in here if (value := prices.money(record)) is not None]
+        flops = [record.flops for record in here if record.flops is not None]
+        paid = f"{statistics.fmean(money):.4f}" if money else "–"
+        lines.append(
+            [
+                *row,
+                title,
+                grouping.spread([record.score for record in here]),
+                f"{_seconds(here):,.0f}",
+                f"{statistics.fmean(flops) / 1e12:,.1f}" if flops else "–",
+                f"{stored(here[0]) / 1e6:,.2f}",
+                *([paid] if prices.known() else []),
+                *(_near(here, goal, part) for part in NEAR),
+                "yes" if row in front else "",
+            ]
+        )
+    return lines
 
 
 def _score(records: list[Record]) -> float | None:

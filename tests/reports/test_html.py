@@ -237,6 +237,19 @@ def test_what_cannot_be_read_and_what_does_not_compare_is_said(tmp_path):
     ]
 
 
+def test_calibrated_costs_do_not_compare_with_measured_ones(tmp_path):
+    """As in the tables: see `costs.machine`."""
+    folder = Results(tmp_path / "runs")
+    for run in records.runs("method=full,lora", "seed=0"):
+        packed = {"packed": True} if run.method["name"] == "lora" else {}
+        made = records.record(run, environment=records.ENVIRONMENT | packed)
+        folder.save(made, records.predictions())
+    told = contents(folder)
+    assert [cell["front"] for cell in told["cells"]] == [["trained"], ["trained"]]
+    assert any(note.startswith("2 ways to take costs are mixed") for note in told["notes"])
+    assert "do not compare" in paragraph(told, "What it costs")[0]
+
+
 # the file
 
 

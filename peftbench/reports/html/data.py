@@ -3,7 +3,7 @@
 import statistics
 from typing import Any
 
-from peftbench.analysis import grouping
+from peftbench.analysis import costs, grouping
 from peftbench.analysis.comparison import Pair
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated
@@ -214,12 +214,17 @@ def _notes(
         notes.append(f"{len(alone)} evaluations are left out: their runs have no record here.")
     places = {
         "protocols": {str(record.run.protocol) for record in records},
+        "ways to take costs": {
+            "by calibration" if costs.machine(record).packed else "measured" for record in records
+        },
         "devices": {record.environment["device"] for record in records},
         "numbers of threads": {str(record.environment["threads"]) for record in records},
         "versions of libraries": {str(record.environment["libraries"]) for record in records},
     }
     told = {
         "protocols": "Scores of different protocols do not compare.",
+        "ways to take costs": "Seconds and memory of runs in a pack are those of a calibration and "
+        "do not compare with measured ones.",
         "devices": "Seconds and memory of different devices do not compare.",
         "numbers of threads": "Seconds of different numbers of threads do not compare.",
         "versions of libraries": "Scores may differ by it.",
