@@ -175,12 +175,13 @@ def test_scoring_leaves_random_numbers_as_they_are():
 
 
 WITHOUT_A_TRACE = """
-import logging, sys, warnings
-handlers, filters = list(logging.getLogger().handlers), list(warnings.filters)
+import logging, sys
+handlers = list(logging.getLogger().handlers)
 import numpy as np
 from peftbench.metrics import task_metrics
 assert "evaluate" not in sys.modules
 print(task_metrics.score(["accuracy", "f1"], np.eye(2), np.array([0, 0])))
+assert logging.getLogger().handlers == handlers
 """
 
 
