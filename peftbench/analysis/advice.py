@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from peftbench.analysis import grouping
+from peftbench.analysis import costs, grouping
 from peftbench.analysis.comparison import DRAWS, Resamples
 from peftbench.analysis.statistics import Floats
 from peftbench.config.sweep import plan
@@ -263,13 +263,10 @@ def _distance(question: Question, near: list[Record]) -> tuple[list[str], list[s
         told.append(f"{by:.1f} times as {'many' if factor > 1 else 'few'} examples")
         if by > FAR:
             far.append(f"sizes are {by:.1f} times apart")
-    machines = {
-        f"{r.environment.get('device')}, {_count(r.environment.get('threads'), 'thread')}"
-        for r in near
-    }
+    machines = sorted({costs.machine(record) for record in near})
     if (level := near[0].trivial[run.task["metrics"][0]]) is not None:
         told.append(f"always the majority class: {100 * level:.1f}")
-    told.append(f"seconds of {' and of '.join(machines)}")
+    told.append(f"seconds of {' and of '.join(costs.called(m, machines) for m in machines)}")
     if len(machines) > 1:
         told.append("which are not to be compared")
     return told, far

@@ -11,15 +11,14 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from peftbench.analysis import costs
 from peftbench.analysis.fields import SHORT, shown
 from peftbench.core.errors import ConfigError
 from peftbench.results.index import Index
 
 #: Where records differ in these, their seconds, speeds, memory and energy do not compare; those
 #: that records do not know are not asked for.
-MACHINE = tuple(
-    f"environment.{name}" for name in ("device", "cuda", "cores", "threads", "workers", "packed")
-)
+MACHINE = tuple(f"environment.{name}" for name in costs.Machine._fields)
 
 #: Fields that are costs.
 COSTS = ("seconds.", "speed.", "memory.", "peak_bytes", "energy_joules", "work.overshoot_seconds")

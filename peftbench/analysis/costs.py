@@ -1,47 +1,138 @@
 """What one run cost, which runs may be compared in it, and which are not beaten at their cost."""
 
-from collections.abc import Hashable, Mapping
-from typing import TypeVar
+import statistics
+from collections.abc import Hashable, Iterable, Mapping
+from dataclasses import dataclass, fields
+from typing import NamedTuple, TypeVar
 
+from peftbench.core.errors import ConfigError
 from peftbench.core.run import Record
 
 K = TypeVar("K", bound=Hashable)
 
-#: Device, threads and whether it was packed: seconds and memory compare only where these are equal.
-Machine = tuple[str, int, bool]
+
+class Machine(NamedTuple):
+    """Where a run was made and how its costs were taken, by the fields of its environment.
+
+    Seconds, memory and energy compare only where all of these are equal.
+
+    Attributes:
+        device: the processor, or the GPU.
+        threads: of the run.
+        packed: whether costs are those of a short measurement, as the run shared its passes.
+        cuda: the version; empty on a CPU.
+        cores: of the computer; 0 where the record does not hold them.
+    """
+
+    device: str
+    threads: int
+    packed: bool
+    cuda: str
+    cores: int
 
 
 def machine(record: Record) -> Machine:
-    """Where the run was made."""
-    about = record.environment
-    return about["device"], about["threads"], bool(about.get("packed"))
+    """The machine of a run."""
+    place = record.environment
+    return Machine(
+        device=place["device"],
+        threads=place["threads"],
+        packed=bool(place.get("packed")),
+        cuda=place.get("cuda") or "",
+        cores=place.get("cores") or 0,
+    )
 
 
-def called(where: Machine) -> str:
-    """Device and threads in words."""
-    device, threads, packed = where
-    measured = ", by calibration" if packed else ""
-    return f"{device}, {threads} thread{'s' * (threads != 1)}{measured}"
+def called(where: Machine, among: Iterable[Machine] = ()) -> str:
+    """Device and threads in words, and what else differs among these machines."""
+    told = [where.device, f"{where.threads} thread{'s' * (where.threads != 1)}"]
+    every = list(among)
+    if len({other.cuda for other in every}) > 1:
+        told.append(f"CUDA {where.cuda or 'off'}")
+    if len({other.cores for other in every}) > 1:
+        told.append(f"{where.cores or 'unknown'} cores")
+    return ", ".join([*told, *["by calibration"] * where.packed])
 
 
-def peak(record: Record) -> float:
-    """Bytes while it trained: what CUDA allocated, else the process's resident set."""
+def peak(record: Record) -> float | None:
+    """Bytes while it trained: what CUDA allocated, else the process's resident set.
+
+    None where it was not measured.
+    """
     on_gpu = record.memory.get("cuda_peak_allocated_bytes")
-    return float((on_gpu or record.memory["cpu_peak_rss_bytes"])["train"] or 0)
+    found = (on_gpu or record.memory["cpu_peak_rss_bytes"])["train"]
+    return None if found is None else float(found)
 
 
-def front(points: Mapping[K, tuple[float | None, float]]) -> set[K]:
+def mean_peak(records: Iterable[Record]) -> float | None:
+    """Mean of `peak` over the runs that measured it; None where none did."""
+    known = [bytes_ for record in records if (bytes_ := peak(record)) is not None]
+    return statistics.fmean(known) if known else None
+
+
+def front(points: Mapping[K, tuple[float | None, float | None]]) -> set[K]:
     """Pareto's: those that no other equals or beats in score and cost, and beats in one of them.
 
     Args:
-        points: score and cost by name; what has no score is not on it.
+        points: score and cost by name; what has no score, or no known cost, is not on it.
     """
-    known = {name: (score, cost) for name, (score, cost) in points.items() if score is not None}
-    return {
-        name
-        for name, (score, cost) in known.items()
-        if not any(
-            other >= score and less <= cost and (other, less) != (score, cost)
-            for other, less in known.values()
+    known = [
+        (cost, -score, name)
+        for name, (score, cost) in points.items()
+        if score is not None and cost is not None
+    ]
+    kept: list[tuple[float, float, K]] = []
+    for one in sorted(known, key=lambda point: point[:2]):
+        if not kept or one[1] < kept[-1][1] or one[:2] == kept[-1][:2]:
+            kept.append(one)
+    return {name for _, _, name in kept}
+
+
+@dataclass(frozen=True)
+class Prices:
+    """What the user pays; None is not known."""
+
+    currency: str | None = None
+    gpu_hour: float | None = None
+    core_hour: float | None = None
+    kwh: float | None = None
+    gb_month: float | None = None
+    months: float = 12
+
+    def __post_init__(self) -> None:
+        for name in (f.name for f in fields(self) if f.name != "currency"):
+            value = getattr(self, name)
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not (value is None or (number and value >= 0)):
+                raise ConfigError(
+                    f"prices: {name} is a number of at least 0, or null, got {value!r}"
+                )
+        if self.currency is None and self.known():
+            raise ConfigError("prices: say the currency, such as EUR")
+
+    def known(self) -> bool:
+        """Whether anything has a price."""
+        return any(
+            getattr(self, name) is not None for name in ("gpu_hour", "core_hour", "kwh", "gb_month")
         )
-    }
+
+    def money(self, record: Record) -> float | None:
+        """Of a run: its hours or its energy, and its storage; None if nothing of it has a price."""
+        hours = sum(record.seconds.values()) / 3600
+        place = record.environment
+        rate = self.gpu_hour if place["cuda"] else self.core_hour
+        units = 1 if place["cuda"] else place["threads"]
+        parts = [
+            None if rate is None else rate * units * hours,
+            None
+            if self.kwh is None or record.energy_joules is None
+            else self.kwh * record.energy_joules / 3.6e6,
+            None if self.gb_month is None else self.gb_month * self.months * stored(record) / 1e9,
+        ]
+        priced = [part for part in parts if part is not None]
+        return sum(priced) if priced else None
+
+
+def stored(record: Record) -> int:
+    """Bytes of what training changed, in fp32: one copy for each task that is served."""
+    return 4 * (record.parameters["trained"] + record.parameters["head"])

@@ -7,7 +7,7 @@ their own, which may differ; nothing is pooled but seeds.
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from peftbench.analysis import grouping
+from peftbench.analysis import costs, grouping
 from peftbench.claims.schema import Claim, Words
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated, Evaluation
@@ -76,7 +76,7 @@ def _item(record: Record) -> Item:
         if key not in _OWN and key != "method" and not key.startswith("method.")
     }
     if "seconds" in run.budget:  # so many seconds are another budget elsewhere
-        shared |= {name: record.environment.get(name) for name in ("device", "threads")}
+        shared |= costs.machine(record)._asdict()
     item = Item(run, size, told, shared, ("", 0, "", ""), record)
     return replace(item, place=_place(item, ()))
 
@@ -231,7 +231,7 @@ def _titles(places: dict[Place, Item], mentioned: set[str]) -> dict[Place, str]:
         apart = sorted(
             key
             for key in {key for other in others for key in other.shared} - mentioned
-            if len({canonical(identity(other.shared.get(key))) for other in others}) > 1
+            if len({canonical(identity(one.get(key))) for one in _having(key, others)}) > 1
         )
         told = [
             f"{key.rpartition('.')[2]}={_short(value)}"
@@ -240,6 +240,15 @@ def _titles(places: dict[Place, Item], mentioned: set[str]) -> dict[Place, str]:
         ]
         titles[place] = ", ".join([grouping.title(place[:2], sized), *told])
     return titles
+
+
+#: Fields of a machine that titles name only if machines differ in them, not where there is none.
+_MINOR = set(costs.Machine._fields) - {"device", "threads"}
+
+
+def _having(key: str, items: list[Item]) -> list[Words]:
+    """What the items share with others; of a minor field only those that have it."""
+    return [item.shared for item in items if key not in _MINOR or key in item.shared]
 
 
 def _short(value: Any) -> str:

@@ -20,19 +20,30 @@ def offered(group: str | None, configs: Path | None) -> dict[str, list[str]]:
         ConfigError: for a group that is not listed.
     """
     searched = tuple(catalog.folders(configs))
-    named = {f"{name}s": name for name in completion.LISTED}
+    named = {f"{name}s": name for name in (*completion.LISTED, "metric", "report")}
     if group is not None and group not in {**named, **dict.fromkeys(named.values())}:
         raise ConfigError(f"list {group}: {did_you_mean(group, named)}")
     found = {}
     for plural, name in named.items():
         if group in (None, plural, name):
-            options = catalog.options(name, searched)
-            width = max(map(len, options), default=0)
-            found[plural] = [
-                f"  {name}={option.ljust(width)}  {catalog.about(path)}"
-                for option, path in options.items()
-            ]
+            purposes = _purposes(name, searched)
+            width = max(map(len, purposes), default=0)
+            found[plural] = [f"  {one.ljust(width)}  {about}" for one, about in purposes.items()]
     return found
+
+
+def _purposes(group: str, searched: tuple[Path, ...]) -> dict[str, str]:
+    """The purpose of each option, metric or report."""
+    if group == "metric":
+        from peftbench.metrics.task_metrics import METRICS
+
+        return {name: metric.about for name, metric in METRICS.items()}
+    if group == "report":
+        from peftbench.reports import registry
+
+        return {one.name: one.question for one in registry.reports()}
+    options = catalog.options(group, searched)
+    return {f"{group}={option}": catalog.about(path) for option, path in options.items()}
 
 
 def peft() -> tuple["Table", list[str]]:

@@ -19,19 +19,27 @@ Write pictures for a paper: as wide as one column (3.3 in) or two (6.8 in), type
 
 \b
 NAMES are questions; without any, all that the records can answer.
-  sizes      how do scores grow with data?
-  anytime    what is the score after so many training seconds?
-  pareto     which method is worth its weights, seconds, memory, money (--prices)?
-  seeds      how much does the seed matter?
-  learning   training loss and score by step
-  paired     which differences are there?  (--against ROW)
-  calibration, noise, shift, shift_local, rounds, in_context   what these suites found
+{reports}
 
 \b
 A method has one colour and mark in all pictures. The same records give the same bytes.
   peftbench report plots -o figures --format pdf
   peftbench report plots sizes pareto --results results/reference -o figures
 """
+
+
+class _Plots(click.Command):
+    """A command whose help lists the reports with figures, which are imported only for it."""
+
+    def format_help_text(self, context: click.Context, formatter: click.HelpFormatter) -> None:
+        from peftbench.reports import registry
+
+        drawn = [one for one in registry.reports() if one.figures]
+        width = max(len(one.name) for one in drawn)
+        lines = [f"  {one.name.ljust(width)}   {one.question}" for one in drawn]
+        lines.append(f"  {', '.join(registry.suites())}   what these suites found")
+        self.help = _PLOTS.format(reports="\n".join(lines))
+        super().format_help_text(context, formatter)
 
 
 @click.group(invoke_without_command=True)
@@ -168,7 +176,7 @@ def table(
             click.echo(note)
 
 
-@report.command(help=_PLOTS)
+@report.command(cls=_Plots, help=_PLOTS)
 @click.argument("names", nargs=-1, metavar="[NAMES]…")
 @options.results
 @click.option(

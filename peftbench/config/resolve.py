@@ -171,8 +171,8 @@ def _task(node: Json) -> Json:
         task = _file(task)
     if not isinstance(task["texts"], list) or len(task["texts"]) not in (1, 2):
         raise ConfigError(f"task.texts names one or two columns, got {task['texts']!r}")
-    for name in task.get("metrics") or ():
-        one_of("task.metrics", name, tuple(task_metrics.METRICS))
+    classes = task["classes"] if isinstance(task["classes"], int) else None
+    task_metrics.check_metrics(task.get("metrics") or (), task["kind"], classes)
     return task
 
 

@@ -1,77 +1,47 @@
-"""Arrays to scores: the metrics of GLUE, by scikit-learn and scipy, None where undefined.
+"""The metrics of tasks, found by listing `metrics.scores`, and scores of outputs by them."""
 
-The libraries are imported by the functions that need them: planning asks only for the names.
-"""
-
-from collections.abc import Callable, Iterable
+import pkgutil
+from collections.abc import Iterable
+from importlib import import_module
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.generic]
-Metric = Callable[[Array, Array], float | None]
-
-
-def accuracy(predicted: Array, label: Array) -> float | None:
-    """Share of `(examples,)` predictions that are the label."""
-    return float(np.mean(predicted == label))
+from peftbench.core.errors import ConfigError, one_of
+from peftbench.metrics import scores as modules
+from peftbench.metrics.base import Array, Metric, is_constant
 
 
-def f1(predicted: Array, label: Array) -> float | None:
-    """F1 of class 1; None where it is neither predicted nor present."""
-    if not (np.any(predicted == 1) or np.any(label == 1)):
-        return None
-    from sklearn.metrics import f1_score
-
-    return float(f1_score(label, predicted))
+def _declared() -> dict[str, Metric]:
+    names = [module.name for module in pkgutil.iter_modules(modules.__path__)]
+    found = [import_module(f"{modules.__name__}.{name}").METRIC for name in names]
+    return {metric.name: metric for metric in found}
 
 
-def matthews(predicted: Array, label: Array) -> float | None:
-    """Matthews correlation of two `(examples,)` class arrays; None where one is constant."""
-    if _constant(predicted) or _constant(label):
-        return None
-    from sklearn.metrics import matthews_corrcoef
-
-    return float(matthews_corrcoef(label, predicted))
+METRICS: dict[str, Metric] = _declared()
 
 
-def pearson(predicted: Array, label: Array) -> float | None:
-    """Pearson correlation of two `(examples,)` arrays; None where one is constant."""
-    if _constant(predicted) or _constant(label):
-        return None
-    from scipy.stats import pearsonr
+def check_metrics(names: Iterable[str], kind: str, classes: int | None) -> None:
+    """Refuse metrics that a task cannot be scored by.
 
-    return float(pearsonr(predicted.astype(np.float64), label.astype(np.float64)).statistic)
+    Args:
+        names: of metrics.
+        kind: of the task: classification or regression.
+        classes: how many it has; None if they are not counted yet.
 
-
-def spearman(predicted: Array, label: Array) -> float | None:
-    """Spearman rank correlation of two `(examples,)` arrays; None where one is constant."""
-    if _constant(predicted) or _constant(label):
-        return None
-    from scipy.stats import spearmanr
-
-    return float(spearmanr(predicted.astype(np.float64), label.astype(np.float64)).statistic)
-
-
-def auc(value: Array, label: Array) -> float | None:
-    """Area under the ROC curve: how well `(examples,)` values order classes 0 and 1.
-
-    None where there is but one class, or one value.
+    Raises:
+        ConfigError: for an unknown name, or a metric of other tasks.
     """
-    if _constant(value) or _constant(label):
-        return None
-    from sklearn.metrics import roc_auc_score
-
-    return float(roc_auc_score(label, value))
-
-
-METRICS: dict[str, Metric] = {
-    "accuracy": accuracy,
-    "f1": f1,
-    "matthews": matthews,
-    "pearson": pearson,
-    "spearman": spearman,
-}
+    for name in names:
+        one_of("task.metrics", name, tuple(METRICS))
+        metric = METRICS[name]
+        if kind not in metric.kinds:
+            fit = ", ".join(other for other, one in METRICS.items() if kind in one.kinds)
+            raise ConfigError(f"task.metrics: {name} is no metric of {kind}; choose from {fit}")
+        if None not in (classes, metric.classes) and classes != metric.classes:
+            raise ConfigError(
+                f"task.metrics: {name} is defined for {metric.classes} classes, the task has "
+                f"{classes}; leave it out"
+            )
 
 
 def decide(scores: Array) -> Array:
@@ -80,14 +50,25 @@ def decide(scores: Array) -> Array:
 
 
 def score(names: Iterable[str], scores: Array, label: Array) -> dict[str, float | None]:
+    """Score outputs as `compute_scores` does, by the metrics of the evaluate library."""
+    from peftbench.metrics.evaluate_metrics import evaluate_metric
+
+    predicted = decide(scores)
+    found: dict[str, float | None] = {}
+    for name in names:
+        found |= evaluate_metric(METRICS[name]).compute(predictions=predicted, references=label)
+    return found
+
+
+def compute_scores(names: Iterable[str], scores: Array, label: Array) -> dict[str, float | None]:
     """Score `(examples, classes)` outputs, or `(examples, 1)` values, against the labels."""
     predicted = decide(scores)
-    return {name: METRICS[name](predicted, label) for name in names}
+    return {name: METRICS[name].compute(predicted, label) for name in names}
 
 
 def collapsed(scores: Array) -> bool:
     """Whether one class, or one value, is predicted throughout."""
-    return _constant(decide(scores))
+    return is_constant(decide(scores))
 
 
 def trivial(label: Array, train_label: Array, classes: int) -> Array:
@@ -98,9 +79,13 @@ def trivial(label: Array, train_label: Array, classes: int) -> Array:
     return np.tile((np.arange(classes) == counts.argmax()).astype(np.float32), (len(label), 1))
 
 
-def _constant(values: Array) -> bool:
-    """Constant up to rounding: a collapsed regression still wobbles in its last digits."""
-    if values.dtype.kind in "iub":
-        return bool(np.all(values == values[0]))
-    spread = float(np.ptp(values.astype(np.float64)))
-    return spread <= 1e-6 * max(1.0, float(np.abs(values).max()))
+def auc(value: Array, label: Array) -> float | None:
+    """Area under the ROC curve: how well `(examples,)` values order classes 0 and 1.
+
+    None where there is but one class, or one value.
+    """
+    if is_constant(value) or is_constant(label):
+        return None
+    from sklearn.metrics import roc_auc_score
+
+    return float(roc_auc_score(label, value))

@@ -1,20 +1,16 @@
-"""The report of a results folder: which tables and plots there are, and where they are written."""
+"""The report of a results folder: its tables and figures, printed and written."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from peftbench.analysis.comparison import Pair, Resamples, compare
-from peftbench.claims import schema, verdicts
-from peftbench.config import catalog
+from peftbench.analysis.costs import Prices
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Record
 from peftbench.core.text import did_you_mean
-from peftbench.reports import claims as claimed
-from peftbench.reports import ensembles, paired, ranking, ranks, registry, scores, spending
-from peftbench.reports.registry import SUITES, Shown
-from peftbench.reports.spending import Prices
+from peftbench.reports import registry
+from peftbench.reports.base import Inputs
 from peftbench.reports.tables.markdown import Table
 from peftbench.results.predictions import readable
 from peftbench.results.store import Results
@@ -101,13 +97,8 @@ def plots(
     if not records:
         raise ConfigError(f"{results.folder} holds no records; `peftbench run` makes them")
     tested, gone = readable(records, results.predictions)
-    shown = Shown(
-        records,
-        evaluated,
-        prices or Prices(),
-        lambda: compare(tested, results.predictions, against)[0],
-    )
-    drawn, missing = registry.draw(shown, names)
+    inputs = Inputs(records, evaluated, prices or Prices(), against, tested, results.predictions)
+    drawn, missing = registry.draw(inputs, names)
     if names and missing:
         raise ConfigError("; ".join(missing))
     made = registry.files(drawn, kind)
@@ -132,83 +123,53 @@ def _make(
         bad |= odd
     if not records:
         raise ConfigError(f"{results.folder} holds no records; `peftbench run` makes them")
-    main, others, costs = (
-        scores.scores(records),
-        scores.other_metrics(records),
-        scores.costs(records),
+    tested, gone = readable(records, results.predictions) if whole else ([], [])
+    inputs = Inputs(
+        records, evaluated or [], prices or Prices(), against, tested, results.predictions
     )
-    suites = _suites(records, evaluated or [])
-    tables = [
-        main,
-        *([others] if others else []),
-        costs,
-        *(table for made in suites.values() for table in made),
-    ]
-    more: dict[str, list[Table]] = {}
-    gone: list[str] = []
-    below: list[Table] = []
-    pairs: list[Pair] = []
-    if whole:
-        tested, gone = readable(records, results.predictions)
-        more = _more(records, tested, results, prices or Prices())
-        resamples = Resamples(results.predictions)
-        pairs, split = compare(tested, results.predictions, against, resamples)
-        if pairs:
-            more["paired"] = [paired.table(pairs, split)]
-        known = schema.read(None, catalog.folders())
-        judged = verdicts.test(known, tested, evaluated or [], resamples)
-        if any(one.cells for one in judged):
-            more["claims"] = claimed.tables(judged, records)
-            below = claimed.tables(judged, records, narrow=True)
+    quick: list[Table] = []
+    more: list[Table] = []
+    texts: dict[str, str] = {}
+    for report in registry.reports():
+        if not (whole or report.after_run):
+            continue
+        found = report.tables(inputs) if report.tables else []
+        (quick if report.after_run else more).extend(
+            report.terminal(inputs) if report.terminal else found
+        )
+        if found:
+            texts[f"{report.name}.md"] = _markdown(found)
+        if report.csv:
+            texts[f"{report.name}.csv"] = report.csv(inputs).csv()
+    suites = _suites(inputs)
+    texts |= {f"{name}.md": _markdown(tables) for name, tables in suites.items()}
     notes = [
-        *main.notes,
-        *costs.notes,
+        *dict.fromkeys(note for table in quick for note in table.notes),
         *(f"left out, unreadable: {reason}" for reason in bad.values()),
         *gone,
     ]
-    texts = {
-        "scores.md": main.markdown(),
-        "costs.md": costs.markdown(),
-        "scores.csv": scores.figures(records).csv(),
-    }
-    if others:
-        texts["metrics.md"] = others.markdown()
-    texts |= {
-        f"{name}.md": "\n\n".join(table.markdown() for table in made)
-        for name, made in (more | suites).items()
-    }
-    bodies = {name: text.encode() + b"\n" * name.endswith(".md") for name, text in texts.items()}
-    shown = Shown(records, evaluated or [], prices or Prices(), lambda: pairs)
 
     def draw() -> dict[str, bytes]:
         if whole:
-            return registry.files(registry.draw(shown)[0], "png")
-        drawn, _ = registry.draw(shown, ["sizes", *suites])
+            return registry.files(registry.draw(inputs)[0], "png")
+        named = [one.name for one in registry.reports() if one.after_run and one.figures]
+        drawn, _ = registry.draw(inputs, [*named, *suites])
         return {f"{name}.png": picture.file("png") for name, picture in drawn.items()}
 
-    shown_too = [table for name, made in more.items() if name != "claims" for table in made]
-    return Made(tables, [*shown_too, *below], notes, bodies, draw)
+    shown = [*quick, *(table for tables in suites.values() for table in tables)]
+    bodies = {name: text.encode() for name, text in texts.items()}
+    return Made(shown, more, notes, bodies, draw)
 
 
-def _more(
-    records: list[Record], tested: list[Record], results: Results, prices: Prices
-) -> dict[str, list[Table]]:
-    """What is told of a whole folder only: it takes the predictions, or a moment."""
-    made: dict[str, list[Table | None]] = {
-        "spending": [spending.table(records, prices)],
-        "validation": [ranking.table(tested, results.predictions)],
-        "ensembles": [*ensembles.tables(tested, results.predictions)],
-        "ranks": [ranks.table(records)],
-    }
-    there = {name: [table for table in tables if table] for name, tables in made.items()}
-    return {name: tables for name, tables in there.items() if tables}
+def _markdown(tables: list[Table]) -> str:
+    return "\n\n".join(table.markdown() for table in tables) + "\n"
 
 
-def _suites(records: list[Record], evaluated: list[Evaluated]) -> dict[str, list[Table]]:
+def _suites(inputs: Inputs) -> dict[str, list[Table]]:
     """Tables of the evaluations whose runs have a record, by the name of the suite."""
-    trained, named = registry.of_suites(records, evaluated)
+    trained, named = registry.of_suites(inputs)
     return {
-        name: SUITES[here[0].evaluation.suite["_target_"]].tables(here, trained)
+        name: registry.of_suite(here[0].evaluation.suite["_target_"]).tables(here, trained)
         for name, here in named.items()
     }
 

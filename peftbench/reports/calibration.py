@@ -7,13 +7,20 @@ from typing import Any
 from peftbench.analysis import grouping
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json
+from peftbench.reports.base import SuiteReport
+from peftbench.reports.plotting import page_panels
 from peftbench.reports.plotting import style as drawing
+from peftbench.reports.plotting.page_panels import Line
 from peftbench.reports.plotting.palette import Look, Palette
 from peftbench.reports.plotting.style import Picture
 from peftbench.reports.tables.markdown import Table
 
-#: The suite whose findings these are.
-SUITE = "peftbench.suites.calibration.Calibration"
+REPORT = SuiteReport(
+    suite="peftbench.suites.calibration.Calibration",
+    tables=lambda found, trained: tables(found, trained),
+    figures=lambda found, trained, palette: plot(found, trained, palette),
+    page_plots=lambda found, trained: page_plots(found, trained),
+)
 
 _SURE: dict[str, Callable[[Json], Any]] = {
     "ECE": lambda told: told["before"]["ece"],
@@ -161,19 +168,30 @@ def _page(
 
 def _pooled(bins: list[dict[str, float]]) -> tuple[list[float], list[float], list[float]]:
     """Confidence, accuracy (percent) and share of bins of several seeds, put together by tenths."""
+    every = sum(bin_["share"] for bin_ in bins)
+    sure, right, share = [], [], []
+    for whole, confident, accurate in _tenths(bins):
+        if whole < _FEW * every:
+            continue
+        sure.append(100 * confident / whole)
+        right.append(100 * accurate / whole)
+        share.append(whole / every)
+    return sure, right, share
+
+
+def _tenths(bins: list[dict[str, float]]) -> list[tuple[float, float, float]]:
+    """Share of the bins of each tenth of confidence; sums of confidence and accuracy, by share."""
     tenths: dict[int, list[dict[str, float]]] = {}
     for bin_ in bins:
         tenths.setdefault(min(9, int(bin_["confidence"] * 10)), []).append(bin_)
-    every = sum(bin_["share"] for bin_ in bins)
-    sure, right, share = [], [], []
-    for _, here in sorted(tenths.items()):
-        whole = sum(bin_["share"] for bin_ in here)
-        if whole < _FEW * every:
-            continue
-        sure.append(100 * sum(bin_["share"] * bin_["confidence"] for bin_ in here) / whole)
-        right.append(100 * sum(bin_["share"] * bin_["accuracy"] for bin_ in here) / whole)
-        share.append(whole / every)
-    return sure, right, share
+    return [
+        (
+            sum(bin_["share"] for bin_ in here),
+            sum(bin_["share"] * bin_["confidence"] for bin_ in here),
+            sum(bin_["share"] * bin_["accuracy"] for bin_ in here),
+        )
+        for _, here in sorted(tenths.items())
+    ]
 
 
 def _cell(name: str, values: list[float | None]) -> str:
@@ -201,3 +219,31 @@ _VALUE_NOTES = [
     "Inside 95 %: how many labels lie in the central interval of that probability, in percent. "
     "Variance: mean variance of the samples of methods that sample."
 ]
+
+
+def page_plots(found: list[Evaluated], trained: dict[str, int]) -> list[Json]:
+    """Reliability and risk of tasks with classes."""
+    here = [e for e in found if e.evaluation.run.task["classes"] > 1]
+    parts = grouping.sections(here, trained)
+    return [
+        {
+            "kind": "reliability",
+            "panels": [page_panels.panel(part, _reliability, metric="accuracy") for part in parts],
+        },
+        {
+            "kind": "risk",
+            "panels": [page_panels.panel(part, _risk, metric="error") for part in parts],
+        },
+    ]
+
+
+def _reliability(members: list[Evaluated]) -> Line:
+    """Confidence and accuracy by tenths of confidence, the examples of all seeds together."""
+    bins = [bin_ for e in members for bin_ in e.findings["reliability"]]
+    return [(sure / share, right / share) for share, sure, right in _tenths(bins)]
+
+
+def _risk(members: list[Evaluated]) -> Line:
+    places = list(members[0].findings["risk"])
+    columns = [[e.findings["risk"].get(place) for e in members] for place in places]
+    return page_panels.along([float(place) for place in places], columns)

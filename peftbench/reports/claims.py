@@ -10,7 +10,23 @@ from peftbench.claims.quantities import QUANTITIES
 from peftbench.claims.schema import Figures, Paper, words
 from peftbench.claims.verdicts import Judged
 from peftbench.core.run import Record
+from peftbench.reports.base import Inputs, Report
 from peftbench.reports.tables.markdown import Table
+
+REPORT = Report(
+    name="claims",
+    question="which published claims hold here?",
+    order=14,
+    tables=lambda inputs: _reported(inputs, narrow=False),
+    terminal=lambda inputs: _reported(inputs, narrow=True),
+    page=None,
+)
+
+
+def _reported(inputs: Inputs, narrow: bool) -> list[Table]:
+    """Tables where any claim has a cell."""
+    judged = inputs.judged
+    return tables(judged, inputs.records, narrow) if any(one.cells for one in judged) else []
 
 
 def tables(tested: list[Judged], records: list[Record], narrow: bool = False) -> list[Table]:

@@ -1,18 +1,27 @@
 """What rounds do: the score after each, what was forgotten, training on all at once beside it."""
 
 import statistics
+from collections.abc import Callable
 from itertools import accumulate
 
 from peftbench.analysis import grouping
 from peftbench.analysis.grouping import Section
 from peftbench.core.evaluation import Evaluated
+from peftbench.core.run import Json
+from peftbench.reports.base import SuiteReport
+from peftbench.reports.plotting import page_panels
 from peftbench.reports.plotting.line_plots import Panel, Series, draw, mean_curve
+from peftbench.reports.plotting.page_panels import Line
 from peftbench.reports.plotting.palette import Palette
 from peftbench.reports.plotting.style import Picture
 from peftbench.reports.tables.markdown import Table
 
-#: The suite whose findings these are.
-SUITE = "peftbench.suites.rounds.Rounds"
+REPORT = SuiteReport(
+    suite="peftbench.suites.rounds.Rounds",
+    tables=lambda found, trained: tables(found, trained),
+    figures=lambda found, trained, palette: plot(found, trained, palette),
+    page_plots=lambda found, trained: page_plots(found, trained),
+)
 
 _NOTE = (
     "Percent, mean ± standard deviation over seeds (number of seeds). {columns}; in the end: the "
@@ -112,3 +121,54 @@ def _columns(found: list[Evaluated]) -> list[list[float | None]]:
         [one["joint"] for one in told],
         *([one[name] for one in told] for name in _MEASURES),
     ]
+
+
+def page_plots(found: list[Evaluated], trained: dict[str, int]) -> list[Json]:
+    """The score after each round, and what was forgotten by then."""
+    divided: dict[tuple[str, ...], list[Evaluated]] = {}
+    for e in found:
+        divided.setdefault(tuple(map(str, e.findings["names"])), []).append(e)
+    scores, forgotten = [], []
+    for names, members in sorted(divided.items()):
+        for part in grouping.sections(members, trained):
+            chunks = part.found[0].findings["validation"] is not None
+            seen = [*accumulate(map(int, names))] if chunks else [*range(1, len(names) + 1)]
+            places = [float(place) for place in seen]
+            title = f"{part.title}: {'rounds of' if chunks else ''} {', '.join(names)}"
+            x = "training examples so far" if chunks else "tasks so far"
+            more = {"x": x, "metric": part.task["metrics"][0] if chunks else "mean score"}
+            after = page_panels.panel(part, _after(places), **more)
+            scores.append(after | {"title": title})
+            lost = page_panels.panel(part, _lost(places), x=x, metric="forgotten")
+            forgotten.append(lost | {"title": title})
+    return [{"kind": "rounds", "panels": scores}, {"kind": "forgetting", "panels": forgotten}]
+
+
+def _after(places: list[float]) -> Callable[[list[Evaluated]], Line]:
+    def score(e: Evaluated, number: int) -> float | None:
+        if e.findings["validation"] is None:
+            return page_panels.mean(e.findings["scores"][number])
+        after: float | None = e.findings["validation"][number]
+        return after
+
+    return lambda members: page_panels.along(
+        places, [[score(e, number) for e in members] for number in range(len(places))]
+    )
+
+
+def _lost(places: list[float]) -> Callable[[list[Evaluated]], Line]:
+    """The mean, over earlier rounds, of their best score so far less that after this round."""
+
+    def lost(e: Evaluated, number: int) -> float | None:
+        matrix = e.findings["scores"]
+        best = [[matrix[t][j] for t in range(j, number)] for j in range(number)]
+        if any(value is None for past in best for value in past):
+            return None
+        now = matrix[number]
+        return page_panels.mean(
+            [None if now[j] is None else max(past) - now[j] for j, past in enumerate(best)]
+        )
+
+    return lambda members: page_panels.along(
+        places[1:], [[lost(e, number) for e in members] for number in range(1, len(places))]
+    )

@@ -16,10 +16,19 @@ from peftbench.analysis import grouping
 from peftbench.core.run import Record
 from peftbench.metrics import task_metrics
 from peftbench.metrics import uncertainty as sure
+from peftbench.reports.base import Report
 from peftbench.reports.tables.markdown import Table
 from peftbench.results.predictions import Load, Stacked, stacked
 
 Figures = dict[str, float | None]
+
+REPORT = Report(
+    name="ensembles",
+    question="what do the seeds of a row score together?",
+    order=11,
+    tables=lambda inputs: tables(inputs.tested, inputs.load),
+    page=("scores", 3),
+)
 
 
 def tables(records: list[Record], load: Load) -> list[Table]:
@@ -95,7 +104,7 @@ def values(found: Stacked, metric: str) -> Told:
     mean = value.mean(axis=0)
     variance = value.var(axis=0) + found.variance.mean(axis=0)
     nll = sure.gaussian_nll(mean, label, variance) if variance.min() > 0 else None
-    order = task_metrics.spearman(variance, np.abs(mean - label))
+    order = task_metrics.METRICS["spearman"].compute(variance, np.abs(mean - label))
     spread = {"sd": float(np.sqrt(variance.mean())), "NLL, all": nll, "sd ~ error": order}
     alone = [_close(one, label, metric) for one in value]
     return alone, _close(mean, label, metric), spread
@@ -103,7 +112,7 @@ def values(found: Stacked, metric: str) -> Told:
 
 def _sure(logs: np.ndarray, label: np.ndarray, metric: str) -> Figures:
     return {
-        "score": task_metrics.score([metric], logs, label)[metric],
+        "score": task_metrics.compute_scores([metric], logs, label)[metric],
         "ECE": sure.calibration_error(logs, label),
         "NLL": sure.nll(logs, label),
         "Brier": sure.brier(logs, label),
@@ -112,7 +121,7 @@ def _sure(logs: np.ndarray, label: np.ndarray, metric: str) -> Figures:
 
 def _close(value: np.ndarray, label: np.ndarray, metric: str) -> Figures:
     return {
-        "score": task_metrics.score([metric], value[:, None], label)[metric],
+        "score": task_metrics.compute_scores([metric], value[:, None], label)[metric],
         "RMSE": float(np.sqrt(np.mean((value - label) ** 2))),
     }
 

@@ -2,13 +2,21 @@
 
 from peftbench.analysis import grouping
 from peftbench.core.evaluation import Evaluated
+from peftbench.core.run import Json
+from peftbench.reports.base import SuiteReport
+from peftbench.reports.plotting import page_panels
 from peftbench.reports.plotting.line_plots import Points, defined_points, of_suite
+from peftbench.reports.plotting.page_panels import Line
 from peftbench.reports.plotting.palette import Palette
 from peftbench.reports.plotting.style import Picture
 from peftbench.reports.tables.markdown import Table
 
-#: The suite whose findings these are.
-SUITE = "peftbench.suites.in_context.InContext"
+REPORT = SuiteReport(
+    suite="peftbench.suites.in_context.InContext",
+    tables=lambda found, trained: tables(found, trained),
+    figures=lambda found, trained, palette: plot(found, trained, palette),
+    page_plots=lambda found, trained: page_plots(found, trained),
+)
 
 
 def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
@@ -76,3 +84,18 @@ def _at(e: Evaluated, what: str, count: int) -> float | None:
     counts: list[int] = e.findings["counts"]
     values: list[float | None] = e.findings[what]
     return values[counts.index(count)] if count in counts else None
+
+
+def page_plots(found: list[Evaluated], trained: dict[str, int]) -> list[Json]:
+    """The score by how many solved examples stand in front of a text."""
+
+    def draw(members: list[Evaluated]) -> Line:
+        counts = members[0].findings["counts"]
+        columns = [[e.findings["scores"][n] for e in members] for n in range(len(counts))]
+        return page_panels.along([float(count) for count in counts], columns)
+
+    parts = grouping.sections(found, trained)
+    panels = [
+        page_panels.panel(part, draw, metric=part.found[0].findings["metric"]) for part in parts
+    ]
+    return [{"kind": "demonstrations", "panels": panels}]

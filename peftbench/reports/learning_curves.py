@@ -2,6 +2,7 @@
 
 from peftbench.analysis import grouping
 from peftbench.core.run import Record
+from peftbench.reports.base import Report
 from peftbench.reports.plotting.line_plots import (
     Panel,
     Points,
@@ -13,8 +14,13 @@ from peftbench.reports.plotting.line_plots import (
 from peftbench.reports.plotting.palette import Palette
 from peftbench.reports.plotting.style import Picture
 
-#: What it takes.
-NEEDS = "runs with several evaluations (train.evaluations)"
+REPORT = Report(
+    name="learning",
+    question="training loss and score by step",
+    order=8,
+    figures=lambda inputs: plot(inputs.records, inputs.palette),
+    needs="runs with several evaluations (train.evaluations)",
+)
 
 _CAPTION = (
     "{what} by optimizer step. Lines: means over seeds, where all seeds of a row have points; "

@@ -1,14 +1,24 @@
 """What noise in the text costs each method: method × kind of noise, and a picture of the curves."""
 
+from collections.abc import Callable
+
 from peftbench.analysis import grouping
 from peftbench.core.evaluation import Evaluated
+from peftbench.core.run import Json
+from peftbench.reports.base import SuiteReport
+from peftbench.reports.plotting import page_panels
 from peftbench.reports.plotting.line_plots import Points, of_suite
+from peftbench.reports.plotting.page_panels import Line
 from peftbench.reports.plotting.palette import Palette
 from peftbench.reports.plotting.style import Picture
 from peftbench.reports.tables.markdown import Table
 
-#: The suite whose findings these are.
-SUITE = "peftbench.suites.noise.Noise"
+REPORT = SuiteReport(
+    suite="peftbench.suites.noise.Noise",
+    tables=lambda found, trained: tables(found, trained),
+    figures=lambda found, trained, palette: plot(found, trained, palette),
+    page_plots=lambda found, trained: page_plots(found, trained),
+)
 
 
 def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
@@ -86,3 +96,40 @@ def _curve(e: Evaluated) -> Points:
         return []
     heights = [100 * sum(column) / len(column) for column in every]
     return list(zip(places, heights, strict=True))
+
+
+def page_plots(found: list[Evaluated], trained: dict[str, int]) -> list[Json]:
+    """The score over intensity: the mean of all kinds, and each kind alone."""
+    parts = grouping.sections(found, trained)
+    kinds = list(dict.fromkeys(kind for e in found for kind in e.findings["kinds"]))
+    panels = []
+    for part in parts:
+        metric = part.found[0].findings["metric"]
+        panels.append(page_panels.panel(part, _under(None), metric=metric, choice="all kinds"))
+        panels += [
+            page_panels.panel(part, _under(kind), metric=metric, choice=kind) for kind in kinds
+        ]
+    return [{"kind": "noise", "panels": [panel for panel in panels if panel["lines"]]}]
+
+
+def _under(kind: str | None) -> Callable[[list[Evaluated]], Line]:
+    def draw(members: list[Evaluated]) -> Line:
+        here = [e for e in members if kind is None or kind in e.findings["kinds"]]
+        if not here:
+            return []
+        places = [0.0, *here[0].findings["intensities"]]
+        return page_panels.along(
+            places, [[_at(e, kind, n) for e in here] for n in range(len(places))]
+        )
+
+    return draw
+
+
+def _at(e: Evaluated, kind: str | None, number: int) -> float | None:
+    """The clean score, then that at each intensity; the mean over kinds where none is named."""
+    if number == 0:
+        clean: float | None = e.findings["clean"]
+        return clean
+    told = e.findings["kinds"]
+    asked = told.values() if kind is None else [told[kind]]
+    return page_panels.mean([one["scores"][number - 1] for one in asked])

@@ -5,12 +5,20 @@ from typing import Any
 import numpy as np
 
 from peftbench.analysis.comparison import DRAWS, MARGIN, Pair
+from peftbench.reports.base import Report
 from peftbench.reports.plotting import style as drawing
 from peftbench.reports.plotting.style import Picture
 from peftbench.reports.tables.markdown import Table
 
-#: What a picture takes.
-NEEDS = "two rows with a seed in common, and defined scores"
+REPORT = Report(
+    name="paired",
+    question="which differences are there?  (--against ROW)",
+    order=13,
+    tables=lambda inputs: [table(*inputs.comparison)] if inputs.pairs else [],
+    figures=lambda inputs: plot(inputs.pairs),
+    needs="two rows with a seed in common, and defined scores",
+    page=None,  # the page shows the pairs as a figure
+)
 
 
 def table(pairs: list[Pair], split: list[str]) -> Table:

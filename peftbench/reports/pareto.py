@@ -6,13 +6,26 @@ from typing import Any
 
 from peftbench.analysis import costs, grouping
 from peftbench.core.run import Record
+from peftbench.reports.base import Report
 from peftbench.reports.plotting import annotation
 from peftbench.reports.plotting import style as drawing
 from peftbench.reports.plotting.palette import Palette, method_of
 from peftbench.reports.plotting.style import Picture
 
-#: What it takes.
-NEEDS = "a defined score"
+REPORT = Report(
+    name="pareto",
+    question="which method is worth its weights, seconds, memory, money (--prices)?",
+    order=6,
+    figures=lambda inputs: plot(
+        inputs.records,
+        inputs.palette,
+        inputs.prices.money if inputs.prices.known() else None,
+        inputs.prices.currency or "",
+    ),
+    needs="a defined score",
+)
+
+_MEMORY = "peak memory (MiB)"
 
 #: Money of a run, None if nothing of it has a price.
 Money = Callable[[Record], float | None]
@@ -38,7 +51,7 @@ def plot(
     kinds: dict[str, Money] = {
         "trained weights": lambda r: r.parameters["trained"] + r.parameters["head"],
         "training seconds": lambda r: r.seconds["train"],
-        "peak memory (MiB)": lambda r: costs.peak(r) / 2**20,
+        _MEMORY: _mebibytes,
     }
     if money is not None:
         kinds[f"money ({currency})"] = money
@@ -53,7 +66,7 @@ def plot(
             if any(_score(here) is not None for here in cell.values()):
                 title = grouping.title(one, dict(parts))
                 if len(machines) > 1:
-                    title += f", {costs.called(machine)}"
+                    title += f", {costs.called(machine, machines)}"
                 tasks.setdefault(one[0], []).append((title, cell))
     made = []
     for task, cells in tasks.items():
@@ -73,6 +86,11 @@ def plot(
         )
         made.append(Picture(figure, caption, drawing.slug(task)))
     return made
+
+
+def _mebibytes(record: Record) -> float | None:
+    found = costs.peak(record)
+    return None if found is None else found / 2**20
 
 
 def _undefined(title: str, cell: dict[str, list[Record]]) -> str:
@@ -117,7 +135,8 @@ def _figure(
             drawing.plain(axis, "", kind, f"{title}\n{metric} (%)" if first else "")
             axis.tick_params(labelleft=first)
             if not found:
-                axis.text(0.5, 0.5, "no price known", transform=axis.transAxes, ha="center")
+                why = "not measured" if kind == _MEMORY else "no price known"
+                axis.text(0.5, 0.5, why, transform=axis.transAxes, ha="center")
                 continue
             best = sorted(costs.front(found), key=lambda label: found[label][1])
             for label in order:

@@ -9,12 +9,21 @@ import numpy as np
 
 from peftbench.analysis import bootstrap, grouping
 from peftbench.core.run import Record
+from peftbench.reports.base import Report, listed
 from peftbench.reports.tables.markdown import Table
 from peftbench.results.predictions import Load, stacked
 
 #: Parts of the reporting split, and how many draws of each.
 PARTS = (0.05, 0.1, 0.2, 0.5)
 DRAWS = 20
+
+REPORT = Report(
+    name="validation",
+    question="would a part of the validation split have ranked the methods alike?",
+    order=10,
+    tables=lambda inputs: listed(table(inputs.tested, inputs.load)),
+    page=("differences", 2),
+)
 
 
 def table(records: list[Record], load: Load) -> Table | None:

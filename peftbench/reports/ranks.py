@@ -4,9 +4,18 @@ import numpy as np
 
 from peftbench.analysis import grouping, statistics
 from peftbench.core.run import Record
+from peftbench.reports.base import Report, listed
 from peftbench.reports.tables.markdown import Table
 
 Block = tuple[str, int, int]  # task, training examples, seed
+
+REPORT = Report(
+    name="ranks",
+    question="which rows come first over tasks and seeds?",
+    order=12,
+    tables=lambda inputs: listed(table(inputs.records)),
+    page=("differences", 1),
+)
 
 
 def table(records: list[Record]) -> Table | None:

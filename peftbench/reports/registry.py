@@ -1,93 +1,64 @@
-"""Which pictures a results folder gives, by the question that each answers."""
+"""The reports of this package, found by listing it, and the figures of a results folder."""
 
 import html
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+import pkgutil
+from collections.abc import Iterable, Iterator
+from functools import cache
+from importlib import import_module
 
-from peftbench.analysis.comparison import Pair
+import peftbench.reports
 from peftbench.config import catalog
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated
-from peftbench.core.run import Record
 from peftbench.core.text import did_you_mean
-from peftbench.reports import (
-    calibration,
-    continual,
-    in_context,
-    learning_curves,
-    noise,
-    paired,
-    pareto,
-    score_vs_time,
-    seeds,
-    shift,
-    sizes,
-)
-from peftbench.reports.plotting.palette import Palette
+from peftbench.reports.base import Inputs, Report, SuiteReport
 from peftbench.reports.plotting.style import Picture
-from peftbench.reports.spending import Prices
-
-#: What is told of evaluations, by the suite that made them.
-SUITES = {module.SUITE: module for module in (calibration, in_context, noise, continual, shift)}
 
 
-@dataclass(frozen=True)
-class Shown:
-    """What is drawn.
-
-    Attributes:
-        records, evaluated: of a folder.
-        prices: for money.
-        pairs: comparisons of rows; asked for only where they are drawn, for they take a moment.
-    """
-
-    records: list[Record]
-    evaluated: list[Evaluated]
-    prices: Prices = field(default_factory=Prices)
-    pairs: Callable[[], list[Pair]] = list
-
-    @property
-    def palette(self) -> Palette:
-        """One for all pictures of the folder."""
-        runs = [r.run for r in self.records] + [e.evaluation.run for e in self.evaluated]
-        return Palette.of(run.method["name"] for run in runs)
+@cache
+def reports() -> list[Report]:
+    """Reports on records, in order."""
+    found = [one for one in _declared() if isinstance(one, Report)]
+    return sorted(found, key=lambda one: (one.order, one.name))
 
 
-_DRAWN: dict[str, tuple[Callable[[Shown], list[Picture]], str]] = {
-    "sizes": (lambda s: sizes.plot(s.records, s.palette), sizes.NEEDS),
-    "anytime": (lambda s: score_vs_time.plot(s.records, s.palette), score_vs_time.NEEDS),
-    "pareto": (
-        lambda s: pareto.plot(
-            s.records,
-            s.palette,
-            s.prices.money if s.prices.known() else None,
-            s.prices.currency or "",
-        ),
-        pareto.NEEDS,
-    ),
-    "seeds": (lambda s: seeds.plot(s.records, s.palette), seeds.NEEDS),
-    "learning": (lambda s: learning_curves.plot(s.records, s.palette), learning_curves.NEEDS),
-    "paired": (lambda s: paired.plot(s.pairs()), paired.NEEDS),
-}
+def of_suite(target: str) -> SuiteReport:
+    """The report on evaluations by a suite of this class path."""
+    known = _suite_reports()
+    return known.get(target, known[""])
 
 
-def offered() -> list[str]:
-    """Questions that have pictures, whatever the folder holds."""
-    return [*_DRAWN, *catalog.options("suite", (catalog.packaged(),))]
+@cache
+def _suite_reports() -> dict[str, SuiteReport]:
+    return {one.suite: one for one in _declared() if isinstance(one, SuiteReport)}
 
 
-def draw(shown: Shown, names: Iterable[str] = ()) -> tuple[dict[str, Picture], list[str]]:
+def _declared() -> Iterator[Report | SuiteReport]:
+    """Reports that modules of this package declare; its packages hold none."""
+    for module in pkgutil.iter_modules(peftbench.reports.__path__):
+        if not module.ispkg:
+            named = vars(import_module(f"{peftbench.reports.__name__}.{module.name}"))
+            yield from (one for one in named.values() if isinstance(one, Report | SuiteReport))
+
+
+def suites() -> list[str]:
+    """Names of the packaged suites."""
+    return list(catalog.options("suite", (catalog.packaged(),)))
+
+
+def draw(inputs: Inputs, names: Iterable[str] = ()) -> tuple[dict[str, Picture], list[str]]:
     """Pictures by file name without its end, and what could not be drawn for want of what.
 
     Args:
-        shown: what there is.
-        names: of questions; all that can be drawn if there are none.
+        inputs: what there is.
+        names: of reports and suites; all that can be drawn if there are none.
 
     Raises:
         ConfigError: if a name is unknown.
     """
-    trained, by_suite = of_suites(shown.records, shown.evaluated)
-    known = list(dict.fromkeys([*offered(), *by_suite]))
+    trained, by_suite = of_suites(inputs)
+    drawn = {one.name: one for one in reports() if one.figures is not None}
+    known = list(dict.fromkeys([*drawn, *suites(), *by_suite]))
     wanted = list(dict.fromkeys(names))
     for name in wanted:
         if name not in known:
@@ -95,13 +66,14 @@ def draw(shown: Shown, names: Iterable[str] = ()) -> tuple[dict[str, Picture], l
     made: dict[str, Picture] = {}
     missing = []
     for name in wanted or known:
-        if name in _DRAWN:
-            found, needs = _DRAWN[name][0](shown), _DRAWN[name][1]
-        else:
-            here = by_suite.get(name, [])
-            module = SUITES[here[0].evaluation.suite["_target_"]] if here else None
-            found = module.plot(here, trained, shown.palette) if module else []
-            needs = f"evaluations by suite={name} of a kind that has a picture"
+        found: list[Picture] = []
+        needs = f"evaluations by suite={name} of a kind that has a picture"
+        if name in drawn:
+            figures, needs = drawn[name].figures, drawn[name].needs
+            found = figures(inputs) if figures else []
+        elif here := by_suite.get(name, []):
+            report = of_suite(here[0].evaluation.suite["_target_"])
+            found = report.figures(here, trained, inputs.palette)
         if not found:
             missing.append(f"{name}: not drawn; it takes {needs}")
         for picture in found:
@@ -110,14 +82,12 @@ def draw(shown: Shown, names: Iterable[str] = ()) -> tuple[dict[str, Picture], l
     return made, missing
 
 
-def of_suites(
-    records: list[Record], evaluated: list[Evaluated]
-) -> tuple[dict[str, int], dict[str, list[Evaluated]]]:
+def of_suites(inputs: Inputs) -> tuple[dict[str, int], dict[str, list[Evaluated]]]:
     """Trained parameters by key of a run; evaluations whose runs have a record, by suite."""
-    trained = {record.run.key: record.parameters["trained"] for record in records}
+    trained = {record.run.key: record.parameters["trained"] for record in inputs.records}
     named: dict[str, list[Evaluated]] = {}
-    for found in evaluated:
-        if found.evaluation.run.key in trained and found.evaluation.suite["_target_"] in SUITES:
+    for found in inputs.evaluated:
+        if found.evaluation.run.key in trained:
             named.setdefault(found.evaluation.suite["name"], []).append(found)
     return trained, dict(sorted(named.items()))
 

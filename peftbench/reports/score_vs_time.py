@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from peftbench.analysis import costs, grouping
 from peftbench.core.run import Json, Record, canonical
+from peftbench.reports.base import Report
 from peftbench.reports.plotting.line_plots import (
     Panel,
     Points,
@@ -17,8 +18,13 @@ from peftbench.reports.plotting.line_plots import (
 from peftbench.reports.plotting.palette import Palette
 from peftbench.reports.plotting.style import Picture
 
-#: What it takes.
-NEEDS = "runs with several evaluations (train.evaluations), or of several budgets"
+REPORT = Report(
+    name="anytime",
+    question="what is the score after so many training seconds?",
+    order=5,
+    figures=lambda inputs: plot(inputs.records, inputs.palette),
+    needs="runs with several evaluations (train.evaluations), or of several budgets",
+)
 
 _CAPTION = (
     "Score by training seconds; tokenising, warm-up passes and evaluation are not counted. {what} "
@@ -73,7 +79,7 @@ def _panels(
             shown = {labels[row]: found for row, r in rows_here.items() if (found := series(r))}
             title = grouping.title(one, dict(parts))
             if len(machines) > 1:
-                title += f"\n{costs.called(machine)}"
+                title += f"\n{costs.called(machine, machines)}"
             if shown:
                 level = [(0.0, statistics.fmean(base))] if base else []
                 made.append(

@@ -4,11 +4,40 @@ import statistics
 from collections.abc import Callable, Iterable
 
 from peftbench.analysis import grouping
-from peftbench.analysis.costs import machine, peak
+from peftbench.analysis.costs import machine, mean_peak
 from peftbench.core.run import Record
+from peftbench.reports.base import Report, listed
 from peftbench.reports.tables.markdown import Table
 
 Column = tuple[str, str, int]  # task, metric, training examples
+
+SCORES = Report(
+    name="scores",
+    question="which method scores what?",
+    order=1,
+    tables=lambda inputs: [scores(inputs.records)],
+    csv=lambda inputs: figures(inputs.records),
+    after_run=True,
+    page=("scores", 1),
+)
+
+OTHER_METRICS = Report(
+    name="metrics",
+    question="what are the metrics that are not primary?",
+    order=2,
+    tables=lambda inputs: listed(other_metrics(inputs.records)),
+    after_run=True,
+    page=("scores", 2),
+)
+
+COSTS = Report(
+    name="costs",
+    question="what does training take?",
+    order=3,
+    tables=lambda inputs: [costs(inputs.records)],
+    after_run=True,
+    page=("costs", 2),
+)
 
 
 def scores(records: list[Record]) -> Table:
@@ -92,10 +121,14 @@ def _mean(values: Iterable[float]) -> float:
     return statistics.fmean(values)
 
 
+def _mebibytes(count: float | None) -> str:
+    return "–" if count is None else f"{count / 2**20:,.0f}"
+
+
 _UNITS: dict[str, Callable[[list[Record]], str]] = {
     "seconds": lambda records: f"{_mean(r.seconds['train'] for r in records):,.0f}",
     "examples/s": lambda records: f"{_mean(r.speed['examples_per_second'] for r in records):,.0f}",
-    "peak MiB": lambda records: f"{_mean(peak(r) for r in records) / 2**20:,.0f}",
+    "peak MiB": lambda records: _mebibytes(mean_peak(records)),
 }
 
 

@@ -5,12 +5,18 @@ from typing import Any
 
 from peftbench.analysis import grouping
 from peftbench.core.run import Record
+from peftbench.reports.base import Report
 from peftbench.reports.plotting import style as drawing
 from peftbench.reports.plotting.palette import Palette
 from peftbench.reports.plotting.style import Picture
 
-#: What it takes.
-NEEDS = "records"
+REPORT = Report(
+    name="seeds",
+    question="how much does the seed matter?",
+    order=7,
+    figures=lambda inputs: plot(inputs.records, inputs.palette),
+    needs="records",
+)
 
 _CAPTION = (
     "Every seed a dot, the bar their mean; rows with most trained parameters come first. Open: the "

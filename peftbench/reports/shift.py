@@ -6,13 +6,19 @@ from typing import Any
 from peftbench.analysis import grouping
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json
+from peftbench.reports.base import SuiteReport
+from peftbench.reports.plotting import page_panels
 from peftbench.reports.plotting import style as drawing
 from peftbench.reports.plotting.palette import Palette
 from peftbench.reports.plotting.style import Picture
 from peftbench.reports.tables.markdown import Table
 
-#: The suite whose findings these are.
-SUITE = "peftbench.suites.shift.Shift"
+REPORT = SuiteReport(
+    suite="peftbench.suites.shift.Shift",
+    tables=lambda found, trained: tables(found, trained),
+    figures=lambda found, trained, palette: plot(found, trained, palette),
+    page_plots=lambda found, trained: page_plots(found, trained),
+)
 
 
 def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
@@ -193,3 +199,44 @@ def _mean(values: list[float | None]) -> float:
     """In percent; not a number where none is defined."""
     defined = [100 * value for value in values if value is not None]
     return sum(defined) / len(defined) if defined else float("nan")
+
+
+def page_plots(found: list[Evaluated], trained: dict[str, int]) -> list[Json]:
+    """A heat map: rows by targets, mean scores."""
+    panels = []
+    for part in grouping.sections(found, trained):
+        targets: dict[str, str] = {}
+        for e in part.found:
+            targets |= {name: told["metric"] for name, told in e.findings["targets"].items()}
+        labels = grouping.labels(part.rows, part.split)
+        lines = []
+        for row, members in part.rows.items():
+            scores = [
+                page_panels.mean(
+                    [
+                        e.findings["targets"][name]["scores"][metric]
+                        for e in members
+                        if name in e.findings["targets"]
+                    ]
+                )
+                for name, metric in targets.items()
+            ]
+            line = {"label": labels[row], "method": row[0], "seeds": len(members)}
+            lines.append(line | {"cells": scores})
+        heads = [f"{name} {metric}" for name, metric in targets.items()]
+        told = {
+            name: [e.findings["targets"][name] for e in part.found if name in e.findings["targets"]]
+            for name in targets
+        }
+        trivial = [page_panels.mean([one["trivial"] for one in told[name]]) for name in targets]
+        lines.append({"label": "constant answer", "method": None, "cells": trivial})
+        if len({e.evaluation.run.model["name"] for e in part.found}) == 1:
+            before = [
+                page_panels.mean([one["untrained"][metric] for one in told[name]])
+                for name, metric in targets.items()
+            ]
+            lines.append({"label": "before training", "method": None, "cells": before})
+        panels.append(
+            {"title": part.title, "task": part.task["name"], "heads": heads, "lines": lines}
+        )
+    return [{"kind": "shift", "panels": panels}]

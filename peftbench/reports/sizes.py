@@ -4,12 +4,19 @@ import statistics
 
 from peftbench.analysis import grouping
 from peftbench.core.run import Record
+from peftbench.reports.base import Report
 from peftbench.reports.plotting.line_plots import Panel, Series, draw
 from peftbench.reports.plotting.palette import Palette
 from peftbench.reports.plotting.style import Picture
 
-#: What it takes.
-NEEDS = "a method and its settings at two data sizes of one task"
+REPORT = Report(
+    name="sizes",
+    question="how do scores grow with data?",
+    order=4,
+    figures=lambda inputs: plot(inputs.records, inputs.palette),
+    needs="a method and its settings at two data sizes of one task",
+    after_run=True,
+)
 
 _CAPTION = (
     "Score by training examples (logarithmic): every seed a dot, lines through the means, bars of "

@@ -4,103 +4,52 @@ Money is counted from a file of prices that the user fills in; what has no price
 """
 
 import statistics
-from dataclasses import dataclass, fields
 
 from peftbench.analysis import costs, grouping
-from peftbench.core.errors import ConfigError
+from peftbench.analysis.costs import Prices, stored
 from peftbench.core.run import Record
+from peftbench.reports.base import Report
 from peftbench.reports.tables.markdown import Table
 
 #: Parts of the reference's score that count as near.
 NEAR = (0.95, 0.99)
 
-
-@dataclass(frozen=True)
-class Prices:
-    """What the user pays; None is not known."""
-
-    currency: str | None = None
-    gpu_hour: float | None = None
-    core_hour: float | None = None
-    kwh: float | None = None
-    gb_month: float | None = None
-    months: float = 12
-
-    def __post_init__(self) -> None:
-        for name in (f.name for f in fields(self) if f.name != "currency"):
-            value = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not (value is None or (number and value >= 0)):
-                raise ConfigError(
-                    f"prices: {name} is a number of at least 0, or null, got {value!r}"
-                )
-        if self.currency is None and self.known():
-            raise ConfigError("prices: say the currency, such as EUR")
-
-    def known(self) -> bool:
-        """Whether anything has a price."""
-        return any(
-            getattr(self, name) is not None for name in ("gpu_hour", "core_hour", "kwh", "gb_month")
-        )
-
-    def money(self, record: Record) -> float | None:
-        """Of a run: its hours or its energy, and its storage; None if nothing of it has a price."""
-        hours = sum(record.seconds.values()) / 3600
-        place = record.environment
-        rate = self.gpu_hour if place["cuda"] else self.core_hour
-        units = 1 if place["cuda"] else place["threads"]
-        parts = [
-            None if rate is None else rate * units * hours,
-            None
-            if self.kwh is None or record.energy_joules is None
-            else self.kwh * record.energy_joules / 3.6e6,
-            None if self.gb_month is None else self.gb_month * self.months * stored(record) / 1e9,
-        ]
-        priced = [part for part in parts if part is not None]
-        return sum(priced) if priced else None
-
-
-def stored(record: Record) -> int:
-    """Bytes of what training changed, in fp32: one copy for each task that is served."""
-    return 4 * (record.parameters["trained"] + record.parameters["head"])
+REPORT = Report(
+    name="spending",
+    question="what does a score cost, and what does it take to come near the best?",
+    order=9,
+    tables=lambda inputs: [table(inputs.records, inputs.prices)],
+    page=("costs", 1),
+)
 
 
 def table(records: list[Record], prices: Prices) -> Table:
     """Method × task: score, spending, seconds to come near the reference, the Pareto front.
 
     The reference of a task is the run that trains everything, or what trains most, where none does.
+    Runs of several machines have lines of their own, which are compared on one machine only.
     """
     tasks = sorted({grouping.sized(record) for record in records})
+    machines = sorted({costs.machine(record) for record in records})
     by_row, split = grouping.of_records(records)
     lines = []
     for task in tasks:
-        cells = {
+        every = {
             row: [record for record in members if grouping.sized(record) == task]
             for row, members in by_row.items()
         }
-        cells = {row: here for row, here in cells.items() if here}
-        goal = _score(next(iter(cells.values())))  # rows with most trained parameters come first
-        front = costs.front({row: (_score(here), _seconds(here)) for row, here in cells.items()})
-        for row, here in cells.items():
-            money = [value for record in here if (value := prices.money(record)) is not None]
-            flops = [record.flops for record in here if record.flops is not None]
-            lines.append(
-                [
-                    *row,
-                    f"{task[0]} {task[1]:,}",
-                    grouping.spread([record.score for record in here]),
-                    f"{_seconds(here):,.0f}",
-                    f"{statistics.fmean(flops) / 1e12:,.1f}" if flops else "–",
-                    f"{stored(here[0]) / 1e6:,.2f}",
-                    *(
-                        [f"{statistics.fmean(money):.4f}" if money else "–"]
-                        if prices.known()
-                        else []
-                    ),
-                    *(_near(here, goal, part) for part in NEAR),
-                    "yes" if row in front else "",
-                ]
-            )
+        every = {row: here for row, here in every.items() if here}
+        goal = _score(next(iter(every.values())))  # rows with most trained parameters come first
+        for machine in machines:
+            cells = {
+                row: [record for record in members if costs.machine(record) == machine]
+                for row, members in every.items()
+            }
+            cells = {row: here for row, here in cells.items() if here}
+            title = f"{task[0]} {task[1]:,}"
+            if len(machines) > 1:
+                title += f", {costs.called(machine, machines)}"
+            lines += _lines(title, cells, goal, prices)
     paid = [prices.currency or ""] if prices.known() else []
     reach = [f"s to {100 * part:.0f} %" for part in NEAR]
     columns = [
@@ -125,6 +74,32 @@ _NOTE = (
     "no other method of the task scores higher in less training time. Seconds compare on one "
     "device."
 )
+
+
+def _lines(
+    title: str, cells: dict[grouping.Row, list[Record]], goal: float | None, prices: Prices
+) -> list[list[str]]:
+    """Lines of one task on one machine."""
+    front = costs.front({row: (_score(here), _seconds(here)) for row, here in cells.items()})
+    lines = []
+    for row, here in cells.items():
+        money = [value for record in here if (value := prices.money(record)) is not None]
+        flops = [record.flops for record in here if record.flops is not None]
+        paid = f"{statistics.fmean(money):.4f}" if money else "–"
+        lines.append(
+            [
+                *row,
+                title,
+                grouping.spread([record.score for record in here]),
+                f"{_seconds(here):,.0f}",
+                f"{statistics.fmean(flops) / 1e12:,.1f}" if flops else "–",
+                f"{stored(here[0]) / 1e6:,.2f}",
+                *([paid] if prices.known() else []),
+                *(_near(here, goal, part) for part in NEAR),
+                "yes" if row in front else "",
+            ]
+        )
+    return lines
 
 
 def _score(records: list[Record]) -> float | None:

@@ -72,7 +72,11 @@ class Suite:
         return None
 
     def findings(self, record: Record, known: Arrays, found: dict[str, Arrays]) -> Json:
-        """What the predictions mean, plain data; `headline` holds the few most telling figures.
+        """What the predictions mean, plain data.
+
+        `headline` holds the few most telling figures, shares by name: the columns of the table of a
+        suite that has no file in `peftbench/reports`. `curve` is drawn if it is there: `x` and `y`
+        name the axes, `points` are pairs of a place and a share, None where it is undefined.
 
         Args:
             record: of the run.

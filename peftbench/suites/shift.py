@@ -119,7 +119,10 @@ def _scores(arrays: Arrays) -> dict[str, float | None]:
     scores, label = arrays["scores"], arrays["label"]
     if label.dtype.kind == "f":  # correlation with the value, or with the log odds of class 1
         value = scores[:, 0] if scores.shape[1] == 1 else scores[:, 1] - scores[:, 0]
-        return {name: task_metrics.METRICS[name](value, label) for name in ("pearson", "spearman")}
+        return {
+            name: task_metrics.METRICS[name].compute(value, label)
+            for name in ("pearson", "spearman")
+        }
     if scores.shape[1] == 1:
         return {"auc": task_metrics.auc(scores[:, 0], label)}
     found = task_metrics.score(("accuracy",), scores, label)

@@ -12,7 +12,10 @@ from peftbench.core.run import Json, Record, Run
 from peftbench.core.training_config import Budget, Recipe, Selection
 from peftbench.data import augmentation, batching, loading, prompting, tokenization
 from peftbench.methods.base import make
-from peftbench.metrics import task_metrics
+from peftbench.metrics import (
+    evaluate_metrics,  # noqa: F401 - takes seconds to import, which no run's seconds may hold
+    task_metrics,
+)
 from peftbench.models import checkpoints, masked_state
 from peftbench.models.adapted_model import Encoder
 from peftbench.models.optimize import settle

@@ -31,7 +31,10 @@ def test_a_metric_on_many_resamples_is_that_on_each(metric, classes):
     assert found.shape == (30, 4)
     for row, count in zip(found, counts, strict=True):
         items = np.repeat(np.arange(60), count.astype(int))
-        each = [task_metrics.score([metric], one[items], label[items])[metric] for one in scores]
+        each = [
+            task_metrics.compute_scores([metric], one[items], label[items])[metric]
+            for one in scores
+        ]
         assert row == pytest.approx(each, abs=1e-12)
 
 
@@ -45,7 +48,10 @@ def test_what_is_undefined_is_not_a_number(metric):
     found = bootstrap.score(metric, scores, label, counts)
     for row, count in zip(found, counts, strict=True):
         items = np.repeat(np.arange(6), count.astype(int))
-        each = [task_metrics.score([metric], one[items], label[items])[metric] for one in scores]
+        each = [
+            task_metrics.compute_scores([metric], one[items], label[items])[metric]
+            for one in scores
+        ]
         assert [None if np.isnan(v) else pytest.approx(v, abs=1e-9) for v in row] == each
     if metric != "accuracy":
         assert np.isnan(found).any()

@@ -95,9 +95,30 @@ for verb in json.loads(sys.argv[1]):
         except SystemExit as end:
             assert end.code == 0, (verb, end.code)
     assert out.getvalue(), verb
-    heavy[" ".join(verb[:1])] = sorted({"torch", "transformers", "accelerate"} & set(sys.modules))
+    slow = {"torch", "transformers", "accelerate", "evaluate"}
+    heavy[" ".join(verb[:1])] = sorted(slow & set(sys.modules))
 print(json.dumps(heavy))
 """
+
+
+LIGHT = """
+import io, sys
+from contextlib import redirect_stdout
+from peftbench.cli.main import main
+
+with redirect_stdout(io.StringIO()):
+    try:
+        main(sys.argv[1:], prog_name="peftbench")
+    except SystemExit:
+        pass
+print(sorted({"numpy", "pandas", "pyarrow", "hydra", "torch"} & set(sys.modules)))
+"""
+
+
+@pytest.mark.parametrize("words", [["--help"], ["report", "--help"]])
+def test_help_loads_no_library(words):
+    done = subprocess.run([sys.executable, "-c", LIGHT, *words], capture_output=True, text=True)
+    assert done.stdout == "[]\n", done.stderr
 
 
 def test_verbs_that_answer_at_once_do_not_load_torch(tmp_path):

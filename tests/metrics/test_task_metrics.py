@@ -1,12 +1,19 @@
 """Every metric against scikit-learn and scipy, and what is undefined is None."""
 
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
+from paths import ROOT
 from scipy import stats
 from sklearn import metrics as sklearn
 
+from peftbench.config.sweep import plan
+from peftbench.core.errors import ConfigError
 from peftbench.metrics import task_metrics
-from peftbench.metrics.evaluate_metric import Scores
+from peftbench.metrics.base import Metric
 
 CLASSES = {
     "accuracy": sklearn.accuracy_score,
@@ -45,16 +52,22 @@ def test_every_metric_is_tested():
 def test_classes_as_scikit_learn(name, seed):
     predicted, label = classes(seed)
     expected = CLASSES[name](label, predicted)
-    assert task_metrics.METRICS[name](predicted, label) == pytest.approx(expected, abs=1e-12)
+    assert task_metrics.METRICS[name].compute(predicted, label) == pytest.approx(
+        expected, abs=1e-12
+    )
     scores = one_hot(predicted, 2)
-    assert task_metrics.score([name], scores, label) == {name: pytest.approx(expected, abs=1e-12)}
+    assert task_metrics.compute_scores([name], scores, label) == {
+        name: pytest.approx(expected, abs=1e-12)
+    }
 
 
 @pytest.mark.parametrize("name", ["accuracy", "matthews"])
 def test_three_classes_as_scikit_learn(name):
     predicted, label = classes(0, count=3)
     expected = CLASSES[name](label, predicted)
-    assert task_metrics.METRICS[name](predicted, label) == pytest.approx(expected, abs=1e-12)
+    assert task_metrics.METRICS[name].compute(predicted, label) == pytest.approx(
+        expected, abs=1e-12
+    )
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -62,8 +75,10 @@ def test_three_classes_as_scikit_learn(name):
 def test_values_as_scipy(name, seed):
     predicted, label = values(seed)
     expected = VALUES[name](label.astype(np.float64), predicted.astype(np.float64))
-    assert task_metrics.METRICS[name](predicted, label) == pytest.approx(expected, abs=1e-12)
-    assert task_metrics.score([name], predicted[:, None], label) == {
+    assert task_metrics.METRICS[name].compute(predicted, label) == pytest.approx(
+        expected, abs=1e-12
+    )
+    assert task_metrics.compute_scores([name], predicted[:, None], label) == {
         name: pytest.approx(expected, abs=1e-12)
     }
 
@@ -76,23 +91,23 @@ def test_a_constant_has_no_correlation(swap):
         "spearman": (values(0)[0], np.full(200, 2.5, dtype=np.float32)),
     }.items():
         arrays = (constant, other) if swap else (other, constant)
-        assert task_metrics.METRICS[name](*arrays) is None
+        assert task_metrics.METRICS[name].compute(*arrays) is None
 
 
 def test_a_constant_that_wobbles_in_its_last_digits_is_one():
     wobbling = np.full(200, 2.5, dtype=np.float32)
     wobbling[::3] = np.nextafter(np.float32(2.5), np.float32(3))
-    assert task_metrics.pearson(wobbling, values(0)[1]) is None
-    assert task_metrics.spearman(wobbling, values(0)[1]) is None
+    assert task_metrics.METRICS["pearson"].compute(wobbling, values(0)[1]) is None
+    assert task_metrics.METRICS["spearman"].compute(wobbling, values(0)[1]) is None
     assert task_metrics.collapsed(wobbling[:, None])
     assert not task_metrics.collapsed((wobbling + np.linspace(0, 1e-3, 200))[:, None])
 
 
 def test_f1_without_a_positive_is_undefined():
     nothing, label = np.zeros(10, dtype=np.int64), np.arange(10) % 2
-    assert task_metrics.f1(nothing, nothing) is None
-    assert task_metrics.f1(nothing, label) == 0.0
-    assert task_metrics.f1(label, nothing) == 0.0
+    assert task_metrics.METRICS["f1"].compute(nothing, nothing) is None
+    assert task_metrics.METRICS["f1"].compute(nothing, label) == 0.0
+    assert task_metrics.METRICS["f1"].compute(label, nothing) == 0.0
 
 
 def test_collapsed():
@@ -106,7 +121,9 @@ def test_trivial_knows_the_majority_of_mrpc():
     """279 of the 408 validation pairs are positive, as most of training."""
     label = (np.arange(408) < 279).astype(np.int64)
     train = (np.arange(3668) < 2474).astype(np.int64)
-    found = task_metrics.score(["accuracy", "f1"], task_metrics.trivial(label, train, 2), label)
+    found = task_metrics.compute_scores(
+        ["accuracy", "f1"], task_metrics.trivial(label, train, 2), label
+    )
     assert round(100 * found["accuracy"], 2) == 68.38
     assert round(100 * found["f1"], 2) == 81.22
 
@@ -114,32 +131,100 @@ def test_trivial_knows_the_majority_of_mrpc():
 def test_trivial_learns_from_training_labels_alone():
     label, train = np.ones(10, dtype=np.int64), np.array([0, 0, 1])
     assert (
-        task_metrics.score(["accuracy"], task_metrics.trivial(label, train, 2), label)["accuracy"]
+        task_metrics.compute_scores(["accuracy"], task_metrics.trivial(label, train, 2), label)[
+            "accuracy"
+        ]
         == 0
     )
     mean = task_metrics.trivial(np.zeros(4, np.float32), np.array([1, 2], np.float32), 1)
     assert mean.tolist() == [[1.5]] * 4
-    assert task_metrics.score(["pearson"], mean, values(0, 4)[1]) == {"pearson": None}
+    assert task_metrics.compute_scores(["pearson"], mean, values(0, 4)[1]) == {"pearson": None}
 
 
-def test_evaluate_metric_is_scikit_learn(tmp_path):
+@pytest.mark.parametrize("name", [*CLASSES, *VALUES])
+def test_evaluate_metrics_give_the_same_bits(name):
     """Without the network: HF_HUB_OFFLINE is set for all tests."""
-    predicted, label = classes(1)
-    ours = Scores("mrpc", metrics=["accuracy", "f1", "matthews"], cache_dir=str(tmp_path))
-    found = ours.compute(predictions=predicted.tolist(), references=label.tolist())
-    expected = {name: CLASSES[name](label, predicted) for name in ("accuracy", "f1", "matthews")}
-    assert found == pytest.approx(expected, abs=1e-12)
+    made = [values(seed) for seed in range(3)] if name in VALUES else [classes(0), classes(1)]
+    made += [(label.astype(np.float64), predicted) for predicted, label in made[:1]]
+    made += [(predicted[:0], label[:0]) for predicted, label in made[:1] if name == "f1"]
+    for predicted, label in [*made, (np.zeros_like(made[0][0]), np.zeros_like(made[0][1]))]:
+        scores = predicted[:, None] if name in VALUES else one_hot(predicted.astype(int), 2)
+        assert task_metrics.score([name], scores, label) == task_metrics.compute_scores(
+            [name], scores, label
+        )
 
+
+def test_an_evaluate_metric_alone():
+    from peftbench.metrics.evaluate_metrics import evaluate_metric
+
+    matthews = evaluate_metric(task_metrics.METRICS["matthews"])
+    assert matthews.compute(predictions=[1, 1, 1], references=[1, 0, 1]) == {"matthews": None}
     predicted, label = values(1)
-    ours = Scores("stsb", metrics=["pearson", "spearman"], cache_dir=str(tmp_path))
+    pearson = evaluate_metric(task_metrics.METRICS["pearson"])
     for part in range(4):  # added batch by batch, as the evaluate library does
         rows = slice(50 * part, 50 * part + 50)
-        ours.add_batch(predictions=predicted[rows], references=label[rows])
-    expected = {name: VALUES[name](*map(np.float64, (label, predicted))) for name in VALUES}
-    assert ours.compute() == pytest.approx(expected, abs=1e-6)
+        pearson.add_batch(predictions=predicted[rows], references=label[rows])
+    expected = task_metrics.METRICS["pearson"].compute(predicted, label)
+    assert pearson.compute() == {"pearson": expected}
 
 
-def test_evaluate_metric_gives_none_where_undefined(tmp_path):
-    ours = Scores("cola", metrics=["matthews", "accuracy"], cache_dir=str(tmp_path))
-    found = ours.compute(predictions=[1, 1, 1], references=[1, 0, 1])
-    assert found == {"matthews": None, "accuracy": pytest.approx(2 / 3)}
+def test_scoring_leaves_random_numbers_as_they_are():
+    state = np.random.get_state()[1].copy()
+    task_metrics.score(["accuracy"], one_hot(classes(0)[0], 2), classes(0)[1])
+    assert np.array_equal(np.random.get_state()[1], state)
+
+
+WITHOUT_A_TRACE = """
+import logging, sys
+handlers = list(logging.getLogger().handlers)
+import numpy as np
+from peftbench.metrics import task_metrics
+assert "evaluate" not in sys.modules
+print(task_metrics.score(["accuracy", "f1"], np.eye(2), np.array([0, 0])))
+assert logging.getLogger().handlers == handlers
+"""
+
+
+def test_scoring_writes_no_file_and_opens_no_connection(tmp_path):
+    aside = {"HF_HOME", "HF_METRICS_CACHE", "HF_EVALUATE_CACHE", "XDG_CACHE_HOME"}
+    kept = {name: value for name, value in os.environ.items() if name not in aside}
+    guard = "import socket; socket.socket.connect = None\n"
+    done = subprocess.run(
+        [sys.executable, "-c", guard + WITHOUT_A_TRACE],
+        env=kept | {"HOME": str(tmp_path), "PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.stdout == "{'accuracy': 0.5, 'f1': 0.0}\n", done.stderr
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_metrics_of_other_tasks_are_refused():
+    task_metrics.check_metrics(["accuracy", "f1", "matthews"], "classification", 2)
+    task_metrics.check_metrics(["accuracy", "f1"], "classification", None)  # not counted yet
+    task_metrics.check_metrics(["pearson"], "regression", 1)
+    with pytest.raises(ConfigError, match="f1 is defined for 2 classes, the task has 3"):
+        task_metrics.check_metrics(["accuracy", "f1"], "classification", 3)
+    with pytest.raises(ConfigError, match="accuracy is no metric of regression; choose from pears"):
+        task_metrics.check_metrics(["accuracy"], "regression", 1)
+    with pytest.raises(ConfigError, match="must be one of accuracy"):
+        task_metrics.check_metrics(["pearsn"], "regression", 1)
+
+
+@pytest.mark.parametrize(
+    "words", [("task=mnli", "task.metrics=[accuracy,f1]"), ("task=stsb", "task.metrics=[accuracy]")]
+)
+def test_planning_refuses_metrics_of_other_tasks(words):
+    with pytest.raises(ConfigError, match=r"task\.metrics"):
+        plan("method=lora", *words)
+
+
+def test_a_metric_without_a_form_for_resamples_is_computed_on_each():
+    accuracy = task_metrics.METRICS["accuracy"]
+    plain = Metric(name="plain", about="", compute=accuracy.compute, kinds=("classification",))
+    predicted = np.stack([classes(seed)[0] for seed in range(3)])
+    label = classes(0)[1]
+    counts = np.random.default_rng(0).integers(0, 3, (5, len(label))).astype(np.float64)
+    found = plain.on_resamples(predicted, label, counts)
+    assert found == pytest.approx(accuracy.on_resamples(predicted, label, counts))

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import records
 
-from peftbench.analysis import costs
+from peftbench.analysis import advice, comparability, costs
+from peftbench.analysis.costs import Prices
 from peftbench.config import catalog
 from peftbench.core.errors import ConfigError
-from peftbench.core.run import Json, Record
-from peftbench.reports import builder, ranking, scores, spending
-from peftbench.reports.spending import Prices
+from peftbench.core.run import Json, Record, Run
+from peftbench.reports import builder, pareto, ranking, scores, spending
+from peftbench.reports.plotting.palette import Palette
 
 
 def made(*words: str) -> list[Record]:
@@ -136,6 +137,69 @@ def test_the_front_holds_what_nothing_beats():
         "e": (0.9, 12.0),
     }
     assert costs.front(points) == {"a", "b"}
+
+
+def test_a_cost_that_is_not_known_is_on_no_front():
+    assert costs.front({"a": (0.9, None), "b": (0.8, 5.0), "c": (0.7, None)}) == {"b"}
+
+
+UNMEASURED = {"cpu_peak_rss_bytes": {"train": None, "evaluate": None}}
+
+
+def test_a_peak_that_was_not_measured_is_none_and_never_zero():
+    one, two = made("method=lora", "seed=0,1")
+    without = records.record(one.run, memory=UNMEASURED)
+    assert costs.peak(without) is None
+    assert costs.mean_peak([without]) is None
+    assert costs.mean_peak([without, two]) == 100 * 2**20
+    assert scores.costs([without]).rows[0][-1] == "–"
+    (picture,) = pareto.plot([without], Palette())
+    texts = [text.get_text() for axis in picture.figure.axes for text in axis.texts]
+    assert "not measured" in texts
+
+
+def elsewhere(run: Run, **changes: Any) -> Record:
+    return records.record(run, 0.9, environment=records.ENVIRONMENT | changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({"device": "Another CPU"}, ("Another CPU, 1 thread", "Some CPU, 1 thread")),
+        ({"threads": 2}, ("Some CPU, 1 thread", "Some CPU, 2 threads")),
+        ({"packed": True}, ("Some CPU, 1 thread", "Some CPU, 1 thread, by calibration")),
+        ({"cores": 64}, ("Some CPU, 1 thread, 2 cores", "Some CPU, 1 thread, 64 cores")),
+        (
+            {"cuda": "13.0"},
+            ("Some CPU, 1 thread, CUDA 13.0", "Some CPU, 1 thread, CUDA off"),
+        ),
+    ],
+)
+def test_money_of_several_machines_is_not_compared(changes, told):
+    full, lora = (records.runs(f"method={name}")[0] for name in ("full", "lora"))
+    found = [records.record(full, 0.8), elsewhere(lora, **changes)]
+    prices = Prices(currency="EUR", core_hour=9.0, gpu_hour=9.0)
+    table = spending.table(found, prices)
+    lines = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
+    size = "builtin_paraphrase 32, "
+    assert sorted(line["task"].removeprefix(size) for line in lines) == sorted(told)
+    assert [line["front"] for line in lines] == ["yes", "yes"]  # each alone on its machine
+    machines = {costs.machine(record) for record in found}
+    assert len(machines) == 2
+    assert len(advised(found)) == 2
+
+
+def advised(found: list[Record]) -> list[str]:
+    """Machines that advice names."""
+    told, _ = advice._distance(advice.Question(found[0].run, 32, None), found)
+    assert told[-1] == "which are not to be compared"
+    return told[-2].split(" and of ")
+
+
+def test_the_index_refuses_by_the_same_fields():
+    assert {path.removeprefix("environment.") for path in comparability.MACHINE} == set(
+        costs.Machine._fields
+    )
 
 
 # cheap validation

@@ -21,8 +21,8 @@ from suite_records import abroad, found, noisy, planned, sure
 from peftbench.analysis.comparison import Pair
 from peftbench.analysis.statistics import Effect
 from peftbench.cli.main import main
-from peftbench.reports import html
-from peftbench.reports.html import cells, curves, run_list, summary
+from peftbench.reports import calibration, html
+from peftbench.reports.html import cells, run_list, summary
 from peftbench.reports.html.data import contents
 from peftbench.results.store import Results
 from peftbench.suites.rounds import measures
@@ -196,7 +196,7 @@ def test_what_is_forgotten_after_each_round(data):
 def test_a_line_of_reliability_holds_all_seeds():
     one, two = planned("suite=calibration", "seed=0,1")
     every = [sure(one, 0.5), sure(two, 1.0)]
-    ((_, right),) = curves._reliability(every)
+    ((_, right),) = calibration._reliability(every)
     assert right == pytest.approx(0.75)
 
 
@@ -235,6 +235,19 @@ def test_what_cannot_be_read_and_what_does_not_compare_is_said(tmp_path):
     assert costs == [
         "builtin_paraphrase: seconds were taken on different machines and do not compare."
     ]
+
+
+def test_calibrated_costs_do_not_compare_with_measured_ones(tmp_path):
+    """As in the tables: see `costs.machine`."""
+    folder = Results(tmp_path / "runs")
+    for run in records.runs("method=full,lora", "seed=0"):
+        packed = {"packed": True} if run.method["name"] == "lora" else {}
+        made = records.record(run, environment=records.ENVIRONMENT | packed)
+        folder.save(made, records.predictions())
+    told = contents(folder)
+    assert [cell["front"] for cell in told["cells"]] == [["trained"], ["trained"]]
+    assert any(note.startswith("2 ways to take costs are mixed") for note in told["notes"])
+    assert "do not compare" in paragraph(told, "What it costs")[0]
 
 
 # the file

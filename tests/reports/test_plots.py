@@ -20,6 +20,7 @@ from peftbench.config.sweep import plan
 from peftbench.core.evaluation import Evaluated, Evaluation
 from peftbench.core.run import Record
 from peftbench.reports import learning_curves, noise, pareto, registry, score_vs_time, seeds, sizes
+from peftbench.reports.base import Inputs
 from peftbench.reports.plotting import line_plots, palette
 from peftbench.reports.plotting.line_plots import defined_points, mean_curve
 from peftbench.reports.plotting.palette import Palette
@@ -120,8 +121,7 @@ def test_a_method_has_one_colour_in_all_pictures():
     made = grown("method=full,lora")
     planned = plan(*records.tiny("suite=noise", "method=full,lora", "size=100")).evaluations
     noisy = [Evaluated(e, noise_findings(e), {}, {}, records.ENVIRONMENT, None) for e in planned]
-    shown = registry.Shown(made, noisy)
-    found, _ = registry.draw(shown, ["sizes", "pareto", "seeds", "noise"])
+    found, _ = registry.draw(Inputs(made, noisy), ["sizes", "pareto", "seeds", "noise"])
     assert sorted(found) == ["noise", "pareto_builtin_paraphrase", "seeds", "sizes"]
     for picture in found.values():
         assert drawn(picture, "lora"), picture
@@ -341,7 +341,7 @@ def test_names_are_text_whatever_they_hold():
         replace(record, run=replace(record.run, task=record.run.task | {"name": "<b>$x_1$ a/b"}))
         for record in grown("method=lora")
     ]
-    found, _ = registry.draw(registry.Shown(made, []))
+    found, _ = registry.draw(Inputs(made))
     assert sorted(found) == ["pareto_b__x_1__a_b", "seeds", "sizes"]
     files = registry.files(found, "svg")
     assert b"&lt;b&gt;$x_1$ a/b" in files["sizes.svg"]

@@ -200,8 +200,10 @@ def test_shift_scores_classes_by_classes_and_values_by_their_order():
         "untrained/builtin_similarity": {"label": label, "scores": outputs(label, 0.5)},
     }
     told = shift.findings(record(evaluation.run), known, found)["targets"]["builtin_similarity"]
-    home = task_metrics.accuracy(known["scores"].argmax(1), label)
-    away = task_metrics.accuracy(found["builtin_similarity"]["scores"].argmax(1), label)
+    home = task_metrics.METRICS["accuracy"].compute(known["scores"].argmax(1), label)
+    away = task_metrics.METRICS["accuracy"].compute(
+        found["builtin_similarity"]["scores"].argmax(1), label
+    )
     assert (told["home"], told["scores"]["accuracy"]) == (home, away)
     assert told["gap"] == pytest.approx(home - away)
     assert told["trivial"] == 0.5
@@ -348,7 +350,7 @@ def test_evaluations_during_training_may_look_at_a_part(finished):
     label = whole.predictions["label"]
     items = np.sort(loading.stratified(label, 2, seed=0)[: round(0.1 * len(label))])
     scores = whole.predictions["scores"][items]
-    assert part.record.curve[-1]["accuracy"] == task_metrics.accuracy(
+    assert part.record.curve[-1]["accuracy"] == task_metrics.METRICS["accuracy"].compute(
         scores.argmax(1), label[items]
     )
 

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from peftbench.analysis import grouping
+from peftbench.analysis import costs, grouping
 from peftbench.core.run import Record
 
 
@@ -16,7 +16,8 @@ class Cell:
         row: of the score table.
         sized: task and training examples.
         records: by seed.
-        front: in which of `COSTS` no other cell of the task and size scores as high for less.
+        front: in which of `COSTS` no other cell of the task and size scores as high for less;
+            not in seconds where those of the task and size are of several machines.
     """
 
     row: grouping.Row
@@ -58,18 +59,12 @@ class Cell:
     @property
     def peak(self) -> float | None:
         """Mean peak of memory while training, in bytes: of the GPU where there is one."""
-        peaks = [
-            (record.memory.get("cuda_peak_allocated_bytes") or record.memory["cpu_peak_rss_bytes"])[
-                "train"
-            ]
-            for record in self.records
-        ]
-        return None if None in peaks else statistics.fmean(peaks)
+        return costs.mean_peak(self.records)
 
     @property
-    def machines(self) -> set[tuple[str, int]]:
-        """Devices, and how many threads each run had: of several, seconds do not compare."""
-        return {(r.environment["device"], r.environment["threads"]) for r in self.records}
+    def machines(self) -> set[costs.Machine]:
+        """Where the runs were made: of several, seconds do not compare."""
+        return {costs.machine(record) for record in self.records}
 
 
 #: What a score may be held against.
@@ -92,8 +87,9 @@ def cells(by_row: dict[grouping.Row, list[Record]]) -> list[Cell]:
     for cell in found:
         together.setdefault(cell.sized, []).append(cell)
     for here in together.values():
+        several = len({machine for cell in here for machine in cell.machines}) > 1
         for name, cost in COSTS.items():
-            for cell in front(here, cost):
+            for cell in [] if several and name == "seconds" else front(here, cost):
                 cell.front.append(name)
     return found
 
@@ -103,9 +99,6 @@ def front(here: list[Cell], cost: Callable[[Cell], float]) -> list[Cell]:
 
     The cheapest first.
     """
-    scored = [(cost(cell), -cell.score, cell) for cell in here if cell.score is not None]
-    kept: list[tuple[float, float, Cell]] = []
-    for spent, less, cell in sorted(scored, key=lambda one: one[:2]):
-        if not kept or less < kept[-1][1] or (spent, less) == kept[-1][:2]:
-            kept.append((spent, less, cell))
-    return [cell for _, _, cell in kept]
+    points = {number: (cell.score, cost(cell)) for number, cell in enumerate(here)}
+    kept = [here[number] for number in sorted(costs.front(points))]
+    return sorted(kept, key=lambda cell: (cost(cell), -(cell.score or 0.0)))

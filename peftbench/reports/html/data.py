@@ -3,17 +3,16 @@
 import statistics
 from typing import Any
 
-from peftbench.analysis import grouping
-from peftbench.analysis.comparison import Pair, compare
+from peftbench.analysis import costs, grouping
+from peftbench.analysis.comparison import Pair
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json, Record
-from peftbench.reports import ensembles, ranking, ranks, scores, spending
-from peftbench.reports.builder import SUITES
-from peftbench.reports.html import curves, run_list, summary
+from peftbench.reports import registry
+from peftbench.reports.base import Inputs
+from peftbench.reports.html import run_list, summary
 from peftbench.reports.html.cells import Cell, cells
 from peftbench.reports.plotting.palette import Palette
-from peftbench.reports.spending import Prices
 from peftbench.reports.tables.markdown import Table
 from peftbench.results.predictions import readable
 from peftbench.results.store import Results
@@ -52,7 +51,14 @@ def contents(results: Results, against: str | None = None, most: int = MOST) -> 
             "reads every prediction; `peftbench report --against ROW` does"
         )
     tested, gone = readable(records, results.predictions) if whole else (None, [])
-    pairs = compare(tested, results.predictions, against)[0] if tested else []
+    inputs = Inputs(
+        records,
+        evaluated,
+        against=against,
+        tested=tested or [],
+        load=results.predictions,
+    )
+    pairs = inputs.pairs if tested else []
     carried = run_list.carried(found, most)
     place = {row: number for number, row in enumerate(by_row)}
     sized = sorted({cell.sized for cell in found})
@@ -72,10 +78,10 @@ def contents(results: Results, against: str | None = None, most: int = MOST) -> 
             "cells": [_cell(cell, place, sized, carried) for cell in found],
             "pairs": [_pair(pair, place) for pair in pairs],
             **run_list.runs([r for r in records if r.run.key in carried], evaluated),
-            "curves": curves.curves(_by_suite(evaluated), trained),
+            "curves": _curves(inputs),
             "tables": [
                 _table(about, task, table, {one[0] for one in sized})
-                for about, task, table in _tables(results, records, tested, evaluated)
+                for about, task, table in _tables(inputs, whole)
             ],
             "environments": run_list.environments(records, evaluated),
             "settings": run_list.settings(by_row, labels),
@@ -126,45 +132,50 @@ def _pair(pair: Pair, place: dict[grouping.Row, int]) -> Json:
     return told
 
 
-def _by_suite(evaluated: list[Evaluated]) -> dict[str, list[Evaluated]]:
-    named: dict[str, list[Evaluated]] = {}
-    for e in evaluated:
-        if e.evaluation.suite["_target_"] in SUITES:
-            named.setdefault(e.evaluation.suite["name"], []).append(e)
-    return dict(sorted(named.items()))
+#: Sections of the page that hold tables of reports.
+_SECTIONS = ("scores", "differences", "costs")
 
 
-def _tables(
-    results: Results,
-    records: list[Record],
-    tested: list[Record] | None,
-    evaluated: list[Evaluated],
-) -> list[tuple[str, str | None, Table]]:
-    """What they are about, of which one task if of one, and tables of the other reports.
+def _tables(inputs: Inputs, whole: bool) -> list[tuple[str, str | None, Table]]:
+    """Tables of the reports: the section of the page, the task if it is of one, the table.
 
     Args:
-        results: where they are.
-        records: all; of too many of them these are the scores alone.
-        tested: those whose predictions are read; None of too many.
-        evaluated: evaluations of the records.
+        inputs: of all records.
+        whole: whether predictions were read; without them only what a run prints is made.
     """
-    trained = {record.run.key: record.parameters["trained"] for record in records}
-    made: dict[str, list[Table | None]] = {"scores": [scores.scores(records)]}
-    if tested is not None:
-        load = results.predictions
-        made["scores"] += [scores.other_metrics(records), *ensembles.tables(tested, load)]
-        made["differences"] = [ranks.table(records), ranking.table(tested, load)]
-        made["costs"] = [spending.table(records, Prices()), scores.costs(records)]
+    placed = [
+        (_SECTIONS.index(report.page[0]), report.page[1], report.name, report)
+        for report in registry.reports()
+        if report.page is not None and (whole or report.after_run)
+    ]
+    every = [
+        (_SECTIONS[section], None, table)
+        for section, _, _, report in sorted(placed, key=lambda one: one[:3])
+        for table in (report.tables(inputs) if report.tables else [])
+    ]
+    trained, named = registry.of_suites(inputs)
     suites = [
         ("suites", task, table)
-        for here in _by_suite(evaluated).values()
+        for here in named.values()
         for task in sorted({e.evaluation.run.task["name"] for e in here})
-        for table in SUITES[here[0].evaluation.suite["_target_"]].tables(
+        for table in registry.of_suite(here[0].evaluation.suite["_target_"]).tables(
             [e for e in here if e.evaluation.run.task["name"] == task], trained
         )
     ]
-    every = [(name, None, table) for name, tables in made.items() for table in tables if table]
     return [*every, *suites]
+
+
+def _curves(inputs: Inputs) -> list[Json]:
+    """Figures of each suite's evaluations, but for empty ones."""
+    trained, named = registry.of_suites(inputs)
+    made = [
+        plot | {"suite": name}
+        for name, found in named.items()
+        for plot in registry.of_suite(found[0].evaluation.suite["_target_"]).page_plots(
+            found, trained
+        )
+    ]
+    return [plot for plot in made if any(panel["lines"] for panel in plot["panels"])]
 
 
 def _table(about: str, task: str | None, table: Table, tasks: set[str]) -> Json:
@@ -203,12 +214,17 @@ def _notes(
         notes.append(f"{len(alone)} evaluations are left out: their runs have no record here.")
     places = {
         "protocols": {str(record.run.protocol) for record in records},
+        "ways to take costs": {
+            "by calibration" if costs.machine(record).packed else "measured" for record in records
+        },
         "devices": {record.environment["device"] for record in records},
         "numbers of threads": {str(record.environment["threads"]) for record in records},
         "versions of libraries": {str(record.environment["libraries"]) for record in records},
     }
     told = {
         "protocols": "Scores of different protocols do not compare.",
+        "ways to take costs": "Seconds and memory of runs in a pack are those of a calibration and "
+        "do not compare with measured ones.",
         "devices": "Seconds and memory of different devices do not compare.",
         "numbers of threads": "Seconds of different numbers of threads do not compare.",
         "versions of libraries": "Scores may differ by it.",

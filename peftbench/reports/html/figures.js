@@ -276,6 +276,7 @@ const SAID = {
   demonstrations: { title: "Demonstrations", note: "Solved examples in front of every text at test time.", x: "demonstrations", y: (panel) => `${panel.metric} (%)`, scale: 1 },
   rounds: { title: "Rounds", note: "The score after each round of training.", x: (panel) => panel.x, y: (panel) => `${panel.metric} (%)`, scale: 1 },
   forgetting: { title: "Forgetting", note: "What the parts of earlier rounds have lost since their best, on average; below 0 they have gained.", x: (panel) => panel.x, y: () => "points lost", scale: 1 },
+  curve: { note: "What a suite found, by what it varies.", x: (panel) => panel.x, y: (panel) => `${panel.metric} (%)`, scale: 1 },
 };
 
 function curveFigure(curve) {
@@ -283,7 +284,7 @@ function curveFigure(curve) {
   const said = SAID[curve.kind];
   const choices = [...new Set(curve.panels.map((panel) => panel.choice).filter(Boolean))];
   return figure({
-    title: said.title,
+    title: said.title ?? curve.suite.replaceAll("_", " "),
     note: said.note,
     choices: choices.length ? choices : null,
     panels: (choice) =>

@@ -1,0 +1,139 @@
+"""What a report declares: its name, its question, and functions for its tables and figures.
+
+A module of this package declares its report as a module-level value; `registry` lists the package,
+and the folder of reports, the HTML page and the help of `report plots` follow from it. Nothing
+else has to be edited for a new report:
+
+    REPORT = Report(
+        name="steps",
+        question="how many steps did each method take?",
+        order=20,
+        tables=lambda inputs: [table(inputs.records)],
+    )
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+
+from peftbench.analysis.comparison import Pair, Resamples, compare
+from peftbench.analysis.costs import Prices
+from peftbench.claims import schema, verdicts
+from peftbench.config import catalog
+from peftbench.core.errors import RecordError
+from peftbench.core.evaluation import Evaluated
+from peftbench.core.run import Json, Record
+from peftbench.reports.plotting.palette import Palette
+from peftbench.reports.plotting.style import Picture
+from peftbench.reports.tables.markdown import Table
+from peftbench.results.predictions import Load
+
+
+def _no_predictions(record: Record) -> dict[str, np.ndarray]:
+    raise RecordError(f"predictions of {record.run.key} were not given to the reports")
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Records of a folder, and what reports derive from them; each is computed once.
+
+    Attributes:
+        records, evaluated: of the folder.
+        prices: of hours, energy and storage.
+        against: the baseline of comparisons; None is what trains most.
+        tested: the records whose predictions can be read.
+        load: reads the predictions of a record.
+    """
+
+    records: list[Record]
+    evaluated: list[Evaluated] = field(default_factory=list)
+    prices: Prices = field(default_factory=Prices)
+    against: str | None = None
+    tested: list[Record] = field(default_factory=list)
+    load: Load = _no_predictions
+
+    @cached_property
+    def palette(self) -> Palette:
+        """One look for each method, the same in all figures of the folder."""
+        runs = [r.run for r in self.records] + [e.evaluation.run for e in self.evaluated]
+        return Palette.of(run.method["name"] for run in runs)
+
+    @cached_property
+    def resamples(self) -> Resamples:
+        """Resampled examples, shared by comparisons and claims."""
+        return Resamples(self.load)
+
+    @cached_property
+    def comparison(self) -> tuple[list[Pair], list[str]]:
+        """Each row against the baseline, and the settings that tell rows of a method apart."""
+        return compare(self.tested, self.load, self.against, self.resamples)
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """The comparisons alone."""
+        return self.comparison[0]
+
+    @cached_property
+    def judged(self) -> list[verdicts.Judged]:
+        """Claims of the papers, tested on these records."""
+        known = schema.read(None, catalog.folders())
+        return verdicts.test(known, self.tested, self.evaluated, self.resamples)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """A question to all records of a folder.
+
+    Attributes:
+        name: of its files, and on the command line.
+        question: one line for lists and help.
+        order: place among the other reports, of tables and of figures.
+        tables: written to `NAME.md` and printed; an empty list where there is nothing to show.
+        terminal: printed in their place, if a terminal needs narrower ones.
+        csv: written to `NAME.csv`.
+        figures: written to `NAME.png`, or `NAME_PART.png`; an empty list if the records lack
+            what `needs` names.
+        needs: what the figures take, in words.
+        after_run: whether it is also made at the end of `peftbench run`, which must be quick.
+        page: section of the HTML page (scores, differences or costs) and the place of its tables
+            there; None leaves them out.
+    """
+
+    name: str
+    question: str
+    order: int
+    tables: Callable[[Inputs], list[Table]] | None = None
+    terminal: Callable[[Inputs], list[Table]] | None = None
+    csv: Callable[[Inputs], Table] | None = None
+    figures: Callable[[Inputs], list[Picture]] | None = None
+    needs: str = ""
+    after_run: bool = False
+    page: tuple[str, int] | None = ("differences", 100)
+
+
+#: Trained parameters of each run, by key.
+Trained = dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteReport:
+    """What the evaluations by one kind of suite found; its files have the suite's name.
+
+    Attributes:
+        suite: class path of the suite; empty for suites without a report of their own.
+        tables: of evaluations by one suite.
+        figures: of the same; an empty list where there is nothing to draw.
+        page_plots: figures of the HTML page, as numbers; see `plotting.page_panels`.
+    """
+
+    suite: str
+    tables: Callable[[list[Evaluated], Trained], list[Table]]
+    figures: Callable[[list[Evaluated], Trained, Palette], list[Picture]]
+    page_plots: Callable[[list[Evaluated], Trained], list[Json]]
+
+
+def listed(table: Table | None) -> list[Table]:
+    """A list of the table, empty if there is none."""
+    return [] if table is None else [table]

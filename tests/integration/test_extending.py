@@ -1,0 +1,235 @@
+"""What is added as files of its own is found: nothing else has to be edited."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from paths import ROOT
+
+FILES = {
+    "peftbench/methods/norm_scale.py": '''
+"""Norm scale: the weights of the norms."""
+
+from dataclasses import dataclass
+
+from peftbench.methods.base import Method
+
+
+@dataclass(frozen=True, kw_only=True)
+class NormScale(Method):
+    """The weights of the norms, without their biases."""
+''',
+    "configs/method/norm_scale.yaml": """
+_target_: peftbench.methods.norm_scale.NormScale
+name: norm_scale
+about: weights of the norms
+recipe: {lr: 1e-3, schedule: linear, warmup: 0.06, weight_decay: 0.0}
+""",
+    "configs/task/shouting.yaml": """
+name: shouting
+about: Is a sentence loud?
+kind: classification
+classes: 3
+range: null
+source: {hub: mine/shouting, revision: main, config: null}
+texts: [sentence]
+label: label
+splits: {train: train, validation: validation}
+extra: {}
+examples: {train: 100, validation: 50}
+metrics: [within_one]
+""",
+    "peftbench/suites/length.py": '''
+"""Length: does the score depend on how long a text is?"""
+
+from dataclasses import dataclass
+
+from peftbench.core.run import Json, Record
+from peftbench.suites.base import Arrays, Suite
+
+
+@dataclass(frozen=True, kw_only=True)
+class Length(Suite):
+    """Score short and long texts."""
+
+    words: int
+
+    def findings(self, record: Record, known: Arrays, found: dict[str, Arrays]) -> Json:
+        """The score by length."""
+        return {"headline": {"short texts": 0.625}}
+''',
+    "configs/suite/length.yaml": """
+_target_: peftbench.suites.length.Length
+name: length
+about: score by the length of a text
+words: 10
+tasks: {}
+""",
+    "peftbench/reports/steps.py": '''
+"""How many steps did each method take?"""
+
+from peftbench.analysis import grouping
+from peftbench.core.run import Record
+from peftbench.reports.base import Report
+from peftbench.reports.plotting import style
+from peftbench.reports.plotting.style import Picture
+from peftbench.reports.tables.markdown import Table
+
+REPORT = Report(
+    name="steps",
+    question="how many steps did each method take?",
+    order=100,
+    tables=lambda inputs: [table(inputs.records)],
+    figures=lambda inputs: [Picture(style.panels(1, height=1.0)[0], "Steps.")],
+    needs="records",
+)
+
+
+def table(records: list[Record]) -> Table:
+    """Steps of each row."""
+    by_row, split = grouping.of_records(records)
+    lines = [[*row, str(here[0].work["steps"])] for row, here in by_row.items()]
+    return Table("Optimizer steps", ["method", *split, "steps"], lines, 1 + len(split))
+''',
+    "peftbench/metrics/scores/within_one.py": '''
+"""Share of classes that are at most one off."""
+
+import numpy as np
+
+from peftbench.metrics.base import Array, Metric
+
+
+def within_one(predicted: Array, label: Array) -> float | None:
+    """Share of `(examples,)` predictions at most one class off."""
+    return float(np.mean(np.abs(np.subtract(predicted, label)) <= 1))
+
+
+METRIC = Metric(
+    name="within_one",
+    about="share of classes at most one off",
+    compute=within_one,
+    kinds=("classification",),
+)
+''',
+}
+
+#: Scores by the new metric, as runs and reports take them.
+SCORED = """
+import numpy as np
+from peftbench.analysis import bootstrap
+from peftbench.metrics import task_metrics
+outputs, label = np.eye(3)[[0, 2, 1, 1]], np.array([0, 0, 1, 2])
+print(task_metrics.score(["within_one"], outputs, label)["within_one"])
+print(bootstrap.score("within_one", outputs[None], label, np.ones((1, 4)))[0, 0])
+"""
+
+#: Records of a run and an evaluation of it by the new suite.
+SAVED = """
+import sys
+from pathlib import Path
+import records
+from peftbench.config.sweep import plan
+from peftbench.core.evaluation import Evaluated
+from peftbench.results.store import Results
+results = Results(Path(sys.argv[1]))
+planned = plan(*records.tiny("method=bitfit,full", "seed=0,1", "suite=length"))
+for run in planned.runs:
+    results.save(records.record(run), records.predictions())
+for e in planned.evaluations:
+    share = {"short texts": 0.5 + 0.25 * e.run.seed}
+    results.save_evaluated(Evaluated(e, {}, share, {}, records.ENVIRONMENT, None), {})
+"""
+
+
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory):
+    """The package and its configurations, with one file or two of each kind more."""
+    folder = tmp_path_factory.mktemp("checkout")
+    for name in ("peftbench", "configs"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name, text in FILES.items():
+        path = folder / name
+        assert path.parent.is_dir(), name
+        assert not path.exists(), name
+        path.write_text(text.lstrip())
+    return folder
+
+
+@pytest.fixture(scope="module")
+def results(checkout):
+    run(checkout, "-c", SAVED, "runs")
+    return checkout / "runs"
+
+
+def run(checkout: Path, *words: str, code: int = 0) -> str:
+    """What Python prints in the folder of the copy."""
+    found = os.pathsep.join([str(checkout), str(ROOT / "tests/support")])
+    done = subprocess.run(
+        [sys.executable, *words],
+        env=os.environ | {"PYTHONPATH": found},
+        cwd=checkout,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == code, done.stderr
+    return done.stdout + done.stderr
+
+
+def peftbench(checkout: Path, *words: str, code: int = 0) -> str:
+    return run(checkout, "-m", "peftbench", *words, code=code)
+
+
+def test_lists_name_what_was_added(checkout):
+    listed = peftbench(checkout, "list")
+    for option, about in {
+        "method=norm_scale": "weights of the norms",
+        "task=shouting": "Is a sentence loud?",
+        "suite=length": "score by the length of a text",
+        "within_one": "share of classes at most one off",
+        "steps": "how many steps did each method take?",
+    }.items():
+        assert re.search(rf"^  {re.escape(option)} +{re.escape(about)}$", listed, re.MULTILINE)
+    offered = peftbench(checkout, "report", "plots", "--help")
+    assert re.search(r"^ +steps +how many steps did each method take\?$", offered, re.MULTILINE)
+    assert re.search(r"\blength\b.*what these suites found", offered)
+
+
+def test_a_run_of_all_that_is_new_is_planned(checkout):
+    words = ("method=norm_scale", "task=shouting", "suite=length", "model=tiny")
+    told = peftbench(checkout, "plan", *words)
+    assert "norm_scale" in told
+    refused = peftbench(
+        checkout, "plan", "method=full", "task=stsb", "task.metrics=[within_one]", code=2
+    )
+    assert "within_one is no metric of regression" in refused
+
+
+def test_a_new_metric_scores_runs_and_resamples(checkout):
+    assert run(checkout, "-c", SCORED).split() == ["0.75", "0.75"]
+
+
+def test_a_new_report_is_written_printed_and_drawn(checkout, results):
+    told = peftbench(checkout, "report", "--results", str(results))
+    assert "Optimizer steps" in told
+    steps = (results / "reports" / "steps.md").read_text()
+    assert re.search(r"\| bitfit +\| +4 \|", steps), steps
+    assert (results / "reports" / "steps.png").exists()
+    assert "### steps" in (results / "reports" / "plots.md").read_text()
+
+
+def test_a_suite_without_a_report_has_a_table(checkout, results):
+    peftbench(checkout, "report", "--results", str(results))
+    table = (results / "reports" / "length.md").read_text()
+    assert "short texts" in table
+    assert "62.5 ± 17.7 (2)" in table
+
+
+def test_the_page_shows_both(checkout, results):
+    peftbench(checkout, "report", "page", "--results", str(results), "-o", "report.html")
+    page = (checkout / "report.html").read_text()
+    assert '"title":"Optimizer steps"' in page
+    assert '"title":"Length: builtin_paraphrase"' in page
