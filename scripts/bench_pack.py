@@ -146,8 +146,9 @@ def one(asked: argparse.Namespace) -> None:
     from peftbench.config.sweep import plan
     from peftbench.training.measurement import Phases
     from peftbench.training.packing import pack
+    from peftbench.training.packing.runner import drive
     from peftbench.training.runtime import Setting
-    from peftbench.training.trainer import Outcome, train_and_score
+    from peftbench.training.trainer import Outcome, TrainingJob
     from peftbench.training.warm_cache import Warm
 
     pack.OVERHEAD["cpu"] = 10**6  # all in one pass, whatever the padding
@@ -156,13 +157,13 @@ def one(asked: argparse.Namespace) -> None:
     words += [f"method={asked.method}", f"seed=range(0,{count})", f"data.root={DATA}"]
     setting, warm = Setting(device="cpu", threads=1, data_root=str(DATA)), Warm()
     trainings = [
-        (run.key, train_and_score(run, setting, warm=warm, alike=True)) for run in plan(*words).runs
+        (run.key, drive(TrainingJob(run, setting, warm, alike=True))) for run in plan(*words).runs
     ]
     cpu = torch.device("cpu")
     if asked.pack == 0:
         first = plan(*words).runs[0]
         _, tokenizer = warm.backbone(first, cpu)
-        for split in first.task["splits"].values():
+        for split in first.task.splits.values():
             warm.tokenised(first, split, tokenizer, setting.data_root)
     phases = Phases(cpu)
     with phases.phase("train"):
@@ -278,8 +279,9 @@ def _share(grid: list[str]) -> Json:
 
     from peftbench.config.sweep import plan
     from peftbench.training.packing import pack
+    from peftbench.training.packing.runner import drive
     from peftbench.training.runtime import Setting
-    from peftbench.training.trainer import Outcome, train_and_score
+    from peftbench.training.trainer import Outcome, TrainingJob
     from peftbench.training.warm_cache import Warm
 
     device, warm = torch.device("cuda", 0), Warm()
@@ -290,7 +292,7 @@ def _share(grid: list[str]) -> Json:
         runs = plan(*words, f"budget.steps={count}").runs
         packing: pack.Pack[Outcome] = pack.Pack(device, 64)
         waiting = (
-            (run.key, train_and_score(run, Setting("cuda"), warm=warm, alike=True)) for run in runs
+            (run.key, drive(TrainingJob(run, Setting("cuda"), warm, alike=True))) for run in runs
         )
         start = time.perf_counter()
         ends = [left.end for left in packing.train(waiting)]

@@ -55,7 +55,7 @@ def make(folder: Path, count: int) -> int:
 
 def varied(base: Record, seed: int, decay: float, warmup: float, draw: Any) -> Record:
     """The record with another seed and recipe."""
-    train = base.run.train | {"weight_decay": decay, "warmup": warmup}
+    train = replace(base.run.train, weight_decay=decay, warmup=warmup)
     move, pace = draw.normal(0, 0.01), draw.uniform(0.9, 1.1)
     metrics = {name: None if v is None else v + move for name, v in base.metrics.items()}
     seconds = {name: pace * value for name, value in base.seconds.items()}

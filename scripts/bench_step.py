@@ -21,8 +21,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 import peftbench
 from peftbench.config import catalog
+from peftbench.core.configs import ModelConfig
 from peftbench.data.batching import Batch
-from peftbench.methods.base import Method, make, task_loss
+from peftbench.methods.base import Method, build_method, task_loss
 from peftbench.models import attention, checkpoints, cpu_kernels
 from peftbench.models.adapted_model import Encoder
 from peftbench.models.backbone import Backbone
@@ -68,7 +69,7 @@ def batches(count: int) -> list[Batch]:
 
 def stepper(words: list[str], backbone: Backbone, data: list[Batch], name: str) -> Callable:
     """A function that takes one step on a batch, and its trained parameters."""
-    method: Method = make(peftbench.plan(*words).runs[0].method)
+    method: Method = build_method(peftbench.plan(*words).runs[0].method)
     encoder = Encoder(backbone, 2, seed=0, examples=1000)
     torch.manual_seed(0)
     method.insert(encoder)
@@ -115,7 +116,7 @@ def floor(backbone: Backbone) -> Callable:
     return step
 
 
-def peers(model: Json, data: list[Batch]) -> dict[str, Callable]:
+def peers(model: ModelConfig, data: list[Batch]) -> dict[str, Callable]:
     """The methods that transformers and peft have, as a user of theirs would write them."""
     kinds: dict[str, peft.PeftConfig | None] = {
         "full": None,

@@ -13,7 +13,7 @@ from benchmark import median, write
 from peftbench.config.sweep import plan
 from peftbench.data import loading, text_noise, tokenization
 from peftbench.evaluation import evaluator
-from peftbench.methods.base import make
+from peftbench.methods.base import build_method
 from peftbench.models.adapted_model import Encoder
 from peftbench.suites import base
 from peftbench.training.warm_cache import Warm
@@ -33,8 +33,8 @@ def main() -> None:
     (evaluation,) = plan(*WORDS).evaluations
     run = evaluation.run
     backbone, tokenizer = Warm().backbone(run, torch.device("cpu"))
-    method = make(run.method)
-    inserted = Encoder(backbone, run.task["classes"], run.seeds()["head"])
+    method = build_method(run.method)
+    inserted = Encoder(backbone, run.task.classes, run.seeds()["head"])
     method.insert(inserted)
     sets = {
         name: table
@@ -46,7 +46,7 @@ def main() -> None:
     def seconds(names: list[str]) -> float:
         start = time.perf_counter()
         unique, _ = evaluator.distinct({name: sets[name] for name in names})
-        tokens = tokenization.encode(unique, tokenizer, run.train["max_length"])
+        tokens = tokenization.encode(unique, tokenizer, run.train.max_length)
         state, padding = inserted.state(), tokenizer.pad_token_id
         view = evaluator.viewed(run, method, state, backbone, padding, torch.device("cpu"))
         evaluator.outputs(view, run, tokens, lambda news: None)

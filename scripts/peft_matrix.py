@@ -19,7 +19,7 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 import tiny  # noqa: E402 - the tests' tiny models are the families' own yaml
 
-from peftbench.methods.base import make  # noqa: E402
+from peftbench.methods.base import build_method  # noqa: E402
 from peftbench.methods.peft import offered  # noqa: E402
 from peftbench.models.adapted_model import Encoder  # noqa: E402
 
@@ -42,7 +42,7 @@ def tried(kind: str, family: str) -> str:
     before = {n: t.clone() for n, t in tiny.backbone(family).module.state_dict().items()}
     torch.manual_seed(0)
     try:
-        method = make(run.method)
+        method = build_method(run.method)
         method.insert(encoder)
         start = {n: p.detach().clone() for n, p in encoder.trained().items()}
         tiny.fit(encoder, method, tiny.batch(tiny.tokens(), family), steps=3, lr=1e-2)

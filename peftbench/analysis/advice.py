@@ -114,10 +114,10 @@ def ask(*words: str) -> Question:
     if len(found) != 1:
         raise ConfigError(f"one question at a time, these words are {len(found)}")
     (run,) = found
-    total = run.task.get("examples", {}).get("train")
+    total = run.task.examples.get("train")
     if total is None and not isinstance(run.size, int):
-        raise ConfigError(f"size={run.size}: how many examples is that? {run.task['name']} says no")
-    return Question(run, run.train_size(total or 0), run.budget.get("seconds"))
+        raise ConfigError(f"size={run.size}: how many examples is that? {run.task.name} says no")
+    return Question(run, run.train_size(total or 0), run.budget.seconds)
 
 
 def from_folders(question: Question, folders: list[Results]) -> Advice:
@@ -169,28 +169,28 @@ def advise(question: Question, records: list[Record], load: Load) -> Advice:
     distance, doubts = _distance(question, near)
     doubts += _doubts(order, question)
     over = "seeds alone" if early else "seeds and examples"
-    metric = near[0].run.task["metrics"][0]
+    metric = near[0].run.task.metrics[0]
     return Advice(order, metric, over, [*distance, *gone], doubts)
 
 
 def _nearest(question: Question, records: list[Record]) -> list[Record]:
     """Records of the task, model and size that are nearest to those of the question."""
-    like = [r for r in records if r.run.task["kind"] == question.run.task["kind"]]
+    like = [r for r in records if r.run.task.kind == question.run.task.kind]
     if not like:
         raise ConfigError(
-            f"task={question.run.task['name']}: no record is of such a task "
-            f"({question.run.task['kind']}); `peftbench run` makes some"
+            f"task={question.run.task.name}: no record is of such a task "
+            f"({question.run.task.kind}); `peftbench run` makes some"
         )
 
     def apart(record: Record) -> tuple[bool, bool, int, float, str, int]:
         run, size = record.run, record.work["train_size"]
         task, asked = run.task, question.run.task
         return (
-            task["name"] != asked["name"],
-            run.model["name"] != question.run.model["name"],
-            abs(len(task["texts"]) - len(asked["texts"])),
+            task.name != asked.name,
+            run.model.name != question.run.model.name,
+            abs(len(task.texts) - len(asked.texts)),
             round(abs(math.log(size / question.size)), 9),
-            f"{task['name']} {run.model['name']}",
+            f"{task.name} {run.model.name}",
             size,
         )
 
@@ -211,12 +211,12 @@ def _read(question: Question, record: Record) -> _Reading | None:
     """None where the run had not been evaluated before its time was up."""
     limit, spent = question.seconds, record.seconds["train"]
     # a budget of seconds is overshot by part of a step
-    if limit is None or min(spent, record.run.budget.get("seconds", math.inf)) <= limit:
+    if limit is None or min(spent, record.run.budget.seconds or math.inf) <= limit:
         return _Reading(record.score, spent, False)
     there = [point for point in record.curve if point["seconds"] <= limit]
     if not there:
         return None
-    metric = record.run.task["metrics"][0]
+    metric = record.run.task.metrics[0]
     return _Reading(there[-1].get(metric), there[-1]["seconds"], True)
 
 
@@ -250,13 +250,13 @@ def _distance(question: Question, near: list[Record]) -> tuple[list[str], list[s
     """What the records are of and how it differs from the question; what makes that too far."""
     run, size = near[0].run, near[0].work["train_size"]
     asked, far = question.run, []
-    told = [f"{run.task['name']}, {size:,} examples, {run.model['name']}: {len(near)} records"]
-    if run.task["name"] != asked.task["name"]:
-        far.append(f"none is of {asked.task['name']}")
-        told.append(f"another task than {asked.task['name']}")
-    if run.model["name"] != asked.model["name"]:
-        far.append(f"none is of {asked.model['name']}")
-        told.append(f"another model than {asked.model['name']}")
+    told = [f"{run.task.name}, {size:,} examples, {run.model.name}: {len(near)} records"]
+    if run.task.name != asked.task.name:
+        far.append(f"none is of {asked.task.name}")
+        told.append(f"another task than {asked.task.name}")
+    if run.model.name != asked.model.name:
+        far.append(f"none is of {asked.model.name}")
+        told.append(f"another model than {asked.model.name}")
     factor = size / question.size
     if factor != 1:
         by = max(factor, 1 / factor)
@@ -264,7 +264,7 @@ def _distance(question: Question, near: list[Record]) -> tuple[list[str], list[s
         if by > FAR:
             far.append(f"sizes are {by:.1f} times apart")
     machines = sorted({costs.machine(record) for record in near})
-    if (level := near[0].trivial[run.task["metrics"][0]]) is not None:
+    if (level := near[0].trivial[run.task.metrics[0]]) is not None:
         told.append(f"always the majority class: {100 * level:.1f}")
     told.append(f"seconds of {' and of '.join(costs.called(m, machines) for m in machines)}")
     if len(machines) > 1:

@@ -113,7 +113,7 @@ class Resamples:
             RecordError: if they predicted on other examples.
         """
         keys = {record.run.key for record in records}
-        metric = metric or records[0].run.task["metrics"][0]
+        metric = metric or records[0].run.task.metrics[0]
         for made in self._made:
             if made.metric == metric and keys <= made.place.keys():
                 return made
@@ -180,7 +180,7 @@ def compare(
         here = {row: found[row] for row in by_row if row in found}
         base = _baseline({row: labels[row] for row in here}, against)
         if base is not None:
-            task, metric = grouping.title(one, dict(parts)), members[0].run.task["metrics"][0]
+            task, metric = grouping.title(one, dict(parts)), members[0].run.task.metrics[0]
             pairs += _corrected(_pairs(task, here, base, labels, resamples, metric))
     return pairs, split
 

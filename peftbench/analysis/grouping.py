@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from peftbench.core.configs import TaskConfig
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json, Record, Run, canonical, identity
 
@@ -38,7 +39,7 @@ def grouped(
     for item in items:
         here = settings(run(item)) | more(item)
         shared = {name: value for name, value in here.items() if name.startswith(_SHARED)}
-        cells.setdefault((run(item).method["name"], *cell(item)), []).append(here)
+        cells.setdefault((run(item).method.name, *cell(item)), []).append(here)
         cells.setdefault((None, *cell(item)), []).append(shared)
     split = sorted(
         {
@@ -53,7 +54,7 @@ def grouped(
     rows: dict[Row, list[T]] = {}
     for item in items:
         here = settings(run(item)) | more(item)
-        row = (run(item).method["name"], *(_value(here.get(name)) for name in split))
+        row = (run(item).method.name, *(_value(here.get(name)) for name in split))
         rows.setdefault(row, []).append(item)
     order = sorted(rows, key=lambda row: (-max(map(size, rows[row])), row))
     return {row: rows[row] for row in order}, split
@@ -76,7 +77,7 @@ def of_records(records: list[Record]) -> tuple[dict[Row, list[Record]], list[str
 
 def sized(record: Record) -> tuple[str, int]:
     """Task and training examples of a record."""
-    return record.run.task["name"], record.work["train_size"]
+    return record.run.task.name, record.work["train_size"]
 
 
 def alike(records: list[Record]) -> list[tuple[tuple[str, int], list[Record]]]:
@@ -105,13 +106,13 @@ class Section:
 
     Attributes:
         title: the task, and the size where there are several.
-        task: its node.
+        task: of all its runs.
         rows: evaluations by method and the settings, of run and suite, that differ.
         split: names of these settings.
     """
 
     title: str
-    task: Json
+    task: TaskConfig
     rows: dict[Row, list[Evaluated]]
     split: list[str]
 
@@ -176,8 +177,8 @@ def sections(found: list[Evaluated], trained: dict[str, int]) -> list[Section]:
 
 def _asked(run: Run) -> Sized:
     """Task and training examples; the size as it was asked for where the task tells no total."""
-    total = run.task.get("examples", {}).get("train")
-    return run.task["name"], run.train_size(total) if total else run.size
+    total = run.task.examples.get("train")
+    return run.task.name, run.train_size(total) if total else run.size
 
 
 def series(parts: list[Section], trained: dict[str, int]) -> list[str]:
@@ -200,13 +201,14 @@ def methods(trained: Iterable[tuple[str, int]]) -> list[str]:
 
 def settings(run: Run) -> Json:
     """Everything that a cell of a table must agree on, flat."""
-    flat: Json = {"model": run.model["name"], "protocol": run.protocol}
-    flat |= {f"model.{key}": run.model.get(key) for key in ("revision", "sha256")}
-    flat |= {"task.source": run.task["source"], "method._target_": run.method["_target_"]}
-    flat["form"] = run.form["name"] if run.form else "head"
-    flat["augment"] = run.augment["name"] if run.augment else "none"
+    flat: Json = {"model": run.model.name, "protocol": run.protocol}
+    flat |= {"model.revision": run.model.revision, "model.sha256": run.model.sha256}
+    flat |= {"task.source": run.task.source, "method._target_": run.method.target}
+    flat["form"] = run.form.name if run.form else "head"
+    flat["augment"] = run.augment.name if run.augment else "none"
+    nodes = run.to_json()
     for node in ("method", "budget", "train", "select", "form", "augment"):
-        for key, value in (getattr(run, node) or {}).items():
+        for key, value in (nodes[node] or {}).items():
             if key not in ("name", "_target_"):
                 flat |= _flat(f"{node}.{key}", value)
     return flat

@@ -132,7 +132,7 @@ def _test(
     every = [record for seeds in records.values() for record in seeds.values()]
     if len({canonical(identity(record.run.task)) for record in every}) > 1:
         return "rows answer different questions"
-    metric = grid.field.partition(".")[2] or every[0].run.task["metrics"][0]
+    metric = grid.field.partition(".")[2] or every[0].run.task.metrics[0]
     labels = {row: " ".join(map(str, row)) for row in records}
     pairs = family(records, top, labels, lambda record: read[record.run.key][1], metric)
     won = [

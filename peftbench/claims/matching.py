@@ -53,7 +53,7 @@ def items(
     by_key = {}
     for record in records:
         item = by_key[record.run.key] = _item(record)
-        runs.setdefault(record.run.method["name"], []).append(item)
+        runs.setdefault(record.run.method.name, []).append(item)
     for e in evaluated:
         of = by_key.get(e.evaluation.run.key)
         if of is not None:
@@ -63,19 +63,19 @@ def items(
             item = replace(item, evaluation=e.evaluation)
             item = replace(item, place=_place(item, ()))
             by_method = asked.setdefault(e.evaluation.suite["_target_"], {})
-            by_method.setdefault(of.run.method["name"], []).append(item)
+            by_method.setdefault(of.run.method.name, []).append(item)
     return runs, asked
 
 
 def _item(record: Record) -> Item:
     run, size = record.run, record.work["train_size"]
-    told = grouping.settings(run) | {"method": run.method["name"], "task": run.task["name"]}
+    told = grouping.settings(run) | {"method": run.method.name, "task": run.task.name}
     shared = {
         key: value
         for key, value in told.items()
         if key not in _OWN and key != "method" and not key.startswith("method.")
     }
-    if "seconds" in run.budget:  # so many seconds are another budget elsewhere
+    if run.budget.seconds is not None:  # so many seconds are another budget elsewhere
         shared |= costs.machine(record)._asdict()
     item = Item(run, size, told, shared, ("", 0, "", ""), record)
     return replace(item, place=_place(item, ()))
@@ -83,8 +83,8 @@ def _item(record: Record) -> Item:
 
 def _place(item: Item, without: tuple[str, ...]) -> Place:
     shared = {key: value for key, value in item.shared.items() if key not in without}
-    data = canonical(identity(item.run.task))
-    return item.run.task["name"], item.size, data, canonical(identity(shared))
+    data = canonical(identity(item.run.task.to_json()))
+    return item.run.task.name, item.size, data, canonical(identity(shared))
 
 
 @dataclass(frozen=True)
@@ -172,16 +172,16 @@ def _most(words: Words, by_row: Rows) -> Side:
 
 
 def _meant(claim: Claim, item: Item) -> bool:
-    total = item.run.task.get("examples", {}).get("train")
+    total = item.run.task.examples.get("train")
     part = item.size / total if total else None
     low, high = claim.fraction
     whole = claim.fraction == (0.0, 1.0)
     in_part = whole if part is None else low - 1e-9 <= part <= high + 1e-9
     return (
         in_part
-        and (not claim.tasks or item.run.task["name"] in claim.tasks)
+        and (not claim.tasks or item.run.task.name in claim.tasks)
         and claim.sizes[0] <= item.size <= claim.sizes[1]
-        and (claim.budget is None or claim.budget in item.run.budget)
+        and (claim.budget is None or claim.budget in item.run.budget.to_json())
     )
 
 

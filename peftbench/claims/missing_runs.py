@@ -80,7 +80,7 @@ def commands(results: Results, words: tuple[str, ...], configs: Path | None) -> 
         ConfigError: for conditions that match no paper or no record.
     """
     tested, records, bad = judge_folder(results, words, configs)
-    models = {record.run.model["name"] for record in records}
+    models = {record.run.model.name for record in records}
     found, lost = wanted(tested, models, configs)
     to = [] if results.folder == Path("results/runs") else ["--results", str(results.folder)]
     if configs is not None:

@@ -31,16 +31,17 @@ def run_overrides(run: Run, configs: Path | None = None) -> dict[str, str]:
     Raises:
         ConfigError: if no overrides of these config folders do.
     """
-    found = {node: str(part["name"]) for node in _NAMED if (part := getattr(run, node))}
-    found["budget"] = next(iter(run.budget))
-    if run.select:
+    nodes = run.to_json()
+    found = {node: str(nodes[node]["name"]) for node in _NAMED if nodes[node]}
+    found["budget"] = next(iter(nodes["budget"]))
+    if nodes["select"]:
         found["select"] = "holdout"
     found |= {"size": str(run.size), "seed": str(run.seed)}
     try:
-        found |= _hosts(run.method, Composer(catalog.folders(configs)))
+        found |= _hosts(nodes["method"], Composer(catalog.folders(configs)))
         (plain,) = plan(*as_arguments(found), configs=configs).runs
         for node in _VALUES:
-            theirs, mine = getattr(plain, node) or {}, getattr(run, node) or {}
+            theirs, mine = plain.to_json()[node] or {}, nodes[node] or {}
             found |= _apart(node, identity(mine), identity(theirs))
         same = plan(*as_arguments(found), configs=configs).runs == [run]
     except ConfigError as error:

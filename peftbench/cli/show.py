@@ -112,12 +112,13 @@ def _record(record: Record) -> list[str]:
         lines.append(f"energy       {record.energy_joules:,.0f} J")
     if record.flops is not None:
         lines.append(f"model FLOPs  {record.flops:.3g}")
-    for node in (node for node in _NODES if getattr(run, node) is not None):
-        values = {k: v for k, v in getattr(run, node).items() if k not in ("name", "_target_")}
+    parts = run.to_json()
+    for node in (node for node in _NODES if parts[node] is not None):
+        values = {k: v for k, v in parts[node].items() if k not in ("name", "_target_")}
         lines.append(f"{node:<12} " + ", ".join(f"{k} {v}" for k, v in values.items()))
     lines.append("curve        step, fraction, train seconds, training loss, scores")
     for point in record.curve:
-        scores = {k: v for k, v in point.items() if k in run.task["metrics"]}
+        scores = {k: v for k, v in point.items() if k in run.task.metrics}
         lines.append(
             f"  {point['step']:>7}  {point['fraction']:.2f}  {point['seconds']:8.1f}"
             f"  {point['loss']:.4f}  {percent(scores)}"

@@ -112,4 +112,4 @@ def _run(job: Job) -> Run:
 
 
 def _warmth(run: Run) -> tuple[str, str, int, str]:
-    return run.model["name"], run.task["name"], run.train["max_length"], run.method["name"]
+    return run.model.name, run.task.name, run.train.max_length, run.method.name

@@ -8,6 +8,7 @@ import copy
 import json
 import math
 import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +22,9 @@ from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
-from omegaconf.errors import OmegaConfBaseException
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from peftbench.config import catalog
+from peftbench.config import catalog, schema
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json, canonical
 from peftbench.core.text import did_you_mean
@@ -60,6 +61,7 @@ class Composer:
         self._parser = OverridesParser.create()
         self._composed: dict[tuple[str, ...], DictConfig] = {}
         self._nodes: dict[str, Json] = {}
+        self._open: dict[Path, set[str]] = {}
 
     def parse(self, word: str) -> tuple[str, list[Any]]:
         """Split a word into its key and its one or more values.
@@ -148,6 +150,8 @@ class Composer:
         if name not in self._nodes:
             try:
                 found: Any = OmegaConf.to_container(self._config(rest), resolve=True)
+                for group in schema.SCHEMAS:
+                    found[group] = {k: v for k, v in found[group].items() if v != "???"}
             except OmegaConfBaseException as error:
                 chosen = " ".join(f"{k}={v}" for k, v in rest.items() if k in catalog.GROUPS)
                 raise ConfigError(f"{chosen}: {_first_line(error)}".lstrip(": ")) from error
@@ -193,13 +197,19 @@ class Composer:
             for key, value in cell.items()
             if key in catalog.GROUPS or _HOST.fullmatch(key)
         }
-        config = copy.deepcopy(self._base(tuple(choices.values())))
+        words = tuple(choices.values())
+        config = copy.deepcopy(self._base(words))
         own = cell.get("task.name") or Path(str(cell.get("task.path"))).stem
-        for group in (g for g in catalog.LATER if "tasks" in (config.get(g) or ())):
-            config[group] = _of_task(config[group], config.task.get("name") or own)
+        for group in catalog.LATER:
+            by_task = config[group].tasks
+            name = None if OmegaConf.is_missing(config.task, "name") else config.task.name
+            config[group].merge_with(by_task.get(name or own) or {})
         for key, value in cell.items():
             if key not in choices:
-                _set(config, key, value)
+                group = key.partition(".")[0]
+                chosen = group in schema.SCHEMAS and group in cell
+                left_open = self._left_open(group, str(cell[group])) if chosen else set()
+                _set(config, key, value, left_open)
         return config
 
     def _base(self, words: tuple[str, ...]) -> DictConfig:
@@ -219,8 +229,18 @@ class Composer:
                         f"{hosts[0].partition('@')[2]}: this method takes no other one inside; "
                         "`peftbench list methods` says which are around a host"
                     ) from error
-                raise ConfigError(_first_line(error)) from error
+                raise ConfigError(_reason(error)) from error
         return self._composed[words]
+
+    def _left_open(self, group: str, option: str) -> set[str]:
+        """Keys for which the file of an option says ???: an override has to give them."""
+        path = catalog.find(group, option, self.searched)
+        if path not in self._open:
+            found = OmegaConf.load(path)
+            assert isinstance(found, DictConfig)
+            missing = [str(key) for key in found if OmegaConf.is_missing(found, key)]
+            self._open[path] = {f"{group}.{key}" for key in missing}
+        return self._open[path]
 
 
 def of_suite(key: str) -> bool:
@@ -234,18 +254,34 @@ def _of_task(node: DictConfig, task: str | None) -> Any:
     return OmegaConf.merge(rest, (node.get("tasks") or {}).get(task) or {})
 
 
-def _set(config: DictConfig, key: str, value: Any) -> None:
-    """Set one value that is there already; `method.rank=4` of a method that has a rank."""
+def _set(config: DictConfig, key: str, value: Any, open_keys: Collection[str] = ()) -> None:
+    """Set one value that is there already; `method.rank=4` of a method that has a rank.
+
+    Args:
+        config: composed.
+        key: with dots.
+        value: for it.
+        open_keys: keys that are missing and wait for a value; others that are missing are of
+            another option of the group, such as budget.steps of budget=epochs.
+
+    Raises:
+        ConfigError: if there is no such key, or the value is of another type.
+    """
     node: Any = config
     *path, last = key.split(".")
     for depth, part in enumerate([*path, last]):
-        if not isinstance(node, DictConfig) or part not in node.keys():  # noqa: SIM118 - or ???
+        there = isinstance(node, DictConfig) and part in node.keys()  # noqa: SIM118 - or ???
+        if there and depth == 1 and path[0] in schema.SCHEMAS and OmegaConf.is_missing(node, part):
+            there = key in open_keys
+        if not there:
             where = ".".join(key.split(".")[:depth])
             if path[-1:] == ["config"] and depth == len(path) and isinstance(node, DictConfig):
                 with open_dict(node):  # the arguments of another library: that checks them
                     node[part] = value
                 return
             known = [str(name) for name in node] if isinstance(node, DictConfig) else []
+            if depth == 1 and path[0] in schema.SCHEMAS:
+                known = [n for n in known if not OmegaConf.is_missing(node, n)]
             offered = [f"{where}.{name}" for name in known if name not in _FIXED]
             named = path and path[0] in ("method", "task", "model", "suite", *catalog.LATER)
             name = config[path[0]].get("name") if named else None
@@ -254,6 +290,9 @@ def _set(config: DictConfig, key: str, value: Any) -> None:
             raise ConfigError(f"{start} {key}; {told}")
         before = OmegaConf.is_missing(node, part) or OmegaConf.is_interpolation(node, part)
         if depth == len(path):
+            if path[:1] != ["method"] and path[:1] != ["suite"]:
+                _assign(node, part, key, value)
+                return
             if not before:
                 _same_kind(key, node[part], value)
             node[part] = value
@@ -261,8 +300,20 @@ def _set(config: DictConfig, key: str, value: Any) -> None:
             node = node[part]
 
 
+def _assign(node: DictConfig, part: str, key: str, value: Any) -> None:
+    """Set a value of a structured config, which checks its type.
+
+    Raises:
+        ConfigError: if it is of another type.
+    """
+    try:
+        node[part] = value
+    except OmegaConfBaseException as error:
+        raise ConfigError(f"{key}={value!r}: {_first_line(error)}") from error
+
+
 #: What a yaml says of itself; a word may set it, but hardly ever means it.
-_FIXED = ("name", "about", "_target_")
+_FIXED = ("name", "about", "_target_", "tasks")
 
 
 def _same_kind(key: str, default: Any, value: Any) -> None:
@@ -296,6 +347,18 @@ def _text(word: Any) -> str:
     """A word of a sweep; yaml reads `method=lora: train.lr=1e-4` as a mapping of one."""
     whole = word.items() if isinstance(word, dict) else ()
     return "; ".join(f"{condition}: {then}" for condition, then in whole) or str(word)
+
+
+def _reason(error: Exception) -> str:
+    """Why a composition failed: which file, and which key or type was wrong in it."""
+    cause = error.__cause__ or error.__context__
+    if isinstance(cause, ConfigKeyError):
+        fields = [str(name) for name in getattr(cause.object_type, "__dataclass_fields__", ())]
+        near = f"; {did_you_mean(str(cause.key), fields)}" if fields else ""
+        return f"{_first_line(error).partition(':')[0]}: {_first_line(cause)}{near}"
+    if isinstance(cause, OmegaConfBaseException):
+        return f"{_first_line(error).partition(':')[0]}: {cause.full_key}: {_first_line(cause)}"
+    return _first_line(error)
 
 
 def _first_line(error: Exception) -> str:

@@ -7,13 +7,14 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from peftbench.core.configs import ModelConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json
 from peftbench.core.text import did_you_mean
 from peftbench.system import io
 
 
-def complete(node: Json, searched: list[Path]) -> Json:
+def resolve_model(node: Json, searched: list[Path]) -> ModelConfig:
     """The model of a run: its family's parts, and of a folder what is in it.
 
     Raises:
@@ -21,8 +22,6 @@ def complete(node: Json, searched: list[Path]) -> Json:
     """
     model = {key: value for key, value in node.items() if key != "lr_scale"}
     checkpoint = model["checkpoint"]
-    if checkpoint == "???":
-        raise ConfigError(f"model={model['name']} needs model.checkpoint=NAME_OR_FOLDER")
     folder = Path(checkpoint).expanduser() if checkpoint else None
     if folder is not None and (folder.is_dir() or str(checkpoint).startswith((".", "/", "~"))):
         model |= _local(folder.resolve())
@@ -45,7 +44,7 @@ def complete(node: Json, searched: list[Path]) -> Json:
         model["shape"] = model["parts"]["tiny"] | model["shape"]
     elif model["name"] == "auto":
         model["name"] = Path(checkpoint).name
-    return model
+    return ModelConfig.from_json(model)
 
 
 def _local(folder: Path) -> Json:

@@ -5,113 +5,135 @@ No torch, no weights, no data: what can be refused here is refused before anythi
 
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 
 from peftbench.config import catalog, model_families
+from peftbench.core.configs import (
+    TASK_KINDS,
+    AugmentationConfig,
+    Budget,
+    CheckpointSelection,
+    MethodConfig,
+    TaskConfig,
+    TrainingConfig,
+)
 from peftbench.core.errors import ConfigError, at_least, one_of
 from peftbench.core.run import Json, Run
 from peftbench.core.text import did_you_mean
-from peftbench.core.training_config import Budget, Recipe, Selection
 from peftbench.data import loading, prompt_template
-from peftbench.data.augmentation import Augmentation
+from peftbench.data.text_noise import EDITS
 from peftbench.metrics import task_metrics
 from peftbench.results.store import Results
 from peftbench.suites import base as suites
 from peftbench.system import io
 
-KINDS = ("classification", "regression")
+T = TypeVar("T")
 
-#: What the yaml of an option must say.
+#: What the file of an option must say, where not all of its schema.
 NEEDED = {
     "model": ("name", "family", "checkpoint", "revision", "package", "sha256", "shape"),
     "method": ("name", "_target_"),
     "task": ("name", "kind", "classes", "texts", "label", "splits", "extra", "metrics"),
+    "augment": ("name", "kinds", "part", "versions"),
+    "suite": ("name", "_target_"),
 }
 
 
-def complete(config: Json, searched: list[Path], results: Results) -> Run:
+def resolve_run(config: Json, searched: list[Path], results: Results) -> Run:
     """Make the run that a composed configuration means.
 
     Args:
-        config: from `compose.Composer`.
+        config: from `composer.Composer`.
         searched: the configuration folders.
         results: where a key names the weights of an earlier run.
 
     Raises:
         ConfigError: for a value that no run can have.
     """
-    unknown = set(config) - {*catalog.GROUPS, "size", "seed", "data"}
-    if unknown:
-        raise ConfigError(f"run.yaml holds keys that no run has: {', '.join(sorted(unknown))}")
-    for group, needed in NEEDED.items():
-        _check_whole(group, config[group], needed)
-    train, budget, select = (_bare(config[node]) for node in ("train", "budget", "select"))
-    _make(Recipe, "train", train)
-    _make(Budget, "budget", budget)
-    if not budget.get("calibrated"):  # came later: what does not ask for it is named as before
-        budget.pop("calibrated", None)
-    _make(Selection, "select", select)
     at_least("seed", config["seed"], 0, whole=True)
-    model, task = model_families.complete(config["model"], searched), _task(config["task"])
-    form = _later("form", config)
+    model = model_families.resolve_model(_whole("model", config["model"]), searched)
+    task = _task(_whole("task", config["task"]))
+    prompt = _unless_default("form", config)
     run = Run(
         model=model,
-        method=_method(config["method"], results),
+        method=_method_config(_whole("method", config["method"]), results),
         task=task,
-        budget=budget,
-        train=train,
-        select=select,
+        budget=_build(Budget, config["budget"]),
+        train=_build(TrainingConfig, config["train"]),
+        select=_build(CheckpointSelection, config["select"]),
         size=_size(config["size"]),
         seed=config["seed"],
-        form=None if form is None else prompt_template.complete(form, model, task),
-        augment=_augment(_later("augment", config), task["name"]),
+        form=None if prompt is None else prompt_template.resolve_prompt(prompt, model, task),
+        augment=_augmentation(_unless_default("augment", config), task.name),
     )
-    if total := run.task.get("examples", {}).get("train"):
+    if total := run.task.examples.get("train"):
         run.train_size(total)
     return run
 
 
-def _check_whole(group: str, node: Any, needed: tuple[str, ...]) -> None:
-    lacking = [key for key in needed if not isinstance(node, dict) or key not in node]
-    if lacking:
+def _build(kind: type[T], node: Json) -> T:
+    """A config from a node of its schema; values that its option has not are the defaults."""
+    try:
+        return kind(**_bare(node))
+    except TypeError as error:
+        raise ConfigError(f"{kind.__name__}: {error}") from error
+
+
+def _whole(group: str, node: Any) -> Json:
+    """The node, if it says all that it must.
+
+    Raises:
+        ConfigError: naming what is missing.
+    """
+    name = node.get("name") if isinstance(node, dict) else None
+    if isinstance(node, dict) and group == "method":
+        missing = [key for key, value in node.items() if value == "???"]
+    else:
+        missing = []
+    missing += [key for key in NEEDED[group] if not isinstance(node, dict) or key not in node]
+    if missing:
+        first = f"{group}.{missing[0]}=VALUE"
         raise ConfigError(
-            f"the yaml of this {group} lacks {', '.join(lacking)}; see configs/{group}"
+            f"{group}={name} lacks {', '.join(missing)}: give {first}, or write it into its file "
+            f"(see configs/{group})"
         )
-    if group == "method":  # model=auto and task=file say themselves what they need
-        for key in (key for key, value in node.items() if value == "???"):
-            raise ConfigError(f"method={node['name']} needs method.{key}=VALUE")
-    if not isinstance(node["name"], str) and (group, node["name"]) != ("task", None):
-        raise ConfigError(f"{group}.name must be a word, got {node['name']!r}")
+    if not isinstance(name, str) and (group, name) != ("task", None):
+        raise ConfigError(f"{group}.name must be a word, got {name!r}")
+    return dict(node)
 
 
 def _bare(node: Json) -> Json:
     return {key: value for key, value in node.items() if key != "about"}
 
 
-def _later(group: str, config: Json) -> Json | None:
+def _unless_default(group: str, config: Json) -> Json | None:
     """The node of a group that a run may do without, None where it does."""
-    node = _bare(config.get(group, {"name": catalog.LATER[group]}))
+    node = {key: value for key, value in _bare(config[group]).items() if key != "tasks"}
     return None if node.get("name") == catalog.LATER[group] else node
 
 
-def _augment(node: Json | None, task: str) -> Json | None:
+def _augmentation(node: Json | None, task: str) -> AugmentationConfig | None:
     """How training texts are varied, without the kinds that are null."""
     if node is None:
         return None
-    _check_whole("augment", node, ("name", "kinds", "part", "versions"))
+    node = _whole("augment", node)
     kinds = {kind: rate for kind, rate in node["kinds"].items() if rate is not None}
-    _make(
-        Augmentation, "augment", {k: v for k, v in node.items() if k != "name"} | {"kinds": kinds}
-    )
+    for kind in kinds:
+        if kind not in EDITS:
+            raise ConfigError(f"augment.kinds: no noise {kind}; {did_you_mean(kind, EDITS)}")
     if not kinds:
         raise ConfigError(
             f"augment={node['name']} on {task}: its texts are left as they are, for noise may "
             f"change their labels; if it is meant, say which: augment.kinds.KIND=RATE, KIND of "
             f"{', '.join(node['kinds'])}"
         )
-    return node | {"kinds": kinds}
+    return AugmentationConfig(**node | {"kinds": kinds})
+
+
+def _method_config(node: Json, results: Results) -> MethodConfig:
+    return MethodConfig.from_json(_method(node, results))
 
 
 def _method(node: Any, results: Results) -> Any:
@@ -142,14 +164,6 @@ def _earlier(given: Any, results: Results) -> Json:
     return {"path": str(found[0].resolve()), "sha256": io.hashed((found[0].resolve(),))}
 
 
-def _make(kind: type, group: str, node: Json) -> None:
-    allowed = kind.__dataclass_fields__  # type: ignore[attr-defined]
-    for key in node:
-        if key not in allowed:
-            raise ConfigError(f"there is no {group}.{key}; {did_you_mean(key, allowed)}")
-    kind(**node)
-
-
 def _size(size: Any) -> int | float | str:
     if size == "full" or (isinstance(size, float) and size == 1.0):
         return "full"
@@ -164,12 +178,19 @@ def _size(size: Any) -> int | float | str:
     return size
 
 
-def _task(node: Json) -> Json:
-    task = _bare(node)
-    one_of("task.kind", task["kind"], KINDS)
-    if "path" in task:
+def _task(node: Json) -> TaskConfig:
+    return TaskConfig.from_json(_task_node(node))
+
+
+def _task_node(node: Json) -> Json:
+    """A task's node with what its data say."""
+    task = dict(node)
+    one_of("task.kind", task["kind"], TASK_KINDS)
+    if "path" in task or "validation_fraction" in task:
         task = _file(task)
-    if not isinstance(task["texts"], list) or len(task["texts"]) not in (1, 2):
+    texts = task["texts"]
+    named = isinstance(texts, list) and all(isinstance(name, str) for name in texts)
+    if not named or len(texts) not in (1, 2):
         raise ConfigError(f"task.texts names one or two columns, got {task['texts']!r}")
     classes = task["classes"] if isinstance(task["classes"], int) else None
     task_metrics.check_metrics(task.get("metrics") or (), task["kind"], classes)
@@ -182,8 +203,7 @@ def suite(node: Json, run: Run, searched: list[Path]) -> Json:
     Raises:
         ConfigError: for a value that it cannot have, or a run of which it makes no sense.
     """
-    _check_whole("suite", node, ("name", "_target_"))
-    node = _bare(node)
+    node = _bare(_whole("suite", node))
     if isinstance(node.get("targets"), dict):
         node["targets"] = {n: _target(n, t, searched) for n, t in node["targets"].items()}
     if isinstance(node.get("sequence"), list):
@@ -214,7 +234,7 @@ def _target(name: str, given: Any, searched: list[Path]) -> Json:
         at_least(f"suite.targets.{name}.above", own["above"], float("-inf"))
     if own["examples"] is not None:
         at_least(f"suite.targets.{name}.examples", own["examples"], 2, whole=True)
-    return {"task": _task(node | given), **own}
+    return {"task": _bare(_task_node(node | given)), **own}
 
 
 def _loaded(path: Path) -> Json:
@@ -224,7 +244,7 @@ def _loaded(path: Path) -> Json:
 
 def _file(task: Json) -> Json:
     """A user's own file: named by its stem, known by its content."""
-    if task["path"] == "???":
+    if task.get("path") in (None, "???"):
         raise ConfigError("task=file needs task.path=FILE")
     hashes, paths = {}, {}
     for key, split in (("path", "train"), ("validation_path", "validation")):
@@ -253,4 +273,4 @@ def _file(task: Json) -> Json:
 @cache
 def _class_names(path: str, content: str, label: str) -> tuple[str, ...]:
     """Read once for all runs of one file; `content` is its hash."""
-    return tuple(loading.class_names({"path": path, "label": label}))
+    return tuple(loading.class_names(path, label))

@@ -56,13 +56,13 @@ def plan(
     asked: set[tuple[str, str]] = set()
     for cell in cells:
         config = composer.nodes(cell)
-        run = resolve.complete(config, searched, Results(results))
+        run = resolve.resolve_run(config, searched, Results(results))
         roots.add(config["data"]["root"])
         of_run, asking = _parted(cell)
         if asking:
             if "suite" not in asking:
                 raise ConfigError(f"{spell(asking)}: say which suite is meant, suite=NAME")
-            node = composer.suite(cell, run.task["name"])
+            node = composer.suite(cell, run.task.name)
             evaluations[Evaluation(run, resolve.suite(node, run, searched))] = None
         said = spell(of_run)
         if run not in runs:

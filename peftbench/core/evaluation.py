@@ -1,9 +1,10 @@
 """An evaluation beyond the task's own score, and what it found: plain data and the key."""
 
+import copy
 import hashlib
 import signal
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
@@ -44,7 +45,7 @@ class Evaluation:
 
     def to_json(self) -> Json:
         """The evaluation as plain data, which `from_json` reads."""
-        return asdict(self)
+        return {"run": self.run.to_json(), "suite": self.suite}
 
     @classmethod
     def from_json(cls, data: Json) -> "Evaluation":
@@ -108,7 +109,8 @@ class Evaluated:
 
     def to_json(self) -> Json:
         """Plain data, which `from_json` reads."""
-        return asdict(self)
+        rest = {one.name: getattr(self, one.name) for one in fields(self)} | {"evaluation": None}
+        return copy.deepcopy(rest) | {"evaluation": self.evaluation.to_json()}
 
     @classmethod
     def from_json(cls, data: Json) -> "Evaluated":

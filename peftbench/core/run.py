@@ -3,16 +3,27 @@
 Nothing here is imported but the standard library, so that planning, status and reports stay light.
 """
 
+import copy
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
+from peftbench.core.configs import (
+    AugmentationConfig,
+    Budget,
+    CheckpointSelection,
+    Config,
+    Json,
+    MethodConfig,
+    ModelConfig,
+    PromptConfig,
+    TaskConfig,
+    TrainingConfig,
+)
 from peftbench.core.errors import ConfigError, RecordError
-
-Json = dict[str, Any]
 
 #: Raised when a change makes an existing run score differently; part of every key.
 PROTOCOL = 1
@@ -47,7 +58,9 @@ _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), allow_nan=F
 
 def _plain(value: Any) -> Any:
     if value is None or isinstance(value, str | int):
-        return value  # most are; asking for a Mapping takes longest
+        return value  # most are; the check for a Mapping takes longest
+    if isinstance(value, Config):
+        return _plain(value.to_json())
     if isinstance(value, Mapping):
         return {str(name): _plain(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
@@ -69,7 +82,7 @@ class Run:
     """One training, as a value: everything that can change its score and nothing else.
 
     Attributes:
-        model, method, task, budget, train, select: resolved configuration nodes (plain JSON).
+        model, method, task, budget, train, select: what it is made of.
         size: training examples: a count, a fraction in (0, 1), or "full".
         seed: the seed from which the seeds of all `ROLES` follow.
         form: how texts and labels are put to the model; None is a classification head.
@@ -77,16 +90,16 @@ class Run:
         protocol: the version of the rules under which scores are comparable.
     """
 
-    model: Json
-    method: Json
-    task: Json
-    budget: Json
-    train: Json
-    select: Json
+    model: ModelConfig
+    method: MethodConfig
+    task: TaskConfig
+    budget: Budget
+    train: TrainingConfig
+    select: CheckpointSelection
     size: int | float | str
     seed: int
-    form: Json | None = None
-    augment: Json | None = None
+    form: PromptConfig | None = None
+    augment: AugmentationConfig | None = None
     protocol: int = PROTOCOL
 
     @cached_property
@@ -97,9 +110,8 @@ class Run:
         The size counts as its number of examples where the task says how many there are, so that
         0.5 of 200 and 100 are one run.
         """
-        parts = {f.name: identity(getattr(self, f.name)) for f in fields(self)}
-        parts = {name: part for name, part in parts.items() if part is not None}
-        total = self.task.get("examples", {}).get("train")
+        parts = {k: identity(part) for k, part in self.to_json().items() if part is not None}
+        total = self.task.examples.get("train")
         parts["size"] = self.train_size(total) if total else self.size
         return hashlib.sha256(canonical(parts).encode()).hexdigest()[:12]
 
@@ -115,7 +127,7 @@ class Run:
             return max(1, round(self.size * total))
         if int(self.size) > total:
             raise ConfigError(
-                f"size={self.size}: {self.task['name']} has {total} training examples; "
+                f"size={self.size}: {self.task.name} has {total} training examples; "
                 "ask for at most that many, a fraction, or full"
             )
         return int(self.size)
@@ -130,7 +142,7 @@ class Run:
     def title(self) -> str:
         """A line that names the run to a person; not unique."""
         return (
-            f"{self.method['name']} · {self.task['name']} · {self.model['name']}"
+            f"{self.method.name} · {self.task.name} · {self.model.name}"
             f" · size {self.size} · seed {self.seed}"
         )
 
@@ -143,12 +155,13 @@ class Run:
 
     def step_shape(self) -> list[Any]:
         """What decides what a training step computes, and so what it costs."""
-        recipe = {name: value for name, value in self.train.items() if name not in STEP_FREE}
+        recipe = {n: value for n, value in self.train.to_json().items() if n not in STEP_FREE}
         return [self.model, self.method, self.task, self.form, self.augment, recipe]
 
     def to_json(self) -> Json:
         """The run as plain data, which `from_json` reads."""
-        return asdict(self)
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {n: v.to_json() if isinstance(v, Config) else v for n, v in values.items()}
 
     @classmethod
     def from_json(cls, data: Json) -> "Run":
@@ -157,7 +170,24 @@ class Run:
         Raises:
             RecordError: if a field is missing or unknown.
         """
-        return cls(**known(cls, {"form": None, "augment": None} | data))
+        given = known(cls, {"form": None, "augment": None} | data)
+        for name, kind in PARTS.items():
+            if given[name] is not None:
+                given[name] = kind.from_json(given[name])
+        return cls(**given)
+
+
+#: The configs of a run, by field.
+PARTS: dict[str, type[Config]] = {
+    "model": ModelConfig,
+    "method": MethodConfig,
+    "task": TaskConfig,
+    "budget": Budget,
+    "train": TrainingConfig,
+    "select": CheckpointSelection,
+    "form": PromptConfig,
+    "augment": AugmentationConfig,
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,11 +235,12 @@ class Record:
     @property
     def score(self) -> float | None:
         """The task's primary metric."""
-        return self.metrics[self.run.task["metrics"][0]]
+        return self.metrics[self.run.task.metric]
 
     def to_json(self) -> Json:
         """The record as plain data, which `from_json` reads."""
-        return asdict(self)
+        values = {one.name: getattr(self, one.name) for one in fields(self) if one.name != "run"}
+        return {"run": self.run.to_json()} | copy.deepcopy(values)
 
     @classmethod
     def from_json(cls, data: Json) -> "Record":

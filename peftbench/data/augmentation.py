@@ -7,60 +7,35 @@ interrupted goes on with what was due.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from peftbench.core.errors import ConfigError, above, at_least, between
+from peftbench.core.configs import AugmentationConfig
 from peftbench.core.run import Run
-from peftbench.core.text import did_you_mean
 from peftbench.data import loading
 from peftbench.data.loading import Table
-from peftbench.data.text_noise import EDITS, noisy
+from peftbench.data.text_noise import noisy
 
 if TYPE_CHECKING:
     from peftbench.data.tokenization import Tokens
 
 
-@dataclass(frozen=True, kw_only=True)
-class Augmentation:
-    """What a run's `augment` says.
-
-    Attributes:
-        kinds: of `data.text_noise.EDITS`, each with its rate; a noisy version has one of them.
-        part: probability that an epoch shows a noisy version of an example.
-        versions: how many noisy versions of each example there are.
-    """
-
-    kinds: dict[str, Any]
-    part: float
-    versions: int
-
-    def __post_init__(self) -> None:
-        for kind, rate in self.kinds.items():
-            if kind not in EDITS:
-                raise ConfigError(f"augment.kinds: no noise {kind}; {did_you_mean(kind, EDITS)}")
-            above(f"augment.kinds.{kind}", rate, 0)
-            between(f"augment.kinds.{kind}", rate, 0, 1)
-        above("augment.part", self.part, 0)
-        between("augment.part", self.part, 0, 1)
-        at_least("augment.versions", self.versions, 1, whole=True)
-
-    def noisy(self, table: Table, seed: int) -> Table:
-        """A first noisy version of every example, then a second one of every example, and so on."""
-        kinds = sorted(self.kinds)  # their order is no part of the run's key
-        generator = np.random.default_rng(seed)
-        drawn = generator.integers(len(kinds), size=(self.versions, len(table.label)))
-        texts: list[list[str]] = [[] for _ in table.texts]
-        for version, of_each in enumerate(drawn):
-            for place, column in enumerate(table.texts):
-                changed = np.array(column, dtype=object)
-                for number, kind in enumerate(kinds):
-                    mine = of_each == number
-                    stream = seed + 1000 * version + place
-                    changed[mine] = noisy(list(changed[mine]), kind, self.kinds[kind], stream)
-                texts[place] += changed.tolist()
-        return Table(texts, np.tile(table.label, self.versions))
+def noisy_versions(config: AugmentationConfig, table: Table, seed: int) -> Table:
+    """A first noisy version of every example, then a second one of every example, and so on."""
+    kinds = sorted(config.kinds)  # their order is no part of the run's key
+    generator = np.random.default_rng(seed)
+    drawn = generator.integers(len(kinds), size=(config.versions, len(table.label)))
+    texts: list[list[str]] = [[] for _ in table.texts]
+    for version, of_each in enumerate(drawn):
+        for place, column in enumerate(table.texts):
+            changed = np.array(column, dtype=object)
+            for number, kind in enumerate(kinds):
+                mine = of_each == number
+                stream = seed + 1000 * version + place
+                changed[mine] = noisy(list(changed[mine]), kind, config.kinds[kind], stream)
+            texts[place] += changed.tolist()
+    return Table(texts, np.tile(table.label, config.versions))
 
 
 @dataclass(frozen=True)
@@ -68,9 +43,9 @@ class Shown:
     """What a training shows.
 
     Attributes:
-        tokens: of a split, then of the noisy versions, as `Augmentation.noisy` orders them.
+        tokens: of a split, then of the noisy versions, as `noisy_versions` orders them.
         rows: numbers of the examples that are trained on.
-        part, versions: as in `Augmentation`; 0 without one.
+        part, versions: as in `AugmentationConfig`; 0 without one.
         seed: of what an epoch shows.
         truncated: how many noisy versions lost tokens; empty without an augmentation.
     """
@@ -120,10 +95,9 @@ def shown(
     """
     if run.augment is None:
         return Shown(tokens, rows)
-    said = Augmentation(**{key: value for key, value in run.augment.items() if key != "name"})
     seed = run.seeds()["augment"]
-    table = loading.table(run.task, run.task["splits"]["train"], root).take(rows)
-    more = encode(said.noisy(table, seed))
+    table = loading.table(run.task, run.task.splits["train"], root).take(rows)
+    more = encode(noisy_versions(run.augment, table, seed))
     both = replace(
         tokens,
         ids=np.concatenate([tokens.ids, more.ids]),
@@ -133,4 +107,6 @@ def shown(
         answer=np.concatenate([tokens.answer, more.answer]),
         truncated=tokens.truncated + more.truncated,
     )
-    return Shown(both, rows, said.part, said.versions, seed, {"noisy": more.truncated})
+    return Shown(
+        both, rows, run.augment.part, run.augment.versions, seed, {"noisy": more.truncated}
+    )

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from peftbench.core.configs import CheckpointSelection
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Run
-from peftbench.core.training_config import Selection
 from peftbench.data import loading, prompt_template
 from peftbench.data.tokenization import Tokens
 
@@ -147,20 +147,20 @@ def micro_batches(batch: Batch, size: int, axis: int = 0) -> Iterator[Batch]:
 
 
 def split_rows(
-    run: Run, tokens: Tokens, selection: Selection, seed: int
+    run: Run, tokens: Tokens, selection: CheckpointSelection, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of the examples to train on, and of those held out for selection.
 
     What is kept back for demonstrations is in neither.
     """
-    known = run.task["examples"].get("train")
+    known = run.task.examples.get("train")
     if known not in (None, len(tokens)):
         raise ConfigError(
-            f"{run.task['name']} has {known} training examples, {len(tokens)} were found: these "
+            f"{run.task.name} has {known} training examples, {len(tokens)} were found: these "
             "are not its data; give them a task of their own (task=file, or a yaml)"
         )
     size = run.train_size(len(tokens))
-    chosen = subset(tokens, run.task["classes"], size, seed)
+    chosen = subset(tokens, run.task.classes, size, seed)
     chosen = chosen[~np.isin(chosen, prompt_template.reserved(run, tokens.label))]
     size = len(chosen)
     held = round(selection.fraction * size)
@@ -168,5 +168,5 @@ def split_rows(
         raise ConfigError(
             f"select.fraction={selection.fraction} of {size} examples leaves nothing to select on"
         )
-    order = loading.stratified(tokens.label[chosen], run.task["classes"], seed + 1)
+    order = loading.stratified(tokens.label[chosen], run.task.classes, seed + 1)
     return chosen[order[held:]], chosen[order[:held]]

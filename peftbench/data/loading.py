@@ -16,8 +16,9 @@ from typing import Any
 
 import numpy as np
 
+from peftbench.core.configs import TaskConfig
 from peftbench.core.errors import ConfigError
-from peftbench.core.run import Json, canonical
+from peftbench.core.run import canonical
 from peftbench.core.text import did_you_mean
 from peftbench.data import synthetic
 
@@ -45,7 +46,7 @@ class Table:
         return Table([[column[i] for i in rows] for column in self.texts], self.label[rows])
 
 
-def table(task: Json, split: str, root: str | None) -> Table:
+def table(task: TaskConfig, split: str, root: str | None) -> Table:
     """Read a split of a task, named as in the source.
 
     Args:
@@ -56,7 +57,7 @@ def table(task: Json, split: str, root: str | None) -> Table:
     Raises:
         ConfigError: if the data are not to be had, or are not what the task says.
     """
-    source = task["source"]
+    source = task.source
     if "builtin" in source:
         columns: dict[str, list[Any]] = synthetic.generate(source["builtin"])[split]
     elif "file" in source:
@@ -64,18 +65,18 @@ def table(task: Json, split: str, root: str | None) -> Table:
     else:
         paths = _found(task, split, root)
         columns = _read("parquet" if paths[0].suffix == ".parquet" else "json", paths)
-    return _table(task, columns, f"{task['name']} {split}")
+    return _table(task, columns, f"{task.name} {split}")
 
 
-def fingerprint(task: Json, split: str, root: str | None) -> str:
+def fingerprint(task: TaskConfig, split: str, root: str | None) -> str:
     """SHA-256 of the bytes that a split is read from, so that changed data are other data."""
-    source = task["source"]
+    source = task.source
     if "builtin" in source:
         return hashlib.sha256(
             f"{source['builtin']} {synthetic.VERSION} {split}".encode()
         ).hexdigest()
     if "file" in source:
-        about = [source, task["validation_fraction"], SPLIT_SEED, split]
+        about = [source, task.validation_fraction, SPLIT_SEED, split]
         return hashlib.sha256(canonical(about).encode()).hexdigest()
     return _hash(tuple(_found(task, split, root)))
 
@@ -108,32 +109,32 @@ def stratified(label: np.ndarray, classes: int, seed: int) -> np.ndarray:
 # the hub's layout
 
 
-def kept(task: Json, split: str, root: str | None) -> dict[str, Path]:
+def kept(task: TaskConfig, split: str, root: str | None) -> dict[str, Path]:
     """The files that a split is read from by their names in the hub's layout; ours have none.
 
     Raises:
         ConfigError: if they are not to be had.
     """
-    if "builtin" in task["source"] or "file" in task["source"]:
+    if "builtin" in task.source or "file" in task.source:
         return {}
     depth = _pattern(task, split).count("/") + 1
     return {"/".join(path.parts[-depth:]): path for path in _found(task, split, root)}
 
 
-def _pattern(task: Json, split: str) -> str:
-    source = task["source"]
+def _pattern(task: TaskConfig, split: str) -> str:
+    source = task.source
     named = (source.get("files") or {}).get(split)
     return str(named or f"{source.get('config')}/{split}-*.parquet")
 
 
-def _found(task: Json, split: str, root: str | None) -> list[Path]:
+def _found(task: TaskConfig, split: str, root: str | None) -> list[Path]:
     """The files of a split: those that the source names, else as the hub lays them out."""
-    source = task["source"]
+    source = task.source
     pattern = _pattern(task, split)
     if root is None:
         if source["hub"] is None:
             raise ConfigError(
-                f"{task['name']} is on no hub: data.root=FOLDER (or PEFTBENCH_DATA) with {pattern}"
+                f"{task.name} is on no hub: data.root=FOLDER (or PEFTBENCH_DATA) with {pattern}"
             )
         from peftbench.system.hub import snapshot
 
@@ -149,7 +150,7 @@ def _found(task: Json, split: str, root: str | None) -> list[Path]:
     whose = f" in the layout of {source['hub']}" if source["hub"] else ""
     several = f"; several are parted by {os.pathsep!r}"
     raise ConfigError(
-        f"{task['name']}: no {pattern} in {', '.join(map(str, folders))}; data.root is a folder"
+        f"{task.name}: no {pattern} in {', '.join(map(str, folders))}; data.root is a folder"
         f"{whose}, or null for the hub{several}"
     )
 
@@ -187,29 +188,29 @@ def _hash_at(files: tuple[tuple[Path, int], ...]) -> str:
     return digest.hexdigest()
 
 
-def _table(task: Json, columns: dict[str, list[Any]], where: str) -> Table:
-    for name in [*task["texts"], task["label"]]:
+def _table(task: TaskConfig, columns: dict[str, list[Any]], where: str) -> Table:
+    for name in [*task.texts, task.label]:
         if name not in columns:
             raise ConfigError(f"{where} has no column {name!r}; {did_you_mean(name, columns)}")
-    label = columns[task["label"]]
-    names = task.get("class_names")
+    label = columns[task.label]
+    names = task.class_names
     if names is not None:
         strangers = sorted({str(value) for value in label} - set(names))
         if strangers:
             raise ConfigError(f"{where} has labels that training lacks: {', '.join(strangers[:5])}")
         numbers = {name: number for number, name in enumerate(names)}
         label = [numbers[str(value)] for value in label]
-    texts = [["" if text is None else str(text) for text in columns[n]] for n in task["texts"]]
+    texts = [["" if text is None else str(text) for text in columns[n]] for n in task.texts]
     values: np.ndarray[Any, Any]
     try:
-        values = np.asarray(label, dtype=np.float32 if task["classes"] == 1 else np.int64)
+        values = np.asarray(label, dtype=np.float32 if task.classes == 1 else np.int64)
     except (TypeError, ValueError) as error:
-        raise ConfigError(f"{where}: column {task['label']!r} must hold numbers: {error}") from None
-    if task["classes"] == 1 and not np.all(np.isfinite(values)):
-        raise ConfigError(f"{where}: column {task['label']!r} has empty or infinite values")
-    if task["classes"] > 1 and not np.all((values >= 0) & (values < task["classes"])):
+        raise ConfigError(f"{where}: column {task.label!r} must hold numbers: {error}") from None
+    if task.classes == 1 and not np.all(np.isfinite(values)):
+        raise ConfigError(f"{where}: column {task.label!r} has empty or infinite values")
+    if task.classes > 1 and not np.all((values >= 0) & (values < task.classes)):
         raise ConfigError(
-            f"{where}: labels must be classes from 0 to {task['classes'] - 1}, got "
+            f"{where}: labels must be classes from 0 to {task.classes - 1}, got "
             f"{values.min()} to {values.max()}; unlabelled splits cannot be scored"
         )
     return Table(texts, values)
@@ -218,54 +219,54 @@ def _table(task: Json, columns: dict[str, list[Any]], where: str) -> Table:
 # a user's own file
 
 
-def class_names(task: Json) -> list[str]:
+def class_names(path: str, column: str) -> list[str]:
     """The distinct labels of a classification file, sorted, as text.
 
     Raises:
         ConfigError: if there is no such column, a label is missing, or there is but one class.
     """
-    columns = _columns(task, "path")
-    if task["label"] not in columns:
-        known = did_you_mean(task["label"], columns)
-        raise ConfigError(f"{task['path']} has no column {task['label']!r}; {known}")
-    label = columns[task["label"]]
+    columns = _columns(path)
+    if column not in columns:
+        known = did_you_mean(column, columns)
+        raise ConfigError(f"{path} has no column {column!r}; {known}")
+    label = columns[column]
     empty = sum(value is None or value == "" for value in label)
     if empty:
-        raise ConfigError(f"{task['path']}: {empty} of {len(label)} labels are empty; remove them")
+        raise ConfigError(f"{path}: {empty} of {len(label)} labels are empty; remove them")
     names = sorted({str(value) for value in label})
     if len(names) < 2:
-        raise ConfigError(f"{task['path']}: every label is {names[0]!r}; nothing can be learnt")
+        raise ConfigError(f"{path}: every label is {names[0]!r}; nothing can be learnt")
     if len(names) > max(20, len(label) // 10):
         raise ConfigError(
-            f"{task['path']}: {len(names)} distinct labels in {len(label)} rows look like values; "
+            f"{path}: {len(names)} distinct labels in {len(label)} rows look like values; "
             "for regression say task.kind=regression"
         )
     return names
 
 
-def check(task: Json, root: str | None) -> list[str]:
+def check(task: TaskConfig, root: str | None) -> list[str]:
     """What a careful person would want to know about a task's data before training; no torch.
 
     Raises:
         ConfigError: if the data are not to be had.
     """
-    train = table(task, task["splits"]["train"], root)
-    held = table(task, task["splits"]["validation"], root)
+    train = table(task, task.splits["train"], root)
+    held = table(task, task.splits["validation"], root)
     told = []
     for name, split in (("training", train), ("validation", held)):
         empty = sum(not text.strip() for column in split.texts for text in column)
         if empty:
-            told.append(f"{task['name']}: {empty} empty {name} texts")
+            told.append(f"{task.name}: {empty} empty {name} texts")
         conflicts = _conflicts(split)
         if conflicts:
-            told.append(f"{task['name']}: {conflicts} {name} texts carry more than one label")
+            told.append(f"{task.name}: {conflicts} {name} texts carry more than one label")
         if len(set(split.label.tolist())) == 1:
-            raise ConfigError(f"{task['name']}: every {name} label is {split.label[0]}")
+            raise ConfigError(f"{task.name}: every {name} label is {split.label[0]}")
     seen = set(zip(*train.texts, strict=True))
     leaked = sum(row in seen for row in zip(*held.texts, strict=True))
     if leaked:
         told.append(
-            f"{task['name']}: {leaked} of {len(held.label)} validation examples are in train too"
+            f"{task.name}: {leaked} of {len(held.label)} validation examples are in train too"
         )
     return told
 
@@ -277,20 +278,22 @@ def _conflicts(split: Table) -> int:
     return Counter(len(found) > 1 for found in labels.values())[True]
 
 
-def _file_split(task: Json, split: str) -> Table:
-    whole = _table(task, _columns(task, "path"), task["path"])
-    if task["validation_path"] is not None:
-        if split == task["splits"]["train"]:
+def _file_split(task: TaskConfig, split: str) -> Table:
+    assert task.path is not None
+    assert task.validation_fraction is not None
+    whole = _table(task, _columns(task.path), task.path)
+    if task.validation_path is not None:
+        if split == task.splits["train"]:
             return whole
-        return _table(task, _columns(task, "validation_path"), task["validation_path"])
-    held = max(1, round(task["validation_fraction"] * len(whole.label)))
-    order = stratified(whole.label, task["classes"], SPLIT_SEED)
-    rows = order[held:] if split == task["splits"]["train"] else order[:held]
+        return _table(task, _columns(task.validation_path), task.validation_path)
+    held = max(1, round(task.validation_fraction * len(whole.label)))
+    order = stratified(whole.label, task.classes, SPLIT_SEED)
+    rows = order[held:] if split == task.splits["train"] else order[:held]
     return whole.take(np.sort(rows))
 
 
-def _columns(task: Json, key: str) -> dict[str, list[Any]]:
-    path = Path(task[key])
+def _columns(file: str) -> dict[str, list[Any]]:
+    path = Path(file)
     kind = FORMATS[path.suffix.lower()]
     return read_delimited(path) if kind == "csv" else _read(kind, [path])
 

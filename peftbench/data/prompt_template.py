@@ -14,85 +14,45 @@ over an end-of-text token after the word); label words are the same for all mode
 """
 
 import re
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from peftbench.core.configs import WORDS, ModelConfig, PromptConfig, TaskConfig
 from peftbench.core.errors import ConfigError, at_least
 from peftbench.core.run import Json, Run
-from peftbench.core.text import did_you_mean
 from peftbench.data import loading
-
-#: The form without a head.
-WORDS = "words"
-
-#: What a form's yaml holds beside a template for each kind of language model.
-_FIELDS = ("name", "words", "demonstrations", "reserved")
-KINDS = ("masked", "causal")
 
 _SLOT = re.compile(r"\{(\w*)\}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Form:
-    """A form as a run holds it.
-
-    Attributes:
-        name: its option in configs/form.
-        template: a text with {0} and {1} for the task's texts and {answer} for the label's word.
-        words: one for each class.
-        demonstrations: how many solved examples stand in front of every text.
-        reserved: training examples that are kept back for them, at most; no run trains on these,
-            so that runs with and without demonstrations train on the same ones.
-    """
-
-    name: str
-    template: str
-    words: list[str]
-    demonstrations: int
-    reserved: int
-
-    def filled(self, texts: tuple[str, ...], answer: str) -> tuple[str, str]:
-        """The template with its texts, before the answer and from it on."""
-
-        def put(slot: re.Match[str]) -> str:
-            return texts[int(slot.group(1))]
-
-        before, after = (_SLOT.sub(put, part) for part in self.template.split("{answer}"))
-        return before, answer + after
-
-
-def complete(node: Json, model: Json, task: Json) -> Json:
+def resolve_prompt(node: Json, model: ModelConfig, task: TaskConfig) -> PromptConfig:
     """The form of a run: the template that suits the model, checked.
 
     Raises:
         ConfigError: for a task without classes, or what no template, words or counts can be.
     """
     name = node["name"]
-    for key in node:
-        if key not in (*_FIELDS, *KINDS):
-            raise ConfigError(f"there is no form.{key}; {did_you_mean(key, [*_FIELDS, *KINDS])}")
-    if "words" not in model["parts"]:
-        raise ConfigError(f"form={name}: configs/model/_{model['family']}.yaml has no `words:`")
-    if task["kind"] == "regression":
+    language_model = model.family_config.language_model
+    if language_model is None:
+        raise ConfigError(f"form={name}: configs/model/_{model.family}.yaml has no `words:`")
+    if task.kind == "regression":
         raise ConfigError(
-            f"form={name}: {task['name']} asks for values, and words stand for classes; use "
-            "form=head"
+            f"form={name}: {task.name} asks for values, and words stand for classes; use form=head"
         )
-    kind = model["parts"]["words"]["class"]
+    kind = language_model.kind
     template, words = node[kind], node["words"]
     if template is None or words is None:
         raise ConfigError(
-            f"form={name}: no template or words for {task['name']}; give form.{kind}="
+            f"form={name}: no template or words for {task.name}; give form.{kind}="
             "'{0} It was {answer}' and form.words=[first class,second class]"
         )
-    _check_template(f"form.{kind}", template, len(task["texts"]), kind, name)
+    _check_template(f"form.{kind}", template, len(task.texts), kind, name)
     if not isinstance(words, list) or not all(isinstance(w, str) and w.strip() for w in words):
         raise ConfigError(f"form.words is a list of words, got {words!r}")
-    if len(words) != task["classes"] or len(set(words)) != len(words):
+    if len(words) != task.classes or len(set(words)) != len(words):
         raise ConfigError(
-            f"form.words: {task['name']} has {task['classes']} classes, each needs a word of its "
+            f"form.words: {task.name} has {task.classes} classes, each needs a word of its "
             f"own, got {', '.join(words)}"
         )
     at_least("form.demonstrations", node["demonstrations"], 0, whole=True)
@@ -102,7 +62,13 @@ def complete(node: Json, model: Json, task: Json) -> Json:
             f"form.demonstrations={node['demonstrations']} is more than the examples kept back for "
             f"them; set form.reserved={node['demonstrations']} or more"
         )
-    return {key: node[key] for key in _FIELDS} | {"template": template}
+    return PromptConfig(
+        name=name,
+        template=template,
+        words=words,
+        demonstrations=node["demonstrations"],
+        reserved=node["reserved"],
+    )
 
 
 def _check_template(key: str, template: Any, texts: int, kind: str, name: str) -> None:
@@ -134,7 +100,7 @@ def reserved(run: Run, label: np.ndarray) -> np.ndarray:
     """
     if run.form is None:
         return np.zeros(0, dtype=np.int64)
-    classes, seed, count = run.task["classes"], run.seeds()["subset"], run.form["reserved"]
+    classes, seed, count = run.task.classes, run.seeds()["subset"], run.form.reserved
     last = loading.stratified(label, classes, seed)[::-1]
     turns = np.random.default_rng(seed).permutation(classes)
     members = [last[label[last] == value] for value in turns]

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
+from peftbench.core.configs import WORDS, PromptConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Run, canonical
 from peftbench.data import loading, tokenization
 from peftbench.data.loading import Table
-from peftbench.data.prompt_template import WORDS, Form, reserved
+from peftbench.data.prompt_template import reserved
 from peftbench.data.tokenization import Tokens
 
 #: What parts a demonstration from what comes after it.
@@ -41,7 +42,7 @@ class Prompt(ABC):
         shown: texts and class of the demonstrations, the one nearest to the question first.
     """
 
-    form: Form
+    form: PromptConfig
     causal: bool
     shown: list[tuple[tuple[str, ...], int]]
 
@@ -215,15 +216,15 @@ def of(run: Run, root: str | None, count: int | None = None) -> Prompt | None:
     """
     if run.form is None:
         return None
-    form = Form(**run.form)
+    form = run.form
     count = form.demonstrations if count is None else count
     shown: list[tuple[tuple[str, ...], int]] = []
     if count:
-        train = loading.table(run.task, run.task["splits"]["train"], root)
+        train = loading.table(run.task, run.task.splits["train"], root)
         chosen = train.take(reserved(run, train.label)[:count])
         shown = list(zip(zip(*chosen.texts, strict=True), chosen.label.tolist(), strict=True))
     kind = Asked if form.name == WORDS else Solved
-    return kind(form, run.model["parts"]["words"]["class"] == "causal", shown)
+    return kind(form, run.model.causal, shown)
 
 
 def coder(
@@ -232,7 +233,7 @@ def coder(
     """What makes tokens of texts as a run sees them; see `of`."""
     prompt = of(run, root, count)
     encode = tokenization.encode if prompt is None else prompt.encode
-    return lambda table: encode(table, tokenizer, run.train["max_length"])
+    return lambda table: encode(table, tokenizer, run.train.max_length)
 
 
 def words(run: Run, tokenizer: PreTrainedTokenizerBase) -> list[int] | None:
@@ -242,10 +243,10 @@ def words(run: Run, tokenizer: PreTrainedTokenizerBase) -> list[int] | None:
         ConfigError: if the words cannot be told apart by their first tokens, or the model has no
             token for the answer's place.
     """
-    if run.form is None or run.form["name"] != WORDS:
+    if run.form is None or run.form.name != WORDS:
         return None
     prompt = of(run, None, count=0)
     assert isinstance(prompt, Asked)
     if not prompt.causal and tokenizer.mask_token is None:
-        raise ConfigError(f"form=words: the tokenizer of {run.model['name']} has no mask token")
+        raise ConfigError(f"form=words: the tokenizer of {run.model.name} has no mask token")
     return prompt.lead(tokenizer)[1]

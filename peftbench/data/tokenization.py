@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save as save_arrays
 from transformers import PreTrainedTokenizerBase
 
-from peftbench.core.run import Json
+from peftbench.core.configs import TaskConfig
 from peftbench.data import loading
 from peftbench.system import offline_folder
 from peftbench.system.io import write_whole
@@ -75,7 +75,7 @@ class Tokens:
 
 
 def tokenise(
-    task: Json,
+    task: TaskConfig,
     split: str,
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
@@ -93,7 +93,7 @@ def tokenise(
     what = [
         loading.fingerprint(task, split, root),
         split,
-        repr((task["texts"], task["label"], task["classes"], max_length)),
+        repr((task.texts, task.label, task.classes, max_length)),
         tokenizer_hash(tokenizer),
         repr(tokenizer.model_input_names),
         *([prompt.identity] if prompt else []),

@@ -8,11 +8,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from peftbench.core.run import Json
+from peftbench.core.configs import ModelConfig
 from peftbench.system.hub import locate
 
 
-def load_tokenizer(model: Json) -> PreTrainedTokenizerBase:
+def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
     """The checkpoint's tokenizer, bytes for a random model; without padding it pads with ends."""
     folder = locate(model)
     if folder is None:
@@ -23,13 +23,13 @@ def load_tokenizer(model: Json) -> PreTrainedTokenizerBase:
     return found
 
 
-def _bytes(model: Json) -> PreTrainedTokenizerBase:
+def _bytes(model: ModelConfig) -> PreTrainedTokenizerBase:
     """A tokenizer that needs no download: padding, start, end, unknown, 256 bytes, mask."""
     specials = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = [*specials, *alphabet, "[MASK]"]
     vocabulary = {token: number for number, token in enumerate(words)}
-    config = AutoConfig.for_model(model["parts"]["model_type"], **model["shape"])
+    config = AutoConfig.for_model(model.family_config.model_type, **model.shape)
     segments = ["token_type_ids"] * (getattr(config, "type_vocab_size", 0) > 1)
     fast = Tokenizer(models.BPE(vocabulary, [], unk_token="[UNK]"))
     fast.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -46,6 +46,6 @@ def _bytes(model: Json) -> PreTrainedTokenizerBase:
         sep_token="[SEP]",
         unk_token="[UNK]",
         mask_token="[MASK]",
-        model_max_length=512 if model["parts"]["mask"] == "causal" else 128,
+        model_max_length=512 if model.family_config.mask == "causal" else 128,
         model_input_names=["input_ids", *segments, "attention_mask"],
     )

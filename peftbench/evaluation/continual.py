@@ -18,7 +18,7 @@ from peftbench.data import prompting
 from peftbench.data.loading import Table
 from peftbench.evaluation import evaluator
 from peftbench.methods import dry_run
-from peftbench.methods.base import make
+from peftbench.methods.base import build_method
 from peftbench.models.module_ops import within
 from peftbench.results.store import Results
 from peftbench.suites import base
@@ -114,7 +114,7 @@ def follow(
     told_of = asked.findings(record, {}, progress.found) | {"spent": progress.spent}
     headline = told_of.pop("headline")
     backbone, _ = warm.backbone(run, device)
-    last = evaluator.trained(backbone, make(run.method), rounds[-1].run, progress.state)
+    last = evaluator.trained(backbone, build_method(run.method), rounds[-1].run, progress.state)
     done = Evaluated(
         evaluation=evaluation,
         findings=told_of | {"moved": evaluator.moved(last)},
@@ -177,7 +177,7 @@ def _answer(
         tokens = prompting.coder(there, tokenizer, setting.data_root)(unique)
         whole = {n: t for n, t in state.items() if not head(n)} | progress.heads[whose]
         view = evaluator.viewed(
-            there, make(there.method), whole, backbone, tokenizer.pad_token_id, device
+            there, build_method(there.method), whole, backbone, tokenizer.pad_token_id, device
         )
         outputs = evaluator.outputs(view, there, tokens, lambda news: None)
         for name in names:

@@ -14,7 +14,7 @@ from peftbench.core.run import Json, Run, canonical
 from peftbench.data import prompting
 from peftbench.data.loading import Table
 from peftbench.data.tokenization import Tokens
-from peftbench.methods.base import Method, make
+from peftbench.methods.base import Method, build_method
 from peftbench.models.adapted_model import Encoder
 from peftbench.models.backbone import Backbone
 from peftbench.models.optimize import settle
@@ -83,9 +83,9 @@ def assess(
             tokens = prompting.coder(run, tokenizer, setting.data_root, shown)(unique)
             cut |= dict.fromkeys(places, tokens.truncated)
         with phases.phase("evaluate"):
-            answers = {"": answer(make(run.method), state, tokens)}
+            answers = {"": answer(build_method(run.method), state, tokens)}
             if asked.untrained:
-                recipe = [run.train["max_length"], run.train["precision"]]
+                recipe = [run.train.max_length, run.train.precision]
                 same = canonical([run.model, run.task, run.form, recipe, run.seed])
                 name = f"{same} {canonical([evaluation.suite, shown])}"
                 if name not in warm.untrained:
@@ -100,7 +100,7 @@ def assess(
     headline = told.pop("headline")
     done = Evaluated(
         evaluation=evaluation,
-        findings=told | {"moved": moved(trained(backbone, make(run.method), run, state))},
+        findings=told | {"moved": moved(trained(backbone, build_method(run.method), run, state))},
         headline=headline,
         seconds=phases.seconds,
         environment=measurement.environment(device),
@@ -137,7 +137,7 @@ def trained(
     backbone: Backbone, method: Method, run: Run, state: dict[str, Tensor] | None
 ) -> Encoder:
     """The encoder as it was after training, or before."""
-    encoder = Encoder(backbone, run.task["classes"], run.seeds()["head"])
+    encoder = Encoder(backbone, run.task.classes, run.seeds()["head"])
     if state is not None:
         with torch.random.fork_rng():
             method.insert(encoder)
@@ -154,11 +154,11 @@ def viewed(
     device: torch.device,
 ) -> Predictor:
     """The same encoder for prediction alone, and how tokens get there."""
-    half = run.train["precision"] == "bf16"
+    half = run.train.precision == "bf16"
     encoder = trained(backbone, method, run, state).requires_grad_(False)
     settle(encoder, half, torch.empty(0, dtype=torch.int64))
     accelerator = accelerator_of(device, half)
-    return Predictor(padding, backbone.parts["mask"], device, method, encoder, accelerator)
+    return Predictor(padding, backbone.family_config.mask, device, method, encoder, accelerator)
 
 
 def distinct(sets: dict[str, Table]) -> tuple[Table, dict[str, np.ndarray]]:

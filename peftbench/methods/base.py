@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from hydra.utils import get_class
 from torch import Tensor
 
+from peftbench.core.configs import MethodConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json
 from peftbench.data.batching import Batch
@@ -172,36 +173,38 @@ def averaged(logits: Tensor) -> dict[str, Tensor]:
     }
 
 
-def make(node: Json) -> Method:
-    """Instantiate the method node of a run; no weights are touched.
+def build_method(config: MethodConfig) -> Method:
+    """Instantiate the method of a run; no weights are touched.
 
     Raises:
-        ConfigError: if its `_target_` is no method, or the method refuses a value.
+        ConfigError: if its class is no method, or the method refuses a value.
     """
-    target = node["_target_"]
-    given: dict[str, Any] = {k: _built(v) for k, v in node.items() if k not in _TITLE}
     try:
-        kind = get_class(target)
+        kind = get_class(config.target)
     except Exception as error:  # hydra wraps whatever the import raised
-        raise ConfigError(f"method {node['name']}: cannot import {target}: {error}") from error
+        raise ConfigError(
+            f"method {config.name}: cannot import {config.target}: {error}"
+        ) from error
     if not issubclass(kind, Method):
-        raise ConfigError(f"method {node['name']}: {target} is not a peftbench.methods.base.Method")
+        raise ConfigError(
+            f"method {config.name}: {config.target} is not a peftbench.methods.base.Method"
+        )
+    given = {name: _built(value) for name, value in config.hyperparameters.items()}
+    if config.base_method is not None:
+        given["host"] = build_method(config.base_method)
     known = {f.name for f in fields(kind)}
     if set(given) != known:
-        raise ConfigError(f"method {node['name']}: takes {sorted(known)}, got {sorted(given)}")
+        raise ConfigError(f"method {config.name}: takes {sorted(known)}, got {sorted(given)}")
     try:
         return kind(**given)
     except (ValueError, TypeError) as error:
-        raise ConfigError(f"method {node['name']}: {error}") from error
-
-
-_TITLE = ("_target_", "name")
+        raise ConfigError(f"method {config.name}: {error}") from error
 
 
 def _built(value: Any) -> Any:
-    """A value of a method, methods inside it made."""
+    """A hyper-parameter; methods inside it (the members of a combination) are instantiated."""
     if not isinstance(value, dict):
         return value
     if "_target_" in value:
-        return make(value)
+        return build_method(MethodConfig.from_json(value))
     return {name: _built(inner) for name, inner in value.items()}

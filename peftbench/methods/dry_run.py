@@ -1,10 +1,13 @@
 """Checks of a run before it starts: its method on a tiny model, its prompt on its tokenizer."""
 
+from dataclasses import replace
+
+from peftbench.core.configs import WORDS
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Run
-from peftbench.data import prompt_template, prompting
+from peftbench.data import prompting
 from peftbench.data.tokenizer import load_tokenizer
-from peftbench.methods.base import make
+from peftbench.methods.base import build_method
 from peftbench.models import checkpoints
 from peftbench.models.adapted_model import Encoder
 from peftbench.models.backbone import Backbone
@@ -20,10 +23,10 @@ def check(run: Run, chain: bool = False) -> None:
     Raises:
         ConfigError: saying what the model lacks or which value is out of range.
     """
-    method, model, classes = make(run.method), run.model, run.task["classes"]
-    shape = model["parts"]["tiny"] | {"vocab_size": 264}
-    language = (run.form or {}).get("name") == prompt_template.WORDS
-    skeleton = checkpoints.skeleton(model | {"shape": shape}, language=language)
+    method, model, classes = build_method(run.method), run.model, run.task.classes
+    shape = model.family_config.tiny | {"vocab_size": 264}
+    language = run.form is not None and run.form.name == WORDS
+    skeleton = checkpoints.skeleton(replace(model, shape=shape), language=language)
     words = list(range(classes)) if language else None
     encoder = Encoder(Backbone(model, loaded=skeleton, words=words), classes, seed=0)
     encoder.rehearsal = True
@@ -32,7 +35,7 @@ def check(run: Run, chain: bool = False) -> None:
         if chain:
             method.chain(encoder)
     except ValueError as error:
-        raise ConfigError(f"method={run.method['name']} on {model['name']}: {error}") from error
+        raise ConfigError(f"method={run.method.name} on {model.name}: {error}") from error
 
 
 def check_prompt(run: Run) -> None:

@@ -10,7 +10,7 @@ from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json, Record
 from peftbench.data import prompting
 from peftbench.data.tokenizer import load_tokenizer
-from peftbench.methods.base import Method, make
+from peftbench.methods.base import Method, build_method
 from peftbench.models.adapted_model import Encoder
 from peftbench.models.backbone import Backbone
 from peftbench.results.store import Results
@@ -27,17 +27,17 @@ def to_peft(record: Record, results: Results, folder: Path) -> None:
     kept = results.weights(record)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} is there already; name a new folder")
-    method = make(run.method)
+    method = build_method(run.method)
     words = prompting.words(run, load_tokenizer(run.model))
-    encoder = Encoder(Backbone(run.model, words=words), run.task["classes"], seed=0)
+    encoder = Encoder(Backbone(run.model, words=words), run.task.classes, seed=0)
     method.insert(encoder)
     encoder.restore(load(kept))
     try:
         config, tensors = peft_form(method, encoder)
     except ValueError as error:
         raise ConfigError(f"{run.title}: {error}") from error
-    config |= {"base_model_name_or_path": run.model["checkpoint"]}
-    config |= {"revision": run.model["revision"]}
+    config |= {"base_model_name_or_path": run.model.checkpoint}
+    config |= {"revision": run.model.revision}
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
@@ -50,7 +50,7 @@ def peft_form(method: Method, encoder: Encoder) -> tuple[Json, dict[str, Tensor]
         ValueError: if the library has no such thing.
     """
     backbone = encoder.backbone[0]
-    if backbone.parts["split"]:
+    if backbone.family_config.split:
         raise ValueError(
             f"{encoder.name} has query, key and value in one linear outside of peftbench, where "
             "the library cannot tell them apart"
@@ -66,7 +66,7 @@ def peft_form(method: Method, encoder: Encoder) -> tuple[Json, dict[str, Tensor]
         tensors[f"{start}.{name}"] = places.roll(config["num_virtual_tokens"], 0)
     kind: str | None = "SEQ_CLS"
     if backbone.words is not None:  # the library has no name for a masked language model
-        kind = {"causal": "CAUSAL_LM"}.get(backbone.parts["words"]["class"])
+        kind = "CAUSAL_LM" if backbone.causal else None
     config |= {"task_type": kind, "modules_to_save": backbone.head or None, "inference_mode": True}
     return config, {name: tensor.contiguous() for name, tensor in tensors.items()}
 

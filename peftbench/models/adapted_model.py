@@ -56,12 +56,12 @@ class Encoder(nn.Module):
     @property
     def pre_norm(self) -> bool:
         """Whether a block normalises its input instead of its sum with the residual."""
-        return bool(self.backbone[0].parts.get("pre_norm", False))
+        return bool(self.backbone[0].family_config.pre_norm)
 
     @property
     def blocks(self) -> nn.ModuleList:
         """The transformer blocks; a shared one (ALBERT) is one."""
-        blocks: nn.ModuleList = self.module.get_submodule(self.backbone[0].parts["blocks"])
+        blocks: nn.ModuleList = self.module.get_submodule(self.backbone[0].family_config.blocks)
         return blocks
 
     @property
@@ -89,7 +89,7 @@ class Encoder(nn.Module):
 
     def block_of(self, name: str) -> int | None:
         """The block of a trained parameter; -1 for what is below the blocks, None above them."""
-        path = self.backbone[0].parts["blocks"]
+        path = self.backbone[0].family_config.blocks
         if within(name, path):
             return int(name.removeprefix(path + ".").partition(".")[0])
         names = [n for n, _ in self.module.named_parameters()]
@@ -102,7 +102,7 @@ class Encoder(nn.Module):
         Raises:
             ValueError: for a role that the family does not have.
         """
-        paths = self.backbone[0].parts["roles"]
+        paths = self.backbone[0].family_config.roles
         if role not in paths:
             raise ValueError(f"{self.name} has no role {role!r}; its roles are {', '.join(paths)}")
         return str(paths[role])
@@ -113,7 +113,7 @@ class Encoder(nn.Module):
         Raises:
             ValueError: for a role that the family does not have.
         """
-        blocks = re.escape(self.backbone[0].parts["blocks"])
+        blocks = re.escape(self.backbone[0].family_config.blocks)
         paths = "|".join(re.escape(self.path(role)) for role in roles)
         return rf".*{blocks}\.\d+\.(?:{paths})"
 

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
-from peftbench.core.run import Json
+from peftbench.core.configs import ModelConfig
 from peftbench.models import attention, checkpoints, heads
 from peftbench.models.module_ops import Fused, put, untransposed, within
 
@@ -23,7 +23,7 @@ class Backbone:
 
     def __init__(
         self,
-        model: Json,
+        model: ModelConfig,
         device: str | torch.device = "cpu",
         loaded: nn.Module | None = None,
         words: list[int] | None = None,
@@ -33,17 +33,18 @@ class Backbone:
             loaded, missing = checkpoints.backbone(model, words is not None)
         if words is not None:
             heads.narrow(loaded, words)
-        self.name: str = model["name"]
-        self.family: str = model["family"]
-        self.parts: Json = model["parts"]
+        self.name: str = model.name
+        self.family: str = model.family
+        self.family_config = model.family_config
+        self.causal = model.causal
         self.module: Any = loaded.to(device).eval().requires_grad_(False)
         if loaded._supports_attention_backend:
             loaded.set_attn_implementation(attention.NAME)  # type: ignore[operator]
-        for block in self.module.get_submodule(self.parts["blocks"]).children():
+        for block in self.module.get_submodule(self.family_config.blocks).children():
             for path, part in list(block.named_modules()):
                 if isinstance(part, Conv1D):
                     put(block, path, untransposed(part))
-            for path, names in self.parts["split"].items():
+            for path, names in self.family_config.split.items():
                 put(block, path, Fused(block.get_submodule(path), names))
         self.words = words
         self.head = self._head(missing) if words is None else []
@@ -53,7 +54,7 @@ class Backbone:
 
     def _head(self, missing: list[str]) -> list[str]:
         """The family's head, and whatever else the checkpoint had no weights for."""
-        head: list[str] = list(self.parts["head"])
+        head: list[str] = list(self.family_config.head)
         for name in missing:
             owner = name.rpartition(".")[0]
             if not any(within(owner, path) for path in head):

@@ -16,13 +16,13 @@ from transformers import (
 )
 from transformers.utils import logging
 
+from peftbench.core.configs import ModelConfig
 from peftbench.core.errors import ConfigError
-from peftbench.core.run import Json
 from peftbench.data.tokenizer import load_tokenizer
 from peftbench.system.hub import locate
 
 
-def backbone(model: Json, language: bool = False) -> tuple[nn.Module, list[str]]:
+def backbone(model: ModelConfig, language: bool = False) -> tuple[nn.Module, list[str]]:
     """Load a sequence classifier in fp32, and name the parameters that the checkpoint lacks.
 
     With `language` load a language model instead, of which nothing may be lacking.
@@ -33,10 +33,10 @@ def backbone(model: Json, language: bool = False) -> tuple[nn.Module, list[str]]
     folder = locate(model)
     if folder is None:
         return skeleton(model, language=language), []
-    if model["sha256"] and weights_hash(folder) != model["sha256"]:
+    if model.sha256 and weights_hash(folder) != model.sha256:
         raise ConfigError(
-            f"the weights of {model['name']} in {folder.name} hash to {weights_hash(folder)[:12]}, "
-            f"not to {model['sha256'][:12]}: install the checkpoint again"
+            f"the weights of {model.name} in {folder.name} hash to {weights_hash(folder)[:12]}, "
+            f"not to {model.sha256[:12]}: install the checkpoint again"
         )
     logging.set_verbosity_error()  # the head is new, and we know it
     logging.disable_progress_bar()
@@ -51,7 +51,7 @@ def backbone(model: Json, language: bool = False) -> tuple[nn.Module, list[str]]
     lacking = sorted(info["missing_keys"])
     if language and lacking:
         raise ConfigError(_without_head(model, lacking[0]))
-    if model["parts"]["mask"] == "causal":
+    if model.family_config.mask == "causal":
         loaded.config.use_cache = False
         loaded.config.pad_token_id = load_tokenizer(
             model
@@ -59,7 +59,7 @@ def backbone(model: Json, language: bool = False) -> tuple[nn.Module, list[str]]
     return loaded, lacking
 
 
-def architecture(model: Json, language: bool) -> Any:
+def architecture(model: ModelConfig, language: bool) -> Any:
     """The class of transformers that makes a model of this family.
 
     Raises:
@@ -67,17 +67,17 @@ def architecture(model: Json, language: bool) -> Any:
     """
     if not language:
         return AutoModelForSequenceClassification
-    causal = model["parts"]["words"]["class"] == "causal"
-    return AutoModelForCausalLM if causal else AutoModelForMaskedLM
+    return AutoModelForCausalLM if model.causal else AutoModelForMaskedLM
 
 
-def check_language_head(model: Json) -> None:
+def check_language_head(model: ModelConfig) -> None:
     """Refuse a checkpoint whose files name no part of its family's language-model head.
 
     Raises:
         ConfigError: saying what to choose instead.
     """
-    folder, head = locate(model), model["parts"]["words"]["head"]
+    language_model = model.family_config.language_model
+    folder, head = locate(model), None if language_model is None else language_model.head
     if folder is None or head is None:
         return
     names: set[str] = set()
@@ -88,20 +88,20 @@ def check_language_head(model: Json) -> None:
         raise ConfigError(_without_head(model, head))
 
 
-def _without_head(model: Json, lacking: str) -> str:
+def _without_head(model: ModelConfig, lacking: str) -> str:
     return (
-        f"form=words: the checkpoint of {model['name']} has no language-model head (no {lacking}); "
+        f"form=words: the checkpoint of {model.name} has no language-model head (no {lacking}); "
         "choose a model that was published with one, such as model=bert_base, or form=head"
     )
 
 
-def skeleton(model: Json, device: str = "cpu", language: bool = False) -> nn.Module:
+def skeleton(model: ModelConfig, device: str = "cpu", language: bool = False) -> nn.Module:
     """Build the architecture of `model["shape"]` with random weights, or none on `meta`."""
-    config = AutoConfig.for_model(model["parts"]["model_type"], **model["shape"], num_labels=2)
+    config = AutoConfig.for_model(model.family_config.model_type, **model.shape, num_labels=2)
     with torch.device(device), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # the weights of a random model are part of what it is
         made: nn.Module = architecture(model, language).from_config(config, dtype=torch.float32)
-    if model["parts"]["mask"] == "causal":
+    if model.family_config.mask == "causal":
         made.config.use_cache = False  # type: ignore[union-attr]
     return made
 

@@ -27,7 +27,7 @@ def settle(encoder: Encoder, half: bool, words: Tensor) -> None:
         if not torch.equal(rest, embedding.weight):  # it goes on from an earlier training
             rest = embedding.weight
         encoder.module.set_input_embeddings(SeenWords(embedding, rest, words))
-    if backbone.words is None and (path := backbone.parts.get("first")):
+    if backbone.words is None and (path := backbone.family_config.first):
         encoder.blocks[-1].get_submodule(path).register_forward_hook(first_position)
     if encoder.device.type == "cpu":
         cpu_kernels.hasten(encoder.module)

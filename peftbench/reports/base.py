@@ -58,7 +58,7 @@ class Inputs:
     def palette(self) -> Palette:
         """One look for each method, the same in all figures of the folder."""
         runs = [r.run for r in self.records] + [e.evaluation.run for e in self.evaluated]
-        return Palette.of(run.method["name"] for run in runs)
+        return Palette.of(run.method.name for run in runs)
 
     @cached_property
     def resamples(self) -> Resamples:

@@ -65,7 +65,7 @@ def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
         ("Calibration", _SURE, False, _NOTES),
         ("Calibration of values", _VALUES, True, _VALUE_NOTES),
     ):
-        here = [e for e in found if (e.evaluation.run.task["classes"] == 1) == regression]
+        here = [e for e in found if (e.evaluation.run.task.classes == 1) == regression]
         sections = grouping.sections(here, trained)
         for section in sections:
             shown = {
@@ -109,7 +109,7 @@ def plot(found: list[Evaluated], trained: dict[str, int], palette: Palette) -> l
 
     More than eight rows go to several pictures.
     """
-    here = [e for e in found if e.evaluation.run.task["classes"] > 1]
+    here = [e for e in found if e.evaluation.run.task.classes > 1]
     sections = grouping.sections(here, trained)
     names = grouping.series(sections, trained)
     looks = palette.looks(names)
@@ -223,7 +223,7 @@ _VALUE_NOTES = [
 
 def page_plots(found: list[Evaluated], trained: dict[str, int]) -> list[Json]:
     """Reliability and risk of tasks with classes."""
-    here = [e for e in found if e.evaluation.run.task["classes"] > 1]
+    here = [e for e in found if e.evaluation.run.task.classes > 1]
     parts = grouping.sections(here, trained)
     return [
         {

@@ -252,12 +252,12 @@ def _figures(paper: Paper, figures: Figures, records: list[Record]) -> Table | N
         for task, by_size in by_task.items():
             name, metric = task.split()
             for size, text in by_size.items():
-                here = [r for r in mine if r.run.task["name"] == name and _sized(r, size)]
+                here = [r for r in mine if r.run.task.name == name and _sized(r, size)]
                 by_row, split = grouping.of_records(here)
                 without += not by_row
                 for one, members in by_row.items():
                     told = [f"{k}={v}" for k, v in zip(split, one[1:], strict=True)]
-                    model = members[0].run.model["name"]
+                    model = members[0].run.model.name
                     spread = grouping.spread([r.metrics.get(metric) for r in members])
                     at = size if isinstance(size, str) else f"{size:,}"
                     line = [name, metric, at, label(words(row)), ", ".join([model, *told])]
@@ -274,5 +274,5 @@ def _figures(paper: Paper, figures: Figures, records: list[Record]) -> Table | N
 
 
 def _sized(record: Record, size: int | str) -> bool:
-    total = record.run.task.get("examples", {}).get("train")
+    total = record.run.task.examples.get("train")
     return record.work["train_size"] == (total if isinstance(size, str) else size)

@@ -46,7 +46,7 @@ def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
     """
     made = []
     for names, part in _parts(found, trained):
-        metric = part.task["metrics"][0]
+        metric = part.task.metrics[0]
         if _is_sequence(names):
             title, note, what = f"Rounds: {', then '.join(names)}", _TASKS, "tasks"
             shown = [*(f"{name} in the end" for name in names), f"{names[0]} alone"]
@@ -83,7 +83,7 @@ def plot(found: list[Evaluated], trained: dict[str, int], palette: Palette) -> l
             ]
             at_once = 100 * statistics.fmean(score for score in columns[-1] if score is not None)
             series[label] = Series(mean_curve(seeds), seeds, after=at_once)
-        x, y = "training examples so far", f"{part.task['metrics'][0]} (%)"
+        x, y = "training examples so far", f"{part.task.metrics[0]} (%)"
         if series:
             panels.append(Panel(part.title, x, y, series, places=seen, joined=True))
     order = grouping.series([part for _, part in parts], trained)
@@ -136,7 +136,7 @@ def page_plots(found: list[Evaluated], trained: dict[str, int]) -> list[Json]:
             places = [float(place) for place in seen]
             title = f"{part.title}: {'rounds of' if chunks else ''} {', '.join(names)}"
             x = "training examples so far" if chunks else "tasks so far"
-            more = {"x": x, "metric": part.task["metrics"][0] if chunks else "mean score"}
+            more = {"x": x, "metric": part.task.metrics[0] if chunks else "mean score"}
             after = page_panels.panel(part, _after(places), **more)
             scores.append(after | {"title": title})
             lost = page_panels.panel(part, _lost(places), x=x, metric="forgotten")

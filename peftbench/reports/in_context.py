@@ -27,8 +27,8 @@ def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
         trained: trained parameters of each run, by key.
     """
     made = []
-    for task in sorted({e.evaluation.run.task["name"] for e in found}):
-        here = [e for e in found if e.evaluation.run.task["name"] == task]
+    for task in sorted({e.evaluation.run.task.name for e in found}):
+        here = [e for e in found if e.evaluation.run.task.name == task]
         counts = sorted({count for e in here for count in e.findings["counts"]})
         by_row, split = grouping.grouped(
             here,

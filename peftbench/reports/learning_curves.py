@@ -44,7 +44,7 @@ def plot(records: list[Record], palette: Palette) -> list[Picture]:
         panels = []
         for one, members in parts:
             here = {record.run.key for record in members}
-            metric = members[0].run.task["metrics"][0]
+            metric = members[0].run.task.metrics[0]
             series = {}
             for row, every in by_row.items():
                 seeds = [_points(r, what, metric) for r in every if r.run.key in here]

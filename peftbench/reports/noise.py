@@ -32,7 +32,7 @@ def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
     sections = grouping.sections(found, trained)
     for section in sections:
         kinds = list(dict.fromkeys(kind for e in section.found for kind in e.findings["kinds"]))
-        classes = section.task["classes"] > 1
+        classes = section.task.classes > 1
         lines = []
         for row, members in section.rows.items():
             told = [e.findings for e in members]

@@ -109,7 +109,7 @@ def points(cell: dict[str, list[Record]], cost: Money) -> dict[str, tuple[float,
 
 
 def _metric(record: Record) -> str:
-    name: str = record.run.task["metrics"][0]
+    name: str = record.run.task.metrics[0]
     return name
 
 

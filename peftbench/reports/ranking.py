@@ -72,7 +72,7 @@ def _scored(here: list[list[Record]], load: Load) -> tuple[int, np.ndarray, np.n
         order = np.random.default_rng(number % DRAWS).permutation(count)
         counts[order[: max(2, round(PARTS[number // DRAWS] * count))]] = 1
     every = np.concatenate([np.ones((1, count)), chosen])
-    metric = here[0][0].run.task["metrics"][0]
+    metric = here[0][0].run.task.metrics[0]
     found = bootstrap.score(metric, answers.scores, answers.label, every)
     ends = np.cumsum([len(members) for members in here])
     mean = np.stack([part.mean(axis=1) for part in np.split(found, ends[:-1], axis=1)], axis=1)

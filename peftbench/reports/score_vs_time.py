@@ -5,7 +5,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from peftbench.analysis import costs, grouping
-from peftbench.core.run import Json, Record, canonical
+from peftbench.core.run import Record, canonical
 from peftbench.reports.base import Report
 from peftbench.reports.plotting.line_plots import (
     Panel,
@@ -69,7 +69,7 @@ def _panels(
     parts = grouping.alike(records)
     made = []
     for one, members in parts:
-        metric = members[0].run.task["metrics"][0]
+        metric = members[0].run.task.metrics[0]
         base = [100 * score for r in members if (score := r.trivial.get(metric)) is not None]
         for machine in machines:
             here = {r.run.key for r in members if costs.machine(r) == machine}
@@ -101,7 +101,7 @@ def _budgets(records: list[Record]) -> Grouped:
 
 def _curves(records: list[Record]) -> Series | None:
     """Of seeds that were evaluated several times."""
-    metric = records[0].run.task["metrics"][0] if records else ""
+    metric = records[0].run.task.metrics[0] if records else ""
     seeds = [curve_points(r.curve, "seconds", metric, 100) for r in records if len(r.curve) > 1]
     seeds = [points for points in seeds if points]
     return Series(mean_curve(seeds), seeds) if seeds else None
@@ -132,8 +132,8 @@ def _ends(records: list[Record]) -> Series | None:
 
 def _where(records: list[Record]) -> str:
     """Said of evaluations that were not on the reporting split."""
-    selects: list[Json] = [record.run.select for record in records]
-    held = sum(bool(select.get("fraction")) for select in selects)
+    selects = [record.run.select for record in records]
+    held = sum(bool(select.fraction) for select in selects)
     if not held:
         return ""
     return " (on the selection split" + (" where a run has one)" if held < len(selects) else ")")

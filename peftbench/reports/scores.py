@@ -136,7 +136,7 @@ def _table(title: str, records: list[Record], pick: Callable[[list[str]], list[s
     grouped, split = grouping.of_records(records)
     columns: list[Column] = sorted(
         {
-            (record.run.task["name"], metric, record.work["train_size"])
+            (record.run.task.name, metric, record.work["train_size"])
             for record in records
             for metric in pick(list(record.metrics))
         },

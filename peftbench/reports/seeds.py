@@ -84,7 +84,7 @@ def _page(bands: list[list[tuple[str, Cell]]], palette: Palette) -> Any:
 
 def _strip(axis: Any, title: str, cell: Cell, palette: Palette, named: bool) -> None:
     every = [record for here in cell.values() for record in here]
-    metric = every[0].run.task["metrics"][0]
+    metric = every[0].run.task.metrics[0]
     known = [100 * record.score for record in every if record.score is not None]
     low, high = min(known, default=0.0), max(known, default=1.0)
     gutter = low - 0.12 * ((high - low) or 1.0)

@@ -230,13 +230,11 @@ def page_plots(found: list[Evaluated], trained: dict[str, int]) -> list[Json]:
         }
         trivial = [page_panels.mean([one["trivial"] for one in told[name]]) for name in targets]
         lines.append({"label": "constant answer", "method": None, "cells": trivial})
-        if len({e.evaluation.run.model["name"] for e in part.found}) == 1:
+        if len({e.evaluation.run.model.name for e in part.found}) == 1:
             before = [
                 page_panels.mean([one["untrained"][metric] for one in told[name]])
                 for name, metric in targets.items()
             ]
             lines.append({"label": "before training", "method": None, "cells": before})
-        panels.append(
-            {"title": part.title, "task": part.task["name"], "heads": heads, "lines": lines}
-        )
+        panels.append({"title": part.title, "task": part.task.name, "heads": heads, "lines": lines})
     return [{"kind": "shift", "panels": panels}]

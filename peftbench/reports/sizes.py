@@ -28,7 +28,7 @@ _CAPTION = (
 def plot(records: list[Record], palette: Palette) -> list[Picture]:
     """A panel for each task, a line for each row that was run at several sizes."""
     by_row, split = grouping.of_records(records)
-    tasks = sorted({record.run.task["name"] for record in records})
+    tasks = sorted({record.run.task.name for record in records})
     grown = [row for row, r in by_row.items() if any(len(_sizes(_of(r, t))) > 1 for t in tasks)]
     labels = grouping.labels(grown, split)
     panels, also = [], set()
@@ -38,7 +38,7 @@ def plot(records: list[Record], palette: Palette) -> list[Picture]:
         if not found:
             continue
         every = [record for here in found.values() for record in here]
-        metric = every[0].run.task["metrics"][0]
+        metric = every[0].run.task.metrics[0]
         sizes = _sizes(every)
         base = [(n, _mean(_levels(every, n, metric))) for n in sizes if _levels(every, n, metric)]
         every_row = {labels[row]: _series(here) for row, here in found.items()}
@@ -55,7 +55,7 @@ def plot(records: list[Record], palette: Palette) -> list[Picture]:
 
 
 def _of(records: list[Record], task: str) -> list[Record]:
-    return [record for record in records if record.run.task["name"] == task]
+    return [record for record in records if record.run.task.name == task]
 
 
 def _sizes(records: list[Record]) -> list[int]:

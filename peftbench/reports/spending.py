@@ -116,7 +116,7 @@ def _near(records: list[Record], goal: float | None, part: float) -> str:
         return "–"
     reached = []
     for record in records:
-        metric = record.run.task["metrics"][0]
+        metric = record.run.task.metrics[0]
         points = [point for point in record.curve if point.get(metric) is not None]
         first = next((p["seconds"] for p in points if p[metric] >= part * goal), None)
         if first is not None:

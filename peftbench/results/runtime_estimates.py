@@ -40,24 +40,24 @@ class Forecast:
         return {run.key: _examples(run) or 1.0 for run in runs}
 
     def _train(self, run: Run, pace: float) -> float | None:
-        if "seconds" in run.budget:
-            return float(run.budget["seconds"])
+        if run.budget.seconds is not None:
+            return float(run.budget.seconds)
         examples = _examples(run)
         return None if examples is None else examples * pace
 
 
 def _examples(run: Run) -> float | None:
     """How many examples a run will train on, where that can be known before."""
-    if "steps" in run.budget:
-        return float(run.budget["steps"] * run.train["batch"])
-    total = run.task.get("examples", {}).get("train")
-    if "epochs" not in run.budget or not (total or isinstance(run.size, int)):
+    if run.budget.steps is not None:
+        return float(run.budget.steps * run.train.batch)
+    total = run.task.examples.get("train")
+    if run.budget.epochs is None or not (total or isinstance(run.size, int)):
         return None
-    return float(run.budget["epochs"] * (run.train_size(total) if total else run.size))
+    return float(run.budget.epochs * (run.train_size(total) if total else int(run.size)))
 
 
 def _near(run: Run) -> list[Near]:
-    model, method, task = run.model["name"], run.method["name"], run.task["name"]
+    model, method, task = run.model.name, run.method.name, run.task.name
     return [(model, method, task), (model, method), (model,)]
 
 

@@ -170,7 +170,7 @@ class _Setting:
         parts = {node.name: node for node in nodes.values()}
         named = parts | {"seed": seed}
         run = Run.from_json({name: named[name].value for name in there})
-        total = run.task.get("examples", {}).get("train")
+        total = run.task.examples.get("train")
         size = canonical(run.train_size(total) if total else run.size)
         said = {
             name: size.encode() if name == "size" else node.identity
@@ -181,9 +181,9 @@ class _Setting:
         told = {
             "alike": _short(said),
             "shared": _short({name: text for name, text in said.items() if name in _SHARED}),
-            "form": run.form["name"] if run.form else "head",
-            "augment": run.augment["name"] if run.augment else "none",
-            "metric": run.task["metrics"][0],
+            "form": run.form.name if run.form else "head",
+            "augment": run.augment.name if run.augment else "none",
+            "metric": run.task.metrics[0],
         }
         return cls(list(nodes.values()), _around(texts), _around(said), told["metric"], told)
 

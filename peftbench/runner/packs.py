@@ -32,7 +32,7 @@ def together(run: Run) -> str | None:
 
     A budget of seconds is of seconds alone, unless it is calibrated.
     """
-    if run.budget.get("seconds") and not run.budget.get("calibrated"):
+    if run.budget.seconds and not run.budget.calibrated:
         return None
     return canonical(run.step_shape())
 

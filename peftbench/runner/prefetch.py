@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from peftbench.core.configs import TaskConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.plan import Plan
 from peftbench.core.run import Json, canonical
@@ -92,32 +93,30 @@ def needs(plan: Plan, root: str | None) -> Iterator[Need]:
     """What runs read; `root` is as in `check`."""
     for model in {canonical(run.model): run.model for run in plan.runs}.values():
         yield Need(
-            f"model {model['name']}",
+            f"model {model.name}",
             comes_from_hub(model),
             partial(locate, model),
         )
     for task in tasks(plan):
-        of_hub = root is None and bool(task["source"].get("hub"))
-        yield Need(f"task {task['name']}", of_hub, partial(_kept, task, root))
+        of_hub = root is None and bool(task.source.get("hub"))
+        yield Need(f"task {task.name}", of_hub, partial(_kept, task, root))
 
 
-def _kept(task: Json, root: str | None) -> None:
+def _kept(task: TaskConfig, root: str | None) -> None:
     for split in splits(task):
         loading.kept(task, split, root)
 
 
-def tasks(plan: Plan) -> list[Json]:
+def tasks(plan: Plan) -> list[TaskConfig]:
     """The tasks of all runs, and those that suites ask about besides."""
-    found: dict[str, Json] = {}
-    for node in (*(run.task for run in plan.runs), *(one.suite for one in plan.evaluations)):
-        for task in _nodes(node):
-            found.setdefault(canonical(task), task)
-    return list(found.values())
+    asked = [TaskConfig.from_json(n) for one in plan.evaluations for n in _nodes(one.suite)]
+    every = [*(run.task for run in plan.runs), *asked]
+    return list({canonical(task): task for task in every}.values())
 
 
-def splits(task: Json) -> list[str]:
+def splits(task: TaskConfig) -> list[str]:
     """The splits that a run or a suite reads of a task."""
-    return list(dict.fromkeys([*task["splits"].values(), *(task.get("extra") or {}).values()]))
+    return list(dict.fromkeys([*task.splits.values(), *task.extra.values()]))
 
 
 def _nodes(value: Any) -> Iterator[Json]:
@@ -136,35 +135,34 @@ def _models(plan: Plan, target: Path) -> Iterator[str]:
     for model in {canonical(run.model): run.model for run in plan.runs}.values():
         folder = locate(model)
         if folder is None:
-            yield f"{model['name']}: random weights, nothing to bring"
-        elif model.get("path"):
-            yield f"{model['name']}: stays in its own folder, which nodes must see"
+            yield f"{model.name}: random weights, nothing to bring"
+        elif model.path:
+            yield f"{model.name}: stays in its own folder, which nodes must see"
         elif not comes_from_hub(model):
-            yield f"{model['name']}: comes with its package"
+            yield f"{model.name}: comes with its package"
         else:
-            place = (
-                target / "models" / offline_folder.called(model["checkpoint"], model["revision"])
-            )
+            assert model.checkpoint is not None
+            place = target / "models" / offline_folder.called(model.checkpoint, model.revision)
             for pattern in CHECKPOINT_FILES:
                 for path in sorted(folder.glob(pattern)):
                     _copy(path, place / path.name)
-            yield f"{model['name']}: {place.name}"
+            yield f"{model.name}: {place.name}"
 
 
 def _data(plan: Plan, target: Path) -> Iterator[str]:
     for task in tasks(plan):
-        source = task["source"]
+        source = task.source
         if "builtin" in source:
-            yield f"{task['name']}: made by peftbench"
+            yield f"{task.name}: made by peftbench"
             continue
         if "file" in source:
-            yield f"{task['name']}: stays where it is, {task['path']}, which nodes must see"
+            yield f"{task.name}: stays where it is, {task.path}, which nodes must see"
             continue
         place = target / "data" / (source["hub"] or "local").replace("/", "--")
         for split in splits(task):
             for name, path in loading.kept(task, split, plan.data_root).items():
                 _copy(path, place / name)
-        yield f"{task['name']}: data/{place.name}"
+        yield f"{task.name}: data/{place.name}"
 
 
 def _tokens(plan: Plan, target: Path) -> Iterator[str]:

@@ -93,6 +93,6 @@ def choose_workers(
 
 def weight_bytes(run: Run) -> int:
     """Estimate the bytes of a model's weights in fp32 from the shape in its yaml."""
-    shape = run.model["shape"]
+    shape = run.model.shape
     width, blocks = shape.get("hidden_size", 768), shape.get("num_hidden_layers", 12)
     return int(4 * (12 * blocks * width**2 + shape.get("vocab_size", 30522) * width))

@@ -135,7 +135,7 @@ def train_all(pool: WorkerPool, todo: Todo, resources: Resources, options: RunOp
     """Train the runs, those of one model in a row: a warm worker keeps one backbone."""
     if not todo.runs:
         return
-    runs = sorted(todo.runs, key=lambda run: run.model["name"])
+    runs = sorted(todo.runs, key=lambda run: run.model.name)
     units = packs.units(runs, resources.pack, resources.workers)
     weights = todo.forecast.weights(runs)
     with Display(runs, weights, resources.workers, pool.results, options.quiet) as display:
@@ -148,7 +148,7 @@ def evaluate_all(pool: WorkerPool, todo: Todo, resources: Resources, options: Ru
     ready = [one for one in todo.evaluations if pool.results.has(one.run.key)]
     if not ready or (options.fail_fast and pool.failures):
         return
-    ready.sort(key=lambda one: (one.run.model["name"], one.run.task["name"], one.run.seed))
+    ready.sort(key=lambda one: (one.run.model.name, one.run.task.name, one.run.seed))
     weights = {one.key: 1.0 for one in ready}
     with Display(ready, weights, resources.workers, pool.results, options.quiet) as display:
         pool.listen = display
@@ -226,7 +226,7 @@ def _print_resources(
             f"workers: {resources.workers}{together} on {where}{shared}; "
             f"results in {results.folder}"
         )
-    half = any(run.train["precision"] == "bf16" for run in todo.runs)
+    half = any(run.train.precision == "bf16" for run in todo.runs)
     if half and not gpus and bf16_on_cpu() is False:
         note("note: this CPU has no bf16 instructions; train.precision=fp32 is likely to be faster")
 

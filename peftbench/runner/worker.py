@@ -118,10 +118,10 @@ def _check(runs: list[Run], evaluations: list[Evaluation], setting: Any) -> Json
 
     for run in runs:
         once(
-            [run.model, run.method, run.task["classes"], (run.form or {}).get("name")],
+            [run.model, run.method, run.task.classes, run.form and run.form.name],
             lambda run=run: dry_run.check(run),
         )
-        once([run.model, run.form, run.task["name"]], lambda run=run: dry_run.check_prompt(run))
+        once([run.model, run.form, run.task.name], lambda run=run: dry_run.check_prompt(run))
         once(run.task, lambda run=run: loading.check(run.task, setting.data_root))
         once(run.model, lambda run=run: checkpoints.locate(run.model) and None)
     for one in evaluations:

@@ -39,15 +39,15 @@ class Calibration(Suite):
 
     def sets(self, run: Run, root: str | None) -> dict[str, Table]:
         """Training examples that the run does not train on; no set where it uses all."""
-        train = loading.table(run.task, run.task["splits"]["train"], root)
+        train = loading.table(run.task, run.task.splits["train"], root)
         size = run.train_size(len(train.label))
-        order = loading.stratified(train.label, run.task["classes"], run.seeds()["subset"])
+        order = loading.stratified(train.label, run.task.classes, run.seeds()["subset"])
         unused = order[size:]
-        if not len(unused) and run.select.get("fraction"):  # its selection split, then
+        if not len(unused) and run.select.fraction:  # its selection split, then
             again = loading.stratified(
-                train.label[order], run.task["classes"], run.seeds()["subset"] + 1
+                train.label[order], run.task.classes, run.seeds()["subset"] + 1
             )
-            unused = order[again[: round(run.select["fraction"] * size)]]
+            unused = order[again[: round(run.select.fraction * size)]]
         unused = unused[~np.isin(unused, prompt_template.reserved(run, train.label))]
         return {"held": train.take(unused[: self.examples])} if len(unused) else {}
 
@@ -56,7 +56,7 @@ class Calibration(Suite):
         held = found.get("held")
         told: Json = {"held": 0 if held is None else len(held["label"])}
         told |= {name: float(known[name].mean()) for name in _SPREADS if name in known}
-        if record.run.task["classes"] == 1:
+        if record.run.task.classes == 1:
             return told | self._values(known, held)
         return told | self._classes(known, held)
 

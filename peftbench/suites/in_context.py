@@ -45,17 +45,17 @@ class InContext(Suite):
                 "in_context: with form=head there are no words to show labels by; train with "
                 "form=words, or with form=demonstrations (form.demonstrations=0 for none)"
             )
-        if max(self.counts) > run.form["reserved"]:
+        if max(self.counts) > run.form.reserved:
             raise ConfigError(
                 f"in_context: suite.counts={self.counts}, but form.reserved="
-                f"{run.form['reserved']} examples are kept back; raise it or ask for fewer"
+                f"{run.form.reserved} examples are kept back; raise it or ask for fewer"
             )
 
     def sets(self, run: Run, root: str | None) -> dict[str, Table]:
         """The reporting split, once for each number."""
-        table = loading.table(run.task, run.task["splits"]["validation"], root)
+        table = loading.table(run.task, run.task.splits["validation"], root)
         if self.examples is not None:
-            order = loading.stratified(table.label, run.task["classes"], self.seed)
+            order = loading.stratified(table.label, run.task.classes, self.seed)
             table = table.take(np.sort(order[: self.examples]))
         return {f"shown/{count}": table for count in self.counts}
 
@@ -65,7 +65,7 @@ class InContext(Suite):
 
     def findings(self, record: Record, known: Arrays, found: dict[str, Arrays]) -> Json:
         """Scores by number of demonstrations, differences from none, flips."""
-        names = record.run.task["metrics"]
+        names = record.run.task.metrics
         sets = [found[f"shown/{count}"] for count in self.counts]
         scored = [task_metrics.score(names, arrays["scores"], arrays["label"]) for arrays in sets]
         scores = [told[names[0]] for told in scored]

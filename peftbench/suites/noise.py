@@ -57,7 +57,7 @@ class Noise(Suite):
     def check(self, run: Run) -> None:
         """Refuse a task for which no kind is left."""
         if not self.rates():
-            raise ConfigError(f"noise: suite.kinds leaves no kind for {run.task['name']}")
+            raise ConfigError(f"noise: suite.kinds leaves no kind for {run.task.name}")
 
     def check_data(self, run: Run, root: str | None) -> None:
         """Load the clean texts; noise is possible in any text, and takes long in all."""
@@ -77,15 +77,15 @@ class Noise(Suite):
         return found
 
     def _clean(self, run: Run, root: str | None) -> Table:
-        clean = loading.table(run.task, run.task["splits"]["validation"], root)
+        clean = loading.table(run.task, run.task.splits["validation"], root)
         if self.examples is None:
             return clean
-        order = loading.stratified(clean.label, run.task["classes"], self.seed)
+        order = loading.stratified(clean.label, run.task.classes, self.seed)
         return clean.take(np.sort(order[: self.examples]))
 
     def findings(self, record: Record, known: Arrays, found: dict[str, Arrays]) -> Json:
         """Scores of every set; drops, areas, flips, the worst kind, by the primary metric."""
-        names = record.run.task["metrics"]
+        names = record.run.task.metrics
         scored = {
             name: task_metrics.score(names, arrays["scores"], arrays["label"])
             for name, arrays in found.items()

@@ -19,6 +19,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from peftbench.core.configs import TaskConfig
 from peftbench.core.errors import ConfigError, at_least, between
 from peftbench.core.run import Json, Record, Run
 from peftbench.data import loading, prompt_template
@@ -74,20 +75,20 @@ class Rounds(Suite):
 
     def check(self, run: Run) -> None:
         """Refuse a run that cannot be cut so."""
-        if run.select.get("fraction"):
+        if run.select.fraction:
             raise ConfigError("rounds train to the end of their budget; leave select=none")
-        total = run.task.get("examples", {}).get("train")
+        total = run.task.examples.get("train")
         if self.sequence and (run.form or run.augment):
             raise ConfigError(
                 "suite.sequence: a form and an augmentation are of one task; leave them"
             )
         if self.sequence:
             for node in self.sequence:
-                task = node["task"]
-                if len(task["texts"]) not in (1, 2) or node["above"] or node["examples"]:
+                task = TaskConfig.from_json(node["task"])
+                if len(task.texts) not in (1, 2) or node["above"] or node["examples"]:
                     raise ConfigError("suite.sequence names tasks alone")
-                if "train" not in task["splits"]:
-                    raise ConfigError(f"suite.sequence: {task['name']} has nothing to train on")
+                if "train" not in task.splits:
+                    raise ConfigError(f"suite.sequence: {task.name} has nothing to train on")
         elif total and sum(self.chunks or []) > run.train_size(total):
             raise ConfigError(
                 f"suite.chunks are {sum(self.chunks or [])} examples, the run has "
@@ -131,28 +132,37 @@ class Rounds(Suite):
         `found` holds the outputs as `ROUND/SET`.
         """
         count = len(self.sequence) + 1 if self.sequence else len(self.chunks or [])
-        tasks = [record.run.task, *(node["task"] for node in self.sequence or [])]
+        tasks = [
+            record.run.task,
+            *(TaskConfig.from_json(node["task"]) for node in self.sequence or []),
+        ]
 
         def score(number: int, name: str) -> float | None:
             task = tasks[int(name)] if self.sequence else record.run.task
-            arrays, metric = found[f"{number}/{name}"], task["metrics"][0]
+            arrays, metric = found[f"{number}/{name}"], task.metrics[0]
             return task_metrics.score([metric], arrays["scores"], arrays["label"])[metric]
 
         matrix = [[score(t, str(j)) for j in range(t + 1)] for t in range(count)]
         validation = None if self.sequence else [score(t, "validation") for t in range(count)]
         told: Json = {
-            "metrics": [task["metrics"][0] for task in tasks],
-            "names": [task["name"] for task in tasks] if self.sequence else self.chunks,
+            "metrics": [task.metrics[0] for task in tasks],
+            "names": [task.name for task in tasks] if self.sequence else self.chunks,
             "scores": matrix,
             "validation": validation,
-            "joint": record.metrics[tasks[0]["metrics"][0]],
+            "joint": record.metrics[tasks[0].metrics[0]],
             **measures(matrix),
         }
         last = {} if validation is None else {"last": validation[-1]}
         return told | {"headline": last | {name: told[name] for name in ("average", "forgetting")}}
 
     def _runs(self, run: Run) -> list[Run]:
-        return [run, *(replace(run, task=node["task"]) for node in self.sequence or [])]
+        return [
+            run,
+            *(
+                replace(run, task=TaskConfig.from_json(node["task"]))
+                for node in self.sequence or []
+            ),
+        ]
 
     def _cut(self, run: Run, train: Table) -> list[np.ndarray]:
         """Numbers of the examples of each chunk: consecutive pieces of the run's own subset."""
@@ -194,16 +204,16 @@ def measures(matrix: list[list[float | None]]) -> dict[str, float | None]:
 
 
 def _split(run: Run, split: str, root: str | None) -> Table:
-    return loading.table(run.task, run.task["splits"][split], root)
+    return loading.table(run.task, run.task.splits[split], root)
 
 
 def _order(run: Run, train: Table) -> np.ndarray:
     """The run's nested subsets: its first n numbers are its subset of n."""
-    order = loading.stratified(train.label, run.task["classes"], run.seeds()["subset"])
+    order = loading.stratified(train.label, run.task.classes, run.seeds()["subset"])
     return order[~np.isin(order, prompt_template.reserved(run, train.label))]
 
 
 def _mixed(run: Run, train: Table, rows: np.ndarray) -> np.ndarray:
     """In the order in which a run of these examples alone would have them."""
     seed = run.seeds()["subset"] + 1
-    return rows[loading.stratified(train.label[rows], run.task["classes"], seed)]
+    return rows[loading.stratified(train.label[rows], run.task.classes, seed)]

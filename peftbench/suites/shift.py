@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from peftbench.core.configs import TaskConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json, Record, Run
 from peftbench.data import loading
@@ -37,32 +38,32 @@ class Shift(Suite):
         """Refuse targets that a model of the run's task cannot answer for."""
         if not self.targets:
             raise ConfigError(
-                f"shift: no targets are known for {run.task['name']}; name some, such as "
+                f"shift: no targets are known for {run.task.name}; name some, such as "
                 "suite.targets={qqp:{},stsb:{above:3.5}}"
             )
         for name, target in self.targets.items():
-            task, classes = target["task"], _classes(target)
-            if len(task["texts"]) != len(run.task["texts"]):
+            task, classes = TaskConfig.from_json(target["task"]), _classes(target)
+            if len(task.texts) != len(run.task.texts):
                 raise ConfigError(
-                    f"shift: {run.task['name']} has {_texts(run.task)}, {name} {_texts(task)}; "
+                    f"shift: {run.task.name} has {_texts(run.task)}, {name} {_texts(task)}; "
                     "a model of the one has nothing to say about the other"
                 )
-            if target["above"] is not None and task["classes"] != 1:
+            if target["above"] is not None and task.classes != 1:
                 raise ConfigError(f"shift: {name} has classes; `above` cuts values")
-            if classes > 2 and classes != run.task["classes"]:
+            if classes > 2 and classes != run.task.classes:
                 raise ConfigError(
-                    f"shift: {run.task['name']} has {run.task['classes']} classes, {name} {classes}"
+                    f"shift: {run.task.name} has {run.task.classes} classes, {name} {classes}"
                 )
-            names = task.get("class_names")
-            ours = run.task.get("class_names") or [str(n) for n in range(run.task["classes"])]
-            if names is not None and run.task["classes"] > 1 and names != ours:
+            names = task.class_names
+            ours = run.task.class_names or [str(n) for n in range(run.task.classes)]
+            if names is not None and run.task.classes > 1 and names != ours:
                 raise ConfigError(
                     f"shift: the classes of {name} are {', '.join(names)}, those of "
-                    f"{run.task['name']} {', '.join(ours)}; name them alike"
+                    f"{run.task.name} {', '.join(ours)}; name them alike"
                 )
-            if classes <= 2 < run.task["classes"]:
+            if classes <= 2 < run.task.classes:
                 raise ConfigError(
-                    f"shift: {run.task['classes']} classes of {run.task['name']} do not say which "
+                    f"shift: {run.task.classes} classes of {run.task.name} do not say which "
                     f"of {name} is meant"
                 )
 
@@ -70,8 +71,8 @@ class Shift(Suite):
         """The validation split of each target, cut and shortened as asked."""
         found = {}
         for name, target in self.targets.items():
-            task = target["task"]
-            table = loading.table(task, task["splits"]["validation"], root)
+            task = TaskConfig.from_json(target["task"])
+            table = loading.table(task, task.splits["validation"], root)
             if target["above"] is not None:
                 table = Table(table.texts, (table.label > target["above"]).astype(np.int64))
             if target["examples"] is not None:
@@ -89,7 +90,7 @@ class Shift(Suite):
         told: dict[str, Json] = {}
         for name in self.targets:
             scored = _scores(found[name])
-            primary = record.run.task["metrics"][0]
+            primary = record.run.task.metrics[0]
             metric = primary if primary in scored else next(iter(scored))
             home = _scores(known).get(metric)
             away = scored[metric]
@@ -107,11 +108,11 @@ class Shift(Suite):
 
 
 def _classes(target: Json) -> int:
-    return 2 if target["above"] is not None else int(target["task"]["classes"])
+    return 2 if target["above"] is not None else TaskConfig.from_json(target["task"]).classes
 
 
-def _texts(task: Json) -> str:
-    return f"{len(task['texts'])} text{'s' * (len(task['texts']) > 1)} an example"
+def _texts(task: TaskConfig) -> str:
+    return f"{len(task.texts)} text{'s' * (len(task.texts) > 1)} an example"
 
 
 def _scores(arrays: Arrays) -> dict[str, float | None]:

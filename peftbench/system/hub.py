@@ -5,8 +5,8 @@ import os
 import sys
 from pathlib import Path
 
+from peftbench.core.configs import ModelConfig
 from peftbench.core.errors import ConfigError
-from peftbench.core.run import Json
 from peftbench.system import offline_folder
 
 #: The files of a hub model that are fetched: weights without pickle, configuration, tokenizer.
@@ -85,27 +85,27 @@ def snapshot(name: str, revision: str | None, patterns: list[str], kind: str = "
     return folder
 
 
-def locate(model: Json) -> Path | None:
+def locate(model: ModelConfig) -> Path | None:
     """The folder of a model's checkpoint; None for random weights.
 
     Raises:
         ConfigError: if it is nowhere to be had.
     """
-    if model.get("path"):
-        return Path(model["path"])
-    if model["package"]:
-        found = importlib.util.find_spec(model["package"])
+    if model.path:
+        return Path(model.path)
+    if model.package:
+        found = importlib.util.find_spec(model.package)
         if found is not None and found.origin is not None:
             return Path(found.origin).parent / "model"
-    if model["checkpoint"] is None:
+    if model.checkpoint is None:
         return None
-    return snapshot(model["checkpoint"], model["revision"], CHECKPOINT_FILES)
+    return snapshot(model.checkpoint, model.revision, CHECKPOINT_FILES)
 
 
-def comes_from_hub(model: Json) -> bool:
+def comes_from_hub(model: ModelConfig) -> bool:
     """Whether a model comes from the hub: from no folder and no package that is installed."""
-    packaged = model["package"] and importlib.util.find_spec(model["package"])
-    return not (model.get("path") or packaged or model["checkpoint"] is None)
+    packaged = model.package and importlib.util.find_spec(model.package)
+    return not (model.path or packaged or model.checkpoint is None)
 
 
 _LOCAL = {

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass, replace
 
 import torch
 
+from peftbench.core.configs import Budget, CheckpointSelection
 from peftbench.core.run import Json, Record, Run, canonical
 from peftbench.results.store import Results
 from peftbench.training import measurement
@@ -41,9 +42,10 @@ class Calibration:
 
     def steps(self, run: Run) -> int | None:
         """The steps that a run's calibrated seconds buy; None for any other budget."""
-        if not run.budget.get("calibrated"):
+        if not run.budget.calibrated:
             return None
-        return max(1, round(run.budget["seconds"] / self.step))
+        assert run.budget.seconds is not None
+        return max(1, round(run.budget.seconds / self.step))
 
     def costs(self, record: Record, shared: Iterable[str]) -> Record:
         """A packed run's record with the costs it would have had alone.
@@ -104,7 +106,10 @@ def known(
 
 def _measured(run: Run, name: str, alone: Callable[[Run], Record]) -> Calibration:
     short = replace(
-        run, budget={"steps": STEPS}, train=run.train | {"evaluations": 1}, select={"fraction": 0.0}
+        run,
+        budget=Budget(steps=STEPS),
+        train=replace(run.train, evaluations=1),
+        select=CheckpointSelection(),
     )
     record = alone(short)
     train = record.seconds["train"]

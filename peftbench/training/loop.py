@@ -3,27 +3,28 @@
 A training is a function of the run: what it draws comes from the run's seeds, batches depend on
 the order seed alone, and evaluations and warm-up passes leave no trace in the random state. So an
 interrupted training continues exactly (bitwise on a CPU).
+
+`fit` is the loop. `Training` is what a step changes; `packing` drives several of them at a time.
 """
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 
 import torch
 from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor
 
+from peftbench.core.configs import Budget, CheckpointSelection, TrainingConfig
 from peftbench.core.run import Json
-from peftbench.core.training_config import Budget, Recipe, Selection
-from peftbench.data.batching import Feed
-from peftbench.models.adapted_model import Encoder
+from peftbench.data.batching import Batch, Feed
 from peftbench.training import checkpointing
 from peftbench.training.distributed import Peers
 from peftbench.training.measurement import Phases, warm_up
 from peftbench.training.predictor import Predictor
-from peftbench.training.requests import Asking, Gradient
-from peftbench.training.state import Progress
+from peftbench.training.state import TrainerState
 
 #: Between the seeds of processes that train one run.
 _APART = 1_000_003
@@ -37,117 +38,209 @@ class Interrupted(Exception):
 
 
 @dataclass(frozen=True)
-class Hooks:
-    """What the surroundings want of a training.
+class TrainerCallbacks:
+    """What the surroundings do with a training.
 
     Attributes:
-        evaluate: scores of the encoder as it is, on the split that the curve follows.
-        better: the primary score of such an evaluation, None where undefined.
-        report: told step, steps, loss and examples per second now and then.
-        stop: asked at every step whether to checkpoint and leave.
-        save: writes a checkpoint: tensors and progress.
+        report: gets step, fraction, loss and examples per second now and then.
+        stop: whether to checkpoint and leave; called at every step.
+        save: writes a checkpoint: tensors and state.
         minutes: between checkpoints.
     """
 
-    evaluate: Callable[[], Asking[Json]]
-    better: Callable[[Json], float | None]
     report: Callable[[Json], None]
     stop: Callable[[], bool]
     save: Callable[[dict[str, Tensor], Json], None]
     minutes: float
 
 
-def fit(
-    view: Predictor,
-    recipe: Recipe,
-    budget: Budget,
-    selection: Selection,
-    feed: Feed,
-    hooks: Hooks,
-    phases: Phases,
-    seed: int,
-    saved: tuple[dict[str, Tensor], Json] | None = None,
-) -> Asking[tuple[Progress, float]]:
-    """Train what the view's encoder marks as trained; end with the progress and the model's FLOPs.
+def fit(training: "Training", evaluate: Callable[[], Json]) -> None:
+    """Train to the end of the budget.
 
     Args:
-        seed: of dropout.
-        saved: a checkpoint to go on from.
+        training: new, or restored from a checkpoint.
+        evaluate: scores of the model as it is, on the split that the curve follows.
 
     Raises:
         FloatingPointError: at a loss that is not finite, with its step.
-        Interrupted: when `hooks.stop` says so; the checkpoint is written.
+        Interrupted: when a callback asks for it; the checkpoint is written.
         torch.OutOfMemoryError: when the micro-batch is too large.
     """
-    encoder, method, accelerator = view.encoder, view.method, view.accelerator
-    peers = Peers(accelerator)  # they sum gradients: a wrapped encoder would hide its parts
-    groups = _groups(encoder.trained(), recipe, method.rates(encoder))
-    optimizer = torch.optim.AdamW(groups, lr=recipe.lr, fused=True)
-    accelerator.prepare_model(encoder, evaluation_mode=peers.count > 1)
-    wrapped = accelerator.prepare_optimizer(optimizer)
-    with phases.phase("warmup"), torch.random.fork_rng():
-        flops = warm_up(view, recipe.micro_batch, feed)
-    torch.manual_seed(seed + _APART * peers.rank)
-    progress, best = Progress(), {}
-    if saved is not None:
-        progress, best = Progress(**saved[1]), checkpointing.restore(saved[0], encoder, optimizer)
-        peers.restore(saved[0])
-    steps = budget.steps_of(feed.epoch)
-    method.after_step(encoder, progress.step, steps)
-    stream = feed.stream(progress.step)
-    look = LOOK if accelerator.device.type == "cuda" and budget.seconds is None else 1
-    alone, between = peers.count == 1, 60 * hooks.minutes
-    saved_at = told_at = time.monotonic()
-    while not progress.done:
-        losses: list[Tensor] = []
-        encoder.train()
-        with phases.phase("train"):
-            start = phases.now() - progress.seconds
-            while True:
-                rate = recipe.rate(progress.fraction(budget, steps, ahead=0.5))
-                batch = next(stream)
-                loss = yield Gradient(view, batch, recipe.micro_batch)
-                assert isinstance(loss, Tensor)
-                losses.append(_step(loss, wrapped, rate, recipe.clip, peers))
-                progress.count(batch)
-                method.after_step(encoder, progress.step, steps)
-                asked: float = hooks.stop()
-                late = asked or time.monotonic() - saved_at > between
-                pause: float = alone and late
-                due = progress.due(budget, steps, recipe) > progress.marks
-                if len(losses) >= look or due or pause:
-                    progress.look(losses)
-                    spent = phases.now() - start
-                    progress.seconds, asked, pause = peers.agree(spent, asked, late)
-                    due = progress.due(budget, steps, recipe) > progress.marks
-                if time.monotonic() - told_at > 0.5 and progress.recent:
-                    told_at = time.monotonic()
-                    hooks.report(progress.news(progress.fraction(budget, steps)))
-                if due or pause:
-                    break
-        if due:
-            progress.marks = progress.due(budget, steps, recipe)
-            progress.done = progress.marks >= recipe.evaluations
-            if progress.done:
-                method.finish(encoder)
-            with phases.phase("evaluate"), torch.random.fork_rng():
-                scores = yield from hooks.evaluate()
-            progress.point(progress.fraction(budget, steps), scores)
-            if selection.fraction:
-                best = _select(progress, selection, hooks, encoder, best)
-        if pause and not progress.done:
-            state = checkpointing.tensors(encoder, optimizer, best) | peers.random()
-            if peers.rank == 0:
-                hooks.save(state, asdict(progress))
-            saved_at = time.monotonic()
-            if asked:
-                raise Interrupted(f"stopped at step {progress.step}")
-    if best:
-        encoder.restore(best)
-    return progress, flops[0] * progress.padded + flops[1] * progress.squares
+    while not training.done:
+        batch = training.next_batch()
+        loss = training.predictor.gradients(batch, training.config.micro_batch)
+        training.step(batch, loss)
+        if training.evaluation_due:
+            with training.evaluating():
+                scores = evaluate()
+            training.add_evaluation(scores)
+        training.checkpoint_if_due()
+    training.finish()
 
 
-def _step(
+class Training:
+    """A training in progress: what its steps change, and when it evaluates and saves.
+
+    Args:
+        predictor: of the model and the method that are trained.
+        config: rate, clipping, number of evaluations.
+        budget: when it ends.
+        selection: whether the best evaluation is kept, and when patience ends.
+        metric: by which evaluations are ranked.
+        batches: in their order.
+        callbacks: reports, stops and checkpoints.
+        phases: the clock.
+        seed: of dropout.
+        saved: a checkpoint to continue from.
+    """
+
+    def __init__(
+        self,
+        predictor: Predictor,
+        config: TrainingConfig,
+        budget: Budget,
+        selection: CheckpointSelection,
+        metric: str,
+        batches: Feed,
+        callbacks: TrainerCallbacks,
+        phases: Phases,
+        seed: int,
+        saved: tuple[dict[str, Tensor], Json] | None = None,
+    ):
+        self.predictor, self.config, self.budget = predictor, config, budget
+        self.selection, self.metric = selection, metric
+        self.callbacks, self.phases = callbacks, phases
+        self.state, self.best = TrainerState(), dict[str, Tensor]()
+        self.evaluation_due = False
+        encoder, method, accelerator = predictor.encoder, predictor.method, predictor.accelerator
+        self._peers = Peers(accelerator)  # they sum gradients: a wrapped model hides its parts
+        groups = parameter_groups(encoder.trained(), config, method.rates(encoder))
+        self._plain = torch.optim.AdamW(groups, lr=config.lr, fused=True)
+        accelerator.prepare_model(encoder, evaluation_mode=self._peers.count > 1)
+        self._optimizer = accelerator.prepare_optimizer(self._plain)
+        with phases.phase("warmup"), torch.random.fork_rng():
+            self._flops = warm_up(predictor, config.micro_batch, batches)
+        torch.manual_seed(seed + _APART * self._peers.rank)
+        if saved is not None:
+            self.state = TrainerState(**saved[1])
+            self.best = checkpointing.restore(saved[0], encoder, self._plain)
+            self._peers.restore(saved[0])
+        self.steps = budget.steps_of(batches.epoch)
+        method.after_step(encoder, self.state.step, self.steps)
+        self._stream = batches.stream(self.state.step)
+        timed = budget.seconds is not None
+        self._look = LOOK if accelerator.device.type == "cuda" and not timed else 1
+        self._losses: list[Tensor] = []
+        self._clock: ExitStack | None = None
+        self._start = 0.0
+        self._saved_at = self._reported_at = time.monotonic()
+        self._pause = self._stop = False
+
+    @property
+    def done(self) -> bool:
+        """Whether the budget is spent, or patience has run out."""
+        return self.state.done
+
+    @property
+    def flops(self) -> float:
+        """Model FLOPs so far, forward and backward."""
+        return self._flops[0] * self.state.padded + self._flops[1] * self.state.squares
+
+    def next_batch(self) -> Batch:
+        """The next batch, on the CPU; the clock of training runs from the first one on."""
+        if self._clock is None:
+            self.predictor.encoder.train()
+            self._clock = ExitStack()
+            self._clock.enter_context(self.phases.phase("train"))
+            self._start = self.phases.now() - self.state.seconds
+        return next(self._stream)
+
+    def step(self, batch: Batch, loss: Tensor) -> None:
+        """Update the parameters with the gradients that are there.
+
+        Args:
+            batch: that gave them.
+            loss: its mean loss, a scalar on the device.
+
+        Raises:
+            FloatingPointError: at a loss that is not finite, with its step.
+        """
+        state, peers = self.state, self._peers
+        rate = self.config.rate(state.fraction(self.budget, self.steps, ahead=0.5))
+        self._losses.append(_update(loss, self._optimizer, rate, self.config.clip, peers))
+        state.count(batch)
+        self.predictor.method.after_step(self.predictor.encoder, state.step, self.steps)
+        self._stop = self.callbacks.stop()
+        late = self._stop or time.monotonic() - self._saved_at > 60 * self.callbacks.minutes
+        self._pause = late and peers.count == 1
+        self.evaluation_due = self._marks_due() > state.marks
+        if len(self._losses) >= self._look or self.evaluation_due or self._pause:
+            state.look(self._losses)
+            spent = self.phases.now() - self._start
+            state.seconds, stop, pause = peers.agree(spent, self._stop, late)
+            self._stop, self._pause = bool(stop), bool(pause)
+            self.evaluation_due = self._marks_due() > state.marks
+        if time.monotonic() - self._reported_at > 0.5 and state.recent:
+            self._reported_at = time.monotonic()
+            self.callbacks.report(state.news(state.fraction(self.budget, self.steps)))
+        if self._clock is not None and (self.evaluation_due or self._pause):
+            self._clock.close()
+            self._clock = None
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """The clock of evaluation; random numbers drawn inside leave no trace."""
+        self.state.marks = self._marks_due()
+        self.state.done = self.state.marks >= self.config.evaluations
+        if self.state.done:
+            self.predictor.method.finish(self.predictor.encoder)
+        with self.phases.phase("evaluate"), torch.random.fork_rng():
+            yield
+
+    def add_evaluation(self, scores: Json) -> None:
+        """Add a point to the curve; keep the model where it is the best one so far."""
+        self.state.point(self.state.fraction(self.budget, self.steps), scores)
+        if self.selection.fraction:
+            self._select()
+
+    def checkpoint_if_due(self) -> None:
+        """Write a checkpoint now and then, and before leaving.
+
+        Raises:
+            Interrupted: if a callback asked to stop.
+        """
+        if not self._pause or self.state.done:
+            return
+        encoder = self.predictor.encoder
+        tensors = checkpointing.tensors(encoder, self._plain, self.best) | self._peers.random()
+        if self._peers.rank == 0:
+            self.callbacks.save(tensors, asdict(self.state))
+        self._saved_at = time.monotonic()
+        if self._stop:
+            raise Interrupted(f"stopped at step {self.state.step}")
+
+    def finish(self) -> None:
+        """Take the model back to its best evaluation, where there is a selection."""
+        if self.best:
+            self.predictor.encoder.restore(self.best)
+
+    def _marks_due(self) -> int:
+        return self.state.due(self.budget, self.steps, self.config)
+
+    def _select(self) -> None:
+        """Keep the state of the best evaluation so far; stop when patience runs out."""
+        state = self.state
+        scores = [point[self.metric] for point in state.curve]
+        ranked = [-math.inf if score is None else score for score in scores]
+        if state.best is None or ranked[-1] > ranked[state.best]:
+            state.best = len(ranked) - 1
+            encoder = self.predictor.encoder
+            self.best = {name: tensor.clone() for name, tensor in encoder.state().items()}
+        elif len(ranked) - 1 - state.best >= self.selection.patience:
+            state.done = True
+
+
+def _update(
     loss: Tensor, optimizer: AcceleratedOptimizer, rate: float, clip: float | None, peers: Peers
 ) -> Tensor:
     """One optimizer step with the gradients that are there; the loss over all processes."""
@@ -162,27 +255,8 @@ def _step(
     return loss
 
 
-def _select(
-    progress: Progress,
-    selection: Selection,
-    hooks: Hooks,
-    encoder: Encoder,
-    best: dict[str, Tensor],
-) -> dict[str, Tensor]:
-    """Keep the state of the best evaluation so far; stop when patience runs out."""
-    worst = -math.inf
-    scores = [hooks.better(point) for point in progress.curve]
-    ranked = [worst if score is None else score for score in scores]
-    if progress.best is None or ranked[-1] > ranked[progress.best]:
-        progress.best = len(ranked) - 1
-        best = {name: tensor.clone() for name, tensor in encoder.state().items()}
-    elif len(ranked) - 1 - progress.best >= selection.patience:
-        progress.done = True
-    return best
-
-
-def _groups(
-    trained: dict[str, torch.nn.Parameter], recipe: Recipe, factors: dict[str, float]
+def parameter_groups(
+    trained: dict[str, torch.nn.Parameter], recipe: TrainingConfig, factors: dict[str, float]
 ) -> list[Json]:
     """Decay on matrices; none on biases and norms, as in BERT's own code. Rates by factor.
 

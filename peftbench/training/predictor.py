@@ -9,7 +9,7 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from peftbench.core.training_config import Recipe
+from peftbench.core.configs import TrainingConfig
 from peftbench.data import batching
 from peftbench.data.augmentation import Shown
 from peftbench.data.batching import Batch
@@ -22,7 +22,9 @@ from peftbench.training.distributed import Peers
 EVALUATION_TOKENS = {"cpu": 2048, "cuda": 65536}
 
 
-def build_batch_source(shown: Shown, recipe: Recipe, seed: int, view: "Predictor") -> batching.Feed:
+def build_batch_source(
+    shown: Shown, recipe: TrainingConfig, seed: int, view: "Predictor"
+) -> batching.Feed:
     """The training batches of what is shown, in the order of the seed."""
     tokens = shown.tokens
 
@@ -61,6 +63,23 @@ class Predictor:
         """Batches on the device."""
         for batch in batches:
             yield {n: tensor.to(self.device, non_blocking=True) for n, tensor in batch.items()}
+
+    def gradients(self, batch: Batch, micro: int | None) -> Tensor:
+        """Add the gradients of a batch's mean loss to the parameters; return the loss, a scalar.
+
+        Args:
+            batch: on the CPU; processes that train together share it.
+            micro: examples for each pass; None is the whole batch.
+        """
+        size = len(batch["labels"])
+        total = torch.zeros((), device=self.device)
+        for part in batching.micro_batches(Peers(self.accelerator).share(batch), micro or size):
+            moved = {name: t.to(self.device, non_blocking=True) for name, t in part.items()}
+            with self.accelerator.autocast():
+                loss = self.method.loss(self.encoder, moved) * (len(part["labels"]) / size)
+            self.accelerator.backward(loss)
+            total += loss.detach()
+        return total
 
     def predict(self, tokens: Tokens, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Outputs of the method for these examples, in their order, with item and label.

@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from peftbench.core.configs import Budget, TrainingConfig
 from peftbench.core.run import Json
-from peftbench.core.training_config import Budget, Recipe
 from peftbench.data.batching import Batch
 
 
 @dataclass
-class Progress:
+class TrainerState:
     """How far a training is; plain data, saved with every checkpoint.
 
     Attributes:
@@ -54,7 +54,7 @@ class Progress:
         pace = self.seconds / self.step if self.step else 0.0
         return (self.seconds + ahead * pace) / budget.seconds
 
-    def due(self, budget: Budget, steps: int | None, recipe: Recipe) -> int:
+    def due(self, budget: Budget, steps: int | None, recipe: TrainingConfig) -> int:
         """How many of the evenly spaced evaluations are due by now."""
         fraction = min(1.0, self.fraction(budget, steps))
         return math.floor(fraction * recipe.evaluations + 1e-9)

@@ -1,32 +1,41 @@
-"""A run to its record: the only place where every part meets."""
+"""Train one run and build its record."""
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
 from safetensors.torch import save
 from transformers import PreTrainedTokenizerBase
 
+from peftbench.core.configs import Budget
 from peftbench.core.run import Json, Record, Run
-from peftbench.core.training_config import Budget, Recipe, Selection
 from peftbench.data import augmentation, batching, loading, prompting, tokenization
-from peftbench.methods.base import make
+from peftbench.data.augmentation import Shown
+from peftbench.data.tokenization import Tokens
+from peftbench.methods.base import Method, build_method
 from peftbench.metrics import (
     evaluate_metrics,  # noqa: F401 - takes seconds to import, which no run's seconds may hold
     task_metrics,
 )
 from peftbench.models import checkpoints, masked_state
 from peftbench.models.adapted_model import Encoder
+from peftbench.models.backbone import Backbone
 from peftbench.models.optimize import settle
 from peftbench.results.store import Results
-from peftbench.training import checkpointing, cost_model, loop, measurement, requests
+from peftbench.training import checkpointing, cost_model, loop, measurement
 from peftbench.training.distributed import Peers
+from peftbench.training.measurement import Energy, Phases
 from peftbench.training.predictor import Predictor, build_batch_source
-from peftbench.training.requests import Arrays, Asking, Outputs
 from peftbench.training.runtime import Setting, accelerator_of, device_of
 from peftbench.training.stage import Stage
 from peftbench.training.warm_cache import Warm
+
+Arrays = dict[str, np.ndarray]
+
+#: The split that is reported.
+REPORTED = "validation"
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,51 @@ class Outcome:
     record: Record
     predictions: dict[str, np.ndarray]
     trained: bytes | None
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """A training to be made, and what surrounds it.
+
+    Attributes:
+        run: what is trained.
+        setting: how and where.
+        warm: what earlier runs of this process left.
+        stage: what to train on and from instead, where the run is one of several trainings.
+        results: where checkpoints of a long training go, and are found again; not the record.
+        report: gets how far the training is, now and then.
+        stop: whether to write a checkpoint and leave.
+        steps: in place of the run's budget, where that is calibrated.
+        alike: let word embeddings that train be those of all training texts, not of the run's own,
+            so that runs of other sizes and seeds can be stacked; weight decay reaches the rest.
+    """
+
+    run: Run
+    setting: Setting = field(default_factory=Setting)
+    warm: Warm = field(default_factory=Warm)
+    stage: Stage | None = None
+    results: Results | None = None
+    report: Callable[[Json], None] = lambda news: None
+    stop: Callable[[], bool] = lambda: False
+    steps: int | None = None
+    alike: bool = False
+
+    @property
+    def key(self) -> str:
+        """Names the checkpoint."""
+        return self.run.key if self.stage is None else self.stage.key
+
+    @property
+    def budget(self) -> Budget:
+        """What the training may spend."""
+        return self.run.budget if self.steps is None else Budget(steps=self.steps)
+
+    def seeds(self) -> dict[str, int]:
+        """The seed of each role; order and dropout differ from stage to stage."""
+        seeds = self.run.seeds()
+        if self.stage is not None:
+            seeds |= {role: seeds[role] + self.stage.number for role in ("order", "dropout")}
+        return seeds
 
 
 def execute(
@@ -53,223 +107,314 @@ def execute(
     Args:
         run: from `peftbench.plan`.
         setting: how and where.
-        stage: what to train on and from instead, where the run is one of several trainings.
-        results: where checkpoints of a long training go, and are found again; not the record.
-        warm: what earlier runs of this process left.
-        report: told now and then how far training is.
-        stop: asked whether to write a checkpoint and leave.
+        stage, results, warm, report, stop: see `TrainingJob`.
 
     Raises:
         ConfigError: if data, weights or device are not to be had.
         FloatingPointError: if the loss is no longer finite.
-        train.Interrupted: after `stop`.
+        loop.Interrupted: after `stop`.
     """
     setting, warm = setting or Setting(), warm or Warm()
-    steps = None
-    if run.budget.get("calibrated"):
+    job = TrainingJob(run, setting, warm, stage, results, report, stop)
+    if run.budget.calibrated:
         measured = cost_model.known(
             run,
             device_of(setting),
             results,
             lambda short: execute(short, setting, warm=warm, stop=stop).record,
         )
-        steps = measured.steps(run)
-    training = train_and_score(
-        run,
-        setting,
-        stage=stage,
-        results=results,
-        warm=warm,
-        report=report,
-        stop=stop,
-        steps=steps,
-    )
-    return requests.alone(training)
+        job = replace(job, steps=measured.steps(run))
+    micro = run.train.micro_batch
+    while True:
+        try:
+            return _train(job, micro)
+        except torch.OutOfMemoryError:
+            micro = smaller_micro_batch(job, micro)
 
 
-def train_and_score(
-    run: Run,
-    setting: Setting,
-    *,
-    stage: Stage | None = None,
-    results: Results | None = None,
-    warm: Warm | None = None,
-    report: Callable[[Json], None] = lambda news: None,
-    stop: Callable[[], bool] = lambda: False,
-    steps: int | None = None,
-    alike: bool = False,
-) -> Asking[Outcome]:
-    """What `execute` does, asking for each pass through the encoder.
+def _train(job: TrainingJob, micro: int | None) -> Outcome:
+    prepared = prepare(job, micro)
+    loop.fit(prepared.training, prepared.evaluate)
+    with prepared.reporting():
+        predictions = {name: prepared.predict(name) for name in prepared.unreported()}
+    return prepared.outcome(predictions)
+
+
+def smaller_micro_batch(job: TrainingJob, micro: int | None) -> int:
+    """Half the micro-batch, after one for which there was no memory.
+
+    Raises:
+        torch.OutOfMemoryError: the one at hand, if there is no smaller one.
+    """
+    micro = micro or job.run.train.batch
+    if micro == 1 or job.setting.processes > 1:  # the others would not know
+        raise
+    return (micro + 1) // 2
+
+
+@dataclass(frozen=True)
+class TaskData:
+    """The data of a run, resolved.
+
+    Attributes:
+        tokens: by split: train, validation, and those scored besides.
+        rows: numbers of the training examples.
+        held: numbers of the training examples held out for selection.
+        shown: what the training shows of the first.
+    """
+
+    tokens: dict[str, Tokens]
+    rows: np.ndarray
+    held: np.ndarray
+    shown: Shown
+
+    @property
+    def labels(self) -> np.ndarray:
+        """Labels of the training examples."""
+        return self.tokens["train"].label[self.rows]
+
+
+def load_task_data(
+    job: TrainingJob, tokenizer: PreTrainedTokenizerBase, seed: int, phases: Phases
+) -> TaskData:
+    """Tokenize the splits of a run and choose its training examples.
 
     Args:
-        steps: in place of the run's budget, where that is calibrated.
-        alike: let word embeddings that train be those of all training texts, not of the run's own,
-            so that runs of other sizes and seeds can be stacked; weight decay reaches the rest.
+        job: of the run.
+        tokenizer: of its model.
+        seed: of the subset.
+        phases: the clock.
+
+    Raises:
+        ConfigError: if the data are not to be had.
     """
-    warm = warm or Warm()
-    device = device_of(setting)
-    micro = run.train["micro_batch"]
-    while True:
-        measurement.release_memory(device)
-        try:
-            return (
-                yield from _attempt(
-                    run, stage, micro, steps, alike, setting, device, results, warm, report, stop
-                )
-            )
-        except torch.OutOfMemoryError:
-            micro = micro or run.train["batch"]
-            if micro == 1 or setting.processes > 1:  # the others would not know
-                raise
-            micro = (micro + 1) // 2
-
-
-def _attempt(
-    run: Run,
-    stage: Stage | None,
-    micro: int | None,
-    steps: int | None,
-    alike: bool,
-    setting: Setting,
-    device: torch.device,
-    results: Results | None,
-    warm: Warm,
-    report: Callable[[Json], None],
-    stop: Callable[[], bool],
-) -> Asking[Outcome]:
-    phases = measurement.Phases(device)
-    recipe = replace(Recipe(**run.train), micro_batch=micro)
-    budget, selection = Budget(**run.budget), Selection(**run.select)
-    budget = budget if steps is None else Budget(steps=steps)
-    method = make(run.method)
-    half = recipe.precision == "bf16"
-    accelerator = accelerator_of(device, half)
-    peers = Peers(accelerator)
-    parted = micro if peers.count == 1 else [micro, peers.count]
-    with phases.phase("load"):
-        backbone, tokenizer = warm.backbone(run, device)
+    run, root = job.run, job.setting.data_root
     with phases.phase("tokenise"):
         tokens = {
-            name: warm.tokenised(run, split, tokenizer, setting.data_root)
+            name: job.warm.tokenised(run, split, tokenizer, root)
             for name, split in _splits(run).items()
         }
-    key, seeds = run.key, run.seeds()
-    if stage is None:
-        rows, held = batching.split_rows(run, tokens["train"], selection, seeds["subset"])
+    if job.stage is None:
+        rows, held = batching.split_rows(run, tokens["train"], run.select, seed)
     else:
-        key, rows, held = stage.key, stage.rows, np.empty(0, dtype=np.int64)
-        seeds |= {role: seeds[role] + stage.number for role in ("order", "dropout")}
+        rows, held = job.stage.rows, np.empty(0, dtype=np.int64)
     with phases.phase("tokenise"):
-        encode = prompting.coder(run, tokenizer, setting.data_root)
-        shown = augmentation.shown(run, tokens["train"], rows, setting.data_root, encode)
+        encode = prompting.coder(run, tokenizer, root)
+        shown = augmentation.shown(run, tokens["train"], rows, root, encode)
+    return TaskData(tokens, rows, held, shown)
+
+
+def build_model(
+    run: Run, backbone: Backbone, data: TaskData, seeds: dict[str, int]
+) -> tuple[Encoder, Method]:
+    """The run's model with its method inserted, and the method."""
+    method = build_method(run.method)
+    start = float(data.labels.mean()) if run.task.classes == 1 else 0.0
+    encoder = Encoder(backbone, run.task.classes, seeds["head"], start, len(data.rows))
+    torch.manual_seed(seeds["method"])
+    method.insert(encoder)
+    return encoder, method
+
+
+@dataclass
+class PreparedTraining:
+    """A training that is ready to start, and what its record is made of.
+
+    Attributes:
+        job: what is trained.
+        data: of the run.
+        training: not started, or restored from a checkpoint.
+        parameters: counts, as in a record.
+        resumed: whether it goes on from a checkpoint.
+        reported: outputs on the whole reporting split, as of the latest evaluation of all of it.
+    """
+
+    job: TrainingJob
+    data: TaskData
+    training: loop.Training
+    parameters: dict[str, int]
+    resumed: bool
+    energy: Energy
+    tokenizer: PreTrainedTokenizerBase
+    reported: Arrays | None = None
+
+    def curve_rows(self) -> tuple[str, np.ndarray]:
+        """The split and the examples on which the curve is measured."""
+        whole = self.data.tokens[REPORTED]
+        if len(self.data.held):
+            return "train", self.data.held
+        part = self.job.setting.curve_part
+        if part == 1:
+            return REPORTED, np.arange(len(whole))
+        count = max(2, round(part * len(whole)))
+        return REPORTED, np.sort(batching.subset(whole, self.job.run.task.classes, count, seed=0))
+
+    def predict(self, split: str, rows: np.ndarray | None = None) -> Arrays:
+        """Outputs on examples of a split, all of them by default."""
+        tokens = self.data.tokens[split]
+        self.seed_sampling()
+        rows = np.arange(len(tokens)) if rows is None else rows
+        return self.training.predictor.predict(tokens, rows)
+
+    def seed_sampling(self) -> None:
+        """Let methods that sample draw the same at every prediction."""
+        torch.manual_seed(self.job.seeds()["sampling"])
+
+    def evaluate(self) -> Json:
+        """The scores of a point on the curve."""
+        split, rows = self.curve_rows()
+        return self.score(split, rows, self.predict(split, rows))
+
+    def score(self, split: str, rows: np.ndarray, outputs: Arrays) -> Json:
+        """The scores of outputs; those of the whole reporting split are kept."""
+        if split == REPORTED and len(rows) == len(self.data.tokens[REPORTED]):
+            self.reported = outputs
+        return task_metrics.score(self.job.run.task.metrics, outputs["scores"], outputs["label"])
+
+    @contextmanager
+    def reporting(self) -> Iterator[None]:
+        """The clock of the predictions that are reported."""
+        with self.training.phases.phase("evaluate"), torch.random.fork_rng():
+            yield
+
+    def unreported(self) -> list[str]:
+        """The splits that are reported and were not predicted on since training ended."""
+        return [*([REPORTED] if self.reported is None else []), *self.job.run.task.extra]
+
+    def outcome(self, predictions: dict[str, Arrays]) -> Outcome:
+        """The record, from predictions on the `unreported` splits."""
+        joules = None if self.resumed else self.energy.joules()
+        first = self.reported if self.reported is not None else predictions[REPORTED]
+        found = {"": first} | {f"/{n}": predictions[n] for n in self.job.run.task.extra}
+        record = build_record(self, found, joules)
+        arrays = {
+            name + suffix: array for suffix, one in found.items() for name, array in one.items()
+        }
+        state = self.training.predictor.encoder.state
+        kept = self.job.setting.keep == "trained"
+        return Outcome(record, arrays, save(masked_state.packed(state())) if kept else None)
+
+
+def prepare(job: TrainingJob, micro: int | None) -> PreparedTraining:
+    """Load data and model, insert the method, and make all ready to train.
+
+    Args:
+        job: what is trained.
+        micro: examples for each forward pass; None is the whole batch.
+
+    Raises:
+        ConfigError: if data, weights or device are not to be had.
+        torch.OutOfMemoryError: if the micro-batch is too large.
+    """
+    run, setting, seeds = job.run, job.setting, job.seeds()
+    device = device_of(setting)
+    measurement.release_memory(device)
+    phases = Phases(device)
+    config = replace(run.train, micro_batch=micro)
+    half = config.precision == "bf16"
+    accelerator = accelerator_of(device, half)
+    with phases.phase("load"):
+        backbone, tokenizer = job.warm.backbone(run, device)
+    data = load_task_data(job, tokenizer, seeds["subset"], phases)
     with phases.phase("load"), torch.random.fork_rng():
-        labels = tokens["train"].label[rows]
-        start = float(labels.mean()) if run.task["classes"] == 1 else 0.0
-        encoder = Encoder(backbone, run.task["classes"], seeds["head"], start, len(rows))
-        torch.manual_seed(seeds["method"])
-        method.insert(encoder)
-    view = Predictor(
-        tokenizer.pad_token_id, backbone.parts["mask"], device, method, encoder, accelerator
+        encoder, method = build_model(run, backbone, data, seeds)
+    predictor = Predictor(
+        tokenizer.pad_token_id, backbone.family_config.mask, device, method, encoder, accelerator
     )
-    feed = build_batch_source(shown, recipe, seeds["order"], view)
+    batches = build_batch_source(data.shown, config, seeds["order"], predictor)
+    peers = Peers(accelerator)
     peers.same(encoder)
     with phases.phase("warmup"), torch.random.fork_rng(), accelerator.autocast():
         torch.manual_seed(seeds["method"])
-        method.prepare(encoder, view.moved(feed.stream(0)))
-        if stage is not None:
-            stage.begin(encoder, method)
+        method.prepare(encoder, predictor.moved(batches.stream(0)))
+        if job.stage is not None:
+            job.stage.begin(encoder, method)
         parameters = encoder.counts()
-        every = np.arange(len(shown.tokens)) if alike else shown.every
+        shown = data.shown
+        every = np.arange(len(shown.tokens)) if job.alike else shown.every
         settle(encoder, half, batching.words(shown.tokens, every, tokenizer.pad_token_id))
-    names = run.task["metrics"]
-    latest: Arrays = {}  # of the reporting split
-
-    def outputs(name: str, items: np.ndarray) -> Asking[Arrays]:
-        torch.manual_seed(seeds["sampling"])
-        found = yield Outputs(view, tokens[name], items)
-        assert isinstance(found, dict)
-        return found
-
-    def evaluate() -> Asking[Json]:
-        nonlocal latest
-        if len(held):
-            found = yield from outputs("train", held)
-        elif setting.curve_part < 1:
-            count = max(2, round(setting.curve_part * len(tokens["validation"])))
-            items = batching.subset(tokens["validation"], run.task["classes"], count, seed=0)
-            found = yield from outputs("validation", np.sort(items))
-        else:
-            everything = np.arange(len(tokens["validation"]))
-            found = latest = yield from outputs("validation", everything)
-        return task_metrics.score(names, found["scores"], found["label"])
-
-    hooks = loop.Hooks(
-        evaluate=evaluate,
-        better=lambda point: point[names[0]],
-        report=report,
-        stop=stop,
-        save=lambda state, progress: checkpointing.save(results, key, parted, state, progress),
-        minutes=setting.minutes,
+    parted = micro if peers.count == 1 else [micro, peers.count]
+    saved = checkpointing.load(job.results, job.key, parted)
+    energy = Energy(device)
+    training = loop.Training(
+        predictor,
+        config,
+        job.budget,
+        run.select,
+        run.task.metric,
+        batches,
+        loop.TrainerCallbacks(
+            report=job.report,
+            stop=job.stop,
+            save=lambda state, how_far: checkpointing.save(
+                job.results, job.key, parted, state, how_far
+            ),
+            minutes=setting.minutes,
+        ),
+        phases,
+        seeds["dropout"],
+        saved,
     )
-    saved = checkpointing.load(results, key, parted)
-    energy = measurement.Energy(device)
-    progress, flops = yield from loop.fit(
-        view, recipe, budget, selection, feed, hooks, phases, seeds["dropout"], saved
-    )
-    joules = energy.joules() if saved is None else None
-    with phases.phase("evaluate"), torch.random.fork_rng():
-        if not latest:  # all of the reporting split has not been looked at yet
-            latest = yield from outputs("validation", np.arange(len(tokens["validation"])))
-        scored = {"": latest}
-        for name in run.task["extra"]:
-            scored[f"/{name}"] = yield from outputs(name, np.arange(len(tokens[name])))
-    known = task_metrics.trivial(latest["label"], labels, run.task["classes"])
-    record = Record(
+    return PreparedTraining(job, data, training, parameters, saved is not None, energy, tokenizer)
+
+
+def build_record(
+    prepared: PreparedTraining, found: dict[str, Arrays], joules: float | None
+) -> Record:
+    """The record of a training that is over.
+
+    Args:
+        prepared: what was trained.
+        found: outputs by the suffix of their split's metrics; "" is the reporting split.
+        joules: of the GPU while it trained.
+    """
+    run, data, training = prepared.job.run, prepared.data, prepared.training
+    state, phases = training.state, training.phases
+    names, whole = run.task.metrics, found[""]
+    constant = task_metrics.trivial(whole["label"], data.labels, run.task.classes)
+    return Record(
         run=run,
         metrics={
             metric + suffix: value
-            for suffix, found in scored.items()
-            for metric, value in task_metrics.score(names, found["scores"], found["label"]).items()
+            for suffix, one in found.items()
+            for metric, value in task_metrics.score(names, one["scores"], one["label"]).items()
         },
-        trivial=task_metrics.score(names, known, latest["label"]),
-        collapsed=task_metrics.collapsed(latest["scores"]),
-        selection=None if progress.best is None else progress.curve[progress.best],
-        curve=progress.curve,
-        parameters=parameters,
+        trivial=task_metrics.score(names, constant, whole["label"]),
+        collapsed=task_metrics.collapsed(whole["scores"]),
+        selection=None if state.best is None else state.curve[state.best],
+        curve=state.curve,
+        parameters=prepared.parameters,
         work={
-            "steps": progress.step,
-            "examples": progress.examples,
-            "epochs": progress.examples / len(rows),
-            "tokens": progress.tokens,
-            "padded_tokens": progress.padded,
-            "train_size": len(rows) + len(held),
-            "held_out": len(held),
-            "micro_batch": micro or recipe.batch,
-            "overshoot_seconds": budget.overshoot(progress.seconds),
-            "truncated": {n: t.truncated for n, t in tokens.items()} | shown.truncated,
-            "resumed": saved is not None,
+            "steps": state.step,
+            "examples": state.examples,
+            "epochs": state.examples / len(data.rows),
+            "tokens": state.tokens,
+            "padded_tokens": state.padded,
+            "train_size": len(data.rows) + len(data.held),
+            "held_out": len(data.held),
+            "micro_batch": training.config.micro_batch or training.config.batch,
+            "overshoot_seconds": training.budget.overshoot(state.seconds),
+            "truncated": {n: t.truncated for n, t in data.tokens.items()} | data.shown.truncated,
+            "resumed": prepared.resumed,
         },
-        seconds=phases.seconds | {"train": progress.seconds},
+        seconds=phases.seconds | {"train": state.seconds},
         speed={
-            "examples_per_second": progress.examples / progress.seconds,
-            "tokens_per_second": progress.tokens / progress.seconds,
+            "examples_per_second": state.examples / state.seconds,
+            "tokens_per_second": state.tokens / state.seconds,
         },
         memory=phases.memory,
         energy_joules=joules,
-        flops=flops,
-        environment=measurement.environment(device, peers.count)
-        | _provenance(run, setting, tokenizer),
+        flops=training.flops,
+        environment=measurement.environment(
+            phases.device, Peers(training.predictor.accelerator).count
+        )
+        | _provenance(run, prepared.job.setting, prepared.tokenizer),
     )
-    predictions = {
-        name + suffix: array for suffix, found in scored.items() for name, array in found.items()
-    }
-    kept = save(masked_state.packed(encoder.state())) if setting.keep == "trained" else None
-    return Outcome(record, predictions, kept)
 
 
 def _splits(run: Run) -> dict[str, str]:
     """The splits that a run reads: train, validation, and those scored besides."""
-    named: dict[str, str] = run.task["splits"] | run.task["extra"]
+    named: dict[str, str] = run.task.splits | run.task.extra
     return named
 
 
@@ -277,7 +422,7 @@ def _provenance(run: Run, setting: Setting, tokenizer: PreTrainedTokenizerBase) 
     """What went in: data, weights and tokenizer, by hash."""
     folder = checkpoints.locate(run.model)
     return {
-        "precision": run.train["precision"],
+        "precision": run.train.precision,
         "data": {
             split: loading.fingerprint(run.task, split, setting.data_root)[:16]
             for split in _splits(run).values()

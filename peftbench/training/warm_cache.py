@@ -31,8 +31,8 @@ class Warm:
 
     def backbone(self, run: Run, device: torch.device) -> tuple[Backbone, Any]:
         """The backbone of a run's model, as its form wants it, and the tokenizer."""
-        form = run.form if run.form and run.form["name"] == WORDS else {}
-        name = canonical([run.model, form.get("template"), form.get("words")])
+        form = run.form if run.form and run.form.name == WORDS else None
+        name = canonical([run.model, form and [form.template, form.words]])
         if name not in self.backbones:
             self.backbones.clear()
             self.tokens.clear()
@@ -46,8 +46,8 @@ class Warm:
 
     def tokenised(self, run: Run, split: str, tokenizer: Any, root: str | None) -> Tokens:
         """The tokens of a split for a run."""
-        length = run.train["max_length"]
-        seed = run.seeds()["subset"] if run.form and run.form["demonstrations"] else None
+        length = run.train.max_length
+        seed = run.seeds()["subset"] if run.form and run.form.demonstrations else None
         name = canonical([run.task, split, length, run.form, seed])
         if name not in self.tokens:
             prompt = prompting.of(run, root)

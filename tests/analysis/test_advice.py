@@ -28,7 +28,7 @@ def said(*words: str, good: dict[str, float]) -> tuple[list[Record], Load]:
     hard = np.random.default_rng(0).random(EXAMPLES)
     for run in records.runs(*words):
         shaky = np.random.default_rng(run.seed).normal(0, 0.02, EXAMPLES)
-        right = hard + shaky < good[run.method["name"]]
+        right = hard + shaky < good[run.method.name]
         scores = 2.0 * np.eye(2)[np.where(right, label, 1 - label)]
         answers[run.key] = {"item": np.arange(EXAMPLES), "label": label, "scores": scores}
         made.append(records.record(run, float(right.mean())))
@@ -108,7 +108,7 @@ def test_within_a_budget_the_curve_is_read():
     curved = []
     for record in made:
         point = {"step": 2, "seconds": 0.9, "loss": 1.0, "fraction": 0.5, "examples": 32}
-        point["accuracy"] = early[record.run.method["name"]] + record.run.seed / 100
+        point["accuracy"] = early[record.run.method.name] + record.run.seed / 100
         curved.append(replace(record, curve=[point, *record.curve]))
     found = advised("size=32", "budget.seconds=1", made=curved, load=load)
     assert [one.label for one in found.options] == ["bitfit", "lora"]

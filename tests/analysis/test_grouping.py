@@ -140,7 +140,7 @@ def test_rows_that_are_ranked_are_those_of_the_score_table():
     right = {1e-4: 0.5, 1e-3: 0.75, 1e-2: 1.0}
     answers = {}
     for run in records.runs(*words):
-        said = np.where(np.arange(400) % 4 < 4 * right[run.train["lr"]], label, 1 - label)
+        said = np.where(np.arange(400) % 4 < 4 * right[run.train.lr], label, 1 - label)
         answers[run.key] = {"item": np.arange(400), "label": label, "scores": np.eye(2)[said]}
     made = [records.record(run) for run in records.runs(*words)]
     table = ranking.table(made, lambda record: answers[record.run.key])

@@ -40,7 +40,7 @@ def said(
     label = np.arange(EXAMPLES) % 2
     hard = np.random.default_rng(0).random(EXAMPLES)
     for run in records.runs(*words):
-        name = run.method["name"]
+        name = run.method.name
         moved = (jump or {}).get(name, 0.0) * (run.seed % 3 - 1)
         wobble = np.random.default_rng(run.seed).normal(0, 0.01, EXAMPLES)
         right = hard + wobble < good[name] + moved
@@ -71,8 +71,8 @@ def test_not_worse_within_a_margin(bitfit, verdict):
     (cell,) = found.cells
     assert (found.verdict, cell.verdict) == (verdict, verdict)
     assert (cell.null, cell.seeds, cell.examples) == (-0.01, 3, EXAMPLES)
-    effect = np.mean([r.score for r in made[0] if r.run.method["name"] == "bitfit"]) - np.mean(
-        [r.score for r in made[0] if r.run.method["name"] == "full"]
+    effect = np.mean([r.score for r in made[0] if r.run.method.name == "bitfit"]) - np.mean(
+        [r.score for r in made[0] if r.run.method.name == "full"]
     )
     assert cell.effect.value == pytest.approx(effect)
 
@@ -107,7 +107,7 @@ def test_all_cells_must_hold_and_one_contradicts():
     worse = {
         r.run.key: load(r) | {"scores": load(r)["scores"][:, ::-1]}
         for r in made
-        if r.run.size == 64 and r.run.method["name"] == "bitfit"
+        if r.run.size == 64 and r.run.method.name == "bitfit"
     }
     halves = Resamples(lambda r: worse.get(r.run.key) or load(r))
     found = judged(one, made, halves)
@@ -196,7 +196,7 @@ def test_undefined_scores_are_said():
     flat = {
         r.run.key: load(r) | {"scores": np.tile([1.0, 0.0], (EXAMPLES, 1))}
         for r in made
-        if r.run.method["name"] == "bitfit"
+        if r.run.method.name == "bitfit"
     }
     found = judged(claim("better"), made, Resamples(lambda r: flat.get(r.run.key) or load(r)))
     assert found.verdict == "undecided"
@@ -210,9 +210,9 @@ def test_of_several_rows_the_one_with_most_seeds_counts():
     made, resamples = said(*words, "seed=0,1,2", good={"full": 0.8, "bitfit": 0.8})
     (cell,) = judged(claim("better"), made, resamples).cells
     assert "several rows fit" in cell.why
-    fewer = [r for r in made if not (r.run.train["lr"] == 2e-3 and r.run.seed)]
+    fewer = [r for r in made if not (r.run.train.lr == 2e-3 and r.run.seed)]
     (cell,) = judged(claim("better"), fewer, resamples).cells
-    assert (cell.seeds, cell.sides[0].run.train["lr"]) == (3, 1e-3)
+    assert (cell.seeds, cell.sides[0].run.train.lr) == (3, 1e-3)
 
 
 # evaluations
@@ -224,7 +224,7 @@ def test_what_suites_found_is_paired_over_seeds():
     lost = {"full": [0.30, 0.34, 0.33], "bitfit": [0.1, 0.12, 0.14]}
     found = []
     for e in plan(*words).evaluations:
-        drop = lost[e.run.method["name"]][e.run.seed]
+        drop = lost[e.run.method.name][e.run.seed]
         findings = {"clean": 0.8, "area": 0.8 - drop}
         found.append(Evaluated(e, findings, {}, {}, records.ENVIRONMENT, None))
     tested = judged(claim("better", measure="noise_drop"), made, resamples, *found)

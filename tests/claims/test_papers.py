@@ -44,8 +44,8 @@ def test_doering_asks_thirty_percent_and_all_seeds_see_one_subset():
 
 def test_large_sparse_keeps_as_many_weights():
     pairs = {
-        (run.method["widen"], run.method["keep"])
+        (run.method.hyperparameters["widen"], run.method.hyperparameters["keep"])
         for run in plan("sweep=sparse_adapter2022_paper").runs
-        if run.method["widen"] > 1
+        if run.method.hyperparameters["widen"] > 1
     }
     assert pairs == {(2, 0.5), (4, 0.25), (8, 0.125)}

@@ -66,10 +66,10 @@ def fill(results):
     """Eleven records: a table with a cell that lacks a seed, and collapsed runs."""
     made = []
     for run in runs("method=lora,bitfit", BOTH, "seed=0,1,2"):
-        scores = SCORES[run.method["name"], run.task["name"]]
+        scores = SCORES[run.method.name, run.task.name]
         if run.seed < len(scores):
             score = scores[run.seed]
-            trained = {"lora": 2048, "bitfit": 512}[run.method["name"]]
+            trained = {"lora": 2048, "bitfit": 512}[run.method.name]
             counts = {"trained": trained, "head": 66, "total": 40000}
             one = record(run, score, collapsed=score is None, parameters=counts)
             made.append(results.save(one, predictions()))
@@ -307,7 +307,7 @@ def test_a_report_is_the_same_to_the_byte(results, name):
 
 def test_settings_that_differ_within_a_cell_make_rows(results):
     for run in runs("method=lora", "train.lr=1e-4,1e-3", "seed=0,1"):
-        results.save(record(run, 0.5 + 100 * run.train["lr"]), predictions())
+        results.save(record(run, 0.5 + 100 * run.train.lr), predictions())
     lines = call("report").splitlines()
     header = next(line for line in lines if line.split()[:2] == ["method", "train.lr"])
     assert "accuracy" in header

@@ -323,7 +323,7 @@ def test_shards_part_a_sweep_and_depend_on_nothing_else():
     assert [len(part.runs) for part in parts] == [20, 20, 20, 20]
     for part in parts:
         assert {one.run.key for one in part.evaluations} == {run.key for run in part.runs}
-        assert len({run.method["name"] for run in part.runs}) == 2  # not a method each
+        assert len({run.method.name for run in part.runs}) == 2  # not a method each
     zero = [sharding.share(whole, number, 4) for number in (0, 1, 2, 3)]
     assert {tuple(p.runs) for p in zero} == {tuple(p.runs) for p in parts}  # from 0 or from 1
 

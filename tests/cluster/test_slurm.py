@@ -215,7 +215,7 @@ def test_a_mixed_array_each_run_by_itself(site):
     slow = [
         made.job(task)
         for task, _ in made.tasks()
-        if manifest.read_jobs(site.results, task)[0].method["name"] == "slow"
+        if manifest.read_jobs(site.results, task)[0].method.name == "slow"
     ]
     site.kill(slow[0])
     site.slurm("scancel", slow[1])

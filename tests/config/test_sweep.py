@@ -117,13 +117,13 @@ def test_zipped_axes_move_together():
 def test_when_gives_axes_to_matching_cells_alone():
     planned = plan("method=lora,bitfit", "when=method=lora: method.rank=2,4 train.lr=1e-3")
     assert values(planned, "method") == ["lora", "lora", "bitfit"]
-    assert [run.method.get("rank") for run in planned.runs] == [2, 4, None]
+    assert [run.method.hyperparameters.get("rank") for run in planned.runs] == [2, 4, None]
     assert values(planned, "train.lr")[:2] == [1e-3, 1e-3]
 
 
 def test_when_matches_what_a_cell_has_by_default():
     planned = plan("method=lora,bitfit", "when=task=builtin_paraphrase method.rank=8: seed=1,2")
-    assert [(run.method["name"], run.seed) for run in planned.runs] == [
+    assert [(run.method.name, run.seed) for run in planned.runs] == [
         ("lora", 1),
         ("lora", 2),
         ("bitfit", 0),
@@ -185,7 +185,7 @@ def test_a_sweep_is_a_yaml_of_words(configs):
     (configs / "sweep" / "mine.yaml").write_text(SWEEP)
     planned = plan("sweep=mine", configs=configs)
     cells = {
-        (run.method["name"], run.task["name"], run.seed, run.size, run.method.get("rank"))
+        (run.method.name, run.task.name, run.seed, run.size, run.method.hyperparameters.get("rank"))
         for run in planned.runs
     }
     tasks = ("builtin_paraphrase", "builtin_similarity")
@@ -199,11 +199,11 @@ def test_a_sweep_is_a_yaml_of_words(configs):
             for size in (100, 1000)
         ),
     }
-    assert {run.budget["epochs"] for run in planned.runs if run.size == 1000} == {3}
+    assert {run.budget.epochs for run in planned.runs if run.size == 1000} == {3}
     assert {
-        run.train["lr"]
+        run.train.lr
         for run in planned.runs
-        if run.method["name"] == "bitfit" and run.task["name"] == "builtin_similarity"
+        if run.method.name == "bitfit" and run.task.name == "builtin_similarity"
     } == {1e-3}
 
 
@@ -211,13 +211,13 @@ def test_words_beside_a_sweep_replace_its_axes(configs):
     (configs / "sweep" / "mine.yaml").write_text(SWEEP)
     planned = plan("sweep=mine", "seed=7", "method.rank=16", "method=lora", configs=configs)
     assert {run.seed for run in planned.runs} == {7}
-    assert {run.method["rank"] for run in planned.runs} == {16}
+    assert {run.method.hyperparameters["rank"] for run in planned.runs} == {16}
     # one key of a zip is replaced, the other axis stays
     planned = plan("sweep=mine", "size=50", "method=bitfit", "seed=0", configs=configs)
-    assert {(run.size, run.budget["epochs"]) for run in planned.runs} == {(50, 10), (50, 3)}
+    assert {(run.size, run.budget.epochs) for run in planned.runs} == {(50, 10), (50, 3)}
     # and whole new algebra comes on top
     planned = plan("sweep=mine", "exclude=method=lora", "model=tiny", configs=configs)
-    assert {run.method["name"] for run in planned.runs} == {"bitfit"}
+    assert {run.method.name for run in planned.runs} == {"bitfit"}
 
 
 def test_several_sweeps_are_united(configs):
@@ -285,7 +285,7 @@ BAD = {
     "method.rank=true": "method.rank is a number (8), got True",
     "method.targets=query": "is a list",
     "method={name:lora}": "no such method",
-    "data=3": "data is a mapping",
+    "data=3": "data=3: Invalid type assigned: int",
     "seed=a": "seed must be a whole number",
     "seed=1.0": "seed must be a whole number",
     "seed=-1": "seed must be a whole number",
@@ -306,7 +306,7 @@ BAD = {
     "method.alpha=inf": "not a finite number",
     "method.targets=[query,nan]": "not a finite number",
     "train.batch=0": "train.batch must be a whole number of at least 1, got 0",
-    "train.batch=8,16.5": "got 16.5",
+    "train.batch=8,16.5": "train.batch=16.5: Value '16.5' of type 'float' could not be",
     "train.warmup=2": "train.warmup must be a number from 0 to 1",
     "train.precision=fp16": "one of bf16, fp32",
     "train.schedule=cosine": "one of linear, constant",
@@ -329,7 +329,7 @@ BAD = {
     "exclude=train.lr=nan": "not a finite number",
     # options that need more
     "task=file": "needs task.path=FILE",
-    "model=auto": "needs model.checkpoint=NAME_OR_FOLDER",
+    "model=auto": "model=auto lacks checkpoint: give model.checkpoint=VALUE",
 }
 
 
@@ -383,7 +383,7 @@ LORA = (PACKAGED / "method" / "lora.yaml").read_text()
         (LORA.replace("name: lora\n", "name: 3\n"), "must be a word, got 3"),
         (re.sub("_target_.*\n", "", LORA), "lacks _target_"),
         (LORA.replace("  lr: 4e-4\n", ""), "method=mine: Interpolation key 'method.recipe.lr'"),
-        (LORA.replace("rank: 8", "rank: ???"), "needs method.rank=VALUE"),
+        (LORA.replace("rank: 8", "rank: ???"), "method=lora lacks rank: give method.rank=VALUE"),
         (LORA.replace("rank: 8", "rank: ${nowhere}"), "'nowhere' not found"),
     ],
 )
@@ -392,20 +392,41 @@ def test_a_broken_config_is_refused_and_named(configs, text, message):
         mine(configs, text)
 
 
+MRPC = (PACKAGED / "task" / "mrpc.yaml").read_text()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (
+            MRPC + "lables: label\n",
+            "In 'task/mine': Key 'lables' not in 'TaskConfig'; did you mean",
+        ),
+        (MRPC.replace("classes: 2", "classes: two"), "In 'task/mine': task.classes: Value 'two'"),
+        (MRPC.replace("texts: [sentence1", "texts: [{a: 1}"), "task.texts names one or two"),
+        (MRPC.replace("metrics: [accuracy, f1]\n", ""), "task=mrpc lacks metrics"),
+    ],
+)
+def test_a_file_with_an_unknown_key_or_a_wrong_type_is_refused_and_named(configs, text, message):
+    (configs / "task" / "mine.yaml").write_text(text)
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        plan("task=mine", configs=configs)
+
+
 def test_a_users_own_configs_come_first_and_the_packaged_ones_stay(configs, monkeypatch, tmp_path):
     (configs / "method" / "lora.yaml").write_text(LORA.replace("rank: 8", "rank: 3"))
     (configs / "method" / "mine.yaml").write_text(LORA.replace("lora\n", "mine\n", 1))
     planned = plan("method=lora,mine,bitfit", configs=configs)
     assert values(planned, "method") == ["lora", "mine", "bitfit"]
-    assert planned.runs[0].method["rank"] == 3
-    assert plan("method=lora").runs[0].method["rank"] == 8
+    assert planned.runs[0].method.hyperparameters["rank"] == 3
+    assert plan("method=lora").runs[0].method.hyperparameters["rank"] == 8
     # without --configs, a folder of that name is looked for in the current one
     configs.rename(tmp_path / "configs")
     monkeypatch.chdir(tmp_path)
-    assert plan("method=lora").runs[0].method["rank"] == 3
+    assert plan("method=lora").runs[0].method.hyperparameters["rank"] == 3
     other = tmp_path / "other"
     other.mkdir()
-    assert plan("method=lora", configs=other).runs[0].method["rank"] == 8
+    assert plan("method=lora", configs=other).runs[0].method.hyperparameters["rank"] == 8
     with pytest.raises(ConfigError, match="--configs nowhere: there is no such folder"):
         plan("method=lora", configs="nowhere")
 
@@ -415,15 +436,15 @@ def test_any_path_can_be_written_in_quotes(jsonl, name):
     path = jsonl.rename(jsonl.with_name(f"{name}.jsonl"))
     escaped = str(path).replace("\\", "\\\\").replace("'", "\\'")
     (run,) = plan("task=file", f"task.path='{escaped}'").runs
-    assert run.task["path"] == str(path)
-    assert run.task["name"] == name
+    assert run.task.path == str(path)
+    assert run.task.name == name
     (again,) = plan("task=file", f"task.path='{escaped}'", "size=8").runs
     assert again.task == run.task
 
 
 def test_a_space_needs_no_quotes(jsonl):
     path = jsonl.rename(jsonl.with_name("my file.jsonl"))
-    assert plan("task=file", f"task.path={path}").runs[0].task["path"] == str(path)
+    assert plan("task=file", f"task.path={path}").runs[0].task.path == str(path)
 
 
 def test_a_files_run_is_known_by_content_not_by_place(jsonl, tmp_path):
@@ -461,8 +482,8 @@ def test_every_option_composes_and_is_named_like_its_file(group, name, jsonl):
     node = getattr(run, group)
     if node is None:
         assert catalog.LATER[group] == name
-    elif "name" in node and name not in NEEDS:
-        assert node["name"] == name
+    elif name not in NEEDS:
+        assert getattr(node, "name", name) == name
     path = catalog.options(group, (PACKAGED,))[name]
     assert len(catalog.about(path)) > 10, f"{path} does not say what it is for"
 
@@ -491,21 +512,21 @@ def test_a_thousand_runs_are_planned():
 def test_a_host_is_a_value_and_brings_its_rate():
     words = ("method=sparse_adapter", "model=bert_base", "method.host=adapter,lora")
     first, second = plan(*words).runs
-    assert [run.method["host"]["name"] for run in (first, second)] == ["adapter", "lora"]
-    assert [run.train["lr"] for run in (first, second)] == [3e-4, 4e-4]
-    assert all("recipe" not in run.method["host"] for run in (first, second))
+    assert [run.method.base_method.name for run in (first, second)] == ["adapter", "lora"]
+    assert [run.train.lr for run in (first, second)] == [3e-4, 4e-4]
+    assert all("recipe" not in run.method.base_method.hyperparameters for run in (first, second))
     (wide,) = plan(*words[:2], "method.host=lora", "method.host.rank=32").runs
-    assert wide.method["host"]["rank"] == 32
+    assert wide.method.base_method.hyperparameters["rank"] == 32
 
 
 def test_when_matches_a_host():
     words = ("method=sparse_adapter", "method.host=adapter,lora")
     found = plan(*words, "when=method.host=lora: method.host.rank=4,8").runs
-    assert [run.method["host"].get("rank") for run in found] == [None, 4, 8]
+    assert [run.method.base_method.hyperparameters.get("rank") for run in found] == [None, 4, 8]
 
 
 def test_arguments_of_another_library_are_open():
     (run,) = plan("method=peft", "method.type=VERA", "method.config.r=64").runs
-    assert run.method["config"] == {"r": 64}
+    assert run.method.hyperparameters["config"] == {"r": 64}
     with pytest.raises(ConfigError, match=r"lora has no method\.config"):
         plan("method=lora", "method.config.r=64")

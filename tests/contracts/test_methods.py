@@ -17,13 +17,13 @@ from peftbench.core.errors import ConfigError
 from peftbench.core.run import Run
 from peftbench.data.batching import Batch
 from peftbench.methods import dry_run
-from peftbench.methods.base import Method, make
+from peftbench.methods.base import Method, build_method
 from peftbench.models.adapted_model import Encoder
 from peftbench.models.backbone import Backbone
 from peftbench.models.optimize import settle
+from peftbench.training.packing.requests import Gradient, Outputs, compute
 from peftbench.training.packing.vmapped import together
 from peftbench.training.predictor import Predictor
-from peftbench.training.requests import Gradient, Outputs, compute
 
 STEPS = 30
 RATES = (3e-2, 1e-2, 1e-1, 3e-3)  # the first that halves the loss counts
@@ -40,11 +40,11 @@ class Pair:
     @property
     def method(self) -> Method:
         """The method, made anew."""
-        return make(self.run.method)
+        return build_method(self.run.method)
 
     def bare(self, seed: int = 0) -> Encoder:
         """The encoder without the method."""
-        return Encoder(self.backbone, self.run.task["classes"], seed).eval()
+        return Encoder(self.backbone, self.run.task.classes, seed).eval()
 
     def encoder(self, seed: int = 0, half: bool | None = None) -> Encoder:
         """The encoder as a training starts with it; not settled where `half` is None."""
@@ -81,7 +81,7 @@ def runs(request):
     """The runs of one method on the tiny models of all families, by family."""
     families = f"model.family={','.join(tiny.FAMILIES)}"
     words = (f"method={request.param}", "model=tiny", families, tiny.WIDE)
-    return {run.model["family"]: run for run in plan(*words).runs}
+    return {run.model.family: run for run in plan(*words).runs}
 
 
 @pytest.fixture(scope="module", params=tiny.FAMILIES)
@@ -145,7 +145,7 @@ def test_is_inserted_or_refused_for_what_the_model_lacks(offered):
             offered.encoder()
         assert str(met.value) in refusal
         lacked = str(met.value).partition("has no ")[2].removeprefix("role ").split()[0].strip("';")
-        assert lacked not in offered.backbone.parts["roles"]
+        assert lacked not in offered.backbone.family_config.roles
         frozen = [name for name, p in offered.bare().named_parameters() if not p.requires_grad]
         assert not any(lacked in name for name in frozen), f"{lacked} is there to train"
         return
@@ -167,7 +167,7 @@ def test_changes_what_is_marked_as_trained_and_nothing_else(pair, trained):
 
 
 def test_leaves_the_backbone_and_other_encoders_alone(pair, trained):
-    fresh = untouched(pair.run.model["family"])
+    fresh = untouched(pair.run.model.family)
     assert all(torch.equal(t, fresh[n]) for n, t in pair.backbone.module.state_dict().items())
     assert not any(p.requires_grad for p in pair.backbone.module.parameters())
     before, after = trained.beside
@@ -231,8 +231,8 @@ def test_gradients_in_bf16_are_those_in_fp32(pair):
     ours, theirs = (torch.cat([g.flatten() for g in found.values()]) for found in (rounded, exact))
     # SMART starts from changes of 1e-5, which bf16 rounds away where no norm follows the word
     # embeddings: 0.95 and 0.98 for Llama and Qwen2, 0.9999 for them without that penalty
-    smart = pair.run.method.get("penalty") == "smart"
-    least = 0.94 if smart and pair.run.model["parts"]["mask"] == "causal" else 0.99
+    smart = pair.run.method.hyperparameters.get("penalty") == "smart"
+    least = 0.94 if smart and pair.run.model.family_config.mask == "causal" else 0.99
     assert torch.cosine_similarity(ours, theirs, dim=0) > least
 
 
@@ -277,7 +277,7 @@ def started(pair: Pair, seed: int) -> Predictor:
             parameter.add_(0.01 * torch.randn_like(parameter))
     cpu = torch.device("cpu")
     return Predictor(
-        0, pair.backbone.parts["mask"], cpu, pair.method, encoder, Accelerator(cpu=True)
+        0, pair.backbone.family_config.mask, cpu, pair.method, encoder, Accelerator(cpu=True)
     )
 
 

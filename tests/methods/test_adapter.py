@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from peftbench.methods.base import make
+from peftbench.methods.base import build_method
 from peftbench.models.adapted_model import Encoder
 
 HEADS = 4
@@ -15,7 +15,7 @@ HEADS = 4
 def encoder(family: str, method: str, *words: str) -> Encoder:
     made = Encoder(tiny.backbone(family), classes=2, seed=0)
     torch.manual_seed(0)
-    make(tiny.one_run(f"method={method}", *words).method).insert(made)
+    build_method(tiny.one_run(f"method={method}", *words).method).insert(made)
     return made.eval()
 
 
@@ -114,7 +114,7 @@ def test_bottlenecks_start_near_the_identity():
 def test_trains_the_norms_of_the_blocks_and_no_others(family):
     made = encoder(family, "adapter")
     trained = {n for n in made.trained() if ".bottleneck." not in n and not made.in_head(n)}
-    path = made.backbone[0].parts["blocks"]
+    path = made.backbone[0].family_config.blocks
     assert trained
     norms = ("norm", ".ln_")  # GPT-2's are called ln_1 and ln_2
     assert all(n.startswith(f"{path}.") and any(k in n.lower() for k in norms) for n in trained)

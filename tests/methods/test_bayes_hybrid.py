@@ -13,8 +13,9 @@ from torch import nn
 from torch.distributions import Normal, kl_divergence
 
 from peftbench.config.sweep import plan
+from peftbench.core.configs import MethodConfig
 from peftbench.core.errors import ConfigError
-from peftbench.methods.base import Around, make, task_loss
+from peftbench.methods.base import Around, build_method, task_loss
 from peftbench.methods.layers.gaussian import Gaussian, kl_to_normal
 from peftbench.models.adapted_model import Encoder
 from peftbench.results.store import Results
@@ -24,7 +25,7 @@ from peftbench.training.trainer import Warm, execute
 def encoder(family: str, *words: str, method: str = "bayes_hybrid", seed: int = 0) -> Encoder:
     made = Encoder(tiny.backbone(family), classes=2, seed=0, examples=100)
     torch.manual_seed(seed)
-    make(tiny.one_run(f"method={method}", *words).method).insert(made)
+    build_method(tiny.one_run(f"method={method}", *words).method).insert(made)
     return made.eval()
 
 
@@ -74,7 +75,7 @@ def test_without_spread_it_is_the_hybrid(family):
                 assert name.endswith("down.bias")
                 assert not tensor.any()
         assert torch.equal(bayes(batch), plain(batch))
-        method = make(tiny.one_run("method=bayes_hybrid", "method.spread=1e-12").method)
+        method = build_method(tiny.one_run("method=bayes_hybrid", "method.spread=1e-12").method)
         logs = plain(batch).log_softmax(-1)
         found = method.predict(bayes, batch)
         torch.testing.assert_close(found["scores"], logs, rtol=1e-4, atol=1e-5)
@@ -141,7 +142,7 @@ def test_recovers_the_posterior_of_a_linear_model():
 def test_loss_is_the_task_and_the_weighted_divergence(normalise, count):
     words = (f"method.normalise={normalise}", "method.kl=0.5")
     made = encoder("bert", *words)
-    method = make(tiny.one_run("method=bayes_hybrid", *words).method)
+    method = build_method(tiny.one_run("method=bayes_hybrid", *words).method)
     batch = tiny.batch(tiny.tokens(), "bert")
     total = sum(kl_to_normal(g, 0.0, 0.1) for g in gaussians(made).values())
     weights = sum(g.weight.numel() for g in gaussians(made).values())
@@ -151,7 +152,7 @@ def test_loss_is_the_task_and_the_weighted_divergence(normalise, count):
 
 def test_total_variance_and_information_are_those_of_the_samples():
     made = encoder("bert", "method.spread=3.0", "method.samples=7")
-    method = make(tiny.one_run("method=bayes_hybrid", "method.samples=7").method)
+    method = build_method(tiny.one_run("method=bayes_hybrid", "method.samples=7").method)
     batch = tiny.batch(tiny.tokens(), "bert")
     many = {n: t.repeat(7, *[1] * (t.ndim - 1)) for n, t in batch.items()}
     with torch.inference_mode():
@@ -173,7 +174,7 @@ def test_total_variance_and_information_are_those_of_the_samples():
 def test_posteriors_over_all_matrices_train(noise):
     words = ("method.matrices=[down,up]", f"method.noise={noise}", "method.host=lora")
     made = encoder("bert", *words).train()
-    method = make(tiny.one_run("method=bayes_hybrid", *words).method)
+    method = build_method(tiny.one_run("method=bayes_hybrid", *words).method)
     batch = tiny.batch(tiny.tokens(), "bert")
     assert len(gaussians(made)) == 2 * 2 * 2
     before = {n: p.detach().clone() for n, p in made.trained().items()}
@@ -186,13 +187,13 @@ def test_an_earlier_posterior_is_the_prior(tmp_path):
     path = tmp_path / "round0.safetensors"
     safetensors.torch.save_file(earlier.state(), path)
     run = tiny.one_run("method=bayes_hybrid", f"method.prior.from='{path}'")
-    assert set(run.method["prior"]["from"]) == {"path", "sha256"}
+    assert set(run.method.hyperparameters["prior"]["from"]) == {"path", "sha256"}
     moved = tmp_path / "elsewhere.safetensors"
     moved.write_bytes(path.read_bytes())
     assert tiny.one_run("method=bayes_hybrid", f"method.prior.from='{moved}'").key == run.key
     made = Encoder(tiny.backbone("bert"), 2, seed=0)
     torch.manual_seed(1)
-    method = make(run.method)
+    method = build_method(run.method)
     method.insert(made)
     assert method.divergence(made).item() == pytest.approx(0, abs=1e-5)
     for name, layer in gaussians(made).items():
@@ -200,10 +201,10 @@ def test_an_earlier_posterior_is_the_prior(tmp_path):
     other = Encoder(tiny.backbone("bert"), 2, seed=0)
     words = ("method.host.members.adapter.width=4", f"method.prior.from='{path}'")
     with pytest.raises(ValueError, match=r"is \(8, 32\) there, \(4, 32\) here"):
-        make(tiny.one_run("method=bayes_hybrid", *words).method).insert(other)
+        build_method(tiny.one_run("method=bayes_hybrid", *words).method).insert(other)
     path.write_bytes(b"another file")
     with pytest.raises(ValueError, match="has changed since"):
-        make(run.method).insert(Encoder(tiny.backbone("bert"), 2, seed=0))
+        build_method(run.method).insert(Encoder(tiny.backbone("bert"), 2, seed=0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -238,8 +239,11 @@ def test_a_run_starts_at_the_posterior_of_another_by_its_key_and_is_pulled_to_it
         (run,) = plan(
             *task, *short, *own, f"method.prior.from='{key}'", results=results.folder
         ).runs
-        assert run.method["prior"]["from"]["sha256"] == results.load(key).trained_sha256
-        noted = {"_target_": f"{__name__}.Noted", "name": "noted", "host": run.method}
+        assert (
+            run.method.hyperparameters["prior"]["from"]["sha256"]
+            == results.load(key).trained_sha256
+        )
+        noted = MethodConfig(name="noted", target=f"{__name__}.Noted", base_method=run.method)
         state = safetensors.torch.load(execute(replace(run, method=noted), setting).trained)
         means = [name for name in state if name.removesuffix("weight") + "log_std" in state]
         return sum(float((state[name] - posterior[name]).square().sum()) for name in means) ** 0.5

@@ -9,7 +9,7 @@ import tiny
 import torch
 from peft import LoraConfig, get_peft_model
 
-from peftbench.methods.base import make, task_loss
+from peftbench.methods.base import build_method, task_loss
 from peftbench.models import checkpoints
 from peftbench.models.adapted_model import Encoder
 from peftbench.models.optimize import settle
@@ -30,7 +30,7 @@ def ours(family):
     words = (f"method.rank={RANK}", f"method.alpha={ALPHA}", "method.dropout=0")
     encoder = Encoder(tiny.backbone(family), classes=2, seed=0)
     torch.manual_seed(0)
-    make(tiny.one_run("method=lora", *words).method).insert(encoder)
+    build_method(tiny.one_run("method=lora", *words).method).insert(encoder)
     settle(encoder, half=False, words=torch.arange(264))
     with torch.no_grad():
         for name, p in encoder.trained().items():
@@ -108,7 +108,7 @@ def test_starts_as_the_library_starts():
     """A is drawn from the same distribution, a linear layer's own; B is 0."""
     encoder = Encoder(tiny.backbone("bert"), classes=2, seed=0)
     torch.manual_seed(0)
-    make(tiny.one_run("method=lora", "method.rank=64").method).insert(encoder)
+    build_method(tiny.one_run("method=lora", "method.rank=64").method).insert(encoder)
     for name, p in encoder.trained().items():
         if name.endswith(".up.weight"):
             assert not p.any()

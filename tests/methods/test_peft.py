@@ -10,7 +10,7 @@ import torch
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
 from peftbench.methods import peft
-from peftbench.methods.base import make, task_loss
+from peftbench.methods.base import build_method, task_loss
 from peftbench.models.adapted_model import Encoder
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the library's own, of many kinds
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # the library's own, of many 
 def encoder(family: str, *words: str) -> Encoder:
     made = Encoder(tiny.backbone(family), classes=2, seed=0)
     torch.manual_seed(0)
-    make(tiny.one_run(*words).method).insert(made)
+    build_method(tiny.one_run(*words).method).insert(made)
     return made.eval()
 
 
@@ -79,7 +79,7 @@ def test_lora(family, ours, theirs):
 @pytest.mark.parametrize("family", ["bert", "distilbert"])
 def test_ia3(family):
     made = encoder(family, "method=ia3")
-    parts = made.backbone[0].parts["roles"]
+    parts = made.backbone[0].family_config.roles
     feed = f"method.config.feedforward_modules=['{parts['ffn_out']}']"
     words = ("method=peft", "method.type=IA3", "method.targets=[key,value,ffn_out]")
     library = encoder(family, *words, feed)

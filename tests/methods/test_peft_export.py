@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError, RecordError
 from peftbench.methods import peft_export
-from peftbench.methods.base import make
+from peftbench.methods.base import build_method
 from peftbench.models import checkpoints
 from peftbench.models.adapted_model import Encoder
 from peftbench.results.store import Results
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # the library's own, of many 
 def written(folder, family: str, *words: str) -> Encoder:
     """An encoder away from its start, exported to a folder."""
     encoder = Encoder(tiny.backbone(family), classes=2, seed=3)
-    method = make(tiny.one_run(*words).method)
+    method = build_method(tiny.one_run(*words).method)
     method.insert(encoder)
     with torch.no_grad():
         for p in encoder.trained().values():

@@ -5,7 +5,7 @@ import tiny
 import torch
 from torch import Tensor
 
-from peftbench.methods.base import make
+from peftbench.methods.base import build_method
 from peftbench.models.adapted_model import Encoder
 
 
@@ -16,7 +16,7 @@ def linear(x, weights, name):
 def encoder(family: str, *words: str, method: str = "prefix") -> Encoder:
     made = Encoder(tiny.backbone(family), classes=2, seed=0)
     torch.manual_seed(0)
-    make(tiny.one_run(f"method={method}", *words).method).insert(made)
+    build_method(tiny.one_run(f"method={method}", *words).method).insert(made)
     return made.eval()
 
 
@@ -90,7 +90,7 @@ def test_keys_that_nobody_looks_at_change_nothing(family):
 def test_two_prefixes_are_refused():
     made = encoder("bert")
     with pytest.raises(ValueError, match="in front already"):
-        make(tiny.one_run("method=prefix").method).insert(made)
+        build_method(tiny.one_run("method=prefix").method).insert(made)
 
 
 def test_published_counts():

@@ -7,14 +7,14 @@ import torch
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
 from peftbench.methods import dry_run, regularizers
-from peftbench.methods.base import make, task_loss
+from peftbench.methods.base import build_method, task_loss
 from peftbench.models.adapted_model import Encoder
 
 BATCH = tiny.batch(tiny.tokens(), "bert")
 
 
 def method(*words: str):
-    return make(tiny.one_run("method=robust_partial", "method.part=0.5", *words).method)
+    return build_method(tiny.one_run("method=robust_partial", "method.part=0.5", *words).method)
 
 
 def prepared(*words: str, seed: int = 0) -> Encoder:
@@ -34,7 +34,7 @@ def blocks(made: Encoder) -> set[int | None]:
 def test_chooses_the_block_with_the_greatest_score(choose):
     made = prepared(f"method.choose={choose}", "method.batches=2")
     full = Encoder(tiny.backbone("bert"), classes=2, seed=0).eval()
-    make(tiny.one_run("method=full").method).insert(full)
+    build_method(tiny.one_run("method=full").method).insert(full)
     task_loss(full(BATCH), BATCH["labels"]).backward()
     scores = {}
     for number, block in enumerate(full.blocks):
@@ -169,4 +169,4 @@ def test_blocks_that_are_not_there_are_refused():
     made = Encoder(tiny.backbone("bert"), classes=2, seed=0)
     words = ("method=robust_partial", "method.choose=manual", "method.which=[2]")
     with pytest.raises(ValueError, match="tiny has 2 blocks"):
-        make(tiny.one_run(*words).method).insert(made)
+        build_method(tiny.one_run(*words).method).insert(made)

@@ -9,7 +9,7 @@ import torch
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
 from peftbench.methods import dry_run
-from peftbench.methods.base import make, task_loss
+from peftbench.methods.base import build_method, task_loss
 from peftbench.methods.layers import masked as pruning
 from peftbench.models import masked_state
 from peftbench.models.adapted_model import Encoder
@@ -20,7 +20,7 @@ BATCH = tiny.batch(tiny.tokens(), "bert")
 def prepared(*words: str, seed: int = 0) -> Encoder:
     made = Encoder(tiny.backbone("bert"), classes=2, seed=0)
     torch.manual_seed(seed)
-    method = make(tiny.one_run("method=sparse_adapter", *words).method)
+    method = build_method(tiny.one_run("method=sparse_adapter", *words).method)
     method.insert(made)
     method.prepare(made, iter(lambda: dict(BATCH), None))
     return made.eval()
@@ -45,14 +45,14 @@ def test_keeps_exactly_the_asked_part(score, scope, keep):
         assert sum(kept.values()) == total - math.ceil(round((1 - keep) * total, 6))
     assert all(not p.weight[~p.mask].any() for p in parts.values())
     dense = Encoder(tiny.backbone("bert"), classes=2, seed=0)
-    make(tiny.one_run("method=adapter").method).insert(dense)
+    build_method(tiny.one_run("method=adapter").method).insert(dense)
     gone = sum(sizes.values()) - sum(kept.values())
     assert made.counts()["trained"] == dense.counts()["trained"] - gone
 
 
 def test_pruned_weights_stay_zero_under_decay_and_momentum():
     made = prepared("method.keep=0.3")
-    method = make(tiny.one_run("method=sparse_adapter").method)
+    method = build_method(tiny.one_run("method=sparse_adapter").method)
     before = {n: p.mask.clone() for n, p in masked(made).items()}
     tiny.fit(made, method, BATCH, steps=5, weight_decay=0.5)
     for name, part in masked(made).items():
@@ -69,7 +69,7 @@ def test_scores_are_those_of_the_papers(score):
     made = prepared(*words)
     fresh = Encoder(tiny.backbone("bert"), classes=2, seed=0)
     torch.manual_seed(0)
-    make(tiny.one_run("method=sparse_adapter", *words).method).insert(fresh)
+    build_method(tiny.one_run("method=sparse_adapter", *words).method).insert(fresh)
     fresh.eval()
     fresh.module.set_attn_implementation("eager")  # its second derivative is plain autograd's
     batch = BATCH | {"attention_mask": torch.zeros(()).where(BATCH["attention_mask"], -1e9)}
@@ -124,7 +124,7 @@ def test_any_host_with_matrices_is_pruned(host):
 def test_learned_gates_close_under_the_penalty():
     words = ("method.score=learned", "method.keep=0.3", "method.penalty=20")
     made = prepared(*words)
-    method = make(tiny.one_run("method=sparse_adapter", *words).method)
+    method = build_method(tiny.one_run("method=sparse_adapter", *words).method)
     gates = [m for m in made.module.modules() if isinstance(m, pruning.Gated)]
     total = sum(g.weight.numel() for g in gates)
 

@@ -11,7 +11,7 @@ import torch
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
 from peftbench.methods import dry_run
-from peftbench.methods.base import make
+from peftbench.methods.base import build_method
 from peftbench.methods.layers.gaussian import Gaussian
 from peftbench.methods.unipelt import Gated, Gates
 from peftbench.models.adapted_model import Encoder
@@ -20,7 +20,7 @@ from peftbench.models.adapted_model import Encoder
 def encoder(family: str, *words: str, seed: int = 0) -> Encoder:
     made = Encoder(tiny.backbone(family), classes=2, seed=0)
     torch.manual_seed(seed)
-    make(tiny.one_run("method=unipelt", *words).method).insert(made)
+    build_method(tiny.one_run("method=unipelt", *words).method).insert(made)
     return made.eval()
 
 
@@ -40,7 +40,7 @@ def test_open_gates_are_the_host_and_closed_adapters_the_plain_model(family):
     made = encoder(family)
     host = Encoder(tiny.backbone(family), classes=2, seed=0)
     torch.manual_seed(0)
-    make(tiny.one_run("method=unipelt").method).host.insert(host)
+    build_method(tiny.one_run("method=unipelt").method).host.insert(host)
     with torch.inference_mode():
         gated, plain = made(batch), host.eval()(batch)
         assert not torch.allclose(gated, plain, atol=1e-4)
@@ -87,14 +87,19 @@ def test_lora_has_a_gate_for_each_target():
     made = encoder("bert", "method.host=lora")
     assert len(parts(made, Gated)) == 2 * 2
     assert [gates.linear.out_features for gates in parts(made, Gates)] == [2, 2]
-    tiny.fit(made, make(tiny.one_run("method=unipelt", "method.host=lora").method), batch, steps=3)
+    tiny.fit(
+        made,
+        build_method(tiny.one_run("method=unipelt", "method.host=lora").method),
+        batch,
+        steps=3,
+    )
     assert all(gates.linear.bias.any() for gates in parts(made, Gates))
 
 
 def test_a_method_around_it_leaves_the_gates():
     made = Encoder(tiny.backbone("bert"), classes=2, seed=0)
     words = ("method=bayes_hybrid", "method.host=unipelt", "method.matrices=[down,up]")
-    make(tiny.one_run(*words).method).insert(made)
+    build_method(tiny.one_run(*words).method).insert(made)
     assert all(isinstance(part.up, Gaussian) for part in parts(made, Gated))
     assert len(parts(made, Gated)) == 2
 

@@ -9,7 +9,7 @@ from peftbench.data import batching
 from peftbench.data.loading import Table
 from peftbench.data.tokenization import encode
 from peftbench.data.tokenizer import load_tokenizer
-from peftbench.methods.base import make
+from peftbench.methods.base import build_method
 from peftbench.models import checkpoints
 from peftbench.models.adapted_model import Encoder
 from peftbench.models.backbone import Backbone
@@ -18,7 +18,7 @@ from peftbench.models.optimize import settle
 FAMILIES = [
     family
     for family in tiny.FAMILIES
-    if tiny.one_run(f"model.family={family}").model["parts"]["mask"] == "causal"
+    if tiny.one_run(f"model.family={family}").model.family_config.mask == "causal"
 ]
 
 
@@ -26,7 +26,7 @@ def encoder(family: str, *words: str, half: bool = False) -> Encoder:
     """A settled encoder with a method."""
     made = Encoder(tiny.backbone(family), classes=2, seed=0).eval()
     torch.manual_seed(0)
-    make(tiny.one_run(*words, f"model.family={family}").method).insert(made)
+    build_method(tiny.one_run(*words, f"model.family={family}").method).insert(made)
     settle(made, half, torch.arange(264))
     return made.eval()
 

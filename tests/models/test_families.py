@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -35,14 +36,14 @@ def test_yaml_of_a_model(name):
     if node["checkpoint"] not in (None, "???"):
         assert len(node["revision"]) == 40, "a checkpoint of the hub is pinned"
     if name not in ("auto", "tiny"):
-        assert tiny.one_run(f"model={name}").model["parts"]["model_type"]
+        assert tiny.one_run(f"model={name}").model.family_config.model_type
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_yaml_of_a_family(family):
     """Each role is there in each block, what it points to, and they are not one another."""
     backbone = tiny.backbone(family)
-    assert tuple(backbone.parts["roles"]) == ROLES
+    assert tuple(backbone.family_config.roles) == ROLES
     encoder = Encoder(backbone, classes=2, seed=0)
     width = encoder.module.config.hidden_size
     for block in range(len(encoder.blocks)):
@@ -92,7 +93,7 @@ def test_head_has_as_many_outputs_as_classes(family, classes):
     assert encoder(batch).shape == (8, classes)
     assert encoder.counts()["trained"] == 0
     last = list(encoder.trained().values())[-1]
-    if encoder.backbone[0].parts["mask"] == "causal":
+    if encoder.backbone[0].family_config.mask == "causal":
         assert last.shape == (classes, encoder.dim), "their head has no bias"
         return
     assert last.shape == (classes,)
@@ -134,10 +135,10 @@ def test_own_checkpoint_of_every_family(family, tmp_path):
     base = AutoModel.from_config(skeleton(family).config)
     folder = save(base, tmp_path / "my model")
     run = auto(folder)
-    assert (run.model["family"], run.model["name"]) == (family, "my model")
+    assert (run.model.family, run.model.name) == (family, "my model")
     backbone, tensors = Backbone(run.model), stored(folder)
     encoder = Encoder(backbone, classes=2, seed=0).eval()
-    split = {f"{path}." for path in backbone.parts["split"]}
+    split = {f"{path}." for path in backbone.family_config.split}
     for name, p in encoder.module.named_parameters():
         if encoder.in_head(name):
             assert p.requires_grad
@@ -213,7 +214,9 @@ def test_folder_that_is_none_and_family_that_is_not_known(tmp_path):
         auto(folder)
     with pytest.raises(ConfigError, match=r"model.family=brt: did you mean .*bert"):
         plan("model=tiny", "model.family=brt")
-    with pytest.raises(ConfigError, match=r"model=auto needs model.checkpoint=NAME_OR_FOLDER"):
+    with pytest.raises(
+        ConfigError, match=r"model=auto lacks checkpoint: give model.checkpoint=VALUE"
+    ):
         plan("model=auto")
 
 
@@ -224,7 +227,7 @@ def test_minilm_comes_from_its_package():
     run = tiny.one_run("model=minilm")
     folder = checkpoints.locate(run.model)
     assert folder is not None
-    assert checkpoints.weights_hash(folder) == run.model["sha256"]
+    assert checkpoints.weights_hash(folder) == run.model.sha256
     backbone = Backbone(run.model)
     encoder = Encoder(backbone, classes=2, seed=0)
     assert backbone.head == ["classifier"]
@@ -239,4 +242,4 @@ def test_minilm_comes_from_its_package():
 def test_minilm_of_other_weights_is_refused():
     run = tiny.one_run("model=minilm")
     with pytest.raises(ConfigError, match=r"hash to 53aa51172d14, not to 000000000000: install"):
-        Backbone(run.model | {"sha256": "0" * 64})
+        Backbone(replace(run.model, sha256="0" * 64))

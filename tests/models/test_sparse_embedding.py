@@ -6,7 +6,7 @@ import tiny
 import torch
 
 from peftbench.data import batching
-from peftbench.methods.base import make
+from peftbench.methods.base import build_method
 from peftbench.models.adapted_model import Encoder
 from peftbench.models.optimize import settle
 
@@ -14,7 +14,7 @@ from peftbench.models.optimize import settle
 def _trained(family: str, narrow: bool, words: torch.Tensor, examples: dict) -> Encoder:
     torch.manual_seed(0)
     encoder = Encoder(tiny.backbone(family), 2, seed=0)
-    method = make(tiny.one_run("method=full").method)
+    method = build_method(tiny.one_run("method=full").method)
     method.insert(encoder)
     dense = encoder.module.get_input_embeddings()
     settle(encoder, half=False, words=words)
@@ -49,7 +49,7 @@ def test_words_that_training_never_showed_are_pretrained_in_evaluation():
     examples = tiny.batch(data, "bert")
     narrow = _trained("bert", True, words, examples)
     fresh = Encoder(tiny.backbone("bert"), 2, seed=1)
-    make(tiny.one_run("method=full").method).insert(fresh)
+    build_method(tiny.one_run("method=full").method).insert(fresh)
     fresh.restore(narrow.state())
     other = tiny.batch(tiny.tokens(seed=5), "bert")
     assert not set(other["input_ids"].flatten().tolist()) <= set(words.tolist())

@@ -9,7 +9,7 @@ import torch
 from paths import GOLDEN as FOLDER
 from safetensors.torch import load_file
 
-from peftbench.methods.base import make
+from peftbench.methods.base import build_method
 from peftbench.models.adapted_model import Encoder
 
 GOLDEN = load_file(FOLDER / "adapters.safetensors")
@@ -48,7 +48,7 @@ def ours(name: str, method: str) -> str:
 @pytest.mark.parametrize("method", WORDS)
 def test_hidden_states_are_the_librarys(method):
     encoder = Encoder(tiny.backbone("bert"), classes=2, seed=0)
-    make(tiny.one_run(f"method={method}", *WORDS[method]).method).insert(encoder)
+    build_method(tiny.one_run(f"method={method}", *WORDS[method]).method).insert(encoder)
     start = f"{method}/weights/"
     theirs = {n.removeprefix(start): t for n, t in GOLDEN.items() if n.startswith(start)}
     targets = dict(encoder.module.named_parameters())

@@ -5,7 +5,7 @@ import tiny
 from full_size import bottlenecks, encoder, trained
 from paths import ROOT
 
-from peftbench.methods.base import make
+from peftbench.methods.base import build_method
 from peftbench.models.adapted_model import Encoder
 
 #: Parameters of the sequence classifiers with two classes, as transformers counts them.
@@ -73,7 +73,7 @@ def test_a_shared_block_counts_once():
     """ALBERT applies one block to all depths, and so it does what a method inserts."""
     run = tiny.one_run("method=lora", "model.family=albert")
     inserted = Encoder(tiny.backbone("albert"), classes=2, seed=0)
-    make(run.method).insert(inserted)
+    build_method(run.method).insert(inserted)
     assert inserted.counts()["trained"] == 2 * 8 * (32 + 32)
 
 

@@ -210,7 +210,7 @@ def test_a_part_that_ranks_alike_has_a_tau_of_one():
     right = {"full": 1.0, "lora": 0.75, "bitfit": 0.5}
 
     def load(record: Record) -> dict[str, np.ndarray]:
-        share = right[record.run.method["name"]]
+        share = right[record.run.method.name]
         said = np.where(np.arange(400) % 4 < 4 * share, label, 1 - label)
         return {"item": np.arange(400), "label": label, "scores": np.eye(2)[said]}
 

@@ -38,13 +38,13 @@ def results(tmp_path_factory):
     """Three methods, two seeds; a task at two sizes and one with a name that is markup."""
     folder = Results(tmp_path_factory.mktemp("page") / "<b>runs")
     for run in records.runs("method=full,lora,bitfit", "seed=0,1", "size=32,64"):
-        for task in (run.task["name"], EVIL):
+        for task in (run.task.name, EVIL):
             if task == EVIL and run.size == 64:
                 continue
-            name = run.method["name"]
+            name = run.method.name
             score = SCORES[name][run.seed]
             made = records.record(
-                replace(run, task=run.task | {"name": task}),
+                replace(run, task=replace(run.task, name=task)),
                 score,
                 collapsed=score is None,
                 parameters={"trained": TRAINED[name], "head": 66, "total": 50000},
@@ -139,9 +139,9 @@ def test_equals_share_the_front_and_the_beaten_do_not():
     seconds = {"full": 4.0, "lora": 4.0, "bitfit": 4.0, "head": 1.0}
     made = []
     for run in runs:
-        one = records.record(run, scores[run.method["name"]])
-        took = one.seconds | {"train": seconds[run.method["name"]]}
-        made.append(cells.Cell((run.method["name"],), ("t", 32), [replace(one, seconds=took)]))
+        one = records.record(run, scores[run.method.name])
+        took = one.seconds | {"train": seconds[run.method.name]}
+        made.append(cells.Cell((run.method.name,), ("t", 32), [replace(one, seconds=took)]))
     kept = cells.front(made, cells.COSTS["seconds"])
     assert sorted(cell.row[0] for cell in kept) == ["full", "head", "lora"]
 
@@ -241,7 +241,7 @@ def test_calibrated_costs_do_not_compare_with_measured_ones(tmp_path):
     """As in the tables: see `costs.machine`."""
     folder = Results(tmp_path / "runs")
     for run in records.runs("method=full,lora", "seed=0"):
-        packed = {"packed": True} if run.method["name"] == "lora" else {}
+        packed = {"packed": True} if run.method.name == "lora" else {}
         made = records.record(run, environment=records.ENVIRONMENT | packed)
         folder.save(made, records.predictions())
     told = contents(folder)

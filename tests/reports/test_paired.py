@@ -28,12 +28,12 @@ def said(*words: str, good: dict[str, float], value: str = "method") -> tuple[li
     label = np.arange(EXAMPLES) % 2
     hard = np.random.default_rng(0).random(EXAMPLES)
     for run in records.runs(*words):
-        name = run.method["name"] if value == "method" else f"{run.train['lr']:g}"
+        name = run.method.name if value == "method" else f"{run.train.lr:g}"
         wobble = np.random.default_rng(run.seed).normal(0, 0.01, EXAMPLES)
         right = hard + wobble < good[name]
         scores = 2.0 * np.eye(2)[np.where(right, label, 1 - label)]
         answers[run.key] = {"item": np.arange(EXAMPLES), "label": label, "scores": scores}
-        trained = {"full": 9000}.get(run.method["name"], 2048)
+        trained = {"full": 9000}.get(run.method.name, 2048)
         counts = {"trained": trained, "head": 66, "total": 9066}
         made.append(records.record(run, float(right.mean()), parameters=counts))
     return made, lambda record: answers[record.run.key]
@@ -78,7 +78,7 @@ def test_seeds_that_differ_leave_it_undecided():
     made, load = said("method=full,lora", "seed=0,1", good={"full": 0.8, "lora": 0.8})
     answers = {record.run.key: load(record) for record in made}
     for record in made:
-        if record.run.method["name"] == "lora" and record.run.seed == 1:
+        if record.run.method.name == "lora" and record.run.seed == 1:
             answers[record.run.key] = {**load(record), "scores": load(record)["scores"][::-1]}
     (pair,), _ = compare(made, lambda record: answers[record.run.key])
     assert pair.verdict == "undecided at n = 2"
@@ -98,14 +98,14 @@ def test_what_cannot_be_compared_is_said():
     made, load = said("method=full,lora", "seed=0,1", "task=cola", good={"full": 0.8, "lora": 0.9})
     answers = {record.run.key: load(record) for record in made}
     for record in made:
-        if record.run.method["name"] == "lora":
+        if record.run.method.name == "lora":
             answers[record.run.key]["scores"] = np.tile([1.0, 0.0], (EXAMPLES, 1))
     (pair,), split = compare(made, lambda record: answers[record.run.key])
     assert (pair.metric, pair.effect, pair.verdict) == ("matthews", None, "undefined")
     assert paired.plot([pair]) == []
     (row,) = paired.table([pair], split).rows
     assert row[-2:] == ["–", "undefined"]
-    apart = [one for one in made if (one.run.method["name"] == "full") == (one.run.seed == 0)]
+    apart = [one for one in made if (one.run.method.name == "full") == (one.run.seed == 0)]
     (pair,), _ = compare(apart, load)
     assert (pair.seeds, pair.verdict) == (0, "no seed in common")
 
@@ -136,19 +136,23 @@ def test_a_baseline_among_rows_of_one_method_is_named_with_its_settings():
 
 def test_a_baseline_without_settings_is_the_row_that_is_called_so():
     made, load = said("method=full", "seed=0,1,2", good={"full": 0.8})
-    timed = [replace(one, run=replace(one.run, budget={"seconds": 20})) for one in made]
+
+    def clipped(one, clip):
+        return replace(one, run=replace(one.run, train=replace(one.run.train, clip=clip)))
+
+    timed = [clipped(one, 0.5) for one in made]
     of = {one.run.key: before for one, before in zip(timed, made, strict=True)}
-    both = [replace(one, run=replace(one.run, budget={"seconds": None})) for one in made]
+    both = [clipped(one, None) for one in made]
     of |= {one.run.key: before for one, before in zip(both, made, strict=True)}
     (pair,), _ = compare([*timed, *both], lambda r: load(of[r.run.key]), "full")
-    assert (pair.label, pair.against) == ("full, 20 s", "full")
+    assert (pair.label, pair.against) == ("full, clip=0.5", "full")
 
 
 def test_only_answers_to_the_same_questions_are_compared():
     """A user's file that has changed since has another hash, and other examples."""
     good = {"full": 0.8, "lora": 0.9, "bitfit": 0.7}
     made, load = said("method=full,lora,bitfit", "seed=0,1", good=good)
-    task = made[0].run.task | {"source": {"file": {"train": "other"}}}
+    task = replace(made[0].run.task, source={"file": {"train": "other"}})
     more = [replace(record, run=replace(record.run, task=task)) for record in made]
     old = dict(zip([record.run.key for record in more], made, strict=True))
 

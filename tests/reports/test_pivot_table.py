@@ -33,7 +33,7 @@ def saved(folder: Path, made: list[Record], right: dict[str, float] | None = Non
         arrays = records.predictions()
         if right:
             wobble = np.random.default_rng(record.run.seed).normal(0, 0.01, EXAMPLES)
-            good = hard + wobble < right[record.run.method["name"]]
+            good = hard + wobble < right[record.run.method.name]
             scores = 2.0 * np.eye(2)[np.where(good, label, 1 - label)]
             arrays = {"item": np.arange(EXAMPLES), "label": label, "scores": scores}
             record = replace(record, metrics={"accuracy": float(good.mean())})
@@ -100,8 +100,8 @@ def test_what_is_missing_or_collapsed_is_listed(tmp_path):
     made = [
         records.record(one, None if gone else 0.7, collapsed=gone)
         for one in run
-        if (one.method["name"], one.task["name"]) != ("bitfit", "mrpc")
-        for gone in [one.task["name"] == "cola" and one.seed == 1]
+        if (one.method.name, one.task.name) != ("bitfit", "mrpc")
+        for gone in [one.task.name == "cola" and one.seed == 1]
     ]
     text = told(saved(tmp_path / "r", made), "--format", "markdown").stdout
     assert "70.0 (1 of 2) †1" in text
@@ -243,7 +243,7 @@ def test_what_keeps_the_best_from_being_tested(tmp_path):
     made = [records.record(run) for run in records.runs(*WORDS)]
     results = saved(tmp_path / "a", made, {"full": 0.7, "lora": 0.85, "bitfit": 0.6})
     assert list(found(results, "where=seed=0").untested) == ["rows of one seed"]
-    gone = next(one for one in made if one.run.method["name"] == "full")
+    gone = next(one for one in made if one.run.method.name == "full")
     nothing = replace(gone, metrics={"accuracy": None}, collapsed=True)
     results.save(nothing, records.predictions())
     column = ("builtin_paraphrase",)
@@ -258,7 +258,7 @@ def test_a_run_without_its_predictions_is_named_and_left_out_of_tests(tmp_path, 
     made = [records.record(run) for run in records.runs(*WORDS)]
     results = saved(tmp_path / "a", made, {"full": 0.7, "lora": 0.85, "bitfit": 0.6})
     whole = lines(results)
-    keys = {name: [r.run.key for r in made if r.run.method["name"] == name] for name in RANKED}
+    keys = {name: [r.run.key for r in made if r.run.method.name == name] for name in RANKED}
 
     def spoil(key: str) -> None:
         path = results.folder / "predictions" / f"{key}.npz"
@@ -283,7 +283,7 @@ def test_a_run_without_its_predictions_is_named_and_left_out_of_tests(tmp_path, 
 def test_the_best_is_not_another_one_for_want_of_predictions(tmp_path):
     made = [records.record(run) for run in records.runs("method=lora,bitfit", "seed=0,1,2")]
     results = saved(tmp_path / "a", made, {"lora": 0.85, "bitfit": 0.8})
-    spoilt = next(one for one in made if one.run.method["name"] == "bitfit" and one.run.seed == 0)
+    spoilt = next(one for one in made if one.run.method.name == "bitfit" and one.run.seed == 0)
     results.save(replace(spoilt, metrics={"accuracy": 1.0}), records.predictions())
     (results.folder / "predictions" / f"{spoilt.run.key}.npz").unlink()
     assert list(found(results).untested) == [
@@ -296,7 +296,8 @@ def odd(tmp_path):
     """A task with a name in which every format has something to escape."""
     runs = records.runs("method=lora,bitfit", "seed=0,1")
     made = [
-        records.record(replace(run, task=run.task | {"name": ODD}), 0.5 - run.seed) for run in runs
+        records.record(replace(run, task=replace(run.task, name=ODD)), 0.5 - run.seed)
+        for run in runs
     ]
     return saved(tmp_path / "r", made)
 

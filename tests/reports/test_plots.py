@@ -33,7 +33,7 @@ def grown(*words: str) -> list[Record]:
     made = records.runs("size=100,400", "seed=0,1,2", *words)
     add = {"lora": 0.1, "full": 0.05}
     return [
-        records.record(r, 0.5 + r.size / 2000 + r.seed / 100 + add.get(r.method["name"], 0.0))
+        records.record(r, 0.5 + r.size / 2000 + r.seed / 100 + add.get(r.method.name, 0.0))
         for r in made
     ]
 
@@ -44,7 +44,7 @@ def evaluated(
     """A record with this curve of (step, seconds, loss, score), which ends with its score."""
     curve = [
         {"step": step, "fraction": 1.0, "seconds": at, "examples": 16 * step, "loss": loss}
-        | dict.fromkeys(run.task["metrics"], score)
+        | dict.fromkeys(run.task.metrics, score)
         for step, at, loss, score in points
     ]
     return records.record(run, points[-1][-1], curve=curve, **more)
@@ -151,7 +151,11 @@ def test_sizes_are_means_and_deviations_of_rows():
     (axis,) = picture.figure.axes
     by_row = {
         rank: [
-            [100 * r.score for r in made if (r.run.method["rank"], r.run.size) == (rank, size)]
+            [
+                100 * r.score
+                for r in made
+                if (r.run.method.hyperparameters["rank"], r.run.size) == (rank, size)
+            ]
             for size in (100, 400)
         ]
         for rank in (2, 8)
@@ -169,7 +173,7 @@ def test_sizes_are_means_and_deviations_of_rows():
 
 def test_what_differs_along_a_line_is_said():
     made = grown("method=lora", "budget.steps=4,8")
-    made = [r for r in made if (r.run.size == 100) == (r.run.budget["steps"] == 4)]
+    made = [r for r in made if (r.run.size == 100) == (r.run.budget.steps == 4)]
     (picture,) = sizes.plot(made, Palette())
     assert "Along the lines these differ too: budget.steps." in picture.caption
 
@@ -201,7 +205,7 @@ def test_anytime_curves_by_hand():
 def test_ends_of_budgets_make_a_line():
     made = []
     for run in records.runs("method=lora", "seed=0,1", "budget=seconds", "budget.seconds=10,20"):
-        spent, score = run.budget["seconds"] + run.seed, run.budget["seconds"] / 25 + run.seed / 10
+        spent, score = run.budget.seconds + run.seed, run.budget.seconds / 25 + run.seed / 10
         made.append(records.record(run, score, seconds={"train": spent}))
     (picture,) = score_vs_time.plot(made, Palette())
     mean = drawn(picture, "lora")[-1]
@@ -244,7 +248,7 @@ def test_the_line_of_a_front_joins_its_points():
     made = [
         records.record(
             run,
-            {"full": 0.9, "lora": 0.8, "bitfit": 0.7, "head": 0.75}[run.method["name"]],
+            {"full": 0.9, "lora": 0.8, "bitfit": 0.7, "head": 0.75}[run.method.name],
             parameters={"trained": 10 ** (3 + number), "head": 0, "total": 10**8},
         )
         for number, run in enumerate(records.runs("method=head,bitfit,lora,full"))
@@ -338,7 +342,7 @@ def test_the_verb_writes_what_was_asked(tmp_path):
 
 def test_names_are_text_whatever_they_hold():
     made = [
-        replace(record, run=replace(record.run, task=record.run.task | {"name": "<b>$x_1$ a/b"}))
+        replace(record, run=replace(record.run, task=replace(record.run.task, name="<b>$x_1$ a/b")))
         for record in grown("method=lora")
     ]
     found, _ = registry.draw(Inputs(made))

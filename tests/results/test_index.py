@@ -57,7 +57,7 @@ def test_real_records_are_read_fast_and_as_the_store_reads_them():
         found = flat(reader, key)
         assert found["key"] == key
         assert found["score"] == record.score
-        assert found["run.train.lr"] == record.run.train["lr"]
+        assert found["run.train.lr"] == record.run.train.lr
         assert found["seconds.train"] == record.seconds["train"]
         assert found["metrics." + found["metric"]] == record.score
         assert found["environment.libraries.torch"] == record.environment["libraries"]["torch"]

@@ -117,7 +117,7 @@ def test_a_worker_with_a_pack_shows_how_many_runs_it_has(screen):
 
 
 def test_a_forecast_takes_the_nearest_records():
-    made = [record(run) for run in RUNS if run.method["name"] == "lora"]  # 2 s for 64, 2 s beside
+    made = [record(run) for run in RUNS if run.method.name == "lora"]  # 2 s for 64, 2 s beside
     forecast = Forecast(made)
     (same,) = runs("method=lora", "budget=steps", "budget.steps=8", "seed=7")
     assert forecast.seconds(same) == pytest.approx(2 + 8 * 16 / 32)

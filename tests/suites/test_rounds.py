@@ -11,7 +11,7 @@ from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
 from peftbench.data import loading
 from peftbench.evaluation import continual
-from peftbench.methods.base import make
+from peftbench.methods.base import build_method
 from peftbench.models.adapted_model import Encoder
 from peftbench.models.backbone import Backbone
 from peftbench.results.store import Results
@@ -144,7 +144,7 @@ def _rounds(evaluation):
 
 def test_the_posterior_becomes_the_prior():
     (run,) = runs("method=bayes_hybrid")
-    method, backbone = make(run.method), Backbone(run.model)
+    method, backbone = build_method(run.method), Backbone(run.model)
     earlier = Encoder(backbone, 2, seed=0)
     method.insert(earlier)
     state = {name: t + 0.01 for name, t in earlier.state().items()}

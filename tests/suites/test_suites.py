@@ -12,7 +12,6 @@ from peftbench.config import catalog
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError, RecordError
 from peftbench.core.evaluation import Evaluated, Evaluation
-from peftbench.core.training_config import Selection
 from peftbench.data import batching, loading
 from peftbench.data.text_noise import EDITS
 from peftbench.data.tokenization import Tokens
@@ -254,7 +253,7 @@ def test_calibration_of_a_run_on_everything_fits_on_its_selection_split():
     held = calibration.sets(evaluation.run, None)["held"]
     train = loading.table(evaluation.run.task, "train", None)
     tokens = Tokens(*[np.zeros(0)] * 3, label=train.label, truncated=0)
-    selection = Selection(**evaluation.run.select)
+    selection = evaluation.run.select
     _, rows = batching.split_rows(
         evaluation.run, tokens, selection, evaluation.run.seeds()["subset"]
     )

@@ -4,7 +4,7 @@ from functools import cache
 
 import tiny
 
-from peftbench.methods.base import make
+from peftbench.methods.base import build_method
 from peftbench.models import checkpoints
 from peftbench.models.adapted_model import Encoder
 from peftbench.models.backbone import Backbone
@@ -18,7 +18,7 @@ def backbone(model: str) -> Backbone:
 
 def encoder(model: str, method: str, *words: str) -> Encoder:
     inserted = Encoder(backbone(model), classes=2, seed=0)
-    make(tiny.one_run(f"method={method}", *words).method).insert(inserted)
+    build_method(tiny.one_run(f"method={method}", *words).method).insert(inserted)
     return inserted
 
 

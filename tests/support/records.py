@@ -51,13 +51,13 @@ def record(run: Run, score: float | None = 0.75, **changes: Any) -> Record:
     """A record of the run; every metric has the same score."""
     made = Record(
         run=run,
-        metrics=dict.fromkeys(run.task["metrics"], score),
-        trivial=dict.fromkeys(run.task["metrics"], 0.5),
+        metrics=dict.fromkeys(run.task.metrics, score),
+        trivial=dict.fromkeys(run.task.metrics, 0.5),
         collapsed=False,
         selection=None,
         curve=[
             {"step": 4, "fraction": 1.0, "seconds": 2.0, "examples": 64, "loss": 0.5}
-            | dict.fromkeys(run.task["metrics"], score)
+            | dict.fromkeys(run.task.metrics, score)
         ],
         parameters={"trained": 2048, "head": 66, "total": 40000},
         work={

@@ -19,20 +19,20 @@ SHORT = ("model=tiny", "size=24", "budget=steps", "budget.steps=4", "train.evalu
 class Watched(Method):
     """Another method, whose batches and first head are noted."""
 
-    inner: Method
+    host: Method
     batches: ClassVar[list[torch.Tensor]] = []
     heads: ClassVar[list[dict[str, torch.Tensor]]] = []
 
     def insert(self, encoder: Encoder) -> None:
         """Insert the method."""
-        self.inner.insert(encoder)
+        self.host.insert(encoder)
         trained = encoder.trained().items()
         self.heads.append({n: p.detach().clone() for n, p in trained if encoder.in_head(n)})
 
     def loss(self, encoder: Encoder, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """The method's loss."""
         self.batches.append(batch["input_ids"])
-        return self.inner.loss(encoder, batch)
+        return self.host.loss(encoder, batch)
 
 
 def one(task, *words) -> Run:

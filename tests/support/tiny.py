@@ -11,18 +11,18 @@ from accelerate.state import AcceleratorState
 
 from peftbench.config import catalog
 from peftbench.config.sweep import plan
+from peftbench.core.configs import Budget, CheckpointSelection, TrainingConfig
 from peftbench.core.run import Run
-from peftbench.core.training_config import Budget, Recipe, Selection
 from peftbench.data import batching
 from peftbench.data.batching import Batch
 from peftbench.data.tokenization import Tokens
 from peftbench.methods.base import Method
 from peftbench.models.adapted_model import Encoder
 from peftbench.models.backbone import Backbone
-from peftbench.training import loop, requests
+from peftbench.training import loop
 from peftbench.training.measurement import Phases
 from peftbench.training.predictor import Predictor
-from peftbench.training.state import Progress
+from peftbench.training.state import TrainerState
 
 METHODS = sorted(catalog.options("method", (catalog.packaged(),)))
 MODELS = sorted(catalog.options("model", (catalog.packaged(),)))
@@ -83,11 +83,11 @@ def own_task(folder: Path, train: int = 48, held: int = 24) -> tuple[str, ...]:
 
 def batch(examples: Tokens, family: str) -> Batch:
     """All examples as one batch for a tiny model of the family."""
-    mask = one_run(f"model.family={family}").model["parts"]["mask"]
+    mask = one_run(f"model.family={family}").model.family_config.mask
     return batching.collate(examples, np.arange(len(examples)), 0, mask)
 
 
-def recipe(**changes: object) -> Recipe:
+def recipe(**changes: object) -> TrainingConfig:
     """A recipe for a handful of steps: constant rate, fp32, one batch of eight."""
     given = {
         "batch": 8,
@@ -101,34 +101,34 @@ def recipe(**changes: object) -> Recipe:
         "max_length": 128,
         "evaluations": 1,
     }
-    return Recipe(**given | changes)  # type: ignore[arg-type]
-
-
-def scoreless():
-    """An evaluation that asks for nothing and finds nothing."""
-    yield from ()
-    return {}
+    return TrainingConfig(**given | changes)  # type: ignore[arg-type]
 
 
 def fit(
     encoder: Encoder, method: Method, examples: Batch, steps: int, **changes: object
-) -> Progress:
+) -> TrainerState:
     """Train on one batch, again and again, with the loop of real runs."""
     AcceleratorState._reset_state(True)
-    feed = batching.Feed(
+    batches = batching.Feed(
         epoch=1, stream=lambda step: iter(lambda: dict(examples), None), extremes=[examples]
     )
-    hooks = loop.Hooks(
-        evaluate=scoreless,
-        better=lambda point: None,
+    callbacks = loop.TrainerCallbacks(
         report=lambda news: None,
         stop=lambda: False,
         save=lambda tensors, progress: None,
         minutes=10.0,
     )
     cpu, accelerator = torch.device("cpu"), Accelerator(cpu=True, mixed_precision="no")
-    view = Predictor(0, "4d", cpu, method, encoder, accelerator)
-    budget, phases = Budget(steps=steps), Phases(cpu)
-    training = loop.fit(view, recipe(**changes), budget, Selection(), feed, hooks, phases, seed=0)
-    progress, _ = requests.alone(training)
-    return progress
+    training = loop.Training(
+        Predictor(0, "4d", cpu, method, encoder, accelerator),
+        recipe(**changes),
+        Budget(steps=steps),
+        CheckpointSelection(),
+        "accuracy",
+        batches,
+        callbacks,
+        Phases(cpu),
+        seed=0,
+    )
+    loop.fit(training, evaluate=dict)
+    return training.state

@@ -50,7 +50,7 @@ def train(folder, processes, *words):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     results = Results(folder / f"by-{processes}")
-    return {record.run.method["name"]: record for record in results.scan()[0]}
+    return {record.run.method.name: record for record in results.scan()[0]}
 
 
 def test_the_same_items_are_scored_once_and_the_same(both):

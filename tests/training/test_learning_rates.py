@@ -3,17 +3,17 @@
 import pytest
 import tiny
 
-from peftbench.methods.base import make
+from peftbench.methods.base import build_method
 from peftbench.models.adapted_model import Encoder
 from peftbench.training import loop
 
 
 def groups(*words: str) -> tuple[Encoder, dict[str, dict]]:
     made = Encoder(tiny.backbone("bert"), classes=2, seed=0)
-    method = make(tiny.one_run("method=full", *words).method)
+    method = build_method(tiny.one_run("method=full", *words).method)
     method.insert(made)
     names = {id(p): n for n, p in made.trained().items()}
-    found = loop._groups(made.trained(), tiny.recipe(weight_decay=0.1), method.rates(made))
+    found = loop.parameter_groups(made.trained(), tiny.recipe(weight_decay=0.1), method.rates(made))
     return made, {names[id(p)]: group for group in found for p in group["params"]}
 
 
@@ -36,7 +36,7 @@ def test_a_factor_scales_the_step():
     """One step of AdamW moves every weight by its rate, whatever the gradient's size."""
     made, _ = groups("method.layer_decay=0.1")
     before = {n: p.detach().clone() for n, p in made.trained().items()}
-    method = make(tiny.one_run("method=full", "method.layer_decay=0.1").method)
+    method = build_method(tiny.one_run("method=full", "method.layer_decay=0.1").method)
     tiny.fit(made, method, tiny.batch(tiny.tokens(), "bert"), steps=1, lr=1e-3, clip=None)
     for name, p in made.trained().items():
         moved = float((p - before[name]).detach().abs().max())
@@ -49,8 +49,8 @@ def test_a_factor_scales_the_step():
 def test_spreads_and_gates_are_not_decayed():
     for words in (["method=bayes_hybrid"], ["method=sparse_adapter", "method.score=learned"]):
         made = Encoder(tiny.backbone("bert"), classes=2, seed=0)
-        make(tiny.one_run(*words).method).insert(made)
-        decayed, plain = loop._groups(made.trained(), tiny.recipe(weight_decay=0.1), {})
+        build_method(tiny.one_run(*words).method).insert(made)
+        decayed, plain = loop.parameter_groups(made.trained(), tiny.recipe(weight_decay=0.1), {})
         names = {id(p): n for n, p in made.trained().items()}
         left = {names[id(p)].rpartition(".")[2] for p in plain["params"]}
         assert left & {"log_std", "openness"}

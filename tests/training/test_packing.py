@@ -13,16 +13,17 @@ import tiny
 import torch
 
 from peftbench.config.sweep import plan
+from peftbench.core.configs import Budget
 from peftbench.core.errors import ConfigError
-from peftbench.core.training_config import Budget
 from peftbench.data.batching import collate, widened
 from peftbench.results.store import Results
 from peftbench.runner import packs
 from peftbench.training import cost_model
 from peftbench.training.packing import pack, runner
 from peftbench.training.packing.pack import Pack, partition
+from peftbench.training.packing.runner import drive
 from peftbench.training.runtime import Setting
-from peftbench.training.trainer import execute, train_and_score
+from peftbench.training.trainer import TrainingJob, execute
 from peftbench.training.warm_cache import Warm
 
 CPU = Setting(device="cpu", threads=1)
@@ -52,7 +53,7 @@ def runs(task, *words):
 
 def trained(given, size, warm, **more):
     """What a pack makes of runs, by key, in the order in which they ended."""
-    waiting = ((r.key, train_and_score(r, CPU, warm=warm, alike=True, **more)) for r in given)
+    waiting = ((r.key, drive(TrainingJob(r, CPU, warm, alike=True, **more))) for r in given)
     return {left.key: left for left in Pack(torch.device("cpu"), size).train(waiting)}
 
 
@@ -222,7 +223,7 @@ def test_groups_are_runs_that_differ_in_values_only(task):
     words = ("method=lora,bitfit", "seed=0,1", "train.lr=1e-3,1e-4", "size=24,40")
     units = packs.units(runs(task, *words), 64, 2)
     assert sorted(map(len, units)) == [4, 4, 4, 4]
-    assert {len({run.method["name"] for run in unit}) for unit in units} == {1}
+    assert {len({run.method.name for run in unit}) for unit in units} == {1}
     assert [len(unit) for unit in packs.units(runs(task, *words), 1, 2)] == [1] * 16
     precise = plan(*task, "model=tiny", "train.precision=fp32,bf16", "train.batch=8,16").runs
     assert [len(unit) for unit in packs.units(precise, 64, 1)] == [1, 1, 1, 1]
@@ -233,7 +234,7 @@ def test_seconds_are_for_runs_alone_unless_calibrated(task):
     alone, shared = plan(*words).runs, plan(*words, "budget.calibrated=true").runs
     assert [packs.together(run) for run in alone] == [None, None]
     assert len(packs.units(shared, 64, 1)) == 1
-    assert "calibrated" not in alone[0].budget
+    assert not alone[0].budget.calibrated
     assert alone[0].key != shared[0].key
     with pytest.raises(ConfigError, match="calibrated=true is for budget=seconds alone"):
         Budget(steps=5, calibrated=True)
@@ -351,4 +352,4 @@ def test_calibrated_seconds_are_the_steps_that_they_buy(task, warm, tmp_path):
     [kept] = (tmp_path / "cache").glob("calibration-*.json")
     step = json.loads(kept.read_text())["step"]
     assert record.work["steps"] == max(1, round(0.5 / step))
-    assert record.run.budget == {"seconds": 0.5, "calibrated": True}
+    assert record.run.budget == Budget(seconds=0.5, calibrated=True)

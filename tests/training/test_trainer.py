@@ -9,6 +9,7 @@ import torch
 from short_runs import CPU, SHORT, Watched, one
 
 from peftbench.config.sweep import plan
+from peftbench.core.configs import MethodConfig
 from peftbench.metrics import task_metrics
 from peftbench.training.trainer import Warm, execute
 
@@ -30,7 +31,7 @@ def test_all_methods_see_the_same_batches_and_start_from_the_same_head(task, war
     first = plan(f"method={','.join(tiny.METHODS)}", "seed=0", *words).runs
     for run in (*first, *plan(f"method={tiny.METHODS[0]}", "seed=1", *words).runs):
         Watched.batches.clear(), Watched.heads.clear()
-        watched = {"_target_": "short_runs.Watched", "name": "watched", "inner": run.method}
+        watched = MethodConfig(name="watched", target="short_runs.Watched", base_method=run.method)
         execute(replace(run, method=watched), CPU, warm=warm)
         seen.append([ids.tolist() for ids in Watched.batches])
         heads.append(Watched.heads[0])
@@ -106,7 +107,7 @@ def test_record_is_what_happened(task, warm):
     assert work["overshoot_seconds"] is None
     assert predictions["item"].tolist() == list(range(24))
     assert predictions["scores"].shape == (24, 2)
-    names = record.run.task["metrics"]
+    names = record.run.task.metrics
     assert record.metrics == task_metrics.score(names, predictions["scores"], predictions["label"])
     assert [point["step"] for point in record.curve] == [3, 5]
     assert record.curve[-1]["fraction"] == 1
@@ -133,7 +134,9 @@ def test_selection_is_carved_out_of_train(task, warm):
 
 def test_further_splits_are_scored_apart(task, warm):
     run = one(task)
-    both = execute(replace(run, task=run.task | {"extra": {"again": "validation"}}), CPU, warm=warm)
+    both = execute(
+        replace(run, task=replace(run.task, extra={"again": "validation"})), CPU, warm=warm
+    )
     assert both.record.metrics["accuracy/again"] == both.record.metrics["accuracy"]
     assert np.array_equal(both.predictions["scores/again"], both.predictions["scores"])
 

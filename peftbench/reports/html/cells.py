@@ -28,7 +28,7 @@ class Cell:
     @property
     def metric(self) -> str:
         """The first of the task."""
-        first: str = self.records[0].run.task["metrics"][0]
+        first: str = self.records[0].run.task.metrics[0]
         return first
 
     @property

@@ -41,7 +41,7 @@ def contents(results: Results, against: str | None = None, most: int = MOST) -> 
     evaluated = [e for e in evaluated if e.evaluation.run.key in trained]
     by_row, split = grouping.of_records(records)
     labels = grouping.labels(by_row, split)
-    names = grouping.methods((r.run.method["name"], r.parameters["trained"]) for r in records)
+    names = grouping.methods((r.run.method.name, r.parameters["trained"]) for r in records)
     palette = Palette.of(names)
     found = cells(by_row)
     whole = len(records) <= most
@@ -157,9 +157,9 @@ def _tables(inputs: Inputs, whole: bool) -> list[tuple[str, str | None, Table]]:
     suites = [
         ("suites", task, table)
         for here in named.values()
-        for task in sorted({e.evaluation.run.task["name"] for e in here})
+        for task in sorted({e.evaluation.run.task.name for e in here})
         for table in registry.of_suite(here[0].evaluation.suite["_target_"]).tables(
-            [e for e in here if e.evaluation.run.task["name"] == task], trained
+            [e for e in here if e.evaluation.run.task.name == task], trained
         )
     ]
     return [*every, *suites]

@@ -38,7 +38,7 @@ def runs(records: list[Record], evaluated: list[Evaluated]) -> Json:
 
     listed = {}
     for record in records:
-        run = record.run
+        run, made = record.run, record.run.to_json()
         listed[run.key] = {
             "seed": run.seed,
             "asked": run.size,
@@ -60,14 +60,14 @@ def runs(records: list[Record], evaluated: list[Evaluated]) -> Json:
             "weights": record.trained_sha256,
             "curve": _columns(record.curve),
             "nodes": {
-                "model": number(_short(run.model)),
-                "method": number(run.method),
-                "task": number(_short(run.task)),
-                "budget": number(run.budget),
-                "train": number(run.train),
-                "select": number(run.select),
-                "form": number(run.form),
-                "augment": number(run.augment),
+                "model": number(_short(made["model"])),
+                "method": number(made["method"]),
+                "task": number(_short(made["task"])),
+                "budget": number(made["budget"]),
+                "train": number(made["train"]),
+                "select": number(made["select"]),
+                "form": number(made["form"]),
+                "augment": number(made["augment"]),
                 "environment": number(record.environment),
             },
             "evaluations": [

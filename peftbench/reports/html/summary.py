@@ -51,9 +51,9 @@ def _span(values: list[int]) -> str:
 
 
 def _ran(records: list[Record], evaluated: list[Evaluated], found: list[Cell]) -> list[str]:
-    models = sorted({record.run.model["name"] for record in records})
-    methods = {record.run.method["name"] for record in records}
-    tasks = sorted({record.run.task["name"] for record in records})
+    models = sorted({record.run.model.name for record in records})
+    methods = {record.run.method.name for record in records}
+    tasks = sorted({record.run.task.name for record in records})
     sizes = [record.work["train_size"] for record in records]
     seeds = [len(cell.records) for cell in found]
     where = Counter((r.environment["device"], r.environment["threads"]) for r in records)

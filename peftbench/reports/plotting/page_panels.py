@@ -27,7 +27,7 @@ def panel(part: Section, draw: Callable[[list[Evaluated]], Line], **more: Any) -
         for row, members in part.rows.items()
         if (points := draw(members))
     ]
-    return {"title": part.title, "task": part.task["name"], "lines": lines, **more}
+    return {"title": part.title, "task": part.task.name, "lines": lines, **more}
 
 
 def mean(values: list[float | None]) -> float | None:

@@ -18,10 +18,10 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
-from peftbench.training import requests
+from peftbench.training.packing import requests
+from peftbench.training.packing.requests import Answer, Ask, Asking, Gradient, Outputs
 from peftbench.training.packing.vmapped import together
 from peftbench.training.predictor import Predictor
-from peftbench.training.requests import Answer, Ask, Asking, Gradient, Outputs
 
 T = TypeVar("T")
 

@@ -5,12 +5,18 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor
+
 from peftbench.core.run import Json, Record, Run
-from peftbench.methods.base import make
+from peftbench.methods.base import build_method
 from peftbench.results.store import Results
 from peftbench.training import cost_model, trainer
 from peftbench.training.packing.pack import Pack
+from peftbench.training.packing.requests import Arrays, Asking, Gradient, Outputs
 from peftbench.training.runtime import Setting, device_of
+from peftbench.training.trainer import TrainingJob
 from peftbench.training.warm_cache import Warm
 
 End = trainer.Outcome | Exception
@@ -43,11 +49,14 @@ def train(
         told = partial(report, run)
         return {"results": results, "warm": warm, "report": told, "stop": stop}
 
+    def packed(run: Run) -> Asking[trainer.Outcome]:
+        return drive(TrainingJob(run, setting, steps=cost.steps(run), alike=True, **about(run)))
+
     def alone(run: Run) -> Record:
         return trainer.execute(run, replace(setting, keep=""), warm=warm, stop=stop).record
 
     device = device_of(setting)
-    if not make(runs[0].method).packs:  # one after the other, each with costs of its own
+    if not build_method(runs[0].method).packs:  # one after the other, each with costs of its own
         for run in filter(enter, runs):
             try:
                 yield run, trainer.execute(run, setting, **about(run))
@@ -60,10 +69,7 @@ def train(
         yield from ((run, error) for run in runs if enter(run))
         return
     by_key = {run.key: run for run in runs}
-    begin = partial(trainer.train_and_score, setting=setting, alike=True)
-    waiting = (
-        (run.key, begin(run, steps=cost.steps(run), **about(run))) for run in runs if enter(run)
-    )
+    waiting = ((run.key, packed(run)) for run in runs if enter(run))
     pack: Pack[trainer.Outcome] = Pack(device, setting.pack, tell)
     for left in pack.train(waiting):
         run = by_key[left.key]
@@ -72,3 +78,44 @@ def train(
         else:
             assert left.end is not None
             yield run, replace(left.end, record=cost.costs(left.end.record, left.shared))
+
+
+def drive(job: TrainingJob) -> Asking[trainer.Outcome]:
+    """What `trainer.execute` does, yielding each gradient and prediction to be computed."""
+    micro = job.run.train.micro_batch
+    while True:
+        try:
+            return (yield from _attempt(job, micro))
+        except torch.OutOfMemoryError:
+            micro = trainer.smaller_micro_batch(job, micro)
+
+
+def _attempt(job: TrainingJob, micro: int | None) -> Asking[trainer.Outcome]:
+    prepared = trainer.prepare(job, micro)
+    training = prepared.training
+
+    def predict(split: str, rows: np.ndarray) -> Asking[Arrays]:
+        prepared.seed_sampling()
+        found = yield Outputs(training.predictor, prepared.data.tokens[split], rows)
+        assert isinstance(found, dict)
+        return found
+
+    while not training.done:
+        batch = training.next_batch()
+        loss = yield Gradient(training.predictor, batch, micro)
+        assert isinstance(loss, Tensor)
+        training.step(batch, loss)
+        if training.evaluation_due:
+            with training.evaluating():
+                split, rows = prepared.curve_rows()
+                outputs = yield from predict(split, rows)
+                scores = prepared.score(split, rows, outputs)
+            training.add_evaluation(scores)
+        training.checkpoint_if_due()
+    training.finish()
+    with prepared.reporting():
+        predictions = {}
+        for name in prepared.unreported():
+            everything = np.arange(len(prepared.data.tokens[name]))
+            predictions[name] = yield from predict(name, everything)
+    return prepared.outcome(predictions)

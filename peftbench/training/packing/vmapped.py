@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from peftbench.data.batching import Batch, micro_batches, widened
+from peftbench.training.packing.requests import Answer, Gradient, Outputs
 from peftbench.training.predictor import Predictor
-from peftbench.training.requests import Answer, Gradient, Outputs
 
 
 class _Call(nn.Module):

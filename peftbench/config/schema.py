@@ -1,0 +1,111 @@
+"""What configuration files may hold: structured configs, registered with Hydra's ConfigStore.
+
+`configs/run.yaml` starts from `run_schema`, so OmegaConf refuses unknown keys and wrong types. The
+fields come from `core.configs`; named here is only what differs in a file: keys that composition
+uses up (`lr_scale`, `tasks`), and values that may be left open until the run is resolved. A method
+is open: only its class knows its hyper-parameters.
+"""
+
+import types
+from dataclasses import field, fields, make_dataclass
+from typing import Any, Union, get_args, get_origin, get_type_hints
+
+from hydra.core.config_store import ConfigStore
+from omegaconf import MISSING
+
+from peftbench.core.configs import (
+    AugmentationConfig,
+    Budget,
+    CheckpointSelection,
+    Config,
+    ModelConfig,
+    PromptConfig,
+    TaskConfig,
+    TrainingConfig,
+)
+
+#: Name of the schema in the defaults list of run.yaml.
+NAME = "run_schema"
+
+
+def structured(
+    kind: type[Config],
+    *,
+    without: tuple[str, ...] = (),
+    optional: tuple[str, ...] = (),
+    **more: Any,
+) -> type:
+    """A structured config with the fields of a config.
+
+    Every field is missing until a file gives it, so that a value which the chosen option does not
+    have is told apart from one that it has.
+
+    Args:
+        kind: the config.
+        without: fields that no file gives.
+        optional: fields that a file may leave null.
+        more: further keys of a file, with their types.
+    """
+    hints = get_type_hints(kind)
+    kept = [one.name for one in fields(kind) if one.name not in without]  # type: ignore[arg-type]
+    typed = {name: _with_int(hints[name]) for name in kept} | more
+    typed |= {name: typed[name] | None for name in optional}
+    defaults: dict[str, Any] = {"about": None} | {"tasks": field(default_factory=dict)}
+    made = [
+        (name, kind_of, defaults.get(name, MISSING))
+        for name, kind_of in ({"about": str | None} | typed).items()
+    ]
+    return make_dataclass(kind.__name__, made)
+
+
+def _with_int(hint: Any) -> Any:
+    """A type in which a float may be an int, which stays one: 3 epochs are not 3.0."""
+    if hint is float:
+        return int | float
+    if get_origin(hint) in (Union, types.UnionType):
+        return Union[tuple(_with_int(part) for part in get_args(hint))]  # noqa: UP007
+    if get_origin(hint) in (list, dict):
+        return get_origin(hint)[tuple(_with_int(part) for part in get_args(hint))]
+    return hint
+
+
+DataSchema = make_dataclass("DataConfig", [("root", str | None, None)])
+
+#: By group of a run; `method` is open.
+SCHEMAS: dict[str, type] = {
+    "model": structured(
+        ModelConfig, without=("family_config", "path"), optional=("family",), lr_scale=int | float
+    ),
+    "task": structured(
+        TaskConfig,
+        without=("class_names",),
+        optional=("name", "classes", "metrics"),
+    ),
+    "form": structured(
+        PromptConfig,
+        without=("template",),
+        optional=("words",),
+        masked=str | None,
+        causal=str | None,
+        tasks=dict[str, Any],
+    ),
+    "augment": structured(
+        AugmentationConfig, without=("kinds",), kinds=dict[str, float | None], tasks=dict[str, Any]
+    ),
+    "budget": structured(Budget),
+    "train": structured(TrainingConfig),
+    "select": structured(CheckpointSelection),
+}
+
+RunSchema = make_dataclass(
+    "RunConfig",
+    [
+        *((group, schema, field(default_factory=schema)) for group, schema in SCHEMAS.items()),
+        ("method", Any, MISSING),
+        ("size", int | float | str, "full"),
+        ("seed", int, 0),
+        ("data", DataSchema, field(default_factory=DataSchema)),
+    ],
+)
+
+ConfigStore.instance().store(name=NAME, node=RunSchema, provider="peftbench")

@@ -1,0 +1,424 @@
+"""What a run is made of, as resolved and checked values; `config/` makes them from overrides.
+
+Each class is written to JSON and read back by `to_json` and `from_json`. Fields that are None, or
+False, by default are left out of the JSON; a field whose name in the JSON differs says so.
+"""
+
+import copy
+import re
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, ClassVar, Self
+
+from peftbench.core.errors import (
+    ConfigError,
+    RecordError,
+    above,
+    at_least,
+    between,
+    one_of,
+)
+
+Json = dict[str, Any]
+
+SCHEDULES = ("linear", "constant")
+PRECISIONS = ("bf16", "fp32")
+TASK_KINDS = ("classification", "regression")
+
+#: The prompt whose answer is a word of a language model; the others leave a classification head.
+WORDS = "words"
+
+_SLOT = re.compile(r"\{(\w*)\}")
+
+
+class Config:
+    """Base of the configs: a dataclass and its JSON."""
+
+    #: Fields that hold another config.
+    nested: ClassVar[Mapping[str, type["Config"]]] = {}
+
+    def to_json(self) -> Json:
+        """Plain data that `from_json` reads."""
+        made = {}
+        for one in fields(self):  # type: ignore[arg-type]
+            value = getattr(self, one.name)
+            if one.default is MISSING or value != one.default:
+                made[_json_name(one)] = (
+                    value.to_json() if isinstance(value, Config) else copy.deepcopy(value)
+                )
+        return made
+
+    @classmethod
+    def from_json(cls, data: Json) -> Self:
+        """Read what `to_json` wrote.
+
+        Raises:
+            RecordError: if a field is missing or unknown.
+        """
+        named = {_json_name(one): one for one in fields(cls)}  # type: ignore[arg-type]
+        unknown = sorted(set(data) - set(named))
+        missing = sorted(
+            name
+            for name, one in named.items()
+            if name not in data and one.default is MISSING and one.default_factory is MISSING
+        )
+        if unknown or missing:
+            raise RecordError(f"{cls.__name__}: unknown fields {unknown}, missing fields {missing}")
+        given = {named[name].name: value for name, value in data.items()}
+        for name, kind in cls.nested.items():
+            if given.get(name) is not None:
+                given[name] = kind.from_json(given[name])
+        return cls(**given)
+
+
+def _json_name(one: Any) -> str:
+    return str(one.metadata.get("json", one.name))
+
+
+@dataclass(frozen=True, kw_only=True)
+class LanguageModelConfig(Config):
+    """How a family predicts words.
+
+    Attributes:
+        kind: masked or causal.
+        head: where a checkpoint has the language-model head; None if it is tied.
+    """
+
+    kind: str = field(metadata={"json": "class"})
+    head: str | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FamilyConfig(Config):
+    """A model family: where a block has which part.
+
+    Attributes:
+        model_type: as transformers calls it.
+        blocks: path of the list of blocks.
+        roles: path inside a block of each part, by role.
+        split: linears that hold several roles side by side, and these roles.
+        head: paths of what the checkpoint has not and every run trains.
+        mask: form of the attention mask: 4d, 2d or causal.
+        language_model: how it predicts words; None if it cannot here.
+        tiny: arguments of its config for a model of tests.
+        first: the part of the last block after which only the first position is read.
+        pre_norm: whether a block normalises its input instead of its sum with the residual.
+    """
+
+    model_type: str
+    blocks: str
+    roles: dict[str, str]
+    split: dict[str, list[str]]
+    head: list[str]
+    mask: str
+    tiny: dict[str, Any]
+    language_model: LanguageModelConfig | None = field(default=None, metadata={"json": "words"})
+    first: str | None = None
+    pre_norm: bool = False
+
+    nested: ClassVar[Mapping[str, type[Config]]] = {"language_model": LanguageModelConfig}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig(Config):
+    """The pretrained model of a run.
+
+    Attributes:
+        name: for people.
+        family: its family's name.
+        checkpoint: a name on the hub, a folder's name, or None for random weights.
+        revision: commit on the hub; None follows the newest.
+        package: an installed package that holds the checkpoint.
+        sha256: of the safetensors; None is not checked.
+        shape: arguments of the config for random weights, and sizes for estimates.
+        family_config: of the family.
+        about: one line for people.
+        path: of a local checkpoint.
+    """
+
+    name: str
+    family: str
+    checkpoint: str | None
+    revision: str | None
+    package: str | None
+    sha256: str | None
+    shape: dict[str, Any]
+    family_config: FamilyConfig = field(metadata={"json": "parts"})
+    about: str | None = None
+    path: str | None = None
+
+    nested: ClassVar[Mapping[str, type[Config]]] = {"family_config": FamilyConfig}
+
+    @property
+    def causal(self) -> bool:
+        """Whether the family is one of causal language models."""
+        words = self.family_config.language_model
+        return words is not None and words.kind == "causal"
+
+    def to_json(self) -> Json:
+        """Plain data that `from_json` reads; what a checkpoint lacks is written as null."""
+        return {name: getattr(self, name) for name in _CHECKPOINT} | super().to_json()
+
+
+_CHECKPOINT = ("checkpoint", "revision", "package", "sha256")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskConfig(Config):
+    """The task of a run.
+
+    Attributes:
+        name: for people.
+        kind: one of `TASK_KINDS`.
+        classes: number of classes; 1 for regression.
+        texts: columns of the one text, or of the two of a pair.
+        label: column of the label.
+        source: where the data are: hub, builtin or file.
+        splits: names of the train and validation split.
+        extra: further splits that are scored.
+        examples: number of examples by split, where known.
+        metrics: the first one is the score.
+        range: lowest and highest label of a regression.
+        about: one line for people.
+        path, validation_path: of a user's own files.
+        validation_fraction: of the training file, where there is no validation file.
+        class_names: of a user's own file, in the order of their numbers.
+    """
+
+    name: str
+    kind: str
+    classes: int
+    texts: list[str]
+    label: str
+    source: dict[str, Any]
+    splits: dict[str, str]
+    extra: dict[str, str] = field(default_factory=dict)
+    examples: dict[str, int] = field(default_factory=dict)
+    metrics: list[str] = field(default_factory=list)
+    range: list[float] | None = None
+    about: str | None = None
+    path: str | None = None
+    validation_path: str | None = None
+    validation_fraction: float | None = None
+    class_names: list[str] | None = None
+
+    @property
+    def regression(self) -> bool:
+        """Whether the label is a number."""
+        return self.kind == "regression"
+
+    @property
+    def metric(self) -> str:
+        """The metric that is the score."""
+        return self.metrics[0]
+
+    def to_json(self) -> Json:
+        """Plain data that `from_json` reads; a range that is not set is written as null."""
+        return {"range": None} | super().to_json()
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodConfig(Config):
+    """A method and its hyper-parameters, which only its class knows.
+
+    Attributes:
+        name: for people.
+        target: dotted path of the class.
+        base_method: of a wrapper method.
+        hyperparameters: by name.
+    """
+
+    name: str
+    target: str
+    base_method: "MethodConfig | None" = None
+    hyperparameters: dict[str, Any] = field(default_factory=dict)
+
+    def to_json(self) -> Json:
+        """Plain data that `from_json` reads: hyper-parameters stand beside the name."""
+        base = {} if self.base_method is None else {"host": self.base_method.to_json()}
+        return (
+            {"_target_": self.target, "name": self.name}
+            | copy.deepcopy(self.hyperparameters)
+            | base
+        )
+
+    @classmethod
+    def from_json(cls, data: Json) -> "MethodConfig":
+        """Read what `to_json` wrote.
+
+        Raises:
+            RecordError: if there is no name or no class.
+        """
+        rest = dict(data)
+        try:
+            name, target = rest.pop("name"), rest.pop("_target_")
+        except KeyError as error:
+            raise RecordError(f"a method without {error}") from None
+        host = rest.pop("host", None)
+        return cls(
+            name=name,
+            target=target,
+            base_method=None if host is None else cls.from_json(host),
+            hyperparameters=rest,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromptConfig(Config):
+    """How texts and labels are put to the model.
+
+    Attributes:
+        name: its option.
+        template: a text with {0} and {1} for the task's texts and {answer} for the label's word.
+        words: one for each class.
+        demonstrations: how many solved examples stand in front of every text.
+        reserved: training examples that are kept back for them, at most; no run trains on these,
+            so that runs with and without demonstrations train on the same ones.
+    """
+
+    name: str
+    template: str
+    words: list[str]
+    demonstrations: int
+    reserved: int
+
+    def filled(self, texts: tuple[str, ...], answer: str) -> tuple[str, str]:
+        """The template with its texts, before the answer and from it on."""
+
+        def put(slot: re.Match[str]) -> str:
+            return texts[int(slot.group(1))]
+
+        before, after = (_SLOT.sub(put, part) for part in self.template.split("{answer}"))
+        return before, answer + after
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentationConfig(Config):
+    """How training texts are varied.
+
+    Attributes:
+        name: its option.
+        kinds: of `data.text_noise.EDITS`, each with its rate; a noisy version has one of them.
+        part: probability that an epoch shows a noisy version of an example.
+        versions: how many noisy versions of each example there are.
+    """
+
+    name: str
+    kinds: dict[str, float]
+    part: float
+    versions: int
+
+    def __post_init__(self) -> None:
+        for kind, rate in self.kinds.items():
+            above(f"augment.kinds.{kind}", rate, 0)
+            between(f"augment.kinds.{kind}", rate, 0, 1)
+        above("augment.part", self.part, 0)
+        between("augment.part", self.part, 0, 1)
+        at_least("augment.versions", self.versions, 1, whole=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig(Config):
+    """The optimisation that all methods share; AdamW.
+
+    Attributes:
+        batch: examples for each optimizer step.
+        micro_batch: examples for each forward pass; None is the whole batch.
+        lr: peak learning rate.
+        schedule: one of `SCHEDULES`, after a linear warm-up.
+        warmup: fraction of the budget.
+        weight_decay: on matrices only.
+        clip: largest gradient norm; None is no clipping.
+        precision: one of `PRECISIONS`; bf16 is autocast over fp32 weights.
+        max_length: tokens of an example.
+        evaluations: points on the curve, the last at the end of the budget.
+    """
+
+    batch: int
+    lr: float
+    schedule: str
+    warmup: float
+    weight_decay: float
+    precision: str
+    max_length: int
+    evaluations: int
+    clip: float | None
+    micro_batch: int | None
+
+    def __post_init__(self) -> None:
+        at_least("train.batch", self.batch, 1, whole=True)
+        if self.micro_batch is not None:
+            at_least("train.micro_batch", self.micro_batch, 1, whole=True)
+        above("train.lr", self.lr, 0)
+        one_of("train.schedule", self.schedule, SCHEDULES)
+        one_of("train.precision", self.precision, PRECISIONS)
+        between("train.warmup", self.warmup, 0, 1)
+        at_least("train.weight_decay", self.weight_decay, 0)
+        if self.clip is not None:
+            above("train.clip", self.clip, 0)
+        at_least("train.max_length", self.max_length, 8, whole=True)
+        at_least("train.evaluations", self.evaluations, 1, whole=True)
+
+    def rate(self, fraction: float) -> float:
+        """The learning rate when a fraction of the budget is spent."""
+        if fraction < self.warmup:
+            return self.lr * fraction / self.warmup
+        if self.schedule == "constant":
+            return self.lr
+        return self.lr * max(0.0, (1 - fraction) / max(1 - self.warmup, 1e-12))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Budget(Config):
+    """What a run may spend: exactly one of epochs, steps and seconds of training.
+
+    Attributes:
+        calibrated: take the steps that so many seconds buy by a short measurement, so that runs
+            may be packed; the seconds themselves are then not looked at.
+    """
+
+    epochs: float | None = None
+    steps: int | None = None
+    seconds: float | None = None
+    calibrated: bool = False
+
+    def __post_init__(self) -> None:
+        given = [n for n in ("epochs", "steps", "seconds") if getattr(self, n) is not None]
+        if len(given) != 1:
+            raise ConfigError(f"a budget is one of epochs, steps and seconds, got {given}")
+        if self.calibrated not in (True, False):
+            raise ConfigError(f"budget.calibrated must be true or false, got {self.calibrated!r}")
+        if self.calibrated and self.seconds is None:
+            raise ConfigError("budget.calibrated=true is for budget=seconds alone")
+        if self.steps is not None:
+            at_least("budget.steps", self.steps, 1, whole=True)
+        else:
+            above(f"budget.{given[0]}", getattr(self, given[0]), 0)
+
+    def steps_of(self, batches: int) -> int | None:
+        """Optimizer steps when an epoch has so many batches; None for a budget of seconds."""
+        if self.epochs is not None:
+            return max(1, round(self.epochs * batches))
+        return self.steps
+
+    def overshoot(self, seconds: float) -> float | None:
+        """How many seconds of training were too many; None if it was no budget of seconds."""
+        return None if self.seconds is None else seconds - self.seconds
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointSelection(Config):
+    """A split carved out of train, on which the best moment of a training is chosen.
+
+    Attributes:
+        fraction: of the training examples; 0 is no selection.
+        patience: evaluations without a better score before training stops.
+    """
+
+    fraction: float = 0.0
+    patience: int = 0
+
+    def __post_init__(self) -> None:
+        if self.fraction:
+            between("select.fraction", self.fraction, 0, 0.5)
+            at_least("select.patience", self.patience, 1, whole=True)

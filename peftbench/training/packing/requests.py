@@ -1,0 +1,58 @@
+"""What the trainings of a pack want computed.
+
+A packed training is a generator (`runner.drive`): it yields a `Gradient` or `Outputs` and is sent
+the answer. `pack` answers many of them in one pass.
+"""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from torch import Tensor
+
+from peftbench.data.batching import Batch
+from peftbench.data.tokenization import Tokens
+from peftbench.training.predictor import Predictor
+
+T = TypeVar("T")
+
+Arrays = dict[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """The mean loss of a batch is wanted, and its gradients in the parameters' `grad`.
+
+    Attributes:
+        view: whose encoder and method are meant.
+        batch: on the CPU.
+        micro: examples for each pass; None is the whole batch.
+    """
+
+    view: Predictor
+    batch: Batch
+    micro: int | None
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """What `view.predict(tokens, rows)` gives is wanted."""
+
+    view: Predictor
+    tokens: Tokens
+    rows: np.ndarray
+
+
+Ask = Gradient | Outputs
+Answer = Tensor | Arrays
+
+#: A training that ends with a T.
+Asking = Generator[Ask, "Answer", T]
+
+
+def compute(ask: Ask) -> Answer:
+    """The answer to one request, for itself."""
+    if isinstance(ask, Outputs):
+        return ask.view.predict(ask.tokens, ask.rows)
+    return ask.view.gradients(ask.batch, ask.micro)
