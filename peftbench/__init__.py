@@ -15,28 +15,28 @@ if TYPE_CHECKING:
     from peftbench.core.plan import Plan
     from peftbench.core.run import Record, Run
     from peftbench.results.store import Results
-    from peftbench.training.runtime import Setting
-    from peftbench.training.trainer import Outcome, execute
+    from peftbench.training.runtime import RuntimeConfig
+    from peftbench.training.trainer import TrainingOutput, execute
 
 __all__ = [
     "ConfigError",
-    "Outcome",
     "Plan",
     "Record",
     "RecordError",
     "Results",
     "Run",
-    "Setting",
+    "RuntimeConfig",
+    "TrainingOutput",
     "execute",
     "plan",
 ]
 
 _HOMES = {
-    "peftbench.training.trainer": ("Outcome", "execute"),
+    "peftbench.training.trainer": ("TrainingOutput", "execute"),
     "peftbench.core.errors": ("ConfigError", "RecordError"),
     "peftbench.core.plan": ("Plan",),
     "peftbench.core.run": ("Record", "Run"),
-    "peftbench.training.runtime": ("Setting",),
+    "peftbench.training.runtime": ("RuntimeConfig",),
     "peftbench.results.store": ("Results",),
     "peftbench.config.sweep": ("plan",),
 }

@@ -147,15 +147,15 @@ def one(asked: argparse.Namespace) -> None:
     from peftbench.training.measurement import Phases
     from peftbench.training.packing import pack
     from peftbench.training.packing.runner import drive
-    from peftbench.training.runtime import Setting
-    from peftbench.training.trainer import Outcome, TrainingJob
-    from peftbench.training.warm_cache import Warm
+    from peftbench.training.runtime import RuntimeConfig
+    from peftbench.training.trainer import TrainingJob, TrainingOutput
+    from peftbench.training.warm_cache import WarmCache
 
     pack.OVERHEAD["cpu"] = 10**6  # all in one pass, whatever the padding
     count = max(1, asked.pack)
     words = ["task=mrpc", "size=96", "budget=steps", "budget.steps=6", "train.evaluations=1"]
     words += [f"method={asked.method}", f"seed=range(0,{count})", f"data.root={DATA}"]
-    setting, warm = Setting(device="cpu", threads=1, data_root=str(DATA)), Warm()
+    setting, warm = RuntimeConfig(device="cpu", threads=1, data_root=str(DATA)), WarmCache()
     trainings = [
         (run.key, drive(TrainingJob(run, setting, warm, alike=True))) for run in plan(*words).runs
     ]
@@ -167,7 +167,7 @@ def one(asked: argparse.Namespace) -> None:
             warm.tokenised(first, split, tokenizer, setting.data_root)
     phases = Phases(cpu)
     with phases.phase("train"):
-        packing: pack.Pack[Outcome] = pack.Pack(cpu, count)
+        packing: pack.Pack[TrainingOutput] = pack.Pack(cpu, count)
         for left in packing.train(iter(trainings if asked.pack else [])):
             if left.error is not None:
                 raise left.error
@@ -266,7 +266,7 @@ def _as_glue(folder: Path) -> None:
         f"---\nconfigs:\n- config_name: mrpc\n  data_files:\n{files}---\n"
     )
     for split in ("train", "validation"):
-        rows = loading.table(task, split, None)
+        rows = loading.load_split(task, split, None)
         columns = dict(zip(("sentence1", "sentence2"), rows.texts, strict=True))
         Dataset.from_dict(columns | {"label": rows.label.tolist()}).to_parquet(
             place / f"{split}-00000-of-00001.parquet"
@@ -280,19 +280,20 @@ def _share(grid: list[str]) -> Json:
     from peftbench.config.sweep import plan
     from peftbench.training.packing import pack
     from peftbench.training.packing.runner import drive
-    from peftbench.training.runtime import Setting
-    from peftbench.training.trainer import Outcome, TrainingJob
-    from peftbench.training.warm_cache import Warm
+    from peftbench.training.runtime import RuntimeConfig
+    from peftbench.training.trainer import TrainingJob, TrainingOutput
+    from peftbench.training.warm_cache import WarmCache
 
-    device, warm = torch.device("cuda", 0), Warm()
+    device, warm = torch.device("cuda", 0), WarmCache()
     words = [w for w in grid if not w.startswith(("method", "budget"))]
     words += ["method=lora", "budget=steps", "seed=range(0,64)"]
     spent, flops = [], []
     for count in (20, 80):  # what both have in common, loading and evaluation, drops out
         runs = plan(*words, f"budget.steps={count}").runs
-        packing: pack.Pack[Outcome] = pack.Pack(device, 64)
+        packing: pack.Pack[TrainingOutput] = pack.Pack(device, 64)
         waiting = (
-            (run.key, drive(TrainingJob(run, Setting("cuda"), warm, alike=True))) for run in runs
+            (run.key, drive(TrainingJob(run, RuntimeConfig("cuda"), warm, alike=True)))
+            for run in runs
         )
         start = time.perf_counter()
         ends = [left.end for left in packing.train(waiting)]

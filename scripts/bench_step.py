@@ -25,9 +25,9 @@ from peftbench.core.configs import ModelConfig
 from peftbench.data.batching import Batch
 from peftbench.methods.base import Method, build_method, task_loss
 from peftbench.models import attention, checkpoints, cpu_kernels
-from peftbench.models.adapted_model import Encoder
+from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
-from peftbench.models.optimize import settle
+from peftbench.models.optimize import prepare_for_training
 
 BATCH, TOKENS = 16, 56
 
@@ -70,7 +70,7 @@ def batches(count: int) -> list[Batch]:
 def stepper(words: list[str], backbone: Backbone, data: list[Batch], name: str) -> Callable:
     """A function that takes one step on a batch, and its trained parameters."""
     method: Method = build_method(peftbench.plan(*words).runs[0].method)
-    encoder = Encoder(backbone, 2, seed=0, examples=1000)
+    encoder = AdaptedModel(backbone, 2, seed=0, examples=1000)
     torch.manual_seed(0)
     method.insert(encoder)
     with torch.autocast("cpu", torch.bfloat16):
@@ -78,7 +78,7 @@ def stepper(words: list[str], backbone: Backbone, data: list[Batch], name: str) 
     plain = name == "lora with torch's dropout"
     hasten = cpu_kernels.hasten
     cpu_kernels.hasten = (lambda module: None) if plain else hasten
-    settle(encoder, True, torch.arange(12_000))
+    prepare_for_training(encoder, True, torch.arange(12_000))
     cpu_kernels.hasten = hasten
     if name == "lora with the library's attention":
         encoder.module.set_attn_implementation("sdpa")
@@ -102,9 +102,9 @@ def stepper(words: list[str], backbone: Backbone, data: list[Batch], name: str) 
 
 def floor(backbone: Backbone) -> Callable:
     """Forward and backward through the plain encoder."""
-    encoder = Encoder(backbone, 2, seed=0)
+    encoder = AdaptedModel(backbone, 2, seed=0)
     encoder.unfreeze("bias", lambda name, p: encoder.block_of(name) == 0 and name.endswith("bias"))
-    settle(encoder, True, torch.arange(12_000))
+    prepare_for_training(encoder, True, torch.arange(12_000))
     encoder.train()
 
     def step(batch: Batch) -> None:

@@ -14,9 +14,9 @@ from peftbench.config.sweep import plan
 from peftbench.data import loading, text_noise, tokenization
 from peftbench.evaluation import evaluator
 from peftbench.methods.base import build_method
-from peftbench.models.adapted_model import Encoder
+from peftbench.models.adapted_model import AdaptedModel
 from peftbench.suites import base
-from peftbench.training.warm_cache import Warm
+from peftbench.training.warm_cache import WarmCache
 
 WORDS = ["model=minilm", "method=lora", "task=mrpc", "suite=noise"]
 #: The ten variants: nine kinds as strong as they come, typing errors at half strength too.
@@ -32,13 +32,13 @@ def main() -> None:
     root = os.environ["PEFTBENCH_DATA"]
     (evaluation,) = plan(*WORDS).evaluations
     run = evaluation.run
-    backbone, tokenizer = Warm().backbone(run, torch.device("cpu"))
+    backbone, tokenizer = WarmCache().backbone(run, torch.device("cpu"))
     method = build_method(run.method)
-    inserted = Encoder(backbone, run.task.classes, run.seeds()["head"])
+    inserted = AdaptedModel(backbone, run.task.classes, run.seeds()["head"])
     method.insert(inserted)
     sets = {
         name: table
-        for name, table in base.make(evaluation.suite).sets(run, root).items()
+        for name, table in base.build_suite(evaluation.suite).sets(run, root).items()
         if name in ("clean", TWICE) or name.endswith("/1")
     }
     assert len(sets) == 11
@@ -55,7 +55,7 @@ def main() -> None:
     seconds(["clean"])  # libraries and weights into memory
     pairs = [(seconds(["clean"]), seconds(list(sets))) for _ in range(asked.rounds)]
     ratio = median([many / one for one, many in pairs])
-    texts = loading.table(run.task, "validation", root).texts[0]
+    texts = loading.load_split(run.task, "validation", root).texts[0]
     speeds = {}
     for kind in text_noise.EDITS:
         start = time.perf_counter()

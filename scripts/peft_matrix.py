@@ -21,7 +21,7 @@ import tiny  # noqa: E402 - the tests' tiny models are the families' own yaml
 
 from peftbench.methods.base import build_method  # noqa: E402
 from peftbench.methods.peft import offered  # noqa: E402
-from peftbench.models.adapted_model import Encoder  # noqa: E402
+from peftbench.models.adapted_model import AdaptedModel  # noqa: E402
 
 #: Arguments for types whose defaults are too large for a model of width 32.
 SMALL = {
@@ -38,7 +38,7 @@ OUT = ROOT / "peftbench/methods/peft_support.json"
 def tried(kind: str, family: str) -> str:
     """Empty if the pair works, else the reason."""
     run = tiny.one_run("method=peft", f"method.type={kind}", *SMALL.get(kind, []))
-    encoder = Encoder(tiny.backbone(family), classes=2, seed=0)
+    encoder = AdaptedModel(tiny.backbone(family), classes=2, seed=0)
     before = {n: t.clone() for n, t in tiny.backbone(family).module.state_dict().items()}
     torch.manual_seed(0)
     try:

@@ -30,7 +30,7 @@ _UNDEFINED = 0.05
 
 
 @dataclass(frozen=True)
-class Pair:
+class PairedComparison:
     """A row against the baseline of its task and size.
 
     Attributes:
@@ -145,7 +145,7 @@ def compare(
     load: Load,
     against: str | None = None,
     resamples: Resamples | None = None,
-) -> tuple[list[Pair], list[str]]:
+) -> tuple[list[PairedComparison], list[str]]:
     """Hold each row of the score table against a baseline, task by task and size by size.
 
     Args:
@@ -171,7 +171,7 @@ def compare(
         raise ConfigError(
             f"--against {against}: no such row; {did_you_mean(against, sorted(known))}"
         )
-    pairs: list[Pair] = []
+    pairs: list[PairedComparison] = []
     parts = grouping.alike(records)
     for one, members in parts:
         found: dict[grouping.Row, dict[int, Record]] = {}
@@ -191,7 +191,7 @@ def family(
     labels: dict[grouping.Row, str],
     load: Load,
     metric: str,
-) -> list[Pair]:
+) -> list[PairedComparison]:
     """Hold rows against one of them, all of one task, and correct over these comparisons.
 
     Args:
@@ -207,7 +207,7 @@ def family(
     return _corrected(_pairs("", here, base, labels, Resamples(load), metric))
 
 
-def _corrected(pairs: list[Pair]) -> list[Pair]:
+def _corrected(pairs: list[PairedComparison]) -> list[PairedComparison]:
     """With p after Holm's correction over these, the family."""
     adjusted = iter(statistics.holm([pair.effect.p for pair in pairs if pair.effect]))
     return [replace(pair, adjusted=next(adjusted) if pair.effect else None) for pair in pairs]
@@ -231,7 +231,7 @@ def _pairs(
     labels: dict[grouping.Row, str],
     resamples: Resamples,
     metric: str,
-) -> list[Pair]:
+) -> list[PairedComparison]:
     """Of one task and size; all runs on the same resamples."""
     every = [record for seeds in here.values() for record in seeds.values()]
     told = resamples.of(every, metric)
@@ -248,7 +248,7 @@ def _pairs(
             exact = statistics.mcnemar(told.right[ours[0]], told.right[theirs[0]])
             effect = replace(effect, p=exact)
         made.append(
-            Pair(
+            PairedComparison(
                 task=task,
                 metric=told.metric,
                 row=row,

@@ -101,7 +101,7 @@ def title(one: Sized, among: Iterable[Sized]) -> str:
 
 
 @dataclass(frozen=True)
-class Section:
+class TableSection:
     """Evaluations of one task at one training size.
 
     Attributes:
@@ -151,7 +151,7 @@ def _word(name: str, value: str) -> str:
     return f"{last}={value}"
 
 
-def sections(found: list[Evaluated], trained: dict[str, int]) -> list[Section]:
+def sections(found: list[Evaluated], trained: dict[str, int]) -> list[TableSection]:
     """Evaluations by one suite, parted by task and training size; pools nothing but seeds.
 
     Args:
@@ -171,7 +171,7 @@ def sections(found: list[Evaluated], trained: dict[str, int]) -> list[Section]:
             lambda e: _flat("suite", e.evaluation.suite),
         )
         task = parted[one][0].evaluation.run.task
-        made.append(Section(title(one, parted), task, by_row, split))
+        made.append(TableSection(title(one, parted), task, by_row, split))
     return made
 
 
@@ -181,7 +181,7 @@ def _asked(run: Run) -> Sized:
     return run.task.name, run.train_size(total) if total else run.size
 
 
-def series(parts: list[Section], trained: dict[str, int]) -> list[str]:
+def series(parts: list[TableSection], trained: dict[str, int]) -> list[str]:
     """Labels of all rows, those that train most first: one look each in every panel."""
     return methods(
         (labels(part.rows, part.split)[row], trained[e.evaluation.run.key])

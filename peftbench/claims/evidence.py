@@ -27,7 +27,7 @@ _RARE = 0.05
 
 
 @dataclass(frozen=True)
-class Cell:
+class ClaimEvidence:
     """A claim at one place.
 
     Attributes:
@@ -66,7 +66,7 @@ class Cell:
     verdict: str = "undecided"
 
 
-def scored(claim: Claim, one: Found, told: Resampled) -> Cell:
+def scored(claim: Claim, one: Found, told: Resampled) -> ClaimEvidence:
     """A cell of scores; differences of means are resampled over examples too."""
     common = _common(one)
     sides = [told.places([side.items[seed].record for seed in common]) for side in one.sides]
@@ -95,7 +95,7 @@ def scored(claim: Claim, one: Found, told: Resampled) -> Cell:
     return _decided(claim, cell, effect, float(np.nanvar(drawn)), _variance(scores[0] - scores[1]))
 
 
-def measured(claim: Claim, one: Found) -> list[Cell]:
+def measured(claim: Claim, one: Found) -> list[ClaimEvidence]:
     """Cells of what evaluations found, one for each target; over seeds alone."""
     quantity, common = quantities.QUANTITIES[claim.measure], _common(one)
     told = [
@@ -123,7 +123,9 @@ def _variance(gap: statistics.Floats) -> float:
     return float(np.var(gap, ddof=1)) if len(gap) > 1 else float("nan")
 
 
-def _decided(claim: Claim, cell: Cell, effect: Effect | None, items: float, between: float) -> Cell:
+def _decided(
+    claim: Claim, cell: ClaimEvidence, effect: Effect | None, items: float, between: float
+) -> ClaimEvidence:
     """The cell with its effect and p, and how many seeds would decide it.
 
     Args:
@@ -146,7 +148,7 @@ def _decided(claim: Claim, cell: Cell, effect: Effect | None, items: float, betw
     return replace(cell, effect=effect, toward=toward, needed=needed, p=effect.p)
 
 
-def _collapses(cell: Cell, collapsed: int) -> Cell:
+def _collapses(cell: ClaimEvidence, collapsed: int) -> ClaimEvidence:
     """Of stable_from: so many collapses that the rate is above `_RARE`, or one to look out for."""
     from scipy.stats import binomtest
 
@@ -154,7 +156,7 @@ def _collapses(cell: Cell, collapsed: int) -> Cell:
     return replace(cell, p=min(1.0, p), why=f"{collapsed} of {cell.seeds} seeds collapsed")
 
 
-def _stable(cell: Cell, scores: statistics.Floats, bound: float) -> Cell:
+def _stable(cell: ClaimEvidence, scores: statistics.Floats, bound: float) -> ClaimEvidence:
     """Of stable_from: the standard deviation over seeds against the bound."""
     effect, fewest = statistics.spread(scores, bound), SEEDS["stable_from"]
     cell = replace(cell, null=bound, effect=effect, toward=bool(effect and effect.value < bound))
@@ -174,7 +176,7 @@ def _common(one: Found) -> list[int]:
 
 def _cell(
     claim: Claim, one: Found, common: list[int], examples: int | None, target: str = ""
-) -> Cell:
+) -> ClaimEvidence:
     """A cell of which nothing is known yet but who is in it."""
     first = next(iter(one.ours.items.values()))
     why = ""
@@ -182,7 +184,7 @@ def _cell(
         why = "several rows fit, none has most seeds: say which by words"
     elif not common:
         why = "no seed in common"
-    return Cell(
+    return ClaimEvidence(
         title=f"{one.title} → {target}" if target else one.title,
         task=one.place[0],
         size=one.place[1],

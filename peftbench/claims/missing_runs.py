@@ -6,13 +6,13 @@ from pathlib import Path
 
 from peftbench.claims import spelling
 from peftbench.claims.matching import Item
-from peftbench.claims.verdicts import Judged, judge_folder
+from peftbench.claims.verdicts import Verdict, judge_folder
 from peftbench.core.errors import ConfigError
 from peftbench.results.store import Results
 
 
 @dataclass(frozen=True)
-class Wanted:
+class MissingRuns:
     """Runs, or evaluations of runs, that words mean.
 
     Attributes:
@@ -25,8 +25,8 @@ class Wanted:
 
 
 def wanted(
-    tested: list[Judged], models: set[str], configs: Path | None = None
-) -> tuple[list[Wanted], list[str]]:
+    tested: list[Verdict], models: set[str], configs: Path | None = None
+) -> tuple[list[MissingRuns], list[str]]:
     """Words for all claims that are undecided or have no runs, and what no words can be found for.
 
     Where a cell wants more seeds, its own runs are meant with seeds from 0 on; `peftbench run`
@@ -64,7 +64,9 @@ def wanted(
             continue
         own = spelling.as_arguments(said | {"seed": f"range(0,{most})"})
         found.setdefault(tuple(own), []).extend(claims)
-    return [Wanted(words, list(dict.fromkeys(claims))) for words, claims in found.items()], lost
+    return [
+        MissingRuns(words, list(dict.fromkeys(claims))) for words, claims in found.items()
+    ], lost
 
 
 def _said(item: Item, configs: Path | None) -> dict[str, str]:

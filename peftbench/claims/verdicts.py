@@ -12,7 +12,7 @@ from peftbench.analysis import statistics
 from peftbench.analysis.comparison import Resamples
 from peftbench.analysis.statistics import ALPHA
 from peftbench.claims import evidence, matching, quantities, schema
-from peftbench.claims.evidence import Cell
+from peftbench.claims.evidence import ClaimEvidence
 from peftbench.claims.schema import Claim, Paper
 from peftbench.config import catalog
 from peftbench.core.errors import ConfigError
@@ -24,17 +24,17 @@ from peftbench.results.store import Results
 
 
 @dataclass(frozen=True)
-class Judged:
+class Verdict:
     """A claim and what became of it."""
 
     paper: Paper
     claim: Claim
     verdict: str
-    cells: list[Cell] = field(default_factory=list)
+    cells: list[ClaimEvidence] = field(default_factory=list)
     why: str = ""
 
     @property
-    def deciding(self) -> Cell | None:
+    def deciding(self) -> ClaimEvidence | None:
         """The cell on which the verdict hangs: that which bears the claim out least, or best."""
         known = [cell for cell in self.cells if cell.p is not None]
         least = self.claim.needs == "all"
@@ -45,7 +45,7 @@ class Judged:
         )
 
 
-def _support(cell: Cell) -> float:
+def _support(cell: ClaimEvidence) -> float:
     """How far the evidence is for the claim: 1 - p, or p - 1 where it is against it."""
     return (1.0 - (cell.p or 0.0)) * (1 if cell.toward else -1)
 
@@ -55,7 +55,7 @@ def test(
     records: list[Record],
     evaluated: list[Evaluated],
     resamples: Resamples,
-) -> list[Judged]:
+) -> list[Verdict]:
     """Test every claim on records, and on evaluations whose run is among them.
 
     Raises:
@@ -84,7 +84,7 @@ def test(
                     scored.setdefault(one.place[:3], {})[item.run.key] = item.record
     tested = []
     for (paper, claim), here in zip(claims, found, strict=True):
-        made: list[Cell] = []
+        made: list[ClaimEvidence] = []
         for one in here:
             if claim.measure == "score":
                 told = resamples.of(list(scored[one.place[:3]].values()))
@@ -95,10 +95,10 @@ def test(
     return tested
 
 
-def _judged(paper: Paper, claim: Claim, found: list[Cell]) -> Judged:
+def _judged(paper: Paper, claim: Claim, found: list[ClaimEvidence]) -> Verdict:
     """The claim's verdict, from those of its cells."""
     if not found:
-        return Judged(paper, claim, "no runs")
+        return Verdict(paper, claim, "no runs")
     lacking = _lacking(claim, found)
     adjusted = iter(statistics.holm([cell.p for cell in found if cell.p is not None]))
     judged = [
@@ -111,13 +111,13 @@ def _judged(paper: Paper, claim: Claim, found: list[Cell]) -> Judged:
     else:
         held, refuted = for_it, set(said) == {"contradicted"}
     if refuted:
-        return Judged(paper, claim, "contradicted", judged)
+        return Verdict(paper, claim, "contradicted", judged)
     if held and not lacking:
-        return Judged(paper, claim, "supported", judged)
-    return Judged(paper, claim, "undecided", judged, lacking)
+        return Verdict(paper, claim, "supported", judged)
+    return Verdict(paper, claim, "undecided", judged, lacking)
 
 
-def _verdict(claim: Claim, cell: Cell, adjusted: float) -> Cell:
+def _verdict(claim: Claim, cell: ClaimEvidence, adjusted: float) -> ClaimEvidence:
     """Of one cell: what one cell alone decides needs the corrected p, what takes all does not."""
     raw = 1.0 if cell.p is None else cell.p
     for_it, against_it = (raw, adjusted) if claim.needs == "all" else (adjusted, raw)
@@ -129,9 +129,9 @@ def _verdict(claim: Claim, cell: Cell, adjusted: float) -> Cell:
     return replace(cell, adjusted=adjusted, verdict=verdict)
 
 
-def _lacking(claim: Claim, found: list[Cell]) -> str:
+def _lacking(claim: Claim, found: list[ClaimEvidence]) -> str:
     """What the claim speaks of and the records do not have; sizes and budgets of every task."""
-    by_task: dict[str, list[Cell]] = {}
+    by_task: dict[str, list[ClaimEvidence]] = {}
     for cell in found:
         by_task.setdefault(cell.task, []).append(cell)
     there = {
@@ -147,7 +147,7 @@ def _lacking(claim: Claim, found: list[Cell]) -> str:
 
 def judge_folder(
     results: Results, words: tuple[str, ...], configs: Path | None
-) -> tuple[list[Judged], list[Record], list[str]]:
+) -> tuple[list[Verdict], list[Record], list[str]]:
     """Test claims on the records of a folder.
 
     Args:

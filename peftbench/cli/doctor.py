@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peftbench.cluster import base
-from peftbench.cluster.manifest import Silent
+from peftbench.cluster.manifest import SchedulerUnreachable
 from peftbench.config.cluster import Cluster
 from peftbench.core.errors import ConfigError, RecordError
 from peftbench.reports.tables.markdown import Table
@@ -216,7 +216,7 @@ def _cluster(cluster: Cluster) -> Iterator[Finding]:
         yield Finding("Slurm", GOOD, f"answers; arrays of up to {asked.array_limit}")
         for what, told, do in slurm.examine(cluster):
             yield Finding(what, ODD if what == "sacct" else BAD, told, do)
-    except Silent as error:
+    except SchedulerUnreachable as error:
         yield Finding("Slurm", BAD, str(error), "is this a login node? does `sinfo` work?")
 
 

@@ -144,7 +144,7 @@ def export(key: str, target: Path, folder: Path) -> None:
     from peftbench.methods import peft_export
 
     results = options.open_results(folder)
-    peft_export.to_peft(find(results, key), results, target)
+    peft_export.export_peft_adapter(find(results, key), results, target)
     click.echo(f"{target}: PeftModel.from_pretrained(model, {str(target)!r})")
 
 

@@ -3,10 +3,10 @@
 from peftbench.core.run import Run
 from peftbench.core.text import format_duration
 from peftbench.reports.tables.markdown import Table
-from peftbench.results.status import State
+from peftbench.results.status import SweepStatus
 
 
-def plan_table(status: State) -> Table:
+def plan_table(status: SweepStatus) -> Table:
     """One line for runs that differ in nothing but the seed."""
     shown = ["method", "task", "model", "size"]
     shown += [axis for axis in status.plan.axes if "." in axis]

@@ -4,7 +4,7 @@ import shlex
 from collections import Counter
 
 from peftbench.cluster.manifest import Submission
-from peftbench.cluster.queue import DONE, STATES, Look
+from peftbench.cluster.queue import DONE, STATES, QueueSnapshot
 from peftbench.core.evaluation import FAILURE_KINDS, Failure
 from peftbench.core.run import Json
 from peftbench.core.text import format_duration
@@ -15,7 +15,7 @@ from peftbench.results.store import Results
 TOLD = 10
 
 
-def table(seen: Look) -> Table:
+def table(seen: QueueSnapshot) -> Table:
     """One line for each submission."""
     counts = [seen.counts(one) for one in seen.submissions]
     shown = [state for state in STATES if state == DONE or any(c[state] for c in counts)]
@@ -33,7 +33,7 @@ def table(seen: Look) -> Table:
     return Table(f"{len(rows)} submission{'s' * (len(rows) != 1)}", columns, rows, 3)
 
 
-def lines(seen: Look) -> list[str]:
+def lines(seen: QueueSnapshot) -> list[str]:
     """What the table has no room for: why things wait, what failed, what nobody knows."""
     told = []
     if seen.silent is not None:
@@ -75,7 +75,7 @@ def failures(found: list[Failure]) -> list[str]:
     return told
 
 
-def rest(seen: Look, results: Results) -> list[str]:
+def rest(seen: QueueSnapshot, results: Results) -> list[str]:
     """The commands that submit what is left of each submission."""
     settled = [one for one in seen.submissions if not _alive(one, seen)]
     left = [one for one in settled if seen.counts(one)[DONE] < seen.counts(one).total()]
@@ -86,7 +86,7 @@ def rest(seen: Look, results: Results) -> list[str]:
     return list(dict.fromkeys(commands))
 
 
-def as_json(seen: Look) -> Json:
+def as_json(seen: QueueSnapshot) -> Json:
     """For scripts."""
     return {
         "silent": seen.silent,
@@ -109,7 +109,7 @@ def as_json(seen: Look) -> Json:
     }
 
 
-def _alive(one: Submission, seen: Look) -> bool:
+def _alive(one: Submission, seen: QueueSnapshot) -> bool:
     return any(task.submission == one.name for task in seen.alive)
 
 

@@ -33,7 +33,7 @@ SCHEMA = 1
 PENDING, RUNNING = "pending", "running"
 
 
-class Silent(Exception):
+class SchedulerUnreachable(Exception):
     """The scheduler does not answer; nothing may be concluded from that."""
 
 

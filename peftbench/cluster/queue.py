@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, field, replace
 
 from peftbench.cluster import base, manifest
-from peftbench.cluster.manifest import PENDING, RUNNING, Silent, Submission, Task
+from peftbench.cluster.manifest import PENDING, RUNNING, SchedulerUnreachable, Submission, Task
 from peftbench.core.errors import ConfigError, RecordError
 from peftbench.core.evaluation import Failure
 from peftbench.core.run import Json
@@ -21,7 +21,7 @@ STATES = (DONE, RUNNING, PENDING, FAILED, ENDED, CANCELLED, UNSENT, UNKNOWN)
 
 
 @dataclass(frozen=True)
-class Ended:
+class FinishedJob:
     """A task that is over, and the keys of its jobs that have neither a record nor a failure."""
 
     submission: Submission
@@ -30,7 +30,7 @@ class Ended:
 
 
 @dataclass(frozen=True)
-class Look:
+class QueueSnapshot:
     """The state of all submissions of a results folder.
 
     Attributes:
@@ -47,7 +47,7 @@ class Look:
     silent: str | None = None
     state: dict[str, str] = field(default_factory=dict)
     failures: dict[str, Failure] = field(default_factory=dict)
-    ended: list[Ended] = field(default_factory=list)
+    ended: list[FinishedJob] = field(default_factory=list)
     bad: list[str] = field(default_factory=list)
 
     def queued(self) -> set[str]:
@@ -63,12 +63,12 @@ class Look:
         waiting = (reason for state, reason in self.alive.values() if state == PENDING and reason)
         return Counter(waiting)
 
-    def again(self, results: Results) -> "Look":
+    def again(self, results: Results) -> "QueueSnapshot":
         """Look at the files again; the scheduler is not asked."""
         return _read(self, results)
 
 
-def look(results: Results, fresh: bool = True) -> Look:
+def look(results: Results, fresh: bool = True) -> QueueSnapshot:
     """Read manifests, records and failures, and ask the scheduler once.
 
     Args:
@@ -77,7 +77,7 @@ def look(results: Results, fresh: bool = True) -> Look:
     submissions = manifest.every(results)
     done = {*results.keys(), *results.evaluations()}
     open_ = [one for one in submissions if any(set(k) - done for _, k in one.tasks())]
-    found = Look(submissions, {})
+    found = QueueSnapshot(submissions, {})
     kept = None if fresh else _remembered(results, open_)
     if kept is not None:
         found = replace(found, alive=kept[0], age=kept[1])
@@ -98,12 +98,15 @@ def _ask(
         of_kind = [one for one in open_ if one.cluster.scheduler == kind]
         try:
             alive |= base.of(of_kind[0].cluster).alive(of_kind, results)
-        except (Silent, ConfigError) as error:  # a folder may be looked at where no Slurm is
+        except (
+            SchedulerUnreachable,
+            ConfigError,
+        ) as error:  # a folder may be looked at where no Slurm is
             return alive, str(error)
     return alive, None
 
 
-def _read(found: Look, results: Results) -> Look:
+def _read(found: QueueSnapshot, results: Results) -> QueueSnapshot:
     """The state of each key, as of the latest task that holds it."""
     done, noted = {*results.keys(), *results.evaluations()}, set(results.failed())
     latest = {
@@ -111,7 +114,7 @@ def _read(found: Look, results: Results) -> Look:
     }
     state: dict[str, str] = {}
     failures: dict[str, Failure] = {}
-    left: dict[Task, Ended] = {}
+    left: dict[Task, FinishedJob] = {}
     bad = []
     for key, (one, task) in latest.items():
         if key in done:
@@ -133,7 +136,7 @@ def _read(found: Look, results: Results) -> Look:
             elif state[key] == ENDED and one.job(task) is None:
                 state[key] = UNSENT
         if state[key] == ENDED:
-            left.setdefault(task, Ended(one, task, [])).keys.append(key)
+            left.setdefault(task, FinishedJob(one, task, [])).keys.append(key)
     ended = list(left.values())
     return replace(found, state=state, failures=failures, ended=ended, bad=bad)
 

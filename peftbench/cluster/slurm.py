@@ -11,7 +11,14 @@ import shutil
 import subprocess
 import sys
 
-from peftbench.cluster.manifest import PENDING, RUNNING, Silent, Submission, Task, folder
+from peftbench.cluster.manifest import (
+    PENDING,
+    RUNNING,
+    SchedulerUnreachable,
+    Submission,
+    Task,
+    folder,
+)
 from peftbench.config.cluster import Cluster
 from peftbench.core.errors import ConfigError
 from peftbench.results.store import Results
@@ -116,7 +123,7 @@ class Slurm:
             jobs = ",".join(sorted({job.partition("_")[0] for job in rest}))
             try:
                 lines = _ask("sacct", "-n", "-X", "-P", "-o", "JobID,State", "-j", jobs)
-            except Silent:  # no accounting: it is not explained
+            except SchedulerUnreachable:  # no accounting: it is not explained
                 return told
             for line in lines.splitlines():
                 job, _, state = line.partition("|")
@@ -174,7 +181,7 @@ def examine(cluster: Cluster) -> list[tuple[str, str, str]]:
 def _answers(*command: str) -> bool:
     try:
         _ask(*command)
-    except Silent:
+    except SchedulerUnreachable:
         return False
     return True
 
@@ -214,10 +221,10 @@ def _ask(*command: str) -> str:
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
     except FileNotFoundError as error:
-        raise Silent(f"{command[0]} is not on the path") from error
+        raise SchedulerUnreachable(f"{command[0]} is not on the path") from error
     except subprocess.TimeoutExpired as error:
-        raise Silent(f"{command[0]} did not answer within {PATIENCE} s") from error
+        raise SchedulerUnreachable(f"{command[0]} did not answer within {PATIENCE} s") from error
     except subprocess.CalledProcessError as error:
         reason = error.stderr.strip().splitlines() or [f"exit code {error.returncode}"]
-        raise Silent(f"{command[0]}: {reason[-1]}") from error
+        raise SchedulerUnreachable(f"{command[0]}: {reason[-1]}") from error
     return done.stdout

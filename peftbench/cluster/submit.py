@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, replace
 
 from peftbench.cluster import base, bundling, manifest
 from peftbench.cluster.bundling import Array
-from peftbench.cluster.manifest import Silent, Submission, alone
-from peftbench.cluster.queue import Ended, Look, look
+from peftbench.cluster.manifest import SchedulerUnreachable, Submission, alone
+from peftbench.cluster.queue import FinishedJob, QueueSnapshot, look
 from peftbench.config.cluster import Cluster
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated, Failure, Job
@@ -76,7 +76,7 @@ def submit(
             return told
         try:
             arrays = _arrays(jobs, state, results, cluster, asked, order)
-        except Silent as error:
+        except SchedulerUnreachable as error:
             raise ConfigError(_silent(str(error))) from error
         attempts = {key: failure.attempts for key, failure in state.failed.items()}
         how = asdict(replace(order, retry=None))
@@ -117,7 +117,7 @@ def _send(
 
 
 def _wanted(
-    state: status.State, queued: set[str], cluster: Cluster, retry: str | None
+    state: status.SweepStatus, queued: set[str], cluster: Cluster, retry: str | None
 ) -> tuple[list[Job], list[Failure]]:
     """The jobs to submit, and the failures that are not tried again."""
     again = retry_filter(retry)
@@ -155,7 +155,7 @@ def _memory(failure: Failure | None, cluster: Cluster) -> float | None:
 
 def _arrays(
     jobs: list[Job],
-    state: status.State,
+    state: status.SweepStatus,
     results: Results,
     cluster: Cluster,
     asked: base.Scheduler,
@@ -184,7 +184,7 @@ def _seconds(forecast: Forecast, found: list[Evaluated]) -> Callable[[Job], floa
     return seconds
 
 
-def settle(results: Results, seen: Look) -> Look:
+def settle(results: Results, seen: QueueSnapshot) -> QueueSnapshot:
     """Wait for records of jobs that ended, then note why the rest of their runs has none.
 
     On a shared file system a record may appear a minute after it was written.
@@ -202,7 +202,7 @@ def settle(results: Results, seen: Look) -> Look:
         ended = [over for over in seen.ended if over.submission.name == one.name]
         try:
             why = base.of(one.cluster).explain(one, [over.task for over in ended])
-        except Silent:  # what is over stays over
+        except SchedulerUnreachable:  # what is over stays over
             why = {}
         for over in ended:
             for job in manifest.read_jobs(results, over.task):
@@ -211,7 +211,7 @@ def settle(results: Results, seen: Look) -> Look:
     return seen.again(results)
 
 
-def _loss(job: Job, why: str | None, results: Results, over: Ended) -> Failure:
+def _loss(job: Job, why: str | None, results: Results, over: FinishedJob) -> Failure:
     """A failure as the scheduler explains it, else as the job's last line does."""
     if why == "OUT_OF_MEMORY":
         return Failure(job, "memory", "the scheduler says OUT_OF_MEMORY")
@@ -222,7 +222,7 @@ def _loss(job: Job, why: str | None, results: Results, over: Ended) -> Failure:
     return Failure(job, "lost", said + (f"; its last line: {last}" if last else ""))
 
 
-def _last_line(results: Results, over: Ended) -> str:
+def _last_line(results: Results, over: FinishedJob) -> str:
     place = manifest.folder(results, over.submission.name)
     job = over.submission.job(over.task)
     for log in (place / f"{over.task}.log", place / "jobs" / f"{job}_0_log.out"):
@@ -248,7 +248,7 @@ def cancel(results: Results, names: list[str]) -> dict[str, int]:
                     manifest.save(results, replace(one, cancelled=True))
                     asked.cancel(one, tasks, results)
                     ended[one.name] = len(tasks)
-            except Silent as error:
+            except SchedulerUnreachable as error:
                 raise ConfigError(
                     f"the scheduler does not answer ({error}); try again later"
                 ) from error

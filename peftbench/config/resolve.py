@@ -208,7 +208,7 @@ def suite(node: Json, run: Run, searched: list[Path]) -> Json:
         node["targets"] = {n: _target(n, t, searched) for n, t in node["targets"].items()}
     if isinstance(node.get("sequence"), list):
         node["sequence"] = [_target(str(name), None, searched) for name in node["sequence"]]
-    suites.make(node).check(run)
+    suites.build_suite(node).check(run)
     return node
 
 

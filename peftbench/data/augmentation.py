@@ -7,21 +7,18 @@ interrupted goes on with what was due.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from peftbench.core.configs import AugmentationConfig
 from peftbench.core.run import Run
 from peftbench.data import loading
-from peftbench.data.loading import Table
+from peftbench.data.loading import LabelledTexts
 from peftbench.data.text_noise import noisy
-
-if TYPE_CHECKING:
-    from peftbench.data.tokenization import Tokens
+from peftbench.data.tokenization import TokenizedSplit
 
 
-def noisy_versions(config: AugmentationConfig, table: Table, seed: int) -> Table:
+def noisy_versions(config: AugmentationConfig, table: LabelledTexts, seed: int) -> LabelledTexts:
     """A first noisy version of every example, then a second one of every example, and so on."""
     kinds = sorted(config.kinds)  # their order is no part of the run's key
     generator = np.random.default_rng(seed)
@@ -35,11 +32,11 @@ def noisy_versions(config: AugmentationConfig, table: Table, seed: int) -> Table
                 stream = seed + 1000 * version + place
                 changed[mine] = noisy(list(changed[mine]), kind, config.kinds[kind], stream)
             texts[place] += changed.tolist()
-    return Table(texts, np.tile(table.label, config.versions))
+    return LabelledTexts(texts, np.tile(table.label, config.versions))
 
 
 @dataclass(frozen=True)
-class Shown:
+class AugmentedSplit:
     """What a training shows.
 
     Attributes:
@@ -50,7 +47,7 @@ class Shown:
         truncated: how many noisy versions lost tokens; empty without an augmentation.
     """
 
-    tokens: "Tokens"
+    tokens: TokenizedSplit
     rows: np.ndarray
     part: float = 0.0
     versions: int = 0
@@ -77,13 +74,13 @@ class Shown:
         return [now[numbers] for numbers in batches]
 
 
-def shown(
+def augment_split(
     run: Run,
-    tokens: "Tokens",
+    tokens: TokenizedSplit,
     rows: np.ndarray,
     root: str | None,
-    encode: Callable[[Table], "Tokens"],
-) -> Shown:
+    encode: Callable[[LabelledTexts], TokenizedSplit],
+) -> AugmentedSplit:
     """What a run's training shows of examples of its training split.
 
     Args:
@@ -94,9 +91,9 @@ def shown(
         encode: gives the tokens of texts.
     """
     if run.augment is None:
-        return Shown(tokens, rows)
+        return AugmentedSplit(tokens, rows)
     seed = run.seeds()["augment"]
-    table = loading.table(run.task, run.task.splits["train"], root).take(rows)
+    table = loading.load_split(run.task, run.task.splits["train"], root).take(rows)
     more = encode(noisy_versions(run.augment, table, seed))
     both = replace(
         tokens,
@@ -107,6 +104,6 @@ def shown(
         answer=np.concatenate([tokens.answer, more.answer]),
         truncated=tokens.truncated + more.truncated,
     )
-    return Shown(
+    return AugmentedSplit(
         both, rows, run.augment.part, run.augment.versions, seed, {"noisy": more.truncated}
     )

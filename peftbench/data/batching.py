@@ -12,7 +12,7 @@ from peftbench.core.configs import CheckpointSelection
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Run
 from peftbench.data import loading, prompt_template
-from peftbench.data.tokenization import Tokens
+from peftbench.data.tokenization import TokenizedSplit
 
 Batch = dict[str, Tensor]
 
@@ -26,7 +26,7 @@ WINDOWS = 2
 
 
 @dataclass(frozen=True)
-class Feed:
+class BatchSource:
     """Training batches of a run.
 
     Attributes:
@@ -40,12 +40,14 @@ class Feed:
     extremes: list[Batch]
 
 
-def subset(tokens: Tokens, classes: int, size: int, seed: int) -> np.ndarray:
+def subset(tokens: TokenizedSplit, classes: int, size: int, seed: int) -> np.ndarray:
     """Numbers of `size` training examples: stratified, nested, one choice for each seed."""
     return loading.stratified(tokens.label, classes, seed)[:size]
 
 
-def epochs(tokens: Tokens, rows: np.ndarray, batch: int, seed: int) -> Iterator[list[np.ndarray]]:
+def epochs(
+    tokens: TokenizedSplit, rows: np.ndarray, batch: int, seed: int
+) -> Iterator[list[np.ndarray]]:
     """Endless epochs, each a list of batches of example numbers.
 
     Examples are shuffled, sorted by length within windows of up to `WINDOW` batches, cut into
@@ -64,7 +66,7 @@ def epochs(tokens: Tokens, rows: np.ndarray, batch: int, seed: int) -> Iterator[
         yield [batches[i] for i in generator.permutation(len(batches))]
 
 
-def by_length(tokens: Tokens, rows: np.ndarray, most: int) -> list[np.ndarray]:
+def by_length(tokens: TokenizedSplit, rows: np.ndarray, most: int) -> list[np.ndarray]:
     """Batches for evaluation: the longest first, about `most` padded tokens in each."""
     lengths = tokens.lengths
     order = rows[np.argsort(-lengths[rows], kind="stable")]
@@ -76,7 +78,7 @@ def by_length(tokens: Tokens, rows: np.ndarray, most: int) -> list[np.ndarray]:
     return batches
 
 
-def collate(tokens: Tokens, rows: np.ndarray, padding: int, mask: str) -> Batch:
+def collate(tokens: TokenizedSplit, rows: np.ndarray, padding: int, mask: str) -> Batch:
     """Make a batch of the examples, padded to the longest of them.
 
     Args:
@@ -116,7 +118,7 @@ def _mask(real: Tensor, kind: str) -> Tensor:
     return real[:, None, None, :] & torch.ones(length, length, dtype=torch.bool).tril()
 
 
-def words(tokens: Tokens, rows: np.ndarray, padding: int) -> Tensor:
+def words(tokens: TokenizedSplit, rows: np.ndarray, padding: int) -> Tensor:
     """The ids that occur in batches of these examples, sorted."""
     ends, lengths = tokens.ends[rows], tokens.lengths[rows]
     occur = np.zeros(max(padding, int(tokens.ids.max())) + 1, dtype=bool)
@@ -147,7 +149,7 @@ def micro_batches(batch: Batch, size: int, axis: int = 0) -> Iterator[Batch]:
 
 
 def split_rows(
-    run: Run, tokens: Tokens, selection: CheckpointSelection, seed: int
+    run: Run, tokens: TokenizedSplit, selection: CheckpointSelection, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of the examples to train on, and of those held out for selection.
 

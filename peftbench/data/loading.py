@@ -30,7 +30,7 @@ SPLIT_SEED = 0
 
 
 @dataclass(frozen=True)
-class Table:
+class LabelledTexts:
     """Labelled texts.
 
     Attributes:
@@ -41,12 +41,12 @@ class Table:
     texts: list[list[str]]
     label: np.ndarray
 
-    def take(self, rows: np.ndarray) -> "Table":
+    def take(self, rows: np.ndarray) -> "LabelledTexts":
         """The rows with these numbers, in this order."""
-        return Table([[column[i] for i in rows] for column in self.texts], self.label[rows])
+        return LabelledTexts([[column[i] for i in rows] for column in self.texts], self.label[rows])
 
 
-def table(task: TaskConfig, split: str, root: str | None) -> Table:
+def load_split(task: TaskConfig, split: str, root: str | None) -> LabelledTexts:
     """Read a split of a task, named as in the source.
 
     Args:
@@ -188,7 +188,7 @@ def _hash_at(files: tuple[tuple[Path, int], ...]) -> str:
     return digest.hexdigest()
 
 
-def _table(task: TaskConfig, columns: dict[str, list[Any]], where: str) -> Table:
+def _table(task: TaskConfig, columns: dict[str, list[Any]], where: str) -> LabelledTexts:
     for name in [*task.texts, task.label]:
         if name not in columns:
             raise ConfigError(f"{where} has no column {name!r}; {did_you_mean(name, columns)}")
@@ -213,7 +213,7 @@ def _table(task: TaskConfig, columns: dict[str, list[Any]], where: str) -> Table
             f"{where}: labels must be classes from 0 to {task.classes - 1}, got "
             f"{values.min()} to {values.max()}; unlabelled splits cannot be scored"
         )
-    return Table(texts, values)
+    return LabelledTexts(texts, values)
 
 
 # a user's own file
@@ -250,8 +250,8 @@ def check(task: TaskConfig, root: str | None) -> list[str]:
     Raises:
         ConfigError: if the data are not to be had.
     """
-    train = table(task, task.splits["train"], root)
-    held = table(task, task.splits["validation"], root)
+    train = load_split(task, task.splits["train"], root)
+    held = load_split(task, task.splits["validation"], root)
     told = []
     for name, split in (("training", train), ("validation", held)):
         empty = sum(not text.strip() for column in split.texts for text in column)
@@ -271,14 +271,14 @@ def check(task: TaskConfig, root: str | None) -> list[str]:
     return told
 
 
-def _conflicts(split: Table) -> int:
+def _conflicts(split: LabelledTexts) -> int:
     labels: dict[tuple[str, ...], set[Any]] = {}
     for row, label in zip(zip(*split.texts, strict=True), split.label.tolist(), strict=True):
         labels.setdefault(row, set()).add(label)
     return Counter(len(found) > 1 for found in labels.values())[True]
 
 
-def _file_split(task: TaskConfig, split: str) -> Table:
+def _file_split(task: TaskConfig, split: str) -> LabelledTexts:
     assert task.path is not None
     assert task.validation_fraction is not None
     whole = _table(task, _columns(task.path), task.path)

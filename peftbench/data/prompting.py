@@ -15,9 +15,9 @@ from peftbench.core.configs import WORDS, PromptConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Run, canonical
 from peftbench.data import loading, tokenization
-from peftbench.data.loading import Table
+from peftbench.data.loading import LabelledTexts
 from peftbench.data.prompt_template import reserved
-from peftbench.data.tokenization import Tokens
+from peftbench.data.tokenization import TokenizedSplit
 
 #: What parts a demonstration from what comes after it.
 _JOINT = "\n"
@@ -53,7 +53,9 @@ class Prompt(ABC):
         form = [self.form.name, self.form.template, self.form.words]
         return canonical([*form, self.causal, shown])
 
-    def encode(self, table: Table, tokenizer: PreTrainedTokenizerBase, most: int) -> Tokens:
+    def encode(
+        self, table: LabelledTexts, tokenizer: PreTrainedTokenizerBase, most: int
+    ) -> TokenizedSplit:
         """Tokens of questions, cut to `most` and to what the tokenizer allows.
 
         `truncated` counts those that lost demonstrations or tokens.
@@ -71,7 +73,7 @@ class Prompt(ABC):
             cut = self._cut(table.take(np.array(left)), tokenizer, most)
             rows |= dict(zip(left, cut, strict=True))
         ordered = [rows[number] for number in range(len(table.label))]
-        return Tokens(
+        return TokenizedSplit(
             ids=np.concatenate([np.asarray(row.ids, np.int32) for row in ordered]),
             types=np.concatenate([np.asarray(row.types, np.uint8) for row in ordered]),
             ends=np.cumsum([len(row.ids) for row in ordered], dtype=np.int64),
@@ -89,30 +91,40 @@ class Prompt(ABC):
         return "".join(text + _JOINT for text in reversed(solved))
 
     @abstractmethod
-    def _rows(self, table: Table, count: int, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
+    def _rows(
+        self, table: LabelledTexts, count: int, tokenizer: PreTrainedTokenizerBase
+    ) -> list[Row]:
         """Whole examples with so many demonstrations in front."""
 
     @abstractmethod
-    def _cut(self, table: Table, tokenizer: PreTrainedTokenizerBase, most: int) -> list[Row]:
+    def _cut(
+        self, table: LabelledTexts, tokenizer: PreTrainedTokenizerBase, most: int
+    ) -> list[Row]:
         """Examples that are too long even without demonstrations."""
 
 
-class Solved(Prompt):
+class DemonstrationPrompt(Prompt):
     """Demonstrations in front of the first text, for a classification head."""
 
-    def _rows(self, table: Table, count: int, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
+    def _rows(
+        self, table: LabelledTexts, count: int, tokenizer: PreTrainedTokenizerBase
+    ) -> list[Row]:
         front = self.front(count)
         columns = [[front + text for text in table.texts[0]], *table.texts[1:]]
-        return _parted(tokenization.encode(Table(columns, table.label), tokenizer, None))
+        return _parted(tokenization.encode(LabelledTexts(columns, table.label), tokenizer, None))
 
-    def _cut(self, table: Table, tokenizer: PreTrainedTokenizerBase, most: int) -> list[Row]:
+    def _cut(
+        self, table: LabelledTexts, tokenizer: PreTrainedTokenizerBase, most: int
+    ) -> list[Row]:
         return _parted(tokenization.encode(table, tokenizer, most))
 
 
-class Asked(Prompt):
+class VerbalizerPrompt(Prompt):
     """The template around the texts, for a language model."""
 
-    def _rows(self, table: Table, count: int, tokenizer: PreTrainedTokenizerBase) -> list[Row]:
+    def _rows(
+        self, table: LabelledTexts, count: int, tokenizer: PreTrainedTokenizerBase
+    ) -> list[Row]:
         front, end = self.front(count), self.lead(tokenizer)[0]
         mask = "" if self.causal else str(tokenizer.mask_token)
         texts, places = [], []
@@ -130,17 +142,23 @@ class Asked(Prompt):
             rows.append(Row(ids[:last], types[:last], answer))
         return rows
 
-    def _cut(self, table: Table, tokenizer: PreTrainedTokenizerBase, most: int) -> list[Row]:
+    def _cut(
+        self, table: LabelledTexts, tokenizer: PreTrainedTokenizerBase, most: int
+    ) -> list[Row]:
         return [
             self._shortened(table.take(np.array([number])), tokenizer, most)
             for number in range(len(table.label))
         ]
 
-    def _shortened(self, table: Table, tokenizer: PreTrainedTokenizerBase, most: int) -> Row:
+    def _shortened(
+        self, table: LabelledTexts, tokenizer: PreTrainedTokenizerBase, most: int
+    ) -> Row:
         """One example, the ends of its texts cut, those of the longer one first."""
         texts = [column[0] for column in table.texts]
         while True:
-            (row,) = self._rows(Table([[text] for text in texts], table.label), 0, tokenizer)
+            (row,) = self._rows(
+                LabelledTexts([[text] for text in texts], table.label), 0, tokenizer
+            )
             over = len(row.ids) - most
             if over <= 0:
                 return row
@@ -194,7 +212,7 @@ class Asked(Prompt):
             )
 
 
-def _parted(tokens: Tokens) -> list[Row]:
+def _parted(tokens: TokenizedSplit) -> list[Row]:
     starts = tokens.ends - tokens.lengths
     types = tokens.types if len(tokens.types) else None
     return [
@@ -220,16 +238,16 @@ def of(run: Run, root: str | None, count: int | None = None) -> Prompt | None:
     count = form.demonstrations if count is None else count
     shown: list[tuple[tuple[str, ...], int]] = []
     if count:
-        train = loading.table(run.task, run.task.splits["train"], root)
+        train = loading.load_split(run.task, run.task.splits["train"], root)
         chosen = train.take(reserved(run, train.label)[:count])
         shown = list(zip(zip(*chosen.texts, strict=True), chosen.label.tolist(), strict=True))
-    kind = Asked if form.name == WORDS else Solved
+    kind = VerbalizerPrompt if form.name == WORDS else DemonstrationPrompt
     return kind(form, run.model.causal, shown)
 
 
 def coder(
     run: Run, tokenizer: PreTrainedTokenizerBase, root: str | None, count: int | None = None
-) -> Callable[[Table], Tokens]:
+) -> Callable[[LabelledTexts], TokenizedSplit]:
     """What makes tokens of texts as a run sees them; see `of`."""
     prompt = of(run, root, count)
     encode = tokenization.encode if prompt is None else prompt.encode
@@ -246,7 +264,7 @@ def words(run: Run, tokenizer: PreTrainedTokenizerBase) -> list[int] | None:
     if run.form is None or run.form.name != WORDS:
         return None
     prompt = of(run, None, count=0)
-    assert isinstance(prompt, Asked)
+    assert isinstance(prompt, VerbalizerPrompt)
     if not prompt.causal and tokenizer.mask_token is None:
         raise ConfigError(f"form=words: the tokenizer of {run.model.name} has no mask token")
     return prompt.lead(tokenizer)[1]

@@ -27,13 +27,13 @@ class TextEncoder(Protocol):
         """Equal for encoders that give equal tokens."""
 
     def encode(
-        self, table: loading.Table, tokenizer: PreTrainedTokenizerBase, most: int
-    ) -> "Tokens":
+        self, table: loading.LabelledTexts, tokenizer: PreTrainedTokenizerBase, most: int
+    ) -> "TokenizedSplit":
         """Tokens of these texts, at most `most` of each."""
 
 
 @dataclass(frozen=True)
-class Tokens:
+class TokenizedSplit:
     """Tokenised examples, end to end.
 
     Attributes:
@@ -74,14 +74,14 @@ class Tokens:
         return np.array(firsts, dtype=np.int64), np.array(whose, dtype=np.int64)
 
 
-def tokenise(
+def tokenize_split(
     task: TaskConfig,
     split: str,
     tokenizer: PreTrainedTokenizerBase,
     max_length: int,
     root: str | None,
     prompt: TextEncoder | None = None,
-) -> Tokens:
+) -> TokenizedSplit:
     """The tokens of a split, from the cache where an earlier run left them.
 
     The cache (`PEFTBENCH_CACHE`, else ~/.cache/peftbench) is safe between processes: a file is
@@ -105,7 +105,7 @@ def tokenise(
         cached = _read(place)
         if cached is not None:
             return cached
-    table = loading.table(task, split, root)
+    table = loading.load_split(task, split, root)
     coded = encode if prompt is None else prompt.encode
     tokens = coded(table, tokenizer, max_length)
     arrays = {name: getattr(tokens, name) for name in ("ids", "types", "ends", "label", "answer")}
@@ -131,7 +131,9 @@ def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     return hashlib.sha256(backend.to_str().encode()).hexdigest()
 
 
-def encode(table: loading.Table, tokenizer: PreTrainedTokenizerBase, most: int | None) -> Tokens:
+def encode(
+    table: loading.LabelledTexts, tokenizer: PreTrainedTokenizerBase, most: int | None
+) -> TokenizedSplit:
     """Tokens of any texts, cut to `most` and to what the tokenizer allows; None cuts nothing.
 
     Where a tokenizer has no separator (GPT-2, Llama) the second text starts on a new line.
@@ -151,7 +153,7 @@ def encode(table: loading.Table, tokenizer: PreTrainedTokenizerBase, most: int |
             if types:
                 types[i] = cut["token_type_ids"][place]
     ids = [row or [tokenizer.eos_token_id] for row in rows["input_ids"]]  # an empty text alone
-    return Tokens(
+    return TokenizedSplit(
         ids=np.concatenate([np.asarray(row, np.int32) for row in ids]),
         types=np.concatenate([np.asarray(row, np.uint8) for row in types or [[]]]),
         ends=np.cumsum([len(row) for row in ids], dtype=np.int64),
@@ -160,7 +162,7 @@ def encode(table: loading.Table, tokenizer: PreTrainedTokenizerBase, most: int |
     )
 
 
-def _read(path: Path) -> Tokens | None:
+def _read(path: Path) -> TokenizedSplit | None:
     if not path.exists():
         return None
     try:
@@ -168,7 +170,7 @@ def _read(path: Path) -> Tokens | None:
             note = file.metadata()
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         if _digest(arrays) == note["sha256"]:
-            return Tokens(**arrays, truncated=int(note["truncated"]))
+            return TokenizedSplit(**arrays, truncated=int(note["truncated"]))
     except (OSError, SafetensorError, KeyError, ValueError, TypeError):
         pass  # torn, or of another time: said below, and made again
     warnings.warn(f"cached tokens {path.name} are corrupt and are made again", stacklevel=3)

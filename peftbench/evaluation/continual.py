@@ -15,7 +15,7 @@ from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated, Evaluation
 from peftbench.core.run import Json, canonical
 from peftbench.data import prompting
-from peftbench.data.loading import Table
+from peftbench.data.loading import LabelledTexts
 from peftbench.evaluation import evaluator
 from peftbench.methods import dry_run
 from peftbench.methods.base import build_method
@@ -25,16 +25,16 @@ from peftbench.suites import base
 from peftbench.suites.base import Arrays
 from peftbench.suites.rounds import Round, Rounds
 from peftbench.training import measurement, trainer
-from peftbench.training.runtime import Setting, device_of
-from peftbench.training.stage import Stage
-from peftbench.training.trainer import Outcome
-from peftbench.training.warm_cache import Warm
+from peftbench.training.runtime import RuntimeConfig, device_of
+from peftbench.training.stage import ContinualStage
+from peftbench.training.trainer import TrainingOutput
+from peftbench.training.warm_cache import WarmCache
 
 State = dict[str, Tensor]
 
 
 @dataclass
-class Progress:
+class ContinualState:
     """How far a stream is: written after every round.
 
     Attributes:
@@ -64,12 +64,12 @@ def check(evaluation: Evaluation) -> None:
         raise ConfigError(f"{error}; suite.chain=false trains it in rounds all the same") from None
 
 
-def follow(
+def run_continual(
     evaluation: Evaluation,
     results: Results,
-    setting: Setting | None = None,
+    setting: RuntimeConfig | None = None,
     *,
-    warm: Warm | None = None,
+    warm: WarmCache | None = None,
     report: Callable[[Json], None] = lambda news: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> tuple[Evaluated, Arrays]:
@@ -78,16 +78,17 @@ def follow(
     Raises:
         ConfigError: if data are not to be had, or not as many as the chunks ask for.
         FloatingPointError: if the loss is no longer finite.
-        train.Interrupted: after `stop`; done rounds and a checkpoint of the one in flight stay.
+        loop.TrainingInterrupted: after `stop`; done rounds and a checkpoint of the one in flight
+            stay.
     """
-    setting, warm = replace(setting or Setting(), keep="trained"), warm or Warm()
+    setting, warm = replace(setting or RuntimeConfig(), keep="trained"), warm or WarmCache()
     run, asked = evaluation.run, _rounds(evaluation)
     device = device_of(setting)
     phases = measurement.Phases(device)
     sets = asked.sets(run, setting.data_root)
     rounds = list(asked.rounds(run, setting.data_root))
     total = sum(len(one.rows) for one in rounds)
-    progress = _load(results, evaluation) or Progress()
+    progress = _load(results, evaluation) or ContinualState()
     for number in range(len(progress.spent), len(rounds)):
         one, before = rounds[number], sum(len(earlier.rows) for earlier in rounds[:number])
 
@@ -96,7 +97,7 @@ def follow(
             report(news | {"fraction": done / total})
 
         name = hashlib.sha256(f"{evaluation.key} {number}".encode()).hexdigest()[:12]
-        stage = Stage(
+        stage = ContinualStage(
             name, number, one.rows, progress.state, not asked.sequence, asked.chain and number > 0
         )
         results.drop_drafts(name)
@@ -128,12 +129,12 @@ def follow(
 
 
 def _rounds(evaluation: Evaluation) -> Rounds:
-    asked = base.make(evaluation.suite)
+    asked = base.build_suite(evaluation.suite)
     assert isinstance(asked, Rounds)
     return asked
 
 
-def _spent(outcome: Outcome) -> Json:
+def _spent(outcome: TrainingOutput) -> Json:
     record = outcome.record
     return {
         "examples": record.work["train_size"],
@@ -145,13 +146,13 @@ def _spent(outcome: Outcome) -> Json:
 
 
 def _answer(
-    progress: Progress,
+    progress: ContinualState,
     rounds: list[Round],
     number: int,
-    sets: dict[str, Table],
-    outcome: Outcome,
-    setting: Setting,
-    warm: Warm,
+    sets: dict[str, LabelledTexts],
+    outcome: TrainingOutput,
+    setting: RuntimeConfig,
+    warm: WarmCache,
     device: torch.device,
 ) -> None:
     """Add the outputs on all sets that a round is asked about."""
@@ -185,7 +186,7 @@ def _answer(
             progress.found[f"{number}/{name}"] = arrays | {"label": sets[name].label}
 
 
-def _save(results: Results, evaluation: Evaluation, progress: Progress) -> None:
+def _save(results: Results, evaluation: Evaluation, progress: ContinualState) -> None:
     tensors = {f"state.{name}": t for name, t in (progress.state or {}).items()}
     for number, head in progress.heads.items():
         tensors |= {f"heads.{number}.{name}": t for name, t in head.items()}
@@ -196,7 +197,7 @@ def _save(results: Results, evaluation: Evaluation, progress: Progress) -> None:
     results.write(results.checkpoint(evaluation.key), body)
 
 
-def _load(results: Results, evaluation: Evaluation) -> Progress | None:
+def _load(results: Results, evaluation: Evaluation) -> ContinualState | None:
     path = results.checkpoint(evaluation.key)
     if not path.exists():
         return None
@@ -207,7 +208,7 @@ def _load(results: Results, evaluation: Evaluation) -> Progress | None:
     except SafetensorError:
         warnings.warn(f"checkpoint {path.name} is torn; the stream starts again", stacklevel=2)
         return None
-    progress = Progress(spent=json.loads(note["spent"]), state={})
+    progress = ContinualState(spent=json.loads(note["spent"]), state={})
     for name, tensor in tensors.items():
         kind, _, rest = name.partition(".")
         if kind == "state":

@@ -12,31 +12,31 @@ from torch import Tensor
 from peftbench.core.evaluation import Evaluated, Evaluation
 from peftbench.core.run import Json, Run, canonical
 from peftbench.data import prompting
-from peftbench.data.loading import Table
-from peftbench.data.tokenization import Tokens
+from peftbench.data.loading import LabelledTexts
+from peftbench.data.tokenization import TokenizedSplit
 from peftbench.methods.base import Method, build_method
-from peftbench.models.adapted_model import Encoder
+from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
-from peftbench.models.optimize import settle
+from peftbench.models.optimize import prepare_for_training
 from peftbench.results.store import Results
 from peftbench.suites import base
 from peftbench.suites.base import Arrays
 from peftbench.training import measurement
-from peftbench.training.loop import Interrupted
+from peftbench.training.loop import TrainingInterrupted
 from peftbench.training.predictor import Predictor
-from peftbench.training.runtime import Setting, accelerator_of, device_of
-from peftbench.training.warm_cache import Warm
+from peftbench.training.runtime import RuntimeConfig, accelerator_of, device_of
+from peftbench.training.warm_cache import WarmCache
 
 #: Examples between two reports of progress, roughly.
 _PIECE = 512
 
 
-def assess(
+def evaluate_suite(
     evaluation: Evaluation,
     results: Results,
-    setting: Setting | None = None,
+    setting: RuntimeConfig | None = None,
     *,
-    warm: Warm | None = None,
+    warm: WarmCache | None = None,
     report: Callable[[Json], None] = lambda news: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> tuple[Evaluated, Arrays]:
@@ -56,22 +56,22 @@ def assess(
     Raises:
         ConfigError: if the weights were not kept, or data are not to be had.
         RecordError: if a file is not what was saved.
-        train.Interrupted: after `stop`; nothing is kept.
+        loop.TrainingInterrupted: after `stop`; nothing is kept.
     """
-    setting, warm = setting or Setting(), warm or Warm()
+    setting, warm = setting or RuntimeConfig(), warm or WarmCache()
     run = evaluation.run
     device = device_of(setting)
     measurement.release_memory(device)
     phases = measurement.Phases(device)
     record = results.load(run.key)
-    asked = base.make(evaluation.suite)
+    asked = base.build_suite(evaluation.suite)
     with phases.phase("load"):
         backbone, tokenizer = warm.backbone(run, device)
         state = load(results.weights(record))
     with phases.phase("tokenise"):
         sets = asked.sets(run, setting.data_root)
 
-    def answer(method: Method, state: dict[str, Tensor] | None, tokens: Tokens) -> Arrays:
+    def answer(method: Method, state: dict[str, Tensor] | None, tokens: TokenizedSplit) -> Arrays:
         view = viewed(run, method, state, backbone, tokenizer.pad_token_id, device)
         return outputs(view, run, tokens, report, stop)
 
@@ -109,7 +109,7 @@ def assess(
     return done, {f"{n}/{name}": a for name, arrays in found.items() for n, a in arrays.items()}
 
 
-def moved(encoder: Encoder) -> dict[str, float]:
+def moved(encoder: AdaptedModel) -> dict[str, float]:
     """How far the pretrained weights went, and how large the inserted ones are.
 
     Returns:
@@ -135,9 +135,9 @@ def moved(encoder: Encoder) -> dict[str, float]:
 
 def trained(
     backbone: Backbone, method: Method, run: Run, state: dict[str, Tensor] | None
-) -> Encoder:
+) -> AdaptedModel:
     """The encoder as it was after training, or before."""
-    encoder = Encoder(backbone, run.task.classes, run.seeds()["head"])
+    encoder = AdaptedModel(backbone, run.task.classes, run.seeds()["head"])
     if state is not None:
         with torch.random.fork_rng():
             method.insert(encoder)
@@ -156,12 +156,12 @@ def viewed(
     """The same encoder for prediction alone, and how tokens get there."""
     half = run.train.precision == "bf16"
     encoder = trained(backbone, method, run, state).requires_grad_(False)
-    settle(encoder, half, torch.empty(0, dtype=torch.int64))
+    prepare_for_training(encoder, half, torch.empty(0, dtype=torch.int64))
     accelerator = accelerator_of(device, half)
     return Predictor(padding, backbone.family_config.mask, device, method, encoder, accelerator)
 
 
-def distinct(sets: dict[str, Table]) -> tuple[Table, dict[str, np.ndarray]]:
+def distinct(sets: dict[str, LabelledTexts]) -> tuple[LabelledTexts, dict[str, np.ndarray]]:
     """All distinct texts of the sets, and where in them those of each set are.
 
     Noise leaves many texts as they are: each is predicted on once.
@@ -174,13 +174,13 @@ def distinct(sets: dict[str, Table]) -> tuple[Table, dict[str, np.ndarray]]:
         for name, t in sets.items()
     }
     columns = [list(column) for column in zip(*numbers, strict=True)]
-    return Table(columns, np.zeros(len(numbers), dtype=np.int64)), places
+    return LabelledTexts(columns, np.zeros(len(numbers), dtype=np.int64)), places
 
 
 def outputs(
     view: Predictor,
     run: Run,
-    tokens: Tokens,
+    tokens: TokenizedSplit,
     report: Callable[[Json], None],
     stop: Callable[[], bool] = lambda: False,
 ) -> Arrays:
@@ -189,7 +189,7 @@ def outputs(
     Texts that differ may be one example to the model (casing, to an uncased one): it answers once.
 
     Raises:
-        train.Interrupted: after `stop`.
+        loop.TrainingInterrupted: after `stop`.
     """
     firsts, number = tokens.distinct()
     order = firsts[np.argsort(-tokens.lengths[firsts], kind="stable")]
@@ -202,7 +202,7 @@ def outputs(
             done = min(len(order), first + _PIECE)
             report({"fraction": done / len(order), "speed": done / (time.monotonic() - start)})
             if stop():
-                raise Interrupted("stopped; an evaluation starts again")
+                raise TrainingInterrupted("stopped; an evaluation starts again")
     names = [name for name in parts[0] if name != "label"]
     whole = {name: np.concatenate([part[name] for part in parts]) for name in names}
     back = np.argsort(whole.pop("item"), kind="stable")[number]

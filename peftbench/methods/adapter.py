@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from peftbench.core.errors import above, at_least, one_of
 from peftbench.methods.base import Method
-from peftbench.models.adapted_model import Encoder
+from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.module_ops import Tap, check_roles
 
 NORMS = ("attn_norm", "ffn_norm")
@@ -66,7 +66,7 @@ class Adapter(Method):
         above("scale", self.scale, 0)
         one_of("start", self.start, STARTS)
 
-    def insert(self, encoder: Encoder) -> None:
+    def insert(self, encoder: AdaptedModel) -> None:
         """Add the bottlenecks; unfreeze the norms before those are wrapped."""
         if self.train_norms:
             norms = {id(p) for norm in encoder.each(*NORMS) for p in norm.parameters()}

@@ -17,7 +17,7 @@ from peftbench.core.configs import MethodConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json
 from peftbench.data.batching import Batch
-from peftbench.models.adapted_model import Encoder
+from peftbench.models.adapted_model import AdaptedModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Method:
         """Claims that torch.func can map loss and predictions over runs; held to it too."""
         return True
 
-    def insert(self, encoder: Encoder) -> None:
+    def insert(self, encoder: AdaptedModel) -> None:
         """Add modules to a frozen encoder, or let some of its parameters train.
 
         Raises:
@@ -44,23 +44,23 @@ class Method:
         """
         raise NotImplementedError
 
-    def prepare(self, encoder: Encoder, batches: Iterator[Batch]) -> None:
+    def prepare(self, encoder: AdaptedModel, batches: Iterator[Batch]) -> None:
         """Look at as many training batches as it takes, after `insert`, before the first step."""
 
-    def loss(self, encoder: Encoder, batch: Batch) -> Tensor:
+    def loss(self, encoder: AdaptedModel, batch: Batch) -> Tensor:
         """The mean loss of a batch; a scalar."""
         return task_loss(encoder(batch), batch["labels"])
 
-    def after_step(self, encoder: Encoder, step: int, steps: int | None) -> None:
+    def after_step(self, encoder: AdaptedModel, step: int, steps: int | None) -> None:
         """Act after optimizer step `step` of `steps` (None for a budget of seconds).
 
         Called before the first step too, and once more where a training goes on.
         """
 
-    def finish(self, encoder: Encoder) -> None:
+    def finish(self, encoder: AdaptedModel) -> None:
         """Act when the budget is spent, before the last evaluation."""
 
-    def chain(self, encoder: Encoder) -> None:
+    def chain(self, encoder: AdaptedModel) -> None:
         """Take what was learnt so far as the prior of what comes, where data arrive in rounds.
 
         Raises:
@@ -68,11 +68,11 @@ class Method:
         """
         raise ValueError(f"{type(self).__name__} has no posterior to take as a prior")
 
-    def rates(self, encoder: Encoder) -> dict[str, float]:
+    def rates(self, encoder: AdaptedModel) -> dict[str, float]:
         """Factors of the learning rate, by the name of a trained parameter; 1 where none is."""
         return {}
 
-    def to_peft(self, encoder: Encoder) -> tuple[Json, dict[str, Tensor]]:
+    def to_peft(self, encoder: AdaptedModel) -> tuple[Json, dict[str, Tensor]]:
         """The arguments and tensors of the same thing in the peft library, the head left out.
 
         Raises:
@@ -88,13 +88,13 @@ class Method:
         """
         raise ValueError(f"{type(self).__name__} has no width; choose another host, or widen=1")
 
-    def predict(self, encoder: Encoder, batch: Batch) -> dict[str, Tensor]:
+    def predict(self, encoder: AdaptedModel, batch: Batch) -> dict[str, Tensor]:
         """Outputs in eval mode: `scores` (batch, classes), and spreads where the method samples."""
         return {"scores": encoder(batch)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Around(Method):
+class WrapperMethod(Method):
     """A method around another one, the host, which does what it would do alone."""
 
     starts_pretrained: ClassVar[bool] = False
@@ -106,35 +106,35 @@ class Around(Method):
         """Whether the host does."""
         return self.host.packs
 
-    def insert(self, encoder: Encoder) -> None:
+    def insert(self, encoder: AdaptedModel) -> None:
         """Insert the host."""
         self.host.insert(encoder)
 
-    def prepare(self, encoder: Encoder, batches: Iterator[Batch]) -> None:
+    def prepare(self, encoder: AdaptedModel, batches: Iterator[Batch]) -> None:
         """Let the host look."""
         self.host.prepare(encoder, batches)
 
-    def loss(self, encoder: Encoder, batch: Batch) -> Tensor:
+    def loss(self, encoder: AdaptedModel, batch: Batch) -> Tensor:
         """The host's loss."""
         return self.host.loss(encoder, batch)
 
-    def after_step(self, encoder: Encoder, step: int, steps: int | None) -> None:
+    def after_step(self, encoder: AdaptedModel, step: int, steps: int | None) -> None:
         """Let the host act."""
         self.host.after_step(encoder, step, steps)
 
-    def finish(self, encoder: Encoder) -> None:
+    def finish(self, encoder: AdaptedModel) -> None:
         """Let the host act."""
         self.host.finish(encoder)
 
-    def chain(self, encoder: Encoder) -> None:
+    def chain(self, encoder: AdaptedModel) -> None:
         """Let the host do it."""
         self.host.chain(encoder)
 
-    def rates(self, encoder: Encoder) -> dict[str, float]:
+    def rates(self, encoder: AdaptedModel) -> dict[str, float]:
         """The host's factors."""
         return self.host.rates(encoder)
 
-    def predict(self, encoder: Encoder, batch: Batch) -> dict[str, Tensor]:
+    def predict(self, encoder: AdaptedModel, batch: Batch) -> dict[str, Tensor]:
         """The host's outputs."""
         return self.host.predict(encoder, batch)
 

@@ -28,16 +28,16 @@ from torch import Tensor
 
 from peftbench.core.errors import above, at_least, one_of
 from peftbench.data.batching import Batch
-from peftbench.methods.base import Around, averaged, repeated
-from peftbench.methods.layers.gaussian import NOISES, Gaussian, kl_to_normal, posterior
-from peftbench.models.adapted_model import Encoder
+from peftbench.methods.base import WrapperMethod, averaged, repeated
+from peftbench.methods.layers.gaussian import NOISES, GaussianLinear, kl_to_normal, posterior
+from peftbench.models.adapted_model import AdaptedModel
 
 NORMALISERS = ("mean", "data")
 MATRICES = ("down", "up")
 
 
 @dataclass(frozen=True, kw_only=True)
-class BayesHybrid(Around):
+class BayesHybrid(WrapperMethod):
     """A host whose `matrices` have posteriors.
 
     Attributes:
@@ -70,7 +70,7 @@ class BayesHybrid(Around):
         at_least("kl", self.kl, 0)
         at_least("samples", self.samples, 0, whole=True)
 
-    def insert(self, encoder: Encoder) -> None:
+    def insert(self, encoder: AdaptedModel) -> None:
         """Insert the host, and replace its matrices."""
         self.host.insert(encoder)
         found = encoder.inserted(*self.matrices)
@@ -79,22 +79,22 @@ class BayesHybrid(Around):
                 f"{type(self.host).__name__} inserts no {' or '.join(self.matrices)} matrix"
             )
         for name, linear in found.items():
-            encoder.put(name, Gaussian(linear, self.noise, self.spread))
+            encoder.put(name, GaussianLinear(linear, self.noise, self.spread))
         if self.prior["from"] is not None and not encoder.rehearsal:
             earlier = posterior(self.prior["from"])
             for name, gaussian in self._gaussians(encoder):
                 gaussian.start_at(earlier, name)
 
-    def loss(self, encoder: Encoder, batch: Batch) -> Tensor:
+    def loss(self, encoder: AdaptedModel, batch: Batch) -> Tensor:
         """The host's loss, on one draw, and the divergence from the prior."""
         return self.host.loss(encoder, batch) + self.kl * self.divergence(encoder)
 
-    def chain(self, encoder: Encoder) -> None:
+    def chain(self, encoder: AdaptedModel) -> None:
         """Make the posterior the prior."""
         for _, gaussian in self._gaussians(encoder):
             gaussian.keep_as_prior()
 
-    def divergence(self, encoder: Encoder) -> Tensor:
+    def divergence(self, encoder: AdaptedModel) -> Tensor:
         """The KL from posterior to prior over the count that `normalise` names; a scalar."""
         gaussians = [gaussian for _, gaussian in self._gaussians(encoder)]
         mean, std = self.prior["mean"], self.prior["std"]
@@ -102,7 +102,7 @@ class BayesHybrid(Around):
         weights = sum(gaussian.weight.numel() for gaussian in gaussians)
         return total / (weights if self.normalise == "mean" else encoder.examples)
 
-    def predict(self, encoder: Encoder, batch: Batch) -> dict[str, Tensor]:
+    def predict(self, encoder: AdaptedModel, batch: Batch) -> dict[str, Tensor]:
         """The average over draws as `scores` (log probabilities for classes), and its spreads."""
         if self.samples == 0:
             return self.host.predict(encoder, batch)
@@ -116,5 +116,5 @@ class BayesHybrid(Around):
             for gaussian in gaussians:
                 gaussian.draws = 0
 
-    def _gaussians(self, encoder: Encoder) -> list[tuple[str, Gaussian]]:
-        return [(n, m) for n, m in encoder.module.named_modules() if isinstance(m, Gaussian)]
+    def _gaussians(self, encoder: AdaptedModel) -> list[tuple[str, GaussianLinear]]:
+        return [(n, m) for n, m in encoder.module.named_modules() if isinstance(m, GaussianLinear)]

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from peftbench.methods.base import Method
-from peftbench.models.adapted_model import Encoder
+from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.module_ops import check_roles
 
 
@@ -29,7 +29,7 @@ class BitFit(Method):
         if self.at is not None:
             check_roles("at", self.at)
 
-    def insert(self, encoder: Encoder) -> None:
+    def insert(self, encoder: AdaptedModel) -> None:
         """Unfreeze what is called bias."""
         chosen = {id(p) for part in self._parts(encoder) for p in part.parameters()}
 
@@ -40,5 +40,5 @@ class BitFit(Method):
 
         encoder.unfreeze("bias", wanted)
 
-    def _parts(self, encoder: Encoder) -> list[nn.Module]:
+    def _parts(self, encoder: AdaptedModel) -> list[nn.Module]:
         return [] if self.at is None else list(encoder.each(*self.at))

@@ -9,7 +9,7 @@ from peftbench.data import prompting
 from peftbench.data.tokenizer import load_tokenizer
 from peftbench.methods.base import build_method
 from peftbench.models import checkpoints
-from peftbench.models.adapted_model import Encoder
+from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
 
 
@@ -28,7 +28,7 @@ def check(run: Run, chain: bool = False) -> None:
     language = run.form is not None and run.form.name == WORDS
     skeleton = checkpoints.skeleton(replace(model, shape=shape), language=language)
     words = list(range(classes)) if language else None
-    encoder = Encoder(Backbone(model, loaded=skeleton, words=words), classes, seed=0)
+    encoder = AdaptedModel(Backbone(model, loaded=skeleton, words=words), classes, seed=0)
     encoder.rehearsal = True
     try:
         method.insert(encoder)

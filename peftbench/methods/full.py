@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from peftbench.core.errors import between
 from peftbench.methods.base import Method
-from peftbench.models.adapted_model import Encoder
+from peftbench.models.adapted_model import AdaptedModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,11 +28,11 @@ class Full(Method):
         if self.layer_decay == 0:
             raise ValueError("layer_decay must be greater than 0; 1 is the same rate for all")
 
-    def insert(self, encoder: Encoder) -> None:
+    def insert(self, encoder: AdaptedModel) -> None:
         """Unfreeze everything."""
         encoder.unfreeze("parameter", lambda name, parameter: True)
 
-    def rates(self, encoder: Encoder) -> dict[str, float]:
+    def rates(self, encoder: AdaptedModel) -> dict[str, float]:
         """Powers of the decay."""
         if self.layer_decay == 1:
             return {}

@@ -8,14 +8,14 @@ What the pretrained features are worth without touching them: the floor for ever
 from dataclasses import dataclass
 
 from peftbench.methods.base import Method
-from peftbench.models.adapted_model import Encoder
+from peftbench.models.adapted_model import AdaptedModel
 
 
 @dataclass(frozen=True, kw_only=True)
 class Head(Method):
     """Nothing but the head, which always trains."""
 
-    def insert(self, encoder: Encoder) -> None:
+    def insert(self, encoder: AdaptedModel) -> None:
         """Leave the encoder frozen."""
         if not encoder.trained():
             raise ValueError(f"{encoder.name} has no head of its own that could train, only words")

@@ -15,7 +15,7 @@ from typing import ClassVar
 
 from peftbench.data.batching import Batch
 from peftbench.methods.base import Method
-from peftbench.models.adapted_model import Encoder
+from peftbench.models.adapted_model import AdaptedModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,27 +35,27 @@ class Hybrid(Method):
         """Whether all do."""
         return all(member.packs for member in self.members.values())
 
-    def insert(self, encoder: Encoder) -> None:
+    def insert(self, encoder: AdaptedModel) -> None:
         """Insert one after the other."""
         for member in self.members.values():
             member.insert(encoder)
 
-    def prepare(self, encoder: Encoder, batches: Iterator[Batch]) -> None:
+    def prepare(self, encoder: AdaptedModel, batches: Iterator[Batch]) -> None:
         """Let each look at batches."""
         for member in self.members.values():
             member.prepare(encoder, batches)
 
-    def after_step(self, encoder: Encoder, step: int, steps: int | None) -> None:
+    def after_step(self, encoder: AdaptedModel, step: int, steps: int | None) -> None:
         """Let each act."""
         for member in self.members.values():
             member.after_step(encoder, step, steps)
 
-    def finish(self, encoder: Encoder) -> None:
+    def finish(self, encoder: AdaptedModel) -> None:
         """Let each act."""
         for member in self.members.values():
             member.finish(encoder)
 
-    def rates(self, encoder: Encoder) -> dict[str, float]:
+    def rates(self, encoder: AdaptedModel) -> dict[str, float]:
         """The members' factors."""
         found: dict[str, float] = {}
         for member in self.members.values():

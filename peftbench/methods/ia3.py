@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from peftbench.core.run import Json
 from peftbench.methods.base import Method
-from peftbench.models.adapted_model import Encoder
+from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.module_ops import check_roles
 
 
@@ -32,13 +32,13 @@ class IA3(Method):
         if not [*self.outputs, *self.inputs]:
             raise ValueError("outputs and inputs are both empty: there is nothing to scale")
 
-    def insert(self, encoder: Encoder) -> None:
+    def insert(self, encoder: AdaptedModel) -> None:
         """Wrap every one of them."""
         for roles, kind in ((self.outputs, ScaledOutput), (self.inputs, ScaledInput)):
             if roles:
                 encoder.replace(*roles, by=kind)
 
-    def to_peft(self, encoder: Encoder) -> tuple[Json, dict[str, Tensor]]:
+    def to_peft(self, encoder: AdaptedModel) -> tuple[Json, dict[str, Tensor]]:
         """An IA3Config's arguments, and the scales by the library's names and shapes."""
         tensors = {}
         for path, part in encoder.module.named_modules():

@@ -11,14 +11,14 @@ Gain and bias of the norms of all blocks train:
 from dataclasses import dataclass
 
 from peftbench.methods.base import Method
-from peftbench.models.adapted_model import Encoder
+from peftbench.models.adapted_model import AdaptedModel
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerNorm(Method):
     """The norms of all blocks."""
 
-    def insert(self, encoder: Encoder) -> None:
+    def insert(self, encoder: AdaptedModel) -> None:
         """Unfreeze them."""
         norms = {id(p) for norm in encoder.each("attn_norm", "ffn_norm") for p in norm.parameters()}
         encoder.unfreeze("norm", lambda name, parameter: id(parameter) in norms)

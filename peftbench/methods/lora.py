@@ -24,7 +24,7 @@ from torch.nn.utils import skip_init
 from peftbench.core.errors import above, at_least, between
 from peftbench.core.run import Json
 from peftbench.methods.base import Method
-from peftbench.models.adapted_model import Encoder
+from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.module_ops import check_roles
 
 
@@ -50,11 +50,11 @@ class LoRA(Method):
         between("power", self.power, 0, 1)
         check_roles("targets", self.targets)
 
-    def insert(self, encoder: Encoder) -> None:
+    def insert(self, encoder: AdaptedModel) -> None:
         """Wrap every target."""
         encoder.replace(*self.targets, by=self._wrap)
 
-    def to_peft(self, encoder: Encoder) -> tuple[Json, dict[str, Tensor]]:
+    def to_peft(self, encoder: AdaptedModel) -> tuple[Json, dict[str, Tensor]]:
         """A LoraConfig's arguments, and A, B and m by the library's names."""
         tensors, state = {}, encoder.state()
         for path, part in encoder.module.named_modules():

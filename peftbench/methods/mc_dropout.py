@@ -14,12 +14,12 @@ from torch import Tensor
 
 from peftbench.core.errors import at_least
 from peftbench.data.batching import Batch
-from peftbench.methods.base import Around, averaged, repeated
-from peftbench.models.adapted_model import Encoder
+from peftbench.methods.base import WrapperMethod, averaged, repeated
+from peftbench.models.adapted_model import AdaptedModel
 
 
 @dataclass(frozen=True, kw_only=True)
-class MCDropout(Around):
+class MCDropout(WrapperMethod):
     """A host whose predictions are averaged over `samples` dropout masks."""
 
     samples: int
@@ -27,7 +27,7 @@ class MCDropout(Around):
     def __post_init__(self) -> None:
         at_least("samples", self.samples, 1, whole=True)
 
-    def predict(self, encoder: Encoder, batch: Batch) -> dict[str, Tensor]:
+    def predict(self, encoder: AdaptedModel, batch: Batch) -> dict[str, Tensor]:
         """The average over masks as `scores`, and its spreads."""
         try:
             encoder.train()

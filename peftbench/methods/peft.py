@@ -21,7 +21,7 @@ from torch import nn
 
 from peftbench.methods.base import Method
 from peftbench.methods.peft_support import peft_support
-from peftbench.models.adapted_model import Encoder
+from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.module_ops import check_roles
 
 #: Types that the library offers and this method does not, and why.
@@ -62,7 +62,7 @@ class Peft(Method):
                 )
         check_roles("targets", self.targets)
 
-    def insert(self, encoder: Encoder) -> None:
+    def insert(self, encoder: AdaptedModel) -> None:
         """Let the library put its modules in, on weights that it may write to."""
         if encoder.rehearsal:  # sizes are not the model's: only what was found out before counts
             families = peft_support()[1].get(self.type, {})
@@ -90,7 +90,7 @@ class Peft(Method):
             encoder.module.get_parameter(name).requires_grad_(True)
         encoder.exact = True
 
-    def _arguments(self, encoder: Encoder) -> dict[str, Any]:
+    def _arguments(self, encoder: AdaptedModel) -> dict[str, Any]:
         """What the config class gets."""
         fields = _config_class(self.type).__dataclass_fields__
         norms = ["attn_norm", "ffn_norm"]

@@ -11,12 +11,12 @@ from peftbench.core.run import Json, Record
 from peftbench.data import prompting
 from peftbench.data.tokenizer import load_tokenizer
 from peftbench.methods.base import Method, build_method
-from peftbench.models.adapted_model import Encoder
+from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
 from peftbench.results.store import Results
 
 
-def to_peft(record: Record, results: Results, folder: Path) -> None:
+def export_peft_adapter(record: Record, results: Results, folder: Path) -> None:
     """Write adapter_config.json and adapter_model.safetensors for a run's kept weights.
 
     Raises:
@@ -29,7 +29,7 @@ def to_peft(record: Record, results: Results, folder: Path) -> None:
         raise ConfigError(f"{folder} is there already; name a new folder")
     method = build_method(run.method)
     words = prompting.words(run, load_tokenizer(run.model))
-    encoder = Encoder(Backbone(run.model, words=words), run.task.classes, seed=0)
+    encoder = AdaptedModel(Backbone(run.model, words=words), run.task.classes, seed=0)
     method.insert(encoder)
     encoder.restore(load(kept))
     try:
@@ -43,7 +43,7 @@ def to_peft(record: Record, results: Results, folder: Path) -> None:
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
 
 
-def peft_form(method: Method, encoder: Encoder) -> tuple[Json, dict[str, Tensor]]:
+def peft_form(method: Method, encoder: AdaptedModel) -> tuple[Json, dict[str, Tensor]]:
     """The library's config and tensors, head included, and behind a prefix the position table.
 
     Raises:
@@ -71,7 +71,7 @@ def peft_form(method: Method, encoder: Encoder) -> tuple[Json, dict[str, Tensor]
     return config, {name: tensor.contiguous() for name, tensor in tensors.items()}
 
 
-def position_table(encoder: Encoder) -> tuple[str, Tensor]:
+def position_table(encoder: AdaptedModel) -> tuple[str, Tensor]:
     """The name and the values of a backbone's embeddings of positions.
 
     Behind a prefix of n keys the library counts positions from n on; here they are as they were in

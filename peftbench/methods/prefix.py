@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from peftbench.core.errors import at_least
 from peftbench.core.run import Json
 from peftbench.methods.base import Method
-from peftbench.models.adapted_model import Encoder
+from peftbench.models.adapted_model import AdaptedModel
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,14 +41,14 @@ class Prefix(Method):
         at_least("length", self.length, 0, whole=True)
         at_least("width", self.width, 0, whole=True)
 
-    def insert(self, encoder: Encoder) -> None:
+    def insert(self, encoder: AdaptedModel) -> None:
         """Put the prefix in front of every attention."""
         if self.length:
             blocks = len(encoder.blocks)
             sizes = (encoder.dim, encoder.key_dim)
             encoder.prepend(KeysAndValues(self, blocks, *sizes, encoder.device))
 
-    def to_peft(self, encoder: Encoder) -> tuple[Json, dict[str, Tensor]]:
+    def to_peft(self, encoder: AdaptedModel) -> tuple[Json, dict[str, Tensor]]:
         """A PrefixTuningConfig's arguments, and the keys and values as its embedding."""
         if not self.length:
             raise ValueError("a prefix of length 0 has no form in the peft library")

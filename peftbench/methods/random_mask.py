@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from peftbench.core.errors import above, between
 from peftbench.methods.base import Method
-from peftbench.models.adapted_model import Encoder
+from peftbench.models.adapted_model import AdaptedModel
 
 LINEARS = ("query", "key", "value", "attn_out", "ffn_in", "ffn_out")
 
@@ -32,7 +32,7 @@ class RandomMask(Method):
         between("keep", self.keep, 0, 1)
         above("keep", self.keep, 0)
 
-    def insert(self, encoder: Encoder) -> None:
+    def insert(self, encoder: AdaptedModel) -> None:
         """Wrap every linear."""
         encoder.replace(*LINEARS, by=lambda part: Scattered(part, self.keep))
 

@@ -22,9 +22,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from peftbench.data.batching import Batch
-from peftbench.models.adapted_model import Encoder
+from peftbench.models.adapted_model import AdaptedModel
 
-Penalty = Callable[[Encoder, Batch, Tensor, float], Tensor]
+Penalty = Callable[[AdaptedModel, Batch, Tensor, float], Tensor]
 
 
 def divergence(a: Tensor, b: Tensor) -> Tensor:
@@ -35,18 +35,18 @@ def divergence(a: Tensor, b: Tensor) -> Tensor:
     return ((p.exp() - q.exp()) * (p - q)).sum(-1).mean()
 
 
-def rdrop(encoder: Encoder, batch: Batch, logits: Tensor, epsilon: float) -> Tensor:
+def rdrop(encoder: AdaptedModel, batch: Batch, logits: Tensor, epsilon: float) -> Tensor:
     """Half of D between these logits and those of another pass."""
     return divergence(logits, encoder(batch)) / 2
 
 
-def r3f(encoder: Encoder, batch: Batch, logits: Tensor, epsilon: float) -> Tensor:
+def r3f(encoder: AdaptedModel, batch: Batch, logits: Tensor, epsilon: float) -> Tensor:
     """D between these logits and those under uniform noise."""
     noise = torch.empty_like(_words(encoder, batch)).uniform_(-epsilon, epsilon)
     return divergence(logits, _shifted(encoder, batch, noise))
 
 
-def smart(encoder: Encoder, batch: Batch, logits: Tensor, epsilon: float) -> Tensor:
+def smart(encoder: AdaptedModel, batch: Batch, logits: Tensor, epsilon: float) -> Tensor:
     """D between these logits and those under the worst small change."""
     with torch.enable_grad():
         z = (torch.randn_like(_words(encoder, batch)) * 1e-5).requires_grad_()
@@ -56,13 +56,13 @@ def smart(encoder: Encoder, batch: Batch, logits: Tensor, epsilon: float) -> Ten
     return divergence(logits, _shifted(encoder, batch, epsilon * direction))
 
 
-def _words(encoder: Encoder, batch: Batch) -> Tensor:
+def _words(encoder: AdaptedModel, batch: Batch) -> Tensor:
     """Embeddings (batch, tokens, dim) of the words of a batch."""
     embedded: Tensor = encoder.module.get_input_embeddings()(batch["input_ids"])
     return embedded.detach()
 
 
-def _shifted(encoder: Encoder, batch: Batch, shift: Tensor) -> Tensor:
+def _shifted(encoder: AdaptedModel, batch: Batch, shift: Tensor) -> Tensor:
     """Logits (batch, classes) with the words' embeddings moved by (batch, tokens, dim)."""
     embedding = encoder.module.get_input_embeddings()
     hook = embedding.register_forward_hook(lambda module, given, output: output + shift)

@@ -29,15 +29,15 @@ from torch import Tensor
 
 from peftbench.core.errors import at_least, between, one_of
 from peftbench.data.batching import Batch
-from peftbench.methods.base import Around, Method, task_loss
+from peftbench.methods.base import Method, WrapperMethod, task_loss
 from peftbench.methods.regularizers import PENALTIES
-from peftbench.models.adapted_model import Encoder
+from peftbench.models.adapted_model import AdaptedModel
 
 CHOICES = ("rgn", "fisher", "lisa", "manual", "all")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RobustPartial(Around):
+class RobustPartial(WrapperMethod):
     """A host, of whose trained parameters those of some blocks train.
 
     Attributes:
@@ -76,7 +76,7 @@ class RobustPartial(Around):
         """Not with a penalty: it takes derivatives of its own."""
         return self.penalty == "none" and super().packs
 
-    def insert(self, encoder: Encoder) -> None:
+    def insert(self, encoder: AdaptedModel) -> None:
         """Insert the host; all that it trains still does."""
         depth = len(encoder.blocks)
         if not encoder.rehearsal and not all(0 <= block < depth for block in self.which):
@@ -85,7 +85,7 @@ class RobustPartial(Around):
         if self.choose == "lisa":  # a choice is a function of this and the step
             encoder.module.register_buffer("lisa_seed", torch.randint(2**31, ()))
 
-    def prepare(self, encoder: Encoder, batches: Iterator[Batch]) -> None:
+    def prepare(self, encoder: AdaptedModel, batches: Iterator[Batch]) -> None:
         """Choose the blocks, and freeze the others."""
         self.host.prepare(encoder, batches)
         if self.choose in ("all", "lisa"):
@@ -96,7 +96,7 @@ class RobustPartial(Around):
             chosen = sorted(scores, key=lambda b: -scores[b])[: self._count(encoder)]
         encoder.freeze(lambda name: encoder.block_of(name) not in (*chosen, None))
 
-    def loss(self, encoder: Encoder, batch: Batch) -> Tensor:
+    def loss(self, encoder: AdaptedModel, batch: Batch) -> Tensor:
         """The task's loss, and the penalty."""
         if self.penalty == "none":
             return self.host.loss(encoder, batch)
@@ -106,7 +106,7 @@ class RobustPartial(Around):
         penalty = PENALTIES[self.penalty](encoder, batch, logits, self.epsilon)
         return loss + self.strength * penalty
 
-    def after_step(self, encoder: Encoder, step: int, steps: int | None) -> None:
+    def after_step(self, encoder: AdaptedModel, step: int, steps: int | None) -> None:
         """Let the host act; draw other blocks where it is time."""
         self.host.after_step(encoder, step, steps)
         if self.choose == "lisa":
@@ -116,7 +116,7 @@ class RobustPartial(Around):
             active = {-1, None, *order[: self._count(encoder)].tolist()}
             encoder.rest(lambda name: encoder.block_of(name) not in active)
 
-    def finish(self, encoder: Encoder) -> None:
+    def finish(self, encoder: AdaptedModel) -> None:
         """Go back towards the pretrained weights."""
         super().finish(encoder)
         if self.wise:
@@ -126,10 +126,10 @@ class RobustPartial(Around):
                     state[name] = state[name].lerp(pretrained[name], self.wise)
             encoder.restore(state)
 
-    def _count(self, encoder: Encoder) -> int:
+    def _count(self, encoder: AdaptedModel) -> int:
         return max(1, round(self.part * len(encoder.blocks)))
 
-    def _scores(self, encoder: Encoder, batches: list[Batch]) -> dict[int, float]:
+    def _scores(self, encoder: AdaptedModel, batches: list[Batch]) -> dict[int, float]:
         """How much each block asks to change."""
         encoder.eval()
         found: dict[int, list[Any]] = {}

@@ -29,18 +29,18 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from peftbench.core.errors import at_least, between, one_of
 from peftbench.data.batching import Batch
-from peftbench.methods.base import Around, Method
+from peftbench.methods.base import Method, WrapperMethod
 from peftbench.methods.layers import masked
-from peftbench.models.adapted_model import Encoder
+from peftbench.models.adapted_model import AdaptedModel
 
-Part = TypeVar("Part", masked.Masked, masked.Gated)
+Part = TypeVar("Part", masked.MaskedLinear, masked.GatedLinear)
 
 SCORES = ("random", "magnitude", "er", "snip", "grasp", "learned")
 SCOPES = ("global", "local")
 
 
 @dataclass(frozen=True, kw_only=True)
-class SparseAdapter(Around):
+class SparseAdapter(WrapperMethod):
     """A host of whose matrices the part `keep` exists."""
 
     keep: float
@@ -60,7 +60,7 @@ class SparseAdapter(Around):
         at_least("widen", self.widen, 1, whole=True)
         at_least("penalty", self.penalty, 0)
 
-    def insert(self, encoder: Encoder) -> None:
+    def insert(self, encoder: AdaptedModel) -> None:
         """Insert the host, wider if asked, and give its matrices masks or gates."""
         host = self.host.wider(self.widen) if self.widen > 1 else self.host
         host.insert(encoder)
@@ -70,14 +70,14 @@ class SparseAdapter(Around):
                 f"{type(self.host).__name__} has no matrices to prune; choose adapter, parallel, "
                 "lora, prefix or hybrid as method.host"
             )
-        kind = masked.Gated if self.score == "learned" else masked.Masked
+        kind = masked.GatedLinear if self.score == "learned" else masked.MaskedLinear
         for name, linear in found.items():
             encoder.put(name, kind(linear))
 
-    def prepare(self, encoder: Encoder, batches: Iterator[Batch]) -> None:
+    def prepare(self, encoder: AdaptedModel, batches: Iterator[Batch]) -> None:
         """Score on `batches` batches, and prune."""
         self.host.prepare(encoder, batches)
-        parts = _parts(encoder, masked.Masked)
+        parts = _parts(encoder, masked.MaskedLinear)
         if not parts:
             return
         scores = self._scores(encoder, parts, batches)
@@ -95,10 +95,10 @@ class SparseAdapter(Around):
         for name, part in parts.items():
             part.keep(chosen[name])
 
-    def loss(self, encoder: Encoder, batch: Batch) -> Tensor:
+    def loss(self, encoder: AdaptedModel, batch: Batch) -> Tensor:
         """The host's loss, and the price of open gates."""
         loss = self.host.loss(encoder, batch)
-        gates = _parts(encoder, masked.Gated).values()
+        gates = _parts(encoder, masked.GatedLinear).values()
         if not gates:
             return loss
         count = sum(gate.weight.numel() for gate in gates)
@@ -106,7 +106,7 @@ class SparseAdapter(Around):
         return loss + self.penalty * torch.relu(kept - self.keep)
 
     def _scores(
-        self, encoder: Encoder, parts: dict[str, masked.Masked], batches: Iterator[Batch]
+        self, encoder: AdaptedModel, parts: dict[str, masked.MaskedLinear], batches: Iterator[Batch]
     ) -> dict[str, Tensor]:
         weights = [part.weight for part in parts.values()]
         if self.score in ("random", "er"):
@@ -120,7 +120,7 @@ class SparseAdapter(Around):
 
 
 def _by_gradient(
-    score: str, host: Method, encoder: Encoder, weights: Sequence[Tensor], batches: list[Batch]
+    score: str, host: Method, encoder: AdaptedModel, weights: Sequence[Tensor], batches: list[Batch]
 ) -> list[Tensor]:
     def gradient(batch: Batch, again: bool = False) -> tuple[Tensor, ...]:
         # in fp32, and for the second derivative by the kernel that has one
@@ -139,5 +139,5 @@ def _by_gradient(
     return [(w * h).detach() for w, h in zip(weights, found, strict=True)]
 
 
-def _parts(encoder: Encoder, kind: type[Part]) -> dict[str, Part]:
+def _parts(encoder: AdaptedModel, kind: type[Part]) -> dict[str, Part]:
     return {name: part for name, part in encoder.module.named_modules() if isinstance(part, kind)}

@@ -25,15 +25,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from peftbench.methods.base import Around
-from peftbench.models.adapted_model import Encoder
+from peftbench.methods.base import WrapperMethod
+from peftbench.models.adapted_model import AdaptedModel
 
 
 @dataclass(frozen=True, kw_only=True)
-class UniPELT(Around):
+class UniPELT(WrapperMethod):
     """A host whose parts have gates."""
 
-    def insert(self, encoder: Encoder) -> None:
+    def insert(self, encoder: AdaptedModel) -> None:
         """Insert the host, and give each block a gate for each matrix `up`, one for the prefix."""
         self.host.insert(encoder)
         ups: dict[int, dict[str, nn.Linear]] = {n: {} for n in range(len(encoder.blocks))}
@@ -59,7 +59,7 @@ class UniPELT(Around):
                 encoder.put(path, Gated(linear, gates, number))
 
 
-def _in_scores(encoder: Encoder, paths: Iterable[str]) -> bool:
+def _in_scores(encoder: AdaptedModel, paths: Iterable[str]) -> bool:
     roles = [f".{encoder.path(role)}." for role in ("query", "key")]
     return any(role in path for role in roles for path in paths)
 

@@ -1,8 +1,8 @@
 """The backbone, its parts by role, and its head.
 
-`Backbone` is loaded once and stays as it was. Each run gets an `Encoder` of its own that shares
-every frozen tensor with it; what a run trains is a private copy. So a warm worker goes from run to
-run without loading, and no run can see another.
+`Backbone` is loaded once and stays as it was. Each run gets an `AdaptedModel` of its own that
+shares every frozen tensor with it; what a run trains is a private copy. So a warm worker goes from
+run to run without loading, and no run can see another.
 """
 
 import copy
@@ -16,11 +16,19 @@ from torch import Tensor, nn
 from peftbench.data.batching import Batch
 from peftbench.models import attention, heads, masked_state
 from peftbench.models.backbone import Backbone
-from peftbench.models.module_ops import ROLES, CountsWeights, Tap, put, share, unshare, within
-from peftbench.models.sparse_embedding import SeenWords
+from peftbench.models.module_ops import (
+    ROLES,
+    CountsWeights,
+    Tap,
+    replace_module,
+    share,
+    unshare,
+    within,
+)
+from peftbench.models.sparse_embedding import SparseEmbedding
 
 
-class Encoder(nn.Module):
+class AdaptedModel(nn.Module):
     """One run's backbone and head.
 
     Args:
@@ -138,7 +146,7 @@ class Encoder(nn.Module):
         for block in self.blocks:
             for role in roles:
                 path = self.path(role)
-                put(block, path, by(block.get_submodule(path)))
+                replace_module(block, path, by(block.get_submodule(path)))
 
     def inserted(self, *names: str) -> dict[str, nn.Linear]:
         """The linears that methods have inserted and called one of the names, by path."""
@@ -153,7 +161,7 @@ class Encoder(nn.Module):
 
     def put(self, path: str, part: nn.Module) -> None:
         """Set what is at a path that `inserted` gave."""
-        put(self.module, path, part)
+        replace_module(self.module, path, part)
 
     def tap(self, role: str) -> Iterator[Tap]:
         """Let the parts with a role remember what they got; an iterator over them, by block."""
@@ -279,10 +287,10 @@ class Encoder(nn.Module):
         """Whether a parameter belongs to the head."""
         return any(within(name, path) for path in self.backbone[0].head)
 
-    def _seen(self) -> Iterator[tuple[str, SeenWords]]:
+    def _seen(self) -> Iterator[tuple[str, SparseEmbedding]]:
         """Word embeddings that are reduced to the words that occur, by their weight's name."""
         for name, module in self.module.named_modules():
-            if isinstance(module, SeenWords):
+            if isinstance(module, SparseEmbedding):
                 yield f"{name}.weight", module
 
     def _frozen(self) -> Iterator[tuple[str, nn.Parameter]]:

@@ -8,7 +8,7 @@ from transformers.pytorch_utils import Conv1D
 
 from peftbench.core.configs import ModelConfig
 from peftbench.models import attention, checkpoints, heads
-from peftbench.models.module_ops import Fused, put, untransposed, within
+from peftbench.models.module_ops import FusedLinear, replace_module, untransposed, within
 
 
 class Backbone:
@@ -43,9 +43,9 @@ class Backbone:
         for block in self.module.get_submodule(self.family_config.blocks).children():
             for path, part in list(block.named_modules()):
                 if isinstance(part, Conv1D):
-                    put(block, path, untransposed(part))
+                    replace_module(block, path, untransposed(part))
             for path, names in self.family_config.split.items():
-                put(block, path, Fused(block.get_submodule(path), names))
+                replace_module(block, path, FusedLinear(block.get_submodule(path), names))
         self.words = words
         self.head = self._head(missing) if words is None else []
         self.flops: dict[str, int] = {}  # of passes, by what passes; see `warmup`

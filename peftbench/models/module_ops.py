@@ -40,7 +40,7 @@ def check_roles(name: str, roles: Iterable[str]) -> None:
             raise ValueError(f"{name}: {role!r} is no role; the roles are {', '.join(ROLES)}")
 
 
-class Fused(nn.Module):
+class FusedLinear(nn.Module):
     """A linear with several outputs side by side, as one linear for each, so that roles differ."""
 
     def __init__(self, linear: nn.Module, names: list[str]):
@@ -92,7 +92,7 @@ def first_position(module: nn.Module, given: object, output: object) -> object:
     return output[:, :1]
 
 
-def put(block: nn.Module, path: str, module: nn.Module) -> None:
+def replace_module(block: nn.Module, path: str, module: nn.Module) -> None:
     """Set the module at a dotted path."""
     parent, _, child = path.rpartition(".")
     setattr(block.get_submodule(parent), child, module)

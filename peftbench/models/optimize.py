@@ -4,12 +4,12 @@ import torch
 from torch import Tensor, nn
 
 from peftbench.models import cpu_kernels
-from peftbench.models.adapted_model import Encoder
+from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.module_ops import first_position
-from peftbench.models.sparse_embedding import SeenWords
+from peftbench.models.sparse_embedding import SparseEmbedding
 
 
-def settle(encoder: Encoder, half: bool, words: Tensor) -> None:
+def prepare_for_training(encoder: AdaptedModel, half: bool, words: Tensor) -> None:
     """Make ready to train, once all is inserted and prepared; what is computed stays the same.
 
     The last block goes on with the first position alone where a head reads no other, word
@@ -26,7 +26,7 @@ def settle(encoder: Encoder, half: bool, words: Tensor) -> None:
         rest = backbone.module.get_input_embeddings().weight
         if not torch.equal(rest, embedding.weight):  # it goes on from an earlier training
             rest = embedding.weight
-        encoder.module.set_input_embeddings(SeenWords(embedding, rest, words))
+        encoder.module.set_input_embeddings(SparseEmbedding(embedding, rest, words))
     if backbone.words is None and (path := backbone.family_config.first):
         encoder.blocks[-1].get_submodule(path).register_forward_hook(first_position)
     if encoder.device.type == "cpu":

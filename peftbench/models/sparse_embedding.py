@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class SeenWords(nn.Module):
+class SparseEmbedding(nn.Module):
     """An embedding whose rows in `words` train, under the name `weight`, while the rest stay.
 
     Args:

@@ -18,7 +18,7 @@ from functools import cached_property
 
 import numpy as np
 
-from peftbench.analysis.comparison import Pair, Resamples, compare
+from peftbench.analysis.comparison import PairedComparison, Resamples, compare
 from peftbench.analysis.costs import Prices
 from peftbench.claims import schema, verdicts
 from peftbench.config import catalog
@@ -26,7 +26,7 @@ from peftbench.core.errors import RecordError
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json, Record
 from peftbench.reports.plotting.palette import Palette
-from peftbench.reports.plotting.style import Picture
+from peftbench.reports.plotting.style import Figure
 from peftbench.reports.tables.markdown import Table
 from peftbench.results.predictions import Load
 
@@ -66,17 +66,17 @@ class Inputs:
         return Resamples(self.load)
 
     @cached_property
-    def comparison(self) -> tuple[list[Pair], list[str]]:
+    def comparison(self) -> tuple[list[PairedComparison], list[str]]:
         """Each row against the baseline, and the settings that tell rows of a method apart."""
         return compare(self.tested, self.load, self.against, self.resamples)
 
     @property
-    def pairs(self) -> list[Pair]:
+    def pairs(self) -> list[PairedComparison]:
         """The comparisons alone."""
         return self.comparison[0]
 
     @cached_property
-    def judged(self) -> list[verdicts.Judged]:
+    def judged(self) -> list[verdicts.Verdict]:
         """Claims of the papers, tested on these records."""
         known = schema.read(None, catalog.folders())
         return verdicts.test(known, self.tested, self.evaluated, self.resamples)
@@ -107,7 +107,7 @@ class Report:
     tables: Callable[[Inputs], list[Table]] | None = None
     terminal: Callable[[Inputs], list[Table]] | None = None
     csv: Callable[[Inputs], Table] | None = None
-    figures: Callable[[Inputs], list[Picture]] | None = None
+    figures: Callable[[Inputs], list[Figure]] | None = None
     needs: str = ""
     after_run: bool = False
     page: tuple[str, int] | None = ("differences", 100)
@@ -130,7 +130,7 @@ class SuiteReport:
 
     suite: str
     tables: Callable[[list[Evaluated], Trained], list[Table]]
-    figures: Callable[[list[Evaluated], Trained, Palette], list[Picture]]
+    figures: Callable[[list[Evaluated], Trained, Palette], list[Figure]]
     page_plots: Callable[[list[Evaluated], Trained], list[Json]]
 
 

@@ -11,8 +11,8 @@ from peftbench.reports.base import SuiteReport
 from peftbench.reports.plotting import page_panels
 from peftbench.reports.plotting import style as drawing
 from peftbench.reports.plotting.page_panels import Line
-from peftbench.reports.plotting.palette import Look, Palette
-from peftbench.reports.plotting.style import Picture
+from peftbench.reports.plotting.palette import MarkerStyle, Palette
+from peftbench.reports.plotting.style import Figure
 from peftbench.reports.tables.markdown import Table
 
 REPORT = SuiteReport(
@@ -104,7 +104,7 @@ _FEW = 0.01
 _MOST = 8
 
 
-def plot(found: list[Evaluated], trained: dict[str, int], palette: Palette) -> list[Picture]:
+def plot(found: list[Evaluated], trained: dict[str, int], palette: Palette) -> list[Figure]:
     """Reliability above, risk over coverage below; a panel for each task with classes and size.
 
     More than eight rows go to several pictures.
@@ -113,7 +113,7 @@ def plot(found: list[Evaluated], trained: dict[str, int], palette: Palette) -> l
     sections = grouping.sections(here, trained)
     names = grouping.series(sections, trained)
     looks = palette.looks(names)
-    made: list[Picture] = []
+    made: list[Figure] = []
     for start in range(0, len(names), _MOST):
         shown = names[start : start + _MOST]
         parted = [
@@ -125,17 +125,17 @@ def plot(found: list[Evaluated], trained: dict[str, int], palette: Palette) -> l
             part = f"{len(made) + 1}" if made else ""
             apart = " Rows of more than eight stand in several pictures." * (len(names) > _MOST)
             caption = _CAPTION.format(few=round(100 * _FEW), apart=apart)
-            made.append(Picture(_page(parted[page : page + 3], looks, shown), caption, part))
+            made.append(Figure(_page(parted[page : page + 3], looks, shown), caption, part))
     return made
 
 
-def _labels(section: grouping.Section) -> dict[grouping.Row, str]:
+def _labels(section: grouping.TableSection) -> dict[grouping.Row, str]:
     return grouping.labels(section.rows, section.split)
 
 
 def _page(
-    parted: list[tuple[grouping.Section, dict[grouping.Row, str]]],
-    looks: dict[str, Look],
+    parted: list[tuple[grouping.TableSection, dict[grouping.Row, str]]],
+    looks: dict[str, MarkerStyle],
     shown: list[str],
 ) -> Any:
     figure, axes = drawing.panels(len(parted), height=1.9, rows=2)

@@ -4,11 +4,11 @@ from dataclasses import replace
 
 from peftbench.analysis import grouping
 from peftbench.analysis.statistics import ALPHA
-from peftbench.claims.evidence import SEEDS, Cell, label
+from peftbench.claims.evidence import SEEDS, ClaimEvidence, label
 from peftbench.claims.matching import picked
 from peftbench.claims.quantities import QUANTITIES
 from peftbench.claims.schema import Figures, Paper, words
-from peftbench.claims.verdicts import Judged
+from peftbench.claims.verdicts import Verdict
 from peftbench.core.run import Record
 from peftbench.reports.base import Inputs, Report
 from peftbench.reports.tables.markdown import Table
@@ -29,7 +29,7 @@ def _reported(inputs: Inputs, narrow: bool) -> list[Table]:
     return tables(judged, inputs.records, narrow) if any(one.cells for one in judged) else []
 
 
-def tables(tested: list[Judged], records: list[Record], narrow: bool = False) -> list[Table]:
+def tables(tested: list[Verdict], records: list[Record], narrow: bool = False) -> list[Table]:
     """Verdicts, cells where there are any, and figures of papers that have a run here.
 
     Args:
@@ -52,7 +52,7 @@ def tables(tested: list[Judged], records: list[Record], narrow: bool = False) ->
     return made
 
 
-def _verdicts(tested: list[Judged]) -> Table:
+def _verdicts(tested: list[Verdict]) -> Table:
     lines = []
     for one in tested:
         counts = [sum(cell.verdict == kind for cell in one.cells) for kind in _KINDS]
@@ -71,7 +71,7 @@ def _verdicts(tested: list[Judged]) -> Table:
     return Table("Claims", [*columns, "would decide it"], lines, 3, [_VERDICTS], prose=2)
 
 
-def _summed(tested: list[Judged]) -> Table:
+def _summed(tested: list[Verdict]) -> Table:
     """The same for a terminal: what is a sentence stands in one column."""
     lines = []
     for one in tested:
@@ -88,11 +88,11 @@ def _summed(tested: list[Judged]) -> Table:
     )
 
 
-def _names(one: Judged) -> list[str]:
+def _names(one: Verdict) -> list[str]:
     return [one.paper.name, one.claim.name]
 
 
-def _sources(tested: list[Judged], narrow: bool) -> Table:
+def _sources(tested: list[Verdict], narrow: bool) -> Table:
     lines = [
         [
             *(["\n".join(_names(one))] if narrow else _names(one)),
@@ -109,7 +109,7 @@ def _sources(tested: list[Judged], narrow: bool) -> Table:
     return Table("Claims, their sources", columns, lines, len(columns) - 2, [note], prose=2)
 
 
-def _deciding(one: Judged) -> str:
+def _deciding(one: Verdict) -> str:
     cell = one.deciding
     if cell is None:
         return "–"
@@ -133,7 +133,7 @@ _VERDICTS = (
 )
 
 
-def _decides(one: Judged) -> str:
+def _decides(one: Verdict) -> str:
     if one.verdict in ("supported", "contradicted"):
         return ""
     if one.verdict == "no runs":
@@ -153,11 +153,11 @@ def _decides(one: Judged) -> str:
     return "; ".join(told)
 
 
-def _of(some: int, one: Judged) -> str:
+def _of(some: int, one: Verdict) -> str:
     return f"{some} of {len(one.cells)} cells"
 
 
-def _cells(tested: list[Judged]) -> Table:
+def _cells(tested: list[Verdict]) -> Table:
     lines = []
     for one in tested:
         for cell in one.cells:
@@ -169,7 +169,7 @@ def _cells(tested: list[Judged]) -> Table:
     return Table("Claims, cell by cell", columns, lines, 5, [_NOTE])
 
 
-def _parted(tested: list[Judged]) -> list[Table]:
+def _parted(tested: list[Verdict]) -> list[Table]:
     """The same for a terminal."""
     parts: dict[str, list[list[str]]] = {}
     for one in tested:
@@ -188,27 +188,27 @@ def _parted(tested: list[Judged]) -> list[Table]:
     return [*made[:-1], replace(made[-1], notes=[_NOTE])]
 
 
-def _count(cell: Cell) -> str:
+def _count(cell: ClaimEvidence) -> str:
     """Seeds and, where they count, examples."""
     return f"{cell.seeds}" if cell.examples is None else f"{cell.seeds} × {cell.examples:,}"
 
 
-def _verdict(cell: Cell) -> str:
+def _verdict(cell: ClaimEvidence) -> str:
     return cell.verdict + (f" ({cell.why})" if cell.why else "")
 
 
-def _seeds(cell: Cell) -> str:
+def _seeds(cell: ClaimEvidence) -> str:
     if cell.verdict != "undecided" or (cell.needed is None and cell.effect is None):
         return ""
     return "> 100" if cell.needed is None else str(cell.needed)
 
 
-def _measure(one: Judged) -> str:
+def _measure(one: Verdict) -> str:
     kinds = {"steadier": "deviation", "stable_from": "standard deviation"}
     return kinds.get(one.claim.kind, one.claim.measure)
 
 
-def _effect(one: Judged, cell: Cell) -> list[str]:
+def _effect(one: Verdict, cell: ClaimEvidence) -> list[str]:
     if cell.effect is None:
         shown = ["–"] * 4
     else:

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from itertools import accumulate
 
 from peftbench.analysis import grouping
-from peftbench.analysis.grouping import Section
+from peftbench.analysis.grouping import TableSection
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json
 from peftbench.reports.base import SuiteReport
@@ -13,7 +13,7 @@ from peftbench.reports.plotting import page_panels
 from peftbench.reports.plotting.line_plots import Panel, Series, draw, mean_curve
 from peftbench.reports.plotting.page_panels import Line
 from peftbench.reports.plotting.palette import Palette
-from peftbench.reports.plotting.style import Picture
+from peftbench.reports.plotting.style import Figure
 from peftbench.reports.tables.markdown import Table
 
 REPORT = SuiteReport(
@@ -66,7 +66,7 @@ _CAPTION = (
 )
 
 
-def plot(found: list[Evaluated], trained: dict[str, int], palette: Palette) -> list[Picture]:
+def plot(found: list[Evaluated], trained: dict[str, int], palette: Palette) -> list[Figure]:
     """A panel for each task, size and division; sequences of tasks have a table only."""
     parts = [(names, part) for names, part in _parts(found, trained) if not _is_sequence(names)]
     panels = []
@@ -92,7 +92,7 @@ def plot(found: list[Evaluated], trained: dict[str, int], palette: Palette) -> l
 
 def _parts(
     found: list[Evaluated], trained: dict[str, int]
-) -> list[tuple[tuple[str, ...], Section]]:
+) -> list[tuple[tuple[str, ...], TableSection]]:
     """Evaluations by their division into rounds (examples or tasks), task and size."""
     divided: dict[tuple[str, ...], list[Evaluated]] = {}
     for e in found:

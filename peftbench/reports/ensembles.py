@@ -18,7 +18,7 @@ from peftbench.metrics import task_metrics
 from peftbench.metrics import uncertainty as sure
 from peftbench.reports.base import Report
 from peftbench.reports.tables.markdown import Table
-from peftbench.results.predictions import Load, Stacked, stacked
+from peftbench.results.predictions import Load, PredictionMatrix, stacked
 
 Figures = dict[str, float | None]
 
@@ -77,7 +77,7 @@ def tables(records: list[Record], load: Load) -> list[Table]:
 Told = tuple[list[Figures], Figures, Figures]
 
 
-def classes(found: Stacked, metric: str) -> Told:
+def classes(found: PredictionMatrix, metric: str) -> Told:
     """Figures of each member, of the mean of their probabilities, and how far they disagree.
 
     Returns:
@@ -94,7 +94,7 @@ def classes(found: Stacked, metric: str) -> Told:
     return alone, _sure(mean, found.label, metric), {"MI": max(0.0, float(information.mean()))}
 
 
-def values(found: Stacked, metric: str) -> Told:
+def values(found: PredictionMatrix, metric: str) -> Told:
     """Figures of each member, of the mixture of all, and how far they disagree.
 
     The Gaussian NLL is None where an example's variance is 0.

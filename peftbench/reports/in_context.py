@@ -8,7 +8,7 @@ from peftbench.reports.plotting import page_panels
 from peftbench.reports.plotting.line_plots import Points, defined_points, of_suite
 from peftbench.reports.plotting.page_panels import Line
 from peftbench.reports.plotting.palette import Palette
-from peftbench.reports.plotting.style import Picture
+from peftbench.reports.plotting.style import Figure
 from peftbench.reports.tables.markdown import Table
 
 REPORT = SuiteReport(
@@ -69,7 +69,7 @@ _CAPTION = (
 )
 
 
-def plot(found: list[Evaluated], trained: dict[str, int], palette: Palette) -> list[Picture]:
+def plot(found: list[Evaluated], trained: dict[str, int], palette: Palette) -> list[Figure]:
     """A panel for each task and size, a line for each row."""
     return of_suite(found, trained, palette, "demonstrations", _CAPTION, _curve)
 

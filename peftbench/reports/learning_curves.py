@@ -12,7 +12,7 @@ from peftbench.reports.plotting.line_plots import (
     mean_curve,
 )
 from peftbench.reports.plotting.palette import Palette
-from peftbench.reports.plotting.style import Picture
+from peftbench.reports.plotting.style import Figure
 
 REPORT = Report(
     name="learning",
@@ -32,7 +32,7 @@ _SCORE = "Score of the evaluations during training, on the selection split where
 _UNDEFINED = "Undefined scores, of runs that predict one class throughout, are left out."
 
 
-def plot(records: list[Record], palette: Palette) -> list[Picture]:
+def plot(records: list[Record], palette: Palette) -> list[Figure]:
     """Panels of a task and size: losses in one picture, scores in another."""
     sized = [one for one, _ in grouping.alike(records)]
     records = [record for record in records if len(record.curve) > 1]
@@ -58,7 +58,7 @@ def plot(records: list[Record], palette: Palette) -> list[Picture]:
         caption = _CAPTION.format(what=told, more=more)
         for picture in draw(panels, palette, order, caption.strip()):
             part = f"{what}_{picture.part}" if picture.part else what
-            made.append(Picture(picture.figure, picture.caption, part))
+            made.append(Figure(picture.figure, picture.caption, part))
     return made
 
 

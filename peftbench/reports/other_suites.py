@@ -19,7 +19,7 @@ from peftbench.reports.plotting.line_plots import (
 )
 from peftbench.reports.plotting.page_panels import Line
 from peftbench.reports.plotting.palette import Palette
-from peftbench.reports.plotting.style import Picture
+from peftbench.reports.plotting.style import Figure
 from peftbench.reports.tables.markdown import Table
 
 REPORT = SuiteReport(
@@ -57,7 +57,7 @@ def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
     return made
 
 
-def plot(found: list[Evaluated], trained: dict[str, int], palette: Palette) -> list[Picture]:
+def plot(found: list[Evaluated], trained: dict[str, int], palette: Palette) -> list[Figure]:
     """A panel for each task and size whose findings hold a curve."""
     here = _with_curve(found)
     if not here:

@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from peftbench.analysis.comparison import DRAWS, MARGIN, Pair
+from peftbench.analysis.comparison import DRAWS, MARGIN, PairedComparison
 from peftbench.reports.base import Report
 from peftbench.reports.plotting import style as drawing
-from peftbench.reports.plotting.style import Picture
+from peftbench.reports.plotting.style import Figure
 from peftbench.reports.tables.markdown import Table
 
 REPORT = Report(
@@ -21,7 +21,7 @@ REPORT = Report(
 )
 
 
-def table(pairs: list[Pair], split: list[str]) -> Table:
+def table(pairs: list[PairedComparison], split: list[str]) -> Table:
     """Every pair with its effect in points of the metric.
 
     Args:
@@ -39,7 +39,7 @@ def table(pairs: list[Pair], split: list[str]) -> Table:
 _HEADS = ["effect", "95 % from", "to", "P(better)", "p", "p, Holm", "detectable", "verdict"]
 
 
-def _cells(pair: Pair) -> list[str]:
+def _cells(pair: PairedComparison) -> list[str]:
     effect = pair.effect
     if effect is None or pair.superior is None or pair.adjusted is None:
         return [*["–"] * (len(_HEADS) - 1), pair.verdict]
@@ -88,10 +88,10 @@ _CAPTION = (
 #: Rows of a panel and inches of a figure: what a page has room for.
 _ROWS, _TALL = 60, 9.0
 
-Cells = dict[str, Pair]
+Cells = dict[str, PairedComparison]
 
 
-def plot(pairs: list[Pair]) -> list[Picture]:
+def plot(pairs: list[PairedComparison]) -> list[Figure]:
     """A forest: effects with intervals, a panel a task and size, coloured by verdict.
 
     Panels of the same rows stand side by side.
@@ -123,7 +123,7 @@ def plot(pairs: list[Pair]) -> list[Picture]:
     against = " or ".join(dict.fromkeys(pair.against for pair in pairs))
     caption = _CAPTION.format(against=against)
     return [
-        Picture(_page(page), caption, f"{number + 1}" if number else "")
+        Figure(_page(page), caption, f"{number + 1}" if number else "")
         for number, page in enumerate(pages)
     ]
 
@@ -160,7 +160,7 @@ def _forest(axis: Any, task: str, cells: Cells, named: bool) -> None:
     drawing.plain(axis, task, f"{one.metric}, points over {one.against}", "")
 
 
-def _ends(pairs: list[Pair]) -> list[float]:
+def _ends(pairs: list[PairedComparison]) -> list[float]:
     """Ends of all intervals in points, and the margins."""
     ends = [end for p in pairs if p.effect for end in (p.effect.low, p.effect.high)]
     return [100 * end for end in (*ends, -2 * MARGIN, 2 * MARGIN)]
@@ -169,7 +169,7 @@ def _ends(pairs: list[Pair]) -> list[float]:
 _BOX = {"facecolor": "w", "edgecolor": "none", "pad": 0.5}
 
 
-def _draw(axis: Any, y: int, pair: Pair, reach: float) -> None:
+def _draw(axis: Any, y: int, pair: PairedComparison, reach: float) -> None:
     if pair.effect is None:
         axis.text(
             0, y, "undefined", ha="center", va="center", fontsize=5, color="#777777", bbox=_BOX

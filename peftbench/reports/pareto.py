@@ -10,7 +10,7 @@ from peftbench.reports.base import Report
 from peftbench.reports.plotting import annotation
 from peftbench.reports.plotting import style as drawing
 from peftbench.reports.plotting.palette import Palette, method_of
-from peftbench.reports.plotting.style import Picture
+from peftbench.reports.plotting.style import Figure
 
 REPORT = Report(
     name="pareto",
@@ -42,7 +42,7 @@ _CAPTION = (
 
 def plot(
     records: list[Record], palette: Palette, money: Money | None = None, currency: str = ""
-) -> list[Picture]:
+) -> list[Figure]:
     """A picture for each task: a line of panels for each size and machine, one for each cost."""
     by_row, split = grouping.of_records(records)
     labels = grouping.labels(by_row, split)
@@ -84,7 +84,7 @@ def plot(
             money="Money: by the prices that were given. " if money else "",
             undefined="".join(_undefined(title, cell) for title, cell in cells),
         )
-        made.append(Picture(figure, caption, drawing.slug(task)))
+        made.append(Figure(figure, caption, drawing.slug(task)))
     return made
 
 

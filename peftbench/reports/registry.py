@@ -12,7 +12,7 @@ from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.text import did_you_mean
 from peftbench.reports.base import Inputs, Report, SuiteReport
-from peftbench.reports.plotting.style import Picture
+from peftbench.reports.plotting.style import Figure
 
 
 @cache
@@ -46,7 +46,7 @@ def suites() -> list[str]:
     return list(catalog.options("suite", (catalog.packaged(),)))
 
 
-def draw(inputs: Inputs, names: Iterable[str] = ()) -> tuple[dict[str, Picture], list[str]]:
+def draw(inputs: Inputs, names: Iterable[str] = ()) -> tuple[dict[str, Figure], list[str]]:
     """Pictures by file name without its end, and what could not be drawn for want of what.
 
     Args:
@@ -63,10 +63,10 @@ def draw(inputs: Inputs, names: Iterable[str] = ()) -> tuple[dict[str, Picture],
     for name in wanted:
         if name not in known:
             raise ConfigError(f"report plots {name}: {did_you_mean(name, known)}")
-    made: dict[str, Picture] = {}
+    made: dict[str, Figure] = {}
     missing = []
     for name in wanted or known:
-        found: list[Picture] = []
+        found: list[Figure] = []
         needs = f"evaluations by suite={name} of a kind that has a picture"
         if name in drawn:
             figures, needs = drawn[name].figures, drawn[name].needs
@@ -92,7 +92,7 @@ def of_suites(inputs: Inputs) -> tuple[dict[str, int], dict[str, list[Evaluated]
     return trained, dict(sorted(named.items()))
 
 
-def files(pictures: dict[str, Picture], kind: str) -> dict[str, bytes]:
+def files(pictures: dict[str, Figure], kind: str) -> dict[str, bytes]:
     """Files by name: the pictures, and `plots.md` with their captions."""
     made = {f"{name}.{kind}": picture.file(kind) for name, picture in pictures.items()}
     sign = "" if kind == "pdf" else "!"

@@ -16,7 +16,7 @@ from peftbench.reports.plotting.line_plots import (
     mean_curve,
 )
 from peftbench.reports.plotting.palette import Palette
-from peftbench.reports.plotting.style import Picture
+from peftbench.reports.plotting.style import Figure
 
 REPORT = Report(
     name="anytime",
@@ -40,7 +40,7 @@ _BUDGETS = "Every point is a training of its own, for a budget, scored at its en
 Grouped = tuple[dict[grouping.Row, list[Record]], list[str]]
 
 
-def plot(records: list[Record], palette: Palette) -> list[Picture]:
+def plot(records: list[Record], palette: Palette) -> list[Figure]:
     """Panels of a task, size and machine: evaluations during training, and ends of budgets."""
     machines = sorted({costs.machine(record) for record in records})
     one = "" if len(machines) > 1 else f" ({costs.called(machines[0])})"

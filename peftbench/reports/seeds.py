@@ -8,7 +8,7 @@ from peftbench.core.run import Record
 from peftbench.reports.base import Report
 from peftbench.reports.plotting import style as drawing
 from peftbench.reports.plotting.palette import Palette
-from peftbench.reports.plotting.style import Picture
+from peftbench.reports.plotting.style import Figure
 
 REPORT = Report(
     name="seeds",
@@ -31,7 +31,7 @@ _ROWS, _SIDE, _TALL = 60, 3, 9.0
 Cell = dict[str, list[Record]]
 
 
-def plot(records: list[Record], palette: Palette) -> list[Picture]:
+def plot(records: list[Record], palette: Palette) -> list[Figure]:
     """A panel for each task and size; panels with the same rows stand side by side."""
     by_row, split = grouping.of_records(records)
     labels = grouping.labels(by_row, split)
@@ -60,7 +60,7 @@ def plot(records: list[Record], palette: Palette) -> list[Picture]:
             pages.append([])
         pages[-1].append(band)
     return [
-        Picture(_page(page, palette), _CAPTION, "" if number == 0 else f"{number + 1}")
+        Figure(_page(page, palette), _CAPTION, "" if number == 0 else f"{number + 1}")
         for number, page in enumerate(pages)
     ]
 

@@ -10,7 +10,7 @@ from peftbench.reports.base import SuiteReport
 from peftbench.reports.plotting import page_panels
 from peftbench.reports.plotting import style as drawing
 from peftbench.reports.plotting.palette import Palette
-from peftbench.reports.plotting.style import Picture
+from peftbench.reports.plotting.style import Figure
 from peftbench.reports.tables.markdown import Table
 
 REPORT = SuiteReport(
@@ -71,7 +71,7 @@ _NOTE = (
 )
 
 
-def _targets(section: grouping.Section) -> dict[str, str]:
+def _targets(section: grouping.TableSection) -> dict[str, str]:
     """The metric of each target."""
     found: dict[str, str] = {}
     for e in section.found:
@@ -84,7 +84,7 @@ _STARTS = ("model", "form", "suite", "train.max_length", "train.precision")
 
 
 def _before(
-    section: grouping.Section, which: tuple[str, ...]
+    section: grouping.TableSection, which: tuple[str, ...]
 ) -> dict[grouping.Row, list[Evaluated]]:
     """One evaluation for each seed and its targets, by the values of the settings meant.
 
@@ -123,7 +123,7 @@ _CAPTION = (
 )
 
 
-def plot(found: list[Evaluated], trained: dict[str, int], palette: Palette) -> list[Picture]:
+def plot(found: list[Evaluated], trained: dict[str, int], palette: Palette) -> list[Figure]:
     """A heat map for each task and size: method × targets."""
     sections = grouping.sections(found, trained)
     pictures = []
@@ -135,11 +135,11 @@ def plot(found: list[Evaluated], trained: dict[str, int], palette: Palette) -> l
             _map(
                 axis, section, lines, named=page[0][1].keys() != lines.keys() or axis is axes[0][0]
             )
-        pictures.append(Picture(figure, _CAPTION, f"{start // 3 + 1}" if start else ""))
+        pictures.append(Figure(figure, _CAPTION, f"{start // 3 + 1}" if start else ""))
     return pictures
 
 
-def _lines(section: grouping.Section) -> dict[str, tuple[str, list[Evaluated]]]:
+def _lines(section: grouping.TableSection) -> dict[str, tuple[str, list[Evaluated]]]:
     """What stands in each line, by its label: which scores, of which evaluations."""
     labels = grouping.labels(section.rows, section.split)
     lines = {labels[row]: ("scores", members) for row, members in section.rows.items()}
@@ -150,7 +150,10 @@ def _lines(section: grouping.Section) -> dict[str, tuple[str, list[Evaluated]]]:
 
 
 def _map(
-    axis: Any, section: grouping.Section, lines: dict[str, tuple[str, list[Evaluated]]], named: bool
+    axis: Any,
+    section: grouping.TableSection,
+    lines: dict[str, tuple[str, list[Evaluated]]],
+    named: bool,
 ) -> None:
     targets = _targets(section)
     grid = [

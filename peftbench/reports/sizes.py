@@ -7,7 +7,7 @@ from peftbench.core.run import Record
 from peftbench.reports.base import Report
 from peftbench.reports.plotting.line_plots import Panel, Series, draw
 from peftbench.reports.plotting.palette import Palette
-from peftbench.reports.plotting.style import Picture
+from peftbench.reports.plotting.style import Figure
 
 REPORT = Report(
     name="sizes",
@@ -25,7 +25,7 @@ _CAPTION = (
 )
 
 
-def plot(records: list[Record], palette: Palette) -> list[Picture]:
+def plot(records: list[Record], palette: Palette) -> list[Figure]:
     """A panel for each task, a line for each row that was run at several sizes."""
     by_row, split = grouping.of_records(records)
     tasks = sorted({record.run.task.name for record in records})

@@ -14,7 +14,7 @@ Load = Callable[[Record], dict[str, np.ndarray]]
 
 
 @dataclass(frozen=True)
-class Stacked:
+class PredictionMatrix:
     """What runs said of the examples of one reporting split.
 
     Attributes:
@@ -46,7 +46,7 @@ def readable(records: list[Record], load: Load) -> tuple[list[Record], list[str]
     return good, [*bad[:_NAMED], *(more if len(bad) > _NAMED else [])]
 
 
-def stacked(records: list[Record], load: Load) -> Stacked:
+def stacked(records: list[Record], load: Load) -> PredictionMatrix:
     """The predictions of runs on one task.
 
     Raises:
@@ -64,4 +64,4 @@ def stacked(records: list[Record], load: Load) -> Stacked:
     scores = np.stack([arrays["scores"] for arrays in found]).astype(np.float64)
     none = np.zeros(len(first["label"]))
     variance = np.stack([arrays.get("variance", none) for arrays in found]).astype(np.float64)
-    return Stacked(first["label"], scores, variance)
+    return PredictionMatrix(first["label"], scores, variance)

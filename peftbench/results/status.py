@@ -14,7 +14,7 @@ from peftbench.results.store import Results
 
 
 @dataclass(frozen=True)
-class State:
+class SweepStatus:
     """A plan beside the results folder that it is to fill.
 
     Attributes:
@@ -115,7 +115,9 @@ class State:
         return "\n".join(lines)
 
 
-def of(plan: Plan, results: Results, like: Callable[[Record], bool] = lambda record: True) -> State:
+def of(
+    plan: Plan, results: Results, like: Callable[[Record], bool] = lambda record: True
+) -> SweepStatus:
     """Hold a plan against a results folder; records that are `like` say how long runs take."""
     wanted = [*(run.key for run in plan.runs), *(one.key for one in plan.evaluations)]
     records, bad = results.scan()
@@ -134,7 +136,7 @@ def of(plan: Plan, results: Results, like: Callable[[Record], bool] = lambda rec
         except RecordError as error:
             bad[key] = str(error)
     failed = {key: failed[key] for key in wanted if key in failed}
-    return State(
+    return SweepStatus(
         plan=plan,
         folder=results.folder,
         done=done,

@@ -20,12 +20,12 @@ def main() -> None:
     order = json.loads(sys.stdin.readline())
     threading.Thread(target=_leave_with_the_first, daemon=True).start()
     from peftbench.training import loop, trainer
-    from peftbench.training.runtime import Setting
+    from peftbench.training.runtime import RuntimeConfig
 
-    with suppress(loop.Interrupted):
+    with suppress(loop.TrainingInterrupted):
         trainer.execute(
             Run.from_json(order["run"]),
-            Setting(**order["setting"]),
+            RuntimeConfig(**order["setting"]),
             results=Results(order["results"]),
         )
 

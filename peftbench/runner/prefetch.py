@@ -167,10 +167,10 @@ def _data(plan: Plan, target: Path) -> Iterator[str]:
 
 def _tokens(plan: Plan, target: Path) -> Iterator[str]:
     """Tokenise here, so that no node has to; where the folder is, tokens are told by content."""
-    from peftbench.training.warm_cache import Warm
+    from peftbench.training.warm_cache import WarmCache
 
     os.environ["PEFTBENCH_CACHE"] = str(target)
-    warm, before = Warm(), None
+    warm, before = WarmCache(), None
     for run in sorted(plan.runs, key=lambda run: canonical(run.model)):
         if before is None or before[0] != canonical(run.model):
             before = canonical(run.model), load_tokenizer(run.model)

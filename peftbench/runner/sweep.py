@@ -76,7 +76,7 @@ def run_plan(plan: Plan, results: Results, options: RunOptions, train: bool = Tr
     return _sum_up(plan, results, skipped)
 
 
-def select_jobs(before: status.State, is_retried: Callable[[str], bool]) -> Todo:
+def select_jobs(before: status.SweepStatus, is_retried: Callable[[str], bool]) -> Todo:
     """Leave out what is done, and what failed in a way that is not tried again."""
     failed = before.failed
 
@@ -171,7 +171,7 @@ def retry_filter(retry: str | None) -> Callable[[str], bool]:
     return lambda kind: kind in chosen
 
 
-def _check_trained(before: status.State) -> None:
+def _check_trained(before: status.SweepStatus) -> None:
     """Refuse a plan with runs that have no record."""
     if before.missing:
         raise ConfigError(
@@ -180,7 +180,7 @@ def _check_trained(before: status.State) -> None:
         )
 
 
-def _check_weights(todo: Todo, before: status.State, results: Results) -> None:
+def _check_weights(todo: Todo, before: status.SweepStatus, results: Results) -> None:
     """Refuse evaluations of finished runs whose weights are gone, before anything is done."""
     done = {e.run for e in _of_weights(todo.evaluations) if e.run.key in before.done}
     gone = {run for run in done if not results.kept(run.key)}
@@ -196,11 +196,11 @@ def _check_weights(todo: Todo, before: status.State, results: Results) -> None:
 
 def _of_weights(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
     """Those that need kept weights; the others train for themselves."""
-    return [one for one in evaluations if not base.make(one.suite).trains]
+    return [one for one in evaluations if not base.build_suite(one.suite).trains]
 
 
 def _worker_setting(resources: Resources, todo: Todo, options: RunOptions) -> Json:
-    """The fields of `training.runtime.Setting`; importing that would load torch here."""
+    """The fields of `training.runtime.RuntimeConfig`; importing that would load torch here."""
     return {
         "device": "cuda" if resources.gpus else "cpu",
         "threads": resources.threads,

@@ -57,13 +57,13 @@ def _serve(
     first: Json, orders: "queue.Queue[Json | None]", stop: threading.Event, events: TextIO
 ) -> None:
     from peftbench.training.runtime import (
-        Setting,  # here, so that signals are handled while torch loads
+        RuntimeConfig,  # here, so that signals are handled while torch loads
     )
-    from peftbench.training.warm_cache import Warm
+    from peftbench.training.warm_cache import WarmCache
 
     results = Results(first["results"])
-    setting = Setting(**first["setting"])
-    warm = Warm()
+    setting = RuntimeConfig(**first["setting"])
+    warm = WarmCache()
 
     def tell(event: str, **fields: Any) -> None:
         try:
@@ -125,7 +125,7 @@ def _check(runs: list[Run], evaluations: list[Evaluation], setting: Any) -> Json
         once(run.task, lambda run=run: loading.check(run.task, setting.data_root))
         once(run.model, lambda run=run: checkpoints.locate(run.model) and None)
     for one in evaluations:
-        asked = base.make(one.suite)
+        asked = base.build_suite(one.suite)
         once(
             [one.suite, one.run.task],
             lambda one=one, asked=asked: asked.check_data(one.run, setting.data_root),
@@ -215,7 +215,7 @@ def _failed(job: Job, error: Exception, results: Results, tell: Any) -> None:
     """Tell why a job is not done; note it where it was not asked to leave."""
     from peftbench.training import loop
 
-    if isinstance(error, loop.Interrupted):
+    if isinstance(error, loop.TrainingInterrupted):
         tell("interrupted", key=job.key, reason=str(error))
         return
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -236,7 +236,11 @@ def _do(
         tell("step", key=job.key, **news)
 
     if isinstance(job, Evaluation):
-        do = continual.follow if base.make(job.suite).trains else evaluator.assess
+        do = (
+            continual.run_continual
+            if base.build_suite(job.suite).trains
+            else evaluator.evaluate_suite
+        )
         alone = replace(setting, processes=1)
         results.save_evaluated(*do(job, results, alone, warm=warm, report=report, stop=stop.is_set))
         return

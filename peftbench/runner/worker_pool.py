@@ -62,7 +62,7 @@ class WorkerPool:
 
     Args:
         results: where records go.
-        setting: the fields of `training.runtime.Setting`.
+        setting: the fields of `training.runtime.RuntimeConfig`.
         workers: how many processes.
         gpus: to spread them over, as CUDA_VISIBLE_DEVICES names them; empty for the CPU.
         listen: called with every event.

@@ -13,7 +13,7 @@ from hydra.utils import get_class
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json, Record, Run
 from peftbench.core.text import did_you_mean
-from peftbench.data.loading import Table
+from peftbench.data.loading import LabelledTexts
 
 Arrays = dict[str, np.ndarray]
 
@@ -55,7 +55,7 @@ class Suite:
         """
         self.sets(run, root)
 
-    def sets(self, run: Run, root: str | None) -> dict[str, Table]:
+    def sets(self, run: Run, root: str | None) -> dict[str, LabelledTexts]:
         """Labelled texts to predict on, by name.
 
         Args:
@@ -86,7 +86,7 @@ class Suite:
         raise NotImplementedError
 
 
-def make(node: Json) -> Suite:
+def build_suite(node: Json) -> Suite:
     """Instantiate a suite's node.
 
     Raises:

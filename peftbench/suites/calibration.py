@@ -11,7 +11,7 @@ import numpy as np
 
 from peftbench.core.run import Json, Record, Run
 from peftbench.data import loading, prompt_template
-from peftbench.data.loading import Table
+from peftbench.data.loading import LabelledTexts
 from peftbench.metrics import uncertainty as sure
 from peftbench.suites.base import Arrays, Suite
 
@@ -37,9 +37,9 @@ class Calibration(Suite):
             if not all(0 < value < 1 for value in values):
                 raise ValueError(f"suite.{name} lies between 0 and 1, got {values}")
 
-    def sets(self, run: Run, root: str | None) -> dict[str, Table]:
+    def sets(self, run: Run, root: str | None) -> dict[str, LabelledTexts]:
         """Training examples that the run does not train on; no set where it uses all."""
-        train = loading.table(run.task, run.task.splits["train"], root)
+        train = loading.load_split(run.task, run.task.splits["train"], root)
         size = run.train_size(len(train.label))
         order = loading.stratified(train.label, run.task.classes, run.seeds()["subset"])
         unused = order[size:]

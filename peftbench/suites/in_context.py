@@ -13,7 +13,7 @@ import numpy as np
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json, Record, Run
 from peftbench.data import loading
-from peftbench.data.loading import Table
+from peftbench.data.loading import LabelledTexts
 from peftbench.metrics import task_metrics
 from peftbench.suites.base import Arrays, Suite
 
@@ -51,9 +51,9 @@ class InContext(Suite):
                 f"{run.form.reserved} examples are kept back; raise it or ask for fewer"
             )
 
-    def sets(self, run: Run, root: str | None) -> dict[str, Table]:
+    def sets(self, run: Run, root: str | None) -> dict[str, LabelledTexts]:
         """The reporting split, once for each number."""
-        table = loading.table(run.task, run.task.splits["validation"], root)
+        table = loading.load_split(run.task, run.task.splits["validation"], root)
         if self.examples is not None:
             order = loading.stratified(table.label, run.task.classes, self.seed)
             table = table.take(np.sort(order[: self.examples]))

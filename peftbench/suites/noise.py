@@ -12,7 +12,7 @@ import numpy as np
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json, Record, Run
 from peftbench.data import loading
-from peftbench.data.loading import Table
+from peftbench.data.loading import LabelledTexts
 from peftbench.data.text_noise import EDITS, noisy
 from peftbench.metrics import task_metrics
 from peftbench.suites.base import Arrays, Suite
@@ -63,7 +63,7 @@ class Noise(Suite):
         """Load the clean texts; noise is possible in any text, and takes long in all."""
         self._clean(run, root)
 
-    def sets(self, run: Run, root: str | None) -> dict[str, Table]:
+    def sets(self, run: Run, root: str | None) -> dict[str, LabelledTexts]:
         """The clean texts, and each kind at each intensity."""
         clean = self._clean(run, root)
         found = {"clean": clean}
@@ -73,11 +73,11 @@ class Noise(Suite):
                     noisy(column, kind, most * intensity, self.seed + 1000 * place)
                     for place, column in enumerate(clean.texts)
                 ]
-                found[f"{kind}/{intensity:g}"] = Table(texts, clean.label)
+                found[f"{kind}/{intensity:g}"] = LabelledTexts(texts, clean.label)
         return found
 
-    def _clean(self, run: Run, root: str | None) -> Table:
-        clean = loading.table(run.task, run.task.splits["validation"], root)
+    def _clean(self, run: Run, root: str | None) -> LabelledTexts:
+        clean = loading.load_split(run.task, run.task.splits["validation"], root)
         if self.examples is None:
             return clean
         order = loading.stratified(clean.label, run.task.classes, self.seed)

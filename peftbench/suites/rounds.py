@@ -23,7 +23,7 @@ from peftbench.core.configs import TaskConfig
 from peftbench.core.errors import ConfigError, at_least, between
 from peftbench.core.run import Json, Record, Run
 from peftbench.data import loading, prompt_template
-from peftbench.data.loading import Table
+from peftbench.data.loading import LabelledTexts
 from peftbench.metrics import task_metrics
 from peftbench.suites.base import Arrays, Suite
 
@@ -95,7 +95,7 @@ class Rounds(Suite):
                 f"{run.train_size(total)}; ask for fewer, or size={sum(self.chunks or [])}"
             )
 
-    def sets(self, run: Run, root: str | None) -> dict[str, Table]:
+    def sets(self, run: Run, root: str | None) -> dict[str, LabelledTexts]:
         """The validation split and every chunk, or the validation split of every task."""
         if self.sequence:
             runs = self._runs(run)
@@ -164,7 +164,7 @@ class Rounds(Suite):
             ),
         ]
 
-    def _cut(self, run: Run, train: Table) -> list[np.ndarray]:
+    def _cut(self, run: Run, train: LabelledTexts) -> list[np.ndarray]:
         """Numbers of the examples of each chunk: consecutive pieces of the run's own subset."""
         assert self.chunks is not None
         if sum(self.chunks) > run.train_size(len(train.label)):
@@ -203,17 +203,17 @@ def measures(matrix: list[list[float | None]]) -> dict[str, float | None]:
     }
 
 
-def _split(run: Run, split: str, root: str | None) -> Table:
-    return loading.table(run.task, run.task.splits[split], root)
+def _split(run: Run, split: str, root: str | None) -> LabelledTexts:
+    return loading.load_split(run.task, run.task.splits[split], root)
 
 
-def _order(run: Run, train: Table) -> np.ndarray:
+def _order(run: Run, train: LabelledTexts) -> np.ndarray:
     """The run's nested subsets: its first n numbers are its subset of n."""
     order = loading.stratified(train.label, run.task.classes, run.seeds()["subset"])
     return order[~np.isin(order, prompt_template.reserved(run, train.label))]
 
 
-def _mixed(run: Run, train: Table, rows: np.ndarray) -> np.ndarray:
+def _mixed(run: Run, train: LabelledTexts, rows: np.ndarray) -> np.ndarray:
     """In the order in which a run of these examples alone would have them."""
     seed = run.seeds()["subset"] + 1
     return rows[loading.stratified(train.label[rows], run.task.classes, seed)]

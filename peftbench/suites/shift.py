@@ -14,7 +14,7 @@ from peftbench.core.configs import TaskConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json, Record, Run
 from peftbench.data import loading
-from peftbench.data.loading import Table
+from peftbench.data.loading import LabelledTexts
 from peftbench.metrics import task_metrics
 from peftbench.suites.base import Arrays, Suite
 
@@ -67,14 +67,14 @@ class Shift(Suite):
                     f"of {name} is meant"
                 )
 
-    def sets(self, run: Run, root: str | None) -> dict[str, Table]:
+    def sets(self, run: Run, root: str | None) -> dict[str, LabelledTexts]:
         """The validation split of each target, cut and shortened as asked."""
         found = {}
         for name, target in self.targets.items():
             task = TaskConfig.from_json(target["task"])
-            table = loading.table(task, task.splits["validation"], root)
+            table = loading.load_split(task, task.splits["validation"], root)
             if target["above"] is not None:
-                table = Table(table.texts, (table.label > target["above"]).astype(np.int64))
+                table = LabelledTexts(table.texts, (table.label > target["above"]).astype(np.int64))
             if target["examples"] is not None:
                 order = loading.stratified(table.label, _classes(target), self.seed)
                 table = table.take(np.sort(order[: target["examples"]]))

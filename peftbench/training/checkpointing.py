@@ -11,12 +11,12 @@ from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
 from peftbench.core.run import Json, canonical
-from peftbench.models.adapted_model import Encoder
+from peftbench.models.adapted_model import AdaptedModel
 from peftbench.results.store import Results
 
 
 def tensors(
-    encoder: Encoder, optimizer: torch.optim.Optimizer, best: dict[str, Tensor]
+    encoder: AdaptedModel, optimizer: torch.optim.Optimizer, best: dict[str, Tensor]
 ) -> dict[str, Tensor]:
     """All that a training is beside its progress, as named tensors on the CPU.
 
@@ -37,7 +37,7 @@ def tensors(
 
 
 def restore(
-    saved: dict[str, Tensor], encoder: Encoder, optimizer: torch.optim.Optimizer
+    saved: dict[str, Tensor], encoder: AdaptedModel, optimizer: torch.optim.Optimizer
 ) -> dict[str, Tensor]:
     """Undo `tensors`; return the best state."""
 

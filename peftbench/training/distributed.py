@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from peftbench.core.run import Json
 from peftbench.data.batching import Batch
-from peftbench.models.adapted_model import Encoder
+from peftbench.models.adapted_model import AdaptedModel
 
 #: Seconds that a process which lost another one has to say so itself.
 GRACE = 10
@@ -32,7 +32,7 @@ GRACE = 10
 ALONE = 70
 
 
-class Peers:
+class ProcessGroup:
     """The processes of one training; all of this is nothing where there is one."""
 
     def __init__(self, accelerator: Accelerator):
@@ -81,7 +81,7 @@ class Peers:
         told = torch.tensor(values, dtype=torch.float64, device=self.accelerator.device)
         return tuple(broadcast(told).tolist())
 
-    def same(self, encoder: Encoder) -> None:
+    def same(self, encoder: AdaptedModel) -> None:
         """Give all that a method made the values that it has in the first process."""
         if self.count > 1:
             state = {name: tensor.contiguous() for name, tensor in encoder.state().items()}

@@ -19,9 +19,9 @@ from torch import Tensor
 
 from peftbench.core.configs import Budget, CheckpointSelection, TrainingConfig
 from peftbench.core.run import Json
-from peftbench.data.batching import Batch, Feed
+from peftbench.data.batching import Batch, BatchSource
 from peftbench.training import checkpointing
-from peftbench.training.distributed import Peers
+from peftbench.training.distributed import ProcessGroup
 from peftbench.training.measurement import Phases, warm_up
 from peftbench.training.predictor import Predictor
 from peftbench.training.state import TrainerState
@@ -33,7 +33,7 @@ _APART = 1_000_003
 LOOK = 25
 
 
-class Interrupted(Exception):
+class TrainingInterrupted(Exception):
     """Training was asked to stop; its checkpoint is written."""
 
 
@@ -101,7 +101,7 @@ class Training:
         budget: Budget,
         selection: CheckpointSelection,
         metric: str,
-        batches: Feed,
+        batches: BatchSource,
         callbacks: TrainerCallbacks,
         phases: Phases,
         seed: int,
@@ -113,7 +113,9 @@ class Training:
         self.state, self.best = TrainerState(), dict[str, Tensor]()
         self.evaluation_due = False
         encoder, method, accelerator = predictor.encoder, predictor.method, predictor.accelerator
-        self._peers = Peers(accelerator)  # they sum gradients: a wrapped model hides its parts
+        self._peers = ProcessGroup(
+            accelerator
+        )  # they sum gradients: a wrapped model hides its parts
         groups = parameter_groups(encoder.trained(), config, method.rates(encoder))
         self._plain = torch.optim.AdamW(groups, lr=config.lr, fused=True)
         accelerator.prepare_model(encoder, evaluation_mode=self._peers.count > 1)
@@ -217,7 +219,7 @@ class Training:
             self.callbacks.save(tensors, asdict(self.state))
         self._saved_at = time.monotonic()
         if self._stop:
-            raise Interrupted(f"stopped at step {self.state.step}")
+            raise TrainingInterrupted(f"stopped at step {self.state.step}")
 
     def finish(self) -> None:
         """Take the model back to its best evaluation, where there is a selection."""
@@ -241,7 +243,11 @@ class Training:
 
 
 def _update(
-    loss: Tensor, optimizer: AcceleratedOptimizer, rate: float, clip: float | None, peers: Peers
+    loss: Tensor,
+    optimizer: AcceleratedOptimizer,
+    rate: float,
+    clip: float | None,
+    peers: ProcessGroup,
 ) -> Tensor:
     """One optimizer step with the gradients that are there; the loss over all processes."""
     trained = [p for group in optimizer.param_groups for p in group["params"]]

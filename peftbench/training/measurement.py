@@ -20,7 +20,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from peftbench.core.run import Json
-from peftbench.data.batching import Batch, Feed, micro_batches
+from peftbench.data.batching import Batch, BatchSource, micro_batches
 from peftbench.system import hardware
 from peftbench.training.predictor import Predictor
 
@@ -159,7 +159,7 @@ def _device_name(device: torch.device) -> str:
     return hardware.processor()
 
 
-def warm_up(view: Predictor, micro: int | None, feed: Feed) -> tuple[float, float]:
+def warm_up(view: Predictor, micro: int | None, feed: BatchSource) -> tuple[float, float]:
     """Pass the shortest and the longest batch through, changing nothing.
 
     Kernels are chosen and memory is taken before the clock runs, and matrix products are counted.

@@ -11,20 +11,20 @@ from torch import Tensor
 
 from peftbench.core.configs import TrainingConfig
 from peftbench.data import batching
-from peftbench.data.augmentation import Shown
+from peftbench.data.augmentation import AugmentedSplit
 from peftbench.data.batching import Batch
-from peftbench.data.tokenization import Tokens
+from peftbench.data.tokenization import TokenizedSplit
 from peftbench.methods.base import Method
-from peftbench.models.adapted_model import Encoder
-from peftbench.training.distributed import Peers
+from peftbench.models.adapted_model import AdaptedModel
+from peftbench.training.distributed import ProcessGroup
 
 #: Padded tokens of an evaluation batch.
 EVALUATION_TOKENS = {"cpu": 2048, "cuda": 65536}
 
 
 def build_batch_source(
-    shown: Shown, recipe: TrainingConfig, seed: int, view: "Predictor"
-) -> batching.Feed:
+    shown: AugmentedSplit, recipe: TrainingConfig, seed: int, view: "Predictor"
+) -> batching.BatchSource:
     """The training batches of what is shown, in the order of the seed."""
     tokens = shown.tokens
 
@@ -38,7 +38,7 @@ def build_batch_source(
     first = next(varied())
     longest = sorted(first, key=lambda numbers: int(tokens.lengths[numbers].max()))
     extremes = [view.collate(tokens, numbers) for numbers in (longest[0], longest[-1])]
-    return batching.Feed(len(first), stream, extremes)
+    return batching.BatchSource(len(first), stream, extremes)
 
 
 @dataclass(frozen=True)
@@ -49,10 +49,10 @@ class Predictor:
     mask: str
     device: torch.device
     method: Method
-    encoder: Encoder
+    encoder: AdaptedModel
     accelerator: Accelerator
 
-    def collate(self, tokens: Tokens, rows: np.ndarray) -> Batch:
+    def collate(self, tokens: TokenizedSplit, rows: np.ndarray) -> Batch:
         """A batch on the CPU, pinned where a GPU waits for it."""
         batch = batching.collate(tokens, rows, self.padding, self.mask)
         if self.device.type == "cuda":
@@ -73,7 +73,9 @@ class Predictor:
         """
         size = len(batch["labels"])
         total = torch.zeros((), device=self.device)
-        for part in batching.micro_batches(Peers(self.accelerator).share(batch), micro or size):
+        for part in batching.micro_batches(
+            ProcessGroup(self.accelerator).share(batch), micro or size
+        ):
             moved = {name: t.to(self.device, non_blocking=True) for name, t in part.items()}
             with self.accelerator.autocast():
                 loss = self.method.loss(self.encoder, moved) * (len(part["labels"]) / size)
@@ -81,13 +83,13 @@ class Predictor:
             total += loss.detach()
         return total
 
-    def predict(self, tokens: Tokens, rows: np.ndarray) -> dict[str, np.ndarray]:
+    def predict(self, tokens: TokenizedSplit, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Outputs of the method for these examples, in their order, with item and label.
 
         Processes that train together share the work; each gets the whole.
         """
         self.encoder.eval()
-        peers = Peers(self.accelerator)
+        peers = ProcessGroup(self.accelerator)
 
         def one(batch: Batch) -> dict[str, Tensor]:
             return {n: t[None] for n, t in self.method.predict(self.encoder, batch).items()}
@@ -96,7 +98,7 @@ class Predictor:
 
     def outputs(
         self,
-        tokens: Tokens,
+        tokens: TokenizedSplit,
         rows: np.ndarray,
         of: Callable[[Batch], dict[str, Tensor]],
         runs: int = 1,

@@ -11,7 +11,7 @@ from peftbench.core.errors import ConfigError
 
 
 @dataclass(frozen=True)
-class Setting:
+class RuntimeConfig:
     """How and where runs are executed; nothing that may change a score.
 
     Attributes:
@@ -38,7 +38,7 @@ class Setting:
     pack: int = 1
 
 
-def device_of(setting: Setting) -> torch.device:
+def device_of(setting: RuntimeConfig) -> torch.device:
     """Set threads and kernels, and name the device.
 
     Raises:

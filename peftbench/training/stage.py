@@ -6,11 +6,11 @@ import numpy as np
 from torch import Tensor
 
 from peftbench.methods.base import Method
-from peftbench.models.adapted_model import Encoder
+from peftbench.models.adapted_model import AdaptedModel
 
 
 @dataclass(frozen=True)
-class Stage:
+class ContinualStage:
     """A training that is one of several, one after the other.
 
     Attributes:
@@ -29,7 +29,7 @@ class Stage:
     head: bool = True
     chain: bool = False
 
-    def begin(self, encoder: Encoder, method: Method) -> None:
+    def begin(self, encoder: AdaptedModel, method: Method) -> None:
         """Bring an encoder to where the stage before it ended."""
         if self.state is not None:
             new = {n: t for n, t in encoder.state().items() if not self.head and encoder.in_head(n)}

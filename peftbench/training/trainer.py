@@ -12,25 +12,25 @@ from transformers import PreTrainedTokenizerBase
 from peftbench.core.configs import Budget
 from peftbench.core.run import Json, Record, Run
 from peftbench.data import augmentation, batching, loading, prompting, tokenization
-from peftbench.data.augmentation import Shown
-from peftbench.data.tokenization import Tokens
+from peftbench.data.augmentation import AugmentedSplit
+from peftbench.data.tokenization import TokenizedSplit
 from peftbench.methods.base import Method, build_method
 from peftbench.metrics import (
     evaluate_metrics,  # noqa: F401 - takes seconds to import, which no run's seconds may hold
     task_metrics,
 )
 from peftbench.models import checkpoints, masked_state
-from peftbench.models.adapted_model import Encoder
+from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
-from peftbench.models.optimize import settle
+from peftbench.models.optimize import prepare_for_training
 from peftbench.results.store import Results
 from peftbench.training import checkpointing, cost_model, loop, measurement
-from peftbench.training.distributed import Peers
+from peftbench.training.distributed import ProcessGroup
 from peftbench.training.measurement import Energy, Phases
 from peftbench.training.predictor import Predictor, build_batch_source
-from peftbench.training.runtime import Setting, accelerator_of, device_of
-from peftbench.training.stage import Stage
-from peftbench.training.warm_cache import Warm
+from peftbench.training.runtime import RuntimeConfig, accelerator_of, device_of
+from peftbench.training.stage import ContinualStage
+from peftbench.training.warm_cache import WarmCache
 
 Arrays = dict[str, np.ndarray]
 
@@ -39,7 +39,7 @@ REPORTED = "validation"
 
 
 @dataclass(frozen=True)
-class Outcome:
+class TrainingOutput:
     """What a run gave: its record, predictions of the reporting split, weights if kept."""
 
     record: Record
@@ -65,9 +65,9 @@ class TrainingJob:
     """
 
     run: Run
-    setting: Setting = field(default_factory=Setting)
-    warm: Warm = field(default_factory=Warm)
-    stage: Stage | None = None
+    setting: RuntimeConfig = field(default_factory=RuntimeConfig)
+    warm: WarmCache = field(default_factory=WarmCache)
+    stage: ContinualStage | None = None
     results: Results | None = None
     report: Callable[[Json], None] = lambda news: None
     stop: Callable[[], bool] = lambda: False
@@ -94,14 +94,14 @@ class TrainingJob:
 
 def execute(
     run: Run,
-    setting: Setting | None = None,
+    setting: RuntimeConfig | None = None,
     *,
-    stage: Stage | None = None,
+    stage: ContinualStage | None = None,
     results: Results | None = None,
-    warm: Warm | None = None,
+    warm: WarmCache | None = None,
     report: Callable[[Json], None] = lambda news: None,
     stop: Callable[[], bool] = lambda: False,
-) -> Outcome:
+) -> TrainingOutput:
     """Train and score a run.
 
     Args:
@@ -112,9 +112,9 @@ def execute(
     Raises:
         ConfigError: if data, weights or device are not to be had.
         FloatingPointError: if the loss is no longer finite.
-        loop.Interrupted: after `stop`.
+        loop.TrainingInterrupted: after `stop`.
     """
-    setting, warm = setting or Setting(), warm or Warm()
+    setting, warm = setting or RuntimeConfig(), warm or WarmCache()
     job = TrainingJob(run, setting, warm, stage, results, report, stop)
     if run.budget.calibrated:
         measured = cost_model.known(
@@ -132,7 +132,7 @@ def execute(
             micro = smaller_micro_batch(job, micro)
 
 
-def _train(job: TrainingJob, micro: int | None) -> Outcome:
+def _train(job: TrainingJob, micro: int | None) -> TrainingOutput:
     prepared = prepare(job, micro)
     loop.fit(prepared.training, prepared.evaluate)
     with prepared.reporting():
@@ -163,10 +163,10 @@ class TaskData:
         shown: what the training shows of the first.
     """
 
-    tokens: dict[str, Tokens]
+    tokens: dict[str, TokenizedSplit]
     rows: np.ndarray
     held: np.ndarray
-    shown: Shown
+    shown: AugmentedSplit
 
     @property
     def labels(self) -> np.ndarray:
@@ -200,17 +200,17 @@ def load_task_data(
         rows, held = job.stage.rows, np.empty(0, dtype=np.int64)
     with phases.phase("tokenise"):
         encode = prompting.coder(run, tokenizer, root)
-        shown = augmentation.shown(run, tokens["train"], rows, root, encode)
+        shown = augmentation.augment_split(run, tokens["train"], rows, root, encode)
     return TaskData(tokens, rows, held, shown)
 
 
 def build_model(
     run: Run, backbone: Backbone, data: TaskData, seeds: dict[str, int]
-) -> tuple[Encoder, Method]:
+) -> tuple[AdaptedModel, Method]:
     """The run's model with its method inserted, and the method."""
     method = build_method(run.method)
     start = float(data.labels.mean()) if run.task.classes == 1 else 0.0
-    encoder = Encoder(backbone, run.task.classes, seeds["head"], start, len(data.rows))
+    encoder = AdaptedModel(backbone, run.task.classes, seeds["head"], start, len(data.rows))
     torch.manual_seed(seeds["method"])
     method.insert(encoder)
     return encoder, method
@@ -281,7 +281,7 @@ class PreparedTraining:
         """The splits that are reported and were not predicted on since training ended."""
         return [*([REPORTED] if self.reported is None else []), *self.job.run.task.extra]
 
-    def outcome(self, predictions: dict[str, Arrays]) -> Outcome:
+    def outcome(self, predictions: dict[str, Arrays]) -> TrainingOutput:
         """The record, from predictions on the `unreported` splits."""
         joules = None if self.resumed else self.energy.joules()
         first = self.reported if self.reported is not None else predictions[REPORTED]
@@ -292,7 +292,7 @@ class PreparedTraining:
         }
         state = self.training.predictor.encoder.state
         kept = self.job.setting.keep == "trained"
-        return Outcome(record, arrays, save(masked_state.packed(state())) if kept else None)
+        return TrainingOutput(record, arrays, save(masked_state.packed(state())) if kept else None)
 
 
 def prepare(job: TrainingJob, micro: int | None) -> PreparedTraining:
@@ -322,7 +322,7 @@ def prepare(job: TrainingJob, micro: int | None) -> PreparedTraining:
         tokenizer.pad_token_id, backbone.family_config.mask, device, method, encoder, accelerator
     )
     batches = build_batch_source(data.shown, config, seeds["order"], predictor)
-    peers = Peers(accelerator)
+    peers = ProcessGroup(accelerator)
     peers.same(encoder)
     with phases.phase("warmup"), torch.random.fork_rng(), accelerator.autocast():
         torch.manual_seed(seeds["method"])
@@ -332,7 +332,9 @@ def prepare(job: TrainingJob, micro: int | None) -> PreparedTraining:
         parameters = encoder.counts()
         shown = data.shown
         every = np.arange(len(shown.tokens)) if job.alike else shown.every
-        settle(encoder, half, batching.words(shown.tokens, every, tokenizer.pad_token_id))
+        prepare_for_training(
+            encoder, half, batching.words(shown.tokens, every, tokenizer.pad_token_id)
+        )
     parted = micro if peers.count == 1 else [micro, peers.count]
     saved = checkpointing.load(job.results, job.key, parted)
     energy = Energy(device)
@@ -406,7 +408,7 @@ def build_record(
         energy_joules=joules,
         flops=training.flops,
         environment=measurement.environment(
-            phases.device, Peers(training.predictor.accelerator).count
+            phases.device, ProcessGroup(training.predictor.accelerator).count
         )
         | _provenance(run, prepared.job.setting, prepared.tokenizer),
     )
@@ -418,7 +420,7 @@ def _splits(run: Run) -> dict[str, str]:
     return named
 
 
-def _provenance(run: Run, setting: Setting, tokenizer: PreTrainedTokenizerBase) -> Json:
+def _provenance(run: Run, setting: RuntimeConfig, tokenizer: PreTrainedTokenizerBase) -> Json:
     """What went in: data, weights and tokenizer, by hash."""
     folder = checkpoints.locate(run.model)
     return {

@@ -11,13 +11,13 @@ from transformers import PreTrainedTokenizerBase
 from peftbench.core.run import Run, canonical
 from peftbench.data import prompting, tokenization
 from peftbench.data.prompt_template import WORDS
-from peftbench.data.tokenization import Tokens
+from peftbench.data.tokenization import TokenizedSplit
 from peftbench.data.tokenizer import load_tokenizer
 from peftbench.models.backbone import Backbone
 
 
 @dataclass
-class Warm:
+class WarmCache:
     """What a worker keeps between jobs: one backbone, and tokens of what it has seen.
 
     Attributes:
@@ -25,7 +25,7 @@ class Warm:
     """
 
     backbones: dict[str, tuple[Backbone, PreTrainedTokenizerBase]] = field(default_factory=dict)
-    tokens: dict[str, Tokens] = field(default_factory=dict)
+    tokens: dict[str, TokenizedSplit] = field(default_factory=dict)
     untrained: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
     _frozen: bool = False
 
@@ -44,14 +44,14 @@ class Warm:
             self.backbones[name] = (Backbone(run.model, device, words=words), tokenizer)
         return self.backbones[name]
 
-    def tokenised(self, run: Run, split: str, tokenizer: Any, root: str | None) -> Tokens:
+    def tokenised(self, run: Run, split: str, tokenizer: Any, root: str | None) -> TokenizedSplit:
         """The tokens of a split for a run."""
         length = run.train.max_length
         seed = run.seeds()["subset"] if run.form and run.form.demonstrations else None
         name = canonical([run.task, split, length, run.form, seed])
         if name not in self.tokens:
             prompt = prompting.of(run, root)
-            self.tokens[name] = tokenization.tokenise(
+            self.tokens[name] = tokenization.tokenize_split(
                 run.task, split, tokenizer, length, root, prompt
             )
         return self.tokens[name]

@@ -17,7 +17,7 @@ from peftbench.analysis import statistics
 from peftbench.analysis.comparison import Resamples
 from peftbench.claims import missing_runs, schema, spelling, verdicts
 from peftbench.claims.schema import Claim, Paper
-from peftbench.claims.verdicts import Judged
+from peftbench.claims.verdicts import Verdict
 from peftbench.cli.main import main
 from peftbench.config import catalog
 from peftbench.config.composer import Composer
@@ -56,7 +56,7 @@ def claim(kind: str, ours: str = "bitfit", against: str | None = "full", **more:
     return Claim(**said, kind=kind, pairs=[rows], **more)
 
 
-def judged(one: Claim, made: list[Record], resamples: Resamples, *found: Evaluated) -> Judged:
+def judged(one: Claim, made: list[Record], resamples: Resamples, *found: Evaluated) -> Verdict:
     paper = Paper("p", "P", "none", [one], [])
     (tested,) = verdicts.test([paper], made, list(found), resamples)
     return tested

@@ -22,7 +22,7 @@ from peftbench.cli import doctor
 from peftbench.cli.main import main
 from peftbench.cluster import bundling, collect, manifest, queue
 from peftbench.cluster.manifest import Task
-from peftbench.cluster.queue import Look, look
+from peftbench.cluster.queue import QueueSnapshot, look
 from peftbench.cluster.submit import _memory, _try_again, settle
 from peftbench.config import cluster
 from peftbench.config.sweep import plan
@@ -36,7 +36,7 @@ from peftbench.system import hub, offline_folder
 from peftbench.system.hardware import gpus
 from peftbench.system.hub import locate
 from peftbench.training import trainer
-from peftbench.training.runtime import Setting
+from peftbench.training.runtime import RuntimeConfig
 
 SLURM = ["cluster=slurm"]
 
@@ -226,7 +226,7 @@ def test_a_record_that_comes_late_is_waited_for_and_the_rest_is_noted_once(tmp_p
 def test_what_is_held_is_told_with_the_way_out(tmp_path):
     made, _ = submitted(Results(tmp_path))
     task = Task(made.name, 0, 0)
-    seen = Look([made], {task: ("pending", "launch failed requeued held")}, state={})
+    seen = QueueSnapshot([made], {task: ("pending", "launch failed requeued held")}, state={})
     told = collect.lines(seen)
     assert "waiting for: launch failed requeued held (1)" in told
     assert any("`scontrol release JOB` lets them go" in line for line in told)
@@ -509,7 +509,7 @@ def test_a_model_of_the_hub_comes_along_and_the_hub_is_needed_no_more(
     monkeypatch.setenv(offline_folder.VARIABLE, str(brought))
     before = {path: path.stat().st_mtime_ns for path in brought.rglob("*")}
     run = plan(*words).runs[0]
-    setting = Setting(device="cpu", threads=1, data_root=offline_folder.data_root())
+    setting = RuntimeConfig(device="cpu", threads=1, data_root=offline_folder.data_root())
     assert trainer.execute(run, setting).record.work["steps"] == 2
     assert {path: path.stat().st_mtime_ns for path in brought.rglob("*")} == before
 

@@ -18,9 +18,9 @@ from peftbench.core.run import Run
 from peftbench.data.batching import Batch
 from peftbench.methods import dry_run
 from peftbench.methods.base import Method, build_method
-from peftbench.models.adapted_model import Encoder
+from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
-from peftbench.models.optimize import settle
+from peftbench.models.optimize import prepare_for_training
 from peftbench.training.packing.requests import Gradient, Outputs, compute
 from peftbench.training.packing.vmapped import together
 from peftbench.training.predictor import Predictor
@@ -42,21 +42,21 @@ class Pair:
         """The method, made anew."""
         return build_method(self.run.method)
 
-    def bare(self, seed: int = 0) -> Encoder:
+    def bare(self, seed: int = 0) -> AdaptedModel:
         """The encoder without the method."""
-        return Encoder(self.backbone, self.run.task.classes, seed).eval()
+        return AdaptedModel(self.backbone, self.run.task.classes, seed).eval()
 
-    def encoder(self, seed: int = 0, half: bool | None = None) -> Encoder:
+    def encoder(self, seed: int = 0, half: bool | None = None) -> AdaptedModel:
         """The encoder as a training starts with it; not settled where `half` is None."""
         encoder = self.bare(seed)
         torch.manual_seed(seed)
         self.method.insert(encoder)
         self.method.prepare(encoder, iter(lambda: dict(self.batch), None))
         if half is not None:
-            settle(encoder, half, self.batch["input_ids"].unique())
+            prepare_for_training(encoder, half, self.batch["input_ids"].unique())
         return encoder.eval()
 
-    def gradient(self, encoder: Encoder) -> dict[str, Tensor]:
+    def gradient(self, encoder: AdaptedModel) -> dict[str, Tensor]:
         """Of all that trains, by name; zeros are not none."""
         encoder.zero_grad(set_to_none=True)
         torch.manual_seed(0)
@@ -72,7 +72,7 @@ class Trained:
     changed: set[str]
     marked: set[str]
     losses: tuple[float, float]
-    encoder: Encoder
+    encoder: AdaptedModel
     beside: tuple[Tensor, Tensor]
 
 
@@ -131,7 +131,7 @@ def untouched(family: str) -> dict[str, Tensor]:
     return Backbone(tiny.one_run(f"model.family={family}", tiny.WIDE).model).module.state_dict()
 
 
-def loss(pair: Pair, encoder: Encoder) -> float:
+def loss(pair: Pair, encoder: AdaptedModel) -> float:
     with torch.no_grad():
         torch.manual_seed(0)
         return float(pair.method.loss(encoder, pair.batch))
@@ -258,7 +258,7 @@ def test_starts_from_the_head_of_the_seed(pair):
 # in a pack
 
 
-def still(encoder: Encoder) -> Encoder:
+def still(encoder: AdaptedModel) -> AdaptedModel:
     """Without dropout, whose draws would differ."""
     for module in encoder.modules():
         for name in ("p", "dropout", "attention_dropout"):

@@ -19,13 +19,14 @@ from peftbench.core.configs import AugmentationConfig, MethodConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Run
 from peftbench.data import batching, loading, tokenization
-from peftbench.data.augmentation import Shown, noisy_versions, shown
+from peftbench.data.augmentation import AugmentedSplit, augment_split, noisy_versions
 from peftbench.data.text_noise import EDITS, noisy
 from peftbench.data.tokenizer import load_tokenizer
 from peftbench.reports import scores
 from peftbench.results.store import Results
 from peftbench.training import loop
-from peftbench.training.trainer import Warm, execute
+from peftbench.training.trainer import execute
+from peftbench.training.warm_cache import WarmCache
 
 
 @pytest.fixture(scope="module")
@@ -35,19 +36,21 @@ def task(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def warm():
-    return Warm()
+    return WarmCache()
 
 
-def seen(run: Run, rows: np.ndarray) -> tuple[Shown, tokenization.Tokens, loading.Table]:
+def seen(
+    run: Run, rows: np.ndarray
+) -> tuple[AugmentedSplit, tokenization.TokenizedSplit, loading.LabelledTexts]:
     """What a run's training shows of these rows, and the split without noise."""
-    table = loading.table(run.task, "train", None)
+    table = loading.load_split(run.task, "train", None)
     tokenizer = load_tokenizer(run.model)
     encode = partial(tokenization.encode, tokenizer=tokenizer, most=run.train.max_length)
     clean = encode(table)
-    return shown(run, clean, rows, None, encode), clean, table
+    return augment_split(run, clean, rows, None, encode), clean, table
 
 
-def ids(tokens: tokenization.Tokens, row: int) -> list[int]:
+def ids(tokens: tokenization.TokenizedSplit, row: int) -> list[int]:
     return tokens.ids[tokens.ends[row] - tokens.lengths[row] : tokens.ends[row]].tolist()
 
 
@@ -147,7 +150,7 @@ def test_where_every_example_is_noisy_the_texts_are_those_of_the_noise():
 
 
 def test_each_kind_has_its_share_and_the_order_of_the_kinds_is_of_no_consequence():
-    table = loading.Table([["aaaa bbbb"] * 3000], np.zeros(3000))
+    table = loading.LabelledTexts([["aaaa bbbb"] * 3000], np.zeros(3000))
     kinds = {"casing": 1.0, "dropout": 1.0}
     found = noisy_versions(
         AugmentationConfig(name="", kinds=kinds, part=1, versions=1), table, 5
@@ -166,7 +169,7 @@ def test_each_kind_has_its_share_and_the_order_of_the_kinds_is_of_no_consequence
 def test_the_clean_share_and_the_versions_are_as_asked():
     rows = np.arange(1000)
     both = tiny.tokens(4000)
-    found = Shown(both, rows, part=0.3, versions=3, seed=1)
+    found = AugmentedSplit(both, rows, part=0.3, versions=3, seed=1)
     shares, epochs = [], [found.vary(epoch, [rows])[0] for epoch in range(20)]
     for numbers in epochs:
         assert ((numbers % 1000) == rows).all()
@@ -220,7 +223,7 @@ def test_an_interrupted_training_continues_exactly(words, task, warm, tmp_path):
     whole = execute(run, CPU, warm=warm)
     results = Results(tmp_path / "runs")
     for step in (3, 6):  # of 2 batches an epoch: one stop within, one at its end
-        with pytest.raises(loop.Interrupted, match=f"at step {step}"):
+        with pytest.raises(loop.TrainingInterrupted, match=f"at step {step}"):
             execute(run, CPU, warm=warm, results=results, stop=after(2))
     parts = execute(run, CPU, warm=warm, results=results)
     for name, array in whole.predictions.items():

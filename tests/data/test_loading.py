@@ -48,11 +48,11 @@ def mrpc():
 
 
 def test_folder_in_the_hubs_layout(mrpc, layout):
-    train = loading.table(mrpc, "train", str(layout))
+    train = loading.load_split(mrpc, "train", str(layout))
     assert train.texts == [PAIRS["sentence1"], PAIRS["sentence2"]]
     assert train.label.tolist() == PAIRS["label"]
     assert train.label.dtype == np.int64
-    assert len(loading.table(mrpc, "validation", str(layout)).label) == 12
+    assert len(loading.load_split(mrpc, "validation", str(layout)).label) == 12
 
 
 def test_folder_is_a_word_or_the_environment(layout, monkeypatch):
@@ -77,33 +77,33 @@ def test_fingerprint_changes_with_the_bytes(mrpc, layout):
 
 def test_a_missing_folder_and_a_missing_task_are_told_apart(mrpc, layout):
     with pytest.raises(ConfigError, match=r"data.root=/nowhere: there is no folder /nowhere"):
-        loading.table(mrpc, "train", "/nowhere")
+        loading.load_split(mrpc, "train", "/nowhere")
     with pytest.raises(ConfigError, match=r"cola: no cola/train-\*.parquet in .*null for the hub"):
-        loading.table(tiny.one_run("task=cola").task, "train", str(layout))
+        loading.load_split(tiny.one_run("task=cola").task, "train", str(layout))
 
 
 def test_a_broken_file_is_named(mrpc, layout):
     path = layout / "mrpc" / "validation-00000-of-00001.parquet"
     path.write_bytes(path.read_bytes()[:-50])
     with pytest.raises(ConfigError, match=f"cannot read {re.escape(str(path))}"):
-        loading.table(mrpc, "validation", str(layout))
+        loading.load_split(mrpc, "validation", str(layout))
 
 
 def test_an_unlabelled_split_is_refused(mrpc, layout):
     path = layout / "mrpc" / "validation-00000-of-00001.parquet"
     write_parquet(path, PAIRS | {"label": [-1] * 12})
     with pytest.raises(ConfigError, match="from 0 to 1, got -1 to -1; unlabelled splits"):
-        loading.table(mrpc, "validation", str(layout))
+        loading.load_split(mrpc, "validation", str(layout))
 
 
 @pytest.mark.data
 @pytest.mark.parametrize("name", ["mrpc", "cola", "stsb"])
 def test_real_data_are_what_their_yaml_says(name, glue):
     task = tiny.one_run(f"task={name}").task
-    counts = {split: len(loading.table(task, split, glue).label) for split in task.examples}
+    counts = {split: len(loading.load_split(task, split, glue).label) for split in task.examples}
     assert counts == task.examples
     if name == "mrpc":
-        assert int(loading.table(task, "validation", glue).label.sum()) == 279
+        assert int(loading.load_split(task, "validation", glue).label.sum()) == 279
     assert all("leaked" not in told for told in loading.check(task, glue))
 
 
@@ -130,19 +130,19 @@ def fill(hub, revision):
 
 def test_hubs_cache_serves_offline(mrpc, hub):
     fill(hub, mrpc.source["revision"])
-    assert loading.table(mrpc, "train", None).label.tolist() == PAIRS["label"]
+    assert loading.load_split(mrpc, "train", None).label.tolist() == PAIRS["label"]
 
 
 def test_another_revision_is_other_data(mrpc, hub):
     fill(hub, "f" * 40)
     with pytest.raises(ConfigError, match="nyu-mll/glue at bcdcba79d07b is not to be had"):
-        loading.table(mrpc, "train", None)
+        loading.load_split(mrpc, "train", None)
 
 
 def test_a_cache_without_the_task_is_not_enough(hub, mrpc):
     fill(hub, mrpc.source["revision"])
     with pytest.raises(ConfigError, match=r"\(the cached copy lacks cola/train-\*.parquet\)"):
-        loading.table(tiny.one_run("task=cola").task, "train", None)
+        loading.load_split(tiny.one_run("task=cola").task, "train", None)
 
 
 @pytest.mark.parametrize("offline", [True, False], ids=["offline", "unreachable"])
@@ -150,7 +150,7 @@ def test_without_the_hub_three_ways_are_named(offline, mrpc, hub, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", offline)
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     with pytest.raises(ConfigError) as told:
-        loading.table(mrpc, "train", None)
+        loading.load_split(mrpc, "train", None)
     message = str(told.value)
     assert "\n" not in message
     assert message.startswith("nyu-mll/glue at bcdcba79d07b is not to be had (")
@@ -194,7 +194,7 @@ def mine(path, *words, text="text", label="verdict"):
 
 
 def both(task):
-    return loading.table(task, "train", None), loading.table(task, "validation", None)
+    return loading.load_split(task, "train", None), loading.load_split(task, "validation", None)
 
 
 @pytest.mark.parametrize("ending", list(loading.FORMATS))
@@ -281,7 +281,7 @@ def test_missing_column_names_the_near_match(change, tmp_path):
     ((known, given),) = change.items()
     expected = {"text": "text", "label": "verdict"}[known]
     with pytest.raises(ConfigError, match=f"no column '{given}'; did you mean {expected}?"):
-        loading.table(mine(path, **change), "train", None)
+        loading.load_split(mine(path, **change), "train", None)
 
 
 @pytest.mark.parametrize(
@@ -369,6 +369,6 @@ def test_file_that_is_not_there_or_of_no_known_format(tmp_path):
 @pytest.mark.parametrize("name", synthetic.NAMES)
 def test_builtin_tasks_are_what_their_yaml_says(name):
     task = tiny.one_run(f"task={name}").task
-    counts = {split: len(loading.table(task, split, None).label) for split in task.examples}
+    counts = {split: len(loading.load_split(task, split, None).label) for split in task.examples}
     assert counts == task.examples
     assert loading.check(task, None) == []

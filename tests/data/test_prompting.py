@@ -14,27 +14,28 @@ from peftbench.core.configs import CheckpointSelection, MethodConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluation
 from peftbench.data import batching, loading, prompt_template, prompting, tokenization
-from peftbench.data.loading import Table
+from peftbench.data.loading import LabelledTexts
 from peftbench.data.tokenizer import load_tokenizer
-from peftbench.evaluation.evaluator import assess
+from peftbench.evaluation.evaluator import evaluate_suite
 from peftbench.methods import dry_run, peft_export
 from peftbench.methods.base import build_method
 from peftbench.models import checkpoints
-from peftbench.models.adapted_model import Encoder
+from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
-from peftbench.models.optimize import settle
+from peftbench.models.optimize import prepare_for_training
 from peftbench.reports import in_context
 from peftbench.reports.plotting.palette import Palette
 from peftbench.results.store import Results
-from peftbench.training.trainer import Setting, execute
-from peftbench.training.warm_cache import Warm
+from peftbench.training.runtime import RuntimeConfig
+from peftbench.training.trainer import execute
+from peftbench.training.warm_cache import WarmCache
 
-CPU = Setting(device="cpu", keep="trained")
+CPU = RuntimeConfig(device="cpu", keep="trained")
 CLASS = {
     family: tiny.one_run(f"model.family={family}").model.family_config.language_model.kind
     for family in tiny.FAMILIES
 }
-PAIR = Table([["Cats eat."], ["Dogs [MASK] eat."]], np.array([1]))
+PAIR = LabelledTexts([["Cats eat."], ["Dogs [MASK] eat."]], np.array([1]))
 
 
 def run_of(family: str, *words: str):
@@ -81,7 +82,7 @@ def test_space_before_a_word_belongs_to_the_tokenizer():
 
 def test_minilm_tokens_of_a_template():
     run = tiny.one_run("model=minilm", "form=words", "task=cola")
-    tokenizer, tokens = coded(run, Table([["Hello, world!"]], np.array([0])))
+    tokenizer, tokens = coded(run, LabelledTexts([["Hello, world!"]], np.array([0])))
     assert tokenizer.convert_ids_to_tokens(tokens.ids) == [
         *["[CLS]", "hello", ",", "world", "!", "this", "is", "[MASK]", ".", "[SEP]"]
     ]
@@ -153,15 +154,15 @@ def test_logits_are_the_language_models(family, half):
     """At the answer's place, for the words' ids; transformers makes its own masks."""
     run = run_of(family)
     rows = [["A cat.", "Dogs eat all day."], ["Cats.", "All dogs eat."]]
-    tokenizer, tokens = coded(run, Table(rows, np.array([0, 1])))
+    tokenizer, tokens = coded(run, LabelledTexts(rows, np.array([0, 1])))
     ids = prompting.words(run, tokenizer)
     config = AutoConfig.for_model(run.model.family_config.model_type, **run.model.shape)
     kind = AutoModelForCausalLM if CLASS[family] == "causal" else AutoModelForMaskedLM
     torch.manual_seed(0)
     theirs = kind.from_config(config, dtype=torch.float32).eval()
-    ours = Encoder(Backbone(run.model, words=ids), classes=2, seed=0).eval()
+    ours = AdaptedModel(Backbone(run.model, words=ids), classes=2, seed=0).eval()
     assert ours.counts()["head"] == 0
-    settle(ours, False, torch.arange(264))
+    prepare_for_training(ours, False, torch.arange(264))
     mask = run.model.family_config.mask
     batch = batching.collate(tokens, np.arange(2), tokenizer.pad_token_id, mask)
     real = torch.arange(batch["input_ids"].shape[1]) < batch["lengths"][:, None]
@@ -180,16 +181,16 @@ def test_every_method_trains_by_words(family, method):
     """Thirty steps lower the loss; smoothness penalties find the word embeddings."""
     run = run_of(family, f"method={method}")
     dry_run.check(run)
-    table = Table([[f"{letter} cat" for letter in "abcdefgh"]] * 2, np.arange(8) % 2)
+    table = LabelledTexts([[f"{letter} cat" for letter in "abcdefgh"]] * 2, np.arange(8) % 2)
     tokenizer, tokens = coded(run, table)
     backbone = Backbone(run.model, words=prompting.words(run, tokenizer))
     mask = run.model.family_config.mask
     batch = batching.collate(tokens, np.arange(8), tokenizer.pad_token_id, mask)
-    encoder, maker = Encoder(backbone, classes=2, seed=0), build_method(run.method)
+    encoder, maker = AdaptedModel(backbone, classes=2, seed=0), build_method(run.method)
     torch.manual_seed(0)
     maker.insert(encoder)
     maker.prepare(encoder, iter(lambda: dict(batch), None))
-    settle(encoder, False, batch["input_ids"].unique())
+    prepare_for_training(encoder, False, batch["input_ids"].unique())
     before = {n: p.detach().clone() for n, p in encoder.named_parameters() if p.requires_grad}
     torch.manual_seed(0)
     first = maker.loss(encoder.eval(), batch).detach()
@@ -207,7 +208,7 @@ def test_penalties_by_words(penalty):
     words = ("method=robust_partial", f"method.penalty={penalty}", "method.strength=1000")
     run = run_of("gpt2", *words)
     tokenizer, tokens = coded(run)
-    encoder = Encoder(Backbone(run.model, words=[4, 5]), classes=2, seed=0)
+    encoder = AdaptedModel(Backbone(run.model, words=[4, 5]), classes=2, seed=0)
     build_method(run.method).insert(encoder)
     batch = batching.collate(tokens, np.arange(1), tokenizer.pad_token_id, "causal")
     encoder.train()
@@ -224,7 +225,7 @@ def test_penalties_by_words(penalty):
 @pytest.mark.parametrize("seed", [0, 1])
 def test_demonstrations_are_balanced_fixed_and_nested(seed):
     run = tiny.one_run("form=words", "form.demonstrations=6", f"seed={seed}")
-    train = loading.table(run.task, "train", None)
+    train = loading.load_split(run.task, "train", None)
     rows = prompt_template.reserved(run, train.label)
     assert len(set(rows)) == 8
     for count in (2, 4, 6, 8):
@@ -237,16 +238,16 @@ def test_demonstrations_are_balanced_fixed_and_nested(seed):
     assert prompt_template.reserved(small, train.label).tolist() == rows.tolist(), (
         "for all methods and sizes"
     )
-    held = set(zip(*loading.table(run.task, "validation", None).texts, strict=True))
+    held = set(zip(*loading.load_split(run.task, "validation", None).texts, strict=True))
     assert not held & {texts for texts, _ in shown}
 
 
 @pytest.mark.parametrize(("size", "left"), [("full", 2992), (2996, 2992), (100, 100)])
 def test_demonstrations_are_not_trained_on(size, left):
     run = tiny.one_run("form=words", f"size={size}", "select=holdout")
-    label = loading.table(run.task, "train", None).label
+    label = loading.load_split(run.task, "train", None).label
     nothing = np.zeros(0)
-    tokens = tokenization.Tokens(nothing, nothing, nothing, label, 0)
+    tokens = tokenization.TokenizedSplit(nothing, nothing, nothing, label, 0)
     seed, selection = run.seeds()["subset"], run.select
     rows, held = batching.split_rows(run, tokens, selection, seed)
     kept = set(prompt_template.reserved(run, label).tolist())
@@ -286,14 +287,14 @@ def test_demonstrations_for_a_head():
     """Without any, the tokens are those of form=head; with some, they stand in the first text."""
     run = tiny.one_run("form=demonstrations", "form.demonstrations=0", "model=minilm")
     tokenizer = load_tokenizer(run.model)
-    table = loading.table(run.task, "validation", None)
+    table = loading.load_split(run.task, "validation", None)
     plain, none = tokenization.encode(table, tokenizer, 24), prompting.of(run, None).encode
     same = none(table, tokenizer, 24)
     assert plain.truncated == same.truncated > 0
     for name in ("ids", "types", "ends", "label", "answer"):
         assert np.array_equal(getattr(plain, name), getattr(same, name)), name
     four = prompting.of(run, None, 4)
-    tokens = four.encode(Table([["One."], ["Two."]], np.array([0])), tokenizer, 512)
+    tokens = four.encode(LabelledTexts([["One."], ["Two."]], np.array([0])), tokenizer, 512)
     (label,) = {label for _, label in four.shown[:1]}
     (a, b), word = four.shown[0][0], ["No", "Yes"][label]
     said = tokenizer.decode(tokens.ids)
@@ -328,15 +329,15 @@ def test_demonstrations_in_training_and_at_test_time(tmp_path):
     words = tuple(w for w in words if w not in ("method=full", "budget.steps=150"))
     planned = plan("model=tiny", "form=words", "suite=in_context", *words)
     (run,), (evaluation,) = planned.runs, planned.evaluations
-    results, warm = Results(tmp_path / "runs"), Warm()
+    results, warm = Results(tmp_path / "runs"), WarmCache()
     outcome = execute(run, CPU, results=results, warm=warm)
-    again = execute(run, CPU, warm=Warm())
+    again = execute(run, CPU, warm=WarmCache())
     assert outcome.record.metrics == again.record.metrics
     assert np.array_equal(outcome.predictions["scores"], again.predictions["scores"])
     assert outcome.record.work["train_size"] == 48 - 6
     results.save(outcome.record, outcome.predictions, outcome.trained)
     assert isinstance(evaluation, Evaluation)
-    found, predictions = assess(evaluation, results, CPU, warm=warm)
+    found, predictions = evaluate_suite(evaluation, results, CPU, warm=warm)
     kept = outcome.predictions["scores"]
     assert np.allclose(predictions["scores/shown/2"], kept, atol=2e-2), "as many as in training"
     assert not np.allclose(predictions["scores/shown/0"], kept, atol=2e-2)
@@ -348,16 +349,16 @@ def test_demonstrations_in_training_and_at_test_time(tmp_path):
     assert table.columns[-8:] == ["0", "2", "4", "6", "2 less 0", "4 less 0", "6 less 0", "cut"]
     (picture,) = in_context.plot([found], {run.key: 1}, Palette())
     assert picture.file("png")[:4] == b"\x89PNG"
-    peft_export.to_peft(results.load(run.key), results, tmp_path / "peft")
+    peft_export.export_peft_adapter(results.load(run.key), results, tmp_path / "peft")
     _same_in_peft(run, load(outcome.trained), tmp_path / "peft")
 
 
 def _same_in_peft(run, state, folder):
     from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
 
-    tokenizer, tokens = coded(run, Table([["aha"]], np.array([0])))
+    tokenizer, tokens = coded(run, LabelledTexts([["aha"]], np.array([0])))
     ids = prompting.words(run, tokenizer)
-    ours = Encoder(Backbone(run.model, words=ids), classes=2, seed=0)
+    ours = AdaptedModel(Backbone(run.model, words=ids), classes=2, seed=0)
     build_method(run.method).insert(ours)
     ours.restore(state)
     config = PeftConfig.from_pretrained(folder)

@@ -10,9 +10,9 @@ import tiny
 import torch
 
 from peftbench.data import batching, loading, tokenization
-from peftbench.data.tokenization import Tokens
+from peftbench.data.tokenization import TokenizedSplit
 from peftbench.data.tokenizer import load_tokenizer
-from peftbench.models.adapted_model import Encoder
+from peftbench.models.adapted_model import AdaptedModel
 
 # subsets
 
@@ -67,13 +67,13 @@ def test_every_example_is_as_likely_to_be_chosen():
 # batches
 
 
-def lengths_only(lengths) -> Tokens:
+def lengths_only(lengths) -> TokenizedSplit:
     ends = np.cumsum(lengths).astype(np.int64)
     nothing = np.zeros(0, np.int32)
-    return Tokens(nothing, nothing.astype(np.uint8), ends, np.zeros(len(ends), np.int64), 0)
+    return TokenizedSplit(nothing, nothing.astype(np.uint8), ends, np.zeros(len(ends), np.int64), 0)
 
 
-def spread(examples, seed=0) -> Tokens:
+def spread(examples, seed=0) -> TokenizedSplit:
     lengths = np.random.default_rng(seed).lognormal(3.3, 0.5, examples)
     return lengths_only(np.clip(lengths, 5, 128).astype(int))
 
@@ -155,7 +155,7 @@ def test_evaluation_batches_hold_everything_once_and_no_more_than_asked():
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_padding_changes_no_logits(family):
-    encoder = Encoder(tiny.backbone(family), classes=2, seed=0).eval()
+    encoder = AdaptedModel(tiny.backbone(family), classes=2, seed=0).eval()
     segments = getattr(encoder.module.config, "type_vocab_size", 0)
     tokens = tiny.tokens(8, pairs=segments > 1)
     mask = encoder.backbone[0].family_config.mask
@@ -173,7 +173,7 @@ def test_a_ready_mask_and_a_plain_one_mean_the_same():
     assert ready["attention_mask"].shape == (8, 1, 1, longest)
     assert ready["attention_mask"].dtype is torch.bool
     assert plain["attention_mask"].shape == (8, longest)
-    encoder = Encoder(tiny.backbone("bert"), classes=2, seed=0).eval()
+    encoder = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0).eval()
     with torch.inference_mode():
         torch.testing.assert_close(encoder(ready), encoder(plain), rtol=0, atol=1e-6)
 
@@ -208,7 +208,7 @@ def task(tmp_path):
 
 
 def tokenise(task, tokenizer, length=128):
-    return tokenization.tokenise(task, "train", tokenizer, length, None)
+    return tokenization.tokenize_split(task, "train", tokenizer, length, None)
 
 
 def same(first, second):
@@ -218,7 +218,7 @@ def same(first, second):
 
 
 def test_tokens_are_the_tokenizers(task, tokenizer, cache_folder):
-    tokens, table = tokenise(task, tokenizer), loading.table(task, "train", None)
+    tokens, table = tokenise(task, tokenizer), loading.load_split(task, "train", None)
     assert len(tokens) == len(table.label) == 16
     assert np.array_equal(tokens.label, table.label)
     for row, (one, two) in enumerate(zip(*table.texts, strict=True)):
@@ -308,7 +308,9 @@ def test_examples_that_a_model_cannot_tell_apart():
     label = np.array([0, 1, 1, 0])
 
     def found(types, answer=()):
-        told = Tokens(ids, np.array(types, np.uint8), ends, label, 0, np.array(answer, np.int32))
+        told = TokenizedSplit(
+            ids, np.array(types, np.uint8), ends, label, 0, np.array(answer, np.int32)
+        )
         return [array.tolist() for array in told.distinct()]
 
     assert found([]) == [[0, 1], [0, 1, 0, 0]]

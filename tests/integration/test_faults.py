@@ -33,12 +33,12 @@ from peftbench.results.store import Results
 from peftbench.runner.worker import _check as check_runs
 from peftbench.runner.worker import classify
 from peftbench.training import loop, trainer
-from peftbench.training.runtime import Setting
+from peftbench.training.runtime import RuntimeConfig
 
 #: Seconds after which a test would rather fail than wait.
 PATIENCE = 300
 
-CPU = Setting(device="cpu", threads=1)
+CPU = RuntimeConfig(device="cpu", threads=1)
 
 
 class Stage:
@@ -387,7 +387,7 @@ def test_an_interrupted_training_continues_exactly(stage, words):
     assert whole.record.work["steps"] == again.record.work["steps"]
     np.testing.assert_array_equal(whole.predictions["scores"], again.predictions["scores"])
     for steps in (2, 4):
-        with pytest.raises(loop.Interrupted, match="stopped at step"):
+        with pytest.raises(loop.TrainingInterrupted, match="stopped at step"):
             trainer.execute(run, CPU, results=stage.results, stop=after(steps))
         assert stage.results.checkpoint(run.key).exists()
     parts = trainer.execute(run, CPU, results=stage.results)
@@ -403,7 +403,7 @@ def test_a_torn_checkpoint_costs_time_and_nothing_else(stage):
     whole = trainer.execute(run, CPU)
     path = stage.results.checkpoint(run.key)
     for torn in (lambda body: body[:-100], lambda body: b""):
-        with pytest.raises(loop.Interrupted):
+        with pytest.raises(loop.TrainingInterrupted):
             trainer.execute(run, CPU, results=stage.results, stop=after(3))
         path.write_bytes(torn(path.read_bytes()))
         with pytest.warns(UserWarning, match="is torn; the run starts again"):
@@ -430,7 +430,7 @@ def test_a_torn_checkpoint_costs_time_and_nothing_else(stage):
 )
 def test_what_planning_cannot_see_is_refused_before_the_first_run(stage, words, message):
     planned = plan(*tiny(*words), configs=stage.configs)
-    setting = Setting(device="cpu", data_root=planned.data_root)
+    setting = RuntimeConfig(device="cpu", data_root=planned.data_root)
     errors = check_runs(planned.runs, [], setting)["errors"]
     assert message in " ".join(errors)
     assert bool(errors) == bool(message)

@@ -14,7 +14,7 @@ import torch
 from paths import GOLDEN
 
 from peftbench.config.sweep import plan
-from peftbench.training.runtime import Setting
+from peftbench.training.runtime import RuntimeConfig
 from peftbench.training.trainer import execute
 
 STORED = GOLDEN / "lora_curve.json"
@@ -34,7 +34,7 @@ WORDS = (
 def curve(folder: Path) -> list[dict[str, float | None]]:
     """Train on a CPU and return loss and scores along the way."""
     (run,) = plan(*tiny.own_task(folder), *WORDS).runs
-    points = execute(run, Setting(device="cpu", threads=1)).record.curve
+    points = execute(run, RuntimeConfig(device="cpu", threads=1)).record.curve
     return [{name: point[name] for name in ("step", "loss", "accuracy", "f1")} for point in points]
 
 

@@ -6,8 +6,9 @@ import tiny
 import torch
 
 from peftbench.config.sweep import plan
-from peftbench.training.runtime import Setting
-from peftbench.training.trainer import Warm, execute
+from peftbench.training.runtime import RuntimeConfig
+from peftbench.training.trainer import execute
+from peftbench.training.warm_cache import WarmCache
 
 pytestmark = [
     pytest.mark.gpu,
@@ -38,7 +39,7 @@ def run(task, *words):
 def test_same_run_gives_the_same_bits(family, precision, task):
     """Deterministic kernels; what ran before and what is warm make no difference."""
     words = (f"model.family={family}", f"train.precision={precision}")
-    setting, warm = Setting(device="cuda", deterministic=True), Warm()
+    setting, warm = RuntimeConfig(device="cuda", deterministic=True), WarmCache()
     first = execute(run(task, *words), setting, warm=warm).predictions["scores"]
     execute(run(task, "method=full", *words), setting, warm=warm)
     assert np.array_equal(
@@ -52,14 +53,14 @@ def test_gpu_agrees_with_cpu_before_training(family, task):
     """The smallest rate there is: the same head and method on the same weights."""
     words = (f"model.family={family}", "train.precision=fp32", "train.lr=1e-12")
     gpu, cpu = (
-        execute(run(task, *words), Setting(device=device)).predictions["scores"]
+        execute(run(task, *words), RuntimeConfig(device=device)).predictions["scores"]
         for device in ("cuda", "cpu")
     )
     assert np.allclose(gpu, cpu, atol=1e-3)  # TF32 may be allowed
 
 
 def test_memory_and_device_are_recorded(task):
-    record = execute(run(task), Setting(device="cuda")).record
+    record = execute(run(task), RuntimeConfig(device="cuda")).record
     for kind in ("cuda_peak_allocated_bytes", "cuda_peak_reserved_bytes"):
         assert record.memory[kind]["train"] > 0
         assert record.memory[kind]["evaluate"] > 0
@@ -82,6 +83,6 @@ def test_out_of_memory_halves_the_micro_batch(task, monkeypatch):
         return loss(self, encoder, batch)
 
     monkeypatch.setattr(LoRA, "loss", refuse)
-    record = execute(run(task), Setting(device="cuda")).record
+    record = execute(run(task), RuntimeConfig(device="cuda")).record
     assert record.work["micro_batch"] == 4
     assert record.work["steps"] == 30

@@ -7,13 +7,13 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from peftbench.methods.base import build_method
-from peftbench.models.adapted_model import Encoder
+from peftbench.models.adapted_model import AdaptedModel
 
 HEADS = 4
 
 
-def encoder(family: str, method: str, *words: str) -> Encoder:
-    made = Encoder(tiny.backbone(family), classes=2, seed=0)
+def encoder(family: str, method: str, *words: str) -> AdaptedModel:
+    made = AdaptedModel(tiny.backbone(family), classes=2, seed=0)
     torch.manual_seed(0)
     build_method(tiny.one_run(f"method={method}", *words).method).insert(made)
     return made.eval()

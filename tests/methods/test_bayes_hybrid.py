@@ -15,26 +15,27 @@ from torch.distributions import Normal, kl_divergence
 from peftbench.config.sweep import plan
 from peftbench.core.configs import MethodConfig
 from peftbench.core.errors import ConfigError
-from peftbench.methods.base import Around, build_method, task_loss
-from peftbench.methods.layers.gaussian import Gaussian, kl_to_normal
-from peftbench.models.adapted_model import Encoder
+from peftbench.methods.base import WrapperMethod, build_method, task_loss
+from peftbench.methods.layers.gaussian import GaussianLinear, kl_to_normal
+from peftbench.models.adapted_model import AdaptedModel
 from peftbench.results.store import Results
-from peftbench.training.trainer import Warm, execute
+from peftbench.training.trainer import execute
+from peftbench.training.warm_cache import WarmCache
 
 
-def encoder(family: str, *words: str, method: str = "bayes_hybrid", seed: int = 0) -> Encoder:
-    made = Encoder(tiny.backbone(family), classes=2, seed=0, examples=100)
+def encoder(family: str, *words: str, method: str = "bayes_hybrid", seed: int = 0) -> AdaptedModel:
+    made = AdaptedModel(tiny.backbone(family), classes=2, seed=0, examples=100)
     torch.manual_seed(seed)
     build_method(tiny.one_run(f"method={method}", *words).method).insert(made)
     return made.eval()
 
 
-def gaussians(made: Encoder) -> dict[str, Gaussian]:
-    return {n: m for n, m in made.module.named_modules() if isinstance(m, Gaussian)}
+def gaussians(made: AdaptedModel) -> dict[str, GaussianLinear]:
+    return {n: m for n, m in made.module.named_modules() if isinstance(m, GaussianLinear)}
 
 
 def test_divergence_is_that_of_torch():
-    layer = Gaussian(nn.Linear(7, 5), "batch", 0.5)
+    layer = GaussianLinear(nn.Linear(7, 5), "batch", 0.5)
     q = Normal(layer.weight, layer.log_std.exp())
     expected = kl_divergence(q, Normal(0.3, 0.2)).sum()
     torch.testing.assert_close(kl_to_normal(layer, 0.3, 0.2), expected)
@@ -50,7 +51,7 @@ def test_divergence_is_that_of_torch():
 
 def test_starts_as_the_authors_do():
     """Means up to sqrt(6 / max), deviations from 0.05^2 / 2 to 0.05^2; mean KL 3.3 to 4.0."""
-    layer = Gaussian(nn.Linear(768, 8), "batch", 0.05)
+    layer = GaussianLinear(nn.Linear(768, 8), "batch", 0.05)
     std = layer.log_std.exp()
     assert 0.00125 <= std.min().item() < std.max().item() <= 0.0025
     assert layer.weight.abs().max().item() == pytest.approx((6 / 768) ** 0.5, rel=0.01)
@@ -92,7 +93,7 @@ def test_counts_of_the_authors_code():
 @pytest.mark.parametrize("noise", ["batch", "flipout", "local"])
 def test_noise_has_the_mean_and_variance_of_the_weights(noise):
     torch.manual_seed(0)
-    layer = Gaussian(nn.Linear(6, 3), noise, 0.8).train()
+    layer = GaussianLinear(nn.Linear(6, 3), noise, 0.8).train()
     x = torch.randn(1, 1, 6).expand(4000, 1, 6) if noise != "batch" else torch.randn(1, 1, 6)
     with torch.no_grad():
         rounds = 4000 if noise == "batch" else 40
@@ -104,7 +105,7 @@ def test_noise_has_the_mean_and_variance_of_the_weights(noise):
 
 
 def test_draws_give_each_group_one_sample():
-    layer = Gaussian(nn.Linear(6, 3), "batch", 0.8).eval()
+    layer = GaussianLinear(nn.Linear(6, 3), "batch", 0.8).eval()
     layer.draws = 5
     x = torch.randn(2, 4, 6)
     with torch.no_grad():
@@ -125,7 +126,7 @@ def test_recovers_the_posterior_of_a_linear_model():
     y = x @ true.T + torch.randn(200, 1)
     precision = x.T @ x + torch.eye(3)
     mean = torch.linalg.solve(precision, x.T @ y)[:, 0]
-    layer = Gaussian(nn.Linear(3, 1), "local", 0.5).train()
+    layer = GaussianLinear(nn.Linear(3, 1), "local", 0.5).train()
     optimizer = torch.optim.Adam(layer.parameters(), lr=0.02)
     for step in range(3000):
         optimizer.param_groups[0]["lr"] = 0.02 * (1 - step / 3000)
@@ -191,31 +192,31 @@ def test_an_earlier_posterior_is_the_prior(tmp_path):
     moved = tmp_path / "elsewhere.safetensors"
     moved.write_bytes(path.read_bytes())
     assert tiny.one_run("method=bayes_hybrid", f"method.prior.from='{moved}'").key == run.key
-    made = Encoder(tiny.backbone("bert"), 2, seed=0)
+    made = AdaptedModel(tiny.backbone("bert"), 2, seed=0)
     torch.manual_seed(1)
     method = build_method(run.method)
     method.insert(made)
     assert method.divergence(made).item() == pytest.approx(0, abs=1e-5)
     for name, layer in gaussians(made).items():
         assert torch.equal(layer.weight, earlier.module.get_submodule(name).weight)
-    other = Encoder(tiny.backbone("bert"), 2, seed=0)
+    other = AdaptedModel(tiny.backbone("bert"), 2, seed=0)
     words = ("method.host.members.adapter.width=4", f"method.prior.from='{path}'")
     with pytest.raises(ValueError, match=r"is \(8, 32\) there, \(4, 32\) here"):
         build_method(tiny.one_run("method=bayes_hybrid", *words).method).insert(other)
     path.write_bytes(b"another file")
     with pytest.raises(ValueError, match="has changed since"):
-        build_method(run.method).insert(Encoder(tiny.backbone("bert"), 2, seed=0))
+        build_method(run.method).insert(AdaptedModel(tiny.backbone("bert"), 2, seed=0))
 
 
 @dataclass(frozen=True, kw_only=True)
-class Noted(Around):
+class Noted(WrapperMethod):
     """A Bayesian method whose layers are noted before its first step."""
 
-    layers: ClassVar[list[dict[str, Gaussian]]] = []
+    layers: ClassVar[list[dict[str, GaussianLinear]]] = []
     starts: ClassVar[list[dict[str, torch.Tensor]]] = []
     divergences: ClassVar[list[float]] = []
 
-    def after_step(self, encoder: Encoder, step: int, steps: int | None) -> None:
+    def after_step(self, encoder: AdaptedModel, step: int, steps: int | None) -> None:
         """Note what a training starts from."""
         if step == 0:
             self.layers.append(gaussians(encoder))
@@ -224,7 +225,7 @@ class Noted(Around):
 
 
 def test_a_run_starts_at_the_posterior_of_another_by_its_key_and_is_pulled_to_it(tmp_path):
-    task, warm = tiny.own_task(tmp_path), Warm()
+    task, warm = tiny.own_task(tmp_path), WarmCache()
     words = ("method=bayes_hybrid", "train.lr=1e-2")
     setting = replace(CPU, keep="trained")
     first = execute(one(task, *words), setting, warm=warm)

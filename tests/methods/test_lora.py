@@ -11,8 +11,8 @@ from peft import LoraConfig, get_peft_model
 
 from peftbench.methods.base import build_method, task_loss
 from peftbench.models import checkpoints
-from peftbench.models.adapted_model import Encoder
-from peftbench.models.optimize import settle
+from peftbench.models.adapted_model import AdaptedModel
+from peftbench.models.optimize import prepare_for_training
 
 # peft 0.21.2 asks transformers 5.23 a question by its old name
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
@@ -28,10 +28,10 @@ def family(request):
 @pytest.fixture
 def ours(family):
     words = (f"method.rank={RANK}", f"method.alpha={ALPHA}", "method.dropout=0")
-    encoder = Encoder(tiny.backbone(family), classes=2, seed=0)
+    encoder = AdaptedModel(tiny.backbone(family), classes=2, seed=0)
     torch.manual_seed(0)
     build_method(tiny.one_run("method=lora", *words).method).insert(encoder)
-    settle(encoder, half=False, words=torch.arange(264))
+    prepare_for_training(encoder, half=False, words=torch.arange(264))
     with torch.no_grad():
         for name, p in encoder.trained().items():
             if name.endswith(".up.weight"):  # 0 at the start, where A would get no gradient
@@ -106,7 +106,7 @@ def test_same_steps(family, ours, theirs):
 
 def test_starts_as_the_library_starts():
     """A is drawn from the same distribution, a linear layer's own; B is 0."""
-    encoder = Encoder(tiny.backbone("bert"), classes=2, seed=0)
+    encoder = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0)
     torch.manual_seed(0)
     build_method(tiny.one_run("method=lora", "method.rank=64").method).insert(encoder)
     for name, p in encoder.trained().items():

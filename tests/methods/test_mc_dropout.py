@@ -4,12 +4,12 @@ import tiny
 import torch
 
 from peftbench.methods.base import build_method
-from peftbench.models.adapted_model import Encoder
+from peftbench.models.adapted_model import AdaptedModel
 
 
 def test_prediction_is_the_mean_over_masks():
     method = build_method(tiny.one_run("method=mc_dropout", "method.samples=50").method)
-    encoder = Encoder(tiny.backbone("bert"), classes=2, seed=0)
+    encoder = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0)
     method.insert(encoder)
     batch = tiny.batch(tiny.tokens(), "bert")
     with torch.inference_mode():
@@ -27,7 +27,7 @@ def test_prediction_is_the_mean_over_masks():
 def test_repeats_of_a_batch_are_samples_side_by_side():
     """Without dropout all samples are one: no variance, the plain prediction."""
     method = build_method(tiny.one_run("method=mc_dropout", "method.host=head").method)
-    encoder = Encoder(tiny.backbone("bert"), classes=2, seed=0)
+    encoder = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0)
     for module in encoder.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0

@@ -11,19 +11,19 @@ from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
 from peftbench.methods import peft
 from peftbench.methods.base import build_method, task_loss
-from peftbench.models.adapted_model import Encoder
+from peftbench.models.adapted_model import AdaptedModel
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the library's own, of many kinds
 
 
-def encoder(family: str, *words: str) -> Encoder:
-    made = Encoder(tiny.backbone(family), classes=2, seed=0)
+def encoder(family: str, *words: str) -> AdaptedModel:
+    made = AdaptedModel(tiny.backbone(family), classes=2, seed=0)
     torch.manual_seed(0)
     build_method(tiny.one_run(*words).method).insert(made)
     return made.eval()
 
 
-def agree(ours: Encoder, theirs: Encoder, names: dict[str, str], family: str) -> None:
+def agree(ours: AdaptedModel, theirs: AdaptedModel, names: dict[str, str], family: str) -> None:
     """Same logits and gradients once the library's parameters have our values.
 
     Args:

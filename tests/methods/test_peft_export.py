@@ -13,17 +13,17 @@ from peftbench.core.errors import ConfigError, RecordError
 from peftbench.methods import peft_export
 from peftbench.methods.base import build_method
 from peftbench.models import checkpoints
-from peftbench.models.adapted_model import Encoder
+from peftbench.models.adapted_model import AdaptedModel
 from peftbench.results.store import Results
-from peftbench.training.runtime import Setting
+from peftbench.training.runtime import RuntimeConfig
 from peftbench.training.trainer import execute
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the library's own, of many kinds
 
 
-def written(folder, family: str, *words: str) -> Encoder:
+def written(folder, family: str, *words: str) -> AdaptedModel:
     """An encoder away from its start, exported to a folder."""
-    encoder = Encoder(tiny.backbone(family), classes=2, seed=3)
+    encoder = AdaptedModel(tiny.backbone(family), classes=2, seed=3)
     method = build_method(tiny.one_run(*words).method)
     method.insert(encoder)
     with torch.no_grad():
@@ -92,10 +92,12 @@ def test_a_kept_run_becomes_a_folder_once(tmp_path):
     found = {}
     for method in ("lora", "prefix", "head"):
         (run,) = plan(*words, "train.evaluations=1", f"method={method}").runs
-        outcome = execute(run, Setting(device="cpu", keep="trained" if method != "head" else ""))
+        outcome = execute(
+            run, RuntimeConfig(device="cpu", keep="trained" if method != "head" else "")
+        )
         saved = results.save(outcome.record, outcome.predictions, outcome.trained)
         found[method] = saved
-    peft_export.to_peft(found["lora"], results, tmp_path / "adapter")
+    peft_export.export_peft_adapter(found["lora"], results, tmp_path / "adapter")
     config = json.loads((tmp_path / "adapter/adapter_config.json").read_text())
     assert (config["peft_type"], config["r"], config["lora_alpha"]) == ("LORA", 8, 16)
     tensors = load_file(tmp_path / "adapter/adapter_model.safetensors")
@@ -107,10 +109,10 @@ def test_a_kept_run_becomes_a_folder_once(tmp_path):
         ("head", "other", "were kept"),
     ):
         with pytest.raises(ConfigError, match=message):
-            peft_export.to_peft(found[method], results, tmp_path / folder)
+            peft_export.export_peft_adapter(found[method], results, tmp_path / folder)
         assert not (tmp_path / "other").exists()
     kept = results.trained(found["lora"].run.key)
     results.write(kept, kept.read_bytes()[:-1] + b"x")
     with pytest.raises(RecordError, match="not the file"):
-        peft_export.to_peft(found["lora"], results, tmp_path / "other")
+        peft_export.export_peft_adapter(found["lora"], results, tmp_path / "other")
     assert not (tmp_path / "other").exists()

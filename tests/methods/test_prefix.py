@@ -6,15 +6,15 @@ import torch
 from torch import Tensor
 
 from peftbench.methods.base import build_method
-from peftbench.models.adapted_model import Encoder
+from peftbench.models.adapted_model import AdaptedModel
 
 
 def linear(x, weights, name):
     return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
 
 
-def encoder(family: str, *words: str, method: str = "prefix") -> Encoder:
-    made = Encoder(tiny.backbone(family), classes=2, seed=0)
+def encoder(family: str, *words: str, method: str = "prefix") -> AdaptedModel:
+    made = AdaptedModel(tiny.backbone(family), classes=2, seed=0)
     torch.manual_seed(0)
     build_method(tiny.one_run(f"method={method}", *words).method).insert(made)
     return made.eval()

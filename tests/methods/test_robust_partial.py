@@ -8,7 +8,7 @@ from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
 from peftbench.methods import dry_run, regularizers
 from peftbench.methods.base import build_method, task_loss
-from peftbench.models.adapted_model import Encoder
+from peftbench.models.adapted_model import AdaptedModel
 
 BATCH = tiny.batch(tiny.tokens(), "bert")
 
@@ -17,8 +17,8 @@ def method(*words: str):
     return build_method(tiny.one_run("method=robust_partial", "method.part=0.5", *words).method)
 
 
-def prepared(*words: str, seed: int = 0) -> Encoder:
-    made = Encoder(tiny.backbone("bert"), classes=2, seed=seed)
+def prepared(*words: str, seed: int = 0) -> AdaptedModel:
+    made = AdaptedModel(tiny.backbone("bert"), classes=2, seed=seed)
     torch.manual_seed(0)
     chosen = method(*words)
     chosen.insert(made)
@@ -26,14 +26,14 @@ def prepared(*words: str, seed: int = 0) -> Encoder:
     return made.eval()
 
 
-def blocks(made: Encoder) -> set[int | None]:
+def blocks(made: AdaptedModel) -> set[int | None]:
     return {made.block_of(n) for n in made.trained() if not made.in_head(n)}
 
 
 @pytest.mark.parametrize("choose", ["rgn", "fisher"])
 def test_chooses_the_block_with_the_greatest_score(choose):
     made = prepared(f"method.choose={choose}", "method.batches=2")
-    full = Encoder(tiny.backbone("bert"), classes=2, seed=0).eval()
+    full = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0).eval()
     build_method(tiny.one_run("method=full").method).insert(full)
     task_loss(full(BATCH), BATCH["labels"]).backward()
     scores = {}
@@ -102,7 +102,7 @@ def test_divergence_is_the_symmetric_kl_of_torch():
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 @pytest.mark.parametrize("name", ["r3f", "smart"])
 def test_perturbations_are_as_large_as_asked(family, name):
-    made = Encoder(tiny.backbone(family), classes=2, seed=0).eval()
+    made = AdaptedModel(tiny.backbone(family), classes=2, seed=0).eval()
     batch = tiny.batch(tiny.tokens(), family)
     logits = made(batch)
     penalty = regularizers.PENALTIES[name]
@@ -117,7 +117,7 @@ def test_perturbations_are_as_large_as_asked(family, name):
 
 
 def test_smart_finds_a_worse_direction_than_chance():
-    made = Encoder(tiny.backbone("bert"), classes=2, seed=0).eval()
+    made = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0).eval()
     logits = made(BATCH)
     torch.manual_seed(0)
     worst = regularizers.smart(made, BATCH, logits, 1e-2).item()
@@ -147,7 +147,7 @@ def test_wise_goes_the_whole_way_back():
         inner = {n: t for n, t in made.state().items() if not made.in_head(n)}
         assert all(torch.equal(t, pretrained[n]) for n, t in inner.items()) == same
         heads = [n for n in made.state() if made.in_head(n)]
-        fresh = Encoder(tiny.backbone("bert"), classes=2, seed=0).state()
+        fresh = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0).state()
         assert not any(torch.equal(made.state()[n], fresh[n]) for n in heads)
 
 
@@ -166,7 +166,7 @@ def test_bad_values_are_refused_before_anything_starts(words, message):
 
 
 def test_blocks_that_are_not_there_are_refused():
-    made = Encoder(tiny.backbone("bert"), classes=2, seed=0)
+    made = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0)
     words = ("method=robust_partial", "method.choose=manual", "method.which=[2]")
     with pytest.raises(ValueError, match="tiny has 2 blocks"):
         build_method(tiny.one_run(*words).method).insert(made)

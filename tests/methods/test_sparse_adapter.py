@@ -12,13 +12,13 @@ from peftbench.methods import dry_run
 from peftbench.methods.base import build_method, task_loss
 from peftbench.methods.layers import masked as pruning
 from peftbench.models import masked_state
-from peftbench.models.adapted_model import Encoder
+from peftbench.models.adapted_model import AdaptedModel
 
 BATCH = tiny.batch(tiny.tokens(), "bert")
 
 
-def prepared(*words: str, seed: int = 0) -> Encoder:
-    made = Encoder(tiny.backbone("bert"), classes=2, seed=0)
+def prepared(*words: str, seed: int = 0) -> AdaptedModel:
+    made = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0)
     torch.manual_seed(seed)
     method = build_method(tiny.one_run("method=sparse_adapter", *words).method)
     method.insert(made)
@@ -26,8 +26,8 @@ def prepared(*words: str, seed: int = 0) -> Encoder:
     return made.eval()
 
 
-def masked(made: Encoder) -> dict[str, pruning.Masked]:
-    return {n: m for n, m in made.module.named_modules() if isinstance(m, pruning.Masked)}
+def masked(made: AdaptedModel) -> dict[str, pruning.MaskedLinear]:
+    return {n: m for n, m in made.module.named_modules() if isinstance(m, pruning.MaskedLinear)}
 
 
 @pytest.mark.parametrize("scope", ["global", "local"])
@@ -44,7 +44,7 @@ def test_keeps_exactly_the_asked_part(score, scope, keep):
         total = sum(sizes.values())
         assert sum(kept.values()) == total - math.ceil(round((1 - keep) * total, 6))
     assert all(not p.weight[~p.mask].any() for p in parts.values())
-    dense = Encoder(tiny.backbone("bert"), classes=2, seed=0)
+    dense = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0)
     build_method(tiny.one_run("method=adapter").method).insert(dense)
     gone = sum(sizes.values()) - sum(kept.values())
     assert made.counts()["trained"] == dense.counts()["trained"] - gone
@@ -67,7 +67,7 @@ def test_scores_are_those_of_the_papers(score):
     """Against torch.func on the same weights: the kept ones have the highest scores."""
     words = (f"method.score={score}", "method.keep=0.25", "method.batches=3")
     made = prepared(*words)
-    fresh = Encoder(tiny.backbone("bert"), classes=2, seed=0)
+    fresh = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0)
     torch.manual_seed(0)
     build_method(tiny.one_run("method=sparse_adapter", *words).method).insert(fresh)
     fresh.eval()
@@ -125,7 +125,7 @@ def test_learned_gates_close_under_the_penalty():
     words = ("method.score=learned", "method.keep=0.3", "method.penalty=20")
     made = prepared(*words)
     method = build_method(tiny.one_run("method=sparse_adapter", *words).method)
-    gates = [m for m in made.module.modules() if isinstance(m, pruning.Gated)]
+    gates = [m for m in made.module.modules() if isinstance(m, pruning.GatedLinear)]
     total = sum(g.weight.numel() for g in gates)
 
     def kept() -> float:

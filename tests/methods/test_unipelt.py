@@ -12,23 +12,23 @@ from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
 from peftbench.methods import dry_run
 from peftbench.methods.base import build_method
-from peftbench.methods.layers.gaussian import Gaussian
+from peftbench.methods.layers.gaussian import GaussianLinear
 from peftbench.methods.unipelt import Gated, Gates
-from peftbench.models.adapted_model import Encoder
+from peftbench.models.adapted_model import AdaptedModel
 
 
-def encoder(family: str, *words: str, seed: int = 0) -> Encoder:
-    made = Encoder(tiny.backbone(family), classes=2, seed=0)
+def encoder(family: str, *words: str, seed: int = 0) -> AdaptedModel:
+    made = AdaptedModel(tiny.backbone(family), classes=2, seed=0)
     torch.manual_seed(seed)
     build_method(tiny.one_run("method=unipelt", *words).method).insert(made)
     return made.eval()
 
 
-def parts(made: Encoder, kind: type) -> list:
+def parts(made: AdaptedModel, kind: type) -> list:
     return [part for part in made.module.modules() if isinstance(part, kind)]
 
 
-def set_gates(made: Encoder, bias: float) -> None:
+def set_gates(made: AdaptedModel, bias: float) -> None:
     with torch.no_grad():
         for gates in parts(made, Gates):
             gates.linear.bias.fill_(bias)
@@ -38,7 +38,7 @@ def set_gates(made: Encoder, bias: float) -> None:
 def test_open_gates_are_the_host_and_closed_adapters_the_plain_model(family):
     batch = tiny.batch(tiny.tokens(), family)
     made = encoder(family)
-    host = Encoder(tiny.backbone(family), classes=2, seed=0)
+    host = AdaptedModel(tiny.backbone(family), classes=2, seed=0)
     torch.manual_seed(0)
     build_method(tiny.one_run("method=unipelt").method).host.insert(host)
     with torch.inference_mode():
@@ -48,7 +48,7 @@ def test_open_gates_are_the_host_and_closed_adapters_the_plain_model(family):
         torch.testing.assert_close(made(batch), plain, rtol=1e-5, atol=1e-6)
         alone = encoder(family, "method.host=pfeiffer")
         set_gates(alone, -60.0)
-        untouched = Encoder(tiny.backbone(family), classes=2, seed=0).eval()(batch)
+        untouched = AdaptedModel(tiny.backbone(family), classes=2, seed=0).eval()(batch)
         torch.testing.assert_close(alone(batch), untouched, rtol=1e-5, atol=1e-6)
 
 
@@ -97,10 +97,10 @@ def test_lora_has_a_gate_for_each_target():
 
 
 def test_a_method_around_it_leaves_the_gates():
-    made = Encoder(tiny.backbone("bert"), classes=2, seed=0)
+    made = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0)
     words = ("method=bayes_hybrid", "method.host=unipelt", "method.matrices=[down,up]")
     build_method(tiny.one_run(*words).method).insert(made)
-    assert all(isinstance(part.up, Gaussian) for part in parts(made, Gated))
+    assert all(isinstance(part.up, GaussianLinear) for part in parts(made, Gated))
     assert len(parts(made, Gated)) == 2
 
 

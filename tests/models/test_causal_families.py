@@ -6,14 +6,14 @@ import tiny
 import torch
 
 from peftbench.data import batching
-from peftbench.data.loading import Table
+from peftbench.data.loading import LabelledTexts
 from peftbench.data.tokenization import encode
 from peftbench.data.tokenizer import load_tokenizer
 from peftbench.methods.base import build_method
 from peftbench.models import checkpoints
-from peftbench.models.adapted_model import Encoder
+from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
-from peftbench.models.optimize import settle
+from peftbench.models.optimize import prepare_for_training
 
 FAMILIES = [
     family
@@ -22,12 +22,12 @@ FAMILIES = [
 ]
 
 
-def encoder(family: str, *words: str, half: bool = False) -> Encoder:
+def encoder(family: str, *words: str, half: bool = False) -> AdaptedModel:
     """A settled encoder with a method."""
-    made = Encoder(tiny.backbone(family), classes=2, seed=0).eval()
+    made = AdaptedModel(tiny.backbone(family), classes=2, seed=0).eval()
     torch.manual_seed(0)
     build_method(tiny.one_run(*words, f"model.family={family}").method).insert(made)
-    settle(made, half, torch.arange(264))
+    prepare_for_training(made, half, torch.arange(264))
     return made.eval()
 
 
@@ -71,7 +71,7 @@ def test_computes_what_transformers_computes(family):
     """With its own mask, made from (batch, tokens), and its own kernel."""
     run = tiny.one_run(f"model.family={family}", tiny.WIDE)
     theirs = checkpoints.skeleton(run.model).eval()
-    ours = Encoder(Backbone(run.model), classes=2, seed=0).eval()
+    ours = AdaptedModel(Backbone(run.model), classes=2, seed=0).eval()
     ours.restore({"score.weight": theirs.score.weight.detach()})
     batch = tiny.batch(tiny.tokens(), family)
     assert theirs.config._attn_implementation == "sdpa"
@@ -93,7 +93,7 @@ def test_texts_without_a_separator_are_parted_and_empty_ones_have_a_token(monkey
     backend.post_processor = None
     tokenizer.sep_token = None
     tokenizer.eos_token = "[SEP]"
-    pair = encode(Table([["a"], ["b"]], np.zeros(1)), tokenizer, 8)
+    pair = encode(LabelledTexts([["a"], ["b"]], np.zeros(1)), tokenizer, 8)
     assert tokenizer.decode(pair.ids) == "a\nb"
-    empty = encode(Table([["", "a"]], np.zeros(2)), tokenizer, 8)
+    empty = encode(LabelledTexts([["", "a"]], np.zeros(2)), tokenizer, 8)
     assert empty.ids.tolist() == [2, *tokenizer("a")["input_ids"]]

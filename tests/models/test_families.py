@@ -19,7 +19,7 @@ from peftbench.core.errors import ConfigError
 from peftbench.core.run import Run
 from peftbench.data.tokenizer import load_tokenizer
 from peftbench.models import checkpoints
-from peftbench.models.adapted_model import ROLES, Encoder
+from peftbench.models.adapted_model import ROLES, AdaptedModel
 from peftbench.models.backbone import Backbone
 
 YAML = {name: catalog.find("model", name, [catalog.packaged()]) for name in tiny.MODELS}
@@ -44,7 +44,7 @@ def test_yaml_of_a_family(family):
     """Each role is there in each block, what it points to, and they are not one another."""
     backbone = tiny.backbone(family)
     assert tuple(backbone.family_config.roles) == ROLES
-    encoder = Encoder(backbone, classes=2, seed=0)
+    encoder = AdaptedModel(backbone, classes=2, seed=0)
     width = encoder.module.config.hidden_size
     for block in range(len(encoder.blocks)):
         parts = {role: list(encoder.each(role))[block] for role in ROLES}
@@ -65,7 +65,7 @@ def test_yaml_of_a_family(family):
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_roles_are_run_through(family):
     """Hooks see each role once a block and pass, the norms and the three projections in order."""
-    encoder = Encoder(tiny.backbone(family), classes=2, seed=0).eval()
+    encoder = AdaptedModel(tiny.backbone(family), classes=2, seed=0).eval()
     met = []
     for role in ROLES:
         for part in encoder.each(role):
@@ -88,7 +88,7 @@ def test_roles_are_run_through(family):
 @pytest.mark.parametrize("classes", [1, 3])
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_head_has_as_many_outputs_as_classes(family, classes):
-    encoder = Encoder(tiny.backbone(family), classes, seed=0).eval()
+    encoder = AdaptedModel(tiny.backbone(family), classes, seed=0).eval()
     batch = tiny.batch(tiny.tokens(8, classes), family)
     assert encoder(batch).shape == (8, classes)
     assert encoder.counts()["trained"] == 0
@@ -137,7 +137,7 @@ def test_own_checkpoint_of_every_family(family, tmp_path):
     run = auto(folder)
     assert (run.model.family, run.model.name) == (family, "my model")
     backbone, tensors = Backbone(run.model), stored(folder)
-    encoder = Encoder(backbone, classes=2, seed=0).eval()
+    encoder = AdaptedModel(backbone, classes=2, seed=0).eval()
     split = {f"{path}." for path in backbone.family_config.split}
     for name, p in encoder.module.named_parameters():
         if encoder.in_head(name):
@@ -154,7 +154,7 @@ def test_own_checkpoint_of_every_family(family, tmp_path):
 def test_own_classifier_computes_what_it_computed(family, tmp_path):
     """All but the head comes from the file: with the file's head too the logits are the file's."""
     whole = skeleton(family).eval()
-    encoder = Encoder(Backbone(auto(save(whole, tmp_path / "mine")).model), 2, seed=0).eval()
+    encoder = AdaptedModel(Backbone(auto(save(whole, tmp_path / "mine")).model), 2, seed=0).eval()
     head = {n: p for n, p in whole.named_parameters() if encoder.in_head(n)}
     assert head.keys() == encoder.trained().keys()
     encoder.restore({name: p.detach() for name, p in head.items()})
@@ -169,7 +169,7 @@ def test_pooler_that_the_checkpoint_lacks_is_new_and_trains(tmp_path):
     run = auto(save(base, tmp_path / "mine"))
     backbone = Backbone(run.model)
     assert backbone.head == ["classifier", "bert.pooler.dense"]
-    one, again, other = (Encoder(backbone, classes=2, seed=seed) for seed in (0, 0, 1))
+    one, again, other = (AdaptedModel(backbone, classes=2, seed=seed) for seed in (0, 0, 1))
     name = "bert.pooler.dense.weight"
     assert name in one.trained()
     assert torch.equal(one.trained()[name], again.trained()[name])
@@ -229,7 +229,7 @@ def test_minilm_comes_from_its_package():
     assert folder is not None
     assert checkpoints.weights_hash(folder) == run.model.sha256
     backbone = Backbone(run.model)
-    encoder = Encoder(backbone, classes=2, seed=0)
+    encoder = AdaptedModel(backbone, classes=2, seed=0)
     assert backbone.head == ["classifier"]
     assert encoder.counts() == {"trained": 0, "head": 770, "total": 22_713_986}
     with safe_open(folder / "model.safetensors", framework="pt") as file:

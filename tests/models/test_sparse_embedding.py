@@ -7,17 +7,17 @@ import torch
 
 from peftbench.data import batching
 from peftbench.methods.base import build_method
-from peftbench.models.adapted_model import Encoder
-from peftbench.models.optimize import settle
+from peftbench.models.adapted_model import AdaptedModel
+from peftbench.models.optimize import prepare_for_training
 
 
-def _trained(family: str, narrow: bool, words: torch.Tensor, examples: dict) -> Encoder:
+def _trained(family: str, narrow: bool, words: torch.Tensor, examples: dict) -> AdaptedModel:
     torch.manual_seed(0)
-    encoder = Encoder(tiny.backbone(family), 2, seed=0)
+    encoder = AdaptedModel(tiny.backbone(family), 2, seed=0)
     method = build_method(tiny.one_run("method=full").method)
     method.insert(encoder)
     dense = encoder.module.get_input_embeddings()
-    settle(encoder, half=False, words=words)
+    prepare_for_training(encoder, half=False, words=words)
     if not narrow:
         encoder.module.set_input_embeddings(dense)
     tiny.fit(encoder, method, examples, steps=4, weight_decay=0.0, lr=1e-3)
@@ -48,7 +48,7 @@ def test_words_that_training_never_showed_are_pretrained_in_evaluation():
     words = batching.words(data, np.arange(len(data)), 0)
     examples = tiny.batch(data, "bert")
     narrow = _trained("bert", True, words, examples)
-    fresh = Encoder(tiny.backbone("bert"), 2, seed=1)
+    fresh = AdaptedModel(tiny.backbone("bert"), 2, seed=1)
     build_method(tiny.one_run("method=full").method).insert(fresh)
     fresh.restore(narrow.state())
     other = tiny.batch(tiny.tokens(seed=5), "bert")

@@ -10,7 +10,7 @@ from paths import GOLDEN as FOLDER
 from safetensors.torch import load_file
 
 from peftbench.methods.base import build_method
-from peftbench.models.adapted_model import Encoder
+from peftbench.models.adapted_model import AdaptedModel
 
 GOLDEN = load_file(FOLDER / "adapters.safetensors")
 WORDS = {
@@ -47,7 +47,7 @@ def ours(name: str, method: str) -> str:
 
 @pytest.mark.parametrize("method", WORDS)
 def test_hidden_states_are_the_librarys(method):
-    encoder = Encoder(tiny.backbone("bert"), classes=2, seed=0)
+    encoder = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0)
     build_method(tiny.one_run(f"method={method}", *WORDS[method]).method).insert(encoder)
     start = f"{method}/weights/"
     theirs = {n.removeprefix(start): t for n, t in GOLDEN.items() if n.startswith(start)}

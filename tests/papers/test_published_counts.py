@@ -6,7 +6,7 @@ from full_size import bottlenecks, encoder, trained
 from paths import ROOT
 
 from peftbench.methods.base import build_method
-from peftbench.models.adapted_model import Encoder
+from peftbench.models.adapted_model import AdaptedModel
 
 #: Parameters of the sequence classifiers with two classes, as transformers counts them.
 SIZES = {
@@ -72,7 +72,7 @@ def test_pfeiffer_of_mao_et_al():
 def test_a_shared_block_counts_once():
     """ALBERT applies one block to all depths, and so it does what a method inserts."""
     run = tiny.one_run("method=lora", "model.family=albert")
-    inserted = Encoder(tiny.backbone("albert"), classes=2, seed=0)
+    inserted = AdaptedModel(tiny.backbone("albert"), classes=2, seed=0)
     build_method(run.method).insert(inserted)
     assert inserted.counts()["trained"] == 2 * 8 * (32 + 32)
 

@@ -12,14 +12,16 @@ from torchmetrics.functional.classification import multiclass_calibration_error
 from peftbench.core.errors import RecordError
 from peftbench.metrics import task_metrics
 from peftbench.reports import ensembles
-from peftbench.results.predictions import Stacked, stacked
+from peftbench.results.predictions import PredictionMatrix, stacked
 
 
-def drawn(members: int = 3, examples: int = 500, classes: int = 2, seed: int = 0) -> Stacked:
+def drawn(
+    members: int = 3, examples: int = 500, classes: int = 2, seed: int = 0
+) -> PredictionMatrix:
     generator = np.random.default_rng(seed)
     label = generator.integers(0, classes, examples)
     scores = generator.normal(size=(members, examples, classes)) + np.eye(classes)[label]
-    return Stacked(label, scores, np.zeros((members, examples)))
+    return PredictionMatrix(label, scores, np.zeros((members, examples)))
 
 
 @pytest.mark.parametrize("classes", [2, 3])
@@ -54,7 +56,7 @@ def test_the_mean_probability_is_never_worse_than_the_mean_member():
 
 def test_equal_members_are_as_good_as_one():
     found = drawn(members=1)
-    twice = Stacked(found.label, np.repeat(found.scores, 4, axis=0), np.zeros((4, 500)))
+    twice = PredictionMatrix(found.label, np.repeat(found.scores, 4, axis=0), np.zeros((4, 500)))
     alone, whole, spread = ensembles.classes(twice, "accuracy")
     assert whole == pytest.approx(alone[0])
     assert spread["MI"] == pytest.approx(0, abs=1e-12)
@@ -63,17 +65,19 @@ def test_equal_members_are_as_good_as_one():
 def test_log_probabilities_and_log_odds_are_told_alike():
     """A method that samples stores log probabilities, another one log odds."""
     found = drawn()
-    logs = Stacked(found.label, np.log(softmax(found.scores, axis=2)), found.variance)
+    logs = PredictionMatrix(found.label, np.log(softmax(found.scores, axis=2)), found.variance)
     assert ensembles.classes(logs, "f1")[1] == pytest.approx(ensembles.classes(found, "f1")[1])
 
 
 def test_an_undefined_score_stays_undefined():
     found = drawn()
-    same = Stacked(found.label, np.tile([1.0, 0.0], (3, 500, 1)), found.variance)
+    same = PredictionMatrix(found.label, np.tile([1.0, 0.0], (3, 500, 1)), found.variance)
     alone, whole, _ = ensembles.classes(same, "matthews")
     assert (whole["score"], alone[0]["score"]) == (None, None)
     mixed = np.concatenate([found.scores[:1], same.scores[:1]])
-    alone, whole, _ = ensembles.classes(Stacked(found.label, mixed, found.variance[:2]), "matthews")
+    alone, whole, _ = ensembles.classes(
+        PredictionMatrix(found.label, mixed, found.variance[:2]), "matthews"
+    )
     assert alone[1]["score"] is None
     assert whole["score"] == pytest.approx(
         matthews_corrcoef(found.label, softmax(mixed, axis=2).mean(0).argmax(1))
@@ -85,7 +89,9 @@ def test_figures_of_values_are_those_of_the_mixture():
     label = generator.random(400) * 5
     value = label + generator.normal(size=(3, 400))
     own = generator.random((3, 400)) * 0.1
-    alone, whole, spread = ensembles.values(Stacked(label, value[..., None], own), "pearson")
+    alone, whole, spread = ensembles.values(
+        PredictionMatrix(label, value[..., None], own), "pearson"
+    )
     mean = value.mean(axis=0)
     variance = (own + value**2).mean(axis=0) - mean**2  # section 2.4 of the paper
     assert whole["score"] == pytest.approx(np.corrcoef(mean, label)[0, 1])
@@ -102,7 +108,7 @@ def test_figures_of_values_are_those_of_the_mixture():
 def test_a_gaussian_without_variance_has_no_likelihood():
     value = np.array([[[1.0], [2.0], [4.0]], [[1.0], [3.0], [5.0]]])
     label = np.array([1.0, 2.0, 3.0])
-    spread = ensembles.values(Stacked(label, value, np.zeros((2, 3))), "pearson")[2]
+    spread = ensembles.values(PredictionMatrix(label, value, np.zeros((2, 3))), "pearson")[2]
     assert spread["NLL, all"] is None
     assert spread["sd"] == pytest.approx(np.sqrt((0 + 0.25 + 0.25) / 3))
 

@@ -18,7 +18,7 @@ from click.testing import CliRunner
 from paths import ROOT
 from suite_records import abroad, found, noisy, planned, sure
 
-from peftbench.analysis.comparison import Pair
+from peftbench.analysis.comparison import PairedComparison
 from peftbench.analysis.statistics import Effect
 from peftbench.cli.main import main
 from peftbench.reports import calibration, html
@@ -466,7 +466,7 @@ def test_nothing_is_wider_than_a_phone(opened):
 
 @pytest.mark.parametrize(("seeds", "told"), [(1, True), (3, False)])
 def test_what_one_seed_decides_is_said_to_be_of_that_seed(seeds, told):
-    pair = Pair(
+    pair = PairedComparison(
         task="mrpc",
         metric="accuracy",
         row=("lora",),

@@ -8,7 +8,7 @@ import pytest
 import records
 from click.testing import CliRunner
 
-from peftbench.analysis.comparison import Pair, compare
+from peftbench.analysis.comparison import PairedComparison, compare
 from peftbench.cli.main import main
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Record
@@ -39,7 +39,7 @@ def said(*words: str, good: dict[str, float], value: str = "method") -> tuple[li
     return made, lambda record: answers[record.run.key]
 
 
-def by_label(pairs: list[Pair]) -> dict[str, Pair]:
+def by_label(pairs: list[PairedComparison]) -> dict[str, PairedComparison]:
     return {pair.label: pair for pair in pairs}
 
 

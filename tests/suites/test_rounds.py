@@ -12,20 +12,20 @@ from peftbench.core.errors import ConfigError
 from peftbench.data import loading
 from peftbench.evaluation import continual
 from peftbench.methods.base import build_method
-from peftbench.models.adapted_model import Encoder
+from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
 from peftbench.results.store import Results
 from peftbench.suites import base
 from peftbench.suites.rounds import measures
 from peftbench.training import trainer
-from peftbench.training.loop import Interrupted
-from peftbench.training.runtime import Setting
-from peftbench.training.stage import Stage
+from peftbench.training.loop import TrainingInterrupted
+from peftbench.training.runtime import RuntimeConfig
+from peftbench.training.stage import ContinualStage
 
 
 def one(*words):
     (evaluation,) = plan(*tiny("suite=rounds", *words)).evaluations
-    return evaluation, base.make(evaluation.suite)
+    return evaluation, base.build_suite(evaluation.suite)
 
 
 def followed(folder, evaluation, **more):
@@ -34,7 +34,7 @@ def followed(folder, evaluation, **more):
     if not results.has(evaluation.run.key):
         outcome = trainer.execute(evaluation.run)
         results.save(outcome.record, outcome.predictions)
-    return results, *continual.follow(evaluation, results, **more)
+    return results, *continual.run_continual(evaluation, results, **more)
 
 
 # what is trained on
@@ -44,7 +44,7 @@ def test_chunks_are_consecutive_pieces_of_the_runs_own_subset():
     evaluation, rounds = one("size=70", "suite.chunks=[10,20,40]")
     trained = [r.rows for r in rounds.rounds(evaluation.run, None)]
     assert [len(rows) for rows in trained] == [10, 20, 40]
-    label = loading.table(evaluation.run.task, "train", None).label
+    label = loading.load_split(evaluation.run.task, "train", None).label
     seed = evaluation.run.seeds()["subset"]
     assert set(np.concatenate(trained)) == set(loading.stratified(label, 2, seed)[:70])
     asked = [list(r.asked) for r in rounds.rounds(evaluation.run, None)]
@@ -109,7 +109,7 @@ def test_a_stopped_stream_goes_on_to_the_same_bits(tmp_path):
         asked += 1
         return asked >= 6 + 2
 
-    with pytest.raises(Interrupted):
+    with pytest.raises(TrainingInterrupted):
         followed(tmp_path / "cut", evaluation, stop=stop)
     assert len(list((tmp_path / "cut" / "checkpoints").iterdir())) == 2
     results, found, arrays = followed(tmp_path / "cut", evaluation)
@@ -123,10 +123,10 @@ def test_words_learnt_in_a_round_are_kept_in_the_next(tmp_path):
     evaluation, _ = one("method=full", "suite.chunks=[8,8]", "train.lr=0.01")
     results = Results(tmp_path)
     rounds = list(_rounds(evaluation))
-    setting = Setting(keep="trained")
+    setting = RuntimeConfig(keep="trained")
     states = []
     for number, rows in enumerate(rounds):
-        stage = Stage("0" * 12, number, rows, states[-1] if states else None)
+        stage = ContinualStage("0" * 12, number, rows, states[-1] if states else None)
         outcome = trainer.execute(evaluation.run, setting, stage=stage, results=results)
         states.append(continual.load(outcome.trained))
     name = "bert.embeddings.word_embeddings.weight"
@@ -139,20 +139,20 @@ def test_words_learnt_in_a_round_are_kept_in_the_next(tmp_path):
 
 
 def _rounds(evaluation):
-    return [one.rows for one in base.make(evaluation.suite).rounds(evaluation.run, None)]
+    return [one.rows for one in base.build_suite(evaluation.suite).rounds(evaluation.run, None)]
 
 
 def test_the_posterior_becomes_the_prior():
     (run,) = runs("method=bayes_hybrid")
     method, backbone = build_method(run.method), Backbone(run.model)
-    earlier = Encoder(backbone, 2, seed=0)
+    earlier = AdaptedModel(backbone, 2, seed=0)
     method.insert(earlier)
     state = {name: t + 0.01 for name, t in earlier.state().items()}
     divergences = []
     for chain in (False, True):
-        encoder = Encoder(backbone, 2, seed=0)
+        encoder = AdaptedModel(backbone, 2, seed=0)
         method.insert(encoder)
-        Stage("0" * 12, 1, np.arange(8), state, chain=chain).begin(encoder, method)
+        ContinualStage("0" * 12, 1, np.arange(8), state, chain=chain).begin(encoder, method)
         divergences.append(method.divergence(encoder).item())
         assert torch.equal(encoder.state()["classifier.bias"], state["classifier.bias"])
     assert divergences[0] > 0.1

@@ -14,13 +14,13 @@ from peftbench.core.errors import ConfigError, RecordError
 from peftbench.core.evaluation import Evaluated, Evaluation
 from peftbench.data import batching, loading
 from peftbench.data.text_noise import EDITS
-from peftbench.data.tokenization import Tokens
+from peftbench.data.tokenization import TokenizedSplit
 from peftbench.evaluation import evaluator
 from peftbench.metrics import task_metrics
 from peftbench.results.store import Results
 from peftbench.suites import base, noise
 from peftbench.suites.noise import area
-from peftbench.training.runtime import Setting
+from peftbench.training.runtime import RuntimeConfig
 from peftbench.training.trainer import execute
 
 SUITES = sorted(catalog.options("suite", (catalog.packaged(),)))
@@ -32,7 +32,7 @@ def planned(*words):
 
 def one(*words):
     (evaluation,) = planned(*words)
-    return evaluation, base.make(evaluation.suite)
+    return evaluation, base.build_suite(evaluation.suite)
 
 
 def outputs(label, good=1.0, seed=0):
@@ -82,7 +82,7 @@ def test_word_order_is_no_noise_to_acceptability():
     (first,), (other,) = (
         planned("suite=noise", f"task=builtin_{task}") for task in ("paraphrase", "acceptability")
     )
-    kinds = base.make(first.suite).rates(), base.make(other.suite).rates()
+    kinds = base.build_suite(first.suite).rates(), base.build_suite(other.suite).rates()
     assert set(kinds[0]) == set(EDITS)
     assert set(kinds[0]) - set(kinds[1]) == {"order", "dropout"}
 
@@ -150,7 +150,7 @@ def test_noise_by_hand():
     evaluation, noise = one(
         "suite=noise", "suite.kinds={typos:0.1,order:0.2}", "suite.intensities=[0.5,1.0]"
     )
-    noise = base.make(evaluation.suite | {"kinds": {"typos": 0.1, "order": 0.2}})
+    noise = base.build_suite(evaluation.suite | {"kinds": {"typos": 0.1, "order": 0.2}})
     label = np.arange(100) % 2
     right = np.eye(2, dtype=np.float32)[label]
     half = right.copy()
@@ -183,7 +183,7 @@ def test_shift_cuts_and_shortens_targets():
         "suite=shift", "suite.targets={builtin_similarity:{above:3.5,examples:80}}"
     )
     table = shift.sets(evaluation.run, None)["builtin_similarity"]
-    whole = loading.table(runs("task=builtin_similarity")[0].task, "validation", None)
+    whole = loading.load_split(runs("task=builtin_similarity")[0].task, "validation", None)
     assert set(table.label.tolist()) == {0, 1}
     assert len(table.label) == 80
     share = np.mean(whole.label > 3.5)
@@ -238,7 +238,7 @@ def test_shift_to_a_users_file(tmp_path):
 def test_calibration_fits_on_training_examples_that_the_run_does_not_use():
     evaluation, calibration = one("suite=calibration", "suite.examples=100")
     held = calibration.sets(evaluation.run, None)["held"]
-    train = loading.table(evaluation.run.task, "train", None)
+    train = loading.load_split(evaluation.run.task, "train", None)
     seed = evaluation.run.seeds()["subset"]
     used = loading.stratified(train.label, 2, seed)[: evaluation.run.size]
     rows = set(zip(*held.texts, strict=True))
@@ -251,8 +251,8 @@ def test_calibration_fits_on_training_examples_that_the_run_does_not_use():
 def test_calibration_of_a_run_on_everything_fits_on_its_selection_split():
     evaluation, calibration = one("suite=calibration", "size=full", "select=holdout")
     held = calibration.sets(evaluation.run, None)["held"]
-    train = loading.table(evaluation.run.task, "train", None)
-    tokens = Tokens(*[np.zeros(0)] * 3, label=train.label, truncated=0)
+    train = loading.load_split(evaluation.run.task, "train", None)
+    tokens = TokenizedSplit(*[np.zeros(0)] * 3, label=train.label, truncated=0)
     selection = evaluation.run.select
     _, rows = batching.split_rows(
         evaluation.run, tokens, selection, evaluation.run.seeds()["subset"]
@@ -299,7 +299,7 @@ def finished(tmp_path_factory):
     """Kept weights: of a method that trains what was there, and of one that samples."""
     results = Results(tmp_path_factory.mktemp("results"))
     for run in runs("method=full,mc_dropout"):
-        outcome = execute(run, Setting(keep="trained"))
+        outcome = execute(run, RuntimeConfig(keep="trained"))
         results.save(outcome.record, outcome.predictions, outcome.trained)
     return results
 
@@ -307,7 +307,7 @@ def finished(tmp_path_factory):
 @pytest.mark.parametrize("method", ["full", "mc_dropout"])
 def test_kept_weights_answer_as_they_did_after_training(method, finished):
     (evaluation,) = planned("suite=noise", f"method={method}", "suite.kinds.typos=0.1")
-    found, arrays = evaluator.assess(evaluation, finished)
+    found, arrays = evaluator.evaluate_suite(evaluation, finished)
     record = finished.load(evaluation.run.key)
     stored = finished.predictions(record)
     assert np.array_equal(arrays["label/clean"], stored["label"])
@@ -324,8 +324,8 @@ def test_kept_weights_answer_as_they_did_after_training(method, finished):
 def test_texts_that_noise_leaves_alone_are_predicted_on_once(finished):
     (evaluation,) = planned("suite=noise", "method=full", "suite.examples=60")
     told = []
-    _, arrays = evaluator.assess(evaluation, finished, report=told.append)
-    noise = base.make(evaluation.suite)
+    _, arrays = evaluator.evaluate_suite(evaluation, finished, report=told.append)
+    noise = base.build_suite(evaluation.suite)
     sets = noise.sets(evaluation.run, None)
     distinct = {row for table in sets.values() for row in zip(*table.texts, strict=True)}
     assert told[-1]["fraction"] == 1.0
@@ -340,7 +340,7 @@ def test_texts_that_noise_leaves_alone_are_predicted_on_once(finished):
 
 def test_evaluations_during_training_may_look_at_a_part(finished):
     (run,) = runs("method=full", "train.evaluations=2")
-    whole, part = (execute(run, Setting(curve_part=p)) for p in (1.0, 0.1))
+    whole, part = (execute(run, RuntimeConfig(curve_part=p)) for p in (1.0, 0.1))
     assert part.record.metrics == whole.record.metrics
     assert np.array_equal(part.predictions["scores"], whole.predictions["scores"])
     assert [point["accuracy"] for point in part.record.curve] != [
@@ -356,7 +356,7 @@ def test_evaluations_during_training_may_look_at_a_part(finished):
 
 def test_what_was_found_is_kept_whole(finished, tmp_path):
     (evaluation,) = planned("suite=shift", "method=full")
-    found, arrays = evaluator.assess(evaluation, finished)
+    found, arrays = evaluator.evaluate_suite(evaluation, finished)
     results = Results(tmp_path)
     found = results.save_evaluated(found, arrays)
     assert results.evaluations() == [evaluation.key]
@@ -377,12 +377,12 @@ def test_weights_that_were_not_kept_or_are_others_are_refused(finished, tmp_path
     bare = record(evaluation.run)
     results.save(bare, predictions())
     with pytest.raises(ConfigError, match="no weights of"):
-        evaluator.assess(evaluation, results)
+        evaluator.evaluate_suite(evaluation, results)
     body = finished.trained(evaluation.run.key).read_bytes()
     results.save(bare, predictions(), body)
     results.write(results.trained(evaluation.run.key), body[:-1] + b"x")
     with pytest.raises(RecordError, match="not the file"):
-        evaluator.assess(evaluation, results)
+        evaluator.evaluate_suite(evaluation, results)
 
 
 # the command

@@ -6,7 +6,7 @@ import tiny
 
 from peftbench.methods.base import build_method
 from peftbench.models import checkpoints
-from peftbench.models.adapted_model import Encoder
+from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
 
 
@@ -16,8 +16,8 @@ def backbone(model: str) -> Backbone:
     return Backbone(run.model, "meta", checkpoints.skeleton(run.model, "meta"))
 
 
-def encoder(model: str, method: str, *words: str) -> Encoder:
-    inserted = Encoder(backbone(model), classes=2, seed=0)
+def encoder(model: str, method: str, *words: str) -> AdaptedModel:
+    inserted = AdaptedModel(backbone(model), classes=2, seed=0)
     build_method(tiny.one_run(f"method={method}", *words).method).insert(inserted)
     return inserted
 

@@ -8,10 +8,10 @@ import torch
 from peftbench.config.sweep import plan
 from peftbench.core.run import Run
 from peftbench.methods.base import Method
-from peftbench.models.adapted_model import Encoder
-from peftbench.training.runtime import Setting
+from peftbench.models.adapted_model import AdaptedModel
+from peftbench.training.runtime import RuntimeConfig
 
-CPU = Setting(device="cpu")
+CPU = RuntimeConfig(device="cpu")
 SHORT = ("model=tiny", "size=24", "budget=steps", "budget.steps=4", "train.evaluations=2")
 
 
@@ -23,13 +23,13 @@ class Watched(Method):
     batches: ClassVar[list[torch.Tensor]] = []
     heads: ClassVar[list[dict[str, torch.Tensor]]] = []
 
-    def insert(self, encoder: Encoder) -> None:
+    def insert(self, encoder: AdaptedModel) -> None:
         """Insert the method."""
         self.host.insert(encoder)
         trained = encoder.trained().items()
         self.heads.append({n: p.detach().clone() for n, p in trained if encoder.in_head(n)})
 
-    def loss(self, encoder: Encoder, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    def loss(self, encoder: AdaptedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """The method's loss."""
         self.batches.append(batch["input_ids"])
         return self.host.loss(encoder, batch)

@@ -41,7 +41,7 @@ def sure(evaluation: Evaluation, good: float) -> Evaluated:
     label = np.arange(200) % 2
     said = np.where(np.arange(200) < 200 * good, label, 1 - label)
     known = {"label": label, "scores": 2.0 * np.eye(2)[said]}
-    told = base.make(evaluation.suite).findings(records.record(evaluation.run), known, {})
+    told = base.build_suite(evaluation.suite).findings(records.record(evaluation.run), known, {})
     del told["headline"]
     return found(evaluation, told)
 

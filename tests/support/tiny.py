@@ -15,9 +15,9 @@ from peftbench.core.configs import Budget, CheckpointSelection, TrainingConfig
 from peftbench.core.run import Run
 from peftbench.data import batching
 from peftbench.data.batching import Batch
-from peftbench.data.tokenization import Tokens
+from peftbench.data.tokenization import TokenizedSplit
 from peftbench.methods.base import Method
-from peftbench.models.adapted_model import Encoder
+from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
 from peftbench.training import loop
 from peftbench.training.measurement import Phases
@@ -48,7 +48,9 @@ def backbone(family: str) -> Backbone:
         return Backbone(one_run(f"model.family={family}", WIDE).model)
 
 
-def tokens(examples: int = 8, classes: int = 2, seed: int = 0, pairs: bool = False) -> Tokens:
+def tokens(
+    examples: int = 8, classes: int = 2, seed: int = 0, pairs: bool = False
+) -> TokenizedSplit:
     """Examples of 6 to 12 tokens whose first one is their own, so that any head can tell them."""
     generator = np.random.default_rng(seed)
     lengths = generator.integers(6, 13, examples)
@@ -57,7 +59,7 @@ def tokens(examples: int = 8, classes: int = 2, seed: int = 0, pairs: bool = Fal
         row[0] = 4 + number % 260
     labels = np.arange(examples) % max(2, classes)
     types = [np.arange(length) >= length // 2 for length in lengths if pairs]
-    return Tokens(
+    return TokenizedSplit(
         ids=np.concatenate(ids).astype(np.int32),
         types=np.concatenate([np.zeros(0), *types]).astype(np.uint8),
         ends=np.cumsum(lengths).astype(np.int64),
@@ -81,7 +83,7 @@ def own_task(folder: Path, train: int = 48, held: int = 24) -> tuple[str, ...]:
     return ("task=file", "task.name=own", *paths)
 
 
-def batch(examples: Tokens, family: str) -> Batch:
+def batch(examples: TokenizedSplit, family: str) -> Batch:
     """All examples as one batch for a tiny model of the family."""
     mask = one_run(f"model.family={family}").model.family_config.mask
     return batching.collate(examples, np.arange(len(examples)), 0, mask)
@@ -105,11 +107,11 @@ def recipe(**changes: object) -> TrainingConfig:
 
 
 def fit(
-    encoder: Encoder, method: Method, examples: Batch, steps: int, **changes: object
+    encoder: AdaptedModel, method: Method, examples: Batch, steps: int, **changes: object
 ) -> TrainerState:
     """Train on one batch, again and again, with the loop of real runs."""
     AcceleratorState._reset_state(True)
-    batches = batching.Feed(
+    batches = batching.BatchSource(
         epoch=1, stream=lambda step: iter(lambda: dict(examples), None), extremes=[examples]
     )
     callbacks = loop.TrainerCallbacks(

@@ -4,12 +4,12 @@ import pytest
 import tiny
 
 from peftbench.methods.base import build_method
-from peftbench.models.adapted_model import Encoder
+from peftbench.models.adapted_model import AdaptedModel
 from peftbench.training import loop
 
 
-def groups(*words: str) -> tuple[Encoder, dict[str, dict]]:
-    made = Encoder(tiny.backbone("bert"), classes=2, seed=0)
+def groups(*words: str) -> tuple[AdaptedModel, dict[str, dict]]:
+    made = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0)
     method = build_method(tiny.one_run("method=full", *words).method)
     method.insert(made)
     names = {id(p): n for n, p in made.trained().items()}
@@ -48,7 +48,7 @@ def test_a_factor_scales_the_step():
 
 def test_spreads_and_gates_are_not_decayed():
     for words in (["method=bayes_hybrid"], ["method=sparse_adapter", "method.score=learned"]):
-        made = Encoder(tiny.backbone("bert"), classes=2, seed=0)
+        made = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0)
         build_method(tiny.one_run(*words).method).insert(made)
         decayed, plain = loop.parameter_groups(made.trained(), tiny.recipe(weight_decay=0.1), {})
         names = {id(p): n for n, p in made.trained().items()}

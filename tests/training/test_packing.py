@@ -22,11 +22,11 @@ from peftbench.training import cost_model
 from peftbench.training.packing import pack, runner
 from peftbench.training.packing.pack import Pack, partition
 from peftbench.training.packing.runner import drive
-from peftbench.training.runtime import Setting
+from peftbench.training.runtime import RuntimeConfig
 from peftbench.training.trainer import TrainingJob, execute
-from peftbench.training.warm_cache import Warm
+from peftbench.training.warm_cache import WarmCache
 
-CPU = Setting(device="cpu", threads=1)
+CPU = RuntimeConfig(device="cpu", threads=1)
 STILL = "model.shape={hidden_dropout_prob:0.0,attention_probs_dropout_prob:0.0}"
 WORDS = ("model=tiny", STILL, "train.precision=fp32", "budget=steps", "train.evaluations=2")
 
@@ -38,7 +38,7 @@ def task(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def warm():
-    return Warm()
+    return WarmCache()
 
 
 @pytest.fixture(autouse=True)

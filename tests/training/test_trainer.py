@@ -11,7 +11,8 @@ from short_runs import CPU, SHORT, Watched, one
 from peftbench.config.sweep import plan
 from peftbench.core.configs import MethodConfig
 from peftbench.metrics import task_metrics
-from peftbench.training.trainer import Warm, execute
+from peftbench.training.trainer import execute
+from peftbench.training.warm_cache import WarmCache
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +23,7 @@ def task(tmp_path_factory):
 @pytest.fixture(scope="module")
 def warm():
     """What a worker keeps from run to run."""
-    return Warm()
+    return WarmCache()
 
 
 def test_all_methods_see_the_same_batches_and_start_from_the_same_head(task, warm):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 NOISES = ("batch", "flipout", "local")
 
 
-class Gaussian(nn.Module):
+class GaussianLinear(nn.Module):
     """y = W x, W ~ N(weight, exp(log_std)^2), without a bias.
 
     In training one W is drawn for a forward pass (`batch`), with signs of each example's own
@@ -109,7 +109,7 @@ def posterior(source: dict[str, str]) -> dict[str, Tensor]:
     return load(content)
 
 
-def kl_to_normal(gaussian: Gaussian, mean: float, std: float) -> Tensor:
+def kl_to_normal(gaussian: GaussianLinear, mean: float, std: float) -> Tensor:
     """KL(posterior || prior) summed over the weights, in closed form; a scalar in fp32.
 
     Args:

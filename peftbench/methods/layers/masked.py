@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 
-class Masked(nn.Module):
+class MaskedLinear(nn.Module):
     """A linear whose weights outside the mask are exactly zero and stay so."""
 
     mask: Tensor
@@ -36,7 +36,7 @@ class Masked(nn.Module):
         return F.linear(x, self.weight * self.mask, self.bias)
 
 
-class Gated(nn.Module):
+class GatedLinear(nn.Module):
     """A linear with a hard-concrete gate on each weight (Louizos et al., equations 10 to 12)."""
 
     TEMPERATURE, LOW, HIGH = 2 / 3, -0.1, 1.1

@@ -4,7 +4,7 @@ import statistics
 from typing import Any
 
 from peftbench.analysis import costs, grouping
-from peftbench.analysis.comparison import Pair
+from peftbench.analysis.comparison import PairedComparison
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json, Record
@@ -115,7 +115,7 @@ def _cell(cell: Cell, place: dict[grouping.Row, int], sized: list[Any], carried:
     }
 
 
-def _pair(pair: Pair, place: dict[grouping.Row, int]) -> Json:
+def _pair(pair: PairedComparison, place: dict[grouping.Row, int]) -> Json:
     told: Json = {
         "row": place[pair.row],
         "task": pair.task,

@@ -3,7 +3,7 @@
 from collections import Counter
 
 from peftbench.analysis import grouping
-from peftbench.analysis.comparison import MARGIN, Pair
+from peftbench.analysis.comparison import MARGIN, PairedComparison
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json, Record
 from peftbench.reports.html.cells import Cell, front
@@ -17,7 +17,7 @@ def summary(
     records: list[Record],
     evaluated: list[Evaluated],
     found: list[Cell],
-    pairs: list[Pair],
+    pairs: list[PairedComparison],
     labels: dict[grouping.Row, str],
 ) -> list[Json]:
     """Paragraphs: a heading and its sentences; `labels` are those of the rows."""
@@ -109,7 +109,7 @@ def _seeds(cell: Cell) -> str:
     return f"n = {some}{len(cell.records)}"
 
 
-def _decided(pairs: list[Pair]) -> list[str]:
+def _decided(pairs: list[PairedComparison]) -> list[str]:
     """Verdicts on each task and size: what is decided, and what nobody can tell."""
     if not pairs:
         return []
@@ -147,12 +147,12 @@ def _decided(pairs: list[Pair]) -> list[str]:
     return lines
 
 
-def _kind(pair: Pair) -> str:
+def _kind(pair: PairedComparison) -> str:
     kinds = ("better", "worse", "not worse", "undecided")
     return next((kind for kind in kinds if pair.verdict.startswith(kind)), "none")
 
 
-def _effect(pair: Pair) -> str:
+def _effect(pair: PairedComparison) -> str:
     if pair.effect is None:
         return _said(pair.label)
     low, value, high = (100 * end for end in (pair.effect.low, pair.effect.value, pair.effect.high))

@@ -10,8 +10,8 @@ from peftbench.analysis import grouping
 from peftbench.core.evaluation import Evaluated
 from peftbench.reports.plotting import annotation
 from peftbench.reports.plotting import style as drawing
-from peftbench.reports.plotting.palette import Look, Palette, method_of
-from peftbench.reports.plotting.style import Picture
+from peftbench.reports.plotting.palette import MarkerStyle, Palette, method_of
+from peftbench.reports.plotting.style import Figure
 
 Points = list[tuple[float, float]]
 
@@ -92,7 +92,7 @@ def of_suite(
     x: str,
     caption: str,
     curve: Callable[[Evaluated], Points],
-) -> list[Picture]:
+) -> list[Figure]:
     """A panel for each task and size that a suite was asked for, a line for each row.
 
     Args:
@@ -117,9 +117,7 @@ def of_suite(
     return draw(panels, palette, grouping.series(sections, trained), caption)
 
 
-def draw(
-    panels: Sequence[Panel], palette: Palette, order: list[str], caption: str
-) -> list[Picture]:
+def draw(panels: Sequence[Panel], palette: Palette, order: list[str], caption: str) -> list[Figure]:
     """Pictures of all panels: those of few rows on one page, a page for each of many.
 
     Args:
@@ -132,11 +130,11 @@ def draw(
     made = []
     for start in range(0, len(few), _PAGE):
         part = "" if start == 0 else f"{start // _PAGE + 1}"
-        made.append(Picture(_together(few[start : start + _PAGE], palette, order), caption, part))
+        made.append(Figure(_together(few[start : start + _PAGE], palette, order), caption, part))
     for panel in panels:
         if len(panel.series) > MOST:
             told = f"{panel.title}. {caption} {_OWN if panel.loss else _APART}"
-            made.append(Picture(_apart(panel, palette, order), told, drawing.slug(panel.title)))
+            made.append(Figure(_apart(panel, palette, order), told, drawing.slug(panel.title)))
     return made
 
 
@@ -203,7 +201,9 @@ def _last(series: Series) -> tuple[float, float]:
     return (x if series.after is None else 1.25 * x), y
 
 
-def _row(axis: Any, panel: Panel, series: Series, look: Look, label: str, off: float) -> None:
+def _row(
+    axis: Any, panel: Panel, series: Series, look: MarkerStyle, label: str, off: float
+) -> None:
     """One row: seeds faint, the mean above them, bars of its standard deviation.
 
     Args:
@@ -224,7 +224,7 @@ def _row(axis: Any, panel: Panel, series: Series, look: Look, label: str, off: f
             dot = {"marker": look["marker"], "markersize": 3, "linestyle": "none"}
             axis.plot(xs, ys, zorder=3, **faint | dot | {"alpha": 0.6})
     xs, ys = [move(x) for x, _ in series.mean], [y for _, y in series.mean]
-    marked: Look = {} if len(xs) <= 12 else {"marker": "none"}
+    marked: MarkerStyle = {} if len(xs) <= 12 else {"marker": "none"}
     if not panel.joined:  # the dots have the row's mark
         marked = {"marker": "_", "markersize": 5}
     axis.plot(xs, ys, zorder=3, **look | marked)

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from peftbench.analysis import grouping
-from peftbench.analysis.grouping import Section
+from peftbench.analysis.grouping import TableSection
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json
 
@@ -13,7 +13,7 @@ from peftbench.core.run import Json
 Line = list[tuple[float, float]]
 
 
-def panel(part: Section, draw: Callable[[list[Evaluated]], Line], **more: Any) -> Json:
+def panel(part: TableSection, draw: Callable[[list[Evaluated]], Line], **more: Any) -> Json:
     """A panel of a task and size: a line for each row that has points.
 
     Args:

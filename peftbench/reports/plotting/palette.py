@@ -13,7 +13,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-Look = dict[str, Any]
+MarkerStyle = dict[str, Any]
 
 #: What rows of one method, and methods that the file does not know, take in turn.
 _MARKS = "osD^v<>pPXd*h8"
@@ -35,7 +35,7 @@ class Palette:
         """The palette of a folder that holds these."""
         return cls(tuple(sorted(set(methods) - set(known()))))
 
-    def look(self, method: str) -> Look:
+    def look(self, method: str) -> MarkerStyle:
         """Colour, mark and dash, as matplotlib calls them."""
         if method in known():
             return dict(known()[method])
@@ -43,7 +43,7 @@ class Palette:
         every = sorted({*self.others, method})
         return dict(left[every.index(method) % len(left)])
 
-    def looks(self, labels: Iterable[str]) -> dict[str, Look]:
+    def looks(self, labels: Iterable[str]) -> dict[str, MarkerStyle]:
         """Of rows, by the labels of `rows.labels`: the colour of the method, in shades.
 
         The first row of a method has its look; others have another shade, mark and dash.
@@ -72,7 +72,7 @@ def method_of(label: str) -> str:
 
 
 @cache
-def known() -> dict[str, Look]:
+def known() -> dict[str, MarkerStyle]:
     """Looks from the file, by method."""
     told = json.loads(Path(__file__).with_name("styles.json").read_text())
     return {
@@ -82,7 +82,7 @@ def known() -> dict[str, Look]:
 
 
 @cache
-def _left() -> list[Look]:
+def _left() -> list[MarkerStyle]:
     """Colours with marks that no known method has."""
     taken = [(look["color"], look["marker"]) for look in known().values()]
     colours = dict.fromkeys(colour for colour, _ in taken)

@@ -40,7 +40,7 @@ _STYLE: dict[str, Any] = {
 
 
 @dataclass(frozen=True)
-class Picture:
+class Figure:
     """A figure and what stands below it.
 
     Attributes:

@@ -12,7 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from peftbench.data.batching import Batch
-from peftbench.data.tokenization import Tokens
+from peftbench.data.tokenization import TokenizedSplit
 from peftbench.training.predictor import Predictor
 
 T = TypeVar("T")
@@ -40,7 +40,7 @@ class Outputs:
     """What `view.predict(tokens, rows)` gives is wanted."""
 
     view: Predictor
-    tokens: Tokens
+    tokens: TokenizedSplit
     rows: np.ndarray
 
 

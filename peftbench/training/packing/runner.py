@@ -15,18 +15,18 @@ from peftbench.results.store import Results
 from peftbench.training import cost_model, trainer
 from peftbench.training.packing.pack import Pack
 from peftbench.training.packing.requests import Arrays, Asking, Gradient, Outputs
-from peftbench.training.runtime import Setting, device_of
+from peftbench.training.runtime import RuntimeConfig, device_of
 from peftbench.training.trainer import TrainingJob
-from peftbench.training.warm_cache import Warm
+from peftbench.training.warm_cache import WarmCache
 
-End = trainer.Outcome | Exception
+End = trainer.TrainingOutput | Exception
 
 
 def train(
     runs: list[Run],
-    setting: Setting,
+    setting: RuntimeConfig,
     results: Results,
-    warm: Warm,
+    warm: WarmCache,
     enter: Callable[[Run], bool],
     report: Callable[[Run, Json], None],
     stop: Callable[[], bool],
@@ -49,7 +49,7 @@ def train(
         told = partial(report, run)
         return {"results": results, "warm": warm, "report": told, "stop": stop}
 
-    def packed(run: Run) -> Asking[trainer.Outcome]:
+    def packed(run: Run) -> Asking[trainer.TrainingOutput]:
         return drive(TrainingJob(run, setting, steps=cost.steps(run), alike=True, **about(run)))
 
     def alone(run: Run) -> Record:
@@ -70,7 +70,7 @@ def train(
         return
     by_key = {run.key: run for run in runs}
     waiting = ((run.key, packed(run)) for run in runs if enter(run))
-    pack: Pack[trainer.Outcome] = Pack(device, setting.pack, tell)
+    pack: Pack[trainer.TrainingOutput] = Pack(device, setting.pack, tell)
     for left in pack.train(waiting):
         run = by_key[left.key]
         if left.error is not None:
@@ -80,7 +80,7 @@ def train(
             yield run, replace(left.end, record=cost.costs(left.end.record, left.shared))
 
 
-def drive(job: TrainingJob) -> Asking[trainer.Outcome]:
+def drive(job: TrainingJob) -> Asking[trainer.TrainingOutput]:
     """What `trainer.execute` does, yielding each gradient and prediction to be computed."""
     micro = job.run.train.micro_batch
     while True:
@@ -90,7 +90,7 @@ def drive(job: TrainingJob) -> Asking[trainer.Outcome]:
             micro = trainer.smaller_micro_batch(job, micro)
 
 
-def _attempt(job: TrainingJob, micro: int | None) -> Asking[trainer.Outcome]:
+def _attempt(job: TrainingJob, micro: int | None) -> Asking[trainer.TrainingOutput]:
     prepared = trainer.prepare(job, micro)
     training = prepared.training
 
