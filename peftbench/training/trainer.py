@@ -225,7 +225,10 @@ class PreparedTraining:
         data: of the run.
         training: not started, or restored from a checkpoint.
         parameters: counts, as in a record.
-        resumed: whether it goes on from a checkpoint.
+        resumed: whether it continues from a checkpoint.
+        energy: of the GPU, counted from now on.
+        tokenizer: of the model.
+        joules: of the GPU while it trained, once that is over.
         reported: outputs on the whole reporting split, as of the latest evaluation of all of it.
     """
 
@@ -237,6 +240,7 @@ class PreparedTraining:
     energy: Energy
     tokenizer: PreTrainedTokenizerBase
     reported: Arrays | None = None
+    joules: float | None = None
 
     def curve_rows(self) -> tuple[str, np.ndarray]:
         """The split and the examples on which the curve is measured."""
@@ -273,7 +277,9 @@ class PreparedTraining:
 
     @contextmanager
     def reporting(self) -> Iterator[None]:
-        """The clock of the predictions that are reported."""
+        """The clock of the predictions that are reported; that of training has stopped."""
+        if not self.resumed:  # else the energy before the checkpoint is unknown
+            self.joules = self.energy.joules()
         with self.training.phases.phase("evaluate"), torch.random.fork_rng():
             yield
 
@@ -283,10 +289,9 @@ class PreparedTraining:
 
     def outcome(self, predictions: dict[str, Arrays]) -> TrainingOutput:
         """The record, from predictions on the `unreported` splits."""
-        joules = None if self.resumed else self.energy.joules()
         first = self.reported if self.reported is not None else predictions[REPORTED]
         found = {"": first} | {f"/{n}": predictions[n] for n in self.job.run.task.extra}
-        record = build_record(self, found, joules)
+        record = build_record(self, found)
         arrays = {
             name + suffix: array for suffix, one in found.items() for name, array in one.items()
         }
@@ -360,15 +365,12 @@ def prepare(job: TrainingJob, micro: int | None) -> PreparedTraining:
     return PreparedTraining(job, data, training, parameters, saved is not None, energy, tokenizer)
 
 
-def build_record(
-    prepared: PreparedTraining, found: dict[str, Arrays], joules: float | None
-) -> Record:
+def build_record(prepared: PreparedTraining, found: dict[str, Arrays]) -> Record:
     """The record of a training that is over.
 
     Args:
         prepared: what was trained.
         found: outputs by the suffix of their split's metrics; "" is the reporting split.
-        joules: of the GPU while it trained.
     """
     run, data, training = prepared.job.run, prepared.data, prepared.training
     state, phases = training.state, training.phases
@@ -405,7 +407,7 @@ def build_record(
             "tokens_per_second": state.tokens / state.seconds,
         },
         memory=phases.memory,
-        energy_joules=joules,
+        energy_joules=prepared.joules,
         flops=training.flops,
         environment=measurement.environment(
             phases.device, ProcessGroup(training.predictor.accelerator).count
