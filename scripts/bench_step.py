@@ -27,7 +27,7 @@ from peftbench.methods.base import Method, build_method, task_loss
 from peftbench.models import attention, checkpoints, cpu_kernels
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
-from peftbench.models.optimize import prepare_for_training
+from peftbench.models.prepare_for_training import prepare_for_training
 
 BATCH, TOKENS = 16, 56
 

@@ -13,7 +13,7 @@ import numpy as np
 
 from peftbench.analysis import costs, grouping
 from peftbench.analysis.comparison import DRAWS, Resamples
-from peftbench.analysis.statistics import Floats
+from peftbench.analysis.significance import Floats
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Record, Run

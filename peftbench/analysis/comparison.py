@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from peftbench.analysis import bootstrap, grouping, statistics
-from peftbench.analysis.statistics import ALPHA, Effect
+from peftbench.analysis import bootstrap, grouping, significance
+from peftbench.analysis.significance import ALPHA, Effect
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Record
 from peftbench.core.text import did_you_mean
@@ -85,8 +85,8 @@ class Resampled:
 
     metric: str
     place: dict[str, int]
-    whole: statistics.Floats
-    drawn: statistics.Floats
+    whole: significance.Floats
+    drawn: significance.Floats
     examples: int
     right: NDArray[np.bool_] | None
 
@@ -209,7 +209,7 @@ def family(
 
 def _corrected(pairs: list[PairedComparison]) -> list[PairedComparison]:
     """With p after Holm's correction over these, the family."""
-    adjusted = iter(statistics.holm([pair.effect.p for pair in pairs if pair.effect]))
+    adjusted = iter(significance.holm([pair.effect.p for pair in pairs if pair.effect]))
     return [replace(pair, adjusted=next(adjusted) if pair.effect else None) for pair in pairs]
 
 
@@ -245,7 +245,7 @@ def _pairs(
         )
         effect = difference(told, ours, theirs)
         if effect is not None and told.right is not None and len(common) == 1:
-            exact = statistics.mcnemar(told.right[ours[0]], told.right[theirs[0]])
+            exact = significance.mcnemar(told.right[ours[0]], told.right[theirs[0]])
             effect = replace(effect, p=exact)
         made.append(
             PairedComparison(
@@ -257,7 +257,7 @@ def _pairs(
                 seeds=len(common),
                 examples=told.examples,
                 effect=effect,
-                superior=statistics.superiority(told.whole[ours], told.whole[theirs])
+                superior=significance.superiority(told.whole[ours], told.whole[theirs])
                 if effect
                 else None,
             )
@@ -279,4 +279,4 @@ def difference(
     defined = np.isfinite(drawn).all(axis=1)
     if not len(found) or not np.isfinite(found).all() or np.mean(~defined) > _UNDEFINED:
         return None
-    return statistics.effect(found, drawn[defined], np.random.default_rng(1), null)
+    return significance.effect(found, drawn[defined], np.random.default_rng(1), null)

@@ -1,174 +1,242 @@
-"""Which row of a column is significantly best: above every other one, of paired seeds and examples.
+"""What a few seeds on one set of examples allow to say: intervals, tests, corrections, ranks.
 
-The row with the highest mean is held against each other row by `comparison.family`. It is best only
-if all of these differences are significant after Holm's correction over the column, which is more
-than a single claim to be best needs (an intersection-union test): a tie of the two highest true
-means is called for one of them with probability at most ALPHA.
+Two things vary: the seed of a run and the examples that it is scored on. Both are random here, and
+both runs of a pair share both, so only differences count.
 """
 
-import statistics
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
 
-from peftbench.analysis.pivot import Cell, Grid, Row
-from peftbench.analysis.statistics import ALPHA
-from peftbench.core.errors import RecordError
-from peftbench.core.run import Record, canonical, identity
-from peftbench.results.store import Results
+import numpy as np
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    import numpy as np
+Floats = NDArray[np.float64]
 
-    Predictions = dict[str, np.ndarray]
+#: Level of tests, and one less the probability of intervals.
+ALPHA = 0.05
 
-#: Runs of a column beyond which nothing is tested: their predictions would not fit memory.
-MOST = 500
+#: Probability with which the minimum detectable difference would be found.
+POWER = 0.8
 
 
 @dataclass(frozen=True)
-class Best:
-    """Best rows of columns.
+class Effect:
+    """A difference of two means over seeds.
 
     Attributes:
-        found: the best row, by column.
-        undecided: columns that were tested and have none.
-        untested: columns by the reason for which they could not be tested.
-        left_out: rows by column that are undefined for some seed, so that none is held against
-            them.
-        unreadable: why the predictions of a run cannot be read, by its key; it is in its cell, but
-            in no test.
+        value: as it was found.
+        low, high: the interval of 1 - ALPHA.
+        p: two-sided, that there is no difference, or the one that was to be told apart.
+        detectable: the least true difference that such a comparison finds with POWER.
     """
 
-    found: dict[Row, Row] = field(default_factory=dict)
-    undecided: list[Row] = field(default_factory=list)
-    untested: dict[str, list[Row]] = field(default_factory=dict)
-    left_out: dict[Row, list[Row]] = field(default_factory=dict)
-    unreadable: dict[str, str] = field(default_factory=dict)
+    value: float
+    low: float
+    high: float
+    p: float
+    detectable: float
 
 
-def of(grid: Grid, results: Results) -> Best:
-    """The best row of each column of scores; nothing of costs.
+def effect(
+    found: Floats, resampled: Floats, generator: np.random.Generator, null: float = 0.0
+) -> Effect:
+    """A mean difference under a two-level bootstrap: of examples, and in each of seeds.
 
-    Raises:
-        RecordError: if paired runs predicted on other examples.
+    Examples are resampled, the same ones for both sides and all seeds. Two or three seeds are too
+    few to be resampled (three have ten distinct resamples, of too little spread), so theirs is a
+    parametric bootstrap: on each resample of the examples the mean over seeds moves by its standard
+    error, that on all examples, times a draw from Student's t. With one seed it stays, and nothing
+    is said of other seeds.
+
+    Args:
+        found: (seeds,) differences on all examples.
+        resampled: (resamples, seeds) differences, each on the same resample for all seeds.
+        generator: for the draws.
+        null: the difference that p is about.
     """
-    best = Best()
-    for column in grid.columns if grid.scores else []:
-        here = {row: grid.cells[row, column] for row in grid.rows if (row, column) in grid.cells}
-        if len(here) < 2:
-            continue
-        whole = _whole(here)
-        reason = _hinders(here, whole)
-        if reason is None:
-            if len(whole) < len(here):
-                best.left_out[column] = [row for row in here if row not in whole]
-            reason = _test(grid, results, column, here, best)
-        if reason is not None:
-            best.untested.setdefault(reason, []).append(column)
-    return best
-
-
-def _whole(here: dict[Row, Cell]) -> dict[Row, Cell]:
-    """Rows that are defined for all their seeds."""
-    return {row: cell for row, cell in here.items() if None not in cell.values}
-
-
-def _highest(here: dict[Row, Cell]) -> Row:
-    return max(whole := _whole(here), key=lambda row: _mean(whole[row]))
-
-
-def _mean(cell: Cell) -> float:
-    return statistics.fmean(value for value in cell.values if value is not None)
-
-
-def _hinders(here: dict[Row, Cell], whole: dict[Row, Cell]) -> str | None:
-    """Why a column cannot be tested, from its cells alone."""
-    if sum(len(cell.keys) for cell in here.values()) > MOST:
-        return f"more than {MOST} runs"
-    if any(len(set(cell.seeds)) < len(cell.seeds) for cell in here.values()):
-        return "cells pool more than seeds"
-    if len(whole) < 2:
-        return "fewer than two rows are defined for all their seeds"
-    highest = max(_mean(cell) for cell in whole.values())
-    partly = [cell for row, cell in here.items() if row not in whole]
-    if any(_mean(cell) > highest for cell in partly if any(v is not None for v in cell.values)):
-        return "the highest is undefined for some seeds"
-    if any(len(cell.seeds) < 2 for cell in whole.values()):
-        return "rows of one seed"
-    return None
-
-
-def _test(
-    grid: Grid, results: Results, column: Row, here: dict[Row, Cell], best: Best
-) -> str | None:
-    """Test one column; why it cannot be, or None."""
-    from peftbench.analysis.comparison import (
-        family,  # with scikit-learn, for which no other table waits
+    seeds = len(found)
+    items = resampled.mean(axis=1)
+    between = float(np.var(found, ddof=1)) / seeds if seeds > 1 else 0.0
+    moved = items
+    if seeds > 1:
+        moved = items + np.sqrt(between) * generator.standard_t(seeds - 1, len(items))
+    low, high = np.quantile(moved, (ALPHA / 2, 1 - ALPHA / 2))
+    tail = min(np.sum(moved <= null + 1e-12), np.sum(moved >= null - 1e-12))
+    return Effect(
+        value=float(found.mean()),
+        low=float(low),
+        high=float(high),
+        p=min(1.0, 2 * (1 + float(tail)) / (1 + len(moved))),
+        detectable=detectable(float(np.var(items)), between, seeds),
     )
 
-    if not any(_read(results, cell.keys[0], {}) for cell in _whole(here).values()):
-        return "predictions are missing"  # said before all others are looked for in vain
-    bad: dict[str, str] = {}
-    read = {
-        key: one
-        for cell in _whole(here).values()
-        for key in cell.keys
-        if (one := _read(results, key, bad))
-    }
-    top = _highest(here)
-    if bad:
-        best.unreadable.update(bad)
-        here = {row: _without(cell, bad) for row, cell in here.items()}
-        if not all(cell.keys for cell in here.values()):
-            return "no predictions of a row can be read"
-        if reason := _hinders(here, _whole(here)):
-            return f"{reason}, of those whose predictions can be read"
-        if top != _highest(here):
-            return "the highest is another one without runs whose predictions cannot be read"
-    records = {
-        row: {s: read[k][0] for s, k in zip(cell.seeds, cell.keys, strict=True)}
-        for row, cell in _whole(here).items()
-    }
-    every = [record for seeds in records.values() for record in seeds.values()]
-    if len({canonical(identity(record.run.task)) for record in every}) > 1:
-        return "rows answer different questions"
-    metric = grid.field.partition(".")[2] or every[0].run.task.metrics[0]
-    labels = {row: " ".join(map(str, row)) for row in records}
-    pairs = family(records, top, labels, lambda record: read[record.run.key][1], metric)
-    won = [
-        pair.effect is not None
-        and pair.effect.value < 0
-        and pair.seeds > 1
-        and pair.adjusted is not None
-        and pair.adjusted < ALPHA
-        for pair in pairs
-    ]
-    if all(won):
-        best.found[column] = top
-    else:
-        best.undecided.append(column)
+
+def detectable(items: float, between: float, seeds: int) -> float:
+    """The difference that a two-sided test at ALPHA finds with probability POWER.
+
+    The quantiles of Student's t for both times the standard error; degrees of freedom by
+    Satterthwaite 1946, those of the examples without limit.
+
+    Args:
+        items: variance of the mean difference over examples.
+        between: variance of the mean difference over seeds.
+        seeds: how many.
+    """
+    from scipy.stats import t
+
+    variance = items + between
+    freedom = np.inf if not between else (seeds - 1) * (variance / between) ** 2
+    reach = t.ppf(1 - ALPHA / 2, freedom) + t.ppf(POWER, freedom)
+    return float(reach * np.sqrt(variance))
+
+
+def student(found: Floats, null: float = 0.0) -> Effect | None:
+    """A mean over seeds, by Student's t; for what is known of each seed but not of each example.
+
+    None with fewer than two seeds, or where all have the same value.
+
+    Args:
+        found: (seeds,) values.
+        null: the mean that p is about.
+    """
+    from scipy.stats import t
+
+    seeds = len(found)
+    error = float(np.std(found, ddof=1)) / np.sqrt(seeds) if seeds > 1 else 0.0
+    if error <= 1e-12:
+        return None
+    mean, reach = float(found.mean()), float(t.ppf(1 - ALPHA / 2, seeds - 1)) * error
+    p = float(2 * t.sf(abs(mean - null) / error, seeds - 1))
+    return Effect(mean, mean - reach, mean + reach, p, detectable(0.0, error**2, seeds))
+
+
+def steadier(ours: Floats, theirs: Floats) -> Effect | None:
+    """How much less scores of seeds lie apart than others: Brown and Forsythe 1974.
+
+    The difference of two means of absolute deviations from the median, theirs less ours, by a t
+    test of these: its square is Levene's statistic with `center="median"`. None with fewer than
+    three seeds on a side, or where no deviation differs.
+    """
+    from scipy.stats import t
+
+    sides = [np.abs(side - np.median(side)) for side in (theirs, ours)]
+    if min(map(len, sides)) < 3:
+        return None
+    freedom = sum(map(len, sides)) - 2
+    pooled = sum(float(np.sum((side - side.mean()) ** 2)) for side in sides) / freedom
+    error = float(np.sqrt(pooled * sum(1 / len(side) for side in sides)))
+    if error <= 1e-12:
+        return None
+    value = float(sides[0].mean() - sides[1].mean())
+    reach = float(t.ppf(1 - ALPHA / 2, freedom)) * error
+    found = float(t.ppf(1 - ALPHA / 2, freedom) + t.ppf(POWER, freedom)) * error
+    p = float(2 * t.sf(abs(value) / error, freedom))
+    return Effect(value, value - reach, value + reach, p, found)
+
+
+def spread(found: Floats, bound: float) -> Effect | None:
+    """The standard deviation over seeds, as if scores were normal: chi-square; p is about a bound.
+
+    None with fewer than two seeds. Nothing is said of what could be detected.
+    """
+    from scipy.stats import chi2
+
+    freedom = len(found) - 1
+    if freedom < 1:
+        return None
+    squares = float(np.var(found, ddof=1)) * freedom
+    low, high = (float(np.sqrt(squares / chi2.ppf(q, freedom))) for q in (1 - ALPHA / 2, ALPHA / 2))
+    at = squares / bound**2
+    p = float(min(1.0, 2 * min(chi2.cdf(at, freedom), chi2.sf(at, freedom))))
+    return Effect(float(np.sqrt(squares / freedom)), low, high, p, float("nan"))
+
+
+def seeds_to_tell(items: float, seed: float, gap: float, most: int = 100) -> int | None:
+    """The fewest seeds that find a difference of `gap` with POWER; None if more than `most`.
+
+    Args:
+        items: variance of the mean difference over examples, which more seeds do not lessen.
+        seed: variance of the difference between seeds.
+        gap: of the difference from the one that it is to be told from.
+        most: that are asked for.
+    """
+    for seeds in range(3, most + 1):
+        if detectable(items, seed / seeds, seeds) <= gap:
+            return seeds
     return None
 
 
-def _read(results: Results, key: str, bad: dict[str, str]) -> "tuple[Record, Predictions] | None":
-    """A record with its predictions, or None and, by its key, what is wrong with them."""
-    try:
-        record = results.load(key)
-        return record, results.predictions(record)
-    except RecordError as error:
-        bad[key] = str(error)
-    except OSError as error:
-        bad[key] = f"{error.filename}: {error.strerror}"
+def seeds_to_bound(found: float, bound: float, most: int = 100) -> int | None:
+    """The fewest seeds whose interval of a standard deviation like this one leaves the bound out.
+
+    Args:
+        found, bound: standard deviations.
+        most: seeds that are asked for.
+    """
+    from scipy.stats import chi2
+
+    for seeds in range(3, most + 1):
+        ratio = (seeds - 1) * (found / bound) ** 2
+        if not chi2.ppf(ALPHA / 2, seeds - 1) <= ratio <= chi2.ppf(1 - ALPHA / 2, seeds - 1):
+            return seeds
     return None
 
 
-def _without(cell: Cell, bad: dict[str, str]) -> Cell:
-    """The cell but for some of its runs."""
-    stay = [number for number, key in enumerate(cell.keys) if key not in bad]
-    return replace(
-        cell,
-        keys=[cell.keys[number] for number in stay],
-        seeds=[cell.seeds[number] for number in stay],
-        values=[cell.values[number] for number in stay],
-        collapsed=[cell.collapsed[number] for number in stay],
+def mcnemar(ours: NDArray[np.bool_], theirs: NDArray[np.bool_]) -> float:
+    """Exact p of McNemar 1947 for two (examples,) arrays of right answers: a binomial test."""
+    from scipy.stats import binomtest
+
+    won, lost = int(np.sum(ours & ~theirs)), int(np.sum(theirs & ~ours))
+    return float(binomtest(won, won + lost).pvalue) if won + lost else 1.0
+
+
+def superiority(ours: Floats, theirs: Floats) -> float:
+    """Probability that a run of ours beats one of theirs, ties as half: Mann and Whitney's U / nm.
+
+    The probability of improvement of Agarwal et al. 2021 (arXiv 2108.13264), over all pairs.
+    """
+    above = ours[:, None] - theirs[None, :]
+    return float(np.mean((above > 0) + 0.5 * (above == 0)))
+
+
+def holm(p: list[float]) -> list[float]:
+    """Adjusted p values of a family of tests (Holm 1979): each below a level controls any error."""
+    order = np.argsort(p, kind="stable")
+    steps = np.asarray(p)[order] * np.arange(len(p), 0, -1)
+    adjusted = np.empty(len(p))
+    adjusted[order] = np.minimum(1, np.maximum.accumulate(steps))
+    return [float(value) for value in adjusted]
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """Mean ranks of treatments over blocks, 1 the best.
+
+    Attributes:
+        mean: (treatments,).
+        p: of Friedman 1937, corrected for ties, that all are alike.
+        critical: two mean ranks further apart than this differ (Nemenyi 1963, at ALPHA).
+    """
+
+    mean: Floats
+    p: float
+    critical: float
+
+
+def ranks(scores: Floats) -> Ranks:
+    """Rank (blocks, treatments) scores, higher is better (Demsar 2006, section 3.2.2).
+
+    Raises:
+        ValueError: if there are fewer than three treatments or two blocks.
+    """
+    from scipy.stats import friedmanchisquare, rankdata, studentized_range
+
+    blocks, treatments = scores.shape
+    if treatments < 3 or blocks < 2:
+        raise ValueError(f"ranks need 3 treatments and 2 blocks, got {treatments} and {blocks}")
+    q = float(studentized_range.ppf(1 - ALPHA, treatments, np.inf)) / np.sqrt(2)
+    same = bool(np.all(scores == scores[:, :1]))  # scipy divides by 0 there
+    return Ranks(
+        mean=rankdata(-scores, axis=1).mean(axis=0),
+        p=1.0 if same else float(friedmanchisquare(*scores.T).pvalue),
+        critical=float(q * np.sqrt(treatments * (treatments + 1) / (6 * blocks))),
     )

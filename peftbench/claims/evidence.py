@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from peftbench.analysis import statistics
+from peftbench.analysis import significance
 from peftbench.analysis.comparison import Resampled, difference
-from peftbench.analysis.statistics import Effect
+from peftbench.analysis.significance import Effect
 from peftbench.claims import quantities
 from peftbench.claims.matching import Found, Item
 from peftbench.claims.schema import Claim, Words
@@ -86,7 +86,7 @@ def scored(claim: Claim, one: Found, told: Resampled) -> ClaimEvidence:
         return _stable(cell, scores[0], claim.bound)
     if claim.kind == "steadier":
         apart = sum(float(np.var(np.abs(side - np.median(side)))) for side in scores)
-        return _decided(claim, cell, statistics.steadier(*scores), 0.0, apart)
+        return _decided(claim, cell, significance.steadier(*scores), 0.0, apart)
     cell = replace(cell, null=_null(claim))
     effect = difference(told, sides[0], sides[1], cell.null)
     if effect is None:
@@ -113,12 +113,12 @@ def measured(claim: Claim, one: Found) -> list[ClaimEvidence]:
             continue
         sides = [np.array(column, dtype=np.float64) for column in columns]
         gap = sides[0] - sides[1] if len(sides) > 1 else sides[0]
-        effect = statistics.student(gap, cell.null)
+        effect = significance.student(gap, cell.null)
         cells.append(_decided(claim, cell, effect, 0.0, _variance(gap)))
     return cells
 
 
-def _variance(gap: statistics.Floats) -> float:
+def _variance(gap: significance.Floats) -> float:
     """Between seeds; not a number with one."""
     return float(np.var(gap, ddof=1)) if len(gap) > 1 else float("nan")
 
@@ -138,7 +138,7 @@ def _decided(
     if effect is None:
         why = f"{cell.seeds} seeds are too few" if cell.seeds < fewest else "all seeds are alike"
         return replace(cell, why=why, needed=fewest if cell.seeds < fewest else None)
-    enough = statistics.seeds_to_tell(items, between, abs(effect.value - cell.null))
+    enough = significance.seeds_to_tell(items, between, abs(effect.value - cell.null))
     needed = fewest + 1 if between != between else enough
     needed = None if needed is None else max(needed, fewest, cell.seeds + 1)
     toward = effect.value > cell.null
@@ -156,13 +156,13 @@ def _collapses(cell: ClaimEvidence, collapsed: int) -> ClaimEvidence:
     return replace(cell, p=min(1.0, p), why=f"{collapsed} of {cell.seeds} seeds collapsed")
 
 
-def _stable(cell: ClaimEvidence, scores: statistics.Floats, bound: float) -> ClaimEvidence:
+def _stable(cell: ClaimEvidence, scores: significance.Floats, bound: float) -> ClaimEvidence:
     """Of stable_from: the standard deviation over seeds against the bound."""
-    effect, fewest = statistics.spread(scores, bound), SEEDS["stable_from"]
+    effect, fewest = significance.spread(scores, bound), SEEDS["stable_from"]
     cell = replace(cell, null=bound, effect=effect, toward=bool(effect and effect.value < bound))
     if effect is None or cell.seeds < fewest:
         return replace(cell, why=f"fewer than {fewest} seeds", needed=fewest)
-    enough = statistics.seeds_to_bound(effect.value, bound)
+    enough = significance.seeds_to_bound(effect.value, bound)
     return replace(cell, p=effect.p, needed=None if enough is None else max(enough, cell.seeds + 1))
 
 

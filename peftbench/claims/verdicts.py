@@ -8,9 +8,9 @@ cells; what must hold in some, the other way round.
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from peftbench.analysis import statistics
+from peftbench.analysis import significance
 from peftbench.analysis.comparison import Resamples
-from peftbench.analysis.statistics import ALPHA
+from peftbench.analysis.significance import ALPHA
 from peftbench.claims import evidence, matching, quantities, schema
 from peftbench.claims.evidence import ClaimEvidence
 from peftbench.claims.schema import Claim, Paper
@@ -100,7 +100,7 @@ def _judged(paper: Paper, claim: Claim, found: list[ClaimEvidence]) -> Verdict:
     if not found:
         return Verdict(paper, claim, "no runs")
     lacking = _lacking(claim, found)
-    adjusted = iter(statistics.holm([cell.p for cell in found if cell.p is not None]))
+    adjusted = iter(significance.holm([cell.p for cell in found if cell.p is not None]))
     judged = [
         _verdict(claim, cell, next(adjusted)) if cell.p is not None else cell for cell in found
     ]

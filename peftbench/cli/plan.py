@@ -31,10 +31,10 @@ def plan_table(status: SweepStatus) -> Table:
 
 
 def _value(run: Run, name: str) -> str:
-    """What a run has under a word's key: `method`, `size`, `train.lr`."""
-    node: object = run
+    """The value of a run under an override's key: `method`, `size`, `train.lr`."""
+    node: object = run.to_json()
     for part in name.split("."):
-        node = node.get(part, "") if isinstance(node, dict) else getattr(node, part, "")
+        node = node.get(part, "") if isinstance(node, dict) else ""
     value = node["name"] if isinstance(node, dict) else node
     return f"{value:g}" if isinstance(value, float) else str(value)
 

@@ -359,14 +359,6 @@ class TrainingConfig(Config):
         at_least("train.max_length", self.max_length, 8, whole=True)
         at_least("train.evaluations", self.evaluations, 1, whole=True)
 
-    def rate(self, fraction: float) -> float:
-        """The learning rate when a fraction of the budget is spent."""
-        if fraction < self.warmup:
-            return self.lr * fraction / self.warmup
-        if self.schedule == "constant":
-            return self.lr
-        return self.lr * max(0.0, (1 - fraction) / max(1 - self.warmup, 1e-12))
-
 
 @dataclass(frozen=True, kw_only=True)
 class Budget(Config):

@@ -25,8 +25,8 @@ from peftbench.suites import base
 from peftbench.suites.base import Arrays
 from peftbench.suites.rounds import Round, Rounds
 from peftbench.training import measurement, trainer
+from peftbench.training.continual_stage import ContinualStage
 from peftbench.training.runtime import RuntimeConfig, device_of
-from peftbench.training.stage import ContinualStage
 from peftbench.training.trainer import TrainingOutput
 from peftbench.training.warm_cache import WarmCache
 

@@ -17,7 +17,7 @@ from peftbench.data.tokenization import TokenizedSplit
 from peftbench.methods.base import Method, build_method
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
-from peftbench.models.optimize import prepare_for_training
+from peftbench.models.prepare_for_training import prepare_for_training
 from peftbench.results.store import Results
 from peftbench.suites import base
 from peftbench.suites.base import Arrays

@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from peftbench.analysis import grouping
-from peftbench.analysis.statistics import ALPHA
+from peftbench.analysis.significance import ALPHA
 from peftbench.claims.evidence import SEEDS, ClaimEvidence, label
 from peftbench.claims.matching import picked
 from peftbench.claims.quantities import QUANTITIES

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 
-from peftbench.analysis import pivot, significance
+from peftbench.analysis import best_in_column, pivot
+from peftbench.analysis.best_in_column import Best
 from peftbench.analysis.fields import shown
 from peftbench.analysis.pivot import Cell, Grid, Row
-from peftbench.analysis.significance import Best
 from peftbench.core.errors import ConfigError
 from peftbench.core.text import did_you_mean
 from peftbench.reports.tables import latex
@@ -316,7 +316,7 @@ def build_pivot_table(
             )
         )
     crossing = pivot.of(found, ask)
-    tops = significance.of(crossing, results)
+    tops = best_in_column.of(crossing, results)
     for key, reason in tops.unreadable.items():
         warnings.append(f"left out of tests, predictions of {key} are unreadable: {reason}")
     if tops.unreadable:

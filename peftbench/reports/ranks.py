@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from peftbench.analysis import grouping, statistics
+from peftbench.analysis import grouping, significance
 from peftbench.core.run import Record
 from peftbench.reports.base import Report, listed
 from peftbench.reports.tables.markdown import Table
@@ -31,7 +31,7 @@ def table(records: list[Record]) -> Table | None:
     if len(ranked) < 3 or len(shared) < 2:
         return None
     order = [row for row in by_row if row in ranked]
-    found = statistics.ranks(np.array([[blocks[name][row] for row in order] for name in shared]))
+    found = significance.ranks(np.array([[blocks[name][row] for row in order] for name in shared]))
     first = found.mean.min()
     lines = [
         [*row, f"{mean:.2f}", "yes" if mean <= first + found.critical else ""]

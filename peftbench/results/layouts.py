@@ -1,6 +1,6 @@
 """Where scalars stand among the lines of sealed JSON, so that what is alike is parsed once.
 
-`files.sealed` writes a name and its value on each line. Files with the same names in the same order
+`io.sealed` writes a name and its value on each line. Files with the same names in the same order
 differ only in their scalars: those of the next file are picked from its lines, and put into the
 gaps of the canonical text, which takes a third of the time of parsing it and writing it again.
 """

@@ -74,7 +74,7 @@ class Reader:
             raise RecordError(f"{key}.json cannot be read: {error.strerror}") from error
 
     def _fast(self, key: str, body: bytes) -> tuple[Json, list[Node]] | None:
-        """The fields, or None where a record is not as `files.sealed` writes it, or none at all.
+        """The fields, or None where a record is not as `io.sealed` writes it, or none at all.
 
         There every field of a record has a line that begins with one space, every part of a run one
         with two; nothing else has. So a run that is known but for its seed is not parsed again.

@@ -118,7 +118,7 @@ class WorkerPool:
         """Do jobs; failures are noted in `failures` and in the results folder.
 
         Args:
-            units: jobs that a worker gets together, as `grouping.units` says.
+            units: jobs that a worker gets together, see `packs.units`.
             fail_fast: leave at the first failure.
 
         Raises:

@@ -53,7 +53,7 @@ def snapshot(name: str, revision: str | None, patterns: list[str], kind: str = "
             is in use, if they are not in it.
     """
     here = offline_folder.folder()
-    if here is not None and kind == "dataset":  # all of its data are in `prefetched.data_root`
+    if here is not None and kind == "dataset":  # all of its data are in `offline_folder.data_root`
         raise ConfigError(
             f"{name} is not in {here}: run `peftbench prefetch` again with these words"
         )

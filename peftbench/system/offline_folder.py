@@ -6,7 +6,7 @@ written or locked:
     manifest.json        the words, and size and SHA-256 of each file
     models/NAME@REVISION/    a model of the hub, plain files
     data/NAME/…          data sets in the hub's layout
-    tokens/              what `tasks.tokenise` keeps
+    tokens/              what `tokenization.tokenize_split` keeps
 """
 
 import os

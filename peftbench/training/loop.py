@@ -22,6 +22,7 @@ from peftbench.core.run import Json
 from peftbench.data.batching import Batch, BatchSource
 from peftbench.training import checkpointing
 from peftbench.training.distributed import ProcessGroup
+from peftbench.training.lr_schedule import learning_rate
 from peftbench.training.measurement import Phases, warm_up
 from peftbench.training.predictor import Predictor
 from peftbench.training.state import TrainerState
@@ -63,7 +64,7 @@ def fit(training: "Training", evaluate: Callable[[], Json]) -> None:
 
     Raises:
         FloatingPointError: at a loss that is not finite, with its step.
-        Interrupted: when a callback asks for it; the checkpoint is written.
+        TrainingInterrupted: when a callback asks for it; the checkpoint is written.
         torch.OutOfMemoryError: when the micro-batch is too large.
     """
     while not training.done:
@@ -168,7 +169,8 @@ class Training:
             FloatingPointError: at a loss that is not finite, with its step.
         """
         state, peers = self.state, self._peers
-        rate = self.config.rate(state.fraction(self.budget, self.steps, ahead=0.5))
+        fraction = state.fraction(self.budget, self.steps, ahead=0.5)
+        rate = learning_rate(self.config, fraction)
         self._losses.append(_update(loss, self._optimizer, rate, self.config.clip, peers))
         state.count(batch)
         self.predictor.method.after_step(self.predictor.encoder, state.step, self.steps)
@@ -209,7 +211,7 @@ class Training:
         """Write a checkpoint now and then, and before leaving.
 
         Raises:
-            Interrupted: if a callback asked to stop.
+            TrainingInterrupted: if a callback asked to stop.
         """
         if not self._pause or self.state.done:
             return

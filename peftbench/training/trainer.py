@@ -22,14 +22,14 @@ from peftbench.metrics import (
 from peftbench.models import checkpoints, masked_state
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
-from peftbench.models.optimize import prepare_for_training
+from peftbench.models.prepare_for_training import prepare_for_training
 from peftbench.results.store import Results
 from peftbench.training import checkpointing, cost_model, loop, measurement
+from peftbench.training.continual_stage import ContinualStage
 from peftbench.training.distributed import ProcessGroup
 from peftbench.training.measurement import Energy, Phases
 from peftbench.training.predictor import Predictor, build_batch_source
 from peftbench.training.runtime import RuntimeConfig, accelerator_of, device_of
-from peftbench.training.stage import ContinualStage
 from peftbench.training.warm_cache import WarmCache
 
 Arrays = dict[str, np.ndarray]

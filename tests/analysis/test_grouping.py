@@ -6,7 +6,7 @@ import records
 from suite_records import abroad, lines, noisy, planned, sure, trained
 
 from peftbench.analysis import grouping
-from peftbench.reports import calibration, noise, ranking, shift
+from peftbench.reports import calibration, cheap_validation, noise, shift
 from peftbench.reports.plotting.palette import Palette
 
 
@@ -143,7 +143,7 @@ def test_rows_that_are_ranked_are_those_of_the_score_table():
         said = np.where(np.arange(400) % 4 < 4 * right[run.train.lr], label, 1 - label)
         answers[run.key] = {"item": np.arange(400), "label": label, "scores": np.eye(2)[said]}
     made = [records.record(run) for run in records.runs(*words)]
-    table = ranking.table(made, lambda record: answers[record.run.key])
+    table = cheap_validation.table(made, lambda record: answers[record.run.key])
     assert table is not None
     assert table.rows[0][:2] == ["builtin_paraphrase 32", "3"]
 

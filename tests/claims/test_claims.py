@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from rich.console import Console
 from scipy import stats
 
-from peftbench.analysis import statistics
+from peftbench.analysis import significance
 from peftbench.analysis.comparison import Resamples
 from peftbench.claims import missing_runs, schema, spelling, verdicts
 from peftbench.claims.schema import Claim, Paper
@@ -119,15 +119,15 @@ def test_all_cells_must_hold_and_one_contradicts():
     )
     assert some.verdict == "supported"
     raw = sorted(cell.p for cell in found.cells)
-    assert sorted(cell.adjusted for cell in found.cells) == pytest.approx(statistics.holm(raw))
+    assert sorted(cell.adjusted for cell in found.cells) == pytest.approx(significance.holm(raw))
 
 
 def test_p_is_about_the_margin():
     generator = np.random.default_rng(3)
     found = generator.normal(-0.02, 0.004, 8)
     drawn = found + generator.normal(0, 0.003, (20_000, 1))
-    at_margin = statistics.effect(found, drawn, np.random.default_rng(1), null=-0.01)
-    moved = statistics.effect(found + 0.01, drawn + 0.01, np.random.default_rng(1))
+    at_margin = significance.effect(found, drawn, np.random.default_rng(1), null=-0.01)
+    moved = significance.effect(found + 0.01, drawn + 0.01, np.random.default_rng(1))
     assert at_margin.p == pytest.approx(moved.p)
     assert at_margin.value == pytest.approx(found.mean())
 
@@ -138,32 +138,32 @@ def test_p_is_about_the_margin():
 def test_steadier_is_brown_and_forsythe():
     generator = np.random.default_rng(5)
     ours, theirs = generator.normal(0, 0.5, 9), generator.normal(0, 2, 9)
-    found = statistics.steadier(ours, theirs)
+    found = significance.steadier(ours, theirs)
     reference = stats.levene(ours, theirs, center="median")
     assert found.p == pytest.approx(reference.pvalue)
     deviations = [np.abs(side - np.median(side)) for side in (theirs, ours)]
     interval = stats.ttest_ind(*deviations).confidence_interval(0.95)
     assert (found.low, found.high) == pytest.approx(tuple(interval))
-    assert statistics.steadier(ours[:2], theirs[:2]) is None
+    assert significance.steadier(ours[:2], theirs[:2]) is None
 
 
 def test_means_and_spreads_over_seeds_against_scipy():
     values = np.random.default_rng(6).normal(1, 2, 7)
-    found = statistics.student(values, 0.5)
+    found = significance.student(values, 0.5)
     reference = stats.ttest_1samp(values, 0.5)
     assert found.p == pytest.approx(reference.pvalue)
     assert (found.low, found.high) == pytest.approx(tuple(reference.confidence_interval(0.95)))
-    assert statistics.student(np.array([1.0, 1.0])) is None
-    spread = statistics.spread(values, 2.0)
+    assert significance.student(np.array([1.0, 1.0])) is None
+    spread = significance.spread(values, 2.0)
     assert spread.low**2 == pytest.approx(6 * np.var(values, ddof=1) / stats.chi2.ppf(0.975, 6))
     assert spread.low < spread.value < spread.high
-    seeds = statistics.seeds_to_tell(0.0, 1.0, 1.0)
+    seeds = significance.seeds_to_tell(0.0, 1.0, 1.0)
     assert (
-        statistics.detectable(0.0, 1 / seeds, seeds)
+        significance.detectable(0.0, 1 / seeds, seeds)
         <= 1
-        < statistics.detectable(0.0, 1 / (seeds - 1), seeds - 1)
+        < significance.detectable(0.0, 1 / (seeds - 1), seeds - 1)
     )
-    assert statistics.seeds_to_tell(1.0, 1.0, 1.0) is None  # the examples alone leave more open
+    assert significance.seeds_to_tell(1.0, 1.0, 1.0) is None  # the examples alone leave more open
 
 
 def test_steadier_and_stable_rows():

@@ -246,7 +246,7 @@ BAD_WORDS = {
     ("method.rnak=4",): "did you mean method.rank",
     ("lora",): "cannot read the word 'lora'",
     ("size=0",): "a fraction between 0 and 1, or full, got 0",
-    ("train.lr=fast",): "train.lr must be a number greater than 0, got 'fast'",
+    ("train.lr=fast",): "train.lr='fast': Value 'fast' of type 'str' is incompatible",
     ("seed=0", "seed=1"): "seed is given twice",
     ("sweep=nothing",): "there is no such sweep",
     ("task=file",): "needs task.path=FILE",

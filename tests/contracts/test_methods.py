@@ -20,7 +20,7 @@ from peftbench.methods import dry_run
 from peftbench.methods.base import Method, build_method
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
-from peftbench.models.optimize import prepare_for_training
+from peftbench.models.prepare_for_training import prepare_for_training
 from peftbench.training.packing.requests import Gradient, Outputs, compute
 from peftbench.training.packing.vmapped import together
 from peftbench.training.predictor import Predictor

@@ -22,7 +22,7 @@ from peftbench.methods.base import build_method
 from peftbench.models import checkpoints
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
-from peftbench.models.optimize import prepare_for_training
+from peftbench.models.prepare_for_training import prepare_for_training
 from peftbench.reports import in_context
 from peftbench.reports.plotting.palette import Palette
 from peftbench.results.store import Results

@@ -246,7 +246,7 @@ def test_nothing_is_longer_than_the_model_reads(task, tokenizer, cache_folder):
 def test_cache_is_read_the_second_time(task, tokenizer, cache_folder, monkeypatch):
     first = tokenise(task, tokenizer)
     assert len(list(cache_folder.rglob("*.tokens"))) == 1
-    monkeypatch.setattr(loading, "table", None)  # not called again
+    monkeypatch.setattr(loading, "load_split", None)  # not called again
     assert same(first, tokenise(task, tokenizer))
 
 

@@ -76,7 +76,7 @@ from peftbench.analysis import grouping
 from peftbench.core.run import Record
 from peftbench.reports.base import Report
 from peftbench.reports.plotting import style
-from peftbench.reports.plotting.style import Picture
+from peftbench.reports.plotting.style import Figure
 from peftbench.reports.tables.markdown import Table
 
 REPORT = Report(
@@ -84,7 +84,7 @@ REPORT = Report(
     question="how many steps did each method take?",
     order=100,
     tables=lambda inputs: [table(inputs.records)],
-    figures=lambda inputs: [Picture(style.panels(1, height=1.0)[0], "Steps.")],
+    figures=lambda inputs: [Figure(style.panels(1, height=1.0)[0], "Steps.")],
     needs="records",
 )
 

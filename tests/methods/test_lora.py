@@ -12,7 +12,7 @@ from peft import LoraConfig, get_peft_model
 from peftbench.methods.base import build_method, task_loss
 from peftbench.models import checkpoints
 from peftbench.models.adapted_model import AdaptedModel
-from peftbench.models.optimize import prepare_for_training
+from peftbench.models.prepare_for_training import prepare_for_training
 
 # peft 0.21.2 asks transformers 5.23 a question by its old name
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")

@@ -8,7 +8,7 @@ import torch
 from peftbench.data import batching
 from peftbench.methods.base import build_method
 from peftbench.models.adapted_model import AdaptedModel
-from peftbench.models.optimize import prepare_for_training
+from peftbench.models.prepare_for_training import prepare_for_training
 
 
 def _trained(family: str, narrow: bool, words: torch.Tensor, examples: dict) -> AdaptedModel:

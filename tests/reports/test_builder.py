@@ -11,7 +11,7 @@ from peftbench.analysis.costs import Prices
 from peftbench.config import catalog
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json, Record, Run
-from peftbench.reports import builder, pareto, ranking, scores, spending
+from peftbench.reports import builder, cheap_validation, pareto, scores, spending
 from peftbench.reports.plotting.palette import Palette
 
 
@@ -215,11 +215,11 @@ def test_a_part_that_ranks_alike_has_a_tau_of_one():
         return {"item": np.arange(400), "label": label, "scores": np.eye(2)[said]}
 
     found = made("method=full,lora,bitfit")
-    table = ranking.table(found, load)
+    table = cheap_validation.table(found, load)
     assert table is not None
     assert table.rows[0][:3] == ["builtin_paraphrase 32", "3", "400"]
     assert table.rows[0][-1] == "1.00 ± 0.00, best 20/20"
-    assert ranking.table(found[:2], load) is None
+    assert cheap_validation.table(found[:2], load) is None
 
 
 def test_noise_ranks_worse_on_smaller_parts():
@@ -230,7 +230,7 @@ def test_noise_ranks_worse_on_smaller_parts():
         wrong = generator.random(1000) < 0.3 + 0.02 * number
         scores = np.eye(2)[np.where(wrong, 1 - label, label)]
         answers[run.key] = {"item": np.arange(1000), "label": label, "scores": scores}
-    table = ranking.table(
+    table = cheap_validation.table(
         made("method=full,lora,bitfit,head,ia3"), lambda record: answers[record.run.key]
     )
     assert table is not None

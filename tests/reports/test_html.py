@@ -19,7 +19,7 @@ from paths import ROOT
 from suite_records import abroad, found, noisy, planned, sure
 
 from peftbench.analysis.comparison import PairedComparison
-from peftbench.analysis.statistics import Effect
+from peftbench.analysis.significance import Effect
 from peftbench.cli.main import main
 from peftbench.reports import calibration, html
 from peftbench.reports.html import cells, run_list, summary

@@ -12,7 +12,7 @@ from peftbench.analysis.comparison import PairedComparison, compare
 from peftbench.cli.main import main
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Record
-from peftbench.reports import ensembles, paired, ranking, ranks
+from peftbench.reports import cheap_validation, ensembles, paired, ranks
 from peftbench.results.predictions import Load
 from peftbench.results.store import Results
 
@@ -165,7 +165,7 @@ def test_only_answers_to_the_same_questions_are_compared():
     assert split == ["task.source"]
     assert sorted(pair.examples for pair in pairs) == [500, 500, 600, 600]
     assert len(ensembles.tables(made + more, load_both)[0].rows) == 6
-    assert [row[2] for row in ranking.table(made + more, load_both).rows] == ["600", "500"]
+    assert [row[2] for row in cheap_validation.table(made + more, load_both).rows] == ["600", "500"]
 
 
 def test_a_table_and_a_picture_say_the_same_again():

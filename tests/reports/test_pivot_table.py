@@ -12,7 +12,7 @@ import records
 from click.testing import CliRunner, Result
 from scipy import stats
 
-from peftbench.analysis import pivot, significance
+from peftbench.analysis import best_in_column, pivot
 from peftbench.cli.main import main
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Record
@@ -218,8 +218,8 @@ def test_an_empty_folder(tmp_path):
     assert not (tmp_path / "none").exists()
 
 
-def found(results: Results, *words: str) -> significance.Best:
-    return significance.of(pivot.of(index.of(results), pivot.asked(words)), results)
+def found(results: Results, *words: str) -> best_in_column.Best:
+    return best_in_column.of(pivot.of(index.of(results), pivot.asked(words)), results)
 
 
 WORDS = ("method=full,lora,bitfit", "seed=0,1,2")

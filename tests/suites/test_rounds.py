@@ -18,9 +18,9 @@ from peftbench.results.store import Results
 from peftbench.suites import base
 from peftbench.suites.rounds import measures
 from peftbench.training import trainer
+from peftbench.training.continual_stage import ContinualStage
 from peftbench.training.loop import TrainingInterrupted
 from peftbench.training.runtime import RuntimeConfig
-from peftbench.training.stage import ContinualStage
 
 
 def one(*words):

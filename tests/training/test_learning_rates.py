@@ -6,6 +6,7 @@ import tiny
 from peftbench.methods.base import build_method
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.training import loop
+from peftbench.training.lr_schedule import learning_rate
 
 
 def groups(*words: str) -> tuple[AdaptedModel, dict[str, dict]]:
@@ -56,3 +57,17 @@ def test_spreads_and_gates_are_not_decayed():
         assert left & {"log_std", "openness"}
         assert not {names[id(p)] for p in decayed["params"] if "log_std" in names[id(p)]}
         assert decayed["weight_decay"] == 0.1
+
+
+@pytest.mark.parametrize(
+    ("schedule", "warmup", "rates"),
+    [
+        ("linear", 0.2, [0.0, 0.5, 1.0, 0.5, 0.0]),
+        ("constant", 0.2, [0.0, 0.5, 1.0, 1.0, 1.0]),
+        ("linear", 0.0, [1.0, 0.9, 0.8, 0.4, 0.0]),
+    ],
+)
+def test_the_rate_rises_and_falls_as_the_schedule_says(schedule, warmup, rates):
+    config = tiny.recipe(lr=2.0, schedule=schedule, warmup=warmup)
+    found = [learning_rate(config, fraction) for fraction in (0.0, 0.1, 0.2, 0.6, 1.0)]
+    assert found == pytest.approx([2 * rate for rate in rates])

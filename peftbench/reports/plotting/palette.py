@@ -44,7 +44,7 @@ class Palette:
         return dict(left[every.index(method) % len(left)])
 
     def looks(self, labels: Iterable[str]) -> dict[str, MarkerStyle]:
-        """Of rows, by the labels of `rows.labels`: the colour of the method, in shades.
+        """Of rows, by the labels of `grouping.labels`: the colour of the method, in shades.
 
         The first row of a method has its look; others have another shade, mark and dash.
         """

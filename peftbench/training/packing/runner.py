@@ -35,7 +35,7 @@ def train(
     """Train runs of one group; each comes when it is over, with its outcome or why it has none.
 
     Args:
-        runs: that `grouping.together` calls one.
+        runs: that `runner.packs.together` calls one.
         setting: with the size of the pack.
         results: for checkpoints and calibrations.
         warm: of the worker.

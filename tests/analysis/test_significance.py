@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from peftbench.analysis import bootstrap, statistics
+from peftbench.analysis import bootstrap, significance
 from peftbench.metrics import task_metrics
 
 METRICS = sorted(task_metrics.METRICS)
@@ -66,14 +66,14 @@ def test_resamples_come_in_pieces_and_are_the_same_ones(monkeypatch):
     assert np.all(whole.sum(axis=1) == 50)
 
 
-def resampled(differences: np.ndarray, times: int = 20_000, seed: int = 0) -> statistics.Effect:
+def resampled(differences: np.ndarray, times: int = 20_000, seed: int = 0) -> significance.Effect:
     """The effect of (seeds, examples) differences."""
     generator = np.random.default_rng(seed)
     examples = differences.shape[1]
     means = [
         counts @ differences.T / examples for counts in bootstrap.draws(examples, times, generator)
     ]
-    return statistics.effect(differences.mean(axis=1), np.concatenate(means), generator)
+    return significance.effect(differences.mean(axis=1), np.concatenate(means), generator)
 
 
 def test_with_one_seed_the_interval_is_that_of_the_examples():
@@ -126,39 +126,39 @@ def test_no_difference_has_a_p_of_one():
 def test_what_is_detectable_is_found_four_times_in_five(seeds):
     """By the power of the t test, from the noncentral distribution."""
     between = 0.02**2 / seeds
-    true = statistics.detectable(0.0, between, seeds)
+    true = significance.detectable(0.0, between, seeds)
     shift = true / np.sqrt(between)
     critical = stats.t.ppf(0.975, seeds - 1)
     power = stats.nct.sf(critical, seeds - 1, shift) + stats.nct.cdf(-critical, seeds - 1, shift)
     assert power == pytest.approx(0.8, abs=0.03)
-    assert statistics.detectable(between, 0.0, seeds) < true  # of the examples nothing is guessed
+    assert significance.detectable(between, 0.0, seeds) < true  # of the examples nothing is guessed
 
 
 def test_mcnemar_by_hand():
     ours = np.array([True] * 10 + [False] * 2 + [True] * 50 + [False] * 5)
     theirs = np.array([False] * 10 + [True] * 2 + [True] * 50 + [False] * 5)
-    assert statistics.mcnemar(ours, theirs) == pytest.approx(2 * (1 + 12 + 66) / 2**12)
-    assert statistics.mcnemar(theirs, ours) == statistics.mcnemar(ours, theirs)
-    assert statistics.mcnemar(ours, ours) == 1
+    assert significance.mcnemar(ours, theirs) == pytest.approx(2 * (1 + 12 + 66) / 2**12)
+    assert significance.mcnemar(theirs, ours) == significance.mcnemar(ours, theirs)
+    assert significance.mcnemar(ours, ours) == 1
 
 
 def test_superiority_is_the_u_statistic():
     generator = np.random.default_rng(0)
     ours, theirs = generator.integers(0, 9, 7) / 9, generator.integers(0, 9, 5) / 9
     u = stats.mannwhitneyu(ours, theirs).statistic
-    assert statistics.superiority(ours, theirs) == pytest.approx(u / 35)
-    assert statistics.superiority(theirs, ours) == pytest.approx(1 - u / 35)
+    assert significance.superiority(ours, theirs) == pytest.approx(u / 35)
+    assert significance.superiority(theirs, ours) == pytest.approx(1 - u / 35)
 
 
 def test_holm_by_hand():
-    assert statistics.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert statistics.holm([0.5, 0.9]) == pytest.approx([1, 1])
-    assert statistics.holm([]) == []
+    assert significance.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert significance.holm([0.5, 0.9]) == pytest.approx([1, 1])
+    assert significance.holm([]) == []
 
 
 def test_ranks_are_friedmans_and_the_difference_nemenyis():
     scores = np.random.default_rng(0).normal([0, 0.5, 1, 1.5], 1, (14, 4))
-    found = statistics.ranks(scores)
+    found = significance.ranks(scores)
     assert found.mean == pytest.approx(stats.rankdata(-scores, axis=1).mean(axis=0))
     # equation of Friedman without ties, and Demsar 2006, section 3.2.2: four on 14 data sets
     square = 12 * 14 / 20 * (np.sum(found.mean**2) - 4 * 25 / 4)
@@ -169,14 +169,14 @@ def test_ranks_are_friedmans_and_the_difference_nemenyis():
 @pytest.mark.parametrize(("treatments", "q"), [(3, 2.343), (5, 2.728), (7, 2.949), (10, 3.164)])
 def test_critical_values_are_the_published_ones(treatments, q):
     """Demsar 2006, table 5a."""
-    found = statistics.ranks(np.random.default_rng(0).normal(size=(6, treatments)))
+    found = significance.ranks(np.random.default_rng(0).normal(size=(6, treatments)))
     assert found.critical / np.sqrt(treatments * (treatments + 1) / 36) == pytest.approx(
         q, abs=0.001
     )
 
 
 def test_ranks_of_equals_and_of_too_few():
-    found = statistics.ranks(np.ones((4, 3)))
+    found = significance.ranks(np.ones((4, 3)))
     assert (found.mean.tolist(), found.p) == ([2, 2, 2], 1)
     with pytest.raises(ValueError, match="3 treatments and 2 blocks"):
-        statistics.ranks(np.ones((4, 2)))
+        significance.ranks(np.ones((4, 2)))
