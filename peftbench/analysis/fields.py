@@ -142,8 +142,7 @@ def _equal(condition: Condition, column: pa.ChunkedArray, value: str, table: pa.
             return pc.fill_null(asked, False)
     if _numeric(column.type):
         return pc.fill_null(pc.equal(column, _number(condition, value)), False)
-    words = column
-    return pc.fill_null(pc.equal(words.cast(pa.string()), pa.scalar(value)), False)
+    return pc.fill_null(pc.equal(column.cast(pa.string()), pa.scalar(value)), False)
 
 
 def _numeric(kind: pa.DataType) -> bool:
