@@ -116,7 +116,7 @@ def ask(*words: str) -> Question:
     (run,) = found
     total = run.task.examples.get("train")
     if total is None and not isinstance(run.size, int):
-        raise ConfigError(f"size={run.size}: how many examples is that? {run.task.name} says no")
+        raise ConfigError(f"size={run.size}: {run.task.name} has no known size; give a count")
     return Question(run, run.train_size(total or 0), run.budget.seconds)
 
 

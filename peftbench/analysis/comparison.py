@@ -196,7 +196,7 @@ def family(
 
     Args:
         here: records by row and seed.
-        base: the row that the others are held against.
+        base: the row that the others are compared with.
         labels: what each row is called.
         load: predictions of a record.
         metric: one of `metrics.METRICS`.

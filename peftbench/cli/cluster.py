@@ -167,7 +167,7 @@ def prefetch(words: tuple[str, ...], target: Path, configs: Path | None) -> None
 def doctor(words: tuple[str, ...], folder: Path, configs: Path | None, as_json: bool) -> None:
     """Check what runs need here, and with cluster=NAME what a submission needs.
 
-    With WORDS: whether their models and data are to be had. Says what to do about each failure;
+    With WORDS: whether their models and data can be loaded. Says what to do about each failure;
     exit code 1 if there is one.
     """
     from peftbench.cli import doctor

@@ -3,6 +3,7 @@
 No torch, no weights, no data: what can be refused here is refused before anything starts.
 """
 
+from dataclasses import MISSING, fields
 from functools import cache
 from pathlib import Path
 from typing import Any, TypeVar
@@ -15,6 +16,7 @@ from peftbench.core.configs import (
     AugmentationConfig,
     Budget,
     CheckpointSelection,
+    Config,
     MethodConfig,
     TaskConfig,
     TrainingConfig,
@@ -29,7 +31,7 @@ from peftbench.results.store import Results
 from peftbench.suites import base as suites
 from peftbench.system import io
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Config)
 
 #: What the file of an option must say, where not all of its schema.
 NEEDED = {
@@ -60,9 +62,9 @@ def resolve_run(config: Json, searched: list[Path], results: Results) -> Run:
         model=model,
         method=_method_config(_whole("method", config["method"]), results),
         task=task,
-        budget=_build(Budget, config["budget"]),
-        train=_build(TrainingConfig, config["train"]),
-        select=_build(CheckpointSelection, config["select"]),
+        budget=_build("budget", Budget, config["budget"]),
+        train=_build("train", TrainingConfig, config["train"]),
+        select=_build("select", CheckpointSelection, config["select"]),
         size=_size(config["size"]),
         seed=config["seed"],
         form=None if prompt is None else prompt_template.resolve_prompt(prompt, model, task),
@@ -73,12 +75,20 @@ def resolve_run(config: Json, searched: list[Path], results: Results) -> Run:
     return run
 
 
-def _build(kind: type[T], node: Json) -> T:
-    """A config from a node of its schema; values that its option has not are the defaults."""
-    try:
-        return kind(**_bare(node))
-    except TypeError as error:
-        raise ConfigError(f"{kind.__name__}: {error}") from error
+def _build(group: str, kind: type[T], node: Json) -> T:
+    """A config from a node of its schema; values that its option has not are the defaults.
+
+    Raises:
+        ConfigError: if one without a default is missing, or a value is out of range.
+    """
+    given = _bare(node)
+    required = [one.name for one in fields(kind) if one.default is MISSING]  # type: ignore[arg-type]
+    if missing := [f"{group}.{name}" for name in required if name not in given]:
+        raise ConfigError(
+            f"missing {', '.join(missing)}; give {missing[0]}=VALUE, or write it into the file of "
+            f"its option (see configs/{group})"
+        )
+    return kind(**given)
 
 
 def _whole(group: str, node: Any) -> Json:
@@ -96,8 +106,8 @@ def _whole(group: str, node: Any) -> Json:
     if missing:
         first = f"{group}.{missing[0]}=VALUE"
         raise ConfigError(
-            f"{group}={name} lacks {', '.join(missing)}: give {first}, or write it into its file "
-            f"(see configs/{group})"
+            f"{group}={name}: missing {', '.join(missing)}; give {first}, or write it into its "
+            f"file (see configs/{group})"
         )
     if not isinstance(name, str) and (group, name) != ("task", None):
         raise ConfigError(f"{group}.name must be a word, got {name!r}")

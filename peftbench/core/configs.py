@@ -156,7 +156,7 @@ class ModelConfig(Config):
         return words is not None and words.kind == "causal"
 
     def to_json(self) -> Json:
-        """Plain data that `from_json` reads; what a checkpoint lacks is written as null."""
+        """Plain data that `from_json` reads; what a checkpoint has not is written as null."""
         return {name: getattr(self, name) for name in _CHECKPOINT} | super().to_json()
 
 

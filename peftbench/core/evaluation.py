@@ -147,7 +147,7 @@ FAILURE_KINDS = {
     "killed": "the process was killed by a signal",
     "exit": "the process ended by itself",
     "disk": "the results folder could take no more",
-    "data": "data or weights were not to be had",
+    "data": "data or weights could not be loaded",
     "lost": "its job on a cluster ended without a word",
     "cancelled": "its job on a cluster was cancelled",
     "error": "an exception; the log has the traceback",

@@ -55,7 +55,7 @@ def load_split(task: TaskConfig, split: str, root: str | None) -> LabelledTexts:
         root: a folder in the hub's layout, or None for the hub.
 
     Raises:
-        ConfigError: if the data are not to be had, or are not what the task says.
+        ConfigError: if the data cannot be loaded, or are not what the task says.
     """
     source = task.source
     if "builtin" in source:
@@ -113,7 +113,7 @@ def kept(task: TaskConfig, split: str, root: str | None) -> dict[str, Path]:
     """The files that a split is read from by their names in the hub's layout; ours have none.
 
     Raises:
-        ConfigError: if they are not to be had.
+        ConfigError: if they cannot be loaded.
     """
     if "builtin" in task.source or "file" in task.source:
         return {}
@@ -248,7 +248,7 @@ def check(task: TaskConfig, root: str | None) -> list[str]:
     """What a careful person would want to know about a task's data before training; no torch.
 
     Raises:
-        ConfigError: if the data are not to be had.
+        ConfigError: if the data cannot be loaded.
     """
     train = load_split(task, task.splits["train"], root)
     held = load_split(task, task.splits["validation"], root)

@@ -230,7 +230,7 @@ def of(run: Run, root: str | None, count: int | None = None) -> Prompt | None:
         count: of demonstrations, in place of the form's own.
 
     Raises:
-        ConfigError: if the data are not to be had.
+        ConfigError: if the data cannot be loaded.
     """
     if run.form is None:
         return None

@@ -88,7 +88,7 @@ def tokenize_split(
     moved there whole, and one that does not hash to what it says is made again.
 
     Raises:
-        ConfigError: if the data are not to be had.
+        ConfigError: if the data cannot be loaded.
     """
     what = [
         loading.fingerprint(task, split, root),

@@ -76,7 +76,7 @@ def run_continual(
     """Train the rounds of a stream that are not done yet; see `assessment.assess`.
 
     Raises:
-        ConfigError: if data are not to be had, or not as many as the chunks ask for.
+        ConfigError: if data cannot be loaded, or not as many as the chunks ask for.
         FloatingPointError: if the loss is no longer finite.
         loop.TrainingInterrupted: after `stop`; done rounds and a checkpoint of the one in flight
             stay.

@@ -54,7 +54,7 @@ def evaluate_suite(
         What was found, and the predictions as `NAME/SET`.
 
     Raises:
-        ConfigError: if the weights were not kept, or data are not to be had.
+        ConfigError: if the weights were not kept, or data cannot be loaded.
         RecordError: if a file is not what was saved.
         loop.TrainingInterrupted: after `stop`; nothing is kept.
     """

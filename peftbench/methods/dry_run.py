@@ -21,7 +21,7 @@ def check(run: Run, chain: bool = False) -> None:
         chain: whether the method is to take what it learnt as a prior.
 
     Raises:
-        ConfigError: saying what the model lacks or which value is out of range.
+        ConfigError: naming what the model has not, or which value is out of range.
     """
     method, model, classes = build_method(run.method), run.model, run.task.classes
     shape = model.family_config.tiny | {"vocab_size": 264}

@@ -288,7 +288,7 @@ class RenderedTable:
 def build_pivot_table(
     results: Results, words: Sequence[str], form: str | None, output: Path | None
 ) -> RenderedTable:
-    """The table that words ask of a results folder.
+    """Build the table that overrides describe from a results folder.
 
     Args:
         form: a format of `SUFFIXES`; None goes by the suffix of the output.

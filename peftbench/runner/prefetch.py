@@ -23,7 +23,7 @@ def fetch(plan: Plan, words: list[str], target: Path) -> Iterator[str]:
     """Fill the folder, and say line by line what came into it; what is there already stays.
 
     Raises:
-        ConfigError: if something is not to be had, or the folder is another's.
+        ConfigError: if something cannot be loaded, or the folder is another's.
     """
     if target.exists() and any(target.iterdir()) and not (target / "manifest.json").is_file():
         raise ConfigError(f"{target} is not empty, and `peftbench prefetch` did not make it")
@@ -80,7 +80,7 @@ def check(plan: Plan, root: str | None) -> None:
 class Need:
     """A model or a task that runs read, whether the hub has it, and how to look for it.
 
-    `look` raises ConfigError where it is not to be had, and fetches what the hub has unless
+    `look` raises ConfigError where it cannot be loaded, and fetches what the hub has unless
     `hub.go_offline` was called.
     """
 

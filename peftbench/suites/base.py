@@ -63,7 +63,7 @@ class Suite:
             root: folders of data sets in the hub's layout, or None for the hub.
 
         Raises:
-            ConfigError: if the data are not to be had.
+            ConfigError: if the data cannot be loaded.
         """
         raise NotImplementedError
 

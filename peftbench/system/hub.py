@@ -30,7 +30,7 @@ def fetch(name: str, revision: str | None, file: str) -> Path:
     """One file of a model.
 
     Raises:
-        ConfigError: if it is neither in the hub's cache nor to be had.
+        ConfigError: if it is neither in the hub's cache nor on the hub.
     """
     here = offline_folder.model(name, revision)
     if here is not None:
@@ -49,8 +49,8 @@ def snapshot(name: str, revision: str | None, patterns: list[str], kind: str = "
     """A folder that holds the files of a repository that match the patterns, the first at least.
 
     Raises:
-        ConfigError: if they are neither in the hub's cache nor to be had; where a prefetched folder
-            is in use, if they are not in it.
+        ConfigError: if they are neither in the hub's cache nor on the hub; where a prefetched
+            folder is in use, if they are not in it.
     """
     here = offline_folder.folder()
     if here is not None and kind == "dataset":  # all of its data are in `offline_folder.data_root`
@@ -89,7 +89,7 @@ def locate(model: ModelConfig) -> Path | None:
     """The folder of a model's checkpoint; None for random weights.
 
     Raises:
-        ConfigError: if it is nowhere to be had.
+        ConfigError: if it is nowhere to be found.
     """
     if model.path:
         return Path(model.path)
@@ -116,8 +116,8 @@ _LOCAL = {
 
 def _unreachable(name: str, revision: str | None, local: str, error: object) -> ConfigError:
     reason = next(iter(str(error).splitlines()), type(error).__name__)
+    commit = (revision or "its newest commit")[:12]
     return ConfigError(
-        f"{name} at {(revision or 'its newest commit')[:12]} is not to be had ({reason}); provide "
-        f"it in one of three ways: a connection to the hub, the hub's cache filled elsewhere "
-        f"(HF_HOME), or {local}"
+        f"{name} at {commit} could not be loaded ({reason}); provide it in one of three ways: a "
+        f"connection to the hub, the hub's cache filled elsewhere (HF_HOME), or {local}"
     )

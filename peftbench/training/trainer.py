@@ -110,7 +110,7 @@ def execute(
         stage, results, warm, report, stop: see `TrainingJob`.
 
     Raises:
-        ConfigError: if data, weights or device are not to be had.
+        ConfigError: if data, weights or device are not available.
         FloatingPointError: if the loss is no longer finite.
         loop.TrainingInterrupted: after `stop`.
     """
@@ -186,7 +186,7 @@ def load_task_data(
         phases: the clock.
 
     Raises:
-        ConfigError: if the data are not to be had.
+        ConfigError: if the data cannot be loaded.
     """
     run, root = job.run, job.setting.data_root
     with phases.phase("tokenise"):
@@ -308,7 +308,7 @@ def prepare(job: TrainingJob, micro: int | None) -> PreparedTraining:
         micro: examples for each forward pass; None is the whole batch.
 
     Raises:
-        ConfigError: if data, weights or device are not to be had.
+        ConfigError: if data, weights or device are not available.
         torch.OutOfMemoryError: if the micro-batch is too large.
     """
     run, setting, seeds = job.run, job.setting, job.seeds()

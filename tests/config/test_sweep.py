@@ -329,7 +329,7 @@ BAD = {
     "exclude=train.lr=nan": "not a finite number",
     # options that need more
     "task=file": "needs task.path=FILE",
-    "model=auto": "model=auto lacks checkpoint: give model.checkpoint=VALUE",
+    "model=auto": "model=auto: missing checkpoint; give model.checkpoint=VALUE",
 }
 
 
@@ -379,11 +379,11 @@ LORA = (PACKAGED / "method" / "lora.yaml").read_text()
         (LORA + "rank: 9\n", "duplicate key rank"),
         ("", "method=mine: "),
         ("- 1\n", "method=mine: "),
-        (LORA.replace("name: lora\n", ""), "lacks name"),
+        (LORA.replace("name: lora\n", ""), "missing name"),
         (LORA.replace("name: lora\n", "name: 3\n"), "must be a word, got 3"),
-        (re.sub("_target_.*\n", "", LORA), "lacks _target_"),
+        (re.sub("_target_.*\n", "", LORA), "missing _target_"),
         (LORA.replace("  lr: 4e-4\n", ""), "method=mine: Interpolation key 'method.recipe.lr'"),
-        (LORA.replace("rank: 8", "rank: ???"), "method=lora lacks rank: give method.rank=VALUE"),
+        (LORA.replace("rank: 8", "rank: ???"), "method=lora: missing rank; give method.rank=VALUE"),
         (LORA.replace("rank: 8", "rank: ${nowhere}"), "'nowhere' not found"),
     ],
 )
@@ -404,13 +404,20 @@ MRPC = (PACKAGED / "task" / "mrpc.yaml").read_text()
         ),
         (MRPC.replace("classes: 2", "classes: two"), "In 'task/mine': task.classes: Value 'two'"),
         (MRPC.replace("texts: [sentence1", "texts: [{a: 1}"), "task.texts names one or two"),
-        (MRPC.replace("metrics: [accuracy, f1]\n", ""), "task=mrpc lacks metrics"),
+        (MRPC.replace("metrics: [accuracy, f1]\n", ""), "task=mrpc: missing metrics"),
     ],
 )
 def test_a_file_with_an_unknown_key_or_a_wrong_type_is_refused_and_named(configs, text, message):
     (configs / "task" / "mine.yaml").write_text(text)
     with pytest.raises(ConfigError, match=re.escape(message)):
         plan("task=mine", configs=configs)
+
+
+def test_a_training_config_without_a_batch_size_is_refused(configs):
+    text = (PACKAGED / "train" / "default.yaml").read_text()
+    (configs / "train" / "mine.yaml").write_text(re.sub("^batch:.*\n", "", text, flags=re.M))
+    with pytest.raises(ConfigError, match=r"missing train\.batch; give train\.batch=VALUE"):
+        plan("train=mine", configs=configs)
 
 
 def test_a_users_own_configs_come_first_and_the_packaged_ones_stay(configs, monkeypatch, tmp_path):

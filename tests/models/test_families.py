@@ -215,7 +215,7 @@ def test_folder_that_is_none_and_family_that_is_not_known(tmp_path):
     with pytest.raises(ConfigError, match=r"model.family=brt: did you mean .*bert"):
         plan("model=tiny", "model.family=brt")
     with pytest.raises(
-        ConfigError, match=r"model=auto lacks checkpoint: give model.checkpoint=VALUE"
+        ConfigError, match=r"model=auto: missing checkpoint; give model.checkpoint=VALUE"
     ):
         plan("model=auto")
 

@@ -39,7 +39,7 @@ def write(results: Results, path: Path, against: str | None = None) -> int:
     Args:
         results: where the records are.
         path: of the HTML file.
-        against: the row that others are held against, see `peftbench.analysis.comparison.compare`.
+        against: the row that others are compared with, see `peftbench.analysis.comparison.compare`.
 
     Returns:
         Its bytes.

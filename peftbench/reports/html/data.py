@@ -26,7 +26,7 @@ def contents(results: Results, against: str | None = None, most: int = MOST) -> 
 
     Args:
         results: where records, predictions and evaluations are.
-        against: the row that others are held against; by default what trains most.
+        against: the row that others are compared with; by default what trains most.
         most: runs to carry.
 
     Raises:
