@@ -8,10 +8,11 @@ from click.shell_completion import CompletionItem
 from peftbench.config import catalog
 from peftbench.core.errors import ConfigError
 
-#: Groups that `peftbench list` shows.
+#: What `peftbench list` shows: config groups, then what packages declare.
 LISTED = (
     *("method", "task", "model", "form", "augment", "budget", "select"),
     *("suite", "target", "sweep", "paper", "cluster"),
+    *("metric", "report"),
 )
 
 #: Keys that are no groups, and values to show what they take.

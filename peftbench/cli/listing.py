@@ -20,7 +20,7 @@ def offered(group: str | None, configs: Path | None) -> dict[str, list[str]]:
         ConfigError: for a group that is not listed.
     """
     searched = tuple(catalog.folders(configs))
-    named = {f"{name}s": name for name in (*completion.LISTED, "metric", "report")}
+    named = {f"{name}s": name for name in completion.LISTED}
     if group is not None and group not in {**named, **dict.fromkeys(named.values())}:
         raise ConfigError(f"list {group}: {did_you_mean(group, named)}")
     found = {}

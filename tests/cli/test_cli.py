@@ -377,7 +377,7 @@ def test_words_are_completed(shell):
     assert complete(shell, "peftbench run me") == [f"method={name}" for name in METHODS]
     assert complete(shell, "peftbench run s") == ["select=", "suite=", "sweep=", "size=", "seed="]
     assert complete(shell, "peftbench run method=nothing") == []
-    assert complete(shell, "peftbench list me") == ["methods"]
+    assert complete(shell, "peftbench list me") == ["methods", "metrics"]
     assert "--retry" in complete(shell, "peftbench run --re")
 
 
