@@ -7,12 +7,11 @@ puts into each drawing, which is allowed by its hash.
 
 import base64
 import hashlib
-import json
-import re
 from pathlib import Path
 
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json
+from peftbench.reports import templates
 from peftbench.reports.html.data import contents
 from peftbench.results.store import Results
 from peftbench.system import io
@@ -59,32 +58,28 @@ def write(results: Results, path: Path, against: str | None = None) -> int:
 
 def html(data: Json) -> str:
     """The page that shows these contents: only our own scripts and styles may run in it."""
-    scripts = [(_HERE / name).read_text("utf-8") for name in _SCRIPTS]
-    style = (_HERE / "page.css").read_text("utf-8")
-    drawn = (_HERE / "vendor" / "plot.css").read_text("utf-8")
+    scripts = [_source(name) for name in _SCRIPTS]
+    style, plot_style = _source("page.css"), _source("vendor/plot.css")
     policy = "; ".join(
         [
             "default-src 'none'",
             f"script-src {' '.join(map(_hash, scripts))}",
-            f"style-src {_hash(style)} {_hash(drawn)}",
+            f"style-src {_hash(style)} {_hash(plot_style)}",
             "base-uri 'none'",
             "form-action 'none'",
         ]
     )
-    parts = {
-        "policy": policy,
-        "style": style,
-        "data": _inline(data),
-        "scripts": "\n".join(f"<script>{script}</script>" for script in scripts),
-    }
-    template = (_HERE / "page.html").read_text("utf-8")
-    return re.sub(r"\{\{(\w+)\}\}", lambda found: parts[found[1]], template)
+    return templates.render(
+        "html/page.html",
+        policy=policy,
+        style=templates.trusted(style),
+        data=data,
+        scripts=map(templates.trusted, scripts),
+    )
 
 
-def _inline(data: Json) -> str:
-    """JSON that no HTML parser takes for anything but text."""
-    text = json.dumps(data, separators=(",", ":"), allow_nan=False)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+def _source(name: str) -> str:
+    return (_HERE / name).read_text("utf-8")
 
 
 def _hash(text: str) -> str:

@@ -4,9 +4,9 @@ The HTML is a template of our own: great-tables would bring eleven packages, a w
 them, for a table without a single feature of theirs.
 """
 
-import html
 import re
 
+from peftbench.reports import templates
 from peftbench.reports.tables.markdown import Table
 
 _LATEX = {
@@ -65,49 +65,6 @@ def _latex(text: str, figure: bool = False) -> str:
     return _MINUS.sub("$-$", escaped) if figure else escaped
 
 
-_STYLE = """\
-:root { color-scheme: light dark; }
-body { font: 15px/1.45 system-ui, sans-serif; margin: 2rem; }
-table { border-collapse: collapse; border-top: 2px solid; border-bottom: 2px solid; }
-caption { font-weight: 600; text-align: left; padding-bottom: .5rem; }
-thead { border-bottom: 1px solid; }
-th, td { padding: .2rem .8rem; text-align: left; }
-.figure { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
-p { max-width: 60rem; font-size: 85%; }"""
-
-
 def page(table: Table) -> str:
     """One HTML file that needs nothing else."""
-    title = html.escape(table.title)
-    lines = [_row("th", table.columns, table.labels, frozenset())]
-    body = [
-        _row("td", row, table.labels, {j for i, j in table.bold if i == line})
-        for line, row in enumerate(table.rows)
-    ]
-    return "\n".join(
-        [
-            "<!doctype html>",
-            '<html lang="en"><head><meta charset="utf-8">',
-            f"<title>{title}</title>",
-            f"<style>\n{_STYLE}\n</style></head><body>",
-            f"<table>\n<caption>{title}</caption>",
-            "<thead>",
-            *lines,
-            "</thead>",
-            "<tbody>",
-            *body,
-            "</tbody>",
-            "</table>",
-            *(f"<p>{html.escape(note)}</p>" for note in table.notes),
-            "</body></html>\n",
-        ]
-    )
-
-
-def _row(kind: str, cells: list[str], labels: int, bold: "set[int] | frozenset[int]") -> str:
-    made = []
-    for place, cell in enumerate(cells):
-        text = html.escape(cell)
-        text = f"<strong>{text}</strong>" if place in bold else text
-        made.append(f"<{kind}{' class=figure' * (place >= labels)}>{text}</{kind}>")
-    return f"<tr>{''.join(made)}</tr>"
+    return templates.render("tables/table.html", table=table)
