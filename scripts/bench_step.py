@@ -74,7 +74,7 @@ def stepper(words: list[str], backbone: Backbone, data: list[Batch], name: str) 
     torch.manual_seed(0)
     method.insert(encoder)
     with torch.autocast("cpu", torch.bfloat16):
-        method.prepare(encoder, iter(data * 10))
+        method.on_train_begin(encoder, iter(data * 10))
     plain = name == "lora with torch's dropout"
     hasten = cpu_kernels.hasten
     cpu_kernels.hasten = (lambda module: None) if plain else hasten
@@ -87,11 +87,11 @@ def stepper(words: list[str], backbone: Backbone, data: list[Batch], name: str) 
             block.compile(dynamic=False)
     optimizer = torch.optim.AdamW(encoder.trained().values(), lr=1e-5, fused=True)
     encoder.train()
-    method.after_step(encoder, 0, 1000)
+    method.on_step_end(encoder, 0, 1000)
 
     def step(batch: Batch) -> None:
         with torch.autocast("cpu", torch.bfloat16):
-            loss = method.loss(encoder, batch)
+            loss = method.compute_loss(encoder, batch)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(encoder.trained().values(), 1.0)
         optimizer.step()

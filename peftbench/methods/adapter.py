@@ -50,7 +50,7 @@ class Adapter(Method):
         train_norms: whether the norms of all blocks train as well.
     """
 
-    starts_pretrained: ClassVar[bool] = False
+    identity_at_init: ClassVar[bool] = False
 
     width: int
     at: list[str]
@@ -82,7 +82,7 @@ class Adapter(Method):
             kind = AroundNorm if around else AfterLinear
             encoder.replace(place, by=partial(kind, method=self, dim=dim))
 
-    def wider(self, times: int) -> "Adapter":
+    def scale_width(self, times: int) -> "Adapter":
         """As many times as wide."""
         return replace(self, width=self.width * times)
 

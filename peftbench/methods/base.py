@@ -25,15 +25,15 @@ class Method:
     """A way of fine-tuning.
 
     Attributes:
-        starts_pretrained: claims that, once inserted, the encoder still computes what the
-            pretrained one does; the contract tests hold a method to it.
+        identity_at_init: whether the model still computes what the pretrained one does once the
+            method is inserted; the contract tests check it.
     """
 
-    starts_pretrained: ClassVar[bool] = True
+    identity_at_init: ClassVar[bool] = True
 
     @property
-    def packs(self) -> bool:
-        """Claims that torch.func can map loss and predictions over runs; held to it too."""
+    def supports_packing(self) -> bool:
+        """Whether torch.func can map loss and predictions over runs; contract tests check it."""
         return True
 
     def insert(self, encoder: AdaptedModel) -> None:
@@ -44,31 +44,31 @@ class Method:
         """
         raise NotImplementedError
 
-    def prepare(self, encoder: AdaptedModel, batches: Iterator[Batch]) -> None:
-        """Look at as many training batches as it takes, after `insert`, before the first step."""
+    def on_train_begin(self, encoder: AdaptedModel, batches: Iterator[Batch]) -> None:
+        """Read as many training batches as it takes, after `insert`, before the first step."""
 
-    def loss(self, encoder: AdaptedModel, batch: Batch) -> Tensor:
+    def compute_loss(self, encoder: AdaptedModel, batch: Batch) -> Tensor:
         """The mean loss of a batch; a scalar."""
         return task_loss(encoder(batch), batch["labels"])
 
-    def after_step(self, encoder: AdaptedModel, step: int, steps: int | None) -> None:
+    def on_step_end(self, encoder: AdaptedModel, step: int, steps: int | None) -> None:
         """Act after optimizer step `step` of `steps` (None for a budget of seconds).
 
-        Called before the first step too, and once more where a training goes on.
+        Also called before the first step, and once when training continues from a checkpoint.
         """
 
-    def finish(self, encoder: AdaptedModel) -> None:
+    def on_train_end(self, encoder: AdaptedModel) -> None:
         """Act when the budget is spent, before the last evaluation."""
 
-    def chain(self, encoder: AdaptedModel) -> None:
-        """Take what was learnt so far as the prior of what comes, where data arrive in rounds.
+    def posterior_to_prior(self, encoder: AdaptedModel) -> None:
+        """Take the posterior of this round of data as the prior of the next (continual learning).
 
         Raises:
             ValueError: if nothing it learns is a distribution.
         """
         raise ValueError(f"{type(self).__name__} has no posterior to take as a prior")
 
-    def rates(self, encoder: AdaptedModel) -> dict[str, float]:
+    def lr_multipliers(self, encoder: AdaptedModel) -> dict[str, float]:
         """Factors of the learning rate, by the name of a trained parameter; 1 where none is."""
         return {}
 
@@ -80,8 +80,8 @@ class Method:
         """
         raise ValueError(f"{type(self).__name__} has no form in the peft library")
 
-    def wider(self, times: int) -> "Method":
-        """The same method with so many times the trained parameters.
+    def scale_width(self, times: int) -> "Method":
+        """The same method with `times` as many trained parameters.
 
         Raises:
             ValueError: if it has no width.
@@ -97,42 +97,42 @@ class Method:
 class WrapperMethod(Method):
     """A method around another one, the host, which does what it would do alone."""
 
-    starts_pretrained: ClassVar[bool] = False
+    identity_at_init: ClassVar[bool] = False
 
     host: Method
 
     @property
-    def packs(self) -> bool:
+    def supports_packing(self) -> bool:
         """Whether the host does."""
-        return self.host.packs
+        return self.host.supports_packing
 
     def insert(self, encoder: AdaptedModel) -> None:
         """Insert the host."""
         self.host.insert(encoder)
 
-    def prepare(self, encoder: AdaptedModel, batches: Iterator[Batch]) -> None:
-        """Let the host look."""
-        self.host.prepare(encoder, batches)
+    def on_train_begin(self, encoder: AdaptedModel, batches: Iterator[Batch]) -> None:
+        """Let the host read them."""
+        self.host.on_train_begin(encoder, batches)
 
-    def loss(self, encoder: AdaptedModel, batch: Batch) -> Tensor:
+    def compute_loss(self, encoder: AdaptedModel, batch: Batch) -> Tensor:
         """The host's loss."""
-        return self.host.loss(encoder, batch)
+        return self.host.compute_loss(encoder, batch)
 
-    def after_step(self, encoder: AdaptedModel, step: int, steps: int | None) -> None:
+    def on_step_end(self, encoder: AdaptedModel, step: int, steps: int | None) -> None:
         """Let the host act."""
-        self.host.after_step(encoder, step, steps)
+        self.host.on_step_end(encoder, step, steps)
 
-    def finish(self, encoder: AdaptedModel) -> None:
+    def on_train_end(self, encoder: AdaptedModel) -> None:
         """Let the host act."""
-        self.host.finish(encoder)
+        self.host.on_train_end(encoder)
 
-    def chain(self, encoder: AdaptedModel) -> None:
+    def posterior_to_prior(self, encoder: AdaptedModel) -> None:
         """Let the host do it."""
-        self.host.chain(encoder)
+        self.host.posterior_to_prior(encoder)
 
-    def rates(self, encoder: AdaptedModel) -> dict[str, float]:
+    def lr_multipliers(self, encoder: AdaptedModel) -> dict[str, float]:
         """The host's factors."""
-        return self.host.rates(encoder)
+        return self.host.lr_multipliers(encoder)
 
     def predict(self, encoder: AdaptedModel, batch: Batch) -> dict[str, Tensor]:
         """The host's outputs."""

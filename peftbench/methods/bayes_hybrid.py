@@ -85,11 +85,11 @@ class BayesHybrid(WrapperMethod):
             for name, gaussian in self._gaussians(encoder):
                 gaussian.start_at(earlier, name)
 
-    def loss(self, encoder: AdaptedModel, batch: Batch) -> Tensor:
+    def compute_loss(self, encoder: AdaptedModel, batch: Batch) -> Tensor:
         """The host's loss, on one draw, and the divergence from the prior."""
-        return self.host.loss(encoder, batch) + self.kl * self.divergence(encoder)
+        return self.host.compute_loss(encoder, batch) + self.kl * self.divergence(encoder)
 
-    def chain(self, encoder: AdaptedModel) -> None:
+    def posterior_to_prior(self, encoder: AdaptedModel) -> None:
         """Make the posterior the prior."""
         for _, gaussian in self._gaussians(encoder):
             gaussian.keep_as_prior()

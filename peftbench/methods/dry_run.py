@@ -33,7 +33,7 @@ def check(run: Run, chain: bool = False) -> None:
     try:
         method.insert(encoder)
         if chain:
-            method.chain(encoder)
+            method.posterior_to_prior(encoder)
     except ValueError as error:
         raise ConfigError(f"method={run.method.name} on {model.name}: {error}") from error
 

@@ -32,7 +32,7 @@ class Full(Method):
         """Unfreeze everything."""
         encoder.unfreeze("parameter", lambda name, parameter: True)
 
-    def rates(self, encoder: AdaptedModel) -> dict[str, float]:
+    def lr_multipliers(self, encoder: AdaptedModel) -> dict[str, float]:
         """Powers of the decay."""
         if self.layer_decay == 1:
             return {}

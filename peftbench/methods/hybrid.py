@@ -22,7 +22,7 @@ from peftbench.models.adapted_model import AdaptedModel
 class Hybrid(Method):
     """All `members`, inserted in their order; their losses and predictions are the task's own."""
 
-    starts_pretrained: ClassVar[bool] = False
+    identity_at_init: ClassVar[bool] = False
 
     members: dict[str, Method]
 
@@ -31,33 +31,33 @@ class Hybrid(Method):
             raise ValueError("members is empty: name at least one method")
 
     @property
-    def packs(self) -> bool:
+    def supports_packing(self) -> bool:
         """Whether all do."""
-        return all(member.packs for member in self.members.values())
+        return all(member.supports_packing for member in self.members.values())
 
     def insert(self, encoder: AdaptedModel) -> None:
         """Insert one after the other."""
         for member in self.members.values():
             member.insert(encoder)
 
-    def prepare(self, encoder: AdaptedModel, batches: Iterator[Batch]) -> None:
+    def on_train_begin(self, encoder: AdaptedModel, batches: Iterator[Batch]) -> None:
         """Let each look at batches."""
         for member in self.members.values():
-            member.prepare(encoder, batches)
+            member.on_train_begin(encoder, batches)
 
-    def after_step(self, encoder: AdaptedModel, step: int, steps: int | None) -> None:
+    def on_step_end(self, encoder: AdaptedModel, step: int, steps: int | None) -> None:
         """Let each act."""
         for member in self.members.values():
-            member.after_step(encoder, step, steps)
+            member.on_step_end(encoder, step, steps)
 
-    def finish(self, encoder: AdaptedModel) -> None:
+    def on_train_end(self, encoder: AdaptedModel) -> None:
         """Let each act."""
         for member in self.members.values():
-            member.finish(encoder)
+            member.on_train_end(encoder)
 
-    def rates(self, encoder: AdaptedModel) -> dict[str, float]:
+    def lr_multipliers(self, encoder: AdaptedModel) -> dict[str, float]:
         """The members' factors."""
         found: dict[str, float] = {}
         for member in self.members.values():
-            found |= member.rates(encoder)
+            found |= member.lr_multipliers(encoder)
         return found

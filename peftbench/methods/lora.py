@@ -73,7 +73,7 @@ class LoRA(Method):
         }
         return config, tensors
 
-    def wider(self, times: int) -> "LoRA":
+    def scale_width(self, times: int) -> "LoRA":
         """As many times the rank, at the same scale."""
         return replace(self, rank=self.rank * times, alpha=self.alpha * times**self.power)
 

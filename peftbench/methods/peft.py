@@ -39,7 +39,7 @@ REFUSED = {
 class Peft(Method):
     """The tuner `type` with the arguments in `config`, on the parts with the roles `targets`."""
 
-    starts_pretrained: ClassVar[bool] = False
+    identity_at_init: ClassVar[bool] = False
 
     type: str
     targets: list[str]

@@ -32,7 +32,7 @@ from peftbench.models.adapted_model import AdaptedModel
 class Prefix(Method):
     """`length` keys and values a block, from an MLP of `width`, or trained as they are for 0."""
 
-    starts_pretrained: ClassVar[bool] = False
+    identity_at_init: ClassVar[bool] = False
 
     length: int
     width: int

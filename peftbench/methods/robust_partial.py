@@ -72,9 +72,9 @@ class RobustPartial(WrapperMethod):
         between("wise", self.wise, 0, 1)
 
     @property
-    def packs(self) -> bool:
+    def supports_packing(self) -> bool:
         """Not with a penalty: it takes derivatives of its own."""
-        return self.penalty == "none" and super().packs
+        return self.penalty == "none" and super().supports_packing
 
     def insert(self, encoder: AdaptedModel) -> None:
         """Insert the host; all that it trains still does."""
@@ -85,9 +85,9 @@ class RobustPartial(WrapperMethod):
         if self.choose == "lisa":  # a choice is a function of this and the step
             encoder.module.register_buffer("lisa_seed", torch.randint(2**31, ()))
 
-    def prepare(self, encoder: AdaptedModel, batches: Iterator[Batch]) -> None:
+    def on_train_begin(self, encoder: AdaptedModel, batches: Iterator[Batch]) -> None:
         """Choose the blocks, and freeze the others."""
-        self.host.prepare(encoder, batches)
+        self.host.on_train_begin(encoder, batches)
         if self.choose in ("all", "lisa"):
             return
         chosen = self.which
@@ -96,19 +96,21 @@ class RobustPartial(WrapperMethod):
             chosen = sorted(scores, key=lambda b: -scores[b])[: self._count(encoder)]
         encoder.freeze(lambda name: encoder.block_of(name) not in (*chosen, None))
 
-    def loss(self, encoder: AdaptedModel, batch: Batch) -> Tensor:
+    def compute_loss(self, encoder: AdaptedModel, batch: Batch) -> Tensor:
         """The task's loss, and the penalty."""
         if self.penalty == "none":
-            return self.host.loss(encoder, batch)
+            return self.host.compute_loss(encoder, batch)
         logits = encoder(batch)
-        plain = type(self.host).loss is Method.loss  # then these logits are enough
-        loss = task_loss(logits, batch["labels"]) if plain else self.host.loss(encoder, batch)
+        plain = type(self.host).compute_loss is Method.compute_loss  # then these logits are enough
+        loss = (
+            task_loss(logits, batch["labels"]) if plain else self.host.compute_loss(encoder, batch)
+        )
         penalty = PENALTIES[self.penalty](encoder, batch, logits, self.epsilon)
         return loss + self.strength * penalty
 
-    def after_step(self, encoder: AdaptedModel, step: int, steps: int | None) -> None:
+    def on_step_end(self, encoder: AdaptedModel, step: int, steps: int | None) -> None:
         """Let the host act; draw other blocks where it is time."""
-        self.host.after_step(encoder, step, steps)
+        self.host.on_step_end(encoder, step, steps)
         if self.choose == "lisa":
             seed = int(encoder.module.lisa_seed) + step // self.interval
             generator = torch.Generator().manual_seed(seed)
@@ -116,9 +118,9 @@ class RobustPartial(WrapperMethod):
             active = {-1, None, *order[: self._count(encoder)].tolist()}
             encoder.rest(lambda name: encoder.block_of(name) not in active)
 
-    def finish(self, encoder: AdaptedModel) -> None:
+    def on_train_end(self, encoder: AdaptedModel) -> None:
         """Go back towards the pretrained weights."""
-        super().finish(encoder)
+        super().on_train_end(encoder)
         if self.wise:
             pretrained, state = encoder.pretrained, encoder.state()
             for name in state.keys() & pretrained.keys():
@@ -139,7 +141,7 @@ class RobustPartial(WrapperMethod):
                 found.setdefault(block, []).append(parameter)
         scores = dict.fromkeys(found, 0.0)
         for batch in batches:
-            loss = self.host.loss(encoder, batch)
+            loss = self.host.compute_loss(encoder, batch)
             for block, parameters in found.items():
                 grads = torch.autograd.grad(
                     loss, parameters, retain_graph=True, allow_unused=True, materialize_grads=True

@@ -62,7 +62,7 @@ class SparseAdapter(WrapperMethod):
 
     def insert(self, encoder: AdaptedModel) -> None:
         """Insert the host, wider if asked, and give its matrices masks or gates."""
-        host = self.host.wider(self.widen) if self.widen > 1 else self.host
+        host = self.host.scale_width(self.widen) if self.widen > 1 else self.host
         host.insert(encoder)
         found = encoder.inserted("down", "up")
         if not found:
@@ -74,9 +74,9 @@ class SparseAdapter(WrapperMethod):
         for name, linear in found.items():
             encoder.put(name, kind(linear))
 
-    def prepare(self, encoder: AdaptedModel, batches: Iterator[Batch]) -> None:
+    def on_train_begin(self, encoder: AdaptedModel, batches: Iterator[Batch]) -> None:
         """Score on `batches` batches, and prune."""
-        self.host.prepare(encoder, batches)
+        self.host.on_train_begin(encoder, batches)
         parts = _parts(encoder, masked.MaskedLinear)
         if not parts:
             return
@@ -95,9 +95,9 @@ class SparseAdapter(WrapperMethod):
         for name, part in parts.items():
             part.keep(chosen[name])
 
-    def loss(self, encoder: AdaptedModel, batch: Batch) -> Tensor:
+    def compute_loss(self, encoder: AdaptedModel, batch: Batch) -> Tensor:
         """The host's loss, and the price of open gates."""
-        loss = self.host.loss(encoder, batch)
+        loss = self.host.compute_loss(encoder, batch)
         gates = _parts(encoder, masked.GatedLinear).values()
         if not gates:
             return loss
@@ -125,7 +125,9 @@ def _by_gradient(
     def gradient(batch: Batch, again: bool = False) -> tuple[Tensor, ...]:
         # in fp32, and for the second derivative by the kernel that has one
         with torch.autocast(encoder.device.type, enabled=False), sdpa_kernel(SDPBackend.MATH):
-            return torch.autograd.grad(host.loss(encoder, batch), weights, create_graph=again)
+            return torch.autograd.grad(
+                host.compute_loss(encoder, batch), weights, create_graph=again
+            )
 
     summed = [torch.stack(parts).sum(0) for parts in zip(*map(gradient, batches), strict=True)]
     if score == "snip":

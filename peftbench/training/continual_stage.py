@@ -35,4 +35,4 @@ class ContinualStage:
             new = {n: t for n, t in encoder.state().items() if not self.head and encoder.in_head(n)}
             encoder.restore(self.state | new)
             if self.chain:
-                method.chain(encoder)
+                method.posterior_to_prior(encoder)

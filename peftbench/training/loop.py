@@ -117,7 +117,7 @@ class Training:
         self._peers = ProcessGroup(
             accelerator
         )  # they sum gradients: a wrapped model hides its parts
-        groups = parameter_groups(encoder.trained(), config, method.rates(encoder))
+        groups = parameter_groups(encoder.trained(), config, method.lr_multipliers(encoder))
         self._plain = torch.optim.AdamW(groups, lr=config.lr, fused=True)
         accelerator.prepare_model(encoder, evaluation_mode=self._peers.count > 1)
         self._optimizer = accelerator.prepare_optimizer(self._plain)
@@ -129,7 +129,7 @@ class Training:
             self.best = checkpointing.restore(saved[0], encoder, self._plain)
             self._peers.restore(saved[0])
         self.steps = budget.steps_of(batches.epoch)
-        method.after_step(encoder, self.state.step, self.steps)
+        method.on_step_end(encoder, self.state.step, self.steps)
         self._stream = batches.stream(self.state.step)
         timed = budget.seconds is not None
         self._look = LOOK if accelerator.device.type == "cuda" and not timed else 1
@@ -173,7 +173,7 @@ class Training:
         rate = learning_rate(self.config, fraction)
         self._losses.append(_update(loss, self._optimizer, rate, self.config.clip, peers))
         state.count(batch)
-        self.predictor.method.after_step(self.predictor.encoder, state.step, self.steps)
+        self.predictor.method.on_step_end(self.predictor.encoder, state.step, self.steps)
         self._stop = self.callbacks.stop()
         late = self._stop or time.monotonic() - self._saved_at > 60 * self.callbacks.minutes
         self._pause = late and peers.count == 1
@@ -197,7 +197,7 @@ class Training:
         self.state.marks = self._marks_due()
         self.state.done = self.state.marks >= self.config.evaluations
         if self.state.done:
-            self.predictor.method.finish(self.predictor.encoder)
+            self.predictor.method.on_train_end(self.predictor.encoder)
         with self.phases.phase("evaluate"), torch.random.fork_rng():
             yield
 

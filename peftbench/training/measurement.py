@@ -200,6 +200,6 @@ def _pass(view: Predictor, batch: Batch) -> None:
     encoder.train()
     moved = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
     with accelerator.autocast():
-        loss = view.method.loss(encoder, moved)
+        loss = view.method.compute_loss(encoder, moved)
     accelerator.backward(loss)
     encoder.zero_grad(set_to_none=True)

@@ -78,7 +78,7 @@ class Predictor:
         ):
             moved = {name: t.to(self.device, non_blocking=True) for name, t in part.items()}
             with self.accelerator.autocast():
-                loss = self.method.loss(self.encoder, moved) * (len(part["labels"]) / size)
+                loss = self.method.compute_loss(self.encoder, moved) * (len(part["labels"]) / size)
             self.accelerator.backward(loss)
             total += loss.detach()
         return total

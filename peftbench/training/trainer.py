@@ -331,7 +331,7 @@ def prepare(job: TrainingJob, micro: int | None) -> PreparedTraining:
     peers.same(encoder)
     with phases.phase("warmup"), torch.random.fork_rng(), accelerator.autocast():
         torch.manual_seed(seeds["method"])
-        method.prepare(encoder, predictor.moved(batches.stream(0)))
+        method.on_train_begin(encoder, predictor.moved(batches.stream(0)))
         if job.stage is not None:
             job.stage.begin(encoder, method)
         parameters = encoder.counts()

@@ -51,7 +51,7 @@ class Pair:
         encoder = self.bare(seed)
         torch.manual_seed(seed)
         self.method.insert(encoder)
-        self.method.prepare(encoder, iter(lambda: dict(self.batch), None))
+        self.method.on_train_begin(encoder, iter(lambda: dict(self.batch), None))
         if half is not None:
             prepare_for_training(encoder, half, self.batch["input_ids"].unique())
         return encoder.eval()
@@ -60,7 +60,7 @@ class Pair:
         """Of all that trains, by name; zeros are not none."""
         encoder.zero_grad(set_to_none=True)
         torch.manual_seed(0)
-        self.method.loss(encoder, self.batch).backward()
+        self.method.compute_loss(encoder, self.batch).backward()
         return {n: p.grad for n, p in encoder.trained().items() if p.grad is not None}
 
 
@@ -134,7 +134,7 @@ def untouched(family: str) -> dict[str, Tensor]:
 def loss(pair: Pair, encoder: AdaptedModel) -> float:
     with torch.no_grad():
         torch.manual_seed(0)
-        return float(pair.method.loss(encoder, pair.batch))
+        return float(pair.method.compute_loss(encoder, pair.batch))
 
 
 def test_is_inserted_or_refused_for_what_the_model_lacks(offered):
@@ -241,7 +241,7 @@ def test_starts_at_the_pretrained_model_if_it_claims_to(pair):
     with torch.inference_mode():
         logits, pretrained = encoder(pair.batch), pair.bare()(pair.batch)
     same = torch.allclose(logits, pretrained, rtol=0, atol=1e-6)
-    assert same or not pair.method.starts_pretrained
+    assert same or not pair.method.identity_at_init
 
 
 def test_starts_from_the_head_of_the_seed(pair):
@@ -292,7 +292,7 @@ def noiseless():
 
 
 def test_in_a_pack_each_run_has_the_loss_and_the_gradients_that_it_has_alone(pair):
-    if not pair.method.packs:
+    if not pair.method.supports_packing:
         pytest.skip("takes derivatives of its own")
     views = [started(pair, seed) for seed in range(3)]
     given = [pair.batch | {"labels": pair.batch["labels"].roll(shift)} for shift in range(3)]
@@ -316,7 +316,7 @@ def test_in_a_pack_each_run_has_the_loss_and_the_gradients_that_it_has_alone(pai
 
 
 def test_in_a_pack_each_run_predicts_what_it_predicts_alone(pair):
-    if not pair.method.packs:
+    if not pair.method.supports_packing:
         pytest.skip("takes derivatives of its own")
     tokens = tiny.tokens()
     asks = [Outputs(started(pair, seed), tokens, np.arange(len(tokens))) for seed in range(3)]

@@ -189,14 +189,14 @@ def test_every_method_trains_by_words(family, method):
     encoder, maker = AdaptedModel(backbone, classes=2, seed=0), build_method(run.method)
     torch.manual_seed(0)
     maker.insert(encoder)
-    maker.prepare(encoder, iter(lambda: dict(batch), None))
+    maker.on_train_begin(encoder, iter(lambda: dict(batch), None))
     prepare_for_training(encoder, False, batch["input_ids"].unique())
     before = {n: p.detach().clone() for n, p in encoder.named_parameters() if p.requires_grad}
     torch.manual_seed(0)
-    first = maker.loss(encoder.eval(), batch).detach()
+    first = maker.compute_loss(encoder.eval(), batch).detach()
     tiny.fit(encoder, maker, batch, steps=30, lr=1e-2)
     torch.manual_seed(0)
-    assert maker.loss(encoder.eval(), batch).detach() < first
+    assert maker.compute_loss(encoder.eval(), batch).detach() < first
     assert any(not torch.equal(before[n], p) for n, p in encoder.named_parameters() if n in before)
     if method == "full":
         still = {n for n, p in encoder.named_parameters() if not p.requires_grad}
@@ -212,8 +212,8 @@ def test_penalties_by_words(penalty):
     build_method(run.method).insert(encoder)
     batch = batching.collate(tokens, np.arange(1), tokenizer.pad_token_id, "causal")
     encoder.train()
-    with_it = build_method(run.method).loss(encoder, batch)
-    without = build_method(run_of("gpt2", *words[:2], "method.strength=0").method).loss(
+    with_it = build_method(run.method).compute_loss(encoder, batch)
+    without = build_method(run_of("gpt2", *words[:2], "method.strength=0").method).compute_loss(
         encoder, batch
     )
     assert with_it > without

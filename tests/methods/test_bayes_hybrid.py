@@ -148,7 +148,7 @@ def test_loss_is_the_task_and_the_weighted_divergence(normalise, count):
     total = sum(kl_to_normal(g, 0.0, 0.1) for g in gaussians(made).values())
     weights = sum(g.weight.numel() for g in gaussians(made).values())
     expected = task_loss(made(batch), batch["labels"]) + 0.5 * total / (count or weights)
-    torch.testing.assert_close(method.loss(made, batch), expected)
+    torch.testing.assert_close(method.compute_loss(made, batch), expected)
 
 
 def test_total_variance_and_information_are_those_of_the_samples():
@@ -216,7 +216,7 @@ class Noted(WrapperMethod):
     starts: ClassVar[list[dict[str, torch.Tensor]]] = []
     divergences: ClassVar[list[float]] = []
 
-    def after_step(self, encoder: AdaptedModel, step: int, steps: int | None) -> None:
+    def on_step_end(self, encoder: AdaptedModel, step: int, steps: int | None) -> None:
         """Note what a training starts from."""
         if step == 0:
             self.layers.append(gaussians(encoder))

@@ -22,7 +22,7 @@ def prepared(*words: str, seed: int = 0) -> AdaptedModel:
     torch.manual_seed(0)
     chosen = method(*words)
     chosen.insert(made)
-    chosen.prepare(made, iter(lambda: dict(BATCH), None))
+    chosen.on_train_begin(made, iter(lambda: dict(BATCH), None))
     return made.eval()
 
 
@@ -64,14 +64,14 @@ def test_lisa_draws_other_blocks_and_repeats_them():
     made, again = prepared(*words), prepared(*words)
     seen = []
     for step in range(40):
-        method(*words).after_step(made, step, 40)
+        method(*words).on_step_end(made, step, 40)
         seen.append(blocks(made))
         assert {-1, None} < seen[-1]
         assert len(seen[-1]) == 3
     assert seen[0::2] == seen[1::2]
     assert {0} < set().union(*seen)
     assert any(a != b for a, b in zip(seen[0::2], seen[2::2], strict=False))
-    method(*words).after_step(again, 33, 40)
+    method(*words).on_step_end(again, 33, 40)
     assert blocks(again) == seen[33]
     assert made.state().keys() == again.state().keys()
 
@@ -130,7 +130,7 @@ def test_penalties_work_on_any_host(host):
     words = (f"method.host={host}", "method.choose=all", "method.penalty=rdrop")
     made = prepared(*words).train()
     torch.manual_seed(0)
-    loss = method(*words, "method.strength=0.7").loss(made, BATCH)
+    loss = method(*words, "method.strength=0.7").compute_loss(made, BATCH)
     torch.manual_seed(0)
     a, b = made(BATCH), made(BATCH)
     expected = task_loss(a, BATCH["labels"]) + 0.7 * regularizers.divergence(a, b) / 2

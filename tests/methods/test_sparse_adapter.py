@@ -22,7 +22,7 @@ def prepared(*words: str, seed: int = 0) -> AdaptedModel:
     torch.manual_seed(seed)
     method = build_method(tiny.one_run("method=sparse_adapter", *words).method)
     method.insert(made)
-    method.prepare(made, iter(lambda: dict(BATCH), None))
+    method.on_train_begin(made, iter(lambda: dict(BATCH), None))
     return made.eval()
 
 

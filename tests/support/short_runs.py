@@ -29,10 +29,10 @@ class Watched(Method):
         trained = encoder.trained().items()
         self.heads.append({n: p.detach().clone() for n, p in trained if encoder.in_head(n)})
 
-    def loss(self, encoder: AdaptedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    def compute_loss(self, encoder: AdaptedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """The method's loss."""
         self.batches.append(batch["input_ids"])
-        return self.host.loss(encoder, batch)
+        return self.host.compute_loss(encoder, batch)
 
 
 def one(task, *words) -> Run:

@@ -25,7 +25,7 @@ class Steady(Method):
     def insert(self, encoder):
         """Leave the encoder frozen."""
 
-    def prepare(self, encoder, batches):
+    def on_train_begin(self, encoder, batches):
         """Note that a training starts; a line is written whole."""
         line = f"{type(self).__name__.lower()} {os.getpid()}\n"
         file = os.open(Path(os.environ["ZOO"]) / "journal", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -41,7 +41,7 @@ class Slow(Steady):
         """Unfreeze everything."""
         encoder.unfreeze("parameter", lambda name, parameter: True)
 
-    def after_step(self, encoder, step, steps):
+    def on_step_end(self, encoder, step, steps):
         """Wait."""
         if switched("slow"):
             time.sleep(0.1)
@@ -51,7 +51,7 @@ class Slow(Steady):
 class Leaves(Steady):
     """Ends its process, while the zoo holds the file `leaving`."""
 
-    def after_step(self, encoder, step, steps):
+    def on_step_end(self, encoder, step, steps):
         """Leave without a word."""
         if switched("leaving"):
             os._exit(3)
@@ -61,11 +61,11 @@ class Leaves(Steady):
 class Breaks(Steady):
     """Raises, while the zoo holds the file `broken`."""
 
-    def loss(self, encoder, batch):
+    def compute_loss(self, encoder, batch):
         """Fail with more than one line."""
         if switched("broken"):
             raise RuntimeError("something broke\nand more about it")
-        return super().loss(encoder, batch)
+        return super().compute_loss(encoder, batch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,18 +74,18 @@ class Hungry(Steady):
 
     room: int
 
-    def loss(self, encoder, batch):
+    def compute_loss(self, encoder, batch):
         """Run out of memory as CUDA does."""
         if len(batch["labels"]) > self.room:
             raise torch.OutOfMemoryError(f"no room for more than {self.room}")
-        return super().loss(encoder, batch)
+        return super().compute_loss(encoder, batch)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Diverges(Steady):
     """Its loss is not a number from step 3 on."""
 
-    def after_step(self, encoder, step, steps):
+    def on_step_end(self, encoder, step, steps):
         """Spoil the head."""
         if step == 2:
             with torch.no_grad():
@@ -109,7 +109,7 @@ class Constant(Steady):
 class Clocked(Steady):
     """Steps of a twentieth of a second, batches of an evaluation of a tenth."""
 
-    def after_step(self, encoder, step, steps):
+    def on_step_end(self, encoder, step, steps):
         """Wait as part of the step."""
         time.sleep(0.05)
 

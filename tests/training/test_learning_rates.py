@@ -14,7 +14,9 @@ def groups(*words: str) -> tuple[AdaptedModel, dict[str, dict]]:
     method = build_method(tiny.one_run("method=full", *words).method)
     method.insert(made)
     names = {id(p): n for n, p in made.trained().items()}
-    found = loop.parameter_groups(made.trained(), tiny.recipe(weight_decay=0.1), method.rates(made))
+    found = loop.parameter_groups(
+        made.trained(), tiny.recipe(weight_decay=0.1), method.lr_multipliers(made)
+    )
     return made, {names[id(p)]: group for group in found for p in group["params"]}
 
 

@@ -169,7 +169,7 @@ class Pack(Generic[T]):
         if isinstance(ask, Outputs) or view is not member.view:
             member.view, member.tensors = view, view.encoder.own()
         own = tuple((n, t.shape, t.requires_grad) for n, t in member.tensors.items())
-        if not view.method.packs or own in self._refused or not self._probed:
+        if not view.method.supports_packing or own in self._refused or not self._probed:
             return "alone", member.key
         if isinstance(ask, Outputs):
             return Outputs, id(ask.tokens), ask.rows.tobytes(), own

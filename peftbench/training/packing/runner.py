@@ -56,7 +56,9 @@ def train(
         return trainer.execute(run, replace(setting, keep=""), warm=warm, stop=stop).record
 
     device = device_of(setting)
-    if not build_method(runs[0].method).packs:  # one after the other, each with costs of its own
+    if not build_method(
+        runs[0].method
+    ).supports_packing:  # one after the other, each with costs of its own
         for run in filter(enter, runs):
             try:
                 yield run, trainer.execute(run, setting, **about(run))

@@ -68,7 +68,7 @@ def together(asks: list[Any], own: list[dict[str, Tensor]]) -> list[Answer | Exc
     names = [name for name, tensor in own[0].items() if tensor.requires_grad]
     for name in names:
         stacked[name].requires_grad_()
-    each = _mapped(views, stacked, views[0].method.loss)
+    each = _mapped(views, stacked, views[0].method.compute_loss)
     total, size = torch.zeros(len(asks), device=views[0].device), len(asks[0].batch["labels"])
     grads: list[Tensor | None] = [None] * len(names)
     for micro in micro_batches(_stacked(asks), asks[0].micro or size, axis=1):
