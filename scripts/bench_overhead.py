@@ -112,7 +112,7 @@ def _table(count: int) -> tuple[float, float]:
         wanted = replace(plan("seed=0"), runs=[record.run for record in results.scan()[0]])
         start = time.perf_counter()
         shown: list[float] = []
-        records = status.of(wanted, results).records
+        records = status.sweep_status(wanted, results).records
         builder.write(
             results, records, [], show=lambda made: shown.append(time.perf_counter() - start)
         )

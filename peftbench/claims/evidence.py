@@ -12,7 +12,7 @@ from peftbench.analysis.comparison import Resampled, difference
 from peftbench.analysis.significance import Effect
 from peftbench.claims import quantities
 from peftbench.claims.matching import Found, Item
-from peftbench.claims.schema import Claim, Words
+from peftbench.claims.schema import Claim, Conditions
 from peftbench.core.run import canonical
 
 #: Fewer seeds decide nothing: spreads need more of them than means.
@@ -189,8 +189,8 @@ def _cell(
         task=one.place[0],
         size=one.place[1],
         budget=canonical(first.run.budget),
-        ours=label(one.ours.words),
-        against=None if one.against is None else label(one.against.words),
+        ours=label(one.ours.conditions),
+        against=None if one.against is None else label(one.against.conditions),
         seeds=len(common),
         examples=examples,
         effect=None,
@@ -203,7 +203,9 @@ def _cell(
     )
 
 
-def label(words: Words) -> str:
+def label(conditions: Conditions) -> str:
     """A row as a person names it: its method, and what else picks it."""
-    rest = [f"{key.rpartition('.')[2]}={value}" for key, value in words.items() if key != "method"]
-    return ", ".join([str(words.get("method")), *rest])
+    rest = [
+        f"{key.rpartition('.')[2]}={value}" for key, value in conditions.items() if key != "method"
+    ]
+    return ", ".join([str(conditions.get("method")), *rest])

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from peftbench.analysis import costs, grouping
-from peftbench.claims.schema import Claim, Words
+from peftbench.claims.schema import Claim, Conditions
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated, Evaluation
 from peftbench.core.run import Json, Record, Run, canonical, identity
@@ -29,15 +29,15 @@ class Item:
 
     Attributes:
         size: training examples.
-        told: what words may pick it by.
+        told: what conditions may pick it by.
         shared: what must agree within a cell.
-        place: the cell, but for keys that a claim's own words tell apart.
+        place: the cell, but for keys that a claim's own conditions tell apart.
     """
 
     run: Run
     size: int
-    told: Words
-    shared: Words
+    told: Conditions
+    shared: Conditions
     place: Place
     record: Record
     findings: Json = field(default_factory=dict)
@@ -92,12 +92,12 @@ class Side:
     """Runs of one row, seed by seed.
 
     Attributes:
-        words: that pick them.
+        conditions: that pick them.
         items: by seed.
-        rivals: rows that the words pick as well, and whether one of them has as many seeds.
+        rivals: rows that the conditions pick as well, and whether one of them has as many seeds.
     """
 
-    words: Words
+    conditions: Conditions
     items: dict[int, Item]
     rivals: int
     tied: bool
@@ -137,8 +137,8 @@ def places(claim: Claim, by_method: dict[str, list[Item]]) -> list[Found]:
         sides = [_rows(claim, side, by_method, mentioned) for side in (ours, against) if side]
         for place in sorted(set.intersection(*map(set, sides))):
             both = [
-                _most(words, by_row[place])
-                for words, by_row in zip(
+                _most(conditions, by_row[place])
+                for conditions, by_row in zip(
                     [side for side in (ours, against) if side], sides, strict=True
                 )
             ]
@@ -151,11 +151,11 @@ Rows = dict[str, dict[int, Item]]  # by their settings, by seed
 
 
 def _rows(
-    claim: Claim, words: Words, by_method: dict[str, list[Item]], mentioned: set[str]
+    claim: Claim, conditions: Conditions, by_method: dict[str, list[Item]], mentioned: set[str]
 ) -> dict[Place, Rows]:
     found: dict[Place, Rows] = {}
-    for item in by_method.get(str(words.get("method")), []):
-        if _meant(claim, item) and _matches(item, words):
+    for item in by_method.get(str(conditions.get("method")), []):
+        if _meant(claim, item) and _matches(item, conditions):
             apart = tuple(key for key in item.shared if key in mentioned)
             place = _place(item, apart) if apart else item.place
             own = {k: v for k, v in item.told.items() if k not in item.shared or k in apart}
@@ -164,11 +164,11 @@ def _rows(
     return found
 
 
-def _most(words: Words, by_row: Rows) -> Side:
+def _most(conditions: Conditions, by_row: Rows) -> Side:
     """The row with most seeds, which says nothing of its scores."""
     counts = sorted((len(seeds) for seeds in by_row.values()), reverse=True)
     most = max((by_row[row] for row in sorted(by_row)), key=len)
-    return Side(words, most, len(by_row) - 1, counts[:2] == [len(most)] * 2)
+    return Side(conditions, most, len(by_row) - 1, counts[:2] == [len(most)] * 2)
 
 
 def _meant(claim: Claim, item: Item) -> bool:
@@ -185,13 +185,13 @@ def _meant(claim: Claim, item: Item) -> bool:
     )
 
 
-def _matches(item: Item, words: Words) -> bool:
-    return all(key in item.told and item.told[key] == value for key, value in words.items())
+def _matches(item: Item, conditions: Conditions) -> bool:
+    return all(key in item.told and item.told[key] == value for key, value in conditions.items())
 
 
-def picked(records: list[Record], words: Words) -> list[Record]:
-    """The records that words pick."""
-    return [record for record in records if _matches(_item(record), words)]
+def picked(records: list[Record], conditions: Conditions) -> list[Record]:
+    """The records that conditions pick."""
+    return [record for record in records if _matches(_item(record), conditions)]
 
 
 def narrowed(records: list[Record], asked: dict[str, list[str]]) -> list[Record]:
@@ -246,7 +246,7 @@ def _titles(places: dict[Place, Item], mentioned: set[str]) -> dict[Place, str]:
 _MINOR = set(costs.Machine._fields) - {"device", "threads"}
 
 
-def _having(key: str, items: list[Item]) -> list[Words]:
+def _having(key: str, items: list[Item]) -> list[Conditions]:
     """What the items share with others; of a minor field only those that have it."""
     return [item.shared for item in items if key not in _MINOR or key in item.shared]
 

@@ -4,8 +4,8 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from peftbench.claims import spelling
 from peftbench.claims.matching import Item
+from peftbench.claims.overrides import as_arguments, evaluation_overrides, run_overrides
 from peftbench.claims.verdicts import Verdict, judge_folder
 from peftbench.core.errors import ConfigError
 from peftbench.results.store import Results
@@ -13,28 +13,28 @@ from peftbench.results.store import Results
 
 @dataclass(frozen=True)
 class MissingRuns:
-    """Runs, or evaluations of runs, that words mean.
+    """Runs, or evaluations of runs, that overrides give.
 
     Attributes:
-        words: as they are typed.
+        overrides: as they are typed.
         claims: that they would help to decide.
     """
 
-    words: tuple[str, ...]
+    overrides: tuple[str, ...]
     claims: list[str]
 
 
 def wanted(
     tested: list[Verdict], models: set[str], configs: Path | None = None
 ) -> tuple[list[MissingRuns], list[str]]:
-    """Words for all claims that are undecided or have no runs, and what no words can be found for.
+    """Overrides for all claims that are undecided or have no runs, and why some have none.
 
     Where a cell wants more seeds, its own runs are meant with seeds from 0 on; `peftbench run`
     leaves out those that are there.
 
     Args:
         tested: claims.
-        models: of the records; where it is one, the papers' own words are of it.
+        models: of the records; where it is one, the papers' own overrides are of it.
         configs: a user's own folder.
     """
     found: dict[tuple[str, ...], list[str]] = {}
@@ -46,7 +46,7 @@ def wanted(
         if not one.cells or one.why:
             for text in one.claim.runs:
                 own = text.split()
-                if len(models) == 1 and not any(word.startswith("model=") for word in own):
+                if len(models) == 1 and not any(text.startswith("model=") for text in own):
                     own = [f"model={next(iter(models))}", *own]
                 found.setdefault(tuple(own), []).append(name)
         for cell in one.cells:
@@ -58,30 +58,30 @@ def wanted(
     lost = []
     for item, most, claims in seeds.values():
         try:
-            said = _said(item, configs)
+            given = _overrides(item, configs)
         except ConfigError as error:
             lost.append(str(error))
             continue
-        own = spelling.as_arguments(said | {"seed": f"range(0,{most})"})
+        own = as_arguments(given | {"seed": f"range(0,{most})"})
         found.setdefault(tuple(own), []).extend(claims)
     return [
-        MissingRuns(words, list(dict.fromkeys(claims))) for words, claims in found.items()
+        MissingRuns(overrides, list(dict.fromkeys(claims))) for overrides, claims in found.items()
     ], lost
 
 
-def _said(item: Item, configs: Path | None) -> dict[str, str]:
+def _overrides(item: Item, configs: Path | None) -> dict[str, str]:
     if item.evaluation is not None:
-        return spelling.evaluation_overrides(item.evaluation, configs)
-    return spelling.run_overrides(item.run, configs)
+        return evaluation_overrides(item.evaluation, configs)
+    return run_overrides(item.run, configs)
 
 
-def commands(results: Results, words: tuple[str, ...], configs: Path | None) -> list[str]:
+def commands(results: Results, conditions: tuple[str, ...], configs: Path | None) -> list[str]:
     """Lines for a shell: commands that run what would decide the claims, and comments.
 
     Raises:
         ConfigError: for conditions that match no paper or no record.
     """
-    tested, records, bad = judge_folder(results, words, configs)
+    tested, records, bad = judge_folder(results, conditions, configs)
     models = {record.run.model.name for record in records}
     found, lost = wanted(tested, models, configs)
     to = [] if results.folder == Path("results/runs") else ["--results", str(results.folder)]
@@ -90,7 +90,7 @@ def commands(results: Results, words: tuple[str, ...], configs: Path | None) -> 
     lines = [f"# {reason}" for reason in bad]
     for one in found:
         lines.append(f"# {', '.join(one.claims)}")
-        lines.append(shlex.join(["peftbench", "run", *to, *one.words]))
+        lines.append(shlex.join(["peftbench", "run", *to, *one.overrides]))
     lines += [f"# no words: {reason}" for reason in lost]
     nothing = "# nothing: every claim is decided, or more seeds would not decide it"
     return lines if found or lost else [*lines, nothing]

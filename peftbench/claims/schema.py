@@ -24,7 +24,7 @@ KINDS = ("not_worse", "better", "steadier", "stable_from", "ranked")
 TAGS = ("found", "second hand", "inferred", "from memory")
 
 #: Words that pick runs, as settings and their values.
-Words = dict[str, Any]
+Conditions = dict[str, Any]
 
 _PAPER = ("about", "paper", "identifier", "claims", "figures")
 _CLAIM = (
@@ -64,7 +64,7 @@ class Claim:
     tag: str
     published: str
     kind: str
-    pairs: list[tuple[Words, Words | None]]
+    pairs: list[tuple[Conditions, Conditions | None]]
     measure: str = "score"
     margin: float = 0.0
     bound: float = math.inf
@@ -122,7 +122,7 @@ def read(names: Iterable[str] | None, searched: list[Path]) -> list[Paper]:
     return [_paper(name, catalog.find("paper", name, searched)) for name in chosen]
 
 
-def words(text: str) -> Words:
+def parse_conditions(text: str) -> Conditions:
     """`method=lora method.rank=4` as settings and their values.
 
     Raises:
@@ -130,7 +130,7 @@ def words(text: str) -> Words:
     """
     import yaml
 
-    found: Words = {}
+    found: Conditions = {}
     for word in text.split():
         key, equals, value = word.partition("=")
         if not (key and equals and value):
@@ -176,18 +176,20 @@ def _claim(where: str, name: str, given: Any) -> Claim:
     return Claim(name=name, pairs=_pairs(where, node["kind"], rows), **node)
 
 
-def _pairs(where: str, kind: str, rows: Json) -> list[tuple[Words, Words | None]]:
+def _pairs(where: str, kind: str, rows: Json) -> list[tuple[Conditions, Conditions | None]]:
     if kind == "ranked" and set(rows) == {"rows"}:
-        order = [words(row) for row in rows["rows"]]
+        order = [parse_conditions(row) for row in rows["rows"]]
         return list(pairwise(order))
     if set(rows) == {"pairs"}:
-        return [(words(ours), words(theirs)) for ours, theirs in rows["pairs"]]
+        return [
+            (parse_conditions(ours), parse_conditions(theirs)) for ours, theirs in rows["pairs"]
+        ]
     if "ours" not in rows or set(rows) - {"ours", "against"}:
         raise ConfigError(f"{where}: say ours and against, or pairs, or rows of what is ranked")
     against = rows.get("against")
     many = against if isinstance(against, list) else [against]
-    ours = words(rows["ours"])
-    return [(ours, None if other is None else words(other)) for other in many]
+    ours = parse_conditions(rows["ours"])
+    return [(ours, None if other is None else parse_conditions(other)) for other in many]
 
 
 def _checked(

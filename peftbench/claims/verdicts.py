@@ -146,13 +146,13 @@ def _lacking(claim: Claim, found: list[ClaimEvidence]) -> str:
 
 
 def judge_folder(
-    results: Results, words: tuple[str, ...], configs: Path | None
+    results: Results, conditions: tuple[str, ...], configs: Path | None
 ) -> tuple[list[Verdict], list[Record], list[str]]:
     """Test claims on the records of a folder.
 
     Args:
         results: the folder.
-        words: conditions: paper=NAME, and fields of records such as task=NAME.
+        conditions: paper=NAME, and fields of records such as task=NAME.
         configs: a folder searched for papers before the packaged one.
 
     Returns:
@@ -162,10 +162,10 @@ def judge_folder(
         ConfigError: for conditions that match no paper or no record.
     """
     asked: dict[str, list[str]] = {}
-    for word in words:
-        key, equals, value = word.partition("=")
+    for condition in conditions:
+        key, equals, value = condition.partition("=")
         if not (key and equals and value):
-            raise ConfigError(f"{word}: write paper=NAME, task=NAME and the like")
+            raise ConfigError(f"{condition}: write paper=NAME, task=NAME and the like")
         asked[key] = value.split(",")
     known = schema.read(asked.pop("paper", None), catalog.folders(configs))
     records, bad = results.scan()

@@ -26,7 +26,7 @@ _names = click.argument("names", nargs=-1)
 
 
 @click.command(epilog=options.WORDS + CLUSTER)
-@options.words
+@options.overrides_argument
 @options.results
 @options.configs
 @options.training
@@ -36,7 +36,7 @@ _names = click.argument("names", nargs=-1)
 @options.retry
 @click.option("--dry-run", is_flag=True, help="Say what would be submitted.")
 def submit(
-    words: tuple[str, ...], folder: Path, configs: Path | None, dry_run: bool, **given: Any
+    overrides: tuple[str, ...], folder: Path, configs: Path | None, dry_run: bool, **given: Any
 ) -> None:
     """Hand what is missing of the WORDS to a cluster, and return at once.
 
@@ -50,14 +50,14 @@ def submit(
     from peftbench.runner import prefetch as fetching
     from peftbench.system import offline_folder
 
-    ours, runs = cluster.parted(words)
+    ours, runs = cluster.parted(overrides)
     found = cluster.read(ours, configs)
     if found.prefetched:
         offline_folder.use(Path(found.prefetched))
     planned = plan(*runs, configs=configs, results=folder)
-    fetching.check(planned, offline_folder.data_root() or planned.data_root)
+    fetching.require_inputs(planned, offline_folder.data_root() or planned.data_root)
     results = options.open_results(folder)
-    told = submitting.submit(planned, list(words), results, found, RunOptions(**given), dry_run)
+    told = submitting.submit(planned, list(overrides), results, found, RunOptions(**given), dry_run)
     click.echo("\n".join(submitting.sentence(told, results, dry_run)))
     sys.exit(1 if told.refused else 0)
 
@@ -82,7 +82,7 @@ def status(folder: Path, as_json: bool, watch: bool) -> None:
         if as_json:
             click.echo(json.dumps(collecting.as_json(seen), indent=1))
         else:
-            options.show(collecting.table(seen).rich())
+            options.show(collecting.queue_table(seen).rich())
             for line in collecting.lines(seen):
                 click.echo(line)
         if not watch or not (seen.alive or seen.silent):
@@ -110,7 +110,7 @@ def collect(folder: Path) -> None:
     if results.keys():
         builder.write(results, show=lambda made: options.show_all(made.tables, made.notes))
         click.echo(f"report: {results.reports()}")
-    options.show(collecting.table(seen).rich())
+    options.show(collecting.queue_table(seen).rich())
     for line in collecting.lines(seen):
         click.echo(line)
     if rest := collecting.rest(seen, results):
@@ -135,7 +135,7 @@ def cancel(names: tuple[str, ...], folder: Path) -> None:
 
 
 @click.command(epilog=options.WORDS)
-@options.words
+@options.overrides_argument
 @click.option(
     "--to",
     "target",
@@ -144,7 +144,7 @@ def cancel(names: tuple[str, ...], folder: Path) -> None:
     help="Folder to fill, on a file system that the nodes see.",
 )
 @options.configs
-def prefetch(words: tuple[str, ...], target: Path, configs: Path | None) -> None:
+def prefetch(overrides: tuple[str, ...], target: Path, configs: Path | None) -> None:
     """Bring models, data and tokens of the WORDS into a folder, for nodes without internet.
 
     Then `submit … cluster.prefetched=FOLDER`, or PEFTBENCH_PREFETCHED=FOLDER with any verb. Runs
@@ -154,17 +154,17 @@ def prefetch(words: tuple[str, ...], target: Path, configs: Path | None) -> None
     from peftbench.config.sweep import plan
     from peftbench.runner import prefetch as fetching
 
-    planned = plan(*cluster.parted(words)[1], configs=configs)
-    for line in fetching.fetch(planned, list(words), target):
+    planned = plan(*cluster.parted(overrides)[1], configs=configs)
+    for line in fetching.fetch(planned, list(overrides), target):
         click.echo(line)
 
 
 @click.command(epilog=options.WORDS + CLUSTER)
-@options.words
+@options.overrides_argument
 @options.results
 @options.configs
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
-def doctor(words: tuple[str, ...], folder: Path, configs: Path | None, as_json: bool) -> None:
+def doctor(overrides: tuple[str, ...], folder: Path, configs: Path | None, as_json: bool) -> None:
     """Check what runs need here, and with cluster=NAME what a submission needs.
 
     With WORDS: whether their models and data can be loaded. Says what to do about each failure;
@@ -173,14 +173,14 @@ def doctor(words: tuple[str, ...], folder: Path, configs: Path | None, as_json: 
     from peftbench.cli import doctor
     from peftbench.config import cluster
 
-    ours, runs = cluster.parted(words)
+    ours, runs = cluster.parted(overrides)
     found = doctor.examine(
         runs, cluster.read(ours, configs) if ours else None, configs, options.open_results(folder)
     )
     if as_json:
         click.echo(json.dumps([vars(one) for one in found], indent=1))
     else:
-        options.show(doctor.table(found).rich())
+        options.show(doctor.findings_table(found).rich())
     sys.exit(1 if any(one.state == doctor.BAD for one in found) else 0)
 
 

@@ -25,19 +25,21 @@ _EXAMPLES = {
     "exclude": (),
 }
 
-#: Verbs that take words on the cluster too.
+#: Verbs that take overrides of the cluster too.
 _ON_CLUSTERS = ("submit", "doctor")
 
 _KEYS = (*catalog.GROUPS, "suite", "sweep", *_EXAMPLES)
 
 
-def words(context: Context, parameter: Parameter, incomplete: str) -> list[CompletionItem]:
-    """What a word may go on with: `me` -> `method=`, `method=lora,bi` -> `method=lora,bitfit`.
+def complete_overrides(
+    context: Context, parameter: Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete an override: `me` -> `method=`, `method=lora,bi` -> `method=lora,bitfit`.
 
     bash breaks words at `=` and hands over the pieces, zsh and fish hand over whole words. Where
     one key is left, its values are offered: a shell that has but `method=` to offer ends the word.
     """
-    pieces = _pieces(list(context.params.get("words") or ()), incomplete)
+    pieces = _pieces(list(context.params.get(str(parameter.name)) or ()), incomplete)
     if pieces is None:
         known = (*_KEYS, "cluster") if context.info_name in _ON_CLUSTERS else _KEYS
         keys = [key for key in known if key.startswith(incomplete)]

@@ -41,21 +41,21 @@ class Finding:
 
 
 def examine(
-    words: list[str], cluster: Cluster | None, configs: Path | None, results: Results
+    overrides: list[str], cluster: Cluster | None, configs: Path | None, results: Results
 ) -> list[Finding]:
-    """Check the machine, the folder, the cluster, and what the words need, in this order."""
+    """Check the machine, the folder, the cluster, and what the overrides need, in this order."""
     found = [*_python(), *_machine(), *_folder(results)]
     if cluster is not None:
         found += _cluster(cluster)
     place = Path(cluster.prefetched) if cluster and cluster.prefetched else offline_folder.folder()
     if place is not None:
         found += _guarded("prefetched", lambda: _prefetched(place))
-    if words:
-        found += _guarded("words", lambda: _words(words, configs, results))
+    if overrides:
+        found += _guarded("words", lambda: _plan(overrides, configs, results))
     return found
 
 
-def table(found: list[Finding]) -> Table:
+def findings_table(found: list[Finding]) -> Table:
     """Check by check; what to do stands beside it."""
     rows = [[one.what, one.state, one.found, one.do] for one in found]
     bad = sum(one.state == BAD for one in found)
@@ -206,7 +206,7 @@ def _cluster(cluster: Cluster) -> Iterator[Finding]:
         yield Finding("scheduler", GOOD, "none: a process in the background")
         return
     try:
-        asked = base.of(cluster)
+        asked = base.build_scheduler(cluster)
     except ConfigError as error:
         yield Finding("Slurm", BAD, str(error))
         return
@@ -229,10 +229,10 @@ def _prefetched(place: Path) -> Iterator[Finding]:
     offline_folder.use(place)
 
 
-def _words(words: list[str], configs: Path | None, results: Results) -> Iterator[Finding]:
+def _plan(overrides: list[str], configs: Path | None, results: Results) -> Iterator[Finding]:
     from peftbench.config.sweep import plan
 
-    planned = plan(*words, configs=configs, results=results.folder)
+    planned = plan(*overrides, configs=configs, results=results.folder)
     yield Finding("words", GOOD, f"{len(planned.runs)} runs")
     root = offline_folder.data_root() or planned.data_root
     online = not hub.offline()

@@ -50,17 +50,17 @@ def main() -> None:
 
 
 @main.command(epilog=options.WORDS)
-@options.words
+@options.overrides_argument
 @options.results
 @options.configs
 @click.option("--json", "as_json", is_flag=True, help="For scripts: every run, its key and state.")
-def plan(words: tuple[str, ...], folder: Path, configs: Path | None, as_json: bool) -> None:
+def plan(overrides: tuple[str, ...], folder: Path, configs: Path | None, as_json: bool) -> None:
     """Say which runs the WORDS mean, and what is done, missing or failed."""
     from peftbench.cli.plan import plan_table
     from peftbench.results import status
 
-    found, results = _plan(words, configs, folder), options.open_results(folder)
-    state = status.of(found, results)
+    found, results = _plan(overrides, configs, folder), options.open_results(folder)
+    state = status.sweep_status(found, results)
     if as_json:
         import json
 
@@ -71,7 +71,7 @@ def plan(words: tuple[str, ...], folder: Path, configs: Path | None, as_json: bo
 
 
 @main.command(epilog=options.WORDS)
-@options.words
+@options.overrides_argument
 @options.results
 @options.configs
 @options.machine
@@ -80,7 +80,7 @@ def plan(words: tuple[str, ...], folder: Path, configs: Path | None, as_json: bo
 @click.option("--dry-run", is_flag=True, help="Check every run and its data, train nothing.")
 @click.option("--quiet", is_flag=True, help="No progress; failures and the table only.")
 def run(
-    words: tuple[str, ...], folder: Path, configs: Path | None, shard: str | None, **given: Any
+    overrides: tuple[str, ...], folder: Path, configs: Path | None, shard: str | None, **given: Any
 ) -> None:
     """Train what is missing of the runs that the WORDS mean, then print the scores.
 
@@ -89,12 +89,12 @@ def run(
     from peftbench.core.plan import RunOptions
     from peftbench.runner import sweep
 
-    found = _plan(words, configs, folder, shard)
+    found = _plan(overrides, configs, folder, shard)
     sys.exit(sweep.run_plan(found, options.open_results(folder), RunOptions(**given)))
 
 
 @main.command(epilog=options.WORDS)
-@options.words
+@options.overrides_argument
 @options.results
 @options.configs
 @options.machine
@@ -102,7 +102,7 @@ def run(
 @click.option("--fail-fast", is_flag=True, help="Stop at the first failure.")
 @click.option("--quiet", is_flag=True, help="No progress; failures and the tables only.")
 def evaluate(
-    words: tuple[str, ...], folder: Path, configs: Path | None, shard: str | None, **given: Any
+    overrides: tuple[str, ...], folder: Path, configs: Path | None, shard: str | None, **given: Any
 ) -> None:
     """Ask suites about finished runs that the WORDS mean, among them suite=NAME.
 
@@ -113,7 +113,7 @@ def evaluate(
     from peftbench.core.plan import RunOptions
     from peftbench.runner import sweep
 
-    found = _plan(words, configs, folder, shard)
+    found = _plan(overrides, configs, folder, shard)
     if not found.evaluations:
         raise ConfigError("say which suites are meant: suite=noise,calibration; see `list suites`")
     how = RunOptions(**given)
@@ -173,7 +173,7 @@ for _verb in (report, *VERBS):
 
 
 @main.command()
-@options.words
+@options.overrides_argument
 @click.option(
     "--results",
     "folders",
@@ -184,7 +184,7 @@ for _verb in (report, *VERBS):
     help="Folder of records; may be given more than once.",
 )
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
-def advise(words: tuple[str, ...], folders: tuple[Path, ...], as_json: bool) -> None:
+def advise(overrides: tuple[str, ...], folders: tuple[Path, ...], as_json: bool) -> None:
     """Say which method suits: advise task=mrpc size=300 budget.seconds=600 model=minilm.
 
     From the records nearest to that; how far they are, and what they cannot tell, is said.
@@ -192,14 +192,14 @@ def advise(words: tuple[str, ...], folders: tuple[Path, ...], as_json: bool) -> 
     from peftbench.analysis import advice
     from peftbench.reports import advice as told
 
-    found = advice.from_folders(advice.ask(*words), [options.open_results(f) for f in folders])
+    found = advice.from_folders(advice.ask(*overrides), [options.open_results(f) for f in folders])
     if as_json:
         import json
 
         click.echo(json.dumps(told.as_json(found), indent=1))
         return
     click.echo(told.sentence(found))
-    table = told.table(found)
+    table = told.advice_table(found)
     options.show(table.rich())
     click.echo("\n".join([f"Nearest: {'; '.join(found.distance)}.", *table.notes]))
 
@@ -213,13 +213,13 @@ def completion_(shell: str) -> None:
 
 
 def _plan(
-    words: tuple[str, ...], configs: Path | None, folder: Path, shard: str | None = None
+    overrides: tuple[str, ...], configs: Path | None, folder: Path, shard: str | None = None
 ) -> "Plan":
-    from peftbench.config.sweep import plan as plan_words
+    from peftbench.config.sweep import plan as compose_plan
     from peftbench.runner import sharding
 
     mine = None if shard is None else sharding.read(shard)
-    found = plan_words(*words, configs=configs, results=folder)
+    found = compose_plan(*overrides, configs=configs, results=folder)
     return found if mine is None else sharding.share(found, *mine)
 
 

@@ -28,10 +28,14 @@ WORDS say which runs are meant, in Hydra's grammar:
 """
 
 
-def words(function: Callable[..., None]) -> Callable[..., None]:
-    """The rest of the line, in Hydra's grammar."""
+def overrides_argument(function: Callable[..., None]) -> Callable[..., None]:
+    """Take the overrides, in Hydra's grammar."""
     return click.argument(
-        "words", nargs=-1, type=click.UNPROCESSED, shell_complete=completion.words
+        "overrides",
+        metavar="[WORDS]...",
+        nargs=-1,
+        type=click.UNPROCESSED,
+        shell_complete=completion.complete_overrides,
     )(function)
 
 

@@ -88,11 +88,17 @@ def report(
 
 
 @report.command("claims", epilog="WORDS: paper=NAME,NAME; and task=, size=, model= … of records.")
-@click.argument("words", nargs=-1, type=click.UNPROCESSED, shell_complete=completion.words)
+@click.argument(
+    "conditions",
+    metavar="[WORDS]...",
+    nargs=-1,
+    type=click.UNPROCESSED,
+    shell_complete=completion.complete_overrides,
+)
 @options.results
 @options.configs
 @click.option("--plan", "missing", is_flag=True, help="Words of the runs that would decide them.")
-def claims_(words: tuple[str, ...], folder: Path, configs: Path | None, missing: bool) -> None:
+def claims_(conditions: tuple[str, ...], folder: Path, configs: Path | None, missing: bool) -> None:
     """Say which claims of papers these records support, contradict or leave undecided."""
     from peftbench.claims import missing_runs
     from peftbench.claims.verdicts import judge_folder
@@ -100,16 +106,16 @@ def claims_(words: tuple[str, ...], folder: Path, configs: Path | None, missing:
 
     results = options.open_results(folder)
     if missing:
-        click.echo("\n".join(missing_runs.commands(results, words, configs)))
+        click.echo("\n".join(missing_runs.commands(results, conditions, configs)))
         return
-    tested, records, left_out = judge_folder(results, words, configs)
+    tested, records, left_out = judge_folder(results, conditions, configs)
     first, *rest = tables(tested, records, narrow=True)
     for table in (replace(first, notes=[*first.notes, *left_out]), *rest):
         options.show(table.rich())
         click.echo("\n".join([*table.notes, ""]))
 
 
-@report.command()
+@report.command("table")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 @options.results
 @click.option(
@@ -122,7 +128,7 @@ def claims_(words: tuple[str, ...], folder: Path, configs: Path | None, missing:
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write it there."
 )
 @click.option("--check", is_flag=True, help="Fail if the --output is not what the records give.")
-def table(
+def pivot_table(
     words: tuple[str, ...], folder: Path, form: str | None, output: Path | None, check: bool
 ) -> None:
     """Cross any fields of the records: the summary of a third over seeds, with n.

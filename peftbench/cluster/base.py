@@ -36,7 +36,7 @@ class Scheduler(Protocol):
         """What the scheduler says of how tasks ended, as far as it remembers."""
 
 
-def of(cluster: Cluster) -> Scheduler:
+def build_scheduler(cluster: Cluster) -> Scheduler:
     """The scheduler of a cluster.
 
     Raises:

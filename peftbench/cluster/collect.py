@@ -15,7 +15,7 @@ from peftbench.results.store import Results
 TOLD = 10
 
 
-def table(seen: QueueSnapshot) -> Table:
+def queue_table(seen: QueueSnapshot) -> Table:
     """One line for each submission."""
     counts = [seen.counts(one) for one in seen.submissions]
     shown = [state for state in STATES if state == DONE or any(c[state] for c in counts)]

@@ -1,8 +1,9 @@
 """What was handed to a scheduler, on disk: which runs are in which task of which job.
 
-A submission is a folder in the results folder: `manifest.json` says the words, the cluster and the
-keys of each task; a file for each task says its runs whole, so that a node reads no more than its
-own. Nothing in them names another place on disk, so the results folder may be moved or copied.
+A submission is a folder in the results folder: `manifest.json` holds the overrides, the cluster
+and the keys of each task; a file for each task holds its runs whole, so that a node reads no more
+than its own. Nothing in them names another place on disk, so the results folder may be moved or
+copied.
 """
 
 import fcntl
@@ -71,7 +72,7 @@ class Submission:
 
     Attributes:
         name: when it was made, and four digits by chance.
-        words: that say which runs are meant; with those of the cluster they submit the rest again.
+        words: overrides, those of the cluster included, that submit the rest again.
         cluster: as it was.
         version: of peftbench; `commit` where it ran from a checkout.
         submitted: seconds since 1970, by the clock of the submitting machine.
@@ -119,7 +120,7 @@ def folder(results: Results, name: str) -> Path:
 
 
 def begin(
-    words: Sequence[str],
+    overrides: Sequence[str],
     cluster: Cluster,
     arrays: Sequence[Array],
     data_root: str | None,
@@ -129,7 +130,7 @@ def begin(
     """A new submission of these arrays; nothing is written yet."""
     return Submission(
         name=f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}",
-        words=list(words),
+        words=list(overrides),
         cluster=cluster,
         version=version("peftbench"),
         commit=checkout()["commit"],

@@ -97,7 +97,7 @@ def _ask(
     for kind in dict.fromkeys(one.cluster.scheduler for one in open_):
         of_kind = [one for one in open_ if one.cluster.scheduler == kind]
         try:
-            alive |= base.of(of_kind[0].cluster).alive(of_kind, results)
+            alive |= base.build_scheduler(of_kind[0].cluster).alive(of_kind, results)
         except (
             SchedulerUnreachable,
             ConfigError,

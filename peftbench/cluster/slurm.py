@@ -137,10 +137,10 @@ def _states(submissions: list[Submission]) -> dict[Task, tuple[str, str]]:
 
     Jobs are known by name, also of a submission that was cut off before it noted their numbers.
     """
-    words = ("-h", "-r", "-t", "all", "-u", getpass.getuser(), "-o", "%i|%j|%T|%r")
+    options = ("-h", "-r", "-t", "all", "-u", getpass.getuser(), "-o", "%i|%j|%T|%r")
     names = {_name(s, a): (s.name, a) for s in submissions for a in range(len(s.arrays))}
     found = {}
-    for line in _ask("squeue", *words).splitlines():
+    for line in _ask("squeue", *options).splitlines():
         number, name, state, reason = (part.strip() for part in line.split("|", 3))
         if name in names:
             task = Task(*names[name], int(number.partition("_")[2] or 0))

@@ -45,7 +45,7 @@ class Submitted:
 
 def submit(
     plan: Plan,
-    words: list[str],
+    overrides: list[str],
     results: Results,
     cluster: Cluster,
     order: RunOptions,
@@ -54,20 +54,22 @@ def submit(
     """Hand what is neither done nor queued to the scheduler, and return at once.
 
     Args:
-        words: all of them, those of the cluster included.
+        overrides: all of them, those of the cluster included.
         order: how the nodes run.
 
     Raises:
         ConfigError: for bad input, or if the scheduler takes nothing.
     """
-    asked = base.of(cluster)
+    asked = base.build_scheduler(cluster)
     results.check_writable()
     with alone(results):
         seen = settle(results, look(results))
         if seen.silent is not None:
             raise ConfigError(_silent(seen.silent))
         gpu = bool(cluster.gpus)
-        state = status.of(plan, results, lambda record: bool(record.environment["cuda"]) == gpu)
+        state = status.sweep_status(
+            plan, results, lambda record: bool(record.environment["cuda"]) == gpu
+        )
         queued = seen.queued()
         jobs, given_up = _wanted(state, queued, cluster, order.retry)
         waiting = sum(job.key in queued for job in _jobs(plan) if job.key not in state.done)
@@ -80,7 +82,7 @@ def submit(
             raise ConfigError(_silent(str(error))) from error
         attempts = {key: failure.attempts for key, failure in state.failed.items()}
         how = asdict(replace(order, retry=None))
-        made = manifest.begin(words, cluster, arrays, plan.data_root, how, attempts)
+        made = manifest.begin(overrides, cluster, arrays, plan.data_root, how, attempts)
         told = replace(told, submission=made, jobs=len(jobs))
         return told if dry_run else _send(told, made, arrays, results, asked)
 
@@ -201,7 +203,7 @@ def settle(results: Results, seen: QueueSnapshot) -> QueueSnapshot:
     for one in {over.submission.name: over.submission for over in seen.ended}.values():
         ended = [over for over in seen.ended if over.submission.name == one.name]
         try:
-            why = base.of(one.cluster).explain(one, [over.task for over in ended])
+            why = base.build_scheduler(one.cluster).explain(one, [over.task for over in ended])
         except SchedulerUnreachable:  # what is over stays over
             why = {}
         for over in ended:
@@ -241,7 +243,7 @@ def cancel(results: Results, names: list[str]) -> dict[str, int]:
     ended: dict[str, int] = {}
     with alone(results):  # a submission under way would write over what is noted here
         for one in [manifest.load(results, n) for n in names] or manifest.every(results):
-            asked = base.of(one.cluster)
+            asked = base.build_scheduler(one.cluster)
             try:
                 if tasks := list(asked.alive([one], results)):
                     # first, so that none goes back to the queue

@@ -118,7 +118,7 @@ def _mask(real: Tensor, kind: str) -> Tensor:
     return real[:, None, None, :] & torch.ones(length, length, dtype=torch.bool).tril()
 
 
-def words(tokens: TokenizedSplit, rows: np.ndarray, padding: int) -> Tensor:
+def occurring_ids(tokens: TokenizedSplit, rows: np.ndarray, padding: int) -> Tensor:
     """The ids that occur in batches of these examples, sorted."""
     ends, lengths = tokens.ends[rows], tokens.lengths[rows]
     occur = np.zeros(max(padding, int(tokens.ids.max())) + 1, dtype=bool)

@@ -244,7 +244,7 @@ def class_names(path: str, column: str) -> list[str]:
     return names
 
 
-def check(task: TaskConfig, root: str | None) -> list[str]:
+def data_warnings(task: TaskConfig, root: str | None) -> list[str]:
     """What a careful person would want to know about a task's data before training; no torch.
 
     Raises:

@@ -221,7 +221,7 @@ def _parted(tokens: TokenizedSplit) -> list[Row]:
     ]
 
 
-def of(run: Run, root: str | None, count: int | None = None) -> Prompt | None:
+def build_prompt(run: Run, root: str | None, count: int | None = None) -> Prompt | None:
     """The prompt of a run; None where its texts go to the model as they are.
 
     Args:
@@ -249,12 +249,12 @@ def coder(
     run: Run, tokenizer: PreTrainedTokenizerBase, root: str | None, count: int | None = None
 ) -> Callable[[LabelledTexts], TokenizedSplit]:
     """What makes tokens of texts as a run sees them; see `of`."""
-    prompt = of(run, root, count)
+    prompt = build_prompt(run, root, count)
     encode = tokenization.encode if prompt is None else prompt.encode
     return lambda table: encode(table, tokenizer, run.train.max_length)
 
 
-def words(run: Run, tokenizer: PreTrainedTokenizerBase) -> list[int] | None:
+def verbalizer_ids(run: Run, tokenizer: PreTrainedTokenizerBase) -> list[int] | None:
     """The tokens whose scores are the logits of a run; None where a head gives them.
 
     Raises:
@@ -263,7 +263,7 @@ def words(run: Run, tokenizer: PreTrainedTokenizerBase) -> list[int] | None:
     """
     if run.form is None or run.form.name != WORDS:
         return None
-    prompt = of(run, None, count=0)
+    prompt = build_prompt(run, None, count=0)
     assert isinstance(prompt, VerbalizerPrompt)
     if not prompt.causal and tokenizer.mask_token is None:
         raise ConfigError(f"form=words: the tokenizer of {run.model.name} has no mask token")

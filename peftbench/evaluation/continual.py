@@ -50,7 +50,7 @@ class ContinualState:
     spent: list[Json] = field(default_factory=list)
 
 
-def check(evaluation: Evaluation) -> None:
+def validate_continual(evaluation: Evaluation) -> None:
     """Refuse a chain of priors for a method without posteriors, before anything is trained.
 
     Raises:
@@ -59,7 +59,7 @@ def check(evaluation: Evaluation) -> None:
     if not _rounds(evaluation).chain:
         return
     try:
-        dry_run.check(evaluation.run, chain=True)
+        dry_run.validate_run(evaluation.run, chain=True)
     except ConfigError as error:
         raise ConfigError(f"{error}; suite.chain=false trains it in rounds all the same") from None
 

@@ -13,7 +13,7 @@ from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
 
 
-def check(run: Run, chain: bool = False) -> None:
+def validate_run(run: Run, chain: bool = False) -> None:
     """Refuse a run whose method its model cannot take, on a tiny model of its family.
 
     Args:
@@ -44,5 +44,8 @@ def check_prompt(run: Run) -> None:
     Raises:
         ConfigError: saying which.
     """
-    if run.form is not None and prompting.words(run, load_tokenizer(run.model)) is not None:
+    if (
+        run.form is not None
+        and prompting.verbalizer_ids(run, load_tokenizer(run.model)) is not None
+    ):
         checkpoints.check_language_head(run.model)

@@ -28,7 +28,7 @@ def export_peft_adapter(record: Record, results: Results, folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} is there already; name a new folder")
     method = build_method(run.method)
-    words = prompting.words(run, load_tokenizer(run.model))
+    words = prompting.verbalizer_ids(run, load_tokenizer(run.model))
     encoder = AdaptedModel(Backbone(run.model, words=words), run.task.classes, seed=0)
     method.insert(encoder)
     encoder.restore(load(kept))

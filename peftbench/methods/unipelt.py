@@ -45,7 +45,7 @@ class UniPELT(WrapperMethod):
         if not prefix and not any(ups.values()):
             raise ValueError(f"{type(self.host).__name__} inserts nothing that a gate could close")
         real: list[Tensor] = []
-        encoder.module.register_forward_pre_hook(_Mask(real), with_kwargs=True)
+        encoder.module.register_forward_pre_hook(_PaddingMaskHook(real), with_kwargs=True)
         for attention, found in zip(encoder.each("attention"), ups.values(), strict=True):
             if getattr(attention, "relative_attention", False) and _in_scores(encoder, found):
                 raise ValueError(
@@ -98,7 +98,7 @@ class Gated(nn.Module):
         return y * self.gates[0].open[:, self.number, None, None].to(y.dtype)
 
 
-class _Mask:
+class _PaddingMaskHook:
     """A hook on the whole model, which alone is told where padding is."""
 
     def __init__(self, real: list[Tensor]):

@@ -27,7 +27,7 @@ def dropout_mask(shape: torch.Size, p: float, scale: float) -> Tensor:
     return drawn.view(torch.bfloat16).view(shape)
 
 
-class _Mask(torch.autograd.Function):
+class _DropoutMask(torch.autograd.Function):
     """`dropout_mask` of a tensor's shape; of each run its own where several are stacked."""
 
     @staticmethod
@@ -44,7 +44,7 @@ class _Mask(torch.autograd.Function):
 
     @staticmethod
     def vmap(info: Any, dims: Any, x: Tensor, p: float, scale: float) -> tuple[Tensor, int]:
-        return _Mask.apply(x, p, scale), dims[0]
+        return _DropoutMask.apply(x, p, scale), dims[0]
 
 
 class Dropout(nn.Dropout):
@@ -55,8 +55,8 @@ class Dropout(nn.Dropout):
         if not self.training or self.p in (0.0, 1.0) or x.dtype not in _FAST:
             return super().forward(x)
         if x.dtype == torch.bfloat16:
-            return x * _Mask.apply(x, self.p, 1 / (1 - self.p))
-        return x * _Mask.apply(x, self.p, 1.0) * (1 / (1 - self.p))
+            return x * _DropoutMask.apply(x, self.p, 1 / (1 - self.p))
+        return x * _DropoutMask.apply(x, self.p, 1.0) * (1 / (1 - self.p))
 
 
 _FAST = (torch.bfloat16, torch.float32)

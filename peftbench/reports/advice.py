@@ -26,7 +26,7 @@ def sentence(advice: Advice) -> str:
     return f"No single one: {_percent(held)} of the chance lies with {', '.join(few)}."
 
 
-def table(advice: Advice) -> Table:
+def advice_table(advice: Advice) -> Table:
     """Every option."""
     lines = [
         [

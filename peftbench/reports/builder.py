@@ -98,7 +98,7 @@ def plots(
         raise ConfigError(f"{results.folder} holds no records; `peftbench run` makes them")
     tested, gone = readable(records, results.predictions)
     inputs = Inputs(records, evaluated, prices or Prices(), against, tested, results.predictions)
-    drawn, missing = registry.draw(inputs, names)
+    drawn, missing = registry.draw_figures(inputs, names)
     if names and missing:
         raise ConfigError("; ".join(missing))
     made = registry.files(drawn, kind)
@@ -151,9 +151,9 @@ def _make(
 
     def draw() -> dict[str, bytes]:
         if whole:
-            return registry.files(registry.draw(inputs)[0], "png")
+            return registry.files(registry.draw_figures(inputs)[0], "png")
         named = [one.name for one in registry.reports() if one.after_run and one.figures]
-        drawn, _ = registry.draw(inputs, [*named, *suites])
+        drawn, _ = registry.draw_figures(inputs, [*named, *suites])
         return {f"{name}.png": picture.file("png") for name, picture in drawn.items()}
 
     shown = [*quick, *(table for tables in suites.values() for table in tables)]

@@ -18,7 +18,7 @@ from peftbench.reports.tables.markdown import Table
 REPORT = SuiteReport(
     suite="peftbench.suites.calibration.Calibration",
     tables=lambda found, trained: tables(found, trained),
-    figures=lambda found, trained, palette: plot(found, trained, palette),
+    figures=lambda found, trained, palette: plot_calibration(found, trained, palette),
     page_plots=lambda found, trained: page_plots(found, trained),
 )
 
@@ -104,7 +104,9 @@ _FEW = 0.01
 _MOST = 8
 
 
-def plot(found: list[Evaluated], trained: dict[str, int], palette: Palette) -> list[Figure]:
+def plot_calibration(
+    found: list[Evaluated], trained: dict[str, int], palette: Palette
+) -> list[Figure]:
     """Reliability above, risk over coverage below; a panel for each task with classes and size.
 
     More than eight rows go to several pictures.

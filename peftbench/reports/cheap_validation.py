@@ -21,12 +21,12 @@ REPORT = Report(
     name="validation",
     question="would a part of the validation split have ranked the methods alike?",
     order=10,
-    tables=lambda inputs: listed(table(inputs.tested, inputs.load)),
+    tables=lambda inputs: listed(cheap_validation_table(inputs.tested, inputs.load)),
     page=("differences", 2),
 )
 
 
-def table(records: list[Record], load: Load) -> Table | None:
+def cheap_validation_table(records: list[Record], load: Load) -> Table | None:
     """Mean tau-b over draws between the order of rows on a part and on all of the split.
 
     Args:

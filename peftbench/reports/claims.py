@@ -7,7 +7,7 @@ from peftbench.analysis.significance import ALPHA
 from peftbench.claims.evidence import SEEDS, ClaimEvidence, label
 from peftbench.claims.matching import picked
 from peftbench.claims.quantities import QUANTITIES
-from peftbench.claims.schema import Figures, Paper, words
+from peftbench.claims.schema import Figures, Paper, parse_conditions
 from peftbench.claims.verdicts import Verdict
 from peftbench.core.run import Record
 from peftbench.reports.base import Inputs, Report
@@ -248,7 +248,7 @@ def _figures(paper: Paper, figures: Figures, records: list[Record]) -> Table | N
     """What the paper prints beside ours, where we have runs of the row, task and size."""
     lines, without = [], 0
     for row, by_task in figures.scores.items():
-        mine = picked(records, words(row))
+        mine = picked(records, parse_conditions(row))
         for task, by_size in by_task.items():
             name, metric = task.split()
             for size, text in by_size.items():
@@ -260,7 +260,13 @@ def _figures(paper: Paper, figures: Figures, records: list[Record]) -> Table | N
                     model = members[0].run.model.name
                     spread = grouping.spread([r.metrics.get(metric) for r in members])
                     at = size if isinstance(size, str) else f"{size:,}"
-                    line = [name, metric, at, label(words(row)), ", ".join([model, *told])]
+                    line = [
+                        name,
+                        metric,
+                        at,
+                        label(parse_conditions(row)),
+                        ", ".join([model, *told]),
+                    ]
                     lines.append([*line, spread, text])
     if not lines:
         return None

@@ -10,7 +10,7 @@ from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json
 from peftbench.reports.base import SuiteReport
 from peftbench.reports.plotting import page_panels
-from peftbench.reports.plotting.line_plots import Panel, Series, draw, mean_curve
+from peftbench.reports.plotting.line_plots import Panel, Series, draw_line_plots, mean_curve
 from peftbench.reports.plotting.page_panels import Line
 from peftbench.reports.plotting.palette import Palette
 from peftbench.reports.plotting.style import Figure
@@ -19,7 +19,7 @@ from peftbench.reports.tables.markdown import Table
 REPORT = SuiteReport(
     suite="peftbench.suites.rounds.Rounds",
     tables=lambda found, trained: tables(found, trained),
-    figures=lambda found, trained, palette: plot(found, trained, palette),
+    figures=lambda found, trained, palette: plot_continual(found, trained, palette),
     page_plots=lambda found, trained: page_plots(found, trained),
 )
 
@@ -66,7 +66,9 @@ _CAPTION = (
 )
 
 
-def plot(found: list[Evaluated], trained: dict[str, int], palette: Palette) -> list[Figure]:
+def plot_continual(
+    found: list[Evaluated], trained: dict[str, int], palette: Palette
+) -> list[Figure]:
     """A panel for each task, size and division; sequences of tasks have a table only."""
     parts = [(names, part) for names, part in _parts(found, trained) if not _is_sequence(names)]
     panels = []
@@ -87,7 +89,7 @@ def plot(found: list[Evaluated], trained: dict[str, int], palette: Palette) -> l
         if series:
             panels.append(Panel(part.title, x, y, series, places=seen, joined=True))
     order = grouping.series([part for _, part in parts], trained)
-    return draw(panels, palette, order, _CAPTION)
+    return draw_line_plots(panels, palette, order, _CAPTION)
 
 
 def _parts(

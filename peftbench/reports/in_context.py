@@ -14,7 +14,7 @@ from peftbench.reports.tables.markdown import Table
 REPORT = SuiteReport(
     suite="peftbench.suites.in_context.InContext",
     tables=lambda found, trained: tables(found, trained),
-    figures=lambda found, trained, palette: plot(found, trained, palette),
+    figures=lambda found, trained, palette: plot_in_context(found, trained, palette),
     page_plots=lambda found, trained: page_plots(found, trained),
 )
 
@@ -69,7 +69,9 @@ _CAPTION = (
 )
 
 
-def plot(found: list[Evaluated], trained: dict[str, int], palette: Palette) -> list[Figure]:
+def plot_in_context(
+    found: list[Evaluated], trained: dict[str, int], palette: Palette
+) -> list[Figure]:
     """A panel for each task and size, a line for each row."""
     return of_suite(found, trained, palette, "demonstrations", _CAPTION, _curve)
 

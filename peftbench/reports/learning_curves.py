@@ -8,7 +8,7 @@ from peftbench.reports.plotting.line_plots import (
     Points,
     Series,
     curve_points,
-    draw,
+    draw_line_plots,
     mean_curve,
 )
 from peftbench.reports.plotting.palette import Palette
@@ -18,7 +18,7 @@ REPORT = Report(
     name="learning",
     question="training loss and score by step",
     order=8,
-    figures=lambda inputs: plot(inputs.records, inputs.palette),
+    figures=lambda inputs: plot_learning_curves(inputs.records, inputs.palette),
     needs="runs with several evaluations (train.evaluations)",
 )
 
@@ -32,7 +32,7 @@ _SCORE = "Score of the evaluations during training, on the selection split where
 _UNDEFINED = "Undefined scores, of runs that predict one class throughout, are left out."
 
 
-def plot(records: list[Record], palette: Palette) -> list[Figure]:
+def plot_learning_curves(records: list[Record], palette: Palette) -> list[Figure]:
     """Panels of a task and size: losses in one picture, scores in another."""
     sized = [one for one, _ in grouping.alike(records)]
     records = [record for record in records if len(record.curve) > 1]
@@ -56,7 +56,7 @@ def plot(records: list[Record], palette: Palette) -> list[Figure]:
                 panels.append(Panel(title, "step", y, series, joined=True, loss=what == "loss"))
         order = [label for label in labels.values() if any(label in p.series for p in panels)]
         caption = _CAPTION.format(what=told, more=more)
-        for picture in draw(panels, palette, order, caption.strip()):
+        for picture in draw_line_plots(panels, palette, order, caption.strip()):
             part = f"{what}_{picture.part}" if picture.part else what
             made.append(Figure(picture.figure, picture.caption, part))
     return made

@@ -16,7 +16,7 @@ from peftbench.reports.tables.markdown import Table
 REPORT = SuiteReport(
     suite="peftbench.suites.noise.Noise",
     tables=lambda found, trained: tables(found, trained),
-    figures=lambda found, trained, palette: plot(found, trained, palette),
+    figures=lambda found, trained, palette: plot_noise(found, trained, palette),
     page_plots=lambda found, trained: page_plots(found, trained),
 )
 
@@ -82,7 +82,7 @@ _CAPTION = (
 )
 
 
-def plot(found: list[Evaluated], trained: dict[str, int], palette: Palette) -> list[Figure]:
+def plot_noise(found: list[Evaluated], trained: dict[str, int], palette: Palette) -> list[Figure]:
     """A panel for each task and size, a line for each row."""
     return of_suite(found, trained, palette, "intensity of noise", _CAPTION, _curve)
 

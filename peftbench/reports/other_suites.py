@@ -14,7 +14,7 @@ from peftbench.reports.plotting.line_plots import (
     Points,
     Series,
     defined_points,
-    draw,
+    draw_line_plots,
     mean_curve,
 )
 from peftbench.reports.plotting.page_panels import Line
@@ -25,7 +25,7 @@ from peftbench.reports.tables.markdown import Table
 REPORT = SuiteReport(
     suite="",
     tables=lambda found, trained: tables(found, trained),
-    figures=lambda found, trained, palette: plot(found, trained, palette),
+    figures=lambda found, trained, palette: plot_headlines(found, trained, palette),
     page_plots=lambda found, trained: page_plots(found, trained),
 )
 
@@ -57,7 +57,9 @@ def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
     return made
 
 
-def plot(found: list[Evaluated], trained: dict[str, int], palette: Palette) -> list[Figure]:
+def plot_headlines(
+    found: list[Evaluated], trained: dict[str, int], palette: Palette
+) -> list[Figure]:
     """A panel for each task and size whose findings hold a curve."""
     here = _with_curve(found)
     if not here:
@@ -79,7 +81,7 @@ def plot(found: list[Evaluated], trained: dict[str, int], palette: Palette) -> l
             )
     first = here[0].findings["curve"]
     caption = _CAPTION.format(y=first["y"][:1].upper() + first["y"][1:], x=first["x"])
-    return draw(panels, palette, grouping.series(sections, trained), caption)
+    return draw_line_plots(panels, palette, grouping.series(sections, trained), caption)
 
 
 def page_plots(found: list[Evaluated], trained: dict[str, int]) -> list[Json]:

@@ -14,14 +14,14 @@ REPORT = Report(
     name="paired",
     question="which differences are there?  (--against ROW)",
     order=13,
-    tables=lambda inputs: [table(*inputs.comparison)] if inputs.pairs else [],
-    figures=lambda inputs: plot(inputs.pairs),
+    tables=lambda inputs: [paired_table(*inputs.comparison)] if inputs.pairs else [],
+    figures=lambda inputs: plot_paired(inputs.pairs),
     needs="two rows with a seed in common, and defined scores",
     page=None,  # the page shows the pairs as a figure
 )
 
 
-def table(pairs: list[PairedComparison], split: list[str]) -> Table:
+def paired_table(pairs: list[PairedComparison], split: list[str]) -> Table:
     """Every pair with its effect in points of the metric.
 
     Args:
@@ -91,7 +91,7 @@ _ROWS, _TALL = 60, 9.0
 Cells = dict[str, PairedComparison]
 
 
-def plot(pairs: list[PairedComparison]) -> list[Figure]:
+def plot_paired(pairs: list[PairedComparison]) -> list[Figure]:
     """A forest: effects with intervals, a panel a task and size, coloured by verdict.
 
     Panels of the same rows stand side by side.

@@ -16,7 +16,7 @@ REPORT = Report(
     name="pareto",
     question="which method is worth its weights, seconds, memory, money (--prices)?",
     order=6,
-    figures=lambda inputs: plot(
+    figures=lambda inputs: plot_pareto(
         inputs.records,
         inputs.palette,
         inputs.prices.money if inputs.prices.known() else None,
@@ -40,7 +40,7 @@ _CAPTION = (
 )
 
 
-def plot(
+def plot_pareto(
     records: list[Record], palette: Palette, money: Money | None = None, currency: str = ""
 ) -> list[Figure]:
     """A picture for each task: a line of panels for each size and machine, one for each cost."""

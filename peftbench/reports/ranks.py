@@ -13,12 +13,12 @@ REPORT = Report(
     name="ranks",
     question="which rows come first over tasks and seeds?",
     order=12,
-    tables=lambda inputs: listed(table(inputs.records)),
+    tables=lambda inputs: listed(ranks_table(inputs.records)),
     page=("differences", 1),
 )
 
 
-def table(records: list[Record]) -> Table | None:
+def ranks_table(records: list[Record]) -> Table | None:
     """Mean ranks over task, size and seed; None where no three rows share two of these."""
     by_row, split = grouping.of_records(records)
     blocks: dict[Block, dict[grouping.Row, float]] = {}

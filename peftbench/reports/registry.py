@@ -46,7 +46,7 @@ def suites() -> list[str]:
     return list(catalog.options("suite", (catalog.packaged(),)))
 
 
-def draw(inputs: Inputs, names: Iterable[str] = ()) -> tuple[dict[str, Figure], list[str]]:
+def draw_figures(inputs: Inputs, names: Iterable[str] = ()) -> tuple[dict[str, Figure], list[str]]:
     """Pictures by file name without its end, and what could not be drawn for want of what.
 
     Args:

@@ -14,7 +14,7 @@ REPORT = Report(
     name="seeds",
     question="how much does the seed matter?",
     order=7,
-    figures=lambda inputs: plot(inputs.records, inputs.palette),
+    figures=lambda inputs: plot_seeds(inputs.records, inputs.palette),
     needs="records",
 )
 
@@ -31,7 +31,7 @@ _ROWS, _SIDE, _TALL = 60, 3, 9.0
 Cell = dict[str, list[Record]]
 
 
-def plot(records: list[Record], palette: Palette) -> list[Figure]:
+def plot_seeds(records: list[Record], palette: Palette) -> list[Figure]:
     """A panel for each task and size; panels with the same rows stand side by side."""
     by_row, split = grouping.of_records(records)
     labels = grouping.labels(by_row, split)

@@ -16,7 +16,7 @@ from peftbench.reports.tables.markdown import Table
 REPORT = SuiteReport(
     suite="peftbench.suites.shift.Shift",
     tables=lambda found, trained: tables(found, trained),
-    figures=lambda found, trained, palette: plot(found, trained, palette),
+    figures=lambda found, trained, palette: plot_shift(found, trained, palette),
     page_plots=lambda found, trained: page_plots(found, trained),
 )
 
@@ -123,7 +123,7 @@ _CAPTION = (
 )
 
 
-def plot(found: list[Evaluated], trained: dict[str, int], palette: Palette) -> list[Figure]:
+def plot_shift(found: list[Evaluated], trained: dict[str, int], palette: Palette) -> list[Figure]:
     """A heat map for each task and size: method × targets."""
     sections = grouping.sections(found, trained)
     pictures = []

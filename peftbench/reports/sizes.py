@@ -5,7 +5,7 @@ import statistics
 from peftbench.analysis import grouping
 from peftbench.core.run import Record
 from peftbench.reports.base import Report
-from peftbench.reports.plotting.line_plots import Panel, Series, draw
+from peftbench.reports.plotting.line_plots import Panel, Series, draw_line_plots
 from peftbench.reports.plotting.palette import Palette
 from peftbench.reports.plotting.style import Figure
 
@@ -13,7 +13,7 @@ REPORT = Report(
     name="sizes",
     question="how do scores grow with data?",
     order=4,
-    figures=lambda inputs: plot(inputs.records, inputs.palette),
+    figures=lambda inputs: plot_sizes(inputs.records, inputs.palette),
     needs="a method and its settings at two data sizes of one task",
     after_run=True,
 )
@@ -25,7 +25,7 @@ _CAPTION = (
 )
 
 
-def plot(records: list[Record], palette: Palette) -> list[Figure]:
+def plot_sizes(records: list[Record], palette: Palette) -> list[Figure]:
     """A panel for each task, a line for each row that was run at several sizes."""
     by_row, split = grouping.of_records(records)
     tasks = sorted({record.run.task.name for record in records})
@@ -51,7 +51,9 @@ def plot(records: list[Record], palette: Palette) -> list[Figure]:
         )
     told = f"Along the lines these differ too: {', '.join(sorted(also))}. " if also else ""
     level = "Dotted: the majority class." if any(panel.level for panel in panels) else ""
-    return draw(panels, palette, list(labels.values()), _CAPTION.format(also=told, level=level))
+    return draw_line_plots(
+        panels, palette, list(labels.values()), _CAPTION.format(also=told, level=level)
+    )
 
 
 def _of(records: list[Record], task: str) -> list[Record]:

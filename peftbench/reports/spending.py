@@ -18,12 +18,12 @@ REPORT = Report(
     name="spending",
     question="what does a score cost, and what does it take to come near the best?",
     order=9,
-    tables=lambda inputs: [table(inputs.records, inputs.prices)],
+    tables=lambda inputs: [spending_table(inputs.records, inputs.prices)],
     page=("costs", 1),
 )
 
 
-def table(records: list[Record], prices: Prices) -> Table:
+def spending_table(records: list[Record], prices: Prices) -> Table:
     """Method × task: score, spending, seconds to come near the reference, the Pareto front.
 
     The reference of a task is the run that trains everything, or what trains most, where none does.

@@ -115,7 +115,7 @@ class SweepStatus:
         return "\n".join(lines)
 
 
-def of(
+def sweep_status(
     plan: Plan, results: Results, like: Callable[[Record], bool] = lambda record: True
 ) -> SweepStatus:
     """Hold a plan against a results folder; records that are `like` say how long runs take."""

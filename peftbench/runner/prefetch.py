@@ -19,7 +19,7 @@ from peftbench.system import io, offline_folder
 from peftbench.system.hub import CHECKPOINT_FILES, comes_from_hub, locate
 
 
-def fetch(plan: Plan, words: list[str], target: Path) -> Iterator[str]:
+def fetch(plan: Plan, overrides: list[str], target: Path) -> Iterator[str]:
     """Fill the folder, and say line by line what came into it; what is there already stays.
 
     Raises:
@@ -47,14 +47,14 @@ def fetch(plan: Plan, words: list[str], target: Path) -> Iterator[str]:
         }
         for path in found
     }
-    data = {"peftbench": version("peftbench"), "words": [*before, words], "files": about}
+    data = {"peftbench": version("peftbench"), "words": [*before, overrides], "files": about}
     io.write_whole(target / "manifest.json", io.sealed(data))
     size = sum(one["bytes"] for one in about.values())
     yield f"{target}: {len(about)} files, {size / 2**20:.1f} MiB; hashes in manifest.json"
     yield f"on the nodes: cluster.prefetched={target}, or PEFTBENCH_PREFETCHED={target}"
 
 
-def check(plan: Plan, root: str | None) -> None:
+def require_inputs(plan: Plan, root: str | None) -> None:
     """Refuse runs whose models or data are not where they are to be read; the hub is not asked.
 
     Args:

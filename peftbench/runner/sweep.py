@@ -53,7 +53,7 @@ def run_plan(plan: Plan, results: Results, options: RunOptions, train: bool = Tr
     is_retried = retry_filter(options.retry)
     gpus = devices(options.device)
     results.check_writable()
-    before = status.of(plan, results)
+    before = status.sweep_status(plan, results)
     if not train:
         _check_trained(before)
     todo = select_jobs(before, is_retried)
@@ -241,7 +241,7 @@ def _print_full_disk(failures: list[Failure], results: Results) -> None:
 
 
 def _sum_up(plan: Plan, results: Results, skipped: set[str]) -> int:
-    state = status.of(plan, results)
+    state = status.sweep_status(plan, results)
     if state.done:
         try:
             paths = builder.write(results, state.records, state.evaluated, show=_show)

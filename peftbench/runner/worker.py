@@ -119,10 +119,10 @@ def _check(runs: list[Run], evaluations: list[Evaluation], setting: Any) -> Json
     for run in runs:
         once(
             [run.model, run.method, run.task.classes, run.form and run.form.name],
-            lambda run=run: dry_run.check(run),
+            lambda run=run: dry_run.validate_run(run),
         )
         once([run.model, run.form, run.task.name], lambda run=run: dry_run.check_prompt(run))
-        once(run.task, lambda run=run: loading.check(run.task, setting.data_root))
+        once(run.task, lambda run=run: loading.data_warnings(run.task, setting.data_root))
         once(run.model, lambda run=run: checkpoints.locate(run.model) and None)
     for one in evaluations:
         asked = base.build_suite(one.suite)
@@ -131,7 +131,10 @@ def _check(runs: list[Run], evaluations: list[Evaluation], setting: Any) -> Json
             lambda one=one, asked=asked: asked.check_data(one.run, setting.data_root),
         )
         if asked.trains:
-            once([one.suite, one.run.model, one.run.method], lambda one=one: continual.check(one))
+            once(
+                [one.suite, one.run.model, one.run.method],
+                lambda one=one: continual.validate_continual(one),
+            )
     return {"errors": list(errors), "told": told}
 
 

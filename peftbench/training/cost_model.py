@@ -23,7 +23,7 @@ STEPS = 12
 
 
 @dataclass(frozen=True)
-class Calibration:
+class CostModel:
     """What was measured.
 
     Attributes:
@@ -74,7 +74,7 @@ class Calibration:
 
 def known(
     run: Run, device: torch.device, results: Results | None, alone: Callable[[Run], Record]
-) -> Calibration:
+) -> CostModel:
     """The calibration of a run's configuration, measured now unless it is kept.
 
     Args:
@@ -94,7 +94,7 @@ def known(
     try:
         if path.exists():
             try:
-                return Calibration(**json.loads(path.read_bytes()))
+                return CostModel(**json.loads(path.read_bytes()))
             except (ValueError, TypeError):  # a cache: it is made again
                 path.unlink()
         found = _measured(run, name, alone)
@@ -104,7 +104,7 @@ def known(
         results.release(name)
 
 
-def _measured(run: Run, name: str, alone: Callable[[Run], Record]) -> Calibration:
+def _measured(run: Run, name: str, alone: Callable[[Run], Record]) -> CostModel:
     short = replace(
         run,
         budget=Budget(steps=STEPS),
@@ -113,7 +113,7 @@ def _measured(run: Run, name: str, alone: Callable[[Run], Record]) -> Calibratio
     )
     record = alone(short)
     train = record.seconds["train"]
-    return Calibration(
+    return CostModel(
         name=name,
         step=train / STEPS,
         token=train / record.work["padded_tokens"],

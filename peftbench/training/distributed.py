@@ -127,45 +127,45 @@ def group(run: Json, results: str, setting: Json) -> Iterator[None]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _port()}
     order = json.dumps({"run": run, "results": results, "setting": setting}).encode()
-    followers = []
+    others = []
     for rank in range(1, count):
         own = {"RANK": str(rank), "LOCAL_RANK": "0"}
         if len(visible) == count:
             own["CUDA_VISIBLE_DEVICES"] = visible[rank]
-        follower = subprocess.Popen(
-            [sys.executable, "-m", "peftbench.runner.follower"],
+        other = subprocess.Popen(
+            [sys.executable, "-m", "peftbench.runner.rank_worker"],
             stdin=subprocess.PIPE,
             env=os.environ | shared | own,
         )
-        assert follower.stdin is not None
-        follower.stdin.write(
+        assert other.stdin is not None
+        other.stdin.write(
             order + b"\n"
-        )  # left open: its end tells the follower that we are gone
-        follower.stdin.flush()
-        followers.append(follower)
+        )  # left open: its end tells the other process that this one is gone
+        other.stdin.flush()
+        others.append(other)
     over = threading.Event()
-    threading.Thread(target=_watch, args=(followers, over), daemon=True).start()
+    threading.Thread(target=_watch, args=(others, over), daemon=True).start()
     mine = shared | {"RANK": "0", "LOCAL_RANK": "0"}
     os.environ.update(mine)
     try:
         yield
-        for follower in followers:
-            follower.wait(GRACE)
+        for other in others:
+            other.wait(GRACE)
     finally:
         over.set()
-        for follower in followers:
-            follower.kill()
-            follower.wait()
+        for other in others:
+            other.kill()
+            other.wait()
         for name in mine:
             del os.environ[name]
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
 
 
-def _watch(followers: list["subprocess.Popen[bytes]"], over: threading.Event) -> None:
+def _watch(others: list["subprocess.Popen[bytes]"], over: threading.Event) -> None:
     """End this process where another one ended badly and nothing here noticed: GPUs may not."""
     while not over.wait(1.0):
-        codes = [follower.poll() for follower in followers]
+        codes = [other.poll() for other in others]
         if any(codes):
             if not over.wait(GRACE):
                 print(f"a process of this run ended with exit code {max(filter(None, codes))}")

@@ -338,7 +338,7 @@ def prepare(job: TrainingJob, micro: int | None) -> PreparedTraining:
         shown = data.shown
         every = np.arange(len(shown.tokens)) if job.alike else shown.every
         prepare_for_training(
-            encoder, half, batching.words(shown.tokens, every, tokenizer.pad_token_id)
+            encoder, half, batching.occurring_ids(shown.tokens, every, tokenizer.pad_token_id)
         )
     parted = micro if peers.count == 1 else [micro, peers.count]
     saved = checkpointing.load(job.results, job.key, parted)

@@ -40,7 +40,7 @@ class WarmCache:
             gc.unfreeze()
             self._frozen = False
             tokenizer = load_tokenizer(run.model)
-            words = prompting.words(run, tokenizer)
+            words = prompting.verbalizer_ids(run, tokenizer)
             self.backbones[name] = (Backbone(run.model, device, words=words), tokenizer)
         return self.backbones[name]
 
@@ -50,7 +50,7 @@ class WarmCache:
         seed = run.seeds()["subset"] if run.form and run.form.demonstrations else None
         name = canonical([run.task, split, length, run.form, seed])
         if name not in self.tokens:
-            prompt = prompting.of(run, root)
+            prompt = prompting.build_prompt(run, root)
             self.tokens[name] = tokenization.tokenize_split(
                 run.task, split, tokenizer, length, root, prompt
             )

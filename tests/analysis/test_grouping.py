@@ -85,7 +85,7 @@ def test_intensities_of_a_curve_are_its_own():
         for intensities in ([1.0], [0.5])
         for e in planned("suite=noise", intensities=intensities)
     ]
-    assert noise.plot(every, trained(every), Palette())
+    assert noise.plot_noise(every, trained(every), Palette())
     (part,) = grouping.sections(every, trained(every))
     assert sorted(grouping.labels(part.rows, part.split).values()) == [
         "lora, intensities=[0.5]",
@@ -110,7 +110,7 @@ def test_the_model_before_training_is_one_for_each_model():
         ("untrained", "minilm", "60.0 ± 0.0 (2)"),
         ("untrained", "tiny", "40.0 ± 0.0 (2)"),
     ]
-    assert shift.plot(every, trained(every), Palette())
+    assert shift.plot_shift(every, trained(every), Palette())
 
 
 def test_models_are_told_apart_also_where_each_has_a_method_of_its_own():
@@ -143,7 +143,7 @@ def test_rows_that_are_ranked_are_those_of_the_score_table():
         said = np.where(np.arange(400) % 4 < 4 * right[run.train.lr], label, 1 - label)
         answers[run.key] = {"item": np.arange(400), "label": label, "scores": np.eye(2)[said]}
     made = [records.record(run) for run in records.runs(*words)]
-    table = cheap_validation.table(made, lambda record: answers[record.run.key])
+    table = cheap_validation.cheap_validation_table(made, lambda record: answers[record.run.key])
     assert table is not None
     assert table.rows[0][:2] == ["builtin_paraphrase 32", "3"]
 

@@ -15,7 +15,7 @@ from scipy import stats
 
 from peftbench.analysis import significance
 from peftbench.analysis.comparison import Resamples
-from peftbench.claims import missing_runs, schema, spelling, verdicts
+from peftbench.claims import missing_runs, overrides, schema, verdicts
 from peftbench.claims.schema import Claim, Paper
 from peftbench.claims.verdicts import Verdict
 from peftbench.cli.main import main
@@ -287,18 +287,20 @@ def test_a_paper_that_says_what_no_claim_can(tmp_path, change, message):
         schema.read(["mine"], catalog.folders(tmp_path))
 
 
-def test_words_of_a_run_mean_it_again():
+def test_overrides_of_a_run_give_it_again():
     for words in (
         ("method=lora", "method.rank=4", "budget=seconds", "budget.seconds=60", "select=holdout"),
         ("method=sparse_adapter", "method.host=lora", "method.keep=0.4", "train.lr=3e-5"),
         ("method=bitfit", "method.at=[query,ffn_in]", "size=0.5", "form=words", "model=bert_base"),
     ):
         (run,) = plan(*words, "task=mrpc").runs
-        assert plan(*spelling.as_arguments(spelling.run_overrides(run))).runs == [run]
+        assert plan(*overrides.as_arguments(overrides.run_overrides(run))).runs == [run]
     (asked,) = plan("task=mrpc", "suite=noise", "suite.kinds.order=null").evaluations
-    assert plan(*spelling.as_arguments(spelling.evaluation_overrides(asked))).evaluations == [asked]
-    with pytest.raises(ConfigError, match="do not mean it here"):
-        spelling.run_overrides(replace(run, protocol=2))
+    assert plan(*overrides.as_arguments(overrides.evaluation_overrides(asked))).evaluations == [
+        asked
+    ]
+    with pytest.raises(ConfigError, match="do not give it"):
+        overrides.run_overrides(replace(run, protocol=2))
 
 
 WRAPPER = """_target_: peftbench.methods.mc_dropout.MCDropout
@@ -341,13 +343,13 @@ def own(tmp_path: Path) -> Path:
         ),
     ],
 )
-def test_overrides_of_a_users_own_wrapper_mean_its_run_again(own, words, hosts):
+def test_overrides_of_a_users_own_wrapper_give_its_run_again(own, words, hosts):
     (run,) = plan(*words, "task=mrpc", configs=own).runs
-    found = spelling.run_overrides(run, own)
+    found = overrides.run_overrides(run, own)
     assert {key: value for key, value in found.items() if key.endswith(".host")} == hosts
-    assert plan(*spelling.as_arguments(found), configs=own).runs == [run]
+    assert plan(*overrides.as_arguments(found), configs=own).runs == [run]
     with pytest.raises(ConfigError, match="there is no such method"):
-        spelling.run_overrides(run)
+        overrides.run_overrides(run)
 
 
 def test_commands_that_would_decide_claims_search_the_users_own_configs(own, tmp_path):
@@ -426,7 +428,7 @@ def test_seeds_that_would_decide_are_words_of_the_same_runs():
     found, lost = missing_runs.wanted([tested], {"tiny"})
     assert not lost
     assert cell.needed > 3
-    keys = {run.key for one in found for run in plan(*one.words).runs}
+    keys = {run.key for one in found for run in plan(*one.overrides).runs}
     assert keys >= {record.run.key for record in made}
     assert len(keys) == 2 * cell.needed
 

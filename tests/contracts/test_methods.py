@@ -21,7 +21,7 @@ from peftbench.methods.base import Method, build_method
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
 from peftbench.models.prepare_for_training import prepare_for_training
-from peftbench.training.packing.requests import Gradient, Outputs, compute
+from peftbench.training.packing.requests import GradientRequest, PredictRequest, compute
 from peftbench.training.packing.vmapped import together
 from peftbench.training.predictor import Predictor
 
@@ -119,7 +119,7 @@ def trained(pair):
 def refused(run: Run) -> str:
     """Why a run cannot be; empty if it can."""
     try:
-        dry_run.check(run)
+        dry_run.validate_run(run)
     except ConfigError as refusal:
         return str(refusal)
     return ""
@@ -296,7 +296,7 @@ def test_in_a_pack_each_run_has_the_loss_and_the_gradients_that_it_has_alone(pai
         pytest.skip("takes derivatives of its own")
     views = [started(pair, seed) for seed in range(3)]
     given = [pair.batch | {"labels": pair.batch["labels"].roll(shift)} for shift in range(3)]
-    asks = [Gradient(view, batch, None) for view, batch in zip(views, given, strict=True)]
+    asks = [GradientRequest(view, batch, None) for view, batch in zip(views, given, strict=True)]
     own = [view.encoder.own() for view in views]
     assert len({tuple((n, t.shape) for n, t in one.items()) for one in own}) == 1
     losses, grads = [], []
@@ -319,7 +319,9 @@ def test_in_a_pack_each_run_predicts_what_it_predicts_alone(pair):
     if not pair.method.supports_packing:
         pytest.skip("takes derivatives of its own")
     tokens = tiny.tokens()
-    asks = [Outputs(started(pair, seed), tokens, np.arange(len(tokens))) for seed in range(3)]
+    asks = [
+        PredictRequest(started(pair, seed), tokens, np.arange(len(tokens))) for seed in range(3)
+    ]
     with noiseless():
         each = [compute(ask) for ask in asks]
         packed = together(asks, [ask.view.encoder.own() for ask in asks])

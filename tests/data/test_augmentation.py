@@ -144,7 +144,7 @@ def test_where_every_example_is_noisy_the_texts_are_those_of_the_noise():
         assert (numbers >= 3000).all()
         assert ((numbers - 3000) % 3 == np.arange(3)).all()  # of the same examples
         assert (found.tokens.label[numbers] == clean.label[rows]).all()
-    words = batching.words(found.tokens, found.every, 0)
+    words = batching.occurring_ids(found.tokens, found.every, 0)
     occur = set().union({0}, *(ids(found.tokens, row) for row in (*rows, *range(3000, 3006))))
     assert words.tolist() == sorted(occur)
 

@@ -104,7 +104,7 @@ def test_real_data_are_what_their_yaml_says(name, glue):
     assert counts == task.examples
     if name == "mrpc":
         assert int(loading.load_split(task, "validation", glue).label.sum()) == 279
-    assert all("leaked" not in told for told in loading.check(task, glue))
+    assert all("leaked" not in told for told in loading.data_warnings(task, glue))
 
 
 # the hub and its cache
@@ -212,7 +212,7 @@ def test_file_of_any_format(ending, tmp_path):
         named = [task.class_names[number] for number in table.label]
         assert named == [by_text[text] for text in table.texts[0]]
     assert held.label.sum() == 2  # stratified
-    assert loading.check(task, None) == []
+    assert loading.data_warnings(task, None) == []
 
 
 def test_split_is_the_same_for_every_run_of_a_file(tmp_path):
@@ -230,7 +230,9 @@ def test_validation_file(tmp_path):
     task = mine(path, f"task.validation_path='{other}'")
     train, held = both(task)
     assert (len(train.label), len(held.label)) == (20, 6)
-    assert loading.check(task, None) == ["mine: 6 of 6 validation examples are in train too"]
+    assert loading.data_warnings(task, None) == [
+        "mine: 6 of 6 validation examples are in train too"
+    ]
 
 
 def test_values(tmp_path):
@@ -305,14 +307,14 @@ def test_labels_that_cannot_be_learnt(data, words, told, tmp_path):
     for ending in (".csv", ".jsonl"):
         path = write(tmp_path / f"mine{ending}", data)
         with pytest.raises(ConfigError, match=re.escape(told)):
-            loading.check(mine(path, *words), None)
+            loading.data_warnings(mine(path, *words), None)
 
 
 def test_labels_that_training_has_not_seen(tmp_path):
     path = write(tmp_path / "mine.csv", rows())
     other = write(tmp_path / "held.csv", rows(kinds=("good", "ugly")))
     with pytest.raises(ConfigError, match=r"held.csv has labels that training lacks: ugly"):
-        loading.check(mine(path, f"task.validation_path='{other}'"), None)
+        loading.data_warnings(mine(path, f"task.validation_path='{other}'"), None)
 
 
 def test_oddities_are_told_and_allowed(tmp_path):
@@ -321,7 +323,7 @@ def test_oddities_are_told_and_allowed(tmp_path):
     data[8] |= {"text": data[9]["text"]}
     held = [*rows(4), {"text": "new", "verdict": "good"}]
     path, other = write(tmp_path / "mine.csv", data), write(tmp_path / "held.csv", held)
-    told = loading.check(mine(path, f"task.validation_path='{other}'"), None)
+    told = loading.data_warnings(mine(path, f"task.validation_path='{other}'"), None)
     assert told == [
         "mine: 2 empty training texts",
         "mine: 2 training texts carry more than one label",
@@ -371,4 +373,4 @@ def test_builtin_tasks_are_what_their_yaml_says(name):
     task = tiny.one_run(f"task={name}").task
     counts = {split: len(loading.load_split(task, split, None).label) for split in task.examples}
     assert counts == task.examples
-    assert loading.check(task, None) == []
+    assert loading.data_warnings(task, None) == []

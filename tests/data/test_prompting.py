@@ -45,7 +45,7 @@ def run_of(family: str, *words: str):
 
 def coded(run, table=PAIR, most=512, count=0):
     tokenizer = load_tokenizer(run.model)
-    prompt = prompting.of(run, None, count)
+    prompt = prompting.build_prompt(run, None, count)
     return tokenizer, prompt.encode(table, tokenizer, most)
 
 
@@ -58,7 +58,9 @@ def test_masked_template_to_tokens():
     assert text == "[CLS]Cats eat. [MASK] , Dogs [MASK] eat.[SEP]"
     assert tokens.answer.tolist() == [1 + len("Cats eat. ")], "not a mask of the text's own"
     assert tokens.ids[tokens.answer[0]] == tokenizer.mask_token_id
-    assert prompting.words(run_of("bert"), tokenizer) == tokenizer.convert_tokens_to_ids(["N", "Y"])
+    assert prompting.verbalizer_ids(run_of("bert"), tokenizer) == tokenizer.convert_tokens_to_ids(
+        ["N", "Y"]
+    )
 
 
 def test_causal_template_to_tokens():
@@ -72,7 +74,7 @@ def test_space_before_a_word_belongs_to_the_tokenizer():
     """With merged spaces (as in GPT-2) it is part of the word, and the prompt ends before it."""
     tokenizer = load_tokenizer(run_of("gpt2").model)
     tokenizer.add_tokens(["Ġyes", " Yes", " No"])
-    prompt = prompting.of(run_of("gpt2"), None)
+    prompt = prompting.build_prompt(run_of("gpt2"), None)
     end, first = prompt.lead(tokenizer)
     assert end == ""
     assert first == tokenizer.convert_tokens_to_ids([" No", " Yes"])
@@ -87,7 +89,7 @@ def test_minilm_tokens_of_a_template():
         *["[CLS]", "hello", ",", "world", "!", "this", "is", "[MASK]", ".", "[SEP]"]
     ]
     assert tokens.answer.tolist() == [7]
-    assert prompting.words(run, tokenizer) == tokenizer.convert_tokens_to_ids(
+    assert prompting.verbalizer_ids(run, tokenizer) == tokenizer.convert_tokens_to_ids(
         ["incorrect", "correct"]
     )
 
@@ -133,7 +135,7 @@ def test_refused_when_checked():
     with pytest.raises(ConfigError, match="checkpoint of minilm has no language-model head"):
         Backbone(run.model, words=[1, 2])
     with pytest.raises(ConfigError, match="has no head of its own that could train"):
-        dry_run.check(run_of("bert", "method=head"))
+        dry_run.validate_run(run_of("bert", "method=head"))
     dry_run.check_prompt(run_of("roberta"))
 
 
@@ -155,7 +157,7 @@ def test_logits_are_the_language_models(family, half):
     run = run_of(family)
     rows = [["A cat.", "Dogs eat all day."], ["Cats.", "All dogs eat."]]
     tokenizer, tokens = coded(run, LabelledTexts(rows, np.array([0, 1])))
-    ids = prompting.words(run, tokenizer)
+    ids = prompting.verbalizer_ids(run, tokenizer)
     config = AutoConfig.for_model(run.model.family_config.model_type, **run.model.shape)
     kind = AutoModelForCausalLM if CLASS[family] == "causal" else AutoModelForMaskedLM
     torch.manual_seed(0)
@@ -180,10 +182,10 @@ def test_logits_are_the_language_models(family, half):
 def test_every_method_trains_by_words(family, method):
     """Thirty steps lower the loss; smoothness penalties find the word embeddings."""
     run = run_of(family, f"method={method}")
-    dry_run.check(run)
+    dry_run.validate_run(run)
     table = LabelledTexts([[f"{letter} cat" for letter in "abcdefgh"]] * 2, np.arange(8) % 2)
     tokenizer, tokens = coded(run, table)
-    backbone = Backbone(run.model, words=prompting.words(run, tokenizer))
+    backbone = Backbone(run.model, words=prompting.verbalizer_ids(run, tokenizer))
     mask = run.model.family_config.mask
     batch = batching.collate(tokens, np.arange(8), tokenizer.pad_token_id, mask)
     encoder, maker = AdaptedModel(backbone, classes=2, seed=0), build_method(run.method)
@@ -230,10 +232,10 @@ def test_demonstrations_are_balanced_fixed_and_nested(seed):
     assert len(set(rows)) == 8
     for count in (2, 4, 6, 8):
         assert np.bincount(train.label[rows[:count]]).tolist() == [count // 2] * 2
-    shown = prompting.of(run, None).shown
+    shown = prompting.build_prompt(run, None).shown
     assert [texts for texts, _ in shown] == [tuple(c[i] for c in train.texts) for i in rows[:6]]
     assert [label for _, label in shown] == train.label[rows[:6]].tolist()
-    assert prompting.of(run, None, 2).shown == shown[:2]
+    assert prompting.build_prompt(run, None, 2).shown == shown[:2]
     small = replace(run, size=100, method=MethodConfig(name="other", target=""))
     assert prompt_template.reserved(small, train.label).tolist() == rows.tolist(), (
         "for all methods and sizes"
@@ -262,7 +264,7 @@ def test_demonstrations_stand_in_front_and_leave_from_the_front():
     tokenizer, tokens = coded(run, count=2)
     near, far = (
         f"{texts[0]}\n{texts[1]}\nThe same? {['No', 'Yes'][label]}\n"
-        for texts, label in prompting.of(run, None).shown
+        for texts, label in prompting.build_prompt(run, None).shown
     )
     question = "Cats eat.\nDogs [MASK] eat.\nThe same? "
     said = tokenizer.decode(tokens.ids)
@@ -288,19 +290,22 @@ def test_demonstrations_for_a_head():
     run = tiny.one_run("form=demonstrations", "form.demonstrations=0", "model=minilm")
     tokenizer = load_tokenizer(run.model)
     table = loading.load_split(run.task, "validation", None)
-    plain, none = tokenization.encode(table, tokenizer, 24), prompting.of(run, None).encode
+    plain, none = (
+        tokenization.encode(table, tokenizer, 24),
+        prompting.build_prompt(run, None).encode,
+    )
     same = none(table, tokenizer, 24)
     assert plain.truncated == same.truncated > 0
     for name in ("ids", "types", "ends", "label", "answer"):
         assert np.array_equal(getattr(plain, name), getattr(same, name)), name
-    four = prompting.of(run, None, 4)
+    four = prompting.build_prompt(run, None, 4)
     tokens = four.encode(LabelledTexts([["One."], ["Two."]], np.array([0])), tokenizer, 512)
     (label,) = {label for _, label in four.shown[:1]}
     (a, b), word = four.shown[0][0], ["No", "Yes"][label]
     said = tokenizer.decode(tokens.ids)
     assert said.endswith(f"{a} {word}, {b} one. [SEP] two. [SEP]".lower().replace("[sep]", "[SEP]"))
     assert tokens.types.sum() == 3, "the second text alone is the second segment"
-    assert prompting.words(run, tokenizer) is None
+    assert prompting.verbalizer_ids(run, tokenizer) is None
 
 
 # whole runs
@@ -347,7 +352,7 @@ def test_demonstrations_in_training_and_at_test_time(tmp_path):
     assert set(found.findings["truncated"]) == {f"shown/{count}" for count in (0, 2, 4, 6)}
     (table,) = in_context.tables([found], {run.key: 1})
     assert table.columns[-8:] == ["0", "2", "4", "6", "2 less 0", "4 less 0", "6 less 0", "cut"]
-    (picture,) = in_context.plot([found], {run.key: 1}, Palette())
+    (picture,) = in_context.plot_in_context([found], {run.key: 1}, Palette())
     assert picture.file("png")[:4] == b"\x89PNG"
     peft_export.export_peft_adapter(results.load(run.key), results, tmp_path / "peft")
     _same_in_peft(run, load(outcome.trained), tmp_path / "peft")
@@ -357,7 +362,7 @@ def _same_in_peft(run, state, folder):
     from peft import PeftConfig, get_peft_model, set_peft_model_state_dict
 
     tokenizer, tokens = coded(run, LabelledTexts([["aha"]], np.array([0])))
-    ids = prompting.words(run, tokenizer)
+    ids = prompting.verbalizer_ids(run, tokenizer)
     ours = AdaptedModel(Backbone(run.model, words=ids), classes=2, seed=0)
     build_method(run.method).insert(ours)
     ours.restore(state)

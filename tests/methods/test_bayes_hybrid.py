@@ -275,4 +275,4 @@ def test_bad_values_are_refused_before_anything_starts(words, message):
     from peftbench.methods import dry_run
 
     with pytest.raises(ConfigError, match=message):
-        dry_run.check(plan("model=tiny", "method=bayes_hybrid", *words).runs[0])
+        dry_run.validate_run(plan("model=tiny", "method=bayes_hybrid", *words).runs[0])

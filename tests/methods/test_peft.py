@@ -127,7 +127,7 @@ def test_what_the_library_cannot_do_is_refused_before_anything_starts(words, mes
     from peftbench.methods import dry_run
 
     with pytest.raises(ConfigError, match=message):
-        dry_run.check(plan("model=tiny", "method=peft", *words).runs[0])
+        dry_run.validate_run(plan("model=tiny", "method=peft", *words).runs[0])
 
 
 def test_sizes_are_judged_on_the_model_itself():
@@ -135,6 +135,6 @@ def test_sizes_are_judged_on_the_model_itself():
     from peftbench.methods import dry_run
 
     words = ("method=peft", "method.type=MISS", "method.config.r=64")
-    dry_run.check(plan("model=minilm", *words).runs[0])
+    dry_run.validate_run(plan("model=minilm", *words).runs[0])
     with pytest.raises(ValueError, match="tiny has no place for peft's MISS"):
         encoder("bert", *words)

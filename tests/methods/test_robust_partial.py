@@ -162,7 +162,7 @@ def test_wise_goes_the_whole_way_back():
 )
 def test_bad_values_are_refused_before_anything_starts(words, message):
     with pytest.raises(ConfigError, match=message):
-        dry_run.check(plan("model=tiny", "method=robust_partial", *words).runs[0])
+        dry_run.validate_run(plan("model=tiny", "method=robust_partial", *words).runs[0])
 
 
 def test_blocks_that_are_not_there_are_refused():

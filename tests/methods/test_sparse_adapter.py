@@ -167,7 +167,7 @@ def test_an_export_holds_the_kept_weights_alone():
 )
 def test_bad_values_are_refused_before_anything_starts(words, message):
     with pytest.raises(ConfigError, match=message):
-        dry_run.check(plan("model=tiny", "method=sparse_adapter", *words).runs[0])
+        dry_run.validate_run(plan("model=tiny", "method=sparse_adapter", *words).runs[0])
 
 
 def test_a_score_that_is_zero_throughout_is_refused():

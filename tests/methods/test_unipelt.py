@@ -113,9 +113,9 @@ def test_a_method_around_it_leaves_the_gates():
 )
 def test_hosts_without_a_place_for_gates_are_refused(words, message):
     with pytest.raises(ConfigError, match=message):
-        dry_run.check(plan("model=tiny", "method=unipelt", *words).runs[0])
+        dry_run.validate_run(plan("model=tiny", "method=unipelt", *words).runs[0])
     value = ("model.family=deberta_v2", "method.host=lora", "method.host.targets=[value]")
-    dry_run.check(plan("model=tiny", "method=unipelt", *value).runs[0])
+    dry_run.validate_run(plan("model=tiny", "method=unipelt", *value).runs[0])
 
 
 def test_counts_of_the_paper():

@@ -27,7 +27,7 @@ def _trained(family: str, narrow: bool, words: torch.Tensor, examples: dict) -> 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_narrow_training_equals_dense_training(family):
     data = tiny.tokens()
-    words = batching.words(data, np.arange(len(data)), 0)
+    words = batching.occurring_ids(data, np.arange(len(data)), 0)
     assert 8 < len(words) < 100
     examples = tiny.batch(data, family)
     dense, narrow = (_trained(family, flag, words, examples) for flag in (False, True))
@@ -45,7 +45,7 @@ def test_narrow_training_equals_dense_training(family):
 
 def test_words_that_training_never_showed_are_pretrained_in_evaluation():
     data = tiny.tokens(examples=4)
-    words = batching.words(data, np.arange(len(data)), 0)
+    words = batching.occurring_ids(data, np.arange(len(data)), 0)
     examples = tiny.batch(data, "bert")
     narrow = _trained("bert", True, words, examples)
     fresh = AdaptedModel(tiny.backbone("bert"), 2, seed=1)

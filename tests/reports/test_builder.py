@@ -57,7 +57,7 @@ def test_costs_have_a_line_for_each_method_and_task():
 
 def spent(*words: str, prices: Prices | None = None, **changes: Any) -> dict[str, dict[str, str]]:
     found = [records.record(run, **changes) for run in records.runs(*words)]
-    table = spending.table(found, prices or Prices())
+    table = spending.spending_table(found, prices or Prices())
     return {row[0]: dict(zip(table.columns, row, strict=True)) for row in table.rows}
 
 
@@ -122,7 +122,7 @@ def test_seconds_to_come_near_the_reference_are_those_of_the_curve():
         records.record(full, 0.8, parameters=many, curve=curve((1.0, 0.5), (2.0, 0.8))),
         records.record(lora, 0.77, curve=curve((0.5, 0.7), (1.5, 0.77), (2.5, 0.7))),
     ]
-    table = spending.table(found, Prices())
+    table = spending.spending_table(found, Prices())
     row = {line[0]: dict(zip(table.columns, line, strict=True)) for line in table.rows}
     assert (row["full"]["s to 95 %"], row["lora"]["s to 95 %"]) == ("2", "2")  # 1.5 rounds to 2
     assert row["lora"]["s to 99 %"] == "–"
@@ -153,7 +153,7 @@ def test_a_peak_that_was_not_measured_is_none_and_never_zero():
     assert costs.mean_peak([without]) is None
     assert costs.mean_peak([without, two]) == 100 * 2**20
     assert scores.costs([without]).rows[0][-1] == "–"
-    (picture,) = pareto.plot([without], Palette())
+    (picture,) = pareto.plot_pareto([without], Palette())
     texts = [text.get_text() for axis in picture.figure.axes for text in axis.texts]
     assert "not measured" in texts
 
@@ -179,7 +179,7 @@ def test_money_of_several_machines_is_not_compared(changes, told):
     full, lora = (records.runs(f"method={name}")[0] for name in ("full", "lora"))
     found = [records.record(full, 0.8), elsewhere(lora, **changes)]
     prices = Prices(currency="EUR", core_hour=9.0, gpu_hour=9.0)
-    table = spending.table(found, prices)
+    table = spending.spending_table(found, prices)
     lines = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
     size = "builtin_paraphrase 32, "
     assert sorted(line["task"].removeprefix(size) for line in lines) == sorted(told)
@@ -215,11 +215,11 @@ def test_a_part_that_ranks_alike_has_a_tau_of_one():
         return {"item": np.arange(400), "label": label, "scores": np.eye(2)[said]}
 
     found = made("method=full,lora,bitfit")
-    table = cheap_validation.table(found, load)
+    table = cheap_validation.cheap_validation_table(found, load)
     assert table is not None
     assert table.rows[0][:3] == ["builtin_paraphrase 32", "3", "400"]
     assert table.rows[0][-1] == "1.00 ± 0.00, best 20/20"
-    assert cheap_validation.table(found[:2], load) is None
+    assert cheap_validation.cheap_validation_table(found[:2], load) is None
 
 
 def test_noise_ranks_worse_on_smaller_parts():
@@ -230,7 +230,7 @@ def test_noise_ranks_worse_on_smaller_parts():
         wrong = generator.random(1000) < 0.3 + 0.02 * number
         scores = np.eye(2)[np.where(wrong, 1 - label, label)]
         answers[run.key] = {"item": np.arange(1000), "label": label, "scores": scores}
-    table = cheap_validation.table(
+    table = cheap_validation.cheap_validation_table(
         made("method=full,lora,bitfit,head,ia3"), lambda record: answers[record.run.key]
     )
     assert table is not None

@@ -141,7 +141,7 @@ def test_equals_share_the_front_and_the_beaten_do_not():
     for run in runs:
         one = records.record(run, scores[run.method.name])
         took = one.seconds | {"train": seconds[run.method.name]}
-        made.append(cells.Cell((run.method.name,), ("t", 32), [replace(one, seconds=took)]))
+        made.append(cells.ScoreCell((run.method.name,), ("t", 32), [replace(one, seconds=took)]))
     kept = cells.front(made, cells.COSTS["seconds"])
     assert sorted(cell.row[0] for cell in kept) == ["full", "head", "lora"]
 

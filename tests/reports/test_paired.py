@@ -102,8 +102,8 @@ def test_what_cannot_be_compared_is_said():
             answers[record.run.key]["scores"] = np.tile([1.0, 0.0], (EXAMPLES, 1))
     (pair,), split = compare(made, lambda record: answers[record.run.key])
     assert (pair.metric, pair.effect, pair.verdict) == ("matthews", None, "undefined")
-    assert paired.plot([pair]) == []
-    (row,) = paired.table([pair], split).rows
+    assert paired.plot_paired([pair]) == []
+    (row,) = paired.paired_table([pair], split).rows
     assert row[-2:] == ["–", "undefined"]
     apart = [one for one in made if (one.run.method.name == "full") == (one.run.seed == 0)]
     (pair,), _ = compare(apart, load)
@@ -165,7 +165,9 @@ def test_only_answers_to_the_same_questions_are_compared():
     assert split == ["task.source"]
     assert sorted(pair.examples for pair in pairs) == [500, 500, 600, 600]
     assert len(ensembles.tables(made + more, load_both)[0].rows) == 6
-    assert [row[2] for row in cheap_validation.table(made + more, load_both).rows] == ["600", "500"]
+    assert [
+        row[2] for row in cheap_validation.cheap_validation_table(made + more, load_both).rows
+    ] == ["600", "500"]
 
 
 def test_a_table_and_a_picture_say_the_same_again():
@@ -173,10 +175,10 @@ def test_a_table_and_a_picture_say_the_same_again():
     made, load = said("method=full,lora,bitfit", "seed=0,1,2", good=good)
     first, second = (compare(made, load) for _ in range(2))
     assert first == second
-    table = paired.table(*first)
+    table = paired.paired_table(*first)
     assert table.columns[:4] == ["task", "method", "against", "seeds × examples"]
     assert table.rows[0][:4] == ["builtin_paraphrase", "bitfit", "full", "3 × 600"]
-    one, two = (paired.plot(pairs)[0].file("png") for pairs, _ in (first, second))
+    one, two = (paired.plot_paired(pairs)[0].file("png") for pairs, _ in (first, second))
     assert one == two
 
 
@@ -194,7 +196,7 @@ def test_ranks_are_over_blocks_that_all_rows_share():
     words = ("seed=0,1,2", "task=builtin_paraphrase,builtin_acceptability")
     made, _ = said("method=full,lora,bitfit", *words, good=good)
     more, _ = said("method=ia3", "seed=0", good=good)  # of one block only: left out
-    table = ranks.table(made + more)
+    table = ranks.ranks_table(made + more)
     assert [row[:2] for row in table.rows] == [
         ["full", "1.00"],
         ["lora", "2.00"],
@@ -204,7 +206,7 @@ def test_ranks_are_over_blocks_that_all_rows_share():
     # three on six: 2.343 * sqrt(3 * 4 / (6 * 6))
     assert "by more than 1.35" in table.notes[0]
     assert [row[-1] for row in table.rows] == ["yes", "yes", ""]
-    assert ranks.table(made[:4]) is None
+    assert ranks.ranks_table(made[:4]) is None
 
 
 def test_the_verb_writes_comparisons_and_takes_a_baseline(tmp_path):

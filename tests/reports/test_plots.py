@@ -121,7 +121,7 @@ def test_a_method_has_one_colour_in_all_pictures():
     made = grown("method=full,lora")
     planned = plan(*records.tiny("suite=noise", "method=full,lora", "size=100")).evaluations
     noisy = [Evaluated(e, noise_findings(e), {}, {}, records.ENVIRONMENT, None) for e in planned]
-    found, _ = registry.draw(Inputs(made, noisy), ["sizes", "pareto", "seeds", "noise"])
+    found, _ = registry.draw_figures(Inputs(made, noisy), ["sizes", "pareto", "seeds", "noise"])
     assert sorted(found) == ["noise", "pareto_builtin_paraphrase", "seeds", "sizes"]
     for picture in found.values():
         assert drawn(picture, "lora"), picture
@@ -138,7 +138,7 @@ def noise_findings(e: Evaluation) -> dict[str, Any]:
 def test_noise_is_the_mean_over_kinds():
     (e,) = plan(*records.tiny("suite=noise", "method=lora", "size=100")).evaluations
     found = Evaluated(e, noise_findings(e), {}, {}, records.ENVIRONMENT, None)
-    (picture,) = noise.plot([found], {e.run.key: 1}, Palette())
+    (picture,) = noise.plot_noise([found], {e.run.key: 1}, Palette())
     assert drawn(picture, "lora")[-1].get_ydata() == pytest.approx([70, *[50] * 3])
 
 
@@ -147,7 +147,7 @@ def test_noise_is_the_mean_over_kinds():
 
 def test_sizes_are_means_and_deviations_of_rows():
     made = grown("method=lora", "method.rank=2,8")
-    (picture,) = sizes.plot(made, Palette())
+    (picture,) = sizes.plot_sizes(made, Palette())
     (axis,) = picture.figure.axes
     by_row = {
         rank: [
@@ -168,13 +168,13 @@ def test_sizes_are_means_and_deviations_of_rows():
     assert high[1] - low[1] == pytest.approx(2 * statistics.stdev(by_row[2][0]))
     labels = [text.get_text() for text in picture.figure.legends[0].get_texts()]
     assert labels == ["lora, rank=2", "lora, rank=8", "trivial"]
-    assert sizes.plot([r for r in made if r.run.size == 100], Palette()) == []
+    assert sizes.plot_sizes([r for r in made if r.run.size == 100], Palette()) == []
 
 
 def test_what_differs_along_a_line_is_said():
     made = grown("method=lora", "budget.steps=4,8")
     made = [r for r in made if (r.run.size == 100) == (r.run.budget.steps == 4)]
-    (picture,) = sizes.plot(made, Palette())
+    (picture,) = sizes.plot_sizes(made, Palette())
     assert "Along the lines these differ too: budget.steps." in picture.caption
 
 
@@ -192,12 +192,12 @@ def test_anytime_curves_by_hand():
         evaluated(first, [(1, 10.0, 0.9, 0.5), (2, 30.0, 0.5, 0.7)]),
         evaluated(second, [(1, 20.0, 0.8, 0.6), (2, 40.0, 0.4, 0.8)]),
     ]
-    (picture,) = score_vs_time.plot(made, Palette())
+    (picture,) = score_vs_time.plot_score_vs_time(made, Palette())
     mean = drawn(picture, "lora")[-1]
     assert list(mean.get_xdata()) == [20, 30]
     assert mean.get_ydata() == pytest.approx([60, 70])  # (60 + 60) / 2, (70 + 70) / 2
     assert "evaluation are not counted" in picture.caption
-    loss, score = learning_curves.plot(made, Palette())
+    loss, score = learning_curves.plot_learning_curves(made, Palette())
     assert (loss.part, score.part) == ("loss", "score")
     assert drawn(loss, "lora")[-1].get_ydata() == pytest.approx([0.85, 0.45])
 
@@ -207,7 +207,7 @@ def test_ends_of_budgets_make_a_line():
     for run in records.runs("method=lora", "seed=0,1", "budget=seconds", "budget.seconds=10,20"):
         spent, score = run.budget.seconds + run.seed, run.budget.seconds / 25 + run.seed / 10
         made.append(records.record(run, score, seconds={"train": spent}))
-    (picture,) = score_vs_time.plot(made, Palette())
+    (picture,) = score_vs_time.plot_score_vs_time(made, Palette())
     mean = drawn(picture, "lora")[-1]
     assert (list(mean.get_xdata()), list(mean.get_ydata())) == ([10.5, 20.5], [45, 85])
 
@@ -218,12 +218,12 @@ def test_devices_have_panels_of_their_own():
         for run in records.runs("method=lora", "seed=0,1")
         for environment in [records.ENVIRONMENT | {"threads": 1 + run.seed}]
     ]
-    (picture,) = score_vs_time.plot(made, Palette())
+    (picture,) = score_vs_time.plot_score_vs_time(made, Palette())
     assert [axis.get_title().partition("\n")[2] for axis in picture.figure.axes] == [
         "Some CPU, 1 thread",
         "Some CPU, 2 threads",
     ]
-    (costs_,) = pareto.plot(made, Palette())
+    (costs_,) = pareto.plot_pareto(made, Palette())
     assert len(costs_.figure.axes) == 6
 
 
@@ -253,7 +253,7 @@ def test_the_line_of_a_front_joins_its_points():
         )
         for number, run in enumerate(records.runs("method=head,bitfit,lora,full"))
     ]
-    (picture,) = pareto.plot(made, Palette(), money=lambda r: 1e-3, currency="EUR")
+    (picture,) = pareto.plot_pareto(made, Palette(), money=lambda r: 1e-3, currency="EUR")
     first = picture.figure.axes[0]
     (steps,) = [line for line in first.get_lines() if line.get_drawstyle() == "steps-post"]
     assert list(zip(steps.get_xdata(), steps.get_ydata(), strict=True)) == [
@@ -273,7 +273,7 @@ def test_collapsed_seeds_are_open_and_undefined_ones_aside():
         records.record(run, None if run.seed == 2 else 0.6 + run.seed / 10, collapsed=run.seed > 0)
         for run in records.runs("method=lora", "seed=0,1,2", "task=builtin_paraphrase")
     ]
-    (picture,) = seeds.plot(made, Palette())
+    (picture,) = seeds.plot_seeds(made, Palette())
     *dots, mean = drawn(picture, "lora")
     assert [to_hex(dot.get_markerfacecolor()) for dot in dots[1:]] == ["#ffffff"] * 2
     assert to_hex(dots[0].get_markerfacecolor()) == palette.known()["lora"]["color"].lower()
@@ -285,7 +285,7 @@ def test_collapsed_seeds_are_open_and_undefined_ones_aside():
 
 def test_many_rows_get_a_panel_a_method():
     made = grown("method=lora,bitfit,full", "train.lr=1e-4,1e-3,1e-2")
-    (picture,) = sizes.plot(made, Palette())
+    (picture,) = sizes.plot_sizes(made, Palette())
     assert picture.part == "builtin_paraphrase"
     assert [axis.get_title() for axis in picture.figure.axes] == ["bitfit", "full", "lora"]
     assert {text.get_text() for text in picture.figure.axes[2].texts} == {
@@ -301,9 +301,9 @@ def test_many_rows_get_a_panel_a_method():
 
 def test_bytes_are_stable_and_type_is_text():
     made = grown("method=lora,full")
-    png, pdf, svg = first = [sizes.plot(made, Palette())[0].file(kind) for kind in FORMATS]
+    png, pdf, svg = first = [sizes.plot_sizes(made, Palette())[0].file(kind) for kind in FORMATS]
     time.sleep(1.05)  # a date would be another one
-    assert [sizes.plot(made, Palette())[0].file(kind) for kind in FORMATS] == first
+    assert [sizes.plot_sizes(made, Palette())[0].file(kind) for kind in FORMATS] == first
     colours = {colour for _, colour in Image.open(io.BytesIO(png)).convert("RGB").getcolors()}
     assert {(0, 0, 0), (255, 255, 255), (0x15, 0x3D, 0xBC)} <= colours
     assert b"/Type3" not in pdf
@@ -345,7 +345,7 @@ def test_names_are_text_whatever_they_hold():
         replace(record, run=replace(record.run, task=replace(record.run.task, name="<b>$x_1$ a/b")))
         for record in grown("method=lora")
     ]
-    found, _ = registry.draw(Inputs(made))
+    found, _ = registry.draw_figures(Inputs(made))
     assert sorted(found) == ["pareto_b__x_1__a_b", "seeds", "sizes"]
     files = registry.files(found, "svg")
     assert b"&lt;b&gt;$x_1$ a/b" in files["sizes.svg"]

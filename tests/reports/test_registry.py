@@ -58,11 +58,11 @@ def test_headline_figures_are_the_columns_of_an_unknown_suite():
 
 def test_the_curve_of_an_unknown_suite_is_drawn():
     every = evaluations()
-    (picture,) = other_suites.plot(every, trained(every), Palette.of(["full", "lora"]))
+    (picture,) = other_suites.plot_headlines(every, trained(every), Palette.of(["full", "lora"]))
     assert picture.caption.startswith("Share by words")
     (plot,) = other_suites.page_plots(every, trained(every))
     (panel,) = plot["panels"]
     assert [line["label"] for line in panel["lines"]] == ["full", "lora"]
     assert panel["lines"][0]["points"] == [(2, pytest.approx(0.55)), (3, 0.25)]
     without = [replace(e, findings={}) for e in every]
-    assert other_suites.plot(without, trained(every), Palette()) == []
+    assert other_suites.plot_headlines(without, trained(every), Palette()) == []

@@ -128,7 +128,7 @@ def ended(pid):
 
 
 @pytest.mark.parametrize(
-    ("victim", "kinds"), [("follower", ("exit", "error")), ("worker", ("killed", "memory"))]
+    ("victim", "kinds"), [("rank_worker", ("exit", "error")), ("worker", ("killed", "memory"))]
 )
 def test_one_process_that_dies_ends_the_run_and_says_so(tmp_path, victim, kinds):
     zoo.write_configs(tmp_path / "configs")

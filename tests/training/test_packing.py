@@ -294,7 +294,7 @@ def test_costs_of_packed_runs_are_those_of_a_calibration(task, warm, tmp_path):
     given = runs(task, "method=lora", "seed=0,1", "budget.steps=5")
     ends = shared_out(given, results, warm)
     [kept] = (tmp_path / "cache").glob("calibration-*.json")
-    known = cost_model.Calibration(**json.loads(kept.read_text()))
+    known = cost_model.CostModel(**json.loads(kept.read_text()))
     for run, other in zip(given, reversed(given), strict=True):
         record = ends[run].record
         train = known.token * record.work["padded_tokens"]

@@ -18,9 +18,9 @@ VERSION = 1  # raised whenever a single character of any task changes
 
 _Draw = Callable[[Random], tuple[dict[str, Any], tuple[str, ...]]]
 _TASKS: dict[str, tuple[int, _Draw]] = {  # seed and source of examples
-    "builtin_acceptability": (1, acceptability.draw),
-    "builtin_paraphrase": (2, paraphrase.draw),
-    "builtin_similarity": (3, similarity.draw),
+    "builtin_acceptability": (1, acceptability.draw_minimal_pair),
+    "builtin_paraphrase": (2, paraphrase.draw_paraphrase),
+    "builtin_similarity": (3, similarity.draw_similarity),
 }
 NAMES: tuple[str, ...] = tuple(_TASKS)
 _SIZES = {"train": 3000, "validation": 600}

@@ -37,7 +37,7 @@ _DEGREES = (
 )
 
 
-def draw(random: Random) -> tuple[dict[str, Any], tuple[str, ...]]:
+def draw_minimal_pair(random: Random) -> tuple[dict[str, Any], tuple[str, ...]]:
     """One example, and the sentences that no other example may use: both of its minimal pair."""
     acceptable, violation = random.choice(_RULES)(random)
     pair = tuple(words[0].upper() + words[1:] for words in (acceptable, violation))

@@ -29,7 +29,7 @@ _BOTH = 0.6
 _Texts = tuple[str, str, str]
 
 
-def draw(random: Random) -> tuple[dict[str, Any], tuple[str, ...]]:
+def draw_paraphrase(random: Random) -> tuple[dict[str, Any], tuple[str, ...]]:
     """One example, and the sentences that no other example may use."""
     family = random.choice(_FAMILIES)
     texts = tuple(text[0].upper() + text[1:] + "." for text in family(random))

@@ -33,7 +33,7 @@ _CONFUSABLE = 0.9  # a fact that differs is the one most easily confused
 _EXCHANGED = 0.8  # agent and patient, where both differ, are each other's
 
 
-def draw(random: Random) -> tuple[dict[str, Any], tuple[str, ...]]:
+def draw_similarity(random: Random) -> tuple[dict[str, Any], tuple[str, ...]]:
     """One example, and the sentences that no other example may use."""
     social = random.random() < _SOCIAL
     vocabulary: dict[str, tuple[Row, ...]] = {

@@ -9,7 +9,7 @@ from peftbench.core.run import Record
 
 
 @dataclass(frozen=True)
-class Cell:
+class ScoreCell:
     """Runs of one row, task and training size: they differ in the seed.
 
     Attributes:
@@ -68,13 +68,13 @@ class Cell:
 
 
 #: What a score may be held against.
-COSTS: dict[str, Callable[[Cell], float]] = {
+COSTS: dict[str, Callable[[ScoreCell], float]] = {
     "seconds": lambda cell: cell.seconds,
     "trained": lambda cell: float(cell.trained),
 }
 
 
-def cells(by_row: dict[grouping.Row, list[Record]]) -> list[Cell]:
+def cells(by_row: dict[grouping.Row, list[Record]]) -> list[ScoreCell]:
     """Records by row, task and size; rows in the order of the tables."""
     parted: dict[tuple[grouping.Row, tuple[str, int]], list[Record]] = {}
     for row, members in by_row.items():
@@ -82,8 +82,8 @@ def cells(by_row: dict[grouping.Row, list[Record]]) -> list[Cell]:
             parted.setdefault((row, grouping.sized(record)), []).append(record)
     place = {row: number for number, row in enumerate(by_row)}
     order = sorted(parted, key=lambda one: (place[one[0]], one[1]))
-    found = [Cell(row, sized, parted[row, sized]) for row, sized in order]
-    together: dict[tuple[str, int], list[Cell]] = {}
+    found = [ScoreCell(row, sized, parted[row, sized]) for row, sized in order]
+    together: dict[tuple[str, int], list[ScoreCell]] = {}
     for cell in found:
         together.setdefault(cell.sized, []).append(cell)
     for here in together.values():
@@ -94,7 +94,7 @@ def cells(by_row: dict[grouping.Row, list[Record]]) -> list[Cell]:
     return found
 
 
-def front(here: list[Cell], cost: Callable[[Cell], float]) -> list[Cell]:
+def front(here: list[ScoreCell], cost: Callable[[ScoreCell], float]) -> list[ScoreCell]:
     """Those of one task and size that no other beats in score and cost at once (Pareto).
 
     The cheapest first.

@@ -11,7 +11,7 @@ from peftbench.core.run import Json, Record
 from peftbench.reports import registry
 from peftbench.reports.base import Inputs
 from peftbench.reports.html import run_list, summary
-from peftbench.reports.html.cells import Cell, cells
+from peftbench.reports.html.cells import ScoreCell, cells
 from peftbench.reports.plotting.palette import Palette
 from peftbench.reports.tables.markdown import Table
 from peftbench.results.predictions import readable
@@ -89,7 +89,7 @@ def contents(results: Results, against: str | None = None, most: int = MOST) -> 
     )
 
 
-def _told(here: list[Cell]) -> Json:
+def _told(here: list[ScoreCell]) -> Json:
     """What cells of one task and size share: the metric, and what a constant answer scores."""
     metric = here[0].metric
     trivial = [record.trivial.get(metric) for cell in here for record in cell.records]
@@ -97,7 +97,9 @@ def _told(here: list[Cell]) -> Json:
     return {"metric": metric, "trivial": statistics.fmean(known) if known else None}
 
 
-def _cell(cell: Cell, place: dict[grouping.Row, int], sized: list[Any], carried: set[str]) -> Json:
+def _cell(
+    cell: ScoreCell, place: dict[grouping.Row, int], sized: list[Any], carried: set[str]
+) -> Json:
     return {
         "row": place[cell.row],
         "section": sized.index(cell.sized),

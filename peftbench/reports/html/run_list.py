@@ -7,7 +7,7 @@ from typing import Any
 from peftbench.analysis import grouping
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json, Record, canonical
-from peftbench.reports.html.cells import Cell
+from peftbench.reports.html.cells import ScoreCell
 
 #: Points of a learning curve that are carried; of a longer one every second, third …, and the last.
 POINTS = 60
@@ -16,7 +16,7 @@ POINTS = 60
 _ASIDE = ("parts", "package", "examples")
 
 
-def carried(found: list[Cell], most: int) -> set[str]:
+def carried(found: list[ScoreCell], most: int) -> set[str]:
     """Keys of the runs whose records the page carries: the first seeds of each cell, in turns."""
     keys: list[str] = []
     turn = 0

@@ -6,7 +6,7 @@ from peftbench.analysis import grouping
 from peftbench.analysis.comparison import MARGIN, PairedComparison
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json, Record
-from peftbench.reports.html.cells import Cell, front
+from peftbench.reports.html.cells import ScoreCell, front
 from peftbench.reports.html.run_list import listed_names as named
 
 #: Tasks and sizes that get a sentence each; of more than these the sentences tell totals.
@@ -16,7 +16,7 @@ MOST = 12
 def summary(
     records: list[Record],
     evaluated: list[Evaluated],
-    found: list[Cell],
+    found: list[ScoreCell],
     pairs: list[PairedComparison],
     labels: dict[grouping.Row, str],
 ) -> list[Json]:
@@ -50,7 +50,7 @@ def _span(values: list[int]) -> str:
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def _ran(records: list[Record], evaluated: list[Evaluated], found: list[Cell]) -> list[str]:
+def _ran(records: list[Record], evaluated: list[Evaluated], found: list[ScoreCell]) -> list[str]:
     models = sorted({record.run.model.name for record in records})
     methods = {record.run.method.name for record in records}
     tasks = sorted({record.run.task.name for record in records})
@@ -82,7 +82,7 @@ def _ran(records: list[Record], evaluated: list[Evaluated], found: list[Cell]) -
     return lines
 
 
-def _scores(parts: dict[str, list[Cell]], labels: dict[grouping.Row, str]) -> list[str]:
+def _scores(parts: dict[str, list[ScoreCell]], labels: dict[grouping.Row, str]) -> list[str]:
     """The best mean of each task and size, beside what a constant answer scores."""
     lines = []
     for title, here in parts.items():
@@ -104,7 +104,7 @@ def _scores(parts: dict[str, list[Cell]], labels: dict[grouping.Row, str]) -> li
     return lines
 
 
-def _seeds(cell: Cell) -> str:
+def _seeds(cell: ScoreCell) -> str:
     some = f"{len(cell.defined)} of " if len(cell.defined) < len(cell.records) else ""
     return f"n = {some}{len(cell.records)}"
 
@@ -166,7 +166,7 @@ _MINUS = "\N{MINUS SIGN}"
 
 def _collapsed(
     records: list[Record],
-    found: list[Cell],
+    found: list[ScoreCell],
     titles: dict[tuple[str, int], str],
     labels: dict[grouping.Row, str],
 ) -> list[str]:
@@ -194,7 +194,7 @@ def _collapsed(
     return lines
 
 
-def _costs(parts: dict[str, list[Cell]], labels: dict[grouping.Row, str]) -> list[str]:
+def _costs(parts: dict[str, list[ScoreCell]], labels: dict[grouping.Row, str]) -> list[str]:
     """Quickest and slowest, and what nothing beats in score and seconds at once."""
     lines = []
     for title, here in parts.items():
@@ -219,5 +219,5 @@ def _costs(parts: dict[str, list[Cell]], labels: dict[grouping.Row, str]) -> lis
     return lines
 
 
-def _seconds(cell: Cell) -> str:
+def _seconds(cell: ScoreCell) -> str:
     return f"{cell.seconds:,.0f} s" if cell.seconds >= 10 else f"{cell.seconds:.1f} s"

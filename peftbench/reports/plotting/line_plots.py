@@ -114,10 +114,12 @@ def of_suite(
         y = f"{section.found[0].findings['metric']} (%)"
         if series:
             panels.append(Panel(section.title, x, y, series, joined=True))
-    return draw(panels, palette, grouping.series(sections, trained), caption)
+    return draw_line_plots(panels, palette, grouping.series(sections, trained), caption)
 
 
-def draw(panels: Sequence[Panel], palette: Palette, order: list[str], caption: str) -> list[Figure]:
+def draw_line_plots(
+    panels: Sequence[Panel], palette: Palette, order: list[str], caption: str
+) -> list[Figure]:
     """Pictures of all panels: those of few rows on one page, a page for each of many.
 
     Args:

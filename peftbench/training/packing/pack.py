@@ -19,7 +19,13 @@ import torch
 from torch import Tensor
 
 from peftbench.training.packing import requests
-from peftbench.training.packing.requests import Answer, Ask, Asking, Gradient, Outputs
+from peftbench.training.packing.requests import (
+    Answer,
+    ForwardRequest,
+    ForwardRequests,
+    GradientRequest,
+    PredictRequest,
+)
 from peftbench.training.packing.vmapped import together
 from peftbench.training.predictor import Predictor
 
@@ -44,9 +50,9 @@ class _Member(Generic[T]):
     """
 
     key: str
-    training: Asking[T]
+    training: ForwardRequests[T]
     random: list[Tensor]
-    ask: Ask | None = None
+    ask: ForwardRequest | None = None
     view: Predictor | None = None
     tensors: dict[str, Tensor] = field(default_factory=dict)
     shared: set[str] = field(default_factory=set)
@@ -81,7 +87,7 @@ class Pack(Generic[T]):
         self._members: list[_Member[T]] = []
         self._refused: set[Any] = set()
 
-    def train(self, waiting: Iterator[tuple[str, Asking[T]]]) -> Iterator[Left[T]]:
+    def train(self, waiting: Iterator[tuple[str, ForwardRequests[T]]]) -> Iterator[Left[T]]:
         """Train all, each as soon as there is room for it; yield each when it is over.
 
         Args:
@@ -151,7 +157,7 @@ class Pack(Generic[T]):
         for kind, members in alike.items():
             if kind[0] == "alone":
                 found += [[member] for member in members]
-            elif kind[0] is Outputs:
+            elif kind[0] is PredictRequest:
                 found += [members[i : i + self.most] for i in range(0, len(members), self.most)]
             else:
                 members.sort(key=_length, reverse=True)
@@ -166,14 +172,14 @@ class Pack(Generic[T]):
         ask = member.ask
         assert ask is not None
         view = ask.view
-        if isinstance(ask, Outputs) or view is not member.view:
+        if isinstance(ask, PredictRequest) or view is not member.view:
             member.view, member.tensors = view, view.encoder.own()
         own = tuple((n, t.shape, t.requires_grad) for n, t in member.tensors.items())
         if not view.method.supports_packing or own in self._refused or not self._probed:
             return "alone", member.key
-        if isinstance(ask, Outputs):
-            return Outputs, id(ask.tokens), ask.rows.tobytes(), own
-        return Gradient, len(ask.batch["labels"]), ask.micro, own
+        if isinstance(ask, PredictRequest):
+            return PredictRequest, id(ask.tokens), ask.rows.tobytes(), own
+        return GradientRequest, len(ask.batch["labels"]), ask.micro, own
 
     # passes
 
@@ -211,12 +217,12 @@ class Pack(Generic[T]):
         except Exception as error:
             return error
 
-    def _probe(self, ask: Ask) -> Answer:
+    def _probe(self, ask: ForwardRequest) -> Answer:
         """Compute, and see from the memory that it takes how many tokens a pass may have."""
         before = torch.cuda.memory_allocated(self.device)
         torch.cuda.reset_peak_memory_stats(self.device)
         answer = requests.compute(ask)
-        if isinstance(ask, Gradient):
+        if isinstance(ask, GradientRequest):
             took = torch.cuda.max_memory_allocated(self.device) - before
             cached = torch.cuda.memory_reserved(self.device) - before
             free = torch.cuda.mem_get_info(self.device)[0] + max(0, cached)
@@ -254,7 +260,7 @@ def partition(lengths: list[int], rows: int, overhead: int, most: int) -> list[t
 
 
 def _length(member: _Member[Any]) -> int:
-    assert isinstance(member.ask, Gradient)
+    assert isinstance(member.ask, GradientRequest)
     return int(member.ask.batch["input_ids"].shape[1])
 
 

@@ -21,7 +21,7 @@ Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class Gradient:
+class GradientRequest:
     """The mean loss of a batch is wanted, and its gradients in the parameters' `grad`.
 
     Attributes:
@@ -36,7 +36,7 @@ class Gradient:
 
 
 @dataclass(frozen=True)
-class Outputs:
+class PredictRequest:
     """What `view.predict(tokens, rows)` gives is wanted."""
 
     view: Predictor
@@ -44,15 +44,15 @@ class Outputs:
     rows: np.ndarray
 
 
-Ask = Gradient | Outputs
+ForwardRequest = GradientRequest | PredictRequest
 Answer = Tensor | Arrays
 
 #: A training that ends with a T.
-Asking = Generator[Ask, "Answer", T]
+ForwardRequests = Generator[ForwardRequest, "Answer", T]
 
 
-def compute(ask: Ask) -> Answer:
+def compute(ask: ForwardRequest) -> Answer:
     """The answer to one request, for itself."""
-    if isinstance(ask, Outputs):
+    if isinstance(ask, PredictRequest):
         return ask.view.predict(ask.tokens, ask.rows)
     return ask.view.gradients(ask.batch, ask.micro)

@@ -14,7 +14,12 @@ from peftbench.methods.base import build_method
 from peftbench.results.store import Results
 from peftbench.training import cost_model, trainer
 from peftbench.training.packing.pack import Pack
-from peftbench.training.packing.requests import Arrays, Asking, Gradient, Outputs
+from peftbench.training.packing.requests import (
+    Arrays,
+    ForwardRequests,
+    GradientRequest,
+    PredictRequest,
+)
 from peftbench.training.runtime import RuntimeConfig, device_of
 from peftbench.training.trainer import TrainingJob
 from peftbench.training.warm_cache import WarmCache
@@ -49,7 +54,7 @@ def train(
         told = partial(report, run)
         return {"results": results, "warm": warm, "report": told, "stop": stop}
 
-    def packed(run: Run) -> Asking[trainer.TrainingOutput]:
+    def packed(run: Run) -> ForwardRequests[trainer.TrainingOutput]:
         return drive(TrainingJob(run, setting, steps=cost.steps(run), alike=True, **about(run)))
 
     def alone(run: Run) -> Record:
@@ -82,7 +87,7 @@ def train(
             yield run, replace(left.end, record=cost.costs(left.end.record, left.shared))
 
 
-def drive(job: TrainingJob) -> Asking[trainer.TrainingOutput]:
+def drive(job: TrainingJob) -> ForwardRequests[trainer.TrainingOutput]:
     """What `trainer.execute` does, yielding each gradient and prediction to be computed."""
     micro = job.run.train.micro_batch
     while True:
@@ -92,19 +97,19 @@ def drive(job: TrainingJob) -> Asking[trainer.TrainingOutput]:
             micro = trainer.smaller_micro_batch(job, micro)
 
 
-def _attempt(job: TrainingJob, micro: int | None) -> Asking[trainer.TrainingOutput]:
+def _attempt(job: TrainingJob, micro: int | None) -> ForwardRequests[trainer.TrainingOutput]:
     prepared = trainer.prepare(job, micro)
     training = prepared.training
 
-    def predict(split: str, rows: np.ndarray) -> Asking[Arrays]:
+    def predict(split: str, rows: np.ndarray) -> ForwardRequests[Arrays]:
         prepared.seed_sampling()
-        found = yield Outputs(training.predictor, prepared.data.tokens[split], rows)
+        found = yield PredictRequest(training.predictor, prepared.data.tokens[split], rows)
         assert isinstance(found, dict)
         return found
 
     while not training.done:
         batch = training.next_batch()
-        loss = yield Gradient(training.predictor, batch, micro)
+        loss = yield GradientRequest(training.predictor, batch, micro)
         assert isinstance(loss, Tensor)
         training.step(batch, loss)
         if training.evaluation_due:

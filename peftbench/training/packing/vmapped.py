@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from peftbench.data.batching import Batch, micro_batches, widened
-from peftbench.training.packing.requests import Answer, Gradient, Outputs
+from peftbench.training.packing.requests import Answer, GradientRequest, PredictRequest
 from peftbench.training.predictor import Predictor
 
 
@@ -54,7 +54,7 @@ def together(asks: list[Any], own: list[dict[str, Tensor]]) -> list[Answer | Exc
     """Answers to asks of one kind, in one pass; nothing changes where it raises."""
     views = [ask.view for ask in asks]
     stacked = {name: torch.stack([one[name].detach() for one in own]) for name in own[0]}
-    if isinstance(asks[0], Outputs):
+    if isinstance(asks[0], PredictRequest):
         views[0].encoder.eval()
         each = _mapped(views, stacked, views[0].method.predict)
 
@@ -88,7 +88,7 @@ def together(asks: list[Any], own: list[dict[str, Tensor]]) -> list[Answer | Exc
     return [*total]
 
 
-def _stacked(asks: list[Gradient]) -> Batch:
+def _stacked(asks: list[GradientRequest]) -> Batch:
     """Their batches with a run axis in front, padded to the longest."""
     length = max(ask.batch["input_ids"].shape[1] for ask in asks)
     wide = [widened(ask.batch, length, ask.view.padding) for ask in asks]

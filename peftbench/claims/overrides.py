@@ -1,7 +1,7 @@
-"""Overrides that mean a given run or evaluation, found from the run itself.
+"""Overrides that give a run or an evaluation, derived from its configs.
 
 A record on disk holds its run, not the overrides that made it, and no plan is at hand when records
-are judged. So the overrides are derived from the run's nodes, and kept only if planning them gives
+are judged. So overrides are derived from the run's nodes, and kept only if planning them gives
 that run again.
 """
 
@@ -29,7 +29,7 @@ def run_overrides(run: Run, configs: Path | None = None) -> dict[str, str]:
         configs: a user's own folder, searched before the packaged one.
 
     Raises:
-        ConfigError: if no overrides of these config folders do.
+        ConfigError: if no overrides of these config folders give it.
     """
     nodes = run.to_json()
     found = {node: str(nodes[node]["name"]) for node in _NAMED if nodes[node]}
@@ -42,13 +42,13 @@ def run_overrides(run: Run, configs: Path | None = None) -> dict[str, str]:
         (plain,) = plan(*as_arguments(found), configs=configs).runs
         for node in _VALUES:
             theirs, mine = plain.to_json()[node] or {}, nodes[node] or {}
-            found |= _apart(node, identity(mine), identity(theirs))
+            found |= _differences(node, identity(mine), identity(theirs))
         same = plan(*as_arguments(found), configs=configs).runs == [run]
     except ConfigError as error:
-        raise ConfigError(f"{run.key}, {run.title}: no words mean it here: {error}") from error
+        raise ConfigError(f"{run.key}, {run.title}: no overrides give it: {error}") from error
     if not same:
         raise ConfigError(
-            f"{run.key}, {run.title}: words do not mean it here; were configs changed since, or "
+            f"{run.key}, {run.title}: overrides do not give it; were configs changed since, or "
             "does it belong to a user's own folder (--configs)?"
         )
     return found
@@ -58,13 +58,13 @@ def evaluation_overrides(evaluation: Evaluation, configs: Path | None = None) ->
     """Return the overrides of an evaluation's run, and those of its suite.
 
     Raises:
-        ConfigError: if no overrides of these config folders mean it.
+        ConfigError: if no overrides of these config folders give it.
     """
     found = run_overrides(evaluation.run, configs) | {"suite": str(evaluation.suite["name"])}
     (plain,) = plan(*as_arguments(found), configs=configs).evaluations
-    found |= _apart("suite", evaluation.suite, plain.suite)
+    found |= _differences("suite", evaluation.suite, plain.suite)
     if plan(*as_arguments(found), configs=configs).evaluations != [evaluation]:
-        raise ConfigError(f"{evaluation.key}, {evaluation.title}: words do not mean it here")
+        raise ConfigError(f"{evaluation.key}, {evaluation.title}: overrides do not give it")
     return found
 
 
@@ -96,12 +96,14 @@ def _default_host(chosen: dict[str, str], key: str, composer: Composer) -> str |
     return str(node["name"]) if isinstance(node, dict) else None
 
 
-def _apart(key: str, mine: Any, plain: Any) -> dict[str, str]:
+def _differences(key: str, mine: Any, plain: Any) -> dict[str, str]:
     """Values that the plain node does not have, by their keys."""
     if canonical(mine) == canonical(plain):
         return {}
     if isinstance(mine, dict) and isinstance(plain, dict):
-        inner = [_apart(f"{key}.{name}", value, plain.get(name)) for name, value in mine.items()]
+        inner = [
+            _differences(f"{key}.{name}", value, plain.get(name)) for name, value in mine.items()
+        ]
         gone = {f"{key}.{name}": "null" for name in plain if name not in mine}
         return {k: v for part in inner for k, v in part.items()} | gone
     return {key: _value(mine)}

@@ -1,4 +1,7 @@
-"""A process that helps another one with a run: it computes, and writes nothing."""
+"""A process of rank 1 or above in a run of several processes.
+
+It trains with the process of rank 0, which started it, and stores nothing.
+"""
 
 import json
 import os
@@ -13,12 +16,12 @@ from peftbench.runner.worker_pool import HELD
 
 
 def main() -> None:
-    """Take the order on standard input and do it; leave when the first process does."""
-    for name in HELD:  # the first process decides when all stop
+    """Execute the run given on standard input; exit when the process of rank 0 does."""
+    for name in HELD:  # rank 0 decides when all stop
         signal.signal(name, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
     order = json.loads(sys.stdin.readline())
-    threading.Thread(target=_leave_with_the_first, daemon=True).start()
+    threading.Thread(target=_exit_with_rank_zero, daemon=True).start()
     from peftbench.training import loop, trainer
     from peftbench.training.runtime import RuntimeConfig
 
@@ -30,7 +33,7 @@ def main() -> None:
         )
 
 
-def _leave_with_the_first() -> None:
+def _exit_with_rank_zero() -> None:
     sys.stdin.read()
     os._exit(1)
 
