@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from peftbench.core.errors import above, at_least, one_of
 from peftbench.methods.base import Method
 from peftbench.models.adapted_model import AdaptedModel
-from peftbench.models.module_ops import Tap, check_roles
+from peftbench.models.module_ops import Tap, check_roles, set_unregistered
 
 NORMS = ("attn_norm", "ffn_norm")
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
@@ -141,10 +141,12 @@ class AroundNorm(Beside):
 class BesideFFN(Beside):
     """He et al.'s place; `part` is the feed-forward's last linear, `tap` saw what its first got."""
 
+    tap: Tap
+
     def __init__(self, part: nn.Module, method: Adapter, dim: int, taps: Iterator[Tap]):
         super().__init__(part, method, dim)
-        self.tap = [next(taps)]  # in a list: not a submodule
+        set_unregistered(self, "tap", next(taps))
 
     def forward(self, h: Tensor) -> Tensor:
         """(batch, tokens, inner) to (batch, tokens, dim)."""
-        return self.part(h) + self.bottleneck(self.tap[0].seen)
+        return self.part(h) + self.bottleneck(self.tap.seen)

@@ -2,6 +2,9 @@
 
 A method is a frozen dataclass: it is its hyper-parameters. What changes during training lives in
 parameters and buffers of the modules that it inserts, so that a checkpoint and a pack hold it.
+
+A module that maps to a small width and back calls the two linears `down` and `up`: wrapper methods
+find the matrices of their host by these names (`AdaptedModel.inserted`).
 """
 
 import math

@@ -25,7 +25,7 @@ from peftbench.core.errors import above, at_least, between
 from peftbench.core.run import Json
 from peftbench.methods.base import Method
 from peftbench.models.adapted_model import AdaptedModel
-from peftbench.models.module_ops import check_roles
+from peftbench.models.module_ops import check_roles, set_unregistered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -112,16 +112,18 @@ class Decomposed(LowRank):
     As in peft, the update's dropout leaves the part of the frozen weight alone.
     """
 
+    exact_weight: Tensor
+
     def __init__(self, linear: nn.Linear, rank: int, scale: float, dropout: float):
         super().__init__(linear, rank, scale, dropout)
-        self.exact = [linear.weight]  # in a list: `linear` may come to hold a rounded one
+        set_unregistered(self, "exact_weight", linear.weight)  # `linear` may later hold bfloat16
         self.length = nn.Parameter(_lengths(linear.weight))
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, tokens, in) to (batch, tokens, out)."""
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             delta = self.scale * self.up.weight @ self.down.weight
-            now = _lengths(self.exact[0] + delta)
+            now = _lengths(self.exact_weight + delta)
         factor = (self.length / now).to(x.dtype)
         plain = F.linear(x, self.linear.weight.to(x.dtype))
         update = self.scale * self.up(self.down(self.dropout(x)))

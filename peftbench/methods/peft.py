@@ -66,7 +66,7 @@ class Peft(Method):
         """Let the library put its modules in, on weights that it may write to."""
         if encoder.rehearsal:  # sizes are not the model's: only what was found out before counts
             families = peft_support()[1].get(self.type, {})
-            if reason := families.get(encoder.backbone[0].family):
+            if reason := families.get(encoder.backbone.family):
                 raise ValueError(f"{self.type} does not run there: {reason}")
             return
         kind = PEFT_TYPE_TO_TUNER_MAPPING[PeftType(self.type)]

@@ -49,7 +49,7 @@ def peft_form(method: Method, encoder: AdaptedModel) -> tuple[Json, dict[str, Te
     Raises:
         ValueError: if the library has no such thing.
     """
-    backbone = encoder.backbone[0]
+    backbone = encoder.backbone
     if backbone.family_config.split:
         raise ValueError(
             f"{encoder.name} has query, key and value in one linear outside of peftbench, where "

@@ -15,7 +15,6 @@ linear layers are in BERT, N(0, 0.02²) (torch's own draw in the authors' code, 
 a size that depends on the width); a shared block (ALBERT) has one prefix for all its passes.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -25,6 +24,7 @@ from torch import Tensor, nn
 from peftbench.core.errors import at_least
 from peftbench.core.run import Json
 from peftbench.methods.base import Method
+from peftbench.methods.layers.gaussian import SampledLinear
 from peftbench.models.adapted_model import AdaptedModel
 
 
@@ -84,16 +84,14 @@ class KeysAndValues(nn.Module):
         """(blocks, 2, length, dim), or (blocks, 2, batch, length, dim) if the MLP is sampled so."""
         made: Tensor = self.start
         if self.down is not None and self.up is not None:
-            apart = max(_apart(linear, batch) for linear in (self.down, self.up))
-            if apart > 1:  # sampled weights: each group of examples has a prefix of its own
-                made = made.expand(apart, *made.shape)
+            draws = max(_draws(linear, batch) for linear in (self.down, self.up))
+            if draws > 1:  # each group of examples has a prefix of its own
+                made = made.expand(draws, *made.shape)
             made = self.up(torch.tanh(self.down(made)))
-            if apart > 1:
-                made = made.repeat_interleave(batch // apart, dim=0)
+            if draws > 1:
+                made = made.repeat_interleave(batch // draws, dim=0)
         return made.unflatten(-1, self.shape[1:]).movedim((-3, -2), (0, 1))
 
 
-def _apart(linear: nn.Module, batch: int) -> int:
-    """How many different answers a linear gives to one input in a batch."""
-    apart: Callable[[int], int] = getattr(linear, "apart", lambda batch: 1)
-    return apart(batch)
+def _draws(linear: nn.Module, batch: int) -> int:
+    return linear.draws_per_batch(batch) if isinstance(linear, SampledLinear) else 1

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from peftbench.methods.base import WrapperMethod
 from peftbench.models.adapted_model import AdaptedModel
+from peftbench.models.module_ops import set_unregistered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,16 +87,18 @@ class Gates(nn.Module):
 class Gated(nn.Module):
     """A part's last matrix, under the name it had, and its gate."""
 
+    gates: Gates
+
     def __init__(self, up: nn.Module, gates: Gates, number: int):
         super().__init__()
         self.up = up
-        self.gates = [gates]  # in a list: the attention's submodule
+        set_unregistered(self, "gates", gates)  # a submodule of the attention
         self.number = number
 
     def forward(self, h: Tensor) -> Tensor:
         """(batch, tokens, width) to (batch, tokens, out)."""
         y: Tensor = self.up(h)
-        return y * self.gates[0].open[:, self.number, None, None].to(y.dtype)
+        return y * self.gates.open[:, self.number, None, None].to(y.dtype)
 
 
 class _PaddingMaskHook:

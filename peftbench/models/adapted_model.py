@@ -47,7 +47,7 @@ class AdaptedModel(nn.Module):
         self.examples: float | Tensor = examples
         self.rehearsal = False  # whether this is a tiny model in the place of another
         self.exact = False  # whether a method computes with frozen weights itself, in fp32
-        self.backbone = [backbone]  # in a list: not a submodule
+        self.backbone = backbone
         shared = [*backbone.module.parameters(), *backbone.module.buffers()]
         self.module: Any = copy.deepcopy(backbone.module, {id(t): t for t in shared})
         self._pretrained = {name for name, _ in self.module.named_parameters()}
@@ -59,23 +59,23 @@ class AdaptedModel(nn.Module):
     @property
     def name(self) -> str:
         """The model's name, for messages."""
-        return self.backbone[0].name
+        return self.backbone.name
 
     @property
     def pre_norm(self) -> bool:
         """Whether a block normalises its input instead of its sum with the residual."""
-        return bool(self.backbone[0].family_config.pre_norm)
+        return bool(self.backbone.family_config.pre_norm)
 
     @property
     def blocks(self) -> nn.ModuleList:
         """The transformer blocks; a shared one (ALBERT) is one."""
-        blocks: nn.ModuleList = self.module.get_submodule(self.backbone[0].family_config.blocks)
+        blocks: nn.ModuleList = self.module.get_submodule(self.backbone.family_config.blocks)
         return blocks
 
     @property
     def pretrained(self) -> dict[str, nn.Parameter]:
         """The backbone's own parameters by name; not to be written to."""
-        return dict(self.backbone[0].module.named_parameters())
+        return dict(self.backbone.module.named_parameters())
 
     @property
     def device(self) -> torch.device:
@@ -97,7 +97,7 @@ class AdaptedModel(nn.Module):
 
     def block_of(self, name: str) -> int | None:
         """The block of a trained parameter; -1 for what is below the blocks, None above them."""
-        path = self.backbone[0].family_config.blocks
+        path = self.backbone.family_config.blocks
         if within(name, path):
             return int(name.removeprefix(path + ".").partition(".")[0])
         names = [n for n, _ in self.module.named_parameters()]
@@ -110,7 +110,7 @@ class AdaptedModel(nn.Module):
         Raises:
             ValueError: for a role that the family does not have.
         """
-        paths = self.backbone[0].family_config.roles
+        paths = self.backbone.family_config.roles
         if role not in paths:
             raise ValueError(f"{self.name} has no role {role!r}; its roles are {', '.join(paths)}")
         return str(paths[role])
@@ -121,7 +121,7 @@ class AdaptedModel(nn.Module):
         Raises:
             ValueError: for a role that the family does not have.
         """
-        blocks = re.escape(self.backbone[0].family_config.blocks)
+        blocks = re.escape(self.backbone.family_config.blocks)
         paths = "|".join(re.escape(self.path(role)) for role in roles)
         return rf".*{blocks}\.\d+\.(?:{paths})"
 
@@ -213,7 +213,7 @@ class AdaptedModel(nn.Module):
     def rest(self, which: Callable[[str], bool]) -> None:
         """Let what trains have no gradient where `which(name)` holds, until asked again."""
         for name, parameter in self.module.named_parameters():
-            if not self.backbone[0].owns(parameter):
+            if not self.backbone.owns(parameter):
                 parameter.requires_grad_(not which(name))
 
     # what the loop and the record use
@@ -236,7 +236,7 @@ class AdaptedModel(nn.Module):
 
     def own(self) -> dict[str, Tensor]:
         """All that is not the backbone's: trained and inserted parameters, inserted buffers."""
-        buffers, backbone = self.module.named_buffers(), self.backbone[0]
+        buffers, backbone = self.module.named_buffers(), self.backbone
         own: dict[str, Tensor] = {n: b for n, b in buffers if n not in self._buffers_before}
         return own | {n: p for n, p in self.module.named_parameters() if not backbone.owns(p)}
 
@@ -285,7 +285,7 @@ class AdaptedModel(nn.Module):
 
     def in_head(self, name: str) -> bool:
         """Whether a parameter belongs to the head."""
-        return any(within(name, path) for path in self.backbone[0].head)
+        return any(within(name, path) for path in self.backbone.head)
 
     def _seen(self) -> Iterator[tuple[str, SparseEmbedding]]:
         """Word embeddings that are reduced to the words that occur, by their weight's name."""

@@ -92,6 +92,15 @@ def first_position(module: nn.Module, given: object, output: object) -> object:
     return output[:, :1]
 
 
+def set_unregistered(module: nn.Module, name: str, value: nn.Module | Tensor) -> None:
+    """Set an attribute to a module or parameter that belongs to another module.
+
+    By plain assignment torch registers it here too: it would be saved, counted, cast and replaced
+    under a second name.
+    """
+    object.__setattr__(module, name, value)
+
+
 def replace_module(block: nn.Module, path: str, module: nn.Module) -> None:
     """Set the module at a dotted path."""
     parent, _, child = path.rpartition(".")

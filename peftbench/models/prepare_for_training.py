@@ -20,7 +20,7 @@ def prepare_for_training(encoder: AdaptedModel, half: bool, words: Tensor) -> No
         half: store frozen linear weights in bf16, to which autocast would cast them each time.
         words: ids that occur in training.
     """
-    backbone = encoder.backbone[0]
+    backbone = encoder.backbone
     embedding = encoder.module.get_input_embeddings()
     if isinstance(embedding, nn.Embedding) and embedding.weight.requires_grad:
         rest = backbone.module.get_input_embeddings().weight

@@ -185,7 +185,7 @@ def _flops(view: Predictor, batch: Batch) -> int:
     trained = sorted((name, *p.shape) for name, p in encoder.trained().items())
     shape = tuple(batch["input_ids"].shape)
     kind = repr((view.method, encoder.module, view.accelerator.mixed_precision, trained, shape))
-    counted = encoder.backbone[0].flops
+    counted = encoder.backbone.flops
     if kind not in counted:
         with FlopCounterMode(display=False) as counter:
             _pass(view, batch)

@@ -158,7 +158,7 @@ def test_padding_changes_no_logits(family):
     encoder = AdaptedModel(tiny.backbone(family), classes=2, seed=0).eval()
     segments = getattr(encoder.module.config, "type_vocab_size", 0)
     tokens = tiny.tokens(8, pairs=segments > 1)
-    mask = encoder.backbone[0].family_config.mask
+    mask = encoder.backbone.family_config.mask
     with torch.inference_mode():
         together = encoder(batching.collate(tokens, np.arange(8), 0, mask))
         for row in range(8):

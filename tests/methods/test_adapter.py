@@ -114,7 +114,7 @@ def test_bottlenecks_start_near_the_identity():
 def test_trains_the_norms_of_the_blocks_and_no_others(family):
     made = encoder(family, "adapter")
     trained = {n for n in made.trained() if ".bottleneck." not in n and not made.in_head(n)}
-    path = made.backbone[0].family_config.blocks
+    path = made.backbone.family_config.blocks
     assert trained
     norms = ("norm", ".ln_")  # GPT-2's are called ln_1 and ln_2
     assert all(n.startswith(f"{path}.") and any(k in n.lower() for k in norms) for n in trained)

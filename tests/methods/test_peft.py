@@ -79,7 +79,7 @@ def test_lora(family, ours, theirs):
 @pytest.mark.parametrize("family", ["bert", "distilbert"])
 def test_ia3(family):
     made = encoder(family, "method=ia3")
-    parts = made.backbone[0].family_config.roles
+    parts = made.backbone.family_config.roles
     feed = f"method.config.feedforward_modules=['{parts['ffn_out']}']"
     words = ("method=peft", "method.type=IA3", "method.targets=[key,value,ffn_out]")
     library = encoder(family, *words, feed)

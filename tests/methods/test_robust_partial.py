@@ -44,7 +44,7 @@ def test_chooses_the_block_with_the_greatest_score(choose):
         scores[number] = float(g.norm() / p.norm() if choose == "rgn" else g.square().mean())
     assert blocks(made) == {max(scores, key=scores.get), None}  # None: the pooler
     frozen = [n for n, p in made.module.named_parameters() if not p.requires_grad]
-    assert all(made.backbone[0].owns(made.module.get_parameter(n)) for n in frozen)
+    assert all(made.backbone.owns(made.module.get_parameter(n)) for n in frozen)
 
 
 def test_manual_blocks_and_a_state_of_other_blocks():

@@ -3,6 +3,7 @@
 import hashlib
 import math
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -11,6 +12,14 @@ from torch import Tensor, nn
 
 #: Where the noise of a training step comes from.
 NOISES = ("batch", "flipout", "local")
+
+
+@runtime_checkable
+class SampledLinear(Protocol):
+    """A linear that draws its weights, so that one input may have several outputs in a batch."""
+
+    def draws_per_batch(self, batch: int) -> int:
+        """How many weights it draws for a batch of so many examples."""
 
 
 class GaussianLinear(nn.Module):
@@ -62,8 +71,8 @@ class GaussianLinear(nn.Module):
         """Make the posterior as it is now the prior."""
         self.prior = (self.weight.detach().clone(), self.log_std.detach().clone())
 
-    def apart(self, batch: int) -> int:
-        """How many different answers one input gets in a batch of so many examples."""
+    def draws_per_batch(self, batch: int) -> int:
+        """See `SampledLinear`."""
         if self.draws:
             return self.draws
         return batch if self.training and self.noise != "batch" else 1
