@@ -27,8 +27,10 @@ def validate_run(run: Run, chain: bool = False) -> None:
     shape = model.family_config.tiny | {"vocab_size": 264}
     language = run.form is not None and run.form.name == WORDS
     skeleton = checkpoints.skeleton(replace(model, shape=shape), language=language)
-    words = list(range(classes)) if language else None
-    encoder = AdaptedModel(Backbone(model, loaded=skeleton, words=words), classes, seed=0)
+    verbalizer_ids = list(range(classes)) if language else None
+    encoder = AdaptedModel(
+        Backbone(model, loaded=skeleton, verbalizer_ids=verbalizer_ids), classes, seed=0
+    )
     encoder.rehearsal = True
     try:
         method.insert(encoder)

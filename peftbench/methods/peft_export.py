@@ -28,8 +28,10 @@ def export_peft_adapter(record: Record, results: Results, folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} is there already; name a new folder")
     method = build_method(run.method)
-    words = prompting.verbalizer_ids(run, load_tokenizer(run.model))
-    encoder = AdaptedModel(Backbone(run.model, words=words), run.task.classes, seed=0)
+    verbalizer_ids = prompting.verbalizer_ids(run, load_tokenizer(run.model))
+    encoder = AdaptedModel(
+        Backbone(run.model, verbalizer_ids=verbalizer_ids), run.task.classes, seed=0
+    )
     method.insert(encoder)
     encoder.restore(load(kept))
     try:
@@ -65,7 +67,7 @@ def peft_form(method: Method, encoder: AdaptedModel) -> tuple[Json, dict[str, Te
         name, places = position_table(encoder)
         tensors[f"{start}.{name}"] = places.roll(config["num_virtual_tokens"], 0)
     kind: str | None = "SEQ_CLS"
-    if backbone.words is not None:  # the library has no name for a masked language model
+    if backbone.verbalizer_ids is not None:  # the library has no name for a masked language model
         kind = "CAUSAL_LM" if backbone.causal else None
     config |= {"task_type": kind, "modules_to_save": backbone.head or None, "inference_mode": True}
     return config, {name: tensor.contiguous() for name, tensor in tensors.items()}

@@ -18,7 +18,7 @@ class Backbone:
         model: the model node of a run.
         device: where encoders are to live.
         loaded: a module to use instead of loading one (a skeleton on `meta`, in tests).
-        words: for a language model instead of a classifier, the tokens of which it gives scores.
+        verbalizer_ids: tokens that a language model scores, in place of a classifier's classes.
     """
 
     def __init__(
@@ -26,13 +26,13 @@ class Backbone:
         model: ModelConfig,
         device: str | torch.device = "cpu",
         loaded: nn.Module | None = None,
-        words: list[int] | None = None,
+        verbalizer_ids: list[int] | None = None,
     ):
         missing: list[str] = []
         if loaded is None:
-            loaded, missing = checkpoints.backbone(model, words is not None)
-        if words is not None:
-            heads.narrow(loaded, words)
+            loaded, missing = checkpoints.backbone(model, verbalizer_ids is not None)
+        if verbalizer_ids is not None:
+            heads.narrow(loaded, verbalizer_ids)
         self.name: str = model.name
         self.family: str = model.family
         self.family_config = model.family_config
@@ -46,8 +46,8 @@ class Backbone:
                     replace_module(block, path, untransposed(part))
             for path, names in self.family_config.split.items():
                 replace_module(block, path, FusedLinear(block.get_submodule(path), names))
-        self.words = words
-        self.head = self._head(missing) if words is None else []
+        self.verbalizer_ids = verbalizer_ids
+        self.head = self._head(missing) if verbalizer_ids is None else []
         self.flops: dict[str, int] = {}  # of passes, by what passes; see `warmup`
         self._cast: dict[nn.Parameter, nn.Parameter] = {}
         self._own = {id(p) for p in self.module.parameters()}

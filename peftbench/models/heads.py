@@ -35,20 +35,20 @@ def start(root: Any, paths: list[str], classes: int, seed: int, bias: float) -> 
     root.num_labels = root.config.num_labels = classes
 
 
-def narrow(root: Any, words: list[int]) -> None:
+def narrow(root: Any, token_ids: list[int]) -> None:
     """Let a language model score some words alone, which saves the product with all others.
 
     Their rows are copies: where the model ties them to its word embeddings, they no longer are.
 
     Args:
         root: transformers' model with a language-model head.
-        words: token ids, in the order of the scores.
+        token_ids: in the order of the scores.
     """
     whole = root.get_output_embeddings()
-    part = nn.Linear(whole.in_features, len(words), whole.bias is not None, device="meta")
-    part.weight = nn.Parameter(whole.weight.detach()[words].clone())
+    part = nn.Linear(whole.in_features, len(token_ids), whole.bias is not None, device="meta")
+    part.weight = nn.Parameter(whole.weight.detach()[token_ids].clone())
     if whole.bias is not None:
-        part.bias = nn.Parameter(whole.bias.detach()[words].clone())
+        part.bias = nn.Parameter(whole.bias.detach()[token_ids].clone())
     root.set_output_embeddings(part)
     for module in root.modules():  # some heads hold the bias once more
         if module is not part and _is_one(getattr(module, "bias", None), whole.bias, part.bias):

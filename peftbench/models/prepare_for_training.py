@@ -9,7 +9,7 @@ from peftbench.models.module_ops import first_position
 from peftbench.models.sparse_embedding import SparseEmbedding
 
 
-def prepare_for_training(encoder: AdaptedModel, half: bool, words: Tensor) -> None:
+def prepare_for_training(encoder: AdaptedModel, half: bool, token_ids: Tensor) -> None:
     """Make ready to train, once all is inserted and prepared; what is computed stays the same.
 
     The last block goes on with the first position alone where a head reads no other, word
@@ -18,7 +18,7 @@ def prepare_for_training(encoder: AdaptedModel, half: bool, words: Tensor) -> No
     Args:
         encoder: with all that its method inserts.
         half: store frozen linear weights in bf16, to which autocast would cast them each time.
-        words: ids that occur in training.
+        token_ids: those that occur in training.
     """
     backbone = encoder.backbone
     embedding = encoder.module.get_input_embeddings()
@@ -26,8 +26,8 @@ def prepare_for_training(encoder: AdaptedModel, half: bool, words: Tensor) -> No
         rest = backbone.module.get_input_embeddings().weight
         if not torch.equal(rest, embedding.weight):  # it goes on from an earlier training
             rest = embedding.weight
-        encoder.module.set_input_embeddings(SparseEmbedding(embedding, rest, words))
-    if backbone.words is None and (path := backbone.family_config.first):
+        encoder.module.set_input_embeddings(SparseEmbedding(embedding, rest, token_ids))
+    if backbone.verbalizer_ids is None and (path := backbone.family_config.first):
         encoder.blocks[-1].get_submodule(path).register_forward_hook(first_position)
     if encoder.device.type == "cpu":
         cpu_kernels.hasten(encoder.module)

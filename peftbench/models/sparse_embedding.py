@@ -12,23 +12,23 @@ from torch import Tensor, nn
 
 
 class SparseEmbedding(nn.Module):
-    """An embedding whose rows in `words` train, under the name `weight`, while the rest stay.
+    """An embedding whose rows in `token_ids` train, under the name `weight`, while the rest stay.
 
     Args:
         embedding: with a `padding_idx` or without; its weight is the start of the rows.
         rest: the rows of all words, (vocabulary, dim), never written to.
-        words: every word that training shows, sorted, without repeats.
+        token_ids: every token that training shows, sorted, without repeats.
     """
 
-    def __init__(self, embedding: nn.Embedding, rest: Tensor, words: Tensor):
+    def __init__(self, embedding: nn.Embedding, rest: Tensor, token_ids: Tensor):
         super().__init__()
         weight = embedding.weight
-        self.words = words.to(weight.device)
+        self.token_ids = token_ids.to(weight.device)
         self.rest = rest.detach()
-        self.weight = nn.Parameter(weight.detach()[self.words])
+        self.weight = nn.Parameter(weight.detach()[self.token_ids])
         # not a buffer: what follows from the data needs no place in a checkpoint
         self.place = torch.full((len(weight),), -1, device=weight.device)
-        self.place[self.words] = torch.arange(len(self.words), device=weight.device)
+        self.place[self.token_ids] = torch.arange(len(self.token_ids), device=weight.device)
         padding = embedding.padding_idx
         self.padding = None if padding is None else _or_none(int(self.place[padding]))
 
@@ -47,13 +47,13 @@ class SparseEmbedding(nn.Module):
     def whole(self) -> Tensor:
         """The table of all words as it is now."""
         table = self.rest.clone()
-        table[self.words] = self.weight.detach()
+        table[self.token_ids] = self.weight.detach()
         return table
 
     def take(self, table: Tensor) -> None:
         """Undo `whole`."""
         with torch.no_grad():
-            self.weight.copy_(table[self.words])
+            self.weight.copy_(table[self.token_ids])
 
 
 def _or_none(place: int) -> int | None:

@@ -40,8 +40,11 @@ class WarmCache:
             gc.unfreeze()
             self._frozen = False
             tokenizer = load_tokenizer(run.model)
-            words = prompting.verbalizer_ids(run, tokenizer)
-            self.backbones[name] = (Backbone(run.model, device, words=words), tokenizer)
+            verbalizer_ids = prompting.verbalizer_ids(run, tokenizer)
+            self.backbones[name] = (
+                Backbone(run.model, device, verbalizer_ids=verbalizer_ids),
+                tokenizer,
+            )
         return self.backbones[name]
 
     def tokenised(self, run: Run, split: str, tokenizer: Any, root: str | None) -> TokenizedSplit:

@@ -133,7 +133,7 @@ def test_refused_when_checked():
     with pytest.raises(ConfigError, match="checkpoint of minilm has no language-model head"):
         dry_run.check_prompt(tiny.one_run("model=minilm", "form=words"))
     with pytest.raises(ConfigError, match="checkpoint of minilm has no language-model head"):
-        Backbone(run.model, words=[1, 2])
+        Backbone(run.model, verbalizer_ids=[1, 2])
     with pytest.raises(ConfigError, match="has no head of its own that could train"):
         dry_run.validate_run(run_of("bert", "method=head"))
     dry_run.check_prompt(run_of("roberta"))
@@ -162,7 +162,7 @@ def test_logits_are_the_language_models(family, half):
     kind = AutoModelForCausalLM if CLASS[family] == "causal" else AutoModelForMaskedLM
     torch.manual_seed(0)
     theirs = kind.from_config(config, dtype=torch.float32).eval()
-    ours = AdaptedModel(Backbone(run.model, words=ids), classes=2, seed=0).eval()
+    ours = AdaptedModel(Backbone(run.model, verbalizer_ids=ids), classes=2, seed=0).eval()
     assert ours.counts()["head"] == 0
     prepare_for_training(ours, False, torch.arange(264))
     mask = run.model.family_config.mask
@@ -185,7 +185,7 @@ def test_every_method_trains_by_words(family, method):
     dry_run.validate_run(run)
     table = LabelledTexts([[f"{letter} cat" for letter in "abcdefgh"]] * 2, np.arange(8) % 2)
     tokenizer, tokens = coded(run, table)
-    backbone = Backbone(run.model, words=prompting.verbalizer_ids(run, tokenizer))
+    backbone = Backbone(run.model, verbalizer_ids=prompting.verbalizer_ids(run, tokenizer))
     mask = run.model.family_config.mask
     batch = batching.collate(tokens, np.arange(8), tokenizer.pad_token_id, mask)
     encoder, maker = AdaptedModel(backbone, classes=2, seed=0), build_method(run.method)
@@ -210,7 +210,7 @@ def test_penalties_by_words(penalty):
     words = ("method=robust_partial", f"method.penalty={penalty}", "method.strength=1000")
     run = run_of("gpt2", *words)
     tokenizer, tokens = coded(run)
-    encoder = AdaptedModel(Backbone(run.model, words=[4, 5]), classes=2, seed=0)
+    encoder = AdaptedModel(Backbone(run.model, verbalizer_ids=[4, 5]), classes=2, seed=0)
     build_method(run.method).insert(encoder)
     batch = batching.collate(tokens, np.arange(1), tokenizer.pad_token_id, "causal")
     encoder.train()
@@ -363,7 +363,7 @@ def _same_in_peft(run, state, folder):
 
     tokenizer, tokens = coded(run, LabelledTexts([["aha"]], np.array([0])))
     ids = prompting.verbalizer_ids(run, tokenizer)
-    ours = AdaptedModel(Backbone(run.model, words=ids), classes=2, seed=0)
+    ours = AdaptedModel(Backbone(run.model, verbalizer_ids=ids), classes=2, seed=0)
     build_method(run.method).insert(ours)
     ours.restore(state)
     config = PeftConfig.from_pretrained(folder)
