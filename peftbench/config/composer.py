@@ -1,14 +1,17 @@
 """Hydra, behind four questions: what a word says, what a cell composes to, whether it matches.
 
-Hydra needs tens of milliseconds for a composition, and a plan has thousands of cells. Cells that
-choose the same options share one composition; plain values are set on a copy of it.
+Hydra needs a tenth of a second for a composition, and a plan has thousands of cells. Groups are
+therefore composed and resolved one by one, and each result is shared by the cells that agree on
+the group's option, its overrides and the groups that it interpolates from.
 """
 
 import copy
 import json
 import math
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +62,11 @@ class Composer:
     def __init__(self, searched: list[Path]):
         self.searched = searched
         self._parser = OverridesParser.create()
-        self._composed: dict[tuple[str, ...], DictConfig] = {}
         self._nodes: dict[str, Json] = {}
+        self._suites: dict[str, Any] = {}
+        self._options: dict[tuple[str, _Words], Any] = {}
+        self._parts: dict[_Key, _Part] = {}
+        self._resolved: dict[tuple[_Key, ...], Any] = {}
         self._open: dict[Path, set[str]] = {}
 
     def parse(self, word: str) -> tuple[str, list[Any]]:
@@ -149,9 +155,7 @@ class Composer:
         name = json.dumps(rest)
         if name not in self._nodes:
             try:
-                found: Any = OmegaConf.to_container(self._config(rest), resolve=True)
-                for group in schema.SCHEMAS:
-                    found[group] = {k: v for k, v in found[group].items() if v != "???"}
+                found = self._resolve(self._overridden(rest))
             except OmegaConfBaseException as error:
                 chosen = " ".join(f"{k}={v}" for k, v in rest.items() if k in catalog.GROUPS)
                 raise ConfigError(f"{chosen}: {_first_line(error)}".lstrip(": ")) from error
@@ -164,17 +168,20 @@ class Composer:
         Raises:
             ConfigError: for an unknown key or a value of the wrong type.
         """
-        path = catalog.find("suite", str(cell["suite"]), self.searched)
-        try:
-            loaded = OmegaConf.load(path)
-            assert isinstance(loaded, DictConfig)
-            config = OmegaConf.create({"suite": _of_task(loaded, task)})
-        except (yaml.YAMLError, OmegaConfBaseException, AssertionError) as error:
-            raise ConfigError(f"{path} is not a yaml file of a suite: {error}") from error
-        for key in (key for key in cell if key.startswith("suite.")):
-            _set(config, key, cell[key])
-        found: Any = OmegaConf.to_container(config.suite, resolve=True)
-        return dict(found)
+        overrides = {key: value for key, value in cell.items() if key.startswith("suite.")}
+        name = json.dumps([cell["suite"], task, overrides])
+        if name not in self._suites:
+            path = catalog.find("suite", str(cell["suite"]), self.searched)
+            try:
+                loaded = OmegaConf.load(path)
+                assert isinstance(loaded, DictConfig)
+                config = OmegaConf.create({"suite": _of_task(loaded, task)})
+            except (yaml.YAMLError, OmegaConfBaseException, AssertionError) as error:
+                raise ConfigError(f"{path} is not a yaml file of a suite: {error}") from error
+            for key, value in overrides.items():
+                _set(config, key, value)
+            self._suites[name] = OmegaConf.to_container(config.suite, resolve=True)
+        return dict(self._suites[name])
 
     def matches(self, cell: dict[str, Any], condition: dict[str, list[Any]]) -> bool:
         """Whether every key of the condition has one of its values in the cell or by default."""
@@ -191,46 +198,122 @@ class Composer:
             node = node.get(part) if isinstance(node, dict) else None
         return node.get("name") if isinstance(node, dict) else node
 
-    def _config(self, cell: dict[str, Any]) -> DictConfig:
+    def _overridden(self, cell: dict[str, Any]) -> dict[str, "_Part"]:
+        """The groups of a cell with its overrides, interpolations not resolved yet."""
         choices = {
             key: f"method@{key}={value}" if _HOST.fullmatch(key) else f"{key}={value}"
             for key, value in cell.items()
             if key in catalog.GROUPS or _HOST.fullmatch(key)
         }
-        words = tuple(choices.values())
-        config = copy.deepcopy(self._base(words))
-        own = cell.get("task.name") or Path(str(cell.get("task.path"))).stem
-        for group in catalog.LATER:
-            by_task = config[group].tasks
-            name = None if OmegaConf.is_missing(config.task, "name") else config.task.name
-            config[group].merge_with(by_task.get(name or own) or {})
+        overrides: dict[str, dict[str, Any]] = {}
         for key, value in cell.items():
             if key not in choices:
-                group = key.partition(".")[0]
+                overrides.setdefault(key.partition(".")[0], {})[key] = value
+        composed = self._composed(choices)
+        task = cell.get("task.name") or Path(str(cell.get("task.path"))).stem
+        if not OmegaConf.is_missing(composed["task"][1], "name"):
+            task = composed["task"][1].name or task
+        parts = {}
+        for group in [*overrides, *(group for group in composed if group not in overrides)]:
+            words, node = composed[group]
+            own = overrides.get(group, {})
+            part = (group, words, task if group in catalog.LATER else "", json.dumps(own))
+            if part not in self._parts:
                 chosen = group in schema.SCHEMAS and group in cell
                 left_open = self._left_open(group, str(cell[group])) if chosen else set()
-                _set(config, key, value, left_open)
-        return config
+                changed = _changed(group, node, task, own, left_open)
+                self._parts[part] = _Part(part, changed, _references(changed, composed))
+            parts[group] = self._parts[part]
+        return {group: parts[group] for group in composed}
 
-    def _base(self, words: tuple[str, ...]) -> DictConfig:
-        if words not in self._composed:
-            _own[:] = self.searched[:-1]
-            Plugins.instance().register(OwnConfigs)
-            GlobalHydra.instance().clear()
+    def _resolve(self, parts: dict[str, "_Part"]) -> Json:
+        """Plain data of the groups of a cell, each resolved beside those that it refers to."""
+        found = {}
+        for group in parts:
+            beside = {group}
+            while further := {ref for name in beside for ref in parts[name].references} - beside:
+                beside |= further
+            key = (parts[group].key, *(parts[name].key for name in sorted(beside - {group})))
+            if key not in self._resolved:
+                config = OmegaConf.create(flags={"no_deepcopy_set_nodes": True})
+                for name in beside:
+                    config[name] = parts[name].node
+                OmegaConf.set_struct(config, True)
+                node: Any = config[group]
+                if OmegaConf.is_config(node):
+                    node = OmegaConf.to_container(node, resolve=True)
+                if group in schema.SCHEMAS:
+                    node = {k: v for k, v in node.items() if v != "???"}
+                self._resolved[key] = node
+            found[group] = self._resolved[key]
+        return found
+
+    def _composed(self, choices: dict[str, str]) -> dict[str, tuple["_Words", Any]]:
+        """By group the words that chose its option, and its node.
+
+        Each group is composed by itself, unless a user's own files may tie one to another. Where
+        one cannot be, the error is that of the whole composition.
+        """
+        by_group: dict[str, _Words] = {}
+        for key, word in choices.items():
+            group = key.partition(".")[0]
+            by_group[group] = (*by_group.get(group, ()), word)
+        if self._separable:
             try:
-                with initialize_config_dir(str(self.searched[-1]), version_base="1.3"):
-                    self._composed[words] = compose("run", overrides=list(words))
-            except yaml.YAMLError as error:
-                raise ConfigError(f"{' '.join(words)}: a yaml file is broken: {error}") from error
-            except (HydraException, OmegaConfBaseException) as error:
-                hosts = [word for word in words if "@" in word]
-                if hosts and "Could not override" in str(error):
-                    raise ConfigError(
-                        f"{hosts[0].partition('@')[2]}: this method takes no other one inside; "
-                        "`peftbench list methods` says which are around a host"
-                    ) from error
-                raise ConfigError(_reason(error)) from error
-        return self._composed[words]
+                return {
+                    str(group): (by_group.get(str(group), ()), self._option(str(group), by_group))
+                    for group in self._base(())
+                }
+            except (ConfigError, OmegaConfBaseException, yaml.YAMLError):
+                pass
+        words = tuple(choices.values())
+        whole = self._base(words)
+        return {str(group): (words, whole[group]) for group in whole}
+
+    @cached_property
+    def _separable(self) -> bool:
+        """Whether no file can choose or change another group: the packaged ones do not."""
+        own = self.searched[:-1]
+        files = (path for folder in own for path in folder.rglob("*.yaml"))
+        return not any((folder / "run.yaml").exists() for folder in own) and not any(
+            _HYDRA.search(path.read_text(errors="replace")) for path in files
+        )
+
+    def _option(self, group: str, by_group: dict[str, "_Words"]) -> Any:
+        """The node of a group by itself; most files need no Hydra for it."""
+        words = by_group.get(group, ())
+        if (group, words) not in self._options:
+            node = None
+            if len(words) == 1:
+                path = catalog.find(group, words[0].partition("=")[2], self.searched)
+                loaded = OmegaConf.load(path)
+                if isinstance(loaded, DictConfig) and "defaults" not in loaded:
+                    root = OmegaConf.create({group: schema.SCHEMAS.get(group, {})})
+                    root[group].merge_with(loaded)
+                    node = root[group]
+            self._options[group, words] = self._base(words)[group] if node is None else node
+        return self._options[group, words]
+
+    def _base(self, words: "_Words") -> DictConfig:
+        try:
+            return _compose(tuple(self.searched), self._state, words)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"{' '.join(words)}: a yaml file is broken: {error}") from error
+        except (HydraException, OmegaConfBaseException) as error:
+            hosts = [word for word in words if "@" in word]
+            if hosts and "Could not override" in str(error):
+                raise ConfigError(
+                    f"{hosts[0].partition('@')[2]}: this method takes no other one inside; "
+                    "`peftbench list methods` says which are around a host"
+                ) from error
+            raise ConfigError(_reason(error)) from error
+
+    @cached_property
+    def _state(self) -> tuple[tuple[str, int, int], ...]:
+        """What tells whether a configuration file changed since an earlier composition."""
+        paths = (path for folder in self.searched for path in folder.rglob("*.yaml"))
+        stats = [(str(path), path.stat()) for path in paths]
+        return tuple((path, stat.st_mtime_ns, stat.st_size) for path, stat in stats)
 
     def _left_open(self, group: str, option: str) -> set[str]:
         """Keys for which the file of an option says ???: an override has to give them."""
@@ -241,6 +324,75 @@ class Composer:
             missing = [str(key) for key in found if OmegaConf.is_missing(found, key)]
             self._open[path] = {f"{group}.{key}" for key in missing}
         return self._open[path]
+
+
+#: What chose an option: `method=lora`, and words for the methods inside it.
+_Words = tuple[str, ...]
+
+#: Group, words, task and overrides: all that a group's node is made of.
+_Key = tuple[str, _Words, str, str]
+
+#: What a file may use to change more than the group it is in.
+_HYDRA = re.compile(r"defaults|@package")
+
+
+@dataclass(frozen=True)
+class _Part:
+    """A group's node with overrides, and the groups that its interpolations name."""
+
+    key: _Key
+    node: Any
+    references: frozenset[str]
+
+
+@lru_cache(maxsize=256)
+def _compose(searched: tuple[Path, ...], state: object, words: _Words) -> DictConfig:
+    """Compose with Hydra, once for all plans of a process while no file changes.
+
+    The result is shared: it must not be written to.
+    """
+    _own[:] = searched[:-1]
+    Plugins.instance().register(OwnConfigs)
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(searched[-1]), version_base="1.3"):
+        return compose("run", overrides=list(words))
+
+
+def _changed(
+    group: str, node: Any, task: str, overrides: dict[str, Any], left_open: Collection[str]
+) -> Any:
+    """A copy of a group's node with what it says of the task, then with overrides.
+
+    Raises:
+        ConfigError: for an unknown key or a value of the wrong type.
+    """
+    config = OmegaConf.create(flags={"no_deepcopy_set_nodes": True})
+    config[group] = copy.deepcopy(node)
+    OmegaConf.set_struct(config, True)
+    if group in catalog.LATER:
+        config[group].merge_with(config[group].tasks.get(task) or {})
+    for key, value in overrides.items():
+        _set(config, key, value, left_open)
+    return config[group]
+
+
+def _references(node: Any, groups: Collection[str]) -> frozenset[str]:
+    """The groups that interpolations of a node may name; too many do no harm."""
+    plain = OmegaConf.to_container(node) if OmegaConf.is_config(node) else node
+    texts = [text for text in _texts(plain) if "${" in text]
+    if any("${${" in text for text in texts):
+        return frozenset(groups)
+    words = {word for text in texts for word in re.findall(r"\w+", text)}
+    return frozenset(words & set(groups))
+
+
+def _texts(node: Any) -> Iterator[str]:
+    """All strings of plain data."""
+    if isinstance(node, str):
+        yield node
+    elif isinstance(node, dict | list):
+        for inner in node.values() if isinstance(node, dict) else node:
+            yield from _texts(inner)
 
 
 def of_suite(key: str) -> bool:

@@ -3,6 +3,8 @@
 No torch, no weights, no data: what can be refused here is refused before anything starts.
 """
 
+import json
+from collections.abc import Callable
 from dataclasses import MISSING, fields
 from functools import cache
 from pathlib import Path
@@ -18,6 +20,8 @@ from peftbench.core.configs import (
     CheckpointSelection,
     Config,
     MethodConfig,
+    ModelConfig,
+    PromptConfig,
     TaskConfig,
     TrainingConfig,
 )
@@ -31,7 +35,8 @@ from peftbench.results.store import Results
 from peftbench.suites import base as suites
 from peftbench.system import io
 
-T = TypeVar("T", bound=Config)
+T = TypeVar("T")
+C = TypeVar("C", bound=Config)
 
 #: What the file of an option must say, where not all of its schema.
 NEEDED = {
@@ -43,39 +48,88 @@ NEEDED = {
 }
 
 
-def resolve_run(config: Json, searched: list[Path], results: Results) -> Run:
-    """Make the run that a composed configuration means.
+class Resolver:
+    """Nodes to runs; a part is made once for all runs whose nodes agree, and shared.
 
     Args:
-        config: from `composer.Composer`.
         searched: the configuration folders.
         results: where a key names the weights of an earlier run.
-
-    Raises:
-        ConfigError: for a value that no run can have.
     """
-    at_least("seed", config["seed"], 0, whole=True)
-    model = model_families.resolve_model(_whole("model", config["model"]), searched)
-    task = _task(_whole("task", config["task"]))
-    prompt = _unless_default("form", config)
-    run = Run(
-        model=model,
-        method=_method_config(_whole("method", config["method"]), results),
-        task=task,
-        budget=_build("budget", Budget, config["budget"]),
-        train=_build("train", TrainingConfig, config["train"]),
-        select=_build("select", CheckpointSelection, config["select"]),
-        size=_size(config["size"]),
-        seed=config["seed"],
-        form=None if prompt is None else prompt_template.resolve_prompt(prompt, model, task),
-        augment=_augmentation(_unless_default("augment", config), task.name),
-    )
-    if total := run.task.examples.get("train"):
-        run.train_size(total)
-    return run
+
+    def __init__(self, searched: list[Path], results: Results):
+        self.searched = searched
+        self.results = results
+        self._made: dict[str, Any] = {}
+
+    def run(self, config: Json) -> Run:
+        """Make the run that a composed configuration means.
+
+        Args:
+            config: from `composer.Composer`.
+
+        Raises:
+            ConfigError: for a value that no run can have.
+        """
+        at_least("seed", config["seed"], 0, whole=True)
+        model = self._once(self._model, config["model"])
+        task = self._once(_task, config["task"])
+        run = Run(
+            model=model,
+            method=self._once(self._method, config["method"]),
+            task=task,
+            budget=self._once(_build, "budget", Budget, config["budget"]),
+            train=self._once(_build, "train", TrainingConfig, config["train"]),
+            select=self._once(_build, "select", CheckpointSelection, config["select"]),
+            size=_size(config["size"]),
+            seed=config["seed"],
+            form=self._once(_prompt, _unless_default("form", config), model, task),
+            augment=self._once(_augmentation, _unless_default("augment", config), task.name),
+        )
+        if total := run.task.examples.get("train"):
+            run.train_size(total)
+        return run
+
+    def suite(self, node: Json, run: Run) -> Json:
+        """A suite's node for a run, its targets looked up.
+
+        Raises:
+            ConfigError: for a value that it cannot have, or a run of which it makes no sense.
+        """
+        node = self._once(self._suite, node)
+        suites.build_suite(node).check(run)
+        return node
+
+    def _once(self, make: Callable[..., T], *given: Any) -> T:
+        """What a function makes of its arguments, which are plain data or made here before."""
+        name = json.dumps([make.__name__, *given], default=id)
+        if name not in self._made:
+            self._made[name] = make(*given)
+        made: T = self._made[name]
+        return made
+
+    def _model(self, node: Json) -> ModelConfig:
+        return model_families.resolve_model(_whole("model", node), self.searched)
+
+    def _method(self, node: Json) -> MethodConfig:
+        return MethodConfig.from_json(_method(_whole("method", node), self.results))
+
+    def _suite(self, node: Json) -> Json:
+        node = _bare(_whole("suite", node))
+        if isinstance(node.get("targets"), dict):
+            node["targets"] = {
+                n: self._once(self._target, n, t) for n, t in node["targets"].items()
+            }
+        if isinstance(node.get("sequence"), list):
+            node["sequence"] = [
+                self._once(self._target, str(name), None) for name in node["sequence"]
+            ]
+        return node
+
+    def _target(self, name: str, given: Any) -> Json:
+        return _target(name, given, self.searched)
 
 
-def _build(group: str, kind: type[T], node: Json) -> T:
+def _build(group: str, kind: type[C], node: Json) -> C:
     """A config from a node of its schema; values that its option has not are the defaults.
 
     Raises:
@@ -124,6 +178,10 @@ def _unless_default(group: str, config: Json) -> Json | None:
     return None if node.get("name") == catalog.LATER[group] else node
 
 
+def _prompt(node: Json | None, model: ModelConfig, task: TaskConfig) -> PromptConfig | None:
+    return None if node is None else prompt_template.resolve_prompt(node, model, task)
+
+
 def _augmentation(node: Json | None, task: str) -> AugmentationConfig | None:
     """How training texts are varied, without the kinds that are null."""
     if node is None:
@@ -140,10 +198,6 @@ def _augmentation(node: Json | None, task: str) -> AugmentationConfig | None:
             f"{', '.join(node['kinds'])}"
         )
     return AugmentationConfig(**node | {"kinds": kinds})
-
-
-def _method_config(node: Json, results: Results) -> MethodConfig:
-    return MethodConfig.from_json(_method(node, results))
 
 
 def _method(node: Any, results: Results) -> Any:
@@ -189,7 +243,7 @@ def _size(size: Any) -> int | float | str:
 
 
 def _task(node: Json) -> TaskConfig:
-    return TaskConfig.from_json(_task_node(node))
+    return TaskConfig.from_json(_task_node(_whole("task", node)))
 
 
 def _task_node(node: Json) -> Json:
@@ -205,21 +259,6 @@ def _task_node(node: Json) -> Json:
     classes = task["classes"] if isinstance(task["classes"], int) else None
     task_metrics.check_metrics(task.get("metrics") or (), task["kind"], classes)
     return task
-
-
-def suite(node: Json, run: Run, searched: list[Path]) -> Json:
-    """A suite's node for a run, its targets looked up.
-
-    Raises:
-        ConfigError: for a value that it cannot have, or a run of which it makes no sense.
-    """
-    node = _bare(_whole("suite", node))
-    if isinstance(node.get("targets"), dict):
-        node["targets"] = {n: _target(n, t, searched) for n, t in node["targets"].items()}
-    if isinstance(node.get("sequence"), list):
-        node["sequence"] = [_target(str(name), None, searched) for name in node["sequence"]]
-    suites.build_suite(node).check(run)
-    return node
 
 
 def _target(name: str, given: Any, searched: list[Path]) -> Json:

@@ -41,7 +41,7 @@ def plan(
         ConfigError: if a word cannot be meant; nothing has been started then.
     """
     searched = catalog.folders(configs)
-    composer = Composer(searched)
+    composer, resolver = Composer(searched), resolve.Resolver(searched, Results(results))
     sweeps = [name for word in words if word.startswith("sweep=") for name in word[6:].split(",")]
     own = [word for word in words if not word.startswith("sweep=")]
     named: list[str | None] = [*sweeps] or [None]
@@ -56,14 +56,14 @@ def plan(
     asked: set[tuple[str, str]] = set()
     for cell in cells:
         config = composer.nodes(cell)
-        run = resolve.resolve_run(config, searched, Results(results))
+        run = resolver.run(config)
         roots.add(config["data"]["root"])
         of_run, asking = _parted(cell)
         if asking:
             if "suite" not in asking:
                 raise ConfigError(f"{spell(asking)}: say which suite is meant, suite=NAME")
             node = composer.suite(cell, run.task.name)
-            evaluations[Evaluation(run, resolve.suite(node, run, searched))] = None
+            evaluations[Evaluation(run, resolver.suite(node, run))] = None
         said = spell(of_run)
         if run not in runs:
             runs[run] = said

@@ -8,6 +8,7 @@ import copy
 import re
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, field, fields
+from functools import cached_property
 from typing import Any, ClassVar, Self
 
 from peftbench.core.errors import (
@@ -47,6 +48,11 @@ class Config:
                     value.to_json() if isinstance(value, Config) else copy.deepcopy(value)
                 )
         return made
+
+    @cached_property
+    def json(self) -> Json:
+        """What `to_json` returns, made once for all runs that share the config; read only."""
+        return self.to_json()
 
     @classmethod
     def from_json(cls, data: Json) -> Self:

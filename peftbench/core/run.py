@@ -110,7 +110,12 @@ class Run:
         The size counts as its number of examples where the task says how many there are, so that
         0.5 of 200 and 100 are one run.
         """
-        parts = {k: identity(part) for k, part in self.to_json().items() if part is not None}
+        values = {one.name: getattr(self, one.name) for one in fields(self)}
+        parts = {
+            name: identity(value.json) if isinstance(value, Config) else value
+            for name, value in values.items()
+            if value is not None
+        }
         total = self.task.examples.get("train")
         parts["size"] = self.train_size(total) if total else self.size
         return hashlib.sha256(canonical(parts).encode()).hexdigest()[:12]

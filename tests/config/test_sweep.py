@@ -6,6 +6,7 @@ import json
 import re
 
 import pytest
+import yaml
 from paths import GOLDEN
 
 from peftbench.config import catalog
@@ -103,6 +104,31 @@ def test_a_model_scales_the_rate_once(configs):
     )
     assert scaled == pytest.approx(3 * once)
     assert values(plan("model=small", "train.lr=1e-3", configs=configs), "train.lr") == [1e-3]
+
+
+def test_groups_composed_one_by_one_are_what_hydra_composes_together(configs):
+    text = "defaults: [lora, _self_]\nname: child\n"  # a user's defaults may tie groups together
+    (configs / "method" / "child.yaml").write_text(text)
+    words = ("method=lora,mc_dropout,unipelt", "model=tiny", "task=sst2", "augment=noise,none")
+    apart, together = plan(*words), plan(*words, configs=configs)
+    assert [run.to_json() for run in apart.runs] == [run.to_json() for run in together.runs]
+    (child,) = plan("method=child", configs=configs).runs
+    assert child.method.hyperparameters == apart.runs[0].method.hyperparameters
+
+
+def test_an_option_may_choose_that_of_another_group(configs):
+    text = "# @package _global_\ndefaults:\n  - override /budget: steps\nselect:\n  fraction: 0.1\n"
+    (configs / "select" / "brief.yaml").write_text(f"{text}  patience: 2\n")
+    (run,) = plan("select=brief", "budget.steps=7", configs=configs).runs
+    assert (run.budget.steps, run.budget.epochs) == (7, None)
+
+
+@pytest.mark.parametrize("path", sorted(PACKAGED.glob("*/*.yaml")), ids=lambda path: path.stem)
+def test_packaged_options_leave_other_groups_alone(path):
+    """The composer relies on it when it composes group by group."""
+    data = yaml.safe_load(path.read_text())
+    assert "@package" not in path.read_text()
+    assert not re.search(r"\$|override", str(data.get("defaults")))
 
 
 # grid algebra
