@@ -15,16 +15,19 @@ torch.set_num_threads(1)
 _GLUE = os.environ.pop("PEFTBENCH_DATA", None)
 
 
-#: Files whose tests wait for processes: where several share the work they start first, or one would
-#: be left alone with them at the end.
-SLOW = [f"test_{name}.py" for name in ("faults", "slurm", "cluster", "trainer", "rounds", "cli")]
+#: Files that take longest: where several processes share the work they start first, or one would be
+#: left alone with them at the end.
+FIRST = {
+    f"test_{name}.py"
+    for name in ("methods", "slurm", "failures", "stops", "two_commands", "killed_packs", "faults")
+}
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config, items):
-    """Put slow files in front in a process of `-n`."""
+    """Put the longest files in front in a process of `-n`."""
     if hasattr(config, "workerinput"):
-        items.sort(key=lambda item: item.path.name not in SLOW)
+        items.sort(key=lambda item: item.path.name not in FIRST)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -435,6 +435,7 @@ def test_submit_and_leave_then_collect(tmp_path):
     assert len(here.results.keys()) == 2
 
 
+@pytest.mark.slow
 def test_what_is_cancelled_goes_on_from_its_checkpoint(tmp_path):
     here = Background(tmp_path)
     words = [*tiny("method=slow", "budget=steps", "budget.steps=40"), "cluster=local"]

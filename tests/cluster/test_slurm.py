@@ -34,6 +34,7 @@ SCRIPT = ROOT / "scripts" / "slurm-ci.sh"
 PATIENCE = 400
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.slurm,
     pytest.mark.skipif(
         shutil.which("slurmctld") is None or os.geteuid() != 0,

@@ -1,4 +1,8 @@
-"""The contract: what every method owes to the loop, on every family. No method is named here."""
+"""The contract: what every method owes to the loop, on every family. No method is named here.
+
+The default set has every method on one family and every family with one method; the other pairs
+are marked as slow.
+"""
 
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,7 +16,6 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Run
 from peftbench.data.batching import Batch
@@ -76,19 +79,22 @@ class Trained:
     beside: tuple[Tensor, Tensor]
 
 
-@pytest.fixture(scope="module", params=tiny.METHODS)
-def runs(request):
-    """The runs of one method on the tiny models of all families, by family."""
-    families = f"model.family={','.join(tiny.FAMILIES)}"
-    words = (f"method={request.param}", "model=tiny", families, tiny.WIDE)
-    return {run.model.family: run for run in plan(*words).runs}
+def pairs():
+    """Each method on each family, as parameters; slow where both are other than the default."""
+    usual = tiny.one_run()
+    for method in tiny.METHODS:
+        for family in tiny.FAMILIES:
+            further = method != usual.method.name and family != usual.model.family
+            marks = [pytest.mark.slow] if further else []
+            yield pytest.param((method, family), marks=marks, id=f"{method}-{family}")
 
 
-@pytest.fixture(scope="module", params=tiny.FAMILIES)
-def offered(request, runs):
+@pytest.fixture(scope="module", params=pairs())
+def offered(request):
     """A method on a family, whether or not the family can take it."""
-    family = request.param
-    return Pair(runs[family], tiny.backbone(family), tiny.batch(tiny.tokens(), family))
+    method, family = request.param
+    run = tiny.one_run(f"method={method}", f"model.family={family}", tiny.WIDE)
+    return Pair(run, tiny.backbone(family), tiny.batch(tiny.tokens(), family))
 
 
 @pytest.fixture(scope="module")

@@ -178,7 +178,7 @@ def test_logits_are_the_language_models(family, half):
 
 
 @pytest.mark.parametrize("method", [m for m in tiny.METHODS if m != "head"])
-@pytest.mark.parametrize("family", ["bert", "gpt2"])
+@pytest.mark.parametrize("family", ["bert", pytest.param("gpt2", marks=pytest.mark.slow)])
 def test_every_method_trains_by_words(family, method):
     """Thirty steps lower the loss; smoothness penalties find the word embeddings."""
     run = run_of(family, f"method={method}")

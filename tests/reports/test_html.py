@@ -353,6 +353,7 @@ def column(tab, table, place):
 TABLE = "Each method, task and size"
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_a_name_that_is_markup_is_text(opened):
     assert opened.locator("h1").inner_text() == "peftbench: <b>runs"
@@ -361,6 +362,7 @@ def test_a_name_that_is_markup_is_text(opened):
     assert opened.locator("#task option").all_inner_texts()[1] == EVIL
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_columns_sort_and_rows_filter_by_keyboard_too(opened):
     head = opened.get_by_role("region", name=TABLE, exact=True).locator("thead")
@@ -376,6 +378,7 @@ def test_columns_sort_and_rows_filter_by_keyboard_too(opened):
     assert opened.get_by_text("2 of 9 rows").is_visible()
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_the_legend_hides_a_method_everywhere(opened):
     lora = "[fill='var(--method-1)'], [stroke='var(--method-1)']"
@@ -394,6 +397,7 @@ def test_the_legend_hides_a_method_everywhere(opened):
     assert opened.locator(lora).count() > 20
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_a_task_hides_the_others(opened):
     before = opened.locator("figure .panel").count()
@@ -405,6 +409,7 @@ def test_a_task_hides_the_others(opened):
     assert set(column(opened, TABLE, 1)) == {EVIL}
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 @pytest.mark.parametrize("task", [EVIL, "builtin_paraphrase"])
 def test_a_task_hides_the_others_in_folded_tables_too(opened, data, task):
@@ -422,6 +427,7 @@ def test_a_task_hides_the_others_in_folded_tables_too(opened, data, task):
     assert told <= set(folded.all_inner_texts())
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_a_row_leads_to_its_runs_and_a_run_to_its_record(opened, data):
     region = opened.get_by_role("region", name=TABLE, exact=True)
@@ -439,6 +445,7 @@ def test_a_row_leads_to_its_runs_and_a_run_to_its_record(opened, data):
     assert not record.is_visible()
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_dots_tell_exact_values_and_dark_is_a_click_away(opened):
     opened.evaluate("document.documentElement.scrollTop = 0")
@@ -456,6 +463,7 @@ def test_dots_tell_exact_values_and_dark_is_a_click_away(opened):
     assert opened.evaluate(ground) != light
 
 
+@pytest.mark.slow
 @pytest.mark.browser
 def test_nothing_is_wider_than_a_phone(opened):
     opened.set_viewport_size({"width": 400, "height": 800})

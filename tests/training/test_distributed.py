@@ -93,6 +93,7 @@ def test_a_record_says_how_many_it_took(both):
     assert not records[1]["lora"].environment["device"].startswith("2 × ")
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_goes_on_exactly(tmp_path):
     zoo.write_configs(tmp_path / "configs")
     words = tiny("method=slow", "size=100", "budget.steps=50")
@@ -127,6 +128,7 @@ def ended(pid):
         return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("victim", "kinds"), [("rank_worker", ("exit", "error")), ("worker", ("killed", "memory"))]
 )
