@@ -391,11 +391,12 @@ class Background:
 
     def ask(self, *words):
         """A command in the folder, to its end."""
-        path = os.pathsep.join([str(Path(zoo.__file__).parent), os.environ.get("PYTHONPATH", "")])
+        inherited = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+        path = os.pathsep.join([str(Path(zoo.__file__).parent), inherited.get("PYTHONPATH", "")])
         return subprocess.run(
             [sys.executable, "-m", "peftbench", *words, "--results", "runs"],
             cwd=self.folder,
-            env=os.environ | {"ZOO": str(self.folder), "PYTHONPATH": path},
+            env=inherited | {"ZOO": str(self.folder), "PYTHONPATH": path},
             capture_output=True,
             text=True,
             timeout=300,
@@ -411,14 +412,16 @@ class Background:
 
 def test_submit_and_leave_then_collect(tmp_path):
     here = Background(tmp_path)
-    words = [*tiny("method=steady,breaks", "seed=0"), "cluster=local"]
+    words = [*tiny("method=slow,breaks", "seed=0"), "cluster=local"]
     (tmp_path / "broken").touch()
+    (tmp_path / "held").touch()  # or the job is done before the next command has started
     first = here.ask("submit", *words, "--device", "cpu")
     assert first.returncode == 0, first.stderr
     assert "2 to do (0 done, 0 in the queue already) in 1 job" in first.stdout
     again = here.ask("submit", *words, "--device", "cpu")
     assert "nothing to submit: 0 done, 2 in the queue already" in again.stdout
     assert "running" in here.ask("status").stdout
+    (tmp_path / "held").unlink()
     here.wait()
     told = here.ask("collect")
     assert told.returncode == 1

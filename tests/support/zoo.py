@@ -35,7 +35,10 @@ class Steady(Method):
 
 @dataclass(frozen=True, kw_only=True)
 class Slow(Steady):
-    """Trains everything, with dropout; takes its time while the zoo holds the file `slow`."""
+    """Trains everything, with dropout; takes its time while the zoo holds the file `slow`.
+
+    It does not go on while there is a file `held`.
+    """
 
     def insert(self, encoder):
         """Unfreeze everything."""
@@ -43,6 +46,8 @@ class Slow(Steady):
 
     def on_step_end(self, encoder, step, steps):
         """Wait."""
+        while switched("held"):
+            time.sleep(0.05)
         if switched("slow"):
             time.sleep(0.1)
 

@@ -16,6 +16,8 @@ from records import tiny
 from peftbench.config.catalog import packaged
 from peftbench.results.store import Results
 
+pytestmark = pytest.mark.slow  # each command is three processes that load torch
+
 TINY = (packaged() / "model" / "tiny.yaml").read_text()
 
 RUN = tiny("method=lora", "task=builtin_paraphrase", "size=100", "budget.steps=12", "train.lr=3e-3")
@@ -93,7 +95,6 @@ def test_a_record_says_how_many_it_took(both):
     assert not records[1]["lora"].environment["device"].startswith("2 × ")
 
 
-@pytest.mark.slow
 def test_an_interrupted_run_goes_on_exactly(tmp_path):
     zoo.write_configs(tmp_path / "configs")
     words = tiny("method=slow", "size=100", "budget.steps=50")
@@ -128,7 +129,6 @@ def ended(pid):
         return True
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("victim", "kinds"), [("rank_worker", ("exit", "error")), ("worker", ("killed", "memory"))]
 )
