@@ -110,7 +110,7 @@ def test_a_collapsed_run_is_a_result(told):
 
 
 def test_failures_from_outside_are_tried_again_and_others_not(told):
-    assert sorted(told.second_trained) == ["leaves", "slow"]
+    assert sorted(told.second_trained) == ["leaves", "slow"], told.second.said
     assert told.second.code == 1
     for name in ("breaks", "starved", "diverges"):
         lines = [x for x in told.second.err.splitlines() if x.startswith(f"failed: {name} ")]
