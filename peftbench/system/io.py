@@ -10,6 +10,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+import orjson
+
 from peftbench.core.errors import RecordError
 from peftbench.core.run import Json, canonical
 
@@ -84,11 +86,19 @@ def stamps(folder: Path, name: re.Pattern[str], suffix: str) -> list[tuple[str, 
 
 
 def sealed(data: Json) -> bytes:
-    """JSON that holds its own hash."""
-    body = json.dumps(
-        data | {"sha256": digest(canonical(data).encode())}, indent=1, allow_nan=False
-    )
-    return body.encode() + b"\n"
+    """JSON of a non-empty object, ending with the SHA-256 of all bytes before the hash's own line.
+
+    Checking it needs no second serialisation, whatever wrote the file.
+    """
+    content = json.dumps(data, indent=1, allow_nan=False).encode().removesuffix(b"\n}")
+    return content + _seal(content)
+
+
+def _seal(content: bytes) -> bytes:
+    return b',\n "sha256": "%b"\n}\n' % digest(content).encode()
+
+
+_SEAL_LENGTH = len(_seal(b""))
 
 
 def unsealed(path: Path) -> Json:
@@ -98,13 +108,35 @@ def unsealed(path: Path) -> Json:
         FileNotFoundError: if there is no such file.
         RecordError: if it is torn or was altered.
     """
+    return unsealed_bytes(path.read_bytes(), path)
+
+
+def unsealed_bytes(body: bytes, name: str | Path) -> Json:
+    """The object in the bytes that `sealed` gave.
+
+    Args:
+        name: of the file, for the message.
+
+    Raises:
+        RecordError: if they are torn or were altered.
+    """
     try:
-        data: Any = json.loads(path.read_bytes())
+        data: Any = orjson.loads(body)
     except ValueError as error:
-        raise RecordError(f"{path} is not whole: {error}") from error
-    if not isinstance(data, dict) or data.pop("sha256", None) != digest(canonical(data).encode()):
-        raise RecordError(f"{path} was altered: its content does not hash to what it says")
+        raise RecordError(f"{name} is not whole: {error}") from error
+    intact = body[-_SEAL_LENGTH:] == _seal(body[:-_SEAL_LENGTH]) or _sealed_by_content(data)
+    if not isinstance(data, dict) or not intact:
+        raise RecordError(f"{name} was altered: its content does not hash to what it says")
+    del data["sha256"]
     return data
+
+
+def _sealed_by_content(data: Any) -> bool:  # until results/ are migrated
+    """Whether the hash is that of the content's canonical JSON, as it was written before."""
+    if not isinstance(data, dict):
+        return False
+    content = {name: value for name, value in data.items() if name != "sha256"}
+    return data.get("sha256") == digest(canonical(content).encode())
 
 
 def readable(keys: list[str], read: Callable[[str], T]) -> tuple[list[T], dict[str, str]]:

@@ -1,6 +1,7 @@
 """A results folder holds whole, unaltered records or says which ones are not."""
 
 import errno
+import hashlib
 import json
 import os
 import signal
@@ -159,6 +160,17 @@ def test_a_damaged_record_is_refused_and_named(results, damage):
     assert [one.run for one in good] == [OTHER]
     assert list(bad) == [RUN.key]
     assert DAMAGE[damage] in bad[RUN.key]
+
+
+def test_a_seal_is_the_hash_of_the_bytes_before_it(results):
+    results.save(record(RUN), predictions())
+    path = results.folder / "records" / f"{RUN.key}.json"
+    content, seal = path.read_bytes().split(b',\n "sha256": ')
+    assert seal == b'"%b"\n}\n' % hashlib.sha256(content).hexdigest().encode()
+    spaced = path.read_bytes().replace(b'"accuracy": 0.75', b'"accuracy":  0.75')
+    path.write_bytes(spaced)  # the same content in other bytes
+    with pytest.raises(RecordError, match="was altered"):
+        results.load(RUN.key)
 
 
 def test_a_renamed_record_is_refused(results):
