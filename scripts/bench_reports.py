@@ -120,7 +120,7 @@ def main() -> None:
         ):
             for _ in range(asked.rounds):
                 if cold:
-                    Results(place).cache("index").unlink(missing_ok=True)
+                    Results(place).cache("frame").unlink(missing_ok=True)
                 found.setdefault(name, []).append(measure(place, words))
                 print(name, found[name][-1], flush=True)
     finally:

@@ -6,15 +6,15 @@ What makes costs or scores incomparable is refused.
 """
 
 from collections.abc import Iterable
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.compute as pc
+from typing import TYPE_CHECKING, Any
 
 from peftbench.analysis import costs
-from peftbench.analysis.fields import SHORT, shown
+from peftbench.analysis.fields import SHORT, plain, shown
 from peftbench.core.errors import ConfigError
-from peftbench.results.index import Index
+from peftbench.results.frame import RecordFrame
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Where records differ in these, their seconds, speeds, memory and energy do not compare; those
 #: that records do not know are not asked for.
@@ -42,11 +42,11 @@ def name(path: str) -> str:
     return short.get(path, path.removeprefix("run.").removeprefix("environment."))
 
 
-def refuse(table: pa.Table, paths: Iterable[str], what: str, rows: list[str]) -> None:
-    """Refuse a table of records that differ in one of these fields.
+def refuse(frame: "pd.DataFrame", paths: Iterable[str], what: str, rows: list[str]) -> None:
+    """Refuse records that differ in one of these fields.
 
     Args:
-        table: of the records.
+        frame: the records.
         paths: the fields.
         what: the table shows, for the message.
         rows: names of the fields of its rows.
@@ -55,7 +55,7 @@ def refuse(table: pa.Table, paths: Iterable[str], what: str, rows: list[str]) ->
         ConfigError: naming the field, its values, and three ways out.
     """
     for path in paths:
-        values = sorted(map(shown, table[path].unique().to_pylist()))
+        values = sorted(map(shown, plain(frame[path].drop_duplicates())))
         if len(values) > 1:
             word = name(path)
             some = ", ".join(values[:4]) + (", …" if len(values) > 4 else "")
@@ -67,38 +67,42 @@ def refuse(table: pa.Table, paths: Iterable[str], what: str, rows: list[str]) ->
 
 
 def apart(
-    index: Index, table: pa.Table, rows: list[str], columns: list[str], mixed: set[str]
+    records: RecordFrame,
+    frame: "pd.DataFrame",
+    rows: list[str],
+    columns: list[str],
+    mixed: set[str],
 ) -> list[str]:
     """The settings that rows have to say beside those that were asked for.
 
     Args:
-        index: all fields.
-        table: the records that are shown.
+        records: all fields.
+        frame: the records that are shown.
         rows, columns: the fields that cross.
         mixed: what cells may pool.
 
     Raises:
         ConfigError: if records of a cell differ in what no field says.
     """
-    shared_rows = [path for path in rows if path.startswith(_SHARED)]
-    if _one(table, [*rows, *columns], "alike") and _one(table, [*columns, *shared_rows], "shared"):
-        return []
     told = [*rows, *columns]
-    first = table.group_by([*told, "alike"], use_threads=False).aggregate([("key", "min")])
-    settings = _settings(index, first["key_min"], {*told, *mixed})
-    lines = first.select(told).to_pylist()
-    inner = _groups([tuple(line[path] for path in told) for line in lines])
-    outer = _groups([tuple(line[path] for path in [*columns, *shared_rows]) for line in lines])
+    across = [*columns, *(path for path in rows if path.startswith(_SHARED))]
+    if not (
+        _differ(groups(frame, told), frame["alike"])
+        or _differ(groups(frame, across), frame["shared"])
+    ):
+        return []
+    one_each = frame.drop_duplicates(list(dict.fromkeys([*told, "alike"])))
+    settings = _settings(records, one_each["key"], {*told, *mixed})
+    cells, parts = groups(one_each, told), groups(one_each, across)
     found: list[str] = []
-    for nulls in (False, True):  # a host brings settings of its own: they differ in those that have
-        for path, values in settings.items():
-            shared = path.startswith(_SHARED)
-            if _differs(inner, values, nulls) or (shared and _differs(outer, values, nulls)):
+    for missing in (False, True):  # a host brings its own settings: first those that records have
+        for path in settings:
+            values, shared = settings[path], path.startswith(_SHARED)
+            if _differ(cells, values, missing) or (shared and _differ(parts, values, missing)):
                 found.append(path)
-                inner = _groups(list(zip(inner, values, strict=True)))
-                outer = _groups(list(zip(outer, values, strict=True))) if shared else outer
-    alike = first["alike"].to_pylist()
-    if not mixed and _differs(inner, alike, nulls=True):
+                cells = _split(cells, values)
+                parts = _split(parts, values) if shared else parts
+    if not mixed and _differ(cells, one_each["alike"]):
         raise ConfigError(
             "records of one cell differ in what no field says; choose among them with where=, "
             "or say with mix= what may be pooled"
@@ -106,39 +110,35 @@ def apart(
     return found
 
 
-def _one(table: pa.Table, by: list[str], path: str) -> bool:
-    """Whether all records of each group have the same."""
-    counts = table.group_by(by, use_threads=False).aggregate([(path, "count_distinct")])
-    return bool(pc.max(counts[f"{path}_count_distinct"]).as_py() == 1)
+def groups(frame: "pd.DataFrame", by: list[str]) -> "pd.Series[int]":
+    """The number of each row's group; a missing value is a value like others."""
+    if not by:
+        return frame["key"].notna().astype(int)
+    return frame.groupby(list(dict.fromkeys(by)), dropna=False, observed=True).ngroup()
 
 
-def _settings(index: Index, keys: pa.ChunkedArray, told: set[str]) -> dict[str, list[Any]]:
-    """Settings in which these records differ, the most telling first."""
+def _differ(groups: "pd.Series[int]", values: "pd.Series[Any]", missing: bool = True) -> bool:
+    """Whether a group has several values, of which a missing one counts as one or not."""
+    return bool((values.groupby(groups, observed=True).nunique(dropna=not missing) > 1).any())
+
+
+def _split(groups: "pd.Series[int]", values: "pd.Series[Any]") -> "pd.Series[int]":
+    return groups.groupby([groups, values], dropna=False, observed=True).ngroup()
+
+
+def _settings(records: RecordFrame, keys: "pd.Series[str]", told: set[str]) -> "pd.DataFrame":
+    """Settings in which these records differ, the most telling first, by row of the keys."""
     paths = [
         path
-        for path in index.names
+        for path in records.columns
         if path.startswith(("run.", *_FIRST[2:5])) and path not in {"run.seed", *told}
     ]
-    table = index.read(["key", *paths])
-    table = table.take(pc.index_in(keys.cast(pa.string()), table["key"].cast(pa.string())))
-    paths.sort(key=_place)
-    return {path: table[path].to_pylist() for path in paths if len(table[path].unique()) > 1}
+    frame = records.read(["key", *paths]).set_index("key").loc[keys].set_axis(keys.index)
+    return frame[
+        [path for path in sorted(paths, key=_place) if frame[path].nunique(dropna=False) > 1]
+    ]
 
 
 def _place(path: str) -> tuple[int, str]:
     last = path == "run.size"
     return (_FIRST.index(path) if path in _FIRST else len(_FIRST) + last, path)
-
-
-def _groups(keys: list[Any]) -> list[int]:
-    numbers: dict[Any, int] = {}
-    return [numbers.setdefault(key, len(numbers)) for key in keys]
-
-
-def _differs(groups: list[int], values: list[Any], nulls: bool) -> bool:
-    first: dict[int, Any] = {}
-    return any(
-        first.setdefault(group, value) != value
-        for group, value in zip(groups, values, strict=True)
-        if nulls or value is not None
-    )

@@ -4,14 +4,14 @@ import re
 import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import reduce
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.compute as pc
+from operator import ge, gt, le, lt
+from typing import TYPE_CHECKING, Any
 
 from peftbench.core.errors import ConfigError
 from peftbench.core.text import did_you_mean
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 #: Short names of fields; any other is a path such as run.train.lr, or the end of one: lr.
 SHORT = {
@@ -34,7 +34,7 @@ SHORT = {
 _FIRST = ("metrics.", "run.train.", "run.method.", "run.budget.", "run.", "environment.", "")
 
 _CONDITION = re.compile(r"([\w.]+)(!=|<=|>=|=|<|>)(.*)", re.DOTALL)
-_COMPARE = {"<": pc.less, "<=": pc.less_equal, ">": pc.greater, ">=": pc.greater_equal}
+_COMPARE = {"<": lt, "<=": le, ">": gt, ">=": ge}
 
 
 def path(name: str, names: Iterable[str], word: str) -> str:
@@ -101,59 +101,73 @@ def conditions(where: str, names: Iterable[str]) -> list[Condition]:
     return made
 
 
-def kept(table: pa.Table, asked: list[Condition]) -> pa.Table:
-    """The lines for which all conditions hold.
+def kept(frame: "pd.DataFrame", asked: list[Condition]) -> "pd.DataFrame":
+    """The rows for which all conditions hold.
 
     Raises:
-        ConfigError: if a value is no number where the field is one, or one leaves no line.
+        ConfigError: if a value is no number where the field is one, or one leaves no row.
     """
     for condition in asked:
-        column = table[condition.field]
-        left = table.filter(pc.fill_null(_holds(condition, column, table), False))
-        if not len(left):
-            there = {shown(value) for value in column.unique().to_pylist()}
+        left = frame[_holds(condition, frame)]
+        if left.empty:
+            there = map(shown, plain(frame[condition.field].drop_duplicates()))
             raise ConfigError(
                 f"where={condition.text} leaves no record; "
-                f"{did_you_mean(condition.values[0], there)}"
+                f"{did_you_mean(condition.values[0], set(there))}"
             )
-        table = left
-    return table
+        frame = left
+    return frame
 
 
-def _holds(condition: Condition, column: pa.ChunkedArray, table: pa.Table) -> Any:
+def _holds(condition: Condition, frame: "pd.DataFrame") -> "pd.Series[bool]":
+    column = frame[condition.field]
     if condition.sign in _COMPARE:
-        if not _numeric(column.type) or len(condition.values) > 1:
+        if not numeric(column) or len(condition.values) > 1:
             raise ConfigError(
                 f"where={condition.text}: {condition.sign} takes a field of numbers and one number"
             )
-        return _COMPARE[condition.sign](column, _number(condition, condition.values[0]))
-    holds = reduce(pc.or_, [_equal(condition, column, value, table) for value in condition.values])
-    return pc.invert(holds) if condition.sign == "!=" else holds
+        compare = _COMPARE[condition.sign]
+        return _filled(compare(column, _number(condition, condition.values[0])))
+    any_of = _equal(condition, frame, condition.values[0])
+    for value in condition.values[1:]:
+        any_of |= _equal(condition, frame, value)
+    return ~any_of if condition.sign == "!=" else any_of
 
 
-def _equal(condition: Condition, column: pa.ChunkedArray, value: str, table: pa.Table) -> Any:
+def _equal(condition: Condition, frame: "pd.DataFrame", value: str) -> "pd.Series[bool]":
+    column = frame[condition.field]
     if value == "none":
-        return pc.is_null(column)
-    if condition.field == SHORT["size"] and "run.size" in table.column_names:
-        asked = pc.equal(
-            table["run.size"].cast(pa.string()), pa.scalar(value)
-        )  # full, 0.3: as it was asked
-        if not re.fullmatch(r"\d+", value):
-            return pc.fill_null(asked, False)
-    if _numeric(column.type):
-        return pc.fill_null(pc.equal(column, _number(condition, value)), False)
-    return pc.fill_null(pc.equal(column.cast(pa.string()), pa.scalar(value)), False)
+        return column.isna()
+    if condition.field == SHORT["size"] and not re.fullmatch(r"\d+", value):
+        return _filled(frame["run.size"] == value)  # full, 0.3: as it was asked
+    if numeric(column):
+        return _filled(column == _number(condition, value))
+    if column.dtype == "boolean":
+        return _filled(column == (value == "true")) & (value in ("true", "false"))
+    return _filled(column == value)
 
 
-def _numeric(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_integer(kind) or pa.types.is_floating(kind))
+def _filled(holds: "pd.Series[Any]") -> "pd.Series[bool]":
+    """Truth values; a missing value fulfils no condition."""
+    return holds.fillna(False).astype(bool)
 
 
-def _number(condition: Condition, value: str) -> pa.Scalar:
+def numeric(column: "pd.Series[Any]") -> bool:
+    """Whether a column holds numbers."""
+    return column.dtype.kind in "if"
+
+
+def _number(condition: Condition, value: str) -> float:
     try:
-        return pa.scalar(float(value))
+        return float(value)
     except ValueError:
         raise ConfigError(f"where={condition.text}: {value!r} is no number") from None
+
+
+def plain(column: "pd.Series[Any]") -> list[Any]:
+    """The values of a column as Python's own; None where one is missing."""
+    values: list[Any] = column.astype(object).where(column.notna(), None).tolist()
+    return values
 
 
 def shown(value: object) -> str:

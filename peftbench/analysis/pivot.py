@@ -2,15 +2,15 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
-
-import pyarrow as pa
-import pyarrow.compute as pc
+from typing import TYPE_CHECKING, Any
 
 from peftbench.analysis import comparability, fields
 from peftbench.core.errors import ConfigError
 from peftbench.core.text import did_you_mean
-from peftbench.results.index import Index
+from peftbench.results.frame import RecordFrame
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Row = tuple[Any, ...]
 
@@ -79,7 +79,7 @@ class Grid:
     """Cells by row and column.
 
     Attributes:
-        field: the column of the index that is shown.
+        field: the column that is shown.
         row_names: of the fields of the rows; those that had to be added are last.
         rows, columns: values of their fields, in order.
         unreadable: keys of the records that are left out.
@@ -99,14 +99,14 @@ class Grid:
         return _scored(self.field)
 
 
-def of(index: Index, ask: Asked) -> Grid:
+def of(records: RecordFrame, ask: Asked) -> Grid:
     """Select and cross.
 
     Raises:
         ConfigError: if a field is unknown or no number, no record is left, or records do not
             compare.
     """
-    names = index.names
+    names = records.columns
     rows = [fields.path(name, names, f"rows={name}") for name in ask.rows]
     columns = [fields.path(name, names, f"columns={name}") for name in ask.columns]
     mixed = [fields.path(name, names, f"mix={name}") for name in ask.mix]
@@ -115,19 +115,20 @@ def of(index: Index, ask: Asked) -> Grid:
     trivial = _trivial(value, names)
     also = {"run.budget.seconds", *comparability.MACHINE} & set(names)
     wanted = {*rows, *columns, value, trivial, *_ALWAYS, *also, *(one.field for one in where)}
-    table = fields.kept(_plain(index.read(sorted(wanted))), where)
-    table = _numbers(table, value, ask.cell)
+    frame = fields.kept(records.read(sorted(wanted)), where)
+    _check_numbers(frame[value], value, ask.cell)
     told = {*rows, *columns, *mixed}
-    comparability.refuse(table, {"run.protocol"} - told, ask.cell, ask.rows)
-    by_time = "run.budget.seconds" in also and pc.count(table["run.budget.seconds"]).as_py() > 0
+    comparability.refuse(frame, {"run.protocol"} - told, ask.cell, ask.rows)
+    by_time = "run.budget.seconds" in also and bool(frame["run.budget.seconds"].notna().any())
     if by_time or value.startswith(comparability.COSTS):
         what = ask.cell + " after a budget of seconds" * by_time
         machine = [path for path in comparability.MACHINE if path in also - told]
-        comparability.refuse(table, machine, what, ask.rows)
-    more = comparability.apart(index, table, rows, columns, set(mixed))
-    table = _with(index, table, more)
-    cells = _cells(table, [*rows, *more], columns, value, trivial)
-    most = _most(table)
+        comparability.refuse(frame, machine, what, ask.rows)
+    more = comparability.apart(records, frame, rows, columns, set(mixed))
+    if new := [path for path in more if path not in frame]:
+        frame = frame.merge(records.read(["key", *new]), on="key")
+    cells = _cells(frame, [*rows, *more], columns, value, trivial)
+    most = frame.groupby("run.method.name", observed=True)["parameters.trained"].max().to_dict()
     return Grid(
         asked=ask,
         field=value,
@@ -135,7 +136,7 @@ def of(index: Index, ask: Asked) -> Grid:
         rows=_ordered({row for row, _ in cells}, [*rows, *more], most),
         columns=_ordered({column for _, column in cells}, columns, most),
         cells=cells,
-        unreadable=sorted(index.unreadable),
+        unreadable=sorted(records.unreadable),
     )
 
 
@@ -145,17 +146,13 @@ _ALWAYS = (
 )
 
 
-def _numbers(table: pa.Table, value: str, cell: str) -> pa.Table:
-    """The table, if cells of it hold numbers; scores may all be undefined, which is a result."""
-    column = table[value]
-    if column.null_count == len(table):
+def _check_numbers(column: "pd.Series[Any]", value: str, cell: str) -> None:
+    """Refuse a cell without numbers; scores may all be undefined, which is a result."""
+    if column.isna().all():
         if not _scored(value):
             raise ConfigError(f"cell={cell}: none of these records has a value")
-        place = table.column_names.index(value)
-        return table.set_column(place, value, pa.nulls(len(table), pa.float64()))
-    if not (pa.types.is_integer(column.type) or pa.types.is_floating(column.type)):
+    elif not fields.numeric(column):
         raise ConfigError(f"cell={cell} holds no numbers; show it as rows or columns")
-    return table
 
 
 def _scored(value: str) -> bool:
@@ -168,60 +165,28 @@ def _trivial(value: str, names: list[str]) -> str:
     return path if path != value and path in names else "metric"
 
 
-def _plain(table: pa.Table) -> pa.Table:
-    """Without dictionaries, by which Arrow does not group."""
-    words = (pa.types.is_dictionary, pa.types.is_null)
-    return pa.table(
-        {
-            name: table[name].cast(pa.string())
-            if any(is_(table[name].type) for is_ in words)
-            else table[name]
-            for name in table.column_names
-        }
-    )
-
-
-def _with(index: Index, table: pa.Table, more: list[str]) -> pa.Table:
-    if not more:
-        return table
-    found = _plain(index.read(["key", *more]))
-    found = found.take(pc.index_in(table["key"], found["key"]))
-    for path in more:
-        if path not in table.column_names:
-            table = table.append_column(path, found[path])
-    return table
-
-
 def _cells(
-    table: pa.Table, rows: list[str], columns: list[str], value: str, trivial: str
+    frame: "pd.DataFrame", rows: list[str], columns: list[str], value: str, trivial: str
 ) -> dict[tuple[Row, Row], Cell]:
-    by = list(dict.fromkeys([*rows, *columns]))
-    held = list(dict.fromkeys(["key", "run.seed", value, "collapsed", "metric", trivial]))
-    # Arrow does not give back a field by which it groups
-    named = pa.table({f"by {p}": table[p] for p in by} | {p: table[p] for p in held})
-    groups = named.group_by([f"by {p}" for p in by], use_threads=False)
-    cells = {}
-    for line in groups.aggregate([(path, "list") for path in held]).to_pylist():
-        base = set() if trivial == "metric" else set(line[f"{trivial}_list"])
-        at = (
-            tuple(line[f"by {path}"] for path in rows),
-            tuple(line[f"by {path}"] for path in columns),
-        )
-        cells[at] = Cell(
-            keys=line["key_list"],
-            seeds=line["run.seed_list"],
-            values=line[f"{value}_list"],
-            collapsed=line["collapsed_list"],
-            metrics=set(line["metric_list"]),
-            trivial=base,
-        )
-    return cells
+    """Cells by row and column; a list of records each, because what is shown is made of several."""
+    cells: dict[tuple[Row, Row], list[Row]] = {}
+    places = zip(_tuples(frame, rows), _tuples(frame, columns), strict=True)
+    held = _tuples(frame, ["key", "run.seed", value, "collapsed", "metric", trivial])
+    for place, record in zip(places, held, strict=True):
+        cells.setdefault(place, []).append(record)
+    made = {}
+    for place, records in cells.items():
+        keys, seeds, values, collapsed, metrics, base = map(list, zip(*records, strict=True))
+        known = set() if trivial == "metric" else set(base)
+        made[place] = Cell(keys, seeds, values, collapsed, set(metrics), known)
+    return made
 
 
-def _most(table: pa.Table) -> dict[Any, int]:
-    """The most parameters that each method trains."""
-    found = table.group_by("run.method.name").aggregate([("parameters.trained", "max")])
-    return {line["run.method.name"]: line["parameters.trained_max"] for line in found.to_pylist()}
+def _tuples(frame: "pd.DataFrame", paths: list[str]) -> list[Row]:
+    """The values of some columns, by row of the frame."""
+    if not paths:
+        return [()] * len(frame)
+    return list(zip(*(fields.plain(frame[path]) for path in paths), strict=True))
 
 
 def _ordered(found: set[Row], paths: list[str], most: dict[Any, int]) -> list[Row]:

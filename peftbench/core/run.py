@@ -77,6 +77,20 @@ def identity(value: Any) -> Any:
     return value
 
 
+def key_text(parts: Mapping[str, str]) -> str:
+    """The text of which a run's key is the hash.
+
+    Args:
+        parts: of each part that is not None, the canonical text of its `identity`.
+    """
+    return "{" + ",".join(f'"{name}":{parts[name]}' for name in sorted(parts)) + "}"
+
+
+def key_of_text(text: str) -> str:
+    """The key of the run with this `key_text`."""
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
+
+
 @dataclass(frozen=True, eq=False)
 class Run:
     """One training, as a value: everything that can change its score and nothing else.
@@ -112,13 +126,17 @@ class Run:
         """
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         parts = {
-            name: identity(value.json) if isinstance(value, Config) else value
+            name: canonical(identity(value.json) if isinstance(value, Config) else value)
             for name, value in values.items()
             if value is not None
         }
+        return key_of_text(key_text(parts | {"size": canonical(self.counted_size)}))
+
+    @property
+    def counted_size(self) -> int | float | str:
+        """The number of training examples where the task says how many there are, else `size`."""
         total = self.task.examples.get("train")
-        parts["size"] = self.train_size(total) if total else self.size
-        return hashlib.sha256(canonical(parts).encode()).hexdigest()[:12]
+        return self.train_size(total) if total else self.size
 
     def train_size(self, total: int) -> int:
         """How many of `total` training examples the run uses.

@@ -15,7 +15,7 @@ from peftbench.core.errors import ConfigError
 from peftbench.core.text import did_you_mean
 from peftbench.reports.tables import latex
 from peftbench.reports.tables.markdown import Table
-from peftbench.results import index
+from peftbench.results.frame import load_frame
 from peftbench.results.store import Results
 from peftbench.system import io
 
@@ -298,13 +298,13 @@ def build_pivot_table(
         ConfigError: if there are no records, or they do not give such a table.
     """
     ask, form = pivot.asked(words), form or _form(output)
-    found = index.of(results)
+    found = load_frame(results)
     warnings = [f"left out, unreadable: {reason}" for reason in found.unreadable.values()]
     if warnings:
         total = len(found) + len(warnings)
         warnings.append(f"{len(warnings)} of {total:,} records are unreadable and left out")
-    if found.trouble:
-        warnings.append(f"every record is read again next time; cannot write {found.trouble}")
+    if found.not_cached:
+        warnings.append(f"every record is read again next time; cannot write {found.not_cached}")
     if not len(found):
         raise ConfigError(
             "; ".join(

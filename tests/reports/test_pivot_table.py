@@ -17,7 +17,7 @@ from peftbench.cli.main import main
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Record
 from peftbench.reports import scores
-from peftbench.results import index
+from peftbench.results.frame import load_frame
 from peftbench.results.store import Results
 
 EXAMPLES = 400
@@ -219,7 +219,7 @@ def test_an_empty_folder(tmp_path):
 
 
 def found(results: Results, *words: str) -> best_in_column.Best:
-    return best_in_column.of(pivot.of(index.of(results), pivot.asked(words)), results)
+    return best_in_column.of(pivot.of(load_frame(results), pivot.asked(words)), results)
 
 
 WORDS = ("method=full,lora,bitfit", "seed=0,1,2")
@@ -323,7 +323,7 @@ def test_files_are_stable_and_checked(odd, tmp_path):
         out = tmp_path / f"t.{suffix}"
         told(odd, "-o", str(out))
         before = out.read_bytes()
-        odd.cache("index").unlink()
+        odd.cache("frame").unlink()
         assert "is what the records give" in told(odd, "-o", str(out), "--check").stdout
         out.write_bytes(before + b" ")
         assert "write it anew" in told(odd, "-o", str(out), "--check", code=2).stderr

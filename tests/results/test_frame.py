@@ -1,0 +1,269 @@
+"""The frame of a folder: every scalar, nothing altered, only what changed is read again."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import pandas as pd
+import pytest
+import records
+from click.testing import CliRunner
+from paths import ROOT
+
+from peftbench.cli.main import main
+from peftbench.core.run import Record, Run
+from peftbench.results import frame
+from peftbench.results.frame import load_frame
+from peftbench.results.store import Results
+from peftbench.system import io
+
+REFERENCE = ROOT / "results/reference"
+
+
+@pytest.fixture
+def results(tmp_path):
+    made = Results(tmp_path / "r")
+    for run in records.runs("method=lora,bitfit,sparse_adapter", "seed=0,1", "train.lr=1e-5"):
+        made.save(
+            records.record(run, seconds={"train": 6.7e-05, "load": 1e16}), records.predictions()
+        )
+    return made
+
+
+@pytest.fixture
+def read(monkeypatch):
+    """Keys of the records whose files are read."""
+    keys: list[str] = []
+    before = Results.record_bytes
+
+    def noted(self: Results, key: str) -> bytes:
+        keys.append(key)
+        return before(self, key)
+
+    monkeypatch.setattr(Results, "record_bytes", noted)
+    return keys
+
+
+def reseal(results: Results, key: str, **changes: object) -> None:
+    """Change fields of a record's file, and seal it again."""
+    path = results.folder / "records" / f"{key}.json"
+    path.write_bytes(io.sealed(io.unsealed(path) | changes))
+
+
+def scalars(node: object, path: str) -> dict[str, object]:
+    """All scalars in plain data by dotted path."""
+    if not isinstance(node, dict):
+        return {path: node}
+    return {p: v for name, one in node.items() for p, v in scalars(one, f"{path}.{name}").items()}
+
+
+def expected(record: Record) -> dict[str, object]:
+    """Values of some columns of every kind, as the record itself gives them."""
+    run = record.run
+    found = {"key": run.key, "score": record.score, "metric": run.task.metric}
+    found |= {"run.seed": run.seed, "run.size": str(run.size), "run.train.lr": run.train.lr}
+    found |= {"run.method.name": run.method.name, "run.task.name": run.task.name}
+    found |= {"trivial": record.trivial[run.task.metric], "collapsed": record.collapsed}
+    found["run.task.metrics"] = json.dumps(run.task.metrics, separators=(",", ":"))
+    for name in ("metrics", "trivial", "parameters", "seconds", "memory", "environment"):
+        found |= scalars(getattr(record, name), name)
+    return found
+
+
+@pytest.mark.skipif(not REFERENCE.exists(), reason="no reference results in this checkout")
+@pytest.mark.parametrize("folder", ["reference", "doering2024", "unipelt2022", "tuning"])
+def test_every_committed_record_is_as_the_store_reads_it(folder, tmp_path):
+    committed = Results(ROOT / "results" / folder)
+    copy = Results(tmp_path)  # whose cache is new
+    (tmp_path / "records").symlink_to((committed.folder / "records").resolve())
+    loaded = load_frame(copy)
+    assert not loaded.unreadable
+    rows = loaded.read()
+    assert rows["key"].tolist() == committed.keys()
+    columns = {name: rows[name].astype(object).where(rows[name].notna(), None) for name in rows}
+    for line, key in enumerate(rows["key"]):
+        for name, value in expected(committed.load(key)).items():
+            assert columns[name][line] == value, (key, name)
+
+
+def test_types_of_columns(results):
+    rows = load_frame(results).read(["score", "run.method.host", "work.steps", "collapsed", "key"])
+    assert rows.columns.tolist() == ["score", "run.method.host", "work.steps", "collapsed", "key"]
+    assert [str(kind) for kind in rows.dtypes[:4]] == ["float64", "category", "Int64", "boolean"]
+    assert rows["key"].tolist() == results.keys()
+    assert rows["run.method.host"].isna().sum() == 4
+    assert set(rows["run.method.host"].dropna()) == {"adapter"}
+    assert load_frame(results).read(["seconds.train"])["seconds.train"].tolist() == 6 * [6.7e-05]
+
+
+def test_one_setting_has_one_hash(results):
+    rows = load_frame(results).read()
+    alike: dict[str, set[Run]] = {}
+    for key, setting in zip(rows["key"], rows["alike"], strict=True):
+        alike.setdefault(setting, set()).add(results.load(key).run)
+    assert [len(runs) for runs in alike.values()] == [2, 2, 2]
+    assert all(len({replace(run, seed=0).key for run in runs}) == 1 for runs in alike.values())
+    assert rows["shared"].nunique() == 1
+    for run in records.runs("method=lora", "size=64", "train.lr=1e-5"):
+        results.save(records.record(run), records.predictions())
+    assert load_frame(results).read(["shared"])["shared"].nunique() == 2
+
+
+def test_only_what_changed_is_read_again(results, read):
+    load_frame(results)
+    read.clear()
+    assert len(load_frame(results)) == 6
+    assert read == []
+    first, second, *_ = results.keys()
+    changed = results.load(first)
+    results.save(replace(changed, metrics={"accuracy": 0.125}), records.predictions())
+    (results.folder / "records" / f"{second}.json").unlink()
+    (new,) = records.runs("method=ia3")
+    results.save(records.record(new), records.predictions())
+    rows = load_frame(results).read()
+    assert sorted(read) == sorted([first, new.key])
+    assert rows["key"].tolist() == results.keys()
+    assert rows.set_index("key")["score"][first] == 0.125
+    results.cache("frame").unlink()
+    pd.testing.assert_frame_equal(
+        load_frame(results).read(), rows, check_dtype=False, check_categorical=False
+    )
+
+
+@pytest.mark.parametrize("harm", ["torn", "flipped", "empty", "another version", "not ours"])
+def test_a_broken_cache_is_made_again(results, read, harm):
+    whole = load_frame(results).read()
+    body = results.cache("frame").read_bytes()
+    middle = len(body) // 2
+    results.cache("frame").write_bytes(
+        {
+            "torn": body[:middle],
+            "flipped": body[:middle] + bytes([body[middle] ^ 1]) + body[middle + 1 :],
+            "empty": b"",
+            "another version": body.replace(b"frame %d" % frame.VERSION, b"frame 0", 1),
+            "not ours": b"hello",
+        }[harm]
+    )
+    read.clear()
+    pd.testing.assert_frame_equal(load_frame(results).read(), whole)
+    assert len(read) == 6
+    assert results.cache("frame").read_bytes() == body
+
+
+def test_unreadable_records_are_named_and_left_out(results):
+    load_frame(results)
+    torn, altered, renamed, later, *good = results.keys()
+    folder = results.folder / "records"
+    (folder / f"{torn}.json").write_text("{")
+    path = folder / f"{altered}.json"
+    path.write_text(path.read_text().replace("0.75", "0.85"))
+    os.replace(folder / f"{renamed}.json", folder / "0123456789ab.json")
+    reseal(results, later, schema=99)
+    reasons = {
+        torn: "not whole",
+        altered: "was altered",
+        "0123456789ab": f"of another run, {renamed}",
+        later: "schema 99",
+    }
+    for _ in range(2):  # the second time from the cache
+        loaded = load_frame(results)
+        assert set(loaded.unreadable) == set(reasons)
+        assert all(reason in loaded.unreadable[key] for key, reason in reasons.items())
+        assert loaded.read(["key"])["key"].tolist() == good
+    done = CliRunner().invoke(main, ["report", "table", "--results", str(results.folder)])
+    assert done.exit_code == 0
+    assert "4 of 6 records are unreadable" in done.stderr
+    assert "was altered" in done.stderr
+    assert f"Left out, unreadable: 4 records, {', '.join(sorted(reasons))}" in done.stdout
+
+
+def test_an_altered_record_is_refused_whatever_was_cached(results):
+    key = results.keys()[0]
+    load_frame(results)
+    path = results.folder / "records" / f"{key}.json"
+    path.write_text(path.read_text().replace('"accuracy": 0.75', '"accuracy": 0.95'))
+    os.utime(path, ns=(0, 0))  # as long as before, and older
+    assert list(load_frame(results).unreadable) == [key]
+
+
+def test_a_folder_that_cannot_be_written_to_still_works(results):
+    results.folder.joinpath("cache").write_text("in the way")  # also for root, whom no mode stops
+    done = CliRunner().invoke(main, ["report", "table", "--results", str(results.folder)])
+    assert done.exit_code == 0
+    assert "every record is read again next time" in done.stderr
+
+
+def test_processes_give_the_same_columns(results, monkeypatch):
+    alone = load_frame(results).read()
+    results.cache("frame").unlink()
+    monkeypatch.setattr(frame, "_MANY", 2)
+    monkeypatch.setattr(frame, "_PIECE", 2)
+    pd.testing.assert_frame_equal(load_frame(results).read(), alone)
+
+
+def test_two_processes_may_load_at_once(results):
+    code = (
+        "import sys; from peftbench.results.frame import load_frame; "
+        "from peftbench.results.store import Results; "
+        "print(load_frame(Results(sys.argv[1])).read(['score'])['score'].tolist())"
+    )
+    command = [sys.executable, "-c", code, str(results.folder)]
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
+    assert [one.communicate()[0] for one in both] == 2 * [f"{6 * [0.75]}\n"]
+    assert len(load_frame(results)) == 6
+
+
+def test_values_of_several_types_become_text(results):
+    first, second, *_ = results.keys()
+    load_frame(results)  # of numbers alone, as it was cached
+    for key, value in ((first, "half"), (second, 0.5)):
+        work = results.load(key).work
+        reseal(results, key, work=work | {"micro_batch": value})
+    column = load_frame(results).read(["work.micro_batch"])["work.micro_batch"]
+    assert sorted(column) == ["0.5", "16", "16", "16", "16", "half"]
+    (new,) = records.runs("method=ia3")
+    results.save(records.record(new), records.predictions())  # a number again
+    column = load_frame(results).read(["work.micro_batch"])["work.micro_batch"]
+    assert sorted(column) == ["0.5", "16", "16", "16", "16", "16", "half"]
+
+
+def test_whole_and_other_numbers_share_a_column(results):
+    first = results.keys()[0]
+    load_frame(results)
+    reseal(results, first, flops=3)
+    assert sorted(load_frame(results).read(["flops"])["flops"]) == [3.0, *5 * [1.5e9]]
+
+
+def test_numbers_are_read_as_they_were_written(results):
+    (run,) = records.runs("method=ia3")
+    odd = {"b": 1e-05, "c": 8.0, "d": -0.0, "e": -1e16, "f": 0.00012, "g": 123456.0, "h%": 1.5e300}
+    results.save(records.record(run, seconds=odd), records.predictions())
+    loaded = load_frame(results)
+    row = loaded.read().set_index("key").loc[run.key]
+    assert {name: row[f"seconds.{name}"] for name in odd} == odd
+
+
+@pytest.mark.parametrize("text", ['a": b', "a,", "a\n b", '"', "%b", "1.0", "{", "\\", "é"])
+def test_any_text_is_read_as_it_is(results, text):
+    (run,) = records.runs("method=ia3")
+    results.save(
+        records.record(run, work={"note": text, "steps": 1, "train_size": 32}),
+        records.predictions(),
+    )
+    row = load_frame(results).read().set_index("key").loc[run.key]
+    assert (row["work.note"], row["work.steps"]) == (text, 1)
+
+
+def test_lists_are_their_json(results):
+    (run,) = records.runs("method=ia3")
+    results.save(records.record(run, work={"some": [1, 2.5], "no": []}), records.predictions())
+    row = load_frame(results).read().set_index("key").loc[run.key]
+    assert (row["work.some"], row["work.no"]) == ("[1,2.5]", "[]")
+
+
+def test_an_empty_folder(tmp_path):
+    loaded = load_frame(Results(tmp_path / "none"))
+    assert (len(loaded), loaded.columns, loaded.read().shape) == (0, ["key"], (0, 1))
+    assert not (tmp_path / "none").exists()
