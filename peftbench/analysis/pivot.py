@@ -168,18 +168,21 @@ def _trivial(value: str, names: list[str]) -> str:
 def _cells(
     frame: "pd.DataFrame", rows: list[str], columns: list[str], value: str, trivial: str
 ) -> dict[tuple[Row, Row], Cell]:
-    """Cells by row and column; a list of records each, because what is shown is made of several."""
-    cells: dict[tuple[Row, Row], list[Row]] = {}
-    places = zip(_tuples(frame, rows), _tuples(frame, columns), strict=True)
-    held = _tuples(frame, ["key", "run.seed", value, "collapsed", "metric", trivial])
-    for place, record in zip(places, held, strict=True):
-        cells.setdefault(place, []).append(record)
-    made = {}
-    for place, records in cells.items():
-        keys, seeds, values, collapsed, metrics, base = map(list, zip(*records, strict=True))
+    """Cells by row and column."""
+    number = comparability.groups(frame, [*rows, *columns])
+    frame = frame.iloc[number.argsort(kind="stable")]  # records of a cell side by side
+    ends = number.value_counts().sort_index().cumsum()
+    starts = ends.shift(fill_value=0)
+    first = frame.iloc[starts]
+    places = zip(_tuples(first, rows), _tuples(first, columns), strict=True)
+    shown = ["key", "run.seed", value, "collapsed", "metric", trivial]
+    held = [fields.plain(frame[path]) for path in shown]
+    cells = {}
+    for place, start, end in zip(places, starts, ends, strict=True):
+        keys, seeds, values, collapsed, metrics, base = (column[start:end] for column in held)
         known = set() if trivial == "metric" else set(base)
-        made[place] = Cell(keys, seeds, values, collapsed, set(metrics), known)
-    return made
+        cells[place] = Cell(keys, seeds, values, collapsed, set(metrics), known)
+    return cells
 
 
 def _tuples(frame: "pd.DataFrame", paths: list[str]) -> list[Row]:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 KEY = re.compile(r"[0-9a-f]{12}")
+_FILE = re.compile(rf"{KEY.pattern}\.json")
 
 
 class Results:
@@ -84,13 +85,23 @@ class Results:
         return io.quickly(f"{self.folder}/records/{key}.json")
 
     def stamps(self) -> list[tuple[str, int, int]]:
-        """Key, size in bytes and time of change in nanoseconds of each record's file, by key."""
-        return io.stamps(self.folder / "records", KEY, ".json")
+        """Key, size in bytes and modification time in nanoseconds of each record's file, by key."""
+        keys = self.keys()
+        if not keys:
+            return []
+        folder = os.open(self.folder / "records", os.O_RDONLY)
+        try:  # from within the folder each file is found in half the time
+            return [
+                (key, (about := os.stat(f"{key}.json", dir_fd=folder)).st_size, about.st_mtime_ns)
+                for key in keys
+            ]
+        finally:
+            os.close(folder)
 
     def _keys(self, kind: str) -> list[str]:
         folder = self.folder / kind
         names = os.listdir(folder) if folder.is_dir() else []
-        return sorted(n[:12] for n in names if n.endswith(".json") and KEY.fullmatch(n[:-5]))
+        return sorted(name[:12] for name in names if _FILE.fullmatch(name))
 
     def save(
         self,

@@ -4,7 +4,6 @@ import hashlib
 import io
 import json
 import os
-import re
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -70,19 +69,6 @@ def _hash_at(files: tuple[tuple[Path, int, int], ...]) -> str:
             while chunk := file.read(1 << 22):
                 digest.update(chunk)
     return digest.hexdigest()
-
-
-def stamps(folder: Path, name: re.Pattern[str], suffix: str) -> list[tuple[str, int, int]]:
-    """Name, size in bytes and time of change in nanoseconds of the files called so, by name."""
-    if not folder.is_dir():
-        return []
-    end = -len(suffix)
-    with os.scandir(folder) as entries:
-        return sorted(
-            (entry.name[:end], (about := entry.stat()).st_size, about.st_mtime_ns)
-            for entry in entries
-            if entry.name.endswith(suffix) and name.fullmatch(entry.name[:end])
-        )
 
 
 def sealed(data: Json) -> bytes:
