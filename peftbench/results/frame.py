@@ -209,7 +209,10 @@ def _read(results: Results, keys: list[str]) -> _Rows:
     spawn = multiprocessing.get_context("spawn")  # Arrow has threads, which do not survive a fork
     # reading makes no cycles; looking for some would take a fifth of its time
     with ProcessPoolExecutor(min(cores, len(pieces)), spawn, gc.disable) as pool:
-        return _joined(list(pool.map(_read_piece, repeat(results.folder), pieces)))
+        found = pool.map(_read_piece, repeat(results.folder), pieces)
+        import pandas  # noqa: F401 - is needed next, and takes a while to load
+
+        return _joined(list(found))
 
 
 def _joined(pieces: list[_Rows]) -> _Rows:
@@ -259,10 +262,9 @@ def _read_record(results: Results, key: str) -> tuple[Json, dict[str, bytes]]:
         RecordError: if the file is not a whole, unaltered record of this run.
     """
     try:
-        body = results.record_bytes(key)
+        data = of_schema("a record", results.record_json(key))
     except OSError as error:
         raise RecordError(f"{key}.json cannot be read: {error.strerror}") from error
-    data = of_schema("a record", io.unsealed_bytes(body, f"{key}.json"))
     if data.keys() != _FIELDS:
         known(Record, data)  # says what is missing
     run, environment = data.pop("run"), data.pop("environment")
@@ -314,7 +316,7 @@ def _setting(raw: bytes) -> _Setting:
     run = Run(seed=0, **{name: part.value for name, part in parts.items()})
     texts = {name: part.text for name, part in parts.items() if part.value is not None}
     texts["size"] = canonical(run.counted_size)
-    before, after = key_text(texts | {"seed": "?"}).split('"seed":?')
+    before, after = key_text(texts | {"seed": "?"}).split('"seed":?')  # which JSON has not
     return _Setting(
         metric=run.task.metric,
         around=(before + '"seed":', after),

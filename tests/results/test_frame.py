@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from paths import ROOT
 
 from peftbench.cli.main import main
-from peftbench.core.run import Record, Run
+from peftbench.core.run import Json, Record, Run
 from peftbench.results import frame
 from peftbench.results.frame import load_frame
 from peftbench.results.store import Results
@@ -36,13 +36,13 @@ def results(tmp_path):
 def read(monkeypatch):
     """Keys of the records whose files are read."""
     keys: list[str] = []
-    before = Results.record_bytes
+    before = Results.record_json
 
-    def noted(self: Results, key: str) -> bytes:
+    def noted(self: Results, key: str) -> Json:
         keys.append(key)
         return before(self, key)
 
-    monkeypatch.setattr(Results, "record_bytes", noted)
+    monkeypatch.setattr(Results, "record_json", noted)
     return keys
 
 
