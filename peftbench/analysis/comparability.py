@@ -117,13 +117,14 @@ def groups(frame: "pd.DataFrame", by: list[str]) -> "pd.Series[int]":
     return frame.groupby(list(dict.fromkeys(by)), dropna=False, observed=True).ngroup()
 
 
-def _differ(groups: "pd.Series[int]", values: "pd.Series[Any]", missing: bool = True) -> bool:
+def _differ(group: "pd.Series[int]", values: "pd.Series[Any]", missing: bool = True) -> bool:
     """Whether a group has several values, of which a missing one counts as one or not."""
-    return bool((values.groupby(groups, observed=True).nunique(dropna=not missing) > 1).any())
+    return bool((values.groupby(group).nunique(dropna=not missing) > 1).any())
 
 
-def _split(groups: "pd.Series[int]", values: "pd.Series[Any]") -> "pd.Series[int]":
-    return groups.groupby([groups, values], dropna=False, observed=True).ngroup()
+def _split(group: "pd.Series[int]", values: "pd.Series[Any]") -> "pd.Series[int]":
+    """The number of each row's group if these values are told apart too."""
+    return group.groupby([group, values], dropna=False, observed=True).ngroup()
 
 
 def _settings(records: RecordFrame, keys: "pd.Series[str]", told: set[str]) -> "pd.DataFrame":

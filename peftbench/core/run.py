@@ -31,6 +31,9 @@ PROTOCOL = 1
 #: Raised when the fields of a record change; a reader refuses any other.
 SCHEMA = 1
 
+#: Parts that runs have had only since some version, and what they were before.
+LATER: Json = {"form": None, "augment": None}
+
 #: Keys of a node, at any depth, that cannot change a score: prose, and where the same bytes are
 #: found. A node may hold them, a key never depends on them.
 ASIDE = frozenset({"about", "parts", "package", "path", "validation_path", "examples"})
@@ -193,7 +196,7 @@ class Run:
         Raises:
             RecordError: if a field is missing or unknown.
         """
-        given = known(cls, {"form": None, "augment": None} | data)
+        given = known(cls, LATER | data)
         for name, kind in PARTS.items():
             if given[name] is not None:
                 given[name] = kind.from_json(given[name])

@@ -1,1 +1,1 @@
-"""The results folder: records, predictions, their index, what is done and missing."""
+"""The results folder: records, alone and as a DataFrame, predictions, what is done and missing."""

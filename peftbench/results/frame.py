@@ -24,6 +24,7 @@ import orjson
 
 from peftbench.core.errors import RecordError
 from peftbench.core.run import (
+    LATER,
     PARTS,
     Json,
     Record,
@@ -119,21 +120,21 @@ def load_frame(results: Results) -> RecordFrame:
     if cached is not None and before == stamps:
         return RecordFrame(cached)
     same = set(before) & set(stamps)
-    rows = _read(results, [stamp[0] for stamp in stamps if stamp not in same])
-    if cached is not None and not rows.own and len(same) == len(before):
-        return RecordFrame(cached, rows.unreadable)  # nothing new but what cannot be read
+    new, unreadable = _read(results, [stamp[0] for stamp in stamps if stamp not in same])
+    if cached is not None and not new and len(same) == len(before):
+        return RecordFrame(cached, unreadable)  # nothing is new but what cannot be read
 
     import pyarrow as pa
 
-    table = _table(rows, stamps)
+    table = _table(new, stamps)
     if same:
         assert cached is not None
         kept = cached.read().filter(pa.array([stamp in same for stamp in before]))
         try:
             table = pa.concat_tables([kept, table], promote_options="permissive").sort_by("key")
         except (pa.ArrowInvalid, pa.ArrowTypeError):  # a column has values of a new type
-            rows = _read(results, [stamp[0] for stamp in stamps])
-            table = _table(rows, stamps)
+            every, unreadable = _read(results, [stamp[0] for stamp in stamps])
+            table = _table(every, stamps)
     body = _parquet(table)
     not_cached = None
     try:
@@ -141,7 +142,7 @@ def load_frame(results: Results) -> RecordFrame:
             results.write(path, _HEAD + io.digest(body).encode() + body)
     except OSError as error:
         not_cached = f"{path}: {error.strerror}"
-    return RecordFrame(_open(body), rows.unreadable, not_cached)
+    return RecordFrame(_open(body), unreadable, not_cached)
 
 
 # the cache: a line with the version, the SHA-256 of what follows, a parquet file
@@ -184,24 +185,12 @@ def _parquet(table: "pa.Table") -> bytes:
 
 # records to columns
 
-
-@dataclass(frozen=True)
-class _Rows:
-    """Records as columns.
-
-    Attributes:
-        own: columns of what a record shares with few others; all of one length.
-        nodes: columns of JSON, by the path at which it stands; equal ones are one object.
-        unreadable: why a record is left out, by key.
-    """
-
-    own: dict[str, list[Any]]
-    nodes: dict[str, list[bytes]]
-    unreadable: dict[str, str]
+#: Values by column. Bytes are the JSON of a node that many records share, equal ones one object.
+_Columns = dict[str, list[Any]]
 
 
-def _read(results: Results, keys: list[str]) -> _Rows:
-    """Read records, in several processes if there are many."""
+def _read(results: Results, keys: list[str]) -> tuple[_Columns, dict[str, str]]:
+    """Read records, in several processes if there are many; also why some cannot be read."""
     pieces = [keys[first : first + _PIECE] for first in range(0, len(keys), _PIECE)]
     cores = len(os.sched_getaffinity(0))
     if len(keys) < _MANY or cores < 2:
@@ -215,48 +204,43 @@ def _read(results: Results, keys: list[str]) -> _Rows:
         return _joined(list(found))
 
 
-def _joined(pieces: list[_Rows]) -> _Rows:
-    own = _columns_of([piece.own for piece in pieces])
-    nodes = _columns_of([piece.nodes for piece in pieces])
-    return _Rows(own, nodes, {k: why for piece in pieces for k, why in piece.unreadable.items()})
+def _joined(
+    pieces: list[tuple[_Columns, dict[str, str]]],
+) -> tuple[_Columns, dict[str, str]]:
+    """Columns one below the other; None where a piece does not have one."""
+    columns: _Columns = {}
+    unreadable: dict[str, str] = {}
+    count = 0
+    for piece, reasons in pieces:
+        unreadable |= reasons
+        for name, values in piece.items():
+            column = columns.setdefault(name, [])
+            column += [None] * (count - len(column)) + values
+        count += len(piece.get("key", []))
+    for column in columns.values():
+        column += [None] * (count - len(column))
+    return columns, unreadable
 
 
-def _columns_of(parts: list[dict[str, list[Any]]]) -> dict[str, list[Any]]:
-    """Columns one below the other; None where a part does not have one."""
-    counts = [len(next(iter(part.values()), [])) for part in parts]
-    return {
-        name: list(
-            chain.from_iterable(
-                part.get(name) or [None] * count for part, count in zip(parts, counts, strict=True)
-            )
-        )
-        for name in dict.fromkeys(chain.from_iterable(parts))
-    }
-
-
-def _read_piece(folder: Path, keys: list[str]) -> _Rows:
+def _read_piece(folder: Path, keys: list[str]) -> tuple[_Columns, dict[str, str]]:
     results = Results(folder)
-    own: list[Json] = []
-    nodes: list[dict[str, bytes]] = []
+    rows: list[Json] = []
     unreadable: dict[str, str] = {}
     for key in keys:
         try:
-            columns, shared = _read_record(results, key)
+            rows.append(_read_record(results, key))
         except RecordError as error:
             unreadable[key] = str(error)
-        else:
-            own.append(columns)
-            nodes.append(shared)
-    return _Rows(_by_column(own), _by_column(nodes), unreadable)
+    return _by_column(rows), unreadable
 
 
-def _by_column(rows: list[dict[str, Any]]) -> dict[str, list[Any]]:
+def _by_column(rows: list[Json]) -> _Columns:
     names = dict.fromkeys(chain.from_iterable(rows))
     return {name: [row.get(name) for row in rows] for name in names}
 
 
-def _read_record(results: Results, key: str) -> tuple[Json, dict[str, bytes]]:
-    """The columns that are a record's own, and the JSON of the nodes that hold the others.
+def _read_record(results: Results, key: str) -> Json:
+    """The columns of a record; those of its environment and of the parts of its run as JSON.
 
     Raises:
         RecordError: if the file is not a whole, unaltered record of this run.
@@ -271,20 +255,20 @@ def _read_record(results: Results, key: str) -> tuple[Json, dict[str, bytes]]:
     del data["curve"]
     seed = run.pop("seed", None)
     setting = _setting(orjson.dumps(run))
-    if (found := setting.key(seed)) != key:
+    found = key_of_text(setting.text.replace(_NO_SEED, f'"seed":{canonical(seed)}'))
+    if found != key:
         raise RecordError(f"{key}.json holds the record of another run, {found}")
-    own: Json = {"key": key, "run.seed": seed, **setting.columns}
-    flatten(own, data)
-    own["score"] = data["metrics"].get(setting.metric)
-    own["trivial"] = data["trivial"].get(setting.metric)
-    own["peak_bytes"] = own.get(_ON_GPU if _ON_GPU in own else _ON_CPU)
-    return own, {"environment": _same(orjson.dumps(environment)), **setting.nodes}
+    row: Json = {"key": key, "run.seed": seed, **setting.columns}
+    row["environment"] = _part("environment", orjson.dumps(environment)).json
+    flatten(row, data)
+    row["score"] = data["metrics"].get(setting.metric)
+    row["trivial"] = data["trivial"].get(setting.metric)
+    row["peak_bytes"] = row.get(_ON_GPU if _ON_GPU in row else _ON_CPU)
+    return row
 
 
-@lru_cache(_REMEMBERED)
-def _same(raw: bytes) -> bytes:
-    """One object for equal bytes."""
-    return raw
+#: In the text of a run's key where its seed will be; no JSON holds it elsewhere.
+_NO_SEED = '"seed":?'
 
 
 @dataclass(frozen=True, eq=False)
@@ -293,47 +277,35 @@ class _Setting:
 
     Attributes:
         metric: the task's primary one.
-        around: the text of which a key is the hash, before and after the seed's.
-        columns: those that are made of several parts.
-        nodes: JSON of the parts, by path.
+        text: of which a key is the hash, with `_NO_SEED`.
+        columns: of its parts, and those that are made of several.
     """
 
     metric: str
-    around: tuple[str, str]
+    text: str
     columns: Json
-    nodes: dict[str, bytes]
-
-    def key(self, seed: Any) -> str:
-        """The key of the run with this seed."""
-        return key_of_text(canonical(seed).join(self.around))
 
 
 @lru_cache(_REMEMBERED)
 def _setting(raw: bytes) -> _Setting:
-    given = {"form": None, "augment": None} | orjson.loads(raw)
+    given = LATER | orjson.loads(raw)
     parts = {name: _part(name, orjson.dumps(value)) for name, value in given.items()}
     known(Run, parts | {"seed": None})
     run = Run(seed=0, **{name: part.value for name, part in parts.items()})
     texts = {name: part.text for name, part in parts.items() if part.value is not None}
     texts["size"] = canonical(run.counted_size)
-    before, after = key_text(texts | {"seed": "?"}).split('"seed":?')  # which JSON has not
-    return _Setting(
-        metric=run.task.metric,
-        around=(before + '"seed":', after),
-        columns={
-            "alike": key_of_text(key_text(texts)),
-            "shared": key_of_text(key_text({n: text for n, text in texts.items() if n in _SHARED})),
-            "form": run.form.name if run.form else "head",
-            "augment": run.augment.name if run.augment else "none",
-            "metric": run.task.metric,
-        },
-        nodes={f"run.{name}": part.json for name, part in parts.items()},
-    )
+    columns: Json = {f"run.{name}": part.json for name, part in parts.items()}
+    columns["alike"] = key_of_text(key_text(texts))
+    columns["shared"] = key_of_text(key_text({n: t for n, t in texts.items() if n in _SHARED}))
+    columns["form"] = run.form.name if run.form else "head"
+    columns["augment"] = run.augment.name if run.augment else "none"
+    columns["metric"] = run.task.metric
+    return _Setting(run.task.metric, key_text(texts | {"seed": "?"}), columns)
 
 
 @dataclass(frozen=True, eq=False)
 class _Part:
-    """A part of a run: its value, its identity as canonical text and as JSON."""
+    """A node of a record: its value, its identity as canonical text and as JSON."""
 
     value: Any
     text: str
@@ -367,24 +339,34 @@ def flatten(found: Json, node: Json, prefix: str = "") -> None:
 # columns to a table
 
 
-def _table(rows: _Rows, stamps: list[tuple[str, int, int]]) -> "pa.Table":
+def _table(columns: _Columns, stamps: list[tuple[str, int, int]]) -> "pa.Table":
     """All columns of records, with the stamps of their files."""
     import pyarrow as pa
 
+    keys = columns.get("key", [])
     about = {key: (size, changed) for key, size, changed in stamps}
-    own = rows.own or {"key": []}
-    columns = {name: _array(values) for name, values in own.items()}
-    for place, name in enumerate(_STAMP[1:]):
-        columns[name] = pa.array([about[key][place] for key in own["key"]], pa.int64())
-    for path, column in rows.nodes.items():
-        numbers = {raw: number for number, raw in enumerate(dict.fromkeys(column))}
-        flat: list[Json] = [{} for _ in numbers]
-        for one, raw in zip(flat, numbers, strict=True):
-            flatten(one, {path: orjson.loads(raw)})
-        line = pa.array([numbers[raw] for raw in column])
-        columns |= {name: _array(v).take(line) for name, v in _by_column(flat).items()}
-    columns["key"] = columns["key"].cast(pa.string())
-    return pa.table(columns)
+    made = {
+        name: pa.array([about[key][place] for key in keys], pa.int64())
+        for place, name in enumerate(_STAMP[1:])
+    }
+    for name, values in columns.items():
+        if isinstance(values[0], bytes):
+            made |= _expanded(name, values)
+        else:
+            made[name] = _array(values)
+    return pa.table(made | {"key": pa.array(keys, pa.string())})
+
+
+def _expanded(path: str, nodes: list[bytes]) -> "dict[str, pa.Array]":
+    """The columns of nodes, made once for each distinct one."""
+    import pyarrow as pa
+
+    numbers = {raw: number for number, raw in enumerate(dict.fromkeys(nodes))}
+    rows: list[Json] = [{} for _ in numbers]
+    for row, raw in zip(rows, numbers, strict=True):
+        flatten(row, {path: orjson.loads(raw)})
+    line = pa.array([numbers[raw] for raw in nodes])
+    return {name: _array(values).take(line) for name, values in _by_column(rows).items()}
 
 
 def _array(values: list[Any]) -> "pa.Array":
