@@ -105,10 +105,7 @@ def _summary(kind: str, values: list[float]) -> list[float | None]:
         middle = [float(q) for q in np.quantile(values, (0.5, 0.25, 0.75))]
         return [middle[0], *(middle[1:] if several else (None, None))]
     centre = statistics.fmean(values) if values else None
-    spread = None
-    if centre is not None and several:  # `statistics.stdev` counts in fractions, far slower
-        squares = math.fsum((value - centre) ** 2 for value in values)
-        spread = math.sqrt(squares / (len(values) - 1))
+    spread = _deviation(values) if several else None
     if kind == "mean":
         return [centre, spread]
     if centre is None or spread is None:
@@ -117,6 +114,13 @@ def _summary(kind: str, values: list[float]) -> list[float | None]:
 
     reach = float(stdtrit(len(values) - 1, 0.975)) * spread / len(values) ** 0.5
     return [centre, centre - reach, centre + reach]
+
+
+def _deviation(values: list[float]) -> float:
+    """The standard deviation; `statistics.stdev` counts in fractions, which takes far longer."""
+    moved = [value - values[0] for value in values]  # so that equal values deviate by exactly 0
+    mean = statistics.fmean(moved)
+    return math.sqrt(math.fsum((one - mean) ** 2 for one in moved) / (len(values) - 1))
 
 
 def _unit(field: str) -> tuple[str, float, int | None]:

@@ -89,6 +89,14 @@ def test_numbers_for_programs(four):
     assert line.split(",")[-3:] == ["0", "0 1 2 3", "false"]
 
 
+def test_equal_scores_deviate_by_nothing(tmp_path):
+    """Their rounded mean is another number: 3 x 0.6838235294117647 / 3."""
+    runs = records.runs("method=lora", "seed=0,1,2")
+    results = saved(tmp_path / "r", [records.record(run, 0.6838235294117647) for run in runs])
+    head, line = told(results, "--format", "csv").stdout.splitlines()
+    assert line.split(",")[head.split(",").index("sd")] == "0"
+
+
 def test_one_seed_has_no_interval_and_the_note_says_so(four):
     done = told(four, "where=seed=1", "summary=interval", "--format", "markdown")
     assert lines(four, "where=seed=1", "summary=interval")[-1][1] == "74.0 (1)"
