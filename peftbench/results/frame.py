@@ -59,8 +59,11 @@ _FIELDS = {one.name for one in fields(Record)}
 _ON_GPU = "memory.cuda_peak_allocated_bytes.train"
 _ON_CPU = "memory.cpu_peak_rss_bytes.train"
 
-#: Records of one piece of work, and from how many on further processes are worth their start.
-_PIECE, _MANY = 2_000, 4_000
+#: Records of one piece of work: so few that all their values stay in a processor's cache.
+_PIECE = 250
+
+#: From so many records on, further processes are worth their start.
+_MANY = 4_000
 
 #: Distinct nodes of records that a process remembers.
 _REMEMBERED = 20_000
@@ -344,10 +347,11 @@ def _table(columns: _Columns, stamps: list[tuple[str, int, int]]) -> "pa.Table":
     import pyarrow as pa
 
     keys = columns.get("key", [])
-    about = {key: (size, changed) for key, size, changed in stamps}
+    readable = set(keys)
+    files = [stamp for stamp in stamps if stamp[0] in readable]  # in the order of the keys
     made = {
-        name: pa.array([about[key][place] for key in keys], pa.int64())
-        for place, name in enumerate(_STAMP[1:])
+        name: pa.array([stamp[place] for stamp in files], pa.int64())
+        for place, name in enumerate(_STAMP[1:], 1)
     }
     for name, values in columns.items():
         if isinstance(values[0], bytes):
