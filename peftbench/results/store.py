@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from peftbench.core.errors import ConfigError, RecordError
 from peftbench.core.evaluation import Evaluated, Evaluation, Failure, Job, job_json, job_of
-from peftbench.core.run import Json, Record
+from peftbench.core.run import Json, Record, Run
 from peftbench.system import io
 
 if TYPE_CHECKING:
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 KEY = re.compile(r"[0-9a-f]{12}")
 _FILE = re.compile(rf"{KEY.pattern}\.json")
+
+
+def _order(run: Run) -> tuple[str, str, str, str, int, str]:
+    return run.task.name, str(run.size), run.model.name, run.method.name, run.seed, run.key
 
 
 class Results:
@@ -147,8 +151,13 @@ class Results:
         return record
 
     def scan(self) -> tuple[list[Record], dict[str, str]]:
-        """Read all records: the good ones by key, and what is wrong with each of the others."""
-        return io.readable(self.keys(), self.load)
+        """Read all records: the good ones, and what is wrong with each of the others.
+
+        Their order, and so what is summed in which order, does not depend on their keys where
+        anything else tells them apart.
+        """
+        good, bad = io.readable(self.keys(), self.load)
+        return sorted(good, key=lambda record: _order(record.run)), bad
 
     def predictions(self, record: Record) -> "dict[str, np.ndarray]":
         """Arrays over the reporting split: item, label, scores.
@@ -208,8 +217,11 @@ class Results:
         return found
 
     def scan_evaluated(self) -> tuple[list[Evaluated], dict[str, str]]:
-        """Read all evaluations: the good ones, and what is wrong with each of the others."""
-        return io.readable(self.evaluations(), self.evaluated)
+        """Read all evaluations, as `scan` does records."""
+        good, bad = io.readable(self.evaluations(), self.evaluated)
+        return sorted(
+            good, key=lambda e: (e.evaluation.suite["name"], *_order(e.evaluation.run))
+        ), bad
 
     def evaluated_predictions(self, found: Evaluated) -> "dict[str, np.ndarray]":
         """Arrays of an evaluation, as `scores/SET`.
