@@ -2,7 +2,7 @@
 
 import peftbench
 
-planned = peftbench.plan("method=lora,bitfit", "task=builtin_paraphrase", "size=300")
+planned = peftbench.plan("method=lora,bitfit", "task=synthetic_paraphrase", "size=300")
 for run in planned.runs:
     print(run.title, peftbench.execute(run).record.metrics)
 """

@@ -60,8 +60,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--runs", type=int, default=20)
     asked = parser.parse_args()
-    words = ["method=bitfit", "task=builtin_paraphrase", "size=16", f"seed=range(0,{asked.runs})"]
-    words += ["budget=steps", "budget.steps=1", "train.evaluations=1", "train.max_length=16"]
+    words = ["method=bitfit", "task=synthetic_paraphrase", "size=16", f"seed=range(0,{asked.runs})"]
+    words += ["budget=steps", "budget.steps=1", "train.num_evals=1", "train.max_length=16"]
     with tempfile.TemporaryDirectory() as folder:
         notes = Path(folder, "notes")
         command = [sys.executable, "-c", WRAPPED, "run", *words, "--workers", "1", "--quiet"]

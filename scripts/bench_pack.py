@@ -5,7 +5,7 @@ speed   24 runs (BitFit, adapter, LoRA × 8 seeds, 500 MRPC examples, 1 epoch) i
         `--pack N`. The peer has no adapters: it does LoRA again.
 memory  peak of a process that trains 1, 2, 4, 8 runs at a time, against what it may be.
 seeds   the same 20 seeds alone and in packs, dropout on: do the scores differ?
-gpu     as speed, with a randomly initialised BERT-base and a builtin task, 64 runs, `--pack auto`,
+gpu     as speed, with a randomly initialised BERT-base, a synthetic task, 64 runs, `--pack auto`,
         and the share of the matmul peak that packed steps reach. One command of under ten minutes
         on one GPU; the peer's file is looked for at $PEFTBENCH_PEER.
 
@@ -71,7 +71,7 @@ def theirs(seeds: int, at_once: int, model: Path, data: Path) -> float:
 def speed(asked: argparse.Namespace) -> None:
     """Four ways in turn."""
     grid = [f"method={','.join(METHODS)}", f"seed=range(0,{asked.seeds})", "task=mrpc", "size=500"]
-    grid += ["budget.epochs=1", "train.evaluations=1", f"data.root={DATA}"]
+    grid += ["budget.epochs=1", "train.num_evals=1", f"data.root={DATA}"]
     ours(["task=mrpc", "size=16", "budget.epochs=1", f"data.root={DATA}"], "off")  # tokenise once
     rounds = []
     for turn in range(asked.rounds):
@@ -153,7 +153,7 @@ def one(asked: argparse.Namespace) -> None:
 
     pack.OVERHEAD["cpu"] = 10**6  # all in one pass, whatever the padding
     count = max(1, asked.pack)
-    words = ["task=mrpc", "size=96", "budget=steps", "budget.steps=6", "train.evaluations=1"]
+    words = ["task=mrpc", "size=96", "budget=steps", "budget.steps=6", "train.num_evals=1"]
     words += [f"method={asked.method}", f"seed=range(0,{count})", f"data.root={DATA}"]
     setting, warm = RuntimeConfig(device="cpu", threads=1, data_root=str(DATA)), WarmCache()
     trainings = [
@@ -178,7 +178,7 @@ def seeds(asked: argparse.Namespace) -> None:
     """Scores of 20 seeds alone and packed."""
     from scipy.stats import ks_2samp, mannwhitneyu
 
-    words = ["method=lora", "task=stsb", "size=200", "budget.epochs=4", "train.evaluations=1"]
+    words = ["method=lora", "task=stsb", "size=200", "budget.epochs=4", "train.num_evals=1"]
     words += ["seed=range(0,20)", f"data.root={DATA}"]
     found = {}
     for side, pack in (("alone", "off"), ("packed", "10")):
@@ -213,9 +213,9 @@ def gpu(asked: argparse.Namespace) -> None:
         model, data = Path(folder, "bert_base"), Path(folder, "glue")
         _random_bert(model)
         _as_glue(data)
-        grid = [f"method={','.join(METHODS)}", "task=builtin_paraphrase", "size=500"]
+        grid = [f"method={','.join(METHODS)}", "task=synthetic_paraphrase", "size=500"]
         grid += ["model=bert_base", f"model.checkpoint={model}", "model.sha256=null"]
-        grid += ["budget.epochs=1", "train.evaluations=1"]
+        grid += ["budget.epochs=1", "train.num_evals=1"]
         few, many = [*grid, "seed=0,1"], [*grid, "seed=range(0,22)"]  # 6 and 66 runs
         ours([*grid, "seed=0", "size=16"], "off")
         packed, records = ours(many, "auto")
@@ -252,13 +252,13 @@ def _random_bert(folder: Path) -> None:
 
 
 def _as_glue(folder: Path) -> None:
-    """The builtin paraphrases in the layout that the peer reads."""
+    """The synthetic paraphrases in the layout that the peer reads."""
     from datasets import Dataset
 
     from peftbench.config.sweep import plan
     from peftbench.data import loading
 
-    task = plan("task=builtin_paraphrase").runs[0].task
+    task = plan("task=synthetic_paraphrase").runs[0].task
     place = folder / "mrpc"
     place.mkdir(parents=True)
     files = "".join(f"  - {{split: {s}, path: mrpc/{s}-*}}\n" for s in ("train", "validation"))

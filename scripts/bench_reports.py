@@ -33,8 +33,13 @@ DECAYS = [0.01, 0.0, *(round(0.02 + 0.01 * i, 2) for i in range(10))]
 WARMUPS = [0.06, 0.0, *(round(0.1 + 0.02 * i, 2) for i in range(10))]
 
 #: One setting of the twelve times twelve, all seeds; and every record.
-ONE = ["rows=method", "columns=task,size", "cell=score", "where=weight_decay=0.01 warmup=0.06"]
-ALL = ["rows=method,weight_decay,warmup", "columns=task,size", "cell=score"]
+ONE = [
+    "rows=method",
+    "columns=task,size",
+    "cell=score",
+    "where=weight_decay=0.01 warmup_steps=0.06",
+]
+ALL = ["rows=method,weight_decay,warmup_steps", "columns=task,size", "cell=score"]
 
 
 def make(folder: Path, count: int) -> int:
@@ -55,7 +60,7 @@ def make(folder: Path, count: int) -> int:
 
 def varied(base: Record, seed: int, decay: float, warmup: float, draw: Any) -> Record:
     """The record with another seed and recipe."""
-    train = replace(base.run.train, weight_decay=decay, warmup=warmup)
+    train = replace(base.run.train, weight_decay=decay, warmup_steps=warmup)
     move, pace = draw.normal(0, 0.01), draw.uniform(0.9, 1.1)
     metrics = {name: None if v is None else v + move for name, v in base.metrics.items()}
     seconds = {name: pace * value for name, value in base.seconds.items()}

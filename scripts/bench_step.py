@@ -24,7 +24,7 @@ from peftbench.config import catalog
 from peftbench.core.configs import ModelConfig
 from peftbench.data.batching import Batch
 from peftbench.methods.base import Method, build_method, task_loss
-from peftbench.models import attention, checkpoints, cpu_kernels
+from peftbench.models import attention, cpu_kernels, pretrained
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
 from peftbench.models.prepare_for_training import prepare_for_training
@@ -138,7 +138,7 @@ def peers(model: ModelConfig, data: list[Batch]) -> dict[str, Callable]:
     }
     steps = {}
     for name, config in kinds.items():
-        module = checkpoints.backbone(model)[0]
+        module = pretrained.backbone(model)[0]
         if config is not None:
             module = peft.get_peft_model(module, config)
         for path, parameter in module.named_parameters():

@@ -17,7 +17,7 @@ import time
 from benchmark import DATA, TUNED, median, peer, write
 
 GRID = ["method=full,adapter,lora,bitfit", "seed=0,1,2", "task=mrpc", "size=500"]
-GRID += ["budget.epochs=1", "train.evaluations=1", f"data.root={DATA}"]
+GRID += ["budget.epochs=1", "train.num_evals=1", f"data.root={DATA}"]
 
 
 def ours() -> float:

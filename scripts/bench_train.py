@@ -27,7 +27,7 @@ print(json.dumps({**record.metrics, "examples_per_s": record.speed["examples_per
 def ours(method: str, size: int, seed: int) -> Json:
     """A run of ours at the peer's settings."""
     words = [f"method={method}", "task=mrpc", f"size={size}", f"seed={seed}", "budget.epochs=1"]
-    words += [f"train.lr={RATES[method]}", "train.evaluations=1", "train.schedule=linear"]
+    words += [f"train.lr={RATES[method]}", "train.num_evals=1", "train.lr_scheduler_type=linear"]
     command = [sys.executable, "-c", OURS, json.dumps([words, 2, str(DATA)])]
     return last_json(command, threads=2)
 

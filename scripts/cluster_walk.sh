@@ -47,7 +47,7 @@ crash() { # kill what this Slurm runs, as a power cut does
     fi
   done
 }
-words=(method=bitfit,lora task=builtin_paraphrase size=100 budget=steps budget.steps=20 'seed=range(0,20)' cluster=mine)
+words=(method=bitfit,lora task=synthetic_paraphrase size=100 budget=steps budget.steps=20 'seed=range(0,20)' cluster=mine)
 walk() {
   echo "# made by scripts/cluster_walk.sh, commit $(git -C "$here" rev-parse --short HEAD), Slurm $(sinfo --version | cut -d' ' -f2), $(nproc --all) cores"
   run peftbench doctor "${words[@]}"

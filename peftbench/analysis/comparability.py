@@ -25,14 +25,14 @@ COSTS = ("seconds.", "speed.", "memory.", "peak_bytes", "energy_joules", "work.o
 
 #: What a method does not choose: where it differs in a column, rows say so.
 _SHARED = (
-    *("run.model.", "run.task.", "run.form.", "run.augment.", "run.protocol"),
-    *("form", "augment", "work.train_size"),
+    *("run.model.", "run.task.", "run.prompt.", "run.augmentation.", "run.protocol"),
+    *("prompt", "augmentation", "work.train_size"),
 )
 
 #: Settings that tell rows apart before others that would do as well; the size as asked comes last.
 _FIRST = (
-    *("run.model.name", "run.task.name", "work.train_size", "form", "augment"),
-    *("run.method.host", "run.train.lr"),
+    *("run.model.name", "run.task.name", "work.train_size", "prompt", "augmentation"),
+    *("run.method.base_method", "run.train.lr"),
 )
 
 
@@ -95,7 +95,10 @@ def apart(
     settings = _settings(records, one_each["key"], {*told, *mixed})
     cells, parts = groups(one_each, told), groups(one_each, across)
     found: list[str] = []
-    for missing in (False, True):  # a host brings its own settings: first those that records have
+    for missing in (
+        False,
+        True,
+    ):  # a base method brings its own settings: first those that records have
         for path in settings:
             values, shared = settings[path], path.startswith(_SHARED)
             if _differ(cells, values, missing) or (shared and _differ(parts, values, missing)):

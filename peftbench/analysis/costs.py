@@ -70,8 +70,8 @@ def mean_peak(records: Iterable[Record]) -> float | None:
     return statistics.fmean(known) if known else None
 
 
-def front(points: Mapping[K, tuple[float | None, float | None]]) -> set[K]:
-    """Pareto's: those that no other equals or beats in score and cost, and beats in one of them.
+def pareto_front(points: Mapping[K, tuple[float | None, float | None]]) -> set[K]:
+    """Those that no other equals or beats in score and cost, and beats in one of them.
 
     Args:
         points: score and cost by name; what has no score, or no known cost, is not on it.

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from operator import ge, gt, le, lt
 from typing import TYPE_CHECKING, Any
 
+from peftbench.config import old_names
 from peftbench.core.errors import ConfigError
 from peftbench.core.text import did_you_mean
 
@@ -20,7 +21,7 @@ SHORT = {
     "model": "run.model.name",
     "size": "work.train_size",
     "seed": "run.seed",
-    "host": "run.method.host",
+    "base_method": "run.method.base_method",
     "seconds": "seconds.train",
     "memory": "peak_bytes",
     "energy": "energy_joules",
@@ -29,6 +30,9 @@ SHORT = {
     "threads": "environment.threads",
     "cores": "environment.cores",
 }
+
+#: Groups of options, by the field that has the option's name.
+_GROUPS = {"run.method.name": "method", "run.task.name": "task"}
 
 #: Where the end of a path fits several, those that start with the first of these are meant.
 _FIRST = ("metrics.", "run.train.", "run.method.", "run.budget.", "run.", "environment.", "")
@@ -58,6 +62,9 @@ def path(name: str, names: Iterable[str], word: str) -> str:
             raise ConfigError(f"{word}: {name} may be {' or '.join(found)}; write one of them")
         if found:
             return found[0]
+    if (now := old_names.current_field(name)) != name:
+        old_names.note(name, now)
+        return path(now, names, word)
     known = {short for short, full in SHORT.items() if full in there}
     known |= there | {full.rpartition(".")[2] for full in there}
     raise ConfigError(f"{word}: no record has a field {name}; {did_you_mean(name, known)}")
@@ -97,7 +104,10 @@ def conditions(where: str, names: Iterable[str]) -> list[Condition]:
                 "several in quotes: where='task=mrpc size>=100'"
             )
         name, sign, values = found.groups()
-        made.append(Condition(word, path(name, names, f"where={word}"), sign, values.split(",")))
+        field = path(name, names, f"where={word}")
+        options = old_names.OPTIONS.get(_GROUPS.get(field, ""), {})
+        either = [options[value] for value in values.split(",") if value in options]
+        made.append(Condition(word, field, sign, values.split(",") + either))
     return made
 
 

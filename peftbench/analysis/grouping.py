@@ -13,7 +13,7 @@ Sized = tuple[str, int | float | str]  # task, training examples
 T = TypeVar("T")
 
 #: What a method does not choose: where it differs, rows of two methods say so as well.
-_SHARED = ("model", "protocol", "task.", "form", "augment", "suite")
+_SHARED = ("model", "protocol", "task.", "prompt", "augmentation", "suite")
 
 
 def grouped(
@@ -46,7 +46,7 @@ def grouped(
             name
             for found in cells.values()
             for name in {key for setting in found for key in setting}
-            # a host brings keys of its own: these differ where two of one host do
+            # a base method brings keys of its own: these differ where two of one base method do
             if len({str(setting[name]) for setting in found if name in setting}) > 1
         }
         - _told([setting for found in cells.values() for setting in found])
@@ -133,7 +133,7 @@ def labels(by_row: Iterable[Row], split: list[str]) -> dict[Row, str]:
     for row in every:
         alike = [other for other in every if other[0] == row[0]]
         told = [i for i in range(1, len(row)) if len({other[i] for other in alike}) > 1]
-        enough = [i for i in told if split[i - 1] != "train.evaluations"]
+        enough = [i for i in told if split[i - 1] != "train.num_evals"]
         if len({tuple(other[i] for i in enough) for other in alike}) == len(alike):
             told = enough
         words = [_word(split[i - 1], row[i]) for i in told if row[i] != str(None)]
@@ -204,10 +204,10 @@ def settings(run: Run) -> Json:
     flat: Json = {"model": run.model.name, "protocol": run.protocol}
     flat |= {"model.revision": run.model.revision, "model.sha256": run.model.sha256}
     flat |= {"task.source": run.task.source, "method._target_": run.method.target}
-    flat["form"] = run.form.name if run.form else "head"
-    flat["augment"] = run.augment.name if run.augment else "none"
+    flat["prompt"] = run.prompt.name if run.prompt else "head"
+    flat["augmentation"] = run.augmentation.name if run.augmentation else "none"
     nodes = run.to_json()
-    for node in ("method", "budget", "train", "select", "form", "augment"):
+    for node in ("method", "budget", "train", "checkpoint_selection", "prompt", "augmentation"):
         for key, value in (nodes[node] or {}).items():
             if key not in ("name", "_target_"):
                 flat |= _flat(f"{node}.{key}", value)

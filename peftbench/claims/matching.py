@@ -16,8 +16,8 @@ from peftbench.core.text import did_you_mean
 
 #: What a method brings along and may differ within a cell, and what changes no comparison.
 _OWN = (
-    *("train.lr", "train.schedule", "train.warmup", "train.weight_decay"),
-    *("train.evaluations", "train.micro_batch", "method._target_"),
+    *("train.lr", "train.lr_scheduler_type", "train.warmup_steps", "train.weight_decay"),
+    *("train.num_evals", "train.micro_batch_size", "method._target_"),
 )
 
 Place = tuple[str, int, str, str]  # task, training examples, data, settings that are shared
@@ -62,7 +62,7 @@ def items(
             item = replace(of, told=of.told | suite, shared=both, findings=e.findings)
             item = replace(item, evaluation=e.evaluation)
             item = replace(item, place=_place(item, ()))
-            by_method = asked.setdefault(e.evaluation.suite["_target_"], {})
+            by_method = asked.setdefault(e.evaluation.kind, {})
             by_method.setdefault(of.run.method.name, []).append(item)
     return runs, asked
 

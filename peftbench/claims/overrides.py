@@ -16,10 +16,10 @@ from peftbench.core.evaluation import Evaluation
 from peftbench.core.run import Json, Run, canonical, identity
 
 #: Nodes whose option is their name; the rest of a run are the values below.
-_NAMED = ("model", "method", "task", "form", "augment")
+_NAMED = ("model", "method", "task", "prompt", "augmentation")
 
 #: Of these nodes any value may differ from the option's.
-_VALUES = ("method", "budget", "train", "select", "form", "augment")
+_VALUES = ("method", "budget", "train", "checkpoint_selection", "prompt", "augmentation")
 
 
 def run_overrides(run: Run, configs: Path | None = None) -> dict[str, str]:
@@ -34,11 +34,11 @@ def run_overrides(run: Run, configs: Path | None = None) -> dict[str, str]:
     nodes = run.to_json()
     found = {node: str(nodes[node]["name"]) for node in _NAMED if nodes[node]}
     found["budget"] = next(iter(nodes["budget"]))
-    if nodes["select"]:
-        found["select"] = "holdout"
+    if nodes["checkpoint_selection"]:
+        found["checkpoint_selection"] = "best_on_holdout"
     found |= {"size": str(run.size), "seed": str(run.seed)}
     try:
-        found |= _hosts(nodes["method"], Composer(catalog.folders(configs)))
+        found |= _base_methods(nodes["method"], Composer(catalog.folders(configs)))
         (plain,) = plan(*as_arguments(found), configs=configs).runs
         for node in _VALUES:
             theirs, mine = plain.to_json()[node] or {}, nodes[node] or {}
@@ -73,25 +73,25 @@ def as_arguments(overrides: dict[str, str]) -> list[str]:
     return [f"{key}={value}" for key, value in overrides.items()]
 
 
-def _hosts(method: Json, composer: Composer) -> dict[str, str]:
+def _base_methods(method: Json, composer: Composer) -> dict[str, str]:
     """Overrides that choose the methods inside a method, where its yaml does not."""
     found: dict[str, str] = {}
     key, node = "method", method
-    while isinstance(host := node.get("host"), dict) and "_target_" in host:
-        default = _default_host({"method": method["name"], **found}, key, composer)
-        key, node = f"{key}.host", host
-        if default != host["name"]:
-            found[key] = str(host["name"])
+    while isinstance(base := node.get("base_method"), dict) and "_target_" in base:
+        default = _default_base({"method": method["name"], **found}, key, composer)
+        key, node = f"{key}.base_method", base
+        if default != base["name"]:
+            found[key] = str(base["name"])
     return found
 
 
-def _default_host(chosen: dict[str, str], key: str, composer: Composer) -> str | None:
-    """The host that the method at `key` has without an override; None where it needs one."""
+def _default_base(chosen: dict[str, str], key: str, composer: Composer) -> str | None:
+    """The base method that the method at `key` has without an override; None where it needs one."""
     try:
         node: Any = composer.nodes(chosen)
-    except ConfigError:  # a yaml that leaves the host open does not compose
+    except ConfigError:  # a yaml that leaves the base method open does not compose
         return None
-    for part in f"{key}.host".split("."):
+    for part in f"{key}.base_method".split("."):
         node = node[part]
     return str(node["name"]) if isinstance(node, dict) else None
 

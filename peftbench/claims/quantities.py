@@ -18,7 +18,7 @@ class Quantity:
     """A figure of an evaluation, a share or a difference of shares.
 
     Attributes:
-        suite: the `_target_` of the suite that finds it.
+        suite: the class of the suite that finds it, see `Evaluation.kind`.
         pick: from its findings; None where the run has no such thing, an undefined value is None.
         less: whether less is better, so that signs are turned.
         about: in words.
@@ -35,7 +35,7 @@ def _calibration(
 ) -> Quantity:
     """Of tasks with classes: the findings of values have no `before`."""
     return Quantity(
-        "peftbench.suites.calibration.Calibration",
+        "Calibration",
         lambda told: {"": pick(told)} if "before" in told else None,
         less,
         about,
@@ -50,14 +50,14 @@ def _shift(reference: Callable[[Json], float | None], about: str) -> Quantity:
             found[name] = None if here is None or there is None else here - there
         return found
 
-    return Quantity("peftbench.suites.shift.Shift", pick, False, about)
+    return Quantity("Shift", pick, False, about)
 
 
 def _rounds(pick: Callable[[Json], float | None], about: str, *, less: bool = False) -> Quantity:
-    return Quantity("peftbench.suites.rounds.Rounds", lambda told: {"": pick(told)}, less, about)
+    return Quantity("Continual", lambda told: {"": pick(told)}, less, about)
 
 
-_NOISE = "peftbench.suites.noise.Noise"
+_NOISE = "Noise"
 
 #: By the word that a claim says for it.
 QUANTITIES: dict[str, Quantity] = {

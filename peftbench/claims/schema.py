@@ -12,7 +12,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from peftbench.config import catalog
+from peftbench.config import catalog, old_names
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json
 from peftbench.core.text import did_you_mean
@@ -135,7 +135,13 @@ def parse_conditions(text: str) -> Conditions:
         key, equals, value = word.partition("=")
         if not (key and equals and value):
             raise ConfigError(f"{text!r}: write key=value words, got {word!r}")
+        now = old_names.current_field(key)
+        if now != key and key != "method.at":
+            old_names.note(key, now)
+            key = now
         found[key] = yaml.safe_load(value)
+        if key in ("method", "task", "suite"):
+            found[key] = old_names.current_option(key, str(found[key]))
     return found
 
 

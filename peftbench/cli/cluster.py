@@ -25,7 +25,7 @@ WATCH = 30
 _names = click.argument("names", nargs=-1)
 
 
-@click.command(epilog=options.WORDS + CLUSTER)
+@click.command(epilog=options.OVERRIDES + CLUSTER)
 @options.overrides_argument
 @options.results
 @options.configs
@@ -38,7 +38,7 @@ _names = click.argument("names", nargs=-1)
 def submit(
     overrides: tuple[str, ...], folder: Path, configs: Path | None, dry_run: bool, **given: Any
 ) -> None:
-    """Hand what is missing of the WORDS to a cluster, and return at once.
+    """Hand what is missing of the OVERRIDES to a cluster, and return at once.
 
     Runs that are done or in the queue already are left out; short ones share a job. Log out, and
     come back to `peftbench status` and `peftbench collect`.
@@ -134,7 +134,7 @@ def cancel(names: tuple[str, ...], folder: Path) -> None:
         click.echo("nothing waits or runs")
 
 
-@click.command(epilog=options.WORDS)
+@click.command(epilog=options.OVERRIDES)
 @options.overrides_argument
 @click.option(
     "--to",
@@ -145,7 +145,7 @@ def cancel(names: tuple[str, ...], folder: Path) -> None:
 )
 @options.configs
 def prefetch(overrides: tuple[str, ...], target: Path, configs: Path | None) -> None:
-    """Bring models, data and tokens of the WORDS into a folder, for nodes without internet.
+    """Bring models, data and tokens of the OVERRIDES into a folder, for nodes without internet.
 
     Then `submit … cluster.prefetched=FOLDER`, or PEFTBENCH_PREFETCHED=FOLDER with any verb. Runs
     read that folder alone; nothing in it is written or locked.
@@ -159,7 +159,7 @@ def prefetch(overrides: tuple[str, ...], target: Path, configs: Path | None) -> 
         click.echo(line)
 
 
-@click.command(epilog=options.WORDS + CLUSTER)
+@click.command(epilog=options.OVERRIDES + CLUSTER)
 @options.overrides_argument
 @options.results
 @options.configs
@@ -167,7 +167,7 @@ def prefetch(overrides: tuple[str, ...], target: Path, configs: Path | None) -> 
 def doctor(overrides: tuple[str, ...], folder: Path, configs: Path | None, as_json: bool) -> None:
     """Check what runs need here, and with cluster=NAME what a submission needs.
 
-    With WORDS: whether their models and data can be loaded. Says what to do about each failure;
+    With OVERRIDES: whether their models and data can be loaded. Says what to do about each failure;
     exit code 1 if there is one.
     """
     from peftbench.cli import doctor

@@ -10,8 +10,8 @@ from peftbench.core.errors import ConfigError
 
 #: What `peftbench list` shows: config groups, then what packages declare.
 LISTED = (
-    *("method", "task", "model", "form", "augment", "budget", "select"),
-    *("suite", "target", "sweep", "paper", "cluster"),
+    *("method", "task", "model", "prompt", "augmentation", "budget", "checkpoint_selection"),
+    *("suite", "shift_dataset", "sweep", "paper", "cluster"),
     *("metric", "report"),
 )
 
@@ -66,7 +66,7 @@ def groups(context: Context, parameter: Parameter, incomplete: str) -> list[Comp
 
 def _options(group: str, context: Context) -> dict[str, Path]:
     try:
-        group = "method" if group.endswith(".host") else group
+        group = "method" if group.endswith(".base_method") else group
         return catalog.options(group, tuple(catalog.folders(context.params.get("configs"))))
     except ConfigError:  # a folder that is still being typed
         return {}

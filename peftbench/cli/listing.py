@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peftbench.cli import completion
-from peftbench.config import catalog
+from peftbench.config import catalog, old_names
 from peftbench.core.errors import ConfigError
 from peftbench.core.text import did_you_mean
 from peftbench.methods.peft_support import peft_support
@@ -21,6 +21,11 @@ def offered(group: str | None, configs: Path | None) -> dict[str, list[str]]:
     """
     searched = tuple(catalog.folders(configs))
     named = {f"{name}s": name for name in completion.LISTED}
+    if group is not None:
+        old = old_names.GROUPS.get(group.removesuffix("s"), "")
+        if old in completion.LISTED:
+            old_names.note(f"list {group}", f"list {old}s")
+            group = old
     if group is not None and group not in {**named, **dict.fromkeys(named.values())}:
         raise ConfigError(f"list {group}: {did_you_mean(group, named)}")
     found = {}

@@ -4,6 +4,7 @@ Heavy libraries are imported by the verb that needs them, so that help and lists
 """
 
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,8 @@ import click
 from peftbench.cli import completion, options
 from peftbench.cli.cluster import VERBS
 from peftbench.cli.report import report
-from peftbench.core.errors import ConfigError, RecordError
+from peftbench.config import old_names
+from peftbench.core.errors import ConfigError, OldName, RecordError
 
 if TYPE_CHECKING:
     from peftbench.core.plan import Plan
@@ -25,6 +27,11 @@ class Verbs(click.Group):
         """Keep the order of definition."""
         return list(self.commands)
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the line, also as it was written in the release before."""
+        warnings.showwarning = _show_warning
+        return super().parse_args(ctx, old_names.current_arguments(args))
+
     def invoke(self, ctx: click.Context) -> Any:
         """Turn errors that a person can mend into a message and exit code 2."""
         try:
@@ -32,6 +39,17 @@ class Verbs(click.Group):
         except (ConfigError, RecordError) as error:
             click.echo(f"peftbench: {error}", err=True)
             ctx.exit(2)
+
+
+def _show_warning(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
+    """A line for a person; warnings of libraries as ever."""
+    if issubclass(category, OldName):
+        click.echo(f"peftbench: note: {message}", err=True)
+    else:
+        _SHOW_WARNING(message, category, *place, **more)
+
+
+_SHOW_WARNING = warnings.showwarning
 
 
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
@@ -49,13 +67,13 @@ def main() -> None:
     """  # noqa: D301 - click looks for the character, not for a backslash
 
 
-@main.command(epilog=options.WORDS)
+@main.command(epilog=options.OVERRIDES)
 @options.overrides_argument
 @options.results
 @options.configs
 @click.option("--json", "as_json", is_flag=True, help="For scripts: every run, its key and state.")
 def plan(overrides: tuple[str, ...], folder: Path, configs: Path | None, as_json: bool) -> None:
-    """Say which runs the WORDS mean, and what is done, missing or failed."""
+    """Say which runs the OVERRIDES mean, and what is done, missing or failed."""
     from peftbench.cli.plan import plan_table
     from peftbench.results import status
 
@@ -70,7 +88,7 @@ def plan(overrides: tuple[str, ...], folder: Path, configs: Path | None, as_json
         click.echo(state.summary())
 
 
-@main.command(epilog=options.WORDS)
+@main.command(epilog=options.OVERRIDES)
 @options.overrides_argument
 @options.results
 @options.configs
@@ -82,7 +100,7 @@ def plan(overrides: tuple[str, ...], folder: Path, configs: Path | None, as_json
 def run(
     overrides: tuple[str, ...], folder: Path, configs: Path | None, shard: str | None, **given: Any
 ) -> None:
-    """Train what is missing of the runs that the WORDS mean, then print the scores.
+    """Train what is missing of the runs that the OVERRIDES mean, then print the scores.
 
     Exit code 0 when all runs have a record, 1 when some failed, 2 for bad input.
     """
@@ -93,7 +111,7 @@ def run(
     sys.exit(sweep.run_plan(found, options.open_results(folder), RunOptions(**given)))
 
 
-@main.command(epilog=options.WORDS)
+@main.command(epilog=options.OVERRIDES)
 @options.overrides_argument
 @options.results
 @options.configs
@@ -104,9 +122,9 @@ def run(
 def evaluate(
     overrides: tuple[str, ...], folder: Path, configs: Path | None, shard: str | None, **given: Any
 ) -> None:
-    """Ask suites about finished runs that the WORDS mean, among them suite=NAME.
+    """Ask suites about finished runs that the OVERRIDES mean, among them suite=NAME.
 
-    The runs were made with --keep trained (`peftbench run … suite=NAME` trains and evaluates);
+    The runs were made with --save-weights (`peftbench run … suite=NAME` trains and evaluates);
     rounds train for themselves, and any run will do.
     Only what was not asked yet is done. Exit codes as of `run`.
     """
@@ -137,7 +155,7 @@ def show(key: str, folder: Path) -> None:
 def export(key: str, target: Path, folder: Path) -> None:
     """Write the kept weights of a run as a folder that the peft library loads.
 
-    LoRA (rsLoRA, DoRA), IA3 and prefixes; the run was made with --keep trained. A prefix brings the
+    LoRA (rsLoRA, DoRA), IA3 and prefixes; the run was made with --save-weights. A prefix brings the
     table of positions that it needs there, which replaces the one of the model it is loaded into.
     """
     from peftbench.cli.show import find

@@ -12,16 +12,16 @@ if TYPE_CHECKING:
     from peftbench.reports.tables.markdown import Table
     from peftbench.results.store import Results
 
-WORDS = """
+OVERRIDES = """
 \b
-WORDS say which runs are meant, in Hydra's grammar:
+OVERRIDES say which runs are meant, in Hydra's grammar:
   method=lora,bitfit      two values make two runs; all axes are crossed
   task=mrpc size=100,0.3  options are named, `peftbench list` shows them
   seed=range(0,5)         0 1 2 3 4
   budget=steps budget.steps=500 train.lr=1e-4,1e-3 method.rank=4
-  method=sparse_adapter method.host=lora     a method inside another one
+  method=sparse_adapter method.base_method=lora     a method inside another one
   suite=noise suite.examples=500             more questions to the trained weights
-  sweep=quickstart        a grid from configs/sweep, words beside it override it
+  sweep=quickstart        a grid from configs/sweep, what stands beside it outranks it
   zip='size=100,1000 budget.epochs=10,3'     axes that move together
   when='method=lora: train.lr=1e-4,1e-3'     axes for some cells only
   exclude='method=full size=100'             cells to leave out
@@ -32,7 +32,7 @@ def overrides_argument(function: Callable[..., None]) -> Callable[..., None]:
     """Take the overrides, in Hydra's grammar."""
     return click.argument(
         "overrides",
-        metavar="[WORDS]...",
+        metavar="[OVERRIDES]...",
         nargs=-1,
         type=click.UNPROCESSED,
         shell_complete=completion.complete_overrides,
@@ -94,9 +94,7 @@ def training(function: Callable[..., None]) -> Callable[..., None]:
     """How runs are trained, beside what they are."""
     return _together(
         function,
-        click.option(
-            "--keep", type=click.Choice(["trained"]), help="Keep what the method trained."
-        ),
+        click.option("--save-weights", is_flag=True, help="Keep what the method trained."),
         click.option("--fail-fast", is_flag=True, help="Stop at the first failure."),
         click.option("--deterministic", is_flag=True, help="Deterministic GPU kernels; slower."),
         click.option(
@@ -114,7 +112,7 @@ def training(function: Callable[..., None]) -> Callable[..., None]:
             help="Of the reporting split for evaluations in training; the score is of all of it.",
         ),
         click.option(
-            "--processes",
+            "--gpus-per-run",
             default=1,
             show_default=True,
             type=click.IntRange(1),

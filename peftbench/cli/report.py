@@ -87,10 +87,12 @@ def report(
     click.echo("\n".join(["written:", *(f"  {path}" for path in paths)]))
 
 
-@report.command("claims", epilog="WORDS: paper=NAME,NAME; and task=, size=, model= … of records.")
+@report.command(
+    "claims", epilog="OVERRIDES: paper=NAME,NAME; and task=, size=, model= … of records."
+)
 @click.argument(
     "conditions",
-    metavar="[WORDS]...",
+    metavar="[OVERRIDES]...",
     nargs=-1,
     type=click.UNPROCESSED,
     shell_complete=completion.complete_overrides,
@@ -144,7 +146,7 @@ def pivot_table(
         where='method=lora,bitfit lr<=1e-3' --format csv
 
     \b
-    WORDS
+    OVERRIDES
       rows= columns=   fields, several parted by commas; columns=none is one column
       cell=            a field of numbers: score (the task's primary metric), accuracy,
                        seconds, memory, energy, trained, flops, tokens_per_second, ...
@@ -152,8 +154,8 @@ def pivot_table(
       summary=         mean (± standard deviation), median [quartiles],
                        interval (mean, 95 %, Student's t)
       mix=             fields that a cell or a table may pool beside seeds, although they differ
-    A field is a short name (method task model size seed lr host seconds memory energy trained
-    device threads cores protocol), a path such as run.method.rank, or the end of one: rank.
+    A field is a short name (method task model size seed lr base_method seconds memory energy
+    trained device threads cores protocol), a path such as run.method.rank, or the end of one: rank.
 
     Only seeds share a cell. Settings that differ inside one, or between rows of one column where
     a method does not choose them, become fields of the rows. Records of several protocols, and
@@ -220,7 +222,7 @@ def plots(
     click.echo("\n".join([*missing, "written:", *(f"  {path}" for path in written)]))
 
 
-@report.command()
+@report.command("html")
 @options.results
 @click.option(
     "-o",
@@ -231,7 +233,7 @@ def plots(
     help="The HTML file.",
 )
 @click.option("--against", metavar="ROW", help=_AGAINST)
-def page(folder: Path, output: Path, against: str | None) -> None:
+def html_(folder: Path, output: Path, against: str | None) -> None:
     """Write one HTML file to look at: sentences, tables, plots, every run; needs no network."""
     from peftbench.reports import html as pages
 

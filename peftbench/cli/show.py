@@ -9,7 +9,7 @@ from peftbench.core.run import Json, Record
 from peftbench.results.store import Results
 
 #: Parts of a run whose settings are told.
-_NODES = ("method", "budget", "train", "select", "form", "augment")
+_NODES = ("method", "budget", "train", "checkpoint_selection", "prompt", "augmentation")
 
 #: Values of a list that a line has room for.
 _MOST = 12
@@ -100,7 +100,7 @@ def _record(record: Record) -> list[str]:
         f" of {record.parameters['total']:,} parameters",
         f"work         {work['steps']:,} steps, {work['examples']:,} examples"
         f" ({work['epochs']:.2f} epochs of {work['train_size']:,}), {work['tokens']:,} tokens,"
-        f" micro-batch {work['micro_batch']}",
+        f" micro-batch {work['micro_batch_size']}",
         "seconds      " + ", ".join(f"{name} {s:.2f}" for name, s in record.seconds.items()),
         f"speed        {record.speed['examples_per_second']:.1f} examples/s,"
         f" {record.speed['tokens_per_second']:,.0f} tokens/s",

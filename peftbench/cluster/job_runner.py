@@ -110,8 +110,8 @@ def _leave(results: Results, one: Submission) -> int:
         return LEFT
     if load(results, one.name).cancelled:
         note("it was cancelled")
-    elif restarts() >= one.cluster.requeues:
-        note(f"it was put back {restarts()} times, which is enough (cluster.requeues)")
+    elif restarts() >= one.cluster.max_requeues:
+        note(f"it was put back {restarts()} times, which is enough (cluster.max_requeues)")
     else:
         note(requeue())
     return LEFT

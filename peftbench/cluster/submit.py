@@ -167,7 +167,7 @@ def _arrays(
         return [Array([jobs], None, None)]
     seconds = _seconds(state.forecast, results.scan_evaluated()[0])
     found = bundling.units(jobs, seconds, lambda job: _memory(state.failed.get(job.key), cluster))
-    workers = order.workers or max(1, (cluster.gpus or 1) // order.processes)
+    workers = order.workers or max(1, (cluster.gpus or 1) // order.gpus_per_run)
     return bundling.arrays(found, cluster, asked.array_limit, workers)
 
 

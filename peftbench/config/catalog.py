@@ -9,15 +9,25 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
+from peftbench.config import old_names
 from peftbench.core.errors import ConfigError
 from peftbench.core.text import did_you_mean
 
 #: Groups that make up a run, in the order in which people name them.
-GROUPS = ("model", "method", "task", "form", "augment", "budget", "train", "select")
+GROUPS = (
+    "model",
+    "method",
+    "task",
+    "prompt",
+    "augmentation",
+    "budget",
+    "train",
+    "checkpoint_selection",
+)
 
 #: Groups that came later, and the option of each that stands for a run as it was before: such a
 #: run has None there, and the key that it always had.
-LATER = {"form": "head", "augment": "none"}
+LATER = {"prompt": "head", "augmentation": "none"}
 
 _ABOUT = re.compile(r"^(?:about:|#)\s*(.+)$", re.MULTILINE)
 
@@ -46,10 +56,21 @@ def options(group: str, searched: tuple[Path, ...]) -> dict[str, Path]:
     """The options of a group and their files, sorted; files with a leading _ are not offered."""
     found: dict[str, Path] = {}
     for folder in searched:
-        for path in sorted((folder / group).glob("*.yaml")):
+        for path in old_names.files(folder, group):
             if not path.stem.startswith("_"):
                 found.setdefault(path.stem, path)
     return dict(sorted(found.items()))
+
+
+@cache
+def packaged_targets(group: str) -> dict[str, str]:
+    """The class of each of peftbench's own options of a group, by the name that the option has."""
+    found: dict[str, str] = {}
+    for path in sorted((packaged() / group).glob("*.yaml")):
+        said = dict(re.findall(r"^(name|_target_): *(\S+)", path.read_text(), re.MULTILINE))
+        if len(said) == 2:  # one that only changes another one has its name
+            found[said["name"]] = said["_target_"]
+    return found
 
 
 def about(path: Path) -> str:
@@ -57,6 +78,13 @@ def about(path: Path) -> str:
     text = path.read_text()
     found = re.search(r"^about:\s*(.+)$", text, re.MULTILINE) or _ABOUT.search(text)
     return found.group(1).strip().strip("\"'") if found else ""
+
+
+def current(group: str, name: str, searched: Iterable[Path]) -> str:
+    """The name of an option, also if it was called so in the release before."""
+    if name in options(group, tuple(searched)):
+        return name
+    return old_names.current_option(group, name)
 
 
 def find(group: str, name: str, searched: Iterable[Path]) -> Path:

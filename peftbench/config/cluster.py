@@ -9,7 +9,7 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from peftbench.config import catalog
+from peftbench.config import catalog, old_names
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json
 
@@ -44,7 +44,7 @@ class Cluster:
     most_minutes: int = 0
     bundle_minutes: float = 0.0
     signal_seconds: int = 0
-    requeues: int = 0
+    max_requeues: int = 0
     array_size: int = 1
     parallel: int = 1
     attempts: int = 1
@@ -76,7 +76,7 @@ def read(words: Iterable[str], configs: str | Path | None = None) -> Cluster:
     Raises:
         ConfigError: where none or several are named, or a key or value is not what it may be.
     """
-    words = list(words)
+    words = [_current(word) for word in words]
     searched = catalog.folders(configs)
     names = [word.partition("=")[2] for word in words if word.startswith("cluster=")]
     if len(names) != 1:
@@ -84,7 +84,7 @@ def read(words: Iterable[str], configs: str | Path | None = None) -> Cluster:
         raise ConfigError(f"say which cluster is meant, cluster=NAME; there are {offered}")
     path = catalog.find("cluster", names[0], searched)
     try:
-        given = OmegaConf.load(path)
+        given = OmegaConf.create(old_names.read(path, "cluster"))
         scheduler = OmegaConf.select(given, "scheduler")
         if scheduler not in SCHEDULERS:
             raise ConfigError(f"{path}: scheduler must be one of {', '.join(SCHEDULERS)}")
@@ -104,6 +104,11 @@ def read(words: Iterable[str], configs: str | Path | None = None) -> Cluster:
     if found.prefetched:  # a job may start in another folder
         found = replace(found, prefetched=str(Path(found.prefetched).expanduser().resolve()))
     return found
+
+
+def _current(word: str) -> str:
+    key, equals, value = word.partition("=")
+    return old_names.current_key(key) + equals + value
 
 
 def _check(cluster: Cluster) -> None:

@@ -17,17 +17,19 @@ from typing import Any
 
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser import types
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.errors import HydraException
+from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from peftbench.config import catalog, schema
+from peftbench.config import catalog, old_names, schema
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json, canonical
 from peftbench.core.text import did_you_mean
@@ -39,9 +41,46 @@ ALGEBRA = ("zip", "when", "exclude")
 SWEEP = ("grid", *ALGEBRA)
 
 #: A key whose value is a method inside another one.
-_HOST = re.compile(r"method(\.\w+)*\.host")
+_BASE_METHOD = re.compile(r"method(\.\w+)*\.base_method")
 
 _own: list[Path] = []  # the folders that the plug-in below puts in front
+
+
+class OwnSource(FileConfigSource):
+    """A folder of the user's own, in which names of the release before are understood."""
+
+    @staticmethod
+    def scheme() -> str:
+        """What paths of such folders start with."""
+        return "own"
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        """Read a file."""
+        path = self._path(self._normalize_file_name(config_path))
+        if not path.is_file():
+            raise ConfigLoadError(f"Config not found : {path}")
+        text = old_names.read(path, config_path.strip("/").partition("/")[0])
+        return ConfigResult(
+            config=OmegaConf.create(text),
+            path=f"{self.scheme()}://{self.path}",
+            provider=self.provider,
+            header=ConfigSource._get_header_dict(text[:512]),
+        )
+
+    def is_group(self, config_path: str) -> bool:
+        """Whether there is such a group."""
+        return self._path(config_path).is_dir()
+
+    def is_config(self, config_path: str) -> bool:
+        """Whether there is such a file."""
+        return self._path(self._normalize_file_name(config_path)).is_file()
+
+    def _path(self, config_path: str) -> Path:
+        """Where something is: in the folder of its group, or in one of the group's old name."""
+        group, _, rest = config_path.strip("/").partition("/")
+        olds = [old for old, new in old_names.GROUPS.items() if new == group]
+        places = [Path(self.path, name, rest) for name in (group, *olds)]
+        return next((place for place in places if place.exists()), places[0])
 
 
 class OwnConfigs(SearchPathPlugin):
@@ -50,7 +89,7 @@ class OwnConfigs(SearchPathPlugin):
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Put the folders of `_own` before the packaged one."""
         for folder in reversed(_own):
-            search_path.prepend("own", f"file://{folder}")
+            search_path.prepend("own", f"own://{folder}")
 
 
 OmegaConf.register_new_resolver("times", lambda a, b: float(f"{a * b:.12g}"), replace=True)
@@ -83,19 +122,18 @@ class Composer:
                 f"cannot read the word {word!r}: {reason}; write key=value, and quotes around a "
                 "value with commas, brackets or quotes of its own"
             ) from None
-        key = override.key_or_group
+        key = old_names.current_key(override.key_or_group)
         added = override.is_add() or override.is_force_add()
         if added or override.is_delete() or override.package is not None:
             raise ConfigError(f"{word}: write plain key=value words, without +, ~ or @")
         values = self._values(word, key, override)
         if not values:
             raise ConfigError(f"{word}: no value is left of this")
-        if key in (*catalog.GROUPS, "suite"):
+        group = "method" if _BASE_METHOD.fullmatch(key) else key
+        if group in (*catalog.GROUPS, "suite"):
+            values = [catalog.current(group, str(value), self.searched) for value in values]
             for value in values:
-                catalog.find(key, str(value), self.searched)
-        elif _HOST.fullmatch(key):
-            for value in values:
-                catalog.find("method", str(value), self.searched)
+                catalog.find(group, value, self.searched)
         elif key.partition(".")[0] not in (*catalog.GROUPS, "suite", "size", "seed", "data"):
             known = (*catalog.GROUPS, "suite", "size", "seed", "sweep", *ALGEBRA, "data.root")
             raise ConfigError(f"{word}: there is no key {key}; {did_you_mean(key, known)}")
@@ -173,7 +211,7 @@ class Composer:
         if name not in self._suites:
             path = catalog.find("suite", str(cell["suite"]), self.searched)
             try:
-                loaded = OmegaConf.load(path)
+                loaded = OmegaConf.create(old_names.read(path, "suite"))
                 assert isinstance(loaded, DictConfig)
                 config = OmegaConf.create({"suite": _of_task(loaded, task)})
             except (yaml.YAMLError, OmegaConfBaseException, AssertionError) as error:
@@ -201,9 +239,9 @@ class Composer:
     def _overridden(self, cell: dict[str, Any]) -> dict[str, "_Part"]:
         """The groups of a cell with its overrides, interpolations not resolved yet."""
         choices = {
-            key: f"method@{key}={value}" if _HOST.fullmatch(key) else f"{key}={value}"
+            key: f"method@{key}={value}" if _BASE_METHOD.fullmatch(key) else f"{key}={value}"
             for key, value in cell.items()
-            if key in catalog.GROUPS or _HOST.fullmatch(key)
+            if key in catalog.GROUPS or _BASE_METHOD.fullmatch(key)
         }
         overrides: dict[str, dict[str, Any]] = {}
         for key, value in cell.items():
@@ -286,7 +324,7 @@ class Composer:
             node = None
             if len(words) == 1:
                 path = catalog.find(group, words[0].partition("=")[2], self.searched)
-                loaded = OmegaConf.load(path)
+                loaded = OmegaConf.create(old_names.read(path, group))
                 if isinstance(loaded, DictConfig) and "defaults" not in loaded:
                     root = OmegaConf.create({group: schema.SCHEMAS.get(group, {})})
                     root[group].merge_with(loaded)
@@ -300,11 +338,11 @@ class Composer:
         except yaml.YAMLError as error:
             raise ConfigError(f"{' '.join(words)}: a yaml file is broken: {error}") from error
         except (HydraException, OmegaConfBaseException) as error:
-            hosts = [word for word in words if "@" in word]
-            if hosts and "Could not override" in str(error):
+            inner = [word for word in words if "@" in word]
+            if inner and "Could not override" in str(error):
                 raise ConfigError(
-                    f"{hosts[0].partition('@')[2]}: this method takes no other one inside; "
-                    "`peftbench list methods` says which are around a host"
+                    f"{inner[0].partition('@')[2]}: this method takes no other one inside; "
+                    "`peftbench list methods` says which are around another one"
                 ) from error
             raise ConfigError(_reason(error)) from error
 
@@ -319,7 +357,7 @@ class Composer:
         """Keys for which the file of an option says ???: an override has to give them."""
         path = catalog.find(group, option, self.searched)
         if path not in self._open:
-            found = OmegaConf.load(path)
+            found = OmegaConf.create(old_names.read(path, group))
             assert isinstance(found, DictConfig)
             missing = [str(key) for key in found if OmegaConf.is_missing(found, key)]
             self._open[path] = {f"{group}.{key}" for key in missing}
@@ -352,7 +390,8 @@ def _compose(searched: tuple[Path, ...], state: object, words: _Words) -> DictCo
     The result is shared: it must not be written to.
     """
     _own[:] = searched[:-1]
-    Plugins.instance().register(OwnConfigs)
+    for plugin in (OwnConfigs, OwnSource):
+        Plugins.instance().register(plugin)
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(searched[-1]), version_base="1.3"):
         return compose("run", overrides=list(words))
@@ -371,7 +410,11 @@ def _changed(
     OmegaConf.set_struct(config, True)
     if group in catalog.LATER:
         config[group].merge_with(config[group].tasks.get(task) or {})
-    for key, value in overrides.items():
+    given: dict[str, str] = {}
+    for name, asked in overrides.items():
+        key, value = _current(config, name, asked)
+        if given.setdefault(key, name) != name:
+            raise ConfigError(f"{name} and {given[key]} are the same key; leave one out")
         _set(config, key, value, left_open)
     return config[group]
 
@@ -404,6 +447,16 @@ def _of_task(node: DictConfig, task: str | None) -> Any:
     """A node with what it says of a task by name, under `tasks`, over the rest."""
     rest = OmegaConf.masked_copy(node, [str(key) for key in node if key != "tasks"])
     return OmegaConf.merge(rest, (node.get("tasks") or {}).get(task) or {})
+
+
+def _current(config: DictConfig, key: str, value: Any) -> tuple[str, Any]:
+    """A key and its value as they are called now; of a method, only the composed config knows."""
+    *path, name = key.split(".")
+    node = OmegaConf.select(config, ".".join(path)) if path[:1] == ["method"] else None
+    if not isinstance(node, DictConfig):
+        return key, value
+    name, value = old_names.hyperparameter(name, value, [str(known) for known in node])
+    return ".".join([*path, name]), value
 
 
 def _set(config: DictConfig, key: str, value: Any, open_keys: Collection[str] = ()) -> None:

@@ -7,11 +7,18 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from peftbench.config import old_names
 from peftbench.core.configs import ModelConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json
 from peftbench.core.text import did_you_mean
 from peftbench.system import io
+
+#: Files of a checkpoint beside its weights that decide what a model computes, and of which text.
+_FILES = (
+    *("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
+    *("added_tokens.json", "vocab.*", "merges.txt", "*.model"),
+)
 
 
 def resolve_model(node: Json, searched: list[Path]) -> ModelConfig:
@@ -31,7 +38,7 @@ def resolve_model(node: Json, searched: list[Path]) -> ModelConfig:
         if found not in named:
             raise ConfigError(
                 f"{checkpoint} is of type {found!r}; families with a role map are "
-                f"{', '.join(sorted(named))}; write configs/model/_{found}.yaml for a new one"
+                f"{', '.join(sorted(named))}; write configs/model_family/{found}.yaml for a new one"
             )
         model["family"] = named[found]
     families = _families(tuple(searched))
@@ -39,9 +46,9 @@ def resolve_model(node: Json, searched: list[Path]) -> ModelConfig:
         raise ConfigError(
             f"model.family={model['family']}: {did_you_mean(str(model['family']), families)}"
         )
-    model["parts"] = families[model["family"]]
+    model["family_config"] = families[model["family"]]
     if checkpoint is None:
-        model["shape"] = model["parts"]["tiny"] | model["shape"]
+        model["shape"] = model["family_config"]["tiny"] | model["shape"]
     elif model["name"] == "auto":
         model["name"] = Path(checkpoint).name
     return ModelConfig.from_json(model)
@@ -55,7 +62,13 @@ def _local(folder: Path) -> Json:
             f"model.checkpoint={folder}: a local checkpoint is a transformers folder with "
             "config.json and safetensors weights"
         )
-    return {"checkpoint": folder.name, "path": str(folder), "sha256": io.hashed(tuple(weights))}
+    others = sorted(path for name in _FILES for path in folder.glob(name))
+    return {
+        "checkpoint": folder.name,
+        "path": str(folder),
+        "sha256": io.hashed(tuple(weights)),
+        "files_sha256": io.hashed(tuple(others)),
+    }
 
 
 def _model_type(model: Json) -> str:
@@ -72,6 +85,7 @@ def _model_type(model: Json) -> str:
 def _families(searched: tuple[Path, ...]) -> dict[str, Json]:
     found: dict[str, Any] = {}
     for folder in searched:
-        for path in sorted((folder / "model").glob("_*.yaml")):
-            found.setdefault(path.stem[1:], OmegaConf.to_container(OmegaConf.load(path)))
+        for path in old_names.files(folder, "model_family"):
+            text = old_names.read(path, "model_family")
+            found.setdefault(path.stem.lstrip("_"), OmegaConf.to_container(OmegaConf.create(text)))
     return found

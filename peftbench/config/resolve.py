@@ -12,18 +12,21 @@ from typing import Any, TypeVar
 
 from omegaconf import OmegaConf
 
-from peftbench.config import catalog, model_families
+from peftbench.config import catalog, model_families, old_names
+from peftbench.core import revisions
 from peftbench.core.configs import (
     TASK_KINDS,
     AugmentationConfig,
     Budget,
     CheckpointSelection,
     Config,
+    FamilyConfig,
     MethodConfig,
     ModelConfig,
     PromptConfig,
     TaskConfig,
     TrainingConfig,
+    class_name,
 )
 from peftbench.core.errors import ConfigError, at_least, one_of
 from peftbench.core.run import Json, Run
@@ -43,7 +46,7 @@ NEEDED = {
     "model": ("name", "family", "checkpoint", "revision", "package", "sha256", "shape"),
     "method": ("name", "_target_"),
     "task": ("name", "kind", "classes", "texts", "label", "splits", "extra", "metrics"),
-    "augment": ("name", "kinds", "part", "versions"),
+    "augmentation": ("name", "kinds", "probability", "versions"),
     "suite": ("name", "_target_"),
 }
 
@@ -75,15 +78,20 @@ class Resolver:
         task = self._once(_task, config["task"])
         run = Run(
             model=model,
-            method=self._once(self._method, config["method"]),
+            method=self._once(self._method, config["method"], model),
             task=task,
             budget=self._once(_build, "budget", Budget, config["budget"]),
             train=self._once(_build, "train", TrainingConfig, config["train"]),
-            select=self._once(_build, "select", CheckpointSelection, config["select"]),
+            checkpoint_selection=self._once(
+                _build, "checkpoint_selection", CheckpointSelection, config["checkpoint_selection"]
+            ),
             size=_size(config["size"]),
             seed=config["seed"],
-            form=self._once(_prompt, _unless_default("form", config), model, task),
-            augment=self._once(_augmentation, _unless_default("augment", config), task.name),
+            prompt=self._once(_prompt, _unless_default("prompt", config), model, task),
+            augmentation=self._once(
+                _augmentation, _unless_default("augmentation", config), task.name
+            ),
+            loss_revision=revisions.LOSSES.get(task.kind, 1),
         )
         if total := run.task.examples.get("train"):
             run.train_size(total)
@@ -110,11 +118,13 @@ class Resolver:
     def _model(self, node: Json) -> ModelConfig:
         return model_families.resolve_model(_whole("model", node), self.searched)
 
-    def _method(self, node: Json) -> MethodConfig:
-        return MethodConfig.from_json(_method(_whole("method", node), self.results))
+    def _method(self, node: Json, model: ModelConfig) -> MethodConfig:
+        whole = _whole("method", node)
+        return MethodConfig.from_json(_method(whole, model.family_config, self.results))
 
     def _suite(self, node: Json) -> Json:
         node = _bare(_whole("suite", node))
+        node |= _identity("suite", node)
         if isinstance(node.get("targets"), dict):
             node["targets"] = {
                 n: self._once(self._target, n, t) for n, t in node["targets"].items()
@@ -186,30 +196,59 @@ def _augmentation(node: Json | None, task: str) -> AugmentationConfig | None:
     """How training texts are varied, without the kinds that are null."""
     if node is None:
         return None
-    node = _whole("augment", node)
+    node = _whole("augmentation", node)
     kinds = {kind: rate for kind, rate in node["kinds"].items() if rate is not None}
     for kind in kinds:
         if kind not in EDITS:
-            raise ConfigError(f"augment.kinds: no noise {kind}; {did_you_mean(kind, EDITS)}")
+            raise ConfigError(f"augmentation.kinds: no noise {kind}; {did_you_mean(kind, EDITS)}")
     if not kinds:
         raise ConfigError(
-            f"augment={node['name']} on {task}: its texts are left as they are, for noise may "
-            f"change their labels; if it is meant, say which: augment.kinds.KIND=RATE, KIND of "
-            f"{', '.join(node['kinds'])}"
+            f"augmentation={node['name']} on {task}: its texts are left as they are, for noise may "
+            f"change their labels; if it is meant, say which: augmentation.kinds.KIND=RATE, KIND "
+            f"of {', '.join(node['kinds'])}"
         )
     return AugmentationConfig(**node | {"kinds": kinds})
 
 
-def _method(node: Any, results: Results) -> Any:
+def _method(node: Any, family: FamilyConfig, results: Results) -> Any:
     """A method's node, and those of the methods inside it, without prose and recipes."""
     if not isinstance(node, dict):
         return node
-    inner = {key: _method(value, results) for key, value in node.items()}
+    inner = {key: _method(value, family, results) for key, value in node.items()}
     if node.get("from") is not None:
         inner["from"] = _earlier(node["from"], results)
+    if isinstance(node.get("target_modules"), list):
+        inner["target_modules"] = _roles(node["target_modules"], family)
     if "_target_" in node:
-        return {k: v for k, v in inner.items() if k not in ("about", "recipe")}
+        told = {k: v for k, v in inner.items() if k not in ("about", "recipe")}
+        return told | _identity("method", node)
     return inner
+
+
+def _roles(names: list[Any], family: FamilyConfig) -> list[Any]:
+    """Roles of the modules that are named, by role or as peft does: by the end of their path.
+
+    What names no module of the family is left for the method to refuse.
+    """
+    found: list[Any] = []
+    for name in names:
+        ends = [role for role, path in family.roles.items() if f".{path}".endswith(f".{name}")]
+        for path, roles in family.split.items():
+            ends += roles if f".{path}".endswith(f".{name}") else []
+        found += [name] if name in family.roles or not ends else ends
+    return list(dict.fromkeys(found))
+
+
+def _identity(group: str, node: Json) -> Json:
+    """What a key holds of a class beside the name of its option."""
+    target = str(node["_target_"])
+    found: Json = {}
+    if catalog.packaged_targets(group).get(str(node["name"])) != target:
+        found["implementation"] = class_name(target)
+    known = {"method": revisions.METHODS, "suite": revisions.SUITES}[group]
+    if (revision := known.get(class_name(target), 1)) != 1:
+        found["revision"] = revision
+    return found
 
 
 def _earlier(given: Any, results: Results) -> Json:
@@ -223,7 +262,7 @@ def _earlier(given: Any, results: Results) -> Json:
     if len(found) != 1:
         raise ConfigError(
             f"method.prior.from={given} names {'several' if found else 'no'} kept weights in "
-            f"{results.folder}; give a file, or the key of a run made with --keep trained"
+            f"{results.folder}; give a file, or the key of a run made with --save-weights"
         )
     return {"path": str(found[0].resolve()), "sha256": io.hashed((found[0].resolve(),))}
 
@@ -262,10 +301,13 @@ def _task_node(node: Json) -> Json:
 
 
 def _target(name: str, given: Any, searched: list[Path]) -> Json:
-    """A task to be evaluated on: one of configs/task or configs/target, or a user's file."""
+    """A task to be evaluated on: one of configs/task or configs/shift_dataset, or a user's file."""
     given = dict(given or {})
     own = {key: given.pop(key, None) for key in ("above", "examples")}
-    offered = catalog.options("task", tuple(searched)) | catalog.options("target", tuple(searched))
+    offered: dict[str, Path] = {}
+    for group in ("task", "shift_dataset"):
+        offered |= catalog.options(group, tuple(searched))
+    name = name if name in offered else old_names.current_option("task", name)
     if "path" in given:
         node = _loaded(offered["file"]) | {"name": name, "validation_path": given["path"]}
     elif name in offered and name != "file":

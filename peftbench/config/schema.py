@@ -74,27 +74,30 @@ DataSchema = make_dataclass("DataConfig", [("root", str | None, None)])
 #: By group of a run; `method` is open.
 SCHEMAS: dict[str, type] = {
     "model": structured(
-        ModelConfig, without=("family_config", "path"), optional=("family",), lr_scale=int | float
+        ModelConfig,
+        without=("family_config", "path", "files_sha256"),
+        optional=("family",),
+        lr_scale=int | float,
     ),
     "task": structured(
         TaskConfig,
-        without=("class_names",),
+        without=("class_names", "rows_sha256"),
         optional=("name", "classes", "metrics"),
     ),
-    "form": structured(
+    "prompt": structured(
         PromptConfig,
         without=("template",),
-        optional=("words",),
+        optional=("verbalizer",),
         masked=str | None,
         causal=str | None,
         tasks=dict[str, Any],
     ),
-    "augment": structured(
+    "augmentation": structured(
         AugmentationConfig, without=("kinds",), kinds=dict[str, float | None], tasks=dict[str, Any]
     ),
     "budget": structured(Budget),
     "train": structured(TrainingConfig),
-    "select": structured(CheckpointSelection),
+    "checkpoint_selection": structured(CheckpointSelection),
 }
 
 RunSchema = make_dataclass(

@@ -42,7 +42,12 @@ def plan(
     """
     searched = catalog.folders(configs)
     composer, resolver = Composer(searched), resolve.Resolver(searched, Results(results))
-    sweeps = [name for word in words if word.startswith("sweep=") for name in word[6:].split(",")]
+    sweeps = [
+        catalog.current("sweep", name, searched)
+        for word in words
+        if word.startswith("sweep=")
+        for name in word[6:].split(",")
+    ]
     own = [word for word in words if not word.startswith("sweep=")]
     named: list[str | None] = [*sweeps] or [None]
     grids = [Grid.read(own, composer, searched, sweep) for sweep in named]

@@ -22,7 +22,7 @@ from peftbench.core.errors import (
 
 Json = dict[str, Any]
 
-SCHEDULES = ("linear", "constant")
+LR_SCHEDULER_TYPES = ("linear", "constant")
 PRECISIONS = ("bf16", "fp32")
 TASK_KINDS = ("classification", "regression")
 
@@ -30,6 +30,15 @@ TASK_KINDS = ("classification", "regression")
 WORDS = "words"
 
 _SLOT = re.compile(r"\{(\w*)\}")
+
+
+def class_name(target: str) -> str:
+    """What identifies a class: its name if it is of peftbench, whose code may move, else its path.
+
+    Args:
+        target: dotted path.
+    """
+    return target.rpartition(".")[2] if target.startswith("peftbench.") else target
 
 
 class Config:
@@ -90,7 +99,7 @@ class LanguageModelConfig(Config):
         head: where a checkpoint has the language-model head; None if it is tied.
     """
 
-    kind: str = field(metadata={"json": "class"})
+    kind: str
     head: str | None
 
 
@@ -118,7 +127,7 @@ class FamilyConfig(Config):
     head: list[str]
     mask: str
     tiny: dict[str, Any]
-    language_model: LanguageModelConfig | None = field(default=None, metadata={"json": "words"})
+    language_model: LanguageModelConfig | None = None
     first: str | None = None
     pre_norm: bool = False
 
@@ -140,6 +149,7 @@ class ModelConfig(Config):
         family_config: of the family.
         about: one line for people.
         path: of a local checkpoint.
+        files_sha256: of a local checkpoint's config and tokenizer; a revision fixes others.
     """
 
     name: str
@@ -149,9 +159,10 @@ class ModelConfig(Config):
     package: str | None
     sha256: str | None
     shape: dict[str, Any]
-    family_config: FamilyConfig = field(metadata={"json": "parts"})
+    family_config: FamilyConfig
     about: str | None = None
     path: str | None = None
+    files_sha256: str | None = None
 
     nested: ClassVar[Mapping[str, type[Config]]] = {"family_config": FamilyConfig}
 
@@ -179,7 +190,7 @@ class TaskConfig(Config):
         classes: number of classes; 1 for regression.
         texts: columns of the one text, or of the two of a pair.
         label: column of the label.
-        source: where the data are: hub, builtin or file.
+        source: where the data are: hub, synthetic or file.
         splits: names of the train and validation split.
         extra: further splits that are scored.
         examples: number of examples by split, where known.
@@ -189,6 +200,7 @@ class TaskConfig(Config):
         path, validation_path: of a user's own files.
         validation_fraction: of the training file, where there is no validation file.
         class_names: of a user's own file, in the order of their numbers.
+        rows_sha256: of the rows of data that no pinned revision names; None where it is not needed.
     """
 
     name: str
@@ -207,6 +219,7 @@ class TaskConfig(Config):
     validation_path: str | None = None
     validation_fraction: float | None = None
     class_names: list[str] | None = None
+    rows_sha256: str | None = None
 
     @property
     def regression(self) -> bool:
@@ -228,25 +241,33 @@ class MethodConfig(Config):
     """A method and its hyper-parameters, which only its class knows.
 
     Attributes:
-        name: for people.
-        target: dotted path of the class.
+        name: of its option; it identifies one of peftbench's own.
+        target: dotted path of the class; not part of a run's key, so that code can move.
+        implementation: what identifies a method that is not one of peftbench's own, where its name
+            does not: the name of a class of peftbench, or the dotted path of another one.
+        revision: of the class; it rises when a correction makes its runs score differently.
         base_method: of a wrapper method.
         hyperparameters: by name.
     """
 
     name: str
     target: str
+    implementation: str | None = None
+    revision: int = 1
     base_method: "MethodConfig | None" = None
     hyperparameters: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> Json:
         """Plain data that `from_json` reads: hyper-parameters stand beside the name."""
-        base = {} if self.base_method is None else {"host": self.base_method.to_json()}
-        return (
-            {"_target_": self.target, "name": self.name}
-            | copy.deepcopy(self.hyperparameters)
-            | base
-        )
+        data: Json = {"_target_": self.target, "name": self.name}
+        if self.implementation is not None:
+            data["implementation"] = self.implementation
+        if self.revision != 1:
+            data["revision"] = self.revision
+        data |= copy.deepcopy(self.hyperparameters)
+        if self.base_method is not None:
+            data["base_method"] = self.base_method.to_json()
+        return data
 
     @classmethod
     def from_json(cls, data: Json) -> "MethodConfig":
@@ -260,11 +281,13 @@ class MethodConfig(Config):
             name, target = rest.pop("name"), rest.pop("_target_")
         except KeyError as error:
             raise RecordError(f"a method without {error}") from None
-        host = rest.pop("host", None)
+        base = rest.pop("base_method", None)
         return cls(
             name=name,
             target=target,
-            base_method=None if host is None else cls.from_json(host),
+            implementation=rest.pop("implementation", None),
+            revision=rest.pop("revision", 1),
+            base_method=None if base is None else cls.from_json(base),
             hyperparameters=rest,
         )
 
@@ -276,16 +299,16 @@ class PromptConfig(Config):
     Attributes:
         name: its option.
         template: a text with {0} and {1} for the task's texts and {answer} for the label's word.
-        words: one for each class.
-        demonstrations: how many solved examples stand in front of every text.
+        verbalizer: a word for each class.
+        num_demonstrations: how many solved examples stand in front of every text.
         reserved: training examples that are kept back for them, at most; no run trains on these,
             so that runs with and without demonstrations train on the same ones.
     """
 
     name: str
     template: str
-    words: list[str]
-    demonstrations: int
+    verbalizer: list[str]
+    num_demonstrations: int
     reserved: int
 
     def filled(self, texts: tuple[str, ...], answer: str) -> tuple[str, str]:
@@ -305,22 +328,22 @@ class AugmentationConfig(Config):
     Attributes:
         name: its option.
         kinds: of `data.text_noise.EDITS`, each with its rate; a noisy version has one of them.
-        part: probability that an epoch shows a noisy version of an example.
+        probability: that an epoch shows a noisy version of an example.
         versions: how many noisy versions of each example there are.
     """
 
     name: str
     kinds: dict[str, float]
-    part: float
+    probability: float
     versions: int
 
     def __post_init__(self) -> None:
         for kind, rate in self.kinds.items():
-            above(f"augment.kinds.{kind}", rate, 0)
-            between(f"augment.kinds.{kind}", rate, 0, 1)
-        above("augment.part", self.part, 0)
-        between("augment.part", self.part, 0, 1)
-        at_least("augment.versions", self.versions, 1, whole=True)
+            above(f"augmentation.kinds.{kind}", rate, 0)
+            between(f"augmentation.kinds.{kind}", rate, 0, 1)
+        above("augmentation.probability", self.probability, 0)
+        between("augmentation.probability", self.probability, 0, 1)
+        at_least("augmentation.versions", self.versions, 1, whole=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -328,42 +351,47 @@ class TrainingConfig(Config):
     """The optimisation that all methods share; AdamW.
 
     Attributes:
-        batch: examples for each optimizer step.
-        micro_batch: examples for each forward pass; None is the whole batch.
+        batch_size: examples for each optimizer step.
+        micro_batch_size: examples for each forward pass; None is the whole batch.
         lr: peak learning rate.
-        schedule: one of `SCHEDULES`, after a linear warm-up.
-        warmup: fraction of the budget.
+        lr_scheduler_type: one of `LR_SCHEDULER_TYPES`, after a linear warm-up.
+        warmup_steps: steps of the warm-up; below 1 a share of the budget, as in transformers 5.
         weight_decay: on matrices only.
-        clip: largest gradient norm; None is no clipping.
+        max_grad_norm: gradients are clipped to it; None is no clipping.
         precision: one of `PRECISIONS`; bf16 is autocast over fp32 weights.
         max_length: tokens of an example.
-        evaluations: points on the curve, the last at the end of the budget.
+        num_evals: points on the curve, the last at the end of the budget.
     """
 
-    batch: int
+    batch_size: int
     lr: float
-    schedule: str
-    warmup: float
+    lr_scheduler_type: str
+    warmup_steps: float
     weight_decay: float
     precision: str
     max_length: int
-    evaluations: int
-    clip: float | None
-    micro_batch: int | None
+    num_evals: int
+    max_grad_norm: float | None
+    micro_batch_size: int | None
 
     def __post_init__(self) -> None:
-        at_least("train.batch", self.batch, 1, whole=True)
-        if self.micro_batch is not None:
-            at_least("train.micro_batch", self.micro_batch, 1, whole=True)
+        at_least("train.batch_size", self.batch_size, 1, whole=True)
+        if self.micro_batch_size is not None:
+            at_least("train.micro_batch_size", self.micro_batch_size, 1, whole=True)
         above("train.lr", self.lr, 0)
-        one_of("train.schedule", self.schedule, SCHEDULES)
+        one_of("train.lr_scheduler_type", self.lr_scheduler_type, LR_SCHEDULER_TYPES)
         one_of("train.precision", self.precision, PRECISIONS)
-        between("train.warmup", self.warmup, 0, 1)
+        at_least("train.warmup_steps", self.warmup_steps, 0)
+        if self.warmup_steps > 1 and self.warmup_steps != int(self.warmup_steps):
+            raise ConfigError(
+                "train.warmup_steps is a whole number of steps, or below 1 a share of the budget, "
+                f"got {self.warmup_steps!r}"
+            )
         at_least("train.weight_decay", self.weight_decay, 0)
-        if self.clip is not None:
-            above("train.clip", self.clip, 0)
+        if self.max_grad_norm is not None:
+            above("train.max_grad_norm", self.max_grad_norm, 0)
         at_least("train.max_length", self.max_length, 8, whole=True)
-        at_least("train.evaluations", self.evaluations, 1, whole=True)
+        at_least("train.num_evals", self.num_evals, 1, whole=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -406,7 +434,7 @@ class Budget(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class CheckpointSelection(Config):
-    """A split carved out of train, on which the best moment of a training is chosen.
+    """Early stopping: a split carved out of train, on which the best moment is chosen.
 
     Attributes:
         fraction: of the training examples; 0 is no selection.
@@ -418,5 +446,5 @@ class CheckpointSelection(Config):
 
     def __post_init__(self) -> None:
         if self.fraction:
-            between("select.fraction", self.fraction, 0, 0.5)
-            at_least("select.patience", self.patience, 1, whole=True)
+            between("checkpoint_selection.fraction", self.fraction, 0, 0.5)
+            at_least("checkpoint_selection.patience", self.patience, 1, whole=True)

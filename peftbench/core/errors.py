@@ -12,6 +12,14 @@ class RecordError(ValueError):
     """A file in a results folder is not a whole, unaltered record of a known schema."""
 
 
+class OldName(FutureWarning):
+    """A name of the release before was used; the message says the new one."""
+
+
+class OtherSchemaError(RecordError):
+    """A record of an older or newer peftbench: it is not damaged, and must not be overwritten."""
+
+
 def at_least(name: str, value: Any, least: float, whole: bool = False) -> None:
     """Refuse anything but a number from `least` up.
 

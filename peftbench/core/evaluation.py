@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
+from peftbench.core.configs import class_name
 from peftbench.core.run import ASIDE, SCHEMA, Json, Run, canonical, identity, known, of_schema
 
 
@@ -37,6 +38,11 @@ class Evaluation:
 
     def __hash__(self) -> int:
         return hash(self.key)
+
+    @property
+    def kind(self) -> str:
+        """What the suite is, however its option is called: see `core.configs.class_name`."""
+        return class_name(self.suite["_target_"])
 
     @property
     def title(self) -> str:

@@ -37,13 +37,13 @@ class RunOptions:
         workers: processes that do jobs side by side; None for what suits the machine.
         threads: CPU threads of each; None for what suits the machine.
         device: auto, cpu, cuda or cuda:i.
-        keep: "trained" to keep what the method trained.
+        save_weights: keep what the method trained.
         retry: classes of failures to try again; None for those that came from outside.
         fail_fast: stop at the first failure.
         deterministic: use deterministic GPU kernels.
         checkpoint_minutes: between checkpoints of a long run.
         curve_part: of the reporting split, for evaluations during training.
-        processes: that train one run together.
+        gpus_per_run: that train one run together.
         pack: runs that a worker trains at a time: a number, auto or off.
         dry_run: check every run and its data, train nothing.
         quiet: print failures and tables only.
@@ -52,13 +52,13 @@ class RunOptions:
     workers: int | None = None
     threads: int | None = None
     device: str = "auto"
-    keep: str | None = None
+    save_weights: bool = False
     retry: str | None = None
     fail_fast: bool = False
     deterministic: bool = False
     checkpoint_minutes: float = 10.0
     curve_part: float = 1.0
-    processes: int = 1
+    gpus_per_run: int = 1
     pack: str = "auto"
     dry_run: bool = False
     quiet: bool = False

@@ -23,26 +23,32 @@ from peftbench.core.configs import (
     TaskConfig,
     TrainingConfig,
 )
-from peftbench.core.errors import ConfigError, RecordError
+from peftbench.core.errors import ConfigError, OtherSchemaError, RecordError
 
 #: Raised when a change makes an existing run score differently; part of every key.
 PROTOCOL = 1
 
 #: Raised when the fields of a record change; a reader refuses any other.
-SCHEMA = 1
+SCHEMA = 2
 
-#: Parts that runs have had only since some version, and what they were before.
-LATER: Json = {"form": None, "augment": None}
+#: Brings the records of a results folder from schema 1 to 2.
+MIGRATION = "scripts/migrate_records.py"
 
-#: Keys of a node, at any depth, that cannot change a score: prose, and where the same bytes are
-#: found. A node may hold them, a key never depends on them.
-ASIDE = frozenset({"about", "parts", "package", "path", "validation_path", "examples"})
+#: Keys of a node, at any depth, that cannot change a score: prose, and where the same bytes or the
+#: same code are found. A node may hold them, a key never depends on them.
+ASIDE = frozenset(
+    {"about", "family_config", "package", "path", "validation_path", "examples", "_target_"}
+)
 
 #: What `train` may hold without changing what a step computes.
-STEP_FREE = ("lr", "schedule", "warmup", "weight_decay", "clip", "evaluations")
+STEP_FREE = (
+    *("lr", "lr_scheduler_type", "warmup_steps", "weight_decay"),
+    *("max_grad_norm", "num_evals"),
+)
 
 #: What a run draws at random, each from a seed of its own, so that two methods with one seed see
-#: the same examples in the same order and start from the same head.
+#: the same examples in the same order and start from the same head. Their names are part of what is
+#: hashed: another name is another seed.
 ROLES = ("subset", "order", "head", "method", "dropout", "sampling", "augment")
 
 
@@ -80,11 +86,16 @@ def identity(value: Any) -> Any:
     return value
 
 
+def counts_in_key(name: str, value: Any) -> bool:
+    """Whether a part of a run is in its key: what is None is not, nor a first revision."""
+    return value is not None and (name, value) != ("loss_revision", 1)
+
+
 def key_text(parts: Mapping[str, str]) -> str:
     """The text of which a run's key is the hash.
 
     Args:
-        parts: of each part that is not None, the canonical text of its `identity`.
+        parts: of each part that `counts_in_key`, the canonical text of its `identity`.
     """
     return "{" + ",".join(f'"{name}":{parts[name]}' for name in sorted(parts)) + "}"
 
@@ -99,11 +110,13 @@ class Run:
     """One training, as a value: everything that can change its score and nothing else.
 
     Attributes:
-        model, method, task, budget, train, select: what it is made of.
+        model, method, task, budget, train, checkpoint_selection: what it is made of.
         size: training examples: a count, a fraction in (0, 1), or "full".
         seed: the seed from which the seeds of all `ROLES` follow.
-        form: how texts and labels are put to the model; None is a classification head.
-        augment: how training texts are varied; None is not at all.
+        prompt: how texts and labels are put to the model; None is a classification head.
+        augmentation: how training texts are varied; None is not at all.
+        loss_revision: of the task's loss; it rises when a correction makes its runs score
+            differently.
         protocol: the version of the rules under which scores are comparable.
     """
 
@@ -112,26 +125,28 @@ class Run:
     task: TaskConfig
     budget: Budget
     train: TrainingConfig
-    select: CheckpointSelection
+    checkpoint_selection: CheckpointSelection
     size: int | float | str
     seed: int
-    form: PromptConfig | None = None
-    augment: AugmentationConfig | None = None
+    prompt: PromptConfig | None = None
+    augmentation: AugmentationConfig | None = None
+    loss_revision: int = 1
     protocol: int = PROTOCOL
 
     @cached_property
     def key(self) -> str:
         """First 12 hex digits of the SHA-256 of the run's canonical JSON, `ASIDE` left out.
 
-        `form` and `augment` came later: where they are None the key is what it was before them.
-        The size counts as its number of examples where the task says how many there are, so that
-        0.5 of 200 and 100 are one run.
+        No path of a class is in it, so code can move. What is None, and a revision of 1, is left
+        out, so that a field which comes later leaves older keys as they are. The size counts as its
+        number of examples where the task says how many there are, so that 0.5 of 200 and 100 are
+        one run.
         """
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         parts = {
             name: canonical(identity(value.json) if isinstance(value, Config) else value)
             for name, value in values.items()
-            if value is not None
+            if counts_in_key(name, value)
         }
         return key_of_text(key_text(parts | {"size": canonical(self.counted_size)}))
 
@@ -182,7 +197,7 @@ class Run:
     def step_shape(self) -> list[Any]:
         """What decides what a training step computes, and so what it costs."""
         recipe = {n: value for n, value in self.train.to_json().items() if n not in STEP_FREE}
-        return [self.model, self.method, self.task, self.form, self.augment, recipe]
+        return [self.model, self.method, self.task, self.prompt, self.augmentation, recipe]
 
     def to_json(self) -> Json:
         """The run as plain data, which `from_json` reads."""
@@ -196,7 +211,7 @@ class Run:
         Raises:
             RecordError: if a field is missing or unknown.
         """
-        given = known(cls, LATER | data)
+        given = dict(known(cls, data))
         for name, kind in PARTS.items():
             if given[name] is not None:
                 given[name] = kind.from_json(given[name])
@@ -210,9 +225,9 @@ PARTS: dict[str, type[Config]] = {
     "task": TaskConfig,
     "budget": Budget,
     "train": TrainingConfig,
-    "select": CheckpointSelection,
-    "form": PromptConfig,
-    "augment": AugmentationConfig,
+    "checkpoint_selection": CheckpointSelection,
+    "prompt": PromptConfig,
+    "augmentation": AugmentationConfig,
 }
 
 
@@ -285,12 +300,19 @@ def of_schema(what: str, data: Json) -> Json:
     Raises:
         RecordError: if they are of another one.
     """
-    if data.get("schema") != SCHEMA:
-        raise RecordError(
-            f"{what} of schema {data.get('schema')!r}; this peftbench reads {SCHEMA}; "
-            "use the version of peftbench that wrote it"
+    found = data.get("schema")
+    if found == SCHEMA:
+        return data
+    if not isinstance(found, int):
+        raise RecordError(f"{what} without a schema")
+    if found > SCHEMA:
+        raise OtherSchemaError(
+            f"{what} of schema {found} is of a newer peftbench; this one reads {SCHEMA}: update it"
         )
-    return data
+    raise OtherSchemaError(
+        f"{what} of schema {found} is of an older peftbench; bring its folder up to date with "
+        f"`python {MIGRATION} FOLDER`, from peftbench's repository"
+    )
 
 
 def known(cls: type, data: Json) -> Json:

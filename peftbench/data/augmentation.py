@@ -90,11 +90,11 @@ def augment_split(
         root: folders of data sets in the hub's layout, or None for the hub.
         encode: gives the tokens of texts.
     """
-    if run.augment is None:
+    if run.augmentation is None:
         return AugmentedSplit(tokens, rows)
     seed = run.seeds()["augment"]
     table = loading.load_split(run.task, run.task.splits["train"], root).take(rows)
-    more = encode(noisy_versions(run.augment, table, seed))
+    more = encode(noisy_versions(run.augmentation, table, seed))
     both = replace(
         tokens,
         ids=np.concatenate([tokens.ids, more.ids]),
@@ -105,5 +105,10 @@ def augment_split(
         truncated=tokens.truncated + more.truncated,
     )
     return AugmentedSplit(
-        both, rows, run.augment.part, run.augment.versions, seed, {"noisy": more.truncated}
+        both,
+        rows,
+        run.augmentation.probability,
+        run.augmentation.versions,
+        seed,
+        {"noisy": more.truncated},
     )

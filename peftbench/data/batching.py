@@ -168,7 +168,8 @@ def split_rows(
     held = round(selection.fraction * size)
     if selection.fraction and not 1 <= held < size:
         raise ConfigError(
-            f"select.fraction={selection.fraction} of {size} examples leaves nothing to select on"
+            f"checkpoint_selection.fraction={selection.fraction} of {size} examples leaves nothing "
+            "to select on"
         )
     order = loading.stratified(tokens.label[chosen], run.task.classes, seed + 1)
     return chosen[order[held:]], chosen[order[:held]]

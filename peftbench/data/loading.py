@@ -58,8 +58,8 @@ def load_split(task: TaskConfig, split: str, root: str | None) -> LabelledTexts:
         ConfigError: if the data cannot be loaded, or are not what the task says.
     """
     source = task.source
-    if "builtin" in source:
-        columns: dict[str, list[Any]] = synthetic.generate(source["builtin"])[split]
+    if "synthetic" in source:
+        columns: dict[str, list[Any]] = synthetic.generate(source["synthetic"])[split]
     elif "file" in source:
         return _file_split(task, split)
     else:
@@ -71,10 +71,9 @@ def load_split(task: TaskConfig, split: str, root: str | None) -> LabelledTexts:
 def fingerprint(task: TaskConfig, split: str, root: str | None) -> str:
     """SHA-256 of the bytes that a split is read from, so that changed data are other data."""
     source = task.source
-    if "builtin" in source:
-        return hashlib.sha256(
-            f"{source['builtin']} {synthetic.VERSION} {split}".encode()
-        ).hexdigest()
+    if "synthetic" in source:
+        name = source["synthetic"].replace("synthetic", "builtin")  # as when the first was hashed
+        return hashlib.sha256(f"{name} {synthetic.VERSION} {split}".encode()).hexdigest()
     if "file" in source:
         about = [source, task.validation_fraction, SPLIT_SEED, split]
         return hashlib.sha256(canonical(about).encode()).hexdigest()
@@ -115,7 +114,7 @@ def kept(task: TaskConfig, split: str, root: str | None) -> dict[str, Path]:
     Raises:
         ConfigError: if they cannot be loaded.
     """
-    if "builtin" in task.source or "file" in task.source:
+    if "synthetic" in task.source or "file" in task.source:
         return {}
     depth = _pattern(task, split).count("/") + 1
     return {"/".join(path.parts[-depth:]): path for path in _found(task, split, root)}

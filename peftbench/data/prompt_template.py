@@ -4,9 +4,9 @@ Gao, Fisch and Chen: Making pre-trained language models better few-shot learners
 2021, arXiv 2012.15723. Yang, Zhang, Xu, Lu, Heng and Lam: Unveiling the generalization power of
 fine-tuned large language models (FTICL), NAACL 2024, arXiv 2403.09162.
 
-With `form=words` there is no new head: of the words that stand for the classes the language model
+With `prompt=words` there is no new head: of the words that stand for the classes the language model
 scores the first tokens at the answer's place, and these scores are the logits. With
-`form=demonstrations` a classification head answers as ever. In both the same few solved examples
+`prompt=demonstrations` a classification head answers as ever. In both the same few solved examples
 may stand in front of every text that is trained or evaluated on; they are never trained on.
 
 Departures from the papers: the cross entropy is over the label words, not over the vocabulary (nor
@@ -27,7 +27,7 @@ _SLOT = re.compile(r"\{(\w*)\}")
 
 
 def resolve_prompt(node: Json, model: ModelConfig, task: TaskConfig) -> PromptConfig:
-    """The form of a run: the template that suits the model, checked.
+    """The prompt of a run: the template that suits the model, checked.
 
     Raises:
         ConfigError: for a task without classes, or what no template, words or counts can be.
@@ -35,38 +35,41 @@ def resolve_prompt(node: Json, model: ModelConfig, task: TaskConfig) -> PromptCo
     name = node["name"]
     language_model = model.family_config.language_model
     if language_model is None:
-        raise ConfigError(f"form={name}: configs/model/_{model.family}.yaml has no `words:`")
+        raise ConfigError(
+            f"prompt={name}: configs/model_family/{model.family}.yaml has no `language_model:`"
+        )
     if task.kind == "regression":
         raise ConfigError(
-            f"form={name}: {task.name} asks for values, and words stand for classes; use form=head"
+            f"prompt={name}: {task.name} asks for values, and words stand for classes; "
+            "use prompt=head"
         )
     kind = language_model.kind
-    template, words = node[kind], node["words"]
+    template, words = node[kind], node["verbalizer"]
     if template is None or words is None:
         raise ConfigError(
-            f"form={name}: no template or words for {task.name}; give form.{kind}="
-            "'{0} It was {answer}' and form.words=[first class,second class]"
+            f"prompt={name}: no template or words for {task.name}; give prompt.{kind}="
+            "'{0} It was {answer}' and prompt.verbalizer=[first class,second class]"
         )
-    _check_template(f"form.{kind}", template, len(task.texts), kind, name)
+    _check_template(f"prompt.{kind}", template, len(task.texts), kind, name)
     if not isinstance(words, list) or not all(isinstance(w, str) and w.strip() for w in words):
-        raise ConfigError(f"form.words is a list of words, got {words!r}")
+        raise ConfigError(f"prompt.verbalizer is a list of words, got {words!r}")
     if len(words) != task.classes or len(set(words)) != len(words):
         raise ConfigError(
-            f"form.words: {task.name} has {task.classes} classes, each needs a word of its "
+            f"prompt.verbalizer: {task.name} has {task.classes} classes, each needs a word of its "
             f"own, got {', '.join(words)}"
         )
-    at_least("form.demonstrations", node["demonstrations"], 0, whole=True)
-    at_least("form.reserved", node["reserved"], 0, whole=True)
-    if node["demonstrations"] > node["reserved"]:
+    at_least("prompt.num_demonstrations", node["num_demonstrations"], 0, whole=True)
+    at_least("prompt.reserved", node["reserved"], 0, whole=True)
+    if node["num_demonstrations"] > node["reserved"]:
         raise ConfigError(
-            f"form.demonstrations={node['demonstrations']} is more than the examples kept back for "
-            f"them; set form.reserved={node['demonstrations']} or more"
+            f"prompt.num_demonstrations={node['num_demonstrations']} is more than the examples "
+            f"kept back for them; set prompt.reserved={node['num_demonstrations']} or more"
         )
     return PromptConfig(
         name=name,
         template=template,
-        words=words,
-        demonstrations=node["demonstrations"],
+        verbalizer=words,
+        num_demonstrations=node["num_demonstrations"],
         reserved=node["reserved"],
     )
 
@@ -92,22 +95,22 @@ def reserved(run: Run, label: np.ndarray) -> np.ndarray:
     (almost) all examples loses any; the classes take turns, so that every beginning is balanced.
 
     Args:
-        run: its form says how many, its subset seed which; none without a form.
+        run: its prompt says how many, its subset seed which; none without a prompt.
         label: (examples,) classes of all training examples.
 
     Raises:
         ConfigError: if a class has too few examples.
     """
-    if run.form is None:
+    if run.prompt is None:
         return np.zeros(0, dtype=np.int64)
-    classes, seed, count = run.task.classes, run.seeds()["subset"], run.form.reserved
+    classes, seed, count = run.task.classes, run.seeds()["subset"], run.prompt.reserved
     last = loading.stratified(label, classes, seed)[::-1]
     turns = np.random.default_rng(seed).permutation(classes)
     members = [last[label[last] == value] for value in turns]
     most = -(-count // classes)
     if min(map(len, members)) <= most:
         raise ConfigError(
-            f"form.reserved={count} leaves nothing to train on of a class with "
+            f"prompt.reserved={count} leaves nothing to train on of a class with "
             f"{min(map(len, members))} examples; choose fewer"
         )
     return np.array([members[k % classes][k // classes] for k in range(count)], dtype=np.int64)

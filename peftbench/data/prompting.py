@@ -1,4 +1,4 @@
-"""A form as tokens: what stands in front of a question, where its answer is, which words answer.
+"""A prompt as tokens: what stands in front of a question, where its answer is, which words answer.
 
 Tokens are those of the whole text, as the tokenizer makes them, specials included; what is too
 long loses whole demonstrations from the front, and only then its own texts, never the template.
@@ -34,15 +34,15 @@ class Row:
 
 @dataclass(frozen=True)
 class Prompt(ABC):
-    """A form with its demonstrations.
+    """A prompt with its demonstrations.
 
     Attributes:
-        form: the template and the words.
+        prompt: the template and the label words.
         causal: whether the answer comes at the end of the text.
         shown: texts and class of the demonstrations, the one nearest to the question first.
     """
 
-    form: PromptConfig
+    prompt: PromptConfig
     causal: bool
     shown: list[tuple[tuple[str, ...], int]]
 
@@ -50,8 +50,8 @@ class Prompt(ABC):
     def identity(self) -> str:
         """Equal for prompts that give equal tokens."""
         shown = [[*texts, number] for texts, number in self.shown]
-        form = [self.form.name, self.form.template, self.form.words]
-        return canonical([*form, self.causal, shown])
+        prompt = [self.prompt.name, self.prompt.template, self.prompt.verbalizer]
+        return canonical([*prompt, self.causal, shown])
 
     def encode(
         self, table: LabelledTexts, tokenizer: PreTrainedTokenizerBase, most: int
@@ -85,7 +85,7 @@ class Prompt(ABC):
     def front(self, count: int) -> str:
         """The `count` demonstrations nearest to the question, each with its label's word."""
         solved = [
-            "".join(self.form.filled(texts, self.form.words[number]))
+            "".join(self.prompt.filled(texts, self.prompt.verbalizer[number]))
             for texts, number in self.shown[:count]
         ]
         return "".join(text + _JOINT for text in reversed(solved))
@@ -129,7 +129,7 @@ class VerbalizerPrompt(Prompt):
         mask = "" if self.causal else str(tokenizer.mask_token)
         texts, places = [], []
         for row in zip(*table.texts, strict=True):
-            before, after = self.form.filled(row, mask)
+            before, after = self.prompt.filled(row, mask)
             before = front + (before.rstrip() + end if self.causal else before)
             texts.append(before + after)
             places.append(len(before) - 1 if self.causal else len(before))
@@ -169,7 +169,7 @@ class VerbalizerPrompt(Prompt):
             if lengths[longest] == 0:
                 raise ConfigError(
                     f"train.max_length={most} has no room for the template "
-                    f"{self.form.template!r}; raise it"
+                    f"{self.prompt.template!r}; raise it"
                 )
             apart = lengths[longest] - min(lengths)
             keep = max(0, lengths[longest] - min(over, max(apart, (over + 1) // 2)))
@@ -184,10 +184,10 @@ class VerbalizerPrompt(Prompt):
         Raises:
             ConfigError: if two words have the same first token, or one has none of its own.
         """
-        start = self.form.template.partition("{answer}")[0].rpartition("}")[2]
+        start = self.prompt.template.partition("{answer}")[0].rpartition("}")[2]
         inside = {"add_special_tokens": False, "verbose": False}
         stripped = start.rstrip()
-        wholes = [tokenizer(start + word, **inside)["input_ids"] for word in self.form.words]
+        wholes = [tokenizer(start + word, **inside)["input_ids"] for word in self.prompt.verbalizer]
         for before in (start, stripped):
             ids = tokenizer(before, **inside)["input_ids"] if before else []
             if all(whole[: len(ids)] == ids and len(whole) > len(ids) for whole in wholes):
@@ -195,20 +195,24 @@ class VerbalizerPrompt(Prompt):
                 self._check(first, tokenizer)
                 return before[len(stripped) :], first
         raise ConfigError(
-            f"form: {start!r} and the words {', '.join(self.form.words)} run together as tokens of "
+            f"prompt: {start!r} and the words {', '.join(self.prompt.verbalizer)} run together as "
+            "tokens of "
             "this model; put a space before {answer}"
         )
 
     def _check(self, first: list[int], tokenizer: PreTrainedTokenizerBase) -> None:
-        said = dict(zip(self.form.words, tokenizer.convert_ids_to_tokens(first), strict=True))
+        said = dict(
+            zip(self.prompt.verbalizer, tokenizer.convert_ids_to_tokens(first), strict=True)
+        )
         if tokenizer.unk_token_id in first:
             unknown = [w for w, token in said.items() if token == tokenizer.unk_token]
             raise ConfigError(
-                f"form.words: this model does not know {', '.join(unknown)}; choose other words"
+                f"prompt.verbalizer: this model does not know {', '.join(unknown)}; "
+                "choose other words"
             )
         if len(set(first)) < len(first):
             raise ConfigError(
-                f"form.words: first tokens must differ, got {said}; choose other words"
+                f"prompt.verbalizer: first tokens must differ, got {said}; choose other words"
             )
 
 
@@ -227,22 +231,22 @@ def build_prompt(run: Run, root: str | None, count: int | None = None) -> Prompt
     Args:
         run: its subset seed chooses the demonstrations.
         root: folders of data sets in the hub's layout, or None for the hub.
-        count: of demonstrations, in place of the form's own.
+        count: of demonstrations, in place of the prompt's own.
 
     Raises:
         ConfigError: if the data cannot be loaded.
     """
-    if run.form is None:
+    if run.prompt is None:
         return None
-    form = run.form
-    count = form.demonstrations if count is None else count
+    prompt = run.prompt
+    count = prompt.num_demonstrations if count is None else count
     shown: list[tuple[tuple[str, ...], int]] = []
     if count:
         train = loading.load_split(run.task, run.task.splits["train"], root)
         chosen = train.take(reserved(run, train.label)[:count])
         shown = list(zip(zip(*chosen.texts, strict=True), chosen.label.tolist(), strict=True))
-    kind = VerbalizerPrompt if form.name == WORDS else DemonstrationPrompt
-    return kind(form, run.model.causal, shown)
+    kind = VerbalizerPrompt if prompt.name == WORDS else DemonstrationPrompt
+    return kind(prompt, run.model.causal, shown)
 
 
 def coder(
@@ -261,10 +265,10 @@ def verbalizer_ids(run: Run, tokenizer: PreTrainedTokenizerBase) -> list[int] | 
         ConfigError: if the words cannot be told apart by their first tokens, or the model has no
             token for the answer's place.
     """
-    if run.form is None or run.form.name != WORDS:
+    if run.prompt is None or run.prompt.name != WORDS:
         return None
     prompt = build_prompt(run, None, count=0)
     assert isinstance(prompt, VerbalizerPrompt)
     if not prompt.causal and tokenizer.mask_token is None:
-        raise ConfigError(f"form=words: the tokenizer of {run.model.name} has no mask token")
+        raise ConfigError(f"prompt=words: the tokenizer of {run.model.name} has no mask token")
     return prompt.lead(tokenizer)[1]

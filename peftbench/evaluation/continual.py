@@ -23,7 +23,7 @@ from peftbench.models.module_ops import within
 from peftbench.results.store import Results
 from peftbench.suites import base
 from peftbench.suites.base import Arrays
-from peftbench.suites.rounds import Round, Rounds
+from peftbench.suites.continual import Continual, Round
 from peftbench.training import measurement, trainer
 from peftbench.training.continual_stage import ContinualStage
 from peftbench.training.runtime import RuntimeConfig, device_of
@@ -56,12 +56,14 @@ def validate_continual(evaluation: Evaluation) -> None:
     Raises:
         ConfigError: saying so.
     """
-    if not _rounds(evaluation).chain:
+    if not _rounds(evaluation).posterior_as_prior:
         return
     try:
         dry_run.validate_run(evaluation.run, chain=True)
     except ConfigError as error:
-        raise ConfigError(f"{error}; suite.chain=false trains it in rounds all the same") from None
+        raise ConfigError(
+            f"{error}; suite.posterior_as_prior=false trains it in rounds all the same"
+        ) from None
 
 
 def run_continual(
@@ -81,7 +83,7 @@ def run_continual(
         loop.TrainingInterrupted: after `stop`; done rounds and a checkpoint of the one in flight
             stay.
     """
-    setting, warm = replace(setting or RuntimeConfig(), keep="trained"), warm or WarmCache()
+    setting, warm = replace(setting or RuntimeConfig(), save_weights=True), warm or WarmCache()
     run, asked = evaluation.run, _rounds(evaluation)
     device = device_of(setting)
     phases = measurement.Phases(device)
@@ -98,7 +100,12 @@ def run_continual(
 
         name = hashlib.sha256(f"{evaluation.key} {number}".encode()).hexdigest()[:12]
         stage = ContinualStage(
-            name, number, one.rows, progress.state, not asked.sequence, asked.chain and number > 0
+            name,
+            number,
+            one.rows,
+            progress.state,
+            not asked.sequence,
+            asked.posterior_as_prior and number > 0,
         )
         results.drop_drafts(name)
         outcome = trainer.execute(
@@ -128,9 +135,9 @@ def run_continual(
     return done, {f"{kind}/{name}": a for name, arrays in found for kind, a in arrays.items()}
 
 
-def _rounds(evaluation: Evaluation) -> Rounds:
+def _rounds(evaluation: Evaluation) -> Continual:
     asked = base.build_suite(evaluation.suite)
-    assert isinstance(asked, Rounds)
+    assert isinstance(asked, Continual)
     return asked
 
 

@@ -86,7 +86,7 @@ def evaluate_suite(
             answers = {"": answer(build_method(run.method), state, tokens)}
             if asked.untrained:
                 recipe = [run.train.max_length, run.train.precision]
-                same = canonical([run.model, run.task, run.form, recipe, run.seed])
+                same = canonical([run.model, run.task, run.prompt, recipe, run.seed])
                 name = f"{same} {canonical([evaluation.suite, shown])}"
                 if name not in warm.untrained:
                     warm.untrained[name] = answer(Method(), None, tokens)
@@ -96,7 +96,7 @@ def evaluate_suite(
                 found[start + name] = {kind: array[rows] for kind, array in arrays.items()}
                 found[start + name]["label"] = sets[name].label
     told = asked.findings(record, results.predictions(record), found)
-    told |= {"truncated": cut} if run.form else {}
+    told |= {"truncated": cut} if run.prompt else {}
     headline = told.pop("headline")
     done = Evaluated(
         evaluation=evaluation,

@@ -4,12 +4,13 @@ A method is a frozen dataclass: it is its hyper-parameters. What changes during 
 parameters and buffers of the modules that it inserts, so that a checkpoint and a pack hold it.
 
 A module that maps to a small width and back calls the two linears `down` and `up`: wrapper methods
-find the matrices of their host by these names (`AdaptedModel.inserted`).
+find the matrices of their base method by these names (`AdaptedModel.inserted`).
 """
 
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from types import FunctionType
 from typing import Any, ClassVar
 
 import torch.nn.functional as F
@@ -22,6 +23,19 @@ from peftbench.core.run import Json
 from peftbench.data.batching import Batch
 from peftbench.models.adapted_model import AdaptedModel
 
+#: Hooks as they were called in the release before, and now.
+OLD_HOOKS = {
+    "starts_pretrained": "identity_at_init",
+    "packs": "supports_packing",
+    "prepare": "on_train_begin",
+    "loss": "compute_loss",
+    "after_step": "on_step_end",
+    "finish": "on_train_end",
+    "chain": "posterior_to_prior",
+    "rates": "lr_multipliers",
+    "wider": "scale_width",
+}
+
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
@@ -33,6 +47,16 @@ class Method:
     """
 
     identity_at_init: ClassVar[bool] = True
+
+    def __init_subclass__(cls) -> None:
+        """Refuse hooks by their old names, which nothing would call.
+
+        Raises:
+            TypeError: naming the hook.
+        """
+        for old, new in OLD_HOOKS.items():
+            if isinstance(vars(cls).get(old), FunctionType | property | bool):
+                raise TypeError(f"{cls.__name__}.{old}: this hook is called {new} now")
 
     @property
     def supports_packing(self) -> bool:
@@ -89,7 +113,9 @@ class Method:
         Raises:
             ValueError: if it has no width.
         """
-        raise ValueError(f"{type(self).__name__} has no width; choose another host, or widen=1")
+        raise ValueError(
+            f"{type(self).__name__} has no width; choose another base_method, or widen=1"
+        )
 
     def predict(self, encoder: AdaptedModel, batch: Batch) -> dict[str, Tensor]:
         """Outputs in eval mode: `scores` (batch, classes), and spreads where the method samples."""
@@ -98,48 +124,48 @@ class Method:
 
 @dataclass(frozen=True, kw_only=True)
 class WrapperMethod(Method):
-    """A method around another one, the host, which does what it would do alone."""
+    """A method around another one, its base method, which does what it would do alone."""
 
     identity_at_init: ClassVar[bool] = False
 
-    host: Method
+    base_method: Method
 
     @property
     def supports_packing(self) -> bool:
-        """Whether the host does."""
-        return self.host.supports_packing
+        """Whether the base method does."""
+        return self.base_method.supports_packing
 
     def insert(self, encoder: AdaptedModel) -> None:
         """Insert the host."""
-        self.host.insert(encoder)
+        self.base_method.insert(encoder)
 
     def on_train_begin(self, encoder: AdaptedModel, batches: Iterator[Batch]) -> None:
-        """Let the host read them."""
-        self.host.on_train_begin(encoder, batches)
+        """Let the base method read them."""
+        self.base_method.on_train_begin(encoder, batches)
 
     def compute_loss(self, encoder: AdaptedModel, batch: Batch) -> Tensor:
-        """The host's loss."""
-        return self.host.compute_loss(encoder, batch)
+        """The base method's loss."""
+        return self.base_method.compute_loss(encoder, batch)
 
     def on_step_end(self, encoder: AdaptedModel, step: int, steps: int | None) -> None:
-        """Let the host act."""
-        self.host.on_step_end(encoder, step, steps)
+        """Let the base method act."""
+        self.base_method.on_step_end(encoder, step, steps)
 
     def on_train_end(self, encoder: AdaptedModel) -> None:
-        """Let the host act."""
-        self.host.on_train_end(encoder)
+        """Let the base method act."""
+        self.base_method.on_train_end(encoder)
 
     def posterior_to_prior(self, encoder: AdaptedModel) -> None:
-        """Let the host do it."""
-        self.host.posterior_to_prior(encoder)
+        """Let the base method do it."""
+        self.base_method.posterior_to_prior(encoder)
 
     def lr_multipliers(self, encoder: AdaptedModel) -> dict[str, float]:
-        """The host's factors."""
-        return self.host.lr_multipliers(encoder)
+        """The base method's factors."""
+        return self.base_method.lr_multipliers(encoder)
 
     def predict(self, encoder: AdaptedModel, batch: Batch) -> dict[str, Tensor]:
-        """The host's outputs."""
-        return self.host.predict(encoder, batch)
+        """The base method's outputs."""
+        return self.base_method.predict(encoder, batch)
 
 
 def task_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -194,7 +220,7 @@ def build_method(config: MethodConfig) -> Method:
         )
     given = {name: _built(value) for name, value in config.hyperparameters.items()}
     if config.base_method is not None:
-        given["host"] = build_method(config.base_method)
+        given["base_method"] = build_method(config.base_method)
     known = {f.name for f in fields(kind)}
     if set(given) != known:
         raise ConfigError(f"method {config.name}: takes {sorted(known)}, got {sorted(given)}")

@@ -1,4 +1,4 @@
-"""Bayesian fine-tuning: Gaussian posteriors over matrices of a host.
+"""Bayesian fine-tuning: Gaussian posteriors over matrices of a base method.
 
 Chai, Liu, Zhou, Xie and Zeng: BH-PEFT, 2025, arXiv 2508.02711, and the authors' code.
 Wang, Shi, Han, Metaxas and Wang: BLoB, NeurIPS 2024, arXiv 2406.11675.
@@ -38,10 +38,10 @@ MATRICES = ("down", "up")
 
 @dataclass(frozen=True, kw_only=True)
 class BayesHybrid(WrapperMethod):
-    """A host whose `matrices` have posteriors.
+    """A base method whose `matrices` have posteriors.
 
     Attributes:
-        host: any method that inserts linears called `down` and `up`.
+        base_method: any method that inserts linears called `down` and `up`.
         noise: one of `NOISES`.
         spread: initial standard deviations are G^2, G uniform in [spread / sqrt 2, spread].
         prior: mean, std; or `from`, a file of trained weights whose posterior is the prior.
@@ -71,12 +71,12 @@ class BayesHybrid(WrapperMethod):
         at_least("samples", self.samples, 0, whole=True)
 
     def insert(self, encoder: AdaptedModel) -> None:
-        """Insert the host, and replace its matrices."""
-        self.host.insert(encoder)
+        """Insert the base method, and replace its matrices."""
+        self.base_method.insert(encoder)
         found = encoder.inserted(*self.matrices)
         if not found:
             raise ValueError(
-                f"{type(self.host).__name__} inserts no {' or '.join(self.matrices)} matrix"
+                f"{type(self.base_method).__name__} inserts no {' or '.join(self.matrices)} matrix"
             )
         for name, linear in found.items():
             encoder.put(name, GaussianLinear(linear, self.noise, self.spread))
@@ -86,8 +86,8 @@ class BayesHybrid(WrapperMethod):
                 gaussian.start_at(earlier, name)
 
     def compute_loss(self, encoder: AdaptedModel, batch: Batch) -> Tensor:
-        """The host's loss, on one draw, and the divergence from the prior."""
-        return self.host.compute_loss(encoder, batch) + self.kl * self.divergence(encoder)
+        """The base method's loss, on one draw, and the divergence from the prior."""
+        return self.base_method.compute_loss(encoder, batch) + self.kl * self.divergence(encoder)
 
     def posterior_to_prior(self, encoder: AdaptedModel) -> None:
         """Make the posterior the prior."""
@@ -105,7 +105,7 @@ class BayesHybrid(WrapperMethod):
     def predict(self, encoder: AdaptedModel, batch: Batch) -> dict[str, Tensor]:
         """The average over draws as `scores` (log probabilities for classes), and its spreads."""
         if self.samples == 0:
-            return self.host.predict(encoder, batch)
+            return self.base_method.predict(encoder, batch)
         gaussians = [gaussian for _, gaussian in self._gaussians(encoder)]
         many = repeated(batch, self.samples)
         try:

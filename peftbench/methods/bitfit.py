@@ -21,13 +21,13 @@ from peftbench.models.module_ops import check_roles
 
 @dataclass(frozen=True, kw_only=True)
 class BitFit(Method):
-    """All biases, or those of the roles in `at` and of what is above the blocks."""
+    """All biases, or those of the roles in `target_modules` and of what is above the blocks."""
 
-    at: list[str] | None
+    target_modules: list[str] | None
 
     def __post_init__(self) -> None:
-        if self.at is not None:
-            check_roles("at", self.at)
+        if self.target_modules is not None:
+            check_roles("target_modules", self.target_modules)
 
     def insert(self, encoder: AdaptedModel) -> None:
         """Unfreeze what is called bias."""
@@ -36,9 +36,9 @@ class BitFit(Method):
         def wanted(name: str, parameter: object) -> bool:
             bias = name.rpartition(".")[2].endswith("bias")
             above = encoder.block_of(name) is None
-            return bias and (self.at is None or above or id(parameter) in chosen)
+            return bias and (self.target_modules is None or above or id(parameter) in chosen)
 
         encoder.unfreeze("bias", wanted)
 
     def _parts(self, encoder: AdaptedModel) -> list[nn.Module]:
-        return [] if self.at is None else list(encoder.each(*self.at))
+        return [] if self.target_modules is None else list(encoder.each(*self.target_modules))

@@ -8,7 +8,7 @@ from peftbench.core.run import Run
 from peftbench.data import prompting
 from peftbench.data.tokenizer import load_tokenizer
 from peftbench.methods.base import build_method
-from peftbench.models import checkpoints
+from peftbench.models import pretrained
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
 
@@ -25,8 +25,8 @@ def validate_run(run: Run, chain: bool = False) -> None:
     """
     method, model, classes = build_method(run.method), run.model, run.task.classes
     shape = model.family_config.tiny | {"vocab_size": 264}
-    language = run.form is not None and run.form.name == WORDS
-    skeleton = checkpoints.skeleton(replace(model, shape=shape), language=language)
+    language = run.prompt is not None and run.prompt.name == WORDS
+    skeleton = pretrained.skeleton(replace(model, shape=shape), language=language)
     verbalizer_ids = list(range(classes)) if language else None
     encoder = AdaptedModel(
         Backbone(model, loaded=skeleton, verbalizer_ids=verbalizer_ids), classes, seed=0
@@ -47,7 +47,7 @@ def check_prompt(run: Run) -> None:
         ConfigError: saying which.
     """
     if (
-        run.form is not None
+        run.prompt is not None
         and prompting.verbalizer_ids(run, load_tokenizer(run.model)) is not None
     ):
-        checkpoints.check_language_head(run.model)
+        pretrained.check_language_head(run.model)

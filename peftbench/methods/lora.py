@@ -5,10 +5,11 @@ Kalajdzievski: rsLoRA, 2023, arXiv 2312.03732. Liu et al.: DoRA, ICML 2024, arXi
 
 A frozen linear gets an update of low rank beside it, zero at the start (equation 3):
 
-    h = W x + s B A x        s = alpha / rank^power        A: (r, in)        B: (out, r)
+    h = W x + s B A x        s = alpha / rank^rank_scaling        A: (r, in)        B: (out, r)
 
 A is drawn uniformly as a linear layer's weight (Kaiming, a = sqrt 5), B is 0; dropout acts on the
-x of the update. power 1 is LoRA, 0.5 rsLoRA. DoRA (equation 5) learns the lengths of the rows too:
+x of the update. rank_scaling 1 is LoRA, 0.5 rsLoRA. DoRA (equation 5) learns the lengths of the
+rows too:
 
     h = m / |V| V x        V = W + s B A        |V|: row by row, a constant for the gradient
 """
@@ -30,29 +31,30 @@ from peftbench.models.module_ops import check_roles, set_unregistered
 
 @dataclass(frozen=True, kw_only=True)
 class LoRA(Method):
-    """Updates of rank `rank`, scaled by `alpha / rank ** power`, beside the linears in `targets`.
+    """Updates of rank `rank`, scaled by `alpha / rank ** rank_scaling`, beside linears.
 
     Attributes:
-        decompose: whether the lengths of the rows train apart from their directions (DoRA).
+        target_modules: roles of these linears.
+        use_dora: whether the lengths of the rows train apart from their directions (DoRA).
     """
 
     rank: int
     alpha: float
     dropout: float
-    targets: list[str]
-    power: float
-    decompose: bool
+    target_modules: list[str]
+    rank_scaling: float
+    use_dora: bool
 
     def __post_init__(self) -> None:
         at_least("rank", self.rank, 1, whole=True)
         above("alpha", self.alpha, 0)
         between("dropout", self.dropout, 0, 0.9)
-        between("power", self.power, 0, 1)
-        check_roles("targets", self.targets)
+        between("rank_scaling", self.rank_scaling, 0, 1)
+        check_roles("target_modules", self.target_modules)
 
     def insert(self, encoder: AdaptedModel) -> None:
         """Wrap every target."""
-        encoder.replace(*self.targets, by=self._wrap)
+        encoder.replace(*self.target_modules, by=self._wrap)
 
     def to_peft(self, encoder: AdaptedModel) -> tuple[Json, dict[str, Tensor]]:
         """A LoraConfig's arguments, and A, B and m by the library's names."""
@@ -61,29 +63,30 @@ class LoRA(Method):
             if isinstance(part, LowRank):
                 tensors[f"{path}.lora_A.weight"] = state[f"{path}.down.weight"]
                 tensors[f"{path}.lora_B.weight"] = state[f"{path}.up.weight"]
-                if self.decompose:
+                if self.use_dora:
                     tensors[f"{path}.lora_magnitude_vector"] = state[f"{path}.length"]
         config = {
             "peft_type": "LORA",
             "r": self.rank,
-            "lora_alpha": self.alpha * self.rank ** (1 - self.power),
+            "lora_alpha": self.alpha * self.rank ** (1 - self.rank_scaling),
             "lora_dropout": self.dropout,
-            "use_dora": self.decompose,
-            "target_modules": encoder.pattern(*self.targets),
+            "use_dora": self.use_dora,
+            "target_modules": encoder.pattern(*self.target_modules),
         }
         return config, tensors
 
     def scale_width(self, times: int) -> "LoRA":
         """As many times the rank, at the same scale."""
-        return replace(self, rank=self.rank * times, alpha=self.alpha * times**self.power)
+        return replace(self, rank=self.rank * times, alpha=self.alpha * times**self.rank_scaling)
 
     def _wrap(self, part: nn.Module) -> nn.Module:
         if not isinstance(part, nn.Linear):
             raise ValueError(
-                f"LoRA updates linear layers; {type(part).__name__} is none: choose other targets"
+                f"LoRA updates linear layers; {type(part).__name__} is none: "
+                "choose other target_modules"
             )
-        kind = Decomposed if self.decompose else LowRank
-        return kind(part, self.rank, self.alpha / self.rank**self.power, self.dropout)
+        kind = Decomposed if self.use_dora else LowRank
+        return kind(part, self.rank, self.alpha / self.rank**self.rank_scaling, self.dropout)
 
 
 class LowRank(nn.Module):

@@ -2,7 +2,7 @@
 
 Gal and Ghahramani: Dropout as a Bayesian approximation, ICML 2016, arXiv 1506.02142.
 
-The host trains as it would alone; in prediction its dropout stays on, and probabilities are
+The base method trains as it would alone; in prediction its dropout stays on, and probabilities are
 averaged over `samples` passes, whose spread is the uncertainty:
 
     p(y | x) = 1/N sum_i softmax f(x, mask_i)
@@ -20,7 +20,7 @@ from peftbench.models.adapted_model import AdaptedModel
 
 @dataclass(frozen=True, kw_only=True)
 class MCDropout(WrapperMethod):
-    """A host whose predictions are averaged over `samples` dropout masks."""
+    """A base method whose predictions are averaged over `samples` dropout masks."""
 
     samples: int
 

@@ -37,12 +37,12 @@ REFUSED = {
 
 @dataclass(frozen=True, kw_only=True)
 class Peft(Method):
-    """The tuner `type` with the arguments in `config`, on the parts with the roles `targets`."""
+    """The tuner `type` with the arguments in `config`, on the roles in `target_modules`."""
 
     identity_at_init: ClassVar[bool] = False
 
     type: str
-    targets: list[str]
+    target_modules: list[str]
     config: dict[str, Any]
 
     def __post_init__(self) -> None:
@@ -60,7 +60,7 @@ class Peft(Method):
                 raise ValueError(
                     f"{self.type} takes no {name}; it takes {', '.join(sorted(known))}"
                 )
-        check_roles("targets", self.targets)
+        check_roles("target_modules", self.target_modules)
 
     def insert(self, encoder: AdaptedModel) -> None:
         """Let the library put its modules in, on weights that it may write to."""
@@ -94,7 +94,7 @@ class Peft(Method):
         """What the config class gets."""
         fields = _config_class(self.type).__dataclass_fields__
         norms = ["attn_norm", "ffn_norm"]
-        roles = norms if self.type == "LN_TUNING" else self.targets
+        roles = norms if self.type == "LN_TUNING" else self.target_modules
         found: dict[str, Any] = {}
         if "target_modules" in fields:
             found["target_modules"] = encoder.pattern(*roles)

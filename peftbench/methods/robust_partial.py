@@ -38,7 +38,7 @@ CHOICES = ("rgn", "fisher", "lisa", "manual", "all")
 
 @dataclass(frozen=True, kw_only=True)
 class RobustPartial(WrapperMethod):
-    """A host, of whose trained parameters those of some blocks train.
+    """A base method, of whose trained parameters those of some blocks train.
 
     Attributes:
         choose, which: one of `CHOICES`; the blocks for `manual`, from 0.
@@ -77,17 +77,17 @@ class RobustPartial(WrapperMethod):
         return self.penalty == "none" and super().supports_packing
 
     def insert(self, encoder: AdaptedModel) -> None:
-        """Insert the host; all that it trains still does."""
+        """Insert the base method; all that it trains still does."""
         depth = len(encoder.blocks)
         if not encoder.rehearsal and not all(0 <= block < depth for block in self.which):
             raise ValueError(f"which={self.which}: {encoder.name} has {depth} blocks, from 0")
-        self.host.insert(encoder)
+        self.base_method.insert(encoder)
         if self.choose == "lisa":  # a choice is a function of this and the step
             encoder.module.register_buffer("lisa_seed", torch.randint(2**31, ()))
 
     def on_train_begin(self, encoder: AdaptedModel, batches: Iterator[Batch]) -> None:
         """Choose the blocks, and freeze the others."""
-        self.host.on_train_begin(encoder, batches)
+        self.base_method.on_train_begin(encoder, batches)
         if self.choose in ("all", "lisa"):
             return
         chosen = self.which
@@ -99,18 +99,22 @@ class RobustPartial(WrapperMethod):
     def compute_loss(self, encoder: AdaptedModel, batch: Batch) -> Tensor:
         """The task's loss, and the penalty."""
         if self.penalty == "none":
-            return self.host.compute_loss(encoder, batch)
+            return self.base_method.compute_loss(encoder, batch)
         logits = encoder(batch)
-        plain = type(self.host).compute_loss is Method.compute_loss  # then these logits are enough
+        plain = (
+            type(self.base_method).compute_loss is Method.compute_loss
+        )  # then these logits are enough
         loss = (
-            task_loss(logits, batch["labels"]) if plain else self.host.compute_loss(encoder, batch)
+            task_loss(logits, batch["labels"])
+            if plain
+            else self.base_method.compute_loss(encoder, batch)
         )
         penalty = PENALTIES[self.penalty](encoder, batch, logits, self.epsilon)
         return loss + self.strength * penalty
 
     def on_step_end(self, encoder: AdaptedModel, step: int, steps: int | None) -> None:
-        """Let the host act; draw other blocks where it is time."""
-        self.host.on_step_end(encoder, step, steps)
+        """Let the base method act; draw other blocks where it is time."""
+        self.base_method.on_step_end(encoder, step, steps)
         if self.choose == "lisa":
             seed = int(encoder.module.lisa_seed) + step // self.interval
             generator = torch.Generator().manual_seed(seed)
@@ -141,7 +145,7 @@ class RobustPartial(WrapperMethod):
                 found.setdefault(block, []).append(parameter)
         scores = dict.fromkeys(found, 0.0)
         for batch in batches:
-            loss = self.host.compute_loss(encoder, batch)
+            loss = self.base_method.compute_loss(encoder, batch)
             for block, parameters in found.items():
                 grads = torch.autograd.grad(
                     loss, parameters, retain_graph=True, allow_unused=True, materialize_grads=True

@@ -1,16 +1,17 @@
-"""SparseAdapter: a host with few weights, chosen before training.
+"""SparseAdapter: a base method with few weights, chosen before training.
 
 He, Ding, Dong, Zhang and Tao: SparseAdapter, EMNLP Findings 2022, arXiv 2210.04284.
 Lee et al.: SNIP, ICLR 2019. Wang et al.: GraSP, ICLR 2020. Evci et al.: RigL, ICML 2020 (the
 Erdős–Rényi densities).
 
-The weights w of the host's matrices are scored once and the best `keep` of them stay; the rest are
-zero from then on. With L the loss on training batches, dropout off, g its gradient, H its Hessian:
+The weights w of the base method's matrices are scored once and the best `keep` of them stay;
+the rest are zero from then on. With L the loss on training batches, dropout off, g its gradient,
+H its Hessian:
 
     random: N(0, 1)    magnitude: |w|    snip: |w g|    grasp: w (H g), highest stay
     er: random, a matrix' density in proportion to (out + in) / (out in)
 
-Large-Sparse is `widen: k` with `keep: 1/k`: as many weights as before, in a wider host.
+Large-Sparse is `widen: k` with `keep: 1/k`: as many weights as before, in a wider base method.
 
 Departures from the paper: the head trains (in the authors' script it keeps its random start);
 batches are as large for GraSP as for the others; ties are broken at random, so that the zero
@@ -41,7 +42,7 @@ SCOPES = ("global", "local")
 
 @dataclass(frozen=True, kw_only=True)
 class SparseAdapter(WrapperMethod):
-    """A host of whose matrices the part `keep` exists."""
+    """A base method of whose matrices the part `keep` exists."""
 
     keep: float
     score: str
@@ -61,14 +62,14 @@ class SparseAdapter(WrapperMethod):
         at_least("penalty", self.penalty, 0)
 
     def insert(self, encoder: AdaptedModel) -> None:
-        """Insert the host, wider if asked, and give its matrices masks or gates."""
-        host = self.host.scale_width(self.widen) if self.widen > 1 else self.host
-        host.insert(encoder)
+        """Insert the base method, wider if asked, and give its matrices masks or gates."""
+        inner = self.base_method.scale_width(self.widen) if self.widen > 1 else self.base_method
+        inner.insert(encoder)
         found = encoder.inserted("down", "up")
         if not found:
             raise ValueError(
-                f"{type(self.host).__name__} has no matrices to prune; choose adapter, parallel, "
-                "lora, prefix or hybrid as method.host"
+                f"{type(self.base_method).__name__} has no matrices to prune; choose adapter, "
+                "parallel, lora, prefix or combined as method.base_method"
             )
         kind = masked.GatedLinear if self.score == "learned" else masked.MaskedLinear
         for name, linear in found.items():
@@ -76,15 +77,15 @@ class SparseAdapter(WrapperMethod):
 
     def on_train_begin(self, encoder: AdaptedModel, batches: Iterator[Batch]) -> None:
         """Score on `batches` batches, and prune."""
-        self.host.on_train_begin(encoder, batches)
+        self.base_method.on_train_begin(encoder, batches)
         parts = _parts(encoder, masked.MaskedLinear)
         if not parts:
             return
         scores = self._scores(encoder, parts, batches)
         if not any(score.any() for score in scores.values()):
             raise ValueError(
-                f"score={self.score} is 0 for every weight of this host (its second matrix starts "
-                "at 0); use random, er, or magnitude"
+                f"score={self.score} is 0 for every weight of this base method (its second matrix "
+                "starts at 0); use random, er, or magnitude"
             )
         local = self.scope == "local"
         chosen = (
@@ -96,8 +97,8 @@ class SparseAdapter(WrapperMethod):
             part.keep(chosen[name])
 
     def compute_loss(self, encoder: AdaptedModel, batch: Batch) -> Tensor:
-        """The host's loss, and the price of open gates."""
-        loss = self.host.compute_loss(encoder, batch)
+        """The base method's loss, and the price of open gates."""
+        loss = self.base_method.compute_loss(encoder, batch)
         gates = _parts(encoder, masked.GatedLinear).values()
         if not gates:
             return loss
@@ -115,18 +116,22 @@ class SparseAdapter(WrapperMethod):
             found = [w.detach().abs() for w in weights]
         else:
             seen = list(islice(batches, self.batches))
-            found = _by_gradient(self.score, self.host, encoder.eval(), weights, seen)
+            found = _by_gradient(self.score, self.base_method, encoder.eval(), weights, seen)
         return dict(zip(parts, found, strict=True))
 
 
 def _by_gradient(
-    score: str, host: Method, encoder: AdaptedModel, weights: Sequence[Tensor], batches: list[Batch]
+    score: str,
+    base_method: Method,
+    encoder: AdaptedModel,
+    weights: Sequence[Tensor],
+    batches: list[Batch],
 ) -> list[Tensor]:
     def gradient(batch: Batch, again: bool = False) -> tuple[Tensor, ...]:
         # in fp32, and for the second derivative by the kernel that has one
         with torch.autocast(encoder.device.type, enabled=False), sdpa_kernel(SDPBackend.MATH):
             return torch.autograd.grad(
-                host.compute_loss(encoder, batch), weights, create_graph=again
+                base_method.compute_loss(encoder, batch), weights, create_graph=again
             )
 
     summed = [torch.stack(parts).sum(0) for parts in zip(*map(gradient, batches), strict=True)]

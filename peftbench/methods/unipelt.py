@@ -3,13 +3,13 @@
 Mao, Mathias, Hou, Almahairi, Ma, Han, Yih and Khabsa: UniPELT, ACL 2022, arXiv 2110.07577
 (section 3), and the authors' code.
 
-In every block each part that the host inserts gets a gate, a number for each example:
+In every block each part that the base method inserts gets a gate, a number for each example:
 
     g = mean over tokens of sigmoid(w . x + b)        x: (tokens, dim), what attention gets
     adapter, LoRA:  y = h + g s U f(D h)              prefix:  K' = [g P_k; K], V' = [g P_v; V]
 
-The host of the yaml is a prefix and Pfeiffer's adapters, the paper's UniPELT (AP); any other whose
-parts end in matrices called `up` inside the blocks will do, LoRA alone too.
+The base method of the yaml is a prefix and Pfeiffer's adapters, the paper's UniPELT (AP); any other
+whose parts end in matrices called `up` inside the blocks will do, LoRA alone too.
 
 Departures from the paper: the mean is over the tokens of an example, without its padding, so that
 an answer does not depend on what else is in the batch. An adapter's gate looks at what its block's
@@ -32,11 +32,11 @@ from peftbench.models.module_ops import set_unregistered
 
 @dataclass(frozen=True, kw_only=True)
 class UniPELT(WrapperMethod):
-    """A host whose parts have gates."""
+    """A base method whose parts have gates."""
 
     def insert(self, encoder: AdaptedModel) -> None:
-        """Insert the host, and give each block a gate for each matrix `up`, one for the prefix."""
-        self.host.insert(encoder)
+        """Insert it, and give each block a gate for each matrix `up`, one for the prefix."""
+        self.base_method.insert(encoder)
         ups: dict[int, dict[str, nn.Linear]] = {n: {} for n in range(len(encoder.blocks))}
         for path, linear in encoder.inserted("up").items():
             block = encoder.block_of(f"{path}.weight")
@@ -44,14 +44,16 @@ class UniPELT(WrapperMethod):
                 ups[block][path] = linear
         prefix = hasattr(encoder.module, "prefix")
         if not prefix and not any(ups.values()):
-            raise ValueError(f"{type(self.host).__name__} inserts nothing that a gate could close")
+            raise ValueError(
+                f"{type(self.base_method).__name__} inserts nothing that a gate could close"
+            )
         real: list[Tensor] = []
         encoder.module.register_forward_pre_hook(_PaddingMaskHook(real), with_kwargs=True)
         for attention, found in zip(encoder.each("attention"), ups.values(), strict=True):
             if getattr(attention, "relative_attention", False) and _in_scores(encoder, found):
                 raise ValueError(
                     f"{encoder.name} has no gates for updates of queries and keys: relative "
-                    "positions go through them; choose other targets"
+                    "positions go through them; choose other target_modules"
                 )
             gates = Gates(encoder.dim, len(found) + prefix, real, encoder.device)
             attention.gates = gates

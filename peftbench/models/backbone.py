@@ -7,7 +7,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from peftbench.core.configs import ModelConfig
-from peftbench.models import attention, checkpoints, heads
+from peftbench.models import attention, heads, pretrained
 from peftbench.models.module_ops import FusedLinear, replace_module, untransposed, within
 
 
@@ -30,7 +30,7 @@ class Backbone:
     ):
         missing: list[str] = []
         if loaded is None:
-            loaded, missing = checkpoints.backbone(model, verbalizer_ids is not None)
+            loaded, missing = pretrained.backbone(model, verbalizer_ids is not None)
         if verbalizer_ids is not None:
             heads.narrow(loaded, verbalizer_ids)
         self.name: str = model.name

@@ -169,7 +169,7 @@ def _suites(inputs: Inputs) -> dict[str, list[Table]]:
     """Tables of the evaluations whose runs have a record, by the name of the suite."""
     trained, named = registry.of_suites(inputs)
     return {
-        name: registry.of_suite(here[0].evaluation.suite["_target_"]).tables(here, trained)
+        name: registry.of_suite(here[0].evaluation.kind).tables(here, trained)
         for name, here in named.items()
     }
 

@@ -16,7 +16,7 @@ from peftbench.reports.plotting.style import Figure
 from peftbench.reports.tables.markdown import Table
 
 REPORT = SuiteReport(
-    suite="peftbench.suites.calibration.Calibration",
+    suite="Calibration",
     tables=lambda found, trained: tables(found, trained),
     figures=lambda found, trained, palette: plot_calibration(found, trained, palette),
     page_plots=lambda found, trained: page_plots(found, trained),

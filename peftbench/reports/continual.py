@@ -17,7 +17,7 @@ from peftbench.reports.plotting.style import Figure
 from peftbench.reports.tables.markdown import Table
 
 REPORT = SuiteReport(
-    suite="peftbench.suites.rounds.Rounds",
+    suite="Continual",
     tables=lambda found, trained: tables(found, trained),
     figures=lambda found, trained, palette: plot_continual(found, trained, palette),
     page_plots=lambda found, trained: page_plots(found, trained),
@@ -48,10 +48,10 @@ def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
     for names, part in _parts(found, trained):
         metric = part.task.metrics[0]
         if _is_sequence(names):
-            title, note, what = f"Rounds: {', then '.join(names)}", _TASKS, "tasks"
+            title, note, what = f"Continual: {', then '.join(names)}", _TASKS, "tasks"
             shown = [*(f"{name} in the end" for name in names), f"{names[0]} alone"]
         else:
-            title, note, what = f"Rounds: {part.title}, {metric}", _CHUNKS, "chunks"
+            title, note, what = f"Continual: {part.title}, {metric}", _CHUNKS, "chunks"
             shown = [*(f"{count:,}" for count in _so_far(names)), "at once"]
         columns = ["method", *part.split, *shown, "average", "backward transfer", "forgetting"]
         lines = [[*row, *map(grouping.spread, _columns(here))] for row, here in part.rows.items()]

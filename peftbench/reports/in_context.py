@@ -12,7 +12,7 @@ from peftbench.reports.plotting.style import Figure
 from peftbench.reports.tables.markdown import Table
 
 REPORT = SuiteReport(
-    suite="peftbench.suites.in_context.InContext",
+    suite="InContext",
     tables=lambda found, trained: tables(found, trained),
     figures=lambda found, trained, palette: plot_in_context(found, trained, palette),
     page_plots=lambda found, trained: page_plots(found, trained),

@@ -19,7 +19,7 @@ REPORT = Report(
     question="training loss and score by step",
     order=8,
     figures=lambda inputs: plot_learning_curves(inputs.records, inputs.palette),
-    needs="runs with several evaluations (train.evaluations)",
+    needs="runs with several evaluations (train.num_evals)",
 )
 
 _CAPTION = (

@@ -14,7 +14,7 @@ from peftbench.reports.plotting.style import Figure
 from peftbench.reports.tables.markdown import Table
 
 REPORT = SuiteReport(
-    suite="peftbench.suites.noise.Noise",
+    suite="Noise",
     tables=lambda found, trained: tables(found, trained),
     figures=lambda found, trained, palette: plot_noise(found, trained, palette),
     page_plots=lambda found, trained: page_plots(found, trained),

@@ -21,7 +21,17 @@ from peftbench.results.store import Results
 from peftbench.system import io
 
 #: Values of these fields say what they are without its name.
-_BARE = ("method", "task", "model", "size", "form", "augment", "host", "metric", "device")
+_BARE = (
+    "method",
+    "task",
+    "model",
+    "size",
+    "prompt",
+    "augmentation",
+    "base_method",
+    "metric",
+    "device",
+)
 
 #: Unit, factor and digits of a field, by how its path begins or ends.
 _UNITS: tuple[tuple[Callable[[str], bool], str, float, int], ...] = (

@@ -22,10 +22,10 @@ def reports() -> list[Report]:
     return sorted(found, key=lambda one: (one.order, one.name))
 
 
-def of_suite(target: str) -> SuiteReport:
-    """The report on evaluations by a suite of this class path."""
+def of_suite(kind: str) -> SuiteReport:
+    """The report on evaluations of a kind, see `Evaluation.kind`."""
     known = _suite_reports()
-    return known.get(target, known[""])
+    return known.get(kind, known[""])
 
 
 @cache
@@ -72,7 +72,7 @@ def draw_figures(inputs: Inputs, names: Iterable[str] = ()) -> tuple[dict[str, F
             figures, needs = drawn[name].figures, drawn[name].needs
             found = figures(inputs) if figures else []
         elif here := by_suite.get(name, []):
-            report = of_suite(here[0].evaluation.suite["_target_"])
+            report = of_suite(here[0].evaluation.kind)
             found = report.figures(here, trained, inputs.palette)
         if not found:
             missing.append(f"{name}: not drawn; it takes {needs}")

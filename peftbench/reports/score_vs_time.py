@@ -23,7 +23,7 @@ REPORT = Report(
     question="what is the score after so many training seconds?",
     order=5,
     figures=lambda inputs: plot_score_vs_time(inputs.records, inputs.palette),
-    needs="runs with several evaluations (train.evaluations), or of several budgets",
+    needs="runs with several evaluations (train.num_evals), or of several budgets",
 )
 
 _CAPTION = (
@@ -132,8 +132,8 @@ def _ends(records: list[Record]) -> Series | None:
 
 def _where(records: list[Record]) -> str:
     """Said of evaluations that were not on the reporting split."""
-    selects = [record.run.select for record in records]
-    held = sum(bool(select.fraction) for select in selects)
+    selections = [record.run.checkpoint_selection for record in records]
+    held = sum(bool(one.fraction) for one in selections)
     if not held:
         return ""
-    return " (on the selection split" + (" where a run has one)" if held < len(selects) else ")")
+    return " (on the selection split" + (" where a run has one)" if held < len(selections) else ")")

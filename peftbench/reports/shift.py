@@ -14,7 +14,7 @@ from peftbench.reports.plotting.style import Figure
 from peftbench.reports.tables.markdown import Table
 
 REPORT = SuiteReport(
-    suite="peftbench.suites.shift.Shift",
+    suite="Shift",
     tables=lambda found, trained: tables(found, trained),
     figures=lambda found, trained, palette: plot_shift(found, trained, palette),
     page_plots=lambda found, trained: page_plots(found, trained),
@@ -80,7 +80,7 @@ def _targets(section: grouping.TableSection) -> dict[str, str]:
 
 
 #: What the model before training depends on beside the seed: one for all methods that share these.
-_STARTS = ("model", "form", "suite", "train.max_length", "train.precision")
+_STARTS = ("model", "prompt", "suite", "train.max_length", "train.precision")
 
 
 def _before(

@@ -80,7 +80,7 @@ def _lines(
     title: str, cells: dict[grouping.Row, list[Record]], goal: float | None, prices: Prices
 ) -> list[list[str]]:
     """Lines of one task on one machine."""
-    front = costs.front({row: (_score(here), _seconds(here)) for row, here in cells.items()})
+    front = costs.pareto_front({row: (_score(here), _seconds(here)) for row, here in cells.items()})
     lines = []
     for row, here in cells.items():
         money = [value for record in here if (value := prices.money(record)) is not None]

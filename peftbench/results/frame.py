@@ -24,12 +24,12 @@ import orjson
 
 from peftbench.core.errors import RecordError
 from peftbench.core.run import (
-    LATER,
     PARTS,
     Json,
     Record,
     Run,
     canonical,
+    counts_in_key,
     identity,
     key_of_text,
     key_text,
@@ -45,13 +45,13 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 #: Raised when the columns of a record change, so that older caches are not used.
-VERSION = 2
+VERSION = 3
 
 _HEAD = f"peftbench frame {VERSION}\n".encode()
 _STAMP = ["key", "file.size", "file.changed"]
 
 #: What a method does not choose.
-_SHARED = ("model", "task", "form", "augment", "protocol", "size")
+_SHARED = ("model", "task", "prompt", "augmentation", "protocol", "size")
 
 _FIELDS = {one.name for one in fields(Record)}
 
@@ -112,9 +112,9 @@ def load_frame(results: Results) -> RecordFrame:
 
     Beside the paths of its file a record has these columns: `key`; `score` and `metric` (the task's
     primary metric and its name); `trivial` (the same of the constant prediction); `peak_bytes` of
-    training (of the GPU where there is one); `form` and `augment`; `alike`, equal in records that
-    differ only in their seed; and `shared`, equal in records that differ at most in their seed and
-    in what a method chooses.
+    training (of the GPU where there is one); `prompt` and `augmentation`; `alike`, equal in
+    records that differ only in their seed; and `shared`, equal in records that differ at most in
+    their seed and in what a method chooses.
     """
     stamps = results.stamps()
     path = results.cache("frame")
@@ -291,17 +291,17 @@ class _Setting:
 
 @lru_cache(_REMEMBERED)
 def _setting(raw: bytes) -> _Setting:
-    given = LATER | orjson.loads(raw)
+    given = orjson.loads(raw)
     parts = {name: _part(name, orjson.dumps(value)) for name, value in given.items()}
     known(Run, parts | {"seed": None})
     run = Run(seed=0, **{name: part.value for name, part in parts.items()})
-    texts = {name: part.text for name, part in parts.items() if part.value is not None}
+    texts = {name: part.text for name, part in parts.items() if counts_in_key(name, part.value)}
     texts["size"] = canonical(run.counted_size)
     columns: Json = {f"run.{name}": part.json for name, part in parts.items()}
     columns["alike"] = key_of_text(key_text(texts))
     columns["shared"] = key_of_text(key_text({n: t for n, t in texts.items() if n in _SHARED}))
-    columns["form"] = run.form.name if run.form else "head"
-    columns["augment"] = run.augment.name if run.augment else "none"
+    columns["prompt"] = run.prompt.name if run.prompt else "head"
+    columns["augmentation"] = run.augmentation.name if run.augmentation else "none"
     columns["metric"] = run.task.metric
     return _Setting(run.task.metric, key_text(texts | {"seed": "?"}), columns)
 
@@ -330,7 +330,7 @@ def flatten(found: Json, node: Json, prefix: str = "") -> None:
     """Add scalars by path; a method inside a method also by its name; lists as canonical JSON."""
     for name, value in node.items():
         if value.__class__ is dict:
-            if "_target_" in value and "name" in value:
+            if "name" in value and f"{prefix}{name}".startswith("run.method"):
                 found[prefix + name] = value["name"]
             flatten(found, value, f"{prefix}{name}.")
         elif value.__class__ is list:

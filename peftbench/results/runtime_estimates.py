@@ -49,7 +49,7 @@ class Forecast:
 def _examples(run: Run) -> float | None:
     """How many examples a run will train on, where that can be known before."""
     if run.budget.steps is not None:
-        return float(run.budget.steps * run.train.batch)
+        return float(run.budget.steps * run.train.batch_size)
     total = run.task.examples.get("train")
     if run.budget.epochs is None or not (total or isinstance(run.size, int)):
         return None

@@ -1,10 +1,10 @@
 """What is done, missing or failed, and what one record says."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from peftbench.core.errors import RecordError
+from peftbench.core.errors import ConfigError, OtherSchemaError, RecordError
 from peftbench.core.evaluation import Evaluated, Evaluation, Failure
 from peftbench.core.plan import Plan
 from peftbench.core.run import Json, Record, Run
@@ -115,6 +115,25 @@ class SweepStatus:
         return "\n".join(lines)
 
 
+def _refuse_other_schemas(
+    results: Results, records: Iterable[str], evaluations: Iterable[str]
+) -> None:
+    """Refuse a folder of which an older or newer peftbench made a part.
+
+    Its runs have other keys, so all of them would be trained again.
+    """
+    for load, keys in ((results.load, records), (results.evaluated, evaluations)):
+        for key in keys:
+            try:
+                load(key)
+            except OtherSchemaError as error:
+                raise ConfigError(
+                    f"{results.folder}: {error}; or choose another --results"
+                ) from error
+            except (OSError, RecordError):
+                continue
+
+
 def sweep_status(
     plan: Plan, results: Results, like: Callable[[Record], bool] = lambda record: True
 ) -> SweepStatus:
@@ -123,6 +142,7 @@ def sweep_status(
     records, bad = results.scan()
     by_key = {record.run.key: record for record in records}
     found, odd = results.scan_evaluated() if plan.evaluations else ([], {})
+    _refuse_other_schemas(results, bad, odd)
     evaluated = {one.evaluation.key: one for one in found}
     done = by_key.keys() | evaluated.keys()
     bad |= odd

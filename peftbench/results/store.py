@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from peftbench.core.errors import ConfigError, RecordError
+from peftbench.core.errors import ConfigError, OtherSchemaError, RecordError
 from peftbench.core.evaluation import Evaluated, Evaluation, Failure, Job, job_json, job_of
 from peftbench.core.run import Json, Record, Run
 from peftbench.system import io
@@ -179,7 +179,7 @@ class Results:
         if record.trained_sha256 is None or not path.is_file():
             raise ConfigError(
                 f"no weights of {key} were kept; remove its record and run it again with "
-                "--keep trained"
+                "--save-weights"
             )
         return io.checked(path, record.trained_sha256)
 
@@ -242,9 +242,15 @@ class Results:
     # jobs
 
     def done(self, job: Job) -> bool:
-        """Whether a job was done by anyone; what cannot be read is to be made again."""
+        """Whether a job was done by anyone; what is damaged is to be made again.
+
+        Raises:
+            OtherSchemaError: if it was done by an older or newer peftbench.
+        """
         try:
             self.evaluated(job.key) if isinstance(job, Evaluation) else self.load(job.key)
+        except OtherSchemaError:  # the work of another version is no waste
+            raise
         except (FileNotFoundError, RecordError):
             return False
         return True

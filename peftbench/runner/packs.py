@@ -20,7 +20,9 @@ def size(asked: str, gpus: bool, processes: int) -> int:
     """
     if asked.isdigit() and int(asked) > 0:
         if int(asked) > 1 and processes > 1:
-            raise ConfigError(f"--pack {asked}: a run of --processes {processes} has no room in it")
+            raise ConfigError(
+                f"--pack {asked}: a run of --gpus-per-run {processes} has no room in it"
+            )
         return int(asked)
     if asked not in ("auto", "off"):
         raise ConfigError(f"--pack {asked}: give a number of runs, auto or off")

@@ -152,7 +152,7 @@ def _models(plan: Plan, target: Path) -> Iterator[str]:
 def _data(plan: Plan, target: Path) -> Iterator[str]:
     for task in tasks(plan):
         source = task.source
-        if "builtin" in source:
+        if "synthetic" in source:
             yield f"{task.name}: made by peftbench"
             continue
         if "file" in source:

@@ -48,17 +48,17 @@ def choose_resources(jobs: Sequence[Job], gpus: list[str], options: RunOptions) 
     Raises:
         ConfigError: if the options ask for more GPUs than there are, or contradict each other.
     """
-    if gpus and options.processes > len(gpus):
-        raise ConfigError(f"--processes {options.processes}: there are {len(gpus)} GPUs here")
+    if gpus and options.gpus_per_run > len(gpus):
+        raise ConfigError(f"--gpus-per-run {options.gpus_per_run}: there are {len(gpus)} GPUs here")
     workers, threads = choose_workers(
         len(jobs),
         gpus,
         max(weight_bytes(job.run if isinstance(job, Evaluation) else job) for job in jobs),
         1 if options.dry_run else options.workers,
         options.threads,
-        options.processes,
+        options.gpus_per_run,
     )
-    pack = packs.size(options.pack, bool(gpus), options.processes)
+    pack = packs.size(options.pack, bool(gpus), options.gpus_per_run)
     return Resources(workers, threads, gpus, pack)
 
 

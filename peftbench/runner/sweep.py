@@ -205,11 +205,11 @@ def _worker_setting(resources: Resources, todo: Todo, options: RunOptions) -> Js
         "device": "cuda" if resources.gpus else "cpu",
         "threads": resources.threads,
         "data_root": todo.data_root,
-        "keep": "trained" if _of_weights(todo.evaluations) else options.keep or "",
+        "save_weights": bool(_of_weights(todo.evaluations)) or options.save_weights,
         "minutes": options.checkpoint_minutes,
         "deterministic": options.deterministic,
         "curve_part": options.curve_part,
-        "processes": options.processes,
+        "processes": options.gpus_per_run,
         "pack": resources.pack,
     }
 
@@ -220,7 +220,7 @@ def _print_resources(
     gpus, pack = resources.gpus, resources.pack
     if not options.quiet:
         where = f"GPU {', '.join(gpus)}" if gpus else f"CPU, threads of each: {resources.threads}"
-        together = f" of {options.processes} processes" * (options.processes > 1)
+        together = f" of {options.gpus_per_run} processes" * (options.gpus_per_run > 1)
         shared = f", packs of up to {pack} runs" * (pack > 1)
         note(
             f"workers: {resources.workers}{together} on {where}{shared}; "
@@ -249,7 +249,7 @@ def _sum_up(plan: Plan, results: Results, skipped: set[str]) -> int:
             note(f"the report cannot be written: {error}")
             return 1
         note("report: " + ", ".join(str(path) for path in paths))
-        note(f"look at it: peftbench report page --results {results.folder}")
+        note(f"look at it: peftbench report html --results {results.folder}")
     for key, failure in state.failed.items():
         skip = " (not tried again; see --retry)" if key in skipped else ""
         note(_sentence(failure, results) + skip)

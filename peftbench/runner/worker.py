@@ -98,7 +98,7 @@ def _check(runs: list[Run], evaluations: list[Evaluation], setting: Any) -> Json
     from peftbench.data import loading
     from peftbench.evaluation import continual
     from peftbench.methods import dry_run
-    from peftbench.models import checkpoints
+    from peftbench.models import pretrained
     from peftbench.suites import base
 
     errors: dict[str, int] = {}
@@ -118,12 +118,12 @@ def _check(runs: list[Run], evaluations: list[Evaluation], setting: Any) -> Json
 
     for run in runs:
         once(
-            [run.model, run.method, run.task.classes, run.form and run.form.name],
+            [run.model, run.method, run.task.classes, run.prompt and run.prompt.name],
             lambda run=run: dry_run.validate_run(run),
         )
-        once([run.model, run.form, run.task.name], lambda run=run: dry_run.check_prompt(run))
+        once([run.model, run.prompt, run.task.name], lambda run=run: dry_run.check_prompt(run))
         once(run.task, lambda run=run: loading.data_warnings(run.task, setting.data_root))
-        once(run.model, lambda run=run: checkpoints.locate(run.model) and None)
+        once(run.model, lambda run=run: pretrained.locate(run.model) and None)
     for one in evaluations:
         asked = base.build_suite(one.suite)
         once(

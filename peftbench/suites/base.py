@@ -18,7 +18,7 @@ from peftbench.data.loading import LabelledTexts
 Arrays = dict[str, np.ndarray]
 
 #: What a suite's yaml holds beside the fields of its class.
-TITLE = ("_target_", "name", "about", "tasks")
+TITLE = ("_target_", "name", "implementation", "revision", "about", "tasks")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +28,7 @@ class Suite:
     Attributes:
         untrained: whether the sets are also predicted on by the pretrained model with the head
             that the run started from; those predictions are named `untrained/SET`.
-        trains: whether it trains itself, and needs no kept weights; then it is `suites.rounds`.
+        trains: whether it trains itself, and needs no kept weights; then it is `suites.continual`.
     """
 
     untrained: ClassVar[bool] = False

@@ -43,11 +43,11 @@ class Calibration(Suite):
         size = run.train_size(len(train.label))
         order = loading.stratified(train.label, run.task.classes, run.seeds()["subset"])
         unused = order[size:]
-        if not len(unused) and run.select.fraction:  # its selection split, then
+        if not len(unused) and run.checkpoint_selection.fraction:  # its selection split, then
             again = loading.stratified(
                 train.label[order], run.task.classes, run.seeds()["subset"] + 1
             )
-            unused = order[again[: round(run.select.fraction * size)]]
+            unused = order[again[: round(run.checkpoint_selection.fraction * size)]]
         unused = unused[~np.isin(unused, prompt_template.reserved(run, train.label))]
         return {"held": train.take(unused[: self.examples])} if len(unused) else {}
 

@@ -40,15 +40,15 @@ class InContext(Suite):
 
     def check(self, run: Run) -> None:
         """Refuse a run that has no words for labels, or fewer examples kept back."""
-        if run.form is None:
+        if run.prompt is None:
             raise ConfigError(
-                "in_context: with form=head there are no words to show labels by; train with "
-                "form=words, or with form=demonstrations (form.demonstrations=0 for none)"
+                "in_context: with prompt=head there are no words to show labels by; train with "
+                "prompt=words, or with prompt=demonstrations (prompt.num_demonstrations=0 for none)"
             )
-        if max(self.counts) > run.form.reserved:
+        if max(self.counts) > run.prompt.reserved:
             raise ConfigError(
-                f"in_context: suite.counts={self.counts}, but form.reserved="
-                f"{run.form.reserved} examples are kept back; raise it or ask for fewer"
+                f"in_context: suite.counts={self.counts}, but prompt.reserved="
+                f"{run.prompt.reserved} examples are kept back; raise it or ask for fewer"
             )
 
     def sets(self, run: Run, root: str | None) -> dict[str, LabelledTexts]:

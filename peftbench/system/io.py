@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import orjson
 
 from peftbench.core.errors import RecordError
-from peftbench.core.run import Json, canonical
+from peftbench.core.run import Json, of_schema
 
 if TYPE_CHECKING:
     import numpy as np
@@ -104,25 +104,18 @@ def unsealed_bytes(body: bytes, name: str | Path) -> Json:
         name: of the file, for the message.
 
     Raises:
-        RecordError: if they are torn or were altered.
+        RecordError: if they are torn or were altered, or have the seal of another schema.
     """
     try:
         data: Any = orjson.loads(body)
     except ValueError as error:
         raise RecordError(f"{name} is not whole: {error}") from error
-    intact = body[-_SEAL_LENGTH:] == _seal(body[:-_SEAL_LENGTH]) or _sealed_by_content(data)
-    if not isinstance(data, dict) or not intact:
+    if not isinstance(data, dict) or body[-_SEAL_LENGTH:] != _seal(body[:-_SEAL_LENGTH]):
+        if isinstance(data, dict) and "schema" in data:
+            of_schema(str(name), data)  # in schema 1 the seal was another one
         raise RecordError(f"{name} was altered: its content does not hash to what it says")
     del data["sha256"]
     return data
-
-
-def _sealed_by_content(data: Any) -> bool:  # until results/ are migrated
-    """Whether the hash is that of the content's canonical JSON, as it was written before."""
-    if not isinstance(data, dict):
-        return False
-    content = {name: value for name, value in data.items() if name != "sha256"}
-    return data.get("sha256") == digest(canonical(content).encode())
 
 
 def readable(keys: list[str], read: Callable[[str], T]) -> tuple[list[T], dict[str, str]]:

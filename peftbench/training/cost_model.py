@@ -108,8 +108,8 @@ def _measured(run: Run, name: str, alone: Callable[[Run], Record]) -> CostModel:
     short = replace(
         run,
         budget=Budget(steps=STEPS),
-        train=replace(run.train, evaluations=1),
-        select=CheckpointSelection(),
+        train=replace(run.train, num_evals=1),
+        checkpoint_selection=CheckpointSelection(),
     )
     record = alone(short)
     train = record.seconds["train"]

@@ -69,7 +69,7 @@ def fit(training: "Training", evaluate: Callable[[], Json]) -> None:
     """
     while not training.done:
         batch = training.next_batch()
-        loss = training.predictor.gradients(batch, training.config.micro_batch)
+        loss = training.predictor.gradients(batch, training.config.micro_batch_size)
         training.step(batch, loss)
         if training.evaluation_due:
             with training.evaluating():
@@ -122,7 +122,7 @@ class Training:
         accelerator.prepare_model(encoder, evaluation_mode=self._peers.count > 1)
         self._optimizer = accelerator.prepare_optimizer(self._plain)
         with phases.phase("warmup"), torch.random.fork_rng():
-            self._flops = warm_up(predictor, config.micro_batch, batches)
+            self._flops = warm_up(predictor, config.micro_batch_size, batches)
         torch.manual_seed(seed + _APART * self._peers.rank)
         if saved is not None:
             self.state = TrainerState(**saved[1])
@@ -170,8 +170,8 @@ class Training:
         """
         state, peers = self.state, self._peers
         fraction = state.fraction(self.budget, self.steps, ahead=0.5)
-        rate = learning_rate(self.config, fraction)
-        self._losses.append(_update(loss, self._optimizer, rate, self.config.clip, peers))
+        rate = learning_rate(self.config, fraction, state.step + 0.5)
+        self._losses.append(_update(loss, self._optimizer, rate, self.config.max_grad_norm, peers))
         state.count(batch)
         self.predictor.method.on_step_end(self.predictor.encoder, state.step, self.steps)
         self._stop = self.callbacks.stop()
@@ -195,7 +195,7 @@ class Training:
     def evaluating(self) -> Iterator[None]:
         """The clock of evaluation; random numbers drawn inside leave no trace."""
         self.state.marks = self._marks_due()
-        self.state.done = self.state.marks >= self.config.evaluations
+        self.state.done = self.state.marks >= self.config.num_evals
         if self.state.done:
             self.predictor.method.on_train_end(self.predictor.encoder)
         with self.phases.phase("evaluate"), torch.random.fork_rng():

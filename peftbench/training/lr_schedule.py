@@ -3,13 +3,24 @@
 from peftbench.core.configs import TrainingConfig
 
 
-def learning_rate(config: TrainingConfig, fraction: float) -> float:
-    """The learning rate when a fraction of the budget is spent.
+def learning_rate(config: TrainingConfig, fraction: float, step: float) -> float:
+    """The learning rate of the next step.
 
-    It rises linearly during the warm-up, and then stays or falls linearly to 0.
+    It rises linearly during the warm-up, and then stays or falls linearly to 0. With a budget of
+    seconds a warm-up of steps is known as a share of the budget only by the pace so far.
+
+    Args:
+        config: the schedule, its warm-up and the peak.
+        fraction: of the budget that is spent, to the middle of the step.
+        step: the steps that are done and half of the next one.
     """
-    if fraction < config.warmup:
-        return config.lr * fraction / config.warmup
-    if config.schedule == "constant":
+    warmup: float = config.warmup_steps
+    if warmup >= 1:
+        if step < warmup:
+            return config.lr * step / warmup
+        warmup *= fraction / step  # as a share, as below
+    elif fraction < warmup:
+        return config.lr * fraction / warmup
+    if config.lr_scheduler_type == "constant":
         return config.lr
-    return config.lr * max(0.0, (1 - fraction) / max(1 - config.warmup, 1e-12))
+    return config.lr * max(0.0, (1 - fraction) / max(1 - warmup, 1e-12))

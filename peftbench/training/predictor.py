@@ -29,7 +29,9 @@ def build_batch_source(
     tokens = shown.tokens
 
     def varied() -> Iterator[list[np.ndarray]]:
-        return map(shown.vary, count(), batching.epochs(tokens, shown.rows, recipe.batch, seed))
+        return map(
+            shown.vary, count(), batching.epochs(tokens, shown.rows, recipe.batch_size, seed)
+        )
 
     def stream(step: int) -> Iterator[Batch]:
         for numbers in islice(chain.from_iterable(varied()), step, None):

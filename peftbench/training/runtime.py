@@ -18,7 +18,7 @@ class RuntimeConfig:
         device: "auto", "cpu" or "cuda"; which GPU is the environment's business.
         threads: of the CPU; None is torch's choice.
         data_root: a folder of data sets in the hub's layout; None is the hub.
-        keep: "trained" to return the trained weights, else "".
+        save_weights: return the trained weights, to be kept.
         minutes: between checkpoints of a long training.
         deterministic: use deterministic kernels on a GPU, which may cost a third of the speed.
         curve_part: of the reporting split that evaluations during training look at, a fixed
@@ -30,7 +30,7 @@ class RuntimeConfig:
     device: str = "auto"
     threads: int | None = None
     data_root: str | None = None
-    keep: str = ""
+    save_weights: bool = False
     minutes: float = 10.0
     deterministic: bool = False
     curve_part: float = 1.0

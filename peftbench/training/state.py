@@ -57,7 +57,7 @@ class TrainerState:
     def due(self, budget: Budget, steps: int | None, recipe: TrainingConfig) -> int:
         """How many of the evenly spaced evaluations are due by now."""
         fraction = min(1.0, self.fraction(budget, steps))
-        return math.floor(fraction * recipe.evaluations + 1e-9)
+        return math.floor(fraction * recipe.num_evals + 1e-9)
 
     def look(self, losses: list[Tensor]) -> None:
         """Bring losses to the CPU, and stop at the first that is not finite.

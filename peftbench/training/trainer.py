@@ -19,7 +19,7 @@ from peftbench.metrics import (
     evaluate_metrics,  # noqa: F401 - takes seconds to import, which no run's seconds may hold
     task_metrics,
 )
-from peftbench.models import checkpoints, masked_state
+from peftbench.models import masked_state, pretrained
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
 from peftbench.models.prepare_for_training import prepare_for_training
@@ -124,7 +124,7 @@ def execute(
             lambda short: execute(short, setting, warm=warm, stop=stop).record,
         )
         job = replace(job, steps=measured.steps(run))
-    micro = run.train.micro_batch
+    micro = run.train.micro_batch_size
     while True:
         try:
             return _train(job, micro)
@@ -146,7 +146,7 @@ def smaller_micro_batch(job: TrainingJob, micro: int | None) -> int:
     Raises:
         torch.OutOfMemoryError: the one at hand, if there is no smaller one.
     """
-    micro = micro or job.run.train.batch
+    micro = micro or job.run.train.batch_size
     if micro == 1 or job.setting.processes > 1:  # the others would not know
         raise
     return (micro + 1) // 2
@@ -195,7 +195,7 @@ def load_task_data(
             for name, split in _splits(run).items()
         }
     if job.stage is None:
-        rows, held = batching.split_rows(run, tokens["train"], run.select, seed)
+        rows, held = batching.split_rows(run, tokens["train"], run.checkpoint_selection, seed)
     else:
         rows, held = job.stage.rows, np.empty(0, dtype=np.int64)
     with phases.phase("tokenise"):
@@ -296,7 +296,7 @@ class PreparedTraining:
             name + suffix: array for suffix, one in found.items() for name, array in one.items()
         }
         state = self.training.predictor.encoder.state
-        kept = self.job.setting.keep == "trained"
+        kept = self.job.setting.save_weights
         return TrainingOutput(record, arrays, save(masked_state.packed(state())) if kept else None)
 
 
@@ -315,7 +315,7 @@ def prepare(job: TrainingJob, micro: int | None) -> PreparedTraining:
     device = device_of(setting)
     measurement.release_memory(device)
     phases = Phases(device)
-    config = replace(run.train, micro_batch=micro)
+    config = replace(run.train, micro_batch_size=micro)
     half = config.precision == "bf16"
     accelerator = accelerator_of(device, half)
     with phases.phase("load"):
@@ -347,7 +347,7 @@ def prepare(job: TrainingJob, micro: int | None) -> PreparedTraining:
         predictor,
         config,
         job.budget,
-        run.select,
+        run.checkpoint_selection,
         run.task.metric,
         batches,
         loop.TrainerCallbacks(
@@ -396,7 +396,7 @@ def build_record(prepared: PreparedTraining, found: dict[str, Arrays]) -> Record
             "padded_tokens": state.padded,
             "train_size": len(data.rows) + len(data.held),
             "held_out": len(data.held),
-            "micro_batch": training.config.micro_batch or training.config.batch,
+            "micro_batch_size": training.config.micro_batch_size or training.config.batch_size,
             "overshoot_seconds": training.budget.overshoot(state.seconds),
             "truncated": {n: t.truncated for n, t in data.tokens.items()} | data.shown.truncated,
             "resumed": prepared.resumed,
@@ -424,13 +424,13 @@ def _splits(run: Run) -> dict[str, str]:
 
 def _provenance(run: Run, setting: RuntimeConfig, tokenizer: PreTrainedTokenizerBase) -> Json:
     """What went in: data, weights and tokenizer, by hash."""
-    folder = checkpoints.locate(run.model)
+    folder = pretrained.locate(run.model)
     return {
         "precision": run.train.precision,
         "data": {
             split: loading.fingerprint(run.task, split, setting.data_root)[:16]
             for split in _splits(run).values()
         },
-        "weights": None if folder is None else checkpoints.weights_hash(folder),
+        "weights": None if folder is None else pretrained.weights_hash(folder),
         "tokenizer": tokenization.tokenizer_hash(tokenizer)[:16],
     }

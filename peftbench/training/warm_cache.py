@@ -31,8 +31,8 @@ class WarmCache:
 
     def backbone(self, run: Run, device: torch.device) -> tuple[Backbone, Any]:
         """The backbone of a run's model, as its form wants it, and the tokenizer."""
-        form = run.form if run.form and run.form.name == WORDS else None
-        name = canonical([run.model, form and [form.template, form.words]])
+        prompt = run.prompt if run.prompt and run.prompt.name == WORDS else None
+        name = canonical([run.model, prompt and [prompt.template, prompt.verbalizer]])
         if name not in self.backbones:
             self.backbones.clear()
             self.tokens.clear()
@@ -50,8 +50,8 @@ class WarmCache:
     def tokenised(self, run: Run, split: str, tokenizer: Any, root: str | None) -> TokenizedSplit:
         """The tokens of a split for a run."""
         length = run.train.max_length
-        seed = run.seeds()["subset"] if run.form and run.form.demonstrations else None
-        name = canonical([run.task, split, length, run.form, seed])
+        seed = run.seeds()["subset"] if run.prompt and run.prompt.num_demonstrations else None
+        name = canonical([run.task, split, length, run.prompt, seed])
         if name not in self.tokens:
             prompt = prompting.build_prompt(run, root)
             self.tokens[name] = tokenization.tokenize_split(

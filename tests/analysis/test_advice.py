@@ -19,7 +19,7 @@ from peftbench.results.predictions import Load
 from peftbench.results.store import Results
 
 EXAMPLES = 400
-ASKED = ("task=builtin_paraphrase", "model=tiny")
+ASKED = ("task=synthetic_paraphrase", "model=tiny")
 
 
 def said(*words: str, good: dict[str, float]) -> tuple[list[Record], Load]:
@@ -77,7 +77,7 @@ def test_a_chance_over_seeds_alone_is_that_of_two_t_distributions():
         (["size=320"], "sizes are 10.0 times apart"),
         (["size=32", "budget.seconds=0.5"], "no run had a score after 0.5 s"),
         (["size=32", "model=minilm"], "none is of minilm"),
-        (["size=32", "task=builtin_acceptability"], "none is of builtin_acceptability"),
+        (["size=32", "task=synthetic_acceptability"], "none is of synthetic_acceptability"),
     ],
 )
 def test_what_records_cannot_tell(words, doubt):

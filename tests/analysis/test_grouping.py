@@ -16,8 +16,8 @@ def test_sizes_are_sections_and_named_only_where_there_are_several():
     ]
     made = noise.tables(every, trained(every))
     assert [table.title for table in made] == [
-        "Noise: builtin_paraphrase 100, accuracy",
-        "Noise: builtin_paraphrase 200, accuracy",
+        "Noise: synthetic_paraphrase 100, accuracy",
+        "Noise: synthetic_paraphrase 200, accuracy",
     ]
     assert [line["clean"] for table in made for line in lines(table)] == [
         "10.0 ± 0.0 (2)",
@@ -25,15 +25,15 @@ def test_sizes_are_sections_and_named_only_where_there_are_several():
     ]
     assert [bool(table.notes) for table in made] == [False, True]
     (alone,) = noise.tables(every[:2], trained(every))
-    assert alone.title == "Noise: builtin_paraphrase, accuracy"
+    assert alone.title == "Noise: synthetic_paraphrase, accuracy"
 
 
 def test_sizes_are_sections_of_calibration_and_shift():
     every = [sure(e, e.run.size / 200) for e in planned("suite=calibration", "size=100,200")]
     made = calibration.tables(every, trained(every))
     assert [table.title for table in made] == [
-        "Calibration: builtin_paraphrase 100",
-        "Calibration: builtin_paraphrase 200",
+        "Calibration: synthetic_paraphrase 100",
+        "Calibration: synthetic_paraphrase 200",
     ]
     confidence = 100 / (1 + np.exp(-2))
     assert [line["ECE"] for table in made for line in lines(table)] == [
@@ -49,8 +49,8 @@ def test_half_of_the_examples_and_as_many_are_one_section():
     every = [noisy(e, 0.5) for e in planned("suite=noise", "size=0.5,1500,full")]
     parts = grouping.sections(every, trained(every))
     assert [part.title for part in parts] == [
-        "builtin_paraphrase 1,500",
-        "builtin_paraphrase 3,000",
+        "synthetic_paraphrase 1,500",
+        "synthetic_paraphrase 3,000",
     ]
 
 
@@ -125,11 +125,12 @@ def test_pictures_have_a_panel_for_each_section(report):
     name = report.__name__.rpartition(".")[2]
     make = {"calibration": sure, "noise": noisy}.get(name, lambda e, good: abroad(e, good, 0.4))
     every = [make(e, 0.75) for e in planned(f"suite={name}", "size=100,200", "method=lora,full")]
-    (picture,) = report.plot(every, trained(every), Palette())
+    plot = getattr(report, f"plot_{name}")
+    (picture,) = plot(every, trained(every), Palette())
     titles = [axis.get_title() for axis in picture.figure.axes if axis.get_title()]
     assert [title.removeprefix("trained on ") for title in titles] == [
-        "builtin_paraphrase 100",
-        "builtin_paraphrase 200",
+        "synthetic_paraphrase 100",
+        "synthetic_paraphrase 200",
     ]
 
 
@@ -145,11 +146,11 @@ def test_rows_that_are_ranked_are_those_of_the_score_table():
     made = [records.record(run) for run in records.runs(*words)]
     table = cheap_validation.cheap_validation_table(made, lambda record: answers[record.run.key])
     assert table is not None
-    assert table.rows[0][:2] == ["builtin_paraphrase 32", "3"]
+    assert table.rows[0][:2] == ["synthetic_paraphrase 32", "3"]
 
 
 def test_labels_say_in_words_what_tells_rows_apart():
-    split = ["budget.seconds", "budget.epochs", "train.evaluations", "train.lr"]
+    split = ["budget.seconds", "budget.epochs", "train.num_evals", "train.lr"]
     every = [
         ("lora", "20", "None", "1", "0.001"),
         ("lora", "None", "1", "2", "0.001"),
@@ -162,7 +163,7 @@ def test_labels_say_in_words_what_tells_rows_apart():
         "lora, 20 s",
         "lora, 1 epoch",
         "lora, 3 epochs",
-        "full, evaluations=1",
-        "full, evaluations=2",
+        "full, num_evals=1",
+        "full, num_evals=2",
         "head",
     ]

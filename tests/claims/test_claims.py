@@ -113,7 +113,7 @@ def test_all_cells_must_hold_and_one_contradicts():
     found = judged(one, made, halves)
     assert found.verdict == "contradicted"
     assert [cell.verdict for cell in found.cells] == ["supported", "contradicted"]
-    assert found.deciding.title == "builtin_paraphrase 64"
+    assert found.deciding.title == "synthetic_paraphrase 64"
     some = judged(
         replace(one, needs="some"), made, Resamples(lambda r: worse.get(r.run.key) or load(r))
     )
@@ -289,9 +289,21 @@ def test_a_paper_that_says_what_no_claim_can(tmp_path, change, message):
 
 def test_overrides_of_a_run_give_it_again():
     for words in (
-        ("method=lora", "method.rank=4", "budget=seconds", "budget.seconds=60", "select=holdout"),
-        ("method=sparse_adapter", "method.host=lora", "method.keep=0.4", "train.lr=3e-5"),
-        ("method=bitfit", "method.at=[query,ffn_in]", "size=0.5", "form=words", "model=bert_base"),
+        (
+            "method=lora",
+            "method.rank=4",
+            "budget=seconds",
+            "budget.seconds=60",
+            "checkpoint_selection=best_on_holdout",
+        ),
+        ("method=sparse_adapter", "method.base_method=lora", "method.keep=0.4", "train.lr=3e-5"),
+        (
+            "method=bitfit",
+            "method.target_modules=[query,ffn_in]",
+            "size=0.5",
+            "prompt=words",
+            "model=bert_base",
+        ),
     ):
         (run,) = plan(*words, "task=mrpc").runs
         assert plan(*overrides.as_arguments(overrides.run_overrides(run))).runs == [run]
@@ -307,16 +319,16 @@ WRAPPER = """_target_: peftbench.methods.mc_dropout.MCDropout
 name: NAME
 about: a user's own wrapper
 defaults:
-  - /method@host: HOST
+  - /method@base_method: HOST
   - _self_
 samples: 3
-recipe: ${.host.recipe}
+recipe: ${.base_method.recipe}
 """
 
 
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
-    """A user's own configs: wrapper methods with and without a host, and a claim about one."""
+    """A user's own configs: wrapper methods with and without a base method, and a claim of one."""
     (tmp_path / "own" / "method").mkdir(parents=True)
     for name, host in {"wrapped": "lora", "open": "???", "twice": "bayes_hybrid"}.items():
         text = WRAPPER.replace("NAME", name).replace("HOST", host)
@@ -334,19 +346,22 @@ def own(tmp_path: Path) -> Path:
     ("words", "hosts"),
     [
         (["method=wrapped"], {}),
-        (["method=wrapped", "method.host=ia3", "method.samples=5"], {"method.host": "ia3"}),
-        (["method=open", "method.host=bitfit"], {"method.host": "bitfit"}),
+        (
+            ["method=wrapped", "method.base_method=ia3", "method.samples=5"],
+            {"method.base_method": "ia3"},
+        ),
+        (["method=open", "method.base_method=bitfit"], {"method.base_method": "bitfit"}),
         (["method=twice"], {}),
         (
-            ["method=open", "method.host=wrapped", "method.host.host=ia3"],
-            {"method.host": "wrapped", "method.host.host": "ia3"},
+            ["method=open", "method.base_method=wrapped", "method.base_method.base_method=ia3"],
+            {"method.base_method": "wrapped", "method.base_method.base_method": "ia3"},
         ),
     ],
 )
 def test_overrides_of_a_users_own_wrapper_give_its_run_again(own, words, hosts):
     (run,) = plan(*words, "task=mrpc", configs=own).runs
     found = overrides.run_overrides(run, own)
-    assert {key: value for key, value in found.items() if key.endswith(".host")} == hosts
+    assert {key: value for key, value in found.items() if key.endswith(".base_method")} == hosts
     assert plan(*overrides.as_arguments(found), configs=own).runs == [run]
     with pytest.raises(ConfigError, match="there is no such method"):
         overrides.run_overrides(run)
@@ -437,7 +452,7 @@ def test_seeds_that_would_decide_are_words_of_the_same_runs():
     ("words", "message"),
     [
         (["paper=doring2024"], "did you mean doering2024"),
-        (["task=builtin_paraphras"], "did you mean builtin_paraphrase"),
+        (["task=synthetic_paraphras"], "did you mean synthetic_paraphrase"),
         (["metod=lora"], "did you mean method"),
         (["paper"], "write paper=NAME"),
     ],

@@ -14,7 +14,7 @@ from paths import GOLDEN
 from records import predictions, record, runs, tiny
 
 from peftbench.cli.main import main
-from peftbench.cli.options import WORDS
+from peftbench.cli.options import OVERRIDES
 from peftbench.config import catalog
 from peftbench.core.evaluation import Failure
 from peftbench.core.run import Run
@@ -52,13 +52,13 @@ def command(*words, **environment):
     )
 
 
-BOTH = "task=builtin_paraphrase,builtin_similarity"
+BOTH = "task=synthetic_paraphrase,synthetic_similarity"
 
 SCORES = {
-    ("lora", "builtin_paraphrase"): (0.8, 0.84, 0.82),
-    ("lora", "builtin_similarity"): (0.5, 0.6, 0.7),
-    ("bitfit", "builtin_paraphrase"): (0.7, 0.71, None),
-    ("bitfit", "builtin_similarity"): (0.4, None),
+    ("lora", "synthetic_paraphrase"): (0.8, 0.84, 0.82),
+    ("lora", "synthetic_similarity"): (0.5, 0.6, 0.7),
+    ("bitfit", "synthetic_paraphrase"): (0.7, 0.71, None),
+    ("bitfit", "synthetic_similarity"): (0.4, None),
 }
 
 
@@ -106,7 +106,7 @@ def test_the_help_of_a_verb_teaches_the_words(verb):
 
 
 def test_the_words_that_help_teaches_are_words():
-    examples = [line.split("  ")[1] for line in WORDS.splitlines() if line.startswith("  ")]
+    examples = [line.split("  ")[1] for line in OVERRIDES.splitlines() if line.startswith("  ")]
     assert len(examples) == 10
     for example in examples:
         assert "distinct run" in call("plan", *shlex.split(example))
@@ -122,7 +122,7 @@ def test_every_verb_says_what_it_does(verb):
 def test_list_names_everything_with_its_purpose():
     said = call("list")
     searched = (catalog.packaged(),)
-    for group in ("method", "task", "model", "budget", "select", "sweep"):
+    for group in ("method", "task", "model", "budget", "checkpoint_selection", "sweep"):
         for name, path in catalog.options(group, searched).items():
             (line,) = (x for x in said.splitlines() if x.split()[:1] == [f"{group}={name}"])
             assert catalog.about(path) in line
@@ -146,14 +146,14 @@ def test_list_shows_a_users_own_options():
 
 def test_plan_counts_what_is_done_missing_and_failed(results):
     made = fill(results)
-    (failed,) = runs("method=full", "task=builtin_paraphrase", "seed=3")
+    (failed,) = runs("method=full", "task=synthetic_paraphrase", "seed=3")
     results.fail(Failure(failed, "diverged", "the loss is nan at step 7"))
     words = tiny("method=lora,bitfit,full", BOTH, "seed=range(0,5)")
     said = call("plan", *words)
     rows = {tuple(line.split()[:2]): line.split()[2:] for line in said.splitlines()}
-    assert rows["lora", "builtin_paraphrase"] == ["tiny", "32", "0-4", "3", "2", "8", "s"]
-    assert rows["bitfit", "builtin_similarity"] == ["tiny", "32", "0-4", "2", "3", "12", "s"]
-    assert rows["full", "builtin_paraphrase"] == ["tiny", "32", "0-4", "4", "1", "20", "s"]
+    assert rows["lora", "synthetic_paraphrase"] == ["tiny", "32", "0-4", "3", "2", "8", "s"]
+    assert rows["bitfit", "synthetic_similarity"] == ["tiny", "32", "0-4", "2", "3", "12", "s"]
+    assert rows["full", "synthetic_paraphrase"] == ["tiny", "32", "0-4", "4", "1", "20", "s"]
     assert "30 cells are 30 distinct runs: 11 done, 19 missing, 1 of them failed before" in said
     assert "failed (diverged) full" in said
     assert "the loss is nan at step 7" in said
@@ -176,7 +176,7 @@ def test_plan_counts_what_is_done_missing_and_failed(results):
 
 
 def test_plan_reports_cells_that_are_one_run():
-    words = tiny("size=0.5,1500", "task=builtin_paraphrase", "seed=0,1")
+    words = tiny("size=0.5,1500", "task=synthetic_paraphrase", "seed=0,1")
     said = call("plan", *words)
     assert "4 cells are 2 distinct runs" in said
     assert "is model=tiny" in said
@@ -375,7 +375,7 @@ def test_words_are_completed(shell):
     assert complete(shell, "peftbench plan sweep=quick") == whole("sweep=quickstart")
     assert complete(shell, "peftbench run method=") == whole(*(f"method={m}" for m in METHODS))
     assert complete(shell, "peftbench run me") == [f"method={name}" for name in METHODS]
-    assert complete(shell, "peftbench run s") == ["select=", "suite=", "sweep=", "size=", "seed="]
+    assert complete(shell, "peftbench run s") == ["suite=", "sweep=", "size=", "seed="]
     assert complete(shell, "peftbench run method=nothing") == []
     assert complete(shell, "peftbench list me") == ["methods", "metrics"]
     assert "--retry" in complete(shell, "peftbench run --re")
@@ -460,7 +460,7 @@ def test_an_option_before_a_verb_of_report_is_not_swallowed(option):
     [
         ("report", "claims"),
         ("report", "claims", "--plan"),
-        ("advise", "task=builtin_paraphrase", "size=32"),
+        ("advise", "task=synthetic_paraphrase", "size=32"),
     ],
     ids=" ".join,
 )
@@ -479,7 +479,7 @@ def test_a_record_that_cannot_be_read_is_named(results, words):
         ("report",),
         ("report", "plots", "-o", "plots"),
         ("report", "claims"),
-        ("advise", "task=builtin_paraphrase", "size=32"),
+        ("advise", "task=synthetic_paraphrase", "size=32"),
     ],
     ids=" ".join,
 )
@@ -498,5 +498,5 @@ def test_records_alone_make_a_report_without_tests(results):
     said = call("report")
     assert told in said
     assert "Costs (training)" in said
-    call("report", "page", "-o", "page.html")
+    call("report", "html", "-o", "page.html")
     assert told in Path("page.html").read_text()

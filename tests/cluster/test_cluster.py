@@ -503,7 +503,7 @@ def test_a_model_of_the_hub_comes_along_and_the_hub_is_needed_no_more(
             (place / path.name).symlink_to(path)  # as the hub's cache has them
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
     words = ["model=auto", "model.checkpoint=acme/mini", f"model.revision={revision}", "task=mrpc"]
-    words += ["size=16", "budget=steps", "budget.steps=2", "train.evaluations=1", "method=bitfit"]
+    words += ["size=16", "budget=steps", "budget.steps=2", "train.num_evals=1", "method=bitfit"]
     brought = tmp_path / "brought"
     told = ask("prefetch", *words, f"data.root={root}", "--to", str(brought))
     assert told.exit_code == 0, told.output

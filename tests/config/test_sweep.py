@@ -11,6 +11,7 @@ from paths import GOLDEN
 
 from peftbench.config import catalog
 from peftbench.config.sweep import plan
+from peftbench.core import revisions
 from peftbench.core.errors import ConfigError
 
 PACKAGED = catalog.packaged()
@@ -63,9 +64,13 @@ def values(planned, key):
         ("method=lora,bitfit", "method", ["lora", "bitfit"]),
         ("method=glob(bit*)", "method", ["bitfit"]),
         ("method.rank=4,8", "method.rank", [4, 8]),
-        ("method.targets=[query],[query,value]", "method.targets", [["query"], ["query", "value"]]),
+        (
+            "method.target_modules=[query],[query,value]",
+            "method.target_modules",
+            [["query"], ["query", "value"]],
+        ),
         ("train.lr=1e-4,1e-3", "train.lr", [1e-4, 1e-3]),
-        ("train.clip=null,0.5", "train.clip", [None, 0.5]),
+        ("train.max_grad_norm=null,0.5", "train.max_grad_norm", [None, 0.5]),
         ("budget.epochs=0.5,3", "budget.epochs", [0.5, 3]),
         ("size=100,0.3,full", "size", [100, 0.3, "full"]),
         ("size='full'", "size", ["full"]),
@@ -109,7 +114,7 @@ def test_a_model_scales_the_rate_once(configs):
 def test_groups_composed_one_by_one_are_what_hydra_composes_together(configs):
     text = "defaults: [lora, _self_]\nname: child\n"  # a user's defaults may tie groups together
     (configs / "method" / "child.yaml").write_text(text)
-    words = ("method=lora,mc_dropout,unipelt", "model=tiny", "task=sst2", "augment=noise,none")
+    words = ("method=lora,mc_dropout,unipelt", "model=tiny", "task=sst2", "augmentation=noise,none")
     apart, together = plan(*words), plan(*words, configs=configs)
     assert [run.to_json() for run in apart.runs] == [run.to_json() for run in together.runs]
     (child,) = plan("method=child", configs=configs).runs
@@ -117,9 +122,10 @@ def test_groups_composed_one_by_one_are_what_hydra_composes_together(configs):
 
 
 def test_an_option_may_choose_that_of_another_group(configs):
-    text = "# @package _global_\ndefaults:\n  - override /budget: steps\nselect:\n  fraction: 0.1\n"
-    (configs / "select" / "brief.yaml").write_text(f"{text}  patience: 2\n")
-    (run,) = plan("select=brief", "budget.steps=7", configs=configs).runs
+    text = "# @package _global_\ndefaults:\n  - override /budget: steps\n"
+    text += "checkpoint_selection:\n  fraction: 0.1\n"
+    (configs / "checkpoint_selection" / "brief.yaml").write_text(f"{text}  patience: 2\n")
+    (run,) = plan("checkpoint_selection=brief", "budget.steps=7", configs=configs).runs
     assert (run.budget.steps, run.budget.epochs) == (7, None)
 
 
@@ -148,7 +154,7 @@ def test_when_gives_axes_to_matching_cells_alone():
 
 
 def test_when_matches_what_a_cell_has_by_default():
-    planned = plan("method=lora,bitfit", "when=task=builtin_paraphrase method.rank=8: seed=1,2")
+    planned = plan("method=lora,bitfit", "when=task=synthetic_paraphrase method.rank=8: seed=1,2")
     assert [(run.method.name, run.seed) for run in planned.runs] == [
         ("lora", 1),
         ("lora", 2),
@@ -194,13 +200,13 @@ SWEEP = """
 about: a grid for tests
 grid:
   - method=lora,bitfit
-  - task=builtin_paraphrase,builtin_similarity
+  - task=synthetic_paraphrase,synthetic_similarity
   - seed=range(0,2)
 zip:
   - size=100,1000 budget.epochs=10,3
 when:
   - method=lora: method.rank=2,4
-  - 'method=bitfit task=builtin_similarity: train.lr=1e-3'
+  - 'method=bitfit task=synthetic_similarity: train.lr=1e-3'
 exclude:
   - method=lora size=1000
   - seed=1 method.rank=4
@@ -214,7 +220,7 @@ def test_a_sweep_is_a_yaml_of_words(configs):
         (run.method.name, run.task.name, run.seed, run.size, run.method.hyperparameters.get("rank"))
         for run in planned.runs
     }
-    tasks = ("builtin_paraphrase", "builtin_similarity")
+    tasks = ("synthetic_paraphrase", "synthetic_similarity")
     assert cells == {
         *(("lora", task, seed, 100, 2) for task in tasks for seed in (0, 1)),
         *(("lora", task, 0, 100, 4) for task in tasks),
@@ -229,7 +235,7 @@ def test_a_sweep_is_a_yaml_of_words(configs):
     assert {
         run.train.lr
         for run in planned.runs
-        if run.method.name == "bitfit" and run.task.name == "builtin_similarity"
+        if run.method.name == "bitfit" and run.task.name == "synthetic_similarity"
     } == {1e-3}
 
 
@@ -289,8 +295,8 @@ BAD = {
     # keys
     "methd=lora": "did you mean method?",
     "method.rnak=4": "lora has no method.rnak; did you mean method.rank",
-    "augment.part=0.3": "augment=none has no augment.part; see `peftbench list augments`",
-    "train.larning_rate=1": "did you mean train.lr?",
+    "augmentation.probability=0.3": "augmentation=none has no augmentation.probability; see",
+    "train.wieght_decay=1": "did you mean train.weight_decay?",
     "budget.steps=5": "no key budget.steps",
     "protocol=2": "no key protocol",
     "hydra.run.dir=/tmp": "no key hydra.run.dir",
@@ -309,7 +315,7 @@ BAD = {
     # wrong types
     "method.rank=abc": "method.rank is a number (8), got 'abc'",
     "method.rank=true": "method.rank is a number (8), got True",
-    "method.targets=query": "is a list",
+    "method.target_modules=query": "is a list",
     "method={name:lora}": "no such method",
     "data=3": "data=3: Invalid type assigned: int",
     "seed=a": "seed must be a whole number",
@@ -324,20 +330,21 @@ BAD = {
     "size=0.0": "a count of examples, a fraction",
     "size=half": "or full, got 'half'",
     "size=true": "or full, got True",
-    "size=3001": "builtin_paraphrase has 3000 training examples",
+    "size=3001": "synthetic_paraphrase has 3000 training examples",
     # bad values of the recipe, the budget, the selection
     "train.lr=0": "train.lr must be a number greater than 0",
     "train.lr=nan": "not a finite number",
     "train.lr=1e400": "not a finite number",
     "method.alpha=inf": "not a finite number",
-    "method.targets=[query,nan]": "not a finite number",
-    "train.batch=0": "train.batch must be a whole number of at least 1, got 0",
-    "train.batch=8,16.5": "train.batch=16.5: Value '16.5' of type 'float' could not be",
-    "train.warmup=2": "train.warmup must be a number from 0 to 1",
+    "method.target_modules=[query,nan]": "not a finite number",
+    "train.batch_size=0": "train.batch_size must be a whole number of at least 1, got 0",
+    "train.batch_size=8,16.5": "train.batch_size=16.5: Value '16.5' of type 'float' could not be",
+    "train.warmup_steps=-1": "train.warmup_steps must be a number of at least 0",
+    "train.warmup_steps=1.5": "train.warmup_steps is a whole number of steps, or below 1 a share",
     "train.precision=fp16": "one of bf16, fp32",
-    "train.schedule=cosine": "one of linear, constant",
+    "train.lr_scheduler_type=cosine": "one of linear, constant",
     "train.max_length=2": "at least 8",
-    "train.evaluations=0": "train.evaluations",
+    "train.num_evals=0": "train.num_evals",
     "budget.epochs=0": "greater than 0",
     "task.metrics=[accuracy,bleu]": "task.metrics must be one of",
     "task.kind=ranking": "task.kind must be one of",
@@ -373,8 +380,11 @@ def test_a_bad_word_is_refused_with_what_is_allowed(word):
         (("zip=size=100,300 seed=1,2", "zip=seed=1,2"), "seed is given twice"),
         (("budget=steps", "budget.epochs=3"), "did you mean budget.steps"),
         (("budget=steps", "budget.steps=0"), "budget.steps must be a whole number"),
-        (("select=holdout", "select.fraction=0.7"), "from 0 to 0.5"),
-        (("select=holdout", "select.patience=0"), "at least 1"),
+        (
+            ("checkpoint_selection=best_on_holdout", "checkpoint_selection.fraction=0.7"),
+            "from 0 to 0.5",
+        ),
+        (("checkpoint_selection=best_on_holdout", "checkpoint_selection.patience=0"), "at least 1"),
         (("method=lora,bitfit", "method.rank=4"), "bitfit has no method.rank"),
         (("data.root=a,b",), "data.root is one folder"),
         (("task=file", "task.path=nowhere.csv"), "task.path=nowhere.csv: there is no such file"),
@@ -441,8 +451,10 @@ def test_a_file_with_an_unknown_key_or_a_wrong_type_is_refused_and_named(configs
 
 def test_a_training_config_without_a_batch_size_is_refused(configs):
     text = (PACKAGED / "train" / "default.yaml").read_text()
-    (configs / "train" / "mine.yaml").write_text(re.sub("^batch:.*\n", "", text, flags=re.M))
-    with pytest.raises(ConfigError, match=r"missing train\.batch; give train\.batch=VALUE"):
+    (configs / "train" / "mine.yaml").write_text(re.sub("^batch_size:.*\n", "", text, flags=re.M))
+    with pytest.raises(
+        ConfigError, match=r"missing train\.batch_size; give train\.batch_size=VALUE"
+    ):
         plan("train=mine", configs=configs)
 
 
@@ -462,6 +474,55 @@ def test_a_users_own_configs_come_first_and_the_packaged_ones_stay(configs, monk
     assert plan("method=lora", configs=other).runs[0].method.hyperparameters["rank"] == 8
     with pytest.raises(ConfigError, match="--configs nowhere: there is no such folder"):
         plan("method=lora", configs="nowhere")
+
+
+def test_a_name_of_peftbenchs_own_identifies_only_its_own_class(configs):
+    """Another class, or another name, also says which class it is: by name, for code may move."""
+    ia3 = "peftbench.methods.ia3.IA3"
+    lora = "peftbench.methods.lora.LoRA"
+    (configs / "method" / "mine.yaml").write_text(LORA.replace("name: lora", "name: mine"))
+    (configs / "method" / "lora.yaml").write_text(LORA.replace(lora, ia3))
+    (configs / "method" / "theirs.yaml").write_text(LORA.replace(lora, "elsewhere.LoRA"))
+    own, mine, other, theirs = (
+        plan(f"method={name}", configs=folder).runs[0].method
+        for name, folder in (
+            ("lora", None),
+            ("mine", configs),
+            ("lora", configs),
+            ("theirs", configs),
+        )
+    )
+    assert own.implementation is None
+    assert mine.implementation == "LoRA"
+    assert other.implementation == "IA3"
+    assert theirs.implementation == "elsewhere.LoRA"
+
+
+def test_a_revision_is_part_of_the_keys_that_it_concerns(monkeypatch):
+    overrides = ("method=lora,bitfit,mc_dropout", "task=mrpc,stsb", "suite=noise,calibration")
+
+    def keys() -> dict[tuple[str, ...], str]:
+        found = plan(*overrides)
+        runs = {(run.method.name, run.task.name): run.key for run in found.runs}
+        return runs | {
+            (e.run.method.name, e.run.task.name, e.suite["name"]): e.key for e in found.evaluations
+        }
+
+    before = keys()
+
+    def changed() -> set[tuple[str, ...]]:
+        return {name for name, key in keys().items() if key != before[name]}
+
+    monkeypatch.setitem(revisions.METHODS, "LoRA", 2)
+    assert {name[0] for name in changed()} == {"lora", "mc_dropout"}  # LoRA is inside the other
+    monkeypatch.undo()
+    monkeypatch.setitem(revisions.LOSSES, "regression", 2)
+    assert {name[1] for name in changed()} == {"stsb"}
+    monkeypatch.undo()
+    monkeypatch.setitem(revisions.SUITES, "Noise", 2)
+    assert {name[2:] for name in changed()} == {("noise",)}
+    monkeypatch.undo()
+    assert changed() == set()
 
 
 @pytest.mark.parametrize("name", ["with a space", "with,a comma", "it's (quoted) [too]", 'a"b'])
@@ -543,18 +604,18 @@ def test_a_thousand_runs_are_planned():
 
 
 def test_a_host_is_a_value_and_brings_its_rate():
-    words = ("method=sparse_adapter", "model=bert_base", "method.host=adapter,lora")
+    words = ("method=sparse_adapter", "model=bert_base", "method.base_method=adapter,lora")
     first, second = plan(*words).runs
     assert [run.method.base_method.name for run in (first, second)] == ["adapter", "lora"]
     assert [run.train.lr for run in (first, second)] == [3e-4, 4e-4]
     assert all("recipe" not in run.method.base_method.hyperparameters for run in (first, second))
-    (wide,) = plan(*words[:2], "method.host=lora", "method.host.rank=32").runs
+    (wide,) = plan(*words[:2], "method.base_method=lora", "method.base_method.rank=32").runs
     assert wide.method.base_method.hyperparameters["rank"] == 32
 
 
 def test_when_matches_a_host():
-    words = ("method=sparse_adapter", "method.host=adapter,lora")
-    found = plan(*words, "when=method.host=lora: method.host.rank=4,8").runs
+    words = ("method=sparse_adapter", "method.base_method=adapter,lora")
+    found = plan(*words, "when=method.base_method=lora: method.base_method.rank=4,8").runs
     assert [run.method.base_method.hyperparameters.get("rank") for run in found] == [None, 4, 8]
 
 

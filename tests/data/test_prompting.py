@@ -19,7 +19,7 @@ from peftbench.data.tokenizer import load_tokenizer
 from peftbench.evaluation.evaluator import evaluate_suite
 from peftbench.methods import dry_run, peft_export
 from peftbench.methods.base import build_method
-from peftbench.models import checkpoints
+from peftbench.models import pretrained
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
 from peftbench.models.prepare_for_training import prepare_for_training
@@ -30,7 +30,7 @@ from peftbench.training.runtime import RuntimeConfig
 from peftbench.training.trainer import execute
 from peftbench.training.warm_cache import WarmCache
 
-CPU = RuntimeConfig(device="cpu", keep="trained")
+CPU = RuntimeConfig(device="cpu", save_weights=True)
 CLASS = {
     family: tiny.one_run(f"model.family={family}").model.family_config.language_model.kind
     for family in tiny.FAMILIES
@@ -40,7 +40,7 @@ PAIR = LabelledTexts([["Cats eat."], ["Dogs [MASK] eat."]], np.array([1]))
 
 def run_of(family: str, *words: str):
     """A run with label words on the tiny model of a family."""
-    return tiny.one_run("form=words", f"model.family={family}", tiny.WIDE, *words)
+    return tiny.one_run("prompt=words", f"model.family={family}", tiny.WIDE, *words)
 
 
 def coded(run, table=PAIR, most=512, count=0):
@@ -83,7 +83,7 @@ def test_space_before_a_word_belongs_to_the_tokenizer():
 
 
 def test_minilm_tokens_of_a_template():
-    run = tiny.one_run("model=minilm", "form=words", "task=cola")
+    run = tiny.one_run("model=minilm", "prompt=words", "task=cola")
     tokenizer, tokens = coded(run, LabelledTexts([["Hello, world!"]], np.array([0])))
     assert tokenizer.convert_ids_to_tokens(tokens.ids) == [
         *["[CLS]", "hello", ",", "world", "!", "this", "is", "[MASK]", ".", "[SEP]"]
@@ -100,38 +100,47 @@ def test_minilm_tokens_of_a_template():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["task=builtin_similarity"], "asks for values, and words stand for classes"),
-        (["form.masked='{0} {1}'"], "must hold each of {0} {1} {answer} once"),
-        (["form.masked='{0} {0} {1} {answer}'"], "must hold each of {0} {1} {answer} once"),
-        (["model.family=llama", "form.causal='{0} {answer} {1}'"], "sees nothing after the answer"),
-        (["form.words=[yes]"], "has 2 classes, each needs a word of its own, got yes"),
-        (["form.demonstrations=9"], "set form.reserved=9 or more"),
-        (["form.demonstrations=-1"], "form.demonstrations must be a whole number of at least 0"),
-        (["form.word=[a]"], "form=words has no form.word; did you mean form.words"),
-        (["suite=in_context", "form.reserved=4"], "form.reserved=4 examples are kept back"),
+        (["task=synthetic_similarity"], "asks for values, and words stand for classes"),
+        (["prompt.masked='{0} {1}'"], "must hold each of {0} {1} {answer} once"),
+        (["prompt.masked='{0} {0} {1} {answer}'"], "must hold each of {0} {1} {answer} once"),
+        (
+            ["model.family=llama", "prompt.causal='{0} {answer} {1}'"],
+            "sees nothing after the answer",
+        ),
+        (["prompt.verbalizer=[yes]"], "has 2 classes, each needs a word of its own, got yes"),
+        (["prompt.num_demonstrations=9"], "set prompt.reserved=9 or more"),
+        (
+            ["prompt.num_demonstrations=-1"],
+            "prompt.num_demonstrations must be a whole number of at least 0",
+        ),
+        (
+            ["prompt.verbaliser=[a]"],
+            "prompt=words has no prompt.verbaliser; did you mean prompt.verbalizer",
+        ),
+        (["suite=in_context", "prompt.reserved=4"], "prompt.reserved=4 examples are kept back"),
     ],
 )
 def test_refused_when_planned(words, message):
     with pytest.raises(ConfigError) as met:
-        plan("model=tiny", "form=words", *words)
+        plan("model=tiny", "prompt=words", *words)
     assert message in str(met.value)
 
 
 def test_refused_when_planned_for_what_is_not_given(tmp_path):
-    with pytest.raises(ConfigError, match=r"no template or words for own; give form.masked="):
-        plan("model=tiny", "form=words", *tiny.own_task(tmp_path))
-    with pytest.raises(ConfigError, match="with form=head there are no words to show labels by"):
+    with pytest.raises(ConfigError, match=r"no template or words for own; give prompt.masked="):
+        plan("model=tiny", "prompt=words", *tiny.own_task(tmp_path))
+    with pytest.raises(ConfigError, match="with prompt=head there are no words to show labels by"):
         plan("model=tiny", "suite=in_context")
 
 
 def test_refused_when_checked():
     with pytest.raises(ConfigError, match=r"must differ, got .*'Yes': 'Y', 'Yea': 'Y'"):
-        dry_run.check_prompt(run_of("bert", "form.words=[Yes,Yea]"))
-    run = tiny.one_run("model=minilm", "form=words", "form.words=['☃☃',Yes]")
+        dry_run.check_prompt(run_of("bert", "prompt.verbalizer=[Yes,Yea]"))
+    run = tiny.one_run("model=minilm", "prompt=words", "prompt.verbalizer=['☃☃',Yes]")
     with pytest.raises(ConfigError, match="this model does not know ☃☃"):
         dry_run.check_prompt(run)
     with pytest.raises(ConfigError, match="checkpoint of minilm has no language-model head"):
-        dry_run.check_prompt(tiny.one_run("model=minilm", "form=words"))
+        dry_run.check_prompt(tiny.one_run("model=minilm", "prompt=words"))
     with pytest.raises(ConfigError, match="checkpoint of minilm has no language-model head"):
         Backbone(run.model, verbalizer_ids=[1, 2])
     with pytest.raises(ConfigError, match="has no head of its own that could train"):
@@ -140,11 +149,11 @@ def test_refused_when_checked():
 
 
 def test_head_leaves_the_key_as_it_was():
-    assert tiny.one_run("form=head").form is None
-    assert tiny.one_run("form=head").key == tiny.one_run().key
-    keys = {tiny.one_run(f"form={form}").key for form in ("head", "words", "demonstrations")}
+    assert tiny.one_run("prompt=head").prompt is None
+    assert tiny.one_run("prompt=head").key == tiny.one_run().key
+    keys = {tiny.one_run(f"prompt={form}").key for form in ("head", "words", "demonstrations")}
     assert len(keys) == 3
-    assert run_of("bert", "form.demonstrations=2").key != run_of("bert").key
+    assert run_of("bert", "prompt.num_demonstrations=2").key != run_of("bert").key
 
 
 # logits
@@ -226,7 +235,7 @@ def test_penalties_by_words(penalty):
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_demonstrations_are_balanced_fixed_and_nested(seed):
-    run = tiny.one_run("form=words", "form.demonstrations=6", f"seed={seed}")
+    run = tiny.one_run("prompt=words", "prompt.num_demonstrations=6", f"seed={seed}")
     train = loading.load_split(run.task, "train", None)
     rows = prompt_template.reserved(run, train.label)
     assert len(set(rows)) == 8
@@ -246,21 +255,21 @@ def test_demonstrations_are_balanced_fixed_and_nested(seed):
 
 @pytest.mark.parametrize(("size", "left"), [("full", 2992), (2996, 2992), (100, 100)])
 def test_demonstrations_are_not_trained_on(size, left):
-    run = tiny.one_run("form=words", f"size={size}", "select=holdout")
+    run = tiny.one_run("prompt=words", f"size={size}", "checkpoint_selection=best_on_holdout")
     label = loading.load_split(run.task, "train", None).label
     nothing = np.zeros(0)
     tokens = tokenization.TokenizedSplit(nothing, nothing, nothing, label, 0)
-    seed, selection = run.seeds()["subset"], run.select
+    seed, selection = run.seeds()["subset"], run.checkpoint_selection
     rows, held = batching.split_rows(run, tokens, selection, seed)
     kept = set(prompt_template.reserved(run, label).tolist())
     assert not kept & {*rows.tolist(), *held.tolist()}
     assert len(rows) + len(held) == pytest.approx(left, abs=4)
-    plain, _ = batching.split_rows(replace(run, form=None), tokens, CheckpointSelection(), seed)
+    plain, _ = batching.split_rows(replace(run, prompt=None), tokens, CheckpointSelection(), seed)
     assert {*rows.tolist(), *held.tolist()} == set(plain.tolist()) - kept
 
 
 def test_demonstrations_stand_in_front_and_leave_from_the_front():
-    run = run_of("gpt2", "form.demonstrations=2")
+    run = run_of("gpt2", "prompt.num_demonstrations=2")
     tokenizer, tokens = coded(run, count=2)
     near, far = (
         f"{texts[0]}\n{texts[1]}\nThe same? {['No', 'Yes'][label]}\n"
@@ -286,8 +295,8 @@ def test_demonstrations_stand_in_front_and_leave_from_the_front():
 
 
 def test_demonstrations_for_a_head():
-    """Without any, the tokens are those of form=head; with some, they stand in the first text."""
-    run = tiny.one_run("form=demonstrations", "form.demonstrations=0", "model=minilm")
+    """Without any, the tokens are those of prompt=head; with some, they stand in the first text."""
+    run = tiny.one_run("prompt=demonstrations", "prompt.num_demonstrations=0", "model=minilm")
     tokenizer = load_tokenizer(run.model)
     table = loading.load_split(run.task, "validation", None)
     plain, none = (
@@ -310,15 +319,15 @@ def test_demonstrations_for_a_head():
 
 # whole runs
 
-LEARN = ("method=full", "train.lr=3e-3", "budget=steps", "budget.steps=150", "train.evaluations=1")
-OWN = ("form.words=[yes,no]", "form.masked='{0} {answer}'", "form.causal='{0} {answer}'")
+LEARN = ("method=full", "train.lr=3e-3", "budget=steps", "budget.steps=150", "train.num_evals=1")
+OWN = ("prompt.verbalizer=[yes,no]", "prompt.masked='{0} {answer}'", "prompt.causal='{0} {answer}'")
 
 
 @pytest.mark.parametrize("family", ["gpt2", "llama", "qwen2"])
 def test_tiny_language_model_learns_to_answer(family, tmp_path):
     """Is the first letter a vowel? Half of the texts are of each class."""
     words = (*tiny.own_task(tmp_path, 200, 100), f"model.family={family}", *LEARN, *OWN)
-    record = execute(tiny.one_run("form=words", *words), CPU).record
+    record = execute(tiny.one_run("prompt=words", *words), CPU).record
     assert record.trivial["accuracy"] == 0.5
     assert record.metrics["accuracy"] > 0.8
     assert record.parameters["head"] == 0
@@ -329,10 +338,15 @@ def test_demonstrations_in_training_and_at_test_time(tmp_path):
     """FTICL of a causal LoRA, kept, asked again, exported."""
     words = (
         *(*tiny.own_task(tmp_path), "model.family=llama", *LEARN, *OWN, "method=lora"),
-        *("budget.steps=20", "form.demonstrations=2", "form.reserved=6", "train.max_length=96"),
+        *(
+            "budget.steps=20",
+            "prompt.num_demonstrations=2",
+            "prompt.reserved=6",
+            "train.max_length=96",
+        ),
     )
     words = tuple(w for w in words if w not in ("method=full", "budget.steps=150"))
-    planned = plan("model=tiny", "form=words", "suite=in_context", *words)
+    planned = plan("model=tiny", "prompt=words", "suite=in_context", *words)
     (run,), (evaluation,) = planned.runs, planned.evaluations
     results, warm = Results(tmp_path / "runs"), WarmCache()
     outcome = execute(run, CPU, results=results, warm=warm)
@@ -368,7 +382,7 @@ def _same_in_peft(run, state, folder):
     ours.restore(state)
     config = PeftConfig.from_pretrained(folder)
     assert config.task_type == "CAUSAL_LM"
-    theirs = get_peft_model(checkpoints.skeleton(run.model, language=True), config)
+    theirs = get_peft_model(pretrained.skeleton(run.model, language=True), config)
     missing = set_peft_model_state_dict(theirs, load_file(folder / "adapter_model.safetensors"))
     assert not missing.unexpected_keys
     batch = batching.collate(tokens, np.arange(1), 0, "causal")

@@ -1,4 +1,4 @@
-"""The builtin tasks: the same text everywhere, and no shortcut that solves them.
+"""The synthetic tasks: the same text everywhere, and no shortcut that solves them.
 
 What MiniLM reaches on them after fine-tuning was measured once, outside of the tests.
 """
@@ -21,9 +21,9 @@ from peftbench.data.synthetic import NAMES, VERSION, generate
 
 ACCEPTABILITY, PARAPHRASE, SIMILARITY = NAMES
 DIGESTS = {
-    "builtin_acceptability": "1d92912b85a092d32bd2327128507c55c4ddb89bfd77fdcc0a01b72d2ea4a0f2",
-    "builtin_paraphrase": "44730218b3e93b66e3e6bf98b32fedd7f8fb6659a47336507cf72c5519ee6732",
-    "builtin_similarity": "479fd02b0d87d10a473462e17d001f5cff62014448817a7ed94c8d4985959f4c",
+    "synthetic_acceptability": "1d92912b85a092d32bd2327128507c55c4ddb89bfd77fdcc0a01b72d2ea4a0f2",
+    "synthetic_paraphrase": "44730218b3e93b66e3e6bf98b32fedd7f8fb6659a47336507cf72c5519ee6732",
+    "synthetic_similarity": "479fd02b0d87d10a473462e17d001f5cff62014448817a7ed94c8d4985959f4c",
 }
 
 
@@ -64,8 +64,8 @@ def test_text_does_not_depend_on_the_hash_seed():
 
 
 def test_unknown_name_lists_the_tasks():
-    with pytest.raises(ValueError, match="builtin_paraphrase, builtin_similarity"):
-        generate("builtin_entailment")
+    with pytest.raises(ValueError, match="synthetic_paraphrase, synthetic_similarity"):
+        generate("synthetic_entailment")
 
 
 @pytest.mark.parametrize("name", NAMES)

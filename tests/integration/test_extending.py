@@ -229,7 +229,7 @@ def test_a_suite_without_a_report_has_a_table(checkout, results):
 
 
 def test_the_page_shows_both(checkout, results):
-    peftbench(checkout, "report", "page", "--results", str(results), "-o", "report.html")
+    peftbench(checkout, "report", "html", "--results", str(results), "-o", "report.html")
     page = (checkout / "report.html").read_text()
     assert '"title":"Optimizer steps"' in page
-    assert '"title":"Length: builtin_paraphrase"' in page
+    assert '"title":"Length: synthetic_paraphrase"' in page

@@ -85,7 +85,7 @@ def test_each_failure_has_its_class_its_reason_and_its_log(told):
 def test_the_log_of_a_failed_run_has_the_traceback(told):
     key = next(k for k, note in told.notes.items() if note["run"]["method"]["name"] == "breaks")
     log = told.logs[key]
-    assert log.startswith("breaks · builtin_paraphrase · tiny")
+    assert log.startswith("breaks · synthetic_paraphrase · tiny")
     assert "Traceback (most recent call last)" in log
     assert "zoo.py" in log
     assert "RuntimeError: something broke\nand more about it" in log
@@ -97,9 +97,9 @@ def test_the_killed_worker_was_the_supervisors_child(told):
 
 def test_out_of_memory_halves_the_micro_batch_at_the_same_batch(told):
     work = told.records["hungry"].work
-    assert work["micro_batch"] == 4
+    assert work["micro_batch_size"] == 4
     assert work["examples"] == 4 * 16
-    assert told.records["steady"].work["micro_batch"] == 16
+    assert told.records["steady"].work["micro_batch_size"] == 16
 
 
 def test_a_collapsed_run_is_a_result(told):

@@ -65,7 +65,12 @@ def test_the_end_of_a_process_has_a_class():
     [
         ("method=lora", "method.dropout=0.5"),
         ("method=full", "train.precision=fp32"),
-        ("method=full", "select=holdout", "select.fraction=0.25", "train.evaluations=4"),
+        (
+            "method=full",
+            "checkpoint_selection=best_on_holdout",
+            "checkpoint_selection.fraction=0.25",
+            "train.num_evals=4",
+        ),
         ("method=robust_partial", "method.choose=lisa", "method.interval=3", "method.part=0.5"),
         ("method=bayes_hybrid", "method.noise=flipout"),
         ("method=sparse_adapter", "method.score=learned"),
@@ -111,8 +116,11 @@ def test_a_torn_checkpoint_costs_time_and_nothing_else(stage):
         (("method.rank=0",), "rank must be a whole number of at least 1, got 0"),
         (("method.rank=4.5",), "rank must be a whole number of at least 1, got 4.5"),
         (("method.dropout=2",), "dropout must be a number from 0 to 0.9"),
-        (("method.targets=[querry]",), "'querry' is no role; the roles are attention, query"),
-        (("method.targets=[attn_norm]",), "LoRA updates linear layers"),
+        (
+            ("method.target_modules=[querry]",),
+            "'querry' is no role; the roles are attention, query",
+        ),
+        (("method.target_modules=[attn_norm]",), "LoRA updates linear layers"),
         (("method=starved", "method.room=null"), ""),
         (("method._target_=zoo.Nothing",), "cannot import zoo.Nothing"),
         (("method._target_=os.system",), "cannot import os.system"),
@@ -162,7 +170,7 @@ def test_a_cache_that_cannot_be_written_costs_time_and_nothing_else(stage, small
 
 
 def test_a_budget_of_seconds_counts_training_alone(stage):
-    run = one(stage, "method=clocked", "budget=seconds", "budget.seconds=1", "train.evaluations=3")
+    run = one(stage, "method=clocked", "budget=seconds", "budget.seconds=1", "train.num_evals=3")
     record = trainer.execute(run, CPU).record
     assert record.seconds["evaluate"] > 3 * 0.2
     step = record.seconds["train"] / record.work["steps"]

@@ -27,7 +27,7 @@ WORDS = (
     "budget.steps=40",
     "train.precision=fp32",
     "train.lr=3e-2",
-    "train.evaluations=8",
+    "train.num_evals=8",
 )
 
 

@@ -15,7 +15,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no GPU"),
 ]
 
-WORDS = ("model=tiny", tiny.WIDE, "budget=steps", "budget.steps=30", "train.evaluations=2")
+WORDS = ("model=tiny", tiny.WIDE, "budget=steps", "budget.steps=30", "train.num_evals=2")
 
 
 @pytest.fixture(scope="module")
@@ -84,5 +84,5 @@ def test_out_of_memory_halves_the_micro_batch(task, monkeypatch):
 
     monkeypatch.setattr(LoRA, "loss", refuse)
     record = execute(run(task), RuntimeConfig(device="cuda")).record
-    assert record.work["micro_batch"] == 4
+    assert record.work["micro_batch_size"] == 4
     assert record.work["steps"] == 30

@@ -165,9 +165,9 @@ def test_verbs_that_answer_at_once_do_not_load_torch(tmp_path):
         ["report", "--check", *folder],
         ["report", "claims", "paper=doering2024", *folder],
         ["report", "claims", "--plan", *folder],
-        ["advise", "task=builtin_paraphrase", "size=32", "model=tiny", *folder],
+        ["advise", "task=synthetic_paraphrase", "size=32", "model=tiny", *folder],
         ["report", "table", *folder],
-        ["report", "page", *folder, "-o", str(tmp_path / "report.html")],
+        ["report", "html", *folder, "-o", str(tmp_path / "report.html")],
     ]
     done = subprocess.run(
         [sys.executable, "-c", VERBS, json.dumps(verbs)], capture_output=True, text=True

@@ -62,11 +62,11 @@ def test_starts_as_the_authors_do():
 @pytest.mark.parametrize("family", ["bert", "modernbert"])
 def test_without_spread_it_is_the_hybrid(family):
     batch = tiny.batch(tiny.tokens(), family)
-    sizes = ["host.members.prefix.length=30", "host.members.prefix.width=8"]
-    sizes += ["host.members.adapter.width=8", "host.members.adapter.scale=4.0"]
-    words = [f"method.{word.removeprefix('host.')}" for word in sizes]
+    sizes = ["members.prefix.length=30", "members.prefix.width=8"]
+    sizes += ["members.adapter.width=8", "members.adapter.scale=4.0"]
+    words = [f"method.{word}" for word in sizes]
     bayes = encoder(family, "method.spread=1e-12")
-    plain = encoder(family, *words, method="hybrid")
+    plain = encoder(family, *words, method="combined")
     state, found = plain.state(), bayes.state()
     with torch.no_grad():
         for name, tensor in state.items():
@@ -173,7 +173,7 @@ def test_total_variance_and_information_are_those_of_the_samples():
 
 @pytest.mark.parametrize("noise", ["batch", "flipout", "local"])
 def test_posteriors_over_all_matrices_train(noise):
-    words = ("method.matrices=[down,up]", f"method.noise={noise}", "method.host=lora")
+    words = ("method.matrices=[down,up]", f"method.noise={noise}", "method.base_method=lora")
     made = encoder("bert", *words).train()
     method = build_method(tiny.one_run("method=bayes_hybrid", *words).method)
     batch = tiny.batch(tiny.tokens(), "bert")
@@ -200,7 +200,7 @@ def test_an_earlier_posterior_is_the_prior(tmp_path):
     for name, layer in gaussians(made).items():
         assert torch.equal(layer.weight, earlier.module.get_submodule(name).weight)
     other = AdaptedModel(tiny.backbone("bert"), 2, seed=0)
-    words = ("method.host.members.adapter.width=4", f"method.prior.from='{path}'")
+    words = ("method.base_method.members.adapter.width=4", f"method.prior.from='{path}'")
     with pytest.raises(ValueError, match=r"is \(8, 32\) there, \(4, 32\) here"):
         build_method(tiny.one_run("method=bayes_hybrid", *words).method).insert(other)
     path.write_bytes(b"another file")
@@ -221,13 +221,13 @@ class Noted(WrapperMethod):
         if step == 0:
             self.layers.append(gaussians(encoder))
             self.starts.append({n: t.clone() for n, t in encoder.state().items()})
-            self.divergences.append(self.host.divergence(encoder).item())
+            self.divergences.append(self.base_method.divergence(encoder).item())
 
 
 def test_a_run_starts_at_the_posterior_of_another_by_its_key_and_is_pulled_to_it(tmp_path):
     task, warm = tiny.own_task(tmp_path), WarmCache()
     words = ("method=bayes_hybrid", "train.lr=1e-2")
-    setting = replace(CPU, keep="trained")
+    setting = replace(CPU, save_weights=True)
     first = execute(one(task, *words), setting, warm=warm)
     results = Results(tmp_path / "runs")
     key = results.save(first.record, first.predictions, first.trained).run.key
@@ -264,7 +264,7 @@ def test_a_run_starts_at_the_posterior_of_another_by_its_key_and_is_pulled_to_it
     ("words", "message"),
     [
         (["method.prior.from=1234"], "is no word; quote it"),
-        (["method.host=bitfit"], "inserts no down matrix"),
+        (["method.base_method=bitfit"], "inserts no down matrix"),
         (["method.noise=some"], "noise must be one of batch, flipout, local"),
         (["method.prior.std=0"], "prior.std must be a number greater than 0"),
         (["method.matrices=[down,left]"], "matrices must be one of down, up"),

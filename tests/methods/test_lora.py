@@ -10,7 +10,7 @@ import torch
 from peft import LoraConfig, get_peft_model
 
 from peftbench.methods.base import build_method, task_loss
-from peftbench.models import checkpoints
+from peftbench.models import pretrained
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.prepare_for_training import prepare_for_training
 
@@ -41,7 +41,7 @@ def ours(family):
 
 @pytest.fixture
 def theirs(family, ours):
-    model = checkpoints.skeleton(tiny.one_run(f"model.family={family}", tiny.WIDE).model)
+    model = pretrained.skeleton(tiny.one_run(f"model.family={family}", tiny.WIDE).model)
     config = LoraConfig(
         task_type="SEQ_CLS",
         r=RANK,

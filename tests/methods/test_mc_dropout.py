@@ -26,7 +26,7 @@ def test_prediction_is_the_mean_over_masks():
 
 def test_repeats_of_a_batch_are_samples_side_by_side():
     """Without dropout all samples are one: no variance, the plain prediction."""
-    method = build_method(tiny.one_run("method=mc_dropout", "method.host=head").method)
+    method = build_method(tiny.one_run("method=mc_dropout", "method.base_method=head").method)
     encoder = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0)
     for module in encoder.modules():
         if isinstance(module, torch.nn.Dropout):

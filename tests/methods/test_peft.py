@@ -64,8 +64,8 @@ LORA = {
     ("ours", "theirs"),
     [
         ((), ()),
-        (("method.power=0.5",), ("method.config.use_rslora=true",)),
-        (("method.decompose=true",), ("method.config.use_dora=true",)),
+        (("method.rank_scaling=0.5",), ("method.config.use_rslora=true",)),
+        (("method.use_dora=true",), ("method.config.use_dora=true",)),
     ],
     ids=["lora", "rslora", "dora"],
 )
@@ -81,7 +81,7 @@ def test_ia3(family):
     made = encoder(family, "method=ia3")
     parts = made.backbone.family_config.roles
     feed = f"method.config.feedforward_modules=['{parts['ffn_out']}']"
-    words = ("method=peft", "method.type=IA3", "method.targets=[key,value,ffn_out]")
+    words = ("method=peft", "method.type=IA3", "method.target_modules=[key,value,ffn_out]")
     library = encoder(family, *words, feed)
     agree(made, library, {".ia3_l.default": ".scale"}, family)
 

@@ -12,7 +12,7 @@ from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError, RecordError
 from peftbench.methods import peft_export
 from peftbench.methods.base import build_method
-from peftbench.models import checkpoints
+from peftbench.models import pretrained
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.results.store import Results
 from peftbench.training.runtime import RuntimeConfig
@@ -41,15 +41,15 @@ def written(folder, family: str, *words: str) -> AdaptedModel:
     "words",
     [
         ("method=lora",),
-        ("method=lora", "method.power=0.5", "method.targets=[key,ffn_in]"),
-        ("method=lora", "method.decompose=true"),
+        ("method=lora", "method.rank_scaling=0.5", "method.target_modules=[key,ffn_in]"),
+        ("method=lora", "method.use_dora=true"),
         ("method=ia3",),
     ],
     ids=["lora", "rslora", "dora", "ia3"],
 )
 def test_the_library_loads_it_to_the_same_logits(tmp_path, family, words):
     encoder = written(tmp_path, family, *words)
-    base = checkpoints.skeleton(tiny.one_run(f"model.family={family}", tiny.WIDE).model)
+    base = pretrained.skeleton(tiny.one_run(f"model.family={family}", tiny.WIDE).model)
     loaded = PeftModel.from_pretrained(base, tmp_path).eval()
     batch = tiny.batch(tiny.tokens(), family)
     mask = batch["attention_mask"][:, 0, 0].long()
@@ -73,7 +73,7 @@ def test_a_prefix_takes_its_positions_along(tmp_path, family, width):
     """The library counts the prefix as positions; the table that we send makes up for it."""
     words = ("method=prefix", "method.length=5", f"method.width={width}")
     encoder = written(tmp_path, family, *words)
-    base = checkpoints.skeleton(tiny.one_run(f"model.family={family}", tiny.WIDE).model)
+    base = pretrained.skeleton(tiny.one_run(f"model.family={family}", tiny.WIDE).model)
     loaded = PeftModel.from_pretrained(base, tmp_path).eval()
     batch = tiny.batch(tiny.tokens(), family)
     mask = batch["attention_mask"][:, 0, 0].long()
@@ -91,10 +91,8 @@ def test_a_kept_run_becomes_a_folder_once(tmp_path):
     results = Results(tmp_path / "results")
     found = {}
     for method in ("lora", "prefix", "head"):
-        (run,) = plan(*words, "train.evaluations=1", f"method={method}").runs
-        outcome = execute(
-            run, RuntimeConfig(device="cpu", keep="trained" if method != "head" else "")
-        )
+        (run,) = plan(*words, "train.num_evals=1", f"method={method}").runs
+        outcome = execute(run, RuntimeConfig(device="cpu", save_weights=method != "head"))
         saved = results.save(outcome.record, outcome.predictions, outcome.trained)
         found[method] = saved
     peft_export.export_peft_adapter(found["lora"], results, tmp_path / "adapter")

@@ -125,9 +125,9 @@ def test_smart_finds_a_worse_direction_than_chance():
     assert worst > 3 * max(chance)
 
 
-@pytest.mark.parametrize("host", ["full", "lora"])
-def test_penalties_work_on_any_host(host):
-    words = (f"method.host={host}", "method.choose=all", "method.penalty=rdrop")
+@pytest.mark.parametrize("base_method", ["full", "lora"])
+def test_penalties_work_on_any_method(base_method):
+    words = (f"method.base_method={base_method}", "method.choose=all", "method.penalty=rdrop")
     made = prepared(*words).train()
     torch.manual_seed(0)
     loss = method(*words, "method.strength=0.7").compute_loss(made, BATCH)

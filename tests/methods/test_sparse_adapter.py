@@ -108,15 +108,15 @@ def test_erdos_renyi_densities_follow_the_shapes():
 
 
 def test_large_sparse_has_as_many_weights():
-    plain = prepared("method.keep=1.0", "method.host.width=8")
-    large = prepared("method.widen=4", "method.keep=0.25", "method.host.width=8")
+    plain = prepared("method.keep=1.0", "method.base_method.width=8")
+    large = prepared("method.widen=4", "method.keep=0.25", "method.base_method.width=8")
     counts = [sum(int(p.mask.sum()) for p in masked(m).values()) for m in (plain, large)]
     assert counts[0] == counts[1] == 4 * 2 * 8 * 32
 
 
-@pytest.mark.parametrize("host", ["parallel", "lora", "hybrid", "pfeiffer", "prefix"])
-def test_any_host_with_matrices_is_pruned(host):
-    made = prepared(f"method.host={host}", "method.score=random", "method.keep=0.5")
+@pytest.mark.parametrize("base_method", ["parallel", "lora", "combined", "pfeiffer", "prefix"])
+def test_any_method_with_matrices_is_pruned(base_method):
+    made = prepared(f"method.base_method={base_method}", "method.score=random", "method.keep=0.5")
     total = sum(p.weight.numel() for p in masked(made).values())
     assert sum(int(p.mask.sum()) for p in masked(made).values()) == total // 2
 
@@ -133,12 +133,12 @@ def test_learned_gates_close_under_the_penalty():
 
     before = kept()
     assert before > 0.9
-    tiny.fit(made, method, BATCH, steps=300, lr=5e-2, clip=None)
+    tiny.fit(made, method, BATCH, steps=300, lr=5e-2, max_grad_norm=None)
     assert 0.2 < kept() < 0.45
 
 
 def test_an_export_holds_the_kept_weights_alone():
-    made = prepared("method.keep=0.1", "method.host.width=64")
+    made = prepared("method.keep=0.1", "method.base_method.width=64")
     state = made.state()
     packed = masked_state.packed(state)
 
@@ -148,7 +148,7 @@ def test_an_export_holds_the_kept_weights_alone():
     weights = sum(p.weight.numel() for p in masked(made).values())
     kept = sum(int(p.mask.sum()) for p in masked(made).values())
     assert size(state) - size(packed) == 4 * (weights - kept) + weights - weights // 8
-    other = prepared("method.keep=0.1", "method.host.width=64", seed=1)
+    other = prepared("method.keep=0.1", "method.base_method.width=64", seed=1)
     assert not torch.equal(other(BATCH), made(BATCH))
     other.restore(packed)
     assert torch.equal(other(BATCH), made(BATCH))
@@ -159,10 +159,10 @@ def test_an_export_holds_the_kept_weights_alone():
     [
         (["method.keep=0"], "keep must be greater than 0"),
         (["method.keep=1.5"], "keep must be a number from 0 to 1"),
-        (["method.host=bitfit"], "no matrices to prune"),
+        (["method.base_method=bitfit"], "no matrices to prune"),
         (["method.score=best"], "score must be one of random"),
-        (["method.host=prefix", "method.widen=2"], "Prefix has no width"),
-        (["method.host=nothing"], "there is no such method"),
+        (["method.base_method=prefix", "method.widen=2"], "Prefix has no width"),
+        (["method.base_method=nothing"], "there is no such method"),
     ],
 )
 def test_bad_values_are_refused_before_anything_starts(words, message):
@@ -173,9 +173,9 @@ def test_bad_values_are_refused_before_anything_starts(words, message):
 def test_a_score_that_is_zero_throughout_is_refused():
     """LoRA's B is 0, so |w g| is 0 for B, and for A as g is 0: SNIP can tell nothing."""
     with pytest.raises(ValueError, match="0 for every weight"):
-        prepared("method.host=lora", "method.score=snip")
+        prepared("method.base_method=lora", "method.score=snip")
 
 
 def test_a_method_without_a_host_takes_none():
-    with pytest.raises(ConfigError, match=r"method\.host"):
-        plan("method=lora", "method.host=bitfit")
+    with pytest.raises(ConfigError, match=r"method\.base_method"):
+        plan("method=lora", "method.base_method=bitfit")

@@ -40,13 +40,13 @@ def test_open_gates_are_the_host_and_closed_adapters_the_plain_model(family):
     made = encoder(family)
     host = AdaptedModel(tiny.backbone(family), classes=2, seed=0)
     torch.manual_seed(0)
-    build_method(tiny.one_run("method=unipelt").method).host.insert(host)
+    build_method(tiny.one_run("method=unipelt").method).base_method.insert(host)
     with torch.inference_mode():
         gated, plain = made(batch), host.eval()(batch)
         assert not torch.allclose(gated, plain, atol=1e-4)
         set_gates(made, 60.0)
         torch.testing.assert_close(made(batch), plain, rtol=1e-5, atol=1e-6)
-        alone = encoder(family, "method.host=pfeiffer")
+        alone = encoder(family, "method.base_method=pfeiffer")
         set_gates(alone, -60.0)
         untouched = AdaptedModel(tiny.backbone(family), classes=2, seed=0).eval()(batch)
         torch.testing.assert_close(alone(batch), untouched, rtol=1e-5, atol=1e-6)
@@ -84,12 +84,12 @@ def test_an_answer_does_not_depend_on_what_else_is_in_the_batch(family):
 
 def test_lora_has_a_gate_for_each_target():
     batch = tiny.batch(tiny.tokens(), "bert")
-    made = encoder("bert", "method.host=lora")
+    made = encoder("bert", "method.base_method=lora")
     assert len(parts(made, Gated)) == 2 * 2
     assert [gates.linear.out_features for gates in parts(made, Gates)] == [2, 2]
     tiny.fit(
         made,
-        build_method(tiny.one_run("method=unipelt", "method.host=lora").method),
+        build_method(tiny.one_run("method=unipelt", "method.base_method=lora").method),
         batch,
         steps=3,
     )
@@ -98,7 +98,7 @@ def test_lora_has_a_gate_for_each_target():
 
 def test_a_method_around_it_leaves_the_gates():
     made = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0)
-    words = ("method=bayes_hybrid", "method.host=unipelt", "method.matrices=[down,up]")
+    words = ("method=bayes_hybrid", "method.base_method=unipelt", "method.matrices=[down,up]")
     build_method(tiny.one_run(*words).method).insert(made)
     assert all(isinstance(part.up, GaussianLinear) for part in parts(made, Gated))
     assert len(parts(made, Gated)) == 2
@@ -107,19 +107,28 @@ def test_a_method_around_it_leaves_the_gates():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["method.host=bitfit"], "BitFit inserts nothing that a gate could close"),
-        (["method.host=lora", "model.family=deberta_v2"], "has no gates for updates of queries"),
+        (["method.base_method=bitfit"], "BitFit inserts nothing that a gate could close"),
+        (
+            ["method.base_method=lora", "model.family=deberta_v2"],
+            "has no gates for updates of queries",
+        ),
     ],
 )
-def test_hosts_without_a_place_for_gates_are_refused(words, message):
+def test_methods_without_a_place_for_gates_are_refused(words, message):
     with pytest.raises(ConfigError, match=message):
         dry_run.validate_run(plan("model=tiny", "method=unipelt", *words).runs[0])
-    value = ("model.family=deberta_v2", "method.host=lora", "method.host.targets=[value]")
+    value = (
+        "model.family=deberta_v2",
+        "method.base_method=lora",
+        "method.base_method.target_modules=[value]",
+    )
     dry_run.validate_run(plan("model=tiny", "method=unipelt", *value).runs[0])
 
 
 def test_counts_of_the_paper():
     """UniPELT's table 1 less its rounding: adapters 895 K, prefix 184 K, two gates a block."""
-    words = ("method.host.members.prefix.width=0",)  # without the MLP, as it is used in the end
+    words = (
+        "method.base_method.members.prefix.width=0",
+    )  # without the MLP, as it is used in the end
     count = full_size.trained("bert_base", "unipelt", *words)
     assert count == 894_528 + 10 * 12 * 2 * 768 + 12 * 2 * (768 + 1) == 1_097_304

@@ -10,7 +10,7 @@ from peftbench.data.loading import LabelledTexts
 from peftbench.data.tokenization import encode
 from peftbench.data.tokenizer import load_tokenizer
 from peftbench.methods.base import build_method
-from peftbench.models import checkpoints
+from peftbench.models import pretrained
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
 from peftbench.models.prepare_for_training import prepare_for_training
@@ -36,7 +36,7 @@ def test_the_causal_families():
 
 
 @pytest.mark.parametrize("half", [False, True], ids=["fp32", "bf16"])
-@pytest.mark.parametrize("method", ["head", "prefix", "hybrid"])
+@pytest.mark.parametrize("method", ["head", "prefix", "combined"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_later_token_changes_no_earlier_position(family, method, half):
     made, batch = encoder(family, f"method={method}", half=half), tiny.batch(tiny.tokens(), family)
@@ -70,7 +70,7 @@ def test_prefix_and_padding(family, method):
 def test_computes_what_transformers_computes(family):
     """With its own mask, made from (batch, tokens), and its own kernel."""
     run = tiny.one_run(f"model.family={family}", tiny.WIDE)
-    theirs = checkpoints.skeleton(run.model).eval()
+    theirs = pretrained.skeleton(run.model).eval()
     ours = AdaptedModel(Backbone(run.model), classes=2, seed=0).eval()
     ours.restore({"score.weight": theirs.score.weight.detach()})
     batch = tiny.batch(tiny.tokens(), family)

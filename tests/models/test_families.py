@@ -18,7 +18,7 @@ from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Run
 from peftbench.data.tokenizer import load_tokenizer
-from peftbench.models import checkpoints
+from peftbench.models import pretrained
 from peftbench.models.adapted_model import ROLES, AdaptedModel
 from peftbench.models.backbone import Backbone
 
@@ -110,7 +110,7 @@ def save(module: torch.nn.Module, folder: Path) -> Path:
 
 
 def skeleton(family: str) -> torch.nn.Module:
-    return checkpoints.skeleton(tiny.one_run(f"model.family={family}").model)
+    return pretrained.skeleton(tiny.one_run(f"model.family={family}").model)
 
 
 def auto(folder: Path, *words: str) -> Run:
@@ -127,6 +127,23 @@ def is_stored(name: str, parameter: torch.Tensor, tensors: dict[str, torch.Tenso
     names = [name.split(".", start)[-1] for start in range(name.count(".") + 1)]
     found = [tensors[each] for each in names if each in tensors]
     return any(torch.equal(t, parameter) or torch.equal(t.T, parameter) for t in found)
+
+
+def test_a_folder_is_known_by_its_weights_its_config_and_its_tokenizer(tmp_path):
+    """Another tokenizer or config is another run, wherever the folder lies."""
+    folder = save(skeleton("bert"), tmp_path / "here" / "own")
+    before = auto(folder).key
+    moved = folder.rename(tmp_path / "own")
+    assert auto(moved).key == before
+    (moved / "README.md").write_text("prose")
+    assert auto(moved).key == before
+    for name in ("tokenizer.json", "config.json"):
+        path = moved / name
+        kept = path.read_bytes()
+        path.write_bytes(kept + b"\n")
+        assert auto(moved).key != before
+        path.write_bytes(kept)
+    assert auto(moved).key == before
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
@@ -225,9 +242,9 @@ def test_folder_that_is_none_and_family_that_is_not_known(tmp_path):
 
 def test_minilm_comes_from_its_package():
     run = tiny.one_run("model=minilm")
-    folder = checkpoints.locate(run.model)
+    folder = pretrained.locate(run.model)
     assert folder is not None
-    assert checkpoints.weights_hash(folder) == run.model.sha256
+    assert pretrained.weights_hash(folder) == run.model.sha256
     backbone = Backbone(run.model)
     encoder = AdaptedModel(backbone, classes=2, seed=0)
     assert backbone.head == ["classifier"]

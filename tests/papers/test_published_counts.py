@@ -40,7 +40,7 @@ def test_full_trains_everything(model):
 
 def test_lora_of_hu_et_al():
     """Table 2: 0.3 M, rank 8 on query and value: 12 blocks × 2 linears × 8 × (768 + 768)."""
-    words = ("method.rank=8", "method.targets=[query,value]")
+    words = ("method.rank=8", "method.target_modules=[query,value]")
     assert trained("roberta_base", "lora", *words) == 12 * 2 * 8 * (768 + 768) == 294_912
 
 
@@ -82,7 +82,7 @@ def test_a_shared_block_counts_once():
     [
         ("parallel", 12 * (2 * 768 * 16 + 16 + 768)),
         ("prefix", 16 * 768 + (768 + 1) * 512 + (512 + 1) * 12 * 2 * 768),
-        ("hybrid", 16 * 768 + (768 + 1) * 800 + (800 + 1) * 12 * 2 * 768 + 304_320),
+        ("combined", 16 * 768 + (768 + 1) * 800 + (800 + 1) * 12 * 2 * 768 + 304_320),
         (
             "unipelt",
             894_528 + 10 * 768 + (768 + 1) * 512 + (512 + 1) * 12 * 2 * 768 + 12 * 2 * 769,
@@ -109,5 +109,5 @@ def test_counts_of_the_readme(method, count):
 
 def test_bitfit_of_queries_and_first_layers():
     """The half-size subset: 12 x (768 + 3072), and with it the pooler's bias."""
-    words = ("method.at=[query,ffn_in]",)
+    words = ("method.target_modules=[query,ffn_in]",)
     assert trained("bert_base", "bitfit", *words) == 12 * (768 + 3072) + 768

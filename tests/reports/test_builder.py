@@ -27,16 +27,16 @@ def test_seeds_share_a_cell():
 
 
 def test_hosts_are_rows_of_their_own():
-    found = made("method=sparse_adapter", "method.host=lora,adapter", "method.score=random")
+    found = made("method=sparse_adapter", "method.base_method=lora,adapter", "method.score=random")
     table = scores.scores(found)
-    assert table.columns[:2] == ["method", "method.host"]
+    assert table.columns[:2] == ["method", "method.base_method"]
     assert sorted(row[1] for row in table.rows[1:]) == ["adapter", "lora"]
 
 
 def test_what_differs_inside_one_host_is_a_column():
-    words = ("method=sparse_adapter", "method.host=adapter", "method.host.width=8,16")
+    words = ("method=sparse_adapter", "method.base_method=adapter", "method.base_method.width=8,16")
     table = scores.scores(made(*words))
-    assert table.columns[:2] == ["method", "method.host.width"]
+    assert table.columns[:2] == ["method", "method.base_method.width"]
 
 
 def test_another_revision_is_another_row():
@@ -46,7 +46,7 @@ def test_another_revision_is_another_row():
 
 
 def test_costs_have_a_line_for_each_method_and_task():
-    found = made("method=lora,bitfit", "task=builtin_paraphrase,builtin_similarity", "seed=0,1")
+    found = made("method=lora,bitfit", "task=synthetic_paraphrase,synthetic_similarity", "seed=0,1")
     table = scores.costs(found)
     assert table.columns == ["method", "task", "trained", "seconds", "examples/s", "peak MiB"]
     assert len(table.rows) == 4
@@ -136,11 +136,11 @@ def test_the_front_holds_what_nothing_beats():
         "d": (None, 1.0),
         "e": (0.9, 12.0),
     }
-    assert costs.front(points) == {"a", "b"}
+    assert costs.pareto_front(points) == {"a", "b"}
 
 
 def test_a_cost_that_is_not_known_is_on_no_front():
-    assert costs.front({"a": (0.9, None), "b": (0.8, 5.0), "c": (0.7, None)}) == {"b"}
+    assert costs.pareto_front({"a": (0.9, None), "b": (0.8, 5.0), "c": (0.7, None)}) == {"b"}
 
 
 UNMEASURED = {"cpu_peak_rss_bytes": {"train": None, "evaluate": None}}
@@ -181,7 +181,7 @@ def test_money_of_several_machines_is_not_compared(changes, told):
     prices = Prices(currency="EUR", core_hour=9.0, gpu_hour=9.0)
     table = spending.spending_table(found, prices)
     lines = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
-    size = "builtin_paraphrase 32, "
+    size = "synthetic_paraphrase 32, "
     assert sorted(line["task"].removeprefix(size) for line in lines) == sorted(told)
     assert [line["front"] for line in lines] == ["yes", "yes"]  # each alone on its machine
     machines = {costs.machine(record) for record in found}
@@ -217,7 +217,7 @@ def test_a_part_that_ranks_alike_has_a_tau_of_one():
     found = made("method=full,lora,bitfit")
     table = cheap_validation.cheap_validation_table(found, load)
     assert table is not None
-    assert table.rows[0][:3] == ["builtin_paraphrase 32", "3", "400"]
+    assert table.rows[0][:3] == ["synthetic_paraphrase 32", "3", "400"]
     assert table.rows[0][-1] == "1.00 ± 0.00, best 20/20"
     assert cheap_validation.cheap_validation_table(found[:2], load) is None
 

@@ -122,7 +122,7 @@ def test_only_seeds_are_members():
     shown = [(row[0], row[1], row[2], row[3]) for row in table.rows]
     score = 100 * task_metrics.METRICS["accuracy"].compute(np.ones(5), np.arange(5) % 2)
     assert sorted(shown) == [
-        (f"builtin_paraphrase {size}", "lora", rate, f"{score:.1f} ± 0.0 (3)")
+        (f"synthetic_paraphrase {size}", "lora", rate, f"{score:.1f} ± 0.0 (3)")
         for size in (32, 64)
         for rate in ("0.0001", "0.001")
     ]

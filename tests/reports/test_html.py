@@ -25,7 +25,7 @@ from peftbench.reports import calibration, html
 from peftbench.reports.html import cells, run_list, summary
 from peftbench.reports.html.data import contents
 from peftbench.results.store import Results
-from peftbench.suites.rounds import measures
+from peftbench.suites.continual import measures
 
 EVIL = "<script>alert(1)</script>"
 SCORES = {"full": (0.8, 0.9), "lora": (0.7, 0.9), "bitfit": (0.5, None)}
@@ -57,7 +57,7 @@ def results(tmp_path_factory):
             folder.save_evaluated(make(e, 0.75), {})
     for e in planned("suite=shift", *words):
         folder.save_evaluated(abroad(e, 0.7, 0.4), {})
-    for e in planned("suite=rounds", "suite.chunks=[8,8,16]", *words):
+    for e in planned("suite=continual", "suite.chunks=[8,8,16]", *words):
         told = {"names": [8, 8, 16], "scores": MATRIX, "validation": [0.5, 0.6, 0.7], "joint": 0.8}
         folder.save_evaluated(found(e, told | measures(MATRIX)), {})
     return folder
@@ -70,7 +70,7 @@ MATRIX = [[0.8], [0.7, 0.9], [0.6, 0.85, 0.7]]
 def file(results, tmp_path_factory):
     """The page of these, as the verb writes it."""
     path = tmp_path_factory.mktemp("html") / "report.html"
-    words = ["report", "page", "--results", str(results.folder), "-o", str(path)]
+    words = ["report", "html", "--results", str(results.folder), "-o", str(path)]
     done = CliRunner().invoke(main, words)
     assert done.exit_code == 0, done.output
     assert f"{path}: {path.stat().st_size / 1e6:.1f} MB" in done.output
@@ -118,8 +118,8 @@ def test_cells_by_hand(data):
     }
     assert [section["title"] for section in data["sections"]] == [
         EVIL,
-        "builtin_paraphrase 32",
-        "builtin_paraphrase 64",
+        "synthetic_paraphrase 32",
+        "synthetic_paraphrase 64",
     ]
     assert by_name["full"]["mean"] == pytest.approx(0.85)
     assert by_name["full"]["sd"] == pytest.approx(0.1 / 2**0.5, abs=1e-6)
@@ -142,7 +142,7 @@ def test_equals_share_the_front_and_the_beaten_do_not():
         one = records.record(run, scores[run.method.name])
         took = one.seconds | {"train": seconds[run.method.name]}
         made.append(cells.ScoreCell((run.method.name,), ("t", 32), [replace(one, seconds=took)]))
-    kept = cells.front(made, cells.COSTS["seconds"])
+    kept = cells.cheapest_front(made, cells.COSTS["seconds"])
     assert sorted(cell.row[0] for cell in kept) == ["full", "head", "lora"]
 
 
@@ -153,7 +153,7 @@ def test_sentences_follow_from_the_numbers(data):
     # each run took 0.5 + 0.25 + 0.25 + 1 s beside training
     hours = 3 * 2 * (2 + 4 + 8 + 3 * 2) / 3600
     assert where == f"Trained on Some CPU with 1 thread, {hours:.1f} hours in all."
-    assert "calibration (6), noise (6), rounds (6) and shift (6)" in evaluations
+    assert "calibration (6), continual (6), noise (6) and shift (6)" in evaluations
     scores = paragraph(data, "What the scores say")
     best = "full has the highest mean accuracy, 85.0 % (n = 2); the constant answer has 50.0 %"
     assert scores[0] == f"{EVIL}: {best}, and no more than it bitfit."
@@ -233,7 +233,7 @@ def test_what_cannot_be_read_and_what_does_not_compare_is_said(tmp_path):
     )
     costs = paragraph(told, "What it costs")
     assert costs == [
-        "builtin_paraphrase: seconds were taken on different machines and do not compare."
+        "synthetic_paraphrase: seconds were taken on different machines and do not compare."
     ]
 
 
@@ -300,7 +300,7 @@ def test_rules_are_those_of_the_readme():
 
 def test_bad_input_is_told_in_one_line(results, tmp_path):
     def said(*words):
-        done = CliRunner().invoke(main, ["report", "page", *map(str, words)])
+        done = CliRunner().invoke(main, ["report", "html", *map(str, words)])
         assert done.exit_code == 2, done.output
         return done.output
 
@@ -411,9 +411,9 @@ def test_a_task_hides_the_others(opened):
 
 @pytest.mark.slow
 @pytest.mark.browser
-@pytest.mark.parametrize("task", [EVIL, "builtin_paraphrase"])
+@pytest.mark.parametrize("task", [EVIL, "synthetic_paraphrase"])
 def test_a_task_hides_the_others_in_folded_tables_too(opened, data, task):
-    other = {EVIL: "builtin_paraphrase", "builtin_paraphrase": EVIL}[task]
+    other = {EVIL: "synthetic_paraphrase", "synthetic_paraphrase": EVIL}[task]
     opened.evaluate("document.querySelectorAll('details').forEach((one) => (one.open = true))")
     opened.select_option("#task", task)
     shown = opened.locator("main .tabled:visible")

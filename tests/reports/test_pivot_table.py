@@ -139,9 +139,9 @@ def test_settings_that_differ_in_a_cell_are_told(tmp_path):
 
 
 def test_a_null_is_another_setting_than_a_number(tmp_path):
-    runs = records.runs("method=lora", "train.micro_batch=null,8", "seed=0,1")
+    runs = records.runs("method=lora", "train.micro_batch_size=null,8", "seed=0,1")
     results = saved(tmp_path / "r", [records.record(run) for run in runs])
-    assert lines(results)[0][:2] == ["method", "train.micro_batch"]
+    assert lines(results)[0][:2] == ["method", "train.micro_batch_size"]
 
 
 def test_costs_of_a_calibration_are_not_those_of_a_run_alone(tmp_path):
@@ -195,7 +195,7 @@ def test_conditions(four):
         "2)",
         "4)",
     ]
-    assert counted("run.augment=none") == "4)"
+    assert counted("run.augmentation=none") == "4)"
 
 
 @pytest.mark.parametrize(
@@ -205,7 +205,7 @@ def test_conditions(four):
         (["cel=score"], "did you mean cell"),
         (["cell=device"], "holds no numbers"),
         (["summary=mode"], "allowed: interval, mean, median"),
-        (["where=task=builtin_paraphrasing"], "did you mean builtin_paraphrase"),
+        (["where=task=synthetic_paraphrasing"], "did you mean synthetic_paraphrase"),
         (["where=seed=x"], "'x' is no number"),
         (["where=task"], "is no condition"),
         (["where=task='"], "No closing quotation"),
@@ -237,12 +237,12 @@ RANKED = ("full", "lora", "bitfit")
 def test_best_is_marked_only_when_it_is_significant(tmp_path):
     made = [records.record(run) for run in records.runs(*WORDS)]
     clear = saved(tmp_path / "a", made, {"full": 0.7, "lora": 0.85, "bitfit": 0.6})
-    assert found(clear).found == {("builtin_paraphrase",): ("lora",)}
+    assert found(clear).found == {("synthetic_paraphrase",): ("lora",)}
     assert any(row[0] == "lora" and row[1].startswith("**8") for row in lines(clear))
     assert "after Holm's correction" in told(clear, "--format", "markdown").stdout
     close = saved(tmp_path / "b", made, {"full": 0.7, "lora": 0.702, "bitfit": 0.4})
     assert not found(close).found
-    assert "No row is significantly best: builtin_paraphrase" in told(close).stdout
+    assert "No row is significantly best: synthetic_paraphrase" in told(close).stdout
     assert "**" not in told(close, "--format", "markdown").stdout
     assert not found(clear, "cell=seconds").undecided
 
@@ -254,7 +254,7 @@ def test_what_keeps_the_best_from_being_tested(tmp_path):
     gone = next(one for one in made if one.run.method.name == "full")
     nothing = replace(gone, metrics={"accuracy": None}, collapsed=True)
     results.save(nothing, records.predictions())
-    column = ("builtin_paraphrase",)
+    column = ("synthetic_paraphrase",)
     assert found(results).left_out == {column: [("full",)]}
     assert found(results).found == {column: ("lora",)}
     shutil.rmtree(results.folder / "predictions")

@@ -96,7 +96,7 @@ def cielab(colour: str, seen: Any) -> np.ndarray:
 
 @pytest.mark.parametrize("sight", SEEN)
 def test_colours_differ_also_for_colour_blind_readers(sight):
-    compared = "full bitfit adapter lora hybrid bayes_hybrid sparse_adapter robust_partial head"
+    compared = "full bitfit adapter lora combined bayes_hybrid sparse_adapter robust_partial head"
     seen = [
         cielab(palette.known()[name]["color"], np.array(SEEN[sight])) for name in compared.split()
     ]
@@ -122,7 +122,7 @@ def test_a_method_has_one_colour_in_all_pictures():
     planned = plan(*records.tiny("suite=noise", "method=full,lora", "size=100")).evaluations
     noisy = [Evaluated(e, noise_findings(e), {}, {}, records.ENVIRONMENT, None) for e in planned]
     found, _ = registry.draw_figures(Inputs(made, noisy), ["sizes", "pareto", "seeds", "noise"])
-    assert sorted(found) == ["noise", "pareto_builtin_paraphrase", "seeds", "sizes"]
+    assert sorted(found) == ["noise", "pareto_synthetic_paraphrase", "seeds", "sizes"]
     for picture in found.values():
         assert drawn(picture, "lora"), picture
         assert drawn(picture, "full"), picture
@@ -241,7 +241,7 @@ def test_the_front_is_what_nothing_dominates():
             and cheap <= dear
             and (one > other or cheap < dear)  # type: ignore[operator]
         }
-        assert costs.front(every) == set(range(12)) - {b for _, b in better}
+        assert costs.pareto_front(every) == set(range(12)) - {b for _, b in better}
 
 
 def test_the_line_of_a_front_joins_its_points():
@@ -271,7 +271,7 @@ def test_the_line_of_a_front_joins_its_points():
 def test_collapsed_seeds_are_open_and_undefined_ones_aside():
     made = [
         records.record(run, None if run.seed == 2 else 0.6 + run.seed / 10, collapsed=run.seed > 0)
-        for run in records.runs("method=lora", "seed=0,1,2", "task=builtin_paraphrase")
+        for run in records.runs("method=lora", "seed=0,1,2", "task=synthetic_paraphrase")
     ]
     (picture,) = seeds.plot_seeds(made, Palette())
     *dots, mean = drawn(picture, "lora")
@@ -286,7 +286,7 @@ def test_collapsed_seeds_are_open_and_undefined_ones_aside():
 def test_many_rows_get_a_panel_a_method():
     made = grown("method=lora,bitfit,full", "train.lr=1e-4,1e-3,1e-2")
     (picture,) = sizes.plot_sizes(made, Palette())
-    assert picture.part == "builtin_paraphrase"
+    assert picture.part == "synthetic_paraphrase"
     assert [axis.get_title() for axis in picture.figure.axes] == ["bitfit", "full", "lora"]
     assert {text.get_text() for text in picture.figure.axes[2].texts} == {
         "lr=0.0001",

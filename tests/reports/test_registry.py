@@ -8,6 +8,7 @@ from omegaconf import OmegaConf
 from suite_records import found, lines, planned, trained
 
 from peftbench.config import catalog
+from peftbench.core.configs import class_name
 from peftbench.reports import other_suites, registry
 from peftbench.reports.plotting.palette import Palette
 from peftbench.suites.base import Suite
@@ -30,7 +31,7 @@ def test_reports_have_names_and_places_of_their_own():
 def test_a_packaged_suite_has_a_report_of_its_own(name):
     target = OmegaConf.load(SUITES[name])["_target_"]
     assert issubclass(get_class(target), Suite)
-    assert registry.of_suite(target).suite == target
+    assert registry.of_suite(class_name(target)).suite == class_name(target)
 
 
 def evaluations():
@@ -50,7 +51,7 @@ def test_headline_figures_are_the_columns_of_an_unknown_suite():
     report = registry.of_suite("mine.Length")
     assert report is other_suites.REPORT
     (table,) = report.tables(every, trained(every))
-    assert table.title == "Text length: builtin_paraphrase"
+    assert table.title == "Text length: synthetic_paraphrase"
     assert [row["method"] for row in lines(table)] == ["full", "lora"]
     assert lines(table)[0]["short texts"] == "55.0 ± 7.1 (2)"
     assert lines(table)[0]["long"] == "– (0 of 2)"

@@ -89,12 +89,20 @@ def test_every_committed_record_is_as_the_store_reads_it(folder, tmp_path):
 
 
 def test_types_of_columns(results):
-    rows = load_frame(results).read(["score", "run.method.host", "work.steps", "collapsed", "key"])
-    assert rows.columns.tolist() == ["score", "run.method.host", "work.steps", "collapsed", "key"]
+    rows = load_frame(results).read(
+        ["score", "run.method.base_method", "work.steps", "collapsed", "key"]
+    )
+    assert rows.columns.tolist() == [
+        "score",
+        "run.method.base_method",
+        "work.steps",
+        "collapsed",
+        "key",
+    ]
     assert [str(kind) for kind in rows.dtypes[:4]] == ["float64", "category", "Int64", "boolean"]
     assert rows["key"].tolist() == results.keys()
-    assert rows["run.method.host"].isna().sum() == 4
-    assert set(rows["run.method.host"].dropna()) == {"adapter"}
+    assert rows["run.method.base_method"].isna().sum() == 4
+    assert set(rows["run.method.base_method"].dropna()) == {"adapter"}
     assert load_frame(results).read(["seconds.train"])["seconds.train"].tolist() == 6 * [6.7e-05]
 
 
@@ -220,12 +228,12 @@ def test_values_of_several_types_become_text(results):
     load_frame(results)  # of numbers alone, as it was cached
     for key, value in ((first, "half"), (second, 0.5)):
         work = results.load(key).work
-        reseal(results, key, work=work | {"micro_batch": value})
-    column = load_frame(results).read(["work.micro_batch"])["work.micro_batch"]
+        reseal(results, key, work=work | {"micro_batch_size": value})
+    column = load_frame(results).read(["work.micro_batch_size"])["work.micro_batch_size"]
     assert sorted(column) == ["0.5", "16", "16", "16", "16", "half"]
     (new,) = records.runs("method=ia3")
     results.save(records.record(new), records.predictions())  # a number again
-    column = load_frame(results).read(["work.micro_batch"])["work.micro_batch"]
+    column = load_frame(results).read(["work.micro_batch_size"])["work.micro_batch_size"]
     assert sorted(column) == ["0.5", "16", "16", "16", "16", "16", "half"]
 
 

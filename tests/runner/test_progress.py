@@ -56,7 +56,9 @@ def test_a_log_gets_a_line_for_each_end_and_none_for_steps(screen):
             display(event)
     lines = [line.rstrip() for line in shown.getvalue().splitlines()]
     assert len(lines) == 4
-    assert lines[0].startswith("1/4 lora · builtin_paraphrase · tiny · size 32 · seed 0  accuracy")
+    assert lines[0].startswith(
+        "1/4 lora · synthetic_paraphrase · tiny · size 32 · seed 0  accuracy"
+    )
     assert "accuracy 75.0, f1 75.0" in lines[0]
     assert lines[0].endswith("left")
     assert lines[1] == f"wait {RUNS[1].title}: another process has it"
@@ -83,7 +85,7 @@ def test_a_terminal_shows_a_bar_for_all_runs_and_a_line_for_each_worker(screen):
         assert "everything" in now
         assert "0 of 4" in now
         assert "left" in now
-        assert "lora · builtin_paraphrase · tiny · size 32 · seed 0 · step 2 · loss 0.500" in now
+        assert "lora · synthetic_paraphrase · tiny · size 32 · seed 0 · step 2 · loss 0.500" in now
         assert "seed 1 · step 1" in now
         display(EVENTS[1])
         shown.truncate(0)

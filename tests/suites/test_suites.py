@@ -59,7 +59,7 @@ def test_key_depends_on_the_run_and_the_suite_and_not_on_prose():
     (third,) = planned("suite=noise", "seed=1")
     (fewer,) = planned("suite=noise", "suite.examples=200")
     assert len({first.key, other.key, third.key, fewer.key}) == 4
-    targets = [f"suite.targets={{builtin_paraphrase:{{examples:{n}}}}}" for n in (20, 40, 40)]
+    targets = [f"suite.targets={{synthetic_paraphrase:{{examples:{n}}}}}" for n in (20, 40, 40)]
     keys = [planned("suite=shift", words)[0].key for words in targets]
     assert (len(set(keys)), keys[1]) == (2, keys[2])
     assert Evaluation(first.run, first.suite | {"about": "x"}).key == first.key
@@ -80,7 +80,7 @@ def test_a_suite_in_a_sweep_and_under_a_condition(tmp_path):
 
 def test_word_order_is_no_noise_to_acceptability():
     (first,), (other,) = (
-        planned("suite=noise", f"task=builtin_{task}") for task in ("paraphrase", "acceptability")
+        planned("suite=noise", f"task=synthetic_{task}") for task in ("paraphrase", "acceptability")
     )
     kinds = base.build_suite(first.suite).rates(), base.build_suite(other.suite).rates()
     assert set(kinds[0]) == set(EDITS)
@@ -180,10 +180,10 @@ def test_area_is_undefined_where_a_score_is():
 
 def test_shift_cuts_and_shortens_targets():
     evaluation, shift = one(
-        "suite=shift", "suite.targets={builtin_similarity:{above:3.5,examples:80}}"
+        "suite=shift", "suite.targets={synthetic_similarity:{above:3.5,examples:80}}"
     )
-    table = shift.sets(evaluation.run, None)["builtin_similarity"]
-    whole = loading.load_split(runs("task=builtin_similarity")[0].task, "validation", None)
+    table = shift.sets(evaluation.run, None)["synthetic_similarity"]
+    whole = loading.load_split(runs("task=synthetic_similarity")[0].task, "validation", None)
     assert set(table.label.tolist()) == {0, 1}
     assert len(table.label) == 80
     share = np.mean(whole.label > 3.5)
@@ -195,27 +195,27 @@ def test_shift_scores_classes_by_classes_and_values_by_their_order():
     label = np.arange(200) % 2
     known = {"label": label, "scores": outputs(label, 0.9)}
     found = {
-        "builtin_similarity": {"label": label, "scores": outputs(label, 0.7)},
-        "untrained/builtin_similarity": {"label": label, "scores": outputs(label, 0.5)},
+        "synthetic_similarity": {"label": label, "scores": outputs(label, 0.7)},
+        "untrained/synthetic_similarity": {"label": label, "scores": outputs(label, 0.5)},
     }
-    told = shift.findings(record(evaluation.run), known, found)["targets"]["builtin_similarity"]
+    told = shift.findings(record(evaluation.run), known, found)["targets"]["synthetic_similarity"]
     home = task_metrics.METRICS["accuracy"].compute(known["scores"].argmax(1), label)
     away = task_metrics.METRICS["accuracy"].compute(
-        found["builtin_similarity"]["scores"].argmax(1), label
+        found["synthetic_similarity"]["scores"].argmax(1), label
     )
     assert (told["home"], told["scores"]["accuracy"]) == (home, away)
     assert told["gap"] == pytest.approx(home - away)
     assert told["trivial"] == 0.5
     assert told["untrained"]["accuracy"] == pytest.approx(0.5, abs=0.1)
 
-    evaluation, shift = one("suite=shift", "task=builtin_similarity")
+    evaluation, shift = one("suite=shift", "task=synthetic_similarity")
     value = (label + np.linspace(0, 0.5, 200))[:, None].astype(np.float32)
     found = {
         name: {"label": label, "scores": value}
-        for name in ("builtin_paraphrase", "untrained/builtin_paraphrase")
+        for name in ("synthetic_paraphrase", "untrained/synthetic_paraphrase")
     }
     known = {"label": label.astype(np.float32), "scores": value}
-    told = shift.findings(record(evaluation.run), known, found)["targets"]["builtin_paraphrase"]
+    told = shift.findings(record(evaluation.run), known, found)["targets"]["synthetic_paraphrase"]
     assert told["scores"] == {"auc": 1.0}
     assert told["gap"] is None
 
@@ -249,11 +249,13 @@ def test_calibration_fits_on_training_examples_that_the_run_does_not_use():
 
 
 def test_calibration_of_a_run_on_everything_fits_on_its_selection_split():
-    evaluation, calibration = one("suite=calibration", "size=full", "select=holdout")
+    evaluation, calibration = one(
+        "suite=calibration", "size=full", "checkpoint_selection=best_on_holdout"
+    )
     held = calibration.sets(evaluation.run, None)["held"]
     train = loading.load_split(evaluation.run.task, "train", None)
     tokens = TokenizedSplit(*[np.zeros(0)] * 3, label=train.label, truncated=0)
-    selection = evaluation.run.select
+    selection = evaluation.run.checkpoint_selection
     _, rows = batching.split_rows(
         evaluation.run, tokens, selection, evaluation.run.seeds()["subset"]
     )
@@ -279,7 +281,7 @@ def test_calibration_by_hand():
 
 
 def test_calibration_of_values():
-    evaluation, calibration = one("suite=calibration", "task=builtin_similarity")
+    evaluation, calibration = one("suite=calibration", "task=synthetic_similarity")
     generator = np.random.default_rng(0)
     value = generator.random((2000, 1)) * 5
     label = value[:, 0] + generator.normal(size=2000) * 0.5
@@ -299,7 +301,7 @@ def finished(tmp_path_factory):
     """Kept weights: of a method that trains what was there, and of one that samples."""
     results = Results(tmp_path_factory.mktemp("results"))
     for run in runs("method=full,mc_dropout"):
-        outcome = execute(run, RuntimeConfig(keep="trained"))
+        outcome = execute(run, RuntimeConfig(save_weights=True))
         results.save(outcome.record, outcome.predictions, outcome.trained)
     return results
 
@@ -339,7 +341,7 @@ def test_texts_that_noise_leaves_alone_are_predicted_on_once(finished):
 
 
 def test_evaluations_during_training_may_look_at_a_part(finished):
-    (run,) = runs("method=full", "train.evaluations=2")
+    (run,) = runs("method=full", "train.num_evals=2")
     whole, part = (execute(run, RuntimeConfig(curve_part=p)) for p in (1.0, 0.1))
     assert part.record.metrics == whole.record.metrics
     assert np.array_equal(part.predictions["scores"], whole.predictions["scores"])
@@ -411,7 +413,7 @@ def test_run_trains_and_evaluates_and_does_it_once(tmp_path):
     first = call("run", *words, *folder, code=0)
     assert "4 evaluations of them: 0 done, 4 missing" in first
     assert "Calibration" in first
-    assert "Trained on builtin_paraphrase" in first
+    assert "Trained on synthetic_paraphrase" in first
     assert (tmp_path / "reports" / "shift.md").is_file()
     again = call("run", *words, *folder, code=0)
     assert "4 evaluations of them: 4 done, 0 missing" in again
@@ -427,4 +429,4 @@ def test_run_trains_and_evaluates_and_does_it_once(tmp_path):
 def test_every_suite_is_listed_with_its_purpose():
     told = call("list", "suites", code=0)
     assert all(f"suite={name}" in told for name in SUITES)
-    assert "target=qqp_sample" in call("list", "targets", code=0)
+    assert "shift_dataset=qqp_sample" in call("list", "shift_datasets", code=0)

@@ -5,7 +5,7 @@ from functools import cache
 import tiny
 
 from peftbench.methods.base import build_method
-from peftbench.models import checkpoints
+from peftbench.models import pretrained
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
 
@@ -13,7 +13,7 @@ from peftbench.models.backbone import Backbone
 @cache
 def backbone(model: str) -> Backbone:
     run = tiny.one_run(f"model={model}")
-    return Backbone(run.model, "meta", checkpoints.skeleton(run.model, "meta"))
+    return Backbone(run.model, "meta", pretrained.skeleton(run.model, "meta"))
 
 
 def encoder(model: str, method: str, *words: str) -> AdaptedModel:

@@ -15,7 +15,7 @@ TINY = (
     "train.max_length=16",
     "budget=steps",
     "budget.steps=4",
-    "train.evaluations=1",
+    "train.num_evals=1",
 )
 
 ENVIRONMENT: Json = {
@@ -68,7 +68,7 @@ def record(run: Run, score: float | None = 0.75, **changes: Any) -> Record:
             "padded_tokens": 1000,
             "train_size": run.train_size(3000),
             "held_out": 0,
-            "micro_batch": 16,
+            "micro_batch_size": 16,
             "overshoot_seconds": None,
             "truncated": {"train": 0, "validation": 0},
         },

@@ -12,27 +12,27 @@ from peftbench.models.adapted_model import AdaptedModel
 from peftbench.training.runtime import RuntimeConfig
 
 CPU = RuntimeConfig(device="cpu")
-SHORT = ("model=tiny", "size=24", "budget=steps", "budget.steps=4", "train.evaluations=2")
+SHORT = ("model=tiny", "size=24", "budget=steps", "budget.steps=4", "train.num_evals=2")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Watched(Method):
     """Another method, whose batches and first head are noted."""
 
-    host: Method
+    base_method: Method
     batches: ClassVar[list[torch.Tensor]] = []
     heads: ClassVar[list[dict[str, torch.Tensor]]] = []
 
     def insert(self, encoder: AdaptedModel) -> None:
         """Insert the method."""
-        self.host.insert(encoder)
+        self.base_method.insert(encoder)
         trained = encoder.trained().items()
         self.heads.append({n: p.detach().clone() for n, p in trained if encoder.in_head(n)})
 
     def compute_loss(self, encoder: AdaptedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """The method's loss."""
         self.batches.append(batch["input_ids"])
-        return self.host.compute_loss(encoder, batch)
+        return self.base_method.compute_loss(encoder, batch)
 
 
 def one(task, *words) -> Run:

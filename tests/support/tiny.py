@@ -26,7 +26,7 @@ from peftbench.training.state import TrainerState
 
 METHODS = sorted(catalog.options("method", (catalog.packaged(),)))
 MODELS = sorted(catalog.options("model", (catalog.packaged(),)))
-FAMILIES = sorted(path.stem[1:] for path in (catalog.packaged() / "model").glob("_*.yaml"))
+FAMILIES = sorted(path.stem for path in (catalog.packaged() / "model_family").glob("*.yaml"))
 
 
 #: Weights wide enough that what is at the bottom of a random model is felt at its top.
@@ -92,16 +92,16 @@ def batch(examples: TokenizedSplit, family: str) -> Batch:
 def recipe(**changes: object) -> TrainingConfig:
     """A recipe for a handful of steps: constant rate, fp32, one batch of eight."""
     given = {
-        "batch": 8,
-        "micro_batch": None,
+        "batch_size": 8,
+        "micro_batch_size": None,
         "lr": 1e-2,
-        "schedule": "constant",
-        "warmup": 0.0,
+        "lr_scheduler_type": "constant",
+        "warmup_steps": 0.0,
         "weight_decay": 0.0,
-        "clip": 1.0,
+        "max_grad_norm": 1.0,
         "precision": "fp32",
         "max_length": 128,
-        "evaluations": 1,
+        "num_evals": 1,
     }
     return TrainingConfig(**given | changes)  # type: ignore[arg-type]
 

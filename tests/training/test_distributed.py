@@ -20,7 +20,9 @@ pytestmark = pytest.mark.slow  # each command is three processes that load torch
 
 TINY = (packaged() / "model" / "tiny.yaml").read_text()
 
-RUN = tiny("method=lora", "task=builtin_paraphrase", "size=100", "budget.steps=12", "train.lr=3e-3")
+RUN = tiny(
+    "method=lora", "task=synthetic_paraphrase", "size=100", "budget.steps=12", "train.lr=3e-3"
+)
 
 
 @pytest.fixture(scope="module")
@@ -37,7 +39,7 @@ def command(folder, processes, *words):
     path = os.pathsep.join([str(Path(zoo.__file__).parent), os.environ.get("PYTHONPATH", "")])
     return {
         "args": [
-            *(sys.executable, "-m", "peftbench", "run", *words, "--processes", str(processes)),
+            *(sys.executable, "-m", "peftbench", "run", *words, "--gpus-per-run", str(processes)),
             *("--device", "cpu", "--threads", "1", "--workers", "1"),
             *("--results", f"by-{processes}"),
         ],

@@ -40,7 +40,7 @@ def test_a_factor_scales_the_step():
     made, _ = groups("method.layer_decay=0.1")
     before = {n: p.detach().clone() for n, p in made.trained().items()}
     method = build_method(tiny.one_run("method=full", "method.layer_decay=0.1").method)
-    tiny.fit(made, method, tiny.batch(tiny.tokens(), "bert"), steps=1, lr=1e-3, clip=None)
+    tiny.fit(made, method, tiny.batch(tiny.tokens(), "bert"), steps=1, lr=1e-3, max_grad_norm=None)
     for name, p in made.trained().items():
         moved = float((p - before[name]).detach().abs().max())
         rate = 1e-3 * 0.1 ** {-1: 2, 0: 1}.get(made.block_of(name), 0)
@@ -65,11 +65,14 @@ def test_spreads_and_gates_are_not_decayed():
     ("schedule", "warmup", "rates"),
     [
         ("linear", 0.2, [0.0, 0.5, 1.0, 0.5, 0.0]),
+        ("linear", 2, [0.0, 0.5, 1.0, 0.5, 0.0]),
         ("constant", 0.2, [0.0, 0.5, 1.0, 1.0, 1.0]),
+        ("constant", 2, [0.0, 0.5, 1.0, 1.0, 1.0]),
         ("linear", 0.0, [1.0, 0.9, 0.8, 0.4, 0.0]),
     ],
 )
 def test_the_rate_rises_and_falls_as_the_schedule_says(schedule, warmup, rates):
-    config = tiny.recipe(lr=2.0, schedule=schedule, warmup=warmup)
-    found = [learning_rate(config, fraction) for fraction in (0.0, 0.1, 0.2, 0.6, 1.0)]
+    """Of 10 steps; a warm-up of 2 steps is one of 0.2 of the budget."""
+    config = tiny.recipe(lr=2.0, lr_scheduler_type=schedule, warmup_steps=warmup)
+    found = [learning_rate(config, fraction, 10 * fraction) for fraction in (0, 0.1, 0.2, 0.6, 1)]
     assert found == pytest.approx([2 * rate for rate in rates])

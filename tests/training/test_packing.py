@@ -28,7 +28,7 @@ from peftbench.training.warm_cache import WarmCache
 
 CPU = RuntimeConfig(device="cpu", threads=1)
 STILL = "model.shape={hidden_dropout_prob:0.0,attention_probs_dropout_prob:0.0}"
-WORDS = ("model=tiny", STILL, "train.precision=fp32", "budget=steps", "train.evaluations=2")
+WORDS = ("model=tiny", STILL, "train.precision=fp32", "budget=steps", "train.num_evals=2")
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ def test_a_pack_of_one_is_a_run_alone_to_the_bit(task, warm):
 def test_micro_batches_are_summed_in_a_pack_too(task, warm):
     words = ("method=lora", "method.dropout=0", "seed=0,1", "budget.steps=4")
     whole, parts = (
-        trained(runs(task, *words, f"train.micro_batch={m}"), 2, warm) for m in ("null", 5)
+        trained(runs(task, *words, f"train.micro_batch_size={m}"), 2, warm) for m in ("null", 5)
     )
     for one, other in zip(whole.values(), parts.values(), strict=True):
         assert all(side.shared for side in (one, other))
@@ -160,7 +160,7 @@ def test_a_run_that_diverges_leaves_alone(task, warm):
         "method=lora",
         "method.dropout=0",
         "train.lr=1e30",
-        "train.clip=null",
+        "train.max_grad_norm=null",
         "budget.steps=6",
     )
     left = trained([good[0], bad, good[1]], 3, warm)
@@ -225,7 +225,7 @@ def test_groups_are_runs_that_differ_in_values_only(task):
     assert sorted(map(len, units)) == [4, 4, 4, 4]
     assert {len({run.method.name for run in unit}) for unit in units} == {1}
     assert [len(unit) for unit in packs.units(runs(task, *words), 1, 2)] == [1] * 16
-    precise = plan(*task, "model=tiny", "train.precision=fp32,bf16", "train.batch=8,16").runs
+    precise = plan(*task, "model=tiny", "train.precision=fp32,bf16", "train.batch_size=8,16").runs
     assert [len(unit) for unit in packs.units(precise, 64, 1)] == [1, 1, 1, 1]
 
 

@@ -80,7 +80,7 @@ def test_seed_changes_the_predictions(task, warm):
 
 def test_evaluations_leave_no_trace(task, warm):
     often, once = (
-        execute(one(task, f"train.evaluations={count}"), CPU, warm=warm) for count in (4, 1)
+        execute(one(task, f"train.num_evals={count}"), CPU, warm=warm) for count in (4, 1)
     )
     assert np.array_equal(often.predictions["scores"], once.predictions["scores"])
     assert [point["step"] for point in often.record.curve] == [1, 2, 3, 4]
@@ -91,14 +91,14 @@ def test_micro_batches_are_the_batch(task, warm):
     words = ("train.precision=fp32", "method.dropout=0", "train.lr=1e-4")
     shape = "model.shape={hidden_dropout_prob:0.0,attention_probs_dropout_prob:0.0}"
     whole, parts_ = (
-        execute(one(task, *words, shape, f"train.micro_batch={size}"), CPU, warm=warm)
+        execute(one(task, *words, shape, f"train.micro_batch_size={size}"), CPU, warm=warm)
         for size in ("null", 5)
     )
     assert np.allclose(whole.predictions["scores"], parts_.predictions["scores"], atol=1e-5)
 
 
 def test_record_is_what_happened(task, warm):
-    outcome = execute(one(task, "budget.steps=5"), replace(CPU, keep="trained"), warm=warm)
+    outcome = execute(one(task, "budget.steps=5"), replace(CPU, save_weights=True), warm=warm)
     record, predictions = outcome.record, outcome.predictions
     work = record.work
     assert (work["steps"], work["train_size"], work["held_out"]) == (5, 24, 0)
@@ -123,7 +123,12 @@ def test_record_is_what_happened(task, warm):
 
 
 def test_selection_is_carved_out_of_train(task, warm):
-    words = ("select=holdout", "select.fraction=0.25", "select.patience=9", "train.evaluations=4")
+    words = (
+        "checkpoint_selection=best_on_holdout",
+        "checkpoint_selection.fraction=0.25",
+        "checkpoint_selection.patience=9",
+        "train.num_evals=4",
+    )
     record = execute(one(task, *words), CPU, warm=warm).record
     assert (record.work["train_size"], record.work["held_out"]) == (24, 6)
     assert record.selection in record.curve
@@ -143,6 +148,6 @@ def test_further_splits_are_scored_apart(task, warm):
 
 
 def test_a_loss_that_is_not_finite_ends_the_run(task, warm):
-    run = one(task, "method=full", "train.lr=1e30", "train.clip=null", "budget.steps=20")
+    run = one(task, "method=full", "train.lr=1e30", "train.max_grad_norm=null", "budget.steps=20")
     with pytest.raises(FloatingPointError, match=r"the loss is .* at step \d+; try a smaller"):
         execute(run, CPU, warm=warm)

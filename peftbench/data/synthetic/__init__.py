@@ -1,8 +1,8 @@
-"""Three builtin tasks that need no download, from a seeded grammar of our own.
+"""Three synthetic tasks that need no download, from a seeded grammar of our own.
 
-`builtin_acceptability`, `builtin_paraphrase` and `builtin_similarity` have the columns and the
-labels of CoLA, MRPC and STS-B, and short sentences. They exist so that the whole benchmark runs
-offline; they are not a substitute for GLUE, and their scores compare with nothing else.
+`synthetic_acceptability`, `synthetic_paraphrase` and `synthetic_similarity` have the columns and
+the labels of CoLA, MRPC and STS-B, and short sentences. They exist so that the whole benchmark
+runs offline; they are not a substitute for GLUE, and their scores compare with nothing else.
 
 The text is a function of `VERSION` alone: every draw comes from one `random.Random` with a fixed
 seed, and no set or dictionary is iterated in hash order.
@@ -18,9 +18,9 @@ VERSION = 1  # raised whenever a single character of any task changes
 
 _Draw = Callable[[Random], tuple[dict[str, Any], tuple[str, ...]]]
 _TASKS: dict[str, tuple[int, _Draw]] = {  # seed and source of examples
-    "builtin_acceptability": (1, acceptability.draw_minimal_pair),
-    "builtin_paraphrase": (2, paraphrase.draw_paraphrase),
-    "builtin_similarity": (3, similarity.draw_similarity),
+    "synthetic_acceptability": (1, acceptability.draw_minimal_pair),
+    "synthetic_paraphrase": (2, paraphrase.draw_paraphrase),
+    "synthetic_similarity": (3, similarity.draw_similarity),
 }
 NAMES: tuple[str, ...] = tuple(_TASKS)
 _SIZES = {"train": 3000, "validation": 600}
@@ -35,7 +35,7 @@ def generate(name: str) -> dict[str, dict[str, list]]:
         ValueError: If `name` is none of `NAMES`.
     """
     if name not in _TASKS:
-        raise ValueError(f"there is no builtin task {name!r}; the tasks are {', '.join(NAMES)}")
+        raise ValueError(f"there is no synthetic task {name!r}; the tasks are {', '.join(NAMES)}")
     seed, draw = _TASKS[name]
     random = Random(seed)
     seen: set[str] = set()

@@ -1,4 +1,4 @@
-"""Words of the builtin tasks, with their inflections.
+"""Words of the synthetic tasks, with their inflections.
 
 Small on purpose: words recur across examples and across the splits, so that a task asks for
 structure and for a few hundred meanings, not for rare vocabulary. Order matters: every tuple is

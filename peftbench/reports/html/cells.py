@@ -89,16 +89,16 @@ def cells(by_row: dict[grouping.Row, list[Record]]) -> list[ScoreCell]:
     for here in together.values():
         several = len({machine for cell in here for machine in cell.machines}) > 1
         for name, cost in COSTS.items():
-            for cell in [] if several and name == "seconds" else front(here, cost):
+            for cell in [] if several and name == "seconds" else cheapest_front(here, cost):
                 cell.front.append(name)
     return found
 
 
-def front(here: list[ScoreCell], cost: Callable[[ScoreCell], float]) -> list[ScoreCell]:
+def cheapest_front(here: list[ScoreCell], cost: Callable[[ScoreCell], float]) -> list[ScoreCell]:
     """Those of one task and size that no other beats in score and cost at once (Pareto).
 
     The cheapest first.
     """
     points = {number: (cell.score, cost(cell)) for number, cell in enumerate(here)}
-    kept = [here[number] for number in sorted(costs.front(points))]
+    kept = [here[number] for number in sorted(costs.pareto_front(points))]
     return sorted(kept, key=lambda cell: (cost(cell), -(cell.score or 0.0)))

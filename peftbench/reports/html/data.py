@@ -160,7 +160,7 @@ def _tables(inputs: Inputs, whole: bool) -> list[tuple[str, str | None, Table]]:
         ("suites", task, table)
         for here in named.values()
         for task in sorted({e.evaluation.run.task.name for e in here})
-        for table in registry.of_suite(here[0].evaluation.suite["_target_"]).tables(
+        for table in registry.of_suite(here[0].evaluation.kind).tables(
             [e for e in here if e.evaluation.run.task.name == task], trained
         )
     ]
@@ -173,9 +173,7 @@ def _curves(inputs: Inputs) -> list[Json]:
     made = [
         plot | {"suite": name}
         for name, found in named.items()
-        for plot in registry.of_suite(found[0].evaluation.suite["_target_"]).page_plots(
-            found, trained
-        )
+        for plot in registry.of_suite(found[0].evaluation.kind).page_plots(found, trained)
     ]
     return [plot for plot in made if any(panel["lines"] for panel in plot["panels"])]
 

@@ -65,9 +65,9 @@ def runs(records: list[Record], evaluated: list[Evaluated]) -> Json:
                 "task": number(_short(made["task"])),
                 "budget": number(made["budget"]),
                 "train": number(made["train"]),
-                "select": number(made["select"]),
-                "form": number(made["form"]),
-                "augment": number(made["augment"]),
+                "checkpoint_selection": number(made["checkpoint_selection"]),
+                "prompt": number(made["prompt"]),
+                "augmentation": number(made["augmentation"]),
                 "environment": number(record.environment),
             },
             "evaluations": [

@@ -6,7 +6,7 @@ from peftbench.analysis import grouping
 from peftbench.analysis.comparison import MARGIN, PairedComparison
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json, Record
-from peftbench.reports.html.cells import ScoreCell, front
+from peftbench.reports.html.cells import ScoreCell, cheapest_front
 from peftbench.reports.html.run_list import listed_names as named
 
 #: Tasks and sizes that get a sentence each; of more than these the sentences tell totals.
@@ -205,7 +205,7 @@ def _costs(parts: dict[str, list[ScoreCell]], labels: dict[grouping.Row, str]) -
             continue
         order = sorted(here, key=lambda cell: cell.seconds)
         first, last = order[0], order[-1]
-        best = front(here, lambda cell: cell.seconds)
+        best = cheapest_front(here, lambda cell: cell.seconds)
         lines.append(
             f"{title}: training takes from {_seconds(first)} ({labels[first.row]}) to "
             f"{_seconds(last)} ({labels[last.row]})"

@@ -58,7 +58,9 @@ def train(
         return drive(TrainingJob(run, setting, steps=cost.steps(run), alike=True, **about(run)))
 
     def alone(run: Run) -> Record:
-        return trainer.execute(run, replace(setting, keep=""), warm=warm, stop=stop).record
+        return trainer.execute(
+            run, replace(setting, save_weights=False), warm=warm, stop=stop
+        ).record
 
     device = device_of(setting)
     if not build_method(
@@ -89,7 +91,7 @@ def train(
 
 def drive(job: TrainingJob) -> ForwardRequests[trainer.TrainingOutput]:
     """What `trainer.execute` does, yielding each gradient and prediction to be computed."""
-    micro = job.run.train.micro_batch
+    micro = job.run.train.micro_batch_size
     while True:
         try:
             return (yield from _attempt(job, micro))

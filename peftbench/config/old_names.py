@@ -1,0 +1,188 @@
+"""Names of the release before: they work in this one, with a note that says the new name.
+
+Beside them are names of transformers and peft for what has a shorter name here; these stay, and
+need no note.
+"""
+
+import re
+import warnings
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from peftbench.core.errors import OldName
+
+#: Groups of configuration files.
+GROUPS = {
+    "form": "prompt",
+    "augment": "augmentation",
+    "select": "checkpoint_selection",
+    "target": "shift_dataset",
+}
+
+#: Keys of a group, in overrides and in files.
+KEYS = {
+    "train": {
+        "batch": "batch_size",
+        "micro_batch": "micro_batch_size",
+        "clip": "max_grad_norm",
+        "warmup": "warmup_steps",
+        "schedule": "lr_scheduler_type",
+        "evaluations": "num_evals",
+    },
+    "prompt": {"words": "verbalizer", "demonstrations": "num_demonstrations"},
+    "augmentation": {"part": "probability"},
+    "suite": {"chain": "posterior_as_prior"},
+    "cluster": {"requeues": "max_requeues"},
+    "model_family": {"words": "language_model"},
+}
+
+#: Hyper-parameters of methods, where a method has none that is called so.
+HYPERPARAMETERS = {
+    "targets": "target_modules",
+    "at": "target_modules",
+    "power": "rank_scaling",
+    "decompose": "use_dora",
+}
+
+#: What a method's file says under `recipe`.
+RECIPE = {"schedule": "lr_scheduler_type", "warmup": "warmup_steps"}
+
+#: Options of a group.
+OPTIONS = {
+    "checkpoint_selection": {"none": "last", "holdout": "best_on_holdout"},
+    "method": {"hybrid": "combined"},
+    "suite": {"rounds": "continual"},
+    "sweep": {"rounds_minilm": "continual_minilm"},
+    "task": {
+        f"builtin_{kind}": f"synthetic_{kind}"
+        for kind in ("acceptability", "paraphrase", "similarity")
+    },
+}
+
+#: Names of transformers and peft that stay.
+SYNONYMS = {"learning_rate": "lr", "r": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout"}
+
+_BASE_METHOD = re.compile(r"(?<=\.)host(?=\.|$)")
+
+
+def note(old: str, new: str) -> None:
+    """Say that a name is another one now."""
+    warnings.warn(
+        f"{old} is called {new} now; the old name works in this release",
+        OldName,
+        stacklevel=2,
+    )
+
+
+def current_key(key: str) -> str:
+    """An override's key as it is called now.
+
+    Of a key under `method` only the part that names a method inside another one: what the rest is
+    called depends on the method, see `hyperparameter`.
+    """
+    group, dot, rest = key.partition(".")
+    group = GROUPS.get(group, group)
+    if group == "method":
+        now = _BASE_METHOD.sub("base_method", key)
+    elif group == "train" and rest in SYNONYMS:
+        return f"train.{SYNONYMS[rest]}"
+    else:
+        first, more, last = rest.partition(".")
+        now = group + dot + KEYS.get(group, {}).get(first, first) + more + last
+    if now != key:
+        note(key, now)
+    return now
+
+
+def current_option(group: str, option: str) -> str:
+    """An option of a group as it is called now; what is no old option is returned as it is."""
+    now = OPTIONS.get(group, {}).get(option, option)
+    if now != option:
+        note(f"{group}={option}", f"{group}={now}")
+    return now
+
+
+def current_field(name: str) -> str:
+    """A field of records, or a condition of a claim, as it is called now; without a note."""
+    flat = {old: new for keys in KEYS.values() for old, new in keys.items()} | HYPERPARAMETERS
+    flat |= {old: new for old, new in GROUPS.items() if old != "target"} | {"host": "base_method"}
+    return ".".join(flat.get(part, part) for part in name.split("."))
+
+
+def current_arguments(arguments: list[str]) -> list[str]:
+    """A command line as it is written now."""
+    now: list[str] = []
+    for word in arguments:
+        if (word == "trained" and now[-1:] == ["--keep"]) or word == "--keep=trained":
+            now = [*(now[:-1] if word == "trained" else now), "--save-weights"]
+            note("--keep trained", "--save-weights")
+        elif word.partition("=")[0] == "--processes":
+            now.append(word.replace("--processes", "--gpus-per-run"))
+            note("--processes", "--gpus-per-run")
+        elif word == "page" and now == ["report"]:
+            now.append("html")
+            note("report page", "report html")
+        else:
+            now.append(word)
+    return now
+
+
+def hyperparameter(name: str, value: Any, known: Collection[str]) -> tuple[str, Any]:
+    """A hyper-parameter as the method calls it, and its value there.
+
+    Args:
+        name: as it was given.
+        value: that it is to have.
+        known: those that the method has.
+    """
+    if name in known:
+        return name, value
+    if name == "use_rslora" and "rank_scaling" in known and isinstance(value, bool):
+        return "rank_scaling", 0.5 if value else 1.0
+    if SYNONYMS.get(name) in known:
+        return SYNONYMS[name], value
+    now = HYPERPARAMETERS.get(name)
+    if now is None or now not in known:
+        return name, value
+    note(f"method.{name}", f"method.{now}")
+    return now, value
+
+
+def files(folder: Path, group: str) -> Iterable[Path]:
+    """The files of a group's options in a folder; those in a group of the old name come last."""
+    yield from sorted((folder / group).glob("*.yaml"))
+    for old, new in GROUPS.items():
+        if new == group:
+            yield from sorted((folder / old).glob("*.yaml"))
+    if group == "model_family":
+        yield from sorted((folder / "model").glob("_*.yaml"))
+
+
+def read(path: Path, group: str) -> str:
+    """The text of an option's file, with the old names in it replaced."""
+    text = path.read_text(encoding="utf-8")
+    names: Mapping[str, str] = KEYS.get(group, {})
+    if group == "method":
+        text = _replaced(path, text, r"(?<=[@{.]){}(?=[:.])", {"host": "base_method"})
+        text = _replaced(path, text, r"\b{}(?=:)", RECIPE)
+        own = "_target_:" in text and "_target_: peftbench." not in text
+        names = {"host": "base_method"} | ({} if own else HYPERPARAMETERS)
+        if "BitFit" not in text:  # of an adapter it says where, as before
+            names = {old: new for old, new in names.items() if old != "at"}
+    if group == "model_family":
+        text = _replaced(path, text, r"(?<=[{ ]){}(?=:)", {"class": "kind"})
+    if group in OPTIONS:
+        text = _replaced(path, text, r"(?<=^  - ){}$", OPTIONS[group])
+    return _replaced(path, text, r"^\s*\b{}(?=:)", names)
+
+
+def _replaced(path: Path, text: str, pattern: str, names: Mapping[str, str]) -> str:
+    """The text with names replaced where the pattern, with a name for its {}, matches."""
+    for old, new in names.items():
+        found = re.compile(f"(?P<before>{pattern.replace('{}', f')(?:{old})', 1)}", re.MULTILINE)
+        now = found.sub(rf"\g<before>{new}", text)
+        if now != text:
+            note(f"{path}: {old}", new)
+        text = now
+    return text

@@ -1,0 +1,63 @@
+"""Several methods at once.
+
+He, Zhou, Ma, Berg-Kirkpatrick and Neubig: Towards a unified view of parameter-efficient transfer
+learning, ICLR 2022, arXiv 2110.04366 (section 4.6, the MAM adapter).
+
+Each member changes another place of a block; the yaml's are a prefix at the attention and a scaled
+adapter beside the feed-forward network:
+
+    h = Attention(x, [P_k; K], [P_v; V])        y = FFN(h) + s U f(D h)
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from peftbench.data.batching import Batch
+from peftbench.methods.base import Method
+from peftbench.models.adapted_model import AdaptedModel
+
+
+@dataclass(frozen=True, kw_only=True)
+class Combined(Method):
+    """All `members`, inserted in their order; their losses and predictions are the task's own."""
+
+    identity_at_init: ClassVar[bool] = False
+
+    members: dict[str, Method]
+
+    def __post_init__(self) -> None:
+        if not self.members:
+            raise ValueError("members is empty: name at least one method")
+
+    @property
+    def supports_packing(self) -> bool:
+        """Whether all do."""
+        return all(member.supports_packing for member in self.members.values())
+
+    def insert(self, encoder: AdaptedModel) -> None:
+        """Insert one after the other."""
+        for member in self.members.values():
+            member.insert(encoder)
+
+    def on_train_begin(self, encoder: AdaptedModel, batches: Iterator[Batch]) -> None:
+        """Let each look at batches."""
+        for member in self.members.values():
+            member.on_train_begin(encoder, batches)
+
+    def on_step_end(self, encoder: AdaptedModel, step: int, steps: int | None) -> None:
+        """Let each act."""
+        for member in self.members.values():
+            member.on_step_end(encoder, step, steps)
+
+    def on_train_end(self, encoder: AdaptedModel) -> None:
+        """Let each act."""
+        for member in self.members.values():
+            member.on_train_end(encoder)
+
+    def lr_multipliers(self, encoder: AdaptedModel) -> dict[str, float]:
+        """The members' factors."""
+        found: dict[str, float] = {}
+        for member in self.members.values():
+            found |= member.lr_multipliers(encoder)
+        return found
