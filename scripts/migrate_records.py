@@ -241,14 +241,16 @@ class Migration:
     @contextmanager
     def _alone(self) -> Iterator[None]:
         """Nobody trains into this folder meanwhile."""
-        with open(self.folder / "claims", "a+b") as file:
+        claims = self.folder / "claims"
+        there = claims.exists()
+        with open(claims, "a+b") as file:
             try:
                 fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 sys.exit(f"{self.folder}: runs are in flight; stop them first")
             yield
-            if not file.seek(0, os.SEEK_END):
-                os.unlink(file.name)  # it was not there before, and holds nothing
+        if not there:
+            claims.unlink()
 
     def _old(
         self, kind: str, parts: Callable[[Json], tuple[Json, Json | None]]
@@ -314,7 +316,7 @@ class Migration:
                     data["evaluation"] = {"run": run_of(run), "suite": suite_of(suite)}
                 self.keys[path.stem] = new_key(run, suite)
             except (Stays, ValueError, KeyError, TypeError) as error:
-                if io_current(path):
+                if is_current(path):
                     continue
                 self.stays[f"failures/{path.name}"] = str(error)
             else:
@@ -357,7 +359,7 @@ def new_key(run: Json, suite: Json | None) -> str:
     return now.key if suite is None else Evaluation(now, suite_of(suite)).key
 
 
-def io_current(path: Path) -> bool:
+def is_current(path: Path) -> bool:
     """Whether a file has the seal of today."""
     try:
         io.unsealed(path)
