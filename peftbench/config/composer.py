@@ -488,6 +488,7 @@ def _set(config: DictConfig, key: str, value: Any, open_keys: Collection[str] = 
             if depth == 1 and path[0] in schema.SCHEMAS:
                 known = [n for n in known if not OmegaConf.is_missing(node, n)]
             offered = [f"{where}.{name}" for name in known if name not in _FIXED]
+            offered += [f"{where}.{n}" for n, own in old_names.SYNONYMS.items() if own in known]
             named = path and path[0] in ("method", "task", "model", "suite", *catalog.LATER)
             name = config[path[0]].get("name") if named else None
             start = f"{path[0]}={name} has no" if named else "there is no key"
