@@ -7,8 +7,8 @@ says only the key of its run: where no note of a failure says more, the run star
 
 A record is verified first; one that was altered, or that cannot be said today, stays as it is and
 is named. The new files are there before the old ones go, so the script may be killed at any time
-and started again; on a folder that is up to date it does nothing. Tables are made anew by
-`peftbench report`.
+and started again; on a folder that is up to date it does nothing. `peftbench report`
+writes the tables again.
 
 usage: uv run python scripts/migrate_records.py FOLDER [FOLDER …]
 """
@@ -26,24 +26,14 @@ from pathlib import Path
 from typing import Any
 
 from peftbench.config import catalog
+from peftbench.config.old_names import KEYS
 from peftbench.core.configs import class_name
 from peftbench.core.evaluation import Evaluated, Evaluation
 from peftbench.core.run import SCHEMA, Json, Record, Run, canonical
 from peftbench.results.store import Results
 from peftbench.system import io
 
-TRAIN = {
-    "batch": "batch_size",
-    "micro_batch": "micro_batch_size",
-    "clip": "max_grad_norm",
-    "warmup": "warmup_steps",
-    "schedule": "lr_scheduler_type",
-    "evaluations": "num_evals",
-}
 PARTS = {"form": "prompt", "augment": "augmentation", "select": "checkpoint_selection"}
-PROMPT = {"words": "verbalizer", "demonstrations": "num_demonstrations"}
-AUGMENTATION = {"part": "probability"}
-FAMILY = {"words": "language_model"}
 
 #: Hyper-parameters by the class that has them.
 HYPERPARAMETERS = {
@@ -55,7 +45,6 @@ CLASSES = {
     "peftbench.methods.hybrid.Hybrid": ("combined", "peftbench.methods.combined.Combined"),
     "peftbench.suites.rounds.Rounds": ("continual", "peftbench.suites.continual.Continual"),
 }
-CONTINUAL = {"chain": "posterior_as_prior"}
 
 
 class Stays(ValueError):
@@ -80,17 +69,17 @@ def run_of(old: Json) -> Json:
         raise Stays("a warm-up of the whole budget; train.warmup_steps=1 would be one step")
     new = renamed({"form": None, "augment": None} | old, PARTS)
     model = renamed(old["model"], {"parts": "family_config"})
-    family = renamed(model["family_config"], FAMILY)
+    family = renamed(model["family_config"], KEYS["model_family"])
     if family.get("language_model"):
         family["language_model"] = renamed(family["language_model"], {"class": "kind"})
     new["model"] = model | {"family_config": family}
     new["method"] = method_of(old["method"])
     new["task"] = task_of(old["task"])
-    new["train"] = renamed(old["train"], TRAIN)
+    new["train"] = renamed(old["train"], KEYS["train"])
     if new["prompt"]:
-        new["prompt"] = renamed(new["prompt"], PROMPT)
+        new["prompt"] = renamed(new["prompt"], KEYS["prompt"])
     if new["augmentation"]:
-        new["augmentation"] = renamed(new["augmentation"], AUGMENTATION)
+        new["augmentation"] = renamed(new["augmentation"], KEYS["augmentation"])
     return new | {"loss_revision": 1}
 
 
@@ -132,7 +121,7 @@ def synthetic(name: str) -> str:
 
 def suite_of(old: Json) -> Json:
     """A suite's node."""
-    node = identified("suite", renamed(old, CONTINUAL))
+    node = identified("suite", renamed(old, KEYS["suite"]))
     if isinstance(node.get("targets"), dict):
         node["targets"] = {synthetic(name): asked_of(t) for name, t in node["targets"].items()}
     if isinstance(node.get("sequence"), list):
@@ -231,12 +220,14 @@ class Migration:
             evaluations = self._old(
                 "evaluations", lambda d: (d["evaluation"]["run"], d["evaluation"]["suite"])
             )
+            failures = self._failures()
+            self._others()  # first: once the JSON files are new, nothing tells the old keys
             for path, data in records.items():
                 self._record(path, data)
             for path, data in evaluations.items():
                 self._evaluation(path, data)
-            self._failures()
-            self._others()
+            for path, data in failures.items():
+                self._replace(path, data)
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
@@ -304,7 +295,9 @@ class Migration:
         self._replace(path, new)
         self._drop("evaluations", path.stem, ".npz")
 
-    def _failures(self) -> None:
+    def _failures(self) -> dict[Path, Json]:
+        """Notes of failures as they will be; fills in the keys of their runs and suites."""
+        found = {}
         for path in sorted((self.folder / "failures").glob("*.json")):
             try:
                 data = unsealed(path)
@@ -320,10 +313,11 @@ class Migration:
                     continue
                 self.stays[f"failures/{path.name}"] = str(error)
             else:
-                self._replace(path, data)
+                found[path] = data
+        return found
 
     def _others(self) -> None:
-        """Checkpoints and logs of runs that are known by now; caches are made anew."""
+        """Checkpoints and logs of runs that have a record or a failure; caches go."""
         for path in sorted((self.folder / "checkpoints").glob("*.safetensors")):
             if path.stem in self.keys:
                 body = rekeyed_checkpoint(path.read_bytes(), self.keys[path.stem])

@@ -129,6 +129,8 @@ class Composer:
         values = self._values(word, key, override)
         if not values:
             raise ConfigError(f"{word}: no value is left of this")
+        for value in values:
+            old_names.check_value(override.key_or_group, value)
         group = "method" if _BASE_METHOD.fullmatch(key) else key
         if group in (*catalog.GROUPS, "suite"):
             values = [catalog.current(group, str(value), self.searched) for value in values]

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from peftbench.core.errors import OldName
+from peftbench.core.errors import ConfigError, OldName
 
 #: Groups of configuration files.
 GROUPS = {
@@ -73,6 +73,20 @@ def note(old: str, new: str) -> None:
         OldName,
         stacklevel=2,
     )
+
+
+def check_value(key: str, value: Any) -> None:
+    """Refuse a value of an old key that means another thing under the new one.
+
+    Raises:
+        ConfigError: for a warm-up of the whole budget; `warmup_steps=1` is one step.
+    """
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if key == "train.warmup" and number and value >= 1:
+        raise ConfigError(
+            f"train.warmup={value}: it was a share of the budget; train.warmup_steps from 1 on is "
+            "a number of steps, so give that, or a share below 1"
+        )
 
 
 def current_key(key: str) -> str:
@@ -165,16 +179,27 @@ def read(path: Path, group: str) -> str:
     names: Mapping[str, str] = KEYS.get(group, {})
     if group == "method":
         text = _replaced(path, text, r"(?<=[@{.]){}(?=[:.])", {"host": "base_method"})
+        _check_warmup(path, text)
         text = _replaced(path, text, r"\b{}(?=:)", RECIPE)
         own = "_target_:" in text and "_target_: peftbench." not in text
         names = {"host": "base_method"} | ({} if own else HYPERPARAMETERS)
         if "BitFit" not in text:  # of an adapter it says where, as before
             names = {old: new for old, new in names.items() if old != "at"}
+    if group == "train":
+        _check_warmup(path, text)
     if group == "model_family":
         text = _replaced(path, text, r"(?<=[{ ]){}(?=:)", {"class": "kind"})
     if group in OPTIONS:
         text = _replaced(path, text, r"(?<=^  - ){}$", OPTIONS[group])
     return _replaced(path, text, r"^\s*\b{}(?=:)", names)
+
+
+def _check_warmup(path: Path, text: str) -> None:
+    for found in re.findall(r"\bwarmup: *([\d.]+)", text):
+        try:
+            check_value("train.warmup", float(found))
+        except ConfigError as error:
+            raise ConfigError(f"{path}: {error}") from None
 
 
 def _replaced(path: Path, text: str, pattern: str, names: Mapping[str, str]) -> str:

@@ -8,7 +8,7 @@ import pytest
 from peftbench import plan
 from peftbench.analysis import fields
 from peftbench.claims.schema import parse_conditions
-from peftbench.config import old_names
+from peftbench.config import catalog, old_names
 from peftbench.config.cluster import read as read_cluster
 from peftbench.core.errors import ConfigError, OldName
 
@@ -68,6 +68,18 @@ def test_an_old_name_means_what_the_new_one_does(old):
     assert before.runs == now.runs
     if "targets={" not in old:  # sets are called as they were asked for
         assert before.evaluations == now.evaluations
+
+
+def test_a_warm_up_of_the_whole_budget_is_not_taken_for_one_step(tmp_path):
+    with pytest.warns(OldName), pytest.raises(ConfigError, match=r"it was a share of the budget"):
+        plan("train.warmup=1")
+    text = (catalog.packaged() / "method" / "lora.yaml").read_text()
+    (tmp_path / "method").mkdir()
+    (tmp_path / "method" / "mine.yaml").write_text(
+        text.replace("name: lora", "name: mine").replace("recipe:\n", "recipe:\n  warmup: 1.0\n")
+    )
+    with pytest.raises(ConfigError, match=r"mine\.yaml: train\.warmup=1\.0: it was a share"):
+        plan("method=mine", configs=tmp_path)
 
 
 def test_an_old_sweep_is_known():
@@ -174,8 +186,6 @@ def test_a_users_own_methods_may_hold_old_names(configs):
 
 
 def test_a_family_may_lie_where_it_did(configs, tmp_path):
-    from peftbench.config import catalog
-
     text = (catalog.packaged() / "model_family" / "bert.yaml").read_text()
     old = text.replace("language_model: {kind: masked", "words: {class: masked")
     (configs / "model").mkdir()
@@ -186,8 +196,6 @@ def test_a_family_may_lie_where_it_did(configs, tmp_path):
 
 
 def test_an_option_of_a_users_own_outranks_an_old_name(tmp_path):
-    from peftbench.config import catalog
-
     lora = (catalog.packaged() / "method" / "lora.yaml").read_text()
     (tmp_path / "method").mkdir()
     (tmp_path / "method" / "hybrid.yaml").write_text(lora.replace("name: lora", "name: hybrid"))

@@ -18,7 +18,7 @@ GOOD = {"steady", "hungry", "constant"}
 
 
 def tell_zoo(stage):
-    """Every misbehaviour in one command; then again; then mended; then again."""
+    """Every misbehaviour in one command; then again; then repaired; then again."""
     stage.switch(broken=True, leaving=True, slow=True)
     words = (MISBEHAVING, "--workers", "1")
     first = stage.start(*words)

@@ -197,7 +197,7 @@ def test_an_altered_record_is_refused_whatever_was_cached(results):
 
 
 def test_a_folder_that_cannot_be_written_to_still_works(results):
-    results.folder.joinpath("cache").write_text("in the way")  # also for root, whom no mode stops
+    results.folder.joinpath("cache").write_text("in the way")  # root too, which no file mode stops
     done = CliRunner().invoke(main, ["report", "table", "--results", str(results.folder)])
     assert done.exit_code == 0
     assert "every record is read again next time" in done.stderr

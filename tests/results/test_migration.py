@@ -208,6 +208,8 @@ def test_a_folder_is_migrated_whole_after_a_kill_at_any_write(folder, monkeypatc
         break
     assert last > 2
     results = Results(folder)
+    before = {path.stem for path in OLD.rglob("*.*")}
+    assert before.isdisjoint(path.stem for path in folder.rglob("*.*"))
     for words in PLANS:
         found = planned(words)
         assert all(results.done(job) for job in [*found.runs, *found.evaluations])
