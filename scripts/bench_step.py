@@ -78,7 +78,7 @@ def stepper(words: list[str], backbone: Backbone, data: list[Batch], name: str) 
     plain = name == "lora with torch's dropout"
     hasten = cpu_kernels.hasten
     cpu_kernels.hasten = (lambda module: None) if plain else hasten
-    prepare_for_training(encoder, True, torch.arange(12_000))
+    prepare_for_training(encoder, torch.bfloat16, torch.arange(12_000))
     cpu_kernels.hasten = hasten
     if name == "lora with the library's attention":
         encoder.module.set_attn_implementation("sdpa")
@@ -104,7 +104,7 @@ def floor(backbone: Backbone) -> Callable:
     """Forward and backward through the plain encoder."""
     encoder = AdaptedModel(backbone, 2, seed=0)
     encoder.unfreeze("bias", lambda name, p: encoder.block_of(name) == 0 and name.endswith("bias"))
-    prepare_for_training(encoder, True, torch.arange(12_000))
+    prepare_for_training(encoder, torch.bfloat16, torch.arange(12_000))
     encoder.train()
 
     def step(batch: Batch) -> None:

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 #: that records do not know are not asked for.
 MACHINE = tuple(f"environment.{name}" for name in costs.Machine._fields)
 
+#: What a run computed in, `train.precision` resolved: where records differ in it, their scores do.
+PRECISION = "environment.precision"
+
 #: Fields that are costs.
 COSTS = ("seconds.", "speed.", "memory.", "peak_bytes", "energy_joules", "work.overshoot_seconds")
 
@@ -64,6 +67,27 @@ def refuse(frame: "pd.DataFrame", paths: Iterable[str], what: str, rows: list[st
                 f"where='{word}={values[0]}', tell apart with rows={','.join([*rows, word])}, "
                 f"or pool all the same with mix={word}"
             )
+
+
+def refuse_mixed_precision(
+    frame: "pd.DataFrame", told: set[str], what: str, rows: list[str]
+) -> None:
+    """Refuse records that were computed in several precisions, which nothing tells apart.
+
+    Args:
+        frame: the records.
+        told: fields that rows or columns show, or that may be pooled.
+        what: the table shows, for the message.
+        rows: names of the fields of its rows.
+
+    Raises:
+        ConfigError: as `refuse`; auto is bf16 on one machine and fp32 on another.
+    """
+    if PRECISION in told or PRECISION not in frame:
+        return
+    asked = [path for path in ("run.train.precision",) if path in told]
+    if _differ(groups(frame, asked), frame[PRECISION]):
+        refuse(frame, [PRECISION], what, rows)
 
 
 def apart(

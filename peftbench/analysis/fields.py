@@ -29,6 +29,7 @@ SHORT = {
     "device": "environment.device",
     "threads": "environment.threads",
     "cores": "environment.cores",
+    "precision": "environment.precision",
 }
 
 #: Groups of options, by the field that has the option's name.

@@ -13,7 +13,7 @@ Sized = tuple[str, int | float | str]  # task, training examples
 T = TypeVar("T")
 
 #: What a method does not choose: where it differs, rows of two methods say so as well.
-_SHARED = ("model", "protocol", "task.", "prompt", "augmentation", "suite")
+_SHARED = ("model", "protocol", "precision", "task.", "prompt", "augmentation", "suite")
 
 
 def grouped(
@@ -61,18 +61,30 @@ def grouped(
 
 
 def _told(found: list[Json]) -> set[str]:
-    """What the name of a model says already: its revision and its hash, where it has but one."""
-    names = {setting["model"] for setting in found}
+    """What another setting says already, where each of its values goes with one value of it.
+
+    The name of a model says its revision and its hash; the precision that was asked for the one
+    that was computed in, unless it is auto.
+    """
+    pairs = [("model", "model.revision"), ("model", "model.sha256")]
+    pairs.append(("train.precision", "precision"))
     return {
         key
-        for key in ("model.revision", "model.sha256")
-        if len({(setting["model"], setting[key]) for setting in found}) == len(names)
+        for name, key in pairs
+        if len({(str(s[name]), str(s[key])) for s in found if name in s and key in s})
+        == len({str(s[name]) for s in found if name in s and key in s})
     }
 
 
 def of_records(records: list[Record]) -> tuple[dict[Row, list[Record]], list[str]]:
     """Records by row, most trained parameters first, and what tells rows of one method apart."""
-    return grouped(records, lambda r: r.run, sized, lambda r: r.parameters["trained"])
+    return grouped(
+        records,
+        lambda r: r.run,
+        sized,
+        lambda r: r.parameters["trained"],
+        lambda r: {"precision": r.environment.get("precision")},
+    )
 
 
 def sized(record: Record) -> tuple[str, int]:
@@ -168,7 +180,8 @@ def sections(found: list[Evaluated], trained: dict[str, int]) -> list[TableSecti
             lambda e: e.evaluation.run,
             lambda e: (),
             lambda e: trained[e.evaluation.run.key],
-            lambda e: _flat("suite", e.evaluation.suite),
+            lambda e: _flat("suite", e.evaluation.suite)
+            | {"precision": e.environment.get("precision", e.evaluation.run.train.precision)},
         )
         task = parted[one][0].evaluation.run.task
         made.append(TableSection(title(one, parted), task, by_row, split))

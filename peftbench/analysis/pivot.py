@@ -113,12 +113,14 @@ def of(records: RecordFrame, ask: Asked) -> Grid:
     value = fields.path(ask.cell, names, f"cell={ask.cell}")
     where = fields.conditions(ask.where, names)
     trivial = _trivial(value, names)
-    also = {"run.budget.seconds", *comparability.MACHINE} & set(names)
+    also = {"run.budget.seconds", "run.train.precision", comparability.PRECISION}
+    also = (also | {*comparability.MACHINE}) & set(names)
     wanted = {*rows, *columns, value, trivial, *_ALWAYS, *also, *(one.field for one in where)}
     frame = fields.kept(records.read(sorted(wanted)), where)
     _check_numbers(frame[value], value, ask.cell)
     told = {*rows, *columns, *mixed}
     comparability.refuse(frame, {"run.protocol"} - told, ask.cell, ask.rows)
+    comparability.refuse_mixed_precision(frame, told, ask.cell, ask.rows)
     by_time = "run.budget.seconds" in also and bool(frame["run.budget.seconds"].notna().any())
     if by_time or value.startswith(comparability.COSTS):
         what = ask.cell + " after a budget of seconds" * by_time

@@ -137,13 +137,13 @@ def _machine() -> Iterator[Finding]:
     if not seen:
         do = "on a cluster this may be the login node: `doctor` in a job sees its GPUs"
         yield Finding("GPU", ODD, "none here", do)
-        half = bf16_on_cpu()
-        if half is False:
-            yield Finding(
-                "bf16", ODD, "not in this CPU", "train.precision=fp32 is likely to be faster"
-            )
-        else:
-            yield Finding("bf16", GOOD, "in this CPU" if half else "this CPU does not say")
+        yield Finding(
+            "bf16",
+            GOOD,
+            "this CPU multiplies it: train.precision=auto is bf16"
+            if bf16_on_cpu()
+            else "this CPU has no instructions for it: train.precision=auto is fp32",
+        )
     else:
         yield from _gpus(seen)
     yield Finding("cores, memory", GOOD, f"{cores()}, {memory() / 2**30:.1f} GiB free")
@@ -169,8 +169,8 @@ def _gpus(seen: list[str]) -> Iterator[Finding]:
                 yield Finding(
                     f"bf16 on GPU {name}",
                     ODD,
-                    f"compute capability {major}.{minor} has none",
-                    "train.precision=fp32",
+                    f"compute capability {major}.{minor} has none: train.precision=auto is fp32",
+                    "train.precision=fp16 is faster there",
                 )
     except pynvml.NVMLError as error:
         do = "is the driver loaded? CUDA_VISIBLE_DEVICES names these"

@@ -23,7 +23,7 @@ from peftbench.core.errors import (
 Json = dict[str, Any]
 
 LR_SCHEDULER_TYPES = ("linear", "constant")
-PRECISIONS = ("bf16", "fp32")
+PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 TASK_KINDS = ("classification", "regression")
 
 #: The prompt whose answer is a word of a language model; the others leave a classification head.
@@ -358,9 +358,11 @@ class TrainingConfig(Config):
         warmup_steps: steps of the warm-up; below 1 a share of the budget, as in transformers 5.
         weight_decay: on matrices only.
         max_grad_norm: gradients are clipped to it; None is no clipping.
-        precision: one of `PRECISIONS`; bf16 is autocast over fp32 weights.
+        precision: one of `PRECISIONS`. bf16 and fp16 are autocast over fp32 weights, fp16 with loss
+            scaling; auto is bf16 where the device that trains multiplies it natively, else fp32.
         max_length: tokens of an example.
         num_evals: points on the curve, the last at the end of the budget.
+        tf32: whether a GPU may multiply fp32 in TF32, with 10 bits of each factor.
     """
 
     batch_size: int
@@ -373,6 +375,7 @@ class TrainingConfig(Config):
     num_evals: int
     max_grad_norm: float | None
     micro_batch_size: int | None
+    tf32: bool = False
 
     def __post_init__(self) -> None:
         at_least("train.batch_size", self.batch_size, 1, whole=True)
@@ -381,6 +384,8 @@ class TrainingConfig(Config):
         above("train.lr", self.lr, 0)
         one_of("train.lr_scheduler_type", self.lr_scheduler_type, LR_SCHEDULER_TYPES)
         one_of("train.precision", self.precision, PRECISIONS)
+        if self.tf32 not in (True, False):
+            raise ConfigError(f"train.tf32 must be true or false, got {self.tf32!r}")
         at_least("train.warmup_steps", self.warmup_steps, 0)
         if self.warmup_steps > 1 and self.warmup_steps != int(self.warmup_steps):
             raise ConfigError(

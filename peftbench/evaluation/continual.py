@@ -128,7 +128,8 @@ def run_continual(
         findings=told_of | {"moved": evaluator.moved(last)},
         headline=headline,
         seconds=phases.seconds | {"train": sum(one["seconds"] for one in progress.spent)},
-        environment=measurement.environment(device),
+        environment=measurement.environment(device)
+        | {"precision": record.environment["precision"]},
         trained_sha256=None,
     )
     found = progress.found.items()
@@ -185,7 +186,13 @@ def _answer(
         tokens = prompting.coder(there, tokenizer, setting.data_root)(unique)
         whole = {n: t for n, t in state.items() if not head(n)} | progress.heads[whose]
         view = evaluator.viewed(
-            there, build_method(there.method), whole, backbone, tokenizer.pad_token_id, device
+            there,
+            build_method(there.method),
+            whole,
+            backbone,
+            tokenizer.pad_token_id,
+            device,
+            outcome.record.environment["precision"],
         )
         outputs = evaluator.outputs(view, there, tokens, lambda news: None)
         for name in names:

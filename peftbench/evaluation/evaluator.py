@@ -23,8 +23,9 @@ from peftbench.suites import base
 from peftbench.suites.base import Arrays
 from peftbench.training import measurement
 from peftbench.training.loop import TrainingInterrupted
+from peftbench.training.precision import AUTOCAST, build_accelerator
 from peftbench.training.predictor import Predictor
-from peftbench.training.runtime import RuntimeConfig, accelerator_of, device_of
+from peftbench.training.runtime import RuntimeConfig, device_of
 from peftbench.training.warm_cache import WarmCache
 
 #: Examples between two reports of progress, roughly.
@@ -65,6 +66,7 @@ def evaluate_suite(
     phases = measurement.Phases(device)
     record = results.load(run.key)
     asked = base.build_suite(evaluation.suite)
+    precision = record.environment["precision"]  # as it trained, whatever auto is here
     with phases.phase("load"):
         backbone, tokenizer = warm.backbone(run, device)
         state = load(results.weights(record))
@@ -72,7 +74,7 @@ def evaluate_suite(
         sets = asked.sets(run, setting.data_root)
 
     def answer(method: Method, state: dict[str, Tensor] | None, tokens: TokenizedSplit) -> Arrays:
-        view = viewed(run, method, state, backbone, tokenizer.pad_token_id, device)
+        view = viewed(run, method, state, backbone, tokenizer.pad_token_id, device, precision)
         return outputs(view, run, tokens, report, stop)
 
     found: dict[str, Arrays] = {}
@@ -85,7 +87,7 @@ def evaluate_suite(
         with phases.phase("evaluate"):
             answers = {"": answer(build_method(run.method), state, tokens)}
             if asked.untrained:
-                recipe = [run.train.max_length, run.train.precision]
+                recipe = [run.train.max_length, precision]
                 same = canonical([run.model, run.task, run.prompt, recipe, run.seed])
                 name = f"{same} {canonical([evaluation.suite, shown])}"
                 if name not in warm.untrained:
@@ -103,7 +105,7 @@ def evaluate_suite(
         findings=told | {"moved": moved(trained(backbone, build_method(run.method), run, state))},
         headline=headline,
         seconds=phases.seconds,
-        environment=measurement.environment(device),
+        environment=measurement.environment(device) | {"precision": precision},
         trained_sha256=record.trained_sha256,
     )
     return done, {f"{n}/{name}": a for name, arrays in found.items() for n, a in arrays.items()}
@@ -152,12 +154,12 @@ def viewed(
     backbone: Backbone,
     padding: int,
     device: torch.device,
+    precision: str,
 ) -> Predictor:
-    """The same encoder for prediction alone, and how tokens get there."""
-    half = run.train.precision == "bf16"
+    """The same encoder for prediction alone, in a resolved precision, and how tokens get there."""
     encoder = trained(backbone, method, run, state).requires_grad_(False)
-    prepare_for_training(encoder, half, torch.empty(0, dtype=torch.int64))
-    accelerator = accelerator_of(device, half)
+    prepare_for_training(encoder, AUTOCAST.get(precision), torch.empty(0, dtype=torch.int64))
+    accelerator = build_accelerator(device, precision, run.train.tf32)
     return Predictor(padding, backbone.family_config.mask, device, method, encoder, accelerator)
 
 

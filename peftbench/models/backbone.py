@@ -49,7 +49,7 @@ class Backbone:
         self.verbalizer_ids = verbalizer_ids
         self.head = self._head(missing) if verbalizer_ids is None else []
         self.flops: dict[str, int] = {}  # of passes, by what passes; see `warmup`
-        self._cast: dict[nn.Parameter, nn.Parameter] = {}
+        self._cast: dict[tuple[nn.Parameter, torch.dtype], nn.Parameter] = {}
         self._own = {id(p) for p in self.module.parameters()}
 
     def _head(self, missing: list[str]) -> list[str]:
@@ -65,10 +65,10 @@ class Backbone:
         """Whether a parameter is shared by all runs."""
         return id(parameter) in self._own
 
-    def half(self, parameter: nn.Parameter) -> nn.Parameter:
-        """A frozen parameter in bf16, made once for all runs."""
-        if parameter not in self._cast:
-            low = parameter.detach().to(torch.bfloat16)
-            self._cast[parameter] = nn.Parameter(low, requires_grad=False)
-            self._own.add(id(self._cast[parameter]))
-        return self._cast[parameter]
+    def cast(self, parameter: nn.Parameter, dtype: torch.dtype) -> nn.Parameter:
+        """A frozen parameter in another precision, made once for all runs."""
+        if (parameter, dtype) not in self._cast:
+            low = nn.Parameter(parameter.detach().to(dtype), requires_grad=False)
+            self._cast[parameter, dtype] = low
+            self._own.add(id(low))
+        return self._cast[parameter, dtype]

@@ -9,7 +9,7 @@ from peftbench.models.module_ops import first_position
 from peftbench.models.sparse_embedding import SparseEmbedding
 
 
-def prepare_for_training(encoder: AdaptedModel, half: bool, token_ids: Tensor) -> None:
+def prepare_for_training(encoder: AdaptedModel, autocast: torch.dtype | None, token_ids: Tensor) -> None:
     """Make ready to train, once all is inserted and prepared; what is computed stays the same.
 
     The last block goes on with the first position alone where a head reads no other, word
@@ -17,7 +17,8 @@ def prepare_for_training(encoder: AdaptedModel, half: bool, token_ids: Tensor) -
 
     Args:
         encoder: with all that its method inserts.
-        half: store frozen linear weights in bf16, to which autocast would cast them each time.
+        autocast: what autocast computes in: frozen linear weights are stored in it, or they would
+            be cast at each pass. None is no autocast.
         token_ids: those that occur in training.
     """
     backbone = encoder.backbone
@@ -32,7 +33,7 @@ def prepare_for_training(encoder: AdaptedModel, half: bool, token_ids: Tensor) -
     if encoder.device.type == "cpu":
         cpu_kernels.hasten(encoder.module)
     for module in encoder.module.modules():
-        if half and not encoder.exact and isinstance(module, nn.Linear):
+        if autocast is not None and not encoder.exact and isinstance(module, nn.Linear):
             for name, p in module.named_parameters(recurse=False):
                 if backbone.owns(p):
-                    setattr(module, name, backbone.half(p))
+                    setattr(module, name, backbone.cast(p, autocast))

@@ -98,16 +98,39 @@ def processor() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def bf16_on_cpu() -> bool | None:
-    """Whether this CPU multiplies bf16 by itself; None where it does not say (not Linux)."""
+def bf16_on_cpu() -> bool:
+    """Whether matrix products in bf16 have instructions of their own here.
+
+    They are AVX512_BF16 and AMX_BF16 on x86, and Arm's BF16. Where the CPU does not say, or oneDNN
+    is told by `ONEDNN_MAX_CPU_ISA` to leave them alone, it is False: without them a step in bf16
+    takes many times one in fp32.
+    """
+    most = os.environ.get("ONEDNN_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", "")).upper()
+    if most and not most.startswith(_BF16_ISAS):
+        return False
+    return not _BF16_FLAGS.isdisjoint(_cpu_flags())
+
+
+#: As /proc/cpuinfo, or macOS, call the instructions.
+_BF16_FLAGS = {"avx512_bf16", "amx_bf16", "bf16"}
+
+#: Limits of oneDNN that leave them in use.
+_BF16_ISAS = ("DEFAULT", "AVX512_CORE_BF16", "AVX512_CORE_FP16", "AVX512_CORE_AMX", "AVX10")
+
+
+@cache
+def _cpu_flags() -> frozenset[str]:
+    """What the CPU says that it can do; empty where it does not say."""
+    if platform.system() == "Darwin":
+        name = "hw.optional.arm.FEAT_BF16"
+        told = subprocess.run(["sysctl", "-n", name], capture_output=True, text=True)
+        return frozenset({"bf16"} if told.stdout.strip() == "1" else ())
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
-        return None
-    flags = next((line for line in lines if line.startswith(("flags", "Features"))), None)
-    if flags is None:
-        return None
-    return any(word in ("avx512_bf16", "amx_bf16", "bf16") for word in flags.split())
+        return frozenset()
+    flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
+    return frozenset(flags.split())
 
 
 @cache

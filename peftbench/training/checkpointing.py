@@ -65,7 +65,7 @@ def save(
     """Write the checkpoint of a training; nowhere to write is nothing to do.
 
     Args:
-        parted: how a batch is: the micro-batch, and the processes where there are several.
+        parted: the micro-batch, and the processes where there are several; what auto precision is.
     """
     if results is not None:
         note = {"run": key, "micro": canonical(parted), "progress": canonical(progress)}
@@ -83,6 +83,13 @@ def load(results: Results | None, key: str, parted: Any) -> tuple[dict[str, Tens
     except SafetensorError:
         warnings.warn(f"checkpoint {path.name} is torn; the run starts again", stacklevel=2)
         return None
-    if note["run"] != key or note["micro"] != canonical(parted):
+    if note["run"] != key:
+        return None
+    if note["micro"] != canonical(parted):
+        warnings.warn(
+            f"checkpoint {path.name} was written with other micro-batches or another precision "
+            f"({note['micro']}, here {canonical(parted)}); the run starts again",
+            stacklevel=2,
+        )
         return None
     return state, json.loads(note["progress"])

@@ -18,6 +18,7 @@ from peftbench.core.configs import Budget, CheckpointSelection
 from peftbench.core.run import Json, Record, Run, canonical
 from peftbench.results.store import Results
 from peftbench.training import measurement
+from peftbench.training.precision import resolve_precision
 
 STEPS = 12
 
@@ -85,6 +86,7 @@ def known(
     """
     here = measurement.environment(device)
     where = [here[name] for name in ("device", "threads", "deterministic", "libraries", "commit")]
+    where.append(resolve_precision(run.train.precision, device))
     name = hashlib.sha256(canonical([*run.step_shape(), where]).encode()).hexdigest()[:12]
     if results is None:
         return _measured(run, name, alone)

@@ -24,6 +24,7 @@ from peftbench.training import checkpointing
 from peftbench.training.distributed import ProcessGroup
 from peftbench.training.lr_schedule import learning_rate
 from peftbench.training.measurement import Phases, warm_up
+from peftbench.training.precision import restore_scaler, scaler_state
 from peftbench.training.predictor import Predictor
 from peftbench.training.state import TrainerState
 
@@ -128,6 +129,7 @@ class Training:
             self.state = TrainerState(**saved[1])
             self.best = checkpointing.restore(saved[0], encoder, self._plain)
             self._peers.restore(saved[0])
+            restore_scaler(saved[0], accelerator)
         self.steps = budget.steps_of(batches.epoch)
         method.on_step_end(encoder, self.state.step, self.steps)
         self._stream = batches.stream(self.state.step)
@@ -217,6 +219,7 @@ class Training:
             return
         encoder = self.predictor.encoder
         tensors = checkpointing.tensors(encoder, self._plain, self.best) | self._peers.random()
+        tensors |= scaler_state(self.predictor.accelerator)
         if self._peers.rank == 0:
             self.callbacks.save(tensors, asdict(self.state))
         self._saved_at = time.monotonic()

@@ -4,8 +4,6 @@ import os
 from dataclasses import dataclass
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
 
 from peftbench.core.errors import ConfigError
 
@@ -54,9 +52,3 @@ def device_of(setting: RuntimeConfig) -> torch.device:
     if setting.device == "cpu" or not torch.cuda.is_available():
         return torch.device("cpu")
     return torch.device("cuda", 0)
-
-
-def accelerator_of(device: torch.device, half: bool) -> Accelerator:
-    """An accelerator for one job; those of a warm worker differ in precision."""
-    AcceleratorState._reset_state(True)
-    return Accelerator(cpu=device.type == "cpu", mixed_precision="bf16" if half else "no")

@@ -28,8 +28,9 @@ from peftbench.training import checkpointing, cost_model, loop, measurement
 from peftbench.training.continual_stage import ContinualStage
 from peftbench.training.distributed import ProcessGroup
 from peftbench.training.measurement import Energy, Phases
+from peftbench.training.precision import AUTOCAST, build_accelerator, resolve_precision
 from peftbench.training.predictor import Predictor, build_batch_source
-from peftbench.training.runtime import RuntimeConfig, accelerator_of, device_of
+from peftbench.training.runtime import RuntimeConfig, device_of
 from peftbench.training.warm_cache import WarmCache
 
 Arrays = dict[str, np.ndarray]
@@ -315,9 +316,9 @@ def prepare(job: TrainingJob, micro: int | None) -> PreparedTraining:
     device = device_of(setting)
     measurement.release_memory(device)
     phases = Phases(device)
-    config = replace(run.train, micro_batch_size=micro)
-    half = config.precision == "bf16"
-    accelerator = accelerator_of(device, half)
+    precision = resolve_precision(run.train.precision, device)
+    config = replace(run.train, micro_batch_size=micro, precision=precision)
+    accelerator = build_accelerator(device, precision, config.tf32)
     with phases.phase("load"):
         backbone, tokenizer = job.warm.backbone(run, device)
     data = load_task_data(job, tokenizer, seeds["subset"], phases)
@@ -338,9 +339,13 @@ def prepare(job: TrainingJob, micro: int | None) -> PreparedTraining:
         shown = data.shown
         every = np.arange(len(shown.tokens)) if job.alike else shown.every
         prepare_for_training(
-            encoder, half, batching.occurring_ids(shown.tokens, every, tokenizer.pad_token_id)
+            encoder,
+            AUTOCAST.get(precision),
+            batching.occurring_ids(shown.tokens, every, tokenizer.pad_token_id),
         )
-    parted = micro if peers.count == 1 else [micro, peers.count]
+    parted: Json | int | list[int | None] | None = micro if peers.count == 1 else [micro, peers.count]
+    if run.train.precision == "auto":  # a machine that resolves it otherwise starts again
+        parted = {"parted": parted, "precision": precision}
     saved = checkpointing.load(job.results, job.key, parted)
     energy = Energy(device)
     training = loop.Training(
@@ -412,6 +417,8 @@ def build_record(prepared: PreparedTraining, found: dict[str, Arrays]) -> Record
         environment=measurement.environment(
             phases.device, ProcessGroup(training.predictor.accelerator).count
         )
+        | {"precision": training.config.precision}
+        | ({"tf32": training.config.tf32} if phases.device.type == "cuda" else {})
         | _provenance(run, prepared.job.setting, prepared.tokenizer),
     )
 
@@ -426,7 +433,6 @@ def _provenance(run: Run, setting: RuntimeConfig, tokenizer: PreTrainedTokenizer
     """What went in: data, weights and tokenizer, by hash."""
     folder = pretrained.locate(run.model)
     return {
-        "precision": run.train.precision,
         "data": {
             split: loading.fingerprint(run.task, split, setting.data_root)[:16]
             for split in _splits(run).values()

@@ -341,7 +341,7 @@ BAD = {
     "train.batch_size=8,16.5": "train.batch_size=16.5: Value '16.5' of type 'float' could not be",
     "train.warmup_steps=-1": "train.warmup_steps must be a number of at least 0",
     "train.warmup_steps=1.5": "train.warmup_steps is a whole number of steps, or below 1 a share",
-    "train.precision=fp16": "one of bf16, fp32",
+    "train.precision=int8": "one of auto, bf16, fp16, fp32",
     "train.lr_scheduler_type=cosine": "one of linear, constant",
     "train.max_length=2": "at least 8",
     "train.num_evals=0": "train.num_evals",

@@ -56,7 +56,8 @@ class Pair:
         self.method.insert(encoder)
         self.method.on_train_begin(encoder, iter(lambda: dict(self.batch), None))
         if half is not None:
-            prepare_for_training(encoder, half, self.batch["input_ids"].unique())
+            autocast = torch.bfloat16 if half else None
+            prepare_for_training(encoder, autocast, self.batch["input_ids"].unique())
         return encoder.eval()
 
     def gradient(self, encoder: AdaptedModel) -> dict[str, Tensor]:

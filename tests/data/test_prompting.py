@@ -173,7 +173,7 @@ def test_logits_are_the_language_models(family, half):
     theirs = kind.from_config(config, dtype=torch.float32).eval()
     ours = AdaptedModel(Backbone(run.model, verbalizer_ids=ids), classes=2, seed=0).eval()
     assert ours.counts()["head"] == 0
-    prepare_for_training(ours, False, torch.arange(264))
+    prepare_for_training(ours, None, torch.arange(264))
     mask = run.model.family_config.mask
     batch = batching.collate(tokens, np.arange(2), tokenizer.pad_token_id, mask)
     real = torch.arange(batch["input_ids"].shape[1]) < batch["lengths"][:, None]
@@ -201,7 +201,7 @@ def test_every_method_trains_by_words(family, method):
     torch.manual_seed(0)
     maker.insert(encoder)
     maker.on_train_begin(encoder, iter(lambda: dict(batch), None))
-    prepare_for_training(encoder, False, batch["input_ids"].unique())
+    prepare_for_training(encoder, None, batch["input_ids"].unique())
     before = {n: p.detach().clone() for n, p in encoder.named_parameters() if p.requires_grad}
     torch.manual_seed(0)
     first = maker.compute_loss(encoder.eval(), batch).detach()

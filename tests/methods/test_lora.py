@@ -31,7 +31,7 @@ def ours(family):
     encoder = AdaptedModel(tiny.backbone(family), classes=2, seed=0)
     torch.manual_seed(0)
     build_method(tiny.one_run("method=lora", *words).method).insert(encoder)
-    prepare_for_training(encoder, half=False, token_ids=torch.arange(264))
+    prepare_for_training(encoder, autocast=None, token_ids=torch.arange(264))
     with torch.no_grad():
         for name, p in encoder.trained().items():
             if name.endswith(".up.weight"):  # 0 at the start, where A would get no gradient

@@ -27,7 +27,7 @@ def encoder(family: str, *words: str, half: bool = False) -> AdaptedModel:
     made = AdaptedModel(tiny.backbone(family), classes=2, seed=0).eval()
     torch.manual_seed(0)
     build_method(tiny.one_run(*words, f"model.family={family}").method).insert(made)
-    prepare_for_training(made, half, torch.arange(264))
+    prepare_for_training(made, torch.bfloat16 if half else None, torch.arange(264))
     return made.eval()
 
 

@@ -17,7 +17,7 @@ def _trained(family: str, narrow: bool, words: torch.Tensor, examples: dict) -> 
     method = build_method(tiny.one_run("method=full").method)
     method.insert(encoder)
     dense = encoder.module.get_input_embeddings()
-    prepare_for_training(encoder, half=False, token_ids=words)
+    prepare_for_training(encoder, autocast=None, token_ids=words)
     if not narrow:
         encoder.module.set_input_embeddings(dense)
     tiny.fit(encoder, method, examples, steps=4, weight_decay=0.0, lr=1e-3)

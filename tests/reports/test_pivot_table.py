@@ -12,7 +12,7 @@ import records
 from click.testing import CliRunner, Result
 from scipy import stats
 
-from peftbench.analysis import best_in_column, pivot
+from peftbench.analysis import best_in_column, grouping, pivot
 from peftbench.cli.main import main
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Record
@@ -175,6 +175,31 @@ def test_what_does_not_compare_is_refused(tmp_path):
     results.save(records.record(replace(later, protocol=2)), records.predictions())
     assert "differ in protocol (1, 2)" in told(results, code=2).stderr
     assert lines(results, "rows=method,protocol")[-1][1] == "2"
+
+
+def test_scores_in_several_precisions_are_not_pooled(tmp_path):
+    runs = records.runs("method=lora,bitfit", "seed=0,1")
+    other = records.ENVIRONMENT | {"precision": "fp32"}  # auto, on a CPU without bf16
+    made = [records.record(run, environment=other) if run.seed else records.record(run) for run in runs]
+    results = saved(tmp_path / "r", made)
+    error = told(results, code=2).stderr
+    assert "differ in precision (bf16, fp32)" in error
+    assert "(2)" in lines(results, "mix=precision")[-1][1]
+    assert "(1)" in lines(results, "where=precision=fp32")[-1][1]
+    assert lines(results, "rows=method,precision")[-1][1] in ("bf16", "fp32")
+    by_row, split = grouping.of_records(made)
+    assert split == ["precision"]
+    assert set(by_row) == {(m, p) for m in ("lora", "bitfit") for p in ("bf16", "fp32")}
+
+
+def test_a_precision_that_was_asked_for_is_told_once(tmp_path):
+    runs = records.runs("method=lora", "train.precision=bf16,fp32", "seed=0,1")
+    made = [
+        records.record(run, environment=records.ENVIRONMENT | {"precision": run.train.precision})
+        for run in runs
+    ]
+    assert grouping.of_records(made)[1] == ["train.precision"]
+    assert lines(saved(tmp_path / "r", made), "rows=method,train.precision")[-1][1] == "fp32"
 
 
 def test_scores_after_seconds_depend_on_the_machine(tmp_path):

@@ -111,3 +111,35 @@ def test_version_1_without_a_limit(machine):
 def test_of_this_machine():
     assert 1 <= hardware.cores() <= os.cpu_count()
     assert 0 < hardware.memory() <= psutil.virtual_memory().total
+
+
+@pytest.mark.parametrize(
+    ("flags", "limit", "native"),
+    [
+        ("flags : fpu avx2 avx512f avx512_bf16", None, True),
+        ("flags : fpu avx2 avx512f amx_bf16 amx_tile", None, True),
+        ("Features : fp asimd bf16 i8mm", None, True),
+        ("flags : fpu avx2 avx512f avx512_vnni", None, False),
+        ("flags : fpu avx2 fma", None, False),
+        ("processor : 0", None, False),
+        ("flags : fpu avx2 avx512_bf16 amx_bf16", "AVX2", False),
+        ("flags : fpu avx2 avx512_bf16 amx_bf16", "avx512_core", False),
+        ("flags : fpu avx2 avx512_bf16 amx_bf16", "AVX512_CORE_BF16", True),
+        ("flags : fpu avx2 avx512_bf16 amx_bf16", "DEFAULT", True),
+    ],
+)
+def test_bf16_is_native_where_the_cpu_has_instructions_that_may_be_used(
+    monkeypatch, flags, limit, native
+):
+    text = f"model name : some CPU\n{flags}\n"
+    monkeypatch.setattr(hardware.Path, "read_text", lambda _: text)
+    monkeypatch.setattr(hardware.platform, "system", lambda: "Linux")
+    monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
+    monkeypatch.delenv("DNNL_MAX_CPU_ISA", raising=False)
+    if limit:
+        monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    hardware._cpu_flags.cache_clear()
+    try:
+        assert hardware.bf16_on_cpu() is native
+    finally:
+        hardware._cpu_flags.cache_clear()
