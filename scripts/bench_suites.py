@@ -48,7 +48,7 @@ def main() -> None:
         unique, _ = evaluator.distinct({name: sets[name] for name in names})
         tokens = tokenization.encode(unique, tokenizer, run.train.max_length)
         state, padding = inserted.state(), tokenizer.pad_token_id
-        view = evaluator.viewed(run, method, state, backbone, padding, torch.device("cpu"))
+        view = evaluator.viewed(run, method, state, backbone, padding, torch.device("cpu"), "bf16")
         evaluator.outputs(view, run, tokens, lambda news: None)
         return time.perf_counter() - start
 

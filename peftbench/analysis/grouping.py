@@ -180,8 +180,10 @@ def sections(found: list[Evaluated], trained: dict[str, int]) -> list[TableSecti
             lambda e: e.evaluation.run,
             lambda e: (),
             lambda e: trained[e.evaluation.run.key],
-            lambda e: _flat("suite", e.evaluation.suite)
-            | {"precision": e.environment.get("precision", e.evaluation.run.train.precision)},
+            lambda e: (
+                _flat("suite", e.evaluation.suite)
+                | {"precision": e.environment.get("precision", e.evaluation.run.train.precision)}
+            ),
         )
         task = parted[one][0].evaluation.run.task
         made.append(TableSection(title(one, parted), task, by_row, split))

@@ -9,7 +9,9 @@ from peftbench.models.module_ops import first_position
 from peftbench.models.sparse_embedding import SparseEmbedding
 
 
-def prepare_for_training(encoder: AdaptedModel, autocast: torch.dtype | None, token_ids: Tensor) -> None:
+def prepare_for_training(
+    encoder: AdaptedModel, autocast: torch.dtype | None, token_ids: Tensor
+) -> None:
     """Make ready to train, once all is inserted and prepared; what is computed stays the same.
 
     The last block goes on with the first position alone where a head reads no other, word

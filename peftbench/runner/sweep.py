@@ -242,8 +242,8 @@ def _print_resources(
         note("precision: auto is " + ("bf16" if bf16_on_cpu() else "fp32, as this CPU has no bf16"))
     if not gpus and "bf16" in asked and not bf16_on_cpu():
         note(
-            "note: train.precision=bf16 takes about 13 times as long as fp32 on this CPU, which has "
-            "no bf16 instructions; auto takes fp32 here"
+            "note: train.precision=bf16 takes about 13 times as long as fp32 on this CPU, which "
+            "has no bf16 instructions; auto takes fp32 here"
         )
 
 

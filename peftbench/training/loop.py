@@ -14,7 +14,6 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 
 import torch
-from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor
 
 from peftbench.core.configs import Budget, CheckpointSelection, TrainingConfig
@@ -71,7 +70,7 @@ def fit(training: "Training", evaluate: Callable[[], Json]) -> None:
     while not training.done:
         batch = training.next_batch()
         loss = training.predictor.gradients(batch, training.config.micro_batch_size)
-        training.step(batch, loss)
+        training.advance(batch, training.update(loss))
         if training.evaluation_due:
             with training.evaluating():
                 scores = evaluate()
@@ -119,15 +118,15 @@ class Training:
             accelerator
         )  # they sum gradients: a wrapped model hides its parts
         groups = parameter_groups(encoder.trained(), config, method.lr_multipliers(encoder))
-        self._plain = torch.optim.AdamW(groups, lr=config.lr, fused=True)
+        self.optimizer = torch.optim.AdamW(groups, lr=config.lr, fused=True)
         accelerator.prepare_model(encoder, evaluation_mode=self._peers.count > 1)
-        self._optimizer = accelerator.prepare_optimizer(self._plain)
+        self._prepared = accelerator.prepare_optimizer(self.optimizer)
         with phases.phase("warmup"), torch.random.fork_rng():
             self._flops = warm_up(predictor, config.micro_batch_size, batches)
         torch.manual_seed(seed + _APART * self._peers.rank)
         if saved is not None:
             self.state = TrainerState(**saved[1])
-            self.best = checkpointing.restore(saved[0], encoder, self._plain)
+            self.best = checkpointing.restore(saved[0], encoder, self.optimizer)
             self._peers.restore(saved[0])
             restore_scaler(saved[0], accelerator)
         self.steps = budget.steps_of(batches.epoch)
@@ -147,6 +146,11 @@ class Training:
         return self.state.done
 
     @property
+    def parameter_groups(self) -> list[Json]:
+        """Of the optimizer: parameters that share their decay and their factor of the rate."""
+        return self.optimizer.param_groups
+
+    @property
     def flops(self) -> float:
         """Model FLOPs so far, forward and backward."""
         return self._flops[0] * self.state.padded + self._flops[1] * self.state.squares
@@ -160,20 +164,46 @@ class Training:
             self._start = self.phases.now() - self.state.seconds
         return next(self._stream)
 
-    def step(self, batch: Batch, loss: Tensor) -> None:
-        """Update the parameters with the gradients that are there.
+    @property
+    def learning_rate(self) -> float:
+        """Of the step that comes next, before the factors of parameter groups."""
+        fraction = self.state.fraction(self.budget, self.steps, ahead=0.5)
+        return learning_rate(self.config, fraction, self.state.step + 0.5)
+
+    def update(self, loss: Tensor) -> Tensor:
+        """Clip the gradients that are there and take an optimizer step.
 
         Args:
-            batch: that gave them.
+            loss: of the batch that gave them, a scalar on the device.
+
+        Returns:
+            The loss over all processes that train together.
+        """
+        peers = self._peers
+        groups = self._prepared.param_groups
+        trained = [p for group in groups for p in group["params"]]
+        loss = peers.add(loss, trained)
+        rate = self.learning_rate
+        for group in groups:
+            group["lr"] = rate * group["factor"]
+        if self.config.max_grad_norm is not None:
+            peers.accelerator.clip_grad_norm_(trained, self.config.max_grad_norm)
+        self._prepared.step()
+        self._prepared.zero_grad(set_to_none=True)
+        return loss
+
+    def advance(self, batch: Batch, loss: Tensor) -> None:
+        """Count a step that was taken; see what is due by now.
+
+        Args:
+            batch: of the step.
             loss: its mean loss, a scalar on the device.
 
         Raises:
             FloatingPointError: at a loss that is not finite, with its step.
         """
         state, peers = self.state, self._peers
-        fraction = state.fraction(self.budget, self.steps, ahead=0.5)
-        rate = learning_rate(self.config, fraction, state.step + 0.5)
-        self._losses.append(_update(loss, self._optimizer, rate, self.config.max_grad_norm, peers))
+        self._losses.append(loss)
         state.count(batch)
         self.predictor.method.on_step_end(self.predictor.encoder, state.step, self.steps)
         self._stop = self.callbacks.stop()
@@ -218,7 +248,7 @@ class Training:
         if not self._pause or self.state.done:
             return
         encoder = self.predictor.encoder
-        tensors = checkpointing.tensors(encoder, self._plain, self.best) | self._peers.random()
+        tensors = checkpointing.tensors(encoder, self.optimizer, self.best) | self._peers.random()
         tensors |= scaler_state(self.predictor.accelerator)
         if self._peers.rank == 0:
             self.callbacks.save(tensors, asdict(self.state))
@@ -247,25 +277,6 @@ class Training:
             state.done = True
 
 
-def _update(
-    loss: Tensor,
-    optimizer: AcceleratedOptimizer,
-    rate: float,
-    clip: float | None,
-    peers: ProcessGroup,
-) -> Tensor:
-    """One optimizer step with the gradients that are there; the loss over all processes."""
-    trained = [p for group in optimizer.param_groups for p in group["params"]]
-    loss = peers.add(loss, trained)
-    for group in optimizer.param_groups:
-        group["lr"] = rate * group["factor"]
-    if clip is not None:
-        peers.accelerator.clip_grad_norm_(trained, clip)
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
-    return loss
-
-
 def parameter_groups(
     trained: dict[str, torch.nn.Parameter], recipe: TrainingConfig, factors: dict[str, float]
 ) -> list[Json]:
@@ -281,5 +292,6 @@ def parameter_groups(
                 factor = factors.get(name, 1.0)
                 decay = recipe.weight_decay if decayed else 0.0
                 new: Json = {"params": [], "weight_decay": decay, "factor": factor}
+                new["decayed"] = decayed
                 groups.setdefault((decayed, factor), new)["params"].append(parameter)
     return list(groups.values())

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -343,7 +344,7 @@ def prepare(job: TrainingJob, micro: int | None) -> PreparedTraining:
             AUTOCAST.get(precision),
             batching.occurring_ids(shown.tokens, every, tokenizer.pad_token_id),
         )
-    parted: Json | int | list[int | None] | None = micro if peers.count == 1 else [micro, peers.count]
+    parted: Any = micro if peers.count == 1 else [micro, peers.count]
     if run.train.precision == "auto":  # a machine that resolves it otherwise starts again
         parted = {"parted": parted, "precision": precision}
     saved = checkpointing.load(job.results, job.key, parted)

@@ -13,7 +13,6 @@ import pytest
 import safetensors.torch
 import tiny
 import torch
-from accelerate import Accelerator
 from torch import Tensor
 
 from peftbench.core.errors import ConfigError
@@ -24,9 +23,10 @@ from peftbench.methods.base import Method, build_method
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
 from peftbench.models.prepare_for_training import prepare_for_training
-from peftbench.training.packing.requests import GradientRequest, PredictRequest, compute
-from peftbench.training.packing.vmapped import together
-from peftbench.training.predictor import Predictor
+from peftbench.training.loop import Training
+from peftbench.training.packing.pack import stacked_batches
+from peftbench.training.packing.requests import StepRequest
+from peftbench.training.packing.run_stack import RunStack
 
 STEPS = 30
 RATES = (3e-2, 1e-2, 1e-1, 3e-3)  # the first that halves the loss counts
@@ -274,7 +274,7 @@ def still(encoder: AdaptedModel) -> AdaptedModel:
     return encoder
 
 
-def started(pair: Pair, seed: int) -> Predictor:
+def started(pair: Pair, seed: int, batch: Batch) -> Training:
     """A run somewhere on its way: nothing it trains is as it was at the start."""
     encoder = still(pair.encoder(seed, half=False)).train()
     encoder.examples = 10 + seed
@@ -282,10 +282,17 @@ def started(pair: Pair, seed: int) -> Predictor:
     with torch.no_grad():
         for parameter in encoder.trained().values():
             parameter.add_(0.01 * torch.randn_like(parameter))
-    cpu = torch.device("cpu")
-    return Predictor(
-        0, pair.backbone.family_config.mask, cpu, pair.method, encoder, Accelerator(cpu=True)
-    )
+    made = tiny.training(encoder, pair.method, batch, steps=3)
+    encoder.train()
+    return made
+
+
+def stacked(trainings: list[Training]) -> RunStack:
+    """A stack in which the trainings have rows, in another order than theirs."""
+    stack = RunStack(trainings[0], len(trainings) + 1)
+    for training in reversed(trainings):
+        stack.enter(training)
+    return stack
 
 
 @contextmanager
@@ -301,37 +308,36 @@ def noiseless():
 def test_in_a_pack_each_run_has_the_loss_and_the_gradients_that_it_has_alone(pair):
     if not pair.method.supports_packing:
         pytest.skip("takes derivatives of its own")
-    views = [started(pair, seed) for seed in range(3)]
     given = [pair.batch | {"labels": pair.batch["labels"].roll(shift)} for shift in range(3)]
-    asks = [GradientRequest(view, batch, None) for view, batch in zip(views, given, strict=True)]
-    own = [view.encoder.own() for view in views]
-    assert len({tuple((n, t.shape) for n, t in one.items()) for one in own}) == 1
+    trainings = [started(pair, seed, batch) for seed, batch in enumerate(given)]
+    asks = [StepRequest(one, batch, None) for one, batch in zip(trainings, given, strict=True)]
     losses, grads = [], []
     with noiseless():
-        for ask in asks:
-            losses.append(float(compute(ask)))
-            grads.append({n: p.grad for n, p in ask.view.encoder.trained().items()})
-            ask.view.encoder.zero_grad(set_to_none=True)
-        packed = [float(loss) for loss in together(asks, own)]
-    assert packed == pytest.approx(losses, rel=1e-5)
-    for view, alone in zip(views, grads, strict=True):
+        for one, batch in zip(trainings, given, strict=True):
+            losses.append(float(one.predictor.gradients(batch, None)))
+            grads.append({n: p.grad for n, p in one.predictor.encoder.trained().items()})
+            one.predictor.encoder.zero_grad(set_to_none=True)
+        stack = stacked(trainings)
+        packed, found = stack.gradients(trainings, stacked_batches(asks), None)
+    assert packed.tolist() == pytest.approx(losses, rel=1e-5)
+    for row, alone in zip(found, grads, strict=True):
         least = 1e-5 * max(float(g.abs().max()) for g in alone.values() if g is not None)
-        for name, parameter in view.encoder.trained().items():
-            found = 0 if parameter.grad is None else parameter.grad
-            wanted = 0 if alone[name] is None else alone[name]
-            assert float(abs(found - wanted + torch.zeros(1)).max()) <= least, name
+        for part in stack.parts:
+            wanted = 0 if alone[part.name] is None else alone[part.name]
+            mine = row[part.start : part.end].view(part.shape)
+            assert float((mine - wanted).abs().max()) <= least, part.name
 
 
 def test_in_a_pack_each_run_predicts_what_it_predicts_alone(pair):
     if not pair.method.supports_packing:
         pytest.skip("takes derivatives of its own")
     tokens = tiny.tokens()
-    asks = [
-        PredictRequest(started(pair, seed), tokens, np.arange(len(tokens))) for seed in range(3)
-    ]
+    rows = np.arange(len(tokens))
+    trainings = [started(pair, seed, pair.batch) for seed in range(3)]
     with noiseless():
-        each = [compute(ask) for ask in asks]
-        packed = together(asks, [ask.view.encoder.own() for ask in asks])
+        each = [one.predictor.predict(tokens, rows) for one in trainings]
+        outputs = stacked(trainings).predictions(trainings)
+        packed = [*trainings[0].predictor.outputs(tokens, rows, outputs, runs=3)]
     for alone, found in zip(each, packed, strict=True):
         assert found.keys() == alone.keys()
         for name, array in alone.items():

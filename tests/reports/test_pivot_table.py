@@ -180,7 +180,8 @@ def test_what_does_not_compare_is_refused(tmp_path):
 def test_scores_in_several_precisions_are_not_pooled(tmp_path):
     runs = records.runs("method=lora,bitfit", "seed=0,1")
     other = records.ENVIRONMENT | {"precision": "fp32"}  # auto, on a CPU without bf16
-    made = [records.record(run, environment=other) if run.seed else records.record(run) for run in runs]
+    places = {0: records.ENVIRONMENT, 1: other}
+    made = [records.record(run, environment=places[run.seed]) for run in runs]
     results = saved(tmp_path / "r", made)
     error = told(results, code=2).stderr
     assert "differ in precision (bf16, fp32)" in error

@@ -106,10 +106,10 @@ def recipe(**changes: object) -> TrainingConfig:
     return TrainingConfig(**given | changes)  # type: ignore[arg-type]
 
 
-def fit(
+def training(
     encoder: AdaptedModel, method: Method, examples: Batch, steps: int, **changes: object
-) -> TrainerState:
-    """Train on one batch, again and again, with the loop of real runs."""
+) -> loop.Training:
+    """A training on one batch, again and again; nothing is written."""
     AcceleratorState._reset_state(True)
     batches = batching.BatchSource(
         epoch=1, stream=lambda step: iter(lambda: dict(examples), None), extremes=[examples]
@@ -121,8 +121,9 @@ def fit(
         minutes=10.0,
     )
     cpu, accelerator = torch.device("cpu"), Accelerator(cpu=True, mixed_precision="no")
-    training = loop.Training(
-        Predictor(0, "4d", cpu, method, encoder, accelerator),
+    mask = encoder.backbone.family_config.mask
+    return loop.Training(
+        Predictor(0, mask, cpu, method, encoder, accelerator),
         recipe(**changes),
         Budget(steps=steps),
         CheckpointSelection(),
@@ -132,5 +133,12 @@ def fit(
         Phases(cpu),
         seed=0,
     )
-    loop.fit(training, evaluate=dict)
-    return training.state
+
+
+def fit(
+    encoder: AdaptedModel, method: Method, examples: Batch, steps: int, **changes: object
+) -> TrainerState:
+    """Train on one batch, again and again, with the loop of real runs."""
+    made = training(encoder, method, examples, steps, **changes)
+    loop.fit(made, evaluate=dict)
+    return made.state

@@ -16,11 +16,14 @@ from peftbench.config.sweep import plan
 from peftbench.core.configs import Budget
 from peftbench.core.errors import ConfigError
 from peftbench.data.batching import collate, widened
+from peftbench.methods.base import build_method
+from peftbench.models.adapted_model import AdaptedModel
 from peftbench.results.store import Results
 from peftbench.runner import packs
 from peftbench.training import cost_model
 from peftbench.training.packing import pack, runner
 from peftbench.training.packing.pack import Pack, partition
+from peftbench.training.packing.run_stack import RunStack
 from peftbench.training.packing.runner import drive
 from peftbench.training.runtime import RuntimeConfig
 from peftbench.training.trainer import TrainingJob, execute
@@ -141,6 +144,47 @@ def test_micro_batches_are_summed_in_a_pack_too(task, warm):
         assert np.allclose(*scores, atol=1e-5)
 
 
+@pytest.mark.parametrize("clip", [1.0, None])
+def test_a_row_is_updated_as_torch_does(task, clip):
+    """AdamW and clipping by each run's recipe, against torch's own on the same gradients."""
+    recipes = [
+        {"lr": 1e-2, "weight_decay": 0.1, "max_grad_norm": clip},
+        {"lr": 3e-3, "weight_decay": 0.0, "max_grad_norm": 0.01},
+        {"lr": 1e-1, "weight_decay": 0.5, "max_grad_norm": None},
+    ]
+    pairs = []
+    for recipe in recipes:
+        sides = []
+        for _ in range(2):
+            encoder = AdaptedModel(tiny.backbone("distilbert"), classes=2, seed=0)
+            torch.manual_seed(0)
+            method = build_method(tiny.one_run("method=bitfit").method)
+            method.insert(encoder)
+            batch = tiny.batch(tiny.tokens(), "distilbert")
+            sides.append(tiny.training(encoder, method, batch, steps=9, **recipe))
+        pairs.append(sides)
+    stack = RunStack(pairs[0][0], 4)
+    for mine, _ in pairs:
+        stack.enter(mine)
+    generator = torch.Generator().manual_seed(0)
+    for step in range(5):
+        chosen = pairs if step != 2 else pairs[1:]  # a pass of some of them leaves the others alone
+        grads = torch.randn(len(chosen), stack.values.shape[1], generator=generator)
+        for (_, alone), row in zip(chosen, grads, strict=True):
+            own = alone.predictor.encoder.trained()
+            for part in stack.parts:
+                own[part.name].grad = row[part.start : part.end].view(part.shape).clone()
+            alone.update(torch.zeros(()))
+        stack.update([mine for mine, _ in chosen], grads)
+    for recipe, (mine, alone) in zip(recipes, pairs, strict=True):
+        theirs = alone.predictor.encoder.trained()
+        for name, p in mine.predictor.encoder.trained().items():
+            assert torch.allclose(p, theirs[name], rtol=0, atol=1e-4 * recipe["lr"]), name
+            for kind, tensor in alone.optimizer.state[theirs[name]].items():
+                held = mine.optimizer.state[p][kind]
+                assert torch.allclose(held, tensor, rtol=1e-4, atol=1e-7), (name, kind)
+
+
 # coming and going
 
 
@@ -175,14 +219,14 @@ def test_memory_that_runs_out_splits_the_pass(task, warm, monkeypatch):
     given = runs(task, "method=lora", "method.dropout=0", "seed=0,1,2,3,4", "budget.steps=3")
     sizes = []
 
-    def tight(asks, own):
-        sizes.append(len(asks))
-        if len(asks) > 2:
+    def tight(stack, runs, batches, micro):
+        sizes.append(len(runs))
+        if len(runs) > 2:
             raise torch.OutOfMemoryError("too many")
-        return together(asks, own)
+        return gradients(stack, runs, batches, micro)
 
-    together = pack.together
-    monkeypatch.setattr(pack, "together", tight)
+    gradients = RunStack.gradients
+    monkeypatch.setattr(RunStack, "gradients", tight)
     left = trained(given, 5, warm)
     assert [size for size in sizes if size > 2] == [5, 3]  # it is not tried again and again
     assert 2 in sizes
@@ -192,10 +236,10 @@ def test_memory_that_runs_out_splits_the_pass(task, warm, monkeypatch):
 
 
 def test_what_cannot_share_a_pass_goes_on_one_by_one_and_is_told(task, warm, monkeypatch):
-    def refuse(asks, own):
+    def refuse(stack, runs, batches, micro):
         raise RuntimeError("no batching rule")
 
-    monkeypatch.setattr(pack, "together", refuse)
+    monkeypatch.setattr(RunStack, "gradients", refuse)
     given = runs(task, "method=lora", "seed=0,1", "budget.steps=3")
     with pytest.warns(UserWarning, match="cannot share passes: no batching rule"):
         left = trained(given, 2, warm)

@@ -49,7 +49,7 @@ def test_auto_is_bf16_where_the_device_multiplies_it(monkeypatch, native, found)
 
 def test_fp16_without_a_gpu_is_refused_before_anything_starts(task, tmp_path):
     planned = plan(*words(task, "train.precision=auto,fp16"))
-    with pytest.raises(ConfigError, match="1 of 2 runs ask for train.precision=fp16"):
+    with pytest.raises(ConfigError, match=r"1 of 2 runs ask for train\.precision=fp16"):
         run_plan(planned, Results(tmp_path / "r"), RunOptions(device="cpu"))
 
 
@@ -76,9 +76,7 @@ def test_a_plan_finds_what_another_machine_made_of_auto(task, tmp_path, monkeypa
     assert sweep_status(planned, results).done  # here auto is fp32 now
 
 
-def test_kept_weights_are_asked_in_the_precision_they_were_trained_in(
-    task, tmp_path, monkeypatch
-):
+def test_kept_weights_are_asked_in_the_precision_they_were_trained_in(task, tmp_path, monkeypatch):
     results = Results(tmp_path / "r")
     (one,) = plan(*words(task, "suite=calibration")).evaluations
     assert isinstance(one, Evaluation)

@@ -1,8 +1,8 @@
 """Many trainings at once on one shared backbone.
 
-Each training is the one of `training.loop`, with its own optimizer, rates, batches, end; what it
-asks for (`requests`) is computed for several at a time. What they train is stacked along a run axis
-and what is frozen is shared (`vmapped`).
+Each training is the one of `training.loop`, with its own rates, batches and end; what it asks for
+(`requests`) is computed for several at a time. What they train is stacked along a run axis while
+they are in the pack (`run_stack`), and what is frozen is shared.
 
 A training that ends or fails leaves alone, and the next one enters. Random numbers drawn in a
 shared pass come from the stream of the first of its members, so dropout differs from a training
@@ -18,16 +18,17 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from peftbench.data.batching import Batch, widened
+from peftbench.training.loop import Training
 from peftbench.training.packing import requests
 from peftbench.training.packing.requests import (
     Answer,
     ForwardRequest,
     ForwardRequests,
-    GradientRequest,
     PredictRequest,
+    StepRequest,
 )
-from peftbench.training.packing.vmapped import together
-from peftbench.training.predictor import Predictor
+from peftbench.training.packing.run_stack import RunStack
 
 T = TypeVar("T")
 
@@ -44,18 +45,31 @@ class _Member(Generic[T]):
 
     Attributes:
         random: the state of its random numbers while another has the turn.
-        view: of its latest ask; where memory was short, it starts again with another one.
-        tensors: what is its own of the view's encoder, by name.
+        training: of its latest ask; where memory was short, it starts again with another one.
+        tensors: what is its own of the training's model, by name.
+        trains: which of these train.
+        like: the number of its structure: equal where names, shapes and what trains are.
+        stack: in which it has a row, once it has shared a pass.
         shared: keys of those it shared a pass with.
     """
 
     key: str
-    training: ForwardRequests[T]
+    requests: ForwardRequests[T]
     random: list[Tensor]
     ask: ForwardRequest | None = None
-    view: Predictor | None = None
+    training: Training | None = None
     tensors: dict[str, Tensor] = field(default_factory=dict)
+    trains: tuple[bool, ...] = ()
+    like: int = -1
+    stack: RunStack | None = None
     shared: set[str] = field(default_factory=set)
+
+    def leave(self) -> None:
+        """Give up its row."""
+        if self.stack is not None:
+            assert self.training is not None
+            self.stack.leave(self.training)
+            self.stack = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +99,9 @@ class Pack(Generic[T]):
         self.tokens: float = float("inf")  # padded, of a pass
         self._probed = device.type != "cuda"
         self._members: list[_Member[T]] = []
-        self._refused: set[Any] = set()
+        self._structures: dict[Any, int] = {}
+        self._refused: set[int] = set()
+        self._stacks: dict[int, RunStack] = {}
 
     def train(self, waiting: Iterator[tuple[str, ForwardRequests[T]]]) -> Iterator[Left[T]]:
         """Train all, each as soon as there is room for it; yield each when it is over.
@@ -123,11 +139,11 @@ class Pack(Generic[T]):
         try:
             with self._turn(member):
                 if isinstance(answer, Exception):
-                    member.ask = member.training.throw(answer)
+                    member.ask = member.requests.throw(answer)
                 elif answer is None:
-                    member.ask = next(member.training)
+                    member.ask = next(member.requests)
                 else:
-                    member.ask = member.training.send(answer)
+                    member.ask = member.requests.send(answer)
         except StopIteration as end:
             yield self._leave(member, end.value, None)
         except Exception as error:  # a run that fails must not sink the others
@@ -135,6 +151,7 @@ class Pack(Generic[T]):
 
     def _leave(self, member: _Member[T], end: T | None, error: Exception | None) -> Left[T]:
         self._members.remove(member)
+        member.leave()
         return Left(member.key, end, error, tuple(sorted(member.shared)))
 
     @contextmanager
@@ -168,18 +185,25 @@ class Pack(Generic[T]):
         return found
 
     def _kind(self, member: _Member[T]) -> tuple[Any, ...]:
-        """Equal for members that can share a pass."""
+        """Equal for members that can share a pass; the last of it, for those that share a stack."""
         ask = member.ask
         assert ask is not None
-        view = ask.view
-        if isinstance(ask, PredictRequest) or view is not member.view:
-            member.view, member.tensors = view, view.encoder.own()
-        own = tuple((n, t.shape, t.requires_grad) for n, t in member.tensors.items())
-        if not view.method.supports_packing or own in self._refused or not self._probed:
+        if ask.training is not member.training:
+            member.leave()
+            member.training, member.trains = ask.training, ()
+            member.tensors = ask.training.predictor.encoder.own()
+        trains = tuple(tensor.requires_grad for tensor in member.tensors.values())
+        if trains != member.trains:  # a method may let other parts train at any step
+            member.trains = trains
+            shapes = tuple((name, t.shape) for name, t in member.tensors.items())
+            member.like = self._structures.setdefault((shapes, trains), len(self._structures))
+        like = member.like
+        packable = ask.training.predictor.method.supports_packing
+        if not packable or like in self._refused or not self._probed:
             return "alone", member.key
         if isinstance(ask, PredictRequest):
-            return PredictRequest, id(ask.tokens), ask.rows.tobytes(), own
-        return GradientRequest, len(ask.batch["labels"]), ask.micro, own
+            return PredictRequest, id(ask.tokens), ask.rows.tobytes(), like
+        return StepRequest, len(ask.batch["labels"]), ask.micro, like
 
     # passes
 
@@ -191,22 +215,51 @@ class Pack(Generic[T]):
         """
         if len(group) == 1:
             return [self._alone(group[0])]
-        asks = [member.ask for member in group]
         try:
             with self._turn(group[0]):
-                found = together(asks, [member.tensors for member in group])
+                found = self._together(group)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # of one of them, or of the pass: alone they will tell
             each = [self._alone(member) for member in group]
             if not any(isinstance(one, Exception) for one in each):
-                self._refused.add(self._kind(group[0])[-1])
+                self._refused.add(group[0].like)
                 warnings.warn(f"these runs cannot share passes: {error}", stacklevel=2)
             return each
         keys = {member.key for member in group}
         for member in group:
             member.shared |= keys - {member.key}
         return found
+
+    def _together(self, group: list[_Member[T]]) -> list[Answer | Exception]:
+        """Answers to requests of one kind, in one pass; nothing changes where it raises."""
+        stack = self._stacked(group)
+        runs, asks = [one.training for one in group if one.training], [one.ask for one in group]
+        if isinstance(asks[0], PredictRequest):
+            first, outputs = asks[0], stack.predictions(runs)
+            return [*runs[0].predictor.outputs(first.tokens, first.rows, outputs, runs=len(runs))]
+        steps = [ask for ask in asks if isinstance(ask, StepRequest)]
+        losses, grads = stack.gradients(runs, stacked_batches(steps), steps[0].micro)
+        stack.update(runs, grads)
+        return [*losses]
+
+    def _stacked(self, group: list[_Member[T]]) -> RunStack:
+        """The stack of a group, in which all its members have a row."""
+        like = group[0].like
+        old = self._stacks.get(like)
+        new = [member for member in group if old is None or member.stack is not old]
+        if old is None or old.free < len(new):
+            alike = [one for one in self._members if one.like == like]
+            new = [one for one in alike if one.stack is not None or one in group]
+            assert group[0].training is not None
+            self._stacks[like] = RunStack(group[0].training, len(alike))
+        stack = self._stacks[like]
+        for member in new:
+            member.leave()
+            assert member.training is not None
+            stack.enter(member.training)
+            member.stack = stack
+        return stack
 
     def _alone(self, member: _Member[T]) -> Answer | Exception:
         ask = member.ask
@@ -222,7 +275,7 @@ class Pack(Generic[T]):
         before = torch.cuda.memory_allocated(self.device)
         torch.cuda.reset_peak_memory_stats(self.device)
         answer = requests.compute(ask)
-        if isinstance(ask, GradientRequest):
+        if isinstance(ask, StepRequest):
             took = torch.cuda.max_memory_allocated(self.device) - before
             cached = torch.cuda.memory_reserved(self.device) - before
             free = torch.cuda.mem_get_info(self.device)[0] + max(0, cached)
@@ -260,8 +313,15 @@ def partition(lengths: list[int], rows: int, overhead: int, most: int) -> list[t
 
 
 def _length(member: _Member[Any]) -> int:
-    assert isinstance(member.ask, GradientRequest)
+    assert isinstance(member.ask, StepRequest)
     return int(member.ask.batch["input_ids"].shape[1])
+
+
+def stacked_batches(asks: list[StepRequest]) -> Batch:
+    """The batches with a run axis in front, padded to the longest."""
+    length = max(ask.batch["input_ids"].shape[1] for ask in asks)
+    wide = [widened(ask.batch, length, ask.training.predictor.padding) for ask in asks]
+    return {name: torch.stack([batch[name] for batch in wide]) for name in wide[0]}
 
 
 def _random(device: torch.device) -> list[Tensor]:

@@ -1,7 +1,7 @@
 """What the trainings of a pack want computed.
 
-A packed training is a generator (`runner.drive`): it yields a `Gradient` or `Outputs` and is sent
-the answer. `pack` answers many of them in one pass.
+A packed training is a generator (`runner.drive`): it yields a step or predictions and is sent the
+answer. `pack` answers many of them in one pass.
 """
 
 from collections.abc import Generator
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from peftbench.data.batching import Batch
 from peftbench.data.tokenization import TokenizedSplit
-from peftbench.training.predictor import Predictor
+from peftbench.training.loop import Training
 
 T = TypeVar("T")
 
@@ -21,30 +21,30 @@ Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)
-class GradientRequest:
-    """The mean loss of a batch is wanted, and its gradients in the parameters' `grad`.
+class StepRequest:
+    """An optimizer step is wanted; the answer is the batch's mean loss, a scalar on the device.
 
     Attributes:
-        view: whose encoder and method are meant.
+        training: whose parameters are meant.
         batch: on the CPU.
         micro: examples for each pass; None is the whole batch.
     """
 
-    view: Predictor
+    training: Training
     batch: Batch
     micro: int | None
 
 
 @dataclass(frozen=True)
 class PredictRequest:
-    """What `view.predict(tokens, rows)` gives is wanted."""
+    """What `training.predictor.predict(tokens, rows)` gives is wanted."""
 
-    view: Predictor
+    training: Training
     tokens: TokenizedSplit
     rows: np.ndarray
 
 
-ForwardRequest = GradientRequest | PredictRequest
+ForwardRequest = StepRequest | PredictRequest
 Answer = Tensor | Arrays
 
 #: A training that ends with a T.
@@ -53,6 +53,7 @@ ForwardRequests = Generator[ForwardRequest, "Answer", T]
 
 def compute(ask: ForwardRequest) -> Answer:
     """The answer to one request, for itself."""
+    predictor = ask.training.predictor
     if isinstance(ask, PredictRequest):
-        return ask.view.predict(ask.tokens, ask.rows)
-    return ask.view.gradients(ask.batch, ask.micro)
+        return predictor.predict(ask.tokens, ask.rows)
+    return ask.training.update(predictor.gradients(ask.batch, ask.micro))

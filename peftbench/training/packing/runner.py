@@ -17,8 +17,8 @@ from peftbench.training.packing.pack import Pack
 from peftbench.training.packing.requests import (
     Arrays,
     ForwardRequests,
-    GradientRequest,
     PredictRequest,
+    StepRequest,
 )
 from peftbench.training.runtime import RuntimeConfig, device_of
 from peftbench.training.trainer import TrainingJob
@@ -105,15 +105,15 @@ def _attempt(job: TrainingJob, micro: int | None) -> ForwardRequests[trainer.Tra
 
     def predict(split: str, rows: np.ndarray) -> ForwardRequests[Arrays]:
         prepared.seed_sampling()
-        found = yield PredictRequest(training.predictor, prepared.data.tokens[split], rows)
+        found = yield PredictRequest(training, prepared.data.tokens[split], rows)
         assert isinstance(found, dict)
         return found
 
     while not training.done:
         batch = training.next_batch()
-        loss = yield GradientRequest(training.predictor, batch, micro)
+        loss = yield StepRequest(training, batch, micro)
         assert isinstance(loss, Tensor)
-        training.step(batch, loss)
+        training.advance(batch, loss)
         if training.evaluation_due:
             with training.evaluating():
                 split, rows = prepared.curve_rows()

@@ -1,33 +1,31 @@
-"""One pass for several runs: what they train is stacked along a run axis, the frozen is shared.
+"""A method's own loss and predictions for several runs at once, mapped over a run axis.
 
-torch.func maps the method's own loss and predictions over that axis. A product with a frozen matrix
-becomes one large product, one with trained matrices a batched one.
-
-    losses = vmap(loss)(stacked, batches)        gradients of sum(losses) are each run's own
+A product with a frozen matrix, which all runs share, becomes one large product, one with trained
+matrices a batched one.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
-from peftbench.data.batching import Batch, micro_batches, widened
-from peftbench.training.packing.requests import Answer, GradientRequest, PredictRequest
-from peftbench.training.predictor import Predictor
+from peftbench.data.batching import Batch
+from peftbench.models.adapted_model import AdaptedModel
+from peftbench.training.loop import Training
 
 
 class _Call(nn.Module):
     """One encoder with the tensors of another, as torch.func wants to call it."""
 
-    def __init__(self, view: Predictor, what: Callable[[Any, Batch], Any]):
+    def __init__(self, encoder: AdaptedModel, what: Callable[[Any, Batch], Any]):
         super().__init__()
-        self.encoder = view.encoder
+        self.encoder = encoder
         self.what = what
 
     def forward(self, batch: Batch, examples: Tensor) -> Any:
-        """What the view's method makes of a batch."""
+        """What `what` makes of a batch."""
         before, self.encoder.examples = self.encoder.examples, examples
         try:
             return self.what(self.encoder, batch)
@@ -35,12 +33,20 @@ class _Call(nn.Module):
             self.encoder.examples = before
 
 
-def _mapped(
-    views: list[Predictor], tensors: dict[str, Tensor], what: Callable[[Any, Batch], Any]
+def mapped(
+    runs: Sequence[Training], tensors: dict[str, Tensor], what: Callable[[Any, Batch], Any]
 ) -> Callable[[Batch], Any]:
-    """A function of stacked batches that calls `what` for each run with its tensors."""
-    call = _Call(views[0], what)
-    examples = torch.tensor([float(v.encoder.examples) for v in views], device=views[0].device)
+    """A function of stacked batches that calls `what` for each run with its tensors.
+
+    Args:
+        runs: alike but for values; the first one's encoder computes for all.
+        tensors: what is a run's own, by name, with a run axis in front.
+        what: takes an encoder and a batch.
+    """
+    encoder = runs[0].predictor.encoder
+    call = _Call(encoder, what)
+    counts = [float(run.predictor.encoder.examples) for run in runs]
+    examples = torch.tensor(counts, device=encoder.device)
 
     def one(own: dict[str, Tensor], batch: Batch, examples: Tensor) -> Any:
         named = {f"encoder.module.{name}": tensor for name, tensor in own.items()}
@@ -48,48 +54,3 @@ def _mapped(
 
     each = vmap(one, randomness="different")
     return lambda batch: each(tensors, batch, examples)
-
-
-def together(asks: list[Any], own: list[dict[str, Tensor]]) -> list[Answer | Exception]:
-    """Answers to asks of one kind, in one pass; nothing changes where it raises."""
-    views = [ask.view for ask in asks]
-    stacked = {name: torch.stack([one[name].detach() for one in own]) for name in own[0]}
-    if isinstance(asks[0], PredictRequest):
-        views[0].encoder.eval()
-        each = _mapped(views, stacked, views[0].method.predict)
-
-        def outputs(batch: Batch) -> dict[str, Tensor]:
-            found: dict[str, Tensor] = each(
-                {name: t.expand(len(asks), *t.shape) for name, t in batch.items()}
-            )
-            return found
-
-        return [*views[0].outputs(asks[0].tokens, asks[0].rows, outputs, len(asks))]
-    names = [name for name, tensor in own[0].items() if tensor.requires_grad]
-    for name in names:
-        stacked[name].requires_grad_()
-    each = _mapped(views, stacked, views[0].method.compute_loss)
-    total, size = torch.zeros(len(asks), device=views[0].device), len(asks[0].batch["labels"])
-    grads: list[Tensor | None] = [None] * len(names)
-    for micro in micro_batches(_stacked(asks), asks[0].micro or size, axis=1):
-        moved = {name: t.to(views[0].device, non_blocking=True) for name, t in micro.items()}
-        with views[0].accelerator.autocast():
-            losses = each(moved) * (micro["labels"].shape[1] / size)
-        wanted = [stacked[name] for name in names]
-        new = torch.autograd.grad(losses.sum(), wanted, allow_unused=True)
-        grads = [
-            b if a is None else a if b is None else a + b for a, b in zip(grads, new, strict=True)
-        ]
-        total += losses.detach()
-    for name, grad in zip(names, grads, strict=True):
-        if grad is not None:  # laid out as its parameter: a fused optimizer does not look
-            for one, part in zip(own, grad.contiguous(), strict=True):
-                one[name].grad = part
-    return [*total]
-
-
-def _stacked(asks: list[GradientRequest]) -> Batch:
-    """Their batches with a run axis in front, padded to the longest."""
-    length = max(ask.batch["input_ids"].shape[1] for ask in asks)
-    wide = [widened(ask.batch, length, ask.view.padding) for ask in asks]
-    return {name: torch.stack([batch[name] for batch in wide]) for name in wide[0]}
