@@ -1,7 +1,7 @@
 """Which examples meet in a batch, what a batch holds, and an encoder's outputs for many of them."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -25,6 +25,14 @@ WINDOW = 32
 WINDOWS = 2
 
 
+#: Devices whose batches are padded to few lengths: there kernels are chosen for each new shape,
+#: which costs more than the padding. On a CPU padding costs what tokens cost.
+STATIC_SHAPES = frozenset({"cuda"})
+
+#: Lengths up to the first are padded to a multiple of the second.
+BUCKETS = ((64, 16), (256, 32), (512, 64))
+
+
 @dataclass(frozen=True)
 class BatchSource:
     """Training batches of a run.
@@ -32,12 +40,43 @@ class BatchSource:
     Attributes:
         epoch: number of batches in an epoch.
         stream: endless batches from a step on, on the CPU.
-        extremes: a shortest and a longest batch, for the warm-up.
+        extremes: a shortest and a longest batch, to count operations with.
+        shapes: a batch of each shape that the stream can have, to warm up with; none where shapes
+            do not matter.
     """
 
     epoch: int
     stream: Callable[[int], Iterator[Batch]]
     extremes: list[Batch]
+    shapes: list[Batch] = field(default_factory=list)
+
+
+def bucket(length: int, most: int) -> int:
+    """The length that a batch is padded to where shapes are static.
+
+    Args:
+        length: of its longest example.
+        most: of the longest example of the split; nothing is padded beyond.
+    """
+    step = next((step for limit, step in BUCKETS if length <= limit), 128)
+    return min(-(-length // step) * step, most)
+
+
+def bucketed_batches(
+    tokens: TokenizedSplit, rows: np.ndarray, sizes: set[int]
+) -> list[tuple[np.ndarray, int]]:
+    """Example numbers and a length for each shape that batches of these examples can have.
+
+    Args:
+        rows: example numbers.
+        sizes: examples in a batch.
+    """
+    lengths = np.array([bucket(int(n), tokens.longest) for n in tokens.lengths[rows]])
+    return [
+        (np.resize(rows[lengths <= length], size), int(length))
+        for length in np.unique(lengths)
+        for size in sorted(sizes)
+    ]
 
 
 def subset(tokens: TokenizedSplit, classes: int, size: int, seed: int) -> np.ndarray:
@@ -78,8 +117,10 @@ def by_length(tokens: TokenizedSplit, rows: np.ndarray, most: int) -> list[np.nd
     return batches
 
 
-def collate(tokens: TokenizedSplit, rows: np.ndarray, padding: int, mask: str) -> Batch:
-    """Make a batch of the examples, padded to the longest of them.
+def collate(
+    tokens: TokenizedSplit, rows: np.ndarray, padding: int, mask: str, length: int | None = None
+) -> Batch:
+    """Make a batch of the examples, padded to the longest of them, or to a length.
 
     Args:
         tokens: of the split.
@@ -87,10 +128,11 @@ def collate(tokens: TokenizedSplit, rows: np.ndarray, padding: int, mask: str) -
         padding: the token that pads.
         mask: "4d" for a ready boolean mask (batch, 1, 1, tokens), "2d" for (batch, tokens),
             "causal" for one (batch, 1, tokens, tokens) in which nothing sees what comes after it.
+        length: tokens of a row; None is those of the longest example.
     """
     ends = tokens.ends[rows]
     lengths = tokens.lengths[rows]
-    place = np.arange(int(lengths.max()))
+    place = np.arange(int(lengths.max()) if length is None else length)
     real = place < lengths[:, None]
     flat = np.where(real, (ends - lengths)[:, None] + place, 0)
     ids = np.where(real, tokens.ids[flat], padding).astype(np.int64)

@@ -5,6 +5,7 @@ import math
 import os
 import warnings
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
@@ -54,10 +55,15 @@ class TokenizedSplit:
     def __len__(self) -> int:
         return len(self.label)
 
-    @property
+    @cached_property
     def lengths(self) -> np.ndarray:
         """Tokens of each example."""
         return np.diff(self.ends, prepend=0)
+
+    @cached_property
+    def longest(self) -> int:
+        """Tokens of the longest example."""
+        return int(self.lengths.max())
 
     def distinct(self) -> tuple[np.ndarray, np.ndarray]:
         """Numbers of the first of each example that a model can tell apart, and which is whose."""

@@ -48,7 +48,8 @@ class Backbone:
                 replace_module(block, path, FusedLinear(block.get_submodule(path), names))
         self.verbalizer_ids = verbalizer_ids
         self.head = self._head(missing) if verbalizer_ids is None else []
-        self.flops: dict[str, int] = {}  # of passes, by what passes; see `warmup`
+        self.flops: dict[str, int] = {}  # of passes, by what passes; see `training.measurement`
+        self.warm: set[str] = set()  # what has passed on this device
         self._cast: dict[tuple[nn.Parameter, torch.dtype], nn.Parameter] = {}
         self._own = {id(p) for p in self.module.parameters()}
 

@@ -10,7 +10,7 @@ import gc
 import os
 import platform
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from importlib.metadata import version
@@ -160,39 +160,56 @@ def _device_name(device: torch.device) -> str:
 
 
 def warm_up(view: Predictor, micro: int | None, feed: BatchSource) -> tuple[float, float]:
-    """Pass the shortest and the longest batch through, changing nothing.
+    """Pass batches of every shape through, changing nothing, so that the clock finds all warm.
 
     Kernels are chosen and memory is taken before the clock runs, and matrix products are counted.
-    On a CPU the first run of a kind does that for all runs of a process: passes of the others
-    would leave their training seconds as they are.
+    Without static shapes that is done for the shortest and the longest batch. The first run of a
+    kind does it for all runs of a process: passes of the others would leave their training seconds
+    as they are.
 
     Returns:
         FLOPs of a training step for each padded token, and for each token × length (attention).
     """
+    kind = kind_of(view)
+    for batch in feed.shapes:
+        for piece in micro_batches(batch, micro or len(batch["labels"])):
+            if first_of(view, "pass", kind, piece["input_ids"].shape):
+                _pass(view, piece)
     counts = []
     for batch in feed.extremes:
         first = next(micro_batches(batch, micro or len(batch["labels"])))
         rows, length = first["input_ids"].shape
-        counts.append((length, _flops(view, first) / (rows * length)))
+        counts.append((length, _flops(view, kind, first) / (rows * length)))
+    if view.device.type == "cuda":  # what the last run took was given back
+        _pass(view, next(micro_batches(feed.extremes[-1], micro or len(first["labels"]))))
     (short, few), (long, many) = counts[0], counts[-1]
     slope = (many - few) / (long - short) if long > short else 0.0
     return many - slope * long, slope
 
 
-def _flops(view: Predictor, batch: Batch) -> int:
-    """FLOPs of a forward and backward pass, which is made; counted for the first run of a kind."""
+def kind_of(view: Predictor) -> str:
+    """Equal for trainings whose passes of one shape launch the same kernels."""
     encoder = view.encoder
     trained = sorted((name, *p.shape) for name, p in encoder.trained().items())
-    shape = tuple(batch["input_ids"].shape)
-    kind = repr((view.method, encoder.module, view.accelerator.mixed_precision, trained, shape))
-    counted = encoder.backbone.flops
-    if kind not in counted:
+    return repr((view.method, encoder.module, view.accelerator.mixed_precision, trained))
+
+
+def first_of(view: Predictor, what: str, kind: str, shape: Sequence[int]) -> bool:
+    """Whether this is the first of its kind and shape in this process."""
+    name, warm = f"{what} {tuple(shape)} {kind}", view.encoder.backbone.warm
+    new = name not in warm
+    warm.add(name)
+    return new
+
+
+def _flops(view: Predictor, kind: str, batch: Batch) -> int:
+    """FLOPs of a forward and backward pass; it is made for the first run of a kind."""
+    counted, name = view.encoder.backbone.flops, f"{tuple(batch['input_ids'].shape)} {kind}"
+    if name not in counted:
         with FlopCounterMode(display=False) as counter:
             _pass(view, batch)
-        counted[kind] = counter.get_total_flops()
-    elif view.device.type != "cpu":
-        _pass(view, batch)
-    return counted[kind]
+        counted[name] = counter.get_total_flops()
+    return counted[name]
 
 
 def _pass(view: Predictor, batch: Batch) -> None:

@@ -40,7 +40,12 @@ def build_batch_source(
     first = next(varied())
     longest = sorted(first, key=lambda numbers: int(tokens.lengths[numbers].max()))
     extremes = [view.collate(tokens, numbers) for numbers in (longest[0], longest[-1])]
-    return batching.BatchSource(len(first), stream, extremes)
+    shapes: list[Batch] = []
+    if view.static_shapes:
+        sizes = {min(recipe.batch_size, len(shown.rows)), len(shown.rows) % recipe.batch_size}
+        every = batching.bucketed_batches(tokens, shown.every, sizes - {0})
+        shapes = [view.collate(tokens, numbers, length) for numbers, length in every]
+    return batching.BatchSource(len(first), stream, extremes, shapes)
 
 
 @dataclass(frozen=True)
@@ -54,9 +59,16 @@ class Predictor:
     encoder: AdaptedModel
     accelerator: Accelerator
 
-    def collate(self, tokens: TokenizedSplit, rows: np.ndarray) -> Batch:
+    @property
+    def static_shapes(self) -> bool:
+        """Whether batches are padded to few lengths."""
+        return self.device.type in batching.STATIC_SHAPES
+
+    def collate(self, tokens: TokenizedSplit, rows: np.ndarray, length: int | None = None) -> Batch:
         """A batch on the CPU, pinned where a GPU waits for it."""
-        batch = batching.collate(tokens, rows, self.padding, self.mask)
+        if self.static_shapes and length is None:
+            length = batching.bucket(int(tokens.lengths[rows].max()), tokens.longest)
+        batch = batching.collate(tokens, rows, self.padding, self.mask, length)
         if self.device.type == "cuda":
             batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
         return batch

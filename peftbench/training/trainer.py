@@ -368,7 +368,24 @@ def prepare(job: TrainingJob, micro: int | None) -> PreparedTraining:
         seeds["dropout"],
         saved,
     )
-    return PreparedTraining(job, data, training, parameters, saved is not None, energy, tokenizer)
+    prepared = PreparedTraining(
+        job, data, training, parameters, saved is not None, energy, tokenizer
+    )
+    if predictor.static_shapes:
+        _warm_evaluation(prepared)
+    return prepared
+
+
+def _warm_evaluation(prepared: PreparedTraining) -> None:
+    """Predict once, for the first run of a kind, so that no shape is new while a clock runs."""
+    predictor, phases = prepared.training.predictor, prepared.training.phases
+    kind = measurement.kind_of(predictor)
+    split, rows = prepared.curve_rows()
+    for name, some in ((split, rows), *((name, None) for name in prepared.job.run.task.extra)):
+        count = len(prepared.data.tokens[name]) if some is None else len(some)
+        if measurement.first_of(predictor, f"predict {name}", kind, (count,)):
+            with phases.phase("warmup"), torch.random.fork_rng():
+                prepared.predict(name, some)
 
 
 def build_record(prepared: PreparedTraining, found: dict[str, Arrays]) -> Record:

@@ -1,5 +1,6 @@
 """A run from its words to its record: the same each time, and fair between methods."""
 
+from contextlib import contextmanager
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,10 @@ from short_runs import CPU, SHORT, Watched, one
 
 from peftbench.config.sweep import plan
 from peftbench.core.configs import MethodConfig
+from peftbench.data import batching
 from peftbench.metrics import task_metrics
+from peftbench.models.adapted_model import AdaptedModel
+from peftbench.training import measurement
 from peftbench.training.trainer import execute
 from peftbench.training.warm_cache import WarmCache
 
@@ -151,3 +155,53 @@ def test_a_loss_that_is_not_finite_ends_the_run(task, warm):
     run = one(task, "method=full", "train.lr=1e30", "train.max_grad_norm=null", "budget.steps=20")
     with pytest.raises(FloatingPointError, match=r"the loss is .* at step \d+; try a smaller"):
         execute(run, CPU, warm=warm)
+
+
+# static shapes, as on a GPU
+
+
+@pytest.mark.parametrize(
+    ("length", "padded"), [(1, 16), (16, 16), (17, 32), (64, 64), (65, 96), (250, 256), (300, 320)]
+)
+def test_a_bucket_holds_its_examples(length, padded):
+    assert batching.bucket(length, 512) == padded
+    assert batching.bucket(length, length) == length  # nothing is padded beyond the longest
+
+
+def test_no_shape_is_seen_first_while_the_clock_runs(task, monkeypatch):
+    """Batches of an epoch that was never warmed up have shapes that were."""
+    monkeypatch.setattr(batching, "STATIC_SHAPES", {"cpu"})
+    monkeypatch.setattr(batching, "BUCKETS", ((512, 2),))
+    seen = {"warmup": set(), "train": set(), "evaluate": set()}
+    now = []
+    phase = measurement.Phases.phase
+
+    @contextmanager
+    def watched(self, name):
+        now.append(name)
+        with phase(self, name):
+            yield
+        now.pop()
+
+    def spied(self, batch):
+        if now and now[-1] in seen:
+            seen[now[-1]].add((self.training, *batch["input_ids"].shape))
+        return forward(self, batch)
+
+    forward = AdaptedModel.forward
+    monkeypatch.setattr(measurement.Phases, "phase", watched)
+    monkeypatch.setattr(AdaptedModel, "forward", spied)
+    words = ("method=bitfit", "size=42", "train.batch_size=4", "train.micro_batch_size=3")
+    execute(one(task, *words, "budget.steps=24"), CPU)
+    assert {rows for _, rows, _ in seen["train"]} == {3, 1, 2}  # 4 is 3 and 1; the last batch 2
+    assert len({length for _, _, length in seen["train"]}) > 2
+    assert seen["train"] | seen["evaluate"] <= seen["warmup"]
+
+
+def test_padding_to_buckets_changes_no_score(task, monkeypatch):
+    still = "model.shape={hidden_dropout_prob:0.0,attention_probs_dropout_prob:0.0}"
+    run = one(task, "method=lora", "method.dropout=0", "train.precision=fp32", still)
+    plain = execute(run, CPU).predictions["scores"]
+    monkeypatch.setattr(batching, "STATIC_SHAPES", {"cpu"})
+    bucketed = execute(run, CPU).predictions["scores"]
+    assert np.allclose(plain, bucketed, atol=1e-5)
