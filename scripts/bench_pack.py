@@ -5,14 +5,10 @@ speed   24 runs (BitFit, adapter, LoRA × 8 seeds, 500 MRPC examples, 1 epoch) i
         `--pack N`. The peer has no adapters: it does LoRA again.
 memory  peak of a process that trains 1, 2, 4, 8 runs at a time, against what it may be.
 seeds   the same 20 seeds alone and in packs, dropout on: do the scores differ?
-gpu     as speed, with a randomly initialised BERT-base, a synthetic task, 64 runs, `--pack auto`,
-        and the share of the matmul peak that packed steps reach. One command of under ten minutes
-        on one GPU; the peer's file is looked for at $PEFTBENCH_PEER.
 
 usage: uv run python scripts/bench_pack.py speed [--seeds 8] [--pack 8] [--rounds 1]
        uv run python scripts/bench_pack.py memory
        uv run python scripts/bench_pack.py seeds
-       PEFTBENCH_PEER=build/hf_trainer_glue.py python scripts/bench_pack.py gpu
 """
 
 import argparse
@@ -207,123 +203,12 @@ def _deviation(values: list[float]) -> float:
     return float((sum((v - mean) ** 2 for v in values) / (len(values) - 1)) ** 0.5)
 
 
-def gpu(asked: argparse.Namespace) -> None:
-    """The four ways on a GPU, and the arithmetic that packed steps reach."""
-    with tempfile.TemporaryDirectory() as folder:
-        model, data = Path(folder, "bert_base"), Path(folder, "glue")
-        _random_bert(model)
-        _as_glue(data)
-        grid = [f"method={','.join(METHODS)}", "task=synthetic_paraphrase", "size=500"]
-        grid += ["model=bert_base", f"model.checkpoint={model}", "model.sha256=null"]
-        grid += ["budget.epochs=1", "train.num_evals=1"]
-        few, many = [*grid, "seed=0,1"], [*grid, "seed=range(0,22)"]  # 6 and 66 runs
-        ours([*grid, "seed=0", "size=16"], "off")
-        packed, records = ours(many, "auto")
-        sides = {
-            "peer": theirs(1, 1, model, data) * len(records) / 3,
-            "peers": theirs(4, 4, model, data) * len(records) / 12,
-            "alone": ours(few, "off")[0] * len(records) / 6,
-            "packed": packed,
-        }
-        share = _share(grid)
-    names = {
-        "peer": "(a) the tuned peer, one process a run; 3 runs measured",
-        "peers": "(b) the same, four at a time; 12 runs measured",
-        "alone": "(c) `peftbench run --pack off`; 6 runs measured",
-        "packed": "(d) `peftbench run --pack auto`",
-    }
-    steps = sum(record["work"]["examples"] for record in records)
-    paper = 3 * 5 * 10 * 2.8 * (3668 + 5749 + 8551)  # methods, seeds, epochs, sum of the fractions
-    more = (
-        f" Packed steps reach {share['tflops']:.0f} of {share['peak']:.0f} TFLOP/s that a bf16 "
-        f"product of 8192 × 8192 matrices does: {100 * share['share']:.0f} %. At this pace the "
-        f"{paper:,.0f} training examples of doering2024_paper take "
-        f"{paper / steps * packed / 60:.0f} minutes."
-    )
-    _tell("pack_gpu", [sides], names, len(records), share["device"], more)
-
-
-def _random_bert(folder: Path) -> None:
-    """BERT-base's shape with random weights, and MiniLM's tokenizer, which has the same words."""
-    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
-
-    BertForSequenceClassification(BertConfig()).save_pretrained(folder)
-    AutoTokenizer.from_pretrained(model_folder()).save_pretrained(folder)
-
-
-def _as_glue(folder: Path) -> None:
-    """The synthetic paraphrases in the layout that the peer reads."""
-    from datasets import Dataset
-
-    from peftbench.config.sweep import plan
-    from peftbench.data import loading
-
-    task = plan("task=synthetic_paraphrase").runs[0].task
-    place = folder / "mrpc"
-    place.mkdir(parents=True)
-    files = "".join(f"  - {{split: {s}, path: mrpc/{s}-*}}\n" for s in ("train", "validation"))
-    (folder / "README.md").write_text(
-        f"---\nconfigs:\n- config_name: mrpc\n  data_files:\n{files}---\n"
-    )
-    for split in ("train", "validation"):
-        rows = loading.load_split(task, split, None)
-        columns = dict(zip(("sentence1", "sentence2"), rows.texts, strict=True))
-        Dataset.from_dict(columns | {"label": rows.label.tolist()}).to_parquet(
-            place / f"{split}-00000-of-00001.parquet"
-        )
-
-
-def _share(grid: list[str]) -> Json:
-    """FLOPs a second of packed LoRA steps, and of a large product."""
-    import torch
-
-    from peftbench.config.sweep import plan
-    from peftbench.training.packing import pack
-    from peftbench.training.packing.runner import drive
-    from peftbench.training.runtime import RuntimeConfig
-    from peftbench.training.trainer import TrainingJob, TrainingOutput
-    from peftbench.training.warm_cache import WarmCache
-
-    device, warm = torch.device("cuda", 0), WarmCache()
-    words = [w for w in grid if not w.startswith(("method", "budget"))]
-    words += ["method=lora", "budget=steps", "seed=range(0,64)"]
-    spent, flops = [], []
-    for count in (20, 80):  # what both have in common, loading and evaluation, drops out
-        runs = plan(*words, f"budget.steps={count}").runs
-        packing: pack.Pack[TrainingOutput] = pack.Pack(device, 64)
-        waiting = (
-            (run.key, drive(TrainingJob(run, RuntimeConfig("cuda"), warm, alike=True)))
-            for run in runs
-        )
-        start = time.perf_counter()
-        ends = [left.end for left in packing.train(waiting)]
-        torch.cuda.synchronize()
-        spent.append(time.perf_counter() - start)
-        flops.append(sum(end.record.flops or 0.0 for end in ends if end is not None))
-    a = torch.randn(8192, 8192, device=device, dtype=torch.bfloat16)
-    for _ in range(5):
-        a @ a
-    torch.cuda.synchronize()
-    start = time.perf_counter()
-    for _ in range(20):
-        a @ a
-    torch.cuda.synchronize()
-    peak = 20 * 2 * 8192**3 / (time.perf_counter() - start)
-    reached = (flops[1] - flops[0]) / (spent[1] - spent[0])
-    return {
-        "device": torch.cuda.get_device_name(device),
-        "tflops": reached / 1e12,
-        "peak": peak / 1e12,
-        "share": reached / peak,
-    }
-
-
 def main() -> None:
     """Measure and write results/benchmarks/pack*.{json,md}."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    whats = {f.__name__: f for f in (speed, memory, seeds, gpu, one)}
+    whats = {f.__name__: f for f in (speed, memory, seeds, one)}
     parser.add_argument("what", choices=whats)
     parser.add_argument("--seeds", type=int, default=8)
     parser.add_argument("--pack", type=int, default=8)

@@ -67,7 +67,7 @@ def median(values: Sequence[float]) -> float:
     return float(f"{statistics.median(values):.4g}")
 
 
-def write(name: str, figures: Json, markdown: str) -> None:
+def write(name: str, figures: Json, markdown: str, show: bool = True) -> None:
     """Write NAME.json and NAME.md with the machine, the commit and the versions."""
     git = ["git", "-C", str(ROOT)]
     commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True).stdout
@@ -95,4 +95,5 @@ def write(name: str, figures: Json, markdown: str) -> None:
         f"{machine['commit'][:12]}{' with uncommitted changes' if dirty else ''}."
     )
     (OUT / f"{name}.md").write_text(f"{markdown}\n\n{about}\n")
-    print(markdown)
+    if show:
+        print(markdown)

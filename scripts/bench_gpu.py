@@ -1,0 +1,387 @@
+"""What one GPU does: runs alone, the peer, packs, a sweep, and kernels of attention.
+
+BERT-base's shape with random weights, MRPC, batch 16, bf16. Rows come in the order of their
+importance and are written as they are found, to results/benchmarks/gpu.{md,json}; what there is no
+time for is named. In a call without network everything is brought along by `gpu_bundle.sh`.
+
+usage: uv run python scripts/bench_gpu.py [--minutes 5] [--only alone,packed]
+       uv run python scripts/bench_gpu.py --smoke    # the same on a CPU, tiny, nothing is written
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from benchmark import DATA, PEER, Json, last_json, model_folder, write
+
+if TYPE_CHECKING:
+    import torch
+
+    from peftbench.core.run import Run
+
+METHODS = ("lora", "bitfit", "adapter", "full")
+
+#: Of a run: half an epoch of MRPC.
+STEPS = 115
+
+
+@dataclass
+class Bench:
+    """Where and how large, and what was found so far.
+
+    Attributes:
+        device: cuda or cpu.
+        model: a folder of random weights.
+        steps: of a run.
+        packs: members of a pack.
+        seeds: of each method of the sweep.
+        end: on the monotonic clock.
+        rows: by part, in order.
+    """
+
+    device: str
+    model: Path
+    steps: int
+    packs: tuple[int, ...]
+    seeds: int
+    end: float
+    peak: float = 0.0
+    rows: dict[str, list[Json]] = field(default_factory=dict)
+
+    def words(self, method: str, *more: str) -> list[str]:
+        """Overrides of a run."""
+        return [
+            *("model=bert_base", f"model.checkpoint={self.model}", "model.sha256=null"),
+            *("task=mrpc", f"data.root={DATA}", f"method={method}", "train.precision=bf16"),
+            *("train.num_evals=1", *more),
+        ]
+
+    def runs(self, method: str, *more: str) -> "list[Run]":
+        """Runs of so many steps."""
+        from peftbench.config.sweep import plan
+
+        budget = () if any(word.startswith("budget") for word in more) else self._budget()
+        return plan(*self.words(method, *budget, *more)).runs
+
+    def _budget(self) -> tuple[str, str]:
+        return "budget=steps", f"budget.steps={self.steps}"
+
+
+def alone(bench: Bench) -> Iterator[Json]:
+    """A run after the other in one process; the first method comes again at the end."""
+    from peftbench.training.runtime import RuntimeConfig
+    from peftbench.training.trainer import execute
+    from peftbench.training.warm_cache import WarmCache
+
+    warm, setting = WarmCache(), RuntimeConfig(bench.device, data_root=str(DATA))
+    order = [*METHODS, *METHODS[1:], *METHODS[1:2], METHODS[0], METHODS[0]]
+    for number, method in enumerate(order, 1):
+        (run,) = bench.runs(method, f"seed={number}")
+        start = time.perf_counter()
+        record = execute(run, setting, warm=warm).record
+        took = time.perf_counter() - start
+        yield {
+            "run": f"{number}, {method}",
+            "examples_per_second": record.speed["examples_per_second"],
+            "ms_a_step": 1000 * record.seconds["train"] / bench.steps,
+            "share_of_peak": _share(bench, record.flops, record.work, record.seconds["train"]),
+            "warmup_seconds": record.seconds["warmup"],
+            "wall_seconds": took,
+        }
+
+
+def peer(bench: Bench) -> Iterator[Json]:
+    """The tuned peer, at its best: without cuDNN's attention, with both kinds of padding."""
+    quiet = (
+        "import runpy, sys, torch; torch.backends.cuda.enable_cudnn_sdp(False); "
+        f"peer = {str(PEER)!r}; sys.argv = [peer, *sys.argv[1:]]; "
+        "runpy.run_path(peer, run_name='__main__')"
+    )
+    for method in ("lora", "full"):
+        for pad in ("dynamic", "max"):
+            command = [
+                sys.executable,
+                "-c",
+                quiet,
+                "--model",
+                str(bench.model),
+                "--data",
+                str(DATA),
+            ]
+            command += ["--bf16", "--pad", pad, "--batch", "16", "--method", method]
+            command += ["--group"] * (pad == "dynamic") + ["--task", "mrpc", "--epochs", "1"]
+            if bench.device == "cpu":
+                command += ["--train-size", "32"]
+            found = last_json(command, os.cpu_count() or 1)
+            yield {
+                "run": f"peer, {method}, pad {pad}",
+                "examples_per_second": found["examples_per_s"],
+                "wall_seconds": found["wall_s"],
+            }
+
+
+def packed(bench: Bench) -> Iterator[Json]:
+    """Members that train together, from the first shared pass on, and their set-up."""
+    from peftbench.training.packing import pack
+    from peftbench.training.packing.runner import drive
+    from peftbench.training.runtime import RuntimeConfig
+    from peftbench.training.trainer import TrainingJob, TrainingOutput
+    from peftbench.training.warm_cache import WarmCache
+
+    device, warm = _device(bench), WarmCache()
+    setting = RuntimeConfig(bench.device, data_root=str(DATA))
+    for method, size in [(m, s) for s in bench.packs for m in METHODS[:3]] + [("full", 8)]:
+        spent, work = [], []
+        for steps in (bench.steps // 4, bench.steps):  # set-up and evaluation drop out
+            words = ("budget=steps", f"budget.steps={steps}", f"seed=range(0,{size})")
+            waiting = (
+                (run.key, drive(TrainingJob(run, setting, warm, alike=True)))
+                for run in bench.runs(method, *words)
+            )
+            start = time.perf_counter()
+            packing: pack.Pack[TrainingOutput] = pack.Pack(device, size, tell=lambda text: None)
+            ends = [left.end for left in packing.train(waiting)]
+            if device.type == "cuda":
+                import torch
+
+                torch.cuda.synchronize()
+            spent.append(time.perf_counter() - start)
+            records = [end.record for end in ends if end is not None]
+            work.append(
+                [sum(r.work[n] for r in records) for n in ("examples", "tokens", "padded_tokens")]
+            )
+            flops = sum(record.flops or 0.0 for record in records)
+        seconds = spent[1] - spent[0]
+        examples, tokens, padded = (b - a for a, b in zip(*work, strict=True))
+        rounds = bench.steps - bench.steps // 4
+        yield {
+            "run": f"packed, {method} × {size}",
+            "examples_per_second": examples / seconds,
+            "ms_a_step": 1000 * seconds / rounds,
+            "share_of_peak": _share(
+                bench,
+                flops * examples / work[1][0],
+                {"tokens": tokens, "padded_tokens": padded},
+                seconds,
+            ),
+            "set_up_ms_a_member": 1000 * (spent[0] - seconds * (bench.steps // 4) / rounds) / size,
+        }
+
+
+def sweep(bench: Bench) -> Iterator[Json]:
+    """BitFit, adapter and LoRA × seeds, 500 examples, one epoch: from the command to the table."""
+    for state in ("first", "again, in another process"):
+        with tempfile.TemporaryDirectory() as folder:
+            words = bench.words(",".join(METHODS[:3]), "size=500", "budget.epochs=1")
+            if bench.device == "cpu":
+                words += ["size=16"]
+            command = [
+                sys.executable,
+                "-m",
+                "peftbench",
+                "run",
+                *words,
+                f"seed=range(0,{bench.seeds})",
+            ]
+            command += [
+                "--results",
+                folder,
+                "--quiet",
+                "--pack",
+                "auto" if bench.device == "cuda" else "4",
+            ]
+            start = time.perf_counter()
+            done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
+            if done.returncode:
+                raise SystemExit(done.stderr[-3000:])
+            made = len(list(Path(folder, "records").glob("*.json")))
+            yield {
+                "run": f"sweep of {made} runs, {state}",
+                "wall_seconds": time.perf_counter() - start,
+            }
+
+
+def kernels(bench: Bench) -> Iterator[Json]:
+    """Forward and backward of an attention with a padding mask, by kernel."""
+    import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
+
+    device = _device(bench)
+    backends = {
+        "cudnn": SDPBackend.CUDNN_ATTENTION,
+        "efficient": SDPBackend.EFFICIENT_ATTENTION,
+        "flash": SDPBackend.FLASH_ATTENTION,
+        "math": SDPBackend.MATH,
+    }
+    for rows, length in ((16, 64), (512, 64), (512, 128)):
+        for name, backend in backends.items():
+            q, k, v = (
+                torch.randn(
+                    rows, 12, length, 64, device=device, dtype=torch.bfloat16, requires_grad=True
+                )
+                for _ in range(3)
+            )
+            mask = torch.ones(rows, 1, 1, length, dtype=torch.bool, device=device)
+            mask[:, :, :, -length // 4 :] = False
+
+            def once(
+                q: Any = q, k: Any = k, v: Any = v, mask: Any = mask, backend: Any = backend
+            ) -> None:
+                with sdpa_kernel(backend):
+                    out = torch.nn.functional.scaled_dot_product_attention(q, k, v, mask)
+                torch.autograd.grad(out.sum(), (q, k, v))
+
+            try:
+                first, later = _timed(once, 1, device), _timed(once, 20, device)
+            except RuntimeError as error:
+                yield {"run": f"{name}, {rows} × {length}", "refuses": str(error).splitlines()[0]}
+                continue
+            yield {
+                "run": f"{name}, {rows} × {length}",
+                "first_ms": 1000 * first,
+                "ms_a_step": 1000 * later,
+            }
+
+
+PARTS: dict[str, tuple[Callable[[Bench], Iterator[Json]], str]] = {
+    "alone": (alone, "Runs alone, one after the other in one process"),
+    "peer": (peer, "The peer: transformers' Trainer with peft, at its best"),
+    "packed": (packed, "Runs that share passes"),
+    "sweep": (sweep, "A sweep, from the command to the table"),
+    "kernels": (kernels, "One attention, forward and backward, by kernel"),
+}
+
+
+def _device(bench: Bench) -> "torch.device":
+    import torch
+
+    return torch.device(bench.device, 0) if bench.device == "cuda" else torch.device("cpu")
+
+
+def _timed(what: Callable[[], None], times: int, device: "torch.device") -> float:
+    """Seconds of a call."""
+    import torch
+
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    start = time.perf_counter()
+    for _ in range(times):
+        what()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return (time.perf_counter() - start) / times
+
+
+def _share(bench: Bench, flops: float | None, work: Json, seconds: float) -> float:
+    """Model FLOPs of the tokens that are there, padding left out, to those of the matmul peak."""
+    return (flops or 0.0) * work["tokens"] / work["padded_tokens"] / seconds / bench.peak
+
+
+def _peak(bench: Bench) -> float:
+    """FLOPs a second of a large bf16 product."""
+    import torch
+
+    device, side = _device(bench), 8192 if bench.device == "cuda" else 512
+    a = torch.randn(side, side, device=device, dtype=torch.bfloat16)
+    product = torch.empty_like(a)
+
+    def once() -> None:
+        torch.mm(a, a, out=product)
+
+    _timed(once, 3, device)
+    return 2 * side**3 / _timed(once, 20, device)
+
+
+def random_bert(folder: Path, tiny: bool) -> None:
+    """BERT-base's shape with random weights, and MiniLM's tokenizer, which has the same words."""
+    import torch
+    from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
+
+    torch.manual_seed(0)
+    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    config = BertConfig(**(small | {"intermediate_size": 64} if tiny else {}))
+    BertForSequenceClassification(config).save_pretrained(folder)
+    words = os.environ.get("PEFTBENCH_TOKENIZER") or model_folder()
+    AutoTokenizer.from_pretrained(words).save_pretrained(folder)
+
+
+def markdown(bench: Bench, where: str, left: list[str]) -> str:
+    """All rows so far."""
+    text = [
+        f"### One GPU: {where}",
+        "BERT-base's shape with random weights, MRPC, batch 16, bf16. A bf16 product of 8192 × "
+        f"8192 matrices does {bench.peak / 1e12:.0f} TFLOP/s. Shares of it are of model FLOPs, padding "
+        "left out.",
+    ]
+    for part, rows in bench.rows.items():
+        names = list(dict.fromkeys(name for row in rows for name in row))
+        text.append(f"**{PARTS[part][1]}**")
+        head = "| " + " | ".join(name.replace("_", " ") for name in names) + " |"
+        rule = "| --- |" + " ---: |" * (len(names) - 1)
+        body = [
+            "| " + " | ".join(_cell(name, row.get(name)) for name in names) + " |" for row in rows
+        ]
+        text.append("\n".join([head, rule, *body]))
+    if left:
+        text.append(f"Not measured for want of time: {', '.join(left)}.")
+    return "\n\n".join(text)
+
+
+def _cell(name: str, value: Any) -> str:
+    if value is None:
+        return "–"
+    if name == "share_of_peak":
+        return f"{100 * value:.1f} %"
+    return f"{value:,.1f}" if isinstance(value, float) else str(value)
+
+
+def main() -> None:
+    """Measure, and write after each row."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--minutes", type=float, default=5.0)
+    parser.add_argument("--only", default=",".join(PARTS), help="parts, in this order")
+    parser.add_argument("--smoke", action="store_true")
+    asked = parser.parse_args()
+    import torch
+
+    if not asked.smoke and not torch.cuda.is_available():
+        raise SystemExit("torch sees no GPU here; --smoke tries the script on a CPU")
+    with tempfile.TemporaryDirectory() as folder:
+        model = Path(folder, "bert_base")
+        random_bert(model, asked.smoke)
+        end = time.monotonic() + 60 * asked.minutes
+        large: Json = {"steps": STEPS, "packs": (32, 64, 8), "seeds": 22}
+        small: Json = {"steps": 4, "packs": (2,), "seeds": 1}
+        device = "cpu" if asked.smoke else "cuda"
+        bench = Bench(device, model, end=end, **(small if asked.smoke else large))
+        bench.peak = _peak(bench)
+        where = "a CPU, for a try" if asked.smoke else torch.cuda.get_device_name(0)
+        parts = asked.only.split(",")
+        for number, part in enumerate(parts):
+            bench.rows[part] = []
+            for row in PARTS[part][0](bench):
+                bench.rows[part].append(row)
+                print(part, json.dumps(row), flush=True)
+                if not asked.smoke:
+                    left = parts[number + 1 :]
+                    figures = {"gpu": where, "peak": bench.peak, "rows": bench.rows, "left": left}
+                    write("gpu", figures, markdown(bench, where, left), show=False)
+                if time.monotonic() > bench.end:
+                    break
+            if time.monotonic() > bench.end:
+                break
+        print(markdown(bench, where, parts[number + 1 :]))
+
+
+if __name__ == "__main__":
+    main()

