@@ -306,7 +306,7 @@ def random_bert(folder: Path, tiny: bool) -> None:
     from transformers import AutoTokenizer, BertConfig, BertForSequenceClassification
 
     torch.manual_seed(0)
-    small = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    small: Json = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     config = BertConfig(**(small | {"intermediate_size": 64} if tiny else {}))
     BertForSequenceClassification(config).save_pretrained(folder)
     words = os.environ.get("PEFTBENCH_TOKENIZER") or model_folder()
@@ -318,8 +318,8 @@ def markdown(bench: Bench, where: str, left: list[str]) -> str:
     text = [
         f"### One GPU: {where}",
         "BERT-base's shape with random weights, MRPC, batch 16, bf16. A bf16 product of 8192 × "
-        f"8192 matrices does {bench.peak / 1e12:.0f} TFLOP/s. Shares of it are of model FLOPs, padding "
-        "left out.",
+        f"8192 matrices does {bench.peak / 1e12:.0f} TFLOP/s. Shares of it are of model FLOPs, "
+        "padding left out.",
     ]
     for part, rows in bench.rows.items():
         names = list(dict.fromkeys(name for row in rows for name in row))

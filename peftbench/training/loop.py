@@ -69,8 +69,7 @@ def fit(training: "Training", evaluate: Callable[[], Json]) -> None:
     """
     while not training.done:
         batch = training.next_batch()
-        loss = training.predictor.gradients(batch, training.config.micro_batch_size)
-        training.advance(batch, training.update(loss))
+        training.advance(batch, training.take_step(batch))
         if training.evaluation_due:
             with training.evaluating():
                 scores = evaluate()
@@ -93,6 +92,10 @@ class Training:
         phases: the clock.
         seed: of dropout.
         saved: a checkpoint to continue from.
+
+    Attributes:
+        take_step: gradients of a batch on the CPU and an optimizer step; returns the loss, a scalar
+            on the device.
     """
 
     def __init__(
@@ -112,6 +115,7 @@ class Training:
         self.selection, self.metric = selection, metric
         self.callbacks, self.phases = callbacks, phases
         self.state, self.best = TrainerState(), dict[str, Tensor]()
+        self.take_step: Callable[[Batch], Tensor] = self._take_step
         self.evaluation_due = False
         encoder, method, accelerator = predictor.encoder, predictor.method, predictor.accelerator
         self._peers = ProcessGroup(
@@ -169,6 +173,10 @@ class Training:
         """Of the step that comes next, before the factors of parameter groups."""
         fraction = self.state.fraction(self.budget, self.steps, ahead=0.5)
         return learning_rate(self.config, fraction, self.state.step + 0.5)
+
+    def _take_step(self, batch: Batch) -> Tensor:
+        """Gradients of a batch and an optimizer step; the loss, a scalar on the device."""
+        return self.update(self.predictor.gradients(batch, self.config.micro_batch_size))
 
     def update(self, loss: Tensor) -> Tensor:
         """Clip the gradients that are there and take an optimizer step.

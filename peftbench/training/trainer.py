@@ -31,7 +31,9 @@ from peftbench.training.distributed import ProcessGroup
 from peftbench.training.measurement import Energy, Phases
 from peftbench.training.precision import AUTOCAST, build_accelerator, resolve_precision
 from peftbench.training.predictor import Predictor, build_batch_source
+from peftbench.training.run_stack import captured_alone
 from peftbench.training.runtime import RuntimeConfig, device_of
+from peftbench.training.step_graphs import StepGraphs
 from peftbench.training.warm_cache import WarmCache
 
 Arrays = dict[str, np.ndarray]
@@ -231,6 +233,7 @@ class PreparedTraining:
         energy: of the GPU, counted from now on.
         tokenizer: of the model.
         joules: of the GPU while it trained, once that is over.
+        graphs: that its steps are, if they are.
         reported: outputs on the whole reporting split, as of the latest evaluation of all of it.
     """
 
@@ -243,6 +246,7 @@ class PreparedTraining:
     tokenizer: PreTrainedTokenizerBase
     reported: Arrays | None = None
     joules: float | None = None
+    graphs: StepGraphs | None = None
 
     def curve_rows(self) -> tuple[str, np.ndarray]:
         """The split and the examples on which the curve is measured."""
@@ -373,6 +377,10 @@ def prepare(job: TrainingJob, micro: int | None) -> PreparedTraining:
     )
     if predictor.static_shapes:
         _warm_evaluation(prepared)
+        if not job.alike:  # it trains alone
+            with phases.phase("warmup"):
+                stack = captured_alone(training, batches.shapes, tell=print)
+            prepared.graphs = None if stack is None else stack.graphs
     return prepared
 
 
@@ -437,6 +445,7 @@ def build_record(prepared: PreparedTraining, found: dict[str, Arrays]) -> Record
         )
         | {"precision": training.config.precision}
         | ({"tf32": training.config.tf32} if phases.device.type == "cuda" else {})
+        | ({"graphs": prepared.graphs.told} if prepared.graphs else {})
         | _provenance(run, prepared.job.setting, prepared.tokenizer),
     )
 

@@ -26,7 +26,7 @@ from peftbench.models.prepare_for_training import prepare_for_training
 from peftbench.training.loop import Training
 from peftbench.training.packing.pack import stacked_batches
 from peftbench.training.packing.requests import StepRequest
-from peftbench.training.packing.run_stack import RunStack
+from peftbench.training.run_stack import RunStack
 
 STEPS = 30
 RATES = (3e-2, 1e-2, 1e-1, 3e-3)  # the first that halves the loss counts
@@ -318,7 +318,8 @@ def test_in_a_pack_each_run_has_the_loss_and_the_gradients_that_it_has_alone(pai
             grads.append({n: p.grad for n, p in one.predictor.encoder.trained().items()})
             one.predictor.encoder.zero_grad(set_to_none=True)
         stack = stacked(trainings)
-        packed, found = stack.gradients(trainings, stacked_batches(asks), None)
+        inputs = stack.inputs(trainings, stacked_batches(asks))
+        packed, found = stack.gradients(trainings[0].predictor, inputs, None)
     assert packed.tolist() == pytest.approx(losses, rel=1e-5)
     for row, alone in zip(found, grads, strict=True):
         least = 1e-5 * max(float(g.abs().max()) for g in alone.values() if g is not None)

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import threading
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 
 import numpy as np
@@ -15,16 +16,17 @@ import torch
 from peftbench.config.sweep import plan
 from peftbench.core.configs import Budget
 from peftbench.core.errors import ConfigError
+from peftbench.data import batching
 from peftbench.data.batching import collate, widened
 from peftbench.methods.base import build_method
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.results.store import Results
 from peftbench.runner import packs
-from peftbench.training import cost_model
+from peftbench.training import cost_model, measurement, step_graphs
 from peftbench.training.packing import pack, runner
 from peftbench.training.packing.pack import Pack, partition
-from peftbench.training.packing.run_stack import RunStack
 from peftbench.training.packing.runner import drive
+from peftbench.training.run_stack import RunStack
 from peftbench.training.runtime import RuntimeConfig
 from peftbench.training.trainer import TrainingJob, execute
 from peftbench.training.warm_cache import WarmCache
@@ -175,7 +177,8 @@ def test_a_row_is_updated_as_torch_does(task, clip):
             for part in stack.parts:
                 own[part.name].grad = row[part.start : part.end].view(part.shape).clone()
             alone.update(torch.zeros(()))
-        stack.update([mine for mine, _ in chosen], grads)
+        batches = {"labels": torch.zeros(len(chosen), 1)}
+        stack.update(grads, stack.inputs([mine for mine, _ in chosen], batches))
     for recipe, (mine, alone) in zip(recipes, pairs, strict=True):
         theirs = alone.predictor.encoder.trained()
         for name, p in mine.predictor.encoder.trained().items():
@@ -183,6 +186,93 @@ def test_a_row_is_updated_as_torch_does(task, clip):
             for kind, tensor in alone.optimizer.state[theirs[name]].items():
                 held = mine.optimizer.state[p][kind]
                 assert torch.allclose(held, tensor, rtol=1e-4, atol=1e-7), (name, kind)
+
+
+def test_replayed_steps_are_the_steps(task, warm, monkeypatch):
+    """Inputs are copied to where a captured step reads them, whoever the members are by then."""
+
+    def record(step):
+        calls.append("captured")
+
+        def replay():
+            calls.append("replayed")
+            out.copy_(step())
+
+        out = torch.zeros(rows[0])
+        return replay, out
+
+    calls, rows = [], [2]
+    given = runs(
+        task, "method=lora", "method.dropout=0", "seed=0,1,2", "size=32", "budget.steps=12"
+    )
+    plain = trained(given, 2, warm)
+    monkeypatch.setitem(step_graphs.CAPTURE, "cpu", record)
+    monkeypatch.setattr(batching, "STATIC_SHAPES", {"cpu"})
+    replayed = trained(given, 2, warm)
+    assert calls.count("replayed") > 5 > calls.count("captured") > 0
+    for key, left in plain.items():
+        scores = (one.end.predictions["scores"] for one in (left, replayed[key]))
+        assert np.allclose(*scores, atol=1e-4)
+
+
+def test_a_step_that_cannot_be_captured_is_taken_as_it_is_and_told(task, warm, monkeypatch):
+    def record(step):
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    monkeypatch.setitem(step_graphs.CAPTURE, "cpu", record)
+    monkeypatch.setattr(batching, "STATIC_SHAPES", {"cpu"})
+    told = []
+    given = runs(task, "method=lora", "method.dropout=0", "seed=0,1", "size=32", "budget.steps=8")
+    waiting = ((r.key, drive(TrainingJob(r, CPU, warm, alike=True))) for r in given)
+    left = list(Pack(torch.device("cpu"), 2, told.append).train(waiting))
+    assert all(one.error is None and one.shared for one in left)
+    assert told == [
+        "steps are launched one kernel at a time: operation not permitted when stream is capturing"
+    ]
+
+
+def test_a_replay_that_is_not_the_step_is_not_used(task, warm, monkeypatch):
+    def record(step):
+        return lambda: None, torch.zeros(2)
+
+    given = runs(task, "method=lora", "method.dropout=0", "seed=0,1", "size=32", "budget.steps=8")
+    plain = trained(given, 2, warm)
+    monkeypatch.setitem(step_graphs.CAPTURE, "cpu", record)
+    told = []
+    waiting = ((r.key, drive(TrainingJob(r, CPU, warm, alike=True))) for r in given)
+    left = {one.key: one for one in Pack(torch.device("cpu"), 2, told.append).train(waiting)}
+    assert [text.partition(":")[0] for text in told] == ["steps are launched one kernel at a time"]
+    assert "off the step" in told[0]
+    for key, one in plain.items():
+        scores = (side.end.predictions["scores"] for side in (one, left[key]))
+        assert np.array_equal(*scores)
+
+
+def test_a_run_alone_takes_captured_steps_of_shapes_warmed_up_before(task, monkeypatch):
+    def record(step):
+        out = torch.zeros(1)
+        return lambda: (seen.append(phase[-1]), out.copy_(step())), out
+
+    [run] = runs(task, "method=lora", "method.dropout=0", "size=40", "budget.steps=9")
+    plain = execute(run, CPU)
+    seen, phase = [], [""]
+    around = measurement.Phases.phase
+
+    @contextmanager
+    def watched(self, name):
+        phase.append(name)
+        with around(self, name):
+            yield
+        phase.pop()
+
+    monkeypatch.setattr(measurement.Phases, "phase", watched)
+    monkeypatch.setitem(step_graphs.CAPTURE, "cpu", record)
+    monkeypatch.setattr(batching, "STATIC_SHAPES", {"cpu"})
+    replayed = execute(run, CPU)
+    assert seen.count("train") == 9  # every step
+    assert np.allclose(plain.predictions["scores"], replayed.predictions["scores"], atol=1e-5)
+    assert replayed.record.environment["graphs"].endswith("shapes captured")
+    assert [p["step"] for p in replayed.record.curve] == [p["step"] for p in plain.record.curve]
 
 
 # coming and going
@@ -219,11 +309,11 @@ def test_memory_that_runs_out_splits_the_pass(task, warm, monkeypatch):
     given = runs(task, "method=lora", "method.dropout=0", "seed=0,1,2,3,4", "budget.steps=3")
     sizes = []
 
-    def tight(stack, runs, batches, micro):
-        sizes.append(len(runs))
-        if len(runs) > 2:
+    def tight(stack, predictor, inputs, micro):
+        sizes.append(len(inputs["labels"]))
+        if sizes[-1] > 2:
             raise torch.OutOfMemoryError("too many")
-        return gradients(stack, runs, batches, micro)
+        return gradients(stack, predictor, inputs, micro)
 
     gradients = RunStack.gradients
     monkeypatch.setattr(RunStack, "gradients", tight)
@@ -236,7 +326,7 @@ def test_memory_that_runs_out_splits_the_pass(task, warm, monkeypatch):
 
 
 def test_what_cannot_share_a_pass_goes_on_one_by_one_and_is_told(task, warm, monkeypatch):
-    def refuse(stack, runs, batches, micro):
+    def refuse(stack, predictor, inputs, micro):
         raise RuntimeError("no batching rule")
 
     monkeypatch.setattr(RunStack, "gradients", refuse)

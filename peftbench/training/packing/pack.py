@@ -28,7 +28,7 @@ from peftbench.training.packing.requests import (
     PredictRequest,
     StepRequest,
 )
-from peftbench.training.packing.run_stack import RunStack
+from peftbench.training.run_stack import RunStack
 
 T = TypeVar("T")
 
@@ -74,12 +74,17 @@ class _Member(Generic[T]):
 
 @dataclass(frozen=True)
 class Left(Generic[T]):
-    """A training that is over: what it ended with, or why it failed; whom it was packed with."""
+    """A training that is over: what it ended with, or why it failed; whom it was packed with.
+
+    Attributes:
+        graphs: how its shared steps were launched.
+    """
 
     key: str
     end: T | None
     error: Exception | None
     shared: tuple[str, ...]
+    graphs: str | None
 
 
 class Pack(Generic[T]):
@@ -151,8 +156,9 @@ class Pack(Generic[T]):
 
     def _leave(self, member: _Member[T], end: T | None, error: Exception | None) -> Left[T]:
         self._members.remove(member)
+        graphs = member.stack.graphs.told if member.stack else None
         member.leave()
-        return Left(member.key, end, error, tuple(sorted(member.shared)))
+        return Left(member.key, end, error, tuple(sorted(member.shared)), graphs)
 
     @contextmanager
     def _turn(self, member: _Member[T]) -> Iterator[None]:
@@ -198,8 +204,11 @@ class Pack(Generic[T]):
             shapes = tuple((name, t.shape) for name, t in member.tensors.items())
             member.like = self._structures.setdefault((shapes, trains), len(self._structures))
         like = member.like
-        packable = ask.training.predictor.method.supports_packing
-        if not packable or like in self._refused or not self._probed:
+        predictor = ask.training.predictor
+        packable = predictor.method.supports_packing and like not in self._refused
+        if predictor.accelerator.scaler is not None:  # fp16: each run has a scale of its own
+            packable = False
+        if not packable or not self._probed:
             return "alone", member.key
         if isinstance(ask, PredictRequest):
             return PredictRequest, id(ask.tokens), ask.rows.tobytes(), like
@@ -239,9 +248,7 @@ class Pack(Generic[T]):
             first, outputs = asks[0], stack.predictions(runs)
             return [*runs[0].predictor.outputs(first.tokens, first.rows, outputs, runs=len(runs))]
         steps = [ask for ask in asks if isinstance(ask, StepRequest)]
-        losses, grads = stack.gradients(runs, stacked_batches(steps), steps[0].micro)
-        stack.update(runs, grads)
-        return [*losses]
+        return [*stack.step(runs, stacked_batches(steps), steps[0].micro)]
 
     def _stacked(self, group: list[_Member[T]]) -> RunStack:
         """The stack of a group, in which all its members have a row."""
@@ -252,7 +259,7 @@ class Pack(Generic[T]):
             alike = [one for one in self._members if one.like == like]
             new = [one for one in alike if one.stack is not None or one in group]
             assert group[0].training is not None
-            self._stacks[like] = RunStack(group[0].training, len(alike))
+            self._stacks[like] = RunStack(group[0].training, len(alike), self.tell)
         stack = self._stacks[like]
         for member in new:
             member.leave()

@@ -86,7 +86,10 @@ def train(
             yield run, left.error
         else:
             assert left.end is not None
-            yield run, replace(left.end, record=cost.costs(left.end.record, left.shared))
+            record = cost.costs(left.end.record, left.shared)
+            if device.type == "cuda":
+                record = replace(record, environment=record.environment | {"graphs": left.graphs})
+            yield run, replace(left.end, record=record)
 
 
 def drive(job: TrainingJob) -> ForwardRequests[trainer.TrainingOutput]:

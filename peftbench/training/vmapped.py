@@ -4,16 +4,15 @@ A product with a frozen matrix, which all runs share, becomes one large product,
 matrices a batched one.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from peftbench.data.batching import Batch
 from peftbench.models.adapted_model import AdaptedModel
-from peftbench.training.loop import Training
+from peftbench.training.predictor import Predictor
 
 
 class _Call(nn.Module):
@@ -34,19 +33,20 @@ class _Call(nn.Module):
 
 
 def mapped(
-    runs: Sequence[Training], tensors: dict[str, Tensor], what: Callable[[Any, Batch], Any]
+    predictor: Predictor,
+    tensors: dict[str, Tensor],
+    examples: Tensor,
+    what: Callable[[Any, Batch], Any],
 ) -> Callable[[Batch], Any]:
     """A function of stacked batches that calls `what` for each run with its tensors.
 
     Args:
-        runs: alike but for values; the first one's encoder computes for all.
+        predictor: whose encoder computes for all runs; they are alike but for values.
         tensors: what is a run's own, by name, with a run axis in front.
+        examples: that each run trains on, (runs,).
         what: takes an encoder and a batch.
     """
-    encoder = runs[0].predictor.encoder
-    call = _Call(encoder, what)
-    counts = [float(run.predictor.encoder.examples) for run in runs]
-    examples = torch.tensor(counts, device=encoder.device)
+    call = _Call(predictor.encoder, what)
 
     def one(own: dict[str, Tensor], batch: Batch, examples: Tensor) -> Any:
         named = {f"encoder.module.{name}": tensor for name, tensor in own.items()}

@@ -16,8 +16,11 @@ import torch
 from torch import Tensor
 
 from peftbench.data.batching import Batch, micro_batches
+from peftbench.training import step_graphs
 from peftbench.training.loop import Training
-from peftbench.training.packing.vmapped import mapped
+from peftbench.training.predictor import Predictor
+from peftbench.training.step_graphs import Inputs, StepGraphs
+from peftbench.training.vmapped import mapped
 
 
 @dataclass(frozen=True)
@@ -46,9 +49,10 @@ class RunStack:
     Args:
         first: a run of that kind; it does not enter by that.
         size: rows.
+        tell: is told why steps cannot be captured.
     """
 
-    def __init__(self, first: Training, size: int):
+    def __init__(self, first: Training, size: int, tell: Callable[[str], None] = print):
         self.size = size
         self.runs: list[Training | None] = [None] * size
         encoder = first.predictor.encoder
@@ -62,11 +66,16 @@ class RunStack:
                 self.parts.append(_Part(names[id(p)], p.shape, start, start + p.numel()))
                 start += p.numel()
             self.segments.append(_Segment(begin, start, group["decayed"], group["factor"]))
+        defaults = first.optimizer.defaults
+        self.betas: tuple[float, float] = defaults["betas"]
+        self.eps: float = defaults["eps"]
         device = encoder.device
         self.values, self.exp_avg, self.exp_avg_sq = (
             torch.zeros(size, start, device=device) for _ in range(3)
         )
         self.steps = torch.zeros(size, len(self.parts), device=device)
+        changing = (self.values, self.exp_avg, self.exp_avg_sq, self.steps)
+        self.graphs = StepGraphs(device, changing, tell)
         self.fixed = {
             name: torch.empty(size, *t.shape, dtype=t.dtype, device=device)
             for name, t in encoder.own().items()
@@ -111,50 +120,49 @@ class RunStack:
         """Free the row of a run that is over."""
         self.runs[self.runs.index(run)] = None
 
-    def gradients(
-        self, runs: Sequence[Training], batches: Batch, micro: int | None
-    ) -> tuple[Tensor, Tensor]:
-        """The loss of each run on its batch, and the gradients: (runs,) and (runs, parameters).
+    def step(self, runs: Sequence[Training], batches: Batch, micro: int | None) -> Tensor:
+        """Take an optimizer step of each run; the losses of its batch before it, (runs,).
 
         Args:
             runs: that are in the stack.
-            batches: on the CPU, with a run axis in front.
+            batches: with a run axis in front, on the CPU.
             micro: examples of a run for each pass; None is the whole batch.
+
+        Raises:
+            torch.OutOfMemoryError: then nothing has changed.
         """
-        predictor = runs[0].predictor
-        rows = self._rows(runs)
-        values = self._of(self.values, rows)
-        leaves = {
-            part.name: values[:, part.start : part.end]
-            .view(len(runs), *part.shape)
-            .detach()
-            .requires_grad_()
-            for part in self.parts
-        }
-        fixed = {name: self._of(t, rows) for name, t in self.fixed.items()}
-        each = mapped(runs, leaves | fixed, predictor.method.compute_loss)
-        size = batches["labels"].shape[1]
-        losses = torch.zeros(len(runs), device=predictor.device)
-        flat: Tensor | None = None
-        for piece in micro_batches(batches, micro or size, axis=1):
-            moved = {n: t.to(predictor.device, non_blocking=True) for n, t in piece.items()}
-            with predictor.accelerator.autocast():
-                found = each(moved) * (piece["labels"].shape[1] / size)
-            new = torch.autograd.grad(found.sum(), list(leaves.values()), allow_unused=True)
-            whole = [
-                torch.zeros_like(leaf) if grad is None else grad
-                for leaf, grad in zip(leaves.values(), new, strict=True)
-            ]
-            row = torch.cat([grad.reshape(len(runs), -1) for grad in whole], dim=1)
-            flat = row if flat is None else flat.add_(row)
-            losses += found.detach()
-        assert flat is not None
-        return losses, flat
+        inputs, predictor = self.inputs(runs, batches), runs[0].predictor
 
-    def update(self, runs: Sequence[Training], grads: Tensor) -> None:
-        """Clip the gradients of each run, and take its AdamW step; `grads` is used up.
+        def one(inputs: Inputs) -> Tensor:
+            losses, grads = self.gradients(predictor, inputs, micro)
+            self.update(grads, inputs)
+            return losses
 
-        As torch's AdamW and `clip_grad_norm_`, with rate, decay and clipping of each run.
+        return self.graphs.take((len(runs), micro), one, inputs)
+
+    def warm_up(self, batches: Sequence[Batch], micro: int | None) -> None:
+        """Take steps of the only run, until each shape is captured, and undo them.
+
+        Args:
+            batches: one of each shape, on the CPU.
+            micro: as in `step`.
+        """
+        [run] = [run for run in self.runs if run is not None]
+        before = [tensor.clone() for tensor in self.graphs.state]
+        run.predictor.encoder.train()
+        with torch.random.fork_rng():
+            for batch in batches:
+                for _ in range(step_graphs.WARM + 1):
+                    self.step([run], {name: t[None] for name, t in batch.items()}, micro)
+        for tensor, values in zip(self.graphs.state, before, strict=True):
+            tensor.copy_(values)
+
+    def inputs(self, runs: Sequence[Training], batches: Batch) -> Inputs:
+        """All that a step reads beside the stack itself, on the device.
+
+        Returns:
+            The tensors of the batches, and `rows` of the runs (left out where they are all rows in
+            order), their `recipe` (3, runs, 1): rate, decay, clipping, and `examples` (runs,).
         """
         recipes = [run.config for run in runs]
         told = [
@@ -162,22 +170,77 @@ class RunStack:
             [recipe.weight_decay for recipe in recipes],
             [recipe.max_grad_norm or float("inf") for recipe in recipes],
         ]
-        rate, decay, clip = torch.tensor(told, device=grads.device).unsqueeze(-1).unbind()
-        rows = self._rows(runs)
+        counts = [float(run.predictor.encoder.examples) for run in runs]
+        own = {"recipe": torch.tensor(told).unsqueeze(-1), "examples": torch.tensor(counts)}
+        rows = [self.runs.index(run) for run in runs]
+        if rows != list(range(self.size)):
+            own["rows"] = torch.tensor(rows)
+        device = self.values.device
+        return {name: t.to(device, non_blocking=True) for name, t in (own | batches).items()}
+
+    def gradients(
+        self, predictor: Predictor, inputs: Inputs, micro: int | None
+    ) -> tuple[Tensor, Tensor]:
+        """The loss of each run on its batch, and the gradients: (runs,) and (runs, parameters).
+
+        Args:
+            predictor: whose encoder and method compute for all.
+            inputs: from `inputs`.
+            micro: examples of a run for each pass; None is the whole batch.
+        """
+        rows, examples = inputs.get("rows"), inputs["examples"]
+        batches = {name: t for name, t in inputs.items() if name not in _OWN}
+        count, size = batches["labels"].shape[:2]
+        values = _of(self.values, rows)
+        leaves = {
+            part.name: values[:, part.start : part.end]
+            .view(count, *part.shape)
+            .detach()
+            .requires_grad_()
+            for part in self.parts
+        }
+        fixed = {name: _of(t, rows) for name, t in self.fixed.items()}
+        each = mapped(predictor, leaves | fixed, examples, predictor.method.compute_loss)
+        losses = torch.zeros(count, device=values.device)
+        flat: Tensor | None = None
+        for piece in micro_batches(batches, micro or size, axis=1):
+            with predictor.accelerator.autocast():
+                found = each(piece) * (piece["labels"].shape[1] / size)
+            new = torch.autograd.grad(found.sum(), list(leaves.values()), allow_unused=True)
+            whole = [
+                torch.zeros_like(leaf) if grad is None else grad
+                for leaf, grad in zip(leaves.values(), new, strict=True)
+            ]
+            row = torch.cat([grad.reshape(count, -1) for grad in whole], dim=1)
+            flat = row if flat is None else flat.add_(row)
+            losses += found.detach()
+        assert flat is not None
+        return losses, flat
+
+    def update(self, grads: Tensor, inputs: Inputs) -> None:
+        """Clip the gradients of each run, and take its AdamW step; `grads` is used up.
+
+        As torch's AdamW and `clip_grad_norm_`, with rate, decay and clipping of each run.
+
+        Args:
+            grads: (runs, parameters).
+            inputs: from `inputs`.
+        """
+        rows = inputs.get("rows")
+        rate, decay, clip = inputs["recipe"].unbind()
+        first, second = self.betas
         with torch.no_grad():
             values, exp_avg, exp_avg_sq, steps = (
-                self._of(t, rows) for t in (self.values, self.exp_avg, self.exp_avg_sq, self.steps)
+                _of(t, rows) for t in (self.values, self.exp_avg, self.exp_avg_sq, self.steps)
             )
             norms = torch.linalg.vector_norm(grads, dim=1, keepdim=True)
             grads.mul_(torch.clamp(clip / (norms + 1e-6), max=1.0))
             steps += 1
-            defaults = runs[0].optimizer.defaults
-            (first, second), eps = defaults["betas"], defaults["eps"]
             exp_avg.lerp_(grads, 1 - first)
             exp_avg_sq.mul_(second).addcmul_(grads, grads, value=1 - second)
             taken = steps[:, :1]
             torch.sqrt(exp_avg_sq, out=grads)
-            grads.div_((1 - second**taken).sqrt()).add_(eps)
+            grads.div_((1 - second**taken).sqrt()).add_(self.eps)
             torch.div(exp_avg, grads, out=grads)
             size = rate / (1 - first**taken)
             for one in self.segments:
@@ -186,21 +249,25 @@ class RunStack:
                     part.mul_(1 - one.factor * rate * decay)
                 part.addcmul_(grads[:, one.start : one.end], -one.factor * size)
             if rows is not None:
-                pairs = ((self.values, values), (self.exp_avg, exp_avg))
-                for whole, new in (*pairs, (self.exp_avg_sq, exp_avg_sq), (self.steps, steps)):
-                    whole.index_copy_(0, rows, new)
+                self.values.index_copy_(0, rows, values)
+                self.exp_avg.index_copy_(0, rows, exp_avg)
+                self.exp_avg_sq.index_copy_(0, rows, exp_avg_sq)
+                self.steps.index_copy_(0, rows, steps)
 
     def predictions(self, runs: Sequence[Training]) -> Callable[[Batch], dict[str, Tensor]]:
         """A function of one batch: the outputs of each run's method for it, (runs, batch, …)."""
         predictor = runs[0].predictor
         predictor.encoder.eval()
-        rows = self._rows(runs)
-        values = self._of(self.values, rows)
+        numbers = [self.runs.index(run) for run in runs]
+        rows = torch.tensor(numbers, device=self.values.device)
+        values = _of(self.values, rows)
         tensors = {
             part.name: values[:, part.start : part.end].view(len(runs), *part.shape)
             for part in self.parts
-        } | {name: self._of(t, rows) for name, t in self.fixed.items()}
-        each = mapped(runs, tensors, predictor.method.predict)
+        } | {name: _of(t, rows) for name, t in self.fixed.items()}
+        counts = [float(run.predictor.encoder.examples) for run in runs]
+        examples = torch.tensor(counts, device=self.values.device)
+        each = mapped(predictor, tensors, examples, predictor.method.predict)
 
         def outputs(batch: Batch) -> dict[str, Tensor]:
             found: dict[str, Tensor] = each(
@@ -210,13 +277,39 @@ class RunStack:
 
         return outputs
 
-    def _rows(self, runs: Sequence[Training]) -> Tensor | None:
-        """Numbers of the runs' rows; None where these are all rows in order."""
-        rows = [self.runs.index(run) for run in runs]
-        if rows == list(range(self.size)):
-            return None
-        return torch.tensor(rows, device=self.values.device)
 
-    @staticmethod
-    def _of(stacked: Tensor, rows: Tensor | None) -> Tensor:
-        return stacked if rows is None else stacked.index_select(0, rows)
+#: Inputs of a step that are no part of a batch.
+_OWN = ("rows", "recipe", "examples")
+
+
+def _of(stacked: Tensor, rows: Tensor | None) -> Tensor:
+    """The stacked tensor, or a copy of some rows."""
+    return stacked if rows is None else stacked.index_select(0, rows)
+
+
+def captured_alone(
+    training: Training, batches: Sequence[Batch], tell: Callable[[str], None]
+) -> RunStack | None:
+    """Have a run that trains alone take its steps as graphs; None where its steps cannot be.
+
+    Args:
+        training: that has not begun, or was restored.
+        batches: one of each shape that it will meet, on the CPU.
+        tell: is told why steps are not captured.
+    """
+    predictor, micro = training.predictor, training.config.micro_batch_size
+    device, accelerator = predictor.device.type, predictor.accelerator
+    scaled, parted = accelerator.scaler is not None, accelerator.num_processes > 1
+    if device not in step_graphs.CAPTURE or scaled or parted:
+        return None
+    if not predictor.method.supports_packing:
+        return None
+    stack = RunStack(training, 1, tell)
+    stack.enter(training)
+    stack.warm_up(batches, micro)
+
+    def take(batch: Batch) -> Tensor:
+        return stack.step([training], {name: t[None] for name, t in batch.items()}, micro)[0]
+
+    training.take_step = take
+    return stack

@@ -1,0 +1,142 @@
+"""Steps as CUDA graphs: what a step launches is recorded once for each shape and then replayed.
+
+A LoRA step on one GPU launches about 800 kernels and waits for the CPU most of the time; a replay
+is one launch. Recorded are addresses, so a step reads its inputs from tensors that stay, and what
+it changes stays where it is (`run_stack`).
+"""
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+Inputs = dict[str, Tensor]
+
+#: Steps of a shape that are taken as they are before it is captured: libraries choose kernels and
+#: take memory in them, which may not happen while a graph records.
+WARM = 2
+
+
+def _capture_on_cuda(step: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out = step()
+    return graph.replay, out
+
+
+#: How a step is recorded, by device; it is not carried out by that. Where there is nothing, steps
+#: are taken as they are.
+CAPTURE: dict[str, Callable[[Callable[[], Tensor]], tuple[Callable[[], None], Tensor]]] = {
+    "cuda": _capture_on_cuda
+}
+
+
+#: How far a replayed step may be from the step, relative: the order of sums may differ.
+NEAR = 1e-2
+
+
+@dataclass(frozen=True)
+class _Captured:
+    """A recorded step; it holds what lies at the addresses that were recorded."""
+
+    step: Callable[[Inputs], Tensor]
+    inputs: Inputs
+    replay: Callable[[], None]
+    out: Tensor
+
+    def take(self, inputs: Inputs) -> Tensor:
+        """Replay it with other values."""
+        for name, tensor in inputs.items():
+            self.inputs[name].copy_(tensor, non_blocking=True)
+        self.replay()
+        return self.out.clone()
+
+
+class StepGraphs:
+    """Takes steps, by replaying them where that is possible.
+
+    Args:
+        device: of all tensors.
+        state: all that steps change.
+        tell: is told once why steps are not replayed.
+    """
+
+    def __init__(self, device: torch.device, state: Sequence[Tensor], tell: Callable[[str], None]):
+        self.refused = None if device.type in CAPTURE else f"no graphs on {device.type}"
+        self.state, self._device, self._tell = state, device, tell
+        self._capture = CAPTURE.get(device.type)
+        self._seen: dict[Hashable, int] = {}
+        self._captured: dict[Hashable, _Captured] = {}
+
+    @property
+    def told(self) -> str:
+        """How steps are taken, for a record."""
+        return f"{len(self._captured)} shapes captured" if self.refused is None else self.refused
+
+    def take(self, kind: Hashable, step: Callable[[Inputs], Tensor], inputs: Inputs) -> Tensor:
+        """Carry out a step.
+
+        Args:
+            kind: beside the shapes of its inputs, all that decides what the step launches.
+            step: must change `state` in place, nothing else, and never look at a value.
+            inputs: on the device.
+
+        Returns:
+            What the step returns.
+        """
+        key = (kind, *((name, tensor.shape, tensor.dtype) for name, tensor in inputs.items()))
+        if self.refused is None and key not in self._captured:
+            self._seen[key] = self._seen.get(key, 0) + 1
+            if self._seen[key] > WARM:
+                self._record(key, step, inputs)
+        found = self._captured.get(key)
+        return step(inputs) if found is None else found.take(inputs)
+
+    def _record(self, key: Hashable, step: Callable[[Inputs], Tensor], inputs: Inputs) -> None:
+        """Capture a step on inputs that stay, and keep it if it does what the step does."""
+        assert self._capture is not None
+        held = {name: tensor.clone() for name, tensor in inputs.items()}
+        try:
+            replay, out = self._capture(lambda: step(held))
+            captured = _Captured(step, held, replay, out)
+            apart = self._apart(captured, step, inputs)
+            if apart > NEAR:
+                raise RuntimeError(f"a replayed step is {apart:.2g} off the step, relative")
+            self._captured[key] = captured
+        except RuntimeError as error:  # torch.OutOfMemoryError is one
+            self.refused = str(error).partition("\n")[0] or type(error).__name__
+            self._captured.clear()
+            self._tell(f"steps are launched one kernel at a time: {self.refused}")
+
+    def _apart(
+        self, captured: _Captured, step: Callable[[Inputs], Tensor], inputs: Inputs
+    ) -> float:
+        """The largest relative difference of what a step and its replay make of one state."""
+        before, random = [t.clone() for t in self.state], self._random()
+        try:
+            sides = []
+            for take in (step, captured.take):
+                self._restore(before, random)
+                out = take(inputs).clone()
+                moved = (t - b for t, b in zip(self.state, before, strict=True))
+                sides.append([t.nan_to_num() for t in (out, *moved)])  # a run may have diverged
+        finally:
+            self._restore(before, random)
+        differences = [
+            float((a - b).norm() / a.norm().clamp(min=1e-30)) for a, b in zip(*sides, strict=True)
+        ]
+        return max(differences)
+
+    def _random(self) -> Tensor:
+        if self._device.type == "cuda":
+            return torch.cuda.get_rng_state(self._device)
+        return torch.get_rng_state()
+
+    def _restore(self, state: list[Tensor], random: Tensor) -> None:
+        for tensor, before in zip(self.state, state, strict=True):
+            tensor.copy_(before)
+        if self._device.type == "cuda":
+            torch.cuda.set_rng_state(random, self._device)
+        else:
+            torch.set_rng_state(random)
