@@ -158,7 +158,8 @@ def _read_record(results: Results, key: str) -> tuple[Json, Json, Json]:
             cut = _cut(_laid_out(results.record_json(key)))
     except OSError as error:
         raise RecordError(f"{key}.json cannot be read: {error.strerror}") from error
-    assert cut is not None
+    if cut is None:
+        raise RecordError(f"{key}.json: the seed of its run is not a number")
     setting, (seed, seed_text), environment, outcome = cut
     found = key_of_text(f'{setting.text[0]}"seed":{seed_text}{setting.text[1]}')
     if found != key:
@@ -194,11 +195,10 @@ def _cut(body: bytes) -> "tuple[_Setting, tuple[Any, str], bytes, Json] | None":
     """The run without its seed, the seed, the environment's JSON, the other fields of a record.
 
     Where each part is JSON, so is the whole, with these parts as its fields. None if it does not
-    have the fields of a record of this schema.
+    have the fields of a record of this schema, or not in the order and layout of `sealed`.
 
     Raises:
-        JSONDecodeError: if the bytes are not JSON, or not laid out as `sealed` does.
-        RecordError: if the run has not the fields of one.
+        JSONDecodeError: if a part is not JSON.
     """
     run, _, rest = body.partition(_METRICS)
     middle, _, rest = rest.partition(_ENVIRONMENT)

@@ -340,6 +340,14 @@ def test_a_record_without_a_field_is_unreadable(results):
     assert "run has fields that do not belong: ['more'], and lacks []" in found[third]
 
 
+@pytest.mark.parametrize("seed", [[0, 1], {"a": 0}, "0, 1", None, 0.5])
+def test_a_seed_that_is_no_whole_number_is_unreadable(results, seed):
+    key = results.keys()[0]
+    run = results.load(key).run.to_json()
+    reseal(results, key, run=run | {"seed": seed})
+    assert list(load_frame(results).unreadable) == [key]
+
+
 def test_a_file_that_changes_while_it_is_read_is_read_again(results, read, monkeypatch):
     key = results.keys()[0]
     plain = Results.record_bytes
