@@ -39,14 +39,18 @@ def write_whole(path: Path, body: bytes, drafts: Path | None = None) -> None:
         draft.unlink(missing_ok=True)
 
 
-def quickly(path: str) -> bytes:
-    """The bytes of a small file, past Python's own files, which take longer than the reading."""
+def quickly(path: str) -> tuple[bytes, os.stat_result]:
+    """The bytes of a small file, past Python's own files, which take longer than the reading.
+
+    The status is that of the file which is read, from before its bytes are.
+    """
     file = os.open(path, os.O_RDONLY)
     try:
+        status = os.fstat(file)
         body = os.read(file, _SMALL)
         if len(body) == _SMALL:
             body += b"".join(iter(lambda: os.read(file, _SMALL), b""))
-        return body
+        return body, status
     finally:
         os.close(file)
 
@@ -87,6 +91,11 @@ def _seal(content: bytes) -> bytes:
 _SEAL_LENGTH = len(_seal(b""))
 
 
+def has_seal(body: bytes) -> bool:
+    """Whether bytes end with the hash of those before it, as `sealed` gave them."""
+    return body[-_SEAL_LENGTH:] == _seal(body[:-_SEAL_LENGTH])
+
+
 def unsealed(path: Path) -> Json:
     """Read what `sealed` gave.
 
@@ -110,7 +119,7 @@ def unsealed_bytes(body: bytes, name: str | Path) -> Json:
         data: Any = orjson.loads(body)
     except ValueError as error:
         raise RecordError(f"{name} is not whole: {error}") from error
-    if not isinstance(data, dict) or body[-_SEAL_LENGTH:] != _seal(body[:-_SEAL_LENGTH]):
+    if not isinstance(data, dict) or not has_seal(body):
         if isinstance(data, dict) and "schema" in data:
             of_schema(str(name), data)  # in schema 1 the seal was another one
         raise RecordError(f"{name} was altered: its content does not hash to what it says")

@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from paths import ROOT
 
 from peftbench.cli.main import main
-from peftbench.core.run import Json, Record, Run
-from peftbench.results import frame
+from peftbench.core.run import Record, Run
+from peftbench.results import frame, record_columns
 from peftbench.results.frame import load_frame
 from peftbench.results.store import Results
 from peftbench.system import io
@@ -36,13 +36,13 @@ def results(tmp_path):
 def read(monkeypatch):
     """Keys of the records whose files are read."""
     keys: list[str] = []
-    before = Results.record_json
+    before = Results.record_bytes
 
-    def noted(self: Results, key: str) -> Json:
+    def noted(self: Results, key: str) -> bytes:
         keys.append(key)
         return before(self, key)
 
-    monkeypatch.setattr(Results, "record_json", noted)
+    monkeypatch.setattr(Results, "record_bytes", noted)
     return keys
 
 
@@ -128,7 +128,7 @@ def test_only_what_changed_is_read_again(results, read):
     changed = results.load(first)
     results.save(replace(changed, metrics={"accuracy": 0.125}), records.predictions())
     (results.folder / "records" / f"{second}.json").unlink()
-    (new,) = records.runs("method=ia3")
+    (new,) = records.runs("method=ia3", "prompt=words")
     results.save(records.record(new), records.predictions())
     rows = load_frame(results).read()
     assert sorted(read) == sorted([first, new.key])
@@ -206,8 +206,8 @@ def test_a_folder_that_cannot_be_written_to_still_works(results):
 def test_processes_give_the_same_columns(results, monkeypatch):
     alone = load_frame(results).read()
     results.cache("frame").unlink()
-    monkeypatch.setattr(frame, "_MANY", 2)
-    monkeypatch.setattr(frame, "_PIECE", 2)
+    monkeypatch.setattr(record_columns, "_MANY", 2)
+    monkeypatch.setattr(record_columns, "_PIECE", 2)
     pd.testing.assert_frame_equal(load_frame(results).read(), alone)
 
 
@@ -275,3 +275,123 @@ def test_an_empty_folder(tmp_path):
     loaded = load_frame(Results(tmp_path / "none"))
     assert (len(loaded), loaded.columns, loaded.read().shape) == (0, ["key"], (0, 1))
     assert not (tmp_path / "none").exists()
+
+
+def test_a_folder_of_unreadable_records_alone(results):
+    for path in (results.folder / "records").iterdir():
+        path.write_text("{")
+    for _ in range(2):  # the second time with a cache of no records
+        loaded = load_frame(results)
+        assert (len(loaded), loaded.columns, len(loaded.unreadable)) == (0, ["key"], 6)
+
+
+def test_what_is_no_file_is_unreadable(results):
+    whole = load_frame(results).read()
+    (results.folder / "records" / "0123456789ab.json").mkdir()
+    (results.folder / "records" / "0123456789ac.json").symlink_to("nowhere")
+    (results.folder / "records" / "notes.json").write_text("no record")
+    for _ in range(2):
+        loaded = load_frame(results)
+        assert sorted(loaded.unreadable) == ["0123456789ab", "0123456789ac"]
+        pd.testing.assert_frame_equal(loaded.read(), whole)
+
+
+@pytest.mark.parametrize(
+    "lay_out",
+    [
+        lambda data: json.dumps(data),
+        lambda data: json.dumps(data, indent=4),
+        lambda data: json.dumps(data, indent=1, sort_keys=True),
+        lambda data: json.dumps(dict(reversed(data.items())), indent=1),
+        lambda data: json.dumps(data | {"run": dict(reversed(data["run"].items()))}, indent=1),
+        lambda data: json.dumps(data | {"run": {"seed": 0} | data["run"]}, indent=1),
+    ],
+    ids=["compact", "wide", "sorted", "reversed", "reversed run", "seed first"],
+)
+def test_a_record_of_another_layout_has_the_same_columns(results, lay_out):
+    whole = load_frame(results).read()
+    for key in results.keys()[:3]:
+        path = results.folder / "records" / f"{key}.json"
+        content = lay_out(io.unsealed(path)).encode().removesuffix(b"}").removesuffix(b"\n")
+        path.write_bytes(content + io._seal(content))
+        assert results.load(key).run.key == key
+    loaded = load_frame(results)
+    assert not loaded.unreadable
+    pd.testing.assert_frame_equal(loaded.read(), whole)
+
+
+def test_the_layout_that_is_written_is_cut_without_a_second_reading(results, monkeypatch):
+    monkeypatch.setattr(Results, "record_json", None)
+    assert not load_frame(results).unreadable
+
+
+def test_a_record_without_a_field_is_unreadable(results):
+    first, second, third, *_ = results.keys()
+    for key, where, name in ((first, None, "flops"), (second, "run", "size"), (third, "run", "")):
+        path = results.folder / "records" / f"{key}.json"
+        data = io.unsealed(path)
+        node = data if where is None else data[where]
+        node.pop(name, None) if name else node.update({"more": 1})
+        path.write_bytes(io.sealed(data))
+    found = load_frame(results).unreadable
+    assert sorted(found) == sorted([first, second, third])
+    assert "record has fields that do not belong: [], and lacks ['flops']" in found[first]
+    assert "run has fields that do not belong: [], and lacks ['size']" in found[second]
+    assert "run has fields that do not belong: ['more'], and lacks []" in found[third]
+
+
+@pytest.mark.parametrize("seed", [[0, 1], {"a": 0}, "0, 1", None, 0.5])
+def test_a_seed_that_is_no_whole_number_is_unreadable(results, seed):
+    key = results.keys()[0]
+    run = results.load(key).run.to_json()
+    reseal(results, key, run=run | {"seed": seed})
+    assert list(load_frame(results).unreadable) == [key]
+
+
+def test_a_file_that_changes_while_it_is_read_is_read_again(results, read, monkeypatch):
+    key = results.keys()[0]
+    plain = Results.record_bytes
+
+    def late(self: Results, asked: str) -> tuple[bytes, os.stat_result]:
+        found = plain(self, asked)
+        if asked == key:
+            reseal(results, key, flops=3)
+        return found
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Results, "record_bytes", late)
+        load_frame(results)
+    read.clear()
+    assert sorted(load_frame(results).read(["flops"])["flops"]) == [3.0, *5 * [1.5e9]]
+    assert read == [key]
+
+
+@pytest.mark.parametrize("piece", [1, 2, 100])
+def test_columns_do_not_depend_on_which_records_are_read_together(results, monkeypatch, piece):
+    """Of several types, missing, nodes in some records, in lists, beyond what a float holds."""
+    odd = [
+        {"a": 1, "b": None, "c": [1, 2.5], "d": True, "e": 2**53 + 1, "f": 1},
+        {"a": 2.5, "b": {"x": 1}, "c": [], "d": 2, "e": 0.5, "f": None},
+        {"a": None, "b": {"y": "t"}, "c": None, "d": "no", "e": 1, "g": {}},
+        {"c": [{"x": 1}, {"y": 2}], "g": {"z": 2**63}},
+    ]
+    for key, work in zip(results.keys(), odd, strict=False):
+        reseal(results, key, work=work)
+    monkeypatch.setattr(record_columns, "_PIECE", piece)
+    loaded = load_frame(results)
+    names = [name for name in loaded.columns if name.startswith("work.")]
+    rows = loaded.read().iloc[:4][[name for name in names if len(name) < 9]]
+    found = {
+        name: [None if pd.isna(value) else value for value in rows[name].astype(object)]
+        for name in rows
+    }
+    assert found == {
+        "work.a": [1, 2.5, None, None],
+        "work.b.x": [None, 1, None, None],
+        "work.b.y": [None, None, "t", None],
+        "work.c": ["[1,2.5]", "[]", None, '[{"x":1},{"y":2}]'],
+        "work.d": ["true", "2", "no", None],
+        "work.e": ["9007199254740993", "0.5", "1", None],
+        "work.f": [1, None, None, None],
+        "work.g.z": [None, None, None, "9223372036854775808"],
+    }

@@ -1,0 +1,418 @@
+"""The files of records as Arrow columns: one row a record, one column a scalar.
+
+Every file is checked as `Results.load` checks it. Most records of a folder share their models,
+tasks, training configs and environments, and a sweep's seeds share all of their run. So a file is
+cut where the layout of `sealed` has these nodes: what has been seen is not parsed again.
+"""
+
+import gc
+import multiprocessing
+import os
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, fields
+from functools import lru_cache
+from itertools import chain, repeat
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from peftbench.core.errors import RecordError
+from peftbench.core.run import (
+    PARTS,
+    SCHEMA,
+    Json,
+    Record,
+    Run,
+    canonical,
+    counts_in_key,
+    identity,
+    key_of_text,
+    key_text,
+    known,
+    of_schema,
+)
+from peftbench.results.store import Results
+from peftbench.system import io
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+#: What a method does not choose.
+_SHARED = ("model", "task", "prompt", "augmentation", "protocol", "size")
+
+#: Records of one piece of work: so few that all their values stay in a processor's cache.
+_PIECE = 1_000
+
+#: From so many records on, further processes are worth their start.
+_MANY = 4_000
+
+#: Distinct nodes of records that a process remembers.
+_REMEMBERED = 50_000
+
+
+def read(results: Results, keys: list[str]) -> "tuple[pa.Table, dict[str, str]]":
+    """Read records, in several processes if there are many; also why some cannot be read."""
+    pieces = [keys[first : first + _PIECE] for first in range(0, len(keys), _PIECE)]
+    pieces = pieces or [[]]
+    cores = len(os.sched_getaffinity(0))
+    if len(keys) < _MANY or cores < 2:
+        found = [_read_piece(results.folder, piece) for piece in pieces]
+    else:
+        spawn = multiprocessing.get_context("spawn")  # Arrow's threads do not survive a fork
+        # reading makes no cycles; looking for some would take a fifth of its time
+        with ProcessPoolExecutor(min(cores, len(pieces)), spawn, gc.disable) as pool:
+            work = pool.map(_read_piece, repeat(results.folder), pieces)
+            import pandas  # noqa: F401 - is needed next, and takes a while to load
+
+            found = list(work)
+    unreadable = {key: reason for _, reasons in found for key, reason in reasons.items()}
+    return _expanded(joined([table for table, _ in found])), unreadable
+
+
+def joined(tables: "list[pa.Table]") -> "pa.Table":
+    """Tables one below the other; a column of several types becomes one of canonical texts."""
+    import pyarrow as pa
+
+    names = dict.fromkeys(chain.from_iterable(table.column_names for table in tables))
+    lengths = [len(table) for table in tables]
+    columns = {
+        name: _one_type(
+            [
+                table[name] if name in table.schema.names else pa.chunked_array([pa.nulls(length)])
+                for table, length in zip(tables, lengths, strict=True)
+            ]
+        )
+        for name in names
+    }
+    return _leaves_alone(columns)
+
+
+def _leaves_alone(columns: "dict[str, pa.Array]") -> "pa.Table":
+    """A table without columns for what is None in some records and a node in others."""
+    import pyarrow as pa
+
+    nodes = {name.rpartition(".")[0] for name in columns} - {"trivial"}  # a column as well
+    return pa.table({n: c for n, c in columns.items() if n not in nodes or c.type != pa.null()})
+
+
+def _one_type(columns: "list[pa.ChunkedArray]") -> "pa.Array":
+    """Columns one below the other, as numbers if all are, otherwise as texts."""
+    import pyarrow as pa
+
+    types = {column.type for column in columns} - {pa.null()}
+    if types == {pa.int64(), pa.float64()}:
+        with suppress(pa.ArrowInvalid):  # where there is a whole number that no float is
+            columns, types = [column.cast(pa.float64()) for column in columns], {pa.float64()}
+    if len(types) > 1:
+        columns = [pa.chunked_array([_texts(column.to_pylist())]) for column in columns]
+        types = {column.type for column in columns}
+    kind = types.pop() if types else pa.null()
+    chunks = [chunk for column in columns for chunk in column.cast(kind).chunks]
+    whole = pa.chunked_array(chunks, kind)
+    return whole.unify_dictionaries().combine_chunks()
+
+
+# records to columns
+
+
+def _read_piece(folder: Path, keys: list[str]) -> "tuple[pa.Table, dict[str, str]]":
+    """The columns of some records; nodes that many share as JSON, each distinct one once."""
+    import pyarrow as pa
+
+    results = Results(folder)
+    found: list[tuple[Json, Json, Json]] = []
+    unreadable: dict[str, str] = {}
+    for key in keys:
+        try:
+            found.append(_read_record(results, key))
+        except RecordError as error:
+            unreadable[key] = str(error)
+    outcomes, rows, nodes = ([one[place] for one in found] for place in range(3))
+    columns = _flat(outcomes) | _flat(rows)
+    columns |= {name: _encoded(values) for name, values in _by_column(nodes).items()}
+    for name, kind in _ALWAYS.items():  # also of no records, and the key is not compacted
+        columns[name] = pa.array([row[name] for row in rows], kind)
+    return pa.table(columns), unreadable
+
+
+#: Columns that are there even without records, and their types: of which file, as it was read.
+_ALWAYS = {"key": "string", "file.size": "int64", "file.changed": "int64"}
+
+
+def _read_record(results: Results, key: str) -> tuple[Json, Json, Json]:
+    """What a record's file holds but its run and environment; more about it; shared nodes.
+
+    Raises:
+        RecordError: if the file is not the whole, unaltered record of this run.
+    """
+    try:
+        body, status = results.record_bytes(key)
+        try:
+            cut = _cut(body) if io.has_seal(body) else None
+        except orjson.JSONDecodeError:
+            cut = None
+        if cut is None:  # damaged, of another schema, or laid out in another way
+            cut = _cut(_laid_out(results.record_json(key)))
+    except OSError as error:
+        raise RecordError(f"{key}.json cannot be read: {error.strerror}") from error
+    if cut is None:
+        raise RecordError(f"{key}.json: the seed of its run is not a number")
+    setting, (seed, seed_text), environment, outcome = cut
+    found = key_of_text(f'{setting.text[0]}"seed":{seed_text}{setting.text[1]}')
+    if found != key:
+        raise RecordError(f"{key}.json holds the record of another run, {found}")
+    row = {"key": key, "file.size": status.st_size, "file.changed": status.st_mtime_ns}
+    row["run.seed"] = seed
+    row["score"] = outcome["metrics"].get(setting.metric)
+    row["trivial"] = outcome["trivial"].get(setting.metric)
+    row["peak_bytes"] = _peak(outcome["memory"])
+    del outcome["curve"], outcome["sha256"]
+    return outcome, row, {**setting.columns, "environment": environment}
+
+
+def _peak(memory: Json) -> int | None:
+    """The most bytes of training, of the GPU where there is one."""
+    for kind in ("cuda_peak_allocated_bytes", "cpu_peak_rss_bytes"):
+        if "train" in (phases := memory.get(kind) or {}):
+            return phases["train"]
+    return None
+
+
+#: Where `sealed` has the nodes of a record, and the seed in its run.
+_RUN, _METRICS = b'{\n "run": ', b',\n "metrics": '
+_ENVIRONMENT, _HASHES = b',\n "environment": ', b',\n "predictions_sha256": '
+_MEMBER, _SEED = b',\n  "', b',\n  "seed": '
+
+#: The fields that are not cut out of a record.
+_OUTCOME = {one.name for one in fields(Record)} - {"run", "environment"} | {"sha256"}
+_RUN_PARTS = {one.name for one in fields(Run)} - {"seed"}
+
+
+def _cut(body: bytes) -> "tuple[_Setting, tuple[Any, str], bytes, Json] | None":
+    """The run without its seed, the seed, the environment's JSON, the other fields of a record.
+
+    Where each part is JSON, so is the whole, with these parts as its fields. None if it does not
+    have the fields of a record of this schema, or not in the order and layout of `sealed`.
+
+    Raises:
+        JSONDecodeError: if a part is not JSON.
+    """
+    run, _, rest = body.partition(_METRICS)
+    middle, _, rest = rest.partition(_ENVIRONMENT)
+    environment, _, rest = rest.partition(_HASHES)
+    outcome = orjson.loads(b'{"metrics": %b,"predictions_sha256": %b' % (middle, rest))
+    if outcome.keys() != _OUTCOME or outcome["schema"] != SCHEMA or not run.startswith(_RUN):
+        return None
+    before, _, rest = run[len(_RUN) :].rpartition(_SEED)
+    seed, _, after = rest.partition(b",")
+    setting = _setting(before, after)
+    if setting is None:
+        return None
+    return setting, _seed(seed), _environment(environment), outcome
+
+
+def _laid_out(data: Json) -> bytes:
+    """The record as `sealed` has it, with the seed inside the run, whatever the order was.
+
+    Raises:
+        RecordError: if it is of another schema, or a field is missing or unknown.
+    """
+    known(Record, of_schema("a record", data))
+    run = known(Run, data["run"])
+    data = {one.name: data[one.name] for one in fields(Record)}
+    data["run"] = {one.name: run[one.name] for one in fields(Run)}
+    return io.sealed(data)
+
+
+@lru_cache(_REMEMBERED)
+def _seed(raw: bytes) -> tuple[Any, str]:
+    """The seed, and its canonical text."""
+    seed = orjson.loads(raw)
+    return seed, canonical(seed)
+
+
+@lru_cache(_REMEMBERED)
+def _environment(raw: bytes) -> bytes:
+    return orjson.dumps(orjson.loads(raw))
+
+
+#: In the text of a run's key where its seed will be; no JSON holds it elsewhere.
+_NO_SEED = '"seed":?'
+
+
+@dataclass(frozen=True, eq=False)
+class _Setting:
+    """What follows from a run without its seed.
+
+    Attributes:
+        metric: the task's primary one.
+        text: of which a key is the hash, before and after the seed.
+        columns: of its parts as JSON, and those that are made of several.
+    """
+
+    metric: str
+    text: tuple[str, str]
+    columns: Json
+
+
+@lru_cache(_REMEMBERED)
+def _setting(before: bytes, after: bytes) -> _Setting | None:
+    """The setting of a run's JSON on both sides of its seed; None if that is not laid out so."""
+    start, end = b'{\n  "', b"\n }"
+    if not (before.startswith(start) and after.startswith(start[1:]) and after.endswith(end)):
+        return None
+    members = [
+        *before[len(start) :].split(_MEMBER),
+        *after[len(start) - 1 : -len(end)].split(_MEMBER),
+    ]
+    parts = {part.name: part for part in map(_part, members)}
+    if len(parts) < len(members) or parts.keys() != _RUN_PARTS:
+        return None
+    run = Run(seed=0, **{name: part.value for name, part in parts.items()})
+    texts = {name: part.text for name, part in parts.items() if part.text is not None}
+    texts["size"] = canonical(run.counted_size)
+    columns: Json = {f"run.{name}": part.json for name, part in parts.items()}
+    columns["alike"] = key_of_text(key_text(texts))
+    columns["shared"] = key_of_text(key_text({n: t for n, t in texts.items() if n in _SHARED}))
+    columns["prompt"] = run.prompt.name if run.prompt else "head"
+    columns["augmentation"] = run.augmentation.name if run.augmentation else "none"
+    columns["metric"] = run.task.metric
+    first, _, last = key_text(texts | {"seed": "?"}).partition(_NO_SEED)
+    return _Setting(run.task.metric, (first, last), columns)
+
+
+@dataclass(frozen=True, eq=False)
+class _Part:
+    """A field of a run.
+
+    Attributes:
+        text: canonical, of its identity; None where it does not count in a run's key.
+        json: of its identity.
+    """
+
+    name: str
+    value: Any
+    text: str | None
+    json: bytes
+
+
+@lru_cache(_REMEMBERED)
+def _part(member: bytes) -> _Part:
+    """The field of which this is the name, without its first quote, and the JSON."""
+    name, _, raw = member.partition(b'": ')
+    return _made(name.decode(), orjson.loads(raw))
+
+
+def _made(name: str, value: Any) -> _Part:
+    same = value
+    if value is not None and name in PARTS:
+        value = PARTS[name].from_json(value)
+        same = identity(value.to_json())
+    text = canonical(same) if counts_in_key(name, value) else None
+    # a size is a number or a word, so that its column is one of words
+    return _Part(name, value, text, orjson.dumps(str(value) if name == "size" else same))
+
+
+# values to Arrow
+
+
+def _flat(rows: list[Json]) -> "dict[str, pa.Array]":
+    """The scalars of nodes by path; lists as canonical JSON."""
+    import pyarrow as pa
+
+    if not rows:
+        return {}
+    try:
+        return dict(_leaves("", pa.array(rows)))
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):  # values of several types
+        flat: list[Json] = [{} for _ in rows]
+        for found, row in zip(flat, rows, strict=True):
+            flatten(found, row)
+        return {name: _array(values) for name, values in _by_column(flat).items()}
+
+
+def _leaves(prefix: str, node: "pa.StructArray") -> "Iterator[tuple[str, pa.Array]]":
+    import pyarrow as pa
+
+    for part, column in zip(node.type, node.flatten(), strict=True):
+        if pa.types.is_struct(part.type):
+            yield from _leaves(f"{prefix}{part.name}.", column)
+        elif not pa.types.is_nested(part.type):
+            yield prefix + part.name, _compact(column)
+        elif pa.types.is_nested(part.type.value_type):
+            raise pa.ArrowTypeError("the nodes of a list have fields of each other")
+        else:
+            yield prefix + part.name, _texts(column.to_pylist())
+
+
+def flatten(found: Json, node: Json, prefix: str = "") -> None:
+    """Add scalars by path; a method inside a method also by its name; lists as canonical JSON."""
+    for name, value in node.items():
+        if value.__class__ is dict:
+            if "name" in value and f"{prefix}{name}".startswith("run.method"):
+                found[prefix + name] = value["name"]
+            flatten(found, value, f"{prefix}{name}.")
+        elif value.__class__ is list:
+            found[prefix + name] = canonical(value)
+        else:
+            found[prefix + name] = value
+
+
+def _by_column(rows: list[Json]) -> dict[str, list[Any]]:
+    names = dict.fromkeys(chain.from_iterable(rows))
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
+def _array(values: list[Any]) -> "pa.Array":
+    """A column of one type; where values are of several, of their canonical texts."""
+    import pyarrow as pa
+
+    try:
+        return _compact(pa.array(values))
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):
+        return _texts(values)
+
+
+def _texts(values: list[Any]) -> "pa.Array":
+    import pyarrow as pa
+
+    texts = [v if v is None or isinstance(v, str) else canonical(v) for v in values]
+    return _compact(pa.array(texts, pa.string()))
+
+
+def _compact(column: "pa.Array") -> "pa.Array":
+    """The column with each distinct text once."""
+    import pyarrow as pa
+
+    return column.dictionary_encode() if pa.types.is_string(column.type) else column
+
+
+def _encoded(values: list[Any]) -> "pa.Array":
+    """Texts or JSON of which equal ones are one object, with each distinct one once."""
+    import pyarrow as pa
+
+    numbers = {value: number for number, value in enumerate(dict.fromkeys(values))}
+    codes = pa.array([numbers[value] for value in values], pa.int32())
+    return pa.DictionaryArray.from_arrays(codes, pa.array(numbers))
+
+
+def _expanded(table: "pa.Table") -> "pa.Table":
+    """The table with the columns of the nodes instead of their JSON."""
+    import pyarrow as pa
+
+    columns: dict[str, pa.Array] = {}
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        whole = column.combine_chunks()
+        if whole.type != pa.dictionary(pa.int32(), pa.binary()):
+            columns[name] = whole
+            continue
+        nodes = [{name: orjson.loads(raw)} for raw in whole.dictionary.to_pylist()]
+        flat: list[Json] = [{} for _ in nodes]
+        for found, node in zip(flat, nodes, strict=True):
+            flatten(found, node)
+        for path, values in _by_column(flat).items():
+            columns[path] = _array(values).take(whole.indices)
+    return _leaves_alone(columns)
