@@ -199,6 +199,8 @@ class TaskConfig(Config):
         about: one line for people.
         path, validation_path: of a user's own files.
         validation_fraction: of the training file, where there is no validation file.
+        quoting: what a quotation mark is in a user's own csv or tsv: `data.delimited.QUOTING`; None
+            is as in csv, where the marks cannot be meant otherwise.
         class_names: of a user's own file, in the order of their numbers.
         rows_sha256: of the rows of data that no pinned revision names; None where it is not needed.
     """
@@ -218,6 +220,7 @@ class TaskConfig(Config):
     path: str | None = None
     validation_path: str | None = None
     validation_fraction: float | None = None
+    quoting: str | None = None
     class_names: list[str] | None = None
     rows_sha256: str | None = None
 
@@ -445,6 +448,20 @@ class CheckpointSelection(Config):
     patience: int = 0
 
     def __post_init__(self) -> None:
+        between("checkpoint_selection.fraction", self.fraction, 0, 0.5)
         if self.fraction:
-            between("checkpoint_selection.fraction", self.fraction, 0, 0.5)
             at_least("checkpoint_selection.patience", self.patience, 1, whole=True)
+
+    def held_of(self, size: int) -> int:
+        """How many of so many training examples are held out.
+
+        Raises:
+            ConfigError: if none are, or all.
+        """
+        held = round(self.fraction * size)
+        if self.fraction and not 1 <= held < size:
+            raise ConfigError(
+                f"checkpoint_selection.fraction={self.fraction} of {size} examples leaves nothing "
+                f"to {'train' if held else 'select'} on"
+            )
+        return held

@@ -3,12 +3,12 @@
 No torch here: planning counts the classes of a user's file, and `check` tells what is odd in it.
 """
 
-import csv
 import hashlib
+import json
 import os
 import tempfile
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from glob import escape
 from pathlib import Path
@@ -20,10 +20,7 @@ from peftbench.core.configs import TaskConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import canonical
 from peftbench.core.text import did_you_mean
-from peftbench.data import synthetic
-
-#: What a data file may be, by its ending, and its reader: ours for csv, else datasets'.
-FORMATS = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+from peftbench.data import own_file, own_labels, synthetic
 
 #: Which part of a file without a validation file is held out; the same for every run of the file.
 SPLIT_SEED = 0
@@ -192,13 +189,6 @@ def _table(task: TaskConfig, columns: dict[str, list[Any]], where: str) -> Label
         if name not in columns:
             raise ConfigError(f"{where} has no column {name!r}; {did_you_mean(name, columns)}")
     label = columns[task.label]
-    names = task.class_names
-    if names is not None:
-        strangers = sorted({str(value) for value in label} - set(names))
-        if strangers:
-            raise ConfigError(f"{where} has labels that training lacks: {', '.join(strangers[:5])}")
-        numbers = {name: number for number, name in enumerate(names)}
-        label = [numbers[str(value)] for value in label]
     texts = [["" if text is None else str(text) for text in columns[n]] for n in task.texts]
     values: np.ndarray[Any, Any]
     try:
@@ -218,29 +208,109 @@ def _table(task: TaskConfig, columns: dict[str, list[Any]], where: str) -> Label
 # a user's own file
 
 
-def class_names(path: str, column: str) -> list[str]:
-    """The distinct labels of a classification file, sorted, as text.
+@dataclass(frozen=True)
+class FileFacts:
+    """What planning must know of a user's own files.
+
+    Attributes:
+        class_names: None for a regression.
+        train, validation: how many examples each part has.
+    """
+
+    class_names: tuple[str, ...] | None
+    train: int
+    validation: int
+
+
+def file_facts(task: TaskConfig, classes: int | None) -> FileFacts:
+    """Read a user's own files whole, and count.
+
+    Args:
+        task: without its classes.
+        classes: how many, where the user says so.
 
     Raises:
-        ConfigError: if there is no such column, a label is missing, or there is but one class.
+        ConfigError: if a file cannot be used; with the lines.
     """
-    columns = _columns(path)
-    if column not in columns:
-        known = did_you_mean(column, columns)
-        raise ConfigError(f"{path} has no column {column!r}; {known}")
-    label = columns[column]
-    empty = sum(value is None or value == "" for value in label)
-    if empty:
-        raise ConfigError(f"{path}: {empty} of {len(label)} labels are empty; remove them")
-    names = sorted({str(value) for value in label})
-    if len(names) < 2:
-        raise ConfigError(f"{path}: every label is {names[0]!r}; nothing can be learnt")
-    if len(names) > max(20, len(label) // 10):
+    at = json.dumps([task.to_json(), classes])
+    if at not in _FACTS:
+        names = None
+        if not task.regression:
+            table = _own_table(task, task.splits["train"])
+            _check_repeated_header(task, table)
+            names = own_labels.class_names(table, task.label, classes)
+            task = replace(task, class_names=names, classes=len(names))
+        parts = [len(load_split(task, task.splits[p], None).label) for p in ("train", "validation")]
+        _FACTS[at] = FileFacts(None if names is None else tuple(names), *parts)
+    return _FACTS[at]
+
+
+_FACTS: dict[str, FileFacts] = {}
+
+
+def check_unchanged(task: TaskConfig) -> None:
+    """Refuse a user's own files that are not those of the plan.
+
+    Raises:
+        ConfigError: if one is gone or has changed.
+    """
+    for part, content in (task.source.get("file") or {}).items():
+        path = task.path if part == "train" else task.validation_path
+        assert path is not None
+        own_file.check_unchanged(path, content)
+
+
+def own_tables(task: TaskConfig) -> dict[str, own_file.FileTable]:
+    """The tables of a user's own files by part: train, and validation where that is a file."""
+    parts = task.source.get("file") or {}
+    return {part: _own_table(task, task.splits[part]) for part in parts}
+
+
+def _own_table(task: TaskConfig, split: str) -> own_file.FileTable:
+    part = "train" if split == task.splits["train"] else "validation"
+    path = task.path if part == "train" else task.validation_path
+    assert path is not None
+    content = task.source["file"][part]
+    return own_file.read_table(path, content, task.texts, task.label, task.quoting)
+
+
+def _file_split(task: TaskConfig, split: str) -> LabelledTexts:
+    part = "train" if split == task.splits["train"] else "validation"
+    if part in task.source["file"] and part == "validation":
+        return _own_texts(task, _own_table(task, split))
+    whole = _own_texts(task, _own_table(task, task.splits["train"]))
+    if "validation" in task.source["file"]:
+        return whole
+    assert task.validation_fraction is not None
+    total = len(whole.label)
+    held = max(1, round(task.validation_fraction * total))
+    if held >= total:
         raise ConfigError(
-            f"{path}: {len(names)} distinct labels in {len(label)} rows look like values; "
-            "for regression say task.kind=regression"
+            f"task.validation_fraction={task.validation_fraction} of {total} examples leaves "
+            "nothing to train on"
         )
-    return names
+    order = stratified(whole.label, task.classes, SPLIT_SEED)
+    rows = order[held:] if part == "train" else order[:held]
+    return whole.take(np.sort(rows))
+
+
+def _own_texts(task: TaskConfig, table: own_file.FileTable) -> LabelledTexts:
+    _check_repeated_header(task, table)
+    texts = [own_file.text_cells(table, name) for name in task.texts]
+    if task.class_names is None:
+        return LabelledTexts(texts, own_labels.values(table, task.label, task.range))
+    return LabelledTexts(texts, own_labels.class_numbers(table, task.label, task.class_names))
+
+
+def _check_repeated_header(task: TaskConfig, table: own_file.FileTable) -> None:
+    """Refuse rows that are the header once more, as in files that were put together."""
+    columns = [table.column(name) for name in (*task.texts, task.label)]
+    names = [*task.texts, task.label]
+    again = [i for i, row in enumerate(zip(*columns, strict=True)) if [*map(str, row)] == names]
+    if again:
+        raise ConfigError(
+            f"{table.path}: {table.where(again)} holds the column names again; remove it"
+        )
 
 
 def data_warnings(task: TaskConfig, root: str | None) -> list[str]:
@@ -254,7 +324,7 @@ def data_warnings(task: TaskConfig, root: str | None) -> list[str]:
     told = []
     for name, split in (("training", train), ("validation", held)):
         empty = sum(not text.strip() for column in split.texts for text in column)
-        if empty:
+        if empty and "file" not in task.source:  # `data_report` says where in the file
             told.append(f"{task.name}: {empty} empty {name} texts")
         conflicts = _conflicts(split)
         if conflicts:
@@ -275,49 +345,3 @@ def _conflicts(split: LabelledTexts) -> int:
     for row, label in zip(zip(*split.texts, strict=True), split.label.tolist(), strict=True):
         labels.setdefault(row, set()).add(label)
     return Counter(len(found) > 1 for found in labels.values())[True]
-
-
-def _file_split(task: TaskConfig, split: str) -> LabelledTexts:
-    assert task.path is not None
-    assert task.validation_fraction is not None
-    whole = _table(task, _columns(task.path), task.path)
-    if task.validation_path is not None:
-        if split == task.splits["train"]:
-            return whole
-        return _table(task, _columns(task.validation_path), task.validation_path)
-    held = max(1, round(task.validation_fraction * len(whole.label)))
-    order = stratified(whole.label, task.classes, SPLIT_SEED)
-    rows = order[held:] if split == task.splits["train"] else order[:held]
-    return whole.take(np.sort(rows))
-
-
-def _columns(file: str) -> dict[str, list[Any]]:
-    path = Path(file)
-    kind = FORMATS[path.suffix.lower()]
-    return read_delimited(path) if kind == "csv" else _read(kind, [path])
-
-
-def read_delimited(path: Path) -> dict[str, list[Any]]:
-    """Read csv or tsv, all columns as text: "007" and "1.0" are labels until a task says otherwise.
-
-    The datasets library (5.2) has no way to say so without the names of the columns.
-
-    Raises:
-        ConfigError: with the row, if the file is not a table.
-    """
-    csv.field_size_limit(1 << 30)  # a text may be a book
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file, delimiter=delimiter, strict=True) if row]
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from error
-    if len(rows) < 2:
-        raise ConfigError(f"{path}: a data file is a line of column names, then examples")
-    for number, row in enumerate(rows):
-        if len(row) != len(rows[0]):
-            raise ConfigError(
-                f"{path}: row {number + 1} has {len(row)} fields, the header {len(rows[0])}; "
-                "quote texts that hold a delimiter"
-            )
-    return {name: list(column) for name, *column in zip(*rows, strict=True)}

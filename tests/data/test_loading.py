@@ -12,7 +12,7 @@ import tiny
 
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
-from peftbench.data import loading, synthetic
+from peftbench.data import data_report, loading, own_file, synthetic
 from peftbench.training import trainer
 
 PAIRS = {
@@ -197,7 +197,7 @@ def both(task):
     return loading.load_split(task, "train", None), loading.load_split(task, "validation", None)
 
 
-@pytest.mark.parametrize("ending", list(loading.FORMATS))
+@pytest.mark.parametrize("ending", list(own_file.FORMATS))
 def test_file_of_any_format(ending, tmp_path):
     task = mine(write(tmp_path / f"reviews, mine{ending}", rows()))
     assert task.name == "reviews, mine"
@@ -299,7 +299,7 @@ def test_missing_column_names_the_near_match(change, tmp_path):
         (rows(), ("task.classes=3",), "task.classes=3, but mine has 2 labels"),
         (rows(), ("task.kind=regression",), "column 'verdict' must hold numbers"),
         (rows(kinds=("1", "nan")), ("task.kind=regression",), "has empty or infinite values"),
-        (rows(kinds=("1", "")), ("task.kind=regression",), "column 'verdict' must hold numbers"),
+        (rows(kinds=("1", "two")), ("task.kind=regression",), "column 'verdict' must hold numbers"),
         (rows(kinds=("3",)), ("task.kind=regression",), "every training label is 3.0"),
     ],
 )
@@ -323,11 +323,11 @@ def test_oddities_are_told_and_allowed(tmp_path):
     data[8] |= {"text": data[9]["text"]}
     held = [*rows(4), {"text": "new", "verdict": "good"}]
     path, other = write(tmp_path / "mine.csv", data), write(tmp_path / "held.csv", held)
-    told = loading.data_warnings(mine(path, f"task.validation_path='{other}'"), None)
+    told = data_report.data_lines(mine(path, f"task.validation_path='{other}'"), None)[3:]
     assert told == [
-        "mine: 2 empty training texts",
         "mine: 2 training texts carry more than one label",
         "mine: 3 of 5 validation examples are in train too",
+        "mine.csv: 2 empty cells in 'text' (lines 5, 6)",
     ]
 
 
@@ -336,7 +336,7 @@ def test_oddities_are_told_and_allowed(tmp_path):
     [
         ("", "a line of column names, then examples"),
         ("text,verdict\n", "a line of column names, then examples"),
-        ("text,verdict\na,b,good\nc,bad\n", "row 2 has 3 fields, the header 2; quote texts"),
+        ("text,verdict\na,b,good\nc,bad\n", "line 2 has 3 fields, the header 2; quote texts"),
         ('text,verdict\n"a,good\nc,bad\n', "cannot read"),
         (b"text,verdict\n\xff\xfe,good\n", "cannot read"),
     ],
