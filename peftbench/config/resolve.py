@@ -94,6 +94,11 @@ class Resolver:
             loss_revision=revisions.LOSSES.get(task.kind, 1),
         )
         _check_size(run)
+        if run.train.class_weights is not None and run.task.regression:
+            raise ConfigError(
+                f"train.class_weights={run.train.class_weights}: {run.task.name} asks for values, "
+                "which are no classes; leave it null"
+            )
         return run
 
     def suite(self, node: Json, run: Run) -> Json:

@@ -24,6 +24,7 @@ Json = dict[str, Any]
 
 LR_SCHEDULER_TYPES = ("linear", "constant")
 PRECISIONS = ("bf16", "fp32")
+CLASS_WEIGHTS = ("balanced",)
 TASK_KINDS = ("classification", "regression")
 
 #: The prompt whose answer is a word of a language model; the others leave a classification head.
@@ -364,6 +365,8 @@ class TrainingConfig(Config):
         precision: one of `PRECISIONS`; bf16 is autocast over fp32 weights.
         max_length: tokens of an example.
         num_evals: points on the curve, the last at the end of the budget.
+        class_weights: one of `CLASS_WEIGHTS`: "balanced" weighs classes by the inverse of their
+            training examples in the loss; None weighs all examples alike.
     """
 
     batch_size: int
@@ -376,6 +379,7 @@ class TrainingConfig(Config):
     num_evals: int
     max_grad_norm: float | None
     micro_batch_size: int | None
+    class_weights: str | None = None
 
     def __post_init__(self) -> None:
         at_least("train.batch_size", self.batch_size, 1, whole=True)
@@ -395,6 +399,8 @@ class TrainingConfig(Config):
             above("train.max_grad_norm", self.max_grad_norm, 0)
         at_least("train.max_length", self.max_length, 8, whole=True)
         at_least("train.num_evals", self.num_evals, 1, whole=True)
+        if self.class_weights is not None:
+            one_of("train.class_weights", self.class_weights, CLASS_WEIGHTS)
 
 
 @dataclass(frozen=True, kw_only=True)

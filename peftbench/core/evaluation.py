@@ -148,7 +148,7 @@ class Failure:
 
 #: Why a run may have no record, and what that means.
 FAILURE_KINDS = {
-    "diverged": "the loss was no longer finite",
+    "diverged": "the loss or the predictions were no longer finite",
     "memory": "out of memory, on the GPU at one example a pass or by the kernel's killer",
     "killed": "the process was killed by a signal",
     "exit": "the process ended by itself",

@@ -14,8 +14,13 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from peftbench.data.batching import Batch, micro_batches, widened
-from peftbench.training.packing.requests import Answer, GradientRequest, PredictRequest
-from peftbench.training.predictor import Predictor
+from peftbench.training.packing.requests import (
+    Answer,
+    Arrays,
+    GradientRequest,
+    PredictRequest,
+)
+from peftbench.training.predictor import Predictor, require_finite
 
 
 class _Call(nn.Module):
@@ -64,7 +69,8 @@ def together(asks: list[Any], own: list[dict[str, Tensor]]) -> list[Answer | Exc
             )
             return found
 
-        return [*views[0].outputs(asks[0].tokens, asks[0].rows, outputs, len(asks))]
+        found = views[0].outputs(asks[0].tokens, asks[0].rows, outputs, len(asks))
+        return [_finite(one) for one in found]
     names = [name for name, tensor in own[0].items() if tensor.requires_grad]
     for name in names:
         stacked[name].requires_grad_()
@@ -86,6 +92,14 @@ def together(asks: list[Any], own: list[dict[str, Tensor]]) -> list[Answer | Exc
             for one, part in zip(own, grad.contiguous(), strict=True):
                 one[name].grad = part
     return [*total]
+
+
+def _finite(outputs: Arrays) -> Answer | Exception:
+    """The outputs of one run, or that they are not finite: the others of the pass go on."""
+    try:
+        return require_finite(outputs)
+    except FloatingPointError as error:
+        return error
 
 
 def _stacked(asks: list[GradientRequest]) -> Batch:
