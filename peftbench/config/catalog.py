@@ -103,12 +103,12 @@ def own_files(chosen: tuple[tuple[str, str], ...], searched: tuple[Path, ...]) -
     defaults = re.findall(r"^ +- +(?:override +)?(\w+): *(\w+)", run, re.MULTILINE)
     named = {group for group, _ in chosen}
     for group, option in [*chosen, *(one for one in defaults if one[0] not in named)]:
-        path = options(group, searched).get(option)
-        if path is None or path.is_relative_to(last):
+        file = options(group, searched).get(option)
+        if file is None or file.is_relative_to(last):
             continue
-        found.append(path)
-        if "defaults" in path.read_text(errors="replace"):
-            found += sorted(path.parent.glob("_*.yaml"))
+        found.append(file)
+        if "defaults" in file.read_text(errors="replace"):
+            found += sorted(file.parent.glob("_*.yaml"))
     return tuple(dict.fromkeys(found))
 
 

@@ -158,8 +158,10 @@ class Composer:
                 raise ConfigError(f"{word}: {error}") from None
             values = []
             for value in found:  # Hydra leaves the range of `range(0,3),7` as it is
-                ranged = isinstance(value, types.RangeSweep)
-                values += _range(word, value) if ranged else [_plain(value)]
+                if isinstance(value, types.RangeSweep):
+                    values += _range(word, value)
+                else:
+                    values.append(_plain(value))
         for value in values:
             if isinstance(value, types.Sweep):
                 raise ConfigError(f"{word}: write this choice by itself")

@@ -55,6 +55,16 @@ def check_metrics(names: Iterable[str], kind: str, classes: int | None) -> None:
         raise ConfigError(f"task.metrics: {', '.join(twice)} twice; once is enough")
 
 
+def factor(name: str) -> float:
+    """By which a figure of a record is multiplied to be shown: 100, or 1 of an error.
+
+    Args:
+        name: a metric, a slash and a further split, or a metric of another version.
+    """
+    metric = METRICS.get(name.partition("/")[0])
+    return 100.0 if metric is None else metric.factor
+
+
 def decide(scores: Array) -> Array:
     """Turn `(examples, classes)` scores into classes, `(examples, 1)` ones into values."""
     return scores[:, 0] if scores.shape[1] == 1 else scores.argmax(axis=1)

@@ -13,7 +13,7 @@ def mae(predicted: Array, label: Array) -> float | None:
 
 
 def _resampled(predicted: Array, label: Array, counts: Floats) -> Floats:
-    error = np.abs(predicted.astype(np.float64) - label)
+    error = np.abs(predicted.astype(np.float64) - label.astype(np.float64))
     found: Floats = weighted_sums(counts, error) / counts.sum(axis=1, keepdims=True)
     return found
 

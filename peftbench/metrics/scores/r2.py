@@ -17,7 +17,7 @@ def r2(predicted: Array, label: Array) -> float | None:
 def _resampled(predicted: Array, label: Array, counts: Floats) -> Floats:
     y = label.astype(np.float64) - float(label.astype(np.float64).mean())
     total = counts.sum(axis=1, keepdims=True)
-    error = weighted_sums(counts, (predicted.astype(np.float64) - label) ** 2)
+    error = weighted_sums(counts, (predicted.astype(np.float64) - label.astype(np.float64)) ** 2)
     spread = weighted_sums(counts, y * y) - weighted_sums(counts, y) ** 2 / total
     constant = spread <= 1e-12 * total * float((y * y).max())
     return np.where(constant, np.nan, 1 - error / spread)

@@ -13,7 +13,7 @@ def rmse(predicted: Array, label: Array) -> float | None:
 
 
 def _resampled(predicted: Array, label: Array, counts: Floats) -> Floats:
-    error = (predicted.astype(np.float64) - label) ** 2
+    error = (predicted.astype(np.float64) - label.astype(np.float64)) ** 2
     found: Floats = weighted_sums(counts, error) / counts.sum(axis=1, keepdims=True)
     return np.sqrt(found)
 
