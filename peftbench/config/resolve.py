@@ -5,7 +5,7 @@ No torch, no weights, no data: what can be refused here is refused before anythi
 
 import json
 from collections.abc import Callable
-from dataclasses import MISSING, fields
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -63,6 +63,7 @@ class Resolver:
         self.searched = searched
         self.results = results
         self._made: dict[str, Any] = {}
+        self._root: str | None = None  # one for all runs of a plan
 
     def run(self, config: Json) -> Run:
         """Make the run that a composed configuration means.
@@ -75,7 +76,8 @@ class Resolver:
         """
         at_least("seed", config["seed"], 0, whole=True)
         model = self._once(self._model, config["model"])
-        task = self._once(_task, config["task"])
+        self._root = config["data"]["root"]
+        task = self._once(_task, config["task"], self._root)
         run = Run(
             model=model,
             method=self._once(self._method, config["method"], model),
@@ -140,7 +142,11 @@ class Resolver:
         return node
 
     def _target(self, name: str, given: Any) -> Json:
-        return _target(name, given, self.searched)
+        target = _target(name, given, self.searched)
+        task = TaskConfig.from_json(target["task"])
+        if self._root is not None and task.hub_rows_sha256 is not None:
+            target["task"] = _with_rows(task, self._root).to_json()
+        return target
 
 
 def _build(group: str, kind: type[C], node: Json) -> C:
@@ -302,8 +308,16 @@ def _size(size: Any) -> int | float | str:
     return size
 
 
-def _task(node: Json) -> TaskConfig:
-    return TaskConfig.from_json(_task_node(_whole("task", node)))
+def _task(node: Json, root: str | None) -> TaskConfig:
+    task = TaskConfig.from_json(_task_node(_whole("task", node)))
+    return task if root is None or "hub" not in task.source else _with_rows(task, root)
+
+
+def _with_rows(task: TaskConfig, root: str) -> TaskConfig:
+    """The task with the hash of its rows in a folder, where they are not those of its revision."""
+    found = loading.rows_sha256(task, root)
+    same = found in (None, task.hub_rows_sha256)
+    return task if same else replace(task, rows_sha256=found)
 
 
 def _task_node(node: Json) -> Json:

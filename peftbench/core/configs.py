@@ -203,7 +203,9 @@ class TaskConfig(Config):
         quoting: what a quotation mark is in a user's own csv or tsv: `data.delimited.QUOTING`; None
             is as in csv, where the marks cannot be meant otherwise.
         class_names: of a user's own file, in the order of their numbers.
-        rows_sha256: of the rows of data that no pinned revision names; None where it is not needed.
+        rows_sha256: of the rows of a folder in the hub's layout, where they are not those of the
+            revision; None where they are, or come from the hub.
+        hub_rows_sha256: of the rows at the revision, where the task says it; not part of a key.
     """
 
     name: str
@@ -224,6 +226,7 @@ class TaskConfig(Config):
     quoting: str | None = None
     class_names: list[str] | None = None
     rows_sha256: str | None = None
+    hub_rows_sha256: str | None = None
 
     @property
     def regression(self) -> bool:

@@ -37,7 +37,10 @@ MIGRATION = "scripts/migrate_records.py"
 #: Keys of a node, at any depth, that cannot change a score: prose, and where the same bytes or the
 #: same code are found. A node may hold them, a key never depends on them.
 ASIDE = frozenset(
-    {"about", "family_config", "package", "path", "validation_path", "examples", "_target_"}
+    {
+        *("about", "family_config", "package", "path", "validation_path", "examples"),
+        *("hub_rows_sha256", "_target_"),
+    }
 )
 
 #: What `train` may hold without changing what a step computes.

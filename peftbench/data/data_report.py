@@ -44,6 +44,12 @@ def data_lines(task: TaskConfig, root: str | None) -> list[str]:
     train = loading.load_split(task, task.splits["train"], root)
     held = loading.load_split(task, task.splits["validation"], root)
     odd = loading.data_warnings(task, root)
+    if task.rows_sha256 is not None:
+        odd.append(
+            f"{task.name}: the rows in data.root are not known to be those of "
+            f"{task.source['hub']} at {str(task.source['revision'])[:12]}; their hash "
+            f"{task.rows_sha256[:12]} is part of the runs' keys"
+        )
     if "file" not in task.source:
         return odd
     told = [

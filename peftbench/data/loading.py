@@ -6,6 +6,7 @@ No torch here: planning counts the classes of a user's file, and `check` tells w
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -142,6 +143,7 @@ def _found(task: TaskConfig, split: str, root: str | None) -> list[Path]:
         if not folder.is_dir():
             raise ConfigError(f"data.root={root}: there is no folder {folder}")
         if found := sorted(folder.glob(pattern)):
+            _check_shards(found)
             return found
     whose = f" in the layout of {source['hub']}" if source["hub"] else ""
     several = f"; several are parted by {os.pathsep!r}"
@@ -149,6 +151,87 @@ def _found(task: TaskConfig, split: str, root: str | None) -> list[Path]:
         f"{task.name}: no {pattern} in {', '.join(map(str, folders))}; data.root is a folder"
         f"{whose}, or null for the hub{several}"
     )
+
+
+def _check_shards(paths: list[Path]) -> None:
+    """Refuse files of a split of which some are missing, or are there twice.
+
+    Raises:
+        ConfigError: naming them.
+    """
+    parts = [re.search(r"-(\d+)-of-(\d+)\.", path.name) for path in paths]
+    totals = {int(part[2]): path.name for part, path in zip(parts, paths, strict=True) if part}
+    if len(totals) > 1:
+        raise ConfigError(
+            f"{paths[0].parent} holds a split more than once: {' and '.join(totals.values())}; "
+            "leave the files of one of them"
+        )
+    for total in totals:
+        numbers = {int(part[1]) for part in parts if part}
+        if missing := sorted(set(range(total)) - numbers):
+            raise ConfigError(
+                f"{paths[0].parent}: of the {total} files of {paths[0].name} and others number "
+                f"{missing[0]} is missing; copy it there"
+            )
+    if len(paths) > 1:
+        by_content: dict[str, Path] = {}
+        for path in paths:
+            if (same := by_content.setdefault(_hash((path,)), path)) is not path:
+                raise ConfigError(
+                    f"{path.parent}: {same.name} and {path.name} hold the same bytes, so that "
+                    "their examples would count twice; remove one"
+                )
+
+
+def rows_sha256(task: TaskConfig, root: str) -> str | None:
+    """SHA-256 of the texts and labels of all splits, whatever files they are in.
+
+    Args:
+        task: of the hub.
+        root: folders of data sets in the hub's layout.
+
+    Returns:
+        The hash, or None where not all of its splits are there.
+
+    Raises:
+        ConfigError: if a file cannot be read, or is there twice.
+    """
+    splits = sorted({*task.splits.values(), *task.extra.values()})
+    folders = [Path(part).expanduser() for part in root.split(os.pathsep)]
+    if not all(any(any(f.glob(_pattern(task, s))) for f in folders) for s in splits):
+        return None
+    found = [tuple(_found(task, split, root)) for split in splits]
+    stamps = tuple(tuple(map(_stamp, paths)) for paths in found)
+    columns = (*task.texts, task.label)
+    if (stamps, columns) not in _ROWS:
+        digest = hashlib.sha256()
+        for split, paths in zip(splits, found, strict=True):
+            held = _columns(paths, columns)
+            digest.update(canonical([split, *(held.get(name) for name in columns)]).encode())
+        _ROWS[stamps, columns] = digest.hexdigest()
+    return _ROWS[stamps, columns]
+
+
+_ROWS: dict[tuple[Any, ...], str] = {}
+
+
+def _columns(paths: tuple[Path, ...], names: tuple[str, ...]) -> dict[str, list[Any]]:
+    """Columns of files, past the datasets library where they are parquet: planning is quick."""
+    if paths[0].suffix != ".parquet":
+        return _read("json", list(paths))
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    held: dict[str, list[Any]] = {name: [] for name in names}
+    for path in paths:
+        try:
+            table = pq.read_table(path)
+        except (pa.ArrowException, OSError) as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise ConfigError(f"cannot read {path}: {reason}") from error
+        for name in set(names) & set(table.column_names):
+            held[name] += table.column(name).to_pylist()
+    return held
 
 
 def _read(kind: str, paths: list[Path]) -> dict[str, list[Any]]:
@@ -172,14 +255,23 @@ def _read(kind: str, paths: list[Path]) -> dict[str, list[Any]]:
         return {name: read[name][:] for name in read.column_names}
 
 
+_Stamp = tuple[Path, int, int, int]
+
+
+def _stamp(path: Path) -> _Stamp:
+    """What changes with a file; the last of its times cannot be set by hand."""
+    stat = path.stat()
+    return path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
 def _hash(paths: tuple[Path, ...]) -> str:
-    return _hash_at(tuple((path, path.stat().st_mtime_ns) for path in paths))
+    return _hash_at(tuple(map(_stamp, paths)))
 
 
 @cache
-def _hash_at(files: tuple[tuple[Path, int], ...]) -> str:
+def _hash_at(files: tuple[_Stamp, ...]) -> str:
     digest = hashlib.sha256()
-    for path, _ in files:
+    for path, *_ in files:
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -248,12 +340,21 @@ def file_facts(task: TaskConfig, classes: int | None) -> FileFacts:
 _FACTS: dict[str, FileFacts] = {}
 
 
-def check_unchanged(task: TaskConfig) -> None:
-    """Refuse a user's own files that are not those of the plan.
+def check_unchanged(task: TaskConfig, root: str | None) -> None:
+    """Refuse data that are not those of the plan: own files, rows of a folder for the hub.
 
     Raises:
-        ConfigError: if one is gone or has changed.
+        ConfigError: if a file is gone or has changed.
     """
+    expected = task.rows_sha256 or task.hub_rows_sha256
+    if "hub" in task.source and root is not None and expected is not None:
+        found = rows_sha256(task, root)
+        if found not in (None, expected):
+            raise ConfigError(
+                f"{task.name}: the rows in {root} have changed since they were planned (SHA-256 "
+                f"{expected[:12]}, now {str(found)[:12]}); give the same command again to plan "
+                "with what is there now"
+            )
     for part, content in (task.source.get("file") or {}).items():
         path = task.path if part == "train" else task.validation_path
         assert path is not None

@@ -90,7 +90,7 @@ def tokenize_split(
     Raises:
         ConfigError: if the data cannot be loaded.
     """
-    loading.check_unchanged(task)  # or the cache would serve what the plan does not mean
+    loading.check_unchanged(task, root)  # or the cache would serve what the plan does not mean
     what = [
         loading.fingerprint(task, split, root),
         split,

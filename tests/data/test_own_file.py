@@ -361,10 +361,10 @@ def test_a_file_that_changed_after_planning_is_refused(tmp_path, cache_folder):
         with pytest.raises(ConfigError, match="has changed since it was planned"):
             loading.load_split(task, "train", None)
         with pytest.raises(ConfigError, match="has changed since it was planned"):
-            loading.check_unchanged(task)
+            loading.check_unchanged(task, None)
     path.unlink()
     with pytest.raises(ConfigError, match="cannot read"):
-        loading.check_unchanged(task)
+        loading.check_unchanged(task, None)
     path.write_bytes(body)
     assert len(loading.load_split(task, "train", None).label) == 48
 
