@@ -6,6 +6,7 @@ from typing import Any
 from peftbench.core.errors import RecordError
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json, Record
+from peftbench.core.text import one_line
 from peftbench.metrics.task_metrics import factor
 from peftbench.results.store import Results
 
@@ -28,7 +29,7 @@ def describe(results: Results, start: str) -> str:
     records, evaluations = results.keys(), results.evaluations()
     key = _one([*records, *evaluations], start, results)
     lines = _record(results.load(key)) if key in records else _evaluated(results.evaluated(key))
-    return "\n".join(lines)
+    return "\n".join(map(one_line, lines))
 
 
 def find(results: Results, start: str) -> Record:

@@ -24,6 +24,7 @@ from peftbench.core.configs import (
     TrainingConfig,
 )
 from peftbench.core.errors import ConfigError, OtherSchemaError, RecordError
+from peftbench.core.text import one_line
 
 #: Raised when a change makes an existing run score differently; part of every key.
 PROTOCOL = 1
@@ -185,7 +186,7 @@ class Run:
     @property
     def title(self) -> str:
         """A line that names the run to a person; not unique."""
-        return (
+        return one_line(
             f"{self.method.name} · {self.task.name} · {self.model.name}"
             f" · size {self.size} · seed {self.seed}"
         )

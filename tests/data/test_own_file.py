@@ -3,7 +3,6 @@
 import codecs
 import json
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -397,18 +396,43 @@ def test_the_report_is_ten_lines_at_most(tmp_path):
     assert "further notes" in told[-1]
 
 
-def test_tokens_that_are_unknown_and_texts_that_are_cut(tmp_path):
+@pytest.mark.parametrize(("letters", "share"), [("This is text .", 0.2), ("Das ist ein Satz", 1.0)])
+def test_a_tokenizer_that_does_not_know_the_language(letters, share, tmp_path, monkeypatch):
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    words = {"[PAD]": 0, "[UNK]": 1, "This": 2, "is": 3, "text": 4, ".": 5}
+    words = {w: n for n, w in enumerate(["[PAD]", "[UNK]", "[CLS]", *letters.split()])}
     fast = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
     fast.pre_tokenizer = pre_tokenizers.Whitespace()
-    made = PreTrainedTokenizerFast(tokenizer_object=fast, unk_token="[UNK]", pad_token="[PAD]")
-    (tmp_path / "model").mkdir()
-    made.save_pretrained(tmp_path / "model")
-    ids = np.array([2, 3, 4, 1, 5, 0])
-    assert data_report._unknown_share(ids, made) == pytest.approx(1 / 5)
+    known = PreTrainedTokenizerFast(
+        tokenizer_object=fast, unk_token="[UNK]", pad_token="[PAD]", cls_token="[CLS]"
+    )
+    monkeypatch.setattr("peftbench.data.tokenizer.load_tokenizer", lambda model: known)
+    path = write(tmp_path / "mine.csv", sentences())  # This is text 1 .
+    run = plan("task=file", f"task.path='{path}'", *WORDS).runs[0]
+    told = data_report.token_lines(run, None)
+    assert f"longest 5; {share:.1%} unknown; 0 of 32 texts are cut" in told[0]
+    assert f"{share:.0%} of the tokens are unknown to it" in told[1]
+    assert "does not know the language" in told[1]
+
+
+def test_a_tokenizer_of_bytes_knows_everything(tmp_path):
+    path = write(
+        tmp_path / "mine.csv", [(f"漢字 {n}", label) for n, (_, label) in enumerate(sentences())]
+    )
+    run = plan("task=file", f"task.path='{path}'", *WORDS).runs[0]
+    assert [line for line in data_report.token_lines(run, None) if "does not know" in line] == []
+
+
+def test_a_tokenizer_that_cannot_be_loaded_is_bad_input(tmp_path, monkeypatch):
+    def broken(model):
+        raise OSError("no vocabulary\nmore")
+
+    monkeypatch.setattr("peftbench.data.tokenizer.load_tokenizer", broken)
+    path = write(tmp_path / "mine.csv", sentences())
+    run = plan("task=file", f"task.path='{path}'", *WORDS).runs[0]
+    with pytest.raises(ConfigError, match=r"cannot load the tokenizer of tiny: no vocabulary$"):
+        data_report.token_lines(run, None)
 
 
 def test_the_tokenizer_line_of_a_run(tmp_path):
