@@ -113,8 +113,8 @@ def _check_quotes(
     """
     if label not in found.names:
         return
-    raw = [next(csv.reader([line], delimiter=delimiter, quoting=csv.QUOTE_NONE), [])
-           for line in io.StringIO(text, newline="")]  # fmt: skip
+    lines = io.StringIO(text, newline="")
+    raw = list(csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_NONE))
     place, width = found.names.index(label), len(found.names)
     known = {row[place].strip() for row, (a, b) in zip(found.cells, spans, strict=True) if a == b}
     numbers = all(map(_is_number, known))
@@ -127,10 +127,10 @@ def _check_quotes(
     ]
     if swallowed:
         spanned = sorted(set(swallowed))
-        lines = sum(end - start for start, end in spanned)
+        lost = sum(end - start for start, end in spanned)
         raise ConfigError(
             f"{path}: a quotation mark on line {spanned[0][0]} opens a text that goes on to line "
-            f"{spanned[0][1]}, over lines that look like rows of their own; {lines} rows would be "
+            f"{spanned[0][1]}, over lines that look like rows of their own; {lost} rows would be "
             f"lost so; {_BOTH_WAYS}"
         )
     for name in texts:

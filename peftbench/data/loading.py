@@ -324,7 +324,7 @@ def file_facts(task: TaskConfig, classes: int | None) -> FileFacts:
     Raises:
         ConfigError: if a file cannot be used; with the lines.
     """
-    at = json.dumps([task.to_json(), classes])
+    at = _facts_key(task, classes)
     if at not in _FACTS:
         names = None
         if not task.regression:
@@ -333,11 +333,16 @@ def file_facts(task: TaskConfig, classes: int | None) -> FileFacts:
             names = own_labels.class_names(table, task.label, classes)
             task = replace(task, class_names=names, classes=len(names))
         parts = [len(load_split(task, task.splits[p], None).label) for p in ("train", "validation")]
-        _FACTS[at] = FileFacts(None if names is None else tuple(names), *parts)
+        facts = FileFacts(None if names is None else tuple(names), *parts)
+        _FACTS[at] = _FACTS[_facts_key(task, task.classes)] = facts
     return _FACTS[at]
 
 
 _FACTS: dict[str, FileFacts] = {}
+
+
+def _facts_key(task: TaskConfig, classes: int | None) -> str:
+    return json.dumps([{**task.to_json(), "metrics": None}, classes])
 
 
 def check_unchanged(task: TaskConfig, root: str | None) -> None:
@@ -396,11 +401,18 @@ def _file_split(task: TaskConfig, split: str) -> LabelledTexts:
 
 
 def _own_texts(task: TaskConfig, table: own_file.FileTable) -> LabelledTexts:
-    _check_repeated_header(task, table)
-    texts = [own_file.text_cells(table, name) for name in task.texts]
-    if task.class_names is None:
-        return LabelledTexts(texts, own_labels.values(table, task.label, task.range))
-    return LabelledTexts(texts, own_labels.class_numbers(table, task.label, task.class_names))
+    names = task.class_names
+    key = json.dumps([task.texts, task.label, names, task.range])
+    if key not in table.made:
+        _check_repeated_header(task, table)
+        texts = [own_file.text_cells(table, name) for name in task.texts]
+        if names is None:
+            label = own_labels.values(table, task.label, task.range)
+        else:
+            label = own_labels.class_numbers(table, task.label, names)
+        table.made[key] = LabelledTexts(texts, label)
+    made: LabelledTexts = table.made[key]
+    return made
 
 
 def _check_repeated_header(task: TaskConfig, table: own_file.FileTable) -> None:

@@ -38,6 +38,7 @@ class FileTable:
         rows: the place of each row in the file.
         unit: what these places count: lines of a text file, rows of another one.
         notes: what was read otherwise than it stands there.
+        made: what was made of the columns, by what it is: tables are kept and asked again.
     """
 
     path: Path
@@ -46,6 +47,7 @@ class FileTable:
     rows: list[int]
     unit: str
     notes: list[str] = field(default_factory=list)
+    made: dict[Any, Any] = field(default_factory=dict, repr=False)
 
     def column(self, name: str) -> list[Any]:
         """The values of a column.

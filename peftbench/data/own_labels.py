@@ -29,6 +29,9 @@ def label_cells(table: FileTable, column: str) -> list[str]:
     Raises:
         ConfigError: naming the rows, if some are missing or are no text or number.
     """
+    if ("labels", column) in table.made:
+        made: list[str] = table.made["labels", column]
+        return made
     values = table.column(column)
     bad = [i for i, value in enumerate(values) if isinstance(value, dict | list | bytes)]
     if bad:
@@ -42,6 +45,7 @@ def label_cells(table: FileTable, column: str) -> list[str]:
             f"{table.path}: {len(empty)} of {len(found)} labels are empty; remove them "
             f"({table.where(empty)})"
         )
+    table.made["labels", column] = found
     return found
 
 
@@ -165,12 +169,16 @@ def label_notes(table: FileTable, column: str, regression: bool) -> list[str]:
         told.append(f"blanks around {len(blank)} labels are taken off ({table.where(blank)})")
     if regression:
         return told + _value_notes(table, np.array([float(cell) for cell in cells]))
-    labels = label_cells(table, column)
-    for name, count in sorted(Counter(labels).items()):
+    places: dict[str, list[int]] = {}
+    for place, label in enumerate(label_cells(table, column)):
+        places.setdefault(label, []).append(place)
+    for name, here in sorted(places.items()):
         if name.casefold() in _NO_LABEL:
-            told.append(f"{name!r} is taken as a class ({table.where(_of(labels, name))})")
-        elif count == 1:
-            told.append(f"class {name!r} has one example ({table.where(_of(labels, name))})")
+            told.append(f"{name!r} is taken as a class ({table.where(here)})")
+    single = [name for name in sorted(places) if len(places[name]) == 1]
+    if single:
+        where = table.where([places[name][0] for name in single])
+        told.append(f"classes with one example: {_some(single)} ({where})")
     return told
 
 
@@ -187,10 +195,6 @@ def _value_notes(table: FileTable, found: np.ndarray) -> list[str]:
             f"({table.where(far)})"
         )
     return told
-
-
-def _of(labels: list[str], name: str) -> list[int]:
-    return [i for i, label in enumerate(labels) if label == name]
 
 
 def _header_rows(labels: list[str]) -> list[int]:

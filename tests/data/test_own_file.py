@@ -289,7 +289,7 @@ def test_classes_that_one_part_lacks(tmp_path):
     words = (f"task.validation_path='{held}'",)
     told = data_report.data_lines(task_of(path, *words), None)
     assert "2 without validation examples: fair, ugly" in told[1]
-    assert "mine.csv: class 'ugly' has one example (line 42)" in told
+    assert "mine.csv: classes with one example: ugly (line 42)" in told
     held = write(tmp_path / "held.csv", [*sentences(20), ("a", "strange")])
     told = refused(path, f"task.validation_path='{held}'")
     assert "labels that training lacks: strange (line 22); the classes are bad, fair, good" in told
