@@ -219,6 +219,11 @@ def settings(run: Run) -> Json:
     flat: Json = {"model": run.model.name, "protocol": run.protocol}
     flat |= {"model.revision": run.model.revision, "model.sha256": run.model.sha256}
     flat |= {"task.source": run.task.source, "method._target_": run.method.target}
+    task = run.task  # what is None in one record and not in another tells them apart
+    flat |= {"task.texts": task.texts, "task.label": task.label, "task.quoting": task.quoting}
+    flat["task.validation_fraction"] = task.validation_fraction
+    flat["task.rows_sha256"] = task.rows_sha256 and task.rows_sha256[:12]
+    flat["train.class_weights"] = run.train.class_weights
     flat["prompt"] = run.prompt.name if run.prompt else "head"
     flat["augmentation"] = run.augmentation.name if run.augmentation else "none"
     nodes = run.to_json()

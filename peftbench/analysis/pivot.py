@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from peftbench.analysis import comparability, fields
 from peftbench.core.errors import ConfigError
 from peftbench.core.text import did_you_mean
+from peftbench.metrics import task_metrics
 from peftbench.results.frame import RecordFrame
 
 if TYPE_CHECKING:
@@ -158,7 +159,8 @@ def _check_numbers(column: "pd.Series[Any]", value: str, cell: str) -> None:
 
 
 def _scored(value: str) -> bool:
-    return value == "score" or value.startswith("metrics.")
+    metric = value.partition("metrics.")[2]  # an error is no score: less of it is better
+    return value == "score" or (bool(metric) and task_metrics.factor(metric) == 100)
 
 
 def _trivial(value: str, names: list[str]) -> str:

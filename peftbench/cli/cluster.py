@@ -55,6 +55,8 @@ def submit(
     if found.prefetched:
         offline_folder.use(Path(found.prefetched))
     planned = plan(*runs, configs=configs, results=folder)
+    if planned.own_files:
+        options.note_own_files(planned.own_files)
     fetching.require_inputs(planned, offline_folder.data_root() or planned.data_root)
     results = options.open_results(folder)
     told = submitting.submit(planned, list(overrides), results, found, RunOptions(**given), dry_run)

@@ -238,6 +238,8 @@ def _plan(
 
     mine = None if shard is None else sharding.read(shard)
     found = compose_plan(*overrides, configs=configs, results=folder)
+    if found.own_files:  # which the packaged ones may be taken for
+        options.note_own_files(found.own_files)
     return found if mine is None else sharding.share(found, *mine)
 
 

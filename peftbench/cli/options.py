@@ -153,6 +153,18 @@ def show_all(tables: "Iterable[Table]", notes: Iterable[str]) -> None:
         click.echo(note)
 
 
+def note_own_files(paths: Iterable[Path]) -> None:
+    """Say which configuration files outside of the package take part, and what they replace."""
+    from peftbench.config import catalog
+
+    told = []
+    for path in paths:
+        name = Path(path.parent.name, path.name) if path.name != "run.yaml" else Path(path.name)
+        replaces = (catalog.packaged() / name).is_file()
+        told.append(f"{path}" + " (in place of the packaged one)" * replaces)
+    click.echo(f"configuration files of your own take part: {', '.join(told)}", err=True)
+
+
 def show(renderable: Any) -> None:
     """Print a rich table; into a pipe without cutting it off."""
     from rich.console import Console

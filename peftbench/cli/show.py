@@ -6,6 +6,8 @@ from typing import Any
 from peftbench.core.errors import RecordError
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json, Record
+from peftbench.core.text import one_line
+from peftbench.metrics.task_metrics import factor
 from peftbench.results.store import Results
 
 #: Parts of a run whose settings are told.
@@ -13,6 +15,9 @@ _NODES = ("method", "budget", "train", "checkpoint_selection", "prompt", "augmen
 
 #: Values of a list that a line has room for.
 _MOST = 12
+
+#: Classes whose figures are told.
+_MOST_CLASSES = 10
 
 
 def describe(results: Results, start: str) -> str:
@@ -24,7 +29,7 @@ def describe(results: Results, start: str) -> str:
     records, evaluations = results.keys(), results.evaluations()
     key = _one([*records, *evaluations], start, results)
     lines = _record(results.load(key)) if key in records else _evaluated(results.evaluated(key))
-    return "\n".join(lines)
+    return "\n".join(map(one_line, lines))
 
 
 def find(results: Results, start: str) -> Record:
@@ -82,12 +87,27 @@ def _text(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def _classes(work: Json) -> list[str]:
+    """Figures of each class, the most frequent first; the others are in the record."""
+    found = sorted(work.get("per_class", []), key=lambda one: -one["examples"])
+    lines = []
+    for one in found[:_MOST_CLASSES]:
+        figures = ", ".join(
+            f"{name} {'undefined' if one[name] is None else f'{100 * one[name]:.2f}'}"
+            for name in ("precision", "recall", "f1")
+        )
+        lines.append(f"class        {one['class']}: {one['examples']:,} examples, {figures}")
+    if len(found) > _MOST_CLASSES:
+        lines.append(f"             … and {len(found) - _MOST_CLASSES} more")
+    return lines
+
+
 def _record(record: Record) -> list[str]:
     run, work = record.run, record.work
 
     def percent(scores: Json) -> str:
         return ", ".join(
-            f"{name} {'undefined' if value is None else f'{100 * value:.2f}'}"
+            f"{name} {'undefined' if value is None else f'{factor(name) * value:.2f}'}"
             for name, value in scores.items()
         )
 
@@ -96,6 +116,7 @@ def _record(record: Record) -> list[str]:
         f"key          {run.key}",
         f"scores       {percent(record.metrics)}" + ("  COLLAPSED" if record.collapsed else ""),
         f"trivial      {percent(record.trivial)}",
+        *_classes(work),
         f"trained      {record.parameters['trained']:,} + head {record.parameters['head']:,}"
         f" of {record.parameters['total']:,} parameters",
         f"work         {work['steps']:,} steps, {work['examples']:,} examples"

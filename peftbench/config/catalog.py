@@ -87,6 +87,31 @@ def current(group: str, name: str, searched: Iterable[Path]) -> str:
     return old_names.current_option(group, name)
 
 
+@cache
+def own_files(chosen: tuple[tuple[str, str], ...], searched: tuple[Path, ...]) -> tuple[Path, ...]:
+    """The files outside of the package among those of options, and what these build on.
+
+    Args:
+        chosen: groups and options; the defaults of run.yaml are added to them.
+        searched: the configuration folders.
+    """
+    *own, last = searched
+    if not own:
+        return ()
+    found = [path for folder in own if (path := folder / "run.yaml").is_file()]
+    run = next(iter(found), last / "run.yaml").read_text(encoding="utf-8")
+    defaults = re.findall(r"^ +- +(?:override +)?(\w+): *(\w+)", run, re.MULTILINE)
+    named = {group for group, _ in chosen}
+    for group, option in [*chosen, *(one for one in defaults if one[0] not in named)]:
+        file = options(group, searched).get(option)
+        if file is None or file.is_relative_to(last):
+            continue
+        found.append(file)
+        if "defaults" in file.read_text(errors="replace"):
+            found += sorted(file.parent.glob("_*.yaml"))
+    return tuple(dict.fromkeys(found))
+
+
 def find(group: str, name: str, searched: Iterable[Path]) -> Path:
     """The file of one option.
 

@@ -8,9 +8,11 @@ the group's option, its overrides and the groups that it interpolates from.
 import copy
 import json
 import math
+import random
 import re
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from decimal import Decimal
 from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
@@ -147,6 +149,8 @@ class Composer:
             return list(given.filter(list(catalog.options(key, tuple(self.searched)))))
         if not override.is_sweep_override():
             values = [_plain(given)]
+        elif isinstance(given, types.RangeSweep):
+            values = _range(word, given)
         else:
             try:
                 found = list(override.sweep_iterator(types.Transformer.identity))
@@ -154,7 +158,10 @@ class Composer:
                 raise ConfigError(f"{word}: {error}") from None
             values = []
             for value in found:  # Hydra leaves the range of `range(0,3),7` as it is
-                values += value.range() if isinstance(value, types.RangeSweep) else [_plain(value)]
+                if isinstance(value, types.RangeSweep):
+                    values += _range(word, value)
+                else:
+                    values.append(_plain(value))
         for value in values:
             if isinstance(value, types.Sweep):
                 raise ConfigError(f"{word}: write this choice by itself")
@@ -549,6 +556,26 @@ def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {_plain(name): _plain(inner) for name, inner in value.items()}
     return value
+
+
+def _range(word: str, given: types.RangeSweep) -> list[Any]:
+    """The numbers of `range(start,stop,step)` without the end, counted as decimals.
+
+    Hydra adds the binary fractions behind them, by which 0.1 to 0.4 would reach 0.4, and 0.3 would
+    be 0.30000000000000004, which is another run.
+    """
+    ends = (given.start, given.stop, given.step)
+    if given.step == 0 or not all(math.isfinite(end or 0) for end in ends):
+        raise ConfigError(f"{word}: a range has finite ends and a step that is not 0")
+    if all(isinstance(end, int) for end in ends):
+        made: list[Any] = list(given.range())
+    else:
+        start, stop, step = (Decimal(str(end)) for end in ends)
+        count = max(0, math.ceil((stop - start) / step))
+        made = [float(start + number * step) for number in range(count)]
+    if given.shuffle:
+        random.shuffle(made)
+    return made
 
 
 def _text(word: Any) -> str:

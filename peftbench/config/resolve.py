@@ -5,8 +5,7 @@ No torch, no weights, no data: what can be refused here is refused before anythi
 
 import json
 from collections.abc import Callable
-from dataclasses import MISSING, fields
-from functools import cache
+from dataclasses import MISSING, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -31,7 +30,8 @@ from peftbench.core.configs import (
 from peftbench.core.errors import ConfigError, at_least, one_of
 from peftbench.core.run import Json, Run
 from peftbench.core.text import did_you_mean
-from peftbench.data import loading, prompt_template
+from peftbench.data import loading, own_file, prompt_template
+from peftbench.data.delimited import QUOTING
 from peftbench.data.text_noise import EDITS
 from peftbench.metrics import task_metrics
 from peftbench.results.store import Results
@@ -63,6 +63,7 @@ class Resolver:
         self.searched = searched
         self.results = results
         self._made: dict[str, Any] = {}
+        self._root: str | None = None  # one for all runs of a plan
 
     def run(self, config: Json) -> Run:
         """Make the run that a composed configuration means.
@@ -75,7 +76,8 @@ class Resolver:
         """
         at_least("seed", config["seed"], 0, whole=True)
         model = self._once(self._model, config["model"])
-        task = self._once(_task, config["task"])
+        self._root = config["data"]["root"]
+        task = self._once(_task, config["task"], self._root)
         run = Run(
             model=model,
             method=self._once(self._method, config["method"], model),
@@ -93,8 +95,12 @@ class Resolver:
             ),
             loss_revision=revisions.LOSSES.get(task.kind, 1),
         )
-        if total := run.task.examples.get("train"):
-            run.train_size(total)
+        _check_size(run)
+        if run.train.class_weights is not None and run.task.regression:
+            raise ConfigError(
+                f"train.class_weights={run.train.class_weights}: {run.task.name} asks for values, "
+                "which are no classes; leave it null"
+            )
         return run
 
     def suite(self, node: Json, run: Run) -> Json:
@@ -136,7 +142,11 @@ class Resolver:
         return node
 
     def _target(self, name: str, given: Any) -> Json:
-        return _target(name, given, self.searched)
+        target = _target(name, given, self.searched)
+        task = TaskConfig.from_json(target["task"])
+        if self._root is not None and task.hub_rows_sha256 is not None:
+            target["task"] = _with_rows(task, self._root).to_json()
+        return target
 
 
 def _build(group: str, kind: type[C], node: Json) -> C:
@@ -267,6 +277,23 @@ def _earlier(given: Any, results: Results) -> Json:
     return {"path": str(found[0].resolve()), "sha256": io.hashed((found[0].resolve(),))}
 
 
+def _check_size(run: Run) -> None:
+    """Refuse more examples than there are, and a selection for which none are left.
+
+    Raises:
+        ConfigError: saying how many there are.
+    """
+    total = run.task.examples.get("train")
+    if total is None and "file" in run.task.source:
+        total = loading.file_facts(run.task, run.task.classes).train
+    if total is None:
+        return
+    size = run.train_size(total)
+    if run.prompt is not None:
+        size = min(size, total - run.prompt.reserved)
+    run.checkpoint_selection.held_of(size)
+
+
 def _size(size: Any) -> int | float | str:
     if size == "full" or (isinstance(size, float) and size == 1.0):
         return "full"
@@ -281,23 +308,42 @@ def _size(size: Any) -> int | float | str:
     return size
 
 
-def _task(node: Json) -> TaskConfig:
-    return TaskConfig.from_json(_task_node(_whole("task", node)))
+def _task(node: Json, root: str | None) -> TaskConfig:
+    task = TaskConfig.from_json(_task_node(_whole("task", node)))
+    return task if root is None or "hub" not in task.source else _with_rows(task, root)
+
+
+def _with_rows(task: TaskConfig, root: str) -> TaskConfig:
+    """The task with the hash of its rows in a folder, where they are not those of its revision."""
+    found = loading.rows_sha256(task, root)
+    same = found in (None, task.hub_rows_sha256)
+    return task if same else replace(task, rows_sha256=found)
 
 
 def _task_node(node: Json) -> Json:
     """A task's node with what its data say."""
     task = dict(node)
     one_of("task.kind", task["kind"], TASK_KINDS)
+    texts = task["texts"] if isinstance(task["texts"], list) else []
+    task["texts"] = texts = [str(name) if _whole_number(name) else name for name in texts]
+    if _whole_number(task["label"]):  # a column may be called 1
+        task["label"] = str(task["label"])
+    if not all(isinstance(name, str) for name in texts) or len(texts) not in (1, 2):
+        raise ConfigError(f"task.texts names one or two columns, got {node['texts']!r}")
+    if len({*texts, task["label"]}) <= len(texts):
+        raise ConfigError(
+            f"task.texts={texts} and task.label={task['label']} name a column twice; a text that "
+            "is the label, or both texts of a pair, teaches nothing"
+        )
     if "path" in task or "validation_fraction" in task:
         task = _file(task)
-    texts = task["texts"]
-    named = isinstance(texts, list) and all(isinstance(name, str) for name in texts)
-    if not named or len(texts) not in (1, 2):
-        raise ConfigError(f"task.texts names one or two columns, got {task['texts']!r}")
     classes = task["classes"] if isinstance(task["classes"], int) else None
     task_metrics.check_metrics(task.get("metrics") or (), task["kind"], classes)
     return task
+
+
+def _whole_number(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _target(name: str, given: Any, searched: list[Path]) -> Json:
@@ -337,6 +383,14 @@ def _file(task: Json) -> Json:
     """A user's own file: named by its stem, known by its content."""
     if task.get("path") in (None, "???"):
         raise ConfigError("task=file needs task.path=FILE")
+    given = task["validation_fraction"]
+    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given < 1:
+        raise ConfigError(
+            "task.validation_fraction must be greater than 0 and less than 1, a part of the rows, "
+            f"got {given!r}; for a file of its own say task.validation_path=FILE"
+        )
+    if task.get("quoting") is not None:
+        one_of("task.quoting", task["quoting"], QUOTING)
     hashes, paths = {}, {}
     for key, split in (("path", "train"), ("validation_path", "validation")):
         if task[key] is None:
@@ -344,24 +398,21 @@ def _file(task: Json) -> Json:
         path = Path(task[key]).expanduser().resolve()
         if not path.is_file():
             raise ConfigError(f"task.{key}={task[key]}: there is no such file")
-        if path.suffix.lower() not in loading.FORMATS:
+        if path.suffix.lower() not in own_file.FORMATS:
             raise ConfigError(
-                f"task.{key}={task[key]}: a data file ends in {', '.join(loading.FORMATS)}"
+                f"task.{key}={task[key]}: a data file ends in {', '.join(own_file.FORMATS)}"
             )
-        hashes[split], paths[key] = io.hashed((path,)), str(path)
+        hashes[split], paths[key] = own_file.digest(path), str(path)
     name = task["name"] or Path(task["path"]).stem
     task |= paths | {"name": name, "source": {"file": hashes}}
-    if task["kind"] == "regression":
-        task["classes"] = 1
+    regression = task["kind"] == "regression"
+    classes = None if regression else task["classes"]
+    if classes is not None:
+        at_least("task.classes", classes, 2, whole=True)
+    task["classes"] = 1 if regression else classes or 0
+    bare = TaskConfig.from_json(_bare(task) | {"metrics": task["metrics"] or []})
+    names = loading.file_facts(bare, classes).class_names
+    if names is None:
         return task | {"metrics": task["metrics"] or ["pearson", "spearman"]}
-    names = list(_class_names(paths["path"], hashes["train"], task["label"]))
-    if task["classes"] not in (None, len(names)):
-        raise ConfigError(f"task.classes={task['classes']}, but {name} has {len(names)} labels")
-    task |= {"class_names": names, "classes": len(names)}
+    task |= {"class_names": list(names), "classes": len(names)}
     return task | {"metrics": task["metrics"] or ["accuracy", "f1"][: 1 + (len(names) == 2)]}
-
-
-@cache
-def _class_names(path: str, content: str, label: str) -> tuple[str, ...]:
-    """Read once for all runs of one file; `content` is its hash."""
-    return tuple(loading.class_names(path, label))

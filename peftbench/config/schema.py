@@ -81,7 +81,7 @@ SCHEMAS: dict[str, type] = {
     ),
     "task": structured(
         TaskConfig,
-        without=("class_names", "rows_sha256"),
+        without=("class_names", "rows_sha256"),  # they come from the data
         optional=("name", "classes", "metrics"),
     ),
     "prompt": structured(

@@ -59,9 +59,19 @@ def plan(
     repeats = []
     roots = set()
     asked: set[tuple[str, str]] = set()
+    own_files: dict[Path, None] = dict.fromkeys(_own_sweeps(sweeps, searched))
+    folders = tuple(searched)
     for cell in cells:
-        config = composer.nodes(cell)
-        run = resolver.run(config)
+        own_files |= dict.fromkeys(here := catalog.own_files(_chosen(cell, None), folders))
+        try:
+            config = composer.nodes(cell)
+            run = resolver.run(config)
+        except ConfigError as error:
+            if not here:
+                raise
+            names = ", ".join(map(str, here))
+            raise ConfigError(f"{error} (files of your own take part: {names})") from error
+        own_files |= dict.fromkeys(catalog.own_files(_chosen(cell, run), folders))
         roots.add(config["data"]["root"])
         of_run, asking = _parted(cell)
         if asking:
@@ -83,7 +93,22 @@ def plan(
         if _varies(key, cells)
     ]
     count = len(runs) + len(repeats)
-    return Plan(list(runs), count, repeats, axes, roots.pop(), list(evaluations))
+    return Plan(list(runs), count, repeats, axes, roots.pop(), list(evaluations), list(own_files))
+
+
+def _chosen(cell: Cell, run: Run | None) -> tuple[tuple[str, str], ...]:
+    """The groups and options of a cell, and the family of its model."""
+    groups = (*catalog.GROUPS, "suite")
+    found = [(group, str(cell[group])) for group in groups if group in cell]
+    found += [
+        ("method", str(option)) for key, option in cell.items() if key.endswith("base_method")
+    ]
+    return tuple(found if run is None else [*found, ("model_family", run.model.family)])
+
+
+def _own_sweeps(names: list[str], searched: list[Path]) -> list[Path]:
+    found = [catalog.find("sweep", name, searched) for name in names]
+    return [path for path in found if not path.is_relative_to(searched[-1])]
 
 
 def _parted(cell: Cell) -> tuple[Cell, Cell]:

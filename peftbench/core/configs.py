@@ -24,6 +24,7 @@ Json = dict[str, Any]
 
 LR_SCHEDULER_TYPES = ("linear", "constant")
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
+CLASS_WEIGHTS = ("balanced",)
 TASK_KINDS = ("classification", "regression")
 
 #: The prompt whose answer is a word of a language model; the others leave a classification head.
@@ -199,8 +200,12 @@ class TaskConfig(Config):
         about: one line for people.
         path, validation_path: of a user's own files.
         validation_fraction: of the training file, where there is no validation file.
+        quoting: what a quotation mark is in a user's own csv or tsv: `data.delimited.QUOTING`; None
+            is as in csv, where the marks cannot be meant otherwise.
         class_names: of a user's own file, in the order of their numbers.
-        rows_sha256: of the rows of data that no pinned revision names; None where it is not needed.
+        rows_sha256: of the rows of a folder in the hub's layout, where they are not those of the
+            revision; None where they are, or come from the hub.
+        hub_rows_sha256: of the rows at the revision, where the task says it; not part of a key.
     """
 
     name: str
@@ -218,8 +223,10 @@ class TaskConfig(Config):
     path: str | None = None
     validation_path: str | None = None
     validation_fraction: float | None = None
+    quoting: str | None = None
     class_names: list[str] | None = None
     rows_sha256: str | None = None
+    hub_rows_sha256: str | None = None
 
     @property
     def regression(self) -> bool:
@@ -363,6 +370,8 @@ class TrainingConfig(Config):
         max_length: tokens of an example.
         num_evals: points on the curve, the last at the end of the budget.
         tf32: whether a GPU may multiply fp32 in TF32, with 10 bits of each factor.
+        class_weights: one of `CLASS_WEIGHTS`: "balanced" weighs classes by the inverse of their
+            training examples in the loss; None weighs all examples alike.
     """
 
     batch_size: int
@@ -376,6 +385,7 @@ class TrainingConfig(Config):
     max_grad_norm: float | None
     micro_batch_size: int | None
     tf32: bool = False
+    class_weights: str | None = None
 
     def __post_init__(self) -> None:
         at_least("train.batch_size", self.batch_size, 1, whole=True)
@@ -397,6 +407,8 @@ class TrainingConfig(Config):
             above("train.max_grad_norm", self.max_grad_norm, 0)
         at_least("train.max_length", self.max_length, 8, whole=True)
         at_least("train.num_evals", self.num_evals, 1, whole=True)
+        if self.class_weights is not None:
+            one_of("train.class_weights", self.class_weights, CLASS_WEIGHTS)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -450,6 +462,20 @@ class CheckpointSelection(Config):
     patience: int = 0
 
     def __post_init__(self) -> None:
+        between("checkpoint_selection.fraction", self.fraction, 0, 0.5)
         if self.fraction:
-            between("checkpoint_selection.fraction", self.fraction, 0, 0.5)
             at_least("checkpoint_selection.patience", self.patience, 1, whole=True)
+
+    def held_of(self, size: int) -> int:
+        """How many of so many training examples are held out.
+
+        Raises:
+            ConfigError: if none are, or all.
+        """
+        held = round(self.fraction * size)
+        if self.fraction and not 1 <= held < size:
+            raise ConfigError(
+                f"checkpoint_selection.fraction={self.fraction} of {size} examples leaves nothing "
+                f"to {'train' if held else 'select'} on"
+            )
+        return held

@@ -10,6 +10,7 @@ from typing import Any
 
 from peftbench.core.configs import class_name
 from peftbench.core.run import ASIDE, SCHEMA, Json, Run, canonical, identity, known, of_schema
+from peftbench.core.text import one_line
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +48,7 @@ class Evaluation:
     @property
     def title(self) -> str:
         """A line that names the evaluation to a person; not unique."""
-        return f"{self.suite['name']} of {self.run.title}"
+        return one_line(f"{self.suite['name']} of {self.run.title}")
 
     def to_json(self) -> Json:
         """The evaluation as plain data, which `from_json` reads."""
@@ -148,7 +149,7 @@ class Failure:
 
 #: Why a run may have no record, and what that means.
 FAILURE_KINDS = {
-    "diverged": "the loss was no longer finite",
+    "diverged": "the loss or the predictions were no longer finite",
     "memory": "out of memory, on the GPU at one example a pass or by the kernel's killer",
     "killed": "the process was killed by a signal",
     "exit": "the process ended by itself",

@@ -1,6 +1,7 @@
 """What overrides expand to (distinct runs, evaluations of them), and how they are run."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from peftbench.core.evaluation import Evaluation
 from peftbench.core.run import Run
@@ -17,6 +18,7 @@ class Plan:
         axes: keys, such as train.lr, in which cells differ.
         data_root: folders of data sets in the hub's layout, or None for the hub.
         evaluations: of these runs, by the suites that the words name.
+        own_files: configuration files outside of the package that take part.
     """
 
     runs: list[Run]
@@ -25,6 +27,7 @@ class Plan:
     axes: list[str]
     data_root: str | None
     evaluations: list[Evaluation] = field(default_factory=list)
+    own_files: list[Path] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

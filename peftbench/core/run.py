@@ -24,6 +24,7 @@ from peftbench.core.configs import (
     TrainingConfig,
 )
 from peftbench.core.errors import ConfigError, OtherSchemaError, RecordError
+from peftbench.core.text import one_line
 
 #: Raised when a change makes an existing run score differently; part of every key.
 PROTOCOL = 1
@@ -37,7 +38,10 @@ MIGRATION = "scripts/migrate_records.py"
 #: Keys of a node, at any depth, that cannot change a score: prose, and where the same bytes or the
 #: same code are found. A node may hold them, a key never depends on them.
 ASIDE = frozenset(
-    {"about", "family_config", "package", "path", "validation_path", "examples", "_target_"}
+    {
+        *("about", "family_config", "package", "path", "validation_path", "examples"),
+        *("hub_rows_sha256", "_target_"),
+    }
 )
 
 #: What `train` may hold without changing what a step computes.
@@ -182,7 +186,7 @@ class Run:
     @property
     def title(self) -> str:
         """A line that names the run to a person; not unique."""
-        return (
+        return one_line(
             f"{self.method.name} · {self.task.name} · {self.model.name}"
             f" · size {self.size} · seed {self.seed}"
         )
@@ -237,14 +241,16 @@ class Record:
 
     Attributes:
         run: the run.
-        metrics: scores in [-1, 1] on the reporting split, once, at the end of the budget.
+        metrics: scores in [-1, 1] on the reporting split, once, at the end of the budget; errors
+            of a regression in the unit of its labels.
         trivial: the same metrics for the constant prediction learnt from the training labels.
         collapsed: whether one class (or one value) was predicted throughout.
         selection: scores on the split carved from train, where the run has one.
         curve: evaluations during training: step, fraction, seconds, examples, loss, scores.
         parameters: counts: trained (head left out), head, total.
         work: steps, examples, tokens, padded tokens, epochs, overshoot, truncated, train_size …;
-            of a packed run the keys of those it shared passes with, and its calibration's name.
+            per_class, figures of each class on the reporting split; of a packed run the keys of
+            those it shared passes with, and its calibration's name.
         seconds: load, tokenise, warmup, train, evaluate.
         speed: training examples and tokens for each second of `seconds["train"]`.
         memory: peak bytes by phase: CPU resident set, CUDA allocated and reserved.

@@ -1,6 +1,8 @@
 """Text for messages."""
 
 import difflib
+import re
+import unicodedata
 from collections.abc import Iterable
 
 #: Names that an error message lists at most.
@@ -24,3 +26,30 @@ def format_duration(seconds: float) -> str:
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"
+
+
+#: Characters that change the order in which others are shown.
+_REORDERING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
+
+
+def one_line(text: str) -> str:
+    """A text from outside as one line: no line breaks, no control characters of terminals.
+
+    Line breaks and tabs become spaces, others are spelled as escapes.
+    """
+    if text.isprintable():
+        return text
+    return "".join(map(_visible, text))
+
+
+def _visible(letter: str) -> str:
+    if letter in "\n\r\t\v\f\x85\u2028\u2029":
+        return " "
+    if unicodedata.category(letter) == "Cc" or letter in _REORDERING:
+        return letter.encode("unicode_escape").decode()
+    return letter
+
+
+def file_stem(name: str) -> str:
+    """A name as that of a file: letters, digits, `_`, `-` and dots inside."""
+    return re.sub(r"[^\w.-]+", "_", name).strip(".")[:100] or "_"

@@ -206,12 +206,6 @@ def split_rows(
     size = run.train_size(len(tokens))
     chosen = subset(tokens, run.task.classes, size, seed)
     chosen = chosen[~np.isin(chosen, prompt_template.reserved(run, tokens.label))]
-    size = len(chosen)
-    held = round(selection.fraction * size)
-    if selection.fraction and not 1 <= held < size:
-        raise ConfigError(
-            f"checkpoint_selection.fraction={selection.fraction} of {size} examples leaves nothing "
-            "to select on"
-        )
+    held = selection.held_of(len(chosen))
     order = loading.stratified(tokens.label[chosen], run.task.classes, seed + 1)
     return chosen[order[held:]], chosen[order[:held]]

@@ -3,12 +3,13 @@
 No torch here: planning counts the classes of a user's file, and `check` tells what is odd in it.
 """
 
-import csv
 import hashlib
+import json
 import os
+import re
 import tempfile
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from glob import escape
 from pathlib import Path
@@ -20,10 +21,7 @@ from peftbench.core.configs import TaskConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import canonical
 from peftbench.core.text import did_you_mean
-from peftbench.data import synthetic
-
-#: What a data file may be, by its ending, and its reader: ours for csv, else datasets'.
-FORMATS = {".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
+from peftbench.data import own_file, own_labels, synthetic
 
 #: Which part of a file without a validation file is held out; the same for every run of the file.
 SPLIT_SEED = 0
@@ -145,6 +143,7 @@ def _found(task: TaskConfig, split: str, root: str | None) -> list[Path]:
         if not folder.is_dir():
             raise ConfigError(f"data.root={root}: there is no folder {folder}")
         if found := sorted(folder.glob(pattern)):
+            _check_shards(found)
             return found
     whose = f" in the layout of {source['hub']}" if source["hub"] else ""
     several = f"; several are parted by {os.pathsep!r}"
@@ -152,6 +151,87 @@ def _found(task: TaskConfig, split: str, root: str | None) -> list[Path]:
         f"{task.name}: no {pattern} in {', '.join(map(str, folders))}; data.root is a folder"
         f"{whose}, or null for the hub{several}"
     )
+
+
+def _check_shards(paths: list[Path]) -> None:
+    """Refuse files of a split of which some are missing, or are there twice.
+
+    Raises:
+        ConfigError: naming them.
+    """
+    parts = [re.search(r"-(\d+)-of-(\d+)\.", path.name) for path in paths]
+    totals = {int(part[2]): path.name for part, path in zip(parts, paths, strict=True) if part}
+    if len(totals) > 1:
+        raise ConfigError(
+            f"{paths[0].parent} holds a split more than once: {' and '.join(totals.values())}; "
+            "leave the files of one of them"
+        )
+    for total in totals:
+        numbers = {int(part[1]) for part in parts if part}
+        if missing := sorted(set(range(total)) - numbers):
+            raise ConfigError(
+                f"{paths[0].parent}: of the {total} files of {paths[0].name} and others number "
+                f"{missing[0]} is missing; copy it there"
+            )
+    if len(paths) > 1:
+        by_content: dict[str, Path] = {}
+        for path in paths:
+            if (same := by_content.setdefault(_hash((path,)), path)) is not path:
+                raise ConfigError(
+                    f"{path.parent}: {same.name} and {path.name} hold the same bytes, so that "
+                    "their examples would count twice; remove one"
+                )
+
+
+def rows_sha256(task: TaskConfig, root: str) -> str | None:
+    """SHA-256 of the texts and labels of all splits, whatever files they are in.
+
+    Args:
+        task: of the hub.
+        root: folders of data sets in the hub's layout.
+
+    Returns:
+        The hash, or None where not all of its splits are there.
+
+    Raises:
+        ConfigError: if a file cannot be read, or is there twice.
+    """
+    splits = sorted({*task.splits.values(), *task.extra.values()})
+    folders = [Path(part).expanduser() for part in root.split(os.pathsep)]
+    if not all(any(any(f.glob(_pattern(task, s))) for f in folders) for s in splits):
+        return None
+    found = [tuple(_found(task, split, root)) for split in splits]
+    stamps = tuple(tuple(map(_stamp, paths)) for paths in found)
+    columns = (*task.texts, task.label)
+    if (stamps, columns) not in _ROWS:
+        digest = hashlib.sha256()
+        for split, paths in zip(splits, found, strict=True):
+            held = _columns(paths, columns)
+            digest.update(canonical([split, *(held.get(name) for name in columns)]).encode())
+        _ROWS[stamps, columns] = digest.hexdigest()
+    return _ROWS[stamps, columns]
+
+
+_ROWS: dict[tuple[Any, ...], str] = {}
+
+
+def _columns(paths: tuple[Path, ...], names: tuple[str, ...]) -> dict[str, list[Any]]:
+    """Columns of files, past the datasets library where they are parquet: planning is quick."""
+    if paths[0].suffix != ".parquet":
+        return _read("json", list(paths))
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    held: dict[str, list[Any]] = {name: [] for name in names}
+    for path in paths:
+        try:
+            table = pq.read_table(path)
+        except (pa.ArrowException, OSError) as error:
+            reason = next(iter(str(error).splitlines()), type(error).__name__)
+            raise ConfigError(f"cannot read {path}: {reason}") from error
+        for name in set(names) & set(table.column_names):
+            held[name] += table.column(name).to_pylist()
+    return held
 
 
 def _read(kind: str, paths: list[Path]) -> dict[str, list[Any]]:
@@ -175,14 +255,23 @@ def _read(kind: str, paths: list[Path]) -> dict[str, list[Any]]:
         return {name: read[name][:] for name in read.column_names}
 
 
+_Stamp = tuple[Path, int, int, int]
+
+
+def _stamp(path: Path) -> _Stamp:
+    """What changes with a file; the last of its times cannot be set by hand."""
+    stat = path.stat()
+    return path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
+
+
 def _hash(paths: tuple[Path, ...]) -> str:
-    return _hash_at(tuple((path, path.stat().st_mtime_ns) for path in paths))
+    return _hash_at(tuple(map(_stamp, paths)))
 
 
 @cache
-def _hash_at(files: tuple[tuple[Path, int], ...]) -> str:
+def _hash_at(files: tuple[_Stamp, ...]) -> str:
     digest = hashlib.sha256()
-    for path, _ in files:
+    for path, *_ in files:
         digest.update(path.read_bytes())
     return digest.hexdigest()
 
@@ -192,13 +281,6 @@ def _table(task: TaskConfig, columns: dict[str, list[Any]], where: str) -> Label
         if name not in columns:
             raise ConfigError(f"{where} has no column {name!r}; {did_you_mean(name, columns)}")
     label = columns[task.label]
-    names = task.class_names
-    if names is not None:
-        strangers = sorted({str(value) for value in label} - set(names))
-        if strangers:
-            raise ConfigError(f"{where} has labels that training lacks: {', '.join(strangers[:5])}")
-        numbers = {name: number for number, name in enumerate(names)}
-        label = [numbers[str(value)] for value in label]
     texts = [["" if text is None else str(text) for text in columns[n]] for n in task.texts]
     values: np.ndarray[Any, Any]
     try:
@@ -218,29 +300,130 @@ def _table(task: TaskConfig, columns: dict[str, list[Any]], where: str) -> Label
 # a user's own file
 
 
-def class_names(path: str, column: str) -> list[str]:
-    """The distinct labels of a classification file, sorted, as text.
+@dataclass(frozen=True)
+class FileFacts:
+    """What planning must know of a user's own files.
+
+    Attributes:
+        class_names: None for a regression.
+        train, validation: how many examples each part has.
+    """
+
+    class_names: tuple[str, ...] | None
+    train: int
+    validation: int
+
+
+def file_facts(task: TaskConfig, classes: int | None) -> FileFacts:
+    """Read a user's own files whole, and count.
+
+    Args:
+        task: without its classes.
+        classes: how many, where the user says so.
 
     Raises:
-        ConfigError: if there is no such column, a label is missing, or there is but one class.
+        ConfigError: if a file cannot be used; with the lines.
     """
-    columns = _columns(path)
-    if column not in columns:
-        known = did_you_mean(column, columns)
-        raise ConfigError(f"{path} has no column {column!r}; {known}")
-    label = columns[column]
-    empty = sum(value is None or value == "" for value in label)
-    if empty:
-        raise ConfigError(f"{path}: {empty} of {len(label)} labels are empty; remove them")
-    names = sorted({str(value) for value in label})
-    if len(names) < 2:
-        raise ConfigError(f"{path}: every label is {names[0]!r}; nothing can be learnt")
-    if len(names) > max(20, len(label) // 10):
+    at = _facts_key(task, classes)
+    if at not in _FACTS:
+        names = None
+        if not task.regression:
+            table = _own_table(task, task.splits["train"])
+            _check_repeated_header(task, table)
+            names = own_labels.class_names(table, task.label, classes)
+            task = replace(task, class_names=names, classes=len(names))
+        parts = [len(load_split(task, task.splits[p], None).label) for p in ("train", "validation")]
+        facts = FileFacts(None if names is None else tuple(names), *parts)
+        _FACTS[at] = _FACTS[_facts_key(task, task.classes)] = facts
+    return _FACTS[at]
+
+
+_FACTS: dict[str, FileFacts] = {}
+
+
+def _facts_key(task: TaskConfig, classes: int | None) -> str:
+    return json.dumps([{**task.to_json(), "metrics": None}, classes])
+
+
+def check_unchanged(task: TaskConfig, root: str | None) -> None:
+    """Refuse data that are not those of the plan: own files, rows of a folder for the hub.
+
+    Raises:
+        ConfigError: if a file is gone or has changed.
+    """
+    expected = task.rows_sha256 or task.hub_rows_sha256
+    if "hub" in task.source and root is not None and expected is not None:
+        found = rows_sha256(task, root)
+        if found not in (None, expected):
+            raise ConfigError(
+                f"{task.name}: the rows in {root} have changed since they were planned (SHA-256 "
+                f"{expected[:12]}, now {str(found)[:12]}); give the same command again to plan "
+                "with what is there now"
+            )
+    for part, content in (task.source.get("file") or {}).items():
+        path = task.path if part == "train" else task.validation_path
+        assert path is not None
+        own_file.check_unchanged(path, content)
+
+
+def own_tables(task: TaskConfig) -> dict[str, own_file.FileTable]:
+    """The tables of a user's own files by part: train, and validation where that is a file."""
+    parts = task.source.get("file") or {}
+    return {part: _own_table(task, task.splits[part]) for part in parts}
+
+
+def _own_table(task: TaskConfig, split: str) -> own_file.FileTable:
+    part = "train" if split == task.splits["train"] else "validation"
+    path = task.path if part == "train" else task.validation_path
+    assert path is not None
+    content = task.source["file"][part]
+    return own_file.read_table(path, content, task.texts, task.label, task.quoting)
+
+
+def _file_split(task: TaskConfig, split: str) -> LabelledTexts:
+    part = "train" if split == task.splits["train"] else "validation"
+    if part in task.source["file"] and part == "validation":
+        return _own_texts(task, _own_table(task, split))
+    whole = _own_texts(task, _own_table(task, task.splits["train"]))
+    if "validation" in task.source["file"]:
+        return whole
+    assert task.validation_fraction is not None
+    total = len(whole.label)
+    held = max(1, round(task.validation_fraction * total))
+    if held >= total:
         raise ConfigError(
-            f"{path}: {len(names)} distinct labels in {len(label)} rows look like values; "
-            "for regression say task.kind=regression"
+            f"task.validation_fraction={task.validation_fraction} of {total} examples leaves "
+            "nothing to train on"
         )
-    return names
+    order = stratified(whole.label, task.classes, SPLIT_SEED)
+    rows = order[held:] if part == "train" else order[:held]
+    return whole.take(np.sort(rows))
+
+
+def _own_texts(task: TaskConfig, table: own_file.FileTable) -> LabelledTexts:
+    names = task.class_names
+    key = json.dumps([task.texts, task.label, names, task.range])
+    if key not in table.made:
+        _check_repeated_header(task, table)
+        texts = [own_file.text_cells(table, name) for name in task.texts]
+        if names is None:
+            label = own_labels.values(table, task.label, task.range)
+        else:
+            label = own_labels.class_numbers(table, task.label, names)
+        table.made[key] = LabelledTexts(texts, label)
+    made: LabelledTexts = table.made[key]
+    return made
+
+
+def _check_repeated_header(task: TaskConfig, table: own_file.FileTable) -> None:
+    """Refuse rows that are the header once more, as in files that were put together."""
+    columns = [table.column(name) for name in (*task.texts, task.label)]
+    names = [*task.texts, task.label]
+    again = [i for i, row in enumerate(zip(*columns, strict=True)) if [*map(str, row)] == names]
+    if again:
+        raise ConfigError(
+            f"{table.path}: {table.where(again)} holds the column names again; remove it"
+        )
 
 
 def data_warnings(task: TaskConfig, root: str | None) -> list[str]:
@@ -254,7 +437,7 @@ def data_warnings(task: TaskConfig, root: str | None) -> list[str]:
     told = []
     for name, split in (("training", train), ("validation", held)):
         empty = sum(not text.strip() for column in split.texts for text in column)
-        if empty:
+        if empty and "file" not in task.source:  # `data_report` says where in the file
             told.append(f"{task.name}: {empty} empty {name} texts")
         conflicts = _conflicts(split)
         if conflicts:
@@ -275,49 +458,3 @@ def _conflicts(split: LabelledTexts) -> int:
     for row, label in zip(zip(*split.texts, strict=True), split.label.tolist(), strict=True):
         labels.setdefault(row, set()).add(label)
     return Counter(len(found) > 1 for found in labels.values())[True]
-
-
-def _file_split(task: TaskConfig, split: str) -> LabelledTexts:
-    assert task.path is not None
-    assert task.validation_fraction is not None
-    whole = _table(task, _columns(task.path), task.path)
-    if task.validation_path is not None:
-        if split == task.splits["train"]:
-            return whole
-        return _table(task, _columns(task.validation_path), task.validation_path)
-    held = max(1, round(task.validation_fraction * len(whole.label)))
-    order = stratified(whole.label, task.classes, SPLIT_SEED)
-    rows = order[held:] if split == task.splits["train"] else order[:held]
-    return whole.take(np.sort(rows))
-
-
-def _columns(file: str) -> dict[str, list[Any]]:
-    path = Path(file)
-    kind = FORMATS[path.suffix.lower()]
-    return read_delimited(path) if kind == "csv" else _read(kind, [path])
-
-
-def read_delimited(path: Path) -> dict[str, list[Any]]:
-    """Read csv or tsv, all columns as text: "007" and "1.0" are labels until a task says otherwise.
-
-    The datasets library (5.2) has no way to say so without the names of the columns.
-
-    Raises:
-        ConfigError: with the row, if the file is not a table.
-    """
-    csv.field_size_limit(1 << 30)  # a text may be a book
-    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-    try:
-        with open(path, newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file, delimiter=delimiter, strict=True) if row]
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from error
-    if len(rows) < 2:
-        raise ConfigError(f"{path}: a data file is a line of column names, then examples")
-    for number, row in enumerate(rows):
-        if len(row) != len(rows[0]):
-            raise ConfigError(
-                f"{path}: row {number + 1} has {len(row)} fields, the header {len(rows[0])}; "
-                "quote texts that hold a delimiter"
-            )
-    return {name: list(column) for name, *column in zip(*rows, strict=True)}

@@ -96,6 +96,7 @@ def tokenize_split(
     Raises:
         ConfigError: if the data cannot be loaded.
     """
+    loading.check_unchanged(task, root)  # or the cache would serve what the plan does not mean
     what = [
         loading.fingerprint(task, split, root),
         split,

@@ -119,7 +119,8 @@ def run_continual(
         _save(results, evaluation, progress)
         results.checkpoint(name).unlink(missing_ok=True)
     record = results.load(run.key)
-    told_of = asked.findings(record, {}, progress.found) | {"spent": progress.spent}
+    findings = evaluator.require_finite_findings(asked.findings(record, {}, progress.found))
+    told_of = findings | {"spent": progress.spent}
     headline = told_of.pop("headline")
     backbone, _ = warm.backbone(run, device)
     last = evaluator.trained(backbone, build_method(run.method), rounds[-1].run, progress.state)

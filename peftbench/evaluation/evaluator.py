@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from peftbench.suites.base import Arrays
 from peftbench.training import measurement
 from peftbench.training.loop import TrainingInterrupted
 from peftbench.training.precision import AUTOCAST, build_accelerator
-from peftbench.training.predictor import Predictor
+from peftbench.training.predictor import Predictor, require_finite
 from peftbench.training.runtime import RuntimeConfig, device_of
 from peftbench.training.warm_cache import WarmCache
 
@@ -57,6 +58,7 @@ def evaluate_suite(
     Raises:
         ConfigError: if the weights were not kept, or data cannot be loaded.
         RecordError: if a file is not what was saved.
+        FloatingPointError: if predictions, or what a suite makes of them, are not finite.
         loop.TrainingInterrupted: after `stop`; nothing is kept.
     """
     setting, warm = setting or RuntimeConfig(), warm or WarmCache()
@@ -97,7 +99,8 @@ def evaluate_suite(
             for name, rows in places.items():
                 found[start + name] = {kind: array[rows] for kind, array in arrays.items()}
                 found[start + name]["label"] = sets[name].label
-    told = asked.findings(record, results.predictions(record), found)
+    known = require_finite(results.predictions(record))
+    told = require_finite_findings(asked.findings(record, known, found))
     told |= {"truncated": cut} if run.prompt else {}
     headline = told.pop("headline")
     done = Evaluated(
@@ -109,6 +112,27 @@ def evaluate_suite(
         trained_sha256=record.trained_sha256,
     )
     return done, {f"{n}/{name}": a for name, arrays in found.items() for n, a in arrays.items()}
+
+
+def require_finite_findings(findings: Json) -> Json:
+    """The findings of a suite, if all their numbers are finite.
+
+    Raises:
+        FloatingPointError: naming the first that is not.
+    """
+
+    def look(node: Any, name: str) -> None:
+        if isinstance(node, dict):
+            for key, inner in node.items():
+                look(inner, f"{name}.{key}".lstrip("."))
+        elif isinstance(node, list):
+            for place, inner in enumerate(node):
+                look(inner, f"{name}[{place}]")
+        elif isinstance(node, float) and not math.isfinite(node):
+            raise FloatingPointError(f"{name} is {node}")
+
+    look(findings, "")
+    return findings
 
 
 def moved(encoder: AdaptedModel) -> dict[str, float]:

@@ -76,7 +76,7 @@ class Method:
 
     def compute_loss(self, encoder: AdaptedModel, batch: Batch) -> Tensor:
         """The mean loss of a batch; a scalar."""
-        return task_loss(encoder(batch), batch["labels"])
+        return task_loss(encoder(batch), batch["labels"], batch.get("weights"))
 
     def on_step_end(self, encoder: AdaptedModel, step: int, steps: int | None) -> None:
         """Act after optimizer step `step` of `steps` (None for a budget of seconds).
@@ -168,11 +168,21 @@ class WrapperMethod(Method):
         return self.base_method.predict(encoder, batch)
 
 
-def task_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Cross entropy of (batch, classes) logits, squared error of (batch, 1) values; the mean."""
+def task_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+    """Cross entropy of (batch, classes) logits, squared error of (batch, 1) values; the mean.
+
+    Args:
+        logits: of the batch.
+        labels: (batch,) classes, or values.
+        weights: (batch,) of each example's class, with mean 1 over the training set
+            (`train.class_weights`). The sum is divided by the number of examples, not by that of
+            the weights, so that the gradients of micro-batches add up to that of the batch.
+    """
     if logits.shape[-1] == 1:
         return F.mse_loss(logits[:, 0].float(), labels)
-    return F.cross_entropy(logits.float(), labels)
+    if weights is None:
+        return F.cross_entropy(logits.float(), labels)
+    return (weights * F.cross_entropy(logits.float(), labels, reduction="none")).mean()
 
 
 def repeated(batch: Batch, times: int) -> Batch:

@@ -105,7 +105,7 @@ class RobustPartial(WrapperMethod):
             type(self.base_method).compute_loss is Method.compute_loss
         )  # then these logits are enough
         loss = (
-            task_loss(logits, batch["labels"])
+            task_loss(logits, batch["labels"], batch.get("weights"))
             if plain
             else self.base_method.compute_loss(encoder, batch)
         )

@@ -12,7 +12,7 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Metric:
-    """A score of predictions against labels, higher is better.
+    """A figure of predictions against labels, mostly one of which more is better.
 
     Attributes:
         name: in `task.metrics` and in records.
@@ -23,6 +23,8 @@ class Metric:
             example is in a resample, `(resamples, examples)`. None computes one after the other.
         kinds: kinds of tasks that it scores: classification, regression.
         classes: how many classes a task must have; None is any number.
+        instead: the metric that does the same for other numbers of classes.
+        is_error: less is better, in the unit of the labels; it cannot be the score of a task.
     """
 
     name: str
@@ -31,6 +33,13 @@ class Metric:
     resampled: Callable[[Array, Array, Floats], Floats] | None = None
     kinds: tuple[str, ...]
     classes: int | None = None
+    instead: str | None = None
+    is_error: bool = False
+
+    @property
+    def factor(self) -> float:
+        """By which the figure is multiplied to be shown: shares in percent, errors as they are."""
+        return 1.0 if self.is_error else 100.0
 
     def on_resamples(self, predicted: Array, label: Array, counts: Floats) -> Floats:
         """The score of each run on each resample, see `resampled`."""
@@ -48,6 +57,36 @@ def is_constant(values: Array) -> bool:
         return bool(np.all(values == values[0]))
     spread = float(np.ptp(values.astype(np.float64)))
     return spread <= 1e-6 * max(1.0, float(np.abs(values).max()))
+
+
+@dataclass(frozen=True)
+class ClassCounts:
+    """How often one class is right, predicted and there, `(resamples, runs)` each."""
+
+    hits: Floats
+    predicted: Floats
+    there: Floats
+
+
+def class_counts(predicted: Array, label: Array, counts: Floats) -> list[ClassCounts]:
+    """The counts of each class that occurs, by resample; see `Metric.resampled`."""
+    found = []
+    for kind in np.unique(np.concatenate([label, predicted.ravel()])):
+        hits = weighted_sums(counts, (predicted == kind) & (label == kind))
+        there = np.broadcast_to(weighted_sums(counts, label == kind), hits.shape)
+        found.append(ClassCounts(hits, weighted_sums(counts, predicted == kind), there))
+    return found
+
+
+def mean_over_present(figures: list[Floats], present: list[Floats]) -> Floats:
+    """Mean over classes of `(resamples, runs)` figures, of those that are present in a resample.
+
+    Figures that are no number where their class is present count as 0.
+    """
+    there = np.stack(present) > 0
+    filled = np.where(there, np.nan_to_num(np.stack(figures), posinf=0.0), 0.0)
+    found: Floats = filled.sum(axis=0) / there.sum(axis=0)
+    return found
 
 
 def weighted_sums(counts: Floats, values: Array) -> Floats:

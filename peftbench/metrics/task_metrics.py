@@ -1,8 +1,10 @@
 """The metrics of tasks, found by listing `metrics.scores`, and scores of outputs by them."""
 
+import math
 import pkgutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib import import_module
+from typing import Any
 
 import numpy as np
 
@@ -31,17 +33,36 @@ def check_metrics(names: Iterable[str], kind: str, classes: int | None) -> None:
     Raises:
         ConfigError: for an unknown name, or a metric of other tasks.
     """
-    for name in names:
+    for place, name in enumerate(names := list(names)):
         one_of("task.metrics", name, tuple(METRICS))
         metric = METRICS[name]
         if kind not in metric.kinds:
-            fit = ", ".join(other for other, one in METRICS.items() if kind in one.kinds)
+            known = sorted(METRICS.values(), key=lambda one: one.is_error)
+            fit = ", ".join(one.name for one in known if kind in one.kinds)
             raise ConfigError(f"task.metrics: {name} is no metric of {kind}; choose from {fit}")
         if None not in (classes, metric.classes) and classes != metric.classes:
+            instead = f"say {metric.instead}" if metric.instead else "leave it out"
             raise ConfigError(
                 f"task.metrics: {name} is defined for {metric.classes} classes, the task has "
-                f"{classes}; leave it out"
+                f"{classes}; {instead}"
             )
+        if metric.is_error and place == 0:
+            raise ConfigError(
+                f"task.metrics: the first metric is the score, of which more is better; {name} is "
+                f"an error, put it behind another one: task.metrics=[pearson,{name}]"
+            )
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(f"task.metrics: {', '.join(twice)} twice; once is enough")
+
+
+def factor(name: str) -> float:
+    """By which a figure of a record is multiplied to be shown: 100, or 1 of an error.
+
+    Args:
+        name: a metric, a slash and a further split, or a metric of another version.
+    """
+    metric = METRICS.get(name.partition("/")[0])
+    return 100.0 if metric is None else metric.factor
 
 
 def decide(scores: Array) -> Array:
@@ -50,13 +71,55 @@ def decide(scores: Array) -> Array:
 
 
 def score(names: Iterable[str], scores: Array, label: Array) -> dict[str, float | None]:
-    """Score outputs as `compute_scores` does, by the metrics of the evaluate library."""
+    """Score outputs as `compute_scores` does, by the metrics of the evaluate library.
+
+    Raises:
+        FloatingPointError: if a score is not finite.
+    """
     from peftbench.metrics.evaluate_metrics import evaluate_metric
 
     predicted = decide(scores)
     found: dict[str, float | None] = {}
     for name in names:
         found |= evaluate_metric(METRICS[name]).compute(predictions=predicted, references=label)
+    for name, value in found.items():
+        if value is not None and not math.isfinite(value):
+            raise FloatingPointError(
+                f"{name} is {value}: predictions are too large; try a smaller train.lr"
+            )
+    return found
+
+
+def reported(names: Iterable[str], classes: int) -> list[str]:
+    """The metrics of a record: those of the task, and macro F1 from three classes on.
+
+    Accuracy alone hides small classes. The metrics of a task are part of its identity; what stands
+    beside them is not, so that a run keeps its key.
+    """
+    found = list(names)
+    if classes > 2 and "accuracy" in found and "macro_f1" not in found:
+        found.append("macro_f1")
+    return found
+
+
+def per_class(scores: Array, label: Array, names: Sequence[str]) -> list[dict[str, Any]]:
+    """Precision, recall and F1 of each class, None where undefined, and its examples.
+
+    Args:
+        scores: `(examples, classes)` outputs.
+        label: classes.
+        names: of the classes.
+    """
+    from sklearn.metrics import precision_recall_fscore_support
+
+    figures = precision_recall_fscore_support(
+        label, decide(scores), labels=range(len(names)), zero_division=np.nan
+    )
+    found = []
+    for name, precision, recall, f1, count in zip(names, *figures, strict=True):
+        one = {"precision": precision, "recall": recall, "f1": f1}
+        plain = {key: None if np.isnan(value) else float(value) for key, value in one.items()}
+        found.append({"class": name, "examples": int(count), **plain})
     return found
 
 

@@ -14,6 +14,7 @@ from peftbench.analysis.fields import shown
 from peftbench.analysis.pivot import Cell, Grid, Row
 from peftbench.core.errors import ConfigError
 from peftbench.core.text import did_you_mean
+from peftbench.metrics import task_metrics
 from peftbench.reports.tables import latex
 from peftbench.reports.tables.markdown import Table
 from peftbench.results.frame import load_frame
@@ -35,6 +36,14 @@ _BARE = (
 
 #: Unit, factor and digits of a field, by how its path begins or ends.
 _UNITS: tuple[tuple[Callable[[str], bool], str, float, int], ...] = (
+    (
+        lambda f: (
+            f.startswith(("metrics.", "trivial.")) and task_metrics.factor(f.partition(".")[2]) == 1
+        ),
+        "In the unit of the labels",
+        1,
+        3,
+    ),
     (lambda f: f == "score" or f.startswith(("metrics.", "trivial")), "Percent", 100, 1),
     (lambda f: f.startswith("memory.") or f.endswith("_bytes"), "MiB", 2**-20, 0),
     (lambda f: f.startswith("seconds.") or f.endswith("_seconds"), "Seconds", 1, 1),

@@ -10,7 +10,7 @@ import peftbench.reports
 from peftbench.config import catalog
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated
-from peftbench.core.text import did_you_mean
+from peftbench.core.text import did_you_mean, file_stem
 from peftbench.reports.base import Inputs, Report, SuiteReport
 from peftbench.reports.plotting.style import Figure
 
@@ -88,7 +88,7 @@ def of_suites(inputs: Inputs) -> tuple[dict[str, int], dict[str, list[Evaluated]
     named: dict[str, list[Evaluated]] = {}
     for found in inputs.evaluated:
         if found.evaluation.run.key in trained:
-            named.setdefault(found.evaluation.suite["name"], []).append(found)
+            named.setdefault(file_stem(found.evaluation.suite["name"]), []).append(found)
     return trained, dict(sorted(named.items()))
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from peftbench.analysis import grouping
 from peftbench.analysis.costs import machine, mean_peak
 from peftbench.core.run import Record
+from peftbench.metrics import task_metrics
 from peftbench.reports.base import Report, listed
 from peftbench.reports.tables.markdown import Table
 
@@ -153,6 +154,8 @@ def _table(title: str, records: list[Record], pick: Callable[[list[str]], list[s
         "Percent, mean ± standard deviation over seeds (number of seeds), on the reporting split "
         "at the end of the budget; `trivial` always predicts the majority class, or the mean."
     ]
+    if any(task_metrics.factor(metric) == 1 for _, metric, _ in columns):
+        notes.append("Errors (mae, rmse) are in the unit of the labels; less is better.")
     if any("†" in cell for line in lines for cell in line):
         notes.append(
             "† so many of the seeds collapsed: they predict one class or value throughout."
@@ -162,7 +165,11 @@ def _table(title: str, records: list[Record], pick: Callable[[list[str]], list[s
 
 def _baseline(records: list[Record], column: Column) -> str:
     found = {record.trivial.get(column[1]) for record in records if _is(record, column)}
-    return " / ".join(sorted("–" if value is None else f"{100 * value:.1f}" for value in found))
+    factor = task_metrics.factor(column[1])
+    digits = 1 if factor == 100 else 3
+    return " / ".join(
+        sorted("–" if value is None else f"{factor * value:.{digits}f}" for value in found)
+    )
 
 
 def _cell(members: list[Record], column: Column) -> str:
@@ -170,7 +177,9 @@ def _cell(members: list[Record], column: Column) -> str:
     if not here:
         return ""
     collapsed = sum(record.collapsed for record in here)
-    text = grouping.spread([record.metrics[column[1]] for record in here])
+    factor = task_metrics.factor(column[1])
+    values = [record.metrics[column[1]] for record in here]
+    text = grouping.spread(values, factor, 1 if factor == 100 else 3)
     return text + (f" †{collapsed}" if collapsed else "")
 
 

@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TextColumn
 
 from peftbench.core.evaluation import Evaluation, Job
 from peftbench.core.text import format_duration
+from peftbench.metrics.task_metrics import factor
 from peftbench.results.store import Results
 from peftbench.runner.worker_pool import Event
 
@@ -96,7 +97,7 @@ class Display:
             parts = [f"{escape(name)} {_percent(v)}" for name, v in found.headline.items()]
             return f"[bold]{', '.join(parts)}[/]  {sum(found.seconds.values()):.1f} s{where}"
         record = self._results.load(event.job.key)
-        parts = [f"{name} {_percent(value)}" for name, value in record.metrics.items()]
+        parts = [f"{n} {_percent(v, factor(n))}" for n, v in record.metrics.items()]
         if record.collapsed:
             parts.append("[yellow]collapsed[/]")
         seconds = record.seconds["train"]
@@ -152,8 +153,8 @@ class Display:
             self._bars.update(self._all, completed=done / total, news=news)
 
 
-def _percent(value: float | None) -> str:
-    return "undefined" if value is None else f"{100 * value:.1f}"
+def _percent(value: float | None, factor: float = 100.0) -> str:
+    return "undefined" if value is None else f"{factor * value:.{1 if factor == 100 else 3}f}"
 
 
 def note(text: str) -> None:

@@ -11,6 +11,7 @@ from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import FAILURE_KINDS, TRANSIENT_FAILURES, Evaluation, Failure
 from peftbench.core.plan import Plan, RunOptions
 from peftbench.core.run import Json, Run
+from peftbench.core.text import one_line
 from peftbench.reports import builder
 from peftbench.results import status
 from peftbench.results.runtime_estimates import Forecast
@@ -129,7 +130,7 @@ def execute(
 def preflight(pool: WorkerPool, todo: Todo) -> None:
     """Instantiate every run and suite in a worker, and print what is odd in their data."""
     for line in pool.check(todo.runs, todo.evaluations):
-        note(f"note: {line}")
+        note(f"note: {one_line(line)}")
 
 
 def train_all(pool: WorkerPool, todo: Todo, resources: Resources, options: RunOptions) -> None:
@@ -288,6 +289,6 @@ def _show(made: builder.Made) -> None:
 def _sentence(failure: Failure, results: Results) -> str:
     return (
         f"failed: {failure.job.title}: {failure.kind} ({FAILURE_KINDS[failure.kind]}): "
-        f"{failure.reason}; "
+        f"{one_line(failure.reason)}; "
         f"log {results.log(failure.job.key)}"
     )

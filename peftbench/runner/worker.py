@@ -95,7 +95,7 @@ def _serve(
 
 def _check(runs: list[Run], evaluations: list[Evaluation], setting: Any) -> Json:
     """Instantiate every run and look at all data, before any training starts."""
-    from peftbench.data import loading
+    from peftbench.data import data_report
     from peftbench.evaluation import continual
     from peftbench.methods import dry_run
     from peftbench.models import pretrained
@@ -122,8 +122,13 @@ def _check(runs: list[Run], evaluations: list[Evaluation], setting: Any) -> Json
             lambda run=run: dry_run.validate_run(run),
         )
         once([run.model, run.prompt, run.task.name], lambda run=run: dry_run.check_prompt(run))
-        once(run.task, lambda run=run: loading.data_warnings(run.task, setting.data_root))
+        once(run.task, lambda run=run: data_report.data_lines(run.task, setting.data_root))
         once(run.model, lambda run=run: pretrained.locate(run.model) and None)
+        if not errors:
+            once(
+                [run.model, run.task, run.prompt, run.train.max_length],
+                lambda run=run: data_report.token_lines(run, setting.data_root),
+            )
     for one in evaluations:
         asked = base.build_suite(one.suite)
         once(

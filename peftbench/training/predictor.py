@@ -33,19 +33,64 @@ def build_batch_source(
             shown.vary, count(), batching.epochs(tokens, shown.rows, recipe.batch_size, seed)
         )
 
+    weights = None if recipe.class_weights is None else class_weights(tokens.label[shown.rows])
+
+    def collate(numbers: np.ndarray, length: int | None = None) -> Batch:
+        batch = view.collate(tokens, numbers, length)
+        if weights is not None:
+            batch["weights"] = weights[batch["labels"]]
+        return batch
+
     def stream(step: int) -> Iterator[Batch]:
         for numbers in islice(chain.from_iterable(varied()), step, None):
-            yield view.collate(tokens, numbers)
+            yield collate(numbers)
 
     first = next(varied())
     longest = sorted(first, key=lambda numbers: int(tokens.lengths[numbers].max()))
-    extremes = [view.collate(tokens, numbers) for numbers in (longest[0], longest[-1])]
+    extremes = [collate(numbers) for numbers in (longest[0], longest[-1])]
     shapes: list[Batch] = []
     if view.static_shapes:
         sizes = {min(recipe.batch_size, len(shown.rows)), len(shown.rows) % recipe.batch_size}
         every = batching.bucketed_batches(tokens, shown.every, sizes - {0})
-        shapes = [view.collate(tokens, numbers, length) for numbers, length in every]
+        shapes = [collate(numbers, length) for numbers, length in every]
     return batching.BatchSource(len(first), stream, extremes, shapes)
+
+
+def class_weights(label: np.ndarray) -> Tensor:
+    """The weight of each class by its number, so that all classes weigh the same together.
+
+    n / (k n_c) of n examples, k classes and n_c examples of class c (King and Zeng 2001); their
+    mean over the examples is 1. A class without examples has none.
+
+    Args:
+        label: (examples,) classes that are trained on.
+    """
+    from sklearn.utils.class_weight import compute_class_weight
+
+    present = np.unique(label)
+    weights = torch.ones(int(present.max()) + 1)
+    balanced = compute_class_weight("balanced", classes=present, y=label)
+    weights[torch.from_numpy(present)] = torch.from_numpy(balanced).float()
+    return weights
+
+
+def require_finite(outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The outputs, if all are finite: of the others no score means anything.
+
+    Args:
+        outputs: `(examples, …)` arrays by name.
+
+    Raises:
+        FloatingPointError: with the number of examples that have others.
+    """
+    for name, array in outputs.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            bad = ~np.isfinite(array).reshape(len(array), -1).all(axis=1)
+            raise FloatingPointError(
+                f"{bad.sum()} of {len(array)} predictions are not finite ({name}); try a smaller "
+                "train.lr, or train.precision=fp32"
+            )
+    return outputs
 
 
 @dataclass(frozen=True)
@@ -101,6 +146,9 @@ class Predictor:
         """Outputs of the method for these examples, in their order, with item and label.
 
         Processes that train together share the work; each gets the whole.
+
+        Raises:
+            FloatingPointError: if some are not finite.
         """
         self.encoder.eval()
         peers = ProcessGroup(self.accelerator)
@@ -108,7 +156,7 @@ class Predictor:
         def one(batch: Batch) -> dict[str, Tensor]:
             return {n: t[None] for n, t in self.method.predict(self.encoder, batch).items()}
 
-        return peers.whole(next(self.outputs(tokens, peers.part(rows), one)))
+        return require_finite(peers.whole(next(self.outputs(tokens, peers.part(rows), one))))
 
     def outputs(
         self,

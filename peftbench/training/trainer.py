@@ -405,7 +405,7 @@ def build_record(prepared: PreparedTraining, found: dict[str, Arrays]) -> Record
     """
     run, data, training = prepared.job.run, prepared.data, prepared.training
     state, phases = training.state, training.phases
-    names, whole = run.task.metrics, found[""]
+    names, whole = task_metrics.reported(run.task.metrics, run.task.classes), found[""]
     constant = task_metrics.trivial(whole["label"], data.labels, run.task.classes)
     return Record(
         run=run,
@@ -431,6 +431,7 @@ def build_record(prepared: PreparedTraining, found: dict[str, Arrays]) -> Record
             "overshoot_seconds": training.budget.overshoot(state.seconds),
             "truncated": {n: t.truncated for n, t in data.tokens.items()} | data.shown.truncated,
             "resumed": prepared.resumed,
+            **({} if run.task.regression else {"per_class": _per_class(run, whole)}),
         },
         seconds=phases.seconds | {"train": state.seconds},
         speed={
@@ -448,6 +449,11 @@ def build_record(prepared: PreparedTraining, found: dict[str, Arrays]) -> Record
         | ({"graphs": prepared.graphs.told} if prepared.graphs else {})
         | _provenance(run, prepared.job.setting, prepared.tokenizer),
     )
+
+
+def _per_class(run: Run, outputs: Arrays) -> list[Json]:
+    names = run.task.class_names or [str(number) for number in range(run.task.classes)]
+    return task_metrics.per_class(outputs["scores"], outputs["label"], names)
 
 
 def _splits(run: Run) -> dict[str, str]:

@@ -532,7 +532,7 @@ def test_any_path_can_be_written_in_quotes(jsonl, name):
     (run,) = plan("task=file", f"task.path='{escaped}'").runs
     assert run.task.path == str(path)
     assert run.task.name == name
-    (again,) = plan("task=file", f"task.path='{escaped}'", "size=8").runs
+    (again,) = plan("task=file", f"task.path='{escaped}'", "size=2").runs
     assert again.task == run.task
 
 

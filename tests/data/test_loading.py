@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 
 import huggingface_hub.constants
 import numpy as np
@@ -10,9 +11,10 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 
+from peftbench.config import resolve
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
-from peftbench.data import loading, synthetic
+from peftbench.data import data_report, loading, own_file, synthetic
 from peftbench.training import trainer
 
 PAIRS = {
@@ -62,9 +64,63 @@ def test_folder_is_a_word_or_the_environment(layout, monkeypatch):
     assert plan("task=mrpc").data_root == str(layout)
 
 
-def test_where_the_data_lie_is_no_part_of_a_run(layout):
-    here, hub = plan("task=mrpc", f"data.root='{layout}'"), plan("task=mrpc")
-    assert here.runs == hub.runs
+def test_where_the_data_lie_is_no_part_of_a_run(layout, mrpc, monkeypatch):
+    """A folder has the key of the hub while it has the rows of the hub, in whatever files."""
+    hub, here = plan("task=mrpc"), plan("task=mrpc", f"data.root='{layout}'")
+    found = here.runs[0].task.rows_sha256
+    assert here.runs != hub.runs
+    assert found == loading.rows_sha256(mrpc, str(layout))
+    assert hub.runs[0].task.rows_sha256 is None
+    told = data_report.data_lines(here.runs[0].task, str(layout))
+    assert f"their hash {found[:12]} is part of the runs' keys" in told[-1]
+    named = replace(mrpc, hub_rows_sha256=found)
+    monkeypatch.setattr(resolve.TaskConfig, "from_json", lambda data: named)
+    assert plan("task=mrpc", f"data.root='{layout}'").runs == hub.runs
+    for path in (layout / "mrpc").glob("train-*"):
+        path.unlink()
+    write_parquet(layout / "mrpc" / "train-00000-of-00001.parquet", PAIRS)
+    assert plan("task=mrpc", f"data.root='{layout}'").runs == hub.runs
+    columns = PAIRS | {"label": PAIRS["label"][::-1]}
+    write_parquet(layout / "mrpc" / "train-00000-of-00001.parquet", columns)
+    flipped = plan("task=mrpc", f"data.root='{layout}'").runs
+    assert flipped not in (hub.runs, here.runs)
+    with pytest.raises(ConfigError, match="have changed since they were planned"):
+        loading.check_unchanged(named, str(layout))
+
+
+def test_a_folder_that_is_not_there_yet_has_the_key_of_the_hub(layout, tmp_path):
+    assert plan("task=mrpc", f"data.root='{tmp_path}'").runs == plan("task=mrpc").runs
+    assert plan("task=cola", f"data.root='{layout}'").runs == plan("task=cola").runs
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("train-00000-of-00001", "holds a split more than once: "),
+        ("train-00002-of-00003", "holds a split more than once: "),
+        ("train-00000-of-00002 (copy)", "hold the same bytes"),
+        ("train-again", "hold the same bytes"),
+    ],
+)
+def test_files_of_a_split_that_are_there_twice(name, told, mrpc, layout):
+    first = layout / "mrpc" / "train-00000-of-00002.parquet"
+    (layout / "mrpc" / f"{name}.parquet").write_bytes(first.read_bytes())
+    with pytest.raises(ConfigError, match=told):
+        loading.load_split(mrpc, "train", str(layout))
+
+
+def test_files_of_a_split_of_which_one_is_missing(mrpc, layout):
+    (layout / "mrpc" / "train-00000-of-00002.parquet").unlink()
+    with pytest.raises(ConfigError, match=r"of the 2 files of .* number 0 is missing"):
+        loading.load_split(mrpc, "train", str(layout))
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["mrpc", "cola", "stsb", "rte", "wnli", "sst2"])
+def test_real_rows_have_the_hash_that_their_yaml_names(name, glue):
+    task = plan(f"task={name}", f"data.root='{glue}'").runs[0].task
+    assert task.rows_sha256 is None
+    assert loading.rows_sha256(task, glue) == task.hub_rows_sha256
 
 
 def test_fingerprint_changes_with_the_bytes(mrpc, layout):
@@ -197,7 +253,7 @@ def both(task):
     return loading.load_split(task, "train", None), loading.load_split(task, "validation", None)
 
 
-@pytest.mark.parametrize("ending", list(loading.FORMATS))
+@pytest.mark.parametrize("ending", list(own_file.FORMATS))
 def test_file_of_any_format(ending, tmp_path):
     task = mine(write(tmp_path / f"reviews, mine{ending}", rows()))
     assert task.name == "reviews, mine"
@@ -299,7 +355,7 @@ def test_missing_column_names_the_near_match(change, tmp_path):
         (rows(), ("task.classes=3",), "task.classes=3, but mine has 2 labels"),
         (rows(), ("task.kind=regression",), "column 'verdict' must hold numbers"),
         (rows(kinds=("1", "nan")), ("task.kind=regression",), "has empty or infinite values"),
-        (rows(kinds=("1", "")), ("task.kind=regression",), "column 'verdict' must hold numbers"),
+        (rows(kinds=("1", "two")), ("task.kind=regression",), "column 'verdict' must hold numbers"),
         (rows(kinds=("3",)), ("task.kind=regression",), "every training label is 3.0"),
     ],
 )
@@ -323,11 +379,11 @@ def test_oddities_are_told_and_allowed(tmp_path):
     data[8] |= {"text": data[9]["text"]}
     held = [*rows(4), {"text": "new", "verdict": "good"}]
     path, other = write(tmp_path / "mine.csv", data), write(tmp_path / "held.csv", held)
-    told = loading.data_warnings(mine(path, f"task.validation_path='{other}'"), None)
+    told = data_report.data_lines(mine(path, f"task.validation_path='{other}'"), None)[3:]
     assert told == [
-        "mine: 2 empty training texts",
         "mine: 2 training texts carry more than one label",
         "mine: 3 of 5 validation examples are in train too",
+        "mine.csv: 2 empty cells in 'text' (lines 5, 6)",
     ]
 
 
@@ -336,7 +392,7 @@ def test_oddities_are_told_and_allowed(tmp_path):
     [
         ("", "a line of column names, then examples"),
         ("text,verdict\n", "a line of column names, then examples"),
-        ("text,verdict\na,b,good\nc,bad\n", "row 2 has 3 fields, the header 2; quote texts"),
+        ("text,verdict\na,b,good\nc,bad\n", "line 2 has 3 fields, the header 2; quote texts"),
         ('text,verdict\n"a,good\nc,bad\n', "cannot read"),
         (b"text,verdict\n\xff\xfe,good\n", "cannot read"),
     ],

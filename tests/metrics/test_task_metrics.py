@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -17,10 +19,22 @@ from peftbench.metrics.base import Metric
 
 CLASSES = {
     "accuracy": sklearn.accuracy_score,
+    "balanced_accuracy": sklearn.balanced_accuracy_score,
     "f1": sklearn.f1_score,
+    "macro_f1": partial(sklearn.f1_score, average="macro"),
+    "macro_precision": partial(sklearn.precision_score, average="macro"),
+    "macro_recall": partial(sklearn.recall_score, average="macro"),
     "matthews": sklearn.matthews_corrcoef,
+    "precision": sklearn.precision_score,
+    "recall": sklearn.recall_score,
+    "weighted_f1": partial(sklearn.f1_score, average="weighted"),
 }
+#: Those that are defined for any number of classes.
+MANY = [name for name in CLASSES if task_metrics.METRICS[name].classes is None]
 VALUES = {
+    "mae": sklearn.mean_absolute_error,
+    "r2": sklearn.r2_score,
+    "rmse": sklearn.root_mean_squared_error,
     "pearson": lambda label, predicted: stats.pearsonr(label, predicted).statistic,
     "spearman": lambda label, predicted: stats.spearmanr(label, predicted).statistic,
 }
@@ -61,7 +75,7 @@ def test_classes_as_scikit_learn(name, seed):
     }
 
 
-@pytest.mark.parametrize("name", ["accuracy", "matthews"])
+@pytest.mark.parametrize("name", MANY)
 def test_three_classes_as_scikit_learn(name):
     predicted, label = classes(0, count=3)
     expected = CLASSES[name](label, predicted)
@@ -204,8 +218,14 @@ def test_metrics_of_other_tasks_are_refused():
     task_metrics.check_metrics(["accuracy", "f1", "matthews"], "classification", 2)
     task_metrics.check_metrics(["accuracy", "f1"], "classification", None)  # not counted yet
     task_metrics.check_metrics(["pearson"], "regression", 1)
-    with pytest.raises(ConfigError, match="f1 is defined for 2 classes, the task has 3"):
-        task_metrics.check_metrics(["accuracy", "f1"], "classification", 3)
+    for name in ("f1", "precision", "recall"):
+        told = f"{name} is defined for 2 classes, the task has 3; say macro_{name}"
+        with pytest.raises(ConfigError, match=told):
+            task_metrics.check_metrics(["accuracy", name], "classification", 3)
+    with pytest.raises(ConfigError, match="rmse is an error, put it behind another one"):
+        task_metrics.check_metrics(["rmse", "pearson"], "regression", 1)
+    with pytest.raises(ConfigError, match="accuracy twice"):
+        task_metrics.check_metrics(["accuracy", "accuracy"], "classification", 2)
     with pytest.raises(ConfigError, match="accuracy is no metric of regression; choose from pears"):
         task_metrics.check_metrics(["accuracy"], "regression", 1)
     with pytest.raises(ConfigError, match="must be one of accuracy"):
@@ -228,3 +248,41 @@ def test_a_metric_without_a_form_for_resamples_is_computed_on_each():
     counts = np.random.default_rng(0).integers(0, 3, (5, len(label))).astype(np.float64)
     found = plain.on_resamples(predicted, label, counts)
     assert found == pytest.approx(accuracy.on_resamples(predicted, label, counts))
+
+
+@pytest.mark.parametrize("name", [*CLASSES, *VALUES])
+def test_the_form_for_resamples_is_that_of_each_resample(name):
+    """Also where a resample lacks a class, and where it has one that is never predicted."""
+    metric = task_metrics.METRICS[name]
+    make = values if name in VALUES else partial(classes, count=metric.classes or 4)
+    predicted = np.stack([make(seed, examples=12)[0] for seed in range(3)])
+    label = make(0, examples=12)[1]
+    counts = np.random.default_rng(1).multinomial(12, [1 / 12] * 12, 40).astype(np.float64)
+    plain = replace(metric, resampled=None)
+    found = metric.on_resamples(predicted, label, counts)
+    expected = plain.on_resamples(predicted, label, counts)
+    assert found == pytest.approx(expected, abs=1e-9, nan_ok=True)
+
+
+def test_macro_f1_stands_beside_accuracy_from_three_classes_on():
+    assert task_metrics.reported(["accuracy"], 3) == ["accuracy", "macro_f1"]
+    assert task_metrics.reported(["macro_f1", "accuracy"], 3) == ["macro_f1", "accuracy"]
+    assert task_metrics.reported(["accuracy", "f1"], 2) == ["accuracy", "f1"]
+    assert task_metrics.reported(["pearson"], 1) == ["pearson"]
+
+
+def test_figures_of_each_class():
+    label, predicted = np.array([0, 0, 0, 1, 1, 2]), np.array([0, 0, 1, 1, 2, 1])
+    found = task_metrics.per_class(one_hot(predicted, 4), label, ["a", "b", "c", "d"])
+    assert found == [
+        {"class": "a", "examples": 3, "precision": 1.0, "recall": 2 / 3, "f1": 0.8},
+        {"class": "b", "examples": 2, "precision": 1 / 3, "recall": 0.5, "f1": 0.4},
+        {"class": "c", "examples": 1, "precision": 0.0, "recall": 0.0, "f1": 0.0},
+        {"class": "d", "examples": 0, "precision": None, "recall": None, "f1": None},
+    ]
+
+
+def test_a_score_that_is_not_finite_is_an_error():
+    huge = np.full((4, 1), 1e300)
+    with pytest.raises(FloatingPointError, match="rmse is inf"):
+        task_metrics.score(["rmse"], huge, np.arange(4, dtype=np.float32))

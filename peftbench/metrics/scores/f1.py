@@ -29,4 +29,5 @@ METRIC = Metric(
     resampled=_resampled,
     kinds=("classification",),
     classes=2,
+    instead="macro_f1",
 )

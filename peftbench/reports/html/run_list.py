@@ -7,6 +7,7 @@ from typing import Any
 from peftbench.analysis import grouping
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json, Record, canonical
+from peftbench.metrics import task_metrics
 from peftbench.reports.html.cells import ScoreCell
 
 #: Points of a learning curve that are carried; of a longer one every second, third …, and the last.
@@ -46,6 +47,7 @@ def runs(records: list[Record], evaluated: list[Evaluated]) -> Json:
             "protocol": run.protocol,
             "score": record.score,
             "metrics": record.metrics,
+            "errors": [n for n in record.metrics if task_metrics.factor(n) == 1],
             "trivial": record.trivial,
             "collapsed": record.collapsed,
             "selection": record.selection,

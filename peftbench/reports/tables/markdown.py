@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from peftbench.core.text import one_line
+
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
@@ -31,6 +33,13 @@ class Table:
     prose: int = 0
     narrow: bool = False
 
+    def __post_init__(self) -> None:
+        """Make every text one line: names come from files and from other people's records."""
+        object.__setattr__(self, "title", one_line(self.title))
+        object.__setattr__(self, "columns", [one_line(name) for name in self.columns])
+        object.__setattr__(self, "rows", [[one_line(cell) for cell in row] for row in self.rows])
+        object.__setattr__(self, "notes", [one_line(note) for note in self.notes])
+
     def _left(self, column: int) -> bool:
         return column < self.labels or column >= len(self.columns) - self.prose
 
@@ -54,7 +63,7 @@ class Table:
             + " |"
             for line in body
         ]
-        notes = [f"\n{_TAG.sub('&lt;', note)}" for note in self.notes]
+        notes = [f"\n{_note(note)}" for note in self.notes]
         return "\n".join([f"### {_cell(self.title)}", "", *text, *notes])
 
     def csv(self) -> str:
@@ -98,6 +107,11 @@ class Table:
 
 #: Where HTML would begin in Markdown.
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")
+
+
+def _note(text: str) -> str:
+    """A sentence that may hold Markdown of ours, but no link or tag from a name in it."""
+    return _TAG.sub("&lt;", re.sub(r"\](?=[(\[:])", r"\\]", text))
 
 
 def _cell(text: str) -> str:

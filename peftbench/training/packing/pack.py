@@ -23,11 +23,13 @@ from peftbench.training.loop import Training
 from peftbench.training.packing import requests
 from peftbench.training.packing.requests import (
     Answer,
+    Arrays,
     ForwardRequest,
     ForwardRequests,
     PredictRequest,
     StepRequest,
 )
+from peftbench.training.predictor import require_finite
 from peftbench.training.run_stack import RunStack
 
 T = TypeVar("T")
@@ -246,7 +248,8 @@ class Pack(Generic[T]):
         runs, asks = [one.training for one in group if one.training], [one.ask for one in group]
         if isinstance(asks[0], PredictRequest):
             first, outputs = asks[0], stack.predictions(runs)
-            return [*runs[0].predictor.outputs(first.tokens, first.rows, outputs, runs=len(runs))]
+            found = runs[0].predictor.outputs(first.tokens, first.rows, outputs, runs=len(runs))
+            return [_finite(one) for one in found]
         steps = [ask for ask in asks if isinstance(ask, StepRequest)]
         return [*stack.step(runs, stacked_batches(steps), steps[0].micro)]
 
@@ -322,6 +325,14 @@ def partition(lengths: list[int], rows: int, overhead: int, most: int) -> list[t
 def _length(member: _Member[Any]) -> int:
     assert isinstance(member.ask, StepRequest)
     return int(member.ask.batch["input_ids"].shape[1])
+
+
+def _finite(outputs: Arrays) -> Answer | Exception:
+    """The outputs of one run, or that they are not finite: the others of the pass go on."""
+    try:
+        return require_finite(outputs)
+    except FloatingPointError as error:
+        return error
 
 
 def stacked_batches(asks: list[StepRequest]) -> Batch:

@@ -1,0 +1,31 @@
+"""Precision of class 1."""
+
+import numpy as np
+
+from peftbench.metrics.base import Array, Floats, Metric, weighted_sums
+
+
+def precision(predicted: Array, label: Array) -> float | None:
+    """Share of the predictions of class 1 that are right; None where it is never predicted."""
+    if not np.any(predicted == 1):
+        return None
+    from sklearn.metrics import precision_score
+
+    return float(precision_score(label, predicted, zero_division=0))
+
+
+def _resampled(predicted: Array, label: Array, counts: Floats) -> Floats:
+    hits = weighted_sums(counts, (predicted == 1) & (label == 1))
+    found: Floats = hits / weighted_sums(counts, predicted == 1)
+    return found
+
+
+METRIC = Metric(
+    name="precision",
+    about="precision of class 1",
+    compute=precision,
+    resampled=_resampled,
+    kinds=("classification",),
+    classes=2,
+    instead="macro_precision",
+)
