@@ -293,7 +293,7 @@ class _Setting:
 def _setting(raw: bytes) -> _Setting:
     given = orjson.loads(raw)
     parts = {name: _part(name, orjson.dumps(value)) for name, value in given.items()}
-    known(Run, parts | {"seed": None})
+    known(Run, {"seed": None, "role_seeds": None} | parts)
     run = Run(seed=0, **{name: part.value for name, part in parts.items()})
     texts = {name: part.text for name, part in parts.items() if counts_in_key(name, part.value)}
     texts["size"] = canonical(run.counted_size)
@@ -354,21 +354,22 @@ def _table(columns: _Columns, stamps: list[tuple[str, int, int]]) -> "pa.Table":
         for place, name in enumerate(_STAMP[1:], 1)
     }
     for name, values in columns.items():
-        if isinstance(values[0], bytes):
+        if isinstance(next((value for value in values if value is not None), None), bytes):
             made |= _expanded(name, values)
         else:
             made[name] = _array(values)
     return pa.table(made | {"key": pa.array(keys, pa.string())})
 
 
-def _expanded(path: str, nodes: list[bytes]) -> "dict[str, pa.Array]":
+def _expanded(path: str, nodes: list[bytes | None]) -> "dict[str, pa.Array]":
     """The columns of nodes, made once for each distinct one."""
     import pyarrow as pa
 
     numbers = {raw: number for number, raw in enumerate(dict.fromkeys(nodes))}
     rows: list[Json] = [{} for _ in numbers]
     for row, raw in zip(rows, numbers, strict=True):
-        flatten(row, {path: orjson.loads(raw)})
+        if raw is not None:  # a record without this part
+            flatten(row, {path: orjson.loads(raw)})
     line = pa.array([numbers[raw] for raw in nodes])
     return {name: _array(values).take(line) for name, values in _by_column(rows).items()}
 

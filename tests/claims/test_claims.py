@@ -356,6 +356,7 @@ def test_overrides_of_a_run_give_it_again():
             "checkpoint_selection=best_on_holdout",
         ),
         ("method=sparse_adapter", "method.base_method=lora", "method.keep=0.4", "train.lr=3e-5"),
+        ("method=lora", "seed=1", "seed.order=3", "seed.head=0"),
         (
             "method=bitfit",
             "method.target_modules=[query,ffn_in]",

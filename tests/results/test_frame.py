@@ -12,6 +12,7 @@ import records
 from click.testing import CliRunner
 from paths import ROOT
 
+from peftbench.analysis import grouping
 from peftbench.cli.main import main
 from peftbench.core.run import Json, Record, Run
 from peftbench.results import frame
@@ -275,3 +276,22 @@ def test_an_empty_folder(tmp_path):
     loaded = load_frame(Results(tmp_path / "none"))
     assert (len(loaded), loaded.columns, loaded.read().shape) == (0, ["key"], (0, 1))
     assert not (tmp_path / "none").exists()
+
+
+def test_seeds_of_roles_are_fields_and_settings(tmp_path):
+    made = Results(tmp_path / "r")
+    for number, run in enumerate(records.runs("method=lora", "seed.order=0,1,2", "seed.head=0,1")):
+        made.save(records.record(run, number / 10), records.predictions())
+    frame_ = load_frame(made)
+    assert not frame_.unreadable
+    rows = frame_.read(["run.role_seeds.order", "alike"])
+    assert rows["run.role_seeds.order"].dropna().value_counts().to_dict() == {1: 2, 2: 2}
+    assert rows["alike"].nunique() == 6
+    words = ["rows=seed.order,seed.head", "columns=task", "cell=score", "--format", "csv"]
+    done = CliRunner().invoke(main, ["report", "table", *words, "--results", str(made.folder)])
+    assert done.exit_code == 0, done.output
+    assert "\n2,1,synthetic_paraphrase,1,1,0.5," in done.output
+    by_row, split = grouping.of_records(made.scan()[0])
+    assert split == ["seed.head", "seed.order"]
+    assert len(by_row) == 6
+    assert "lora, seed.head=1, seed.order=2" in grouping.labels(by_row, split).values()
