@@ -57,15 +57,41 @@ def load_split(task: TaskConfig, split: str, root: str | None) -> LabelledTexts:
     Raises:
         ConfigError: if the data cannot be loaded, or are not what the task says.
     """
+    if "file" in task.source:
+        return _file_split(task, split)
+    return _table(task, _source_columns(task, split, root), f"{task.name} {split}")
+
+
+def load_columns(
+    task: TaskConfig, split: str, root: str | None
+) -> tuple[dict[str, list[Any]], np.ndarray]:
+    """All columns of a split in the order of `load_split`, and each example's row in its source.
+
+    Args:
+        task, split, root: as of `load_split`.
+
+    Returns:
+        Columns by name, and (examples,) row numbers from 0, those of a file without its header.
+
+    Raises:
+        ConfigError: if the data cannot be loaded.
+    """
+    if "file" not in task.source:
+        columns = _source_columns(task, split, root)
+        return columns, np.arange(len(columns[task.label]))
+    path, rows = _file_rows(task, split)
+    columns = _columns(path)
+    rows = np.arange(len(columns[task.label])) if rows is None else rows
+    return {name: [column[i] for i in rows] for name, column in columns.items()}, rows
+
+
+def _source_columns(task: TaskConfig, split: str, root: str | None) -> dict[str, list[Any]]:
     source = task.source
     if "synthetic" in source:
-        columns: dict[str, list[Any]] = synthetic.generate(source["synthetic"])[split]
-    elif "file" in source:
-        return _file_split(task, split)
-    else:
-        paths = _found(task, split, root)
-        columns = _read("parquet" if paths[0].suffix == ".parquet" else "json", paths)
-    return _table(task, columns, f"{task.name} {split}")
+        found: dict[str, list[Any]] = synthetic.generate(source["synthetic"])[split]
+        return found
+    paths = _found(task, split, root)
+    return _read("parquet" if paths[0].suffix == ".parquet" else "json", paths)
 
 
 def fingerprint(task: TaskConfig, split: str, root: str | None) -> str:
@@ -278,17 +304,22 @@ def _conflicts(split: LabelledTexts) -> int:
 
 
 def _file_split(task: TaskConfig, split: str) -> LabelledTexts:
+    path, rows = _file_rows(task, split)
+    whole = _table(task, _columns(path), path)
+    return whole if rows is None else whole.take(rows)
+
+
+def _file_rows(task: TaskConfig, split: str) -> tuple[str, np.ndarray | None]:
+    """The file of a split, and which of its rows are in it; None is all of them."""
     assert task.path is not None
     assert task.validation_fraction is not None
-    whole = _table(task, _columns(task.path), task.path)
+    train = split == task.splits["train"]
     if task.validation_path is not None:
-        if split == task.splits["train"]:
-            return whole
-        return _table(task, _columns(task.validation_path), task.validation_path)
+        return (task.path, None) if train else (task.validation_path, None)
+    whole = _table(task, _columns(task.path), task.path)
     held = max(1, round(task.validation_fraction * len(whole.label)))
     order = stratified(whole.label, task.classes, SPLIT_SEED)
-    rows = order[held:] if split == task.splits["train"] else order[:held]
-    return whole.take(np.sort(rows))
+    return task.path, np.sort(order[held:] if train else order[:held])
 
 
 def _columns(file: str) -> dict[str, list[Any]]:
