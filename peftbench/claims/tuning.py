@@ -126,24 +126,39 @@ def why_not(claim: Claim, one: Found, choices: Choices, *, toward: bool | None) 
         choices: that are known.
         toward: whether the cell supports the claim; None if it has no score to tell.
     """
-    rates = [_rate(side) for side in one.sides]
-    found = [choices.of_run(_run(side)) for side in one.sides]
     if claim.rates == "alike":
+        rates = [_rate(side) for side in one.sides]
+        found = [choices.of_run(_run(side)) for side in one.sides]
         trials = {None if choice is None else choice.trials for choice in found}
         if len(set(rates)) == 1 or (len(trials) == 1 and None not in trials):
             return ""
         told = " and ".join(f"{rate:g}" for rate in rates)
         return f"learning rates {told} are neither equal nor chosen from as many"
+    waiting = [side for side in _needed(claim, one, toward) if choices.of_run(_run(side)) is None]
+    return f"rate not chosen for {one.place[0]} here: {_named(waiting)}" if waiting else ""
+
+
+def at_edge(claim: Claim, one: Found, choices: Choices, *, toward: bool) -> str:
+    """Which choices a verdict rests on that lie at the edge of their grid; empty for none."""
+    found = [(side, choices.of_run(_run(side))) for side in _needed(claim, one, toward)]
+    edge = [side for side, choice in found if choice is not None and choice.edge]
+    return f"rate at the edge of its grid: {_named(edge)}" if edge else ""
+
+
+def _needed(claim: Claim, one: Found, toward: bool | None) -> list[Side]:
+    """The sides whose rate has to be chosen."""
     methods = {_run(side).method.name for side in one.sides}
-    if len(one.sides) > 1 and len(methods) == 1 and len(set(rates)) == 1:
-        return ""
-    needed = list(range(len(one.sides)))
+    rates = {_rate(side) for side in one.sides}
+    if len(one.sides) > 1 and len(methods) == len(rates) == 1:
+        return []
     of_score = claim.measure in _OF_SCORE and claim.kind in ("better", "not_worse")
     if of_score and toward is not None:
-        needed = needed[1:] if toward else needed[:1]
-    open_ = [one.sides[place] for place in needed if found[place] is None]
-    told = ", ".join(f"{_run(side).method.name} {_rate(side):g}" for side in open_)
-    return f"rate not chosen for {one.place[0]} here: {told}" if open_ else ""
+        return one.sides[1:] if toward else one.sides[:1]
+    return one.sides
+
+
+def _named(sides: list[Side]) -> str:
+    return ", ".join(f"{_run(side).method.name} {_rate(side):g}" for side in sides)
 
 
 def _run(side: Side) -> Run:

@@ -156,7 +156,9 @@ def _verdict(
     verdict = "supported" if cell.toward else "contradicted"
     if why := tuning.why_not(claim, one, choices, toward=cell.toward):
         return replace(cell, untuned=True, why=f"{why}; at these rates {verdict}", needed=None)
-    return replace(cell, verdict=verdict)
+    return replace(
+        cell, verdict=verdict, why=tuning.at_edge(claim, one, choices, toward=cell.toward)
+    )
 
 
 def _undefined(claim: Claim, cell: ClaimEvidence, one: Found, choices: Choices) -> ClaimEvidence:

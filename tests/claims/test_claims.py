@@ -15,7 +15,7 @@ from scipy import stats
 
 from peftbench.analysis import significance
 from peftbench.analysis.comparison import Resamples
-from peftbench.claims import matching, missing_runs, overrides, schema, verdicts
+from peftbench.claims import matching, missing_runs, overrides, schema, tuning, verdicts
 from peftbench.claims.schema import Claim, Paper
 from peftbench.claims.tuning import Choice, Choices
 from peftbench.claims.verdicts import Verdict
@@ -588,6 +588,27 @@ def test_only_the_side_that_is_behind_has_to_be_tuned(tuned, good, verdict):
         assert "rates that are chosen on the task" in told.tables([found], made)[0].rows[0][-1]
         assert missing_runs.wanted([found], {"tiny"}) == ([], [])
         assert missing_runs.untuned([found]) == ["p c"]
+
+
+def test_a_choice_at_the_edge_of_its_grid_is_told():
+    made, resamples = said(PAIR, "seed=0,1,2", good={"full": 0.8, "bitfit": 0.7})
+    known = tuple(replace(one, edge=True) for one in chosen(made).known)
+    paper = Paper("p", "P", "none", [claim("better")], [])
+    (found,) = verdicts.test([paper], made, [], resamples, Choices(known))
+    (cell,) = found.cells
+    rate = {r.run.method.name: r.run.train.lr for r in made}["bitfit"]
+    assert (cell.verdict, cell.why) == (
+        "contradicted",
+        f"rate at the edge of its grid: bitfit {rate:g}",
+    )
+
+
+def test_choices_are_those_of_a_folder_and_of_the_trials_beside_it(tmp_path):
+    for record in trials("bitfit", {1e-4: 0.5, 1e-3: 0.8, 3e-3: 0.6}):
+        Results(tmp_path / "tuning").save(record, records.predictions())
+    choices = tuning.beside(Results(tmp_path / "mine"), [])
+    assert [one.rate for one in choices.known] == [1e-3]
+    assert tuning.beside(Results(tmp_path / "other" / "mine"), []) == Choices()
 
 
 def test_a_change_of_one_method_needs_equal_rates():
