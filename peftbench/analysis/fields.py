@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftbench.config import old_names
 from peftbench.core.errors import ConfigError
+from peftbench.core.run import ROLES
 from peftbench.core.text import did_you_mean
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ SHORT = {
     "threads": "environment.threads",
     "cores": "environment.cores",
     "precision": "environment.precision",
-}
+} | {f"seed.{role}": f"run.role_seeds.{role}" for role in ROLES}
 
 #: Groups of options, by the field that has the option's name.
 _GROUPS = {"run.method.name": "method", "run.task.name": "task"}

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from peftbench.core.configs import TaskConfig
 from peftbench.core.evaluation import Evaluated
-from peftbench.core.run import Json, Record, Run, canonical, identity
+from peftbench.core.run import ROLES, Json, Record, Run, canonical, identity
 
 Row = tuple[str, ...]
 Sized = tuple[str, int | float | str]  # task, training examples
@@ -160,6 +160,8 @@ def _word(name: str, value: str) -> str:
         return f"{value} s"
     if node == "budget" and last in ("epochs", "steps"):
         return f"{value} {last[:-1] if value == '1' else last}"
+    if node == "seed":
+        return f"{name}={value}"
     return f"{last}={value}"
 
 
@@ -224,6 +226,7 @@ def settings(run: Run) -> Json:
     flat["task.validation_fraction"] = task.validation_fraction
     flat["task.rows_sha256"] = task.rows_sha256 and task.rows_sha256[:12]
     flat["train.class_weights"] = run.train.class_weights
+    flat |= {f"seed.{role}": (run.role_seeds or {}).get(role) for role in ROLES}
     flat["prompt"] = run.prompt.name if run.prompt else "head"
     flat["augmentation"] = run.augmentation.name if run.augmentation else "none"
     nodes = run.to_json()

@@ -1,7 +1,8 @@
 """Where a claim can be tested: runs that agree in everything but what the claim compares.
 
 A place is one task, size and budget, one model and recipe. Methods bring rates and schedules of
-their own, which may differ; nothing is pooled but seeds.
+their own, which may differ (see `tuning` for when that decides nothing); nothing is pooled but
+seeds. Where a claim compares parts of the training data, a place is of all sizes and budgets.
 """
 
 from dataclasses import dataclass, field, replace
@@ -20,7 +21,11 @@ _OWN = (
     *("train.num_evals", "train.micro_batch_size", "method._target_"),
 )
 
-Place = tuple[str, int, str, str]  # task, training examples, data, settings that are shared
+#: The condition that compares over sizes: a part of the training data.
+FRACTION = "fraction"
+
+#: Task, training examples (0 is all sizes), data, settings that are shared.
+Place = tuple[str, int, str, str]
 
 
 @dataclass(frozen=True)
@@ -81,10 +86,10 @@ def _item(record: Record) -> Item:
     return replace(item, place=_place(item, ()))
 
 
-def _place(item: Item, without: tuple[str, ...]) -> Place:
+def _place(item: Item, without: tuple[str, ...], sized: bool = True) -> Place:
     shared = {key: value for key, value in item.shared.items() if key not in without}
     data = canonical(identity(item.run.task.to_json()))
-    return item.run.task.name, item.size, data, canonical(identity(shared))
+    return item.run.task.name, item.size if sized else 0, data, canonical(identity(shared))
 
 
 @dataclass(frozen=True)
@@ -156,8 +161,13 @@ def _rows(
     found: dict[Place, Rows] = {}
     for item in by_method.get(str(conditions.get("method")), []):
         if _meant(claim, item) and _matches(item, conditions):
-            apart = tuple(key for key in item.shared if key in mentioned)
-            place = _place(item, apart) if apart else item.place
+            sized = FRACTION not in mentioned
+            apart = tuple(
+                key
+                for key in item.shared
+                if key in mentioned or (not sized and key.startswith("budget."))
+            )
+            place = item.place if sized and not apart else _place(item, apart, sized)
             own = {k: v for k, v in item.told.items() if k not in item.shared or k in apart}
             row = canonical(identity(own))
             found.setdefault(place, {}).setdefault(row, {})[item.run.seed] = item
@@ -186,7 +196,18 @@ def _meant(claim: Claim, item: Item) -> bool:
 
 
 def _matches(item: Item, conditions: Conditions) -> bool:
-    return all(key in item.told and item.told[key] == value for key, value in conditions.items())
+    return all(
+        _is_part(item, float(value))
+        if key == FRACTION
+        else key in item.told and item.told[key] == value
+        for key, value in conditions.items()
+    )
+
+
+def _is_part(item: Item, part: float) -> bool:
+    """Whether a run has this part of the training data, to the next whole example."""
+    total = item.run.task.examples.get("train")
+    return total is not None and abs(item.size - part * total) <= 0.5
 
 
 def picked(records: list[Record], conditions: Conditions) -> list[Record]:

@@ -41,7 +41,7 @@ def wanted(
     seeds: dict[str, tuple[Item, int, list[str]]] = {}
     for one in tested:
         name = f"{one.paper.name} {one.claim.name}"
-        if one.verdict in ("supported", "contradicted"):
+        if one.verdict in ("supported", "contradicted", "not testable"):
             continue
         if not one.cells or one.why:
             for text in one.claim.runs:
@@ -69,6 +69,15 @@ def wanted(
     ], lost
 
 
+def untuned(tested: list[Verdict]) -> list[str]:
+    """Names of undecided claims with cells that wait for chosen learning rates."""
+    return [
+        f"{one.paper.name} {one.claim.name}"
+        for one in tested
+        if one.verdict == "undecided" and any(cell.untuned for cell in one.cells)
+    ]
+
+
 def _overrides(item: Item, configs: Path | None) -> dict[str, str]:
     if item.evaluation is not None:
         return evaluation_overrides(item.evaluation, configs)
@@ -92,5 +101,7 @@ def commands(results: Results, conditions: tuple[str, ...], configs: Path | None
         lines.append(f"# {', '.join(one.claims)}")
         lines.append(shlex.join(["peftbench", "run", *to, *one.overrides]))
     lines += [f"# no words: {reason}" for reason in lost]
+    if waiting := untuned(tested):
+        lines.append(f"# learning rates have to be chosen on the task first: {', '.join(waiting)}")
     nothing = "# nothing: every claim is decided, or more seeds would not decide it"
-    return lines if found or lost else [*lines, nothing]
+    return lines if found or lost or waiting else [*lines, nothing]

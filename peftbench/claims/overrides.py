@@ -37,6 +37,7 @@ def run_overrides(run: Run, configs: Path | None = None) -> dict[str, str]:
     if nodes["checkpoint_selection"]:
         found["checkpoint_selection"] = "best_on_holdout"
     found |= {"size": str(run.size), "seed": str(run.seed)}
+    found |= {f"seed.{role}": str(seed) for role, seed in (run.role_seeds or {}).items()}
     try:
         found |= _base_methods(nodes["method"], Composer(catalog.folders(configs)))
         (plain,) = plan(*as_arguments(found), configs=configs).runs

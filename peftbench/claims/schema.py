@@ -2,13 +2,13 @@
 
 A claim is a sentence in our words and what would have to be so in a user's records: which rows,
 which quantity, which comparison. Numbers that a paper gives are kept as it writes them, to be shown
-beside ours; nothing is computed from them.
+beside ours; nothing is computed from them. A sentence that these records cannot test is kept too,
+with the reason.
 """
 
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,20 +16,31 @@ from peftbench.config import catalog, old_names
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json
 from peftbench.core.text import did_you_mean
+from peftbench.metrics.task_metrics import METRICS
 
 #: What a claim may say of two rows, or of one.
-KINDS = ("not_worse", "better", "steadier", "stable_from", "ranked")
+KINDS = ("not_worse", "better", "steadier", "stable_from", "untestable")
 
-#: Where what a yaml says was found.
-TAGS = ("found", "second hand", "inferred", "from memory")
+#: A claim that no paper makes.
+CONJECTURE = "conjecture"
+
+#: Where what a yaml says was found; "inferred" if the test reads more into it than it says.
+TAGS = ("found", "second hand", "inferred", "from memory", CONJECTURE)
+
+#: Which cells must support a claim.
+NEEDS = ("all", "some", "most")
+
+#: Which learning rates a claim may be tested at: chosen here, or the same on both sides.
+RATES = ("chosen", "alike")
 
 #: Words that pick runs, as settings and their values.
 Conditions = dict[str, Any]
 
 _PAPER = ("about", "paper", "identifier", "claims", "figures")
 _CLAIM = (
-    *("says", "source", "tag", "kind", "ours", "against", "pairs", "rows", "measure", "margin"),
-    *("bound", "tasks", "fraction", "sizes", "budget", "least", "needs", "published", "runs"),
+    *("says", "source", "tag", "kind", "reading", "why", "ours", "against", "pairs", "measure"),
+    *("metric", "margin", "bound", "tasks", "fraction", "sizes", "budget", "least", "needs"),
+    *("rates", "published", "runs"),
 )
 _FIGURES = ("source", "tag", "model", "caveat", "scores")
 
@@ -45,8 +56,13 @@ class Claim:
         tag: one of `TAGS`.
         published: its numbers and their caveats in words, or that none were found.
         kind: one of `KINDS`.
-        pairs: ours and what it is held against, None where the measure needs nothing else.
-        measure: what is compared; `score`, or one of `peftbench.claims.verdicts.MEASURES`.
+        reading: what the test takes the sentence to mean, where the paper does not say so.
+        why: of untestable: what the records would need.
+        pairs: ours and what it is compared with, None where the measure needs nothing else. The
+            condition `fraction=0.3` picks runs on that part of the training data, and compares
+            over sizes; a size has a budget of its own then.
+        measure: what is compared; `score`, or one of `peftbench.claims.quantities.QUANTITIES`.
+        metric: of scores, by task; the task's first where it is not named.
         margin: of not_worse and better: how much less, or more, is meant.
         bound: of stable_from: the standard deviation that is not reached.
         tasks: names; all that there are where empty.
@@ -54,7 +70,8 @@ class Claim:
         sizes: training examples, from and to.
         budget: epochs, steps or seconds; None is any.
         least: distinct tasks, and of each sizes or budgets, that the claim speaks of at the least.
-        needs: all, or some of the cells must bear it out.
+        needs: all, some or most of the cells must support it.
+        rates: one of `RATES`; "alike" where the claim is about a change of one method.
         runs: words of the runs that would test it.
     """
 
@@ -65,7 +82,10 @@ class Claim:
     published: str
     kind: str
     pairs: list[tuple[Conditions, Conditions | None]]
+    reading: str = ""
+    why: str = ""
     measure: str = "score"
+    metric: dict[str, str] = field(default_factory=dict)
     margin: float = 0.0
     bound: float = math.inf
     tasks: list[str] = field(default_factory=list)
@@ -74,6 +94,7 @@ class Claim:
     budget: str | None = None
     least: dict[str, int] = field(default_factory=dict)
     needs: str = "all"
+    rates: str = "chosen"
     runs: list[str] = field(default_factory=list)
 
 
@@ -166,12 +187,16 @@ def _paper(name: str, path: Path) -> Paper:
 
 def _claim(where: str, name: str, given: Any) -> Claim:
     node = _checked(where, given, _CLAIM, ("says", "source", "tag", "kind", "published"))
-    for key, allowed in (("kind", KINDS), ("tag", TAGS), ("needs", ("all", "some"))):
+    for key, allowed in (("kind", KINDS), ("tag", TAGS), ("needs", NEEDS), ("rates", RATES)):
         if key in node:
             _one_of(f"{where}: {key}", node[key], allowed)
-    if (node["kind"] == "stable_from") != ("bound" in node):
-        raise ConfigError(f"{where}: stable_from, and nothing else, has a bound")
-    rows: Json = {key: node.pop(key) for key in ("ours", "against", "pairs", "rows") if key in node}
+    for kind, key in (("stable_from", "bound"), ("untestable", "why")):
+        if (node["kind"] == kind) != (key in node):
+            raise ConfigError(f"{where}: {kind}, and nothing else, has a {key}")
+    for task, metric in _checked(f"{where}: metric", node.get("metric", {}), None, ()).items():
+        if metric not in METRICS:
+            raise ConfigError(f"{where}: metric of {task}: {did_you_mean(str(metric), METRICS)}")
+    rows: Json = {key: node.pop(key) for key in ("ours", "against", "pairs") if key in node}
     for key in node.get("least", {}):
         _one_of(f"{where}: least", key, ("tasks", "sizes", "budgets"))
     for key in ("fraction", "sizes"):
@@ -183,15 +208,14 @@ def _claim(where: str, name: str, given: Any) -> Claim:
 
 
 def _pairs(where: str, kind: str, rows: Json) -> list[tuple[Conditions, Conditions | None]]:
-    if kind == "ranked" and set(rows) == {"rows"}:
-        order = [parse_conditions(row) for row in rows["rows"]]
-        return list(pairwise(order))
+    if kind == "untestable" and not rows:
+        return []
     if set(rows) == {"pairs"}:
         return [
             (parse_conditions(ours), parse_conditions(theirs)) for ours, theirs in rows["pairs"]
         ]
     if "ours" not in rows or set(rows) - {"ours", "against"}:
-        raise ConfigError(f"{where}: say ours and against, or pairs, or rows of what is ranked")
+        raise ConfigError(f"{where}: say ours and against, or pairs; untestable has neither")
     against = rows.get("against")
     many = against if isinstance(against, list) else [against]
     ours = parse_conditions(rows["ours"])

@@ -1,8 +1,12 @@
 """Whether claims hold in a user's records: supported, contradicted or undecided, from their cells.
 
 What must hold in all cells is supported when each of them supports it (an intersection-union test,
-Berger 1982, needs no correction) and contradicted when one does after Holm's correction over the
-cells; what must hold in some, the other way round.
+Berger 1982, needs no correction) and contradicted when one does after Holm's correction; what must
+hold in some, the other way round; what must hold in most is decided by more than half of them, all
+corrected. The family is all cells of the claim: one that cannot be tested counts as p = 1, so that
+the correction does not get easier where runs fail.
+
+A cell says nothing of a method at a learning rate that was not chosen for the task, see `tuning`.
 """
 
 from dataclasses import dataclass, field, replace
@@ -11,9 +15,11 @@ from pathlib import Path
 from peftbench.analysis import significance
 from peftbench.analysis.comparison import Resamples
 from peftbench.analysis.significance import ALPHA
-from peftbench.claims import evidence, matching, quantities, schema
+from peftbench.claims import evidence, matching, quantities, schema, tuning
 from peftbench.claims.evidence import ClaimEvidence
+from peftbench.claims.matching import Found
 from peftbench.claims.schema import Claim, Paper
+from peftbench.claims.tuning import Choices
 from peftbench.config import catalog
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated
@@ -55,13 +61,21 @@ def test(
     records: list[Record],
     evaluated: list[Evaluated],
     resamples: Resamples,
+    choices: Choices | None,
 ) -> list[Verdict]:
     """Test every claim on records, and on evaluations whose run is among them.
+
+    Args:
+        papers: with their claims.
+        records, evaluated: of a folder.
+        resamples: of the records' predictions.
+        choices: learning rates that were chosen; None is what these records tell.
 
     Raises:
         ConfigError: if a claim speaks of a quantity that there is not.
         RecordError: if paired runs predicted on other examples.
     """
+    choices = Choices.of(records) if choices is None else choices
     runs, asked = matching.items(records, evaluated)
     claims = [(paper, claim) for paper in papers for claim in paper.claims]
     found = []
@@ -84,49 +98,75 @@ def test(
                     scored.setdefault(one.place[:3], {})[item.run.key] = item.record
     tested = []
     for (paper, claim), here in zip(claims, found, strict=True):
-        made: list[ClaimEvidence] = []
+        made: list[tuple[ClaimEvidence, Found]] = []
         for one in here:
             if claim.measure == "score":
-                told = resamples.of(list(scored[one.place[:3]].values()))
-                made.append(evidence.scored(claim, one, told))
+                same = list(scored[one.place[:3]].values())
+                told = resamples.of(same, claim.metric.get(one.place[0]))
+                made.append((evidence.scored(claim, one, told), one))
             else:
-                made += evidence.measured(claim, one)
-        tested.append(_judged(paper, claim, made))
+                made += [(cell, one) for cell in evidence.measured(claim, one)]
+        tested.append(_judged(paper, claim, made, choices))
     return tested
 
 
-def _judged(paper: Paper, claim: Claim, found: list[ClaimEvidence]) -> Verdict:
+def _judged(
+    paper: Paper, claim: Claim, found: list[tuple[ClaimEvidence, Found]], choices: Choices
+) -> Verdict:
     """The claim's verdict, from those of its cells."""
+    if claim.kind == "untestable":
+        return Verdict(paper, claim, "not testable", why=claim.why)
     if not found:
         return Verdict(paper, claim, "no runs")
-    lacking = _lacking(claim, found)
-    adjusted = iter(significance.holm([cell.p for cell in found if cell.p is not None]))
+    lacking = _lacking(claim, [cell for cell, _ in found])
+    adjusted = significance.holm([1.0 if cell.p is None else cell.p for cell, _ in found])
     judged = [
-        _verdict(claim, cell, next(adjusted)) if cell.p is not None else cell for cell in found
+        _verdict(claim, cell, one, corrected, choices)
+        if cell.p is not None
+        else _undefined(claim, cell, one, choices)
+        for (cell, one), corrected in zip(found, adjusted, strict=True)
     ]
     said = [cell.verdict for cell in judged]
-    for_it, against_it = "supported" in said, "contradicted" in said
-    if claim.needs == "all":
-        held, refuted = set(said) == {"supported"}, against_it
-    else:
-        held, refuted = for_it, set(said) == {"contradicted"}
-    if refuted:
+    for_it, against_it = said.count("supported"), said.count("contradicted")
+    whole, most = len(said), len(said) // 2 + 1
+    enough = {"all": (whole, 1), "some": (1, whole), "most": (most, most)}[claim.needs]
+    if against_it >= enough[1]:
         return Verdict(paper, claim, "contradicted", judged)
-    if held and not lacking:
+    if for_it >= enough[0] and not lacking:
         return Verdict(paper, claim, "supported", judged)
     return Verdict(paper, claim, "undecided", judged, lacking)
 
 
-def _verdict(claim: Claim, cell: ClaimEvidence, adjusted: float) -> ClaimEvidence:
-    """Of one cell: what one cell alone decides needs the corrected p, what takes all does not."""
+def _verdict(
+    claim: Claim, cell: ClaimEvidence, one: Found, adjusted: float, choices: Choices
+) -> ClaimEvidence:
+    """Of one cell: what one cell alone decides needs the corrected p, what takes all does not.
+
+    Most cells need the corrected p on both sides.
+    """
     raw = 1.0 if cell.p is None else cell.p
-    for_it, against_it = (raw, adjusted) if claim.needs == "all" else (adjusted, raw)
-    verdict = "undecided"
-    if cell.toward and for_it < ALPHA:
-        verdict = "supported"
-    elif not cell.toward and against_it < ALPHA:
-        verdict = "contradicted"
-    return replace(cell, adjusted=adjusted, verdict=verdict)
+    for_it, against_it = {
+        "all": (raw, adjusted),
+        "some": (adjusted, raw),
+        "most": (adjusted, adjusted),
+    }[claim.needs]
+    cell = replace(cell, adjusted=adjusted)
+    if (for_it if cell.toward else against_it) >= ALPHA:
+        return cell
+    verdict = "supported" if cell.toward else "contradicted"
+    if why := tuning.why_not(claim, one, choices, toward=cell.toward):
+        return replace(cell, untuned=True, why=f"{why}; at these rates {verdict}", needed=None)
+    return replace(
+        cell, verdict=verdict, why=tuning.at_edge(claim, one, choices, toward=cell.toward)
+    )
+
+
+def _undefined(claim: Claim, cell: ClaimEvidence, one: Found, choices: Choices) -> ClaimEvidence:
+    """Of a cell without a score: whether that may be for its rates."""
+    if not cell.why.startswith("undefined"):
+        return cell
+    why = tuning.why_not(claim, one, choices, toward=None)
+    return replace(cell, untuned=bool(why), why="; ".join(filter(None, [cell.why, why])))
 
 
 def _lacking(claim: Claim, found: list[ClaimEvidence]) -> str:
@@ -174,9 +214,10 @@ def judge_folder(
             f"{results.folder} holds no records; `peftbench run` makes them, "
             "--results results/reference has those of the repository"
         )
+    choices = tuning.beside(results, records)
     records = matching.narrowed(records, asked)
     evaluated, odd = results.scan_evaluated()
     left = [f"left out, unreadable: {reason}" for reason in (bad | odd).values()]
     whole, gone = readable(records, results.predictions)
-    tested = test(known, whole, evaluated, Resamples(results.predictions))
+    tested = test(known, whole, evaluated, Resamples(results.predictions), choices)
     return tested, records, [*left, *gone]

@@ -7,6 +7,7 @@ from click.shell_completion import CompletionItem
 
 from peftbench.config import catalog
 from peftbench.core.errors import ConfigError
+from peftbench.core.run import ROLES
 
 #: What `peftbench list` shows: config groups, then what packages declare.
 LISTED = (
@@ -42,6 +43,8 @@ def complete_overrides(
     pieces = _pieces(list(context.params.get(str(parameter.name)) or ()), incomplete)
     if pieces is None:
         known = (*_KEYS, "cluster") if context.info_name in _ON_CLUSTERS else _KEYS
+        if incomplete.startswith("seed."):
+            known = tuple(f"seed.{role}" for role in ROLES)
         keys = [key for key in known if key.startswith(incomplete)]
         if len(keys) != 1 or _EXAMPLES.get(keys[0]) == ():
             return [CompletionItem(f"{key}=") for key in keys]

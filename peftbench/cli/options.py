@@ -18,6 +18,7 @@ OVERRIDES say which runs are meant, in Hydra's grammar:
   method=lora,bitfit      two values make two runs; all axes are crossed
   task=mrpc size=100,0.3  options are named, `peftbench list` shows them
   seed=range(0,5)         0 1 2 3 4
+  seed.order=3            of the order of examples alone
   budget=steps budget.steps=500 train.lr=1e-4,1e-3 method.rank=4
   method=sparse_adapter method.base_method=lora     a method inside another one
   suite=noise suite.examples=500             more questions to the trained weights

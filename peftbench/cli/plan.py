@@ -7,9 +7,9 @@ from peftbench.results.status import SweepStatus
 
 
 def plan_table(status: SweepStatus) -> Table:
-    """One line for runs that differ in nothing but the seed."""
+    """One line for runs that differ in nothing but seeds."""
     shown = ["method", "task", "model", "size"]
-    shown += [axis for axis in status.plan.axes if "." in axis]
+    shown += [axis for axis in status.plan.axes if "." in axis and not axis.startswith("seed.")]
     lines: dict[tuple[str, ...], list[Run]] = {}
     for run in status.plan.runs:
         lines.setdefault(tuple(_value(run, name) for name in shown), []).append(run)
@@ -21,7 +21,7 @@ def plan_table(status: SweepStatus) -> Table:
         rows.append(
             [
                 *line,
-                _ranges([run.seed for run in runs]),
+                _seeds(runs),
                 *(str(states.count(word) or "") for word in ("done", "missing", "failed")),
                 format_duration(sum(known)) if known else "" if not left else "?",
             ]
@@ -37,6 +37,13 @@ def _value(run: Run, name: str) -> str:
         node = node.get(part, "") if isinstance(node, dict) else ""
     value = node["name"] if isinstance(node, dict) else node
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _seeds(runs: list[Run]) -> str:
+    """Seeds of runs, and how many of these runs have seeds of single roles."""
+    told = _ranges(list({run.seed for run in runs}))
+    own = sum(run.role_seeds is not None for run in runs)
+    return told + (f", {own} with seeds of roles" if own else "")
 
 
 def _ranges(seeds: list[int]) -> str:

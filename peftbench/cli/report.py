@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 from click.core import ParameterSource
 
-from peftbench.cli import completion, options
+from peftbench.cli import completion, options, report_questions
 from peftbench.core.errors import ConfigError
 from peftbench.reports.plotting.style import FORMATS
 
@@ -239,3 +239,7 @@ def html_(folder: Path, output: Path, against: str | None) -> None:
 
     written = pages.write(options.open_results(folder), output, against)
     click.echo(f"{output}: {written / 1e6:.1f} MB; open it in a browser")
+
+
+report.add_command(report_questions.errors)
+report.add_command(report_questions.variance)

@@ -33,7 +33,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
 from peftbench.config import catalog, old_names, schema
 from peftbench.core.errors import ConfigError
-from peftbench.core.run import Json, canonical
+from peftbench.core.run import ROLES, Json, canonical
 from peftbench.core.text import did_you_mean
 
 #: Words that say how cells come from axes.
@@ -41,6 +41,9 @@ ALGEBRA = ("zip", "when", "exclude")
 
 #: What a sweep's yaml may hold, each a list of words.
 SWEEP = ("grid", *ALGEBRA)
+
+#: How the keys of the seeds of single roles start.
+_ROLE = "seed."
 
 #: A key whose value is a method inside another one.
 _BASE_METHOD = re.compile(r"method(\.\w+)*\.base_method")
@@ -138,6 +141,11 @@ class Composer:
             values = [catalog.current(group, str(value), self.searched) for value in values]
             for value in values:
                 catalog.find(group, value, self.searched)
+        elif key.startswith(_ROLE):
+            role = key.removeprefix(_ROLE)
+            if role not in ROLES:
+                near = did_you_mean(key, [_ROLE + one for one in ROLES])
+                raise ConfigError(f"{word}: there is no role {role} of seeds; {near}")
         elif key.partition(".")[0] not in (*catalog.GROUPS, "suite", "size", "seed", "data"):
             known = (*catalog.GROUPS, "suite", "size", "seed", "sweep", *ALGEBRA, "data.root")
             raise ConfigError(f"{word}: there is no key {key}; {did_you_mean(key, known)}")
@@ -197,8 +205,15 @@ class Composer:
         Raises:
             ConfigError: for an unknown key (with the near matches) or a value of the wrong type.
         """
-        own = {key: cell[key] for key in ("seed", "size") if key in cell}
-        rest = {k: v for k, v in cell.items() if k not in own and not of_suite(k)}
+        own: Json = {key: cell[key] for key in ("seed", "size") if key in cell}
+        own["role_seeds"] = {
+            key.removeprefix(_ROLE): value for key, value in cell.items() if key.startswith(_ROLE)
+        }
+        rest = {
+            key: value
+            for key, value in cell.items()
+            if key not in own and not key.startswith(_ROLE) and not of_suite(key)
+        }
         name = json.dumps(rest)
         if name not in self._nodes:
             try:
@@ -240,6 +255,8 @@ class Composer:
     def _value(self, cell: dict[str, Any], key: str) -> Any:
         if key in cell:
             return cell[key]
+        if key.startswith(_ROLE):
+            return self.nodes(cell)["seed"]
         node: Any = self.nodes(cell)
         for part in key.split("."):
             node = node.get(part) if isinstance(node, dict) else None

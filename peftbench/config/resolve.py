@@ -28,7 +28,7 @@ from peftbench.core.configs import (
     class_name,
 )
 from peftbench.core.errors import ConfigError, at_least, one_of
-from peftbench.core.run import Json, Run
+from peftbench.core.run import Json, Run, role_seeds
 from peftbench.core.text import did_you_mean
 from peftbench.data import loading, own_file, prompt_template
 from peftbench.data.delimited import QUOTING
@@ -75,6 +75,8 @@ class Resolver:
             ConfigError: for a value that no run can have.
         """
         at_least("seed", config["seed"], 0, whole=True)
+        for role, seed in config["role_seeds"].items():
+            at_least(f"seed.{role}", seed, 0, whole=True)
         model = self._once(self._model, config["model"])
         self._root = config["data"]["root"]
         task = self._once(_task, config["task"], self._root)
@@ -89,6 +91,7 @@ class Resolver:
             ),
             size=_size(config["size"]),
             seed=config["seed"],
+            role_seeds=role_seeds(config["seed"], config["role_seeds"]),
             prompt=self._once(_prompt, _unless_default("prompt", config), model, task),
             augmentation=self._once(
                 _augmentation, _unless_default("augmentation", config), task.name

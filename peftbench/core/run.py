@@ -52,7 +52,8 @@ STEP_FREE = (
 
 #: What a run draws at random, each from a seed of its own, so that two methods with one seed see
 #: the same examples in the same order and start from the same head. Their names are part of what is
-#: hashed: another name is another seed.
+#: hashed: another name is another seed. The override `seed.order=3` gives one role the seed that it
+#: has in the run with seed=3.
 ROLES = ("subset", "order", "head", "method", "dropout", "sampling", "augment")
 
 
@@ -117,6 +118,7 @@ class Run:
         model, method, task, budget, train, checkpoint_selection: what it is made of.
         size: training examples: a count, a fraction in (0, 1), or "full".
         seed: the seed from which the seeds of all `ROLES` follow.
+        role_seeds: in its place for some of them, see `role_seeds`; None is for none.
         prompt: how texts and labels are put to the model; None is a classification head.
         augmentation: how training texts are varied; None is not at all.
         loss_revision: of the task's loss; it rises when a correction makes its runs score
@@ -136,6 +138,7 @@ class Run:
     augmentation: AugmentationConfig | None = None
     loss_revision: int = 1
     protocol: int = PROTOCOL
+    role_seeds: Mapping[str, int] | None = None
 
     @cached_property
     def key(self) -> str:
@@ -186,15 +189,22 @@ class Run:
     @property
     def title(self) -> str:
         """A line that names the run to a person; not unique."""
+        own = "".join(f", {role} {seed}" for role, seed in (self.role_seeds or {}).items())
         return one_line(
             f"{self.method.name} · {self.task.name} · {self.model.name}"
-            f" · size {self.size} · seed {self.seed}"
+            f" · size {self.size} · seed {self.seed}{own}"
         )
+
+    def seed_of(self, role: str) -> int:
+        """The seed from which that of a role follows: its own, else `seed`."""
+        return (self.role_seeds or {}).get(role, self.seed)
 
     def seeds(self) -> dict[str, int]:
         """Derive the seed of each role in `ROLES`; 32 bits, the same for all methods."""
         return {
-            role: int.from_bytes(hashlib.sha256(f"{role} {self.seed}".encode()).digest()[:4])
+            role: int.from_bytes(
+                hashlib.sha256(f"{role} {self.seed_of(role)}".encode()).digest()[:4]
+            )
             for role in ROLES
         }
 
@@ -206,6 +216,8 @@ class Run:
     def to_json(self) -> Json:
         """The run as plain data, which `from_json` reads."""
         values = {one.name: getattr(self, one.name) for one in fields(self)}
+        if self.role_seeds is None:  # as in records that are older than this field
+            del values["role_seeds"]
         return {n: v.to_json() if isinstance(v, Config) else v for n, v in values.items()}
 
     @classmethod
@@ -215,11 +227,20 @@ class Run:
         Raises:
             RecordError: if a field is missing or unknown.
         """
-        given = dict(known(cls, data))
+        given = dict(known(cls, {"role_seeds": None} | data))
         for name, kind in PARTS.items():
             if given[name] is not None:
                 given[name] = kind.from_json(given[name])
         return cls(**given)
+
+
+def role_seeds(seed: int, given: Mapping[str, int]) -> dict[str, int] | None:
+    """The seeds of single roles in the order of `ROLES`, without those that are the run's anyway.
+
+    So that one computation has one key. None if none is left.
+    """
+    found = {role: given[role] for role in ROLES if given.get(role, seed) != seed}
+    return found or None
 
 
 #: The configs of a run, by field.

@@ -55,15 +55,47 @@ def load_split(task: TaskConfig, split: str, root: str | None) -> LabelledTexts:
     Raises:
         ConfigError: if the data cannot be loaded, or are not what the task says.
     """
+    if "file" in task.source:
+        return _file_split(task, split)
+    return _table(task, _source_columns(task, split, root), f"{task.name} {split}")
+
+
+def load_columns(
+    task: TaskConfig, split: str, root: str | None
+) -> tuple[dict[str, list[Any]], np.ndarray]:
+    """All columns of a split in the order of `load_split`, and where each example stands.
+
+    Args:
+        task, split, root: as of `load_split`.
+
+    Returns:
+        Columns by name, and (examples,) numbers from 1: the line of a text file, else the row.
+
+    Raises:
+        ConfigError: if the data cannot be loaded.
+    """
+    if "file" not in task.source:
+        columns = _source_columns(task, split, root)
+        return columns, np.arange(len(columns[task.label])) + 1
+    part, rows = _own_rows(task, split)
+    path = task.path if part == "train" else task.validation_path
+    assert path is not None
+    content = task.source["file"][part]
+    table = own_file.read_table(path, content, task.texts, task.label, task.quoting, every=True)
+    rows = np.arange(len(table.rows)) if rows is None else rows
+    return (
+        {name: [column[i] for i in rows] for name, column in table.columns.items()},
+        np.array(table.rows)[rows],
+    )
+
+
+def _source_columns(task: TaskConfig, split: str, root: str | None) -> dict[str, list[Any]]:
     source = task.source
     if "synthetic" in source:
-        columns: dict[str, list[Any]] = synthetic.generate(source["synthetic"])[split]
-    elif "file" in source:
-        return _file_split(task, split)
-    else:
-        paths = _found(task, split, root)
-        columns = _read("parquet" if paths[0].suffix == ".parquet" else "json", paths)
-    return _table(task, columns, f"{task.name} {split}")
+        found: dict[str, list[Any]] = synthetic.generate(source["synthetic"])[split]
+        return found
+    paths = _found(task, split, root)
+    return _read("parquet" if paths[0].suffix == ".parquet" else "json", paths)
 
 
 def fingerprint(task: TaskConfig, split: str, root: str | None) -> str:
@@ -381,13 +413,18 @@ def _own_table(task: TaskConfig, split: str) -> own_file.FileTable:
 
 
 def _file_split(task: TaskConfig, split: str) -> LabelledTexts:
+    part, rows = _own_rows(task, split)
+    whole = _own_texts(task, _own_table(task, task.splits[part]))
+    return whole if rows is None else whole.take(rows)
+
+
+def _own_rows(task: TaskConfig, split: str) -> tuple[str, np.ndarray | None]:
+    """Which of a user's own files holds a split, and which rows of it; None is all of them."""
     part = "train" if split == task.splits["train"] else "validation"
-    if part in task.source["file"] and part == "validation":
-        return _own_texts(task, _own_table(task, split))
-    whole = _own_texts(task, _own_table(task, task.splits["train"]))
     if "validation" in task.source["file"]:
-        return whole
+        return part, None
     assert task.validation_fraction is not None
+    whole = _own_texts(task, _own_table(task, task.splits["train"]))
     total = len(whole.label)
     held = max(1, round(task.validation_fraction * total))
     if held >= total:
@@ -396,8 +433,7 @@ def _file_split(task: TaskConfig, split: str) -> LabelledTexts:
             "nothing to train on"
         )
     order = stratified(whole.label, task.classes, SPLIT_SEED)
-    rows = order[held:] if part == "train" else order[:held]
-    return whole.take(np.sort(rows))
+    return "train", np.sort(order[held:] if part == "train" else order[:held])
 
 
 def _own_texts(task: TaskConfig, table: own_file.FileTable) -> LabelledTexts:

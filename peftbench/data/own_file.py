@@ -104,7 +104,12 @@ def check_unchanged(path: str, expected: str) -> None:
 
 
 def read_table(
-    path: str, expected: str, texts: Sequence[str], label: str, quoting: str | None
+    path: str,
+    expected: str,
+    texts: Sequence[str],
+    label: str,
+    quoting: str | None,
+    every: bool = False,
 ) -> FileTable:
     """Read a file, if it is still the one of the plan.
 
@@ -114,16 +119,17 @@ def read_table(
         texts: columns of the texts.
         label: column of the labels.
         quoting: see `delimited.read_rows`.
+        every: also read the other columns of a parquet file.
 
     Raises:
         ConfigError: if it has changed, or is not a table; with the line.
     """
     body = _bytes(Path(path), expected)
-    key = (path, expected, *texts, label, quoting)
+    key = (path, expected, *texts, label, quoting, every)
     if key not in _PARSED:
         while len(_PARSED) >= _MOST_PARSED:
             del _PARSED[next(iter(_PARSED))]
-        _PARSED[key] = _parsed(Path(path), body, texts, label, quoting)
+        _PARSED[key] = _parsed(Path(path), body, texts, label, quoting, every)
     return _PARSED[key]
 
 
@@ -142,11 +148,11 @@ def _bytes(path: Path, expected: str) -> bytes:
 
 
 def _parsed(
-    path: Path, body: bytes, texts: Sequence[str], label: str, quoting: str | None
+    path: Path, body: bytes, texts: Sequence[str], label: str, quoting: str | None, every: bool
 ) -> FileTable:
     kind = FORMATS[path.suffix.lower()]
     if kind == "parquet":
-        return _parquet(path, body, [*texts, label])
+        return _parquet(path, body, None if every else [*texts, label])
     text = _decoded(path, body)
     if kind == "json":
         return _json(path, text)
@@ -336,7 +342,7 @@ def _kind(value: Any) -> str:
 # parquet
 
 
-def _parquet(path: Path, body: bytes, wanted: Iterable[str]) -> FileTable:
+def _parquet(path: Path, body: bytes, wanted: Iterable[str] | None) -> FileTable:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -347,7 +353,9 @@ def _parquet(path: Path, body: bytes, wanted: Iterable[str]) -> FileTable:
         raise ConfigError(f"cannot read {path}: {reason}") from error
     names = list(map(str, table.column_names))
     columns = {
-        name: table.column(names.index(name)).to_pylist() for name in wanted if name in names
+        name: table.column(names.index(name)).to_pylist()
+        for name in (names if wanted is None else wanted)
+        if name in names
     }
     if not table.num_rows:
         raise ConfigError(f"cannot read {path}: it holds no examples")

@@ -90,7 +90,7 @@ def evaluate_suite(
             answers = {"": answer(build_method(run.method), state, tokens)}
             if asked.untrained:
                 recipe = [run.train.max_length, precision]
-                same = canonical([run.model, run.task, run.prompt, recipe, run.seed])
+                same = canonical([run.model, run.task, run.prompt, recipe, run.seeds()])
                 name = f"{same} {canonical([evaluation.suite, shown])}"
                 if name not in warm.untrained:
                     warm.untrained[name] = answer(Method(), None, tokens)

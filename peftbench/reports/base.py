@@ -21,6 +21,7 @@ import numpy as np
 from peftbench.analysis.comparison import PairedComparison, Resamples, compare
 from peftbench.analysis.costs import Prices
 from peftbench.claims import schema, verdicts
+from peftbench.claims.tuning import Choices
 from peftbench.config import catalog
 from peftbench.core.errors import RecordError
 from peftbench.core.evaluation import Evaluated
@@ -45,6 +46,7 @@ class Inputs:
         against: the baseline of comparisons; None is what trains most.
         tested: the records whose predictions can be read.
         load: reads the predictions of a record.
+        choices: learning rates that were chosen; None is what the tested records tell.
     """
 
     records: list[Record]
@@ -53,6 +55,7 @@ class Inputs:
     against: str | None = None
     tested: list[Record] = field(default_factory=list)
     load: Load = _no_predictions
+    choices: Choices | None = None
 
     @cached_property
     def palette(self) -> Palette:
@@ -79,7 +82,7 @@ class Inputs:
     def judged(self) -> list[verdicts.Verdict]:
         """Claims of the papers, tested on these records."""
         known = schema.read(None, catalog.folders())
-        return verdicts.test(known, self.tested, self.evaluated, self.resamples)
+        return verdicts.test(known, self.tested, self.evaluated, self.resamples, self.choices)
 
 
 @dataclass(frozen=True, kw_only=True)

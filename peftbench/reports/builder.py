@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peftbench.analysis.costs import Prices
+from peftbench.claims import tuning
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Record
@@ -125,7 +126,13 @@ def _make(
         raise ConfigError(f"{results.folder} holds no records; `peftbench run` makes them")
     tested, gone = readable(records, results.predictions) if whole else ([], [])
     inputs = Inputs(
-        records, evaluated or [], prices or Prices(), against, tested, results.predictions
+        records,
+        evaluated or [],
+        prices or Prices(),
+        against,
+        tested,
+        results.predictions,
+        choices=tuning.beside(results, records) if whole else None,
     )
     quick: list[Table] = []
     more: list[Table] = []

@@ -1,4 +1,7 @@
-"""Which published claims hold here: verdicts, the cells behind them, theirs beside ours."""
+"""Which published claims hold here: verdicts, the cells behind them, theirs beside ours.
+
+What no paper claims, our conjectures, stands in tables of its own.
+"""
 
 from dataclasses import replace
 
@@ -7,7 +10,7 @@ from peftbench.analysis.significance import ALPHA
 from peftbench.claims.evidence import SEEDS, ClaimEvidence, label
 from peftbench.claims.matching import picked
 from peftbench.claims.quantities import QUANTITIES
-from peftbench.claims.schema import Figures, Paper, parse_conditions
+from peftbench.claims.schema import CONJECTURE, Figures, Paper, parse_conditions
 from peftbench.claims.verdicts import Verdict
 from peftbench.core.run import Record
 from peftbench.reports.base import Inputs, Report
@@ -38,10 +41,17 @@ def tables(tested: list[Verdict], records: list[Record], narrow: bool = False) -
         narrow: for a terminal: the cells of each claim and pair of rows are a table of their own,
             which says the less in each line.
     """
-    made = [_summed(tested) if narrow else _verdicts(tested)]
-    if any(one.cells for one in tested):
-        made += _parted(tested) if narrow else [_cells(tested)]
-    made.append(_sources(tested, narrow))
+    made: list[Table] = []
+    for title, part in (
+        ("Claims", [one for one in tested if one.claim.tag != CONJECTURE]),
+        ("Our conjectures", [one for one in tested if one.claim.tag == CONJECTURE]),
+    ):
+        if part:
+            made.append(_summed(title, part) if narrow else _verdicts(title, part))
+        if any(one.cells for one in part):
+            made += _parted(part) if narrow else [_cells(title, part)]
+        if part:
+            made.append(_sources(title, part, narrow))
     papers = {one.paper.name: one.paper for one in tested}
     made += [
         table
@@ -52,7 +62,7 @@ def tables(tested: list[Verdict], records: list[Record], narrow: bool = False) -
     return made
 
 
-def _verdicts(tested: list[Verdict]) -> Table:
+def _verdicts(title: str, tested: list[Verdict]) -> Table:
     lines = []
     for one in tested:
         counts = [sum(cell.verdict == kind for cell in one.cells) for kind in _KINDS]
@@ -68,10 +78,10 @@ def _verdicts(tested: list[Verdict]) -> Table:
             ]
         )
     columns = ["paper", "claim", "verdict", "cells", "deciding cell", "in words"]
-    return Table("Claims", [*columns, "would decide it"], lines, 3, [_VERDICTS], prose=2)
+    return Table(title, [*columns, "would decide it"], lines, 3, [_VERDICTS], prose=2)
 
 
-def _summed(tested: list[Verdict]) -> Table:
+def _summed(title: str, tested: list[Verdict]) -> Table:
     """The same for a terminal: what is a sentence stands in one column."""
     lines = []
     for one in tested:
@@ -83,21 +93,21 @@ def _summed(tested: list[Verdict]) -> Table:
         counts = [sum(cell.verdict == kind for cell in one.cells) for kind in _KINDS]
         cells = " · ".join(map(str, counts)) if one.cells else "–"
         lines.append(["\n".join(_names(one)), one.verdict, cells, " ".join(told)])
-    return Table(
-        "Claims", ["claim", "verdict", "cells", "in words"], lines, 1, [_VERDICTS], prose=1
-    )
+    columns = ["claim", "verdict", "cells", "in words"]
+    return Table(title, columns, lines, 1, [_VERDICTS], prose=1)
 
 
 def _names(one: Verdict) -> list[str]:
     return [one.paper.name, one.claim.name]
 
 
-def _sources(tested: list[Verdict], narrow: bool) -> Table:
+def _sources(title: str, tested: list[Verdict], narrow: bool) -> Table:
     lines = [
         [
             *(["\n".join(_names(one))] if narrow else _names(one)),
             f"{claim.source} ({claim.tag})",
             claim.published,
+            claim.reading,
         ]
         for one in tested
         for claim in [one.claim]
@@ -105,8 +115,12 @@ def _sources(tested: list[Verdict], narrow: bool) -> Table:
     papers = {one.paper.name: one.paper for one in tested}.values()
     told = "; ".join(f"{paper.name}: {paper.title}, {paper.identifier}" for paper in papers)
     columns = [*([] if narrow else ["paper"]), "claim", "where it is said", "published"]
-    note = f"{told}. Published numbers are theirs, with their caveats; none enters a verdict."
-    return Table("Claims, their sources", columns, lines, len(columns) - 2, [note], prose=2)
+    note = (
+        f"{told}. Published numbers are theirs, with their caveats; none enters a verdict. "
+        "Inferred: the test takes the sentence to mean more than it says."
+    )
+    columns.append("what the test takes it to mean")
+    return Table(f"{title}, their sources", columns, lines, len(columns) - 3, [note], prose=3)
 
 
 def _deciding(one: Verdict) -> str:
@@ -126,16 +140,24 @@ _VERDICTS = (
     "budgets. Cells: supported · contradicted · undecided. What must hold everywhere is supported "
     "if every cell supports it, each at the 5 % level (an intersection-union test, Berger 1982), "
     "and all that the claim speaks of was tested; it is contradicted if one cell contradicts it "
-    "after Holm's correction over the claim's cells. What must hold somewhere, the other way round."
-    " One seed decides nothing. Deciding cell: that which bears the claim out least (where one "
-    "cell is enough, best): effect in points, 95 % interval, seeds × examples. Every claim is a "
-    "family of its own: of many true ones, one in twenty may be called contradicted."
+    "after Holm's correction. What must hold somewhere, the other way round; what must hold in "
+    "most, by more than half of the cells, all corrected. The correction is over all cells of the "
+    "claim: one that cannot be tested counts as one with p = 1, so a claim with one testable cell "
+    "of three is still corrected for three. A learning rate that was not chosen on the cell's task "
+    "(among three or more, on a selection split, in this folder or the folder `tuning` beside it; "
+    "at any size) decides nothing about a method: rate not chosen here. A better rate can only "
+    "raise a score, so the method that is behind has to have a chosen one. One seed decides "
+    "nothing. Deciding cell: that which bears the claim out least (where one cell is enough, best):"
+    " effect in points, 95 % interval, seeds × examples. Every claim is a family of its own: of "
+    "many true ones, one in twenty may be called contradicted."
 )
 
 
 def _decides(one: Verdict) -> str:
     if one.verdict in ("supported", "contradicted"):
         return ""
+    if one.verdict == "not testable":
+        return one.why
     if one.verdict == "no runs":
         return "the runs of --plan"
     left = [cell for cell in one.cells if cell.verdict == "undecided"]
@@ -144,10 +166,13 @@ def _decides(one: Verdict) -> str:
     if known:
         few, many = known[0], known[-1]
         told.append(f"{few} seeds" if few == many else f"{few} to {many} seeds")
-    if beyond := sum(cell.needed is None and cell.effect is not None for cell in left):
+    tuned = [cell for cell in left if not cell.untuned]
+    if beyond := sum(cell.needed is None and cell.effect is not None for cell in tuned):
         told.append(f"in {_of(beyond, one)} more than 100 seeds, or more examples")
-    if lost := sum(cell.needed is None and cell.effect is None for cell in left):
+    if lost := sum(cell.needed is None and cell.effect is None for cell in tuned):
         told.append(f"{_of(lost, one)} undefined, seeds do not help")
+    if len(tuned) < len(left):
+        told.append(f"in {_of(len(left) - len(tuned), one)} rates that are chosen on the task")
     if one.why:
         told.append(f"there are {one.why}")
     return "; ".join(told)
@@ -157,16 +182,16 @@ def _of(some: int, one: Verdict) -> str:
     return f"{some} of {len(one.cells)} cells"
 
 
-def _cells(tested: list[Verdict]) -> Table:
+def _cells(title: str, tested: list[Verdict]) -> Table:
     lines = []
     for one in tested:
         for cell in one.cells:
             names = [one.paper.name, one.claim.name, cell.title, cell.ours, cell.against or ""]
-            of = [_measure(one), _count(cell)]
+            of = [cell.of, _count(cell)]
             lines.append([*names, *of, *_effect(one, cell), _verdict(cell), _seeds(cell)])
     heads = ["paper", "claim", "cell", "row", "against", "of", "seeds × examples", "effect"]
     columns = [*heads, "95 % from", "to", "told from", "p", "p, Holm", "verdict", "seeds to tell"]
-    return Table("Claims, cell by cell", columns, lines, 5, [_NOTE])
+    return Table(f"{title}, cell by cell", columns, lines, 5, [_NOTE])
 
 
 def _parted(tested: list[Verdict]) -> list[Table]:
@@ -178,7 +203,7 @@ def _parted(tested: list[Verdict]) -> list[Table]:
             value, low, high, _, _, adjusted = _effect(one, cell)
             shown = value if cell.effect is None else f"{value} ({low} to {high})"
             held = f"{cell.ours} against {cell.against}" if cell.against else cell.ours
-            title = f"{', '.join(_names(one))}: {held}, {_measure(one)}"
+            title = f"{', '.join(_names(one))}: {held}, {cell.of}"
             if null:
                 title += f", told from {_points(null, '')}"
             line = [cell.title, _count(cell), shown, adjusted, _seeds(cell), _verdict(cell)]
@@ -198,14 +223,9 @@ def _verdict(cell: ClaimEvidence) -> str:
 
 
 def _seeds(cell: ClaimEvidence) -> str:
-    if cell.verdict != "undecided" or (cell.needed is None and cell.effect is None):
+    if cell.verdict != "undecided" or cell.untuned or (cell.needed is None and cell.effect is None):
         return ""
     return "> 100" if cell.needed is None else str(cell.needed)
-
-
-def _measure(one: Verdict) -> str:
-    kinds = {"steadier": "deviation", "stable_from": "standard deviation"}
-    return kinds.get(one.claim.kind, one.claim.measure)
 
 
 def _effect(one: Verdict, cell: ClaimEvidence) -> list[str]:
@@ -231,13 +251,16 @@ def _p(p: float | None) -> str:
 
 _NOTE = (
     "Points (hundredths), row less against, turned so that more is better for the row. Scores: the "
-    "task's first metric, intervals over seeds and examples as in the paired comparisons. What "
-    "suites found: over seeds alone, three at the least, Student's t; "
+    "metric that is named, intervals over seeds and examples as in the paired comparisons. What "
+    "suites found (an ECE too): over seeds alone, three at the least, Student's t; the examples "
+    "are held fixed, so nothing is said of others, and an ECE has a floor that this does not take "
+    "off; "
     + "; ".join(f"{name}: {one.about}" for name, one in QUANTITIES.items())
     + ". Deviation: mean absolute deviation of seeds from their median, against less row, "
-    "Brown and Forsythe's test; standard deviation: interval by chi-square, as if seeds were "
-    f"normal; both decide nothing with fewer than {SEEDS['steadier']} seeds. Collapses contradict "
-    "stability where so many are unlikely at a rate of 5 %. Told from: the claim says more than "
+    f"Brown and Forsythe's test, from {SEEDS['steadier']} seeds on; standard deviation: interval "
+    f"by chi-square, as if seeds were normal, from {SEEDS['stable_from']} seeds on. In spreads an "
+    "undefined score, of a constant prediction, is that of the trivial one; where all runs "
+    "collapsed there is no spread. Told from: the claim says more than "
     f"that (a standard deviation: less). Decided by p below {100 * ALPHA:g} % on either side. Seeds"
     " to tell: how many would find such an effect four times in five, before correction, if it is "
     "as it was found."

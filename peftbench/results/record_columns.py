@@ -190,6 +190,9 @@ _MEMBER, _SEED = b',\n  "', b',\n  "seed": '
 _OUTCOME = {one.name for one in fields(Record)} - {"run", "environment"} | {"sha256"}
 _RUN_PARTS = {one.name for one in fields(Run)} - {"seed"}
 
+#: Fields of a run that are left out where they are None.
+_LEFT_OUT: Json = {"role_seeds": None}
+
 
 def _cut(body: bytes) -> "tuple[_Setting, tuple[Any, str], bytes, Json] | None":
     """The run without its seed, the seed, the environment's JSON, the other fields of a record.
@@ -221,9 +224,10 @@ def _laid_out(data: Json) -> bytes:
         RecordError: if it is of another schema, or a field is missing or unknown.
     """
     known(Record, of_schema("a record", data))
-    run = known(Run, data["run"])
+    run = known(Run, _LEFT_OUT | data["run"])
     data = {one.name: data[one.name] for one in fields(Record)}
-    data["run"] = {one.name: run[one.name] for one in fields(Run)}
+    names = [one.name for one in fields(Run)]
+    data["run"] = {n: run[n] for n in names if n not in _LEFT_OUT or run[n] is not None}
     return io.sealed(data)
 
 
@@ -269,7 +273,7 @@ def _setting(before: bytes, after: bytes) -> _Setting | None:
         *after[len(start) - 1 : -len(end)].split(_MEMBER),
     ]
     parts = {part.name: part for part in map(_part, members)}
-    if len(parts) < len(members) or parts.keys() != _RUN_PARTS:
+    if len(parts) < len(members) or {*parts, *_LEFT_OUT} != _RUN_PARTS:
         return None
     run = Run(seed=0, **{name: part.value for name, part in parts.items()})
     texts = {name: part.text for name, part in parts.items() if part.text is not None}

@@ -13,6 +13,7 @@ from peftbench.config import catalog
 from peftbench.config.sweep import plan
 from peftbench.core import revisions
 from peftbench.core.errors import ConfigError
+from peftbench.core.run import Run
 
 PACKAGED = catalog.packaged()
 
@@ -624,3 +625,42 @@ def test_arguments_of_another_library_are_open():
     assert run.method.hyperparameters["config"] == {"r": 64}
     with pytest.raises(ConfigError, match=r"lora has no method\.config"):
         plan("method=lora", "method.config.r=64")
+
+
+# seeds of single roles
+
+
+def test_the_seed_of_one_role_is_that_of_the_run_with_this_seed():
+    (zero,), (three,) = (plan("method=lora", f"seed={seed}").runs for seed in (0, 3))
+    (run,) = plan("method=lora", "seed=0", "seed.order=3").runs
+    assert run.seeds() == zero.seeds() | {"order": three.seeds()["order"]}
+    assert run.key not in (zero.key, three.key)
+    assert "seed 0, order 3" in run.title
+    (same,) = plan("method=lora", "seed=3", "seed.order=3").runs
+    assert same.key == three.key  # one computation has one key
+    assert "role_seeds" not in three.to_json()
+    assert Run.from_json(run.to_json()) == run
+    assert Run.from_json(run.to_json()).seeds() == run.seeds()
+
+
+def test_seeds_of_roles_sweep_and_are_conditions():
+    planned = plan("method=lora", "seed.order=0,1,2", "seed.head=0,1")
+    assert len(planned.runs) == 6
+    assert {run.seed_of("order") for run in planned.runs} == {0, 1, 2}
+    left = plan("method=lora", "seed.order=0,1,2", "seed.head=0,1", "exclude=seed.order=1")
+    assert [run.seed_of("order") for run in left.runs] == [0, 0, 2, 2]
+    by_default = plan("method=lora", "seed=0,1", "exclude=seed.order=1").runs
+    assert [run.seed for run in by_default] == [0]
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("seed.ordr=3", "did you mean seed.order"),
+        ("seed.order=-1", "seed.order must be a whole number of at least 0, got -1"),
+        ("seed.order=a", "seed.order must be a whole number"),
+    ],
+)
+def test_seeds_of_what_is_no_role_are_refused(word, message):
+    with pytest.raises(ConfigError, match=message):
+        plan("method=lora", word)

@@ -12,6 +12,7 @@ import records
 from click.testing import CliRunner
 from paths import ROOT
 
+from peftbench.analysis import grouping
 from peftbench.cli.main import main
 from peftbench.core.run import Record, Run
 from peftbench.results import frame, record_columns
@@ -395,3 +396,22 @@ def test_columns_do_not_depend_on_which_records_are_read_together(results, monke
         "work.f": [1, None, None, None],
         "work.g.z": [None, None, None, "9223372036854775808"],
     }
+
+
+def test_seeds_of_roles_are_fields_and_settings(tmp_path):
+    made = Results(tmp_path / "r")
+    for number, run in enumerate(records.runs("method=lora", "seed.order=0,1,2", "seed.head=0,1")):
+        made.save(records.record(run, number / 10), records.predictions())
+    frame_ = load_frame(made)
+    assert not frame_.unreadable
+    rows = frame_.read(["run.role_seeds.order", "alike"])
+    assert rows["run.role_seeds.order"].dropna().value_counts().to_dict() == {1: 2, 2: 2}
+    assert rows["alike"].nunique() == 6
+    words = ["rows=seed.order,seed.head", "columns=task", "cell=score", "--format", "csv"]
+    done = CliRunner().invoke(main, ["report", "table", *words, "--results", str(made.folder)])
+    assert done.exit_code == 0, done.output
+    assert "\n2,1,synthetic_paraphrase,1,1,0.5," in done.output
+    by_row, split = grouping.of_records(made.scan()[0])
+    assert split == ["seed.head", "seed.order"]
+    assert len(by_row) == 6
+    assert "lora, seed.head=1, seed.order=2" in grouping.labels(by_row, split).values()

@@ -11,6 +11,7 @@ from short_runs import CPU, SHORT, Watched, one
 
 from peftbench.config.sweep import plan
 from peftbench.core.configs import MethodConfig
+from peftbench.core.run import ROLES
 from peftbench.data import batching
 from peftbench.metrics import task_metrics
 from peftbench.models.adapted_model import AdaptedModel
@@ -47,6 +48,18 @@ def test_all_methods_see_the_same_batches_and_start_from_the_same_head(task, war
     for name, p in starts[0].items():
         assert all(torch.equal(start[name], p) for start in starts)
     assert not torch.equal(other["classifier.weight"], starts[0]["classifier.weight"])
+
+
+def test_seeds_of_roles_are_those_of_the_run_with_this_seed(task, warm):
+    words = ("method=lora", *task, *SHORT)
+    own = [f"seed.{role}=1" for role in ROLES]
+    (one_,), (same,), (order,) = (
+        plan(*words, *more).runs
+        for more in (("seed=1",), ("seed=0", *own), ("seed=0", "seed.order=1"))
+    )
+    scores = [execute(r, CPU, warm=warm).predictions["scores"] for r in (one_, same, order)]
+    assert np.array_equal(scores[0], scores[1])
+    assert not np.array_equal(scores[0], scores[2])
 
 
 def parts(outcome):

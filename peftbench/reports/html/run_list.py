@@ -155,7 +155,11 @@ _UNTOLD = ("method._target_", "task.", "model.sha256")
 
 def _flat(record: Record) -> Json:
     found = grouping.settings(record.run)
-    return {name: value for name, value in found.items() if not name.startswith(_UNTOLD)}
+    return {
+        name: value
+        for name, value in found.items()
+        if not name.startswith(_UNTOLD) and (value is not None or not name.startswith("seed."))
+    }
 
 
 def _text(value: Any) -> str:

@@ -1,0 +1,169 @@
+"""Which learning rates were chosen, and what a claim may conclude at one that was not.
+
+A rate is chosen on a selection split, among several, for a model, a method with its settings and a
+task. Rates that were taken over from another task decide nothing about a method: it may only have
+been trained badly.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from peftbench.claims.matching import Found, Side
+from peftbench.claims.schema import Claim
+from peftbench.core.run import Record, Run, canonical, identity
+from peftbench.results.store import Results
+
+#: Fewer rates are no search.
+_FEWEST = 3
+
+#: The smallest rate within this much of the best score is chosen (configs/sweep/tuning_*.yaml).
+_WITHIN = 0.01
+
+#: Folder of trials, beside other results folders.
+_FOLDER = "tuning"
+
+#: Quantities that a better rate can only raise, as it raises the score it is chosen by.
+_OF_SCORE = ("score", "after_rounds")
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A learning rate, and among how many it was chosen.
+
+    Attributes:
+        model, task: names.
+        method: canonical text of the method with its settings.
+        rate: learning rate.
+        size: training examples of the trials, those of the selection split among them.
+        trials: rates that were tried.
+        edge: whether it is the smallest or largest of them.
+    """
+
+    model: str
+    method: str
+    task: str
+    rate: float
+    size: int
+    trials: int
+    edge: bool
+
+
+@dataclass(frozen=True)
+class Choices:
+    """Choices that are known."""
+
+    known: tuple[Choice, ...] = ()
+
+    @classmethod
+    def of(cls, records: Iterable[Record]) -> "Choices":
+        """The choices that trials among these records give.
+
+        Trials are runs with a score on a selection split that agree in all but rate and seed. Of
+        one rate the mean over seeds counts, a constant prediction as 0.
+        """
+        grids: dict[str, list[Record]] = {}
+        for record in records:
+            if record.selection is not None:
+                grids.setdefault(_grid(record.run), []).append(record)
+        return cls(tuple(one for grid in grids.values() if (one := _chosen(grid)) is not None))
+
+    def of_run(self, run: Run) -> Choice | None:
+        """The choice of a run's rate, with the most trials; None where it was not chosen."""
+        same = (run.model.name, _method(run), run.task.name, run.train.lr)
+        found = [c for c in self.known if (c.model, c.method, c.task, c.rate) == same]
+        return max(found, key=lambda choice: (choice.trials, choice.size), default=None)
+
+
+def beside(results: Results, records: list[Record]) -> Choices:
+    """Choices from a folder's records and from the trials in the folder `tuning` beside it."""
+    trials = Results(results.folder.resolve().parent / _FOLDER).scan()[0]
+    return Choices.of([*records, *trials])
+
+
+def _method(run: Run) -> str:
+    return canonical(identity(run.method.to_json()))
+
+
+def _grid(run: Run) -> str:
+    node = {name: value for name, value in run.to_json().items() if name != "seed"}
+    train = {name: value for name, value in node["train"].items() if name != "lr"}
+    return canonical(identity(node | {"train": train}))
+
+
+def _chosen(grid: list[Record]) -> Choice | None:
+    scores: dict[float, list[float]] = {}
+    for record in grid:
+        found = (record.selection or {}).get(record.run.task.metric)
+        scores.setdefault(record.run.train.lr, []).append(0.0 if found is None else float(found))
+    if len(scores) < _FEWEST:
+        return None
+    means = {rate: sum(found) / len(found) for rate, found in scores.items()}
+    best = max(means.values())
+    rate = min(rate for rate, mean in means.items() if mean >= best - _WITHIN)
+    run = grid[0].run
+    return Choice(
+        model=run.model.name,
+        method=_method(run),
+        task=run.task.name,
+        rate=rate,
+        size=grid[0].work["train_size"],
+        trials=len(scores),
+        edge=rate in (min(scores), max(scores)),
+    )
+
+
+def why_not(claim: Claim, one: Found, choices: Choices, *, toward: bool | None) -> str:
+    """Why rates leave a verdict open; empty where they do not.
+
+    Tuning can only raise the score of a method. So one that is ahead of another at a rate that
+    was not chosen is ahead all the more at a better one, and only the side that is behind has to
+    be tuned. Of other quantities, and of spreads, both have to be. Two sides of one method at
+    one rate need no choice.
+
+    Args:
+        claim: of the cell.
+        one: its rows.
+        choices: that are known.
+        toward: whether the cell supports the claim; None if it has no score to tell.
+    """
+    if claim.rates == "alike":
+        rates = [_rate(side) for side in one.sides]
+        found = [choices.of_run(_run(side)) for side in one.sides]
+        trials = {None if choice is None else choice.trials for choice in found}
+        if len(set(rates)) == 1 or (len(trials) == 1 and None not in trials):
+            return ""
+        told = " and ".join(f"{rate:g}" for rate in rates)
+        return f"learning rates {told} are neither equal nor chosen from as many"
+    waiting = [side for side in _needed(claim, one, toward) if choices.of_run(_run(side)) is None]
+    return f"rate not chosen for {one.place[0]} here: {_named(waiting)}" if waiting else ""
+
+
+def at_edge(claim: Claim, one: Found, choices: Choices, *, toward: bool) -> str:
+    """Which choices a verdict rests on that lie at the edge of their grid; empty for none."""
+    found = [(side, choices.of_run(_run(side))) for side in _needed(claim, one, toward)]
+    edge = [side for side, choice in found if choice is not None and choice.edge]
+    return f"rate at the edge of its grid: {_named(edge)}" if edge else ""
+
+
+def _needed(claim: Claim, one: Found, toward: bool | None) -> list[Side]:
+    """The sides whose rate has to be chosen."""
+    methods = {_run(side).method.name for side in one.sides}
+    rates = {_rate(side) for side in one.sides}
+    if len(one.sides) > 1 and len(methods) == len(rates) == 1:
+        return []
+    of_score = claim.measure in _OF_SCORE and claim.kind in ("better", "not_worse")
+    if of_score and toward is not None:
+        return one.sides[1:] if toward else one.sides[:1]
+    return one.sides
+
+
+def _named(sides: list[Side]) -> str:
+    return ", ".join(f"{_run(side).method.name} {_rate(side):g}" for side in sides)
+
+
+def _run(side: Side) -> Run:
+    return next(iter(side.items.values())).run
+
+
+def _rate(side: Side) -> float:
+    return _run(side).train.lr

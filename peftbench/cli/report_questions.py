@@ -1,0 +1,64 @@
+"""Verbs of `report` that answer one question: errors, variance."""
+
+from pathlib import Path
+
+import click
+
+from peftbench.cli import completion, options
+
+
+@click.command("errors")
+@click.argument(
+    "conditions",
+    metavar="[OVERRIDES]...",
+    nargs=-1,
+    type=click.UNPROCESSED,
+    shell_complete=completion.complete_overrides,
+)
+@options.results
+@click.option("--by", "columns", metavar="COLUMN", multiple=True, help="A column of the data.")
+@click.option("--bins", default=4, show_default=True, type=click.IntRange(2, 20))
+@click.option("--top", default=10, show_default=True, type=click.IntRange(0))
+@click.option("--show-texts", is_flag=True, help="Print the texts of wrong examples.")
+def errors(
+    conditions: tuple[str, ...],
+    folder: Path,
+    columns: tuple[str, ...],
+    bins: int,
+    top: int,
+    show_texts: bool,
+) -> None:
+    """Say where predictions are wrong: confusions, by label, length and column, surest errors.
+
+    OVERRIDES pick records: task=, method=, size= …; data.root=FOLDER says where data are.
+
+    \b
+    Of two methods on a file of one's own, by a column of it:
+      peftbench report errors task=mine method=lora,full --by source
+    """  # noqa: D301 - click looks for the character, not for a backslash
+    from peftbench.reports.errors import Asked, errors_tables
+
+    asked = Asked(columns, bins, top, show_texts)
+    tables, notes = errors_tables(options.open_results(folder), conditions, asked)
+    for table in tables:
+        options.show(table.rich())
+        click.echo("\n".join([*table.notes, ""]))
+    click.echo("\n".join(notes), nl=bool(notes))
+
+
+@click.command("variance")
+@options.results
+def variance(folder: Path) -> None:
+    """Tell with which role of the seed scores vary, from runs with seed.order= and the like."""
+    from peftbench.core.errors import ConfigError
+    from peftbench.reports.variance import variance_table
+
+    records, bad = options.open_results(folder).scan()
+    table = variance_table(records)
+    if table is None:
+        raise ConfigError(
+            f"{folder} has no runs with seeds of single roles; make some with seed.order=0,1,2 "
+            "seed.head=0,1,2, or sweep=variance_minilm"
+        )
+    left_out = [f"left out, unreadable: {reason}" for reason in bad.values()]
+    options.show_all([table], [*table.notes, *left_out])
