@@ -395,12 +395,13 @@ def _compact(column: "pa.Array") -> "pa.Array":
 
 
 def _encoded(values: list[Any]) -> "pa.Array":
-    """Texts or JSON of which equal ones are one object, with each distinct one once."""
+    """Texts or JSON of which equal ones are one object, each distinct one once; or None."""
     import pyarrow as pa
 
-    numbers = {value: number for number, value in enumerate(dict.fromkeys(values))}
-    codes = pa.array([numbers[value] for value in values], pa.int32())
-    return pa.DictionaryArray.from_arrays(codes, pa.array(numbers))
+    distinct = [value for value in dict.fromkeys(values) if value is not None]
+    numbers = {value: number for number, value in enumerate(distinct)}
+    codes = pa.array([numbers.get(value) for value in values], pa.int32())
+    return pa.DictionaryArray.from_arrays(codes, pa.array(distinct))
 
 
 def _expanded(table: "pa.Table") -> "pa.Table":
