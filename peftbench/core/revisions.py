@@ -74,7 +74,9 @@ METHODS: dict[str, tuple[Correction, ...]] = {
 }
 
 #: Of losses, by the kind of task.
-LOSSES: dict[str, tuple[Correction, ...]] = {}
+LOSSES: dict[str, tuple[Correction, ...]] = {
+    "regression": (Correction("labels were not standardised: the unit changed the score"),),
+}
 
 
 #: Of suites, by the name of their class; a correction gets the suite's node and the run.

@@ -142,6 +142,13 @@ def widened(batch: Batch, length: int, padding: int) -> Batch:
     return batch | wide | {"attention_mask": mask}
 
 
+def label_unit(label: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation of the labels of a regression; 1 where all are one value."""
+    values = label.astype(np.float64)
+    std = float(values.std())
+    return float(values.mean()), std if std > 0 else 1.0
+
+
 def micro_batches(batch: Batch, size: int, axis: int = 0) -> Iterator[Batch]:
     """Cut a batch into pieces of so many examples, which lie along an axis."""
     for pieces in zip(*(tensor.split(size, axis) for tensor in batch.values()), strict=True):
