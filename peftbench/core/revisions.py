@@ -10,7 +10,6 @@ configured: one of a penalty leaves runs without that penalty alone.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 
 from peftbench.core.configs import class_name
@@ -79,8 +78,23 @@ LOSSES: dict[str, tuple[Correction, ...]] = {
 }
 
 
+def _chunks_are_fewer(node: Json, run: Run) -> bool:
+    """Whether the chunks of a stream are known not to be all examples of the run."""
+    return bool(not node["sequence"] and sum(node["chunks"] or []) != run.counted_size)
+
+
 #: Of suites, by the name of their class; a correction gets the suite's node and the run.
-SUITES: dict[str, tuple[Correction, ...]] = {}
+SUITES: dict[str, tuple[Correction, ...]] = {
+    "Calibration": (
+        Correction(
+            "with a prompt, what was selected on was not what was held out",
+            lambda node, run: run.prompt is not None and run.checkpoint_selection.fraction > 0,
+        ),
+    ),
+    "Continual": (
+        Correction("at once was trained on more than the chunks hold", _chunks_are_fewer),
+    ),
+}
 
 
 def method_revision(name: str, node: Json) -> int:
@@ -107,27 +121,6 @@ def suite_revision(name: str, node: Json, run: Run) -> int:
         run: whose weights are evaluated.
     """
     return _revision(SUITES, name, node, run)
-
-
-@lru_cache(4096)
-def outdated(run: Run) -> tuple[str, ...]:
-    """What was corrected since a run was planned, in its loss and its method; empty if nothing."""
-    found: list[str] = []
-    if run.loss_revision < loss_revision(run.task.kind):
-        found += [one.what for one in LOSSES[run.task.kind]]
-    for node in _methods(run.method.to_json()):
-        name = class_name(node["_target_"])
-        if node.get("revision", 1) < method_revision(name, node):
-            found += [one.what for one in METHODS[name] if one.concerns(node)]
-    return tuple(found)
-
-
-def _methods(node: Any) -> list[Json]:
-    """The nodes of a method and of those inside it."""
-    if not isinstance(node, dict):
-        return []
-    inner = [found for value in node.values() for found in _methods(value)]
-    return [node, *inner] if "_target_" in node else inner
 
 
 def _revision(known: Mapping[str, tuple[Correction, ...]], name: str, *given: Any) -> int:

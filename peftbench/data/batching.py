@@ -11,7 +11,7 @@ from torch import Tensor
 from peftbench.core.configs import CheckpointSelection
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Run
-from peftbench.data import loading, prompt_template
+from peftbench.data import loading, splitting
 from peftbench.data.tokenization import TokenizedSplit
 
 Batch = dict[str, Tensor]
@@ -160,7 +160,7 @@ def split_rows(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of the examples to train on, and of those held out for selection.
 
-    What is kept back for demonstrations is in neither.
+    See `splitting.split_training`.
     """
     known = run.task.examples.get("train")
     if known not in (None, len(tokens)):
@@ -168,15 +168,5 @@ def split_rows(
             f"{run.task.name} has {known} training examples, {len(tokens)} were found: these "
             "are not its data; give them a task of their own (task=file, or a yaml)"
         )
-    size = run.train_size(len(tokens))
-    chosen = subset(tokens, run.task.classes, size, seed)
-    chosen = chosen[~np.isin(chosen, prompt_template.reserved(run, tokens.label))]
-    size = len(chosen)
-    held = round(selection.fraction * size)
-    if selection.fraction and not 1 <= held < size:
-        raise ConfigError(
-            f"checkpoint_selection.fraction={selection.fraction} of {size} examples leaves nothing "
-            "to select on"
-        )
-    order = loading.stratified(tokens.label[chosen], run.task.classes, seed + 1)
-    return chosen[order[held:]], chosen[order[:held]]
+    rows = splitting.split_training(run, tokens.label, selection, seed)
+    return rows.train, rows.selection

@@ -107,6 +107,23 @@ def test_one_round_of_everything_is_the_run_itself(tmp_path, method):
     assert found.findings["forgetting"] is None
 
 
+def test_at_once_is_trained_on_the_chunks_alone(tmp_path):
+    """Where these are fewer than the run's examples, by the run of so many, to the bit."""
+    evaluation, rounds = one("method=full", "size=32", "suite.chunks=[8,16]")
+    *_, last = rounds.rounds(evaluation.run, None)
+    assert last.at_once
+    assert len(last.rows) == 24
+    _, found, arrays = followed(tmp_path, evaluation)
+    (fewer,) = plan(*tiny("method=full", "size=24")).runs
+    known = trainer.execute(fewer)
+    assert np.array_equal(arrays["scores/2/validation"], known.predictions["scores"])
+    assert found.findings["joint"] == known.record.score
+    assert len(found.findings["validation"]) == 2
+    assert [len(row) for row in found.findings["scores"]] == [1, 2]
+    whole, _ = one("method=full", "suite.chunks=[8,24]")
+    assert (evaluation.suite["revision"], "revision" in whole.suite) == (2, False)
+
+
 def test_a_stopped_stream_goes_on_to_the_same_bits(tmp_path):
     evaluation, _ = one("method=full", "suite.chunks=[8,8,16]", "budget.steps=6")
     whole = followed(tmp_path / "whole", evaluation)[2]
