@@ -10,6 +10,7 @@ configured: one of a penalty leaves runs without that penalty alone.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from peftbench.core.configs import class_name
@@ -121,6 +122,27 @@ def suite_revision(name: str, node: Json, run: Run) -> int:
         run: whose weights are evaluated.
     """
     return _revision(SUITES, name, node, run)
+
+
+@lru_cache(4096)
+def outdated(run: Run) -> tuple[str, ...]:
+    """What was corrected since a run was planned, in its loss and its method; empty if nothing."""
+    found: list[str] = []
+    if run.loss_revision < loss_revision(run.task.kind):
+        found += [one.what for one in LOSSES[run.task.kind]]
+    for node in _methods(run.method.to_json()):
+        name = class_name(node["_target_"])
+        if node.get("revision", 1) < method_revision(name, node):
+            found += [one.what for one in METHODS[name] if one.concerns(node)]
+    return tuple(found)
+
+
+def _methods(node: Any) -> list[Json]:
+    """The nodes of a method and of those inside it."""
+    if not isinstance(node, dict):
+        return []
+    inner = [found for value in node.values() for found in _methods(value)]
+    return [node, *inner] if "_target_" in node else inner
 
 
 def _revision(known: Mapping[str, tuple[Correction, ...]], name: str, *given: Any) -> int:

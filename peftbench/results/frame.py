@@ -45,13 +45,13 @@ if TYPE_CHECKING:
     import pyarrow.parquet as pq
 
 #: Raised when the columns of a record change, so that older caches are not used.
-VERSION = 3
+VERSION = 4
 
 _HEAD = f"peftbench frame {VERSION}\n".encode()
 _STAMP = ["key", "file.size", "file.changed"]
 
 #: What a method does not choose.
-_SHARED = ("model", "task", "prompt", "augmentation", "protocol", "size")
+_SHARED = ("model", "task", "prompt", "augmentation", "protocol", "loss_revision", "size")
 
 _FIELDS = {one.name for one in fields(Record)}
 
