@@ -13,7 +13,10 @@ Sized = tuple[str, int | float | str]  # task, training examples
 T = TypeVar("T")
 
 #: What a method does not choose: where it differs, rows of two methods say so as well.
-_SHARED = ("model", "protocol", "precision", "task.", "prompt", "augmentation", "suite")
+_SHARED = (
+    *("model", "protocol", "precision", "loss_revision", "task."),
+    *("prompt", "augmentation", "suite"),
+)
 
 
 def grouped(
@@ -219,6 +222,7 @@ def methods(trained: Iterable[tuple[str, int]]) -> list[str]:
 def settings(run: Run) -> Json:
     """Everything that a cell of a table must agree on, flat."""
     flat: Json = {"model": run.model.name, "protocol": run.protocol}
+    flat |= {"loss_revision": run.loss_revision, "method.revision": run.method.revision}
     flat |= {"model.revision": run.model.revision, "model.sha256": run.model.sha256}
     flat |= {"task.source": run.task.source, "method._target_": run.method.target}
     task = run.task  # what is None in one record and not in another tells them apart
@@ -238,10 +242,15 @@ def settings(run: Run) -> Json:
 
 
 def _flat(key: str, value: Any) -> Json:
-    """A value by its key; a method inside a method by its name, and what is in it by theirs."""
+    """A value by its key; a method inside a method by its name, and what is in it by theirs.
+
+    A first revision is not written in a node, but tells it from a later one.
+    """
     if not isinstance(value, dict):
         return {key: value}
-    found: Json = {key: value["name"]} if "_target_" in value else {}
+    found: Json = {}
+    if "_target_" in value:
+        found = {key: value["name"], f"{key}.revision": value.get("revision", 1)}
     for name, inner in value.items():
         if name not in ("name", "_target_", "path"):
             found |= _flat(f"{key}.{name}", inner)

@@ -35,6 +35,7 @@ from peftbench.config import catalog, old_names, schema
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import ROLES, Json, canonical
 from peftbench.core.text import did_you_mean
+from peftbench.methods import peft_effects
 
 #: Words that say how cells come from axes.
 ALGEBRA = ("zip", "when", "exclude")
@@ -98,6 +99,7 @@ class OwnConfigs(SearchPathPlugin):
 
 
 OmegaConf.register_new_resolver("times", lambda a, b: float(f"{a * b:.12g}"), replace=True)
+OmegaConf.register_new_resolver("peft_roles", peft_effects.default_roles, replace=True)
 
 
 class Composer:

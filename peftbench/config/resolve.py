@@ -96,7 +96,7 @@ class Resolver:
             augmentation=self._once(
                 _augmentation, _unless_default("augmentation", config), task.name
             ),
-            loss_revision=revisions.LOSSES.get(task.kind, 1),
+            loss_revision=revisions.loss_revision(task.kind),
         )
         _check_size(run)
         if run.train.class_weights is not None and run.task.regression:
@@ -113,6 +113,9 @@ class Resolver:
             ConfigError: for a value that it cannot have, or a run of which it makes no sense.
         """
         node = self._once(self._suite, node)
+        revision = revisions.suite_revision(class_name(str(node["_target_"])), node, run)
+        if revision != 1:
+            node = node | {"revision": revision}
         suites.build_suite(node).check(run)
         return node
 
@@ -234,7 +237,9 @@ def _method(node: Any, family: FamilyConfig, results: Results) -> Any:
         inner["target_modules"] = _roles(node["target_modules"], family)
     if "_target_" in node:
         told = {k: v for k, v in inner.items() if k not in ("about", "recipe")}
-        return told | _identity("method", node)
+        told |= _identity("method", node)
+        revision = revisions.method_revision(class_name(str(node["_target_"])), told)
+        return told if revision == 1 else told | {"revision": revision}
     return inner
 
 
@@ -258,9 +263,6 @@ def _identity(group: str, node: Json) -> Json:
     found: Json = {}
     if catalog.packaged_targets(group).get(str(node["name"])) != target:
         found["implementation"] = class_name(target)
-    known = {"method": revisions.METHODS, "suite": revisions.SUITES}[group]
-    if (revision := known.get(class_name(target), 1)) != 1:
-        found["revision"] = revision
     return found
 
 

@@ -3,13 +3,147 @@
 A revision above 1 is part of the keys of the runs (of the evaluations, for suites) that it
 concerns, so that records from before it are not taken for records after it, and all others keep
 their keys. `PROTOCOL` is in every key, and stays as it is for a correction of one method.
+
+A revision is 1 and the number of corrections that concern a method, a loss or a suite as it is
+configured: one of a penalty leaves runs without that penalty alone.
 """
 
-#: Of methods, by the name of their class.
-METHODS: dict[str, int] = {}
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from peftbench.core.configs import class_name
+from peftbench.core.run import Json, Run
+
+
+def _always(*_: Any) -> bool:
+    return True
+
+
+@dataclass(frozen=True)
+class Correction:
+    """A change after which what it concerns scores differently.
+
+    Attributes:
+        what: was wrong; one line.
+        concerns: of a method its node; of a suite its node and the run.
+    """
+
+    what: str
+    concerns: Callable[..., bool] = _always
+
+
+def _host_was_lost(node: Json) -> bool:
+    """Whether posteriors cover more than `down` of BH-PEFT's own base method."""
+    base = node["base_method"]
+    members = {class_name(one["_target_"]) for one in base.get("members", {}).values()}
+    return node["matrices"] != ["down"] or members != {"Prefix", "Adapter"}
+
+
+#: Of methods, by the name of their class; a correction gets the method's node.
+METHODS: dict[str, tuple[Correction, ...]] = {
+    "BayesHybrid": (
+        Correction("means did not start at the base method's weights", _host_was_lost),
+        Correction(
+            "flipout drew signs for an example, not for each token",
+            lambda node: node["noise"] == "flipout",
+        ),
+    ),
+    "BLoB": (
+        Correction(
+            "AdamW minimised the KL over n, and A started wider than LoRA's: now BLoB's own"
+        ),
+    ),
+    "Peft": (
+        Correction(
+            "IA3 scaled what ffn_out gives, not what it gets",
+            lambda node: node["type"] == "IA3" and "ffn_out" in node["target_modules"],
+        ),
+    ),
+    "RobustPartial": (
+        Correction(
+            "WiSE came before the best state was restored, or not at all",
+            lambda node: node["wise"] > 0,
+        ),
+        Correction(
+            "R-Drop took the cross entropy of one pass", lambda node: node["penalty"] == "rdrop"
+        ),
+        Correction("SMART's targets were not detached", lambda node: node["penalty"] == "smart"),
+    ),
+}
 
 #: Of losses, by the kind of task.
-LOSSES: dict[str, int] = {}
+LOSSES: dict[str, tuple[Correction, ...]] = {
+    "regression": (Correction("labels were not standardised: the unit changed the score"),),
+}
 
-#: Of suites, by the name of their class.
-SUITES: dict[str, int] = {}
+
+def _chunks_are_fewer(node: Json, run: Run) -> bool:
+    """Whether the chunks of a stream are known not to be all examples of the run."""
+    return bool(not node["sequence"] and sum(node["chunks"] or []) != run.counted_size)
+
+
+#: Of suites, by the name of their class; a correction gets the suite's node and the run.
+SUITES: dict[str, tuple[Correction, ...]] = {
+    "Calibration": (
+        Correction(
+            "with a prompt, what was selected on was not what was held out",
+            lambda node, run: run.prompt is not None and run.checkpoint_selection.fraction > 0,
+        ),
+    ),
+    "Continual": (
+        Correction("at once was trained on more than the chunks hold", _chunks_are_fewer),
+    ),
+}
+
+
+def method_revision(name: str, node: Json) -> int:
+    """The revision of a method.
+
+    Args:
+        name: of its class.
+        node: its hyper-parameters and those of methods inside it.
+    """
+    return _revision(METHODS, name, node)
+
+
+def loss_revision(kind: str) -> int:
+    """The revision of the loss of a kind of task."""
+    return _revision(LOSSES, kind)
+
+
+def suite_revision(name: str, node: Json, run: Run) -> int:
+    """The revision of a suite on a run.
+
+    Args:
+        name: of its class.
+        node: its values.
+        run: whose weights are evaluated.
+    """
+    return _revision(SUITES, name, node, run)
+
+
+@lru_cache(4096)
+def outdated(run: Run) -> tuple[str, ...]:
+    """What was corrected since a run was planned, in its loss and its method; empty if nothing."""
+    found: list[str] = []
+    if run.loss_revision < loss_revision(run.task.kind):
+        found += [one.what for one in LOSSES[run.task.kind]]
+    for node in _methods(run.method.to_json()):
+        name = class_name(node["_target_"])
+        if node.get("revision", 1) < method_revision(name, node):
+            found += [one.what for one in METHODS[name] if one.concerns(node)]
+    return tuple(found)
+
+
+def _methods(node: Any) -> list[Json]:
+    """The nodes of a method and of those inside it."""
+    if not isinstance(node, dict):
+        return []
+    inner = [found for value in node.values() for found in _methods(value)]
+    return [node, *inner] if "_target_" in node else inner
+
+
+def _revision(known: Mapping[str, tuple[Correction, ...]], name: str, *given: Any) -> int:
+    return 1 + sum(correction.concerns(*given) for correction in known.get(name, ()))

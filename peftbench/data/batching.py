@@ -11,7 +11,7 @@ from torch import Tensor
 from peftbench.core.configs import CheckpointSelection
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Run
-from peftbench.data import loading, prompt_template
+from peftbench.data import loading, splitting
 from peftbench.data.tokenization import TokenizedSplit
 
 Batch = dict[str, Tensor]
@@ -184,6 +184,13 @@ def widened(batch: Batch, length: int, padding: int) -> Batch:
     return batch | wide | {"attention_mask": mask}
 
 
+def label_unit(label: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation of the labels of a regression; 1 where all are one value."""
+    values = label.astype(np.float64)
+    std = float(values.std())
+    return float(values.mean()), std if std > 0 else 1.0
+
+
 def micro_batches(batch: Batch, size: int, axis: int = 0) -> Iterator[Batch]:
     """Cut a batch into pieces of so many examples, which lie along an axis."""
     for pieces in zip(*(tensor.split(size, axis) for tensor in batch.values()), strict=True):
@@ -195,7 +202,7 @@ def split_rows(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Numbers of the examples to train on, and of those held out for selection.
 
-    What is kept back for demonstrations is in neither.
+    See `splitting.split_training`.
     """
     known = run.task.examples.get("train")
     if known not in (None, len(tokens)):
@@ -203,9 +210,5 @@ def split_rows(
             f"{run.task.name} has {known} training examples, {len(tokens)} were found: these "
             "are not its data; give them a task of their own (task=file, or a yaml)"
         )
-    size = run.train_size(len(tokens))
-    chosen = subset(tokens, run.task.classes, size, seed)
-    chosen = chosen[~np.isin(chosen, prompt_template.reserved(run, tokens.label))]
-    held = selection.held_of(len(chosen))
-    order = loading.stratified(tokens.label[chosen], run.task.classes, seed + 1)
-    return chosen[order[held:]], chosen[order[:held]]
+    rows = splitting.split_training(run, tokens.label, selection, seed)
+    return rows.train, rows.selection

@@ -101,9 +101,9 @@ def run_continual(
         name = hashlib.sha256(f"{evaluation.key} {number}".encode()).hexdigest()[:12]
         stage = ContinualStage(
             name,
-            number,
+            0 if one.at_once else number,  # its order and dropout are those of the run itself
             one.rows,
-            progress.state,
+            None if one.at_once else progress.state,
             not asked.sequence,
             asked.posterior_as_prior and number > 0,
         )
@@ -112,10 +112,14 @@ def run_continual(
             one.run, setting, stage=stage, results=results, warm=warm, report=told, stop=stop
         )
         assert outcome.trained is not None
-        progress.state = load(outcome.trained)
+        if not one.at_once:
+            progress.state = load(outcome.trained)
         progress.spent.append(_spent(outcome))
         with phases.phase("evaluate"):
-            _answer(progress, rounds, number, sets, outcome, setting, warm, device)
+            if one.at_once:
+                progress.found[f"{number}/validation"] = _known(outcome)
+            else:
+                _answer(progress, rounds, number, sets, outcome, setting, warm, device)
         _save(results, evaluation, progress)
         results.checkpoint(name).unlink(missing_ok=True)
     record = results.load(run.key)
@@ -175,8 +179,7 @@ def _answer(
 
     progress.heads[number] = {name: t.clone() for name, t in state.items() if head(name)}
     own = str(number) if "validation" not in sets else "validation"
-    known = {n: a for n, a in outcome.predictions.items() if "/" not in n and n != "item"}
-    progress.found[f"{number}/{own}"] = known
+    progress.found[f"{number}/{own}"] = _known(outcome)
     by_head: dict[int, list[str]] = {}
     for name, whose in rounds[number].asked.items():
         if name != own:
@@ -199,6 +202,11 @@ def _answer(
         for name in names:
             arrays = {kind: array[places[name]] for kind, array in outputs.items()}
             progress.found[f"{number}/{name}"] = arrays | {"label": sets[name].label}
+
+
+def _known(outcome: TrainingOutput) -> Arrays:
+    """What a training predicted on its reporting split."""
+    return {n: a for n, a in outcome.predictions.items() if "/" not in n and n != "item"}
 
 
 def _save(results: Results, evaluation: Evaluation, progress: ContinualState) -> None:

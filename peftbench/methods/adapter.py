@@ -16,8 +16,12 @@ A small two-layer network with a residual of its own, near the identity at the s
 Houlsby's recipe trains the norms of all blocks too.
 
 Departures from the papers: `start: normal` draws weights from N(0, 0.02²) as in SparseAdapter's
-code (Houlsby: truncated at two deviations of 1e-3). In a pre-norm block (ModernBERT) a norm comes
-before its layer; Pfeiffer's adapter then stands after ffn_out, without the norm, as there.
+code (Houlsby: truncated at two deviations of 1e-3). Houlsby's adapter stands right after its
+linear, before the dropout (as SparseAdapter's code has it at the attention); in the authors' own
+code, modeling.py of google-research/adapter-bert, it stands after the dropout. `train_norms` trains
+the norms of the blocks; the authors' code trains the norm of the embeddings as well. In a pre-norm
+block (ModernBERT) a norm comes before its layer; Pfeiffer's adapter then stands after ffn_out,
+without the norm, as there.
 """
 
 import math

@@ -48,6 +48,11 @@ class Method:
 
     identity_at_init: ClassVar[bool] = True
 
+    @property
+    def uniform_posterior(self) -> bool:
+        """Whether means of posteriors over its `down` start at a uniform draw (BH-PEFT)."""
+        return False
+
     def __init_subclass__(cls) -> None:
         """Refuse hooks by their old names, which nothing would call.
 
@@ -84,8 +89,27 @@ class Method:
         Also called before the first step, and once when training continues from a checkpoint.
         """
 
+    def extra_update(
+        self, encoder: AdaptedModel, step: int, batch_size: int, lr_share: float
+    ) -> None:
+        """Change parameters beside AdamW, after each of its steps: a second optimizer.
+
+        Args:
+            encoder: after AdamW's step.
+            step: number of the step, from 1.
+            batch_size: examples of a step.
+            lr_share: the learning rate of the step as a share of its peak.
+        """
+
+    def diagnostics(self, encoder: AdaptedModel) -> dict[str, float]:
+        """Figures for each point of the curve beside loss and scores; finite numbers by name."""
+        return {}
+
     def on_train_end(self, encoder: AdaptedModel) -> None:
-        """Act when the budget is spent, before the last evaluation."""
+        """Act when the budget is spent, before the last evaluation.
+
+        With a selection: once the best state is restored, before it is scored.
+        """
 
     def posterior_to_prior(self, encoder: AdaptedModel) -> None:
         """Take the posterior of this round of data as the prior of the next (continual learning).
@@ -150,6 +174,16 @@ class WrapperMethod(Method):
     def on_step_end(self, encoder: AdaptedModel, step: int, steps: int | None) -> None:
         """Let the base method act."""
         self.base_method.on_step_end(encoder, step, steps)
+
+    def extra_update(
+        self, encoder: AdaptedModel, step: int, batch_size: int, lr_share: float
+    ) -> None:
+        """Let the base method act."""
+        self.base_method.extra_update(encoder, step, batch_size, lr_share)
+
+    def diagnostics(self, encoder: AdaptedModel) -> dict[str, float]:
+        """The base method's figures."""
+        return self.base_method.diagnostics(encoder)
 
     def on_train_end(self, encoder: AdaptedModel) -> None:
         """Let the base method act."""

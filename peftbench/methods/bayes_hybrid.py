@@ -1,7 +1,7 @@
 """Bayesian fine-tuning: Gaussian posteriors over matrices of a base method.
 
-Chai, Liu, Zhou, Xie and Zeng: BH-PEFT, 2025, arXiv 2508.02711, and the authors' code.
-Wang, Shi, Han, Metaxas and Wang: BLoB, NeurIPS 2024, arXiv 2406.11675.
+Chai, Liu, Zhou, Xie and Zeng: BH-PEFT, 2025, arXiv 2508.02711, and the authors' code. BLoB, which
+has an optimiser of its own for the KL, is `blob.py`.
 Wen, Vicol, Ba, Tran and Grosse: Flipout, ICLR 2018. Kingma, Salimans and Welling: local
 reparameterisation, NIPS 2015.
 
@@ -11,25 +11,36 @@ Chosen matrices are drawn anew for every batch, around a mean that trains togeth
     loss = task loss + kl / count * sum KL(N(m, exp(2 r)) || N(prior mean, prior std^2))
 
 `normalise: mean` counts Bayesian weights (the authors'), `data` training examples, which with
-kl = 1 is the evidence lower bound. Predictions average the probabilities of `samples` draws; their
-total variance and the mutual information (equal to the mean KL from the average) come with them.
+kl = 1 is the evidence lower bound. For regression the task loss is the squared error of
+standardised labels (variance 1): the bound of Gaussian noise of variance 1/2 of theirs, which is
+fixed and not learnt. Predictions average the probabilities of `samples` draws; their total variance
+and the mutual information (equal to the mean KL from the average) come with them.
+
+Means start at the base method's weights, so that a matrix that starts at 0 stays there. In
+BH-PEFT's own base method, a prefix and adapters (`combined`), those of `down` are drawn from
+U(-b, b), b = sqrt(6 / max(in, out)), as its authors do.
 
 Departures from the papers: the paper's prior from an earlier posterior is wired here, the authors'
-code never does it; BLoB's second optimiser and its re-weighting of the KL over the steps are not
-here. A matrix loses its bias, as in the authors' code. Outside of training and of prediction by
-samples the mean is used.
+code never does it. A matrix loses its bias, as in the authors' code. Outside of training and of
+prediction by samples the mean is used.
 """
 
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from peftbench.core.errors import above, at_least, one_of
 from peftbench.data.batching import Batch
-from peftbench.methods.base import WrapperMethod, averaged, repeated
-from peftbench.methods.layers.gaussian import NOISES, GaussianLinear, kl_to_normal, posterior
+from peftbench.methods.base import WrapperMethod
+from peftbench.methods.layers.gaussian import (
+    NOISES,
+    GaussianLinear,
+    divergence,
+    gaussians,
+    predict_by_draws,
+    start_at_posterior,
+)
 from peftbench.models.adapted_model import AdaptedModel
 
 NORMALISERS = ("mean", "data")
@@ -78,43 +89,34 @@ class BayesHybrid(WrapperMethod):
             raise ValueError(
                 f"{type(self.base_method).__name__} inserts no {' or '.join(self.matrices)} matrix"
             )
+        drawn = ("down",) if self.base_method.uniform_posterior else ()
         for name, linear in found.items():
-            encoder.put(name, GaussianLinear(linear, self.noise, self.spread))
-        if self.prior["from"] is not None and not encoder.rehearsal:
-            earlier = posterior(self.prior["from"])
-            for name, gaussian in self._gaussians(encoder):
-                gaussian.start_at(earlier, name)
+            uniform = name.rpartition(".")[2] in drawn
+            encoder.put(name, GaussianLinear(linear, self.noise, self.spread, uniform))
+        start_at_posterior(encoder, self.prior["from"])
 
     def compute_loss(self, encoder: AdaptedModel, batch: Batch) -> Tensor:
         """The base method's loss, on one draw, and the divergence from the prior."""
         return self.base_method.compute_loss(encoder, batch) + self.kl * self.divergence(encoder)
 
+    def diagnostics(self, encoder: AdaptedModel) -> dict[str, float]:
+        """The base method's, and the part of the loss that is the KL."""
+        kl = self.kl * self.divergence(encoder).item()
+        return {**super().diagnostics(encoder), "kl": kl}
+
     def posterior_to_prior(self, encoder: AdaptedModel) -> None:
         """Make the posterior the prior."""
-        for _, gaussian in self._gaussians(encoder):
+        for gaussian in gaussians(encoder).values():
             gaussian.keep_as_prior()
 
     def divergence(self, encoder: AdaptedModel) -> Tensor:
         """The KL from posterior to prior over the count that `normalise` names; a scalar."""
-        gaussians = [gaussian for _, gaussian in self._gaussians(encoder)]
-        mean, std = self.prior["mean"], self.prior["std"]
-        total = torch.stack([kl_to_normal(g, mean, std) for g in gaussians]).sum()
-        weights = sum(gaussian.weight.numel() for gaussian in gaussians)
+        weights = sum(gaussian.weight.numel() for gaussian in gaussians(encoder).values())
+        total = divergence(encoder, self.prior)
         return total / (weights if self.normalise == "mean" else encoder.examples)
 
     def predict(self, encoder: AdaptedModel, batch: Batch) -> dict[str, Tensor]:
         """The average over draws as `scores` (log probabilities for classes), and its spreads."""
         if self.samples == 0:
             return self.base_method.predict(encoder, batch)
-        gaussians = [gaussian for _, gaussian in self._gaussians(encoder)]
-        many = repeated(batch, self.samples)
-        try:
-            for gaussian in gaussians:
-                gaussian.draws = self.samples
-            return averaged(encoder(many).unflatten(0, (self.samples, -1)))
-        finally:
-            for gaussian in gaussians:
-                gaussian.draws = 0
-
-    def _gaussians(self, encoder: AdaptedModel) -> list[tuple[str, GaussianLinear]]:
-        return [(n, m) for n, m in encoder.module.named_modules() if isinstance(m, GaussianLinear)]
+        return predict_by_draws(encoder, batch, self.samples)

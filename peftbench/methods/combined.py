@@ -35,6 +35,11 @@ class Combined(Method):
         """Whether all do."""
         return all(member.supports_packing for member in self.members.values())
 
+    @property
+    def uniform_posterior(self) -> bool:
+        """Where it is BH-PEFT's own base method: a prefix and adapters."""
+        return {type(member).__name__ for member in self.members.values()} == {"Prefix", "Adapter"}
+
     def insert(self, encoder: AdaptedModel) -> None:
         """Insert one after the other."""
         for member in self.members.values():
@@ -49,6 +54,17 @@ class Combined(Method):
         """Let each act."""
         for member in self.members.values():
             member.on_step_end(encoder, step, steps)
+
+    def extra_update(
+        self, encoder: AdaptedModel, step: int, batch_size: int, lr_share: float
+    ) -> None:
+        """Let each act."""
+        for member in self.members.values():
+            member.extra_update(encoder, step, batch_size, lr_share)
+
+    def diagnostics(self, encoder: AdaptedModel) -> dict[str, float]:
+        """The members' figures."""
+        return {n: v for m in self.members.values() for n, v in m.diagnostics(encoder).items()}
 
     def on_train_end(self, encoder: AdaptedModel) -> None:
         """Let each act."""

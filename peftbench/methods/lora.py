@@ -12,6 +12,9 @@ x of the update. rank_scaling 1 is LoRA, 0.5 rsLoRA. DoRA (equation 5) learns th
 rows too:
 
     h = m / |V| V x        V = W + s B A        |V|: row by row, a constant for the gradient
+
+Departures: in training DoRA's dropout acts on the x of the update alone, as LoRA's does; peft 0.21
+lets it act on what m / |V| - 1 adds to W x as well (without dropout the two are one).
 """
 
 import math
@@ -110,10 +113,7 @@ class LowRank(nn.Module):
 
 
 class Decomposed(LowRank):
-    """DoRA: row lengths of their own.
-
-    As in peft, the update's dropout leaves the part of the frozen weight alone.
-    """
+    """DoRA: row lengths of their own."""
 
     exact_weight: Tensor
 

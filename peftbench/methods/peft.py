@@ -7,7 +7,8 @@ precision and measurement are as for every other method.
 
 Departures from the library: the head is ours and trains for every type; types that put tokens in
 front of the input are refused (method=prefix is ours), and so are those that need a loop of their
-own. Roles name the targets, so that a family needs no list of module names.
+own. Roles name the targets, so that a family needs no list of module names. IA3 has the places of
+its paper (keys, values, inner activations), not query and value; see `peft_effects.py`.
 """
 
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from peft.utils import PeftType
 from torch import nn
 
 from peftbench.methods.base import Method
+from peftbench.methods.peft_effects import SCALED_INPUTS, refuse_ineffective
 from peftbench.methods.peft_support import peft_support
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.module_ops import check_roles
@@ -60,6 +62,7 @@ class Peft(Method):
                 raise ValueError(
                     f"{self.type} takes no {name}; it takes {', '.join(sorted(known))}"
                 )
+        refuse_ineffective(self.type, self.config)
         check_roles("target_modules", self.target_modules)
 
     def insert(self, encoder: AdaptedModel) -> None:
@@ -99,7 +102,8 @@ class Peft(Method):
         if "target_modules" in fields:
             found["target_modules"] = encoder.pattern(*roles)
         if "feedforward_modules" in fields:
-            found["feedforward_modules"] = []
+            scaled = [role for role in roles if role in SCALED_INPUTS]
+            found["feedforward_modules"] = encoder.pattern(*scaled) if scaled else []
         return found | self.config
 
 

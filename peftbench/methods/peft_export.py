@@ -57,6 +57,11 @@ def peft_form(method: Method, encoder: AdaptedModel) -> tuple[Json, dict[str, Te
             f"{encoder.name} has query, key and value in one linear outside of peftbench, where "
             "the library cannot tell them apart"
         )
+    if encoder.added_bias is not None:
+        raise ValueError(
+            f"{encoder.name} has a head without a bias outside of peftbench, where a regression "
+            "would lose the mean of its labels"
+        )
     config, inner = method.to_peft(encoder)
     prompt = config["peft_type"] == "PREFIX_TUNING"
     start = "base_model" if prompt else "base_model.model"

@@ -6,13 +6,15 @@ Jiang et al.: SMART, ACL 2020, arXiv 1911.03437. Aghajanyan et al.: R3F, ICLR 20
 All compare two outputs f of (batch, classes) by D(a, b) = KL(a || b) + KL(b || a), the mean over
 the batch; for regression by their squared difference. x are word embeddings.
 
-    rdrop: D / 2 of two passes with different dropout
+    rdrop: D / 2 of two passes with different dropout; the task loss is the mean of both passes'
     r3f:   D(f(x), f(x + z)), z uniform in [-epsilon, epsilon]
     smart: D(f(x), f(x + epsilon z)), z the direction, greatest component of each word 1, in which
-           D grows fastest from a random start of 1e-5 (one step)
+           D grows fastest from a random start of 1e-5 (one step); as in its authors' code each KL
+           has a gradient in its second argument alone, its first is a target (detached)
 
-Departures from the papers: R3F leaves out regression, here it has the squared difference; SMART's
-Bregman term is not here, and its authors' code moves by z, not by epsilon z.
+Departures from the papers: R3F leaves out regression, here it has the squared difference; R-Drop's
+is halved there too; SMART's Bregman term is not here, and its authors' code moves by z, not by
+epsilon z.
 """
 
 from collections.abc import Callable
@@ -27,17 +29,22 @@ from peftbench.models.adapted_model import AdaptedModel
 Penalty = Callable[[AdaptedModel, Batch, Tensor, float], Tensor]
 
 
-def divergence(a: Tensor, b: Tensor) -> Tensor:
-    """D of two outputs (batch, classes), or (batch, 1) values; a scalar."""
+def divergence(a: Tensor, b: Tensor, targets: bool = False) -> Tensor:
+    """D of two outputs (batch, classes), or (batch, 1) values; a scalar.
+
+    Args:
+        a, b: the outputs.
+        targets: whether the first argument of each KL is a target, without a gradient; the value
+            is the same.
+    """
     if a.shape[-1] == 1:
         return F.mse_loss(a.float(), b.float())
     p, q = a.float().log_softmax(-1), b.float().log_softmax(-1)
-    return ((p.exp() - q.exp()) * (p - q)).sum(-1).mean()
-
-
-def rdrop(encoder: AdaptedModel, batch: Batch, logits: Tensor, epsilon: float) -> Tensor:
-    """Half of D between these logits and those of another pass."""
-    return divergence(logits, encoder(batch)) / 2
+    whole = ((p.exp() - q.exp()) * (p - q)).sum(-1).mean()
+    if not targets:
+        return whole
+    slopes = -(p.exp().detach() * q + q.exp().detach() * p).sum(-1).mean()
+    return whole.detach() + slopes - slopes.detach()  # a sum of two KLs would round its value away
 
 
 def r3f(encoder: AdaptedModel, batch: Batch, logits: Tensor, epsilon: float) -> Tensor:
@@ -53,7 +60,7 @@ def smart(encoder: AdaptedModel, batch: Batch, logits: Tensor, epsilon: float) -
         apart = divergence(_shifted(encoder, batch, z), logits.detach())
         (slope,) = torch.autograd.grad(apart, z)
     direction = slope / (slope.abs().amax(-1, keepdim=True) + 1e-12)
-    return divergence(logits, _shifted(encoder, batch, epsilon * direction))
+    return divergence(logits, _shifted(encoder, batch, epsilon * direction), targets=True)
 
 
 def _words(encoder: AdaptedModel, batch: Batch) -> Tensor:
@@ -73,4 +80,8 @@ def _shifted(encoder: AdaptedModel, batch: Batch, shift: Tensor) -> Tensor:
         hook.remove()
 
 
-PENALTIES: dict[str, Penalty] = {"rdrop": rdrop, "r3f": r3f, "smart": smart}
+#: Penalties on a second pass that is made for them alone.
+PENALTIES: dict[str, Penalty] = {"r3f": r3f, "smart": smart}
+
+#: R-Drop, whose second pass is one of the task's own.
+RDROP = "rdrop"

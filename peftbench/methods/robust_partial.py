@@ -6,7 +6,7 @@ that exist, in the described spirit, and no reproduction:
 
 Lee et al.: Surgical fine-tuning, ICLR 2023, arXiv 2210.11466 (Auto-RGN). Sung, Nair and Raffel:
 FISH mask, NeurIPS 2021, arXiv 2111.09839. Pan et al.: LISA, NeurIPS 2024, arXiv 2403.17919.
-Wortsman et al.: WiSE-FT, CVPR 2022, arXiv 2109.01903. Regularisers: see smoothness.py.
+Wortsman et al.: WiSE-FT, CVPR 2022, arXiv 2109.01903. Regularisers: see regularizers.py.
 
     rgn:    the `part` of the blocks with the greatest |g| / |w|, averaged over batches
     fisher: that with the greatest mean g^2
@@ -30,7 +30,7 @@ from torch import Tensor
 from peftbench.core.errors import at_least, between, one_of
 from peftbench.data.batching import Batch
 from peftbench.methods.base import Method, WrapperMethod, task_loss
-from peftbench.methods.regularizers import PENALTIES
+from peftbench.methods.regularizers import PENALTIES, RDROP, divergence
 from peftbench.models.adapted_model import AdaptedModel
 
 CHOICES = ("rgn", "fisher", "lisa", "manual", "all")
@@ -44,7 +44,7 @@ class RobustPartial(WrapperMethod):
         choose, which: one of `CHOICES`; the blocks for `manual`, from 0.
         part: of the blocks, rounded, at least one.
         batches, interval: to score on; steps between `lisa`'s choices.
-        penalty: one of `PENALTIES`, or none.
+        penalty: one of `PENALTIES`, rdrop, or none.
         strength, epsilon: of the penalty; of the change that r3f and smart make to embeddings.
         wise: part of the pretrained weights in the end.
     """
@@ -61,7 +61,7 @@ class RobustPartial(WrapperMethod):
 
     def __post_init__(self) -> None:
         one_of("choose", self.choose, CHOICES)
-        one_of("penalty", self.penalty, ("none", *PENALTIES))
+        one_of("penalty", self.penalty, ("none", RDROP, *PENALTIES))
         between("part", self.part, 0, 1)
         if (self.choose == "manual") != bool(self.which):
             raise ValueError(f"choose={self.choose}, which={self.which}: only manual lists blocks")
@@ -100,6 +100,9 @@ class RobustPartial(WrapperMethod):
         """The task's loss, and the penalty."""
         if self.penalty == "none":
             return self.base_method.compute_loss(encoder, batch)
+        if self.penalty == RDROP:
+            (first, logits), (second, others) = (self._pass(encoder, batch) for _ in range(2))
+            return (first + second) / 2 + self.strength * divergence(logits, others) / 2
         logits = encoder(batch)
         plain = (
             type(self.base_method).compute_loss is Method.compute_loss
@@ -111,6 +114,16 @@ class RobustPartial(WrapperMethod):
         )
         penalty = PENALTIES[self.penalty](encoder, batch, logits, self.epsilon)
         return loss + self.strength * penalty
+
+    def _pass(self, encoder: AdaptedModel, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The base method's loss, and the logits of its (last) forward pass."""
+        seen: list[Tensor] = []
+        hook = encoder.register_forward_hook(lambda module, given, logits: seen.append(logits))
+        try:
+            loss = self.base_method.compute_loss(encoder, batch)
+        finally:
+            hook.remove()
+        return loss, seen[-1]
 
     def on_step_end(self, encoder: AdaptedModel, step: int, steps: int | None) -> None:
         """Let the base method act; draw other blocks where it is time."""

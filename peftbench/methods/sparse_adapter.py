@@ -13,10 +13,12 @@ H its Hessian:
 
 Large-Sparse is `widen: k` with `keep: 1/k`: as many weights as before, in a wider base method.
 
-Departures from the paper: the head trains (in the authors' script it keeps its random start);
-batches are as large for GraSP as for the others; ties are broken at random, so that the zero
-matrices of LoRA-like starts are pruned at random by magnitude. `score: learned` goes further than
-the paper: hard-concrete gates, whose expected number beyond `keep` costs `penalty`.
+Departures from the paper: bottleneck and recipe are the base method's own. In the authors' code an
+adapter has a norm of its input, ReLU, and the backbone's dropout between its matrices; their script
+has lr 1e-4, decay 0.1, batch 48 and 10 epochs. The head trains (in their script it keeps its random
+start); batches are as large for GraSP as for the others; ties are broken at random, so that the
+zero matrices of LoRA-like starts are pruned at random by magnitude. `score: learned` goes further
+than the paper: hard-concrete gates, whose expected number beyond `keep` costs `penalty`.
 """
 
 from collections.abc import Iterator, Sequence

@@ -8,6 +8,7 @@ run to run without loading, and no run can see another.
 import copy
 import re
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -35,14 +36,10 @@ class AdaptedModel(nn.Module):
         backbone: whose frozen tensors are shared.
         classes: outputs of the head; 1 for regression.
         seed: of the head's weights.
-        start: the bias of the last layer; for regression the mean of the training labels, or the
-            first hundred steps go into learning it.
         examples: to train on, for objectives that need their count.
     """
 
-    def __init__(
-        self, backbone: Backbone, classes: int, seed: int, start: float = 0.0, examples: int = 1
-    ):
+    def __init__(self, backbone: Backbone, classes: int, seed: int, examples: int = 1):
         super().__init__()
         self.examples: float | Tensor = examples
         self.rehearsal = False  # whether this is a tiny model in the place of another
@@ -52,7 +49,8 @@ class AdaptedModel(nn.Module):
         self.module: Any = copy.deepcopy(backbone.module, {id(t): t for t in shared})
         self._pretrained = {name for name, _ in self.module.named_parameters()}
         self._buffers_before = {name for name, _ in self.module.named_buffers()}
-        heads.start(self.module, backbone.head, classes, seed, start)
+        self.added_bias = heads.start(self.module, backbone.head, classes, seed)
+        self._unit: tuple[float, float] | None = None  # mean, scale of the labels it trains on
 
     # what methods use
 
@@ -215,6 +213,54 @@ class AdaptedModel(nn.Module):
         for name, parameter in self.module.named_parameters():
             if not self.backbone.owns(parameter):
                 parameter.requires_grad_(not which(name))
+
+    # the unit of a regression
+
+    def standardise(self, mean: float, scale: float) -> None:
+        """Let the head give z-scores (y - mean) / scale of the labels while it trains."""
+        self._unit = (mean, scale)
+
+    @contextmanager
+    def in_unit(self) -> Iterator[None]:
+        """The head in the unit of the labels for a while: W scale, b scale + mean.
+
+        Afterwards its parameters have the bits that they had.
+        """
+        if self._unit is None:
+            yield
+            return
+        parameters = self._last_layer()
+        before, unit = [p.detach().clone() for p in parameters], self._unit
+        self.to_unit()
+        try:
+            yield
+        finally:
+            self._unit = unit
+            with torch.no_grad():
+                for parameter, value in zip(parameters, before, strict=True):
+                    parameter.copy_(value)
+
+    def to_unit(self) -> None:
+        """Fold mean and scale into the head, which gives labels from now on; once."""
+        if self._unit is not None:
+            (mean, scale), self._unit = self._unit, None
+            weight, bias = self._last_layer()
+            with torch.no_grad():
+                weight.mul_(scale)
+                bias.mul_(scale).add_(mean)
+
+    def from_unit(self) -> None:
+        """Take mean and scale out of a head that gives labels, to train it further."""
+        if self._unit is not None:
+            mean, scale = self._unit
+            weight, bias = self._last_layer()
+            with torch.no_grad():
+                weight.div_(scale)
+                bias.sub_(mean).div_(scale)
+
+    def _last_layer(self) -> list[Tensor]:
+        last = heads.last_layer(self.module, self.backbone.head)
+        return [last.weight, last.bias]
 
     # what the loop and the record use
 

@@ -6,16 +6,19 @@ import torch
 from torch import nn
 
 
-def start(root: Any, paths: list[str], classes: int, seed: int, bias: float) -> None:
+def start(root: Any, paths: list[str], classes: int, seed: int) -> str | None:
     """Give a classifier new weights for its head, drawn as all these families draw theirs.
 
     Args:
         root: transformers' classifier, made with two labels.
         paths: of the head's parts.
-        classes: outputs; 1 for regression.
+        classes: outputs; 1 for regression, whose last layer gets a bias where it has none.
         seed: of the weights.
-        bias: of the last layer, where it has one.
+
+    Returns:
+        The name of the bias that a regression got.
     """
+    added = None
     std = root.config.initializer_range
     generator = torch.Generator().manual_seed(seed)
     parts = [root.get_submodule(path) for path in paths]
@@ -24,15 +27,25 @@ def start(root: Any, paths: list[str], classes: int, seed: int, bias: float) -> 
         if last:
             module.out_features = classes  # the rest of the head is as wide as the model
             module.weight = nn.Parameter(module.weight.new_empty(classes, module.in_features))
-            if module.bias is not None:
+            if module.bias is not None or classes == 1:
+                if module.bias is None:
+                    added = next(f"{n}.bias" for n, m in root.named_modules() if m is module)
                 module.bias = nn.Parameter(module.weight.new_empty(classes))
         for name, p in module.named_parameters(recurse=False):
             if name == "weight" and isinstance(module, nn.Linear):
                 value = torch.randn(p.shape, generator=generator) * std
             else:  # biases are 0, the weights of norms 1
-                value = torch.full(p.shape, bias if last else float(name == "weight"))
+                value = torch.full(p.shape, float(name == "weight"))
             setattr(module, name, nn.Parameter(value.to(p.device)))
     root.num_labels = root.config.num_labels = classes
+    return added
+
+
+def last_layer(root: Any, paths: list[str]) -> nn.Linear:
+    """The linear of a head that gives its outputs."""
+    parts = [root.get_submodule(path) for path in paths]
+    linears = [m for part in parts for m in part.modules() if isinstance(m, nn.Linear)]
+    return linears[-1]
 
 
 def narrow(root: Any, token_ids: list[int]) -> None:

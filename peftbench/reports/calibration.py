@@ -86,6 +86,10 @@ def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
             heads = ["method", *section.split, *shown]
             labels = 1 + len(section.split)
             told = notes if section is sections[-1] else []
+            why = {
+                e.findings["nothing_held"] for e in section.found if "nothing_held" in e.findings
+            }
+            told = [*told, *(f"Nothing was fitted: {reason}." for reason in sorted(why))]
             made.append(Table(f"{start}: {section.title}", heads, lines, labels, told))
     return made
 

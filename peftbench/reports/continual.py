@@ -30,7 +30,7 @@ _NOTE = (
 )
 _CHUNKS = (
     "The score on the reporting split after each round, by the training examples so far; at once: "
-    "one training on all examples of the run"
+    "one training on the examples of all rounds"
 )
 _TASKS = "The score on each task after the last round; alone: after the first"
 

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 
 from peftbench.analysis import grouping
 from peftbench.analysis.costs import machine, mean_peak
+from peftbench.core import revisions
 from peftbench.core.run import Record
 from peftbench.metrics import task_metrics
 from peftbench.reports.base import Report, listed
@@ -149,7 +150,9 @@ def _table(title: str, records: list[Record], pick: Callable[[list[str]], list[s
     baseline += [_baseline(records, column) for column in columns]
     lines = [baseline]
     for row, members in grouped.items():
-        lines.append([*row, *(_cell(members, column) for column in columns)])
+        lines.append(
+            [*row, *(_cell(members, column) + _mark(members, column) for column in columns)]
+        )
     notes = [
         "Percent, mean ± standard deviation over seeds (number of seeds), on the reporting split "
         "at the end of the budget; `trivial` always predicts the majority class, or the mean."
@@ -160,7 +163,21 @@ def _table(title: str, records: list[Record], pick: Callable[[list[str]], list[s
         notes.append(
             "† so many of the seeds collapsed: they predict one class or value throughout."
         )
+    if corrected := {what for record in records for what in revisions.outdated(record.run)}:
+        notes.append(
+            f"{OUTDATED} of an older revision, never pooled with newer records; corrected since: "
+            f"{'; '.join(sorted(corrected))}. The same words train anew."
+        )
     return Table(title, ["method", *split, *heads], lines, 1 + len(split), notes)
+
+
+#: Marks scores from before a correction of what they are made by.
+OUTDATED = "‡"
+
+
+def _mark(members: list[Record], column: Column) -> str:
+    here = [record for record in members if _is(record, column)]
+    return f" {OUTDATED}" if any(revisions.outdated(record.run) for record in here) else ""
 
 
 def _baseline(records: list[Record], column: Column) -> str:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 #: What a method does not choose.
-_SHARED = ("model", "task", "prompt", "augmentation", "protocol", "size")
+_SHARED = ("model", "task", "prompt", "augmentation", "protocol", "loss_revision", "size")
 
 #: Records of one piece of work: so few that all their values stay in a processor's cache.
 _PIECE = 1_000

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from peftbench.core.run import Json, Record, Run
-from peftbench.data import loading, prompt_template
+from peftbench.data import loading, splitting
 from peftbench.data.loading import LabelledTexts
 from peftbench.metrics import uncertainty as sure
 from peftbench.suites.base import Arrays, Suite
@@ -38,23 +38,17 @@ class Calibration(Suite):
                 raise ValueError(f"suite.{name} lies between 0 and 1, got {values}")
 
     def sets(self, run: Run, root: str | None) -> dict[str, LabelledTexts]:
-        """Training examples that the run does not train on; no set where it uses all."""
+        """Training examples that the run did not train on; no set where it used all."""
         train = loading.load_split(run.task, run.task.splits["train"], root)
-        size = run.train_size(len(train.label))
-        order = loading.stratified(train.label, run.task.classes, run.seeds()["subset"])
-        unused = order[size:]
-        if not len(unused) and run.checkpoint_selection.fraction:  # its selection split, then
-            again = loading.stratified(
-                train.label[order], run.task.classes, run.seeds()["subset"] + 1
-            )
-            unused = order[again[: round(run.checkpoint_selection.fraction * size)]]
-        unused = unused[~np.isin(unused, prompt_template.reserved(run, train.label))]
-        return {"held": train.take(unused[: self.examples])} if len(unused) else {}
+        held = splitting.split_training(run, train.label).held
+        return {"held": train.take(held[: self.examples])} if len(held) else {}
 
     def findings(self, record: Record, known: Arrays, found: dict[str, Arrays]) -> Json:
         """Figures before and after; the fitted number is None where nothing was held out."""
         held = found.get("held")
         told: Json = {"held": 0 if held is None else len(held["label"])}
+        if held is None:
+            told["nothing_held"] = NOTHING_HELD
         told |= {name: float(known[name].mean()) for name in _SPREADS if name in known}
         if record.run.task.classes == 1:
             return told | self._values(known, held)
@@ -113,6 +107,9 @@ class Calibration(Suite):
         widest = f"{max(self.levels):g}"
         return told | {"headline": {f"coverage of {widest}": told["coverage"][widest]}}
 
+
+#: Why nothing was fitted.
+NOTHING_HELD = "the run trained on all training examples; choose a smaller size, or a selection"
 
 #: What a method that samples stores beside its scores.
 _SPREADS = ("variance", "mutual_information")

@@ -8,9 +8,10 @@ walk, ECCV 2018, arXiv 1801.10112. R[t][j] is the score on chunk (or task) j aft
     backward transfer mean over j < T of R[T][j] - R[j][j]
     forgetting        mean over j < T of max over t in j..T-1 of R[t][j], less R[T][j]
 
-A round has the run's whole budget and schedule; epochs are those of its own examples. The run
-itself, trained on all its examples at once, is what the last round is held against. In a sequence
-of tasks each has a head of its own, and R is of validation splits. Chunks are scored as trained on.
+A round has the run's whole budget and schedule; epochs are those of its own examples. The last
+round is compared with one training on the examples of all chunks at once: the run itself where the
+chunks are all its examples, else a further training from the start. In a sequence of tasks each has
+a head of its own, and R is of validation splits. Chunks are scored as trained on.
 """
 
 from collections.abc import Iterator
@@ -22,7 +23,7 @@ import numpy as np
 from peftbench.core.configs import TaskConfig
 from peftbench.core.errors import ConfigError, at_least, between
 from peftbench.core.run import Json, Record, Run
-from peftbench.data import loading, prompt_template
+from peftbench.data import loading, prompt_template, splitting
 from peftbench.data.loading import LabelledTexts
 from peftbench.metrics import task_metrics
 from peftbench.suites.base import Arrays, Suite
@@ -37,11 +38,14 @@ class Round:
         rows: numbers of the examples to train on, replayed ones among them.
         asked: names of the sets to predict on when it is over, each with the number of the round
             whose head answers.
+        at_once: whether it is no round but the training that the last one is compared with, which
+            starts where the run starts.
     """
 
     run: Run
     rows: np.ndarray
     asked: dict[str, int]
+    at_once: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,7 +113,7 @@ class Continual(Suite):
         return {"validation": _split(run, "validation", root), **chunks}
 
     def rounds(self, run: Run, root: str | None) -> Iterator[Round]:
-        """The trainings, one after the other."""
+        """The trainings, one after the other; then, if needed, that on all chunks at once."""
         if self.sequence:
             for number, one in enumerate(self._runs(run)):
                 train = _split(one, "train", root)
@@ -127,11 +131,14 @@ class Continual(Suite):
             rows = _mixed(run, train, np.concatenate([rows, *again]))
             sets = ["validation", *map(str, range(number + 1))]
             yield Round(run, rows, dict.fromkeys(sets, number))
+        every = np.concatenate(chunks)
+        if len(every) < len(splitting.split_training(run, train.label).train):
+            yield Round(run, _mixed(run, train, every), {"validation": len(chunks)}, at_once=True)
 
     def findings(self, record: Record, known: Arrays, found: dict[str, Arrays]) -> Json:
         """Scores on everything after every round, and what they come to.
 
-        `found` holds the outputs as `ROUND/SET`.
+        `found` holds the outputs as `ROUND/SET`; a round after the last is all chunks at once.
         """
         count = len(self.sequence) + 1 if self.sequence else len(self.chunks or [])
         tasks = [
@@ -151,7 +158,11 @@ class Continual(Suite):
             "names": [task.name for task in tasks] if self.sequence else self.chunks,
             "scores": matrix,
             "validation": validation,
-            "joint": record.metrics[tasks[0].metrics[0]],
+            "joint": (
+                score(count, "validation")
+                if f"{count}/validation" in found
+                else record.metrics[tasks[0].metrics[0]]
+            ),
             **measures(matrix),
         }
         last = {} if validation is None else {"last": validation[-1]}

@@ -34,5 +34,7 @@ class ContinualStage:
         if self.state is not None:
             new = {n: t for n, t in encoder.state().items() if not self.head and encoder.in_head(n)}
             encoder.restore(self.state | new)
+            if self.head:
+                encoder.from_unit()  # kept weights speak the unit of the labels
             if self.chain:
                 method.posterior_to_prior(encoder)

@@ -210,10 +210,12 @@ class Training:
         Raises:
             FloatingPointError: at a loss that is not finite, with its step.
         """
-        state, peers = self.state, self._peers
+        state, peers, rate = self.state, self._peers, self.learning_rate
         self._losses.append(loss)
         state.count(batch)
-        self.predictor.method.on_step_end(self.predictor.encoder, state.step, self.steps)
+        encoder, method = self.predictor.encoder, self.predictor.method
+        method.extra_update(encoder, state.step, self.config.batch_size, rate / self.config.lr)
+        method.on_step_end(encoder, state.step, self.steps)
         self._stop = self.callbacks.stop()
         late = self._stop or time.monotonic() - self._saved_at > 60 * self.callbacks.minutes
         self._pause = late and peers.count == 1
@@ -236,14 +238,16 @@ class Training:
         """The clock of evaluation; random numbers drawn inside leave no trace."""
         self.state.marks = self._marks_due()
         self.state.done = self.state.marks >= self.config.num_evals
-        if self.state.done:
+        if self.state.done and not self.selection.fraction:
             self.predictor.method.on_train_end(self.predictor.encoder)
         with self.phases.phase("evaluate"), torch.random.fork_rng():
             yield
 
     def add_evaluation(self, scores: Json) -> None:
         """Add a point to the curve; keep the model where it is the best one so far."""
-        self.state.point(self.state.fraction(self.budget, self.steps), scores)
+        with torch.no_grad():
+            more = self.predictor.method.diagnostics(self.predictor.encoder)
+        self.state.point(self.state.fraction(self.budget, self.steps), scores | more)
         if self.selection.fraction:
             self._select()
 
@@ -268,6 +272,8 @@ class Training:
         """Take the model back to its best evaluation, where there is a selection."""
         if self.best:
             self.predictor.encoder.restore(self.best)
+        if self.selection.fraction:
+            self.predictor.method.on_train_end(self.predictor.encoder)
 
     def _marks_due(self) -> int:
         return self.state.due(self.budget, self.steps, self.config)

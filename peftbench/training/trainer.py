@@ -1,7 +1,7 @@
 """Train one run and build its record."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -40,6 +40,9 @@ Arrays = dict[str, np.ndarray]
 
 #: The split that is reported.
 REPORTED = "validation"
+
+#: Of a regression's training labels, in the work of its record.
+LABEL_UNIT = ("label_mean", "label_std")
 
 
 @dataclass(frozen=True)
@@ -164,13 +167,15 @@ class TaskData:
         tokens: by split: train, validation, and those scored besides.
         rows: numbers of the training examples.
         held: numbers of the training examples held out for selection.
-        shown: what the training shows of the first.
+        shown: what the training shows of the first; labels of a regression as z-scores.
+        unit: mean and standard deviation of the training labels of a regression.
     """
 
     tokens: dict[str, TokenizedSplit]
     rows: np.ndarray
     held: np.ndarray
     shown: AugmentedSplit
+    unit: tuple[float, float] | None = None
 
     @property
     def labels(self) -> np.ndarray:
@@ -205,7 +210,12 @@ def load_task_data(
     with phases.phase("tokenise"):
         encode = prompting.coder(run, tokenizer, root)
         shown = augmentation.augment_split(run, tokens["train"], rows, root, encode)
-    return TaskData(tokens, rows, held, shown)
+    if not run.task.regression:
+        return TaskData(tokens, rows, held, shown)
+    mean, std = batching.label_unit(tokens["train"].label[rows])
+    scores = ((shown.tokens.label.astype(np.float64) - mean) / std).astype(np.float32)
+    shown = replace(shown, tokens=replace(shown.tokens, label=scores))
+    return TaskData(tokens, rows, held, shown, (mean, std))
 
 
 def build_model(
@@ -213,8 +223,9 @@ def build_model(
 ) -> tuple[AdaptedModel, Method]:
     """The run's model with its method inserted, and the method."""
     method = build_method(run.method)
-    start = float(data.labels.mean()) if run.task.classes == 1 else 0.0
-    encoder = AdaptedModel(backbone, run.task.classes, seeds["head"], start, len(data.rows))
+    encoder = AdaptedModel(backbone, run.task.classes, seeds["head"], len(data.rows))
+    if data.unit is not None:
+        encoder.standardise(*data.unit)
     torch.manual_seed(seeds["method"])
     method.insert(encoder)
     return encoder, method
@@ -264,7 +275,12 @@ class PreparedTraining:
         tokens = self.data.tokens[split]
         self.seed_sampling()
         rows = np.arange(len(tokens)) if rows is None else rows
-        return self.training.predictor.predict(tokens, rows)
+        with self.in_unit():
+            return self.training.predictor.predict(tokens, rows)
+
+    def in_unit(self) -> AbstractContextManager[None]:
+        """Predictions inside are in the unit of the labels."""
+        return self.training.predictor.encoder.in_unit()
 
     def seed_sampling(self) -> None:
         """Let methods that sample draw the same at every prediction."""
@@ -283,7 +299,11 @@ class PreparedTraining:
 
     @contextmanager
     def reporting(self) -> Iterator[None]:
-        """The clock of the predictions that are reported; that of training has stopped."""
+        """The clock of the predictions that are reported; that of training has stopped.
+
+        From here on the head gives the unit of the labels.
+        """
+        self.training.predictor.encoder.to_unit()
         if not self.resumed:  # else the energy before the checkpoint is unknown
             self.joules = self.energy.joules()
         with self.training.phases.phase("evaluate"), torch.random.fork_rng():
@@ -432,6 +452,7 @@ def build_record(prepared: PreparedTraining, found: dict[str, Arrays]) -> Record
             "truncated": {n: t.truncated for n, t in data.tokens.items()} | data.shown.truncated,
             "resumed": prepared.resumed,
             **({} if run.task.regression else {"per_class": _per_class(run, whole)}),
+            **({} if data.unit is None else dict(zip(LABEL_UNIT, data.unit, strict=True))),
         },
         seconds=phases.seconds | {"train": state.seconds},
         speed={

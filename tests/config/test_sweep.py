@@ -4,6 +4,7 @@ import hashlib
 import itertools
 import json
 import re
+from typing import Any
 
 import pytest
 import yaml
@@ -13,6 +14,7 @@ from peftbench.config import catalog
 from peftbench.config.sweep import plan
 from peftbench.core import revisions
 from peftbench.core.errors import ConfigError
+from peftbench.core.revisions import Correction
 from peftbench.core.run import Run
 
 PACKAGED = catalog.packaged()
@@ -514,14 +516,25 @@ def test_a_revision_is_part_of_the_keys_that_it_concerns(monkeypatch):
     def changed() -> set[tuple[str, ...]]:
         return {name for name, key in keys().items() if key != before[name]}
 
-    monkeypatch.setitem(revisions.METHODS, "LoRA", 2)
+    def correct(known: dict[str, tuple[Correction, ...]], name: str, *concerns: Any) -> None:
+        more = (*known.get(name, ()), Correction("something", *concerns))
+        monkeypatch.setitem(known, name, more)
+
+    correct(revisions.METHODS, "LoRA")
     assert {name[0] for name in changed()} == {"lora", "mc_dropout"}  # LoRA is inside the other
     monkeypatch.undo()
-    monkeypatch.setitem(revisions.LOSSES, "regression", 2)
+    correct(revisions.METHODS, "LoRA", lambda node: node["rank"] > 8)
+    assert changed() == set()
+    assert plan("method=lora", "method.rank=9").runs[0].method.revision == 2
+    monkeypatch.undo()
+    correct(revisions.LOSSES, "regression")
     assert {name[1] for name in changed()} == {"stsb"}
     monkeypatch.undo()
-    monkeypatch.setitem(revisions.SUITES, "Noise", 2)
+    correct(revisions.SUITES, "Noise")
     assert {name[2:] for name in changed()} == {("noise",)}
+    monkeypatch.undo()
+    correct(revisions.SUITES, "Noise", lambda node, run: run.task.name == "mrpc")
+    assert {name[1:] for name in changed()} == {("mrpc", "noise")}
     monkeypatch.undo()
     assert changed() == set()
 

@@ -51,12 +51,53 @@ def test_divergence_is_that_of_torch():
 
 def test_starts_as_the_authors_do():
     """Means up to sqrt(6 / max), deviations from 0.05^2 / 2 to 0.05^2; mean KL 3.3 to 4.0."""
-    layer = GaussianLinear(nn.Linear(768, 8), "batch", 0.05)
+    layer = GaussianLinear(nn.Linear(768, 8), "batch", 0.05, uniform=True)
     std = layer.log_std.exp()
     assert 0.00125 <= std.min().item() < std.max().item() <= 0.0025
     assert layer.weight.abs().max().item() == pytest.approx((6 / 768) ** 0.5, rel=0.01)
     mean = kl_to_normal(layer, 0.0, 0.1).item() / layer.weight.numel()
     assert 3.3 < mean < 4.0
+
+
+HOSTS = {
+    "lora": ("method.base_method=lora",),
+    "parallel": ("method.base_method=parallel",),
+    "adapter": ("method.base_method=adapter",),
+    "combined": (),
+}
+
+
+@pytest.mark.parametrize("host", HOSTS)
+def test_means_start_at_the_base_methods_weights(host):
+    """Whatever is replaced; but BH-PEFT's own `down` is drawn as its authors do."""
+    words = (*HOSTS[host], "method.matrices=[down,up]")
+    made = encoder("bert", *words)
+    plain = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0, examples=100)
+    torch.manual_seed(0)
+    build_method(tiny.one_run("method=bayes_hybrid", *words).method).base_method.insert(plain)
+    found, state = made.state(), plain.state()
+    for name, layer in gaussians(made).items():
+        start = state[f"{name}.weight"]
+        if host == "combined" and name.endswith("down"):
+            assert layer.weight.abs().max().item() == pytest.approx((6 / 32) ** 0.5, rel=0.05)
+            assert start.abs().max().item() < 0.2  # as linear layers are
+        else:
+            assert torch.equal(layer.weight, start)
+        assert torch.equal(found[f"{name}.weight"], layer.weight)
+    if host in ("lora", "parallel"):  # what starts at the pretrained model stays there
+        untouched = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0).eval()
+        batch = tiny.batch(tiny.tokens(), "bert")
+        assert torch.equal(made(batch), untouched(batch))
+
+
+def test_signs_of_flipout_are_a_tokens_own():
+    """With one weight sample, equal tokens of an example get noise of either sign."""
+    layer = GaussianLinear(nn.Linear(1, 1, bias=False), "flipout", 0.8).train()
+    with torch.no_grad():
+        torch.manual_seed(0)
+        noise = layer(torch.ones(1, 64, 1)) - layer.weight
+    assert len(noise.abs().unique()) <= 4  # one size, up to rounding
+    assert {-1.0, 1.0} == set(noise.sign().unique().tolist())
 
 
 @pytest.mark.parametrize("family", ["bert", "modernbert"])

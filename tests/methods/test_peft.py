@@ -84,6 +84,8 @@ def test_ia3(family):
     words = ("method=peft", "method.type=IA3", "method.target_modules=[key,value,ffn_out]")
     library = encoder(family, *words, feed)
     agree(made, library, {".ia3_l.default": ".scale"}, family)
+    by_default = encoder(family, "method=peft", "method.type=IA3")  # the places of its paper
+    agree(encoder(family, "method=ia3"), by_default, {".ia3_l.default": ".scale"}, family)
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta"])
@@ -120,6 +122,14 @@ def test_every_offered_type_is_the_librarys():
         (["method.type=ADALORA"], "moves ranks about"),
         (["method.config.rank=4"], "LORA takes no rank; it takes"),
         (["method.type=ADAPTION_PROMPT"], "is made for LLaMA"),
+        (["method.type=ADAMSS", "method.config.use_asa=true"], "use_asa has no effect here"),
+        (["method.type=ADAMSS", "method.config.mask_interval=50"], "mask_interval has no effect"),
+        (["method.config.inference_mode=true"], "would leave nothing to train"),
+        (["method.config.task_type=SEQ_CLS"], "LORA: config.task_type has no effect here"),
+        (
+            ["method.type=IA3", "method.config.target_modules=[key]"],
+            "without config.feedforward_modules",
+        ),
         (["method.type=POLY"], "POLY does not run there: task_ids should not be None"),
     ],
 )
@@ -128,6 +138,16 @@ def test_what_the_library_cannot_do_is_refused_before_anything_starts(words, mes
 
     with pytest.raises(ConfigError, match=message):
         dry_run.validate_run(plan("model=tiny", "method=peft", *words).runs[0])
+
+
+def test_the_default_roles_of_a_type_are_its_papers():
+    """Query and value, as the key of LoRA has it; IA3's of section 3.3."""
+    (lora,) = plan("method=peft").runs
+    (ia3,) = plan("method=peft", "method.type=IA3").runs
+    (named,) = plan("method=peft", "method.type=IA3", "method.target_modules=[query]").runs
+    roles = [run.method.hyperparameters["target_modules"] for run in (lora, ia3, named)]
+    assert roles == [["query", "value"], ["key", "value", "ffn_out"], ["query"]]
+    assert [run.method.revision for run in (lora, ia3, named)] == [1, 2, 1]
 
 
 def test_sizes_are_judged_on_the_model_itself():

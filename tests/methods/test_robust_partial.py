@@ -1,14 +1,24 @@
 """Chosen blocks, smoothness penalties and the way back, by hand."""
 
+from dataclasses import replace
+
+import numpy as np
 import pytest
+import safetensors.torch
 import tiny
 import torch
+import torch.nn.functional as F
+from short_runs import CPU, one
 
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
+from peftbench.data import loading, tokenization
+from peftbench.data.tokenizer import load_tokenizer
 from peftbench.methods import dry_run, regularizers
 from peftbench.methods.base import build_method, task_loss
 from peftbench.models.adapted_model import AdaptedModel
+from peftbench.models.backbone import Backbone
+from peftbench.training.trainer import execute
 
 BATCH = tiny.batch(tiny.tokens(), "bert")
 
@@ -99,6 +109,36 @@ def test_divergence_is_the_symmetric_kl_of_torch():
     torch.testing.assert_close(values, (a[:, 0] - b[:, 0]).square().mean())
 
 
+def test_targets_have_no_gradient_and_the_same_value():
+    """As mt-dnn's SymKlCriterion: KL with the other side detached, both ways."""
+    a, b = (torch.randn(6, 3, requires_grad=True) for _ in range(2))
+    p, q = a.log_softmax(-1), b.log_softmax(-1)
+    expected = F.kl_div(p, q.exp().detach(), reduction="batchmean")
+    expected = expected + F.kl_div(q, p.exp().detach(), reduction="batchmean")
+    found = regularizers.divergence(a, b, targets=True)
+    torch.testing.assert_close(found, expected)
+    slopes, theirs = (torch.autograd.grad(one, (a, b)) for one in (found, expected))
+    torch.testing.assert_close(slopes, theirs)
+    whole = torch.autograd.grad(regularizers.divergence(a, b), (a, b))
+    assert float((whole[0] - slopes[0]).abs().max()) > 1e-3
+
+
+def test_smart_compares_with_targets():
+    made = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0).eval()
+    build_method(tiny.one_run("method=full").method).insert(made)
+    logits = made(BATCH).detach().requires_grad_()
+    torch.manual_seed(0)
+    (slope,) = torch.autograd.grad(regularizers.smart(made, BATCH, logits, 0.5), logits)
+    torch.manual_seed(0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(regularizers, "divergence", lambda a, b, targets=False: whole(a, b))
+        (other,) = torch.autograd.grad(regularizers.smart(made, BATCH, logits, 0.5), logits)
+    assert not torch.allclose(slope, other)
+
+
+whole = regularizers.divergence
+
+
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 @pytest.mark.parametrize("name", ["r3f", "smart"])
 def test_perturbations_are_as_large_as_asked(family, name):
@@ -125,17 +165,47 @@ def test_smart_finds_a_worse_direction_than_chance():
     assert worst > 3 * max(chance)
 
 
-@pytest.mark.parametrize("base_method", ["full", "lora"])
-def test_penalties_work_on_any_method(base_method):
+@pytest.mark.parametrize("base_method", ["full", "lora", "bayes_hybrid"])
+def test_rdrop_takes_both_passes_loss_and_divergence(base_method):
+    """(CE_1 + CE_2) / 2 and D / 2, whatever else the base method's loss holds."""
     words = (f"method.base_method={base_method}", "method.choose=all", "method.penalty=rdrop")
     made = prepared(*words).train()
     torch.manual_seed(0)
     loss = method(*words, "method.strength=0.7").compute_loss(made, BATCH)
     torch.manual_seed(0)
     a, b = made(BATCH), made(BATCH)
-    expected = task_loss(a, BATCH["labels"]) + 0.7 * regularizers.divergence(a, b) / 2
+    losses = [task_loss(logits, BATCH["labels"]) for logits in (a, b)]
+    assert losses[0] != losses[1]  # dropout differs
+    expected = sum(losses) / 2 + 0.7 * regularizers.divergence(a, b) / 2
+    inner = method(*words).base_method
+    if hasattr(inner, "divergence"):
+        expected = expected + inner.kl * inner.divergence(made)
     torch.testing.assert_close(loss, expected)
-    assert regularizers.divergence(a, b).item() > 0  # dropout differs
+
+
+def test_wise_survives_early_stopping(tmp_path):
+    """It goes back from the best state, and that is what is scored and kept."""
+    words = ("method=robust_partial", "method.choose=all", "method.penalty=none", "method.wise=1")
+    early = ("checkpoint_selection=best_on_holdout", "checkpoint_selection.patience=1")
+    more = ("train.num_evals=8", "budget.steps=16", "train.lr=3e-2")
+    run = one(tiny.own_task(tmp_path), *words, *early, *more)
+    done = execute(run, replace(CPU, save_weights=True))
+    assert len(done.record.curve) < 8 or done.record.selection != done.record.curve[-1]
+    made = AdaptedModel(Backbone(run.model), run.task.classes, run.seeds()["head"])
+    build_method(run.method).insert(made)
+    made.restore(safetensors.torch.load(done.trained))
+    inner = {n: t for n, t in made.state().items() if not made.in_head(n)}
+    assert inner.keys() == {n for n in made.pretrained if not made.in_head(n)}
+    assert all(torch.equal(t, made.pretrained[n]) for n, t in inner.items())
+    again = AdaptedModel(Backbone(run.model), run.task.classes, run.seeds()["head"])
+    head = {n: t for n, t in made.state().items() if made.in_head(n)}
+    again.restore(again.state() | head)
+    texts = loading.load_split(run.task, "validation", None)
+    tokens = tokenization.encode(texts, load_tokenizer(run.model), run.train.max_length)
+    with torch.inference_mode():
+        logits = again.eval()(tiny.batch(tokens, "bert"))
+    # training predicts in bf16
+    np.testing.assert_allclose(done.predictions["scores"], logits, atol=0.02)
 
 
 def test_wise_goes_the_whole_way_back():

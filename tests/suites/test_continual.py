@@ -107,6 +107,34 @@ def test_one_round_of_everything_is_the_run_itself(tmp_path, method):
     assert found.findings["forgetting"] is None
 
 
+def test_at_once_is_trained_on_the_chunks_alone(tmp_path):
+    """Where these are fewer than the run's examples, by the run of so many, to the bit."""
+    evaluation, rounds = one("method=full", "size=32", "suite.chunks=[8,16]")
+    *_, last = rounds.rounds(evaluation.run, None)
+    assert last.at_once
+    assert len(last.rows) == 24
+    _, found, arrays = followed(tmp_path, evaluation)
+    (fewer,) = plan(*tiny("method=full", "size=24")).runs
+    known = trainer.execute(fewer)
+    assert np.array_equal(arrays["scores/2/validation"], known.predictions["scores"])
+    assert found.findings["joint"] == known.record.score
+    assert len(found.findings["validation"]) == 2
+    assert [len(row) for row in found.findings["scores"]] == [1, 2]
+    whole, _ = one("method=full", "suite.chunks=[8,24]")
+    assert (evaluation.suite["revision"], "revision" in whole.suite) == (2, False)
+
+
+def test_values_go_on_from_round_to_round_in_their_unit(tmp_path):
+    """Rounds whose labels have other means and spreads; at a rate of nearly 0 nothing changes."""
+    words = ("method=full", "task=synthetic_similarity", "suite.chunks=[8,24]", "train.lr=1e-12")
+    evaluation, _ = one(*words, "train.precision=fp32")
+    _, found, arrays = followed(tmp_path, evaluation)
+    first, second = (arrays[f"scores/{number}/validation"] for number in (0, 1))
+    assert 1 < first.mean() < 4
+    np.testing.assert_allclose(first, second, rtol=1e-4)
+    assert len(found.findings["validation"]) == 2
+
+
 def test_a_stopped_stream_goes_on_to_the_same_bits(tmp_path):
     evaluation, _ = one("method=full", "suite.chunks=[8,8,16]", "budget.steps=6")
     whole = followed(tmp_path / "whole", evaluation)[2]

@@ -12,7 +12,8 @@ from peftbench.config import catalog
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError, RecordError
 from peftbench.core.evaluation import Evaluated, Evaluation
-from peftbench.data import batching, loading
+from peftbench.data import batching, loading, prompt_template
+from peftbench.data.loading import LabelledTexts
 from peftbench.data.text_noise import EDITS
 from peftbench.data.tokenization import TokenizedSplit
 from peftbench.evaluation import evaluator
@@ -262,6 +263,43 @@ def test_calibration_of_a_run_on_everything_fits_on_its_selection_split():
     assert held.texts[0] == [train.texts[0][i] for i in rows[:500]]
 
 
+FORMS = {
+    "head": (),
+    "words": ("prompt=words",),
+    "demonstrations": ("prompt=words", "prompt.num_demonstrations=4", "prompt.reserved=12"),
+}
+SIZES = ("100", "0.5", "2950", "2992", "2999", "full")
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("selection", ["last", "best_on_holdout"])
+@pytest.mark.parametrize("form", FORMS)
+def test_calibration_holds_out_what_training_never_saw(form, selection, size):
+    """For each prompt, selection and size: no example in common with training or demonstrations."""
+    evaluation, calibration = one(
+        *("suite=calibration", f"checkpoint_selection={selection}", f"size={size}", *FORMS[form])
+    )
+    run = evaluation.run
+    train = loading.load_split(run.task, "train", None)
+    numbered = LabelledTexts([[str(n) for n in range(len(train.label))]], train.label)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loading, "load_split", lambda *_: numbered)
+        held = calibration.sets(run, None).get("held")
+    tokens = TokenizedSplit(*[np.zeros(0)] * 3, label=train.label, truncated=0)
+    seed = run.seeds()["subset"]
+    seen, chosen_on = batching.split_rows(run, tokens, run.checkpoint_selection, seed)
+    reserved = prompt_template.reserved(run, train.label)
+    left = len(train.label) - len({*seen, *chosen_on, *reserved})
+    if not left and selection == "last":
+        assert held is None
+        return
+    rows = {int(text) for text in held.texts[0]}
+    assert len(rows) == min(500, left or len(chosen_on))
+    assert rows.isdisjoint(seen)
+    assert rows.isdisjoint(reserved)
+    assert rows.isdisjoint(chosen_on) or not left
+
+
 def test_calibration_by_hand():
     evaluation, calibration = one("suite=calibration")
     label = np.arange(1000) % 2
@@ -277,6 +315,7 @@ def test_calibration_by_hand():
     assert told["to_check"]["0.9"] == 0.1  # equal doubts stay in order, and the first are wrong
     without = calibration.findings(record(evaluation.run), known, {})
     assert (without["temperature"], without["after"], without["held"]) == (None, None, 0)
+    assert "trained on all training examples" in without["nothing_held"]
     assert without["before"] == told["before"]
 
 

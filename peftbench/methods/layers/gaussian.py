@@ -3,12 +3,16 @@
 import hashlib
 import math
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
 from safetensors.torch import load
 from torch import Tensor, nn
+
+from peftbench.data.batching import Batch
+from peftbench.methods.base import averaged, repeated
+from peftbench.models.adapted_model import AdaptedModel
 
 #: Where the noise of a training step comes from.
 NOISES = ("batch", "flipout", "local")
@@ -25,28 +29,46 @@ class SampledLinear(Protocol):
 class GaussianLinear(nn.Module):
     """y = W x, W ~ N(weight, exp(log_std)^2), without a bias.
 
-    In training one W is drawn for a forward pass (`batch`), with signs of each example's own
+    In training one W is drawn for a forward pass (`batch`), with signs of each token's own
     (`flipout`), or each output its own noise (`local`). Otherwise W is its mean, unless `draws`
     says how many times over the batch is there, group after group: then each group gets a draw
     (and what all groups share, as DeBERTa's relative positions, the mean).
 
     Args:
-        linear: whose place is taken.
+        linear: whose place is taken; the means start at its weights.
         noise: one of `NOISES`.
         spread: standard deviations start at G^2, G uniform in [spread / sqrt 2, spread].
+        uniform: draw the means from U(-b, b) instead, b = sqrt(6 / max(in, out)).
     """
 
-    def __init__(self, linear: nn.Linear, noise: str, spread: float):
+    #: The parameter of the standard deviations.
+    spread_name: ClassVar[str] = "log_std"
+
+    log_std: Tensor
+
+    def __init__(self, linear: nn.Linear, noise: str, spread: float, uniform: bool = False):
         super().__init__()
-        like = linear.weight
-        bound = math.sqrt(6 / max(like.shape))
-        self.weight = nn.Parameter(torch.empty_like(like).uniform_(-bound, bound))
-        drawn = torch.empty_like(like).uniform_(spread / math.sqrt(2), spread)
-        self.log_std = nn.Parameter(2 * drawn.log())
-        self.log_std._no_weight_decay = True  # type: ignore[attr-defined] # 0 is no small spread
+        means = linear.weight.detach().clone()
+        if uniform:
+            bound = math.sqrt(6 / max(means.shape))
+            means = torch.empty_like(means).uniform_(-bound, bound)
+        self.weight = nn.Parameter(means)
+        roots = torch.empty_like(means).uniform_(spread / math.sqrt(2), spread)
+        spreads = nn.Parameter(self._spread_of(roots))
+        spreads._no_weight_decay = True  # type: ignore[attr-defined] # 0 is no small spread
+        self.register_parameter(self.spread_name, spreads)
         self.noise = noise
         self.draws = 0
         self.prior: tuple[Tensor, Tensor] | None = None  # mean, log std of an earlier posterior
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviations (out, in)."""
+        return self.log_std.exp()
+
+    @staticmethod
+    def _spread_of(roots: Tensor) -> Tensor:
+        return 2 * roots.log()
 
     def start_at(self, earlier: dict[str, Tensor], name: str) -> None:
         """Make an earlier posterior the prior, and start from it.
@@ -55,7 +77,7 @@ class GaussianLinear(nn.Module):
             ValueError: if it has no such matrix, or one of another shape.
         """
         try:
-            mean, log_std = (earlier[f"{name}.{part}"] for part in ("weight", "log_std"))
+            mean, spread = (earlier[f"{name}.{part}"] for part in ("weight", self.spread_name))
         except KeyError:
             raise ValueError(f"prior.from holds no posterior of {name}") from None
         if mean.shape != self.weight.shape:
@@ -64,7 +86,7 @@ class GaussianLinear(nn.Module):
             )
         with torch.no_grad():
             self.weight.copy_(mean)
-            self.log_std.copy_(log_std)
+            self.get_parameter(self.spread_name).copy_(spread)
         self.keep_as_prior()
 
     def keep_as_prior(self) -> None:
@@ -82,25 +104,83 @@ class GaussianLinear(nn.Module):
         if self.draws and len(x) % self.draws == 0:
             groups = x.unflatten(0, (self.draws, -1)).flatten(1, -2)
             noise = torch.randn(self.draws, *self.weight.shape, device=x.device)
-            weights = self.weight + self.log_std.exp() * noise
+            weights = self.weight + self.std * noise
             y = torch.bmm(groups, weights.transpose(1, 2).to(groups.dtype))
             return y.view(*x.shape[:-1], -1)
         if self.draws or not self.training:  # what is no example's (relative positions): the mean
             return F.linear(x, self.weight)
         if self.noise == "local":
-            variance = F.linear(x.float() ** 2, torch.exp(2 * self.log_std))
+            variance = F.linear(x.float() ** 2, self.std**2)
             y = F.linear(x, self.weight)
             return y + (variance.clamp(min=1e-16).sqrt() * torch.randn_like(variance)).to(y.dtype)
-        noise = self.log_std.exp() * torch.randn_like(self.weight)
+        noise = self.std * torch.randn_like(self.weight)
         if self.noise == "batch":
             return F.linear(x, self.weight + noise)
-        signs = [_signs(len(x), width, x) for width in self.weight.shape]
+        signs = [_signs(x, width) for width in self.weight.shape]
         return F.linear(x, self.weight) + F.linear(x * signs[1], noise) * signs[0]
 
 
-def _signs(batch: int, width: int, like: Tensor) -> Tensor:
-    """Random signs (batch, 1, width), the same for all tokens of an example."""
-    return torch.randint(0, 2, (batch, 1, width), device=like.device).to(like.dtype) * 2 - 1
+class RootGaussianLinear(GaussianLinear):
+    """A `GaussianLinear` whose trained spread is the root G of the deviations, as in BLoB."""
+
+    spread_name = "root_std"
+
+    root_std: Tensor
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviations (out, in): G^2."""
+        return self.root_std**2
+
+    @property
+    def log_std(self) -> Tensor:  # type: ignore[override]
+        """Their logarithms, kept finite at G = 0 as in the authors' code."""
+        return (self.root_std**2 + 1e-6).log()
+
+    @staticmethod
+    def _spread_of(roots: Tensor) -> Tensor:
+        return roots
+
+
+def _signs(x: Tensor, width: int) -> Tensor:
+    """Random signs (…, width) for each token of x (…, in)."""
+    return torch.randint(0, 2, (*x.shape[:-1], width), device=x.device).to(x.dtype) * 2 - 1
+
+
+def gaussians(encoder: AdaptedModel) -> dict[str, GaussianLinear]:
+    """The Gaussian linears of a model, by path."""
+    return {n: m for n, m in encoder.module.named_modules() if isinstance(m, GaussianLinear)}
+
+
+def start_at_posterior(encoder: AdaptedModel, source: dict[str, str] | None) -> None:
+    """Make the posterior of an earlier run prior and start, where there is one.
+
+    Raises:
+        ValueError: if it has no such matrix, one of another shape, or is another file now.
+    """
+    if source is not None and not encoder.rehearsal:
+        earlier = posterior(source)
+        for name, gaussian in gaussians(encoder).items():
+            gaussian.start_at(earlier, name)
+
+
+def divergence(encoder: AdaptedModel, prior: dict[str, Any]) -> Tensor:
+    """KL(posterior || prior), summed over all Gaussian weights; a scalar."""
+    layers = gaussians(encoder).values()
+    return torch.stack([kl_to_normal(g, prior["mean"], prior["std"]) for g in layers]).sum()
+
+
+def predict_by_draws(encoder: AdaptedModel, batch: Batch, samples: int) -> dict[str, Tensor]:
+    """The average over draws as `scores` (log probabilities for classes), and its spreads."""
+    layers = gaussians(encoder).values()
+    many = repeated(batch, samples)
+    try:
+        for gaussian in layers:
+            gaussian.draws = samples
+        return averaged(encoder(many).unflatten(0, (samples, -1)))
+    finally:
+        for gaussian in layers:
+            gaussian.draws = 0
 
 
 def posterior(source: dict[str, str]) -> dict[str, Tensor]:

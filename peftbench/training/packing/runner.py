@@ -108,7 +108,8 @@ def _attempt(job: TrainingJob, micro: int | None) -> ForwardRequests[trainer.Tra
 
     def predict(split: str, rows: np.ndarray) -> ForwardRequests[Arrays]:
         prepared.seed_sampling()
-        found = yield PredictRequest(training, prepared.data.tokens[split], rows)
+        with prepared.in_unit():
+            found = yield PredictRequest(training, prepared.data.tokens[split], rows)
         assert isinstance(found, dict)
         return found
 

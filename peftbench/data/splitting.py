@@ -1,0 +1,63 @@
+"""Which training examples a run trains on, selects on, keeps for demonstrations, and leaves.
+
+The one place where train is cut, so that what is held out for one purpose is seen by no other.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from peftbench.core.configs import CheckpointSelection
+from peftbench.core.run import Run
+from peftbench.data import loading, prompt_template
+
+
+@dataclass(frozen=True)
+class TrainingRows:
+    """Numbers of training examples, disjoint.
+
+    Attributes:
+        train: to train on.
+        selection: held out to choose the best evaluation on.
+        reserved: kept back for demonstrations.
+        unused: all others.
+    """
+
+    train: np.ndarray
+    selection: np.ndarray
+    reserved: np.ndarray
+    unused: np.ndarray
+
+    @property
+    def held(self) -> np.ndarray:
+        """What no step of the training saw: the unused, or where there are none the selection."""
+        return self.unused if len(self.unused) else self.selection
+
+
+def split_training(
+    run: Run,
+    label: np.ndarray,
+    selection: CheckpointSelection | None = None,
+    seed: int | None = None,
+) -> TrainingRows:
+    """Cut the training examples of a run.
+
+    Args:
+        run: says how many it wants, which prompt and which selection it has.
+        label: (examples,) labels of all training examples.
+        selection: in place of the run's.
+        seed: of the subset, in place of the run's.
+
+    Raises:
+        ConfigError: if there are fewer examples than asked for, or none to select on.
+    """
+    selection = run.checkpoint_selection if selection is None else selection
+    seed = run.seeds()["subset"] if seed is None else seed
+    order = loading.stratified(label, run.task.classes, seed)
+    reserved = prompt_template.reserved(run, label)
+    first, rest = (
+        part[~np.isin(part, reserved)] for part in np.split(order, [run.train_size(len(label))])
+    )
+    held = selection.held_of(len(first))
+    again = first[loading.stratified(label[first], run.task.classes, seed + 1)]
+    return TrainingRows(again[held:], again[:held], reserved, rest)

@@ -1,0 +1,68 @@
+"""What `method=peft` makes of the library's settings: defaults by type, and what it refuses.
+
+Read without torch and without peft.
+"""
+
+from typing import Any
+
+#: Roles that a type changes in its paper, where that is not query and value. IA3 (Liu et al. 2022,
+#: arXiv 2205.05638, section 3.3) scales keys, values and the inner activation, what ffn_out gets.
+PAPER_ROLES = {"IA3": ("key", "value", "ffn_out")}
+
+#: Of the roles of IA3 those of which it scales what they get, not what they give.
+SCALED_INPUTS = ("ffn_out",)
+
+#: Settings of every type that only the library's own models and its trainer read.
+UNREAD = {
+    "inference_mode": "would leave nothing to train",
+    "task_type": "is for the library's own model classes",
+    "base_model_name_or_path": "is written when an adapter is saved",
+    "revision": "is written when an adapter is saved",
+    "auto_mapping": "is written when an adapter is saved",
+    "peft_type": "is method.type here",
+    "peft_version": "is written when an adapter is saved",
+}
+
+_ASA = (
+    "belongs to its adaptive subspace allocation (use_asa), a callback that peftbench's loop does "
+    "not call"
+)
+
+#: Settings of one type that a step outside of the training loop reads, which is never called here.
+NEVER_CALLED = {
+    "ADAMSS": dict.fromkeys(
+        (
+            *("use_asa", "asa_target_subspaces", "asa_importance_beta", "asa_uncertainty_beta"),
+            *("asa_schedule_exponent", "init_warmup", "final_warmup", "mask_interval"),
+        ),
+        _ASA,
+    ),
+}
+
+
+def default_roles(kind: str) -> list[str]:
+    """The roles that a type of the library changes where nobody says which."""
+    return list(PAPER_ROLES.get(kind, ("query", "value")))
+
+
+def refuse_ineffective(kind: str, config: dict[str, Any]) -> None:
+    """Refuse settings that would do nothing, or mean something else than they say.
+
+    Args:
+        kind: a type of the library.
+        config: arguments of its config class.
+
+    Raises:
+        ValueError: naming the setting, and why.
+    """
+    unread = UNREAD | NEVER_CALLED.get(kind, {})
+    for name in config:
+        if name in unread and config[name] not in (None, False):
+            raise ValueError(
+                f"{kind}: config.{name} has no effect here: it {unread[name]}; drop it"
+            )
+    if kind == "IA3" and "target_modules" in config and "feedforward_modules" not in config:
+        raise ValueError(
+            "IA3: config.target_modules without config.feedforward_modules would scale what every "
+            "module gives; name those whose input is scaled, [] for none"
+        )
