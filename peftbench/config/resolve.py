@@ -30,7 +30,7 @@ from peftbench.core.configs import (
 from peftbench.core.errors import ConfigError, at_least, one_of
 from peftbench.core.run import Json, Run, role_seeds
 from peftbench.core.text import did_you_mean
-from peftbench.data import loading, own_file, prompt_template
+from peftbench.data import hub_layout, loading, own_file, prompt_template
 from peftbench.data.delimited import QUOTING
 from peftbench.data.text_noise import EDITS
 from peftbench.metrics import task_metrics
@@ -320,7 +320,7 @@ def _task(node: Json, root: str | None) -> TaskConfig:
 
 def _with_rows(task: TaskConfig, root: str) -> TaskConfig:
     """The task with the hash of its rows in a folder, where they are not those of its revision."""
-    found = loading.rows_sha256(task, root)
+    found = hub_layout.rows_sha256(task, root)
     same = found in (None, task.hub_rows_sha256)
     return task if same else replace(task, rows_sha256=found)
 

@@ -5,13 +5,8 @@ No torch here: planning counts the classes of a user's file, and `check` tells w
 
 import hashlib
 import json
-import os
-import re
-import tempfile
 from collections import Counter
 from dataclasses import dataclass, replace
-from functools import cache
-from glob import escape
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +16,7 @@ from peftbench.core.configs import TaskConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import canonical
 from peftbench.core.text import did_you_mean
-from peftbench.data import own_file, own_labels, synthetic
+from peftbench.data import hub_layout, own_file, own_labels, synthetic
 
 #: Which part of a file without a validation file is held out; the same for every run of the file.
 SPLIT_SEED = 0
@@ -94,8 +89,8 @@ def _source_columns(task: TaskConfig, split: str, root: str | None) -> dict[str,
     if "synthetic" in source:
         found: dict[str, list[Any]] = synthetic.generate(source["synthetic"])[split]
         return found
-    paths = _found(task, split, root)
-    return _read("parquet" if paths[0].suffix == ".parquet" else "json", paths)
+    paths = hub_layout.find_files(task, split, root)
+    return hub_layout.read_files("parquet" if paths[0].suffix == ".parquet" else "json", paths)
 
 
 def fingerprint(task: TaskConfig, split: str, root: str | None) -> str:
@@ -107,7 +102,7 @@ def fingerprint(task: TaskConfig, split: str, root: str | None) -> str:
     if "file" in source:
         about = [source, task.validation_fraction, SPLIT_SEED, split]
         return hashlib.sha256(canonical(about).encode()).hexdigest()
-    return _hash(tuple(_found(task, split, root)))
+    return hub_layout.hash_files(tuple(hub_layout.find_files(task, split, root)))
 
 
 def stratified(label: np.ndarray, classes: int, seed: int) -> np.ndarray:
@@ -146,166 +141,10 @@ def kept(task: TaskConfig, split: str, root: str | None) -> dict[str, Path]:
     """
     if "synthetic" in task.source or "file" in task.source:
         return {}
-    depth = _pattern(task, split).count("/") + 1
-    return {"/".join(path.parts[-depth:]): path for path in _found(task, split, root)}
-
-
-def _pattern(task: TaskConfig, split: str) -> str:
-    source = task.source
-    named = (source.get("files") or {}).get(split)
-    return str(named or f"{source.get('config')}/{split}-*.parquet")
-
-
-def _found(task: TaskConfig, split: str, root: str | None) -> list[Path]:
-    """The files of a split: those that the source names, else as the hub lays them out."""
-    source = task.source
-    pattern = _pattern(task, split)
-    if root is None:
-        if source["hub"] is None:
-            raise ConfigError(
-                f"{task.name} is on no hub: data.root=FOLDER (or PEFTBENCH_DATA) with {pattern}"
-            )
-        from peftbench.system.hub import snapshot
-
-        return sorted(
-            snapshot(source["hub"], source["revision"], [pattern], kind="dataset").glob(pattern)
-        )
-    folders = [Path(part).expanduser() for part in root.split(os.pathsep)]
-    for folder in folders:
-        if not folder.is_dir():
-            raise ConfigError(f"data.root={root}: there is no folder {folder}")
-        if found := sorted(folder.glob(pattern)):
-            _check_shards(found)
-            return found
-    whose = f" in the layout of {source['hub']}" if source["hub"] else ""
-    several = f"; several are parted by {os.pathsep!r}"
-    raise ConfigError(
-        f"{task.name}: no {pattern} in {', '.join(map(str, folders))}; data.root is a folder"
-        f"{whose}, or null for the hub{several}"
-    )
-
-
-def _check_shards(paths: list[Path]) -> None:
-    """Refuse files of a split of which some are missing, or are there twice.
-
-    Raises:
-        ConfigError: naming them.
-    """
-    parts = [re.search(r"-(\d+)-of-(\d+)\.", path.name) for path in paths]
-    totals = {int(part[2]): path.name for part, path in zip(parts, paths, strict=True) if part}
-    if len(totals) > 1:
-        raise ConfigError(
-            f"{paths[0].parent} holds a split more than once: {' and '.join(totals.values())}; "
-            "leave the files of one of them"
-        )
-    for total in totals:
-        numbers = {int(part[1]) for part in parts if part}
-        if missing := sorted(set(range(total)) - numbers):
-            raise ConfigError(
-                f"{paths[0].parent}: of the {total} files of {paths[0].name} and others number "
-                f"{missing[0]} is missing; copy it there"
-            )
-    if len(paths) > 1:
-        by_content: dict[str, Path] = {}
-        for path in paths:
-            if (same := by_content.setdefault(_hash((path,)), path)) is not path:
-                raise ConfigError(
-                    f"{path.parent}: {same.name} and {path.name} hold the same bytes, so that "
-                    "their examples would count twice; remove one"
-                )
-
-
-def rows_sha256(task: TaskConfig, root: str) -> str | None:
-    """SHA-256 of the texts and labels of all splits, whatever files they are in.
-
-    Args:
-        task: of the hub.
-        root: folders of data sets in the hub's layout.
-
-    Returns:
-        The hash, or None where not all of its splits are there.
-
-    Raises:
-        ConfigError: if a file cannot be read, or is there twice.
-    """
-    splits = sorted({*task.splits.values(), *task.extra.values()})
-    folders = [Path(part).expanduser() for part in root.split(os.pathsep)]
-    if not all(any(any(f.glob(_pattern(task, s))) for f in folders) for s in splits):
-        return None
-    found = [tuple(_found(task, split, root)) for split in splits]
-    stamps = tuple(tuple(map(_stamp, paths)) for paths in found)
-    columns = (*task.texts, task.label)
-    if (stamps, columns) not in _ROWS:
-        digest = hashlib.sha256()
-        for split, paths in zip(splits, found, strict=True):
-            held = _columns(paths, columns)
-            digest.update(canonical([split, *(held.get(name) for name in columns)]).encode())
-        _ROWS[stamps, columns] = digest.hexdigest()
-    return _ROWS[stamps, columns]
-
-
-_ROWS: dict[tuple[Any, ...], str] = {}
-
-
-def _columns(paths: tuple[Path, ...], names: tuple[str, ...]) -> dict[str, list[Any]]:
-    """Columns of files, past the datasets library where they are parquet: planning is quick."""
-    if paths[0].suffix != ".parquet":
-        return _read("json", list(paths))
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    held: dict[str, list[Any]] = {name: [] for name in names}
-    for path in paths:
-        try:
-            table = pq.read_table(path)
-        except (pa.ArrowException, OSError) as error:
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            raise ConfigError(f"cannot read {path}: {reason}") from error
-        for name in set(names) & set(table.column_names):
-            held[name] += table.column(name).to_pylist()
-    return held
-
-
-def _read(kind: str, paths: list[Path]) -> dict[str, list[Any]]:
-    """Read files through the datasets library, past its cache: ours holds tokens, once."""
-    import datasets
-
-    datasets.disable_progress_bars()
-    with tempfile.TemporaryDirectory() as scratch:
-        try:
-            read = datasets.load_dataset(
-                kind,
-                data_files=[escape(str(path)) for path in paths],
-                split="train",
-                cache_dir=scratch,
-                keep_in_memory=True,
-            )
-        except Exception as error:  # the library's own, pyarrow's: all mean a bad file
-            cause = error.__cause__ or error
-            reason = next(iter(str(cause).splitlines()), type(cause).__name__)
-            raise ConfigError(f"cannot read {paths[0]}: {reason}") from error
-        return {name: read[name][:] for name in read.column_names}
-
-
-_Stamp = tuple[Path, int, int, int]
-
-
-def _stamp(path: Path) -> _Stamp:
-    """What changes with a file; the last of its times cannot be set by hand."""
-    stat = path.stat()
-    return path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
-
-
-def _hash(paths: tuple[Path, ...]) -> str:
-    return _hash_at(tuple(map(_stamp, paths)))
-
-
-@cache
-def _hash_at(files: tuple[_Stamp, ...]) -> str:
-    digest = hashlib.sha256()
-    for path, *_ in files:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+    depth = hub_layout.file_pattern(task, split).count("/") + 1
+    return {
+        "/".join(path.parts[-depth:]): path for path in hub_layout.find_files(task, split, root)
+    }
 
 
 def _table(task: TaskConfig, columns: dict[str, list[Any]], where: str) -> LabelledTexts:
@@ -385,7 +224,7 @@ def check_unchanged(task: TaskConfig, root: str | None) -> None:
     """
     expected = task.rows_sha256 or task.hub_rows_sha256
     if "hub" in task.source and root is not None and expected is not None:
-        found = rows_sha256(task, root)
+        found = hub_layout.rows_sha256(task, root)
         if found not in (None, expected):
             raise ConfigError(
                 f"{task.name}: the rows in {root} have changed since they were planned (SHA-256 "

@@ -14,7 +14,7 @@ import tiny
 from peftbench.config import resolve
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
-from peftbench.data import data_report, loading, own_file, synthetic
+from peftbench.data import data_report, hub_layout, loading, own_file, synthetic
 from peftbench.training import trainer
 
 PAIRS = {
@@ -69,7 +69,7 @@ def test_where_the_data_lie_is_no_part_of_a_run(layout, mrpc, monkeypatch):
     hub, here = plan("task=mrpc"), plan("task=mrpc", f"data.root='{layout}'")
     found = here.runs[0].task.rows_sha256
     assert here.runs != hub.runs
-    assert found == loading.rows_sha256(mrpc, str(layout))
+    assert found == hub_layout.rows_sha256(mrpc, str(layout))
     assert hub.runs[0].task.rows_sha256 is None
     told = data_report.data_lines(here.runs[0].task, str(layout))
     assert f"their hash {found[:12]} is part of the runs' keys" in told[-1]
@@ -120,7 +120,7 @@ def test_files_of_a_split_of_which_one_is_missing(mrpc, layout):
 def test_real_rows_have_the_hash_that_their_yaml_names(name, glue):
     task = plan(f"task={name}", f"data.root='{glue}'").runs[0].task
     assert task.rows_sha256 is None
-    assert loading.rows_sha256(task, glue) == task.hub_rows_sha256
+    assert hub_layout.rows_sha256(task, glue) == task.hub_rows_sha256
 
 
 def test_fingerprint_changes_with_the_bytes(mrpc, layout):
