@@ -33,6 +33,7 @@ from peftbench.core.run import Json, Run
 from peftbench.core.text import did_you_mean
 from peftbench.data import loading, prompt_template
 from peftbench.data.text_noise import EDITS
+from peftbench.methods.peft_settings import check_settings
 from peftbench.metrics import task_metrics
 from peftbench.results.store import Results
 from peftbench.suites import base as suites
@@ -219,6 +220,8 @@ def _method(node: Any, family: FamilyConfig, results: Results) -> Any:
         inner["from"] = _earlier(node["from"], results)
     if isinstance(node.get("target_modules"), list):
         inner["target_modules"] = _roles(node["target_modules"], family)
+    if class_name(str(node.get("_target_"))) == "Peft" and isinstance(node.get("config"), dict):
+        check_settings(str(node.get("type")), node["config"])
     if "_target_" in node:
         told = {k: v for k, v in inner.items() if k not in ("about", "recipe")}
         return told | _identity("method", node)
@@ -337,6 +340,14 @@ def _file(task: Json) -> Json:
     """A user's own file: named by its stem, known by its content."""
     if task.get("path") in (None, "???"):
         raise ConfigError("task=file needs task.path=FILE")
+    if task["validation_path"] is None:
+        share = task.get("validation_fraction")
+        number = isinstance(share, int | float) and not isinstance(share, bool)
+        if not number or not 0 < float(share or 0) < 1:
+            raise ConfigError(
+                f"task.validation_fraction must be a number between 0 and 1 (0.2 holds out a "
+                f"fifth of the rows), got {share!r}; or give task.validation_path=FILE"
+            )
     hashes, paths = {}, {}
     for key, split in (("path", "train"), ("validation_path", "validation")):
         if task[key] is None:

@@ -17,6 +17,8 @@ class Plan:
         axes: keys, such as train.lr, in which cells differ.
         data_root: folders of data sets in the hub's layout, or None for the hub.
         evaluations: of these runs, by the suites that the words name.
+        unchecked: checkpoints that are not at hand, so that nothing is known of them.
+        notes: what is odd about the checkpoints that are, and was put right.
     """
 
     runs: list[Run]
@@ -25,6 +27,8 @@ class Plan:
     axes: list[str]
     data_root: str | None
     evaluations: list[Evaluation] = field(default_factory=list)
+    unchecked: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

@@ -94,36 +94,48 @@ def _serve(
 
 
 def _check(runs: list[Run], evaluations: list[Evaluation], setting: Any) -> Json:
-    """Instantiate every run and look at all data, before any training starts."""
+    """Open all checkpoints and data and rehearse every method, before any training starts."""
     from peftbench.data import loading
     from peftbench.evaluation import continual
     from peftbench.methods import dry_run
-    from peftbench.models import pretrained
     from peftbench.suites import base
 
     errors: dict[str, int] = {}
     told: list[str] = []
-    seen: set[str] = set()
+    passed: dict[str, bool] = {}
 
-    def once(what: Any, check: Any) -> None:
+    def once(what: Any, check: Any) -> bool:
+        """Whether a check passed, which is made once for equal inputs."""
         from peftbench.core.run import canonical
 
         name = canonical(what)
-        if name not in seen:
-            seen.add(name)
+        if name not in passed:
+            passed[name] = True
             try:
                 told.extend(check() or ())
             except ConfigError as error:
+                passed[name] = False
                 errors[str(error)] = errors.get(str(error), 0) + 1
+        return passed[name]
 
     for run in runs:
-        once(
-            [run.model, run.method, run.task.classes, run.prompt and run.prompt.name],
-            lambda run=run: dry_run.validate_run(run),
-        )
+        length, texts = run.train.max_length, len(run.task.texts)
+        if not once(
+            ["checkpoint", run.model, length, texts, run.prompt and run.prompt.name],
+            lambda run=run: dry_run.check_checkpoint(run),
+        ):
+            continue  # all the rest needs it
         once([run.model, run.prompt, run.task.name], lambda run=run: dry_run.check_prompt(run))
-        once(run.task, lambda run=run: loading.data_warnings(run.task, setting.data_root))
-        once(run.model, lambda run=run: pretrained.locate(run.model) and None)
+        if once(run.task, lambda run=run: loading.data_warnings(run.task, setting.data_root)):
+            once(
+                [run.model, run.method, run.task, run.prompt, length],
+                lambda run=run: dry_run.rehearse(run, setting.data_root),
+            )
+        else:
+            once(
+                [run.model, run.method, run.task.classes, run.prompt and run.prompt.name],
+                lambda run=run: dry_run.validate_run(run),
+            )
     for one in evaluations:
         asked = base.build_suite(one.suite)
         once(
@@ -135,7 +147,7 @@ def _check(runs: list[Run], evaluations: list[Evaluation], setting: Any) -> Json
                 [one.suite, one.run.model, one.run.method],
                 lambda one=one: continual.validate_continual(one),
             )
-    return {"errors": list(errors), "told": told}
+    return {"errors": list(errors), "told": list(dict.fromkeys(told))}
 
 
 def _one(

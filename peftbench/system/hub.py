@@ -102,6 +102,44 @@ def locate(model: ModelConfig) -> Path | None:
     return snapshot(model.checkpoint, model.revision, CHECKPOINT_FILES)
 
 
+def at_hand(model: ModelConfig) -> Path | None:
+    """The folder of a model's checkpoint, if it is on this machine; the hub is not asked.
+
+    Light: nothing of huggingface_hub is imported.
+    """
+    if not comes_from_hub(model):
+        return locate(model)
+    assert model.checkpoint is not None
+    here = offline_folder.folder()
+    if here is not None:
+        place = here / "models" / offline_folder.called(model.checkpoint, model.revision)
+    else:
+        place = cached(model.checkpoint, model.revision)
+    return place if any(place.glob(CHECKPOINT_FILES[0])) else None
+
+
+def cached(name: str, revision: str | None, kind: str = "model") -> Path:
+    """Where the hub's cache has a repository at a commit, whether it is there or not.
+
+    Without a revision it is the commit that the cache takes for the newest.
+    """
+    repository = cache() / f"{kind}s--{name.replace('/', '--')}"
+    if revision is None:
+        newest = repository / "refs" / "main"
+        revision = newest.read_text().strip() if newest.is_file() else "main"
+    return repository / "snapshots" / revision
+
+
+def cache() -> Path:
+    """The hub's cache, where huggingface_hub has it."""
+    named = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
+    if named:
+        return Path(named).expanduser()
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    whole = os.environ.get("HF_HOME") or str(Path(home) / "huggingface")
+    return Path(os.path.expandvars(whole)).expanduser() / "hub"
+
+
 def comes_from_hub(model: ModelConfig) -> bool:
     """Whether a model comes from the hub: from no folder and no package that is installed."""
     packaged = model.package and importlib.util.find_spec(model.package)

@@ -412,7 +412,8 @@ def build_record(prepared: PreparedTraining, found: dict[str, Arrays]) -> Record
         environment=measurement.environment(
             phases.device, ProcessGroup(training.predictor.accelerator).count
         )
-        | _provenance(run, prepared.job.setting, prepared.tokenizer),
+        | _provenance(run, prepared.job.setting, prepared.tokenizer)
+        | {"new_parts": training.predictor.encoder.backbone.new_parts},
     )
 
 
