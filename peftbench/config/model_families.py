@@ -1,5 +1,6 @@
 """From a model's composed node to what a run says of it: its family, its roles, its bytes."""
 
+import importlib.util
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from peftbench.core.run import Json
 from peftbench.core.text import did_you_mean
 from peftbench.models.checkpoint_inspection import files_hash, read_config
 from peftbench.models.safetensors_headers import read_headers
-from peftbench.system import io
+from peftbench.system import hub, io
 
 
 def resolve_model(node: Json, searched: list[Path]) -> ModelConfig:
@@ -27,6 +28,12 @@ def resolve_model(node: Json, searched: list[Path]) -> ModelConfig:
     folder = Path(checkpoint).expanduser() if checkpoint else None
     if folder is not None and (folder.is_dir() or str(checkpoint).startswith((".", "/", "~"))):
         model |= _local(folder.resolve())
+    elif checkpoint and model["revision"] is None and not _packaged(model):
+        try:
+            model["revision"] = hub.resolved(str(checkpoint))
+        except ConfigError:
+            if model["family"] is None:
+                raise
     if model["family"] is None:
         found = _model_type(model)
         named = {f["model_type"]: name for name, f in _families(tuple(searched)).items()}
@@ -49,13 +56,15 @@ def resolve_model(node: Json, searched: list[Path]) -> ModelConfig:
     return ModelConfig.from_json(model)
 
 
+def _packaged(model: Json) -> bool:
+    return bool(model["package"]) and importlib.util.find_spec(model["package"]) is not None
+
+
 def _model_type(model: Json) -> str:
     if "path" in model:
         folder = Path(model["path"])
     else:
-        from peftbench.system.hub import fetch
-
-        folder = fetch(model["checkpoint"], model["revision"], "config.json").parent
+        folder = hub.fetch(model["checkpoint"], model["revision"], "config.json").parent
     return str(read_config(folder)["model_type"])
 
 

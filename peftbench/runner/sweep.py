@@ -15,7 +15,7 @@ from peftbench.reports import builder
 from peftbench.results import status
 from peftbench.results.runtime_estimates import Forecast
 from peftbench.results.store import Results
-from peftbench.runner import packs
+from peftbench.runner import packs, prefetch
 from peftbench.runner.progress import Display, note
 from peftbench.runner.resources import Resources, choose_resources
 from peftbench.runner.worker_pool import Stopped, WorkerPool
@@ -107,6 +107,8 @@ def execute(
     Raises:
         ConfigError: for what a worker finds wrong, before anything is done.
     """
+    wanted = Plan(todo.runs, len(todo.runs), [], [], todo.data_root, todo.evaluations)
+    prefetch.fetch_from_hub(wanted, todo.data_root)
     resources = choose_resources([*todo.runs, *todo.evaluations], gpus, options)
     _print_resources(resources, todo, results, options)
     setting = _worker_setting(resources, todo, options)

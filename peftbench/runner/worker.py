@@ -13,6 +13,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluation, Failure, Job, job_of
 from peftbench.core.run import Json, Run
 from peftbench.results.store import Results
-from peftbench.runner.worker_pool import HELD
+from peftbench.runner.worker_pool import GRACE, HELD
 
 #: Errors of the operating system that mean the results folder can take no more.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -40,21 +41,31 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to handle
     orders: queue.Queue[Json | None] = queue.Queue()
-    threading.Thread(target=_listen, args=(orders, stop), daemon=True).start()
+    working = threading.Event()
+    threading.Thread(target=_listen, args=(orders, stop, working), daemon=True).start()
     first = orders.get()
     if first is not None:
-        _serve(first, orders, stop, events)
+        _serve(first, orders, stop, working, events)
 
 
-def _listen(orders: "queue.Queue[Json | None]", stop: threading.Event) -> None:
+def _listen(
+    orders: "queue.Queue[Json | None]", stop: threading.Event, working: threading.Event
+) -> None:
     for line in sys.stdin:
         orders.put(json.loads(line))
     stop.set()
     orders.put(None)
+    # the supervisor is gone: a run leaves a checkpoint first, a check has nothing to leave
+    time.sleep(GRACE if working.is_set() else 1)
+    os._exit(1)
 
 
 def _serve(
-    first: Json, orders: "queue.Queue[Json | None]", stop: threading.Event, events: TextIO
+    first: Json,
+    orders: "queue.Queue[Json | None]",
+    stop: threading.Event,
+    working: threading.Event,
+    events: TextIO,
 ) -> None:
     from peftbench.training.runtime import (
         RuntimeConfig,  # here, so that signals are handled while torch loads
@@ -84,10 +95,12 @@ def _serve(
             )
         else:
             jobs = [job_of(one) for one in order["jobs"]]
+            working.set()
             if len(jobs) == 1:
                 _one(jobs[0], results, setting, warm, stop, tell)
             else:
                 _several(jobs, results, setting, warm, stop, tell)
+            working.clear()
             warm.keep()
             if not stop.is_set():
                 tell("ready")
