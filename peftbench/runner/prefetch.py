@@ -180,14 +180,19 @@ def _tokens(plan: Plan, target: Path) -> Iterator[str]:
     from peftbench.data.tokenizer import load_tokenizer
     from peftbench.training.warm_cache import WarmCache
 
+    own = os.environ.get("PEFTBENCH_CACHE")
     os.environ["PEFTBENCH_CACHE"] = str(target)
     warm, before = WarmCache(), None
-    for run in sorted(plan.runs, key=lambda run: canonical(run.model)):
-        if before is None or before[0] != canonical(run.model):
-            before = canonical(run.model), load_tokenizer(run.model)
-            warm.tokens.clear()
-        for split in splits(run.task):
-            warm.tokenised(run, split, before[1], plan.data_root)
+    try:
+        for run in sorted(plan.runs, key=lambda run: canonical(run.model)):
+            if before is None or before[0] != canonical(run.model):
+                before = canonical(run.model), load_tokenizer(run.model)
+                warm.tokens.clear()
+            for split in splits(run.task):
+                warm.tokenised(run, split, before[1], plan.data_root)
+    finally:  # what else is cached is the user's, not the folder's
+        del os.environ["PEFTBENCH_CACHE"]
+        os.environ |= {} if own is None else {"PEFTBENCH_CACHE": own}
     yield f"tokens: {len(list((target / 'tokens').glob('*.tokens')))} files"
 
 

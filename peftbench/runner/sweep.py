@@ -108,13 +108,19 @@ def execute(
         ConfigError: for what a worker finds wrong, before anything is done.
     """
     wanted = Plan(todo.runs, len(todo.runs), [], [], todo.data_root, todo.evaluations)
-    prefetch.fetch_from_hub(wanted, todo.data_root)
+    absent = None
+    try:
+        prefetch.fetch_from_hub(wanted, todo.data_root)
+    except ConfigError as error:  # said with all that the worker finds wrong besides
+        absent = error
     resources = choose_resources([*todo.runs, *todo.evaluations], gpus, options)
     _print_resources(resources, todo, results, options)
     setting = _worker_setting(resources, todo, options)
     pool = WorkerPool(results, setting, resources.workers, gpus, halted=halted)
     try:
         preflight(pool, todo)
+        if absent is not None:
+            raise absent
         if options.dry_run:
             return False
         train_all(pool, todo, resources, options)
