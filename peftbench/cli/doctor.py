@@ -229,6 +229,15 @@ def _prefetched(place: Path) -> Iterator[Finding]:
     offline_folder.use(place)
 
 
+def _room() -> Finding:
+    """Whether the disk of the hub's cache has room for what is fetched."""
+    place = hub.cache()
+    there = next(path for path in (place, *place.parents) if path.exists())
+    free = shutil.disk_usage(there).free
+    do = "" if free > LITTLE else "free some, or choose another folder with HF_HOME"
+    return Finding("room for models", ODD if do else GOOD, f"{free / 2**30:.1f} GiB in {place}", do)
+
+
 def _plan(overrides: list[str], configs: Path | None, results: Results) -> Iterator[Finding]:
     from peftbench.config.sweep import plan
 
@@ -237,6 +246,7 @@ def _plan(overrides: list[str], configs: Path | None, results: Results) -> Itera
     root = offline_folder.data_root() or planned.data_root
     online = not hub.offline()
     hub.go_offline()  # what is here is asked for; nothing is fetched
+    yield _room()
     for need in prefetch.needs(planned, root):
         try:
             need.look()

@@ -74,7 +74,7 @@ def main() -> None:
 @click.option("--json", "as_json", is_flag=True, help="For scripts: every run, its key and state.")
 def plan(overrides: tuple[str, ...], folder: Path, configs: Path | None, as_json: bool) -> None:
     """Say which runs the OVERRIDES mean, and what is done, missing or failed."""
-    from peftbench.cli.plan import plan_table
+    from peftbench.cli.plan import checkpoint_lines, plan_table
     from peftbench.results import status
 
     found, results = _plan(overrides, configs, folder), options.open_results(folder)
@@ -85,7 +85,7 @@ def plan(overrides: tuple[str, ...], folder: Path, configs: Path | None, as_json
         click.echo(json.dumps(state.json(), indent=1))
     else:
         options.show(plan_table(state).rich())
-        click.echo(state.summary())
+        click.echo("\n".join([state.summary(), *checkpoint_lines(found)]))
 
 
 @main.command(epilog=options.OVERRIDES)

@@ -1,5 +1,6 @@
 """The table of `peftbench plan`."""
 
+from peftbench.core.plan import Plan
 from peftbench.core.run import Run
 from peftbench.core.text import format_duration
 from peftbench.reports.tables.markdown import Table
@@ -28,6 +29,17 @@ def plan_table(status: SweepStatus) -> Table:
         )
     columns = [*shown, "seeds", "done", "missing", "failed", "time"]
     return Table(f"{len(status.plan.runs)} runs", columns, rows, len(shown) + 1)
+
+
+def checkpoint_lines(plan: Plan) -> list[str]:
+    """Which checkpoints were not opened, and what is odd about the others."""
+    lines = [f"note: {note}" for note in plan.notes]
+    if plan.unchecked:
+        lines.append(
+            f"not checked: {', '.join(plan.unchecked)}: not on this machine; `peftbench run` "
+            "fetches and checks them before it trains"
+        )
+    return lines
 
 
 def _value(run: Run, name: str) -> str:

@@ -1,6 +1,6 @@
 """From a model's composed node to what a run says of it: its family, its roles, its bytes."""
 
-import json
+import importlib.util
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,13 +12,9 @@ from peftbench.core.configs import ModelConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json
 from peftbench.core.text import did_you_mean
-from peftbench.system import io
-
-#: Files of a checkpoint beside its weights that decide what a model computes, and of which text.
-_FILES = (
-    *("config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json"),
-    *("added_tokens.json", "vocab.*", "merges.txt", "*.model"),
-)
+from peftbench.models.checkpoint_inspection import files_hash, read_config
+from peftbench.models.safetensors_headers import read_headers
+from peftbench.system import hub, io
 
 
 def resolve_model(node: Json, searched: list[Path]) -> ModelConfig:
@@ -32,6 +28,12 @@ def resolve_model(node: Json, searched: list[Path]) -> ModelConfig:
     folder = Path(checkpoint).expanduser() if checkpoint else None
     if folder is not None and (folder.is_dir() or str(checkpoint).startswith((".", "/", "~"))):
         model |= _local(folder.resolve())
+    elif checkpoint and model["revision"] is None and not _packaged(model):
+        try:
+            model["revision"] = hub.resolved(str(checkpoint))
+        except ConfigError:
+            if model["family"] is None:
+                raise
     if model["family"] is None:
         found = _model_type(model)
         named = {f["model_type"]: name for name, f in _families(tuple(searched)).items()}
@@ -54,31 +56,35 @@ def resolve_model(node: Json, searched: list[Path]) -> ModelConfig:
     return ModelConfig.from_json(model)
 
 
-def _local(folder: Path) -> Json:
-    """A folder's identity is what is in it, not where it lies."""
-    weights = sorted(folder.glob("*.safetensors"))
-    if not (folder / "config.json").is_file() or not weights:
-        raise ConfigError(
-            f"model.checkpoint={folder}: a local checkpoint is a transformers folder with "
-            "config.json and safetensors weights"
-        )
-    others = sorted(path for name in _FILES for path in folder.glob(name))
-    return {
-        "checkpoint": folder.name,
-        "path": str(folder),
-        "sha256": io.hashed(tuple(weights)),
-        "files_sha256": io.hashed(tuple(others)),
-    }
+def _packaged(model: Json) -> bool:
+    return bool(model["package"]) and importlib.util.find_spec(model["package"]) is not None
 
 
 def _model_type(model: Json) -> str:
     if "path" in model:
-        path = Path(model["path"]) / "config.json"
+        folder = Path(model["path"])
     else:
-        from peftbench.system.hub import fetch
+        folder = hub.fetch(model["checkpoint"], model["revision"], "config.json").parent
+    return str(read_config(folder)["model_type"])
 
-        path = fetch(model["checkpoint"], model["revision"], "config.json")
-    return str(json.loads(path.read_text()).get("model_type"))
+
+def _local(folder: Path) -> Json:
+    """A folder's identity is what is in it, not where it lies."""
+    if not folder.is_dir():
+        raise ConfigError(
+            f"model.checkpoint={folder}: a local checkpoint is a transformers folder with "
+            "config.json and safetensors weights; there is no such folder"
+        )
+    read_config(folder)
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        read_headers(folder)  # says what is there instead
+    return {
+        "checkpoint": folder.name,
+        "path": str(folder),
+        "sha256": io.hashed(tuple(weights)),
+        "files_sha256": files_hash(folder),
+    }
 
 
 @cache

@@ -33,6 +33,7 @@ from peftbench.core.text import did_you_mean
 from peftbench.data import hub_layout, loading, own_file, prompt_template
 from peftbench.data.delimited import QUOTING
 from peftbench.data.text_noise import EDITS
+from peftbench.methods.peft_settings import check_settings
 from peftbench.metrics import task_metrics
 from peftbench.results.store import Results
 from peftbench.suites import base as suites
@@ -235,6 +236,8 @@ def _method(node: Any, family: FamilyConfig, results: Results) -> Any:
         inner["from"] = _earlier(node["from"], results)
     if isinstance(node.get("target_modules"), list):
         inner["target_modules"] = _roles(node["target_modules"], family)
+    if class_name(str(node.get("_target_"))) == "Peft" and isinstance(node.get("config"), dict):
+        check_settings(str(node.get("type")), node["config"])
     if "_target_" in node:
         told = {k: v for k, v in inner.items() if k not in ("about", "recipe")}
         told |= _identity("method", node)

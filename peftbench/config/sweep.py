@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from peftbench.config import catalog, resolve
+from peftbench.config import catalog, checkpoints, resolve
 from peftbench.config.composer import ALGEBRA, Composer, of_suite
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluation
@@ -38,7 +38,8 @@ def plan(
         results: the folder in which a word may name an earlier run by its key.
 
     Raises:
-        ConfigError: if a word cannot be meant; nothing has been started then.
+        ConfigError: if a word cannot be meant, or a checkpoint that is at hand cannot be used;
+            nothing has been started then.
     """
     searched = catalog.folders(configs)
     composer, resolver = Composer(searched), resolve.Resolver(searched, Results(results))
@@ -93,7 +94,18 @@ def plan(
         if _varies(key, cells)
     ]
     count = len(runs) + len(repeats)
-    return Plan(list(runs), count, repeats, axes, roots.pop(), list(evaluations), list(own_files))
+    unchecked, notes = checkpoints.check(runs)
+    return Plan(
+        list(runs),
+        count,
+        repeats,
+        axes,
+        roots.pop(),
+        list(evaluations),
+        list(own_files),
+        unchecked,
+        notes,
+    )
 
 
 def _chosen(cell: Cell, run: Run | None) -> tuple[tuple[str, str], ...]:

@@ -19,6 +19,8 @@ class Plan:
         data_root: folders of data sets in the hub's layout, or None for the hub.
         evaluations: of these runs, by the suites that the words name.
         own_files: configuration files outside of the package that take part.
+        unchecked: checkpoints that are not at hand, so that nothing is known of them.
+        notes: what is odd about the checkpoints that are, and was put right.
     """
 
     runs: list[Run]
@@ -28,6 +30,8 @@ class Plan:
     data_root: str | None
     evaluations: list[Evaluation] = field(default_factory=list)
     own_files: list[Path] = field(default_factory=list)
+    unchecked: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

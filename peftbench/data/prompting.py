@@ -137,6 +137,14 @@ class VerbalizerPrompt(Prompt):
         rows = []
         for number, (ids, place) in enumerate(zip(coded["input_ids"], places, strict=True)):
             answer = coded.char_to_token(number, place)
+            while answer is None and self.causal and place > 0:
+                place -= 1  # tokenizers that leave out blanks have none for the last character
+                answer = coded.char_to_token(number, place)
+            if answer is None:
+                raise ConfigError(
+                    f"prompt=words: this model's tokenizer has no token at the answer's place in "
+                    f"{texts[number][:60]!r}; choose another prompt.template, or prompt=head"
+                )
             types = coded.get("token_type_ids", [[]] * len(texts))[number]
             last = answer + 1 if self.causal else len(ids)  # what a tokenizer adds comes after it
             rows.append(Row(ids[:last], types[:last], answer))

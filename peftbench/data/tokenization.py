@@ -1,8 +1,8 @@
 """A task as numbers: tokenised once for each tokenizer, and cached whole."""
 
 import hashlib
+import json
 import math
-import os
 import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from peftbench.core.configs import TaskConfig
 from peftbench.data import loading
-from peftbench.system import offline_folder
+from peftbench.system import memo, offline_folder
 from peftbench.system.io import write_whole
 
 
@@ -102,7 +102,6 @@ def tokenize_split(
         split,
         repr((task.texts, task.label, task.classes, max_length)),
         tokenizer_hash(tokenizer),
-        repr(tokenizer.model_input_names),
         *([prompt.identity] if prompt else []),
     ]
     name = f"{hashlib.sha256('|'.join(what).encode()).hexdigest()[:24]}.tokens"
@@ -126,16 +125,34 @@ def tokenize_split(
 
 def cache_folder() -> Path:
     """Where tokens are kept between runs."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("PEFTBENCH_CACHE") or Path(home) / "peftbench") / "tokens"
+    return memo.cache_root() / "tokens"
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
-    """What a tokenizer does, as a hash; its padding and truncation state left out."""
+    """What a tokenizer does, as a hash: its rules and every setting of its files.
+
+    Left out are the state of padding and truncation, which each call sets, and where its files are.
+    """
     backend = tokenizer.backend_tokenizer
     backend.no_padding()
     backend.no_truncation()
-    return hashlib.sha256(backend.to_str().encode()).hexdigest()
+    settings = {
+        "class": type(tokenizer).__name__,
+        "model_max_length": tokenizer.model_max_length,
+        "sides": [tokenizer.truncation_side, tokenizer.padding_side],
+        "inputs": tokenizer.model_input_names,
+        "special": dict(tokenizer.special_tokens_map),
+        "files": {n: v for n, v in tokenizer.init_kwargs.items() if n not in _PLACES},
+    }
+    text = json.dumps([settings, backend.to_str()], sort_keys=True, default=repr)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+#: Arguments of a tokenizer that say where its files are, or that hold its rules once more.
+_PLACES = frozenset(
+    {"name_or_path", "vocab_file", "merges_file", "tokenizer_file", "tokenizer_object", "vocab"}
+    | {"merges", "is_local", "local_files_only", "_commit_hash", "backend"}
+)
 
 
 def encode(

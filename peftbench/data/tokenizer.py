@@ -9,17 +9,40 @@ from transformers import (
 )
 
 from peftbench.core.configs import ModelConfig
+from peftbench.core.errors import ConfigError
 from peftbench.system.hub import locate
 
 
 def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
-    """The checkpoint's tokenizer, bytes for a random model; without padding it pads with ends."""
+    """The checkpoint's tokenizer, bytes for a random model; without padding it pads with ends.
+
+    Of a model without segments the tokenizer numbers none: GPT-2 would add word embeddings for
+    them, DistilBERT refuse them.
+
+    Raises:
+        ConfigError: if its files cannot be read.
+    """
     folder = locate(model)
     if folder is None:
         return _bytes(model)
-    found = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, use_fast=True)
+    try:
+        found = AutoTokenizer.from_pretrained(folder, trust_remote_code=False, use_fast=True)
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    except Exception as error:  # tokenizers and transformers raise what they like
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ConfigError(
+            f"the tokenizer in {folder} cannot be loaded ({reason}); copy its files again, or save "
+            "it with the installed transformers"
+        ) from error
+    if not found.is_fast:
+        raise ConfigError(
+            f"the tokenizer in {folder} is {type(found).__name__}, which has no fast form; "
+            "save one there (tokenizer.json)"
+        )
     if found.pad_token is None:
         found.pad_token = found.eos_token
+    if not getattr(config, "type_vocab_size", None):
+        found.model_input_names = [n for n in found.model_input_names if n != "token_type_ids"]
     return found
 
 

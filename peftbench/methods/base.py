@@ -68,6 +68,16 @@ class Method:
         """Whether torch.func can map loss and predictions over runs; contract tests check it."""
         return True
 
+    @property
+    def head_alone(self) -> bool:
+        """Whether nothing but the head is meant to train; else values that leave it are refused."""
+        return False
+
+    @property
+    def names_blocks(self) -> bool:
+        """Whether its values name blocks by number, so that a rehearsal needs all of them."""
+        return False
+
     def insert(self, encoder: AdaptedModel) -> None:
         """Add modules to a frozen encoder, or let some of its parameters train.
 
@@ -158,6 +168,16 @@ class WrapperMethod(Method):
     def supports_packing(self) -> bool:
         """Whether the base method does."""
         return self.base_method.supports_packing
+
+    @property
+    def head_alone(self) -> bool:
+        """Whether the base method means to."""
+        return self.base_method.head_alone
+
+    @property
+    def names_blocks(self) -> bool:
+        """Whether the base method does."""
+        return self.base_method.names_blocks
 
     def insert(self, encoder: AdaptedModel) -> None:
         """Insert the host."""

@@ -1,20 +1,38 @@
-"""Checks of a run before it starts: its method on a tiny model, its prompt on its tokenizer."""
+"""Checks of a run before it starts: its checkpoint, and its method and prompt on two real texts.
 
-from dataclasses import replace
+The model of a rehearsal has the checkpoint's own config and tokenizer, cut to two blocks with
+random weights, so that no login node loads a large model.
+"""
 
-from peftbench.core.configs import WORDS
+from importlib.metadata import version
+
+import numpy as np
+import torch
+from transformers import PretrainedConfig, PreTrainedTokenizerBase
+
+from peftbench.core.configs import WORDS, MethodConfig
 from peftbench.core.errors import ConfigError
-from peftbench.core.run import Run
-from peftbench.data import prompting
+from peftbench.core.run import Json, Run
+from peftbench.data import batching, loading, prompting
+from peftbench.data.loading import LabelledTexts
+from peftbench.data.tokenization import TokenizedSplit, tokenizer_hash
 from peftbench.data.tokenizer import load_tokenizer
-from peftbench.methods.base import build_method
+from peftbench.methods.base import Method, build_method, task_loss
 from peftbench.models import pretrained
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
+from peftbench.models.checkpoint_inspection import check_fit, inspect_checkpoint, one_segment
+from peftbench.system import hub, memo
+
+#: Blocks of a rehearsal's model.
+BLOCKS = 2
+
+#: Training examples among which the longest is looked for.
+_LOOKED_AT = 1000
 
 
 def validate_run(run: Run, chain: bool = False) -> None:
-    """Refuse a run whose method its model cannot take, on a tiny model of its family.
+    """Refuse a run whose method its model cannot take, on a model of two blocks.
 
     Args:
         run: any.
@@ -23,21 +41,37 @@ def validate_run(run: Run, chain: bool = False) -> None:
     Raises:
         ConfigError: naming what the model has not, or which value is out of range.
     """
-    method, model, classes = build_method(run.method), run.model, run.task.classes
-    shape = model.family_config.tiny | {"vocab_size": 264}
-    language = run.prompt is not None and run.prompt.name == WORDS
-    skeleton = pretrained.skeleton(replace(model, shape=shape), language=language)
-    verbalizer_ids = list(range(classes)) if language else None
-    encoder = AdaptedModel(
-        Backbone(model, loaded=skeleton, verbalizer_ids=verbalizer_ids), classes, seed=0
-    )
-    encoder.rehearsal = True
-    try:
-        method.insert(encoder)
-        if chain:
-            method.posterior_to_prior(encoder)
-    except ValueError as error:
-        raise ConfigError(f"method={run.method.name} on {model.name}: {error}") from error
+    ids = list(range(run.task.classes)) if _worded(run) else None
+    _insert(run, build_method(run.method), ids, chain)
+
+
+def check_checkpoint(run: Run) -> list[str]:
+    """Refuse a checkpoint whose files or weights are not those of the model; no weights are read.
+
+    Returns:
+        What is odd and was put right.
+
+    Raises:
+        ConfigError: with all that is wrong; also if it is neither here nor to be fetched.
+    """
+    model = run.model
+    folder = hub.locate(model)
+    if folder is None:
+        return []
+    facts = inspect_checkpoint(model, folder)
+    check_fit(run, facts)
+    if _worded(run):
+        pretrained.check_language_head(model)
+    new = pretrained.check_weights(model, _worded(run))
+    modules = dict.fromkeys(name.rpartition(".")[0] for name in new)
+    base = model.family_config.blocks.partition(".")[0]
+    poolers = [name for name in modules if name.startswith(f"{base}.")]
+    notes = [
+        f"{model.name}: its checkpoint has no {name}, which starts anew and trains with the head"
+        for name in poolers
+        if name not in model.family_config.head
+    ]
+    return facts.notes + notes
 
 
 def check_prompt(run: Run) -> None:
@@ -51,3 +85,184 @@ def check_prompt(run: Run) -> None:
         and prompting.verbalizer_ids(run, load_tokenizer(run.model)) is not None
     ):
         pretrained.check_language_head(run.model)
+
+
+def rehearse(run: Run, root: str | None) -> None:
+    """Pass two real texts forward and backward through the run's model of two blocks.
+
+    What passed is remembered by a hash of its inputs and of the versions of libraries; runs with a
+    method whose code is not peftbench's are rehearsed each time.
+
+    Args:
+        run: any.
+        root: folders of data sets, None for the hub.
+
+    Raises:
+        ConfigError: naming the method, the model and the reason.
+    """
+    tokenizer = load_tokenizer(run.model)
+    inputs = _inputs(run, root, tokenizer)
+    if inputs is not None and memo.recall("rehearsals", inputs):
+        return
+    config = _config(run, BLOCKS)
+    texts = _two_texts(run, root)
+    tokens = prompting.coder(run, tokenizer, root)(texts)
+    _check_tokens(run, tokenizer, tokens, config)
+    method = build_method(run.method)
+    encoder = _insert(run, method, prompting.verbalizer_ids(run, tokenizer))
+    assert tokenizer.pad_token_id is not None  # `_check_tokens`
+    mask = run.model.family_config.mask
+    batch = batching.collate(tokens, np.arange(len(texts.label)), int(tokenizer.pad_token_id), mask)
+    try:
+        logits = encoder.train()(batch)
+        loss = task_loss(logits, batch["labels"])
+        if trained := list(encoder.trained().values()):
+            torch.autograd.grad(loss, trained, allow_unused=True)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # torch, transformers and peft raise what they like
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ConfigError(
+            f"{_called(run)}: two texts of {run.task.name} do not pass through a model of two "
+            f"blocks with this config and tokenizer: {type(error).__name__}: {reason}"
+        ) from error
+    if not bool(logits.isfinite().all()):
+        raise ConfigError(
+            f"{_called(run)}: a model of two blocks with random weights gives "
+            "logits that are not finite; check the values of the method and of config.json"
+        )
+    if inputs is not None:
+        memo.remember("rehearsals", inputs, True)
+
+
+def _insert(
+    run: Run, method: Method, verbalizer_ids: list[int] | None, chain: bool = False
+) -> AdaptedModel:
+    """The method in a model with random weights: of all blocks if it names some by number."""
+    model = run.model
+    config = _config(run, None if method.names_blocks else BLOCKS)
+    language = verbalizer_ids is not None
+    skeleton = pretrained.skeleton(model, language=language, config=config)
+    backbone = Backbone(model, loaded=skeleton, verbalizer_ids=verbalizer_ids)
+    encoder = AdaptedModel(backbone, run.task.classes, seed=0)
+    encoder.rehearsal = True
+    try:
+        with torch.random.fork_rng(devices=[]):
+            method.insert(encoder)
+        if chain:
+            method.posterior_to_prior(encoder)
+    except ValueError as error:
+        raise ConfigError(f"{_called(run)}: {error}") from error
+    if _own(run.method) and not method.head_alone and encoder.counts()["trained"] == 0:
+        raise ConfigError(
+            f"{_called(run)}: with these values nothing but the head would train (a length or a "
+            "width of 0?); method=head does that on purpose"
+        )
+    empty = [name for name, p in encoder.trained().items() if p.numel() == 0]
+    if empty:
+        raise ConfigError(f"{_called(run)}: {empty[0]} has no elements, so nothing of it trains")
+    return encoder
+
+
+def _config(run: Run, blocks: int | None) -> PretrainedConfig:
+    """The config of a run's model, cut to so many blocks."""
+    model = run.model
+    folder = hub.locate(model)
+    if folder is None:
+        config = pretrained.skeleton_config(model)
+    else:
+        config = pretrained.load_config(model, folder)
+    depth = config.num_hidden_layers
+    if blocks is None or depth <= blocks:
+        return config
+    name = config.attribute_map.get("num_hidden_layers", "num_hidden_layers")
+    whole = config.to_dict()
+    cut = {
+        key: value[:blocks]
+        for key, value in whole.items()
+        if isinstance(value, list) and len(value) == depth and key.endswith("layer_types")
+    }
+    made: PretrainedConfig = type(config).from_dict(whole | cut | {name: blocks})
+    return made
+
+
+def _two_texts(run: Run, root: str | None) -> LabelledTexts:
+    """The first training example and the longest of the first thousand, twice if it is one."""
+    train = loading.load_split(run.task, run.task.splits["train"], root)
+    count = min(len(train.label), _LOOKED_AT)
+    lengths = [sum(len(column[row]) for column in train.texts) for row in range(count)]
+    return train.take(np.array([0, int(np.argmax(lengths))]))
+
+
+def _check_tokens(
+    run: Run, tokenizer: PreTrainedTokenizerBase, tokens: TokenizedSplit, config: PretrainedConfig
+) -> None:
+    """Refuse a tokenizer that does not fit its model: its padding, its ids, its segments."""
+    name, rows = run.model.name, int(config.vocab_size)
+    padding = tokenizer.pad_token_id
+    if padding is None or not 0 <= int(padding) < rows:
+        raise ConfigError(
+            f"the tokenizer of {name} pads with "
+            f"{'nothing (no pad_token, no eos_token)' if padding is None else f'token {padding}'}, "
+            f"the model has embeddings for 0 to {rows - 1}; name a pad_token that the vocabulary "
+            "has in tokenizer_config.json, or resize the embedding and save it"
+        )
+    if (highest := int(tokens.ids.max(initial=0))) >= rows:
+        raise ConfigError(
+            f"the tokenizer of {name} gives token {highest}, the model has embeddings for {rows}: "
+            "call model.resize_token_embeddings(len(tokenizer)) and save, or use the tokenizer "
+            "that belongs to the model"
+        )
+    segments = getattr(config, "type_vocab_size", None)
+    if segments and int(tokens.types.max(initial=0)) >= segments:
+        raise ConfigError(one_segment(name))
+    special = set(tokenizer.all_special_ids) - {tokenizer.unk_token_id}
+    words = [number for number in tokens.ids.tolist() if number not in special]
+    if words and all(number == tokenizer.unk_token_id for number in words):
+        raise ConfigError(
+            f"the tokenizer of {name} knows no word of the first texts of {run.task.name}: all "
+            "are unknown to it; choose a model of their language, or the tokenizer that belongs to "
+            "this one"
+        )
+
+
+def _inputs(run: Run, root: str | None, tokenizer: PreTrainedTokenizerBase) -> Json | None:
+    """All on which a rehearsal depends; None where that cannot be known."""
+    if not _own(run.method):
+        return None
+    split = run.task.splits["train"]
+    return {
+        "model": run.model.to_json(),
+        "method": run.method.to_json(),
+        "prompt": run.prompt and [run.prompt.to_json(), run.seeds()["subset"]],
+        "task": [run.task.classes, run.task.texts, run.task.label],
+        "data": loading.fingerprint(run.task, split, root),
+        "tokenizer": tokenizer_hash(tokenizer),
+        "max_length": run.train.max_length,
+        "versions": [version(name) for name in ("torch", "transformers", "peft", "tokenizers")],
+    }
+
+
+def _own(method: MethodConfig) -> bool:
+    """Whether a method and all that are inside it are peftbench's own."""
+    targets: list[str] = []
+
+    def collect(value: object) -> None:
+        if isinstance(value, dict):
+            targets.extend([value["_target_"]] if "_target_" in value else [])
+            for inner in value.values():
+                collect(inner)
+        elif isinstance(value, list):
+            for inner in value:
+                collect(inner)
+
+    collect(method.to_json())
+    return all(target.startswith("peftbench.") for target in targets)
+
+
+def _worded(run: Run) -> bool:
+    return run.prompt is not None and run.prompt.name == WORDS
+
+
+def _called(run: Run) -> str:
+    return f"method={run.method.name} on {run.model.name}"

@@ -15,6 +15,11 @@ from peftbench.models.adapted_model import AdaptedModel
 class Head(Method):
     """Nothing but the head, which always trains."""
 
+    @property
+    def head_alone(self) -> bool:
+        """It is all that is meant to train."""
+        return True
+
     def insert(self, encoder: AdaptedModel) -> None:
         """Leave the encoder frozen."""
         if not encoder.trained():

@@ -11,6 +11,7 @@ own. Roles name the targets, so that a family needs no list of module names. IA3
 its paper (keys, values, inner activations), not query and value; see `peft_effects.py`.
 """
 
+import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -65,13 +66,20 @@ class Peft(Method):
         refuse_ineffective(self.type, self.config)
         check_roles("target_modules", self.target_modules)
 
+    @property
+    def names_blocks(self) -> bool:
+        """Whether the config says which blocks."""
+        return self.config.get("layers_to_transform") is not None or any(
+            re.search(r"\d", str(self.config.get(name) or ""))
+            for name in ("target_modules", "exclude_modules", "feedforward_modules")
+        )
+
     def insert(self, encoder: AdaptedModel) -> None:
         """Let the library put its modules in, on weights that it may write to."""
-        if encoder.rehearsal:  # sizes are not the model's: only what was found out before counts
+        if encoder.rehearsal:
             families = peft_support()[1].get(self.type, {})
             if reason := families.get(encoder.backbone.family):
                 raise ValueError(f"{self.type} does not run there: {reason}")
-            return
         kind = PEFT_TYPE_TO_TUNER_MAPPING[PeftType(self.type)]
         head = set(encoder.trained())
         shared = _unshare(encoder.module)

@@ -48,6 +48,8 @@ class Backbone:
                 replace_module(block, path, FusedLinear(block.get_submodule(path), names))
         self.verbalizer_ids = verbalizer_ids
         self.head = self._head(missing) if verbalizer_ids is None else []
+        #: parts beside the family's head that the checkpoint had no weights for
+        self.new_parts = [path for path in self.head if path not in self.family_config.head]
         self.flops: dict[str, int] = {}  # of passes, by what passes; see `training.measurement`
         self.warm: set[str] = set()  # what has passed on this device
         self._cast: dict[tuple[nn.Parameter, torch.dtype], nn.Parameter] = {}

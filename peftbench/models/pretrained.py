@@ -1,25 +1,47 @@
 """Pretrained weights from a package, a folder or the hub, or random ones."""
 
-import hashlib
-from functools import cache
+import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError
 from torch import nn
 from transformers import (
     AutoConfig,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoModelForSequenceClassification,
+    PretrainedConfig,
 )
 from transformers.utils import logging
 
 from peftbench.core.configs import ModelConfig
 from peftbench.core.errors import ConfigError
 from peftbench.data.tokenizer import load_tokenizer
+from peftbench.models.checkpoint_inspection import files_hash, inspect_checkpoint
+from peftbench.models.module_ops import within
+from peftbench.models.safetensors_headers import read_headers
 from peftbench.system.hub import locate
+from peftbench.system.io import hashed
+
+
+@dataclass(frozen=True)
+class LoadedNames:
+    """How the names of a checkpoint fitted those of the model.
+
+    Attributes:
+        loaded: of the model, in the checkpoint.
+        missing: of the model, not in the checkpoint.
+        unexpected: in the checkpoint, not of the model.
+        mismatched: names with the shape in the checkpoint and that of the model.
+    """
+
+    loaded: list[str]
+    missing: list[str]
+    unexpected: list[str]
+    mismatched: dict[str, tuple[list[int], list[int]]]
 
 
 def backbone(model: ModelConfig, language: bool = False) -> tuple[nn.Module, list[str]]:
@@ -28,35 +50,179 @@ def backbone(model: ModelConfig, language: bool = False) -> tuple[nn.Module, lis
     With `language` load a language model instead, of which nothing may be lacking.
 
     Raises:
-        ConfigError: if the weights are not those that the configuration names.
+        ConfigError: if the weights are not those that the configuration names, or are not all
+            there.
     """
     folder = locate(model)
     if folder is None:
         return skeleton(model, language=language), []
     if model.sha256 and weights_hash(folder) != model.sha256:
+        do = "give the same command again" if model.path else "install the checkpoint again"
         raise ConfigError(
             f"the weights of {model.name} in {folder.name} hash to {weights_hash(folder)[:12]}, "
-            f"not to {model.sha256[:12]}: install the checkpoint again"
+            f"not to {model.sha256[:12]}: {do}"
         )
-    logging.set_verbosity_error()  # the head is new, and we know it
-    logging.disable_progress_bar()
-    loaded, info = architecture(model, language).from_pretrained(
-        folder,
-        num_labels=2,
-        dtype=torch.float32,
-        use_safetensors=True,
-        trust_remote_code=False,
-        output_loading_info=True,
-    )
-    lacking = sorted(info["missing_keys"])
-    if language and lacking:
-        raise ConfigError(_without_head(model, lacking[0]))
+    if model.files_sha256 and files_hash(folder) != model.files_sha256:
+        raise ConfigError(
+            f"the config or the tokenizer of {model.name} in {folder} changed after planning; "
+            "give the same command again"
+        )
+    quiet()
+    try:
+        loaded, info = architecture(model, language).from_pretrained(
+            folder, use_safetensors=True, trust_remote_code=False, **_arguments(model, folder)
+        )
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
+        raise ConfigError(f"{folder} cannot be loaded: {_first_line(error)}") from error
+    lacking = judged(model, _names(loaded, info), language)
     if model.family_config.mask == "causal":
         loaded.config.use_cache = False
         loaded.config.pad_token_id = load_tokenizer(
             model
         ).pad_token_id  # the head reads what is before
     return loaded, lacking
+
+
+def check_weights(model: ModelConfig, language: bool = False) -> list[str]:
+    """Hold the headers of a checkpoint against the model, tensor by tensor; no weights are read.
+
+    transformers loads tensors on `meta`, with its own renamings of older checkpoints.
+
+    Returns:
+        The parameters that the checkpoint lacks and that start anew.
+
+    Raises:
+        ConfigError: if another tensor is missing, one is too many, or a shape does not fit.
+    """
+    folder = locate(model)
+    if folder is None:
+        return []
+    quiet()
+    config = load_config(model, folder)
+    kind = architecture(model, language)._model_mapping[type(config)]
+    tensors = {
+        name: torch.empty(tensor.shape, device="meta")
+        for name, tensor in read_headers(folder).items()
+    }
+    arguments = _arguments(model, folder)
+    del arguments["num_labels"]
+    made, info = kind.from_pretrained(
+        None, config=config, state_dict=tensors, device_map={"": "meta"}, **arguments
+    )
+    return judged(model, _names(made, info), language)
+
+
+def load_config(model: ModelConfig, folder: Path, **changes: Any) -> PretrainedConfig:
+    """The config of a checkpoint, for a classifier with two outputs.
+
+    Raises:
+        ConfigError: if transformers refuses it.
+    """
+    try:
+        config: PretrainedConfig = AutoConfig.from_pretrained(
+            folder, trust_remote_code=False, **{"num_labels": 2, **changes}
+        )
+    except Exception as error:  # validators of transformers raise what they like
+        raise ConfigError(f"{folder / 'config.json'}: {_first_line(error)}") from error
+    return config
+
+
+def judged(model: ModelConfig, names: LoadedNames, language: bool) -> list[str]:
+    """The parameters that a checkpoint lacks and may lack: those of a head, and of a pooler.
+
+    A module may be new as a whole only. What a checkpoint has beside the model (the heads of other
+    tasks, buffers of older releases) is left.
+
+    Raises:
+        ConfigError: for every other missing or unexpected tensor, and for shapes that do not fit.
+    """
+    family = model.family_config
+    base = family.blocks.partition(".")[0]
+    heads = list(family.head)
+
+    def replaced(name: str) -> bool:
+        return not language and any(within(name, path) for path in heads)
+
+    if odd := sorted(name for name in names.mismatched if not replaced(name)):
+        have, want = names.mismatched[odd[0]]
+        raise ConfigError(
+            f"{model.name}: {odd[0]} has the shape {have} in the weights and {want} by "
+            f"config.json{_more(odd)}; give the config.json that was saved with these weights"
+        )
+    if language and names.missing:
+        raise ConfigError(_without_head(model, names.missing[0]))
+    inside = [name for name in names.unexpected if within(name, base)]
+    if adapted := [n for n in names.unexpected if _ADAPTER.search(n)]:
+        raise ConfigError(
+            f"{model.name}: the weights hold an adapter that is not merged ({adapted[0]}"
+            f"{_more(adapted)}); merge it first: PeftModel.merge_and_unload, then save_pretrained"
+        )
+    if odd := sorted(name for name in inside if not _IGNORED.search(name)):
+        raise ConfigError(
+            f"{model.name}: the weights hold {odd[0]}{_more(odd)}, for which the model of "
+            "config.json has no place; give the config.json that was saved with these weights"
+        )
+    new = [name for name in names.missing if not replaced(name)]
+    partly = {part for n in names.loaded if (part := _part(n, base))}
+    lost = sorted(name for name in new if _part(name, base) in (None, *partly))
+    if lost:
+        raise ConfigError(
+            f"{model.name}: the weights lack {lost[0]}{_more(lost)}; only a head or a pooler may "
+            "be new, so save or copy the checkpoint again, with the config.json that belongs to it"
+        )
+    return sorted(names.missing)
+
+
+#: Names of adapters that were not merged.
+_ADAPTER = re.compile(r"(^|\.)(lora_\w+|base_layer|adapters?|prefix_encoder|prompt_encoder)\.")
+
+#: What a checkpoint may have inside the base model beyond it: poolers, buffers of older releases.
+_IGNORED = re.compile(
+    r"(^|\.)(pooler\..*|position_ids|token_type_ids|inv_freq|masked_bias|attn\.bias)$"
+)
+
+
+def _part(name: str, base: str) -> str | None:
+    """The module that may be new as a whole: a pooler of the base model, or what is beside it."""
+    if within(name, f"{base}.pooler"):
+        return f"{base}.pooler"
+    return None if within(name, base) else name.partition(".")[0]
+
+
+def _more(names: list[str]) -> str:
+    return f" and {len(names) - 1} more" if names[1:] else ""
+
+
+def _names(made: nn.Module, info: dict[str, Any]) -> LoadedNames:
+    return LoadedNames(
+        sorted(set(made.state_dict()) - set(info["missing_keys"])),
+        sorted(info["missing_keys"]),
+        sorted(info["unexpected_keys"]),
+        {name: (list(have), list(want)) for name, have, want in info["mismatched_keys"]},
+    )
+
+
+def _arguments(model: ModelConfig, folder: Path) -> dict[str, Any]:
+    """Of transformers' `from_pretrained`: what a wrapper put in front of names is taken away."""
+    wrapper = inspect_checkpoint(model, folder).wrapper
+    return {
+        "num_labels": 2,
+        "dtype": torch.float32,
+        "output_loading_info": True,
+        "ignore_mismatched_sizes": True,  # of a head, which is new; `judged` refuses others
+        "key_mapping": {f"^{re.escape(wrapper)}": ""} if wrapper else None,
+    }
+
+
+def quiet() -> None:
+    """Let transformers load without a word: the head is new, and we know it."""
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+
+
+def _first_line(error: Exception) -> str:
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
 
 
 def architecture(model: ModelConfig, language: bool) -> Any:
@@ -80,11 +246,7 @@ def check_language_head(model: ModelConfig) -> None:
     folder, head = locate(model), None if language_model is None else language_model.head
     if folder is None or head is None:
         return
-    names: set[str] = set()
-    for path in folder.glob("*.safetensors"):
-        with safe_open(path, framework="np") as file:
-            names.update(file.keys())
-    if not any(f"{head}." in name for name in names):
+    if not any(f"{head}." in name for name in read_headers(folder)):
         raise ConfigError(_without_head(model, head))
 
 
@@ -95,9 +257,21 @@ def _without_head(model: ModelConfig, lacking: str) -> str:
     )
 
 
-def skeleton(model: ModelConfig, device: str = "cpu", language: bool = False) -> nn.Module:
-    """Build the architecture of `model["shape"]` with random weights, or none on `meta`."""
-    config = AutoConfig.for_model(model.family_config.model_type, **model.shape, num_labels=2)
+def skeleton(
+    model: ModelConfig,
+    device: str = "cpu",
+    language: bool = False,
+    config: PretrainedConfig | None = None,
+) -> nn.Module:
+    """Build the architecture of `model["shape"]` with random weights, or none on `meta`.
+
+    Args:
+        model: gives the family.
+        device: where.
+        language: whether to make a language model in place of a classifier.
+        config: of the architecture, in place of the one of `model["shape"]`.
+    """
+    config = config or skeleton_config(model)
     with torch.device(device), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # the weights of a random model are part of what it is
         made: nn.Module = architecture(model, language).from_config(config, dtype=torch.float32)
@@ -106,12 +280,14 @@ def skeleton(model: ModelConfig, device: str = "cpu", language: bool = False) ->
     return made
 
 
-@cache
+def skeleton_config(model: ModelConfig) -> PretrainedConfig:
+    """The config that `model["shape"]` means, for a classifier with two outputs."""
+    config: PretrainedConfig = AutoConfig.for_model(
+        model.family_config.model_type, **model.shape, num_labels=2
+    )
+    return config
+
+
 def weights_hash(folder: Path) -> str:
     """SHA-256 over the safetensors of a folder, in the order of their names."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        with open(path, "rb") as file:
-            while chunk := file.read(1 << 22):
-                digest.update(chunk)
-    return digest.hexdigest()
+    return hashed(tuple(sorted(folder.glob("*.safetensors"))))

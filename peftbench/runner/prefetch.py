@@ -2,7 +2,7 @@
 
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -14,7 +14,6 @@ from peftbench.core.errors import ConfigError
 from peftbench.core.plan import Plan
 from peftbench.core.run import Json, canonical
 from peftbench.data import loading
-from peftbench.data.tokenizer import load_tokenizer
 from peftbench.system import io, offline_folder
 from peftbench.system.hub import CHECKPOINT_FILES, comes_from_hub, locate
 
@@ -55,25 +54,36 @@ def fetch(plan: Plan, overrides: list[str], target: Path) -> Iterator[str]:
 
 
 def require_inputs(plan: Plan, root: str | None) -> None:
-    """Refuse runs whose models or data are not where they are to be read; the hub is not asked.
+    """Refuse runs whose models or data are not here and cannot be fetched.
 
     Args:
         plan: the runs.
         root: folders of data sets, None for the hub.
 
     Raises:
-        ConfigError: with all that lacks.
+        ConfigError: with all that is missing.
     """
-    alone = offline_folder.folder() is not None
-    lacking = []
-    for need in needs(plan, root):
-        if alone or not need.of_hub:
-            try:
-                need.look()
-            except ConfigError as error:
-                lacking.append(str(error))
-    if lacking:
-        raise ConfigError("\n".join(lacking))
+    _look(needs(plan, root))
+
+
+def fetch_from_hub(plan: Plan, root: str | None) -> None:
+    """Fetch what runs read from the hub, in this process, before workers and their clocks start.
+
+    Raises:
+        ConfigError: with all that cannot be fetched, and why.
+    """
+    _look(need for need in needs(plan, root) if need.of_hub)
+
+
+def _look(wanted: Iterable["Need"]) -> None:
+    missing = []
+    for need in wanted:
+        try:
+            need.look()
+        except ConfigError as error:
+            missing.append(str(error))
+    if missing:
+        raise ConfigError("\n".join(missing))
 
 
 @dataclass(frozen=True)
@@ -167,16 +177,22 @@ def _data(plan: Plan, target: Path) -> Iterator[str]:
 
 def _tokens(plan: Plan, target: Path) -> Iterator[str]:
     """Tokenise here, so that no node has to; where the folder is, tokens are told by content."""
+    from peftbench.data.tokenizer import load_tokenizer
     from peftbench.training.warm_cache import WarmCache
 
+    own = os.environ.get("PEFTBENCH_CACHE")
     os.environ["PEFTBENCH_CACHE"] = str(target)
     warm, before = WarmCache(), None
-    for run in sorted(plan.runs, key=lambda run: canonical(run.model)):
-        if before is None or before[0] != canonical(run.model):
-            before = canonical(run.model), load_tokenizer(run.model)
-            warm.tokens.clear()
-        for split in splits(run.task):
-            warm.tokenised(run, split, before[1], plan.data_root)
+    try:
+        for run in sorted(plan.runs, key=lambda run: canonical(run.model)):
+            if before is None or before[0] != canonical(run.model):
+                before = canonical(run.model), load_tokenizer(run.model)
+                warm.tokens.clear()
+            for split in splits(run.task):
+                warm.tokenised(run, split, before[1], plan.data_root)
+    finally:  # what else is cached is the user's, not the folder's
+        del os.environ["PEFTBENCH_CACHE"]
+        os.environ |= {} if own is None else {"PEFTBENCH_CACHE": own}
     yield f"tokens: {len(list((target / 'tokens').glob('*.tokens')))} files"
 
 

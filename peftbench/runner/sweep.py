@@ -16,7 +16,7 @@ from peftbench.reports import builder
 from peftbench.results import status
 from peftbench.results.runtime_estimates import Forecast
 from peftbench.results.store import Results
-from peftbench.runner import packs
+from peftbench.runner import packs, prefetch
 from peftbench.runner.progress import Display, note
 from peftbench.runner.resources import Resources, choose_resources
 from peftbench.runner.worker_pool import Stopped, WorkerPool
@@ -109,12 +109,20 @@ def execute(
         ConfigError: for what a worker finds wrong, before anything is done.
     """
     _check_precision(todo.runs, gpus)
+    wanted = Plan(todo.runs, len(todo.runs), [], [], todo.data_root, todo.evaluations)
+    absent = None
+    try:
+        prefetch.fetch_from_hub(wanted, todo.data_root)
+    except ConfigError as error:  # said with all that the worker finds wrong besides
+        absent = error
     resources = choose_resources([*todo.runs, *todo.evaluations], gpus, options)
     _print_resources(resources, todo, results, options)
     setting = _worker_setting(resources, todo, options)
     pool = WorkerPool(results, setting, resources.workers, gpus, halted=halted)
     try:
         preflight(pool, todo)
+        if absent is not None:
+            raise absent
         if options.dry_run:
             return False
         train_all(pool, todo, resources, options)

@@ -13,6 +13,7 @@ import queue
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,7 +24,7 @@ from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluation, Failure, Job, job_of
 from peftbench.core.run import Json, Run
 from peftbench.results.store import Results
-from peftbench.runner.worker_pool import HELD
+from peftbench.runner.worker_pool import GRACE, HELD
 
 #: Errors of the operating system that mean the results folder can take no more.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -40,21 +41,31 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to handle
     orders: queue.Queue[Json | None] = queue.Queue()
-    threading.Thread(target=_listen, args=(orders, stop), daemon=True).start()
+    working = threading.Event()
+    threading.Thread(target=_listen, args=(orders, stop, working), daemon=True).start()
     first = orders.get()
     if first is not None:
-        _serve(first, orders, stop, events)
+        _serve(first, orders, stop, working, events)
 
 
-def _listen(orders: "queue.Queue[Json | None]", stop: threading.Event) -> None:
+def _listen(
+    orders: "queue.Queue[Json | None]", stop: threading.Event, working: threading.Event
+) -> None:
     for line in sys.stdin:
         orders.put(json.loads(line))
     stop.set()
     orders.put(None)
+    # the supervisor is gone: a run leaves a checkpoint first, a check has nothing to leave
+    time.sleep(GRACE if working.is_set() else 1)
+    os._exit(1)
 
 
 def _serve(
-    first: Json, orders: "queue.Queue[Json | None]", stop: threading.Event, events: TextIO
+    first: Json,
+    orders: "queue.Queue[Json | None]",
+    stop: threading.Event,
+    working: threading.Event,
+    events: TextIO,
 ) -> None:
     from peftbench.training.runtime import (
         RuntimeConfig,  # here, so that signals are handled while torch loads
@@ -84,50 +95,63 @@ def _serve(
             )
         else:
             jobs = [job_of(one) for one in order["jobs"]]
+            working.set()
             if len(jobs) == 1:
                 _one(jobs[0], results, setting, warm, stop, tell)
             else:
                 _several(jobs, results, setting, warm, stop, tell)
+            working.clear()
             warm.keep()
             if not stop.is_set():
                 tell("ready")
 
 
 def _check(runs: list[Run], evaluations: list[Evaluation], setting: Any) -> Json:
-    """Instantiate every run and look at all data, before any training starts."""
+    """Open all checkpoints and data and rehearse every method, before any training starts."""
     from peftbench.data import data_report
     from peftbench.evaluation import continual
     from peftbench.methods import dry_run
-    from peftbench.models import pretrained
     from peftbench.suites import base
 
     errors: dict[str, int] = {}
     told: list[str] = []
-    seen: set[str] = set()
+    passed: dict[str, bool] = {}
 
-    def once(what: Any, check: Any) -> None:
+    def once(what: Any, check: Any) -> bool:
+        """Whether a check passed, which is made once for equal inputs."""
         from peftbench.core.run import canonical
 
         name = canonical(what)
-        if name not in seen:
-            seen.add(name)
+        if name not in passed:
+            passed[name] = True
             try:
                 told.extend(check() or ())
             except ConfigError as error:
+                passed[name] = False
                 errors[str(error)] = errors.get(str(error), 0) + 1
+        return passed[name]
 
     for run in runs:
-        once(
-            [run.model, run.method, run.task.classes, run.prompt and run.prompt.name],
-            lambda run=run: dry_run.validate_run(run),
-        )
+        length, texts = run.train.max_length, len(run.task.texts)
+        if not once(
+            ["checkpoint", run.model, length, texts, run.prompt and run.prompt.name],
+            lambda run=run: dry_run.check_checkpoint(run),
+        ):
+            continue  # all the rest needs it
         once([run.model, run.prompt, run.task.name], lambda run=run: dry_run.check_prompt(run))
-        once(run.task, lambda run=run: data_report.data_lines(run.task, setting.data_root))
-        once(run.model, lambda run=run: pretrained.locate(run.model) and None)
-        if not errors:
+        if once(run.task, lambda run=run: data_report.data_lines(run.task, setting.data_root)):
             once(
-                [run.model, run.task, run.prompt, run.train.max_length],
+                [run.model, run.task, run.prompt, length],
                 lambda run=run: data_report.token_lines(run, setting.data_root),
+            )
+            once(
+                [run.model, run.method, run.task, run.prompt, length],
+                lambda run=run: dry_run.rehearse(run, setting.data_root),
+            )
+        else:
+            once(
+                [run.model, run.method, run.task.classes, run.prompt and run.prompt.name],
+                lambda run=run: dry_run.validate_run(run),
             )
     for one in evaluations:
         asked = base.build_suite(one.suite)
@@ -140,7 +164,7 @@ def _check(runs: list[Run], evaluations: list[Evaluation], setting: Any) -> Json
                 [one.suite, one.run.model, one.run.method],
                 lambda one=one: continual.validate_continual(one),
             )
-    return {"errors": list(errors), "told": told}
+    return {"errors": list(errors), "told": list(dict.fromkeys(told))}
 
 
 def _one(

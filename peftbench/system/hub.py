@@ -3,11 +3,12 @@
 import importlib.util
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from peftbench.core.configs import ModelConfig
 from peftbench.core.errors import ConfigError
-from peftbench.system import offline_folder
+from peftbench.system import hub_client, io, memo, offline_folder
 
 #: The files of a hub model that are fetched: weights without pickle, configuration, tokenizer.
 CHECKPOINT_FILES = ["*.safetensors", "*.json", "vocab.txt", "merges.txt", "*.model"]
@@ -38,11 +39,42 @@ def fetch(name: str, revision: str | None, file: str) -> Path:
     from huggingface_hub import hf_hub_download
 
     try:
-        return Path(hf_hub_download(name, file, revision=revision))
+        path = Path(
+            hub_client.patiently(name, lambda: hf_hub_download(name, file, revision=revision))
+        )
     except Exception as error:  # the hub's errors, requests' and the operating system's alike
         raise _unreachable(
             name, revision, "a model folder: model.checkpoint=FOLDER", error
         ) from error
+    hub_client.verify(path.parent, [file])
+    return path
+
+
+def resolved(name: str) -> str | None:
+    """The commit that a model without a revision stands for: found once, and kept.
+
+    The same words next month mean the same weights. It is kept in `PEFTBENCH_CACHE`/revisions; None
+    where a prefetched folder holds several.
+
+    Raises:
+        ConfigError: if it is not known and the hub cannot be asked.
+    """
+    here = offline_folder.folder()
+    if here is not None:
+        found = sorted((here / "models").glob(f"{name.replace('/', '--')}@*"))
+        commits = [path.name.rpartition("@")[2] for path in found]
+        return commits[0] if len(commits) == 1 and commits[0] != "newest" else None
+    kept = memo.cache_root() / "revisions" / name.replace("/", "--")
+    with suppress(OSError):
+        return kept.read_text().strip()
+    commit = fetch(name, None, "config.json").parent.name
+    with suppress(OSError):
+        io.write_whole(kept, f"{commit}\n".encode())
+    hub_client.say(
+        f"note: {name} was named without a revision: from now on it is {commit}; "
+        f"model.revision=COMMIT gives another one, and deleting {kept} looks for the newest"
+    )
+    return commit
 
 
 def snapshot(name: str, revision: str | None, patterns: list[str], kind: str = "model") -> Path:
@@ -72,8 +104,16 @@ def snapshot(name: str, revision: str | None, patterns: list[str], kind: str = "
             )
         )
 
+    def ask() -> Path:
+        place = cached(name, revision, kind)
+        if offline() or any(place.glob(patterns[0])):
+            return look(cached=False)
+        blobs = place.parent.parent / "blobs"
+        with hub_client.progress(name, revision, kind, patterns, blobs):
+            return hub_client.patiently(name, lambda: look(cached=False))
+
     try:
-        folder = look(cached=False)
+        folder = ask()
     except Exception as error:  # as above
         # huggingface_hub 1.33 passes by a cached commit whose list of files it has not cached too
         try:
@@ -81,7 +121,8 @@ def snapshot(name: str, revision: str | None, patterns: list[str], kind: str = "
         except (OSError, ValueError):  # what it raises where the cache lacks something
             raise _unreachable(name, revision, _LOCAL[kind], error) from error
     if not any(path.is_file() for path in folder.glob(patterns[0])):
-        raise _unreachable(name, revision, _LOCAL[kind], f"the cached copy lacks {patterns[0]}")
+        raise _unreachable(name, revision, _LOCAL[kind], f"it has no file {patterns[0]}")
+    hub_client.verify(folder, patterns)
     return folder
 
 
@@ -102,6 +143,47 @@ def locate(model: ModelConfig) -> Path | None:
     return snapshot(model.checkpoint, model.revision, CHECKPOINT_FILES)
 
 
+def at_hand(model: ModelConfig) -> Path | None:
+    """The folder of a model's checkpoint, if it is on this machine; the hub is not asked.
+
+    Light: nothing of huggingface_hub is imported.
+    """
+    if not comes_from_hub(model):
+        return locate(model)
+    assert model.checkpoint is not None
+    here = offline_folder.folder()
+    if here is not None:
+        place = here / "models" / offline_folder.called(model.checkpoint, model.revision)
+    else:
+        place = cached(model.checkpoint, model.revision)
+    return place if any(place.glob(CHECKPOINT_FILES[0])) else None
+
+
+def cached(name: str, revision: str | None, kind: str = "model") -> Path:
+    """Where the hub's cache has a repository at a commit, whether it is there or not.
+
+    Without a revision it is the commit that the cache takes for the newest.
+    """
+    repository = cache() / f"{kind}s--{name.replace('/', '--')}"
+    if revision is None:
+        newest = repository / "refs" / "main"
+        revision = newest.read_text().strip() if newest.is_file() else "main"
+    return repository / "snapshots" / revision
+
+
+def cache() -> Path:
+    """The hub's cache, where huggingface_hub has it."""
+    constants = sys.modules.get("huggingface_hub.constants")
+    if constants is not None:  # it has read the environment
+        return Path(str(constants.HF_HUB_CACHE))
+    named = os.environ.get("HF_HUB_CACHE") or os.environ.get("HUGGINGFACE_HUB_CACHE")
+    if named:
+        return Path(named).expanduser()
+    home = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    whole = os.environ.get("HF_HOME") or str(Path(home) / "huggingface")
+    return Path(os.path.expandvars(whole)).expanduser() / "hub"
+
+
 def comes_from_hub(model: ModelConfig) -> bool:
     """Whether a model comes from the hub: from no folder and no package that is installed."""
     packaged = model.package and importlib.util.find_spec(model.package)
@@ -115,7 +197,9 @@ _LOCAL = {
 
 
 def _unreachable(name: str, revision: str | None, local: str, error: object) -> ConfigError:
-    reason = next(iter(str(error).splitlines()), type(error).__name__)
+    reason = error
+    if isinstance(error, BaseException):
+        reason = hub_client.reason(error, name, revision)
     commit = (revision or "its newest commit")[:12]
     return ConfigError(
         f"{name} at {commit} could not be loaded ({reason}); provide it in one of three ways: a "

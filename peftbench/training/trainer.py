@@ -468,7 +468,8 @@ def build_record(prepared: PreparedTraining, found: dict[str, Arrays]) -> Record
         | {"precision": training.config.precision}
         | ({"tf32": training.config.tf32} if phases.device.type == "cuda" else {})
         | ({"graphs": prepared.graphs.told} if prepared.graphs else {})
-        | _provenance(run, prepared.job.setting, prepared.tokenizer),
+        | _provenance(run, prepared.job.setting, prepared.tokenizer)
+        | {"new_parts": training.predictor.encoder.backbone.new_parts},
     )
 
 

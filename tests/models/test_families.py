@@ -105,7 +105,8 @@ def test_head_has_as_many_outputs_as_classes(family, classes):
 
 def save(module: torch.nn.Module, folder: Path) -> Path:
     module.save_pretrained(folder)
-    load_tokenizer(tiny.one_run().model).save_pretrained(folder)
+    family = module.config.model_type.replace("-", "_")
+    load_tokenizer(tiny.one_run(f"model.family={family}").model).save_pretrained(folder)
     return folder
 
 

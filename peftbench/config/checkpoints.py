@@ -1,0 +1,52 @@
+"""Checkpoints of a plan, opened once: what is at hand is inspected, the rest is listed."""
+
+from collections.abc import Iterable
+
+from peftbench.core.configs import ModelConfig
+from peftbench.core.errors import ConfigError
+from peftbench.core.run import Run, canonical
+from peftbench.models.checkpoint_inspection import check_fit, inspect_checkpoint
+from peftbench.system import hub
+
+
+def check(runs: Iterable[Run]) -> tuple[list[str], list[str]]:
+    """Inspect the checkpoints of runs, without torch and without asking the hub.
+
+    Returns:
+        Names of models that are not at hand, so that nothing is known of them; and notes on those
+        that are.
+
+    Raises:
+        ConfigError: with all that is wrong with those that are at hand.
+    """
+    by_model: dict[str, list[Run]] = {}
+    for run in runs:
+        by_model.setdefault(canonical(run.model), []).append(run)
+    absent, notes, errors = [], [], []
+    for those in by_model.values():
+        model = those[0].model
+        if model.checkpoint is None:
+            continue  # random weights
+        folder = hub.at_hand(model)
+        if folder is None:
+            absent.append(_called(model))
+            continue
+        try:
+            facts = inspect_checkpoint(model, folder)
+        except ConfigError as error:
+            errors.append(f"model.checkpoint={model.checkpoint}: {error}")
+            continue
+        notes += facts.notes
+        for run in those:
+            try:
+                check_fit(run, facts)
+            except ConfigError as error:
+                errors.append(str(error))
+    if errors:
+        raise ConfigError("\n".join(dict.fromkeys(errors)))
+    return absent, notes
+
+
+def _called(model: ModelConfig) -> str:
+    revision = "" if model.revision is None else f" at {model.revision[:12]}"
+    return f"{model.checkpoint}{revision}"

@@ -1,0 +1,348 @@
+"""Checkpoints as people have them: told before work starts, or loaded as what they are."""
+
+import json
+import re
+import shutil
+
+import checkpoints as made
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from peftbench.config.sweep import plan
+from peftbench.core.errors import ConfigError
+from peftbench.methods import dry_run
+from peftbench.models.adapted_model import AdaptedModel
+from peftbench.models.backbone import Backbone
+from peftbench.runner.worker import _check as check_runs
+from peftbench.training.runtime import RuntimeConfig
+
+
+def errors(*words):
+    """What a command is refused for: when planned, else by its worker before the first training."""
+    try:
+        planned = plan(*words)
+    except ConfigError as error:
+        return f"planned: {error}"
+    return "checked: " + "\n".join(
+        check_runs(planned.runs, [], RuntimeConfig(device="cpu"))["errors"]
+    )
+
+
+def without(name):
+    def drop(tensors):
+        del tensors[name]
+
+    return lambda folder: made.rewrite(folder, drop)
+
+
+def truncated(folder, file="model.safetensors", keep=0.5):
+    path = folder / file
+    path.write_bytes(path.read_bytes()[: int(keep * path.stat().st_size)])
+
+
+def pointer(folder, file="model.safetensors"):
+    (folder / file).write_text(
+        "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n"
+    )
+
+
+def sharded(folder, missing=False, foreign=False, index=True):
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    names = sorted(tensors)
+    files = {
+        "model-00001-of-00002.safetensors": names[:10],
+        "model-00002-of-00002.safetensors": names[10:],
+    }
+    for file, inside in files.items():
+        if not (missing and file.startswith("model-00002")):
+            save_file({n: tensors[n] for n in inside}, folder / file, metadata={"format": "pt"})
+    where = {n: f"other-{file}" if foreign else file for file, ns in files.items() for n in ns}
+    if index:
+        content = {"metadata": {"total_size": 1}, "weight_map": where}
+        (folder / "model.safetensors.index.json").write_text(json.dumps(content))
+
+
+def pickled(folder):
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+def adapter(folder):
+    (folder / "adapter_config.json").write_text('{"peft_type": "LORA"}')
+    save_file({"x": torch.zeros(1)}, folder / "adapter_model.safetensors")
+
+
+def no_tokenizer(folder):
+    for path in folder.glob("*token*"):
+        path.unlink()
+
+
+def other_tokenizer(count, **settings):
+    def put(folder):
+        no_tokenizer(folder)
+        made.tokenizer(True, count, **settings).save_pretrained(folder)
+
+    return put
+
+
+def quantised_tensor(folder):
+    def change(tensors):
+        tensors["encoder.layer.0.attention.self.query.weight"] = torch.zeros(32, 32).to(torch.int8)
+
+    made.rewrite(folder, change)
+
+
+def resized(name, rows):
+    def change(tensors):
+        tensors[name] = torch.cat([tensors[name]] * 4)[:rows].clone()
+
+    return lambda folder: made.rewrite(folder, change)
+
+
+def more_blocks(folder):
+    def change(tensors):
+        for name in list(tensors):
+            if ".layer.1." in name:
+                tensors[name.replace(".layer.1.", ".layer.2.")] = tensors[name].clone()
+
+    made.rewrite(folder, change)
+
+
+def unmerged(folder):
+    def change(tensors):
+        tensors["encoder.layer.0.attention.self.query.lora_A.default.weight"] = torch.zeros(4, 32)
+
+    made.rewrite(folder, change)
+
+
+def config(**changes):
+    return lambda folder: made.edit(folder / "config.json", **changes)
+
+
+def settings(**changes):
+    return lambda folder: made.edit(folder / "tokenizer_config.json", **changes)
+
+
+def only_sentencepiece(folder):
+    no_tokenizer(folder)
+    (folder / "spm.model").write_bytes(b"\n\x0e\n\x05<unk>")
+
+
+#: What is done to a folder of BERT, and what must be said; `planned` needs no worker.
+REFUSED = {
+    "depth": (config(num_hidden_layers=4), "planned: .*says 4 blocks, the weights hold 2"),
+    "depth_less": (config(num_hidden_layers=1), "planned: .*says 1 blocks, the weights hold 2"),
+    "more_blocks": (more_blocks, "planned: .*says 2 blocks, the weights hold 3"),
+    "one_lost_in_a_block": (
+        without("encoder.layer.1.output.dense.bias"),
+        r"planned: .*layer\.1\.output\.dense\.bias are missing",
+    ),
+    "one_lost_outside": (
+        without("embeddings.LayerNorm.bias"),
+        r"checked: .*the weights lack bert\.embeddings\.LayerNorm\.bias; only a head or a pooler",
+    ),
+    "half_a_pooler": (without("pooler.dense.bias"), r"checked: .*lack bert\.pooler\.dense\.bias"),
+    "no_words": (
+        without("embeddings.word_embeddings.weight"),
+        r"checked: .*lack bert\.embeddings\.word_embeddings",
+    ),
+    "unknown_prefix": (lambda f: made.renamed(f, "student."), "planned: .*no name in its weights"),
+    "unmerged_adapter": (unmerged, "(planned|checked): .*(lora_A|are missing)"),
+    "adapter_beside": (adapter, "planned: .*adapter_config.json beside full weights"),
+    "vocabulary": (
+        resized("embeddings.word_embeddings.weight", 60),
+        "planned: .*vocab_size=48, the table in the weights has 60 rows",
+    ),
+    "positions": (
+        resized("embeddings.position_embeddings.weight", 64),
+        "planned: .*max_position_embeddings=128, .* has 64 rows",
+    ),
+    "width": (config(hidden_size=64), r"checked: .*the shape \[.*32\] in the weights and \[.*64\]"),
+    "inner_width": (config(intermediate_size=128), r"checked: .*and \[128"),
+    "quantised": (
+        config(quantization_config={"quant_method": "gptq", "bits": 4}),
+        "planned: .*is quantised: .*gptq",
+    ),
+    "quantised_tensors": (quantised_tensor, "planned: .*is quantised: .*of type I8"),
+    "torn": (truncated, "planned: .*is torn: its header promises"),
+    "torn_in_header": (lambda f: truncated(f, keep=0.01), "planned: .*header would end at byte"),
+    "empty": (lambda f: truncated(f, keep=0), "planned: .*torn or no safetensors file"),
+    "web_page": (
+        lambda f: (f / "model.safetensors").write_text("<!DOCTYPE html><html>Sign in</html>"),
+        "planned: .*is a web page",
+    ),
+    "lfs": (pointer, "planned: .*pointer of Git LFS.*git lfs pull"),
+    "lfs_tokenizer": (lambda f: pointer(f, "tokenizer.json"), "planned: .*pointer of Git LFS"),
+    "lfs_config": (lambda f: pointer(f, "config.json"), "planned: .*pointer of Git LFS"),
+    "torn_config": (lambda f: truncated(f, "config.json"), "planned: .*config.json is torn"),
+    "list_config": (
+        lambda f: (f / "config.json").write_text("[]"),
+        "planned: .*holds no JSON object",
+    ),
+    "no_model_type": (config(model_type=None), "planned: .*has no model_type"),
+    "torn_tokenizer": (
+        lambda f: truncated(f, "tokenizer.json"),
+        "planned: .*tokenizer.json is torn",
+    ),
+    "shard": (lambda f: sharded(f, missing=True), "planned: .*model-00002.* is missing"),
+    "other_files": (lambda f: sharded(f, foreign=True), "planned: .*other-model-0.* are missing"),
+    "no_index": (lambda f: sharded(f, index=False), "planned: .*shards of weights and no"),
+    "pickle": (pickled, "planned: .*weights as pickle alone"),
+    "no_tokenizer": (no_tokenizer, "planned: .*has no tokenizer .*every word would be unknown"),
+    "tiny_tokenizer": (
+        lambda f: (
+            made.edit(f / "config.json", vocab_size=200)
+            or resized("embeddings.word_embeddings.weight", 192)(f)
+            or made.edit(f / "config.json", vocab_size=192)
+        ),
+        "planned: .*knows 48 tokens, the model has embeddings for 192",
+    ),
+    "added_tokens": (other_tokenizer(50), r"planned: .*tokens up to 49 .*embeddings for 48"),
+    "pad_outside": (settings(pad_token="<pad>"), "planned: .*tokens up to 48 .'<pad>'"),
+    "no_padding": (
+        settings(pad_token=None, eos_token=None, tokenizer_class="PreTrainedTokenizerFast"),
+        "planned: .*neither a pad_token nor an eos_token",
+    ),
+    "sentencepiece": (only_sentencepiece, "planned: .*spm.model alone, which needs sentencepiece"),
+}
+
+
+@pytest.mark.parametrize("fault", REFUSED)
+def test_told_before_work(tmp_path, fault):
+    spoil, message = REFUSED[fault]
+    folder = made.checkpoint(tmp_path / "model")
+    assert errors(*made.words_of(folder)) == "checked: "
+    spoil(folder)
+    told = errors(*made.words_of(folder))
+    assert re.search(message, told, re.DOTALL), told
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    ["module.", "_orig_mod.", "model.", "base_model.model.", "_orig_mod.module.", "model.module."],
+)
+@pytest.mark.parametrize("family", ["bert", "gpt2", "llama", "modernbert"])
+def test_constant_prefix_is_taken_away(tmp_path, family, prefix):
+    """The weights are those of the file; the note names what was taken away."""
+    folder = made.checkpoint(tmp_path / "model", family, whole=True)
+    (before,) = plan(*made.words_of(folder)).runs
+    weights = Backbone(before.model).module.state_dict()
+    made.renamed(folder, prefix)
+    planned = plan(*made.words_of(folder))
+    assert any(repr(prefix) in note for note in planned.notes), planned.notes
+    module = Backbone(planned.runs[0].model).module
+    heads = tuple(before.model.family_config.head)
+    for name, tensor in module.state_dict().items():
+        assert name.startswith(heads) or torch.equal(tensor, weights[name]), name
+
+
+@pytest.mark.parametrize("labels", [3, 7])
+def test_head_of_other_labels_is_replaced(tmp_path, labels):
+    folder = made.checkpoint(tmp_path / "model", whole=True, num_labels=labels)
+    assert errors(*made.words_of(folder)) == "checked: "
+    (run,) = plan(*made.words_of(folder)).runs
+    encoder = AdaptedModel(Backbone(run.model), 2, seed=0)
+    assert encoder.module.classifier.weight.shape == (2, 32)
+    stored = load_file(folder / "model.safetensors")["bert.embeddings.word_embeddings.weight"]
+    assert torch.equal(encoder.module.bert.embeddings.word_embeddings.weight, stored)
+
+
+def test_pooler_that_the_class_never_had_is_named(tmp_path):
+    folder = made.checkpoint(tmp_path / "model")
+    made.rewrite(folder, lambda ts: {n: t for n, t in ts.items() if "pooler" not in n})
+    planned = plan(*made.words_of(folder))
+    found = check_runs(planned.runs, [], RuntimeConfig(device="cpu"))
+    assert found["errors"] == []
+    assert found["told"] == [
+        "model: its checkpoint has no bert.pooler.dense, which starts anew and trains with the head"
+    ]
+    assert Backbone(planned.runs[0].model).new_parts == ["bert.pooler.dense"]
+
+
+def test_shards_load(tmp_path):
+    folder = made.checkpoint(tmp_path / "model")
+    whole = load_file(folder / "model.safetensors")
+    sharded(folder)
+    assert errors(*made.words_of(folder)) == "checked: "
+    (run,) = plan(*made.words_of(folder)).runs
+    own = Backbone(run.model).module.bert.state_dict()
+    assert all(torch.equal(own[name], tensor) for name, tensor in whole.items())
+
+
+def test_positions_bound_the_length(tmp_path):
+    folder = made.checkpoint(tmp_path / "model", max_position_embeddings=24)
+    assert "has positions for 24 tokens" in errors(*made.words_of(folder))
+    made.edit(folder / "tokenizer_config.json", model_max_length=24)
+    assert errors(*made.words_of(folder)) == "checked: "
+    roberta = made.checkpoint(tmp_path / "roberta", "roberta", max_position_embeddings=32)
+    assert "has positions for 31 tokens" in errors(*made.words_of(roberta))
+
+
+def test_segments_of_another_models_tokenizer(tmp_path):
+    """RoBERTa has one segment: pairs are refused; DistilBERT has none: they are left out, said."""
+    folder = made.checkpoint(tmp_path / "model", "roberta")
+    made.tokenizer(True).save_pretrained(folder)
+    pairs = made.table(tmp_path, pairs=True)
+    assert "has one segment" in errors(*made.words_of(folder, *pairs))
+    assert errors(*made.words_of(folder)) == "checked: "
+    for family in ("distilbert", "gpt2"):
+        folder = made.checkpoint(tmp_path / family, family)
+        made.tokenizer(True).save_pretrained(folder)
+        assert errors(*made.words_of(folder, *pairs)) == "checked: "
+        (note,) = plan(*made.words_of(folder, *pairs)).notes
+        assert "numbers are left out" in note
+
+
+def test_every_word_unknown(tmp_path):
+    folder = made.checkpoint(tmp_path / "model")
+    words = made.table(tmp_path)
+    path = tmp_path / "base.csv"
+    path.write_text("sentence,label\n" + "".join(f"ужас {n},{n % 2}\n" for n in range(20)))
+    assert "knows no word of the first texts" in errors(*made.words_of(folder, *words))
+
+
+def test_causal_words_with_a_tokenizer_without_blanks(tmp_path):
+    """The answer follows the last token that there is."""
+    folder = made.checkpoint(tmp_path / "model", "gpt2")
+    words = made.words_of(
+        folder,
+        *made.table(tmp_path),
+        "prompt=words",
+        "prompt.causal='{0} it was {answer}'",
+        "prompt.verbalizer=[good,bad]",
+    )
+    assert errors(*words) == "checked: "
+
+
+def test_absent_checkpoint_is_listed_and_then_refused(tmp_path, monkeypatch):
+    planned = plan("model=bert_base,tiny", *made.table(tmp_path))
+    assert planned.unchecked == ["google-bert/bert-base-uncased at 86b5e0934494"]
+    found = check_runs(planned.runs, [], RuntimeConfig(device="cpu"))
+    (error,) = found["errors"]
+    assert "google-bert/bert-base-uncased at 86b5e0934494" in error
+
+
+def test_same_command_tries_again_after_a_fix(tmp_path):
+    folder = made.checkpoint(tmp_path / "model")
+    kept = shutil.copytree(folder, tmp_path / "kept")
+    truncated(folder)
+    assert "is torn" in errors(*made.words_of(folder))
+    shutil.copy(kept / "model.safetensors", folder / "model.safetensors")
+    assert errors(*made.words_of(folder)) == "checked: "
+
+
+def test_rehearsal_is_remembered_until_an_input_changes(tmp_path, cache_folder, monkeypatch):
+    folder = made.checkpoint(tmp_path / "model")
+    (run,) = plan(*made.words_of(folder)).runs
+    built = []
+    insert = dry_run._insert
+    monkeypatch.setattr(dry_run, "_insert", lambda *a, **k: built.append(1) or insert(*a, **k))
+    dry_run.rehearse(run, None)
+    dry_run.rehearse(run, None)
+    assert len(built) == 1
+    made.edit(folder / "tokenizer_config.json", model_max_length=64)
+    (run,) = plan(*made.words_of(folder)).runs
+    dry_run.rehearse(run, None)
+    assert len(built) == 2

@@ -1,0 +1,89 @@
+"""The settings of peft's tuners, as planning knows them without torch."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import tiny
+
+from peftbench.config.sweep import plan
+from peftbench.core.errors import ConfigError
+from peftbench.methods import dry_run, peft_settings
+
+SCRIPT = Path(__file__).parents[2] / "scripts" / "peft_settings.py"
+
+
+def test_the_file_is_what_the_installed_library_says():
+    spec = importlib.util.spec_from_file_location("written", SCRIPT)
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    assert script.content() == peft_settings.peft_settings()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("config.r=0", "config.r must be a whole number of at least 1, got 0"),
+        ("config.r=-4", "at least 1, got -4"),
+        ("config.r=8.5", "config.r must be a value of kind int, got 8.5"),
+        ("config.r=true", "config.r must be a value of kind int, got True"),
+        ("config.lora_dropout=1.5", "config.lora_dropout must be a number from 0 to below 1"),
+        ("config.lora_dropout=-0.1", "config.lora_dropout must be a number from 0 to below 1"),
+        ("config.lora_alpha=0", "config.lora_alpha must be greater than 0"),
+        ("config.bias=some", "config.bias must be one of none, all, lora_only, got 'some'"),
+        ("config.use_dora=maybe", "config.use_dora must be a value of kind bool"),
+        ("config.rank=4", "LORA takes no rank; it takes"),
+        (
+            "config.target_modules=7",
+            "must be a value of kind list or null or str, got 7",
+        ),
+    ],
+)
+def test_refused_at_planning(words, message):
+    with pytest.raises(ConfigError, match=message):
+        plan("model=tiny", "method=peft", f"method.{words}")
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("type=LOHA", "config.rank_dropout=1"),
+        ("type=VERA", "config.r=0"),
+        ("type=BOFT", "config.boft_dropout=2"),
+        ("type=BOFT", "config.bias=some"),
+    ],
+)
+def test_refused_for_other_tuners(words):
+    with pytest.raises(ConfigError, match=r"method\.config\.\w+ must be"):
+        plan("model=tiny", "method=peft", *(f"method.{word}" for word in words))
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("config.r=4", "config.lora_alpha=16.5", "config.use_rslora=true"),
+        ("config.target_modules=[query]", "config.layers_to_transform=[1]"),
+        ("config.init_lora_weights=gaussian", "config.rank_pattern={query:2}"),
+        ("type=OFT", "config.r=0", "config.oft_block_size=8"),
+    ],
+)
+def test_what_the_library_takes_is_planned_and_inserted(words):
+    run = tiny.one_run("method=peft", *(f"method.{word}" for word in words))
+    dry_run.validate_run(run)
+
+
+def test_targets_that_are_not_there_are_found_in_the_rehearsal():
+    run = tiny.one_run("method=peft", "method.config.target_modules=[q_proj,v_proj]")
+    with pytest.raises(ConfigError, match=r"Target modules .* not found in the base model"):
+        dry_run.validate_run(run)
+
+
+@pytest.mark.parametrize("method", ["prefix", "mc_dropout"])
+def test_values_that_leave_the_head_alone_are_refused(method):
+    inner = "method.base_method" if method == "mc_dropout" else "method"
+    words = [f"method={method}", f"{inner}.length=0"]
+    if method == "mc_dropout":
+        words.insert(1, "method.base_method=prefix")
+    with pytest.raises(ConfigError, match="nothing but the head would train"):
+        dry_run.validate_run(tiny.one_run(*words))
+    dry_run.validate_run(tiny.one_run("method=head"))
