@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from peftbench.analysis import comparability, fields
+from peftbench.analysis import comparability, convention, fields
 from peftbench.core.errors import ConfigError
 from peftbench.core.text import did_you_mean
 from peftbench.results.frame import RecordFrame
@@ -63,7 +63,7 @@ class Cell:
         values: of the field; None where it is undefined.
         collapsed: whether each predicts one class or value throughout.
         metrics: primary metrics of their tasks.
-        trivial: what the constant prediction has, by distinct value.
+        trivial: seed and score of the constant prediction, each distinct pair once.
     """
 
     keys: list[str]
@@ -71,7 +71,7 @@ class Cell:
     values: list[float | None]
     collapsed: list[bool]
     metrics: set[str]
-    trivial: set[float | None]
+    trivial: set[tuple[int, float | None]]
 
 
 @dataclass(frozen=True)
@@ -117,6 +117,9 @@ def of(records: RecordFrame, ask: Asked) -> Grid:
     wanted = {*rows, *columns, value, trivial, *_ALWAYS, *also, *(one.field for one in where)}
     frame = fields.kept(records.read(sorted(wanted)), where)
     _check_numbers(frame[value], value, ask.cell)
+    if _scored(value):
+        metric = value.removeprefix("metrics.") if value != "score" else None
+        frame = convention.counted_columns(frame, value, trivial, metric)
     told = {*rows, *columns, *mixed}
     comparability.refuse(frame, {"run.protocol"} - told, ask.cell, ask.rows)
     by_time = "run.budget.seconds" in also and bool(frame["run.budget.seconds"].notna().any())
@@ -142,7 +145,7 @@ def of(records: RecordFrame, ask: Asked) -> Grid:
 
 _ALWAYS = (
     *("key", "alike", "shared", "metric", "collapsed", "parameters.trained"),
-    *("run.seed", "run.size", "run.method.name", "run.protocol"),
+    *("run.seed", "run.size", "run.method.name", "run.protocol", "run.task.metrics"),
 )
 
 
@@ -180,7 +183,7 @@ def _cells(
     cells = {}
     for place, start, end in zip(places, starts, ends, strict=True):
         keys, seeds, values, collapsed, metrics, base = (column[start:end] for column in held)
-        known = set() if trivial == "metric" else set(base)
+        known = set() if trivial == "metric" else set(zip(seeds, base, strict=True))
         cells[place] = Cell(keys, seeds, values, collapsed, set(metrics), known)
     return cells
 

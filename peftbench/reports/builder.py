@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from peftbench.analysis import convention
 from peftbench.analysis.costs import Prices
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated
@@ -96,6 +97,8 @@ def plots(
     evaluated, odd = results.scan_evaluated()
     if not records:
         raise ConfigError(f"{results.folder} holds no records; `peftbench run` makes them")
+    records = convention.counted_records(records)
+    evaluated = convention.counted_evaluations(evaluated)
     tested, gone = readable(records, results.predictions)
     inputs = Inputs(records, evaluated, prices or Prices(), against, tested, results.predictions)
     drawn, missing = registry.draw_figures(inputs, names)
@@ -123,10 +126,10 @@ def _make(
         bad |= odd
     if not records:
         raise ConfigError(f"{results.folder} holds no records; `peftbench run` makes them")
+    records = convention.counted_records(records)
+    evaluated = convention.counted_evaluations(evaluated or [])
     tested, gone = readable(records, results.predictions) if whole else ([], [])
-    inputs = Inputs(
-        records, evaluated or [], prices or Prices(), against, tested, results.predictions
-    )
+    inputs = Inputs(records, evaluated, prices or Prices(), against, tested, results.predictions)
     quick: list[Table] = []
     more: list[Table] = []
     texts: dict[str, str] = {}

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from peftbench.analysis import best_in_column, pivot
+from peftbench.analysis import best_in_column, convention, failures, pivot
 from peftbench.analysis.best_in_column import Best
 from peftbench.analysis.fields import shown
 from peftbench.analysis.pivot import Cell, Grid, Row
@@ -44,7 +44,7 @@ _UNITS: tuple[tuple[Callable[[str], bool], str, float, int], ...] = (
 
 
 def to_table(grid: Grid, best: Best) -> Table:
-    """The grid as text, the trivial prediction first, with what it hides told below."""
+    """The grid as text, the constant prediction first, with what it hides told below."""
     bold = {
         (grid.rows.index(row) + grid.scores, len(grid.row_names) + grid.columns.index(column))
         for column, row in best.found.items()
@@ -54,8 +54,9 @@ def to_table(grid: Grid, best: Best) -> Table:
         for row in grid.rows
     ]
     if grid.scores:
-        base = [_trivial(grid, column) for column in grid.columns]
-        lines.insert(0, ["trivial", *[""] * (len(grid.row_names) - 1), *base])
+        levels = [_trivial(grid, column) for column in grid.columns]
+        base = ["–" if level is None else _number(grid, level) for level in levels]
+        lines.insert(0, [convention.BASELINE, *[""] * (len(grid.row_names) - 1), *base])
     titles = _titles(grid)
     columns = [*grid.row_names, *titles.values()]
     ask = grid.asked
@@ -76,14 +77,14 @@ def to_figures(grid: Grid, best: Best) -> Table:
             cell = grid.cells.get((row, column), _NONE)
             found = _summary(grid.asked.summary, _defined(cell))
             numbers = ["" if value is None else f"{value:.10g}" for value in found]
-            base = [f"{value:.10g}" for value in sorted(_known(cell.trivial))]
+            level = _trivial(grid, column)
             lines.append(
                 [
                     *("" if value is None else shown(value) for value in (*row, *column)),
                     *(str(len(cell.keys)), str(len(_defined(cell)))),
                     *numbers,
                     *(
-                        " ".join(base),
+                        "" if level is None else f"{level:.10g}",
                         str(sum(cell.collapsed)),
                         " ".join(map(str, sorted(cell.seeds))),
                     ),
@@ -100,10 +101,6 @@ _NONE = Cell([], [], [], [], set(), set())
 
 def _defined(cell: Cell) -> list[float]:
     return [value for value in cell.values if value is not None]
-
-
-def _known(values: set[float | None]) -> list[float]:
-    return [value for value in values if value is not None]
 
 
 def _summary(kind: str, values: list[float]) -> list[float | None]:
@@ -160,11 +157,10 @@ def _shown(grid: Grid, row: Row, column: Row) -> str:
     return f"{text} ({some}{len(cell.values)})" + (f" †{collapsed}" if collapsed else "")
 
 
-def _trivial(grid: Grid, column: Row) -> str:
+def _trivial(grid: Grid, column: Row) -> float | None:
+    """The constant prediction's score of a column, the mean over its seeds."""
     here = [grid.cells[row, column] for row in grid.rows if (row, column) in grid.cells]
-    known = sorted({value for cell in here for value in _known(cell.trivial)})
-    texts = [_number(grid, value) for value in known]
-    return " / ".join(texts + ["–"] * any(None in cell.trivial for cell in here))
+    return convention.baseline_mean(pair for cell in here for pair in cell.trivial)
 
 
 def _text(value: object) -> str:
@@ -213,10 +209,15 @@ def _notes(grid: Grid, best: Best, titles: dict[Row, str]) -> list[str]:
         kind = {"mean": "standard deviation", "median": "quartiles"}.get(ask.summary, "interval")
         notes.append(f"One defined seed has no {kind}: such cells show its value alone.")
     notes += _tested(grid, best, titles)
+    if grid.scores:
+        notes.append(convention.NOTE)
     if grid.scores and any(any(cell.collapsed) for cell in grid.cells.values()):
-        notes.append(
-            "† so many of the seeds collapsed: they predict one class or value throughout."
-        )
+        counts = {
+            (sum(cell.collapsed), len(cell.collapsed))
+            for cell in grid.cells.values()
+            if any(cell.collapsed)
+        }
+        notes.append(failures.bounds_note(counts))
         notes.append(f"Collapsed: {_listed(grid, titles, _collapsed)}.")
     if absent := _listed(grid, titles, lambda cell: "" if cell is None else None):
         notes.append(f"No record: {absent}.")
@@ -232,7 +233,7 @@ def _more(grid: Grid) -> list[str]:
         return []
     return [
         "on the reporting split at the end of the budget",
-        "trivial always predicts the majority class, or the mean",
+        f"the {convention.BASELINE} is the majority class of the training labels, or their mean",
     ]
 
 

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable
 from dataclasses import replace
 
-from peftbench.analysis import costs, grouping
+from peftbench.analysis import convention, costs, grouping
 from peftbench.core.run import Record, canonical
 from peftbench.reports.base import Report
 from peftbench.reports.plotting.line_plots import (
@@ -28,8 +28,8 @@ REPORT = Report(
 
 _CAPTION = (
     "Score by training seconds; tokenising, warm-up passes and evaluation are not counted. {what} "
-    "Lines: means over seeds; seeds are faint. Undefined scores, of runs that predict one class "
-    "throughout, are left out. A panel holds one device with one number of threads{one}."
+    "Lines: means over seeds; seeds are faint. A panel holds one device with one number of "
+    f"threads{{one}}. {convention.NOTE}"
 )
 _DURING = (
     "A run's own evaluations{where}, on straight lines in between, the mean where all seeds of a "
@@ -70,7 +70,7 @@ def _panels(
     made = []
     for one, members in parts:
         metric = members[0].run.task.metrics[0]
-        base = [100 * score for r in members if (score := r.trivial.get(metric)) is not None]
+        base = convention.baseline(members, metric)
         for machine in machines:
             here = {r.run.key for r in members if costs.machine(r) == machine}
             rows_here = {
@@ -81,7 +81,7 @@ def _panels(
             if len(machines) > 1:
                 title += f"\n{costs.called(machine, machines)}"
             if shown:
-                level = [(0.0, statistics.fmean(base))] if base else []
+                level = [] if base is None else [(0.0, 100 * base)]
                 made.append(
                     Panel(title, "training seconds", f"{metric} (%)", shown, level, joined=True)
                 )

@@ -3,7 +3,7 @@
 import statistics
 from collections.abc import Callable, Iterable
 
-from peftbench.analysis import grouping
+from peftbench.analysis import convention, failures, grouping
 from peftbench.analysis.costs import machine, mean_peak
 from peftbench.core.run import Record
 from peftbench.reports.base import Report, listed
@@ -41,7 +41,7 @@ COSTS = Report(
 
 
 def scores(records: list[Record]) -> Table:
-    """The primary metric of every task; the trivial prediction first, collapsed runs marked."""
+    """The primary metric of every task; the constant prediction first, collapsed runs marked."""
     return _table("Scores", records, lambda names: names[:1])
 
 
@@ -62,7 +62,7 @@ def figures(records: list[Record]) -> Table:
             here = [r for r in members if _is(r, (name, metric, size))]
             defined = [value for r in here if (value := r.metrics[metric]) is not None]
             seconds = _mean(r.seconds["train"] for r in here)
-            base = here[0].trivial.get(metric)
+            base = _baseline(records, (name, metric, size))
             lines.append(
                 [
                     *row,
@@ -144,32 +144,39 @@ def _table(title: str, records: list[Record], pick: Callable[[list[str]], list[s
     )
     sized = sorted({grouping.sized(record) for record in records})
     heads = [f"{grouping.title((name, size), sized)} {metric}" for name, metric, size in columns]
-    baseline = ["trivial", *[""] * len(split)]
-    baseline += [_baseline(records, column) for column in columns]
+    baseline = [convention.BASELINE, *[""] * len(split)]
+    for column in columns:
+        level = _baseline(records, column)
+        baseline.append("–" if level is None else f"{100 * level:.1f}")
     lines = [baseline]
     for row, members in grouped.items():
         lines.append([*row, *(_cell(members, column) for column in columns)])
     notes = [
         "Percent, mean ± standard deviation over seeds (number of seeds), on the reporting split "
-        "at the end of the budget; `trivial` always predicts the majority class, or the mean."
+        f"at the end of the budget; the {convention.BASELINE} is the majority class of the "
+        "training labels, or their mean, the mean over seeds.",
+        convention.NOTE,
     ]
-    if any("†" in cell for line in lines for cell in line):
-        notes.append(
-            "† so many of the seeds collapsed: they predict one class or value throughout."
-        )
+    counts = {
+        (gone, len(here))
+        for members in grouped.values()
+        for column in columns
+        if (gone := failures.failed(here := [r for r in members if _is(r, column)]))
+    }
+    if counts:
+        notes.append(failures.bounds_note(counts))
     return Table(title, ["method", *split, *heads], lines, 1 + len(split), notes)
 
 
-def _baseline(records: list[Record], column: Column) -> str:
-    found = {record.trivial.get(column[1]) for record in records if _is(record, column)}
-    return " / ".join(sorted("–" if value is None else f"{100 * value:.1f}" for value in found))
+def _baseline(records: list[Record], column: Column) -> float | None:
+    return convention.baseline((r for r in records if _is(r, column)), column[1])
 
 
 def _cell(members: list[Record], column: Column) -> str:
     here = [record for record in members if _is(record, column)]
     if not here:
         return ""
-    collapsed = sum(record.collapsed for record in here)
+    collapsed = failures.failed(here)
     text = grouping.spread([record.metrics[column[1]] for record in here])
     return text + (f" †{collapsed}" if collapsed else "")
 

@@ -3,7 +3,7 @@
 import textwrap
 from typing import Any
 
-from peftbench.analysis import grouping
+from peftbench.analysis import convention, grouping
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json
 from peftbench.reports.base import SuiteReport
@@ -57,7 +57,7 @@ def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
                 ["method", *section.split, *heads, "moved %", "inserted"],
                 lines,
                 1 + len(section.split),
-                [_NOTE] if section is sections[-1] else [],
+                [_NOTE, convention.NOTE] if section is sections[-1] else [],
             )
         )
     return made

@@ -5,7 +5,7 @@ Money is counted from a file of prices that the user fills in; what has no price
 
 import statistics
 
-from peftbench.analysis import costs, grouping
+from peftbench.analysis import convention, costs, grouping
 from peftbench.analysis.costs import Prices, stored
 from peftbench.core.run import Record
 from peftbench.reports.base import Report
@@ -64,7 +64,7 @@ def spending_table(records: list[Record], prices: Prices) -> Table:
         *reach,
         "front",
     ]
-    return Table("Spending", columns, lines, 2 + len(split), [_NOTE])
+    return Table("Spending", columns, lines, 2 + len(split), [_NOTE, convention.NOTE])
 
 
 _NOTE = (

@@ -199,8 +199,8 @@ def test_undefined_scores_are_said():
         if r.run.method.name == "bitfit"
     }
     found = judged(claim("better"), made, Resamples(lambda r: flat.get(r.run.key) or load(r)))
-    assert found.verdict == "undecided"
-    assert found.cells[0].why == "undefined: 2 of 4 runs have no score"
+    assert found.verdict == "contradicted"  # a constant prediction counts as 0
+    assert found.cells[0].effect.value < -0.5
     all_flat = [replace(r, collapsed=True) for r in made]
     assert "on both sides" in judged(claim("better"), all_flat, resamples).cells[0].why
 

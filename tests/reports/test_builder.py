@@ -22,7 +22,7 @@ def made(*words: str) -> list[Record]:
 def test_seeds_share_a_cell():
     table = scores.scores(made("method=lora", "seed=0,1,2"))
     assert table.columns[:1] == ["method"]
-    assert [row[0] for row in table.rows] == ["trivial", "lora"]
+    assert [row[0] for row in table.rows] == ["constant prediction", "lora"]
     assert "(3)" in table.rows[1][1]
 
 

@@ -123,7 +123,8 @@ def test_cells_by_hand(data):
     ]
     assert by_name["full"]["mean"] == pytest.approx(0.85)
     assert by_name["full"]["sd"] == pytest.approx(0.1 / 2**0.5, abs=1e-6)
-    assert (by_name["bitfit"]["n"], by_name["bitfit"]["defined"]) == (2, 1)
+    assert (by_name["bitfit"]["n"], by_name["bitfit"]["defined"]) == (2, 2)
+    assert by_name["bitfit"]["mean"] == 0.5  # the collapsed seed counts as a constant
     assert by_name["bitfit"]["collapsed"] == 1
     # lora costs 2 s for 80 %, bitfit 4 s for 50 %, full 8 s for 85 %; 300, 2,048, 40,000 weights
     assert {name: cell["front"] for name, cell in by_name.items()} == {
@@ -155,8 +156,8 @@ def test_sentences_follow_from_the_numbers(data):
     assert where == f"Trained on Some CPU with 1 thread, {hours:.1f} hours in all."
     assert "calibration (6), continual (6), noise (6) and shift (6)" in evaluations
     scores = paragraph(data, "What the scores say")
-    best = "full has the highest mean accuracy, 85.0 % (n = 2); the constant answer has 50.0 %"
-    assert scores[0] == f"{EVIL}: {best}, and no more than it bitfit."
+    best = "full has the highest mean accuracy, 85.0 % (n = 2); the constant prediction has 50.0 %"
+    assert scores[0] == f"{EVIL}: {best}; not above it: bitfit."
     collapsed = paragraph(data, "What collapsed")
     assert collapsed[0].startswith("3 of 18 runs collapsed")
     costs = paragraph(data, "What it costs")[0]

@@ -101,6 +101,10 @@ def test_what_cannot_be_compared_is_said():
         if record.run.method.name == "lora":
             answers[record.run.key]["scores"] = np.tile([1.0, 0.0], (EXAMPLES, 1))
     (pair,), split = compare(made, lambda record: answers[record.run.key])
+    assert (pair.metric, pair.verdict) == ("matthews", "worse")  # a constant counts as 0
+    for arrays in answers.values():
+        arrays["label"] = np.zeros(EXAMPLES, dtype=np.int64)
+    (pair,), split = compare(made, lambda record: answers[record.run.key])
     assert (pair.metric, pair.effect, pair.verdict) == ("matthews", None, "undefined")
     assert paired.plot_paired([pair]) == []
     (row,) = paired.paired_table([pair], split).rows

@@ -3,7 +3,7 @@
 import statistics
 from typing import Any
 
-from peftbench.analysis import costs, grouping
+from peftbench.analysis import convention, costs, grouping
 from peftbench.analysis.comparison import PairedComparison
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated
@@ -36,6 +36,8 @@ def contents(results: Results, against: str | None = None, most: int = MOST) -> 
     evaluated, odd = results.scan_evaluated()
     if not records:
         raise ConfigError(f"{results.folder} holds no readable record; `peftbench run` makes them")
+    records = convention.counted_records(records)
+    evaluated = convention.counted_evaluations(evaluated)
     trained = {record.run.key: record.parameters["trained"] for record in records}
     alone = [e for e in evaluated if e.evaluation.run.key not in trained]
     evaluated = [e for e in evaluated if e.evaluation.run.key in trained]
@@ -90,11 +92,10 @@ def contents(results: Results, against: str | None = None, most: int = MOST) -> 
 
 
 def _told(here: list[ScoreCell]) -> Json:
-    """What cells of one task and size share: the metric, and what a constant answer scores."""
+    """What cells of one task and size share: the metric, and the constant prediction's score."""
     metric = here[0].metric
-    trivial = [record.trivial.get(metric) for cell in here for record in cell.records]
-    known = [level for level in trivial if level is not None]
-    return {"metric": metric, "trivial": statistics.fmean(known) if known else None}
+    every = [record for cell in here for record in cell.records]
+    return {"metric": metric, "trivial": convention.baseline(every, metric)}
 
 
 def _cell(

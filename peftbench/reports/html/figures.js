@@ -22,7 +22,7 @@ function scoreFigure() {
   return figure({
     title: "Scores, every run a dot",
     note:
-      "On the validation split at the end of the budget. Strokes are means; the dotted line is the constant answer. Rows without a dot have no defined score. A click on a dot opens its record.",
+      "On the validation split at the end of the budget. Strokes are means; the dotted line is the constant prediction. A click on a dot opens its record.",
     panels: () => panelsOfSections(drawScores),
   });
 }

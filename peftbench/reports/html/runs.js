@@ -152,7 +152,7 @@ function scoresOf(run) {
     percent(run.trivial[name], 2),
     ...(run.selection ? [percent(run.selection[name], 2)] : []),
   ];
-  const heads = ["metric", "%", "constant answer %", ...(run.selection ? ["selection split %"] : [])];
+  const heads = ["metric", "%", "constant prediction %", ...(run.selection ? ["selection split %"] : [])];
   return pairsTable(heads, Object.keys(run.metrics).map(row), [1, 2, 3]);
 }
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 
-from peftbench.analysis import grouping
+from peftbench.analysis import convention, grouping
 from peftbench.analysis.comparison import MARGIN, PairedComparison
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json, Record
@@ -83,7 +83,7 @@ def _ran(records: list[Record], evaluated: list[Evaluated], found: list[ScoreCel
 
 
 def _scores(parts: dict[str, list[ScoreCell]], labels: dict[grouping.Row, str]) -> list[str]:
-    """The best mean of each task and size, beside what a constant answer scores."""
+    """The best mean of each task and size, beside the constant prediction's."""
     lines = []
     for title, here in parts.items():
         scored = [(cell.score, cell) for cell in here if cell.score is not None]
@@ -92,14 +92,15 @@ def _scores(parts: dict[str, list[ScoreCell]], labels: dict[grouping.Row, str]) 
             continue
         best, cell = max(scored, key=lambda one: one[0])
         metric = cell.metric
-        level = cell.records[0].trivial.get(metric)
+        every = [record for one in here for record in one.records]
+        level = convention.baseline(every, metric)
         less = [one for score, one in scored if level is not None and score <= level]
         text = f"{title}: {labels[cell.row]} has the highest mean {metric}, {100 * best:.1f} %"
         text += f" ({_seeds(cell)})"
         if level is not None:
-            text += f"; the constant answer has {100 * level:.1f} %"
+            text += f"; the {convention.BASELINE} has {100 * level:.1f} %"
         if less:
-            text += f", and no more than it {named(labels[one.row] for one in less)}"
+            text += f"; not above it: {named(labels[one.row] for one in less)}"
         lines.append(text + ".")
     return lines
 
@@ -176,7 +177,7 @@ def _collapsed(
         return ["No run collapsed: none predicts one class or value throughout."]
     lines = [
         f"{total:,} of {_count(len(records), 'run')} collapsed: they predict one class or value "
-        "throughout. They stay in every mean where their score is defined."
+        f"throughout. {convention.NOTE}"
     ]
     parts = []
     for one, title in titles.items():
