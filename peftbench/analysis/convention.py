@@ -238,5 +238,5 @@ def baseline(records: Iterable[Record], metric: str) -> float | None:
 
 def baseline_mean(found: Iterable[tuple[int, float | None]]) -> float | None:
     """The mean over seeds of what the constant prediction scores, each distinct pair once."""
-    known = [score for _, score in sorted({one for one in found if one[1] is not None})]  # type: ignore[type-var]
-    return statistics.fmean(known) if known else None
+    known = sorted({(seed, score) for seed, score in found if score is not None})
+    return statistics.fmean(score for _, score in known) if known else None

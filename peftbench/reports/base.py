@@ -18,7 +18,7 @@ from functools import cached_property
 
 import numpy as np
 
-from peftbench.analysis.comparison import PairedComparison, Resamples, compare
+from peftbench.analysis.comparison import MARGIN, PairedComparison, Resamples, compare
 from peftbench.analysis.costs import Prices
 from peftbench.claims import schema, verdicts
 from peftbench.config import catalog
@@ -45,6 +45,7 @@ class Inputs:
         against: the baseline of comparisons; None is what trains most.
         tested: the records whose predictions can be read.
         load: reads the predictions of a record.
+        margin: a loss of so much is not worse.
     """
 
     records: list[Record]
@@ -53,6 +54,7 @@ class Inputs:
     against: str | None = None
     tested: list[Record] = field(default_factory=list)
     load: Load = _no_predictions
+    margin: float = MARGIN
 
     @cached_property
     def palette(self) -> Palette:
@@ -68,12 +70,12 @@ class Inputs:
     @cached_property
     def comparison(self) -> tuple[list[PairedComparison], list[str]]:
         """Each row against the baseline, and the settings that tell rows of a method apart."""
-        return compare(self.tested, self.load, self.against, self.resamples)
+        return compare(self.tested, self.load, self.against, self.resamples, self.margin)
 
     @property
     def pairs(self) -> list[PairedComparison]:
-        """The comparisons alone."""
-        return self.comparison[0]
+        """The comparisons alone; none where no predictions were given."""
+        return self.comparison[0] if self.tested else []
 
     @cached_property
     def judged(self) -> list[verdicts.Verdict]:

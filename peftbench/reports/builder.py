@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peftbench.analysis import convention
+from peftbench.analysis.comparison import MARGIN
 from peftbench.analysis.costs import Prices
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated
@@ -44,11 +45,13 @@ def write(
     prices: Prices | None = None,
     against: str | None = None,
     show: Callable[[Made], None] = lambda made: None,
+    margin: float = MARGIN,
 ) -> list[Path]:
     """Make the report of records and evaluations (by default all of the folder) and write it.
 
     Args:
         show: given the report before its pictures are drawn.
+        margin: a loss of so much is not worse, in comparisons.
 
     Returns:
         The files.
@@ -56,7 +59,7 @@ def write(
     Raises:
         ConfigError: if there is no record, or no row is called like `against`, the baseline.
     """
-    made = _make(results, records, evaluated, prices, against)
+    made = _make(results, records, evaluated, prices, against, margin)
     show(made)
     paths = []
     for name, body in (made.texts | made.draw()).items():
@@ -65,9 +68,14 @@ def write(
     return paths
 
 
-def stale(results: Results, prices: Prices | None = None, against: str | None = None) -> list[Path]:
+def stale(
+    results: Results,
+    prices: Prices | None = None,
+    against: str | None = None,
+    margin: float = MARGIN,
+) -> list[Path]:
     """Files of the report that are not what the records give; plots only if they are missing."""
-    made = _make(results, None, None, prices, against)
+    made = _make(results, None, None, prices, against, margin)
     folder = results.reports()
     return [
         folder / name
@@ -84,6 +92,7 @@ def plots(
     kind: str = "png",
     prices: Prices | None = None,
     against: str | None = None,
+    margin: float = MARGIN,
 ) -> tuple[list[Path], list[str]]:
     """Write pictures of all records and evaluations, and their captions, into a folder.
 
@@ -100,7 +109,9 @@ def plots(
     records = convention.counted_records(records)
     evaluated = convention.counted_evaluations(evaluated)
     tested, gone = readable(records, results.predictions)
-    inputs = Inputs(records, evaluated, prices or Prices(), against, tested, results.predictions)
+    inputs = Inputs(
+        records, evaluated, prices or Prices(), against, tested, results.predictions, margin
+    )
     drawn, missing = registry.draw_figures(inputs, names)
     if names and missing:
         raise ConfigError("; ".join(missing))
@@ -117,6 +128,7 @@ def _make(
     evaluated: list[Evaluated] | None,
     prices: Prices | None,
     against: str | None,
+    margin: float,
 ) -> Made:
     whole = records is None  # of the folder: the verb `report`
     bad: dict[str, str] = {}
@@ -129,7 +141,9 @@ def _make(
     records = convention.counted_records(records)
     evaluated = convention.counted_evaluations(evaluated or [])
     tested, gone = readable(records, results.predictions) if whole else ([], [])
-    inputs = Inputs(records, evaluated, prices or Prices(), against, tested, results.predictions)
+    inputs = Inputs(
+        records, evaluated, prices or Prices(), against, tested, results.predictions, margin
+    )
     quick: list[Table] = []
     more: list[Table] = []
     texts: dict[str, str] = {}

@@ -56,9 +56,9 @@ def plot_sizes(records: list[Record], palette: Palette) -> list[Figure]:
         )
     told = f"Along the lines these differ too: {', '.join(sorted(also))}. " if also else ""
     dotted = f"Dotted: the {convention.BASELINE}. "
-    level = dotted if any(panel.level for panel in panels) else ""
+    dotted = dotted if any(panel.level for panel in panels) else ""
     return draw_line_plots(
-        panels, palette, list(labels.values()), _CAPTION.format(also=told, level=level)
+        panels, palette, list(labels.values()), _CAPTION.format(also=told, level=dotted)
     )
 
 

@@ -4,7 +4,7 @@ import statistics
 from typing import Any
 
 from peftbench.analysis import convention, costs, grouping
-from peftbench.analysis.comparison import PairedComparison
+from peftbench.analysis.comparison import MARGIN, PairedComparison
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json, Record
@@ -21,13 +21,16 @@ from peftbench.results.store import Results
 MOST = 2_000
 
 
-def contents(results: Results, against: str | None = None, most: int = MOST) -> Json:
+def contents(
+    results: Results, against: str | None = None, most: int = MOST, margin: float = MARGIN
+) -> Json:
     """Everything that the page of a results folder shows.
 
     Args:
         results: where records, predictions and evaluations are.
         against: the row that others are compared with; by default what trains most.
         most: runs to carry.
+        margin: a loss of so much is not worse.
 
     Raises:
         ConfigError: if there is no record, or no row is called like `against`.
@@ -59,6 +62,7 @@ def contents(results: Results, against: str | None = None, most: int = MOST) -> 
         against=against,
         tested=tested or [],
         load=results.predictions,
+        margin=margin,
     )
     pairs = inputs.pairs if tested else []
     carried = run_list.carried(found, most)
@@ -79,6 +83,7 @@ def contents(results: Results, against: str | None = None, most: int = MOST) -> 
             ],
             "cells": [_cell(cell, place, sized, carried) for cell in found],
             "pairs": [_pair(pair, place) for pair in pairs],
+            "margin": margin,
             **run_list.runs([r for r in records if r.run.key in carried], evaluated),
             "curves": _curves(inputs),
             "tables": [
@@ -126,12 +131,14 @@ def _pair(pair: PairedComparison, place: dict[grouping.Row, int]) -> Json:
         "seeds": pair.seeds,
         "examples": pair.examples,
         "verdict": pair.verdict,
+        "kind": pair.kind,
         "p": pair.adjusted,
         "superior": pair.superior,
     }
     if pair.effect is not None:
         names = ("value", "low", "high", "detectable")
-        told |= {name: getattr(pair.effect, name) for name in names}
+        numbers = {name: getattr(pair.effect, name) for name in names}
+        told |= {name: None if value != value else value for name, value in numbers.items()}
     return told
 
 
