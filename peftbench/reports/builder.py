@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peftbench.analysis import convention
+from peftbench.analysis.chance_level import with_chance_level
 from peftbench.analysis.comparison import MARGIN
 from peftbench.analysis.costs import Prices
 from peftbench.core.errors import ConfigError
@@ -109,6 +110,7 @@ def plots(
     records = convention.counted_records(records)
     evaluated = convention.counted_evaluations(evaluated)
     tested, gone = readable(records, results.predictions)
+    evaluated = with_chance_level(evaluated, tested, results.predictions)
     inputs = Inputs(
         records, evaluated, prices or Prices(), against, tested, results.predictions, margin
     )
@@ -141,6 +143,7 @@ def _make(
     records = convention.counted_records(records)
     evaluated = convention.counted_evaluations(evaluated or [])
     tested, gone = readable(records, results.predictions) if whole else ([], [])
+    evaluated = with_chance_level(evaluated, tested, results.predictions)
     inputs = Inputs(
         records, evaluated, prices or Prices(), against, tested, results.predictions, margin
     )

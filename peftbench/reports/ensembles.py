@@ -127,7 +127,9 @@ def _close(value: np.ndarray, label: np.ndarray, metric: str) -> Figures:
 
 
 def _entropy(logs: np.ndarray) -> np.ndarray:
-    found: np.ndarray = -(np.exp(logs) * logs).sum(axis=1)
+    from scipy.special import entr  # 0 at probability 0
+
+    found: np.ndarray = entr(np.exp(logs)).sum(axis=1)
     return found
 
 

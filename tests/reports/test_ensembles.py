@@ -62,6 +62,12 @@ def test_equal_members_are_as_good_as_one():
     assert spread["MI"] == pytest.approx(0, abs=1e-12)
 
 
+def test_a_probability_of_zero_has_no_entropy():
+    scores = np.array([[[0.0, -2000.0], [0.0, 1.0]], [[0.0, 1.0], [0.0, 1.0]]])
+    found = PredictionMatrix(np.array([0, 1]), scores, np.zeros((2, 2)))
+    assert np.isfinite(ensembles.classes(found, "accuracy")[2]["MI"])
+
+
 def test_log_probabilities_and_log_odds_are_told_alike():
     """A method that samples stores log probabilities, another one log odds."""
     found = drawn()

@@ -4,6 +4,7 @@ import statistics
 from typing import Any
 
 from peftbench.analysis import convention, costs, grouping
+from peftbench.analysis.chance_level import with_chance_level
 from peftbench.analysis.comparison import MARGIN, PairedComparison
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated
@@ -56,6 +57,7 @@ def contents(
             "reads every prediction; `peftbench report --against ROW` does"
         )
     tested, gone = readable(records, results.predictions) if whole else (None, [])
+    evaluated = with_chance_level(evaluated, tested or [], results.predictions)
     inputs = Inputs(
         records,
         evaluated,
