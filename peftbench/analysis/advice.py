@@ -6,7 +6,7 @@ from the question is said in words. Where they are too few or too far, that is t
 
 import math
 import statistics
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -93,6 +93,7 @@ class Advice:
         over: what the chances are over: seeds and examples, or seeds.
         distance: what the records are of, and how that differs from the question, in words.
         doubts: why the records cannot tell; empty where they can.
+        warnings: what must be said of the seconds and the memory.
     """
 
     options: list[Option]
@@ -100,6 +101,7 @@ class Advice:
     over: str
     distance: list[str]
     doubts: list[str]
+    warnings: list[str] = field(default_factory=list)
 
 
 def ask(*words: str) -> Question:
@@ -145,7 +147,8 @@ def from_folders(question: Question, folders: list[Results]) -> Advice:
         )
     records = [record for record, _ in of.values()]
     found = advise(question, records, lambda r: of[r.run.key][1].predictions(r))
-    return replace(found, distance=[*found.distance, *bad])
+    warnings = [text for results in folders if (text := costs.read_warning(results.folder))]
+    return replace(found, distance=[*found.distance, *bad], warnings=warnings)
 
 
 def advise(question: Question, records: list[Record], load: Load) -> Advice:

@@ -98,6 +98,11 @@ class Grid:
         """Whether cells hold scores, which predictions can be tested for."""
         return _scored(self.field)
 
+    @property
+    def costs(self) -> bool:
+        """Whether cells hold costs, which depend on the machine and on what else it did."""
+        return self.field.startswith(comparability.COSTS)
+
 
 def of(records: RecordFrame, ask: Asked) -> Grid:
     """Select and cross.

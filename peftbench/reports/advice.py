@@ -45,7 +45,7 @@ def advice_table(advice: Advice) -> Table:
         f"{advice.over}, with a rate of failures from the seeds that collapsed. Score: percent, "
         "mean ± standard deviation over seeds (number)."
     )
-    return Table("Advice", heads, lines, 1, [note, convention.NOTE], prose=1)
+    return Table("Advice", heads, lines, 1, [note, convention.NOTE, *advice.warnings], prose=1)
 
 
 def as_json(advice: Advice) -> Json:
@@ -53,6 +53,7 @@ def as_json(advice: Advice) -> Json:
     return {
         "answer": sentence(advice),
         "doubts": advice.doubts,
+        "warnings": advice.warnings,
         "distance": advice.distance,
         "metric": advice.metric,
         "chance_over": advice.over,

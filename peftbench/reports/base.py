@@ -46,6 +46,7 @@ class Inputs:
         tested: the records whose predictions can be read.
         load: reads the predictions of a record.
         margin: a loss of so much is not worse.
+        warning: what must be said wherever costs are shown; empty if nothing.
     """
 
     records: list[Record]
@@ -55,6 +56,7 @@ class Inputs:
     tested: list[Record] = field(default_factory=list)
     load: Load = _no_predictions
     margin: float = MARGIN
+    warning: str = ""
 
     @cached_property
     def palette(self) -> Palette:

@@ -7,7 +7,7 @@ from pathlib import Path
 from peftbench.analysis import convention
 from peftbench.analysis.chance_level import with_chance_level
 from peftbench.analysis.comparison import MARGIN
-from peftbench.analysis.costs import Prices
+from peftbench.analysis.costs import Prices, read_warning
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Record
@@ -111,8 +111,16 @@ def plots(
     evaluated = convention.counted_evaluations(evaluated)
     tested, gone = readable(records, results.predictions)
     evaluated = with_chance_level(evaluated, tested, results.predictions)
+    warning = read_warning(results.folder) or ""
     inputs = Inputs(
-        records, evaluated, prices or Prices(), against, tested, results.predictions, margin
+        records,
+        evaluated,
+        prices or Prices(),
+        against,
+        tested,
+        results.predictions,
+        margin,
+        warning,
     )
     drawn, missing = registry.draw_figures(inputs, names)
     if names and missing:
@@ -144,8 +152,16 @@ def _make(
     evaluated = convention.counted_evaluations(evaluated or [])
     tested, gone = readable(records, results.predictions) if whole else ([], [])
     evaluated = with_chance_level(evaluated, tested, results.predictions)
+    warning = read_warning(results.folder) or ""
     inputs = Inputs(
-        records, evaluated, prices or Prices(), against, tested, results.predictions, margin
+        records,
+        evaluated,
+        prices or Prices(),
+        against,
+        tested,
+        results.predictions,
+        margin,
+        warning,
     )
     quick: list[Table] = []
     more: list[Table] = []

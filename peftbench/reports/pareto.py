@@ -21,6 +21,7 @@ REPORT = Report(
         inputs.palette,
         inputs.prices.money if inputs.prices.known() else None,
         inputs.prices.currency or "",
+        inputs.warning,
     ),
     needs="a defined score",
 )
@@ -33,7 +34,8 @@ Money = Callable[[Record], float | None]
 _CAPTION = (
     "{task}: mean score over seeds by mean cost of a run, logarithmic where it spans a decade. "
     "Line: Pareto's front, rows that no other equals or beats in both and beats in one; those on "
-    "it are named, the others small and pale. Weights: trained, with the head. Seconds: of "
+    "it are named, the others small and pale. Weights: trained, the head left out; a method that "
+    "trains nothing else stands at 1. Seconds: of "
     "training alone. Memory: the peak while training, of the process on a CPU, of CUDA's allocator "
     "on a GPU. {money}{level}A panel holds one device with one number of threads{one}.{lost} "
     f"{convention.NOTE}"
@@ -41,7 +43,11 @@ _CAPTION = (
 
 
 def plot_pareto(
-    records: list[Record], palette: Palette, money: Money | None = None, currency: str = ""
+    records: list[Record],
+    palette: Palette,
+    money: Money | None = None,
+    currency: str = "",
+    warning: str = "",
 ) -> list[Figure]:
     """A picture for each task: a line of panels for each size and machine, one for each cost."""
     by_row, split = grouping.of_records(records)
@@ -49,7 +55,7 @@ def plot_pareto(
     row_of = {r.run.key: labels[row] for row, members in by_row.items() for r in members}
     machines = sorted({costs.machine(record) for record in records})
     kinds: dict[str, Money] = {
-        "trained weights": lambda r: r.parameters["trained"] + r.parameters["head"],
+        "trained weights": lambda r: max(1, r.parameters["trained"]),  # the axis is logarithmic
         "training seconds": lambda r: r.seconds["train"],
         _MEMORY: _mebibytes,
     }
@@ -82,6 +88,7 @@ def plot_pareto(
             one="" if len(machines) > 1 else f" ({costs.called(machines[0])})",
             money="Money: by the prices that were given. " if money else "",
         )
+        caption = " ".join(filter(None, [caption, warning]))
         made.append(Figure(figure, caption, drawing.slug(task)))
     return made
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from peftbench.analysis import best_in_column, convention, failures, pivot
+from peftbench.analysis import best_in_column, convention, costs, failures, pivot
 from peftbench.analysis.best_in_column import Best
 from peftbench.analysis.fields import shown
 from peftbench.analysis.pivot import Cell, Grid, Row
@@ -43,8 +43,13 @@ _UNITS: tuple[tuple[Callable[[str], bool], str, float, int], ...] = (
 )
 
 
-def to_table(grid: Grid, best: Best) -> Table:
-    """The grid as text, the constant prediction first, with what it hides told below."""
+def to_table(grid: Grid, best: Best, warning: str | None = None) -> Table:
+    """The grid as text, the constant prediction first, with what it hides told below.
+
+    Args:
+        grid, best: the cells, and which are best.
+        warning: of costs, below the table.
+    """
     bold = {
         (grid.rows.index(row) + grid.scores, len(grid.row_names) + grid.columns.index(column))
         for column, row in best.found.items()
@@ -67,7 +72,12 @@ def to_table(grid: Grid, best: Best) -> Table:
     title = f"{ask.cell[0].upper() + ask.cell[1:]} by {', '.join(grid.row_names)}"
     title += f" and {', '.join(ask.columns)}" if ask.columns else ""
     return Table(
-        title, columns, lines, len(grid.row_names), _notes(grid, best, titles), frozenset(bold)
+        title,
+        columns,
+        lines,
+        len(grid.row_names),
+        [*_notes(grid, best, titles), *([warning] if warning else [])],
+        frozenset(bold),
     )
 
 
@@ -350,7 +360,8 @@ def build_pivot_table(
         warnings.append(f"left out of tests, predictions of {key} are unreadable: {reason}")
     if tops.unreadable:
         warnings.append(f"{len(tops.unreadable)} runs have unreadable predictions: in no test")
-    table = to_table(crossing, tops)
+    warning = costs.read_warning(results.folder)
+    table = to_table(crossing, tops, warning if crossing.costs else None)
     if form == "csv":
         return RenderedTable(table, to_figures(crossing, tops).csv(), warnings)
     texts = {"markdown": lambda: table.markdown() + "\n", "latex": lambda: latex.latex(table)}

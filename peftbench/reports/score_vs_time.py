@@ -22,7 +22,7 @@ REPORT = Report(
     name="anytime",
     question="what is the score after so many training seconds?",
     order=5,
-    figures=lambda inputs: plot_score_vs_time(inputs.records, inputs.palette),
+    figures=lambda inputs: plot_score_vs_time(inputs.records, inputs.palette, inputs.warning),
     needs="runs with several evaluations (train.num_evals), or of several budgets",
 )
 
@@ -40,7 +40,7 @@ _BUDGETS = "Every point is a training of its own, for a budget, scored at its en
 Grouped = tuple[dict[grouping.Row, list[Record]], list[str]]
 
 
-def plot_score_vs_time(records: list[Record], palette: Palette) -> list[Figure]:
+def plot_score_vs_time(records: list[Record], palette: Palette, warning: str = "") -> list[Figure]:
     """Panels of a task, size and machine: evaluations during training, and ends of budgets."""
     machines = sorted({costs.machine(record) for record in records})
     one = "" if len(machines) > 1 else f" ({costs.called(machines[0])})"
@@ -52,6 +52,7 @@ def plot_score_vs_time(records: list[Record], palette: Palette) -> list[Figure]:
         panels = _panels(records, machines, grouped, series)
         order = list(grouping.labels(*grouped).values())
         caption = _CAPTION.format(what=told.format(where=_where(records)), one=one)
+        caption = " ".join(filter(None, [caption, warning]))
         for picture in draw_line_plots(panels, palette, order, caption):
             part = "_".join(filter(None, (name, picture.part)))
             made.append(replace(picture, part=part))

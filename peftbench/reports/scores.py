@@ -36,7 +36,7 @@ COSTS = Report(
     name="costs",
     question="what does training take?",
     order=3,
-    tables=lambda inputs: [costs(inputs.records)],
+    tables=lambda inputs: [costs(inputs.records, inputs.warning)],
     after_run=True,
     page=("costs", 2),
 )
@@ -105,8 +105,8 @@ def figures(records: list[Record]) -> Table:
     return Table("Figures", columns, lines, 4 + len(split))
 
 
-def costs(records: list[Record]) -> Table:
-    """What each method trains and spends: means over seeds, for each task.
+def costs(records: list[Record], warning: str = "") -> Table:
+    """What each method trains and spends: means over seeds, for each task; a warning below.
 
     Seconds compare only on one device with one number of threads, and measured ones not with those
     of a calibration; where records differ in these, the cell says mixed.
@@ -130,7 +130,7 @@ def costs(records: list[Record]) -> Table:
                 ]
             )
     columns = ["method", *split, "task", "trained", *_UNITS]
-    notes = []
+    notes = [warning] if warning else []
     if any(record.environment.get("packed") for record in records):
         notes.append(
             "Runs that were trained in a pack have no costs of their own: theirs are those of a "

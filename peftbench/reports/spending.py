@@ -18,16 +18,17 @@ REPORT = Report(
     name="spending",
     question="what does a score cost, and what does it take to come near the best?",
     order=9,
-    tables=lambda inputs: [spending_table(inputs.records, inputs.prices)],
+    tables=lambda inputs: [spending_table(inputs.records, inputs.prices, inputs.warning)],
     page=("costs", 1),
 )
 
 
-def spending_table(records: list[Record], prices: Prices) -> Table:
+def spending_table(records: list[Record], prices: Prices, warning: str = "") -> Table:
     """Method × task: score, spending, seconds to come near the reference, the Pareto front.
 
     The reference of a task is the run that trains everything, or what trains most, where none does.
-    Runs of several machines have lines of their own, which are compared on one machine only.
+    Runs of several machines have lines of their own, which are compared on one machine only. A
+    warning stands below.
     """
     tasks = sorted({grouping.sized(record) for record in records})
     machines = sorted({costs.machine(record) for record in records})
@@ -64,7 +65,13 @@ def spending_table(records: list[Record], prices: Prices) -> Table:
         *reach,
         "front",
     ]
-    return Table("Spending", columns, lines, 2 + len(split), [_NOTE, convention.NOTE])
+    return Table(
+        "Spending",
+        columns,
+        lines,
+        2 + len(split),
+        [*[warning] * bool(warning), _NOTE, convention.NOTE],
+    )
 
 
 _NOTE = (

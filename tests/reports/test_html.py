@@ -18,12 +18,14 @@ from click.testing import CliRunner
 from paths import ROOT
 from suite_records import abroad, found, noisy, planned, sure
 
+from peftbench.analysis import convention
 from peftbench.analysis.comparison import PairedComparison
 from peftbench.analysis.significance import Effect
 from peftbench.cli.main import main
-from peftbench.reports import calibration, html
+from peftbench.reports import calibration, html, scores, shift
 from peftbench.reports.html import cells, run_list, summary
 from peftbench.reports.html.data import contents
+from peftbench.reports.plotting.palette import Palette
 from peftbench.results.store import Results
 from peftbench.suites.continual import measures
 
@@ -495,3 +497,30 @@ def test_one_seed_decides_nothing_about_methods(seeds):
         return
     assert "worse than full: lora (\N{MINUS SIGN}10.0 points" in lines[0]
     assert "given that it trains" in lines[0]
+
+
+def test_the_page_and_the_tables_print_the_same_figures(results, data):
+    table = scores.scores(convention.counted_records(results.scan()[0]))
+    heads = [f"{section['title']} accuracy" for section in data["sections"]]
+    for cell in data["cells"]:
+        label = data["rows"][cell["row"]]["label"]
+        (line,) = (row for row in table.rows if row[0] == label)
+        shown = line[table.columns.index(heads[cell["section"]])]
+        mean, deviation = cell["texts"]
+        assert shown.startswith(f"{mean} ± {deviation} ({cell['n']})")
+
+
+def test_the_picture_and_the_page_of_shift_have_the_same_lines_and_figures(results):
+    evaluated, _ = results.scan_evaluated()
+    here = [e for e in evaluated if e.evaluation.kind == "Shift"]
+    trained = {e.evaluation.run.key: 1 for e in here}
+    (page,) = shift.page_plots(here, trained)
+    (panel,) = page["panels"]
+    (picture,) = shift.plot_shift(here, trained, Palette())
+    (axis,) = picture.figure.axes
+    assert [line["label"] for line in panel["lines"]] == [
+        text.get_text() for text in axis.get_yticklabels()
+    ]
+    assert "constant prediction" in [line["label"] for line in panel["lines"]]
+    texts = [text for line in panel["lines"] for text in line["texts"]]
+    assert texts == [text.get_text() for text in axis.texts]

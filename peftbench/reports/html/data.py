@@ -65,6 +65,7 @@ def contents(
         tested=tested or [],
         load=results.predictions,
         margin=margin,
+        warning=costs.read_warning(results.folder) or "",
     )
     pairs = inputs.pairs if tested else []
     carried = run_list.carried(found, most)
@@ -73,8 +74,9 @@ def contents(
     return run_list.rounded(
         {
             "folder": results.folder.name,
-            "summary": summary.summary(records, evaluated, found, pairs, labels),
+            "summary": summary.summary(records, evaluated, found, pairs, labels, inputs.warning),
             "notes": [*_notes(records, len(carried), bad | odd, alone), *gone],
+            "warning": inputs.warning,
             "methods": names,
             "looks": [palette.look(name) for name in names],
             "rows": [{"label": labels[row], "method": row[0]} for row in by_row],
@@ -115,6 +117,7 @@ def _cell(
         "defined": len(cell.defined),
         "mean": cell.score,
         "sd": statistics.stdev(cell.defined) if len(cell.defined) > 1 else None,
+        "texts": grouping.mean_and_deviation([record.score for record in cell.records]),
         "collapsed": cell.collapsed,
         "trained": cell.trained,
         "seconds": cell.seconds,

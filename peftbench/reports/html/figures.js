@@ -5,7 +5,7 @@ const ofSection = (place) => DATA.cells.filter((cell) => cell.section === place 
 const byMean = (cells) => d3.sort(cells, (cell) => -(cell.mean ?? -Infinity)).slice(0, ROWS);
 const spread = (cell) =>
   known(cell.mean)
-    ? `${percent(cell.mean)}${known(cell.sd) ? ` ± ${percent(cell.sd)}` : ""}`
+    ? `${cell.texts[0]}${cell.texts[1] ? ` ± ${cell.texts[1]}` : ""}`
     : "undefined";
 const counted = (cell) => (cell.defined < cell.n ? `${cell.defined} of ${cell.n}` : `${cell.n}`);
 
@@ -322,7 +322,7 @@ function heatFigure(curve) {
           if (!found.length) return null;
           const spans = panel.heads.map((_, at) => d3.extent(panel.lines.map((line) => line.cells[at]).filter(known)));
           const head = ["method", ...panel.heads].map((name, at) => element("th", { scope: "col", class: at ? "figure" : null }, name));
-          const rows = found.map((line) => element("tr", {}, element("th", { scope: "row" }, named(line.method, line.label)), line.cells.map((value, at) => shade(value, spans[at]))));
+          const rows = found.map((line) => element("tr", {}, element("th", { scope: "row" }, named(line.method, line.label)), line.cells.map((value, at) => shade(value, line.texts[at], spans[at]))));
           const inner = element("table", { class: "heat", "aria-label": panel.title }, element("thead", {}, element("tr", {}, head)), element("tbody", {}, rows));
           return element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": panel.title }, inner);
         },
@@ -330,8 +330,8 @@ function heatFigure(curve) {
   });
 }
 
-function shade(value, [low, high]) {
-  const cell = element("td", { class: "figure" }, percent(value).replace("-", "−"));
+function shade(value, text, [low, high]) {
+  const cell = element("td", { class: "figure" }, text.replace("-", "−"));
   if (known(value) && high > low) {
     const part = (value - low) / (high - low);
     cell.style.backgroundColor = d3.interpolateCividis(part);

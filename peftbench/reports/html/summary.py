@@ -19,8 +19,12 @@ def summary(
     found: list[ScoreCell],
     pairs: list[PairedComparison],
     labels: dict[grouping.Row, str],
+    warning: str = "",
 ) -> list[Json]:
-    """Paragraphs: a heading and its sentences; `labels` are those of the rows."""
+    """Paragraphs: a heading and its sentences.
+
+    `labels` are those of the rows; `warning` is said of costs.
+    """
     sized = sorted({cell.sized for cell in found})
     titles = {one: grouping.title(one, sized) for one in sized}
     labels = {row: _said(label) for row, label in labels.items()}
@@ -30,7 +34,7 @@ def summary(
         "What the scores say": _scores(parts, labels),
         "Which differences are decided": _decided(pairs),
         "What collapsed": _collapsed(records, found, titles, labels),
-        "What it costs": _costs(parts, labels),
+        "What it costs": [*[warning] * bool(warning), *_costs(parts, labels)],
     }
     return [{"heading": name, "sentences": lines} for name, lines in told.items() if lines]
 
