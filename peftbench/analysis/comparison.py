@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peftbench.analysis import bootstrap, failures, grouping, significance
+from peftbench.analysis.expected_scores import score_range
 from peftbench.analysis.significance import ALPHA, Effect
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Record, canonical
@@ -308,7 +309,7 @@ def _pairs(
         ours, theirs = (
             told.places([runs[seed] for seed in common]) for runs in (seeds, here[base])
         )
-        effect = difference(told, ours, theirs, level=ALPHA / many)
+        effect = _possible(difference(told, ours, theirs, level=ALPHA / many), metric)
         if effect is not None and told.right is not None and alone:
             exact = significance.mcnemar(told.right[ours[0]], told.right[theirs[0]])
             effect = replace(effect, p=exact)
@@ -333,6 +334,14 @@ def _pairs(
             )
         )
     return made
+
+
+def _possible(effect: Effect | None, metric: str) -> Effect | None:
+    """The effect with its interval cut to differences that two scores can have."""
+    if effect is None:
+        return None
+    low, high = score_range(metric)
+    return replace(effect, low=max(effect.low, low - high), high=min(effect.high, high - low))
 
 
 def difference(

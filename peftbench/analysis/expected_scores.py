@@ -5,9 +5,11 @@ A run trains or it collapses. A row's expected score is a mixture,
     (1 - f) m + f b
 
 of the mean m of runs that train and the score b of the constant prediction, by the rate of failures
-f. With k of n seeds collapsed, f has the posterior Beta(1/2 + k, 1/2 + n - k) of Jeffreys' prior. m
-is Student's t around the mean of the seeds that trained, cut to the range of the metric. Few seeds
-say little of their own variance, so that of all rows is put to it with the weight of
+f. With k of n seeds collapsed, f has the posterior Beta(w r + k, w (1 - r) + n - k): its prior has
+the rate r of all rows and the weight w of `WEIGHT` seeds, between rows that fail alike and rows of
+which one fails (`scripts/simulate_advice.py`). m is Student's t around the mean of the seeds that
+trained, cut to the range of the metric. Few seeds
+say little of their own variance, so that of the median row is put to it with the weight of
 `PRIOR_FREEDOM` degrees (the moderated variance of Smyth 2004, with the weight fixed).
 """
 
@@ -19,6 +21,9 @@ from peftbench.analysis.significance import ALPHA, Floats
 
 #: Degrees of freedom of the rows' pooled variance beside a row's own.
 PRIOR_FREEDOM = 4
+
+#: Seeds that the rate of failures of all rows weighs as much as, beside a row's own.
+WEIGHT = 2
 
 #: Lowest scores; the highest is 1.
 _LOWEST = {"matthews": -1.0, "pearson": -1.0, "spearman": -1.0}
@@ -59,18 +64,34 @@ def draw_expected_scores(
         draws: how many; as many as `over_items` has.
     """
     pooled = _pooled([row.trained for row in rows])
-    return np.stack([_draw(row, pooled, constant, span, draws) for row in rows])
+    failed = sum(row.failed for row in rows)
+    rate = (failed + 0.5) / (failed + sum(len(row.trained) for row in rows) + 1)
+    return np.stack([_draw(row, pooled, rate, constant, span, draws) for row in rows])
 
 
 def _pooled(rows: list[list[float]]) -> float:
-    """Variance between seeds, over rows with two that trained; 0 where no row has."""
+    """Variance between seeds of the median row with two that trained; 0 where no row has.
+
+    A row whose seeds half fail, though none collapses, does not make all others uncertain. Sample
+    variances are divided by the median of their distribution.
+    """
+    from scipy.special import chdtri
+
     several = [np.array(scores) for scores in rows if len(scores) > 1]
-    squares = sum(float(np.sum((scores - scores.mean()) ** 2)) for scores in several)
-    return squares / freedom if (freedom := sum(len(scores) - 1 for scores in several)) else 0.0
+    found = [
+        float(np.sum((scores - scores.mean()) ** 2)) / float(chdtri(len(scores) - 1, 0.5))
+        for scores in several
+    ]
+    return float(np.median(found)) if found else 0.0
 
 
 def _draw(
-    row: SeedScores, pooled: float, constant: float, span: tuple[float, float], draws: int
+    row: SeedScores,
+    pooled: float,
+    rate: float,
+    constant: float,
+    span: tuple[float, float],
+    draws: int,
 ) -> Floats:
     from scipy.special import stdtr, stdtrit
 
@@ -88,8 +109,8 @@ def _draw(
         low, high = (stdtr(freedom, (end - centre) / error) for end in span)
         place = low + (high - low) * generator.random(draws)
         centre = np.clip(centre + error * stdtrit(freedom, place), *span)
-    rate = generator.beta(0.5 + row.failed, 0.5 + count, draws)
-    found: Floats = (1 - rate) * centre + rate * constant
+    fails = generator.beta(WEIGHT * rate + row.failed, WEIGHT * (1 - rate) + count, draws)
+    found: Floats = (1 - fails) * centre + fails * constant
     return found
 
 

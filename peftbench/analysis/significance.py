@@ -116,7 +116,7 @@ def _quantile(places: Floats, between: float, seeds: int, q: float) -> float:
 
     reach = abs(float(stdtrit(seeds - 1, q))) * np.sqrt(between)
     low, high = float(places.min() - reach - 1e-12), float(places.max() + reach + 1e-12)
-    return float(brentq(lambda x: _below(places, between, seeds, x) - q, low, high, xtol=1e-9))
+    return float(brentq(lambda x: _below(places, between, seeds, x) - q, low, high, xtol=1e-7))
 
 
 def _found_too(seeds: int) -> float:

@@ -70,12 +70,12 @@ def test_a_chance_over_seeds_is_that_of_two_mixtures():
     rows = [SeedScores(one, 0, None, seed) for seed, one in enumerate(scores)]
     drawn = draw_expected_scores(rows, 0.5, (0.0, 1.0), 100_000)
     generator = np.random.default_rng(9)
-    pooled = np.mean([np.var(one, ddof=1) for one in scores])
+    pooled = np.median([2 * np.var(one, ddof=1) for one in scores]) / stats.chi2.median(2)
     sides = []
     for one in scores:
         error = np.sqrt((4 * pooled + 2 * np.var(one, ddof=1)) / 6 / 3)
         mean = stats.t.rvs(6, np.mean(one), error, 400_000, random_state=generator)
-        rate = generator.beta(0.5, 3.5, 400_000)
+        rate = generator.beta(2 * 0.5 / 7, 2 * (1 - 0.5 / 7) + 3, 400_000)
         sides.append((1 - rate) * mean + rate * 0.5)
     assert share_of_draws_won(drawn)[0] == pytest.approx(np.mean(sides[0] > sides[1]), abs=0.01)
 
