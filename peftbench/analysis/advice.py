@@ -6,13 +6,19 @@ from the question is said in words. Where they are too few or too far, that is t
 
 import math
 import statistics
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from peftbench.analysis import costs, grouping
-from peftbench.analysis.comparison import DRAWS, Resamples
+from peftbench.analysis import convention, costs, grouping, significance
+from peftbench.analysis.comparison import DRAWS, Resampled, Resamples
+from peftbench.analysis.expected_scores import (
+    SeedScores,
+    above,
+    draw_expected_scores,
+    score_range,
+    share_of_draws_won,
+)
 from peftbench.analysis.significance import Floats
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
@@ -52,9 +58,9 @@ class Option:
 
     Attributes:
         label: method, and settings in which its rows differ.
-        chance: that its mean over seeds is the highest; None where that cannot be said.
-        scores: of its seeds, at the end or when time was up.
-        seeds, collapsed: how many there are; predict one class or value throughout at the end.
+        chance: that its expected score is the highest; None where that cannot be said.
+        scores: of its seeds, at the end or when time was up; of a collapsed one the constant's.
+        seeds, collapsed: how many there are; predict one class or value throughout.
         seconds: of training, mean over seeds, up to when the scores were read.
         peak_bytes: the most memory over phases and seeds; None where it was not measured.
         early: whether scores were read before the end, where a schedule was not through.
@@ -87,6 +93,7 @@ class Advice:
         over: what the chances are over: seeds and examples, or seeds.
         distance: what the records are of, and how that differs from the question, in words.
         doubts: why the records cannot tell; empty where they can.
+        warnings: what must be said of the seconds and the memory.
     """
 
     options: list[Option]
@@ -94,6 +101,7 @@ class Advice:
     over: str
     distance: list[str]
     doubts: list[str]
+    warnings: list[str] = field(default_factory=list)
 
 
 def ask(*words: str) -> Question:
@@ -139,7 +147,8 @@ def from_folders(question: Question, folders: list[Results]) -> Advice:
         )
     records = [record for record, _ in of.values()]
     found = advise(question, records, lambda r: of[r.run.key][1].predictions(r))
-    return replace(found, distance=[*found.distance, *bad])
+    warnings = [text for results in folders if (text := costs.read_warning(results.folder))]
+    return replace(found, distance=[*found.distance, *bad], warnings=warnings)
 
 
 def advise(question: Question, records: list[Record], load: Load) -> Advice:
@@ -149,7 +158,7 @@ def advise(question: Question, records: list[Record], load: Load) -> Advice:
         ConfigError: if there are none of such a kind of task.
         RecordError: if runs of one task predicted on other examples.
     """
-    near, gone = readable(_nearest(question, records), load)
+    near, gone = readable(convention.counted_records(_nearest(question, records)), load)
     if not near:
         raise ConfigError("\n".join(["the nearest records have no predictions", *gone]))
     by_row, split = grouping.of_records(near)
@@ -158,18 +167,26 @@ def advise(question: Question, records: list[Record], load: Load) -> Advice:
     options = {row: _option(labels[row], by_row[row], read[row]) for row in by_row}
     sure = [row for row, one in options.items() if not one.why]
     early = any(options[row].early for row in sure)
-    drawn = seeds_alone if early else seeds_and_examples(near, load)
-    if len(sure) > 1:
-        draws = [drawn(by_row[row], options[row].scores) for row in sure]
-        for row, chance in zip(sure, share_of_draws_won(draws), strict=True):
+    metric = near[0].run.task.metrics[0]
+    constant = convention.baseline(near, metric)
+    beaten = False
+    if len(sure) > 1 and constant is not None:
+        told = None if early else Resamples(load).of(near)
+        rows = [_seed_scores(by_row[row], read[row], told) for row in sure]
+        drawn = draw_expected_scores(rows, constant, score_range(metric), DRAWS)
+        beaten = any(above(drawn, constant))
+        for row, chance in zip(sure, share_of_draws_won(drawn), strict=True):
             options[row] = replace(options[row], chance=chance)
     order = sorted(
         options.values(), key=lambda one: (-(one.chance or -1.0), -(one.score or -2.0), one.label)
     )
     distance, doubts = _distance(question, near)
     doubts += _doubts(order, question)
+    if constant is not None and not beaten and any(one.chance is not None for one in order):
+        doubts.append(
+            f"no method is shown to be above the {convention.BASELINE} ({100 * constant:.1f})"
+        )
     over = "seeds alone" if early else "seeds and examples"
-    metric = near[0].run.task.metrics[0]
     return Advice(order, metric, over, [*distance, *gone], doubts)
 
 
@@ -200,9 +217,17 @@ def _nearest(question: Question, records: list[Record]) -> list[Record]:
 
 @dataclass(frozen=True)
 class _Reading:
-    """The score of a run when time was up, its training seconds then, and whether it went on."""
+    """The score of a run when time was up.
+
+    Attributes:
+        score: None where labels are of one class.
+        failed: whether it predicted one class or value throughout.
+        seconds: of training then.
+        early: whether it went on.
+    """
 
     score: float | None
+    failed: bool
     seconds: float
     early: bool
 
@@ -212,12 +237,13 @@ def _read(question: Question, record: Record) -> _Reading | None:
     limit, spent = question.seconds, record.seconds["train"]
     # a budget of seconds is overshot by part of a step
     if limit is None or min(spent, record.run.budget.seconds or math.inf) <= limit:
-        return _Reading(record.score, spent, False)
+        return _Reading(record.score, record.collapsed, spent, False)
     there = [point for point in record.curve if point["seconds"] <= limit]
     if not there:
         return None
     metric = record.run.task.metrics[0]
-    return _Reading(there[-1].get(metric), there[-1]["seconds"], True)
+    score, level = there[-1].get(metric), record.trivial[metric]
+    return _Reading(score, score is not None and score == level, there[-1]["seconds"], True)
 
 
 def _option(label: str, members: list[Record], read: list[_Reading | None]) -> Option:
@@ -238,7 +264,7 @@ def _option(label: str, members: list[Record], read: list[_Reading | None]) -> O
         chance=None,
         scores=scores,
         seeds=len(members),
-        collapsed=sum(record.collapsed for record in members),
+        collapsed=sum(one.failed for one in known),
         seconds=statistics.fmean(seconds),
         peak_bytes=max(peaks, default=None),
         early=any(one.early for one in known),
@@ -264,8 +290,8 @@ def _distance(question: Question, near: list[Record]) -> tuple[list[str], list[s
         if by > FAR:
             far.append(f"sizes are {by:.1f} times apart")
     machines = sorted({costs.machine(record) for record in near})
-    if (level := near[0].trivial[run.task.metrics[0]]) is not None:
-        told.append(f"always the majority class: {100 * level:.1f}")
+    if (level := convention.baseline(near, run.task.metrics[0])) is not None:
+        told.append(f"{convention.BASELINE}: {100 * level:.1f}")
     told.append(f"seconds of {' and of '.join(costs.called(m, machines) for m in machines)}")
     if len(machines) > 1:
         told.append("which are not to be compared")
@@ -288,31 +314,22 @@ def _doubts(order: list[Option], question: Question) -> list[str]:
     return []
 
 
-Draw = Callable[[list[Record], list[float]], Floats]
-
-
-def seeds_alone(members: list[Record], scores: list[float]) -> Floats:
-    """Means over seeds, by Student's t around the one that was found."""
-    mine = np.random.default_rng(int(members[0].run.key, 16))  # rows are drawn independently
-    error = statistics.stdev(scores) / math.sqrt(len(scores))
-    drawn: Floats = statistics.fmean(scores) + error * mine.standard_t(len(scores) - 1, DRAWS)
-    return drawn
-
-
-def seeds_and_examples(near: list[Record], load: Load) -> Draw:
-    """The same, around the mean on resamples of the examples, which all rows share."""
-    told = Resamples(load).of(near)
-
-    def drawn(members: list[Record], scores: list[float]) -> Floats:
-        on_examples = told.drawn[:, told.places(members)].mean(axis=1)
-        on_examples = np.where(np.isfinite(on_examples), on_examples, -np.inf)
-        around: Floats = seeds_alone(members, scores) - statistics.fmean(scores)
-        return on_examples + around
-
-    return drawn
-
-
-def share_of_draws_won(drawn: list[Floats]) -> list[float]:
-    """How often each of several rows has the highest of (rows, draws)."""
-    rows = np.stack(drawn)
-    return [float(c) / rows.shape[1] for c in np.bincount(rows.argmax(axis=0), minlength=len(rows))]
+def _seed_scores(
+    members: list[Record], read: list[_Reading | None], told: Resampled | None
+) -> SeedScores:
+    """The seeds of a row, with what other examples would change where resamples are given."""
+    known = [(r, one) for r, one in zip(members, read, strict=True) if one is not None]
+    trained = [(record, one.score) for record, one in known if not one.failed]
+    moved: Floats | None = None
+    if told is not None and trained:
+        drawn = told.drawn[:, told.places([record for record, _ in trained])]
+        mean = drawn.mean(axis=1)
+        if len(trained) > 1:
+            mean = significance.items_once(mean, drawn)
+        moved = np.nan_to_num(mean - np.nanmean(mean))
+    return SeedScores(
+        trained=[score for _, score in trained if score is not None],
+        failed=sum(one.failed for _, one in known),
+        over_items=moved,
+        seed=int(members[0].run.key, 16),
+    )

@@ -1,9 +1,9 @@
 """Which row of a column is significantly best: above every other one, of paired seeds and examples.
 
-The row with the highest mean is held against each other row by `comparison.family`. It is best only
-if all of these differences are significant after Holm's correction over the column, which is more
-than a single claim to be best needs (an intersection-union test): a tie of the two highest true
-means is called for one of them with probability at most ALPHA.
+The row with the highest mean is compared with each other row by `comparison.family`. It is best if
+all of these differences are significant: an intersection-union test (Berger 1982), which needs no
+correction over the rows, since all differences must be there for the claim to hold. A tie of the
+two highest true means is called for one of them with probability at most ALPHA.
 """
 
 import statistics
@@ -37,6 +37,8 @@ class Best:
             them.
         unreadable: why the predictions of a run cannot be read, by its key; it is in its cell, but
             in no test.
+        resolution: of tested columns, the median over rows of the true difference from the highest
+            that is found with `significance.POWER`; none where seeds are fewer than three.
     """
 
     found: dict[Row, Row] = field(default_factory=dict)
@@ -44,6 +46,7 @@ class Best:
     untested: dict[str, list[Row]] = field(default_factory=dict)
     left_out: dict[Row, list[Row]] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
+    resolution: dict[Row, float] = field(default_factory=dict)
 
 
 def of(grid: Grid, results: Results) -> Best:
@@ -139,10 +142,12 @@ def _test(
         pair.effect is not None
         and pair.effect.value < 0
         and pair.seeds > 1
-        and pair.adjusted is not None
-        and pair.adjusted < ALPHA
+        and pair.effect.p < ALPHA
         for pair in pairs
     ]
+    reach = [pair.effect.detectable for pair in pairs if pair.effect is not None]
+    if known := [value for value in reach if value == value]:
+        best.resolution[column] = statistics.median(known)
     if all(won):
         best.found[column] = top
     else:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from peftbench.analysis import convention
 from peftbench.metrics import task_metrics
 from peftbench.metrics.base import Array, Floats
 
@@ -27,7 +28,9 @@ def draws(examples: int, times: int, generator: np.random.Generator) -> Iterator
 
 
 def score(metric: str, scores: Floats, label: Array, counts: Floats) -> Floats:
-    """The metric of each run on each resample, (resamples, runs); not a number where undefined.
+    """The metric of each run on each resample, (resamples, runs), as reports count it.
+
+    Not a number only where all labels of a resample are one, see `analysis.convention`.
 
     Args:
         metric: one of `task_metrics.METRICS`.
@@ -36,4 +39,5 @@ def score(metric: str, scores: Floats, label: Array, counts: Floats) -> Floats:
         counts: (resamples, examples), how often each example is in a resample.
     """
     predicted = np.stack([task_metrics.decide(one) for one in scores])
-    return task_metrics.METRICS[metric].on_resamples(predicted, label, counts)
+    found = task_metrics.METRICS[metric].on_resamples(predicted, label, counts)
+    return convention.counted_resamples(found, label, counts)

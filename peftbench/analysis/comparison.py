@@ -1,7 +1,9 @@
 """Which differences are there, which are not, and which nobody can tell: each row against one.
 
 The runs of a row and those of the baseline with the same seeds saw the same examples in the same
-order and answer the same questions, so seeds and questions are paired; see `analysis.statistics`.
+order and answer the same questions, so seeds and questions are paired; see `analysis.significance`.
+Rows of one task, size and budget are a family: their intervals hold together with 95 %
+(Bonferroni), and the words follow from the intervals.
 """
 
 from dataclasses import dataclass, replace
@@ -9,10 +11,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from peftbench.analysis import bootstrap, grouping, significance
+from peftbench.analysis import bootstrap, failures, grouping, significance
+from peftbench.analysis.expected_scores import score_range
 from peftbench.analysis.significance import ALPHA, Effect
 from peftbench.core.errors import ConfigError
-from peftbench.core.run import Record
+from peftbench.core.run import Record, canonical
 from peftbench.core.text import did_you_mean
 from peftbench.results.predictions import Load, stacked
 
@@ -43,7 +46,10 @@ class PairedComparison:
         effect: None where no seed is in common, or the metric is undefined for a run or on too
             many resamples.
         superior: probability that a run of the row scores above one of the baseline.
-        adjusted: p after Holm's correction over the pairs of this task and size.
+        adjusted: p after Bonferroni's correction over the pairs of the family.
+        failed: how many of the seeds collapsed, of the row and of the baseline.
+        sized: task and training examples.
+        margin: a loss of so much is not worse.
     """
 
     task: str
@@ -56,18 +62,50 @@ class PairedComparison:
     effect: Effect | None
     superior: float | None
     adjusted: float | None = None
+    failed: tuple[int, int] = (0, 0)
+    sized: grouping.Sized = ("", 0)
+    margin: float = MARGIN
+
+    @property
+    def kind(self) -> str:
+        """The verdict without what it depends on, one of `KINDS`."""
+        if self.effect is None:
+            return "undefined" if self.seeds else "no seed in common"
+        if self.failed == (self.seeds, self.seeds):
+            return "both collapsed"
+        if self.seeds == 1:
+            return "one seed"
+        if self.effect.low > 0:
+            return "better"
+        if self.effect.high < 0:
+            return "worse"
+        return "not worse" if self.effect.low > -self.margin else "undecided"
 
     @property
     def verdict(self) -> str:
         """In words, from the numbers alone."""
-        if self.effect is None:
-            return "undefined" if self.seeds else "no seed in common"
-        alone = ", of this seed" if self.seeds == 1 else ""
-        if self.adjusted is not None and self.adjusted < ALPHA:
-            return ("better" if self.effect.value > 0 else "worse") + alone
-        if self.effect.low > -MARGIN:
-            return f"not worse within {100 * MARGIN:g} point{alone}"
-        return f"undecided at n = {self.seeds}"
+        if self.kind == "one seed":
+            return f"one seed: {self._models}"
+        if self.kind == "undecided":
+            return f"undecided at n = {self.seeds}"
+        within = f" within {100 * self.margin:g} point" + "s" * (self.margin != 0.01)
+        told = self.kind + within * (self.kind == "not worse")
+        trains = self.kind in ("better", "worse", "not worse") and self.failed == (0, 0)
+        return told + ", given that it trains" * trains
+
+    @property
+    def _models(self) -> str:
+        """What one seed says: of two models, never of two methods."""
+        if self.effect is None or self.adjusted is None or self.adjusted >= ALPHA:
+            return "these two models are not told apart"
+        return f"this model is {'better' if self.effect.value > 0 else 'worse'}"
+
+
+#: What a comparison may come to.
+KINDS = (
+    *("better", "worse", "not worse", "undecided", "both collapsed", "one seed"),
+    *("undefined", "no seed in common"),
+)
 
 
 @dataclass(frozen=True)
@@ -145,15 +183,21 @@ def compare(
     load: Load,
     against: str | None = None,
     resamples: Resamples | None = None,
+    margin: float = MARGIN,
 ) -> tuple[list[PairedComparison], list[str]]:
-    """Hold each row of the score table against a baseline, task by task and size by size.
+    """Compare each row of the score table with a baseline, task by task and size by size.
+
+    Only rows of the baseline's own budget are compared with it: of the rows of the baseline's
+    method the one that trained on most examples.
 
     Args:
         records: of any tasks.
         load: predictions of a record.
         against: method, or method and settings as figures name a row; tasks and sizes without it
-            are left out. By default of each what trains most.
+            are left out. By default of each what trains most; where that has several rows of one
+            budget, none is the baseline and nothing is compared.
         resamples: shared with others who compare these records.
+        margin: a loss of so much is not worse for practical purposes.
 
     Returns:
         All pairs, and the names of the settings that tell rows of one method apart.
@@ -178,10 +222,13 @@ def compare(
         for record in members:
             found.setdefault(row_of[record.run.key], {})[record.run.seed] = record
         here = {row: found[row] for row in by_row if row in found}
-        base = _baseline({row: labels[row] for row in here}, against)
+        base = _baseline(here, labels, against)
         if base is not None:
+            budget = _budget(here[base])
+            here = {row: seeds for row, seeds in here.items() if _budget(seeds) == budget}
             task, metric = grouping.title(one, dict(parts)), members[0].run.task.metrics[0]
-            pairs += _corrected(_pairs(task, here, base, labels, resamples, metric))
+            made = _pairs(here, base, labels, resamples, metric)
+            pairs += [replace(pair, task=task, sized=one, margin=margin) for pair in made]
     return pairs, split
 
 
@@ -192,7 +239,7 @@ def family(
     load: Load,
     metric: str,
 ) -> list[PairedComparison]:
-    """Hold rows against one of them, all of one task, and correct over these comparisons.
+    """Compare rows with one of them, all of one task; each interval and p stands alone.
 
     Args:
         here: records by row and seed.
@@ -204,52 +251,71 @@ def family(
     Raises:
         RecordError: if runs predicted on other examples.
     """
-    return _corrected(_pairs("", here, base, labels, Resamples(load), metric))
+    return _pairs(here, base, labels, Resamples(load), metric, together=False)
 
 
-def _corrected(pairs: list[PairedComparison]) -> list[PairedComparison]:
-    """With p after Holm's correction over these, the family."""
-    adjusted = iter(significance.holm([pair.effect.p for pair in pairs if pair.effect]))
-    return [replace(pair, adjusted=next(adjusted) if pair.effect else None) for pair in pairs]
+Seeds = dict[int, Record]  # of a row, by seed
 
 
-def _baseline(labels: dict[grouping.Row, str], against: str | None) -> grouping.Row | None:
-    if against is None:
-        return next(iter(labels))  # rows with most trained parameters come first
-    named = [row for row, label in labels.items() if label == against]  # may be the method alone
-    found = named or [row for row in labels if row[0] == against]
-    if len(found) > 1:
+def _budget(seeds: Seeds) -> str:
+    return canonical(next(iter(seeds.values())).run.budget)
+
+
+def _examples(seeds: Seeds) -> float:
+    """Mean training examples of the runs of a row, each as often as it was seen."""
+    return float(np.mean([record.work["examples"] for record in seeds.values()]))
+
+
+def _baseline(
+    here: dict[grouping.Row, Seeds], labels: dict[grouping.Row, str], against: str | None
+) -> grouping.Row | None:
+    """The row that is called so; of a method's rows the one with the longest budget."""
+    method = against or next(iter(here))[0]  # rows with most trained parameters come first
+    named = [row for row in here if labels[row] == method]
+    found = named or [row for row in here if row[0] == method]
+    if len({_budget(here[row]) for row in found}) > 1:
+        longest = _budget(here[max(found, key=lambda row: _examples(here[row]))])
+        found = [row for row in found if _budget(here[row]) == longest]
+    if len(found) > 1 and against is not None:
         names = ", ".join(repr(labels[row]) for row in found)
         raise ConfigError(f"--against {against} means {len(found)} rows; say which: {names}")
-    return found[0] if found else None
+    return found[0] if len(found) == 1 else None
 
 
 def _pairs(
-    task: str,
-    here: dict[grouping.Row, dict[int, Record]],
+    here: dict[grouping.Row, Seeds],
     base: grouping.Row,
     labels: dict[grouping.Row, str],
     resamples: Resamples,
     metric: str,
+    together: bool = True,
 ) -> list[PairedComparison]:
-    """Of one task and size; all runs on the same resamples."""
+    """Of one task, size and budget; all runs on the same resamples.
+
+    Args:
+        together: whether the intervals hold together; those of one seed are a family apart.
+    """
     every = [record for seeds in here.values() for record in seeds.values()]
     told = resamples.of(every, metric)
+    shared = {
+        row: sorted(seeds.keys() & here[base].keys()) for row, seeds in here.items() if row != base
+    }
     made = []
-    for row, seeds in here.items():
-        if row == base:
-            continue
-        common = sorted(seeds.keys() & here[base].keys())
+    for row, common in shared.items():
+        seeds = here[row]
+        alone = len(common) == 1
+        many = sum(bool(other) and (len(other) == 1) == alone for other in shared.values())
+        many = max(1, many) if together else 1
         ours, theirs = (
             told.places([runs[seed] for seed in common]) for runs in (seeds, here[base])
         )
-        effect = difference(told, ours, theirs)
-        if effect is not None and told.right is not None and len(common) == 1:
+        effect = _possible(difference(told, ours, theirs, level=ALPHA / many), metric)
+        if effect is not None and told.right is not None and alone:
             exact = significance.mcnemar(told.right[ours[0]], told.right[theirs[0]])
             effect = replace(effect, p=exact)
         made.append(
             PairedComparison(
-                task=task,
+                task="",
                 metric=told.metric,
                 row=row,
                 label=labels[row],
@@ -260,13 +326,30 @@ def _pairs(
                 superior=significance.superiority(told.whole[ours], told.whole[theirs])
                 if effect
                 else None,
+                adjusted=min(1.0, many * effect.p) if effect else None,
+                failed=(
+                    failures.failed([seeds[seed] for seed in common]),
+                    failures.failed([here[base][seed] for seed in common]),
+                ),
             )
         )
     return made
 
 
+def _possible(effect: Effect | None, metric: str) -> Effect | None:
+    """The effect with its interval cut to differences that two scores can have."""
+    if effect is None:
+        return None
+    low, high = score_range(metric)
+    return replace(effect, low=max(effect.low, low - high), high=min(effect.high, high - low))
+
+
 def difference(
-    told: Resampled, ours: list[int], theirs: list[int], null: float = 0.0
+    told: Resampled,
+    ours: list[int],
+    theirs: list[int],
+    null: float = 0.0,
+    level: float = ALPHA,
 ) -> Effect | None:
     """The mean difference between paired runs; None where it is undefined, or on many resamples.
 
@@ -274,9 +357,10 @@ def difference(
         told: of both.
         ours, theirs: places of the runs, seed by seed.
         null: the difference that p is about.
+        level: one less the probability of the interval.
     """
     found, drawn = (scores[..., ours] - scores[..., theirs] for scores in (told.whole, told.drawn))
     defined = np.isfinite(drawn).all(axis=1)
     if not len(found) or not np.isfinite(found).all() or np.mean(~defined) > _UNDEFINED:
         return None
-    return significance.effect(found, drawn[defined], np.random.default_rng(1), null)
+    return significance.effect(found, drawn[defined], null, level)

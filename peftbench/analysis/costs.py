@@ -3,6 +3,7 @@
 import statistics
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, fields
+from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from peftbench.core.errors import ConfigError
@@ -86,6 +87,31 @@ def pareto_front(points: Mapping[K, tuple[float | None, float | None]]) -> set[K
         if not kept or one[1] < kept[-1][1] or one[:2] == kept[-1][:2]:
             kept.append(one)
     return {name for _, _, name in kept}
+
+
+#: In a results folder: what a person says of all its records.
+NOTES = "notes.yaml"
+
+
+def read_warning(folder: Path) -> str | None:
+    """What must be said wherever costs of a folder are shown: `costs` in its `notes.yaml`.
+
+    Raises:
+        ConfigError: if the file holds anything else.
+    """
+    path = folder / NOTES
+    if not path.is_file():
+        return None
+    import yaml
+
+    try:
+        found = yaml.safe_load(path.read_text("utf-8"))
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: {error}") from error
+    text = found.get("costs") if isinstance(found, dict) else None
+    if not isinstance(text, str) or set(found) != {"costs"}:
+        raise ConfigError(f"{path} holds one line of text, costs: ..., got {found!r}")
+    return " ".join(text.split())
 
 
 @dataclass(frozen=True)

@@ -59,8 +59,16 @@ def grouped(
         here = settings(run(item)) | more(item)
         row = (run(item).method.name, *(_value(here.get(name)) for name in split))
         rows.setdefault(row, []).append(item)
-    order = sorted(rows, key=lambda row: (-max(map(size, rows[row])), row))
+    order = sorted(rows, key=lambda row: (-max(map(size, rows[row])), *map(_place, row)))
     return {row: rows[row] for row in order}, split
+
+
+def _place(value: str) -> tuple[int, float, str]:
+    """Where a value stands among others: numbers by size, then words by letter."""
+    try:
+        return 0, float(value), value
+    except ValueError:
+        return 1, 0.0, value
 
 
 def _told(found: list[Json]) -> set[str]:
@@ -263,13 +271,24 @@ def _value(value: object) -> str:
 
 def spread(values: list[float | None], scale: float = 100, digits: int = 1) -> str:
     """Mean ± standard deviation (number): of the defined values, and how many of all these are."""
+    mean, deviation = mean_and_deviation(values, scale, digits)
+    some = sum(value is not None for value in values)
+    count = f"{len(values)}" if some == len(values) else f"{some} of {len(values)}"
+    return f"{mean}{f' ± {deviation}' if deviation else ''} ({count})"
+
+
+def mean_and_deviation(
+    values: list[float | None], scale: float = 100, digits: int = 1
+) -> tuple[str, str]:
+    """The mean and the standard deviation of the defined values, as all reports print them.
+
+    Tables, pictures and the page take them from here, so that their figures are the same.
+
+    Returns:
+        "–" where no value is defined; nothing for the deviation of fewer than two.
+    """
     import statistics
 
     defined = [scale * value for value in values if value is not None]
-    count = f"{len(values)}" if len(defined) == len(values) else f"{len(defined)} of {len(values)}"
-    text = "–"
-    if defined:
-        text = f"{statistics.fmean(defined):.{digits}f}"
-        if len(defined) > 1:
-            text += f" ± {statistics.stdev(defined):.{digits}f}"
-    return f"{text} ({count})"
+    mean = f"{statistics.fmean(defined):.{digits}f}" if defined else "–"
+    return mean, f"{statistics.stdev(defined):.{digits}f}" if len(defined) > 1 else ""

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from peftbench.analysis import comparability, fields
+from peftbench.analysis import comparability, convention, fields
 from peftbench.core.errors import ConfigError
 from peftbench.core.text import did_you_mean
 from peftbench.metrics import task_metrics
@@ -64,7 +64,7 @@ class Cell:
         values: of the field; None where it is undefined.
         collapsed: whether each predicts one class or value throughout.
         metrics: primary metrics of their tasks.
-        trivial: what the constant prediction has, by distinct value.
+        trivial: seed and score of the constant prediction, each distinct pair once.
     """
 
     keys: list[str]
@@ -72,7 +72,7 @@ class Cell:
     values: list[float | None]
     collapsed: list[bool]
     metrics: set[str]
-    trivial: set[float | None]
+    trivial: set[tuple[int, float | None]]
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,11 @@ class Grid:
         """Whether cells hold scores, which predictions can be tested for."""
         return _scored(self.field)
 
+    @property
+    def costs(self) -> bool:
+        """Whether cells hold costs, which depend on the machine and on what else it did."""
+        return self.field.startswith(comparability.COSTS)
+
 
 def of(records: RecordFrame, ask: Asked) -> Grid:
     """Select and cross.
@@ -119,6 +124,9 @@ def of(records: RecordFrame, ask: Asked) -> Grid:
     wanted = {*rows, *columns, value, trivial, *_ALWAYS, *also, *(one.field for one in where)}
     frame = fields.kept(records.read(sorted(wanted)), where)
     _check_numbers(frame[value], value, ask.cell)
+    if _scored(value):
+        metric = value.removeprefix("metrics.") if value != "score" else None
+        frame = convention.counted_columns(frame, value, trivial, metric)
     told = {*rows, *columns, *mixed}
     comparability.refuse(frame, {"run.protocol"} - told, ask.cell, ask.rows)
     comparability.refuse_mixed_precision(frame, told, ask.cell, ask.rows)
@@ -145,7 +153,7 @@ def of(records: RecordFrame, ask: Asked) -> Grid:
 
 _ALWAYS = (
     *("key", "alike", "shared", "metric", "collapsed", "parameters.trained"),
-    *("run.seed", "run.size", "run.method.name", "run.protocol"),
+    *("run.seed", "run.size", "run.method.name", "run.protocol", "run.task.metrics"),
 )
 
 
@@ -184,7 +192,7 @@ def _cells(
     cells = {}
     for place, start, end in zip(places, starts, ends, strict=True):
         keys, seeds, values, collapsed, metrics, base = (column[start:end] for column in held)
-        known = set() if trivial == "metric" else set(base)
+        known = set() if trivial == "metric" else set(zip(seeds, base, strict=True))
         cells[place] = Cell(keys, seeds, values, collapsed, set(metrics), known)
     return cells
 

@@ -1,7 +1,8 @@
 """What a few seeds on one set of examples allow to say: intervals, tests, corrections, ranks.
 
 Two things vary: the seed of a run and the examples that it is scored on. Both are random here, and
-both runs of a pair share both, so only differences count.
+both runs of a pair share both, so only differences count. One seed each compares two models on the
+examples, and says nothing of the methods that made them.
 """
 
 from dataclasses import dataclass
@@ -18,15 +19,23 @@ ALPHA = 0.05
 POWER = 0.8
 
 
+#: Fewer seeds say too little of their own spread for a minimum detectable difference.
+_FEWEST = 3
+
+#: Places at which the distribution over examples is held, between quantiles of equal mass.
+_PLACES = 1_000
+
+
 @dataclass(frozen=True)
 class Effect:
     """A difference of two means over seeds.
 
     Attributes:
         value: as it was found.
-        low, high: the interval of 1 - ALPHA.
+        low, high: the interval of 1 - ALPHA, or of the level that was asked for.
         p: two-sided, that there is no difference, or the one that was to be told apart.
-        detectable: the least true difference that such a comparison finds with POWER.
+        detectable: the least true difference that such a comparison, at the level of the interval,
+            finds with POWER; not a number with fewer than three seeds.
     """
 
     value: float
@@ -36,57 +45,107 @@ class Effect:
     detectable: float
 
 
-def effect(
-    found: Floats, resampled: Floats, generator: np.random.Generator, null: float = 0.0
-) -> Effect:
+def effect(found: Floats, resampled: Floats, null: float = 0.0, level: float = ALPHA) -> Effect:
     """A mean difference under a two-level bootstrap: of examples, and in each of seeds.
 
     Examples are resampled, the same ones for both sides and all seeds. Two or three seeds are too
     few to be resampled (three have ten distinct resamples, of too little spread), so theirs is a
     parametric bootstrap: on each resample of the examples the mean over seeds moves by its standard
-    error, that on all examples, times a draw from Student's t. With one seed it stays, and nothing
-    is said of other seeds.
+    error, that on all examples, times Student's t. The distribution is computed, not drawn.
+
+    What a seed answers to an example beyond seed and example varies between seeds, so that the
+    standard error has it, and between resamples too. Its part of the latter, from the difference
+    between one seed's variance and the mean's, is taken out of the spread over examples: the mean
+    has it once. `scripts/simulate_paired.py` has the level and power.
+
+    With one seed the mean stays, and nothing is said of other seeds.
 
     Args:
         found: (seeds,) differences on all examples.
         resampled: (resamples, seeds) differences, each on the same resample for all seeds.
-        generator: for the draws.
         null: the difference that p is about.
+        level: one less the probability of the interval.
     """
     seeds = len(found)
     items = resampled.mean(axis=1)
+    value = float(found.mean())
     between = float(np.var(found, ddof=1)) / seeds if seeds > 1 else 0.0
-    moved = items
-    if seeds > 1:
-        moved = items + np.sqrt(between) * generator.standard_t(seeds - 1, len(items))
-    low, high = np.quantile(moved, (ALPHA / 2, 1 - ALPHA / 2))
-    tail = min(np.sum(moved <= null + 1e-12), np.sum(moved >= null - 1e-12))
-    return Effect(
-        value=float(found.mean()),
-        low=float(low),
-        high=float(high),
-        p=min(1.0, 2 * (1 + float(tail)) / (1 + len(moved))),
-        detectable=detectable(float(np.var(items)), between, seeds),
-    )
+    if between <= 1e-24:
+        low, high = np.quantile(items, (level / 2, 1 - level / 2))
+        tail = min(np.sum(items <= null + 1e-12), np.sum(items >= null - 1e-12))
+        p = min(1.0, 2 * (1 + float(tail)) / (1 + len(items)))
+    else:
+        items = items_once(items, resampled)
+        places = np.quantile(items, (np.arange(_PLACES) + 0.5) / _PLACES)
+        low, high = (_quantile(places, between, seeds, q) for q in (level / 2, 1 - level / 2))
+        below = _below(places, between, seeds, null)
+        p = 2 * min(below, 1 - below)
+    error = np.sqrt(float(np.var(items)) + between)
+    reach = float(high - low) / 2 + _found_too(seeds) * error
+    return Effect(value, float(low), float(high), p, float(reach))
+
+
+def items_once(items: Floats, resampled: Floats) -> Floats:
+    """Means on resamples without the part of their spread that seeds have of their own.
+
+    Args:
+        items: (resamples,) means over seeds.
+        resampled: (resamples, seeds), two seeds at least.
+    """
+    seeds = resampled.shape[1]
+    each, mean = float(resampled.var(axis=0).mean()), float(items.var())
+    twice = min(max(0.0, (each - mean) / (seeds - 1)), mean)
+    if not mean:
+        return items
+    centre = items.mean()
+    found: Floats = centre + (items - centre) * np.sqrt((mean - twice) / mean)
+    return found
+
+
+def _below(places: Floats, between: float, seeds: int, at: float) -> float:
+    """Probability that one of these places, moved by Student's t, lies below a number."""
+    from scipy.special import stdtr
+
+    return float(np.mean(stdtr(seeds - 1, (at - places) / np.sqrt(between))))
+
+
+def _quantile(places: Floats, between: float, seeds: int, q: float) -> float:
+    """The number below which one of these places, moved by Student's t, lies so often."""
+    from scipy.optimize import brentq
+    from scipy.special import stdtrit
+
+    reach = abs(float(stdtrit(seeds - 1, q))) * np.sqrt(between)
+    low, high = float(places.min() - reach - 1e-12), float(places.max() + reach + 1e-12)
+    return float(brentq(lambda x: _below(places, between, seeds, x) - q, low, high, xtol=1e-7))
+
+
+def _found_too(seeds: int) -> float:
+    """Standard errors above the edge of the interval at which a difference is found with POWER."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(seeds - 1, POWER)) if seeds >= _FEWEST else float("nan")
 
 
 def detectable(items: float, between: float, seeds: int) -> float:
-    """The difference that a two-sided test at ALPHA finds with probability POWER.
+    """The difference that the test of `effect` finds with probability POWER at ALPHA.
 
-    The quantiles of Student's t for both times the standard error; degrees of freedom by
-    Satterthwaite 1946, those of the examples without limit.
+    Half its interval, for which the examples' part is normal, and the quantile of Student's t for
+    POWER times the standard error. Not a number with fewer than three seeds.
 
     Args:
         items: variance of the mean difference over examples.
         between: variance of the mean difference over seeds.
         seeds: how many.
     """
-    from scipy.stats import t
+    from scipy.special import ndtri
 
-    variance = items + between
-    freedom = np.inf if not between else (seeds - 1) * (variance / between) ** 2
-    reach = t.ppf(1 - ALPHA / 2, freedom) + t.ppf(POWER, freedom)
-    return float(reach * np.sqrt(variance))
+    q = 1 - ALPHA / 2
+    if between:
+        places = np.sqrt(items) * ndtri((np.arange(200) + 0.5) / 200)
+        reach = _quantile(places, between, seeds, q)
+    else:
+        reach = float(np.sqrt(items) * ndtri(q))
+    return float(reach + _found_too(seeds) * np.sqrt(items + between))
 
 
 def student(found: Floats, null: float = 0.0) -> Effect | None:
@@ -155,14 +214,20 @@ def seeds_to_tell(items: float, seed: float, gap: float, most: int = 100) -> int
 
     Args:
         items: variance of the mean difference over examples, which more seeds do not lessen.
-        seed: variance of the difference between seeds.
+        seed: variance of the difference between seeds; not a number where it is not known.
         gap: of the difference from the one that it is to be told from.
         most: that are asked for.
     """
-    for seeds in range(3, most + 1):
-        if detectable(items, seed / seeds, seeds) <= gap:
-            return seeds
-    return None
+    if np.isnan(seed) or detectable(items, seed / most, most) > gap:
+        return None
+    few, enough = _FEWEST - 1, most  # more seeds detect less
+    while enough - few > 1:
+        middle = (few + enough) // 2
+        if detectable(items, seed / middle, middle) <= gap:
+            enough = middle
+        else:
+            few = middle
+    return enough
 
 
 def seeds_to_bound(found: float, bound: float, most: int = 100) -> int | None:

@@ -1,6 +1,7 @@
 """The verb `report`, alone or followed by what is to be told."""
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +14,22 @@ from peftbench.reports.plotting.style import FORMATS
 
 _PRICES = "A yaml of what hours, energy and storage cost you (see configs/prices.yaml)."
 _AGAINST = "Baseline of comparisons.  [default: what trains most]"
+
+_MARGIN = "A loss of so many points is not worse for practical purposes."
+
+
+def _margin(of_command: Callable[..., None]) -> Callable[..., None]:
+    """The option of comparisons, a fraction for the command."""
+    return click.option(
+        "--margin",
+        type=click.FloatRange(0, 100, min_open=True),
+        default=1.0,
+        show_default=True,
+        metavar="POINTS",
+        help=_MARGIN,
+        callback=lambda context, option, value: value / 100,
+    )(of_command)
+
 
 _PLOTS = """
 Write pictures for a paper: as wide as one column (3.3 in) or two (6.8 in), type of 7 pt.
@@ -52,8 +69,14 @@ class _Plots(click.Command):
     help=_PRICES,
 )
 @click.option("--against", metavar="ROW", help=_AGAINST)
+@_margin
 def report(
-    context: click.Context, folder: Path, check: bool, prices: Path | None, against: str | None
+    context: click.Context,
+    folder: Path,
+    check: bool,
+    prices: Path | None,
+    against: str | None,
+    margin: float,
 ) -> None:
     """Write and print tables and plots of all records: Markdown, CSV, PNG.
 
@@ -72,7 +95,7 @@ def report(
         None if prices is None else builder.read_prices(prices),
     )
     if check:
-        stale = builder.stale(results, paid, against)
+        stale = builder.stale(results, paid, against, margin)
         for path in stale:
             click.echo(f"{path} is not what the records give; run `peftbench report`", err=True)
         if not stale:
@@ -82,6 +105,7 @@ def report(
         results,
         prices=paid,
         against=against,
+        margin=margin,
         show=lambda made: options.show_all([*made.tables, *made.more], made.notes),
     )
     click.echo("\n".join(["written:", *(f"  {path}" for path in paths)]))
@@ -204,6 +228,7 @@ def pivot_table(
 )
 @click.option("--prices", type=click.Path(dir_okay=False, path_type=Path), help=_PRICES)
 @click.option("--against", metavar="ROW", help=_AGAINST)
+@_margin
 def plots(
     names: tuple[str, ...],
     folder: Path,
@@ -211,13 +236,14 @@ def plots(
     kind: str,
     prices: Path | None,
     against: str | None,
+    margin: float,
 ) -> None:
     """Write pictures."""
     from peftbench.reports import builder
 
     paid = None if prices is None else builder.read_prices(prices)
     written, missing = builder.plots(
-        options.open_results(folder), output, names, kind, paid, against
+        options.open_results(folder), output, names, kind, paid, against, margin
     )
     click.echo("\n".join([*missing, "written:", *(f"  {path}" for path in written)]))
 
@@ -233,11 +259,12 @@ def plots(
     help="The HTML file.",
 )
 @click.option("--against", metavar="ROW", help=_AGAINST)
-def html_(folder: Path, output: Path, against: str | None) -> None:
+@_margin
+def html_(folder: Path, output: Path, against: str | None, margin: float) -> None:
     """Write one HTML file to look at: sentences, tables, plots, every run; needs no network."""
     from peftbench.reports import html as pages
 
-    written = pages.write(options.open_results(folder), output, against)
+    written = pages.write(options.open_results(folder), output, against, margin)
     click.echo(f"{output}: {written / 1e6:.1f} MB; open it in a browser")
 
 

@@ -51,17 +51,61 @@ def calibration_error(
     )
 
 
+def calibration_error_by_chance(
+    logs: Floats, draws: int = 200, bins: int = BINS, equal_mass: bool = False
+) -> dict[str, float]:
+    """The calibration error that such a model would have if its probabilities were right.
+
+    A finite number of labels leaves gaps in every bin. Labels are drawn from the model's own
+    probabilities, with a seed; examples stay in their bins.
+
+    Args:
+        logs: log probabilities, (examples, classes).
+        draws: how often all labels are drawn.
+        bins, equal_mass: as for `calibration_error`.
+
+    Returns:
+        `mean`, and `low` and `high`, between which 95 % of the draws lie.
+    """
+    sure = np.exp(logs.max(axis=1).astype(np.float64))
+    place = _bins(sure, bins, equal_mass)
+    member = (place == np.unique(place)[:, None]).astype(np.float64)
+    right = np.random.default_rng(0).random((len(sure), draws)) < sure[:, None]
+    errors = np.abs(member @ (right - sure[:, None])).sum(axis=0) / len(sure)
+    low, high = np.quantile(errors, (0.025, 0.975))
+    return {"mean": float(errors.mean()), "low": float(low), "high": float(high)}
+
+
+def _bins(sure: Floats, bins: int, equal_mass: bool) -> NDArray[np.int64]:
+    """The bin of each example's confidence."""
+    if equal_mass:
+        place = np.empty(len(sure), dtype=np.int64)
+        place[np.argsort(sure, kind="stable")] = np.arange(len(sure)) * bins // len(sure)
+        return place
+    return np.clip(np.ceil(sure * bins).astype(np.int64) - 1, 0, bins - 1)
+
+
+def _ties_averaged(values: Floats, by: Floats) -> Floats:
+    """Values of examples, each the mean over those that are equal in what orders them.
+
+    Cumulative sums in that order are then the expected ones over orders of equals, which the order
+    of the file would decide otherwise.
+    """
+    _, group, count = np.unique(by, return_inverse=True, return_counts=True)
+    sums = np.bincount(group, weights=values.astype(np.float64))
+    found: Floats = (sums / count)[group]
+    return found
+
+
 def reliability(
     logs: Floats, label: NDArray[np.int_], bins: int = BINS, equal_mass: bool = False
 ) -> list[dict[str, float]]:
     """Filled bins of confidence: share of examples, confidence, accuracy, the gap of the two."""
     sure = np.exp(logs.max(axis=1))
     right = (logs.argmax(axis=1) == label).astype(np.float64)
-    if equal_mass:
-        place = np.empty(len(sure), dtype=np.int64)
-        place[np.argsort(sure, kind="stable")] = np.arange(len(sure)) * bins // len(sure)
-    else:
-        place = np.clip(np.ceil(sure * bins).astype(np.int64) - 1, 0, bins - 1)
+    if equal_mass:  # of equally sure examples any may fall on either side of an edge
+        right = _ties_averaged(right, sure)
+    place = _bins(sure, bins, equal_mass)
     found = []
     for number in np.unique(place):
         here = place == number
@@ -93,9 +137,12 @@ def temperature(scores: Floats, label: NDArray[np.int_]) -> float:
 
 
 def risks(wrong: Floats, doubt: Floats) -> Floats:
-    """Mean error of the surest 1, 2, … n examples; the k-th is the risk at coverage k / n."""
+    """Mean error of the surest 1, 2, … n examples; the k-th is the risk at coverage k / n.
+
+    Over all orders of equally sure examples, as everything here that goes by doubt.
+    """
     order = np.argsort(doubt, kind="stable")
-    found: Floats = np.cumsum(wrong[order].astype(np.float64)) / np.arange(1, len(wrong) + 1)
+    found: Floats = np.cumsum(_ties_averaged(wrong, doubt)[order]) / np.arange(1, len(wrong) + 1)
     return found
 
 
@@ -112,7 +159,7 @@ def review(wrong: Floats, doubt: Floats, share: float) -> dict[str, float]:
     """
     checked = round(share * len(wrong))
     order = np.argsort(-doubt, kind="stable")
-    kept = 1 - wrong[order][checked:].astype(np.float64)
+    kept = 1 - _ties_averaged(wrong, doubt)[order][checked:]
     return {
         "kept": float(kept.mean()) if len(kept) else 1.0,
         "all": float((kept.sum() + checked) / len(wrong)),
@@ -122,7 +169,7 @@ def review(wrong: Floats, doubt: Floats, share: float) -> dict[str, float]:
 def to_check(wrong: Floats, doubt: Floats, accuracy: float) -> float:
     """The least share that a person must check, least sure first, for this accuracy of all."""
     order = np.argsort(-doubt, kind="stable")
-    mended = np.concatenate([[0.0], np.cumsum(wrong[order].astype(np.float64))])
+    mended = np.concatenate([[0.0], np.cumsum(_ties_averaged(wrong, doubt)[order])])
     reached = 1 - (wrong.sum() - mended) / len(wrong)
     return float(np.flatnonzero(reached >= accuracy - 1e-12)[0] / len(wrong))
 
@@ -131,10 +178,16 @@ def to_check(wrong: Floats, doubt: Floats, accuracy: float) -> float:
 
 
 def noise_variance(value: Floats, label: Floats, variance: Floats) -> float:
-    """The variance to add to each prediction's own so that the Gaussian NLL is least."""
+    """The variance to add to each prediction's own so that the Gaussian NLL is least.
+
+    Of a perfect fit, whose NLL has no least, a millionth of the labels' spread, squared.
+    """
     from scipy.optimize import minimize_scalar
 
+    floor = 1e-12 * max(float(np.var(label)), 1e-12)
     residual = float(np.mean((value - label) ** 2))
+    if residual <= floor:
+        return floor
     found = minimize_scalar(
         lambda log: gaussian_nll(value, label, variance + np.exp(log)),
         bounds=(np.log(residual) - 12, np.log(residual) + 2),

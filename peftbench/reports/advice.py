@@ -1,6 +1,6 @@
 """Advice as a person reads it: a sentence, a table, and the same for scripts."""
 
-from peftbench.analysis import grouping
+from peftbench.analysis import convention, failures, grouping
 from peftbench.analysis.advice import Advice, Option
 from peftbench.analysis.comparison import DRAWS
 from peftbench.core.run import Json
@@ -41,10 +41,11 @@ def advice_table(advice: Advice) -> Table:
     ]
     heads = ["method", "best", advice.metric, "train s", "peak MiB", "note"]
     note = (
-        f"Best: chance that the mean over seeds is the highest, {DRAWS:,} draws over "
-        f"{advice.over}. Score: percent, mean ± standard deviation over seeds (number)."
+        f"Best: chance that the expected score is the highest, {DRAWS:,} draws over "
+        f"{advice.over}, with a rate of failures from the seeds that collapsed. Score: percent, "
+        "mean ± standard deviation over seeds (number)."
     )
-    return Table("Advice", heads, lines, 1, [note], prose=1)
+    return Table("Advice", heads, lines, 1, [note, convention.NOTE, *advice.warnings], prose=1)
 
 
 def as_json(advice: Advice) -> Json:
@@ -52,6 +53,7 @@ def as_json(advice: Advice) -> Json:
     return {
         "answer": sentence(advice),
         "doubts": advice.doubts,
+        "warnings": advice.warnings,
         "distance": advice.distance,
         "metric": advice.metric,
         "chance_over": advice.over,
@@ -66,7 +68,7 @@ def _percent(chance: float) -> str:
 def _told(one: Option) -> list[str]:
     told = [one.why] if one.why else []
     if one.collapsed:
-        told.append(f"{one.collapsed} of {one.seeds} seeds collapsed")
+        told.append(f"collapsed {failures.bound(one.collapsed, one.seeds)}")
     if one.early:
         told.append("read before its end, its schedule was longer")
     return told

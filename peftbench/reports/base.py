@@ -18,7 +18,7 @@ from functools import cached_property
 
 import numpy as np
 
-from peftbench.analysis.comparison import PairedComparison, Resamples, compare
+from peftbench.analysis.comparison import MARGIN, PairedComparison, Resamples, compare
 from peftbench.analysis.costs import Prices
 from peftbench.claims import schema, verdicts
 from peftbench.claims.tuning import Choices
@@ -47,6 +47,8 @@ class Inputs:
         tested: the records whose predictions can be read.
         load: reads the predictions of a record.
         choices: learning rates that were chosen; None is what the tested records tell.
+        margin: a loss of so much is not worse.
+        warning: what must be said wherever costs are shown; empty if nothing.
     """
 
     records: list[Record]
@@ -56,6 +58,8 @@ class Inputs:
     tested: list[Record] = field(default_factory=list)
     load: Load = _no_predictions
     choices: Choices | None = None
+    margin: float = MARGIN
+    warning: str = ""
 
     @cached_property
     def palette(self) -> Palette:
@@ -71,12 +75,12 @@ class Inputs:
     @cached_property
     def comparison(self) -> tuple[list[PairedComparison], list[str]]:
         """Each row against the baseline, and the settings that tell rows of a method apart."""
-        return compare(self.tested, self.load, self.against, self.resamples)
+        return compare(self.tested, self.load, self.against, self.resamples, self.margin)
 
     @property
     def pairs(self) -> list[PairedComparison]:
-        """The comparisons alone."""
-        return self.comparison[0]
+        """The comparisons alone; none where no predictions were given."""
+        return self.comparison[0] if self.tested else []
 
     @cached_property
     def judged(self) -> list[verdicts.Verdict]:

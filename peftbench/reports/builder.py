@@ -4,7 +4,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from peftbench.analysis.costs import Prices
+from peftbench.analysis import convention
+from peftbench.analysis.chance_level import with_chance_level
+from peftbench.analysis.comparison import MARGIN
+from peftbench.analysis.costs import Prices, read_warning
 from peftbench.claims import tuning
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated
@@ -44,11 +47,13 @@ def write(
     prices: Prices | None = None,
     against: str | None = None,
     show: Callable[[Made], None] = lambda made: None,
+    margin: float = MARGIN,
 ) -> list[Path]:
     """Make the report of records and evaluations (by default all of the folder) and write it.
 
     Args:
         show: given the report before its pictures are drawn.
+        margin: a loss of so much is not worse, in comparisons.
 
     Returns:
         The files.
@@ -56,7 +61,7 @@ def write(
     Raises:
         ConfigError: if there is no record, or no row is called like `against`, the baseline.
     """
-    made = _make(results, records, evaluated, prices, against)
+    made = _make(results, records, evaluated, prices, against, margin)
     show(made)
     paths = []
     for name, body in (made.texts | made.draw()).items():
@@ -65,9 +70,14 @@ def write(
     return paths
 
 
-def stale(results: Results, prices: Prices | None = None, against: str | None = None) -> list[Path]:
+def stale(
+    results: Results,
+    prices: Prices | None = None,
+    against: str | None = None,
+    margin: float = MARGIN,
+) -> list[Path]:
     """Files of the report that are not what the records give; plots only if they are missing."""
-    made = _make(results, None, None, prices, against)
+    made = _make(results, None, None, prices, against, margin)
     folder = results.reports()
     return [
         folder / name
@@ -84,6 +94,7 @@ def plots(
     kind: str = "png",
     prices: Prices | None = None,
     against: str | None = None,
+    margin: float = MARGIN,
 ) -> tuple[list[Path], list[str]]:
     """Write pictures of all records and evaluations, and their captions, into a folder.
 
@@ -97,8 +108,22 @@ def plots(
     evaluated, odd = results.scan_evaluated()
     if not records:
         raise ConfigError(f"{results.folder} holds no records; `peftbench run` makes them")
+    records = convention.counted_records(records)
+    evaluated = convention.counted_evaluations(evaluated)
     tested, gone = readable(records, results.predictions)
-    inputs = Inputs(records, evaluated, prices or Prices(), against, tested, results.predictions)
+    evaluated = with_chance_level(evaluated, tested, results.predictions)
+    warning = read_warning(results.folder) or ""
+    inputs = Inputs(
+        records,
+        evaluated,
+        prices or Prices(),
+        against,
+        tested,
+        results.predictions,
+        tuning.beside(results, records),
+        margin,
+        warning,
+    )
     drawn, missing = registry.draw_figures(inputs, names)
     if names and missing:
         raise ConfigError("; ".join(missing))
@@ -115,6 +140,7 @@ def _make(
     evaluated: list[Evaluated] | None,
     prices: Prices | None,
     against: str | None,
+    margin: float,
 ) -> Made:
     whole = records is None  # of the folder: the verb `report`
     bad: dict[str, str] = {}
@@ -124,15 +150,21 @@ def _make(
         bad |= odd
     if not records:
         raise ConfigError(f"{results.folder} holds no records; `peftbench run` makes them")
+    records = convention.counted_records(records)
+    evaluated = convention.counted_evaluations(evaluated or [])
     tested, gone = readable(records, results.predictions) if whole else ([], [])
+    evaluated = with_chance_level(evaluated, tested, results.predictions)
+    warning = read_warning(results.folder) or ""
     inputs = Inputs(
         records,
-        evaluated or [],
+        evaluated,
         prices or Prices(),
         against,
         tested,
         results.predictions,
-        choices=tuning.beside(results, records) if whole else None,
+        tuning.beside(results, records) if whole else None,
+        margin,
+        warning,
     )
     quick: list[Table] = []
     more: list[Table] = []

@@ -24,7 +24,9 @@ REPORT = SuiteReport(
 
 _SURE: dict[str, Callable[[Json], Any]] = {
     "ECE": lambda told: told["before"]["ece"],
+    "ECE by chance": lambda told: told["before"].get("by_chance"),
     "tempered": lambda told: (told["after"] or {}).get("ece"),
+    "tempered by chance": lambda told: (told["after"] or {}).get("by_chance"),
     "temperature": lambda told: told["temperature"],
     "NLL": lambda told: told["before"]["nll"],
     "Brier": lambda told: told["before"]["brier"],
@@ -49,8 +51,8 @@ _VALUES: dict[str, Callable[[Json], Any]] = {
 #: Shown as they are; the others in percent.
 _PLAIN = {"temperature", "NLL", "Brier", "noise sd", "RMSE"}
 
-#: Columns only where a method of the table samples.
-_SAMPLED = {"by variance", "variance", "MI"}
+#: Columns only where a method of the table samples, or where predictions could be read.
+_SAMPLED = {"by variance", "variance", "MI", "ECE by chance", "tempered by chance"}
 
 
 def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
@@ -200,7 +202,20 @@ def _tenths(bins: list[dict[str, float]]) -> list[tuple[float, float, float]]:
     ]
 
 
-def _cell(name: str, values: list[float | None]) -> str:
+def _by_chance(values: list[dict[str, float] | None]) -> str:
+    """Means over seeds of the mean and the ends of the interval."""
+    known = [one for one in values if one is not None]
+    if not known:
+        return ""
+    mean, low, high = (
+        100 * statistics.fmean(one[name] for one in known) for name in ("mean", "low", "high")
+    )
+    return f"{mean:.1f} [{low:.1f}, {high:.1f}]"
+
+
+def _cell(name: str, values: list[Any]) -> str:
+    if name.endswith("by chance"):
+        return _by_chance(values)
     defined = [value for value in values if value is not None]
     if not defined:
         return ""
@@ -213,6 +228,9 @@ _NOTES = [
     "Mean ± standard deviation over seeds (number of seeds); percent but for temperature, NLL "
     "(nats), Brier, variance and MI. ECE: 15 bins of equal width; tempered: after dividing the "
     "log odds by the temperature, which was fitted on training examples that the run did not use. "
+    "By chance: the ECE of such a model whose probabilities are right, mean [95 %] over 200 draws "
+    "of the labels from them; an ECE inside says nothing against its calibration. Equally sure "
+    "examples count as in all their orders. "
     "AURC: mean error over all coverages, most confident first, or by the variance of the samples "
     "where the method has some. Check: the share that a person must look at, least sure first, "
     "for this accuracy. Of methods that sample, means over examples: variance, that of the "

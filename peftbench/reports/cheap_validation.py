@@ -7,7 +7,7 @@ import statistics
 
 import numpy as np
 
-from peftbench.analysis import bootstrap, grouping
+from peftbench.analysis import bootstrap, convention, grouping
 from peftbench.core.run import Record
 from peftbench.reports.base import Report, listed
 from peftbench.reports.tables.markdown import Table
@@ -56,11 +56,11 @@ def cheap_validation_table(records: list[Record], load: Load) -> Table | None:
     if not lines:
         return None
     columns = ["task", "methods", "items", *(f"{100 * part:g} %" for part in PARTS)]
-    return Table("Cheap validation", columns, lines, 1, [_NOTE])
+    return Table("Cheap validation", columns, lines, 1, [_NOTE, convention.NOTE])
 
 
 def _scored(here: list[list[Record]], load: Load) -> tuple[int, np.ndarray, np.ndarray]:
-    """Mean primary scores of rows over their seeds, not a number where one seed's is undefined.
+    """Mean primary scores of rows over their seeds, not a number where the labels are of one class.
 
     Returns:
         The number of examples; scores on all, (rows,); on parts of them, (parts, draws, rows).

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable
 from itertools import accumulate
 
-from peftbench.analysis import grouping
+from peftbench.analysis import convention, grouping
 from peftbench.analysis.grouping import TableSection
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json
@@ -55,7 +55,7 @@ def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
             shown = [*(f"{count:,}" for count in _so_far(names)), "at once"]
         columns = ["method", *part.split, *shown, "average", "backward transfer", "forgetting"]
         lines = [[*row, *map(grouping.spread, _columns(here))] for row, here in part.rows.items()]
-        told = [_NOTE.format(columns=note, what=what)]
+        told = [_NOTE.format(columns=note, what=what), convention.NOTE]
         made.append(Table(title, columns, lines, 1 + len(part.split), told))
     return made
 

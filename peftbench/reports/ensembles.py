@@ -12,7 +12,7 @@ predicts a variance; no adversarial training.
 
 import numpy as np
 
-from peftbench.analysis import grouping
+from peftbench.analysis import convention, grouping
 from peftbench.core.run import Record
 from peftbench.metrics import task_metrics
 from peftbench.metrics import uncertainty as sure
@@ -70,7 +70,7 @@ def tables(records: list[Record], load: Load) -> list[Table]:
                 heads = [head for name in whole for head in (name, f"{name}, all")] + list(spread)
         if lines:
             columns = ["task", "method", *split, *heads]
-            made.append(Table(title, columns, lines, 2 + len(split), [note]))
+            made.append(Table(title, columns, lines, 2 + len(split), [note, convention.NOTE]))
     return made
 
 
@@ -112,7 +112,7 @@ def values(found: PredictionMatrix, metric: str) -> Told:
 
 def _sure(logs: np.ndarray, label: np.ndarray, metric: str) -> Figures:
     return {
-        "score": task_metrics.compute_scores([metric], logs, label)[metric],
+        "score": convention.counted_score(logs, label, metric),
         "ECE": sure.calibration_error(logs, label),
         "NLL": sure.nll(logs, label),
         "Brier": sure.brier(logs, label),
@@ -121,13 +121,15 @@ def _sure(logs: np.ndarray, label: np.ndarray, metric: str) -> Figures:
 
 def _close(value: np.ndarray, label: np.ndarray, metric: str) -> Figures:
     return {
-        "score": task_metrics.compute_scores([metric], value[:, None], label)[metric],
+        "score": convention.counted_score(value[:, None], label, metric),
         "RMSE": float(np.sqrt(np.mean((value - label) ** 2))),
     }
 
 
 def _entropy(logs: np.ndarray) -> np.ndarray:
-    found: np.ndarray = -(np.exp(logs) * logs).sum(axis=1)
+    from scipy.special import entr  # 0 at probability 0
+
+    found: np.ndarray = entr(np.exp(logs)).sum(axis=1)
     return found
 
 

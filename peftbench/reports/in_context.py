@@ -1,6 +1,6 @@
 """What demonstrations at test time are worth: method × number of them, and a picture."""
 
-from peftbench.analysis import grouping
+from peftbench.analysis import convention, grouping
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json
 from peftbench.reports.base import SuiteReport
@@ -56,7 +56,8 @@ def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
                     "Percent, mean ± standard deviation over seeds (number of seeds), by the "
                     "number of demonstrations in front of every text at test time; the same ones "
                     "for all methods of a seed. Cut: texts of the worst case that had no room for "
-                    "all of them (or for all of themselves)."
+                    "all of them (or for all of themselves).",
+                    convention.NOTE,
                 ],
             )
         )
@@ -65,7 +66,8 @@ def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
 
 _CAPTION = (
     "Score by the number of demonstrations in front of every text at test time: means over seeds; "
-    "seeds are faint. Undefined scores are left out."
+    "seeds are faint. "
+    f"{convention.NOTE}"
 )
 
 

@@ -1,6 +1,6 @@
 """How do runs learn? Loss and score by optimizer step, where there are several evaluations."""
 
-from peftbench.analysis import grouping
+from peftbench.analysis import convention, grouping
 from peftbench.core.run import Record
 from peftbench.reports.base import Report
 from peftbench.reports.plotting.line_plots import (
@@ -29,7 +29,6 @@ _CAPTION = (
 _LOSS = "Training loss, the mean since the evaluation before"
 _OWN = "A loss holds a method's own penalties, so it compares within a method."
 _SCORE = "Score of the evaluations during training, on the selection split where a run has one,"
-_UNDEFINED = "Undefined scores, of runs that predict one class throughout, are left out."
 
 
 def plot_learning_curves(records: list[Record], palette: Palette) -> list[Figure]:
@@ -40,7 +39,7 @@ def plot_learning_curves(records: list[Record], palette: Palette) -> list[Figure
     labels = grouping.labels(by_row, split)
     parts = grouping.alike(records)
     made = []
-    for what, told, more in (("loss", _LOSS, _OWN), ("score", _SCORE, _UNDEFINED)):
+    for what, told, more in (("loss", _LOSS, _OWN), ("score", _SCORE, convention.NOTE)):
         panels = []
         for one, members in parts:
             here = {record.run.key for record in members}

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from peftbench.analysis import grouping
+from peftbench.analysis import convention, grouping
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json
 from peftbench.reports.base import SuiteReport
@@ -62,7 +62,7 @@ def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
                 ["method", *section.split, "clean", "under noise", "worst kind", moved, *kinds],
                 lines,
                 1 + len(section.split),
-                [_NOTE] if section is sections[-1] else [],
+                [_NOTE, convention.NOTE] if section is sections[-1] else [],
             )
         )
     return made
@@ -78,7 +78,8 @@ _NOTE = (
 
 _CAPTION = (
     "Score by intensity of noise, 0 is clean: the mean over all kinds of noise, and over seeds; "
-    "seeds are faint. Seeds with an undefined score at any intensity are left out."
+    "seeds are faint."
+    f" {convention.NOTE}"
 )
 
 

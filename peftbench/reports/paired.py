@@ -4,7 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from peftbench.analysis.comparison import DRAWS, MARGIN, PairedComparison
+from peftbench.analysis import convention, failures
+from peftbench.analysis.comparison import DRAWS, PairedComparison
 from peftbench.reports.base import Report
 from peftbench.reports.plotting import style as drawing
 from peftbench.reports.plotting.style import Figure
@@ -12,11 +13,12 @@ from peftbench.reports.tables.markdown import Table
 
 REPORT = Report(
     name="paired",
-    question="which differences are there?  (--against ROW)",
+    question="which differences are there?  (--against ROW, --margin POINTS)",
     order=13,
     tables=lambda inputs: [paired_table(*inputs.comparison)] if inputs.pairs else [],
     figures=lambda inputs: plot_paired(inputs.pairs),
-    needs="two rows with a seed in common, and defined scores",
+    needs="two rows of one budget with a seed in common, and defined scores; where the method that "
+    "trains most has several rows, name a baseline with --against",
     page=None,  # the page shows the pairs as a figure
 )
 
@@ -33,23 +35,37 @@ def paired_table(pairs: list[PairedComparison], split: list[str]) -> Table:
         for pair in pairs
     ]
     columns = ["task", "method", *split, "against", "seeds × examples", *_HEADS]
-    return Table("Paired comparisons", columns, lines, 4 + len(split), [_NOTE])
+    counts = {(failed, pair.seeds) for pair in pairs if pair.seeds for failed in pair.failed}
+    bounds = "; ".join(failures.bound(*one) for one in sorted(counts))
+    margin = 100 * pairs[0].margin
+    notes = [_NOTE.format(margin=f"{margin:g} point" + "s" * (margin != 1), bounds=bounds)]
+    return Table(
+        "Paired comparisons", columns, lines, 4 + len(split), [*notes, convention.NOTE], prose=1
+    )
 
 
-_HEADS = ["effect", "95 % from", "to", "P(better)", "p", "p, Holm", "detectable", "verdict"]
+_HEADS = [
+    *("effect", "95 % from", "to", "P(better)", "p", "p, corrected", "detectable"),
+    *("collapsed", "verdict"),
+]
 
 
 def _cells(pair: PairedComparison) -> list[str]:
     effect = pair.effect
     if effect is None or pair.superior is None or pair.adjusted is None:
-        return [*["–"] * (len(_HEADS) - 1), pair.verdict]
+        return [*["–"] * (len(_HEADS) - 2), _collapsed(pair), pair.verdict]
     return [
         *(_points(value) for value in (effect.value, effect.low, effect.high)),
         f"{pair.superior:.2f}",
         *(f"{p:.3f}" if p >= 0.001 else "< 0.001" for p in (effect.p, pair.adjusted)),
-        f"{100 * effect.detectable:.1f}",
+        "–" if effect.detectable != effect.detectable else f"{100 * effect.detectable:.1f}",
+        _collapsed(pair),
         pair.verdict,
     ]
+
+
+def _collapsed(pair: PairedComparison) -> str:
+    return f"{pair.failed[0]} / {pair.failed[1]}"
 
 
 def _points(value: float) -> str:
@@ -59,30 +75,37 @@ def _points(value: float) -> str:
 
 
 _NOTE = (
-    "Points of the task's first metric (hundredths); undefined: a run, or one resample in twenty, "
-    f"predicts one class throughout. Intervals and p: {DRAWS:,} resamples of the examples, the same"
-    " for both sides, and of seeds by Student's t; with one seed p of accuracies is McNemar's, and "
-    "nothing is said of other seeds. P(better): a run of the row scores above one of the baseline, "
-    "ties as half. Holm: p corrected over the rows of this task and size. Detectable: the least "
-    "true difference that as many seeds and examples find four times in five, before correction. "
-    "Better, worse: corrected p below 0.05; not worse: else, if the interval ends above -1 point."
+    "Points of the task's first metric (hundredths). Rows of one task, size and budget are a "
+    "family, compared with the row of the baseline's method that trained longest; their intervals "
+    "hold together with 95 % (Bonferroni), so that better and worse are intervals without 0, and "
+    "corrected p below 0.05. Not worse: else, if the interval ends above a loss of {margin}; a "
+    "loss beyond its lower end is excluded. "
+    f"From {DRAWS:,} resamples of the examples, the same for both sides, and of seeds by Student's "
+    "t. One seed compares two models and no methods: nothing is said of other seeds, and p of "
+    "accuracies is McNemar's. P(better): a run of the row scores above one of the baseline, ties "
+    "as half. Detectable: the least true difference that as many seeds and examples find four "
+    "times in five, after correction; – below three seeds. Collapsed: seeds of the row / of the "
+    "baseline; given that it trains: none was seen, which leaves rates of failure possible that no "
+    "such test sees (95 %, Clopper-Pearson; {bounds})."
 )
 
 
-#: Colour, mark, whether it is filled, by how a verdict begins.
+#: Colour, mark, whether it is filled, by the kind of verdict.
 _LOOKS = {
     "better": ("#0072B2", "^", True),
     "not worse": ("#009E73", "s", True),
     "undecided": ("#777777", "o", False),
     "worse": ("#D55E00", "v", True),
+    "both collapsed": ("#777777", "x", False),
+    "one seed": ("#777777", "D", False),
 }
 
 
 _CAPTION = (
     "Difference of mean scores from {against}, in points of the metric, with 95 % intervals over "
-    "seeds and examples; the grey band is a loss or gain of one point. An interval that reaches "
-    "far outside is cut, an arrow says so, and a number says where its middle is. Verdicts after "
-    "Holm's correction within a panel. undefined: a run predicts one class throughout."
+    "seeds and examples that hold together within a panel; the grey band is a loss or gain of "
+    "{margin}. An interval that reaches far outside is cut, an arrow says so, and a number says "
+    f"where its middle is. {convention.NOTE}"
 )
 
 #: Rows of a panel and inches of a figure: what a page has room for.
@@ -121,7 +144,9 @@ def plot_paired(pairs: list[PairedComparison]) -> list[Figure]:
         else:
             pages.append([band])
     against = " or ".join(dict.fromkeys(pair.against for pair in pairs))
-    caption = _CAPTION.format(against=against)
+    margin = 100 * pairs[0].margin if pairs else 1
+    points = f"{margin:g} point" + "s" * (margin != 1)
+    caption = _CAPTION.format(against=against, margin=points)
     return [
         Figure(_page(page), caption, f"{number + 1}" if number else "")
         for number, page in enumerate(pages)
@@ -147,8 +172,9 @@ def _page(bands: list[list[tuple[str, Cells]]]) -> Any:
 def _forest(axis: Any, task: str, cells: Cells, named: bool) -> None:
     here = [pair for pair in cells.values() if pair.effect]
     reaches = [max(-pair.effect.low, pair.effect.high) for pair in here if pair.effect]
-    reach = 100 * max(5 * MARGIN, 2.5 * float(np.median(reaches)) if reaches else 0.0)
-    axis.axvspan(-100 * MARGIN, 100 * MARGIN, color="#E6E6E6", linewidth=0)
+    margin = next(iter(cells.values())).margin
+    reach = 100 * max(5 * margin, 0.05, 2.5 * float(np.median(reaches)) if reaches else 0.0)
+    axis.axvspan(-100 * margin, 100 * margin, color="#E6E6E6", linewidth=0)
     axis.axvline(0, color="#333333", linewidth=0.7)
     for y, pair in enumerate(cells.values()):
         _draw(axis, y, pair, reach)
@@ -163,7 +189,7 @@ def _forest(axis: Any, task: str, cells: Cells, named: bool) -> None:
 def _ends(pairs: list[PairedComparison]) -> list[float]:
     """Ends of all intervals in points, and the margins."""
     ends = [end for p in pairs if p.effect for end in (p.effect.low, p.effect.high)]
-    return [100 * end for end in (*ends, -2 * MARGIN, 2 * MARGIN)]
+    return [100 * end for end in (*ends, -2 * pairs[0].margin, 2 * pairs[0].margin)]
 
 
 _BOX = {"facecolor": "w", "edgecolor": "none", "pad": 0.5}
@@ -175,7 +201,7 @@ def _draw(axis: Any, y: int, pair: PairedComparison, reach: float) -> None:
             0, y, "undefined", ha="center", va="center", fontsize=5, color="#777777", bbox=_BOX
         )
         return
-    kind = next(kind for kind in _LOOKS if pair.verdict.startswith(kind))
+    kind = pair.kind
     colour, mark, fill = _LOOKS[kind]
     low, value, high = (100 * v for v in (pair.effect.low, pair.effect.value, pair.effect.high))
     first, place, last = (min(reach, max(-reach, end)) for end in (low, value, high))

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable
 from typing import Any
 
-from peftbench.analysis import costs, grouping
+from peftbench.analysis import convention, costs, grouping
 from peftbench.core.run import Record
 from peftbench.reports.base import Report
 from peftbench.reports.plotting import annotation
@@ -21,6 +21,7 @@ REPORT = Report(
         inputs.palette,
         inputs.prices.money if inputs.prices.known() else None,
         inputs.prices.currency or "",
+        inputs.warning,
     ),
     needs="a defined score",
 )
@@ -33,15 +34,20 @@ Money = Callable[[Record], float | None]
 _CAPTION = (
     "{task}: mean score over seeds by mean cost of a run, logarithmic where it spans a decade. "
     "Line: Pareto's front, rows that no other equals or beats in both and beats in one; those on "
-    "it are named, the others small and pale. Weights: trained, with the head. Seconds: of "
+    "it are named, the others small and pale. Weights: trained, the head left out; a method that "
+    "trains nothing else stands at 1. Seconds: of "
     "training alone. Memory: the peak while training, of the process on a CPU, of CUDA's allocator "
-    "on a GPU. {money}{level}A panel holds one device with one number of threads{one}.{lost}"
-    "{undefined}"
+    "on a GPU. {money}{level}A panel holds one device with one number of threads{one}.{lost} "
+    f"{convention.NOTE}"
 )
 
 
 def plot_pareto(
-    records: list[Record], palette: Palette, money: Money | None = None, currency: str = ""
+    records: list[Record],
+    palette: Palette,
+    money: Money | None = None,
+    currency: str = "",
+    warning: str = "",
 ) -> list[Figure]:
     """A picture for each task: a line of panels for each size and machine, one for each cost."""
     by_row, split = grouping.of_records(records)
@@ -49,7 +55,7 @@ def plot_pareto(
     row_of = {r.run.key: labels[row] for row, members in by_row.items() for r in members}
     machines = sorted({costs.machine(record) for record in records})
     kinds: dict[str, Money] = {
-        "trained weights": lambda r: r.parameters["trained"] + r.parameters["head"],
+        "trained weights": lambda r: max(1, r.parameters["trained"]),  # the axis is logarithmic
         "training seconds": lambda r: r.seconds["train"],
         _MEMORY: _mebibytes,
     }
@@ -73,17 +79,16 @@ def plot_pareto(
         order = [label for label in labels.values() if any(label in cell for _, cell in cells)]
         figure, lost = _figure(cells, kinds, palette, order)
         names = "; ".join(dict.fromkeys(lost))
-        level = any(
-            r.trivial.get(_metric(r)) is not None for _, c in cells for h in c.values() for r in h
-        )
+        every = [r for _, cell in cells for here in cell.values() for r in here]
+        level = convention.baseline(every, _metric(every[0])) is not None
         caption = _CAPTION.format(
             task=task,
             lost=f" No room for the names of {names} on a front." if lost else "",
-            level="Dotted: the majority class. " if level else "",
+            level=f"Dotted: the {convention.BASELINE}. " if level else "",
             one="" if len(machines) > 1 else f" ({costs.called(machines[0])})",
             money="Money: by the prices that were given. " if money else "",
-            undefined="".join(_undefined(title, cell) for title, cell in cells),
         )
+        caption = " ".join(filter(None, [caption, warning]))
         made.append(Figure(figure, caption, drawing.slug(task)))
     return made
 
@@ -91,11 +96,6 @@ def plot_pareto(
 def _mebibytes(record: Record) -> float | None:
     found = costs.peak(record)
     return None if found is None else found / 2**20
-
-
-def _undefined(title: str, cell: dict[str, list[Record]]) -> str:
-    lost = [label for label, here in cell.items() if _score(here) is None]
-    return f" No seed of these has a defined score on {title}: {'; '.join(lost)}." if lost else ""
 
 
 def points(cell: dict[str, list[Record]], cost: Money) -> dict[str, tuple[float, float]]:
@@ -145,11 +145,10 @@ def _figure(
             xs, ys = [found[label][1] for label in best], [found[label][0] for label in best]
             lines = axis.step(xs, ys, where="post", color="#444444", linewidth=0.8, zorder=1)
             runs = [record for here in cell.values() for record in here]
-            base = [t for record in runs if (t := record.trivial.get(metric)) is not None]
-            if base:
-                level = 100 * statistics.fmean(base)
+            base = convention.baseline(runs, metric)
+            if base is not None:
                 look = {"color": drawing.REFERENCE, "linestyle": ":", "linewidth": 0.9}
-                lines.append(axis.axhline(level, zorder=0, **look))
+                lines.append(axis.axhline(100 * base, zorder=0, **look))
             _scale(axis, [cost for _, cost in found.values()])
             on = {name: (*found[name], palette.look(method_of(name))["color"]) for name in best}
             named.append((axis, on, list(found.values()), lines))

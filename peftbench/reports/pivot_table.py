@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from peftbench.analysis import best_in_column, pivot
+from peftbench.analysis import best_in_column, convention, costs, failures, pivot
 from peftbench.analysis.best_in_column import Best
 from peftbench.analysis.fields import shown
 from peftbench.analysis.pivot import Cell, Grid, Row
@@ -52,8 +52,13 @@ _UNITS: tuple[tuple[Callable[[str], bool], str, float, int], ...] = (
 )
 
 
-def to_table(grid: Grid, best: Best) -> Table:
-    """The grid as text, the trivial prediction first, with what it hides told below."""
+def to_table(grid: Grid, best: Best, warning: str | None = None) -> Table:
+    """The grid as text, the constant prediction first, with what it hides told below.
+
+    Args:
+        grid, best: the cells, and which are best.
+        warning: of costs, below the table.
+    """
     bold = {
         (grid.rows.index(row) + grid.scores, len(grid.row_names) + grid.columns.index(column))
         for column, row in best.found.items()
@@ -63,15 +68,25 @@ def to_table(grid: Grid, best: Best) -> Table:
         for row in grid.rows
     ]
     if grid.scores:
-        base = [_trivial(grid, column) for column in grid.columns]
-        lines.insert(0, ["trivial", *[""] * (len(grid.row_names) - 1), *base])
+        levels = [_trivial(grid, column) for column in grid.columns]
+        base = ["–" if level is None else _number(grid, level) for level in levels]
+        if best.resolution:
+            told = [best.resolution.get(column) for column in grid.columns]
+            reach = ["–" if one is None else _number(grid, one) for one in told]
+            lines.append(["resolution", *[""] * (len(grid.row_names) - 1), *reach])
+        lines.insert(0, [convention.BASELINE, *[""] * (len(grid.row_names) - 1), *base])
     titles = _titles(grid)
     columns = [*grid.row_names, *titles.values()]
     ask = grid.asked
     title = f"{ask.cell[0].upper() + ask.cell[1:]} by {', '.join(grid.row_names)}"
     title += f" and {', '.join(ask.columns)}" if ask.columns else ""
     return Table(
-        title, columns, lines, len(grid.row_names), _notes(grid, best, titles), frozenset(bold)
+        title,
+        columns,
+        lines,
+        len(grid.row_names),
+        [*_notes(grid, best, titles), *([warning] if warning else [])],
+        frozenset(bold),
     )
 
 
@@ -85,14 +100,14 @@ def to_figures(grid: Grid, best: Best) -> Table:
             cell = grid.cells.get((row, column), _NONE)
             found = _summary(grid.asked.summary, _defined(cell))
             numbers = ["" if value is None else f"{value:.10g}" for value in found]
-            base = [f"{value:.10g}" for value in sorted(_known(cell.trivial))]
+            level = _trivial(grid, column)
             lines.append(
                 [
                     *("" if value is None else shown(value) for value in (*row, *column)),
                     *(str(len(cell.keys)), str(len(_defined(cell)))),
                     *numbers,
                     *(
-                        " ".join(base),
+                        "" if level is None else f"{level:.10g}",
                         str(sum(cell.collapsed)),
                         " ".join(map(str, sorted(cell.seeds))),
                     ),
@@ -109,10 +124,6 @@ _NONE = Cell([], [], [], [], set(), set())
 
 def _defined(cell: Cell) -> list[float]:
     return [value for value in cell.values if value is not None]
-
-
-def _known(values: set[float | None]) -> list[float]:
-    return [value for value in values if value is not None]
 
 
 def _summary(kind: str, values: list[float]) -> list[float | None]:
@@ -169,11 +180,10 @@ def _shown(grid: Grid, row: Row, column: Row) -> str:
     return f"{text} ({some}{len(cell.values)})" + (f" †{collapsed}" if collapsed else "")
 
 
-def _trivial(grid: Grid, column: Row) -> str:
+def _trivial(grid: Grid, column: Row) -> float | None:
+    """The constant prediction's score of a column, the mean over its seeds."""
     here = [grid.cells[row, column] for row in grid.rows if (row, column) in grid.cells]
-    known = sorted({value for cell in here for value in _known(cell.trivial)})
-    texts = [_number(grid, value) for value in known]
-    return " / ".join(texts + ["–"] * any(None in cell.trivial for cell in here))
+    return convention.baseline_mean(pair for cell in here for pair in cell.trivial)
 
 
 def _text(value: object) -> str:
@@ -222,10 +232,15 @@ def _notes(grid: Grid, best: Best, titles: dict[Row, str]) -> list[str]:
         kind = {"mean": "standard deviation", "median": "quartiles"}.get(ask.summary, "interval")
         notes.append(f"One defined seed has no {kind}: such cells show its value alone.")
     notes += _tested(grid, best, titles)
+    if grid.scores:
+        notes.append(convention.NOTE)
     if grid.scores and any(any(cell.collapsed) for cell in grid.cells.values()):
-        notes.append(
-            "† so many of the seeds collapsed: they predict one class or value throughout."
-        )
+        counts = {
+            (sum(cell.collapsed), len(cell.collapsed))
+            for cell in grid.cells.values()
+            if any(cell.collapsed)
+        }
+        notes.append(failures.bounds_note(counts))
         notes.append(f"Collapsed: {_listed(grid, titles, _collapsed)}.")
     if absent := _listed(grid, titles, lambda cell: "" if cell is None else None):
         notes.append(f"No record: {absent}.")
@@ -241,7 +256,7 @@ def _more(grid: Grid) -> list[str]:
         return []
     return [
         "on the reporting split at the end of the budget",
-        "trivial always predicts the majority class, or the mean",
+        f"the {convention.BASELINE} is the majority class of the training labels, or their mean",
     ]
 
 
@@ -277,8 +292,14 @@ def _tested(grid: Grid, best: Best, titles: dict[Row, str]) -> list[str]:
         notes.append(
             "Bold: significantly the best of its column. Its mean is above that of every other row,"
             " each difference tested over paired seeds and examples (two-level bootstrap, "
-            f"{DRAWS:,} resamples; Student's t over seeds), p below 0.05 after Holm's correction "
-            "over the rows of the column."
+            f"{DRAWS:,} resamples; Student's t over seeds), p below 0.05; as all of them must be, "
+            "none is corrected (intersection-union)."
+        )
+    if best.resolution:
+        notes.append(
+            "Resolution: the true difference from the highest mean that as many seeds and examples "
+            "find four times in five, the median over rows; – where a row has fewer than three "
+            "seeds."
         )
     if best.unreadable:
         notes.append(
@@ -294,7 +315,7 @@ def _tested(grid: Grid, best: Best, titles: dict[Row, str]) -> list[str]:
     for column, rows in best.left_out.items():
         told = ", ".join(" ".join(map(_text, row)) for row in rows)
         notes.append(
-            f"Not held against the best of {titles[column]}, undefined for a seed: {told}."
+            f"Not compared with the best of {titles[column]}, undefined for a seed: {told}."
         )
     return notes
 
@@ -348,7 +369,8 @@ def build_pivot_table(
         warnings.append(f"left out of tests, predictions of {key} are unreadable: {reason}")
     if tops.unreadable:
         warnings.append(f"{len(tops.unreadable)} runs have unreadable predictions: in no test")
-    table = to_table(crossing, tops)
+    warning = costs.read_warning(results.folder)
+    table = to_table(crossing, tops, warning if crossing.costs else None)
     if form == "csv":
         return RenderedTable(table, to_figures(crossing, tops).csv(), warnings)
     texts = {"markdown": lambda: table.markdown() + "\n", "latex": lambda: latex.latex(table)}

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from peftbench.analysis import grouping, significance
+from peftbench.analysis import convention, grouping, significance
 from peftbench.core.run import Record
 from peftbench.reports.base import Report, listed
 from peftbench.reports.tables.markdown import Table
@@ -47,7 +47,7 @@ def ranks_table(records: list[Record]) -> Table | None:
         "are too ready to see differences."
     )
     columns = ["method", *split, "mean rank", "not told from the first"]
-    return Table("Ranks", columns, lines, 1 + len(split), [note])
+    return Table("Ranks", columns, lines, 1 + len(split), [note, convention.NOTE])
 
 
 def _whole(

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable
 from dataclasses import replace
 
-from peftbench.analysis import costs, grouping
+from peftbench.analysis import convention, costs, grouping
 from peftbench.core.run import Record, canonical
 from peftbench.reports.base import Report
 from peftbench.reports.plotting.line_plots import (
@@ -22,14 +22,14 @@ REPORT = Report(
     name="anytime",
     question="what is the score after so many training seconds?",
     order=5,
-    figures=lambda inputs: plot_score_vs_time(inputs.records, inputs.palette),
+    figures=lambda inputs: plot_score_vs_time(inputs.records, inputs.palette, inputs.warning),
     needs="runs with several evaluations (train.num_evals), or of several budgets",
 )
 
 _CAPTION = (
     "Score by training seconds; tokenising, warm-up passes and evaluation are not counted. {what} "
-    "Lines: means over seeds; seeds are faint. Undefined scores, of runs that predict one class "
-    "throughout, are left out. A panel holds one device with one number of threads{one}."
+    "Lines: means over seeds; seeds are faint. A panel holds one device with one number of "
+    f"threads{{one}}. {convention.NOTE}"
 )
 _DURING = (
     "A run's own evaluations{where}, on straight lines in between, the mean where all seeds of a "
@@ -40,7 +40,7 @@ _BUDGETS = "Every point is a training of its own, for a budget, scored at its en
 Grouped = tuple[dict[grouping.Row, list[Record]], list[str]]
 
 
-def plot_score_vs_time(records: list[Record], palette: Palette) -> list[Figure]:
+def plot_score_vs_time(records: list[Record], palette: Palette, warning: str = "") -> list[Figure]:
     """Panels of a task, size and machine: evaluations during training, and ends of budgets."""
     machines = sorted({costs.machine(record) for record in records})
     one = "" if len(machines) > 1 else f" ({costs.called(machines[0])})"
@@ -52,6 +52,7 @@ def plot_score_vs_time(records: list[Record], palette: Palette) -> list[Figure]:
         panels = _panels(records, machines, grouped, series)
         order = list(grouping.labels(*grouped).values())
         caption = _CAPTION.format(what=told.format(where=_where(records)), one=one)
+        caption = " ".join(filter(None, [caption, warning]))
         for picture in draw_line_plots(panels, palette, order, caption):
             part = "_".join(filter(None, (name, picture.part)))
             made.append(replace(picture, part=part))
@@ -70,7 +71,7 @@ def _panels(
     made = []
     for one, members in parts:
         metric = members[0].run.task.metrics[0]
-        base = [100 * score for r in members if (score := r.trivial.get(metric)) is not None]
+        base = convention.baseline(members, metric)
         for machine in machines:
             here = {r.run.key for r in members if costs.machine(r) == machine}
             rows_here = {
@@ -81,7 +82,7 @@ def _panels(
             if len(machines) > 1:
                 title += f"\n{costs.called(machine, machines)}"
             if shown:
-                level = [(0.0, statistics.fmean(base))] if base else []
+                level = [] if base is None else [(0.0, 100 * base)]
                 made.append(
                     Panel(title, "training seconds", f"{metric} (%)", shown, level, joined=True)
                 )

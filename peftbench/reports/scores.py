@@ -1,9 +1,11 @@
 """Which method scores what: method × task, mean ± standard deviation over seeds, n in each cell."""
 
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 
-from peftbench.analysis import grouping
+from peftbench.analysis import convention, failures, grouping
+from peftbench.analysis.comparison import PairedComparison
 from peftbench.analysis.costs import machine, mean_peak
 from peftbench.core import revisions
 from peftbench.core.run import Record
@@ -17,7 +19,7 @@ SCORES = Report(
     name="scores",
     question="which method scores what?",
     order=1,
-    tables=lambda inputs: [scores(inputs.records)],
+    tables=lambda inputs: [scores(inputs.records, inputs.pairs)],
     csv=lambda inputs: figures(inputs.records),
     after_run=True,
     page=("scores", 1),
@@ -36,15 +38,35 @@ COSTS = Report(
     name="costs",
     question="what does training take?",
     order=3,
-    tables=lambda inputs: [costs(inputs.records)],
+    tables=lambda inputs: [costs(inputs.records, inputs.warning)],
     after_run=True,
     page=("costs", 2),
 )
 
 
-def scores(records: list[Record]) -> Table:
-    """The primary metric of every task; the trivial prediction first, collapsed runs marked."""
-    return _table("Scores", records, lambda names: names[:1])
+def scores(records: list[Record], pairs: Sequence[PairedComparison] = ()) -> Table:
+    """The primary metric of every task; the constant prediction first, collapsed runs marked.
+
+    Args:
+        records: of any tasks.
+        pairs: comparisons, from which the last line has the resolution of each column.
+    """
+    table = _table("Scores", records, lambda names: names[:1])
+    if not pairs:
+        return table
+    reach: dict[grouping.Sized, list[float]] = {}
+    for pair in pairs:
+        if pair.effect is not None and pair.effect.detectable == pair.effect.detectable:
+            reach.setdefault(pair.sized, []).append(100 * pair.effect.detectable)
+    columns = sorted({grouping.sized(record) for record in records})
+    cells = [f"{statistics.median(reach[one]):.1f}" if one in reach else "–" for one in columns]
+    line = ["resolution", *[""] * (table.labels - 1), *cells]
+    against = " or ".join(sorted({pair.against for pair in pairs}))
+    note = (
+        f"Resolution: the true difference from {against} that as many seeds and examples find four "
+        "times in five, after correction over the rows; the median over rows, – below three seeds."
+    )
+    return replace(table, rows=[*table.rows, line], notes=[*table.notes, note])
 
 
 def other_metrics(records: list[Record]) -> Table | None:
@@ -64,7 +86,7 @@ def figures(records: list[Record]) -> Table:
             here = [r for r in members if _is(r, (name, metric, size))]
             defined = [value for r in here if (value := r.metrics[metric]) is not None]
             seconds = _mean(r.seconds["train"] for r in here)
-            base = here[0].trivial.get(metric)
+            base = _baseline(records, (name, metric, size))
             lines.append(
                 [
                     *row,
@@ -85,8 +107,8 @@ def figures(records: list[Record]) -> Table:
     return Table("Figures", columns, lines, 4 + len(split))
 
 
-def costs(records: list[Record]) -> Table:
-    """What each method trains and spends: means over seeds, for each task.
+def costs(records: list[Record], warning: str = "") -> Table:
+    """What each method trains and spends: means over seeds, for each task; a warning below.
 
     Seconds compare only on one device with one number of threads, and measured ones not with those
     of a calibration; where records differ in these, the cell says mixed.
@@ -110,7 +132,7 @@ def costs(records: list[Record]) -> Table:
                 ]
             )
     columns = ["method", *split, "task", "trained", *_UNITS]
-    notes = []
+    notes = [warning] if warning else []
     if any(record.environment.get("packed") for record in records):
         notes.append(
             "Runs that were trained in a pack have no costs of their own: theirs are those of a "
@@ -146,8 +168,11 @@ def _table(title: str, records: list[Record], pick: Callable[[list[str]], list[s
     )
     sized = sorted({grouping.sized(record) for record in records})
     heads = [f"{grouping.title((name, size), sized)} {metric}" for name, metric, size in columns]
-    baseline = ["trivial", *[""] * len(split)]
-    baseline += [_baseline(records, column) for column in columns]
+    baseline = [convention.BASELINE, *[""] * len(split)]
+    for column in columns:
+        level, factor = _baseline(records, column), task_metrics.factor(column[1])
+        digits = 1 if factor == 100 else 3
+        baseline.append("–" if level is None else f"{factor * level:.{digits}f}")
     lines = [baseline]
     for row, members in grouped.items():
         lines.append(
@@ -155,14 +180,20 @@ def _table(title: str, records: list[Record], pick: Callable[[list[str]], list[s
         )
     notes = [
         "Percent, mean ± standard deviation over seeds (number of seeds), on the reporting split "
-        "at the end of the budget; `trivial` always predicts the majority class, or the mean."
+        f"at the end of the budget; the {convention.BASELINE} is the majority class of the "
+        "training labels, or their mean, the mean over seeds.",
+        convention.NOTE,
     ]
     if any(task_metrics.factor(metric) == 1 for _, metric, _ in columns):
         notes.append("Errors (mae, rmse) are in the unit of the labels; less is better.")
-    if any("†" in cell for line in lines for cell in line):
-        notes.append(
-            "† so many of the seeds collapsed: they predict one class or value throughout."
-        )
+    counts = {
+        (gone, len(here))
+        for members in grouped.values()
+        for column in columns
+        if (gone := failures.failed(here := [r for r in members if _is(r, column)]))
+    }
+    if counts:
+        notes.append(failures.bounds_note(counts))
     if corrected := {what for record in records for what in revisions.outdated(record.run)}:
         notes.append(
             f"{OUTDATED} of an older revision, never pooled with newer records; corrected since: "
@@ -180,20 +211,15 @@ def _mark(members: list[Record], column: Column) -> str:
     return f" {OUTDATED}" if any(revisions.outdated(record.run) for record in here) else ""
 
 
-def _baseline(records: list[Record], column: Column) -> str:
-    found = {record.trivial.get(column[1]) for record in records if _is(record, column)}
-    factor = task_metrics.factor(column[1])
-    digits = 1 if factor == 100 else 3
-    return " / ".join(
-        sorted("–" if value is None else f"{factor * value:.{digits}f}" for value in found)
-    )
+def _baseline(records: list[Record], column: Column) -> float | None:
+    return convention.baseline((r for r in records if _is(r, column)), column[1])
 
 
 def _cell(members: list[Record], column: Column) -> str:
     here = [record for record in members if _is(record, column)]
     if not here:
         return ""
-    collapsed = sum(record.collapsed for record in here)
+    collapsed = failures.failed(here)
     factor = task_metrics.factor(column[1])
     values = [record.metrics[column[1]] for record in here]
     text = grouping.spread(values, factor, 1 if factor == 100 else 3)

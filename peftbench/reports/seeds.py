@@ -3,7 +3,7 @@
 import statistics
 from typing import Any
 
-from peftbench.analysis import grouping
+from peftbench.analysis import convention, grouping
 from peftbench.core.run import Record
 from peftbench.reports.base import Report
 from peftbench.reports.plotting import style as drawing
@@ -20,9 +20,8 @@ REPORT = Report(
 
 _CAPTION = (
     "Every seed a dot, the bar their mean; rows with most trained parameters come first. Open: the "
-    "seed collapsed, it predicts one class or value throughout; where its score is undefined it "
-    "stands at the left edge (undef.) and is in no mean. Dotted, where there is one: the score of "
-    "the majority class."
+    "seed collapsed, it predicts one class or value throughout. Dotted: the "
+    f"{convention.BASELINE}. {convention.NOTE}"
 )
 
 #: Rows of a panel, panels side by side, inches of a figure: what a page has room for.
@@ -85,18 +84,16 @@ def _page(bands: list[list[tuple[str, Cell]]], palette: Palette) -> Any:
 def _strip(axis: Any, title: str, cell: Cell, palette: Palette, named: bool) -> None:
     every = [record for here in cell.values() for record in here]
     metric = every[0].run.task.metrics[0]
-    known = [100 * record.score for record in every if record.score is not None]
-    low, high = min(known, default=0.0), max(known, default=1.0)
-    gutter = low - 0.12 * ((high - low) or 1.0)
     looks = palette.looks(cell)
     for y, (label, here) in enumerate(cell.items()):
         colour, mark = looks[label]["color"], looks[label]["marker"]
         for number, record in enumerate(sorted(here, key=lambda r: r.run.seed)):
             off = 0.14 * (number - (len(here) - 1) / 2) if len(here) < 7 else 0.0
-            x = gutter if record.score is None else 100 * record.score
+            if record.score is None:  # the labels are of one class
+                continue
             face = "w" if record.collapsed else colour
             axis.plot(
-                [x],
+                [100 * record.score],
                 [y + off],
                 mark,
                 color=colour,
@@ -109,24 +106,10 @@ def _strip(axis: Any, title: str, cell: Cell, palette: Palette, named: bool) -> 
         if scores:
             centre = statistics.fmean(scores)
             axis.plot([centre] * 2, [y - 0.38, y + 0.38], color=colour, linewidth=1.4, zorder=2)
-    base = [100 * level for record in every if (level := record.trivial.get(metric)) is not None]
-    if base:
-        axis.axvline(
-            statistics.fmean(base), color=drawing.REFERENCE, linestyle=":", linewidth=0.9, zorder=1
-        )
-    if len(known) < len(every):
-        axis.axvspan(gutter - 0.05 * (high - low), gutter + 0.05 * (high - low), color="#F0F0F0")
-        axis.annotate(
-            "undef.",
-            (gutter, 1),
-            (0, 1),
-            xycoords=("data", "axes fraction"),
-            textcoords="offset points",
-            ha="center",
-            va="bottom",
-            fontsize=5,
-            color=drawing.REFERENCE,
-        )
+    base = convention.baseline(every, metric)
+    if base is not None:
+        look = {"color": drawing.REFERENCE, "linestyle": ":", "linewidth": 0.9}
+        axis.axvline(100 * base, zorder=1, **look)
     drawing.plain(axis, title, f"{metric} (%)", "")
     axis.set_yticks(range(len(cell)), list(cell))
     axis.tick_params(axis="y", length=0, labelleft=named)

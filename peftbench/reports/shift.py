@@ -1,13 +1,17 @@
 """Trained here, tested there: task × target × method, with the model before training beside it."""
 
+import statistics
 import textwrap
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
-from peftbench.analysis import grouping
+import numpy as np
+
+from peftbench.analysis import convention, grouping
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json
 from peftbench.reports.base import SuiteReport
-from peftbench.reports.plotting import page_panels
 from peftbench.reports.plotting import style as drawing
 from peftbench.reports.plotting.palette import Palette
 from peftbench.reports.plotting.style import Figure
@@ -35,7 +39,7 @@ def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
         lines = []
         for values, every in _before(section, ("suite",)).items():
             told = [e.findings["targets"] for e in every]
-            lines.append(["trivial", *values, *_across(told, targets, "trivial"), "", ""])
+            lines.append([convention.BASELINE, *values, *_across(told, targets, "trivial"), "", ""])
         for values, every in _before(section, _STARTS).items():
             told = [e.findings["targets"] for e in every]
             lines.append(["untrained", *values, *_across(told, targets, "untrained"), "", ""])
@@ -57,7 +61,7 @@ def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
                 ["method", *section.split, *heads, "moved %", "inserted"],
                 lines,
                 1 + len(section.split),
-                [_NOTE] if section is sections[-1] else [],
+                [_NOTE, convention.NOTE] if section is sections[-1] else [],
             )
         )
     return made
@@ -106,8 +110,8 @@ def _across(told: list[Json], targets: dict[str, str], which: str) -> list[str]:
     for name, metric in targets.items():
         here = [one[name] for one in told if name in one]
         if which == "trivial":
-            level = here[0]["trivial"] if here else None
-            cells += ["–" if level is None else f"{100 * level:.1f}", ""]
+            levels = [one["trivial"] for one in here]
+            cells += [grouping.mean_and_deviation(levels)[0], ""]
             continue
         cells.append(grouping.spread([target[which][metric] for target in here]))
         gaps = [target["gap"] for target in here]
@@ -119,7 +123,7 @@ def _across(told: list[Json], targets: dict[str, str], which: str) -> list[str]:
 _CAPTION = (
     "Mean scores in percent, over seeds, on sets of texts that training did not see; colours span "
     "the scores of one set and metric, from the lowest (dark) to the highest. Untrained: the "
-    "model before training. –: undefined for every seed, they predict one class throughout."
+    f"model before training. {convention.NOTE}"
 )
 
 
@@ -128,60 +132,94 @@ def plot_shift(found: list[Evaluated], trained: dict[str, int], palette: Palette
     sections = grouping.sections(found, trained)
     pictures = []
     for start in range(0, len(sections), 3):
-        page = [(section, _lines(section)) for section in sections[start : start + 3]]
+        page = [(section, _heat(section)) for section in sections[start : start + 3]]
         most = max(len(lines) for _, lines in page)
         figure, axes = drawing.panels(len(page), height=0.7 + 0.16 * most)
         for (axis,), (section, lines) in zip(axes, page, strict=True):
-            _map(
-                axis, section, lines, named=page[0][1].keys() != lines.keys() or axis is axes[0][0]
-            )
+            labels = [[line.label for line in one] for one in (page[0][1], lines)]
+            _map(axis, section, lines, named=labels[0] != labels[1] or axis is axes[0][0])
         pictures.append(Figure(figure, _CAPTION, f"{start // 3 + 1}" if start else ""))
     return pictures
 
 
-def _lines(section: grouping.TableSection) -> dict[str, tuple[str, list[Evaluated]]]:
-    """What stands in each line, by its label: which scores, of which evaluations."""
-    labels = grouping.labels(section.rows, section.split)
-    lines = {labels[row]: ("scores", members) for row, members in section.rows.items()}
-    return lines | {
-        ", ".join(["untrained", *filter(None, values)]): ("untrained", every)
-        for values, every in _before(section, _STARTS).items()
-    }
+@dataclass(frozen=True)
+class _HeatLine:
+    """A line of the heat map, the same in pictures and on the page.
+
+    Attributes:
+        label: of the line.
+        method: None for what is no method.
+        seeds: evaluations in it.
+        scores: of each target, by seed.
+    """
+
+    label: str
+    method: str | None
+    seeds: int
+    scores: list[list[float | None]]
+
+    @property
+    def means(self) -> list[float | None]:
+        """Mean score of each target; None where there is none."""
+        known = [[value for value in one if value is not None] for one in self.scores]
+        return [statistics.fmean(one) if one else None for one in known]
+
+    @property
+    def texts(self) -> list[str]:
+        """The means as tables print them."""
+        return [grouping.mean_and_deviation(one)[0] for one in self.scores]
 
 
-def _map(
-    axis: Any,
-    section: grouping.TableSection,
-    lines: dict[str, tuple[str, list[Evaluated]]],
-    named: bool,
-) -> None:
+def _heat(section: grouping.TableSection) -> list[_HeatLine]:
+    """Rows, then the constant prediction, then the models before training."""
     targets = _targets(section)
-    grid = [
-        [
-            _mean(
-                [
-                    _of(e.findings["targets"][name], which, metric)
-                    for e in members
-                    if name in e.findings["targets"]
-                ]
-            )
+
+    def scores(members: list[Evaluated], pick: Callable[[Json, str], Any]) -> list[Any]:
+        return [
+            [pick(told[name], metric) for e in members if name in (told := e.findings["targets"])]
             for name, metric in targets.items()
         ]
-        for which, members in lines.values()
+
+    labels = grouping.labels(section.rows, section.split)
+    lines = [
+        _HeatLine(labels[row], row[0], len(members), scores(members, _scored))
+        for row, members in section.rows.items()
     ]
-    columns = [[value for value in column if value == value] for column in zip(*grid, strict=True)]
-    for y, line in enumerate(grid):
-        for x, value in enumerate(line):
+    every = [e for members in section.rows.values() for e in members]
+    trivial = scores(every, lambda target, metric: target["trivial"])
+    lines.append(_HeatLine(convention.BASELINE, None, len(every), trivial))
+    for values, found in _before(section, _STARTS).items():
+        label = ", ".join(["untrained", *filter(None, values)])
+        lines.append(_HeatLine(label, None, len(found), scores(found, _untrained)))
+    return lines
+
+
+def _scored(target: Json, metric: str) -> float | None:
+    found: float | None = target["scores"][metric]
+    return found
+
+
+def _untrained(target: Json, metric: str) -> float | None:
+    found: float | None = target["untrained"][metric]
+    return found
+
+
+def _map(axis: Any, section: grouping.TableSection, lines: list[_HeatLine], named: bool) -> None:
+    targets = _targets(section)
+    means = [line.means for line in lines]
+    columns = [[v for v in column if v is not None] for column in zip(*means, strict=True)]
+    grid = np.full((len(lines), len(targets)), np.nan)
+    for y, line in enumerate(lines):
+        for x, (value, text) in enumerate(zip(means[y], line.texts, strict=True)):
             low, high = min(columns[x], default=0.0), max(columns[x], default=1.0)
-            part = (value - low) / (high - low) if high > low else 0.5
-            text = "–" if value != value else f"{value:.1f}"
-            dark = value == value and part < 0.5
+            if value is not None:
+                grid[y, x] = (value - low) / (high - low) if high > low else 0.5
+            dark = grid[y, x] < 0.5
             axis.text(x, y, text, ha="center", va="center", color="w" if dark else "k", fontsize=6)
-            grid[y][x] = part
     axis.imshow(grid, cmap="cividis", aspect="auto", vmin=0, vmax=1)
     names = [f"{name.replace('_', ' ')}\n{metric}" for name, metric in targets.items()]
     axis.set_xticks(range(len(targets)), [_wrapped(name, len(names)) for name in names])
-    axis.set_yticks(range(len(lines)), list(lines))
+    axis.set_yticks(range(len(lines)), [line.label for line in lines])
     axis.set_title(f"trained on {section.title}")
     axis.tick_params(length=0, labelleft=named)
     axis.spines[:].set_visible(False)
@@ -193,51 +231,20 @@ def _wrapped(name: str, columns: int) -> str:
     return "\n".join(line for part in name.split("\n") for line in textwrap.wrap(part, width))
 
 
-def _of(target: Json, which: str, metric: str) -> float | None:
-    found: float | None = target[which][metric]
-    return found
-
-
-def _mean(values: list[float | None]) -> float:
-    """In percent; not a number where none is defined."""
-    defined = [100 * value for value in values if value is not None]
-    return sum(defined) / len(defined) if defined else float("nan")
-
-
 def page_plots(found: list[Evaluated], trained: dict[str, int]) -> list[Json]:
     """A heat map: rows by targets, mean scores."""
     panels = []
     for part in grouping.sections(found, trained):
-        targets: dict[str, str] = {}
-        for e in part.found:
-            targets |= {name: told["metric"] for name, told in e.findings["targets"].items()}
-        labels = grouping.labels(part.rows, part.split)
-        lines = []
-        for row, members in part.rows.items():
-            scores = [
-                page_panels.mean(
-                    [
-                        e.findings["targets"][name]["scores"][metric]
-                        for e in members
-                        if name in e.findings["targets"]
-                    ]
-                )
-                for name, metric in targets.items()
-            ]
-            line = {"label": labels[row], "method": row[0], "seeds": len(members)}
-            lines.append(line | {"cells": scores})
-        heads = [f"{name} {metric}" for name, metric in targets.items()]
-        told = {
-            name: [e.findings["targets"][name] for e in part.found if name in e.findings["targets"]]
-            for name in targets
-        }
-        trivial = [page_panels.mean([one["trivial"] for one in told[name]]) for name in targets]
-        lines.append({"label": "constant answer", "method": None, "cells": trivial})
-        if len({e.evaluation.run.model.name for e in part.found}) == 1:
-            before = [
-                page_panels.mean([one["untrained"][metric] for one in told[name]])
-                for name, metric in targets.items()
-            ]
-            lines.append({"label": "before training", "method": None, "cells": before})
+        heads = [f"{name} {metric}" for name, metric in _targets(part).items()]
+        lines = [
+            {
+                "label": line.label,
+                "method": line.method,
+                "seeds": line.seeds,
+                "cells": line.means,
+                "texts": line.texts,
+            }
+            for line in _heat(part)
+        ]
         panels.append({"title": part.title, "task": part.task.name, "heads": heads, "lines": lines})
     return [{"kind": "shift", "panels": panels}]

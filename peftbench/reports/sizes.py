@@ -2,7 +2,7 @@
 
 import statistics
 
-from peftbench.analysis import grouping
+from peftbench.analysis import convention, grouping
 from peftbench.core.run import Record
 from peftbench.reports.base import Report
 from peftbench.reports.plotting.line_plots import Panel, Series, draw_line_plots
@@ -20,8 +20,8 @@ REPORT = Report(
 
 _CAPTION = (
     "Score by training examples (logarithmic): every seed a dot, lines through the means, bars of "
-    "one standard deviation over seeds; dots at one size are moved apart a little. Seeds whose "
-    "score is undefined, because they predict one class throughout, are not shown. {also}{level}"
+    "one standard deviation over seeds; dots at one size are moved apart a little. {also}{level}"
+    f"{convention.NOTE}"
 )
 
 
@@ -40,7 +40,12 @@ def plot_sizes(records: list[Record], palette: Palette) -> list[Figure]:
         every = [record for here in found.values() for record in here]
         metric = every[0].run.task.metrics[0]
         sizes = _sizes(every)
-        base = [(n, _mean(_levels(every, n, metric))) for n in sizes if _levels(every, n, metric)]
+        base = [
+            (n, 100 * level)
+            for n in sizes
+            if (level := convention.baseline((r for r in every if _size(r) == n), metric))
+            is not None
+        ]
         every_row = {labels[row]: _series(here) for row, here in found.items()}
         series = {label: one for label, one in every_row.items() if one.mean}
         if not series:
@@ -50,9 +55,10 @@ def plot_sizes(records: list[Record], palette: Palette) -> list[Figure]:
             Panel(task, "training examples", f"{metric} (%)", series, list(base), places=sizes)
         )
     told = f"Along the lines these differ too: {', '.join(sorted(also))}. " if also else ""
-    level = "Dotted: the majority class." if any(panel.level for panel in panels) else ""
+    dotted = f"Dotted: the {convention.BASELINE}. "
+    dotted = dotted if any(panel.level for panel in panels) else ""
     return draw_line_plots(
-        panels, palette, list(labels.values()), _CAPTION.format(also=told, level=level)
+        panels, palette, list(labels.values()), _CAPTION.format(also=told, level=dotted)
     )
 
 
@@ -77,9 +83,9 @@ def _series(records: list[Record]) -> Series:
     )
 
 
-def _levels(records: list[Record], size: int, metric: str) -> list[float]:
-    here = (record.trivial.get(metric) for record in records if record.work["train_size"] == size)
-    return [100 * level for level in here if level is not None]
+def _size(record: Record) -> int:
+    size: int = record.work["train_size"]
+    return size
 
 
 def _mean(values: list[float]) -> float:

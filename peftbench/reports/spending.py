@@ -5,7 +5,7 @@ Money is counted from a file of prices that the user fills in; what has no price
 
 import statistics
 
-from peftbench.analysis import costs, grouping
+from peftbench.analysis import convention, costs, grouping
 from peftbench.analysis.costs import Prices, stored
 from peftbench.core.run import Record
 from peftbench.reports.base import Report
@@ -18,16 +18,17 @@ REPORT = Report(
     name="spending",
     question="what does a score cost, and what does it take to come near the best?",
     order=9,
-    tables=lambda inputs: [spending_table(inputs.records, inputs.prices)],
+    tables=lambda inputs: [spending_table(inputs.records, inputs.prices, inputs.warning)],
     page=("costs", 1),
 )
 
 
-def spending_table(records: list[Record], prices: Prices) -> Table:
+def spending_table(records: list[Record], prices: Prices, warning: str = "") -> Table:
     """Method × task: score, spending, seconds to come near the reference, the Pareto front.
 
     The reference of a task is the run that trains everything, or what trains most, where none does.
-    Runs of several machines have lines of their own, which are compared on one machine only.
+    Runs of several machines have lines of their own, which are compared on one machine only. A
+    warning stands below.
     """
     tasks = sorted({grouping.sized(record) for record in records})
     machines = sorted({costs.machine(record) for record in records})
@@ -64,7 +65,13 @@ def spending_table(records: list[Record], prices: Prices) -> Table:
         *reach,
         "front",
     ]
-    return Table("Spending", columns, lines, 2 + len(split), [_NOTE])
+    return Table(
+        "Spending",
+        columns,
+        lines,
+        2 + len(split),
+        [*[warning] * bool(warning), _NOTE, convention.NOTE],
+    )
 
 
 _NOTE = (

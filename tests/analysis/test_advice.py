@@ -10,7 +10,11 @@ from click.testing import CliRunner
 from scipy import stats
 
 from peftbench.analysis import advice
-from peftbench.analysis.advice import seeds_alone, share_of_draws_won
+from peftbench.analysis.expected_scores import (
+    SeedScores,
+    draw_expected_scores,
+    share_of_draws_won,
+)
 from peftbench.cli.main import main
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Record
@@ -49,7 +53,7 @@ def test_the_best_by_far_is_told():
     assert told.sentence(found).startswith("lora: almost surely the best")
     assert found.over == "seeds and examples"
     assert (found.options[0].seconds, found.options[0].peak_bytes) == (2.0, 100 * 2**20)
-    assert "always the majority class: 50.0" in found.distance
+    assert "constant prediction: 50.0" in found.distance
 
 
 def test_alike_methods_share_the_chance():
@@ -60,15 +64,48 @@ def test_alike_methods_share_the_chance():
     assert all(0.2 < one.chance < 0.8 for one in found.options)
 
 
-def test_a_chance_over_seeds_alone_is_that_of_two_t_distributions():
-    runs = records.runs("method=lora,bitfit")
+def test_a_chance_over_seeds_is_that_of_two_mixtures():
+    """By the definition: Beta for the rate, Student's t of a moderated variance for the mean."""
     scores = [[0.70, 0.74, 0.72], [0.71, 0.75, 0.76]]
-    drawn = [seeds_alone([records.record(r)], s) for r, s in zip(runs, scores, strict=True)]
+    rows = [SeedScores(one, 0, None, seed) for seed, one in enumerate(scores)]
+    drawn = draw_expected_scores(rows, 0.5, (0.0, 1.0), 100_000)
     generator = np.random.default_rng(9)
-    sides = [
-        stats.t.rvs(2, np.mean(s), stats.sem(s), 400_000, random_state=generator) for s in scores
-    ]
-    assert share_of_draws_won(drawn)[0] == pytest.approx(np.mean(sides[0] > sides[1]), abs=0.02)
+    pooled = np.median([2 * np.var(one, ddof=1) for one in scores]) / stats.chi2.median(2)
+    sides = []
+    for one in scores:
+        error = np.sqrt((4 * pooled + 2 * np.var(one, ddof=1)) / 6 / 3)
+        mean = stats.t.rvs(6, np.mean(one), error, 400_000, random_state=generator)
+        rate = generator.beta(2 * 0.5 / 7, 2 * (1 - 0.5 / 7) + 3, 400_000)
+        sides.append((1 - rate) * mean + rate * 0.5)
+    assert share_of_draws_won(drawn)[0] == pytest.approx(np.mean(sides[0] > sides[1]), abs=0.01)
+
+
+def test_a_row_that_failed_is_no_favourite_and_no_draw_leaves_the_range():
+    """Where three rows have 0.8 and one has 0.8, 0.8 and a failure (main: 15 %)."""
+    steady = [[0.80, 0.81, 0.79], [0.79, 0.80, 0.80], [0.78, 0.80, 0.79]]
+    rows = [SeedScores(one, 0, None, seed) for seed, one in enumerate(steady)]
+    rows.append(SeedScores([0.80, 0.81], 1, None, 9))
+    drawn = draw_expected_scores(rows, 0.0, (-1.0, 1.0), 20_000)
+    chances = share_of_draws_won(drawn)
+    assert chances[3] < 0.15
+    assert chances[0] > chances[3]
+    near_one = draw_expected_scores([SeedScores([0.99, 0.9, 1.0], 0, None, 1)], 0.5, (0, 1), 9_000)
+    assert near_one.max() <= 1
+    nothing = draw_expected_scores([SeedScores([], 3, None, 1)], 0.4, (0, 1), 10)
+    assert nothing.tolist() == [[0.4] * 10]
+
+
+def test_nobody_above_the_constant_prediction_is_said():
+    good = {"lora": 0.5, "bitfit": 0.51}
+    made, load = said("method=lora,bitfit", "seed=0,1,2", "size=32", good=good)
+    found = advised("size=32", made=made, load=load)
+    doubt = "no method is shown to be above the constant prediction (50.0)"
+    assert found.doubts == [doubt]
+    assert told.sentence(found) == f"The records cannot tell: {doubt}."
+    collapsed = [replace(r, collapsed=r.run.seed == 0) for r in made]
+    found = advised("size=32", made=collapsed, load=load)
+    assert {one.collapsed for one in found.options} == {1}
+    assert "collapsed 1 of 3: 1 to 91 %" in told.advice_table(found).rows[0][-1]
 
 
 @pytest.mark.parametrize(

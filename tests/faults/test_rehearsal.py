@@ -11,9 +11,7 @@ from peftbench.methods import dry_run
 
 @pytest.mark.parametrize("share", ["1", "0", "-0.2", "1.5", "100", "0.0", "null"])
 def test_share_of_rows_to_hold_out(tmp_path, share):
-    with pytest.raises(
-        ConfigError, match="must be greater than 0 and less than 1"
-    ):
+    with pytest.raises(ConfigError, match="must be greater than 0 and less than 1"):
         plan("model=tiny", *made.table(tmp_path), f"task.validation_fraction={share}")
     plan("model=tiny", *made.table(tmp_path), "task.validation_fraction=0.5")
 

@@ -97,3 +97,43 @@ def test_values():
     assert sure.gaussian_nll(value, label, none + noise) == pytest.approx(theirs)
     for level in (0.5, 0.95):
         assert sure.coverage(value, label, none + noise, level) == pytest.approx(level, abs=0.02)
+
+
+def test_the_calibration_error_of_a_perfect_model_is_its_chance_level():
+    """Against labels drawn from the probabilities, by the error itself."""
+    generator = np.random.default_rng(0)
+    logs = np.log(np.clip(generator.dirichlet([2, 2], 408), 1e-12, 1))
+    drawn = [
+        sure.calibration_error(logs, (generator.random(408) < np.exp(logs[:, 1])).astype(int))
+        for _ in range(300)
+    ]
+    found = sure.calibration_error_by_chance(logs)
+    assert found["mean"] == pytest.approx(np.mean(drawn), abs=0.002)
+    assert found["low"] == pytest.approx(np.quantile(drawn, 0.025), abs=0.006)
+    assert found["high"] == pytest.approx(np.quantile(drawn, 0.975), abs=0.006)
+    assert found == sure.calibration_error_by_chance(logs)  # seeded
+
+
+def test_equally_sure_examples_count_the_same_in_any_order():
+    """One confidence throughout: the risk is the error at every coverage, whatever the file has."""
+    wrong = np.arange(100) < 32
+    same = np.full(100, 0.5)
+    for order in (np.arange(100), np.arange(100)[::-1]):
+        here = wrong[order].astype(float)
+        assert sure.aurc(here, same) == pytest.approx(0.32)
+        assert sure.review(here, same, 0.5)["kept"] == pytest.approx(0.68)
+        assert sure.to_check(here, same, 0.84) == pytest.approx(0.5)
+    logs = np.log(np.tile([0.3, 0.7], (100, 1)))
+    label = np.where(wrong, 0, 1)
+    errors = [
+        sure.calibration_error(logs, label[order], equal_mass=True)
+        for order in (np.arange(100), np.arange(100)[::-1])
+    ]
+    assert errors == pytest.approx([0.02, 0.02])
+
+
+def test_a_perfect_fit_has_a_noise():
+    value = np.linspace(0, 5, 20)
+    noise = sure.noise_variance(value, value, 0 * value)
+    assert 0 < noise < 1e-10
+    assert np.isfinite(sure.gaussian_nll(value, value, noise + 0 * value))

@@ -11,8 +11,11 @@ from peftbench.analysis.costs import Prices
 from peftbench.config import catalog
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json, Record, Run
-from peftbench.reports import builder, cheap_validation, pareto, scores, spending
+from peftbench.reports import advice as told
+from peftbench.reports import builder, cheap_validation, pareto, pivot_table, scores, spending
+from peftbench.reports.html.data import contents
 from peftbench.reports.plotting.palette import Palette
+from peftbench.results.store import Results
 
 
 def made(*words: str) -> list[Record]:
@@ -22,7 +25,7 @@ def made(*words: str) -> list[Record]:
 def test_seeds_share_a_cell():
     table = scores.scores(made("method=lora", "seed=0,1,2"))
     assert table.columns[:1] == ["method"]
-    assert [row[0] for row in table.rows] == ["trivial", "lora"]
+    assert [row[0] for row in table.rows] == ["constant prediction", "lora"]
     assert "(3)" in table.rows[1][1]
 
 
@@ -237,3 +240,36 @@ def test_noise_ranks_worse_on_smaller_parts():
     taus = [float(cell.split(" ")[0]) for cell in table.rows[0][3:]]
     assert taus == sorted(taus)
     assert taus[0] < taus[-1] < 1
+
+
+def test_rates_and_budgets_are_in_the_order_of_their_numbers():
+    found = made("method=lora", "train.lr=5e-05,1e-4,2e-4,1e-3,0.01")
+    table = scores.scores(found)
+    rates = [row[1] for row in table.rows[1:]]
+    assert rates == ["5e-05", "0.0001", "0.0002", "0.001", "0.01"]
+    steps = scores.scores(made("method=lora", "budget.steps=4,16,128"))
+    assert [row[1] for row in steps.rows[1:]] == ["4", "16", "128"]
+
+
+def test_a_warning_stands_wherever_costs_are_shown(tmp_path):
+    results = Results(tmp_path)
+    for record in made("method=lora,bitfit", "seed=0,1"):
+        results.save(record, records.predictions())
+    text = "Seconds were taken on a busy machine."
+    (tmp_path / costs.NOTES).write_text(f"costs: {text}\n")
+    files = builder.write(results)
+    for name in ("costs.md", "spending.md", "plots.md"):
+        (path,) = [path for path in files if path.name == name]
+        assert text in path.read_text(), name
+    assert text not in (results.reports() / "scores.md").read_text()
+    data = contents(results)
+    costing = next(one for one in data["summary"] if one["heading"] == "What it costs")
+    assert (data["warning"], costing["sentences"][0]) == (text, text)
+    words = ["cell=seconds", "rows=method"]
+    assert text in pivot_table.build_pivot_table(results, words, "markdown", None).text
+    assert text not in pivot_table.build_pivot_table(results, [], "markdown", None).text
+    question = advice.ask("task=synthetic_paraphrase", "model=tiny", "size=32")
+    assert told.as_json(advice.from_folders(question, [results]))["warnings"] == [text]
+    (tmp_path / costs.NOTES).write_text("cost: 3\n")
+    with pytest.raises(ConfigError, match="holds one line of text"):
+        builder.write(results)

@@ -62,6 +62,12 @@ def test_equal_members_are_as_good_as_one():
     assert spread["MI"] == pytest.approx(0, abs=1e-12)
 
 
+def test_a_probability_of_zero_has_no_entropy():
+    scores = np.array([[[0.0, -2000.0], [0.0, 1.0]], [[0.0, 1.0], [0.0, 1.0]]])
+    found = PredictionMatrix(np.array([0, 1]), scores, np.zeros((2, 2)))
+    assert np.isfinite(ensembles.classes(found, "accuracy")[2]["MI"])
+
+
 def test_log_probabilities_and_log_odds_are_told_alike():
     """A method that samples stores log probabilities, another one log odds."""
     found = drawn()
@@ -69,16 +75,16 @@ def test_log_probabilities_and_log_odds_are_told_alike():
     assert ensembles.classes(logs, "f1")[1] == pytest.approx(ensembles.classes(found, "f1")[1])
 
 
-def test_an_undefined_score_stays_undefined():
+def test_a_constant_prediction_counts_as_zero():
     found = drawn()
     same = PredictionMatrix(found.label, np.tile([1.0, 0.0], (3, 500, 1)), found.variance)
     alone, whole, _ = ensembles.classes(same, "matthews")
-    assert (whole["score"], alone[0]["score"]) == (None, None)
+    assert (whole["score"], alone[0]["score"]) == (0.0, 0.0)
     mixed = np.concatenate([found.scores[:1], same.scores[:1]])
     alone, whole, _ = ensembles.classes(
         PredictionMatrix(found.label, mixed, found.variance[:2]), "matthews"
     )
-    assert alone[1]["score"] is None
+    assert alone[1]["score"] == 0.0
     assert whole["score"] == pytest.approx(
         matthews_corrcoef(found.label, softmax(mixed, axis=2).mean(0).argmax(1))
     )

@@ -48,9 +48,9 @@ def test_words_follow_the_numbers():
     pairs, split = compare(*said("method=full,lora,bitfit,ia3", "seed=0,1,2", good=good))
     found = by_label(pairs)
     assert {label: pair.verdict for label, pair in found.items()} == {
-        "lora": "better",
-        "bitfit": "worse",
-        "ia3": "not worse within 1 point",
+        "lora": "better, given that it trains",
+        "bitfit": "worse, given that it trains",
+        "ia3": "not worse within 1 point, given that it trains",
     }
     assert {pair.against for pair in pairs} == {"full"}
     assert split == []
@@ -65,13 +65,69 @@ def test_the_correction_is_over_the_rows_of_a_task_and_size():
     good = {"full": 0.8, "lora": 0.82, "bitfit": 0.78}
     words = ("method=full,lora,bitfit", "seed=0,1,2")
     pairs, _ = compare(*said(*words, good=good))
-    low, high = sorted(pair.effect.p for pair in pairs)
-    assert sorted(pair.adjusted for pair in pairs) == pytest.approx([2 * low, max(2 * low, high)])
+    assert [pair.adjusted for pair in pairs] == [2 * pair.effect.p for pair in pairs]
     both, _ = compare(*said(*words, "size=32,64", good=good))
     assert [pair.task for pair in both] == ["synthetic_paraphrase 32"] * 2 + [
         "synthetic_paraphrase 64"
     ] * 2
     assert [pair.adjusted for pair in both] == [pair.adjusted for pair in pairs] * 2
+
+
+def test_words_and_intervals_agree():
+    """Of many rows near the edge: better is an interval above 0, and corrected p below 0.05."""
+    good = {"full": 0.8, "lora": 0.83, "bitfit": 0.77, "ia3": 0.82, "head": 0.79}
+    kinds = set()
+    for seeds in ("seed=0,1", "seed=0,1,2", "seed=range(0,5)"):
+        pairs, _ = compare(*said("method=full,lora,bitfit,ia3,head", seeds, good=good))
+        for pair in pairs:
+            kinds.add(pair.kind)
+            decided = pair.kind in ("better", "worse")
+            assert decided == (pair.adjusted < 0.05)
+            assert decided == (not pair.effect.low <= 0 <= pair.effect.high)
+    assert {"better", "undecided"} <= kinds
+
+
+def test_two_collapsed_runs_are_both_collapsed_whatever_they_predict():
+    made, load = said("method=full,lora", "seed=0,1,2", good={"full": 0.8, "lora": 0.8})
+    flat = {r.run.key: load(r) | {"scores": np.tile([1.0, 0.0], (EXAMPLES, 1))} for r in made}
+    every = [replace(record, collapsed=True) for record in made]
+    (pair,), split = compare(every, lambda record: flat[record.run.key])
+    assert (pair.verdict, pair.effect.value, pair.adjusted) == ("both collapsed", 0, 1)
+    assert paired.paired_table([pair], split).rows[0][-2:] == ["3 / 3", "both collapsed"]
+    (pair,), _ = compare([*every[:3], *made[3:]], load)
+    assert "given that it trains" not in pair.verdict
+    assert pair.failed == (0, 3)
+
+
+def test_the_margin_is_an_option():
+    good = {"full": 0.8, "lora": 0.785}
+    made, load = said("method=full,lora", "seed=0,1,2,3,4", good=good)
+    (pair,), _ = compare(made, load, margin=0.001)
+    (wide,), _ = compare(made, load, margin=0.2)
+    assert pair.kind in ("undecided", "worse")
+    assert wide.kind in ("not worse", "worse")
+    assert replace(pair, margin=0.2).kind == wide.kind
+    near, _ = compare(*said("method=full,ia3", "seed=0,1,2", good={"full": 0.8, "ia3": 0.8}))
+    assert "within 2.5 points" in replace(near[0], margin=0.025).verdict
+
+
+def test_only_rows_of_the_baselines_budget_are_compared_with_it_and_it_is_the_longest():
+    good = {"full": 0.8, "lora": 0.9}
+    made, load = said("method=full,lora", "budget.steps=4,8", "seed=0,1,2", good=good)
+    made = [replace(r, work=r.work | {"examples": 16 * r.run.budget.steps}) for r in made]
+    (pair,), split = compare(made, load)
+    assert split == ["budget.steps"]
+    assert (pair.label, pair.against) == ("lora, 8 steps", "full, 8 steps")
+    assert compare(made, load, "full")[0] == [pair]
+    (short,), _ = compare(made, load, "full, 4 steps")
+    assert (short.label, short.against) == ("lora, 4 steps", "full, 4 steps")
+
+
+def test_where_the_default_baseline_has_several_rows_nothing_is_compared():
+    words = ("method=full,lora", "train.lr=1e-4,1e-3", "seed=0,1")
+    made, load = said(*words, good={"0.0001": 0.7, "0.001": 0.9}, value="rate")
+    assert compare(made, load)[0] == []
+    assert len(compare(made, load, "full, lr=0.001")[0]) == 3
 
 
 def test_seeds_that_differ_leave_it_undecided():
@@ -82,16 +138,17 @@ def test_seeds_that_differ_leave_it_undecided():
             answers[record.run.key] = {**load(record), "scores": load(record)["scores"][::-1]}
     (pair,), _ = compare(made, lambda record: answers[record.run.key])
     assert pair.verdict == "undecided at n = 2"
-    assert pair.effect.high - pair.effect.low > 1
+    assert (pair.effect.low, pair.effect.high) == (-1, 1)  # no two accuracies are further apart
 
 
 def test_one_seed_has_mcnemars_p_and_says_so():
     (pair,), _ = compare(*said("method=full,lora", good={"full": 0.8, "lora": 0.9}))
     gained = round(pair.effect.value * EXAMPLES)
     assert pair.effect.p == pytest.approx(2 * 0.5**gained)
-    assert pair.verdict == "better, of this seed"
+    assert pair.verdict == "one seed: this model is better"
     (pair,), _ = compare(*said("method=full,lora", good={"full": 0.8, "lora": 0.801}))
-    assert pair.verdict == "not worse within 1 point, of this seed"
+    assert pair.verdict == "one seed: these two models are not told apart"
+    assert pair.kind == "one seed"
 
 
 def test_what_cannot_be_compared_is_said():
@@ -101,10 +158,17 @@ def test_what_cannot_be_compared_is_said():
         if record.run.method.name == "lora":
             answers[record.run.key]["scores"] = np.tile([1.0, 0.0], (EXAMPLES, 1))
     (pair,), split = compare(made, lambda record: answers[record.run.key])
+    assert (pair.metric, pair.verdict) == (
+        "matthews",
+        "worse, given that it trains",
+    )  # a constant counts as 0
+    for arrays in answers.values():
+        arrays["label"] = np.zeros(EXAMPLES, dtype=np.int64)
+    (pair,), split = compare(made, lambda record: answers[record.run.key])
     assert (pair.metric, pair.effect, pair.verdict) == ("matthews", None, "undefined")
     assert paired.plot_paired([pair]) == []
     (row,) = paired.paired_table([pair], split).rows
-    assert row[-2:] == ["–", "undefined"]
+    assert row[-2:] == ["0 / 0", "undefined"]
     apart = [one for one in made if (one.run.method.name == "full") == (one.run.seed == 0)]
     (pair,), _ = compare(apart, load)
     assert (pair.seeds, pair.verdict) == (0, "no seed in common")
@@ -114,7 +178,7 @@ def test_a_baseline_of_ones_own_choice():
     good = {"full": 0.8, "lora": 0.9, "bitfit": 0.7}
     made, load = said("method=full,lora,bitfit", "seed=0,1,2", good=good)
     found = by_label(compare(made, load, "bitfit")[0])
-    assert {label: pair.verdict for label, pair in found.items()} == {
+    assert {label: pair.kind for label, pair in found.items()} == {
         "full": "better",
         "lora": "better",
     }
@@ -131,7 +195,7 @@ def test_a_baseline_among_rows_of_one_method_is_named_with_its_settings():
     ):
         compare(made, load, "lora")
     (pair,), split = compare(made, load, "lora, lr=0.001")
-    assert (pair.label, pair.verdict, split) == ("lora, lr=0.0001", "worse", ["train.lr"])
+    assert (pair.label, pair.kind, split) == ("lora, lr=0.0001", "worse", ["train.lr"])
 
 
 def test_a_baseline_without_settings_is_the_row_that_is_called_so():

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from peftbench.analysis import costs
+from peftbench.analysis import convention, costs
 from peftbench.cli.main import main
 from peftbench.config.sweep import plan
 from peftbench.core.evaluation import Evaluated, Evaluation
@@ -167,7 +167,7 @@ def test_sizes_are_means_and_deviations_of_rows():
     (low, high), _ = axis.collections[0].get_segments()
     assert high[1] - low[1] == pytest.approx(2 * statistics.stdev(by_row[2][0]))
     labels = [text.get_text() for text in picture.figure.legends[0].get_texts()]
-    assert labels == ["lora, rank=2", "lora, rank=8", "trivial"]
+    assert labels == ["lora, rank=2", "lora, rank=8", "constant prediction"]
     assert sizes.plot_sizes([r for r in made if r.run.size == 100], Palette()) == []
 
 
@@ -268,19 +268,18 @@ def test_the_line_of_a_front_joins_its_points():
     assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
 
 
-def test_collapsed_seeds_are_open_and_undefined_ones_aside():
+def test_collapsed_seeds_are_open_and_in_the_mean():
     made = [
         records.record(run, None if run.seed == 2 else 0.6 + run.seed / 10, collapsed=run.seed > 0)
         for run in records.runs("method=lora", "seed=0,1,2", "task=synthetic_paraphrase")
     ]
-    (picture,) = seeds.plot_seeds(made, Palette())
+    (picture,) = seeds.plot_seeds(convention.counted_records(made), Palette())
     *dots, mean = drawn(picture, "lora")
     assert [to_hex(dot.get_markerfacecolor()) for dot in dots[1:]] == ["#ffffff"] * 2
     assert to_hex(dots[0].get_markerfacecolor()) == palette.known()["lora"]["color"].lower()
     assert [dot.get_xdata()[0] for dot in dots[:2]] == pytest.approx([60, 70])
-    assert dots[2].get_xdata()[0] < 60
-    assert mean.get_xdata()[0] == pytest.approx(65)
-    assert [text.get_text() for text in picture.figure.axes[0].texts] == ["undef."]
+    assert dots[2].get_xdata()[0] == 50  # as the constant prediction
+    assert mean.get_xdata()[0] == pytest.approx(60)
 
 
 def test_many_rows_get_a_panel_a_method():

@@ -47,7 +47,13 @@ def sure(evaluation: Evaluation, good: float) -> Evaluated:
 
 
 def abroad(evaluation: Evaluation, score: float, untrained: float) -> Evaluated:
-    target = {"metric": "accuracy", "scores": {"accuracy": score}, "gap": 0.1, "trivial": 0.5}
+    target = {
+        "metric": "accuracy",
+        "scores": {"accuracy": score},
+        "home": score + 0.1,
+        "gap": 0.1,
+        "trivial": 0.5,
+    }
     target |= {"untrained": {"accuracy": untrained}}
     moved = {"relative": 0.01, "inserted_l2": 1.0}
     return found(evaluation, {"targets": {"away": target}, "moved": moved})

@@ -9,6 +9,7 @@ import base64
 import hashlib
 from pathlib import Path
 
+from peftbench.analysis.comparison import MARGIN
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json
 from peftbench.reports import templates
@@ -32,13 +33,14 @@ _SCRIPTS = (
 )
 
 
-def write(results: Results, path: Path, against: str | None = None) -> int:
+def write(results: Results, path: Path, against: str | None = None, margin: float = MARGIN) -> int:
     """Put the page of a results folder at `path`, whole or not at all.
 
     Args:
         results: where the records are.
         path: of the HTML file.
         against: the row that others are compared with, see `peftbench.analysis.comparison.compare`.
+        margin: a loss of so much is not worse.
 
     Returns:
         Its bytes.
@@ -48,7 +50,7 @@ def write(results: Results, path: Path, against: str | None = None) -> int:
     """
     if path.is_dir():
         raise ConfigError(f"-o {path} is a folder; give the name of a file, such as report.html")
-    body = html(contents(results, against)).encode()
+    body = html(contents(results, against, margin=margin)).encode()
     try:
         io.write_whole(path, body)
     except OSError as error:

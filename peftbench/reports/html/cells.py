@@ -70,7 +70,7 @@ class ScoreCell:
 #: What a score may be held against.
 COSTS: dict[str, Callable[[ScoreCell], float]] = {
     "seconds": lambda cell: cell.seconds,
-    "trained": lambda cell: float(cell.trained),
+    "trained": lambda cell: float(max(1, cell.trained)),
 }
 
 

@@ -3,8 +3,10 @@
 import statistics
 from typing import Any
 
-from peftbench.analysis import costs, grouping
-from peftbench.analysis.comparison import PairedComparison
+from peftbench.analysis import convention, costs, grouping
+from peftbench.analysis.chance_level import with_chance_level
+from peftbench.analysis.comparison import MARGIN, PairedComparison
+from peftbench.claims import tuning
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json, Record
@@ -21,13 +23,16 @@ from peftbench.results.store import Results
 MOST = 2_000
 
 
-def contents(results: Results, against: str | None = None, most: int = MOST) -> Json:
+def contents(
+    results: Results, against: str | None = None, most: int = MOST, margin: float = MARGIN
+) -> Json:
     """Everything that the page of a results folder shows.
 
     Args:
         results: where records, predictions and evaluations are.
         against: the row that others are compared with; by default what trains most.
         most: runs to carry.
+        margin: a loss of so much is not worse.
 
     Raises:
         ConfigError: if there is no record, or no row is called like `against`.
@@ -36,6 +41,8 @@ def contents(results: Results, against: str | None = None, most: int = MOST) -> 
     evaluated, odd = results.scan_evaluated()
     if not records:
         raise ConfigError(f"{results.folder} holds no readable record; `peftbench run` makes them")
+    records = convention.counted_records(records)
+    evaluated = convention.counted_evaluations(evaluated)
     trained = {record.run.key: record.parameters["trained"] for record in records}
     alone = [e for e in evaluated if e.evaluation.run.key not in trained]
     evaluated = [e for e in evaluated if e.evaluation.run.key in trained]
@@ -51,12 +58,16 @@ def contents(results: Results, against: str | None = None, most: int = MOST) -> 
             "reads every prediction; `peftbench report --against ROW` does"
         )
     tested, gone = readable(records, results.predictions) if whole else (None, [])
+    evaluated = with_chance_level(evaluated, tested or [], results.predictions)
     inputs = Inputs(
         records,
         evaluated,
         against=against,
         tested=tested or [],
         load=results.predictions,
+        choices=tuning.beside(results, records) if tested is not None else None,
+        margin=margin,
+        warning=costs.read_warning(results.folder) or "",
     )
     pairs = inputs.pairs if tested else []
     carried = run_list.carried(found, most)
@@ -65,8 +76,9 @@ def contents(results: Results, against: str | None = None, most: int = MOST) -> 
     return run_list.rounded(
         {
             "folder": results.folder.name,
-            "summary": summary.summary(records, evaluated, found, pairs, labels),
+            "summary": summary.summary(records, evaluated, found, pairs, labels, inputs.warning),
             "notes": [*_notes(records, len(carried), bad | odd, alone), *gone],
+            "warning": inputs.warning,
             "methods": names,
             "looks": [palette.look(name) for name in names],
             "rows": [{"label": labels[row], "method": row[0]} for row in by_row],
@@ -77,6 +89,7 @@ def contents(results: Results, against: str | None = None, most: int = MOST) -> 
             ],
             "cells": [_cell(cell, place, sized, carried) for cell in found],
             "pairs": [_pair(pair, place) for pair in pairs],
+            "margin": margin,
             **run_list.runs([r for r in records if r.run.key in carried], evaluated),
             "curves": _curves(inputs),
             "tables": [
@@ -90,11 +103,10 @@ def contents(results: Results, against: str | None = None, most: int = MOST) -> 
 
 
 def _told(here: list[ScoreCell]) -> Json:
-    """What cells of one task and size share: the metric, and what a constant answer scores."""
+    """What cells of one task and size share: the metric, and the constant prediction's score."""
     metric = here[0].metric
-    trivial = [record.trivial.get(metric) for cell in here for record in cell.records]
-    known = [level for level in trivial if level is not None]
-    return {"metric": metric, "trivial": statistics.fmean(known) if known else None}
+    every = [record for cell in here for record in cell.records]
+    return {"metric": metric, "trivial": convention.baseline(every, metric)}
 
 
 def _cell(
@@ -107,6 +119,7 @@ def _cell(
         "defined": len(cell.defined),
         "mean": cell.score,
         "sd": statistics.stdev(cell.defined) if len(cell.defined) > 1 else None,
+        "texts": grouping.mean_and_deviation([record.score for record in cell.records]),
         "collapsed": cell.collapsed,
         "trained": cell.trained,
         "seconds": cell.seconds,
@@ -125,12 +138,14 @@ def _pair(pair: PairedComparison, place: dict[grouping.Row, int]) -> Json:
         "seeds": pair.seeds,
         "examples": pair.examples,
         "verdict": pair.verdict,
+        "kind": pair.kind,
         "p": pair.adjusted,
         "superior": pair.superior,
     }
     if pair.effect is not None:
         names = ("value", "low", "high", "detectable")
-        told |= {name: getattr(pair.effect, name) for name in names}
+        numbers = {name: getattr(pair.effect, name) for name in names}
+        told |= {name: None if value != value else value for name, value in numbers.items()}
     return told
 
 

@@ -5,7 +5,7 @@ const ofSection = (place) => DATA.cells.filter((cell) => cell.section === place 
 const byMean = (cells) => d3.sort(cells, (cell) => -(cell.mean ?? -Infinity)).slice(0, ROWS);
 const spread = (cell) =>
   known(cell.mean)
-    ? `${percent(cell.mean)}${known(cell.sd) ? ` ± ${percent(cell.sd)}` : ""}`
+    ? `${cell.texts[0]}${cell.texts[1] ? ` ± ${cell.texts[1]}` : ""}`
     : "undefined";
 const counted = (cell) => (cell.defined < cell.n ? `${cell.defined} of ${cell.n}` : `${cell.n}`);
 
@@ -22,7 +22,7 @@ function scoreFigure() {
   return figure({
     title: "Scores, every run a dot",
     note:
-      "On the validation split at the end of the budget. Strokes are means; the dotted line is the constant answer. Rows without a dot have no defined score. A click on a dot opens its record.",
+      "On the validation split at the end of the budget. Strokes are means; the dotted line is the constant prediction. A click on a dot opens its record.",
     panels: () => panelsOfSections(drawScores),
   });
 }
@@ -183,7 +183,7 @@ function forestFigure() {
   return figure({
     title: `Difference from ${[...new Set(known_.map((pair) => pair.against))].join(", ")}`,
     note:
-      "Points of the task’s metric with the 95 % interval over seeds and examples. Filled: better or worse after correction for many comparisons. The band is ±1 point. What lies far outside of the other intervals is cut, with an arrow.",
+      "Points of the task’s metric with 95 % intervals over seeds and examples that hold together within a panel. Filled: better or worse, the interval is without 0. The band is the margin of “not worse”. What lies far outside of the other intervals is cut, with an arrow.",
     panels: () => tasks.map((task) => ({
       title: task,
       task: DATA.sections.find((section) => section.title === task)?.task ?? task,
@@ -210,7 +210,7 @@ function drawForest(width, pairs) {
       right: 100 * pair.high > reach,
       off: Math.abs(100 * pair.value) > reach,
       said: points(pair.value),
-      decided: /^(better|worse)/.test(pair.verdict),
+      decided: /^(better|worse)$/.test(pair.kind),
       title: `${row.label} less ${pair.against}\n${points(pair.value)} points, 95 % interval ${points(pair.low)} to ${points(pair.high)}\n${pair.verdict}, corrected p ${probability(pair.p)}\na run of it is the better one with probability ${pair.superior.toFixed(2)}\n${pair.seeds} seeds, ${group(pair.examples)} examples`,
     };
   });
@@ -222,7 +222,7 @@ function drawForest(width, pairs) {
     x: { label: "points", grid: true, nice: true, inset: 8 },
     y: { label: null, domain: data.map((one) => one.y), tickSize: 0 },
     marks: [
-      Plot.rectX([0], { x1: -1, x2: 1, fill: "var(--band)" }),
+      Plot.rectX([0], { x1: -100 * DATA.margin, x2: 100 * DATA.margin, fill: "var(--band)" }),
       Plot.ruleX([0], { stroke: "var(--quiet)" }),
       Plot.ruleY(data, { x1: "low", x2: "high", y: "y", stroke: (one) => colour(one.method), strokeWidth: 1.8 }),
       Plot.text(data.filter((one) => one.left), arrow("◂", "low")),
@@ -322,7 +322,7 @@ function heatFigure(curve) {
           if (!found.length) return null;
           const spans = panel.heads.map((_, at) => d3.extent(panel.lines.map((line) => line.cells[at]).filter(known)));
           const head = ["method", ...panel.heads].map((name, at) => element("th", { scope: "col", class: at ? "figure" : null }, name));
-          const rows = found.map((line) => element("tr", {}, element("th", { scope: "row" }, named(line.method, line.label)), line.cells.map((value, at) => shade(value, spans[at]))));
+          const rows = found.map((line) => element("tr", {}, element("th", { scope: "row" }, named(line.method, line.label)), line.cells.map((value, at) => shade(value, line.texts[at], spans[at]))));
           const inner = element("table", { class: "heat", "aria-label": panel.title }, element("thead", {}, element("tr", {}, head)), element("tbody", {}, rows));
           return element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": panel.title }, inner);
         },
@@ -330,8 +330,8 @@ function heatFigure(curve) {
   });
 }
 
-function shade(value, [low, high]) {
-  const cell = element("td", { class: "figure" }, percent(value).replace("-", "−"));
+function shade(value, text, [low, high]) {
+  const cell = element("td", { class: "figure" }, text.replace("-", "−"));
   if (known(value) && high > low) {
     const part = (value - low) / (high - low);
     cell.style.backgroundColor = d3.interpolateCividis(part);

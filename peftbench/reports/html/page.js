@@ -117,7 +117,7 @@ const COSTS = [
     label: "training seconds",
     value: (cell) => cell.seconds,
     text: (cell) => `${seconds(cell.seconds)} s${cell.mixed ? " (mixed machines)" : ""}`,
-    note: "Means over seeds. The stepped line joins what no other method beats in score and time at once (the Pareto front). Pale: some seeds have no defined score.",
+    note: "Means over seeds. The stepped line joins what no other method beats in score and time at once (the Pareto front).",
   }],
   ["trained", {
     title: "Score and trained weights",
@@ -144,7 +144,7 @@ put(
   others.map((one) => plainTable(one, true))
 );
 put("differences", forestFigure(), tables("differences"));
-put("costs", COSTS.map(([name, more]) => costFigure(name, more)), tables("costs"));
+put("costs", DATA.warning ? element("p", { class: "small" }, DATA.warning) : null, COSTS.map(([name, more]) => costFigure(name, more)), tables("costs"));
 put("learning", learningFigure());
 put("evaluations", DATA.curves.map(curveFigure), tables("suites"));
 put("runs", runsTable());

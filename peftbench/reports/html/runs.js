@@ -14,8 +14,8 @@ function resultsTable() {
     { name: "task", text: (cell) => sectionOf(cell).task },
     figures("examples", (cell) => group(sectionOf(cell).size), (cell) => sectionOf(cell).size),
     { name: "metric", text: (cell) => sectionOf(cell).metric },
-    figures("mean %", (cell) => percent(cell.mean), (cell) => cell.mean),
-    figures("sd", (cell) => (known(cell.sd) ? percent(cell.sd) : "–"), (cell) => cell.sd),
+    figures("mean %", (cell) => cell.texts[0], (cell) => cell.mean),
+    figures("sd", (cell) => cell.texts[1] || "–", (cell) => cell.sd),
     figures("runs", counted, (cell) => cell.n),
     figures("collapsed", (cell) => (cell.collapsed ? String(cell.collapsed) : ""), (cell) => cell.collapsed),
     figures("trained", (cell) => group(cell.trained), (cell) => cell.trained),
@@ -34,7 +34,7 @@ function resultsTable() {
     keep: cellShown,
     more: runsBelow,
     notes: [
-      "The arrow before a name unfolds its runs. Mean and standard deviation are over the runs whose score is defined (“2 of 3” where not all are); examples are those of training; trained counts weights, the head left out; seconds are those of training alone.",
+      "The arrow before a name unfolds its runs. Mean and standard deviation are over all runs; examples are those of training; trained counts weights, the head left out; seconds are those of training alone.",
     ],
   });
 }
@@ -156,7 +156,7 @@ function scoresOf(run) {
     figure(run, name, run.trivial[name]),
     ...(run.selection ? [figure(run, name, run.selection[name])] : []),
   ];
-  const heads = ["metric", "%", "constant answer %", ...(run.selection ? ["selection split %"] : [])];
+  const heads = ["metric", "%", "constant prediction %", ...(run.selection ? ["selection split %"] : [])];
   return pairsTable(heads, Object.keys(run.metrics).map(row), [1, 2, 3]);
 }
 

@@ -2,8 +2,8 @@
 
 from collections import Counter
 
-from peftbench.analysis import grouping
-from peftbench.analysis.comparison import MARGIN, PairedComparison
+from peftbench.analysis import convention, grouping
+from peftbench.analysis.comparison import PairedComparison
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json, Record
 from peftbench.reports.html.cells import ScoreCell, cheapest_front
@@ -19,8 +19,12 @@ def summary(
     found: list[ScoreCell],
     pairs: list[PairedComparison],
     labels: dict[grouping.Row, str],
+    warning: str = "",
 ) -> list[Json]:
-    """Paragraphs: a heading and its sentences; `labels` are those of the rows."""
+    """Paragraphs: a heading and its sentences.
+
+    `labels` are those of the rows; `warning` is said of costs.
+    """
     sized = sorted({cell.sized for cell in found})
     titles = {one: grouping.title(one, sized) for one in sized}
     labels = {row: _said(label) for row, label in labels.items()}
@@ -30,7 +34,7 @@ def summary(
         "What the scores say": _scores(parts, labels),
         "Which differences are decided": _decided(pairs),
         "What collapsed": _collapsed(records, found, titles, labels),
-        "What it costs": _costs(parts, labels),
+        "What it costs": [*[warning] * bool(warning), *_costs(parts, labels)],
     }
     return [{"heading": name, "sentences": lines} for name, lines in told.items() if lines]
 
@@ -83,7 +87,7 @@ def _ran(records: list[Record], evaluated: list[Evaluated], found: list[ScoreCel
 
 
 def _scores(parts: dict[str, list[ScoreCell]], labels: dict[grouping.Row, str]) -> list[str]:
-    """The best mean of each task and size, beside what a constant answer scores."""
+    """The best mean of each task and size, beside the constant prediction's."""
     lines = []
     for title, here in parts.items():
         scored = [(cell.score, cell) for cell in here if cell.score is not None]
@@ -92,14 +96,15 @@ def _scores(parts: dict[str, list[ScoreCell]], labels: dict[grouping.Row, str]) 
             continue
         best, cell = max(scored, key=lambda one: one[0])
         metric = cell.metric
-        level = cell.records[0].trivial.get(metric)
+        every = [record for one in here for record in one.records]
+        level = convention.baseline(every, metric)
         less = [one for score, one in scored if level is not None and score <= level]
         text = f"{title}: {labels[cell.row]} has the highest mean {metric}, {100 * best:.1f} %"
         text += f" ({_seeds(cell)})"
         if level is not None:
-            text += f"; the constant answer has {100 * level:.1f} %"
+            text += f"; the {convention.BASELINE} has {100 * level:.1f} %"
         if less:
-            text += f", and no more than it {named(labels[one.row] for one in less)}"
+            text += f"; not above it: {named(labels[one.row] for one in less)}"
         lines.append(text + ".")
     return lines
 
@@ -113,13 +118,17 @@ def _decided(pairs: list[PairedComparison]) -> list[str]:
     """Verdicts on each task and size: what is decided, and what nobody can tell."""
     if not pairs:
         return []
-    kinds = Counter(_kind(pair) for pair in pairs)
+    kinds = Counter(pair.kind for pair in pairs)
+    points = 100 * pairs[0].margin
+    margin = f"{points:g} point" + "s" * (points != 1)
     against = sorted({_said(pair.against) for pair in pairs})
     lines = [
         f"{_count(len(pairs), 'comparison')} with {named(against)}: "
         f"{kinds['better'] + kinds['worse']} decided ({kinds['better']} better, "
-        f"{kinds['worse']} worse), {kinds['not worse']} not worse within {MARGIN * 100:g} point, "
-        f"{kinds['undecided']} undecided, {kinds['none']} not possible (no defined score)."
+        f"{kinds['worse']} worse), {kinds['not worse']} not worse within {margin}, "
+        f"{kinds['undecided']} undecided"
+        + "".join(f", {kinds[kind]} {told}" for kind, told in _OTHER.items() if kinds[kind])
+        + "."
     ]
     tasks = list(dict.fromkeys(pair.task for pair in pairs))
     for task in tasks[:MOST]:
@@ -127,37 +136,42 @@ def _decided(pairs: list[PairedComparison]) -> list[str]:
         base = _said(here[0].against)
         told = []
         for kind in ("better", "worse", "not worse"):
-            members = [pair for pair in here if _kind(pair) == kind]
+            members = [pair for pair in here if pair.kind == kind]
             if members:
-                within = f" within {MARGIN * 100:g} point" if kind == "not worse" else ""
+                within = f" within {margin}" if kind == "not worse" else ""
                 told.append(f"{kind} than {base}{within}: {named(map(_effect, members), 4)}")
-        left = [pair for pair in here if _kind(pair) == "undecided" and pair.effect]
+        left = [pair for pair in here if pair.kind == "undecided" and pair.effect]
         if left:
-            least = [100 * pair.effect.detectable for pair in left if pair.effect]
-            span = (
-                f"{min(least):.1f}" if len(left) == 1 else f"{min(least):.1f} to {max(least):.1f}"
-            )
-            told.append(
-                f"nobody can tell {named([_said(p.label) for p in left], 4)} from {base}: "
-                f"with {_count(left[0].seeds, 'seed')} and {left[0].examples:,} examples a "
-                f"difference must be at least {span} points to be found"
-            )
+            text = f"not told apart from {base}: {named([_said(p.label) for p in left], 4)}"
+            every = [100 * pair.effect.detectable for pair in left if pair.effect]
+            if least := [value for value in every if value == value]:
+                low, high = f"{min(least):.1f}", f"{max(least):.1f}"
+                text += (
+                    f" (with {_count(left[0].seeds, 'seed')} and {left[0].examples:,} examples a "
+                    f"true difference of {low if low == high else f'{low} to {high}'} points is "
+                    "found four times in five)"
+                )
+            told.append(text)
         if told:
             lines.append(f"{task}: {'; '.join(told)}.")
     return lines
 
 
-def _kind(pair: PairedComparison) -> str:
-    kinds = ("better", "worse", "not worse", "undecided")
-    return next((kind for kind in kinds if pair.verdict.startswith(kind)), "none")
+#: Kinds of pairs of which there is nothing to decide, in words.
+_OTHER = {
+    "both collapsed": "collapsed on both sides",
+    "one seed": "of one seed, which compares two models and no methods",
+    "undefined": "not possible (labels of one class)",
+    "no seed in common": "without a seed in common",
+}
 
 
 def _effect(pair: PairedComparison) -> str:
     if pair.effect is None:
         return _said(pair.label)
     low, value, high = (100 * end for end in (pair.effect.low, pair.effect.value, pair.effect.high))
-    alone = ", of this seed" if pair.seeds == 1 else ""  # says nothing of others
-    text = f"({value:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}{alone})"
+    given = ", given that it trains" if pair.failed == (0, 0) else ""
+    text = f"({value:+.1f} points, 95 % interval {low:+.1f} to {high:+.1f}{given})"
     return f"{_said(pair.label)} {text.replace('-', _MINUS)}"
 
 
@@ -176,7 +190,7 @@ def _collapsed(
         return ["No run collapsed: none predicts one class or value throughout."]
     lines = [
         f"{total:,} of {_count(len(records), 'run')} collapsed: they predict one class or value "
-        "throughout. They stay in every mean where their score is defined."
+        f"throughout. {convention.NOTE}"
     ]
     parts = []
     for one, title in titles.items():

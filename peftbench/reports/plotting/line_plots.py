@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from peftbench.analysis import grouping
+from peftbench.analysis import convention, grouping
 from peftbench.core.evaluation import Evaluated
 from peftbench.reports.plotting import annotation
 from peftbench.reports.plotting import style as drawing
@@ -48,7 +48,7 @@ class Panel:
 
     Attributes:
         series: by label.
-        level: the trivial prediction's score by place.
+        level: the constant prediction's score by place.
         places: of ticks on a logarithmic axis of counts; None is a plain axis.
         joined: whether the points of a seed are a line; else they are dots.
         loss: whether less is better, and rows of different methods do not compare; heights over
@@ -151,7 +151,7 @@ def _together(panels: Sequence[Panel], palette: Palette, order: list[str]) -> An
             _row(axis, panel, panel.series[label], looks[label], label, off)
         _frame(axis, panel)
         drawing.plain(axis, panel.title, panel.x, panel.y)
-    drawing.legend(figure, flat, [*order, "trivial"])
+    drawing.legend(figure, flat, [*order, convention.BASELINE])
     return figure
 
 
@@ -242,8 +242,8 @@ def _row(
 
 
 def _frame(axis: Any, panel: Panel, quiet: bool = False) -> None:
-    """The trivial prediction, and ticks at counts."""
-    label = {} if quiet else {"label": "trivial"}
+    """The constant prediction, and ticks at counts."""
+    label = {} if quiet else {"label": convention.BASELINE}
     look = {"color": drawing.REFERENCE, "linestyle": ":", "linewidth": 0.9}
     if panel.level and len({round(y, 6) for _, y in panel.level}) == 1:
         axis.axhline(panel.level[0][1], zorder=1, **look, **label)

@@ -1,0 +1,99 @@
+"""Collapsed runs: how often a method fails, as far as some seeds can say, and how a run failed.
+
+A run that predicts one class throughout may be dead, its outputs the same whatever the text is; or
+its outputs order the examples, and the budget ended before the first of them crossed the threshold.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from peftbench.analysis.significance import ALPHA, Floats
+from peftbench.core.run import Record
+from peftbench.metrics import task_metrics
+from peftbench.metrics.base import Array
+
+#: Outputs with a smaller standard deviation over examples than this are the same for every text:
+#: dead runs of the reference records have at most 0.006, others at least 0.068.
+DEAD = 0.02
+
+
+def clopper_pearson(failed: int, seeds: int) -> tuple[float, float]:
+    """The exact interval of a rate, of 1 - ALPHA (Clopper and Pearson 1934)."""
+    from scipy.stats import binomtest
+
+    found = binomtest(failed, seeds).proportion_ci(1 - ALPHA, method="exact")
+    return float(found.low), float(found.high)
+
+
+def bound(failed: int, seeds: int) -> str:
+    """How many seeds collapsed, and the rates that this leaves possible."""
+    low, high = (100 * end for end in clopper_pearson(failed, seeds))
+    rates = f"at most {high:.0f} %" if not failed else f"{low:.0f} to {high:.0f} %"
+    return f"{failed} of {seeds}: {rates}"
+
+
+def bounds_note(counts: set[tuple[int, int]]) -> str:
+    """Below a table that marks collapsed seeds: what each of the counts says of the rate."""
+    told = "; ".join(bound(failed, seeds) for failed, seeds in sorted(counts))
+    return (
+        "† so many of the seeds collapsed: they predict one class or value throughout. Rates of "
+        f"failure that the seeds leave possible (95 %, Clopper-Pearson): {told}."
+    )
+
+
+@dataclass(frozen=True)
+class Collapse:
+    """How a run that predicts one class or value throughout came to it.
+
+    Attributes:
+        spread: standard deviation over examples of the log odds of the predicted class, or of the
+            values in units of the labels' own.
+        auc: probability that an example of the predicted class has higher log odds of it than
+            another one; None for values, and where the spread is none.
+        p: one-sided, that it is a half (Mann and Whitney 1947).
+    """
+
+    spread: float
+    auc: float | None
+    p: float | None
+
+    @property
+    def kind(self) -> str:
+        """In words."""
+        if self.spread < DEAD:
+            return "dead"
+        if self.auc is not None and self.p is not None and self.p < ALPHA and self.auc > 0.5:
+            return "below the threshold"
+        return "no signal"
+
+
+def collapse(scores: Array, label: Array) -> Collapse:
+    """Tell how a run collapsed from its `(examples, classes)` outputs, or `(examples, 1)` values.
+
+    Args:
+        scores: outputs of which all predict one class.
+        label: (examples,) classes or values.
+    """
+    from scipy.special import logsumexp
+    from scipy.stats import mannwhitneyu
+
+    if scores.shape[1] == 1:
+        spread = float(np.std(scores[:, 0].astype(np.float64)))
+        own = float(np.std(label.astype(np.float64)))
+        return Collapse(spread / own if own else spread, None, None)
+    place = int(task_metrics.decide(scores)[0])
+    whole = scores.astype(np.float64)
+    odds: Floats = whole[:, place] - logsumexp(np.delete(whole, place, axis=1), axis=1)
+    spread, of_class = float(np.std(odds)), label == place
+    if not spread or of_class.all() or not of_class.any():
+        return Collapse(spread, None, None)
+    test = mannwhitneyu(odds[of_class], odds[~of_class], alternative="greater")
+    return Collapse(
+        spread, float(test.statistic / (of_class.sum() * (~of_class).sum())), float(test.pvalue)
+    )
+
+
+def failed(records: list[Record]) -> int:
+    """How many of the runs collapsed."""
+    return sum(record.collapsed for record in records)
