@@ -12,7 +12,7 @@ A cell says nothing of a method at a learning rate that was not chosen for the t
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from peftbench.analysis import significance
+from peftbench.analysis import convention, significance
 from peftbench.analysis.comparison import Resamples
 from peftbench.analysis.significance import ALPHA
 from peftbench.claims import evidence, matching, quantities, schema, tuning
@@ -214,9 +214,11 @@ def judge_folder(
             f"{results.folder} holds no records; `peftbench run` makes them, "
             "--results results/reference has those of the repository"
         )
+    records = convention.counted_records(records)
     choices = tuning.beside(results, records)
     records = matching.narrowed(records, asked)
     evaluated, odd = results.scan_evaluated()
+    evaluated = convention.counted_evaluations(evaluated)
     left = [f"left out, unreadable: {reason}" for reason in (bad | odd).values()]
     whole, gone = readable(records, results.predictions)
     tested = test(known, whole, evaluated, Resamples(results.predictions), choices)
