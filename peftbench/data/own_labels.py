@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from peftbench.core.errors import ConfigError
-from peftbench.data.own_file import FileTable
+from peftbench.data.own_file import FORMATS, FileTable
 
 #: Labels that are text for "no label"; the first ones can hardly be a class.
 _NOT_A_NUMBER = ("nan", "#n/a", "<na>")
@@ -78,7 +78,8 @@ def class_names(table: FileTable, column: str, classes: int | None) -> list[str]
             f"{table.path}: {len(missing)} of {len(labels)} labels are {labels[missing[0]]!r}, "
             f"which is no label ({table.where(missing)}); remove them, or {meant}"
         )
-    if headers := _header_rows(labels):
+    below = FORMATS[table.path.suffix.lower()] in ",\t"  # other files have no header
+    if headers := _header_rows(labels) if below else []:
         raise ConfigError(
             f"{table.path}: {table.where(headers)}: labels that occur nowhere else, such as "
             f"{labels[headers[0]][:60]!r}, directly below the column names look like further "
@@ -201,7 +202,9 @@ def _header_rows(labels: list[str]) -> list[int]:
     """Rows from the first one on whose labels occur once, where all others occur again."""
     counts = Counter(labels)
     first = next((i for i, label in enumerate(labels) if counts[label] > 1), len(labels))
-    if not 0 < first <= _MOST_HEADERS or any(counts[label] == 1 for label in labels[first:]):
+    if first == len(labels) or not 0 < first <= _MOST_HEADERS:
+        return []
+    if any(counts[label] == 1 for label in labels[first:]):
         return []
     return list(range(first))
 

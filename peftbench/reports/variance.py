@@ -11,7 +11,7 @@ from peftbench.reports.tables.markdown import Table
 REPORT = Report(
     name="variance",
     question="which role of the seed do scores vary with?",
-    order=16,
+    order=18,
     tables=lambda inputs: listed(variance_table(inputs.records)),
     page=("differences", 2),
 )

@@ -121,7 +121,8 @@ def snapshot(name: str, revision: str | None, patterns: list[str], kind: str = "
         except (OSError, ValueError):  # what it raises where the cache lacks something
             raise _unreachable(name, revision, _LOCAL[kind], error) from error
     if not any(path.is_file() for path in folder.glob(patterns[0])):
-        raise _unreachable(name, revision, _LOCAL[kind], f"it has no file {patterns[0]}")
+        lacks = "the cached copy lacks" if offline() else "it has no file"
+        raise _unreachable(name, revision, _LOCAL[kind], f"{lacks} {patterns[0]}")
     hub_client.verify(folder, patterns)
     return folder
 

@@ -88,7 +88,7 @@ def test_data_that_changed_or_went_are_not_used(mine, results):
     mine.write_text(text.replace("no", "NO").replace("yes", "no").replace("NO", "yes"))
     tables, notes = errors_tables(results, [], Asked())
     assert "By words: mine" not in [table.title for table in tables]
-    assert "the data at hand are not those that were predicted" in notes[0]
+    assert "has changed since it was planned" in notes[0]
     mine.unlink()
     tables, notes = errors_tables(results, [], Asked(texts=True))
     assert "there is no file" in notes[0]

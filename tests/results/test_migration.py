@@ -25,7 +25,10 @@ from peftbench.system import io
 OLD = ROOT / "tests/golden/schema1"
 SCRIPT = ROOT / "scripts/migrate_records.py"
 
-SHORT = ("model=tiny", "size=32", "budget=steps", "train.num_evals=1")
+SHORT = (
+    *("model=tiny", "size=32", "budget=steps", "train.num_evals=1"),
+    "train.precision=bf16",  # what it was before it could be auto
+)
 TWO = (*SHORT, "budget.steps=2", "train.lr=1e-3")
 PLANS = {
     "method=combined,sparse_adapter task=synthetic_paraphrase suite=shift": (
