@@ -47,7 +47,7 @@ METHODS: dict[str, tuple[Correction, ...]] = {
         Correction("means did not start at the base method's weights", _host_was_lost),
         Correction(
             "flipout drew signs for an example, not for each token",
-            lambda node: node["noise"] == "flipout",
+            lambda node: node.get("noise") == "flipout",
         ),
     ),
     "BLoB": (
@@ -58,18 +58,22 @@ METHODS: dict[str, tuple[Correction, ...]] = {
     "Peft": (
         Correction(
             "IA3 scaled what ffn_out gives, not what it gets",
-            lambda node: node["type"] == "IA3" and "ffn_out" in node["target_modules"],
+            lambda node: (
+                node.get("type") == "IA3" and "ffn_out" in (node.get("target_modules") or ())
+            ),
         ),
     ),
     "RobustPartial": (
         Correction(
             "WiSE came before the best state was restored, or not at all",
-            lambda node: node["wise"] > 0,
+            lambda node: node.get("wise", 0) > 0,
         ),
         Correction(
-            "R-Drop took the cross entropy of one pass", lambda node: node["penalty"] == "rdrop"
+            "R-Drop took the cross entropy of one pass", lambda node: node.get("penalty") == "rdrop"
         ),
-        Correction("SMART's targets were not detached", lambda node: node["penalty"] == "smart"),
+        Correction(
+            "SMART's targets were not detached", lambda node: node.get("penalty") == "smart"
+        ),
     ),
 }
 

@@ -108,7 +108,13 @@ def rows_sha256(task: TaskConfig, root: str) -> str | None:
         digest = hashlib.sha256()
         for split, paths in zip(splits, found, strict=True):
             held = _columns(paths, columns)
-            digest.update(canonical([split, *(held.get(name) for name in columns)]).encode())
+            try:
+                text = canonical([split, *(held.get(name) for name in columns)])
+            except (TypeError, ValueError) as error:
+                raise ConfigError(
+                    f"{paths[0]}: texts and labels must be text and finite numbers: {error}"
+                ) from error
+            digest.update(text.encode())
         _ROWS[stamps, columns] = digest.hexdigest()
     return _ROWS[stamps, columns]
 

@@ -202,7 +202,7 @@ def _header_rows(labels: list[str]) -> list[int]:
     """Rows from the first one on whose labels occur once, where all others occur again."""
     counts = Counter(labels)
     first = next((i for i, label in enumerate(labels) if counts[label] > 1), len(labels))
-    if first == len(labels) or not 0 < first <= _MOST_HEADERS:
+    if not 0 < first <= _MOST_HEADERS or len(counts) - first < 2:  # the rest is of one class
         return []
     if any(counts[label] == 1 for label in labels[first:]):
         return []

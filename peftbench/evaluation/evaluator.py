@@ -24,7 +24,7 @@ from peftbench.suites import base
 from peftbench.suites.base import Arrays
 from peftbench.training import measurement
 from peftbench.training.loop import TrainingInterrupted
-from peftbench.training.precision import AUTOCAST, build_accelerator
+from peftbench.training.precision import AUTOCAST, build_accelerator, resolve_precision
 from peftbench.training.predictor import Predictor, require_finite
 from peftbench.training.runtime import RuntimeConfig, device_of
 from peftbench.training.warm_cache import WarmCache
@@ -68,7 +68,8 @@ def evaluate_suite(
     phases = measurement.Phases(device)
     record = results.load(run.key)
     asked = base.build_suite(evaluation.suite)
-    precision = record.environment["precision"]  # as it trained, whatever auto is here
+    # as it trained, whatever auto is here
+    precision = resolve_precision(record.environment["precision"], device)
     with phases.phase("load"):
         backbone, tokenizer = warm.backbone(run, device)
         state = load(results.weights(record))

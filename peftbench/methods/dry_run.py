@@ -112,6 +112,8 @@ def rehearse(run: Run, root: str | None) -> None:
     encoder = _insert(run, method, prompting.verbalizer_ids(run, tokenizer))
     assert tokenizer.pad_token_id is not None  # `_check_tokens`
     mask = run.model.family_config.mask
+    if mask == "causal":  # as `pretrained` does: their heads look for the last token before padding
+        encoder.module.config.pad_token_id = int(tokenizer.pad_token_id)
     batch = batching.collate(tokens, np.arange(len(texts.label)), int(tokenizer.pad_token_id), mask)
     try:
         logits = encoder.train()(batch)

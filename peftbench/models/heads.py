@@ -3,7 +3,17 @@
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.nn import functional
+
+
+class ExactLinear(nn.Linear):
+    """A linear in fp32 under autocast too: 8 bits of bf16 do not hold a year, or a half point."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        """As `nn.Linear`."""
+        with torch.autocast(input.device.type, enabled=False):
+            return functional.linear(input.float(), self.weight, self.bias)
 
 
 def start(root: Any, paths: list[str], classes: int, seed: int) -> str | None:
@@ -26,6 +36,8 @@ def start(root: Any, paths: list[str], classes: int, seed: int) -> str | None:
         last = isinstance(module, nn.Linear) and module.out_features == 2
         if last:
             module.out_features = classes  # the rest of the head is as wide as the model
+            if classes == 1:
+                module.__class__ = ExactLinear
             module.weight = nn.Parameter(module.weight.new_empty(classes, module.in_features))
             if module.bias is not None or classes == 1:
                 if module.bias is None:
@@ -44,8 +56,10 @@ def start(root: Any, paths: list[str], classes: int, seed: int) -> str | None:
 def last_layer(root: Any, paths: list[str]) -> nn.Linear:
     """The linear of a head that gives its outputs."""
     parts = [root.get_submodule(path) for path in paths]
-    linears = [m for part in parts for m in part.modules() if isinstance(m, nn.Linear)]
-    return linears[-1]
+    modules = [module for part in parts for module in part.modules()]
+    linears = [module for module in modules if isinstance(module, nn.Linear)]
+    [last] = dict.fromkeys(one for one in linears if one.out_features == root.config.num_labels)
+    return last
 
 
 def narrow(root: Any, token_ids: list[int]) -> None:

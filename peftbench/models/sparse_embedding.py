@@ -53,7 +53,7 @@ class SparseEmbedding(nn.Module):
     def take(self, table: Tensor) -> None:
         """Undo `whole`."""
         with torch.no_grad():
-            self.weight.copy_(table[self.token_ids])
+            self.weight.copy_(table.to(self.weight.device)[self.token_ids])
 
 
 def _or_none(place: int) -> int | None:

@@ -59,7 +59,7 @@ def read_tokenizer(folder: Path) -> TokenizerFacts:
         name: _text(value)
         for source in (special, config)
         for name, value in source.items()
-        if name.endswith("_token") and _text(value)
+        if name.endswith("_token") and isinstance(value, str | dict) and _text(value)
     }
     highest_token, highest = max(tokens.items(), key=lambda item: item[1])
     for text in named.values():  # transformers adds those that the vocabulary does not have
@@ -92,7 +92,7 @@ def _vocabulary(folder: Path) -> dict[str, int]:
         body = (folder / "vocab.txt").read_bytes()
         if refused := not_content(folder / "vocab.txt", body[:64]):
             raise ConfigError(refused)
-        lines = body.decode(errors="replace").splitlines()
+        lines = body.decode(errors="replace").replace("\r\n", "\n").rstrip("\n").split("\n")
         return {line: number for number, line in enumerate(lines)}
     if (folder / "vocab.json").is_file():
         if not (folder / "merges.txt").is_file():

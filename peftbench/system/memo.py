@@ -17,8 +17,10 @@ from peftbench.system import io
 
 def cache_root() -> Path:
     """The folder of caches: `PEFTBENCH_CACHE`, else peftbench in the user's cache folder."""
+    if own := os.environ.get("PEFTBENCH_CACHE"):
+        return Path(own)
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("PEFTBENCH_CACHE") or Path(home) / "peftbench")
+    return Path(home) / "peftbench"
 
 
 def recall(kind: str, inputs: Any) -> Any:

@@ -150,12 +150,14 @@ class RunStack:
         [run] = [run for run in self.runs if run is not None]
         before = [tensor.clone() for tensor in self.graphs.state]
         run.predictor.encoder.train()
-        with torch.random.fork_rng():
-            for batch in batches:
-                for _ in range(step_graphs.WARM + 1):
-                    self.step([run], {name: t[None] for name, t in batch.items()}, micro)
-        for tensor, values in zip(self.graphs.state, before, strict=True):
-            tensor.copy_(values)
+        try:
+            with torch.random.fork_rng():
+                for batch in batches:
+                    for _ in range(step_graphs.WARM + 1):
+                        self.step([run], {name: t[None] for name, t in batch.items()}, micro)
+        finally:
+            for tensor, values in zip(self.graphs.state, before, strict=True):
+                tensor.copy_(values)
 
     def inputs(self, runs: Sequence[Training], batches: Batch) -> Inputs:
         """All that a step reads beside the stack itself, on the device.
@@ -287,6 +289,11 @@ def _of(stacked: Tensor, rows: Tensor | None) -> Tensor:
     return stacked if rows is None else stacked.index_select(0, rows)
 
 
+def all_train(training: Training) -> bool:
+    """Whether all parameters of the optimizer train now; a method may let some rest a while."""
+    return all(p.requires_grad for group in training.parameter_groups for p in group["params"])
+
+
 def captured_alone(
     training: Training, batches: Sequence[Batch], tell: Callable[[str], None]
 ) -> RunStack | None:
@@ -302,11 +309,15 @@ def captured_alone(
     scaled, parted = accelerator.scaler is not None, accelerator.num_processes > 1
     if device not in step_graphs.CAPTURE or scaled or parted:
         return None
-    if not predictor.method.supports_packing:
+    if not predictor.method.supports_packing or not all_train(training):
         return None
-    stack = RunStack(training, 1, tell)
-    stack.enter(training)
-    stack.warm_up(batches, micro)
+    try:
+        stack = RunStack(training, 1, tell)
+        stack.enter(training)
+        stack.warm_up(batches, micro)
+    except Exception as error:  # what cannot be mapped or has no memory for a stack trains as ever
+        tell(f"steps are launched one kernel at a time: {error}")
+        return None
 
     def take(batch: Batch) -> Tensor:
         return stack.step([training], {name: t[None] for name, t in batch.items()}, micro)[0]

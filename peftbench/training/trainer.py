@@ -24,6 +24,7 @@ from peftbench.models import masked_state, pretrained
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
 from peftbench.models.prepare_for_training import prepare_for_training
+from peftbench.models.sparse_embedding import SparseEmbedding
 from peftbench.results.store import Results
 from peftbench.training import checkpointing, cost_model, loop, measurement
 from peftbench.training.continual_stage import ContinualStage
@@ -369,6 +370,9 @@ def prepare(job: TrainingJob, micro: int | None) -> PreparedTraining:
             batching.occurring_ids(shown.tokens, every, tokenizer.pad_token_id),
         )
     parted: Any = micro if peers.count == 1 else [micro, peers.count]
+    words = [len(m.weight) for m in encoder.module.modules() if isinstance(m, SparseEmbedding)]
+    if words:  # word embeddings are those of the run alone, or of all training texts
+        parted = {"parted": parted, "words": words}
     if run.train.precision == "auto":  # a machine that resolves it otherwise starts again
         parted = {"parted": parted, "precision": precision}
     saved = checkpointing.load(job.results, job.key, parted)
@@ -401,6 +405,7 @@ def prepare(job: TrainingJob, micro: int | None) -> PreparedTraining:
             with phases.phase("warmup"):
                 stack = captured_alone(training, batches.shapes, tell=print)
             prepared.graphs = None if stack is None else stack.graphs
+    prepared.energy = Energy(device)  # that of the passes before is not the training's
     return prepared
 
 
@@ -459,7 +464,7 @@ def build_record(prepared: PreparedTraining, found: dict[str, Arrays]) -> Record
             "examples_per_second": state.examples / state.seconds,
             "tokens_per_second": state.tokens / state.seconds,
         },
-        memory=phases.memory,
+        memory=_memory(prepared),
         energy_joules=prepared.joules,
         flops=training.flops,
         environment=measurement.environment(
@@ -482,6 +487,16 @@ def _splits(run: Run) -> dict[str, str]:
     """The splits that a run reads: train, validation, and those scored besides."""
     named: dict[str, str] = run.task.splits | run.task.extra
     return named
+
+
+def _memory(prepared: PreparedTraining) -> Json:
+    """Peak bytes by phase; a replayed step allocates nothing, its warm-up had its memory."""
+    memory = prepared.training.phases.memory
+    name = "cuda_peak_allocated_bytes"
+    if prepared.graphs is None or prepared.graphs.refused is not None or name not in memory:
+        return memory
+    peaks = memory[name]
+    return memory | {name: peaks | {"train": max(peaks["train"], peaks["warmup"])}}
 
 
 def _provenance(run: Run, setting: RuntimeConfig, tokenizer: PreTrainedTokenizerBase) -> Json:

@@ -442,3 +442,11 @@ def test_the_tokenizer_line_of_a_run(tmp_path):
         "mine, tokenizer of tiny: median 16 tokens, longest 16; 0.0% unknown; 32 of 32 texts are "
         "cut to train.max_length=16 (100.0%)"
     ]
+
+
+def test_a_rare_class_on_the_first_line_is_no_header(tmp_path):
+    rows = [("so good", "pos"), *((f"bad {i}", "neg") for i in range(12))]
+    assert task_of(write(tmp_path / "mine.csv", rows)).class_names == ["neg", "pos"]
+    lines = ['{"sentence": "a b", "label": "no"}', '{"sentence": "c d", "label": "yes"}']
+    (tmp_path / "mine.jsonl").write_text("\n".join(lines))
+    assert task_of(tmp_path / "mine.jsonl").class_names == ["no", "yes"]

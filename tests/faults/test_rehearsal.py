@@ -6,6 +6,7 @@ import tiny
 
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
+from peftbench.data.tokenizer import load_tokenizer
 from peftbench.methods import dry_run
 
 
@@ -24,4 +25,19 @@ def test_every_method_passes_its_rehearsal(tmp_path, cache_folder, method, promp
         words += ["prompt=demonstrations", "prompt.verbalizer=[good,bad]"]
         words += ["prompt.masked='{0} it was {answer}'"]
     (run,) = plan("model=tiny", *words).runs
+    dry_run.rehearse(run, None)
+
+
+@pytest.mark.parametrize("family", ["gpt2", "llama"])
+def test_a_causal_checkpoint_without_a_pad_token_of_its_own(tmp_path, cache_folder, family):
+    """As on the hub: config.json does not say pad_token_id, the tokenizer pads all the same."""
+    from peftbench.models import pretrained
+
+    folder = tmp_path / "own"
+    model = tiny.one_run(f"model.family={family}").model
+    pretrained.skeleton(model).save_pretrained(folder)
+    load_tokenizer(model).save_pretrained(folder)
+    made.edit(folder / "config.json", pad_token_id=None)
+    words = ["model=auto", f"model.checkpoint='{folder}'", *made.table(tmp_path)]
+    (run,) = plan(*words, "method=head", "train.max_length=32").runs
     dry_run.rehearse(run, None)

@@ -275,6 +275,20 @@ def test_a_run_alone_takes_captured_steps_of_shapes_warmed_up_before(task, monke
     assert [p["step"] for p in replayed.record.curve] == [p["step"] for p in plain.record.curve]
 
 
+def test_a_run_alone_that_cannot_be_stacked_trains_as_ever(task, monkeypatch):
+    def refuse(stack, predictor, inputs, micro):
+        raise RuntimeError("no batching rule")
+
+    [run] = runs(task, "method=lora", "method.dropout=0", "size=40", "budget.steps=5")
+    monkeypatch.setattr(batching, "STATIC_SHAPES", {"cpu"})
+    plain = execute(run, CPU)
+    monkeypatch.setitem(step_graphs.CAPTURE, "cpu", lambda step: (lambda: None, step()))
+    monkeypatch.setattr(RunStack, "gradients", refuse)
+    done = execute(run, CPU)
+    assert np.array_equal(plain.predictions["scores"], done.predictions["scores"])
+    assert "graphs" not in done.record.environment
+
+
 # coming and going
 
 

@@ -16,7 +16,7 @@ from peftbench.data import batching, loading, tokenization
 from peftbench.data.tokenizer import load_tokenizer
 from peftbench.methods import peft_export
 from peftbench.methods.base import build_method
-from peftbench.models import pretrained
+from peftbench.models import heads, pretrained
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
 from peftbench.results.store import Results
@@ -163,3 +163,20 @@ def test_labels_that_are_all_one_value_are_learnt(tmp_path):
     done = execute(run, CPU)
     assert done.record.work["label_std"] == 1
     np.testing.assert_allclose(done.predictions["scores"], 7, atol=1.5)
+
+
+def test_bf16_does_not_round_what_is_far_from_zero(tmp_path):
+    """Years: bf16 has eight between 1984 and 2048, and a seventh of a sentence is none of them."""
+    words = ("size=64", "budget.steps=40", "train.precision=bf16", "train.lr=3e-3", "method=full")
+    done = execute(one(task(tmp_path, 2.0, 1990.0), *words), CPU)
+    scores = done.predictions["scores"]
+    assert len(np.unique(scores)) > 20
+    assert np.abs(scores.mean() - done.predictions["label"].mean()) < 2
+    assert done.record.score > 0.2
+
+
+def test_the_unit_is_folded_into_the_layer_that_gives_the_scores():
+    """Not into a pooler that the checkpoint did not have, which is named after it."""
+    model = AdaptedModel(tiny.backbone("bert"), 1, seed=0).module
+    last = heads.last_layer(model, ["classifier", "bert.pooler.dense"])
+    assert last is model.classifier

@@ -30,7 +30,7 @@ from peftbench.training.packing.requests import (
     StepRequest,
 )
 from peftbench.training.predictor import require_finite
-from peftbench.training.run_stack import RunStack
+from peftbench.training.run_stack import RunStack, all_train
 
 T = TypeVar("T")
 
@@ -210,6 +210,7 @@ class Pack(Generic[T]):
         packable = predictor.method.supports_packing and like not in self._refused
         if predictor.accelerator.scaler is not None:  # fp16: each run has a scale of its own
             packable = False
+        packable = packable and all_train(ask.training)
         if not packable or not self._probed:
             return "alone", member.key
         if isinstance(ask, PredictRequest):
