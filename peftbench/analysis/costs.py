@@ -71,8 +71,10 @@ def mean_peak(records: Iterable[Record]) -> float | None:
     return statistics.fmean(known) if known else None
 
 
-def pareto_front(points: Mapping[K, tuple[float | None, float | None]]) -> set[K]:
+def pareto_front(points: Mapping[K, tuple[float | None, float | None]]) -> list[K]:
     """Those that no other equals or beats in score and cost, and beats in one of them.
+
+    The cheapest comes first, of equal ones the first of `points`.
 
     Args:
         points: score and cost by name; what has no score, or no known cost, is not on it.
@@ -86,7 +88,7 @@ def pareto_front(points: Mapping[K, tuple[float | None, float | None]]) -> set[K
     for one in sorted(known, key=lambda point: point[:2]):
         if not kept or one[1] < kept[-1][1] or one[:2] == kept[-1][:2]:
             kept.append(one)
-    return {name for _, _, name in kept}
+    return [name for _, _, name in kept]
 
 
 #: In a results folder: what a person says of all its records.

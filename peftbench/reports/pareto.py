@@ -138,7 +138,7 @@ def _figure(
                 why = "not measured" if kind == _MEMORY else "no price known"
                 axis.text(0.5, 0.5, why, transform=axis.transAxes, ha="center")
                 continue
-            best = sorted(costs.pareto_front(found), key=lambda label: found[label][1])
+            best = costs.pareto_front(found)
             for label in order:
                 if label in found:
                     _mark(axis, found[label], palette.look(method_of(label)), label in best)

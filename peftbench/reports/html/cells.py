@@ -100,5 +100,4 @@ def cheapest_front(here: list[ScoreCell], cost: Callable[[ScoreCell], float]) ->
     The cheapest first.
     """
     points = {number: (cell.score, cost(cell)) for number, cell in enumerate(here)}
-    kept = [here[number] for number in sorted(costs.pareto_front(points))]
-    return sorted(kept, key=lambda cell: (cost(cell), -(cell.score or 0.0)))
+    return [here[number] for number in costs.pareto_front(points)]
