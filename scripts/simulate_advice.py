@@ -7,23 +7,18 @@ expected score is the highest.
 usage: uv run python scripts/simulate_advice.py [--repeats 1000] [--output FOLDER]
 """
 
-import argparse
 import itertools
-import json
-import time
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import simulation
 
 from peftbench.analysis.expected_scores import (
     SeedScores,
     draw_expected_scores,
     share_of_draws_won,
 )
-
-ROOT = Path(__file__).parent.parent
 
 #: Draws of a repeat, in place of the 10,000 of `advise`.
 DRAWS = 2_000
@@ -155,23 +150,13 @@ def markdown(found: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Simulate, and write the table; what other labels have found stays."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=1000)
-    parser.add_argument("--label", default="after", help="name of the columns of these results")
-    parser.add_argument("--code", default="", help="which code was simulated, in words")
-    parser.add_argument("--output", type=Path, default=ROOT / "results/simulations")
-    given = parser.parse_args()
-    path = given.output / "advice.json"
-    found = json.loads(path.read_text()) if path.exists() else {}
-    start = time.process_time()
-    lines = [asdict(one) | summary(*chances(one, given.repeats)) for one in SETTINGS]
-    print(f"{time.process_time() - start:.0f} CPU seconds")
-    found[given.label] = {"repeats": given.repeats, "code": given.code, "settings": lines}
-    given.output.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found, indent=1) + "\n")
-    path.with_suffix(".md").write_text(markdown(found))
-    print(f"written: {path.with_suffix('.md')}")
+    """Simulate, and write the table."""
+
+    def made(repeats: int) -> simulation.Json:
+        lines = [asdict(one) | summary(*chances(one, repeats)) for one in SETTINGS]
+        return {"repeats": repeats, "settings": lines}
+
+    simulation.write("advice", __doc__.splitlines()[0], 1000, made, markdown)
 
 
 if __name__ == "__main__":

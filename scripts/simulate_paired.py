@@ -8,21 +8,16 @@ predict one class or value throughout.
 usage: uv run python scripts/simulate_paired.py [--repeats 400] [--label after] [--output FOLDER]
 """
 
-import argparse
-import json
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import simulation
 from scipy.stats import norm
 
 from peftbench.analysis import bootstrap, comparison, significance
 from peftbench.analysis.comparison import Resampled
-
-ROOT = Path(__file__).parent.parent
 
 #: Standard deviations of the latent parts: example, method x example, seed x example.
 ITEM, METHOD_ITEM, SEED_ITEM = 1.0, 0.3, 0.45
@@ -344,23 +339,8 @@ def _named(line: dict[str, Any], table: str) -> str:
 
 
 def main() -> None:
-    """Simulate, and write the tables beside those of other labels."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--repeats", type=int, default=400)
-    parser.add_argument("--label", default="after", help="name of the column of these results")
-    parser.add_argument("--code", default="", help="which code was simulated, in words")
-    parser.add_argument("--output", type=Path, default=ROOT / "results/simulations")
-    given = parser.parse_args()
-    path = given.output / "paired.json"
-    found = json.loads(path.read_text()) if path.exists() else {}
-    start = time.process_time()
-    made = simulate(given.repeats) | {"code": given.code}
-    print(f"{time.process_time() - start:.0f} CPU seconds")
-    found[given.label] = json.loads(json.dumps(made).replace("NaN", "null"))
-    given.output.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(found, indent=1) + "\n")
-    path.with_suffix(".md").write_text(markdown(found))
-    print(f"written: {path.with_suffix('.md')}")
+    """Simulate, and write the tables."""
+    simulation.write("paired", __doc__.splitlines()[0], 400, simulate, markdown)
 
 
 if __name__ == "__main__":

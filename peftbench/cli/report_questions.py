@@ -50,11 +50,12 @@ def errors(
 @options.results
 def variance(folder: Path) -> None:
     """Tell with which role of the seed scores vary, from runs with seed.order= and the like."""
+    from peftbench.analysis.convention import counted_records
     from peftbench.core.errors import ConfigError
     from peftbench.reports.variance import variance_table
 
     records, bad = options.open_results(folder).scan()
-    table = variance_table(records)
+    table = variance_table(counted_records(records))
     if table is None:
         raise ConfigError(
             f"{folder} has no runs with seeds of single roles; make some with seed.order=0,1,2 "

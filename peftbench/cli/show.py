@@ -16,7 +16,7 @@ _NODES = ("method", "budget", "train", "checkpoint_selection", "prompt", "augmen
 #: Values of a list that a line has room for.
 _MOST = 12
 
-#: Classes whose figures are told.
+#: Classes whose figures are shown, at most.
 _MOST_CLASSES = 10
 
 

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 #: Lines about the data; the lines about tokens make up the rest of ten.
 MOST_LINES = 8
 
-#: Classes that are told with their counts.
+#: Classes that are listed with their counts, at most.
 _MOST_CLASSES = 6
 
 #: Texts of which the tokens are counted, evenly over the training examples.

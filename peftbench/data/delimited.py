@@ -37,7 +37,7 @@ class Rows:
 def read_rows(
     path: Path, text: str, delimiter: str, quoting: str | None, label: str, texts: Collection[str]
 ) -> Rows:
-    """Read delimited text; all cells stay text: "007" and "1.0" are labels until a task says no.
+    """Read delimited text; all cells stay text: "007" and "1.0" stay as they are written.
 
     Args:
         path: for messages.

@@ -378,8 +378,9 @@ def text_cells(table: FileTable, name: str) -> list[str]:
             f"{table.path}: {table.where(bad)}: column {name!r} holds {_kind(values[bad[0]])} "
             "where a text is expected; write the text itself into a column"
         )
-    return ["" if _missing(value) else str(value) for value in values]
+    return ["" if is_missing(value) else str(value) for value in values]
 
 
-def _missing(value: Any) -> bool:
+def is_missing(value: Any) -> bool:
+    """Whether a cell holds nothing."""
     return value is None or (isinstance(value, float) and math.isnan(value))

@@ -3,12 +3,11 @@
 import math
 import unicodedata
 from collections import Counter
-from typing import Any
 
 import numpy as np
 
 from peftbench.core.errors import ConfigError
-from peftbench.data.own_file import FORMATS, FileTable
+from peftbench.data.own_file import FORMATS, FileTable, is_missing
 
 #: Labels that are text for "no label"; the first ones can hardly be a class.
 _NOT_A_NUMBER = ("nan", "#n/a", "<na>")
@@ -18,7 +17,7 @@ _NO_LABEL = (*_NOT_A_NUMBER, "na", "n/a", "null", "none", "-", "?")
 _MOST_HEADERS = 3
 
 #: Labels of a regression that are larger than this, or farther than so many quartile ranges from
-#: the quartiles, are told.
+#: the quartiles, are reported.
 _LARGE = 1e6
 _FAR = 10.0
 
@@ -39,7 +38,7 @@ def label_cells(table: FileTable, column: str) -> list[str]:
             f"{table.path}: {table.where(bad)}: a label of {column!r} is a list or an object; "
             "one word or number is expected"
         )
-    found = ["" if _missing(value) else str(value).strip() for value in values]
+    found = ["" if is_missing(value) else str(value).strip() for value in values]
     if empty := [i for i, label in enumerate(found) if not label]:
         raise ConfigError(
             f"{table.path}: {len(empty)} of {len(found)} labels are empty; remove them "
@@ -113,7 +112,7 @@ def class_numbers(table: FileTable, column: str, names: list[str]) -> np.ndarray
     if bad := [i for i, label in enumerate(labels) if label not in numbers]:
         strangers = sorted({labels[i] for i in bad})
         raise ConfigError(
-            f"{table.path} has labels that training lacks: {_some(strangers)} "
+            f"{table.path} has labels that the training part does not have: {_some(strangers)} "
             f"({table.where(bad)}); the classes are {_some(names)}"
         )
     return np.array([numbers[label] for label in labels], dtype=np.int64)
@@ -229,7 +228,3 @@ def _alike(names: list[str]) -> list[list[str]]:
 def _some(names: list[str]) -> str:
     more = f", … and {len(names) - 5} more" if len(names) > 5 else ""
     return ", ".join(name if len(name) <= 60 else f"{name[:60]}…" for name in names[:5]) + more
-
-
-def _missing(value: Any) -> bool:
-    return value is None or (isinstance(value, float) and math.isnan(value))

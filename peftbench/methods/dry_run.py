@@ -67,7 +67,8 @@ def check_checkpoint(run: Run) -> list[str]:
     base = model.family_config.blocks.partition(".")[0]
     poolers = [name for name in modules if name.startswith(f"{base}.")]
     notes = [
-        f"{model.name}: its checkpoint has no {name}, which starts anew and trains with the head"
+        f"{model.name}: its checkpoint has no {name}, which starts from random values and trains "
+        "with the head"
         for name in poolers
         if name not in model.family_config.head
     ]

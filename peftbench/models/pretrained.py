@@ -89,7 +89,7 @@ def check_weights(model: ModelConfig, language: bool = False) -> list[str]:
     transformers loads tensors on `meta`, with its own renamings of older checkpoints.
 
     Returns:
-        The parameters that the checkpoint lacks and that start anew.
+        The parameters that are not in the checkpoint and start from random values.
 
     Raises:
         ConfigError: if another tensor is missing, one is too many, or a shape does not fit.
@@ -128,7 +128,7 @@ def load_config(model: ModelConfig, folder: Path, **changes: Any) -> PretrainedC
 
 
 def judged(model: ModelConfig, names: LoadedNames, language: bool) -> list[str]:
-    """The parameters that a checkpoint lacks and may lack: those of a head, and of a pooler.
+    """The parameters that are missing from a checkpoint and may be: of a head, and of a pooler.
 
     A module may be new as a whole only. What a checkpoint has beside the model (the heads of other
     tasks, buffers of older releases) is left.

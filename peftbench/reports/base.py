@@ -18,9 +18,11 @@ from functools import cached_property
 
 import numpy as np
 
+from peftbench.analysis import convention
+from peftbench.analysis.chance_level import with_chance_level
 from peftbench.analysis.comparison import MARGIN, PairedComparison, Resamples, compare
-from peftbench.analysis.costs import Prices
-from peftbench.claims import schema, verdicts
+from peftbench.analysis.costs import Prices, read_warning
+from peftbench.claims import schema, tuning, verdicts
 from peftbench.claims.tuning import Choices
 from peftbench.config import catalog
 from peftbench.core.errors import RecordError
@@ -29,7 +31,8 @@ from peftbench.core.run import Json, Record
 from peftbench.reports.plotting.palette import Palette
 from peftbench.reports.plotting.style import Figure
 from peftbench.reports.tables.markdown import Table
-from peftbench.results.predictions import Load
+from peftbench.results.predictions import Load, readable
+from peftbench.results.store import Results
 
 
 def _no_predictions(record: Record) -> dict[str, np.ndarray]:
@@ -87,6 +90,44 @@ class Inputs:
         """Claims of the papers, tested on these records."""
         known = schema.read(None, catalog.folders())
         return verdicts.test(known, self.tested, self.evaluated, self.resamples, self.choices)
+
+
+def gather(
+    results: Results,
+    records: list[Record],
+    evaluated: list[Evaluated],
+    *,
+    prices: Prices | None = None,
+    against: str | None = None,
+    margin: float = MARGIN,
+    predictions: bool = True,
+) -> tuple[Inputs, list[str]]:
+    """Records and evaluations of a folder as reports count them.
+
+    Args:
+        results: the folder.
+        records, evaluated: of it, as they were read.
+        prices, against, margin: see `Inputs`.
+        predictions: whether to read them, which takes longest; without them nothing is tested.
+
+    Returns:
+        The inputs, and a line for each record whose predictions cannot be read.
+    """
+    records = convention.counted_records(records)
+    tested, gone = readable(records, results.predictions) if predictions else ([], [])
+    evaluated = convention.counted_evaluations(evaluated)
+    inputs = Inputs(
+        records,
+        with_chance_level(evaluated, tested, results.predictions),
+        prices or Prices(),
+        against,
+        tested,
+        results.predictions,
+        tuning.beside(results, records) if predictions else None,
+        margin,
+        read_warning(results.folder) or "",
+    )
+    return inputs, gone
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,19 +4,15 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from peftbench.analysis import convention
-from peftbench.analysis.chance_level import with_chance_level
 from peftbench.analysis.comparison import MARGIN
-from peftbench.analysis.costs import Prices, read_warning
-from peftbench.claims import tuning
+from peftbench.analysis.costs import Prices
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Record
 from peftbench.core.text import did_you_mean
 from peftbench.reports import registry
-from peftbench.reports.base import Inputs
+from peftbench.reports.base import Inputs, gather
 from peftbench.reports.tables.markdown import Table
-from peftbench.results.predictions import readable
 from peftbench.results.store import Results
 from peftbench.system.io import write_whole
 
@@ -108,21 +104,8 @@ def plots(
     evaluated, odd = results.scan_evaluated()
     if not records:
         raise ConfigError(f"{results.folder} holds no records; `peftbench run` makes them")
-    records = convention.counted_records(records)
-    evaluated = convention.counted_evaluations(evaluated)
-    tested, gone = readable(records, results.predictions)
-    evaluated = with_chance_level(evaluated, tested, results.predictions)
-    warning = read_warning(results.folder) or ""
-    inputs = Inputs(
-        records,
-        evaluated,
-        prices or Prices(),
-        against,
-        tested,
-        results.predictions,
-        tuning.beside(results, records),
-        margin,
-        warning,
+    inputs, gone = gather(
+        results, records, evaluated, prices=prices, against=against, margin=margin
     )
     drawn, missing = registry.draw_figures(inputs, names)
     if names and missing:
@@ -150,21 +133,14 @@ def _make(
         bad |= odd
     if not records:
         raise ConfigError(f"{results.folder} holds no records; `peftbench run` makes them")
-    records = convention.counted_records(records)
-    evaluated = convention.counted_evaluations(evaluated or [])
-    tested, gone = readable(records, results.predictions) if whole else ([], [])
-    evaluated = with_chance_level(evaluated, tested, results.predictions)
-    warning = read_warning(results.folder) or ""
-    inputs = Inputs(
+    inputs, gone = gather(
+        results,
         records,
-        evaluated,
-        prices or Prices(),
-        against,
-        tested,
-        results.predictions,
-        tuning.beside(results, records) if whole else None,
-        margin,
-        warning,
+        evaluated or [],
+        prices=prices,
+        against=against,
+        margin=margin,
+        predictions=whole,
     )
     quick: list[Table] = []
     more: list[Table] = []

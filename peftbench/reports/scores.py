@@ -197,7 +197,7 @@ def _table(title: str, records: list[Record], pick: Callable[[list[str]], list[s
     if corrected := {what for record in records for what in revisions.outdated(record.run)}:
         notes.append(
             f"{OUTDATED} of an older revision, never pooled with newer records; corrected since: "
-            f"{'; '.join(sorted(corrected))}. The same words train anew."
+            f"{'; '.join(sorted(corrected))}. The same command trains them again."
         )
     return Table(title, ["method", *split, *heads], lines, 1 + len(split), notes)
 

@@ -101,8 +101,8 @@ def processor() -> str:
 def bf16_on_cpu() -> bool:
     """Whether matrix products in bf16 have instructions of their own here.
 
-    They are AVX512_BF16 and AMX_BF16 on x86, and Arm's BF16. Where the CPU does not say, or oneDNN
-    is told by `ONEDNN_MAX_CPU_ISA` to leave them alone, it is False: without them a step in bf16
+    They are AVX512_BF16 and AMX_BF16 on x86, and Arm's BF16. Where the CPU does not say, or
+    `ONEDNN_MAX_CPU_ISA` keeps oneDNN from using them, it is False: without them a step in bf16
     takes many times one in fp32.
     """
     most = os.environ.get("ONEDNN_MAX_CPU_ISA", os.environ.get("DNNL_MAX_CPU_ISA", "")).upper()

@@ -94,6 +94,7 @@ class Training:
         saved: a checkpoint to continue from.
 
     Attributes:
+        optimizer: torch's own; its parameter groups also say `decayed` and `factor` of the rate.
         take_step: gradients of a batch on the CPU and an optimizer step; returns the loss, a scalar
             on the device.
     """
@@ -148,11 +149,6 @@ class Training:
     def done(self) -> bool:
         """Whether the budget is spent, or patience has run out."""
         return self.state.done
-
-    @property
-    def parameter_groups(self) -> list[Json]:
-        """Of the optimizer: parameters that share their decay and their factor of the rate."""
-        return self.optimizer.param_groups
 
     @property
     def flops(self) -> float:

@@ -49,7 +49,7 @@ class RunStack:
     Args:
         first: a run of that kind; it does not enter by that.
         size: rows.
-        tell: is told why steps cannot be captured.
+        tell: called with the reason why steps cannot be captured.
     """
 
     def __init__(self, first: Training, size: int, tell: Callable[[str], None] = print):
@@ -60,7 +60,7 @@ class RunStack:
         self.parts: list[_Part] = []
         self.segments: list[_Segment] = []
         start = 0
-        for group in first.parameter_groups:
+        for group in first.optimizer.param_groups:
             begin = start
             for p in group["params"]:
                 self.parts.append(_Part(names[id(p)], p.shape, start, start + p.numel()))
@@ -289,38 +289,51 @@ def _of(stacked: Tensor, rows: Tensor | None) -> Tensor:
     return stacked if rows is None else stacked.index_select(0, rows)
 
 
-def all_train(training: Training) -> bool:
-    """Whether all parameters of the optimizer train now; a method may let some rest a while."""
-    return all(p.requires_grad for group in training.parameter_groups for p in group["params"])
-
-
 def captured_alone(
     training: Training, batches: Sequence[Batch], tell: Callable[[str], None]
-) -> RunStack | None:
-    """Have a run that trains alone take its steps as graphs; None where its steps cannot be.
+) -> StepGraphs:
+    """Have a run that trains alone take its steps as graphs, where that is possible.
 
     Args:
         training: that has not begun, or was restored.
         batches: one of each shape that it will meet, on the CPU.
-        tell: is told why steps are not captured.
+        tell: called with the reason why steps are not captured.
+
+    Returns:
+        The graphs, which say so where its steps stay as they were.
     """
     predictor, micro = training.predictor, training.config.micro_batch_size
-    device, accelerator = predictor.device.type, predictor.accelerator
-    scaled, parted = accelerator.scaler is not None, accelerator.num_processes > 1
-    if device not in step_graphs.CAPTURE or scaled or parted:
-        return None
-    if not predictor.method.supports_packing or not all_train(training):
-        return None
+    refused = StepGraphs(predictor.device, (), tell)
+    if refused.refused is not None:
+        return refused
+    if reason := not_stacked(training):
+        refused.refuse(reason)
+        return refused
     try:
         stack = RunStack(training, 1, tell)
         stack.enter(training)
         stack.warm_up(batches, micro)
     except Exception as error:  # what cannot be mapped or has no memory for a stack trains as ever
-        tell(f"steps are launched one kernel at a time: {error}")
-        return None
+        refused.refuse(str(error).partition("\n")[0] or type(error).__name__)
+        return refused
 
     def take(batch: Batch) -> Tensor:
         return stack.step([training], {name: t[None] for name, t in batch.items()}, micro)[0]
 
     training.take_step = take
-    return stack
+    return stack.graphs
+
+
+def not_stacked(training: Training) -> str:
+    """Why a run's own tensors cannot be rows of a stack; empty if they can."""
+    accelerator = training.predictor.accelerator
+    if accelerator.num_processes > 1:
+        return "several processes train one run"
+    if accelerator.scaler is not None:
+        return "fp16 scales the loss of each run"
+    if not training.predictor.method.supports_packing:
+        return "the method takes derivatives of its own"
+    groups = training.optimizer.param_groups
+    if not all(p.requires_grad for group in groups for p in group["params"]):
+        return "the method lets parameters rest for some steps"
+    return ""

@@ -59,7 +59,7 @@ class StepGraphs:
     Args:
         device: of all tensors.
         state: all that steps change.
-        tell: is told once why steps are not replayed.
+        tell: called once with the reason why steps are not replayed.
     """
 
     def __init__(self, device: torch.device, state: Sequence[Tensor], tell: Callable[[str], None]):
@@ -105,9 +105,13 @@ class StepGraphs:
                 raise RuntimeError(f"a replayed step is {apart:.2g} off the step, relative")
             self._captured[key] = captured
         except RuntimeError as error:  # torch.OutOfMemoryError is one
-            self.refused = str(error).partition("\n")[0] or type(error).__name__
-            self._captured.clear()
-            self._tell(f"steps are launched one kernel at a time: {self.refused}")
+            self.refuse(str(error).partition("\n")[0] or type(error).__name__)
+
+    def refuse(self, reason: str) -> None:
+        """Launch steps as they are from now on, and say why."""
+        self.refused = reason
+        self._captured.clear()
+        self._tell(f"steps are launched one kernel at a time: {reason}")
 
     def _apart(
         self, captured: _Captured, step: Callable[[Inputs], Tensor], inputs: Inputs

@@ -245,7 +245,7 @@ class PreparedTraining:
         energy: of the GPU, counted from now on.
         tokenizer: of the model.
         joules: of the GPU while it trained, once that is over.
-        graphs: that its steps are, if they are.
+        graphs: how its steps are launched, where it trains alone on a GPU.
         reported: outputs on the whole reporting split, as of the latest evaluation of all of it.
     """
 
@@ -403,8 +403,7 @@ def prepare(job: TrainingJob, micro: int | None) -> PreparedTraining:
         _warm_evaluation(prepared)
         if not job.alike:  # it trains alone
             with phases.phase("warmup"):
-                stack = captured_alone(training, batches.shapes, tell=print)
-            prepared.graphs = None if stack is None else stack.graphs
+                prepared.graphs = captured_alone(training, batches.shapes, tell=print)
     prepared.energy = Energy(device)  # that of the passes before is not the training's
     return prepared
 

@@ -4,26 +4,15 @@ The bands are four standard errors of the simulation around what `scripts/simula
 `scripts/simulate_advice.py` find with many repeats; the seeds are fixed.
 """
 
-import importlib.util
+import importlib
 import sys
-from types import ModuleType
 
 import numpy as np
 import pytest
 from paths import ROOT
 
-
-def script(name: str) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(name, ROOT / "scripts" / f"{name}.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look there
-    spec.loader.exec_module(module)
-    return module
-
-
-paired, advice = script("simulate_paired"), script("simulate_advice")
+sys.path.append(str(ROOT / "scripts"))
+paired, advice = map(importlib.import_module, ("simulate_paired", "simulate_advice"))
 
 
 @pytest.mark.parametrize(

@@ -292,7 +292,8 @@ def test_classes_that_one_part_lacks(tmp_path):
     assert "mine.csv: classes with one example: ugly (line 42)" in told
     held = write(tmp_path / "held.csv", [*sentences(20), ("a", "strange")])
     told = refused(path, f"task.validation_path='{held}'")
-    assert "labels that training lacks: strange (line 22); the classes are bad, fair, good" in told
+    assert "labels that the training part does not have: strange (line 22)" in told
+    assert "the classes are bad, fair, good" in told
 
 
 def test_values_that_are_told(tmp_path):

@@ -256,7 +256,8 @@ def test_pooler_that_the_class_never_had_is_named(tmp_path):
     found = check_runs(planned.runs, [], RuntimeConfig(device="cpu"))
     assert found["errors"] == []
     assert found["told"][0] == (
-        "model: its checkpoint has no bert.pooler.dense, which starts anew and trains with the head"
+        "model: its checkpoint has no bert.pooler.dense, which starts from random values and "
+        "trains with the head"
     )
     assert Backbone(planned.runs[0].model).new_parts == ["bert.pooler.dense"]
 

@@ -286,7 +286,8 @@ def test_a_run_alone_that_cannot_be_stacked_trains_as_ever(task, monkeypatch):
     monkeypatch.setattr(RunStack, "gradients", refuse)
     done = execute(run, CPU)
     assert np.array_equal(plain.predictions["scores"], done.predictions["scores"])
-    assert "graphs" not in done.record.environment
+    assert done.record.environment["graphs"] == "no batching rule"
+    assert plain.record.environment["graphs"] == "no graphs on cpu"
 
 
 # coming and going

@@ -4,19 +4,16 @@ import statistics
 from typing import Any
 
 from peftbench.analysis import convention, costs, grouping
-from peftbench.analysis.chance_level import with_chance_level
 from peftbench.analysis.comparison import MARGIN, PairedComparison
-from peftbench.claims import tuning
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json, Record
 from peftbench.reports import registry
-from peftbench.reports.base import Inputs
+from peftbench.reports.base import Inputs, gather
 from peftbench.reports.html import run_list, summary
 from peftbench.reports.html.cells import ScoreCell, cells
 from peftbench.reports.plotting.palette import Palette
 from peftbench.reports.tables.markdown import Table
-from peftbench.results.predictions import readable
 from peftbench.results.store import Results
 
 #: Runs whose records the page carries; of more than these it tells means, and some of each cell.
@@ -41,35 +38,25 @@ def contents(
     evaluated, odd = results.scan_evaluated()
     if not records:
         raise ConfigError(f"{results.folder} holds no readable record; `peftbench run` makes them")
-    records = convention.counted_records(records)
-    evaluated = convention.counted_evaluations(evaluated)
-    trained = {record.run.key: record.parameters["trained"] for record in records}
-    alone = [e for e in evaluated if e.evaluation.run.key not in trained]
-    evaluated = [e for e in evaluated if e.evaluation.run.key in trained]
-    by_row, split = grouping.of_records(records)
-    labels = grouping.labels(by_row, split)
-    names = grouping.methods((r.run.method.name, r.parameters["trained"]) for r in records)
-    palette = Palette.of(names)
-    found = cells(by_row)
     whole = len(records) <= most
     if not whole and against is not None:
         raise ConfigError(
             f"--against {against}: of more than {most:,} records no page compares rows, since that "
             "reads every prediction; `peftbench report --against ROW` does"
         )
-    tested, gone = readable(records, results.predictions) if whole else (None, [])
-    evaluated = with_chance_level(evaluated, tested or [], results.predictions)
-    inputs = Inputs(
-        records,
-        evaluated,
-        against=against,
-        tested=tested or [],
-        load=results.predictions,
-        choices=tuning.beside(results, records) if tested is not None else None,
-        margin=margin,
-        warning=costs.read_warning(results.folder) or "",
+    trained = {record.run.key: record.parameters["trained"] for record in records}
+    alone = [e for e in evaluated if e.evaluation.run.key not in trained]
+    evaluated = [e for e in evaluated if e.evaluation.run.key in trained]
+    inputs, gone = gather(
+        results, records, evaluated, against=against, margin=margin, predictions=whole
     )
-    pairs = inputs.pairs if tested else []
+    records, evaluated = inputs.records, inputs.evaluated
+    by_row, split = grouping.of_records(records)
+    labels = grouping.labels(by_row, split)
+    names = grouping.methods((r.run.method.name, r.parameters["trained"]) for r in records)
+    palette = Palette.of(names)
+    found = cells(by_row)
+    pairs = inputs.pairs
     carried = run_list.carried(found, most)
     place = {row: number for number, row in enumerate(by_row)}
     sized = sorted({cell.sized for cell in found})

@@ -30,7 +30,7 @@ from peftbench.training.packing.requests import (
     StepRequest,
 )
 from peftbench.training.predictor import require_finite
-from peftbench.training.run_stack import RunStack, all_train
+from peftbench.training.run_stack import RunStack, not_stacked
 
 T = TypeVar("T")
 
@@ -76,7 +76,7 @@ class _Member(Generic[T]):
 
 @dataclass(frozen=True)
 class Left(Generic[T]):
-    """A training that is over: what it ended with, or why it failed; whom it was packed with.
+    """A training that is over: what it ended with, or why it failed; which runs it was packed with.
 
     Attributes:
         graphs: how its shared steps were launched.
@@ -206,12 +206,7 @@ class Pack(Generic[T]):
             shapes = tuple((name, t.shape) for name, t in member.tensors.items())
             member.like = self._structures.setdefault((shapes, trains), len(self._structures))
         like = member.like
-        predictor = ask.training.predictor
-        packable = predictor.method.supports_packing and like not in self._refused
-        if predictor.accelerator.scaler is not None:  # fp16: each run has a scale of its own
-            packable = False
-        packable = packable and all_train(ask.training)
-        if not packable or not self._probed:
+        if like in self._refused or not self._probed or not_stacked(ask.training):
             return "alone", member.key
         if isinstance(ask, PredictRequest):
             return PredictRequest, id(ask.tokens), ask.rows.tobytes(), like
