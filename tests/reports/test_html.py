@@ -8,6 +8,7 @@ import hashlib
 import json
 import re
 import shutil
+from collections import Counter
 from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
@@ -285,6 +286,25 @@ def test_only_scripts_and_styles_of_the_page_may_run(file):
         assert not {"src", "srcset", "style"} & set(attributes)
         assert not any(name.startswith("on") for name in attributes)
         assert (attributes.get("href") or "#").startswith("#")
+
+
+def test_no_name_of_the_scripts_is_declared_twice():
+    """The scripts share one scope, where a second `const` stops all that follows.
+
+    Chromium tells it too, where there is one.
+    """
+    declared = re.compile(
+        r"^(?:const|let|var|(?:async )?function\*?|class)\s+(?:(\w+)|[\[{]([^=]*)[\]}])",
+        re.MULTILINE,
+    )
+    names = [
+        name
+        for path in sorted(Path(html.__file__).parent.glob("*.js"))
+        for single, several in declared.findall(path.read_text())
+        for name in ([single] if single else re.findall(r"(\w+)\s*(?:,|$)", several.strip()))
+    ]
+    assert "resultsTable" in names
+    assert [name for name, times in Counter(names).items() if times > 1] == []
 
 
 def test_the_libraries_are_as_they_were_published():

@@ -145,16 +145,16 @@ function factsOf(facts) {
   );
 }
 
-/** A figure of a run: a share in percent, an error in the unit of the labels. */
-const figure = (run, name, value) =>
+/** A metric of a run as text: a share in percent, an error in the unit of the labels. */
+const inItsUnit = (run, name, value) =>
   run.errors.includes(name) ? (known(value) ? value.toFixed(4) : "–") : percent(value, 2);
 
 function scoresOf(run) {
   const row = (name) => [
     run.errors.includes(name) ? `${name} (not in percent)` : name,
-    figure(run, name, run.metrics[name]),
-    figure(run, name, run.trivial[name]),
-    ...(run.selection ? [figure(run, name, run.selection[name])] : []),
+    inItsUnit(run, name, run.metrics[name]),
+    inItsUnit(run, name, run.trivial[name]),
+    ...(run.selection ? [inItsUnit(run, name, run.selection[name])] : []),
   ];
   const heads = ["metric", "%", "constant prediction %", ...(run.selection ? ["selection split %"] : [])];
   return pairsTable(heads, Object.keys(run.metrics).map(row), [1, 2, 3]);
@@ -169,7 +169,7 @@ function curveOf(run, metric) {
     group(curve.examples[at]),
     seconds(curve.seconds[at]),
     known(curve.loss[at]) ? curve.loss[at].toFixed(4) : "–",
-    ...names.map((name) => figure(run, name, curve[name][at])),
+    ...names.map((name) => inItsUnit(run, name, curve[name][at])),
   ]);
   const heads = ["step", "examples", "train s", "training loss", ...names.map((name) => (run.errors.includes(name) ? name : `${name} %`))];
   const told = element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "learning curve" }, pairsTable(heads, rows, d3.range(heads.length)));

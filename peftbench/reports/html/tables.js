@@ -149,13 +149,17 @@ function reading(text) {
 /** What the text at the head of a row says of a task: the task, and a size where there are several. */
 const titled = new Map(DATA.sections.map((section) => [section.title, section.task]));
 
+/** The method of what a table's first column says of a row: a method, or one and what else splits rows. */
+const methodOf = new Map(DATA.rows.map((row) => [row.label, row.method]));
+
 /**
  * A table that Python made: cells of text, the first `labels` columns name the row.
  *
  * only: its task, if it is of one. tasks: that of each column of scores.
  */
 function plainTable({ title, columns, rows, labels, notes, task: only, tasks }, folded) {
-  const method = columns.indexOf("method");
+  const method = columns.findIndex((name) => name === "method" || name === "row");
+  const of = (row) => methodOf.get(row[method]) ?? row[method];
   const task = columns.indexOf("task");
   return table({
     title,
@@ -167,11 +171,11 @@ function plainTable({ title, columns, rows, labels, notes, task: only, tasks }, 
       figure: place >= labels,
       task: tasks[place],
       text: (row) => row[place],
-      cell: place === method ? (row) => named(row[place]) : null,
+      cell: place === method ? (row) => named(of(row), row[place]) : null,
     })),
     keep: (row) =>
       (!only || within(only)) &&
-      (method < 0 || visible(row[method])) &&
+      (method < 0 || visible(of(row))) &&
       (task < 0 || within(titled.get(row[task]) ?? row[task])),
   });
 }
