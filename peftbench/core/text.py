@@ -20,9 +20,11 @@ def did_you_mean(given: str, allowed: Iterable[str]) -> str:
 
 
 def format_duration(seconds: float) -> str:
-    """Seconds as a person says them: 40 s, 12 min, 3.5 h."""
+    """Seconds as a person says them, to a tenth or better: 40 s, 2.5 min, 12 min, 3.5 h."""
     if seconds < 90:
         return f"{seconds:.0f} s"
+    if seconds < 600:
+        return f"{seconds / 60:.1f} min"
     if seconds < 5400:
         return f"{seconds / 60:.0f} min"
     return f"{seconds / 3600:.1f} h"

@@ -7,6 +7,9 @@ from peftbench.core.run import Record, Run
 
 Near = tuple[str, ...]
 
+#: A training pass over an example costs a forward pass and a backward pass of about two.
+TRAINING_PASS = 3
+
 
 class Forecast:
     """Seconds of a run: measured on the nearest records, None where nothing is near.
@@ -33,11 +36,15 @@ class Forecast:
         return None
 
     def weights(self, runs: list[Run]) -> dict[str, float]:
-        """How much of the whole each run is, by key: seconds, or examples where any is unknown."""
-        seconds = {run.key: self.seconds(run) for run in runs}
-        if all(seconds.values()):
-            return {key: known or 0.0 for key, known in seconds.items()}
-        return {run.key: _examples(run) or 1.0 for run in runs}
+        """How much of the whole each run is, by key.
+
+        Seconds where all are known, else forward passes, else each run counts alike.
+        """
+        for measure in (self.seconds, _passes):
+            found = {run.key: measure(run) for run in runs}
+            if all(found.values()):
+                return {key: known or 0.0 for key, known in found.items()}
+        return {run.key: 1.0 for run in runs}
 
     def _train(self, run: Run, pace: float) -> float | None:
         if run.budget.seconds is not None:
@@ -46,14 +53,31 @@ class Forecast:
         return None if examples is None else examples * pace
 
 
+def _subset(run: Run) -> float | None:
+    """How many examples a run has to train on, where that can be known before."""
+    total = run.task.examples.get("train")
+    if total is not None:
+        return float(run.train_size(total))
+    return float(run.size) if isinstance(run.size, int) else None
+
+
 def _examples(run: Run) -> float | None:
-    """How many examples a run will train on, where that can be known before."""
+    """How many examples a run will train on, repeats counted, where that can be known before."""
     if run.budget.steps is not None:
         return float(run.budget.steps * run.train.batch_size)
-    total = run.task.examples.get("train")
-    if run.budget.epochs is None or not (total or isinstance(run.size, int)):
+    subset = _subset(run)
+    return None if run.budget.epochs is None or subset is None else run.budget.epochs * subset
+
+
+def _passes(run: Run) -> float | None:
+    """How many forward passes a run costs, evaluations included, where that can be known before."""
+    trained, subset = _examples(run), _subset(run)
+    if trained is None:
         return None
-    return float(run.budget.epochs * (run.train_size(total) if total else int(run.size)))
+    reported = run.task.examples.get("validation", 0)
+    held = run.checkpoint_selection.fraction * (subset or 0)
+    scored = run.train.num_evals * held + reported if held else run.train.num_evals * reported
+    return TRAINING_PASS * trained + scored
 
 
 def _near(run: Run) -> list[Near]:

@@ -43,8 +43,8 @@ class Display:
         self._total = len(jobs)
         self._finished = 0
         self._told: set[tuple[str, str]] = set()
-        self._start = time.monotonic()
-        self._weight = weights
+        self._start: float | None = None  # of the first training: processes take seconds to begin
+        self._weight = dict(weights)
         self._spent = dict.fromkeys(self._weight, 0.0)
         self._lines: dict[int, Any] = {}
         self._flying: defaultdict[int, dict[str, float]] = defaultdict(dict)  # in a pack, several
@@ -66,6 +66,8 @@ class Display:
         """Show one event."""
         key = event.job.key
         if event.kind == "step":
+            if self._start is None:
+                self._start = time.monotonic()
             self._spent[key] = min(1.0, event.fields["fraction"])
             self._step(event)
             return
@@ -79,6 +81,8 @@ class Display:
                 self._say(f"[dim]wait[/] {escape(event.job.title)}: {escape(reason)}")
             return
         self._spent[key] = 1.0
+        if event.fields.get("elsewhere"):
+            self._weight[key] = 0.0  # what others did says nothing of the speed here
         self._finished += 1
         self._over(event)
         count = f"[dim]{self._finished:>{len(str(self._total))}}/{self._total}[/]"
@@ -107,7 +111,7 @@ class Display:
     def _left(self) -> str:
         total = sum(self._weight.values())
         done = sum(self._weight[key] * part for key, part in self._spent.items())
-        if not done or done >= total:
+        if self._start is None or not done or done >= total:
             return ""
         return f"{format_duration((time.monotonic() - self._start) * (total - done) / done)} left"
 
@@ -150,7 +154,7 @@ class Display:
             total = sum(self._weight.values())
             done = sum(self._weight[key] * part for key, part in self._spent.items())
             news = f"{self._finished} of {self._total} · {self._left()}"
-            self._bars.update(self._all, completed=done / total, news=news)
+            self._bars.update(self._all, completed=done / total if total else 1.0, news=news)
 
 
 def _percent(value: float | None, factor: float = 100.0) -> str:

@@ -135,15 +135,41 @@ def test_a_forecast_takes_the_nearest_records():
     assert Forecast([]).seconds(same) is None
 
 
-def test_weights_are_seconds_or_else_examples():
-    small, large = runs("budget=epochs", "budget.epochs=1", "size=100,300")
-    assert Forecast([]).weights([small, large]) == {small.key: 100.0, large.key: 300.0}
+def test_weights_are_seconds_or_else_forward_passes_or_else_alike():
+    small, large = runs("task=mrpc", "budget=epochs", "budget.epochs=2", "size=100,300")
+    evaluated = 408 * small.train.num_evals  # on the validation split, at each point of the curve
+    assert Forecast([]).weights([small, large]) == {
+        small.key: 3 * 200 + evaluated,
+        large.key: 3 * 600 + evaluated,
+    }
+    (held,) = runs(
+        "task=mrpc",
+        "budget.epochs=2",
+        "size=300",
+        "train.num_evals=4",
+        "checkpoint_selection.fraction=0.2",
+        "checkpoint_selection.patience=4",
+    )
+    assert Forecast([]).weights([held]) == {held.key: 3 * 600 + 4 * 60 + 408}
+    (timed,) = runs("task=mrpc", "budget=seconds", "budget.seconds=9", "size=100")
+    assert Forecast([]).weights([small, timed]) == {small.key: 1.0, timed.key: 1.0}
     known = Forecast([record(small)]).weights([small, large])
-    assert known[large.key] - known[small.key] == pytest.approx(200 / 32)
+    assert known[large.key] - known[small.key] == pytest.approx(400 / 32)
+
+
+def test_the_time_left_is_counted_from_the_first_training_step(screen, monkeypatch):
+    clock = iter([100.0, 110.0])  # asked at the first step, and when its run is done
+    display, shown = screen()
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with display:
+        display(step(RUNS[0], 0.1))
+        display(Event("done", 0, RUNS[0], {"elsewhere": False}))
+    assert shown.getvalue().rstrip().endswith("30 s left")  # of four alike, one took 10 s
 
 
 @pytest.mark.parametrize(
-    ("seconds", "text"), [(4.4, "4 s"), (89, "89 s"), (90, "2 min"), (5400, "1.5 h")]
+    ("seconds", "text"),
+    [(4.4, "4 s"), (89, "89 s"), (90, "1.5 min"), (600, "10 min"), (5400, "1.5 h")],
 )
 def test_spell(seconds, text):
     assert format_duration(seconds) == text
