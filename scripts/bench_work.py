@@ -171,8 +171,8 @@ def main() -> None:
         f"takes {pruned:.2f} of one whose gradient goes on to the first block (arithmetic: "
         f"{floor:.2f}): no gradient is computed below the first trained part. The forward pass of "
         f"the blocks below is {kept:.2f} of that step; it could be computed once for each example "
-        "where nothing random comes before, which needs a model without dropout, so it is computed each "
-        "time. Evaluations are "
+        "where nothing random comes before, which needs a model without dropout, so it is computed "
+        "each time. Evaluations are "
         + ", ".join(f"{100 * share:.0f} % ({task})" for task, share in shares.items())
         + f" of the seconds of training and evaluation in {FOLDER.relative_to(ROOT)} (medians); "
         "each point of the curve is one pass over its split, and the last one is the reported "

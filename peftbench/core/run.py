@@ -110,6 +110,25 @@ def key_of_text(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
+def counted_size(size: int | float | str, task: TaskConfig) -> int | float | str:
+    """The number of training examples where the task says how many there are, else `size`."""
+    total = task.examples.get("train")
+    return _train_size(size, task, total) if total else size
+
+
+def _train_size(size: int | float | str, task: TaskConfig, total: int) -> int:
+    if size == "full":
+        return total
+    if isinstance(size, float):
+        return max(1, round(size * total))
+    if int(size) > total:
+        raise ConfigError(
+            f"size={size}: {task.name} has {total} training examples; "
+            "ask for at most that many, a fraction, or full"
+        )
+    return int(size)
+
+
 @dataclass(frozen=True, eq=False)
 class Run:
     """One training, as a value: everything that can change its score and nothing else.
@@ -160,8 +179,7 @@ class Run:
     @property
     def counted_size(self) -> int | float | str:
         """The number of training examples where the task says how many there are, else `size`."""
-        total = self.task.examples.get("train")
-        return self.train_size(total) if total else self.size
+        return counted_size(self.size, self.task)
 
     def train_size(self, total: int) -> int:
         """How many of `total` training examples the run uses.
@@ -169,16 +187,7 @@ class Run:
         Raises:
             ConfigError: if there are fewer than it wants.
         """
-        if self.size == "full":
-            return total
-        if isinstance(self.size, float):
-            return max(1, round(self.size * total))
-        if int(self.size) > total:
-            raise ConfigError(
-                f"size={self.size}: {self.task.name} has {total} training examples; "
-                "ask for at most that many, a fraction, or full"
-            )
-        return int(self.size)
+        return _train_size(self.size, self.task, total)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Run) and other.key == self.key

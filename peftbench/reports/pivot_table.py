@@ -4,6 +4,7 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -153,6 +154,7 @@ def _deviation(values: list[float]) -> float:
     return math.sqrt(math.fsum((one - mean) ** 2 for one in moved) / (len(values) - 1))
 
 
+@cache
 def _unit(field: str) -> tuple[str, float, int | None]:
     return next(
         ((unit, factor, digits) for is_, unit, factor, digits in _UNITS if is_(field)),

@@ -27,6 +27,7 @@ from peftbench.core.run import (
     Record,
     Run,
     canonical,
+    counted_size,
     counts_in_key,
     identity,
     key_of_text,
@@ -243,8 +244,8 @@ def _environment(raw: bytes) -> bytes:
     return orjson.dumps(orjson.loads(raw))
 
 
-#: In the text of a run's key where its seed will be; no JSON holds it elsewhere.
-_NO_SEED = '"seed":?'
+#: Where the seed and the training config will be in the text of a run's key; no JSON has such text.
+_NO_SEED, _NO_TRAIN = '"seed":?', '"train":?'
 
 
 @dataclass(frozen=True, eq=False)
@@ -272,20 +273,59 @@ def _setting(before: bytes, after: bytes) -> _Setting | None:
         *before[len(start) :].split(_MEMBER),
         *after[len(start) - 1 : -len(end)].split(_MEMBER),
     ]
-    parts = {part.name: part for part in map(_part, members)}
-    if len(parts) < len(members) or {*parts, *_LEFT_OUT} != _RUN_PARTS:
+    train, *rest = sorted(map(_part, members), key=_other_than_train)
+    recipe = _recipe(tuple(rest)) if train.name == "train" else None
+    if recipe is None:
         return None
-    run = Run(seed=0, **{name: part.value for name, part in parts.items()})
+    first, middle, last = recipe.text
+    columns = recipe.columns | {"run.train": train.json}
+    columns["alike"] = key_of_text(f"{recipe.alike[0]}{_TRAIN}{train.text}{recipe.alike[1]}")
+    return _Setting(recipe.metric, (first, f"{middle}{_TRAIN}{train.text}{last}"), columns)
+
+
+_TRAIN = '"train":'
+
+
+def _other_than_train(part: "_Part") -> bool:
+    return part.name != "train"
+
+
+@dataclass(frozen=True, eq=False)
+class _Recipe:
+    """What follows from a run without its seed and training config, which sweeps vary most.
+
+    Attributes:
+        metric: the task's primary one.
+        text: of which a key is the hash, cut where these two are.
+        alike: of which `alike` is the hash, cut where the training config is.
+        columns: of the parts as JSON, and those that are made of several.
+    """
+
+    metric: str
+    text: tuple[str, str, str]
+    alike: tuple[str, str]
+    columns: Json
+
+
+@lru_cache(_REMEMBERED)
+def _recipe(found: "tuple[_Part, ...]") -> _Recipe | None:
+    """The recipe of these parts; None if they are not those of a run."""
+    parts = {part.name: part for part in found}
+    if len(parts) < len(found) or {*parts, "train", *_LEFT_OUT} != _RUN_PARTS:
+        return None
+    task = parts["task"].value
     texts = {name: part.text for name, part in parts.items() if part.text is not None}
-    texts["size"] = canonical(run.counted_size)
+    texts["size"] = canonical(counted_size(parts["size"].value, task))
     columns: Json = {f"run.{name}": part.json for name, part in parts.items()}
-    columns["alike"] = key_of_text(key_text(texts))
     columns["shared"] = key_of_text(key_text({n: t for n, t in texts.items() if n in _SHARED}))
-    columns["prompt"] = run.prompt.name if run.prompt else "head"
-    columns["augmentation"] = run.augmentation.name if run.augmentation else "none"
-    columns["metric"] = run.task.metric
-    first, _, last = key_text(texts | {"seed": "?"}).partition(_NO_SEED)
-    return _Setting(run.task.metric, (first, last), columns)
+    prompt, augmentation = parts["prompt"].value, parts["augmentation"].value
+    columns["prompt"] = prompt.name if prompt else "head"
+    columns["augmentation"] = augmentation.name if augmentation else "none"
+    columns["metric"] = task.metric
+    without, _, end = key_text(texts | {"train": "?"}).partition(_NO_TRAIN)
+    before, _, after = key_text(texts | {"seed": "?", "train": "?"}).partition(_NO_SEED)
+    middle, _, last = after.partition(_NO_TRAIN)
+    return _Recipe(task.metric, (before, middle, last), (without, end), columns)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,6 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
-from hydra.utils import get_class
 
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json, Record, Run
@@ -92,6 +91,8 @@ def build_suite(node: Json) -> Suite:
     Raises:
         ConfigError: if its `_target_` is no suite, or the suite refuses a value.
     """
+    from hydra.utils import get_class  # reports that build no suite load no Hydra
+
     try:
         kind = get_class(node["_target_"])
     except Exception as error:  # hydra wraps whatever the import raised

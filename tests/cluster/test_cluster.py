@@ -410,6 +410,7 @@ class Background:
             time.sleep(0.2)
 
 
+@pytest.mark.slow
 def test_submit_and_leave_then_collect(tmp_path):
     here = Background(tmp_path)
     words = [*tiny("method=slow,breaks", "seed=0"), "cluster=local"]

@@ -369,7 +369,9 @@ def test_labels_that_cannot_be_learnt(data, words, told, tmp_path):
 def test_labels_that_training_has_not_seen(tmp_path):
     path = write(tmp_path / "mine.csv", rows())
     other = write(tmp_path / "held.csv", rows(kinds=("good", "ugly")))
-    with pytest.raises(ConfigError, match=r"held.csv has labels that the training part does not have: ugly"):
+    with pytest.raises(
+        ConfigError, match=r"held.csv has labels that the training part does not have: ugly"
+    ):
         loading.data_warnings(mine(path, f"task.validation_path='{other}'"), None)
 
 

@@ -23,6 +23,9 @@ from peftbench.training.runtime import RuntimeConfig
 
 CPU = RuntimeConfig(device="cpu", threads=1)
 
+#: Methods that stand for their kind in the default set; the others are marked as slow.
+FEW = ("full", "adapter", "lora", "bayes_hybrid", "robust_partial", "peft")
+
 
 @pytest.fixture
 def stage(tmp_path, monkeypatch):
@@ -74,7 +77,10 @@ def test_the_end_of_a_process_has_a_class():
         ("method=robust_partial", "method.choose=lisa", "method.interval=3", "method.part=0.5"),
         ("method=bayes_hybrid", "method.noise=flipout"),
         ("method=sparse_adapter", "method.score=learned"),
-        *((f"method={name}",) for name in METHODS),
+        *(
+            pytest.param((f"method={name}",), marks=[pytest.mark.slow] * (name not in FEW))
+            for name in METHODS
+        ),
     ],
     ids=" ".join,
 )

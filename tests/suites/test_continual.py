@@ -15,6 +15,7 @@ from peftbench.methods.base import build_method
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
 from peftbench.results.store import Results
+from peftbench.runner.worker import _check as check_runs
 from peftbench.suites import base
 from peftbench.suites.continual import measures
 from peftbench.training import trainer
@@ -84,14 +85,10 @@ def test_bad_words_are_refused_when_planning(words, told):
     assert told in str(caught.value)
 
 
-def test_a_chain_of_priors_needs_posteriors(tmp_path):
-    words = tiny(
-        "method=lora", "suite=continual", "suite.chunks=[8,8]", "suite.posterior_as_prior=true"
-    )
-    told = CliRunner().invoke(main, ["run", *words, "--results", str(tmp_path / "results")])
-    assert told.exit_code == 2
-    assert "LoRA has no posterior" in told.output
-    assert not (tmp_path / "results" / "records").exists()
+def test_a_chain_of_priors_needs_posteriors():
+    evaluation, _ = one("method=lora", "suite.chunks=[8,8]", "suite.posterior_as_prior=true")
+    found = check_runs([evaluation.run], [evaluation], RuntimeConfig(device="cpu"))
+    assert "LoRA has no posterior" in " ".join(found["errors"])
 
 
 # what goes on
@@ -124,6 +121,7 @@ def test_at_once_is_trained_on_the_chunks_alone(tmp_path):
     assert (evaluation.suite["revision"], "revision" in whole.suite) == (2, False)
 
 
+@pytest.mark.slow
 def test_values_go_on_from_round_to_round_in_their_unit(tmp_path):
     """Rounds whose labels have other means and spreads; at a rate of nearly 0 nothing changes."""
     words = ("method=full", "task=synthetic_similarity", "suite.chunks=[8,24]", "train.lr=1e-12")
@@ -219,6 +217,7 @@ def test_measures_are_those_of_the_papers():
     assert measures([[0.5], [None, 0.7]]) == dict.fromkeys(told)
 
 
+@pytest.mark.slow
 def test_report_of_rounds(tmp_path):
     words = tiny(
         "method=bayes_hybrid", "method.samples=1", "suite=continual", "suite.chunks=[8,24]"

@@ -447,7 +447,7 @@ def test_evaluate_asks_for_suites_records_and_weights(tmp_path):
 
 
 def test_run_trains_and_evaluates_and_does_it_once(tmp_path):
-    words = tiny("method=lora,mc_dropout", "suite=calibration,shift")
+    words = tiny("method=lora,head", "suite=calibration,shift")
     folder = ["--results", str(tmp_path), "--workers", "1"]
     first = call("run", *words, *folder, code=0)
     assert "4 evaluations of them: 0 done, 4 missing" in first
