@@ -152,6 +152,7 @@ def test_weights_are_seconds_or_else_forward_passes_or_else_alike():
         "budget.epochs=2",
         "size=300",
         "train.num_evals=4",
+        "checkpoint_selection=best_on_holdout",
         "checkpoint_selection.fraction=0.2",
         "checkpoint_selection.patience=4",
     )
