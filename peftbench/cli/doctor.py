@@ -188,17 +188,10 @@ def _folder(results: Results) -> Iterator[Finding]:
     do = "" if free > LITTLE else "free some, or choose another folder with --results"
     yield Finding("disk", GOOD if not do else ODD, f"{free / 2**30:.1f} GiB free", do)
     try:
-        nobody = "f" * 12
-        if results.claim(nobody):
-            results.release(nobody)
-        yield Finding("locks", GOOD, "the file system has them")
-    except OSError as error:
-        yield Finding(
-            "locks",
-            BAD,
-            f"{error.strerror}: two commands on this folder could train a run twice",
-            "a file system with locks (NFS 4, Lustre with flock), or one command at a time",
-        )
+        odd = results.check_claims()
+        yield Finding("claims", ODD if odd else GOOD, odd or "the file system has locks")
+    except ConfigError as error:
+        yield Finding("claims", BAD, str(error))
 
 
 def _cluster(cluster: Cluster) -> Iterator[Finding]:

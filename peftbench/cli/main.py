@@ -15,6 +15,7 @@ from peftbench.cli.cluster import VERBS
 from peftbench.cli.report import report
 from peftbench.config import old_names
 from peftbench.core.errors import ConfigError, OldName, RecordError
+from peftbench.system import home
 
 if TYPE_CHECKING:
     from peftbench.core.plan import Plan
@@ -65,6 +66,7 @@ def main() -> None:
 
     A run that has a record is done; the same command again does only what is missing.
     """  # noqa: D301 - click looks for the character, not for a backslash
+    home.ensure_home()
 
 
 @main.command(epilog=options.OVERRIDES)

@@ -59,7 +59,7 @@ retry = click.option(
     "--retry",
     metavar="CLASSES",
     help="Failures to try again: all, none or classes such as memory,error.  "
-    "[default: those that came from outside: killed,exit,disk,data,lost,cancelled]",
+    "[default: those that came from outside: killed,exit,disk,data,system,lost,cancelled]",
 )
 
 

@@ -155,13 +155,14 @@ FAILURE_KINDS = {
     "exit": "the process ended by itself",
     "disk": "the results folder could take no more",
     "data": "data or weights could not be loaded",
+    "system": "the operating system refused: a file server, a permission, too many open files",
     "lost": "its job on a cluster ended without a word",
     "cancelled": "its job on a cluster was cancelled",
     "error": "an exception; the log has the traceback",
 }
 
 #: Failures that come from outside: such runs are tried again unless --retry says otherwise.
-TRANSIENT_FAILURES = ("killed", "exit", "disk", "data", "lost", "cancelled")
+TRANSIENT_FAILURES = ("killed", "exit", "disk", "data", "system", "lost", "cancelled")
 
 
 def explain_exit(code: int, kernel_kills: int) -> tuple[str, str]:

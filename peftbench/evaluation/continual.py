@@ -7,11 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load, save
+from safetensors.torch import load
 from torch import Tensor
 
-from peftbench.core.errors import ConfigError
+from peftbench.core.errors import ConfigError, RecordError
 from peftbench.core.evaluation import Evaluated, Evaluation
 from peftbench.core.run import Json, canonical
 from peftbench.data import prompting
@@ -24,7 +23,7 @@ from peftbench.results.store import Results
 from peftbench.suites import base
 from peftbench.suites.base import Arrays
 from peftbench.suites.continual import Continual, Round
-from peftbench.training import measurement, trainer
+from peftbench.training import checkpointing, measurement, trainer
 from peftbench.training.continual_stage import ContinualStage
 from peftbench.training.runtime import RuntimeConfig, device_of
 from peftbench.training.trainer import TrainingOutput
@@ -216,7 +215,7 @@ def _save(results: Results, evaluation: Evaluation, progress: ContinualState) ->
     for name, arrays in progress.found.items():
         tensors |= {f"found.{name}.{kind}": torch.from_numpy(a) for kind, a in arrays.items()}
     note = {"evaluation": evaluation.key, "spent": canonical(progress.spent)}
-    body = save({n: t.detach().cpu().clone() for n, t in tensors.items()}, metadata=note)
+    body = checkpointing.sealed({n: t.detach().cpu().clone() for n, t in tensors.items()}, note)
     results.write(results.checkpoint(evaluation.key), body)
 
 
@@ -225,11 +224,10 @@ def _load(results: Results, evaluation: Evaluation) -> ContinualState | None:
     if not path.exists():
         return None
     try:
-        with safe_open(path, framework="pt") as file:
-            note = file.metadata()
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError:
-        warnings.warn(f"checkpoint {path.name} is torn; the stream starts again", stacklevel=2)
+        tensors, note = checkpointing.unsealed(path)
+    except RecordError as error:
+        warnings.warn(f"{error}; the stream starts again", stacklevel=2)
+        path.unlink(missing_ok=True)
         return None
     progress = ContinualState(spent=json.loads(note["spent"]), state={})
     for name, tensor in tensors.items():

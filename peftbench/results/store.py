@@ -1,11 +1,9 @@
 """The results folder: the only module that knows a path in it.
 
 A run has a record or it has not; that file is the only state. Whatever is written is drafted
-beside its place and moved there whole. A run in flight holds one byte of the file `claims`, locked
-by the kernel, which lets go when the process ends, however it ends.
+beside its place and moved there whole. A run in flight is claimed, see `system.claims`.
 """
 
-import fcntl
 import os
 import re
 from dataclasses import replace
@@ -15,7 +13,7 @@ from typing import TYPE_CHECKING
 from peftbench.core.errors import ConfigError, OtherSchemaError, RecordError
 from peftbench.core.evaluation import Evaluated, Evaluation, Failure, Job, job_json, job_of
 from peftbench.core.run import Json, Record, Run
-from peftbench.system import io
+from peftbench.system import claims, io
 
 if TYPE_CHECKING:
     import numpy as np
@@ -23,6 +21,12 @@ if TYPE_CHECKING:
 
 KEY = re.compile(r"[0-9a-f]{12}")
 _FILES = re.compile(rf"(?<=/){KEY.pattern}(?=\.json/)")
+
+#: Folders in which a run, an evaluation or its supervisor writes.
+_WRITTEN = (
+    *("cache", "checkpoints", "drafts", "evaluations", "failures", "logs", "predictions"),
+    *("records", "trained"),
+)
 
 
 def _order(run: Run) -> tuple[str, str, str, str, int, str]:
@@ -38,7 +42,7 @@ class Results:
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
-        self._claims: int | None = None
+        self._claims = claims.Claims(self.folder / "claims", self.folder / "claim_files")
 
     def log(self, key: str) -> Path:
         """The output of the worker while it had the run."""
@@ -294,27 +298,29 @@ class Results:
 
     # claims
 
+    def check_claims(self) -> str | None:
+        """Try a claim before work; return what is odd about claims in this folder.
+
+        Raises:
+            ConfigError: if none can be taken, with what to do.
+        """
+        return self._claims.check()
+
     def claim(self, key: str) -> bool:
         """Take the run for this process, unless another process has it.
 
-        The claim is one byte of the file `claims`, at the offset that the key spells. The kernel
-        drops it when the process ends, so nothing is ever left locked.
+        Raises:
+            OSError: if the file system takes no claim, which `check_claims` tells before work.
         """
-        try:
-            fcntl.lockf(self._claims_file(), fcntl.LOCK_EX | fcntl.LOCK_NB, 1, int(key, 16))
-        except BlockingIOError:
-            return False
-        return True
+        return self._claims.take(key)
+
+    def claimed_by(self, key: str) -> str:
+        """Who has a run that cannot be claimed, as far as it is known."""
+        return self._claims.holder(key)
 
     def release(self, key: str) -> None:
         """Give a claimed run back."""
-        fcntl.lockf(self._claims_file(), fcntl.LOCK_UN, 1, int(key, 16))
-
-    def _claims_file(self) -> int:
-        if self._claims is None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            self._claims = os.open(self.folder / "claims", os.O_RDWR | os.O_CREAT, 0o666)
-        return self._claims
+        self._claims.give_back(key)
 
     def check_writable(self) -> None:
         """Refuse early a folder into which no record could be written.
@@ -326,11 +332,17 @@ class Results:
         try:
             self.write(probe, b"peftbench")
             probe.unlink()
+        except PermissionError as error:
+            there = next(path for path in probe.parents if os.path.exists(path))
+            raise ConfigError(claims.not_writable(self.folder, there)) from error
         except OSError as error:
             raise ConfigError(
                 f"cannot write to the results folder {self.folder}: {error.strerror}; "
                 "free it or choose another one with --results"
             ) from error
+        for path in (self.folder, *(self.folder / kind for kind in _WRITTEN)):
+            if not os.access(path, os.W_OK | os.X_OK) and path.is_dir():
+                raise ConfigError(claims.not_writable(self.folder, path))
 
     # files
 

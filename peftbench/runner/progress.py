@@ -11,6 +11,7 @@ from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 
+from peftbench.core.errors import RecordError
 from peftbench.core.evaluation import Evaluation, Job
 from peftbench.core.text import format_duration
 from peftbench.metrics.task_metrics import factor
@@ -96,6 +97,12 @@ class Display:
 
     def _result(self, event: Event) -> str:
         where = " (done elsewhere)" if event.fields.get("elsewhere") else ""
+        try:
+            return self._scores(event, where)
+        except (OSError, RecordError) as error:  # removed or damaged since
+            return f"[yellow]its record cannot be read: {escape(str(error))}[/]"
+
+    def _scores(self, event: Event, where: str) -> str:
         if isinstance(event.job, Evaluation):
             found = self._results.evaluated(event.job.key)
             parts = [f"{escape(name)} {_percent(v)}" for name, v in found.headline.items()]

@@ -6,12 +6,13 @@ It trains with the process of rank 0, which started it, and stores nothing.
 import json
 import os
 import signal
-import sys
 import threading
 from contextlib import suppress
+from typing import TextIO
 
 from peftbench.core.run import Run
 from peftbench.results.store import Results
+from peftbench.runner.worker import take_input
 from peftbench.runner.worker_pool import HELD
 
 
@@ -20,8 +21,9 @@ def main() -> None:
     for name in HELD:  # rank 0 decides when all stop
         signal.signal(name, signal.SIG_IGN)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
-    order = json.loads(sys.stdin.readline())
-    threading.Thread(target=_exit_with_rank_zero, daemon=True).start()
+    given = take_input()
+    order = json.loads(given.readline())
+    threading.Thread(target=_exit_with_rank_zero, args=(given,), daemon=True).start()
     from peftbench.training import loop, trainer
     from peftbench.training.runtime import RuntimeConfig
 
@@ -33,8 +35,8 @@ def main() -> None:
         )
 
 
-def _exit_with_rank_zero() -> None:
-    sys.stdin.read()
+def _exit_with_rank_zero(given: TextIO) -> None:
+    given.read()
     os._exit(1)
 
 

@@ -1,5 +1,6 @@
 """Run a plan on this machine: train what has no record, evaluate, report."""
 
+import os
 import shlex
 import sys
 from collections.abc import Callable, Iterable
@@ -19,9 +20,10 @@ from peftbench.results.store import Results
 from peftbench.runner import packs, prefetch
 from peftbench.runner.progress import Display, note
 from peftbench.runner.resources import Resources, choose_resources
+from peftbench.runner.worker_environment import left_out
 from peftbench.runner.worker_pool import Stopped, WorkerPool
 from peftbench.suites import base
-from peftbench.system import offline_folder
+from peftbench.system import home, offline_folder
 from peftbench.system.hardware import bf16_on_cpu, devices
 
 
@@ -108,13 +110,18 @@ def execute(
     Raises:
         ConfigError: for what a worker finds wrong, before anything is done.
     """
+    home.ensure_home()
     _check_precision(todo.runs, gpus)
+    if odd := results.check_claims():
+        note(f"note: {odd}")
     wanted = Plan(todo.runs, len(todo.runs), [], [], todo.data_root, todo.evaluations)
     absent = None
     try:
         prefetch.fetch_from_hub(wanted, todo.data_root)
     except ConfigError as error:  # said with all that the worker finds wrong besides
         absent = error
+    except KeyboardInterrupt:
+        return True
     resources = choose_resources([*todo.runs, *todo.evaluations], gpus, options)
     _print_resources(resources, todo, results, options)
     setting = _worker_setting(resources, todo, options)
@@ -124,7 +131,7 @@ def execute(
         if absent is not None:
             raise absent
         if options.dry_run:
-            return False
+            return pool.halted
         train_all(pool, todo, resources, options)
         evaluate_all(pool, todo, resources, options)
     except (Stopped, KeyboardInterrupt):
@@ -246,6 +253,11 @@ def _print_resources(
             f"workers: {resources.workers}{together} on {where}{shared}; "
             f"results in {results.folder}"
         )
+        if names := left_out(os.environ):
+            note(
+                f"left out of the workers' environment, as they would change or hang runs: "
+                f"{', '.join(names)}"
+            )
     asked = {run.train.precision for run in todo.runs}
     if not gpus and "auto" in asked and not options.quiet:
         note("precision: auto is " + ("bf16" if bf16_on_cpu() else "fp32, as this CPU has no bf16"))

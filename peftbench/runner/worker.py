@@ -1,11 +1,10 @@
 """A worker process: takes runs as JSON lines on standard input, answers events as JSON lines.
 
 It stays warm between runs: libraries, the backbone, tokens. While it has a run, its output goes to
-the run's log. When its input ends (the supervisor is gone) or on one of the signals `HELD`, it
-writes a checkpoint at the next step and leaves.
+the run's log, and its input is empty. When its orders end (the supervisor is gone) or on one of the
+signals `HELD`, it writes a checkpoint at the next step and leaves.
 """
 
-import errno
 import faulthandler
 import json
 import os
@@ -15,25 +14,33 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any, TextIO
 
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluation, Failure, Job, job_of
 from peftbench.core.run import Json, Run
 from peftbench.results.store import Results
+from peftbench.runner.failure_causes import classify, place, reason
 from peftbench.runner.worker_pool import GRACE, HELD
+from peftbench.system import io
 
-#: Errors of the operating system that mean the results folder can take no more.
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+#: Of warnings that are told to the person as well: peftbench's own.
+_PACKAGE = Path(__file__).parents[1]
+
+_told: set[str] = set()
 
 
 def main() -> None:
-    """Serve until the input ends."""
-    events = os.fdopen(os.dup(1), "w", buffering=1)  # events keep the pipe, prints go to the log
+    """Serve until the orders end."""
+    # events keep the pipe, prints go to the log
+    events = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)
+    orders_in = take_input()
     faulthandler.enable()
     stop = threading.Event()
     for name in HELD:
@@ -41,22 +48,39 @@ def main() -> None:
     signal.pthread_sigmask(signal.SIG_UNBLOCK, HELD)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the supervisor's to handle
     orders: queue.Queue[Json | None] = queue.Queue()
-    working = threading.Event()
-    threading.Thread(target=_listen, args=(orders, stop, working), daemon=True).start()
+    training = threading.Event()
+    arguments = orders_in, orders, stop, training
+    threading.Thread(target=_listen, args=arguments, daemon=True).start()
     first = orders.get()
     if first is not None:
-        _serve(first, orders, stop, working, events)
+        _serve(first, orders, stop, training, events)
+
+
+def take_input() -> TextIO:
+    """Standard input for this process alone; whoever reads it from here on finds its end.
+
+    A method that asks a person something would read the orders, or wait for ever.
+    """
+    taken = os.fdopen(os.dup(0), encoding="utf-8")
+    nothing = os.open(os.devnull, os.O_RDONLY)
+    os.dup2(nothing, 0)
+    os.close(nothing)
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115 - as long as the process
+    return taken
 
 
 def _listen(
-    orders: "queue.Queue[Json | None]", stop: threading.Event, working: threading.Event
+    orders_in: TextIO,
+    orders: "queue.Queue[Json | None]",
+    stop: threading.Event,
+    training: threading.Event,
 ) -> None:
-    for line in sys.stdin:
+    for line in orders_in:
         orders.put(json.loads(line))
     stop.set()
     orders.put(None)
-    # the supervisor is gone: a run leaves a checkpoint first, a check has nothing to leave
-    time.sleep(GRACE if working.is_set() else 1)
+    # the supervisor is gone: a training leaves a checkpoint first, all else has nothing to leave
+    time.sleep(GRACE if training.is_set() else 1)
     os._exit(1)
 
 
@@ -64,7 +88,7 @@ def _serve(
     first: Json,
     orders: "queue.Queue[Json | None]",
     stop: threading.Event,
-    working: threading.Event,
+    training: threading.Event,
     events: TextIO,
 ) -> None:
     from peftbench.training.runtime import (
@@ -75,12 +99,17 @@ def _serve(
     results = Results(first["results"])
     setting = RuntimeConfig(**first["setting"])
     warm = WarmCache()
+    home = os.open(".", os.O_RDONLY)
 
     def tell(event: str, **fields: Any) -> None:
         try:
             events.write(json.dumps({"event": event, **fields}) + "\n")
         except BrokenPipeError:  # the supervisor is gone: no failure of the run
             stop.set()
+
+    def stopped() -> bool:  # asked by trainings, from their first step on
+        training.set()
+        return stop.is_set()
 
     tell("ready")
     while not stop.is_set():
@@ -95,15 +124,15 @@ def _serve(
             )
         else:
             jobs = [job_of(one) for one in order["jobs"]]
-            working.set()
             if len(jobs) == 1:
-                _one(jobs[0], results, setting, warm, stop, tell)
+                _one(jobs[0], results, setting, warm, stopped, tell)
             else:
-                _several(jobs, results, setting, warm, stop, tell)
-            working.clear()
+                _several(jobs, results, setting, warm, stopped, tell)
+            training.clear()
             warm.keep()
             if not stop.is_set():
                 tell("ready")
+        os.fchdir(home)  # a method may have left it
 
 
 def _check(runs: list[Run], evaluations: list[Evaluation], setting: Any) -> Json:
@@ -116,6 +145,7 @@ def _check(runs: list[Run], evaluations: list[Evaluation], setting: Any) -> Json
     errors: dict[str, int] = {}
     told: list[str] = []
     passed: dict[str, bool] = {}
+    whose = ""
 
     def once(what: Any, check: Any) -> bool:
         """Whether a check passed, which is made once for equal inputs."""
@@ -129,9 +159,14 @@ def _check(runs: list[Run], evaluations: list[Evaluation], setting: Any) -> Json
             except ConfigError as error:
                 passed[name] = False
                 errors[str(error)] = errors.get(str(error), 0) + 1
+            except Exception as error:  # the code of a method or a suite raises what it likes
+                passed[name] = False
+                traceback.print_exc()
+                errors[f"{whose}: {reason(error)} (in {place(error)})"] = 1
         return passed[name]
 
     for run in runs:
+        whose = run.title
         length, texts = run.train.max_length, len(run.task.texts)
         if not once(
             ["checkpoint", run.model, length, texts, run.prompt and run.prompt.name],
@@ -154,6 +189,7 @@ def _check(runs: list[Run], evaluations: list[Evaluation], setting: Any) -> Json
                 lambda run=run: dry_run.validate_run(run),
             )
     for one in evaluations:
+        whose = one.title
         asked = base.build_suite(one.suite)
         once(
             [one.suite, one.run.task],
@@ -172,19 +208,18 @@ def _one(
     results: Results,
     setting: Any,
     warm: Any,
-    stop: threading.Event,
+    stop: Callable[[], bool],
     tell: Any,
 ) -> None:
     key = job.key
-    if not results.claim(key):
-        tell("held", key=key)
+    if not _claim(job, results, tell):
         return
     try:
         if results.done(job):
             tell("done", key=key, elsewhere=True)
             return
         results.drop_drafts(key)
-        with _logging(results, job):
+        with _logging(results, job, tell):
             _do(job, results, setting, warm, stop, tell)
         tell("done", key=key, elsewhere=False)
     except Exception as error:  # the one broad except: a run that fails must not sink the others
@@ -193,12 +228,23 @@ def _one(
         results.release(key)
 
 
+def _claim(job: Job, results: Results, tell: Any) -> bool:
+    """Claim a job; tell why where it cannot be done here now."""
+    try:
+        if results.claim(job.key):
+            return True
+        tell("held", key=job.key, reason=results.claimed_by(job.key))
+    except OSError as error:  # it could be when the command started
+        _failed(job, error, results, tell)
+    return False
+
+
 def _several(
     jobs: list[Job],
     results: Results,
     setting: Any,
     warm: Any,
-    stop: threading.Event,
+    stop: Callable[[], bool],
     tell: Any,
 ) -> None:
     """Runs that may share passes; each is recorded when it is over."""
@@ -207,10 +253,7 @@ def _several(
     runs = [job for job in jobs if isinstance(job, Run)]
 
     def enter(run: Run) -> bool:
-        if stop.is_set():
-            return False
-        if not results.claim(run.key):
-            tell("held", key=run.key)
+        if stop() or not _claim(run, results, tell):
             return False
         if results.done(run):
             results.release(run.key)
@@ -229,8 +272,8 @@ def _several(
         tell("note", key=runs[0].key, text=text)
 
     tell("begun", key=runs[0].key)  # the calibration is made for it: if that kills, it has failed
-    with _logging(results, runs[0]):
-        ends = runner.train(runs, setting, results, warm, enter, report, stop.is_set, note)
+    with _logging(results, runs[0], tell):
+        ends = runner.train(runs, setting, results, warm, enter, report, stop, note)
         for run, end in ends:
             try:
                 if isinstance(end, Exception):
@@ -250,15 +293,13 @@ def _failed(job: Job, error: Exception, results: Results, tell: Any) -> None:
     if isinstance(error, loop.TrainingInterrupted):
         tell("interrupted", key=job.key, reason=str(error))
         return
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    reason = lines[0] if lines else type(error).__name__
     _append(results, job.key, "".join(traceback.format_exception(error)))
-    failure = Failure(job, classify(error), f"{type(error).__name__}: {reason}")
+    failure = Failure(job, classify(error), reason(error))
     tell("failed", key=job.key, kind=_note(results, failure), reason=failure.reason)
 
 
 def _do(
-    job: Job, results: Results, setting: Any, warm: Any, stop: threading.Event, tell: Any
+    job: Job, results: Results, setting: Any, warm: Any, stop: Callable[[], bool], tell: Any
 ) -> None:
     from peftbench.evaluation import continual, evaluator
     from peftbench.suites import base
@@ -274,11 +315,11 @@ def _do(
             else evaluator.evaluate_suite
         )
         alone = replace(setting, processes=1)
-        results.save_evaluated(*do(job, results, alone, warm=warm, report=report, stop=stop.is_set))
+        results.save_evaluated(*do(job, results, alone, warm=warm, report=report, stop=stop))
         return
     with distributed.group(job.to_json(), str(results.folder), asdict(setting)):
         outcome = trainer.execute(
-            job, setting, results=results, warm=warm, report=report, stop=stop.is_set
+            job, setting, results=results, warm=warm, report=report, stop=stop
         )
     results.save(outcome.record, outcome.predictions, outcome.trained)
 
@@ -293,31 +334,29 @@ def _note(results: Results, failure: Failure) -> str:
     return failure.kind
 
 
-def classify(error: Exception) -> str:
-    """The class of a failure, out of `FAILURE_KINDS`."""
-    import torch
-
-    if isinstance(error, FloatingPointError):
-        return "diverged"
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return "memory"
-    if isinstance(error, OSError) and error.errno in FULL:
-        return "disk"
-    if isinstance(error, ConfigError):
-        return "data"
-    return "error"
-
-
 @contextmanager
-def _logging(results: Results, job: Job) -> Iterator[None]:
-    """Send what libraries print during a job to its log."""
+def _logging(results: Results, job: Job, tell: Any) -> Iterator[None]:
+    """Send what libraries print during a job to its log; tell of peftbench's own warnings too."""
     path = results.log(job.key)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    before = os.dup(1), os.dup(2)
-    with open(path, "w", buffering=1) as log:
+    io.make_folder(path.parent)
+    path.unlink(missing_ok=True)  # a colleague's can be replaced, not written to
+    with (
+        open(path, "w", buffering=1, encoding="utf-8", errors="backslashreplace") as log,
+        warnings.catch_warnings(),
+    ):
+        show = warnings.showwarning
+
+        def show_and_tell(message: Any, category: Any, filename: str, *more: Any) -> None:
+            show(message, category, filename, *more)
+            if _PACKAGE in Path(filename).parents and str(message) not in _told:
+                _told.add(str(message))
+                tell("note", key=job.key, text=f"{job.title}: {message}")
+
+        warnings.showwarning = show_and_tell
         log.write(f"{job.title}\n{job.key}\n")
         sys.stdout.flush()
         sys.stderr.flush()
+        before = os.dup(1), os.dup(2)
         os.dup2(log.fileno(), 1)
         os.dup2(log.fileno(), 2)
         try:
@@ -331,8 +370,11 @@ def _logging(results: Results, job: Job) -> Iterator[None]:
 
 
 def _append(results: Results, key: str, text: str) -> None:
+    path = results.log(key)
     try:
-        with open(results.log(key), "a") as log:
+        if path.exists() and not os.access(path, os.W_OK):
+            path.unlink()
+        with open(path, "a", encoding="utf-8", errors="backslashreplace") as log:
             log.write(text)
     except OSError as error:  # a full disk: the traceback goes to the supervisor's terminal
         print(f"{text}\n(the log could not be written: {error})", file=sys.stderr)

@@ -1,8 +1,8 @@
 """Local worker processes under a supervisor that never loads torch.
 
 A worker that dies takes its run with it and nothing else; the reason is noted, another worker
-takes its place. Two supervisors on one results folder share the work: a run that the other one has
-claimed is waited for, not done again.
+takes its place, unless one after the other dies before it has a run. Two supervisors on one results
+folder share the work: a run that the other one has claimed is waited for, not done again.
 """
 
 import json
@@ -11,7 +11,6 @@ import selectors
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -24,10 +23,16 @@ from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluation, Failure, Job, explain_exit, job_json
 from peftbench.core.run import Json, Run
 from peftbench.results.store import Results
+from peftbench.runner.scratch import Scratch
+from peftbench.runner.worker_environment import absolute, worker_environment
 from peftbench.system.hardware import oom_kills
+from peftbench.system.hub_client import say
 
 #: Seconds that workers get to write a checkpoint after a signal.
 GRACE = 60
+
+#: Workers in a row that may be killed while they have nothing to do yet, before it is given up.
+MOST_LOST = 3
 
 
 @dataclass(frozen=True)
@@ -47,7 +52,6 @@ class _Worker:
     errors: Path
     jobs: dict[str, Job] = field(default_factory=dict)
     begun: set[str] = field(default_factory=set)
-    started: bool = False
     ready: bool = False
     told: bytes = b""
     kills: int = field(default_factory=oom_kills)
@@ -84,14 +88,24 @@ class WorkerPool:
         self.listen = listen
         self.failures: list[Failure] = []
         self._selector = selectors.DefaultSelector()
-        self._scratch = tempfile.TemporaryDirectory(prefix="peftbench-")
+        self._lost_idle = 0
+        self._scratch = Scratch()
         self._workers: dict[int, _Worker] = {}
         self._asked_to_stop = False
         self._halted = halted or (lambda: self._asked_to_stop)
         names = () if halted else STOPS
         self._before = {name: signal.signal(name, self._ask_to_stop) for name in names}
-        for number in range(workers):
-            self._start(number)
+        try:
+            for number in range(workers):
+                self._start(number)
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def halted(self) -> bool:
+        """Whether it was told to stop."""
+        return self._halted()
 
     def check(self, runs: Iterable[Run], evaluations: Iterable[Evaluation] = ()) -> list[str]:
         """Let a worker instantiate every run and suite; return what is odd in their data.
@@ -100,18 +114,20 @@ class WorkerPool:
             ConfigError: with all that is wrong.
             Stopped: after Ctrl-C, SIGTERM or SIGUSR1.
         """
-        first = self._workers[min(self._workers)]
+        first = min(self._workers)
         order = {"check": [run.to_json() for run in runs]}
-        self._send(first, order | {"suites": [one.to_json() for one in evaluations]})
+        order |= {"suites": [one.to_json() for one in evaluations]}
+        self._send(self._workers[first], order)
         while not self._halted():
             for worker, message in self._messages():
                 if message["event"] == "checked":
                     if message["errors"]:
                         raise ConfigError("\n".join(message["errors"]))
                     return list(message["told"])
-                if message["event"] == "gone" and worker is first:
-                    raise ConfigError(f"a worker ended while it checked:\n{self._tail(worker)}")
+                gone = message["event"] == "gone"
                 self._hear(worker, message, deque())
+                if gone and worker.number == first:
+                    self._send(self._workers[first], order)  # to the one in its place
         raise Stopped
 
     def work(self, units: Iterable[Sequence[Job]], fail_fast: bool = False) -> None:
@@ -163,17 +179,15 @@ class WorkerPool:
                 end = 0.0
                 worker.process.kill()
                 worker.process.wait()
-            _close_output(worker)
+            _close_pipes(worker)
         self._selector.close()
-        self._scratch.cleanup()
+        self._scratch.close()
 
     # processes
 
     def _start(self, number: int) -> None:
-        errors = Path(self._scratch.name) / f"worker-{number}"
-        environment = os.environ | ENVIRONMENT | {"PYTHONUNBUFFERED": "1"}
-        if self.setting["threads"]:
-            environment["OMP_NUM_THREADS"] = str(self.setting["threads"])
+        errors = self._scratch.folder / f"worker-{number}"
+        environment = worker_environment(os.environ, self.setting["threads"])
         if self.gpus:
             first = number * (count := self.setting["processes"]) % len(self.gpus)
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(self.gpus[first : first + count])
@@ -189,6 +203,8 @@ class WorkerPool:
                     env=environment,
                     start_new_session=True,  # Ctrl-C in the terminal is for the supervisor
                 )
+        except OSError as error:
+            raise ConfigError(f"no worker can be started here: {error}") from error
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         worker = _Worker(number, process, errors)
@@ -196,7 +212,11 @@ class WorkerPool:
         assert process.stdout is not None
         os.set_blocking(process.stdout.fileno(), False)
         self._selector.register(process.stdout, selectors.EVENT_READ, number)
-        self._send(worker, {"results": str(self.results.folder), "setting": self.setting})
+        setting, root = self.setting, self.setting["data_root"]
+        if root is not None:
+            setting = setting | {"data_root": absolute(root)}
+        # a method may change the working folder: nothing depends on it
+        self._send(worker, {"results": str(self.results.folder.absolute()), "setting": setting})
 
     def _send(self, worker: _Worker, order: Json) -> None:
         assert worker.process.stdin is not None
@@ -217,15 +237,11 @@ class WorkerPool:
             assert worker.process.stdout is not None
             body = worker.process.stdout.read()
             if body:
-                worker.started = True
                 *lines, worker.told = (worker.told + body).split(b"\n")
                 found += [(worker, json.loads(line)) for line in lines]
             else:
                 self._selector.unregister(worker.process.stdout)
                 found.append((worker, {"event": "gone"}))
-        for worker, message in found:
-            if message["event"] == "gone" and not worker.started:
-                raise ConfigError(f"a worker could not start:\n{self._tail(worker)}")
         return found
 
     def _hear(self, worker: _Worker, message: Json, held: "deque[Sequence[Job]]") -> None:
@@ -234,9 +250,19 @@ class WorkerPool:
             worker.ready, worker.jobs = True, {}
         elif event == "gone":
             self._lost(worker, held)
-        elif (job := worker.jobs.get(message.get("key", ""))) is None:
-            return
-        elif event == "begun":
+        elif (job := worker.jobs.get(message.get("key", ""))) is not None:
+            self._lost_idle = 0
+            self._hear_of(job, event, worker, message, held)
+
+    def _hear_of(
+        self,
+        job: Job,
+        event: str,
+        worker: _Worker,
+        message: Json,
+        held: "deque[Sequence[Job]]",
+    ) -> None:
+        if event == "begun":
             worker.begun.add(job.key)
         elif event == "failed":
             del worker.jobs[job.key]
@@ -251,16 +277,36 @@ class WorkerPool:
             self.listen(Event(event, worker.number, job, message))
 
     def _lost(self, worker: _Worker, held: "deque[Sequence[Job]]") -> None:
-        """A worker ended: what it had begun failed, the rest of what it was given waits."""
+        """A worker ended: what it had begun failed, the rest of what it was given waits.
+
+        Raises:
+            ConfigError: if it had no run, and failed by itself or is the last of several.
+        """
         code = worker.process.wait()
-        _close_output(worker)
+        _close_pipes(worker)
+        kind, reason = explain_exit(code, oom_kills() - worker.kills)
         begun = worker.begun or set(worker.jobs)
         for job in worker.jobs.values():
             if job.key in begun:
-                self._fail(worker, job, *explain_exit(code, oom_kills() - worker.kills))
+                self._fail(worker, job, kind, reason)
+        if not worker.jobs:
+            self._lost_without_job(worker, code, reason)
         if waiting := [job for job in worker.jobs.values() if job.key not in begun]:
             held.append(waiting)
         self._start(worker.number)
+
+    def _lost_without_job(self, worker: _Worker, code: int, reason: str) -> None:
+        """Say that a worker ended before it had a run; give up where that is no accident.
+
+        One that is told to leave by a signal ends with code 0.
+        """
+        self._lost_idle += 1
+        told = f"worker {worker.number} had no run: {reason}"
+        if code > 0 or self._lost_idle >= MOST_LOST:
+            again = f" (the last of {self._lost_idle} in a row)" * (self._lost_idle > 1)
+            tail = self._tail(worker).strip() or "nothing"
+            raise ConfigError(f"{told}{again}; it printed:\n{tail}")
+        say(f"{told}; another one takes its place")
 
     def _fail(self, worker: _Worker, job: Job, kind: str, reason: str, noted: bool = False) -> None:
         failure = Failure(job, kind, reason)
@@ -277,18 +323,17 @@ class WorkerPool:
         self._asked_to_stop = True
 
     def _tail(self, worker: _Worker) -> str:
-        return worker.errors.read_text(errors="replace")[-2000:]
+        return worker.errors.read_text(encoding="utf-8", errors="replace")[-2000:]
 
 
-def _close_output(worker: _Worker) -> None:
-    if worker.process.stdout is not None:
-        worker.process.stdout.close()
+def _close_pipes(worker: _Worker) -> None:
+    for pipe in (worker.process.stdin, worker.process.stdout):
+        if pipe is not None:
+            with suppress(OSError):  # what could not be sent to a dead worker is sent again
+                pipe.close()
 
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 #: On these a worker writes a checkpoint and leaves; they are held back until it can.
 HELD = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
-
-#: Set for workers: tokenizers' threads would fight with the other workers.
-ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false"}

@@ -1,9 +1,11 @@
 """Files that are whole or absent, and that say so: sealed JSON, arrays without pickle."""
 
+import errno
 import hashlib
 import io
 import json
 import os
+import stat
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -26,8 +28,8 @@ _SMALL = 1 << 16
 def write_whole(path: Path, body: bytes, drafts: Path | None = None) -> None:
     """Put `body` at `path`, whole or not at all, through a draft on the same file system."""
     drafts = drafts or path.parent
-    drafts.mkdir(parents=True, exist_ok=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(drafts)
+    make_folder(path.parent)
     draft = drafts / f"{path.name}-{os.getpid()}"
     try:
         with open(draft, "wb") as file:
@@ -37,6 +39,37 @@ def write_whole(path: Path, body: bytes, drafts: Path | None = None) -> None:
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder, and those above it that are missing; one that is there stays as it is.
+
+    Each is writable for the group where the one above it is, whatever the umask: who shares a
+    folder means all that is made in it. Folders for everybody (/tmp) share nothing.
+
+    Raises:
+        NotADirectoryError: if a file is in the way.
+    """
+    if path.is_dir():
+        return
+    if path.exists():
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
+    make_folder(path.parent)
+    path.mkdir(exist_ok=True)
+    share(path)
+
+
+def share(path: Path) -> None:
+    """Let the group write to a file or folder of this user's, if it may to the folder above."""
+    above, here = path.parent.stat().st_mode, path.stat()
+    shared = above & stat.S_IWGRP and not above & stat.S_ISVTX
+    if not shared or here.st_uid != os.geteuid():
+        return
+    more = stat.S_IRGRP | stat.S_IWGRP
+    if stat.S_ISDIR(here.st_mode):
+        more |= stat.S_IXGRP | above & stat.S_ISGID
+    if here.st_mode | more != here.st_mode:
+        path.chmod(stat.S_IMODE(here.st_mode | more))
 
 
 def quickly(path: str) -> tuple[bytes, os.stat_result]:

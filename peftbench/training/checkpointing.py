@@ -1,8 +1,14 @@
-"""An unfinished training on disk, so that it goes on exactly where it was (bitwise on a CPU)."""
+"""An unfinished training on disk, so that it goes on exactly where it was (bitwise on a CPU).
 
+A checkpoint is sealed as a record is: one with a wrong bit would give another result, or none. What
+is not as it was written is dropped, and the training starts again.
+"""
+
+import hashlib
 import json
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
+from peftbench.core.errors import RecordError
 from peftbench.core.run import Json, canonical
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.results.store import Results
@@ -59,6 +66,39 @@ def _parameters(optimizer: torch.optim.Optimizer) -> Iterator[nn.Parameter]:
         yield from group["params"]
 
 
+def sealed(tensors: dict[str, Tensor], note: dict[str, str]) -> bytes:
+    """A safetensors file of tensors on the CPU and a note, with the SHA-256 of both in it."""
+    return serialise(tensors, metadata=note | {"sha256": _digest(tensors, note)})
+
+
+def unsealed(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read what `sealed` gave.
+
+    Raises:
+        FileNotFoundError: if there is no such file.
+        RecordError: if it is torn, was altered, or has no seal.
+    """
+    try:
+        with safe_open(path, framework="pt") as file:
+            note = dict(file.metadata() or {})
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise RecordError(f"checkpoint {path.name} is torn") from error
+    if note.pop("sha256", None) != _digest(tensors, note):
+        raise RecordError(
+            f"checkpoint {path.name} was altered: its content does not hash to what it says"
+        )
+    return tensors, note
+
+
+def _digest(tensors: dict[str, Tensor], note: dict[str, str]) -> str:
+    whole = hashlib.sha256(canonical(note).encode())
+    for name, tensor in sorted(tensors.items()):
+        whole.update(canonical([name, str(tensor.dtype), list(tensor.shape)]).encode())
+        whole.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+    return whole.hexdigest()
+
+
 def save(
     results: Results | None, key: str, parted: Any, state: dict[str, Tensor], progress: Json
 ) -> None:
@@ -69,19 +109,21 @@ def save(
     """
     if results is not None:
         note = {"run": key, "micro": canonical(parted), "progress": canonical(progress)}
-        results.write(results.checkpoint(key), serialise(state, metadata=note))
+        results.write(results.checkpoint(key), sealed(state, note))
 
 
 def load(results: Results | None, key: str, parted: Any) -> tuple[dict[str, Tensor], Json] | None:
-    """The checkpoint of a training with batches parted so; None where none is, or it is torn."""
+    """The checkpoint of a training with batches parted so.
+
+    None where none is; one that is not as it was written is dropped, with a warning.
+    """
     if results is None or not (path := results.checkpoint(key)).exists():
         return None
     try:
-        with safe_open(path, framework="pt") as file:
-            note = file.metadata()
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError:
-        warnings.warn(f"checkpoint {path.name} is torn; the run starts again", stacklevel=2)
+        state, note = unsealed(path)
+    except RecordError as error:
+        warnings.warn(f"{error}; the run starts again", stacklevel=2)
+        path.unlink(missing_ok=True)
         return None
     if note["run"] != key:
         return None

@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -21,15 +22,29 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast, gather_object
 from torch import Tensor, nn
 
+from peftbench.core.evaluation import explain_exit
 from peftbench.core.run import Json
 from peftbench.data.batching import Batch
 from peftbench.models.adapted_model import AdaptedModel
+from peftbench.system.hardware import oom_kills
 
 #: Seconds that a process which lost another one has to say so itself.
 GRACE = 10
 
 #: Exit code of a process that lost another one.
 ALONE = 70
+
+
+class PeerLost(RuntimeError):
+    """Another process of a run was ended from outside.
+
+    Attributes:
+        kind: the class of the failure, see `FAILURE_KINDS`.
+    """
+
+    def __init__(self, kind: str, reason: str):
+        super().__init__(reason)
+        self.kind = kind
 
 
 class ProcessGroup:
@@ -119,6 +134,9 @@ def group(run: Json, results: str, setting: Json) -> Iterator[None]:
     `elastic_launch`: that starts every process itself, so that each run would load libraries and
     backbone again and this worker's events need another way, and it raises on SIGTERM in the
     caller, which has to wait for a checkpoint.
+
+    Raises:
+        PeerLost: in place of what is raised inside, if another process was killed.
     """
     count = setting["processes"]
     if count == 1:
@@ -127,7 +145,8 @@ def group(run: Json, results: str, setting: Json) -> Iterator[None]:
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _port()}
     order = json.dumps({"run": run, "results": results, "setting": setting}).encode()
-    others = []
+    others: list[subprocess.Popen[bytes]] = []
+    kills = oom_kills()
     for rank in range(1, count):
         own = {"RANK": str(rank), "LOCAL_RANK": "0"}
         if len(visible) == count:
@@ -151,6 +170,10 @@ def group(run: Json, results: str, setting: Json) -> Iterator[None]:
         yield
         for other in others:
             other.wait(GRACE)
+    except (RuntimeError, OSError) as error:  # as torch reports a broken connection
+        if lost := _killed(others, kills):
+            raise PeerLost(*lost) from error
+        raise
     finally:
         over.set()
         for other in others:
@@ -160,6 +183,22 @@ def group(run: Json, results: str, setting: Json) -> Iterator[None]:
             del os.environ[name]
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
+
+
+def _killed(others: list["subprocess.Popen[bytes]"], kills: int) -> tuple[str, str] | None:
+    """Class and reason of a process that a signal ended; None where none was.
+
+    One that ends by itself has its reason in the log, most often the one that all have.
+    """
+    end = time.monotonic() + 1.0  # this process may hear of it first from the broken connection
+    while True:
+        for rank, other in enumerate(others, 1):
+            if (code := other.poll()) is not None and code < 0:
+                kind, reason = explain_exit(code, oom_kills() - kills)
+                return kind, f"process {rank} of the run: {reason}"
+        if time.monotonic() > end:
+            return None
+        time.sleep(0.05)
 
 
 def _watch(others: list["subprocess.Popen[bytes]"], over: threading.Event) -> None:

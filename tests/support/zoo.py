@@ -124,6 +124,50 @@ class Clocked(Steady):
         return super().predict(encoder, batch)
 
 
+@dataclass(frozen=True, kw_only=True)
+class Wanders(Steady):
+    """Changes the working folder, when it is inserted and at every step."""
+
+    def insert(self, encoder):
+        """Go to the root."""
+        os.chdir("/")
+
+    def on_step_end(self, encoder, step, steps):
+        """Go to a folder that is removed."""
+        (Path(os.environ["ZOO"]) / "gone").mkdir(exist_ok=True)
+        os.chdir(Path(os.environ["ZOO"]) / "gone")
+        (Path(os.environ["ZOO"]) / "gone").rmdir()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asks(Steady):
+    """Asks a person whether to go on."""
+
+    def on_step_end(self, encoder, step, steps):
+        """Wait for an answer."""
+        input("go on? ")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Debugged(Steady):
+    """Was left with a breakpoint."""
+
+    def on_step_end(self, encoder, step, steps):
+        """Open the debugger."""
+        breakpoint()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lingers(Steady):
+    """Takes its time before the first step, while the zoo holds the file `slow`."""
+
+    def on_train_begin(self, encoder, batches):
+        """Wait, when it is noted that a training starts."""
+        super().on_train_begin(encoder, batches)
+        while switched("slow"):
+            time.sleep(0.05)
+
+
 HUNGER = {"hungry": 4, "starved": 0}
 
 

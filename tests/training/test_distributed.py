@@ -132,7 +132,8 @@ def ended(pid):
 
 
 @pytest.mark.parametrize(
-    ("victim", "kinds"), [("rank_worker", ("exit", "error")), ("worker", ("killed", "memory"))]
+    ("victim", "kinds"),
+    [("rank_worker", ("exit", "killed", "memory")), ("worker", ("killed", "memory"))],
 )
 def test_one_process_that_dies_ends_the_run_and_says_so(tmp_path, victim, kinds):
     zoo.write_configs(tmp_path / "configs")

@@ -1,0 +1,246 @@
+"""Claims: of all processes that share a results folder, one at a time does a run.
+
+A claim is one byte of the file `claims`, at the offset that the run's key spells, locked by the
+kernel, which lets go when the process ends, however it ends.
+
+Some file systems have no locks (NFS without its lock service, Lustre without `-o flock`, many FUSE
+mounts). There a claim is a file of its own in `claim_files`, made with O_EXCL, that names the
+process: its machine, boot, number and start. Once that folder is there, every process takes such a
+file, whether it could lock or not, so that all of them exclude each other. A file whose process is
+over is passed by. Of a process on another machine that cannot be told: its claim stays until the
+file is removed.
+"""
+
+import errno
+import fcntl
+import json
+import os
+import pwd
+import stat
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from peftbench.core.errors import ConfigError
+from peftbench.system import io, processes
+from peftbench.system.processes import Process
+
+#: What the system says where a file system has no locks.
+NO_LOCKS = frozenset(
+    {errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.EINVAL, errno.ENOTTY}
+)
+
+#: Another process has the lock, in the two ways in which systems say so.
+_TAKEN = frozenset({errno.EAGAIN, errno.EACCES})
+
+#: A byte that no key of 12 hexadecimal digits spells, and a key that no run has, to try with.
+_BEYOND, _NOBODY = 1 << 48, "nobody"
+
+_README = """\
+The file system of this folder had no locks when a process tried them: {reason}.
+So whoever trains or evaluates a run here has a file of its name, which says which process that is.
+A process that was killed on another machine leaves its file behind: remove it to free the run.
+When every machine that uses this folder has locks, and nothing runs, remove this folder.
+"""
+
+
+class Claims:
+    """The claims on what is done into one results folder.
+
+    Args:
+        locks: the file whose bytes are locked, in the results folder; both are made when the first
+            claim is taken.
+        files: the folder of claims by file, where they are needed.
+    """
+
+    def __init__(self, locks: Path, files: Path):
+        self._folder, self._path, self._files = locks.parent, locks, files
+        self._locks: int | None = None
+
+    def check(self) -> str | None:
+        """Take and give back a claim, before any work; return what a person should know of it.
+
+        Raises:
+            ConfigError: if none can be taken, with what to do.
+        """
+        try:
+            reason = self._try_lock()
+            if reason is not None and not self._files.is_dir():
+                io.make_folder(self._files)
+                io.write_whole(self._files / "README.txt", _README.format(reason=reason).encode())
+            if not self._files.is_dir():
+                return None
+            self._take_file(_NOBODY)
+            self._give_file_back(_NOBODY)
+        except OSError as error:
+            raise ConfigError(self._refusal(error)) from error
+        if reason is None:
+            return (
+                f"runs are claimed by files in {self._files} too, as a machine without locks has "
+                "used this folder; its README.txt says more"
+            )
+        return (
+            f"the file system of {self._folder} has no locks ({reason}): runs are claimed by files "
+            f"in {self._files}; its README.txt says more"
+        )
+
+    def take(self, key: str) -> bool:
+        """Take a run for this process, unless another process has it.
+
+        Raises:
+            OSError: if the file system takes no claim, which `check` tells before work.
+        """
+        by_file = self._files.is_dir()
+        if not self._take_lock(key, needed=not by_file):
+            return False
+        if by_file and not self._take_file(key):
+            self._give_lock_back(key)
+            return False
+        return True
+
+    def give_back(self, key: str) -> None:
+        """Give a claimed run back."""
+        if self._files.is_dir():
+            self._give_file_back(key)
+        self._give_lock_back(key)
+
+    def holder(self, key: str) -> str:
+        """Who has a run, as far as it is known, and how to free it."""
+        for path, owner in self._claimants(key):
+            if owner is None or owner.is_alive() is None:
+                who = "an unknown process" if owner is None else owner.title
+                since = ""
+                with suppress(OSError):
+                    made = time.gmtime(path.stat().st_mtime)
+                    since = time.strftime(" since %Y-%m-%d %H:%M UTC", made)
+                return f"{who} has it{since}; if that is over, remove {path}"
+            if owner.is_alive():
+                return f"{owner.title} has it"
+        return "another process has it"
+
+    # locks
+
+    def _try_lock(self) -> str | None:
+        """Why there are no locks; None where there are."""
+        file = self._file()
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _BEYOND)
+            fcntl.lockf(file, fcntl.LOCK_UN, 1, _BEYOND)
+        except OSError as error:
+            if error.errno in NO_LOCKS:
+                return error.strerror
+            if error.errno not in _TAKEN:  # else another process tries at this moment
+                raise
+        return None
+
+    def _take_lock(self, key: str, needed: bool) -> bool:
+        file = self._file()
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, int(key, 16))
+        except OSError as error:
+            if error.errno in _TAKEN:
+                return False
+            if needed or error.errno not in NO_LOCKS:
+                raise
+        return True
+
+    def _give_lock_back(self, key: str) -> None:
+        try:
+            fcntl.lockf(self._file(), fcntl.LOCK_UN, 1, int(key, 16))
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+
+    def _file(self) -> int:
+        if self._locks is None:
+            io.make_folder(self._folder)
+            self._locks = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o666)
+            io.share(self._path)
+        return self._locks
+
+    # files
+
+    def _take_file(self, key: str) -> bool:
+        """Claim by a file.
+
+        Files of a key are numbered, as a dead one cannot be replaced without a moment in which two
+        processes think that they do it. The one who makes the next number has the claim, unless
+        a living claim came up meanwhile.
+        """
+        me = processes.current()
+        found = self._claimants(key)
+        if any(owner == me for _, owner in found):
+            return True
+        if any(_may_live(owner) for _, owner in found):
+            return False
+        number = 1 + max((int(path.suffix[1:]) for path, _ in found), default=0)
+        mine = self._files / f"{key}.{number}"
+        try:
+            file = os.open(mine, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        except FileExistsError:
+            return False
+        try:
+            os.write(file, json.dumps(me.to_json()).encode())
+        except OSError:  # a full disk: a claim that names nobody would stay
+            mine.unlink()
+            raise
+        finally:
+            os.close(file)
+        others = [(path, owner) for path, owner in self._claimants(key) if owner != me]
+        if any(_may_live(owner) for _, owner in others):
+            mine.unlink()
+            return False
+        for path, _ in others:
+            path.unlink(missing_ok=True)
+        return True
+
+    def _give_file_back(self, key: str) -> None:
+        me = processes.current()
+        for path, owner in self._claimants(key):
+            if owner == me:
+                path.unlink(missing_ok=True)
+
+    def _claimants(self, key: str) -> list[tuple[Path, Process | None]]:
+        """Claims by file, and whose they are; None for one that does not say (yet)."""
+        found = []
+        for path in sorted(self._files.glob(f"{key}.*")):
+            if path.suffix[1:].isdigit():
+                try:
+                    owner = Process.read(json.loads(path.read_bytes()))
+                except FileNotFoundError:
+                    continue
+                except ValueError:
+                    owner = None
+                found.append((path, owner))
+        return found
+
+    def _refusal(self, error: OSError) -> str:
+        path = Path(error.filename or self._path)
+        if isinstance(error, PermissionError) and path.exists():
+            return not_writable(self._folder, path)
+        return (
+            f"no run can be claimed in {self._folder}: {error.strerror}; choose another folder "
+            "with --results"
+        )
+
+
+def not_writable(folder: Path, path: Path) -> str:
+    """Why a results folder of someone else cannot be used, and what to do."""
+    owner = _user(path.stat().st_uid)
+    mode = stat.filemode(path.stat().st_mode)
+    ask = f"ask {owner} for `chmod -R g+rwX {folder}`, in a group that you both are in, or "
+    return (
+        f"cannot write to the results folder {folder}: {path} is {owner}'s ({mode}); "
+        f"{ask if folder.exists() else ''}choose another folder with --results"
+    )
+
+
+def _may_live(owner: Process | None) -> bool:
+    return owner is None or owner.is_alive() is not False
+
+
+def _user(number: int) -> str:
+    try:
+        return pwd.getpwuid(number).pw_name
+    except KeyError:
+        return f"user {number}"

@@ -1,0 +1,125 @@
+"""Which process is meant, beyond its number: numbers are given again, and machines have the same.
+
+A process is named by its machine, the boot of that machine, its space of process numbers
+(containers have their own), its number and its start. So a file that names one can tell later, from
+the same machine, whether it is still there; from another machine that is not known.
+"""
+
+import os
+import platform
+import subprocess
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from peftbench.core.run import Json
+
+
+@dataclass(frozen=True)
+class Process:
+    """One process on one machine.
+
+    Attributes:
+        host: name of the machine, and its number where it has one: names are not unique.
+        boot: changes whenever the machine starts.
+        space: of process numbers; empty where the system has one only.
+        pid: its number.
+        start: when it started, as the system counts.
+    """
+
+    host: str
+    boot: str
+    space: str
+    pid: int
+    start: str
+
+    @property
+    def title(self) -> str:
+        """For a message: process 123 on node7."""
+        return f"process {self.pid} on {self.host.partition(' ')[0]}"
+
+    def to_json(self) -> Json:
+        """Plain data, which `read` reads."""
+        return dict(vars(self))
+
+    @classmethod
+    def read(cls, data: Any) -> "Process | None":
+        """What `to_json` wrote; None for anything else."""
+        with suppress(TypeError, ValueError):
+            found = cls(**data)
+            text = (found.host, found.boot, found.space, found.start)
+            if isinstance(found.pid, int) and found.pid > 0 and all(type(x) is str for x in text):
+                return found
+        return None
+
+    def is_alive(self) -> bool | None:
+        """Whether it runs; None where that cannot be known from here."""
+        here = current()
+        if self.host != here.host:
+            return None
+        if self.boot != here.boot:
+            return False
+        if self.space != here.space:
+            return None
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass  # another user's
+        found = _start(self.pid)
+        if found is None:  # /proc may hide the processes of others
+            return None
+        return found == self.start
+
+
+def current() -> Process:
+    """This process."""
+    return _process(os.getpid())  # which changes in a fork
+
+
+@cache
+def _process(pid: int) -> Process:
+    return Process(_host(), _boot(), _space(), pid, _start(pid) or "")
+
+
+def _host() -> str:
+    with suppress(OSError):
+        return f"{platform.node()} {Path('/etc/machine-id').read_text().strip()[:12]}"
+    return platform.node()
+
+
+def _boot() -> str:
+    with suppress(OSError):
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    with suppress(OSError):  # macOS
+        words = ["sysctl", "-n", "kern.bootsessionuuid"]
+        return subprocess.run(words, capture_output=True, text=True).stdout.strip()
+    return ""
+
+
+def _space() -> str:
+    with suppress(OSError):
+        return os.readlink("/proc/self/ns/pid")
+    return ""
+
+
+def _start(pid: int) -> str | None:
+    """When a process started; None where it does not run, has ended unnoticed, or is hidden.
+
+    On Linux in the kernel's own ticks: seconds since 1970 shift whenever the clock is set.
+    """
+    if Path("/proc/self/stat").exists():
+        try:
+            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            return None
+        return "ended" if fields[0] in "ZX" else fields[19]
+    import psutil
+
+    try:
+        return str(psutil.Process(pid).create_time())
+    except psutil.Error:
+        return None

@@ -1,0 +1,196 @@
+"""Sweeps in bad weather: whole commands, killed, asked, limited, in other people's environments."""
+
+import os
+import re
+import resource
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from records import tiny
+from stage import Stage, finish, first_child, gone, no_traceback, one
+
+from peftbench.training import trainer
+from peftbench.training.runtime import RuntimeConfig
+
+pytestmark = pytest.mark.slow  # processes that load torch, one after the other
+
+#: What launchers leave behind: a worker would wait for a second process, or train otherwise.
+FOREIGN = {
+    **{"WORLD_SIZE": "2", "RANK": "0", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "2"},
+    **{"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "29511"},
+    **{"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4", "ACCELERATE_MIXED_PRECISION": "bf16"},
+}
+
+
+def ended(process, seconds=300):
+    """Wait for a command, and fail where it hangs."""
+    end = time.monotonic() + seconds
+    while process.poll() is None:
+        if time.monotonic() > end:
+            process.kill()
+            pytest.fail(f"the command hangs: {finish(process).said}")
+        time.sleep(0.1)
+    return finish(process)
+
+
+def scratch_folders():
+    return {path.name for path in Path(tempfile.gettempdir()).glob("peftbench-*")}
+
+
+# one command with methods that wander, ask and stop, started as by torchrun and accelerate
+
+
+@pytest.fixture(scope="module")
+def foreign(tmp_path_factory):
+    stage = Stage(tmp_path_factory.mktemp("foreign"))
+    words = ("method=wanders,asks,debugged,steady", "budget.steps=4", "train.precision=fp32")
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in FOREIGN.items():
+            patch.setenv(name, value)
+        done = ended(stage.start(*words, "--workers", "1"))
+    return SimpleNamespace(stage=stage, done=done, words=words)
+
+
+def test_nothing_hangs_and_what_is_left_out_is_said(foreign):
+    assert foreign.done.code == 1
+    assert no_traceback(foreign.done)
+    (line,) = [x for x in foreign.done.err.splitlines() if "left out of the workers'" in x]
+    assert line.endswith(", ".join(sorted(FOREIGN)))
+
+
+def test_a_record_is_what_it_is_without_these_variables(foreign, monkeypatch):
+    monkeypatch.setenv("ZOO", str(foreign.stage.folder))
+    run = one(foreign.stage, "method=steady", *foreign.words[1:])
+    whole = trainer.execute(run, RuntimeConfig(device="cpu", threads=1))
+    results = foreign.stage.results
+    np.testing.assert_array_equal(
+        results.predictions(results.load(run.key))["scores"], whole.predictions["scores"]
+    )
+
+
+def test_a_method_that_wanders_has_its_record_in_the_results_folder(foreign):
+    stage = foreign.stage
+    names = {record.run.method.name for record in stage.results.scan()[0]}
+    assert names == {"wanders", "steady"}
+    assert "runs" not in os.listdir("/")
+
+
+def test_methods_that_ask_a_person_say_so(foreign):
+    for name, error in (("asks", "EOFError"), ("debugged", "BdbQuit")):
+        (line,) = [x for x in foreign.done.err.splitlines() if x.startswith(f"failed: {name} ")]
+        assert f"{error}: the method waits for a person (input() or breakpoint())" in line
+
+
+# killed processes
+
+
+@pytest.fixture
+def stage(tmp_path):
+    return Stage(tmp_path)
+
+
+def test_a_worker_that_is_killed_while_it_loads_costs_a_line(stage):
+    process = stage.start("method=steady", "budget.steps=2", "--workers", "1")
+    os.kill(first_child(process), signal.SIGKILL)
+    done = ended(process)
+    assert done.code == 0, done.said
+    assert re.search(r"worker 0 had no run: .*SIGKILL; another one takes its place", done.err)
+    assert len(stage.results.keys()) == 1
+
+
+def test_ctrl_c_while_workers_load_trains_nothing(stage):
+    process = stage.start("method=steady", "budget.steps=2", "--workers", "1")
+    first_child(process)
+    process.send_signal(signal.SIGINT)
+    done = ended(process, 60)
+    assert done.code == 130
+    assert no_traceback(done)
+    assert stage.journal == []
+    assert stage.results.keys() == []
+
+
+def test_workers_of_a_killed_command_leave_at_once_where_nothing_is_to_be_kept(stage):
+    """The worker is with a run, but has not taken a step: there is no checkpoint to wait for."""
+    stage.switch(slow=True)
+    before = scratch_folders()
+    words = ("method=lingers", "budget.steps=2", "--workers", "1")
+    process = stage.start(*words)
+    worker = stage.next_training("lingers", process)
+    (scratch,) = scratch_folders() - before
+    process.kill()
+    process.communicate()
+    end = time.monotonic() + 10
+    while not gone(worker):
+        assert time.monotonic() < end, "the worker goes on"
+        time.sleep(0.05)
+    assert scratch in scratch_folders()
+    stage.switch(slow=False)
+    done = ended(stage.start(*words))
+    assert done.code == 0, done.said
+    assert scratch not in scratch_folders()
+    assert len(stage.results.keys()) == 1
+
+
+# a user without a home
+
+#: A number that no passwd has.
+UNKNOWN = 54321
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+def test_a_user_without_home_and_name_trains_all_the_same(stage, tmp_path):
+    for folder in (tmp_path, *tmp_path.parents):
+        if folder.name.startswith(("pytest-", tmp_path.name)):
+            folder.chmod(0o755)
+    tmp_path.chmod(0o777)
+    lacking = ("HOME", "USER", "LOGNAME", "PEFTBENCH_CACHE", "HF_HOME", "XDG_CACHE_HOME")
+    environment = {k: v for k, v in stage.environment.items() if k not in lacking}
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    temporary.chmod(0o1777)
+    words = tiny("method=steady", "budget.steps=2")
+    command = [sys.executable, "-m", "peftbench", "run", *words, "--results", "runs"]
+    process = subprocess.Popen(
+        [*command, "--device", "cpu", "--threads", "1"],
+        cwd=tmp_path,
+        env=environment | {"TMPDIR": str(temporary)},
+        user=UNKNOWN,
+        group=UNKNOWN,
+        extra_groups=[],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    done = ended(process)
+    assert done.code == 0, done.said
+    home = temporary / f"peftbench-home-{UNKNOWN}"
+    assert f"caches are kept in {home}; set HOME" in done.err
+    assert list((home / ".cache" / "peftbench" / "tokens").iterdir())
+
+
+# limits
+
+
+@pytest.mark.parametrize("most", [4096, 12000])
+def test_a_limit_of_file_sizes_is_a_failure_from_outside(stage, most):
+    """`ulimit -f` in bytes: too little for predictions, and for a record."""
+    words = ("method=steady", "budget.steps=2", "--workers", "1")
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+    try:
+        process = stage.start(*words)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    limited = ended(process)
+    assert limited.code == 1
+    assert "disk" in limited.err
+    assert "File too large" in limited.err
+    done = ended(stage.start(*words))
+    assert done.code == 0, done.said
