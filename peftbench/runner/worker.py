@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, replace
 from typing import Any, TextIO
 
-from peftbench.core.errors import ConfigError
+from peftbench.core.errors import ConfigError, system_reason
 from peftbench.core.evaluation import Evaluation, Failure, Job, job_of
 from peftbench.core.run import Json, Run
 from peftbench.results.store import Results
@@ -32,7 +32,8 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 
 def main() -> None:
     """Serve until the input ends."""
-    events = os.fdopen(os.dup(1), "w", buffering=1)  # events keep the pipe, prints go to the log
+    # events keep the pipe, prints go to the log
+    events = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)
     faulthandler.enable()
     stop = threading.Event()
@@ -126,9 +127,10 @@ def _check(runs: list[Run], evaluations: list[Evaluation], setting: Any) -> Json
             passed[name] = True
             try:
                 told.extend(check() or ())
-            except ConfigError as error:
+            except (ConfigError, OSError) as error:
                 passed[name] = False
-                errors[str(error)] = errors.get(str(error), 0) + 1
+                reason = system_reason(error) if isinstance(error, OSError) else str(error)
+                errors[reason] = errors.get(reason, 0) + 1
         return passed[name]
 
     for run in runs:
@@ -314,7 +316,7 @@ def _logging(results: Results, job: Job) -> Iterator[None]:
     path = results.log(job.key)
     path.parent.mkdir(parents=True, exist_ok=True)
     before = os.dup(1), os.dup(2)
-    with open(path, "w", buffering=1) as log:
+    with open(path, "w", buffering=1, encoding="utf-8", errors="backslashreplace") as log:
         log.write(f"{job.title}\n{job.key}\n")
         sys.stdout.flush()
         sys.stderr.flush()
@@ -332,7 +334,7 @@ def _logging(results: Results, job: Job) -> Iterator[None]:
 
 def _append(results: Results, key: str, text: str) -> None:
     try:
-        with open(results.log(key), "a") as log:
+        with open(results.log(key), "a", encoding="utf-8", errors="backslashreplace") as log:
             log.write(text)
     except OSError as error:  # a full disk: the traceback goes to the supervisor's terminal
         print(f"{text}\n(the log could not be written: {error})", file=sys.stderr)

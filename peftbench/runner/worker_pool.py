@@ -277,7 +277,7 @@ class WorkerPool:
         self._asked_to_stop = True
 
     def _tail(self, worker: _Worker) -> str:
-        return worker.errors.read_text(errors="replace")[-2000:]
+        return worker.errors.read_text(encoding="utf-8", errors="replace")[-2000:]
 
 
 def _close_output(worker: _Worker) -> None:
@@ -290,5 +290,9 @@ STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 #: On these a worker writes a checkpoint and leaves; they are held back until it can.
 HELD = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)
 
-#: Set for workers: tokenizers' threads would fight with the other workers.
-ENVIRONMENT = {"TOKENIZERS_PARALLELISM": "false"}
+#: Set for workers: tokenizers' threads would fight with the other workers, and what libraries print
+#: goes to logs in UTF-8, whatever the terminal shows.
+ENVIRONMENT = {
+    "TOKENIZERS_PARALLELISM": "false",
+    "PYTHONIOENCODING": "utf-8:backslashreplace",
+}
