@@ -53,14 +53,18 @@ def prepare() -> None:
     """
     if os.environ.get("COLUMNS", "1").strip() in ("", "0"):  # how some programs say: not known
         del os.environ["COLUMNS"]
-    if sys.stdout is not None and sys.stdout is sys.__stdout__:
+    if sys.stdout is not None and _is(sys.stdout, sys.__stdout__):
         sys.stdout.flush()
         sys.stdout = _Stream(1, sys.stdout, _raise)
-    if sys.stderr is not None and sys.stderr is sys.__stderr__:
+    if sys.stderr is not None and _is(sys.stderr, sys.__stderr__):
         sys.stderr = _Stream(2, sys.stderr, lambda error: _to_null(2))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors=SPELLED)
+
+
+def _is(stream: TextIO, other: object) -> bool:
+    return stream is other
 
 
 class _Stream(io.TextIOWrapper):
