@@ -107,7 +107,7 @@ def read_warning(folder: Path) -> str | None:
     import yaml
 
     try:
-        found = yaml.safe_load(path.read_text("utf-8"))
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: {error}") from error
     text = found.get("costs") if isinstance(found, dict) else None

@@ -170,7 +170,7 @@ def _paper(name: str, path: Path) -> Paper:
     import yaml
 
     try:
-        data = yaml.safe_load(path.read_text())
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not a yaml file: {error}") from error
     node = _checked(f"paper={name}", data, _PAPER, ("paper", "identifier", "claims"))

@@ -116,7 +116,7 @@ def tested_versions() -> dict[str, str]:
     package = Path(__file__).parents[1]
     inside = package / "pyproject.toml"  # in a wheel
     path = inside if inside.is_file() else package.parent / "pyproject.toml"
-    pins = tomllib.loads(path.read_text())["tool"]["uv"]["constraint-dependencies"]
+    pins = tomllib.loads(path.read_text(encoding="utf-8"))["tool"]["uv"]["constraint-dependencies"]
     direct = {Requirement(text).name for text in importlib.metadata.requires("peftbench") or []}
     installed = {canonicalize_name(dist.name) for dist in importlib.metadata.distributions()}
     found = {}
@@ -222,13 +222,20 @@ def _prefetched(place: Path) -> Iterator[Finding]:
     offline_folder.use(place)
 
 
-def _room() -> Finding:
-    """Whether the disk of the hub's cache has room for what is fetched."""
+def _room(wanted: dict[str, int | None]) -> Finding:
+    """Whether the disk of the hub's cache has room for what is fetched.
+
+    Args:
+        wanted: about how many bytes of what; None is not known.
+    """
     place = hub.cache()
     there = next(path for path in (place, *place.parents) if path.exists())
     free = shutil.disk_usage(there).free
-    do = "" if free > LITTLE else "free some, or choose another folder with HF_HOME"
-    return Finding("room for models", ODD if do else GOOD, f"{free / 2**30:.1f} GiB in {place}", do)
+    known = sum(size or 0 for size in wanted.values())
+    need = f", about {known / 2**30:.1f} GiB to be fetched" if known else ""
+    state = BAD if free <= known else GOOD if free - known > LITTLE else ODD
+    do = "" if state == GOOD else "free some, or choose another folder with HF_HOME"
+    return Finding("room for models", state, f"{free / 2**30:.1f} GiB in {place}{need}", do)
 
 
 def _plan(overrides: list[str], configs: Path | None, results: Results) -> Iterator[Finding]:
@@ -239,7 +246,7 @@ def _plan(overrides: list[str], configs: Path | None, results: Results) -> Itera
     root = offline_folder.data_root() or planned.data_root
     online = not hub.offline()
     hub.go_offline()  # what is here is asked for; nothing is fetched
-    yield _room()
+    yield _room(prefetch.to_fetch(planned, root))
     for need in prefetch.needs(planned, root):
         try:
             need.look()

@@ -3,6 +3,7 @@
 Heavy libraries are imported by the verb that needs them, so that help and lists are instant.
 """
 
+import errno
 import sys
 import warnings
 from pathlib import Path
@@ -14,8 +15,8 @@ from peftbench.cli import completion, options
 from peftbench.cli.cluster import VERBS
 from peftbench.cli.report import report
 from peftbench.config import old_names
-from peftbench.core.errors import ConfigError, OldName, RecordError
-from peftbench.system import home
+from peftbench.core.errors import ConfigError, OldName, RecordError, system_reason
+from peftbench.system import home, terminal
 
 if TYPE_CHECKING:
     from peftbench.core.plan import Plan
@@ -33,13 +34,50 @@ class Verbs(click.Group):
         warnings.showwarning = _show_warning
         return super().parse_args(ctx, old_names.current_arguments(args))
 
+    def main(self, *args: Any, **more: Any) -> Any:
+        """Run the command on any terminal; what the system does not do ends with one line."""
+        terminal.prepare()
+        try:
+            return super().main(*args, **more)
+        except OSError as error:
+            click.echo(f"peftbench: {_system_line(error)}", err=True)
+            sys.exit(2)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Turn errors that a person can mend into a message and exit code 2."""
         try:
+            _check_working_folder()
             return super().invoke(ctx)
         except (ConfigError, RecordError) as error:
             click.echo(f"peftbench: {error}", err=True)
             ctx.exit(2)
+
+
+def _check_working_folder() -> None:
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise ConfigError(
+            f"the working folder is gone ({error.strerror}); cd to one that exists"
+        ) from error
+
+
+def _system_line(error: OSError) -> str:
+    """What the system did not do, and what to do about it."""
+    if isinstance(error, terminal.OutputError):
+        terminal.discard_output()
+        return f"standard output takes no more: {error.strerror}"
+    todo = {
+        errno.EACCES: "let your user read and write there, or name another folder",
+        errno.EPERM: "let your user read and write there, or name another folder",
+        errno.ENOSPC: "free some room, or name another folder",
+        errno.EDQUOT: "free some room, or name another folder",
+        errno.EROFS: "the file system is read-only: name another folder",
+        errno.ENOTDIR: "a part of the path is a file: name another folder",
+        errno.ENOENT: "it was removed, or is spelled otherwise",
+        errno.EMFILE: "too many files are open: raise `ulimit -n`, or use fewer --workers",
+    }.get(error.errno or 0)
+    return system_reason(error) + (f"; {todo}" if todo else "")
 
 
 def _show_warning(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:

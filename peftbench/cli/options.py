@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from peftbench.cli import completion
+from peftbench.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from peftbench.reports.tables.markdown import Table
@@ -140,9 +141,15 @@ def _together(
 
 
 def open_results(folder: Path) -> "Results":
-    """The folder of the option `--results`."""
+    """The folder of the option `--results`.
+
+    Raises:
+        ConfigError: if it is anything else, such as a device.
+    """
     from peftbench.results.store import Results
 
+    if folder.exists() and not folder.is_dir():
+        raise ConfigError(f"--results {folder} is no folder; name one, or one that is to be made")
     return Results(folder)
 
 
@@ -167,10 +174,7 @@ def note_own_files(paths: Iterable[Path]) -> None:
 
 
 def show(renderable: Any) -> None:
-    """Print a rich table; into a pipe without cutting it off."""
-    from rich.console import Console
+    """Print a table for rich; into a pipe or a file without cutting it off."""
+    from peftbench.reports.tables import terminal
 
-    console = Console(highlight=False)
-    if not console.is_terminal:  # a pipe has no width: nothing is cut off for it
-        console = Console(highlight=False, width=200)
-    console.print(renderable)
+    terminal.print_out(renderable)

@@ -5,6 +5,8 @@ from peftbench.core.run import Run
 from peftbench.core.text import format_duration
 from peftbench.reports.tables.markdown import Table
 from peftbench.results.status import SweepStatus
+from peftbench.runner import prefetch
+from peftbench.system import offline_folder
 
 
 def plan_table(status: SweepStatus) -> Table:
@@ -39,6 +41,13 @@ def checkpoint_lines(plan: Plan) -> list[str]:
             f"not checked: {', '.join(plan.unchecked)}: not on this machine; `peftbench run` "
             "fetches and checks them before it trains"
         )
+    if wanted := prefetch.to_fetch(plan, offline_folder.data_root() or plan.data_root):
+        told = [
+            name + ("" if size is None else f" (about {size / 1e6:,.0f} MB)")
+            for name, size in wanted.items()
+        ]
+        rest = "; of the others the hub knows the size" * (None in wanted.values())
+        lines.append(f"to be fetched: {', '.join(told)}{rest}")
     return lines
 
 

@@ -117,6 +117,11 @@ def _record(record: Record) -> list[str]:
         f"scores       {percent(record.metrics)}" + ("  COLLAPSED" if record.collapsed else ""),
         f"trivial      {percent(record.trivial)}",
         *_classes(work),
+        *(
+            [f"out of range {far:,} predictions, far from every label"]
+            if (far := work.get("out_of_range"))
+            else []
+        ),
         f"trained      {record.parameters['trained']:,} + head {record.parameters['head']:,}"
         f" of {record.parameters['total']:,} parameters",
         f"work         {work['steps']:,} steps, {work['examples']:,} examples"

@@ -26,7 +26,10 @@ class Background:
         """Start the task of an array; its number is that of the process."""
         place = folder(results, submission.name)
         task = Task(submission.name, array, 0)
-        with open(_lock(place, task), "w") as lock, open(place / f"{task}.log", "ab") as log:
+        with (
+            open(_lock(place, task), "w", encoding="utf-8") as lock,
+            open(place / f"{task}.log", "ab") as log,
+        ):
             fcntl.flock(lock, fcntl.LOCK_EX)
             try:
                 process = subprocess.Popen(
@@ -75,7 +78,7 @@ def _lock(place: Path, task: Task) -> Path:
 
 def _held(path: Path) -> bool:
     try:
-        with open(path) as lock:
+        with open(path, encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False

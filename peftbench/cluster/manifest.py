@@ -201,7 +201,7 @@ def alone(results: Results) -> Iterator[None]:
     """Hold off other submissions into the folder, on all machines that share it."""
     place = results.submissions()
     place.mkdir(parents=True, exist_ok=True)
-    with open(place / "lock", "w") as lock:
+    with open(place / "lock", "w", encoding="utf-8") as lock:
         try:
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -13,7 +13,7 @@ from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated, Failure, Job
 from peftbench.core.plan import Plan, RunOptions
 from peftbench.core.run import Run
-from peftbench.core.text import format_duration
+from peftbench.core.text import command, format_duration
 from peftbench.results import status
 from peftbench.results.runtime_estimates import Forecast
 from peftbench.results.store import Results
@@ -62,6 +62,7 @@ def submit(
     """
     asked = base.build_scheduler(cluster)
     results.check_writable()
+    results.keep_revisions(plan.revisions)
     with alone(results):
         seen = settle(results, look(results))
         if seen.silent is not None:
@@ -70,6 +71,7 @@ def submit(
         state = status.sweep_status(
             plan, results, lambda record: bool(record.environment["cuda"]) == gpu
         )
+        state.refuse_closed()
         queued = seen.queued()
         jobs, given_up = _wanted(state, queued, cluster, order.retry)
         waiting = sum(job.key in queued for job in _jobs(plan) if job.key not in state.done)
@@ -229,7 +231,10 @@ def _last_line(results: Results, over: FinishedJob) -> str:
     job = over.submission.job(over.task)
     for log in (place / f"{over.task}.log", place / "jobs" / f"{job}_0_log.out"):
         if log.exists():
-            lines = [line.strip() for line in log.read_text(errors="replace").split("\n")]
+            lines = [
+                line.strip()
+                for line in log.read_text(encoding="utf-8", errors="replace").split("\n")
+            ]
             return next((line for line in reversed(lines) if line), "")[:200]
     return ""
 
@@ -278,8 +283,8 @@ def sentence(told: Submitted, results: Results, dry_run: bool = False) -> list[s
     if dry_run:
         return [*lines, "nothing was submitted"]
     lines.append(f"submission {told.submission.name}")
-    lines.append(f"look:    peftbench status --results {results.folder}")
-    lines.append(f"collect: peftbench collect --results {results.folder}")
+    lines.append(f"look:    {command('status', '--results', results.folder)}")
+    lines.append(f"collect: {command('collect', '--results', results.folder)}")
     return lines
 
 

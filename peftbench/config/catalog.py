@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from peftbench.config import old_names
+from peftbench.config import old_names, yaml_files
 from peftbench.core.errors import ConfigError
 from peftbench.core.text import did_you_mean
 
@@ -67,7 +67,9 @@ def packaged_targets(group: str) -> dict[str, str]:
     """The class of each of peftbench's own options of a group, by the name that the option has."""
     found: dict[str, str] = {}
     for path in sorted((packaged() / group).glob("*.yaml")):
-        said = dict(re.findall(r"^(name|_target_): *(\S+)", path.read_text(), re.MULTILINE))
+        said = dict(
+            re.findall(r"^(name|_target_): *(\S+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+        )
         if len(said) == 2:  # one that only changes another one has its name
             found[said["name"]] = said["_target_"]
     return found
@@ -75,7 +77,10 @@ def packaged_targets(group: str) -> dict[str, str]:
 
 def about(path: Path) -> str:
     """The purpose of an option: its `about:`, else its first comment."""
-    text = path.read_text()
+    try:
+        text = path.read_text(encoding="utf-8", errors="replace")
+    except OSError as error:  # a list goes on without it
+        return f"(cannot be read: {error.strerror})"
     found = re.search(r"^about:\s*(.+)$", text, re.MULTILINE) or _ABOUT.search(text)
     return found.group(1).strip().strip("\"'") if found else ""
 
@@ -99,7 +104,7 @@ def own_files(chosen: tuple[tuple[str, str], ...], searched: tuple[Path, ...]) -
     if not own:
         return ()
     found = [path for folder in own if (path := folder / "run.yaml").is_file()]
-    run = next(iter(found), last / "run.yaml").read_text(encoding="utf-8")
+    run = yaml_files.read_utf8(next(iter(found), last / "run.yaml"))
     defaults = re.findall(r"^ +- +(?:override +)?(\w+): *(\w+)", run, re.MULTILINE)
     named = {group for group, _ in chosen}
     for group, option in [*chosen, *(one for one in defaults if one[0] not in named)]:
@@ -107,7 +112,7 @@ def own_files(chosen: tuple[tuple[str, str], ...], searched: tuple[Path, ...]) -
         if file is None or file.is_relative_to(last):
             continue
         found.append(file)
-        if "defaults" in file.read_text(errors="replace"):
+        if "defaults" in file.read_text(encoding="utf-8", errors="replace"):
             found += sorted(file.parent.glob("_*.yaml"))
     return tuple(dict.fromkeys(found))
 

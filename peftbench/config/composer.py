@@ -31,7 +31,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from peftbench.config import catalog, old_names, schema
+from peftbench.config import catalog, old_names, schema, yaml_files
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import ROLES, Json, canonical
 from peftbench.core.text import did_you_mean
@@ -67,7 +67,7 @@ class OwnSource(FileConfigSource):
             raise ConfigLoadError(f"Config not found : {path}")
         text = old_names.read(path, config_path.strip("/").partition("/")[0])
         return ConfigResult(
-            config=OmegaConf.create(text),
+            config=yaml_files.parse(path, text),
             path=f"{self.scheme()}://{self.path}",
             provider=self.provider,
             header=ConfigSource._get_header_dict(text[:512]),
@@ -185,10 +185,7 @@ class Composer:
         Raises:
             ConfigError: if it holds anything but lists of words under the names in `SWEEP`.
         """
-        try:
-            data = OmegaConf.to_container(OmegaConf.load(path))
-        except (yaml.YAMLError, OmegaConfBaseException, UnicodeDecodeError) as error:
-            raise ConfigError(f"{path} is not a yaml file: {error}") from error
+        data = OmegaConf.to_container(yaml_files.parse(path, yaml_files.read_utf8(path)))
         if not isinstance(data, dict):
             raise ConfigError(f"{path} holds no {', '.join(SWEEP)}")
         data.pop("about", None)
@@ -197,6 +194,8 @@ class Composer:
                 raise ConfigError(f"{path}: {name!s}; {did_you_mean(str(name), SWEEP)}")
             if not isinstance(words, list):
                 raise ConfigError(f"{path}: {name!s} must be a list of words")
+        if not any(data.values()):  # else it would be one run of all defaults
+            raise ConfigError(f"{path} is empty; write words under grid: - seed=0,1,2")
         return {str(name): [_text(word) for word in words] for name, words in data.items()}
 
     def nodes(self, cell: dict[str, Any]) -> Json:
@@ -237,7 +236,7 @@ class Composer:
         if name not in self._suites:
             path = catalog.find("suite", str(cell["suite"]), self.searched)
             try:
-                loaded = OmegaConf.create(old_names.read(path, "suite"))
+                loaded = yaml_files.parse(path, old_names.read(path, "suite"))
                 assert isinstance(loaded, DictConfig)
                 config = OmegaConf.create({"suite": _of_task(loaded, task)})
             except (yaml.YAMLError, OmegaConfBaseException, AssertionError) as error:
@@ -342,7 +341,7 @@ class Composer:
         own = self.searched[:-1]
         files = (path for folder in own for path in folder.rglob("*.yaml"))
         return not any((folder / "run.yaml").exists() for folder in own) and not any(
-            _HYDRA.search(path.read_text(errors="replace")) for path in files
+            _HYDRA.search(path.read_text(encoding="utf-8", errors="replace")) for path in files
         )
 
     def _option(self, group: str, by_group: dict[str, "_Words"]) -> Any:
@@ -352,7 +351,7 @@ class Composer:
             node = None
             if len(words) == 1:
                 path = catalog.find(group, words[0].partition("=")[2], self.searched)
-                loaded = OmegaConf.create(old_names.read(path, group))
+                loaded = yaml_files.parse(path, old_names.read(path, group))
                 if isinstance(loaded, DictConfig) and "defaults" not in loaded:
                     root = OmegaConf.create({group: schema.SCHEMAS.get(group, {})})
                     root[group].merge_with(loaded)
@@ -385,7 +384,7 @@ class Composer:
         """Keys for which the file of an option says ???: an override has to give them."""
         path = catalog.find(group, option, self.searched)
         if path not in self._open:
-            found = OmegaConf.create(old_names.read(path, group))
+            found = yaml_files.parse(path, old_names.read(path, group))
             assert isinstance(found, DictConfig)
             missing = [str(key) for key in found if OmegaConf.is_missing(found, key)]
             self._open[path] = {f"{group}.{key}" for key in missing}

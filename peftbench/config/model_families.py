@@ -1,24 +1,30 @@
 """From a model's composed node to what a run says of it: its family, its roles, its bytes."""
 
 import importlib.util
+from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from omegaconf import OmegaConf
-
-from peftbench.config import old_names
+from peftbench.config import old_names, yaml_files
 from peftbench.core.configs import ModelConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json
-from peftbench.core.text import did_you_mean
+from peftbench.core.text import decoded, did_you_mean
 from peftbench.models.checkpoint_inspection import files_hash, read_config
 from peftbench.models.safetensors_headers import read_headers
 from peftbench.system import hub, io
 
 
-def resolve_model(node: Json, searched: list[Path]) -> ModelConfig:
+def resolve_model(
+    node: Json, searched: list[Path], commit: Callable[[str], str | None] = hub.resolved
+) -> ModelConfig:
     """The model of a run: its family's parts, and of a folder what is in it.
+
+    Args:
+        node: composed.
+        searched: the configuration folders.
+        commit: the one of a repository that is named without a revision.
 
     Raises:
         ConfigError: for a checkpoint or a family that is not there.
@@ -30,7 +36,7 @@ def resolve_model(node: Json, searched: list[Path]) -> ModelConfig:
         model |= _local(folder.resolve())
     elif checkpoint and model["revision"] is None and not _packaged(model):
         try:
-            model["revision"] = hub.resolved(str(checkpoint))
+            model["revision"] = commit(str(checkpoint))
         except ConfigError:
             if model["family"] is None:
                 raise
@@ -52,7 +58,7 @@ def resolve_model(node: Json, searched: list[Path]) -> ModelConfig:
     if checkpoint is None:
         model["shape"] = model["family_config"]["tiny"] | model["shape"]
     elif model["name"] == "auto":
-        model["name"] = Path(checkpoint).name
+        model["name"] = decoded(Path(checkpoint).name)
     return ModelConfig.from_json(model)
 
 
@@ -80,7 +86,7 @@ def _local(folder: Path) -> Json:
     if not weights:
         read_headers(folder)  # says what is there instead
     return {
-        "checkpoint": folder.name,
+        "checkpoint": decoded(folder.name),
         "path": str(folder),
         "sha256": io.hashed(tuple(weights)),
         "files_sha256": files_hash(folder),
@@ -93,5 +99,9 @@ def _families(searched: tuple[Path, ...]) -> dict[str, Json]:
     for folder in searched:
         for path in old_names.files(folder, "model_family"):
             text = old_names.read(path, "model_family")
-            found.setdefault(path.stem.lstrip("_"), OmegaConf.to_container(OmegaConf.create(text)))
+            family = yaml_files.read_mapping(path, text, resolve=False)
+            if "model_type" in family:
+                found.setdefault(path.stem.lstrip("_"), family)
+            elif not path.stem.startswith("_"):  # that may be what models of one's own share
+                raise ConfigError(f"{path}: missing model_type, as transformers calls the family")
     return found

@@ -10,6 +10,7 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from peftbench.config import yaml_files
 from peftbench.core.errors import ConfigError, OldName
 
 #: Groups of configuration files.
@@ -174,8 +175,12 @@ def files(folder: Path, group: str) -> Iterable[Path]:
 
 
 def read(path: Path, group: str) -> str:
-    """The text of an option's file, with the old names in it replaced."""
-    text = path.read_text(encoding="utf-8")
+    """The text of an option's file, with the old names in it replaced.
+
+    Raises:
+        ConfigError: if it cannot be read or is not UTF-8.
+    """
+    text = yaml_files.read_utf8(path)
     names: Mapping[str, str] = KEYS.get(group, {})
     if group == "method":
         text = _replaced(path, text, r"(?<=[@{.]){}(?=[:.])", {"host": "base_method"})

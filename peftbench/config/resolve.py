@@ -6,12 +6,11 @@ No torch, no weights, no data: what can be refused here is refused before anythi
 import json
 from collections.abc import Callable
 from dataclasses import MISSING, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from omegaconf import OmegaConf
-
-from peftbench.config import catalog, model_families, old_names
+from peftbench.config import catalog, model_families, old_names, yaml_files
 from peftbench.core import revisions
 from peftbench.core.configs import (
     TASK_KINDS,
@@ -29,7 +28,7 @@ from peftbench.core.configs import (
 )
 from peftbench.core.errors import ConfigError, at_least, one_of
 from peftbench.core.run import Json, Run, role_seeds
-from peftbench.core.text import did_you_mean
+from peftbench.core.text import decoded, did_you_mean
 from peftbench.data import hub_layout, loading, own_file, prompt_template
 from peftbench.data.delimited import QUOTING
 from peftbench.data.text_noise import EDITS
@@ -37,7 +36,7 @@ from peftbench.methods.peft_settings import check_settings
 from peftbench.metrics import task_metrics
 from peftbench.results.store import Results
 from peftbench.suites import base as suites
-from peftbench.system import io
+from peftbench.system import hub, io
 
 T = TypeVar("T")
 C = TypeVar("C", bound=Config)
@@ -65,6 +64,8 @@ class Resolver:
         self.results = results
         self._made: dict[str, Any] = {}
         self._root: str | None = None  # one for all runs of a plan
+        #: Commits of repositories that are named without one, see `core.plan.Plan`.
+        self.revisions: dict[str, str] = {}
 
     def run(self, config: Json) -> Run:
         """Make the run that a composed configuration means.
@@ -80,7 +81,7 @@ class Resolver:
             at_least(f"seed.{role}", seed, 0, whole=True)
         model = self._once(self._model, config["model"])
         self._root = config["data"]["root"]
-        task = self._once(_task, config["task"], self._root)
+        task = self._once(self._task, config["task"], self._root)
         run = Run(
             model=model,
             method=self._once(self._method, config["method"], model),
@@ -129,7 +130,29 @@ class Resolver:
         return made
 
     def _model(self, node: Json) -> ModelConfig:
-        return model_families.resolve_model(_whole("model", node), self.searched)
+        commit = partial(self._commit, "model")
+        return model_families.resolve_model(_whole("model", node), self.searched, commit)
+
+    def _task(self, node: Json, root: str | None) -> TaskConfig:
+        return self._at_commit(_task(node, root), root)
+
+    def _at_commit(self, task: TaskConfig, root: str | None) -> TaskConfig:
+        """The task with the commit of its data set, where it comes from the hub and names none."""
+        name = task.source.get("hub")
+        if root is not None or not name or task.source.get("revision") is not None:
+            return task
+        commit = self._commit("dataset", str(name))
+        return replace(task, source=task.source | {"revision": commit})
+
+    def _commit(self, kind: str, name: str) -> str | None:
+        """The commit of a repository: the results folder's, else the machine's or the hub's."""
+        label = f"{kind}s/{name}"
+        if label not in self.revisions:
+            commit = self.results.revisions().get(label) or hub.resolved(name, kind)
+            if commit is None:
+                return None
+            self.revisions[label] = commit
+        return self.revisions[label]
 
     def _method(self, node: Json, model: ModelConfig) -> MethodConfig:
         whole = _whole("method", node)
@@ -153,6 +176,8 @@ class Resolver:
         task = TaskConfig.from_json(target["task"])
         if self._root is not None and task.hub_rows_sha256 is not None:
             target["task"] = _with_rows(task, self._root).to_json()
+        if (resolved := self._at_commit(task, self._root)) is not task:
+            target["task"] = resolved.to_json()
         return target
 
 
@@ -363,9 +388,12 @@ def _target(name: str, given: Any, searched: list[Path]) -> Json:
         offered |= catalog.options(group, tuple(searched))
     name = name if name in offered else old_names.current_option("task", name)
     if "path" in given:
-        node = _loaded(offered["file"]) | {"name": name, "validation_path": given["path"]}
+        node = yaml_files.read_mapping(offered["file"]) | {
+            "name": name,
+            "validation_path": given["path"],
+        }
     elif name in offered and name != "file":
-        node = _loaded(offered[name])
+        node = yaml_files.read_mapping(offered[name])
     else:
         raise ConfigError(
             f"suite: {name} is no task and no target; {did_you_mean(name, offered)}, or "
@@ -380,11 +408,6 @@ def _target(name: str, given: Any, searched: list[Path]) -> Json:
     if own["examples"] is not None:
         at_least(f"suite.targets.{name}.examples", own["examples"], 2, whole=True)
     return {"task": _bare(_task_node(node | given)), **own}
-
-
-def _loaded(path: Path) -> Json:
-    found: Any = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    return dict(found)
 
 
 def _file(task: Json) -> Json:
@@ -411,7 +434,7 @@ def _file(task: Json) -> Json:
                 f"task.{key}={task[key]}: a data file ends in {', '.join(own_file.FORMATS)}"
             )
         hashes[split], paths[key] = own_file.digest(path), str(path)
-    name = task["name"] or Path(task["path"]).stem
+    name = task["name"] or decoded(Path(task["path"]).stem)
     task |= paths | {"name": name, "source": {"file": hashes}}
     regression = task["kind"] == "regression"
     classes = None if regression else task["classes"]

@@ -105,6 +105,7 @@ def plan(
         list(own_files),
         unchecked,
         notes,
+        resolver.revisions,
     )
 
 

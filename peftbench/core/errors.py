@@ -12,12 +12,22 @@ class RecordError(ValueError):
     """A file in a results folder is not a whole, unaltered record of a known schema."""
 
 
+class ClosedFileError(RecordError):
+    """The system does not let a file be read: it may be whole, and must not be made again."""
+
+
 class OldName(FutureWarning):
     """A name of the release before was used; the message says the new one."""
 
 
 class OtherSchemaError(RecordError):
     """A record of an older or newer peftbench: it is not damaged, and must not be overwritten."""
+
+
+def system_reason(error: OSError) -> str:
+    """What the system did not do, in one line: the file and the reason."""
+    reason = error.strerror or str(error) or type(error).__name__
+    return f"{error.filename}: {reason}" if error.filename else reason
 
 
 def at_least(name: str, value: Any, least: float, whole: bool = False) -> None:

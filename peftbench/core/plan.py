@@ -21,6 +21,8 @@ class Plan:
         own_files: configuration files outside of the package that take part.
         unchecked: checkpoints that are not at hand, so that nothing is known of them.
         notes: what is odd about the checkpoints that are, and was put right.
+        revisions: commits of repositories of the hub that the words name without one, by
+            `models/NAME` and `datasets/NAME`.
     """
 
     runs: list[Run]
@@ -32,6 +34,7 @@ class Plan:
     own_files: list[Path] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    revisions: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

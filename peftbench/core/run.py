@@ -279,8 +279,9 @@ class Record:
         curve: evaluations during training: step, fraction, seconds, examples, loss, scores.
         parameters: counts: trained (head left out), head, total.
         work: steps, examples, tokens, padded tokens, epochs, overshoot, truncated, train_size …;
-            per_class, figures of each class on the reporting split; of a packed run the keys of
-            those it shared passes with, and its calibration's name.
+            per_class, figures of each class on the reporting split; out_of_range, predictions of a
+            regression far out of the range of the labels, where there are any; of a packed run the
+            keys of those it shared passes with, and its calibration's name.
         seconds: load, tokenise, warmup, train, evaluate.
         speed: training examples and tokens for each second of `seconds["train"]`.
         memory: peak bytes by phase: CPU resident set, CUDA allocated and reserved.

@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import shlex
 import unicodedata
 from collections.abc import Iterable
 
@@ -30,6 +31,11 @@ def format_duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
+def command(*words: object) -> str:
+    """A line of the command for a shell: words with blanks, brackets or stars are quoted."""
+    return one_line(shlex.join(["peftbench", *map(str, words)]))
+
+
 #: Characters that change the order in which others are shown.
 _REORDERING = frozenset("\u202a\u202b\u202c\u202d\u202e\u2066\u2067\u2068\u2069")
 
@@ -50,6 +56,20 @@ def _visible(letter: str) -> str:
     if unicodedata.category(letter) == "Cc" or letter in _REORDERING:
         return letter.encode("unicode_escape").decode()
     return letter
+
+
+def decoded(name: str) -> str:
+    """A file's name as text: bytes that are not UTF-8 are spelled as escapes.
+
+    Python keeps them as lone surrogates, which JSON, hashes and terminals refuse. Where its file
+    names are not in UTF-8, all other letters than ASCII are kept so.
+    """
+    if name.isprintable():  # surrogates are not
+        return name
+    try:
+        return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # half of a pair of UTF-16, of no file's name
+        return name.encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def file_stem(name: str) -> str:

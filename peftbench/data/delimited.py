@@ -108,8 +108,10 @@ def _check_quotes(
 ) -> None:
     """Refuse a text that swallowed rows; note marks that were taken off without need.
 
-    Read without quotation marks, a line inside a text that is a row of its own has as many fields
-    as the header and a label that other rows have.
+    A text that swallowed rows consists of rows, from its first line to its last: read without
+    quotation marks, each has as many fields as the header, and most have a label that other rows
+    have. Where labels are numbers all lines must end so: a number after a comma is nothing special
+    in a text of several lines.
     """
     if label not in found.names:
         return
@@ -118,12 +120,21 @@ def _check_quotes(
     place, width = found.names.index(label), len(found.names)
     known = {row[place].strip() for row, (a, b) in zip(found.cells, spans, strict=True) if a == b}
     numbers = all(map(_is_number, known))
+
+    def are_rows(several: list[list[str]]) -> bool:
+        if any(len(line) != width for line in several):
+            return False
+        cells = [line[place].strip().strip('"') for line in several]
+        return (
+            all(map(_is_number, cells))
+            if numbers
+            else 2 * sum(c in known for c in cells) > len(cells)
+        )
+
     swallowed = [
         (start, end)
         for start, end in spans
-        for line in raw[start - 1 : end - 1]
-        if len(line) == width
-        and ((cell := line[place].strip().strip('"')) in known or (numbers and _is_number(cell)))
+        if end > start and are_rows([line for line in raw[start - 1 : end] if line])
     ]
     if swallowed:
         spanned = sorted(set(swallowed))

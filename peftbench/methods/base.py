@@ -292,6 +292,8 @@ def build_method(config: MethodConfig) -> Method:
         return kind(**given)
     except (ValueError, TypeError) as error:
         raise ConfigError(f"method {config.name}: {error}") from error
+    except Exception as error:  # the code of a user's own method raises what it likes
+        raise ConfigError(f"method {config.name}: {type(error).__name__}: {error}") from error
 
 
 def _built(value: Any) -> Any:

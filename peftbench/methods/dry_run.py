@@ -154,8 +154,15 @@ def _insert(
             method.insert(encoder)
         if chain:
             method.posterior_to_prior(encoder)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
     except ValueError as error:
         raise ConfigError(f"{_called(run)}: {error}") from error
+    except Exception as error:  # the code of a user's own method raises what it likes
+        reason = " ".join(str(error).split())
+        raise ConfigError(
+            f"{_called(run)}: the method cannot be inserted: {type(error).__name__}: {reason}"
+        ) from error
     if _own(run.method) and not method.head_alone and encoder.counts()["trained"] == 0:
         raise ConfigError(
             f"{_called(run)}: with these values nothing but the head would train (a length or a "

@@ -6,6 +6,7 @@ from pathlib import Path
 from safetensors.torch import load, save_file
 from torch import Tensor
 
+from peftbench.core.configs import ModelConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json, Record
 from peftbench.data import prompting
@@ -38,11 +39,22 @@ def export_peft_adapter(record: Record, results: Results, folder: Path) -> None:
         config, tensors = peft_form(method, encoder)
     except ValueError as error:
         raise ConfigError(f"{run.title}: {error}") from error
-    config |= {"base_model_name_or_path": run.model.checkpoint}
-    config |= {"revision": run.model.revision}
+    config |= base_model(run.model)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    (folder / "adapter_config.json").write_text(
+        json.dumps(config, indent=2) + "\n", encoding="utf-8"
+    )
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+
+
+def base_model(model: ModelConfig) -> Json:
+    """Where the library finds the model under an adapter: on the hub at a commit, or in a folder.
+
+    The folder is absolute: the library takes a bare name for that of a model on the hub.
+    """
+    if model.path is None:
+        return {"base_model_name_or_path": model.checkpoint, "revision": model.revision}
+    return {"base_model_name_or_path": str(Path(model.path).absolute()), "revision": None}
 
 
 def peft_form(method: Method, encoder: AdaptedModel) -> tuple[Json, dict[str, Tensor]]:

@@ -29,7 +29,7 @@ _KINDS: dict[str, Any] = {
 @cache
 def peft_settings() -> Json:
     """Of the library: its version; for each type and setting the kinds, choices and default."""
-    found: Json = json.loads(Path(__file__).with_suffix(".json").read_text())
+    found: Json = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
     return found
 
 

@@ -9,5 +9,5 @@ def peft_support() -> tuple[dict[str, str], dict[str, dict[str, str]]]:
 
     Made by scripts/peft_matrix.py, which runs them.
     """
-    found = json.loads(Path(__file__).with_suffix(".json").read_text())
+    found = json.loads(Path(__file__).with_suffix(".json").read_text(encoding="utf-8"))
     return found["versions"], found["reasons"]

@@ -90,6 +90,23 @@ def score(names: Iterable[str], scores: Array, label: Array) -> dict[str, float 
     return found
 
 
+def out_of_range(scores: Array, label: Array, labels: Array) -> int:
+    """How many predictions of a regression lie far out of the range of the labels.
+
+    Far: further outside than the range is wide. Such a run has learnt no sane scale, whatever its
+    correlation is.
+
+    Args:
+        scores: (examples, 1) predictions.
+        label: (examples,) their labels.
+        labels: (training examples,) labels that were learnt from.
+    """
+    every = np.concatenate([label, labels]).astype(np.float64)
+    low, high = float(every.min()), float(every.max())
+    value, width = decide(scores).astype(np.float64), high - low
+    return int(((value < low - width) | (value > high + width)).sum()) if width else 0
+
+
 def reported(names: Iterable[str], classes: int) -> list[str]:
     """The metrics of a record: those of the task, and macro F1 from three classes on.
 

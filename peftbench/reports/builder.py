@@ -48,7 +48,8 @@ def write(
     """Make the report of records and evaluations (by default all of the folder) and write it.
 
     Args:
-        show: given the report before its pictures are drawn.
+        show: given the report before its pictures are drawn; the files are written even where it
+            fails.
         margin: a loss of so much is not worse, in comparisons.
 
     Returns:
@@ -58,12 +59,13 @@ def write(
         ConfigError: if there is no record, or no row is called like `against`, the baseline.
     """
     made = _make(results, records, evaluated, prices, against, margin)
-    show(made)
-    paths = []
-    for name, body in (made.texts | made.draw()).items():
-        paths.append(results.reports() / name)
-        results.write(paths[-1], body)
-    return paths
+    try:
+        show(made)
+    finally:
+        bodies = made.texts | made.draw()
+        for name, body in bodies.items():
+            results.write(results.reports() / name, body)
+    return [results.reports() / name for name in bodies]
 
 
 def stale(
@@ -198,7 +200,7 @@ def read_prices(path: Path) -> Prices:
     import yaml
 
     try:
-        data = yaml.safe_load(path.read_text())
+        data = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"--prices {path}: {error}") from error
     known = Prices.__dataclass_fields__

@@ -194,12 +194,26 @@ def _table(title: str, records: list[Record], pick: Callable[[list[str]], list[s
     }
     if counts:
         notes.append(failures.bounds_note(counts))
+    if any(record.work.get("out_of_range") for record in records):
+        notes.append(_range_note(records))
     if corrected := {what for record in records for what in revisions.outdated(record.run)}:
         notes.append(
             f"{OUTDATED} of an older revision, never pooled with newer records; corrected since: "
             f"{'; '.join(sorted(corrected))}. The same command trains them again."
         )
     return Table(title, ["method", *split, *heads], lines, 1 + len(split), notes)
+
+
+def _range_note(records: list[Record]) -> str:
+    """Which regressions predict values that no label is near to."""
+    far = [record for record in records if record.work.get("out_of_range")]
+    told = [f"{r.run.title} ({r.work['out_of_range']:,} predictions)" for r in far[:3]]
+    more = f" and {len(far) - 3} more runs" if len(far) > 3 else ""
+    return (
+        "Predictions far out of the range of the labels, further outside than it is wide: "
+        f"{'; '.join(told)}{more}. A correlation does not show that; try a lower train.lr, and "
+        "look at mae or rmse."
+    )
 
 
 #: Marks scores from before a correction of what they are made by.

@@ -1,10 +1,10 @@
 """What is done, missing or failed, and what one record says."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from peftbench.core.errors import ConfigError, OtherSchemaError, RecordError
+from peftbench.core.errors import ClosedFileError, ConfigError, OtherSchemaError, RecordError
 from peftbench.core.evaluation import Evaluated, Evaluation, Failure
 from peftbench.core.plan import Plan
 from peftbench.core.run import Json, Record, Run
@@ -20,7 +20,8 @@ class SweepStatus:
     Attributes:
         done: keys of runs with a record, and of evaluations that were made.
         failed: those that were tried and are not.
-        bad: unreadable files, and what is wrong with them.
+        bad: torn files, and what is wrong with them; they are made again.
+        closed: keys of files that the system does not let be read, and why; they may be good work.
         records: of runs of the plan, in its order.
         evaluated: what evaluations of the plan found, in its order.
     """
@@ -33,6 +34,7 @@ class SweepStatus:
     forecast: Forecast
     records: list[Record]
     evaluated: list[Evaluated]
+    closed: dict[str, str] = field(default_factory=dict)
 
     @property
     def missing(self) -> list[Run]:
@@ -46,7 +48,21 @@ class SweepStatus:
 
     def unreadable(self) -> list[str]:
         """A sentence for each record that is there, but not as it was written."""
-        return [f"  unreadable, so made again: {reason}" for reason in self.bad.values()]
+        lines = [f"  unreadable, so made again: {reason}" for reason in self.bad.values()]
+        return lines + [f"  left out: {reason}" for reason in self.closed.values()]
+
+    def refuse_closed(self) -> None:
+        """Refuse to do what may be done already, in files that cannot be read.
+
+        Raises:
+            ConfigError: naming them.
+        """
+        if self.closed:
+            more = f" (and {len(self.closed) - 3} more)" if len(self.closed) > 3 else ""
+            raise ConfigError(
+                f"{'; '.join([*self.closed.values()][:3])}{more}: the work may be done; let your "
+                "user read the file, remove it, or choose another --results"
+            )
 
     def state(self, run: Run) -> str:
         """The word for a run: done, failed or missing."""
@@ -134,6 +150,20 @@ def _refuse_other_schemas(
                 continue
 
 
+def _closed(results: Results, records: Iterable[str], evaluations: Iterable[str]) -> dict[str, str]:
+    """Keys of files that the system does not let be read, and what it says."""
+    found = {}
+    for load, keys in ((results.load, records), (results.evaluated, evaluations)):
+        for key in keys:
+            try:
+                load(key)
+            except ClosedFileError as error:
+                found[key] = str(error)
+            except (OSError, RecordError):
+                continue
+    return found
+
+
 def sweep_status(
     plan: Plan, results: Results, like: Callable[[Record], bool] = lambda record: True
 ) -> SweepStatus:
@@ -143,10 +173,11 @@ def sweep_status(
     by_key = {record.run.key: record for record in records}
     found, odd = results.scan_evaluated() if plan.evaluations else ([], {})
     _refuse_other_schemas(results, bad, odd)
+    closed = _closed(results, bad, odd)
     evaluated = {one.evaluation.key: one for one in found}
     done = by_key.keys() | evaluated.keys()
     bad |= odd
-    bad = {key: reason for key, reason in bad.items() if key in wanted}
+    bad = {key: why for key, why in bad.items() if key in wanted and key not in closed}
     done &= set(wanted)
     failed = {}
     for key in set(wanted) - done:
@@ -165,4 +196,5 @@ def sweep_status(
         forecast=Forecast(filter(like, records)),
         records=[by_key[run.key] for run in plan.runs if run.key in by_key],
         evaluated=[evaluated[one.key] for one in plan.evaluations if one.key in evaluated],
+        closed={key: closed[key] for key in wanted if key in closed},
     )

@@ -6,11 +6,12 @@ beside its place and moved there whole. A run in flight is claimed, see `system.
 
 import os
 import re
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from peftbench.core.errors import ConfigError, OtherSchemaError, RecordError
+from peftbench.core.errors import ClosedFileError, ConfigError, OtherSchemaError, RecordError
 from peftbench.core.evaluation import Evaluated, Evaluation, Failure, Job, job_json, job_of
 from peftbench.core.run import Json, Record, Run
 from peftbench.system import claims, io
@@ -78,6 +79,31 @@ class Results:
     def reports(self) -> Path:
         """The folder of the tables and plots made from these records."""
         return self.folder / "reports"
+
+    def revisions(self) -> dict[str, str]:
+        """Commits that were used for repositories of the hub which were named without one.
+
+        By `models/NAME` and `datasets/NAME`. The same words mean the same commit in this folder.
+
+        Raises:
+            RecordError: if the file is torn or was altered.
+        """
+        try:
+            found: dict[str, str] = io.unsealed(self.folder / "revisions.json")
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        return found
+
+    def keep_revisions(self, found: Mapping[str, str]) -> None:
+        """Keep commits for later commands; those that are kept already stay.
+
+        Raises:
+            OSError: if the folder cannot be written to.
+        """
+        before = self.revisions()
+        if found.keys() - before.keys():
+            body = io.sealed(dict(sorted({**found, **before}.items())))
+            self.write(self.folder / "revisions.json", body)
 
     # records
 
@@ -264,10 +290,11 @@ class Results:
 
         Raises:
             OtherSchemaError: if it was done by an older or newer peftbench.
+            ClosedFileError: if its file cannot be read, so that nobody knows.
         """
         try:
             self.evaluated(job.key) if isinstance(job, Evaluation) else self.load(job.key)
-        except OtherSchemaError:  # the work of another version is no waste
+        except (OtherSchemaError, ClosedFileError):  # it may be good work
             raise
         except (FileNotFoundError, RecordError):
             return False

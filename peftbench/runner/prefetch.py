@@ -1,6 +1,8 @@
 """The verb `prefetch`: models, data and tokens of runs into one folder, with their hashes."""
 
 import os
+import re
+import shlex
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -13,9 +15,9 @@ from peftbench.core.configs import TaskConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.plan import Plan
 from peftbench.core.run import Json, canonical
-from peftbench.data import loading
+from peftbench.data import hub_layout, loading
 from peftbench.system import io, offline_folder
-from peftbench.system.hub import CHECKPOINT_FILES, comes_from_hub, locate
+from peftbench.system.hub import CHECKPOINT_FILES, at_hand, cached, comes_from_hub, locate
 
 
 def fetch(plan: Plan, overrides: list[str], target: Path) -> Iterator[str]:
@@ -27,9 +29,7 @@ def fetch(plan: Plan, overrides: list[str], target: Path) -> Iterator[str]:
     if target.exists() and any(target.iterdir()) and not (target / "manifest.json").is_file():
         raise ConfigError(f"{target} is not empty, and `peftbench prefetch` did not make it")
     target.mkdir(parents=True, exist_ok=True)
-    before = (
-        offline_folder.manifest(target)["words"] if (target / "manifest.json").is_file() else []
-    )
+    earlier = offline_folder.manifest(target) if (target / "manifest.json").is_file() else {}
     yield from _models(plan, target)
     yield from _data(plan, target)
     yield from _tokens(plan, target)
@@ -46,11 +46,14 @@ def fetch(plan: Plan, overrides: list[str], target: Path) -> Iterator[str]:
         }
         for path in found
     }
-    data = {"peftbench": version("peftbench"), "words": [*before, overrides], "files": about}
+    data: Json = {"peftbench": version("peftbench"), "files": about}
+    data["words"] = [*earlier.get("words", []), overrides]
+    data["revisions"] = earlier.get("revisions", {}) | plan.revisions
     io.write_whole(target / "manifest.json", io.sealed(data))
     size = sum(one["bytes"] for one in about.values())
     yield f"{target}: {len(about)} files, {size / 2**20:.1f} MiB; hashes in manifest.json"
-    yield f"on the nodes: cluster.prefetched={target}, or PEFTBENCH_PREFETCHED={target}"
+    place = shlex.quote(str(target))
+    yield f"on the nodes: cluster.prefetched={place}, or PEFTBENCH_PREFETCHED={place}"
 
 
 def require_inputs(plan: Plan, root: str | None) -> None:
@@ -110,6 +113,36 @@ def needs(plan: Plan, root: str | None) -> Iterator[Need]:
     for task in tasks(plan):
         of_hub = root is None and bool(task.source.get("hub"))
         yield Need(f"task {task.name}", of_hub, partial(_kept, task, root))
+
+
+#: How the options of models say their size.
+_PARAMETERS = re.compile(r"([\d.]+) M parameters")
+
+
+def to_fetch(plan: Plan, root: str | None) -> dict[str, int | None]:
+    """What a run of the plan would fetch from the hub, which is not asked.
+
+    Returns:
+        By name about how many bytes: of a model in fp32 whose option says how many parameters it
+        has; None is not known.
+    """
+    if offline_folder.folder() is not None:
+        return {}
+    found: dict[str, int | None] = {}
+    for model in {canonical(run.model): run.model for run in plan.runs}.values():
+        if comes_from_hub(model) and at_hand(model) is None:
+            count = _PARAMETERS.search(model.about or "")
+            size = None if count is None else round(4e6 * float(count[1]))
+            found[str(model.checkpoint)] = size
+    for task in tasks(plan):
+        name = task.source.get("hub")
+        if root is not None or not name:
+            continue
+        place = cached(str(name), task.source.get("revision"), "dataset")
+        patterns = [hub_layout.file_pattern(task, split) for split in splits(task)]
+        if not all(any(place.glob(pattern)) for pattern in patterns):
+            found[str(name)] = None
+    return found
 
 
 def _kept(task: TaskConfig, root: str | None) -> None:

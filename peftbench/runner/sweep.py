@@ -1,19 +1,17 @@
 """Run a plan on this machine: train what has no record, evaluate, report."""
 
 import os
-import shlex
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-
-from rich.console import Console
 
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import FAILURE_KINDS, TRANSIENT_FAILURES, Evaluation, Failure
 from peftbench.core.plan import Plan, RunOptions
 from peftbench.core.run import Json, Run
-from peftbench.core.text import one_line
+from peftbench.core.text import command, one_line
 from peftbench.reports import builder
+from peftbench.reports.tables.terminal import print_out
 from peftbench.results import status
 from peftbench.results.runtime_estimates import Forecast
 from peftbench.results.store import Results
@@ -23,7 +21,7 @@ from peftbench.runner.resources import Resources, choose_resources
 from peftbench.runner.worker_environment import left_out
 from peftbench.runner.worker_pool import Stopped, WorkerPool
 from peftbench.suites import base
-from peftbench.system import home, offline_folder
+from peftbench.system import home, offline_folder, terminal
 from peftbench.system.hardware import bf16_on_cpu, devices
 
 
@@ -57,6 +55,8 @@ def run_plan(plan: Plan, results: Results, options: RunOptions, train: bool = Tr
     gpus = devices(options.device)
     results.check_writable()
     before = status.sweep_status(plan, results)
+    before.refuse_closed()
+    results.keep_revisions(plan.revisions)
     if not train:
         _check_trained(before)
     todo = select_jobs(before, is_retried)
@@ -67,7 +67,7 @@ def run_plan(plan: Plan, results: Results, options: RunOptions, train: bool = Tr
         note("\n".join(before.unreadable()))
     if todo.runs or todo.evaluations:
         if execute(todo, results, options, gpus):
-            same = shlex.join(["peftbench", *sys.argv[1:]])
+            same = command(*sys.argv[1:])
             note(f"stopped; finished runs are kept, unfinished ones go on from here with: {same}")
             return 130
         if options.dry_run:
@@ -286,7 +286,7 @@ def _sum_up(plan: Plan, results: Results, skipped: set[str]) -> int:
             note(f"the report cannot be written: {error}")
             return 1
         note("report: " + ", ".join(str(path) for path in paths))
-        note(f"look at it: peftbench report html --results {results.folder}")
+        note(f"look at it: {command('report', 'html', '--results', results.folder)}")
     for key, failure in state.failed.items():
         skip = " (not tried again; see --retry)" if key in skipped else ""
         note(_sentence(failure, results) + skip)
@@ -298,12 +298,15 @@ def _sum_up(plan: Plan, results: Results, skipped: set[str]) -> int:
 
 
 def _show(made: builder.Made) -> None:
-    console = Console(highlight=False)
-    wide = console if console.is_terminal else Console(highlight=False, width=200)
-    for table in made.tables:
-        wide.print(table.rich())
-    for line in made.notes:
-        wide.print(line, markup=False)
+    try:
+        for table in made.tables:
+            print_out(table.rich())
+        terminal.write("".join(f"{line}\n" for line in made.notes))
+    except OSError as error:
+        terminal.discard_output()
+        note(
+            f"note: standard output takes no more ({error.strerror}); the tables are in the report"
+        )
 
 
 def _sentence(failure: Failure, results: Results) -> str:

@@ -21,7 +21,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TextIO
 
-from peftbench.core.errors import ConfigError
+from peftbench.core.errors import ConfigError, system_reason
 from peftbench.core.evaluation import Evaluation, Failure, Job, job_of
 from peftbench.core.run import Json, Run
 from peftbench.results.store import Results
@@ -156,9 +156,10 @@ def _check(runs: list[Run], evaluations: list[Evaluation], setting: Any) -> Json
             passed[name] = True
             try:
                 told.extend(check() or ())
-            except ConfigError as error:
+            except (ConfigError, OSError) as error:
                 passed[name] = False
-                errors[str(error)] = errors.get(str(error), 0) + 1
+                told_of = system_reason(error) if isinstance(error, OSError) else str(error)
+                errors[told_of] = errors.get(told_of, 0) + 1
             except Exception as error:  # the code of a method or a suite raises what it likes
                 passed[name] = False
                 traceback.print_exc()

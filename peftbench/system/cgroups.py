@@ -39,7 +39,7 @@ def cpu_quota() -> float | None:
 
 def _groups(controller: str) -> Iterator[Path]:
     """The folders of this process's group and its parents, of a controller."""
-    for line in OWN.read_text().splitlines() if OWN.exists() else ():
+    for line in OWN.read_text(encoding="utf-8").splitlines() if OWN.exists() else ():
         _, controllers, path = line.split(":", 2)
         if controllers and controller not in controllers.split(","):
             continue
@@ -53,7 +53,7 @@ def _groups(controller: str) -> Iterator[Path]:
 
 def _words(path: Path) -> list[str]:
     try:
-        return path.read_text().split()
+        return path.read_text(encoding="utf-8").split()
     except OSError:
         return []
 

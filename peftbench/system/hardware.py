@@ -93,7 +93,7 @@ def _given(name: str) -> int:
 def processor() -> str:
     """What the CPU calls itself."""
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor() or platform.machine()
 
@@ -123,10 +123,12 @@ def _cpu_flags() -> frozenset[str]:
     """What the CPU says that it can do; empty where it does not say."""
     if platform.system() == "Darwin":
         name = "hw.optional.arm.FEAT_BF16"
-        told = subprocess.run(["sysctl", "-n", name], capture_output=True, text=True)
+        told = subprocess.run(
+            ["sysctl", "-n", name], capture_output=True, encoding="utf-8", errors="replace"
+        )
         return frozenset({"bf16"} if told.stdout.strip() == "1" else ())
     try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
     except OSError:
         return frozenset()
     flags = next((line for line in lines if line.startswith(("flags", "Features"))), "")
@@ -140,7 +142,9 @@ def checkout() -> Json:
 
     def git(*words: str) -> str | None:
         try:
-            done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True)
+            done = subprocess.run(
+                ["git", *words], cwd=here, capture_output=True, encoding="utf-8", errors="replace"
+            )
         except FileNotFoundError:
             return None
         return done.stdout.strip() if done.returncode == 0 else None
@@ -157,7 +161,7 @@ def checkout() -> Json:
 def oom_kills() -> int:
     """How many processes the kernel has killed for memory since it started."""
     try:
-        lines = Path("/proc/vmstat").read_text().splitlines()
+        lines = Path("/proc/vmstat").read_text(encoding="utf-8").splitlines()
     except OSError:
         return 0
     return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)

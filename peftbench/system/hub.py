@@ -50,31 +50,61 @@ def fetch(name: str, revision: str | None, file: str) -> Path:
     return path
 
 
-def resolved(name: str) -> str | None:
-    """The commit that a model without a revision stands for: found once, and kept.
+def resolved(name: str, kind: str = "model") -> str | None:
+    """The commit that a repository without a revision stands for: found once, and kept.
 
-    The same words next month mean the same weights. It is kept in `PEFTBENCH_CACHE`/revisions; None
-    where a prefetched folder holds several.
+    The same words next month mean the same weights and data. It is kept in
+    `PEFTBENCH_CACHE`/revisions; None where a prefetched folder does not tell it.
+
+    Args:
+        name: of the repository.
+        kind: model or dataset.
 
     Raises:
         ConfigError: if it is not known and the hub cannot be asked.
     """
     here = offline_folder.folder()
     if here is not None:
+        if commit := offline_folder.revisions(here).get(f"{kind}s/{name}"):
+            return commit
         found = sorted((here / "models").glob(f"{name.replace('/', '--')}@*"))
-        commits = [path.name.rpartition("@")[2] for path in found]
+        commits = [path.name.rpartition("@")[2] for path in found if kind == "model"]
         return commits[0] if len(commits) == 1 and commits[0] != "newest" else None
-    kept = memo.cache_root() / "revisions" / name.replace("/", "--")
+    kept = memo.cache_root() / "revisions"
+    kept /= name.replace("/", "--") if kind == "model" else f"datasets/{name.replace('/', '--')}"
     with suppress(OSError):
-        return kept.read_text().strip()
-    commit = fetch(name, None, "config.json").parent.name
+        return kept.read_text(encoding="utf-8").strip()
+    commit = _newest_model(name) if kind == "model" else _newest_dataset(name)
     with suppress(OSError):
         io.write_whole(kept, f"{commit}\n".encode())
+    key = {"model": "model.revision", "dataset": "task.source.revision"}[kind]
     hub_client.say(
-        f"note: {name} was named without a revision: from now on it is {commit}; "
-        f"model.revision=COMMIT gives another one, and deleting {kept} looks for the newest"
+        f"note: {name} was named without a revision: from now on it is {commit}; {key}=COMMIT "
+        f"gives another one, and deleting {kept} looks for the newest"
     )
     return commit
+
+
+def _newest_model(name: str) -> str:
+    return fetch(name, None, "config.json").parent.name
+
+
+def _newest_dataset(name: str) -> str:
+    """The hub's newest commit of a data set, offline that of its cache.
+
+    Raises:
+        ConfigError: if neither is to be had.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        info = hub_client.patiently(name, lambda: HfApi().dataset_info(name))
+    except Exception as error:  # the hub's errors, requests' and the operating system's alike
+        place = cached(name, None, "dataset")
+        if place.is_dir():
+            return place.name
+        raise _unreachable(name, None, _LOCAL["dataset"], error) from error
+    return str(info.sha)
 
 
 def snapshot(name: str, revision: str | None, patterns: list[str], kind: str = "model") -> Path:
@@ -168,7 +198,7 @@ def cached(name: str, revision: str | None, kind: str = "model") -> Path:
     repository = cache() / f"{kind}s--{name.replace('/', '--')}"
     if revision is None:
         newest = repository / "refs" / "main"
-        revision = newest.read_text().strip() if newest.is_file() else "main"
+        revision = newest.read_text(encoding="utf-8").strip() if newest.is_file() else "main"
     return repository / "snapshots" / revision
 
 
@@ -201,7 +231,7 @@ def _unreachable(name: str, revision: str | None, local: str, error: object) -> 
     reason = error
     if isinstance(error, BaseException):
         reason = hub_client.reason(error, name, revision)
-    commit = (revision or "its newest commit")[:12]
+    commit = revision[:12] if revision else "its newest commit"
     return ConfigError(
         f"{name} at {commit} could not be loaded ({reason}); provide it in one of three ways: a "
         f"connection to the hub, the hub's cache filled elsewhere (HF_HOME), or {local}"

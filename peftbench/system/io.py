@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import orjson
 
-from peftbench.core.errors import RecordError
+from peftbench.core.errors import ClosedFileError, RecordError
 from peftbench.core.run import Json, of_schema
+from peftbench.core.text import decoded
 
 if TYPE_CHECKING:
     import numpy as np
@@ -113,8 +114,19 @@ def sealed(data: Json) -> bytes:
 
     Checking it needs no second serialisation, whatever wrote the file.
     """
-    content = json.dumps(data, indent=1, allow_nan=False).encode().removesuffix(b"\n}")
+    text = json.dumps(data, indent=1, allow_nan=False)
+    if "\\udc" in text:  # a path that is not UTF-8: no reader of JSON takes that
+        text = json.dumps(_decoded(data), indent=1, allow_nan=False)
+    content = text.encode().removesuffix(b"\n}")
     return content + _seal(content)
+
+
+def _decoded(value: Any) -> Any:
+    if isinstance(value, str):
+        return decoded(value)
+    if isinstance(value, dict):
+        return {key: _decoded(inner) for key, inner in value.items()}
+    return [_decoded(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def _seal(content: bytes) -> bytes:
@@ -134,9 +146,25 @@ def unsealed(path: Path) -> Json:
 
     Raises:
         FileNotFoundError: if there is no such file.
+        ClosedFileError: if the system does not let it be read.
         RecordError: if it is torn or was altered.
     """
-    return unsealed_bytes(path.read_bytes(), path)
+    return unsealed_bytes(read_bytes(path), path)
+
+
+def read_bytes(path: Path) -> bytes:
+    """The bytes of a file.
+
+    Raises:
+        FileNotFoundError, NotADirectoryError: if there is no such file.
+        ClosedFileError: if the system does not let it be read.
+    """
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise
+    except OSError as error:
+        raise ClosedFileError(f"{path} cannot be read: {error.strerror}") from error
 
 
 def unsealed_bytes(body: bytes, name: str | Path) -> Json:
@@ -161,11 +189,16 @@ def unsealed_bytes(body: bytes, name: str | Path) -> Json:
 
 
 def readable(keys: list[str], read: Callable[[str], T]) -> tuple[list[T], dict[str, str]]:
-    """What can be read, in the order of the keys, and what is wrong with each of the others."""
+    """What can be read, in the order of the keys, and what is wrong with each of the others.
+
+    A file that was removed since its key was listed is in neither.
+    """
     good, bad = [], {}
     for key in keys:
         try:
             good.append(read(key))
+        except FileNotFoundError:
+            continue
         except RecordError as error:
             bad[key] = str(error)
     return good, bad
@@ -178,7 +211,7 @@ def checked(path: Path, expected: str | None) -> bytes:
         RecordError: if it is another file, or there is none.
     """
     try:
-        body = path.read_bytes()
+        body = read_bytes(path)
     except FileNotFoundError as error:
         raise RecordError(f"{path} is gone, which was saved with its record") from error
     if digest(body) != expected:

@@ -63,9 +63,10 @@ def model(name: str, revision: str | None) -> Path | None:
         return None
     place = here / "models" / called(name, revision)
     if not place.is_dir():
+        commit = revision[:12] if revision else "its newest commit"
         raise ConfigError(
-            f"{name} at {(revision or 'its newest commit')[:12]} is not in {here}; run `peftbench "
-            "prefetch` again with these words where there is internet"
+            f"{name} at {commit} is not in {here}; run `peftbench prefetch` again with these words "
+            "where there is internet"
         )
     return place
 
@@ -86,6 +87,12 @@ def manifest(place: Path) -> Json:
         return io.unsealed(place / "manifest.json")
     except (FileNotFoundError, NotADirectoryError):
         raise ConfigError(f"{place}: `peftbench prefetch` made no such folder") from None
+
+
+def revisions(place: Path) -> dict[str, str]:
+    """Commits of repositories that were named without one: `models/NAME` and `datasets/NAME`."""
+    found: dict[str, str] = manifest(place).get("revisions", {})
+    return found
 
 
 def wrong(place: Path) -> list[str]:

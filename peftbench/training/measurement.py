@@ -76,13 +76,13 @@ def _reset_peaks(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
     if _can_reset_rss():
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
 
 
 @cache
 def _can_reset_rss() -> bool:
     try:
-        Path("/proc/self/clear_refs").write_text("5")
+        Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     except OSError:  # not Linux, or a container that forbids it
         return False
     return True
@@ -91,7 +91,7 @@ def _can_reset_rss() -> bool:
 def _peaks(device: torch.device) -> dict[str, int | None]:
     peaks: dict[str, int | None] = {"cpu_peak_rss_bytes": None}
     if _can_reset_rss():
-        status = Path("/proc/self/status").read_text()
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
         line = next(line for line in status.splitlines() if line.startswith("VmHWM"))
         peaks["cpu_peak_rss_bytes"] = 1024 * int(line.split()[1])
     if device.type == "cuda":

@@ -456,6 +456,7 @@ def build_record(prepared: PreparedTraining, found: dict[str, Arrays]) -> Record
             "truncated": {n: t.truncated for n, t in data.tokens.items()} | data.shown.truncated,
             "resumed": prepared.resumed,
             **({} if run.task.regression else {"per_class": _per_class(run, whole)}),
+            **({"out_of_range": far} if (far := _out_of_range(run, whole, data)) else {}),
             **({} if data.unit is None else dict(zip(LABEL_UNIT, data.unit, strict=True))),
         },
         seconds=phases.seconds | {"train": state.seconds},
@@ -475,6 +476,12 @@ def build_record(prepared: PreparedTraining, found: dict[str, Arrays]) -> Record
         | _provenance(run, prepared.job.setting, prepared.tokenizer)
         | {"new_parts": training.predictor.encoder.backbone.new_parts},
     )
+
+
+def _out_of_range(run: Run, outputs: Arrays, data: TaskData) -> int:
+    if not run.task.regression:
+        return 0
+    return task_metrics.out_of_range(outputs["scores"], outputs["label"], data.labels)
 
 
 def _per_class(run: Run, outputs: Arrays) -> list[Json]:

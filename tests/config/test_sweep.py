@@ -414,7 +414,7 @@ LORA = (PACKAGED / "method" / "lora.yaml").read_text()
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("a: [1\n b: }", "a yaml file is broken"),
+        ("a: [1\n b: }", "mine.yaml is not a yaml file"),
         (LORA + "rank: 9\n", "duplicate key rank"),
         ("", "method=mine: "),
         ("- 1\n", "method=mine: "),

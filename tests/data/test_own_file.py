@@ -3,6 +3,7 @@
 import codecs
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -80,6 +81,17 @@ def test_swallowed_rows_of_a_regression(tmp_path):
     rows[2], rows[5] = ('"open', 0.5), ('close"', 1.25)
     path = write(tmp_path / "raw.tsv", rows, delimiter="\t")
     assert "line 4 opens a text that goes on to line 7" in refused(path, "task.kind=regression")
+
+
+@pytest.mark.parametrize("text", ["Buy:\nmilk, 2\nbread, 1\nThanks", "Scores\n\nhome, 3\n\n"])
+@pytest.mark.parametrize("first", ["label", "sentence"])
+def test_a_text_of_several_lines_with_numbers_swallows_nothing(text, first, tmp_path):
+    """A line such as `milk, 2` looks like a row of a regression; the lines around it do not."""
+    path = tmp_path / "mine.csv"
+    frame = pd.DataFrame({"sentence": [f"text {n}" for n in range(30)], "label": np.arange(30) / 4})
+    frame.loc[7, "sentence"] = text
+    frame[[first, ({"label", "sentence"} - {first}).pop()]].to_csv(path, index=False)
+    assert texts_of(path, "task.kind=regression") == sorted(frame["sentence"])
 
 
 def test_marks_that_are_taken_off_are_counted(tmp_path):

@@ -125,3 +125,28 @@ def test_revision_is_found_once_and_kept(hub):
     hub.commit = "beef" + 36 * "1"
     again = hub.run(PLAN.format(**words))
     assert json.loads(again.stdout) == first
+
+
+DATASET = """
+from peftbench.system import hub
+print(hub.resolved("people/jokes", "dataset"))
+"""
+
+
+@SLOW
+def test_the_commit_of_a_data_set_is_found_once_and_kept(hub):
+    folder = hub.root / "datasets/people/jokes/jokes"
+    folder.mkdir(parents=True)
+    (folder / "train-00000-of-00001.parquet").write_bytes(b"x")
+    done = hub.run(DATASET)
+    assert done.stdout.strip() == COMMIT, done.stderr
+    assert f"people/jokes was named without a revision: from now on it is {COMMIT}" in done.stderr
+    assert "task.source.revision=COMMIT gives another one" in done.stderr
+    asked = len(hub.asked)
+    hub.commit = "beef" + 36 * "1"
+    done = hub.run(DATASET)
+    assert done.stdout.strip() == COMMIT
+    assert done.stderr == ""
+    assert len(hub.asked) == asked, "the hub is not asked again"
+    missing = hub.run(DATASET.replace("jokes", "nothing"))
+    assert "the hub has no repository people/nothing" in missing.stderr

@@ -150,3 +150,28 @@ def test_one_line_and_a_file_stem():
     assert file_stem("../../x y<z>") == "_.._x_y_z_"
     assert file_stem("sts-b_2.0") == "sts-b_2.0"
     assert file_stem("..") == "_"
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("a*b* | `x y` \\", r"a\*b\* \| \`x y\` \\"),
+        ("_loud_ ~~gone~~ $x$", r"\_loud\_ \~\~gone\~\~ \$x\$"),
+        ("[x][y] [z]: w &lt;", r"[x\][y] [z\]: w \&lt;"),
+        ("snake_case 5 ~ 6 a & b", "snake_case 5 ~ 6 a & b"),
+    ],
+)
+def test_names_are_text_in_notes_and_cells_of_markdown(name, shown):
+    text = Table(name, [name], [[name]], notes=[f"Of {name}.", f"See `seed.order=3` of {name}."])
+    *_, first, _, second = text.markdown().split("\n")
+    assert first == f"Of {shown}."
+    assert second == f"See `seed.order=3` of {shown}."
+    if "[" not in name:  # in a cell a link needs a parenthesis
+        assert f"| {shown}" in text.markdown()
+
+
+@pytest.mark.parametrize("name", ["# big", "- item", "> said", "1. first", "2) second", "+ more"])
+def test_a_note_begins_no_heading_or_list(name):
+    note = Table("t", ["a"], [["b"]], notes=[name]).markdown().splitlines()[-1]
+    assert note.replace("\\", "") == name
+    assert not re.match(r"([#>+-]|\d+[.)])\s", note)

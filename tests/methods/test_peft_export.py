@@ -1,7 +1,9 @@
 """What peft loads from our folders gives our logits."""
 
 import json
+from dataclasses import replace
 
+import checkpoints as made
 import pytest
 import tiny
 import torch
@@ -114,3 +116,23 @@ def test_a_kept_run_becomes_a_folder_once(tmp_path):
     with pytest.raises(RecordError, match="not the file"):
         peft_export.export_peft_adapter(found["lora"], results, tmp_path / "other")
     assert not (tmp_path / "other").exists()
+
+
+@pytest.mark.parametrize("name", ["model", "bert-base-uncased"])
+def test_an_export_names_its_base_where_it_is(name, tmp_path, monkeypatch):
+    """A bare name of a folder would be that of a model on the hub."""
+    made.checkpoint(tmp_path / "here" / name)
+    monkeypatch.chdir(tmp_path / "here")
+    words = ("model=auto", f"model.checkpoint=./{name}", "task=synthetic_paraphrase", "method=lora")
+    (run,) = plan(*words).runs
+    assert run.model.checkpoint == name
+    folder = str(tmp_path / "here" / name)
+    assert peft_export.base_model(run.model) == {
+        "base_model_name_or_path": folder,
+        "revision": None,
+    }
+    on_hub = replace(run.model, path=None, checkpoint=f"people/{name}", revision="a" * 40)
+    assert peft_export.base_model(on_hub) == {
+        "base_model_name_or_path": f"people/{name}",
+        "revision": "a" * 40,
+    }

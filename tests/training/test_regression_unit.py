@@ -11,14 +11,17 @@ import tiny
 import torch
 from short_runs import CPU, one
 
+from peftbench.cli.show import describe
 from peftbench.config.sweep import plan
 from peftbench.data import batching, loading, tokenization
 from peftbench.data.tokenizer import load_tokenizer
 from peftbench.methods import peft_export
 from peftbench.methods.base import build_method
+from peftbench.metrics import task_metrics
 from peftbench.models import heads, pretrained
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
+from peftbench.reports import scores
 from peftbench.results.store import Results
 from peftbench.training.packing.runner import train as train_packed
 from peftbench.training.trainer import TrainingOutput, execute
@@ -180,3 +183,33 @@ def test_the_unit_is_folded_into_the_layer_that_gives_the_scores():
     model = AdaptedModel(tiny.backbone("bert"), 1, seed=0).module
     last = heads.last_layer(model, ["classifier", "bert.pooler.dense"])
     assert last is model.classifier
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3])
+def test_predictions_far_out_of_the_range_of_the_labels_are_counted(scale):
+    labels = scale * np.array([1.0, 2.0, 5.0])
+    values = scale * np.array([-3.1, -2.9, 0.0, 5.0, 8.9, 9.1, 4e6])
+    label = scale * np.full(7, 3.0)
+    assert task_metrics.out_of_range(values[:, None], label, labels) == 3
+    assert task_metrics.out_of_range(values[:, None], label * 40, labels) == 1, "of both parts"
+    assert task_metrics.out_of_range(values[:, None], np.full(7, scale), labels[:1]) == 0
+
+
+@pytest.mark.parametrize("far", [1e3, -400.0])
+def test_a_run_whose_predictions_are_far_out_is_told(far, tmp_path, monkeypatch):
+    """Correlations do not depend on the scale, so a score looks as good as any."""
+    words = ("method=bitfit", "size=64", "budget.steps=2")
+    run = one(task(tmp_path / "data", 1.0), *words)
+    assert "out_of_range" not in execute(run, CPU).record.work
+    monkeypatch.setattr(
+        AdaptedModel,
+        "standardise",
+        lambda self, mean, std, real=AdaptedModel.standardise: real(self, mean, far * std),
+    )
+    record = execute(run, CPU).record
+    assert 20 < record.work["out_of_range"] <= 40
+    note = next(n for n in scores.scores([record]).notes if "far out of the range" in n)
+    assert f"({record.work['out_of_range']} predictions)" in note
+    results = Results(tmp_path / "runs")
+    results.save(record, {"item": np.arange(1)})
+    assert "out of range" in describe(results, run.key)

@@ -81,7 +81,7 @@ def html(data: Json) -> str:
 
 
 def _source(name: str) -> str:
-    return (_HERE / name).read_text("utf-8")
+    return (_HERE / name).read_text(encoding="utf-8")
 
 
 def _hash(text: str) -> str:

@@ -74,7 +74,7 @@ def method_of(label: str) -> str:
 @cache
 def known() -> dict[str, MarkerStyle]:
     """Looks from the file, by method."""
-    told = json.loads(Path(__file__).with_name("styles.json").read_text())
+    told = json.loads(Path(__file__).with_name("styles.json").read_text(encoding="utf-8"))
     return {
         name: {"color": look["colour"], "marker": look["mark"], "linestyle": look["dash"]}
         for name, look in told.items()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from peftbench.core.text import one_line
+from peftbench.reports.tables import terminal
 
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
@@ -76,15 +77,22 @@ class Table:
 
     def plain(self) -> str:
         """As the terminal shows it, without colours, as wide as it is; with the notes."""
-        from rich.console import Console
+        return "\n".join([terminal.plain(self.drawn()), *self.notes]) + "\n"
 
-        buffer = io.StringIO()
-        Console(file=buffer, width=10_000, highlight=False).print(self.rich())
-        lines = [line.rstrip() for line in buffer.getvalue().splitlines()]
-        return "\n".join([*lines, *self.notes]) + "\n"
+    def rich(self) -> terminal.Fitted:
+        """For a terminal of any width."""
+        return terminal.Fitted(self)
 
-    def rich(self) -> "RichTable":
-        """For a terminal."""
+    def unwrapped(self, column: int) -> bool:
+        """Whether cells of a column stay on one line in a terminal.
+
+        Long headings of figures wrap; a row's name never gives way to them.
+        """
+        sentence = column >= len(self.columns) - self.prose
+        return (column < self.labels) != self.narrow and not sentence
+
+    def drawn(self) -> "RichTable":
+        """For a terminal that is wide enough."""
         from rich import box
         from rich.markup import escape
         from rich.table import Table as RichTable
@@ -94,11 +102,8 @@ class Table:
             title=escape(self.title), box=box.SIMPLE_HEAD, title_justify="left", title_style="bold"
         )
         for i, column in enumerate(self.columns):
-            # long headings of figures wrap; a row's name never gives way to them
-            label, sentence = i < self.labels, i >= len(self.columns) - self.prose
             justify: Literal["left", "right"] = "left" if self._left(i) else "right"
-            whole = label != self.narrow and not sentence
-            drawn.add_column(escape(column), justify=justify, no_wrap=whole)
+            drawn.add_column(escape(column), justify=justify, no_wrap=self.unwrapped(i))
         for i, row in enumerate(self.rows):
             bold = [(i, j) in self.bold for j in range(len(row))]
             drawn.add_row(*map(Text, row, ("bold" if one else "" for one in bold)))
@@ -108,13 +113,24 @@ class Table:
 #: Where HTML would begin in Markdown.
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")
 
+#: What Markdown takes for more than text. It leaves a `_` and a `~` inside and between words alone.
+_SPECIAL = re.compile(
+    r"[\\`*|$]|\](?=[(\[:])|&(?=#?\w+;)|(?<!\w)_(?=\S)|(?<=\S)_(?!\w)|~(?=\S)|(?<=\S)~"
+)
+
+#: Code in a note: the name of a key, an option or a folder.
+_CODE = re.compile(r"(`[\w.=/-]+`)")
+
+#: What begins a heading, a quotation or a list at the start of a paragraph.
+_BLOCK = re.compile(r"^([#>+-]|\d+[.)](?=\s))")
+
 
 def _note(text: str) -> str:
-    """A sentence that may hold Markdown of ours, but no link or tag from a name in it."""
-    return _TAG.sub("&lt;", re.sub(r"\](?=[(\[:])", r"\\]", text))
+    """A sentence of which only code in backticks is Markdown; names in it are text."""
+    parts = [part if _CODE.fullmatch(part) else _cell(part) for part in _CODE.split(text)]
+    return _BLOCK.sub(lambda found: found[0][:-1] + "\\" + found[0][-1], "".join(parts))
 
 
 def _cell(text: str) -> str:
-    """What Markdown shows as this text; names with _ inside stay as they are, it does too."""
-    escaped = re.sub(r"[\\`*|$]|\](?=\()|&(?=#?\w+;)", lambda found: "\\" + found[0], text)
-    return _TAG.sub("&lt;", escaped)
+    """What Markdown shows as this text."""
+    return _TAG.sub("&lt;", _SPECIAL.sub(lambda found: "\\" + found[0], text))
