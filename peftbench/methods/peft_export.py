@@ -1,5 +1,6 @@
 """Trained weights as a folder that the peft library loads."""
 
+import inspect
 import json
 from pathlib import Path
 
@@ -82,12 +83,27 @@ def peft_form(method: Method, encoder: AdaptedModel) -> tuple[Json, dict[str, Te
     tensors |= {f"{start}.{name}": t for name, t in state.items() if encoder.in_head(name)}
     if prompt:
         name, places = position_table(encoder)
+        _check_takes_prefix(encoder)
         tensors[f"{start}.{name}"] = places.roll(config["num_virtual_tokens"], 0)
     kind: str | None = "SEQ_CLS"
     if backbone.verbalizer_ids is not None:  # the library has no name for a masked language model
         kind = "CAUSAL_LM" if backbone.causal else None
     config |= {"task_type": kind, "modules_to_save": backbone.head or None, "inference_mode": True}
     return config, {name: tensor.contiguous() for name, tensor in tensors.items()}
+
+
+def _check_takes_prefix(encoder: AdaptedModel) -> None:
+    """Refuse a model to which the library cannot give keys and values, as it does when it runs.
+
+    Raises:
+        ValueError: if transformers' forward of the model has no argument for them.
+    """
+    forward = encoder.module.base_model.forward
+    if "past_key_values" not in inspect.signature(forward).parameters:
+        raise ValueError(
+            f"{encoder.name} takes no keys and values from outside in transformers, so that the "
+            "library cannot put a prefix in front; choose another method to export"
+        )
 
 
 def position_table(encoder: AdaptedModel) -> tuple[str, Tensor]:

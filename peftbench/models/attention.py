@@ -51,7 +51,7 @@ def attention(
         key = torch.cat([keys, key], dim=2)
         value = torch.cat([values, value], dim=2)
         attention_mask = _extended(attention_mask, keys.shape[2])
-    if any(is_batchedtensor(tensor) for tensor in (query, key, value)):
+    if any(t is not None and is_batchedtensor(t) for t in (query, key, value, attention_mask)):
         out: Tensor = _Folded.apply(module, rest, query, key, value, attention_mask)
         return out, None
     return _attend(module, query, key, value, attention_mask, **rest)
@@ -119,10 +119,12 @@ def admit(part: nn.Module, model: str) -> None:
     """Make an attention ready for a prefix.
 
     Raises:
-        ValueError: if it is neither unified nor DeBERTa's.
+        ValueError: if it neither calls `attention` nor is DeBERTa's.
     """
     if isinstance(part, DisentangledSelfAttention):
         part.__class__ = PrefixedDisentangled
+    elif getattr(part, "takes_prefix", False):  # it calls `attention`, unknown to transformers
+        return
     elif getattr(getattr(part, "config", None), "_attn_implementation", None) != NAME:
         raise ValueError(f"{model} has no attention that takes a prefix; choose another method")
 

@@ -7,7 +7,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from peftbench.core.configs import ModelConfig
-from peftbench.models import attention, heads, pretrained
+from peftbench.models import attention, heads, mpnet, pretrained
 from peftbench.models.module_ops import FusedLinear, replace_module, untransposed, within
 
 
@@ -40,6 +40,7 @@ class Backbone:
         self.module: Any = loaded.to(device).eval().requires_grad_(False)
         if loaded._supports_attention_backend:
             loaded.set_attn_implementation(attention.NAME)  # type: ignore[operator]
+        mpnet.unify(loaded)
         for block in self.module.get_submodule(self.family_config.blocks).children():
             for path, part in list(block.named_modules()):
                 if isinstance(part, Conv1D):

@@ -297,8 +297,13 @@ def _vocabulary(tokenizer: TokenizerFacts, rows: int | None) -> Iterator[str]:
 
 
 def _positions(config: Json, tensors: dict[str, Tensor]) -> int | None:
-    """How many tokens have a position; RoBERTa counts them from behind the padding's number."""
+    """How many tokens have a position; RoBERTa counts them from behind the padding's number.
+
+    In the code of MPNet that number is 1.
+    """
     rows = _rows(tensors, _TABLES[1][0])
+    if rows is not None and config["model_type"] == "mpnet":
+        return rows - 2
     if rows is not None and config["model_type"] in ("roberta", "xlm-roberta", "camembert"):
         padding = config.get("pad_token_id", 1)
         return rows - 1 - int(padding or 0)

@@ -90,7 +90,10 @@ def _softmax_backward(grad: Tensor, probabilities: Tensor) -> Tensor:
 
 
 class _Attention(torch.autograd.Function):
-    """softmax(q k' / sqrt d + mask) v with dropout, on bf16; probabilities in fp32."""
+    """softmax(q k' / sqrt d + mask) v with dropout, on bf16; probabilities in fp32.
+
+    The mask may train: relative positions are added with it.
+    """
 
     @staticmethod
     def forward(
@@ -108,7 +111,7 @@ class _Attention(torch.autograd.Function):
             dropped = dropout_mask(scores.shape, p, 1 / (1 - p))
             kept = kept.mul_(dropped)
         ctx.save_for_backward(q, k, v, attended, kept, dropped)
-        ctx.scale = scale
+        ctx.scale, ctx.mask = scale, None if mask is None else (mask.shape, mask.dtype)
         return torch.bmm(kept, v).view(batch, heads, tokens, dim).transpose(1, 2).contiguous()
 
     @staticmethod
@@ -121,11 +124,16 @@ class _Attention(torch.autograd.Function):
         to_attended = torch.bmm(grad, v.transpose(1, 2))
         if dropped is not None:
             to_attended.mul_(dropped)
-        to_scores = _softmax_backward(to_attended.float(), attended).to(q.dtype)
+        to_scores = _softmax_backward(to_attended.float(), attended)
+        to_mask = None
+        if ctx.needs_input_grad[3]:
+            shape, dtype = ctx.mask
+            to_mask = to_scores.view(batch, heads, tokens, -1).sum_to_size(shape).to(dtype)
+        to_scores = to_scores.to(q.dtype)
         to_q = torch.bmm(to_scores, k).mul_(ctx.scale) if ctx.needs_input_grad[0] else None
         to_k = torch.bmm(to_scores.transpose(1, 2), q) if ctx.needs_input_grad[1] else None
         found = (None if g is None else g.view(four) for g in (to_q, to_k, to_v))
-        return (*found, None, None, None)
+        return (*found, to_mask, None, None)
 
 
 def attention(

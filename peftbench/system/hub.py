@@ -8,7 +8,7 @@ from pathlib import Path
 
 from peftbench.core.configs import ModelConfig
 from peftbench.core.errors import ConfigError
-from peftbench.system import hub_client, io, memo, offline_folder
+from peftbench.system import hub_client, io, memo, offline_folder, wheels
 
 #: The files of a hub model that are fetched: weights without pickle, configuration, tokenizer.
 CHECKPOINT_FILES = ["*.safetensors", "*.json", "vocab.txt", "merges.txt", "*.model"]
@@ -169,9 +169,19 @@ def locate(model: ModelConfig) -> Path | None:
         found = importlib.util.find_spec(model.package)
         if found is not None and found.origin is not None:
             return Path(found.origin).parent / "model"
+    if model.wheels is not None and _in_wheels(model):
+        return wheels.unpacked(model.wheels, CHECKPOINT_FILES)
     if model.checkpoint is None:
         return None
-    return snapshot(model.checkpoint, model.revision, CHECKPOINT_FILES)
+    try:
+        return snapshot(model.checkpoint, model.revision, CHECKPOINT_FILES)
+    except ConfigError as error:
+        if model.wheels is None or offline_folder.folder() is not None:
+            raise
+        install = wheels.how_to_install(model.wheels)
+        raise ConfigError(
+            f"the packages of {model.name} are not installed ({install}), and {error}"
+        ) from error
 
 
 def at_hand(model: ModelConfig) -> Path | None:
@@ -218,7 +228,14 @@ def cache() -> Path:
 def comes_from_hub(model: ModelConfig) -> bool:
     """Whether a model comes from the hub: from no folder and no package that is installed."""
     packaged = model.package and importlib.util.find_spec(model.package)
-    return not (model.path or packaged or model.checkpoint is None)
+    return not (model.path or packaged or model.checkpoint is None or _in_wheels(model))
+
+
+def _in_wheels(model: ModelConfig) -> bool:
+    """Whether a model comes in pieces, from packages; a prefetched folder has it whole."""
+    if model.wheels is None or offline_folder.folder() is not None:
+        return False
+    return wheels.available(model.wheels)
 
 
 _LOCAL = {

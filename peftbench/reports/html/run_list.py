@@ -14,7 +14,7 @@ from peftbench.reports.html.cells import ScoreCell
 POINTS = 60
 
 #: Parts of a model's or task's node that say where things are, not what they are.
-_ASIDE = ("parts", "package", "examples")
+_ASIDE = ("parts", "package", "wheels", "examples")
 
 
 def carried(found: list[ScoreCell], most: int) -> set[str]:
