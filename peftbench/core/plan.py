@@ -5,6 +5,7 @@ from pathlib import Path
 
 from peftbench.core.evaluation import Evaluation
 from peftbench.core.run import Run
+from peftbench.core.tuning import SearchSpace
 
 
 @dataclass(frozen=True)
@@ -21,6 +22,7 @@ class Plan:
         own_files: configuration files outside of the package that take part.
         unchecked: checkpoints that are not at hand, so that nothing is known of them.
         notes: what is odd about the checkpoints that are, and was put right.
+        spaces: learning rates to choose from, by the name of a method.
     """
 
     runs: list[Run]
@@ -32,6 +34,7 @@ class Plan:
     own_files: list[Path] = field(default_factory=list)
     unchecked: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    spaces: dict[str, SearchSpace] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from peftbench.core.plan import Plan, RunOptions
 from peftbench.core.run import Json, Run
 from peftbench.core.text import one_line
 from peftbench.reports import builder
+from peftbench.reports.tables.markdown import Table
 from peftbench.results import status
 from peftbench.results.runtime_estimates import Forecast
 from peftbench.results.store import Results
@@ -286,12 +287,20 @@ def _sum_up(plan: Plan, results: Results, skipped: set[str]) -> int:
 
 
 def _show(made: builder.Made) -> None:
-    console = Console(highlight=False)
-    wide = console if console.is_terminal else Console(highlight=False, width=200)
     for table in made.tables:
-        wide.print(table.rich())
+        print_table(table)
     for line in made.notes:
-        wide.print(line, markup=False)
+        _console().print(line, markup=False)
+
+
+def print_table(table: Table) -> None:
+    """A table on standard output, not cut where that is no terminal."""
+    _console().print(table.rich())
+
+
+def _console() -> Console:
+    console = Console(highlight=False)
+    return console if console.is_terminal else Console(highlight=False, width=200)
 
 
 def _sentence(failure: Failure, results: Results) -> str:
