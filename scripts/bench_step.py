@@ -10,6 +10,7 @@ usage: uv run python scripts/bench_step.py [--turns 30]
 """
 
 import argparse
+import json
 import time
 from collections.abc import Callable
 
@@ -28,6 +29,7 @@ from peftbench.models import attention, cpu_kernels, pretrained
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
 from peftbench.models.prepare_for_training import prepare_for_training
+from peftbench.results.runtime_estimates import STEP_COSTS
 
 BATCH, TOKENS = 16, 56
 
@@ -256,6 +258,17 @@ def main() -> None:
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
     )
     write("step", {"rows": rows, "compiling": compiling}, head + "\n".join(lines))
+    STEP_COSTS.write_text(json.dumps(step_costs(rows), indent=1) + "\n")
+
+
+def step_costs(rows: list[Json]) -> dict[str, float]:
+    """What is shipped for estimates: the packaged methods as they are, by name."""
+    options = catalog.options("method", (catalog.packaged(),))
+    return {
+        row["method"]: round(row["to_plain"], 2)
+        for row in sorted(rows, key=lambda row: row["method"])
+        if row["method"] in options
+    }
 
 
 if __name__ == "__main__":

@@ -1,14 +1,22 @@
 """How long runs will take, from the speeds of records that are there."""
 
+import json
+import statistics
 from collections import defaultdict
 from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
 
 from peftbench.core.run import Record, Run
 
 Near = tuple[str, ...]
 
-#: A training pass over an example costs a forward pass and a backward pass of about two.
-TRAINING_PASS = 3
+#: A step's time over that of a forward and backward pass through frozen weights, by method: what
+#: scripts/bench_step.py measured on one thread of a CPU, with MiniLM.
+STEP_COSTS = Path(__file__).with_name("step_costs.json")
+
+#: What such a pass costs, in forward passes.
+_PLAIN = 2
 
 
 class Forecast:
@@ -77,7 +85,15 @@ def _passes(run: Run) -> float | None:
     reported = run.task.examples.get("validation", 0)
     held = run.checkpoint_selection.fraction * (subset or 0)
     scored = run.train.num_evals * held + reported if held else run.train.num_evals * reported
-    return TRAINING_PASS * trained + scored
+    costs = _step_costs()
+    step = costs.get(run.method.name, statistics.median(costs.values()))
+    return _PLAIN * step * trained + scored
+
+
+@cache
+def _step_costs() -> dict[str, float]:
+    found: dict[str, float] = json.loads(STEP_COSTS.read_text(encoding="utf-8"))
+    return found
 
 
 def _near(run: Run) -> list[Near]:

@@ -1,6 +1,7 @@
 """What a person sees of a training, in a terminal and in a log."""
 
 import io
+import json
 from functools import partial
 
 import pytest
@@ -8,7 +9,7 @@ from records import predictions, record, runs
 from rich.console import Console
 
 from peftbench.core.text import format_duration
-from peftbench.results.runtime_estimates import Forecast
+from peftbench.results.runtime_estimates import STEP_COSTS, Forecast
 from peftbench.results.store import Results
 from peftbench.runner import progress
 from peftbench.runner.progress import Display
@@ -137,20 +138,25 @@ def test_a_forecast_takes_the_nearest_records():
 
 def test_weights_are_seconds_or_else_forward_passes_or_else_alike():
     small, large = runs("task=mrpc", "budget=epochs", "budget.epochs=2", "size=100,300")
+    costs = json.loads(STEP_COSTS.read_text())
+    assert costs["head"] < 0.6 < costs["bitfit"] < costs["full"]
+    step = 2 * costs["lora"]  # a plain step is two forward passes
     evaluated = 408 * small.train.num_evals  # on the validation split, at each point of the curve
     assert Forecast([]).weights([small, large]) == {
-        small.key: 3 * 200 + evaluated,
-        large.key: 3 * 600 + evaluated,
+        small.key: pytest.approx(step * 200 + evaluated),
+        large.key: pytest.approx(step * 600 + evaluated),
     }
     (held,) = runs(
         "task=mrpc",
+        "budget=epochs",
         "budget.epochs=2",
         "size=300",
         "train.num_evals=4",
+        "checkpoint_selection=best_on_holdout",
         "checkpoint_selection.fraction=0.2",
         "checkpoint_selection.patience=4",
     )
-    assert Forecast([]).weights([held]) == {held.key: 3 * 600 + 4 * 60 + 408}
+    assert Forecast([]).weights([held]) == {held.key: pytest.approx(step * 600 + 4 * 60 + 408)}
     (timed,) = runs("task=mrpc", "budget=seconds", "budget.seconds=9", "size=100")
     assert Forecast([]).weights([small, timed]) == {small.key: 1.0, timed.key: 1.0}
     known = Forecast([record(small)]).weights([small, large])
