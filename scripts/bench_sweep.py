@@ -81,12 +81,17 @@ def main() -> None:
         print(turn, turns[-1], flush=True)
     ratio = median([peer_ / own for own, _, _, peer_ in turns])
     said = [left / truth for _, left, truth, _ in turns]
+    rounds = (
+        f"median of {asked.rounds} alternating rounds"
+        if asked.rounds > 1
+        else "one alternating round"
+    )
     text = (
         "### A sweep of 12 runs (4 methods, 3 seeds, 500 MRPC examples, 1 epoch), wall clock\n\n"
         "| | seconds |\n| --- | ---: |\n"
         f"| one `peftbench run`, workers by default | {median([own for own, *_ in turns]):.0f} |\n"
         f"| 12 processes of the tuned peer | {median([peer_ for *_, peer_ in turns]):.0f} |\n\n"
-        f"{ratio:.2f} times faster, median of {asked.rounds} alternating rounds, both in bf16. The "
+        f"{ratio:.2f} times faster, {rounds} in bf16. The "
         "time left that was printed after a tenth of the runs was "
         f"{' and '.join(f'{one:.2f}' for one in said)} of what was left in truth."
     )
