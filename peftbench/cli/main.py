@@ -156,6 +156,60 @@ def run(
 @options.results
 @options.configs
 @options.machine
+@options.training
+@click.option(
+    "--trials",
+    default=6,
+    show_default=True,
+    type=click.IntRange(2),
+    help="Rates that are tried with one seed, drawn from the range in the method's file.",
+)
+@click.option(
+    "--finalists",
+    default=2,
+    show_default=True,
+    type=click.IntRange(1),
+    help="Of these, the best, which are tried with more seeds.",
+)
+@click.option(
+    "--seeds", default=3, show_default=True, type=click.IntRange(1), help="Of each finalist."
+)
+@click.option("--dry-run", is_flag=True, help="Check every trial and its data, train nothing.")
+@click.option("--quiet", is_flag=True, help="No progress; failures and the table only.")
+def tune(
+    overrides: tuple[str, ...],
+    folder: Path,
+    configs: Path | None,
+    trials: int,
+    finalists: int,
+    seeds: int,
+    **given: Any,
+) -> None:
+    """Choose the learning rate of each method, task, model and size that the OVERRIDES mean.
+
+    \b
+    peftbench tune method=lora,bitfit task=mrpc size=1000
+    peftbench run  method=lora,bitfit task=mrpc size=1000 seed=range(0,5) tuned=true
+
+    Trials train on 75 % of the examples and are scored on the rest, in all four parts in turn
+    where there are fewer than 300; the reporting split is not looked at. Rates come from the
+    method's file, or are those of train.lr=1e-4,3e-4,1e-3. Choices are files in choices/ of the
+    results folder. The same command again does only what is missing.
+    """  # noqa: D301 - click looks for the character, not for a backslash
+    from peftbench.core.plan import RunOptions
+    from peftbench.core.tuning import Search
+    from peftbench.runner import tune as tuning
+
+    found = _plan(overrides, configs, folder)
+    search = Search(trials, finalists, seeds)
+    sys.exit(tuning.tune(found, options.open_results(folder), search, RunOptions(**given)))
+
+
+@main.command(epilog=options.OVERRIDES)
+@options.overrides_argument
+@options.results
+@options.configs
+@options.machine
 @options.shard
 @click.option("--fail-fast", is_flag=True, help="Stop at the first failure.")
 @click.option("--quiet", is_flag=True, help="No progress; failures and the tables only.")

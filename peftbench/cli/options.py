@@ -21,6 +21,7 @@ OVERRIDES say which runs are meant, in Hydra's grammar:
   seed=range(0,5)         0 1 2 3 4
   seed.order=3            of the order of examples alone
   budget=steps budget.steps=500 train.lr=1e-4,1e-3 method.rank=4
+  tuned=true              the learning rates that `peftbench tune` chose
   method=sparse_adapter method.base_method=lora     a method inside another one
   suite=noise suite.examples=500             more questions to the trained weights
   sweep=quickstart        a grid from configs/sweep, what stands beside it outranks it

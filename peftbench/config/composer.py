@@ -148,8 +148,12 @@ class Composer:
             if role not in ROLES:
                 near = did_you_mean(key, [_ROLE + one for one in ROLES])
                 raise ConfigError(f"{word}: there is no role {role} of seeds; {near}")
+        elif key == "tuned":
+            if not all(isinstance(value, bool) for value in values):
+                raise ConfigError(f"{word}: tuned is true or false")
         elif key.partition(".")[0] not in (*catalog.GROUPS, "suite", "size", "seed", "data"):
-            known = (*catalog.GROUPS, "suite", "size", "seed", "sweep", *ALGEBRA, "data.root")
+            known = (*catalog.GROUPS, "suite", "size", "seed", "tuned", "sweep", *ALGEBRA)
+            known = (*known, "data.root")
             raise ConfigError(f"{word}: there is no key {key}; {did_you_mean(key, known)}")
         return key, values
 
@@ -206,7 +210,7 @@ class Composer:
         Raises:
             ConfigError: for an unknown key (with the near matches) or a value of the wrong type.
         """
-        own: Json = {key: cell[key] for key in ("seed", "size") if key in cell}
+        own: Json = {key: cell[key] for key in ("seed", "size", "tuned") if key in cell}
         own["role_seeds"] = {
             key.removeprefix(_ROLE): value for key, value in cell.items() if key.startswith(_ROLE)
         }

@@ -29,6 +29,7 @@ from peftbench.core.configs import (
 from peftbench.core.errors import ConfigError, at_least, one_of
 from peftbench.core.run import Json, Run, role_seeds
 from peftbench.core.text import decoded, did_you_mean
+from peftbench.core.tuning import SearchSpace
 from peftbench.data import hub_layout, loading, own_file, prompt_template
 from peftbench.data.delimited import QUOTING
 from peftbench.data.text_noise import EDITS
@@ -269,6 +270,30 @@ def _method(node: Any, family: FamilyConfig, results: Results) -> Any:
         revision = revisions.method_revision(class_name(str(node["_target_"])), told)
         return told if revision == 1 else told | {"revision": revision}
     return inner
+
+
+def search_space(config: Json) -> SearchSpace | None:
+    """The rates among which `peftbench tune` chooses, where the method's file says so.
+
+    Like the recipe's rate they are of base-size models; a model's file says how its own differ.
+
+    Raises:
+        ConfigError: if they are no range with a source.
+    """
+    method = config["method"]
+    recipe = (method.get("recipe") if isinstance(method, dict) else None) or {}
+    given = recipe.get("search") if isinstance(recipe, dict) else None
+    if given is None:
+        return None
+    ends = given.get("lr") if isinstance(given, dict) else None
+    numbers = isinstance(ends, list) and all(isinstance(end, int | float) for end in ends)
+    if not (numbers and len(ends) == 2 and isinstance(given.get("source"), str)):
+        raise ConfigError(
+            f"method={method.get('name')}: recipe.search is {given}; write it as search: "
+            "{lr: [1e-4, 1e-3], source: where the range is from}"
+        )
+    low, high = (float(f"{end * config['model']['lr_scale']:g}") for end in ends)
+    return SearchSpace(low, high, given["source"])
 
 
 def _roles(names: list[Any], family: FamilyConfig) -> list[Any]:

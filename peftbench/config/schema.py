@@ -108,6 +108,7 @@ RunSchema = make_dataclass(
         ("method", Any, MISSING),
         ("size", int | float | str, "full"),
         ("seed", int, 0),
+        ("tuned", bool, False),
         ("data", DataSchema, field(default_factory=DataSchema)),
     ],
 )

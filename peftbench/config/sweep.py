@@ -22,6 +22,8 @@ from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluation
 from peftbench.core.plan import Plan
 from peftbench.core.run import Run
+from peftbench.core.tuning import Choice, SearchSpace, subject
+from peftbench.results import choices
 from peftbench.results.store import Results
 
 Cell = dict[str, Any]
@@ -62,11 +64,25 @@ def plan(
     asked: set[tuple[str, str]] = set()
     own_files: dict[Path, None] = dict.fromkeys(_own_sweeps(sweeps, searched))
     folders = tuple(searched)
+    spaces: dict[str, SearchSpace] = {}
+    chosen: list[Choice] | None = None
+    elsewhere: dict[str, None] = {}
     for cell in cells:
         own_files |= dict.fromkeys(here := catalog.own_files(_chosen(cell, None), folders))
         try:
             config = composer.nodes(cell)
             run = resolver.run(config)
+            space = resolve.search_space(config)
+            if space is not None:
+                spaces.setdefault(run.method.name, space)
+            if config["tuned"]:
+                if "train.lr" in cell:
+                    raise ConfigError("tuned=true chooses train.lr; leave one of the two out")
+                if chosen is None:
+                    chosen = choices.all_choices(Results(results))
+                run, choice = choices.tuned(run, chosen)
+                if choice.key != subject(run).key:
+                    elsewhere[_chosen_elsewhere(run, choice)] = None
         except ConfigError as error:
             if not here:
                 raise
@@ -104,8 +120,17 @@ def plan(
         list(evaluations),
         list(own_files),
         unchecked,
-        notes,
+        [*notes, *elsewhere],
         resolver.revisions,
+        spaces,
+    )
+
+
+def _chosen_elsewhere(run: Run, choice: Choice) -> str:
+    other = choice.run
+    return (
+        f"train.lr={choice.rate:g} of {run.method.name} on {run.task.name} at size {run.size} was "
+        f"chosen at size {other.size}" + " with another budget" * (run.budget != other.budget)
     )
 
 

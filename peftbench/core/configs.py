@@ -476,15 +476,24 @@ class CheckpointSelection(Config):
     Attributes:
         fraction: of the training examples; 0 is no selection.
         patience: evaluations without a better score before training stops.
+        fold: which part of this fraction is held out, from 0; None is the first.
     """
 
     fraction: float = 0.0
     patience: int = 0
+    fold: int | None = None
 
     def __post_init__(self) -> None:
         between("checkpoint_selection.fraction", self.fraction, 0, 0.5)
         if self.fraction:
             at_least("checkpoint_selection.patience", self.patience, 1, whole=True)
+        if self.fold is not None:
+            folds = int(1 / self.fraction + 1e-9) if self.fraction else 0
+            if not (isinstance(self.fold, int) and 0 <= self.fold < folds):
+                raise ConfigError(
+                    f"checkpoint_selection.fold={self.fold}: a fraction of {self.fraction:g} has "
+                    f"{folds} folds, from 0"
+                )
 
     def held_of(self, size: int) -> int:
         """How many of so many training examples are held out.

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from peftbench.core.evaluation import Evaluation
 from peftbench.core.run import Run
+from peftbench.core.tuning import SearchSpace
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Plan:
         notes: what is odd about the checkpoints that are, and was put right.
         revisions: commits of repositories of the hub that the words name without one, by
             `models/NAME` and `datasets/NAME`.
+        spaces: learning rates to choose from, by the name of a method.
     """
 
     runs: list[Run]
@@ -35,6 +37,7 @@ class Plan:
     unchecked: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     revisions: dict[str, str] = field(default_factory=dict)
+    spaces: dict[str, SearchSpace] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

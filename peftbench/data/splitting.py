@@ -60,4 +60,6 @@ def split_training(
     )
     held = selection.held_of(len(first))
     again = first[loading.stratified(label[first], run.task.classes, seed + 1)]
-    return TrainingRows(again[held:], again[:held], reserved, rest)
+    start = held * (selection.fold or 0)
+    kept = np.r_[again[:start], again[start + held :]]
+    return TrainingRows(kept, again[start : start + held], reserved, rest)

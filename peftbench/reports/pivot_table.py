@@ -4,7 +4,7 @@ import math
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -188,6 +188,7 @@ def _trivial(grid: Grid, column: Row) -> float | None:
     return convention.baseline_mean(pair for cell in here for pair in cell.trivial)
 
 
+@lru_cache(typed=True)  # or 1 and 1.0 and True were one
 def _text(value: object) -> str:
     """A value among the names of a row."""
     if isinstance(value, int) and not isinstance(value, bool):

@@ -124,27 +124,44 @@ def _read_piece(folder: Path, keys: list[str]) -> "tuple[pa.Table, dict[str, str
     import pyarrow as pa
 
     results = Results(folder)
-    found: list[tuple[Json, Json, Json]] = []
+    found: list[tuple[Json, Json, _Setting, bytes]] = []
     unreadable: dict[str, str] = {}
     for key in keys:
         try:
             found.append(_read_record(results, key))
         except RecordError as error:
             unreadable[key] = str(error)
-    outcomes, rows, nodes = ([one[place] for one in found] for place in range(3))
-    columns = _flat(outcomes) | _flat(rows)
-    columns |= {name: _encoded(values) for name, values in _by_column(nodes).items()}
+    outcomes, rows = ([one[place] for one in found] for place in range(2))
+    columns = _flat(outcomes) | _flat(rows) | _of_settings([setting for *_, setting, _ in found])
+    if found:
+        columns["environment"] = _encoded([environment for *_, environment in found])
     for name, kind in _ALWAYS.items():  # also of no records, and the key is not compacted
         columns[name] = pa.array([row[name] for row in rows], kind)
     return pa.table(columns), unreadable
+
+
+def _of_settings(settings: "list[_Setting]") -> "dict[str, pa.Array]":
+    """Columns of the settings of records; of what many share, each distinct recipe once."""
+    import pyarrow as pa
+
+    if not settings:
+        return {}
+    numbers: dict[_Recipe, int] = {}
+    places = pa.array([numbers.setdefault(s.recipe, len(numbers)) for s in settings], pa.int32())
+    shared = _by_column([recipe.columns for recipe in numbers])
+    return {
+        **{name: _encoded(values).take(places) for name, values in shared.items()},
+        "run.train": _encoded([setting.train for setting in settings]),
+        "alike": _encoded([setting.alike for setting in settings]),
+    }
 
 
 #: Columns that are there even without records, and their types: of which file, as it was read.
 _ALWAYS = {"key": "string", "file.size": "int64", "file.changed": "int64"}
 
 
-def _read_record(results: Results, key: str) -> tuple[Json, Json, Json]:
-    """What a record's file holds but its run and environment; more about it; shared nodes.
+def _read_record(results: Results, key: str) -> "tuple[Json, Json, _Setting, bytes]":
+    """A record's file but its run and environment, more about it, its setting, its environment.
 
     Raises:
         RecordError: if the file is not the whole, unaltered record of this run.
@@ -167,11 +184,11 @@ def _read_record(results: Results, key: str) -> tuple[Json, Json, Json]:
         raise RecordError(f"{key}.json holds the record of another run, {found}")
     row = {"key": key, "file.size": status.st_size, "file.changed": status.st_mtime_ns}
     row["run.seed"] = seed
-    row["score"] = outcome["metrics"].get(setting.metric)
-    row["trivial"] = outcome["trivial"].get(setting.metric)
+    row["score"] = outcome["metrics"].get(setting.recipe.metric)
+    row["trivial"] = outcome["trivial"].get(setting.recipe.metric)
     row["peak_bytes"] = _peak(outcome["memory"])
     del outcome["curve"], outcome["sha256"]
-    return outcome, row, {**setting.columns, "environment": environment}
+    return outcome, row, setting, environment
 
 
 def _peak(memory: Json) -> int | None:
@@ -253,14 +270,16 @@ class _Setting:
     """What follows from a run without its seed.
 
     Attributes:
-        metric: the task's primary one.
+        recipe: the run without its training config.
         text: of which a key is the hash, before and after the seed.
-        columns: of its parts as JSON, and those that are made of several.
+        train: the training config as JSON.
+        alike: equal in settings that are equal.
     """
 
-    metric: str
+    recipe: "_Recipe"
     text: tuple[str, str]
-    columns: Json
+    train: bytes
+    alike: str
 
 
 @lru_cache(_REMEMBERED)
@@ -278,9 +297,9 @@ def _setting(before: bytes, after: bytes) -> _Setting | None:
     if recipe is None:
         return None
     first, middle, last = recipe.text
-    columns = recipe.columns | {"run.train": train.json}
-    columns["alike"] = key_of_text(f"{recipe.alike[0]}{_TRAIN}{train.text}{recipe.alike[1]}")
-    return _Setting(recipe.metric, (first, f"{middle}{_TRAIN}{train.text}{last}"), columns)
+    text = first, f"{middle}{_TRAIN}{train.text}{last}"
+    alike = key_of_text(f"{recipe.alike[0]}{_TRAIN}{train.text}{recipe.alike[1]}")
+    return _Setting(recipe, text, train.json, alike)
 
 
 _TRAIN = '"train":'

@@ -76,6 +76,14 @@ class Results:
         """What peftbench/cluster/manifest.py keeps: what was handed to a scheduler."""
         return self.folder / "submissions"
 
+    def choices(self) -> Path:
+        """The folder of the learning rates that were chosen, see `results.choices`."""
+        return self.folder / "choices"
+
+    def trials(self) -> "Results":
+        """The runs of which choices were made."""
+        return Results(self.folder / "trials")
+
     def reports(self) -> Path:
         """The folder of the tables and plots made from these records."""
         return self.folder / "reports"

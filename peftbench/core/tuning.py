@@ -1,0 +1,237 @@
+"""How a learning rate is chosen for a method on a task: what is tried, and what was chosen.
+
+Rates are tried on a selection split that is carved out of a run's own training examples, so that
+its labels are counted and the reporting split is not looked at; the rate that scores best is then
+trained with on all of them. All rates are tried with one seed first, the best ones with more
+(successive halving: Jamieson and Talwalkar 2016, arXiv 1502.07943).
+"""
+
+import math
+import random
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from peftbench.core.configs import CheckpointSelection
+from peftbench.core.errors import ConfigError, RecordError
+from peftbench.core.run import Json, Run, identity
+
+#: The first seed of trials; those that are reported are smaller.
+FIRST_SEED = 1000
+
+#: The part of the training examples on which a trial is scored.
+FRACTION = 0.25
+
+#: With fewer training examples than this every part is held out in turn.
+FEW = 300
+
+#: The number of figures of a rate: neighbours differ by far more than is rounded off.
+_FIGURES = 2
+
+
+@dataclass(frozen=True)
+class SearchSpace:
+    """The learning rates among which one is chosen.
+
+    Attributes:
+        low, high: the least and the greatest.
+        source: where the range is from.
+    """
+
+    low: float
+    high: float
+    source: str
+
+    def __post_init__(self) -> None:
+        if not 0 < self.low < self.high < math.inf:
+            raise ConfigError(
+                f"recipe.search.lr: [{self.low}, {self.high}] is no range; give a least and a "
+                "greatest rate, both above 0"
+            )
+
+    def rates(self, count: int) -> list[float]:
+        """So many rates, one drawn log-uniformly from each of as many equal parts of the range."""
+        draw = random.Random(0)  # every cell with this space tries the same ones
+        width = math.log(self.high / self.low) / count
+        drawn = [self.low * math.exp((n + draw.random()) * width) for n in range(count)]
+        return [float(f"{rate:.{_FIGURES}g}") for rate in drawn]
+
+
+@dataclass(frozen=True)
+class Rung:
+    """A round of trials.
+
+    Attributes:
+        rates: how many of them are tried, the best of the round before.
+        seeds: how many each has been tried with at its end.
+    """
+
+    rates: int
+    seeds: int
+
+
+@dataclass(frozen=True)
+class Search:
+    """How many trials a choice takes.
+
+    Attributes:
+        trials: rates in the first round, each with one seed.
+        finalists: rates in the second round.
+        seeds: of each finalist, the first round's included.
+    """
+
+    trials: int = 6
+    finalists: int = 2
+    seeds: int = 3
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.finalists <= self.trials:
+            raise ConfigError(
+                f"{self.finalists} finalists of {self.trials} trials; at least 1, at most all"
+            )
+
+    @property
+    def rungs(self) -> list[Rung]:
+        """The rounds."""
+        first = Rung(self.trials, 1)
+        return [first] if self.seeds == 1 else [first, Rung(self.finalists, self.seeds)]
+
+
+@dataclass(frozen=True)
+class Question:
+    """A cell whose learning rate is to be chosen.
+
+    Attributes:
+        run: the run without what is chosen and what is averaged over; see `subject`.
+        rates: to choose from, ascending.
+        source: where they are from.
+        examples: to train on; None where that is not known before.
+    """
+
+    run: Run
+    rates: list[float]
+    source: str
+    examples: int | None
+
+    @property
+    def folds(self) -> list[int | None]:
+        """Which parts are held out, one after the other."""
+        few = self.examples is not None and self.examples < FEW
+        return list(range(round(1 / FRACTION))) if few else [None]
+
+    def trials(self, rate: float, seeds: int) -> list[Run]:
+        """The runs that try a rate."""
+        return [
+            replace(
+                self.run,
+                seed=FIRST_SEED + seed,
+                train=replace(self.run.train, lr=rate),
+                checkpoint_selection=CheckpointSelection(fraction=FRACTION, patience=1, fold=fold),
+            )
+            for seed in range(seeds)
+            for fold in self.folds
+        ]
+
+
+def subject(run: Run) -> Run:
+    """The run without what a choice is made of or averaged over: one rate, one seed, one point.
+
+    Its key names the cell.
+    """
+    train = replace(run.train, lr=1.0, num_evals=1)
+    return replace(run, seed=0, role_seeds=None, train=train)
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a trial gave.
+
+    Attributes:
+        key: of its run, whose record need not be kept.
+        score: of the primary metric on what was held out; None if the training diverged.
+        collapsed: whether one class or value was predicted throughout.
+        seconds: of all phases.
+    """
+
+    key: str
+    rate: float
+    seed: int
+    fold: int | None
+    rung: int
+    score: float | None
+    collapsed: bool
+    seconds: float
+
+    @classmethod
+    def from_json(cls, data: Json) -> "Trial":
+        """Read what `vars` gave."""
+        return cls(**data)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A learning rate that was chosen, and all that it rests on.
+
+    Attributes:
+        run: the cell; see `subject`.
+        rate: the chosen one.
+        metric: by which.
+        source: where the rates are from.
+        trials: all that were made.
+        edge: "lowest" or "highest" if the chosen rate is at an end of those that were tried.
+        environment: of the trials, as records have it.
+    """
+
+    run: Run
+    rate: float
+    metric: str
+    source: str
+    trials: list[Trial]
+    edge: str | None
+    environment: Json = field(default_factory=dict)
+
+    @property
+    def key(self) -> str:
+        """Of the cell."""
+        return self.run.key
+
+    @property
+    def rates(self) -> list[float]:
+        """Those that were tried, ascending."""
+        return sorted({trial.rate for trial in self.trials})
+
+    @property
+    def seconds(self) -> float:
+        """Of all trials."""
+        return sum(trial.seconds for trial in self.trials)
+
+    def to_json(self) -> Json:
+        """Plain data that `from_json` reads."""
+        return vars(self) | {
+            "run": self.run.to_json(),
+            "trials": [vars(trial) for trial in self.trials],
+        }
+
+    @classmethod
+    def from_json(cls, data: Json) -> "Choice":
+        """Read what `to_json` gave.
+
+        Raises:
+            RecordError: if a field is missing or unknown.
+        """
+        try:
+            given = data | {
+                "run": Run.from_json(data["run"]),
+                "trials": [Trial.from_json(trial) for trial in data["trials"]],
+            }
+            return cls(**given)
+        except (KeyError, TypeError) as error:
+            raise RecordError(f"a choice of other fields: {error}") from error
+
+    def is_of(self, run: Run) -> bool:
+        """Whether it was chosen for a run's model, method and task, whatever the size."""
+        return _cell(self.run) == _cell(run)
+
+
+def _cell(run: Run) -> list[Any]:
+    parts: list[Any] = [run.model, run.method, run.task, run.prompt, run.augmentation]
+    return [None if part is None else identity(part.json) for part in parts]

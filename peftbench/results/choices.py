@@ -1,0 +1,72 @@
+"""The learning rates that were chosen, one sealed file each in `choices/` of a results folder."""
+
+import math
+import re
+from dataclasses import replace
+
+from peftbench.core.errors import ConfigError
+from peftbench.core.run import Run
+from peftbench.core.tuning import Choice, subject
+from peftbench.results.store import Results
+from peftbench.system import io
+
+
+def all_choices(results: Results) -> list[Choice]:
+    """Every choice of a folder, by the name of its file.
+
+    Raises:
+        RecordError: if one is torn or was altered.
+    """
+    paths = sorted(results.choices().glob("*.json"))
+    return [Choice.from_json(io.unsealed(path)) for path in paths]
+
+
+def find(results: Results, key: str) -> Choice | None:
+    """The choice for the cell with this key, see `core.tuning.subject`.
+
+    Raises:
+        RecordError: if its file is torn or was altered.
+    """
+    for path in results.choices().glob(f"*-{key}.json"):
+        return Choice.from_json(io.unsealed(path))
+    return None
+
+
+def save(results: Results, choice: Choice) -> None:
+    """Write a choice, whole or not at all.
+
+    Raises:
+        OSError: if the disk is full or the folder cannot be written to.
+    """
+    run = choice.run
+    words = (run.method.name, run.task.name, run.model.name, str(run.size))
+    name = "-".join(re.sub(r"[^A-Za-z0-9_.]", "_", word) for word in words)
+    path = results.choices() / f"{name}-{choice.key}.json"
+    results.write(path, io.sealed(choice.to_json()))
+
+
+def tuned(run: Run, choices: list[Choice]) -> tuple[Run, Choice]:
+    """The run with the rate that was chosen for it, and that choice.
+
+    That is the one for its cell, else of the nearest size for the same model, method and task.
+
+    Raises:
+        ConfigError: if there is none.
+    """
+    of_it = [choice for choice in choices if choice.is_of(run)]
+    if not of_it:
+        raise ConfigError(
+            f"tuned=true: no learning rate was chosen for {run.method.name} on {run.task.name} "
+            f"with {run.model.name}; `peftbench tune` with the same words chooses one"
+        )
+    key = subject(run).key
+    found = min(of_it, key=lambda choice: (choice.key != key, _distance(run, choice.run)))
+    return replace(run, train=replace(run.train, lr=found.rate)), found
+
+
+def _distance(one: Run, other: Run) -> tuple[float, bool]:
+    """How far apart the sizes are, as a ratio, and whether the budgets differ."""
+    sizes = [run.counted_size for run in (one, other)]
+    numbers = [float(size) for size in sizes if not isinstance(size, str)]
+    apart = abs(math.log(numbers[0] / numbers[1])) if len(numbers) == 2 else math.inf
+    return 0.0 if sizes[0] == sizes[1] else apart, one.budget != other.budget

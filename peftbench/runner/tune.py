@@ -1,0 +1,233 @@
+"""Choose learning rates: rounds of trials, each a sweep of runs, and a choice for each cell."""
+
+import sys
+from dataclasses import replace
+from statistics import fmean
+
+from peftbench.core.errors import ConfigError
+from peftbench.core.plan import Plan, RunOptions
+from peftbench.core.run import Record, Run
+from peftbench.core.text import command, format_duration
+from peftbench.core.tuning import FRACTION, Choice, Question, Rung, Search, Trial, subject
+from peftbench.data import loading
+from peftbench.metrics import task_metrics
+from peftbench.reports.tables.markdown import Table
+from peftbench.reports.tables.terminal import print_out
+from peftbench.results import choices, status
+from peftbench.results.store import Results
+from peftbench.runner import sweep
+from peftbench.runner.progress import note
+from peftbench.system.hardware import devices
+
+#: What a trial counts as that predicts one class or value throughout, as in reports.
+_COLLAPSED = 0.0
+
+
+def questions(plan: Plan, search: Search) -> list[Question]:
+    """The cells of a plan, each with the rates to choose from.
+
+    These are the ones that the words name, if they name several; else of the method's own space.
+
+    Raises:
+        ConfigError: for a cell without a space, or with what a search has no use for.
+    """
+    if plan.evaluations:
+        raise ConfigError("tune: a suite asks nothing of trials; leave suite= out")
+    cells: dict[Run, set[float]] = {}
+    for run in plan.runs:
+        if run.checkpoint_selection.fraction:
+            raise ConfigError(
+                "tune: trials are scored on a split of their own, at the end of the budget; leave "
+                "checkpoint_selection out"
+            )
+        cells.setdefault(subject(run), set()).add(run.train.lr)
+    asked = []
+    for run, rates in cells.items():
+        examples = _examples(run)
+        if "train.lr" in plan.axes:
+            asked.append(Question(run, sorted(rates), "the command line", examples))
+            continue
+        space = plan.spaces.get(run.method.name)
+        if space is None:
+            raise ConfigError(
+                f"method={run.method.name} names no rates to choose from; name several, "
+                "train.lr=1e-4,3e-4,1e-3, or write recipe.search.lr into its file"
+            )
+        asked.append(Question(run, space.rates(search.trials), space.source, examples))
+    return asked
+
+
+def _examples(run: Run) -> int | None:
+    size, total = run.counted_size, run.task.examples.get("train")
+    if total is None and "file" in run.task.source:
+        total = loading.file_facts(run.task, run.task.classes).train
+        return None if total is None else run.train_size(total)
+    return size if isinstance(size, int) else None
+
+
+def tune(plan: Plan, results: Results, search: Search, options: RunOptions) -> int:
+    """Choose what has not been chosen yet, print the choices, and return the exit code.
+
+    Trials are runs in `trials/` of the results folder: a search that is stopped goes on.
+
+    Raises:
+        ConfigError: for bad input, before anything is done.
+    """
+    results.check_writable()
+    asked = questions(plan, search)
+    found = {one.run.key: choices.find(results, one.run.key) for one in asked}
+    due = [one for one in asked if not _is_answer(found[one.run.key], one, search)]
+    before = len(asked) - len(due)
+    note(f"{len(asked)} learning rates: {before} chosen before, {len(due)} to choose")
+    code = _search(due, plan, search, options, results) if due else 0
+    made = [choice for one in asked if (choice := choices.find(results, one.run.key))]
+    if made and not options.dry_run:
+        print_out(choice_table(made).rich())
+    return code
+
+
+def _is_answer(choice: Choice | None, question: Question, search: Search) -> bool:
+    """Whether a choice is among the rates that are asked for, with as many trials."""
+    if choice is None or choice.rates != sorted(question.rates):
+        return False
+    planned = sum(
+        min(rung.rates, len(question.rates)) * (rung.seeds - before)
+        for rung, before in zip(search.rungs, (0, 1), strict=False)
+    )
+    return len(choice.trials) == planned * len(question.folds)
+
+
+def _search(
+    due: list[Question],
+    plan: Plan,
+    search: Search,
+    options: RunOptions,
+    results: Results,
+) -> int:
+    """Make the rounds, and write a choice for each cell; the exit code."""
+    trials, gpus = results.trials(), devices(options.device)
+    left = {one.run.key: list(one.rates) for one in due}
+    tried: dict[str, dict[str, Trial]] = {one.run.key: {} for one in due}
+    environments = {}
+    for number, rung in enumerate(search.rungs, 1):
+        runs = [
+            run for one in due for rate in left[one.run.key] for run in one.trials(rate, rung.seeds)
+        ]
+        wanted = replace(plan, runs=runs, cells=len(runs), repeats=[], evaluations=[])
+        before = status.sweep_status(wanted, trials)
+        if not options.quiet:
+            seeds = f"{rung.seeds} seed{'s' * (rung.seeds > 1)}"
+            note(f"round {number} of {len(search.rungs)}, {seeds} a rate: {before.summary()}")
+        todo = sweep.select_jobs(before, lambda kind: kind != "diverged")
+        if todo.runs and sweep.execute(todo, trials, options, gpus):
+            same = command(*sys.argv[1:])
+            note(f"stopped; finished trials are kept; the rest is done by: {same}")
+            return 130
+        if options.dry_run:
+            note(f"{len(todo.runs)} trials of the first round are ready to train")
+            return 0
+        after = status.sweep_status(wanted, trials)
+        bad = [failure for failure in after.failed.values() if failure.kind != "diverged"]
+        for failure in bad:
+            note(f"failed: {failure.job.title}: {failure.kind}: {failure.reason}")
+        records = {record.run.key: record for record in after.records}
+        if bad or any(run.key not in records and run.key not in after.failed for run in runs):
+            note("nothing is chosen while trials are missing; the same command makes them")
+            return 1
+        for one in due:
+            key = one.run.key
+            for rate in left[key]:
+                for run in one.trials(rate, rung.seeds):
+                    record = records.get(run.key)
+                    tried[key].setdefault(run.key, _trial(run, record, number))
+                    if record is not None:
+                        environments[key] = record.environment
+            left[key] = _best(one, left[key], rung, list(tried[key].values()), search)
+    for one in due:
+        key = one.run.key
+        rate = left[key][0]
+        ends = {min(one.rates): "lowest", max(one.rates): "highest"}
+        choices.save(
+            results,
+            Choice(
+                run=one.run,
+                rate=rate,
+                metric=one.run.task.metric,
+                source=one.source,
+                trials=list(tried[key].values()),
+                edge=ends.get(rate) if len(one.rates) > 1 else None,
+                environment=environments.get(key, {}),
+            ),
+        )
+    return 0
+
+
+def _trial(run: Run, record: Record | None, rung: int) -> Trial:
+    """What a trial gave; one that diverged has no record."""
+    fold = run.checkpoint_selection.fold
+    if record is None:
+        return Trial(run.key, run.train.lr, run.seed, fold, rung, None, False, 0.0)
+    score = (record.selection or {}).get(run.task.metric)
+    return Trial(
+        key=run.key,
+        rate=run.train.lr,
+        seed=run.seed,
+        fold=fold,
+        rung=rung,
+        score=_COLLAPSED if score is None else score,
+        collapsed=score is None,
+        seconds=sum(record.seconds.values()),
+    )
+
+
+def mean_scores(metric: str, trials: list[Trial]) -> dict[float, float]:
+    """The mean of each rate's trials, larger for better; smaller rates first."""
+    sign = 1.0 if task_metrics.factor(metric) == 100 else -1.0  # of an error less is better
+    scores: dict[float, list[float]] = {}
+    for trial in sorted(trials, key=lambda one: one.rate):
+        scores.setdefault(trial.rate, []).append(
+            float("-inf") if trial.score is None else sign * trial.score
+        )
+    return {rate: fmean(values) for rate, values in scores.items()}
+
+
+def _best(
+    question: Question, rates: list[float], rung: Rung, trials: list[Trial], search: Search
+) -> list[float]:
+    """The rates that go on to the next round, the best first."""
+    means = mean_scores(question.run.task.metric, [one for one in trials if one.rate in rates])
+    order = sorted(means, key=lambda rate: -means[rate])
+    return order[: search.finalists] if rung.seeds == 1 and search.seeds > 1 else order[:1]
+
+
+def choice_table(made: list[Choice]) -> Table:
+    """The rates that were chosen, and from what."""
+    lines = []
+    for choice in made:
+        factor = task_metrics.factor(choice.metric)
+        scores = [trial.score for trial in choice.trials if trial.rate == choice.rate]
+        known = [factor * score for score in scores if score is not None]
+        told = f"{fmean(known):.{1 if factor == 100 else 3}f}" if known else "diverged"
+        lines.append(
+            [
+                choice.run.method.name,
+                choice.run.task.name,
+                str(choice.run.size),
+                f"{choice.rate:g}" + (f" ({choice.edge})" if choice.edge else ""),
+                f"{choice.metric} {told} ({len(scores)})",
+                f"{min(choice.rates):g} to {max(choice.rates):g}",
+                str(len(choice.trials)),
+                format_duration(choice.seconds),
+            ]
+        )
+    columns = ["method", "task", "size", "train.lr", "score (trials)", "of", "trials", "time"]
+    notes = [
+        f"Scores of the primary metric on {100 * FRACTION:.0f} % of the training examples, held "
+        "out; the reporting split was not looked at. Trials: of all rates."
+    ]
+    if any(choice.edge for choice in made):
+        notes.append(
+            "lowest, highest: at the edge of what was tried; a better rate may lie beyond. Name "
+            "more: train.lr=…"
+        )
+    return Table("Chosen learning rates", columns, lines, 3, notes)

@@ -1,0 +1,33 @@
+"""How the training examples of a run are cut."""
+
+import numpy as np
+from records import runs
+
+from peftbench.core.configs import CheckpointSelection
+from peftbench.data.splitting import split_training
+
+LABEL = np.arange(400) % 2
+
+
+def split(fold):
+    (run,) = runs("method=lora", "size=100")
+    selection = CheckpointSelection(fraction=0.25, patience=1, fold=fold)
+    return split_training(run, LABEL, selection)
+
+
+def test_folds_hold_every_example_out_once():
+    parts = [split(fold) for fold in range(4)]
+    held = np.concatenate([rows.selection for rows in parts])
+    assert sorted(held) == sorted(np.concatenate([parts[0].train, parts[0].selection]))
+    assert len(set(held)) == 100
+    for rows in parts:
+        assert len(rows.train) == 75
+        assert not set(rows.train) & set(rows.selection)
+        assert 8 <= LABEL[rows.selection].sum() <= 17  # stratified
+        assert set(rows.unused) == set(parts[0].unused)
+
+
+def test_the_first_fold_is_the_split_of_a_run_without_one():
+    plain, first = split(None), split(0)
+    assert np.array_equal(plain.selection, first.selection)
+    assert np.array_equal(plain.train, first.train)

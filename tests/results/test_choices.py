@@ -1,0 +1,77 @@
+"""Choices as files, and which one is meant by a run."""
+
+from dataclasses import replace
+
+import pytest
+from records import plan, runs, tiny
+
+from peftbench.core.errors import ConfigError, RecordError
+from peftbench.core.tuning import Choice, Trial, subject
+from peftbench.results import choices
+from peftbench.results.store import Results
+
+TRIAL = Trial("0" * 12, 2e-3, 1000, None, 1, 0.8, False, 3.0)
+
+
+def choice(run, rate):
+    return Choice(subject(run), rate, "accuracy", "a test", [TRIAL], None, {"device": "Some CPU"})
+
+
+def test_a_choice_is_read_as_it_was_written(tmp_path):
+    (run,) = runs("method=lora")
+    results = Results(tmp_path)
+    choices.save(results, choice(run, 2e-3))
+    (path,) = (tmp_path / "choices").iterdir()
+    assert path.name == f"lora-synthetic_paraphrase-tiny-32-{subject(run).key}.json"
+    assert choices.all_choices(results) == [choices.find(results, subject(run).key)]
+    found = choices.find(results, subject(run).key)
+    assert (found.run, found.trials, found.rate) == (subject(run), [TRIAL], 2e-3)
+    assert choices.find(results, "0" * 12) is None
+    path.write_text(path.read_text().replace("0.002", "0.003"))
+    with pytest.raises(RecordError, match="was altered"):
+        choices.find(results, subject(run).key)
+
+
+def test_a_name_from_outside_stays_in_the_folder(tmp_path):
+    (run,) = runs("method=lora")
+    run = replace(run, method=replace(run.method, name="../../out"))
+    choices.save(Results(tmp_path), choice(run, 2e-3))
+    (path,) = (tmp_path / "choices").iterdir()
+    assert path.name.startswith(".._.._out-")
+
+
+def test_the_cell_itself_comes_first_then_the_nearest_size():
+    small, middle, large = runs("method=lora", "size=16,64,256")
+    known = [choice(small, 1e-3), choice(large, 4e-3)]
+    for run, rate in ((small, 1e-3), (large, 4e-3)):
+        assert choices.tuned(run, known)[0].train.lr == rate
+    for size, rate in ((48, 1e-3), (80, 4e-3)):  # 3 and 5.3 times; 1.7 and 3.2 times
+        assert choices.tuned(replace(middle, size=size), known)[0].train.lr == rate
+    (other,) = runs("method=bitfit", "size=16")
+    with pytest.raises(ConfigError, match="no learning rate was chosen for bitfit on"):
+        choices.tuned(other, known)
+
+
+def test_a_tuned_run_is_the_run_with_this_rate_typed_by_hand(tmp_path):
+    (run,) = runs("method=lora", "size=64")
+    choices.save(Results(tmp_path), choice(run, 2e-3))
+    words = tiny("method=lora", "size=64,128", "seed=0,1")
+    tuned = plan(*words, "tuned=true", results=tmp_path)
+    assert tuned.runs == plan(*words, "train.lr=2e-3").runs
+    assert [note for note in tuned.notes if "chosen" in note] == [
+        "train.lr=0.002 of lora on synthetic_paraphrase at size 128 was chosen at size 64"
+    ]
+    assert plan(*words, "tuned=false", results=tmp_path).runs == plan(*words).runs
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("tuned=true",), "`peftbench tune` with the same words chooses one"),
+        (("tuned=true", "train.lr=1e-3"), "leave one of the two out"),
+        (("tuned=yes",), "tuned is true or false"),
+    ],
+)
+def test_what_cannot_be_tuned_is_refused(tmp_path, words, told):
+    with pytest.raises(ConfigError, match=told):
+        plan(*tiny("method=lora", *words), results=tmp_path)
