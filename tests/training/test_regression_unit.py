@@ -195,7 +195,7 @@ def test_predictions_far_out_of_the_range_of_the_labels_are_counted(scale):
     assert task_metrics.out_of_range(values[:, None], np.full(7, scale), labels[:1]) == 0
 
 
-@pytest.mark.parametrize("far", [1e3, -400.0])
+@pytest.mark.parametrize("far", [1e6, -1e6])
 def test_a_run_whose_predictions_are_far_out_is_told(far, tmp_path, monkeypatch):
     """Correlations do not depend on the scale, so a score looks as good as any."""
     words = ("method=bitfit", "size=64", "budget.steps=2")
