@@ -17,7 +17,7 @@ rm -rf "$out" build/gpu_weights_1 build/gpu_weights_2
 mkdir -p "$out/wheels" "$out/glue" "$out/tokenizer"
 
 # the versions that are installed here
-lacking="antlr4-python3-runtime hydra-core omegaconf datasets dill multiprocess evaluate submitit
+lacking="antlr4-python3-runtime hydra-core omegaconf datasets dill multiprocess evaluate
     orjson click rich markdown-it-py mdurl pygments nvidia-ml-py"
 for name in $lacking; do
     version=$("$python" -c "import sys; from importlib.metadata import version; print(version('$name'))")

@@ -38,16 +38,20 @@ _names = click.argument("names", nargs=-1)
 def submit(
     overrides: tuple[str, ...], folder: Path, configs: Path | None, dry_run: bool, **given: Any
 ) -> None:
-    """Hand what is missing of the OVERRIDES to a cluster, and return at once.
+    """Hand what is missing of the OVERRIDES to a cluster, and return.
 
-    Runs that are done or in the queue already are left out; short ones share a job. Log out, and
+    Runs that are done or in the queue already are left out; short ones share a job. What is handed
+    over is rehearsed first, as `run` does: its checkpoints, data, methods and prompts. Log out, and
     come back to `peftbench status` and `peftbench collect`.
+
+    Exit code 1 when the scheduler took only a part, 2 for bad input: then nothing was handed over.
     """
     from peftbench.cluster import submit as submitting
     from peftbench.config import cluster
     from peftbench.config.sweep import plan
     from peftbench.core.plan import RunOptions
     from peftbench.runner import prefetch as fetching
+    from peftbench.runner.worker_pool import Stopped
     from peftbench.system import offline_folder
 
     ours, runs = cluster.parted(overrides)
@@ -59,7 +63,12 @@ def submit(
         options.note_own_files(planned.own_files)
     fetching.require_inputs(planned, offline_folder.data_root() or planned.data_root)
     results = options.open_results(folder)
-    told = submitting.submit(planned, list(overrides), results, found, RunOptions(**given), dry_run)
+    order = RunOptions(**given)
+    try:
+        told = submitting.submit(planned, list(overrides), results, found, order, dry_run)
+    except Stopped:
+        click.echo("stopped while runs were rehearsed; nothing was submitted", err=True)
+        sys.exit(130)
     click.echo("\n".join(submitting.sentence(told, results, dry_run)))
     sys.exit(1 if told.refused else 0)
 
@@ -80,7 +89,7 @@ def status(folder: Path, as_json: bool, watch: bool) -> None:
     results = options.open_results(folder)
     while True:
         seen = look(results, fresh=False)
-        _check_any(seen.submissions, folder)
+        _check_any([*seen.submissions, *seen.unreadable], folder)
         if as_json:
             click.echo(json.dumps(collecting.as_json(seen), indent=1))
         else:
@@ -108,7 +117,7 @@ def collect(folder: Path) -> None:
     results = options.open_results(folder)
     with submitting.alone(results):
         seen = submitting.settle(results, look(results))
-    _check_any(seen.submissions, folder)
+    _check_any([*seen.submissions, *seen.unreadable], folder)
     if results.keys():
         builder.write(results, show=lambda made: options.show_all(made.tables, made.notes))
         click.echo(f"report: {results.reports()}")
@@ -125,15 +134,20 @@ def collect(folder: Path) -> None:
 @_names
 @options.results
 def cancel(names: tuple[str, ...], folder: Path) -> None:
-    """End the jobs of submissions, of all in the folder by default; finished runs are kept."""
+    """End the jobs of submissions, of all in the folder by default; finished runs are kept.
+
+    Exit code 1 when some may go on.
+    """
     from peftbench.cluster import submit as submitting
 
-    results = options.open_results(folder)
-    ended = submitting.cancel(results, list(names))
-    for name, count in ended.items():
-        click.echo(f"{name}: {count} job{'s' * (count != 1)} cancelled")
-    if not ended:
+    found, unreadable = submitting.cancel(options.open_results(folder), list(names))
+    for one in found:
+        click.echo("\n".join(one.sentences()))
+    for torn in unreadable:
+        click.echo(f"{torn.name}: {torn.reason}")
+    if not found and not unreadable:
         click.echo("nothing waits or runs")
+    sys.exit(1 if unreadable or any(one.left or one.doubt for one in found) else 0)
 
 
 @click.command(epilog=options.OVERRIDES)

@@ -2,7 +2,7 @@
 
 from typing import Protocol
 
-from peftbench.cluster.manifest import Submission, Task
+from peftbench.cluster.manifest import QueueAnswer, Submission, Task
 from peftbench.config.cluster import Cluster
 from peftbench.core.errors import ConfigError
 from peftbench.results.store import Results
@@ -15,6 +15,17 @@ class Scheduler(Protocol):
     def array_limit(self) -> int:
         """How many tasks an array may have."""
 
+    @property
+    def site(self) -> str | None:
+        """The name of the cluster or machine that it is, so that another one is told apart."""
+
+    def check(self) -> None:
+        """Refuse settings of the cluster that it cannot follow.
+
+        Raises:
+            ConfigError: saying which, and what to do.
+        """
+
     def send(self, results: Results, submission: Submission, array: int) -> str:
         """Hand over an array; return the scheduler's number for it.
 
@@ -22,15 +33,21 @@ class Scheduler(Protocol):
             ConfigError: with what the scheduler says against it.
         """
 
-    def alive(self, submissions: list[Submission], results: Results) -> dict[Task, tuple[str, str]]:
-        """PENDING or RUNNING for each task that is not over, and the scheduler's reason.
+    def alive(self, submissions: list[Submission], results: Results) -> QueueAnswer:
+        """Which tasks are not over; a task that is not shown is over unless it may be hidden.
 
         Raises:
-            Silent: if it cannot be asked.
+            SchedulerUnreachable: if it cannot be asked.
         """
 
-    def cancel(self, submission: Submission, tasks: list[Task], results: Results) -> None:
-        """End these tasks."""
+    def cancel(
+        self, submission: Submission, tasks: list[Task], results: Results
+    ) -> dict[Task, str]:
+        """End these tasks; return those that go on all the same, and why.
+
+        Raises:
+            SchedulerUnreachable: if it cannot be asked.
+        """
 
     def explain(self, submission: Submission, tasks: list[Task]) -> dict[Task, str]:
         """What the scheduler says of how tasks ended, as far as it remembers."""
@@ -45,7 +62,7 @@ def build_scheduler(cluster: Cluster) -> Scheduler:
     if cluster.scheduler == "local":
         from peftbench.cluster.local import Background
 
-        return Background()
+        return Background(cluster)
     from peftbench.cluster.slurm import Slurm
 
     found = Slurm(cluster)

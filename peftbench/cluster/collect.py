@@ -3,8 +3,9 @@
 import shlex
 from collections import Counter
 
+from peftbench.cluster import logs
 from peftbench.cluster.manifest import Submission
-from peftbench.cluster.queue import DONE, STATES, QueueSnapshot
+from peftbench.cluster.queue import DONE, STATES, UNKNOWN, QueueSnapshot
 from peftbench.core.evaluation import FAILURE_KINDS, Failure
 from peftbench.core.run import Json
 from peftbench.core.text import format_duration
@@ -41,12 +42,19 @@ def lines(seen: QueueSnapshot) -> list[str]:
             f"the scheduler does not answer ({seen.silent}): what waits or runs is unknown, "
             "and nothing is concluded from that"
         )
+    told += [f"unknown, {name}: {reason}" for name, reason in seen.doubts().items()]
     if reasons := seen.reasons():
         told.append("waiting for: " + ", ".join(f"{r} ({n})" for r, n in reasons.most_common()))
     if held := [reason for reason in seen.reasons() if "held" in reason.lower()]:
         told.append(
             f"held ({', '.join(held)}): these never start by themselves; `scontrol release JOB` "
             "lets them go, `peftbench cancel` takes them back"
+        )
+    setups = Counter(over.said for over in seen.ended if over.said.startswith(logs.SETUP_FAILED))
+    for line, count in setups.most_common():
+        told.append(
+            f"{count} job{'s' * (count != 1)} ended before any work: {line}; correct that line, or "
+            "let it end with `|| true` where it may fail"
         )
     if seen.ended:
         count = sum(len(over.keys) for over in seen.ended)
@@ -78,7 +86,11 @@ def failures(found: list[Failure]) -> list[str]:
 def rest(seen: QueueSnapshot, results: Results) -> list[str]:
     """The commands that submit what is left of each submission."""
     settled = [one for one in seen.submissions if not _alive(one, seen)]
-    left = [one for one in settled if seen.counts(one)[DONE] < seen.counts(one).total()]
+    left = [
+        one
+        for one in settled
+        if (count := seen.counts(one))[DONE] < count.total() and not count[UNKNOWN]
+    ]
     commands = [
         shlex.join(["peftbench", "submit", *one.words, "--results", str(results.folder)])
         for one in left
@@ -91,6 +103,7 @@ def as_json(seen: QueueSnapshot) -> Json:
     return {
         "silent": seen.silent,
         "age_seconds": seen.age,
+        "unknown": seen.doubts(),
         "submissions": [
             {
                 "name": one.name,

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from peftbench.cluster import environment, local
 from peftbench.cluster.manifest import NAME, Submission, Task, load, read_jobs
 from peftbench.core.errors import ConfigError, RecordError
 from peftbench.core.evaluation import TRANSIENT_FAILURES, Evaluation, Failure, Job
@@ -33,7 +34,7 @@ def work(place: str, task: str) -> None:
     """Do the task of the submission in the folder `place`; ends the process.
 
     Raises:
-        SystemExit: with one of the codes above, so that submitit writes no result.
+        SystemExit: with one of the codes above.
     """
     me = os.getpid()
 
@@ -41,7 +42,6 @@ def work(place: str, task: str) -> None:
         if os.getpid() == me:  # a forked child has the handler too
             _heard.add(signal.Signals(number))
 
-    # in place of submitit's handlers, which raise inside training and run again what is done
     for name in (signal.SIGUSR2, signal.SIGUSR1, signal.SIGTERM):
         signal.signal(name, hear)
     signal.signal(signal.SIGCONT, signal.SIG_DFL)
@@ -58,11 +58,15 @@ def _work(place: Path, task: str) -> int:
     if not NAME.fullmatch(place.name) or not (place / "manifest.json").is_file():
         raise ConfigError(f"{place} is no submission any more: was the results folder moved?")
     one = load(results, place.name)
+    if one.cluster.scheduler == "local":
+        local.note_process(place, Task.read(one.name, task))
     every = read_jobs(results, Task.read(one.name, task))
     note(f"task {task} of {one.name}: {len(every)} to do")
     if one.commit != (now := checkout()["commit"]):
         before = one.commit or "no checkout"
         note(f"note: submitted from {before}, runs from {now or 'no checkout'}")
+    if one.inherited:
+        note(f"variables from the submitting environment: {', '.join(one.inherited)}")
     if one.cancelled:
         note("it was cancelled")
         return DONE
@@ -117,10 +121,6 @@ def _leave(results: Results, one: Submission) -> int:
     return LEFT
 
 
-if __name__ == "__main__":
-    work(*sys.argv[1:])
-
-
 #: Runs what follows without minding the signals that end the job.
 _SHIELD = ["bash", "-c", 'trap "" TERM USR2 CONT; exec "$@"', "--"]
 
@@ -134,10 +134,14 @@ def requeue() -> str:
     if "SLURM_ARRAY_JOB_ID" in os.environ:
         job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
     command = [*_SHIELD, "scontrol", "requeue", job]
-    done = subprocess.run(command, capture_output=True, text=True)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment.cleaned())
     return done.stderr.strip() or f"job {job} goes back to the queue"
 
 
 def restarts() -> int:
     """How often the job of this process was put back before."""
     return int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+
+
+if __name__ == "__main__":
+    work(*sys.argv[1:])

@@ -1,26 +1,50 @@
 """This machine as a scheduler of one place: a process in the background that outlives the terminal.
 
 A task that lives holds a lock, which it inherits from the process that started it and the kernel
-drops with it: there is no moment in which it is not known, and no number of a process to be
-mistaken.
+drops with it: there is no moment in which it is not known. The file that is locked says which
+process that is, on which machine.
 """
 
 import fcntl
 import os
 import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
-from peftbench.cluster.manifest import RUNNING, Submission, Task, folder
+from peftbench.cluster.manifest import RUNNING, QueueAnswer, Submission, Task, folder
+from peftbench.cluster.process import ProcessIdentity
+from peftbench.config.cluster import Cluster
 from peftbench.core.errors import ConfigError
 from peftbench.results.store import Results
+
+#: Seconds in which a task that was just started has written which process it is.
+START = 15.0
 
 
 class Background:
     """See `scheduler.Scheduler`."""
 
     array_limit = 1
+
+    def __init__(self, cluster: Cluster):
+        self.cluster = cluster
+
+    @property
+    def site(self) -> str:
+        """The name of this machine."""
+        return socket.gethostname()
+
+    def check(self) -> None:
+        """Refuse what would be ignored; see `Scheduler`."""
+        for name in ("modules", "setup"):
+            if given := getattr(self.cluster, name):
+                raise ConfigError(
+                    f"cluster.{name}={given} is for Slurm: with cluster=local jobs have the "
+                    "environment of the shell, so do that there, before `peftbench submit`"
+                )
 
     def send(self, results: Results, submission: Submission, array: int) -> str:
         """Start the task of an array; its number is that of the process."""
@@ -51,25 +75,62 @@ class Background:
                 raise ConfigError(f"no process can be started here: {error}") from error
         return str(process.pid)
 
-    def alive(self, submissions: list[Submission], results: Results) -> dict[Task, tuple[str, str]]:
-        """Those whose lock is held."""
-        return {
-            task: (RUNNING, "")
-            for one in submissions
-            for task, _ in one.tasks()
-            if _held(_lock(folder(results, one.name), task))
-        }
+    def alive(self, submissions: list[Submission], results: Results) -> QueueAnswer:
+        """Those whose lock is held; one of another machine may be held there, unseen from here."""
+        answer = QueueAnswer()
+        for one in submissions:
+            for task, _ in one.tasks():
+                path = _lock(folder(results, one.name), task)
+                if _held(path):
+                    answer.alive[task] = (RUNNING, "")
+                elif (process := ProcessIdentity.read(path)) and process.may_be_elsewhere():
+                    answer.unsure[one.name] = (
+                        f"it was started on {process.host}, this is {self.site}: look there, or "
+                        f"`peftbench cancel {one.name}` if that machine is gone"
+                    )
+        return answer
 
-    def cancel(self, submission: Submission, tasks: list[Task], results: Results) -> None:
-        """Ask each to leave; it writes checkpoints first."""
-        for task in self.alive([submission], results):
-            job = submission.job(task)
-            if task in tasks and job is not None:
-                os.kill(int(job), signal.SIGTERM)
+    def cancel(
+        self, submission: Submission, tasks: list[Task], results: Results
+    ) -> dict[Task, str]:
+        """Ask each to leave; it writes checkpoints first. See `Scheduler`."""
+        left = {}
+        for task in tasks:
+            if reason := _end(_lock(folder(results, submission.name), task), self.site):
+                left[task] = reason
+        return left
 
     def explain(self, submission: Submission, tasks: list[Task]) -> dict[Task, str]:
         """Nobody remembers."""
         return {}
+
+
+def note_process(place: Path, task: Task) -> None:
+    """Write which process does a task; for that process, which holds the lock on the file.
+
+    Until then the file is empty.
+    """
+    file = os.open(_lock(place, task), os.O_WRONLY | os.O_CREAT, 0o666)
+    with open(file, "wb") as lock:
+        lock.write(ProcessIdentity.own().to_bytes())
+        lock.truncate()
+
+
+def _end(path: Path, site: str) -> str | None:
+    """Signal the process that holds a lock; what stands against it, None if it ends."""
+    end = time.monotonic() + START
+    while (process := ProcessIdentity.read(path)) is None and _held(path):
+        if time.monotonic() > end:
+            return f"{path} does not say which process it is; end it by hand, it ends by TERM"
+        time.sleep(0.1)
+    if process is None:  # it has just ended by itself
+        return None
+    try:
+        if process.signal(signal.SIGTERM) or not _held(path):
+            return None
+    except PermissionError:
+        return f"process {process.pid} on {process.host} belongs to another user"
+    return f"it runs on {process.host}, this is {site}: `peftbench cancel` there ends it"
 
 
 def _lock(place: Path, task: Task) -> Path:

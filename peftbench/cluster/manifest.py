@@ -7,18 +7,20 @@ copied.
 """
 
 import fcntl
+import os
+import pwd
 import re
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 
 from peftbench.cluster.bundling import Array
 from peftbench.config.cluster import Cluster
-from peftbench.core.errors import ConfigError, RecordError
+from peftbench.core.errors import ConfigError, OtherSchemaError, RecordError
 from peftbench.core.evaluation import Job, job_json, job_of
 from peftbench.core.run import Json
 from peftbench.results.store import Results
@@ -27,8 +29,9 @@ from peftbench.system import io
 from peftbench.system.hardware import checkout
 
 NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
-SCHEMA = 1
 
+#: Of what is written. Schema 1 lacks where and by whom a submission was made.
+SCHEMA = 2
 
 #: What a scheduler says of a task that is not over.
 PENDING, RUNNING = "pending", "running"
@@ -57,6 +60,19 @@ class Task:
 
 
 @dataclass(frozen=True)
+class QueueAnswer:
+    """What a scheduler shows of submissions.
+
+    Attributes:
+        alive: PENDING or RUNNING for each task that is not over, and the scheduler's reason.
+        unsure: submissions of which tasks may be alive without being shown, by name, and why.
+    """
+
+    alive: dict[Task, tuple[str, str]] = field(default_factory=dict)
+    unsure: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Sent:
     """An array as it was handed over: keys of each task, and the scheduler's number for it."""
 
@@ -71,7 +87,7 @@ class Submission:
     """A manifest.
 
     Attributes:
-        name: when it was made, and four digits by chance.
+        name: when it was made, in UTC, and four digits by chance.
         words: overrides, those of the cluster included, that submit the rest again.
         cluster: as it was.
         version: of peftbench; `commit` where it ran from a checkout.
@@ -80,6 +96,9 @@ class Submission:
         order: how nodes run, the fields of `core.plan.RunOptions`.
         attempts: by key, of those that had failed before, how often.
         cancelled: whether a person took it back.
+        site: the Slurm cluster or the machine that it went to.
+        owner: the number of the user who made it.
+        inherited: variables of the submitting environment that jobs have too, see `environment`.
     """
 
     name: str
@@ -93,6 +112,9 @@ class Submission:
     attempts: dict[str, int]
     arrays: list[Sent]
     cancelled: bool = False
+    site: str | None = None
+    owner: int | None = None
+    inherited: list[str] = field(default_factory=list)
 
     def tasks(self) -> Iterator[tuple[Task, list[str]]]:
         """Each task with the keys of its jobs."""
@@ -106,6 +128,27 @@ class Submission:
         if array.job is None or len(array.tasks) == 1:
             return array.job
         return f"{array.job}_{task.number}"
+
+    @property
+    def owner_name(self) -> str:
+        """The name of the user who made it; a number where the system has none for it."""
+        with suppress(KeyError, TypeError):
+            return pwd.getpwuid(self.owner).pw_name  # type: ignore[arg-type]
+        return "another user" if self.owner is None else f"user {self.owner}"
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """A submission whose manifest cannot be read.
+
+    Attributes:
+        reason: what is wrong with it, and what to do.
+        keys: of the runs and evaluations in its task files, as far as those can be read.
+    """
+
+    name: str
+    reason: str
+    keys: frozenset[str]
 
 
 def folder(results: Results, name: str) -> Path:
@@ -126,15 +169,18 @@ def begin(
     data_root: str | None,
     order: Json,
     attempts: dict[str, int],
+    site: str | None = None,
+    inherited: Sequence[str] = (),
 ) -> Submission:
     """A new submission of these arrays; nothing is written yet."""
+    now = time.time()
     return Submission(
-        name=f"{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(2)}",
+        name=f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime(now))}-{secrets.token_hex(2)}",
         words=list(overrides),
         cluster=cluster,
         version=version("peftbench"),
         commit=checkout()["commit"],
-        submitted=time.time(),
+        submitted=now,
         data_root=data_root,
         order=order,
         attempts=attempts,
@@ -142,6 +188,9 @@ def begin(
             Sent([[job.key for job in bundle] for bundle in a.bundles], a.minutes, a.memory_gb)
             for a in arrays
         ],
+        site=site,
+        owner=os.getuid(),
+        inherited=list(inherited),
     )
 
 
@@ -156,7 +205,7 @@ def read_jobs(results: Results, task: Task) -> list[Job]:
     """Read what `write_jobs` wrote.
 
     Raises:
-        FileNotFoundError: if the results folder was moved or removed.
+        OSError: if the results folder was moved or removed.
         RecordError: if it is not whole.
     """
     data = io.unsealed(folder(results, task.submission) / f"{task}.json")
@@ -174,26 +223,75 @@ def load(results: Results, name: str) -> Submission:
 
     Raises:
         ConfigError: if there is none of this name.
-        RecordError: if it is not whole.
+        RecordError: if it is torn or cannot be read.
+        OtherSchemaError: if a newer peftbench wrote it.
     """
     path = folder(results, name) / "manifest.json"
     try:
         data = io.unsealed(path)
     except FileNotFoundError:
         raise ConfigError(f"there is no submission {name} in {results.folder}") from None
-    if data.pop("schema", None) != SCHEMA:
-        raise RecordError(f"{path} was written by another version of peftbench")
+    except OSError as error:
+        reason = f"{path} cannot be read: {error.strerror}"
+        raise RecordError(f"{reason}; {_advice(results, name)}") from error
+    except RecordError as error:
+        raise RecordError(f"{error}; {_advice(results, name)}") from error
+    schema = data.pop("schema", None)
+    if schema not in (1, SCHEMA):
+        raise OtherSchemaError(
+            f"{path} has schema {schema}, this peftbench ({version('peftbench')}) reads up to "
+            f"{SCHEMA}; its runs count as unknown here: use peftbench "
+            f"{data.get('version', 'of a later version')} for this folder"
+        )
     arrays = [Sent(**array) for array in data.pop("arrays")]
     return Submission(cluster=Cluster.from_json(data.pop("cluster")), arrays=arrays, **data)
 
 
-def every(results: Results) -> list[Submission]:
-    """All submissions of a results folder, in the order in which they were made."""
+def scan(results: Results) -> tuple[list[Submission], list[Unreadable]]:
+    """Read all manifests: those that can be read, from the first to the latest, and the others."""
     place = results.submissions()
     if not place.is_dir():
-        return []
-    names = sorted(path.name for path in place.iterdir() if NAME.fullmatch(path.name))
-    return [load(results, n) for n in names if (place / n / "manifest.json").exists()]
+        return [], []
+    good, bad = [], []
+    for name in sorted(path.name for path in place.iterdir() if NAME.fullmatch(path.name)):
+        try:
+            good.append(load(results, name))
+        except ConfigError:  # it was cut off before its manifest: nothing was handed over
+            continue
+        except RecordError as error:
+            bad.append(Unreadable(name, str(error), _keys(results, name)))
+    # by the clock and not by name: until schema 2 names were in local time
+    return sorted(good, key=lambda one: (one.submitted, one.name)), bad
+
+
+def _advice(results: Results, name: str) -> str:
+    """What a person can do about a manifest that cannot be read."""
+    tasks = _task_files(results, name)
+    jobs = ",".join(job_name(name, array) for array in sorted({task.array for task in tasks}))
+    return (
+        "its runs count as unknown until it is restored (a copy of the folder, a backup), or until "
+        f"its jobs are ended (`scancel --name={jobs or job_name(name, 0)}`; with cluster=local, "
+        f"kill the process `peftbench.cluster.job_runner …/{name}`) and {folder(results, name)} "
+        "is removed"
+    )
+
+
+def _keys(results: Results, name: str) -> frozenset[str]:
+    found: set[str] = set()
+    for task in _task_files(results, name):
+        with suppress(OSError, RecordError):
+            found |= {job.key for job in read_jobs(results, task)}
+    return frozenset(found)
+
+
+def _task_files(results: Results, name: str) -> list[Task]:
+    paths = folder(results, name).glob("*_*.json")
+    return [Task.read(name, path.stem) for path in paths if re.fullmatch(r"\d+_\d+", path.stem)]
+
+
+def job_name(name: str, array: int) -> str:
+    """What a scheduler calls the jobs of an array of a submission."""
+    return f"peftbench-{name}.{array}"
 
 
 @contextmanager

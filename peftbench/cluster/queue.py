@@ -5,8 +5,16 @@ import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
 
-from peftbench.cluster import base, manifest
-from peftbench.cluster.manifest import PENDING, RUNNING, SchedulerUnreachable, Submission, Task
+from peftbench.cluster import base, logs, manifest
+from peftbench.cluster.manifest import (
+    PENDING,
+    RUNNING,
+    QueueAnswer,
+    SchedulerUnreachable,
+    Submission,
+    Task,
+    Unreadable,
+)
 from peftbench.core.errors import ConfigError, RecordError
 from peftbench.core.evaluation import Failure
 from peftbench.core.run import Json
@@ -22,11 +30,16 @@ STATES = (DONE, RUNNING, PENDING, FAILED, ENDED, CANCELLED, UNSENT, UNKNOWN)
 
 @dataclass(frozen=True)
 class FinishedJob:
-    """A task that is over, and the keys of its jobs that have neither a record nor a failure."""
+    """A task that is over, and the keys of its jobs that have neither a record nor a failure.
+
+    Attributes:
+        said: the last line of its log.
+    """
 
     submission: Submission
     task: Task
     keys: list[str]
+    said: str = ""
 
 
 @dataclass(frozen=True)
@@ -37,7 +50,10 @@ class QueueSnapshot:
         alive: tasks that wait or run, and why they wait.
         age: seconds since the scheduler was asked; 0 where it was now, or not at all.
         silent: why it did not answer.
-        state: of each key, as of the latest submission that holds it.
+        unsure: submissions of which tasks may be alive without being shown, by name, and why.
+        unreadable: submissions whose manifest cannot be read.
+        state: of each key, as of the latest submission that holds it; one that is alive outranks
+            later ones.
         failures: by key, those since the submission.
     """
 
@@ -45,6 +61,8 @@ class QueueSnapshot:
     alive: dict[Task, tuple[str, str]]
     age: float = 0.0
     silent: str | None = None
+    unsure: dict[str, str] = field(default_factory=dict)
+    unreadable: list[Unreadable] = field(default_factory=list)
     state: dict[str, str] = field(default_factory=dict)
     failures: dict[str, Failure] = field(default_factory=dict)
     ended: list[FinishedJob] = field(default_factory=list)
@@ -57,6 +75,16 @@ class QueueSnapshot:
     def counts(self, one: Submission) -> Counter[str]:
         """How many jobs of a submission are in each state; those submitted again count there."""
         return Counter(self.state[key] for _, keys in one.tasks() for key in keys)
+
+    def doubts(self) -> dict[str, str]:
+        """Submissions with runs of which nobody can say whether they wait or run, and why."""
+        unknown = {key for key, state in self.state.items() if state == UNKNOWN}
+        found = {
+            one.name: self.unsure[one.name]
+            for one in self.submissions
+            if one.name in self.unsure and any(unknown & set(keys) for _, keys in one.tasks())
+        }
+        return found | {one.name: one.reason for one in self.unreadable}
 
     def reasons(self) -> Counter[str]:
         """Why tasks wait, in the scheduler's words."""
@@ -74,49 +102,51 @@ def look(results: Results, fresh: bool = True) -> QueueSnapshot:
     Args:
         fresh: whether to ask even if it was asked a moment ago (`cluster.poll_seconds`).
     """
-    submissions = manifest.every(results)
+    submissions, unreadable = manifest.scan(results)
     done = {*results.keys(), *results.evaluations()}
     open_ = [one for one in submissions if any(set(k) - done for _, k in one.tasks())]
-    found = QueueSnapshot(submissions, {})
+    found = QueueSnapshot(submissions, {}, unreadable=unreadable)
     kept = None if fresh else _remembered(results, open_)
     if kept is not None:
-        found = replace(found, alive=kept[0], age=kept[1])
+        answer, age = kept
+        found = replace(found, alive=answer.alive, unsure=answer.unsure, age=age)
     elif open_:
-        alive, silent = _ask(results, open_)
-        found = replace(found, alive=alive, silent=silent)
+        answer, silent = _ask(results, open_)
+        found = replace(found, alive=answer.alive, unsure=answer.unsure, silent=silent)
         if silent is None:
-            _remember(results, alive)
+            _remember(results, answer)
     return _read(found, results)
 
 
-def _ask(
-    results: Results, open_: list[Submission]
-) -> tuple[dict[Task, tuple[str, str]], str | None]:
+def _ask(results: Results, open_: list[Submission]) -> tuple[QueueAnswer, str | None]:
     """One question for each scheduler; all clusters of a kind are one scheduler."""
-    alive: dict[Task, tuple[str, str]] = {}
+    answer = QueueAnswer()
     for kind in dict.fromkeys(one.cluster.scheduler for one in open_):
         of_kind = [one for one in open_ if one.cluster.scheduler == kind]
         try:
-            alive |= base.build_scheduler(of_kind[0].cluster).alive(of_kind, results)
-        except (
-            SchedulerUnreachable,
-            ConfigError,
-        ) as error:  # a folder may be looked at where no Slurm is
-            return alive, str(error)
-    return alive, None
+            new = base.build_scheduler(of_kind[0].cluster).alive(of_kind, results)
+        # ConfigError: a folder may be looked at where no Slurm is
+        except (SchedulerUnreachable, ConfigError) as error:
+            return answer, str(error)
+        answer = QueueAnswer(answer.alive | new.alive, answer.unsure | new.unsure)
+    return answer, None
 
 
 def _read(found: QueueSnapshot, results: Results) -> QueueSnapshot:
-    """The state of each key, as of the latest task that holds it."""
+    """The state of each key, as of the latest task that holds it; one that is alive goes first."""
     done, noted = {*results.keys(), *results.evaluations()}, set(results.failed())
-    latest = {
-        key: (one, task) for one in found.submissions for task, keys in one.tasks() for key in keys
-    }
+    torn = frozenset[str]().union(*(one.keys for one in found.unreadable))
+    held: dict[str, tuple[Submission, Task]] = {}
+    for one in found.submissions:
+        for task, keys in one.tasks():
+            for key in keys:
+                if task in found.alive or key not in held or held[key][1] not in found.alive:
+                    held[key] = one, task
     state: dict[str, str] = {}
     failures: dict[str, Failure] = {}
-    left: dict[Task, FinishedJob] = {}
+    left: dict[Task, list[str]] = {}
     bad = []
-    for key, (one, task) in latest.items():
+    for key, (one, task) in held.items():
         if key in done:
             state[key] = DONE
         elif task in found.alive:
@@ -131,32 +161,38 @@ def _read(found: QueueSnapshot, results: Results) -> QueueSnapshot:
                     failure = None
                 if failure is not None and failure.attempts > one.attempts.get(key, 0):
                     state[key], failures[key] = FAILED, failure
-            if state[key] == ENDED and found.silent is not None:
+            doubt = found.silent is not None or one.name in found.unsure or key in torn
+            if state[key] == ENDED and doubt:
                 state[key] = UNKNOWN
             elif state[key] == ENDED and one.job(task) is None:
                 state[key] = UNSENT
         if state[key] == ENDED:
-            left.setdefault(task, FinishedJob(one, task, [])).keys.append(key)
-    ended = list(left.values())
+            left.setdefault(task, []).append(key)
+    for key in torn:
+        state.setdefault(key, DONE if key in done else UNKNOWN)
+    by_name = {one.name: one for one in found.submissions}
+    ended = [
+        FinishedJob(by_name[task.submission], task, keys, logs.last_line(results, task))
+        for task, keys in left.items()
+    ]
     return replace(found, state=state, failures=failures, ended=ended, bad=bad)
 
 
-def _remember(results: Results, alive: dict[Task, tuple[str, str]]) -> None:
-    tasks = [[t.submission, t.array, t.number, *state] for t, state in alive.items()]
-    body = json.dumps({"asked": time.time(), "alive": tasks}).encode()
-    results.write(results.cache("queue.json"), body)
+def _remember(results: Results, answer: QueueAnswer) -> None:
+    tasks = [[t.submission, t.array, t.number, *state] for t, state in answer.alive.items()]
+    data = {"asked": time.time(), "alive": tasks, "unsure": answer.unsure}
+    results.write(results.cache("queue.json"), json.dumps(data).encode())
 
 
-def _remembered(
-    results: Results, open_: list[Submission]
-) -> tuple[dict[Task, tuple[str, str]], float] | None:
+def _remembered(results: Results, open_: list[Submission]) -> tuple[QueueAnswer, float] | None:
     """The scheduler's last answer and its age, unless it is too old, or something came since."""
     try:
         data: Json = json.loads(results.cache("queue.json").read_bytes())
         age = time.time() - data["asked"]
         tasks = {Task(s, a, n): (state, reason) for s, a, n, state, reason in data["alive"]}
+        answer = QueueAnswer(tasks, dict(data["unsure"]))
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
     least = min((one.cluster.poll_seconds for one in open_), default=0.0)
     newest = max((one.submitted for one in open_), default=0.0)
-    return (tasks, age) if 0 <= age < least and newest < data["asked"] else None
+    return (answer, age) if 0 <= age < least and newest < data["asked"] else None

@@ -1,23 +1,27 @@
-"""Slurm, through submitit: the only module that speaks to it.
+"""Slurm: the only module that calls its commands.
 
-What became of a run is read from its files, whether a job lives from `squeue`; submitit submits,
-and nothing of what it says afterwards is used: its states need `sacct`, and it takes a requeued job
-for a failed one. `sacct`, where there is one, only explains.
+What became of a run is read from its files, whether a job lives from `squeue`. Jobs are found by
+their names, so those of a submission that was cut off before it noted their numbers are found too.
+`sacct`, where there is one, only explains.
 """
 
-import getpass
-import shlex
+import os
 import shutil
 import subprocess
-import sys
+import time
+from dataclasses import dataclass
+from functools import cached_property
 
+from peftbench.cluster import environment, slurm_script
 from peftbench.cluster.manifest import (
     PENDING,
     RUNNING,
+    QueueAnswer,
     SchedulerUnreachable,
     Submission,
     Task,
     folder,
+    job_name,
 )
 from peftbench.config.cluster import Cluster
 from peftbench.core.errors import ConfigError
@@ -32,8 +36,24 @@ OVER = {
 #: Seconds after which a command of Slurm is given up.
 PATIENCE = 60
 
-#: Early signals are ignored until Python can handle them: they would end it.
-_SHIELD = 'bash -c \'trap "" USR2; exec "$@"\' --'
+#: Seconds in which a job that was cancelled has left the queue, or is about to.
+SETTLE = 5.0
+
+#: Names or numbers in one command.
+_AT_ONCE = 500
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """A line of `squeue`."""
+
+    number: str
+    state: str
+    reason: str
+
+    @property
+    def over(self) -> bool:
+        return self.state in OVER
 
 
 class Slurm:
@@ -50,79 +70,81 @@ class Slurm:
     @property
     def array_limit(self) -> int:
         """MaxArraySize bounds the index, which begins at 0."""
-        for line in _ask("scontrol", "show", "config").splitlines():
-            if line.startswith("MaxArraySize"):
-                return int(line.partition("=")[2])
-        return 1000
+        return int(self._config.get("MaxArraySize", 1000))
+
+    @property
+    def site(self) -> str | None:
+        """The name of the cluster."""
+        return self._config.get("ClusterName")
+
+    def check(self) -> None:
+        """Refuse what the script of a job cannot have; see `Scheduler`."""
+        slurm_script.check(self.cluster)
 
     def send(self, results: Results, submission: Submission, array: int) -> str:
         """Hand over an array of tasks; see `Scheduler`."""
-        import submitit
-        from submitit.core.utils import FailedJobError, FailedSubmissionError
-
-        from peftbench.cluster import job_runner
-
-        place = folder(results, submission.name).resolve()
-        sent, asked = submission.arrays[array], self.cluster
-        executor = submitit.SlurmExecutor(
-            folder=place / "jobs", python=f"{_SHIELD} {shlex.quote(sys.executable)}"
-        )
-        parameters = {
-            "job_name": _name(submission, array),
-            "time": sent.minutes,
-            "cpus_per_task": asked.cpus,
-            "gpus_per_node": asked.gpus or None,
-            "mem": None if sent.memory_gb is None else f"{int(1024 * sent.memory_gb)}M",
-            "partition": asked.partition,
-            "account": asked.account,
-            "qos": asked.qos,
-            "constraint": asked.constraint,
-            "exclude": asked.exclude,
-            "signal_delay_s": asked.signal_seconds,
-            "array_parallelism": asked.parallel,
-            "stderr_to_stdout": True,
-            "setup": _setup(asked),
-            # a job may be put back to the queue; its time is not stretched by the cluster's grace
-            "additional_parameters": {"requeue": True} | asked.options,
-        }
-        executor.update_parameters(**{k: v for k, v in parameters.items() if v is not None})
-        numbers = [f"{array}_{number}" for number in range(len(sent.tasks))]
+        options = slurm_script.options(results, submission, array)
+        path = folder(results, submission.name) / f"{array}.sh"
+        results.write(path, slurm_script.script(results, submission, array).encode())
         try:
-            jobs = executor.map_array(job_runner.work, [str(place)] * len(numbers), numbers)
-        except (FailedJobError, FailedSubmissionError) as error:
-            for left in (place / "jobs").glob("*.pkl"):  # submitit's, of jobs that are none
-                left.unlink()
-            said = [line for line in str(error).splitlines() if "sbatch" in line] or [str(error)]
-            raise ConfigError(f"Slurm refuses: {said[-1].strip()}") from error
-        return str(jobs[0].job_id).partition("_")[0]
+            done = _run("sbatch", "--parsable", *options, str(path))
+        except SchedulerUnreachable as error:
+            raise ConfigError(
+                f"{error}; whether Slurm took the jobs is what `peftbench status` says later"
+            ) from error
+        if done.returncode:
+            said = [line.removeprefix("sbatch: error: ") for line in done.stderr.splitlines()]
+            reason = "; ".join(filter(None, said)) or f"exit code {done.returncode}"
+            raise ConfigError(f"Slurm refuses: {reason}")
+        return done.stdout.split()[-1].partition(";")[0]
 
-    def alive(self, submissions: list[Submission], results: Results) -> dict[Task, tuple[str, str]]:
-        """One question for all jobs of this user; see `Scheduler`."""
-        found = {}
-        for task, (state, reason) in _states(submissions).items():
-            if state not in OVER:
-                waits = state in ("PENDING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED")
-                found[task] = (PENDING, reason) if waits else (RUNNING, "")
-        return found
+    def alive(self, submissions: list[Submission], results: Results) -> QueueAnswer:
+        """One question for the jobs of all submissions, whoever made them; see `Scheduler`."""
+        answer = QueueAnswer()
+        seen = _find(submissions)
+        for task, one in seen.items():
+            if not one.over:
+                waits = one.state in ("PENDING", "REQUEUED", "REQUEUE_HOLD", "SUSPENDED")
+                answer.alive[task] = (PENDING, one.reason) if waits else (RUNNING, "")
+        for submission in submissions:
+            absent = any(task not in seen for task, _ in submission.tasks())
+            if absent and (reason := self._blind(submission)):
+                answer.unsure[submission.name] = reason
+        return answer
 
-    def cancel(self, submission: Submission, tasks: list[Task], results: Results) -> None:
-        """End tasks; see `Scheduler`."""
-        jobs = [job for task in tasks if (job := submission.job(task)) is not None]
-        whole = [array.job for array in submission.arrays if array.job]
-        if len(tasks) == sum(len(array.tasks) for array in submission.arrays):
-            jobs = whole
-        for start in range(0, len(jobs), 500):
-            _ask("scancel", *jobs[start : start + 500])
+    def cancel(
+        self, submission: Submission, tasks: list[Task], results: Results
+    ) -> dict[Task, str]:
+        """End tasks, and look whether they do; see `Scheduler`."""
+        numbers = [one.number for task, one in _find([submission]).items() if task in tasks]
+        against = ""
+        for start in range(0, len(numbers), _AT_ONCE):
+            try:
+                _ask("scancel", *numbers[start : start + _AT_ONCE])
+            except SchedulerUnreachable as error:  # one of them has just ended, or is another's
+                against = str(error)
+        end = time.monotonic() + SETTLE
+        while left := [
+            task
+            for task, one in _find([submission]).items()
+            if task in tasks and not one.over and one.state != "COMPLETING"
+        ]:
+            if against or time.monotonic() > end:
+                break
+            time.sleep(0.5)
+        why = against or f"it is in the queue {SETTLE:.0f} s after scancel"
+        return dict.fromkeys(left, why)
 
     def explain(self, submission: Submission, tasks: list[Task]) -> dict[Task, str]:
         """From `squeue`, which remembers for some minutes, else from `sacct`; see `Scheduler`."""
-        states = _states([submission])
-        told = {task: states[task][0] for task in tasks if task in states}
+        seen = _find([submission])
+        told = {task: seen[task].state for task in tasks if task in seen}
         rest = {job: task for task in tasks if task not in told and (job := submission.job(task))}
         if rest:
             jobs = ",".join(sorted({job.partition("_")[0] for job in rest}))
+            columns = ("--noheader", "--allocations", "--parsable2", "--format=JobID,State")
             try:
-                lines = _ask("sacct", "-n", "-X", "-P", "-o", "JobID,State", "-j", jobs)
+                lines = _ask("sacct", *columns, "--allusers", f"--jobs={jobs}")
             except SchedulerUnreachable:  # no accounting: it is not explained
                 return told
             for line in lines.splitlines():
@@ -131,20 +153,44 @@ class Slurm:
                     told[rest[job]] = state.split()[0]  # CANCELLED by 1000
         return told
 
+    @cached_property
+    def _config(self) -> dict[str, str]:
+        lines = [line.partition("=") for line in _ask("scontrol", "show", "config").splitlines()]
+        return {name.strip(): value.strip() for name, equals, value in lines if equals}
 
-def _states(submissions: list[Submission]) -> dict[Task, tuple[str, str]]:
-    """State and reason of each task that Slurm knows, those that have just ended among them.
+    def _blind(self, submission: Submission) -> str | None:
+        """Why jobs of a submission may live that `squeue` does not show here."""
+        if submission.site not in (None, self.site):
+            return (
+                f"it went to the Slurm cluster {submission.site}, the commands here reach "
+                f"{self.site}: look there (or set SLURM_CONF)"
+            )
+        private = self._config.get("PrivateData", "").split(",")
+        if "jobs" in private and submission.owner not in (None, os.getuid()):
+            owner = submission.owner_name
+            return (
+                f"{owner} submitted it, and this Slurm shows jobs to their owner alone "
+                f"(PrivateData): ask {owner} for `peftbench collect`, which notes what is over"
+            )
+        return None
 
-    Jobs are known by name, also of a submission that was cut off before it noted their numbers.
-    """
-    options = ("-h", "-r", "-t", "all", "-u", getpass.getuser(), "-o", "%i|%j|%T|%r")
-    names = {_name(s, a): (s.name, a) for s in submissions for a in range(len(s.arrays))}
+
+def _find(submissions: list[Submission]) -> dict[Task, _Seen]:
+    """Tasks that Slurm shows, of all users and partitions; those that have just ended too."""
+    names = {job_name(s.name, a): (s.name, a) for s in submissions for a in range(len(s.arrays))}
+    how = ("--noheader", "--array", "--all", "--states=all", "--format=%i|%T|%r|%j")
     found = {}
-    for line in _ask("squeue", *options).splitlines():
-        number, name, state, reason = (part.strip() for part in line.split("|", 3))
-        if name in names:
-            task = Task(*names[name], int(number.partition("_")[2] or 0))
-            found[task] = (state, reason)
+    known = list(names)
+    for start in range(0, len(known), _AT_ONCE):
+        chosen = ",".join(known[start : start + _AT_ONCE])
+        for line in _ask("squeue", *how, f"--name={chosen}").splitlines():
+            parts = [part.strip() for part in line.split("|", 3)]
+            if len(parts) < 4:  # of an answer that is not understood nothing is concluded
+                raise SchedulerUnreachable(f"squeue printed {line!r}")
+            number, state, reason, name = parts
+            if name in names:
+                task = Task(*names[name], int(number.partition("_")[2] or 0))
+                found[task] = _Seen(number, state, reason)
     return found
 
 
@@ -152,7 +198,7 @@ def examine(cluster: Cluster) -> list[tuple[str, str, str]]:
     """What is odd in what a cluster's yaml asks for: what, what was found, what to do.
 
     Raises:
-        Silent: if Slurm does not answer.
+        SchedulerUnreachable: if Slurm does not answer.
     """
     told = []
     names = _ask("sinfo", "-h", "-o", "%R|%l|%G|%D").splitlines()
@@ -197,34 +243,35 @@ def _minutes(limit: str) -> int | None:
     return int(days or 0) * 1440 + parts[0] * 60 + parts[1]
 
 
-def _name(submission: Submission, array: int) -> str:
-    return f"peftbench-{submission.name}.{array}"
-
-
-def _setup(cluster: Cluster) -> list[str]:
-    """Lines of the job's script before Python starts."""
-    return [
-        *(f"module load {shlex.quote(name)}" for name in cluster.modules),
-        *(f"export {name}={shlex.quote(value)}" for name, value in cluster.environment.items()),
-        # srun does not take it over since Slurm 22.05, and binds to one core then
-        *([f"export SRUN_CPUS_PER_TASK={cluster.cpus}"] if cluster.cpus else []),
-        *cluster.setup,
-    ]
-
-
 def _ask(*command: str) -> str:
-    """What a command of Slurm answers.
+    """What a command of Slurm prints.
 
     Raises:
-        Silent: if it fails or takes too long.
+        SchedulerUnreachable: if it fails or takes too long.
+    """
+    done = _run(*command)
+    if done.returncode:
+        reason = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
+        raise SchedulerUnreachable(f"{command[0]}: {reason[-1]}")
+    return done.stdout
+
+
+def _run(*command: str) -> "subprocess.CompletedProcess[str]":
+    """Run a command of Slurm in an environment that does not change what it means.
+
+    Raises:
+        SchedulerUnreachable: if it is not there or takes too long.
     """
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
+        return subprocess.run(
+            command,
+            env=environment.cleaned(),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
     except FileNotFoundError as error:
         raise SchedulerUnreachable(f"{command[0]} is not on the path") from error
     except subprocess.TimeoutExpired as error:
         raise SchedulerUnreachable(f"{command[0]} did not answer within {PATIENCE} s") from error
-    except subprocess.CalledProcessError as error:
-        reason = error.stderr.strip().splitlines() or [f"exit code {error.returncode}"]
-        raise SchedulerUnreachable(f"{command[0]}: {reason[-1]}") from error
-    return done.stdout

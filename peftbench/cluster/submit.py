@@ -2,14 +2,14 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
-from peftbench.cluster import base, bundling, manifest
+from peftbench.cluster import base, bundling, environment, logs, manifest, rehearsal
 from peftbench.cluster.bundling import Array
-from peftbench.cluster.manifest import SchedulerUnreachable, Submission, alone
-from peftbench.cluster.queue import FinishedJob, QueueSnapshot, look
+from peftbench.cluster.manifest import SchedulerUnreachable, Submission, Task, Unreadable, alone
+from peftbench.cluster.queue import UNKNOWN, QueueSnapshot, look
 from peftbench.config.cluster import Cluster
-from peftbench.core.errors import ConfigError
+from peftbench.core.errors import ConfigError, RecordError
 from peftbench.core.evaluation import Evaluated, Failure, Job
 from peftbench.core.plan import Plan, RunOptions
 from peftbench.core.run import Run
@@ -51,7 +51,7 @@ def submit(
     order: RunOptions,
     dry_run: bool = False,
 ) -> Submitted:
-    """Hand what is neither done nor queued to the scheduler, and return at once.
+    """Rehearse what is neither done nor queued, hand it to the scheduler, and return.
 
     Args:
         overrides: all of them, those of the cluster included.
@@ -59,8 +59,10 @@ def submit(
 
     Raises:
         ConfigError: for bad input, or if the scheduler takes nothing.
+        Stopped: by a signal while runs are rehearsed; nothing was handed over.
     """
     asked = base.build_scheduler(cluster)
+    asked.check()
     results.check_writable()
     results.keep_revisions(plan.revisions)
     with alone(results):
@@ -72,21 +74,53 @@ def submit(
             plan, results, lambda record: bool(record.environment["cuda"]) == gpu
         )
         state.refuse_closed()
+        _check_known(plan, seen, state)
         queued = seen.queued()
         jobs, given_up = _wanted(state, queued, cluster, order.retry)
         waiting = sum(job.key in queued for job in _jobs(plan) if job.key not in state.done)
         told = Submitted(None, 0, len(state.done), waiting, given_up)
         if not jobs:
             return told
+        rehearsal.rehearse(jobs, state, results, cluster, order)
+        if cluster.scheduler == "slurm" and (names := environment.left_out()):
+            note(f"{_names(names)} of this shell {_LEFT_OUT}")
         try:
             arrays = _arrays(jobs, state, results, cluster, asked, order)
+            site = asked.site
         except SchedulerUnreachable as error:
             raise ConfigError(_silent(str(error))) from error
         attempts = {key: failure.attempts for key, failure in state.failed.items()}
         how = asdict(replace(order, retry=None))
-        made = manifest.begin(overrides, cluster, arrays, plan.data_root, how, attempts)
+        made = manifest.begin(
+            overrides,
+            cluster,
+            arrays,
+            plan.data_root,
+            how,
+            attempts,
+            site=site,
+            inherited=environment.inherited(),
+        )
         told = replace(told, submission=made, jobs=len(jobs))
         return told if dry_run else _send(told, made, arrays, results, asked)
+
+
+_LEFT_OUT = "are not for jobs and for no command of Slurm; cluster.* says what a job gets"
+
+
+def _names(names: list[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
+
+
+def _check_known(plan: Plan, seen: QueueSnapshot, state: status.SweepStatus) -> None:
+    """Refuse runs that may wait or run already without being shown."""
+    keys = {job.key for job in _jobs(plan)} - set(state.done)
+    unknown = [key for key in keys if seen.state.get(key) == UNKNOWN]
+    if unknown:
+        reasons = "\n".join(f"  {name}: {why}" for name, why in seen.doubts().items())
+        raise ConfigError(
+            f"{len(unknown)} of these may wait or run already, so nothing is submitted:\n{reasons}"
+        )
 
 
 def _silent(reason: str) -> str:
@@ -202,6 +236,7 @@ def settle(results: Results, seen: QueueSnapshot) -> QueueSnapshot:
     while seen.ended and time.monotonic() < end:
         time.sleep(min(AGAIN, wait))
         seen = seen.again(results)
+    torn = []
     for one in {over.submission.name: over.submission for over in seen.ended}.values():
         ended = [over for over in seen.ended if over.submission.name == one.name]
         try:
@@ -209,57 +244,111 @@ def settle(results: Results, seen: QueueSnapshot) -> QueueSnapshot:
         except SchedulerUnreachable:  # what is over stays over
             why = {}
         for over in ended:
-            for job in manifest.read_jobs(results, over.task):
+            try:
+                jobs = manifest.read_jobs(results, over.task)
+            except (OSError, RecordError) as error:
+                torn.append(f"{error}; `peftbench submit` hands its runs over again")
+                continue
+            for job in jobs:
                 if job.key in over.keys:
-                    results.fail(_loss(job, why.get(over.task), results, over))
-    return seen.again(results)
+                    results.fail(_loss(job, why.get(over.task), results, over.task))
+    seen = seen.again(results)
+    return replace(seen, bad=[*seen.bad, *torn])
 
 
-def _loss(job: Job, why: str | None, results: Results, over: FinishedJob) -> Failure:
+def _loss(job: Job, why: str | None, results: Results, task: Task) -> Failure:
     """A failure as the scheduler explains it, else as the job's last line does."""
     if why == "OUT_OF_MEMORY":
         return Failure(job, "memory", "the scheduler says OUT_OF_MEMORY")
     if why == "CANCELLED":
         return Failure(job, "cancelled", "the scheduler says CANCELLED")
-    last = _last_line(results, over)
+    last = logs.last_line(results, task)
     said = f"its job ended: {why or 'the scheduler does not remember it'}"
     return Failure(job, "lost", said + (f"; its last line: {last}" if last else ""))
 
 
-def _last_line(results: Results, over: FinishedJob) -> str:
-    place = manifest.folder(results, over.submission.name)
-    job = over.submission.job(over.task)
-    for log in (place / f"{over.task}.log", place / "jobs" / f"{job}_0_log.out"):
-        if log.exists():
-            lines = [
-                line.strip()
-                for line in log.read_text(encoding="utf-8", errors="replace").split("\n")
-            ]
-            return next((line for line in reversed(lines) if line), "")[:200]
-    return ""
+@dataclass(frozen=True)
+class Cancelled:
+    """What became of a submission that was taken back.
+
+    Attributes:
+        ended: how many jobs of it waited or ran, and do no more.
+        left: jobs that go on, and why.
+        doubt: why others may go on without being shown.
+        cut_off: whether it was cut off while it was submitted.
+    """
+
+    name: str
+    ended: int
+    left: dict[Task, str] = field(default_factory=dict)
+    doubt: str | None = None
+    cut_off: bool = False
+
+    def sentences(self) -> list[str]:
+        """For a person."""
+        told = []
+        if self.ended:
+            told.append(f"{self.ended} job{'s' * (self.ended != 1)} cancelled")
+        for reason in dict.fromkeys(self.left.values()):
+            count = list(self.left.values()).count(reason)
+            told.append(f"{count} job{'s' * (count != 1)} could not be cancelled: {reason}")
+        if self.doubt:
+            told.append(
+                f"whether more of it waits or runs is unknown: {self.doubt}; it is noted as "
+                "cancelled, so jobs that start from now on do nothing"
+            )
+        if self.cut_off and not self.ended:
+            told.append(
+                "it was cut off while it was submitted, and none of its jobs is in the queue; "
+                "one that arrives later does nothing"
+            )
+        return [f"{self.name}: {line}" for line in told]
 
 
-def cancel(results: Results, names: list[str]) -> dict[str, int]:
-    """Take submissions back, all of the folder by default; how many of their jobs were alive.
+def cancel(results: Results, names: list[str]) -> tuple[list[Cancelled], list[Unreadable]]:
+    """Take submissions back, all of the folder by default.
+
+    Returns:
+        What became of those with jobs that wait or run, or may; and those that cannot be read.
 
     Raises:
         ConfigError: for a name that is none, or if the scheduler does not answer.
+        RecordError: for a name whose manifest cannot be read.
     """
-    ended: dict[str, int] = {}
+    found: list[Cancelled] = []
     with alone(results):  # a submission under way would write over what is noted here
-        for one in [manifest.load(results, n) for n in names] or manifest.every(results):
-            asked = base.build_scheduler(one.cluster)
+        chosen, bad = [manifest.load(results, name) for name in names], list[Unreadable]()
+        if not names:
+            chosen, bad = manifest.scan(results)
+        done = {*results.keys(), *results.evaluations()}
+        for one in chosen:
             try:
-                if tasks := list(asked.alive([one], results)):
-                    # first, so that none goes back to the queue
-                    manifest.save(results, replace(one, cancelled=True))
-                    asked.cancel(one, tasks, results)
-                    ended[one.name] = len(tasks)
+                found += _cancel(one, results, done)
             except SchedulerUnreachable as error:
                 raise ConfigError(
                     f"the scheduler does not answer ({error}); try again later"
                 ) from error
-    return ended
+    return found, bad
+
+
+def _cancel(one: Submission, results: Results, done: set[str]) -> list[Cancelled]:
+    asked = base.build_scheduler(one.cluster)
+    answer = asked.alive([one], results)
+    tasks = list(answer.alive)
+    open_ = any(set(keys) - done for _, keys in one.tasks())
+    doubt = answer.unsure.get(one.name) if open_ else None
+    cut_off = open_ and not one.cancelled and any(array.job is None for array in one.arrays)
+    if not tasks and doubt is None and not cut_off:
+        return []
+    try:  # first, so that none goes back to the queue
+        manifest.save(results, replace(one, cancelled=True))
+    except OSError as error:
+        raise ConfigError(
+            f"that {one.name} is cancelled cannot be noted in {results.folder} "
+            f"({error.strerror}), so nothing of it is: it belongs to {one.owner_name}"
+        ) from error
+    left = asked.cancel(one, tasks, results) if tasks else {}
+    return [Cancelled(one.name, len(tasks) - len(left), left, doubt, cut_off)]
 
 
 def sentence(told: Submitted, results: Results, dry_run: bool = False) -> list[str]:

@@ -60,7 +60,7 @@ def run_plan(plan: Plan, results: Results, options: RunOptions, train: bool = Tr
     if not train:
         _check_trained(before)
     todo = select_jobs(before, is_retried)
-    _check_weights(todo, before, results)
+    check_weights(todo, before, results)
     if not options.quiet:
         note(before.summary())
     elif before.bad:
@@ -111,7 +111,7 @@ def execute(
         ConfigError: for what a worker finds wrong, before anything is done.
     """
     home.ensure_home()
-    _check_precision(todo.runs, gpus)
+    check_precision(todo.runs, gpus)
     if odd := results.check_claims():
         note(f"note: {odd}")
     wanted = Plan(todo.runs, len(todo.runs), [], [], todo.data_root, todo.evaluations)
@@ -188,7 +188,7 @@ def retry_filter(retry: str | None) -> Callable[[str], bool]:
     return lambda kind: kind in chosen
 
 
-def _check_precision(runs: list[Run], gpus: list[str]) -> None:
+def check_precision(runs: list[Run], gpus: list[str]) -> None:
     """Refuse fp16 without a GPU."""
     half = sum(run.train.precision == "fp16" for run in runs)
     if half and not gpus:
@@ -207,7 +207,7 @@ def _check_trained(before: status.SweepStatus) -> None:
         )
 
 
-def _check_weights(todo: Todo, before: status.SweepStatus, results: Results) -> None:
+def check_weights(todo: Todo, before: status.SweepStatus, results: Results) -> None:
     """Refuse evaluations of finished runs whose weights are gone, before anything is done."""
     done = {e.run for e in _of_weights(todo.evaluations) if e.run.key in before.done}
     gone = {run for run in done if not results.kept(run.key)}

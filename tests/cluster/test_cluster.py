@@ -21,7 +21,7 @@ from records import record, runs, tiny
 from peftbench.cli import doctor
 from peftbench.cli.main import main
 from peftbench.cluster import bundling, collect, manifest, queue
-from peftbench.cluster.manifest import Task
+from peftbench.cluster.manifest import QueueAnswer, Task
 from peftbench.cluster.queue import QueueSnapshot, look
 from peftbench.cluster.submit import _memory, _try_again, settle
 from peftbench.config import cluster
@@ -180,16 +180,12 @@ def test_a_manifest_is_read_as_it_was_written_wherever_the_folder_went(tmp_path)
     made, jobs = submitted(Results(tmp_path / "runs"))
     (tmp_path / "runs").rename(tmp_path / "elsewhere")
     results = Results(tmp_path / "elsewhere")
-    assert manifest.every(results) == [made]
+    assert manifest.scan(results) == ([made], [])
     assert manifest.read_jobs(results, Task(made.name, 0, 1)) == jobs[2:]
 
 
-def test_a_torn_manifest_is_an_error_and_a_name_cannot_leave_the_folder(tmp_path):
-    results = Results(tmp_path)
-    made, _ = submitted(results)
-    path = manifest.folder(results, made.name) / "manifest.json"
-    path.write_text(path.read_text().replace('"minutes": 30', '"minutes": 31'))
-    assert ask("status", "--results", str(tmp_path)).exit_code == 2
+def test_a_name_cannot_leave_the_folder(tmp_path):
+    submitted(Results(tmp_path))
     assert ask("cancel", "../../etc", "--results", str(tmp_path)).exit_code == 2
 
 
@@ -250,7 +246,7 @@ def test_the_schedulers_last_answer_serves_until_it_is_old(tmp_path, monkeypatch
     manifest.save(results, replace(made, cluster=cluster.read(SLURM)))
     monkeypatch.setenv("PATH", str(tmp_path))  # no squeue
     tasks = {Task(made.name, 0, number): ("pending", "Priority") for number in (0, 1)}
-    queue._remember(results, tasks)
+    queue._remember(results, QueueAnswer(tasks))
     seen = look(results, fresh=False)
     assert {seen.state[job.key] for job in jobs} == {"pending"}
     assert look(results, fresh=True).silent is not None

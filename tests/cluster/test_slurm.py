@@ -15,6 +15,7 @@ import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -118,7 +119,7 @@ class Site:
         """`peftbench submit`, for the CPU; the newest submission."""
         told = self.ask("submit", *tiny(*words), "cluster=test", "--device", "cpu")
         assert told.code == 0, told.said
-        return manifest.every(self.results)[-1]
+        return manifest.scan(self.results)[0][-1]
 
     def slurm(self, *command):
         """A command of Slurm."""
@@ -143,7 +144,7 @@ class Site:
         for folder in Path("/proc").glob("[0-9]*"):
             with suppress(OSError):
                 words = (folder / "cmdline").read_text().split("\0")
-                runs = "submitit.core._submit" in words and "python" in words[0]
+                runs = "peftbench.cluster.job_runner" in words and "python" in words[0]
                 if runs and known <= set((folder / "environ").read_text().split("\0")):
                     found.append(int(folder.name))
         return found
@@ -185,7 +186,7 @@ class Site:
 
     def logs(self):
         """What the jobs said."""
-        return "\n".join(p.read_text() for p in self.folder.glob("runs/submissions/*/jobs/*.out"))
+        return "\n".join(p.read_text() for p in self.results.folder.glob("submissions/*/*.log"))
 
     def record(self):
         """The one record that there is."""
@@ -371,7 +372,6 @@ def test_what_slurm_refuses_is_said_and_nothing_is_left_behind(site):
         assert "Slurm refuses: " in told.said
         assert reason in told.said
         assert "Traceback" not in told.said
-    assert not list(site.folder.glob("runs/submissions/*/jobs/*.pkl"))
     site.submit("method=steady")
     site.wait_over()
     assert len(site.results.keys()) == 1
@@ -394,7 +394,7 @@ def test_a_silent_scheduler_proves_nothing(site):
     site.environment = here
     (site.folder / "slow").unlink()
     site.wait_over()
-    assert len(manifest.every(site.results)) == 1
+    assert len(manifest.scan(site.results)[0]) == 1
     assert made.arrays[0].job is not None
 
 
@@ -434,3 +434,59 @@ def test_a_node_that_goes_down_gives_its_job_to_the_next(site):
     site.wait_over()
     assert site.trainings("slow") == 2
     assert len(site.results.keys()) == 1
+
+
+@pytest.mark.parametrize("name", ["runs 100%j", "%A_%a"])
+def test_logs_are_in_the_folder_whatever_it_is_called(site, name):
+    site.results = Results(site.folder / name)
+    words = [*tiny("method=steady", "seed=0,1"), "cluster=test", "--device", "cpu"]
+    assert site.ask("submit", *words, results=name).code == 0
+    site.wait_over()
+    assert len(site.results.keys()) == 2
+    assert site.logs().count("1 to do") == 2
+    assert sorted(p.name for p in site.folder.iterdir()) == sorted([name, "configs", "journal"])
+
+
+@pytest.mark.parametrize(
+    "shell",
+    [
+        {"SLURM_MEM_PER_CPU": "512", "SBATCH_PARTITION": "none", "SBATCH_EXPORT": "NONE"},
+        {"SLURM_MEM_PER_GPU": "512", "SLURM_NTASKS": "3", "SLURM_CPU_BIND": "map_cpu:9"},
+        {"SBATCH_ARRAY_INX": "0-3", "SBATCH_JOB_NAME": "mine", "SQUEUE_PARTITION": "high"},
+    ],
+)
+def test_variables_of_the_submitting_shell_end_no_job(site, shell):
+    before, site.environment = site.environment, site.environment | shell
+    site.submit("method=steady")
+    told = site.ask("status")
+    assert "ended" not in told.out
+    site.wait_over()
+    site.environment = before
+    assert len(site.results.keys()) == 1, site.logs()
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ("cluster.modules=[cuda/99]", "cluster.modules: module load cuda/99: exit code 127"),
+        ("cluster.setup=[true,'cd /nowhere']", "cluster.setup: cd /nowhere: exit code 1"),
+    ],
+)
+def test_a_setup_that_fails_is_named(site, word, line):
+    site.submit("method=steady", word)
+    site.wait_over()
+    told = site.ask("collect")
+    assert f"its job ended: FAILED; its last line: peftbench: {line}" in told.out, told.said
+    assert site.trainings("steady") == 0
+
+
+def test_jobs_of_a_submission_that_was_cut_off_are_cancelled(site):
+    (site.folder / "slow").touch()
+    made = site.submit(*SLOW, "seed=0,1")
+    site.training("slow", times=2)
+    cut = [replace(array, job=None) for array in made.arrays]
+    manifest.save(site.results, replace(made, arrays=cut))
+    assert "2 jobs cancelled" in site.ask("cancel").out
+    site.wait_over()
+    assert set(site.states().values()) == {"cancelled"}
+    assert not site.results.keys()
