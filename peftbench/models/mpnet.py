@@ -37,7 +37,7 @@ class _Encoder(MPNetEncoder):
     """The blocks, which get relative positions and padding as one mask."""
 
     def forward(
-        self, hidden_states: Tensor, attention_mask: Tensor | None = None, **rest: Any
+        self, hidden_states: Tensor, attention_mask: Tensor | None = None, *more: Any, **rest: Any
     ) -> Any:
         """As the parent's; the mask is (batch, 1, 1 or tokens, tokens), booleans or to be added."""
         mask: Tensor = super().compute_position_bias(hidden_states)
@@ -45,7 +45,7 @@ class _Encoder(MPNetEncoder):
             mask = mask.masked_fill(~attention_mask, torch.finfo(mask.dtype).min)
         elif attention_mask is not None:
             mask = mask + attention_mask
-        return super().forward(hidden_states, mask, **rest)
+        return super().forward(hidden_states, mask, *more, **rest)
 
     def compute_position_bias(self, *_: object, **__: object) -> None:
         """None for the parent's forward: it is in the mask."""
@@ -57,7 +57,7 @@ class _Attention(MPNetSelfAttention):
     takes_prefix: ClassVar[bool] = True
 
     def forward(
-        self, hidden_states: Tensor, attention_mask: Tensor | None = None, *_: object, **__: object
+        self, hidden_states: Tensor, attention_mask: Tensor | None = None, *more: Any, **rest: Any
     ) -> tuple[Tensor]:
         """Shapes are (batch, tokens, dim)."""
         heads = (*hidden_states.shape[:-1], -1, self.attention_head_size)

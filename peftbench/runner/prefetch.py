@@ -220,11 +220,12 @@ def _tokens(plan: Plan, target: Path) -> Iterator[str]:
     warm, before = WarmCache(), None
     try:
         for run in sorted(plan.runs, key=lambda run: canonical(run.model)):
-            if before != canonical(run.model):
-                before = canonical(run.model)
+            name = canonical(run.model)
+            if before != name:
+                before = name
                 warm.tokens.clear()
             for split in splits(run.task):
-                warm.tokenised(run, split, tokenizers[before], plan.data_root)
+                warm.tokenised(run, split, tokenizers[name], plan.data_root)
     finally:  # what else is cached is the user's, not the folder's
         del os.environ["PEFTBENCH_CACHE"]
         os.environ |= {} if own is None else {"PEFTBENCH_CACHE": own}

@@ -88,7 +88,7 @@ def _pieces(wheels: WheelsConfig) -> list[Path]:
     lines = _requirements(wheels).read_text().splitlines()
     packages = [line.partition("==")[0] for line in lines if not line.startswith("#")]
     piece = re.compile(re.escape(wheels.archive) + r"\.\d{3}")
-    found = {}
+    found: dict[str, Path] = {}
     for name in packages:
         try:
             files = distribution(name).files or []
