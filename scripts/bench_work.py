@@ -115,9 +115,10 @@ class Upper:
             hook.remove()
 
 
-def timed(steps: dict[str, Callable[[Batch], None]], turns: int) -> dict[str, list[float]]:
+def timed(
+    steps: dict[str, Callable[[Batch], None]], data: list[Batch], turns: int
+) -> dict[str, list[float]]:
     """Seconds of each step, in turns."""
-    data = batches(8)
     seconds: dict[str, list[float]] = {name: [] for name in steps}
     for turn in range(turns + 2):
         for name, step in steps.items():
@@ -147,14 +148,14 @@ def main() -> None:
     asked = parser.parse_args()
     torch.set_num_threads(1)
     dtype = torch.bfloat16 if hardware.bf16_on_cpu() else torch.float32
-    backbone = Backbone(peftbench.plan("model=minilm").runs[0].model)
+    model = peftbench.plan("model=minilm").runs[0].model
+    backbone, data = Backbone(model), batches(8, model)
     upper, whole = Upper(backbone, False, dtype), Upper(backbone, True, dtype)
-    seconds = timed({"upper": upper, "whole": whole, "lower": upper.lower}, asked.turns)
+    seconds = timed({"upper": upper, "whole": whole, "lower": upper.lower}, data, asked.turns)
     pairs = zip(*seconds.values(), strict=True)
     ratios = [(a / b, c / a) for a, b, c in pairs]
     pruned, kept = (median(values) for values in zip(*ratios, strict=True))
-    probe = batches(1)[0]
-    floor = arithmetic(upper, probe) / arithmetic(whole, probe)
+    floor = arithmetic(upper, data[0]) / arithmetic(whole, data[0])
     rows, shares = padding(), evaluations()
     lines = "\n".join(
         f"| {row['task']} | {row['similar_length']:.3f} | {row['shuffled']:.2f} "

@@ -152,9 +152,9 @@ class Composer:
             if not all(isinstance(value, bool) for value in values):
                 raise ConfigError(f"{word}: tuned is true or false")
         elif key.partition(".")[0] not in (*catalog.GROUPS, "suite", "size", "seed", "data"):
-            known = (*catalog.GROUPS, "suite", "size", "seed", "tuned", "sweep", *ALGEBRA)
-            known = (*known, "data.root")
-            raise ConfigError(f"{word}: there is no key {key}; {did_you_mean(key, known)}")
+            others = ("suite", "size", "seed", "tuned", "sweep", *ALGEBRA, "data.root")
+            near = did_you_mean(key, (*catalog.GROUPS, *others))
+            raise ConfigError(f"{word}: there is no key {key}; {near}")
         return key, values
 
     def _values(self, word: str, key: str, override: types.Override) -> list[Any]:

@@ -285,9 +285,10 @@ def search_space(config: Json) -> SearchSpace | None:
     given = recipe.get("search") if isinstance(recipe, dict) else None
     if given is None:
         return None
-    ends = given.get("lr") if isinstance(given, dict) else None
+    named = isinstance(given, dict) and isinstance(given.get("source"), str)
+    ends: Any = given.get("lr") if named else None
     numbers = isinstance(ends, list) and all(isinstance(end, int | float) for end in ends)
-    if not (numbers and len(ends) == 2 and isinstance(given.get("source"), str)):
+    if not (numbers and len(ends) == 2):
         raise ConfigError(
             f"method={method.get('name')}: recipe.search is {given}; write it as search: "
             "{lr: [1e-4, 1e-3], source: where the range is from}"

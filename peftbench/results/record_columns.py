@@ -131,8 +131,9 @@ def _read_piece(folder: Path, keys: list[str]) -> "tuple[pa.Table, dict[str, str
             found.append(_read_record(results, key))
         except RecordError as error:
             unreadable[key] = str(error)
-    outcomes, rows = ([one[place] for one in found] for place in range(2))
-    columns = _flat(outcomes) | _flat(rows) | _of_settings([setting for *_, setting, _ in found])
+    rows = [row for _, row, *_ in found]
+    columns = _flat([outcome for outcome, *_ in found]) | _flat(rows)
+    columns |= _of_settings([setting for *_, setting, _ in found])
     if found:
         columns["environment"] = _encoded([environment for *_, environment in found])
     for name, kind in _ALWAYS.items():  # also of no records, and the key is not compacted
