@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from peftbench.core.errors import ConfigError, RecordError
     from peftbench.core.plan import Plan
     from peftbench.core.run import Record, Run
+    from peftbench.exporting.loading import load_exported
     from peftbench.results.store import Results
     from peftbench.training.runtime import RuntimeConfig
     from peftbench.training.trainer import TrainingOutput, execute
@@ -28,6 +29,7 @@ __all__ = [
     "RuntimeConfig",
     "TrainingOutput",
     "execute",
+    "load_exported",
     "plan",
 ]
 
@@ -36,6 +38,7 @@ _HOMES = {
     "peftbench.core.errors": ("ConfigError", "RecordError"),
     "peftbench.core.plan": ("Plan",),
     "peftbench.core.run": ("Record", "Run"),
+    "peftbench.exporting.loading": ("load_exported",),
     "peftbench.training.runtime": ("RuntimeConfig",),
     "peftbench.results.store": ("Results",),
     "peftbench.config.sweep": ("plan",),

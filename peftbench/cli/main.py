@@ -13,6 +13,7 @@ import click
 
 from peftbench.cli import completion, options
 from peftbench.cli.cluster import VERBS
+from peftbench.cli.exporting import export, predict
 from peftbench.cli.report import report
 from peftbench.config import old_names
 from peftbench.core.errors import ConfigError, OldName, RecordError, system_reason
@@ -242,22 +243,8 @@ def show(key: str, folder: Path) -> None:
     click.echo(describe(options.open_results(folder), key))
 
 
-@main.command()
-@click.argument("key")
-@click.argument("target", type=click.Path(path_type=Path))
-@options.results
-def export(key: str, target: Path, folder: Path) -> None:
-    """Write the kept weights of a run as a folder that the peft library loads.
-
-    LoRA (rsLoRA, DoRA), IA3 and prefixes; the run was made with --save-weights. A prefix brings the
-    table of positions that it needs there, which replaces the one of the model it is loaded into.
-    """
-    from peftbench.cli.show import find
-    from peftbench.methods import peft_export
-
-    results = options.open_results(folder)
-    peft_export.export_peft_adapter(find(results, key), results, target)
-    click.echo(f"{target}: PeftModel.from_pretrained(model, {str(target)!r})")
+for _verb in (export, predict):
+    main.add_command(_verb)
 
 
 @main.command("list")

@@ -138,7 +138,7 @@ def collate(
     ids = np.where(real, tokens.ids[flat], padding).astype(np.int64)
     batch = {
         "input_ids": torch.from_numpy(ids),
-        "attention_mask": _mask(torch.from_numpy(real), mask),
+        "attention_mask": attention_mask(torch.from_numpy(real), mask),
         "labels": torch.from_numpy(tokens.label[rows]),
         "lengths": torch.from_numpy(lengths),
     }
@@ -150,7 +150,7 @@ def collate(
     return batch
 
 
-def _mask(real: Tensor, kind: str) -> Tensor:
+def attention_mask(real: Tensor, kind: str) -> Tensor:
     """What a family wants to know of the tokens (batch, tokens) that are there; see `collate`."""
     if kind == "2d":
         return real.long()

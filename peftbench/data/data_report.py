@@ -60,7 +60,7 @@ def data_lines(task: TaskConfig, root: str | None) -> list[str]:
     ]
     for table in loading.own_tables(task).values():
         notes = [*table.notes, *own_labels.label_notes(table, task.label, task.regression)]
-        odd += [f"{table.path.name}: {note}" for note in [*notes, *_text_notes(task, table)]]
+        odd += [f"{table.path.name}: {note}" for note in [*notes, *text_notes(task, table)]]
     room = MOST_LINES - len(told)
     if len(odd) > room:
         more = len(odd) - room + 1
@@ -108,7 +108,8 @@ def _duplicates(split: LabelledTexts) -> str:
     return f"{count} of {len(rows)} training texts repeat another one"
 
 
-def _text_notes(task: TaskConfig, table: FileTable) -> list[str]:
+def text_notes(task: TaskConfig, table: FileTable) -> list[str]:
+    """What is odd in the texts of a file that can be used, with the rows."""
     told = []
     for name in task.texts:
         cells = ["" if cell is None or cell != cell else str(cell) for cell in table.column(name)]

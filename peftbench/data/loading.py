@@ -201,7 +201,7 @@ def file_facts(task: TaskConfig, classes: int | None) -> FileFacts:
         names = None
         if not task.regression:
             table = _own_table(task, task.splits["train"])
-            _check_repeated_header(task, table)
+            check_repeated_header(table, [*task.texts, task.label])
             names = own_labels.class_names(table, task.label, classes)
             task = replace(task, class_names=names, classes=len(names))
         parts = [len(load_split(task, task.splits[p], None).label) for p in ("train", "validation")]
@@ -282,7 +282,7 @@ def _own_texts(task: TaskConfig, table: own_file.FileTable) -> LabelledTexts:
     names = task.class_names
     key = json.dumps([task.texts, task.label, names, task.range])
     if key not in table.made:
-        _check_repeated_header(task, table)
+        check_repeated_header(table, [*task.texts, task.label])
         texts = [own_file.text_cells(table, name) for name in task.texts]
         if names is None:
             label = own_labels.values(table, task.label, task.range)
@@ -293,10 +293,17 @@ def _own_texts(task: TaskConfig, table: own_file.FileTable) -> LabelledTexts:
     return made
 
 
-def _check_repeated_header(task: TaskConfig, table: own_file.FileTable) -> None:
-    """Refuse rows that are the header once more, as in files that were put together."""
-    columns = [table.column(name) for name in (*task.texts, task.label)]
-    names = [*task.texts, task.label]
+def check_repeated_header(table: own_file.FileTable, names: list[str]) -> None:
+    """Refuse rows that are the header once more, as in files that were put together.
+
+    Args:
+        table: of the file.
+        names: of the columns that are read.
+
+    Raises:
+        ConfigError: with the rows.
+    """
+    columns = [table.column(name) for name in names]
     again = [i for i, row in enumerate(zip(*columns, strict=True)) if [*map(str, row)] == names]
     if again:
         raise ConfigError(

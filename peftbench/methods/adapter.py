@@ -25,6 +25,7 @@ without the norm, as there.
 """
 
 import math
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -34,7 +35,8 @@ import torch
 from torch import Tensor, nn
 
 from peftbench.core.errors import above, at_least, one_of
-from peftbench.methods.base import Method
+from peftbench.core.run import Json
+from peftbench.methods.base import OWN, Method
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.module_ops import Tap, check_roles, set_unregistered
 
@@ -86,10 +88,63 @@ class Adapter(Method):
             kind = AroundNorm if around else AfterLinear
             encoder.replace(place, by=partial(kind, method=self, dim=dim))
 
+    def export_forms(self) -> tuple[str, ...]:
+        """Their weights, for peftbench and the adapters library: they cannot be merged."""
+        return (OWN,)
+
+    def to_adapters(self, encoder: AdaptedModel, name: str) -> tuple[Json, dict[str, Tensor]]:
+        """A BnConfig's arguments; for models whose linears are called as BERT's."""
+        places = {role: encoder.path(role) for role in ("attn_out", "ffn_out", *NORMS)}
+        if places != _AS_IN_BERT or encoder.pre_norm:
+            raise ValueError(f"the adapters library calls the parts of {encoder.name} otherwise")
+        if frozenset(self.at) not in _LIBRARY:
+            raise ValueError(f"the adapters library has no adapters at {', '.join(self.at)}")
+        if encoder.dim % self.width:
+            raise ValueError(
+                f"the adapters library takes no width of {self.width}, which does not divide "
+                f"{encoder.dim}"
+            )
+        config = _LIBRARY[frozenset(self.at)] | {
+            "reduction_factor": encoder.dim // self.width,
+            "non_linearity": self.activation,
+            "scaling": float(self.scale),
+            "original_ln_after": True,
+            "residual_before_ln": True,
+            "adapter_residual_before_ln": False,
+            "ln_before": False,
+            "ln_after": False,
+        }
+        tensors = {}
+        for ours, tensor in encoder.state().items():
+            inner = re.sub(r"\.(?:dense|LayerNorm)\.bottleneck\.", f".adapters.{name}.", ours)
+            inner = inner.replace(f".adapters.{name}.down.", f".adapters.{name}.adapter_down.0.")
+            inner = inner.replace(f".adapters.{name}.up.", f".adapters.{name}.adapter_up.")
+            if not inner.endswith(".mask"):  # what it covers is 0
+                tensors[inner.replace(".LayerNorm.part.", ".LayerNorm.")] = tensor.clone()
+        return config, tensors
+
     def scale_width(self, times: int) -> "Adapter":
         """As many times as wide."""
         return replace(self, width=self.width * times)
 
+
+_AS_IN_BERT = {
+    "attn_out": "attention.output.dense",
+    "ffn_out": "output.dense",
+    "attn_norm": "attention.output.LayerNorm",
+    "ffn_norm": "output.LayerNorm",
+}
+
+#: Places of adapters as arguments of the adapters library.
+_LIBRARY: dict[frozenset[str], Json] = {
+    frozenset(at): {
+        "mh_adapter": "attn_out" in at,
+        "output_adapter": True,
+        "original_ln_before": "ffn_norm" in at,
+        "is_parallel": "ffn" in at,
+    }
+    for at in (("attn_out", "ffn_out"), ("ffn_norm",), ("ffn",))
+}
 
 _AFTER_IN_PRE_NORM = {"attn_norm": "attn_out", "ffn_norm": "ffn_out"}
 

@@ -37,6 +37,14 @@ OLD_HOOKS = {
 }
 
 
+#: Forms in which trained weights are exported: a plain folder of transformers, an adapter of the
+#: peft library, the inserted modules as peftbench itself loads them.
+MODEL, PEFT, OWN = "model", "peft", "peftbench"
+
+#: What the names of tensors inside the model begin with in a file of the peft library.
+PEFT_PREFIX = "base_model.model."
+
+
 @dataclass(frozen=True, kw_only=True)
 class Method:
     """A way of fine-tuning.
@@ -133,13 +141,49 @@ class Method:
         """Factors of the learning rate, by the name of a trained parameter; 1 where none is."""
         return {}
 
+    def export_forms(self) -> tuple[str, ...]:
+        """The forms that its trained weights can be exported in, the default first.
+
+        Of `MODEL` (needs `merge`), `PEFT` (needs `to_peft`) and `OWN`.
+
+        Raises:
+            ValueError: if there is none, with the reason and what could be exported instead.
+        """
+        raise ValueError(f"{type(self).__name__} declares no form of an export (`export_forms`)")
+
+    def merge(self, encoder: AdaptedModel) -> None:
+        """Fold all that it inserted into linears of the model's own; the backbone stays as it is.
+
+        Raises:
+            ValueError: if that is not possible.
+        """
+        encoder.merge()
+
     def to_peft(self, encoder: AdaptedModel) -> tuple[Json, dict[str, Tensor]]:
-        """The arguments and tensors of the same thing in the peft library, the head left out.
+        """The same thing in the peft library, the head left out.
+
+        Returns:
+            The arguments of its config, and tensors by their names in its file.
 
         Raises:
             ValueError: if the library has no such thing.
         """
         raise ValueError(f"{type(self).__name__} has no form in the peft library")
+
+    def to_adapters(self, encoder: AdaptedModel, name: str) -> tuple[Json, dict[str, Tensor]]:
+        """The same thing in the adapters library.
+
+        Args:
+            encoder: after training.
+            name: of the adapter.
+
+        Returns:
+            The arguments of its config, and all trained tensors by their names in its models.
+
+        Raises:
+            ValueError: if the library has no such thing.
+        """
+        raise ValueError(f"{type(self).__name__} has no form in the adapters library")
 
     def scale_width(self, times: int) -> "Method":
         """The same method with `times` as many trained parameters.
@@ -216,6 +260,22 @@ class WrapperMethod(Method):
     def lr_multipliers(self, encoder: AdaptedModel) -> dict[str, float]:
         """The base method's factors."""
         return self.base_method.lr_multipliers(encoder)
+
+    def export_forms(self) -> tuple[str, ...]:
+        """Those of the base method."""
+        return self.base_method.export_forms()
+
+    def merge(self, encoder: AdaptedModel) -> None:
+        """Let the base method do it."""
+        self.base_method.merge(encoder)
+
+    def to_peft(self, encoder: AdaptedModel) -> tuple[Json, dict[str, Tensor]]:
+        """The base method's."""
+        return self.base_method.to_peft(encoder)
+
+    def to_adapters(self, encoder: AdaptedModel, name: str) -> tuple[Json, dict[str, Tensor]]:
+        """The base method's."""
+        return self.base_method.to_adapters(encoder, name)
 
     def predict(self, encoder: AdaptedModel, batch: Batch) -> dict[str, Tensor]:
         """The base method's outputs."""

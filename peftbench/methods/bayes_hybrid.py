@@ -38,6 +38,7 @@ from peftbench.methods.layers.gaussian import (
     GaussianLinear,
     divergence,
     gaussians,
+    no_export,
     predict_by_draws,
     start_at_posterior,
 )
@@ -114,6 +115,10 @@ class BayesHybrid(WrapperMethod):
         weights = sum(gaussian.weight.numel() for gaussian in gaussians(encoder).values())
         total = divergence(encoder, self.prior)
         return total / (weights if self.normalise == "mean" else encoder.examples)
+
+    def export_forms(self) -> tuple[str, ...]:
+        """None: it has a posterior."""
+        raise ValueError(no_export(type(self).__name__))
 
     def predict(self, encoder: AdaptedModel, batch: Batch) -> dict[str, Tensor]:
         """The average over draws as `scores` (log probabilities for classes), and its spreads."""

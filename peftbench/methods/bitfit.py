@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from torch import nn
 
-from peftbench.methods.base import Method
+from peftbench.methods.base import MODEL, Method
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.module_ops import check_roles
 
@@ -28,6 +28,10 @@ class BitFit(Method):
     def __post_init__(self) -> None:
         if self.target_modules is not None:
             check_roles("target_modules", self.target_modules)
+
+    def export_forms(self) -> tuple[str, ...]:
+        """A model with other biases."""
+        return (MODEL,)
 
     def insert(self, encoder: AdaptedModel) -> None:
         """Unfreeze what is called bias."""

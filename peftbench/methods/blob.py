@@ -35,6 +35,7 @@ from peftbench.methods.layers.gaussian import (
     RootGaussianLinear,
     divergence,
     gaussians,
+    no_export,
     predict_by_draws,
     start_at_posterior,
 )
@@ -105,6 +106,10 @@ class BLoB(WrapperMethod):
         """Make the posterior the prior."""
         for gaussian in gaussians(encoder).values():
             gaussian.keep_as_prior()
+
+    def export_forms(self) -> tuple[str, ...]:
+        """None: it has a posterior."""
+        raise ValueError(no_export(type(self).__name__))
 
     def predict(self, encoder: AdaptedModel, batch: Batch) -> dict[str, Tensor]:
         """The average over draws as `scores` (log probabilities for classes), and its spreads."""

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from peftbench.data.batching import Batch
-from peftbench.methods.base import Method
+from peftbench.methods.base import OWN, Method
 from peftbench.models.adapted_model import AdaptedModel
 
 
@@ -70,6 +70,12 @@ class Combined(Method):
         """Let each act."""
         for member in self.members.values():
             member.on_train_end(encoder)
+
+    def export_forms(self) -> tuple[str, ...]:
+        """Their weights together, where each could be exported alone."""
+        for member in self.members.values():
+            member.export_forms()
+        return (OWN,)
 
     def lr_multipliers(self, encoder: AdaptedModel) -> dict[str, float]:
         """The members' factors."""

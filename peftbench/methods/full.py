@@ -13,7 +13,7 @@ Pooler and head have the full rate.
 from dataclasses import dataclass
 
 from peftbench.core.errors import between
-from peftbench.methods.base import Method
+from peftbench.methods.base import MODEL, Method
 from peftbench.models.adapted_model import AdaptedModel
 
 
@@ -27,6 +27,10 @@ class Full(Method):
         between("layer_decay", self.layer_decay, 0, 1)
         if self.layer_decay == 0:
             raise ValueError("layer_decay must be greater than 0; 1 is the same rate for all")
+
+    def export_forms(self) -> tuple[str, ...]:
+        """A model."""
+        return (MODEL,)
 
     def insert(self, encoder: AdaptedModel) -> None:
         """Unfreeze everything."""

@@ -7,7 +7,7 @@ What the pretrained features are worth without touching them: the floor for ever
 
 from dataclasses import dataclass
 
-from peftbench.methods.base import Method
+from peftbench.methods.base import MODEL, Method
 from peftbench.models.adapted_model import AdaptedModel
 
 
@@ -19,6 +19,10 @@ class Head(Method):
     def head_alone(self) -> bool:
         """It is all that is meant to train."""
         return True
+
+    def export_forms(self) -> tuple[str, ...]:
+        """A model with a head."""
+        return (MODEL,)
 
     def insert(self, encoder: AdaptedModel) -> None:
         """Leave the encoder frozen."""

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from peftbench.core.run import Json
-from peftbench.methods.base import Method
+from peftbench.methods.base import MODEL, PEFT, PEFT_PREFIX, Method
 from peftbench.models.adapted_model import AdaptedModel
-from peftbench.models.module_ops import check_roles
+from peftbench.models.module_ops import check_roles, linear_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,13 +38,17 @@ class IA3(Method):
             if roles:
                 encoder.replace(*roles, by=kind)
 
+    def export_forms(self) -> tuple[str, ...]:
+        """An adapter of the library, or merged."""
+        return (PEFT, MODEL)
+
     def to_peft(self, encoder: AdaptedModel) -> tuple[Json, dict[str, Tensor]]:
         """An IA3Config's arguments, and the scales by the library's names and shapes."""
         tensors = {}
         for path, part in encoder.module.named_modules():
             if isinstance(part, Scaled):
                 column = isinstance(part, ScaledOutput)
-                tensors[f"{path}.ia3_l"] = part.scale.detach().view(
+                tensors[f"{PEFT_PREFIX}{path}.ia3_l"] = part.scale.detach().view(
                     *((-1, 1) if column else (1, -1))
                 )
         config = {
@@ -57,6 +61,8 @@ class IA3(Method):
 
 class Scaled(nn.Module):
     """A linear and a scale for its output or input."""
+
+    part: nn.Linear
 
     def __init__(self, part: nn.Module, features: str):
         super().__init__()
@@ -80,6 +86,12 @@ class ScaledOutput(Scaled):
         y = self.part(x)
         return y * self.scale.to(y.dtype)
 
+    def to_plain(self) -> nn.Linear:
+        """A linear with scaled rows and bias."""
+        bias = self.part.bias
+        weight = self.scale[:, None] * self.part.weight
+        return linear_of(weight, None if bias is None else self.scale * bias)
+
 
 class ScaledInput(Scaled):
     """Scales what the linear gets."""
@@ -90,3 +102,7 @@ class ScaledInput(Scaled):
     def forward(self, x: Tensor) -> Tensor:
         """(batch, tokens, in) to (batch, tokens, out)."""
         return self.part(x * self.scale.to(x.dtype))
+
+    def to_plain(self) -> nn.Linear:
+        """A linear with scaled columns."""
+        return linear_of(self.part.weight * self.scale, self.part.bias)

@@ -10,13 +10,17 @@ Gain and bias of the norms of all blocks train:
 
 from dataclasses import dataclass
 
-from peftbench.methods.base import Method
+from peftbench.methods.base import MODEL, Method
 from peftbench.models.adapted_model import AdaptedModel
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerNorm(Method):
     """The norms of all blocks."""
+
+    def export_forms(self) -> tuple[str, ...]:
+        """A model with other norms."""
+        return (MODEL,)
 
     def insert(self, encoder: AdaptedModel) -> None:
         """Unfreeze them."""

@@ -27,9 +27,9 @@ from torch.nn.utils import skip_init
 
 from peftbench.core.errors import above, at_least, between
 from peftbench.core.run import Json
-from peftbench.methods.base import Method
+from peftbench.methods.base import MODEL, PEFT, PEFT_PREFIX, Method
 from peftbench.models.adapted_model import AdaptedModel
-from peftbench.models.module_ops import check_roles, set_unregistered
+from peftbench.models.module_ops import check_roles, linear_of, set_unregistered
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,15 +59,20 @@ class LoRA(Method):
         """Wrap every target."""
         encoder.replace(*self.target_modules, by=self._wrap)
 
+    def export_forms(self) -> tuple[str, ...]:
+        """An adapter of the library, or merged."""
+        return (PEFT, MODEL)
+
     def to_peft(self, encoder: AdaptedModel) -> tuple[Json, dict[str, Tensor]]:
         """A LoraConfig's arguments, and A, B and m by the library's names."""
         tensors, state = {}, encoder.state()
         for path, part in encoder.module.named_modules():
             if isinstance(part, LowRank):
-                tensors[f"{path}.lora_A.weight"] = state[f"{path}.down.weight"]
-                tensors[f"{path}.lora_B.weight"] = state[f"{path}.up.weight"]
+                there = PEFT_PREFIX + path
+                tensors[f"{there}.lora_A.weight"] = state[f"{path}.down.weight"]
+                tensors[f"{there}.lora_B.weight"] = state[f"{path}.up.weight"]
                 if self.use_dora:
-                    tensors[f"{path}.lora_magnitude_vector"] = state[f"{path}.length"]
+                    tensors[f"{there}.lora_magnitude_vector"] = state[f"{path}.length"]
         config = {
             "peft_type": "LORA",
             "r": self.rank,
@@ -111,6 +116,13 @@ class LowRank(nn.Module):
         """(batch, tokens, in) to (batch, tokens, out)."""
         return self.linear(x) + self.scale * self.up(self.down(self.dropout(x)))
 
+    def to_plain(self) -> nn.Linear:
+        """The linear of W + s B A."""
+        return linear_of(self.linear.weight + self._update(), self.linear.bias)
+
+    def _update(self) -> Tensor:
+        return self.scale * self.up.weight @ self.down.weight
+
 
 class Decomposed(LowRank):
     """DoRA: row lengths of their own."""
@@ -125,13 +137,17 @@ class Decomposed(LowRank):
     def forward(self, x: Tensor) -> Tensor:
         """(batch, tokens, in) to (batch, tokens, out)."""
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
-            delta = self.scale * self.up.weight @ self.down.weight
-            now = _lengths(self.exact_weight + delta)
+            now = _lengths(self.exact_weight + self._update())
         factor = (self.length / now).to(x.dtype)
         plain = F.linear(x, self.linear.weight.to(x.dtype))
         update = self.scale * self.up(self.down(self.dropout(x)))
         h = factor * (plain + update)
         return h if self.linear.bias is None else h + self.linear.bias.to(h.dtype)
+
+    def to_plain(self) -> nn.Linear:
+        """The linear of m / |V| V."""
+        weight = self.exact_weight + self._update()
+        return linear_of((self.length / _lengths(weight))[:, None] * weight, self.linear.bias)
 
 
 def _lengths(weight: Tensor) -> Tensor:

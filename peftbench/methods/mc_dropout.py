@@ -27,6 +27,14 @@ class MCDropout(WrapperMethod):
     def __post_init__(self) -> None:
         at_least("samples", self.samples, 1, whole=True)
 
+    def export_forms(self) -> tuple[str, ...]:
+        """None: it averages passes with dropout."""
+        raise ValueError(
+            "MCDropout averages passes with dropout, which no plain model does; one pass without "
+            "it could be exported, but would give other probabilities than the record's: train its "
+            "base method alone for a folder, or use `peftbench predict KEY`"
+        )
+
     def predict(self, encoder: AdaptedModel, batch: Batch) -> dict[str, Tensor]:
         """The average over masks as `scores`, and its spreads."""
         try:

@@ -11,21 +11,25 @@ own. Roles name the targets, so that a family needs no list of module names. IA3
 its paper (keys, values, inner activations), not query and value; see `peft_effects.py`.
 """
 
+import copy
 import re
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
+from peft import PeftModel
 from peft.config import PromptLearningConfig
 from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING, PEFT_TYPE_TO_TUNER_MAPPING
-from peft.utils import PeftType
-from torch import nn
+from peft.tuners.tuners_utils import BaseTunerLayer
+from peft.utils import PeftType, get_peft_model_state_dict
+from torch import Tensor, nn
 
-from peftbench.methods.base import Method
+from peftbench.core.run import Json
+from peftbench.methods.base import MODEL, PEFT, Method
 from peftbench.methods.peft_effects import SCALED_INPUTS, refuse_ineffective
 from peftbench.methods.peft_support import peft_support
 from peftbench.models.adapted_model import AdaptedModel
-from peftbench.models.module_ops import check_roles
+from peftbench.models.module_ops import check_roles, replace_module
 
 #: Types that the library offers and this method does not, and why.
 REFUSED = {
@@ -100,6 +104,41 @@ class Peft(Method):
         for name in head:
             encoder.module.get_parameter(name).requires_grad_(True)
         encoder.exact = True
+
+    def export_forms(self) -> tuple[str, ...]:
+        """An adapter of the library, or merged where the type can be."""
+        return (PEFT, MODEL)
+
+    def merge(self, encoder: AdaptedModel) -> None:
+        """Let the library's layers merge, into copies of the weights below them."""
+        for path, part in reversed([*encoder.module.named_modules()]):
+            if not isinstance(part, BaseTunerLayer):
+                continue
+            _unshare(part.get_base_layer())
+            try:
+                part.merge(safe_merge=True)
+            except Exception as error:  # the library raises what it likes
+                reason = " ".join(str(error).split()) or type(error).__name__
+                raise ValueError(f"peft cannot merge {self.type}: {reason}") from error
+            replace_module(encoder.module, path, part.get_base_layer())
+        encoder.merge()
+
+    def to_peft(self, encoder: AdaptedModel) -> tuple[Json, dict[str, Tensor]]:
+        """What the library writes of a model of its own with the same values."""
+        config = _config_class(self.type)(**self._arguments(encoder))
+        with torch.random.fork_rng():
+            made = PeftModel(copy.deepcopy(encoder.backbone.module), config)
+        inner: Any = made.base_model.model
+        places = dict(inner.named_buffers()) | dict(inner.named_parameters())
+        with torch.no_grad():
+            for name, tensor in encoder.state().items():
+                if not encoder.in_head(name):
+                    places[name].copy_(tensor)
+        given = {
+            name: sorted(value) if isinstance(value, set) else value
+            for name, value in config.to_dict().items()
+        }
+        return given, get_peft_model_state_dict(made, save_embedding_layers=False)
 
     def _arguments(self, encoder: AdaptedModel) -> dict[str, Any]:
         """What the config class gets."""

@@ -1,61 +1,12 @@
-"""Trained weights as a folder that the peft library loads."""
+"""Trained weights in the form in which the peft library keeps an adapter."""
 
 import inspect
-import json
-from pathlib import Path
 
-from safetensors.torch import load, save_file
 from torch import Tensor
 
-from peftbench.core.configs import ModelConfig
-from peftbench.core.errors import ConfigError
-from peftbench.core.run import Json, Record
-from peftbench.data import prompting
-from peftbench.data.tokenizer import load_tokenizer
-from peftbench.methods.base import Method, build_method
+from peftbench.core.run import Json
+from peftbench.methods.base import PEFT_PREFIX, Method
 from peftbench.models.adapted_model import AdaptedModel
-from peftbench.models.backbone import Backbone
-from peftbench.results.store import Results
-
-
-def export_peft_adapter(record: Record, results: Results, folder: Path) -> None:
-    """Write adapter_config.json and adapter_model.safetensors for a run's kept weights.
-
-    Raises:
-        ConfigError: if nothing was kept, the folder is not empty, or the library has no such thing.
-        RecordError: if the weights are not those that were saved with the record.
-    """
-    run = record.run
-    kept = results.weights(record)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"{folder} is there already; name a new folder")
-    method = build_method(run.method)
-    verbalizer_ids = prompting.verbalizer_ids(run, load_tokenizer(run.model))
-    encoder = AdaptedModel(
-        Backbone(run.model, verbalizer_ids=verbalizer_ids), run.task.classes, seed=0
-    )
-    method.insert(encoder)
-    encoder.restore(load(kept))
-    try:
-        config, tensors = peft_form(method, encoder)
-    except ValueError as error:
-        raise ConfigError(f"{run.title}: {error}") from error
-    config |= base_model(run.model)
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "adapter_config.json").write_text(
-        json.dumps(config, indent=2) + "\n", encoding="utf-8"
-    )
-    save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-
-
-def base_model(model: ModelConfig) -> Json:
-    """Where the library finds the model under an adapter: on the hub at a commit, or in a folder.
-
-    The folder is absolute: the library takes a bare name for that of a model on the hub.
-    """
-    if model.path is None:
-        return {"base_model_name_or_path": model.checkpoint, "revision": model.revision}
-    return {"base_model_name_or_path": str(Path(model.path).absolute()), "revision": None}
 
 
 def peft_form(method: Method, encoder: AdaptedModel) -> tuple[Json, dict[str, Tensor]]:
@@ -75,20 +26,21 @@ def peft_form(method: Method, encoder: AdaptedModel) -> tuple[Json, dict[str, Te
             f"{encoder.name} has a head without a bias outside of peftbench, where a regression "
             "would lose the mean of its labels"
         )
-    config, inner = method.to_peft(encoder)
+    config, tensors = method.to_peft(encoder)
     prompt = config["peft_type"] == "PREFIX_TUNING"
-    start = "base_model" if prompt else "base_model.model"
-    tensors = inner if prompt else {f"{start}.{name}": tensor for name, tensor in inner.items()}
+    start = "base_model." if prompt else PEFT_PREFIX
+    saved = list(backbone.head)
     state = encoder.state()
-    tensors |= {f"{start}.{name}": t for name, t in state.items() if encoder.in_head(name)}
+    tensors |= {start + name: t for name, t in state.items() if encoder.in_head(name)}
     if prompt:
         name, places = position_table(encoder)
         _check_takes_prefix(encoder)
-        tensors[f"{start}.{name}"] = places.roll(config["num_virtual_tokens"], 0)
+        tensors[start + name] = places.roll(config["num_virtual_tokens"], 0)
+        saved.append(name.removesuffix(".weight"))  # beside the model's own, which stays as it is
     kind: str | None = "SEQ_CLS"
     if backbone.verbalizer_ids is not None:  # the library has no name for a masked language model
         kind = "CAUSAL_LM" if backbone.causal else None
-    config |= {"task_type": kind, "modules_to_save": backbone.head or None, "inference_mode": True}
+    config |= {"task_type": kind, "modules_to_save": saved or None, "inference_mode": True}
     return config, {name: tensor.contiguous() for name, tensor in tensors.items()}
 
 

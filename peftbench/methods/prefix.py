@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from peftbench.core.errors import at_least
 from peftbench.core.run import Json
-from peftbench.methods.base import Method
+from peftbench.methods.base import PEFT, Method
 from peftbench.methods.layers.gaussian import SampledLinear
 from peftbench.models.adapted_model import AdaptedModel
 
@@ -47,6 +47,10 @@ class Prefix(Method):
             blocks = len(encoder.blocks)
             sizes = (encoder.dim, encoder.key_dim)
             encoder.prepend(KeysAndValues(self, blocks, *sizes, encoder.device))
+
+    def export_forms(self) -> tuple[str, ...]:
+        """An adapter of the library."""
+        return (PEFT,)
 
     def to_peft(self, encoder: AdaptedModel) -> tuple[Json, dict[str, Tensor]]:
         """A PrefixTuningConfig's arguments, and the keys and values as its embedding."""

@@ -16,8 +16,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from peftbench.core.errors import above, between
-from peftbench.methods.base import Method
+from peftbench.methods.base import MODEL, Method
 from peftbench.models.adapted_model import AdaptedModel
+from peftbench.models.module_ops import linear_of
 
 LINEARS = ("query", "key", "value", "attn_out", "ffn_in", "ffn_out")
 
@@ -31,6 +32,10 @@ class RandomMask(Method):
     def __post_init__(self) -> None:
         between("keep", self.keep, 0, 1)
         above("keep", self.keep, 0)
+
+    def export_forms(self) -> tuple[str, ...]:
+        """A model with some other weights."""
+        return (MODEL,)
 
     def insert(self, encoder: AdaptedModel) -> None:
         """Wrap every linear."""
@@ -54,5 +59,12 @@ class Scattered(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, tokens, in) to (batch, tokens, out)."""
+        return F.linear(x, self._changed(), self.bias)
+
+    def to_plain(self) -> nn.Linear:
+        """A linear with the changes in its weights."""
+        return linear_of(self._changed(), self.bias)
+
+    def _changed(self) -> Tensor:
         flat = self.weight.flatten().index_add(0, self.places, self.changes[:, 0])
-        return F.linear(x, flat.view_as(self.weight), self.bias)
+        return flat.view_as(self.weight)

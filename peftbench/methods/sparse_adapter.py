@@ -31,6 +31,7 @@ from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from peftbench.core.errors import at_least, between, one_of
+from peftbench.core.run import Json
 from peftbench.data.batching import Batch
 from peftbench.methods.base import Method, WrapperMethod
 from peftbench.methods.layers import masked
@@ -65,8 +66,7 @@ class SparseAdapter(WrapperMethod):
 
     def insert(self, encoder: AdaptedModel) -> None:
         """Insert the base method, wider if asked, and give its matrices masks or gates."""
-        inner = self.base_method.scale_width(self.widen) if self.widen > 1 else self.base_method
-        inner.insert(encoder)
+        self._inner().insert(encoder)
         found = encoder.inserted("down", "up")
         if not found:
             raise ValueError(
@@ -76,6 +76,31 @@ class SparseAdapter(WrapperMethod):
         kind = masked.GatedLinear if self.score == "learned" else masked.MaskedLinear
         for name, linear in found.items():
             encoder.put(name, kind(linear))
+
+    def export_forms(self) -> tuple[str, ...]:
+        """Those of the base method, whose pruned weights are 0; none with gates."""
+        if self.score == "learned":
+            raise ValueError(
+                "SparseAdapter with score=learned has a gate at each weight, which no other "
+                "library holds; weights times gates could be exported: train with another score "
+                "for a folder, or use `peftbench predict KEY`"
+            )
+        return super().export_forms()
+
+    def to_peft(self, encoder: AdaptedModel) -> tuple[Json, dict[str, Tensor]]:
+        """That of the base method, as wide as it was inserted."""
+        return self._inner().to_peft(encoder)
+
+    def to_adapters(self, encoder: AdaptedModel, name: str) -> tuple[Json, dict[str, Tensor]]:
+        """That of the base method, as wide as it was inserted."""
+        return self._inner().to_adapters(encoder, name)
+
+    def merge(self, encoder: AdaptedModel) -> None:
+        """Let the base method do it, as wide as it was inserted."""
+        self._inner().merge(encoder)
+
+    def _inner(self) -> Method:
+        return self.base_method.scale_width(self.widen) if self.widen > 1 else self.base_method
 
     def on_train_begin(self, encoder: AdaptedModel, batches: Iterator[Batch]) -> None:
         """Score on `batches` batches, and prune."""

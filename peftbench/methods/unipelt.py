@@ -34,6 +34,14 @@ from peftbench.models.module_ops import set_unregistered
 class UniPELT(WrapperMethod):
     """A base method whose parts have gates."""
 
+    def export_forms(self) -> tuple[str, ...]:
+        """None: its gates look at each text."""
+        raise ValueError(
+            "UniPELT has a gate for each part, which depends on the text, so that no other library "
+            "holds it and nothing can be merged: train its base method alone for a folder, or use "
+            "`peftbench predict KEY`"
+        )
+
     def insert(self, encoder: AdaptedModel) -> None:
         """Insert it, and give each block a gate for each matrix `up`, one for the prefix."""
         self.base_method.insert(encoder)

@@ -20,6 +20,8 @@ from peftbench.models.backbone import Backbone
 from peftbench.models.module_ops import (
     ROLES,
     CountsWeights,
+    FusedLinear,
+    Mergeable,
     Tap,
     replace_module,
     share,
@@ -160,6 +162,25 @@ class AdaptedModel(nn.Module):
     def put(self, path: str, part: nn.Module) -> None:
         """Set what is at a path that `inserted` gave."""
         replace_module(self.module, path, part)
+
+    def merge(self) -> None:
+        """Put linears in the place of all that was inserted; what is computed stays the same.
+
+        The backbone's own tensors are not written to.
+
+        Raises:
+            ValueError: if an inserted part is not a `Mergeable`.
+        """
+        for path, part in reversed([*self.module.named_modules()]):  # what is inside comes first
+            if isinstance(part, Mergeable) and not isinstance(part, FusedLinear):
+                replace_module(self.module, path, part.to_plain())
+        known = self._pretrained | {n for n in self.state() if self.in_head(n)}
+        left = sorted({name for name, _ in self.module.named_parameters()} - known)
+        if left:
+            raise ValueError(
+                f"{left[0]} and {len(left) - 1} other inserted weights of {self.name} have no "
+                "place in the plain model"
+            )
 
     def tap(self, role: str) -> Iterator[Tap]:
         """Let the parts with a role remember what they got; an iterator over them, by block."""

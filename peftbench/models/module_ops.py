@@ -29,6 +29,24 @@ class CountsWeights(Protocol):
         """How many weights it stands for."""
 
 
+@runtime_checkable
+class Mergeable(Protocol):
+    """An inserted part that a plain linear can take the place of, after training."""
+
+    def to_plain(self) -> nn.Linear:
+        """A linear of its own that computes the same in eval mode."""
+
+
+def linear_of(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    """A frozen linear with copies of a weight (out, in) and a bias (out,)."""
+    size_out, size_in = weight.shape
+    made = nn.Linear(size_in, size_out, bias is not None, device="meta")
+    made.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
+    if bias is not None:
+        made.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
+    return made
+
+
 def check_roles(name: str, roles: Iterable[str]) -> None:
     """Refuse a word that is no role.
 
@@ -49,15 +67,17 @@ class FusedLinear(nn.Module):
         self.names = names
         biases = [None] * len(names) if linear.bias is None else linear.bias.chunk(len(names))
         for name, weight, bias in zip(names, linear.weight.chunk(len(names)), biases, strict=True):
-            part = nn.Linear(linear.in_features, len(weight), bias is not None, device="meta")
-            part.weight = nn.Parameter(weight.detach().clone(), requires_grad=False)
-            if bias is not None:
-                part.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
-            setattr(self, name, part)
+            setattr(self, name, linear_of(weight, bias))
 
     def forward(self, x: Tensor) -> Tensor:
         """The outputs of (batch, tokens, dim), side by side."""
         return torch.cat([getattr(self, name)(x) for name in self.names], dim=-1)
+
+    def to_plain(self) -> nn.Linear:
+        """The linear that it was made of, with what its parts hold now."""
+        parts = [getattr(self, name) for name in self.names]
+        bias = None if parts[0].bias is None else torch.cat([part.bias for part in parts])
+        return linear_of(torch.cat([part.weight for part in parts]), bias)
 
 
 def untransposed(conv: Conv1D) -> nn.Linear:

@@ -83,7 +83,7 @@ def fill(results):
 def test_help_shows_a_first_command_and_every_verb(option):
     said = call(option)
     assert "peftbench run sweep=quickstart" in said
-    verbs = ["plan", "run", "evaluate", "show", "export", "list", "report"]
+    verbs = ["plan", "run", "evaluate", "show", "export", "predict", "list", "report"]
     verbs += ["submit", "status", "collect", "cancel", "prefetch", "doctor", "advise", "completion"]
     assert [line.split()[0] for line in said.split("Commands:")[1].splitlines() if line] == verbs
 
@@ -112,7 +112,7 @@ def test_the_words_that_help_teaches_are_words():
         assert "distinct run" in call("plan", *shlex.split(example))
 
 
-@pytest.mark.parametrize("verb", ["show", "export", "list", "report", "completion"])
+@pytest.mark.parametrize("verb", ["show", "export", "predict", "list", "report", "completion"])
 def test_every_verb_says_what_it_does(verb):
     said = call(verb, "--help")
     assert said.startswith(f"Usage: peftbench {verb}")

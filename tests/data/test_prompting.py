@@ -17,7 +17,8 @@ from peftbench.data import batching, loading, prompt_template, prompting, tokeni
 from peftbench.data.loading import LabelledTexts
 from peftbench.data.tokenizer import load_tokenizer
 from peftbench.evaluation.evaluator import evaluate_suite
-from peftbench.methods import dry_run, peft_export
+from peftbench.exporting.folder import export_run
+from peftbench.methods import dry_run
 from peftbench.methods.base import build_method
 from peftbench.models import pretrained
 from peftbench.models.adapted_model import AdaptedModel
@@ -368,7 +369,7 @@ def test_demonstrations_in_training_and_at_test_time(tmp_path):
     assert table.columns[-8:] == ["0", "2", "4", "6", "2 less 0", "4 less 0", "6 less 0", "cut"]
     (picture,) = in_context.plot_in_context([found], {run.key: 1}, Palette())
     assert picture.file("png")[:4] == b"\x89PNG"
-    peft_export.export_peft_adapter(results.load(run.key), results, tmp_path / "peft")
+    export_run(results.load(run.key), results, tmp_path / "peft")
     _same_in_peft(run, load(outcome.trained), tmp_path / "peft")
 
 

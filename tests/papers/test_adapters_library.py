@@ -69,3 +69,46 @@ def test_hidden_states_are_the_librarys(method):
     torch.testing.assert_close(
         kept[0][real], GOLDEN[f"{method}/states"][real], rtol=1e-4, atol=1e-5
     )
+
+
+@pytest.mark.parametrize("method", ["adapter", "pfeiffer", "parallel"])
+def test_an_export_has_the_librarys_names_and_values(method):
+    """The library's own tensors, put into our model, come out under the names that they had."""
+    encoder = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0)
+    maker = build_method(tiny.one_run(f"method={method}", *WORDS[method]).method)
+    maker.insert(encoder)
+    start = f"{method}/weights/"
+    theirs = {n.removeprefix(start): t for n, t in GOLDEN.items() if n.startswith(start)}
+    own = encoder.state()
+    for name, tensor in theirs.items():
+        if ours(name, method) in own:
+            own[ours(name, method)].copy_(tensor)
+    config, tensors = maker.to_adapters(encoder, method)
+    adapters = {n: t for n, t in tensors.items() if f".adapters.{method}." in n}
+    assert {f"bert.{name}" for name in theirs if ".adapters." in name} == set(adapters)
+    for name, tensor in adapters.items():
+        assert torch.equal(tensor, theirs[name.removeprefix("bert.")])
+    others = set(tensors) - set(adapters)
+    assert others <= {f"bert.{name}" for name in theirs} | {"classifier.weight", "classifier.bias"}
+    assert config["reduction_factor"] == 4
+    assert config["mh_adapter"] == (method == "adapter")
+    assert config["original_ln_before"] == (method == "pfeiffer")
+    assert config["is_parallel"] == (method == "parallel")
+    assert config["scaling"] == (2.0 if method == "parallel" else 1.0)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("method=adapter", "method.width=5"), "no width of 5, which does not divide 32"),
+        (("method=adapter", "method.at=[attn_out]"), "no adapters at attn_out"),
+        (("method=adapter", "model.family=distilbert"), "calls the parts of .* otherwise"),
+    ],
+)
+def test_what_the_library_has_not_is_refused(words, message):
+    run = tiny.one_run(*words)
+    encoder = AdaptedModel(tiny.backbone(run.model.family), classes=2, seed=0)
+    maker = build_method(run.method)
+    maker.insert(encoder)
+    with pytest.raises(ValueError, match=message):
+        maker.to_adapters(encoder, "name")

@@ -15,6 +15,7 @@ from peftbench.cli.show import describe
 from peftbench.config.sweep import plan
 from peftbench.data import batching, loading, tokenization
 from peftbench.data.tokenizer import load_tokenizer
+from peftbench.exporting.folder import export_run
 from peftbench.methods import peft_export
 from peftbench.methods.base import build_method
 from peftbench.metrics import task_metrics
@@ -99,7 +100,7 @@ def test_kept_exported_and_merged_weights_speak_the_unit(tmp_path, selection):
     peft = pytest.importorskip("peft")
     results = Results(tmp_path / "runs")
     record = results.save(done.record, done.predictions, done.trained)
-    peft_export.export_peft_adapter(record, results, tmp_path / "adapter")
+    export_run(record, results, tmp_path / "adapter")
     plain = pretrained.skeleton(run.model)
     plain.classifier = torch.nn.Linear(plain.config.hidden_size, 1)
     plain.num_labels = plain.config.num_labels = 1

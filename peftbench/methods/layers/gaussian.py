@@ -212,3 +212,12 @@ def kl_to_normal(gaussian: GaussianLinear, mean: float, std: float) -> Tensor:
     wider = log_std - log_stds  # 0 at the start, so that the divergence is too
     apart = (torch.exp(2 * wider) + ((gaussian.weight - means) / log_stds.exp()) ** 2) / 2
     return (apart - wider - 0.5).sum()
+
+
+def no_export(method: str) -> str:
+    """Why a method with a posterior is not exported, and what could be."""
+    return (
+        f"{method} averages draws from a posterior, which no plain model holds; the means could be "
+        "merged, but would give other probabilities than the record's: train its base method alone "
+        "for a folder, or use `peftbench predict KEY`"
+    )

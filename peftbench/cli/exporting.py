@@ -1,0 +1,128 @@
+"""The verbs for what was trained: a folder for other programs, and predictions for texts."""
+
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from peftbench.cli import options
+from peftbench.core.errors import ConfigError
+
+_data_root = click.option(
+    "--data-root",
+    metavar="FOLDERS",
+    help="Data sets in the hub's layout.  [default: PEFTBENCH_DATA, else the hub]",
+)
+
+
+@click.command()
+@click.argument("key")
+@click.argument("target", type=click.Path(path_type=Path))
+@options.results
+@click.option(
+    "--form",
+    type=click.Choice(["model", "peft", "peftbench"]),
+    help="model: a folder of transformers, adapters merged. peft: an adapter of the peft library. "
+    "peftbench: bottleneck adapters.  [default: the method's own: model for full, bitfit, head; "
+    "peft for lora, ia3, prefix, peft]",
+)
+@_data_root
+@click.option(
+    "--without-reference",
+    is_flag=True,
+    help="Write no reference.json, for which the validation texts must be at hand.",
+)
+def export(
+    key: str,
+    target: Path,
+    folder: Path,
+    form: str | None,
+    data_root: str | None,
+    without_reference: bool,
+) -> None:
+    """Write the kept weights of a run as a folder that other programs load.
+
+    With the tokenizer, the names of the labels, a model card and reference.json, which describes
+    the validation texts in numbers. The folder is loaded once, and left only if it gives the run's
+    logits. The run was made with --save-weights.
+    """
+    from peftbench.cli.show import find
+    from peftbench.exporting.folder import export_run
+
+    results = options.open_results(folder)
+    root = _root(data_root)
+    lines = export_run(find(results, key), results, target, form, root, not without_reference)
+    click.echo("\n".join([f"{target}:", *(f"  {line}" for line in lines)]))
+
+
+@click.command()
+@click.argument("source", metavar="KEY|FOLDER")
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="The csv that is written; with --glue the folder.",
+)
+@options.results
+@click.option("--glue", is_flag=True, help="The GLUE server's files for the task's test split.")
+@click.option(
+    "--quoting",
+    type=click.Choice(["standard", "none"]),
+    help="Quotation marks in a csv or tsv.  [default: task.quoting of the run]",
+)
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i.")
+@click.option("--threads", type=click.IntRange(1), help="CPU threads.")
+@_data_root
+def predict(
+    source: str,
+    file: Path | None,
+    out: Path,
+    folder: Path,
+    glue: bool,
+    quoting: str | None,
+    data_root: str | None,
+    **given: Any,
+) -> None:
+    """Write label and probability, or value, for each row of a FILE.
+
+    FILE has the columns that the run trained on, and needs no labels. KEY is of a run made with
+    --save-weights, FOLDER of `peftbench export`. A stopped command continues where it was.
+    """
+    if glue == (file is not None):
+        raise ConfigError("give a FILE, or --glue for the test split of the run's task")
+    from peftbench.cli.show import find
+    from peftbench.exporting import prediction
+    from peftbench.training.runtime import RuntimeConfig
+
+    setting = RuntimeConfig(**given, data_root=_root(data_root))
+    if Path(source).is_dir():
+        opened = prediction.open_export(Path(source), setting)
+    else:
+        results = options.open_results(folder)
+        opened = prediction.open_run(find(results, source), results, setting)
+    with click.progressbar(length=0, label="rows", file=sys.stderr) as bar:
+
+        def report(done: int, total: int) -> None:
+            bar.length = total
+            bar.update(done - bar.pos)
+
+        if file is None:
+            made = prediction.predict_glue(opened, out, report)
+        else:
+            prediction.predict_file(opened, file, out, quoting, _note, report)
+            made = [out]
+    click.echo("\n".join(map(str, made)))
+
+
+def _note(text: str) -> None:
+    click.echo(f"note: {text}", err=True)
+
+
+def _root(given: str | None) -> str | None:
+    from peftbench.system import offline_folder
+
+    return given or offline_folder.data_root() or os.environ.get("PEFTBENCH_DATA")

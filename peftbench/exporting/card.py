@@ -1,0 +1,111 @@
+"""The README.md of an exported folder, and the lines that load it."""
+
+from importlib.metadata import version
+
+from peftbench.core.text import one_line
+from peftbench.exporting.kept_run import KeptRun
+from peftbench.methods.base import MODEL, PEFT
+
+
+def loading_lines(
+    kept: KeptRun, form: str, base: str, revision: str | None, folder: str
+) -> list[str]:
+    """Lines of Python that load a folder as `model`.
+
+    Args:
+        kept: the run.
+        form: of the folder.
+        base, revision: of the base model.
+        folder: where it is.
+    """
+    if form == MODEL:
+        return [
+            "from transformers import AutoModelForSequenceClassification",
+            f"model = AutoModelForSequenceClassification.from_pretrained({folder!r})",
+        ]
+    if form != PEFT:
+        return ["import peftbench", f"model = peftbench.load_exported({folder!r})"]
+    at = f", revision={revision!r}" if revision else ""
+    if kept.model.backbone.verbalizer_ids is not None:
+        kind = "AutoModelForCausalLM" if kept.run.model.causal else "AutoModelForMaskedLM"
+    else:
+        kind, at = "AutoModelForSequenceClassification", f"{at}, num_labels={kept.run.task.classes}"
+    return [
+        f"from transformers import {kind}",
+        "from peft import PeftModel",
+        f"base = {kind}.from_pretrained({base!r}{at})",
+        *(
+            [f"base.config.pad_token_id = {kept.tokenizer.pad_token_id}"]
+            if kept.run.model.causal
+            else []
+        ),
+        f"model = PeftModel.from_pretrained(base, {folder!r})",
+    ]
+
+
+def model_card(
+    kept: KeptRun,
+    form: str,
+    base: str,
+    folder: str,
+    lines: list[str],
+    apart: float,
+    more: list[str],
+) -> str:
+    """The README.md: what the model is, of which record, how it is loaded, what it does to texts.
+
+    Args:
+        kept: the run.
+        form: of the folder.
+        base: name of the base model.
+        folder: where it is.
+        lines: that load it.
+        apart: largest difference of its logits from the run's.
+        more: lines about other libraries.
+    """
+    record, run = kept.record, kept.run
+    scores = ", ".join(f"{n} {'–' if s is None else f'{s:.4f}'}" for n, s in record.metrics.items())
+    place = record.environment
+    length = min(run.train.max_length, kept.tokenizer.model_max_length)
+    given = {n: v for n, v in run.method.to_json().items() if n not in ("_target_", "name")}
+    facts = {
+        "Record": f"`{run.key}`",
+        "Base model": f"{base}" + (f" at `{run.model.revision}`" if run.model.revision else ""),
+        "Method": f"{run.method.name}: {given}" if given else run.method.name,
+        "Task": f"{run.task.name}, {record.work['train_size']} training examples, seed {run.seed}",
+        "Validation": scores,
+        "Labels": "a value, in the unit of the training labels"
+        if kept.labels is None
+        else ", ".join(f"{number} {name}" for number, name in enumerate(kept.labels)),
+        "Texts": f"columns {', '.join(run.task.texts)}; cut to {length} tokens",
+        "Trained in": str(place["precision"]),
+        "Written by": f"peftbench {version('peftbench')}",
+    }
+    table = [f"| {n} | {one_line(v).replace('|', chr(92) + '|')} |" for n, v in facts.items()]
+    notes = [
+        f"Loaded in fp32 it gave the logits of the run within {apart:.1g} on "
+        "texts of several lengths."
+    ]
+    if len(run.task.texts) > 1 and kept.tokenizer.sep_token is None:
+        notes.append("The tokenizer has no separator: the second text starts with a line break.")
+    if run.prompt is not None:
+        shown = run.prompt.num_demonstrations
+        front = f" and {shown} solved training examples in front" if shown else ""
+        notes.append(
+            f"Texts were put as {run.prompt.template!r}, the labels as "
+            f"{', '.join(run.prompt.verbalizer)}{front}; `peftbench predict` does the same."
+        )
+    library = {MODEL: "transformers", PEFT: "peft"}.get(form, "peftbench")
+    head = ["---", f"library_name: {library}"]
+    if kept.run.model.path is None and kept.run.model.checkpoint is not None:
+        head.append(f"base_model: {base}")
+    if kept.model.backbone.verbalizer_ids is None:
+        head.append("pipeline_tag: text-classification")
+    body = [
+        *[*head, "---", "", f"# {one_line(run.title)}", ""],
+        *["| | |", "| --- | --- |", *table, ""],
+        *["```python", "from transformers import AutoTokenizer", *lines],
+        f"tokenizer = AutoTokenizer.from_pretrained({folder!r})",
+        *["```", "", *notes, "", *more, *([""] if more else [])],
+    ]
+    return "\n".join(body)

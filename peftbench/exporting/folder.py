@@ -1,0 +1,185 @@
+"""A kept run as a folder: weights in one of the forms of its method, tokenizer, card, reference."""
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from peftbench.core.configs import ModelConfig
+from peftbench.core.errors import ConfigError
+from peftbench.core.run import Json, Record
+from peftbench.exporting import adapters_library, card, loading, reference
+from peftbench.exporting.kept_run import KeptRun, rebuild
+from peftbench.exporting.probe import check_same, probe_logits
+from peftbench.methods.base import MODEL, OWN, PEFT
+from peftbench.methods.peft_export import peft_form
+from peftbench.models.plain_model import plain_model
+from peftbench.results.store import Results
+from peftbench.system import io
+
+#: Where random weights, which are in no other place, are written beside their adapter.
+_BASE = "base"
+
+
+@dataclass(frozen=True)
+class Base:
+    """Where the base model of an adapter is found again.
+
+    Attributes:
+        name: on the hub, or an absolute path.
+        revision: commit on the hub.
+    """
+
+    name: str
+    revision: str | None
+
+
+def export_run(
+    record: Record,
+    results: Results,
+    folder: Path,
+    form: str | None = None,
+    data_root: str | None = None,
+    validation: bool = True,
+) -> list[str]:
+    """Write a folder with a run's kept weights, once it gives the run's logits.
+
+    Args:
+        record: of the run.
+        results: where its weights and predictions are.
+        folder: that is made.
+        form: one of the method's `export_forms`; None is the first.
+        data_root: folders of data sets in the hub's layout, or None for the hub.
+        validation: whether to describe the validation texts, which must be at hand.
+
+    Returns:
+        Lines of Python that load it.
+
+    Raises:
+        ConfigError: if nothing was kept, the folder is not empty, the method has no such form, data
+            are not at hand, or the libraries do not load it to the same logits.
+        RecordError: if the weights are not those that were saved with the record.
+    """
+    folder = folder.absolute()
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"{folder} is there already; name a new folder")
+    kept = rebuild(record, results)
+    title = record.run.title
+    try:
+        forms = kept.method.export_forms()
+    except ValueError as error:
+        raise ConfigError(f"{title}: {error}") from error
+    if form not in (None, *forms):
+        raise ConfigError(f"{title}: --form {form} is not one of its forms: {', '.join(forms)}")
+    form = form or forms[0]
+    base = _base(record.run.model, folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    try:
+        expected = probe_logits(kept)
+        facts = reference.describe(kept, results, data_root) if validation else None
+        try:
+            load = _WRITERS[form](kept, results, base, draft)
+        except ValueError as error:
+            raise ConfigError(f"{title}: {error}") from error
+        length = min(record.run.train.max_length, kept.tokenizer.model_max_length)
+        about = _about(kept, form, base)
+        draft.joinpath(loading.ABOUT).write_bytes(io.sealed(about))
+        kept.tokenizer.model_max_length = length  # so that others cut texts as the run did
+        kept.tokenizer.save_pretrained(draft)
+        apart = check_same(kept, expected, draft, load)
+        lines = card.loading_lines(kept, form, base.name, base.revision, str(folder))
+        more = _for_adapters(kept, base, draft, folder) if form == OWN else []
+        text = card.model_card(kept, form, base.name, str(folder), lines, apart, more)
+        draft.joinpath("README.md").write_text(text, encoding="utf-8")
+        if facts is not None:
+            draft.joinpath(reference.NAME).write_text(json.dumps(facts, indent=1) + "\n")
+        draft.chmod(0o777 & ~_umask())  # a temporary folder is its owner's alone
+        os.replace(draft, folder)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return lines
+
+
+def _for_adapters(kept: KeptRun, base: Base, draft: Path, folder: Path) -> list[str]:
+    """Write for the adapters library too, where its layout allows; what the card says of it."""
+    name = adapters_library.NAME
+    try:
+        adapters_library.write_adapters(kept, draft / name)
+    except ValueError as error:
+        return [f"The adapters library cannot load it: {error}."]
+    place, labels = str(folder / name), kept.run.task.classes
+    lines = adapters_library.loading_lines(place, base.name, base.revision, labels)
+    return ["With the adapters library:", "", "```python", *lines, "```"]
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def _base(model: ModelConfig, folder: Path) -> Base:
+    """A hub name with its revision, or an absolute path: a bare name would be looked for there."""
+    if model.path is not None:
+        return Base(str(Path(model.path).absolute()), None)
+    if model.checkpoint is None:
+        return Base(str(folder / _BASE), None)
+    return Base(model.checkpoint, model.revision)
+
+
+def _about(kept: KeptRun, form: str, base: Base) -> Json:
+    """What `loading.read_export` reads; where the training data lie is nobody's business."""
+    run = kept.run.to_json()
+    if not (kept.run.prompt and kept.run.prompt.num_demonstrations):  # which are read again
+        for name in ("path", "validation_path"):
+            run["task"].pop(name, None)
+    return {
+        "peftbench": version("peftbench"),
+        "form": form,
+        "key": kept.run.key,
+        "run": run,
+        "labels": kept.labels,
+        "precision": kept.record.environment["precision"],
+        "base": {"name": base.name, "revision": base.revision, "sha256": kept.run.model.sha256},
+        "trained_sha256": kept.record.trained_sha256,
+    }
+
+
+# forms; each writes weights, and returns what loads them as others would
+
+
+def _write_model(kept: KeptRun, results: Results, base: Base, draft: Path) -> Any:
+    kept.method.merge(kept.model)
+    padding = kept.tokenizer.pad_token_id
+    made = plain_model(kept.model, kept.run.model, kept.labels, padding)
+    made.config.name_or_path = ""
+    made.save_pretrained(draft)
+    return loading.load_model
+
+
+def _write_adapter(kept: KeptRun, results: Results, base: Base, draft: Path) -> Any:
+    config, tensors = peft_form(kept.method, kept.model)
+    config |= {"base_model_name_or_path": base.name, "revision": base.revision}
+    draft.joinpath("adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    save_file(tensors, draft / "adapter_model.safetensors", metadata={"format": "pt"})
+    model = loading.base_model(kept.run)
+    if kept.run.model.checkpoint is None:
+        model.save_pretrained(draft / _BASE)
+        kept.tokenizer.save_pretrained(draft / _BASE)
+    return partial(loading.load_adapter, base=model)
+
+
+def _write_own(kept: KeptRun, results: Results, base: Base, draft: Path) -> Any:
+    draft.joinpath(loading.WEIGHTS).write_bytes(results.weights(kept.record))
+    return loading.load_exported
+
+
+_WRITERS = {MODEL: _write_model, PEFT: _write_adapter, OWN: _write_own}

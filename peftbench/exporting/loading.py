@@ -1,0 +1,203 @@
+"""Exported folders as models that are called like those of transformers."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from transformers import AutoModelForSequenceClassification
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+from peftbench.core.errors import ConfigError
+from peftbench.core.run import Json, Run
+from peftbench.data import batching, glue, prompting
+from peftbench.data.batching import Batch
+from peftbench.data.tokenizer import load_tokenizer
+from peftbench.methods.base import MODEL, PEFT, build_method
+from peftbench.models import pretrained
+from peftbench.models.adapted_model import AdaptedModel
+from peftbench.models.backbone import Backbone
+from peftbench.models.plain_model import language_model, plain_model
+from peftbench.system import io
+
+#: What an exported folder says about itself.
+ABOUT = "peftbench.json"
+
+#: The trained weights in the form `OWN`.
+WEIGHTS = "peftbench.safetensors"
+
+
+@dataclass(frozen=True)
+class Export:
+    """What an exported folder says about itself.
+
+    Attributes:
+        folder: where it is.
+        form: one of `methods.base.MODEL`, `PEFT`, `OWN`.
+        run: whose weights it has.
+        about: all that it says.
+    """
+
+    folder: Path
+    form: str
+    run: Run
+    about: Json
+
+
+def read_export(folder: Path) -> Export:
+    """What an exported folder says about itself.
+
+    Raises:
+        ConfigError: if `peftbench export` did not write it.
+        RecordError: if its own description was altered.
+    """
+    try:
+        about = io.unsealed(folder / ABOUT)
+    except (FileNotFoundError, NotADirectoryError):
+        raise ConfigError(
+            f"{folder} is no folder of `peftbench export`: it has no {ABOUT}"
+        ) from None
+    return Export(folder, about["form"], Run.from_json(about["run"]), about)
+
+
+def load_exported(folder: str | Path, backbone: Backbone | None = None) -> nn.Module:
+    """The model of an exported folder, in eval mode on the CPU.
+
+    It is called like a model of transformers: `model(**tokenizer(text, return_tensors="pt"))` has
+    `logits`, with `AutoTokenizer.from_pretrained(folder)`. Adapters that peftbench inserts itself
+    come as an `InsertedModel`.
+
+    Args:
+        folder: of `peftbench export`.
+        backbone: of an `InsertedModel`, to be shared with it by another one.
+
+    Raises:
+        ConfigError: if it is no such folder, or its base model is not at hand.
+        RecordError: if its own description was altered.
+    """
+    export = read_export(Path(folder))
+    if export.form == MODEL:
+        return load_model(export.folder)
+    if export.form == PEFT:
+        return load_adapter(export.folder, base_model(export.run))
+    return InsertedModel(adapted(export, backbone), export.run)
+
+
+def load_model(folder: Path) -> nn.Module:
+    """A folder of transformers, as anybody loads it."""
+    pretrained.quiet()
+    made: nn.Module = AutoModelForSequenceClassification.from_pretrained(folder)
+    return made.eval()
+
+
+def load_adapter(folder: Path, base: nn.Module) -> nn.Module:
+    """An adapter of the peft library on a base model, as anybody loads it."""
+    from peft import PeftModel
+
+    made: nn.Module = PeftModel.from_pretrained(base, folder)
+    return made.eval()
+
+
+def base_model(run: Run) -> Any:
+    """The pretrained model of a run as transformers has it, with a new head of the run's size.
+
+    Raises:
+        ConfigError: if it is not at hand.
+    """
+    if run.prompt is not None and run.prompt.name == prompting.WORDS:
+        return language_model(run.model)
+    model = AdaptedModel(Backbone(run.model), run.task.classes, seed=0)
+    padding = load_tokenizer(run.model).pad_token_id
+    return plain_model(model, run.model, glue.label_names(run.task), padding)
+
+
+def adapted(export: Export, backbone: Backbone | None = None) -> AdaptedModel:
+    """The model of an export of the form `OWN`, as it was after training."""
+    run = export.run
+    if backbone is None:
+        ids = prompting.verbalizer_ids(run, load_tokenizer(run.model))
+        backbone = Backbone(run.model, verbalizer_ids=ids)
+    model = AdaptedModel(backbone, run.task.classes, seed=0)
+    with torch.random.fork_rng():
+        build_method(run.method).insert(model)
+    model.restore(load_file(export.folder / WEIGHTS))
+    return model.eval()
+
+
+class InsertedModel(nn.Module):
+    """A model with parts that peftbench inserts itself.
+
+    Args:
+        model: of the run.
+        run: whose weights it has.
+    """
+
+    def __init__(self, model: AdaptedModel, run: Run):
+        super().__init__()
+        self.model = model
+        self.run = run
+
+    @property
+    def backbone(self) -> Backbone:
+        """The pretrained weights, which no adapter writes to: others may share them."""
+        return self.model.backbone
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        answer: Tensor | None = None,
+    ) -> SequenceClassifierOutput:
+        """As of a classifier of transformers.
+
+        Args:
+            input_ids, token_type_ids: (batch, tokens), padded on the right.
+            attention_mask: (batch, tokens), 1 where a token is one; None where all are.
+            answer: (batch,) places of the answer, with prompt=words.
+        """
+        real = torch.ones_like(input_ids) if attention_mask is None else attention_mask
+        kind = self.backbone.family_config.mask
+        batch = {
+            "input_ids": input_ids,
+            "attention_mask": batching.attention_mask(real.bool(), kind),
+            "lengths": real.sum(1),
+        }
+        if token_type_ids is not None:
+            batch["token_type_ids"] = token_type_ids
+        if answer is not None:
+            batch["answer"] = answer
+        return SequenceClassifierOutput(logits=self.model(batch))
+
+    def unload(self) -> nn.Module:
+        """The base model without the adapter, bit for bit, with a new head."""
+        run = self.run
+        model = AdaptedModel(self.backbone, run.task.classes, seed=0)
+        padding = load_tokenizer(run.model).pad_token_id
+        made: nn.Module = plain_model(model, run.model, glue.label_names(run.task), padding)
+        return made
+
+
+class CalledModel(nn.Module):
+    """A model that is called like those of transformers, for batches of `data.batching`.
+
+    Args:
+        model: a classifier, or a language model.
+        verbalizer_ids: tokens that a language model scores; None for a classifier.
+    """
+
+    def __init__(self, model: nn.Module, verbalizer_ids: list[int] | None):
+        super().__init__()
+        self.model = model
+        self.verbalizer_ids = verbalizer_ids
+
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits (batch, classes) of a batch whose mask is of the kind "2d"."""
+        names = ("input_ids", "attention_mask", "token_type_ids")
+        logits: Tensor = self.model(**{n: batch[n] for n in names if n in batch}).logits
+        if self.verbalizer_ids is None:
+            return logits
+        rows = torch.arange(len(logits), device=logits.device)
+        return logits[rows, batch["answer"]][:, self.verbalizer_ids]

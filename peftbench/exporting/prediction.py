@@ -1,0 +1,300 @@
+"""Labels and probabilities for texts, from a kept run or an exported folder."""
+
+import csv
+import io as text_io
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+import torch
+from safetensors.torch import load, load_file
+from transformers import PreTrainedTokenizerBase
+
+from peftbench.core.errors import ConfigError
+from peftbench.core.run import Record, Run, canonical
+from peftbench.core.text import did_you_mean
+from peftbench.data import data_report, glue, loading, own_file, prompting
+from peftbench.data.loading import LabelledTexts
+from peftbench.data.tokenizer import load_tokenizer
+from peftbench.evaluation.evaluator import viewed
+from peftbench.exporting.loading import (
+    WEIGHTS,
+    CalledModel,
+    base_model,
+    load_adapter,
+    load_model,
+    read_export,
+)
+from peftbench.methods.base import MODEL, OWN, Method, build_method
+from peftbench.models.adapted_model import AdaptedModel
+from peftbench.models.backbone import Backbone
+from peftbench.results.store import Results
+from peftbench.system import io
+from peftbench.training.precision import build_accelerator, resolve_precision
+from peftbench.training.predictor import Predictor
+from peftbench.training.runtime import RuntimeConfig, device_of
+
+#: Rows that are predicted and written together; a file of fewer gives what the run's own
+#: evaluation gave, batch by batch.
+PIECE = 4096
+
+Arrays = dict[str, np.ndarray]
+
+#: Called with the rows that are done and all of them.
+Report = Callable[[int, int], None]
+
+
+@dataclass(frozen=True)
+class PredictionSource:
+    """What predicts.
+
+    Attributes:
+        run: whose weights it has.
+        identity: equal where the predictions are.
+        tokenizer: of the model.
+        predictor: of its outputs.
+        root: folders of data sets in the hub's layout, or None for the hub.
+    """
+
+    run: Run
+    identity: str
+    tokenizer: PreTrainedTokenizerBase
+    predictor: Predictor
+    root: str | None
+
+    @property
+    def labels(self) -> list[str] | None:
+        """Names of the classes by their numbers; None for a regression."""
+        return glue.label_names(self.run.task)
+
+    def predict(self, columns: list[list[str]]) -> np.ndarray:
+        """Probabilities (texts, classes), or values (texts, 1), of texts by column."""
+        run = self.run
+        encode = prompting.coder(run, self.tokenizer, self.root)
+        count = len(columns[0])
+        tokens = encode(LabelledTexts(columns, np.zeros(count, dtype=np.int64)))
+        with torch.random.fork_rng():
+            torch.manual_seed(run.seeds()["sampling"])
+            scores = self.predictor.predict(tokens, np.arange(count))["scores"]
+        if run.task.regression:
+            return scores
+        return torch.from_numpy(scores).double().softmax(-1).numpy()
+
+
+def open_run(record: Record, results: Results, setting: RuntimeConfig) -> PredictionSource:
+    """A kept run as what predicts, in the precision in which it trained.
+
+    Raises:
+        ConfigError: if its weights were not kept, or the checkpoint or device is not at hand.
+        RecordError: if the weights are not those that were saved with the record.
+    """
+    state = load(results.weights(record))
+    precision = str(record.environment["precision"])
+    identity = canonical([record.run.key, record.trained_sha256])
+    return _inserted(record.run, state, precision, identity, setting)
+
+
+def open_export(folder: Path, setting: RuntimeConfig) -> PredictionSource:
+    """An exported folder as what predicts, in the precision in which its run trained.
+
+    Raises:
+        ConfigError: if it is no such folder, or its base model or the device is not at hand.
+        RecordError: if its own description was altered.
+    """
+    export = read_export(folder)
+    run, precision = export.run, str(export.about["precision"])
+    weights = tuple(sorted(folder.glob("*.safetensors")))
+    identity = canonical([run.key, export.form, io.hashed(weights)])
+    if export.form == OWN:
+        return _inserted(run, load_file(folder / WEIGHTS), precision, identity, setting)
+    device = device_of(setting)
+    tokenizer = load_tokenizer(run.model) if export.form != MODEL else _own_tokenizer(folder, run)
+    model = load_model(folder) if export.form == MODEL else load_adapter(folder, base_model(run))
+    called = CalledModel(model, prompting.verbalizer_ids(run, tokenizer)).to(device)
+    predictor = Predictor(
+        tokenizer.pad_token_id,
+        "2d",
+        device,
+        Method(),
+        cast(AdaptedModel, called),  # `Method.predict` calls it with a batch, no more
+        build_accelerator(device, resolve_precision(precision, device), run.train.tf32),
+    )
+    return PredictionSource(run, identity, tokenizer, predictor, setting.data_root)
+
+
+def _own_tokenizer(folder: Path, run: Run) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder that needs no base model."""
+    return load_tokenizer(replace(run.model, path=str(folder)))
+
+
+def _inserted(
+    run: Run,
+    state: dict[str, torch.Tensor],
+    precision: str,
+    identity: str,
+    setting: RuntimeConfig,
+) -> PredictionSource:
+    device = device_of(setting)
+    tokenizer = load_tokenizer(run.model)
+    ids = prompting.verbalizer_ids(run, tokenizer)
+    backbone = Backbone(run.model, device, verbalizer_ids=ids)
+    method, resolved = build_method(run.method), resolve_precision(precision, device)
+    padding = tokenizer.pad_token_id
+    predictor = viewed(run, method, state, backbone, padding, device, resolved)
+    return PredictionSource(run, identity, tokenizer, predictor, setting.data_root)
+
+
+# files
+
+
+def predict_file(
+    source: PredictionSource,
+    path: Path,
+    out: Path,
+    quoting: str | None = None,
+    note: Callable[[str], None] = lambda text: None,
+    report: Report = lambda done, total: None,
+) -> int:
+    """Write a csv with label and probability, or value, for each row of a file.
+
+    The first column is the row's place in the file, as messages name it. What was written stays
+    when the process ends, and the same call continues after it.
+
+    Args:
+        source: what predicts.
+        path: of a csv, tsv, json, jsonl or parquet file with the columns that the run trained on.
+        out: the csv that is made.
+        quoting: in place of the run's own, see `delimited.read_rows`.
+        note: told what is odd in the texts.
+        report: told how far it is.
+
+    Returns:
+        The number of rows.
+
+    Raises:
+        ConfigError: if the file cannot be read, with the row, or `out` is there already.
+    """
+    task = source.run.task
+    if path.suffix.lower() not in own_file.FORMATS:
+        raise ConfigError(f"{path} is none of {', '.join(own_file.FORMATS)}: the ending says which")
+    _refuse_existing(out)
+    try:
+        content = own_file.digest(path)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    table = own_file.read_table(str(path), content, task.texts, task.label, quoting or task.quoting)
+    loading.check_repeated_header(table, task.texts)
+    columns = [own_file.text_cells(table, name) for name in task.texts]
+    for text in [*table.notes, *data_report.text_notes(task, table)]:
+        note(f"{path.name}: {text}")
+    labels = source.labels
+
+    def lines(found: np.ndarray, start: int) -> list[list[str]]:
+        places = table.rows[start : start + len(found)]
+        if labels is None:
+            return [[str(p), str(value)] for p, value in zip(places, found[:, 0], strict=True)]
+        chosen = found.argmax(1)
+        return [
+            [str(place), labels[number], f"{row[number]:.6f}"]
+            for place, number, row in zip(places, chosen, found, strict=True)
+        ]
+
+    header = ["row", "value"] if labels is None else ["row", "label", "probability"]
+    identity = canonical([source.identity, content, header, quoting])
+    return _write(source, columns, out, ",", header, lines, identity, report)
+
+
+def predict_glue(
+    source: PredictionSource, folder: Path, report: Report = lambda done, total: None
+) -> list[Path]:
+    """Write the GLUE server's files for the test splits of the run's task.
+
+    Raises:
+        ConfigError: if the task is none of GLUE's, or its test split is not at hand.
+    """
+    task = source.run.task
+    known = glue.glue_task(task)
+    if known is None:
+        raise ConfigError(
+            f"--glue: {task.name} is no task of GLUE; {did_you_mean(task.name, glue.TASKS)}"
+        )
+    made = []
+    for split, name in known.files.items():
+        out = folder / name
+        _refuse_existing(out)
+        found, numbers = loading.load_columns(task, split, source.root)
+        if lacking := [column for column in task.texts if column not in found]:
+            raise ConfigError(f"{task.name} {split} has no column {lacking[0]!r}")
+        columns = [["" if t is None else str(t) for t in found[column]] for column in task.texts]
+        index = found.get("idx") or (numbers - 1).tolist()
+
+        def lines(found: np.ndarray, start: int, index: list[int] = index) -> list[list[str]]:
+            places = index[start : start + len(found)]
+            if task.regression:
+                low, high = task.range or (-np.inf, np.inf)
+                told = [f"{value:.3f}" for value in found[:, 0].clip(low, high)]
+            elif known.named:
+                told = [known.labels[number] for number in found.argmax(1)]
+            else:
+                told = [str(number) for number in found.argmax(1)]
+            return [[str(place), said] for place, said in zip(places, told, strict=True)]
+
+        data = loading.fingerprint(task, split, source.root)
+        identity = canonical([source.identity, data, "glue"])
+        _write(source, columns, out, "\t", ["index", "prediction"], lines, identity, report)
+        made.append(out)
+    return made
+
+
+def _refuse_existing(out: Path) -> None:
+    if out.exists():
+        raise ConfigError(f"{out} is there already; name another file with -o, or remove it")
+
+
+def _write(
+    source: PredictionSource,
+    columns: list[list[str]],
+    out: Path,
+    delimiter: str,
+    header: list[str],
+    lines: Callable[[np.ndarray, int], list[list[str]]],
+    identity: str,
+    report: Report,
+) -> int:
+    """Predict piece by piece into a draft, which is moved to its place when it is whole."""
+    total = len(columns[0])
+    draft = out.with_name(f".{out.name}.{io.digest(identity.encode())[:12]}.part")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    done = _continued(draft, delimiter, header)
+    while done < total:
+        report(done, total)
+        piece = [column[done : done + PIECE] for column in columns]
+        body = _table(lines(source.predict(piece), done), delimiter)
+        with open(draft, "ab") as file:
+            file.write(body)
+            file.flush()
+            os.fsync(file.fileno())
+        done += len(piece[0])
+    report(total, total)
+    os.replace(draft, out)
+    return total
+
+
+def _continued(draft: Path, delimiter: str, header: list[str]) -> int:
+    """Rows of whole pieces in a draft; what an ended process left of another one is dropped."""
+    rows: list[list[str]] = []
+    if draft.exists():
+        text = draft.read_text(encoding="utf-8")
+        rows = list(csv.reader(text_io.StringIO(text, newline=""), delimiter=delimiter))[1:]
+    whole = len(rows) // PIECE * PIECE
+    io.write_whole(draft, _table([header, *rows[:whole]], delimiter))
+    return whole
+
+
+def _table(rows: list[list[str]], delimiter: str) -> bytes:
+    made = text_io.StringIO(newline="")
+    csv.writer(made, delimiter=delimiter, lineterminator="\n").writerows(rows)
+    return made.getvalue().encode("utf-8")

@@ -1,0 +1,405 @@
+"""Exported folders are loaded by transformers and peft alone, and give the run's logits."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from safetensors.torch import load_file
+from short_runs import one
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+import peftbench
+from peftbench.core.errors import ConfigError, RecordError
+from peftbench.data import loading
+from peftbench.exporting.folder import export_run
+from peftbench.exporting.kept_run import rebuild
+from peftbench.exporting.probe import TOLERANCE, probe_logits
+from peftbench.models import pretrained
+from peftbench.models.adapted_model import AdaptedModel
+from peftbench.models.backbone import Backbone
+from peftbench.results.store import Results
+from peftbench.training.runtime import RuntimeConfig
+from peftbench.training.trainer import execute
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # the libraries' own, of many kinds
+
+KEEP = RuntimeConfig(device="cpu", save_weights=True)
+WORDS = ("train.precision=fp32", "train.lr=1e-2", "budget.steps=6", "train.num_evals=1", tiny.WIDE)
+
+
+def kept(folder, *words):
+    """A short run with its weights in a results folder."""
+    run = one(tiny.own_task(folder), *WORDS, *words)
+    done = execute(run, KEEP)
+    results = Results(folder / "runs")
+    return results.save(done.record, done.predictions, done.trained), results
+
+
+def validation_scores(folder, model, run) -> np.ndarray:
+    """What a model of transformers' interface gives for the validation texts."""
+    texts = loading.load_split(run.task, "validation", None).texts
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    with torch.inference_mode():
+        return model(**tokenizer(*texts, padding=True, return_tensors="pt")).logits.numpy()
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        ("method=full",),
+        ("method=bitfit",),
+        ("method=head",),
+        ("method=layernorm",),
+        ("method=random_mask", "method.keep=0.05"),
+        ("method=robust_partial", "method.base_method=full"),
+        ("method=robust_partial", "method.base_method=bitfit", "method.choose=lisa"),
+    ],
+    ids=lambda words: "-".join(word.rpartition("=")[2] for word in words),
+)
+def test_a_model_is_a_folder_of_transformers(tmp_path, method):
+    record, results = kept(tmp_path, *method)
+    export_run(record, results, tmp_path / "out")
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
+    found = validation_scores(tmp_path / "out", model, record.run)
+    known = results.predictions(record)["scores"]
+    assert np.ptp(known[:, 0]) > 0.01
+    np.testing.assert_allclose(found, known, rtol=1e-4, atol=1e-5)
+    assert model.config.id2label == {0: "other", 1: "vowel"}
+
+
+FEW = ("gpt2", "modernbert", "roberta")  # one linear for three, transposed ones, a head of two
+
+
+@pytest.mark.parametrize(
+    "family",
+    [name if name in FEW else pytest.param(name, marks=pytest.mark.slow) for name in tiny.FAMILIES],
+)
+@pytest.mark.parametrize("method", [pytest.param("full", marks=pytest.mark.slow), "lora"])
+def test_every_family_has_a_model(tmp_path, family, method):
+    words = (f"model.family={family}", f"method={method}")
+    record, results = kept(tmp_path, *words)
+    export_run(record, results, tmp_path / "out", "model", validation=False)
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
+    found = validation_scores(tmp_path / "out", model, record.run)
+    known = results.predictions(record)["scores"]
+    np.testing.assert_allclose(found, known, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        ("method=lora",),
+        ("method=lora", "method.use_dora=true", "method.rank_scaling=0.5"),
+        ("method=ia3",),
+        (
+            *("method=sparse_adapter", "method.base_method=lora"),
+            *("method.score=random", "method.keep=0.5"),
+        ),
+        ("method=robust_partial", "method.base_method=lora"),
+        ("method=peft", "method.type=LORA"),
+        ("method=peft", "method.type=IA3"),
+        ("method=peft", "method.type=VERA", "method.config={r: 4}"),
+    ],
+    ids=lambda words: "-".join(word.rpartition("=")[2] for word in words),
+)
+def test_an_adapter_is_merged_too(tmp_path, method):
+    from peft import PeftModel
+
+    record, results = kept(tmp_path, *method)
+    known = results.predictions(record)["scores"]
+    export_run(record, results, tmp_path / "merged", "model", validation=False)
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "merged").eval()
+    found = validation_scores(tmp_path / "merged", model, record.run)
+    np.testing.assert_allclose(found, known, rtol=1e-3, atol=1e-4)
+    export_run(record, results, tmp_path / "adapter", validation=False)
+    config = json.loads((tmp_path / "adapter/adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == str(tmp_path / "adapter/base")
+    base = AutoModelForSequenceClassification.from_pretrained(config["base_model_name_or_path"])
+    before = {name: t.clone() for name, t in base.state_dict().items()}
+    adapted = PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
+    found = validation_scores(tmp_path / "adapter", adapted, record.run)
+    np.testing.assert_allclose(found, known, rtol=1e-4, atol=1e-5)
+    after = adapted.unload().state_dict()
+    for name, tensor in before.items():  # the head is the adapter's
+        assert name.startswith("classifier") or torch.equal(after[name], tensor), name
+
+
+def test_a_fresh_process_needs_no_peftbench(tmp_path):
+    record, results = kept(tmp_path, "method=lora")
+    lines = export_run(record, results, tmp_path / "adapter", validation=False)
+    merged = export_run(record, results, tmp_path / "merged", "model", validation=False)
+    text = loading.load_split(record.run.task, "validation", None).texts[0][0]
+    for code, folder in ((lines, "adapter"), (merged, "merged")):
+        program = [
+            "import sys",
+            *code,
+            "from transformers import AutoTokenizer",
+            f"tokenizer = AutoTokenizer.from_pretrained({str(tmp_path / folder)!r})",
+            f"logits = model.eval()(**tokenizer({text!r}, return_tensors='pt')).logits",
+            "assert not any(name.startswith('peftbench') for name in sys.modules)",
+            "print(logits.tolist())",
+        ]
+        done = subprocess.run(
+            [sys.executable, "-c", "\n".join(program)], capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stderr
+        found = json.loads(done.stdout.splitlines()[-1])[0]
+        known = results.predictions(record)["scores"][0]
+        np.testing.assert_allclose(found, known, rtol=1e-4, atol=1e-5)
+
+
+def test_two_adapters_on_one_base_do_not_disturb_each_other(tmp_path):
+    from peft import PeftModel
+
+    records = {}
+    for seed in (0, 1):
+        records[seed], results = kept(tmp_path, "method=lora", f"seed={seed}")
+        export_run(records[seed], results, tmp_path / str(seed), validation=False)
+    base = AutoModelForSequenceClassification.from_pretrained(tmp_path / "0/base")
+    model = PeftModel.from_pretrained(base, tmp_path / "0", adapter_name="0")
+    model.load_adapter(tmp_path / "1", adapter_name="1")
+    for seed in (1, 0, 1):
+        model.set_adapter(str(seed))
+        found = validation_scores(tmp_path / "0", model.eval(), records[seed].run)
+        known = results.predictions(records[seed])["scores"]
+        np.testing.assert_allclose(found, known, rtol=1e-4, atol=1e-5)
+
+
+def test_two_prefixes_on_one_base_do_not_disturb_each_other(tmp_path):
+    """Each has a table of positions of its own, beside the base's."""
+    from peft import PeftModel
+
+    records = {}
+    for seed in (0, 1):
+        words = ("method=prefix", "method.length=5", f"seed={seed}")
+        records[seed], results = kept(tmp_path, *words)
+        export_run(records[seed], results, tmp_path / str(seed), validation=False)
+    base = AutoModelForSequenceClassification.from_pretrained(tmp_path / "0/base")
+    positions = base.bert.embeddings.position_embeddings.weight.clone()
+    model = PeftModel.from_pretrained(base, tmp_path / "0", adapter_name="0")
+    model.load_adapter(tmp_path / "1", adapter_name="1")
+    for seed in (1, 0):
+        model.set_adapter(str(seed))
+        found = validation_scores(tmp_path / "0", model.eval(), records[seed].run)
+        known = results.predictions(records[seed])["scores"]
+        np.testing.assert_allclose(found, known, rtol=1e-4, atol=1e-5)
+    table = base.bert.embeddings.position_embeddings.original_module.weight
+    assert torch.equal(table, positions)
+
+
+@pytest.mark.parametrize("family", ["albert", "distilbert"])
+def test_a_prefix_that_peft_cannot_load_is_refused(tmp_path, family):
+    words = ("method=prefix", "method.length=5", f"model.family={family}")
+    record, results = kept(tmp_path, *words)
+    with pytest.raises(ConfigError, match=r"cannot be loaded by transformers|gives other logits"):
+        export_run(record, results, tmp_path / "out", validation=False)
+    assert not (tmp_path / "out").exists()
+    assert not [path for path in tmp_path.iterdir() if path.name.startswith(".out")]
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        ("method=adapter",),
+        ("method=pfeiffer",),
+        ("method=parallel",),
+        ("method=sparse_adapter", "method.keep=0.5"),
+        ("method=combined",),
+    ],
+    ids=lambda words: "-".join(word.rpartition("=")[2] for word in words),
+)
+def test_adapters_are_loaded_in_one_line(tmp_path, method):
+    record, results = kept(tmp_path, *method)
+    lines = export_run(record, results, tmp_path / "out", validation=False)
+    assert lines[-1] == f"model = peftbench.load_exported({str(tmp_path / 'out')!r})"
+    model = peftbench.load_exported(tmp_path / "out")
+    known = results.predictions(record)["scores"]
+    found = validation_scores(tmp_path / "out", model, record.run)
+    np.testing.assert_allclose(found, known, rtol=1e-4, atol=1e-5)
+    other, _ = kept(tmp_path, *method, "seed=1")
+    export_run(other, results, tmp_path / "other", validation=False)
+    beside = peftbench.load_exported(tmp_path / "other", backbone=model.backbone)
+    again = validation_scores(tmp_path / "other", beside, other.run)
+    np.testing.assert_allclose(again, results.predictions(other)["scores"], rtol=1e-4, atol=1e-5)
+    assert np.array_equal(validation_scores(tmp_path / "out", model, record.run), found)
+    plain, bare = pretrained.skeleton(record.run.model).state_dict(), model.unload().state_dict()
+    assert plain.keys() == bare.keys()
+    for name, tensor in plain.items():
+        assert name.startswith("classifier") or torch.equal(bare[name], tensor), name
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        (("method=bayes_hybrid",), "BayesHybrid averages draws from a posterior.*could be merged"),
+        (("method=blob",), "BLoB averages draws from a posterior.*could be merged"),
+        (("method=mc_dropout",), "MCDropout averages passes.*one pass without it could be"),
+        (("method=unipelt",), "UniPELT has a gate for each part"),
+        (("method=sparse_adapter", "method.score=learned"), "has a gate at each weight.*could be"),
+    ],
+    ids=lambda given: given[0] if isinstance(given, tuple) else "",
+)
+def test_others_are_refused_by_name(tmp_path, method, message):
+    record, results = kept(tmp_path, *method)
+    with pytest.raises(ConfigError, match=message):
+        export_run(record, results, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_form_that_a_method_has_not_is_refused(tmp_path):
+    record, results = kept(tmp_path, "method=bitfit")
+    with pytest.raises(ConfigError, match="--form peft is not one of its forms: model"):
+        export_run(record, results, tmp_path / "out", "peft")
+
+
+def test_what_is_not_kept_or_there_already_is_refused(tmp_path):
+    record, results = kept(tmp_path, "method=lora")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full/file").write_text("")
+    with pytest.raises(ConfigError, match="is there already"):
+        export_run(record, results, tmp_path / "full")
+    weights = results.trained(record.run.key)
+    results.write(weights, weights.read_bytes()[:-1] + b"x")
+    with pytest.raises(RecordError, match="not the file"):
+        export_run(record, results, tmp_path / "out")
+    weights.unlink()
+    with pytest.raises(ConfigError, match="were kept"):
+        export_run(record, results, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_base_is_named_so_that_it_is_found_again(tmp_path, monkeypatch):
+    """By absolute path, also where a hub model has the name of its folder."""
+    made = tmp_path / "bert-base-uncased"
+    config = tiny.one_run("model.family=bert", tiny.WIDE).model
+    pretrained.skeleton(config).save_pretrained(made)
+    from peftbench.data.tokenizer import load_tokenizer
+
+    load_tokenizer(config).save_pretrained(made)
+    monkeypatch.chdir(tmp_path)
+    words = ("model=auto", "model.checkpoint=./bert-base-uncased", "method=lora")
+    given = [word for word in WORDS if word != tiny.WIDE]
+    run = one(tiny.own_task(tmp_path), *given, *words)
+    done = execute(run, KEEP)
+    results = Results(tmp_path / "runs")
+    record = results.save(done.record, done.predictions, done.trained)
+    export_run(record, results, tmp_path / "out", validation=False)
+    said = json.loads((tmp_path / "out/adapter_config.json").read_text())
+    assert said["base_model_name_or_path"] == str(made)
+    assert said["revision"] is None
+
+
+def test_the_hub_is_named_with_the_revision(tmp_path):
+    """The packaged model's weights are those of a commit on the hub."""
+    words = ("model=minilm", "method=lora", "budget.steps=1", "size=24", "train.max_length=32")
+    given = [word for word in WORDS if word != tiny.WIDE]
+    run = one(tiny.own_task(tmp_path), *given, *words)
+    done = execute(run, KEEP)
+    results = Results(tmp_path / "runs")
+    record = results.save(done.record, done.predictions, done.trained)
+    lines = export_run(record, results, tmp_path / "out", validation=False)
+    said = json.loads((tmp_path / "out/adapter_config.json").read_text())
+    assert said["base_model_name_or_path"] == "sentence-transformers/all-MiniLM-L6-v2"
+    assert said["revision"] == "c9745ed1d9f207416be6d2e6f8de32d1f16199bf"
+    assert any(said["revision"] in line for line in lines)
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert tokenizer.model_max_length == 32
+    card = (tmp_path / "out/README.md").read_text()
+    assert f"| Record | `{run.key}` |" in card
+    assert "base_model: sentence-transformers/all-MiniLM-L6-v2" in card
+    assert "0 other, 1 vowel" in card
+
+
+def test_nothing_is_left_where_the_logits_are_others(tmp_path, monkeypatch):
+    record, results = kept(tmp_path, "method=full")
+    from peftbench.exporting import folder, loading
+
+    def spoilt(path):
+        model = AutoModelForSequenceClassification.from_pretrained(path).eval()
+        with torch.no_grad():
+            model.classifier.bias[0] += 0.01
+        return model
+
+    monkeypatch.setattr(loading, "load_model", spoilt)
+    with pytest.raises(ConfigError, match=r"gives other logits .* than the run \(by 0.01\)"):
+        folder.export_run(record, results, tmp_path / "out", validation=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_reference_describes_the_validation_texts_without_them(tmp_path):
+    record, results = kept(tmp_path, "method=bitfit")
+    export_run(record, results, tmp_path / "out")
+    body = (tmp_path / "out/reference.json").read_text()
+    found = json.loads(body)
+    texts = loading.load_split(record.run.task, "validation", None).texts[0]
+    assert not any(text in body for text in texts)
+    assert found["texts"] == len(texts) == 24
+    lengths = [len(text) + 2 for text in texts]  # bytes, start and end
+    assert found["length"]["mean"] == pytest.approx(np.mean(lengths))
+    assert found["length"]["quantiles"][-1] == max(lengths)
+    assert found["tokens"]["total"] == sum(map(len, texts))
+    letters = {letter for text in texts for letter in text}
+    assert found["tokens"]["distinct"] == len(letters)
+    frequent = [x for x in letters if sum(x in text for text in texts) >= 5]
+    assert len(found["tokens"]["counts"]) == len(frequent)
+    counted = sum(found["tokens"]["counts"].values())
+    assert counted == sum(text.count(x) for x in frequent for text in texts)
+    assert found["tokens"]["others"] == found["tokens"]["total"] - counted
+    scores = results.predictions(record)["scores"].astype(np.float64)
+    odds = np.exp(scores - scores.max(1, keepdims=True))
+    confidence = (odds / odds.sum(1, keepdims=True)).max(1)
+    assert found["predictions"]["confidence"]["mean"] == pytest.approx(confidence.mean())
+    assert sum(found["predictions"]["share"].values()) == pytest.approx(1)
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out").eval()
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
+    with torch.inference_mode():
+        means = [
+            model.bert(**tokenizer(text, return_tensors="pt")).last_hidden_state[0].mean(0)
+            for text in texts
+        ]
+    mean = torch.stack(means).mean(0).numpy()
+    np.testing.assert_allclose(found["embedding"]["mean"], mean, rtol=1e-3, atol=1e-4)
+
+
+def test_reference_refuses_other_texts(tmp_path):
+    record, results = kept(tmp_path, "method=bitfit")
+    path = tmp_path / "validation.csv"
+    path.write_text(path.read_text().replace("vowel", "other"))
+    with pytest.raises(ConfigError, match="has changed since it was planned"):
+        export_run(record, results, tmp_path / "out")
+    export_run(record, results, tmp_path / "out", validation=False)
+    assert not (tmp_path / "out/reference.json").exists()
+    about = json.loads((tmp_path / "out/peftbench.json").read_text())
+    assert "path" not in about["run"]["task"]  # where the training data lie is nobody's business
+
+
+def test_the_backbone_is_not_written_to(tmp_path):
+    """Merging makes linears of its own: whoever shares the backbone sees nothing of it."""
+    for words in (("method=lora",), ("method=peft", "method.type=LORA")):
+        record, results = kept(tmp_path, *words)
+        one = rebuild(record, results)
+        before = {n: p.clone() for n, p in one.model.pretrained.items()}
+        expected = probe_logits(one)
+        one.method.merge(one.model)
+        for name, parameter in one.model.pretrained.items():
+            assert torch.equal(parameter, before[name])
+        apart = (probe_logits(one) - expected).abs().max()
+        assert apart < TOLERANCE
+
+
+def test_a_model_keeps_its_bits(tmp_path):
+    """What did not train is the checkpoint's, bit for bit; what did is what was kept."""
+    record, results = kept(tmp_path, "method=bitfit")
+    export_run(record, results, tmp_path / "out", validation=False)
+    found = load_file(tmp_path / "out/model.safetensors")
+    plain = AdaptedModel(Backbone(record.run.model), 2, seed=0).pretrained
+    from safetensors.torch import load
+
+    trained = load(results.weights(record))
+    assert len(trained) > 10
+    for name, tensor in found.items():
+        assert torch.equal(tensor, trained.get(name, plain[name].detach())), name

@@ -1,0 +1,270 @@
+"""Predictions for a file: those of the record, from a run and from its export, piece by piece."""
+
+import csv
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import tiny
+from short_runs import CPU, one
+
+from peftbench.core.errors import ConfigError
+from peftbench.exporting import prediction
+from peftbench.exporting.folder import export_run
+from peftbench.results.store import Results
+from peftbench.training.runtime import RuntimeConfig
+from peftbench.training.trainer import execute
+
+pytestmark = pytest.mark.filterwarnings("ignore")  # the libraries' own, of many kinds
+
+KEEP = RuntimeConfig(device="cpu", save_weights=True)
+WORDS = ("train.precision=fp32", "train.lr=1e-2", "budget.steps=6", "train.num_evals=1", tiny.WIDE)
+
+
+def kept(folder, *words, task=None):
+    run = one(task or tiny.own_task(folder), *WORDS, *words)
+    done = execute(run, KEEP)
+    results = Results(folder / "runs")
+    return results.save(done.record, done.predictions, done.trained), results
+
+
+def rows(path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def probabilities(scores: np.ndarray) -> np.ndarray:
+    odds = np.exp(scores.astype(np.float64) - scores.max(1, keepdims=True))
+    return odds / odds.sum(1, keepdims=True)
+
+
+def check_classes(found, record, results):
+    known = results.predictions(record)["scores"]
+    names = record.run.task.class_names
+    assert [row["label"] for row in found] == [names[i] for i in known.argmax(1)]
+    likely = [float(row["probability"]) for row in found]
+    np.testing.assert_allclose(likely, probabilities(known).max(1), atol=2e-6)
+    assert [row["row"] for row in found] == [str(i + 2) for i in range(len(known))]
+
+
+@pytest.mark.parametrize("method", ["full", "lora", "adapter", "bayes_hybrid", "mc_dropout"])
+def test_a_run_predicts_what_its_record_says(tmp_path, method):
+    """Also where predictions are drawn: the same draws."""
+    record, results = kept(tmp_path, f"method={method}")
+    source = prediction.open_run(record, results, CPU)
+    prediction.predict_file(source, tmp_path / "validation.csv", tmp_path / "out.csv")
+    check_classes(rows(tmp_path / "out.csv"), record, results)
+
+
+@pytest.mark.parametrize(
+    ("method", "form"),
+    [("bitfit", "model"), ("lora", "model"), ("lora", "peft"), ("adapter", "peftbench")],
+)
+def test_an_export_predicts_what_the_record_says(tmp_path, method, form):
+    record, results = kept(tmp_path, f"method={method}")
+    export_run(record, results, tmp_path / "folder", form, validation=False)
+    source = prediction.open_export(tmp_path / "folder", CPU)
+    prediction.predict_file(source, tmp_path / "validation.csv", tmp_path / "out.csv")
+    check_classes(rows(tmp_path / "out.csv"), record, results)
+
+
+def test_a_regression_predicts_values_in_the_unit_of_the_file(tmp_path):
+    for name in ("train", "validation"):
+        with open(tmp_path / f"{name}.csv", "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["sentence", "label"])
+            letters = "abcdefgh" * 4
+            writer.writerows([[f"{x} {i}", 1900 + 10 * ord(x)] for i, x in enumerate(letters)])
+    paths = [
+        f"task.path='{tmp_path}/train.csv'",
+        f"task.validation_path='{tmp_path}/validation.csv'",
+    ]
+    task = ("task=file", "task.name=own", "task.kind=regression", *paths)
+    record, results = kept(tmp_path, "method=lora", task=task)
+    known = results.predictions(record)["scores"][:, 0]
+    assert 2800 < known.mean() < 3000
+    export_run(record, results, tmp_path / "folder", "model")
+    sources = {
+        "run": prediction.open_run(record, results, CPU),
+        "folder": prediction.open_export(tmp_path / "folder", CPU),
+    }
+    for name, source in sources.items():
+        prediction.predict_file(source, tmp_path / "validation.csv", tmp_path / f"{name}.out")
+        found = [float(row["value"]) for row in rows(tmp_path / f"{name}.out")]
+        np.testing.assert_allclose(found, known, rtol=1e-5)
+    facts = json.loads((tmp_path / "folder/reference.json").read_text())
+    assert facts["predictions"]["value"]["mean"] == pytest.approx(known.mean(), rel=1e-5)
+
+
+def test_prompts_predict_by_words(tmp_path):
+    own = ("prompt=words", "prompt.verbalizer=[yes,no]", "prompt.causal='{0} {answer}'")
+    words = ("method=lora", "model.family=llama", "prompt.masked='{0} {answer}'", *own)
+    record, results = kept(tmp_path, *words, "prompt.num_demonstrations=2", "prompt.reserved=6")
+    export_run(record, results, tmp_path / "folder", validation=False)
+    for name, source in (
+        ("run", prediction.open_run(record, results, CPU)),
+        ("folder", prediction.open_export(tmp_path / "folder", CPU)),
+    ):
+        prediction.predict_file(source, tmp_path / "validation.csv", tmp_path / f"{name}.out")
+        check_classes(rows(tmp_path / f"{name}.out"), record, results)
+
+
+def test_a_stopped_prediction_continues(tmp_path, monkeypatch):
+    """Piece by piece, and the end is byte for byte that of one that was not stopped."""
+    monkeypatch.setattr(prediction, "PIECE", 7)
+    record, results = kept(tmp_path, "method=bayes_hybrid")
+    source = prediction.open_run(record, results, CPU)
+    data = tmp_path / "validation.csv"
+    assert prediction.predict_file(source, data, tmp_path / "whole.csv") == 24
+
+    def stop(done: int, total: int) -> None:
+        if done == 14:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prediction.predict_file(source, data, tmp_path / "out.csv", report=stop)
+    assert not (tmp_path / "out.csv").exists()
+    (draft,) = tmp_path.glob(".out.csv.*.part")
+    with open(draft, "a") as file:
+        file.write("19,vow")  # a piece that a killed process did not finish
+    starts: list[int] = []
+    prediction.predict_file(
+        source, data, tmp_path / "out.csv", report=lambda done, total: starts.append(done)
+    )
+    assert starts == [14, 21, 24]
+    assert (tmp_path / "out.csv").read_bytes() == (tmp_path / "whole.csv").read_bytes()
+    assert not draft.exists()
+    with pytest.raises(ConfigError, match="is there already"):
+        prediction.predict_file(source, data, tmp_path / "out.csv")
+
+
+def test_a_draft_of_other_data_is_not_continued(tmp_path, monkeypatch):
+    monkeypatch.setattr(prediction, "PIECE", 7)
+    record, results = kept(tmp_path, "method=head")
+    source = prediction.open_run(record, results, CPU)
+    data, out = tmp_path / "validation.csv", tmp_path / "out.csv"
+
+    def stop(done: int, total: int) -> None:
+        if done == 7:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prediction.predict_file(source, data, out, report=stop)
+    data.write_text(data.read_text().replace("vowel", "other"))  # other bytes
+    starts: list[int] = []
+    prediction.predict_file(source, data, out, report=lambda done, total: starts.append(done))
+    assert starts[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "body", "message"),
+    [
+        ("a.csv", "text\nx\n", r"a.csv has no column 'sentence'"),
+        ("a.csv", "sentence,more\nx,y\nx\n", r"line 3 has 1 fields, the header 2"),
+        ("a.csv", "sentence\nx\nsentence\n", r"line 3 holds the column names again"),
+        ("a.jsonl", '{"sentence": "x"}\n{"sentence": ["x"]}\n', r"line 2: column 'sentence' holds"),
+        ("a.txt", "x", r"a.txt is none of .csv"),
+        ("a.csv", None, r"cannot read .*a.csv: No such file"),
+    ],
+)
+def test_bad_rows_are_named(tmp_path, name, body, message):
+    record, results = kept(tmp_path, "method=head")
+    if body is not None:
+        (tmp_path / name).write_text(body)
+    source = prediction.open_run(record, results, CPU)
+    with pytest.raises(ConfigError, match=message):
+        prediction.predict_file(source, tmp_path / name, tmp_path / "out.csv")
+    assert not (tmp_path / "out.csv").exists()
+
+
+def test_files_need_no_labels_and_odd_texts_are_told(tmp_path):
+    record, results = kept(tmp_path, "method=head")
+    path = tmp_path / "new.jsonl"
+    path.write_text('{"sentence": "abc"}\n{"sentence": ""}\n{"sentence": "xyz", "more": 1}\n')
+    source = prediction.open_run(record, results, CPU)
+    told: list[str] = []
+    count = prediction.predict_file(source, path, tmp_path / "out.csv", note=told.append)
+    assert count == 3
+    assert told == ["new.jsonl: 1 empty cells in 'sentence' (line 2)"]
+    assert [row["row"] for row in rows(tmp_path / "out.csv")] == ["1", "2", "3"]
+
+
+def test_a_folder_of_another_kind_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="is no folder of `peftbench export`"):
+        prediction.open_export(tmp_path, CPU)
+
+
+# GLUE
+
+
+def glue_folder(folder, config: str, splits: dict[str, int], texts: list[str], labels: list):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    (folder / config).mkdir(parents=True, exist_ok=True)
+    for split, count in splits.items():
+        columns = {name: [f"{name} {i} {'abc'[i % 3]}" for i in range(count)] for name in texts}
+        known = [labels[i % len(labels)] if "test" not in split else -1 for i in range(count)]
+        kind = pa.float32() if isinstance(labels[0], float) else pa.int64()
+        table = pa.table(columns | {"label": pa.array(known, kind), "idx": list(range(count))})
+        pq.write_table(table, folder / config / f"{split}-00000-of-00001.parquet")
+
+
+def glue_run(tmp_path, name: str):
+    """A run on the first rows of a task of GLUE, which are not those of the hub."""
+    root = f"{tmp_path}/glue"
+    planned = one((f"task={name}", f"data.root='{root}'"), *WORDS, "method=head", "size=12")
+    run = replace(planned, task=replace(planned.task, examples={}))
+    done = execute(run, replace(KEEP, data_root=root))
+    results = Results(tmp_path / "runs")
+    record = results.save(done.record, done.predictions, done.trained)
+    return prediction.open_run(record, results, replace(CPU, data_root=root))
+
+
+@pytest.mark.parametrize(
+    ("name", "texts", "labels", "splits", "files", "allowed"),
+    [
+        ("cola", ["sentence"], [0, 1], ["test"], ["CoLA.tsv"], {"0", "1"}),
+        (
+            "rte",
+            ["sentence1", "sentence2"],
+            [0, 1],
+            ["test"],
+            ["RTE.tsv"],
+            {"entailment", "not_entailment"},
+        ),
+        (
+            "mnli",
+            ["premise", "hypothesis"],
+            [0, 1, 2],
+            ["test_matched", "test_mismatched"],
+            ["MNLI-m.tsv", "MNLI-mm.tsv"],
+            {"entailment", "neutral", "contradiction"},
+        ),
+        ("stsb", ["sentence1", "sentence2"], [0.0, 2.5, 5.0], ["test"], ["STS-B.tsv"], None),
+    ],
+)
+def test_the_servers_files(tmp_path, name, texts, labels, splits, files, allowed):
+    held = ["validation_matched", "validation_mismatched"] if name == "mnli" else ["validation"]
+    counts = {"train": 24, **dict.fromkeys(held, 12), **dict.fromkeys(splits, 9)}
+    glue_folder(tmp_path / "glue", name, counts, texts, labels)
+    source = glue_run(tmp_path, name)
+    made = prediction.predict_glue(source, tmp_path / "server")
+    assert [path.name for path in made] == files
+    for path in made:
+        lines = path.read_text().splitlines()
+        assert lines[0] == "index\tprediction"
+        table = [line.split("\t") for line in lines[1:]]
+        assert [int(index) for index, _ in table] == list(range(9))
+        if allowed is None:
+            assert all(0 <= float(value) <= 5 for _, value in table)
+        else:
+            assert {value for _, value in table} <= allowed
+
+
+def test_another_task_is_none_of_glues(tmp_path):
+    record, results = kept(tmp_path, "method=head")
+    source = prediction.open_run(record, results, CPU)
+    with pytest.raises(ConfigError, match="own is no task of GLUE"):
+        prediction.predict_glue(source, tmp_path / "server")
