@@ -139,8 +139,10 @@ def checkout() -> Json:
     here = Path(__file__).parent
 
     def git(*words: str) -> str | None:
+        # `git status` would lock the index, and a killed command would leave it locked
+        command = ["git", "--no-optional-locks", *words]
         try:
-            done = subprocess.run(["git", *words], cwd=here, capture_output=True, text=True)
+            done = subprocess.run(command, cwd=here, capture_output=True, text=True)
         except FileNotFoundError:
             return None
         return done.stdout.strip() if done.returncode == 0 else None

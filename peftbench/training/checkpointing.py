@@ -95,7 +95,7 @@ def _digest(tensors: dict[str, Tensor], note: dict[str, str]) -> str:
     whole = hashlib.sha256(canonical(note).encode())
     for name, tensor in sorted(tensors.items()):
         whole.update(canonical([name, str(tensor.dtype), list(tensor.shape)]).encode())
-        whole.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy())
+        whole.update(tensor.contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return whole.hexdigest()
 
 
