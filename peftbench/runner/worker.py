@@ -347,8 +347,15 @@ def _logging(results: Results, job: Job, tell: Any) -> Iterator[None]:
     ):
         show = warnings.showwarning
 
-        def show_and_tell(message: Any, category: Any, filename: str, *more: Any) -> None:
-            show(message, category, filename, *more)
+        def show_and_tell(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            show(message, category, filename, lineno, file, line)
             if _PACKAGE in Path(filename).parents and str(message) not in _told:
                 _told.add(str(message))
                 tell("note", key=job.key, text=f"{job.title}: {message}")

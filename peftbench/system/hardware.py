@@ -141,9 +141,11 @@ def checkout() -> Json:
     here = Path(__file__).parent
 
     def git(*words: str) -> str | None:
+        # `git status` would lock the index, and a killed command would leave it locked
+        command = ["git", "--no-optional-locks", *words]
         try:
             done = subprocess.run(
-                ["git", *words], cwd=here, capture_output=True, encoding="utf-8", errors="replace"
+                command, cwd=here, capture_output=True, encoding="utf-8", errors="replace"
             )
         except FileNotFoundError:
             return None

