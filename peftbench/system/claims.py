@@ -121,17 +121,17 @@ class Claims:
     # locks
 
     def _try_lock(self) -> str | None:
-        """Why there are no locks; None where there are."""
-        file = self._file()
+        """Why there are no locks; None where there are. A folder without claims stays without."""
+        if self._path.exists():
+            return _lock_error(self._file())
+        io.make_folder(self._folder)
+        probe = self._path.with_name(f"{self._path.name}-{os.getpid()}")
+        file = os.open(probe, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _BEYOND)
-            fcntl.lockf(file, fcntl.LOCK_UN, 1, _BEYOND)
-        except OSError as error:
-            if error.errno in NO_LOCKS:
-                return error.strerror
-            if error.errno not in _TAKEN:  # else another process tries at this moment
-                raise
-        return None
+            return _lock_error(file)
+        finally:
+            os.close(file)
+            probe.unlink(missing_ok=True)
 
     def _take_lock(self, key: str, needed: bool) -> bool:
         file = self._file()
@@ -222,6 +222,19 @@ class Claims:
             f"no run can be claimed in {self._folder}: {error.strerror}; choose another folder "
             "with --results"
         )
+
+
+def _lock_error(file: int) -> str | None:
+    """What the system says where a file cannot be locked; None where it can."""
+    try:
+        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, _BEYOND)
+        fcntl.lockf(file, fcntl.LOCK_UN, 1, _BEYOND)
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            return error.strerror
+        if error.errno not in _TAKEN:  # else another process tries at this moment
+            raise
+    return None
 
 
 def not_writable(folder: Path, path: Path) -> str:

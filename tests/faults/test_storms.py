@@ -174,8 +174,18 @@ def test_a_user_without_home_and_name_trains_all_the_same(stage, tmp_path):
 # limits
 
 
-def test_a_limit_of_file_sizes_is_a_failure_from_outside(stage):
+class Unkept(Stage):
+    """A stage whose commands write no bytecode: Python cuts it off at a limit, and keeps it."""
+
+    @property
+    def environment(self):
+        """That of commands."""
+        return super().environment | {"PYTHONDONTWRITEBYTECODE": "1"}
+
+
+def test_a_limit_of_file_sizes_is_a_failure_from_outside(tmp_path):
     """As `ulimit -f`: too little for predictions and a record."""
+    stage = Unkept(tmp_path)
     words = ("method=steady", "budget.steps=2", "--workers", "1")
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, hard))

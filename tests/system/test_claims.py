@@ -57,7 +57,9 @@ def put(results, number, owner):
 
 def test_with_locks_there_is_nothing_to_say_and_no_file(results):
     assert results.check_claims() is None
+    assert list(results.folder.iterdir()) == []
     assert results.claim(KEY)
+    assert results.check_claims() is None
     assert not (results.folder / "claim_files").exists()
 
 
@@ -219,7 +221,8 @@ def shared(tmp_path):
             folder.chmod(0o755)
     found = Results(tmp_path / "runs")
     found.check_writable()
-    found.check_claims()
+    assert found.claim(KEY)
+    found.release(KEY)
     return found
 
 
@@ -263,7 +266,7 @@ def test_in_a_group_writable_folder_all_is_group_writable_whatever_the_umask(tmp
     before = os.umask(umask)
     try:
         results.check_writable()
-        results.check_claims()
+        results.claim(KEY)
         results.write(results.cache("deep/er/file"), b"1")
         io.make_folder(results.log(KEY).parent)
     finally:
@@ -280,7 +283,7 @@ def test_elsewhere_the_umask_decides(tmp_path):
     try:
         results = Results(tmp_path / "runs")
         results.check_writable()
-        results.check_claims()
+        results.claim(KEY)
     finally:
         os.umask(before)
     assert stat.S_IMODE((results.folder / "drafts").stat().st_mode) == 0o755
