@@ -71,13 +71,13 @@ class ProcessIdentity:
 
 def boot_id() -> str:
     """The kernel's random number of this boot."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
 
 
 def _started(pid: int) -> int | None:
     """Field 22 of /proc/PID/stat, see proc(5); None where there is no such process."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
     except OSError:
         return None
     return int(text.rpartition(")")[2].split()[19])

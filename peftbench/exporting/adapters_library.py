@@ -42,7 +42,7 @@ def write_adapters(kept: KeptRun, folder: Path) -> None:
     mark = f".adapters.{ADAPTER}."
     folder.mkdir()
     text = json.dumps(whole, indent=2, sort_keys=True)
-    folder.joinpath("adapter_config.json").write_text(text + "\n")
+    folder.joinpath("adapter_config.json").write_text(text + "\n", encoding="utf-8")
     torch.save({n: t for n, t in tensors.items() if mark in n}, folder / "pytorch_adapter.bin")
     save_file({n: t for n, t in tensors.items() if mark not in n}, folder / "others.safetensors")
 

@@ -100,7 +100,9 @@ def export_run(
         text = card.model_card(kept, form, base.name, str(folder), lines, apart, more)
         draft.joinpath("README.md").write_text(text, encoding="utf-8")
         if facts is not None:
-            draft.joinpath(reference.NAME).write_text(json.dumps(facts, indent=1) + "\n")
+            draft.joinpath(reference.NAME).write_text(
+                json.dumps(facts, indent=1) + "\n", encoding="utf-8"
+            )
         draft.chmod(0o777 & ~_umask())  # a temporary folder is its owner's alone
         os.replace(draft, folder)
     finally:
@@ -168,7 +170,9 @@ def _write_model(kept: KeptRun, results: Results, base: Base, draft: Path) -> An
 def _write_adapter(kept: KeptRun, results: Results, base: Base, draft: Path) -> Any:
     config, tensors = peft_form(kept.method, kept.model)
     config |= {"base_model_name_or_path": base.name, "revision": base.revision}
-    draft.joinpath("adapter_config.json").write_text(json.dumps(config, indent=2) + "\n")
+    draft.joinpath("adapter_config.json").write_text(
+        json.dumps(config, indent=2) + "\n", encoding="utf-8"
+    )
     save_file(tensors, draft / "adapter_model.safetensors", metadata={"format": "pt"})
     model = loading.base_model(kept.run)
     if kept.run.model.checkpoint is None:

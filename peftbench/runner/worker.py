@@ -360,7 +360,7 @@ def _logging(results: Results, job: Job, tell: Any) -> Iterator[None]:
                 _told.add(str(message))
                 tell("note", key=job.key, text=f"{job.title}: {message}")
 
-        warnings.showwarning = show_and_tell  # type: ignore[assignment]
+        warnings.showwarning = show_and_tell
         log.write(f"{job.title}\n{job.key}\n")
         sys.stdout.flush()
         sys.stderr.flush()

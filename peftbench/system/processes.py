@@ -87,13 +87,15 @@ def _process(pid: int) -> Process:
 
 def _host() -> str:
     with suppress(OSError):
-        return f"{platform.node()} {Path('/etc/machine-id').read_text().strip()[:12]}"
+        return (
+            f"{platform.node()} {Path('/etc/machine-id').read_text(encoding='utf-8').strip()[:12]}"
+        )
     return platform.node()
 
 
 def _boot() -> str:
     with suppress(OSError):
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="utf-8").strip()
     with suppress(OSError):  # macOS
         words = ["sysctl", "-n", "kern.bootsessionuuid"]
         return subprocess.run(words, capture_output=True, text=True).stdout.strip()
@@ -113,7 +115,9 @@ def _start(pid: int) -> str | None:
     """
     if Path("/proc/self/stat").exists():
         try:
-            fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+            fields = (
+                Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+            )
         except OSError:
             return None
         return "ended" if fields[0] in "ZX" else fields[19]

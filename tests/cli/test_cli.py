@@ -83,7 +83,7 @@ def fill(results):
 def test_help_shows_a_first_command_and_every_verb(option):
     said = call(option)
     assert "peftbench run sweep=quickstart" in said
-    verbs = ["plan", "run", "evaluate", "show", "export", "predict", "list", "report"]
+    verbs = ["plan", "run", "tune", "evaluate", "show", "export", "predict", "list", "report"]
     verbs += ["submit", "status", "collect", "cancel", "prefetch", "doctor", "advise", "completion"]
     assert [line.split()[0] for line in said.split("Commands:")[1].splitlines() if line] == verbs
 
@@ -107,7 +107,7 @@ def test_the_help_of_a_verb_teaches_the_words(verb):
 
 def test_the_words_that_help_teaches_are_words():
     examples = [line.split("  ")[1] for line in OVERRIDES.splitlines() if line.startswith("  ")]
-    assert len(examples) == 11
+    assert len(examples) == 12
     for example in examples:
         assert "distinct run" in call("plan", *shlex.split(example))
 

@@ -195,7 +195,7 @@ def test_two_prefixes_on_one_base_do_not_disturb_each_other(tmp_path):
 def test_a_prefix_that_peft_cannot_load_is_refused(tmp_path, family):
     words = ("method=prefix", "method.length=5", f"model.family={family}")
     record, results = kept(tmp_path, *words)
-    with pytest.raises(ConfigError, match=r"cannot be loaded by transformers|gives other logits"):
+    with pytest.raises(ConfigError, match="takes no keys and values from outside in transformers"):
         export_run(record, results, tmp_path / "out", validation=False)
     assert not (tmp_path / "out").exists()
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".out")]

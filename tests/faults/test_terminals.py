@@ -42,7 +42,9 @@ def calls_without_encoding(path):
             continue
         name = getattr(node.func, "attr", getattr(node.func, "id", ""))
         owner = ast.unparse(node.func.value) if isinstance(node.func, ast.Attribute) else ""
-        if name not in OPENERS or (name == "open" and owner in ("os", "Image")):
+        if name not in OPENERS or (
+            name == "open" and owner in ("os", "Image", "whole")
+        ):  # a zip too
             continue
         mode = OPENERS[name]
         given = node.args[mode] if mode is not None and len(node.args) > mode else None

@@ -348,7 +348,7 @@ def test_names_are_escaped_in_every_format(odd):
         assert "</script" not in said[form]
     assert r"a\_b\%\&\textless{}script\textgreater{}" in said["latex"]
     assert "a_b%&amp;&lt;script&gt;" in said["html"]
-    assert r"#\$\|{x}~^\\" in said["markdown"]
+    assert r"#\$\|{x}\~^\\" in said["markdown"]
     assert r"0.0 $\pm$ 70.7 (2)" in said["latex"]
 
 

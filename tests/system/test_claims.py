@@ -216,7 +216,7 @@ def shared(tmp_path):
     """A results folder that any user may reach, made by this one."""
     for folder in (tmp_path, *tmp_path.parents):
         if folder.stat().st_uid == os.geteuid() and folder.name.startswith(
-            ("pytest-", tmp_path.name)
+            ("pytest-", "popen-", tmp_path.name)
         ):
             folder.chmod(0o755)
     found = Results(tmp_path / "runs")

@@ -132,7 +132,7 @@ def test_bf16_is_native_where_the_cpu_has_instructions_that_may_be_used(
     monkeypatch, flags, limit, native
 ):
     text = f"model name : some CPU\n{flags}\n"
-    monkeypatch.setattr(hardware.Path, "read_text", lambda _: text)
+    monkeypatch.setattr(hardware.Path, "read_text", lambda _, encoding=None: text)
     monkeypatch.setattr(hardware.platform, "system", lambda: "Linux")
     monkeypatch.delenv("ONEDNN_MAX_CPU_ISA", raising=False)
     monkeypatch.delenv("DNNL_MAX_CPU_ISA", raising=False)
