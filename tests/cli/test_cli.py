@@ -114,7 +114,9 @@ def test_the_words_that_help_teaches_are_words():
         assert "distinct run" in call("plan", *shlex.split(example))
 
 
-@pytest.mark.parametrize("verb", ["show", "tune", "export", "predict", "list", "report", "completion"])
+@pytest.mark.parametrize(
+    "verb", ["show", "tune", "export", "predict", "list", "report", "completion"]
+)
 def test_every_verb_says_what_it_does(verb):
     said = call(verb, "--help")
     assert said.startswith(f"Usage: peftbench {verb}")

@@ -128,6 +128,7 @@ def test_an_adapter_is_merged_too(tmp_path, method):
         assert name.startswith("classifier") or torch.equal(after[name], tensor), name
 
 
+@pytest.mark.slow
 def test_a_fresh_process_needs_no_peftbench(tmp_path):
     record, results = kept(tmp_path, "method=lora")
     lines = export_run(record, results, tmp_path / "adapter", validation=False)

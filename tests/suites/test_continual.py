@@ -193,6 +193,7 @@ def test_the_posterior_becomes_the_prior():
     assert divergences[1] == pytest.approx(0, abs=0)
 
 
+@pytest.mark.slow
 def test_each_task_of_a_sequence_has_a_head_of_its_own(tmp_path):
     words = "suite.sequence=[synthetic_similarity,synthetic_acceptability]"
     evaluation, _ = one("method=head", words)

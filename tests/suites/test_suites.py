@@ -345,7 +345,7 @@ def finished(tmp_path_factory):
     return results
 
 
-@pytest.mark.parametrize("method", ["full", "mc_dropout"])
+@pytest.mark.parametrize("method", ["full", pytest.param("mc_dropout", marks=pytest.mark.slow)])
 def test_kept_weights_answer_as_they_did_after_training(method, finished):
     (evaluation,) = planned("suite=noise", f"method={method}", "suite.kinds.typos=0.1")
     found, arrays = evaluator.evaluate_suite(evaluation, finished)
@@ -446,6 +446,7 @@ def test_evaluate_asks_for_suites_records_and_weights(tmp_path):
     assert "no weights were kept" in call("run", *tiny("suite=noise"), *folder, code=2)
 
 
+@pytest.mark.slow
 def test_run_trains_and_evaluates_and_does_it_once(tmp_path):
     words = tiny("method=lora,head", "suite=calibration,shift")
     folder = ["--results", str(tmp_path), "--workers", "1"]
