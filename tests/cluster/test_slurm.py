@@ -469,7 +469,7 @@ def test_variables_of_the_submitting_shell_end_no_job(site, shell):
     ("word", "line"),
     [
         ("cluster.modules=[cuda/99]", "cluster.modules: module load cuda/99: exit code 127"),
-        ("cluster.setup=[true,'cd /nowhere']", "cluster.setup: cd /nowhere: exit code 1"),
+        ("cluster.setup=['true','cd /nowhere']", "cluster.setup: cd /nowhere: exit code 1"),
     ],
 )
 def test_a_setup_that_fails_is_named(site, word, line):

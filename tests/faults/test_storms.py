@@ -7,9 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
-from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -41,8 +39,8 @@ def ended(process, seconds=600):
     return finish(process)
 
 
-def scratch_folders():
-    return {path.name for path in Path(tempfile.gettempdir()).glob("peftbench-*")}
+def scratch_folders(temporary):
+    return {path.name for path in temporary.glob("peftbench-*")}
 
 
 # one command with methods that wander, ask and stop, started as by torchrun and accelerate
@@ -117,25 +115,29 @@ def test_ctrl_c_while_workers_load_trains_nothing(stage):
     assert stage.results.keys() == []
 
 
-def test_workers_of_a_killed_command_leave_at_once_where_nothing_is_to_be_kept(stage):
+def test_workers_of_a_killed_command_leave_at_once_where_nothing_is_to_be_kept(
+    stage, tmp_path, monkeypatch
+):
     """The worker is with a run, but has not taken a step: there is no checkpoint to wait for."""
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    monkeypatch.setenv("TMPDIR", str(temporary))
     stage.switch(slow=True)
-    before = scratch_folders()
     words = ("method=lingers", "budget.steps=2", "--workers", "1")
     process = stage.start(*words)
     worker = stage.next_training("lingers", process)
-    (scratch,) = scratch_folders() - before
+    (scratch,) = scratch_folders(temporary)
     process.kill()
     process.communicate()
     end = time.monotonic() + 30  # half of what a training gets for its checkpoint
     while not gone(worker):
         assert time.monotonic() < end, "the worker goes on"
         time.sleep(0.05)
-    assert scratch in scratch_folders()
+    assert scratch in scratch_folders(temporary)
     stage.switch(slow=False)
     done = ended(stage.start(*words))
     assert done.code == 0, done.said
-    assert scratch not in scratch_folders()
+    assert scratch not in scratch_folders(temporary)
     assert len(stage.results.keys()) == 1
 
 

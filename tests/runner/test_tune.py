@@ -71,7 +71,13 @@ def write_task(folder, poisoned):
         ]
         body = "".join(json.dumps(row) + "\n" for row in rows)
         (folder / f"{split}.jsonl").write_text(body)
-    return ["task=file", f"task.path={folder}", "task.name=own"]
+    paths = [folder / f"{split}.jsonl" for split in ("train", "validation")]
+    return [
+        "task=file",
+        "task.name=own",
+        f"task.path={paths[0]}",
+        f"task.validation_path={paths[1]}",
+    ]
 
 
 @pytest.mark.slow
@@ -81,18 +87,8 @@ def test_a_choice_is_made_without_the_reporting_split_and_only_once(tmp_path):
         folder = tmp_path / f"poisoned-{poisoned}"
         task = write_task(tmp_path / f"data-{poisoned}", poisoned)
         words = [*tiny("method=full", "size=full", *task), "--results", str(folder)]
-        line = [
-            "tune",
-            *words,
-            "--trials",
-            "3",
-            "--finalists",
-            "1",
-            "--seeds",
-            "2",
-            "--workers",
-            "1",
-        ]
+        line = ["tune", *words, "--trials", "3", "--finalists", "1", "--seeds", "2"]
+        line += ["--workers", "1"]
         first = CliRunner().invoke(main, line)
         assert first.exit_code == 0, first.output
         assert "1 learning rates: 0 chosen before, 1 to choose" in first.output
