@@ -5,6 +5,7 @@ from dataclasses import replace
 from statistics import fmean
 
 from peftbench.core.errors import ConfigError
+from peftbench.core.evaluation import FAILURE_KINDS
 from peftbench.core.plan import Plan, RunOptions
 from peftbench.core.run import Record, Run
 from peftbench.core.text import command, format_duration
@@ -105,6 +106,9 @@ def _search(
     results: Results,
 ) -> int:
     """Make the rounds, and write a choice for each cell; the exit code."""
+    # what diverged would diverge again; without any other trial nothing can be chosen
+    again = ",".join(kind for kind in FAILURE_KINDS if kind != "diverged")
+    is_retried = sweep.retry_filter(options.retry or again)
     trials, gpus = results.trials(), devices(options.device)
     left = {one.run.key: list(one.rates) for one in due}
     tried: dict[str, dict[str, Trial]] = {one.run.key: {} for one in due}
@@ -118,7 +122,7 @@ def _search(
         if not options.quiet:
             seeds = f"{rung.seeds} seed{'s' * (rung.seeds > 1)}"
             note(f"round {number} of {len(search.rungs)}, {seeds} a rate: {before.summary()}")
-        todo = sweep.select_jobs(before, lambda kind: kind != "diverged")
+        todo = sweep.select_jobs(before, is_retried)
         if todo.runs and sweep.execute(todo, trials, options, gpus):
             same = command(*sys.argv[1:])
             note(f"stopped; finished trials are kept; the rest is done by: {same}")

@@ -94,7 +94,9 @@ def test_a_chain_of_priors_needs_posteriors():
 # what goes on
 
 
-@pytest.mark.parametrize("method", ["full", "bayes_hybrid", "sparse_adapter"])
+@pytest.mark.parametrize(
+    "method", [pytest.param("full", marks=pytest.mark.slow), "bayes_hybrid", "sparse_adapter"]
+)
 def test_one_round_of_everything_is_the_run_itself(tmp_path, method):
     evaluation, _ = one(f"method={method}", "suite.chunks=[32]")
     results, found, arrays = followed(tmp_path, evaluation)

@@ -345,7 +345,8 @@ def finished(tmp_path_factory):
     return results
 
 
-@pytest.mark.parametrize("method", ["full", pytest.param("mc_dropout", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("method", ["full", "mc_dropout"])
 def test_kept_weights_answer_as_they_did_after_training(method, finished):
     (evaluation,) = planned("suite=noise", f"method={method}", "suite.kinds.typos=0.1")
     found, arrays = evaluator.evaluate_suite(evaluation, finished)

@@ -100,7 +100,10 @@ def test_a_batch_padded_further_is_one_that_was_padded_so(mask):
 # equality
 
 
-@pytest.mark.parametrize("method", ["lora", "adapter", "full"])
+@pytest.mark.parametrize(
+    "method",
+    ["lora", *(pytest.param(name, marks=pytest.mark.slow) for name in ("adapter", "full"))],
+)
 def test_a_run_in_a_pack_scores_what_it_scores_alone(method, task, warm):
     """Sizes, rates, lengths and seeds differ; short last batches pass alone."""
     given = [
