@@ -29,7 +29,7 @@ for module in pkgutil.walk_packages(peftbench.__path__, "peftbench."):
 """
 
 CONTRACTS = ["tests/contracts", "-m", "", "-k", "distilbert and not in_a_pack and not bf16"]
-EXPORTS = ["tests/methods/test_peft_export.py", "tests/exporting/test_folder.py"]
+EXPORTS = ["tests/methods/test_peft_export.py"]
 ONE_RUN = "method=lora task=synthetic_paraphrase model=minilm size=64 budget=steps budget.steps=4"
 
 
