@@ -17,7 +17,7 @@ class Scheduler(Protocol):
 
     @property
     def site(self) -> str | None:
-        """The name of the cluster or machine that it is, so that another one is told apart."""
+        """The name of the cluster or machine, by which two of them are distinguished."""
 
     def check(self) -> None:
         """Refuse settings of the cluster that it cannot follow.

@@ -30,7 +30,7 @@ from peftbench.system.hardware import checkout
 
 NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
 
-#: Of what is written. Schema 1 lacks where and by whom a submission was made.
+#: Of what is written. Schema 1 has neither the place nor the user of a submission.
 SCHEMA = 2
 
 #: What a scheduler says of a task that is not over.

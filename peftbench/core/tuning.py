@@ -161,11 +161,6 @@ class Trial:
     collapsed: bool
     seconds: float
 
-    @classmethod
-    def from_json(cls, data: Json) -> "Trial":
-        """Read what `vars` gave."""
-        return cls(**data)
-
 
 @dataclass(frozen=True)
 class Choice:
@@ -221,7 +216,7 @@ class Choice:
         try:
             given = data | {
                 "run": Run.from_json(data["run"]),
-                "trials": [Trial.from_json(trial) for trial in data["trials"]],
+                "trials": [Trial(**trial) for trial in data["trials"]],
             }
             return cls(**given)
         except (KeyError, TypeError) as error:

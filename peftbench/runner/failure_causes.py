@@ -12,7 +12,7 @@ from peftbench.core.errors import ConfigError
 #: Errors of the operating system that mean that the results folder can take no more.
 FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG})
 
-#: Those that no change of the run would mend: file servers, networks, permissions, limits.
+#: Those that no change of the run would correct: file servers, networks, permissions, limits.
 OUTSIDE = frozenset(
     {
         *(errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODEV, errno.EBUSY, errno.ENOLCK),

@@ -4,6 +4,7 @@ import sys
 from dataclasses import replace
 from statistics import fmean
 
+from peftbench.analysis.convention import CONSTANT
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import FAILURE_KINDS
 from peftbench.core.plan import Plan, RunOptions
@@ -19,9 +20,6 @@ from peftbench.results.store import Results
 from peftbench.runner import sweep
 from peftbench.runner.progress import note
 from peftbench.system.hardware import devices
-
-#: What a trial counts as that predicts one class or value throughout, as in reports.
-_COLLAPSED = 0.0
 
 
 def questions(plan: Plan, search: Search) -> list[Question]:
@@ -178,7 +176,7 @@ def _trial(run: Run, record: Record | None, rung: int) -> Trial:
         seed=run.seed,
         fold=fold,
         rung=rung,
-        score=_COLLAPSED if score is None else score,
+        score=CONSTANT if score is None else score,
         collapsed=score is None,
         seconds=sum(record.seconds.values()),
     )

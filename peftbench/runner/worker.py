@@ -29,7 +29,7 @@ from peftbench.runner.failure_causes import classify, place, reason
 from peftbench.runner.worker_pool import GRACE, HELD
 from peftbench.system import io
 
-#: Of warnings that are told to the person as well: peftbench's own.
+#: Of warnings that the person sees as well: peftbench's own.
 _PACKAGE = Path(__file__).parents[1]
 
 _told: set[str] = set()

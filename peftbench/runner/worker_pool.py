@@ -298,7 +298,7 @@ class WorkerPool:
     def _lost_without_job(self, worker: _Worker, code: int, reason: str) -> None:
         """Say that a worker ended before it had a run; give up where that is no accident.
 
-        One that is told to leave by a signal ends with code 0.
+        One that a signal asks to leave ends with code 0.
         """
         self._lost_idle += 1
         told = f"worker {worker.number} had no run: {reason}"

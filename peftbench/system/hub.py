@@ -93,7 +93,7 @@ def _newest_dataset(name: str) -> str:
     """The hub's newest commit of a data set, offline that of its cache.
 
     Raises:
-        ConfigError: if neither is to be had.
+        ConfigError: if neither is available.
     """
     from huggingface_hub import HfApi
 

@@ -1,4 +1,4 @@
-"""A process that a file names is told from another one with its number."""
+"""A process that a file names is distinguished from another one with its number."""
 
 import os
 import subprocess
