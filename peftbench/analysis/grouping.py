@@ -238,7 +238,7 @@ def settings(run: Run) -> Json:
     flat["task.validation_fraction"] = task.validation_fraction
     flat["task.rows_sha256"] = task.rows_sha256 and task.rows_sha256[:12]
     flat["train.class_weights"] = run.train.class_weights
-    flat |= {f"seed.{role}": (run.role_seeds or {}).get(role) for role in ROLES}
+    flat |= {f"seed.{role}": (run.role_seeds or {}).get(role, "as seed") for role in ROLES}
     flat["prompt"] = run.prompt.name if run.prompt else "head"
     flat["augmentation"] = run.augmentation.name if run.augmentation else "none"
     nodes = run.to_json()

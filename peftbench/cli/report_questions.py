@@ -48,10 +48,15 @@ def errors(
 
 @click.command("variance")
 @options.results
-def variance(folder: Path) -> None:
+@click.option(
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write it as Markdown."
+)
+@click.option("--check", is_flag=True, help="Fail if the --output is not what the records give.")
+def variance(folder: Path, output: Path | None, check: bool) -> None:
     """Tell with which role of the seed scores vary, from runs with seed.order= and the like."""
     from peftbench.analysis.convention import counted_records
     from peftbench.core.errors import ConfigError
+    from peftbench.reports import pivot_table
     from peftbench.reports.variance import variance_table
 
     records, bad = options.open_results(folder).scan()
@@ -62,4 +67,13 @@ def variance(folder: Path) -> None:
             "seed.head=0,1,2, or sweep=variance_minilm"
         )
     left_out = [f"left out, unreadable: {reason}" for reason in bad.values()]
-    options.show_all([table], [*table.notes, *left_out])
+    made = pivot_table.RenderedTable(table, table.markdown(), left_out)
+    if check or output is not None:
+        click.echo("\n".join(left_out), err=True, nl=bool(left_out))
+    if check:
+        click.echo(pivot_table.check_pivot_table(made, output))
+    elif output is not None:
+        pivot_table.write_pivot_table(made, output)
+        click.echo(f"written: {output}")
+    else:
+        options.show_all([table], [*table.notes, *left_out])

@@ -1,9 +1,13 @@
 """The report of variance by role on runs whose scores are made of known effects."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import records
+from click.testing import CliRunner
 
+from peftbench.cli.main import main
 from peftbench.core.run import Record
 from peftbench.reports.variance import variance_table
 
@@ -51,3 +55,15 @@ def test_an_undefined_score_counts_as_the_trivial_one():
     table = variance_table(flat)
     (order,) = [line for line in table.rows if line[3] == "order"]
     assert float(order[6]) == pytest.approx(np.var([68, 74, 78], ddof=1), rel=0.05)
+
+
+def test_the_committed_array_gives_the_committed_table(tmp_path):
+    folder = Path(__file__).parents[2] / "results/variance"
+    words = ["report", "variance", "--results", str(folder), "-o", str(tmp_path / "made.md")]
+    assert CliRunner().invoke(main, words).exit_code == 0
+    made = (tmp_path / "made.md").read_text()
+    assert made == (folder / "variance.md").read_text()
+    assert made.count("| 25   |") == 4 * 6  # five roles and the rest in four cells
+    assert CliRunner().invoke(main, [*words, "--check"]).exit_code == 0
+    (tmp_path / "made.md").write_text(made.replace("73 %", "74 %"))
+    assert CliRunner().invoke(main, [*words, "--check"]).exit_code != 0
