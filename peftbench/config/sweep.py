@@ -180,7 +180,8 @@ class Grid:
     ) -> "Grid":
         """Sort words into axes and algebra; those of the sweep's yaml come first.
 
-        A key given in the words replaces the sweep's own axis of that key.
+        A key given in the words replaces the sweep's own axis of that key; so does tuned=true the
+        learning rates that the sweep names.
         """
         given, named = cls(), cls()
         if sweep is not None:
@@ -188,6 +189,8 @@ class Grid:
         for word in words:
             given._read_word(word, composer)
         taken = set(given.axes) | {key for axes in given.zips for key in axes}
+        if given.axes.get("tuned") == [True]:
+            taken.add("train.lr")
         for axes in [named.axes, *named.zips, *(then for _, then in named.whens)]:
             for key in taken & set(axes):
                 del axes[key]

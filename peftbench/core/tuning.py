@@ -150,6 +150,7 @@ class Trial:
         score: of the primary metric on what was held out; None if the training diverged.
         collapsed: whether one class or value was predicted throughout.
         seconds: of all phases.
+        loss: in training, the mean since the evaluation before; None if it diverged.
     """
 
     key: str
@@ -160,6 +161,7 @@ class Trial:
     score: float | None
     collapsed: bool
     seconds: float
+    loss: float | None = None
 
 
 @dataclass(frozen=True)

@@ -1,5 +1,6 @@
 """Choose learning rates: rounds of trials, each a sweep of runs, and a choice for each cell."""
 
+import math
 import sys
 from dataclasses import replace
 from statistics import fmean
@@ -179,18 +180,26 @@ def _trial(run: Run, record: Record | None, rung: int) -> Trial:
         score=CONSTANT if score is None else score,
         collapsed=score is None,
         seconds=sum(record.seconds.values()),
+        loss=(record.selection or {}).get("loss"),
     )
 
 
-def mean_scores(metric: str, trials: list[Trial]) -> dict[float, float]:
-    """The mean of each rate's trials, larger for better; smaller rates first."""
+def mean_scores(metric: str, trials: list[Trial]) -> dict[float, tuple[float, float]]:
+    """The mean of each rate's trials, larger for better; smaller rates first.
+
+    Behind it stands what decides between equal means, such as those of rates at which all trials
+    collapsed: the mean training loss, its sign turned.
+    """
     sign = 1.0 if task_metrics.factor(metric) == 100 else -1.0  # of an error less is better
-    scores: dict[float, list[float]] = {}
+    found: dict[float, list[tuple[float, float]]] = {}
     for trial in sorted(trials, key=lambda one: one.rate):
-        scores.setdefault(trial.rate, []).append(
-            float("-inf") if trial.score is None else sign * trial.score
-        )
-    return {rate: fmean(values) for rate, values in scores.items()}
+        score = -math.inf if trial.score is None else sign * trial.score
+        loss = math.inf if trial.loss is None else trial.loss
+        found.setdefault(trial.rate, []).append((score, -loss))
+    return {
+        rate: (fmean(score for score, _ in of), fmean(loss for _, loss in of))
+        for rate, of in found.items()
+    }
 
 
 def _best(
@@ -198,7 +207,7 @@ def _best(
 ) -> list[float]:
     """The rates that go on to the next round, the best first."""
     means = mean_scores(question.run.task.metric, [one for one in trials if one.rate in rates])
-    order = sorted(means, key=lambda rate: -means[rate])
+    order = sorted(means, key=lambda rate: means[rate], reverse=True)
     return order[: search.finalists] if rung.seeds == 1 and search.seeds > 1 else order[:1]
 
 

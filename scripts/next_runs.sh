@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# Train the next missing parts of the papers' grids, at low priority, for so many minutes.
+# usage: scripts/next_runs.sh MINUTES [DATA]
+#   DATA: the folder of GLUE; ../shared/glue by default
+# It works in ../next_runs, a worktree with an environment of its own, on the branch next-runs, which
+# it first brings to the newest commit of main. Each finished part (the choice of one learning rate,
+# or one cell with all its seeds) is a commit there; an unfinished one goes on with the next call.
+# Take them over with: git merge next-runs
+set -euo pipefail
+minutes=${1:?usage: scripts/next_runs.sh MINUTES [DATA]}
+data=${2:-../shared/glue}
+unset PYTHONDONTWRITEBYTECODE
+cd "$(dirname "$0")/.."
+top=$PWD tree=$PWD/../next_runs uv=uv
+[ -x .uv/bin/uv ] && uv=$PWD/.uv/bin/uv
+
+exec 9> "$tree.lock"
+flock -n 9 || { echo "another next_runs.sh is at work" >&2; exit 1; }
+
+git worktree prune
+git show-ref --quiet refs/heads/next-runs || git branch -q next-runs main
+[ -d "$tree" ] || git worktree add -q "$tree" next-runs
+cd "$tree"
+git rebase -q main
+nice "$uv" sync -q
+echo "next-runs is at $(git log -1 --format=%h), with main at $(git -C "$top" log -1 --format=%h main)"
+exec nice -n 19 .venv/bin/python scripts/next_runs.py "$minutes" --data "$data"
