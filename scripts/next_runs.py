@@ -24,28 +24,58 @@ from peftbench.results.store import Results
 from peftbench.runner import sweep
 from peftbench.system.hardware import bf16_on_cpu, devices
 
+SEEDS = "seed=range(0,5)"
+
 #: Passes over the 1,000 examples on which learning rates are chosen, as in sweep=methods_minilm.
 EPOCHS = {"mrpc": 4, "stsb": 3, "cola": 4}
 
+
+@dataclass(frozen=True)
+class Rates:
+    """Learning rates that are chosen, one for each method and task.
+
+    Attributes:
+        folder: of their choices.
+        options: of `peftbench tune`.
+    """
+
+    folder: Path
+    model: str
+    methods: tuple[str, ...]
+    options: tuple[str, ...] = ()
+
+
 #: Methods whose rates are chosen: those of the first paper, of the second, all others.
-METHODS = (
-    *("full", "bitfit", "adapter"),
-    *("lora", "pfeiffer", "prefix", "unipelt"),
-    *("head", "ia3", "sparse_adapter", "robust_partial", "combined", "bayes_hybrid", "mc_dropout"),
-    *("blob", "parallel", "layernorm", "random_mask", "peft"),
+MINILM = Rates(
+    Path("results/tuned/methods"),
+    "minilm",
+    (
+        *("full", "bitfit", "adapter"),
+        *("lora", "pfeiffer", "prefix", "unipelt"),
+        *("head", "ia3", "sparse_adapter", "robust_partial"),
+        *("combined", "bayes_hybrid", "mc_dropout", "blob"),
+        *("parallel", "layernorm", "random_mask", "peft"),
+    ),
+)
+MPNET = Rates(
+    Path("results/tuned/mpnet"),
+    "mpnet_base",
+    ("full", "bitfit", "lora", "adapter"),
+    ("--trials", "4", "--finalists", "1", "--seeds", "1"),
 )
 
-#: Folder of the choices, and of all methods at 1,000 examples.
-METHODS_FOLDER = Path("results/tuned/methods")
-
-#: Folders and sweeps, in the order in which they are trained.
-GRIDS = (
-    (Path("results/tuned/doering2024"), "doering2024_mini"),
-    (METHODS_FOLDER, "methods_minilm"),
-    (Path("results/tuned/unipelt2022"), "unipelt2022_mini"),
+#: Rates, then the folders and sweeps that use them, in the order in which they are trained.
+STAGES: tuple[tuple[Rates, tuple[tuple[Path, list[str]], ...]], ...] = (
+    (
+        MINILM,
+        (
+            (Path("results/tuned/doering2024"), ["sweep=doering2024_mini", SEEDS]),
+            (MINILM.folder, ["sweep=methods_minilm", SEEDS]),
+            (Path("results/tuned/unipelt2022"), ["sweep=unipelt2022_mini", SEEDS]),
+        ),
+    ),
+    (MPNET, ((MPNET.folder, ["sweep=methods_mpnet"]),)),
 )
-
-SEEDS = "seed=range(0,5)"
 
 
 @dataclass(frozen=True)
@@ -55,7 +85,8 @@ class Part:
     Attributes:
         title: of the commit.
         folder: of results.
-        words: of `peftbench tune` for a choice, of `peftbench run` for the whole grid of a cell.
+        words: of `peftbench tune` for a choice, with its options; of `peftbench run` for the whole
+            grid of a cell.
         runs: of a cell, with all seeds; none for a choice.
     """
 
@@ -72,33 +103,37 @@ class Part:
 
 
 def missing(data: str) -> Iterator[Part]:
-    """The parts that are not there, the next one first; cells once all rates are chosen."""
-    yield from _choices(data)
-    if not any(_choices(data)):
-        for path, name in GRIDS:
-            yield from _cells(path, name, data)
+    """The parts that are not there, the next one first; cells once their rates are chosen."""
+    for rates, grids in STAGES:
+        yield from unchosen(rates, data)
+        if not any(unchosen(rates, data)):
+            for folder, words in grids:
+                yield from _cells(rates, folder, words, data)
 
 
-def _choices(data: str) -> Iterator[Part]:
-    folder = Results(METHODS_FOLDER)
-    for method in METHODS:
+def unchosen(rates: Rates, data: str) -> Iterator[Part]:
+    """The choices that are not there."""
+    folder = Results(rates.folder)
+    for method in rates.methods:
         for task, epochs in EPOCHS.items():
-            words = ["train.precision=bf16", "model=minilm", "size=1000", "train.num_evals=1"]
-            words += [f"method={method}", f"task={task}", f"budget.epochs={epochs}"]
-            words.append(f"data.root={data}")
+            words = ["train.precision=bf16", f"model={rates.model}", "size=1000"]
+            words += ["train.num_evals=1", f"method={method}", f"task={task}"]
+            words += [f"budget.epochs={epochs}", f"data.root={data}"]
             (run,) = peftbench.plan(*words).runs
             if choices.find(folder, subject(run).key) is None:
-                title = f"Learning rate of {method} on {task} with 1,000 examples"
-                yield Part(title, METHODS_FOLDER, words)
+                title = f"Learning rate of {method} on {task}: {rates.model}, 1,000 examples"
+                yield Part(title, rates.folder, [*words, *rates.options])
 
 
-def _cells(path: Path, name: str, data: str) -> Iterator[Part]:
+def _cells(rates: Rates, path: Path, words: list[str], data: str) -> Iterator[Part]:
     folder = Results(path)
-    words = [f"sweep={name}", "tuned=true", SEEDS, f"data.root={data}"]
-    rated = peftbench.plan(f"sweep={name}", f"data.root={data}").runs
-    for choice in choices.all_choices(Results(METHODS_FOLDER)):
-        if path != METHODS_FOLDER and any(choice.is_of(run) for run in rated):
-            choices.save(folder, choice)
+    words = [*words, f"data.root={data}"]
+    if path != rates.folder:
+        wanted = peftbench.plan(*words).runs
+        for choice in choices.all_choices(Results(rates.folder)):
+            if any(choice.is_of(run) for run in wanted):
+                choices.save(folder, choice)
+    words.append("tuned=true")
     cells: dict[str, list[Run]] = {}
     for run in peftbench.plan(*words, results=path).runs:
         cells.setdefault(replace(run, seed=0).key, []).append(run)
@@ -165,10 +200,10 @@ def main() -> None:
         commit(part)
         longest = max(longest, time.monotonic() - began)
         print(f"committed after {format_duration(time.monotonic() - began)}", flush=True)
-    if left := len(list(_choices(asked.data))):
-        print(f"{left} learning rates are to choose, and then the grids to train")
-    else:
-        print(f"{len(list(missing(asked.data)))} cells are missing")
+    for rates, _ in STAGES:
+        if left := len(list(unchosen(rates, asked.data))):
+            print(f"{left} learning rates of {rates.model} are to choose before its grids")
+    print(f"{len(list(missing(asked.data)))} parts are missing, but for these grids")
     print("take over what was made: git merge next-runs; then `peftbench report` of its folders")
 
 

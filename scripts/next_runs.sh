@@ -22,6 +22,6 @@ git show-ref --quiet refs/heads/next-runs || git branch -q next-runs main
 [ -d "$tree" ] || git worktree add -q "$tree" next-runs
 cd "$tree"
 git rebase -q main
-nice "$uv" sync -q
+nice "$uv" sync -q --group mpnet
 echo "next-runs is at $(git log -1 --format=%h), with main at $(git -C "$top" log -1 --format=%h main)"
 exec nice -n 19 .venv/bin/python scripts/next_runs.py "$minutes" --data "$data"
