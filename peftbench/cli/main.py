@@ -158,6 +158,7 @@ def run(
 @options.configs
 @options.machine
 @options.training
+@options.shard
 @click.option(
     "--trials",
     default=6,
@@ -181,6 +182,7 @@ def tune(
     overrides: tuple[str, ...],
     folder: Path,
     configs: Path | None,
+    shard: str | None,
     trials: int,
     finalists: int,
     seeds: int,
@@ -196,14 +198,19 @@ def tune(
     where there are fewer than 300; the reporting split is not looked at. Rates come from the
     method's file, or are those of train.lr=1e-4,3e-4,1e-3. Choices are files in choices/ of the
     results folder. The same command again does only what is missing.
+
+    With --shard I/N a share of the round that is due; the shards are started once for each round.
     """  # noqa: D301 - click looks for the character, not for a backslash
     from peftbench.core.plan import RunOptions
     from peftbench.core.tuning import Search
+    from peftbench.runner import sharding
     from peftbench.runner import tune as tuning
 
+    mine = None if shard is None else sharding.read(shard)
     found = _plan(overrides, configs, folder)
     search = Search(trials, finalists, seeds)
-    sys.exit(tuning.tune(found, options.open_results(folder), search, RunOptions(**given)))
+    how = RunOptions(**given)
+    sys.exit(tuning.tune(found, options.open_results(folder), search, how, mine))
 
 
 @main.command(epilog=options.OVERRIDES)

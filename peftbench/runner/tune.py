@@ -20,6 +20,7 @@ from peftbench.results import choices, status
 from peftbench.results.store import Results
 from peftbench.runner import sweep
 from peftbench.runner.progress import note
+from peftbench.runner.sharding import share
 from peftbench.system.hardware import devices
 
 
@@ -65,10 +66,20 @@ def _examples(run: Run) -> int | None:
     return size if isinstance(size, int) else None
 
 
-def tune(plan: Plan, results: Results, search: Search, options: RunOptions) -> int:
+def tune(
+    plan: Plan,
+    results: Results,
+    search: Search,
+    options: RunOptions,
+    shard: tuple[int, int] | None = None,
+) -> int:
     """Choose what has not been chosen yet, print the choices, and return the exit code.
 
     Trials are runs in `trials/` of the results folder: a search that is stopped goes on.
+
+    Args:
+        shard: number and count, to make a share of the round that is due, and no more unless the
+            other shares of it are there.
 
     Raises:
         ConfigError: for bad input, before anything is done.
@@ -79,7 +90,7 @@ def tune(plan: Plan, results: Results, search: Search, options: RunOptions) -> i
     due = [one for one in asked if not _is_answer(found[one.run.key], one, search)]
     before = len(asked) - len(due)
     note(f"{len(asked)} learning rates: {before} chosen before, {len(due)} to choose")
-    code = _search(due, plan, search, options, results) if due else 0
+    code = _search(due, plan, search, options, results, shard) if due else 0
     made = [choice for one in asked if (choice := choices.find(results, one.run.key))]
     if made and not options.dry_run:
         print_out(choice_table(made).rich())
@@ -103,6 +114,7 @@ def _search(
     search: Search,
     options: RunOptions,
     results: Results,
+    shard: tuple[int, int] | None,
 ) -> int:
     """Make the rounds, and write a choice for each cell; the exit code."""
     # what diverged would diverge again; without any other trial nothing can be chosen
@@ -112,6 +124,7 @@ def _search(
     left = {one.run.key: list(one.rates) for one in due}
     tried: dict[str, dict[str, Trial]] = {one.run.key: {} for one in due}
     environments = {}
+    asked: set[str] = set()  # in earlier rounds
     for number, rung in enumerate(search.rungs, 1):
         runs = [
             run for one in due for rate in left[one.run.key] for run in one.trials(rate, rung.seeds)
@@ -121,7 +134,12 @@ def _search(
         if not options.quiet:
             seeds = f"{rung.seeds} seed{'s' * (rung.seeds > 1)}"
             note(f"round {number} of {len(search.rungs)}, {seeds} a rate: {before.summary()}")
-        todo = sweep.select_jobs(before, is_retried)
+        mine = before
+        if shard:
+            new = [run for run in runs if run.key not in asked]
+            mine = status.sweep_status(share(replace(wanted, runs=new), *shard), trials)
+        asked |= {run.key for run in runs}
+        todo = sweep.select_jobs(mine, is_retried)
         if todo.runs and sweep.execute(todo, trials, options, gpus):
             same = command(*sys.argv[1:])
             note(f"stopped; finished trials are kept; the rest is done by: {same}")
@@ -134,7 +152,14 @@ def _search(
         for failure in bad:
             note(f"failed: {failure.job.title}: {failure.kind}: {failure.reason}")
         records = {record.run.key: record for record in after.records}
-        if bad or any(run.key not in records and run.key not in after.failed for run in runs):
+        lacking = sum(run.key not in records and run.key not in after.failed for run in runs)
+        if shard and lacking and not bad:
+            note(
+                f"round {number}: {lacking} trials of other shards are not there yet; when they "
+                "are, each shard's command again makes the next round"
+            )
+            return 0
+        if bad or lacking:
             note("nothing is chosen while trials are missing; the same command makes them")
             return 1
         for one in due:

@@ -120,3 +120,19 @@ def test_a_choice_is_made_without_the_reporting_split_and_only_once(tmp_path):
     run = CliRunner().invoke(main, ["plan", *words, "tuned=true", "--json"])
     found = json.loads(run.stdout)["runs"][0]["run"]
     assert found["train"]["lr"] == made[1].rate
+
+
+@pytest.mark.slow
+def test_shards_make_their_part_of_a_round_and_the_next_one_waits_for_all(tmp_path):
+    line = ["tune", *tiny("method=head", "size=32"), "--results", str(tmp_path), "--workers", "1"]
+    line += ["--trials", "2", "--finalists", "1", "--seeds", "2", "--quiet"]
+    told = []
+    for shard in ("1/2", "2/2", "1/2"):
+        done = CliRunner().invoke(main, [*line, "--shard", shard])
+        assert done.exit_code == 0, done.output
+        told.append(" ".join(done.output.split()))
+    assert "round 1: 4 trials of other shards are not there yet" in told[0]  # of 2 rates, 4 folds
+    assert "round 2: 2 trials of other shards" in told[1]
+    assert "Chosen learning rates" in told[2]
+    (choice,) = choices.all_choices(Results(tmp_path))
+    assert len(choice.trials) == 2 * 4 + 4
