@@ -270,3 +270,4 @@ def html_(folder: Path, output: Path, against: str | None, margin: float) -> Non
 
 report.add_command(report_questions.errors)
 report.add_command(report_questions.variance)
+report.add_command(report_questions.tuning)
