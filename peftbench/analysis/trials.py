@@ -8,24 +8,20 @@ from peftbench.core.tuning import Choice, Trial
 from peftbench.metrics import task_metrics
 
 
-def mean_scores(metric: str, trials: Sequence[Trial]) -> dict[float, float]:
-    """The mean of each rate's trials, larger for better; smaller rates first."""
-    sign = _sign(metric)
-    return {
-        rate: fmean(float("-inf") if trial.score is None else sign * trial.score for trial in made)
-        for rate, made in by_rate(trials).items()
-    }
-
-
-def _sign(metric: str) -> float:
-    return 1.0 if task_metrics.factor(metric) == 100 else -1.0  # of an error less is better
-
-
 def by_rate(trials: Sequence[Trial]) -> dict[float, list[Trial]]:
     """The trials of each rate, smaller rates first."""
     found: dict[float, list[Trial]] = {}
     for trial in sorted(trials, key=lambda one: one.rate):
         found.setdefault(trial.rate, []).append(trial)
+    return found
+
+
+def _means(trials: Sequence[Trial]) -> dict[float, float | None]:
+    """The mean score of each rate, smaller rates first; None where a trial diverged."""
+    found = {}
+    for rate, made in by_rate(trials).items():
+        known = [trial.score for trial in made if trial.score is not None]
+        found[rate] = fmean(known) if len(known) == len(made) else None
     return found
 
 
@@ -37,11 +33,10 @@ def failed_rates(choice: Choice) -> int:
 
 def near_scores(choice: Choice) -> list[float]:
     """Mean scores of the rates within a decade of the chosen one, those that diverged left out."""
-    sign = _sign(choice.metric)
     return [
-        sign * mean
-        for rate, mean in mean_scores(choice.metric, choice.trials).items()
-        if abs(math.log10(rate / choice.rate)) <= 1 + 1e-9 and math.isfinite(mean)
+        mean
+        for rate, mean in _means(choice.trials).items()
+        if abs(math.log10(rate / choice.rate)) <= 1 + 1e-9 and mean is not None
     ]
 
 
@@ -58,12 +53,12 @@ def expected_best(choice: Choice) -> list[float]:
     Returns:
         Up to n = N; empty if all diverged.
     """
-    sign = _sign(choice.metric)
-    first = mean_scores(choice.metric, [trial for trial in choice.trials if trial.rung == 1])
-    known = [score for score in first.values() if math.isfinite(score)]
+    sign = 1 if task_metrics.factor(choice.metric) == 100 else -1  # of an error less is better
+    first = _means([trial for trial in choice.trials if trial.rung == 1]).values()
+    known = [sign * score for score in first if score is not None]
     if not known:
         return []
-    values = sorted(max(score, min(known)) for score in first.values())
+    values = sorted([*known, *[min(known)] * (len(first) - len(known))])
     total = len(values)
     return [
         sign * sum(v * (i**n - (i - 1) ** n) for i, v in enumerate(values, 1)) / total**n

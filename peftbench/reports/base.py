@@ -13,7 +13,7 @@ else has to be edited for a new report:
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -124,11 +124,8 @@ def gather(
         The inputs, and a line for each record whose predictions cannot be read.
     """
     chosen = all_choices(results)
-    tuned = Tuned.of((record.run for record in records), chosen) if chosen else Tuned()
-    if untuned := tuned.untuned(record.run.key for record in records):
-        tuned = replace(tuned, left_out=len(untuned))
-        records = [record for record in records if record.run.key not in untuned]
-        evaluated = [e for e in evaluated if e.evaluation.run.key not in untuned]
+    tuned = Tuned.of((record.run for record in records), chosen)
+    records, evaluated, tuned = tuned.without_untuned(records, evaluated)
     records = convention.counted_records(records)
     tested, gone = readable(records, results.predictions) if predictions else ([], [])
     evaluated = convention.counted_evaluations(evaluated)

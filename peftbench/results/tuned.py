@@ -5,9 +5,10 @@ a run is tuned if its rate is the one that `tuned=true` would give it.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-from peftbench.core.run import Run
+from peftbench.core.evaluation import Evaluated
+from peftbench.core.run import Record, Run
 from peftbench.core.tuning import Choice, subject
 from peftbench.results import choices
 
@@ -53,6 +54,17 @@ class Tuned:
         cells = {key: subject(self.runs[key]).key for key in here}
         tuned = {cells[key] for key in here if key in self.choices}
         return {key for key in here if key not in self.choices and cells[key] in tuned}
+
+    def without_untuned(
+        self, records: list[Record], evaluated: list[Evaluated]
+    ) -> tuple[list[Record], list[Evaluated], "Tuned"]:
+        """What is left without the runs of `untuned`, and how many these are."""
+        gone = self.untuned(record.run.key for record in records)
+        return (
+            [record for record in records if record.run.key not in gone],
+            [e for e in evaluated if e.evaluation.run.key not in gone],
+            replace(self, left_out=len(gone)),
+        )
 
     def choice(self, keys: Iterable[str]) -> Choice | None:
         """The one that all of these runs have their rate from; None if there is none."""

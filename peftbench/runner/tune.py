@@ -2,9 +2,9 @@
 
 import sys
 from dataclasses import replace
+from statistics import fmean
 
 from peftbench.analysis.convention import CONSTANT
-from peftbench.analysis.trials import mean_scores
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import FAILURE_KINDS
 from peftbench.core.plan import Plan, RunOptions
@@ -12,6 +12,7 @@ from peftbench.core.run import Record, Run
 from peftbench.core.text import command
 from peftbench.core.tuning import Choice, Question, Rung, Search, Trial, subject
 from peftbench.data import loading
+from peftbench.metrics import task_metrics
 from peftbench.reports.tables.terminal import print_out
 from peftbench.reports.tuning import choice_table
 from peftbench.results import choices, status
@@ -179,6 +180,17 @@ def _trial(run: Run, record: Record | None, rung: int) -> Trial:
         collapsed=score is None,
         seconds=sum(record.seconds.values()),
     )
+
+
+def mean_scores(metric: str, trials: list[Trial]) -> dict[float, float]:
+    """The mean of each rate's trials, larger for better; smaller rates first."""
+    sign = 1.0 if task_metrics.factor(metric) == 100 else -1.0  # of an error less is better
+    scores: dict[float, list[float]] = {}
+    for trial in sorted(trials, key=lambda one: one.rate):
+        scores.setdefault(trial.rate, []).append(
+            float("-inf") if trial.score is None else sign * trial.score
+        )
+    return {rate: fmean(values) for rate, values in scores.items()}
 
 
 def _best(

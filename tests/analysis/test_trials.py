@@ -16,15 +16,6 @@ def choice(made, rate=1e-3, metric="accuracy"):
     return Choice(subject(run), rate, metric, "a test", made, None)
 
 
-def test_the_mean_over_seeds_decides_and_a_diverged_trial_loses():
-    made = [trial(1e-3, 0.9), trial(1e-3, 0.5, 1), trial(2e-3, 0.8), trial(2e-3, None, 1)]
-    means = trials.mean_scores("accuracy", made)
-    assert means[1e-3] == pytest.approx(0.7)
-    assert means[2e-3] == float("-inf")
-    of_errors = trials.mean_scores("rmse", [trial(1e-3, 0.9), trial(2e-3, 0.3)])
-    assert max(of_errors, key=of_errors.get) == 2e-3  # of an error less is better
-
-
 THREE = [trial(1e-4, 0.6), trial(1e-3, 0.9), trial(1e-2, 0.3)]
 
 

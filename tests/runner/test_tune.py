@@ -8,10 +8,23 @@ from records import plan, tiny
 
 from peftbench.cli.main import main
 from peftbench.core.errors import ConfigError
-from peftbench.core.tuning import Search
+from peftbench.core.tuning import Search, Trial
 from peftbench.results import choices
 from peftbench.results.store import Results
 from peftbench.runner import tune
+
+
+def trial(rate, score, seed=0):
+    return Trial("0" * 12, rate, 1000 + seed, None, 1, score, False, 1.0)
+
+
+def test_the_mean_over_seeds_decides_and_a_diverged_trial_loses():
+    trials = [trial(1e-3, 0.9), trial(1e-3, 0.5, 1), trial(2e-3, 0.8), trial(2e-3, None, 1)]
+    means = tune.mean_scores("accuracy", trials)
+    assert means[1e-3] == pytest.approx(0.7)
+    assert means[2e-3] == float("-inf")
+    of_errors = tune.mean_scores("rmse", [trial(1e-3, 0.9), trial(2e-3, 0.3)])
+    assert max(of_errors, key=of_errors.get) == 2e-3  # of an error less is better
 
 
 def test_rates_are_those_of_the_method_and_model_or_those_that_are_named():
