@@ -46,6 +46,24 @@ def errors(
     click.echo("\n".join(notes), nl=bool(notes))
 
 
+@click.command("tuning")
+@options.results
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder to write tables and pictures to: tuning.md, PNG and plots.md, their captions.",
+)
+def tuning(folder: Path, output: Path | None) -> None:
+    """Show how learning rates were chosen: scores by rate, edges, expected best by trials."""
+    from peftbench.reports import builder
+
+    tables, paths = builder.tuning(options.open_results(folder), output)
+    options.show_all(tables, list(dict.fromkeys(note for table in tables for note in table.notes)))
+    if paths:
+        click.echo("\n".join(["written:", *(f"  {path}" for path in paths)]))
+
+
 @click.command("variance")
 @options.results
 def variance(folder: Path) -> None:
@@ -63,21 +81,3 @@ def variance(folder: Path) -> None:
         )
     left_out = [f"left out, unreadable: {reason}" for reason in bad.values()]
     options.show_all([table], [*table.notes, *left_out])
-
-
-@click.command("tuning")
-@options.results
-@click.option(
-    "-o",
-    "--output",
-    type=click.Path(file_okay=False, path_type=Path),
-    help="Folder to write tables and pictures to: tuning.md, PNG and plots.md, their captions.",
-)
-def tuning(folder: Path, output: Path | None) -> None:
-    """Show how learning rates were chosen: scores by rate, edges, expected best by trials."""
-    from peftbench.reports import builder
-
-    tables, paths = builder.tuning(options.open_results(folder), output)
-    options.show_all(tables, list(dict.fromkeys(note for table in tables for note in table.notes)))
-    if paths:
-        click.echo("\n".join(["written:", *(f"  {path}" for path in paths)]))

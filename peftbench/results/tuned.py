@@ -74,16 +74,21 @@ class Tuned:
     def mark(self, keys: Iterable[str]) -> str:
         """What stands behind the figures of a cell with these runs; empty if they are not tuned."""
         every = list(keys)
-        if self.choice(every) is None:
+        if self._share(every) != "true":
             return ""
         return f" {MARK_ELSEWHERE if any(map(self._elsewhere, every)) else MARK}"
 
     def figures(self, keys: Iterable[str]) -> list[str]:
-        """The same for programs: whether it is tuned, over how many trials, at which size."""
-        choice = self.choice(keys)
-        if choice is None:
-            return ["false", "", ""]
-        return ["true", str(len(choice.trials)), str(choice.run.counted_size)]
+        """The same for programs: true, false or some; over how many trials, at which size."""
+        every = list(keys)
+        choice = self.choice(every)
+        told = [str(len(choice.trials)), str(choice.run.counted_size)] if choice else ["", ""]
+        return [self._share(every), *told]
+
+    def _share(self, keys: list[str]) -> str:
+        """Whether all of these runs are tuned, or some, where a person asked to pool them."""
+        known = [key in self.choices for key in keys]
+        return "true" if known and all(known) else "some" if any(known) else "false"
 
     def notes(self, keys: Iterable[str]) -> list[str]:
         """What the marks mean, and what is left out; for a table of these runs."""

@@ -108,6 +108,13 @@ def test_a_table_of_any_fields_shows_the_tuned_ones_or_both(results):
     assert {one["method"]: one["tuned"] for one in lines} == {"lora": "true", "bitfit": "false"}
 
 
+def test_what_a_person_pools_says_that_some_are_tuned(results):
+    words = ("where=method=lora", "mix=lr,tuned", "--format")
+    assert "68.0 ± 11.0 (5) |" in told(results, *words, "markdown")  # two of 80, three of 60
+    (line,) = csv.DictReader(io.StringIO(told(results, *words, "csv")))
+    assert (line["tuned"], line["tuning_trials"]) == ("some", "")
+
+
 def test_without_choices_nothing_is_said(results):
     builder.write(results)
     for path in results.choices().iterdir():
