@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from peftbench.core.errors import ConfigError
-from peftbench.core.run import Record
+from peftbench.core.run import Json, Record
+from peftbench.results.tuned import Tuned
 
 K = TypeVar("K", bound=Hashable)
 
@@ -34,7 +35,10 @@ class Machine(NamedTuple):
 
 def machine(record: Record) -> Machine:
     """The machine of a run."""
-    place = record.environment
+    return _machine(record.environment)
+
+
+def _machine(place: Json) -> Machine:
     return Machine(
         device=place["device"],
         threads=place["threads"],
@@ -53,6 +57,53 @@ def called(where: Machine, among: Iterable[Machine] = ()) -> str:
     if len({other.cores for other in every}) > 1:
         told.append(f"{where.cores or 'unknown'} cores")
     return ", ".join([*told, *["by calibration"] * where.packed])
+
+
+def tuning_seconds(record: Record, tuned: Tuned) -> float | None:
+    """Seconds of all trials that the learning rate of a run was chosen from; 0 if it was not.
+
+    None where they were made on another machine, so that they do not add up with the run's.
+    """
+    choice = tuned.choices.get(record.run.key)
+    if choice is None:
+        return 0.0
+    same = choice.environment and _machine(choice.environment) == machine(record)
+    return choice.seconds if same else None
+
+
+def seconds_with_tuning(record: Record, tuned: Tuned) -> float | None:
+    """Seconds of training and of what tuned it; None where the two do not add up."""
+    trials = tuning_seconds(record, tuned)
+    return None if trials is None else record.seconds["train"] + trials
+
+
+def mean_with_tuning(records: Iterable[Record], tuned: Tuned) -> float | None:
+    """The mean of the above; None where it is of any."""
+    found = [seconds_with_tuning(record, tuned) for record in records]
+    known = [value for value in found if value is not None]
+    return statistics.fmean(known) if len(known) == len(found) else None
+
+
+def tuning_text(records: list[Record], tuned: Tuned) -> str:
+    """Seconds of the trials that the runs of a cell have their rate from, as tables show them."""
+    keys = [record.run.key for record in records]
+    choice = tuned.choice(keys)
+    if choice is None:
+        return "–"
+    if mean_with_tuning(records, tuned) is None:
+        return MIXED
+    return f"{choice.seconds:,.0f}{tuned.mark(keys)}"
+
+
+#: In place of costs that do not compare or add up.
+MIXED = "mixed"
+
+#: What is said below a column of the above.
+TUNING_NOTE = (
+    "Tuning: seconds of all trials that the learning rate was chosen from, in full in each row "
+    "that uses it (– where it was not chosen here, mixed where the trials were made on another "
+    "machine)."
+)
 
 
 def peak(record: Record) -> float | None:
@@ -144,9 +195,16 @@ class Prices:
             getattr(self, name) is not None for name in ("gpu_hour", "core_hour", "kwh", "gb_month")
         )
 
-    def money(self, record: Record) -> float | None:
-        """Of a run: its hours or its energy, and its storage; None if nothing of it has a price."""
-        hours = sum(record.seconds.values()) / 3600
+    def money(self, record: Record, tuned: Tuned | None = None) -> float | None:
+        """Of a run: its hours or its energy, and its storage; None if nothing of it has a price.
+
+        The hours of tuned runs are with those of their trials, whose energy is not known; None
+        where trials were made on another machine.
+        """
+        trials = tuning_seconds(record, tuned) if tuned else 0.0
+        if trials is None:
+            return None
+        hours = (sum(record.seconds.values()) + trials) / 3600
         place = record.environment
         rate = self.gpu_hour if place["cuda"] else self.core_hour
         units = 1 if place["cuda"] else place["threads"]

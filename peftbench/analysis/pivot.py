@@ -1,7 +1,7 @@
 """Records crossed by any two groups of fields: what is in each cell."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from peftbench.analysis import comparability, convention, fields
@@ -9,6 +9,7 @@ from peftbench.core.errors import ConfigError
 from peftbench.core.text import did_you_mean
 from peftbench.metrics import task_metrics
 from peftbench.results.frame import RecordFrame
+from peftbench.results.tuned import Tuned
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -84,6 +85,8 @@ class Grid:
         row_names: of the fields of the rows; those that had to be added are last.
         rows, columns: values of their fields, in order.
         unreadable: keys of the records that are left out.
+        tuned: the records with a learning rate that was chosen. Untuned ones that are the same but
+            for rate and seed are left out beside them, unless `tuned` tells them apart.
     """
 
     asked: Asked
@@ -93,6 +96,12 @@ class Grid:
     columns: list[Row]
     cells: dict[tuple[Row, Row], Cell]
     unreadable: list[str]
+    tuned: Tuned
+
+    @property
+    def keys(self) -> list[str]:
+        """Of all records."""
+        return [key for cell in self.cells.values() for key in cell.keys]
 
     @property
     def scores(self) -> bool:
@@ -123,6 +132,11 @@ def of(records: RecordFrame, ask: Asked) -> Grid:
     also = (also | {*comparability.MACHINE}) & set(names)
     wanted = {*rows, *columns, value, trivial, *_ALWAYS, *also, *(one.field for one in where)}
     frame = fields.kept(records.read(sorted(wanted)), where)
+    tuned = records.tuned
+    if "tuned" not in {*rows, *columns, *mixed, *(one.field for one in where)}:
+        untuned = tuned.untuned(frame["key"])
+        tuned = replace(tuned, left_out=len(untuned))
+        frame = frame[~frame["key"].isin(untuned)]
     _check_numbers(frame[value], value, ask.cell)
     if _scored(value):
         metric = value.removeprefix("metrics.") if value != "score" else None
@@ -148,6 +162,7 @@ def of(records: RecordFrame, ask: Asked) -> Grid:
         columns=_ordered({column for _, column in cells}, columns, most),
         cells=cells,
         unreadable=sorted(records.unreadable),
+        tuned=tuned,
     )
 
 

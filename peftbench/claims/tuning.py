@@ -10,7 +10,9 @@ from dataclasses import dataclass
 
 from peftbench.claims.matching import Found, Side
 from peftbench.claims.schema import Claim
+from peftbench.core import tuning as core
 from peftbench.core.run import Record, Run, canonical, identity
+from peftbench.results.choices import all_choices
 from peftbench.results.store import Results
 
 #: Fewer rates are no search.
@@ -34,7 +36,8 @@ class Choice:
         model, task: names.
         method: canonical text of the method with its settings.
         rate: learning rate.
-        size: training examples of the trials, those of the selection split among them.
+        size: training examples of the trials, those of the selection split among them; 0 if the
+            task does not say how many it has.
         trials: rates that were tried.
         edge: whether it is the smallest or largest of them.
     """
@@ -75,9 +78,26 @@ class Choices:
 
 
 def beside(results: Results, records: list[Record]) -> Choices:
-    """Choices from a folder's records and from the trials in the folder `tuning` beside it."""
+    """Choices of a folder: those in its files, and those that records of trials give.
+
+    These are its own and those in the folder `tuning` beside it.
+    """
     trials = Results(results.folder.resolve().parent / _FOLDER).scan()[0]
-    return Choices.of([*records, *trials])
+    made = [_of_file(one) for one in all_choices(results) if len(one.rates) >= _FEWEST]
+    return Choices((*made, *Choices.of([*records, *trials]).known))
+
+
+def _of_file(made: core.Choice) -> Choice:
+    size = made.run.counted_size
+    return Choice(
+        model=made.run.model.name,
+        method=_method(made.run),
+        task=made.run.task.name,
+        rate=made.rate,
+        size=size if isinstance(size, int) else 0,
+        trials=len(made.rates),
+        edge=made.edge is not None,
+    )
 
 
 def _method(run: Run) -> str:

@@ -25,8 +25,10 @@ from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Record
 from peftbench.core.text import did_you_mean
+from peftbench.results.choices import all_choices
 from peftbench.results.predictions import readable
 from peftbench.results.store import Results
+from peftbench.results.tuned import Tuned
 
 
 @dataclass(frozen=True)
@@ -214,10 +216,12 @@ def judge_folder(
             f"{results.folder} holds no records; `peftbench run` makes them, "
             "--results results/reference has those of the repository"
         )
+    evaluated, odd = results.scan_evaluated()
+    tuned = Tuned.of((record.run for record in records), all_choices(results))
+    records, evaluated, _ = tuned.without_untuned(records, evaluated)
     records = convention.counted_records(records)
     choices = tuning.beside(results, records)
     records = matching.narrowed(records, asked)
-    evaluated, odd = results.scan_evaluated()
     evaluated = convention.counted_evaluations(evaluated)
     left = [f"left out, unreadable: {reason}" for reason in (bad | odd).values()]
     whole, gone = readable(records, results.predictions)

@@ -179,7 +179,9 @@ def pivot_table(
                        interval (mean, 95 %, Student's t)
       mix=             fields that a cell or a table may pool beside seeds, although they differ
     A field is a short name (method task model size seed lr base_method seconds memory energy
-    trained device threads cores protocol), a path such as run.method.rank, or the end of one: rank.
+    trained device threads cores protocol tuned), a path such as run.method.rank, or the end of
+    one: rank. Beside runs at a learning rate that was tuned, those that are the same but for it are
+    left out, unless tuned is among rows=, columns= or where=.
 
     Only seeds share a cell. Settings that differ inside one, or between rows of one column where
     a method does not choose them, become fields of the rows. Records of several protocols, and
@@ -270,3 +272,4 @@ def html_(folder: Path, output: Path, against: str | None, margin: float) -> Non
 
 report.add_command(report_questions.errors)
 report.add_command(report_questions.variance)
+report.add_command(report_questions.tuning)

@@ -1,4 +1,4 @@
-"""Verbs of `report` that answer one question: errors, variance."""
+"""Verbs of `report` that answer one question: errors, variance, tuning."""
 
 from pathlib import Path
 
@@ -44,6 +44,24 @@ def errors(
         options.show(table.rich())
         click.echo("\n".join([*table.notes, ""]))
     click.echo("\n".join(notes), nl=bool(notes))
+
+
+@click.command("tuning")
+@options.results
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Folder to write tables and pictures to: tuning.md, PNG and plots.md, their captions.",
+)
+def tuning(folder: Path, output: Path | None) -> None:
+    """Show how learning rates were chosen: scores by rate, edges, expected best by trials."""
+    from peftbench.reports import builder
+
+    tables, paths = builder.tuning(options.open_results(folder), output)
+    options.show_all(tables, list(dict.fromkeys(note for table in tables for note in table.notes)))
+    if paths:
+        click.echo("\n".join(["written:", *(f"  {path}" for path in paths)]))
 
 
 @click.command("variance")

@@ -28,11 +28,14 @@ from peftbench.config import catalog
 from peftbench.core.errors import RecordError
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json, Record
+from peftbench.core.tuning import Choice
 from peftbench.reports.plotting.palette import Palette
 from peftbench.reports.plotting.style import Figure
 from peftbench.reports.tables.markdown import Table
+from peftbench.results.choices import all_choices
 from peftbench.results.predictions import Load, readable
 from peftbench.results.store import Results
+from peftbench.results.tuned import Tuned
 
 
 def _no_predictions(record: Record) -> dict[str, np.ndarray]:
@@ -52,6 +55,8 @@ class Inputs:
         choices: learning rates that were chosen; None is what the tested records tell.
         margin: a loss of so much is not worse.
         warning: what must be said wherever costs are shown; empty if nothing.
+        tuned: records with a learning rate that was chosen in this folder.
+        chosen: every such choice.
     """
 
     records: list[Record]
@@ -63,11 +68,14 @@ class Inputs:
     choices: Choices | None = None
     margin: float = MARGIN
     warning: str = ""
+    tuned: Tuned = field(default_factory=Tuned)
+    chosen: list[Choice] = field(default_factory=list)
 
     @cached_property
     def palette(self) -> Palette:
         """One look for each method, the same in all figures of the folder."""
         runs = [r.run for r in self.records] + [e.evaluation.run for e in self.evaluated]
+        runs += [choice.run for choice in self.chosen]
         return Palette.of(run.method.name for run in runs)
 
     @cached_property
@@ -104,6 +112,8 @@ def gather(
 ) -> tuple[Inputs, list[str]]:
     """Records and evaluations of a folder as reports count them.
 
+    Untuned runs are left out beside tuned ones that are the same but for rate and seed.
+
     Args:
         results: the folder.
         records, evaluated: of it, as they were read.
@@ -113,6 +123,9 @@ def gather(
     Returns:
         The inputs, and a line for each record whose predictions cannot be read.
     """
+    chosen = all_choices(results)
+    tuned = Tuned.of((record.run for record in records), chosen)
+    records, evaluated, tuned = tuned.without_untuned(records, evaluated)
     records = convention.counted_records(records)
     tested, gone = readable(records, results.predictions) if predictions else ([], [])
     evaluated = convention.counted_evaluations(evaluated)
@@ -126,6 +139,8 @@ def gather(
         tuning.beside(results, records) if predictions else None,
         margin,
         read_warning(results.folder) or "",
+        tuned,
+        chosen,
     )
     return inputs, gone
 

@@ -13,6 +13,8 @@ from peftbench.core.text import did_you_mean
 from peftbench.reports import registry
 from peftbench.reports.base import Inputs, gather
 from peftbench.reports.tables.markdown import Table
+from peftbench.reports.tuning import tuning_tables
+from peftbench.results.choices import all_choices
 from peftbench.results.store import Results
 from peftbench.system.io import write_whole
 
@@ -117,6 +119,32 @@ def plots(
         write_whole(folder / name, body)
     left = [f"left out, unreadable: {reason}" for reason in (bad | odd).values()]
     return [folder / name for name in made], [*left, *gone, *missing]
+
+
+def tuning(results: Results, folder: Path | None) -> tuple[list[Table], list[Path]]:
+    """The tables on learning rates that were chosen; with a folder, written with pictures.
+
+    The results folder need not hold records.
+
+    Returns:
+        Tables and files.
+
+    Raises:
+        ConfigError: if no rate was chosen.
+    """
+    chosen = all_choices(results)
+    if not chosen:
+        raise ConfigError(
+            f"{results.folder} holds no chosen learning rates; `peftbench tune` makes them"
+        )
+    tables = tuning_tables(chosen)
+    if folder is None:
+        return tables, []
+    drawn, _ = registry.draw_figures(Inputs([], chosen=chosen), ["tuning"])
+    bodies = {"tuning.md": _markdown(tables).encode()} | registry.files(drawn, "png")
+    for name, body in bodies.items():
+        write_whole(folder / name, body)
+    return tables, [folder / name for name in bodies]
 
 
 def _make(

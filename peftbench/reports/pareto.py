@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from peftbench.analysis import convention, costs, grouping
@@ -11,6 +12,7 @@ from peftbench.reports.plotting import annotation
 from peftbench.reports.plotting import style as drawing
 from peftbench.reports.plotting.palette import Palette, method_of
 from peftbench.reports.plotting.style import Figure
+from peftbench.results.tuned import Tuned
 
 REPORT = Report(
     name="pareto",
@@ -19,14 +21,23 @@ REPORT = Report(
     figures=lambda inputs: plot_pareto(
         inputs.records,
         inputs.palette,
-        inputs.prices.money if inputs.prices.known() else None,
+        partial(inputs.prices.money, tuned=inputs.tuned) if inputs.prices.known() else None,
         inputs.prices.currency or "",
         inputs.warning,
+        inputs.tuned,
     ),
     needs="a defined score",
 )
 
 _MEMORY = "peak memory (MiB)"
+
+_WITH_TUNING = "training and tuning seconds"
+
+#: Without and with tuned rows.
+_MONEY = (
+    "Money: by the prices that were given. ",
+    "Money: by the prices that were given, for the hours of trials too. ",
+)
 
 #: Money of a run, None if nothing of it has a price.
 Money = Callable[[Record], float | None]
@@ -36,8 +47,9 @@ _CAPTION = (
     "Line: Pareto's front, rows that no other equals or beats in both and beats in one; those on "
     "it are named, the others small and pale. Weights: trained, the head left out; a method that "
     "trains nothing else stands at 1. Seconds: of "
-    "training alone. Memory: the peak while training, of the process on a CPU, of CUDA's allocator "
-    "on a GPU. {money}{level}A panel holds one device with one number of threads{one}.{lost} "
+    "training{tuning}. Memory: the peak while training, of the process on a CPU, of CUDA's "
+    "allocator on a GPU. {money}{level}A panel holds one device with one number of "
+    "threads{one}.{lost} "
     f"{convention.NOTE}"
 )
 
@@ -48,15 +60,18 @@ def plot_pareto(
     money: Money | None = None,
     currency: str = "",
     warning: str = "",
+    tuned: Tuned | None = None,
 ) -> list[Figure]:
     """A picture for each task: a line of panels for each size and machine, one for each cost."""
     by_row, split = grouping.of_records(records)
     labels = grouping.labels(by_row, split)
     row_of = {r.run.key: labels[row] for row, members in by_row.items() for r in members}
     machines = sorted({costs.machine(record) for record in records})
+    tuned = tuned or Tuned()
+    seconds = _WITH_TUNING if tuned.choices else "training seconds"
     kinds: dict[str, Money] = {
         "trained weights": lambda r: max(1, r.parameters["trained"]),  # the axis is logarithmic
-        "training seconds": lambda r: r.seconds["train"],
+        seconds: lambda r: costs.seconds_with_tuning(r, tuned),
         _MEMORY: _mebibytes,
     }
     if money is not None:
@@ -86,11 +101,26 @@ def plot_pareto(
             lost=f" No room for the names of {names} on a front." if lost else "",
             level=f"Dotted: the {convention.BASELINE}. " if level else "",
             one="" if len(machines) > 1 else f" ({costs.called(machines[0])})",
-            money="Money: by the prices that were given. " if money else "",
+            money=_MONEY[bool(tuned.choices)] if money else "",
+            tuning=_tuning(every, row_of, tuned) if tuned.choices else " alone",
         )
         caption = " ".join(filter(None, [caption, warning]))
         made.append(Figure(figure, caption, drawing.slug(task)))
     return made
+
+
+def _tuning(records: list[Record], row_of: dict[str, str], tuned: Tuned) -> str:
+    """What the seconds of tuned rows are, and which rows have none."""
+    gone = {
+        row_of[r.run.key]: None for r in records if costs.tuning_seconds(r, tuned) is None
+    }  # in the order of the rows
+    untuned = {row_of[r.run.key]: None for r in records if r.run.key not in tuned.choices}
+    told = " and of all trials that the learning rate was chosen from"
+    if untuned:
+        told += f", of training alone for {', '.join(untuned)}, whose rate was not chosen here"
+    if gone:
+        told += f"; none of {', '.join(gone)}, tuned on another machine"
+    return told
 
 
 def _mebibytes(record: Record) -> float | None:
@@ -135,8 +165,10 @@ def _figure(
             drawing.plain(axis, "", kind, f"{title}\n{metric} (%)" if first else "")
             axis.tick_params(labelleft=first)
             if not found:
-                why = "not measured" if kind == _MEMORY else "no price known"
-                axis.text(0.5, 0.5, why, transform=axis.transAxes, ha="center")
+                why = {_MEMORY: "not measured", _WITH_TUNING: "tuned on other machines"}
+                axis.text(
+                    0.5, 0.5, why.get(kind, "no price known"), transform=axis.transAxes, ha="center"
+                )
                 continue
             best = costs.pareto_front(found)
             for label in order:

@@ -20,6 +20,7 @@ from peftbench.reports.tables import latex
 from peftbench.reports.tables.markdown import Table
 from peftbench.results.frame import load_frame
 from peftbench.results.store import Results
+from peftbench.results.tuned import FIGURES
 from peftbench.system import io
 
 #: Values of these fields say what they are without its name.
@@ -96,6 +97,7 @@ def to_figures(grid: Grid, best: Best) -> Table:
     names = {"mean": ["mean", "sd"], "median": ["median", "q1", "q3"]}
     heads = names.get(grid.asked.summary, ["mean", "low", "high"])
     lines = []
+    tuned = any(key in grid.tuned.choices for key in grid.keys)
     for row in grid.rows:
         for column in grid.columns:
             cell = grid.cells.get((row, column), _NONE)
@@ -113,11 +115,13 @@ def to_figures(grid: Grid, best: Best) -> Table:
                         " ".join(map(str, sorted(cell.seeds))),
                     ),
                     str(best.found.get(column) == row).lower(),
+                    *(grid.tuned.figures(cell.keys) if tuned else []),
                 ]
             )
     columns = [*grid.row_names, *grid.asked.columns, "n", "defined"]
     columns += [*heads, "trivial", "collapsed", "seeds", "best"]
-    return Table(grid.asked.cell, columns, lines, len(columns) - 6)
+    more = FIGURES if tuned else ()
+    return Table(grid.asked.cell, [*columns, *more], lines, len(columns) - 6)
 
 
 _NONE = Cell([], [], [], [], set(), set())
@@ -179,7 +183,8 @@ def _shown(grid: Grid, row: Row, column: Row) -> str:
         text += f" ± {told[0]}" if grid.asked.summary == "mean" else f" [{', '.join(told)}]"
     some = f"{len(values)} of " * (len(values) < len(cell.values))
     collapsed = sum(cell.collapsed) if grid.scores else 0
-    return f"{text} ({some}{len(cell.values)})" + (f" †{collapsed}" if collapsed else "")
+    text += f" ({some}{len(cell.values)})" + (f" †{collapsed}" if collapsed else "")
+    return text + grid.tuned.mark(cell.keys)
 
 
 def _trivial(grid: Grid, column: Row) -> float | None:
@@ -234,7 +239,7 @@ def _notes(grid: Grid, best: Best, titles: dict[Row, str]) -> list[str]:
     if any(len(_defined(cell)) == 1 for cell in grid.cells.values()):
         kind = {"mean": "standard deviation", "median": "quartiles"}.get(ask.summary, "interval")
         notes.append(f"One defined seed has no {kind}: such cells show its value alone.")
-    notes += _tested(grid, best, titles)
+    notes += [*grid.tuned.notes(grid.keys), *_tested(grid, best, titles)]
     if grid.scores:
         notes.append(convention.NOTE)
     if grid.scores and any(any(cell.collapsed) for cell in grid.cells.values()):

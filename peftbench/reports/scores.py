@@ -6,12 +6,21 @@ from dataclasses import replace
 
 from peftbench.analysis import convention, failures, grouping
 from peftbench.analysis.comparison import PairedComparison
-from peftbench.analysis.costs import machine, mean_peak
+from peftbench.analysis.costs import (
+    MIXED,
+    TUNING_NOTE,
+    machine,
+    mean_peak,
+    mean_with_tuning,
+    tuning_text,
+)
 from peftbench.core import revisions
 from peftbench.core.run import Record
 from peftbench.metrics import task_metrics
 from peftbench.reports.base import Report, listed
 from peftbench.reports.tables.markdown import Table
+from peftbench.results.tuned import FIGURES as TUNED_FIGURES
+from peftbench.results.tuned import Tuned
 
 Column = tuple[str, str, int]  # task, metric, training examples
 
@@ -19,8 +28,8 @@ SCORES = Report(
     name="scores",
     question="which method scores what?",
     order=1,
-    tables=lambda inputs: [scores(inputs.records, inputs.pairs)],
-    csv=lambda inputs: figures(inputs.records),
+    tables=lambda inputs: [scores(inputs.records, inputs.pairs, inputs.tuned)],
+    csv=lambda inputs: figures(inputs.records, inputs.tuned),
     after_run=True,
     page=("scores", 1),
 )
@@ -29,7 +38,7 @@ OTHER_METRICS = Report(
     name="metrics",
     question="what are the metrics that are not primary?",
     order=2,
-    tables=lambda inputs: listed(other_metrics(inputs.records)),
+    tables=lambda inputs: listed(other_metrics(inputs.records, inputs.tuned)),
     after_run=True,
     page=("scores", 2),
 )
@@ -38,20 +47,27 @@ COSTS = Report(
     name="costs",
     question="what does training take?",
     order=3,
-    tables=lambda inputs: [costs(inputs.records, inputs.warning)],
+    tables=lambda inputs: [costs(inputs.records, inputs.warning, inputs.tuned)],
     after_run=True,
     page=("costs", 2),
 )
 
 
-def scores(records: list[Record], pairs: Sequence[PairedComparison] = ()) -> Table:
+#: Where no learning rate was chosen.
+_UNTUNED = Tuned()
+
+
+def scores(
+    records: list[Record], pairs: Sequence[PairedComparison] = (), tuned: Tuned = _UNTUNED
+) -> Table:
     """The primary metric of every task; the constant prediction first, collapsed runs marked.
 
     Args:
         records: of any tasks.
         pairs: comparisons, from which the last line has the resolution of each column.
+        tuned: those with a learning rate that was chosen, which are marked.
     """
-    table = _table("Scores", records, lambda names: names[:1])
+    table = _table("Scores", records, lambda names: names[:1], tuned)
     if not pairs:
         return table
     reach: dict[grouping.Sized, list[float]] = {}
@@ -69,14 +85,14 @@ def scores(records: list[Record], pairs: Sequence[PairedComparison] = ()) -> Tab
     return replace(table, rows=[*table.rows, line], notes=[*table.notes, note])
 
 
-def other_metrics(records: list[Record]) -> Table | None:
+def other_metrics(records: list[Record], tuned: Tuned = _UNTUNED) -> Table | None:
     """The metrics that are not primary, if any task has one."""
     if all(len(record.metrics) == 1 for record in records):
         return None
-    return _table("Other metrics", records, lambda names: names[1:])
+    return _table("Other metrics", records, lambda names: names[1:], tuned)
 
 
-def figures(records: list[Record]) -> Table:
+def figures(records: list[Record], tuned: Tuned = _UNTUNED) -> Table:
     """Every metric of every cell as plain numbers, one line each, for programs."""
     grouped, split = grouping.of_records(records)
     lines = []
@@ -100,14 +116,16 @@ def figures(records: list[Record]) -> Table:
                     "" if base is None else f"{base:.6f}",
                     str(sum(r.collapsed for r in here)),
                     f"{seconds:.2f}",
+                    *(tuned.figures(r.run.key for r in here) if tuned.choices else []),
                 ]
             )
     columns = ["method", *split, "task", "train_size", "metric", "seeds", "defined"]
     columns += ["mean", "sd", "trivial", "collapsed", "train_seconds"]
+    columns += TUNED_FIGURES if tuned.choices else []
     return Table("Figures", columns, lines, 4 + len(split))
 
 
-def costs(records: list[Record], warning: str = "") -> Table:
+def costs(records: list[Record], warning: str = "", tuned: Tuned = _UNTUNED) -> Table:
     """What each method trains and spends: means over seeds, for each task; a warning below.
 
     Seconds compare only on one device with one number of threads, and measured ones not with those
@@ -121,24 +139,35 @@ def costs(records: list[Record], warning: str = "") -> Table:
             here = [record for record in members if grouping.sized(record) == task]
             if not here:
                 continue
-            machines = {machine(r) for r in here}
+            mixed = len({machine(record) for record in here}) > 1
             trained = sorted({record.parameters["trained"] for record in here})
             lines.append(
                 [
                     *row,
                     grouping.title(task, tasks),
                     " / ".join(f"{count:,}" for count in trained),
-                    *("mixed" if len(machines) > 1 else pick(here) for pick in _UNITS.values()),
+                    *(MIXED if mixed else pick(here) for pick in _UNITS.values()),
+                    *(([MIXED] * 2 if mixed else _tuning(here, tuned)) if tuned.choices else []),
                 ]
             )
     columns = ["method", *split, "task", "trained", *_UNITS]
     notes = [warning] if warning else []
+    if tuned.choices:
+        columns += ["tuning", "total"]
+        notes.append(f"{TUNING_NOTE} Total: with the seconds of training.")
+        notes += tuned.notes(record.run.key for record in records)
     if any(record.environment.get("packed") for record in records):
         notes.append(
             "Runs that were trained in a pack have no costs of their own: theirs are those of a "
             "short measurement alone, for as many tokens."
         )
     return Table("Costs (training)", columns, lines, 2 + len(split), notes)
+
+
+def _tuning(here: list[Record], tuned: Tuned) -> list[str]:
+    """Seconds of the trials, and with those of training."""
+    total = mean_with_tuning(here, tuned)
+    return [tuning_text(here, tuned), MIXED if total is None else f"{total:,.0f}"]
 
 
 def _mean(values: Iterable[float]) -> float:
@@ -156,7 +185,9 @@ _UNITS: dict[str, Callable[[list[Record]], str]] = {
 }
 
 
-def _table(title: str, records: list[Record], pick: Callable[[list[str]], list[str]]) -> Table:
+def _table(
+    title: str, records: list[Record], pick: Callable[[list[str]], list[str]], tuned: Tuned
+) -> Table:
     grouped, split = grouping.of_records(records)
     columns: list[Column] = sorted(
         {
@@ -176,7 +207,7 @@ def _table(title: str, records: list[Record], pick: Callable[[list[str]], list[s
     lines = [baseline]
     for row, members in grouped.items():
         lines.append(
-            [*row, *(_cell(members, column) + _mark(members, column) for column in columns)]
+            [*row, *(_cell(members, column) + _mark(members, column, tuned) for column in columns)]
         )
     notes = [
         "Percent, mean ± standard deviation over seeds (number of seeds), on the reporting split "
@@ -201,6 +232,7 @@ def _table(title: str, records: list[Record], pick: Callable[[list[str]], list[s
             f"{OUTDATED} of an older revision, never pooled with newer records; corrected since: "
             f"{'; '.join(sorted(corrected))}. The same command trains them again."
         )
+    notes += tuned.notes(record.run.key for record in records)
     return Table(title, ["method", *split, *heads], lines, 1 + len(split), notes)
 
 
@@ -220,9 +252,10 @@ def _range_note(records: list[Record]) -> str:
 OUTDATED = "‡"
 
 
-def _mark(members: list[Record], column: Column) -> str:
+def _mark(members: list[Record], column: Column, tuned: Tuned) -> str:
     here = [record for record in members if _is(record, column)]
-    return f" {OUTDATED}" if any(revisions.outdated(record.run) for record in here) else ""
+    outdated = f" {OUTDATED}" if any(revisions.outdated(record.run) for record in here) else ""
+    return tuned.mark(record.run.key for record in here) + outdated
 
 
 def _baseline(records: list[Record], column: Column) -> float | None:

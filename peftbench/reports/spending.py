@@ -10,6 +10,7 @@ from peftbench.analysis.costs import Prices, stored
 from peftbench.core.run import Record
 from peftbench.reports.base import Report
 from peftbench.reports.tables.markdown import Table
+from peftbench.results.tuned import Tuned
 
 #: Parts of the reference's score that count as near.
 NEAR = (0.95, 0.99)
@@ -18,18 +19,23 @@ REPORT = Report(
     name="spending",
     question="what does a score cost, and what does it take to come near the best?",
     order=9,
-    tables=lambda inputs: [spending_table(inputs.records, inputs.prices, inputs.warning)],
+    tables=lambda inputs: [
+        spending_table(inputs.records, inputs.prices, inputs.warning, inputs.tuned)
+    ],
     page=("costs", 1),
 )
 
 
-def spending_table(records: list[Record], prices: Prices, warning: str = "") -> Table:
+def spending_table(
+    records: list[Record], prices: Prices, warning: str = "", tuned: Tuned | None = None
+) -> Table:
     """Method × task: score, spending, seconds to come near the reference, the Pareto front.
 
     The reference of a task is the run that trains everything, or what trains most, where none does.
     Runs of several machines have lines of their own, which are compared on one machine only. A
-    warning stands below.
+    warning stands below. Where learning rates were chosen, money and front count their trials.
     """
+    tuned = tuned or Tuned()
     tasks = sorted({grouping.sized(record) for record in records})
     machines = sorted({costs.machine(record) for record in records})
     by_row, split = grouping.of_records(records)
@@ -50,7 +56,7 @@ def spending_table(records: list[Record], prices: Prices, warning: str = "") -> 
             title = f"{task[0]} {task[1]:,}"
             if len(machines) > 1:
                 title += f", {costs.called(machine, machines)}"
-            lines += _lines(title, cells, goal, prices)
+            lines += _lines(title, cells, goal, prices, tuned)
     paid = [prices.currency or ""] if prices.known() else []
     reach = [f"s to {100 * part:.0f} %" for part in NEAR]
     columns = [
@@ -59,6 +65,7 @@ def spending_table(records: list[Record], prices: Prices, warning: str = "") -> 
         "task",
         "score",
         "train s",
+        *(["tuning"] if tuned.choices else []),
         "TFLOP",
         "MB kept",
         *paid,
@@ -70,7 +77,13 @@ def spending_table(records: list[Record], prices: Prices, warning: str = "") -> 
         columns,
         lines,
         2 + len(split),
-        [*[warning] * bool(warning), _NOTE, convention.NOTE],
+        [
+            *[warning] * bool(warning),
+            _NOTE,
+            *([_TUNING] if tuned.choices else []),
+            convention.NOTE,
+            *tuned.notes(record.run.key for record in records),
+        ],
     )
 
 
@@ -82,15 +95,26 @@ _NOTE = (
     "device."
 )
 
+_TUNING = (
+    f"{costs.TUNING_NOTE} Front and money count them with the training of a run; s to 95 % does "
+    "not."
+)
+
 
 def _lines(
-    title: str, cells: dict[grouping.Row, list[Record]], goal: float | None, prices: Prices
+    title: str,
+    cells: dict[grouping.Row, list[Record]],
+    goal: float | None,
+    prices: Prices,
+    tuned: Tuned,
 ) -> list[list[str]]:
     """Lines of one task on one machine."""
-    front = costs.pareto_front({row: (_score(here), _seconds(here)) for row, here in cells.items()})
+    front = costs.pareto_front(
+        {row: (_score(here), costs.mean_with_tuning(here, tuned)) for row, here in cells.items()}
+    )
     lines = []
     for row, here in cells.items():
-        money = [value for record in here if (value := prices.money(record)) is not None]
+        money = [value for record in here if (value := prices.money(record, tuned)) is not None]
         flops = [record.flops for record in here if record.flops is not None]
         paid = f"{statistics.fmean(money):.4f}" if money else "–"
         lines.append(
@@ -99,6 +123,7 @@ def _lines(
                 title,
                 grouping.spread([record.score for record in here]),
                 f"{_seconds(here):,.0f}",
+                *([costs.tuning_text(here, tuned)] if tuned.choices else []),
                 f"{statistics.fmean(flops) / 1e12:,.1f}" if flops else "–",
                 f"{stored(here[0]) / 1e6:,.2f}",
                 *([paid] if prices.known() else []),

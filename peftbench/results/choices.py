@@ -45,22 +45,30 @@ def save(results: Results, choice: Choice) -> None:
     results.write(path, io.sealed(choice.to_json()))
 
 
-def tuned(run: Run, choices: list[Choice]) -> tuple[Run, Choice]:
-    """The run with the rate that was chosen for it, and that choice.
+def nearest(run: Run, choices: list[Choice]) -> Choice | None:
+    """The choice for a run: of its cell, else of the nearest size; None if there is none.
 
-    That is the one for its cell, else of the nearest size for the same model, method and task.
+    Model, method and task are the same in any case.
+    """
+    of_it = [choice for choice in choices if choice.is_of(run)]
+    key = subject(run).key if of_it else ""
+    return min(
+        of_it, key=lambda choice: (choice.key != key, _distance(run, choice.run)), default=None
+    )
+
+
+def tuned(run: Run, choices: list[Choice]) -> tuple[Run, Choice]:
+    """The run with the rate that was chosen for it, and that choice; see `nearest`.
 
     Raises:
         ConfigError: if there is none.
     """
-    of_it = [choice for choice in choices if choice.is_of(run)]
-    if not of_it:
+    found = nearest(run, choices)
+    if found is None:
         raise ConfigError(
             f"tuned=true: no learning rate was chosen for {run.method.name} on {run.task.name} "
             f"with {run.model.name}; `peftbench tune` with the same words chooses one"
         )
-    key = subject(run).key
-    found = min(of_it, key=lambda choice: (choice.key != key, _distance(run, choice.run)))
     return replace(run, train=replace(run.train, lr=found.rate)), found
 
 

@@ -9,11 +9,13 @@ version is made again.
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftbench.results import record_columns
+from peftbench.results import choices, record_columns
 from peftbench.results.store import Results
+from peftbench.results.tuned import Tuned
 from peftbench.system import io
 
 if TYPE_CHECKING:
@@ -27,6 +29,9 @@ VERSION = 5
 _HEAD = f"peftbench frame {VERSION}\n".encode()
 _STAMP = ["key", "file.size", "file.changed"]
 
+#: The column that is not cached, since a choice may be newer than the record.
+_TUNED = "tuned"
+
 
 @dataclass(frozen=True)
 class RecordFrame:
@@ -38,13 +43,30 @@ class RecordFrame:
     """
 
     _file: "pq.ParquetFile"
+    _results: Results
     unreadable: dict[str, str] = field(default_factory=dict)
     not_cached: str | None = None
 
     @property
     def columns(self) -> list[str]:
         """Names of all columns, sorted."""
-        return [name for name in self._file.schema_arrow.names if name not in _STAMP[1:]]
+        names = [name for name in self._file.schema_arrow.names if name not in _STAMP[1:]]
+        return sorted([*names, _TUNED]) if len(self) else names
+
+    @cached_property
+    def tuned(self) -> Tuned:
+        """Records with a learning rate that was chosen.
+
+        Raises:
+            RecordError: if a choice is torn or was altered.
+        """
+        known = choices.all_choices(self._results)
+        if not known or not len(self):
+            return Tuned()
+        names = self._file.read(["key", "run.method.name", "run.task.name"]).to_pydict()
+        cells = {(choice.run.method.name, choice.run.task.name) for choice in known}
+        keys = [key for key, *cell in zip(*names.values(), strict=True) if tuple(cell) in cells]
+        return Tuned.of((self._results.load(key).run for key in keys), known)
 
     def read(self, columns: Iterable[str] | None = None) -> "pd.DataFrame":
         """Return some columns, or all; each row is a record, in the order of their keys.
@@ -56,11 +78,16 @@ class RecordFrame:
         import pandas as pd
         import pyarrow as pa
 
-        names = self.columns if columns is None else list(columns)
+        wanted = self.columns if columns is None else list(columns)
+        names = [name for name in wanted if name != _TUNED]
+        if _TUNED in wanted and "key" not in names:
+            names.append("key")
         types = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
         table = self._file.read(names, use_threads=False)
         made: pd.DataFrame = table.to_pandas(types_mapper=types.get, use_threads=False)
-        return made[names]
+        if _TUNED in wanted:
+            made[_TUNED] = made["key"].isin(list(self.tuned.choices)).astype("boolean")
+        return made[wanted]
 
     def __len__(self) -> int:
         return int(self._file.metadata.num_rows)
@@ -71,7 +98,8 @@ def load_frame(results: Results) -> RecordFrame:
 
     Beside the paths of its file a record has these columns: `key`; `score` and `metric` (the task's
     primary metric and its name); `trivial` (the same of the constant prediction); `peak_bytes` of
-    training (of the GPU where there is one); `prompt` and `augmentation`; `alike`, equal in
+    training (of the GPU where there is one); `prompt` and `augmentation`; `tuned`, whether the
+    learning rate is the one that the folder's choices hold for it; `alike`, equal in
     records that differ only in their seed; and `shared`, equal in records that differ at most in
     their seed and in what a method chooses.
     """
@@ -87,12 +115,14 @@ def load_frame(results: Results) -> RecordFrame:
             stamps = listing.result()
         before = cached.read(_STAMP).select(_STAMP)
         if before.equals(stamps):
-            return RecordFrame(cached)
+            return RecordFrame(cached, results)
         was, now = _rows(before), _rows(stamps)
         same = set(was) & set(now)
         table, unreadable = record_columns.read(results, [row[0] for row in now if row not in same])
         if not len(table) and len(same) == len(was):
-            return RecordFrame(cached, unreadable)  # nothing is new but what cannot be read
+            return RecordFrame(
+                cached, results, unreadable
+            )  # nothing is new but what cannot be read
         if same:
             kept = cached.read().filter([row in same for row in was])
             table = record_columns.joined([kept, table]).sort_by("key")
@@ -103,7 +133,7 @@ def load_frame(results: Results) -> RecordFrame:
             results.write(path, _HEAD + io.digest(body).encode() + body)
     except OSError as error:
         not_cached = f"{path}: {error.strerror}"
-    return RecordFrame(_open(body), unreadable, not_cached)
+    return RecordFrame(_open(body), results, unreadable, not_cached)
 
 
 def _rows(table: "pa.Table") -> list[tuple[Any, ...]]:

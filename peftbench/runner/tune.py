@@ -10,12 +10,12 @@ from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import FAILURE_KINDS
 from peftbench.core.plan import Plan, RunOptions
 from peftbench.core.run import Record, Run
-from peftbench.core.text import command, format_duration
-from peftbench.core.tuning import FRACTION, Choice, Question, Rung, Search, Trial, subject
+from peftbench.core.text import command
+from peftbench.core.tuning import Choice, Question, Rung, Search, Trial, subject
 from peftbench.data import loading
 from peftbench.metrics import task_metrics
-from peftbench.reports.tables.markdown import Table
 from peftbench.reports.tables.terminal import print_out
+from peftbench.reports.tuning import choice_table
 from peftbench.results import choices, status
 from peftbench.results.store import Results
 from peftbench.runner import sweep
@@ -234,36 +234,3 @@ def _best(
     means = mean_scores(question.run.task.metric, [one for one in trials if one.rate in rates])
     order = sorted(means, key=lambda rate: means[rate], reverse=True)
     return order[: search.finalists] if rung.seeds == 1 and search.seeds > 1 else order[:1]
-
-
-def choice_table(made: list[Choice]) -> Table:
-    """The rates that were chosen, and from what."""
-    lines = []
-    for choice in made:
-        factor = task_metrics.factor(choice.metric)
-        scores = [trial.score for trial in choice.trials if trial.rate == choice.rate]
-        known = [factor * score for score in scores if score is not None]
-        told = f"{fmean(known):.{1 if factor == 100 else 3}f}" if known else "diverged"
-        lines.append(
-            [
-                choice.run.method.name,
-                choice.run.task.name,
-                str(choice.run.size),
-                f"{choice.rate:g}" + (f" ({choice.edge})" if choice.edge else ""),
-                f"{choice.metric} {told} ({len(scores)})",
-                f"{min(choice.rates):g} to {max(choice.rates):g}",
-                str(len(choice.trials)),
-                format_duration(choice.seconds),
-            ]
-        )
-    columns = ["method", "task", "size", "train.lr", "score (trials)", "of", "trials", "time"]
-    notes = [
-        f"Scores of the primary metric on {100 * FRACTION:.0f} % of the training examples, held "
-        "out; the reporting split was not looked at. Trials: of all rates."
-    ]
-    if any(choice.edge for choice in made):
-        notes.append(
-            "lowest, highest: at the edge of what was tried; a better rate may lie beyond. Name "
-            "more: train.lr=…"
-        )
-    return Table("Chosen learning rates", columns, lines, 3, notes)

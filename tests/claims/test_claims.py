@@ -26,7 +26,10 @@ from peftbench.config.sweep import Grid, plan, spell
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Record, canonical, identity
+from peftbench.core.tuning import Choice as TuneChoice
+from peftbench.core.tuning import Trial, subject
 from peftbench.reports import claims as told
+from peftbench.results.choices import save as save_choice
 from peftbench.results.store import Results
 
 EXAMPLES = 600
@@ -609,6 +612,18 @@ def test_choices_are_those_of_a_folder_and_of_the_trials_beside_it(tmp_path):
     choices = tuning.beside(Results(tmp_path / "mine"), [])
     assert [one.rate for one in choices.known] == [1e-3]
     assert tuning.beside(Results(tmp_path / "other" / "mine"), []) == Choices()
+
+
+def test_choices_that_tune_made_count(tmp_path):
+    (run,) = records.runs("method=bitfit", "train.lr=1e-3", "size=64")
+    made = [Trial("0" * 12, rate, 1000, None, 1, 0.8, False, 1.0) for rate in (1e-4, 1e-3, 3e-3)]
+    few = TuneChoice(subject(run), 1e-3, "accuracy", "", made[:2], None)
+    save_choice(Results(tmp_path), few)
+    assert tuning.beside(Results(tmp_path), []) == Choices()  # two are no search
+    save_choice(Results(tmp_path), replace(few, trials=made, edge="highest"))
+    found = tuning.beside(Results(tmp_path), []).of_run(run)
+    assert found is not None
+    assert (found.rate, found.size, found.trials, found.edge) == (1e-3, 64, 3, True)
 
 
 def test_a_change_of_one_method_needs_equal_rates():

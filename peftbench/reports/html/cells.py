@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from peftbench.analysis import costs, grouping
 from peftbench.core.run import Record
+from peftbench.results.tuned import Tuned
 
 
 @dataclass(frozen=True)
@@ -18,12 +19,14 @@ class ScoreCell:
         records: by seed.
         front: in which of `COSTS` no other cell of the task and size scores as high for less;
             not in seconds where those of the task and size are of several machines.
+        tuned: runs with a learning rate that was chosen.
     """
 
     row: grouping.Row
     sized: tuple[str, int]
     records: list[Record]
     front: list[str] = field(default_factory=list)
+    tuned: Tuned = field(default_factory=Tuned)
 
     @property
     def metric(self) -> str:
@@ -52,6 +55,11 @@ class ScoreCell:
         return statistics.fmean(record.seconds["train"] for record in self.records)
 
     @property
+    def total(self) -> float | None:
+        """The same with the trials that tuned it; None where these are of another machine."""
+        return costs.mean_with_tuning(self.records, self.tuned)
+
+    @property
     def trained(self) -> int:
         """Parameters that train beside the head, in the run that trains most."""
         return max(record.parameters["trained"] for record in self.records)
@@ -68,13 +76,13 @@ class ScoreCell:
 
 
 #: What a score may be held against.
-COSTS: dict[str, Callable[[ScoreCell], float]] = {
-    "seconds": lambda cell: cell.seconds,
+COSTS: dict[str, Callable[[ScoreCell], float | None]] = {
+    "seconds": lambda cell: cell.total,
     "trained": lambda cell: float(max(1, cell.trained)),
 }
 
 
-def cells(by_row: dict[grouping.Row, list[Record]]) -> list[ScoreCell]:
+def cells(by_row: dict[grouping.Row, list[Record]], tuned: Tuned) -> list[ScoreCell]:
     """Records by row, task and size; rows in the order of the tables."""
     parted: dict[tuple[grouping.Row, tuple[str, int]], list[Record]] = {}
     for row, members in by_row.items():
@@ -82,7 +90,7 @@ def cells(by_row: dict[grouping.Row, list[Record]]) -> list[ScoreCell]:
             parted.setdefault((row, grouping.sized(record)), []).append(record)
     place = {row: number for number, row in enumerate(by_row)}
     order = sorted(parted, key=lambda one: (place[one[0]], one[1]))
-    found = [ScoreCell(row, sized, parted[row, sized]) for row, sized in order]
+    found = [ScoreCell(row, sized, parted[row, sized], tuned=tuned) for row, sized in order]
     together: dict[tuple[str, int], list[ScoreCell]] = {}
     for cell in found:
         together.setdefault(cell.sized, []).append(cell)
@@ -94,7 +102,9 @@ def cells(by_row: dict[grouping.Row, list[Record]]) -> list[ScoreCell]:
     return found
 
 
-def cheapest_front(here: list[ScoreCell], cost: Callable[[ScoreCell], float]) -> list[ScoreCell]:
+def cheapest_front(
+    here: list[ScoreCell], cost: Callable[[ScoreCell], float | None]
+) -> list[ScoreCell]:
     """Those of one task and size that no other beats in score and cost at once (Pareto).
 
     The cheapest first.

@@ -55,7 +55,7 @@ def contents(
     labels = grouping.labels(by_row, split)
     names = grouping.methods((r.run.method.name, r.parameters["trained"]) for r in records)
     palette = Palette.of(names)
-    found = cells(by_row)
+    found = cells(by_row, inputs.tuned)
     pairs = inputs.pairs
     carried = run_list.carried(found, most)
     place = {row: number for number, row in enumerate(by_row)}
@@ -66,6 +66,7 @@ def contents(
             "summary": summary.summary(records, evaluated, found, pairs, labels, inputs.warning),
             "notes": [*_notes(records, len(carried), bad | odd, alone), *gone],
             "warning": inputs.warning,
+            "tuned": inputs.tuned.notes(trained),
             "methods": names,
             "looks": [palette.look(name) for name in names],
             "rows": [{"label": labels[row], "method": row[0]} for row in by_row],
@@ -114,6 +115,18 @@ def _cell(
         "peak": cell.peak,
         "front": cell.front,
         "runs": [record.run.key for record in cell.records if record.run.key in carried],
+    } | (_tuning(cell) if cell.tuned.choices else {})
+
+
+def _tuning(cell: ScoreCell) -> Json:
+    """How the rate of a cell was chosen, in a folder with choices."""
+    keys = [record.run.key for record in cell.records]
+    choice = cell.tuned.choice(keys)
+    return {
+        "mark": cell.tuned.mark(keys),
+        "trials": None if choice is None else len(choice.trials),
+        "tuning": None if choice is None else choice.seconds,
+        "total": cell.total,
     }
 
 

@@ -14,12 +14,15 @@ function resultsTable() {
     { name: "task", text: (cell) => sectionOf(cell).task },
     figures("examples", (cell) => group(sectionOf(cell).size), (cell) => sectionOf(cell).size),
     { name: "metric", text: (cell) => sectionOf(cell).metric },
-    figures("mean %", (cell) => cell.texts[0], (cell) => cell.mean),
+    figures("mean %", (cell) => cell.texts[0] + (cell.mark ?? ""), (cell) => cell.mean),
     figures("sd", (cell) => cell.texts[1] || "–", (cell) => cell.sd),
     figures("runs", counted, (cell) => cell.n),
     figures("collapsed", (cell) => (cell.collapsed ? String(cell.collapsed) : ""), (cell) => cell.collapsed),
     figures("trained", (cell) => group(cell.trained), (cell) => cell.trained),
     figures("train s", (cell) => (cell.mixed ? `${seconds(cell.seconds)} (mixed machines)` : seconds(cell.seconds)), (cell) => cell.seconds),
+    ...(DATA.cells.some((cell) => cell.trials)
+      ? [figures("tuning s", (cell) => (cell.trials ? seconds(cell.tuning) : "–"), (cell) => cell.tuning)]
+      : []),
     figures("peak MiB", (cell) => mebibytes(cell.peak), (cell) => cell.peak),
   ];
   if (DATA.pairs.length)
@@ -35,6 +38,7 @@ function resultsTable() {
     more: runsBelow,
     notes: [
       "The arrow before a name unfolds its runs. Mean and standard deviation are over all runs; examples are those of training; trained counts weights, the head left out; seconds are those of training alone.",
+      ...DATA.tuned,
     ],
   });
 }

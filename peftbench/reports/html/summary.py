@@ -219,12 +219,14 @@ def _costs(parts: dict[str, list[ScoreCell]], labels: dict[grouping.Row, str]) -
             continue
         order = sorted(here, key=lambda cell: cell.seconds)
         first, last = order[0], order[-1]
-        best = cheapest_front(here, lambda cell: cell.seconds)
+        best = cheapest_front(here, lambda cell: cell.total)
+        tuned = any(cell.tuned.choices for cell in here)
+        less = "less time, the trials of tuned ones counted," if tuned else "less time"
         lines.append(
             f"{title}: training takes from {_seconds(first)} ({labels[first.row]}) to "
             f"{_seconds(last)} ({labels[last.row]})"
             + (
-                f"; nothing scores as high in less time than {named(labels[c.row] for c in best)}"
+                f"; nothing scores as high in {less} than {named(labels[c.row] for c in best)}"
                 if best
                 else ""
             )

@@ -1,0 +1,217 @@
+"""Which rows are tuned, how every table tells it, and what their costs count."""
+
+import csv
+import io
+
+import pytest
+import records
+from click.testing import CliRunner
+from records import runs
+
+from peftbench.analysis.costs import Prices
+from peftbench.cli.main import main
+from peftbench.core.tuning import Choice, Trial, subject
+from peftbench.reports import builder, pareto, scores, spending
+from peftbench.reports.base import gather
+from peftbench.reports.html.data import contents
+from peftbench.results import choices
+from peftbench.results.frame import load_frame
+from peftbench.results.store import Results
+
+TOLD = " No trial saw the reporting split."
+
+
+def choose(results, run, rate=2e-3, trials=4, environment=records.ENVIRONMENT):
+    """A choice for the cell of a run, of trials of 30 seconds each."""
+    made = [Trial("0" * 12, rate, 1000 + n, None, 1, 0.8, False, 30.0) for n in range(trials)]
+    choice = Choice(subject(run), rate, "accuracy", "a test", made, None, environment)
+    choices.save(results, choice)
+
+
+def save(results, made, score=0.75):
+    for run in made:
+        results.save(records.record(run, score), records.predictions())
+
+
+@pytest.fixture
+def results(tmp_path):
+    """LoRA at two rates, of which one was chosen; BitFit at one that nobody chose."""
+    folder = Results(tmp_path / "r")
+    tuned = runs("method=lora", "train.lr=2e-3", "seed=0,1")
+    save(folder, tuned, 0.8)
+    save(folder, runs("method=lora", "train.lr=1e-3", "seed=0,1,2"), 0.6)
+    save(folder, runs("method=bitfit", "train.lr=2e-3", "seed=0,1"), 0.7)
+    choose(folder, tuned[0])
+    return folder
+
+
+def inputs(results):
+    return gather(results, results.scan()[0], [], predictions=False)[0]
+
+
+def told(results, *words):
+    command = ["report", "table", *words, "--results", str(results.folder)]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == 0, done.output
+    return done.stdout
+
+
+def test_tuned_rows_are_marked_and_untuned_ones_are_left_out(results):
+    found = inputs(results)
+    table = scores.scores(found.records, tuned=found.tuned)
+    assert {row[0]: row[1] for row in table.rows[1:]} == {
+        "lora": "80.0 ± 0.0 (2) §",
+        "bitfit": "70.0 ± 0.0 (2)",
+    }
+    assert table.notes[-2:] == [
+        "§ learning rate tuned over 4 trials." + TOLD,
+        "3 untuned runs are left out, which other runs equal in all but seed and a tuned learning "
+        "rate; `peftbench report table rows=method,tuned` shows both.",
+    ]
+
+
+def test_the_files_of_a_report_have_the_mark(results):
+    builder.write(results)
+    assert "80.0 ± 0.0 (2) §" in (results.reports() / "scores.md").read_text()
+    lines = list(csv.DictReader(io.StringIO((results.reports() / "scores.csv").read_text())))
+    assert [
+        (one["method"], one["seeds"], one["tuned"], one["tuning_trials"], one["tuning_size"])
+        for one in lines
+        if one["metric"] == "accuracy"
+    ] == [("bitfit", "2", "false", "", ""), ("lora", "2", "true", "4", "32")]
+
+
+def test_the_page_has_the_mark(results):
+    data = contents(results)
+    marks = {data["rows"][cell["row"]]["label"]: cell["mark"] for cell in data["cells"]}
+    assert marks == {"lora": " §", "bitfit": ""}
+    assert data["tuned"][0] == "§ learning rate tuned over 4 trials." + TOLD
+
+
+def test_a_table_of_any_fields_shows_the_tuned_ones_or_both(results):
+    table = told(results, "--format", "markdown")
+    assert "80.0 ± 0.0 (2) §" in table
+    assert "60.0" not in table
+    assert "3 untuned runs are left out" in table
+    both = told(results, "rows=method,tuned", "--format", "markdown")
+    found = [[cell.strip() for cell in row.split("|")[1:-1]] for row in both.splitlines()[4:8]]
+    assert found[1:] == [
+        ["bitfit", "false", "70.0 ± 0.0 (2)"],
+        ["lora", "false", "60.0 ± 0.0 (3)"],
+        ["lora", "true", "80.0 ± 0.0 (2) §"],
+    ]
+    assert "left out" not in both
+    alone = told(results, "where=method=lora tuned=false", "--format", "markdown")
+    assert "60.0 ± 0.0 (3) |" in alone
+    assert r"80.0 $\pm$ 0.0 (2) \S{}" in told(results, "--format", "latex")
+    lines = list(csv.DictReader(io.StringIO(told(results, "--format", "csv"))))
+    assert {one["method"]: one["tuned"] for one in lines} == {"lora": "true", "bitfit": "false"}
+
+
+def test_what_a_person_pools_says_that_some_are_tuned(results):
+    words = ("where=method=lora", "mix=lr,tuned", "--format")
+    assert "68.0 ± 11.0 (5) |" in told(results, *words, "markdown")  # two of 80, three of 60
+    (line,) = csv.DictReader(io.StringIO(told(results, *words, "csv")))
+    assert (line["tuned"], line["tuning_trials"]) == ("some", "")
+
+
+def test_without_choices_nothing_is_said(results):
+    builder.write(results)
+    for path in results.choices().iterdir():
+        path.unlink()
+    frame = load_frame(results).read(["key", "tuned"])
+    assert frame["tuned"].sum() == 0
+    builder.write(results)
+    files = {path.name: path.read_text() for path in results.reports().glob("*.[mc]*")}
+    assert not [name for name, text in files.items() if "§" in text or "tun" in text]
+    assert "80.0 ± 0.0 (2)" in files["scores.md"]
+    assert "60.0 ± 0.0 (3)" in files["scores.md"]
+
+
+def test_a_rate_from_another_size_says_so(tmp_path):
+    results = Results(tmp_path / "r")
+    small, large = runs("method=lora", "train.lr=2e-3", "size=32,64")
+    save(results, [small, large])
+    choose(results, small, trials=4)
+    choose(results, runs("method=bitfit")[0], trials=6)
+    found = inputs(results)
+    assert [row[1:] for row in scores.scores(found.records, tuned=found.tuned).rows[1:]] == [
+        ["75.0 (1) §", "75.0 (1) ¶"]
+    ]
+    assert found.tuned.notes([small.key, large.key]) == [
+        "§ learning rate tuned over 4 trials.",
+        "¶ learning rate tuned over 4 trials, chosen at size 32 and used here." + TOLD,
+    ]
+    (longer,) = runs("method=lora", "train.lr=2e-3", "budget.steps=8")
+    save(results, [longer])
+    assert inputs(results).tuned.notes([longer.key]) == [
+        "¶ learning rate tuned over 4 trials, chosen at size 32 for another budget and used here."
+        + TOLD
+    ]
+    (bitfit,) = runs("method=bitfit", "train.lr=2e-3")
+    save(results, [bitfit])
+    assert inputs(results).tuned.notes([small.key, bitfit.key]) == [
+        "§ learning rate tuned over 4 to 6 trials." + TOLD
+    ]
+
+
+def test_a_rate_that_was_chosen_for_another_size_is_untuned_beside_an_own_choice(tmp_path):
+    results = Results(tmp_path / "r")
+    small, large = runs("method=lora", "train.lr=2e-3", "size=32,64")
+    save(results, [small, large])
+    choose(results, small, 2e-3)
+    choose(results, large, 1e-3)
+    assert set(inputs(results).tuned.choices) == {small.key}
+
+
+def test_costs_count_the_trials(results):
+    found = inputs(results)
+    table = scores.costs(found.records, tuned=found.tuned)
+    assert table.columns[-2:] == ["tuning", "total"]
+    by_row = {row[0]: (row[3], *row[-2:]) for row in table.rows}
+    assert by_row == {"lora": ("2", "120 §", "122"), "bitfit": ("2", "–", "2")}  # 4 trials of 30 s
+
+
+def test_money_and_front_count_the_trials(results):
+    found = inputs(results)
+    prices = Prices(currency="EUR", core_hour=36.0)  # a cent a second, on one core
+    table = spending.spending_table(found.records, prices, tuned=found.tuned)
+    lines = {row[0]: dict(zip(table.columns, row, strict=True)) for row in table.rows}
+    assert lines["lora"]["tuning"] == "120 §"
+    assert lines["lora"]["EUR"] == f"{0.01 * (4 + 120):.4f}"
+    assert lines["bitfit"]["EUR"] == f"{0.01 * 4:.4f}"
+    assert {name: line["front"] for name, line in lines.items()} == {"lora": "yes", "bitfit": "yes"}
+
+
+def test_a_tuned_row_is_beaten_where_its_trials_cost_more(results):
+    """At equal seconds of training and a lower score BitFit is on the front by its trials alone."""
+    table = spending.spending_table(inputs(results).records, Prices())
+    assert {row[0]: row[-1] for row in table.rows} == {"lora": "yes", "bitfit": ""}
+
+
+def test_the_pareto_picture_takes_the_total_and_says_so(results):
+    found = inputs(results)
+    (picture,) = pareto.plot_pareto(found.records, found.palette, tuned=found.tuned)
+    axis = next(
+        axis for axis in picture.figure.axes if axis.get_xlabel() == "training and tuning seconds"
+    )
+    marks = {
+        (line.get_xdata()[0], round(line.get_ydata()[0]))
+        for line in axis.get_lines()
+        if len(line.get_xdata()) == 1
+    }
+    assert {(122.0, 80), (2.0, 70)} <= marks
+    assert "of training alone for bitfit, whose rate was not chosen here" in picture.caption
+
+
+def test_trials_of_another_machine_do_not_add_up(tmp_path):
+    results = Results(tmp_path / "r")
+    made = runs("method=lora", "train.lr=2e-3", "seed=0,1")
+    save(results, made)
+    choose(results, made[0], environment=records.ENVIRONMENT | {"device": "Some GPU"})
+    found = inputs(results)
+    (row,) = scores.costs(found.records, tuned=found.tuned).rows
+    assert row[-2:] == ["mixed", "mixed"]
+    (picture,) = pareto.plot_pareto(found.records, found.palette, tuned=found.tuned)
+    assert "none of lora, tuned on another machine" in picture.caption
+    assert Prices(currency="EUR", core_hour=1.0).money(found.records[0], found.tuned) is None
