@@ -56,6 +56,17 @@ def fetch(plan: Plan, overrides: list[str], target: Path) -> Iterator[str]:
     yield f"on the nodes: cluster.prefetched={place}, or PEFTBENCH_PREFETCHED={place}"
 
 
+def fill_caches(plan: Plan) -> Iterator[str]:
+    """Fetch what runs read into the caches of this machine, and say line by line what is there.
+
+    Raises:
+        ConfigError: if something cannot be loaded.
+    """
+    for need in needs(plan, offline_folder.data_root() or plan.data_root):
+        found = need.look()
+        yield f"{need.what}: {found or 'is here'}"
+
+
 def require_inputs(plan: Plan, root: str | None) -> None:
     """Refuse runs whose models or data are not here and cannot be fetched.
 

@@ -1,5 +1,6 @@
 """Files of the Hugging Face hub, at a pinned revision, from its cache or over the network."""
 
+import fnmatch
 import importlib.util
 import os
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from peftbench.core.configs import ModelConfig
 from peftbench.core.errors import ConfigError
-from peftbench.system import hub_client, io, memo, offline_folder, wheels
+from peftbench.system import hub_client, io, memo, offline_folder, pickled, wheels
 
 #: The files of a hub model that are fetched: weights without pickle, configuration, tokenizer.
 CHECKPOINT_FILES = ["*.safetensors", "*.json", "vocab.txt", "merges.txt", "*.model"]
@@ -152,9 +153,49 @@ def snapshot(name: str, revision: str | None, patterns: list[str], kind: str = "
             raise _unreachable(name, revision, _LOCAL[kind], error) from error
     if not any(path.is_file() for path in folder.glob(patterns[0])):
         lacks = "the cached copy lacks" if offline() else "it has no file"
-        raise _unreachable(name, revision, _LOCAL[kind], f"{lacks} {patterns[0]}")
+        raise _NoFile(str(_unreachable(name, revision, _LOCAL[kind], f"{lacks} {patterns[0]}")))
     hub_client.verify(folder, patterns)
     return folder
+
+
+class _NoFile(ConfigError):
+    """A repository is there, and has none of the files."""
+
+
+def _model(name: str, revision: str | None) -> Path:
+    """A model of the hub, converted where it has pickled weights alone.
+
+    Raises:
+        ConfigError: if it is neither in the hub's cache nor on the hub, or is to be converted.
+    """
+    if offline_folder.folder() is None:
+        done = pickled.place_of_hub(name, cached(name, revision).name)
+        if done.is_dir():
+            return done
+    try:
+        return snapshot(name, revision, CHECKPOINT_FILES)
+    except _NoFile:
+        if not _has_pickle(name, revision):
+            raise
+    if not pickled.allowed():
+        raise pickled.refuse_hub(name, revision)
+    folder = snapshot(name, revision, [pickled.PATTERN, *CHECKPOINT_FILES[1:]])
+    return pickled.copy_of_hub(name, revision, folder)
+
+
+def _has_pickle(name: str, revision: str | None) -> bool:
+    """Whether a repository has pickled weights, in the cache or on the hub if it can be asked."""
+    if pickled.is_pickled(cached(name, revision)):
+        return True
+    if offline():
+        return False
+    from huggingface_hub import HfApi
+
+    try:
+        files = hub_client.patiently(name, lambda: HfApi().list_repo_files(name, revision=revision))
+    except Exception as error:  # as in `snapshot`
+        raise _unreachable(name, revision, _LOCAL["model"], error) from error
+    return any(fnmatch.fnmatch(file, pickled.PATTERN) for file in files)
 
 
 def locate(model: ModelConfig) -> Path | None:
@@ -174,7 +215,7 @@ def locate(model: ModelConfig) -> Path | None:
     if model.checkpoint is None:
         return None
     try:
-        return snapshot(model.checkpoint, model.revision, CHECKPOINT_FILES)
+        return _model(model.checkpoint, model.revision)
     except ConfigError as error:
         if model.wheels is None or offline_folder.folder() is not None:
             raise
@@ -188,6 +229,9 @@ def at_hand(model: ModelConfig) -> Path | None:
     """The folder of a model's checkpoint, if it is on this machine; the hub is not asked.
 
     Light: nothing of huggingface_hub is imported.
+
+    Raises:
+        ConfigError: if it is, and must be converted first.
     """
     if not comes_from_hub(model):
         return locate(model)
@@ -197,6 +241,11 @@ def at_hand(model: ModelConfig) -> Path | None:
         place = here / "models" / offline_folder.called(model.checkpoint, model.revision)
     else:
         place = cached(model.checkpoint, model.revision)
+        done = pickled.place_of_hub(model.checkpoint, place.name)
+        if done.is_dir():
+            return done
+        if pickled.is_pickled(place) and not pickled.allowed():
+            raise pickled.refuse_hub(model.checkpoint, model.revision)
     return place if any(place.glob(CHECKPOINT_FILES[0])) else None
 
 
