@@ -241,7 +241,7 @@ def _room(wanted: dict[str, int | None]) -> Finding:
 def _plan(overrides: list[str], configs: Path | None, results: Results) -> Iterator[Finding]:
     from peftbench.config.sweep import plan
 
-    planned = plan(*overrides, configs=configs, results=results.folder)
+    planned = plan(*overrides, configs=configs, results=results.folder, ask_hub=False)
     yield Finding("words", GOOD, f"{len(planned.runs)} runs")
     root = offline_folder.data_root() or planned.data_root
     online = not hub.offline()

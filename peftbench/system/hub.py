@@ -64,6 +64,22 @@ def resolved(name: str, kind: str = "model") -> str | None:
     Raises:
         ConfigError: if it is not known and the hub cannot be asked.
     """
+    if (before := resolved_before(name, kind)) is not None or offline_folder.folder() is not None:
+        return before
+    kept = _kept(name, kind)
+    commit = _newest_model(name) if kind == "model" else _newest_dataset(name)
+    with suppress(OSError):
+        io.write_whole(kept, f"{commit}\n".encode())
+    word = {"model": "model.revision", "dataset": "task.revision or task.source.revision"}[kind]
+    hub_client.say(
+        f"note: {name} was named without a revision: from now on it is {commit}; {word}=COMMIT "
+        f"gives another one, and deleting {kept} looks for the newest"
+    )
+    return commit
+
+
+def resolved_before(name: str, kind: str) -> str | None:
+    """The commit that `resolved` found before; None for none. The hub is not asked."""
     here = offline_folder.folder()
     if here is not None:
         if commit := offline_folder.revisions(here).get(f"{kind}s/{name}"):
@@ -71,19 +87,20 @@ def resolved(name: str, kind: str = "model") -> str | None:
         found = sorted((here / "models").glob(f"{name.replace('/', '--')}@*"))
         commits = [path.name.rpartition("@")[2] for path in found if kind == "model"]
         return commits[0] if len(commits) == 1 and commits[0] != "newest" else None
-    kept = memo.cache_root() / "revisions"
-    kept /= name.replace("/", "--") if kind == "model" else f"datasets/{name.replace('/', '--')}"
     with suppress(OSError):
-        return kept.read_text(encoding="utf-8").strip()
-    commit = _newest_model(name) if kind == "model" else _newest_dataset(name)
+        return _kept(name, kind).read_text(encoding="utf-8").strip()
+    return None
+
+
+def forget(name: str, kind: str) -> None:
+    """Let the next `resolved` look for the newest commit."""
     with suppress(OSError):
-        io.write_whole(kept, f"{commit}\n".encode())
-    key = {"model": "model.revision", "dataset": "task.source.revision"}[kind]
-    hub_client.say(
-        f"note: {name} was named without a revision: from now on it is {commit}; {key}=COMMIT "
-        f"gives another one, and deleting {kept} looks for the newest"
-    )
-    return commit
+        _kept(name, kind).unlink(missing_ok=True)
+
+
+def _kept(name: str, kind: str) -> Path:
+    kept, called = memo.cache_root() / "revisions", name.replace("/", "--")
+    return kept / called if kind == "model" else kept / "datasets" / called
 
 
 def _newest_model(name: str) -> str:
@@ -106,6 +123,27 @@ def _newest_dataset(name: str) -> str:
             return place.name
         raise _unreachable(name, None, _LOCAL["dataset"], error) from error
     return str(info.sha)
+
+
+def file_names(name: str, commit: str, kind: str) -> list[str]:
+    """The names of a repository's files; offline those that the cache has.
+
+    Raises:
+        ConfigError: if neither the hub nor its cache has it.
+    """
+    place = cached(name, commit, kind)
+    if offline() and place.is_dir():
+        return [p.relative_to(place).as_posix() for p in sorted(place.rglob("*")) if p.is_file()]
+    from huggingface_hub import HfApi
+
+    try:
+        return list(
+            hub_client.patiently(
+                name, lambda: HfApi().list_repo_files(name, revision=commit, repo_type=kind)
+            )
+        )
+    except Exception as error:  # the hub's errors, requests' and the operating system's alike
+        raise _unreachable(name, commit, _LOCAL[kind], error) from error
 
 
 def snapshot(name: str, revision: str | None, patterns: list[str], kind: str = "model") -> Path:
@@ -189,12 +227,7 @@ def _has_pickle(name: str, revision: str | None) -> bool:
         return True
     if offline():
         return False
-    from huggingface_hub import HfApi
-
-    try:
-        files = hub_client.patiently(name, lambda: HfApi().list_repo_files(name, revision=revision))
-    except Exception as error:  # as in `snapshot`
-        raise _unreachable(name, revision, _LOCAL["model"], error) from error
+    files = file_names(name, revision or "main", "model")
     return any(fnmatch.fnmatch(file, pickled.PATTERN) for file in files)
 
 
@@ -289,7 +322,8 @@ def _in_wheels(model: ModelConfig) -> bool:
 
 _LOCAL = {
     "model": "a model folder: model.checkpoint=FOLDER",
-    "dataset": "a folder in its layout: data.root=FOLDER or PEFTBENCH_DATA=FOLDER",
+    "dataset": "a folder in its layout: data.root=FOLDER or PEFTBENCH_DATA=FOLDER (in place of "
+    "task=hub, its files: task=file)",
 }
 
 
