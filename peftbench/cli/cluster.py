@@ -192,9 +192,15 @@ def prefetch(overrides: tuple[str, ...], target: Path | None, configs: Path | No
 def doctor(overrides: tuple[str, ...], folder: Path, configs: Path | None, as_json: bool) -> None:
     """Check what runs need here, and with cluster=NAME what a submission needs.
 
-    With OVERRIDES: whether their models and data can be loaded. Says what to do about each failure;
-    exit code 1 if there is one.
-    """
+    With OVERRIDES: whether their models and data can be loaded, and about how much memory one GPU
+    needs for each model and method, by the checkpoint's config alone. Says what to do about each
+    failure; exit code 1 if there is one.
+
+    \b
+      model=roberta_large method=full train.batch_size=16                                9 GiB
+      model=auto model.checkpoint=meta-llama/Llama-2-7b-hf method=lora train.batch_size=4  39 GiB
+      the same with method=full: 137 GiB, more than any single GPU has
+    """  # noqa: D301 - click looks for the character, not for a backslash
     from peftbench.cli import doctor
     from peftbench.config import cluster
 
