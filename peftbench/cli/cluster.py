@@ -155,23 +155,32 @@ def cancel(names: tuple[str, ...], folder: Path) -> None:
 @click.option(
     "--to",
     "target",
-    required=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder to fill, on a file system that the nodes see.",
+    help="Folder to fill, on a file system that the nodes see; without it the caches are filled.",
 )
 @options.configs
-def prefetch(overrides: tuple[str, ...], target: Path, configs: Path | None) -> None:
+def prefetch(overrides: tuple[str, ...], target: Path | None, configs: Path | None) -> None:
     """Bring models, data and tokens of the OVERRIDES into a folder, for nodes without internet.
 
-    Then `submit … cluster.prefetched=FOLDER`, or PEFTBENCH_PREFETCHED=FOLDER with any verb. Runs
-    read that folder alone; nothing in it is written or locked.
+    A checkpoint that has pytorch_model.bin alone is converted to safetensors, once, into the cache.
+    Without --to models and data come into this machine's caches, and nothing else is done.
+
+    With it, `submit … cluster.prefetched=FOLDER` follows, or PEFTBENCH_PREFETCHED=FOLDER with any
+    verb. Runs read that folder alone; nothing in it is written or locked.
     """
     from peftbench.config import cluster
     from peftbench.config.sweep import plan
     from peftbench.runner import prefetch as fetching
+    from peftbench.system import pickled
 
+    pickled.allow()
     planned = plan(*cluster.parted(overrides)[1], configs=configs)
-    for line in fetching.fetch(planned, list(overrides), target):
+    lines = (
+        fetching.fill_caches(planned)
+        if target is None
+        else fetching.fetch(planned, list(overrides), target)
+    )
+    for line in lines:
         click.echo(line)
 
 
@@ -183,9 +192,15 @@ def prefetch(overrides: tuple[str, ...], target: Path, configs: Path | None) -> 
 def doctor(overrides: tuple[str, ...], folder: Path, configs: Path | None, as_json: bool) -> None:
     """Check what runs need here, and with cluster=NAME what a submission needs.
 
-    With OVERRIDES: whether their models and data can be loaded. Says what to do about each failure;
-    exit code 1 if there is one.
-    """
+    With OVERRIDES: whether their models and data can be loaded, and about how much memory one GPU
+    needs for each model and method, by the checkpoint's config alone. Says what to do about each
+    failure; exit code 1 if there is one.
+
+    \b
+      model=roberta_large method=full train.batch_size=16                                9 GiB
+      model=auto model.checkpoint=meta-llama/Llama-2-7b-hf method=lora train.batch_size=4  39 GiB
+      the same with method=full: 137 GiB, more than any single GPU has
+    """  # noqa: D301 - click looks for the character, not for a backslash
     from peftbench.cli import doctor
     from peftbench.config import cluster
 

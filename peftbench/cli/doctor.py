@@ -1,6 +1,6 @@
 """The verb `doctor`: whether what runs need is there, and what to do where it is not.
 
-No torch: it answers in a moment on a login node.
+Without overrides no torch: it answers in a moment on a login node.
 """
 
 import importlib.metadata
@@ -11,11 +11,13 @@ import tomllib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from peftbench.cluster import base
 from peftbench.cluster.manifest import SchedulerUnreachable
 from peftbench.config.cluster import Cluster
 from peftbench.core.errors import ConfigError, RecordError
+from peftbench.core.run import Run, canonical
 from peftbench.reports.tables.markdown import Table
 from peftbench.results.store import Results
 from peftbench.runner import prefetch
@@ -156,11 +158,7 @@ def _gpus(seen: list[str]) -> Iterator[Finding]:
         pynvml.nvmlInit()
         driver = pynvml.nvmlSystemGetDriverVersion()
         for name in seen:
-            handle = (
-                pynvml.nvmlDeviceGetHandleByIndex(int(name))
-                if name.isdigit()
-                else pynvml.nvmlDeviceGetHandleByUUID(name)
-            )
+            handle = _handle(name)
             major, minor = pynvml.nvmlDeviceGetCudaComputeCapability(handle)
             free = pynvml.nvmlDeviceGetMemoryInfo(handle).free / 2**30
             called = f"{pynvml.nvmlDeviceGetName(handle)}, {free:.0f} GiB free, driver {driver}"
@@ -175,6 +173,15 @@ def _gpus(seen: list[str]) -> Iterator[Finding]:
     except pynvml.NVMLError as error:
         do = "is the driver loaded? CUDA_VISIBLE_DEVICES names these"
         yield Finding("GPU", BAD, f"{', '.join(seen)}: {error}", do)
+
+
+def _handle(name: str) -> Any:
+    """NVML's handle of a GPU as CUDA_VISIBLE_DEVICES names it."""
+    import pynvml
+
+    if name.isdigit():
+        return pynvml.nvmlDeviceGetHandleByIndex(int(name))
+    return pynvml.nvmlDeviceGetHandleByUUID(name)
 
 
 def _folder(results: Results) -> Iterator[Finding]:
@@ -241,7 +248,7 @@ def _room(wanted: dict[str, int | None]) -> Finding:
 def _plan(overrides: list[str], configs: Path | None, results: Results) -> Iterator[Finding]:
     from peftbench.config.sweep import plan
 
-    planned = plan(*overrides, configs=configs, results=results.folder)
+    planned = plan(*overrides, configs=configs, results=results.folder, ask_hub=False)
     yield Finding("words", GOOD, f"{len(planned.runs)} runs")
     root = offline_folder.data_root() or planned.data_root
     online = not hub.offline()
@@ -254,3 +261,73 @@ def _plan(overrides: list[str], configs: Path | None, results: Results) -> Itera
         except ConfigError as error:
             state = ODD if online and need.of_hub else BAD
             yield Finding(need.what, state, str(error).partition("; provide")[0], _AWAY)
+    yield from _memory(planned.runs)
+
+
+#: Pairs of a model and a method of which the memory is estimated, at most.
+_MOST_PAIRS = 12
+
+_TOO_LARGE = (
+    "a method that trains less (LoRA, BitFit), a smaller model, train.micro_batch_size, a shorter "
+    "train.max_length or train.precision=bf16; weights in 4 bits and FSDP are not offered: use "
+    "QLoRA (peft with bitsandbytes) or the Trainer of transformers with FSDP"
+)
+
+
+def _memory(runs: list[Run]) -> Iterator[Finding]:
+    """What each model and method needs on one GPU, of their runs with the largest batches."""
+    pairs: dict[tuple[str, str], Run] = {}
+    for run in sorted(runs, key=_batch_tokens):
+        pairs[canonical(run.model), canonical(run.method)] = run
+    for run in list(pairs.values())[:_MOST_PAIRS]:
+        yield _memory_of(run)
+    if (more := len(pairs) - _MOST_PAIRS) > 0:
+        told = f"{more} more pairs of a model and a method were not estimated"
+        yield Finding("memory", ODD, told, "ask about fewer at once")
+
+
+def _batch_tokens(run: Run) -> int:
+    return (run.train.micro_batch_size or run.train.batch_size) * run.train.max_length
+
+
+def _memory_of(run: Run) -> Finding:
+    from peftbench.training.memory_need import config_at_hand, memory_need
+
+    what = f"memory of {run.model.name}, {run.method.name}"
+    config = config_at_hand(run.model)
+    if config is None:
+        do = "`peftbench prefetch` fetches it"
+        return Finding(what, ODD, "the config of the checkpoint is not here", do)
+    seen = gpus()
+    low = run.train.precision != "fp32"  # as `auto` is on a GPU
+    try:
+        need = memory_need(run, config, low)
+    except (ValueError, RuntimeError, NotImplementedError) as error:
+        return Finding(what, ODD, f"cannot be estimated: {str(error).splitlines()[0]}")
+    parts = ("weights", "gradients", "optimizer", "activations")
+    told = ", ".join(f"{part} {getattr(need, part) / 2**30:.1f}" for part in parts)
+    size = need.smallest_gpu()
+    told = (
+        f"about {need.total / 2**30:.1f} GiB on a GPU ({told}) for {need.parameters / 1e6:,.0f} M "
+        f"parameters, {need.trained / 1e6:,.1f} M trained, {'16' if low else '32'} bits, "
+        f"{run.train.micro_batch_size or run.train.batch_size} × {run.train.max_length} tokens: "
+        + ("no single GPU is large enough" if size is None else f"one with {size} GB")
+    )
+    room = _largest_room(seen)
+    if size is not None and (room is None or need.total <= room):
+        return Finding(what, GOOD, told)
+    if room is not None and need.total > room:
+        told += f"; {room / 2**30:.0f} GiB are free here"
+    return Finding(what, ODD if room is None else BAD, told, _TOO_LARGE)
+
+
+def _largest_room(seen: list[str]) -> float | None:
+    """Free bytes of the emptiest of these GPUs; None without one, or where the driver is silent."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        room = [float(pynvml.nvmlDeviceGetMemoryInfo(_handle(name)).free) for name in seen]
+    except pynvml.NVMLError:  # `_gpus` says so
+        return None
+    return max(room, default=None)

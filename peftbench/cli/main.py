@@ -118,7 +118,8 @@ def plan(overrides: tuple[str, ...], folder: Path, configs: Path | None, as_json
     from peftbench.cli.plan import checkpoint_lines, plan_table
     from peftbench.results import status
 
-    found, results = _plan(overrides, configs, folder), options.open_results(folder)
+    found = _plan(overrides, configs, folder, ask_hub=False)
+    results = options.open_results(folder)
     state = status.sweep_status(found, results)
     if as_json:
         import json
@@ -319,13 +320,17 @@ def completion_(shell: str) -> None:
 
 
 def _plan(
-    overrides: tuple[str, ...], configs: Path | None, folder: Path, shard: str | None = None
+    overrides: tuple[str, ...],
+    configs: Path | None,
+    folder: Path,
+    shard: str | None = None,
+    ask_hub: bool = True,
 ) -> "Plan":
     from peftbench.config.sweep import plan as compose_plan
     from peftbench.runner import sharding
 
     mine = None if shard is None else sharding.read(shard)
-    found = compose_plan(*overrides, configs=configs, results=folder)
+    found = compose_plan(*overrides, configs=configs, results=folder, ask_hub=ask_hub)
     if found.own_files:  # which the packaged ones may be taken for
         options.note_own_files(found.own_files)
     return found if mine is None else sharding.share(found, *mine)

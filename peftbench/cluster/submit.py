@@ -64,7 +64,7 @@ def submit(
     asked = base.build_scheduler(cluster)
     asked.check()
     results.check_writable()
-    results.keep_revisions(plan.revisions)
+    results.keep_revisions(plan.revisions, plan.renewed)
     with alone(results):
         seen = settle(results, look(results))
         if seen.silent is not None:

@@ -279,7 +279,9 @@ class Composer:
             if key not in choices:
                 overrides.setdefault(key.partition(".")[0], {})[key] = value
         composed = self._composed(choices)
-        task = cell.get("task.name") or Path(str(cell.get("task.path"))).stem
+        named = cell.get("task.dataset")  # ORG/NAME
+        task = cell.get("task.name") or str(named or "").rpartition("/")[2]
+        task = task or Path(str(cell.get("task.path"))).stem
         if not OmegaConf.is_missing(composed["task"][1], "name"):
             task = composed["task"][1].name or task
         parts = {}

@@ -13,7 +13,7 @@ from peftbench.core.run import Json
 from peftbench.core.text import decoded, did_you_mean
 from peftbench.models.checkpoint_inspection import files_hash, read_config
 from peftbench.models.safetensors_headers import read_headers
-from peftbench.system import hub, io
+from peftbench.system import hub, io, pickled
 
 
 def resolve_model(
@@ -75,18 +75,21 @@ def _model_type(model: Json) -> str:
 
 
 def _local(folder: Path) -> Json:
-    """A folder's identity is what is in it, not where it lies."""
+    """A folder's identity is what is in it, not where it lies; of pickles, what they convert to."""
     if not folder.is_dir():
         raise ConfigError(
             f"model.checkpoint={folder}: a local checkpoint is a transformers folder with "
             "config.json and safetensors weights; there is no such folder"
         )
     read_config(folder)
+    name = decoded(folder.name)
+    if pickled.is_pickled(folder):
+        folder = pickled.copy_of_folder(folder)
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:
         read_headers(folder)  # says what is there instead
     return {
-        "checkpoint": decoded(folder.name),
+        "checkpoint": name,
         "path": str(folder),
         "sha256": io.hashed(tuple(weights)),
         "files_sha256": files_hash(folder),

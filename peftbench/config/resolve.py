@@ -4,7 +4,8 @@ No torch, no weights, no data: what can be refused here is refused before anythi
 """
 
 import json
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, fields, replace
 from functools import partial
 from pathlib import Path
@@ -30,14 +31,14 @@ from peftbench.core.errors import ConfigError, at_least, one_of
 from peftbench.core.run import Json, Run, role_seeds
 from peftbench.core.text import decoded, did_you_mean
 from peftbench.core.tuning import SearchSpace
-from peftbench.data import hub_layout, loading, own_file, prompt_template
+from peftbench.data import hub_dataset, hub_layout, loading, own_file, prompt_template
 from peftbench.data.delimited import QUOTING
 from peftbench.data.text_noise import EDITS
 from peftbench.methods.peft_settings import check_settings
 from peftbench.metrics import task_metrics
 from peftbench.results.store import Results
 from peftbench.suites import base as suites
-from peftbench.system import hub, io
+from peftbench.system import hub, io, offline_folder
 
 T = TypeVar("T")
 C = TypeVar("C", bound=Config)
@@ -58,15 +59,19 @@ class Resolver:
     Args:
         searched: the configuration folders.
         results: where a key names the weights of an earlier run.
+        ask_hub: whether the hub may be asked about data sets.
     """
 
-    def __init__(self, searched: list[Path], results: Results):
+    def __init__(self, searched: list[Path], results: Results, ask_hub: bool = True):
         self.searched = searched
         self.results = results
+        self.ask_hub = ask_hub
         self._made: dict[str, Any] = {}
         self._root: str | None = None  # one for all runs of a plan
         #: Commits of repositories that are named without one, see `core.plan.Plan`.
         self.revisions: dict[str, str] = {}
+        self.renewed: set[str] = set()
+        self.datasets: Json = {}
 
     def run(self, config: Json) -> Run:
         """Make the run that a composed configuration means.
@@ -135,7 +140,54 @@ class Resolver:
         return model_families.resolve_model(_whole("model", node), self.searched, commit)
 
     def _task(self, node: Json, root: str | None) -> TaskConfig:
+        if "validation" in node:  # `task=hub`; a dataset that is not given is not there
+            return self._dataset(_whole("task", node))
         return self._at_commit(_task(node, root), root)
+
+    def _dataset(self, node: Json) -> TaskConfig:
+        """`task=hub`: a data set at a commit, with what its repository says of it."""
+        task = _hub_node(node)
+        given, label = task.source["revision"], f"datasets/{task.source['hub']}"
+        if given == "main":
+            self.renewed.add(label)
+        elif given is not None and not re.fullmatch("[0-9a-f]{40}", given):
+            raise ConfigError(
+                f"task.revision={given}: name a commit by its 40 hexadecimal digits, or main, "
+                "which looks for the newest one"
+            )
+        if given in (None, "main"):
+            given = self._commit("dataset", task.source["hub"])
+        task = replace(task, source=task.source | {"revision": given})
+        classes = node["classes"] if task.kind != "regression" else None
+        found = self._described(task, classes)
+        names = found["class_names"]
+        parts = ("train", "validation")
+        return replace(
+            task,
+            source=found["source"],
+            class_names=names,
+            classes=1 if names is None else len(names),
+            examples={part: found["examples"][task.splits[part]] for part in parts},
+            metrics=task.metrics or _default_metrics(names),
+        )
+
+    def _described(self, task: TaskConfig, classes: int | None) -> Json:
+        label = json.dumps(hub_dataset.inputs(task, classes))
+        here = offline_folder.folder()
+        if here is not None:
+            found = offline_folder.datasets(here).get(label)
+            if found is None:
+                raise ConfigError(
+                    f"{task.source['hub']} is not in {here} as these words mean it: run `peftbench "
+                    "prefetch` again with them"
+                )
+        else:
+            found = hub_dataset.known(task, classes)
+            if found is None and not self.ask_hub:
+                raise ConfigError(_not_asked(task.source["hub"], task.source["revision"]))
+            found = found or hub_dataset.describe(task, classes)
+        self.datasets[label] = found
+        return dict(found)
 
     def _at_commit(self, task: TaskConfig, root: str | None) -> TaskConfig:
         """The task with the commit of its data set, where it comes from the hub and names none."""
@@ -149,7 +201,15 @@ class Resolver:
         """The commit of a repository: the results folder's, else the machine's or the hub's."""
         label = f"{kind}s/{name}"
         if label not in self.revisions:
-            commit = self.results.revisions().get(label) or hub.resolved(name, kind)
+            new = label in self.renewed
+            commit = None if new else self.results.revisions().get(label)
+            if commit is None and kind == "dataset" and not self.ask_hub:
+                commit = None if new else hub.resolved_before(name, kind)
+                if commit is None:
+                    raise ConfigError(_not_asked(name, None))
+            if new:
+                hub.forget(name, kind)
+            commit = commit or hub.resolved(name, kind)
             if commit is None:
                 return None
             self.revisions[label] = commit
@@ -180,6 +240,42 @@ class Resolver:
         if (resolved := self._at_commit(task, self._root)) is not task:
             target["task"] = resolved.to_json()
         return target
+
+
+def _not_asked(name: str, commit: str | None) -> str:
+    what = "revision not resolved" if commit is None else f"nothing is known of {commit[:12]}"
+    return (
+        f"{name}: {what}, and planning does not ask the hub; `peftbench run` or `peftbench "
+        "prefetch` with the same words does, and keeps what it finds"
+    )
+
+
+def _hub_node(node: Json) -> TaskConfig:
+    """The task of `task=hub` as the words give it, before its repository is read."""
+    name = node.get("dataset")
+    if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+        raise ConfigError(
+            f"task=hub needs task.dataset=ORG/NAME, a data set of the hub, got {name}"
+        )
+    if node["validation"] == "train":
+        raise ConfigError("task.validation=train: choose a split that no run trains on")
+    if node["kind"] != "regression" and node["classes"] is not None:
+        at_least("task.classes", node["classes"], 2, whole=True)
+    used = ("dataset", "config", "revision", "validation")
+    task = {key: value for key, value in node.items() if key not in used}
+    task["splits"] = task["splits"] | {"validation": node["validation"]}
+    task["source"] = {"hub": name, "revision": node["revision"], "config": node["config"]}
+    task["name"] = node["name"] or decoded(name.rpartition("/")[2])
+    task = _task_node(task)
+    return TaskConfig.from_json(
+        _bare(task) | {"classes": task["classes"] or 0, "metrics": task["metrics"] or []}
+    )
+
+
+def _default_metrics(names: Sequence[str] | None) -> list[str]:
+    if names is None:
+        return ["pearson", "spearman"]
+    return ["accuracy", "f1"][: 1 + (len(names) == 2)]
 
 
 def _build(group: str, kind: type[C], node: Json) -> C:
@@ -418,7 +514,7 @@ def _target(name: str, given: Any, searched: list[Path]) -> Json:
             "name": name,
             "validation_path": given["path"],
         }
-    elif name in offered and name != "file":
+    elif name in offered and name not in ("file", "hub"):
         node = yaml_files.read_mapping(offered[name])
     else:
         raise ConfigError(
@@ -469,7 +565,6 @@ def _file(task: Json) -> Json:
     task["classes"] = 1 if regression else classes or 0
     bare = TaskConfig.from_json(_bare(task) | {"metrics": task["metrics"] or []})
     names = loading.file_facts(bare, classes).class_names
-    if names is None:
-        return task | {"metrics": task["metrics"] or ["pearson", "spearman"]}
-    task |= {"class_names": list(names), "classes": len(names)}
-    return task | {"metrics": task["metrics"] or ["accuracy", "f1"][: 1 + (len(names) == 2)]}
+    if names is not None:
+        task |= {"class_names": list(names), "classes": len(names)}
+    return task | {"metrics": task["metrics"] or _default_metrics(names)}

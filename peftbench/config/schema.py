@@ -84,6 +84,10 @@ SCHEMAS: dict[str, type] = {
         TaskConfig,
         without=("class_names", "rows_sha256"),  # they come from the data
         optional=("name", "classes", "metrics"),
+        dataset=str | None,
+        config=str | None,
+        revision=str | None,
+        validation=str,
     ),
     "prompt": structured(
         PromptConfig,

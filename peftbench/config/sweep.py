@@ -30,7 +30,10 @@ Cell = dict[str, Any]
 
 
 def plan(
-    *words: str, configs: str | Path | None = None, results: str | Path = "results/runs"
+    *words: str,
+    configs: str | Path | None = None,
+    results: str | Path = "results/runs",
+    ask_hub: bool = True,
 ) -> Plan:
     """Turn Hydra words into distinct runs, without loading torch, data or weights.
 
@@ -38,13 +41,15 @@ def plan(
         words: such as "method=lora,bitfit", "seed=range(0,5)", "sweep=quickstart".
         configs: a folder searched before the packaged one; ./configs by default.
         results: the folder in which a word may name an earlier run by its key.
+        ask_hub: whether the hub may be asked about data sets without a known commit.
 
     Raises:
         ConfigError: if a word cannot be meant, or a checkpoint that is at hand cannot be used;
             nothing has been started then.
     """
     searched = catalog.folders(configs)
-    composer, resolver = Composer(searched), resolve.Resolver(searched, Results(results))
+    composer = Composer(searched)
+    resolver = resolve.Resolver(searched, Results(results), ask_hub)
     sweeps = [
         catalog.current("sweep", name, searched)
         for word in words
@@ -123,6 +128,8 @@ def plan(
         [*notes, *elsewhere],
         resolver.revisions,
         spaces,
+        resolver.renewed,
+        resolver.datasets,
     )
 
 

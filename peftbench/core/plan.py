@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from peftbench.core.evaluation import Evaluation
-from peftbench.core.run import Run
+from peftbench.core.run import Json, Run
 from peftbench.core.tuning import SearchSpace
 
 
@@ -24,6 +24,8 @@ class Plan:
         notes: what is odd about the checkpoints that are, and was put right.
         revisions: commits of repositories of the hub that the words name without one, by
             `models/NAME` and `datasets/NAME`.
+        renewed: of `revisions` those that replace what the results folder has kept.
+        datasets: what was found about data sets of `task=hub`, by what it depends on.
         spaces: learning rates to choose from, by the name of a method.
     """
 
@@ -38,6 +40,8 @@ class Plan:
     notes: list[str] = field(default_factory=list)
     revisions: dict[str, str] = field(default_factory=dict)
     spaces: dict[str, SearchSpace] = field(default_factory=dict)
+    renewed: set[str] = field(default_factory=set)
+    datasets: Json = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

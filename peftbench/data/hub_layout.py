@@ -12,13 +12,26 @@ from typing import Any
 from peftbench.core.configs import TaskConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import canonical
+from peftbench.system import offline_folder
 
 
-def file_pattern(task: TaskConfig, split: str) -> str:
-    """The pattern of the names of a split's files, below the folder of the data set."""
+def file_patterns(task: TaskConfig, split: str) -> list[str]:
+    """The patterns of the names of a split's files, below the folder of the data set."""
     source = task.source
-    named = (source.get("files") or {}).get(split)
-    return str(named or f"{source.get('config')}/{split}-*.parquet")
+    named = (source.get("files") or {}).get(split) or f"{source.get('config')}/{split}-*.parquet"
+    return list(named) if isinstance(named, list) else [str(named)]
+
+
+def root_of(task: TaskConfig, root: str | None) -> str | None:
+    """The folders in which a task's data are looked for; None is the hub.
+
+    `task=hub` means the hub, whatever other data are in `data.root`; a prefetched folder has both.
+    """
+    if "format" not in task.source:
+        return root
+    here = offline_folder.folder()
+    called = offline_folder.called(str(task.source["hub"]), task.source["revision"])
+    return None if here is None else str(here / "data" / called)
 
 
 def find_files(task: TaskConfig, split: str, root: str | None) -> list[Path]:
@@ -27,31 +40,34 @@ def find_files(task: TaskConfig, split: str, root: str | None) -> list[Path]:
     Raises:
         ConfigError: if there are none, some are missing, or some are there twice.
     """
-    source = task.source
-    pattern = file_pattern(task, split)
+    source, root = task.source, root_of(task, root)
+    patterns = file_patterns(task, split)
     if root is None:
         if source["hub"] is None:
             raise ConfigError(
-                f"{task.name} is on no hub: data.root=FOLDER (or PEFTBENCH_DATA) with {pattern}"
+                f"{task.name} is on no hub: data.root=FOLDER (or PEFTBENCH_DATA) with {patterns[0]}"
             )
         from peftbench.system.hub import snapshot
 
-        return sorted(
-            snapshot(source["hub"], source["revision"], [pattern], kind="dataset").glob(pattern)
-        )
+        here = snapshot(source["hub"], source["revision"], patterns, kind="dataset")
+        return _matching(here, patterns)
     folders = [Path(part).expanduser() for part in root.split(os.pathsep)]
     for folder in folders:
         if not folder.is_dir():
             raise ConfigError(f"data.root={root}: there is no folder {folder}")
-        if found := sorted(folder.glob(pattern)):
+        if found := _matching(folder, patterns):
             _check_shards(found)
             return found
     whose = f" in the layout of {source['hub']}" if source["hub"] else ""
     several = f"; several are parted by {os.pathsep!r}"
     raise ConfigError(
-        f"{task.name}: no {pattern} in {', '.join(map(str, folders))}; data.root is a folder"
+        f"{task.name}: no {patterns[0]} in {', '.join(map(str, folders))}; data.root is a folder"
         f"{whose}, or null for the hub{several}"
     )
+
+
+def _matching(folder: Path, patterns: list[str]) -> list[Path]:
+    return [path for pattern in patterns for path in sorted(folder.glob(pattern))]
 
 
 def _check_shards(paths: list[Path]) -> None:
@@ -99,7 +115,7 @@ def rows_sha256(task: TaskConfig, root: str) -> str | None:
     """
     splits = sorted({*task.splits.values(), *task.extra.values()})
     folders = [Path(part).expanduser() for part in root.split(os.pathsep)]
-    if not all(any(any(f.glob(file_pattern(task, s))) for f in folders) for s in splits):
+    if not all(any(_matching(f, file_patterns(task, s)) for f in folders) for s in splits):
         return None
     found = [tuple(find_files(task, split, root)) for split in splits]
     stamps = tuple(tuple(map(_stamp, paths)) for paths in found)
@@ -141,8 +157,15 @@ def _columns(paths: tuple[Path, ...], names: tuple[str, ...]) -> dict[str, list[
     return held
 
 
-def read_files(kind: str, paths: list[Path]) -> dict[str, list[Any]]:
+def read_files(
+    kind: str, paths: list[Path], options: dict[str, Any] | None = None
+) -> dict[str, list[Any]]:
     """Read files through the datasets library, past its cache: ours holds tokens, once.
+
+    Args:
+        kind: the library's name of the format.
+        paths: of the files.
+        options: for the library's reader of that format.
 
     Raises:
         ConfigError: if one cannot be read.
@@ -158,6 +181,7 @@ def read_files(kind: str, paths: list[Path]) -> dict[str, list[Any]]:
                 split="train",
                 cache_dir=scratch,
                 keep_in_memory=True,
+                **options or {},
             )
         except Exception as error:  # the library's own, pyarrow's: all mean a bad file
             cause = error.__cause__ or error

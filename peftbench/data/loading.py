@@ -16,7 +16,7 @@ from peftbench.core.configs import TaskConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import canonical
 from peftbench.core.text import did_you_mean
-from peftbench.data import hub_layout, own_file, own_labels, synthetic
+from peftbench.data import hub_dataset, hub_layout, own_file, own_labels, synthetic
 from peftbench.system import offline_folder
 
 #: Which part of a file without a validation file is held out; the same for every run of the file.
@@ -53,6 +53,8 @@ def load_split(task: TaskConfig, split: str, root: str | None) -> LabelledTexts:
     """
     if "file" in task.source:
         return _file_split(task, split)
+    if "format" in task.source:
+        return _own_texts(task, _hub_table(task, split, root))
     return _table(task, _source_columns(task, split, root), f"{task.name} {split}")
 
 
@@ -90,6 +92,8 @@ def _source_columns(task: TaskConfig, split: str, root: str | None) -> dict[str,
     if "synthetic" in source:
         found: dict[str, list[Any]] = synthetic.generate(source["synthetic"])[split]
         return found
+    if "format" in source:
+        return _hub_table(task, split, root).columns
     paths = hub_layout.find_files(task, split, root)
     return hub_layout.read_files("parquet" if paths[0].suffix == ".parquet" else "json", paths)
 
@@ -103,7 +107,11 @@ def fingerprint(task: TaskConfig, split: str, root: str | None) -> str:
     if "file" in source:
         about = [source, task.validation_fraction, SPLIT_SEED, split]
         return hashlib.sha256(canonical(about).encode()).hexdigest()
-    return hub_layout.hash_files(tuple(hub_layout.find_files(task, split, root)))
+    content = hub_layout.hash_files(tuple(hub_layout.find_files(task, split, root)))
+    if "format" in source:  # the same bytes may be read in two ways
+        how = {"options": source.get("options"), "names": task.class_names}
+        return hashlib.sha256(canonical([content, source["format"], how]).encode()).hexdigest()
+    return content
 
 
 def stratified(label: np.ndarray, classes: int, seed: int) -> np.ndarray:
@@ -142,10 +150,18 @@ def kept(task: TaskConfig, split: str, root: str | None) -> dict[str, Path]:
     """
     if "synthetic" in task.source or "file" in task.source:
         return {}
-    depth = hub_layout.file_pattern(task, split).count("/") + 1
-    return {
-        "/".join(path.parts[-depth:]): path for path in hub_layout.find_files(task, split, root)
-    }
+    found = hub_layout.find_files(task, split, root)
+    patterns = hub_layout.file_patterns(task, split)
+    if len(patterns) == 1:  # it may mean several files
+        patterns *= len(found)
+    depths = [pattern.count("/") + 1 for pattern in patterns]
+    return {"/".join(path.parts[-depth:]): path for depth, path in zip(depths, found, strict=True)}
+
+
+def _hub_table(task: TaskConfig, split: str, root: str | None) -> own_file.FileTable:
+    """A split of `task=hub`; classes are there by name."""
+    files = hub_layout.find_files(task, split, root)
+    return hub_dataset.read(task, split, files, task.class_names)
 
 
 def _table(task: TaskConfig, columns: dict[str, list[Any]], where: str) -> LabelledTexts:
@@ -226,6 +242,7 @@ def check_unchanged(task: TaskConfig, root: str | None) -> None:
     expected = task.rows_sha256
     if root is None or root != offline_folder.data_root():  # that one is checked file by file
         expected = expected or task.hub_rows_sha256
+    root = hub_layout.root_of(task, root)
     if "hub" in task.source and root is not None and expected is not None:
         found = hub_layout.rows_sha256(task, root)
         if found not in (None, expected):

@@ -212,7 +212,7 @@ def _refuse_quantised(folder: Path, config: Json, tensors: dict[str, Tensor]) ->
         raise ConfigError(
             f"{folder} is quantised: {reason}; runs train on weights in 16 or 32 bits: give the "
             "checkpoint that it was made from, or dequantise it (model.dequantize(), then "
-            "save_pretrained)"
+            "save_pretrained); to train on top of 4-bit weights use QLoRA (peft with bitsandbytes)"
         )
 
 

@@ -65,8 +65,9 @@ def read_headers(folder: Path) -> dict[str, Tensor]:
     if pickled:
         raise ConfigError(
             f"{folder} has weights as pickle alone ({sorted(pickled)[0].name}), which can run code "
-            "and is not read: a checkpoint is a transformers folder with config.json and "
-            "safetensors weights; save it again with save_pretrained(..., safe_serialization=True)"
+            "and is not read (`peftbench prefetch` converts pytorch_model.bin): a checkpoint is a "
+            "transformers folder with config.json and safetensors weights; save it again with "
+            "save_pretrained"
         )
     raise ConfigError(
         f"{folder} has no {WEIGHTS}{f' ({others[0]} is not read)' if others else ''}: a checkpoint "

@@ -6,7 +6,7 @@ beside its place and moved there whole. A run in flight is claimed, see `system.
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -102,15 +102,20 @@ class Results:
             return {}
         return found
 
-    def keep_revisions(self, found: Mapping[str, str]) -> None:
+    def keep_revisions(self, found: Mapping[str, str], renewed: Collection[str] = ()) -> None:
         """Keep commits for later commands; those that are kept already stay.
+
+        Args:
+            found: by `models/NAME` and `datasets/NAME`.
+            renewed: of these, the ones that replace what was kept.
 
         Raises:
             OSError: if the folder cannot be written to.
         """
         before = self.revisions()
-        if found.keys() - before.keys():
-            body = io.sealed(dict(sorted({**found, **before}.items())))
+        after = {**found, **before} | {label: found[label] for label in renewed}
+        if after != before:
+            body = io.sealed(dict(sorted(after.items())))
             self.write(self.folder / "revisions.json", body)
 
     # records

@@ -49,11 +49,23 @@ def fetch(plan: Plan, overrides: list[str], target: Path) -> Iterator[str]:
     data: Json = {"peftbench": version("peftbench"), "files": about}
     data["words"] = [*earlier.get("words", []), overrides]
     data["revisions"] = earlier.get("revisions", {}) | plan.revisions
+    data["datasets"] = earlier.get("datasets", {}) | plan.datasets
     io.write_whole(target / "manifest.json", io.sealed(data))
     size = sum(one["bytes"] for one in about.values())
     yield f"{target}: {len(about)} files, {size / 2**20:.1f} MiB; hashes in manifest.json"
     place = shlex.quote(str(target))
     yield f"on the nodes: cluster.prefetched={place}, or PEFTBENCH_PREFETCHED={place}"
+
+
+def fill_caches(plan: Plan) -> Iterator[str]:
+    """Fetch what runs read into the caches of this machine, and say line by line what is there.
+
+    Raises:
+        ConfigError: if something cannot be loaded.
+    """
+    for need in needs(plan, offline_folder.data_root() or plan.data_root):
+        found = need.look()
+        yield f"{need.what}: {found or 'is here'}"
 
 
 def require_inputs(plan: Plan, root: str | None) -> None:
@@ -111,7 +123,7 @@ def needs(plan: Plan, root: str | None) -> Iterator[Need]:
             partial(locate, model),
         )
     for task in tasks(plan):
-        of_hub = root is None and bool(task.source.get("hub"))
+        of_hub = hub_layout.root_of(task, root) is None and bool(task.source.get("hub"))
         yield Need(f"task {task.name}", of_hub, partial(_kept, task, root))
 
 
@@ -136,10 +148,10 @@ def to_fetch(plan: Plan, root: str | None) -> dict[str, int | None]:
             found[str(model.checkpoint)] = size
     for task in tasks(plan):
         name = task.source.get("hub")
-        if root is not None or not name:
+        if hub_layout.root_of(task, root) is not None or not name:
             continue
         place = cached(str(name), task.source.get("revision"), "dataset")
-        patterns = [hub_layout.file_pattern(task, split) for split in splits(task)]
+        patterns = [p for split in splits(task) for p in hub_layout.file_patterns(task, split)]
         if not all(any(place.glob(pattern)) for pattern in patterns):
             found[str(name)] = None
     return found
@@ -202,6 +214,8 @@ def _data(plan: Plan, target: Path) -> Iterator[str]:
             yield f"{task.name}: stays where it is, {task.path}, which nodes must see"
             continue
         place = target / "data" / (source["hub"] or "local").replace("/", "--")
+        if "format" in source:  # its files are called as in many other data sets
+            place = place.with_name(offline_folder.called(source["hub"], source["revision"]))
         for split in splits(task):
             for name, path in loading.kept(task, split, plan.data_root).items():
                 _copy(path, place / name)

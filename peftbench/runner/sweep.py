@@ -56,7 +56,7 @@ def run_plan(plan: Plan, results: Results, options: RunOptions, train: bool = Tr
     results.check_writable()
     before = status.sweep_status(plan, results)
     before.refuse_closed()
-    results.keep_revisions(plan.revisions)
+    results.keep_revisions(plan.revisions, plan.renewed)
     if not train:
         _check_trained(before)
     todo = select_jobs(before, is_retried)

@@ -1,5 +1,6 @@
 """Files of the Hugging Face hub, at a pinned revision, from its cache or over the network."""
 
+import fnmatch
 import importlib.util
 import os
 import sys
@@ -8,7 +9,7 @@ from pathlib import Path
 
 from peftbench.core.configs import ModelConfig
 from peftbench.core.errors import ConfigError
-from peftbench.system import hub_client, io, memo, offline_folder, wheels
+from peftbench.system import hub_client, io, memo, offline_folder, pickled, wheels
 
 #: The files of a hub model that are fetched: weights without pickle, configuration, tokenizer.
 CHECKPOINT_FILES = ["*.safetensors", "*.json", "vocab.txt", "merges.txt", "*.model"]
@@ -63,6 +64,22 @@ def resolved(name: str, kind: str = "model") -> str | None:
     Raises:
         ConfigError: if it is not known and the hub cannot be asked.
     """
+    if (before := resolved_before(name, kind)) is not None or offline_folder.folder() is not None:
+        return before
+    kept = _kept(name, kind)
+    commit = _newest_model(name) if kind == "model" else _newest_dataset(name)
+    with suppress(OSError):
+        io.write_whole(kept, f"{commit}\n".encode())
+    word = {"model": "model.revision", "dataset": "task.revision or task.source.revision"}[kind]
+    hub_client.say(
+        f"note: {name} was named without a revision: from now on it is {commit}; {word}=COMMIT "
+        f"gives another one, and deleting {kept} looks for the newest"
+    )
+    return commit
+
+
+def resolved_before(name: str, kind: str) -> str | None:
+    """The commit that `resolved` found before; None for none. The hub is not asked."""
     here = offline_folder.folder()
     if here is not None:
         if commit := offline_folder.revisions(here).get(f"{kind}s/{name}"):
@@ -70,19 +87,20 @@ def resolved(name: str, kind: str = "model") -> str | None:
         found = sorted((here / "models").glob(f"{name.replace('/', '--')}@*"))
         commits = [path.name.rpartition("@")[2] for path in found if kind == "model"]
         return commits[0] if len(commits) == 1 and commits[0] != "newest" else None
-    kept = memo.cache_root() / "revisions"
-    kept /= name.replace("/", "--") if kind == "model" else f"datasets/{name.replace('/', '--')}"
     with suppress(OSError):
-        return kept.read_text(encoding="utf-8").strip()
-    commit = _newest_model(name) if kind == "model" else _newest_dataset(name)
+        return _kept(name, kind).read_text(encoding="utf-8").strip()
+    return None
+
+
+def forget(name: str, kind: str) -> None:
+    """Let the next `resolved` look for the newest commit."""
     with suppress(OSError):
-        io.write_whole(kept, f"{commit}\n".encode())
-    key = {"model": "model.revision", "dataset": "task.source.revision"}[kind]
-    hub_client.say(
-        f"note: {name} was named without a revision: from now on it is {commit}; {key}=COMMIT "
-        f"gives another one, and deleting {kept} looks for the newest"
-    )
-    return commit
+        _kept(name, kind).unlink(missing_ok=True)
+
+
+def _kept(name: str, kind: str) -> Path:
+    kept, called = memo.cache_root() / "revisions", name.replace("/", "--")
+    return kept / called if kind == "model" else kept / "datasets" / called
 
 
 def _newest_model(name: str) -> str:
@@ -105,6 +123,27 @@ def _newest_dataset(name: str) -> str:
             return place.name
         raise _unreachable(name, None, _LOCAL["dataset"], error) from error
     return str(info.sha)
+
+
+def file_names(name: str, commit: str, kind: str) -> list[str]:
+    """The names of a repository's files; offline those that the cache has.
+
+    Raises:
+        ConfigError: if neither the hub nor its cache has it.
+    """
+    place = cached(name, commit, kind)
+    if offline() and place.is_dir():
+        return [p.relative_to(place).as_posix() for p in sorted(place.rglob("*")) if p.is_file()]
+    from huggingface_hub import HfApi
+
+    try:
+        return list(
+            hub_client.patiently(
+                name, lambda: HfApi().list_repo_files(name, revision=commit, repo_type=kind)
+            )
+        )
+    except Exception as error:  # the hub's errors, requests' and the operating system's alike
+        raise _unreachable(name, commit, _LOCAL[kind], error) from error
 
 
 def snapshot(name: str, revision: str | None, patterns: list[str], kind: str = "model") -> Path:
@@ -152,9 +191,44 @@ def snapshot(name: str, revision: str | None, patterns: list[str], kind: str = "
             raise _unreachable(name, revision, _LOCAL[kind], error) from error
     if not any(path.is_file() for path in folder.glob(patterns[0])):
         lacks = "the cached copy lacks" if offline() else "it has no file"
-        raise _unreachable(name, revision, _LOCAL[kind], f"{lacks} {patterns[0]}")
+        raise _NoFile(str(_unreachable(name, revision, _LOCAL[kind], f"{lacks} {patterns[0]}")))
     hub_client.verify(folder, patterns)
     return folder
+
+
+class _NoFile(ConfigError):
+    """A repository is there, and has none of the files."""
+
+
+def _model(name: str, revision: str | None) -> Path:
+    """A model of the hub, converted where it has pickled weights alone.
+
+    Raises:
+        ConfigError: if it is neither in the hub's cache nor on the hub, or is to be converted.
+    """
+    if offline_folder.folder() is None:
+        done = pickled.place_of_hub(name, cached(name, revision).name)
+        if done.is_dir():
+            return done
+    try:
+        return snapshot(name, revision, CHECKPOINT_FILES)
+    except _NoFile:
+        if not _has_pickle(name, revision):
+            raise
+    if not pickled.allowed():
+        raise pickled.refuse_hub(name, revision)
+    folder = snapshot(name, revision, [pickled.PATTERN, *CHECKPOINT_FILES[1:]])
+    return pickled.copy_of_hub(name, revision, folder)
+
+
+def _has_pickle(name: str, revision: str | None) -> bool:
+    """Whether a repository has pickled weights, in the cache or on the hub if it can be asked."""
+    if pickled.is_pickled(cached(name, revision)):
+        return True
+    if offline():
+        return False
+    files = file_names(name, revision or "main", "model")
+    return any(fnmatch.fnmatch(file, pickled.PATTERN) for file in files)
 
 
 def locate(model: ModelConfig) -> Path | None:
@@ -174,7 +248,7 @@ def locate(model: ModelConfig) -> Path | None:
     if model.checkpoint is None:
         return None
     try:
-        return snapshot(model.checkpoint, model.revision, CHECKPOINT_FILES)
+        return _model(model.checkpoint, model.revision)
     except ConfigError as error:
         if model.wheels is None or offline_folder.folder() is not None:
             raise
@@ -188,6 +262,9 @@ def at_hand(model: ModelConfig) -> Path | None:
     """The folder of a model's checkpoint, if it is on this machine; the hub is not asked.
 
     Light: nothing of huggingface_hub is imported.
+
+    Raises:
+        ConfigError: if it is, and must be converted first.
     """
     if not comes_from_hub(model):
         return locate(model)
@@ -197,6 +274,11 @@ def at_hand(model: ModelConfig) -> Path | None:
         place = here / "models" / offline_folder.called(model.checkpoint, model.revision)
     else:
         place = cached(model.checkpoint, model.revision)
+        done = pickled.place_of_hub(model.checkpoint, place.name)
+        if done.is_dir():
+            return done
+        if pickled.is_pickled(place) and not pickled.allowed():
+            raise pickled.refuse_hub(model.checkpoint, model.revision)
     return place if any(place.glob(CHECKPOINT_FILES[0])) else None
 
 
@@ -240,7 +322,8 @@ def _in_wheels(model: ModelConfig) -> bool:
 
 _LOCAL = {
     "model": "a model folder: model.checkpoint=FOLDER",
-    "dataset": "a folder in its layout: data.root=FOLDER or PEFTBENCH_DATA=FOLDER",
+    "dataset": "a folder in its layout: data.root=FOLDER or PEFTBENCH_DATA=FOLDER (in place of "
+    "task=hub, its files: task=file)",
 }
 
 

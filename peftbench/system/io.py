@@ -1,10 +1,12 @@
 """Files that are whole or absent, and that say so: sealed JSON, arrays without pickle."""
 
 import errno
+import fcntl
 import hashlib
 import io
 import json
 import os
+import shutil
 import stat
 from collections.abc import Callable
 from functools import cache
@@ -40,6 +42,32 @@ def write_whole(path: Path, body: bytes, drafts: Path | None = None) -> None:
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def folder_once(place: Path, fill: Callable[[Path], None]) -> None:
+    """Make a folder once, whole or not at all, by way of a draft beside it that `fill` fills.
+
+    Processes that ask at once wait for the first of them.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with open(place.with_name(f".{place.name}.lock"), "wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if place.is_dir():
+            return
+        draft = place.with_name(f".{place.name}")
+        shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed
+        draft.mkdir()
+        try:
+            fill(draft)
+            for path in draft.iterdir():
+                with open(path, "rb") as file:
+                    os.fsync(file.fileno())
+            draft.rename(place)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
 
 
 def make_folder(path: Path) -> None:

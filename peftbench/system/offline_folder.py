@@ -95,6 +95,12 @@ def revisions(place: Path) -> dict[str, str]:
     return found
 
 
+def datasets(place: Path) -> Json:
+    """What `data.hub_dataset.describe` found about data sets, by what it depends on."""
+    found: Json = manifest(place).get("datasets", {})
+    return found
+
+
 def wrong(place: Path) -> list[str]:
     """What differs from the manifest: files that lack or were altered."""
     told = []

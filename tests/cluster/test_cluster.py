@@ -576,6 +576,23 @@ def test_doctor_says_what_to_do(tmp_path, monkeypatch):
     assert [one["what"] for one in json.loads(told.output) if one["state"] == "failed"] == ["Slurm"]
 
 
+def test_doctor_estimates_the_memory_of_one_gpu(monkeypatch):
+    """By the option's config where no checkpoint is here; torch counts on `meta`."""
+    (run,) = plan("model=roberta_large", "method=full", "train.batch_size=16").runs
+    monkeypatch.setattr(doctor, "gpus", list)
+    found = doctor._memory_of(run)
+    assert found.state == doctor.GOOD
+    assert "about 9.2 GiB on a GPU (weights 3.2, gradients 1.3, optimizer 2.6" in found.found
+    assert "16 × 128 tokens: one with 12 GB" in found.found
+    for room, state in ((8, doctor.BAD), (11, doctor.GOOD)):
+        monkeypatch.setattr(doctor, "_largest_room", lambda seen, room=room: room * 2**30)
+        found = doctor._memory_of(run)
+        assert found.state == state
+    monkeypatch.setattr(doctor, "_largest_room", lambda seen: 8 * 2**30)
+    assert "8 GiB are free here" in (found := doctor._memory_of(run)).found
+    assert "QLoRA" in found.do
+
+
 def test_doctor_names_versions_other_than_the_tested_ones(tmp_path, monkeypatch):
     pins = doctor.tested_versions()
     direct = {Requirement(text).name for text in importlib.metadata.requires("peftbench")}

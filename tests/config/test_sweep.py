@@ -16,6 +16,7 @@ from peftbench.core import revisions
 from peftbench.core.errors import ConfigError
 from peftbench.core.revisions import Correction
 from peftbench.core.run import Run
+from peftbench.data import hub_dataset
 
 PACKAGED = catalog.packaged()
 
@@ -23,6 +24,14 @@ PACKAGED = catalog.packaged()
 NEEDS = {
     "auto": ("model.checkpoint=somewhere/bert", "model.family=bert"),
     "file": ("task.path={jsonl}",),
+    "hub": ("task.dataset=people/jokes", f"task.revision={40 * 'a'}"),
+}
+
+#: What a repository says of a data set; there is no hub here.
+DESCRIBED = {
+    "source": {"hub": "people/jokes", "revision": 40 * "a", "format": "csv", "files": {}},
+    "class_names": ["no", "yes"],
+    "examples": {"train": 8, "validation": 8},
 }
 
 
@@ -365,6 +374,7 @@ BAD = {
     "exclude=train.lr=nan": "not a finite number",
     # options that need more
     "task=file": "needs task.path=FILE",
+    "task=hub": "needs task.dataset=ORG/NAME",
     "model=auto": "model=auto: missing checkpoint; give model.checkpoint=VALUE",
 }
 
@@ -584,7 +594,8 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize(("group", "name"), OPTIONS, ids=lambda part: part)
-def test_every_option_composes_and_is_named_like_its_file(group, name, jsonl):
+def test_every_option_composes_and_is_named_like_its_file(group, name, jsonl, monkeypatch):
+    monkeypatch.setattr(hub_dataset, "describe", lambda task, classes: DESCRIBED)
     needs = [word.format(jsonl=jsonl) for word in NEEDS.get(name, ())]
     (run,) = plan(f"{group}={name}", *needs).runs
     node = getattr(run, group)

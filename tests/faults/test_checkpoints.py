@@ -189,7 +189,7 @@ REFUSED = {
     "shard": (lambda f: sharded(f, missing=True), "planned: .*model-00002.* is missing"),
     "other_files": (lambda f: sharded(f, foreign=True), "planned: .*other-model-0.* are missing"),
     "no_index": (lambda f: sharded(f, index=False), "planned: .*shards of weights and no"),
-    "pickle": (pickled, "planned: .*weights as pickle alone"),
+    "pickle": (pickled, "planned: .*pytorch_model.bin alone, a pickle, .*: peftbench prefetch"),
     "no_tokenizer": (no_tokenizer, "planned: .*has no tokenizer .*every word would be unknown"),
     "tiny_tokenizer": (
         lambda f: (

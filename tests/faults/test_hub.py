@@ -150,3 +150,26 @@ def test_the_commit_of_a_data_set_is_found_once_and_kept(hub):
     assert len(hub.asked) == asked, "the hub is not asked again"
     missing = hub.run(DATASET.replace("jokes", "nothing"))
     assert "the hub has no repository people/nothing" in missing.stderr
+
+
+ANY = """
+from peftbench.config.sweep import plan
+from peftbench.data import loading
+task = plan("task=hub", "task.dataset=people/jokes", "model=tiny").runs[0].task
+print(task.source["revision"], task.class_names, len(loading.load_split(task, "train", None).label))
+"""
+
+
+@SLOW
+def test_any_data_set_is_described_and_only_what_is_read_is_fetched(hub):
+    folder = hub.root / "datasets/people/jokes"
+    folder.mkdir(parents=True)
+    for split in ("train", "validation", "test"):
+        (folder / f"{split}.csv").write_text("text,label\nha,fun\nwell,dull\n")
+    done = hub.run(ANY)
+    assert done.stdout == f"{COMMIT} ['dull', 'fun'] 2\n", done.stderr
+    assert any("resolve" in line and "validation.csv" in line for line in hub.asked)
+    assert not any("resolve" in line and "test.csv" in line for line in hub.asked)
+    asked = len(hub.asked)
+    assert hub.run(ANY, HF_HUB_OFFLINE="1").stdout == done.stdout
+    assert len(hub.asked) == asked

@@ -219,7 +219,7 @@ def test_checkpoint_is_known_by_its_weights(tmp_path):
 
 def test_folder_with_pickled_weights_alone_is_refused(tmp_path):
     folder = save(skeleton("bert"), tmp_path / "mine")
-    torch.save(stored(folder), folder / "pytorch_model.bin")
+    torch.save(stored(folder), folder / "model.ckpt")
     (folder / "model.safetensors").unlink()
     with pytest.raises(ConfigError, match=r"config.json and safetensors weights"):
         auto(folder)

@@ -1,0 +1,126 @@
+"""The memory that training a run needs on one GPU, from the config alone: no weights are read.
+
+In bytes, for N parameters of the model, of which T train (a method's own included), C of them as
+copies of the run's own, and L stand in linear layers:
+
+- weights: 4 N, the frozen fp32 weights that all runs of a worker share; 4 C, what the run has
+  beside them (a method's modules, its copies of weights that train, the head); 2 L in bf16 and
+  fp16, the copies that are multiplied.
+- gradients: 4 T.
+- optimizer: 8 T, the two moments of AdamW in fp32.
+- activations, as by Korthikanti et al. 2022 (arXiv 2205.05198, equation 2) without recomputation:
+  for each of the blocks s b (18 h + 4 i) + 5 a s² b, which is their s b h (34 + 5 a s / h) with
+  i = 4 h; twice that in fp32. s is `train.max_length`, b the micro batch, h the width, i the inner
+  width, a the heads.
+
+It is an estimate from above, of the longest inputs and of a method that needs every activation; the
+libraries' own half a gigabyte or so is not in it.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import PretrainedConfig
+
+from peftbench.core.configs import ModelConfig
+from peftbench.core.run import Run
+from peftbench.methods.base import build_method
+from peftbench.models import pretrained
+from peftbench.models.adapted_model import AdaptedModel
+from peftbench.models.backbone import Backbone
+from peftbench.system import hub
+
+#: Gibibytes of GPUs that are sold, of which a bit less is free.
+GPU_SIZES = (8, 12, 16, 24, 32, 40, 48, 80, 96, 141)
+
+#: Of a GPU's memory, the part that tensors may fill.
+USABLE = 0.9
+
+
+@dataclass(frozen=True)
+class MemoryNeed:
+    """Bytes by part, and the parameters that they are for.
+
+    Attributes:
+        parameters: of the model and of what the method adds.
+        trained: of these.
+        weights, gradients, optimizer, activations: bytes.
+    """
+
+    parameters: int
+    trained: int
+    weights: int
+    gradients: int
+    optimizer: int
+    activations: int
+
+    @property
+    def total(self) -> int:
+        """All bytes."""
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+    def smallest_gpu(self) -> int | None:
+        """The gibibytes of the smallest GPU that is large enough; None if no single one is."""
+        return next((size for size in GPU_SIZES if self.total <= USABLE * size * 2**30), None)
+
+
+def config_at_hand(model: ModelConfig) -> PretrainedConfig | None:
+    """The config of a model: its checkpoint's, else that of its option; None if there is neither.
+
+    Raises:
+        ConfigError: if the checkpoint's cannot be read.
+    """
+    folder = hub.at_hand(model) if model.checkpoint is not None else None
+    if folder is None and model.checkpoint is not None:
+        folder = hub.cached(model.checkpoint, model.revision)
+    if folder is not None and (folder / "config.json").is_file():
+        return pretrained.load_config(model, folder)
+    return pretrained.skeleton_config(model) if model.shape else None
+
+
+def memory_need(run: Run, config: PretrainedConfig, low_precision: bool) -> MemoryNeed:
+    """The memory of a run.
+
+    Args:
+        run: any.
+        config: of its model.
+        low_precision: whether it multiplies in 16 bits.
+
+    Raises:
+        ValueError: if the method cannot be inserted into the model.
+    """
+    bare = pretrained.skeleton(run.model, "meta", config=config)
+    backbone = Backbone(run.model, "meta", bare)
+    with torch.device("meta"):
+        encoder = AdaptedModel(backbone, run.task.classes, seed=0)
+        build_method(run.method).insert(encoder)
+    every = list(encoder.module.parameters())
+    trained = sum(p.numel() for p in every if p.requires_grad)
+    own = sum(p.numel() for p in every if not backbone.owns(p))
+    linear = {
+        id(p): p.numel()
+        for module in encoder.module.modules()
+        if isinstance(module, nn.Linear)
+        for p in module.parameters(recurse=False)
+    }
+    shared = sum(p.numel() for p in backbone.module.parameters())
+    copies = 2 * sum(linear.values()) if low_precision else 0
+    return MemoryNeed(
+        parameters=sum(p.numel() for p in every),
+        trained=trained,
+        weights=4 * (shared + own) + copies,
+        gradients=4 * trained,
+        optimizer=8 * trained,
+        activations=_activations(run, config) * (1 if low_precision else 2),
+    )
+
+
+def _activations(run: Run, config: PretrainedConfig) -> int:
+    """Bytes in 16 bits."""
+    length = run.train.max_length
+    batch = run.train.micro_batch_size or run.train.batch_size
+    width, heads = config.hidden_size, config.num_attention_heads
+    inner = getattr(config, "intermediate_size", None) or 4 * width
+    block = length * batch * (18 * width + 4 * inner) + 5 * heads * length**2 * batch
+    return int(config.num_hidden_layers * block)

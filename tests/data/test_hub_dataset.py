@@ -1,0 +1,230 @@
+"""`task=hub`: any data set of the hub, resolved once, against a hub on this machine."""
+
+import json
+from types import SimpleNamespace
+
+import datasets
+import huggingface_hub
+import numpy as np
+import pytest
+import records
+from click.testing import CliRunner
+from hub_server import COMMIT
+
+from peftbench.cli.main import main
+from peftbench.config.sweep import plan
+from peftbench.core.errors import ConfigError
+from peftbench.data import loading
+from peftbench.results.store import Results
+from peftbench.runner import prefetch
+from peftbench.system import hub, offline_folder
+
+NEWER = "beef" + 36 * "1"
+GIVEN = records.tiny("method=bitfit", "task=hub", "task.dataset=people/jokes", "size=full")
+TEXTS = [f"the {a} is {b}" for a in ("film", "cat") for b in ("good", "bad", "dull", "fine")]
+
+
+@pytest.fixture
+def repository(tmp_path, monkeypatch, cache_folder):
+    """People's data set `people/jokes` in the hub's cache, offline, and its newest commit."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    made = SimpleNamespace(newest=COMMIT, asked=[])
+    made.folder = tmp_path / "hub/datasets--people--jokes/snapshots" / COMMIT
+    made.folder.mkdir(parents=True)
+
+    def newest(name):
+        made.asked.append(name)
+        return made.newest
+
+    monkeypatch.setattr(hub, "_newest_dataset", newest)
+    return made
+
+
+def lines(path, label=lambda n: n % 2, **more):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rows = [{"text": text, "label": label(n), **more} for n, text in enumerate(TEXTS)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def parquet(path, label, names=None):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kind = datasets.Value("string") if names is None else datasets.ClassLabel(names=names)
+    features = datasets.Features({"text": datasets.Value("string"), "label": kind})
+    table = {"text": TEXTS, "label": [label(n) for n in range(len(TEXTS))]}
+    datasets.Dataset.from_dict(table, features=features).to_parquet(path)
+
+
+def task(*words, **options):
+    (run,) = plan(*GIVEN, *words, **options).runs
+    return run.task
+
+
+def test_json_lines_with_words_for_labels(repository):
+    """Classes are counted in the training split; the commit and the files are in the key."""
+    lines(repository.folder / "train.jsonl", lambda n: ["no", "yes", "maybe"][n % 3])
+    lines(repository.folder / "validation.jsonl", lambda n: ["no", "yes"][n % 2])
+    found = task()
+    assert (found.name, found.classes) == ("jokes", 3)
+    assert found.class_names == ["maybe", "no", "yes"]
+    assert found.metrics == ["accuracy"]
+    assert found.examples == {"train": 8, "validation": 8}
+    assert found.source == {
+        "hub": "people/jokes",
+        "revision": COMMIT,
+        "config": "default",
+        "format": "json",
+        "files": {"train": ["train.jsonl"], "validation": ["validation.jsonl"]},
+    }
+    split = loading.load_split(found, "validation", "a/folder/of/other/data")
+    assert split.texts == [TEXTS]
+    assert split.label.tolist() == [1, 2] * 4
+
+
+def test_shards_of_parquet_with_named_classes(repository):
+    """The names are those that the files' own metadata have, in their order."""
+    for n in range(2):
+        path = repository.folder / f"data/train-0000{n}-of-00002.parquet"
+        parquet(path, lambda i, n=n: (i + n) % 2, ["pos", "neg"])
+    parquet(repository.folder / "data/test-00000-of-00001.parquet", lambda n: 1, ["pos", "neg"])
+    found = task("task.validation=test")
+    assert found.class_names == ["pos", "neg"]
+    assert found.metrics == ["accuracy", "f1"]
+    assert found.examples == {"train": 16, "validation": 8}
+    assert loading.load_split(found, "train", None).label.tolist() == [0, 1] * 4 + [1, 0] * 4
+    assert set(loading.load_split(found, "test", None).label.tolist()) == {1}
+    assert list(loading.kept(found, "train", None)) == found.source["files"]["train"]
+
+
+CARD = """---
+configs:
+- config_name: easy
+  data_files:
+  - {split: train, path: easy/a.csv}
+  - {split: validation, path: easy/b.csv}
+- config_name: hard
+  sep: ";"
+  data_files:
+  - {split: train, path: hard/a.csv}
+  - {split: validation, path: hard/b.csv}
+dataset_info:
+- config_name: easy
+- config_name: hard
+  features:
+  - {name: text, dtype: string}
+  - name: label
+    dtype: {class_label: {names: {'0': bad, '1': good}}}
+---
+"""
+
+
+def test_configurations_of_a_card(repository):
+    """With their separators; labels that are words beside a card that numbers them."""
+    (repository.folder / "README.md").write_text(CARD)
+    for config, sep in (("easy", ","), ("hard", ";")):
+        (repository.folder / config).mkdir()
+        for name in "ab":
+            rows = [f"{t}{sep}{['good', 'bad'][n % 2]}" for n, t in enumerate(TEXTS)]
+            body = "\n".join([f"text{sep}label", *rows])
+            (repository.folder / config / f"{name}.csv").write_text(body)
+    with pytest.raises(ConfigError, match=r"pick one among the available configs: .*easy.*hard"):
+        task()
+    with pytest.raises(ConfigError, match=r"'odd' not found. Available: \['easy', 'hard'\]"):
+        task("task.config=odd")
+    hard = task("task.config=hard")
+    assert hard.class_names == ["bad", "good"]
+    assert hard.source["options"] == {"sep": ";"}
+    assert loading.load_split(hard, "train", None).label.tolist() == [1, 0] * 4
+    assert task("task.config=easy").source["config"] == "easy"
+
+
+def test_regression(repository):
+    for split in ("train", "validation"):
+        lines(repository.folder / f"{split}.jsonl", lambda n: n / 4)
+    found = task("task.kind=regression")
+    assert (found.classes, found.class_names) == (1, None)
+    assert found.metrics == ["pearson", "spearman"]
+    label = loading.load_split(found, "train", None).label
+    assert np.array_equal(label, np.arange(8, dtype=np.float32) / 4)
+
+
+def test_bad_input(repository):
+    lines(repository.folder / "train.jsonl")
+    lines(repository.folder / "test.jsonl", lambda n: -1)
+    with pytest.raises(ConfigError, match=r"no split 'validation'; .* test; say task.validation=t"):
+        task()
+    (repository.folder / "README.md").write_text(
+        CARD.partition("dataset_info")[0]
+        .replace("easy/a.csv", "train.jsonl")
+        .replace("easy/b.csv", "test.jsonl")
+        .partition("- config_name: hard")[0]
+        + "---\n"
+    )
+    with pytest.raises(ConfigError, match=r"no column 'txt'; did you mean text\?"):
+        task("task.texts=[txt]")
+    with pytest.raises(ConfigError, match=r"task.validation=train: choose a split that no run"):
+        task("task.validation=train")
+    with pytest.raises(ConfigError, match=r"task.revision=v1: name a commit .* or main"):
+        task("task.revision=v1")
+    with pytest.raises(ConfigError, match=r"needs task.dataset=ORG/NAME"):
+        plan(*(word.replace("people/jokes", "'a b'") for word in GIVEN))
+
+
+def test_labels_that_are_not_there(repository):
+    """GLUE's test splits have -1."""
+    parquet(repository.folder / "train.parquet", lambda n: n % 2, ["pos", "neg"])
+    parquet(repository.folder / "test.parquet", lambda n: -1, ["pos", "neg"])
+    with pytest.raises(ConfigError, match=r"8 of 8 labels in the split test are missing .*row"):
+        task("task.validation=test")
+
+
+def test_a_data_set_that_is_nowhere(repository):
+    repository.folder.rmdir()
+    with pytest.raises(ConfigError, match=r"people/jokes at c0ffee000000 could not be loaded"):
+        task()
+
+
+def test_the_commit_is_found_by_a_run_and_kept(repository):
+    for split in ("train", "validation"):
+        lines(repository.folder / f"{split}.jsonl")
+    words = ["plan", "task=hub", "task.dataset=people/jokes", "model=tiny", "method=bitfit"]
+    told = CliRunner().invoke(main, words)
+    assert told.exit_code == 2
+    assert "people/jokes: revision not resolved, and planning does not ask the hub" in told.output
+    assert repository.asked == []
+    given = GIVEN
+    found = plan(*given)
+    assert found.revisions == {"datasets/people/jokes": COMMIT}
+    Results("results/runs").keep_revisions(found.revisions, found.renewed)
+    told = CliRunner().invoke(main, words)
+    assert told.exit_code == 0, told.output
+    pinned = plan(*given, f"task.revision={COMMIT}")
+    assert pinned.runs == found.runs, "as if it had been given"
+    repository.newest = NEWER
+    repository.folder.with_name(NEWER).mkdir()
+    for split in ("train", "validation"):
+        lines(repository.folder.with_name(NEWER) / f"{split}.jsonl", lambda n: n % 2 * 2)
+    assert plan(*given).runs == found.runs, "months later"
+    assert repository.asked == ["people/jokes"]
+    newer = plan(*given, "task.revision=main")
+    assert newer.runs[0].task.source["revision"] == NEWER
+    assert newer.runs[0].task.class_names == ["0", "2"]
+    assert newer.runs[0].key != found.runs[0].key
+    Results("results/runs").keep_revisions(newer.revisions, newer.renewed)
+    assert plan(*given).runs == newer.runs, "from then on"
+
+
+def test_it_comes_along_in_a_prefetched_folder(repository, tmp_path, monkeypatch):
+    for split in ("train", "validation"):
+        lines(repository.folder / f"{split}.jsonl")
+    given = GIVEN
+    found, brought = plan(*given), tmp_path / "brought"
+    assert list(prefetch.fetch(found, given, brought))
+    monkeypatch.setenv(offline_folder.VARIABLE, str(brought))
+    monkeypatch.setattr(hub, "cache", lambda: tmp_path / "nowhere")
+    again = plan(*given, results="elsewhere")
+    assert again.runs == found.runs
+    one = again.runs[0].task
+    assert loading.load_split(one, "train", offline_folder.data_root()).texts == [TEXTS]
+    with pytest.raises(ConfigError, match=r"as these words mean it: run `peftbench prefetch`"):
+        plan(*given, "task.texts=[label]", "task.label=text")

@@ -1,0 +1,63 @@
+"""The memory of a run, by parts that can be counted by hand from published sizes."""
+
+import pytest
+import tiny
+from full_size import trained
+
+from peftbench.models import pretrained
+from peftbench.training.memory_need import MemoryNeed, memory_need
+
+#: Touvron et al. 2023 (arXiv 2307.09288); 6,738,415,616 parameters with the language model's head.
+LLAMA = (
+    "model=tiny",
+    "model.family=llama",
+    "model.shape={hidden_size:4096,num_hidden_layers:32,num_attention_heads:32,"
+    "num_key_value_heads:32,intermediate_size:11008,vocab_size:32000}",
+)
+
+
+def need(*words, low=True):
+    run = tiny.one_run(*words)
+    return memory_need(run, pretrained.skeleton_config(run.model), low)
+
+
+def test_roberta_large_trained_in_full():
+    """355 M parameters, each of them shared and as the run's own copy."""
+    found = need("model=roberta_large", "method=full", "train.batch_size=16")
+    count, head = 355_361_794, 1024 * 1024 + 1024 + 2 * 1024 + 2
+    assert found.parameters == found.trained == count
+    assert found.gradients == 4 * count
+    assert found.optimizer == 8 * count
+    linear = 24 * (4 * (1024**2 + 1024) + 2 * 1024 * 4096 + 4096 + 1024) + head
+    assert found.weights == 4 * (count + count) + 2 * linear
+    block = 128 * 16 * 1024 * (34 + 5 * 16 * 128 / 1024)  # Korthikanti et al., equation 2
+    assert found.activations == 24 * block
+    assert found.total == 20 * count + 2 * linear + 24 * block
+    assert found.smallest_gpu() == 12
+
+
+def test_only_what_trains_has_gradients():
+    words = ("model=roberta_base", "method.rank=8", "method.target_modules=[query,value]")
+    found = need(*words, "method=lora")
+    assert found.trained == trained("roberta_base", "lora", *words[1:]) + 768**2 + 768 + 2 * 768 + 2
+    assert found.optimizer == 2 * found.gradients == 8 * found.trained
+    assert need(*words, "method=lora", low=False).activations == 2 * found.activations
+    half = need(*words, "method=lora", "train.micro_batch_size=8", "train.batch_size=16")
+    whole = need(*words, "method=lora", "train.batch_size=16")
+    assert half.activations == whole.activations / 2
+    assert half.weights == whole.weights
+
+
+def test_seven_billion():
+    """6.74 B with the head of 32,000 words, for which a classifier has two outputs."""
+    lora = need(*LLAMA, "method=lora", "train.batch_size=4")
+    full = need(*LLAMA, "method=full", "train.batch_size=4")
+    assert full.parameters == 6_738_415_616 - 32_000 * 4096 + 2 * 4096
+    assert lora.smallest_gpu() == 48
+    assert full.smallest_gpu() is None
+    assert full.total > 20 * full.parameters
+
+
+@pytest.mark.parametrize(("gib", "gpu"), [(7, 8), (7.3, 12), (72, 80), (200, None)])
+def test_the_smallest_gpu(gib, gpu):
+    assert MemoryNeed(1, 1, int(gib * 2**30), 0, 0, 0).smallest_gpu() == gpu
