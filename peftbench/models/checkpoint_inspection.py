@@ -161,6 +161,11 @@ def _inspect(model: ModelConfig, folder: Path) -> CheckpointFacts:
             f"{model.name}: all {len(tensors)} names of its weights start with {wrapper!r}, which "
             "a wrapper left there and which is taken away"
         )
+    if head := _head(inner, model.family_config.head):
+        notes.append(
+            f"{model.name}: its checkpoint has a head of its own ({head}), which is replaced: "
+            "every run starts with a new one for its task"
+        )
     if tokenizer.segments and "type_vocab_size" not in config and model.family != "bert":
         notes.append(
             f"{model.name}: its tokenizer numbers the texts of a pair, for which the model has no "
@@ -227,6 +232,13 @@ def _with_base(name: str, blocks: str) -> str:
     first = rest.partition(".")[0]
     bare = ("embeddings.", "pooler.", f"{first}.", "wte.", "wpe.", "embed_tokens.")
     return f"{base}.{name}" if name.startswith(bare) else name
+
+
+def _head(tensors: dict[str, Tensor], head: list[str]) -> str | None:
+    """What a checkpoint was trained to answer, by the last weight of its classifier."""
+    named = [name for name in tensors if name.startswith(f"{head[-1]}.")]
+    last = [name for name in sorted(named) if len(tensors[name].shape) == 2]
+    return f"{last[-1]}, {tensors[last[-1]].shape[0]} outputs" if last else None
 
 
 def _blocks(config: Json, tensors: dict[str, Tensor], model: ModelConfig) -> Iterator[str]:

@@ -153,7 +153,7 @@ def test_an_unlabelled_split_is_refused(mrpc, layout):
 
 
 @pytest.mark.data
-@pytest.mark.parametrize("name", ["mrpc", "cola", "stsb"])
+@pytest.mark.parametrize("name", ["mrpc", "cola", "stsb", "rte", "wnli", "sst2"])
 def test_real_data_are_what_their_yaml_says(name, glue):
     task = tiny.one_run(f"task={name}").task
     counts = {split: len(loading.load_split(task, split, glue).label) for split in task.examples}

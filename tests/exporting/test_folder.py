@@ -13,6 +13,7 @@ from short_runs import one
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import peftbench
+from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError, RecordError
 from peftbench.data import loading
 from peftbench.exporting.folder import export_run
@@ -404,3 +405,29 @@ def test_a_model_keeps_its_bits(tmp_path):
     assert len(trained) > 10
     for name, tensor in found.items():
         assert torch.equal(tensor, trained.get(name, plain[name].detach())), name
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta"])
+def test_a_full_export_is_where_another_task_starts(tmp_path, family):
+    """With three classes where there were two, as from MNLI to MRPC; its head is said to go."""
+    record, results = kept(tmp_path, "method=full", f"model.family={family}")
+    folder = tmp_path / "out"
+    export_run(record, results, folder, validation=False)
+    rows = [
+        f"{word},{'abc'[n % 3]}"
+        for n, word in enumerate(["one", "two", "six", "ten", "ran", "sat"] * 6)
+    ]
+    (tmp_path / "next.csv").write_text("\n".join(["sentence,label", *rows]) + "\n")
+    model = ("model=auto", f"model.checkpoint='{folder}'")
+    words = (*model, "task=file", f"task.path='{tmp_path}/next.csv'", "method=bitfit")
+    planned = plan(*words, "budget=steps", "budget.steps=2", "train.num_evals=1")
+    last = {"bert": "classifier.weight", "roberta": "classifier.out_proj.weight"}[family]
+    [note] = planned.notes
+    assert note.startswith(f"out: its checkpoint has a head of its own ({last}, 2 outputs), which")
+    (run,) = planned.runs
+    encoder = AdaptedModel(Backbone(run.model), run.task.classes, seed=0)
+    assert encoder.module.get_parameter(last).shape[0] == 3
+    trained = load_file(folder / "model.safetensors")
+    name = f"{family}.encoder.layer.1.output.dense.weight"
+    assert torch.equal(encoder.pretrained[name], trained[name])
+    assert execute(run, RuntimeConfig(device="cpu")).record.work["steps"] == 2

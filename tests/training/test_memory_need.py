@@ -61,3 +61,13 @@ def test_seven_billion():
 @pytest.mark.parametrize(("gib", "gpu"), [(7, 8), (7.3, 12), (72, 80), (200, None)])
 def test_the_smallest_gpu(gib, gpu):
     assert MemoryNeed(1, 1, int(gib * 2**30), 0, 0, 0).smallest_gpu() == gpu
+
+
+@pytest.mark.parametrize("family", tiny.FAMILIES)
+def test_every_family_is_counted(family):
+    """Whatever its config calls width, heads and blocks."""
+    found = need(f"model.family={family}", "method=head")
+    assert 0 < found.trained < found.parameters
+    assert found.weights >= 4 * found.parameters
+    assert found.activations > 0
+    assert need(f"model.family={family}", "method=full").trained == found.parameters

@@ -2,11 +2,13 @@
 
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import tiny
 import torch
+from pyarrow import parquet
 from short_runs import CPU, SHORT, Watched, one
 
 from peftbench.config.sweep import plan
@@ -16,6 +18,7 @@ from peftbench.data import batching
 from peftbench.metrics import task_metrics
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.training import measurement
+from peftbench.training.runtime import RuntimeConfig
 from peftbench.training.trainer import execute
 from peftbench.training.warm_cache import WarmCache
 
@@ -218,3 +221,26 @@ def test_padding_to_buckets_changes_no_score(task, monkeypatch):
     monkeypatch.setattr(batching, "STATIC_SHAPES", {"cpu"})
     bucketed = execute(run, CPU).predictions["scores"]
     assert np.allclose(plain, bucketed, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["sst2", "rte", "wnli"])
+def test_a_task_of_glue_is_trained_from_its_folder(name, glue, tmp_path):
+    """On real rows: the first 300 of train, or tokenising SST-2 would take most of a minute."""
+    folder = tmp_path / name
+    folder.mkdir()
+    for path in Path(glue, name).glob("*.parquet"):
+        table = parquet.read_table(path)
+        parquet.write_table(table if "validation" in path.name else table[:300], folder / path.name)
+    words = ("model=tiny", "method=bitfit", "size=64", "budget=steps", "budget.steps=2")
+    (run,) = plan(
+        f"task={name}", f"data.root='{tmp_path}'", "task.examples={}", *words, "train.num_evals=1"
+    ).runs
+    record = execute(run, RuntimeConfig(device="cpu", data_root=str(tmp_path))).record
+    assert record.work["steps"] == 2
+    counts = {"sst2": (444, 872), "rte": (146, 277), "wnli": (40, 71)}  # of the larger class, all
+    larger, every = counts[name]
+    trivial = record.trivial["accuracy"]  # the larger class of 64 rows may be the smaller of these
+    assert max(trivial, 1 - trivial) == pytest.approx(larger / every)
+    assert 0.3 < record.metrics["accuracy"] < 0.7, "as good as nothing learnt"
