@@ -9,7 +9,7 @@ find the matrices of their base method by these names (`AdaptedModel.inserted`).
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from types import FunctionType
 from typing import Any, ClassVar
 
@@ -346,7 +346,8 @@ def build_method(config: MethodConfig) -> Method:
     if config.base_method is not None:
         given["base_method"] = build_method(config.base_method)
     known = {f.name for f in fields(kind)}
-    if set(given) != known:
+    needed = {f.name for f in fields(kind) if f.default is MISSING}
+    if not needed <= set(given) <= known:
         raise ConfigError(f"method {config.name}: takes {sorted(known)}, got {sorted(given)}")
     try:
         return kind(**given)
