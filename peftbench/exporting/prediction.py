@@ -243,10 +243,10 @@ def predict_glue(
         else:
             asked.append((diagnostic, split, known.diagnostic))
     made = []
-    for task, split, name in asked:
+    for source_task, split, name in asked:
         out = folder / name
         _refuse_existing(out)
-        found, numbers = loading.load_columns(task, split, source.root)
+        found, numbers = loading.load_columns(source_task, split, source.root)
         if lacking := [column for column in task.texts if column not in found]:
             raise ConfigError(f"{task.name} {split} has no column {lacking[0]!r}")
         columns = [["" if t is None else str(t) for t in found[column]] for column in task.texts]
@@ -263,7 +263,7 @@ def predict_glue(
                 told = [str(number) for number in found.argmax(1)]
             return [[str(place), said] for place, said in zip(places, told, strict=True)]
 
-        data = loading.fingerprint(task, split, source.root)
+        data = loading.fingerprint(source_task, split, source.root)
         identity = canonical([source.identity, data, "glue"])
         _write(source, columns, out, "\t", ["index", "prediction"], lines, identity, report)
         made.append(out)
