@@ -41,6 +41,10 @@ OLD_HOOKS = {
 #: peft library, the inserted modules as peftbench itself loads them.
 MODEL, PEFT, OWN = "model", "peft", "peftbench"
 
+#: The largest difference of two logits that are the same, of logits around 1; sums of products in
+#: another order differ by a tenth of it.
+SAME_LOGITS = 1e-4
+
 #: What the names of tensors inside the model begin with in a file of the peft library.
 PEFT_PREFIX = "base_model.model."
 

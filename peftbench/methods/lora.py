@@ -14,8 +14,8 @@ rows too:
 
     h = m / |V| V x        V = W + s B A        |V|: row by row, a constant for the gradient
 
-LoRA+ trains B with `loraplus_lr_ratio` times the rate of A (the paper's lambda = eta_B / eta_A, which
-is to be above 1). The rate of the recipe is A's, and the head's.
+LoRA+ trains B with `loraplus_lr_ratio` times the rate of A (lambda = eta_B / eta_A in the paper,
+which is to be above 1). The rate of the recipe is A's, and the head's.
 
 Departures: in training DoRA's dropout acts on the x of the update alone, as LoRA's does; peft 0.21
 lets it act on what m / |V| - 1 adds to W x as well (without dropout the two are one).

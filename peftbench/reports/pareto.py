@@ -1,7 +1,7 @@
 """Which method is worth its cost? Score by weights, seconds, memory and money, and the front."""
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from peftbench.analysis import convention, costs, grouping
@@ -22,11 +22,18 @@ REPORT = Report(
         inputs.prices.money if inputs.prices.known() else None,
         inputs.prices.currency or "",
         inputs.warning,
+        costs.latencies(inputs.evaluated),
     ),
     needs="a defined score",
 )
 
 _MEMORY = "peak memory (MiB)"
+
+_LATENCY = "latency of one text (ms)"
+
+_LATENCY_NOTE = (
+    "Latency: the median of suite=latency, merged where the method can be, each machine by itself. "
+)
 
 #: Money of a run, None if nothing of it has a price.
 Money = Callable[[Record], float | None]
@@ -37,8 +44,8 @@ _CAPTION = (
     "it are named, the others small and pale. Weights: trained, the head left out; a method that "
     "trains nothing else stands at 1. Seconds: of "
     "training alone. Memory: the peak while training, of the process on a CPU, of CUDA's allocator "
-    "on a GPU. {money}{level}A panel holds one device with one number of threads{one}.{lost} "
-    f"{convention.NOTE}"
+    "on a GPU. {latency}{money}{level}A panel holds one device with one number of threads{one}."
+    f"{{lost}} {convention.NOTE}"
 )
 
 
@@ -48,6 +55,7 @@ def plot_pareto(
     money: Money | None = None,
     currency: str = "",
     warning: str = "",
+    latencies: Mapping[costs.Machine, dict[str, float]] | None = None,
 ) -> list[Figure]:
     """A picture for each task: a line of panels for each size and machine, one for each cost."""
     by_row, split = grouping.of_records(records)
@@ -62,6 +70,8 @@ def plot_pareto(
     if money is not None:
         kinds[f"money ({currency})"] = money
     parts = grouping.alike(records)
+    for where, taken in (latencies or {}).items():
+        kinds[_latency(where, latencies or {})] = lambda r, taken=taken: taken.get(r.run.key)
     tasks: dict[str, list[tuple[str, dict[str, list[Record]]]]] = {}
     for one, members in parts:
         for machine in machines:
@@ -86,11 +96,18 @@ def plot_pareto(
             lost=f" No room for the names of {names} on a front." if lost else "",
             level=f"Dotted: the {convention.BASELINE}. " if level else "",
             one="" if len(machines) > 1 else f" ({costs.called(machines[0])})",
+            latency=_LATENCY_NOTE if latencies else "",
             money="Money: by the prices that were given. " if money else "",
         )
         caption = " ".join(filter(None, [caption, warning]))
         made.append(Figure(figure, caption, drawing.slug(task)))
     return made
+
+
+def _latency(where: costs.Machine, among: Iterable[costs.Machine]) -> str:
+    """What the axis of latencies on a machine is called: machines have axes of their own."""
+    several = len(list(among)) > 1
+    return f"{_LATENCY}, {costs.called(where, among)}" if several else _LATENCY
 
 
 def _mebibytes(record: Record) -> float | None:
@@ -135,7 +152,7 @@ def _figure(
             drawing.plain(axis, "", kind, f"{title}\n{metric} (%)" if first else "")
             axis.tick_params(labelleft=first)
             if not found:
-                why = "not measured" if kind == _MEMORY else "no price known"
+                why = "no price known" if kind.startswith("money") else "not measured"
                 axis.text(0.5, 0.5, why, transform=axis.transAxes, ha="center")
                 continue
             best = costs.pareto_front(found)

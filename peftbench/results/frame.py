@@ -35,16 +35,19 @@ class RecordFrame:
     Attributes:
         unreadable: why a record is left out, by its key.
         not_cached: why the columns could not be cached; None if they are.
+        suites: more columns, of some records, by key.
     """
 
     _file: "pq.ParquetFile"
     unreadable: dict[str, str] = field(default_factory=dict)
     not_cached: str | None = None
+    suites: "pd.DataFrame | None" = None
 
     @property
     def columns(self) -> list[str]:
         """Names of all columns, sorted."""
-        return [name for name in self._file.schema_arrow.names if name not in _STAMP[1:]]
+        own = [name for name in self._file.schema_arrow.names if name not in _STAMP[1:]]
+        return own if self.suites is None else sorted([*own, *self.suites.columns])
 
     def read(self, columns: Iterable[str] | None = None) -> "pd.DataFrame":
         """Return some columns, or all; each row is a record, in the order of their keys.
@@ -58,8 +61,12 @@ class RecordFrame:
 
         names = self.columns if columns is None else list(columns)
         types = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
-        table = self._file.read(names, use_threads=False)
+        more = [] if self.suites is None else [name for name in names if name in self.suites]
+        own = dict.fromkeys([*(name for name in names if name not in more), *["key"] * bool(more)])
+        table = self._file.read(list(own), use_threads=False)
         made: pd.DataFrame = table.to_pandas(types_mapper=types.get, use_threads=False)
+        if self.suites is not None and more:
+            made = made.join(self.suites[more], on="key")
         return made[names]
 
     def __len__(self) -> int:
