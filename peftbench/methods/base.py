@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from hydra.utils import get_class
 from torch import Tensor
 
-from peftbench.core.configs import MethodConfig
+from peftbench.core.configs import Budget, MethodConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json
 from peftbench.data.batching import Batch
@@ -104,6 +104,16 @@ class Method:
     def compute_loss(self, encoder: AdaptedModel, batch: Batch) -> Tensor:
         """The mean loss of a batch; a scalar."""
         return task_loss(encoder(batch), batch["labels"], batch.get("weights"))
+
+    def check_budget(self, budget: Budget) -> None:
+        """Refuse a budget that the method cannot train in, when runs are planned.
+
+        Raises:
+            ValueError: saying why.
+        """
+
+    def on_gradients(self, encoder: AdaptedModel) -> None:
+        """Read the gradients of a step, clipped, before the optimizer takes it; never in a pack."""
 
     def on_step_end(self, encoder: AdaptedModel, step: int, steps: int | None) -> None:
         """Act after optimizer step `step` of `steps` (None for a budget of seconds).
@@ -238,6 +248,14 @@ class WrapperMethod(Method):
     def compute_loss(self, encoder: AdaptedModel, batch: Batch) -> Tensor:
         """The base method's loss."""
         return self.base_method.compute_loss(encoder, batch)
+
+    def check_budget(self, budget: Budget) -> None:
+        """Let the base method do it."""
+        self.base_method.check_budget(budget)
+
+    def on_gradients(self, encoder: AdaptedModel) -> None:
+        """Let the base method read them."""
+        self.base_method.on_gradients(encoder)
 
     def on_step_end(self, encoder: AdaptedModel, step: int, steps: int | None) -> None:
         """Let the base method act."""
