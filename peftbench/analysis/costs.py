@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple, TypeVar
 
 from peftbench.core.errors import ConfigError
+from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json, Record
 from peftbench.results.tuned import Tuned
 
@@ -33,9 +34,9 @@ class Machine(NamedTuple):
     cores: int
 
 
-def machine(record: Record) -> Machine:
-    """The machine of a run."""
-    return _machine(record.environment)
+def machine(made: Record | Evaluated) -> Machine:
+    """The machine of a run, or of an evaluation."""
+    return _machine(made.environment)
 
 
 def _machine(place: Json) -> Machine:
@@ -46,6 +47,26 @@ def _machine(place: Json) -> Machine:
         cuda=place.get("cuda") or "",
         cores=place.get("cores") or 0,
     )
+
+
+#: Suites whose figures are costs of the machine that evaluated, by the names of their classes; and
+#: of these the figure that is a cost of a trained model: milliseconds as one would serve it.
+TIMED = {"Latency": "ms_p50"}
+
+
+def latencies(found: Iterable[Evaluated]) -> dict[Machine, dict[str, float]]:
+    """Milliseconds of one text by key of a run, of each machine by itself; means over suites."""
+    taken: dict[Machine, dict[str, list[float]]] = {}
+    for one in found:
+        figure = TIMED.get(one.evaluation.kind)
+        value = None if figure is None else one.headline.get(figure)
+        if value is not None:
+            here = taken.setdefault(machine(one), {})
+            here.setdefault(one.evaluation.run.key, []).append(value)
+    return {
+        where: {key: statistics.fmean(values) for key, values in here.items()}
+        for where, here in sorted(taken.items())
+    }
 
 
 def called(where: Machine, among: Iterable[Machine] = ()) -> str:

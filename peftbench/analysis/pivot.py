@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from peftbench.analysis import comparability, convention, fields
+from peftbench.analysis import comparability, convention, fields, suite_columns
 from peftbench.core.errors import ConfigError
 from peftbench.core.text import did_you_mean
 from peftbench.metrics import task_metrics
@@ -131,12 +131,16 @@ def of(records: RecordFrame, ask: Asked) -> Grid:
     also = {"run.budget.seconds", "run.train.precision", comparability.PRECISION}
     also = (also | {*comparability.MACHINE}) & set(names)
     wanted = {*rows, *columns, value, trivial, *_ALWAYS, *also, *(one.field for one in where)}
-    frame = fields.kept(records.read(sorted(wanted)), where)
+    elsewhere = suite_columns.machine_columns(value, names)
+    frame = fields.kept(records.read(sorted({*wanted, *elsewhere})), where)
     tuned = records.tuned
     if "tuned" not in {*rows, *columns, *mixed, *(one.field for one in where)}:
         untuned = tuned.untuned(frame["key"])
         tuned = replace(tuned, left_out=len(untuned))
         frame = frame[~frame["key"].isin(untuned)]
+    if elsewhere:  # records that this suite did not evaluate
+        frame = frame[frame[elsewhere[0]].notna()]
+        comparability.refuse(frame, set(elsewhere) - {*rows, *columns, *mixed}, ask.cell, ask.rows)
     _check_numbers(frame[value], value, ask.cell)
     if _scored(value):
         metric = value.removeprefix("metrics.") if value != "score" else None

@@ -111,7 +111,7 @@ def predict(
             bar.update(done - bar.pos)
 
         if file is None:
-            made = prediction.predict_glue(opened, out, report)
+            made = prediction.predict_glue(opened, out, _note, report)
         else:
             prediction.predict_file(opened, file, out, quoting, _note, report)
             made = [out]

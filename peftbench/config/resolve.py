@@ -361,9 +361,15 @@ def _method(node: Any, family: FamilyConfig, results: Results) -> Any:
     if class_name(str(node.get("_target_"))) == "Peft" and isinstance(node.get("config"), dict):
         check_settings(str(node.get("type")), node["config"])
     if "_target_" in node:
-        told = {k: v for k, v in inner.items() if k not in ("about", "recipe")}
+        kind = class_name(str(node["_target_"]))
+        added = revisions.ADDED.get(kind, frozenset())
+        told = {
+            name: value
+            for name, value in inner.items()
+            if name not in ("about", "recipe") and not (value is None and name in added)
+        }
         told |= _identity("method", node)
-        revision = revisions.method_revision(class_name(str(node["_target_"])), told)
+        revision = revisions.method_revision(kind, told)
         return told if revision == 1 else told | {"revision": revision}
     return inner
 

@@ -77,6 +77,10 @@ METHODS: dict[str, tuple[Correction, ...]] = {
     ),
 }
 
+#: Hyper-parameters that a method got later, by the name of its class: where one is None, the method
+#: is as it was before and keeps its key.
+ADDED: dict[str, frozenset[str]] = {"LoRA": frozenset({"loraplus_lr_ratio"})}
+
 #: Of losses, by the kind of task.
 LOSSES: dict[str, tuple[Correction, ...]] = {
     "regression": (Correction("labels were not standardised: the unit changed the score"),),

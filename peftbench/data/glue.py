@@ -20,12 +20,18 @@ class GlueTask:
         labels: names of the classes by their numbers; empty for a regression.
         files: the server's file by test split.
         named: whether the server takes names in place of numbers.
+        diagnostic: the server's file for GLUE's diagnostic set, which has no training data and is
+            answered by models of this task; None for all tasks but one.
     """
 
     labels: tuple[str, ...]
     files: dict[str, str]
     named: bool = False
+    diagnostic: str | None = None
 
+
+#: Config and split of the diagnostic set on the hub; its texts and labels are those of MNLI.
+DIAGNOSTIC = ("ax", "test")
 
 _ENTAILED = ("entailment", "not_entailment")
 
@@ -39,6 +45,7 @@ TASKS = {
         ("entailment", "neutral", "contradiction"),
         {"test_matched": "MNLI-m.tsv", "test_mismatched": "MNLI-mm.tsv"},
         named=True,
+        diagnostic="AX.tsv",
     ),
     "qnli": GlueTask(_ENTAILED, {"test": "QNLI.tsv"}, named=True),
     "rte": GlueTask(_ENTAILED, {"test": "RTE.tsv"}, named=True),

@@ -15,6 +15,7 @@ from peftbench.core.run import Json, Run, canonical
 from peftbench.data import prompting
 from peftbench.data.loading import LabelledTexts
 from peftbench.data.tokenization import TokenizedSplit
+from peftbench.evaluation import latency
 from peftbench.methods.base import Method, build_method
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
@@ -22,6 +23,7 @@ from peftbench.models.prepare_for_training import prepare_for_training
 from peftbench.results.store import Results
 from peftbench.suites import base
 from peftbench.suites.base import Arrays
+from peftbench.suites.latency import Latency
 from peftbench.training import measurement
 from peftbench.training.loop import TrainingInterrupted
 from peftbench.training.precision import AUTOCAST, build_accelerator, resolve_precision
@@ -82,6 +84,23 @@ def evaluate_suite(
 
     found: dict[str, Arrays] = {}
     cut: dict[str, int] = {}
+    more: Json = {}
+    if isinstance(asked, Latency):
+        with phases.phase("tokenise"):
+            tokens = prompting.coder(run, tokenizer, setting.data_root)(sets["texts"])
+            cut["texts"] = tokens.truncated
+        method = build_method(run.method)
+
+        def view(precision: str, merged: bool) -> Predictor:
+            padding = tokenizer.pad_token_id
+            return viewed(run, method, state, backbone, padding, device, precision, merged)
+
+        with phases.phase("evaluate"), torch.random.fork_rng():
+            torch.manual_seed(run.seeds()["sampling"])
+            found, merging = latency.measure(asked, method, view, tokens, precision, report, stop)
+        found["texts"] = {"label": sets["texts"].label}
+        more = {"merging": merging.to_json()}
+        sets = {}
     for shown in dict.fromkeys(map(asked.shown, sets)):  # one pass for each number in front
         with phases.phase("tokenise"):
             unique, places = distinct({n: t for n, t in sets.items() if asked.shown(n) == shown})
@@ -102,7 +121,7 @@ def evaluate_suite(
                 found[start + name]["label"] = sets[name].label
     known = require_finite(results.predictions(record))
     told = require_finite_findings(asked.findings(record, known, found))
-    told |= {"truncated": cut} if run.prompt else {}
+    told |= more | ({"truncated": cut} if run.prompt else {})
     headline = told.pop("headline")
     done = Evaluated(
         evaluation=evaluation,
@@ -180,9 +199,17 @@ def viewed(
     padding: int,
     device: torch.device,
     precision: str,
+    merged: bool = False,
 ) -> Predictor:
-    """The same encoder for prediction alone, in a resolved precision, and how tokens get there."""
-    encoder = trained(backbone, method, run, state).requires_grad_(False)
+    """The same encoder for prediction alone, in a resolved precision, and how tokens get there.
+
+    Raises:
+        ValueError: if it is to be merged and cannot be.
+    """
+    encoder = trained(backbone, method, run, state)
+    if merged:
+        method.merge(encoder)
+    encoder.requires_grad_(False)
     prepare_for_training(encoder, AUTOCAST.get(precision), torch.empty(0, dtype=torch.int64))
     accelerator = build_accelerator(device, precision, run.train.tf32)
     return Predictor(padding, backbone.family_config.mask, device, method, encoder, accelerator)

@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Record, Run, canonical
 from peftbench.core.text import did_you_mean
-from peftbench.data import data_report, glue, loading, own_file, prompting
+from peftbench.data import data_report, glue, hub_layout, loading, own_file, prompting
 from peftbench.data.loading import LabelledTexts
 from peftbench.data.tokenizer import load_tokenizer
 from peftbench.evaluation.evaluator import viewed
@@ -208,9 +208,20 @@ def predict_file(
 
 
 def predict_glue(
-    source: PredictionSource, folder: Path, report: Report = lambda done, total: None
+    source: PredictionSource,
+    folder: Path,
+    note: Callable[[str], None] = lambda text: None,
+    report: Report = lambda done, total: None,
 ) -> list[Path]:
     """Write the GLUE server's files for the test splits of the run's task.
+
+    Of MNLI also that of the diagnostic set, where its texts are at hand.
+
+    Args:
+        source: what predicts.
+        folder: where the files are made.
+        note: told if the diagnostic set is missing.
+        report: told how far a file is.
 
     Raises:
         ConfigError: if the task is none of GLUE's, or its test split is not at hand.
@@ -221,11 +232,21 @@ def predict_glue(
         raise ConfigError(
             f"--glue: {task.name} is no task of GLUE; {did_you_mean(task.name, glue.TASKS)}"
         )
+    asked = [(task, split, name) for split, name in known.files.items()]
+    if known.diagnostic is not None:
+        config, split = glue.DIAGNOSTIC
+        diagnostic = replace(task, source=task.source | {"config": config})
+        try:
+            hub_layout.find_files(diagnostic, split, source.root)
+        except ConfigError as error:
+            note(f"{known.diagnostic} is not written, as its texts are missing: {error}")
+        else:
+            asked.append((diagnostic, split, known.diagnostic))
     made = []
-    for split, name in known.files.items():
+    for source_task, split, name in asked:
         out = folder / name
         _refuse_existing(out)
-        found, numbers = loading.load_columns(task, split, source.root)
+        found, numbers = loading.load_columns(source_task, split, source.root)
         if lacking := [column for column in task.texts if column not in found]:
             raise ConfigError(f"{task.name} {split} has no column {lacking[0]!r}")
         columns = [["" if t is None else str(t) for t in found[column]] for column in task.texts]
@@ -242,7 +263,7 @@ def predict_glue(
                 told = [str(number) for number in found.argmax(1)]
             return [[str(place), said] for place, said in zip(places, told, strict=True)]
 
-        data = loading.fingerprint(task, split, source.root)
+        data = loading.fingerprint(source_task, split, source.root)
         identity = canonical([source.identity, data, "glue"])
         _write(source, columns, out, "\t", ["index", "prediction"], lines, identity, report)
         made.append(out)

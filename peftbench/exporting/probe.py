@@ -16,6 +16,7 @@ from peftbench.data.loading import LabelledTexts
 from peftbench.data.tokenization import TokenizedSplit
 from peftbench.exporting.kept_run import KeptRun
 from peftbench.exporting.loading import CalledModel
+from peftbench.methods.base import SAME_LOGITS
 
 #: Texts of several lengths, so that some are padded; of a pair each stands beside the one before.
 TEXTS = (
@@ -24,10 +25,6 @@ TEXTS = (
     "Is it raining again?",
     "She sold the old boat last summer and has regretted it ever since; nobody asked her why.",
 )
-
-#: The largest difference of two logits that are the same, of logits around 1; sums of products in
-#: another order differ by a tenth of it.
-TOLERANCE = 1e-4
 
 
 def probe_tokens(run: Run, tokenizer: PreTrainedTokenizerBase) -> TokenizedSplit:
@@ -76,7 +73,7 @@ def check_same(
             "choose another --form, or use `peftbench predict KEY`"
         ) from error
     apart = float((found - expected).abs().max())
-    if not apart <= TOLERANCE * max(1.0, float(expected.abs().max())):
+    if not apart <= SAME_LOGITS * max(1.0, float(expected.abs().max())):
         raise ConfigError(
             f"{kept.run.title}: the folder gives other logits in {_versions()} than the run (by "
             f"{apart:.2g}), so that nothing is exported; choose another --form, or use `peftbench "

@@ -9,7 +9,7 @@ find the matrices of their base method by these names (`AdaptedModel.inserted`).
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from types import FunctionType
 from typing import Any, ClassVar
 
@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from hydra.utils import get_class
 from torch import Tensor
 
-from peftbench.core.configs import MethodConfig
+from peftbench.core.configs import Budget, MethodConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json
 from peftbench.data.batching import Batch
@@ -40,6 +40,10 @@ OLD_HOOKS = {
 #: Forms in which trained weights are exported: a plain folder of transformers, an adapter of the
 #: peft library, the inserted modules as peftbench itself loads them.
 MODEL, PEFT, OWN = "model", "peft", "peftbench"
+
+#: The largest difference of two logits that are the same, of logits around 1; sums of products in
+#: another order differ by a tenth of it.
+SAME_LOGITS = 1e-4
 
 #: What the names of tensors inside the model begin with in a file of the peft library.
 PEFT_PREFIX = "base_model.model."
@@ -100,6 +104,16 @@ class Method:
     def compute_loss(self, encoder: AdaptedModel, batch: Batch) -> Tensor:
         """The mean loss of a batch; a scalar."""
         return task_loss(encoder(batch), batch["labels"], batch.get("weights"))
+
+    def check_budget(self, budget: Budget) -> None:
+        """Refuse a budget that the method cannot train in, when runs are planned.
+
+        Raises:
+            ValueError: saying why.
+        """
+
+    def on_gradients(self, encoder: AdaptedModel) -> None:
+        """Read the gradients of a step, clipped, before the optimizer takes it; never in a pack."""
 
     def on_step_end(self, encoder: AdaptedModel, step: int, steps: int | None) -> None:
         """Act after optimizer step `step` of `steps` (None for a budget of seconds).
@@ -235,6 +249,14 @@ class WrapperMethod(Method):
         """The base method's loss."""
         return self.base_method.compute_loss(encoder, batch)
 
+    def check_budget(self, budget: Budget) -> None:
+        """Let the base method do it."""
+        self.base_method.check_budget(budget)
+
+    def on_gradients(self, encoder: AdaptedModel) -> None:
+        """Let the base method read them."""
+        self.base_method.on_gradients(encoder)
+
     def on_step_end(self, encoder: AdaptedModel, step: int, steps: int | None) -> None:
         """Let the base method act."""
         self.base_method.on_step_end(encoder, step, steps)
@@ -346,7 +368,8 @@ def build_method(config: MethodConfig) -> Method:
     if config.base_method is not None:
         given["base_method"] = build_method(config.base_method)
     known = {f.name for f in fields(kind)}
-    if set(given) != known:
+    needed = {f.name for f in fields(kind) if f.default is MISSING}
+    if not needed <= set(given) <= known:
         raise ConfigError(f"method {config.name}: takes {sorted(known)}, got {sorted(given)}")
     try:
         return kind(**given)

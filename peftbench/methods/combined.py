@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
+from peftbench.core.configs import Budget
 from peftbench.data.batching import Batch
 from peftbench.methods.base import OWN, Method
 from peftbench.models.adapted_model import AdaptedModel
@@ -49,6 +50,16 @@ class Combined(Method):
         """Let each look at batches."""
         for member in self.members.values():
             member.on_train_begin(encoder, batches)
+
+    def check_budget(self, budget: Budget) -> None:
+        """Let each do it."""
+        for member in self.members.values():
+            member.check_budget(budget)
+
+    def on_gradients(self, encoder: AdaptedModel) -> None:
+        """Let each read them."""
+        for member in self.members.values():
+            member.on_gradients(encoder)
 
     def on_step_end(self, encoder: AdaptedModel, step: int, steps: int | None) -> None:
         """Let each act."""

@@ -152,6 +152,7 @@ def _insert(
     try:
         with torch.random.fork_rng(devices=[]):
             method.insert(encoder)
+        method.check_budget(run.budget)
         if chain:
             method.posterior_to_prior(encoder)
     except (MemoryError, torch.OutOfMemoryError):

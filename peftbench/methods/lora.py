@@ -2,6 +2,7 @@
 
 Hu, Shen, Wallis, Allen-Zhu, Li, Wang, Wang and Chen: LoRA, ICLR 2022, arXiv 2106.09685.
 Kalajdzievski: rsLoRA, 2023, arXiv 2312.03732. Liu et al.: DoRA, ICML 2024, arXiv 2402.09353.
+Hayou, Ghosh and Yu: LoRA+, ICML 2024, arXiv 2402.12354.
 
 A frozen linear gets an update of low rank beside it, zero at the start (equation 3):
 
@@ -12,6 +13,9 @@ x of the update. rank_scaling 1 is LoRA, 0.5 rsLoRA. DoRA (equation 5) learns th
 rows too:
 
     h = m / |V| V x        V = W + s B A        |V|: row by row, a constant for the gradient
+
+LoRA+ trains B with `loraplus_lr_ratio` times the rate of A (lambda = eta_B / eta_A in the paper,
+which is to be above 1). The rate of the recipe is A's, and the head's.
 
 Departures: in training DoRA's dropout acts on the x of the update alone, as LoRA's does; peft 0.21
 lets it act on what m / |V| - 1 adds to W x as well (without dropout the two are one).
@@ -29,7 +33,7 @@ from peftbench.core.errors import above, at_least, between
 from peftbench.core.run import Json
 from peftbench.methods.base import MODEL, PEFT, PEFT_PREFIX, Method
 from peftbench.models.adapted_model import AdaptedModel
-from peftbench.models.module_ops import check_roles, linear_of, set_unregistered
+from peftbench.models.module_ops import check_roles, linear_of, set_unregistered, within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +43,7 @@ class LoRA(Method):
     Attributes:
         target_modules: roles of these linears.
         use_dora: whether the lengths of the rows train apart from their directions (DoRA).
+        loraplus_lr_ratio: of B's rate to A's, at least 1 (LoRA+); None is one rate for both.
     """
 
     rank: int
@@ -47,6 +52,7 @@ class LoRA(Method):
     target_modules: list[str]
     rank_scaling: float
     use_dora: bool
+    loraplus_lr_ratio: float | None = None
 
     def __post_init__(self) -> None:
         at_least("rank", self.rank, 1, whole=True)
@@ -54,10 +60,21 @@ class LoRA(Method):
         between("dropout", self.dropout, 0, 0.9)
         between("rank_scaling", self.rank_scaling, 0, 1)
         check_roles("target_modules", self.target_modules)
+        if self.loraplus_lr_ratio is not None:
+            at_least("loraplus_lr_ratio", self.loraplus_lr_ratio, 1)
 
     def insert(self, encoder: AdaptedModel) -> None:
         """Wrap every target."""
         encoder.replace(*self.target_modules, by=self._wrap)
+
+    def lr_multipliers(self, encoder: AdaptedModel) -> dict[str, float]:
+        """The ratio, for all that trains of each B (a wrapper method may have replaced it)."""
+        if self.loraplus_lr_ratio is None:
+            return {}
+        parts = encoder.module.named_modules()
+        ups = [f"{path}.up" for path, part in parts if isinstance(part, LowRank)]
+        trained = encoder.trained()
+        return {n: self.loraplus_lr_ratio for up in ups for n in trained if within(n, up)}
 
     def export_forms(self) -> tuple[str, ...]:
         """An adapter of the library, or merged."""

@@ -35,7 +35,7 @@ from peftbench.models.module_ops import check_roles, replace_module
 REFUSED = {
     "ADAPTION_PROMPT": "is made for LLaMA's attention",
     "XLORA": "mixes LoRAs that were trained before",
-    "ADALORA": "moves ranks about in a loop of its own",
+    "ADALORA": "moves ranks about in a loop of its own (method=adalora does)",
     "SHADOW": "runs a second network beside the model",
     "TRAINABLE_TOKENS": "trains rows of the embeddings, by their ids",
     "OSF": "needs optimizer hooks of its own",

@@ -28,8 +28,17 @@ _ASA = (
     "not call"
 )
 
+_QALORA = "acts on weights quantised by GPTQ alone, and trains plain LoRA on all others"
+
 #: Settings of one type that a step outside of the training loop reads, which is never called here.
 NEVER_CALLED = {
+    "LORA": {
+        "alora_invocation_tokens": "is read by the library's own forward, which is not called here",
+        "arrow_config": "mixes LoRAs that were trained before",
+        "megatron_config": "is for Megatron's parallel layers",
+        "qalora_group_size": _QALORA,
+        "use_qalora": _QALORA,
+    },
     "ADAMSS": dict.fromkeys(
         (
             *("use_asa", "asa_target_subspaces", "asa_importance_beta", "asa_uncertainty_beta"),
@@ -37,6 +46,23 @@ NEVER_CALLED = {
         ),
         _ASA,
     ),
+}
+
+#: Settings of one type of which the library leaves a part to its caller's loop.
+HALF_CALLED = {
+    "LORA": {
+        "kasa_config": "adds terms to the loss (KaSA), which peftbench's loop does not",
+        "monteclora_config": "adds terms to the loss (MonteCLoRA), which peftbench's loop does not",
+    },
+}
+
+#: Values of LoRA's `init_lora_weights` that a step before insertion must prepare; without it the
+#: library trains LoRA from its usual start under their name, or stops. And the config of each.
+PREPARED_INITS = {
+    "corda": ("corda_config", "needs covariances of activations (preprocess_corda)"),
+    "eva": ("eva_config", "needs a decomposition of activations (initialize_lora_eva_weights)"),
+    "loftq": ("loftq_config", "starts from weights that are quantised, which peftbench's are not"),
+    "lora_ga": ("lora_ga_config", "needs gradients of the pretrained model (preprocess_loraga)"),
 }
 
 
@@ -60,6 +86,22 @@ def refuse_ineffective(kind: str, config: dict[str, Any]) -> None:
         if name in unread and config[name] not in (None, False):
             raise ValueError(
                 f"{kind}: config.{name} has no effect here: it {unread[name]}; drop it"
+            )
+    for name, why in HALF_CALLED.get(kind, {}).items():
+        if config.get(name) is not None:
+            raise ValueError(f"{kind}: config.{name} {why}; something else would train: drop it")
+    init = str(config.get("init_lora_weights")).lower()
+    for name, (settings, why) in PREPARED_INITS.items():
+        if init.startswith(name):
+            raise ValueError(
+                f"{kind}: config.init_lora_weights={init} {why}; peftbench does not prepare that, "
+                "and the library would train something else; choose true, gaussian, orthogonal, "
+                "olora, pissa or mica"
+            )
+        if config.get(settings):
+            raise ValueError(
+                f"{kind}: config.{settings} has no effect here: it is read with "
+                f"init_lora_weights={name}, which is not offered; drop it"
             )
     if kind == "IA3" and "target_modules" in config and "feedforward_modules" not in config:
         raise ValueError(

@@ -1,7 +1,7 @@
 """Which method is worth its cost? Score by weights, seconds, memory and money, and the front."""
 
 import statistics
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -25,6 +25,7 @@ REPORT = Report(
         inputs.prices.currency or "",
         inputs.warning,
         inputs.tuned,
+        costs.latencies(inputs.evaluated),
     ),
     needs="a defined score",
 )
@@ -32,6 +33,12 @@ REPORT = Report(
 _MEMORY = "peak memory (MiB)"
 
 _WITH_TUNING = "training and tuning seconds"
+
+_LATENCY = "latency of one text (ms)"
+
+_LATENCY_NOTE = (
+    "Latency: the median of suite=latency, merged where the method can be, each machine by itself. "
+)
 
 #: Without and with tuned rows.
 _MONEY = (
@@ -48,7 +55,7 @@ _CAPTION = (
     "it are named, the others small and pale. Weights: trained, the head left out; a method that "
     "trains nothing else stands at 1. Seconds: of "
     "training{tuning}. Memory: the peak while training, of the process on a CPU, of CUDA's "
-    "allocator on a GPU. {money}{level}A panel holds one device with one number of "
+    "allocator on a GPU. {latency}{money}{level}A panel holds one device with one number of "
     "threads{one}.{lost} "
     f"{convention.NOTE}"
 )
@@ -61,6 +68,7 @@ def plot_pareto(
     currency: str = "",
     warning: str = "",
     tuned: Tuned | None = None,
+    latencies: Mapping[costs.Machine, dict[str, float]] | None = None,
 ) -> list[Figure]:
     """A picture for each task: a line of panels for each size and machine, one for each cost."""
     by_row, split = grouping.of_records(records)
@@ -77,6 +85,8 @@ def plot_pareto(
     if money is not None:
         kinds[f"money ({currency})"] = money
     parts = grouping.alike(records)
+    for where, taken in (latencies or {}).items():
+        kinds[_latency(where, latencies or {})] = lambda r, taken=taken: taken.get(r.run.key)
     tasks: dict[str, list[tuple[str, dict[str, list[Record]]]]] = {}
     for one, members in parts:
         for machine in machines:
@@ -101,6 +111,7 @@ def plot_pareto(
             lost=f" No room for the names of {names} on a front." if lost else "",
             level=f"Dotted: the {convention.BASELINE}. " if level else "",
             one="" if len(machines) > 1 else f" ({costs.called(machines[0])})",
+            latency=_LATENCY_NOTE if latencies else "",
             money=_MONEY[bool(tuned.choices)] if money else "",
             tuning=_tuning(every, row_of, tuned) if tuned.choices else " alone",
         )
@@ -121,6 +132,12 @@ def _tuning(records: list[Record], row_of: dict[str, str], tuned: Tuned) -> str:
     if gone:
         told += f"; none of {', '.join(gone)}, tuned on another machine"
     return told
+
+
+def _latency(where: costs.Machine, among: Iterable[costs.Machine]) -> str:
+    """What the axis of latencies on a machine is called: machines have axes of their own."""
+    several = len(list(among)) > 1
+    return f"{_LATENCY}, {costs.called(where, among)}" if several else _LATENCY
 
 
 def _mebibytes(record: Record) -> float | None:
@@ -166,9 +183,8 @@ def _figure(
             axis.tick_params(labelleft=first)
             if not found:
                 why = {_MEMORY: "not measured", _WITH_TUNING: "tuned on other machines"}
-                axis.text(
-                    0.5, 0.5, why.get(kind, "no price known"), transform=axis.transAxes, ha="center"
-                )
+                missing = "no price known" if kind.startswith("money") else "not measured"
+                axis.text(0.5, 0.5, why.get(kind, missing), transform=axis.transAxes, ha="center")
                 continue
             best = costs.pareto_front(found)
             for label in order:

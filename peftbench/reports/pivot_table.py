@@ -1,6 +1,7 @@
 """Any field of the records, by any others: a summary over seeds, n, and what is missing."""
 
 import math
+import re
 import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from peftbench.analysis import best_in_column, convention, costs, failures, pivot
+from peftbench.analysis import (
+    best_in_column,
+    convention,
+    costs,
+    failures,
+    pivot,
+    suite_columns,
+)
 from peftbench.analysis.best_in_column import Best
 from peftbench.analysis.fields import shown
 from peftbench.analysis.pivot import Cell, Grid, Row
@@ -49,6 +57,8 @@ _UNITS: tuple[tuple[Callable[[str], bool], str, float, int], ...] = (
     (lambda f: f == "score" or f.startswith(("metrics.", "trivial")), "Percent", 100, 1),
     (lambda f: f.startswith("memory.") or f.endswith("_bytes"), "MiB", 2**-20, 0),
     (lambda f: f.startswith("seconds.") or f.endswith("_seconds"), "Seconds", 1, 1),
+    (lambda f: suite_columns.suite_of(f) is not None and "ms_p" in f, "Milliseconds", 1, 2),
+    (lambda f: suite_columns.suite_of(f) is not None and "per_second_p" in f, "Texts/s", 1, 1),
     (lambda f: f == "energy_joules", "Joules", 1, 0),
     (lambda f: f.startswith(("parameters.", "work.")), "Counts", 1, 0),
 )
@@ -371,6 +381,10 @@ def build_pivot_table(
                 ]
             )
         )
+    asked = [*ask.rows, *ask.columns, *ask.mix, ask.cell, *re.findall(r"[\w.]+", ask.where)]
+    if suites := [name for field in asked if (name := suite_columns.suite_of(field))]:
+        found, left_out = suite_columns.with_suites(found, results, suites)
+        warnings += left_out
     crossing = pivot.of(found, ask)
     tops = best_in_column.of(crossing, results)
     for key, reason in tops.unreadable.items():

@@ -40,17 +40,20 @@ class RecordFrame:
     Attributes:
         unreadable: why a record is left out, by its key.
         not_cached: why the columns could not be cached; None if they are.
+        suites: more columns, of some records, by key.
     """
 
     _file: "pq.ParquetFile"
     _results: Results
     unreadable: dict[str, str] = field(default_factory=dict)
     not_cached: str | None = None
+    suites: "pd.DataFrame | None" = None
 
     @property
     def columns(self) -> list[str]:
         """Names of all columns, sorted."""
         names = [name for name in self._file.schema_arrow.names if name not in _STAMP[1:]]
+        names += [] if self.suites is None else list(self.suites.columns)
         return sorted([*names, _TUNED]) if len(self) else names
 
     @cached_property
@@ -83,8 +86,12 @@ class RecordFrame:
         if _TUNED in wanted and "key" not in names:
             names.append("key")
         types = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
-        table = self._file.read(names, use_threads=False)
+        more = [] if self.suites is None else [name for name in names if name in self.suites]
+        own = dict.fromkeys([*(name for name in names if name not in more), *["key"] * bool(more)])
+        table = self._file.read(list(own), use_threads=False)
         made: pd.DataFrame = table.to_pandas(types_mapper=types.get, use_threads=False)
+        if self.suites is not None and more:
+            made = made.join(self.suites[more], on="key")
         if _TUNED in wanted:
             made[_TUNED] = made["key"].isin(list(self.tuned.choices)).astype("boolean")
         return made[wanted]

@@ -192,6 +192,7 @@ class Training:
             group["lr"] = rate * group["factor"]
         if self.config.max_grad_norm is not None:
             peers.accelerator.clip_grad_norm_(trained, self.config.max_grad_norm)
+        self.predictor.method.on_gradients(self.predictor.encoder)
         self._prepared.step()
         self._prepared.zero_grad(set_to_none=True)
         return loss

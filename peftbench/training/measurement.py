@@ -50,15 +50,20 @@ class Phases:
 
     def now(self) -> float:
         """Seconds on a clock that has waited for the device."""
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
-        return time.perf_counter()
+        return synchronized_clock(self.device)
 
     def _note(self, name: str) -> None:
         for kind, peak in _peaks(self.device).items():
             phases = self.memory.setdefault(kind, {})
             before = phases.get(name)
             phases[name] = peak if before is None else max(peak or 0, before)
+
+
+def synchronized_clock(device: torch.device) -> float:
+    """Seconds on a clock that has waited for the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter()
 
 
 def release_memory(device: torch.device) -> None:

@@ -171,6 +171,32 @@ def test_two_adapters_on_one_base_do_not_disturb_each_other(tmp_path):
         np.testing.assert_allclose(found, known, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.parametrize("method", ["lora", "ia3"])
+def test_unloading_an_adapter_gives_back_the_base_bit_for_bit(tmp_path, method):
+    from peft import PeftModel
+
+    record, results = kept(tmp_path, f"method={method}")
+    export_run(record, results, tmp_path / "out", validation=False)
+    kind = AutoModelForSequenceClassification
+    base = kind.from_pretrained(tmp_path / "out/base").eval()
+    before = {name: tensor.clone() for name, tensor in base.state_dict().items()}
+    logits = validation_scores(tmp_path / "out", base, record.run)
+    model = PeftModel.from_pretrained(base, tmp_path / "out").eval()
+    adapted = validation_scores(tmp_path / "out", model, record.run)
+    assert np.abs(adapted - logits).max() > 1e-3
+    with model.disable_adapter():
+        again = validation_scores(tmp_path / "out", model, record.run)
+    np.testing.assert_array_equal(again, logits)
+    original = model.base_model.model.classifier.original_module
+    plain = model.unload()
+    plain.classifier = original  # peft leaves the head of the adapter there
+    found = plain.eval().state_dict()
+    assert found.keys() == before.keys()
+    assert all(torch.equal(found[name], before[name]) for name in before)
+    again = validation_scores(tmp_path / "out", plain, record.run)
+    np.testing.assert_array_equal(again, logits)
+
+
 def test_two_prefixes_on_one_base_do_not_disturb_each_other(tmp_path):
     """Each has a table of positions of its own, beside the base's."""
     from peft import PeftModel

@@ -263,6 +263,24 @@ def test_the_servers_files(tmp_path, name, texts, labels, splits, files, allowed
             assert {value for _, value in table} <= allowed
 
 
+def test_the_diagnostic_set_is_answered_by_mnli(tmp_path):
+    texts, told = ["premise", "hypothesis"], []
+    counts = {"train": 24, "validation_matched": 12, "validation_mismatched": 12}
+    counts |= {"test_matched": 9, "test_mismatched": 9}
+    glue_folder(tmp_path / "glue", "mnli", counts, texts, [0, 1, 2])
+    source = glue_run(tmp_path, "mnli")
+    made = prediction.predict_glue(source, tmp_path / "without", told.append)
+    assert [path.name for path in made] == ["MNLI-m.tsv", "MNLI-mm.tsv"]
+    (note,) = told
+    assert note.startswith("AX.tsv is not written, as its texts are missing: mnli: no ax/test-")
+    glue_folder(tmp_path / "glue", "ax", {"test": 7}, texts, [0])
+    made = prediction.predict_glue(source, tmp_path / "server", told.append)
+    assert [path.name for path in made] == ["MNLI-m.tsv", "MNLI-mm.tsv", "AX.tsv"]
+    assert len(told) == 1
+    matched, _, diagnostic = ([*csv.reader(p.open(), delimiter="\t")] for p in made)
+    assert diagnostic == matched[:8]  # the same texts by the same model, in names
+
+
 def test_another_task_is_none_of_glues(tmp_path):
     record, results = kept(tmp_path, "method=head")
     source = prediction.open_run(record, results, CPU)

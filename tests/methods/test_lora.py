@@ -8,11 +8,14 @@ import pytest
 import tiny
 import torch
 from peft import LoraConfig, get_peft_model
+from peft.optimizers import create_loraplus_optimizer
 
-from peftbench.methods.base import build_method, task_loss
+from peftbench.core.run import Run
+from peftbench.methods.base import Method, build_method, task_loss
 from peftbench.models import pretrained
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.prepare_for_training import prepare_for_training
+from peftbench.training import loop
 
 # peft 0.21.2 asks transformers 5.23 a question by its old name
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
@@ -116,3 +119,74 @@ def test_starts_as_the_library_starts():
             bound = 32**-0.5
             assert p.abs().max().item() == pytest.approx(bound, rel=0.01)
             assert p.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)
+
+
+def lora_plus(*words: str) -> tuple[AdaptedModel, Method]:
+    method = build_method(tiny.one_run(*words, tiny.WIDE).method)
+    encoder = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0)
+    torch.manual_seed(0)
+    method.insert(encoder)
+    return encoder, method
+
+
+def test_lora_plus_has_the_groups_of_the_library():
+    """B, and nothing else, at 16 times the rate; without the embeddings that peft treats apart."""
+    encoder, method = lora_plus("method=lora", "method.loraplus_lr_ratio=16")
+    groups = loop.parameter_groups(encoder.trained(), tiny.recipe(), method.lr_multipliers(encoder))
+    factor = {id(p): group["factor"] for group in groups for p in group["params"]}
+    ours = {name: factor[id(p)] for name, p in encoder.trained().items()}
+    library = get_peft_model(
+        pretrained.skeleton(tiny.one_run("model.family=bert").model),
+        LoraConfig(task_type="SEQ_CLS", target_modules=["query", "value"]),
+    )
+    made = create_loraplus_optimizer(library, torch.optim.AdamW, lr=1e-3, loraplus_lr_ratio=16)
+    rate = {id(p): group["lr"] for group in made.param_groups for p in group["params"]}
+    theirs = {n: rate[id(p)] / 1e-3 for n, p in library.named_parameters() if p.requires_grad}
+    for mine, other in ((".down.weight", "lora_A"), (".up.weight", "lora_B")):
+        own = {f for n, f in ours.items() if n.endswith(mine)}
+        assert own == {f for n, f in theirs.items() if other in n}
+    assert {f for n, f in ours.items() if n.endswith(".up.weight")} == {16.0}
+    assert {f for n, f in ours.items() if not n.endswith(".up.weight")} == {1.0}
+
+
+def test_lora_plus_moves_b_faster():
+    """Equation 5 of LoRA+: with Adam's first step, each B moves by 16 eta and each A by eta."""
+    encoder, method = lora_plus("method=lora", "method.loraplus_lr_ratio=16", "method.dropout=0")
+    with torch.no_grad():
+        for name, p in encoder.trained().items():
+            if name.endswith(".up.weight"):  # 0 at the start, where A would get no gradient
+                p.normal_(std=0.1)
+    before = {n: p.detach().clone() for n, p in encoder.trained().items()}
+    batch = tiny.batch(tiny.tokens(), "bert")
+    tiny.fit(encoder, method, batch, steps=1, lr=1e-4, max_grad_norm=None)
+    for name, p in encoder.trained().items():
+        moved = float((p - before[name]).detach().abs().max())
+        if name.endswith((".down.weight", ".up.weight")):
+            rate = 1.6e-3 if name.endswith(".up.weight") else 1e-4
+            assert moved == pytest.approx(rate, rel=0.01), name
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("method=sparse_adapter", "method.base_method=lora"),
+        ("method=bayes_hybrid", "method.base_method=lora", "method.matrices=[up]"),
+    ],
+    ids=["masked", "posterior"],
+)
+def test_lora_plus_reaches_b_inside_wrapper_methods(words):
+    encoder, method = lora_plus(*words, "method.base_method.loraplus_lr_ratio=4")
+    assert set(method.lr_multipliers(encoder).values()) == {4}
+    fast = method.lr_multipliers(encoder)
+    trained = encoder.trained()
+    assert fast.keys() == {n for n in trained if ".up." in n}
+    assert len({n.partition(".up.")[0] for n in fast}) == 4  # query and value of two blocks
+
+
+def test_one_rate_is_no_part_of_the_key():
+    plain = tiny.one_run("method=lora")
+    given = tiny.one_run("method=lora", "method.loraplus_lr_ratio=16")
+    assert "loraplus_lr_ratio" not in plain.method.to_json()
+    assert plain.key == tiny.one_run("method=lora", "method.loraplus_lr_ratio=null").key
+    assert plain.key != given.key
+    assert Run.from_json(given.to_json()).key == given.key

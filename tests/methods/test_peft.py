@@ -125,6 +125,14 @@ def test_every_offered_type_is_the_librarys():
         (["method.type=ADAMSS", "method.config.use_asa=true"], "use_asa has no effect here"),
         (["method.type=ADAMSS", "method.config.mask_interval=50"], "mask_interval has no effect"),
         (["method.config.inference_mode=true"], "would leave nothing to train"),
+        (["method.config.init_lora_weights=eva"], "init_lora_weights=eva needs a decomposition"),
+        (["method.config.init_lora_weights=lora_ga"], "init_lora_weights=lora_ga needs gradients"),
+        (["method.config.init_lora_weights=corda"], "init_lora_weights=corda needs covariances"),
+        (["method.config.init_lora_weights=loftq"], "init_lora_weights=loftq starts from weights"),
+        (["method.config.eva_config={rho: 2.0}"], "eva_config has no effect here"),
+        (["method.config.use_qalora=true"], "use_qalora has no effect here: it acts on weights"),
+        (["method.config.alora_invocation_tokens=[5]"], "is read by the library's own forward"),
+        (["method.config.kasa_config={}"], "kasa_config adds terms to the loss"),
         (["method.config.task_type=SEQ_CLS"], "LORA: config.task_type has no effect here"),
         (
             ["method.type=IA3", "method.config.target_modules=[key]"],
@@ -138,6 +146,20 @@ def test_what_the_library_cannot_do_is_refused_before_anything_starts(words, mes
 
     with pytest.raises(ConfigError, match=message):
         dry_run.validate_run(plan("model=tiny", "method=peft", *words).runs[0])
+
+
+@pytest.mark.parametrize("init", ["gaussian", "orthogonal", "olora", "pissa", "mica"])
+def test_the_other_starts_of_lora_are_their_own(init):
+    """None of them is LoRA's usual start under another name."""
+    usual = encoder("bert", "method=peft")
+    made = encoder("bert", "method=peft", f"method.config.init_lora_weights={init}")
+    name = "bert.encoder.layer.0.attention.self.query.lora_{}.default.weight"
+    for half in "AB":
+        one, other = (e.module.get_parameter(name.format(half)) for e in (usual, made))
+        if init == "gaussian" and half == "B":  # its B starts at 0 as well
+            assert torch.equal(one, other)
+        else:
+            assert not torch.equal(one, other), half
 
 
 def test_the_default_roles_of_a_type_are_its_papers():

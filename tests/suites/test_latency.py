@@ -1,0 +1,267 @@
+"""Latency: which passes are timed, what is told of them, merged weights, machines, columns."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import records
+import tiny
+import torch
+from click.testing import CliRunner
+from suite_records import lines, planned, trained
+
+from peftbench.analysis import costs
+from peftbench.cli.main import main
+from peftbench.core.errors import ConfigError
+from peftbench.core.evaluation import Evaluated
+from peftbench.evaluation import evaluator, latency
+from peftbench.methods.base import build_method
+from peftbench.models.adapted_model import AdaptedModel
+from peftbench.reports import latency as latency_report
+from peftbench.reports import pareto
+from peftbench.reports.plotting.palette import Palette
+from peftbench.results.store import Results
+from peftbench.suites import base
+from peftbench.training.precision import build_accelerator
+from peftbench.training.predictor import Predictor
+from peftbench.training.runtime import RuntimeConfig
+from peftbench.training.trainer import execute
+
+SHORT = ("suite=latency", "suite.repeats=20", "suite.warmup=2", "suite.batch_size=4")
+
+
+def suite(repeats=20):
+    (evaluation,) = planned(*SHORT[:1], *SHORT[2:], f"suite.repeats={repeats}")
+    return base.build_suite(evaluation.suite)
+
+
+def test_all_texts_have_a_turn_before_one_comes_again():
+    passes = suite(30).passes(60)
+    assert [rows.shape for rows in passes["single"]] == [(1,)] * 30
+    assert len({int(rows[0]) for rows in passes["single"]}) == 30
+    assert [rows.shape for rows in passes["batch"]] == [(4,)] * 30
+    counts = np.bincount(np.concatenate(passes["batch"]), minlength=60)
+    assert counts.tolist() == [2] * 60
+    again = suite(30).passes(60)
+    assert all(map(np.array_equal, passes["batch"], again["batch"]))
+
+
+def test_percentiles_by_hand():
+    (evaluation,) = planned(*SHORT)
+    single = np.linspace(0.001, 0.101, 101)
+    found = {
+        "texts": {"label": np.zeros(7)},
+        "unmerged": {"single": single, "batch": 2 * single},
+        "merged": {"single": single / 2, "batch": single},
+    }
+    told = suite().findings(records.record(evaluation.run), {}, found)
+    assert told["unmerged"]["ms"] == {"p50": pytest.approx(51), "p95": pytest.approx(96)}
+    assert told["unmerged"]["examples_per_second"]["p50"] == pytest.approx(4 / 0.102)
+    assert told["unmerged"]["examples_per_second"]["p95"] == pytest.approx(4 / 0.192)
+    assert told["merged"]["ms"]["p50"] == pytest.approx(25.5)
+    assert told["headline"]["ms_p50"] == pytest.approx(25.5)
+    del found["merged"]
+    told = suite().findings(records.record(evaluation.run), {}, found)
+    assert told["merged"] is None
+    assert told["headline"]["merged_ms_p50"] is None
+    assert told["headline"]["ms_p50"] == pytest.approx(51)
+
+
+@pytest.mark.parametrize("repeats", [0, 19])
+def test_too_few_passes_for_a_percentile_are_refused(repeats):
+    with pytest.raises(ConfigError, match=r"suite\.repeats must be a whole number of at least 20"):
+        suite(repeats)
+
+
+def merging(*words, spoil=False) -> latency.Merging:
+    """What is said of merging a method whose values are far from their start."""
+    run = tiny.one_run(*words, tiny.WIDE)
+    method = build_method(run.method)
+
+    def view(precision: str, merged: bool) -> Predictor:
+        made = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0)
+        torch.manual_seed(0)
+        method.insert(made)
+        with torch.no_grad():
+            for p in made.trained().values():
+                p.add_(0.2 * torch.randn(p.shape))
+        made.eval().requires_grad_(False)
+        if merged:
+            method.merge(made)
+            if spoil:
+                made.module.classifier.bias.add_(0.01)
+        accelerator = build_accelerator(torch.device("cpu"), precision)
+        mask = made.backbone.family_config.mask
+        return Predictor(0, mask, torch.device("cpu"), method, made, accelerator)
+
+    with torch.random.fork_rng():
+        return latency._merging(method, view, tiny.tokens())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("method=lora",),
+        ("method=lora", "method.use_dora=true"),
+        ("method=ia3",),
+        ("method=peft", "method.type=LOHA"),
+    ],
+    ids=["lora", "dora", "ia3", "library"],
+)
+@pytest.mark.filterwarnings("ignore")  # the library's own, of many kinds
+def test_merged_logits_are_those_of_the_other(words):
+    found = merging(*words)
+    assert found.why_not is None
+    assert 0 < found.difference < 1e-4  # not 0: sums in another order
+    assert merging(*words).to_json() == {"difference": found.difference, "tolerance": 1e-4}
+
+
+@pytest.mark.parametrize(
+    ("method", "why"),
+    [
+        ("adapter", "Adapter has no place in the model's own weights"),
+        ("prefix", "Prefix has no place in the model's own weights"),
+        ("bitfit", "BitFit inserts nothing beside the model"),
+        ("full", "Full inserts nothing beside the model"),
+        ("mc_dropout", "averages passes with dropout"),
+        ("blob", "averages draws from a posterior"),
+    ],
+)
+def test_what_is_not_merged_says_why(method, why):
+    found = merging(f"method={method}")
+    assert why in found.why_not
+    assert found.difference is None
+
+
+def test_other_logits_are_not_timed():
+    found = merging("method=lora", spoil=True)
+    assert found.difference == pytest.approx(0.01, rel=0.01)
+    assert found.why_not == "merged logits differ by 0.01 in fp32"
+
+
+@pytest.mark.slow
+def test_kept_weights_are_timed_in_both_forms(tmp_path):
+    results = Results(tmp_path)
+    (evaluation,) = planned(*SHORT, "method=lora", "train.precision=bf16")
+    done = execute(evaluation.run, RuntimeConfig(save_weights=True))
+    results.save(done.record, done.predictions, done.trained)
+    found, arrays = evaluator.evaluate_suite(evaluation, results)
+    assert {n for n in arrays if n != "label/texts"} == {
+        f"{kind}/{form}" for kind in ("single", "batch") for form in ("unmerged", "merged")
+    }
+    for form in ("unmerged", "merged"):
+        assert arrays[f"single/{form}"].shape == arrays[f"batch/{form}"].shape == (20,)
+        assert (arrays[f"single/{form}"] > 0).all()
+        told = found.findings[form]["ms"]
+        assert told["p50"] == pytest.approx(1000 * np.median(arrays[f"single/{form}"]))
+        assert told["p50"] <= told["p95"]
+    assert found.findings["merging"]["tolerance"] == 1e-4
+    assert found.findings["merging"]["difference"] < 1e-4
+    assert found.environment["precision"] == "bf16"
+    saved = results.save_evaluated(found, arrays)
+    assert results.evaluated(evaluation.key).headline == saved.headline
+
+
+# tables and pictures
+
+
+def timed(evaluation, ms: float, merged: float | None, **place) -> Evaluated:
+    """What the suite finds where each pass takes so many milliseconds."""
+    found = {"texts": {"label": np.zeros(9)}}
+    for form, value in (("unmerged", ms), ("merged", merged)):
+        if value is not None:
+            found[form] = {kind: np.full(20, value / 1000) for kind in ("single", "batch")}
+    told = suite().findings(records.record(evaluation.run), {}, found)
+    headline = told.pop("headline")
+    told["merging"] = {"not_merged": "X has no place"} if merged is None else {"difference": 0.0}
+    environment = records.ENVIRONMENT | place
+    return Evaluated(evaluation, told, headline, {}, environment, None)
+
+
+def two(**place) -> list[Evaluated]:
+    lora, adapter = (planned(*SHORT, f"method={m}")[0] for m in ("lora", "adapter"))
+    return [timed(lora, 8.0, 4.0), timed(adapter, 10.0, None, **place)]
+
+
+def test_the_table_says_both_forms():
+    every = two()
+    (table,) = latency_report.tables(every, trained(every))
+    assert table.title.endswith(", Some CPU, 1 thread, bf16")
+    by_method = {line["method"]: line for line in lines(table)}
+    assert by_method["lora"]["ms p50"] == "8.00 (1)"
+    assert by_method["lora"]["merged ms p50"] == "4.00 (1)"
+    assert by_method["lora"]["merged texts/s p50"] == "1000.00 (1)"
+    assert by_method["adapter"]["merged ms p50"].startswith("–")
+    assert table.notes[1:] == ["Not merged: X has no place."]
+
+
+def test_machines_have_tables_and_axes_of_their_own():
+    every = two(threads=2)
+    first, second = latency_report.tables(every, trained(every))
+    assert [len(first.rows), len(second.rows)] == [1, 1]
+    taken = costs.latencies(every)
+    assert [list(by_key.values()) for by_key in taken.values()] == [[4.0], [10.0]]
+    made = [records.record(e.evaluation.run) for e in every]
+    (picture,) = pareto.plot_pareto(made, Palette(), latencies=taken)
+    names = [axis.get_xlabel() for axis in picture.figure.axes]
+    assert names[3:] == [
+        "latency of one text (ms), Some CPU, 1 thread",
+        "latency of one text (ms), Some CPU, 2 threads",
+    ]
+    assert "Latency: the median of suite=latency" in picture.caption
+    one = two()
+    (picture,) = pareto.plot_pareto(made, Palette(), latencies=costs.latencies(one))
+    assert [axis.get_xlabel() for axis in picture.figure.axes][3:] == ["latency of one text (ms)"]
+
+
+def pivot(results: Results, *words: str, code: int = 0) -> str:
+    command = ["report", "table", *words, "--results", str(results.folder), "--format", "markdown"]
+    done = CliRunner().invoke(main, command)
+    assert done.exit_code == code, done.output
+    return done.output
+
+
+def test_latency_is_a_column_of_tables(tmp_path):
+    results = Results(tmp_path)
+    every = two()
+    (other,) = records.runs("method=head")  # a record that nobody timed
+    for run in [*(e.evaluation.run for e in every), other]:
+        results.save(records.record(run), records.predictions())
+    assert "no evaluation by suite=latency; there are none" in pivot(
+        results, "cell=suite.latency.ms_p50", code=2
+    )
+    for e in every:
+        results.save_evaluated(e, {})
+    text = pivot(results, "cell=suite.latency.ms_p50")
+    cells = [[cell.strip() for cell in line.split("|")] for line in text.splitlines()]
+    assert {line[1]: line[2] for line in cells if len(line) > 3 and "(1)" in line[2]} == {
+        "lora": "4.00 (1)",
+        "adapter": "10.00 (1)",
+    }
+    assert "Milliseconds" in text
+    assert "head" not in text
+    assert "lora" in pivot(results, "where=suite.latency.ms_p50<5", "cell=score")
+    assert "adapter" not in pivot(results, "where=suite.latency.ms_p50<5", "cell=score")
+
+
+def test_latencies_of_different_machines_are_not_pooled(tmp_path):
+    results = Results(tmp_path)
+    every = two(device="Another CPU")
+    for e in every:
+        results.save(records.record(e.evaluation.run), records.predictions())
+        results.save_evaluated(e, {})
+    told = pivot(results, "cell=suite.latency.ms_p50", code=2)
+    assert "records differ in suite.latency.environment.device (Another CPU, Some CPU)" in told
+    apart = "rows=method,suite.latency.environment.device"
+    assert "Another CPU" in pivot(results, apart, "cell=suite.latency.ms_p50")
+
+
+def test_a_run_with_two_evaluations_by_one_suite_is_refused(tmp_path):
+    results = Results(tmp_path)
+    (first,) = planned(*SHORT)
+    results.save(records.record(first.run), records.predictions())
+    for repeats in (20, 40):
+        one = replace(first, suite=first.suite | {"repeats": repeats})
+        results.save_evaluated(timed(one, 3.0, None), {})
+    told = pivot(results, "cell=suite.latency.ms_p50", code=2)
+    assert f"run {first.run.key} has several evaluations by it" in told
