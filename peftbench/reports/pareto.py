@@ -86,7 +86,7 @@ def plot_pareto(
         kinds[f"money ({currency})"] = money
     parts = grouping.alike(records)
     for where, taken in (latencies or {}).items():
-        kinds[_latency(where, latencies or {})] = lambda r, taken=taken: taken.get(r.run.key)
+        kinds[_latency(where, latencies or {})] = partial(_latency_of, taken)
     tasks: dict[str, list[tuple[str, dict[str, list[Record]]]]] = {}
     for one, members in parts:
         for machine in machines:
@@ -138,6 +138,10 @@ def _latency(where: costs.Machine, among: Iterable[costs.Machine]) -> str:
     """What the axis of latencies on a machine is called: machines have axes of their own."""
     several = len(list(among)) > 1
     return f"{_LATENCY}, {costs.called(where, among)}" if several else _LATENCY
+
+
+def _latency_of(taken: Mapping[str, float], record: Record) -> float | None:
+    return taken.get(record.run.key)
 
 
 def _mebibytes(record: Record) -> float | None:

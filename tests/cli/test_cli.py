@@ -246,7 +246,7 @@ def test_show_refuses_a_damaged_record(results):
 
 BAD_WORDS = {
     ("methd=lora",): "did you mean method?",
-    ("method=lorra",): "did you mean lora?",
+    ("method=lorra",): "did you mean lora or adalora?",
     ("method.rnak=4",): "did you mean method.rank",
     ("lora",): "cannot read the word 'lora'",
     ("size=0",): "a fraction between 0 and 1, or full, got 0",

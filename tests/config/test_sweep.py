@@ -315,8 +315,8 @@ BAD = {
     "data.rot=x": "did you mean data.root?",
     "method.rank.deep=1": "no method.rank.deep",
     # options
-    "method=lorra": "did you mean lora?",
-    "method=": "allowed: adapter, bayes_hybrid, bitfit",
+    "method=lorra": "did you mean lora or adalora?",
+    "method=": "allowed: adalora, adapter, bayes_hybrid",
     "method=null": "no such method",
     "method=[lora,bitfit]": "no such method",
     "model=_bert": "no such model",
