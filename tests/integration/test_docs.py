@@ -155,23 +155,21 @@ def test_example(block, results, tmp_path, monkeypatch):
 
 
 def run_example(block: Block, folder: Path) -> str:
-    if block.mark == "test" and block.language == "bash":
+    if block.language == "python":
+        with contextlib.redirect_stdout(io.StringIO()) as told:
+            exec(compile(block.text, block.name, "exec"), {})
+        return told.getvalue()
+    if block.mark == "test":
         told = ""
         for words in recorded(block.text, folder):
             done = CliRunner().invoke(main, words, prog_name="peftbench")
             told += done.output
             assert done.exit_code == 0, told
         return told
-    if block.mark == "test":
-        with contextlib.redirect_stdout(io.StringIO()) as told:
-            exec(compile(block.text, block.name, "exec"), {})
-        return told.getvalue()
-    run = ["bash", "-euo", "pipefail"] if block.language == "bash" else [sys.executable, "-"]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        run,
+        ["bash", "-euo", "pipefail"],
         input=block.text,
-        cwd=folder,
         env=os.environ | {"PATH": path},
         text=True,
         stdout=subprocess.PIPE,
