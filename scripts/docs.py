@@ -68,7 +68,7 @@ def _help(one: click.Command, title: str) -> str:
     """Return help of 80 columns, without the overrides, which have a page of their own."""
     shown = copy.copy(one)
     shown.epilog = (one.epilog or "").removeprefix(OVERRIDES)
-    settings = command.context_settings | {"terminal_width": 80, "max_content_width": 80}
+    settings = {**command.context_settings, "terminal_width": 80, "max_content_width": 80}
     with click.Context(shown, info_name=title, **settings) as context:
         return "\n".join(line.rstrip() for line in shown.get_help(context).splitlines())
 
@@ -141,7 +141,7 @@ def _source(path: Path) -> tuple[str, str]:
     author = re.search(r"\((?:.* of )?(\w+).*\d{4}", catalog.about(path))
     named = documented.find(author[1], len(text)) if author else -1
     found = _ARXIV.search(text) or (_ARXIV.search(documented, named) if named >= 0 else None)
-    return (f"arXiv {found[1]}" if found else ""), file
+    return (f"arXiv {found[1]}" if found else ""), Path(file).name
 
 
 def full_data() -> str:
