@@ -315,8 +315,8 @@ def test_the_libraries_are_as_they_were_published():
     assert digests == {"d3.min.js": "f2094bbf6141b359", "plot.umd.min.js": "4358086467740777"}
 
 
-def test_rules_are_those_of_the_readme():
-    text = (ROOT / "README.md").read_text().partition("\n## Rules\n")[2].partition("\n## ")[0]
+def test_rules_are_those_of_the_documentation():
+    text = (ROOT / "docs/evaluation-protocol.md").read_text()
     told = (Path(html.__file__).parent / "page.html").read_text()
     assert re.findall(r"<dt>(.+)</dt>", told) == re.findall(r"^- \*\*(.+?)\.\*\*", text, re.M)
 

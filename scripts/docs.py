@@ -1,0 +1,199 @@
+"""Generate the parts of README.md and docs/ that list what the code and the results hold.
+
+A marker names what stands in its place: a function of this script, or a committed file.
+
+usage: uv run python scripts/docs.py [--check]
+"""
+
+import ast
+import copy
+import re
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import click
+
+from peftbench.cli.main import main as command
+from peftbench.cli.options import OVERRIDES
+from peftbench.config import catalog
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+SCORES = ROOT / "results/reference/reports/scores.md"
+#: A site holds only files of its folder: pictures of reports that pages show.
+PICTURES = {
+    ROOT / "docs/img/seeds.png": ROOT / "results/reference/reports/seeds.png",
+    ROOT / "docs/img/sizes.png": ROOT / "results/doering2024/reports/sizes.png",
+}
+#: Groups whose files are shown whole, in the order of the page.
+GROUPS = (*catalog.GROUPS, "suite", "shift_dataset", "cluster")
+#: Methods that select weights on training batches, with a selection of the same size without them.
+SELECTING = {
+    "sparse_adapter": ("method.score=random",),
+    "robust_partial": ("method.choose=manual", "method.which={third}"),
+}
+
+_MARKED = re.compile(r"(<!-- (\S+): begin -->\n).*?(<!-- \2: end -->)", re.DOTALL)
+_ARXIV = re.compile(r"arXiv (\d{4}\.\d{5})")
+
+
+def filled(text: str) -> str:
+    """Return the text with each marked part replaced by what its marker names."""
+    return _MARKED.sub(lambda found: f"{found[1]}\n{_content(found[2])}\n\n{found[3]}", text)
+
+
+def _content(name: str) -> str:
+    generated = GENERATED.get(name)
+    return (generated() if generated else (ROOT / name).read_text()).strip()
+
+
+def cli() -> str:
+    """Return the help of every command."""
+    parts = []
+    for title, one in _commands(command, "peftbench"):
+        heading = "##" if title.count(" ") < 2 else "###"
+        parts.append(f"{heading} {title}\n\n```text\n{_help(one, title)}\n```")
+    return "\n\n".join(parts)
+
+
+def _commands(one: click.Command, title: str) -> Iterator[tuple[str, click.Command]]:
+    yield title, one
+    if isinstance(one, click.Group):
+        for name in one.list_commands(click.Context(one)):
+            yield from _commands(one.commands[name], f"{title} {name}")
+
+
+def _help(one: click.Command, title: str) -> str:
+    """Return help of 80 columns, without the overrides, which have a page of their own."""
+    shown = copy.copy(one)
+    shown.epilog = (one.epilog or "").removeprefix(OVERRIDES)
+    settings = {**command.context_settings, "terminal_width": 80, "max_content_width": 80}
+    with click.Context(shown, info_name=title, **settings) as context:
+        return "\n".join(line.rstrip() for line in shown.get_help(context).splitlines())
+
+
+def configuration() -> str:
+    """Return the packaged files of each group, which hold every key with its default."""
+    folder = catalog.packaged()
+    parts = [f"## run.yaml\n\n{_yaml(folder / 'run.yaml')}"]
+    for group in GROUPS:
+        parts.append(f"## {group}")
+        for path in sorted((folder / group).glob("*.yaml")):
+            title = f"{group}={path.stem}"
+            if path.stem.startswith("_"):
+                title = f"{group}/{path.name} (included by others)"
+            parts.append(f"### {title}\n\n{_yaml(path)}")
+    for group in ("sweep", "paper"):
+        offered = catalog.options(group, (folder,))
+        lines = [f"| `{group}={name}` | {catalog.about(path)} |" for name, path in offered.items()]
+        parts.append(f"## {group}\n\n| option | purpose |\n| --- | --- |\n" + "\n".join(lines))
+    return "\n\n".join(parts)
+
+
+def _yaml(path: Path) -> str:
+    return f"```yaml\n{path.read_text().strip()}\n```"
+
+
+def methods() -> str:
+    """Return a table of all methods with their trained parameters beside the head."""
+    from peftbench.config.sweep import plan
+    from peftbench.methods.base import build_method
+    from peftbench.models import pretrained
+    from peftbench.models.adapted_model import AdaptedModel
+    from peftbench.models.backbone import Backbone
+
+    offered = catalog.options("method", (catalog.packaged(),))
+    counts: dict[str, list[str]] = {name: [] for name in offered}
+    for model in ("bert_base", "minilm"):
+        config = plan(f"model={model}").runs[0].model
+        skeletons = {
+            device: Backbone(config, device, pretrained.skeleton(config, device))
+            for device in ("meta", "cpu")
+        }
+        for name in offered:
+            selecting = SELECTING.get(name, ())
+            adapted = AdaptedModel(skeletons["cpu" if selecting else "meta"], classes=2, seed=0)
+            third = list(range(len(adapted.blocks) // 3))
+            words = [word.format(third=third) for word in selecting]
+            method = build_method(plan(f"method={name}", *words).runs[0].method)
+            method.insert(adapted)
+            if selecting:
+                method.on_train_begin(adapted, iter(()))
+            counts[name].append(f"{adapted.counts()['trained']:,}")
+    lines = [
+        "| `method=` | what trains | paper | file | BERT-base | MiniLM |",
+        "| --- | --- | --- | --- | ---: | ---: |",
+    ]
+    for name, path in offered.items():
+        about, (paper, file) = catalog.about(path), _source(path)
+        cells = (f"`{name}`", about, paper, f"`{file}`", *counts[name])
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _source(path: Path) -> tuple[str, str]:
+    """Return the arXiv identifier of the paper that `about` names, and the file of the method."""
+    text = path.read_text()
+    module = re.findall(r"^_target_: (\S+)\.", text, re.MULTILINE)[0]
+    file = module.replace(".", "/") + ".py"
+    documented = text + (ast.get_docstring(ast.parse((ROOT / file).read_text())) or "")
+    author = re.search(r"\((?:.* of )?(\w+).*\d{4}", catalog.about(path))
+    named = documented.find(author[1], len(text)) if author else -1
+    found = _ARXIV.search(text) or (_ARXIV.search(documented, named) if named >= 0 else None)
+    return (f"arXiv {found[1]}" if found else ""), Path(file).name
+
+
+def full_data() -> str:
+    """Return the columns of the reference scores with all training examples, and their notes."""
+    table, *notes = [part for part in SCORES.read_text().split("\n\n") if not part.startswith("#")]
+    header, _, *rows = [
+        [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()
+    ]
+    last = [
+        n
+        for n, name in enumerate(header)
+        if n + 1 == len(header) or (n and header[n + 1].split()[0] != name.split()[0])
+    ]
+    lines = [[header[n] for n in (0, *last)], ["---", *["---:"] * len(last)]]
+    lines += [
+        [row[n] for n in (0, *last)]
+        for row in rows
+        if all(row[n] for n in last) and row[0] != "resolution"
+    ]
+    shown = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    told = [note.split(". ")[0].rstrip(".") + "." for note in notes if note[0] in "†‡"]
+    told = [note for note in told if note[0] in shown]
+    return "\n\n".join([shown, *told])
+
+
+GENERATED: dict[str, Callable[[], str]] = {
+    "cli": cli,
+    "configuration": configuration,
+    "methods": methods,
+    "full_data": full_data,
+}
+
+
+def main() -> None:
+    """Rewrite what differs, or with --check name it and fail."""
+    stale = []
+    for path in PAGES:
+        before = path.read_text()
+        after = filled(before)
+        if before != after:
+            stale.append((path, after.encode()))
+    for copied, picture in PICTURES.items():
+        if not copied.exists() or copied.read_bytes() != picture.read_bytes():
+            stale.append((copied, picture.read_bytes()))
+    names = ", ".join(str(path.relative_to(ROOT)) for path, _ in stale)
+    if "--check" in sys.argv and stale:
+        sys.exit(f"not what code and results give: {names}; run scripts/docs.py")
+    for path, content in stale:
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(content)
+        print(f"wrote {path.relative_to(ROOT)}")
+
+
+if __name__ == "__main__":
+    main()
