@@ -6,19 +6,22 @@ process that is, on which machine.
 """
 
 import fcntl
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from peftbench.cluster.manifest import RUNNING, QueueAnswer, Submission, Task, folder
-from peftbench.cluster.process import ProcessIdentity
 from peftbench.config.cluster import Cluster
 from peftbench.core.errors import ConfigError
 from peftbench.results.store import Results
+from peftbench.system import processes
+from peftbench.system.processes import Process
 
 #: Seconds in which a task that was just started has written which process it is.
 START = 15.0
@@ -83,9 +86,9 @@ class Background:
                 path = _lock(folder(results, one.name), task)
                 if _held(path):
                     answer.alive[task] = (RUNNING, "")
-                elif (process := ProcessIdentity.read(path)) and process.may_be_elsewhere():
+                elif (process := _holder(path)) and process.may_be_elsewhere():
                     answer.unsure[one.name] = (
-                        f"it was started on {process.host}, this is {self.site}: look there, or "
+                        f"it was started on {process.machine}, this is {self.site}: look there, or "
                         f"`peftbench cancel {one.name}` if that machine is gone"
                     )
         return answer
@@ -112,14 +115,14 @@ def note_process(place: Path, task: Task) -> None:
     """
     file = os.open(_lock(place, task), os.O_WRONLY | os.O_CREAT, 0o666)
     with open(file, "wb") as lock:
-        lock.write(ProcessIdentity.own().to_bytes())
+        lock.write(json.dumps(processes.current().to_json()).encode())
         lock.truncate()
 
 
 def _end(path: Path, site: str) -> str | None:
     """Signal the process that holds a lock; what stands against it, None if it ends."""
     end = time.monotonic() + START
-    while (process := ProcessIdentity.read(path)) is None and _held(path):
+    while (process := _holder(path)) is None and _held(path):
         if time.monotonic() > end:
             return f"{path} does not say which process it is; end it by hand, it ends by TERM"
         time.sleep(0.1)
@@ -129,12 +132,19 @@ def _end(path: Path, site: str) -> str | None:
         if process.signal(signal.SIGTERM) or not _held(path):
             return None
     except PermissionError:
-        return f"process {process.pid} on {process.host} belongs to another user"
-    return f"it runs on {process.host}, this is {site}: `peftbench cancel` there ends it"
+        return f"{process.title} belongs to another user"
+    return f"it runs on {process.machine}, this is {site}: `peftbench cancel` there ends it"
 
 
 def _lock(place: Path, task: Task) -> Path:
     return place / f"{task}.lock"
+
+
+def _holder(path: Path) -> Process | None:
+    """The process that a lock names; None where the file has none (yet)."""
+    with suppress(OSError, ValueError):
+        return Process.read(json.loads(path.read_bytes()))
+    return None
 
 
 def _held(path: Path) -> bool:

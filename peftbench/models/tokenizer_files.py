@@ -66,7 +66,8 @@ def read_tokenizer(folder: Path) -> TokenizerFacts:
         if text not in tokens and (folder / "tokenizer.json").is_file():
             highest_token, highest = text, highest + 1
             tokens[text] = highest
-    kind = str(config.get("tokenizer_class") or "PreTrainedTokenizerFast")
+    # without a name the model's type chooses a class, and most classes have a token to pad with
+    kind = str(config.get("tokenizer_class") or "")
     plain = kind in ("PreTrainedTokenizerFast", "TokenizersBackend", "PreTrainedTokenizer")
     can_pad = "pad_token" in named or "eos_token" in named
     inputs = config.get("model_input_names")
@@ -119,7 +120,7 @@ def _vocabulary(folder: Path) -> dict[str, int]:
 
 
 def _pieces(path: Path) -> dict[str, int]:
-    import sentencepiece  # type: ignore[import-not-found,import-untyped,unused-ignore]
+    import sentencepiece  # type: ignore[import-untyped,unused-ignore]
 
     try:
         found = sentencepiece.SentencePieceProcessor(model_file=str(path))

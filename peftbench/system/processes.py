@@ -7,6 +7,7 @@ the same machine, whether it is still there; from another machine that is not kn
 
 import os
 import platform
+import signal
 import subprocess
 from contextlib import suppress
 from dataclasses import dataclass
@@ -38,7 +39,12 @@ class Process:
     @property
     def title(self) -> str:
         """For a message: process 123 on node7."""
-        return f"process {self.pid} on {self.host.partition(' ')[0]}"
+        return f"process {self.pid} on {self.machine}"
+
+    @property
+    def machine(self) -> str:
+        """The machine's name alone."""
+        return self.host.partition(" ")[0]
 
     def to_json(self) -> Json:
         """Plain data, which `read` reads."""
@@ -48,7 +54,7 @@ class Process:
     def read(cls, data: Any) -> "Process | None":
         """What `to_json` wrote; None for anything else."""
         with suppress(TypeError, ValueError):
-            found = cls(**data)
+            found = cls(**_current_form(data))
             text = (found.host, found.boot, found.space, found.start)
             if isinstance(found.pid, int) and found.pid > 0 and all(type(x) is str for x in text):
                 return found
@@ -74,10 +80,52 @@ class Process:
             return None
         return found == self.start
 
+    def may_be_elsewhere(self) -> bool:
+        """Whether it may live on another machine: neither this boot's nor one of this host."""
+        here = current()
+        return self.boot != here.boot and self.host != here.host
+
+    def signal(self, number: signal.Signals) -> bool:
+        """Send a signal to this very process; return whether it runs here.
+
+        Raises:
+            PermissionError: if it is another user's.
+        """
+        here = current()
+        # the boot alone tells machines apart: a machine may have got another name since
+        if not self.boot or (self.boot, self.space) != (here.boot, here.space):
+            return False
+        if _start(self.pid) != self.start:
+            return False
+        try:
+            os.kill(self.pid, number)
+        except ProcessLookupError:
+            return False
+        return True
+
 
 def current() -> Process:
     """This process."""
     return _process(os.getpid())  # which changes in a fork
+
+
+def _current_form(data: Any) -> Any:
+    """Plain data as `Process.to_json` writes it today.
+
+    Locks of background jobs had `started` in place of `start`, and neither the machine's number nor
+    the space, which is taken to be this one: the number alone never decided.
+    """
+    if set(data) != {"pid", "host", "boot", "started"}:
+        return data
+    here = current()
+    known = data["boot"] == here.boot or data["host"] == here.machine
+    return {
+        "host": here.host if known else data["host"],
+        "boot": data["boot"],
+        "space": here.space,
+        "pid": data["pid"],
+        "start": str(data["started"]),
+    }
 
 
 @cache

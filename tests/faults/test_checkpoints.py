@@ -1,21 +1,27 @@
 """Checkpoints as people have them: told before work starts, or loaded as what they are."""
 
 import json
+import math
 import re
 import shutil
+from io import BytesIO
 
 import checkpoints as made
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from sentencepiece import SentencePieceTrainer
 
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
+from peftbench.data.tokenizer import load_tokenizer
 from peftbench.methods import dry_run
+from peftbench.models import tokenizer_files
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
 from peftbench.runner.worker import _check as check_runs
 from peftbench.training.runtime import RuntimeConfig
+from peftbench.training.trainer import execute
 
 
 def errors(*words):
@@ -125,9 +131,26 @@ def settings(**changes):
     return lambda folder: made.edit(folder / "tokenizer_config.json", **changes)
 
 
-def only_sentencepiece(folder):
+def torn_sentencepiece(folder):
     no_tokenizer(folder)
     (folder / "spm.model").write_bytes(b"\n\x0e\n\x05<unk>")
+
+
+def only_sentencepiece(folder, name="spm.model"):
+    """The tokenizer as DeBERTa-v3 has it: no class, no special tokens."""
+    no_tokenizer(folder)
+    model = BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter([" ".join(made.WORDS)] * 4 + made.WORDS * 4),
+        model_writer=model,
+        vocab_size=made.ROWS - 1,  # transformers adds [MASK]
+        hard_vocab_limit=False,
+        minloglevel=2,
+        **{"pad_id": 0, "bos_id": 1, "eos_id": 2, "unk_id": 3},
+        **{"pad_piece": "[PAD]", "bos_piece": "[CLS]", "eos_piece": "[SEP]", "unk_piece": "[UNK]"},
+    )
+    (folder / name).write_bytes(model.getvalue())
+    (folder / "tokenizer_config.json").write_text('{"do_lower_case": false, "vocab_type": "spm"}')
 
 
 #: What is done to a folder of BERT, and what must be said; `planned` needs no worker.
@@ -205,7 +228,7 @@ REFUSED = {
         settings(pad_token=None, eos_token=None, tokenizer_class="PreTrainedTokenizerFast"),
         "planned: .*neither a pad_token nor an eos_token",
     ),
-    "sentencepiece": (only_sentencepiece, "planned: .*spm.model alone, which needs sentencepiece"),
+    "sentencepiece": (torn_sentencepiece, "planned: .*spm.model is torn or no sentencepiece model"),
 }
 
 
@@ -217,6 +240,49 @@ def test_told_before_work(tmp_path, fault):
     spoil(folder)
     told = errors(*made.words_of(folder))
     assert re.search(message, told, re.DOTALL), told
+
+
+def test_a_checkpoint_with_sentencepiece_alone_is_trained(tmp_path):
+    folder = made.checkpoint(tmp_path / "model", "deberta_v2")
+    only_sentencepiece(folder)
+    (run,) = plan(*made.words_of(folder)).runs
+    assert errors(*made.words_of(folder)) == "checked: "
+    tokenizer = load_tokenizer(run.model)
+    assert tokenizer.convert_ids_to_tokens(tokenizer("the film")["input_ids"])[0] == "[CLS]"
+    assert tokenizer.unk_token_id not in tokenizer("the film is not good")["input_ids"]
+    record = execute(run, RuntimeConfig(device="cpu")).record
+    assert record.work["steps"] == 2
+    assert math.isfinite(record.curve[-1]["loss"])
+
+
+@pytest.mark.parametrize("missing", ["sentencepiece", "protobuf"])
+@pytest.mark.parametrize("name", ["spm.model", "spiece.model", "sentencepiece.bpe.model"])
+def test_the_library_that_reads_sentencepiece_is_named(tmp_path, monkeypatch, missing, name):
+    folder = made.checkpoint(tmp_path / "model", "deberta_v2")
+    only_sentencepiece(folder, name)
+    real = tokenizer_files._importable
+    monkeypatch.setattr(
+        tokenizer_files, "_importable", lambda module: missing not in module and real(module)
+    )
+    told = errors(*made.words_of(folder))
+    assert f"{name} alone, which needs {missing}: pip install {missing}" in told
+
+
+@pytest.mark.parametrize("family", ["bert", "roberta", "electra"])
+def test_a_tokenizer_without_the_name_of_its_class_pads_as_the_models_type(tmp_path, family):
+    """As bert-base-uncased on the hub: its class, which no file names, has the special tokens."""
+    folder = made.checkpoint(tmp_path / "model", family)
+    names = ("tokenizer_class", "backend", "model_input_names")
+    special = [f"{name}_token" for name in ("pad", "unk", "cls", "sep", "mask", "bos", "eos")]
+    made.edit(folder / "tokenizer_config.json", **dict.fromkeys((*names, *special)))
+    (folder / "special_tokens_map.json").unlink(missing_ok=True)
+    if family == "roberta":  # its class takes the names of its paper
+        inner = (folder / "tokenizer.json").read_text()
+        for old, new in (("[PAD]", "<pad>"), ("[UNK]", "<unk>"), ("[CLS]", "<s>")):
+            inner = inner.replace(old, new)
+        inner = inner.replace("[SEP]", "</s>").replace("[MASK]", "<mask>")
+        (folder / "tokenizer.json").write_text(inner)
+    assert errors(*made.words_of(folder)) == "checked: "
 
 
 @pytest.mark.parametrize(

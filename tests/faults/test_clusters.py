@@ -31,14 +31,14 @@ from peftbench.cluster import (
     slurm_script,
 )
 from peftbench.cluster.manifest import Task, job_name
-from peftbench.cluster.process import ProcessIdentity
 from peftbench.cluster.queue import look
 from peftbench.cluster.submit import settle
 from peftbench.config import cluster
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Failure
 from peftbench.results.store import Results
-from peftbench.system import io
+from peftbench.system import io, processes
+from peftbench.system.processes import Process
 
 SLURM = cluster.read(["cluster=slurm", "cluster.settle_seconds=0", "cluster.poll_seconds=0"])
 LOCAL = cluster.read(["cluster=local"])
@@ -195,24 +195,35 @@ def held(results, begun, identity):
     path = manifest.folder(results, begun.name) / "0_0.lock"
     with open(path, "wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        lock.write(identity.to_bytes())
+        lock.write(json.dumps(identity).encode())
         lock.flush()
         yield path
 
 
-@pytest.mark.parametrize("changes", [{"host": "elsewhere", "boot": "x"}, {"started": 1}])
-def test_cancel_kills_no_stranger(results, changes):
+def older(process):
+    """What a lock said before it named the space of process numbers."""
+    return {
+        "pid": process.pid,
+        "host": process.machine,
+        "boot": process.boot,
+        "started": int(process.start) if process.start.isdigit() else 0,
+    }
+
+
+@pytest.mark.parametrize("form", [Process.to_json, older])
+@pytest.mark.parametrize("changes", [{"host": "elsewhere", "boot": "x"}, {"start": "1"}])
+def test_cancel_kills_no_stranger(results, changes, form):
     """A process of another machine, and one whose number was given to another since."""
     with stranger() as process:
         begun, _ = submission(results, LOCAL, count=1, job=str(process.pid))
-        here = replace(ProcessIdentity.own(), pid=process.pid, **changes)
-        with held(results, begun, here):
+        here = replace(processes.current(), pid=process.pid, **changes)
+        with held(results, begun, form(here)):
             told = ask(results, "cancel")
         assert process.poll() is None
         time.sleep(0.2)
         assert process.poll() is None
     assert told.exit_code == 1
-    assert f"1 job could not be cancelled: it runs on {here.host}" in told.output
+    assert f"1 job could not be cancelled: it runs on {here.machine}" in told.output
     assert "jobs cancelled" not in told.output
 
 
@@ -233,6 +244,7 @@ def test_cancel_ends_the_process_that_is_meant(results):
     assert states(results) == ["cancelled"]
 
 
+@pytest.mark.parametrize("form", [Process.to_json, older])
 @pytest.mark.parametrize(
     ("changes", "state"),
     [
@@ -241,10 +253,12 @@ def test_cancel_ends_the_process_that_is_meant(results):
         ({"host": "a container beside this one"}, "ended"),
     ],
 )
-def test_a_lock_that_is_not_held_here_proves_nothing_about_another_machine(results, changes, state):
+def test_a_lock_that_is_not_held_here_proves_nothing_about_another_machine(
+    results, changes, state, form
+):
     begun, _ = submission(results, LOCAL, count=1)
     path = manifest.folder(results, begun.name) / "0_0.lock"
-    path.write_bytes(replace(ProcessIdentity.own(), pid=1, **changes).to_bytes())
+    path.write_text(json.dumps(form(replace(processes.current(), pid=1, **changes))))
     assert states(results) == [state]
     if state == "unknown":
         told = ask(results, "submit", *begun.words)
