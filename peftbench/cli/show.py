@@ -122,6 +122,10 @@ def _record(record: Record) -> list[str]:
             if (far := work.get("out_of_range"))
             else []
         ),
+        *(
+            f"undefined    {name} of the method, at {count} of {len(record.curve)} evaluations"
+            for name, count in work.get("undefined", {}).items()
+        ),
         f"trained      {record.parameters['trained']:,} + head {record.parameters['head']:,}"
         f" of {record.parameters['total']:,} parameters",
         f"work         {work['steps']:,} steps, {work['examples']:,} examples"

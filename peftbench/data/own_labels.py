@@ -3,6 +3,7 @@
 import math
 import unicodedata
 from collections import Counter
+from decimal import Decimal, InvalidOperation
 
 import numpy as np
 
@@ -90,8 +91,8 @@ def class_names(table: FileTable, column: str, classes: int | None) -> list[str]
             for name in alike
         )
         raise ConfigError(
-            f"{table.path}: labels differ in case or blanks alone: {told}; make them the same, or "
-            f"{meant}"
+            f"{table.path}: labels differ in case or blanks alone, or in how a number is written: "
+            f"{told}; make them the same, or {meant}"
         )
     if len(names) > max(20, len(labels) // 10) and not _are_words(labels):
         raise ConfigError(
@@ -217,12 +218,23 @@ def _are_words(labels: list[str]) -> bool:
 
 def _alike(names: list[str]) -> list[list[str]]:
     """Names that a person would read as the same."""
-    found: dict[str, list[str]] = {}
+    found: dict[str | Decimal, list[str]] = {}
     for name in names:
         plain = unicodedata.normalize("NFKC", name).casefold()
         visible = "".join(c for c in plain if unicodedata.category(c) != "Cf")
-        found.setdefault(" ".join(visible.split()), []).append(name)
+        words = " ".join(visible.split())
+        number = _as_number(words)
+        found.setdefault(words if number is None else number, []).append(name)
     return [alike for alike in found.values() if len(alike) > 1]
+
+
+def _as_number(text: str) -> Decimal | None:
+    """The finite number that a text is, however it is written; None for any other text."""
+    try:
+        value = Decimal(text)
+    except InvalidOperation:
+        return None
+    return value if value.is_finite() and "_" not in text else None
 
 
 def _some(names: list[str]) -> str:

@@ -122,7 +122,7 @@ def run_continual(
         _save(results, evaluation, progress)
         results.checkpoint(name).unlink(missing_ok=True)
     record = results.load(run.key)
-    findings = evaluator.require_finite_findings(asked.findings(record, {}, progress.found))
+    findings = evaluator.finite_findings(asked.findings(record, {}, progress.found))
     told_of = findings | {"spent": progress.spent}
     headline = told_of.pop("headline")
     backbone, _ = warm.backbone(run, device)

@@ -2,8 +2,8 @@
 
 import math
 import time
+import warnings
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,6 +11,7 @@ from safetensors.torch import load
 from torch import Tensor
 
 from peftbench.core.evaluation import Evaluated, Evaluation
+from peftbench.core.figures import plain_figures
 from peftbench.core.run import Json, Run, canonical
 from peftbench.data import prompting
 from peftbench.data.loading import LabelledTexts
@@ -120,7 +121,7 @@ def evaluate_suite(
                 found[start + name] = {kind: array[rows] for kind, array in arrays.items()}
                 found[start + name]["label"] = sets[name].label
     known = require_finite(results.predictions(record))
-    told = require_finite_findings(asked.findings(record, known, found))
+    told = finite_findings(asked.findings(record, known, found))
     told |= more | ({"truncated": cut} if run.prompt else {})
     headline = told.pop("headline")
     done = Evaluated(
@@ -134,25 +135,21 @@ def evaluate_suite(
     return done, {f"{n}/{name}": a for name, arrays in found.items() for n, a in arrays.items()}
 
 
-def require_finite_findings(findings: Json) -> Json:
-    """The findings of a suite, if all their numbers are finite.
+def finite_findings(findings: Json) -> Json:
+    """The findings of a suite as plain data; figures that are not finite are None, and named.
+
+    `undefined` in what is returned has their names, where there are any.
 
     Raises:
-        FloatingPointError: naming the first that is not.
+        FloatingPointError: if one of the headline is not finite: it is the suite's score.
+        TypeError: for a figure that a record cannot hold.
     """
-
-    def look(node: Any, name: str) -> None:
-        if isinstance(node, dict):
-            for key, inner in node.items():
-                look(inner, f"{name}.{key}".lstrip("."))
-        elif isinstance(node, list):
-            for place, inner in enumerate(node):
-                look(inner, f"{name}[{place}]")
-        elif isinstance(node, float) and not math.isfinite(node):
-            raise FloatingPointError(f"{name} is {node}")
-
-    look(findings, "")
-    return findings
+    plain, undefined = plain_figures(findings)
+    for name in undefined:
+        if name.startswith("headline"):
+            raise FloatingPointError(f"{name} of the suite is not finite")
+        warnings.warn(f"{name} of the suite is not finite; it is recorded as null", stacklevel=2)
+    return dict(plain) | ({"undefined": undefined} if undefined else {})
 
 
 def moved(encoder: AdaptedModel) -> dict[str, float]:

@@ -134,7 +134,7 @@ class Method:
         """
 
     def diagnostics(self, encoder: AdaptedModel) -> dict[str, float]:
-        """Figures for each point of the curve beside loss and scores; finite numbers by name."""
+        """Figures for each point of the curve beside loss and scores, by names of their own."""
         return {}
 
     def on_train_end(self, encoder: AdaptedModel) -> None:

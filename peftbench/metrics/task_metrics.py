@@ -1,7 +1,7 @@
 """The metrics of tasks, found by listing `metrics.scores`, and scores of outputs by them."""
 
-import math
 import pkgutil
+import warnings
 from collections.abc import Iterable, Sequence
 from importlib import import_module
 from typing import Any
@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from peftbench.core.errors import ConfigError, one_of
+from peftbench.core.figures import plain_figures
 from peftbench.metrics import scores as modules
 from peftbench.metrics.base import Array, Metric, is_constant
 
@@ -73,8 +74,10 @@ def decide(scores: Array) -> Array:
 def score(names: Iterable[str], scores: Array, label: Array) -> dict[str, float | None]:
     """Score outputs as `compute_scores` does, by the metrics of the evaluate library.
 
+    A score that is not finite is None, undefined, with a warning.
+
     Raises:
-        FloatingPointError: if a score is not finite.
+        FloatingPointError: if a score is not finite because predictions are too large.
     """
     from peftbench.metrics.evaluate_metrics import evaluate_metric
 
@@ -82,12 +85,18 @@ def score(names: Iterable[str], scores: Array, label: Array) -> dict[str, float 
     found: dict[str, float | None] = {}
     for name in names:
         found |= evaluate_metric(METRICS[name]).compute(predictions=predicted, references=label)
-    for name, value in found.items():
-        if value is not None and not math.isfinite(value):
-            raise FloatingPointError(
-                f"{name} is {value}: predictions are too large; try a smaller train.lr"
-            )
-    return found
+    plain, undefined = plain_figures(found)
+    for name in undefined:
+        with np.errstate(over="ignore"):
+            if not np.isfinite(np.square(predicted.astype(np.float64)).sum()):
+                raise FloatingPointError(
+                    f"{name} is {found[name]}: predictions are too large; try a smaller train.lr"
+                )
+        warnings.warn(
+            f"the metric {name} is {found[name]}, which is no score; it is recorded as null",
+            stacklevel=2,
+        )
+    return dict(plain)
 
 
 def out_of_range(scores: Array, label: Array, labels: Array) -> int:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from peftbench.core.configs import Budget, CheckpointSelection, TrainingConfig
+from peftbench.core.figures import plain_figures
 from peftbench.core.run import Json
 from peftbench.data.batching import Batch, BatchSource
 from peftbench.training import checkpointing
@@ -241,10 +242,16 @@ class Training:
             yield
 
     def add_evaluation(self, scores: Json) -> None:
-        """Add a point to the curve; keep the model where it is the best one so far."""
+        """Add a point to the curve; keep the model where it is the best one so far.
+
+        Raises:
+            ValueError: if the method's diagnostics take a name that the curve has.
+        """
         with torch.no_grad():
             more = self.predictor.method.diagnostics(self.predictor.encoder)
-        self.state.point(self.state.fraction(self.budget, self.steps), scores | more)
+        figures, undefined = plain_figures(more)
+        fraction = self.state.fraction(self.budget, self.steps)
+        self.state.point(fraction, scores, figures, undefined)
         if self.selection.fraction:
             self._select()
 

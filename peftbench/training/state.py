@@ -1,6 +1,7 @@
 """How far a training is, as plain data: what its checkpoint, its curve and its news are made of."""
 
 import math
+import warnings
 from dataclasses import dataclass, field
 
 import torch
@@ -20,6 +21,7 @@ class TrainerState:
         recent: losses since the latest evaluation.
         marks: evaluations that were due.
         padded, squares: tokens with padding, and the sum of their products with the length.
+        undefined: diagnostics that were not finite, and at how many evaluations.
         curve: evaluations so far.
         best: index in the curve of the best evaluation on the selection split.
         done: whether the budget is spent, or patience has run out.
@@ -33,6 +35,7 @@ class TrainerState:
     squares: int = 0
     seconds: float = 0.0
     recent: list[float] = field(default_factory=list)
+    undefined: dict[str, int] = field(default_factory=dict)
     curve: list[Json] = field(default_factory=list)
     best: int | None = None
     done: bool = False
@@ -82,17 +85,37 @@ class TrainerState:
         speed = self.examples / self.seconds if self.seconds else None
         return {"step": self.step, "fraction": fraction, "loss": self.recent[-1], "speed": speed}
 
-    def point(self, fraction: float, scores: Json) -> None:
-        """Add an evaluation to the curve."""
+    def point(self, fraction: float, scores: Json, figures: Json, undefined: list[str]) -> None:
+        """Add an evaluation to the curve.
+
+        Args:
+            fraction: of the budget that is spent.
+            scores: by metric.
+            figures: the method's diagnostics.
+            undefined: those of them that were not finite; counted and warned of.
+
+        Raises:
+            ValueError: if a figure has a name that the curve has.
+        """
         mean = sum(self.recent) / len(self.recent)
         self.recent.clear()
-        self.curve.append(
-            {
-                "step": self.step,
-                "fraction": min(1.0, fraction),
-                "seconds": self.seconds,
-                "examples": self.examples,
-                "loss": mean,
-                **scores,
-            }
-        )
+        own = {
+            "step": self.step,
+            "fraction": min(1.0, fraction),
+            "seconds": self.seconds,
+            "examples": self.examples,
+            "loss": mean,
+            **scores,
+        }
+        if taken := sorted(own.keys() & figures.keys()):
+            raise ValueError(
+                f"the method's diagnostics have the names {', '.join(taken)}, which are those of "
+                "the loss and the scores; choose others"
+            )
+        for name in undefined:
+            self.undefined[name] = self.undefined.get(name, 0) + 1
+            warnings.warn(
+                f"{name} of the method's diagnostics is not finite; it is recorded as null",
+                stacklevel=2,
+            )
+        self.curve.append(own | figures)

@@ -456,6 +456,7 @@ def build_record(prepared: PreparedTraining, found: dict[str, Arrays]) -> Record
             "truncated": {n: t.truncated for n, t in data.tokens.items()} | data.shown.truncated,
             "resumed": prepared.resumed,
             **({} if run.task.regression else {"per_class": _per_class(run, whole)}),
+            **({"undefined": state.undefined} if state.undefined else {}),
             **({"out_of_range": far} if (far := _out_of_range(run, whole, data)) else {}),
             **({} if data.unit is None else dict(zip(LABEL_UNIT, data.unit, strict=True))),
         },

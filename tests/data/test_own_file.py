@@ -265,12 +265,24 @@ def test_labels_with_blanks_are_read_and_in_two_cases_refused(tmp_path):
         ("Yes", "yes", "No"),
         ("Yes", "Y\u200bes", "No"),
         ("very good", "very  good", "No"),
+        ("1", "1.0", "0"),
+        ("1.50", "1.5", "2"),
+        ("-0", "0.0", "1"),
     ):
         path = write(tmp_path / "mine.csv", sentences(names=names))
         told = refused(path)
         assert "differ in case or blanks alone" in told
         assert "first on line 3" in told
         assert len(task_of(path, "task.classes=3").class_names) == 3
+
+
+@pytest.mark.parametrize(
+    "names",
+    [("1", "10", "0"), ("1.5", "1.55"), ("1_0", "10"), ("v1", "v1.0"), ("9" * 30, "9" * 29)],
+)
+def test_labels_that_are_different_numbers_are_classes(names, tmp_path):
+    path = write(tmp_path / "mine.csv", sentences(names=names))
+    assert task_of(path).class_names == sorted(names)
 
 
 def test_labels_that_say_there_is_none(tmp_path):

@@ -1,16 +1,23 @@
 """No number from NaN: predictions and losses that are not finite are `diverged`."""
 
+import json
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import short_runs
 import tiny
 import torch
 
+from peftbench.cli.show import describe
 from peftbench.config.sweep import plan
+from peftbench.core import figures
 from peftbench.evaluation import evaluator
 from peftbench.methods.bitfit import BitFit
+from peftbench.metrics import task_metrics
 from peftbench.results.store import Results
 from peftbench.runner.worker import classify
+from peftbench.suites.calibration import Calibration
 from peftbench.training import predictor
 from peftbench.training.packing.pack import Pack
 from peftbench.training.packing.runner import drive
@@ -117,6 +124,81 @@ def test_spreads_and_findings():
     whole = {"scores": np.zeros((3, 2)), "variance": np.array([0.0, np.inf, 1.0])}
     with pytest.raises(FloatingPointError, match=r"1 of 3 predictions are not finite \(variance\)"):
         predictor.require_finite(whole)
-    with pytest.raises(FloatingPointError, match=r"noise\.rates\[1\] is nan"):
-        evaluator.require_finite_findings({"noise": {"rates": [0.1, float("nan")]}})
-    assert evaluator.require_finite_findings({"a": [None, 1, 0.5]}) == {"a": [None, 1, 0.5]}
+    with pytest.raises(FloatingPointError, match=r"headline\.ece of the suite is not finite"):
+        evaluator.finite_findings({"headline": {"ece": np.float32("nan")}})
+
+
+#: Figures of others' code, what a record holds of them, and the names of those that were no number.
+FIGURES = [
+    ({"kl": float("nan"), "mu": -1.5}, {"kl": None, "mu": -1.5}, ["kl"]),
+    ({"kl": torch.tensor(float("inf"))}, {"kl": None}, ["kl"]),
+    ({"a": np.float32(0.5), "b": np.int64(3)}, {"a": 0.5, "b": 3}, []),
+    ({"a": torch.tensor([1.0, float("nan")])}, {"a": [1.0, None]}, ["a[1]"]),
+    ({"a": {"b": (1, float("-inf"))}}, {"a": {"b": [1, None]}}, ["a.b[1]"]),
+    ({"a": None, "b": True, "c": "text"}, {"a": None, "b": True, "c": "text"}, []),
+]
+
+
+@pytest.mark.parametrize(("given", "plain", "undefined"), FIGURES)
+def test_figures_of_others_are_plain_data(given, plain, undefined):
+    found = figures.plain_figures(given)
+    assert found == (plain, undefined)
+    json.dumps(found, allow_nan=False)
+
+
+@pytest.mark.parametrize("given", [object(), {1, 2}, 1j])
+def test_a_figure_that_no_record_can_hold_is_named(given):
+    with pytest.raises(TypeError, match=r"kl is a .*, which a record cannot hold"):
+        figures.plain_figures({"kl": given})
+
+
+@pytest.mark.parametrize("value", [float("nan"), torch.tensor(float("inf"))])
+def test_diagnostics_that_are_not_finite_do_not_cost_the_run(task, tmp_path, monkeypatch, value):
+    given = {"kl": value, "norm": np.float32(0.5)}
+    monkeypatch.setattr(BitFit, "diagnostics", lambda self, encoder: given)
+    run = short_runs.one(task, "method=bitfit", "train.num_evals=2")
+    with pytest.warns(UserWarning, match="kl of the method's diagnostics is not finite"):
+        done = execute(run, KEPT)
+    results = Results(tmp_path / "runs")
+    results.save(done.record, done.predictions, done.trained)
+    record = results.load(run.key)
+    assert [(point["kl"], point["norm"]) for point in record.curve] == [(None, 0.5)] * 2
+    assert record.work["undefined"] == {"kl": 2}
+    assert "undefined    kl of the method, at 2 of 2 evaluations" in describe(results, run.key)
+
+
+@pytest.mark.parametrize("name", ["accuracy", "loss"])
+def test_diagnostics_do_not_replace_a_score(task, monkeypatch, name):
+    """The best evaluation would be chosen by it."""
+    monkeypatch.setattr(BitFit, "diagnostics", lambda self, encoder: {name: 0.99})
+    with pytest.raises(ValueError, match=f"diagnostics have the names {name}, which are those"):
+        execute(short_runs.one(task, "method=bitfit"), short_runs.CPU)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf"), np.float32("nan")])
+def test_a_metric_that_is_not_finite_is_undefined(task, tmp_path, monkeypatch, value):
+    own = replace(task_metrics.METRICS["accuracy"], compute=lambda predicted, label: value)
+    monkeypatch.setitem(task_metrics.METRICS, "accuracy", own)
+    run = short_runs.one(task, "method=bitfit")
+    with pytest.warns(UserWarning, match=r"the metric accuracy is .*it is recorded as null"):
+        done = execute(run, KEPT)
+    results = Results(tmp_path / "runs")
+    results.save(done.record, done.predictions, done.trained)
+    assert results.load(run.key).metrics["accuracy"] is None
+
+
+@pytest.mark.parametrize("value", [float("nan"), np.float32("inf")])
+def test_a_finding_that_is_not_finite_does_not_cost_the_others(task, tmp_path, monkeypatch, value):
+    words = (*task, "model=tiny", "method=bitfit", "size=24", "budget=steps", "budget.steps=2")
+    (evaluation,) = plan(*words, "suite=calibration").evaluations
+    results = Results(tmp_path / "runs")
+    done = execute(evaluation.run, KEPT)
+    results.save(done.record, done.predictions, done.trained)
+    found = {"bins": [0.5, value], "headline": {"ece": np.float32(0.25)}}
+    monkeypatch.setattr(Calibration, "findings", lambda *given: dict(found))
+    with pytest.warns(UserWarning, match=r"bins\[1\] of the suite is not finite"):
+        told, _ = evaluator.evaluate_suite(evaluation, results, short_runs.CPU)
+    assert told.findings["bins"] == [0.5, None]
+    assert told.findings["undefined"] == ["bins[1]"]
+    assert told.headline == {"ece": 0.25}
+    json.dumps(told.to_json(), allow_nan=False)
