@@ -27,7 +27,7 @@ from peftbench.core.run import Json, Run
 from peftbench.results.store import Results
 from peftbench.runner.failure_causes import classify, place, reason
 from peftbench.runner.worker_pool import GRACE, HELD
-from peftbench.system import io
+from peftbench.system import io, processes
 
 #: Of warnings that the person sees as well: peftbench's own.
 _PACKAGE = Path(__file__).parents[1]
@@ -42,6 +42,7 @@ def main() -> None:
     os.dup2(2, 1)
     orders_in = take_input()
     faulthandler.enable()
+    processes.keep_niceness()
     stop = threading.Event()
     for name in HELD:
         signal.signal(name, lambda *_: stop.set())

@@ -104,6 +104,18 @@ class Process:
         return True
 
 
+def keep_niceness() -> None:
+    """Let the niceness of this process count against processes of other sessions.
+
+    Linux puts each session into a scheduling group of its own, and shares the CPU out among groups
+    by the niceness of the group, which is 0 at first (sched(7), autogroup). A niced process that
+    starts a session would have as much of the CPU as any other.
+    """
+    if (level := os.nice(0)) > 0:
+        with suppress(OSError):  # no Linux, or groups are off
+            Path("/proc/self/autogroup").write_text(str(level))
+
+
 def current() -> Process:
     """This process."""
     return _process(os.getpid())  # which changes in a fork

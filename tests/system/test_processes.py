@@ -130,3 +130,12 @@ def test_a_process_that_an_earlier_lock_names_is_read(started):
     assert other is not None
     assert other.may_be_elsewhere()
     assert other.title == f"process {me.pid} on node7"
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/autogroup"), reason="Linux groups sessions")
+def test_a_niced_session_is_a_niced_group():
+    code = "import os; os.nice(7); from peftbench.system import processes as p; p.keep_niceness()"
+    code += "; print(open('/proc/self/autogroup').read())"
+    line = [sys.executable, "-c", code]
+    told = subprocess.run(line, capture_output=True, text=True, start_new_session=True, check=True)
+    assert told.stdout.strip().endswith("nice 7")
