@@ -42,7 +42,7 @@ def convert(folder: Path, target: Path) -> None:
         size += sum(tensor.nbytes for tensor in tensors.values())
     if list(shards) != ["pytorch_model.bin"]:
         index = {"metadata": {"total_size": size}, "weight_map": dict(sorted(where.items()))}
-        (target / INDEX).write_text(json.dumps(index, indent=2))
+        (target / INDEX).write_text(json.dumps(index, indent=2), encoding="utf-8")
 
 
 def _shards(folder: Path) -> dict[str, set[str] | None]:

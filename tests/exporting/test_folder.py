@@ -18,7 +18,8 @@ from peftbench.core.errors import ConfigError, RecordError
 from peftbench.data import loading
 from peftbench.exporting.folder import export_run
 from peftbench.exporting.kept_run import rebuild
-from peftbench.exporting.probe import TOLERANCE, probe_logits
+from peftbench.exporting.probe import probe_logits
+from peftbench.methods.base import SAME_LOGITS
 from peftbench.models import pretrained
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
@@ -416,7 +417,7 @@ def test_the_backbone_is_not_written_to(tmp_path):
         for name, parameter in one.model.pretrained.items():
             assert torch.equal(parameter, before[name])
         apart = (probe_logits(one) - expected).abs().max()
-        assert apart < TOLERANCE
+        assert apart < SAME_LOGITS
 
 
 def test_a_model_keeps_its_bits(tmp_path):
