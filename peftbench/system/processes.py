@@ -113,7 +113,7 @@ def keep_niceness() -> None:
     """
     if (level := os.nice(0)) > 0:
         with suppress(OSError):  # no Linux, or groups are off
-            Path("/proc/self/autogroup").write_text(str(level))
+            Path("/proc/self/autogroup").write_text(str(level), encoding="ascii")
 
 
 def current() -> Process:
