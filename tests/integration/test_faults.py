@@ -63,11 +63,15 @@ def test_the_end_of_a_process_has_a_class():
     assert "fewer --workers" in reason
 
 
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     "words",
     [
         ("method=lora", "method.dropout=0.5"),
-        ("method=full", "train.precision=fp32"),
+        slow(("method=full", "train.precision=fp32")),
         (
             "method=full",
             "checkpoint_selection=best_on_holdout",
@@ -75,8 +79,8 @@ def test_the_end_of_a_process_has_a_class():
             "train.num_evals=4",
         ),
         ("method=robust_partial", "method.choose=lisa", "method.interval=3", "method.part=0.5"),
-        ("method=bayes_hybrid", "method.noise=flipout"),
-        ("method=sparse_adapter", "method.score=learned"),
+        slow(("method=bayes_hybrid", "method.noise=flipout")),
+        slow(("method=sparse_adapter", "method.score=learned")),
         *(
             pytest.param((f"method={name}",), marks=[pytest.mark.slow] * (name not in FEW))
             for name in METHODS
@@ -120,18 +124,18 @@ def test_a_torn_checkpoint_costs_time_and_nothing_else(stage):
     ("words", "message"),
     [
         (("method.rank=0",), "rank must be a whole number of at least 1, got 0"),
-        (("method.rank=4.5",), "rank must be a whole number of at least 1, got 4.5"),
-        (("method.dropout=2",), "dropout must be a number from 0 to 0.9"),
+        slow(("method.rank=4.5",), "rank must be a whole number of at least 1, got 4.5"),
+        slow(("method.dropout=2",), "dropout must be a number from 0 to 0.9"),
         (
             ("method.target_modules=[querry]",),
             "'querry' is no role; the roles are attention, query",
         ),
-        (("method.target_modules=[attn_norm]",), "LoRA updates linear layers"),
-        (("method=starved", "method.room=null"), ""),
+        slow(("method.target_modules=[attn_norm]",), "LoRA updates linear layers"),
+        slow(("method=starved", "method.room=null"), ""),
         (("method._target_=zoo.Nothing",), "cannot import zoo.Nothing"),
-        (("method._target_=os.system",), "cannot import os.system"),
-        (("method._target_=zoo.Steady",), "takes [], got ['alpha'"),
-        (("task=mrpc", "data.root=/nowhere"), "there is no folder /nowhere"),
+        slow(("method._target_=os.system",), "cannot import os.system"),
+        slow(("method._target_=zoo.Steady",), "takes [], got ['alpha'"),
+        slow(("task=mrpc", "data.root=/nowhere"), "there is no folder /nowhere"),
         (("task=mrpc", "data.root=."), "no mrpc/train-*.parquet in ."),
     ],
 )
