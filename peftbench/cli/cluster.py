@@ -173,15 +173,15 @@ def prefetch(overrides: tuple[str, ...], target: Path | None, configs: Path | No
     from peftbench.runner import prefetch as fetching
     from peftbench.system import pickled
 
-    pickled.allow()
-    planned = plan(*cluster.parted(overrides)[1], configs=configs)
-    lines = (
-        fetching.fill_caches(planned)
-        if target is None
-        else fetching.fetch(planned, list(overrides), target)
-    )
-    for line in lines:
-        click.echo(line)
+    with pickled.converting():
+        planned = plan(*cluster.parted(overrides)[1], configs=configs)
+        lines = (
+            fetching.fill_caches(planned)
+            if target is None
+            else fetching.fetch(planned, list(overrides), target)
+        )
+        for line in lines:
+            click.echo(line)
 
 
 @click.command(epilog=options.OVERRIDES + CLUSTER)

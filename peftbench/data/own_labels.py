@@ -1,9 +1,10 @@
 """The labels of a user's own file: classes or values, and what is wrong with them, by row."""
 
 import math
+import re
 import unicodedata
 from collections import Counter
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 
 import numpy as np
 
@@ -229,12 +230,8 @@ def _alike(names: list[str]) -> list[list[str]]:
 
 
 def _as_number(text: str) -> Decimal | None:
-    """The finite number that a text is, however it is written; None for any other text."""
-    try:
-        value = Decimal(text)
-    except InvalidOperation:
-        return None
-    return value if value.is_finite() and "_" not in text else None
+    """The number that a text is; None for other texts, and for 007, which is a name."""
+    return Decimal(text) if re.fullmatch(r"[+-]?(0|[1-9]\d*)(\.\d+)?", text) else None
 
 
 def _some(names: list[str]) -> str:

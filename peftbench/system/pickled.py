@@ -8,6 +8,8 @@ converted copy, or refuses. The copy keeps the hashes of what it was made from i
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from peftbench.core.errors import ConfigError
@@ -27,10 +29,15 @@ _BESIDE = ("*.json", "*.txt", "*.model", "vocab.*", "*.vocab", "*.tiktoken", "*.
 _allowed = False
 
 
-def allow() -> None:
-    """From here on this process converts; only `peftbench prefetch` does."""
+@contextmanager
+def converting() -> Iterator[None]:
+    """Let this process convert; only `peftbench prefetch` does."""
     global _allowed
-    _allowed = True
+    before, _allowed = _allowed, True
+    try:
+        yield
+    finally:
+        _allowed = before
 
 
 def allowed() -> bool:

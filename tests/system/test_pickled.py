@@ -56,7 +56,6 @@ def test_a_folder_is_refused_then_converted_once_and_used(tmp_path, cache_folder
     assert source == {
         "sha256_of": {"pytorch_model.bin": io.hashed((folder / "pytorch_model.bin",))}
     }
-    pickled._allowed = False
     (run,) = plan(*words).runs
     assert run.key == before.key, "the same weights, however they came"
     found = Backbone(run.model).module.state_dict()
@@ -66,7 +65,6 @@ def test_a_folder_is_refused_then_converted_once_and_used(tmp_path, cache_folder
     ask(*told_command(refused.output))
     assert place.stat().st_mtime_ns == written
     torch.save({name: tensor + 1 for name, tensor in tensors.items()}, folder / "pytorch_model.bin")
-    pickled._allowed = False
     with pytest.raises(ConfigError, match="convert it to safetensors once"):
         plan(*words)
 
@@ -97,7 +95,6 @@ def test_a_model_in_the_cache_of_the_hub(tmp_path, monkeypatch):
     ]
     brought = tmp_path / "brought"
     assert ask("prefetch", *words, "--to", str(brought)).exit_code == 0
-    pickled._allowed = False
     (run,) = plan(*words).runs
     assert (
         hub.locate(run.model)
@@ -115,8 +112,7 @@ LOCATE = """
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
 from peftbench.system import hub, pickled
-if {allowed}:
-    pickled.allow()
+pickled._allowed = {allowed}
 words = ("model=auto", "model.checkpoint=people/old", "model.revision={commit}")
 try:
     print(hub.locate(plan(*words, "model.family=bert").runs[0].model))
