@@ -19,7 +19,7 @@ from peftbench.training.measurement import synchronized_clock
 from peftbench.training.precision import AUTOCAST
 from peftbench.training.predictor import Predictor
 
-#: Makes the trained model anew in a precision, frozen; true folds what was inserted.
+#: Rebuilds the trained model in a precision, frozen; true folds what was inserted.
 View = Callable[[str, bool], Predictor]
 
 #: Texts of which the logits of both forms are compared.

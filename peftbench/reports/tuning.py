@@ -24,7 +24,7 @@ REPORT = Report(
     page=("costs", 3),
 )
 
-#: Numbers of trials that the expected best is told for.
+#: Numbers of trials for which the expected best is shown.
 _COUNTS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64)
 
 #: Panels of one figure.

@@ -6,6 +6,7 @@ from dataclasses import replace
 from statistics import fmean
 
 from peftbench.analysis.convention import CONSTANT
+from peftbench.analysis.trials import by_rate
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import FAILURE_KINDS
 from peftbench.core.plan import Plan, RunOptions
@@ -216,14 +217,12 @@ def mean_scores(metric: str, trials: list[Trial]) -> dict[float, tuple[float, fl
     collapsed: the mean training loss, its sign turned.
     """
     sign = 1.0 if task_metrics.factor(metric) == 100 else -1.0  # of an error less is better
-    found: dict[float, list[tuple[float, float]]] = {}
-    for trial in sorted(trials, key=lambda one: one.rate):
-        score = -math.inf if trial.score is None else sign * trial.score
-        loss = math.inf if trial.loss is None else trial.loss
-        found.setdefault(trial.rate, []).append((score, -loss))
     return {
-        rate: (fmean(score for score, _ in of), fmean(loss for _, loss in of))
-        for rate, of in found.items()
+        rate: (
+            fmean(-math.inf if one.score is None else sign * one.score for one in made),
+            fmean(-math.inf if one.loss is None else -one.loss for one in made),
+        )
+        for rate, made in by_rate(trials).items()
     }
 
 

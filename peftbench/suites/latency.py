@@ -23,7 +23,7 @@ class Latency(Suite):
     """Time single texts and batches, unmerged and merged.
 
     Attributes:
-        batch_size: texts of a pass whose throughput is told.
+        batch_size: texts of a pass whose throughput is reported.
         repeats: timed passes of each kind.
         warmup: passes of each kind before the clock runs.
         seed: of the choice of texts.
@@ -90,5 +90,5 @@ class Latency(Suite):
 #: Ways in which the trained weights are held.
 FORMS = ("unmerged", "merged")
 
-#: Percentiles that are told.
+#: Percentiles that are reported.
 PARTS = ("p50", "p95")

@@ -7,6 +7,7 @@ import pytest
 from paths import ROOT
 
 import peftbench
+from peftbench.core.evaluation import Failure
 from peftbench.core.tuning import Choice, subject
 from peftbench.results import choices
 from peftbench.results.store import Results
@@ -44,3 +45,6 @@ def test_a_cell_is_whole_when_each_seed_has_a_record_or_diverged(tmp_path, monke
     monkeypatch.setattr(Results, "has", lambda self, key: key == runs[0].key)
     assert next_runs.is_whole(folder, runs[:1])
     assert not next_runs.is_whole(folder, runs)
+    for kind, whole in (("error", False), ("diverged", True)):
+        folder.fail(Failure(runs[1], kind, "as a test wants it"))
+        assert next_runs.is_whole(folder, runs) is whole

@@ -1,4 +1,4 @@
-"""Latency: which passes are timed, what is told of them, merged weights, machines, columns."""
+"""Latency: which passes are timed, what is reported of them, merged weights, machines, columns."""
 
 from dataclasses import replace
 

@@ -112,10 +112,11 @@ LOCATE = """
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
 from peftbench.system import hub, pickled
-pickled._allowed = {allowed}
+from contextlib import nullcontext
 words = ("model=auto", "model.checkpoint=people/old", "model.revision={commit}")
 try:
-    print(hub.locate(plan(*words, "model.family=bert").runs[0].model))
+    with pickled.converting() if {allowed} else nullcontext():
+        print(hub.locate(plan(*words, "model.family=bert").runs[0].model))
 except ConfigError as error:
     print("refused:", error)
 """
