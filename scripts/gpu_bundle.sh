@@ -71,8 +71,8 @@ mkdir -p "$site"
 for wheel in "$here"/wheels/*.whl; do
     name=$(basename "$wheel"); name=${name%%-*}
     # what is there already stays: it may fit that machine's driver
-    python -c "import importlib.metadata as m; m.version('$name')" 2>/dev/null ||
-        python -m pip install -q --no-index --no-deps --target "$site" "$wheel"
+    PYTHONPATH=$site python -c "import importlib.metadata as m; m.version('$name')" 2>/dev/null ||
+        python -m pip install -q --no-index --no-deps --upgrade --target "$site" "$wheel"
 done
 for part in 1 2; do
     if [ -e "$here/../gpu_weights_$part/part" ]; then cp "$here/../gpu_weights_$part/part" "$site/part.$part"; fi

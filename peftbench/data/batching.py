@@ -160,13 +160,23 @@ def attention_mask(real: Tensor, kind: str) -> Tensor:
     return real[:, None, None, :] & torch.ones(length, length, dtype=torch.bool).tril()
 
 
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    """A batch on a device; the CPU does not wait for a GPU, which may still be at earlier steps.
+
+    Only a copy from pinned memory goes on by itself.
+    """
+    if device.type == "cuda":
+        batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
+    return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
+
+
 def occurring_ids(tokens: TokenizedSplit, rows: np.ndarray, padding: int) -> Tensor:
     """The ids that occur in batches of these examples, sorted."""
     ends, lengths = tokens.ends[rows], tokens.lengths[rows]
     occur = np.zeros(max(padding, int(tokens.ids.max())) + 1, dtype=bool)
     occur[padding] = True
-    for start, end in zip(ends - lengths, ends, strict=True):
-        occur[tokens.ids[start:end]] = True
+    first = np.cumsum(lengths) - lengths  # of each example's places in one row of all of them
+    occur[tokens.ids[np.repeat(ends - lengths - first, lengths) + np.arange(lengths.sum())]] = True
     return torch.from_numpy(np.flatnonzero(occur))
 
 

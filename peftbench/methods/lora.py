@@ -27,13 +27,18 @@ from dataclasses import dataclass, replace
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils import skip_init
 
 from peftbench.core.errors import above, at_least, between
 from peftbench.core.run import Json
 from peftbench.methods.base import MODEL, PEFT, PEFT_PREFIX, Method
 from peftbench.models.adapted_model import AdaptedModel
-from peftbench.models.module_ops import check_roles, linear_of, set_unregistered, within
+from peftbench.models.module_ops import (
+    check_roles,
+    empty_linear,
+    linear_of,
+    set_unregistered,
+    within,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,9 +128,8 @@ class LowRank(nn.Module):
         self.scale = scale
         self.dropout = nn.Dropout(dropout)
         device = linear.weight.device
-        made = {"bias": False, "device": device}
-        self.down = skip_init(nn.Linear, linear.in_features, rank, **made)
-        self.up = skip_init(nn.Linear, rank, linear.out_features, **made)
+        self.down = empty_linear(linear.in_features, rank, device)
+        self.up = empty_linear(rank, linear.out_features, device)
         nn.init.kaiming_uniform_(self.down.weight, a=math.sqrt(5))
         nn.init.zeros_(self.up.weight)
 

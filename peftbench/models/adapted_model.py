@@ -5,7 +5,6 @@ shares every frozen tensor with it; what a run trains is a private copy. So a wa
 run to run without loading, and no run can see another.
 """
 
-import copy
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,12 +18,13 @@ from peftbench.models import attention, heads, masked_state
 from peftbench.models.backbone import Backbone
 from peftbench.models.module_ops import (
     ROLES,
-    CountsWeights,
     FusedLinear,
     Mergeable,
     Tap,
+    copied,
     replace_module,
     share,
+    stands_for_others,
     unshare,
     within,
 )
@@ -48,7 +48,7 @@ class AdaptedModel(nn.Module):
         self.exact = False  # whether a method computes with frozen weights itself, in fp32
         self.backbone = backbone
         shared = [*backbone.module.parameters(), *backbone.module.buffers()]
-        self.module: Any = copy.deepcopy(backbone.module, {id(t): t for t in shared})
+        self.module: Any = copied(backbone.module, {id(t): t for t in shared})
         self._pretrained = {name for name, _ in self.module.named_parameters()}
         self._buffers_before = {name for name, _ in self.module.named_buffers()}
         self.added_bias = heads.start(self.module, backbone.head, classes, seed)
@@ -340,7 +340,7 @@ class AdaptedModel(nn.Module):
         """Parameters: trained (head left out), head, total."""
         sizes = {name: p.numel() for name, p in self.module.named_parameters()}
         for path, part in self.module.named_modules():
-            if isinstance(part, CountsWeights):
+            if stands_for_others(part):
                 sizes[f"{path}.weight"] = part.weights()
         trained = self.trained()
         head = sum(sizes[name] for name in trained if self.in_head(name))

@@ -128,7 +128,7 @@ class Training:
         accelerator.prepare_model(encoder, evaluation_mode=self._peers.count > 1)
         self._prepared = accelerator.prepare_optimizer(self.optimizer)
         with phases.phase("warmup"), torch.random.fork_rng():
-            self._flops = warm_up(predictor, config.micro_batch_size, batches)
+            self._flops = warm_up(predictor, config.micro_batch_size, batches, phases.shared)
         torch.manual_seed(seed + _APART * self._peers.rank)
         if saved is not None:
             self.state = TrainerState(**saved[1])

@@ -30,27 +30,35 @@ _LIBRARIES = ("peftbench", "torch", "transformers", "accelerate", "datasets", "n
 
 
 class Phases:
-    """Seconds and peak bytes of each phase; phases may alternate but not nest."""
+    """Seconds and peak bytes of each phase; phases may alternate but not nest.
 
-    def __init__(self, device: torch.device):
-        self.device = device
+    Args:
+        device: whose memory and clock are meant.
+        shared: whether other runs train at the same time: memory is not looked at, and no clock
+            waits for the device, as costs come from a calibration.
+    """
+
+    def __init__(self, device: torch.device, shared: bool = False):
+        self.device, self.shared = device, shared
         self.seconds = dict.fromkeys(PHASES, 0.0)
         self.memory: Json = {}
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """Count what happens inside as part of a phase."""
-        _reset_peaks(self.device)
+        if not self.shared:
+            _reset_peaks(self.device)
         start = self.now()
         try:
             yield
         finally:
             self.seconds[name] += self.now() - start
-            self._note(name)
+            if not self.shared:
+                self._note(name)
 
     def now(self) -> float:
         """Seconds on a clock that has waited for the device."""
-        return synchronized_clock(self.device)
+        return time.perf_counter() if self.shared else synchronized_clock(self.device)
 
     def _note(self, name: str) -> None:
         for kind, peak in _peaks(self.device).items():
@@ -106,16 +114,24 @@ def _peaks(device: torch.device) -> dict[str, int | None]:
 
 
 class Energy:
-    """Joules that a GPU used, by NVML's counter, while no other process had it."""
+    """Joules that a GPU used, by NVML's counter, while no other process had it.
 
-    def __init__(self, device: torch.device):
-        self._handle = _nvml_handle(device)
+    Args:
+        device: None measures nothing.
+    """
+
+    def __init__(self, device: torch.device | None):
+        self._handle = None if device is None else _nvml_handle(device)
         self._start = self._joules()
 
     def joules(self) -> float | None:
-        """Joules since the start; None on a CPU, a shared GPU, or one without the counter."""
+        """Joules since the start.
+
+        None on a CPU, a shared GPU, one without the counter, or where this has not moved: it does
+        so some ten times a second.
+        """
         end = self._joules()
-        return None if self._start is None or end is None else end - self._start
+        return None if self._start is None or end is None else (end - self._start) or None
 
     def _joules(self) -> float | None:
         if self._handle is None:
@@ -147,7 +163,7 @@ def environment(device: torch.device, processes: int = 1) -> Json:
     """Where a run happened: versions, device (of several processes: how many), threads, commit."""
     return {
         "python": platform.python_version(),
-        "libraries": {name: version(name) for name in _LIBRARIES},
+        "libraries": {name: _version(name) for name in _LIBRARIES},
         "device": f"{processes} × " * (processes > 1) + _device_name(device),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
@@ -157,6 +173,9 @@ def environment(device: torch.device, processes: int = 1) -> Json:
     }
 
 
+_version = cache(version)
+
+
 @cache
 def _device_name(device: torch.device) -> str:
     if device.type == "cuda":
@@ -164,13 +183,21 @@ def _device_name(device: torch.device) -> str:
     return hardware.processor()
 
 
-def warm_up(view: Predictor, micro: int | None, feed: BatchSource) -> tuple[float, float]:
+def warm_up(
+    view: Predictor, micro: int | None, feed: BatchSource, shared: bool = False
+) -> tuple[float, float]:
     """Pass batches of every shape through, changing nothing, so that the clock finds all warm.
 
     Kernels are chosen and memory is taken before the clock runs, and matrix products are counted.
     Without static shapes that is done for the shortest and the longest batch. The first run of a
     kind does it for all runs of a process: passes of the others would leave their training seconds
     as they are.
+
+    Args:
+        view: of the run.
+        micro: examples for each pass; None is the whole batch.
+        feed: its batches.
+        shared: whether other runs train at the same time, and hold their memory.
 
     Returns:
         FLOPs of a training step for each padded token, and for each token × length (attention).
@@ -185,7 +212,7 @@ def warm_up(view: Predictor, micro: int | None, feed: BatchSource) -> tuple[floa
         first = next(micro_batches(batch, micro or len(batch["labels"])))
         rows, length = first["input_ids"].shape
         counts.append((length, _flops(view, kind, first) / (rows * length)))
-    if view.device.type == "cuda":  # what the last run took was given back
+    if view.device.type == "cuda" and not shared:  # what the last run took was given back
         _pass(view, next(micro_batches(feed.extremes[-1], micro or len(first["labels"]))))
     (short, few), (long, many) = counts[0], counts[-1]
     slope = (many - few) / (long - short) if long > short else 0.0

@@ -110,18 +110,15 @@ class Predictor:
         return self.device.type in batching.STATIC_SHAPES
 
     def collate(self, tokens: TokenizedSplit, rows: np.ndarray, length: int | None = None) -> Batch:
-        """A batch on the CPU, pinned where a GPU waits for it."""
+        """A batch on the CPU."""
         if self.static_shapes and length is None:
             length = batching.bucket(int(tokens.lengths[rows].max()), tokens.longest)
-        batch = batching.collate(tokens, rows, self.padding, self.mask, length)
-        if self.device.type == "cuda":
-            batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
-        return batch
+        return batching.collate(tokens, rows, self.padding, self.mask, length)
 
     def moved(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Batches on the device."""
         for batch in batches:
-            yield {n: tensor.to(self.device, non_blocking=True) for n, tensor in batch.items()}
+            yield batching.to_device(batch, self.device)
 
     def gradients(self, batch: Batch, micro: int | None) -> Tensor:
         """Add the gradients of a batch's mean loss to the parameters; return the loss, a scalar.
@@ -135,7 +132,7 @@ class Predictor:
         for part in batching.micro_batches(
             ProcessGroup(self.accelerator).share(batch), micro or size
         ):
-            moved = {name: t.to(self.device, non_blocking=True) for name, t in part.items()}
+            moved = batching.to_device(part, self.device)
             with self.accelerator.autocast():
                 loss = self.method.compute_loss(self.encoder, moved) * (len(part["labels"]) / size)
             self.accelerator.backward(loss)

@@ -14,8 +14,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.optim.adamw import adamw
 
-from peftbench.data.batching import Batch, micro_batches
+from peftbench.data.batching import Batch, micro_batches, to_device
 from peftbench.training import step_graphs
 from peftbench.training.loop import Training
 from peftbench.training.predictor import Predictor
@@ -50,10 +51,14 @@ class RunStack:
         first: a run of that kind; it does not enter by that.
         size: rows.
         tell: called with the reason why steps cannot be captured.
+        grain: passes are of a multiple of so many runs, as each number of runs is a shape of its
+            own: rows that no run can have fill them up.
     """
 
-    def __init__(self, first: Training, size: int, tell: Callable[[str], None] = print):
-        self.size = size
+    def __init__(
+        self, first: Training, size: int, tell: Callable[[str], None] = print, grain: int = 1
+    ):
+        self.size, self.grain = size, grain
         self.runs: list[Training | None] = [None] * size
         encoder = first.predictor.encoder
         names = {id(p): name for name, p in encoder.trained().items()}
@@ -69,18 +74,22 @@ class RunStack:
         defaults = first.optimizer.defaults
         self.betas: tuple[float, float] = defaults["betas"]
         self.eps: float = defaults["eps"]
-        device = encoder.device
+        device, rows = encoder.device, size + grain - 1
         self.values, self.exp_avg, self.exp_avg_sq = (
-            torch.zeros(size, start, device=device) for _ in range(3)
+            torch.zeros(rows, start, device=device) for _ in range(3)
         )
-        self.steps = torch.zeros(size, len(self.parts), device=device)
+        self.steps = torch.zeros(rows, len(self.parts), device=device)
         changing = (self.values, self.exp_avg, self.exp_avg_sq, self.steps)
         self.graphs = StepGraphs(device, changing, tell)
+        own = encoder.own()
         self.fixed = {
-            name: torch.empty(size, *t.shape, dtype=t.dtype, device=device)
-            for name, t in encoder.own().items()
+            name: t.detach().expand(rows, *t.shape).clone()
+            for name, t in own.items()
             if not t.requires_grad
         }
+        for part in self.parts:  # what fills up computes what a run does
+            whole = own[part.name].detach().reshape(-1)
+            self.values[size:, part.start : part.end] = whole
 
     @property
     def free(self) -> int:
@@ -116,6 +125,12 @@ class RunStack:
         view = self.values[row, part.start : part.end].view(part.shape)
         p.data = view.copy_(p)
 
+    def filled(self, count: int) -> int:
+        """Runs of the pass that so many are taken in."""
+        if count >= self.grain:
+            return min(-(-count // self.grain) * self.grain, max(count, self.size))
+        return min(self.grain, 1 << (count - 1).bit_length())
+
     def leave(self, run: Training) -> None:
         """Free the row of a run that is over."""
         self.runs[self.runs.index(run)] = None
@@ -138,7 +153,7 @@ class RunStack:
             self.update(grads, inputs)
             return losses
 
-        return self.graphs.take((len(runs), micro), one, inputs)
+        return self.graphs.take((len(runs), micro), one, inputs)[: len(runs)]
 
     def warm_up(self, batches: Sequence[Batch], micro: int | None) -> None:
         """Take steps of the only run, until each shape is captured, and undo them.
@@ -164,8 +179,17 @@ class RunStack:
 
         Returns:
             The tensors of the batches, and `rows` of the runs (left out where they are all rows in
-            order), their `recipe` (3, runs, 1): rate, decay, clipping, and `examples` (runs,).
+            order), their `recipe` (3, runs, 1): rate, decay, clipping, and `examples` (runs,). The
+            first run stands in the place of those that fill up, in rows of their own.
         """
+        more = self.filled(len(runs)) - len(runs)
+        rows = [self.runs.index(run) for run in runs] + list(range(self.size, self.size + more))
+        if more:
+            runs = [*runs, *[runs[0]] * more]
+            batches = {
+                name: torch.cat([t, t[:1].expand(more, *t.shape[1:])])
+                for name, t in batches.items()
+            }
         recipes = [run.config for run in runs]
         told = [
             [run.learning_rate for run in runs],
@@ -174,11 +198,9 @@ class RunStack:
         ]
         counts = [float(run.predictor.encoder.examples) for run in runs]
         own = {"recipe": torch.tensor(told).unsqueeze(-1), "examples": torch.tensor(counts)}
-        rows = [self.runs.index(run) for run in runs]
         if rows != list(range(self.size)):
             own["rows"] = torch.tensor(rows)
-        device = self.values.device
-        return {name: t.to(device, non_blocking=True) for name, t in (own | batches).items()}
+        return to_device(own | batches, self.values.device)
 
     def gradients(
         self, predictor: Predictor, inputs: Inputs, micro: int | None
@@ -190,10 +212,10 @@ class RunStack:
             inputs: from `inputs`.
             micro: examples of a run for each pass; None is the whole batch.
         """
-        rows, examples = inputs.get("rows"), inputs["examples"]
+        examples = inputs["examples"]
         batches = {name: t for name, t in inputs.items() if name not in _OWN}
         count, size = batches["labels"].shape[:2]
-        values = _of(self.values, rows)
+        values = self._of(self.values, inputs)
         leaves = {
             part.name: values[:, part.start : part.end]
             .view(count, *part.shape)
@@ -201,7 +223,7 @@ class RunStack:
             .requires_grad_()
             for part in self.parts
         }
-        fixed = {name: _of(t, rows) for name, t in self.fixed.items()}
+        fixed = {name: self._of(t, inputs) for name, t in self.fixed.items()}
         each = mapped(predictor, leaves | fixed, examples, predictor.method.compute_loss)
         losses = torch.zeros(count, device=values.device)
         flat: Tensor | None = None
@@ -222,39 +244,41 @@ class RunStack:
     def update(self, grads: Tensor, inputs: Inputs) -> None:
         """Clip the gradients of each run, and take its AdamW step; `grads` is used up.
 
-        As torch's AdamW and `clip_grad_norm_`, with rate, decay and clipping of each run.
-
         Args:
             grads: (runs, parameters).
             inputs: from `inputs`.
         """
-        rows = inputs.get("rows")
         rate, decay, clip = inputs["recipe"].unbind()
-        first, second = self.betas
+        state = (self.values, self.exp_avg, self.exp_avg_sq, self.steps)
         with torch.no_grad():
-            values, exp_avg, exp_avg_sq, steps = (
-                _of(t, rows) for t in (self.values, self.exp_avg, self.exp_avg_sq, self.steps)
-            )
             norms = torch.linalg.vector_norm(grads, dim=1, keepdim=True)
             grads.mul_(torch.clamp(clip / (norms + 1e-6), max=1.0))
-            steps += 1
-            exp_avg.lerp_(grads, 1 - first)
-            exp_avg_sq.mul_(second).addcmul_(grads, grads, value=1 - second)
-            taken = steps[:, :1]
-            torch.sqrt(exp_avg_sq, out=grads)
-            grads.div_((1 - second**taken).sqrt()).add_(self.eps)
-            torch.div(exp_avg, grads, out=grads)
-            size = rate / (1 - first**taken)
+            values, exp_avg, exp_avg_sq, steps = (self._of(t, inputs) for t in state)
             for one in self.segments:
-                part = values[:, one.start : one.end]
+                columns = slice(one.start, one.end)
                 if one.decayed:
-                    part.mul_(1 - one.factor * rate * decay)
-                part.addcmul_(grads[:, one.start : one.end], -one.factor * size)
-            if rows is not None:
-                self.values.index_copy_(0, rows, values)
-                self.exp_avg.index_copy_(0, rows, exp_avg)
-                self.exp_avg_sq.index_copy_(0, rows, exp_avg_sq)
-                self.steps.index_copy_(0, rows, steps)
+                    values[:, columns].mul_(1 - one.factor * rate * decay)
+                for row, taken in enumerate(steps[:, :1].clone()):
+                    adamw(
+                        [values[row, columns]],
+                        [grads[row, columns]],
+                        [exp_avg[row, columns]],
+                        [exp_avg_sq[row, columns]],
+                        [],
+                        [taken[0]],
+                        fused=True,
+                        amsgrad=False,
+                        maximize=False,
+                        lr=one.factor * rate[row, 0],
+                        weight_decay=0.0,  # a rate of decay is a number here, not a tensor
+                        eps=self.eps,
+                        beta1=self.betas[0],
+                        beta2=self.betas[1],
+                    )
+            steps += 1
+            if (rows := inputs.get("rows")) is not None:
+                for whole, part in zip(state, (values, exp_avg, exp_avg_sq, steps), strict=True):
+                    whole.index_copy_(0, rows, part)
 
     def predictions(self, runs: Sequence[Training]) -> Callable[[Batch], dict[str, Tensor]]:
         """A function of one batch: the outputs of each run's method for it, (runs, batch, …)."""
@@ -262,11 +286,11 @@ class RunStack:
         predictor.encoder.eval()
         numbers = [self.runs.index(run) for run in runs]
         rows = torch.tensor(numbers, device=self.values.device)
-        values = _of(self.values, rows)
+        values = self.values.index_select(0, rows)
         tensors = {
             part.name: values[:, part.start : part.end].view(len(runs), *part.shape)
             for part in self.parts
-        } | {name: _of(t, rows) for name, t in self.fixed.items()}
+        } | {name: t.index_select(0, rows) for name, t in self.fixed.items()}
         counts = [float(run.predictor.encoder.examples) for run in runs]
         examples = torch.tensor(counts, device=self.values.device)
         each = mapped(predictor, tensors, examples, predictor.method.predict)
@@ -279,14 +303,14 @@ class RunStack:
 
         return outputs
 
+    def _of(self, stacked: Tensor, inputs: Inputs) -> Tensor:
+        """The rows of a pass: those of all runs as they lie there, or copies of some."""
+        rows = inputs.get("rows")
+        return stacked[: self.size] if rows is None else stacked.index_select(0, rows)
+
 
 #: Inputs of a step that are no part of a batch.
 _OWN = ("rows", "recipe", "examples")
-
-
-def _of(stacked: Tensor, rows: Tensor | None) -> Tensor:
-    """The stacked tensor, or a copy of some rows."""
-    return stacked if rows is None else stacked.index_select(0, rows)
 
 
 def captured_alone(

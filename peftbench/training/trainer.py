@@ -68,8 +68,9 @@ class TrainingJob:
         report: gets how far the training is, now and then.
         stop: whether to write a checkpoint and leave.
         steps: in place of the run's budget, where that is calibrated.
-        alike: let word embeddings that train be those of all training texts, not of the run's own,
-            so that runs of other sizes and seeds can be stacked; weight decay reaches the rest.
+        alike: whether it shares passes with other runs. Word embeddings that train are then those
+            of all training texts, not of the run's own, so that runs of other sizes and seeds can
+            be stacked; weight decay reaches the rest. Memory and energy are not measured.
     """
 
     run: Run
@@ -340,8 +341,9 @@ def prepare(job: TrainingJob, micro: int | None) -> PreparedTraining:
     """
     run, setting, seeds = job.run, job.setting, job.seeds()
     device = device_of(setting)
-    measurement.release_memory(device)
-    phases = Phases(device)
+    if not job.alike:  # those that it shares passes with hold theirs
+        measurement.release_memory(device)
+    phases = Phases(device, shared=job.alike)
     precision = resolve_precision(run.train.precision, device)
     config = replace(run.train, micro_batch_size=micro, precision=precision)
     accelerator = build_accelerator(device, precision, config.tf32)
@@ -376,7 +378,7 @@ def prepare(job: TrainingJob, micro: int | None) -> PreparedTraining:
     if run.train.precision == "auto":  # a machine that resolves it otherwise starts again
         parted = {"parted": parted, "precision": precision}
     saved = checkpointing.load(job.results, job.key, parted)
-    energy = Energy(device)
+    energy = Energy(None if job.alike else device)
     training = loop.Training(
         predictor,
         config,
@@ -404,7 +406,8 @@ def prepare(job: TrainingJob, micro: int | None) -> PreparedTraining:
         if not job.alike:  # it trains alone
             with phases.phase("warmup"):
                 prepared.graphs = captured_alone(training, batches.shapes, tell=print)
-    prepared.energy = Energy(device)  # that of the passes before is not the training's
+    if not job.alike:
+        prepared.energy = Energy(device)  # that of the passes before is not the training's
     return prepared
 
 

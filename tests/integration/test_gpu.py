@@ -75,14 +75,14 @@ def test_out_of_memory_halves_the_micro_batch(task, monkeypatch):
     """A method that is refused batches of more than four; the rest is the run's own way."""
     from peftbench.methods.lora import LoRA
 
-    loss = LoRA.loss
+    compute = LoRA.compute_loss
 
     def refuse(self, encoder, batch):
         if len(batch["labels"]) > 4:
             raise torch.OutOfMemoryError("as CUDA says it")
-        return loss(self, encoder, batch)
+        return compute(self, encoder, batch)
 
-    monkeypatch.setattr(LoRA, "loss", refuse)
+    monkeypatch.setattr(LoRA, "compute_loss", refuse)
     record = execute(run(task), RuntimeConfig(device="cuda")).record
     assert record.work["micro_batch_size"] == 4
     assert record.work["steps"] == 30

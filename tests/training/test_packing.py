@@ -85,6 +85,14 @@ def test_passes_cost_least(overhead):
     assert cost([end for _, end in found[:-1]]) == min(map(cost, every))
 
 
+def test_passes_are_cut_at_multiples():
+    """Nine batches in parts of two: what is cut off before the end is even."""
+    lengths = [90, 90, 90, 60, 40, 40, 20, 20, 20]
+    found = partition(lengths, rows=16, overhead=100, most=8, grain=2)
+    assert found == [(0, 4), (4, 6), (6, 9)]
+    assert partition(lengths, rows=16, overhead=100, most=8) == [(0, 3), (3, 4), (4, 6), (6, 9)]
+
+
 @pytest.mark.parametrize("mask", ["4d", "2d", "causal"])
 def test_a_batch_padded_further_is_one_that_was_padded_so(mask):
     tokens = tiny.tokens()
@@ -215,6 +223,31 @@ def test_replayed_steps_are_the_steps(task, warm, monkeypatch):
     assert calls.count("replayed") > 5 > calls.count("captured") > 0
     for key, left in plain.items():
         scores = (one.end.predictions["scores"] for one in (left, replayed[key]))
+        assert np.allclose(*scores, atol=1e-4)
+
+
+def test_passes_of_a_few_are_filled_up_so_that_shapes_are_few(task, warm, monkeypatch):
+    """Seven runs of eight that may be: passes of 1, 2, 4, 6 or 7, not of 3 and 5."""
+    counts = set()
+    given = runs(
+        task, "method=bitfit", "seed=range(0,7)", "size=32,40", "budget.steps=4", "train.lr=1e-2"
+    )[:7]
+    plain = trained(given, 7, warm)
+    record = step_graphs.StepGraphs.take
+
+    def take(self, kind, step, inputs):
+        counts.add(len(inputs["labels"]))
+        return record(self, kind, step, inputs)
+
+    monkeypatch.setattr(step_graphs.StepGraphs, "take", take)
+    monkeypatch.setattr(batching, "STATIC_SHAPES", {"cpu"})
+    monkeypatch.setattr(pack, "PARTS", 3)
+    monkeypatch.setitem(pack.OVERHEAD, "cpu", 0)
+    filled = trained(given, 7, warm)
+    assert counts <= {1, 2, 4, 6, 7}
+    assert len(counts) > 2
+    for key, left in plain.items():
+        scores = (one.end.predictions["scores"] for one in (left, filled[key]))
         assert np.allclose(*scores, atol=1e-4)
 
 

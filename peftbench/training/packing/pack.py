@@ -18,6 +18,7 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from peftbench.data import batching
 from peftbench.data.batching import Batch, widened
 from peftbench.training.loop import Training
 from peftbench.training.packing import requests
@@ -34,8 +35,12 @@ from peftbench.training.run_stack import RunStack, not_stacked
 
 T = TypeVar("T")
 
-#: What a pass costs beside its padded tokens, in tokens: launching kernels on a GPU.
-OVERHEAD = {"cpu": 32, "cuda": 16384}
+#: What a pass costs beside its padded tokens, in tokens: a GPU is not full of work at first.
+OVERHEAD = {"cpu": 32, "cuda": 4096}
+
+#: Into how many parts the members of a pack may be cut for passes where shapes are static: each
+#: number of runs is a shape of its own.
+PARTS = 4
 
 #: The part of a GPU's free memory that passes may fill.
 FILL = 0.8
@@ -104,6 +109,8 @@ class Pack(Generic[T]):
         self.size = size
         self.most = size  # in a pass
         self.tokens: float = float("inf")  # padded, of a pass
+        self._static = device.type in batching.STATIC_SHAPES
+        self._grain = max(1, size // PARTS) if self._static else 1
         self._probed = device.type != "cuda"
         self._members: list[_Member[T]] = []
         self._structures: dict[Any, int] = {}
@@ -188,7 +195,8 @@ class Pack(Generic[T]):
                 members.sort(key=_length, reverse=True)
                 lengths, rows = [_length(member) for member in members], kind[1]
                 most = max(1, int(min(self.most, self.tokens // (rows * lengths[0]))))
-                cuts = partition(lengths, rows, OVERHEAD[self.device.type], most)
+                overhead = OVERHEAD[self.device.type]
+                cuts = partition(lengths, rows, overhead, most, min(self._grain, most))
                 found += [members[start:end] for start, end in cuts]
         return found
 
@@ -220,8 +228,8 @@ class Pack(Generic[T]):
         Raises:
             torch.OutOfMemoryError: if there is no memory for so many.
         """
-        if len(group) == 1:
-            return [self._alone(group[0])]
+        if len(group) == 1 and not (self._static and self._kind(group[0])[0] is StepRequest):
+            return [self._alone(group[0])]  # else a graph may be there
         try:
             with self._turn(group[0]):
                 found = self._together(group)
@@ -258,7 +266,7 @@ class Pack(Generic[T]):
             alike = [one for one in self._members if one.like == like]
             new = [one for one in alike if one.stack is not None or one in group]
             assert group[0].training is not None
-            self._stacks[like] = RunStack(group[0].training, len(alike), self.tell)
+            self._stacks[like] = RunStack(group[0].training, len(alike), self.tell, self._grain)
         stack = self._stacks[like]
         for member in new:
             member.leave()
@@ -295,22 +303,25 @@ class Pack(Generic[T]):
         return answer
 
 
-def partition(lengths: list[int], rows: int, overhead: int, most: int) -> list[tuple[int, int]]:
+def partition(
+    lengths: list[int], rows: int, overhead: int, most: int, grain: int = 1
+) -> list[tuple[int, int]]:
     """Cut batches into passes, so that overhead and padded tokens are least; ranges of indices.
 
     Args:
         lengths: of batches of `rows` examples, the longest first; a pass is padded to its longest.
         overhead: of a pass, in tokens.
-        most: batches in a pass.
+        most: batches in a pass, `grain` at least.
+        grain: passes are of a multiple of so many batches, all but the last.
     """
-    costs, cuts = [0], [0]
-    for end in range(1, len(lengths) + 1):
-        cost, start = min(
+    ends = [*range(0, len(lengths), grain), len(lengths)]
+    costs, cuts = {0: 0}, dict[int, int]()
+    for end in ends[1:]:
+        costs[end], cuts[end] = min(
             (costs[start] + overhead + (end - start) * rows * lengths[start], start)
-            for start in range(max(0, end - most), end)
+            for start in ends
+            if end - most <= start < end
         )
-        costs.append(cost)
-        cuts.append(start)
     found, end = [], len(lengths)
     while end:
         found.append((cuts[end], end))

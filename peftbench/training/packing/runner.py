@@ -12,7 +12,7 @@ from torch import Tensor
 from peftbench.core.run import Json, Record, Run
 from peftbench.methods.base import build_method
 from peftbench.results.store import Results
-from peftbench.training import cost_model, trainer
+from peftbench.training import cost_model, measurement, trainer
 from peftbench.training.packing.pack import Pack
 from peftbench.training.packing.requests import (
     Arrays,
@@ -78,6 +78,7 @@ def train(
         yield from ((run, error) for run in runs if enter(run))
         return
     by_key = {run.key: run for run in runs}
+    measurement.release_memory(device)
     waiting = ((run.key, packed(run)) for run in runs if enter(run))
     pack: Pack[trainer.TrainingOutput] = Pack(device, setting.pack, tell)
     for left in pack.train(waiting):
@@ -100,6 +101,7 @@ def drive(job: TrainingJob) -> ForwardRequests[trainer.TrainingOutput]:
             return (yield from _attempt(job, micro))
         except torch.OutOfMemoryError:
             micro = trainer.smaller_micro_batch(job, micro)
+            measurement.release_memory(device_of(job.setting))
 
 
 def _attempt(job: TrainingJob, micro: int | None) -> ForwardRequests[trainer.TrainingOutput]:
