@@ -15,7 +15,7 @@ Inputs = dict[str, Tensor]
 
 #: Steps of a shape that are taken as they are before it is captured: libraries choose kernels and
 #: take memory in them, which may not happen while a graph records.
-WARM = 2
+WARM = 1
 
 
 def _capture_on_cuda(step: Callable[[], Tensor]) -> tuple[Callable[[], None], Tensor]:
