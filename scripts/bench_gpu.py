@@ -348,7 +348,7 @@ def _cell(name: str, value: Any) -> str:
         return "–"
     if name == "share_of_peak":
         return f"{100 * value:.1f} %"
-    return f"{value:,.1f}" if isinstance(value, float) else str(value)
+    return f"{value:,.1f}" if isinstance(value, float) else str(value).partition(". ")[0]
 
 
 def main() -> None:

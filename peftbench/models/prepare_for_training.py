@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from peftbench.models import cpu_kernels
+from peftbench.models import cpu_kernels, mapped_linear
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.module_ops import first_position
 from peftbench.models.sparse_embedding import SparseEmbedding
@@ -15,7 +15,8 @@ def prepare_for_training(
     """Make ready to train, once all is inserted and prepared; what is computed stays the same.
 
     The last block goes on with the first position alone where a head reads no other, word
-    embeddings that train are reduced to the words that occur, and a CPU gets its own dropout.
+    embeddings that train are reduced to the words that occur, linears are ready to be mapped over
+    runs, and a CPU gets its own dropout.
 
     Args:
         encoder: with all that its method inserts.
@@ -32,6 +33,7 @@ def prepare_for_training(
         encoder.module.set_input_embeddings(SparseEmbedding(embedding, rest, token_ids))
     if backbone.verbalizer_ids is None and (path := backbone.family_config.first):
         encoder.blocks[-1].get_submodule(path).register_forward_hook(first_position)
+    mapped_linear.let_map(encoder.module)
     if encoder.device.type == "cpu":
         cpu_kernels.hasten(encoder.module)
     for module in encoder.module.modules():

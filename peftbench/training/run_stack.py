@@ -20,7 +20,7 @@ from peftbench.data.batching import Batch, micro_batches, to_device
 from peftbench.training import step_graphs
 from peftbench.training.loop import Training
 from peftbench.training.predictor import Predictor
-from peftbench.training.step_graphs import Inputs, StepGraphs
+from peftbench.training.step_graphs import PAYS, WARM, Inputs, StepGraphs
 from peftbench.training.vmapped import mapped
 
 
@@ -80,7 +80,7 @@ class RunStack:
         )
         self.steps = torch.zeros(rows, len(self.parts), device=device)
         changing = (self.values, self.exp_avg, self.exp_avg_sq, self.steps)
-        self.graphs = StepGraphs(device, changing, tell)
+        self.graphs = StepGraphs(device, changing, tell, WARM if size == 1 else PAYS)
         own = encoder.own()
         self.fixed = {
             name: t.detach().expand(rows, *t.shape).clone()
@@ -168,7 +168,7 @@ class RunStack:
         try:
             with torch.random.fork_rng():
                 for batch in batches:
-                    for _ in range(step_graphs.WARM + 1):
+                    for _ in range(WARM + 1):
                         self.step([run], {name: t[None] for name, t in batch.items()}, micro)
         finally:
             for tensor, values in zip(self.graphs.state, before, strict=True):
@@ -338,7 +338,7 @@ def captured_alone(
         stack.enter(training)
         stack.warm_up(batches, micro)
     except Exception as error:  # what cannot be mapped or has no memory for a stack trains as ever
-        refused.refuse(str(error).partition("\n")[0] or type(error).__name__)
+        refused.refuse(step_graphs.reason_of(error))
         return refused
 
     def take(batch: Batch) -> Tensor:

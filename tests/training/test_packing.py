@@ -20,9 +20,10 @@ from peftbench.data import batching
 from peftbench.data.batching import collate, widened
 from peftbench.methods.base import build_method
 from peftbench.models.adapted_model import AdaptedModel
+from peftbench.models.mapped_linear import MappedLinear
 from peftbench.results.store import Results
 from peftbench.runner import packs
-from peftbench.training import cost_model, measurement, step_graphs
+from peftbench.training import cost_model, measurement, run_stack, step_graphs
 from peftbench.training.packing import pack, runner
 from peftbench.training.packing.pack import Pack, partition
 from peftbench.training.packing.runner import drive
@@ -48,8 +49,9 @@ def warm():
 
 @pytest.fixture(autouse=True)
 def eager(monkeypatch):
-    """As on a GPU, a pass costs more than padding."""
+    """As on a GPU, a pass costs more than padding; what can be captured is captured early."""
     monkeypatch.setitem(pack.OVERHEAD, "cpu", 10_000)
+    monkeypatch.setattr(run_stack, "PAYS", 1)
 
 
 def runs(task, *words):
@@ -146,6 +148,28 @@ def test_a_pack_of_one_is_a_run_alone_to_the_bit(task, warm):
     assert np.array_equal(left.end.predictions["scores"], alone.predictions["scores"])
 
 
+@pytest.mark.parametrize("method", ["bitfit", "full", "lora"])
+def test_biases_of_several_runs_are_rounded_as_those_of_one(method, task, warm):
+    """In bf16 a linear gives bf16, whether its bias is shared or not: losses agree to its grain."""
+    words = ("model=tiny", STILL, "train.precision=bf16", "budget=steps", "budget.steps=1")
+    given = plan(*task, *words, f"method={method}", *dropless(method), "seed=0,1").runs
+    seen = set()
+
+    def watch(module, _, output):
+        if isinstance(module, torch.nn.Linear):
+            seen.add(output.dtype)
+
+    hook = torch.nn.modules.module.register_module_forward_hook(watch)
+    try:
+        left = trained(given, 2, warm)
+    finally:
+        hook.remove()
+    assert seen == {torch.bfloat16}
+    for run in given:
+        mine, alone = left[run.key].end.record, execute(run, CPU, warm=warm).record
+        assert mine.curve[0]["loss"] == pytest.approx(alone.curve[0]["loss"], rel=2e-3)
+
+
 def test_micro_batches_are_summed_in_a_pack_too(task, warm):
     words = ("method=lora", "method.dropout=0", "seed=0,1", "budget.steps=4")
     whole, parts = (
@@ -217,7 +241,7 @@ def test_replayed_steps_are_the_steps(task, warm, monkeypatch):
         task, "method=lora", "method.dropout=0", "seed=0,1,2", "size=32", "budget.steps=12"
     )
     plain = trained(given, 2, warm)
-    monkeypatch.setitem(step_graphs.CAPTURE, "cpu", record)
+    monkeypatch.setitem(step_graphs.CAPTURE, "cpu", lambda: record)
     monkeypatch.setattr(batching, "STATIC_SHAPES", {"cpu"})
     replayed = trained(given, 2, warm)
     assert calls.count("replayed") > 5 > calls.count("captured") > 0
@@ -255,7 +279,7 @@ def test_a_step_that_cannot_be_captured_is_taken_as_it_is_and_told(task, warm, m
     def record(step):
         raise RuntimeError("operation not permitted when stream is capturing\nmore")
 
-    monkeypatch.setitem(step_graphs.CAPTURE, "cpu", record)
+    monkeypatch.setitem(step_graphs.CAPTURE, "cpu", lambda: record)
     monkeypatch.setattr(batching, "STATIC_SHAPES", {"cpu"})
     told = []
     given = runs(task, "method=lora", "method.dropout=0", "seed=0,1", "size=32", "budget.steps=8")
@@ -273,7 +297,7 @@ def test_a_replay_that_is_not_the_step_is_not_used(task, warm, monkeypatch):
 
     given = runs(task, "method=lora", "method.dropout=0", "seed=0,1", "size=32", "budget.steps=8")
     plain = trained(given, 2, warm)
-    monkeypatch.setitem(step_graphs.CAPTURE, "cpu", record)
+    monkeypatch.setitem(step_graphs.CAPTURE, "cpu", lambda: record)
     told = []
     waiting = ((r.key, drive(TrainingJob(r, CPU, warm, alike=True))) for r in given)
     left = {one.key: one for one in Pack(torch.device("cpu"), 2, told.append).train(waiting)}
@@ -302,7 +326,7 @@ def test_a_run_alone_takes_captured_steps_of_shapes_warmed_up_before(task, monke
         phase.pop()
 
     monkeypatch.setattr(measurement.Phases, "phase", watched)
-    monkeypatch.setitem(step_graphs.CAPTURE, "cpu", record)
+    monkeypatch.setitem(step_graphs.CAPTURE, "cpu", lambda: record)
     monkeypatch.setattr(batching, "STATIC_SHAPES", {"cpu"})
     replayed = execute(run, CPU)
     assert seen.count("train") == 9  # every step
@@ -318,7 +342,7 @@ def test_a_run_alone_that_cannot_be_stacked_trains_as_ever(task, monkeypatch):
     [run] = runs(task, "method=lora", "method.dropout=0", "size=40", "budget.steps=5")
     monkeypatch.setattr(batching, "STATIC_SHAPES", {"cpu"})
     plain = execute(run, CPU)
-    monkeypatch.setitem(step_graphs.CAPTURE, "cpu", lambda step: (lambda: None, step()))
+    monkeypatch.setitem(step_graphs.CAPTURE, "cpu", lambda: lambda step: (lambda: None, step()))
     monkeypatch.setattr(RunStack, "gradients", refuse)
     done = execute(run, CPU)
     assert np.array_equal(plain.predictions["scores"], done.predictions["scores"])
