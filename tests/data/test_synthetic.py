@@ -17,13 +17,14 @@ from sklearn.feature_extraction.text import CountVectorizer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import accuracy_score, matthews_corrcoef
 
-from peftbench.data.synthetic import NAMES, VERSION, generate
+from peftbench.data.synthetic import NAMES, VERSION, generate, opinion
 
-ACCEPTABILITY, PARAPHRASE, SIMILARITY = NAMES
+ACCEPTABILITY, PARAPHRASE, SIMILARITY, OPINION = NAMES
 DIGESTS = {
     "synthetic_acceptability": "1d92912b85a092d32bd2327128507c55c4ddb89bfd77fdcc0a01b72d2ea4a0f2",
     "synthetic_paraphrase": "44730218b3e93b66e3e6bf98b32fedd7f8fb6659a47336507cf72c5519ee6732",
     "synthetic_similarity": "479fd02b0d87d10a473462e17d001f5cff62014448817a7ed94c8d4985959f4c",
+    "synthetic_opinion": "9f8d1350207b926c72ba819437c68b4f448a1b467b2b00a40dc865f9d229591f",
 }
 
 
@@ -70,7 +71,7 @@ def test_unknown_name_lists_the_tasks():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_shape(name, tasks):
-    texts = ["sentence"] if name == ACCEPTABILITY else ["sentence1", "sentence2"]
+    texts = ["sentence"] if name in (ACCEPTABILITY, OPINION) else ["sentence1", "sentence2"]
     for split, size in (("train", 3000), ("validation", 600)):
         columns = tasks[name][split]
         assert list(columns) == [*texts, "label"]
@@ -105,6 +106,7 @@ def test_no_sentence_occurs_twice(name, tasks):
 def test_label_balance(split, tasks):
     assert 0.67 < np.mean(tasks[ACCEPTABILITY][split]["label"]) < 0.73
     assert 0.46 < np.mean(tasks[PARAPHRASE][split]["label"]) < 0.54
+    assert 0.46 < np.mean(tasks[OPINION][split]["label"]) < 0.54
     scores = np.array(tasks[SIMILARITY][split]["label"])
     assert scores.min() == 0
     assert scores.max() == 5
@@ -123,7 +125,7 @@ def _majority(labels):
     return max(np.mean(labels), 1 - np.mean(labels))
 
 
-@pytest.mark.parametrize("name", [ACCEPTABILITY, PARAPHRASE])
+@pytest.mark.parametrize("name", [ACCEPTABILITY, PARAPHRASE, OPINION])
 @pytest.mark.parametrize("measure", [len, lambda text: len(text.split())])
 def test_length_does_not_give_the_label_away(name, measure, tasks):
     """Best threshold within 5 points of the majority, for the length of a text or of the pair."""
@@ -217,3 +219,23 @@ def test_bag_of_words_is_weak_on_similarity(tasks):
     predictions = _bag_of_words(tasks[SIMILARITY], 1000)
     best = max(spearmanr(predicted, gold).statistic for predicted in predictions)
     assert best < 0.40
+
+
+@pytest.mark.parametrize("size", [200, 1000, 3000])
+def test_bag_of_words_knows_nothing_of_opinions(size, tasks):
+    """Within 5 points of the majority at every size: two standard errors are 4."""
+    gold = tasks[OPINION]["validation"]["label"]
+    for predicted in _bag_of_words(tasks[OPINION], size):
+        assert abs(accuracy_score(gold, predicted) - 0.5) < 0.05
+
+
+def test_adjectives_of_validation_are_not_in_training(tasks):
+    words = {
+        split: {word.strip(".,").lower() for text in texts["sentence"] for word in text.split()}
+        for split, texts in tasks[OPINION].items()
+    }
+    for split, other in (("train", "validation"), ("validation", "train")):
+        adjectives = set().union(*opinion.ADJECTIVES[split])
+        assert adjectives <= words[split]
+        assert not adjectives & words[other]
+    assert words["validation"] - words["train"] == set().union(*opinion.ADJECTIVES["validation"])

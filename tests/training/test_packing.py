@@ -20,7 +20,6 @@ from peftbench.data import batching
 from peftbench.data.batching import collate, widened
 from peftbench.methods.base import build_method
 from peftbench.models.adapted_model import AdaptedModel
-from peftbench.models.mapped_linear import MappedLinear
 from peftbench.results.store import Results
 from peftbench.runner import packs
 from peftbench.training import cost_model, measurement, run_stack, step_graphs

@@ -1,8 +1,9 @@
-"""Three synthetic tasks that need no download, from a seeded grammar of our own.
+"""Four synthetic tasks that need no download, from a seeded grammar of our own.
 
-`synthetic_acceptability`, `synthetic_paraphrase` and `synthetic_similarity` have the columns and
-the labels of CoLA, MRPC and STS-B, and short sentences. They exist so that the whole benchmark
-runs offline; they are not a substitute for GLUE, and their scores compare with nothing else.
+`synthetic_acceptability`, `synthetic_paraphrase`, `synthetic_similarity` and `synthetic_opinion`
+have the columns and the labels of CoLA, MRPC, STS-B and SST-2, and short sentences. They exist so
+that the whole benchmark runs offline; they are not a substitute for GLUE, and their scores compare
+with nothing else.
 
 The text is a function of `VERSION` alone: every draw comes from one `random.Random` with a fixed
 seed, and no set or dictionary is iterated in hash order.
@@ -12,15 +13,16 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from peftbench.data.synthetic import acceptability, paraphrase, similarity
+from peftbench.data.synthetic import acceptability, opinion, paraphrase, similarity
 
 VERSION = 1  # raised whenever a single character of any task changes
 
-_Draw = Callable[[Random], tuple[dict[str, Any], tuple[str, ...]]]
+_Draw = Callable[[Random, str], tuple[dict[str, Any], tuple[str, ...]]]  # gets the split's name
 _TASKS: dict[str, tuple[int, _Draw]] = {  # seed and source of examples
-    "synthetic_acceptability": (1, acceptability.draw_minimal_pair),
-    "synthetic_paraphrase": (2, paraphrase.draw_paraphrase),
-    "synthetic_similarity": (3, similarity.draw_similarity),
+    "synthetic_acceptability": (1, lambda random, _: acceptability.draw_minimal_pair(random)),
+    "synthetic_paraphrase": (2, lambda random, _: paraphrase.draw_paraphrase(random)),
+    "synthetic_similarity": (3, lambda random, _: similarity.draw_similarity(random)),
+    "synthetic_opinion": (4, opinion.draw_opinion),
 }
 NAMES: tuple[str, ...] = tuple(_TASKS)
 _SIZES = {"train": 3000, "validation": 600}
@@ -41,7 +43,8 @@ def generate(name: str) -> dict[str, dict[str, list]]:
     seen: set[str] = set()
     examples: list[dict[str, Any]] = []
     while len(examples) < sum(_SIZES.values()):
-        example, sentences = draw(random)
+        split = "train" if len(examples) < _SIZES["train"] else "validation"
+        example, sentences = draw(random, split)
         if len(set(sentences)) == len(sentences) and seen.isdisjoint(sentences):
             seen.update(sentences)
             examples.append(example)
