@@ -2,22 +2,21 @@
 
 import peftbench
 
-planned = peftbench.plan("method=lora,bitfit", "task=synthetic_paraphrase", "size=300")
-for run in planned.runs:
-    print(run.title, peftbench.execute(run).record.metrics)
+results = peftbench.run("method=lora,bitfit", "task=synthetic_opinion", "size=100,200")
+results.table(columns="size")
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from peftbench.config.sweep import plan
+    from peftbench.api.results import Results
+    from peftbench.api.running import RunsFailed, evaluate, execute, plan, run
     from peftbench.core.errors import ConfigError, RecordError
     from peftbench.core.plan import Plan
     from peftbench.core.run import Record, Run
     from peftbench.exporting.loading import load_exported
-    from peftbench.results.store import Results
     from peftbench.training.runtime import RuntimeConfig
-    from peftbench.training.trainer import TrainingOutput, execute
+    from peftbench.training.trainer import TrainingOutput
 
 __all__ = [
     "ConfigError",
@@ -26,22 +25,25 @@ __all__ = [
     "RecordError",
     "Results",
     "Run",
+    "RunsFailed",
     "RuntimeConfig",
     "TrainingOutput",
+    "evaluate",
     "execute",
     "load_exported",
     "plan",
+    "run",
 ]
 
 _HOMES = {
-    "peftbench.training.trainer": ("TrainingOutput", "execute"),
+    "peftbench.api.results": ("Results",),
+    "peftbench.api.running": ("RunsFailed", "evaluate", "execute", "plan", "run"),
+    "peftbench.training.trainer": ("TrainingOutput",),
     "peftbench.core.errors": ("ConfigError", "RecordError"),
     "peftbench.core.plan": ("Plan",),
     "peftbench.core.run": ("Record", "Run"),
     "peftbench.exporting.loading": ("load_exported",),
     "peftbench.training.runtime": ("RuntimeConfig",),
-    "peftbench.results.store": ("Results",),
-    "peftbench.config.sweep": ("plan",),
 }
 
 

@@ -51,8 +51,42 @@ def run_plan(plan: Plan, results: Results, options: RunOptions, train: bool = Tr
     Raises:
         ConfigError: for bad input, before anything is done.
     """
+    todo, before = _todo(plan, results, options, train)
+    if todo.runs or todo.evaluations:
+        if execute(todo, results, options, devices(options.device)):
+            same = command(*sys.argv[1:])
+            note(f"stopped; finished runs are kept, unfinished ones go on from here with: {same}")
+            return 130
+        if options.dry_run:
+            count = len(todo.evaluations)
+            more = f", {count} evaluations to make" if count else ""
+            note(f"{len(todo.runs)} runs are ready to train{more}")
+            return 0
     is_retried = retry_filter(options.retry)
-    gpus = devices(options.device)
+    skipped = {key for key, failure in before.failed.items() if not is_retried(failure.kind)}
+    return _sum_up(plan, results, skipped)
+
+
+def do_plan(plan: Plan, results: Results, options: RunOptions, train: bool = True) -> bool:
+    """Do what is missing of a plan, without a report; return whether it was stopped.
+
+    Args:
+        train: as of `run_plan`.
+
+    Raises:
+        ConfigError: for bad input, before anything is done.
+    """
+    todo, _ = _todo(plan, results, options, train)
+    left = bool(todo.runs or todo.evaluations)
+    return left and execute(todo, results, options, devices(options.device))
+
+
+def _todo(
+    plan: Plan, results: Results, options: RunOptions, train: bool
+) -> tuple[Todo, status.SweepStatus]:
+    """What is to be done, after all refusals, and how things are before."""
+    is_retried = retry_filter(options.retry)
+    devices(options.device)  # refused, if it is none
     results.check_writable()
     before = status.sweep_status(plan, results)
     before.refuse_closed()
@@ -65,18 +99,7 @@ def run_plan(plan: Plan, results: Results, options: RunOptions, train: bool = Tr
         note(before.summary())
     elif before.bad:
         note("\n".join(before.unreadable()))
-    if todo.runs or todo.evaluations:
-        if execute(todo, results, options, gpus):
-            same = command(*sys.argv[1:])
-            note(f"stopped; finished runs are kept, unfinished ones go on from here with: {same}")
-            return 130
-        if options.dry_run:
-            count = len(todo.evaluations)
-            more = f", {count} evaluations to make" if count else ""
-            note(f"{len(todo.runs)} runs are ready to train{more}")
-            return 0
-    skipped = {key for key, failure in before.failed.items() if not is_retried(failure.kind)}
-    return _sum_up(plan, results, skipped)
+    return todo, before
 
 
 def select_jobs(before: status.SweepStatus, is_retried: Callable[[str], bool]) -> Todo:
@@ -287,14 +310,28 @@ def _sum_up(plan: Plan, results: Results, skipped: set[str]) -> int:
             return 1
         note("report: " + ", ".join(str(path) for path in paths))
         note(f"look at it: {command('report', 'html', '--results', results.folder)}")
+    for line in missing(state, skipped):
+        note(line)
+    return 1 if state.missing or state.unevaluated else 0
+
+
+def missing(state: status.SweepStatus, skipped: Iterable[str] = ()) -> list[str]:
+    """Sentences on what failed, and on how many runs and evaluations are not there.
+
+    Args:
+        skipped: keys of failures that were not tried again.
+    """
+    plan, results, lines = state.plan, Results(state.folder), []
     for key, failure in state.failed.items():
         skip = " (not tried again; see --retry)" if key in skipped else ""
-        note(_sentence(failure, results) + skip)
+        lines.append(_sentence(failure, results) + skip)
     if state.missing:
-        note(f"{len(state.missing)} of {len(plan.runs)} runs have no record")
+        lines.append(f"{len(state.missing)} of {len(plan.runs)} runs have no record")
     if state.unevaluated:
-        note(f"{len(state.unevaluated)} of {len(plan.evaluations)} evaluations were not made")
-    return 1 if state.missing or state.unevaluated else 0
+        lines.append(
+            f"{len(state.unevaluated)} of {len(plan.evaluations)} evaluations were not made"
+        )
+    return lines
 
 
 def _show(made: builder.Made) -> None:

@@ -1,0 +1,1 @@
+"""What `import peftbench` offers to programs and notebooks; see docs/python-api.md."""

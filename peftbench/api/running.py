@@ -1,0 +1,137 @@
+"""Plan, train and evaluate from a program, with what a plan was given."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from peftbench.api.results import Results
+from peftbench.config import sweep
+from peftbench.core.plan import Plan, RunOptions
+from peftbench.core.run import Run
+
+if TYPE_CHECKING:
+    from peftbench.training.runtime import RuntimeConfig
+    from peftbench.training.trainer import TrainingOutput
+
+#: The data root of every run that was planned in this process, which is no part of a run.
+_roots: dict[str, str | None] = {}
+
+
+class RunsFailed(RuntimeError):
+    """Some runs or evaluations have no record; those that were finished are kept.
+
+    Attributes:
+        results: the folder with what is there.
+    """
+
+    def __init__(self, message: str, results: Results):
+        super().__init__(message)
+        self.results = results
+
+
+def plan(
+    *overrides: str,
+    configs: str | Path | None = None,
+    results: str | Path = "results/runs",
+    ask_hub: bool = True,
+) -> Plan:
+    """The distinct runs that overrides of the command line mean; loads no torch, data or weights.
+
+    Args:
+        overrides: such as "method=lora,bitfit", "seed=range(0,5)", "sweep=quickstart".
+        configs: a folder searched before the packaged one; ./configs by default.
+        results: the folder of choices for tuned=true, and of names that earlier runs resolved.
+        ask_hub: whether the hub may be asked about data sets without a known commit.
+
+    Raises:
+        ConfigError: if an override cannot be meant, or a checkpoint that is at hand not be used.
+    """
+    planned = sweep.plan(*overrides, configs=configs, results=results, ask_hub=ask_hub)
+    _roots.update((run.key, planned.data_root) for run in planned.runs)
+    return planned
+
+
+def execute(run: Run, setting: "RuntimeConfig | None" = None) -> "TrainingOutput":
+    """Train and score one run in this process; nothing is stored.
+
+    Args:
+        run: from `plan`; data come from the folder that the plan was given, if any.
+        setting: how and where; a data root in it comes first.
+
+    Raises:
+        ConfigError: if data, weights or device are not available.
+        FloatingPointError: if the loss is no longer finite.
+    """
+    from peftbench.training import trainer
+    from peftbench.training.runtime import RuntimeConfig
+
+    setting = setting or RuntimeConfig()
+    if setting.data_root is None:
+        setting = replace(setting, data_root=_roots.get(run.key))
+    return trainer.execute(run, setting)
+
+
+def run(
+    *what: str | Plan,
+    results: str | Path = "results/runs",
+    configs: str | Path | None = None,
+    **options: Any,
+) -> Results:
+    """Train what has no record in a folder, as `peftbench run` does: worker processes, resume.
+
+    Args:
+        what: overrides, or one plan.
+        results: the folder.
+        configs: as of `plan`.
+        options: of `core.plan.RunOptions`, such as workers=2, save_weights=True, quiet=True.
+
+    Returns:
+        The folder, with the records of these runs and all others there.
+
+    Raises:
+        ConfigError: for bad input, before anything is done.
+        RunsFailed: if some runs have no record at the end.
+        KeyboardInterrupt: after Ctrl-C; the same call goes on.
+    """
+    return _done(what, results, configs, options, train=True)
+
+
+def evaluate(
+    *what: str | Plan,
+    results: str | Path = "results/runs",
+    configs: str | Path | None = None,
+    **options: Any,
+) -> Results:
+    """Evaluate kept weights by the suites that overrides name, as `peftbench evaluate` does.
+
+    Args:
+        what, results, configs, options: as of `run`; overrides name suite=….
+
+    Raises:
+        ConfigError: for bad input, and for runs that have no record.
+        RunsFailed: if some evaluations were not made.
+        KeyboardInterrupt: after Ctrl-C; the same call goes on.
+    """
+    return _done(what, results, configs, options, train=False)
+
+
+def _done(
+    what: tuple[str | Plan, ...],
+    folder: str | Path,
+    configs: str | Path | None,
+    options: dict[str, Any],
+    train: bool,
+) -> Results:
+    from peftbench.results import status
+    from peftbench.runner import sweep as runner
+
+    results = Results(folder)
+    if len(what) == 1 and isinstance(what[0], Plan):
+        planned = what[0]
+    else:
+        planned = plan(*map(str, what), configs=configs, results=folder)
+    if runner.do_plan(planned, results, RunOptions(**options), train):
+        raise KeyboardInterrupt("stopped; finished runs are kept, the same call goes on")
+    if lines := runner.missing(status.sweep_status(planned, results)):
+        raise RunsFailed("; ".join(lines), results)
+    return results
