@@ -85,7 +85,7 @@ def score(names: Iterable[str], scores: Array, label: Array) -> dict[str, float 
     outputs = _Outputs(predicted, label)
     found: dict[str, float | None] = {}
     for name in names:
-        found |= _scored(name, outputs)
+        found |= _scored(METRICS[name], outputs)
     plain, undefined = plain_figures(found)
     for name in undefined:
         with np.errstate(over="ignore"):
@@ -116,15 +116,15 @@ class _Outputs:
 
 
 @lru_cache(maxsize=64)
-def _scored(name: str, outputs: _Outputs) -> dict[str, float | None]:
+def _scored(metric: Metric, outputs: _Outputs) -> dict[str, float | None]:
     """One metric of outputs.
 
     A record wants those of the last evaluation once more, and all runs of a size the same constant.
     """
     from peftbench.metrics.evaluate_metrics import evaluate_metric
 
-    metric = evaluate_metric(METRICS[name])
-    return dict(metric.compute(predictions=outputs.predicted, references=outputs.label))
+    computed = evaluate_metric(metric)
+    return dict(computed.compute(predictions=outputs.predicted, references=outputs.label))
 
 
 def out_of_range(scores: Array, label: Array, labels: Array) -> int:
