@@ -64,6 +64,7 @@ class RunOptions:
         pack: runs that a worker trains at a time: a number, auto or off.
         dry_run: check every run and its data, train nothing.
         quiet: print failures and tables only.
+        track: names of trackers that get each finished run: tensorboard, mlflow, wandb, csv.
     """
 
     workers: int | None = None
@@ -79,3 +80,4 @@ class RunOptions:
     pack: str = "auto"
     dry_run: bool = False
     quiet: bool = False
+    track: tuple[str, ...] = ()

@@ -84,6 +84,10 @@ class Results:
         """The runs of which choices were made."""
         return Results(self.folder / "trials")
 
+    def trackers(self) -> Path:
+        """Files of TensorBoard and the like, see `runner.tracking`; nothing here reads them."""
+        return self.folder / "trackers"
+
     def reports(self) -> Path:
         """The folder of the tables and plots made from these records."""
         return self.folder / "reports"

@@ -18,6 +18,7 @@ from peftbench.results.store import Results
 from peftbench.runner import packs, prefetch
 from peftbench.runner.progress import Display, note
 from peftbench.runner.resources import Resources, choose_resources
+from peftbench.runner.tracking import Tracking, check_trackers
 from peftbench.runner.worker_environment import left_out
 from peftbench.runner.worker_pool import Stopped, WorkerPool
 from peftbench.suites import base
@@ -87,6 +88,7 @@ def _todo(
     """What is to be done, after all refusals, and how things are before."""
     is_retried = retry_filter(options.retry)
     devices(options.device)  # refused, if it is none
+    check_trackers(options.track)
     results.check_writable()
     before = status.sweep_status(plan, results)
     before.refuse_closed()
@@ -179,7 +181,7 @@ def train_all(pool: WorkerPool, todo: Todo, resources: Resources, options: RunOp
     units = packs.units(runs, resources.pack, resources.workers)
     weights = todo.forecast.weights(runs)
     with Display(runs, weights, resources.workers, pool.results, options.quiet) as display:
-        pool.listen = display
+        pool.listen = Tracking(options.track, pool.results, display, note)
         pool.work(units, options.fail_fast)
 
 
