@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import json
 import os
 import re
 import shlex
@@ -236,3 +237,17 @@ def test_generated_parts_are_up_to_date():
             assert docs.filled(text) == text, f"{page.name}: run scripts/docs.py"
     for copied, picture in docs.PICTURES.items():
         assert copied.read_bytes() == picture.read_bytes(), f"{copied.name}: run scripts/docs.py"
+
+
+def test_the_notebook_is_what_its_cells_give(monkeypatch):
+    """Every cell runs, and the first output is that of the file."""
+    monkeypatch.chdir(ROOT)
+    notebook = json.loads((ROOT / "docs" / "notebook.ipynb").read_text(encoding="utf-8"))
+    codes = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    names: dict[str, object] = {}
+    for cell in codes:
+        source = "".join(cell["source"])
+        with contextlib.redirect_stdout(io.StringIO()):
+            exec(source, names)
+    told = "".join(codes[0]["outputs"][0]["data"]["text/plain"])
+    assert told == repr(names["results"])
