@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -13,6 +14,7 @@ from click.testing import CliRunner
 from paths import GOLDEN
 from records import predictions, record, runs, tiny
 
+from peftbench.cli.group import SECTIONS
 from peftbench.cli.main import main
 from peftbench.cli.options import OVERRIDES
 from peftbench.config import catalog
@@ -83,9 +85,37 @@ def fill(results):
 def test_help_shows_a_first_command_and_every_verb(option):
     said = call(option)
     assert "peftbench run sweep=quickstart" in said
-    verbs = ["plan", "run", "tune", "evaluate", "show", "export", "predict", "list", "report"]
-    verbs += ["submit", "status", "collect", "cancel", "prefetch", "doctor", "advise", "completion"]
-    assert [line.split()[0] for line in said.split("Commands:")[1].splitlines() if line] == verbs
+    shown = [line for line in said.splitlines() if re.match("  [a-z]+ +[A-Z]", line)]
+    assert sorted(line.split()[0] for line in shown) == sorted(main.commands)
+    for section in SECTIONS:
+        assert f"\n{section}:\n" in said
+    assert all(line.endswith(".") and "..." not in line for line in shown)  # none is cut
+
+
+def examples(one, title="peftbench"):
+    """The command lines that the help of a command and of those below it shows."""
+    text = f"{one.help}\n{one.epilog}"
+    found = re.findall(r"^ *(peftbench .*(?:\n {8,}\S.*)*)$", text, re.MULTILINE)
+    for name, inner in getattr(one, "commands", {}).items():
+        found += examples(inner, f"{title} {name}")
+    return found
+
+
+def test_examples_in_help_are_commands_that_a_shell_accepts():
+    found = examples(main)
+    assert len(found) > 10
+    for line in found:
+        done = subprocess.run(["bash", "-n", "-c", line], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        command, *_ = shlex.split(line)[1:]
+        assert command in main.commands
+
+
+@pytest.mark.parametrize("verb", ["run", "tune", "submit", "prefetch"])
+def test_work_without_overrides_is_explained_and_not_started(verb):
+    said = call(verb, code=2)
+    assert f"peftbench {verb} sweep=quickstart" in said
+    assert not Path("results").exists()
 
 
 @pytest.mark.parametrize("verb", ["plan", "run"])
@@ -93,8 +123,8 @@ def test_the_help_of_a_verb_teaches_the_words(verb):
     said = call(verb, "--help")
     for word in (
         "method=lora,bitfit",
-        "size=100,0.3",
-        "seed=range(0,5)",
+        "size=100,30%",
+        "seed=0-4",
         "sweep=quickstart",
         "zip='size=100,1000 budget.epochs=10,3'",
         "when='method=lora: train.lr=1e-4,1e-3'",
@@ -248,14 +278,14 @@ BAD_WORDS = {
     ("methd=lora",): "did you mean method?",
     ("method=lorra",): "did you mean lora or adalora?",
     ("method.rnak=4",): "did you mean method.rank",
-    ("lora",): "cannot read the word 'lora'",
+    ("lora",): "cannot read the override 'lora': write method=lora",
     ("size=0",): "a fraction between 0 and 1, or full, got 0",
     ("train.lr=fast",): "train.lr='fast': Value 'fast' of type 'str' is incompatible",
     ("seed=0", "seed=1"): "seed is given twice",
     ("sweep=nothing",): "there is no such sweep",
     ("task=file",): "needs task.path=FILE",
     ("task=file", "task.path=nowhere.csv"): "task.path=nowhere.csv: there is no such file",
-    ("--configs", "nowhere"): "--configs nowhere: there is no such folder",
+    ("method=lora", "--configs", "nowhere"): "--configs nowhere: there is no such folder",
 }
 
 
@@ -456,7 +486,7 @@ def test_a_dry_run_checks_and_trains_nothing(tmp_path):
 )
 def test_an_option_before_a_verb_of_report_is_not_swallowed(option):
     said = call("report", *option, "table", code=2)
-    assert f"put {option[0]} behind `report table`" in said
+    assert f"write {option[0]} after `report table`" in said
 
 
 @pytest.mark.parametrize(
@@ -493,6 +523,15 @@ def test_predictions_that_cannot_be_read_are_named(results, words, harm):
     path.write_bytes(b"PK") if harm == "altered" else path.unlink()
     (told,) = (line for line in call(*words).splitlines() if "left out of tests" in line)
     assert f"predictions of {key} unreadable" in told
+
+
+def test_the_page_is_opened_where_asked(results, monkeypatch):
+    fill(results)
+    opened = []
+    monkeypatch.setattr("click.launch", lambda path: opened.append(path) or len(opened) - 1)
+    assert "no browser" not in call("report", "html", "-o", "page.html", "--open")
+    assert opened == [str(Path("page.html").resolve())]
+    assert "no browser could be started" in call("report", "html", "--open")
 
 
 def test_records_alone_make_a_report_without_tests(results):
