@@ -79,27 +79,32 @@ def submit(
 @click.command(short_help="Show running work and submitted jobs.")
 @options.results
 @click.option("--json", "as_json", is_flag=True, help="For scripts: the state of every run.")
-@click.option("--watch", is_flag=True, help="Look again every half minute until nothing is left.")
+@click.option("--watch", is_flag=True, help="Repeat every half minute until nothing is left.")
 def status(folder: Path, as_json: bool, watch: bool) -> None:
-    """Say what waits, runs, is done or has failed of what was submitted.
+    """Show what runs on this machine, and the state of submitted jobs.
 
-    Read from the records and one question to the scheduler, which is asked once in half a minute
-    (cluster.poll_seconds) at most.
+    Local commands write their progress into the results folder. The scheduler is queried at most
+    once in half a minute (cluster.poll_seconds).
     """
     from peftbench.cluster import collect as collecting
     from peftbench.cluster.queue import look
+    from peftbench.results import in_flight
 
     results = options.open_results(folder)
     while True:
-        seen = look(results, fresh=False)
-        _check_any([*seen.submissions, *seen.unreadable], folder)
+        seen, running = look(results, fresh=False), in_flight.read(results)
+        submitted = [*seen.submissions, *seen.unreadable]
+        _check_any([*submitted, *running], folder)
         if as_json:
-            click.echo(json.dumps(collecting.as_json(seen), indent=1))
+            here = {"running": [vars(one) for one in running]}
+            click.echo(json.dumps(collecting.as_json(seen) | here, indent=1))
         else:
-            options.show(collecting.queue_table(seen).rich())
+            click.echo("".join(f"{line}\n" for one in running for line in one.lines), nl=False)
+            if submitted:
+                options.show(collecting.queue_table(seen).rich())
             for line in collecting.lines(seen):
                 click.echo(line)
-        if not watch or not (seen.alive or seen.silent):
+        if not watch or not (seen.alive or seen.silent or running):
             return
         time.sleep(WATCH)
 
@@ -219,11 +224,11 @@ def doctor(overrides: tuple[str, ...], folder: Path, configs: Path | None, as_js
     sys.exit(1 if any(one.state == doctor.BAD for one in found) else 0)
 
 
-def _check_any(submissions: list[Any], folder: Path) -> None:
-    if not submissions:
+def _check_any(found: list[Any], folder: Path) -> None:
+    if not found:
         raise ConfigError(
-            f"nothing was ever submitted into {folder}; `peftbench submit` does that, "
-            "and --results names another folder"
+            f"nothing runs on this machine for {folder}, and nothing was submitted into it; "
+            "`peftbench plan` shows what is done, --results FOLDER selects another folder"
         )
 
 

@@ -20,6 +20,7 @@ from peftbench.cli.options import OVERRIDES
 from peftbench.config import catalog
 from peftbench.core.evaluation import Failure
 from peftbench.core.run import Run
+from peftbench.results import in_flight
 from peftbench.results.store import Results
 
 
@@ -270,6 +271,16 @@ def test_show_refuses_a_damaged_record(results):
     path = results.folder / "records" / f"{key}.json"
     path.write_bytes(path.read_bytes()[:300])
     assert "is not whole" in call("show", key, code=2)
+
+
+def test_status_shows_what_runs_on_this_machine(results):
+    assert "nothing runs on this machine" in call("status", code=2)
+    job = {"title": "lora · mrpc", "fraction": 0.25, "step": 7, "loss": 0.5}
+    in_flight.write(results, "peftbench run sweep=mine", 1, 3, 120.0, [job])
+    said = call("status")
+    assert "1 of 3 done, about 2.0 min left: peftbench run sweep=mine" in said
+    assert " 25 % lora · mrpc, step 7, loss 0.500" in said
+    assert json.loads(call("status", "--json"))["running"][0]["jobs"] == [job]
 
 
 # bad input
