@@ -1,16 +1,23 @@
 """The command `report` and its subcommands."""
 
 import sys
+import textwrap
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
 
 from peftbench.cli import completion, options, report_questions
 from peftbench.core.errors import ConfigError
+from peftbench.core.text import command
 from peftbench.reports.plotting.style import FORMATS
+
+if TYPE_CHECKING:
+    from peftbench.analysis.comparison import PairedComparison
+    from peftbench.reports import builder
 
 _PRICES = "YAML file with your prices per hour, kWh and GB (see configs/prices.yaml)."
 _AGAINST = "Baseline of comparisons.  [default: the method that trains most parameters]"
@@ -70,6 +77,7 @@ class _Plots(click.Command):
 )
 @click.option("--against", metavar="ROW", help=_AGAINST)
 @_margin
+@click.option("--all", "whole", is_flag=True, help="Print every table, not only the scores.")
 def report(
     context: click.Context,
     folder: Path,
@@ -77,6 +85,7 @@ def report(
     prices: Path | None,
     against: str | None,
     margin: float,
+    whole: bool,
 ) -> None:
     """Build tables and figures of all records: Markdown, CSV, PNG.
 
@@ -108,9 +117,46 @@ def report(
         prices=paid,
         against=against,
         margin=margin,
-        show=lambda made: options.show_all([*made.tables, *made.more], made.notes),
+        show=_show_all if whole else _show_brief,
     )
-    click.echo("\n".join(["written:", *(f"  {path}" for path in paths)]))
+    names = ", ".join(path.name for path in paths)
+    indented = textwrap.fill(
+        names, 78, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
+    )
+    click.echo(f"written to {results.reports()}:\n{indented}")
+    if not whole:
+        page = command("report", "html", "--results", folder, "--open")
+        click.echo(f"every table: add --all; to browse: {page}")
+
+
+def _show_all(made: "builder.Made") -> None:
+    options.show_all([*made.tables, *made.more], made.notes)
+
+
+def _show_brief(made: "builder.Made") -> None:
+    """Print the verdicts, the scores, and what was left out."""
+    for line in _answer(made.pairs):
+        click.echo(line)
+    first, *others = made.tables
+    elsewhere = {note for table in others for note in table.notes}
+    options.show_all([first], [n for n in made.notes if n in first.notes or n not in elsewhere])
+
+
+def _answer(pairs: "list[PairedComparison]") -> list[str]:
+    """One line for each verdict: what it holds for, or how many comparisons have it."""
+    from peftbench.analysis.comparison import KINDS
+
+    lines = []
+    against = " or ".join(sorted({pair.against for pair in pairs}))
+    for kind in KINDS:
+        found = [f"{pair.label} ({pair.task})" for pair in pairs if pair.kind == kind]
+        if found and kind in ("better", "worse", "not worse"):
+            more = f" and {len(found) - 6} more" if len(found) > 6 else ""
+            than = f"{kind} than {against}"
+            lines.append(f"{than}, {len(found)} of {len(pairs)}: {', '.join(found[:6])}{more}")
+        elif found:
+            lines.append(f"{kind}: {len(found)} of {len(pairs)} comparisons with {against}")
+    return lines
 
 
 @report.command(

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from paths import GOLDEN
@@ -350,6 +351,25 @@ def test_a_report_is_the_same_to_the_byte(results, name):
     assert made.decode() == golden.read_text()
 
 
+def test_a_report_prints_the_answer_the_scores_and_the_files(results):
+    for run in runs("method=full,lora,bitfit", "seed=0,1,2"):
+        good = {"full": 0.8, "lora": 0.9, "bitfit": 0.6}[run.method.name]
+        label = np.arange(40) % 2
+        guess = np.where(np.arange(40) < 40 * good, label, 1 - label)
+        made = predictions() | {"label": label, "scores": np.eye(2)[guess]}
+        made["item"] = np.arange(40)
+        results.save(record(run, good + 0.01 * run.seed), made)
+    said = call("report", "--against", "bitfit")
+    lines = said.splitlines()
+    assert lines[0] == (
+        "better than bitfit, 2 of 2: full (synthetic_paraphrase), lora (synthetic_paraphrase)"
+    )
+    assert len(lines) < 30
+    assert said.count("method") == 1 + said.count("methods")  # one table
+    assert "scores.md" in said
+    assert "report html --results results/runs --open" in said
+
+
 def test_settings_that_differ_within_a_cell_make_rows(results):
     for run in runs("method=lora", "train.lr=1e-4,1e-3", "seed=0,1"):
         results.save(record(run, 0.5 + 100 * run.train.lr), predictions())
@@ -549,8 +569,11 @@ def test_records_alone_make_a_report_without_tests(results):
     made = fill(results)
     shutil.rmtree(results.folder / "predictions")
     told = f"left out of tests likewise: {len(made) - 3} more runs"
-    said = call("report")
+    said = call("report", "--all")
     assert told in said
     assert "Costs (training)" in said
+    said = call("report")
+    assert told in said
+    assert "Costs (training)" not in said
     call("report", "html", "-o", "page.html")
     assert told in Path("page.html").read_text()
