@@ -222,12 +222,21 @@ def test_plan_reports_cells_that_are_one_run():
     assert "size=0.5" in planned["repeats"][0]["same_as"]
 
 
-def test_plan_shows_axes_and_takes_no_time_it_does_not_know():
+def test_plan_shows_axes_and_estimates_time_without_records(monkeypatch):
+    monkeypatch.setattr("peftbench.results.runtime_estimates.cores", lambda: 2)
     said = call("plan", "train.lr=1e-4,1e-3", "method.rank=4,8")
     assert "train.lr" in said
     assert "method.rank" in said
-    assert "no record here tells how long they take" in said
+    assert "from shipped step times, as there is no record yet" in said
     assert not Path("results").exists()
+    # 3 minutes of two cores are 5 with start-up, loading and checks, as the README says
+    assert re.search("roughly (2.[5-9]|3.[0-9]) min", call("plan", "sweep=quickstart"))
+    words = ["task=mrpc", "size=1000", "budget=epochs", "budget.epochs=9", "method=full"]
+    small, base = (call("plan", f"model={m}", *words) for m in ("minilm", "bert_base"))
+    minutes = [float(re.search(r"roughly ([\d.]+) min", one)[1]) for one in (small, base)]
+    assert minutes[1] / minutes[0] == pytest.approx(8, rel=0.1)  # 12 blocks of twice the width
+    said = call("plan", "model=auto", "model.checkpoint=a/b", "model.family=bert", *words)
+    assert "no time estimate: sizes of the model" in said
 
 
 def test_plan_names_a_damaged_record(results):
