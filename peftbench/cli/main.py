@@ -178,11 +178,13 @@ def evaluate(
 @main.command(short_help="Show one record or evaluation.")
 @click.argument("key")
 @options.results
-def show(key: str, folder: Path) -> None:
+@click.option("--json", "as_json", is_flag=True, help="For scripts: the content of its file.")
+def show(key: str, folder: Path, as_json: bool) -> None:
     """Show one record or evaluation; the first digits of its KEY are enough."""
-    from peftbench.cli.show import describe
+    from peftbench.cli.show import describe, describe_json
 
-    click.echo(describe(options.open_results(folder), key))
+    one = describe_json if as_json else describe
+    click.echo(one(options.open_results(folder), key))
 
 
 for _verb in (export, predict):
@@ -192,21 +194,32 @@ for _verb in (export, predict):
 @main.command("list", short_help="List methods, tasks, models, suites and sweeps.")
 @click.argument("group", required=False, shell_complete=completion.groups)
 @options.configs
-def list_(group: str | None, configs: Path | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="For scripts: names and purposes by group.")
+def list_(group: str | None, configs: Path | None, as_json: bool) -> None:
     """List methods, tasks, models, budgets, suites and sweeps, each with its purpose.
 
+    `list lora`, or the name of any other option, shows its keys with defaults and its source.
     `list peft` shows which tuners of the peft library run on which model families.
     """
     from peftbench.cli import listing
 
+    if as_json:
+        import json
+
+        click.echo(json.dumps(listing.purposes(group, configs), indent=1))
+        return
     if group == "peft":
         table, lines = listing.peft()
         options.show(table.rich())
         click.echo("\n".join(lines))
         return
-    for plural, lines in listing.offered(group, configs).items():
+    if group is not None and (shown := listing.option(group, configs)):
+        click.echo("\n".join(shown))
+        return
+    for plural, named in listing.purposes(group, configs).items():
         click.secho(plural, bold=True)
-        click.echo("\n".join(lines))
+        width = max(map(len, named), default=0)
+        click.echo("\n".join(f"  {one.ljust(width)}  {about}" for one, about in named.items()))
 
 
 for _verb in (report, *VERBS):

@@ -265,6 +265,38 @@ def test_show_takes_the_first_digits_of_a_key(results):
     assert call("show", made[0].run.key[:8]) == call("show", made[0].run.key)
 
 
+def test_show_prints_the_command_that_repeats_the_run(results):
+    words = tiny("method=sparse_adapter", "method.base_method=lora", "method.base_method.rank=2")
+    words += ["budget=steps", "budget.steps=7", "size=0.5", "seed=3", "seed.order=1"]
+    words += ["train.lr=0.002", "checkpoint_selection=best_on_holdout", "augmentation=noise"]
+    words += ["task=synthetic_paraphrase", "augmentation.probability=0.25"]
+    (run,) = runs(*[word for word in words if word not in tiny()])
+    results.save(record(run), predictions())
+    (line,) = [one for one in call("show", run.key).splitlines() if one.startswith("repeat")]
+    again = shlex.split(line.removeprefix("repeat"))
+    assert again[:2] == ["peftbench", "run"]
+    (planned,) = json.loads(call("plan", *again[2:], "--json"))["runs"]
+    assert planned["key"] == run.key
+    assert planned["state"] == "done"
+
+
+def test_reading_verbs_print_json(results):
+    made = fill(results)[0]
+    assert json.loads(call("show", made.run.key, "--json"))["metrics"] == made.metrics
+    listed = json.loads(call("list", "methods", "--json"))
+    assert listed["methods"]["method=bitfit"] == catalog.about(
+        catalog.packaged() / "method/bitfit.yaml"
+    )
+    assert sorted(listed["methods"]) == [f"method={name}" for name in METHODS]
+
+
+def test_list_shows_keys_defaults_and_source_of_an_option():
+    said = call("list", "LoRA")
+    assert "rank: 8" in said
+    assert "Hu et al. 2022" in said
+    assert "change a key with method.KEY=VALUE" in said
+
+
 def test_show_refuses_what_names_no_record_or_several(results):
     keys = [one.run.key for one in fill(results)]
     assert "no record in results/runs begins with zzz" in call("show", "zzz", code=2)
