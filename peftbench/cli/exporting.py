@@ -49,11 +49,14 @@ def export(
     The run needs saved weights (--save-weights).
     """
     from peftbench.cli.show import find
-    from peftbench.exporting.folder import export_run
 
     results = options.open_results(folder)
+    record = find(results, key)
+    results.require_weights(record)  # before torch is loaded, which takes seconds
+    from peftbench.exporting.folder import export_run
+
     root = _root(data_root)
-    lines = export_run(find(results, key), results, target, form, root, not without_reference)
+    lines = export_run(record, results, target, form, root, not without_reference)
     click.echo("\n".join([f"{target}:", *(f"  {line}" for line in lines)]))
 
 
@@ -96,15 +99,19 @@ def predict(
     if glue == (file is not None):
         raise ConfigError("give a FILE, or --glue for the test split of the run's task")
     from peftbench.cli.show import find
+
+    results = options.open_results(folder)
+    record = None if Path(source).is_dir() else find(results, source)
+    if record is not None:
+        results.require_weights(record)  # before torch is loaded, which takes seconds
     from peftbench.exporting import prediction
     from peftbench.training.runtime import RuntimeConfig
 
     setting = RuntimeConfig(**given, data_root=_root(data_root))
-    if Path(source).is_dir():
+    if record is None:
         opened = prediction.open_export(Path(source), setting)
     else:
-        results = options.open_results(folder)
-        opened = prediction.open_run(find(results, source), results, setting)
+        opened = prediction.open_run(record, results, setting)
     with click.progressbar(length=0, label="rows", file=sys.stderr) as bar:
 
         def report(done: int, total: int) -> None:

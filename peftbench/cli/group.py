@@ -15,7 +15,7 @@ from peftbench.system import terminal
 #: The sections of `peftbench --help`, in the order in which people need them.
 SECTIONS = {
     "Experiments": ("list", "plan", "run", "tune", "evaluate", "status"),
-    "Results": ("report", "show", "advise", "export", "predict"),
+    "Results": ("report", "show", "advise", "export", "predict", "rm"),
     "Cluster": ("submit", "collect", "cancel", "prefetch"),
     "Setup": ("doctor", "completion"),
 }
@@ -52,7 +52,7 @@ class Verbs(click.Group):
             sys.exit(2)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Turn errors that a person can mend into a message and exit code 2."""
+        """Turn user errors into a message and exit code 2."""
         try:
             _check_working_folder()
             return super().invoke(ctx)

@@ -136,7 +136,7 @@ class Display:
 
     def _note_step(self, event: Event, now: float) -> None:
         """A line a minute where there are no bars, and the file that `status` reads."""
-        told = {"title": event.job.title, "fraction": self._spent[event.job.key]}
+        told: Json = {"title": event.job.title, "fraction": self._spent[event.job.key]}
         told |= {name: event.fields[name] for name in ("step", "loss") if name in event.fields}
         self._jobs[event.job.key] = told
         if now - self._last_file >= FILE:

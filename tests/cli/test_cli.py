@@ -325,6 +325,20 @@ def test_status_shows_what_runs_on_this_machine(results):
     assert json.loads(call("status", "--json"))["running"][0]["jobs"] == [job]
 
 
+def test_rm_lists_files_and_removes_them_when_told(results):
+    first, second, *_ = (one.run.key for one in fill(results))
+    said = call("rm", first[:8])
+    assert f"records/{first}.json" in said
+    assert f"predictions/{first}.npz" in said
+    assert "nothing was removed" in said
+    assert results.has(first)
+    call("rm", first[:8], "--yes")
+    assert results.files_of(first) == []
+    assert results.has(second)
+    assert "no key begins with 'zzz'" in call("rm", second, "zzz", "--yes", code=2)
+    assert results.has(second)
+
+
 # bad input
 
 BAD_WORDS = {
