@@ -160,7 +160,9 @@ def _answer(pairs: "list[PairedComparison]") -> list[str]:
 
 
 @report.command(
-    "claims", epilog="OVERRIDES: paper=NAME,NAME; and task=, size=, model= … of records."
+    "claims",
+    epilog="OVERRIDES: paper=NAME,NAME; and task=, size=, model= … of records.",
+    short_help="Check claims of papers against the records.",
 )
 @click.argument(
     "conditions",
@@ -194,7 +196,7 @@ def claims_(conditions: tuple[str, ...], folder: Path, configs: Path | None, mis
         click.echo("\n".join([*table.notes, ""]))
 
 
-@report.command("table")
+@report.command("table", short_help="Pivot the records by rows and columns.")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 @options.results
 @click.option(
@@ -263,7 +265,7 @@ def pivot_table(
             click.echo(note)
 
 
-@report.command(cls=_Plots, help=_PLOTS)
+@report.command(cls=_Plots, help=_PLOTS, short_help="Write figures for a paper.")
 @click.argument("names", nargs=-1, metavar="[NAMES]…")
 @options.results
 @click.option(
@@ -303,7 +305,7 @@ def plots(
     click.echo("\n".join([*missing, "written:", *(f"  {path}" for path in written)]))
 
 
-@report.command("html")
+@report.command("html", short_help="Write one self-contained HTML file.")
 @options.results
 @click.option(
     "-o",

@@ -7,7 +7,7 @@ import click
 from peftbench.cli import completion, options
 
 
-@click.command("errors")
+@click.command("errors", short_help="Analyse wrong predictions.")
 @click.argument(
     "conditions",
     metavar="[OVERRIDES]...",
@@ -46,7 +46,7 @@ def errors(
     click.echo("\n".join(notes), nl=bool(notes))
 
 
-@click.command("tuning")
+@click.command("tuning", short_help="Show how learning rates were chosen.")
 @options.results
 @click.option(
     "-o",
@@ -64,7 +64,7 @@ def tuning(folder: Path, output: Path | None) -> None:
         click.echo("\n".join(["written:", *(f"  {path}" for path in paths)]))
 
 
-@click.command("variance")
+@click.command("variance", short_help="Split the variance of scores by role of the seed.")
 @options.results
 @click.option(
     "-o",

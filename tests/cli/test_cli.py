@@ -91,6 +91,7 @@ def test_help_shows_a_first_command_and_every_verb(option):
     assert sorted(line.split()[0] for line in shown) == sorted(main.commands)
     for section in SECTIONS:
         assert f"\n{section}:\n" in said
+    shown += call("report", "--help").partition("Commands:\n")[2].splitlines()
     assert all(line.endswith(".") and "..." not in line for line in shown)  # none is cut
 
 
