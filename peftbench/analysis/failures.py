@@ -37,10 +37,12 @@ def bound(failed: int, seeds: int) -> str:
 
 def bounds_note(counts: set[tuple[int, int]]) -> str:
     """Below a table that marks collapsed seeds: what each of the counts says of the rate."""
-    told = "; ".join(bound(failed, seeds) for failed, seeds in sorted(counts))
+    told = "; ".join(
+        bound(failed, seeds).replace(":", " seeds:", 1) for failed, seeds in sorted(counts)
+    )
     return (
-        "† so many of the seeds collapsed: they predict one class or value throughout. Rates of "
-        f"failure that the seeds leave possible (95 %, Clopper-Pearson): {told}."
+        "†n: n seeds collapsed, that is, predict one class or value for every example. 95 % "
+        f"interval of the collapse rate (Clopper-Pearson): {told}."
     )
 
 

@@ -231,7 +231,7 @@ def _checked(
         if allowed is not None and key not in allowed:
             raise ConfigError(f"{where}: {key}; {did_you_mean(str(key), allowed)}")
     if lacking := [key for key in needed if key not in node]:
-        raise ConfigError(f"{where} lacks {', '.join(lacking)}; see configs/paper")
+        raise ConfigError(f"{where}: missing {', '.join(lacking)}; see configs/paper")
     return dict(node)
 
 

@@ -1,4 +1,4 @@
-"""The verbs for clusters: submit and leave, look, collect, take back, and what must go before."""
+"""Commands for clusters, and the checks before a submission."""
 
 import json
 import sys
@@ -13,10 +13,10 @@ from peftbench.core.errors import ConfigError
 
 CLUSTER = """
 \b
-A cluster is a yaml; words set what differs:
+A cluster is a YAML file; overrides change its keys:
   cluster=slurm cluster.partition=gpu cluster.gpus=1 cluster.memory_gb=32
   cluster=local           this machine, in the background
-  cluster=mine            ./configs/cluster/mine.yaml of your own, see configs/cluster/slurm.yaml
+  cluster=mine            your own ./configs/cluster/mine.yaml, see configs/cluster/slurm.yaml
 """
 
 #: Seconds between two looks of `status --watch`.
@@ -25,7 +25,9 @@ WATCH = 30
 _names = click.argument("names", nargs=-1)
 
 
-@click.command(epilog=options.OVERRIDES + CLUSTER)
+@click.command(
+    epilog=options.OVERRIDES + CLUSTER, short_help="Submit missing runs and return at once."
+)
 @options.overrides_argument
 @options.results
 @options.configs
@@ -34,18 +36,19 @@ _names = click.argument("names", nargs=-1)
 @click.option("--threads", type=click.IntRange(1), help="CPU threads of each process.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @options.retry
-@click.option("--dry-run", is_flag=True, help="Say what would be submitted.")
+@click.option("--dry-run", is_flag=True, help="Print what would be submitted.")
 def submit(
     overrides: tuple[str, ...], folder: Path, configs: Path | None, dry_run: bool, **given: Any
 ) -> None:
-    """Hand what is missing of the OVERRIDES to a cluster, and return.
+    """Submit the missing runs of OVERRIDES to a cluster and return immediately.
 
-    Runs that are done or in the queue already are left out; short ones share a job. What is handed
-    over is rehearsed first, as `run` does: its checkpoints, data, methods and prompts. Log out, and
-    come back to `peftbench status` and `peftbench collect`.
+    Finished and queued runs are skipped; short ones share a job. Checkpoints, data, methods and
+    prompts are checked first, as `run` does. `peftbench status` shows the jobs, `peftbench collect`
+    builds the report.
 
-    Exit code 1 when the scheduler took only a part, 2 for bad input: then nothing was handed over.
+    Exit code 1 when the scheduler accepted only a part, 2 for bad input (nothing is submitted).
     """
+    options.require_overrides("submit", overrides)
     from peftbench.cluster import submit as submitting
     from peftbench.config import cluster
     from peftbench.config.sweep import plan
@@ -67,47 +70,52 @@ def submit(
     try:
         told = submitting.submit(planned, list(overrides), results, found, order, dry_run)
     except Stopped:
-        click.echo("stopped while runs were rehearsed; nothing was submitted", err=True)
+        click.echo("interrupted during the checks; nothing was submitted", err=True)
         sys.exit(130)
     click.echo("\n".join(submitting.sentence(told, results, dry_run)))
     sys.exit(1 if told.refused else 0)
 
 
-@click.command()
+@click.command(short_help="Show running work and submitted jobs.")
 @options.results
 @click.option("--json", "as_json", is_flag=True, help="For scripts: the state of every run.")
-@click.option("--watch", is_flag=True, help="Look again every half minute until nothing is left.")
+@click.option("--watch", is_flag=True, help="Repeat every half minute until nothing is left.")
 def status(folder: Path, as_json: bool, watch: bool) -> None:
-    """Say what waits, runs, is done or has failed of what was submitted.
+    """Show what runs on this machine, and the state of submitted jobs.
 
-    Read from the records and one question to the scheduler, which is asked once in half a minute
-    (cluster.poll_seconds) at most.
+    Local commands write their progress into the results folder. The scheduler is queried at most
+    once in half a minute (cluster.poll_seconds).
     """
     from peftbench.cluster import collect as collecting
     from peftbench.cluster.queue import look
+    from peftbench.results import in_flight
 
     results = options.open_results(folder)
     while True:
-        seen = look(results, fresh=False)
-        _check_any([*seen.submissions, *seen.unreadable], folder)
+        seen, running = look(results, fresh=False), in_flight.read(results)
+        submitted = [*seen.submissions, *seen.unreadable]
+        _check_any([*submitted, *running], folder)
         if as_json:
-            click.echo(json.dumps(collecting.as_json(seen), indent=1))
+            here = {"running": [vars(one) for one in running]}
+            click.echo(json.dumps(collecting.as_json(seen) | here, indent=1))
         else:
-            options.show(collecting.queue_table(seen).rich())
+            click.echo("".join(f"{line}\n" for one in running for line in one.lines), nl=False)
+            if submitted:
+                options.show(collecting.queue_table(seen).rich())
             for line in collecting.lines(seen):
                 click.echo(line)
-        if not watch or not (seen.alive or seen.silent):
+        if not watch or not (seen.alive or seen.silent or running):
             return
         time.sleep(WATCH)
 
 
-@click.command()
+@click.command(short_help="Build the report of finished jobs.")
 @options.results
 def collect(folder: Path) -> None:
-    """Write the report of what has finished, say what failed and how to submit the rest.
+    """Build the report of finished jobs, list failures and print how to submit the rest.
 
-    A job that ended without records for all its runs is explained, as far as the scheduler can.
-    Exit code 0 when everything that was submitted has a record, else 1.
+    For jobs that ended early, the scheduler's reason is shown. Exit code 0 when everything that
+    was submitted has a record, else 1.
     """
     from peftbench.cluster import collect as collecting
     from peftbench.cluster import submit as submitting
@@ -125,18 +133,18 @@ def collect(folder: Path) -> None:
     for line in collecting.lines(seen):
         click.echo(line)
     if rest := collecting.rest(seen, results):
-        click.echo("for what is left:")
+        click.echo("to submit the rest:")
         click.echo("\n".join(f"  {line}" for line in rest))
     sys.exit(0 if set(seen.state.values()) == {DONE} else 1)
 
 
-@click.command()
+@click.command(short_help="Cancel submitted jobs.")
 @_names
 @options.results
 def cancel(names: tuple[str, ...], folder: Path) -> None:
-    """End the jobs of submissions, of all in the folder by default; finished runs are kept.
+    """Cancel the jobs of submissions (all in the folder by default). Finished runs are kept.
 
-    Exit code 1 when some may go on.
+    Exit code 1 when some jobs may still run.
     """
     from peftbench.cluster import submit as submitting
 
@@ -146,28 +154,29 @@ def cancel(names: tuple[str, ...], folder: Path) -> None:
     for torn in unreadable:
         click.echo(f"{torn.name}: {torn.reason}")
     if not found and not unreadable:
-        click.echo("nothing waits or runs")
+        click.echo("no job is waiting or running")
     sys.exit(1 if unreadable or any(one.left or one.doubt for one in found) else 0)
 
 
-@click.command(epilog=options.OVERRIDES)
+@click.command(epilog=options.OVERRIDES, short_help="Download models and data for offline nodes.")
 @options.overrides_argument
 @click.option(
     "--to",
     "target",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder to fill, on a file system that the nodes see; without it the caches are filled.",
+    help="Target folder, on a file system that the nodes can read.  [default: this user's caches]",
 )
 @options.configs
 def prefetch(overrides: tuple[str, ...], target: Path | None, configs: Path | None) -> None:
-    """Bring models, data and tokens of the OVERRIDES into a folder, for nodes without internet.
+    """Download the models and data of OVERRIDES to a folder, for nodes without internet.
 
-    A checkpoint that has pytorch_model.bin alone is converted to safetensors, once, into the cache.
-    Without --to models and data come into this machine's caches, and nothing else is done.
+    A checkpoint that has only pytorch_model.bin is converted to safetensors, once, in the cache.
+    Without --to the caches of this machine are filled.
 
-    With it, `submit … cluster.prefetched=FOLDER` follows, or PEFTBENCH_PREFETCHED=FOLDER with any
-    verb. Runs read that folder alone; nothing in it is written or locked.
+    Use the folder with `submit … cluster.prefetched=FOLDER`, or with PEFTBENCH_PREFETCHED=FOLDER
+    before any command. Runs then read only that folder, and never write to it.
     """
+    options.require_overrides("prefetch", overrides)
     from peftbench.config import cluster
     from peftbench.config.sweep import plan
     from peftbench.runner import prefetch as fetching
@@ -184,16 +193,16 @@ def prefetch(overrides: tuple[str, ...], target: Path | None, configs: Path | No
             click.echo(line)
 
 
-@click.command(epilog=options.OVERRIDES + CLUSTER)
+@click.command(epilog=options.OVERRIDES + CLUSTER, short_help="Check the installation.")
 @options.overrides_argument
 @options.results
 @options.configs
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def doctor(overrides: tuple[str, ...], folder: Path, configs: Path | None, as_json: bool) -> None:
-    """Check what runs need here, and with cluster=NAME what a submission needs.
+    """Check this installation, and with cluster=NAME what a submission needs.
 
-    With OVERRIDES: whether their models and data can be loaded, and about how much memory one GPU
-    needs for each model and method, by the checkpoint's config alone. Says what to do about each
+    With OVERRIDES, also check that models and data can be loaded, and estimate the memory that one
+    GPU needs for each model and method, from the checkpoint's config. Prints what to do about each
     failure; exit code 1 if there is one.
 
     \b
@@ -215,11 +224,11 @@ def doctor(overrides: tuple[str, ...], folder: Path, configs: Path | None, as_js
     sys.exit(1 if any(one.state == doctor.BAD for one in found) else 0)
 
 
-def _check_any(submissions: list[Any], folder: Path) -> None:
-    if not submissions:
+def _check_any(found: list[Any], folder: Path) -> None:
+    if not found:
         raise ConfigError(
-            f"nothing was ever submitted into {folder}; `peftbench submit` does that, "
-            "and --results names another folder"
+            f"nothing runs on this machine for {folder}, and nothing was submitted into it; "
+            "`peftbench plan` shows what is done, --results FOLDER selects another folder"
         )
 
 

@@ -86,7 +86,7 @@ def _python() -> Iterator[Finding]:
         try:
             version = importlib.metadata.version(required[1])
         except importlib.metadata.PackageNotFoundError:
-            lacking.append(f"{required[1]} lacks")
+            lacking.append(f"{required[1]} is missing")
             continue
         lacking += [f"{required[1]} {version}, not {required[2]}"] * (
             not _meets(version, required[2])

@@ -17,7 +17,7 @@ _data_root = click.option(
 )
 
 
-@click.command()
+@click.command(short_help="Export weights for other programs.")
 @click.argument("key")
 @click.argument("target", type=click.Path(path_type=Path))
 @options.results
@@ -42,22 +42,25 @@ def export(
     data_root: str | None,
     without_reference: bool,
 ) -> None:
-    """Write the kept weights of a run as a folder that other programs load.
+    """Export the saved weights of a run as a folder that other programs load.
 
-    With the tokenizer, the names of the labels, a model card and reference.json, which describes
-    the validation texts in numbers. The folder is loaded once, and left only if it gives the run's
-    logits. The run was made with --save-weights.
+    The folder has the tokenizer, label names, a model card and reference.json, which describes the
+    validation texts in numbers. It is loaded once and kept only if it gives the run's logits.
+    The run needs saved weights (--save-weights).
     """
     from peftbench.cli.show import find
-    from peftbench.exporting.folder import export_run
 
     results = options.open_results(folder)
+    record = find(results, key)
+    results.require_weights(record)  # before torch is loaded, which takes seconds
+    from peftbench.exporting.folder import export_run
+
     root = _root(data_root)
-    lines = export_run(find(results, key), results, target, form, root, not without_reference)
+    lines = export_run(record, results, target, form, root, not without_reference)
     click.echo("\n".join([f"{target}:", *(f"  {line}" for line in lines)]))
 
 
-@click.command()
+@click.command(short_help="Predict labels for the rows of a file.")
 @click.argument("source", metavar="KEY|FOLDER")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.option(
@@ -87,23 +90,28 @@ def predict(
     data_root: str | None,
     **given: Any,
 ) -> None:
-    """Write label and probability, or value, for each row of a FILE.
+    """Write label and probability, or value, for each row of FILE.
 
-    FILE has the columns that the run trained on, and needs no labels. KEY is of a run made with
-    --save-weights, FOLDER of `peftbench export`. A stopped command continues where it was.
+    FILE needs the columns that the run trained on, but no labels. KEY is that of a run with saved
+    weights (--save-weights), FOLDER one that `peftbench export` wrote. The same command again
+    resumes after an interruption.
     """
     if glue == (file is not None):
         raise ConfigError("give a FILE, or --glue for the test split of the run's task")
     from peftbench.cli.show import find
+
+    results = options.open_results(folder)
+    record = None if Path(source).is_dir() else find(results, source)
+    if record is not None:
+        results.require_weights(record)  # before torch is loaded, which takes seconds
     from peftbench.exporting import prediction
     from peftbench.training.runtime import RuntimeConfig
 
     setting = RuntimeConfig(**given, data_root=_root(data_root))
-    if Path(source).is_dir():
+    if record is None:
         opened = prediction.open_export(Path(source), setting)
     else:
-        results = options.open_results(folder)
-        opened = prediction.open_run(find(results, source), results, setting)
+        opened = prediction.open_run(record, results, setting)
     with click.progressbar(length=0, label="rows", file=sys.stderr) as bar:
 
         def report(done: int, total: int) -> None:

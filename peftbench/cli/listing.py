@@ -1,10 +1,10 @@
-"""What the verb `list` says."""
+"""Content of the command `list`."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peftbench.cli import completion
-from peftbench.config import catalog, old_names
+from peftbench.config import aliases, catalog, old_names
 from peftbench.core.errors import ConfigError
 from peftbench.core.text import did_you_mean
 from peftbench.methods.peft_support import peft_support
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from peftbench.reports.tables.markdown import Table
 
 
-def offered(group: str | None, configs: Path | None) -> dict[str, list[str]]:
-    """Lines of options with their purposes, by the plural of their group.
+def purposes(group: str | None, configs: Path | None) -> dict[str, dict[str, str]]:
+    """Return the purpose of each option, by the plural of its group.
 
     Raises:
         ConfigError: for a group that is not listed.
@@ -28,13 +28,31 @@ def offered(group: str | None, configs: Path | None) -> dict[str, list[str]]:
             group = old
     if group is not None and group not in {**named, **dict.fromkeys(named.values())}:
         raise ConfigError(f"list {group}: {did_you_mean(group, named)}")
-    found = {}
-    for plural, name in named.items():
-        if group in (None, plural, name):
-            purposes = _purposes(name, searched)
-            width = max(map(len, purposes), default=0)
-            found[plural] = [f"  {one.ljust(width)}  {about}" for one, about in purposes.items()]
-    return found
+    return {
+        plural: _purposes(name, searched)
+        for plural, name in named.items()
+        if group in (None, plural, name)
+    }
+
+
+def option(name: str, configs: Path | None) -> list[str]:
+    """Return the file of each option of this name: keys, defaults, and sources in its comments.
+
+    Nothing for a name that is a group.
+    """
+    searched = tuple(catalog.folders(configs))
+    if name in completion.LISTED or name.removesuffix("s") in completion.LISTED:
+        return []
+    lines = []
+    for group in completion.LISTED:
+        offered = catalog.options(group, searched)
+        found = name if name in offered else aliases.same_name(name, offered)
+        if found is not None:
+            path = offered[found]
+            text = path.read_text(encoding="utf-8", errors="replace").strip()
+            lines += [f"{group}={found}  ({path})", *(f"  {line}" for line in text.splitlines())]
+            lines.append(f"  change a key with {group}.KEY=VALUE" if group != "sweep" else "")
+    return lines
 
 
 def _purposes(group: str, searched: tuple[Path, ...]) -> dict[str, str]:

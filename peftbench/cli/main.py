@@ -1,11 +1,9 @@
-"""The command: verbs, and after them the words that say which runs are meant.
+"""The command line: the root command and the commands that plan and train.
 
 Heavy libraries are imported by the verb that needs them, so that help and lists are instant.
 """
 
-import errno
 import sys
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,107 +12,40 @@ import click
 from peftbench.cli import completion, options
 from peftbench.cli.cluster import VERBS
 from peftbench.cli.exporting import export, predict
+from peftbench.cli.group import Verbs
+from peftbench.cli.removing import remove
 from peftbench.cli.report import report
-from peftbench.config import old_names
-from peftbench.core.errors import ConfigError, OldName, RecordError, system_reason
-from peftbench.system import home, terminal
+from peftbench.core.errors import ConfigError
+from peftbench.system import home
 
 if TYPE_CHECKING:
     from peftbench.core.plan import Plan
 
 
-class Verbs(click.Group):
-    """Verbs in the order in which people need them; bad input ends with one clear message."""
-
-    def list_commands(self, ctx: click.Context) -> list[str]:
-        """Keep the order of definition."""
-        return list(self.commands)
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Read the line, also as it was written in the release before."""
-        warnings.showwarning = _show_warning
-        return super().parse_args(ctx, old_names.current_arguments(args))
-
-    def main(self, *args: Any, **more: Any) -> Any:
-        """Run the command on any terminal; what the system does not do ends with one line."""
-        terminal.prepare()
-        try:
-            return super().main(*args, **more)
-        except OSError as error:
-            click.echo(f"peftbench: {_system_line(error)}", err=True)
-            sys.exit(2)
-
-    def invoke(self, ctx: click.Context) -> Any:
-        """Turn errors that a person can mend into a message and exit code 2."""
-        try:
-            _check_working_folder()
-            return super().invoke(ctx)
-        except (ConfigError, RecordError) as error:
-            click.echo(f"peftbench: {error}", err=True)
-            ctx.exit(2)
-
-
-def _check_working_folder() -> None:
-    try:
-        Path.cwd()
-    except OSError as error:
-        raise ConfigError(
-            f"the working folder is gone ({error.strerror}); cd to one that exists"
-        ) from error
-
-
-def _system_line(error: OSError) -> str:
-    """What the system did not do, and what to do about it."""
-    if isinstance(error, terminal.OutputError):
-        terminal.discard_output()
-        return f"standard output takes no more: {error.strerror}"
-    todo = {
-        errno.EACCES: "let your user read and write there, or name another folder",
-        errno.EPERM: "let your user read and write there, or name another folder",
-        errno.ENOSPC: "free some room, or name another folder",
-        errno.EDQUOT: "free some room, or name another folder",
-        errno.EROFS: "the file system is read-only: name another folder",
-        errno.ENOTDIR: "a part of the path is a file: name another folder",
-        errno.ENOENT: "it was removed, or is spelled otherwise",
-        errno.EMFILE: "too many files are open: raise `ulimit -n`, or use fewer --workers",
-    }.get(error.errno or 0)
-    return system_reason(error) + (f"; {todo}" if todo else "")
-
-
-def _show_warning(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
-    """A line for a person; warnings of libraries as ever."""
-    if issubclass(category, OldName):
-        click.echo(f"peftbench: note: {message}", err=True)
-    else:
-        _SHOW_WARNING(message, category, *place, **more)
-
-
-_SHOW_WARNING = warnings.showwarning
-
-
 @click.group(cls=Verbs, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="peftbench")
 def main() -> None:
-    """Which way of fine-tuning is best for this model, this much data and this much time?
+    """Benchmark fine-tuning methods across models, tasks, data sizes and budgets.
 
     \b
-    A first look:   peftbench run sweep=quickstart
-    What is there:  peftbench list
-    What it means:  peftbench plan method=lora,bitfit task=mrpc seed=range(0,3)
-    Train it:       peftbench run  method=lora,bitfit task=mrpc seed=range(0,3)
+    Examples:
+      peftbench run sweep=quickstart
+      peftbench plan method=lora,bitfit task=mrpc seed=0-2
+      peftbench run method=lora,bitfit task=mrpc seed=0-2
+      peftbench report html --open
 
-    A run that has a record is done; the same command again does only what is missing.
+    Finished runs are kept: the same command again trains only what is missing.
     """  # noqa: D301 - click looks for the character, not for a backslash
     home.ensure_home()
 
 
-@main.command(epilog=options.OVERRIDES)
+@main.command(epilog=options.OVERRIDES, short_help="Show the planned runs and their status.")
 @options.overrides_argument
 @options.results
 @options.configs
 @click.option("--json", "as_json", is_flag=True, help="For scripts: every run, its key and state.")
 def plan(overrides: tuple[str, ...], folder: Path, configs: Path | None, as_json: bool) -> None:
-    """Say which runs the OVERRIDES mean, and what is done, missing or failed."""
+    """Show the runs that OVERRIDES expand to: done, missing or failed, and estimated time."""
     from peftbench.cli.plan import checkpoint_lines, plan_table
     from peftbench.results import status
 
@@ -130,7 +61,7 @@ def plan(overrides: tuple[str, ...], folder: Path, configs: Path | None, as_json
         click.echo("\n".join([state.summary(), *checkpoint_lines(found)]))
 
 
-@main.command(epilog=options.OVERRIDES)
+@main.command(epilog=options.OVERRIDES, short_help="Train missing runs and print the scores.")
 @options.overrides_argument
 @options.results
 @options.configs
@@ -142,10 +73,11 @@ def plan(overrides: tuple[str, ...], folder: Path, configs: Path | None, as_json
 def run(
     overrides: tuple[str, ...], folder: Path, configs: Path | None, shard: str | None, **given: Any
 ) -> None:
-    """Train what is missing of the runs that the OVERRIDES mean, then print the scores.
+    """Train the runs of OVERRIDES that have no record yet, then print the scores.
 
     Exit code 0 when all runs have a record, 1 when some failed, 2 for bad input.
     """
+    options.require_overrides("run", overrides)
     from peftbench.core.plan import RunOptions
     from peftbench.runner import sweep
 
@@ -153,7 +85,7 @@ def run(
     sys.exit(sweep.run_plan(found, options.open_results(folder), RunOptions(**given)))
 
 
-@main.command(epilog=options.OVERRIDES)
+@main.command(epilog=options.OVERRIDES, short_help="Choose learning rates by trials.")
 @options.overrides_argument
 @options.results
 @options.configs
@@ -165,17 +97,17 @@ def run(
     default=6,
     show_default=True,
     type=click.IntRange(2),
-    help="Rates that are tried with one seed, drawn from the range in the method's file.",
+    help="Learning rates to try with one seed, drawn from the range in the method's file.",
 )
 @click.option(
     "--finalists",
     default=2,
     show_default=True,
     type=click.IntRange(1),
-    help="Of these, the best, which are tried with more seeds.",
+    help="How many of the best rates to try with more seeds.",
 )
 @click.option(
-    "--seeds", default=3, show_default=True, type=click.IntRange(1), help="Of each finalist."
+    "--seeds", default=3, show_default=True, type=click.IntRange(1), help="Seeds of each finalist."
 )
 @click.option("--dry-run", is_flag=True, help="Check every trial and its data, train nothing.")
 @click.option("--quiet", is_flag=True, help="No progress; failures and the table only.")
@@ -189,19 +121,20 @@ def tune(
     seeds: int,
     **given: Any,
 ) -> None:
-    """Choose the learning rate of each method, task, model and size that the OVERRIDES mean.
+    """Choose the learning rate of each method, task, model and size in OVERRIDES.
 
     \b
     peftbench tune method=lora,bitfit task=mrpc size=1000
-    peftbench run  method=lora,bitfit task=mrpc size=1000 seed=range(0,5) tuned=true
+    peftbench run  method=lora,bitfit task=mrpc size=1000 seed=0-4 tuned=true
 
-    Trials train on 75 % of the examples and are scored on the rest, in all four parts in turn
-    where there are fewer than 300; the reporting split is not looked at. Rates come from the
-    method's file, or are those of train.lr=1e-4,3e-4,1e-3. Choices are files in choices/ of the
-    results folder. The same command again does only what is missing.
+    Trials train on 75 % of the examples and are scored on the rest; with fewer than 300 examples,
+    by four-fold cross-validation. The reporting split is never used. Rates come from the method's
+    file, or from train.lr=1e-4,3e-4,1e-3. Choices are stored in choices/ of the results folder.
+    The same command again does only what is missing.
 
-    With --shard I/N a share of the round that is due; the shards are started once for each round.
+    With --shard I/N only a share of the current round; start the shards once for each round.
     """  # noqa: D301 - click looks for the character, not for a backslash
+    options.require_overrides("tune", overrides)
     from peftbench.core.plan import RunOptions
     from peftbench.core.tuning import Search
     from peftbench.runner import sharding
@@ -214,7 +147,7 @@ def tune(
     sys.exit(tuning.tune(found, options.open_results(folder), search, how, mine))
 
 
-@main.command(epilog=options.OVERRIDES)
+@main.command(epilog=options.OVERRIDES, short_help="Run evaluation suites on finished runs.")
 @options.overrides_argument
 @options.results
 @options.configs
@@ -225,61 +158,76 @@ def tune(
 def evaluate(
     overrides: tuple[str, ...], folder: Path, configs: Path | None, shard: str | None, **given: Any
 ) -> None:
-    """Ask suites about finished runs that the OVERRIDES mean, among them suite=NAME.
+    """Run the evaluation suites of suite=NAME on finished runs.
 
-    The runs were made with --save-weights (`peftbench run … suite=NAME` trains and evaluates);
-    rounds train for themselves, and any run will do.
-    Only what was not asked yet is done. Exit codes as of `run`.
+    The runs need kept weights: train with --save-weights, or train and evaluate at once with
+    `peftbench run … suite=NAME`. suite=continual trains by itself and works on any run.
+    Finished evaluations are skipped. Exit codes as of `run`.
     """
     from peftbench.core.plan import RunOptions
     from peftbench.runner import sweep
 
     found = _plan(overrides, configs, folder, shard)
     if not found.evaluations:
-        raise ConfigError("say which suites are meant: suite=noise,calibration; see `list suites`")
+        raise ConfigError(
+            "no suite given; add for example suite=noise,calibration (see `peftbench list suites`)"
+        )
     how = RunOptions(**given)
     sys.exit(sweep.run_plan(found, options.open_results(folder), how, train=False))
 
 
-@main.command()
+@main.command(short_help="Show one record or evaluation.")
 @click.argument("key")
 @options.results
-def show(key: str, folder: Path) -> None:
-    """Show one record, or what an evaluation found; the first digits of its KEY will do."""
-    from peftbench.cli.show import describe
+@click.option("--json", "as_json", is_flag=True, help="For scripts: the content of its file.")
+def show(key: str, folder: Path, as_json: bool) -> None:
+    """Show one record or evaluation; the first digits of its KEY are enough."""
+    from peftbench.cli.show import describe, describe_json
 
-    click.echo(describe(options.open_results(folder), key))
+    one = describe_json if as_json else describe
+    click.echo(one(options.open_results(folder), key))
 
 
 for _verb in (export, predict):
     main.add_command(_verb)
 
 
-@main.command("list")
+@main.command("list", short_help="List methods, tasks, models, suites and sweeps.")
 @click.argument("group", required=False, shell_complete=completion.groups)
 @options.configs
-def list_(group: str | None, configs: Path | None) -> None:
+@click.option("--json", "as_json", is_flag=True, help="For scripts: names and purposes by group.")
+def list_(group: str | None, configs: Path | None, as_json: bool) -> None:
     """List methods, tasks, models, budgets, suites and sweeps, each with its purpose.
 
-    `list peft` says which tuners of the peft library run on which families.
+    `list lora`, or the name of any other option, shows its keys with defaults and its source.
+    `list peft` shows which tuners of the peft library run on which model families.
     """
     from peftbench.cli import listing
 
+    if as_json:
+        import json
+
+        click.echo(json.dumps(listing.purposes(group, configs), indent=1))
+        return
     if group == "peft":
         table, lines = listing.peft()
         options.show(table.rich())
         click.echo("\n".join(lines))
         return
-    for plural, lines in listing.offered(group, configs).items():
+    if group is not None and (shown := listing.option(group, configs)):
+        click.echo("\n".join(shown))
+        return
+    for plural, named in listing.purposes(group, configs).items():
         click.secho(plural, bold=True)
-        click.echo("\n".join(lines))
+        width = max(map(len, named), default=0)
+        click.echo("\n".join(f"  {one.ljust(width)}  {about}" for one, about in named.items()))
 
 
-for _verb in (report, *VERBS):
+for _verb in (report, remove, *VERBS):
     main.add_command(_verb)
 
 
-@main.command()
+@main.command(short_help="Recommend a method for a task and budget.")
 @options.overrides_argument
 @click.option(
     "--results",
@@ -292,10 +240,12 @@ for _verb in (report, *VERBS):
 )
 @click.option("--json", "as_json", is_flag=True, help="For scripts.")
 def advise(overrides: tuple[str, ...], folders: tuple[Path, ...], as_json: bool) -> None:
-    """Say which method suits: advise task=mrpc size=300 budget.seconds=600 model=minilm.
+    """Recommend a method, based on the most similar records, and report how similar they are.
 
-    From the records nearest to that; how far they are, and what they cannot tell, is said.
-    """
+    \b
+    Example:
+      peftbench advise task=mrpc size=300 budget.seconds=600 model=minilm
+    """  # noqa: D301 - click looks for the character, not for a backslash
     from peftbench.analysis import advice
     from peftbench.reports import advice as told
 
@@ -311,10 +261,15 @@ def advise(overrides: tuple[str, ...], folders: tuple[Path, ...], as_json: bool)
     click.echo("\n".join([f"Nearest: {'; '.join(found.distance)}.", *table.notes]))
 
 
-@main.command("completion")
+@main.command("completion", short_help="Print the shell completion script.")
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion_(shell: str) -> None:
-    """Print the line that switches on completion of verbs and words in a SHELL."""
+    """Print the line that enables completion of commands and overrides in SHELL.
+
+    \b
+    Example:
+      echo 'eval "$(peftbench completion bash)"' >> ~/.bashrc
+    """  # noqa: D301 - click looks for the character, not for a backslash
     source = f"_PEFTBENCH_COMPLETE={shell}_source peftbench"
     click.echo(f"{source} | source" if shell == "fish" else f'eval "$({source})"')
 

@@ -1,4 +1,4 @@
-"""What several verbs of the command share: their options, and how they open and print."""
+"""Options and helpers that several commands share."""
 
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -15,19 +15,19 @@ if TYPE_CHECKING:
 
 OVERRIDES = """
 \b
-OVERRIDES say which runs are meant, in Hydra's grammar:
-  method=lora,bitfit      two values make two runs; all axes are crossed
-  task=mrpc size=100,0.3  options are named, `peftbench list` shows them
-  seed=range(0,5)         0 1 2 3 4
-  seed.order=3            of the order of examples alone
+OVERRIDES select the runs (Hydra override syntax):
+  method=lora,bitfit      two values, two runs; all axes are crossed
+  task=mrpc size=100,30%  options by name, see `peftbench list`
+  seed=0-4                seeds 0 1 2 3 4; the same as seeds=5
+  seed.order=3            seed of the order of examples only
   budget=steps budget.steps=500 train.lr=1e-4,1e-3 method.rank=4
-  tuned=true              the learning rates that `peftbench tune` chose
-  method=sparse_adapter method.base_method=lora     a method inside another one
-  suite=noise suite.examples=500             more questions to the trained weights
-  sweep=quickstart        a grid from configs/sweep, what stands beside it outranks it
+  tuned=true              learning rates that `peftbench tune` chose
+  method=sparse_adapter method.base_method=lora     a wrapper and its base method
+  suite=noise suite.examples=500             evaluation suites on the trained weights
+  sweep=quickstart        a grid from configs/sweep; overrides beside it win
   zip='size=100,1000 budget.epochs=10,3'     axes that move together
-  when='method=lora: train.lr=1e-4,1e-3'     axes for some cells only
-  exclude='method=full size=100'             cells to leave out
+  when='method=lora: train.lr=1e-4,1e-3'     axes for some grid points only
+  exclude='method=full size=100'             grid points to leave out
 """
 
 
@@ -60,15 +60,15 @@ configs = click.option(
 retry = click.option(
     "--retry",
     metavar="CLASSES",
-    help="Failures to try again: all, none or classes such as memory,error.  "
-    "[default: those that came from outside: killed,exit,disk,data,system,lost,cancelled]",
+    help="Failures to retry: all, none or classes such as memory,error.  "
+    "[default: transient ones: killed,exit,disk,data,system,lost,cancelled]",
 )
 
 
 shard = click.option(
     "--shard",
     metavar="I/N",
-    help="Do the I-th of N shares alone; auto/N takes I from the job array that this runs in.",
+    help="Run only share I of N; auto/N reads I from the index of the job array.",
 )
 
 
@@ -79,12 +79,12 @@ def machine(function: Callable[..., None]) -> Callable[..., None]:
         click.option(
             "--workers",
             type=click.IntRange(1),
-            help="Processes.  [default: one for each GPU, or as many as CPU cores and memory hold]",
+            help="Worker processes.  [default: one for each GPU, or what CPU and memory allow]",
         ),
         click.option(
             "--threads",
             type=click.IntRange(1),
-            help="CPU threads of each.  [default: cores / workers]",
+            help="CPU threads of each worker.  [default: cores / workers]",
         ),
         click.option(
             "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i."
@@ -97,7 +97,7 @@ def training(function: Callable[..., None]) -> Callable[..., None]:
     """How runs are trained, beside what they are."""
     return _together(
         function,
-        click.option("--save-weights", is_flag=True, help="Keep what the method trained."),
+        click.option("--save-weights", is_flag=True, help="Save the trained weights."),
         click.option("--fail-fast", is_flag=True, help="Stop at the first failure."),
         click.option("--deterministic", is_flag=True, help="Deterministic GPU kernels; slower."),
         click.option(
@@ -105,32 +105,49 @@ def training(function: Callable[..., None]) -> Callable[..., None]:
             default=10.0,
             show_default=True,
             type=click.FloatRange(0, min_open=True),
-            help="Between checkpoints of a long run.",
+            help="Minutes between checkpoints of a long run.",
         ),
         click.option(
             "--curve-part",
             default=1.0,
             show_default=True,
             type=click.FloatRange(0, 1, min_open=True),
-            help="Of the reporting split for evaluations in training; the score is of all of it.",
+            help="Fraction of the reporting split for evaluations during training; the final score "
+            "always uses all of it.",
         ),
         click.option(
             "--gpus-per-run",
             default=1,
             show_default=True,
             type=click.IntRange(1),
-            help="That train one run together, each on a GPU of its own, batches shared out.",
+            help="GPUs that train one run together (data parallel).",
         ),
         click.option(
             "--pack",
             default="auto",
             show_default=True,
             metavar="N|auto|off",
-            help="Runs that differ in seed, size, rate or length at most are trained N at a time "
-            "on one shared backbone; their costs are those of a short measurement alone. "
-            "auto: on a GPU as many as its memory takes, on a CPU off.",
+            help="Train up to N runs together on one shared backbone, if they differ only in seed, "
+            "size, learning rate or length. Their costs come from a short measurement. "
+            "auto: on a GPU as many as fit in memory, on a CPU off.",
         ),
     )
+
+
+def require_overrides(verb: str, overrides: tuple[str, ...]) -> None:
+    """Refuse a command that starts work but names no runs.
+
+    Raises:
+        ConfigError: with examples.
+    """
+    if not overrides:
+        raise ConfigError(
+            f"`peftbench {verb}` needs overrides that select the runs, for example\n"
+            f"  peftbench {verb} sweep=quickstart\n"
+            f"  peftbench {verb} method=lora,bitfit task=mrpc size=1000 seed=0-2\n"
+            f"`peftbench list` shows the names, `peftbench {verb} --help` the syntax, and "
+            "`peftbench plan` the runs of given overrides with their status."
+        )
 
 
 def _together(
@@ -150,7 +167,7 @@ def open_results(folder: Path) -> "Results":
     from peftbench.results.store import Results
 
     if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"--results {folder} is no folder; name one, or one that is to be made")
+        raise ConfigError(f"--results {folder} is not a folder; give an existing or a new folder")
     return Results(folder)
 
 
@@ -163,7 +180,7 @@ def show_all(tables: "Iterable[Table]", notes: Iterable[str]) -> None:
 
 
 def note_own_files(paths: Iterable[Path]) -> None:
-    """Say which configuration files outside of the package take part, and what they replace."""
+    """Print which configuration files outside of the package are used, and what they replace."""
     from peftbench.config import catalog
 
     told = []

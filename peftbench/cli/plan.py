@@ -19,18 +19,25 @@ def plan_table(status: SweepStatus) -> Table:
     rows = []
     for line, runs in lines.items():
         states = [status.state(run) for run in runs]
-        left = [status.forecast.seconds(run) for run in runs if run.key not in status.done]
-        known = [seconds for seconds in left if seconds is not None]
+        todo = [run for run in runs if run.key not in status.done]
+        known = [s for run in todo if (s := status.forecast.seconds(run)) is not None]
+        rough = [s for run in todo if (s := status.forecast.rough(run)) is not None]
         rows.append(
             [
                 *line,
                 _seeds(runs),
                 *(str(states.count(word) or "") for word in ("done", "missing", "failed")),
-                format_duration(sum(known)) if known else "" if not left else "?",
+                _time(known, rough) if todo else "",
             ]
         )
     columns = [*shown, "seeds", "done", "missing", "failed", "time"]
     return Table(f"{len(status.plan.runs)} runs", columns, rows, len(shown) + 1)
+
+
+def _time(known: list[float], rough: list[float]) -> str:
+    if known:
+        return format_duration(sum(known))
+    return f"~ {format_duration(sum(rough))}" if rough else "?"
 
 
 def checkpoint_lines(plan: Plan) -> list[str]:

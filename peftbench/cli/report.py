@@ -1,21 +1,28 @@
-"""The verb `report`, alone or followed by what is to be told."""
+"""The command `report` and its subcommands."""
 
 import sys
+import textwrap
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 from click.core import ParameterSource
 
 from peftbench.cli import completion, options, report_questions
 from peftbench.core.errors import ConfigError
+from peftbench.core.text import command
 from peftbench.reports.plotting.style import FORMATS
 
-_PRICES = "A yaml of what hours, energy and storage cost you (see configs/prices.yaml)."
-_AGAINST = "Baseline of comparisons.  [default: what trains most]"
+if TYPE_CHECKING:
+    from peftbench.analysis.comparison import PairedComparison
+    from peftbench.reports import builder
 
-_MARGIN = "A loss of so many points is not worse for practical purposes."
+_PRICES = "YAML file with your prices per hour, kWh and GB (see configs/prices.yaml)."
+_AGAINST = "Baseline of comparisons.  [default: the method that trains most parameters]"
+
+_MARGIN = "A loss of at most this many points counts as not worse."
 
 
 def _margin(of_command: Callable[..., None]) -> Callable[..., None]:
@@ -32,14 +39,14 @@ def _margin(of_command: Callable[..., None]) -> Callable[..., None]:
 
 
 _PLOTS = """
-Write pictures for a paper: as wide as one column (3.3 in) or two (6.8 in), type of 7 pt.
+Write figures for a paper: one column (3.3 in) or two (6.8 in) wide, text of 7 pt.
 
 \b
-NAMES are questions; without any, all that the records can answer.
+NAMES select figures; by default all that the records allow.
 {reports}
 
 \b
-A method has one colour and mark in all pictures. The same records give the same bytes.
+A method has one colour and marker in all figures. The same records give the same bytes.
   peftbench report plots -o figures --format pdf
   peftbench report plots sizes pareto --results results/reference -o figures
 """
@@ -54,15 +61,15 @@ class _Plots(click.Command):
         drawn = [one for one in registry.reports() if one.figures]
         width = max(len(one.name) for one in drawn)
         lines = [f"  {one.name.ljust(width)}   {one.question}" for one in drawn]
-        lines.append(f"  {', '.join(registry.suites())}   what these suites found")
+        lines.append(f"  {', '.join(registry.suites())}   results of these suites")
         self.help = _PLOTS.format(reports="\n".join(lines))
         super().format_help_text(context, formatter)
 
 
-@click.group(invoke_without_command=True)
+@click.group(invoke_without_command=True, short_help="Build tables, figures or the HTML report.")
 @click.pass_context
 @options.results
-@click.option("--check", is_flag=True, help="Fail if the files are not what the records give.")
+@click.option("--check", is_flag=True, help="Fail if the files on disk are out of date.")
 @click.option(
     "--prices",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -70,6 +77,7 @@ class _Plots(click.Command):
 )
 @click.option("--against", metavar="ROW", help=_AGAINST)
 @_margin
+@click.option("--all", "whole", is_flag=True, help="Print every table, not only the scores.")
 def report(
     context: click.Context,
     folder: Path,
@@ -77,16 +85,19 @@ def report(
     prices: Path | None,
     against: str | None,
     margin: float,
+    whole: bool,
 ) -> None:
-    """Write and print tables and plots of all records: Markdown, CSV, PNG.
+    """Build tables and figures of all records: Markdown, CSV, PNG.
 
-    Followed by a verb of its own it makes that one thing instead.
+    With a subcommand, builds only that part.
     """
     if context.invoked_subcommand is not None:
         for option in context.command.params:
             if context.get_parameter_source(option.name or "") is not ParameterSource.DEFAULT:
                 verb = context.invoked_subcommand
-                raise ConfigError(f"put {option.opts[0]} behind `report {verb}`, if it has that")
+                raise ConfigError(
+                    f"write {option.opts[0]} after `report {verb}`, if that has such an option"
+                )
         return
     from peftbench.reports import builder
 
@@ -106,13 +117,52 @@ def report(
         prices=paid,
         against=against,
         margin=margin,
-        show=lambda made: options.show_all([*made.tables, *made.more], made.notes),
+        show=_show_all if whole else _show_brief,
     )
-    click.echo("\n".join(["written:", *(f"  {path}" for path in paths)]))
+    names = ", ".join(path.name for path in paths)
+    indented = textwrap.fill(
+        names, 78, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False
+    )
+    click.echo(f"written to {results.reports()}:\n{indented}")
+    if not whole:
+        page = command("report", "html", "--results", folder, "--open")
+        click.echo(f"every table: add --all; to browse: {page}")
+
+
+def _show_all(made: "builder.Made") -> None:
+    options.show_all([*made.tables, *made.more], made.notes)
+
+
+def _show_brief(made: "builder.Made") -> None:
+    """Print the verdicts, the scores, and what was left out."""
+    for line in _answer(made.pairs):
+        click.echo(line)
+    first, *others = made.tables
+    elsewhere = {note for table in others for note in table.notes}
+    options.show_all([first], [n for n in made.notes if n in first.notes or n not in elsewhere])
+
+
+def _answer(pairs: "list[PairedComparison]") -> list[str]:
+    """One line for each verdict: what it holds for, or how many comparisons have it."""
+    from peftbench.analysis.comparison import KINDS
+
+    lines = []
+    against = " or ".join(sorted({pair.against for pair in pairs}))
+    for kind in KINDS:
+        found = [f"{pair.label} ({pair.task})" for pair in pairs if pair.kind == kind]
+        if found and kind in ("better", "worse", "not worse"):
+            more = f" and {len(found) - 6} more" if len(found) > 6 else ""
+            than = f"{kind} than {against}"
+            lines.append(f"{than}, {len(found)} of {len(pairs)}: {', '.join(found[:6])}{more}")
+        elif found:
+            lines.append(f"{kind}: {len(found)} of {len(pairs)} comparisons with {against}")
+    return lines
 
 
 @report.command(
-    "claims", epilog="OVERRIDES: paper=NAME,NAME; and task=, size=, model= … of records."
+    "claims",
+    epilog="OVERRIDES: paper=NAME,NAME; and task=, size=, model= … of records.",
+    short_help="Check claims of papers against the records.",
 )
 @click.argument(
     "conditions",
@@ -123,9 +173,14 @@ def report(
 )
 @options.results
 @options.configs
-@click.option("--plan", "missing", is_flag=True, help="Words of the runs that would decide them.")
+@click.option(
+    "--plan",
+    "missing",
+    is_flag=True,
+    help="Print commands for the runs that are needed to decide open claims.",
+)
 def claims_(conditions: tuple[str, ...], folder: Path, configs: Path | None, missing: bool) -> None:
-    """Say which claims of papers these records support, contradict or leave undecided."""
+    """Check claims of papers against the records: supported, contradicted or undecided."""
     from peftbench.claims import missing_runs
     from peftbench.claims.verdicts import judge_folder
     from peftbench.reports.claims import tables
@@ -141,7 +196,7 @@ def claims_(conditions: tuple[str, ...], folder: Path, configs: Path | None, mis
         click.echo("\n".join([*table.notes, ""]))
 
 
-@report.command("table")
+@report.command("table", short_help="Pivot the records by rows and columns.")
 @click.argument("words", nargs=-1, type=click.UNPROCESSED)
 @options.results
 @click.option(
@@ -151,13 +206,13 @@ def claims_(conditions: tuple[str, ...], folder: Path, configs: Path | None, mis
     help="[default: by the suffix of --output (.md .csv .tex .html), else terminal]",
 )
 @click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write it there."
+    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="File to write."
 )
-@click.option("--check", is_flag=True, help="Fail if the --output is not what the records give.")
+@click.option("--check", is_flag=True, help="Fail if the --output is out of date.")
 def pivot_table(
     words: tuple[str, ...], folder: Path, form: str | None, output: Path | None, check: bool
 ) -> None:
-    """Cross any fields of the records: the summary of a third over seeds, with n.
+    """Pivot the records: aggregate one field over seeds by row and column fields.
 
     \b
     What each method scores on each task, the significantly best in bold:
@@ -171,13 +226,13 @@ def pivot_table(
 
     \b
     OVERRIDES
-      rows= columns=   fields, several parted by commas; columns=none is one column
+      rows= columns=   fields, separated by commas; columns=none is one column
       cell=            a field of numbers: score (the task's primary metric), accuracy,
                        seconds, memory, energy, trained, flops, tokens_per_second, ...
-      where=           conditions in quotes, all must hold: = != < <= > >=, lists after = and !=
+      where=           conditions in quotes, all must hold: = != < <= > >=; lists after = and !=
       summary=         mean (± standard deviation), median [quartiles],
                        interval (mean, 95 %, Student's t)
-      mix=             fields that a cell or a table may pool beside seeds, although they differ
+      mix=             fields that may differ within a cell or a table, besides seeds
     A field is a short name (method task model size seed lr base_method seconds memory energy
     trained device threads cores protocol tuned), a path such as run.method.rank, or the end of
     one: rank. Beside runs at a learning rate that was tuned, those that are the same but for it are
@@ -210,7 +265,7 @@ def pivot_table(
             click.echo(note)
 
 
-@report.command(cls=_Plots, help=_PLOTS)
+@report.command(cls=_Plots, help=_PLOTS, short_help="Write figures for a paper.")
 @click.argument("names", nargs=-1, metavar="[NAMES]…")
 @options.results
 @click.option(
@@ -218,7 +273,7 @@ def pivot_table(
     "--output",
     required=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder of the pictures and of plots.md, their captions.",
+    help="Folder for the figures and plots.md, their captions.",
 )
 @click.option(
     "--format",
@@ -226,7 +281,7 @@ def pivot_table(
     default="png",
     show_default=True,
     type=click.Choice(FORMATS),
-    help="PDF and SVG hold their text as text, PDF its fonts as well.",
+    help="Text stays text in PDF and SVG; PDF embeds its fonts.",
 )
 @click.option("--prices", type=click.Path(dir_okay=False, path_type=Path), help=_PRICES)
 @click.option("--against", metavar="ROW", help=_AGAINST)
@@ -240,7 +295,7 @@ def plots(
     against: str | None,
     margin: float,
 ) -> None:
-    """Write pictures."""
+    """Write figures for a paper."""
     from peftbench.reports import builder
 
     paid = None if prices is None else builder.read_prices(prices)
@@ -250,7 +305,7 @@ def plots(
     click.echo("\n".join([*missing, "written:", *(f"  {path}" for path in written)]))
 
 
-@report.command("html")
+@report.command("html", short_help="Write one self-contained HTML file.")
 @options.results
 @click.option(
     "-o",
@@ -262,12 +317,15 @@ def plots(
 )
 @click.option("--against", metavar="ROW", help=_AGAINST)
 @_margin
-def html_(folder: Path, output: Path, against: str | None, margin: float) -> None:
-    """Write one HTML file to look at: sentences, tables, plots, every run; needs no network."""
+@click.option("--open", "shown", is_flag=True, help="Open it in the browser.")
+def html_(folder: Path, output: Path, against: str | None, margin: float, shown: bool) -> None:
+    """Write the report as one self-contained HTML file: summary, tables, figures, every run."""
     from peftbench.reports import html as pages
 
     written = pages.write(options.open_results(folder), output, against, margin)
-    click.echo(f"{output}: {written / 1e6:.1f} MB; open it in a browser")
+    click.echo(f"{output}: {written / 1e6:.1f} MB" + ("" if shown else "; open it in a browser"))
+    if shown and click.launch(str(output.resolve())):
+        click.echo("peftbench: no browser could be started; open the file yourself", err=True)
 
 
 report.add_command(report_questions.errors)

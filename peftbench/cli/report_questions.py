@@ -1,4 +1,4 @@
-"""Verbs of `report` that answer one question: errors, variance, tuning."""
+"""Subcommands of `report` that answer one question: errors, variance, tuning."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ import click
 from peftbench.cli import completion, options
 
 
-@click.command("errors")
+@click.command("errors", short_help="Analyse wrong predictions.")
 @click.argument(
     "conditions",
     metavar="[OVERRIDES]...",
@@ -28,12 +28,12 @@ def errors(
     top: int,
     show_texts: bool,
 ) -> None:
-    """Say where predictions are wrong: confusions, by label, length and column, surest errors.
+    """Analyse wrong predictions: confusions, by label, length and column, most confident errors.
 
-    OVERRIDES pick records: task=, method=, size= …; data.root=FOLDER says where data are.
+    OVERRIDES select records: task=, method=, size= …; data.root=FOLDER is the folder of data sets.
 
     \b
-    Of two methods on a file of one's own, by a column of it:
+    Two methods on your own file, by one of its columns:
       peftbench report errors task=mine method=lora,full --by source
     """  # noqa: D301 - click looks for the character, not for a backslash
     from peftbench.reports.errors import Asked, errors_tables
@@ -46,13 +46,13 @@ def errors(
     click.echo("\n".join(notes), nl=bool(notes))
 
 
-@click.command("tuning")
+@click.command("tuning", short_help="Show how learning rates were chosen.")
 @options.results
 @click.option(
     "-o",
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
-    help="Folder to write tables and pictures to: tuning.md, PNG and plots.md, their captions.",
+    help="Folder for tables and figures: tuning.md, PNG and plots.md, their captions.",
 )
 def tuning(folder: Path, output: Path | None) -> None:
     """Show how learning rates were chosen: scores by rate, edges, expected best by trials."""
@@ -64,14 +64,17 @@ def tuning(folder: Path, output: Path | None) -> None:
         click.echo("\n".join(["written:", *(f"  {path}" for path in paths)]))
 
 
-@click.command("variance")
+@click.command("variance", short_help="Split the variance of scores by role of the seed.")
 @options.results
 @click.option(
-    "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="Write it as Markdown."
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Markdown file to write.",
 )
-@click.option("--check", is_flag=True, help="Fail if the --output is not what the records give.")
+@click.option("--check", is_flag=True, help="Fail if the --output is out of date.")
 def variance(folder: Path, output: Path | None, check: bool) -> None:
-    """Tell with which role of the seed scores vary, from runs with seed.order= and the like."""
+    """Split the variance of scores by role of the seed, from runs with seed.order= and others."""
     from peftbench.analysis.convention import counted_records
     from peftbench.core.errors import ConfigError
     from peftbench.reports import pivot_table

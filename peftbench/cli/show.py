@@ -1,8 +1,10 @@
-"""One record or one evaluation as a person reads it: the verb `show`."""
+"""One record or one evaluation for a person or a script: the command `show`."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
+from peftbench.cli.repeat import repeat_line
 from peftbench.core.errors import RecordError
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json, Record
@@ -26,10 +28,35 @@ def describe(results: Results, start: str) -> str:
     Raises:
         RecordError: if none, or more than one, begins with these digits.
     """
+    found = _load(results, start)
+    if isinstance(found, Record):
+        lines = [*_record(found), *_files(found, results)]
+        lines.append(f"repeat       {repeat_line(found.run)}")
+    else:
+        lines = _evaluated(found)
+    return "\n".join(map(one_line, lines))
+
+
+def describe_json(results: Results, start: str) -> str:
+    """The content of the file of one record or evaluation.
+
+    Raises:
+        RecordError: if none, or more than one, begins with these digits.
+    """
+    return json.dumps(_load(results, start).to_json(), indent=1)
+
+
+def _load(results: Results, start: str) -> Record | Evaluated:
     records, evaluations = results.keys(), results.evaluations()
     key = _one([*records, *evaluations], start, results)
-    lines = _record(results.load(key)) if key in records else _evaluated(results.evaluated(key))
-    return "\n".join(map(one_line, lines))
+    return results.load(key) if key in records else results.evaluated(key)
+
+
+def _files(record: Record, results: Results) -> list[str]:
+    """Paths of the run's log and weights, where they are there."""
+    key = record.run.key
+    found = {"log": results.log(key), "weights": results.trained(key)}
+    return [f"{name:<12} {path}" for name, path in found.items() if path.is_file()]
 
 
 def find(results: Results, start: str) -> Record:
@@ -137,13 +164,13 @@ def _record(record: Record) -> list[str]:
     ]
     for kind, phases in record.memory.items():
         peaks = [f"{n} {'?' if b is None else f'{b / 2**20:,.0f} MiB'}" for n, b in phases.items()]
-        lines.append(f"{kind.removesuffix('_bytes')}  {', '.join(peaks)}")
+        lines.append(f"{kind.removesuffix('_bytes'):<12} {', '.join(peaks)}")
     if record.energy_joules is not None:
         lines.append(f"energy       {record.energy_joules:,.0f} J")
     if record.flops is not None:
         lines.append(f"model FLOPs  {record.flops:.3g}")
     parts = run.to_json()
-    for node in (node for node in _NODES if parts[node] is not None):
+    for node in (node for node in _NODES if parts[node]):
         values = {k: v for k, v in parts[node].items() if k not in ("name", "_target_")}
         lines.append(f"{node:<12} " + ", ".join(f"{k} {v}" for k, v in values.items()))
     lines.append("curve        step, fraction, train seconds, training loss, scores")

@@ -30,7 +30,7 @@ def queue_table(seen: QueueSnapshot) -> Table:
         ]
         for one, count in zip(seen.submissions, counts, strict=True)
     ]
-    columns = ["submission", "cluster", "words", "jobs", *shown]
+    columns = ["submission", "cluster", "overrides", "runs", *shown]
     return Table(f"{len(rows)} submission{'s' * (len(rows) != 1)}", columns, rows, 3)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from peftbench.config import old_names, yaml_files
+from peftbench.config import aliases, old_names, yaml_files
 from peftbench.core.errors import ConfigError
 from peftbench.core.text import did_you_mean
 
@@ -86,10 +86,12 @@ def about(path: Path) -> str:
 
 
 def current(group: str, name: str, searched: Iterable[Path]) -> str:
-    """The name of an option, also if it was called so in the release before."""
-    if name in options(group, tuple(searched)):
+    """The name of an option, also with other case or hyphens, or as in the release before."""
+    offered = options(group, tuple(searched))
+    if name in offered:
         return name
-    return old_names.current_option(group, name)
+    now = old_names.current_option(group, name)
+    return now if now in offered else aliases.same_name(now, offered) or now
 
 
 @cache

@@ -31,7 +31,7 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from peftbench.config import catalog, old_names, schema, yaml_files
+from peftbench.config import aliases, catalog, old_names, schema, yaml_files
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import ROLES, Json, canonical
 from peftbench.core.text import did_you_mean
@@ -124,22 +124,22 @@ class Composer:
         try:
             override: types.Override = self._parser.parse_overrides([word])[0]
         except HydraException as error:
-            reason = str(error).splitlines()[0]
-            raise ConfigError(
-                f"cannot read the word {word!r}: {reason}; write key=value, and quotes around a "
-                "value with commas, brackets or quotes of its own"
-            ) from None
-        key = old_names.current_key(override.key_or_group)
+            raise ConfigError(self._unread(word, str(error).splitlines()[0])) from None
+        given = override.key_or_group
+        text = word.partition("=")[2]
+        key = old_names.current_key(aliases.current_key(given, text))
         added = override.is_add() or override.is_force_add()
         if added or override.is_delete() or override.package is not None:
             raise ConfigError(f"{word}: write plain key=value words, without +, ~ or @")
-        values = self._values(word, key, override)
+        values = aliases.current_values(given, key, self._values(word, key, override))
         if not values:
             raise ConfigError(f"{word}: no value is left of this")
         for value in values:
             old_names.check_value(override.key_or_group, value)
         group = "method" if _BASE_METHOD.fullmatch(key) else key
         if group in (*catalog.GROUPS, "suite"):
+            if group == "method" and values == ["all"]:
+                values = list(catalog.options(group, tuple(self.searched)))
             values = [catalog.current(group, str(value), self.searched) for value in values]
             for value in values:
                 catalog.find(group, value, self.searched)
@@ -156,6 +156,22 @@ class Composer:
             near = did_you_mean(key, (*catalog.GROUPS, *others))
             raise ConfigError(f"{word}: there is no key {key}; {near}")
         return key, values
+
+    def _unread(self, word: str, reason: str) -> str:
+        """Why a word is no override, and what to write."""
+        start = f"cannot read the override {word!r}"
+        if word.endswith((",", "=")):
+            return f"{start}: a value is missing after the last {word[-1]!r}"
+        for group in (*catalog.GROUPS, "suite", "sweep"):
+            for name in word.split(","):
+                options = catalog.options(group, tuple(self.searched))
+                if name in options or aliases.same_name(name, options):
+                    return f"{start}: write {group}={word}"
+        reason = reason.partition(" expecting ")[0]  # dozens of tokens follow
+        return (
+            f"{start}: {reason}; write key=value, and quotes around a value with commas, brackets "
+            "or quotes of its own"
+        )
 
     def _values(self, word: str, key: str, override: types.Override) -> list[Any]:
         given = override.value()
@@ -517,6 +533,9 @@ def _set(config: DictConfig, key: str, value: Any, open_keys: Collection[str] = 
                 with open_dict(node):  # the arguments of another library: that checks them
                     node[part] = value
                 return
+            if key in ("budget.epochs", "budget.steps", "budget.seconds") and depth == 1:
+                chosen = f"budget={part} {key}={value}"
+                raise ConfigError(f"{key}={value} needs budget={part}; write {chosen}")
             known = [str(name) for name in node] if isinstance(node, DictConfig) else []
             if depth == 1 and path[0] in schema.SCHEMAS:
                 known = [n for n in known if not OmegaConf.is_missing(node, n)]

@@ -362,6 +362,6 @@ def known(cls: type, data: Json) -> Json:
     if set(data) != allowed:
         raise RecordError(
             f"{cls.__name__.lower()} has fields that do not belong: {sorted(set(data) - allowed)}, "
-            f"and lacks {sorted(allowed - set(data))}"
+            f"and is missing {sorted(allowed - set(data))}"
         )
     return data

@@ -94,7 +94,7 @@ class Method:
         """Add modules to a frozen encoder, or let some of its parameters train.
 
         Raises:
-            ValueError: if the encoder lacks what the method needs.
+            ValueError: if the encoder does not have what the method needs.
         """
         raise NotImplementedError
 

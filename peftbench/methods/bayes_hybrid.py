@@ -5,7 +5,7 @@ has an optimiser of its own for the KL, is `blob.py`.
 Wen, Vicol, Ba, Tran and Grosse: Flipout, ICLR 2018. Kingma, Salimans and Welling: local
 reparameterisation, NIPS 2015.
 
-Chosen matrices are drawn anew for every batch, around a mean that trains together with the spread:
+Chosen matrices are drawn again for every batch, around a mean that trains together with the spread:
 
     W = m + exp(r) * e,  e ~ N(0, 1)        m, r: (out, in)
     loss = task loss + kl / count * sum KL(N(m, exp(2 r)) || N(prior mean, prior std^2))

@@ -169,8 +169,8 @@ def review(wrong: Floats, doubt: Floats, share: float) -> dict[str, float]:
 def to_check(wrong: Floats, doubt: Floats, accuracy: float) -> float:
     """The least share that a person must check, least sure first, for this accuracy of all."""
     order = np.argsort(-doubt, kind="stable")
-    mended = np.concatenate([[0.0], np.cumsum(_ties_averaged(wrong, doubt)[order])])
-    reached = 1 - (wrong.sum() - mended) / len(wrong)
+    corrected = np.concatenate([[0.0], np.cumsum(_ties_averaged(wrong, doubt)[order])])
+    reached = 1 - (wrong.sum() - corrected) / len(wrong)
     return float(np.flatnonzero(reached >= accuracy - 1e-12)[0] / len(wrong))
 
 

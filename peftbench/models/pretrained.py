@@ -45,7 +45,7 @@ class LoadedNames:
 
 
 def backbone(model: ModelConfig, language: bool = False) -> tuple[nn.Module, list[str]]:
-    """Load a sequence classifier in fp32, and name the parameters that the checkpoint lacks.
+    """Load a sequence classifier in fp32, and name the parameters that it does not have.
 
     With `language` load a language model instead, of which nothing may be lacking.
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from peftbench.analysis.comparison import MARGIN
+from peftbench.analysis.comparison import MARGIN, PairedComparison
 from peftbench.analysis.costs import Prices
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated
@@ -27,6 +27,7 @@ class Made:
         tables: for the terminal.
         more: those that only the verb `report` shows.
         notes: lines below them.
+        pairs: the comparisons with the baseline.
         texts: files by name.
         draw: makes the pictures' files, which takes longer than all else.
     """
@@ -34,6 +35,7 @@ class Made:
     tables: list[Table]
     more: list[Table]
     notes: list[str]
+    pairs: list[PairedComparison]
     texts: dict[str, bytes]
     draw: Callable[[], dict[str, bytes]]
 
@@ -203,7 +205,7 @@ def _make(
 
     shown = [*quick, *(table for tables in suites.values() for table in tables)]
     bodies = {name: text.encode() for name, text in texts.items()}
-    return Made(shown, more, notes, bodies, draw)
+    return Made(shown, more, notes, inputs.pairs, bodies, draw)
 
 
 def _markdown(tables: list[Table]) -> str:

@@ -431,7 +431,7 @@ def check_pivot_table(made: RenderedTable, output: Path | None) -> str:
     if output is None:
         raise ConfigError("--check holds a file against the records; name it with --output")
     if not output.is_file() or output.read_bytes() != _body(made):
-        raise ConfigError(f"{output} is not what the records give; write it anew without --check")
+        raise ConfigError(f"{output} is not what the records give; write it again without --check")
     return f"{output} is what the records give"
 
 

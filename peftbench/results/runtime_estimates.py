@@ -1,4 +1,4 @@
-"""How long runs will take, from the speeds of records that are there."""
+"""How long runs will take: from the speeds of records, else from shipped step times."""
 
 import json
 import statistics
@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
+from peftbench.core.configs import ModelConfig
 from peftbench.core.run import Record, Run
+from peftbench.system.hardware import cores
 
 Near = tuple[str, ...]
 
@@ -17,6 +19,16 @@ STEP_COSTS = Path(__file__).with_name("step_costs.json")
 
 #: What such a pass costs, in forward passes.
 _PLAIN = 2
+
+#: Seconds of a forward pass of one text through MiniLM on one core, from the same measurement.
+_PASS_SECONDS = 0.283 / 16 / _PLAIN
+
+#: Blocks, width and inner width of packaged models whose files leave them to the config class.
+_SIZES = {
+    "bert_base": (12, 768, 3072),
+    "distilbert": (6, 768, 3072),
+    "electra_small": (12, 256, 1024),
+}
 
 
 class Forecast:
@@ -43,6 +55,18 @@ class Forecast:
                 return None if train is None else train + _mean(self._rest[near])
         return None
 
+    def rough(self, run: Run) -> float | None:
+        """Seconds of the run where nothing was measured: all cores of this CPU, shipped step times.
+
+        None for a model or an amount of data whose size is not known before.
+        """
+        if run.budget.seconds is not None:
+            return float(run.budget.seconds)
+        passes, size = _passes(run), _relative_size(run.model)
+        if passes is None or size is None:
+            return None
+        return passes * size * _PASS_SECONDS / cores()
+
     def weights(self, runs: list[Run]) -> dict[str, float]:
         """How much of the whole each run is, by key.
 
@@ -59,6 +83,22 @@ class Forecast:
             return float(run.budget.seconds)
         examples = _examples(run)
         return None if examples is None else examples * pace
+
+
+def _relative_size(model: ModelConfig) -> float | None:
+    """Multiplications of a token in the blocks, over MiniLM's; None where sizes are unknown."""
+    shape = model.shape
+    if model.checkpoint is None:
+        shape = model.family_config.tiny | shape
+    names = ("num_hidden_layers", "hidden_size", "intermediate_size")
+    if all(name in shape for name in names):
+        blocks, width, inner = (shape[name] for name in names)
+    elif model.name in _SIZES and not shape:
+        blocks, width, inner = _SIZES[model.name]
+    else:
+        return None
+    minilm = 6 * (4 * 384**2 + 2 * 384 * 1536)
+    return float(blocks * (4 * width**2 + 2 * width * inner) / minilm)
 
 
 def _subset(run: Run) -> float | None:

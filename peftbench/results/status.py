@@ -11,6 +11,7 @@ from peftbench.core.run import Json, Record, Run
 from peftbench.core.text import format_duration
 from peftbench.results.runtime_estimates import Forecast
 from peftbench.results.store import Results
+from peftbench.system.hardware import cores
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,8 @@ class SweepStatus:
     def summary(self, workers: int | None = None) -> str:
         """What there is to do, and what went wrong before, in sentences."""
         plan, missing = self.plan, self.missing
-        lines = [f"{plan.cells} cells are {len(plan.runs)} distinct runs"]
+        cells = "1 cell is" if plan.cells == 1 else f"{plan.cells} cells are"
+        lines = [f"{cells} {len(plan.runs)} distinct run{'s' * (len(plan.runs) != 1)}"]
         lines[0] += f": {len(plan.runs) - len(missing)} done, {len(missing)} missing"
         if failed := sum(run.key in self.failed for run in missing):
             lines[0] += f", {failed} of them failed before"
@@ -127,7 +129,16 @@ class SweepStatus:
                 f"about {format_duration(total)} of work, from the speeds of records here{rest}"
             )
         elif missing:
-            lines.append("no record here tells how long they take")
+            rough = [self.forecast.rough(run) for run in missing]
+            guessed = [seconds for seconds in rough if seconds is not None]
+            rest = f", {len(rough) - len(guessed)} of them unknown" if None in rough else ""
+            lines.append(
+                f"roughly {format_duration(sum(guessed) * len(rough) / len(guessed))} on the "
+                f"{cores()} cores of this CPU, from shipped step times, as there is no record "
+                f"yet{rest}; a GPU is many times faster"
+                if guessed
+                else "no time estimate: sizes of the model or the data are not known yet"
+            )
         return "\n".join(lines)
 
 

@@ -63,6 +63,26 @@ class Results:
             return []
         return sorted((self.folder / "trained").glob(f"{start}*.safetensors"))
 
+    def files_of(self, key: str) -> list[Path]:
+        """All files of a run or evaluation; of a run, those of its evaluations too.
+
+        The record comes first: without it, what an interrupted removal leaves is no result.
+        """
+        keys = [key]
+        for other in self.evaluations():
+            try:
+                if self.evaluated(other).evaluation.run.key == key:
+                    keys.append(other)
+            except (OSError, RecordError):  # one that cannot be read is removed by its own key
+                continue
+        paths = (
+            path
+            for kind in dict.fromkeys(("records", *_WRITTEN))
+            for one in keys
+            for path in sorted((self.folder / kind).glob(f"{one}.*"))
+        )
+        return list(paths)
+
     def _path(self, kind: str, key: str, suffix: str) -> Path:
         if not KEY.fullmatch(key):
             raise RecordError(f"a run's key is 12 hexadecimal digits, got {key!r}")
@@ -235,14 +255,21 @@ class Results:
             ConfigError: if the run was not asked to keep it.
             RecordError: if the file is not the one that was saved with the record.
         """
+        self.require_weights(record)
+        return io.checked(self.trained(record.run.key), record.trained_sha256)
+
+    def require_weights(self, record: Record) -> None:
+        """Refuse a run whose weights were not kept, without reading them.
+
+        Raises:
+            ConfigError: if the run was not asked to keep them, or they are gone.
+        """
         key = record.run.key
-        path = self.trained(key)
-        if record.trained_sha256 is None or not path.is_file():
+        if record.trained_sha256 is None or not self.trained(key).is_file():
             raise ConfigError(
-                f"no weights of {key} were kept; remove its record and run it again with "
-                "--save-weights"
+                f"no weights of {key} were saved; `peftbench rm {key} --yes` removes its record, "
+                "then run it again with --save-weights"
             )
-        return io.checked(path, record.trained_sha256)
 
     # evaluations
 

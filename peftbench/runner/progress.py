@@ -1,4 +1,4 @@
-"""What a person sees while runs train: live bars in a terminal, plain lines elsewhere."""
+"""Progress of a sweep: live bars in a terminal, plain lines elsewhere, and a file for `status`."""
 
 import sys
 import time
@@ -10,13 +10,22 @@ from rich.console import Console
 from rich.live import Live
 from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Column
 
 from peftbench.core.errors import RecordError
 from peftbench.core.evaluation import Evaluation, Job
-from peftbench.core.text import format_duration
+from peftbench.core.run import Json
+from peftbench.core.text import command, format_duration
 from peftbench.metrics.task_metrics import factor
+from peftbench.results import in_flight
 from peftbench.results.store import Results
 from peftbench.runner.worker_pool import Event
+
+#: Seconds between two lines on runs in progress, where there is no terminal.
+LINE = 60
+
+#: Seconds between two writings of the progress file.
+FILE = 5
 
 
 class Display:
@@ -44,6 +53,9 @@ class Display:
         self._total = len(jobs)
         self._finished = 0
         self._told: set[tuple[str, str]] = set()
+        self._names = _short_names(jobs)
+        self._jobs: dict[str, Json] = {}  # in progress, by key
+        self._last_line = self._last_file = 0.0
         self._start: float | None = None  # of the first training: processes take seconds to begin
         self._weight = dict(weights)
         self._spent = dict.fromkeys(self._weight, 0.0)
@@ -62,15 +74,18 @@ class Display:
     def __exit__(self, *_: object) -> None:
         if self._bars is not None:
             self._live.stop()
+        in_flight.remove(self._results)
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
         key = event.job.key
         if event.kind == "step":
+            now = time.monotonic()
             if self._start is None:
-                self._start = time.monotonic()
+                self._start = self._last_line = now
             self._spent[key] = min(1.0, event.fields["fraction"])
             self._step(event)
+            self._note_step(event, now)
             return
         if event.kind == "note":
             self._say(f"[dim]{escape(event.fields['text'])}[/]")
@@ -85,9 +100,10 @@ class Display:
         if event.fields.get("elsewhere"):
             self._weight[key] = 0.0  # what others did says nothing of the speed here
         self._finished += 1
+        self._jobs.pop(key, None)
         self._over(event)
-        count = f"[dim]{self._finished:>{len(str(self._total))}}/{self._total}[/]"
-        left = f"[dim]{self._left()}[/]"
+        count = self._count()
+        left = f"[dim]{_left(self._seconds_left())}[/]"
         if event.kind == "failed":
             what = f"[red]{event.fields['kind']}[/] {escape(event.fields['reason'])}"
             self._say(f"{count} [red]failed[/] {escape(event.job.title)}: {what}", always=True)
@@ -115,12 +131,33 @@ class Display:
         how = "training" + ", by calibration" * bool(record.environment.get("packed"))
         return f"[bold]{', '.join(parts)}[/]  {seconds:.1f} s {how}{where}"
 
-    def _left(self) -> str:
+    def _count(self) -> str:
+        return f"[dim]{self._finished:>{len(str(self._total))}}/{self._total}[/]"
+
+    def _note_step(self, event: Event, now: float) -> None:
+        """A line a minute where there are no bars, and the file that `status` reads."""
+        told: Json = {"title": event.job.title, "fraction": self._spent[event.job.key]}
+        told |= {name: event.fields[name] for name in ("step", "loss") if name in event.fields}
+        self._jobs[event.job.key] = told
+        if now - self._last_file >= FILE:
+            self._last_file = now
+            left = self._seconds_left(now)
+            jobs, same = list(self._jobs.values()), command(*sys.argv[1:])
+            in_flight.write(self._results, same, self._finished, self._total, left, jobs)
+        if self._bars is None and now - self._last_line >= LINE:
+            self._last_line = now
+            loss = f", loss {told['loss']:.3f}" if "loss" in told else ""
+            part = f"{100 * told['fraction']:.0f} %{loss}"
+            left_text = _left(self._seconds_left(now))
+            self._say(f"{self._count()} {escape(event.job.title)}: {part}  [dim]{left_text}[/]")
+
+    def _seconds_left(self, now: float | None = None) -> float | None:
         total = sum(self._weight.values())
         done = sum(self._weight[key] * part for key, part in self._spent.items())
         if self._start is None or not done or done >= total:
-            return ""
-        return f"{format_duration((time.monotonic() - self._start) * (total - done) / done)} left"
+            return None
+        now = time.monotonic() if now is None else now
+        return (now - self._start) * (total - done) / done
 
     def _say(self, text: str, always: bool = False) -> None:
         if always or not self._quiet:
@@ -129,12 +166,17 @@ class Display:
     # bars
 
     def _draw(self, workers: int) -> None:
+        narrow = Column(no_wrap=True)
+        news = Column(no_wrap=True, overflow="ellipsis", ratio=1)
         self._bars = Progress(
-            TextColumn("{task.description}"), BarColumn(24), TextColumn("{task.fields[news]}")
+            TextColumn("{task.description}", table_column=narrow),
+            BarColumn(16, table_column=Column(min_width=16)),
+            TextColumn("{task.fields[news]}", table_column=news),
+            expand=True,
         )
-        self._all = self._bars.add_task("everything", total=1.0, news="")
+        self._all = self._bars.add_task("all", total=1.0, news="")
         for number in range(workers):
-            self._lines[number] = self._bars.add_task(f"worker {number}", total=1.0, news="idle")
+            self._lines[number] = self._bars.add_task(str(number), total=1.0, news="idle")
 
     def _step(self, event: Event) -> None:
         if self._bars is None:
@@ -144,10 +186,11 @@ class Display:
         pack = f"{len(flying)} runs, one of them " if len(flying) > 1 else ""
         speed = f" · {news['speed']:.0f} ex/s" if news["speed"] else ""
         where = f" · step {news['step']} · loss {news['loss']:.3f}" if "loss" in news else ""
+        name = escape(self._names[event.job.key])
         self._bars.update(
             self._lines[event.worker],
             completed=sum(flying.values()) / len(flying),
-            news=f"{pack}{escape(event.job.title)}{where}{speed}",
+            news=f"{pack}{name}{where}{speed}",
         )
         self._overall()
 
@@ -160,8 +203,23 @@ class Display:
         if self._bars is not None:
             total = sum(self._weight.values())
             done = sum(self._weight[key] * part for key, part in self._spent.items())
-            news = f"{self._finished} of {self._total} · {self._left()}"
+            news = f"{self._finished} of {self._total} · {_left(self._seconds_left())}"
             self._bars.update(self._all, completed=done / total if total else 1.0, news=news)
+
+
+def _short_names(jobs: Sequence[Job]) -> dict[str, str]:
+    """Titles without the parts that all jobs share, by key: 80 columns have no room for these."""
+    parts = {job.key: job.title.split(" · ") for job in jobs}
+    if len({len(one) for one in parts.values()}) != 1 or len(parts) == 1:
+        return {job.key: job.title for job in jobs}
+    kept = [
+        place for place, same in enumerate(zip(*parts.values(), strict=True)) if len({*same}) > 1
+    ]
+    return {key: " · ".join(one[place] for place in kept or [0]) for key, one in parts.items()}
+
+
+def _left(seconds: float | None) -> str:
+    return "" if seconds is None else f"{format_duration(seconds)} left"
 
 
 def _percent(value: float | None, factor: float = 100.0) -> str:

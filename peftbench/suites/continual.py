@@ -189,7 +189,7 @@ class Continual(Suite):
         return np.split(_order(run, train)[: ends[-1]], ends[:-1])
 
     def _again(self, chunk: np.ndarray, number: int, place: int) -> np.ndarray:
-        """What is replayed of an earlier chunk, drawn anew in every round."""
+        """What is replayed of an earlier chunk, drawn again in every round."""
         generator = np.random.default_rng([self.seed, number, place])
         return generator.permutation(chunk)[: round(self.replay * len(chunk))]
 

@@ -85,7 +85,7 @@ class Shift(Suite):
         """For each target its scores, those of the model before training, and the gap.
 
         The gap is the score at home less the score abroad, in the metric of the run's task, or
-        where the target has no such metric in the target's first; None where home lacks that.
+        where the target has no such metric in the target's first; None without that at home.
         """
         told: dict[str, Json] = {}
         for name in self.targets:

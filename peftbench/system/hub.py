@@ -187,11 +187,11 @@ def snapshot(name: str, revision: str | None, patterns: list[str], kind: str = "
         # huggingface_hub 1.33 passes by a cached commit whose list of files it has not cached too
         try:
             folder = look(cached=True)
-        except (OSError, ValueError):  # what it raises where the cache lacks something
+        except (OSError, ValueError):  # what it raises where a file is missing in the cache
             raise _unreachable(name, revision, _LOCAL[kind], error) from error
     if not any(path.is_file() for path in folder.glob(patterns[0])):
-        lacks = "the cached copy lacks" if offline() else "it has no file"
-        raise _NoFile(str(_unreachable(name, revision, _LOCAL[kind], f"{lacks} {patterns[0]}")))
+        absent = "the cached copy has no file" if offline() else "it has no file"
+        raise _NoFile(str(_unreachable(name, revision, _LOCAL[kind], f"{absent} {patterns[0]}")))
     hub_client.verify(folder, patterns)
     return folder
 

@@ -102,12 +102,12 @@ def datasets(place: Path) -> Json:
 
 
 def wrong(place: Path) -> list[str]:
-    """What differs from the manifest: files that lack or were altered."""
+    """What differs from the manifest: files that are missing or were altered."""
     told = []
     for name, about in manifest(place)["files"].items():
         path = place / name
         if not path.is_file():
-            told.append(f"{name} lacks")
+            told.append(f"{name} is missing")
         elif path.stat().st_size != about["bytes"] or io.hashed((path,)) != about["sha256"]:
             told.append(f"{name} was altered")
     return told

@@ -15,10 +15,10 @@ class ContinualStage:
 
     Attributes:
         key: names its checkpoint, 12 hexadecimal digits.
-        number: from 0; order and dropout are drawn anew for each.
+        number: from 0; order and dropout are drawn again for each.
         rows: numbers of the examples to train on, in place of the run's own.
         state: trained weights to go on from, None at the first one.
-        head: whether these hold the head of this task too; else it starts anew.
+        head: whether these hold the head of this task too; else it starts from new weights.
         chain: whether what is known from `state` is the prior of what comes.
     """
 

@@ -81,7 +81,7 @@ def known(
     Args:
         run: any run of the configuration.
         device: where.
-        results: whose cache keeps it; None measures anew.
+        results: whose cache keeps it; None measures again.
         alone: executes a run alone.
     """
     here = measurement.environment(device)

@@ -2,22 +2,26 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from paths import GOLDEN
 from records import predictions, record, runs, tiny
 
+from peftbench.cli.group import SECTIONS
 from peftbench.cli.main import main
 from peftbench.cli.options import OVERRIDES
 from peftbench.config import catalog
 from peftbench.core.evaluation import Failure
 from peftbench.core.run import Run
+from peftbench.results import in_flight
 from peftbench.results.store import Results
 
 
@@ -83,9 +87,38 @@ def fill(results):
 def test_help_shows_a_first_command_and_every_verb(option):
     said = call(option)
     assert "peftbench run sweep=quickstart" in said
-    verbs = ["plan", "run", "tune", "evaluate", "show", "export", "predict", "list", "report"]
-    verbs += ["submit", "status", "collect", "cancel", "prefetch", "doctor", "advise", "completion"]
-    assert [line.split()[0] for line in said.split("Commands:")[1].splitlines() if line] == verbs
+    shown = [line for line in said.splitlines() if re.match("  [a-z]+ +[A-Z]", line)]
+    assert sorted(line.split()[0] for line in shown) == sorted(main.commands)
+    for section in SECTIONS:
+        assert f"\n{section}:\n" in said
+    shown += call("report", "--help").partition("Commands:\n")[2].splitlines()
+    assert all(line.endswith(".") and "..." not in line for line in shown)  # none is cut
+
+
+def examples(one, title="peftbench"):
+    """The command lines that the help of a command and of those below it shows."""
+    text = f"{one.help}\n{one.epilog}"
+    found = re.findall(r"^ *(peftbench .*(?:\n {8,}\S.*)*)$", text, re.MULTILINE)
+    for name, inner in getattr(one, "commands", {}).items():
+        found += examples(inner, f"{title} {name}")
+    return found
+
+
+def test_examples_in_help_are_commands_that_a_shell_accepts():
+    found = examples(main)
+    assert len(found) > 10
+    for line in found:
+        done = subprocess.run(["bash", "-n", "-c", line], capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        command, *_ = shlex.split(line)[1:]
+        assert command in main.commands
+
+
+@pytest.mark.parametrize("verb", ["run", "tune", "submit", "prefetch"])
+def test_work_without_overrides_is_explained_and_not_started(verb):
+    said = call(verb, code=2)
+    assert f"peftbench {verb} sweep=quickstart" in said
+    assert not Path("results").exists()
 
 
 @pytest.mark.parametrize("verb", ["plan", "run"])
@@ -93,8 +126,8 @@ def test_the_help_of_a_verb_teaches_the_words(verb):
     said = call(verb, "--help")
     for word in (
         "method=lora,bitfit",
-        "size=100,0.3",
-        "seed=range(0,5)",
+        "size=100,30%",
+        "seed=0-4",
         "sweep=quickstart",
         "zip='size=100,1000 budget.epochs=10,3'",
         "when='method=lora: train.lr=1e-4,1e-3'",
@@ -190,12 +223,21 @@ def test_plan_reports_cells_that_are_one_run():
     assert "size=0.5" in planned["repeats"][0]["same_as"]
 
 
-def test_plan_shows_axes_and_takes_no_time_it_does_not_know():
+def test_plan_shows_axes_and_estimates_time_without_records(monkeypatch):
+    monkeypatch.setattr("peftbench.results.runtime_estimates.cores", lambda: 2)
     said = call("plan", "train.lr=1e-4,1e-3", "method.rank=4,8")
     assert "train.lr" in said
     assert "method.rank" in said
-    assert "no record here tells how long they take" in said
+    assert "from shipped step times, as there is no record yet" in said
     assert not Path("results").exists()
+    # 3 minutes of two cores are 5 with start-up, loading and checks, as the README says
+    assert re.search("roughly (2.[5-9]|3.[0-9]) min", call("plan", "sweep=quickstart"))
+    words = ["task=mrpc", "size=1000", "budget=epochs", "budget.epochs=9", "method=full"]
+    small, base = (call("plan", f"model={m}", *words) for m in ("minilm", "bert_base"))
+    minutes = [float(re.search(r"roughly ([\d.]+) min", one)[1]) for one in (small, base)]
+    assert minutes[1] / minutes[0] == pytest.approx(8, rel=0.1)  # 12 blocks of twice the width
+    said = call("plan", "model=auto", "model.checkpoint=a/b", "model.family=bert", *words)
+    assert "no time estimate: sizes of the model" in said
 
 
 def test_plan_names_a_damaged_record(results):
@@ -224,6 +266,38 @@ def test_show_takes_the_first_digits_of_a_key(results):
     assert call("show", made[0].run.key[:8]) == call("show", made[0].run.key)
 
 
+def test_show_prints_the_command_that_repeats_the_run(results):
+    words = tiny("method=sparse_adapter", "method.base_method=lora", "method.base_method.rank=2")
+    words += ["budget=steps", "budget.steps=7", "size=0.5", "seed=3", "seed.order=1"]
+    words += ["train.lr=0.002", "checkpoint_selection=best_on_holdout", "augmentation=noise"]
+    words += ["task=synthetic_paraphrase", "augmentation.probability=0.25"]
+    (run,) = runs(*[word for word in words if word not in tiny()])
+    results.save(record(run), predictions())
+    (line,) = [one for one in call("show", run.key).splitlines() if one.startswith("repeat")]
+    again = shlex.split(line.removeprefix("repeat"))
+    assert again[:2] == ["peftbench", "run"]
+    (planned,) = json.loads(call("plan", *again[2:], "--json"))["runs"]
+    assert planned["key"] == run.key
+    assert planned["state"] == "done"
+
+
+def test_reading_verbs_print_json(results):
+    made = fill(results)[0]
+    assert json.loads(call("show", made.run.key, "--json"))["metrics"] == made.metrics
+    listed = json.loads(call("list", "methods", "--json"))
+    assert listed["methods"]["method=bitfit"] == catalog.about(
+        catalog.packaged() / "method/bitfit.yaml"
+    )
+    assert sorted(listed["methods"]) == [f"method={name}" for name in METHODS]
+
+
+def test_list_shows_keys_defaults_and_source_of_an_option():
+    said = call("list", "LoRA")
+    assert "rank: 8" in said
+    assert "Hu et al. 2022" in said
+    assert "change a key with method.KEY=VALUE" in said
+
+
 def test_show_refuses_what_names_no_record_or_several(results):
     keys = [one.run.key for one in fill(results)]
     assert "no record in results/runs begins with zzz" in call("show", "zzz", code=2)
@@ -242,20 +316,44 @@ def test_show_refuses_a_damaged_record(results):
     assert "is not whole" in call("show", key, code=2)
 
 
+def test_status_shows_what_runs_on_this_machine(results):
+    assert "nothing runs on this machine" in call("status", code=2)
+    job = {"title": "lora · mrpc", "fraction": 0.25, "step": 7, "loss": 0.5}
+    in_flight.write(results, "peftbench run sweep=mine", 1, 3, 120.0, [job])
+    said = call("status")
+    assert "1 of 3 done, about 2.0 min left: peftbench run sweep=mine" in said
+    assert " 25 % lora · mrpc, step 7, loss 0.500" in said
+    assert json.loads(call("status", "--json"))["running"][0]["jobs"] == [job]
+
+
+def test_rm_lists_files_and_removes_them_when_told(results):
+    first, second, *_ = (one.run.key for one in fill(results))
+    said = call("rm", first[:8])
+    assert f"records/{first}.json" in said
+    assert f"predictions/{first}.npz" in said
+    assert "nothing was removed" in said
+    assert results.has(first)
+    call("rm", first[:8], "--yes")
+    assert results.files_of(first) == []
+    assert results.has(second)
+    assert "no key begins with 'zzz'" in call("rm", second, "zzz", "--yes", code=2)
+    assert results.has(second)
+
+
 # bad input
 
 BAD_WORDS = {
     ("methd=lora",): "did you mean method?",
     ("method=lorra",): "did you mean lora or adalora?",
     ("method.rnak=4",): "did you mean method.rank",
-    ("lora",): "cannot read the word 'lora'",
+    ("lora",): "cannot read the override 'lora': write method=lora",
     ("size=0",): "a fraction between 0 and 1, or full, got 0",
     ("train.lr=fast",): "train.lr='fast': Value 'fast' of type 'str' is incompatible",
     ("seed=0", "seed=1"): "seed is given twice",
     ("sweep=nothing",): "there is no such sweep",
     ("task=file",): "needs task.path=FILE",
     ("task=file", "task.path=nowhere.csv"): "task.path=nowhere.csv: there is no such file",
-    ("--configs", "nowhere"): "--configs nowhere: there is no such folder",
+    ("method=lora", "--configs", "nowhere"): "--configs nowhere: there is no such folder",
 }
 
 
@@ -307,6 +405,25 @@ def test_a_report_is_the_same_to_the_byte(results, name):
         golden.parent.mkdir(parents=True, exist_ok=True)
         golden.write_bytes(made)
     assert made.decode() == golden.read_text()
+
+
+def test_a_report_prints_the_answer_the_scores_and_the_files(results):
+    for run in runs("method=full,lora,bitfit", "seed=0,1,2"):
+        good = {"full": 0.8, "lora": 0.9, "bitfit": 0.6}[run.method.name]
+        label = np.arange(40) % 2
+        guess = np.where(np.arange(40) < 40 * good, label, 1 - label)
+        made = predictions() | {"label": label, "scores": np.eye(2)[guess]}
+        made["item"] = np.arange(40)
+        results.save(record(run, good + 0.01 * run.seed), made)
+    said = call("report", "--against", "bitfit")
+    lines = said.splitlines()
+    assert lines[0] == (
+        "better than bitfit, 2 of 2: full (synthetic_paraphrase), lora (synthetic_paraphrase)"
+    )
+    assert len(lines) < 30
+    assert said.count("method") == 1 + said.count("methods")  # one table
+    assert "scores.md" in said
+    assert "report html --results results/runs --open" in said
 
 
 def test_settings_that_differ_within_a_cell_make_rows(results):
@@ -456,7 +573,7 @@ def test_a_dry_run_checks_and_trains_nothing(tmp_path):
 )
 def test_an_option_before_a_verb_of_report_is_not_swallowed(option):
     said = call("report", *option, "table", code=2)
-    assert f"put {option[0]} behind `report table`" in said
+    assert f"write {option[0]} after `report table`" in said
 
 
 @pytest.mark.parametrize(
@@ -495,12 +612,24 @@ def test_predictions_that_cannot_be_read_are_named(results, words, harm):
     assert f"predictions of {key} unreadable" in told
 
 
+def test_the_page_is_opened_where_asked(results, monkeypatch):
+    fill(results)
+    opened = []
+    monkeypatch.setattr("click.launch", lambda path: opened.append(path) or len(opened) - 1)
+    assert "no browser" not in call("report", "html", "-o", "page.html", "--open")
+    assert opened == [str(Path("page.html").resolve())]
+    assert "no browser could be started" in call("report", "html", "--open")
+
+
 def test_records_alone_make_a_report_without_tests(results):
     made = fill(results)
     shutil.rmtree(results.folder / "predictions")
     told = f"left out of tests likewise: {len(made) - 3} more runs"
-    said = call("report")
+    said = call("report", "--all")
     assert told in said
     assert "Costs (training)" in said
+    said = call("report")
+    assert told in said
+    assert "Costs (training)" not in said
     call("report", "html", "-o", "page.html")
     assert told in Path("page.html").read_text()

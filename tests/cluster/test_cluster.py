@@ -424,7 +424,7 @@ def test_submit_and_leave_then_collect(tmp_path):
     assert told.returncode == 1
     assert "something broke" in told.stdout
     assert "1 error (an exception; the log has the traceback)" in told.stdout
-    assert "peftbench submit" in told.stdout.partition("for what is left:")[2]
+    assert "peftbench submit" in told.stdout.partition("to submit the rest:")[2]
     again = here.ask("submit", *words)
     assert "nothing to submit: 1 done, 0 in the queue already, 1 failed for good" in again.stdout
     (tmp_path / "broken").unlink()

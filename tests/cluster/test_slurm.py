@@ -357,7 +357,7 @@ def test_cancel_ends_what_waits_and_what_runs(site):
     assert "2 jobs cancelled" in site.ask("cancel").out
     site.wait_over()
     assert set(site.states().values()) == {"cancelled"}
-    assert "nothing waits or runs" in site.ask("cancel").out
+    assert "no job is waiting or running" in site.ask("cancel").out
     (site.folder / "slow").unlink()
     site.submit(*SLOW, "seed=0,1")
     site.wait_over()

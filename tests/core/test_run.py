@@ -191,7 +191,7 @@ def test_a_reader_refuses_what_it_does_not_know():
     with pytest.raises(RecordError, match=r"TrainingConfig: unknown fields \['momentum'\]"):
         Run.from_json(data | {"train": data["train"] | {"momentum": 0.9}})
     del data["seed"]
-    with pytest.raises(RecordError, match=r"lacks \['seed'\]"):
+    with pytest.raises(RecordError, match=r"is missing \['seed'\]"):
         Run.from_json(data)
     with pytest.raises(RecordError, match="schema 0 is of an older peftbench; bring"):
         Record.from_json({"schema": 0})

@@ -197,7 +197,7 @@ def test_another_revision_is_other_data(mrpc, hub):
 
 def test_a_cache_without_the_task_is_not_enough(hub, mrpc):
     fill(hub, mrpc.source["revision"])
-    with pytest.raises(ConfigError, match=r"\(the cached copy lacks cola/train-\*.parquet\)"):
+    with pytest.raises(ConfigError, match=r"\(the cached copy has no file cola/train-\*.parquet\)"):
         loading.load_split(tiny.one_run("task=cola").task, "train", None)
 
 

@@ -334,7 +334,7 @@ def test_jobs_that_arrive_after_they_were_cancelled_do_nothing(results, slurm, c
         job_runner.work(str(manifest.folder(results, begun.name)), "0_1")
     assert ended.value.code == 0
     assert "it was cancelled" in capfd.readouterr().err
-    assert ask(results, "cancel").output == "nothing waits or runs\n"
+    assert ask(results, "cancel").output == "no job is waiting or running\n"
 
 
 @pytest.mark.parametrize(("how", "said"), [("denied", "denied"), ("SCANCEL_STATE", None)])

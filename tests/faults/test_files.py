@@ -141,7 +141,7 @@ def test_results_on_a_device_or_a_file(verb, tmp_path):
         "advise": ["task=mrpc", "size=300"],
     }
     given = [verb, *words.get(verb, [])]
-    assert "/dev/null is no folder" in call(*given, "--results", "/dev/null", code=2)
+    assert "/dev/null is not a folder" in call(*given, "--results", "/dev/null", code=2)
     (tmp_path / "file").write_text("x")
     assert "file" in call(*given, "--results", "file", code=2)
 

@@ -82,6 +82,56 @@ def test_only_the_store_knows_a_path_in_a_results_folder():
                 assert not parts & kinds, f"{name}, line {node.lineno}: {ast.unparse(node)}"
 
 
+REFUSED = """
+import json, sys
+from peftbench.cli.main import main
+
+for words in json.loads(sys.argv[1]):
+    try:
+        main(words, prog_name="peftbench")
+    except SystemExit as end:
+        assert end.code == 2, (words, end.code)
+    slow = {"torch", "transformers", "accelerate", "peft"} & set(sys.modules)
+    assert not slow, (words, slow)
+"""
+
+
+def test_what_is_refused_for_a_name_or_a_value_does_not_load_torch(tmp_path):
+    from records import predictions, record, runs
+
+    from peftbench.results.store import Results
+
+    results = Results(tmp_path / "runs")
+    (run,) = runs("method=lora")
+    results.save(record(run), predictions())
+    folder = ["--results", str(results.folder)]
+    refused = [
+        ["run"],
+        ["run", "method=lorra", *folder],
+        ["run", "train.lr=fast", *folder],
+        ["run", "task=mrpc", "method.rnak=4", *folder],
+        ["run", "task=mrpc", "--device", "gpu", *folder],
+        ["run", "task=mrpc", "--retry", "eror", *folder],
+        ["tune", "task=mprc", *folder],
+        ["evaluate", "task=mrpc", *folder],
+        ["evaluate", "task=mrpc", "suite=nois", *folder],
+        ["submit", "task=mrpc", "cluster=nowhere", *folder],
+        ["prefetch", "model=nothing"],
+        ["show", "zzz", *folder],
+        ["export", "zzz", str(tmp_path / "out"), *folder],
+        ["export", run.key, str(tmp_path / "out"), *folder],
+        ["export", run.key, str(tmp_path / "out"), "--form", "peftt", *folder],
+        ["predict", run.key, "--out", "x", *folder],
+        ["predict", "zzz", str(tmp_path / "mine.csv"), "-o", str(tmp_path / "x"), *folder],
+        ["advise", "task=mprc", "size=3", *folder],
+        ["report", "--against", "lor", *folder],
+        ["report", "table", "rows=methd", *folder],
+    ]
+    command = [sys.executable, "-c", REFUSED, json.dumps(refused)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 VERBS = """
 import io, json, sys
 from contextlib import redirect_stdout

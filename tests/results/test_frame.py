@@ -336,9 +336,9 @@ def test_a_record_without_a_field_is_unreadable(results):
         path.write_bytes(io.sealed(data))
     found = load_frame(results).unreadable
     assert sorted(found) == sorted([first, second, third])
-    assert "record has fields that do not belong: [], and lacks ['flops']" in found[first]
-    assert "run has fields that do not belong: [], and lacks ['size']" in found[second]
-    assert "run has fields that do not belong: ['more'], and lacks []" in found[third]
+    assert "record has fields that do not belong: [], and is missing ['flops']" in found[first]
+    assert "run has fields that do not belong: [], and is missing ['size']" in found[second]
+    assert "run has fields that do not belong: ['more'], and is missing []" in found[third]
 
 
 @pytest.mark.parametrize("seed", [[0, 1], {"a": 0}, "0, 1", None, 0.5])

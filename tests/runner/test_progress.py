@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 from functools import partial
 
 import pytest
@@ -9,11 +10,13 @@ from records import predictions, record, runs
 from rich.console import Console
 
 from peftbench.core.text import format_duration
+from peftbench.results import in_flight
 from peftbench.results.runtime_estimates import STEP_COSTS, Forecast
 from peftbench.results.store import Results
 from peftbench.runner import progress
 from peftbench.runner.progress import Display
 from peftbench.runner.worker_pool import Event
+from peftbench.system import processes
 
 RUNS = runs("method=lora,bitfit", "seed=0,1")
 
@@ -23,8 +26,8 @@ def screen(monkeypatch, tmp_path):
     """A display of two workers, and what it shows; `terminal` and `quiet` as given."""
     shown = io.StringIO()
 
-    def make(terminal=False, quiet=False):
-        console = partial(Console, file=shown, force_terminal=terminal, width=120)
+    def make(terminal=False, quiet=False, width=120):
+        console = partial(Console, file=shown, force_terminal=terminal, width=width)
         monkeypatch.setattr(progress, "Console", lambda **_: console(highlight=False))
         results = Results(tmp_path)
         for run in RUNS:
@@ -83,16 +86,58 @@ def test_a_terminal_shows_a_bar_for_all_runs_and_a_line_for_each_worker(screen):
         display(step(RUNS[1], 0.25, worker=1))
         display._live.refresh()
         now = shown.getvalue()
-        assert "everything" in now
+        assert "all" in now
         assert "0 of 4" in now
         assert "left" in now
-        assert "lora · synthetic_paraphrase · tiny · size 32 · seed 0 · step 2 · loss 0.500" in now
+        assert "lora · seed 0 · step 2 · loss 0.500" in now  # what all runs share is left out
         assert "seed 1 · step 1" in now
         display(EVENTS[1])
         shown.truncate(0)
         display._live.refresh()
         assert "1 of 4" in shown.getvalue()
         assert "idle" in shown.getvalue()
+
+
+def test_80_columns_hold_the_bar_and_the_figures(screen):
+    display, shown = screen(terminal=True, width=80)
+    with display:
+        display(step(RUNS[0], 0.5))
+        display._live.refresh()
+        lines = re.sub(r"\x1b\[[0-9;?]*\w", "", shown.getvalue()).splitlines()
+    (line,) = {one.strip() for one in lines if one.startswith("0")}
+    assert "━" * 8 in line
+    assert line.endswith("lora · seed 0 · step 2 · loss 0.500 · 32 ex/s")
+
+
+def test_without_a_terminal_there_is_a_line_a_minute(screen, monkeypatch):
+    clock = iter([0.0, 30.0, 61.0, 70.0])
+    display, shown = screen()
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with display:
+        for part in (0.25, 0.5, 0.75, 1.0):
+            display(step(RUNS[0], part))
+    (line,) = shown.getvalue().splitlines()
+    assert line.startswith(f"0/4 {RUNS[0].title}: 75 %, loss 0.500")
+    assert line.endswith("4.4 min left")  # of four alike, 0.75 took 61 s
+
+
+def test_the_file_for_status_lives_as_long_as_the_display(screen, monkeypatch, tmp_path):
+    display, _ = screen()
+    clock = iter([100.0, 102.0, 110.0])
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    with display:
+        for part in (0.25, 0.375, 0.5):
+            display(step(RUNS[0], part))
+        (found,) = in_flight.read(Results(tmp_path))
+        assert (found.finished, found.total) == (0, 4)
+        assert found.left == pytest.approx(10 * 3.5 / 0.5, rel=0.02)  # weights are nearly alike
+        told = {"title": RUNS[0].title, "fraction": 0.5, "step": 2, "loss": 0.5}
+        assert found.jobs == [told]
+        assert found.lines[1] == f"   50 % {RUNS[0].title}, step 2, loss 0.500"
+        monkeypatch.setattr(processes.Process, "is_alive", lambda self: False)
+        assert in_flight.read(Results(tmp_path)) == []
+        monkeypatch.undo()
+    assert in_flight.read(Results(tmp_path)) == []
 
 
 def test_a_worker_with_a_pack_shows_how_many_runs_it_has(screen):

@@ -462,7 +462,7 @@ def test_run_trains_and_evaluates_and_does_it_once(tmp_path):
     lost = sorted((tmp_path / "evaluations").glob("*.json"))[0]
     lost.write_text("{")
     assert "3 done, 1 missing" in call("evaluate", *words, *folder, code=0)
-    report = call("report", "--results", str(tmp_path), code=0)
+    report = call("report", "--all", "--results", str(tmp_path), code=0)
     assert "untrained" in report
     call("report", "--check", "--results", str(tmp_path), code=0)
 

@@ -1,0 +1,99 @@
+"""The root command: commands in sections, and errors as one clear line."""
+
+import errno
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import click
+
+from peftbench.config import old_names
+from peftbench.core.errors import ConfigError, OldName, RecordError, system_reason
+from peftbench.system import terminal
+
+#: The sections of `peftbench --help`, in the order in which people need them.
+SECTIONS = {
+    "Experiments": ("list", "plan", "run", "tune", "evaluate", "status"),
+    "Results": ("report", "show", "advise", "export", "predict", "rm"),
+    "Cluster": ("submit", "collect", "cancel", "prefetch"),
+    "Setup": ("doctor", "completion"),
+}
+
+
+class Verbs(click.Group):
+    """Commands in sections; bad input ends with one clear message."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Commands in the order of the sections."""
+        return [name for names in SECTIONS.values() for name in names]
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write each section; no summary is cut."""
+        width = max(map(len, self.commands))
+        for section, names in SECTIONS.items():
+            with formatter.section(section):
+                formatter.write_dl(
+                    [(name.ljust(width), self.commands[name].short_help or "") for name in names]
+                )
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Read the line, also as it was written in the release before."""
+        warnings.showwarning = _show_warning
+        return super().parse_args(ctx, old_names.current_arguments(args))
+
+    def main(self, *args: Any, **more: Any) -> Any:
+        """Run the command on any terminal; what the system does not do ends with one line."""
+        terminal.prepare()
+        try:
+            return super().main(*args, **more)
+        except OSError as error:
+            click.echo(f"peftbench: {_system_line(error)}", err=True)
+            sys.exit(2)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Turn user errors into a message and exit code 2."""
+        try:
+            _check_working_folder()
+            return super().invoke(ctx)
+        except (ConfigError, RecordError) as error:
+            click.echo(f"peftbench: {error}", err=True)
+            ctx.exit(2)
+
+
+def _check_working_folder() -> None:
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise ConfigError(
+            f"the working folder is gone ({error.strerror}); cd to one that exists"
+        ) from error
+
+
+def _system_line(error: OSError) -> str:
+    """What the system did not do, and what to do about it."""
+    if isinstance(error, terminal.OutputError):
+        terminal.discard_output()
+        return f"standard output takes no more: {error.strerror}"
+    todo = {
+        errno.EACCES: "let your user read and write there, or name another folder",
+        errno.EPERM: "let your user read and write there, or name another folder",
+        errno.ENOSPC: "free some room, or name another folder",
+        errno.EDQUOT: "free some room, or name another folder",
+        errno.EROFS: "the file system is read-only: name another folder",
+        errno.ENOTDIR: "a part of the path is a file: name another folder",
+        errno.ENOENT: "it was removed, or is spelled otherwise",
+        errno.EMFILE: "too many files are open: raise `ulimit -n`, or use fewer --workers",
+    }.get(error.errno or 0)
+    return system_reason(error) + (f"; {todo}" if todo else "")
+
+
+def _show_warning(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
+    """A line for a person; warnings of libraries as ever."""
+    if issubclass(category, OldName):
+        click.echo(f"peftbench: note: {message}", err=True)
+    else:
+        _SHOW_WARNING(message, category, *place, **more)
+
+
+_SHOW_WARNING = warnings.showwarning

@@ -1,0 +1,88 @@
+"""Progress files: what every local `peftbench run` in a results folder is doing."""
+
+import json
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from peftbench.core.run import Json
+from peftbench.core.text import format_duration
+from peftbench.results.store import Results
+from peftbench.system import processes
+
+#: Seconds after which the file of a process on another machine is out of date.
+STALE = 600
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far one command is.
+
+    Attributes:
+        process: the supervisor, as `Process.to_json` gives it.
+        command: as a person would type it.
+        finished: jobs that are done or have failed.
+        total: jobs of the command.
+        left: seconds until the rest is done; None while unknown.
+        jobs: title, fraction, and where known step and loss, of each job in progress.
+        written: when, in seconds since the epoch.
+    """
+
+    process: Json
+    command: str
+    finished: int
+    total: int
+    left: float | None
+    jobs: list[Json]
+    written: float
+
+    @property
+    def lines(self) -> list[str]:
+        """Lines for a person."""
+        known = processes.Process.read(self.process)
+        left = "" if self.left is None else f", about {format_duration(self.left)} left"
+        count = f"{self.finished} of {self.total} done{left}"
+        lines = [f"running ({known.title if known else 'unknown'}): {count}: {self.command}"]
+        for job in self.jobs:
+            where = f", step {job['step']}, loss {job['loss']:.3f}" if "loss" in job else ""
+            lines.append(f"  {100 * job['fraction']:3.0f} % {job['title']}{where}")
+        return lines
+
+
+def write(
+    results: Results, command: str, finished: int, total: int, left: float | None, jobs: list[Json]
+) -> None:
+    """Replace the progress file of this process; a folder that takes no more keeps the old one."""
+    mine = processes.current()
+    data = Progress(mine.to_json(), command, finished, total, left, jobs, time.time())
+    with suppress(OSError):
+        results.write(_path(results, mine), json.dumps(asdict(data)).encode())
+
+
+def remove(results: Results) -> None:
+    """Remove the progress file of this process."""
+    with suppress(OSError):
+        _path(results, processes.current()).unlink(missing_ok=True)
+
+
+def read(results: Results) -> list[Progress]:
+    """Return the progress of all commands that still run, by machine and process.
+
+    A process on another machine counts as running for `STALE` seconds after it wrote last.
+    """
+    found = []
+    for path in results.cache("running").glob("*.json"):
+        try:
+            progress = Progress(**json.loads(path.read_bytes()))
+        except (OSError, ValueError, TypeError):  # gone since, or torn
+            continue
+        process = processes.Process.read(progress.process)
+        alive = None if process is None else process.is_alive()
+        if alive or (alive is None and time.time() - progress.written < STALE):
+            found.append(progress)
+    return sorted(found, key=lambda one: str(one.process))
+
+
+def _path(results: Results, process: processes.Process) -> Path:
+    return results.cache("running") / f"{process.machine}-{process.pid}.json"
