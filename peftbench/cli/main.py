@@ -68,6 +68,13 @@ def plan(overrides: tuple[str, ...], folder: Path, configs: Path | None, as_json
 @options.machine
 @options.training
 @options.shard
+@click.option(
+    "--track",
+    default="",
+    metavar="NAMES",
+    callback=lambda context, option, value: tuple(value.split(",")) if value else (),
+    help="Hand finished runs to trackers too: tensorboard, mlflow, wandb, csv. Several with commas.",
+)
 @click.option("--dry-run", is_flag=True, help="Check every run and its data, train nothing.")
 @click.option("--quiet", is_flag=True, help="No progress; failures and the table only.")
 def run(
