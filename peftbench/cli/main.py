@@ -73,7 +73,7 @@ def plan(overrides: tuple[str, ...], folder: Path, configs: Path | None, as_json
     default="",
     metavar="NAMES",
     callback=lambda context, option, value: tuple(value.split(",")) if value else (),
-    help="Hand finished runs to trackers too: tensorboard, mlflow, wandb, csv. Several with commas.",
+    help="Hand finished runs to trackers: tensorboard, mlflow, wandb, csv; several with commas.",
 )
 @click.option("--dry-run", is_flag=True, help="Check every run and its data, train nothing.")
 @click.option("--quiet", is_flag=True, help="No progress; failures and the table only.")
