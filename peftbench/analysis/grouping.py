@@ -244,7 +244,7 @@ def settings(run: Run) -> Json:
     nodes = run.to_json()
     for node in ("method", "budget", "train", "checkpoint_selection", "prompt", "augmentation"):
         for key, value in (nodes[node] or {}).items():
-            if key not in ("name", "_target_"):
+            if key not in ("name", "_target_", "gradient_checkpointing"):
                 flat |= _flat(f"{node}.{key}", value)
     return flat
 

@@ -392,6 +392,8 @@ class TrainingConfig(Config):
         tf32: whether a GPU may multiply fp32 in TF32, with 10 bits of each factor.
         class_weights: one of `CLASS_WEIGHTS`: "balanced" weighs classes by the inverse of their
             training examples in the loss; None weighs all examples alike.
+        gradient_checkpointing: whether blocks compute their activations again in the backward pass,
+            for memory; not part of a key, as gradients are the same.
     """
 
     batch_size: int
@@ -406,6 +408,7 @@ class TrainingConfig(Config):
     micro_batch_size: int | None
     tf32: bool = False
     class_weights: str | None = None
+    gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         at_least("train.batch_size", self.batch_size, 1, whole=True)
@@ -416,6 +419,11 @@ class TrainingConfig(Config):
         one_of("train.precision", self.precision, PRECISIONS)
         if self.tf32 not in (True, False):
             raise ConfigError(f"train.tf32 must be true or false, got {self.tf32!r}")
+        if self.gradient_checkpointing not in (True, False):
+            raise ConfigError(
+                "train.gradient_checkpointing must be true or false, "
+                f"got {self.gradient_checkpointing!r}"
+            )
         at_least("train.warmup_steps", self.warmup_steps, 0)
         if self.warmup_steps > 1 and self.warmup_steps != int(self.warmup_steps):
             raise ConfigError(

@@ -11,7 +11,8 @@ copies of the run's own, and L stand in linear layers:
 - activations, as by Korthikanti et al. 2022 (arXiv 2205.05198, equation 2) without recomputation:
   for each of the blocks s b (18 h + 4 i) + 5 a s² b, which is their s b h (34 + 5 a s / h) with
   i = 4 h; twice that in fp32. s is `train.max_length`, b the micro batch, h the width, i the inner
-  width, a the heads.
+  width, a the heads. With gradient checkpointing those of one block, and 4 s b h for each as its
+  input: sums are fp32.
 
 It is an estimate from above, of the longest inputs and of a method that needs every activation; the
 libraries' own half a gigabyte or so is not in it.
@@ -112,15 +113,17 @@ def memory_need(run: Run, config: PretrainedConfig, low_precision: bool) -> Memo
         weights=4 * (shared + own) + copies,
         gradients=4 * trained,
         optimizer=8 * trained,
-        activations=_activations(run, config) * (1 if low_precision else 2),
+        activations=_activations(run, config, 1 if low_precision else 2),
     )
 
 
-def _activations(run: Run, config: PretrainedConfig) -> int:
-    """Bytes in 16 bits."""
+def _activations(run: Run, config: PretrainedConfig, factor: int) -> int:
+    """Bytes, where all that has 16 bits has so many times as many."""
     length = run.train.max_length
     batch = run.train.micro_batch_size or run.train.batch_size
     width, heads = config.hidden_size, config.num_attention_heads
     inner = getattr(config, "intermediate_size", None) or 4 * width
-    block = length * batch * (18 * width + 4 * inner) + 5 * heads * length**2 * batch
+    block = factor * batch * (length * (18 * width + 4 * inner) + 5 * heads * length**2)
+    if run.train.gradient_checkpointing:
+        return int(config.num_hidden_layers * 4 * length * batch * width + block)
     return int(config.num_hidden_layers * block)
