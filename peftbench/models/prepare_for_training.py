@@ -33,7 +33,7 @@ def prepare_for_training(
     embedding = encoder.module.get_input_embeddings()
     if isinstance(embedding, nn.Embedding) and embedding.weight.requires_grad:
         rest = backbone.module.get_input_embeddings().weight
-        if not torch.equal(rest, embedding.weight):  # it goes on from an earlier training
+        if not torch.equal(rest.float(), embedding.weight):  # it goes on from an earlier training
             rest = embedding.weight
         encoder.module.set_input_embeddings(SparseEmbedding(embedding, rest, token_ids))
     if backbone.verbalizer_ids is None and (path := backbone.family_config.first):

@@ -5,7 +5,8 @@ copies of the run's own, and L stand in linear layers:
 
 - weights: 4 N, the frozen fp32 weights that all runs of a worker share; 4 C, what the run has
   beside them (a method's modules, its copies of weights that train, the head); 2 L in bf16 and
-  fp16, the copies that are multiplied.
+  fp16, the copies that are multiplied. With model.dtype=bf16 the matrices of frozen linears and the
+  word embeddings have 2 bytes, and these linears no copy.
 - gradients: 4 T.
 - optimizer: 8 T, the two moments of AdamW in fp32.
 - activations, as by Korthikanti et al. 2022 (arXiv 2205.05198, equation 2) without recomputation:
@@ -100,17 +101,17 @@ def memory_need(run: Run, config: PretrainedConfig, low_precision: bool) -> Memo
     trained = sum(p.numel() for p in every if p.requires_grad)
     own = sum(p.numel() for p in every if not backbone.owns(p))
     linear = {
-        id(p): p.numel()
+        id(p): p.numel() if p.dtype == torch.float32 else 0
         for module in encoder.module.modules()
         if isinstance(module, nn.Linear)
         for p in module.parameters(recurse=False)
     }
-    shared = sum(p.numel() for p in backbone.module.parameters())
+    shared = sum(p.nbytes for p in backbone.module.parameters())
     copies = 2 * sum(linear.values()) if low_precision else 0
     return MemoryNeed(
         parameters=sum(p.numel() for p in every),
         trained=trained,
-        weights=4 * (shared + own) + copies,
+        weights=shared + 4 * own + copies,
         gradients=4 * trained,
         optimizer=8 * trained,
         activations=_activations(run, config, 1 if low_precision else 2),
