@@ -14,13 +14,16 @@ from torch import Tensor, is_grad_enabled, nn
 from torch.utils.checkpoint import checkpoint
 
 from peftbench.models.adapted_model import AdaptedModel
+from peftbench.models.module_ops import set_unregistered
 
 
 def recompute_blocks(encoder: AdaptedModel) -> None:
     """Let the blocks of an encoder compute their activations again in the backward pass."""
-    for block, attention in zip(encoder.blocks, encoder.each("attention"), strict=True):
-        block.__class__ = _recomputed(type(block))
-        object.__setattr__(block, "prefixed", attention)  # no second name for its parameters
+    blocks: Any = encoder.blocks
+    for block, attention in zip(blocks, encoder.each("attention"), strict=True):
+        kind: Any = type(block)
+        block.__class__ = _recomputed(kind)
+        set_unregistered(block, "prefixed", attention)
         block.meter = None
 
 
