@@ -6,7 +6,12 @@ turn (all weights frozen but the first block's biases, so that gradients flow th
 and by those of the peer: the same method by transformers and peft, where they have it. The
 arithmetic of a step (its matrix products, counted) over the plain one's is its floor.
 
+MPNet takes turns with BERT of the same size too (random weights): what its steps cost for each
+operation of their matrix products, over what BERT's cost. Above 1 is what its relative positions
+cost besides; 1.15 is the most that is to be.
+
 usage: uv run python scripts/bench_step.py [--turns 30] [--model minilm|mpnet_base]
+           [--methods lora,full]   these alone, to look at: printed, not written
 """
 
 import argparse
@@ -55,6 +60,13 @@ COMPILED = ", blocks compiled"
 #: Models that are measured, and how many of their tokens are special ones or unused.
 MODELS = {"minilm": 1000, "mpnet_base": 1004}
 TITLES = {"minilm": "MiniLM", "mpnet_base": "MPNet (base)"}
+
+#: What a model is held against: another one of its size, and the methods that are compared.
+YARDSTICKS = {"mpnet_base": "bert_base"}
+HELD = ("full", "bitfit", "lora", "adapter")
+
+#: Most that a model's time for each operation may be over that of its yardstick.
+ALLOWED = 1.15
 
 
 def batches(count: int, model: ModelConfig) -> list[Batch]:
@@ -193,6 +205,16 @@ def peer(module: torch.nn.Module, data: list[Batch]) -> Callable:
     return step
 
 
+def yardstick(name: str, data: list[Batch], methods: list[str]) -> dict[str, Callable]:
+    """Steps of the methods on an architecture with random weights, which cost the same."""
+    model = peftbench.plan(f"model={name}").runs[0].model
+    backbone = Backbone(model, loaded=pretrained.skeleton(model))
+    return {
+        f"{name}: {method}": stepper([f"method={method}"], backbone, data, method)
+        for method in methods
+    }
+
+
 def arithmetic(step: Callable, batch: Batch) -> int:
     """Floating-point operations of a step's matrix products."""
     with FlopCounterMode(display=False) as counted:
@@ -211,16 +233,18 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--turns", type=int, default=30)
     parser.add_argument("--model", choices=MODELS, default="minilm")
+    parser.add_argument("--methods", type=lambda text: text.split(","), default=[])
     asked = parser.parse_args()
     torch.set_num_threads(1)
     assert attention.NAME  # registered
     model = peftbench.plan(f"model={asked.model}").runs[0].model
     backbone = Backbone(model)
     data = batches(8, model)
-    named = {name: [f"method={name}"] for name in catalog.options("method", (catalog.packaged(),))}
-    extra = dict(EXTRA)
+    options = asked.methods or catalog.options("method", (catalog.packaged(),))
+    named = {name: [f"method={name}"] for name in options}
+    extra = {} if asked.methods else dict(EXTRA)
     if not backbone.module._supports_attention_backend:
-        del extra[LIBRARY]  # it is code of the model's, which takes another mask
+        extra.pop(LIBRARY, None)  # it is code of the model's, which takes another mask
     steps = {name: stepper(w, backbone, data, name) for name, w in (named | extra).items()}
     steps["plain"] = floor(backbone)
     compiling = {}
@@ -230,7 +254,13 @@ def main() -> None:
         compiling[name.removesuffix(COMPILED)] = time.perf_counter() - start
     eager = {n: arithmetic(s, data[0]) for n, s in steps.items() if not n.endswith(COMPILED)}
     operations = {name: eager[name.removesuffix(COMPILED)] for name in steps}
-    theirs = {f"peer's {name}": step for name, step in peers(model, data).items()}
+    theirs = {} if asked.methods else peers(model, data)
+    theirs = {f"peer's {name}": step for name, step in theirs.items()}
+    other = YARDSTICKS.get(asked.model)
+    if other is not None:
+        against = yardstick(other, data, [name for name in HELD if name in steps])
+        operations |= {name: arithmetic(step, data[0]) for name, step in against.items()}
+        theirs |= against
     seconds: dict[str, list[float]] = {name: [] for name in steps | theirs}
     most = {"product": product()}
     seconds |= {"product": []}
@@ -258,6 +288,10 @@ def main() -> None:
                 "tokens_per_second": BATCH * TOKENS / median(seconds[name]),
                 "share_of_peak": operations[name] / median(seconds[name]) / peak,
                 "to_peer": over(name, f"peer's {name}"),
+                "to_yardstick": over(name, there := f"{other}: {name}"),
+                "arithmetic_to_yardstick": operations[name] / operations[there]
+                if there in operations
+                else None,
             }
         )
     rows.sort(key=lambda row: row["to_plain"])
@@ -270,6 +304,9 @@ def main() -> None:
             f"{row['arithmetic_to_plain']:.2f} | {own:.2f} | {row['tokens_per_second']:,.0f} | "
             f"{100 * row['share_of_peak']:.0f} % | {peer_ratio} |"
         )
+    first = " and ".join(f"{took:.0f} s ({name})" for name, took in compiling.items())
+    told = " Compiled: by torch.compile, a block at a time; the first step takes " + first + "."
+    told = told if compiling else ""
     head = (
         f"### One optimizer step: {TITLES[asked.model]}, "
         f"{BATCH} texts of {TOKENS} tokens, one thread\n\n"
@@ -278,19 +315,42 @@ def main() -> None:
         "step's matrix products over the plain one's. Of the peak: these operations a second over "
         f"those of a product of {SIDE} × {SIDE} bf16 matrices in the same turns, "
         f"{peak / 1e9:.0f} GFLOP/s. Peer: the same method by transformers and peft, bf16 autocast, "
-        "their attention. Compiled: by torch.compile, a block at a time; the first step takes "
-        + " and ".join(f"{took:.0f} s ({name})" for name, took in compiling.items())
-        + ".\n\n"
+        f"their attention.{told}\n\n"
         "| method | ms | time to plain | arithmetic to plain | time / arithmetic | tokens/s | "
         "of the peak | to the peer |\n"
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |\n"
     )
+    if other is not None:
+        lines += ["", *held(rows, asked.model, other)]
+    if asked.methods:
+        print(head + "\n".join(lines))
+        return
     if asked.model == "minilm":
         STEP_COSTS.write_text(json.dumps(step_costs(rows), indent=1) + "\n")
         name = "step"
     else:
         name = f"step_{asked.model}"
     write(name, {"rows": rows, "compiling": compiling}, head + "\n".join(lines))
+
+
+def held(rows: list[Json], model: str, other: str) -> list[str]:
+    """The lines of a table: a model against its yardstick."""
+    lines = [
+        f"{TITLES[model]} against {other}: a step's time and arithmetic over those of the same "
+        f"method there in the same turns, and time for each operation (at most {ALLOWED}).",
+        "",
+        "| method | time | arithmetic | time / arithmetic | |",
+        "| --- | ---: | ---: | ---: | --- |",
+    ]
+    for row in rows:
+        if row["to_yardstick"] is not None:
+            time_over, work = row["to_yardstick"], row["arithmetic_to_yardstick"]
+            each = time_over / work
+            verdict = "within" if each <= ALLOWED else "above"
+            lines.append(
+                f"| {row['method']} | {time_over:.2f} | {work:.2f} | {each:.2f} | {verdict} |"
+            )
+    return lines
 
 
 def step_costs(rows: list[Json]) -> dict[str, float]:

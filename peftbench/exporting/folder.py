@@ -118,7 +118,8 @@ def _for_adapters(kept: KeptRun, base: Base, draft: Path, folder: Path) -> list[
     except ValueError as error:
         return [f"The adapters library cannot load it: {error}."]
     place, labels = str(folder / name), kept.run.task.classes
-    lines = adapters_library.loading_lines(place, base.name, base.revision, labels)
+    end = ")" if kept.run.model.dtype is None else card.ROUNDED
+    lines = adapters_library.loading_lines(place, base.name, base.revision, labels, end)
     return ["With the adapters library:", "", "```python", *lines, "```"]
 
 

@@ -172,4 +172,4 @@ class Decomposed(LowRank):
 
 
 def _lengths(weight: Tensor) -> Tensor:
-    return weight.detach().norm(dim=1)
+    return weight.detach().float().norm(dim=1)

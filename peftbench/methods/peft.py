@@ -103,6 +103,8 @@ class Peft(Method):
                     setattr(module, name, original)  # the library left it alone
         for name in head:
             encoder.module.get_parameter(name).requires_grad_(True)
+        for parameter in encoder.trained().values():  # some types follow the weights below them
+            parameter.data = parameter.data.float()
         encoder.exact = True
 
     def export_forms(self) -> tuple[str, ...]:

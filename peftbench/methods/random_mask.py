@@ -66,5 +66,5 @@ class Scattered(nn.Module):
         return linear_of(self._changed(), self.bias)
 
     def _changed(self) -> Tensor:
-        flat = self.weight.flatten().index_add(0, self.places, self.changes[:, 0])
+        flat = self.weight.flatten().float().index_add(0, self.places, self.changes[:, 0])
         return flat.view_as(self.weight)

@@ -142,7 +142,7 @@ class RobustPartial(WrapperMethod):
             pretrained, state = encoder.pretrained, encoder.state()
             for name in state.keys() & pretrained.keys():
                 if not encoder.in_head(name):
-                    state[name] = state[name].lerp(pretrained[name], self.wise)
+                    state[name] = state[name].lerp(pretrained[name].float(), self.wise)
             encoder.restore(state)
 
     def _count(self, encoder: AdaptedModel) -> int:

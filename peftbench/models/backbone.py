@@ -7,7 +7,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from peftbench.core.configs import ModelConfig
-from peftbench.models import attention, heads, mpnet, pretrained
+from peftbench.models import attention, bf16_storage, heads, mpnet, pretrained
 from peftbench.models.module_ops import FusedLinear, replace_module, untransposed, within
 
 
@@ -41,12 +41,16 @@ class Backbone:
         if loaded._supports_attention_backend:
             loaded.set_attn_implementation(attention.NAME)  # type: ignore[operator]
         mpnet.unify(loaded)
+        if model.dtype is not None:
+            bf16_storage.widen_small(self.module)
         for block in self.module.get_submodule(self.family_config.blocks).children():
             for path, part in list(block.named_modules()):
                 if isinstance(part, Conv1D):
                     replace_module(block, path, untransposed(part))
             for path, names in self.family_config.split.items():
                 replace_module(block, path, FusedLinear(block.get_submodule(path), names))
+        if model.dtype is not None:
+            bf16_storage.let_store(self.module)
         self.verbalizer_ids = verbalizer_ids
         self.head = self._head(missing) if verbalizer_ids is None else []
         #: parts beside the family's head that the checkpoint had no weights for

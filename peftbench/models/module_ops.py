@@ -202,8 +202,9 @@ def share(root: nn.Module, name: str, parameter: nn.Parameter) -> None:
 
 
 def unshare(root: nn.Module, name: str) -> None:
-    """Give a module a trainable copy of a parameter that it shares."""
+    """Give a module a trainable copy, in fp32, of a parameter that it shares."""
     path, _, leaf = name.rpartition(".")
     owner = root.get_submodule(path)
     shared = getattr(owner, leaf)
-    setattr(owner, leaf, nn.Parameter(shared.detach().clone(), requires_grad=True))
+    own = shared.detach().to(torch.float32, copy=True)
+    setattr(owner, leaf, nn.Parameter(own, requires_grad=True))

@@ -1,5 +1,6 @@
 """An adapted model as transformers itself would have it, for a folder of its own."""
 
+from dataclasses import replace
 from typing import Any
 
 from torch import nn
@@ -16,7 +17,7 @@ from peftbench.system.hub import locate
 def plain_model(
     encoder: AdaptedModel, model: ModelConfig, labels: list[str] | None, padding: int
 ) -> Any:
-    """A sequence classifier of transformers with copies of all weights.
+    """A sequence classifier of transformers with copies of all weights, in fp32.
 
     The head needs no mapping: it is that of the family's own class, with a last layer of another
     size.
@@ -40,7 +41,7 @@ def plain_model(
             f"{encoder.name} has a head without a bias outside of peftbench, where a regression "
             "would lose the mean of its labels"
         )
-    made = pretrained.skeleton(model, config=_config(model, labels, padding))
+    made = pretrained.skeleton(replace(model, dtype=None), config=_config(model, labels, padding))
     tensors = encoder.module.state_dict()
     for path, part in encoder.module.named_modules():
         if isinstance(part, FusedLinear):
@@ -53,8 +54,8 @@ def plain_model(
 
 
 def language_model(model: ModelConfig) -> nn.Module:
-    """The pretrained language model of a checkpoint, as transformers has it."""
-    return pretrained.backbone(model, language=True)[0].eval()
+    """The pretrained language model of a checkpoint, as transformers has it, in fp32."""
+    return pretrained.backbone(model, language=True)[0].float().eval()
 
 
 def _config(model: ModelConfig, labels: list[str] | None, padding: int) -> PretrainedConfig:

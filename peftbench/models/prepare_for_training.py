@@ -5,12 +5,16 @@ from torch import Tensor, nn
 
 from peftbench.models import cpu_kernels, mapped_linear
 from peftbench.models.adapted_model import AdaptedModel
+from peftbench.models.gradient_checkpointing import recompute_blocks
 from peftbench.models.module_ops import first_position
 from peftbench.models.sparse_embedding import SparseEmbedding
 
 
 def prepare_for_training(
-    encoder: AdaptedModel, autocast: torch.dtype | None, token_ids: Tensor
+    encoder: AdaptedModel,
+    autocast: torch.dtype | None,
+    token_ids: Tensor,
+    gradient_checkpointing: bool = False,
 ) -> None:
     """Make ready to train, once all is inserted and prepared; what is computed stays the same.
 
@@ -23,16 +27,19 @@ def prepare_for_training(
         autocast: what autocast computes in: frozen linear weights are stored in it, or they would
             be cast at each pass. None is no autocast.
         token_ids: those that occur in training.
+        gradient_checkpointing: whether blocks compute their activations again.
     """
     backbone = encoder.backbone
     embedding = encoder.module.get_input_embeddings()
     if isinstance(embedding, nn.Embedding) and embedding.weight.requires_grad:
         rest = backbone.module.get_input_embeddings().weight
-        if not torch.equal(rest, embedding.weight):  # it goes on from an earlier training
+        if not torch.equal(rest.float(), embedding.weight):  # it goes on from an earlier training
             rest = embedding.weight
         encoder.module.set_input_embeddings(SparseEmbedding(embedding, rest, token_ids))
     if backbone.verbalizer_ids is None and (path := backbone.family_config.first):
         encoder.blocks[-1].get_submodule(path).register_forward_hook(first_position)
+    if gradient_checkpointing:
+        recompute_blocks(encoder)
     mapped_linear.let_map(encoder.module)
     if encoder.device.type == "cpu":
         cpu_kernels.hasten(encoder.module)

@@ -45,9 +45,9 @@ class LoadedNames:
 
 
 def backbone(model: ModelConfig, language: bool = False) -> tuple[nn.Module, list[str]]:
-    """Load a sequence classifier in fp32, and name the parameters that it does not have.
+    """Load a sequence classifier, and name the parameters that the checkpoint does not have.
 
-    With `language` load a language model instead, of which nothing may be lacking.
+    With `language` load a language model instead, of which nothing may be missing.
 
     Raises:
         ConfigError: if the weights are not those that the configuration names, or are not all
@@ -209,11 +209,15 @@ def _arguments(model: ModelConfig, folder: Path) -> dict[str, Any]:
     wrapper = inspect_checkpoint(model, folder).wrapper
     return {
         "num_labels": 2,
-        "dtype": torch.float32,
+        "dtype": _dtype(model),
         "output_loading_info": True,
         "ignore_mismatched_sizes": True,  # of a head, which is new; `judged` refuses others
         "key_mapping": {f"^{re.escape(wrapper)}": ""} if wrapper else None,
     }
+
+
+def _dtype(model: ModelConfig) -> torch.dtype:
+    return torch.bfloat16 if model.dtype == "bf16" else torch.float32
 
 
 def quiet() -> None:
@@ -276,7 +280,7 @@ def skeleton(
     config = config or skeleton_config(model)
     with torch.device(device), torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)  # the weights of a random model are part of what it is
-        made: nn.Module = architecture(model, language).from_config(config, dtype=torch.float32)
+        made: nn.Module = architecture(model, language).from_config(config, dtype=_dtype(model))
     if model.family_config.mask == "causal":
         made.config.use_cache = False  # type: ignore[union-attr]
     return made

@@ -46,7 +46,7 @@ class SparseEmbedding(nn.Module):
 
     def whole(self) -> Tensor:
         """The table of all words as it is now."""
-        table = self.rest.clone()
+        table = self.rest.to(self.weight.dtype, copy=True)
         table[self.token_ids] = self.weight.detach()
         return table
 

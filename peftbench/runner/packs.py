@@ -32,9 +32,12 @@ def size(asked: str, gpus: bool, processes: int) -> int:
 def together(run: Run) -> str | None:
     """A name that runs have in common which may be packed; None for a run that has to be alone.
 
-    A budget of seconds is of seconds alone, unless it is calibrated.
+    A budget of seconds is of seconds alone, unless it is calibrated; one run is enough for a memory
+    that wants gradient checkpointing.
     """
     if run.budget.seconds and not run.budget.calibrated:
+        return None
+    if run.train.gradient_checkpointing:
         return None
     return canonical(run.step_shape())
 

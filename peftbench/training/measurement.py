@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from peftbench.core.run import Json
 from peftbench.data.batching import Batch, BatchSource, micro_batches
+from peftbench.models.gradient_checkpointing import metered
 from peftbench.system import hardware
 from peftbench.training.predictor import Predictor
 
@@ -238,9 +239,10 @@ def _flops(view: Predictor, kind: str, batch: Batch) -> int:
     """FLOPs of a forward and backward pass; it is made for the first run of a kind."""
     counted, name = view.encoder.backbone.flops, f"{tuple(batch['input_ids'].shape)} {kind}"
     if name not in counted:
-        with FlopCounterMode(display=False) as counter:
+        counter = FlopCounterMode(display=False)
+        with counter, metered(view.encoder, counter.get_total_flops) as again:
             _pass(view, batch)
-        counted[name] = counter.get_total_flops()
+        counted[name] = counter.get_total_flops() - sum(again)
     return counted[name]
 
 

@@ -5,13 +5,15 @@ copies of the run's own, and L stand in linear layers:
 
 - weights: 4 N, the frozen fp32 weights that all runs of a worker share; 4 C, what the run has
   beside them (a method's modules, its copies of weights that train, the head); 2 L in bf16 and
-  fp16, the copies that are multiplied.
+  fp16, the copies that are multiplied. With model.dtype=bf16 the matrices of frozen linears and the
+  word embeddings have 2 bytes, and these linears no copy.
 - gradients: 4 T.
 - optimizer: 8 T, the two moments of AdamW in fp32.
 - activations, as by Korthikanti et al. 2022 (arXiv 2205.05198, equation 2) without recomputation:
   for each of the blocks s b (18 h + 4 i) + 5 a s² b, which is their s b h (34 + 5 a s / h) with
   i = 4 h; twice that in fp32. s is `train.max_length`, b the micro batch, h the width, i the inner
-  width, a the heads.
+  width, a the heads. With gradient checkpointing those of one block, and 4 s b h for each as its
+  input: sums are fp32.
 
 It is an estimate from above, of the longest inputs and of a method that needs every activation; the
 libraries' own half a gigabyte or so is not in it.
@@ -99,28 +101,30 @@ def memory_need(run: Run, config: PretrainedConfig, low_precision: bool) -> Memo
     trained = sum(p.numel() for p in every if p.requires_grad)
     own = sum(p.numel() for p in every if not backbone.owns(p))
     linear = {
-        id(p): p.numel()
+        id(p): p.numel() if p.dtype == torch.float32 else 0
         for module in encoder.module.modules()
         if isinstance(module, nn.Linear)
         for p in module.parameters(recurse=False)
     }
-    shared = sum(p.numel() for p in backbone.module.parameters())
+    shared = sum(p.nbytes for p in backbone.module.parameters())
     copies = 2 * sum(linear.values()) if low_precision else 0
     return MemoryNeed(
         parameters=sum(p.numel() for p in every),
         trained=trained,
-        weights=4 * (shared + own) + copies,
+        weights=shared + 4 * own + copies,
         gradients=4 * trained,
         optimizer=8 * trained,
-        activations=_activations(run, config) * (1 if low_precision else 2),
+        activations=_activations(run, config, 1 if low_precision else 2),
     )
 
 
-def _activations(run: Run, config: PretrainedConfig) -> int:
-    """Bytes in 16 bits."""
+def _activations(run: Run, config: PretrainedConfig, factor: int) -> int:
+    """Bytes, where all that has 16 bits has so many times as many."""
     length = run.train.max_length
     batch = run.train.micro_batch_size or run.train.batch_size
     width, heads = config.hidden_size, config.num_attention_heads
     inner = getattr(config, "intermediate_size", None) or 4 * width
-    block = length * batch * (18 * width + 4 * inner) + 5 * heads * length**2 * batch
+    block = factor * batch * (length * (18 * width + 4 * inner) + 5 * heads * length**2)
+    if run.train.gradient_checkpointing:
+        return int(config.num_hidden_layers * 4 * length * batch * width + block)
     return int(config.num_hidden_layers * block)

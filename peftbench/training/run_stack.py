@@ -355,6 +355,8 @@ def not_stacked(training: Training) -> str:
         return "several processes train one run"
     if accelerator.scaler is not None:
         return "fp16 scales the loss of each run"
+    if training.config.gradient_checkpointing:
+        return "train.gradient_checkpointing computes activations again"
     if not training.predictor.method.supports_packing:
         return "the method takes derivatives of its own"
     groups = training.optimizer.param_groups

@@ -370,6 +370,7 @@ def prepare(job: TrainingJob, micro: int | None) -> PreparedTraining:
             encoder,
             AUTOCAST.get(precision),
             batching.occurring_ids(shown.tokens, every, tokenizer.pad_token_id),
+            config.gradient_checkpointing,
         )
     parted: Any = micro if peers.count == 1 else [micro, peers.count]
     words = [len(m.weight) for m in encoder.module.modules() if isinstance(m, SparseEmbedding)]

@@ -17,6 +17,7 @@ from peftbench.core.errors import ConfigError
 from peftbench.data import loading
 from peftbench.results.store import Results
 from peftbench.runner import prefetch
+from peftbench.suites.base import build_suite
 from peftbench.system import hub, offline_folder
 
 NEWER = "beef" + 36 * "1"
@@ -228,3 +229,27 @@ def test_it_comes_along_in_a_prefetched_folder(repository, tmp_path, monkeypatch
     assert loading.load_split(one, "train", offline_folder.data_root()).texts == [TEXTS]
     with pytest.raises(ConfigError, match=r"as these words mean it: run `peftbench prefetch`"):
         plan(*given, "task.texts=[label]", "task.label=text")
+
+
+def test_it_is_the_target_of_a_suite(repository):
+    for split in ("train", "validation", "test"):
+        lines(repository.folder / f"{split}.jsonl", lambda n: ["no", "yes"][n % 2])
+    target = "{abroad:{dataset:people/jokes,validation:test,examples:4}}"
+    words = (*GIVEN, "suite=shift", f"suite.targets={target}")
+    planned = plan(*words)
+    (evaluation,) = planned.evaluations
+    asked = evaluation.suite["targets"]["abroad"]
+    assert asked["task"]["name"] == "abroad"
+    assert asked["task"]["source"]["revision"] == COMMIT
+    assert asked["task"]["splits"]["validation"] == "test"
+    assert {task.name for task in prefetch.tasks(planned)} == {"jokes", "abroad"}
+    texts = build_suite(evaluation.suite).sets(evaluation.run, None)["abroad"]
+    assert sorted(texts.label) == [0, 0, 1, 1]
+    given = plan(*words[:-1], words[-1].replace("validation:test", f"revision:{COMMIT}"))
+    assert given.evaluations[0].key != evaluation.key
+    with pytest.raises(
+        ConfigError, match=r"there is no suite\.targets\.abroad\.text; did you mean"
+    ):
+        plan(*words[:-1], words[-1].replace("validation:test", "text:joke"))
+    with pytest.raises(ConfigError, match=r"or a data set of the hub, \{abroad:\{dataset:ORG/NAME"):
+        plan(*words[:-1], "suite.targets={abroad:{examples:4}}")

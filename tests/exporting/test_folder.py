@@ -73,6 +73,26 @@ def test_a_model_is_a_folder_of_transformers(tmp_path, method):
     assert model.config.id2label == {0: "other", 1: "vowel"}
 
 
+@pytest.mark.parametrize("method", ["full", "lora", "adapter"])
+def test_weights_that_were_rounded_to_bf16_are_exported_as_they_were_used(tmp_path, method):
+    record, results = kept(tmp_path, f"method={method}", "model.dtype=bf16")
+    export_run(record, results, tmp_path / "out", validation=False)
+    model = peftbench.load_exported(tmp_path / "out")
+    known = results.predictions(record)["scores"]
+    found = validation_scores(tmp_path / "out", model, record.run)
+    np.testing.assert_allclose(found, known, rtol=1e-4, atol=1e-5)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "| Weights | the checkpoint's are rounded to bf16, what trained is fp32;" in card
+    if method == "full":
+        assert json.loads((tmp_path / "out/config.json").read_text())["dtype"] == "float32"
+        weights = load_file(tmp_path / "out/model.safetensors")
+        assert {t.dtype for t in weights.values()} == {torch.float32}
+    else:
+        assert (method == "lora") == (", dtype='bfloat16').float()  # rounded" in card)
+        weights = load_file(next((tmp_path / "out").glob("*.safetensors")))
+        assert {t.dtype for t in weights.values()} == {torch.float32}
+
+
 FEW = ("gpt2", "modernbert", "roberta")  # one linear for three, transposed ones, a head of two
 
 

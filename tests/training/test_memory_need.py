@@ -48,6 +48,15 @@ def test_only_what_trains_has_gradients():
     assert half.weights == whole.weights
 
 
+@pytest.mark.parametrize("low", [True, False])
+def test_gradient_checkpointing_keeps_the_input_of_each_block(low):
+    words = ("model=roberta_large", "method=lora", "train.batch_size=16")
+    kept = need(*words, low=low)
+    again = need(*words, "train.gradient_checkpointing=true", low=low)
+    assert again.activations == 24 * 128 * 16 * 1024 * 4 + kept.activations / 24
+    assert again.weights == kept.weights
+
+
 def test_seven_billion():
     """6.74 B with the head of 32,000 words, for which a classifier has two outputs."""
     lora = need(*LLAMA, "method=lora", "train.batch_size=4")

@@ -48,7 +48,7 @@ class GaussianLinear(nn.Module):
 
     def __init__(self, linear: nn.Linear, noise: str, spread: float, uniform: bool = False):
         super().__init__()
-        means = linear.weight.detach().clone()
+        means = linear.weight.detach().to(torch.float32, copy=True)
         if uniform:
             bound = math.sqrt(6 / max(means.shape))
             means = torch.empty_like(means).uniform_(-bound, bound)
