@@ -46,6 +46,13 @@ def metric(label: str) -> str:
     return name("metrics", identifier) + blank + rest
 
 
+def short_metric(identifier: str) -> str:
+    """A metric's name where there is little room."""
+    entry = entries()["metrics"].get(identifier, [identifier])
+    found: str = entry[2] if len(entry) > 2 else entry[0]
+    return found
+
+
 def explained(group: str, identifiers: list[str]) -> Json:
     """Names, explanations and addresses of papers, by identifier, as the page shows them."""
     config = {"methods": "method", "tasks": "task"}.get(group)
