@@ -5,6 +5,7 @@ A method or task of the user's own is called by its identifier.
 """
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 
@@ -33,11 +34,24 @@ def row(label: str) -> str:
 
 
 def section(title: str) -> str:
-    """A task with its training examples, see `grouping.title`: CoLA, 1,000 examples."""
+    """A task with its training examples, see `grouping.title`: CoLA, 1,000 examples.
+
+    What follows behind a comma or on another line, such as a device, stays.
+    """
+    title, *rest = re.split(r"(?=, |\n)", title, maxsplit=1)
+    return _section(title) + "".join(rest)
+
+
+def _section(title: str) -> str:
     task, blank, size = title.rpartition(" ")
     if blank and size.replace(",", "").isdigit():
         return f"{name('tasks', task)}, {size} examples"
     return name("tasks", title)
+
+
+def heading(text: str) -> str:
+    """Above a panel: a row of the score table, or a task with its examples."""
+    return row(text) if text.partition(",")[0] in entries()["methods"] else section(text)
 
 
 def metric(label: str) -> str:

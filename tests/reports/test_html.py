@@ -25,6 +25,7 @@ from peftbench.analysis.comparison import PairedComparison
 from peftbench.analysis.significance import Effect
 from peftbench.cli.main import main
 from peftbench.config import catalog
+from peftbench.core.text import listed_names
 from peftbench.metrics import task_metrics
 from peftbench.reports import calibration, glossary, html, scores, shift
 from peftbench.reports.html import cells, run_list, summary
@@ -232,13 +233,13 @@ def test_verdicts_are_counted_as_they_stand_in_the_table(data):
 
 
 def test_names_in_a_list():
-    assert [run_list.listed_names(names) for names in ((), "a", "ab", "abc")] == [
+    assert [listed_names(names) for names in ((), "a", "ab", "abc")] == [
         "",
         "a",
         "a and b",
         "a, b and c",
     ]
-    assert run_list.listed_names("abcdefgh", 4) == "a, b, c and 5 others"
+    assert listed_names("abcdefgh", 4) == "a, b, c and 5 others"
     assert summary._said("lora, rank=4, lr=0.1") == "LoRA (rank=4, lr=0.1)"
 
 
@@ -681,7 +682,7 @@ def test_the_picture_and_the_page_of_shift_have_the_same_lines_and_figures(resul
     (panel,) = page["panels"]
     (picture,) = shift.plot_shift(here, trained, Palette())
     (axis,) = picture.figure.axes
-    assert [line["label"] for line in panel["lines"]] == [
+    assert [glossary.row(line["label"]) for line in panel["lines"]] == [
         text.get_text() for text in axis.get_yticklabels()
     ]
     assert "constant prediction" in [line["label"] for line in panel["lines"]]

@@ -98,6 +98,9 @@ function sizeFigure() {
   });
 }
 
+/** Whether the intervals of two neighbours on a front are apart, so that their order is decided. */
+const apart = ([one, two]) => known(one.high) && known(two.low) && one.high < two.low;
+
 /** Score against a cost, with the front of what nothing beats in both. */
 function costFigure(name, { title, label, value, text, note }) {
   return figure({
@@ -111,19 +114,28 @@ function costFigure(name, { title, label, value, text, note }) {
           ...rowOf(cell),
           x: value(cell),
           y: 100 * cell.mean,
-          low: 100 * (cell.mean - (cell.sd ?? 0)),
-          high: 100 * (cell.mean + (cell.sd ?? 0)),
+          low: cell.interval && 100 * cell.interval[0],
+          high: cell.interval && 100 * cell.interval[1],
           all: cell.defined === cell.n,
           front: cell.front.includes(name),
           title: `${rowOf(cell).label}\n${metricOf(section)} ${spread(cell)} % (n = ${counted(cell)})\n${text(cell)}${cell.front.includes(name) ? "\non the front: nothing scores as high for less" : ""}`,
         }));
         const front = d3.sort(drawn.filter((one) => one.front), (one) => one.x);
+        const [least, most] = d3.extent(cells.flatMap((cell) => cell.runs.map((key) => RUN.get(key).score)).filter(known), (score) => 100 * score);
         return plot(width, {
           x: { type: "log", label, ticks: logTicks(drawn.map((one) => one.x)), tickFormat: tickText, nice: false, inset: 10 },
           y: { label: `${metricOf(section)} (%)`, grid: true, nice: true },
           marks: [
-            Plot.ruleX(drawn, { x: "x", y1: "low", y2: "high", stroke: (one) => colour(one.method), strokeOpacity: 0.35 }),
-            Plot.line(front, { x: "x", y: "y", curve: "step-after", stroke: "var(--quiet)", strokeWidth: 1.4, strokeDasharray: section.best === null ? "3 3" : null }),
+            Plot.ruleX(front.filter((one) => known(one.low)), {
+              x: "x",
+              y1: (one) => Math.max(least, one.low),
+              y2: (one) => Math.min(most, one.high),
+              stroke: (one) => colour(one.method),
+              strokeOpacity: 0.5,
+            }),
+            ...d3.pairs(front).map((pair) =>
+              Plot.line(pair, { x: "x", y: "y", curve: "step-after", stroke: "var(--quiet)", strokeWidth: 1.4, strokeDasharray: apart(pair) ? null : "3 3" })
+            ),
             Plot.text(front, { x: "x", y: "y", text: "label", dy: -10, fontSize: 10, stroke: "var(--page)", fill: "currentColor", strokeWidth: 3 }),
             dots(drawn, { x: "x", y: "y", r: 5.5, fillOpacity: (one) => (one.all ? 1 : 0.45) }),
             tip(drawn, { x: "x", y: "y" }),

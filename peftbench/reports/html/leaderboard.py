@@ -7,10 +7,11 @@ import numpy as np
 from peftbench.analysis import best_in_column, grouping, mean_ranks, significance
 from peftbench.analysis.comparison import PairedComparison, family
 from peftbench.core.run import Json, Record
+from peftbench.core.text import listed_names
 from peftbench.reports import glossary
 from peftbench.reports.base import Inputs
 from peftbench.reports.html.cells import ScoreCell
-from peftbench.reports.html.run_list import listed_names
+from peftbench.reports.plotting import takeaway
 
 
 def tiles(records: list[Record], found: list[ScoreCell]) -> list[Json]:
@@ -42,31 +43,7 @@ def answer(pairs: list[PairedComparison], found: list[ScoreCell], labels: Json) 
         found: cells of the score table.
         labels: what each row is called.
     """
-    tested = [pair for pair in pairs if pair.kind in _TESTED]
-    if not tested:
-        return _highest(found, labels)
-    against = " or ".join(sorted({glossary.row(pair.against) for pair in tested}))
-    parts = []
-    if not any(pair.kind == "better" for pair in tested):
-        parts.append(f"no method is significantly better than {against}")
-    for kind in ("better", "worse"):
-        where: dict[str, dict[str, None]] = {}
-        for pair in tested:
-            if pair.kind == kind:
-                task = glossary.name("tasks", pair.sized[0])
-                where.setdefault(labels[pair.row], {})[task] = None
-        named = [f"{row} ({', '.join(tasks)})" for row, tasks in where.items()]
-        if named:
-            than = "" if parts else f" than {against}"
-            parts.append(f"significantly {kind}{than}: {listed_names(named, 4)}")
-    open_ = sum(pair.kind == "undecided" for pair in tested)
-    parts.append(f"undecided: {open_} of {_count(len(tested), 'comparison')}")
-    text = "; ".join(parts)
-    return f"{text[0].upper()}{text[1:]}."
-
-
-#: Verdicts that follow from a test of two methods.
-_TESTED = ("better", "worse", "not worse", "undecided")
+    return takeaway.sentence(pairs) or _highest(found, labels)
 
 
 def _highest(found: list[ScoreCell], labels: Json) -> str:

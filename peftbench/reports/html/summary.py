@@ -6,9 +6,9 @@ from peftbench.analysis import convention, grouping
 from peftbench.analysis.comparison import PairedComparison
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json, Record
+from peftbench.core.text import listed_names as named
 from peftbench.reports import glossary
 from peftbench.reports.html.cells import ScoreCell, cheapest_front
-from peftbench.reports.html.run_list import listed_names as named
 
 #: Tasks and sizes that get a sentence each; of more than these the sentences tell totals.
 MOST = 12
