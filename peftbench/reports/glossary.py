@@ -78,6 +78,7 @@ def explained(group: str, identifiers: list[str]) -> Json:
         made[identifier] = {
             "name": known[0],
             "about": about if config else known[1] or "",
+            "short": known[2] if len(known) > 2 else known[0],
             "paper": f"https://arxiv.org/abs/{known[1]}" if config and known[1] else None,
         }
     return made

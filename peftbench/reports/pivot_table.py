@@ -3,6 +3,7 @@
 import math
 import re
 import statistics
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
@@ -406,9 +407,37 @@ def build_pivot_table(
     table = to_table(crossing, tops, warning if crossing.costs else None)
     if form == "csv":
         return RenderedTable(table, to_figures(crossing, tops).csv(), warnings)
-    texts = {"markdown": lambda: table.markdown() + "\n", "latex": lambda: _latex(crossing, table)}
+    texts = {
+        "markdown": lambda: _github(table).markdown() + "\n",
+        "latex": lambda: _latex(crossing, table),
+    }
     texts["html"] = lambda: latex.page(table)
     return RenderedTable(table, texts[form]() if form in texts else None, warnings)
+
+
+#: Columns of figures from which counts would make Markdown wider than GitHub's page.
+_WIDE = 5
+
+#: The count of seeds in a cell.
+_COUNT = re.compile(r" \((\d+)\)(?= †|$)")
+
+
+def _github(table: Table) -> Table:
+    """A wide table without the count of seeds in cells with the usual one, to fit GitHub's page."""
+    found = Counter(
+        match[1] for row in table.rows for cell in row for match in _COUNT.finditer(cell)
+    )
+    if not found or len(table.columns) - table.labels < _WIDE:
+        return table
+    usual = found.most_common(1)[0][0]
+    rows = [
+        [_COUNT.sub(lambda m: "" if m[1] == usual else m[0], cell) for cell in row]
+        for row in table.rows
+    ]
+    rest = f"n = {usual}" + " where no other number is in brackets" * (len(found) > 1)
+    first, *notes = table.notes
+    notes = [first.replace("(number of seeds)", f"({rest})"), *notes]
+    return replace(table, rows=rows, notes=notes)
 
 
 def _latex(grid: Grid, table: Table) -> str:

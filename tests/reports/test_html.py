@@ -120,6 +120,7 @@ def test_every_packaged_method_task_and_metric_has_a_name(data):
     assert set(task_metrics.METRICS) <= set(told["metrics"])
     assert data["names"]["methods"]["lora"] == {
         "name": "LoRA",
+        "short": "LoRA",
         "about": "low-rank updates beside query and value (Hu et al. 2022)",
         "paper": "https://arxiv.org/abs/2106.09685",
     }

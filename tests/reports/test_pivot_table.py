@@ -401,6 +401,26 @@ def test_latex_has_tasks_above_names_and_n_once(three):
     assert "(3)" not in text.partition(r"\end{table}")[0]
 
 
+def test_wide_markdown_says_the_usual_count_once(tmp_path):
+    """Six columns of three seeds, but for one cell of two."""
+    made = [
+        records.record(run, 0.7 + run.seed / 100)
+        for run in records.runs("method=full,lora", "seed=0,1,2", "size=8,16,32,48,64,100")
+        if not (run.method.name == "lora" and run.size == 64 and run.seed == 2)
+    ]
+    text = told(saved(tmp_path / "r", made), "columns=size", "--format", "markdown").stdout
+    rows = [line for line in text.splitlines() if line.startswith(("| full", "| lora"))]
+    assert [cell.strip() for cell in rows[0].split("|")[2:-1]] == ["71.0 ± 1.0"] * 6
+    assert [cell.strip() for cell in rows[1].split("|")[2:-1]] == [
+        *["71.0 ± 1.0"] * 4,
+        "70.5 ± 0.7 (2)",
+        "71.0 ± 1.0",
+    ]
+    assert "over seeds (n = 3 where no other number is in brackets);" in text
+    narrow = told(saved(tmp_path / "n", made[:3]), "columns=size", "--format", "markdown").stdout
+    assert "(number of seeds)" in narrow
+
+
 def compiled(folder, width):
     """The log of a document with `table.tex` in columns of so many points."""
     (folder / "main.tex").write_text(

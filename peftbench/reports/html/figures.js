@@ -121,6 +121,7 @@ function costFigure(name, { title, label, value, text, note }) {
           title: `${rowOf(cell).label}\n${metricOf(section)} ${spread(cell)} % (n = ${counted(cell)})\n${text(cell)}${cell.front.includes(name) ? "\non the front: nothing scores as high for less" : ""}`,
         }));
         const front = d3.sort(drawn.filter((one) => one.front), (one) => one.x);
+        const middle = Math.sqrt(d3.min(drawn, (one) => one.x) * d3.max(drawn, (one) => one.x));
         const [least, most] = d3.extent(cells.flatMap((cell) => cell.runs.map((key) => RUN.get(key).score)).filter(known), (score) => 100 * score);
         return plot(width, {
           x: { type: "log", label, ticks: logTicks(drawn.map((one) => one.x)), tickFormat: tickText, nice: false, inset: 10 },
@@ -136,7 +137,10 @@ function costFigure(name, { title, label, value, text, note }) {
             ...d3.pairs(front).map((pair) =>
               Plot.line(pair, { x: "x", y: "y", curve: "step-after", stroke: "var(--quiet)", strokeWidth: 1.4, strokeDasharray: apart(pair) ? null : "3 3" })
             ),
-            Plot.text(front, { x: "x", y: "y", text: "label", dy: -10, fontSize: 10, stroke: "var(--page)", fill: "currentColor", strokeWidth: 3 }),
+            ...["start", "end"].map((side) =>
+              // names on the right half stand to the left of their points, or they would leave the panel
+              Plot.text(front.filter((one) => (one.x > middle) === (side === "end")), { x: "x", y: "y", text: "label", textAnchor: side, dy: -11, fontSize: 10, stroke: "var(--page)", fill: "currentColor", strokeWidth: 3 })
+            ),
             dots(drawn, { x: "x", y: "y", r: 5.5, fillOpacity: (one) => (one.all ? 1 : 0.45) }),
             tip(drawn, { x: "x", y: "y" }),
           ],

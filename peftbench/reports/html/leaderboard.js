@@ -25,7 +25,7 @@ function leaderboard() {
     return {
       name: section.title,
       head: taskName(section.task),
-      below: section.title === taskName(section.task) ? metricOf(section) : `${group(section.size)}, ${metricOf(section)}`,
+      below: section.title === taskName(section.task) ? metricOf(section) : `${group(section.size)}, ${DATA.names.metrics[section.metric]?.short ?? section.metric}`,
       hint: [`${section.title}; the constant prediction has ${percent(section.trivial)} %.`, DATA.names.tasks[section.task].about, DATA.names.metrics[section.metric]?.about].filter(Boolean).join("\n"),
       task: section.task,
       figure: true,
