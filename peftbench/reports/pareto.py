@@ -183,6 +183,9 @@ def _figure(
     order: list[str],
 ) -> tuple[Any, list[str]]:
     """The picture, and rows on a front that are not named there."""
+    kinds = {
+        kind: cost for kind, cost in kinds.items() if any(points(cell, cost) for _, cell in cells)
+    }
     figure, axes = drawing.grid([2.0] * len(cells), len(kinds))
     named, drawn = [], set()
     for line, (title, cell) in zip(axes, cells, strict=True):

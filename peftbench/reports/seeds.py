@@ -107,8 +107,9 @@ def _page(bands: list[list[tuple[str, Cell]]], palette: Palette, title: str) -> 
                 continue
             _strip(axis, *band[number], palette, named=number == 0)
     if title:
-        wide = 16 * figure.get_figwidth()
-        figure.suptitle(textwrap.fill(title, int(wide)), fontsize=7.5, x=0.01, ha="left")
+        lines = textwrap.wrap(title, int(16 * figure.get_figwidth()))
+        figure.set_figheight(figure.get_figheight() + 0.14 * len(lines))
+        figure.suptitle("\n".join(lines), fontsize=7.5, x=0.01, ha="left")
     return figure
 
 

@@ -358,8 +358,9 @@ function shade(value, text, [low, high]) {
   const cell = element("td", { class: "figure" }, text.replace("-", "−"));
   if (known(value) && high > low) {
     const part = (value - low) / (high - low);
-    cell.style.backgroundColor = d3.interpolateCividis(part);
-    cell.style.color = part < 0.5 ? "#fff" : "#000";
+    const shade = d3.interpolateCividis(part);
+    cell.style.backgroundColor = `light-dark(${shade}, color-mix(in srgb, ${shade} 50%, black))`;
+    cell.style.color = part < 0.5 ? "#fff" : "light-dark(#000, #fff)";
   }
   return cell;
 }

@@ -35,7 +35,9 @@ def tiles(records: list[Record], found: list[ScoreCell]) -> list[Json]:
     ]
 
 
-def answer(pairs: list[PairedComparison], found: list[ScoreCell], labels: Json) -> str:
+def answer(
+    pairs: list[PairedComparison], found: list[ScoreCell], labels: dict[grouping.Row, str]
+) -> str:
     """One sentence: which methods differ from the baseline; without seeds, which scores highest.
 
     Args:
@@ -46,7 +48,7 @@ def answer(pairs: list[PairedComparison], found: list[ScoreCell], labels: Json) 
     return takeaway.sentence(pairs) or _highest(found, labels)
 
 
-def _highest(found: list[ScoreCell], labels: Json) -> str:
+def _highest(found: list[ScoreCell], labels: dict[grouping.Row, str]) -> str:
     """Which row has the highest mean, task by task; nothing here is tested."""
     told = []
     sized = sorted({cell.sized for cell in found})
