@@ -19,6 +19,8 @@ from peftbench.results.store import Results
 if TYPE_CHECKING:
     import numpy as np
 
+    from peftbench.analysis.comparison import PairedComparison
+
     Predictions = dict[str, np.ndarray]
 
 #: Runs of a column beyond which nothing is tested: their predictions would not fit memory.
@@ -138,21 +140,26 @@ def _test(
     metric = grid.field.partition(".")[2] or every[0].run.task.metrics[0]
     labels = {row: " ".join(map(str, row)) for row in records}
     pairs = family(records, top, labels, lambda record: read[record.run.key][1], metric)
-    won = [
+    won = below_top(pairs)
+    reach = [pair.effect.detectable for pair in pairs if pair.effect is not None]
+    if known := [value for value in reach if value == value]:
+        best.resolution[column] = statistics.median(known)
+    if won:
+        best.found[column] = top
+    else:
+        best.undecided.append(column)
+    return None
+
+
+def below_top(pairs: "list[PairedComparison]") -> bool:
+    """Whether every row that was compared with the highest is significantly below it."""
+    return all(
         pair.effect is not None
         and pair.effect.value < 0
         and pair.seeds > 1
         and pair.effect.p < ALPHA
         for pair in pairs
-    ]
-    reach = [pair.effect.detectable for pair in pairs if pair.effect is not None]
-    if known := [value for value in reach if value == value]:
-        best.resolution[column] = statistics.median(known)
-    if all(won):
-        best.found[column] = top
-    else:
-        best.undecided.append(column)
-    return None
+    )
 
 
 def _read(results: Results, key: str, bad: dict[str, str]) -> "tuple[Record, Predictions] | None":

@@ -238,6 +238,7 @@ def family(
     labels: dict[grouping.Row, str],
     load: Load,
     metric: str,
+    resamples: Resamples | None = None,
 ) -> list[PairedComparison]:
     """Compare rows with one of them, all of one task; each interval and p stands alone.
 
@@ -247,11 +248,12 @@ def family(
         labels: what each row is called.
         load: predictions of a record.
         metric: one of `metrics.METRICS`.
+        resamples: shared with others who compare these records.
 
     Raises:
         RecordError: if runs predicted on other examples.
     """
-    return _pairs(here, base, labels, Resamples(load), metric, together=False)
+    return _pairs(here, base, labels, resamples or Resamples(load), metric, together=False)
 
 
 Seeds = dict[int, Record]  # of a row, by seed

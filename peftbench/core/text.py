@@ -31,6 +31,14 @@ def format_duration(seconds: float) -> str:
     return f"{seconds / 3600:.1f} h"
 
 
+def listed_names(names: Iterable[str], most: int = 6) -> str:
+    """Names as a sentence lists them; of many the first, and how many others."""
+    every = list(names)
+    if len(every) > most:
+        return f"{', '.join(every[: most - 1])} and {len(every) - most + 1} others"
+    return ", ".join(every[:-1]) + " and " + every[-1] if len(every) > 1 else "".join(every)
+
+
 def command(*words: object) -> str:
     """A line of the command for a shell: words with blanks, brackets or stars are quoted."""
     return one_line(shlex.join(["peftbench", *map(str, words)]))

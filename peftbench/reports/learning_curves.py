@@ -4,6 +4,7 @@ from peftbench.analysis import convention, grouping
 from peftbench.core.run import Record
 from peftbench.reports.base import Report
 from peftbench.reports.plotting.line_plots import (
+    LEAST_POINTS,
     Panel,
     Points,
     Series,
@@ -19,7 +20,7 @@ REPORT = Report(
     question="training loss and score by step",
     order=8,
     figures=lambda inputs: plot_learning_curves(inputs.records, inputs.palette),
-    needs="runs with several evaluations (train.num_evals)",
+    needs=f"runs with at least {LEAST_POINTS} evaluations (train.num_evals)",
 )
 
 _CAPTION = (
@@ -34,7 +35,7 @@ _SCORE = "Score of the evaluations during training, on the selection split where
 def plot_learning_curves(records: list[Record], palette: Palette) -> list[Figure]:
     """Panels of a task and size: losses in one picture, scores in another."""
     sized = [one for one, _ in grouping.alike(records)]
-    records = [record for record in records if len(record.curve) > 1]
+    records = [record for record in records if len(record.curve) >= LEAST_POINTS]
     by_row, split = grouping.of_records(records)
     labels = grouping.labels(by_row, split)
     parts = grouping.alike(records)

@@ -6,6 +6,7 @@ import numpy as np
 
 from peftbench.analysis import convention, failures
 from peftbench.analysis.comparison import DRAWS, PairedComparison
+from peftbench.reports import glossary
 from peftbench.reports.base import Report
 from peftbench.reports.plotting import style as drawing
 from peftbench.reports.plotting.style import Figure
@@ -179,11 +180,13 @@ def _forest(axis: Any, task: str, cells: Cells, named: bool) -> None:
     for y, pair in enumerate(cells.values()):
         _draw(axis, y, pair, reach)
     axis.set_xlim(*(1.08 * max(-reach, min(_ends(here))), 1.08 * min(reach, max(_ends(here)))))
-    axis.set_yticks(range(len(cells)), list(cells))
+    axis.set_yticks(range(len(cells)), [glossary.row(label) for label in cells])
     axis.set_ylim(len(cells) - 0.5, -0.5)
     axis.tick_params(axis="y", length=0, labelleft=named)
     one = next(iter(cells.values()))
-    drawing.plain(axis, task, f"{one.metric}, points over {one.against}", "")
+    drawing.plain(
+        axis, task, f"{glossary.metric(one.metric)}, points over {glossary.row(one.against)}", ""
+    )
 
 
 def _ends(pairs: list[PairedComparison]) -> list[float]:

@@ -1,11 +1,14 @@
 """Which method is worth its cost? Score by weights, seconds, memory and money, and the front."""
 
+import itertools
 import statistics
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from peftbench.analysis import convention, costs, grouping
+import numpy as np
+
+from peftbench.analysis import convention, costs, grouping, significance
 from peftbench.core.run import Record
 from peftbench.reports.base import Report
 from peftbench.reports.plotting import annotation
@@ -27,8 +30,11 @@ REPORT = Report(
         inputs.tuned,
         costs.latencies(inputs.evaluated),
     ),
-    needs="a defined score",
+    needs="two rows with a defined score on one task, size and machine",
 )
+
+#: Rows of a panel below which there is no front to see.
+_LEAST = 2
 
 _MEMORY = "peak memory (MiB)"
 
@@ -52,8 +58,9 @@ Money = Callable[[Record], float | None]
 _CAPTION = (
     "{task}: mean score over seeds by mean cost of a run, logarithmic where it spans a decade. "
     "Line: Pareto's front, rows that no other equals or beats in both and beats in one; those on "
-    "it are named, the others small and pale. Weights: trained, the head left out; a method that "
-    "trains nothing else stands at 1. Seconds: of "
+    "it are named and have the 95 % interval of their mean over seeds, the others small and pale; "
+    "dashed where intervals of neighbours overlap, so that their order is undecided. Weights: "
+    "trained, the head left out; a method that trains nothing else stands at 1. Seconds: of "
     "training{tuning}. Memory: the peak while training, of the process on a CPU, of CUDA's "
     "allocator on a GPU. {latency}{money}{level}A panel holds one device with one number of "
     "threads{one}.{lost} "
@@ -94,7 +101,7 @@ def plot_pareto(
             for record in members:
                 if costs.machine(record) == machine:
                     cell.setdefault(row_of[record.run.key], []).append(record)
-            if any(_score(here) is not None for here in cell.values()):
+            if sum(_score(here) is not None for here in cell.values()) >= _LEAST:
                 title = grouping.title(one, dict(parts))
                 if len(machines) > 1:
                     title += f", {costs.called(machine, machines)}"
@@ -176,6 +183,9 @@ def _figure(
     order: list[str],
 ) -> tuple[Any, list[str]]:
     """The picture, and rows on a front that are not named there."""
+    kinds = {
+        kind: cost for kind, cost in kinds.items() if any(points(cell, cost) for _, cell in cells)
+    }
     figure, axes = drawing.grid([2.0] * len(cells), len(kinds))
     named, drawn = [], set()
     for line, (title, cell) in zip(axes, cells, strict=True):
@@ -195,13 +205,15 @@ def _figure(
                 if label in found:
                     _mark(axis, found[label], palette.look(method_of(label)), label in best)
             xs, ys = [found[label][1] for label in best], [found[label][0] for label in best]
-            lines = axis.step(xs, ys, where="post", color="#444444", linewidth=0.8, zorder=1)
+            reach = {label: _interval(cell[label]) for label in best}
+            lines = _front(axis, list(zip(xs, ys, reach.values(), strict=True)))
             runs = [record for here in cell.values() for record in here]
             base = convention.baseline(runs, metric)
             if base is not None:
                 look = {"color": drawing.REFERENCE, "linestyle": ":", "linewidth": 0.9}
                 lines.append(axis.axhline(100 * base, zorder=0, **look))
             _scale(axis, [cost for _, cost in found.values()])
+            _bars(axis, {name: (found[name][1], reach[name]) for name in best}, palette)
             on = {name: (*found[name], palette.look(method_of(name))["color"]) for name in best}
             named.append((axis, on, list(found.values()), lines))
             drawn |= {method_of(label) for label in found}
@@ -211,6 +223,37 @@ def _figure(
         axes[0][0].plot([], [], label=method, **look)
     drawing.legend(figure, [axes[0][0]], methods)
     return figure, annotation.points(figure, named)
+
+
+def _interval(records: list[Record]) -> tuple[float, float] | None:
+    """95 % interval of the mean score in percent, by Student's t; None where seeds are too few."""
+    known = np.array([100 * record.score for record in records if record.score is not None])
+    effect = significance.student(known)
+    return None if effect is None else (effect.low, effect.high)
+
+
+Reach = tuple[float, float] | None
+
+
+def _front(axis: Any, points: list[tuple[float, float, Reach]]) -> list[Any]:
+    """Steps from point to point of a front, dashed between two whose intervals overlap."""
+    lines = []
+    for (x, y, one), (x2, y2, two) in itertools.pairwise(points):
+        decided = one is not None and two is not None and one[1] < two[0]
+        look = {"color": "#444444", "linewidth": 0.8, "linestyle": "-" if decided else (0, (3, 2))}
+        lines += axis.step([x, x2], [y, y2], where="post", zorder=1, **look)
+    return lines
+
+
+def _bars(axis: Any, best: dict[str, tuple[float, Reach]], palette: Palette) -> None:
+    """Intervals of the rows on a front; they do not widen the axis."""
+    low, high = axis.get_ylim()
+    for label, (x, reach) in best.items():
+        if reach is not None:
+            colour = palette.look(method_of(label))["color"]
+            ends = [max(low, reach[0]), min(high, reach[1])]
+            axis.plot([x, x], ends, color=colour, linewidth=0.7, alpha=0.6, zorder=1)
+    axis.set_ylim(low, high)
 
 
 def _mark(axis: Any, point: tuple[float, float], look: dict[str, Any], best: bool) -> None:

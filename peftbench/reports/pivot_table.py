@@ -3,8 +3,9 @@
 import math
 import re
 import statistics
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from peftbench.analysis.pivot import Cell, Grid, Row
 from peftbench.core.errors import ConfigError
 from peftbench.core.text import did_you_mean
 from peftbench.metrics import task_metrics
+from peftbench.reports import glossary
 from peftbench.reports.tables import latex
 from peftbench.reports.tables.markdown import Table
 from peftbench.results.frame import load_frame
@@ -217,26 +219,27 @@ def _titles(grid: Grid) -> dict[Row, str]:
     metrics: dict[Row, set[str]] = {}
     for (_, column), cell in grid.cells.items():
         metrics.setdefault(column, set()).update(cell.metrics)
-    ends = [name.rpartition(".")[2] for name in grid.asked.columns]
-    short = ends if len(set(ends)) == len(ends) else grid.asked.columns
     titles = {}
     for column in grid.columns:
-        named = zip(grid.asked.columns, short, column, strict=True)
-        told = [_text(v) if name in _BARE else f"{end}={_text(v)}" for name, end, v in named]
+        told = _words(grid, column)
         if grid.field == "score" and len(metrics[column]) == 1:
             told += metrics[column]
         titles[column] = " ".join(told) or grid.asked.cell
     return titles
 
 
+def _words(grid: Grid, column: Row) -> list[str]:
+    """The values of a column's fields, with the field's name where they do not say it."""
+    ends = [name.rpartition(".")[2] for name in grid.asked.columns]
+    short = ends if len(set(ends)) == len(ends) else grid.asked.columns
+    named = zip(grid.asked.columns, short, column, strict=True)
+    return [_text(v) if name in _BARE else f"{end}={_text(v)}" for name, end, v in named]
+
+
 def _notes(grid: Grid, best: Best, titles: dict[Row, str]) -> list[str]:
     """What the numbers are, what was tested, what is not there."""
     ask = grid.asked
-    around = {"mean": "mean ± standard deviation", "median": "median [quartiles]"}
-    what = around.get(ask.summary, "mean [95 % interval of the mean by Student's t]")
-    unit = _unit(grid.field)[0]
-    first = ", ".join([*[unit] * bool(unit), f"{what} over seeds (number of seeds)"])
-    notes = ["; ".join([first[0].upper() + first[1:], *_more(grid)]) + "."]
+    notes = ["; ".join([f"{_measured(grid)} (number of seeds)", *_more(grid)]) + "."]
     if ask.where:
         notes.append(f"Records with {shown(ask.where)} only.")
     if added := grid.row_names[len(ask.rows) :]:
@@ -267,6 +270,15 @@ def _notes(grid: Grid, best: Best, titles: dict[Row, str]) -> list[str]:
             f"Left out, unreadable: {len(grid.unreadable)} records, {', '.join(grid.unreadable)}."
         )
     return notes
+
+
+def _measured(grid: Grid) -> str:
+    """The unit, and what a cell holds of its seeds."""
+    around = {"mean": "mean ± standard deviation", "median": "median [quartiles]"}
+    what = around.get(grid.asked.summary, "mean [95 % interval of the mean by Student's t]")
+    unit = _unit(grid.field)[0]
+    text = ", ".join([*[unit] * bool(unit), f"{what} over seeds"])
+    return text[0].upper() + text[1:]
 
 
 def _more(grid: Grid) -> list[str]:
@@ -395,9 +407,60 @@ def build_pivot_table(
     table = to_table(crossing, tops, warning if crossing.costs else None)
     if form == "csv":
         return RenderedTable(table, to_figures(crossing, tops).csv(), warnings)
-    texts = {"markdown": lambda: table.markdown() + "\n", "latex": lambda: latex.latex(table)}
+    texts = {
+        "markdown": lambda: _github(table).markdown() + "\n",
+        "latex": lambda: _latex(crossing, table),
+    }
     texts["html"] = lambda: latex.page(table)
     return RenderedTable(table, texts[form]() if form in texts else None, warnings)
+
+
+#: Columns of figures from which counts would make Markdown wider than GitHub's page.
+_WIDE = 5
+
+#: The count of seeds in a cell.
+_COUNT = re.compile(r" \((\d+)\)(?= [†§‡]|$)")
+
+
+def _github(table: Table) -> Table:
+    """A wide table without the count of seeds in cells with the usual one, to fit GitHub's page."""
+    found = Counter(
+        match[1] for row in table.rows for cell in row for match in _COUNT.finditer(cell)
+    )
+    if not found or len(table.columns) - table.labels < _WIDE:
+        return table
+    usual = found.most_common(1)[0][0]
+    rows = [
+        [_COUNT.sub(lambda m: "" if m[1] == usual else m[0], cell) for cell in row]
+        for row in table.rows
+    ]
+    rest = f"n = {usual}" + " where no other number is in brackets" * (len(found) > 1)
+    first, *notes = table.notes
+    notes = [first.replace("(number of seeds)", f"({rest})"), *notes]
+    return replace(table, rows=rows, notes=notes)
+
+
+def _latex(grid: Grid, table: Table) -> str:
+    """The table with the names that a paper has; its columns by task."""
+    groups = {"method": "methods", "task": "tasks"}
+    kinds = [groups.get(name) for name in grid.row_names]
+    kinds += [None] * len(grid.columns)
+    rows = [
+        [glossary.name(kind, cell) if kind else cell for kind, cell in zip(kinds, row, strict=True)]
+        for row in table.rows
+    ]
+    heads = None
+    if "task" in grid.asked.columns:
+        task = grid.asked.columns.index("task")
+        heads = []
+        for column, title in _titles(grid).items():
+            words = _words(grid, column)
+            metric = title.removeprefix(" ".join(words)).strip()
+            group, metric = glossary.name("tasks", words.pop(task)), glossary.short_metric(metric)
+            if words and metric:
+                group = f"{group} ({metric})"
+            heads.append((group, " ".join(words) or metric))
+    return latex.latex(replace(table, rows=rows), heads, _measured(grid))
 
 
 def _form(output: Path | None) -> str:

@@ -8,6 +8,7 @@ from peftbench.analysis import convention, costs, grouping
 from peftbench.core.run import Record, canonical
 from peftbench.reports.base import Report
 from peftbench.reports.plotting.line_plots import (
+    LEAST_POINTS,
     Panel,
     Points,
     Series,
@@ -23,7 +24,7 @@ REPORT = Report(
     question="what is the score after so many training seconds?",
     order=5,
     figures=lambda inputs: plot_score_vs_time(inputs.records, inputs.palette, inputs.warning),
-    needs="runs with several evaluations (train.num_evals), or of several budgets",
+    needs=f"runs with at least {LEAST_POINTS} evaluations (train.num_evals), or of several budgets",
 )
 
 _CAPTION = (
@@ -103,7 +104,11 @@ def _budgets(records: list[Record]) -> Grouped:
 def _curves(records: list[Record]) -> Series | None:
     """Of seeds that were evaluated several times."""
     metric = records[0].run.task.metrics[0] if records else ""
-    seeds = [curve_points(r.curve, "seconds", metric, 100) for r in records if len(r.curve) > 1]
+    seeds = [
+        curve_points(r.curve, "seconds", metric, 100)
+        for r in records
+        if len(r.curve) >= LEAST_POINTS
+    ]
     seeds = [points for points in seeds if points]
     return Series(mean_curve(seeds), seeds) if seeds else None
 

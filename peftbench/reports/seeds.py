@@ -1,12 +1,15 @@
 """How much does the seed matter? Every seed a dot, by row, task and size."""
 
 import statistics
+import textwrap
 from typing import Any
 
 from peftbench.analysis import convention, grouping
 from peftbench.core.run import Record
+from peftbench.reports import glossary
 from peftbench.reports.base import Report
 from peftbench.reports.plotting import style as drawing
+from peftbench.reports.plotting import takeaway
 from peftbench.reports.plotting.palette import Palette
 from peftbench.reports.plotting.style import Figure
 
@@ -14,13 +17,15 @@ REPORT = Report(
     name="seeds",
     question="how much does the seed matter?",
     order=7,
-    figures=lambda inputs: plot_seeds(inputs.records, inputs.palette),
+    figures=lambda inputs: plot_seeds(
+        inputs.records, inputs.palette, takeaway.sentence(inputs.pairs)
+    ),
     needs="records",
 )
 
 _CAPTION = (
-    "Every seed a dot, the bar their mean; rows with most trained parameters come first. Open: the "
-    "seed collapsed, it predicts one class or value throughout. Dotted: the "
+    "Every seed a dot, the bar their mean; rows with the best mean ranks come first. Open: "
+    "the seed collapsed, it predicts one class or value throughout. Dotted: the "
     f"{convention.BASELINE}. {convention.NOTE}"
 )
 
@@ -30,8 +35,14 @@ _ROWS, _SIDE, _TALL = 60, 3, 9.0
 Cell = dict[str, list[Record]]
 
 
-def plot_seeds(records: list[Record], palette: Palette) -> list[Figure]:
-    """A panel for each task and size; panels with the same rows stand side by side."""
+def plot_seeds(records: list[Record], palette: Palette, title: str = "") -> list[Figure]:
+    """A panel for each task and size; panels with the same rows stand side by side.
+
+    Args:
+        records: of any tasks.
+        palette: of the folder.
+        title: above the first picture.
+    """
     by_row, split = grouping.of_records(records)
     labels = grouping.labels(by_row, split)
     parts = grouping.alike(records)
@@ -49,7 +60,7 @@ def plot_seeds(records: list[Record], palette: Palette) -> list[Figure]:
             (title, {label: cell[label] for label in names[start : start + _ROWS]})
             for title, cell in side
         ]
-        for names, cells in alike.items()
+        for names, cells in ((_ranked(cells), cells) for cells in alike.values())
         for start in range(0, len(names), _ROWS)
         for side in (cells[at : at + _SIDE] for at in range(0, len(cells), _SIDE))
     ]
@@ -59,16 +70,34 @@ def plot_seeds(records: list[Record], palette: Palette) -> list[Figure]:
             pages.append([])
         pages[-1].append(band)
     return [
-        Figure(_page(page, palette), _CAPTION, "" if number == 0 else f"{number + 1}")
+        Figure(
+            _page(page, palette, "" if number else title),
+            _CAPTION,
+            "" if number == 0 else f"{number + 1}",
+        )
         for number, page in enumerate(pages)
     ]
+
+
+def _ranked(cells: list[tuple[str, Cell]]) -> list[str]:
+    """Rows of panels that stand side by side, by the mean over panels of the rank of their mean."""
+    places: dict[str, list[int]] = {}
+    for _, cell in cells:
+        means = {
+            label: statistics.fmean(scores) if scores else float("-inf")
+            for label, here in cell.items()
+            for scores in [[record.score for record in here if record.score is not None]]
+        }
+        for place, label in enumerate(sorted(means, key=lambda label: -means[label])):
+            places.setdefault(label, []).append(place)
+    return sorted(places, key=lambda label: statistics.fmean(places[label]))
 
 
 def _height(band: list[tuple[str, Cell]]) -> float:
     return 0.6 + 0.125 * max(4, len(band[0][1]))
 
 
-def _page(bands: list[list[tuple[str, Cell]]], palette: Palette) -> Any:
+def _page(bands: list[list[tuple[str, Cell]]], palette: Palette, title: str) -> Any:
     most = max(len(band) for band in bands)
     figure, axes = drawing.grid([_height(band) for band in bands], most)
     for line, band in zip(axes, bands, strict=True):
@@ -76,8 +105,11 @@ def _page(bands: list[list[tuple[str, Cell]]], palette: Palette) -> Any:
             if number >= len(band):
                 axis.remove()
                 continue
-            title, cell = band[number]
-            _strip(axis, title, cell, palette, named=number == 0)
+            _strip(axis, *band[number], palette, named=number == 0)
+    if title:
+        lines = textwrap.wrap(title, int(16 * figure.get_figwidth()))
+        figure.set_figheight(figure.get_figheight() + 0.14 * len(lines))
+        figure.suptitle("\n".join(lines), fontsize=7.5, x=0.01, ha="left")
     return figure
 
 
@@ -111,6 +143,6 @@ def _strip(axis: Any, title: str, cell: Cell, palette: Palette, named: bool) -> 
         look = {"color": drawing.REFERENCE, "linestyle": ":", "linewidth": 0.9}
         axis.axvline(100 * base, zorder=1, **look)
     drawing.plain(axis, title, f"{metric} (%)", "")
-    axis.set_yticks(range(len(cell)), list(cell))
+    axis.set_yticks(range(len(cell)), [glossary.row(label) for label in cell])
     axis.tick_params(axis="y", length=0, labelleft=named)
     axis.set_ylim(len(cell) - 0.4, -0.6)

@@ -11,6 +11,7 @@ import numpy as np
 from peftbench.analysis import convention, grouping
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json
+from peftbench.reports import glossary
 from peftbench.reports.base import SuiteReport
 from peftbench.reports.plotting import style as drawing
 from peftbench.reports.plotting.palette import Palette
@@ -219,8 +220,8 @@ def _map(axis: Any, section: grouping.TableSection, lines: list[_HeatLine], name
     axis.imshow(grid, cmap="cividis", aspect="auto", vmin=0, vmax=1)
     names = [f"{name.replace('_', ' ')}\n{metric}" for name, metric in targets.items()]
     axis.set_xticks(range(len(targets)), [_wrapped(name, len(names)) for name in names])
-    axis.set_yticks(range(len(lines)), [line.label for line in lines])
-    axis.set_title(f"trained on {section.title}")
+    axis.set_yticks(range(len(lines)), [glossary.row(line.label) for line in lines])
+    axis.set_title(f"trained on {glossary.section(section.title)}")
     axis.tick_params(length=0, labelleft=named)
     axis.spines[:].set_visible(False)
 

@@ -129,8 +129,8 @@ def test_pictures_have_a_panel_for_each_section(report):
     (picture,) = plot(every, trained(every), Palette())
     titles = [axis.get_title() for axis in picture.figure.axes if axis.get_title()]
     assert [title.removeprefix("trained on ") for title in titles] == [
-        "synthetic_paraphrase 100",
-        "synthetic_paraphrase 200",
+        "Synthetic paraphrase, 100 examples",
+        "Synthetic paraphrase, 200 examples",
     ]
 
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 import records
 from click.testing import CliRunner
@@ -23,7 +24,10 @@ from peftbench.analysis import convention
 from peftbench.analysis.comparison import PairedComparison
 from peftbench.analysis.significance import Effect
 from peftbench.cli.main import main
-from peftbench.reports import calibration, html, scores, shift
+from peftbench.config import catalog
+from peftbench.core.text import listed_names
+from peftbench.metrics import task_metrics
+from peftbench.reports import calibration, glossary, html, scores, shift
 from peftbench.reports.html import cells, run_list, summary
 from peftbench.reports.html.data import contents
 from peftbench.reports.plotting.palette import Palette
@@ -108,6 +112,56 @@ class Parsed(HTMLParser):
             self.text[self._inside][-1] += data
 
 
+def test_every_packaged_method_task_and_metric_has_a_name(data):
+    folder = catalog.packaged()
+    told = glossary.entries()
+    assert set(catalog.options("method", (folder,))) == set(told["methods"])
+    assert set(catalog.options("task", (folder,))) == set(told["tasks"])
+    assert set(task_metrics.METRICS) <= set(told["metrics"])
+    assert data["names"]["methods"]["lora"] == {
+        "name": "LoRA",
+        "short": "LoRA",
+        "about": "low-rank updates beside query and value (Hu et al. 2022)",
+        "paper": "https://arxiv.org/abs/2106.09685",
+    }
+    assert glossary.row("lora, 20 s") == "LoRA, 20 s"
+    assert glossary.section("cola 8,551") == "CoLA, 8,551 examples"
+    assert glossary.metric("matthews (%)") == "Matthews' r (%)"
+    assert glossary.section("my own 2024 set") == "my own 2024 set"
+
+
+def answered(right, seed):
+    """Predictions of 400 examples of which so many are right, other ones for each seed."""
+    label = np.arange(400) % 2
+    wrong = np.random.default_rng(seed).permutation(400) >= right
+    scores = np.eye(2, dtype=np.float32)[np.where(wrong, 1 - label, label)]
+    return {"item": np.arange(400), "label": label, "scores": scores}
+
+
+@pytest.mark.parametrize("second", [240, 378])
+def test_the_best_of_a_column_is_marked_where_it_is_significant(tmp_path, second):
+    """Of 400 answers 380 are right, of the other methods 240 and 240, or 378 and 240."""
+    folder = Results(tmp_path / "runs")
+    right = {"full": 380, "lora": second, "bitfit": 240}
+    for run in records.runs("method=full,lora,bitfit", "seed=0,1,2", "size=32"):
+        count = right[run.method.name] + run.seed
+        trained = {"trained": TRAINED[run.method.name], "head": 66, "total": 50000}
+        made = records.record(run, count / 400, parameters=trained)
+        folder.save(made, answered(count, 10 * right[run.method.name] + run.seed))
+    told = contents(folder)
+    names = [row["method"] for row in told["rows"]]
+    ((best,),) = [[section["best"] for section in told["sections"]]]
+    assert best == (names.index("full") if second == 240 else None)
+    worse = "BitFit" if second == 378 else "LoRA (Synthetic paraphrase) and BitFit"
+    assert told["answer"] == (
+        "No method is significantly better than Full fine-tuning; significantly worse: "
+        f"{worse} (Synthetic paraphrase); undecided: {int(second == 378)} of 2 comparisons."
+    )
+    assert [row["rank"] for row in sorted(told["rows"], key=lambda row: row["rank"])] == (
+        [1, 2.5, 2.5] if second == 240 else [1, 2, 3]
+    )
+
+
 def paragraph(data, heading):
     return next(p["sentences"] for p in data["summary"] if p["heading"] == heading)
 
@@ -121,8 +175,8 @@ def test_cells_by_hand(data):
     }
     assert [section["title"] for section in data["sections"]] == [
         EVIL,
-        "synthetic_paraphrase 32",
-        "synthetic_paraphrase 64",
+        "Synthetic paraphrase, 32 examples",
+        "Synthetic paraphrase, 64 examples",
     ]
     assert by_name["full"]["mean"] == pytest.approx(0.85)
     assert by_name["full"]["sd"] == pytest.approx(0.1 / 2**0.5, abs=1e-6)
@@ -159,13 +213,14 @@ def test_sentences_follow_from_the_numbers(data):
     assert where == f"Trained on Some CPU with 1 thread, {hours:.1f} hours in all."
     assert "calibration (6), continual (6), noise (6) and shift (6)" in evaluations
     scores = paragraph(data, "What the scores say")
-    best = "full has the highest mean accuracy, 85.0 % (n = 2); the constant prediction has 50.0 %"
-    assert scores[0] == f"{EVIL}: {best}; not above it: bitfit."
+    best = "Full fine-tuning has the highest mean accuracy, 85.0 % (n = 2)"
+    level = "the constant prediction has 50.0 %; not above it: BitFit"
+    assert scores[0] == f"{EVIL}: {best}; {level}."
     collapsed = paragraph(data, "What collapsed")
     assert collapsed[0].startswith("3 of 18 runs collapsed")
     costs = paragraph(data, "What it costs")[0]
-    assert "from 2.0 s (lora) to 8.0 s (full)" in costs
-    assert "nothing scores as high in less time than lora and full" in costs
+    assert "from 2.0 s (LoRA) to 8.0 s (Full fine-tuning)" in costs
+    assert "nothing scores as high in less time than LoRA and Full fine-tuning" in costs
 
 
 def test_verdicts_are_counted_as_they_stand_in_the_table(data):
@@ -179,14 +234,14 @@ def test_verdicts_are_counted_as_they_stand_in_the_table(data):
 
 
 def test_names_in_a_list():
-    assert [run_list.listed_names(names) for names in ((), "a", "ab", "abc")] == [
+    assert [listed_names(names) for names in ((), "a", "ab", "abc")] == [
         "",
         "a",
         "a and b",
         "a, b and c",
     ]
-    assert run_list.listed_names("abcdefgh", 4) == "a, b, c and 5 others"
-    assert summary._said("lora, rank=4, lr=0.1") == "lora (rank=4, lr=0.1)"
+    assert listed_names("abcdefgh", 4) == "a, b, c and 5 others"
+    assert summary._said("lora, rank=4, lr=0.1") == "LoRA (rank=4, lr=0.1)"
 
 
 def test_what_is_forgotten_after_each_round(data):
@@ -237,7 +292,7 @@ def test_what_cannot_be_read_and_what_does_not_compare_is_said(tmp_path):
     )
     costs = paragraph(told, "What it costs")
     assert costs == [
-        "synthetic_paraphrase: seconds were taken on different machines and do not compare."
+        "Synthetic paraphrase: seconds were taken on different machines and do not compare."
     ]
 
 
@@ -361,6 +416,7 @@ def opened(chromium, file):
     tab.on("dialog", lambda dialog: (complaints.append(dialog.message), dialog.dismiss()))
     tab.on("request", lambda request: asked.append(request.url))
     tab.goto(file.as_uri())
+    tab.evaluate("document.querySelectorAll('main > details').forEach((one) => (one.open = true))")
     tab.evaluate("drawAll()")
     yield tab
     assert complaints == []
@@ -397,7 +453,7 @@ def test_columns_sort_and_rows_filter_by_keyboard_too(opened):
     opened.keyboard.press("Enter")
     assert column(opened, TABLE, 9) == ["2.00"] * 3 + ["4.00"] * 3 + ["8.00"] * 3
     opened.get_by_label(f"filter {TABLE}").fill("lora paraphrase")
-    assert [name.strip() for name in column(opened, TABLE, 0)] == ["lora", "lora"]
+    assert [name.strip() for name in column(opened, TABLE, 0)] == ["LoRA", "LoRA"]
     assert opened.get_by_text("2 of 9 rows").is_visible()
 
 
@@ -407,14 +463,15 @@ def test_the_legend_hides_a_method_everywhere(opened):
     lora = "[fill='var(--method-1)'], [stroke='var(--method-1)']"
     assert opened.evaluate("number.get('lora')") == 1
     assert opened.locator(lora).count() > 20
-    button = opened.locator("#legend button", has_text="lora")
+    opened.locator("#legend summary").click()
+    button = opened.locator("#legend button", has_text="LoRA")
     button.click()
     opened.evaluate("drawAll()")
     assert button.get_attribute("aria-pressed") == "false"
     assert opened.locator(lora).count() == 0
     texts = opened.locator("main tbody, main svg.plot").all_text_contents()
     assert len(texts) > 20
-    assert not [text for text in texts if "lora" in text]
+    assert not [text for text in texts if "lora" in text.lower()]
     button.click()
     opened.evaluate("drawAll()")
     assert opened.locator(lora).count() > 20
@@ -437,11 +494,13 @@ def test_a_task_hides_the_others(opened):
 @pytest.mark.parametrize("task", [EVIL, "synthetic_paraphrase"])
 def test_a_task_hides_the_others_in_folded_tables_too(opened, data, task):
     other = {EVIL: "synthetic_paraphrase", "synthetic_paraphrase": EVIL}[task]
+    names = {EVIL: EVIL, "synthetic_paraphrase": "Synthetic paraphrase"}
     opened.evaluate("document.querySelectorAll('details').forEach((one) => (one.open = true))")
     opened.select_option("#task", task)
     shown = opened.locator("main .tabled:visible")
     text = "\n".join(shown.locator("table:visible").all_inner_texts())
-    assert task in text
+    assert names[task] in text
+    assert names[other] not in text
     assert other not in text
     told = {table["title"] for table in data["tables"] if table["task"] == other}
     folded = opened.locator("main details.tabled:visible > summary")
@@ -479,11 +538,97 @@ def test_dots_tell_exact_values_and_dark_is_a_click_away(opened):
     opened.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     tip = panel.locator("[aria-label=tip]")
     tip.get_by_text("accuracy").wait_for()
-    assert re.search(r"full, seed \d.*accuracy \d\d\.\d\d %", tip.text_content(), re.DOTALL)
+    assert re.search(
+        r"Full fine-tuning, seed \d.*accuracy \d\d\.\d\d %", tip.text_content(), re.DOTALL
+    )
     ground = "getComputedStyle(document.body).backgroundColor"
     light = opened.evaluate(ground)
     opened.locator("#theme").click()
     assert opened.evaluate(ground) != light
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+@pytest.mark.parametrize(("width", "height", "lowest"), [(1280, 900, 320), (390, 844, 420)])
+def test_the_first_screen_is_an_answer_four_figures_and_the_table(
+    chromium, file, width, height, lowest
+):
+    context = chromium.new_context(offline=True, viewport={"width": width, "height": height})
+    tab = context.new_page()
+    tab.goto(file.as_uri())
+    assert tab.locator("#answer").inner_text().startswith("No method is significantly better than")
+    tiles = tab.locator(".tile strong")
+    assert tiles.all_inner_texts() == ["18", "3", "2", "17 %"]  # 3 of 18 runs collapsed
+    board = tab.get_by_role("table", name="Leaderboard")
+    names = board.locator("tbody th").all_inner_texts()
+    # mean ranks over 3 tasks and sizes by 2 seeds; lora ties with full in the second seeds
+    assert [name.replace("↗", "").strip() for name in names] == [
+        *("Full fine-tuning", "LoRA", "BitFit")
+    ]
+    assert board.locator("tbody tr:first-child td").nth(0).inner_text() == "1.25"
+    assert board.get_by_text("1/2").count() == 3  # the second seed of bitfit, thrice
+    assert "scores 80.0, 90.0" in board.locator(".strip").first.get_attribute("aria-label")
+    assert board.bounding_box()["y"] < lowest
+    assert not tab.locator("main > details[open]").count()
+    assert tab.evaluate("document.documentElement.scrollWidth") == width
+    context.close()
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_the_address_shows_the_same_again(opened, chromium, file):
+    opened.select_option("#task", EVIL)
+    opened.locator("#legend summary").click()
+    opened.locator("#legend button", has_text="BitFit").click()
+    board = opened.get_by_role("table", name="Leaderboard")
+    board.get_by_role("button", name="trained").click()
+    board.get_by_role("button", name="trained").click()
+    told = board.inner_text()
+    assert "Synthetic" not in told
+    assert told.index("LoRA") < told.index("Full fine-tuning")  # 2,048 and 40,000 weights
+    context = chromium.new_context(offline=True, viewport={"width": 1280, "height": 900})
+    tab = context.new_page()
+    tab.goto(opened.url)
+    assert tab.get_by_role("table", name="Leaderboard").inner_text() == told
+    tab.goto(f"{file.as_uri()}#costs")
+    assert tab.locator("main > details[open]").get_attribute("id") == "costs"
+    context.close()
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_tables_and_drawings_are_taken_along(opened, tmp_path):
+    def taken(name):
+        with opened.expect_download() as waiting:
+            opened.get_by_role("button", name=name).first.click()
+        path = tmp_path / waiting.value.suggested_filename
+        waiting.value.save_as(path)
+        return path
+
+    lines = taken("download Leaderboard as CSV").read_text().splitlines()
+    assert len(lines) == 4
+    assert lines[1].split(",")[:3] == ["Full fine-tuning", "1.25", "85.0 ± 7.1"]
+    svg = taken(re.compile("^download Scores, every run a dot.* as SVG$")).read_text()
+    assert "<path" in svg
+    assert "var(--" not in svg
+    png = taken(re.compile("^download Scores, every run a dot.* as PNG$")).read_bytes()
+    assert png.startswith(b"\x89PNG")
+    assert len(png) > 5_000
+
+
+@pytest.mark.slow
+@pytest.mark.browser
+def test_paper_shows_what_is_folded(opened):
+    opened.evaluate(
+        "document.querySelectorAll('main details').forEach((one) => (one.open = false))"
+    )
+    opened.evaluate("dispatchEvent(new Event('beforeprint'))")
+    assert not opened.locator("main details:not([open])").count()
+    opened.emulate_media(media="print")
+    assert opened.locator("#rules dl").is_visible()
+    assert not opened.locator(".take").first.is_visible()
+    opened.evaluate("dispatchEvent(new Event('afterprint'))")
+    assert not opened.locator("main details[open]").count()
 
 
 @pytest.mark.slow
@@ -515,15 +660,15 @@ def test_one_seed_decides_nothing_about_methods(seeds):
         assert "1 of one seed, which compares two models and no methods" in first
         assert lines == []
         return
-    assert "worse than full: lora (\N{MINUS SIGN}10.0 points" in lines[0]
+    assert "worse than Full fine-tuning: LoRA (\N{MINUS SIGN}10.0 points" in lines[0]
     assert "given that it trains" in lines[0]
 
 
 def test_the_page_and_the_tables_print_the_same_figures(results, data):
     table = scores.scores(convention.counted_records(results.scan()[0]))
-    heads = [f"{section['title']} accuracy" for section in data["sections"]]
+    heads = [f"{section['id']} accuracy" for section in data["sections"]]
     for cell in data["cells"]:
-        label = data["rows"][cell["row"]]["label"]
+        label = data["rows"][cell["row"]]["id"]
         (line,) = (row for row in table.rows if row[0] == label)
         shown = line[table.columns.index(heads[cell["section"]])]
         mean, deviation = cell["texts"]
@@ -538,7 +683,7 @@ def test_the_picture_and_the_page_of_shift_have_the_same_lines_and_figures(resul
     (panel,) = page["panels"]
     (picture,) = shift.plot_shift(here, trained, Palette())
     (axis,) = picture.figure.axes
-    assert [line["label"] for line in panel["lines"]] == [
+    assert [glossary.row(line["label"]) for line in panel["lines"]] == [
         text.get_text() for text in axis.get_yticklabels()
     ]
     assert "constant prediction" in [line["label"] for line in panel["lines"]]

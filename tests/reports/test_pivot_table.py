@@ -349,7 +349,8 @@ def test_names_are_escaped_in_every_format(odd):
     assert r"a\_b\%\&\textless{}script\textgreater{}" in said["latex"]
     assert "a_b%&amp;&lt;script&gt;" in said["html"]
     assert r"#\$\|{x}\~^\\" in said["markdown"]
-    assert r"0.0 $\pm$ 70.7 (2)" in said["latex"]
+    assert r"& 0.0 & $\pm$\,70.7 " in said["latex"]
+    assert "($n = 2$)" in said["latex"]
 
 
 def test_files_are_stable_and_checked(odd, tmp_path):
@@ -364,21 +365,100 @@ def test_files_are_stable_and_checked(odd, tmp_path):
     assert "--output" in told(odd, "-o", str(tmp_path / "t.md" / "below.md"), code=2).stderr
 
 
-@pytest.mark.skipif(
-    shutil.which("pdflatex") is None,
-    reason="no TeX engine; Debian: apt-get install texlive-latex-base texlive-latex-recommended",
-)
+@pytest.fixture
+def three(tmp_path):
+    """Two methods on three tasks, one seed of each collapsed on one of them."""
+    tasks = {"mrpc": ["accuracy"], "stsb": ["pearson"], "cola": ["matthews"]}
+    made = []
+    for run in records.runs("method=full,lora", "seed=0,1,2"):
+        for name, metrics in tasks.items():
+            gone = name == "cola" and run.seed == 2
+            score = None if gone else 0.7 + run.seed / 100
+            task = replace(run.task, name=name, metrics=metrics)
+            made.append(records.record(replace(run, task=task), score, collapsed=gone))
+    return saved(tmp_path / "r", made)
+
+
+def test_latex_has_tasks_above_names_and_n_once(three):
+    text = told(three, "rows=method", "columns=size,task", "--format", "latex").stdout
+    lines = text.splitlines()
+    assert r"\label{tab:score-by-method-and-size-task}" in lines
+    assert any(line.startswith(r"\caption{") and "($n = 3$)" in line for line in lines)
+    heads = lines[lines.index(r"\toprule") + 1 :][:3]
+    size = lines[lines.index(r"\toprule") + 3].split("{c}{")[1].partition("}")[0]
+    assert heads == [
+        r" & \multicolumn{2}{c}{CoLA (MCC)} & \multicolumn{2}{c}{MRPC (acc.)}"
+        r" & \multicolumn{2}{c}{STS-B (r)} \\",
+        r"\cmidrule(lr){2-3}\cmidrule(lr){4-5}\cmidrule(lr){6-7}",
+        "method" + rf" & \multicolumn{{2}}{{c}}{{{size}}}" * 3 + r" \\",
+    ]
+    # the collapsed seed counts as the constant prediction: the mean of 70, 71 and 50
+    (row,) = [line for line in lines if line.startswith("LoRA &")]
+    assert row == (
+        r"LoRA & 63.7 & $\pm$\,11.8\textsuperscript{c1} & 71.0 & $\pm$\,1.0"
+        r" & 71.0 & $\pm$\,1.0 \\"
+    )
+    assert "(3)" not in text.partition(r"\end{table}")[0]
+
+
+def test_wide_markdown_says_the_usual_count_once(tmp_path):
+    """Six columns of three seeds, but for one cell of two."""
+    made = [
+        records.record(run, 0.7 + run.seed / 100)
+        for run in records.runs("method=full,lora", "seed=0,1,2", "size=8,16,32,48,64,100")
+        if not (run.method.name == "lora" and run.size == 64 and run.seed == 2)
+    ]
+    text = told(saved(tmp_path / "r", made), "columns=size", "--format", "markdown").stdout
+    rows = [line for line in text.splitlines() if line.startswith(("| full", "| lora"))]
+    assert [cell.strip() for cell in rows[0].split("|")[2:-1]] == ["71.0 ± 1.0"] * 6
+    assert [cell.strip() for cell in rows[1].split("|")[2:-1]] == [
+        *["71.0 ± 1.0"] * 4,
+        "70.5 ± 0.7 (2)",
+        "71.0 ± 1.0",
+    ]
+    assert "over seeds (n = 3 where no other number is in brackets);" in text
+    narrow = told(saved(tmp_path / "n", made[:3]), "columns=size", "--format", "markdown").stdout
+    assert "(number of seeds)" in narrow
+
+
+def compiled(folder, width):
+    """The log of a document with `table.tex` in columns of so many points."""
+    (folder / "main.tex").write_text(
+        r"\documentclass{article}\usepackage[T1]{fontenc}"
+        r"\usepackage{booktabs,siunitx,threeparttable,textcomp}"
+        rf"\begin{{document}}\hsize={width}pt\columnwidth\hsize\textwidth\hsize"
+        r"\input{table}\end{document}"
+    )
+    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "main"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-1500:]
+    assert (folder / "main.pdf").stat().st_size > 1000
+    return done.stdout
+
+
+@pytest.fixture
+def tex():
+    """What compiling takes."""
+    for package in ("siunitx", "threeparttable", "booktabs"):
+        find = shutil.which("kpsewhich")
+        if not find or subprocess.run([find, f"{package}.sty"], capture_output=True).returncode:
+            pytest.skip(f"no TeX with {package}: apt-get install texlive-science")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tex")
 def test_latex_compiles(odd, tmp_path):
     told(odd, "rows=run.task.metrics,method", "-o", str(tmp_path / "table.tex"))
     assert "\n{[}accuracy" in (tmp_path / "table.tex").read_text()  # \\[ has an argument
-    (tmp_path / "main.tex").write_text(
-        r"\documentclass{article}\usepackage{booktabs}\usepackage{textcomp}"
-        r"\begin{document}\input{table}\end{document}"
-    )
-    command = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "main"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout[-1500:]
-    assert (tmp_path / "main.pdf").stat().st_size > 1000
+    compiled(tmp_path, 500)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("tex")
+def test_three_tasks_fit_a_column(three, tmp_path):
+    told(three, "rows=method", "columns=task", "-o", str(tmp_path / "table.tex"))
+    assert "Overfull" not in compiled(tmp_path, 219)
+    assert "Overfull" in compiled(tmp_path, 120)
 
 
 def test_an_unknown_word_is_refused_in_python():

@@ -167,7 +167,8 @@ def test_sizes_are_means_and_deviations_of_rows():
     (low, high), _ = axis.collections[0].get_segments()
     assert high[1] - low[1] == pytest.approx(2 * statistics.stdev(by_row[2][0]))
     labels = [text.get_text() for text in picture.figure.legends[0].get_texts()]
-    assert labels == ["lora, rank=2", "lora, rank=8", "constant prediction"]
+    assert labels == ["constant prediction"]
+    assert [text.get_text() for text in axis.texts] == ["LoRA, rank=2", "LoRA, rank=8"]
     assert sizes.plot_sizes([r for r in made if r.run.size == 100], Palette()) == []
 
 
@@ -189,17 +190,21 @@ def test_curves_meet_on_a_common_grid():
 def test_anytime_curves_by_hand():
     first, second = records.runs("method=lora", "seed=0,1")
     made = [
-        evaluated(first, [(1, 10.0, 0.9, 0.5), (2, 30.0, 0.5, 0.7)]),
-        evaluated(second, [(1, 20.0, 0.8, 0.6), (2, 40.0, 0.4, 0.8)]),
+        evaluated(first, [(n, 10.0 * n, 1 - n / 10, 0.5 + n / 20) for n in (1, 2, 3, 4)]),
+        evaluated(second, [(n, 10.0 * n + 10, 1 - n / 5, 0.6 + n / 20) for n in (1, 2, 3, 4)]),
     ]
     (picture,) = score_vs_time.plot_score_vs_time(made, Palette())
     mean = drawn(picture, "lora")[-1]
-    assert list(mean.get_xdata()) == [20, 30]
-    assert mean.get_ydata() == pytest.approx([60, 70])  # (60 + 60) / 2, (70 + 70) / 2
+    assert list(mean.get_xdata()) == [20, 30, 40]
+    # the first has 55, 60, 65, 70 at 10, 20, 30, 40 s, the second 65, 70, 75, 80 at 20 to 50 s
+    assert mean.get_ydata() == pytest.approx([62.5, 67.5, 72.5])
     assert "evaluation are not counted" in picture.caption
     loss, score = learning_curves.plot_learning_curves(made, Palette())
     assert (loss.part, score.part) == ("loss", "score")
-    assert drawn(loss, "lora")[-1].get_ydata() == pytest.approx([0.85, 0.45])
+    assert drawn(loss, "lora")[-1].get_ydata() == pytest.approx([0.85, 0.7, 0.55, 0.4])
+    short = [replace(record, curve=record.curve[:3]) for record in made]  # a line says no more
+    assert learning_curves.plot_learning_curves(short, Palette()) == []
+    assert score_vs_time.plot_score_vs_time(short, Palette()) == []
 
 
 def test_ends_of_budgets_make_a_line():
@@ -214,8 +219,8 @@ def test_ends_of_budgets_make_a_line():
 
 def test_devices_have_panels_of_their_own():
     made = [
-        evaluated(run, [(1, 1.0, 0.9, 0.5), (2, 2.0, 0.5, 0.7)], environment=environment)
-        for run in records.runs("method=lora", "seed=0,1")
+        evaluated(run, [(n, n, 0.9, 0.5) for n in (1, 2, 3, 4)], environment=environment)
+        for run in records.runs("method=lora,full", "seed=0,1")
         for environment in [records.ENVIRONMENT | {"threads": 1 + run.seed}]
     ]
     (picture,) = score_vs_time.plot_score_vs_time(made, Palette())
@@ -255,17 +260,48 @@ def test_the_line_of_a_front_joins_its_points():
     ]
     (picture,) = pareto.plot_pareto(made, Palette(), money=lambda r: 1e-3, currency="EUR")
     first = picture.figure.axes[0]
-    (steps,) = [line for line in first.get_lines() if line.get_drawstyle() == "steps-post"]
-    assert list(zip(steps.get_xdata(), steps.get_ydata(), strict=True)) == [
-        (1e3, 75),
-        (1e5, 80),
-        (1e6, 90),
+    steps = [line for line in first.get_lines() if line.get_drawstyle() == "steps-post"]
+    assert [list(zip(line.get_xdata(), line.get_ydata(), strict=True)) for line in steps] == [
+        [(1e3, 75), (1e5, 80)],
+        [(1e5, 80), (1e6, 90)],
     ]
+    assert "-" not in {line.get_linestyle() for line in steps}  # one seed decides nothing
     assert [axis.get_xlabel() for axis in picture.figure.axes][-1] == "money (EUR)"
     named = {text.get_text() for text in first.texts}
-    assert "bitfit" not in named
+    assert "BitFit" not in named
+    assert named >= {"Head only", "LoRA"}
     boxes = [text.get_window_extent() for text in first.texts]
     assert not any(a.overlaps(b) for a, b in itertools.combinations(boxes, 2))
+
+
+def test_a_front_is_solid_where_intervals_are_apart():
+    """Seeds 2 points apart: the interval of three is the mean ± 2.484 deviations of 2."""
+    scores = {"full": 0.9, "lora": 0.7, "bitfit": 0.68}
+    trained = {"bitfit": 10, "lora": 100, "full": 1000}
+    made = [
+        records.record(
+            run,
+            scores[run.method.name] + 0.02 * (run.seed - 1),
+            parameters={"trained": trained[run.method.name], "head": 0, "total": 10**8},
+        )
+        for run in records.runs("method=lora,bitfit,full", "seed=0,1,2")
+    ]
+    (picture,) = pareto.plot_pareto(made, Palette())
+    first = picture.figure.axes[0]
+    steps = [line for line in first.get_lines() if line.get_drawstyle() == "steps-post"]
+    assert [line.get_linestyle() for line in steps] == ["--", "-"]  # 68 to 70 open, 70 to 90 not
+    bars = [line for line in drawn(picture, "lora") if len(line.get_xdata()) == 2]
+    assert list(bars[0].get_ydata()) == pytest.approx([65.03, 74.97], abs=0.01)
+    assert first.get_ylim()[0] < 50  # where the constant prediction is
+
+
+def test_the_seeds_have_the_best_rows_first_and_a_title():
+    made = grown("method=full,lora")
+    (picture,) = seeds.plot_seeds(made, Palette(), "LoRA is better.")
+    axis = picture.figure.axes[0]
+    assert [text.get_text() for text in axis.get_yticklabels()] == ["LoRA", "Full fine-tuning"]
+    assert axis.get_title() == "Synthetic paraphrase, 100 examples"
+    assert picture.figure.get_suptitle() == "LoRA is better."
 
 
 def test_collapsed_seeds_are_open_and_in_the_mean():
@@ -286,7 +322,9 @@ def test_many_rows_get_a_panel_a_method():
     made = grown("method=lora,bitfit,full", "train.lr=1e-4,1e-3,1e-2")
     (picture,) = sizes.plot_sizes(made, Palette())
     assert picture.part == "synthetic_paraphrase"
-    assert [axis.get_title() for axis in picture.figure.axes] == ["bitfit", "full", "lora"]
+    assert [axis.get_title() for axis in picture.figure.axes] == [
+        *("BitFit", "Full fine-tuning", "LoRA")
+    ]
     assert {text.get_text() for text in picture.figure.axes[2].texts} == {
         "lr=0.0001",
         "lr=0.001",
@@ -326,7 +364,7 @@ def test_the_verb_writes_what_was_asked(tmp_path):
         return done.output
 
     assert "did you mean sizes?" in call("size", code=2)
-    assert "it takes runs with several evaluations" in call("learning", code=2)
+    assert "it takes runs with at least 4 evaluations" in call("learning", code=2)
     assert not (tmp_path / "out").exists()
     call("sizes", "seeds", "--format", "pdf")
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
@@ -342,7 +380,7 @@ def test_the_verb_writes_what_was_asked(tmp_path):
 def test_names_are_text_whatever_they_hold():
     made = [
         replace(record, run=replace(record.run, task=replace(record.run.task, name="<b>$x_1$ a/b")))
-        for record in grown("method=lora")
+        for record in grown("method=lora,full")
     ]
     found, _ = registry.draw_figures(Inputs(made))
     assert sorted(found) == ["pareto_b__x_1__a_b", "seeds", "sizes"]

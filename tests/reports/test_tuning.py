@@ -98,7 +98,7 @@ def test_a_panel_for_each_task_and_size():
     every = [chosen(run, [0.6, 0.9, 0.7], 1e-3) for run in (large, small)]
     (picture,) = tuning.plot_tuning(every, Palette.of(["lora"]))
     titles = [axis.get_title() for axis in picture.figure.axes]
-    assert titles == ["synthetic_paraphrase 32", "synthetic_paraphrase 64"]
+    assert titles == [f"Synthetic paraphrase, {size} examples" for size in (32, 64)]
 
 
 def test_the_verb_needs_choices_and_no_records(made, tmp_path):

@@ -84,7 +84,7 @@ def test_the_files_of_a_report_have_the_mark(results):
 def test_the_page_has_the_mark(results):
     data = contents(results)
     marks = {data["rows"][cell["row"]]["label"]: cell["mark"] for cell in data["cells"]}
-    assert marks == {"lora": " §", "bitfit": ""}
+    assert marks == {"LoRA": " §", "BitFit": ""}
     assert data["tuned"][0] == "§ learning rate tuned over 4 trials." + TOLD
 
 
@@ -103,7 +103,7 @@ def test_a_table_of_any_fields_shows_the_tuned_ones_or_both(results):
     assert "left out" not in both
     alone = told(results, "where=method=lora tuned=false", "--format", "markdown")
     assert "60.0 ± 0.0 (3) |" in alone
-    assert r"80.0 $\pm$ 0.0 (2) \S{}" in told(results, "--format", "latex")
+    assert r"LoRA & 80.0 & $\pm$\,0.0 \S{} \\" in told(results, "--format", "latex")
     lines = list(csv.DictReader(io.StringIO(told(results, "--format", "csv"))))
     assert {one["method"]: one["tuned"] for one in lines} == {"lora": "true", "bitfit": "false"}
 
@@ -207,11 +207,12 @@ def test_the_pareto_picture_takes_the_total_and_says_so(results):
 def test_trials_of_another_machine_do_not_add_up(tmp_path):
     results = Results(tmp_path / "r")
     made = runs("method=lora", "train.lr=2e-3", "seed=0,1")
-    save(results, made)
+    save(results, [*made, *runs("method=bitfit", "seed=0,1")])
     choose(results, made[0], environment=records.ENVIRONMENT | {"device": "Some GPU"})
     found = inputs(results)
-    (row,) = scores.costs(found.records, tuned=found.tuned).rows
-    assert row[-2:] == ["mixed", "mixed"]
+    rows = {row[0]: row for row in scores.costs(found.records, tuned=found.tuned).rows}
+    assert rows["lora"][-2:] == ["mixed", "mixed"]
     (picture,) = pareto.plot_pareto(found.records, found.palette, tuned=found.tuned)
     assert "none of lora, tuned on another machine" in picture.caption
-    assert Prices(currency="EUR", core_hour=1.0).money(found.records[0], found.tuned) is None
+    (lora, *_) = [r for r in found.records if r.run.method.name == "lora"]
+    assert Prices(currency="EUR", core_hour=1.0).money(lora, found.tuned) is None

@@ -26,9 +26,11 @@ _SCRIPTS = (
     "elements.js",
     "state.js",
     "tables.js",
+    "downloads.js",
     "plots.js",
     "figures.js",
     "runs.js",
+    "leaderboard.js",
     "page.js",
 )
 
@@ -67,6 +69,7 @@ def html(data: Json) -> str:
             "default-src 'none'",
             f"script-src {' '.join(map(_hash, scripts))}",
             f"style-src {_hash(style)} {_hash(plot_style)}",
+            "img-src data:",  # a drawing on its way to a PNG file
             "base-uri 'none'",
             "form-action 'none'",
         ]

@@ -1,6 +1,7 @@
 """All that the page shows, as plain data: rounded figures, text, and nothing that is markup."""
 
 import statistics
+from importlib import metadata
 from typing import Any
 
 from peftbench.analysis import convention, costs, grouping
@@ -8,9 +9,9 @@ from peftbench.analysis.comparison import MARGIN, PairedComparison
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json, Record
-from peftbench.reports import registry
+from peftbench.reports import glossary, registry
 from peftbench.reports.base import Inputs, gather
-from peftbench.reports.html import run_list, summary
+from peftbench.reports.html import leaderboard, run_list, summary
 from peftbench.reports.html.cells import ScoreCell, cells
 from peftbench.reports.plotting.palette import Palette
 from peftbench.reports.tables.markdown import Table
@@ -60,18 +61,44 @@ def contents(
     carried = run_list.carried(found, most)
     place = {row: number for number, row in enumerate(by_row)}
     sized = sorted({cell.sized for cell in found})
+    shown = {row: glossary.row(label) for row, label in labels.items()}
+    ranks = leaderboard.ranks(records)
+    best = leaderboard.best(inputs, by_row, labels)
     return run_list.rounded(
         {
             "folder": results.folder.name,
+            "version": metadata.version("peftbench"),
+            "answer": leaderboard.answer(pairs, found, shown),
+            "tiles": leaderboard.tiles(records, found),
+            "names": {
+                "methods": glossary.explained("methods", names),
+                "tasks": glossary.explained("tasks", sorted({task for task, _ in sized})),
+                "metrics": glossary.explained("metrics", sorted(glossary.entries()["metrics"])),
+                "terms": glossary.entries()["terms"],
+            },
             "summary": summary.summary(records, evaluated, found, pairs, labels, inputs.warning),
             "notes": [*_notes(records, len(carried), bad | odd, alone), *gone],
             "warning": inputs.warning,
             "tuned": inputs.tuned.notes(trained),
             "methods": names,
             "looks": [palette.look(name) for name in names],
-            "rows": [{"label": labels[row], "method": row[0]} for row in by_row],
+            "rows": [
+                {
+                    "label": shown[row],
+                    "id": labels[row],
+                    "method": row[0],
+                    "rank": ranks.get(row),
+                }
+                for row in by_row
+            ],
             "sections": [
-                {"title": grouping.title(one, sized), "task": one[0], "size": one[1]}
+                {
+                    "title": glossary.section(title := grouping.title(one, sized)),
+                    "id": title,
+                    "task": one[0],
+                    "size": one[1],
+                    "best": place[best[one]] if one in best else None,
+                }
                 | _told([cell for cell in found if cell.sized == one])
                 for one in sized
             ],
@@ -85,7 +112,7 @@ def contents(
                 for about, task, table in _tables(inputs, whole)
             ],
             "environments": run_list.environments(records, evaluated),
-            "settings": run_list.settings(by_row, labels),
+            "settings": run_list.settings(by_row, shown),
         }
     )
 
@@ -108,6 +135,7 @@ def _cell(
         "mean": cell.score,
         "sd": statistics.stdev(cell.defined) if len(cell.defined) > 1 else None,
         "texts": grouping.mean_and_deviation([record.score for record in cell.records]),
+        "interval": leaderboard.interval(cell),
         "collapsed": cell.collapsed,
         "trained": cell.trained,
         "seconds": cell.seconds,
@@ -133,8 +161,8 @@ def _tuning(cell: ScoreCell) -> Json:
 def _pair(pair: PairedComparison, place: dict[grouping.Row, int]) -> Json:
     told: Json = {
         "row": place[pair.row],
-        "task": pair.task,
-        "against": pair.against,
+        "task": glossary.section(pair.task),
+        "against": glossary.row(pair.against),
         "seeds": pair.seeds,
         "examples": pair.examples,
         "verdict": pair.verdict,

@@ -5,7 +5,7 @@ const ofSection = (place) => DATA.cells.filter((cell) => cell.section === place 
 const byMean = (cells) => d3.sort(cells, (cell) => -(cell.mean ?? -Infinity)).slice(0, ROWS);
 const spread = (cell) =>
   known(cell.mean)
-    ? `${cell.texts[0]}${cell.texts[1] ? ` ± ${cell.texts[1]}` : ""}`
+    ? `${cell.texts[0].replace("-", "−")}${cell.texts[1] ? ` ± ${cell.texts[1]}` : ""}`
     : "undefined";
 const counted = (cell) => (cell.defined < cell.n ? `${cell.defined} of ${cell.n}` : `${cell.n}`);
 
@@ -34,7 +34,7 @@ function drawScores(width, section, cells) {
     cell.runs.map((key) => {
       const run = RUN.get(key);
       const row = rowOf(cell);
-      const told = `${row.label}, seed ${run.seed}\n${section.metric} ${percent(run.score, 2)} %${run.collapsed ? "\ncollapsed" : ""}\n${key}`;
+      const told = `${row.label}, seed ${run.seed}\n${metricOf(section)} ${percent(run.score, 2)} %${run.collapsed ? "\ncollapsed" : ""}\n${key}`;
       return { ...row, key, y: row.label, x: known(run.score) ? 100 * run.score : null, title: told };
     })
   ).filter((run) => known(run.x));
@@ -43,7 +43,7 @@ function drawScores(width, section, cells) {
   return plot(width, {
     height: 60 + 19 * ordered.length,
     marginLeft: Math.min(0.45 * width, 22 + 6.6 * longest),
-    x: { label: `${section.metric} (%)`, grid: true, nice: true, inset: 8 },
+    x: { label: `${metricOf(section)} (%)`, grid: true, nice: true, inset: 8 },
     y: { label: null, domain: ordered.map((cell) => rowOf(cell).label), tickSize: 0 },
     marks: [
       known(section.trivial)
@@ -68,7 +68,7 @@ function sizeFigure() {
   const panels = TASKS.map((task) => {
     const places = DATA.sections.flatMap((one, place) => (one.task === task ? [place] : []));
     return {
-      title: task,
+      title: taskName(task),
       task,
       sizes: places.map((place) => DATA.sections[place].size),
       draw: (width) => {
@@ -77,10 +77,11 @@ function sizeFigure() {
         return lines(width, several.slice(0, ROWS).map(([row, cells]) => ({
           ...DATA.rows[row],
           points: cells.map((cell) => [sectionOf(cell).size, 100 * cell.mean]),
+          bars: cells.filter((cell) => known(cell.sd)).map((cell) => [sectionOf(cell).size, 100 * (cell.mean - cell.sd), 100 * (cell.mean + cell.sd)]),
           cells: new Map(cells.map((cell) => [sectionOf(cell).size, cell])),
         })), {
           x: "training examples",
-          y: `${DATA.sections[places[0]].metric} (%)`,
+          y: `${metricOf(DATA.sections[places[0]])} (%)`,
           xType: "log",
           ticks: [...new Set(places.map((place) => DATA.sections[place].size))],
           title: (line, size) =>
@@ -92,10 +93,13 @@ function sizeFigure() {
   if (!panels.length) return null;
   return figure({
     title: "Scores over data size",
-    note: "Means of rows that were run at more than one size.",
+    note: "Means of rows that were run at more than one size; bars are one standard deviation over seeds.",
     panels: () => panels,
   });
 }
+
+/** Whether the intervals of two neighbours on a front are apart, so that their order is decided. */
+const apart = ([one, two]) => known(one.high) && known(two.low) && one.high < two.low;
 
 /** Score against a cost, with the front of what nothing beats in both. */
 function costFigure(name, { title, label, value, text, note }) {
@@ -110,16 +114,33 @@ function costFigure(name, { title, label, value, text, note }) {
           ...rowOf(cell),
           x: value(cell),
           y: 100 * cell.mean,
+          low: cell.interval && 100 * cell.interval[0],
+          high: cell.interval && 100 * cell.interval[1],
           all: cell.defined === cell.n,
           front: cell.front.includes(name),
-          title: `${rowOf(cell).label}\n${section.metric} ${spread(cell)} % (n = ${counted(cell)})\n${text(cell)}${cell.front.includes(name) ? "\non the front: nothing scores as high for less" : ""}`,
+          title: `${rowOf(cell).label}\n${metricOf(section)} ${spread(cell)} % (n = ${counted(cell)})\n${text(cell)}${cell.front.includes(name) ? "\non the front: nothing scores as high for less" : ""}`,
         }));
         const front = d3.sort(drawn.filter((one) => one.front), (one) => one.x);
+        const middle = Math.sqrt(d3.min(drawn, (one) => one.x) * d3.max(drawn, (one) => one.x));
+        const [least, most] = d3.extent(cells.flatMap((cell) => cell.runs.map((key) => RUN.get(key).score)).filter(known), (score) => 100 * score);
         return plot(width, {
           x: { type: "log", label, ticks: logTicks(drawn.map((one) => one.x)), tickFormat: tickText, nice: false, inset: 10 },
-          y: { label: `${section.metric} (%)`, grid: true, nice: true },
+          y: { label: `${metricOf(section)} (%)`, grid: true, nice: true },
           marks: [
-            Plot.line(front, { x: "x", y: "y", curve: "step-after", stroke: "var(--quiet)", strokeWidth: 1.4 }),
+            Plot.ruleX(front.filter((one) => known(one.low)), {
+              x: "x",
+              y1: (one) => Math.max(least, one.low),
+              y2: (one) => Math.min(most, one.high),
+              stroke: (one) => colour(one.method),
+              strokeOpacity: 0.5,
+            }),
+            ...d3.pairs(front).map((pair) =>
+              Plot.line(pair, { x: "x", y: "y", curve: "step-after", stroke: "var(--quiet)", strokeWidth: 1.4, strokeDasharray: apart(pair) ? null : "3 3" })
+            ),
+            ...["start", "end"].map((side) =>
+              // names on the right half stand to the left of their points, or they would leave the panel
+              Plot.text(front.filter((one) => (one.x > middle) === (side === "end")), { x: "x", y: "y", text: "label", textAnchor: side, dy: -11, fontSize: 10, stroke: "var(--page)", fill: "currentColor", strokeWidth: 3 })
+            ),
             dots(drawn, { x: "x", y: "y", r: 5.5, fillOpacity: (one) => (one.all ? 1 : 0.45) }),
             tip(drawn, { x: "x", y: "y" }),
           ],
@@ -128,14 +149,17 @@ function costFigure(name, { title, label, value, text, note }) {
   });
 }
 
+/** Evaluations of a run from which a line says more than its end. */
+const EVALUATIONS = 4;
+
 /** Scores on the way, one line a run. */
 function learningFigure() {
-  const long = RUNS.filter((run) => (run.curve.step ?? []).length > 1);
+  const long = RUNS.filter((run) => (run.curve.step ?? []).length >= EVALUATIONS);
   if (!long.length) return null;
   const places = d3.sort(new Set(long.map((run) => run.cell.section)));
   return figure({
     title: "Score on the way, one line a run",
-    note: "Evaluations during training, on the validation split. Only runs that were evaluated more than once.",
+    note: "Evaluations during training, on the validation split. Only runs that were evaluated at least four times.",
     panels: () =>
       places.map((place) => {
         const section = DATA.sections[place];
@@ -159,14 +183,14 @@ function drawLearning(width, section, runs) {
       key: run.key,
       x: run.curve.examples[at],
       y: known(run.curve[section.metric]?.[at]) ? 100 * run.curve[section.metric][at] : null,
-      title: `${row.label}, seed ${run.seed}\nstep ${group(step)}, ${group(run.curve.examples[at])} examples, ${seconds(run.curve.seconds[at])} s\n${section.metric} ${percent(run.curve[section.metric]?.[at], 2)} %\ntraining loss ${known(run.curve.loss[at]) ? run.curve.loss[at].toFixed(3) : "–"}`,
+      title: `${row.label}, seed ${run.seed}\nstep ${group(step)}, ${group(run.curve.examples[at])} examples, ${seconds(run.curve.seconds[at])} s\n${metricOf(section)} ${percent(run.curve[section.metric]?.[at], 2)} %\ntraining loss ${known(run.curve.loss[at]) ? run.curve.loss[at].toFixed(3) : "–"}`,
     }));
   });
   const defined = flat.filter((one) => known(one.y));
   if (!defined.length) return null;
   return plot(width, {
     x: { label: "training examples seen", tickFormat: tickText, ticks: 5, zero: true },
-    y: { label: `${section.metric} (%)`, grid: true, nice: true },
+    y: { label: `${metricOf(section)} (%)`, grid: true, nice: true },
     marks: [
       Plot.line(flat, { x: "x", y: "y", z: "key", stroke: (one) => colour(one.method), strokeWidth: 1.2, strokeOpacity: 0.8 }),
       dots(defined, { x: "x", y: "y", r: 3.5 }),
@@ -272,11 +296,11 @@ const SAID = {
     y: () => "error (%)",
     scale: 100,
   },
-  noise: { title: "Noise", note: "The score as noise in the texts grows.", x: "intensity of noise", y: (panel) => `${panel.metric} (%)`, scale: 1 },
-  demonstrations: { title: "Demonstrations", note: "Solved examples in front of every text at test time.", x: "demonstrations", y: (panel) => `${panel.metric} (%)`, scale: 1 },
-  rounds: { title: "Rounds", note: "The score after each round of training.", x: (panel) => panel.x, y: (panel) => `${panel.metric} (%)`, scale: 1 },
+  noise: { title: "Noise", note: "The score as noise in the texts grows.", x: "intensity of noise", y: (panel) => `${metricOf(panel)} (%)`, scale: 1 },
+  demonstrations: { title: "Demonstrations", note: "Solved examples in front of every text at test time.", x: "demonstrations", y: (panel) => `${metricOf(panel)} (%)`, scale: 1 },
+  rounds: { title: "Rounds", note: "The score after each round of training.", x: (panel) => panel.x, y: (panel) => `${metricOf(panel)} (%)`, scale: 1 },
   forgetting: { title: "Forgetting", note: "What the parts of earlier rounds have lost since their best, on average; below 0 they have gained.", x: (panel) => panel.x, y: () => "points lost", scale: 1 },
-  curve: { note: "What a suite found, by what it varies.", x: (panel) => panel.x, y: (panel) => `${panel.metric} (%)`, scale: 1 },
+  curve: { note: "What a suite found, by what it varies.", x: (panel) => panel.x, y: (panel) => `${metricOf(panel)} (%)`, scale: 1 },
 };
 
 function curveFigure(curve) {
@@ -289,12 +313,12 @@ function curveFigure(curve) {
     choices: choices.length ? choices : null,
     panels: (choice) =>
       curve.panels.filter((panel) => !choice || panel.choice === choice).map((panel) => ({
-        title: panel.title,
+        title: titleOf(panel.title),
         task: panel.task,
         draw: (width) => {
           const x = typeof said.x === "function" ? said.x(panel) : said.x;
           const found = panel.lines.filter((line) => visible(line.method)).slice(0, ROWS);
-          return lines(width, found.map((line) => ({ ...line, points: line.points.map(([px, py]) => [said.scale * px, 100 * py]) })), {
+          return lines(width, found.map((line) => ({ ...line, label: labelOf(line.label), points: line.points.map(([px, py]) => [said.scale * px, 100 * py]) })), {
             x,
             y: said.y(panel),
             marks: said.diagonal
@@ -315,14 +339,14 @@ function heatFigure(curve) {
     wide: true,
     panels: () =>
       curve.panels.map((panel) => ({
-        title: `trained on ${panel.title}`,
+        title: `trained on ${titleOf(panel.title)}`,
         task: panel.task,
         draw: () => {
           const found = panel.lines.filter((line) => !line.method || visible(line.method)).slice(0, ROWS);
           if (!found.length) return null;
           const spans = panel.heads.map((_, at) => d3.extent(panel.lines.map((line) => line.cells[at]).filter(known)));
           const head = ["method", ...panel.heads].map((name, at) => element("th", { scope: "col", class: at ? "figure" : null }, name));
-          const rows = found.map((line) => element("tr", {}, element("th", { scope: "row" }, named(line.method, line.label)), line.cells.map((value, at) => shade(value, line.texts[at], spans[at]))));
+          const rows = found.map((line) => element("tr", {}, element("th", { scope: "row" }, named(line.method, labelOf(line.label))), line.cells.map((value, at) => shade(value, line.texts[at], spans[at]))));
           const inner = element("table", { class: "heat", "aria-label": panel.title }, element("thead", {}, element("tr", {}, head)), element("tbody", {}, rows));
           return element("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": panel.title }, inner);
         },
@@ -334,8 +358,9 @@ function shade(value, text, [low, high]) {
   const cell = element("td", { class: "figure" }, text.replace("-", "−"));
   if (known(value) && high > low) {
     const part = (value - low) / (high - low);
-    cell.style.backgroundColor = d3.interpolateCividis(part);
-    cell.style.color = part < 0.5 ? "#fff" : "#000";
+    const shade = d3.interpolateCividis(part);
+    cell.style.backgroundColor = `light-dark(${shade}, color-mix(in srgb, ${shade} 50%, black))`;
+    cell.style.color = part < 0.5 ? "#fff" : "light-dark(#000, #fff)";
   }
   return cell;
 }

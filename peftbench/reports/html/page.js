@@ -20,7 +20,8 @@ function summarised(paragraph) {
 
 function controls() {
   const buttons = METHODS.map((method) => {
-    const button = element("button", { type: "button", class: "method", "data-method": method }, swatch(method), method);
+    const about = { title: DATA.names.methods[method].about || null, "data-method": method };
+    const button = element("button", { type: "button", class: "method", ...about }, swatch(method), methodName(method));
     button.addEventListener("click", () =>
       change((state) => state.hidden.delete(method) || state.hidden.add(method))
     );
@@ -32,15 +33,18 @@ function controls() {
     "select",
     { id: "task", onchange: () => change((state) => (state.task = select.value)) },
     element("option", { value: "" }, "all tasks"),
-    TASKS.map((task) => element("option", { value: task }, task))
+    TASKS.map((task) => element("option", { value: task }, taskName(task)))
   );
-  watch(() =>
-    buttons.forEach((button) => button.setAttribute("aria-pressed", String(visible(button.dataset.method))))
-  );
+  const count = element("span");
+  watch(() => {
+    buttons.forEach((button) => button.setAttribute("aria-pressed", String(visible(button.dataset.method))));
+    select.value = shown.task;
+    count.textContent = `${METHODS.filter(visible).length} of ${METHODS.length}`;
+  });
   const legend = element(
     "details",
-    { id: "legend", open: innerWidth > 640 },
-    element("summary", {}, "Methods"),
+    { id: "legend" },
+    element("summary", {}, "Methods ", count),
     element("div", { class: "buttons" }, buttons, element("span", { class: "ends" }, all, none))
   );
   place("controls").append(element("label", { class: "choice" }, "Tasks ", select), legend);
@@ -59,9 +63,14 @@ function theme() {
 }
 
 function contents() {
-  const sections = [...document.querySelectorAll("main > section")].filter((one) => !one.hidden);
+  const sections = [...document.querySelectorAll("main > details")].filter((one) => !one.hidden);
+  const go = (id) => (event) => {
+    event.preventDefault();
+    note((state) => (state.open = id));
+    unfold(id);
+  };
   place("contents").append(
-    ...sections.map((one) => element("a", { href: `#${one.id}` }, one.querySelector("h2").textContent))
+    ...sections.map((one) => element("a", { href: `#${one.id}`, onclick: go(one.id) }, one.querySelector("h2").textContent))
   );
 }
 
@@ -119,7 +128,7 @@ const COSTS = [
     label: TUNED ? "training and tuning seconds" : "training seconds",
     value: (cell) => (TUNED ? cell.total : cell.seconds),
     text: (cell) => `${seconds(cell.seconds)} s${cell.mixed ? " (mixed machines)" : ""}${cell.trials ? `, with ${cell.trials} trials ${known(cell.total) ? `${seconds(cell.total)} s` : "of another machine"}` : ""}`,
-    note: (TUNED ? "With all trials that a learning rate was chosen from (of training alone where it was not chosen here); rows whose trials are of another machine are left out. " : "") + "Means over seeds. The stepped line joins what no other method beats in score and time at once (the Pareto front).",
+    note: (TUNED ? "With all trials that a learning rate was chosen from (of training alone where it was not chosen here); rows whose trials are of another machine are left out. " : "") + "Means over seeds. The stepped line joins what no other method beats in score and time at once (the Pareto front), dashed where the 95 % intervals of neighbours overlap; rows on it are named and have this interval.",
   }],
   ["trained", {
     title: "Score and trained weights",
@@ -133,6 +142,10 @@ const COSTS = [
 paint();
 document.title = `peftbench: ${DATA.folder}`;
 place("title").textContent = `peftbench: ${DATA.folder}`;
+place("version").textContent = `version ${DATA.version}`;
+place("answer").textContent = DATA.answer;
+place("tiles").append(...tiles());
+put("leaderboard", leaderboard());
 put("summary", DATA.summary.map(summarised));
 put("notes", DATA.notes.length ? element("ul", {}, DATA.notes.map((note) => element("li", {}, marked(note)))) : null);
 controls();
@@ -140,9 +153,9 @@ const [first, ...others] = DATA.tables.filter((one) => one.about === "scores");
 put(
   "results",
   scoreFigure(),
-  plainTable(first, false),
-  resultsTable(),
   sizeFigure(),
+  resultsTable(),
+  plainTable(first, true),
   others.map((one) => plainTable(one, true))
 );
 put("differences", forestFigure(), tables("differences"));
@@ -164,11 +177,30 @@ addEventListener("resize", () => {
   clearTimeout(settled);
   settled = setTimeout(redraw, 150);
 });
-addEventListener("beforeprint", drawAll);
+
+/** Paper shows what is folded too. */
+let opened = [];
+addEventListener("beforeprint", () => {
+  opened = [...document.querySelectorAll("main details:not([open])")];
+  for (const one of opened) one.open = true;
+  drawAll();
+});
+addEventListener("afterprint", () => opened.forEach((one) => (one.open = false)));
+
+function unfold(id) {
+  const section = place(id);
+  if (!section) return;
+  if (section.matches("details")) section.open = true;
+  section.scrollIntoView();
+}
 
 function follow() {
-  const found = /^#run-([0-9a-f]{12})$/.exec(location.hash);
-  if (found) openRecord(found[1]);
+  if (shown.open) unfold(shown.open);
+  if (shown.run) openRecord(shown.run);
 }
-addEventListener("hashchange", follow);
+addEventListener("hashchange", () => {
+  readAddress();
+  for (const draw of listeners) draw();
+  follow();
+});
 follow();

@@ -47,7 +47,7 @@ function figure({ title, note = "", panels, choices = null, wide = false }) {
     const columns = Math.max(1, Math.floor((grid.clientWidth + 24) / (wide ? 560 : 344)));
     const width = Math.floor((grid.clientWidth + 24) / Math.min(columns, Math.max(1, found.length))) - 24;
     grid.replaceChildren(
-      ...found.slice(0, PANELS).map((panel) => drawPanel(panel, Math.max(260, Math.min(width, 760))))
+      ...found.slice(0, PANELS).map((panel) => drawPanel(panel, Math.max(260, Math.min(width, 760)), title))
     );
     const left = found.length - PANELS;
     rest.textContent = left > 0 ? `${left} more of these: choose a task above.` : "";
@@ -58,13 +58,19 @@ function figure({ title, note = "", panels, choices = null, wide = false }) {
   return box;
 }
 
-function drawPanel(panel, width) {
+function drawPanel(panel, width, about) {
   const drawing = panel.draw(width);
+  const svg = drawing?.matches("svg") ? drawing : drawing?.querySelector("svg.plot");
+  if (svg) {
+    svg.setAttribute("role", "img");
+    svg.setAttribute("aria-label", `${about}: ${panel.title}`);
+  }
   const empty = element("p", { class: "small" }, "Nothing of what is shown has values here.");
   return element(
     "div",
     { class: "panel", "data-title": panel.title },
     element("h4", {}, panel.title),
+    svg ? pictureButtons(`${about}: ${panel.title}`, svg) : null,
     drawing ?? empty
   );
 }
@@ -138,6 +144,13 @@ function lines(width, found, { x, y, xType = "linear", ticks = null, title, mark
     y: { label: y, grid: true, nice: true },
     marks: [
       ...marks,
+      Plot.ruleX(found.flatMap((line) => (line.bars ?? []).map(([px, low, high]) => ({ ...line, px, low, high }))), {
+        x: "px",
+        y1: "low",
+        y2: "high",
+        stroke: (one) => colour(one.method),
+        strokeOpacity: 0.5,
+      }),
       Plot.line(flat, {
         x: "px",
         y: "py",

@@ -1,7 +1,6 @@
 """Single records as the page carries them: short, without what many of them share."""
 
 from collections import Counter
-from collections.abc import Iterable
 from typing import Any
 
 from peftbench.analysis import grouping
@@ -177,11 +176,3 @@ def rounded(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [rounded(inner) for inner in value]
     return float(f"{value:.6g}") if isinstance(value, float) else value
-
-
-def listed_names(names: Iterable[str], most: int = 6) -> str:
-    """Names as a sentence lists them; of many the first, and how many others."""
-    every = list(names)
-    if len(every) > most:
-        return f"{', '.join(every[: most - 1])} and {len(every) - most + 1} others"
-    return ", ".join(every[:-1]) + " and " + every[-1] if len(every) > 1 else "".join(every)

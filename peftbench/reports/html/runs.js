@@ -11,9 +11,9 @@ function resultsTable() {
   const figures = (name, text, value) => ({ name, text, value, figure: true });
   const columns = [
     { name: "method", text: (cell) => rowOf(cell).label, cell: (cell) => named(rowOf(cell).method, rowOf(cell).label) },
-    { name: "task", text: (cell) => sectionOf(cell).task },
+    { name: "task", text: (cell) => taskName(sectionOf(cell).task) },
     figures("examples", (cell) => group(sectionOf(cell).size), (cell) => sectionOf(cell).size),
-    { name: "metric", text: (cell) => sectionOf(cell).metric },
+    { name: "metric", text: (cell) => metricOf(sectionOf(cell)) },
     figures("mean %", (cell) => cell.texts[0] + (cell.mark ?? ""), (cell) => cell.mean),
     figures("sd", (cell) => cell.texts[1] || "–", (cell) => cell.sd),
     figures("runs", counted, (cell) => cell.n),
@@ -27,7 +27,7 @@ function resultsTable() {
   ];
   if (DATA.pairs.length)
     columns.push(
-      figures(`less ${against}`, (cell) => points(pair(cell)?.value), (cell) => pair(cell)?.value),
+      figures(`difference from ${against}`, (cell) => points(pair(cell)?.value), (cell) => pair(cell)?.value),
       { name: "verdict", text: (cell) => pair(cell)?.verdict ?? "" }
     );
   return table({
@@ -91,10 +91,10 @@ function runsTable() {
     columns: [
       { name: "key", text: (run) => run.key, cell: (run) => link(run.key) },
       { name: "method", text: (run) => rowOf(run.cell).label, cell: (run) => named(rowOf(run.cell).method, rowOf(run.cell).label) },
-      { name: "task", text: (run) => sectionOf(run.cell).task },
+      { name: "task", text: (run) => taskName(sectionOf(run.cell).task) },
       figures("examples", (run) => group(run.size), (run) => run.size),
       figures("seed", (run) => String(run.seed), (run) => run.seed),
-      { name: "metric", text: (run) => sectionOf(run.cell).metric },
+      { name: "metric", text: (run) => metricOf(sectionOf(run.cell)) },
       figures("score %", (run) => percent(run.score, 2), (run) => run.score),
       { name: "collapsed", text: (run) => (run.collapsed ? "yes" : "") },
       figures("train s", (run) => seconds(run.seconds.train), (run) => run.seconds.train),
@@ -108,9 +108,7 @@ function runsTable() {
 
 const dialog = document.getElementById("record");
 dialog.addEventListener("click", (event) => event.target === dialog && dialog.close());
-dialog.addEventListener("close", () => {
-  if (location.hash.startsWith("#run-")) history.replaceState(null, "", "#runs");
-});
+dialog.addEventListener("close", () => note((state) => (state.run = "")));
 
 function openRecord(key) {
   const run = RUN.get(key);
@@ -118,7 +116,7 @@ function openRecord(key) {
   const row = rowOf(run.cell);
   const section = sectionOf(run.cell);
   const close = element("button", { type: "button", onclick: () => dialog.close() }, "Close");
-  const title = `${row.label} on ${section.task}, ${group(run.size)} examples, seed ${run.seed}`;
+  const title = `${row.label} on ${taskName(section.task)}, ${group(run.size)} examples, seed ${run.seed}`;
   const parts = [
     element("header", {}, element("h2", { id: "record-title" }, named(row.method, title)), close),
     run.collapsed
@@ -136,7 +134,7 @@ function openRecord(key) {
   dialog.replaceChildren(...parts.filter(Boolean));
   if (!dialog.open) dialog.showModal();
   dialog.scrollTop = 0;
-  history.replaceState(null, "", `#run-${key}`);
+  note((state) => (state.run = key));
 }
 
 const part = (title, body) => element("section", {}, element("h3", {}, title), body);

@@ -11,7 +11,7 @@ const RUNS = DATA.cells.flatMap((cell) =>
 );
 const RUN = new Map(RUNS.map((run) => [run.key, run]));
 
-const shown = { hidden: new Set(), task: "" };
+const shown = { hidden: new Set(), task: "", sort: "", find: "", open: "", run: "" };
 const listeners = [];
 
 /** Call `draw` now, and whenever what is shown changes. */
@@ -21,8 +21,36 @@ function watch(draw) {
 }
 
 function change(edit) {
-  edit(shown);
+  note(edit);
   for (const draw of listeners) draw();
+}
+
+/** Change what is shown where nothing else must be drawn again. */
+function note(edit) {
+  edit(shown);
+  writeAddress();
+}
+
+// The address holds what is shown, such as #task=cola&hide=lora,blob: a copied link shows the same.
+
+function readAddress() {
+  const hash = location.hash.slice(1);
+  const plain = hash.includes("=") ? "" : decodeURIComponent(hash);
+  const told = new URLSearchParams(plain ? "" : hash);
+  const task = told.get("task");
+  shown.task = TASKS.includes(task) ? task : "";
+  shown.hidden = new Set((told.get("hide") ?? "").split(",").filter((method) => number.has(method)));
+  shown.sort = told.get("sort") ?? "";
+  shown.find = told.get("find") ?? "";
+  shown.run = told.get("run") ?? /^run-([0-9a-f]{12})$/.exec(plain)?.[1] ?? "";
+  shown.open = told.get("open") ?? (shown.run ? "" : plain);
+}
+
+function writeAddress() {
+  const told = { ...shown, hide: [...shown.hidden].join(",") };
+  delete told.hidden;
+  const there = new URLSearchParams(Object.entries(told).filter(([, value]) => value));
+  history.replaceState(null, "", `#${there}`);
 }
 
 const visible = (method) => !shown.hidden.has(method);
@@ -30,6 +58,16 @@ const within = (task) => !shown.task || shown.task === task;
 const rowOf = (cell) => DATA.rows[cell.row];
 const sectionOf = (cell) => DATA.sections[cell.section];
 const cellShown = (cell) => visible(rowOf(cell).method) && within(sectionOf(cell).task);
+
+// Names from the glossary; what it does not know is called by its identifier.
+
+const metricOf = (section) => DATA.names.metrics[section.metric]?.name ?? section.metric;
+const taskName = (task) => DATA.names.tasks[task]?.name ?? task;
+const methodName = (method) => DATA.names.methods[method]?.name ?? method;
+const labels = new Map(DATA.rows.map((row) => [row.id, row.label]));
+const labelOf = (id) => labels.get(id) ?? methodName(id);
+const titles = new Map(DATA.sections.map((section) => [section.id, section.title]));
+const titleOf = (id) => titles.get(id) ?? taskName(id);
 
 // One colour, mark and dash for a method everywhere, those of the report's pictures. Marks and
 // dashes go by matplotlib's letters.
@@ -105,6 +143,8 @@ function paint() {
     document.documentElement.style.setProperty(`--method-${place}`, both);
   }
 }
+
+readAddress();
 
 /** A method's mark as a small drawing. */
 function swatch(method) {

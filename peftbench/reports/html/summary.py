@@ -6,8 +6,9 @@ from peftbench.analysis import convention, grouping
 from peftbench.analysis.comparison import PairedComparison
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json, Record
+from peftbench.core.text import listed_names as named
+from peftbench.reports import glossary
 from peftbench.reports.html.cells import ScoreCell, cheapest_front
-from peftbench.reports.html.run_list import listed_names as named
 
 #: Tasks and sizes that get a sentence each; of more than these the sentences tell totals.
 MOST = 12
@@ -26,7 +27,7 @@ def summary(
     `labels` are those of the rows; `warning` is said of costs.
     """
     sized = sorted({cell.sized for cell in found})
-    titles = {one: grouping.title(one, sized) for one in sized}
+    titles = {one: glossary.section(grouping.title(one, sized)) for one in sized}
     labels = {row: _said(label) for row, label in labels.items()}
     parts = {titles[one]: [cell for cell in found if cell.sized == one] for one in sized[:MOST]}
     told = {
@@ -40,8 +41,8 @@ def summary(
 
 
 def _said(label: str) -> str:
-    """A row's label with its settings in brackets, so that it can stand in a list."""
-    method, _, rest = label.partition(", ")
+    """A row's method by name, settings in brackets, so that it can stand in a list."""
+    method, _, rest = glossary.row(label).partition(", ")
     return f"{method} ({rest})" if rest else method
 
 
@@ -57,7 +58,7 @@ def _span(values: list[int]) -> str:
 def _ran(records: list[Record], evaluated: list[Evaluated], found: list[ScoreCell]) -> list[str]:
     models = sorted({record.run.model.name for record in records})
     methods = {record.run.method.name for record in records}
-    tasks = sorted({record.run.task.name for record in records})
+    tasks = sorted({glossary.name("tasks", record.run.task.name) for record in records})
     sizes = [record.work["train_size"] for record in records]
     seeds = [len(cell.records) for cell in found]
     where = Counter((r.environment["device"], r.environment["threads"]) for r in records)
@@ -99,8 +100,8 @@ def _scores(parts: dict[str, list[ScoreCell]], labels: dict[grouping.Row, str]) 
         every = [record for one in here for record in one.records]
         level = convention.baseline(every, metric)
         less = [one for score, one in scored if level is not None and score <= level]
-        text = f"{title}: {labels[cell.row]} has the highest mean {metric}, {100 * best:.1f} %"
-        text += f" ({_seeds(cell)})"
+        text = f"{title}: {labels[cell.row]} has the highest mean {glossary.metric(metric)}, "
+        text += f"{100 * best:.1f} % ({_seeds(cell)})"
         if level is not None:
             text += f"; the {convention.BASELINE} has {100 * level:.1f} %"
         if less:
@@ -153,7 +154,7 @@ def _decided(pairs: list[PairedComparison]) -> list[str]:
                 )
             told.append(text)
         if told:
-            lines.append(f"{task}: {'; '.join(told)}.")
+            lines.append(f"{glossary.section(task)}: {'; '.join(told)}.")
     return lines
 
 

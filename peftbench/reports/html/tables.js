@@ -11,13 +11,15 @@ let made = 0;
  *
  * columns: [{name, text(row), value(row)?, figure?, cell(row)?, task?}]; `value` is what is sorted
  * by, `figure` aligns to the right, `cell` gives an element instead of text, a column of a `task` is
- * shown with it.
+ * shown with it; `head` stands for the name, `below` it a second line, `hint` explains it.
  * keep(row): whether what is shown holds it. more(row): what unfolds below it, or null.
+ * saved: whether the address holds what it is sorted and filtered by.
  */
-function table({ title, columns, rows, keep = () => true, more = null, notes = [], folded = false }) {
+function table({ title, columns, rows, keep = () => true, more = null, notes = [], folded = false, saved = false }) {
   const id = `table-${made++}`;
   let sorted = null; // {column, down}
   let limit = FIRST;
+  let current = [];
   const open = new Set();
   const texts = new Map();
   const textOf = (row) => {
@@ -29,7 +31,10 @@ function table({ title, columns, rows, keep = () => true, more = null, notes = [
     type: "search",
     placeholder: "filter rows",
     "aria-label": `filter ${title}`,
-    oninput: () => draw(),
+    oninput: () => {
+      if (saved) note((state) => (state.find = filter.value));
+      draw();
+    },
   });
   const count = element("output", { class: "count", "aria-live": "polite" });
   const rest = element("button", { type: "button", onclick: () => ((limit = Infinity), draw()) });
@@ -37,11 +42,13 @@ function table({ title, columns, rows, keep = () => true, more = null, notes = [
   const body = element("tbody");
   for (const column of columns) {
     const order = element("span", { class: "order", "aria-hidden": "true" });
-    const button = element("button", { type: "button" }, column.name, order);
+    const below = column.below ? element("small", {}, column.below) : null;
+    const button = element("button", { type: "button", title: column.hint }, column.head ?? column.name, order, below);
     const cell = element("th", { scope: "col", class: column.figure ? "figure" : null }, button);
     button.addEventListener("click", () => {
       const down = sorted?.column === column ? !sorted.down : Boolean(column.figure);
       sorted = { column, down };
+      if (saved) note((state) => (state.sort = `${down ? "-" : ""}${column.name}`));
       draw();
     });
     head.append(cell);
@@ -95,11 +102,21 @@ function table({ title, columns, rows, keep = () => true, more = null, notes = [
     return [made, element("tr", { class: "unfolded" }, inner)];
   }
 
+  /** What the address says, which another page or the reader may have changed. */
+  function restore() {
+    const name = shown.sort.replace(/^-/, "");
+    const column = columns.find((one) => one.name === name);
+    sorted = column ? { column, down: shown.sort.startsWith("-") } : null;
+    if (document.activeElement !== filter) filter.value = shown.find;
+  }
+
   function draw() {
+    if (saved) restore();
     const asked = filter.value.toLowerCase().split(/\s+/).filter(Boolean);
     const here = rows.filter(keep);
     const found = here.filter((row) => asked.every((word) => textOf(row).includes(word)));
-    const now = ordered(found).slice(0, limit);
+    current = ordered(found);
+    const now = current.slice(0, limit);
     body.replaceChildren(...now.flatMap(line));
     columns.forEach((column, place) => {
       const cell = head.children[place];
@@ -114,6 +131,11 @@ function table({ title, columns, rows, keep = () => true, more = null, notes = [
     box.hidden = here.length === 0;
   }
 
+  function lines() {
+    const there = columns.filter((column) => !away(column));
+    return [there.map((column) => column.name), ...current.map((row) => there.map((column) => column.text(row)))];
+  }
+
   const inner = element(
     "table",
     { id, "aria-label": title },
@@ -125,7 +147,7 @@ function table({ title, columns, rows, keep = () => true, more = null, notes = [
     folded ? "details" : "div",
     { class: "tabled" },
     folded ? element("summary", {}, title) : element("h3", {}, title),
-    element("div", { class: "tools" }, filter, count),
+    element("div", { class: "tools" }, filter, count, tableButtons(title, lines)),
     element("div", scroll, inner),
     element("p", { class: "rest" }, rest),
     notes.map((note) => element("p", { class: "small" }, marked(note)))
@@ -147,10 +169,10 @@ function reading(text) {
 }
 
 /** What the text at the head of a row says of a task: the task, and a size where there are several. */
-const titled = new Map(DATA.sections.map((section) => [section.title, section.task]));
+const titled = new Map(DATA.sections.map((section) => [section.id, section.task]));
 
 /** The method of what a table's first column says of a row: a method, or one and what else splits rows. */
-const methodOf = new Map(DATA.rows.map((row) => [row.label, row.method]));
+const methodOf = new Map(DATA.rows.map((row) => [row.id, row.method]));
 
 /**
  * A table that Python made: cells of text, the first `labels` columns name the row.
@@ -170,8 +192,8 @@ function plainTable({ title, columns, rows, labels, notes, task: only, tasks }, 
       name,
       figure: place >= labels,
       task: tasks[place],
-      text: (row) => row[place],
-      cell: place === method ? (row) => named(of(row), row[place]) : null,
+      text: (row) => (place === method ? labelOf(row[place]) : place === task ? titleOf(row[place]) : row[place]),
+      cell: place === method ? (row) => named(of(row), labelOf(row[place])) : null,
     })),
     keep: (row) =>
       (!only || within(only)) &&
@@ -181,7 +203,15 @@ function plainTable({ title, columns, rows, labels, notes, task: only, tasks }, 
 }
 
 /** A method's name with its mark. */
-function named(method, label = method) {
+function named(method, label = methodName(method)) {
   const inside = number.has(method) ? [swatch(method), label] : [label];
-  return element("span", { class: "named" }, inside);
+  return element("span", { class: "named", title: DATA.names.methods[method]?.about || null }, inside);
+}
+
+/** A link to the paper of a method or task, if the glossary has one. */
+function paper(kind, id) {
+  const { name, paper: address } = DATA.names[kind][id] ?? {};
+  if (!address) return null;
+  const about = { href: address, class: "paper", rel: "noopener noreferrer", target: "_blank" };
+  return element("a", { ...about, "aria-label": `paper of ${name}`, title: address }, "↗");
 }

@@ -4,6 +4,8 @@ import itertools
 from collections.abc import Sequence
 from typing import Any
 
+from peftbench.reports import glossary
+
 #: Where a name may stand: off its point in points, and which of its sides is there.
 _PLACES = [
     (dx * far, dy * far, ha, va)
@@ -56,7 +58,7 @@ def points(
         for name, (y, x, colour) in names.items():
             for dx, dy, ha, va in _PLACES:
                 text = axis.annotate(
-                    name,
+                    glossary.row(name),
                     (x, y),
                     (dx, dy),
                     textcoords="offset points",
@@ -98,7 +100,7 @@ def ends(
             new = low = max(low, min(y, above + apart * number))
             low += apart
             axis.annotate(
-                name,
+                glossary.row(name),
                 point,
                 (4, (new - y) * 72 / figure.dpi),
                 textcoords="offset points",

@@ -8,6 +8,7 @@ import numpy as np
 
 from peftbench.analysis import convention, grouping
 from peftbench.core.evaluation import Evaluated
+from peftbench.reports import glossary
 from peftbench.reports.plotting import annotation
 from peftbench.reports.plotting import style as drawing
 from peftbench.reports.plotting.palette import MarkerStyle, Palette, method_of
@@ -17,6 +18,9 @@ Points = list[tuple[float, float]]
 
 #: Rows that can be told apart in one panel.
 MOST = 8
+
+#: Evaluations of a run from which its curve says more than a straight line.
+LEAST_POINTS = 4
 
 #: Panels of one figure, and rows of a method that its panel names.
 _PAGE, _NAMED = 9, 5
@@ -144,15 +148,31 @@ def _together(panels: Sequence[Panel], palette: Palette, order: list[str]) -> An
     looks = palette.looks(order)
     figure, axes = drawing.panels(len(panels))
     flat = [axis for (axis,) in axes]
+    named = []
     for axis, panel in zip(flat, panels, strict=True):
         shown = [label for label in order if label in panel.series]
         for number, label in enumerate(shown):
             off = number - (len(shown) - 1) / 2
-            _row(axis, panel, panel.series[label], looks[label], label, off)
+            series = panel.series[label]  # without a mean it has no end to be named at
+            _row(axis, panel, series, looks[label], "" if series.mean else label, off)
         _frame(axis, panel)
         drawing.plain(axis, panel.title, panel.x, panel.y)
+        means = {label: one for label in shown if (one := panel.series[label]).mean}
+        _widen(axis, max((len(glossary.row(label)) for label in means), default=0))
+        ends = [(_last(one), label, looks[label]["color"]) for label, one in means.items()]
+        named.append((axis, ends))
     drawing.legend(figure, flat, [*order, convention.BASELINE])
+    annotation.ends(figure, named)
     return figure
+
+
+def _widen(axis: Any, letters: int) -> None:
+    """Make room at the right of the lines for so many letters."""
+    left, right = axis.get_xlim()
+    scale = axis.xaxis.get_transform()
+    low, high = scale.transform([left, right])
+    high = low + (high - low) / (1 - min(0.4, 0.024 * letters))
+    axis.set_xlim(left, scale.inverted().transform(high))
 
 
 def _apart(panel: Panel, palette: Palette, order: list[str]) -> Any:

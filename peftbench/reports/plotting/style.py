@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from peftbench.reports import glossary
+
 #: Inches of a column and of two, in which most venues set figures.
 COLUMN, PAGE = 3.3, 6.8
 
@@ -121,10 +123,10 @@ def grid(heights: Sequence[float], columns: int) -> tuple[Any, Any]:
 
 
 def plain(axis: Any, title: str, x: str, y: str) -> None:
-    """Title, labels, a light grid."""
-    axis.set_title(title)
-    axis.set_xlabel(x)
-    axis.set_ylabel(y)
+    """Title and labels with the names of the glossary, a light grid."""
+    axis.set_title(glossary.heading(title))
+    axis.set_xlabel(glossary.metric(x))
+    axis.set_ylabel("\n".join(glossary.metric(glossary.heading(line)) for line in y.split("\n")))
     axis.grid(axis="y", color="#E6E6E6", linewidth=0.5)
     axis.set_axisbelow(True)
 
@@ -175,14 +177,15 @@ def legend(figure: Any, axes: Sequence[Any], order: Sequence[str]) -> None:
     shown = [name for name in order if name in named]
     if not shown:
         return
+    names = [glossary.row(name) for name in shown]
     figure.set_figheight(
-        figure.get_figheight() + 0.1 + 0.15 * -(-len(shown) // _fit(figure, shown))
+        figure.get_figheight() + 0.1 + 0.15 * -(-len(shown) // _fit(figure, names))
     )
     figure.legend(
         [named[name] for name in shown],
-        shown,
+        names,
         loc="outside lower center",
-        ncols=_fit(figure, shown),
+        ncols=_fit(figure, names),
         columnspacing=1.2,
         handlelength=2.2,
     )
