@@ -160,22 +160,14 @@ def run(
 @options.machine
 @options.training
 @options.shard
+@options.search
 @click.option(
-    "--trials",
-    default=6,
+    "--sampler",
+    default="stratified",
     show_default=True,
-    type=click.IntRange(2),
-    help="Rates that are tried with one seed, drawn from the range in the method's file.",
-)
-@click.option(
-    "--finalists",
-    default=2,
-    show_default=True,
-    type=click.IntRange(1),
-    help="Of these, the best, which are tried with more seeds.",
-)
-@click.option(
-    "--seeds", default=3, show_default=True, type=click.IntRange(1), help="Of each finalist."
+    type=click.Choice(["stratified", "tpe"]),
+    help="How the rates are found: one drawn from each of as many parts of the range, or one after "
+    "the other by Optuna's TPE, from the scores before.",
 )
 @click.option("--dry-run", is_flag=True, help="Check every trial and its data, train nothing.")
 @click.option("--quiet", is_flag=True, help="No progress; failures and the table only.")
@@ -187,6 +179,7 @@ def tune(
     trials: int,
     finalists: int,
     seeds: int,
+    sampler: str,
     **given: Any,
 ) -> None:
     """Choose the learning rate of each method, task, model and size that the OVERRIDES mean.
@@ -201,6 +194,7 @@ def tune(
     results folder. The same command again does only what is missing.
 
     With --shard I/N a share of the round that is due; the shards are started once for each round.
+    `peftbench submit --tune` hands all rounds to a cluster.
     """  # noqa: D301 - click looks for the character, not for a backslash
     from peftbench.core.plan import RunOptions
     from peftbench.core.tuning import Search
@@ -209,7 +203,7 @@ def tune(
 
     mine = None if shard is None else sharding.read(shard)
     found = _plan(overrides, configs, folder)
-    search = Search(trials, finalists, seeds)
+    search = Search(trials, finalists, seeds, sampler)
     how = RunOptions(**given)
     sys.exit(tuning.tune(found, options.open_results(folder), search, how, mine))
 

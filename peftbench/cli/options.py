@@ -133,6 +133,34 @@ def training(function: Callable[..., None]) -> Callable[..., None]:
     )
 
 
+def search(function: Callable[..., None]) -> Callable[..., None]:
+    """How many trials are made for each learning rate that is chosen."""
+    return _together(
+        function,
+        click.option(
+            "--trials",
+            default=6,
+            show_default=True,
+            type=click.IntRange(2),
+            help="Rates that are tried with one seed, drawn from the range in the method's file.",
+        ),
+        click.option(
+            "--finalists",
+            default=2,
+            show_default=True,
+            type=click.IntRange(1),
+            help="Of these, the best, which are tried with more seeds.",
+        ),
+        click.option(
+            "--seeds",
+            default=3,
+            show_default=True,
+            type=click.IntRange(1),
+            help="Of each finalist.",
+        ),
+    )
+
+
 def _together(
     function: Callable[..., None], *given: Callable[[Callable[..., None]], Callable[..., None]]
 ) -> Callable[..., None]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from peftbench.analysis import grouping, trials
 from peftbench.core.text import format_duration
-from peftbench.core.tuning import FRACTION, Choice
+from peftbench.core.tuning import FRACTION, STRATIFIED, TPE, Choice
 from peftbench.metrics import task_metrics
 from peftbench.reports.base import Report
 from peftbench.reports.plotting import style as drawing
@@ -45,7 +45,9 @@ def tuning_tables(chosen: list[Choice]) -> list[Table]:
     if not chosen:
         return []
     cells, split = _cells(chosen)
-    return [choice_table(chosen), _expected_table(cells, split)]
+    # the rates of the others depend on each other
+    drawn = [cell for cell in cells if cell[2].sampler == STRATIFIED]
+    return [choice_table(chosen), *([_expected_table(drawn, split)] if drawn else [])]
 
 
 def _cells(chosen: list[Choice]) -> tuple[list[Cell], list[str]]:
@@ -81,7 +83,8 @@ def choice_table(chosen: list[Choice]) -> Table:
                 task,
                 f"{size:,}" if isinstance(size, int) else str(size),
                 f"{choice.rate:g}" + (f" ({choice.edge})" if choice.edge else ""),
-                f"{min(choice.rates):g} to {max(choice.rates):g} ({len(choice.rates)})",
+                f"{min(choice.rates):g} to {max(choice.rates):g} "
+                f"({len(choice.rates)}{', tpe' * (choice.sampler == TPE)})",
                 f"{choice.metric} {told} ({len(scores)})",
                 " to ".join(dict.fromkeys(ends)) or "–",
                 f"{gone} of {len(choice.rates)}" if gone else "",
@@ -97,6 +100,8 @@ def choice_table(chosen: list[Choice]) -> Table:
         "score of the rates between a tenth of the chosen one and ten times it. Collapsed: rates "
         "at which any trial predicts one class or value throughout, or diverges. Trials, time: of "
         "all rates."
+        + " tpe: each rate was proposed by Optuna from the scores of those before."
+        * any(choice.sampler == TPE for _, _, choice in cells)
     ]
     edges = [
         f"{' '.join(row)} on {task} at {size} ({choice.edge})"
