@@ -160,7 +160,9 @@ def _read(found: QueueSnapshot, results: Results) -> QueueSnapshot:
                 except RecordError as error:
                     bad.append(str(error))
                     failure = None
-                if failure is not None and failure.attempts > one.attempts.get(key, 0):
+                if failure is not None and one.search and failure.kind == "diverged":
+                    state[key] = DONE  # that is what the trial was made to find out
+                elif failure is not None and failure.attempts > one.attempts.get(key, 0):
                     state[key], failures[key] = FAILED, failure
             doubt = found.silent is not None or one.name in found.unsure or key in torn
             if state[key] == ENDED and doubt:

@@ -85,6 +85,8 @@ def submit(
             one.key: failure for one in choices if (failure := store.failure(one.key))
         }
         jobs, given_up = _wanted(missing, failed, queued, cluster, order.retry)
+        if choices:  # of a trial that is a finding
+            given_up = [failure for failure in given_up if failure.kind != "diverged"]
         waiting = sum(job.key in queued for job in missing)
         told = Submitted(None, 0, len(state.done), waiting, given_up)
         if not jobs:

@@ -518,6 +518,8 @@ def test_a_cell_whose_trials_fail_leaves_the_choices_of_others_alone(tmp_path, m
         for run in todo.runs:
             if run.method.name == "bitfit":
                 store.fail(Failure(run, "error", "something broke"))
+            elif run.train.lr == max(after[0].question.rates):
+                store.fail(Failure(run, "diverged", "the loss is not finite"))
             else:
                 store.save(record(run, selection=dict.fromkeys(run.task.metrics, 0.7)), {})
         return False
