@@ -1,12 +1,15 @@
 """Train the next missing parts of the papers' grids; see next_runs.sh, which prepares the worktree.
 
-A part is the choice of one learning rate, or one cell of a grid with all its seeds. Each is made by
-the command that it prints, and committed when it is whole. Parts come in the order in which
-findings need them; a sweep with budgets in seconds is not among them, as it needs a quiet machine.
+A part is the choice of one learning rate, or one cell of a grid with all its seeds and what suites
+ask of them. Each is made by the command that it prints, and committed when it is whole. Parts come
+in the order in which findings need them. Budgets in seconds need a machine without other work:
+`--seconds` makes these runs, in one go, and nothing else.
 """
 
 import argparse
+import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -15,6 +18,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import peftbench
+from peftbench.analysis import grouping
+from peftbench.config import catalog
+from peftbench.config.composer import Composer, of_suite
+from peftbench.config.sweep import Cell, Grid
+from peftbench.core.evaluation import Evaluation
 from peftbench.core.plan import RunOptions
 from peftbench.core.run import Run
 from peftbench.core.text import format_duration
@@ -64,18 +72,62 @@ MPNET = Rates(
     ("--trials", "4", "--finalists", "1", "--seeds", "1"),
 )
 
-#: Rates, then the folders and sweeps that use them, in the order in which they are trained.
-STAGES: tuple[tuple[Rates, tuple[tuple[Path, list[str]], ...]], ...] = (
+#: Adapters that SparseAdapter prunes beside Houlsby's, what its claims compare them with, and full
+#: fine-tuning.
+_HOSTS = [
+    *("train.precision=bf16", "model=minilm", "size=1000", "train.num_evals=1", SEEDS),
+    "zip=task=mrpc,stsb budget.epochs=4,3",
+]
+_PRUNED = ["method=sparse_adapter", "method.base_method=pfeiffer,lora", "method.score=snip"]
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """A grid and the folder that it fills.
+
+    Attributes:
+        words: without those of the data and of the rates.
+        variants: whether it has methods with settings, texts or prompts of their own, for which
+            learning rates are chosen too, into its folder.
+    """
+
+    folder: Path
+    words: list[str]
+    variants: bool = False
+
+
+def _sweep(name: str, *words: str, variants: bool = True) -> Sweep:
+    paper = name.removesuffix("_mini").removesuffix("_fticl")
+    return Sweep(Path("results/tuned") / paper, [f"sweep={name}", *words, SEEDS], variants)
+
+
+_SPARSE = Path("results/tuned/sparse_adapter2022")
+
+#: Rates, then the grids that use them, in the order in which they are trained.
+STAGES: tuple[tuple[Rates, tuple[Sweep, ...]], ...] = (
     (
         MINILM,
         (
-            (Path("results/tuned/doering2024"), ["sweep=doering2024_mini", SEEDS]),
-            (MINILM.folder, ["sweep=methods_minilm", SEEDS]),
-            (Path("results/tuned/unipelt2022"), ["sweep=unipelt2022_mini", SEEDS]),
+            _sweep("doering2024_mini", variants=False),
+            Sweep(MINILM.folder, ["sweep=methods_minilm", SEEDS]),
+            _sweep("unipelt2022_mini", variants=False),
+            _sweep("robust2024_mini"),
+            _sweep("sparse_adapter2022_mini"),
+            Sweep(_SPARSE, [*_HOSTS, *_PRUNED, "method.keep=0.6", "method.widen=1"], True),
+            Sweep(_SPARSE, [*_HOSTS, "method=full,adapter,pfeiffer,lora"]),
+            _sweep("bh_peft2025_mini"),
+            _sweep("generalization2024_mini"),
+            _sweep("generalization2024_fticl_mini", "method=full"),
         ),
     ),
-    (MPNET, ((MPNET.folder, ["sweep=methods_mpnet"]),)),
+    (MPNET, (Sweep(MPNET.folder, ["sweep=methods_mpnet"]),)),
 )
+
+#: Budgets in seconds, of which runs are made alone.
+SECONDS = _sweep("doering2024_time_mini", variants=False)
+
+#: Processes that wait or run, on average over a minute, beside which seconds are not measured.
+_QUIET = 0.9
 
 
 @dataclass(frozen=True)
@@ -88,12 +140,14 @@ class Part:
         words: of `peftbench tune` for a choice, with its options; of `peftbench run` for the whole
             grid of a cell.
         runs: of a cell, with all seeds; none for a choice.
+        evaluations: of these runs.
     """
 
     title: str
     folder: Path
     words: list[str]
     runs: list[Run] = field(default_factory=list)
+    evaluations: list[Evaluation] = field(default_factory=list)
 
     @property
     def command(self) -> str:
@@ -107,8 +161,10 @@ def missing(data: str) -> Iterator[Part]:
     for rates, grids in STAGES:
         yield from unchosen(rates, data)
         if not any(unchosen(rates, data)):
-            for folder, words in grids:
-                yield from _cells(rates, folder, words, data)
+            for sweep_ in grids:
+                yield from unchosen_variants(rates, sweep_, data)
+                if not any(unchosen_variants(rates, sweep_, data)):
+                    yield from _cells(rates, sweep_, data)
 
 
 def unchosen(rates: Rates, data: str) -> Iterator[Part]:
@@ -125,61 +181,185 @@ def unchosen(rates: Rates, data: str) -> Iterator[Part]:
                 yield Part(title, rates.folder, [*words, *rates.options])
 
 
-def _cells(rates: Rates, path: Path, words: list[str], data: str) -> Iterator[Part]:
-    folder = Results(path)
-    words = [*words, f"data.root={data}"]
-    if path != rates.folder:
+def unchosen_variants(rates: Rates, grid: Sweep, data: str) -> Iterator[Part]:
+    """The choices for cells of a grid of which `rates` have none, at 1,000 examples.
+
+    Each has as many trials as those of `rates`.
+    """
+    if not grid.variants:
+        return
+    known = [
+        choice
+        for folder in (rates.folder, grid.folder)
+        for choice in choices.all_choices(Results(folder))
+    ]
+    for words in _variants(grid.words):
+        words = [*words, "size=1000", f"data.root={data}"]
+        (run,) = peftbench.plan(*words).runs
+        if not any(choice.is_of(run) for choice in known):
+            title = f"{grid.folder.name}: learning rate of {_settings(words)}"
+            yield Part(title, grid.folder, [*words, *rates.options])
+
+
+#: Axes of a grid over which one learning rate is used, and those that say nothing of a run.
+_ASIDE = ("seed", "size", "budget", "train.lr")
+
+
+def _variants(words: list[str]) -> list[list[str]]:
+    """The words of each cell of a grid, but for seeds, sizes, budgets, rates and suites."""
+    searched = catalog.folders(None)
+    composer = Composer(searched)
+    named = [word.removeprefix("sweep=") for word in words if word.startswith("sweep=")]
+    own = [word for word in words if not word.startswith("sweep=")]
+    grid = Grid.read([*own, "tuned=true"], composer, searched, named[0] if named else None)
+    found: dict[tuple[str, ...], None] = {}
+    for cell in grid.cells(composer):
+        found[tuple(_spelled(cell))] = None
+    return [list(one) for one in found]
+
+
+def _spelled(cell: Cell) -> Iterator[str]:
+    for key, value in cell.items():
+        left_out = key in (*_ASIDE, "tuned") or key.startswith("budget.") or of_suite(key)
+        if not left_out:
+            yield f"{key}={'null' if value is None else value}"
+    yield f"budget.epochs={EPOCHS[cell['task']]}"
+
+
+def _settings(words: list[str]) -> str:
+    """What a variant is, for a title."""
+    named = ("method", "task", "augmentation", "prompt")
+    return ", ".join(word for word in words if word.partition("=")[0].partition(".")[0] in named)
+
+
+def _cells(rates: Rates, grid: Sweep, data: str) -> Iterator[Part]:
+    """The cells that are not whole; see `_tuned_words`."""
+    folder, words = Results(grid.folder), _tuned_words(rates, grid, data)
+    plan = peftbench.plan(*words, results=grid.folder)
+    rows, _ = grouping.grouped(plan.runs, lambda run: run, _sized, lambda run: run.seed)
+    names = {run.key: " ".join(row) for row, runs in rows.items() for run in runs}
+    cells: dict[str, list[Run]] = {}
+    for run in plan.runs:
+        cells.setdefault(replace(run, seed=0).key, []).append(run)
+    for runs in cells.values():
+        asked = [one for one in plan.evaluations if one.run in runs]
+        if not is_whole(folder, runs, asked):
+            run = runs[0]
+            title = f"{grid.folder.name}: {names[run.key]} on {run.task.name}, size {run.size}"
+            yield Part(f"{title}, {len(runs)} seeds", grid.folder, words, runs, asked)
+
+
+def _sized(run: Run) -> grouping.Sized:
+    return run.task.name, run.counted_size
+
+
+def _tuned_words(rates: Rates, grid: Sweep, data: str) -> list[str]:
+    """The words of a grid at chosen rates; the choices that it uses are copied to its folder."""
+    words = [*grid.words, f"data.root={data}"]
+    if grid.folder != rates.folder:
         wanted = peftbench.plan(*words).runs
         for choice in choices.all_choices(Results(rates.folder)):
             if any(choice.is_of(run) for run in wanted):
-                choices.save(folder, choice)
-    words.append("tuned=true")
-    cells: dict[str, list[Run]] = {}
-    for run in peftbench.plan(*words, results=path).runs:
-        cells.setdefault(replace(run, seed=0).key, []).append(run)
-    for runs in cells.values():
-        if not is_whole(folder, runs):
-            run = runs[0]
-            title = f"{path.name}: {run.method.name} on {run.task.name}, size {run.size}"
-            yield Part(f"{title}, {len(runs)} seeds", path, words, runs)
+                choices.save(Results(grid.folder), choice)
+    return [*words, "tuned=true"]
 
 
-def is_whole(folder: Results, runs: list[Run]) -> bool:
-    """Whether each run has a record, or diverged."""
-    notes = {run.key: folder.failure(run.key) for run in runs if not folder.has(run.key)}
-    return all(note is not None and note.kind == "diverged" for note in notes.values())
+def is_whole(folder: Results, runs: list[Run], asked: list[Evaluation] | None = None) -> bool:
+    """Whether each run and each evaluation of one is there, or diverged."""
+    made = set(folder.evaluations())
+    gone = [run for run in runs if not folder.has(run.key)]
+    left = [one for one in asked or [] if one.key not in made and one.run not in gone]
+    lacking = [*(run.key for run in gone), *(one.key for one in left)]
+    notes = [folder.failure(key) for key in lacking]
+    return all(note is not None and note.kind == "diverged" for note in notes)
 
 
-def make(part: Part) -> bool:
-    """Train a part; whether it is whole."""
+def take_over(part: Part) -> None:
+    """Copy records of the part that another folder of tuned runs has: an equal key is that run.
+
+    Not where suites need the weights, which no folder keeps.
+    """
+    if part.evaluations:
+        return
+    for run in part.runs:
+        for record in sorted(part.folder.parent.glob(f"*/records/{run.key}.json")):
+            for kind, suffix in (("predictions", ".npz"), ("records", ".json")):
+                path = record.parents[1] / kind / (run.key + suffix)
+                to = part.folder / kind / path.name
+                to.parent.mkdir(parents=True, exist_ok=True)
+                if path.exists() and not to.exists():
+                    shutil.copyfile(path, to)
+
+
+def make(part: Part, workers: int | None = None) -> bool:
+    """Train and evaluate a part; whether it is whole."""
     if not part.runs:
         words = ["tune", *part.words, "--quiet", "--results", str(part.folder)]
         return subprocess.run([sys.executable, "-m", "peftbench", *words]).returncode == 0
     folder = Results(part.folder)
+    take_over(part)
     whole = peftbench.plan(*part.words, results=part.folder)
-    before = status.sweep_status(replace(whole, runs=part.runs, cells=len(part.runs)), folder)
+    mine = replace(whole, runs=part.runs, cells=len(part.runs), evaluations=part.evaluations)
+    before = status.sweep_status(mine, folder)
     todo = sweep.select_jobs(before, sweep.retry_filter(None))
-    if todo.runs:
-        sweep.execute(todo, folder, RunOptions(quiet=True), devices("auto"))
-    return is_whole(folder, part.runs)
+    if todo.runs or todo.evaluations:
+        sweep.check_weights(todo, before, folder)
+        how = RunOptions(quiet=True, workers=workers)
+        sweep.execute(todo, folder, how, devices("auto"))
+    return is_whole(folder, part.runs, part.evaluations)
 
 
 def commit(part: Part) -> None:
-    """Commit a part, and nothing else."""
+    """Commit a part, and nothing else; weights that suites asked are removed."""
     files = [part.folder / "choices"]
     for run in part.runs:
         files += [part.folder / "records" / f"{run.key}.json"]
         files += [part.folder / "predictions" / f"{run.key}.npz"]
+    for one in part.evaluations:
+        files += [part.folder / "evaluations" / f"{one.key}{end}" for end in (".json", ".npz")]
     given = [str(path) for path in files if path.exists()]
     subprocess.run(["git", "add", "--", *given], check=True)
     body = f"Made by: {part.command}"
     subprocess.run(["git", "commit", "-q", "-m", part.title, "-m", body, "--", *given], check=True)
+    for run in part.runs:
+        Results(part.folder).trained(run.key).unlink(missing_ok=True)
+
+
+def seconds(data: str) -> None:
+    """Make and commit the runs with budgets in seconds, one after the other.
+
+    Exits where seconds would not compare: beside other work, or beside runs of an earlier call.
+    """
+    if (nice := os.nice(0)) > 0:
+        sys.exit(f"budgets of seconds are trained at normal priority, and this process has {nice}")
+    if (load := os.getloadavg()[0]) > _QUIET:
+        sys.exit(f"budgets of seconds need the machine alone; its load is {load:.1f}")
+    if left := list(unchosen(MINILM, data)):
+        sys.exit(f"{len(left)} learning rates are to choose first, by next_runs.sh MINUTES")
+    words = _tuned_words(MINILM, SECONDS, data)
+    runs = peftbench.plan(*words, results=SECONDS.folder).runs
+    there = [run for run in runs if Results(SECONDS.folder).has(run.key)]
+    if len(there) == len(runs):
+        print(f"all {len(runs)} runs are there")
+        return
+    if there:
+        records = " ".join(f"{SECONDS.folder}/*/{run.key}.*" for run in there)
+        sys.exit(
+            f"{len(there)} of {len(runs)} runs are there, of an earlier call, and seconds compare "
+            f"only in one go; remove them to make all: rm {records}"
+        )
+    part = Part(f"doering2024: budgets of seconds, {len(runs)} runs", SECONDS.folder, words, runs)
+    print(f"{part.title}: {part.command}", flush=True)
+    if not make(part, workers=1):
+        sys.exit("not whole, nothing committed")
+    commit(part)
 
 
 def main() -> None:
     """Make parts until the time is up."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("minutes", type=float, help="for which to start parts")
+    parser.add_argument("minutes", type=float, nargs="?", help="for which to start parts")
+    parser.add_argument("--seconds", action="store_true", help="make the budgets in seconds, alone")
     parser.add_argument("--data", default="../shared/glue", help="the folder of GLUE")
     parser.add_argument("--list", action="store_true", help="print what is missing, train nothing")
     asked = parser.parse_args()
@@ -189,6 +369,11 @@ def main() -> None:
         return
     if not bf16_on_cpu() and not devices("auto"):
         sys.exit("these folders are in bf16, and this machine has no instructions for it")
+    if asked.seconds:
+        seconds(asked.data)
+        return
+    if asked.minutes is None:
+        parser.error("say for how many MINUTES parts are started, or --seconds")
     start, longest = time.monotonic(), 0.0
     for part in missing(asked.data):
         began = time.monotonic()

@@ -1,13 +1,14 @@
 #!/usr/bin/env bash
 # Train the next missing parts of the papers' grids, at low priority, for so many minutes.
 # usage: scripts/next_runs.sh MINUTES [DATA]
+#        scripts/next_runs.sh --seconds [DATA]   the budgets in seconds, in one go, at normal priority
 #   DATA: the folder of GLUE; ../shared/glue by default
 # It works in ../next_runs, a worktree with an environment of its own, on the branch next-runs, which
 # it first brings to the newest commit of main. Each finished part (the choice of one learning rate,
 # or one cell with all its seeds) is a commit there; an unfinished one goes on with the next call.
 # Take them over with: git merge next-runs
 set -euo pipefail
-minutes=${1:?usage: scripts/next_runs.sh MINUTES [DATA]}
+minutes=${1:?usage: scripts/next_runs.sh MINUTES|--seconds [DATA]}
 data=${2:-../shared/glue}
 unset PYTHONDONTWRITEBYTECODE
 cd "$(dirname "$0")/.."
@@ -24,4 +25,6 @@ cd "$tree"
 git rebase -q main
 nice "$uv" sync -q --group mpnet
 echo "next-runs is at $(git log -1 --format=%h), with main at $(git -C "$top" log -1 --format=%h main)"
-exec nice -n 19 .venv/bin/python scripts/next_runs.py "$minutes" --data "$data"
+low=(nice -n 19)
+[ "$minutes" != --seconds ] || low=()
+exec "${low[@]}" .venv/bin/python scripts/next_runs.py "$minutes" --data "$data"

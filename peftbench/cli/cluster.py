@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
 from peftbench.cli import options
 from peftbench.core.errors import ConfigError
@@ -36,15 +37,28 @@ _names = click.argument("names", nargs=-1)
 @click.option("--threads", type=click.IntRange(1), help="CPU threads of each process.")
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda.")
 @options.retry
+@click.option("--tune", "tuning", is_flag=True, help="Choose learning rates, as `tune` does.")
+@options.search
 @click.option("--dry-run", is_flag=True, help="Print what would be submitted.")
 def submit(
-    overrides: tuple[str, ...], folder: Path, configs: Path | None, dry_run: bool, **given: Any
+    overrides: tuple[str, ...],
+    folder: Path,
+    configs: Path | None,
+    tuning: bool,
+    trials: int,
+    finalists: int,
+    seeds: int,
+    dry_run: bool,
+    **given: Any,
 ) -> None:
     """Submit the missing runs of OVERRIDES to a cluster and return immediately.
 
     Finished and queued runs are skipped; short ones share a job. Checkpoints, data, methods and
     prompts are checked first, as `run` does. `peftbench status` shows the jobs, `peftbench collect`
     builds the report.
+
+    With --tune it submits trials in place of runs: the first round, and jobs that start when it is
+    over, which train the second round and choose.
 
     Exit code 1 when the scheduler accepted only a part, 2 for bad input (nothing is submitted).
     """
@@ -53,10 +67,13 @@ def submit(
     from peftbench.config import cluster
     from peftbench.config.sweep import plan
     from peftbench.core.plan import RunOptions
+    from peftbench.core.tuning import RateChoice, Search
     from peftbench.runner import prefetch as fetching
+    from peftbench.runner import tune
     from peftbench.runner.worker_pool import Stopped
     from peftbench.system import offline_folder
 
+    said = _of_search(tuning)
     ours, runs = cluster.parted(overrides)
     found = cluster.read(ours, configs)
     if found.prefetched:
@@ -67,13 +84,38 @@ def submit(
     fetching.require_inputs(planned, offline_folder.data_root() or planned.data_root)
     results = options.open_results(folder)
     order = RunOptions(**given)
+    choices: list[RateChoice] = []
+    if tuning:
+        planned, choices = tune.first_round(planned, Search(trials, finalists, seeds), results)
+        if not choices:
+            click.echo("nothing to submit: all of these learning rates are chosen")
+            return
     try:
-        told = submitting.submit(planned, list(overrides), results, found, order, dry_run)
+        words = [*said, *overrides]
+        told = submitting.submit(planned, words, results, found, order, dry_run, choices)
     except Stopped:
         click.echo("interrupted during the checks; nothing was submitted", err=True)
         sys.exit(130)
     click.echo("\n".join(submitting.sentence(told, results, dry_run)))
     sys.exit(1 if told.refused else 0)
+
+
+def _of_search(tuning: bool) -> list[str]:
+    """The options of this command that say what is searched.
+
+    Raises:
+        ConfigError: for one of them without --tune.
+    """
+    context = click.get_current_context()
+    given = [
+        name
+        for name in ("trials", "finalists", "seeds")
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+    ]
+    if given and not tuning:
+        raise ConfigError(f"--{given[0]} is for trials: submit --tune --{given[0]} …")
+    values = [word for name in given for word in (f"--{name}", str(context.params[name]))]
+    return ["--tune", *values] if tuning else []
 
 
 @click.command(short_help="Show running work and submitted jobs.")
@@ -121,6 +163,8 @@ def collect(folder: Path) -> None:
     from peftbench.cluster import submit as submitting
     from peftbench.cluster.queue import DONE, look
     from peftbench.reports import builder
+    from peftbench.reports.tuning import choice_table
+    from peftbench.results.choices import all_choices
 
     results = options.open_results(folder)
     with submitting.alone(results):
@@ -129,6 +173,8 @@ def collect(folder: Path) -> None:
     if results.keys():
         builder.write(results, show=lambda made: options.show_all(made.tables, made.notes))
         click.echo(f"report: {results.reports()}")
+    if any(one.search for one in seen.submissions) and (made := all_choices(results)):
+        options.show(choice_table(made).rich())
     options.show(collecting.queue_table(seen).rich())
     for line in collecting.lines(seen):
         click.echo(line)

@@ -99,22 +99,14 @@ def run(
 @options.machine
 @options.training
 @options.shard
+@options.search
 @click.option(
-    "--trials",
-    default=6,
+    "--sampler",
+    default="stratified",
     show_default=True,
-    type=click.IntRange(2),
-    help="Learning rates to try with one seed, drawn from the range in the method's file.",
-)
-@click.option(
-    "--finalists",
-    default=2,
-    show_default=True,
-    type=click.IntRange(1),
-    help="How many of the best rates to try with more seeds.",
-)
-@click.option(
-    "--seeds", default=3, show_default=True, type=click.IntRange(1), help="Seeds of each finalist."
+    type=click.Choice(["stratified", "tpe"]),
+    help="How rates are proposed: one from each of as many parts of the range, or one after the "
+    "other by Optuna's TPE, from the scores so far.",
 )
 @click.option("--dry-run", is_flag=True, help="Check every trial and its data, train nothing.")
 @click.option("--quiet", is_flag=True, help="No progress; failures and the table only.")
@@ -126,6 +118,7 @@ def tune(
     trials: int,
     finalists: int,
     seeds: int,
+    sampler: str,
     **given: Any,
 ) -> None:
     """Choose the learning rate of each method, task, model and size in OVERRIDES.
@@ -140,6 +133,7 @@ def tune(
     The same command again does only what is missing.
 
     With --shard I/N only a share of the current round; start the shards once for each round.
+    `peftbench submit --tune` submits all rounds to a cluster.
     """  # noqa: D301 - click looks for the character, not for a backslash
     options.require_overrides("tune", overrides)
     from peftbench.core.plan import RunOptions
@@ -149,7 +143,7 @@ def tune(
 
     mine = None if shard is None else sharding.read(shard)
     found = _plan(overrides, configs, folder)
-    search = Search(trials, finalists, seeds)
+    search = Search(trials, finalists, seeds, sampler)
     how = RunOptions(**given)
     sys.exit(tuning.tune(found, options.open_results(folder), search, how, mine))
 

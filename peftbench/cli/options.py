@@ -150,6 +150,34 @@ def require_overrides(verb: str, overrides: tuple[str, ...]) -> None:
         )
 
 
+def search(function: Callable[..., None]) -> Callable[..., None]:
+    """How many trials are made for each learning rate that is chosen."""
+    return _together(
+        function,
+        click.option(
+            "--trials",
+            default=6,
+            show_default=True,
+            type=click.IntRange(2),
+            help="Learning rates to try with one seed, drawn from the range in the method's file.",
+        ),
+        click.option(
+            "--finalists",
+            default=2,
+            show_default=True,
+            type=click.IntRange(1),
+            help="How many of the best rates to try with more seeds.",
+        ),
+        click.option(
+            "--seeds",
+            default=3,
+            show_default=True,
+            type=click.IntRange(1),
+            help="Seeds of each finalist.",
+        ),
+    )
+
+
 def _together(
     function: Callable[..., None], *given: Callable[[Callable[..., None]], Callable[..., None]]
 ) -> Callable[..., None]:

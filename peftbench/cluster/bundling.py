@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from peftbench.config.cluster import Cluster
-from peftbench.core.evaluation import Job
+from peftbench.core.evaluation import ClusterJob
 from peftbench.core.run import Run
 
 #: Seconds that a job needs before its first step: Python, torch, the model, tokens.
@@ -16,12 +16,14 @@ START = 120
 class Unit:
     """What cannot be parted: a run and the evaluations that need its weights, in this order.
 
+    The choice of a learning rate stands by itself.
+
     Attributes:
         seconds: on the machine of the records, None where they do not say.
         memory_gb: to ask for, None for the scheduler's choice.
     """
 
-    jobs: tuple[Job, ...]
+    jobs: tuple[ClusterJob, ...]
     seconds: float | None
     memory_gb: float | None
 
@@ -34,20 +36,22 @@ class Array:
         bundles: the jobs of each.
         minutes: to ask for, for the longest of them; None where nobody limits the time.
         memory_gb: to ask for.
+        after: numbers of arrays of the same submission that it waits for, however they end.
     """
 
-    bundles: list[list[Job]]
+    bundles: list[list[ClusterJob]]
     minutes: int | None
     memory_gb: float | None
+    after: tuple[int, ...] = ()
 
 
 def units(
-    jobs: Sequence[Job],
-    seconds: Callable[[Job], float | None],
-    memory_gb: Callable[[Job], float | None],
+    jobs: Sequence[ClusterJob],
+    seconds: Callable[[ClusterJob], float | None],
+    memory_gb: Callable[[ClusterJob], float | None],
 ) -> list[Unit]:
     """Runs with their evaluations, those together that one warm worker does best together."""
-    groups: dict[str, list[Job]] = {}
+    groups: dict[str, list[ClusterJob]] = {}
     for job in jobs:
         groups.setdefault(_run(job).key, []).append(job)
     found = []
@@ -107,7 +111,7 @@ def _seconds(unit: Unit, cluster: Cluster) -> float:
     return unknown if unit.seconds is None else unit.seconds
 
 
-def _run(job: Job) -> Run:
+def _run(job: ClusterJob) -> Run:
     return job if isinstance(job, Run) else job.run
 
 

@@ -14,12 +14,14 @@ from pathlib import Path
 from peftbench.cluster import environment, local
 from peftbench.cluster.manifest import NAME, Submission, Task, load, read_jobs
 from peftbench.core.errors import ConfigError, RecordError
-from peftbench.core.evaluation import TRANSIENT_FAILURES, Evaluation, Failure, Job
-from peftbench.core.plan import RunOptions
+from peftbench.core.evaluation import TRANSIENT_FAILURES, ClusterJob, Evaluation, Failure
+from peftbench.core.plan import Plan, RunOptions
 from peftbench.core.run import Run
+from peftbench.core.tuning import RateChoice
+from peftbench.results import choices
 from peftbench.results.runtime_estimates import Forecast
 from peftbench.results.store import Results
-from peftbench.runner import sweep
+from peftbench.runner import sweep, tune
 from peftbench.runner.progress import note
 from peftbench.system import offline_folder
 from peftbench.system.hardware import checkout, devices
@@ -84,7 +86,11 @@ def _work(place: Path, task: str) -> int:
         offline_folder.data_root() or one.data_root,
         Forecast([]),
     )
-    stopped = jobs and sweep.execute(todo, results, options, gpus, halted=lambda: bool(_heard))
+    wanted = todo.runs or todo.evaluations
+    stopped = bool(wanted) and sweep.execute(todo, one.store(results), options, gpus, _stop)
+    for job in jobs:
+        if isinstance(job, RateChoice) and not stopped:
+            stopped = not _choose(job, todo.data_root, options, results)
     if stopped:
         return _leave(results, one)
     left = [job for job in jobs if _to_do(job, results, one)]
@@ -93,12 +99,30 @@ def _work(place: Path, task: str) -> int:
     return WRONG if left else DONE
 
 
-def _to_do(job: Job, results: Results, one: Submission) -> bool:
+def _stop() -> bool:
+    return bool(_heard)
+
+
+def _choose(job: RateChoice, data_root: str | None, options: RunOptions, results: Results) -> bool:
+    """Make what is missing of the trials of a choice, and the choice; False when stopped."""
+    plan = Plan([], 0, [], [], data_root)
+    code = tune.choose([job.question], plan, job.search, options, results, halted=_stop)
+    if code == 1:
+        reason = "some of its trials failed; the log of its job names them"
+        results.trials().fail(Failure(job, "error", reason))
+    return code != 130
+
+
+def _to_do(job: ClusterJob, results: Results, one: Submission) -> bool:
     """Whether a job has neither a record nor, since it was submitted, failed for good."""
-    if results.done(job):
+    store = one.store(results)
+    if isinstance(job, RateChoice):
+        if job.key in choices.answer_keys(results):
+            return False
+    elif store.done(job):
         return False
     try:
-        failure: Failure | None = results.failure(job.key)
+        failure: Failure | None = store.failure(job.key)
     except RecordError:
         return True
     if failure is None or failure.kind in TRANSIENT_FAILURES:

@@ -21,8 +21,9 @@ from pathlib import Path
 from peftbench.cluster.bundling import Array
 from peftbench.config.cluster import Cluster
 from peftbench.core.errors import ConfigError, OtherSchemaError, RecordError
-from peftbench.core.evaluation import Job, job_json, job_of
+from peftbench.core.evaluation import ClusterJob, cluster_job_of, job_json
 from peftbench.core.run import Json
+from peftbench.results import choices
 from peftbench.results.store import Results
 from peftbench.runner.progress import note
 from peftbench.system import io
@@ -30,8 +31,8 @@ from peftbench.system.hardware import checkout
 
 NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
 
-#: Of what is written. Schema 1 has neither the place nor the user of a submission.
-SCHEMA = 2
+#: Of what is written. Schema 1 has neither the place nor the user of a submission, 2 no searches.
+SCHEMA = 3
 
 #: What a scheduler says of a task that is not over.
 PENDING, RUNNING = "pending", "running"
@@ -74,12 +75,17 @@ class QueueAnswer:
 
 @dataclass(frozen=True)
 class Sent:
-    """An array as it was handed over: keys of each task, and the scheduler's number for it."""
+    """An array as it was handed over: keys of each task, and the scheduler's number for it.
+
+    Attributes:
+        after: numbers of arrays of the same submission that it waits for, however they end.
+    """
 
     tasks: list[list[str]]
     minutes: int | None
     memory_gb: float | None
     job: str | None = None
+    after: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -99,6 +105,7 @@ class Submission:
         site: the Slurm cluster or the machine that it went to.
         owner: the number of the user who made it.
         inherited: variables of the submitting environment that jobs have too, see `environment`.
+        search: whether its runs are trials, from which later jobs of it choose learning rates.
     """
 
     name: str
@@ -115,6 +122,11 @@ class Submission:
     site: str | None = None
     owner: int | None = None
     inherited: list[str] = field(default_factory=list)
+    search: bool = False
+
+    def store(self, results: Results) -> Results:
+        """Where its runs have their records and failures, in this folder of results."""
+        return results.trials() if self.search else results
 
     def tasks(self) -> Iterator[tuple[Task, list[str]]]:
         """Each task with the keys of its jobs."""
@@ -171,6 +183,7 @@ def begin(
     attempts: dict[str, int],
     site: str | None = None,
     inherited: Sequence[str] = (),
+    search: bool = False,
 ) -> Submission:
     """A new submission of these arrays; nothing is written yet."""
     now = time.time()
@@ -185,23 +198,35 @@ def begin(
         order=order,
         attempts=attempts,
         arrays=[
-            Sent([[job.key for job in bundle] for bundle in a.bundles], a.minutes, a.memory_gb)
+            Sent(
+                [[job.key for job in bundle] for bundle in a.bundles],
+                a.minutes,
+                a.memory_gb,
+                after=list(a.after),
+            )
             for a in arrays
         ],
         site=site,
         owner=os.getuid(),
         inherited=list(inherited),
+        search=search,
     )
 
 
-def write_jobs(results: Results, task: Task, jobs: Sequence[Job]) -> None:
+def done_keys(results: Results) -> set[str]:
+    """Keys of all that submissions into the folder may hold and that is there."""
+    chosen = choices.answer_keys(results)
+    return {*results.keys(), *results.evaluations(), *results.trials().keys(), *chosen}
+
+
+def write_jobs(results: Results, task: Task, jobs: Sequence[ClusterJob]) -> None:
     """Write what the node of a task is to do, in this order."""
     data = [job_json(job) for job in jobs]
     path = folder(results, task.submission) / f"{task}.json"
     results.write(path, io.sealed({"jobs": data}))
 
 
-def read_jobs(results: Results, task: Task) -> list[Job]:
+def read_jobs(results: Results, task: Task) -> list[ClusterJob]:
     """Read what `write_jobs` wrote.
 
     Raises:
@@ -209,7 +234,7 @@ def read_jobs(results: Results, task: Task) -> list[Job]:
         RecordError: if it is not whole.
     """
     data = io.unsealed(folder(results, task.submission) / f"{task}.json")
-    return [job_of(job) for job in data["jobs"]]
+    return [cluster_job_of(job) for job in data["jobs"]]
 
 
 def save(results: Results, submission: Submission) -> None:
@@ -237,7 +262,7 @@ def load(results: Results, name: str) -> Submission:
     except RecordError as error:
         raise RecordError(f"{error}; {_advice(results, name)}") from error
     schema = data.pop("schema", None)
-    if schema not in (1, SCHEMA):
+    if schema not in range(1, SCHEMA + 1):
         raise OtherSchemaError(
             f"{path} has schema {schema}, this peftbench ({version('peftbench')}) reads up to "
             f"{SCHEMA}; its runs count as unknown here: use peftbench "

@@ -103,7 +103,7 @@ def look(results: Results, fresh: bool = True) -> QueueSnapshot:
         fresh: whether to ask even if it was asked a moment ago (`cluster.poll_seconds`).
     """
     submissions, unreadable = manifest.scan(results)
-    done = {*results.keys(), *results.evaluations()}
+    done = manifest.done_keys(results)
     open_ = [one for one in submissions if any(set(k) - done for _, k in one.tasks())]
     found = QueueSnapshot(submissions, {}, unreadable=unreadable)
     kept = None if fresh else _remembered(results, open_)
@@ -134,7 +134,8 @@ def _ask(results: Results, open_: list[Submission]) -> tuple[QueueAnswer, str | 
 
 def _read(found: QueueSnapshot, results: Results) -> QueueSnapshot:
     """The state of each key, as of the latest task that holds it; one that is alive goes first."""
-    done, noted = {*results.keys(), *results.evaluations()}, set(results.failed())
+    done = manifest.done_keys(results)
+    noted = {*results.failed(), *results.trials().failed()}
     torn = frozenset[str]().union(*(one.keys for one in found.unreadable))
     held: dict[str, tuple[Submission, Task]] = {}
     for one in found.submissions:
@@ -155,11 +156,13 @@ def _read(found: QueueSnapshot, results: Results) -> QueueSnapshot:
             state[key] = CANCELLED if one.cancelled else ENDED
             if key in noted:
                 try:
-                    failure = results.failure(key)
+                    failure = one.store(results).failure(key)
                 except RecordError as error:
                     bad.append(str(error))
                     failure = None
-                if failure is not None and failure.attempts > one.attempts.get(key, 0):
+                if failure is not None and one.search and failure.kind == "diverged":
+                    state[key] = DONE  # that is what the trial was made to find out
+                elif failure is not None and failure.attempts > one.attempts.get(key, 0):
                     state[key], failures[key] = FAILED, failure
             doubt = found.silent is not None or one.name in found.unsure or key in torn
             if state[key] == ENDED and doubt:

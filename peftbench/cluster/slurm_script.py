@@ -87,6 +87,10 @@ def options(results: Results, submission: Submission, array: int) -> list[str]:
     if (count := len(sent.tasks)) > 1:
         given["array"] = f"0-{count - 1}%{min(count, asked.parallel)}"
     more = {_dashed(name): value for name, value in asked.options.items()}
+    if sent.after:  # trials may fail: what comes after them does with those that are there
+        before = [str(submission.arrays[number].job) for number in sent.after]
+        own = [f"afterany:{':'.join(before)}", *filter(None, [more.get("dependency")])]
+        more["dependency"] = ",".join(own)
     # a job may be put back to the queue
     return ["--requeue", *(_option(n, v) for n, v in (given | more).items() if v is not None)]
 

@@ -1,7 +1,7 @@
 """The verbs for clusters: submit and leave, look, collect, take back."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 from peftbench.cluster import base, bundling, environment, logs, manifest, rehearsal
@@ -10,10 +10,11 @@ from peftbench.cluster.manifest import SchedulerUnreachable, Submission, Task, U
 from peftbench.cluster.queue import UNKNOWN, QueueSnapshot, look
 from peftbench.config.cluster import Cluster
 from peftbench.core.errors import ConfigError, RecordError
-from peftbench.core.evaluation import Evaluated, Failure, Job
+from peftbench.core.evaluation import ClusterJob, Evaluated, Failure
 from peftbench.core.plan import Plan, RunOptions
 from peftbench.core.run import Run
 from peftbench.core.text import command, format_duration
+from peftbench.core.tuning import RateChoice
 from peftbench.results import status
 from peftbench.results.runtime_estimates import Forecast
 from peftbench.results.store import Results
@@ -30,7 +31,7 @@ class Submitted:
 
     Attributes:
         submission: None where there was nothing to submit.
-        jobs: runs and evaluations in it.
+        jobs: runs, evaluations and choices of learning rates in it.
         queued: jobs that an earlier submission has in the queue.
         refused: what the scheduler said when it took no more.
     """
@@ -50,12 +51,14 @@ def submit(
     cluster: Cluster,
     order: RunOptions,
     dry_run: bool = False,
+    choices: Sequence[RateChoice] = (),
 ) -> Submitted:
     """Rehearse what is neither done nor queued, hand it to the scheduler, and return.
 
     Args:
         overrides: all of them, those of the cluster included.
         order: how the nodes run.
+        choices: to make once the runs of the plan, which are their trials, are over.
 
     Raises:
         ConfigError: for bad input, or if the scheduler takes nothing.
@@ -65,31 +68,39 @@ def submit(
     asked.check()
     results.check_writable()
     results.keep_revisions(plan.revisions, plan.renewed)
+    store = results.trials() if choices else results
     with alone(results):
         seen = settle(results, look(results))
         if seen.silent is not None:
             raise ConfigError(_silent(seen.silent))
         gpu = bool(cluster.gpus)
         state = status.sweep_status(
-            plan, results, lambda record: bool(record.environment["cuda"]) == gpu
+            plan, store, lambda record: bool(record.environment["cuda"]) == gpu
         )
         state.refuse_closed()
-        _check_known(plan, seen, state)
+        missing = [job for job in (*_jobs(plan), *choices) if job.key not in state.done]
+        _check_known(missing, seen)
         queued = seen.queued()
-        jobs, given_up = _wanted(state, queued, cluster, order.retry)
-        waiting = sum(job.key in queued for job in _jobs(plan) if job.key not in state.done)
+        failed = state.failed | {
+            one.key: failure for one in choices if (failure := store.failure(one.key))
+        }
+        jobs, given_up = _wanted(missing, failed, queued, cluster, order.retry)
+        if choices:  # of a trial that is a finding
+            given_up = [failure for failure in given_up if failure.kind != "diverged"]
+        waiting = sum(job.key in queued for job in missing)
         told = Submitted(None, 0, len(state.done), waiting, given_up)
         if not jobs:
             return told
-        rehearsal.rehearse(jobs, state, results, cluster, order)
+        tried = [_trial(job) if isinstance(job, RateChoice) else job for job in jobs]
+        rehearsal.rehearse(tried, state, store, cluster, order)
         if cluster.scheduler == "slurm" and (names := environment.left_out()):
             note(f"{_names(names)} of this shell {_LEFT_OUT}")
         try:
-            arrays = _arrays(jobs, state, results, cluster, asked, order)
+            arrays = _arrays(jobs, state.forecast, failed, results, cluster, asked, order)
             site = asked.site
         except SchedulerUnreachable as error:
             raise ConfigError(_silent(str(error))) from error
-        attempts = {key: failure.attempts for key, failure in state.failed.items()}
+        attempts = {key: failure.attempts for key, failure in failed.items()}
         how = asdict(replace(order, retry=None))
         made = manifest.begin(
             overrides,
@@ -100,6 +111,7 @@ def submit(
             attempts,
             site=site,
             inherited=environment.inherited(),
+            search=bool(choices),
         )
         told = replace(told, submission=made, jobs=len(jobs))
         return told if dry_run else _send(told, made, arrays, results, asked)
@@ -112,10 +124,9 @@ def _names(names: list[str]) -> str:
     return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
-def _check_known(plan: Plan, seen: QueueSnapshot, state: status.SweepStatus) -> None:
-    """Refuse runs that may wait or run already without being shown."""
-    keys = {job.key for job in _jobs(plan)} - set(state.done)
-    unknown = [key for key in keys if seen.state.get(key) == UNKNOWN]
+def _check_known(missing: list[ClusterJob], seen: QueueSnapshot) -> None:
+    """Refuse jobs that may wait or run already without being shown."""
+    unknown = [job for job in missing if seen.state.get(job.key) == UNKNOWN]
     if unknown:
         reasons = "\n".join(f"  {name}: {why}" for name, why in seen.doubts().items())
         raise ConfigError(
@@ -155,15 +166,19 @@ def _send(
 
 
 def _wanted(
-    state: status.SweepStatus, queued: set[str], cluster: Cluster, retry: str | None
-) -> tuple[list[Job], list[Failure]]:
+    missing: list[ClusterJob],
+    failed: dict[str, Failure],
+    queued: set[str],
+    cluster: Cluster,
+    retry: str | None,
+) -> tuple[list[ClusterJob], list[Failure]]:
     """The jobs to submit, and the failures that are not tried again."""
     again = retry_filter(retry)
     wanted, given_up = [], []
-    for job in _jobs(state.plan):
-        if job.key in state.done or job.key in queued:
+    for job in missing:
+        if job.key in queued:
             continue
-        failure = state.failed.get(job.key)
+        failure = failed.get(job.key)
         if failure is None or _try_again(failure, again, cluster, retry):
             wanted.append(job)
         else:
@@ -192,34 +207,53 @@ def _memory(failure: Failure | None, cluster: Cluster) -> float | None:
 
 
 def _arrays(
-    jobs: list[Job],
-    state: status.SweepStatus,
+    jobs: list[ClusterJob],
+    forecast: Forecast,
+    failed: dict[str, Failure],
     results: Results,
     cluster: Cluster,
     asked: base.Scheduler,
     order: RunOptions,
 ) -> list[Array]:
+    """Choices wait for all arrays of runs; on this machine one job does one after the other."""
     if cluster.scheduler == "local":
         return [Array([jobs], None, None)]
-    seconds = _seconds(state.forecast, results.scan_evaluated()[0])
-    found = bundling.units(jobs, seconds, lambda job: _memory(state.failed.get(job.key), cluster))
+    seconds = _seconds(forecast, results.scan_evaluated()[0])
     workers = order.workers or max(1, (cluster.gpus or 1) // order.gpus_per_run)
-    return bundling.arrays(found, cluster, asked.array_limit, workers)
+    made: list[Array] = []
+    for kind in (False, True):
+        some = [job for job in jobs if isinstance(job, RateChoice) == kind]
+        found = bundling.units(some, seconds, lambda job: _memory(failed.get(job.key), cluster))
+        after = tuple(range(len(made)))
+        arrays = bundling.arrays(found, cluster, asked.array_limit, workers)
+        made += [replace(array, after=after) for array in arrays]
+    return made
 
 
-def _seconds(forecast: Forecast, found: list[Evaluated]) -> Callable[[Job], float | None]:
-    """Seconds of a run as the forecast says, of an evaluation as the suite took on average."""
+def _seconds(forecast: Forecast, found: list[Evaluated]) -> Callable[[ClusterJob], float | None]:
+    """Seconds of a run as the forecast says, of an evaluation as the suite took on average.
+
+    Those of a choice are of its last round.
+    """
     spent: dict[str, list[float]] = {}
     for one in found:
         spent.setdefault(one.evaluation.suite["name"], []).append(sum(one.seconds.values()))
 
-    def seconds(job: Job) -> float | None:
+    def seconds(job: ClusterJob) -> float | None:
         if isinstance(job, Run):
             return forecast.seconds(job)
+        if isinstance(job, RateChoice):
+            each = forecast.seconds(_trial(job))
+            return None if each is None else each * job.last_trials
         known = spent.get(job.suite["name"])
         return sum(known) / len(known) if known else None
 
     return seconds
+
+
+def _trial(choice: RateChoice) -> Run:
+    """One of the trials of a choice; the others differ in rate and seed."""
+    return choice.question.trials(choice.question.rates[0], 1)[0]
 
 
 def settle(results: Results, seen: QueueSnapshot) -> QueueSnapshot:
@@ -251,12 +285,13 @@ def settle(results: Results, seen: QueueSnapshot) -> QueueSnapshot:
                 continue
             for job in jobs:
                 if job.key in over.keys:
-                    results.fail(_loss(job, why.get(over.task), results, over.task))
+                    failure = _loss(job, why.get(over.task), results, over.task)
+                    one.store(results).fail(failure)
     seen = seen.again(results)
     return replace(seen, bad=[*seen.bad, *torn])
 
 
-def _loss(job: Job, why: str | None, results: Results, task: Task) -> Failure:
+def _loss(job: ClusterJob, why: str | None, results: Results, task: Task) -> Failure:
     """A failure as the scheduler explains it, else as the job's last line does."""
     if why == "OUT_OF_MEMORY":
         return Failure(job, "memory", "the scheduler says OUT_OF_MEMORY")
@@ -320,7 +355,7 @@ def cancel(results: Results, names: list[str]) -> tuple[list[Cancelled], list[Un
         chosen, bad = [manifest.load(results, name) for name in names], list[Unreadable]()
         if not names:
             chosen, bad = manifest.scan(results)
-        done = {*results.keys(), *results.evaluations()}
+        done = manifest.done_keys(results)
         for one in chosen:
             try:
                 found += _cancel(one, results, done)
@@ -364,6 +399,7 @@ def sentence(told: Submitted, results: Results, dry_run: bool = False) -> list[s
     for array in arrays:
         limits = [f"{array.memory_gb:g} GB"] if array.memory_gb else []
         limits += [f"up to {format_duration(60 * array.minutes)} each"] if array.minutes else []
+        limits += ["after those above"] if array.after else []
         number = f" as {array.job}" if array.job else ""
         some = f"{len(array.tasks)} job{'s' * (len(array.tasks) != 1)}"
         lines.append(", ".join([f"  {some}{number}", *limits]))
@@ -377,5 +413,5 @@ def sentence(told: Submitted, results: Results, dry_run: bool = False) -> list[s
     return lines
 
 
-def _jobs(plan: Plan) -> list[Job]:
+def _jobs(plan: Plan) -> list[ClusterJob]:
     return [*plan.runs, *plan.evaluations]

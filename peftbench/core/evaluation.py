@@ -11,6 +11,7 @@ from typing import Any
 from peftbench.core.configs import class_name
 from peftbench.core.run import ASIDE, SCHEMA, Json, Run, canonical, identity, known, of_schema
 from peftbench.core.text import one_line
+from peftbench.core.tuning import RateChoice
 
 
 @dataclass(frozen=True, eq=False)
@@ -76,19 +77,32 @@ def _asked(value: Any) -> Any:
 #: What a worker is given to do.
 Job = Run | Evaluation
 
+#: What is handed to a cluster.
+ClusterJob = Job | RateChoice
 
-def job_json(job: Job) -> Json:
-    """A job as plain data that says which of the two it is; `job_of` reads it."""
-    return {"run" if isinstance(job, Run) else "evaluation": job.to_json()}
+
+def job_json(job: ClusterJob) -> Json:
+    """A job as plain data that says which kind it is; `cluster_job_of` reads it."""
+    kinds = {Run: "run", Evaluation: "evaluation", RateChoice: "rate_choice"}
+    return {kinds[type(job)]: job.to_json()}
 
 
 def job_of(data: Json) -> Job:
-    """Read what `job_json` gave, beside whatever else is in `data`.
+    """Read what `job_json` gave for a worker, beside whatever else is in `data`.
 
     Raises:
         RecordError: if a field is missing or unknown.
     """
     return Run.from_json(data["run"]) if "run" in data else Evaluation.from_json(data["evaluation"])
+
+
+def cluster_job_of(data: Json) -> ClusterJob:
+    """Read what `job_json` gave, beside whatever else is in `data`.
+
+    Raises:
+        RecordError: if a field is missing or unknown.
+    """
+    return RateChoice.from_json(data["rate_choice"]) if "rate_choice" in data else job_of(data)
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,13 +149,13 @@ class Failure:
     """Why a run has no record, or an evaluation no findings.
 
     Attributes:
-        job: the run or evaluation.
+        job: the run, the evaluation, or the choice of a rate.
         kind: the class of the failure, see `FAILURE_KINDS`.
         reason: one line.
         attempts: how often it has failed.
     """
 
-    job: Job
+    job: ClusterJob
     kind: str
     reason: str
     attempts: int = 1

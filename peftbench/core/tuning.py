@@ -6,14 +6,16 @@ trained with on all of them. All rates are tried with one seed first, the best o
 (successive halving: Jamieson and Talwalkar 2016, arXiv 1502.07943).
 """
 
+import hashlib
 import math
 import random
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from peftbench.core.configs import CheckpointSelection
 from peftbench.core.errors import ConfigError, RecordError
-from peftbench.core.run import Json, Run, identity
+from peftbench.core.run import Json, Run, canonical, identity, known
+from peftbench.core.text import one_line
 
 #: The first seed of trials; those that are reported are smaller.
 FIRST_SEED = 1000
@@ -26,6 +28,15 @@ FEW = 300
 
 #: The number of figures of a rate: neighbours differ by far more than is rounded off.
 _FIGURES = 2
+
+#: How the rates of the first round are found: drawn from equal parts of the range, all before the
+#: first trial; or proposed one after the other by Optuna, from the scores of those before.
+STRATIFIED, TPE = "stratified", "tpe"
+
+
+def rounded(rate: float) -> float:
+    """A rate with as many figures as are told."""
+    return float(f"{rate:.{_FIGURES}g}")
 
 
 @dataclass(frozen=True)
@@ -53,7 +64,7 @@ class SearchSpace:
         draw = random.Random(0)  # every cell with this space tries the same ones
         width = math.log(self.high / self.low) / count
         drawn = [self.low * math.exp((n + draw.random()) * width) for n in range(count)]
-        return [float(f"{rate:.{_FIGURES}g}") for rate in drawn]
+        return [rounded(rate) for rate in drawn]
 
 
 @dataclass(frozen=True)
@@ -77,11 +88,13 @@ class Search:
         trials: rates in the first round, each with one seed.
         finalists: rates in the second round.
         seeds: of each finalist, the first round's included.
+        sampler: how the rates of the first round are found, STRATIFIED or TPE.
     """
 
     trials: int = 6
     finalists: int = 2
     seeds: int = 3
+    sampler: str = STRATIFIED
 
     def __post_init__(self) -> None:
         if not 1 <= self.finalists <= self.trials:
@@ -102,15 +115,17 @@ class Question:
 
     Attributes:
         run: the run without what is chosen and what is averaged over; see `subject`.
-        rates: to choose from, ascending.
+        rates: to choose from, ascending; none where they are proposed one after the other.
         source: where they are from.
         examples: to train on; None where that is not known before.
+        space: in which rates are proposed; None where they are given.
     """
 
     run: Run
     rates: list[float]
     source: str
     examples: int | None
+    space: SearchSpace | None = None
 
     @property
     def folds(self) -> list[int | None]:
@@ -130,6 +145,13 @@ class Question:
             for seed in range(seeds)
             for fold in self.folds
         ]
+
+    def planned(self, search: Search) -> list[int]:
+        """How many trials a search makes in each of its rounds."""
+        rungs = zip(search.rungs, (0, 1), strict=False)
+        most = len(self.rates) or search.trials
+        rates = [min(r.rates, most) * (r.seeds - before) for r, before in rungs]
+        return [count * len(self.folds) for count in rates]
 
 
 def subject(run: Run) -> Run:
@@ -176,6 +198,7 @@ class Choice:
         trials: all that were made.
         edge: "lowest" or "highest" if the chosen rate is at an end of those that were tried.
         environment: of the trials, as records have it.
+        sampler: how the rates were found, as in `Search`.
     """
 
     run: Run
@@ -185,6 +208,7 @@ class Choice:
     trials: list[Trial]
     edge: str | None
     environment: Json = field(default_factory=dict)
+    sampler: str = STRATIFIED
 
     @property
     def key(self) -> str:
@@ -195,6 +219,11 @@ class Choice:
     def rates(self) -> list[float]:
         """Those that were tried, ascending."""
         return sorted({trial.rate for trial in self.trials})
+
+    @property
+    def answer_key(self) -> str:
+        """Of the cell, the rates and how many trials were made: what a search asks for."""
+        return _answer_key(self.key, self.sampler, self.rates, len(self.trials))
 
     @property
     def seconds(self) -> float:
@@ -227,6 +256,66 @@ class Choice:
     def is_of(self, run: Run) -> bool:
         """Whether it was chosen for a run's model, method and task, whatever the size."""
         return _names(self.run) == _names(run) and _cell(self.run) == _cell(run)
+
+
+@dataclass(frozen=True)
+class RateChoice:
+    """A job of a cluster: what is left of a search once its first round is there.
+
+    Its trials of the second round, and the choice.
+    """
+
+    question: Question
+    search: Search
+
+    @property
+    def run(self) -> Run:
+        """The cell; see `subject`."""
+        return self.question.run
+
+    @property
+    def key(self) -> str:
+        """Equal to `answer_key` of the choice that it makes."""
+        planned = sum(self.question.planned(self.search))
+        return _answer_key(self.run.key, self.search.sampler, self.question.rates, planned)
+
+    @property
+    def last_trials(self) -> int:
+        """How many trials are made after the first round."""
+        return sum(self.question.planned(self.search)[1:])
+
+    @property
+    def title(self) -> str:
+        """A line that names the job to a person; not unique."""
+        return one_line(f"learning rate of {self.run.title}")
+
+    def to_json(self) -> Json:
+        """Plain data that `from_json` reads."""
+        question = vars(self.question) | {"run": self.run.to_json()}
+        return {"question": question, "search": asdict(self.search)}
+
+    @classmethod
+    def from_json(cls, data: Json) -> "RateChoice":
+        """Read what `to_json` gave.
+
+        Raises:
+            RecordError: if a field is missing or unknown.
+        """
+        given = known(cls, data)
+        question = known(Question, given["question"])
+        return cls(
+            Question(**question | {"run": Run.from_json(question["run"])}),
+            Search(**known(Search, given["search"])),
+        )
+
+
+def _answer_key(cell: str, sampler: str, rates: list[float], trials: int) -> str:
+    """Names a choice among these rates by so many trials; no run has such a key.
+
+    Rates that a sampler proposes are not known before.
+    """
+    text = canonical(["choice", cell, [] if sampler == TPE else sorted(rates), sampler, trials])
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def _names(run: Run) -> tuple[str, ...]:

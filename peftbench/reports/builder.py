@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peftbench.analysis.comparison import MARGIN, PairedComparison
-from peftbench.analysis.costs import Prices
+from peftbench.analysis.costs import Prices, read_warning
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Record
@@ -139,7 +139,7 @@ def tuning(results: Results, folder: Path | None) -> tuple[list[Table], list[Pat
         raise ConfigError(
             f"{results.folder} holds no chosen learning rates; `peftbench tune` makes them"
         )
-    tables = tuning_tables(chosen)
+    tables = tuning_tables(chosen, read_warning(results.folder) or "")
     if folder is None:
         return tables, []
     drawn, _ = registry.draw_figures(Inputs([], chosen=chosen), ["tuning"])

@@ -1,12 +1,12 @@
 """How were learning rates chosen? Score by rate, the choice, its trials, what more would bring."""
 
 from collections.abc import Iterable
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 from peftbench.analysis import grouping, trials
 from peftbench.core.text import format_duration
-from peftbench.core.tuning import FRACTION, Choice
+from peftbench.core.tuning import FRACTION, STRATIFIED, TPE, Choice
 from peftbench.metrics import task_metrics
 from peftbench.reports.base import Report
 from peftbench.reports.plotting import style as drawing
@@ -18,7 +18,7 @@ REPORT = Report(
     name="tuning",
     question="how were learning rates chosen?",
     order=120,
-    tables=lambda inputs: tuning_tables(inputs.chosen),
+    tables=lambda inputs: tuning_tables(inputs.chosen, inputs.warning),
     figures=lambda inputs: plot_tuning(inputs.chosen, inputs.palette),
     needs="learning rates that `peftbench tune` chose",
     page=("costs", 3),
@@ -27,25 +27,31 @@ REPORT = Report(
 #: Numbers of trials for which the expected best is shown.
 _COUNTS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64)
 
-#: Panels of one figure.
-_PAGE = 9
+#: Panels of one figure, and rows in each of them: more lines cannot be told apart.
+_PAGE, _ROWS = 9, 6
 
 _CAPTION = (
     f"Score on the {100 * FRACTION:.0f} % of the training examples that were held out, by learning "
-    "rate: every trial a dot, open where it collapsed (one class or value throughout), lines "
-    "through the means of rates of which no trial diverged. Ring: the chosen rate. Cross, at the "
-    "bottom: a trial that diverged."
+    "rate: every trial a dot, open where it collapsed (one class or value throughout, so that the "
+    "metric is undefined), lines through the means of rates of which no trial diverged. Ring: the "
+    "chosen rate. Cross, at the bottom: a trial that diverged."
 )
 
 Cell = tuple[grouping.Row, grouping.Sized, Choice]
 
 
-def tuning_tables(chosen: list[Choice]) -> list[Table]:
-    """The choices, and what fewer trials would have found; none without choices."""
+def tuning_tables(chosen: list[Choice], warning: str = "") -> list[Table]:
+    """The choices, and what fewer trials would have found; none without choices.
+
+    Args:
+        warning: what must be said wherever costs are shown.
+    """
     if not chosen:
         return []
     cells, split = _cells(chosen)
-    return [choice_table(chosen), _expected_table(cells, split)]
+    # the rates of the others depend on each other
+    drawn = [cell for cell in cells if cell[2].sampler == STRATIFIED]
+    return [choice_table(chosen, warning), *([_expected_table(drawn, split)] if drawn else [])]
 
 
 def _cells(chosen: list[Choice]) -> tuple[list[Cell], list[str]]:
@@ -65,8 +71,8 @@ def _place(one: grouping.Sized) -> tuple[str, bool, float, str]:
     return (task, True, 0.0, size) if isinstance(size, str) else (task, False, float(size), "")
 
 
-def choice_table(chosen: list[Choice]) -> Table:
-    """The rates that were chosen, and from what."""
+def choice_table(chosen: list[Choice], warning: str = "") -> Table:
+    """The rates that were chosen, and from what; see `tuning_tables`."""
     cells, split = _cells(chosen)
     lines = []
     for row, (task, size), choice in cells:
@@ -74,14 +80,17 @@ def choice_table(chosen: list[Choice]) -> Table:
         scores = [trial.score for trial in choice.trials if trial.rate == choice.rate]
         known = [score for score in scores if score is not None]
         told = _number(choice, fmean(known)) if known else "diverged"
+        if len(known) > 1:
+            told += f" ± {_number(choice, stdev(known))}"
         ends = [_number(choice, end) for end in (min(near), max(near))] if near else []
         lines.append(
             [
                 *row,
                 task,
-                f"{size:,}" if isinstance(size, int) else str(size),
-                f"{choice.rate:g}" + (f" ({choice.edge})" if choice.edge else ""),
-                f"{min(choice.rates):g} to {max(choice.rates):g} ({len(choice.rates)})",
+                _size(size),
+                _rate(choice.rate) + (f" ({choice.edge})" if choice.edge else ""),
+                f"{_rate(min(choice.rates))} to {_rate(max(choice.rates))} "
+                f"({len(choice.rates)}{', tpe' * (choice.sampler == TPE)})",
                 f"{choice.metric} {told} ({len(scores)})",
                 " to ".join(dict.fromkeys(ends)) or "–",
                 f"{gone} of {len(choice.rates)}" if gone else "",
@@ -93,22 +102,49 @@ def choice_table(chosen: list[Choice]) -> Table:
     columns += ["within a decade", "collapsed", "trials", "time"]
     notes = [
         f"Scores of the primary metric on {100 * FRACTION:.0f} % of the training examples, held "
-        "out; the reporting split was not looked at. Within a decade: lowest and highest mean "
-        "score of the rates between a tenth of the chosen one and ten times it. Collapsed: rates "
-        "at which any trial predicts one class or value throughout, or diverges. Trials, time: of "
-        "all rates."
+        "out, ± standard deviation over trials; the reporting split was not looked at. Within a "
+        "decade: lowest and highest mean score of the rates between a tenth of the chosen one and "
+        "ten times it; one that was tried with one seed may lie above the chosen one, which was "
+        "the best over all seeds. Collapsed: rates at which any trial has no defined metric, as it "
+        "predicts one class or value throughout, or diverges. Trials, time: of all rates."
+        + " tpe: each rate was proposed by Optuna from the scores of those before."
+        * any(choice.sampler == TPE for _, _, choice in cells)
     ]
-    edges = [
-        f"{' '.join(row)} on {task} at {size} ({choice.edge})"
-        for row, (task, size), choice in cells
-        if choice.edge
-    ]
+    edges = [f"{_cell(cell)} ({cell[2].edge})" for cell in cells if cell[2].edge]
+    alike = [_cell(cell) for cell in cells if _is_by_loss(cell[2])]
     if edges:
         notes.append(
             f"At the edge of what was tried: {'; '.join(edges)}. A better rate may lie beyond; "
             "name more: train.lr=…"
         )
+    if alike:
+        notes.append(
+            f"All trials collapsed, so that the least training loss decided: {'; '.join(alike)}. "
+            "These rates say little; more data or passes may be needed before any rate is better."
+        )
+    if warning:
+        notes.append(warning)
     return Table("Chosen learning rates", columns, lines, 3 + len(split), notes)
+
+
+def _is_by_loss(choice: Choice) -> bool:
+    """Whether no trial trained to anything, so that scores could not tell rates apart."""
+    return all(trial.collapsed or trial.score is None for trial in choice.trials)
+
+
+def _cell(cell: Cell) -> str:
+    row, (task, size), _ = cell
+    return f"{' '.join(row)} on {task} at {_size(size)}"
+
+
+def _size(size: int | float | str) -> str:
+    return f"{size:,}" if isinstance(size, int) else str(size)
+
+
+def _rate(rate: float) -> str:
+    """Such as 7.2e-5, whatever its size, as a person would type it."""
+    figures, exponent = f"{rate:e}".split("e")
+    return f"{float(figures):g}e{int(exponent)}"
 
 
 def _number(choice: Choice, score: float) -> str:
@@ -124,7 +160,7 @@ def _expected_table(cells: list[Cell], split: list[str]) -> Table:
         [
             *row,
             task,
-            f"{size:,}" if isinstance(size, int) else str(size),
+            _size(size),
             *(_number(choice, best[n - 1]) if n <= len(best) else "" for n in counts),
         ]
         for (row, (task, size), choice), best in zip(cells, found, strict=True)
@@ -140,28 +176,43 @@ def _expected_table(cells: list[Cell], split: list[str]) -> Table:
 
 
 def plot_tuning(chosen: list[Choice], palette: Palette) -> list[Figure]:
-    """A panel for each task and size, a line for each row."""
+    """A panel for each task and size, a line for each row; more figures for more of either."""
     cells, split = _cells(chosen)
     labels = grouping.labels(dict.fromkeys(row for row, _, _ in cells), split)
     looks = palette.looks(labels.values())
-    panels: dict[grouping.Sized, list[Cell]] = {}
-    for cell in cells:
-        panels.setdefault(cell[1], []).append(cell)
-    every = list(panels)
-    made = []
-    for start in range(0, len(every), _PAGE):
-        here = every[start : start + _PAGE]
-        figure, axes = drawing.panels(len(here), 2.0)
-        for (axis,), one in zip(axes, here, strict=True):
-            metric = panels[one][0][2].metric
-            unit = " (%)" if task_metrics.factor(metric) == 100 else ""
-            drawing.plain(axis, grouping.title(one, panels), "learning rate", metric + unit)
-            for row, _, choice in panels[one]:
-                _line(axis, choice, looks[labels[row]], labels[row])
-            drawing.decades(axis.xaxis)
-        drawing.legend(figure, [axis for (axis,) in axes], list(labels.values()))
-        made.append(Figure(figure, _CAPTION, "" if start == 0 else f"{start // _PAGE + 1}"))
+    rows = list(labels)
+    made: list[Figure] = []
+    for first in range(0, len(rows), _ROWS):
+        some = rows[first : first + _ROWS]
+        panels: dict[grouping.Sized, list[Cell]] = {}
+        for cell in cells:
+            if cell[0] in some:
+                panels.setdefault(cell[1], []).append(cell)
+        every = list(panels)
+        for start in range(0, len(every), _PAGE):
+            here = every[start : start + _PAGE]
+            figure = _figure(here, panels, labels, looks)
+            made.append(Figure(figure, _CAPTION, f"{len(made) + 1}" if made else ""))
     return made
+
+
+def _figure(
+    here: list[grouping.Sized],
+    panels: dict[grouping.Sized, list[Cell]],
+    labels: dict[grouping.Row, str],
+    looks: dict[str, MarkerStyle],
+) -> Any:
+    figure, axes = drawing.panels(len(here), 2.0)
+    for (axis,), one in zip(axes, here, strict=True):
+        metric = panels[one][0][2].metric
+        unit = " (%)" if task_metrics.factor(metric) == 100 else ""
+        drawing.plain(axis, grouping.title(one, panels), "learning rate", metric + unit)
+        for row, _, choice in panels[one]:
+            _line(axis, choice, looks[labels[row]], labels[row])
+        drawing.decades(axis.xaxis)
+        axis.xaxis.set_major_formatter(lambda rate, _: _rate(rate))
+    drawing.legend(figure, [axis for (axis,) in axes], list(labels.values()))
+    return figure
 
 
 def _line(axis: Any, choice: Choice, look: MarkerStyle, label: str) -> None:
@@ -176,7 +227,8 @@ def _line(axis: Any, choice: Choice, look: MarkerStyle, label: str) -> None:
         for rate, values in scores.items()
         if len(known := _known(values)) == len(values)
     }
-    axis.plot(list(whole), list(whole.values()), label=label, **look | {"marker": ""})
+    axis.plot([], [], label=label, **look | {"markersize": 2.6})  # the legend has the dots too
+    axis.plot(list(whole), list(whole.values()), **look | {"marker": ""})
     colour = look["color"]
     for trial in choice.trials:
         if trial.score is None:

@@ -2,9 +2,10 @@
 
 import math
 import re
+from contextlib import suppress
 from dataclasses import replace
 
-from peftbench.core.errors import ConfigError
+from peftbench.core.errors import ConfigError, RecordError
 from peftbench.core.run import Run
 from peftbench.core.tuning import Choice, subject
 from peftbench.results.store import Results
@@ -30,6 +31,15 @@ def find(results: Results, key: str) -> Choice | None:
     for path in results.choices().glob(f"*-{key}.json"):
         return Choice.from_json(io.unsealed(path))
     return None
+
+
+def answer_keys(results: Results) -> set[str]:
+    """The `answer_key` of every choice of a folder; a torn one answers nothing."""
+    found = set()
+    for path in results.choices().glob("*.json"):
+        with suppress(RecordError):
+            found.add(Choice.from_json(io.unsealed(path)).answer_key)
+    return found
 
 
 def save(results: Results, choice: Choice) -> None:

@@ -12,7 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peftbench.core.errors import ClosedFileError, ConfigError, OtherSchemaError, RecordError
-from peftbench.core.evaluation import Evaluated, Evaluation, Failure, Job, job_json, job_of
+from peftbench.core.evaluation import (
+    Evaluated,
+    Evaluation,
+    Failure,
+    Job,
+    cluster_job_of,
+    job_json,
+)
 from peftbench.core.run import Json, Record, Run
 from peftbench.system import claims, io
 
@@ -365,7 +372,7 @@ class Results:
             data = self._read_json("failures", key)
         except FileNotFoundError:
             return None
-        return Failure(job_of(data), data["kind"], data["reason"], data["attempts"])
+        return Failure(cluster_job_of(data), data["kind"], data["reason"], data["attempts"])
 
     # claims
 

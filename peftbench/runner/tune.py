@@ -2,6 +2,7 @@
 
 import math
 import sys
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from statistics import fmean
 
@@ -12,14 +13,14 @@ from peftbench.core.evaluation import FAILURE_KINDS
 from peftbench.core.plan import Plan, RunOptions
 from peftbench.core.run import Record, Run
 from peftbench.core.text import command
-from peftbench.core.tuning import Choice, Question, Rung, Search, Trial, subject
+from peftbench.core.tuning import TPE, Choice, Question, RateChoice, Rung, Search, Trial, subject
 from peftbench.data import loading
 from peftbench.metrics import task_metrics
 from peftbench.reports.tables.terminal import print_out
 from peftbench.reports.tuning import choice_table
 from peftbench.results import choices, status
 from peftbench.results.store import Results
-from peftbench.runner import sweep
+from peftbench.runner import sweep, tpe
 from peftbench.runner.progress import note
 from peftbench.runner.sharding import share
 from peftbench.system.hardware import devices
@@ -47,9 +48,17 @@ def questions(plan: Plan, search: Search) -> list[Question]:
     for run, rates in cells.items():
         examples = _examples(run)
         if "train.lr" in plan.axes:
+            if search.sampler == TPE:
+                raise ConfigError(
+                    "--sampler tpe proposes the rates itself, from the range in the method's file: "
+                    "leave train.lr= out, or --sampler"
+                )
             asked.append(Question(run, sorted(rates), "the command line", examples))
             continue
         space = plan.spaces.get(run.method.name)
+        if space is not None and search.sampler == TPE:
+            asked.append(Question(run, [], space.source, examples, space))
+            continue
         if space is None:
             raise ConfigError(
                 f"method={run.method.name} names no rates to choose from; name several, "
@@ -87,46 +96,70 @@ def tune(
     """
     results.check_writable()
     asked = questions(plan, search)
-    found = {one.run.key: choices.find(results, one.run.key) for one in asked}
-    due = [one for one in asked if not _is_answer(found[one.run.key], one, search)]
+    if search.sampler == TPE:
+        tpe.optuna()
+        if shard:
+            raise ConfigError("--sampler tpe makes one trial after the other: leave --shard out")
+    due = unanswered(asked, search, results)
     before = len(asked) - len(due)
     note(f"{len(asked)} learning rates: {before} chosen before, {len(due)} to choose")
-    code = _search(due, plan, search, options, results, shard) if due else 0
+    code = choose(due, plan, search, options, results, shard) if due else 0
     made = [choice for one in asked if (choice := choices.find(results, one.run.key))]
     if made and not options.dry_run:
         print_out(choice_table(made).rich())
     return code
 
 
-def _is_answer(choice: Choice | None, question: Question, search: Search) -> bool:
-    """Whether a choice is among the rates that are asked for, with as many trials."""
-    if choice is None or choice.rates != sorted(question.rates):
-        return False
-    planned = sum(
-        min(rung.rates, len(question.rates)) * (rung.seeds - before)
-        for rung, before in zip(search.rungs, (0, 1), strict=False)
-    )
-    return len(choice.trials) == planned * len(question.folds)
+def first_round(plan: Plan, search: Search, results: Results) -> tuple[Plan, list[RateChoice]]:
+    """The trials of the first round, and what is chosen after it, of what is not chosen yet.
+
+    Raises:
+        ConfigError: as of `questions`.
+    """
+    due = unanswered(questions(plan, search), search, results)
+    runs = [run for one in due for rate in one.rates for run in one.trials(rate, 1)]
+    trials = replace(plan, runs=runs, cells=len(runs), repeats=[], evaluations=[])
+    return trials, [RateChoice(one, search) for one in due]
 
 
-def _search(
+def unanswered(asked: list[Question], search: Search, results: Results) -> list[Question]:
+    """Those without a choice among the rates that are asked for, by as many trials."""
+    due = []
+    for one in asked:
+        choice = choices.find(results, one.run.key)
+        if choice is None or choice.answer_key != RateChoice(one, search).key:
+            due.append(one)
+    return due
+
+
+def choose(
     due: list[Question],
     plan: Plan,
     search: Search,
     options: RunOptions,
     results: Results,
-    shard: tuple[int, int] | None,
+    shard: tuple[int, int] | None = None,
+    halted: Callable[[], bool] | None = None,
 ) -> int:
-    """Make the rounds, and write a choice for each cell; the exit code."""
+    """Make what is missing of the rounds, and write a choice for each cell; the exit code.
+
+    Args:
+        plan: what it says of data is used; its runs are not.
+        halted: see `sweep.execute`.
+    """
     # what diverged would diverge again; without any other trial nothing can be chosen
     again = ",".join(kind for kind in FAILURE_KINDS if kind != "diverged")
     is_retried = sweep.retry_filter(options.retry or again)
     trials, gpus = results.trials(), devices(options.device)
     left = {one.run.key: list(one.rates) for one in due}
+    proposals = {one.run.key: tpe.Proposals(one.space) for one in due if one.space}
     tried: dict[str, dict[str, Trial]] = {one.run.key: {} for one in due}
     environments = {}
     asked: set[str] = set()  # in earlier rounds
-    for number, rung in enumerate(search.rungs, 1):
+    for number, rung, step in _steps(search):
+        if step:
+            for key, proposed in proposals.items():
+                left[key].append(proposed.ask())
         runs = [
             run for one in due for rate in left[one.run.key] for run in one.trials(rate, rung.seeds)
         ]
@@ -134,16 +167,19 @@ def _search(
         before = status.sweep_status(wanted, trials)
         if not options.quiet:
             seeds = f"{rung.seeds} seed{'s' * (rung.seeds > 1)}"
-            note(f"round {number} of {len(search.rungs)}, {seeds} a rate: {before.summary()}")
+            part = f", rate {step} of {rung.rates}" if step else ""
+            told = f"round {number} of {len(search.rungs)}{part}, {seeds} a rate"
+            note(f"{told}: {before.summary()}")
         mine = before
         if shard:
             new = [run for run in runs if run.key not in asked]
             mine = status.sweep_status(share(replace(wanted, runs=new), *shard), trials)
         asked |= {run.key for run in runs}
         todo = sweep.select_jobs(mine, is_retried)
-        if todo.runs and sweep.execute(todo, trials, options, gpus):
-            same = command(*sys.argv[1:])
-            note(f"stopped; finished trials are kept; the rest is done by: {same}")
+        if todo.runs and sweep.execute(todo, trials, options, gpus, halted):
+            if halted is None:
+                same = command(*sys.argv[1:])
+                note(f"stopped; finished trials are kept; the rest is done by: {same}")
             return 130
         if options.dry_run:
             note(f"{len(todo.runs)} trials of the first round are ready to train")
@@ -171,11 +207,17 @@ def _search(
                     tried[key].setdefault(run.key, _trial(run, record, number))
                     if record is not None:
                         environments[key] = record.environment
-            left[key] = _best(one, left[key], rung, list(tried[key].values()), search)
+            found = list(tried[key].values())
+            if step:
+                rate = left[key][-1]
+                proposals[key].tell(rate, mean_scores(one.run.task.metric, found)[rate][0])
+            if step in (None, rung.rates):
+                left[key] = _best(one, left[key], rung, found, search)
     for one in due:
         key = one.run.key
         rate = left[key][0]
-        ends = {min(one.rates): "lowest", max(one.rates): "highest"}
+        rates = {trial.rate for trial in tried[key].values()}
+        ends = {min(rates): "lowest", max(rates): "highest"}
         choices.save(
             results,
             Choice(
@@ -184,11 +226,21 @@ def _search(
                 metric=one.run.task.metric,
                 source=one.source,
                 trials=list(tried[key].values()),
-                edge=ends.get(rate) if len(one.rates) > 1 else None,
+                edge=ends.get(rate) if len(rates) > 1 else None,
                 environment=environments.get(key, {}),
+                sampler=search.sampler,
             ),
         )
     return 0
+
+
+def _steps(search: Search) -> Iterator[tuple[int, Rung, int | None]]:
+    """The rounds with their numbers; one whose rates are proposed is a step for each rate."""
+    for number, rung in enumerate(search.rungs, 1):
+        if number == 1 and search.sampler == TPE:
+            yield from ((number, rung, step) for step in range(1, rung.rates + 1))
+        else:
+            yield number, rung, None
 
 
 def _trial(run: Run, record: Record | None, rung: int) -> Trial:

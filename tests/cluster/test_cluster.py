@@ -8,8 +8,9 @@ import subprocess
 import sys
 import threading
 import time
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import huggingface_hub
 import pytest
@@ -20,17 +21,21 @@ from records import record, runs, tiny
 
 from peftbench.cli import doctor
 from peftbench.cli.main import main
-from peftbench.cluster import bundling, collect, manifest, queue
+from peftbench.cluster import bundling, collect, job_runner, manifest, queue, slurm_script
 from peftbench.cluster.manifest import QueueAnswer, Task
 from peftbench.cluster.queue import QueueSnapshot, look
-from peftbench.cluster.submit import _memory, _try_again, settle
+from peftbench.cluster.submit import _arrays, _memory, _seconds, _try_again, settle
 from peftbench.config import cluster
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Failure
+from peftbench.core.plan import RunOptions
+from peftbench.core.tuning import Search
 from peftbench.data import loading
+from peftbench.results import choices
+from peftbench.results.runtime_estimates import Forecast
 from peftbench.results.store import Results
-from peftbench.runner import sharding
+from peftbench.runner import sharding, sweep, tune
 from peftbench.runner.sweep import retry_filter
 from peftbench.system import hub, offline_folder
 from peftbench.system.hardware import gpus
@@ -454,6 +459,113 @@ def test_what_is_cancelled_goes_on_from_its_checkpoint(tmp_path):
     here.wait()
     (key,) = here.results.keys()
     assert here.results.load(key).work["resumed"]
+
+
+# choosing learning rates on a cluster
+
+
+def searched(*words):
+    search = Search(trials=3, finalists=2, seeds=3)
+    found, after = tune.first_round(plan(*tiny(*words)), search, Results("nowhere"))
+    return found.runs, after
+
+
+def test_the_jobs_that_choose_start_when_those_of_the_first_round_are_over(tmp_path):
+    trials, after = searched("method=lora,bitfit", "size=400")
+    assert (len(trials), len(after)) == (6, 2)
+    assert after[0].last_trials == 2 * 2
+    slurm = cluster.read([*SLURM, "cluster.options.dependency=singleton", "cluster.array_size=2"])
+    where = SimpleNamespace(array_limit=1000)
+    none = Forecast([])
+    arrays = _arrays([*trials, *after], none, {}, Results(tmp_path), slurm, where, RunOptions())
+    assert [(len(array.bundles), array.after) for array in arrays] == [
+        *[(2, ())] * 3,
+        (2, (0, 1, 2)),
+    ]
+    made = manifest.begin(["--tune"], slurm, arrays, None, {}, {}, search=True)
+    sent = [replace(array, job=str(70 + n)) for n, array in enumerate(made.arrays[:3])]
+    made = replace(made, arrays=[*sent, made.arrays[3]])
+    given = [slurm_script.options(Results(tmp_path), made, number) for number in (2, 3)]
+    assert "--dependency=singleton" in given[0]
+    assert "--dependency=afterany:70:71:72,singleton" in given[1]
+    assert "--array=0-1%2" in given[1]
+    manifest.save(Results(tmp_path), made)
+    assert manifest.load(Results(tmp_path), made.name) == made
+    task = Task(made.name, 3, 0)
+    manifest.write_jobs(Results(tmp_path), task, after)
+    assert manifest.read_jobs(Results(tmp_path), task) == after
+
+
+def test_the_time_of_a_choice_is_that_of_its_second_round():
+    _, (choice,) = searched("method=lora", "size=400")
+    like = choice.question.trials(2e-3, 1)[0]
+    known = _seconds(Forecast([record(like)]), [])
+    assert known(choice) == pytest.approx(4 * known(like))
+    assert known(like) > 0
+
+
+def test_options_of_a_search_without_it_are_refused(tmp_path):
+    told = ask("submit", *tiny("method=lora"), "cluster=local", "--trials", "4")
+    assert told.exit_code == 2
+    assert "submit --tune --trials" in told.output
+
+
+def test_a_cell_whose_trials_fail_leaves_the_choices_of_others_alone(tmp_path, monkeypatch):
+    results = Results(tmp_path)
+    trials, after = searched("method=lora,bitfit", "size=400")
+
+    def execute(todo, store, options, gpus, halted):
+        for run in todo.runs:
+            if run.method.name == "bitfit":
+                store.fail(Failure(run, "error", "something broke"))
+            elif run.train.lr == max(after[0].question.rates):
+                store.fail(Failure(run, "diverged", "the loss is not finite"))
+            else:
+                store.save(record(run, selection=dict.fromkeys(run.task.metrics, 0.7)), {})
+        return False
+
+    monkeypatch.setattr(sweep, "execute", execute)
+    array = bundling.Array([[*trials, *after]], None, None)
+    order = asdict(RunOptions(device="cpu"))
+    words = ["--tune", "method=lora,bitfit", "cluster=local"]
+    made = manifest.begin(
+        words, cluster.read(["cluster=local"]), [array], None, order, {}, search=True
+    )
+    task = Task(made.name, 0, 0)
+    manifest.write_jobs(results, task, array.bundles[0])
+    manifest.save(results, replace(made, arrays=[replace(made.arrays[0], job="99")]))
+    assert (
+        job_runner._work(manifest.folder(results, made.name), str(task)) == job_runner.DONE
+    )  # or noted
+    (choice,) = choices.all_choices(results)
+    assert choice.run.method.name == "lora"
+    assert len(choice.trials) == 3 + 2 * 2
+    seen = look(results)
+    done = [run.key for run in trials if run.method.name == "lora"] + [after[0].key]
+    assert {key for key, state in seen.state.items() if state == "done"} == set(done)
+    assert seen.failures[after[1].key].reason.startswith("some of its trials failed")
+    (again,) = collect.rest(seen, results)
+    assert again.startswith("peftbench submit --tune method=lora,bitfit cluster=local")
+
+
+@pytest.mark.slow
+def test_rates_are_chosen_in_the_background_and_only_once(tmp_path):
+    here = Background(tmp_path)
+    words = ["submit", "--tune", "--trials", "2", "--finalists", "1", "--seeds", "2"]
+    words += [*tiny("method=steady", "size=400", "train.lr=1e-3,1e-2"), "cluster=local"]
+    words += ["--device", "cpu"]
+    first = here.ask(*words)
+    assert first.returncode == 0, first.stderr
+    assert "3 to do (0 done, 0 in the queue already) in 1 job" in first.stdout
+    here.wait()
+    told = here.ask("collect")
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert "Chosen learning rates" in told.stdout
+    (choice,) = choices.all_choices(here.results)
+    assert len(choice.trials) == 3
+    assert "all of these learning rates are chosen" in here.ask(*words).stdout
+    assert here.results.keys() == []
+    assert (tmp_path / "journal").read_text().split().count("steady") == 3
 
 
 # nodes without internet

@@ -27,6 +27,7 @@ from records import tiny
 
 from peftbench.cluster import manifest
 from peftbench.cluster.queue import look
+from peftbench.results import choices
 from peftbench.results.store import Results
 
 SCRIPT = ROOT / "scripts" / "slurm-ci.sh"
@@ -363,6 +364,22 @@ def test_cancel_ends_what_waits_and_what_runs(site):
     site.wait_over()
     records, _ = site.results.scan()
     assert [record.work["resumed"] for record in records].count(True) == 1
+
+
+def test_the_second_round_of_a_search_waits_for_the_first(site):
+    words = ["--tune", "--trials", "2", "--finalists", "1", "--seeds", "2", "--device", "cpu"]
+    words += [*tiny("method=steady", "size=400", "train.lr=1e-3,1e-2"), "cluster=test"]
+    told = site.ask("submit", *words)
+    assert told.code == 0, told.said
+    ((made,), _) = manifest.scan(site.results)
+    first, second = (array.job for array in made.arrays)
+    waits = site.slurm("squeue", "--noheader", "--format=%E", f"--jobs={second}")
+    assert f"afterany:{first}" in waits
+    site.wait_over()
+    assert set(site.states().values()) == {"done"}, site.logs()
+    (choice,) = choices.all_choices(site.results)
+    assert len(choice.trials) == 3
+    assert site.trainings("steady") == 3
 
 
 def test_what_slurm_refuses_is_said_and_nothing_is_left_behind(site):

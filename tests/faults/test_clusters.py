@@ -523,11 +523,11 @@ def test_a_torn_manifest_blocks_nothing_else_and_says_what_to_do(results, slurm,
 
 def test_a_newer_manifest_names_the_version_that_reads_it(results, slurm):
     begun, _ = submission(results)
-    data = {"schema": 3, "version": "9.1.0", "arrays": [], "something": "new"}
+    data = {"schema": 4, "version": "9.1.0", "arrays": [], "something": "new"}
     path = manifest.folder(results, begun.name) / "manifest.json"
     path.write_bytes(io.sealed(data))
     told = ask(results, "status")
-    assert "has schema 3" in told.output
+    assert "has schema 4" in told.output
     assert "use peftbench 9.1.0 for this folder" in told.output
     assert states(results) == ["unknown"] * 2
 

@@ -2,9 +2,12 @@
 
 import importlib
 import sys
+from collections import Counter
+from dataclasses import replace
 
 import pytest
 from paths import ROOT
+from records import predictions, record, tiny
 
 import peftbench
 from peftbench.core.evaluation import Failure
@@ -27,11 +30,41 @@ def test_rates_come_first_then_cells_of_five_seeds_at_them(tmp_path, monkeypatch
         (run,) = peftbench.plan(*words).runs
         made = Choice(subject(run), 7e-4, run.task.metric, "a test", [], None)
         choices.save(Results(part.folder), made)
+    variants = [
+        part
+        for grid in next_runs.STAGES[0][1]
+        for part in next_runs.unchosen_variants(next_runs.MINILM, grid, "glue")
+    ]
+    assert Counter(part.folder.name for part in variants) == {
+        "robust2024": 14 - 2,
+        "sparse_adapter2022": 24 + 4 - 2,
+        "bh_peft2025": 1,
+        "generalization2024": 4,
+    }
+    for part in variants:
+        (run,) = peftbench.plan(*part.words).runs
+        assert run.size == 1000
+        choices.save(
+            Results(part.folder), Choice(subject(run), 7e-4, run.task.metric, "a test", [], None)
+        )
     first, *rest = next_runs.missing("glue")
     assert first.title == "doering2024: full on mrpc, size 0.1, 5 seeds"
     assert [run.seed for run in first.runs] == [0, 1, 2, 3, 4]
     assert {run.train.lr for part in (first, *rest) for run in part.runs} == {7e-4}
-    assert 1 + len(rest) == 3 * 9 + 19 * 3 + 6 * 9 + 4 * 3
+    cells = Counter(part.folder.name for part in (first, *rest))
+    assert cells == {
+        "doering2024": 3 * 9,
+        "methods": 19 * 3,
+        "unipelt2022": 6 * 9,
+        "robust2024": 14,
+        "sparse_adapter2022": 24 + 4 + 4 * 2,
+        "bh_peft2025": 5 + 2,
+        "generalization2024": 2 * 6 + 2 * 2,
+        "mpnet": 4 * 3,
+    }
+    assert len({part.title for part in rest}) == len(rest)
+    (rounds,) = [part for part in rest if len(part.evaluations) == 10]  # with a prior and without
+    assert rounds.title == "bh_peft2025: bayes_hybrid on mrpc, size 1500, 5 seeds"
     assert first.command.startswith("peftbench run sweep=doering2024_mini 'seed=range(0,5)'")
     kept = sorted(path.name for path in (tmp_path / first.folder / "choices").iterdir())
     assert len(kept) == 9
@@ -48,3 +81,54 @@ def test_a_cell_is_whole_when_each_seed_has_a_record_or_diverged(tmp_path, monke
     for kind, whole in (("error", False), ("diverged", True)):
         folder.fail(Failure(runs[1], kind, "as a test wants it"))
         assert next_runs.is_whole(folder, runs) is whole
+
+
+def test_what_suites_ask_belongs_to_a_cell(tmp_path):
+    folder = Results(tmp_path)
+    found = peftbench.plan(*tiny("method=lora", "suite=calibration"))
+    (run,), asked = found.runs, found.evaluations
+    folder.save(record(run), {})
+    assert next_runs.is_whole(folder, [run])
+    assert not next_runs.is_whole(folder, [run], asked)
+    folder.fail(Failure(asked[0], "diverged", "as a test wants it"))
+    assert next_runs.is_whole(folder, [run], asked)
+
+
+def test_a_record_of_another_tuned_folder_is_taken_over_unless_suites_need_weights(tmp_path):
+    found = peftbench.plan(*tiny("method=lora", "suite=calibration", "seed=0,1"))
+    Results(tmp_path / "one").save(record(found.runs[0]), predictions())
+    part = next_runs.Part("a test", tmp_path / "other", [], found.runs)
+    next_runs.take_over(replace(part, evaluations=found.evaluations))
+    assert Results(part.folder).keys() == []
+    next_runs.take_over(part)
+    assert Results(part.folder).keys() == [found.runs[0].key]
+    taken = Results(part.folder).load(found.runs[0].key)
+    assert len(Results(part.folder).predictions(taken)["label"]) == 5
+
+
+def test_budgets_of_seconds_are_made_alone_and_in_one_go(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    state = {"nice": 5, "load": 3.0, "there": []}
+    monkeypatch.setattr(next_runs.os, "nice", lambda more: state["nice"])
+    monkeypatch.setattr(next_runs.os, "getloadavg", lambda: (state["load"], 0.0, 0.0))
+    monkeypatch.setattr(next_runs, "unchosen", lambda rates, data: iter(()))
+    monkeypatch.setattr(Results, "has", lambda self, key: key in state["there"])
+    for run in peftbench.plan(*next_runs.SECONDS.words[:1], "seed=0").runs:
+        choice = Choice(subject(run), 7e-4, run.task.metric, "a test", [], None)
+        choices.save(Results(next_runs.MINILM.folder), choice)
+    made = []
+    monkeypatch.setattr(next_runs, "make", lambda part, workers: bool(made.append((part, workers))))
+    with pytest.raises(SystemExit, match="at normal priority, and this process has 5"):
+        next_runs.seconds("glue")
+    state["nice"] = 0
+    with pytest.raises(SystemExit, match=r"its load is 3\.0"):
+        next_runs.seconds("glue")
+    state["load"] = 0.1
+    with pytest.raises(SystemExit, match="not whole"):
+        next_runs.seconds("glue")
+    ((part, workers),) = made
+    assert (len(part.runs), workers) == (3 * 3 * 3 * 5, 1)
+    assert {run.train.lr for run in part.runs} == {7e-4}
+    state["there"] = [part.runs[0].key]
+    with pytest.raises(SystemExit, match="1 of 135 runs are there, of an earlier call"):
+        next_runs.seconds("glue")

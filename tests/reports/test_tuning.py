@@ -1,5 +1,7 @@
 """The report on learning rates that were chosen."""
 
+from dataclasses import replace
+
 import pytest
 from click.testing import CliRunner
 from records import runs
@@ -38,15 +40,15 @@ def test_the_table_by_hand(made):
         "method": "lora",
         "task": "",
         "size": "",
-        "train.lr": "0.001",
-        "of (rates)": "0.0001 to 0.01 (3)",
-        "score (trials)": "accuracy 91.0 (2)",
+        "train.lr": "1e-3",
+        "of (rates)": "1e-4 to 1e-2 (3)",
+        "score (trials)": "accuracy 91.0 ± 1.4 (2)",
         "within a decade": "60.0 to 91.0",
         "collapsed": "1 of 3",
         "trials": "4",
         "time": "2.0 min",
     }
-    assert lines["bitfit"]["train.lr"] == "0.01 (highest)"
+    assert lines["bitfit"]["train.lr"] == "1e-2 (highest)"
     assert lines["bitfit"]["within a decade"] == "70.0 to 81.0"  # 1e-4 is two decades away
     assert "bitfit on synthetic_paraphrase at 32 (highest)" in table.notes[1]
     assert len(tuning.choice_table(made[:1]).notes) == 1
@@ -75,7 +77,7 @@ def test_the_picture_has_every_trial_the_ring_and_the_cross(made):
     lines = axis.get_lines()
     colour = known()["lora"]["color"]
     lora = [line for line in lines if line.get_color() == colour]
-    means = next(line for line in lora if line.get_label() == "lora")
+    means = next(line for line in lora if len(line.get_xdata()) > 1)
     assert list(means.get_xdata()) == [1e-4, 1e-3]  # the mean of a rate that diverged is none
     assert list(means.get_ydata()) == pytest.approx([60.0, 91.0])
     (cross,) = [line for line in lora if line.get_marker() == "x"]
@@ -91,6 +93,40 @@ def test_the_picture_has_every_trial_the_ring_and_the_cross(made):
     assert axis.get_xscale() == "log"
     open_ones = [line for line in lines if line.get_markerfacecolor() == "w"]
     assert [list(line.get_ydata()) for line in open_ones] == [[50.0]]
+
+
+def test_a_rate_is_written_as_it_may_be_typed():
+    found = [tuning._rate(rate) for rate in (7.2e-5, 0.0001, 0.00125, 0.03, 1.0)]
+    assert found == ["7.2e-5", "1e-4", "1.25e-3", "3e-2", "1e0"]
+
+
+def test_choices_that_scores_did_not_decide_are_named(made):
+    run = runs("method=lora", "size=1000")[0]
+    trials = [replace(one, score=0.5, collapsed=True) for one in made[0].trials]
+    none = replace(made[0], run=subject(run), trials=trials)
+    notes = tuning.choice_table([none, made[1]], "a warning").notes
+    assert "the least training loss decided: lora on synthetic_paraphrase at 1,000." in notes[2]
+    assert notes[3] == "a warning"
+
+
+def test_of_proposed_rates_no_best_of_fewer_trials_is_expected(made):
+    proposed = replace(made[0], sampler="tpe")
+    choice, expected = tuning.tuning_tables([proposed, made[1]])
+    assert [row[0] for row in expected.rows] == ["bitfit"]
+    assert "1e-4 to 1e-2 (3, tpe)" in choice.rows[1]
+    assert "proposed by Optuna" in choice.notes[0]
+    assert len(tuning.tuning_tables([proposed])) == 1
+
+
+def test_more_than_six_rows_are_drawn_in_several_figures():
+    every = runs("method=lora", "method.rank=1,2,3,4,5,6,7")
+    figures = tuning.plot_tuning(
+        [chosen(run, [0.6, 0.9, 0.7], 1e-3) for run in every], Palette.of(["lora"])
+    )
+    assert [len(one.figure.legends[0].texts) for one in figures] == [6, 1]
+    assert [one.part for one in figures] == ["", "2"]
+    ticks = figures[0].figure.axes[0].xaxis.get_major_formatter()
+    assert ticks(1e-4, 0) == "1e-4"
 
 
 def test_a_panel_for_each_task_and_size():
