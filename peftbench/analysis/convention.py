@@ -110,7 +110,7 @@ def counted_columns(
 def counted_score(scores: Array, label: Array, metric: str) -> float | None:
     """The metric of `(examples, classes)` outputs; None only where the labels are of one class."""
     value = task_metrics.compute_scores([metric], scores, label)[metric]
-    return CONSTANT if value is None and not is_constant(label) else value
+    return CONSTANT if value is None and not is_constant(label, label) else value
 
 
 def counted_resamples(scores: Floats, label: Array, counts: Floats) -> Floats:
@@ -125,7 +125,7 @@ def counted_resamples(scores: Floats, label: Array, counts: Floats) -> Floats:
     if not undefined.any():
         return scores
     lines = np.flatnonzero(undefined.any(axis=1))
-    varied = np.array([not is_constant(label[counts[line] > 0]) for line in lines])
+    varied = np.array([not is_constant(label[counts[line] > 0], label) for line in lines])
     found: Floats = scores.copy()
     found[lines] = np.where(undefined[lines] & varied[:, None], CONSTANT, scores[lines])
     return found

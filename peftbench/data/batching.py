@@ -207,6 +207,20 @@ def micro_batches(batch: Batch, size: int, axis: int = 0) -> Iterator[Batch]:
         yield dict(zip(batch, pieces, strict=True))
 
 
+def check_count(run: Run, found: int) -> None:
+    """Refuse data with another number of training examples than their yaml names.
+
+    Raises:
+        ConfigError: saying what to do with them.
+    """
+    known = run.task.examples.get("train")
+    if known not in (None, found):
+        raise ConfigError(
+            f"{run.task.name} has {known} training examples, {found} were found: these "
+            "are not its data; give them a task of their own (task=file, or a yaml)"
+        )
+
+
 def split_rows(
     run: Run, tokens: TokenizedSplit, selection: CheckpointSelection, seed: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -214,11 +228,6 @@ def split_rows(
 
     See `splitting.split_training`.
     """
-    known = run.task.examples.get("train")
-    if known not in (None, len(tokens)):
-        raise ConfigError(
-            f"{run.task.name} has {known} training examples, {len(tokens)} were found: these "
-            "are not its data; give them a task of their own (task=file, or a yaml)"
-        )
+    check_count(run, len(tokens))
     rows = splitting.split_training(run, tokens.label, selection, seed)
     return rows.train, rows.selection

@@ -200,6 +200,7 @@ def _config(run: Run, blocks: int | None) -> PretrainedConfig:
 def _two_texts(run: Run, root: str | None) -> LabelledTexts:
     """The first training example and the longest of the first thousand, twice if it is one."""
     train = loading.load_split(run.task, run.task.splits["train"], root)
+    batching.check_count(run, len(train.label))
     count = min(len(train.label), _LOOKED_AT)
     lengths = [sum(len(column[row]) for column in train.texts) for row in range(count)]
     return train.take(np.array([0, int(np.argmax(lengths))]))

@@ -51,12 +51,18 @@ class Metric:
         return np.array(scores, dtype=np.float64)  # None becomes not a number
 
 
-def is_constant(values: Array) -> bool:
-    """Constant up to rounding: a collapsed regression still wobbles in its last digits."""
+def is_constant(values: Array, label: Array | None = None) -> bool:
+    """Constant up to rounding: a collapsed regression still wobbles in its last digits.
+
+    Args:
+        values: predictions or labels.
+        label: in whose unit the values are, which may be a small one; None for values about 1.
+    """
     if values.dtype.kind in "iub":
         return bool(np.all(values == values[0]))
     spread = float(np.ptp(values.astype(np.float64)))
-    return spread <= 1e-6 * max(1.0, float(np.abs(values).max()))
+    least = 1.0 if label is None else float(np.abs(label).max())
+    return spread <= 1e-6 * max(least, float(np.abs(values).max()))
 
 
 @dataclass(frozen=True)

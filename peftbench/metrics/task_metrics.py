@@ -183,9 +183,9 @@ def compute_scores(names: Iterable[str], scores: Array, label: Array) -> dict[st
     return {name: METRICS[name].compute(predicted, label) for name in names}
 
 
-def collapsed(scores: Array) -> bool:
-    """Whether one class, or one value, is predicted throughout."""
-    return is_constant(decide(scores))
+def collapsed(scores: Array, label: Array) -> bool:
+    """Whether one class, or one value in the unit of the labels, is predicted throughout."""
+    return is_constant(decide(scores), label)
 
 
 def trivial(label: Array, train_label: Array, classes: int) -> Array:

@@ -13,6 +13,7 @@ from pathlib import Path
 from peftbench.core.configs import WORDS, ModelConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json, Run, canonical
+from peftbench.models.config_values import CONFIG, is_whole, refuse_wrong_values
 from peftbench.models.safetensors_headers import INDEX, Tensor, read_headers, read_json
 from peftbench.models.tokenizer_files import TokenizerFacts, read_tokenizer
 from peftbench.system import io, memo
@@ -185,7 +186,7 @@ def read_config(folder: Path) -> Json:
     """The config.json of a checkpoint.
 
     Raises:
-        ConfigError: if it is missing or torn, or has no model_type.
+        ConfigError: if it is missing or torn, has no model_type, or a value of a wrong type.
     """
     if not (folder / "config.json").is_file():
         raise ConfigError(
@@ -193,7 +194,8 @@ def read_config(folder: Path) -> Json:
             "and safetensors weights"
         )
     config = read_json(folder / "config.json")
-    if not isinstance(config.get("model_type"), str):
+    refuse_wrong_values(folder / "config.json", config, CONFIG)
+    if "model_type" not in config:
         raise ConfigError(
             f"{folder / 'config.json'} has no model_type; save the model again with transformers"
         )
@@ -331,7 +333,7 @@ def _rows(tensors: dict[str, Tensor], ends: tuple[str, ...]) -> int | None:
 
 def _number(config: Json, keys: tuple[str, ...]) -> int | None:
     found = next((config[key] for key in keys if key in config), None)
-    return found if isinstance(found, int) and not isinstance(found, bool) else None
+    return found if is_whole(found) else None
 
 
 def files_hash(folder: Path) -> str:

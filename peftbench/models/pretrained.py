@@ -21,6 +21,7 @@ from peftbench.core.configs import ModelConfig
 from peftbench.core.errors import ConfigError
 from peftbench.data.tokenizer import load_tokenizer
 from peftbench.models.checkpoint_inspection import files_hash, inspect_checkpoint
+from peftbench.models.finite_weights import refuse_not_finite
 from peftbench.models.module_ops import within
 from peftbench.models.safetensors_headers import read_headers
 from peftbench.system.hub import locate
@@ -77,6 +78,7 @@ def backbone(model: ModelConfig, language: bool = False) -> tuple[nn.Module, lis
     except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         raise ConfigError(f"{folder} cannot be loaded: {_first_line(error)}") from error
     lacking = judged(model, _names(loaded, info), language)
+    refuse_not_finite(model.name, loaded, [] if language else model.family_config.head)
     if model.family_config.mask == "causal":
         loaded.config.use_cache = False
         loaded.config.pad_token_id = load_tokenizer(
@@ -108,9 +110,16 @@ def check_weights(model: ModelConfig, language: bool = False) -> list[str]:
     }
     arguments = _arguments(model, folder)
     del arguments["num_labels"]
-    made, info = kind.from_pretrained(
-        None, config=config, state_dict=tensors, device_map={"": "meta"}, **arguments
-    )
+    try:
+        made, info = kind.from_pretrained(
+            None, config=config, state_dict=tensors, device_map={"": "meta"}, **arguments
+        )
+    except Exception as error:  # the code of a family raises what it likes
+        raise ConfigError(
+            f"{folder / 'config.json'}: no {kind.__name__} can be made with its values "
+            f"({type(error).__name__}: {_first_line(error)}); give the config.json that was saved "
+            "with these weights"
+        ) from error
     return judged(model, _names(made, info), language)
 
 
@@ -227,8 +236,10 @@ def quiet() -> None:
 
 
 def _first_line(error: Exception) -> str:
+    """The first line of a message, and those that it announces with a colon."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__
+    end = next((n for n, line in enumerate(lines, 1) if not line.endswith(":")), len(lines))
+    return " ".join(lines[:end]) or type(error).__name__
 
 
 def architecture(model: ModelConfig, language: bool) -> Any:

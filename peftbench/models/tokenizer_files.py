@@ -7,6 +7,7 @@ from typing import Any
 
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json
+from peftbench.models.config_values import TOKENIZER, refuse_wrong_values, token_ids
 from peftbench.models.safetensors_headers import not_content, read_json
 
 #: Tokenizers of transformers that number the two texts of a pair, where no file says otherwise.
@@ -41,8 +42,8 @@ def read_tokenizer(folder: Path) -> TokenizerFacts:
     Raises:
         ConfigError: if there are none, if one is torn, or if a library that reads them is missing.
     """
-    config = _optional(folder / "tokenizer_config.json")
-    special = _optional(folder / "special_tokens_map.json")
+    config = _settings(folder / "tokenizer_config.json")
+    special = _settings(folder / "special_tokens_map.json")
     tokens = _vocabulary(folder)
     if not tokens:
         raise ConfigError(
@@ -52,9 +53,8 @@ def read_tokenizer(folder: Path) -> TokenizerFacts:
         )
     for number, about in dict(config.get("added_tokens_decoder") or {}).items():
         tokens[_text(about)] = int(number)
-    tokens |= {
-        text: int(number) for text, number in _optional(folder / "added_tokens.json").items()
-    }
+    added = folder / "added_tokens.json"
+    tokens |= token_ids(added, _optional(added))
     named = {
         name: _text(value)
         for source in (special, config)
@@ -98,7 +98,7 @@ def _vocabulary(folder: Path) -> dict[str, int]:
     if (folder / "vocab.json").is_file():
         if not (folder / "merges.txt").is_file():
             raise ConfigError(f"{folder} has vocab.json without merges.txt; copy that file too")
-        return {text: int(number) for text, number in read_json(folder / "vocab.json").items()}
+        return token_ids(folder / "vocab.json", read_json(folder / "vocab.json"))
     pieces = sorted(folder.glob("*.model"))
     if not pieces:
         return {}
@@ -151,6 +151,12 @@ def _fast(path: Path) -> dict[str, int]:
             f"{path} is no tokenizer of the tokenizers library ({error!r}); copy it again"
         ) from error
     return tokens
+
+
+def _settings(path: Path) -> Json:
+    found = _optional(path)
+    refuse_wrong_values(path, found, TOKENIZER)
+    return found
 
 
 def _optional(path: Path) -> Json:

@@ -443,7 +443,7 @@ def build_record(prepared: PreparedTraining, found: dict[str, Arrays]) -> Record
             for metric, value in task_metrics.score(names, one["scores"], one["label"]).items()
         },
         trivial=task_metrics.score(names, constant, whole["label"]),
-        collapsed=task_metrics.collapsed(whole["scores"]),
+        collapsed=task_metrics.collapsed(whole["scores"], whole["label"]),
         selection=None if state.best is None else state.curve[state.best],
         curve=state.curve,
         parameters=prepared.parameters,

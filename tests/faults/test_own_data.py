@@ -1,7 +1,9 @@
 """A user's own data from planning to a record: checked in a worker, trained on as planned."""
 
 import os
+from dataclasses import replace
 
+import pandas as pd
 import pytest
 import short_runs
 
@@ -88,6 +90,19 @@ def test_a_change_is_seen_by_the_check(tmp_path):
     write(path, 30)
     (error,) = _check(runs, [], short_runs.CPU)["errors"]
     assert "has changed since it was planned" in error
+
+
+def test_other_rows_than_a_task_has_are_refused_before_training(tmp_path):
+    """A folder in the hub's layout with 24 of MRPC's 3,668 training examples."""
+    rows = {"sentence1": [f"first {n}" for n in range(24)], "sentence2": ["second"] * 24}
+    rows |= {"label": [n % 2 for n in range(24)], "idx": list(range(24))}
+    (tmp_path / "mrpc").mkdir()
+    for split in ("train", "validation"):
+        pd.DataFrame(rows).to_parquet(tmp_path / "mrpc" / f"{split}-00000-of-00001.parquet")
+    planned = plan("task=mrpc", "model=tiny", f"data.root='{tmp_path}'")
+    setting = replace(short_runs.CPU, data_root=planned.data_root)
+    (told,) = _check(planned.runs, [], setting)["errors"]
+    assert "mrpc has 3668 training examples, 24 were found: these are not its data" in told
 
 
 def test_metrics_by_kind_of_label_are_refused_at_planning(tmp_path):

@@ -113,8 +113,26 @@ def test_a_constant_that_wobbles_in_its_last_digits_is_one():
     wobbling[::3] = np.nextafter(np.float32(2.5), np.float32(3))
     assert task_metrics.METRICS["pearson"].compute(wobbling, values(0)[1]) is None
     assert task_metrics.METRICS["spearman"].compute(wobbling, values(0)[1]) is None
-    assert task_metrics.collapsed(wobbling[:, None])
-    assert not task_metrics.collapsed((wobbling + np.linspace(0, 1e-3, 200))[:, None])
+    label = values(0)[1]
+    assert task_metrics.collapsed(wobbling[:, None], label)
+    assert not task_metrics.collapsed((wobbling + np.linspace(0, 1e-3, 200))[:, None], label)
+
+
+@pytest.mark.parametrize("unit", [1e-12, 1e-7, 1.0, 1e9])
+@pytest.mark.parametrize("name", ["pearson", "spearman", "r2"])
+def test_a_constant_is_one_in_any_unit(name, unit):
+    """Concentrations in mol/l are as good as values about 1; noise about 0 is a constant."""
+    metric = task_metrics.METRICS[name]
+    predicted, label = values(0)
+    scaled = unit * predicted.astype(np.float64), unit * label.astype(np.float64)
+    assert metric.compute(*scaled) == pytest.approx(metric.compute(predicted, label), abs=1e-5)
+    assert not task_metrics.collapsed(scaled[0][:, None], scaled[1])
+    about_zero = 1e-8 * (scaled[0] - scaled[0].mean())
+    assert task_metrics.collapsed(about_zero[:, None], scaled[1])
+    if name != "r2":
+        assert metric.compute(about_zero, scaled[1]) is None
+        counts = np.ones((1, len(label)))
+        assert np.isfinite(metric.on_resamples(np.stack([scaled[0]]), scaled[1], counts)).all()
 
 
 def test_f1_without_a_positive_is_undefined():
@@ -125,10 +143,10 @@ def test_f1_without_a_positive_is_undefined():
 
 
 def test_collapsed():
-    predicted, _ = classes(0)
-    assert not task_metrics.collapsed(one_hot(predicted, 2))
-    assert task_metrics.collapsed(np.array([[0.1, 0.2], [-3.0, 4.0]]))
-    assert task_metrics.collapsed(np.full((5, 1), 2.5))
+    predicted, label = classes(0)
+    assert not task_metrics.collapsed(one_hot(predicted, 2), label)
+    assert task_metrics.collapsed(np.array([[0.1, 0.2], [-3.0, 4.0]]), np.array([0, 1]))
+    assert task_metrics.collapsed(np.full((5, 1), 2.5), np.arange(5.0))
 
 
 def test_trivial_knows_the_majority_of_mrpc():

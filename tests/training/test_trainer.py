@@ -133,7 +133,7 @@ def test_record_is_what_happened(task, warm):
     assert [point["step"] for point in record.curve] == [3, 5]
     assert record.curve[-1]["fraction"] == 1
     assert {name: record.curve[-1][name] for name in names} == record.metrics
-    assert record.collapsed == task_metrics.collapsed(predictions["scores"])
+    assert record.collapsed == task_metrics.collapsed(predictions["scores"], predictions["label"])
     assert record.parameters["trained"] == 2 * 2 * 8 * (32 + 32)
     assert record.flops > 0
     assert record.energy_joules is None

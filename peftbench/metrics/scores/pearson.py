@@ -7,7 +7,7 @@ from peftbench.metrics.base import Array, Floats, Metric, is_constant, weighted_
 
 def pearson(predicted: Array, label: Array) -> float | None:
     """Pearson correlation of two `(examples,)` arrays; None where one is constant."""
-    if is_constant(predicted) or is_constant(label):
+    if is_constant(predicted, label) or is_constant(label, label):
         return None
     from scipy.stats import pearsonr
 
@@ -24,7 +24,7 @@ def _resampled(predicted: Array, label: Array, counts: Floats) -> Floats:
     spread_x = weighted_sums(counts, x * x) / total - mean_x**2
     spread_y = weighted_sums(counts, y * y) / total - mean_y**2
     constant = (spread_x <= 1e-12 * (x**2).max(axis=1)) | (spread_y <= 1e-12 * (y**2).max())
-    constant |= np.array([is_constant(one) for one in predicted])
+    constant |= np.array([is_constant(one, label) for one in predicted])
     return np.where(constant, np.nan, between / np.sqrt(spread_x * spread_y))
 
 

@@ -7,7 +7,7 @@ from peftbench.metrics.base import Array, Floats, Metric, is_constant, weighted_
 
 def r2(predicted: Array, label: Array) -> float | None:
     """1 less the squared error over that of the labels' mean; None where labels are constant."""
-    if is_constant(label):
+    if is_constant(label, label):
         return None
     from sklearn.metrics import r2_score
 

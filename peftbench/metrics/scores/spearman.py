@@ -7,7 +7,7 @@ from peftbench.metrics.base import Array, Floats, Metric, is_constant
 
 def spearman(predicted: Array, label: Array) -> float | None:
     """Spearman rank correlation of two `(examples,)` arrays; None where one is constant."""
-    if is_constant(predicted) or is_constant(label):
+    if is_constant(predicted, label) or is_constant(label, label):
         return None
     from scipy.stats import spearmanr
 
@@ -26,7 +26,7 @@ def _resampled(predicted: Array, label: Array, counts: Floats) -> Floats:
         spread = (counts * x * x).sum(axis=1) * (counts * y * y).sum(axis=1)
         columns.append(
             np.full(len(counts), np.nan)
-            if is_constant(one)
+            if is_constant(one, label)
             else np.where(spread > 0, (counts * x * y).sum(axis=1) / np.sqrt(spread), np.nan)
         )
     return np.stack(columns, axis=1)
