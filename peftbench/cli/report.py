@@ -16,7 +16,6 @@ from peftbench.core.text import command
 from peftbench.reports.plotting.style import FORMATS
 
 if TYPE_CHECKING:
-    from peftbench.analysis.comparison import PairedComparison
     from peftbench.reports import builder
 
 _PRICES = "YAML file with your prices per hour, kWh and GB (see configs/prices.yaml)."
@@ -135,28 +134,11 @@ def _show_all(made: "builder.Made") -> None:
 
 def _show_brief(made: "builder.Made") -> None:
     """Print the verdicts, the scores, and what was left out."""
-    for line in _answer(made.pairs):
+    for line in made.answer():
         click.echo(line)
     first, *others = made.tables
     elsewhere = {note for table in others for note in table.notes}
     options.show_all([first], [n for n in made.notes if n in first.notes or n not in elsewhere])
-
-
-def _answer(pairs: "list[PairedComparison]") -> list[str]:
-    """One line for each verdict: what it holds for, or how many comparisons have it."""
-    from peftbench.analysis.comparison import KINDS
-
-    lines = []
-    against = " or ".join(sorted({pair.against for pair in pairs}))
-    for kind in KINDS:
-        found = [f"{pair.label} ({pair.task})" for pair in pairs if pair.kind == kind]
-        if found and kind in ("better", "worse", "not worse"):
-            more = f" and {len(found) - 6} more" if len(found) > 6 else ""
-            than = f"{kind} than {against}"
-            lines.append(f"{than}, {len(found)} of {len(pairs)}: {', '.join(found[:6])}{more}")
-        elif found:
-            lines.append(f"{kind}: {len(found)} of {len(pairs)} comparisons with {against}")
-    return lines
 
 
 @report.command(

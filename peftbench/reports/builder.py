@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from peftbench.analysis.comparison import MARGIN, PairedComparison
+from peftbench.analysis.comparison import KINDS, MARGIN, PairedComparison
 from peftbench.analysis.costs import Prices, read_warning
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated
@@ -38,6 +38,20 @@ class Made:
     pairs: list[PairedComparison]
     texts: dict[str, bytes]
     draw: Callable[[], dict[str, bytes]]
+
+    def answer(self) -> list[str]:
+        """One line for each verdict: what it holds for, or how many comparisons have it."""
+        lines, pairs = [], self.pairs
+        against = " or ".join(sorted({pair.against for pair in pairs}))
+        for kind in KINDS:
+            found = [f"{pair.label} ({pair.task})" for pair in pairs if pair.kind == kind]
+            if found and kind in ("better", "worse", "not worse"):
+                more = f" and {len(found) - 6} more" if len(found) > 6 else ""
+                than = f"{kind} than {against}"
+                lines.append(f"{than}, {len(found)} of {len(pairs)}: {', '.join(found[:6])}{more}")
+            elif found:
+                lines.append(f"{kind}: {len(found)} of {len(pairs)} comparisons with {against}")
+        return lines
 
 
 def write(
