@@ -19,6 +19,10 @@ from peftbench.results.store import Results
 from peftbench.system.io import write_whole
 
 
+#: Runs that are compared at the end of `run`; with more, a person would wait for it.
+COMPARED = 100
+
+
 @dataclass(frozen=True)
 class Made:
     """A report.
@@ -186,7 +190,7 @@ def _make(
         prices=prices,
         against=against,
         margin=margin,
-        predictions=whole,
+        predictions=whole or len(records) <= COMPARED,
     )
     quick: list[Table] = []
     more: list[Table] = []
