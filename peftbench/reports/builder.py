@@ -18,7 +18,6 @@ from peftbench.results.choices import all_choices
 from peftbench.results.store import Results
 from peftbench.system.io import write_whole
 
-
 #: Runs that are compared at the end of `run`; with more, a person would wait for it.
 COMPARED = 100
 

@@ -316,7 +316,7 @@ def test_what_is_not_kept_or_there_already_is_refused(tmp_path):
     with pytest.raises(RecordError, match="not the file"):
         export_run(record, results, tmp_path / "out")
     weights.unlink()
-    with pytest.raises(ConfigError, match="were kept"):
+    with pytest.raises(ConfigError, match="were saved"):
         export_run(record, results, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

@@ -195,7 +195,7 @@ def test_lists_name_what_was_added(checkout):
         assert re.search(rf"^  {re.escape(option)} +{re.escape(about)}$", listed, re.MULTILINE)
     offered = peftbench(checkout, "report", "plots", "--help")
     assert re.search(r"^ +steps +how many steps did each method take\?$", offered, re.MULTILINE)
-    assert re.search(r"\blength\b.*what these suites found", offered)
+    assert re.search(r"\blength\b.*results of these suites", offered)
 
 
 def test_a_run_of_all_that_is_new_is_planned(checkout):
@@ -213,7 +213,7 @@ def test_a_new_metric_scores_runs_and_resamples(checkout):
 
 
 def test_a_new_report_is_written_printed_and_drawn(checkout, results):
-    told = peftbench(checkout, "report", "--results", str(results))
+    told = peftbench(checkout, "report", "--all", "--results", str(results))
     assert "Optimizer steps" in told
     steps = (results / "reports" / "steps.md").read_text()
     assert re.search(r"\| bitfit +\| +4 \|", steps), steps

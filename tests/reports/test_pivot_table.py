@@ -361,7 +361,7 @@ def test_files_are_stable_and_checked(odd, tmp_path):
         odd.cache("frame").unlink()
         assert "is what the records give" in told(odd, "-o", str(out), "--check").stdout
         out.write_bytes(before + b" ")
-        assert "write it anew" in told(odd, "-o", str(out), "--check", code=2).stderr
+        assert "write it again" in told(odd, "-o", str(out), "--check", code=2).stderr
     assert "--output" in told(odd, "-o", str(tmp_path / "t.md" / "below.md"), code=2).stderr
 
 

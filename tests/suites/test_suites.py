@@ -439,7 +439,7 @@ def call(*words, code):
 
 def test_evaluate_asks_for_suites_records_and_weights(tmp_path):
     folder = ["--results", str(tmp_path)]
-    assert "which suites are meant" in call("evaluate", *tiny(), *folder, code=2)
+    assert "no suite given" in call("evaluate", *tiny(), *folder, code=2)
     told = call("evaluate", *tiny("suite=noise"), *folder, code=2)
     assert "1 of 1 runs have no record" in told
     Results(tmp_path).save(record(runs()[0]), predictions())
