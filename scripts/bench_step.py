@@ -61,7 +61,7 @@ COMPILED = ", blocks compiled"
 MODELS = {"minilm": 1000, "mpnet_base": 1004}
 TITLES = {"minilm": "MiniLM", "mpnet_base": "MPNet (base)"}
 
-#: What a model is held against: another one of its size, and the methods that are compared.
+#: By model: another one of its size to compare with, and the methods that are compared.
 YARDSTICKS = {"mpnet_base": "bert_base"}
 HELD = ("full", "bitfit", "lora", "adapter")
 

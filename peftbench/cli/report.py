@@ -133,9 +133,9 @@ def _show_all(made: "builder.Made") -> None:
 
 
 def _show_brief(made: "builder.Made") -> None:
-    """Print the verdicts, the scores, and what was left out."""
-    for line in made.answer():
-        click.echo(line)
+    """Print the verdict, the scores, and what was left out."""
+    if made.answer:
+        click.echo(made.answer)
     first, *others = made.tables
     elsewhere = {note for table in others for note in table.notes}
     options.show_all([first], [n for n in made.notes if n in first.notes or n not in elsewhere])

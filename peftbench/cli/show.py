@@ -4,16 +4,12 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from peftbench.cli.repeat import repeat_line
-from peftbench.core.errors import RecordError
+from peftbench.cli.repeat import NODES, repeat_line
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json, Record
 from peftbench.core.text import one_line
 from peftbench.metrics.task_metrics import factor
 from peftbench.results.store import Results
-
-#: Parts of a run whose settings are told.
-_NODES = ("method", "budget", "train", "checkpoint_selection", "prompt", "augmentation")
 
 #: Values of a list that a line has room for.
 _MOST = 12
@@ -48,7 +44,7 @@ def describe_json(results: Results, start: str) -> str:
 
 def _load(results: Results, start: str) -> Record | Evaluated:
     records, evaluations = results.keys(), results.evaluations()
-    key = _one([*records, *evaluations], start, results)
+    key = results.key_of(start, [*records, *evaluations])
     return results.load(key) if key in records else results.evaluated(key)
 
 
@@ -65,17 +61,7 @@ def find(results: Results, start: str) -> Record:
     Raises:
         RecordError: if no record, or more than one, does.
     """
-    return results.load(_one(results.keys(), start, results))
-
-
-def _one(keys: list[str], start: str, results: Results) -> str:
-    found = [key for key in keys if key.startswith(start)]
-    if len(found) != 1:
-        several = f"{len(found)} keys begin with {start}: {', '.join(found[:4])}"
-        raise RecordError(
-            several if found else f"no record in {results.folder} begins with {start}"
-        )
-    return found[0]
+    return results.load(results.key_of(start))
 
 
 def _evaluated(found: Evaluated) -> list[str]:
@@ -170,7 +156,7 @@ def _record(record: Record) -> list[str]:
     if record.flops is not None:
         lines.append(f"model FLOPs  {record.flops:.3g}")
     parts = run.to_json()
-    for node in (node for node in _NODES if parts[node]):
+    for node in (node for node in NODES if parts[node]):
         values = {k: v for k, v in parts[node].items() if k not in ("name", "_target_")}
         lines.append(f"{node:<12} " + ", ".join(f"{k} {v}" for k, v in values.items()))
     lines.append("curve        step, fraction, train seconds, training loss, scores")

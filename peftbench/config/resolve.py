@@ -511,7 +511,7 @@ def _whole_number(value: Any) -> bool:
 
 
 def _target(name: str, given: Any, searched: list[Path]) -> tuple[Json, Json]:
-    """The node of a task to be evaluated on, and what is asked of it besides.
+    """The node of a task to be evaluated on, and how much of it is used.
 
     It is one of configs/task or configs/shift_dataset, a user's file, or a data set of the hub.
     """

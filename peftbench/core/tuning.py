@@ -35,7 +35,7 @@ STRATIFIED, TPE = "stratified", "tpe"
 
 
 def rounded(rate: float) -> float:
-    """A rate with as many figures as are told."""
+    """A rate with as many digits as files and tables show."""
     return float(f"{rate:.{_FIGURES}g}")
 
 

@@ -25,6 +25,7 @@ from transformers.models.deberta_v2.modeling_deberta_v2 import (
 )
 
 from peftbench.models import cpu_kernels
+from peftbench.models.mapped_function import MappedFunction
 
 #: The name under which transformers finds `attention`.
 NAME = "peftbench"
@@ -66,19 +67,11 @@ def _attend(
     return sdpa_attention_forward(module, query, key, value, mask, **rest)
 
 
-class _Folded(torch.autograd.Function):
+class _Folded(MappedFunction):
     """Attention of runs that torch.func maps over: to a kernel they are one larger batch.
 
-    Kernels have no such rule of their own on every device, and autograd records what is done here.
+    Kernels have no such rule of their own on every device.
     """
-
-    @staticmethod
-    def forward(*_: Any) -> Tensor:
-        raise NotImplementedError("this is for mapped tensors alone")
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        raise NotImplementedError("see `forward`")
 
     @staticmethod
     def vmap(

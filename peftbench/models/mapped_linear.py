@@ -13,6 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._C._functorch import is_batchedtensor
 
+from peftbench.models.mapped_function import MappedFunction
+
 
 class MappedLinear(nn.Linear):
     """A linear that computes for one run what `nn.Linear` does."""
@@ -32,16 +34,8 @@ def let_map(module: nn.Module) -> None:
             part.__class__ = MappedLinear
 
 
-class _Mapped(torch.autograd.Function):
-    """A linear of several runs; autograd records what is done in `vmap`."""
-
-    @staticmethod
-    def forward(*_: Any) -> Tensor:
-        raise NotImplementedError("this is for mapped tensors alone")
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-        raise NotImplementedError("see `forward`")
+class _Mapped(MappedFunction):
+    """A linear of several runs."""
 
     @staticmethod
     def vmap(

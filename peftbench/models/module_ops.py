@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterable
+from functools import cache
 from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import torch
@@ -38,15 +39,15 @@ class Mergeable(Protocol):
         """A linear of its own that computes the same in eval mode."""
 
 
-_counts: dict[type, bool] = {}  # by class: asking each part takes much longer
-
-
 def stands_for_others(part: nn.Module) -> TypeGuard[CountsWeights]:
     """Whether a part is a `CountsWeights`."""
-    kind = type(part)
-    if kind not in _counts:
-        _counts[kind] = issubclass(kind, CountsWeights)
-    return _counts[kind]
+    kind: Any = type(part)
+    return _counts(kind)
+
+
+@cache
+def _counts(kind: type) -> bool:  # by class: asking each part takes much longer
+    return issubclass(kind, CountsWeights)
 
 
 #: Values in a module that copies may share.
@@ -54,14 +55,12 @@ _PLAIN = (type(None), bool, int, float, str, type, torch.dtype, torch.device)
 
 
 _WAYS = ("__deepcopy__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__")
-_ordinary: dict[type, bool] = {}
 
 
+@cache
 def _is_ordinary(kind: type) -> bool:
     """Whether a class leaves it to `copy` how its modules are copied."""
-    if kind not in _ordinary:
-        _ordinary[kind] = all(getattr(kind, w, None) is getattr(nn.Module, w, None) for w in _WAYS)
-    return _ordinary[kind]
+    return all(getattr(kind, way, None) is getattr(nn.Module, way, None) for way in _WAYS)
 
 
 def copied(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
@@ -73,10 +72,11 @@ def copied(module: nn.Module, memo: dict[int, Any]) -> nn.Module:
         module: with its submodules.
         memo: what is not copied, by id, as of `copy.deepcopy`.
     """
-    if id(module) in memo or not _is_ordinary(type(module)):
+    kind: Any = type(module)
+    if id(module) in memo or not _is_ordinary(kind):
         made: nn.Module = copy.deepcopy(module, memo)
         return made
-    new = memo[id(module)] = type(module).__new__(type(module))
+    new = memo[id(module)] = kind.__new__(kind)
     parts = {
         name: None if part is None else copied(part, memo) for name, part in module._modules.items()
     }

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from peftbench.analysis.comparison import KINDS, MARGIN, PairedComparison
+from peftbench.analysis.comparison import MARGIN
 from peftbench.analysis.costs import Prices, read_warning
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated
@@ -12,6 +12,7 @@ from peftbench.core.run import Record
 from peftbench.core.text import did_you_mean
 from peftbench.reports import registry
 from peftbench.reports.base import Inputs, gather
+from peftbench.reports.plotting import takeaway
 from peftbench.reports.tables.markdown import Table
 from peftbench.reports.tuning import tuning_tables
 from peftbench.results.choices import all_choices
@@ -30,7 +31,7 @@ class Made:
         tables: for the terminal.
         more: those that only the verb `report` shows.
         notes: lines below them.
-        pairs: the comparisons with the baseline.
+        answer: which methods differ from the baseline, in a sentence; empty if none was compared.
         texts: files by name.
         draw: makes the pictures' files, which takes longer than all else.
     """
@@ -38,23 +39,9 @@ class Made:
     tables: list[Table]
     more: list[Table]
     notes: list[str]
-    pairs: list[PairedComparison]
+    answer: str
     texts: dict[str, bytes]
     draw: Callable[[], dict[str, bytes]]
-
-    def answer(self) -> list[str]:
-        """One line for each verdict: what it holds for, or how many comparisons have it."""
-        lines, pairs = [], self.pairs
-        against = " or ".join(sorted({pair.against for pair in pairs}))
-        for kind in KINDS:
-            found = [f"{pair.label} ({pair.task})" for pair in pairs if pair.kind == kind]
-            if found and kind in ("better", "worse", "not worse"):
-                more = f" and {len(found) - 6} more" if len(found) > 6 else ""
-                than = f"{kind} than {against}"
-                lines.append(f"{than}, {len(found)} of {len(pairs)}: {', '.join(found[:6])}{more}")
-            elif found:
-                lines.append(f"{kind}: {len(found)} of {len(pairs)} comparisons with {against}")
-        return lines
 
 
 def write(
@@ -123,6 +110,27 @@ def plots(
     Raises:
         ConfigError: if there is no record, a name is unknown, or what was named cannot be drawn.
     """
+    inputs, gone = read_inputs(results, prices, against, margin)
+    drawn, missing = registry.draw_figures(inputs, names)
+    if names and missing:
+        raise ConfigError("; ".join(missing))
+    made = registry.files(drawn, kind)
+    for name, body in made.items():
+        write_whole(folder / name, body)
+    return [folder / name for name in made], [*gone, *missing]
+
+
+def read_inputs(
+    results: Results,
+    prices: Prices | None = None,
+    against: str | None = None,
+    margin: float = MARGIN,
+) -> tuple[Inputs, list[str]]:
+    """What reports are made of, from all of a folder, and what was left out and why.
+
+    Raises:
+        ConfigError: if there is no record.
+    """
     records, bad = results.scan()
     evaluated, odd = results.scan_evaluated()
     if not records:
@@ -130,14 +138,8 @@ def plots(
     inputs, gone = gather(
         results, records, evaluated, prices=prices, against=against, margin=margin
     )
-    drawn, missing = registry.draw_figures(inputs, names)
-    if names and missing:
-        raise ConfigError("; ".join(missing))
-    made = registry.files(drawn, kind)
-    for name, body in made.items():
-        write_whole(folder / name, body)
     left = [f"left out, unreadable: {reason}" for reason in (bad | odd).values()]
-    return [folder / name for name in made], [*left, *gone, *missing]
+    return inputs, [*left, *gone]
 
 
 def tuning(results: Results, folder: Path | None) -> tuple[list[Table], list[Path]]:
@@ -222,7 +224,7 @@ def _make(
 
     shown = [*quick, *(table for tables in suites.values() for table in tables)]
     bodies = {name: text.encode() for name, text in texts.items()}
-    return Made(shown, more, notes, inputs.pairs, bodies, draw)
+    return Made(shown, more, notes, takeaway.sentence(inputs.pairs), bodies, draw)
 
 
 def _markdown(tables: list[Table]) -> str:

@@ -1,10 +1,11 @@
 """How much does the seed matter? Every seed a dot, by row, task and size."""
 
+import math
 import statistics
 import textwrap
 from typing import Any
 
-from peftbench.analysis import convention, grouping
+from peftbench.analysis import convention, grouping, mean_ranks
 from peftbench.core.run import Record
 from peftbench.reports import glossary
 from peftbench.reports.base import Report
@@ -80,17 +81,25 @@ def plot_seeds(records: list[Record], palette: Palette, title: str = "") -> list
 
 
 def _ranked(cells: list[tuple[str, Cell]]) -> list[str]:
-    """Rows of panels that stand side by side, by the mean over panels of the rank of their mean."""
-    places: dict[str, list[int]] = {}
+    """Rows of panels that stand side by side: by mean rank, those without one by their score."""
+    label_of: dict[str, str] = {}
+    records: list[Record] = []
+    first = {label: _mean(here) for label, here in cells[0][1].items()}
     for _, cell in cells:
-        means = {
-            label: statistics.fmean(scores) if scores else float("-inf")
-            for label, here in cell.items()
-            for scores in [[record.score for record in here if record.score is not None]]
-        }
-        for place, label in enumerate(sorted(means, key=lambda label: -means[label])):
-            places.setdefault(label, []).append(place)
-    return sorted(places, key=lambda label: statistics.fmean(places[label]))
+        for label, here in cell.items():
+            records += here
+            label_of |= {record.run.key: label for record in here}
+    ranked, (by_row, _) = mean_ranks.of(records), grouping.of_records(records)
+    place = {}
+    if ranked is not None:
+        for row, rank in zip(ranked.rows, ranked.found.mean.tolist(), strict=True):
+            place[label_of[by_row[row][0].run.key]] = rank
+    return sorted(first, key=lambda label: (place.get(label, math.inf), -first[label]))
+
+
+def _mean(records: list[Record]) -> float:
+    scores = [record.score for record in records if record.score is not None]
+    return statistics.fmean(scores) if scores else -math.inf
 
 
 def _height(band: list[tuple[str, Cell]]) -> float:

@@ -6,7 +6,7 @@ beside its place and moved there whole. A run in flight is claimed, see `system.
 
 import os
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -237,6 +237,24 @@ class Results:
         if record.run.key != key:
             raise RecordError(f"{key}.json holds the record of another run, {record.run.key}")
         return record
+
+    def key_of(self, start: str, keys: Iterable[str] | None = None) -> str:
+        """The one key that begins with these digits.
+
+        Args:
+            start: of the key.
+            keys: among which; those of records by default.
+
+        Raises:
+            RecordError: if none does, or more than one.
+        """
+        found = [key for key in (self.keys() if keys is None else keys) if key.startswith(start)]
+        if len(found) != 1:
+            several = f"{len(found)} keys begin with {start}: {', '.join(sorted(found)[:4])}"
+            raise RecordError(
+                several if found else f"no record in {self.folder} begins with {start}"
+            )
+        return found[0]
 
     def scan(self) -> tuple[list[Record], dict[str, str]]:
         """Read all records: the good ones, and what is wrong with each of the others.

@@ -340,7 +340,7 @@ def _show(made: builder.Made) -> None:
     try:
         for table in made.tables:
             print_out(table.rich())
-        lines = [*made.answer(), "", *made.notes] if made.pairs else made.notes
+        lines = [made.answer, "", *made.notes] if made.answer else made.notes
         terminal.write("".join(f"{line}\n" for line in lines))
     except OSError as error:
         terminal.discard_output()

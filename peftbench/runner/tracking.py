@@ -88,8 +88,12 @@ class Tracking:
 
 def _track(tracker: "GeneralTracker", record: Record, news: list[Json]) -> None:
     """Settings, losses and speeds by step, the points of the curve, and the scores at the end."""
+    from peftbench.results.record_columns import flatten  # loads pyarrow
+
     tracker.start()
-    tracker.store_init_configuration(_settings(record.run))
+    settings: Json = {}
+    flatten(settings, record.run.to_json())
+    tracker.store_init_configuration({n: v for n, v in settings.items() if v is not None})
     for one in news:
         told = {"train/loss": one["loss"], "train/examples_per_second": one["speed"]}
         tracker.log({n: v for n, v in told.items() if v is not None}, step=one["step"])
@@ -101,21 +105,6 @@ def _track(tracker: "GeneralTracker", record: Record, news: list[Json]) -> None:
     final |= {f"seconds/{phase}": v for phase, v in record.seconds.items()}
     tracker.log(final, step=record.work["steps"])
     tracker.finish()
-
-
-def _settings(run: Run) -> Json:
-    """What a run is, flat: trackers take numbers, texts and truth values."""
-    flat: Json = {}
-
-    def add(prefix: str, node: Any) -> None:
-        if isinstance(node, dict):
-            for name, value in node.items():
-                add(f"{prefix}.{name}" if prefix else name, value)
-        elif node is not None:
-            flat[prefix] = node if isinstance(node, bool | int | float | str) else str(node)
-
-    add("", run.to_json())
-    return flat
 
 
 def _tracker(name: str, run: Run, folder: Path) -> "GeneralTracker":

@@ -379,7 +379,6 @@ def prepare(job: TrainingJob, micro: int | None) -> PreparedTraining:
     if run.train.precision == "auto":  # a machine that resolves it otherwise starts again
         parted = {"parted": parted, "precision": precision}
     saved = checkpointing.load(job.results, job.key, parted)
-    energy = Energy(None if job.alike else device)
     training = loop.Training(
         predictor,
         config,
@@ -400,7 +399,7 @@ def prepare(job: TrainingJob, micro: int | None) -> PreparedTraining:
         saved,
     )
     prepared = PreparedTraining(
-        job, data, training, parameters, saved is not None, energy, tokenizer
+        job, data, training, parameters, saved is not None, Energy(None), tokenizer
     )
     if predictor.static_shapes:
         _warm_evaluation(prepared)

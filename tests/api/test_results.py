@@ -1,4 +1,4 @@
-"""A results folder as notebooks see it, held against the records and the command."""
+"""A results folder as notebooks see it, compared with the records and the command."""
 
 from pathlib import Path
 
@@ -64,9 +64,9 @@ def test_errors_of_values_are_residuals(results):
 
 
 def test_a_key_of_no_record_is_refused(results):
-    with pytest.raises(peftbench.ConfigError, match="of no record in results/doering2024"):
+    with pytest.raises(peftbench.RecordError, match="no record in results/doering2024 begins"):
         results.errors("ffff00000000")
-    with pytest.raises(peftbench.ConfigError, match="give four to 12 digits"):
+    with pytest.raises(peftbench.RecordError, match="keys begin with"):
         results.predictions(results.keys()[0][:1])
 
 

@@ -202,7 +202,9 @@ def test_anytime_curves_by_hand():
     loss, score = learning_curves.plot_learning_curves(made, Palette())
     assert (loss.part, score.part) == ("loss", "score")
     assert drawn(loss, "lora")[-1].get_ydata() == pytest.approx([0.85, 0.7, 0.55, 0.4])
-    short = [replace(record, curve=record.curve[:3]) for record in made]  # a line says no more
+    short = [
+        replace(record, curve=record.curve[:3]) for record in made
+    ]  # three points are no curve
     assert learning_curves.plot_learning_curves(short, Palette()) == []
     assert score_vs_time.plot_score_vs_time(short, Palette()) == []
 
