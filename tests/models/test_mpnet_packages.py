@@ -23,7 +23,6 @@ PACKAGES = WheelsConfig.from_json(OmegaConf.to_container(OmegaConf.load(YAML).wh
 pytestmark = [
     pytest.mark.mpnet,
     pytest.mark.slow,  # 404 MB are unpacked into the cache of the tests
-    pytest.mark.skipif(not wheels.available(PACKAGES), reason="needs uv sync --group mpnet"),
 ]
 
 TEXTS = ["A man is eating food.", "A man eats something.", "The stock market fell sharply today."]
@@ -31,6 +30,9 @@ TEXTS = ["A man is eating food.", "A man eats something.", "The stock market fel
 
 @pytest.fixture(scope="module")
 def run():
+    # Not a mark: those are evaluated before the tests have a cache of their own.
+    if not wheels.available(PACKAGES):
+        pytest.skip("needs uv sync --group mpnet")
     return tiny.one_run("model=mpnet_base")
 
 
