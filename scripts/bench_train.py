@@ -19,7 +19,7 @@ import json, sys
 import peftbench
 words, threads, root = json.loads(sys.argv[1])
 planned = peftbench.plan(*words)
-setting = peftbench.Setting(device="cpu", threads=threads, data_root=root)
+setting = peftbench.RuntimeConfig(device="cpu", threads=threads, data_root=root)
 record = peftbench.execute(planned.runs[0], setting).record
 peak = max(record.memory["cpu_peak_rss_bytes"].values())
 print(json.dumps({**record.metrics, "examples_per_s": record.speed["examples_per_second"],

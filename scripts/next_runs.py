@@ -2,8 +2,9 @@
 
 A part is the choice of one learning rate, or one cell of a grid with all its seeds and their
 evaluations. Each is made by the command that it prints, and committed when it is whole. Parts come
-in the order in which findings need them. Budgets in seconds need a machine without other work:
-`--seconds` makes these runs, in one go, and nothing else.
+in the order in which findings need them; runs of the methods that most papers have do not wait for
+the rates of the others. Budgets in seconds need a machine without other work: `--seconds` makes
+these runs, in one go, and nothing else.
 """
 
 import argparse
@@ -53,13 +54,15 @@ class Rates:
     options: tuple[str, ...] = ()
 
 
-#: Methods whose rates are chosen: those of the first paper, of the second, all others.
-MINILM = Rates(
-    Path("results/tuned/methods"),
-    "minilm",
-    (
-        *("full", "bitfit", "adapter"),
-        *("lora", "pfeiffer", "prefix", "unipelt"),
+#: Methods whose rates are chosen and whose runs are made first: those that most papers have.
+FIRST = Rates(
+    Path("results/tuned/methods"), "minilm", ("full", "bitfit", "adapter", "lora", "pfeiffer")
+)
+#: Then those of the second paper, then all others.
+OTHERS = replace(
+    FIRST,
+    methods=(
+        *("prefix", "unipelt"),
         *("head", "ia3", "sparse_adapter", "robust_partial"),
         *("combined", "bayes_hybrid", "mc_dropout", "blob"),
         *("parallel", "layernorm", "random_mask", "peft"),
@@ -101,15 +104,20 @@ def _sweep(name: str, *words: str, variants: bool = True) -> Sweep:
     return Sweep(Path("results/tuned") / paper, [f"sweep={name}", *words, SEEDS], variants)
 
 
+def _at_1000(rates: Rates) -> Sweep:
+    words = ["sweep=methods_minilm", f"method={','.join(rates.methods)}", SEEDS]
+    return Sweep(rates.folder, words)
+
+
 _SPARSE = Path("results/tuned/sparse_adapter2022")
 
 #: Rates, then the grids that use them, in the order in which they are trained.
 STAGES: tuple[tuple[Rates, tuple[Sweep, ...]], ...] = (
+    (FIRST, (_at_1000(FIRST), _sweep("doering2024_mini", variants=False))),
     (
-        MINILM,
+        OTHERS,
         (
-            _sweep("doering2024_mini", variants=False),
-            Sweep(MINILM.folder, ["sweep=methods_minilm", SEEDS]),
+            _at_1000(OTHERS),
             _sweep("unipelt2022_mini", variants=False),
             _sweep("robust2024_mini"),
             _sweep("sparse_adapter2022_mini"),
@@ -334,9 +342,9 @@ def seconds(data: str) -> None:
         sys.exit(f"budgets of seconds are trained at normal priority, and this process has {nice}")
     if (load := os.getloadavg()[0]) > _QUIET:
         sys.exit(f"budgets of seconds need the machine alone; its load is {load:.1f}")
-    if left := list(unchosen(MINILM, data)):
+    if left := list(unchosen(FIRST, data)):
         sys.exit(f"{len(left)} learning rates are to choose first, by next_runs.sh MINUTES")
-    words = _tuned_words(MINILM, SECONDS, data)
+    words = _tuned_words(FIRST, SECONDS, data)
     runs = peftbench.plan(*words, results=SECONDS.folder).runs
     there = [run for run in runs if Results(SECONDS.folder).has(run.key)]
     if len(there) == len(runs):

@@ -32,8 +32,9 @@ def test_rates_come_first_then_cells_of_five_seeds_at_them(tmp_path, monkeypatch
         choices.save(Results(part.folder), made)
     variants = [
         part
-        for grid in next_runs.STAGES[0][1]
-        for part in next_runs.unchosen_variants(next_runs.MINILM, grid, "glue")
+        for rates, grids in next_runs.STAGES[:2]
+        for grid in grids
+        for part in next_runs.unchosen_variants(rates, grid, "glue")
     ]
     assert Counter(part.folder.name for part in variants) == {
         "robust2024": 14 - 2,
@@ -48,7 +49,7 @@ def test_rates_come_first_then_cells_of_five_seeds_at_them(tmp_path, monkeypatch
             Results(part.folder), Choice(subject(run), 7e-4, run.task.metric, "a test", [], None)
         )
     first, *rest = next_runs.missing("glue")
-    assert first.title == "doering2024: full on mrpc, size 0.1, 5 seeds"
+    assert first.title == "methods: full on mrpc, size 1000, 5 seeds"
     assert [run.seed for run in first.runs] == [0, 1, 2, 3, 4]
     assert {run.train.lr for part in (first, *rest) for run in part.runs} == {7e-4}
     cells = Counter(part.folder.name for part in (first, *rest))
@@ -65,8 +66,10 @@ def test_rates_come_first_then_cells_of_five_seeds_at_them(tmp_path, monkeypatch
     assert len({part.title for part in rest}) == len(rest)
     (rounds,) = [part for part in rest if len(part.evaluations) == 10]  # with a prior and without
     assert rounds.title == "bh_peft2025: bayes_hybrid on mrpc, size 1500, 5 seeds"
-    assert first.command.startswith("peftbench run sweep=doering2024_mini 'seed=range(0,5)'")
-    kept = sorted(path.name for path in (tmp_path / first.folder / "choices").iterdir())
+    doering = [part for part in rest if part.folder.name == "doering2024"]
+    assert doering == rest[5 * 3 - 1 :][: len(doering)]  # before the rates of other methods
+    assert doering[0].command.startswith("peftbench run sweep=doering2024_mini 'seed=range(0,5)'")
+    kept = sorted(path.name for path in (tmp_path / doering[0].folder / "choices").iterdir())
     assert len(kept) == 9
     assert kept[0].startswith("adapter-cola-minilm-1000-")
 
@@ -115,7 +118,7 @@ def test_budgets_of_seconds_are_made_alone_and_in_one_go(tmp_path, monkeypatch):
     monkeypatch.setattr(Results, "has", lambda self, key: key in state["there"])
     for run in peftbench.plan(*next_runs.SECONDS.words[:1], "seed=0").runs:
         choice = Choice(subject(run), 7e-4, run.task.metric, "a test", [], None)
-        choices.save(Results(next_runs.MINILM.folder), choice)
+        choices.save(Results(next_runs.FIRST.folder), choice)
     made = []
     monkeypatch.setattr(next_runs, "make", lambda part, workers: bool(made.append((part, workers))))
     with pytest.raises(SystemExit, match="at normal priority, and this process has 5"):
