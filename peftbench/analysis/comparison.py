@@ -6,6 +6,7 @@ Rows of one task, size and budget are a family: their intervals hold together wi
 (Bonferroni), and the words follow from the intervals.
 """
 
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from peftbench.analysis import bootstrap, failures, grouping, significance
 from peftbench.analysis.expected_scores import score_range
 from peftbench.analysis.significance import ALPHA, Effect
 from peftbench.core.errors import ConfigError
-from peftbench.core.run import Record, canonical
+from peftbench.core.run import Json, Record, canonical
 from peftbench.core.text import did_you_mean
 from peftbench.results.predictions import Load, stacked
 
@@ -92,6 +93,26 @@ class PairedComparison:
         told = self.kind + within * (self.kind == "not worse")
         trains = self.kind in ("better", "worse", "not worse") and self.failed == (0, 0)
         return told + ", given that it trains" * trains
+
+    def to_json(self) -> Json:
+        """Plain data; scores as fractions, None for what is undefined."""
+        effect = self.effect
+        range_ = (None,) * 3 if effect is None else (effect.value, effect.low, effect.high)
+        names = ("difference", "low", "high", "adjusted_p")
+        numbers = dict(zip(names, (*range_, self.adjusted), strict=True))
+        return {
+            "task": self.task,
+            "row": self.label,
+            "against": self.against,
+            "seeds": self.seeds,
+            "examples": self.examples,
+            "metric": self.metric,
+            **{
+                name: float(value) if value is not None and math.isfinite(value) else None
+                for name, value in numbers.items()
+            },
+            "verdict": self.verdict,
+        }
 
     @property
     def _models(self) -> str:

@@ -69,7 +69,7 @@ def path(name: str, names: Iterable[str], word: str) -> str:
         return path(now, names, word)
     known = {short for short, full in SHORT.items() if full in there}
     known |= there | {full.rpartition(".")[2] for full in there}
-    raise ConfigError(f"{word}: no record has a field {name}; {did_you_mean(name, known)}")
+    raise ConfigError(f"{word}: no run has a field {name}; {did_you_mean(name, known)}")
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def kept(frame: "pd.DataFrame", asked: list[Condition]) -> "pd.DataFrame":
         if left.empty:
             there = map(shown, plain(frame[condition.field].drop_duplicates()))
             raise ConfigError(
-                f"where={condition.text} leaves no record; "
+                f"where={condition.text} leaves no run; "
                 f"{did_you_mean(condition.values[0], set(there))}"
             )
         frame = left
@@ -148,8 +148,8 @@ def _holds(condition: Condition, frame: "pd.DataFrame") -> "pd.Series[bool]":
 
 def _equal(condition: Condition, frame: "pd.DataFrame", value: str) -> "pd.Series[bool]":
     column = frame[condition.field]
-    if value == "none":
-        return column.isna()
+    if value == "none":  # also a name: of no augmentation
+        return column.isna() | _filled(column.astype(object) == value)
     if condition.field == SHORT["size"] and not re.fullmatch(r"\d+", value):
         return _filled(frame["run.size"] == value)  # full, 0.3: as it was asked
     if numeric(column):

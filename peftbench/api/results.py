@@ -138,7 +138,9 @@ class Results(store.Results):
         assert made.text is not None
         return ShownTable(made.table, made.text)
 
-    def compare(self, against: str | None = None, margin: float | None = None) -> "pd.DataFrame":
+    def compare(
+        self, against: str | None = None, margin: float | None = None, where: str = ""
+    ) -> "pd.DataFrame":
         """Each row of the score table against a baseline, paired over seeds and examples.
 
         Columns: task, row, against, seeds, examples, metric, difference with low and high (of the
@@ -148,6 +150,7 @@ class Results(store.Results):
         Args:
             against: the baseline's name in figures, such as "full"; by default what trains most.
             margin: a loss of so much is not worse; 0.01 by default.
+            where: conditions on the runs that count, as of `table`.
 
         Raises:
             ConfigError: if there is no such baseline, or no record.
@@ -158,27 +161,15 @@ class Results(store.Results):
         from peftbench.reports.builder import read_inputs
 
         margin = MARGIN if margin is None else margin
-        inputs, _ = read_inputs(self, against=against, margin=margin)
-        rows = [
-            {
-                "task": pair.task,
-                "row": pair.label,
-                "against": pair.against,
-                "seeds": pair.seeds,
-                "examples": pair.examples,
-                "metric": pair.metric,
-                "difference": None if pair.effect is None else pair.effect.value,
-                "low": None if pair.effect is None else pair.effect.low,
-                "high": None if pair.effect is None else pair.effect.high,
-                "adjusted_p": pair.adjusted,
-                "verdict": pair.verdict,
-            }
-            for pair in inputs.pairs
-        ]
-        return pd.DataFrame(rows)
+        inputs, _ = read_inputs(self, against=against, margin=margin, where=where)
+        return pd.DataFrame([pair.to_json() for pair in inputs.pairs])
 
-    def plot(self, name: str) -> "list[Picture]":
+    def plot(self, name: str, where: str = "") -> "list[Picture]":
         """The pictures that `peftbench report plots NAME` writes; a notebook shows them.
+
+        Args:
+            name: of a report with pictures.
+            where: conditions on the runs that count, as of `table`.
 
         Raises:
             ConfigError: for an unknown name, or one that these records cannot be drawn for.
@@ -186,7 +177,7 @@ class Results(store.Results):
         from peftbench.reports import registry
         from peftbench.reports.builder import read_inputs
 
-        drawn, missing = registry.draw_figures(read_inputs(self)[0], [name])
+        drawn, missing = registry.draw_figures(read_inputs(self, where=where)[0], [name])
         if missing:
             raise ConfigError("; ".join(missing))
         return [Picture(file, figure) for file, figure in drawn.items()]

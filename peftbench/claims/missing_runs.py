@@ -84,13 +84,15 @@ def _overrides(item: Item, configs: Path | None) -> dict[str, str]:
     return run_overrides(item.run, configs)
 
 
-def commands(results: Results, conditions: tuple[str, ...], configs: Path | None) -> list[str]:
+def commands(
+    results: Results, conditions: tuple[str, ...], configs: Path | None, where: str = ""
+) -> list[str]:
     """Lines for a shell: commands that run what would decide the claims, and comments.
 
     Raises:
         ConfigError: for conditions that match no paper or no record.
     """
-    tested, records, bad = judge_folder(results, conditions, configs)
+    tested, records, bad = judge_folder(results, conditions, configs, where)
     models = {record.run.model.name for record in records}
     found, lost = wanted(tested, models, configs)
     to = [] if results.folder == Path("results/runs") else ["--results", str(results.folder)]

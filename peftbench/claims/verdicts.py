@@ -12,7 +12,7 @@ A cell says nothing of a method at a learning rate that was not chosen for the t
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from peftbench.analysis import convention, significance
+from peftbench.analysis import convention, selection, significance
 from peftbench.analysis.comparison import Resamples
 from peftbench.analysis.significance import ALPHA
 from peftbench.claims import evidence, matching, quantities, schema, tuning
@@ -188,7 +188,7 @@ def _lacking(claim: Claim, found: list[ClaimEvidence]) -> str:
 
 
 def judge_folder(
-    results: Results, conditions: tuple[str, ...], configs: Path | None
+    results: Results, conditions: tuple[str, ...], configs: Path | None, where: str = ""
 ) -> tuple[list[Verdict], list[Record], list[str]]:
     """Test claims on the records of a folder.
 
@@ -196,6 +196,7 @@ def judge_folder(
         results: the folder.
         conditions: paper=NAME, and fields of records such as task=NAME.
         configs: a folder searched for papers before the packaged one.
+        where: conditions of `analysis.fields` on the runs that count.
 
     Returns:
         The claims, the records they were tested on, and a line for each file left out.
@@ -217,6 +218,7 @@ def judge_folder(
             "--results results/reference has those of the repository"
         )
     evaluated, odd = results.scan_evaluated()
+    records, evaluated = selection.of_records(results, records, evaluated, where)
     tuned = Tuned.of((record.run for record in records), all_choices(results))
     records, evaluated, _ = tuned.without_untuned(records, evaluated)
     records = convention.counted_records(records)

@@ -1,5 +1,6 @@
 """Completion of verbs and of group=option words, from file names alone."""
 
+import re
 from pathlib import Path
 
 from click import Context, Parameter
@@ -19,7 +20,7 @@ LISTED = (
 #: Keys that are no groups, and values to show what they take.
 _EXAMPLES = {
     "size": ("100", "0.3", "full"),
-    "seed": ("0", "0,1,2", "range(0,5)"),
+    "seed": ("0", "0-4", "0,1,2"),
     "data.root": (),
     "zip": (),
     "when": (),
@@ -28,6 +29,10 @@ _EXAMPLES = {
 
 #: Verbs that take overrides of the cluster too.
 _ON_CLUSTERS = ("submit", "doctor")
+
+#: A key in a group's file, and those that no override sets.
+_KEY = re.compile(r"^([a-z]\w*):", re.MULTILINE)
+_NO_OVERRIDES = {"about", "defaults", "name", "recipe"}
 
 _KEYS = (*catalog.GROUPS, "suite", "sweep", *_EXAMPLES)
 
@@ -43,10 +48,13 @@ def complete_overrides(
     pieces = _pieces(list(context.params.get(str(parameter.name)) or ()), incomplete)
     if pieces is None:
         known = (*_KEYS, "cluster") if context.info_name in _ON_CLUSTERS else _KEYS
-        if incomplete.startswith("seed."):
+        group, dot, _ = incomplete.partition(".")
+        if group == "seed" and dot:
             known = tuple(f"seed.{role}" for role in ROLES)
+        elif dot and group in catalog.GROUPS:
+            known = _keys(group, context)
         keys = [key for key in known if key.startswith(incomplete)]
-        if len(keys) != 1 or _EXAMPLES.get(keys[0]) == ():
+        if len(keys) != 1 or "." in keys[0] or _EXAMPLES.get(keys[0]) == ():
             return [CompletionItem(f"{key}=") for key in keys]
         pieces = keys[0], "", f"{keys[0]}="
     key, value, typed = pieces
@@ -65,6 +73,13 @@ def groups(context: Context, parameter: Parameter, incomplete: str) -> list[Comp
     """What `peftbench list` lists."""
     offered = [*(f"{name}s" for name in LISTED), "peft"]
     return [CompletionItem(name) for name in offered if name.startswith(incomplete)]
+
+
+def _keys(group: str, context: Context) -> tuple[str, ...]:
+    """Keys of a group's files, such as `train.batch_size`; those of methods are of any method."""
+    texts = [path.read_text(encoding="utf-8") for path in _options(group, context).values()]
+    found = dict.fromkeys(key for text in texts for key in _KEY.findall(text))
+    return tuple(f"{group}.{key}" for key in sorted(found.keys() - _NO_OVERRIDES))
 
 
 def _options(group: str, context: Context) -> dict[str, Path]:

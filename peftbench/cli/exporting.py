@@ -3,12 +3,15 @@
 import os
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from peftbench.cli import options
 from peftbench.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from peftbench.results.store import Results
 
 _data_root = click.option(
     "--data-root",
@@ -17,10 +20,18 @@ _data_root = click.option(
 )
 
 
-@click.command(short_help="Export weights for other programs.")
-@click.argument("key")
-@click.argument("target", type=click.Path(path_type=Path))
+#: In place of a key: all records of the folder, as one file.
+_RECORDS = "records"
+
+
+@click.command(short_help="Export weights or records for other programs.")
+@click.argument("key", metavar=f"KEY|{_RECORDS}")
+@click.argument("target", required=False, type=click.Path(path_type=Path))
+@click.option(
+    "-o", "--output", type=click.Path(path_type=Path), help="The same as TARGET: what is written."
+)
 @options.results
+@options.where
 @click.option(
     "--form",
     type=click.Choice(["model", "peft", "peftbench"]),
@@ -36,8 +47,10 @@ _data_root = click.option(
 )
 def export(
     key: str,
-    target: Path,
+    target: Path | None,
+    output: Path | None,
     folder: Path,
+    where: str,
     form: str | None,
     data_root: str | None,
     without_reference: bool,
@@ -47,17 +60,44 @@ def export(
     The folder has the tokenizer, label names, a model card and reference.json, which describes the
     validation texts in numbers. It is loaded once and kept only if it gives the run's logits.
     The run needs saved weights (--save-weights).
-    """
+
+    \b
+    All records as one table, a row a record, for pandas, R or a spreadsheet (.parquet, .csv):
+      peftbench export records -o runs.parquet
+      peftbench export records -o runs.csv --where 'task=mrpc size>=1000'
+    """  # noqa: D301 - click looks for the character, not for a backslash
+    if (target is None) == (output is None):
+        raise ConfigError("give one place to write to: a TARGET behind the key, or -o TARGET")
+    place = target or output
+    assert place is not None
+    results = options.open_results(folder)
+    if key == _RECORDS:
+        if form or data_root or without_reference:
+            raise ConfigError("export records takes no options but -o, --results and --where")
+        _export_records(results, place, where)
+        return
+    if where:
+        raise ConfigError("--where selects records: export records -o runs.parquet --where …")
     from peftbench.cli.show import find
 
-    results = options.open_results(folder)
     record = find(results, key)
     results.require_weights(record)  # before torch is loaded, which takes seconds
     from peftbench.exporting.folder import export_run
 
     root = _root(data_root)
-    lines = export_run(record, results, target, form, root, not without_reference)
-    click.echo("\n".join([f"{target}:", *(f"  {line}" for line in lines)]))
+    lines = export_run(record, results, place, form, root, not without_reference)
+    click.echo("\n".join([f"{place}:", *(f"  {line}" for line in lines)]))
+
+
+def _export_records(results: "Results", path: Path, where: str) -> None:
+    from peftbench.analysis import selection
+    from peftbench.results.records_file import write_records
+
+    keys = selection.keys(results, where) if where else None
+    count, left_out = write_records(results, path, keys)
+    for reason in left_out.values():
+        click.echo(f"left out, unreadable: {reason}", err=True)
+    click.echo(f"{path}: {count:,} record{'s' * (count != 1)}")
 
 
 @click.command(short_help="Predict labels for the rows of a file.")

@@ -10,12 +10,13 @@ import click
 
 from peftbench.config import old_names
 from peftbench.core.errors import ConfigError, OldName, RecordError, system_reason
+from peftbench.core.text import did_you_mean
 from peftbench.system import terminal
 
 #: The sections of `peftbench --help`, in the order in which people need them.
 SECTIONS = {
     "Experiments": ("list", "plan", "run", "tune", "evaluate", "status"),
-    "Results": ("report", "show", "advise", "export", "predict", "rm"),
+    "Results": ("report", "show", "advise", "export", "predict", "merge", "rm", "gc"),
     "Cluster": ("submit", "collect", "cancel", "prefetch"),
     "Setup": ("doctor", "completion"),
 }
@@ -40,7 +41,16 @@ class Verbs(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Read the line, also as it was written in the release before."""
         warnings.showwarning = _show_warning
+        if args[:1] in (["help"], ["version"]):  # as other programs have them
+            args = [*args[1:], f"--{args[0]}"]
         return super().parse_args(ctx, old_names.current_arguments(args))
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Find the command; of an unknown one say what was probably meant."""
+        if not self.get_command(ctx, args[0]):
+            near = did_you_mean(args[0], self.commands)
+            ctx.fail(f"No such command {args[0]!r}; {near}")
+        return super().resolve_command(ctx, args)
 
     def main(self, *args: Any, **more: Any) -> Any:
         """Run the command on any terminal; what the system does not do ends with one line."""

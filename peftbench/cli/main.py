@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from peftbench.cli import completion, options
+from peftbench.cli.cleaning import collect_garbage
 from peftbench.cli.cluster import VERBS
 from peftbench.cli.exporting import export, predict
 from peftbench.cli.group import Verbs
+from peftbench.cli.merging import merge
 from peftbench.cli.removing import remove
 from peftbench.cli.report import report
 from peftbench.core.errors import ConfigError
@@ -43,13 +45,16 @@ def main() -> None:
 @options.overrides_argument
 @options.results
 @options.configs
+@options.where
 @click.option("--json", "as_json", is_flag=True, help="For scripts: every run, its key and state.")
-def plan(overrides: tuple[str, ...], folder: Path, configs: Path | None, as_json: bool) -> None:
+def plan(
+    overrides: tuple[str, ...], folder: Path, configs: Path | None, where: str, as_json: bool
+) -> None:
     """Show the runs that OVERRIDES expand to: done, missing or failed, and estimated time."""
     from peftbench.cli.plan import checkpoint_lines, plan_table
     from peftbench.results import status
 
-    found = _plan(overrides, configs, folder, ask_hub=False)
+    found = _plan(overrides, configs, folder, where=where, ask_hub=False)
     results = options.open_results(folder)
     state = status.sweep_status(found, results)
     if as_json:
@@ -68,6 +73,7 @@ def plan(overrides: tuple[str, ...], folder: Path, configs: Path | None, as_json
 @options.machine
 @options.training
 @options.shard
+@options.where
 @click.option(
     "--track",
     default="",
@@ -78,7 +84,12 @@ def plan(overrides: tuple[str, ...], folder: Path, configs: Path | None, as_json
 @click.option("--dry-run", is_flag=True, help="Check every run and its data, train nothing.")
 @click.option("--quiet", is_flag=True, help="No progress; failures and the table only.")
 def run(
-    overrides: tuple[str, ...], folder: Path, configs: Path | None, shard: str | None, **given: Any
+    overrides: tuple[str, ...],
+    folder: Path,
+    configs: Path | None,
+    shard: str | None,
+    where: str,
+    **given: Any,
 ) -> None:
     """Train the runs of OVERRIDES that have no record yet, then print the scores.
 
@@ -88,7 +99,7 @@ def run(
     from peftbench.core.plan import RunOptions
     from peftbench.runner import sweep
 
-    found = _plan(overrides, configs, folder, shard)
+    found = _plan(overrides, configs, folder, shard, where)
     sys.exit(sweep.run_plan(found, options.open_results(folder), RunOptions(**given)))
 
 
@@ -154,10 +165,16 @@ def tune(
 @options.configs
 @options.machine
 @options.shard
+@options.where
 @click.option("--fail-fast", is_flag=True, help="Stop at the first failure.")
 @click.option("--quiet", is_flag=True, help="No progress; failures and the tables only.")
 def evaluate(
-    overrides: tuple[str, ...], folder: Path, configs: Path | None, shard: str | None, **given: Any
+    overrides: tuple[str, ...],
+    folder: Path,
+    configs: Path | None,
+    shard: str | None,
+    where: str,
+    **given: Any,
 ) -> None:
     """Run the evaluation suites of suite=NAME on finished runs.
 
@@ -168,7 +185,7 @@ def evaluate(
     from peftbench.core.plan import RunOptions
     from peftbench.runner import sweep
 
-    found = _plan(overrides, configs, folder, shard)
+    found = _plan(overrides, configs, folder, shard, where)
     if not found.evaluations:
         raise ConfigError(
             "no suite given; add for example suite=noise,calibration (see `peftbench list suites`)"
@@ -178,15 +195,25 @@ def evaluate(
 
 
 @main.command(short_help="Show one record or evaluation.")
-@click.argument("key")
+@click.argument("key", required=False)
 @options.results
+@options.where
 @click.option("--json", "as_json", is_flag=True, help="For scripts: the content of its file.")
-def show(key: str, folder: Path, as_json: bool) -> None:
-    """Show one record or evaluation; the first digits of its KEY are enough."""
-    from peftbench.cli.show import describe, describe_json
+def show(key: str | None, folder: Path, where: str, as_json: bool) -> None:
+    """Show one record or evaluation; the first digits of its KEY are enough.
 
-    one = describe_json if as_json else describe
-    click.echo(one(options.open_results(folder), key))
+    With --where in place of a key: the record for which the conditions hold, or a line for each
+    where there are several.
+    """
+    if (key is None) == (not where):
+        raise click.UsageError("give a KEY, or conditions: --where 'method=lora seed=0'")
+    from peftbench.cli.show import describe, describe_json, listed, listed_json
+
+    results = options.open_results(folder)
+    if key is not None:
+        click.echo((describe_json if as_json else describe)(results, key))
+    else:
+        click.echo((listed_json if as_json else listed)(results, where))
 
 
 for _verb in (export, predict):
@@ -224,7 +251,7 @@ def list_(group: str | None, configs: Path | None, as_json: bool) -> None:
         click.echo("\n".join(f"  {one.ljust(width)}  {about}" for one, about in named.items()))
 
 
-for _verb in (report, remove, *VERBS):
+for _verb in (report, merge, remove, collect_garbage, *VERBS):
     main.add_command(_verb)
 
 
@@ -280,6 +307,7 @@ def _plan(
     configs: Path | None,
     folder: Path,
     shard: str | None = None,
+    where: str = "",
     ask_hub: bool = True,
 ) -> "Plan":
     from peftbench.config.sweep import plan as compose_plan
@@ -289,6 +317,10 @@ def _plan(
     found = compose_plan(*overrides, configs=configs, results=folder, ask_hub=ask_hub)
     if found.own_files:  # which the packaged ones may be taken for
         options.note_own_files(found.own_files)
+    if where:
+        from peftbench.analysis import selection
+
+        found = selection.of_plan(found, where)
     return found if mine is None else sharding.share(found, *mine)
 
 

@@ -57,6 +57,18 @@ configs = click.option(
 )
 
 
+as_json = click.option("--json", "as_json", is_flag=True, help="For scripts.")
+
+
+where = click.option(
+    "--where",
+    default="",
+    metavar="CONDITIONS",
+    help="Only runs for which all hold, such as 'task=mrpc size>=100 lr!=1e-3'; signs are = != < "
+    "<= > >=, lists after = and !=.",
+)
+
+
 retry = click.option(
     "--retry",
     metavar="CLASSES",
@@ -197,6 +209,14 @@ def open_results(folder: Path) -> "Results":
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--results {folder} is not a folder; give an existing or a new folder")
     return Results(folder)
+
+
+def show_json(tables: "Iterable[Table]", notes: Iterable[str]) -> None:
+    """Print tables, and lines below them, as one JSON object."""
+    import json
+
+    shown = {"tables": [table.to_json() for table in tables], "notes": list(notes)}
+    click.echo(json.dumps(shown, indent=1))
 
 
 def show_all(tables: "Iterable[Table]", notes: Iterable[str]) -> None:

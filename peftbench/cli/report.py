@@ -1,5 +1,6 @@
 """The command `report` and its subcommands."""
 
+import json
 import sys
 import textwrap
 from collections.abc import Callable
@@ -76,7 +77,11 @@ class _Plots(click.Command):
 )
 @click.option("--against", metavar="ROW", help=_AGAINST)
 @_margin
+@options.where
 @click.option("--all", "whole", is_flag=True, help="Print every table, not only the scores.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="For scripts: scores and comparisons; writes no files."
+)
 def report(
     context: click.Context,
     folder: Path,
@@ -84,10 +89,13 @@ def report(
     prices: Path | None,
     against: str | None,
     margin: float,
+    where: str,
     whole: bool,
+    as_json: bool,
 ) -> None:
     """Build tables and figures of all records: Markdown, CSV, PNG.
 
+    With --where it prints the tables of some runs, and the files of the folder stay as they are.
     With a subcommand, builds only that part.
     """
     if context.invoked_subcommand is not None:
@@ -104,6 +112,17 @@ def report(
         options.open_results(folder),
         None if prices is None else builder.read_prices(prices),
     )
+    if check and (where or as_json):
+        raise ConfigError("--check compares the files of all records; leave out --where and --json")
+    if as_json:
+        made = builder.as_json(results, paid, against, margin, where)
+        click.echo(json.dumps(made, indent=1))
+        return
+    if where:
+        (_show_all if whole else _show_brief)(
+            builder.selected(results, where, paid, against, margin)
+        )
+        return
     if check:
         stale = builder.stale(results, paid, against, margin)
         for path in stale:
@@ -155,13 +174,22 @@ def _show_brief(made: "builder.Made") -> None:
 )
 @options.results
 @options.configs
+@options.where
+@options.as_json
 @click.option(
     "--plan",
     "missing",
     is_flag=True,
     help="Print commands for the runs that are needed to decide open claims.",
 )
-def claims_(conditions: tuple[str, ...], folder: Path, configs: Path | None, missing: bool) -> None:
+def claims_(
+    conditions: tuple[str, ...],
+    folder: Path,
+    configs: Path | None,
+    where: str,
+    as_json: bool,
+    missing: bool,
+) -> None:
     """Check claims of papers against the records: supported, contradicted or undecided."""
     from peftbench.claims import missing_runs
     from peftbench.claims.verdicts import judge_folder
@@ -169,9 +197,13 @@ def claims_(conditions: tuple[str, ...], folder: Path, configs: Path | None, mis
 
     results = options.open_results(folder)
     if missing:
-        click.echo("\n".join(missing_runs.commands(results, conditions, configs)))
+        lines = missing_runs.commands(results, conditions, configs, where)
+        click.echo(json.dumps(lines, indent=1) if as_json else "\n".join(lines))
         return
-    tested, records, left_out = judge_folder(results, conditions, configs)
+    tested, records, left_out = judge_folder(results, conditions, configs, where)
+    if as_json:
+        options.show_json(tables(tested, records), left_out)
+        return
     first, *rest = tables(tested, records, narrow=True)
     for table in (replace(first, notes=[*first.notes, *left_out]), *rest):
         options.show(table.rich())
@@ -184,15 +216,23 @@ def claims_(conditions: tuple[str, ...], folder: Path, configs: Path | None, mis
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["terminal", "markdown", "csv", "latex", "html"]),
-    help="[default: by the suffix of --output (.md .csv .tex .html), else terminal]",
+    type=click.Choice(["terminal", "markdown", "csv", "json", "latex", "html"]),
+    help="[default: by the suffix of --output (.md .csv .json .tex .html), else terminal]",
 )
 @click.option(
     "-o", "--output", type=click.Path(dir_okay=False, path_type=Path), help="File to write."
 )
 @click.option("--check", is_flag=True, help="Fail if the --output is out of date.")
+@options.where
+@click.option("--json", "as_json", is_flag=True, help="The same as --format json.")
 def pivot_table(
-    words: tuple[str, ...], folder: Path, form: str | None, output: Path | None, check: bool
+    words: tuple[str, ...],
+    folder: Path,
+    form: str | None,
+    output: Path | None,
+    check: bool,
+    where: str,
+    as_json: bool,
 ) -> None:
     """Pivot the records: aggregate one field over seeds by row and column fields.
 
@@ -211,7 +251,8 @@ def pivot_table(
       rows= columns=   fields, separated by commas; columns=none is one column
       cell=            a field of numbers: score (the task's primary metric), accuracy,
                        seconds, memory, energy, trained, flops, tokens_per_second, ...
-      where=           conditions in quotes, all must hold: = != < <= > >=; lists after = and !=
+      where=           conditions in quotes, the same as --where: all must hold; = != < <= > >=,
+                       lists after = and !=
       summary=         mean (± standard deviation), median [quartiles],
                        interval (mean, 95 %, Student's t)
       mix=             fields that may differ within a cell or a table, besides seeds
@@ -230,8 +271,11 @@ def pivot_table(
         write_pivot_table,
     )
 
+    if as_json and form not in (None, "json"):
+        raise ConfigError(f"--json and --format {form}: give one of them")
     results = options.open_results(folder)
-    made = build_pivot_table(results, words, form, output)
+    words = (*words, f"where={where}") if where else words
+    made = build_pivot_table(results, words, "json" if as_json else form, output)
     for line in made.warnings:
         click.echo(f"peftbench: {line}", err=True)
     if check:
@@ -268,6 +312,7 @@ def pivot_table(
 @click.option("--prices", type=click.Path(dir_okay=False, path_type=Path), help=_PRICES)
 @click.option("--against", metavar="ROW", help=_AGAINST)
 @_margin
+@options.where
 def plots(
     names: tuple[str, ...],
     folder: Path,
@@ -276,18 +321,19 @@ def plots(
     prices: Path | None,
     against: str | None,
     margin: float,
+    where: str,
 ) -> None:
     """Write figures for a paper."""
     from peftbench.reports import builder
 
     paid = None if prices is None else builder.read_prices(prices)
     written, missing = builder.plots(
-        options.open_results(folder), output, names, kind, paid, against, margin
+        options.open_results(folder), output, names, kind, paid, against, margin, where
     )
     click.echo("\n".join([*missing, "written:", *(f"  {path}" for path in written)]))
 
 
-@report.command("html", short_help="Write one self-contained HTML file.")
+@report.command("html", short_help="Write or serve one self-contained HTML file.")
 @options.results
 @click.option(
     "-o",
@@ -299,12 +345,63 @@ def plots(
 )
 @click.option("--against", metavar="ROW", help=_AGAINST)
 @_margin
+@options.where
 @click.option("--open", "shown", is_flag=True, help="Open it in the browser.")
-def html_(folder: Path, output: Path, against: str | None, margin: float, shown: bool) -> None:
-    """Write the report as one self-contained HTML file: summary, tables, figures, every run."""
+@click.option(
+    "--live",
+    is_flag=True,
+    help="Write no file: serve the page until Ctrl-C, with runs in progress and new results.",
+)
+@click.option(
+    "--host", default="127.0.0.1", show_default=True, metavar="ADDRESS", help="Of --live."
+)
+@click.option(
+    "--port",
+    default=8765,
+    show_default=True,
+    type=click.IntRange(0, 65535),
+    help="Of --live; 0 is a free one.",
+)
+@click.pass_context
+def html_(
+    context: click.Context,
+    folder: Path,
+    output: Path,
+    against: str | None,
+    margin: float,
+    where: str,
+    shown: bool,
+    live: bool,
+    host: str,
+    port: int,
+) -> None:
+    """Write the report as one self-contained HTML file: summary, tables, figures, every run.
+
+    With --live it serves the page on this machine while runs are in progress. The server answers
+    GET alone and changes nothing. Another --host than 127.0.0.1 lets everyone who reaches this
+    machine read the results. From elsewhere: ssh -L 8765:127.0.0.1:8765 MACHINE.
+    """
+    results = options.open_results(folder)
+    foreign = ("output",) if live else ("host", "port")
+    for name in foreign:
+        if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
+            raise ConfigError(
+                "-o and --live: a page that is served is not written; give one of them"
+                if live
+                else f"--{name} is of --live: add it, or leave out --{name}"
+            )
+    if live:
+        from peftbench.reports.html import live as serving
+
+        with serving.server(results, host, port, against, margin, where) as server:
+            click.echo(f"{server.address}: {folder}, until Ctrl-C")
+            if shown and click.launch(server.address):
+                click.echo("peftbench: no browser could be started", err=True)
+            server.serve_until_interrupted()
+        return
     from peftbench.reports import html as pages
 
-    written = pages.write(options.open_results(folder), output, against, margin)
+    written = pages.write(results, output, against, margin, where)
     click.echo(f"{output}: {written / 1e6:.1f} MB" + ("" if shown else "; open it in a browser"))
     if shown and click.launch(str(output.resolve())):
         click.echo("peftbench: no browser could be started; open the file yourself", err=True)

@@ -1,5 +1,6 @@
 """Subcommands of `report` that answer one question: errors, variance, tuning."""
 
+import json
 from pathlib import Path
 
 import click
@@ -16,6 +17,8 @@ from peftbench.cli import completion, options
     shell_complete=completion.complete_overrides,
 )
 @options.results
+@options.where
+@options.as_json
 @click.option("--by", "columns", metavar="COLUMN", multiple=True, help="A column of the data.")
 @click.option("--bins", default=4, show_default=True, type=click.IntRange(2, 20))
 @click.option("--top", default=10, show_default=True, type=click.IntRange(0))
@@ -23,6 +26,8 @@ from peftbench.cli import completion, options
 def errors(
     conditions: tuple[str, ...],
     folder: Path,
+    where: str,
+    as_json: bool,
     columns: tuple[str, ...],
     bins: int,
     top: int,
@@ -39,7 +44,10 @@ def errors(
     from peftbench.reports.errors import Asked, errors_tables
 
     asked = Asked(columns, bins, top, show_texts)
-    tables, notes = errors_tables(options.open_results(folder), conditions, asked)
+    tables, notes = errors_tables(options.open_results(folder), conditions, asked, where)
+    if as_json:
+        options.show_json(tables, notes)
+        return
     for table in tables:
         options.show(table.rich())
         click.echo("\n".join([*table.notes, ""]))
@@ -48,16 +56,23 @@ def errors(
 
 @click.command("tuning", short_help="Show how learning rates were chosen.")
 @options.results
+@click.option("--json", "as_json", is_flag=True, help="For scripts: choices with their trials.")
 @click.option(
     "-o",
     "--output",
     type=click.Path(file_okay=False, path_type=Path),
     help="Folder for tables and figures: tuning.md, PNG and plots.md, their captions.",
 )
-def tuning(folder: Path, output: Path | None) -> None:
+def tuning(folder: Path, as_json: bool, output: Path | None) -> None:
     """Show how learning rates were chosen: scores by rate, edges, expected best by trials."""
     from peftbench.reports import builder
 
+    if as_json:
+        from peftbench.results.choices import all_choices
+
+        chosen = all_choices(options.open_results(folder))
+        click.echo(json.dumps([choice.to_json() for choice in chosen], indent=1))
+        return
     tables, paths = builder.tuning(options.open_results(folder), output)
     options.show_all(tables, list(dict.fromkeys(note for table in tables for note in table.notes)))
     if paths:
@@ -73,14 +88,19 @@ def tuning(folder: Path, output: Path | None) -> None:
     help="Markdown file to write.",
 )
 @click.option("--check", is_flag=True, help="Fail if the --output is out of date.")
-def variance(folder: Path, output: Path | None, check: bool) -> None:
+@options.where
+@options.as_json
+def variance(folder: Path, output: Path | None, check: bool, where: str, as_json: bool) -> None:
     """Split the variance of scores by role of the seed, from runs with seed.order= and others."""
+    from peftbench.analysis import selection
     from peftbench.analysis.convention import counted_records
     from peftbench.core.errors import ConfigError
     from peftbench.reports import pivot_table
     from peftbench.reports.variance import variance_table
 
-    records, bad = options.open_results(folder).scan()
+    results = options.open_results(folder)
+    records, bad = results.scan()
+    records, _ = selection.of_records(results, records, [], where)
     table = variance_table(counted_records(records))
     if table is None:
         raise ConfigError(
@@ -88,6 +108,9 @@ def variance(folder: Path, output: Path | None, check: bool) -> None:
             "seed.head=0,1,2, or sweep=variance_minilm"
         )
     left_out = [f"left out, unreadable: {reason}" for reason in bad.values()]
+    if as_json:
+        options.show_json([table], left_out)
+        return
     made = pivot_table.RenderedTable(table, table.markdown(), left_out)
     if check or output is not None:
         click.echo("\n".join(left_out), err=True, nl=bool(left_out))

@@ -42,6 +42,38 @@ def describe_json(results: Results, start: str) -> str:
     return json.dumps(_load(results, start).to_json(), indent=1)
 
 
+def listed(results: Results, where: str) -> str:
+    """The record for which conditions hold as `describe`, or a line for each of several.
+
+    Raises:
+        ConfigError: if they are no conditions, or hold for no record.
+    """
+    records = _selected(results, where)
+    if len(records) == 1:
+        return describe(results, records[0].run.key)
+    lines = [f"{len(records)} records; `peftbench show KEY` shows one:"]
+    for record in records:
+        score = _percent({record.run.task.metric: record.score})
+        lines.append(f"{record.run.key}  {record.run.title}  {score}")
+    return "\n".join(map(one_line, lines))
+
+
+def listed_json(results: Results, where: str) -> str:
+    """The contents of the files of the records for which conditions hold, as a list.
+
+    Raises:
+        ConfigError: as `listed`.
+    """
+    return json.dumps([record.to_json() for record in _selected(results, where)], indent=1)
+
+
+def _selected(results: Results, where: str) -> list[Record]:
+    from peftbench.analysis import selection
+
+    kept = selection.keys(results, where)
+    return [record for record in results.scan()[0] if record.run.key in kept]
+
+
 def _load(results: Results, start: str) -> Record | Evaluated:
     records, evaluations = results.keys(), results.evaluations()
     key = results.key_of(start, [*records, *evaluations])
@@ -115,20 +147,21 @@ def _classes(work: Json) -> list[str]:
     return lines
 
 
+def _percent(scores: Json) -> str:
+    return ", ".join(
+        f"{name} {'undefined' if value is None else f'{factor(name) * value:.2f}'}"
+        for name, value in scores.items()
+    )
+
+
 def _record(record: Record) -> list[str]:
     run, work = record.run, record.work
-
-    def percent(scores: Json) -> str:
-        return ", ".join(
-            f"{name} {'undefined' if value is None else f'{factor(name) * value:.2f}'}"
-            for name, value in scores.items()
-        )
 
     lines = [
         run.title,
         f"key          {run.key}",
-        f"scores       {percent(record.metrics)}" + ("  COLLAPSED" if record.collapsed else ""),
-        f"trivial      {percent(record.trivial)}",
+        f"scores       {_percent(record.metrics)}" + ("  COLLAPSED" if record.collapsed else ""),
+        f"trivial      {_percent(record.trivial)}",
         *_classes(work),
         *(
             [f"out of range {far:,} predictions, far from every label"]
@@ -164,7 +197,7 @@ def _record(record: Record) -> list[str]:
         scores = {k: v for k, v in point.items() if k in run.task.metrics}
         lines.append(
             f"  {point['step']:>7}  {point['fraction']:.2f}  {point['seconds']:8.1f}"
-            f"  {point['loss']:.4f}  {percent(scores)}"
+            f"  {point['loss']:.4f}  {_percent(scores)}"
         )
     place = record.environment
     versions = ", ".join(f"{name} {number}" for name, number in place["libraries"].items())

@@ -4,11 +4,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from peftbench.analysis import selection
 from peftbench.analysis.comparison import MARGIN
 from peftbench.analysis.costs import Prices, read_warning
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated
-from peftbench.core.run import Record
+from peftbench.core.run import Json, Record
 from peftbench.core.text import did_you_mean
 from peftbench.reports import registry
 from peftbench.reports.base import Inputs, gather
@@ -76,6 +77,47 @@ def write(
     return [results.reports() / name for name in bodies]
 
 
+def selected(
+    results: Results,
+    where: str,
+    prices: Prices | None = None,
+    against: str | None = None,
+    margin: float = MARGIN,
+) -> Made:
+    """Make the report of a folder's runs for which conditions hold; nothing is written.
+
+    Args:
+        where: conditions of `analysis.fields`; all runs where empty.
+
+    Raises:
+        ConfigError: as `write`, and for conditions that are none or hold for no record.
+    """
+    return _make(results, None, None, prices, against, margin, where)
+
+
+def as_json(
+    results: Results,
+    prices: Prices | None = None,
+    against: str | None = None,
+    margin: float = MARGIN,
+    where: str = "",
+) -> Json:
+    """Return what a report answers as numbers: scores by cell, comparisons, and what is left out.
+
+    Raises:
+        ConfigError: as `selected`.
+    """
+    inputs, notes = read_inputs(results, prices, against, margin, where)
+    figures = {one.name: one.csv(inputs).numbers() for one in registry.reports() if one.csv}
+    return {
+        "folder": str(results.folder),
+        "answer": takeaway.sentence(inputs.pairs),
+        **figures,
+        "comparisons": [pair.to_json() for pair in inputs.pairs],
+        "notes": notes,
+    }
+
+
 def stale(
     results: Results,
     prices: Prices | None = None,
@@ -101,6 +143,7 @@ def plots(
     prices: Prices | None = None,
     against: str | None = None,
     margin: float = MARGIN,
+    where: str = "",
 ) -> tuple[list[Path], list[str]]:
     """Write pictures of all records and evaluations, and their captions, into a folder.
 
@@ -110,7 +153,7 @@ def plots(
     Raises:
         ConfigError: if there is no record, a name is unknown, or what was named cannot be drawn.
     """
-    inputs, gone = read_inputs(results, prices, against, margin)
+    inputs, gone = read_inputs(results, prices, against, margin, where)
     drawn, missing = registry.draw_figures(inputs, names)
     if names and missing:
         raise ConfigError("; ".join(missing))
@@ -125,16 +168,22 @@ def read_inputs(
     prices: Prices | None = None,
     against: str | None = None,
     margin: float = MARGIN,
+    where: str = "",
 ) -> tuple[Inputs, list[str]]:
     """What reports are made of, from all of a folder, and what was left out and why.
 
+    Args:
+        results, prices, against, margin: as of `write`.
+        where: conditions of `analysis.fields` on the runs that count.
+
     Raises:
-        ConfigError: if there is no record.
+        ConfigError: if there is no record, or conditions hold for none.
     """
     records, bad = results.scan()
     evaluated, odd = results.scan_evaluated()
     if not records:
         raise ConfigError(f"{results.folder} holds no records; `peftbench run` makes them")
+    records, evaluated = selection.of_records(results, records, evaluated, where)
     inputs, gone = gather(
         results, records, evaluated, prices=prices, against=against, margin=margin
     )
@@ -175,6 +224,7 @@ def _make(
     prices: Prices | None,
     against: str | None,
     margin: float,
+    where: str = "",
 ) -> Made:
     whole = records is None  # of the folder: the verb `report`
     bad: dict[str, str] = {}
@@ -182,6 +232,7 @@ def _make(
         records, bad = results.scan()
         evaluated, odd = results.scan_evaluated()
         bad |= odd
+        records, evaluated = selection.of_records(results, records, evaluated, where)
     if not records:
         raise ConfigError(f"{results.folder} holds no records; `peftbench run` makes them")
     inputs, gone = gather(

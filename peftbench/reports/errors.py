@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from peftbench.analysis import grouping
+from peftbench.analysis import grouping, selection
 from peftbench.analysis.errors import Answers, Part, by_class, by_column, by_quantile
 from peftbench.claims import matching
 from peftbench.core.configs import TaskConfig
@@ -172,7 +172,7 @@ class Asked:
 
 
 def errors_tables(
-    results: Results, conditions: Sequence[str], asked: Asked
+    results: Results, conditions: Sequence[str], asked: Asked, where: str = ""
 ) -> tuple[list[Table], list[str]]:
     """Tables of the runs of a folder, and lines below them.
 
@@ -180,6 +180,7 @@ def errors_tables(
         results: the folder.
         conditions: task=, method=, size= and other settings of records, and data.root=.
         asked: what of the data.
+        where: conditions of `analysis.fields`, beside the others.
 
     Raises:
         ConfigError: if no record fits, or a column is in none of the data.
@@ -195,6 +196,7 @@ def errors_tables(
         given[key] = value.split(",")
     (root,) = given.pop("data.root", [asked.root])
     root = root or offline_folder.data_root() or os.environ.get("PEFTBENCH_DATA")
+    records, _ = selection.of_records(results, records, [], where)
     records = matching.narrowed(records, given)
     whole, gone = readable(records, results.predictions)
     notes = [f"left out, unreadable: {reason}" for reason in bad.values()] + gone

@@ -1,5 +1,6 @@
 """Any field of the records, by any others: a summary over seeds, n, and what is missing."""
 
+import json
 import math
 import re
 import statistics
@@ -351,7 +352,14 @@ def _tested(grid: Grid, best: Best, titles: dict[Row, str]) -> list[str]:
 
 
 #: The format of a file, by its suffix.
-SUFFIXES = {".md": "markdown", ".csv": "csv", ".tex": "latex", ".html": "html", ".txt": "terminal"}
+SUFFIXES = {
+    ".md": "markdown",
+    ".csv": "csv",
+    ".json": "json",
+    ".tex": "latex",
+    ".html": "html",
+    ".txt": "terminal",
+}
 
 
 @dataclass(frozen=True)
@@ -405,8 +413,10 @@ def build_pivot_table(
         warnings.append(f"{len(tops.unreadable)} runs have unreadable predictions: in no test")
     warning = costs.read_warning(results.folder)
     table = to_table(crossing, tops, warning if crossing.costs else None)
-    if form == "csv":
-        return RenderedTable(table, to_figures(crossing, tops).csv(), warnings)
+    if form in ("csv", "json"):
+        figures = to_figures(crossing, tops)
+        text = figures.csv() if form == "csv" else json.dumps(figures.numbers(), indent=1) + "\n"
+        return RenderedTable(table, text, warnings)
     texts = {
         "markdown": lambda: _github(table).markdown() + "\n",
         "latex": lambda: _latex(crossing, table),

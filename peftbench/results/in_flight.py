@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -38,16 +39,24 @@ class Progress:
     written: float
 
     @property
+    def count(self) -> str:
+        """How much is done, and how long the rest takes."""
+        left = "" if self.left is None else f", about {format_duration(self.left)} left"
+        return f"{self.finished} of {self.total} done{left}"
+
+    @property
     def lines(self) -> list[str]:
         """Lines for a person."""
         known = processes.Process.read(self.process)
-        left = "" if self.left is None else f", about {format_duration(self.left)} left"
-        count = f"{self.finished} of {self.total} done{left}"
-        lines = [f"running ({known.title if known else 'unknown'}): {count}: {self.command}"]
+        lines = [f"running ({known.title if known else 'unknown'}): {self.count}: {self.command}"]
         for job in self.jobs:
-            where = f", step {job['step']}, loss {job['loss']:.3f}" if "loss" in job else ""
-            lines.append(f"  {100 * job['fraction']:3.0f} % {job['title']}{where}")
+            lines.append(f"  {100 * job['fraction']:3.0f} % {job['title']}{step_text(job)}")
         return lines
+
+
+def step_text(job: Json) -> str:
+    """Where a job in progress is, beginning with a comma; empty where that is not known."""
+    return f", step {job['step']}, loss {job['loss']:.3f}" if "loss" in job else ""
 
 
 def write(
@@ -71,17 +80,30 @@ def read(results: Results) -> list[Progress]:
 
     A process on another machine counts as running for `STALE` seconds after it wrote last.
     """
-    found = []
-    for path in results.cache("running").glob("*.json"):
-        try:
-            progress = Progress(**json.loads(path.read_bytes()))
-        except (OSError, ValueError, TypeError):  # gone since, or torn
-            continue
-        process = processes.Process.read(progress.process)
-        alive = None if process is None else process.is_alive()
-        if alive or (alive is None and time.time() - progress.written < STALE):
-            found.append(progress)
+    found = [progress for _, progress in _files(results) if progress and _runs(progress)]
     return sorted(found, key=lambda one: str(one.process))
+
+
+def abandoned(results: Results) -> list[Path]:
+    """Return the progress files of commands that are over, and torn ones."""
+    return [path for path, progress in _files(results) if not (progress and _runs(progress))]
+
+
+def _files(results: Results) -> Iterator[tuple[Path, Progress | None]]:
+    """Every progress file, with None for a torn one."""
+    for path in sorted(results.cache("running").glob("*.json")):
+        try:
+            yield path, Progress(**json.loads(path.read_bytes()))
+        except FileNotFoundError:  # gone since
+            continue
+        except (OSError, ValueError, TypeError):
+            yield path, None
+
+
+def _runs(progress: Progress) -> bool:
+    process = processes.Process.read(progress.process)
+    alive = None if process is None else process.is_alive()
+    return alive or (alive is None and time.time() - progress.written < STALE)
 
 
 def _path(results: Results, process: processes.Process) -> Path:

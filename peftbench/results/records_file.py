@@ -1,5 +1,6 @@
 """The records of a folder as one file for other programs: a row a record, a column a scalar."""
 
+from collections.abc import Collection
 from pathlib import Path
 
 from peftbench.core.errors import ConfigError
@@ -12,10 +13,17 @@ from peftbench.system import io
 SUFFIXES = (".csv", ".parquet")
 
 
-def write_records(results: Results, output: Path) -> tuple[int, dict[str, str]]:
+def write_records(
+    results: Results, output: Path, keys: Collection[str] | None = None
+) -> tuple[int, dict[str, str]]:
     """Write all columns of `load_frame`, the whole file or nothing.
 
     Parquet keeps the types (text is categorical, whole numbers may be missing), CSV has text.
+
+    Args:
+        results: the folder.
+        output: the file.
+        keys: of the records to write; None is all.
 
     Returns:
         How many records were written, and why others are left out, by key.
@@ -30,6 +38,8 @@ def write_records(results: Results, output: Path) -> tuple[int, dict[str, str]]:
     if not len(records):
         raise ConfigError(f"{results.folder} holds no readable record; `peftbench run` makes them")
     frame = records.read()
+    if keys is not None:
+        frame = frame[frame["key"].isin(list(keys))]
     body = (
         frame.to_parquet(index=False)
         if output.suffix == ".parquet"
@@ -39,4 +49,4 @@ def write_records(results: Results, output: Path) -> tuple[int, dict[str, str]]:
         io.write_whole(output, body)
     except OSError as error:
         raise ConfigError(f"--output {output}: {error.strerror}; give another place") from error
-    return len(records), records.unreadable
+    return len(frame), records.unreadable

@@ -20,8 +20,19 @@ STEP_COSTS = Path(__file__).with_name("step_costs.json")
 #: What such a pass costs, in forward passes.
 _PLAIN = 2
 
-#: Seconds of a forward pass of one text through MiniLM on one core, from the same measurement.
-_PASS_SECONDS = 0.283 / 16 / _PLAIN
+#: Seconds of a forward pass of one text through MiniLM on one core, from the same measurement, and
+#: the mean tokens of its texts.
+_PASS_SECONDS, _PASS_TOKENS = 0.283 / 16 / _PLAIN, 50
+
+#: Mean tokens of a training example by task, with MiniLM's tokenizer, of the whole training split.
+TEXT_TOKENS = Path(__file__).with_name("text_tokens.json")
+
+#: What a pass costs beside its tokens, in tokens: of a line through the seconds of cola, stsb and
+#: mrpc (11, 28 and 53 tokens) in results/reference and results/doering2024.
+_TOKENS_ASIDE = 11
+
+#: Seconds of a run beside its passes (loading, tokenising, warm-up): the mean of the same records.
+_ASIDE_SECONDS = 2.0
 
 #: Blocks, width and inner width of packaged models whose files leave them to the config class.
 _SIZES = {
@@ -65,7 +76,9 @@ class Forecast:
         passes, size = _passes(run), _relative_size(run.model)
         if passes is None or size is None:
             return None
-        return passes * size * _PASS_SECONDS / cores()
+        tokens = _tokens(run) + _TOKENS_ASIDE
+        seconds = _PASS_SECONDS * tokens / (_PASS_TOKENS + _TOKENS_ASIDE)
+        return (passes * size * seconds + _ASIDE_SECONDS) / cores()
 
     def weights(self, runs: list[Run]) -> dict[str, float]:
         """How much of the whole each run is, by key.
@@ -128,6 +141,18 @@ def _passes(run: Run) -> float | None:
     costs = _step_costs()
     step = costs.get(run.method.name, statistics.median(costs.values()))
     return _PLAIN * step * trained + scored
+
+
+def _tokens(run: Run) -> float:
+    """Mean tokens of an example; of a task that was not measured those of the step times."""
+    known: dict[str, float] = _text_tokens()
+    return min(known.get(run.task.name, _PASS_TOKENS), run.train.max_length)
+
+
+@cache
+def _text_tokens() -> dict[str, float]:
+    found: dict[str, float] = json.loads(TEXT_TOKENS.read_text(encoding="utf-8"))
+    return found
 
 
 @cache

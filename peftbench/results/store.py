@@ -7,6 +7,7 @@ beside its place and moved there whole. A run in flight is claimed, see `system.
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -59,6 +60,11 @@ class Results:
     def checkpoint(self, key: str) -> Path:
         """The state of an unfinished training; removed when its record is there."""
         return self._path("checkpoints", key, ".safetensors")
+
+    def checkpoints(self) -> list[Path]:
+        """Every such file, sorted."""
+        paths = sorted((self.folder / "checkpoints").glob("*.safetensors"))
+        return [path for path in paths if KEY.fullmatch(path.stem)]
 
     def trained(self, key: str) -> Path:
         """What the method trained, where a run was asked to keep it."""
@@ -114,6 +120,16 @@ class Results:
     def trackers(self) -> Path:
         """Files of TensorBoard and the like, see `runner.tracking`; nothing here reads them."""
         return self.folder / "trackers"
+
+    def state(self) -> str:
+        """Another text whenever a record, an evaluation or a choice came or went."""
+        times = []
+        for kind in ("records", "evaluations", "choices"):
+            try:
+                times.append(str((self.folder / kind).stat().st_mtime_ns))
+            except FileNotFoundError:
+                times.append("")
+        return "-".join(times)
 
     def reports(self) -> Path:
         """The folder of the tables and plots made from these records."""
@@ -225,6 +241,35 @@ class Results:
         self._path("failures", key, ".json").unlink(missing_ok=True)
         self.checkpoint(key).unlink(missing_ok=True)
         return record
+
+    def adopt(self, other: "Results", made: "Record | Evaluated") -> None:
+        """Copy a record or an evaluation of another folder, after its predictions and weights.
+
+        Of these only files that are as they were saved with it, and that are not here yet.
+
+        Raises:
+            OtherSchemaError, ClosedFileError: if here is one of its key that cannot be read.
+            OSError: if the disk is full or the folder cannot be written to.
+        """
+        done = self.done(made.run if isinstance(made, Record) else made.evaluation)
+        if isinstance(made, Record):
+            kind, key = "records", made.run.key
+            parts = {
+                ("predictions", ".npz"): made.predictions_sha256,
+                ("trained", ".safetensors"): made.trained_sha256,
+            }
+        else:
+            kind, key = "evaluations", made.evaluation.key
+            parts = {("evaluations", ".npz"): made.predictions_sha256}
+        for (folder, suffix), digest in parts.items():
+            path = self._path(folder, key, suffix)
+            if digest is not None and not path.exists():
+                with suppress(RecordError):
+                    self.write(path, io.checked(other._path(folder, key, suffix), digest))
+        if not done:
+            body = io.read_bytes(other._path(kind, key, ".json"))
+            self.write(self._path(kind, key, ".json"), body)
+            self._path("failures", key, ".json").unlink(missing_ok=True)
 
     def load(self, key: str) -> Record:
         """Read the record of a run.
@@ -445,6 +490,10 @@ class Results:
     def write(self, path: Path, body: bytes) -> None:
         """Put `body` at `path`, whole or not at all; its draft carries the run's key."""
         io.write_whole(path, body, self.folder / "drafts")
+
+    def drafts(self) -> list[Path]:
+        """Every draft, sorted: of files that are being written, and of killed processes."""
+        return sorted((self.folder / "drafts").glob("*"))
 
     def drop_drafts(self, key: str) -> None:
         """Remove what a killed process left of a run; only for the holder of its claim."""

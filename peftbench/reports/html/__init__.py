@@ -35,7 +35,13 @@ _SCRIPTS = (
 )
 
 
-def write(results: Results, path: Path, against: str | None = None, margin: float = MARGIN) -> int:
+def write(
+    results: Results,
+    path: Path,
+    against: str | None = None,
+    margin: float = MARGIN,
+    where: str = "",
+) -> int:
     """Put the page of a results folder at `path`, whole or not at all.
 
     Args:
@@ -43,6 +49,7 @@ def write(results: Results, path: Path, against: str | None = None, margin: floa
         path: of the HTML file.
         against: the row that others are compared with, see `peftbench.analysis.comparison.compare`.
         margin: a loss of so much is not worse.
+        where: conditions of `analysis.fields` on the runs that are shown.
 
     Returns:
         Its bytes.
@@ -52,7 +59,7 @@ def write(results: Results, path: Path, against: str | None = None, margin: floa
     """
     if path.is_dir():
         raise ConfigError(f"-o {path} is a folder; give the name of a file, such as report.html")
-    body = html(contents(results, against, margin=margin)).encode()
+    body = html(contents(results, against, margin=margin, where=where)).encode()
     try:
         io.write_whole(path, body)
     except OSError as error:
@@ -60,9 +67,16 @@ def write(results: Results, path: Path, against: str | None = None, margin: floa
     return len(body)
 
 
-def html(data: Json) -> str:
-    """The page that shows these contents: only our own scripts and styles may run in it."""
-    scripts = [_source(name) for name in _SCRIPTS]
+def html(data: Json | None, live: str | None = None, note: str = "") -> str:
+    """The page that shows these contents: only our own scripts and styles may run in it.
+
+    Args:
+        data: from `contents`; None shows nothing but what runs.
+        live: the state of the folder that the page shows, for one that asks its server for news.
+        note: a sentence in place of contents.
+    """
+    names = [*(_SCRIPTS if data is not None else ()), *(("live.js",) if live is not None else ())]
+    scripts = [_source(name) for name in names]
     style, plot_style = _source("page.css"), _source("vendor/plot.css")
     policy = "; ".join(
         [
@@ -72,6 +86,7 @@ def html(data: Json) -> str:
             "img-src data:",  # a drawing on its way to a PNG file
             "base-uri 'none'",
             "form-action 'none'",
+            *(["connect-src 'self'"] if live is not None else []),
         ]
     )
     return templates.render(
@@ -79,6 +94,8 @@ def html(data: Json) -> str:
         policy=policy,
         style=templates.trusted(style),
         data=data,
+        live=live,
+        note=note,
         scripts=map(templates.trusted, scripts),
     )
 

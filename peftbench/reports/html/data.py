@@ -4,7 +4,7 @@ import statistics
 from importlib import metadata
 from typing import Any
 
-from peftbench.analysis import convention, costs, grouping
+from peftbench.analysis import convention, costs, grouping, selection
 from peftbench.analysis.comparison import MARGIN, PairedComparison
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated
@@ -22,7 +22,11 @@ MOST = 2_000
 
 
 def contents(
-    results: Results, against: str | None = None, most: int = MOST, margin: float = MARGIN
+    results: Results,
+    against: str | None = None,
+    most: int = MOST,
+    margin: float = MARGIN,
+    where: str = "",
 ) -> Json:
     """Everything that the page of a results folder shows.
 
@@ -31,6 +35,7 @@ def contents(
         against: the row that others are compared with; by default what trains most.
         most: runs to carry.
         margin: a loss of so much is not worse.
+        where: conditions of `analysis.fields` on the runs that are shown.
 
     Raises:
         ConfigError: if there is no record, or no row is called like `against`.
@@ -39,6 +44,7 @@ def contents(
     evaluated, odd = results.scan_evaluated()
     if not records:
         raise ConfigError(f"{results.folder} holds no readable record; `peftbench run` makes them")
+    records, evaluated = selection.of_records(results, records, evaluated, where)
     whole = len(records) <= most
     if not whole and against is not None:
         raise ConfigError(

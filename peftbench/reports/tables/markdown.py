@@ -2,10 +2,12 @@
 
 import csv
 import io
+import json
 import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
+from peftbench.core.run import Json
 from peftbench.core.text import one_line
 from peftbench.reports.tables import terminal
 
@@ -74,6 +76,23 @@ class Table:
         writer.writerow(self.columns)
         writer.writerows(self.rows)
         return buffer.getvalue()
+
+    def to_json(self) -> Json:
+        """Texts as a terminal shows them: title, columns, rows, notes."""
+        return {
+            "title": self.title,
+            "columns": self.columns,
+            "rows": self.rows,
+            "notes": self.notes,
+        }
+
+    def numbers(self) -> list[Json]:
+        """The rows of a table of plain figures by column; numbers as such, empty cells as None."""
+        import pandas as pd
+
+        table = pd.read_csv(io.StringIO(self.csv()), keep_default_na=False, na_values=[""])
+        found: list[Json] = json.loads(table.to_json(orient="records"))
+        return found
 
     def plain(self) -> str:
         """As the terminal shows it, without colours, as wide as it is; with the notes."""

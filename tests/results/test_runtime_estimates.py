@@ -1,0 +1,38 @@
+"""Estimates without records: from shipped step times and lengths of texts."""
+
+import json
+
+import pytest
+
+from peftbench.config.sweep import plan
+from peftbench.data import loading, tokenization
+from peftbench.data.tokenizer import load_tokenizer
+from peftbench.results import runtime_estimates
+from peftbench.results.runtime_estimates import TEXT_TOKENS, Forecast
+
+KNOWN = json.loads(TEXT_TOKENS.read_text())
+
+
+@pytest.mark.parametrize("task", [name for name in KNOWN if name.startswith("synthetic")])
+def test_shipped_lengths_are_those_of_the_texts(task):
+    (run,) = plan(f"task={task}", "model=minilm").runs
+    texts = loading.load_split(run.task, "train", None)
+    tokens = tokenization.encode(texts, load_tokenizer(run.model), run.train.max_length)
+    assert KNOWN[task] == pytest.approx(tokens.lengths.mean(), abs=0.1)
+
+
+def test_short_texts_take_less_and_a_run_takes_some_seconds_beside(monkeypatch):
+    monkeypatch.setattr(runtime_estimates, "cores", lambda: 1)
+    words = ("model=minilm", "method=bitfit", "size=100", "train.num_evals=1")
+    words += ("budget=epochs", "budget.epochs=10")
+    seconds = {
+        task: Forecast([]).rough(plan(f"task={task}", *words).runs[0])
+        for task in ("cola", "mrpc", "mnli")
+    }
+    # 1,000 examples and the reporting split: 1.04 steps of two passes each, then one pass
+    passes = {"cola": 2 * 1.04 * 1000 + 1043, "mrpc": 2 * 1.04 * 1000 + 408}
+    for task, tokens in (("cola", 11.5), ("mrpc", 53.3)):
+        expected = passes[task] * 0.283 / 32 * (tokens + 11) / 61 + 2
+        assert seconds[task] == pytest.approx(expected, rel=0.02)
+    short = plan("task=mnli", *words, "train.max_length=16").runs[0]
+    assert Forecast([]).rough(short) < 0.6 * seconds["mnli"]  # a length that was not measured
