@@ -107,6 +107,7 @@ class Resolver:
             loss_revision=revisions.loss_revision(task.kind),
         )
         _check_size(run)
+        _check_warmup(run)
         if run.train.class_weights is not None and run.task.regression:
             raise ConfigError(
                 f"train.class_weights={run.train.class_weights}: {run.task.name} asks for values, "
@@ -442,7 +443,7 @@ def _earlier(given: Any, results: Results) -> Json:
 
 
 def _check_size(run: Run) -> None:
-    """Refuse more examples than there are, and a selection for which none are left.
+    """Refuse more examples than there are, fewer than classes, and a selection that gets none.
 
     Raises:
         ConfigError: saying how many there are.
@@ -453,9 +454,28 @@ def _check_size(run: Run) -> None:
     if total is None:
         return
     size = run.train_size(total)
+    if size < run.task.classes:
+        raise ConfigError(
+            f"size={run.size}: {size} of {total} examples cannot hold all {run.task.classes} "
+            f"classes of {run.task.name}; ask for more"
+        )
     if run.prompt is not None:
         size = min(size, total - run.prompt.reserved)
     run.checkpoint_selection.held_of(size)
+
+
+def _check_warmup(run: Run) -> None:
+    """Refuse a warm-up that a budget of steps does not outlast: its rate would never be reached.
+
+    Raises:
+        ConfigError: saying how long both are.
+    """
+    warmup, steps = run.train.warmup_steps, run.budget.steps
+    if steps is not None and warmup > 1 and warmup >= steps:
+        raise ConfigError(
+            f"train.warmup_steps={warmup:g}: a budget of {steps} steps ends before train.lr is "
+            "reached; choose fewer, or below 1 a share of the budget"
+        )
 
 
 def _size(size: Any) -> int | float | str:
@@ -498,6 +518,11 @@ def _task_node(node: Json) -> Json:
         raise ConfigError(
             f"task.texts={texts} and task.label={task['label']} name a column twice; a text that "
             "is the label, or both texts of a pair, teaches nothing"
+        )
+    ends = task.get("range")
+    if ends is not None and not (len(ends) == 2 and ends[0] < ends[1]):
+        raise ConfigError(
+            f"task.range is [LOWEST,HIGHEST], or null for a scale without ends, got {ends}"
         )
     if "path" in task or "validation_fraction" in task:
         task = _file(task)

@@ -44,7 +44,7 @@ def data_lines(task: TaskConfig, root: str | None) -> list[str]:
     train = loading.load_split(task, task.splits["train"], root)
     held = loading.load_split(task, task.splits["validation"], root)
     odd = loading.data_warnings(task, root)
-    if task.rows_sha256 is not None:
+    if task.rows_sha256 is not None and task.source["hub"] is not None:
         odd.append(
             f"{task.name}: the rows in data.root are not known to be those of "
             f"{task.source['hub']} at {str(task.source['revision'])[:12]}; their hash "

@@ -169,12 +169,22 @@ def _table(task: TaskConfig, columns: dict[str, list[Any]], where: str) -> Label
         if name not in columns:
             raise ConfigError(f"{where} has no column {name!r}; {did_you_mean(name, columns)}")
     label = columns[task.label]
-    texts = [["" if text is None else str(text) for text in columns[n]] for n in task.texts]
+    rows = list(range(1, len(label) + 1))
+    table = own_file.FileTable(Path(where), list(columns), columns, rows, "row")
+    texts = [own_file.text_cells(table, name) for name in task.texts]
     values: np.ndarray[Any, Any]
     try:
-        values = np.asarray(label, dtype=np.float32 if task.classes == 1 else np.int64)
+        values = np.asarray(label, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"{where}: column {task.label!r} must hold numbers: {error}") from None
+    if values.ndim != 1:
+        raise ConfigError(f"{where}: column {task.label!r} must hold numbers, got {label[0]!r}")
+    if task.classes > 1 and (odd := np.flatnonzero(values % 1 != 0)).size:
+        raise ConfigError(
+            f"{where}: {table.where(odd.tolist())}: column {task.label!r} must hold the numbers of "
+            f"classes, got {label[odd[0]]!r}"
+        )
+    values = values.astype(np.float32 if task.classes == 1 else np.int64)
     if task.classes == 1 and not np.all(np.isfinite(values)):
         raise ConfigError(f"{where}: column {task.label!r} has empty or infinite values")
     if task.classes > 1 and not np.all((values >= 0) & (values < task.classes)):
@@ -320,12 +330,22 @@ def check_repeated_header(table: own_file.FileTable, names: list[str]) -> None:
     Raises:
         ConfigError: with the rows.
     """
-    columns = [table.column(name) for name in names]
-    again = [i for i, row in enumerate(zip(*columns, strict=True)) if [*map(str, row)] == names]
+    plain = _plain if len(names) > 1 else str  # a text alone may be the name of its column
+    columns, wanted = [table.column(name) for name in names], [*map(plain, names)]
+    again = [
+        i
+        for i, last in enumerate(columns[-1])
+        if plain(last) == wanted[-1] and [plain(column[i]) for column in columns] == wanted
+    ]
     if again:
         raise ConfigError(
             f"{table.path}: {table.where(again)} holds the column names again; remove it"
         )
+
+
+def _plain(cell: Any) -> str:
+    """A cell without case, blanks and the mark with which some files of UTF-8 begin."""
+    return str(cell).removeprefix("\ufeff").strip().casefold()
 
 
 def data_warnings(task: TaskConfig, root: str | None) -> list[str]:

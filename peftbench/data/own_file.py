@@ -206,6 +206,8 @@ def _json(path: Path, text: str) -> FileTable:
         raise ConfigError(f"cannot read {path}: line {error.lineno}: {error.msg}") from None
     except _RepeatedKey as error:
         raise ConfigError(f"cannot read {path}: {error}; keep one of them") from None
+    except (ValueError, RecursionError) as error:  # integers of thousands of digits, deep lists
+        raise ConfigError(f"cannot read {path}: {error}") from None
     if lines is None:
         return _json_columns(path, found[0])
     for value, line in zip(found, lines, strict=True):
@@ -330,12 +332,21 @@ def _uniform(values: list[Any]) -> list[Any]:
     numbers = [v for v in values if isinstance(v, int | float) and not isinstance(v, bool)]
     filled = sum(value is not None for value in values)
     if len(numbers) == filled and any(isinstance(value, float) for value in numbers):
-        return [None if value is None else float(value) for value in values]
+        return [None if value is None else as_float(value) for value in values]
     return values
 
 
+def as_float(value: int | float | str) -> float:
+    """A number as float, infinite where it is too large for one."""
+    try:
+        return float(value)
+    except OverflowError:  # of an integer
+        return math.inf
+
+
 def _kind(value: Any) -> str:
-    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false"}
+    names = {dict: "an object", list: "a list", bytes: "bytes", str: "a text"}
+    names[bool] = "true or false"
     return names.get(type(value), "null" if value is None else "a number")
 
 
@@ -378,7 +389,32 @@ def text_cells(table: FileTable, name: str) -> list[str]:
             f"{table.path}: {table.where(bad)}: column {name!r} holds {_kind(values[bad[0]])} "
             "where a text is expected; write the text itself into a column"
         )
-    return ["" if is_missing(value) else str(value) for value in values]
+    texts = ["" if is_missing(value) else str(value) for value in values]
+    refuse_halves(table, name, texts)
+    return texts
+
+
+def refuse_halves(table: FileTable, name: str, cells: list[str]) -> None:
+    """Refuse cells with half of a character, as JSON has it where an emoji was cut in two.
+
+    No tokenizer takes them, and no file can be written with them.
+
+    Raises:
+        ConfigError: naming the rows.
+    """
+    try:
+        "".join(cells).encode()
+    except UnicodeEncodeError as error:
+        half = error.object[error.start]
+        bad = [i for i, cell in enumerate(cells) if _HALF.search(cell)]
+        raise ConfigError(
+            f"{table.path}: {table.where(bad)}: column {name!r} holds half of a character "
+            f"({half.encode('unicode_escape').decode()}), as of an emoji that was cut in two; "
+            "remove it"
+        ) from None
+
+
+_HALF = re.compile("[\ud800-\udfff]")
 
 
 def is_missing(value: Any) -> bool:

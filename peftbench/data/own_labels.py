@@ -5,11 +5,12 @@ import re
 import unicodedata
 from collections import Counter
 from decimal import Decimal
+from typing import Any
 
 import numpy as np
 
 from peftbench.core.errors import ConfigError
-from peftbench.data.own_file import FORMATS, FileTable, is_missing
+from peftbench.data.own_file import FORMATS, FileTable, as_float, is_missing, refuse_halves
 
 #: Labels that are text for "no label"; the first ones can hardly be a class.
 _NOT_A_NUMBER = ("nan", "#n/a", "<na>")
@@ -41,6 +42,7 @@ def label_cells(table: FileTable, column: str) -> list[str]:
             "one word or number is expected"
         )
     found = ["" if is_missing(value) else str(value).strip() for value in values]
+    refuse_halves(table, column, found)
     if empty := [i for i, label in enumerate(found) if not label]:
         raise ConfigError(
             f"{table.path}: {len(empty)} of {len(found)} labels are empty; remove them "
@@ -136,7 +138,7 @@ def values(table: FileTable, column: str, ends: list[float] | None) -> np.ndarra
     found = np.empty(len(labels))
     for place, value in enumerate(labels):
         try:
-            found[place] = math.nan if value is None else float(value)
+            found[place] = math.nan if value is None else _number(value)
         except (TypeError, ValueError):
             comma = " (a decimal point is expected)" if "," in str(value) else ""
             raise ConfigError(
@@ -161,6 +163,13 @@ def values(table: FileTable, column: str, ends: list[float] | None) -> np.ndarra
             f"32 bits tell {kept} apart; subtract a constant, or take a larger unit"
         )
     return single
+
+
+def _number(cell: Any) -> float:
+    """The number in a cell; `float` would also take true and 1_000."""
+    if isinstance(cell, bool) or (isinstance(cell, str) and "_" in cell):
+        raise ValueError(f"{cell!r} is no number")
+    return as_float(cell)
 
 
 def label_notes(table: FileTable, column: str, regression: bool) -> list[str]:
@@ -221,9 +230,9 @@ def _alike(names: list[str]) -> list[list[str]]:
     """Names that a person would read as the same."""
     found: dict[str | Decimal, list[str]] = {}
     for name in names:
-        plain = unicodedata.normalize("NFKC", name).casefold()
+        plain = unicodedata.normalize("NFKC", name).casefold().translate(_TYPEWRITTEN)
         visible = "".join(c for c in plain if unicodedata.category(c) != "Cf")
-        words = " ".join(visible.split())
+        words = " ".join(visible.strip(" '\"").split())
         number = _as_number(words)
         found.setdefault(words if number is None else number, []).append(name)
     return [alike for alike in found.values() if len(alike) > 1]
@@ -231,7 +240,15 @@ def _alike(names: list[str]) -> list[list[str]]:
 
 def _as_number(text: str) -> Decimal | None:
     """The number that a text is; None for other texts, and for 007, which is a name."""
-    return Decimal(text) if re.fullmatch(r"[+-]?(0|[1-9]\d*)(\.\d+)?", text) else None
+    return Decimal(text) if _NUMBER.fullmatch(text) else None
+
+
+_NUMBER = re.compile(r"[+-]?((0|[1-9]\d*)(\.\d*)?|\.\d+)(e[+-]?\d{1,3})?", re.ASCII)
+
+#: Hyphens, dashes and quotation marks that stand for those of a keyboard.
+_TYPEWRITTEN = str.maketrans(
+    "\u2010\u2011\u2012\u2013\u2014\u2212\u2018\u2019\u02bc\u201c\u201d", "------'''\"\""
+)
 
 
 def _some(names: list[str]) -> str:

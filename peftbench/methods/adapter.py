@@ -68,6 +68,11 @@ class Adapter(Method):
     def __post_init__(self) -> None:
         at_least("width", self.width, 1, whole=True)
         check_roles("at", [role for role in self.at if role != "ffn"])
+        if not self.at:
+            raise ValueError(
+                "at is empty: name places of bottlenecks, or train norms alone with "
+                "method=layernorm"
+            )
         one_of("activation", self.activation, tuple(ACTIVATIONS))
         above("scale", self.scale, 0)
         one_of("start", self.start, STARTS)

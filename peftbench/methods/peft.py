@@ -13,6 +13,7 @@ its paper (keys, values, inner activations), not query and value; see `peft_effe
 
 import copy
 import re
+import warnings
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -40,6 +41,10 @@ REFUSED = {
     "TRAINABLE_TOKENS": "trains rows of the embeddings, by their ids",
     "OSF": "needs optimizer hooks of its own",
 }
+
+
+#: Of the library's warnings those that a setting found nothing in the model.
+_INEFFECTIVE = re.compile("did not match any|but no module|but no parameter")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,10 +78,12 @@ class Peft(Method):
     @property
     def names_blocks(self) -> bool:
         """Whether the config says which blocks."""
-        return self.config.get("layers_to_transform") is not None or any(
-            re.search(r"\d", str(self.config.get(name) or ""))
-            for name in ("target_modules", "exclude_modules", "feedforward_modules")
-        )
+        modules = ("target_modules", "exclude_modules", "feedforward_modules")
+        named = [str(self.config.get(name) or "") for name in modules]
+        for name in ("rank_pattern", "alpha_pattern"):
+            named += self.config.get(name) or {}
+        numbered = any(re.search(r"\d", str(one)) for one in named)
+        return numbered or self.config.get("layers_to_transform") is not None
 
     def insert(self, encoder: AdaptedModel) -> None:
         """Let the library put its modules in, on weights that it may write to."""
@@ -84,12 +91,21 @@ class Peft(Method):
             families = peft_support()[1].get(self.type, {})
             if reason := families.get(encoder.backbone.family):
                 raise ValueError(f"{self.type} does not run there: {reason}")
+        paths = [f".{path}" for path, _ in encoder.module.named_modules()]
+        for name in self.config.get("modules_to_save") or ():
+            if not any(path.endswith(f".{name}") for path in paths):
+                raise ValueError(f"config.modules_to_save: {encoder.name} has no module {name}")
         kind = PEFT_TYPE_TO_TUNER_MAPPING[PeftType(self.type)]
         head = set(encoder.trained())
         shared = _unshare(encoder.module)
         try:
             config = _config_class(self.type)(**self._arguments(encoder))
-            kind(encoder.module, config, "default")
+            with warnings.catch_warnings(record=encoder.rehearsal) as told:
+                kind(encoder.module, config, "default")
+            for one in told or ():
+                if _INEFFECTIVE.search(str(one.message)):
+                    raise ValueError(str(one.message))
+                warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
         except Exception as error:  # the library raises what it likes
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ValueError(

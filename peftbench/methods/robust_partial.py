@@ -82,6 +82,13 @@ class RobustPartial(WrapperMethod):
         if not encoder.rehearsal and not all(0 <= block < depth for block in self.which):
             raise ValueError(f"which={self.which}: {encoder.name} has {depth} blocks, from 0")
         self.base_method.insert(encoder)
+        own = encoder.trained().keys() & encoder.pretrained.keys()
+        if self.wise and all(map(encoder.in_head, own)):
+            raise ValueError(
+                f"wise={self.wise} goes back towards the pretrained weights, of which "
+                f"{type(self.base_method).__name__} trains none: choose wise=0, or another "
+                "base_method, such as full"
+            )
         if self.choose == "lisa":  # a choice is a function of this and the step
             encoder.module.register_buffer("lisa_seed", torch.randint(2**31, ()))
 

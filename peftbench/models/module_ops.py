@@ -111,11 +111,14 @@ def linear_of(weight: Tensor, bias: Tensor | None) -> nn.Linear:
 
 
 def check_roles(name: str, roles: Iterable[str]) -> None:
-    """Refuse a word that is no role.
+    """Refuse a word that is no role, and one that stands twice.
 
     Raises:
         ValueError: with the roles there are.
     """
+    roles = list(roles)
+    if twice := sorted({role for role in roles if roles.count(role) > 1}):
+        raise ValueError(f"{name}: {', '.join(twice)} twice; once is enough")
     for role in roles:
         if role not in ROLES:
             raise ValueError(f"{name}: {role!r} is no role; the roles are {', '.join(ROLES)}")

@@ -1,5 +1,6 @@
 """Pretrained weights from a package, a folder or the hub, or random ones."""
 
+import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     PretrainedConfig,
 )
+from transformers.activations import ACT2FN
 from transformers.utils import logging
 
 from peftbench.core.configs import ModelConfig
@@ -127,7 +129,7 @@ def load_config(model: ModelConfig, folder: Path, **changes: Any) -> PretrainedC
     """The config of a checkpoint, for a classifier with two outputs.
 
     Raises:
-        ConfigError: if transformers refuses it.
+        ConfigError: if transformers refuses it, or has no activation of that name.
     """
     try:
         config: PretrainedConfig = AutoConfig.from_pretrained(
@@ -135,7 +137,18 @@ def load_config(model: ModelConfig, folder: Path, **changes: Any) -> PretrainedC
         )
     except Exception as error:  # validators of transformers raise what they like
         raise ConfigError(f"{folder / 'config.json'}: {_first_line(error)}") from error
+    for key, value in config.to_dict().items():
+        if _ACTIVATION.fullmatch(key) and isinstance(value, str) and value not in ACT2FN:
+            raise ConfigError(
+                f"{folder / 'config.json'}: {key} is {json.dumps(value)}; it must be one of "
+                f"{', '.join(sorted(ACT2FN))}; give the config.json that was saved with these "
+                "weights"
+            )
     return config
+
+
+#: Keys of config.json that name an activation, in all families.
+_ACTIVATION = re.compile(r"(\w+_)?act|((hidden|classifier)_)?activation(_function)?")
 
 
 def judged(model: ModelConfig, names: LoadedNames, language: bool) -> list[str]:

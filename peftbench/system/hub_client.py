@@ -31,7 +31,7 @@ def say(line: str) -> None:
 
 
 def patiently(name: str, ask: Callable[[], T]) -> T:
-    """What `ask` returns; after 429 and 503 it is called again when the hub says so.
+    """What `ask` returns; while the hub is busy it is called again, when the hub says so.
 
     Raises:
         Exception: what `ask` raised, if it is another error or lasts longer than `PATIENCE`.
@@ -50,11 +50,15 @@ def patiently(name: str, ask: Callable[[], T]) -> T:
             waited, pause = waited + delay, 2 * pause
 
 
+#: Too many requests, and what a gateway says of a hub that does not answer for a moment.
+_BUSY = (429, 502, 503, 504)
+
+
 def _busy(error: BaseException) -> tuple[int | None, float | None]:
     """The status if the hub asks for patience, and the seconds that it names."""
     for one in _chain(error):
         response = getattr(one, "response", None)
-        if response is not None and response.status_code in (429, 503):
+        if response is not None and response.status_code in _BUSY:
             return response.status_code, _seconds(response.headers.get("Retry-After"))
     return None, None
 
@@ -103,6 +107,10 @@ def reason(error: BaseException, name: str, revision: str | None) -> str:
             "HF_TOKEN",
         ),
         (errors.RemoteEntryNotFoundError, f"{name} has no such file: {_first_line(chain[0])}"),
+        (
+            errors.DisabledRepoError,
+            f"the hub has disabled {name}: take another one, or a copy of your own",
+        ),
         (errors.OfflineModeIsEnabled, "HF_HUB_OFFLINE is set, and the cache does not have it"),
     )
     for kind, text in said:

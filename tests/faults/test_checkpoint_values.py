@@ -41,7 +41,7 @@ WRONG = [
 JUDGED = [
     ("layer_norm_eps", "1e-12", "'layer_norm_eps' expected float, got str (value: '1e-12')"),
     ("hidden_act", 3, "'hidden_act' expected str, got int (value: 3)"),
-    ("hidden_act", "nosuch", "no BertForSequenceClassification can be made .*'nosuch'"),
+    ("hidden_act", "nosuch", 'hidden_act is "nosuch"; it must be one of gelu, gelu_10, '),
     ("num_attention_heads", 3, "no BertForSequenceClassification .*not a multiple"),
     ("hidden_dropout_prob", 2, "no BertForSequenceClassification .*between 0 and 1, but got 2"),
 ]
@@ -175,3 +175,22 @@ def test_every_precision_is_looked_at(dtype, value):
     with pytest.raises(ConfigError, match="m: 1 of 12 values of weight"):
         finite_weights.refuse_not_finite("m", module, [])
     finite_weights.refuse_not_finite("m", torch.nn.Sequential(module), ["0"])
+
+
+@pytest.mark.parametrize(
+    ("family", "key"),
+    [
+        ("distilbert", "activation"),
+        ("gpt2", "activation_function"),
+        ("modernbert", "hidden_activation"),
+        ("modernbert", "classifier_activation"),
+        ("deberta_v2", "pooler_hidden_act"),
+        ("llama", "hidden_act"),
+    ],
+)
+def test_an_activation_that_is_none_is_named_with_those_there_are(tmp_path, family, key):
+    folder = made.checkpoint(tmp_path / "model", family)
+    put(folder, "config.json", key, "GELU")
+    (error,) = check_runs(plan(*made.words_of(folder)).runs, [], CPU)["errors"]
+    assert f'config.json: {key} is "GELU"; it must be one of gelu, ' in error
+    assert ", relu, " in error

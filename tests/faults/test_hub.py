@@ -79,7 +79,7 @@ def test_reasons_are_told_apart(hub):
     assert all("provide it in one of three ways" in text for text in told.values())
 
 
-@pytest.mark.parametrize("status", [429, pytest.param(503, marks=SLOW)])
+@pytest.mark.parametrize("status", [429, *(pytest.param(n, marks=SLOW) for n in (502, 503))])
 def test_waits_as_the_hub_asks(hub, status):
     hub.status, hub.times, hub.retry_after = status, 8, "1"
     out, said = locate(hub, patience=60)

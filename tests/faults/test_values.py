@@ -6,6 +6,7 @@ from click.testing import CliRunner
 from peftbench.cli.main import main
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
+from peftbench.methods import dry_run
 
 # ranges
 
@@ -90,3 +91,19 @@ def test_class_weights_are_of_classes():
     assert plain.key == plan("task=mrpc").runs[0].key
     assert weighted.key != plain.key
     assert "class_weights" not in plain.train.to_json()
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("method=adapter", "method.at=[]"), "at is empty: name places of bottlenecks"),
+        (("method=ia3", "method.outputs=[key,value,key]"), "outputs: key twice"),
+        (
+            ("budget=steps", "budget.steps=8", "train.warmup_steps=8"),
+            "train.warmup_steps=8: a budget of 8 steps ends before train.lr is reached",
+        ),
+    ],
+)
+def test_values_that_would_do_nothing_are_refused(words, said):
+    with pytest.raises(ConfigError, match=said):
+        dry_run.validate_run(plan("model=tiny", *words).runs[0])

@@ -78,6 +78,29 @@ def test_targets_that_are_not_there_are_found_in_the_rehearsal():
         dry_run.validate_run(run)
 
 
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("config.rank_pattern={nosuch:4}", r"rank_pattern keys did not match any .*'nosuch'"),
+        ("config.alpha_pattern={key:4}", r"alpha_pattern keys did not match any .*'key'"),
+        ("config.modules_to_save=[nosuch]", "modules_to_save: tiny has no module nosuch"),
+        ("config.exclude_modules=[nosuch]", "exclude_modules=.*but no modules were excluded"),
+    ],
+)
+def test_a_setting_that_finds_nothing_is_refused(words, message):
+    """The library warns, trains without it, and is not heard in a worker's log."""
+    with pytest.raises(ConfigError, match=message):
+        dry_run.validate_run(tiny.one_run("method=peft", f"method.{words}"))
+
+
+def test_blocks_named_in_a_pattern_are_there_in_the_rehearsal():
+    words = ("method=peft", "model.shape={num_hidden_layers:4}")
+    last = "method.config.rank_pattern={layer.3.attention.self.query:2}"
+    dry_run.validate_run(tiny.one_run(*words, last))
+    with pytest.raises(ConfigError, match="did not match any"):
+        dry_run.validate_run(tiny.one_run(*words, last.replace("3", "4")))
+
+
 @pytest.mark.parametrize("method", ["prefix", "mc_dropout"])
 def test_values_that_leave_the_head_alone_are_refused(method):
     inner = "method.base_method" if method == "mc_dropout" else "method"

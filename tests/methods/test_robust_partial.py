@@ -228,6 +228,7 @@ def test_wise_goes_the_whole_way_back():
         (["method.which=[1]"], "manual lists blocks"),
         (["method.penalty=hard"], "penalty must be one of none, rdrop, r3f, smart"),
         (["method.wise=2"], "wise must be a number from 0 to 1"),
+        (["method.base_method=lora", "method.wise=0.5"], "of which LoRA trains none"),
     ],
 )
 def test_bad_values_are_refused_before_anything_starts(words, message):
