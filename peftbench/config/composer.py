@@ -386,6 +386,14 @@ class Composer:
             return _compose(tuple(self.searched), self._state, words)
         except yaml.YAMLError as error:
             raise ConfigError(f"{' '.join(words)}: a yaml file is broken: {error}") from error
+        except RecursionError:
+            raise ConfigError(
+                f"{' '.join(words)}: a yaml file refers to itself, in its defaults or by an alias"
+            ) from None
+        except AssertionError:
+            raise ConfigError(
+                f"{' '.join(words)}: a yaml file must hold key: value lines, got one value"
+            ) from None
         except (HydraException, OmegaConfBaseException) as error:
             inner = [word for word in words if "@" in word]
             if inner and "Could not override" in str(error):
@@ -394,6 +402,8 @@ class Composer:
                     "`peftbench list methods` says which are around another one"
                 ) from error
             raise ConfigError(_reason(error)) from error
+        except ValueError as error:  # of Hydra, about a list of defaults
+            raise ConfigError(_first_line(error)) from error
 
     @cached_property
     def _state(self) -> tuple[tuple[str, int, int], ...]:

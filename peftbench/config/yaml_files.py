@@ -42,6 +42,10 @@ def parse(path: Path, text: str) -> Any:
     except (yaml.YAMLError, OmegaConfBaseException) as error:
         reason = " ".join(str(error).split())
         raise ConfigError(f"{path} is not a yaml file: {reason}") from error
+    except RecursionError:
+        raise ConfigError(f"{path} is not a yaml file: an alias in it holds itself") from None
+    except AssertionError:  # a text or a number
+        raise ConfigError(f"{path} must hold key: value lines, got one value") from None
 
 
 def read_mapping(path: Path, text: str | None = None, resolve: bool = True) -> dict[str, Any]:

@@ -28,6 +28,9 @@ CLASS_WEIGHTS = ("balanced",)
 DTYPES = ("bf16",)
 TASK_KINDS = ("classification", "regression")
 
+#: Tokens of an example, at least: with the special ones a pair has one or two for each text.
+LEAST_LENGTH = 8
+
 #: The prompt whose answer is a word of a language model; the others leave a classification head.
 WORDS = "words"
 
@@ -442,7 +445,7 @@ class TrainingConfig(Config):
         at_least("train.weight_decay", self.weight_decay, 0)
         if self.max_grad_norm is not None:
             above("train.max_grad_norm", self.max_grad_norm, 0)
-        at_least("train.max_length", self.max_length, 8, whole=True)
+        at_least("train.max_length", self.max_length, LEAST_LENGTH, whole=True)
         at_least("train.num_evals", self.num_evals, 1, whole=True)
         if self.class_weights is not None:
             one_of("train.class_weights", self.class_weights, CLASS_WEIGHTS)

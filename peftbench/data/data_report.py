@@ -15,6 +15,7 @@ from peftbench.core.run import Run
 from peftbench.data import loading, own_labels
 from peftbench.data.loading import LabelledTexts
 from peftbench.data.own_file import FileTable
+from peftbench.system import hub
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -165,10 +166,38 @@ def token_lines(run: Run, root: str | None) -> list[str]:
             f"{unknown:.1%} unknown; {tokens.truncated} of {len(rows)} texts are cut to "
             f"train.max_length={run.train.max_length} ({tokens.truncated / len(rows):.1%})"
         )
+    told += [f"{where}: {one}" for one in _tokenizer_notes(run, tokenizer, train.texts[0][:50])]
     if unknown > _UNKNOWN:
         told.append(
             f"{where}: {unknown:.0%} of the tokens are unknown to it: this tokenizer does not know "
             "the language of the texts; choose a model that was trained on it"
+        )
+    return told
+
+
+def _tokenizer_notes(run: Run, tokenizer: "PreTrainedTokenizerBase", texts: list[str]) -> list[str]:
+    """What a tokenizer does otherwise than its files or its model let expect."""
+    from tokenizers import Tokenizer
+
+    told, plain = [], {"add_special_tokens": False, "verbose": False}
+    first = {ids[0] for ids in tokenizer(texts, verbose=False)["input_ids"] if ids}
+    if tokenizer.cls_token_id not in (None, *first) and not run.model.causal:
+        told.append(
+            f"it puts no {tokenizer.cls_token} in front of a text, where the head looks; save it "
+            "with a post_processor"
+        )
+    folder = hub.locate(run.model)
+    if folder is None or not (folder / "tokenizer.json").is_file():
+        return told
+    written = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    written.no_padding()
+    written.no_truncation()
+    as_written = [one.ids for one in written.encode_batch(texts, add_special_tokens=False)]
+    pairs = zip(as_written, tokenizer(texts, **plain)["input_ids"], strict=True)
+    if other := sum(theirs != ours for theirs, ours in pairs):
+        told.append(
+            f"{type(tokenizer).__name__}, which tokenizer_config.json names, reads {other} of "
+            f"{len(texts)} texts otherwise than tokenizer.json; only one of the two files is right"
         )
     return told
 

@@ -38,6 +38,10 @@ class Backbone:
         self.family_config = model.family_config
         self.causal = model.causal
         self.module: Any = loaded.to(device).eval().requires_grad_(False)
+        self.module.config.return_dict = True
+        for part in loaded.modules():  # in chunks it is the same, and fits fewer lengths
+            if getattr(part, "chunk_size_feed_forward", 0):
+                part.chunk_size_feed_forward = 0  # type: ignore[assignment]
         if loaded._supports_attention_backend:
             loaded.set_attn_implementation(attention.NAME)  # type: ignore[operator]
         mpnet.unify(loaded)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from peftbench.core.configs import WORDS, ModelConfig
+from peftbench.core.configs import LEAST_LENGTH, WORDS, ModelConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json, Run, canonical
 from peftbench.models.config_values import CONFIG, is_whole, refuse_wrong_values
@@ -81,6 +81,12 @@ def check_fit(run: Run, facts: CheckpointFacts) -> None:
         ConfigError: saying what to set.
     """
     longest = min(run.train.max_length, facts.model_max_length or run.train.max_length)
+    if longest < LEAST_LENGTH:
+        raise ConfigError(
+            f"{run.model.name}: its tokenizer_config.json has model_max_length="
+            f"{facts.model_max_length}, which leaves nothing of a text; give that of the model, at "
+            f"least {LEAST_LENGTH}"
+        )
     if facts.positions is not None and longest > facts.positions:
         raise ConfigError(
             f"train.max_length={run.train.max_length}: {run.model.name} has positions for "

@@ -146,10 +146,23 @@ def _fast(path: Path) -> dict[str, int]:
             tokens = {str(piece[0]): number for number, piece in enumerate(found)}
         for added in content.get("added_tokens") or []:
             tokens[str(added["content"])] = int(added["id"])
+        dropout = content["model"].get("dropout")
     except (KeyError, TypeError, ValueError, IndexError) as error:
         raise ConfigError(
             f"{path} is no tokenizer of the tokenizers library ({error!r}); copy it again"
         ) from error
+    if dropout:
+        raise ConfigError(
+            f"{path} has model.dropout={dropout}, so that a text has other tokens each time; set "
+            "it to null"
+        )
+    of_id: dict[int, str] = {}
+    for text, number in tokens.items():
+        if (other := of_id.setdefault(number, text)) != text:
+            raise ConfigError(
+                f"{path} gives {other!r} and {text!r} the same id, {number}: its vocabulary was "
+                "changed by hand or is of two models; copy it again from the model's checkpoint"
+            )
     return tokens
 
 

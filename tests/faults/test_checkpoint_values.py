@@ -194,3 +194,34 @@ def test_an_activation_that_is_none_is_named_with_those_there_are(tmp_path, fami
     (error,) = check_runs(plan(*made.words_of(folder)).runs, [], CPU)["errors"]
     assert f'config.json: {key} is "GELU"; it must be one of gelu, ' in error
     assert ", relu, " in error
+
+
+@pytest.mark.parametrize(
+    ("start", "first", "more"),
+    [
+        ("", "embeddings.word_embeddings.weight", " and of 19 more tensors"),
+        ("encoder.layer.1.", "encoder.layer.1.attention.self.query.weight", " and of 7 more ten"),
+        ("encoder.layer.0.output.LayerNorm.weight", "encoder.layer.0.output.LayerNorm.weight", ""),
+    ],
+)
+def test_weights_of_zeros_are_refused(tmp_path, start, first, more):
+    """As in a file whose space was reserved, and of which a part never came."""
+    folder = made.checkpoint(tmp_path / "model")
+
+    def clear(tensors):
+        for name, tensor in tensors.items():
+            if name.startswith(start):
+                tensor.zero_()
+
+    made.rewrite(folder, clear)
+    (run,) = plan(*made.words_of(folder)).runs
+    with pytest.raises(ConfigError, match=rf"all values of bert\.{first}{more}.* are 0, as in a"):
+        pretrained.backbone(run.model)
+
+
+def test_a_table_of_one_segment_may_be_zeros(tmp_path):
+    """As RoBERTa's was written."""
+    folder = made.checkpoint(tmp_path / "model", "roberta")
+    made.rewrite(folder, lambda ts: [t.zero_() for n, t in ts.items() if "token_type" in n] and ts)
+    (run,) = plan(*made.words_of(folder)).runs
+    pretrained.backbone(run.model)

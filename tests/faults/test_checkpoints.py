@@ -123,6 +123,25 @@ def unmerged(folder):
     made.rewrite(folder, change)
 
 
+def inside_tokenizer(change):
+    def rewrite(folder):
+        path = folder / "tokenizer.json"
+        content = json.loads(path.read_text())
+        change(content)
+        path.write_text(json.dumps(content))
+
+    return rewrite
+
+
+def two_of_one_id(content):
+    content["model"]["vocab"]["film"] = content["model"]["vocab"]["cat"]
+
+
+def drops_out(content):
+    vocabulary = content["model"]["vocab"]
+    content["model"] = {"type": "BPE", "dropout": 0.1, "vocab": vocabulary, "merges": []}
+
+
 def config(**changes):
     return lambda folder: made.edit(folder / "config.json", **changes)
 
@@ -224,6 +243,18 @@ REFUSED = {
     ),
     "added_tokens": (other_tokenizer(50), r"planned: .*tokens up to 49 .*embeddings for 48"),
     "pad_outside": (settings(pad_token="<pad>"), "planned: .*tokens up to 48 .'<pad>'"),
+    "an_id_twice": (
+        inside_tokenizer(two_of_one_id),
+        "planned: .*tokenizer.json gives '(film|cat)' and '(film|cat)' the same id",
+    ),
+    "dropout": (
+        inside_tokenizer(drops_out),
+        "planned: .*model.dropout=0.1, so that a text has other tokens each time",
+    ),
+    "cuts_all": (
+        settings(model_max_length=3),
+        "planned: .*model_max_length=3, which leaves nothing of a text; .* at least 8",
+    ),
     "no_padding": (
         settings(pad_token=None, eos_token=None, tokenizer_class="PreTrainedTokenizerFast"),
         "planned: .*neither a pad_token nor an eos_token",
@@ -417,3 +448,41 @@ def test_rehearsal_is_remembered_until_an_input_changes(tmp_path, cache_folder, 
     (run,) = plan(*made.words_of(folder)).runs
     dry_run.rehearse(run, None)
     assert len(built) == 2
+
+
+NOTES = {
+    "nothing": (lambda folder: None, None),
+    "no_cls": (
+        inside_tokenizer(lambda content: content.update(post_processor=None)),
+        r"it puts no \[CLS\] in front of a text, where the head looks",
+    ),
+    "other_class": (
+        settings(tokenizer_class="GPT2Tokenizer"),
+        "GPT2Tokenizer, which tokenizer_config.json names, reads 16 of 16 texts otherwise than tok",
+    ),
+}
+
+
+@pytest.mark.parametrize("fault", NOTES)
+def test_a_tokenizer_that_reads_otherwise_than_its_files_is_told(tmp_path, fault):
+    spoil, said = NOTES[fault]
+    folder = made.checkpoint(tmp_path / "model")
+    spoil(folder)
+    found = check_runs(plan(*made.words_of(folder)).runs, [], RuntimeConfig(device="cpu"))
+    assert found["errors"] == []
+    notes = [line for line in found["told"] if re.search("puts no|otherwise than", line)]
+    assert len(notes) == (said is not None)
+    assert said is None or re.search(said, notes[0])
+
+
+@pytest.mark.parametrize("changes", [{"return_dict": False}, {"chunk_size_feed_forward": 3}])
+def test_how_outputs_are_given_is_no_matter_of_a_checkpoint(tmp_path, changes):
+    """In chunks of three, a batch of which one position is read could not pass."""
+    folder = made.checkpoint(tmp_path / "model")
+    scores = []
+    for change in ({}, changes):
+        config(**change)(folder)
+        assert errors(*made.words_of(folder)) == "checked: "
+        (run,) = plan(*made.words_of(folder)).runs
+        scores.append(execute(run, RuntimeConfig(device="cpu")).predictions["scores"])
+    assert (scores[0] == scores[1]).all()

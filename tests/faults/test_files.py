@@ -191,6 +191,26 @@ def test_a_broken_family_names_its_file(group, body):
     assert told.startswith(f"peftbench: {path.resolve()}"), told
 
 
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ("5\n", "must hold key: value lines, got one value"),
+        ("a: &a [*a]\nname: mine\n", "mine.yaml is not a yaml file: an alias in it holds itself"),
+        ("defaults:\n  - mine\nname: mine\n", "refers to itself, in its defaults or by an alias"),
+        (
+            "defaults: lora\nname: mine\n",
+            "Invalid defaults list in 'method/mine', defaults must be",
+        ),
+    ],
+)
+def test_an_odd_yaml_is_one_line(body, said):
+    own("method", "mine", body)
+    told = call("plan", *records.tiny("method=mine"), code=2)
+    assert said in told
+    assert "files of your own take part" in told
+    assert len(told) < 400
+
+
 def test_what_models_of_ones_own_share_is_no_family():
     own("model", "_base", "name: ???\nfamily: ${nothing.there}\n")
     assert "1 runs" in call("plan", *records.tiny("method=lora"))

@@ -88,7 +88,7 @@ def test_files_are_told_apart_by_their_names(tmp_path):
 
 #: Settings of a tokenizer that change tokens, or could.
 SETTINGS = {
-    "model_max_length": 5,
+    "model_max_length": 9,
     "truncation_side": "left",
     "padding_side": "left",
     "model_input_names": ["input_ids", "attention_mask"],
@@ -102,7 +102,8 @@ SETTINGS = {
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_tokens_of_other_settings_are_not_taken_from_the_cache(tmp_path, cache_folder, setting):
     folder = made.checkpoint(tmp_path / "model")
-    words = made.words_of(folder)
+    texts = long_texts(tmp_path)
+    words = made.words_of(folder, *texts)
 
     def tokens():
         (run,) = plan(*words).runs
@@ -120,9 +121,9 @@ def test_tokens_of_other_settings_are_not_taken_from_the_cache(tmp_path, cache_f
     found = tokens()
     assert kept() == 2
     if setting == "model_max_length":
-        assert found.lengths.max() == 5
+        assert found.lengths.max() == 9
     moved = folder.rename(tmp_path / "moved")
-    words = made.words_of(moved, *made.table(tmp_path))
+    words = made.words_of(moved, *texts)
     tokens()
     assert kept() == 2, "where a folder lies is no setting"
 
