@@ -16,6 +16,7 @@ CLUSTER = """
 \b
 A cluster is a YAML file; overrides change its keys:
   cluster=slurm cluster.partition=gpu cluster.gpus=1 cluster.memory_gb=32
+  cluster=grid_engine cluster.parallel_environment=smp     also pbs, lsf, htcondor, flux, kubernetes
   cluster=local           this machine, in the background
   cluster=mine            your own ./configs/cluster/mine.yaml, see configs/cluster/slurm.yaml
 """

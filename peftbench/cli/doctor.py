@@ -48,7 +48,7 @@ def examine(
     """Check the machine, the folder, the cluster, and what the overrides need, in this order."""
     found = [*_python(), *_machine(), *_folder(results)]
     if cluster is not None:
-        found += _cluster(cluster)
+        found += _cluster(cluster, results)
     place = Path(cluster.prefetched) if cluster and cluster.prefetched else offline_folder.folder()
     if place is not None:
         found += _guarded("prefetched", lambda: _prefetched(place))
@@ -201,23 +201,27 @@ def _folder(results: Results) -> Iterator[Finding]:
         yield Finding("claims", BAD, str(error))
 
 
-def _cluster(cluster: Cluster) -> Iterator[Finding]:
-    if cluster.scheduler != "slurm":
+def _cluster(cluster: Cluster, results: Results) -> Iterator[Finding]:
+    if cluster.scheduler == "local":
         yield Finding("scheduler", GOOD, "none: a process in the background")
         return
+    title = base.find_scheduler(cluster.scheduler).title
     try:
         asked = base.build_scheduler(cluster)
-    except ConfigError as error:
-        yield Finding("Slurm", BAD, str(error))
+        asked.check()
+    except (ConfigError, SchedulerUnreachable) as error:
+        yield Finding(title, BAD, str(error))
         return
-    from peftbench.cluster import slurm
-
     try:
-        yield Finding("Slurm", GOOD, f"answers; arrays of up to {asked.array_limit}")
-        for what, told, do in slurm.examine(cluster):
-            yield Finding(what, ODD if what == "sacct" else BAD, told, do)
-    except SchedulerUnreachable as error:
-        yield Finding("Slurm", BAD, str(error), "is this a login node? does `sinfo` work?")
+        yield Finding(title, GOOD, f"answers; arrays of up to {asked.array_limit}")
+        for one in asked.examine(results):
+            yield Finding(one.what, BAD if one.bad else ODD, one.found, one.do)
+    except (ConfigError, SchedulerUnreachable) as error:
+        yield Finding(title, BAD, str(error), "is this a login node? does its own command work?")
+    if asked.origin:
+        found = f"untested on a real cluster, written from {asked.origin}"
+        do = f"please report `{title} works`, or what does not, with `peftbench doctor --json`"
+        yield Finding("tests", ODD, found, do)
 
 
 def _prefetched(place: Path) -> Iterator[Finding]:

@@ -1,15 +1,59 @@
-"""What jobs are handed to: one small interface, Slurm and this machine behind it."""
+"""What jobs are handed to: one small interface, all schedulers and this machine behind it."""
 
-from typing import Protocol
+import signal
+from collections.abc import Iterable
+from importlib import import_module
+from typing import ClassVar, NamedTuple, Protocol
 
-from peftbench.cluster.manifest import QueueAnswer, Submission, Task
+from peftbench.cluster.manifest import Ending, QueueAnswer, Submission, Task
 from peftbench.config.cluster import Cluster
 from peftbench.core.errors import ConfigError
 from peftbench.results.store import Results
 
 
+class Check(NamedTuple):
+    """A finding about a scheduler: what, what was found, what to do, whether jobs cannot run so."""
+
+    what: str
+    found: str
+    do: str = ""
+    bad: bool = False
+
+
+class Requeued(NamedTuple):
+    """How a job goes back to the queue.
+
+    Attributes:
+        code: the exit code with which its process ends.
+        said: for the log.
+        job: its number in the queue, where that is another one now.
+    """
+
+    code: int
+    said: str
+    job: str | None = None
+
+
 class Scheduler(Protocol):
-    """Takes arrays of tasks, says what became of them."""
+    """Takes arrays of tasks, says what became of them.
+
+    Attributes:
+        title: its name, for people.
+        commands: what must be on the path.
+        origin: what it was written from, where it is untested on a real cluster; else empty.
+        waits: whether an array can wait for the end of others.
+        warnings: signals that come some time before the end.
+        left_code: the exit code after which a job does not come back.
+    """
+
+    title: ClassVar[str]
+    commands: ClassVar[tuple[str, ...]]
+    origin: ClassVar[str]
+    waits: ClassVar[bool]
+    warnings: ClassVar[frozenset[signal.Signals]]
+    left_code: ClassVar[int]
+
+    def __init__(self, cluster: Cluster): ...
 
     @property
     def array_limit(self) -> int:
@@ -49,26 +93,55 @@ class Scheduler(Protocol):
             SchedulerUnreachable: if it cannot be asked.
         """
 
-    def explain(self, submission: Submission, tasks: list[Task]) -> dict[Task, str]:
-        """What the scheduler says of how tasks ended, as far as it remembers."""
+    def explain(
+        self, submission: Submission, tasks: list[Task], results: Results
+    ) -> dict[Task, Ending]:
+        """How tasks ended, as far as the scheduler remembers.
+
+        Raises:
+            SchedulerUnreachable: if it cannot be asked.
+        """
+
+    def requeue(self, results: Results, submission: Submission, task: Task) -> Requeued | None:
+        """On the node: put the job of this process back to the queue; None where that cannot be."""
+
+    def examine(self, results: Results) -> Iterable[Check]:
+        """What is odd in what the cluster's yaml asks for.
+
+        Raises:
+            SchedulerUnreachable: if it cannot be asked.
+        """
+
+
+def find_scheduler(name: str) -> type[Scheduler]:
+    """The class of a scheduler: one of peftbench, or of a module of one's own (`package.module`).
+
+    Raises:
+        ConfigError: where there is no such module.
+    """
+    module = name if "." in name else f"peftbench.cluster.schedulers.{name}"
+    try:
+        found: type[Scheduler] = import_module(module).SCHEDULER
+    except (ImportError, AttributeError) as error:
+        raise ConfigError(
+            f"scheduler: {name}: {error}; a scheduler of your own is a module on PYTHONPATH whose "
+            "SCHEDULER is a class, see docs/cluster.md"
+        ) from error
+    return found
 
 
 def build_scheduler(cluster: Cluster) -> Scheduler:
-    """The scheduler of a cluster.
+    """The scheduler of a cluster, on a machine that has its commands.
 
     Raises:
         ConfigError: where there is none.
     """
-    if cluster.scheduler == "local":
-        from peftbench.cluster.local import Background
+    from shutil import which
 
-        return Background(cluster)
-    from peftbench.cluster.slurm import Slurm
-
-    found = Slurm(cluster)
-    if not found.there():
+    found = find_scheduler(cluster.scheduler)
+    if missing := [name for name in found.commands if which(name) is None]:
         raise ConfigError(
-            "there is no Slurm here (no sbatch, squeue and srun on the path): submit on a login "
-            "node, or with cluster=local"
+            f"there is no {found.title} here (no {', '.join(missing)} on the path): submit on a "
+            "login node, or with cluster=local"
         )
-    return found
+    return found(cluster)

@@ -5,7 +5,7 @@ from collections import Counter
 
 from peftbench.cluster import logs
 from peftbench.cluster.manifest import Submission
-from peftbench.cluster.queue import DONE, STATES, UNKNOWN, QueueSnapshot
+from peftbench.cluster.queue import DONE, LEFT, STATES, UNKNOWN, QueueSnapshot
 from peftbench.core.evaluation import FAILURE_KINDS, Failure
 from peftbench.core.run import Json
 from peftbench.core.text import format_duration
@@ -45,10 +45,17 @@ def lines(seen: QueueSnapshot) -> list[str]:
     told += [f"unknown, {name}: {reason}" for name, reason in seen.doubts().items()]
     if reasons := seen.reasons():
         told.append("waiting for: " + ", ".join(f"{r} ({n})" for r, n in reasons.most_common()))
-    if held := [reason for reason in seen.reasons() if "held" in reason.lower()]:
+    for release in dict.fromkeys(seen.held.values()):
+        tasks = [task for task, way in seen.held.items() if way == release]
+        why = dict.fromkeys(seen.alive[task][1] for task in tasks)
         told.append(
-            f"held ({', '.join(held)}): these never start by themselves; `scontrol release JOB` "
-            "lets them go, `peftbench cancel` takes them back"
+            f"held ({', '.join(filter(None, why)) or len(tasks)}): these never start by "
+            f"themselves; `{release}` lets them go, `peftbench cancel` takes them back"
+        )
+    if left := sum(state == LEFT for state in seen.state.values()):
+        told.append(
+            f"{left} stopped with a checkpoint before the time of their jobs was over; submit "
+            "again to continue"
         )
     setups = Counter(over.said for over in seen.ended if over.said.startswith(logs.SETUP_FAILED))
     for line, count in setups.most_common():

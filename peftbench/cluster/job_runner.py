@@ -1,18 +1,20 @@
 """What a job of a cluster does on its node: the runs of its task, one after the other.
 
 It may be killed at any moment and started again: what has a record is done, what has a checkpoint
-goes on from it. On USR2 (the time is nearly over, or another job needs the place) it writes
-checkpoints and puts itself back to the queue; on TERM it writes checkpoints and leaves.
+goes on from it. On a warning (the scheduler's, or its own clock: the time is nearly over) it writes
+checkpoints and goes back to the queue, or leaves where a job cannot go back; on TERM it writes
+checkpoints and leaves.
 """
 
 import os
 import signal
-import subprocess
 import sys
+import time
 from pathlib import Path
 
-from peftbench.cluster import environment, local
+from peftbench.cluster import base, turns
 from peftbench.cluster.manifest import NAME, Submission, Task, load, read_jobs
+from peftbench.cluster.schedulers import local
 from peftbench.core.errors import ConfigError, RecordError
 from peftbench.core.evaluation import TRANSIENT_FAILURES, ClusterJob, Evaluation, Failure
 from peftbench.core.plan import Plan, RunOptions
@@ -46,6 +48,9 @@ def work(place: str, task: str) -> None:
 
     for name in (signal.SIGUSR2, signal.SIGUSR1, signal.SIGTERM):
         signal.signal(name, hear)
+    if (left := _seconds_left()) is not None:
+        signal.signal(signal.SIGALRM, hear)
+        signal.setitimer(signal.ITIMER_REAL, left)
     signal.signal(signal.SIGCONT, signal.SIG_DFL)
     try:
         code = _work(Path(place), task)
@@ -53,6 +58,19 @@ def work(place: str, task: str) -> None:
         note(f"peftbench: {error}")
         code = WRONG
     sys.exit(code)
+
+
+def _seconds_left() -> float | None:
+    """Seconds until checkpoints must be written, as the script of the job says.
+
+    None where it says nothing: on this machine, and in scripts of the release before.
+    """
+    names = ("STARTED", "SECONDS", "SIGNAL_SECONDS")
+    try:
+        began, seconds, early = (float(os.environ[f"PEFTBENCH_{name}"]) for name in names)
+    except (KeyError, ValueError):
+        return None
+    return max(0.1, began + seconds - early - time.time())
 
 
 def _work(place: Path, task: str) -> int:
@@ -72,12 +90,15 @@ def _work(place: Path, task: str) -> int:
     if one.cancelled:
         note("it was cancelled")
         return DONE
+    this = Task.read(one.name, task)
+    turn = turns.begin(results, this).count
+    note(f"turn {turn}")
     if one.cluster.prefetched:
         offline_folder.use(Path(one.cluster.prefetched))
     jobs = [job for job in every if _to_do(job, results, one)]
     note(f"{len(every) - len(jobs)} of them are done or have failed for good")
     options = RunOptions(**one.order)
-    gpus = devices(options.device)
+    gpus = _own_gpus(one, devices(options.device))
     if one.cluster.gpus and options.device == "auto" and not gpus:
         raise ConfigError(f"the job asked for {one.cluster.gpus} GPUs and sees none on this node")
     todo = sweep.Todo(
@@ -92,7 +113,7 @@ def _work(place: Path, task: str) -> int:
         if isinstance(job, RateChoice) and not stopped:
             stopped = not _choose(job, todo.data_root, options, results)
     if stopped:
-        return _leave(results, one)
+        return _leave(results, one, this)
     left = [job for job in jobs if _to_do(job, results, one)]
     for job in left:
         note(f"without a record: {job.title}")
@@ -130,41 +151,37 @@ def _to_do(job: ClusterJob, results: Results, one: Submission) -> bool:
     return failure.attempts <= one.attempts.get(job.key, 0)
 
 
-def _leave(results: Results, one: Submission) -> int:
-    """Back to the queue, if that is what the signal means."""
+def _own_gpus(one: Submission, found: list[str]) -> list[str]:
+    """The GPUs that a job may use: where nothing says which are its own, no more than asked for."""
+    if one.cluster.scheduler == "local" or "CUDA_VISIBLE_DEVICES" in os.environ:
+        return found
+    own = found[: one.cluster.gpus or 0]
+    if len(own) < len(found):
+        note(
+            f"the node shows {len(found)} GPUs, the job asked for {len(own)}, and nothing says "
+            f"which are its own (CUDA_VISIBLE_DEVICES): it uses {', '.join(own) or 'none'}"
+        )
+    return own
+
+
+def _leave(results: Results, one: Submission, task: Task) -> int:
+    """Back to the queue, if that is what the signal means and the scheduler can; the exit code."""
     said = ", ".join(sorted(number.name for number in _heard))
     note(f"stopped by {said}; checkpoints are written")
-    if signal.SIGUSR2 not in _heard or one.cluster.scheduler != "slurm":
-        return LEFT
+    found = base.find_scheduler(one.cluster.scheduler)
+    if not found.warnings & _heard:
+        return found.left_code
     if load(results, one.name).cancelled:
         note("it was cancelled")
-    elif restarts() >= one.cluster.max_requeues:
-        note(f"it was put back {restarts()} times, which is enough (cluster.max_requeues)")
-    else:
-        note(requeue())
-    return LEFT
-
-
-#: Runs what follows without minding the signals that end the job.
-_SHIELD = ["bash", "-c", 'trap "" TERM USR2 CONT; exec "$@"', "--"]
-
-
-def requeue() -> str:
-    """Put the job that this process belongs to back to the queue; return what Slurm says.
-
-    The signals that end the job reach its children too: this one must not mind.
-    """
-    job = os.environ["SLURM_JOB_ID"]
-    if "SLURM_ARRAY_JOB_ID" in os.environ:
-        job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{os.environ['SLURM_ARRAY_TASK_ID']}"
-    command = [*_SHIELD, "scontrol", "requeue", job]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment.cleaned())
-    return done.stderr.strip() or f"job {job} goes back to the queue"
-
-
-def restarts() -> int:
-    """How often the job of this process was put back before."""
-    return int(os.environ.get("SLURM_RESTART_COUNT") or 0)
+        return found.left_code
+    turn, most = turns.read(results, task).count, one.cluster.max_requeues
+    if turn <= most and (back := found(one.cluster).requeue(results, one, task)):
+        turns.end(results, task, turns.REQUEUED, back.job)
+        note(back.said)
+        return back.code
+    turns.end(results, task, turns.LEFT)
+    note(f"it leaves in turn {turn} (cluster.max_requeues={most}): submit again to continue")
+    return found.left_code
 
 
 if __name__ == "__main__":

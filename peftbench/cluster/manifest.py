@@ -31,8 +31,9 @@ from peftbench.system.hardware import checkout
 
 NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
 
-#: Of what is written. Schema 1 has neither the place nor the user of a submission, 2 no searches.
-SCHEMA = 3
+#: Of what is written. Schema 1 has neither the place nor the user of a submission, 2 no searches, 3
+#: no scheduler but Slurm and this machine.
+SCHEMA = 4
 
 #: What a scheduler says of a task that is not over.
 PENDING, RUNNING = "pending", "running"
@@ -61,16 +62,31 @@ class Task:
 
 
 @dataclass(frozen=True)
+class Ending:
+    """How a task ended, as a scheduler remembers it.
+
+    Attributes:
+        kind: memory, cancelled, time, node, left (it went back to the queue) or exit.
+        words: the scheduler's own.
+    """
+
+    kind: str
+    words: str
+
+
+@dataclass(frozen=True)
 class QueueAnswer:
     """What a scheduler shows of submissions.
 
     Attributes:
         alive: PENDING or RUNNING for each task that is not over, and the scheduler's reason.
         unsure: submissions of which tasks may be alive without being shown, by name, and why.
+        held: those of `alive` that never start by themselves, and the command that lets them go.
     """
 
     alive: dict[Task, tuple[str, str]] = field(default_factory=dict)
     unsure: dict[str, str] = field(default_factory=dict)
+    held: dict[Task, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -102,7 +118,7 @@ class Submission:
         order: how nodes run, the fields of `core.plan.RunOptions`.
         attempts: by key, of those that had failed before, how often.
         cancelled: whether a person took it back.
-        site: the Slurm cluster or the machine that it went to.
+        site: the cluster or the machine that it went to.
         owner: the number of the user who made it.
         inherited: variables of the submitting environment that jobs have too, see `environment`.
         search: whether its runs are trials, from which later jobs of it choose learning rates.
@@ -133,13 +149,6 @@ class Submission:
         for a, array in enumerate(self.arrays):
             for number, keys in enumerate(array.tasks):
                 yield Task(self.name, a, number), keys
-
-    def job(self, task: Task) -> str | None:
-        """The scheduler's number for a task; None where it was not handed over."""
-        array = self.arrays[task.array]
-        if array.job is None or len(array.tasks) == 1:
-            return array.job
-        return f"{array.job}_{task.number}"
 
     @property
     def owner_name(self) -> str:
@@ -295,9 +304,9 @@ def _advice(results: Results, name: str) -> str:
     jobs = ",".join(job_name(name, array) for array in sorted({task.array for task in tasks}))
     return (
         "its runs count as unknown until it is restored (a copy of the folder, a backup), or until "
-        f"its jobs are ended (`scancel --name={jobs or job_name(name, 0)}`; with cluster=local, "
-        f"kill the process `peftbench.cluster.job_runner …/{name}`) and {folder(results, name)} "
-        "is removed"
+        f"its jobs are ended (`scancel --name={jobs or job_name(name, 0)}` on Slurm; with "
+        "cluster=local, kill the process `peftbench.cluster.job_runner …/"
+        f"{name}`; elsewhere by their name) and {folder(results, name)} is removed"
     )
 
 

@@ -4,8 +4,9 @@ import json
 import time
 from collections import Counter
 from dataclasses import dataclass, field, replace
+from functools import cache
 
-from peftbench.cluster import base, logs, manifest
+from peftbench.cluster import base, logs, manifest, turns
 from peftbench.cluster.manifest import (
     PENDING,
     RUNNING,
@@ -24,8 +25,11 @@ from peftbench.results.store import Results
 DONE, FAILED, ENDED, CANCELLED = "done", "failed", "ended", "cancelled"
 UNSENT, UNKNOWN = "unsent", "unknown"
 
+#: Stopped with a checkpoint, near the end of its time, and not in the queue any more.
+LEFT = turns.LEFT
+
 #: What a run or evaluation that was submitted may be, in the order of a table.
-STATES = (DONE, RUNNING, PENDING, FAILED, ENDED, CANCELLED, UNSENT, UNKNOWN)
+STATES = (DONE, RUNNING, PENDING, FAILED, ENDED, LEFT, CANCELLED, UNSENT, UNKNOWN)
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class QueueSnapshot:
 
     Attributes:
         alive: tasks that wait or run, and why they wait.
+        held: those of them that never start by themselves, and the command that lets them go.
         age: seconds since the scheduler was asked; 0 where it was now, or not at all.
         silent: why it did not answer.
         unsure: submissions of which tasks may be alive without being shown, by name, and why.
@@ -67,6 +72,7 @@ class QueueSnapshot:
     failures: dict[str, Failure] = field(default_factory=dict)
     ended: list[FinishedJob] = field(default_factory=list)
     bad: list[str] = field(default_factory=list)
+    held: dict[Task, str] = field(default_factory=dict)
 
     def queued(self) -> set[str]:
         """Keys that wait or run."""
@@ -109,26 +115,30 @@ def look(results: Results, fresh: bool = True) -> QueueSnapshot:
     kept = None if fresh else _remembered(results, open_)
     if kept is not None:
         answer, age = kept
-        found = replace(found, alive=answer.alive, unsure=answer.unsure, age=age)
+        found = replace(found, alive=answer.alive, unsure=answer.unsure, held=answer.held, age=age)
     elif open_:
         answer, silent = _ask(results, open_)
-        found = replace(found, alive=answer.alive, unsure=answer.unsure, silent=silent)
+        found = replace(
+            found, alive=answer.alive, unsure=answer.unsure, held=answer.held, silent=silent
+        )
         if silent is None:
             _remember(results, answer)
     return _read(found, results)
 
 
 def _ask(results: Results, open_: list[Submission]) -> tuple[QueueAnswer, str | None]:
-    """One question for each scheduler; all clusters of a kind are one scheduler."""
+    """One question for each scheduler; clusters of a kind are one, but for namespaces."""
     answer = QueueAnswer()
-    for kind in dict.fromkeys(one.cluster.scheduler for one in open_):
-        of_kind = [one for one in open_ if one.cluster.scheduler == kind]
+    for kind in dict.fromkeys((one.cluster.scheduler, one.cluster.namespace) for one in open_):
+        of_kind = [o for o in open_ if (o.cluster.scheduler, o.cluster.namespace) == kind]
         try:
             new = base.build_scheduler(of_kind[0].cluster).alive(of_kind, results)
         # ConfigError: a folder may be looked at where no Slurm is
         except (SchedulerUnreachable, ConfigError) as error:
             return answer, str(error)
-        answer = QueueAnswer(answer.alive | new.alive, answer.unsure | new.unsure)
+        answer = QueueAnswer(
+            answer.alive | new.alive, answer.unsure | new.unsure, answer.held | new.held
+        )
     return answer, None
 
 
@@ -137,6 +147,7 @@ def _read(found: QueueSnapshot, results: Results) -> QueueSnapshot:
     done = manifest.done_keys(results)
     noted = {*results.failed(), *results.trials().failed()}
     torn = frozenset[str]().union(*(one.keys for one in found.unreadable))
+    left_by_itself = cache(lambda task: turns.read(results, task).ended == turns.LEFT)
     held: dict[str, tuple[Submission, Task]] = {}
     for one in found.submissions:
         for task, keys in one.tasks():
@@ -167,8 +178,10 @@ def _read(found: QueueSnapshot, results: Results) -> QueueSnapshot:
             doubt = found.silent is not None or one.name in found.unsure or key in torn
             if state[key] == ENDED and doubt:
                 state[key] = UNKNOWN
-            elif state[key] == ENDED and one.job(task) is None:
+            elif state[key] == ENDED and one.arrays[task.array].job is None:
                 state[key] = UNSENT
+            elif state[key] == ENDED and left_by_itself(task):
+                state[key] = LEFT
         if state[key] == ENDED:
             left.setdefault(task, []).append(key)
     for key in torn:
@@ -183,7 +196,8 @@ def _read(found: QueueSnapshot, results: Results) -> QueueSnapshot:
 
 def _remember(results: Results, answer: QueueAnswer) -> None:
     tasks = [[t.submission, t.array, t.number, *state] for t, state in answer.alive.items()]
-    data = {"asked": time.time(), "alive": tasks, "unsure": answer.unsure}
+    held = [[t.submission, t.array, t.number, way] for t, way in answer.held.items()]
+    data = {"asked": time.time(), "alive": tasks, "unsure": answer.unsure, "held": held}
     results.write(results.cache("queue.json"), json.dumps(data).encode())
 
 
@@ -193,7 +207,8 @@ def _remembered(results: Results, open_: list[Submission]) -> tuple[QueueAnswer,
         data: Json = json.loads(results.cache("queue.json").read_bytes())
         age = time.time() - data["asked"]
         tasks = {Task(s, a, n): (state, reason) for s, a, n, state, reason in data["alive"]}
-        answer = QueueAnswer(tasks, dict(data["unsure"]))
+        held = {Task(s, a, n): way for s, a, n, way in data["held"]}
+        answer = QueueAnswer(tasks, dict(data["unsure"]), held)
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
     least = min((one.cluster.poll_seconds for one in open_), default=0.0)

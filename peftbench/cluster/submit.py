@@ -4,9 +4,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
-from peftbench.cluster import base, bundling, environment, logs, manifest, rehearsal
+from peftbench.cluster import base, bundling, environment, logs, manifest, rehearsal, turns
 from peftbench.cluster.bundling import Array
-from peftbench.cluster.manifest import SchedulerUnreachable, Submission, Task, Unreadable, alone
+from peftbench.cluster.manifest import (
+    Ending,
+    SchedulerUnreachable,
+    Submission,
+    Task,
+    Unreadable,
+    alone,
+)
 from peftbench.cluster.queue import UNKNOWN, QueueSnapshot, look
 from peftbench.config.cluster import Cluster
 from peftbench.core.errors import ConfigError, RecordError
@@ -34,6 +41,8 @@ class Submitted:
         jobs: runs, evaluations and choices of learning rates in it.
         queued: jobs that an earlier submission has in the queue.
         refused: what the scheduler said when it took no more.
+        later: choices of learning rates whose trials must be over first, where the scheduler lets
+            no job wait for others.
     """
 
     submission: Submission | None
@@ -42,6 +51,7 @@ class Submitted:
     queued: int
     given_up: list[Failure]
     refused: str | None = None
+    later: int = 0
 
 
 def submit(
@@ -65,7 +75,10 @@ def submit(
         Stopped: by a signal while runs are rehearsed; nothing was handed over.
     """
     asked = base.build_scheduler(cluster)
-    asked.check()
+    try:
+        asked.check()
+    except SchedulerUnreachable as error:
+        raise ConfigError(_silent(str(error))) from error
     results.check_writable()
     results.keep_revisions(plan.revisions, plan.renewed)
     store = results.trials() if choices else results
@@ -88,12 +101,17 @@ def submit(
         if choices:  # of a trial that is a finding
             given_up = [failure for failure in given_up if failure.kind != "diverged"]
         waiting = sum(job.key in queued for job in missing)
-        told = Submitted(None, 0, len(state.done), waiting, given_up)
+        later = 0
+        if choices and not asked.waits:
+            trials: list[ClusterJob] = [job for job in jobs if not isinstance(job, RateChoice)]
+            if trials or any(isinstance(job, Run) and job.key in queued for job in missing):
+                jobs, later = trials, len(jobs) - len(trials)
+        told = Submitted(None, 0, len(state.done), waiting, given_up, later=later)
         if not jobs:
             return told
         tried = [_trial(job) if isinstance(job, RateChoice) else job for job in jobs]
         rehearsal.rehearse(tried, state, store, cluster, order)
-        if cluster.scheduler == "slurm" and (names := environment.left_out()):
+        if cluster.scheduler != "local" and (names := environment.left_out()):
             note(f"{_names(names)} of this shell {_LEFT_OUT}")
         try:
             arrays = _arrays(jobs, state.forecast, failed, results, cluster, asked, order)
@@ -117,7 +135,7 @@ def submit(
         return told if dry_run else _send(told, made, arrays, results, asked)
 
 
-_LEFT_OUT = "are not for jobs and for no command of Slurm; cluster.* says what a job gets"
+_LEFT_OUT = "are not for jobs and commands of the scheduler; cluster.* says what a job gets"
 
 
 def _names(names: list[str]) -> str:
@@ -274,10 +292,14 @@ def settle(results: Results, seen: QueueSnapshot) -> QueueSnapshot:
     for one in {over.submission.name: over.submission for over in seen.ended}.values():
         ended = [over for over in seen.ended if over.submission.name == one.name]
         try:
-            why = base.build_scheduler(one.cluster).explain(one, [over.task for over in ended])
+            asked = base.build_scheduler(one.cluster)
+            why = asked.explain(one, [over.task for over in ended], results)
         except SchedulerUnreachable:  # what is over stays over
             why = {}
         for over in ended:
+            if _left(turns.read(results, over.task), why.get(over.task)):
+                turns.end(results, over.task, turns.LEFT)
+                continue
             try:
                 jobs = manifest.read_jobs(results, over.task)
             except (OSError, RecordError) as error:
@@ -291,14 +313,17 @@ def settle(results: Results, seen: QueueSnapshot) -> QueueSnapshot:
     return replace(seen, bad=[*seen.bad, *torn])
 
 
-def _loss(job: ClusterJob, why: str | None, results: Results, task: Task) -> Failure:
+def _left(turn: turns.Turns, why: Ending | None) -> bool:
+    """Whether a task wrote a checkpoint and left, but is not in the queue, where it meant to go."""
+    return turn.ended == turns.REQUEUED and (why is None or why.kind in ("left", "exit"))
+
+
+def _loss(job: ClusterJob, why: Ending | None, results: Results, task: Task) -> Failure:
     """A failure as the scheduler explains it, else as the job's last line does."""
-    if why == "OUT_OF_MEMORY":
-        return Failure(job, "memory", "the scheduler says OUT_OF_MEMORY")
-    if why == "CANCELLED":
-        return Failure(job, "cancelled", "the scheduler says CANCELLED")
+    if why is not None and why.kind in ("memory", "cancelled"):
+        return Failure(job, why.kind, f"the scheduler says {why.words}")
     last = logs.last_line(results, task)
-    said = f"its job ended: {why or 'the scheduler does not remember it'}"
+    said = f"its job ended: {why.words if why else 'the scheduler does not remember it'}"
     return Failure(job, "lost", said + (f"; its last line: {last}" if last else ""))
 
 
@@ -391,8 +416,12 @@ def sentence(told: Submitted, results: Results, dry_run: bool = False) -> list[s
     counts = f"{told.done} done, {told.queued} in the queue already"
     if told.given_up:
         counts += f", {len(told.given_up)} failed for good (see --retry)"
+    later = (
+        f"{told.later} choices of learning rates wait for these trials, and this scheduler lets "
+        "no job wait for others: once they are over, the same command submits the choices"
+    )
     if told.submission is None:
-        return [f"nothing to submit: {counts}"]
+        return [f"nothing to submit: {counts}", *([later] if told.later else [])]
     arrays = told.submission.arrays
     tasks = sum(len(array.tasks) for array in arrays)
     lines = [f"{told.jobs} to do ({counts}) in {tasks} job{'s' * (tasks != 1)}"]
@@ -403,6 +432,8 @@ def sentence(told: Submitted, results: Results, dry_run: bool = False) -> list[s
         number = f" as {array.job}" if array.job else ""
         some = f"{len(array.tasks)} job{'s' * (len(array.tasks) != 1)}"
         lines.append(", ".join([f"  {some}{number}", *limits]))
+    if told.later:
+        lines.append(later)
     if told.refused:
         lines.append(f"the scheduler took no more: {told.refused}; submit again later for the rest")
     if dry_run:

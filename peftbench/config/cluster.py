@@ -6,20 +6,20 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 
 import yaml
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from peftbench.config import catalog, old_names
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json
 
-#: What jobs are handed to, and the packaged yaml that says what a user's own leaves out.
-SCHEDULERS = ("slurm", "local")
-
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where and how jobs run; the comments of `configs/cluster/slurm.yaml` say what each key is."""
+    """Where and how jobs run; the comments of `configs/cluster/*.yaml` say what each key is.
+
+    A scheduler takes the keys of its own yaml there, and no others.
+    """
 
     about: str
     scheduler: str
@@ -29,6 +29,16 @@ class Cluster:
     constraint: str | None = None
     exclude: str | None = None
     options: dict[str, str] = field(default_factory=dict)
+    template: str | None = None
+    parallel_environment: str | None = None
+    gpu_resource: str | None = None
+    memory_resource: str | None = None
+    memory_per_slot: bool = False
+    resubmit: bool = False
+    namespace: str | None = None
+    image: str | None = None
+    claim: str | None = None
+    mount: str | None = None
     gpus: int | None = None
     cpus: int | None = None
     memory_gb: float | None = None
@@ -85,25 +95,60 @@ def read(words: Iterable[str], configs: str | Path | None = None) -> Cluster:
     path = catalog.find("cluster", names[0], searched)
     try:
         given = OmegaConf.create(old_names.read(path, "cluster"))
-        scheduler = OmegaConf.select(given, "scheduler")
-        if scheduler not in SCHEDULERS:
-            raise ConfigError(f"{path}: scheduler must be one of {', '.join(SCHEDULERS)}")
-        packaged = OmegaConf.load(catalog.packaged() / "cluster" / f"{scheduler}.yaml")
+        base = _base(str(OmegaConf.select(given, "scheduler")), path, searched)
         said = [word.removeprefix("cluster.") for word in words if word.startswith("cluster.")]
+        _check_keys(names[0], [*map(str, given), *(_key(word) for word in said)], base)
         typed = OmegaConf.structured(Cluster)
         OmegaConf.set_readonly(typed, False)  # it is frozen as the class is
         found = OmegaConf.to_object(
-            OmegaConf.merge(typed, packaged, given, OmegaConf.from_dotlist(said))
+            OmegaConf.merge(typed, base, given, OmegaConf.from_dotlist(said))
         )
     except (yaml.YAMLError, OmegaConfBaseException) as error:
-        reason = str(error).splitlines()[0]
-        known = ", ".join(OmegaConf.load(catalog.packaged() / "cluster/slurm.yaml"))
-        raise ConfigError(f"cluster={names[0]}: {reason}; its keys are {known}") from error
+        raise ConfigError(f"cluster={names[0]}: {str(error).splitlines()[0]}") from error
     assert isinstance(found, Cluster)
     _check(found)
-    if found.prefetched:  # a job may start in another folder
-        found = replace(found, prefetched=str(Path(found.prefetched).expanduser().resolve()))
-    return found
+    # a job may start in another folder
+    return replace(
+        found, prefetched=_resolved(found.prefetched), template=_resolved(found.template)
+    )
+
+
+def _resolved(path: str | None) -> str | None:
+    return str(Path(path).expanduser().resolve()) if path else path
+
+
+def _base(scheduler: str, path: Path, searched: list[Path]) -> DictConfig:
+    """The yaml with all keys of a scheduler: a packaged one, or for `package.module` one's own.
+
+    Raises:
+        ConfigError: where there is none.
+    """
+    offered = {one.stem: one for one in sorted((catalog.packaged() / "cluster").glob("*.yaml"))}
+    if "." in scheduler:
+        offered = catalog.options("cluster", tuple(searched))
+    stem = scheduler.rpartition(".")[2]
+    base = OmegaConf.load(offered[stem]) if stem in offered else OmegaConf.create()
+    if not isinstance(base, DictConfig) or base.get("scheduler") != scheduler:
+        raise ConfigError(
+            f"{path}: scheduler: {scheduler}: there is no {stem}.yaml that says which keys it has; "
+            f"the schedulers are {', '.join(offered)}, and a module of your own as package.module"
+        )
+    return base
+
+
+def _key(word: str) -> str:
+    return word.partition("=")[0].partition(".")[0]
+
+
+def _check_keys(name: str, given: list[str], base: DictConfig) -> None:
+    """Refuse keys that a scheduler has no use for."""
+    known = [str(key) for key in base]
+    for key in given:
+        if key not in known:
+            raise ConfigError(
+                f"cluster={name}: the scheduler {base.scheduler} has no key {key!r}; its keys are "
+                f"{', '.join(known)}"
+            )
 
 
 def _current(word: str) -> str:
@@ -114,9 +159,9 @@ def _current(word: str) -> str:
 def _check(cluster: Cluster) -> None:
     """Refuse what a scheduler would take and then do something else with.
 
-    Slurm sends the signal up to a minute early, and a job needs some time to start.
+    Some schedulers warn up to a minute early, and a job needs some time to start.
     """
-    if cluster.scheduler != "slurm":
+    if cluster.scheduler == "local":
         return
     least = math.ceil((cluster.signal_seconds + 90) / 60)
     for name in ("minutes", "most_minutes"):

@@ -53,8 +53,8 @@ def cores() -> int:
     """Count the physical cores that this process may use, at least one.
 
     The least of the machine's cores (two hardware threads of a core share its multipliers), the
-    CPUs that the process is bound to, the CPU time of its control groups, and Slurm's share, which
-    a scheduler that binds nothing only writes into the environment.
+    CPUs that the process is bound to, the CPU time of its control groups, and the share that a
+    scheduler gave to the job: one that binds nothing only writes it into the environment.
     """
     import psutil
 
@@ -65,6 +65,7 @@ def cores() -> int:
         bound,
         None if quota is None else max(1, int(quota)),
         _given("SLURM_CPUS_PER_TASK"),
+        _given("PEFTBENCH_CPUS"),
     ]
     return min(filter(None, limits), default=1)
 
@@ -80,6 +81,7 @@ def memory() -> float:
         psutil.virtual_memory().available,
         cgroups.free_memory(),
         2**20 * _given("SLURM_MEM_PER_NODE") or None,
+        2**20 * _given("PEFTBENCH_MEMORY_MB") or None,
     ]
     return float(min(limit for limit in limits if limit is not None))
 

@@ -21,9 +21,11 @@ from records import record, runs, tiny
 
 from peftbench.cli import doctor
 from peftbench.cli.main import main
-from peftbench.cluster import bundling, collect, job_runner, manifest, queue, slurm_script
+from peftbench.cluster import bundling, collect, job_runner, manifest, queue
 from peftbench.cluster.manifest import QueueAnswer, Task
 from peftbench.cluster.queue import QueueSnapshot, look
+from peftbench.cluster.schedulers.slurm import Slurm
+from peftbench.cluster.scripted import options
 from peftbench.cluster.submit import _arrays, _memory, _seconds, _try_again, settle
 from peftbench.config import cluster
 from peftbench.config.sweep import plan
@@ -71,7 +73,7 @@ def test_a_yaml_of_ones_own_says_what_differs(tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "say which cluster is meant, cluster=NAME; there are local, slurm"),
+        ([], "say which cluster is meant, cluster=NAME; there are "),
         (["cluster=slrum"], "did you mean slurm?"),
         ([*SLURM, "cluster.partitions=gpu"], "'partitions'"),
         ([*SLURM, "cluster.gpus=many"], "could not be converted to Integer"),
@@ -227,7 +229,8 @@ def test_a_record_that_comes_late_is_waited_for_and_the_rest_is_noted_once(tmp_p
 def test_what_is_held_is_told_with_the_way_out(tmp_path):
     made, _ = submitted(Results(tmp_path))
     task = Task(made.name, 0, 0)
-    seen = QueueSnapshot([made], {task: ("pending", "launch failed requeued held")}, state={})
+    alive, held = {task: ("pending", "launch failed requeued held")}, {task: "scontrol release JOB"}
+    seen = QueueSnapshot([made], alive, held=held)
     told = collect.lines(seen)
     assert "waiting for: launch failed requeued held (1)" in told
     assert any("`scontrol release JOB` lets them go" in line for line in told)
@@ -485,7 +488,8 @@ def test_the_jobs_that_choose_start_when_those_of_the_first_round_are_over(tmp_p
     made = manifest.begin(["--tune"], slurm, arrays, None, {}, {}, search=True)
     sent = [replace(array, job=str(70 + n)) for n, array in enumerate(made.arrays[:3])]
     made = replace(made, arrays=[*sent, made.arrays[3]])
-    given = [slurm_script.options(Results(tmp_path), made, number) for number in (2, 3)]
+    scripts = [Slurm(slurm).script(Results(tmp_path), made, number) for number in (2, 3)]
+    given = [options(text) for text in scripts]
     assert "--dependency=singleton" in given[0]
     assert "--dependency=afterany:70:71:72,singleton" in given[1]
     assert "--array=0-1%2" in given[1]

@@ -28,10 +28,11 @@ from peftbench.cluster import (
     logs,
     manifest,
     rehearsal,
-    slurm_script,
 )
 from peftbench.cluster.manifest import Task, job_name
 from peftbench.cluster.queue import look
+from peftbench.cluster.schedulers.slurm import Slurm
+from peftbench.cluster.scripted import options
 from peftbench.cluster.submit import settle
 from peftbench.config import cluster
 from peftbench.core.errors import ConfigError
@@ -79,6 +80,11 @@ def put(slurm, begun, numbers=(0, 1), **about):
     """The jobs of a submission in Slurm's queue."""
     for number in numbers:
         slurm.put(job_name(begun.name, 0), 17, number, **about)
+
+
+def asked(results, begun):
+    """The options of sbatch for the first array."""
+    return options(Slurm(begun.cluster).script(results, begun, 0))
 
 
 def states(results):
@@ -228,7 +234,8 @@ def test_cancel_kills_no_stranger(results, changes, form):
 
 
 def test_cancel_ends_the_process_that_is_meant(results):
-    code = "from peftbench.cluster import local; from peftbench.cluster.manifest import Task;"
+    code = "from peftbench.cluster.schedulers import local;"
+    code += "from peftbench.cluster.manifest import Task;"
     code += "import sys, time; from pathlib import Path;"
     code += "local.note_process(Path(sys.argv[1]), Task(sys.argv[2], 0, 0)); time.sleep(60)"
     begun, _ = submission(results, LOCAL, count=1, job=None)  # the submit was killed: no number
@@ -403,11 +410,10 @@ def test_variables_are_left_out_by_their_beginning():
 def test_options_by_which_jobs_are_found_are_refused(results, slurm, name):
     where = replace(SLURM, options={name: "mine"})
     with pytest.raises(ConfigError, match=r"sets --[a-z-]+ itself"):
-        slurm_script.check(where)
-    slurm_script.check(replace(SLURM, options={"reservation": "course", "exclusive": "true"}))
+        Slurm(where).check()
+    Slurm(replace(SLURM, options={"reservation": "course", "exclusive": "true"})).check()
     begun, _ = submission(results, replace(SLURM, options={"nice": "9", "exclusive": "true"}))
-    options = slurm_script.options(results, begun, 0)
-    assert options[-2:] == ["--nice=9", "--exclusive"]
+    assert asked(results, begun)[-2:] == ["--nice=9", "--exclusive"]
 
 
 # F14: the environment of a job that cannot be made
@@ -417,7 +423,7 @@ def job(results, slurm, where, tmp_path, **variables):
     """Run the script of a job as Slurm does, with `srun` as on the path of these tests."""
     begun, _ = submission(results, where, count=1)
     script = tmp_path / "script.sh"
-    script.write_text(slurm_script.script(results, begun, 0))
+    script.write_text(Slurm(where).script(results, begun, 0))
     task = Task(begun.name, 0, 0)
     with open(logs.log(results, task), "ab") as log:
         done = subprocess.run(
@@ -523,11 +529,11 @@ def test_a_torn_manifest_blocks_nothing_else_and_says_what_to_do(results, slurm,
 
 def test_a_newer_manifest_names_the_version_that_reads_it(results, slurm):
     begun, _ = submission(results)
-    data = {"schema": 4, "version": "9.1.0", "arrays": [], "something": "new"}
+    data = {"schema": 5, "version": "9.1.0", "arrays": [], "something": "new"}
     path = manifest.folder(results, begun.name) / "manifest.json"
     path.write_bytes(io.sealed(data))
     told = ask(results, "status")
-    assert "has schema 4" in told.output
+    assert "has schema 5" in told.output
     assert "use peftbench 9.1.0 for this folder" in told.output
     assert states(results) == ["unknown"] * 2
 
@@ -560,7 +566,7 @@ def test_a_torn_task_is_told_and_the_rest_is_settled(results, slurm, damage):
 def test_a_percent_sign_in_a_folders_name_stands_for_itself(tmp_path, slurm, name):
     results = Results(tmp_path / name)
     begun, _ = submission(results)
-    (output,) = [o for o in slurm_script.options(results, begun, 0) if o.startswith("--output=")]
+    (output,) = [one for one in asked(results, begun) if one.startswith("--output=")]
     place = str(manifest.folder(results, begun.name).resolve())
     pattern = output.removeprefix("--output=")
     assert pattern == place.replace("%", "%%") + "/0_%a.log"
@@ -574,7 +580,7 @@ def test_a_backslash_in_a_folders_name_is_refused(tmp_path, slurm):
     results = Results(tmp_path / "a\\b")
     begun, _ = submission(results)
     with pytest.raises(ConfigError, match="choose another folder with --results"):
-        slurm_script.options(results, begun, 0)
+        asked(results, begun)
 
 
 # rehearsal

@@ -16,7 +16,8 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from peftbench.cluster.manifest import RUNNING, QueueAnswer, Submission, Task, folder
+from peftbench.cluster.base import Check
+from peftbench.cluster.manifest import RUNNING, Ending, QueueAnswer, Submission, Task, folder
 from peftbench.config.cluster import Cluster
 from peftbench.core.errors import ConfigError
 from peftbench.results.store import Results
@@ -28,8 +29,14 @@ START = 15.0
 
 
 class Background:
-    """See `scheduler.Scheduler`."""
+    """See `base.Scheduler`."""
 
+    title = "this machine"
+    commands = ()
+    origin = ""
+    waits = True
+    warnings = frozenset({signal.SIGUSR2})
+    left_code = 75
     array_limit = 1
 
     def __init__(self, cluster: Cluster):
@@ -45,8 +52,8 @@ class Background:
         for name in ("modules", "setup"):
             if given := getattr(self.cluster, name):
                 raise ConfigError(
-                    f"cluster.{name}={given} is for Slurm: with cluster=local jobs have the "
-                    "environment of the shell, so do that there, before `peftbench submit`"
+                    f"cluster.{name}={given} is for other clusters: with cluster=local jobs have "
+                    "the environment of the shell, so do that there, before `peftbench submit`"
                 )
 
     def send(self, results: Results, submission: Submission, array: int) -> str:
@@ -103,9 +110,18 @@ class Background:
                 left[task] = reason
         return left
 
-    def explain(self, submission: Submission, tasks: list[Task]) -> dict[Task, str]:
+    def explain(
+        self, submission: Submission, tasks: list[Task], results: Results
+    ) -> dict[Task, Ending]:
         """Nobody remembers."""
         return {}
+
+    def requeue(self, results: Results, submission: Submission, task: Task) -> None:
+        """There is no queue."""
+
+    def examine(self, results: Results) -> list[Check]:
+        """Nothing is asked for."""
+        return []
 
 
 def note_process(place: Path, task: Task) -> None:
@@ -156,3 +172,6 @@ def _held(path: Path) -> bool:
     except BlockingIOError:
         return True
     return False
+
+
+SCHEDULER = Background

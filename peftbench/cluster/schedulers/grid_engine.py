@@ -1,0 +1,281 @@
+"""Grid Engine: Son of Grid Engine 8.1.9 and its relatives (Univa, Altair, Open Cluster Scheduler).
+
+Tasks count from 1 there, and from 0 in files. A job that leaves with code 99 goes back to the
+queue. Why a job ended stands in the accounting file, which some sites hide.
+"""
+
+import math
+import os
+import re
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+from peftbench.cluster.base import Check, Requeued
+from peftbench.cluster.commands import AT_ONCE, answers, ask, reading
+from peftbench.cluster.manifest import (
+    PENDING,
+    RUNNING,
+    Ending,
+    SchedulerUnreachable,
+    Submission,
+    Task,
+)
+from peftbench.cluster.scripted import Scripted, Seen, named, owners
+from peftbench.core.errors import ConfigError
+from peftbench.results.store import Results
+
+#: How `qstat -help` begins.
+RELATIVES = ("SGE", "UGE", "OGS", "GE", "OCS", "GCS", "AGE", "N1GE")
+
+#: Virtual memory that torch maps before it does anything, in GB (2.15, without a GPU in use).
+TORCH_GB = 3.1
+
+#: Exit code that puts a task back to the queue.
+AGAIN = 99
+
+#: What `failed` of qacct means, beside 0; 25 is a task that went back to the queue.
+_FAILED = {"25": "left", "26": "exit", "27": "exit", "28": "exit", "100": "exit"}
+
+
+class GridEngine(Scripted):
+    """The Grid Engine that this machine's commands reach."""
+
+    title = "Grid Engine"
+    commands = ("qsub", "qstat", "qdel")
+    submit = ("qsub", "-terse")
+    trial = ("-w", "v")
+    origin = ""
+    reserved = (
+        *("N", "S", "t", "tc", "wd", "cwd", "j", "o", "e", "terse", "sync", "now", "b", "shell"),
+        *("notify", "r", "V", "C", "hold-jid"),
+    )
+    # USR1 comes before a suspension and at s_rt
+    warnings = frozenset({signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM})
+
+    @property
+    def array_limit(self) -> int:
+        """`max_aj_tasks`, where this host may read it; else what it is by default."""
+        try:
+            found = re.search(r"^max_aj_tasks\s+(\d+)", ask("qconf", "-sconf"), re.MULTILINE)
+        except SchedulerUnreachable:  # no admin host, as many login nodes
+            found = None
+        return (int(found[1]) if found else 0) or 75000
+
+    @property
+    def site(self) -> str | None:
+        """The host of the qmaster."""
+        cell = Path(os.environ.get("SGE_ROOT", "/var/lib/gridengine"))
+        path = cell / os.environ.get("SGE_CELL", "default") / "common" / "act_qmaster"
+        try:
+            return path.read_text(encoding="utf-8").strip() or None
+        except OSError:  # elsewhere the commands know by themselves
+            return None
+
+    def check(self) -> None:
+        """Also that the commands are not those of PBS; see `base.Scheduler`."""
+        super().check()
+        head = ask("qstat", "-help").split()
+        if head and not head[0].startswith(RELATIVES):
+            raise ConfigError(
+                f"qstat here calls itself {head[0]}, which is no Grid Engine; is it PBS "
+                "(cluster=pbs)?"
+            )
+        for name, wanted in (("memory_resource", "memory_gb"), ("gpu_resource", "gpus")):
+            if getattr(self.cluster, wanted) and not getattr(self.cluster, name):
+                raise ConfigError(f"cluster.{name}: needed with cluster.{wanted}; `qconf -sc`")
+
+    def fields(self, results: Results, submission: Submission, array: int) -> dict[str, Any]:
+        """With slots, and the memory of each; see `Scripted`."""
+        found = super().fields(results, submission, array)
+        slots, memory = submission.cluster.cpus or 1, found["memory_mb"]
+        share = math.ceil(memory / slots) if memory and self.cluster.memory_per_slot else memory
+        return found | {"slots": slots, "share_mb": share}
+
+    def submitted(self, printed: str) -> str:
+        """`12.1-8:1`."""
+        (number,) = re.findall(r"^(\d+)(?:\.|$)", printed.strip())
+        return str(number)
+
+    def find(self, submissions: list[Submission], results: Results) -> dict[Task, Seen]:
+        """By the names of jobs, of those who submitted them; see `Scripted`."""
+        names = named(submissions)
+        waits = {(s.name, a) for s in submissions for a, sent in enumerate(s.arrays) if sent.after}
+        answer = ask("qstat", "-u", ",".join(owners(submissions)), "-xml")
+        found = {}
+        with reading("qstat", answer):
+            for job in ElementTree.fromstring(answer).iter("job_list"):
+                array = names.get(_text(job, "JB_name"))
+                if array is None:
+                    continue
+                number, state = _text(job, "JB_job_number"), _text(job, "state")
+                for index in _numbers(job.findtext("tasks") or "1"):
+                    one = _seen(f"{number}.{index}", state, array in waits)
+                    found[Task(*array, index - 1)] = one
+        if errors := [one.number for one in found.values() if one.reason == "error"]:
+            why = _reasons(errors)
+            for task, one in found.items():
+                if one.reason == "error" and one.number in why:
+                    found[task] = Seen(
+                        PENDING, one.number, f"error: {why[one.number]}", one.release
+                    )
+        return found
+
+    def end(self, submission: Submission, seen: dict[Task, Seen], whole: set[int]) -> None:
+        """A word each: a list after a comma would mean other jobs; see `Scripted`."""
+        words = [one.number for one in seen.values()]
+        for start in range(0, len(words), AT_ONCE):
+            ask("qdel", *words[start : start + AT_ONCE])
+
+    def explain(
+        self, submission: Submission, tasks: list[Task], results: Results
+    ) -> dict[Task, Ending]:
+        """From the accounting file, where it can be read; see `base.Scheduler`."""
+        found: dict[Task, Ending] = {}
+        for array in sorted({task.array for task in tasks}):
+            sent = submission.arrays[array]
+            if sent.job is None:
+                continue
+            try:
+                answer = ask("qacct", "-j", sent.job)
+            except SchedulerUnreachable:  # nothing of it has run, or the site hides it
+                continue
+            for about in _records(answer):  # the last turn of a task counts
+                number = about.get("taskid", "")
+                task = Task(submission.name, array, int(number) - 1 if number.isdigit() else 0)
+                found[task] = _ending(about, sent.minutes or 0)
+        return {task: ending for task, ending in found.items() if task in tasks}
+
+    def requeue(self, results: Results, submission: Submission, task: Task) -> Requeued:
+        """By the exit code alone; see `base.Scheduler`."""
+        return Requeued(AGAIN, f"it goes back to the queue (exit code {AGAIN})")
+
+    def examine(self, results: Results) -> Iterator[Check]:
+        """Queue, slots, GPUs, virtual memory, history; see `base.Scheduler`."""
+        asked = self.cluster
+        if asked.partition and not answers("qselect", "-q", asked.partition):
+            found = "no queue of this name takes jobs; `qstat -g c` lists them"
+            yield Check(f"queue {asked.partition}", found, "cluster.partition=", bad=True)
+        environment = asked.parallel_environment
+        if (asked.cpus or 1) > 1 and not answers("qselect", "-pe", str(environment)):
+            found = "no queue has it; `qconf -spl` lists them"
+            do = "cluster.parallel_environment="
+            yield Check(f"parallel environment {environment}", found, do, bad=True)
+        if asked.memory_resource == "h_vmem" and asked.memory_gb:
+            gb = asked.memory_gb * (1 if asked.memory_per_slot else asked.cpus or 1)
+            found = (
+                f"h_vmem limits virtual memory to {gb:g} GB a job: torch alone maps {TORCH_GB} GB, "
+                "with CUDA tens more"
+            )
+            little = gb < TORCH_GB + 1 or bool(asked.gpus and gb < 40)
+            yield Check("memory", found, "cluster.memory_gb=" if little else "", bad=little)
+        if asked.gpus:
+            found = f"asked for as {asked.gpu_resource}={asked.gpus}"
+            if not answers("qselect", "-l", f"{asked.gpu_resource}={asked.gpus}"):
+                found += ", which no queue has; `qhost -F` lists what there is"
+                yield Check("GPUs", found, "cluster.gpu_resource=", bad=True)
+            else:
+                do = "the site should set CUDA_VISIBLE_DEVICES; else jobs take the first GPUs"
+                yield Check("GPUs", found, do)
+        if not (history := self._accounting()):
+            found = "no accounting file here: how jobs ended is not known"
+            yield Check("qacct", found, "nothing has to be done" if not history else "")
+        yield from super().examine(results)
+
+    def refuses(self, code: int, said: str) -> bool:
+        """`qsub -w v` says in words whether there is a suitable queue."""
+        return "found suitable queue" not in said
+
+    @staticmethod
+    def _accounting() -> bool:
+        try:
+            ask("qacct", "-j", "0")
+        except SchedulerUnreachable as error:
+            return "not found" in str(error)  # it was looked for
+        return True
+
+
+def _seen(number: str, state: str, waits_for_others: bool) -> Seen:
+    """What the letters of a state mean; T and S suspend, t transfers: case matters."""
+    if "d" in state:
+        return Seen(RUNNING, number, leaving=True)
+    if "E" in state:
+        return Seen(PENDING, number, "error", "qmod -cj JOB")
+    if "h" in state:
+        if waits_for_others:
+            return Seen(PENDING, number, "waits for jobs before it")
+        return Seen(PENDING, number, "held", "qrls JOB")
+    if any(letter in state for letter in "qwsST"):
+        return Seen(PENDING, number, "suspended" if set(state) & set("sST") else "")
+    if set(state) <= set("rtR"):
+        return Seen(RUNNING, number)
+    raise ValueError(f"state {state}")
+
+
+def _numbers(text: str) -> Iterator[int]:
+    """`7`, `7,8`, `3-8:1`, `6-4999:1,5001-14999:2`."""
+    for part in text.split(","):
+        found = re.fullmatch(r"(\d+)(?:-(\d+)(?::(\d+))?)?", part.strip())
+        if found is None:
+            raise ValueError(f"tasks {text}")
+        first, last, step = found.groups()
+        yield from range(int(first), int(last or first) + 1, int(step or 1))
+
+
+def _text(job: ElementTree.Element, name: str) -> str:
+    text = job.findtext(name)
+    if text is None:
+        raise ValueError(f"a job without {name}")
+    return text
+
+
+def _reasons(numbers: list[str]) -> dict[str, str]:
+    """Why tasks are in error, as far as the site lets that be asked."""
+    jobs = sorted({number.partition(".")[0] for number in numbers})
+    try:
+        lines = ask("qstat", "-j", ",".join(jobs)).splitlines()
+    except SchedulerUnreachable:
+        return {}
+    found, job = {}, ""
+    for line in lines:
+        key, _, rest = line.partition(":")
+        if key == "job_number":
+            job = rest.strip()
+        elif key.startswith("error reason"):
+            found[f"{job}.{key.split()[-1]}"] = " ".join(rest.partition("error: ")[2].split())
+    return {number: reason for number, reason in found.items() if reason}
+
+
+def _records(answer: str) -> Iterator[dict[str, str]]:
+    """Each run of each task."""
+    about: dict[str, str] = {}
+    for line in answer.splitlines():
+        if line.startswith("====="):
+            if about:
+                yield about
+            about = {}
+        else:
+            key, _, value = line.partition(" ")
+            about[key] = value.strip()
+    if about:
+        yield about
+
+
+def _ending(about: dict[str, str], minutes: int) -> Ending:
+    """What `failed` says counts first: the exit status may be 0 all the same."""
+    number, _, said = about.get("failed", "0").partition(":")
+    status = f"exit status {about.get('exit_status', '?').split()[0]}"
+    number = number.strip()
+    if number == "0":
+        return Ending("exit", status)
+    words = f"failed {number}: {said.strip()}, {status}"
+    if number != "37":
+        return Ending(_FAILED.get(number, "node"), words)
+    spent = re.match(r"\d+", about.get("ru_wallclock", ""))
+    over = spent is None or int(spent[0]) >= 60 * minutes
+    return Ending("time" if over else "memory", words)
+
+
+SCHEDULER = GridEngine
