@@ -53,7 +53,7 @@ def examine(
     if place is not None:
         found += _guarded("prefetched", lambda: _prefetched(place))
     if overrides:
-        found += _guarded("words", lambda: _plan(overrides, configs, results))
+        found += _guarded("overrides", lambda: _plan(overrides, configs, results))
     return found
 
 
@@ -253,7 +253,7 @@ def _plan(overrides: list[str], configs: Path | None, results: Results) -> Itera
     from peftbench.config.sweep import plan
 
     planned = plan(*overrides, configs=configs, results=results.folder, ask_hub=False)
-    yield Finding("words", GOOD, f"{len(planned.runs)} runs")
+    yield Finding("overrides", GOOD, f"{len(planned.runs)} run{'s' * (len(planned.runs) != 1)}")
     root = offline_folder.data_root() or planned.data_root
     online = not hub.offline()
     hub.go_offline()  # what is here is asked for; nothing is fetched

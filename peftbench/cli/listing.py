@@ -27,7 +27,10 @@ def purposes(group: str | None, configs: Path | None) -> dict[str, dict[str, str
             old_names.note(f"list {group}", f"list {old}s")
             group = old
     if group is not None and group not in {**named, **dict.fromkeys(named.values())}:
-        raise ConfigError(f"list {group}: {did_you_mean(group, named)}")
+        every = {name for one in completion.LISTED for name in _purposes(one, searched)}
+        offered = {*named, *(name.rpartition("=")[2] for name in every)}
+        near = [name for name in offered if name.startswith(group)]
+        raise ConfigError(f"list {group}: {did_you_mean(group, near or offered)}")
     return {
         plural: _purposes(name, searched)
         for plural, name in named.items()

@@ -31,7 +31,12 @@ def plan_table(status: SweepStatus) -> Table:
             ]
         )
     columns = [*shown, "seeds", "done", "missing", "failed", "time"]
-    return Table(f"{len(status.plan.runs)} runs", columns, rows, len(shown) + 1)
+    for place in range(len(columns) - 2, len(shown), -1):  # counts that no line has
+        if not any(row[place] for row in rows):
+            columns.pop(place)
+            rows = [[*row[:place], *row[place + 1 :]] for row in rows]
+    count = len(status.plan.runs)
+    return Table(f"{count} run{'s' * (count != 1)}", columns, rows, len(shown) + 1)
 
 
 def _time(known: list[float], rough: list[float]) -> str:
@@ -50,11 +55,10 @@ def checkpoint_lines(plan: Plan) -> list[str]:
         )
     if wanted := prefetch.to_fetch(plan, offline_folder.data_root() or plan.data_root):
         told = [
-            name + ("" if size is None else f" (about {size / 1e6:,.0f} MB)")
+            f"{name} ({'size unknown' if size is None else f'about {size / 1e6:,.0f} MB'})"
             for name, size in wanted.items()
         ]
-        rest = "; of the others the hub knows the size" * (None in wanted.values())
-        lines.append(f"to be fetched: {', '.join(told)}{rest}")
+        lines.append(f"to be fetched: {', '.join(told)}")
     return lines
 
 

@@ -55,7 +55,7 @@ def _differences(default: Json, wanted: Json) -> list[str]:
     """Overrides that turn one run into the other."""
     before = {key: value for node in NODES for key, value in _leaves(node, default[node])}
     after = {key: value for node in NODES for key, value in _leaves(node, wanted[node])}
-    return [f"{key}={_spelled(value)}" for key, value in after.items() if before.get(key) != value]
+    return [f"{key}={spelled(value)}" for key, value in after.items() if before.get(key) != value]
 
 
 def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
@@ -66,10 +66,10 @@ def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
         yield key, value
 
 
-def _spelled(value: Any) -> str:
+def spelled(value: Any) -> str:
     """A value in the grammar of overrides."""
     if isinstance(value, list):
-        return f"[{','.join(map(_spelled, value))}]"
+        return f"[{','.join(map(spelled, value))}]"
     if isinstance(value, bool) or value is None:
         return "null" if value is None else str(value).lower()
     return str(value)

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from peftbench.cli.repeat import NODES, repeat_line
+from peftbench.cli.repeat import NODES, repeat_line, spelled
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json, Record
 from peftbench.core.text import one_line
@@ -106,7 +106,7 @@ def _evaluated(found: Evaluated) -> list[str]:
         "asked        " + ", ".join(f"{name} {value}" for name, value in said.items()),
         "seconds      " + ", ".join(f"{name} {s:.2f}" for name, s in found.seconds.items()),
         *(f"{name:<28} {value}" for name, value in _flat("", found.findings)),
-        f"device       {place['device']}, {place['threads']} threads",
+        f"device       {place['device']}, {_threads(place)}",
         f"commit       {(place['commit'] or 'unknown')[:12]}",
     ]
 
@@ -145,6 +145,10 @@ def _classes(work: Json) -> list[str]:
     if len(found) > _MOST_CLASSES:
         lines.append(f"             … and {len(found) - _MOST_CLASSES} more")
     return lines
+
+
+def _threads(place: Json) -> str:
+    return f"{place['threads']} thread{'s' * (place['threads'] != 1)}"
 
 
 def _percent(scores: Json) -> str:
@@ -191,7 +195,7 @@ def _record(record: Record) -> list[str]:
     parts = run.to_json()
     for node in (node for node in NODES if parts[node]):
         values = {k: v for k, v in parts[node].items() if k not in ("name", "_target_")}
-        lines.append(f"{node:<12} " + ", ".join(f"{k} {v}" for k, v in values.items()))
+        lines.append(f"{node:<12} " + ", ".join(f"{k} {spelled(v)}" for k, v in values.items()))
     lines.append("curve        step, fraction, train seconds, training loss, scores")
     for point in record.curve:
         scores = {k: v for k, v in point.items() if k in run.task.metrics}
@@ -203,7 +207,7 @@ def _record(record: Record) -> list[str]:
     versions = ", ".join(f"{name} {number}" for name, number in place["libraries"].items())
     dirty = " + uncommitted changes" if place["dirty"] else ""
     lines += [
-        f"device       {place['device']}, {place['threads']} threads, {place['precision']}",
+        f"device       {place['device']}, {_threads(place)}, {place['precision']}",
         f"versions     Python {place['python']}, {versions}",
         f"commit       {(place['commit'] or 'unknown')[:12]}{dirty}",
     ]

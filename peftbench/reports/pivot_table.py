@@ -67,12 +67,17 @@ _UNITS: tuple[tuple[Callable[[str], bool], str, float, int], ...] = (
 )
 
 
-def to_table(grid: Grid, best: Best, warning: str | None = None) -> Table:
+#: Cells that a terminal names in a note; more are counted.
+_FEW = 6
+
+
+def to_table(grid: Grid, best: Best, warning: str | None = None, most: float = math.inf) -> Table:
     """The grid as text, the constant prediction first, with what it hides told below.
 
     Args:
         grid, best: the cells, and which are best.
         warning: of costs, below the table.
+        most: cells that a note names; more are counted.
     """
     bold = {
         (grid.rows.index(row) + grid.scores, len(grid.row_names) + grid.columns.index(column))
@@ -100,7 +105,7 @@ def to_table(grid: Grid, best: Best, warning: str | None = None) -> Table:
         columns,
         lines,
         len(grid.row_names),
-        [*_notes(grid, best, titles), *([warning] if warning else [])],
+        [*_notes(grid, best, titles, most), *([warning] if warning else [])],
         frozenset(bold),
     )
 
@@ -237,7 +242,7 @@ def _words(grid: Grid, column: Row) -> list[str]:
     return [_text(v) if name in _BARE else f"{end}={_text(v)}" for name, end, v in named]
 
 
-def _notes(grid: Grid, best: Best, titles: dict[Row, str]) -> list[str]:
+def _notes(grid: Grid, best: Best, titles: dict[Row, str], most: float) -> list[str]:
     """What the numbers are, what was tested, what is not there."""
     ask = grid.asked
     notes = ["; ".join([f"{_measured(grid)} (number of seeds)", *_more(grid)]) + "."]
@@ -263,9 +268,13 @@ def _notes(grid: Grid, best: Best, titles: dict[Row, str]) -> list[str]:
             if any(cell.collapsed)
         }
         notes.append(failures.bounds_note(counts))
-        notes.append(f"Collapsed: {_listed(grid, titles, _collapsed)}.")
+        gone = sum(any(cell.collapsed) for cell in grid.cells.values())
+        runs = sum(sum(cell.collapsed) for cell in grid.cells.values())
+        told = _listed(grid, titles, _collapsed)
+        notes.append(f"Collapsed: {told if gone <= most else f'{runs} runs in {gone} cells'}.")
     if absent := _listed(grid, titles, lambda cell: "" if cell is None else None):
-        notes.append(f"No record: {absent}.")
+        empty = len(grid.rows) * len(grid.columns) - len(grid.cells)
+        notes.append(f"No record: {absent if empty <= most else f'{empty} cells'}.")
     if grid.unreadable:
         notes.append(
             f"Left out, unreadable: {len(grid.unreadable)} records, {', '.join(grid.unreadable)}."
@@ -412,7 +421,8 @@ def build_pivot_table(
     if tops.unreadable:
         warnings.append(f"{len(tops.unreadable)} runs have unreadable predictions: in no test")
     warning = costs.read_warning(results.folder)
-    table = to_table(crossing, tops, warning if crossing.costs else None)
+    most = _FEW if form == "terminal" else math.inf
+    table = to_table(crossing, tops, warning if crossing.costs else None, most)
     if form in ("csv", "json"):
         figures = to_figures(crossing, tops)
         text = figures.csv() if form == "csv" else json.dumps(figures.numbers(), indent=1) + "\n"

@@ -39,6 +39,8 @@ _SIZES = {
     "bert_base": (12, 768, 3072),
     "distilbert": (6, 768, 3072),
     "electra_small": (12, 256, 1024),
+    "mpnet_base": (12, 768, 3072),
+    "roberta_base": (12, 768, 3072),
 }
 
 
@@ -106,7 +108,7 @@ def _relative_size(model: ModelConfig) -> float | None:
     names = ("num_hidden_layers", "hidden_size", "intermediate_size")
     if all(name in shape for name in names):
         blocks, width, inner = (shape[name] for name in names)
-    elif model.name in _SIZES and not shape:
+    elif model.name in _SIZES and not shape.keys() & set(names):
         blocks, width, inner = _SIZES[model.name]
     else:
         return None

@@ -36,3 +36,11 @@ def test_short_texts_take_less_and_a_run_takes_some_seconds_beside(monkeypatch):
         assert seconds[task] == pytest.approx(expected, rel=0.02)
     short = plan("task=mnli", *words, "train.max_length=16").runs[0]
     assert Forecast([]).rough(short) < 0.6 * seconds["mnli"]  # a length that was not measured
+
+
+@pytest.mark.parametrize("model", ["bert_base", "roberta_base", "mpnet_base", "deberta_v3_base"])
+def test_packaged_models_of_a_size_take_the_same_time(model, monkeypatch):
+    monkeypatch.setattr(runtime_estimates, "cores", lambda: 1)
+    words = ("task=mrpc", "size=1000", "method=lora")
+    small, large = (plan(f"model={name}", *words).runs[0] for name in ("minilm", model))
+    assert (Forecast([]).rough(large) - 2) / (Forecast([]).rough(small) - 2) == pytest.approx(8)

@@ -1,6 +1,8 @@
 """Tables on standard output: as wide as a terminal, whole in a pipe or a file."""
 
 import io
+from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from peftbench.system import terminal
@@ -35,28 +37,73 @@ def plain(renderable: Any) -> str:
     return "\n".join(line.rstrip() for line in buffer.getvalue().splitlines())
 
 
+#: Tables into which one that is too wide is divided, at most.
+_PARTS = 4
+
+
 class Fitted:
-    """A table for rich: drawn as one where it fits, else row by row, so that no figure is cut."""
+    """A table for rich, without a cut figure.
+
+    Drawn as one where it fits, else as a few with some of the columns each, else row by row.
+    """
 
     def __init__(self, table: "Table"):
         self.table = table
 
     def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
         """Draw it."""
-        if self._least() <= options.max_width:
+        if sum(self._widths(self.table.unwrapped)) < options.max_width:
             yield self.table.drawn()
+        elif parts := self._parts(options.max_width):
+            for part in parts:
+                yield part.drawn()
         else:
             yield from self._rows()
 
-    def _least(self) -> int:
-        """Columns of a terminal in which every word is whole."""
+    def _widths(self, unwrapped: Callable[[int], bool]) -> list[int]:
+        """Columns of a terminal that each column takes with whole words, or with whole cells."""
         from rich.cells import cell_len
 
-        table, least = self.table, 0
+        table, found = self.table, []
         for place, cells in enumerate(zip(table.columns, *table.rows, strict=True)):
-            parts = cells if table.unwrapped(place) else [w for cell in cells for w in cell.split()]
-            least += max(map(cell_len, parts), default=0) + 3  # blanks around it and between
-        return least + 1
+            parts = cells if unwrapped(place) else [w for cell in cells for w in cell.split()]
+            found.append(max(map(cell_len, parts), default=0) + 3)  # blanks around and between
+        return found
+
+    def _parts(self, most: int) -> "list[Table]":
+        """Tables of the rows' names and some figures each; none if that takes too many."""
+        first, sentences = self.table.labels, len(self.table.columns) - self.table.prose
+        widths = self._widths(lambda place: place < sentences)
+        room = most - 1 - sum(widths[:first])
+        parts: list[list[int]] = []
+        left = 0
+        for place in range(first, len(widths)):
+            if widths[place] > left:
+                parts.append([])
+                left = room
+            parts[-1].append(place)
+            left -= widths[place]
+            if left < 0:
+                return []
+        return [self._part(places) for places in parts] if len(parts) <= _PARTS else []
+
+    def _part(self, places: list[int]) -> "Table":
+        """The rows that have one of these figures, with these alone."""
+        table = self.table
+        shown = [*range(table.labels), *places]
+        lines = [n for n, row in enumerate(table.rows) if any(row[place] for place in places)]
+        return replace(
+            table,
+            columns=[table.columns[place] for place in shown],
+            rows=[[table.rows[line][place] for place in shown] for line in lines],
+            bold=frozenset(
+                (new, shown.index(place))
+                for new, line in enumerate(lines)
+                for place in places
+                if (line, place) in table.bold
+            ),
+            prose=sum(place >= len(table.columns) - table.prose for place in places),
+        )
 
     def _rows(self) -> "RenderResult":
         from rich.text import Text
