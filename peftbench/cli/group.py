@@ -15,7 +15,7 @@ from peftbench.system import terminal
 #: The sections of `peftbench --help`, in the order in which people need them.
 SECTIONS = {
     "Experiments": ("list", "plan", "run", "tune", "evaluate", "status"),
-    "Results": ("report", "show", "advise", "export", "predict", "rm"),
+    "Results": ("report", "show", "advise", "export", "predict", "gate", "rm"),
     "Cluster": ("submit", "collect", "cancel", "prefetch"),
     "Setup": ("doctor", "completion"),
 }

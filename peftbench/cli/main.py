@@ -12,6 +12,7 @@ import click
 from peftbench.cli import completion, options
 from peftbench.cli.cluster import VERBS
 from peftbench.cli.exporting import export, predict
+from peftbench.cli.gate import gate
 from peftbench.cli.group import Verbs
 from peftbench.cli.removing import remove
 from peftbench.cli.report import report
@@ -189,7 +190,7 @@ def show(key: str, folder: Path, as_json: bool) -> None:
     click.echo(one(options.open_results(folder), key))
 
 
-for _verb in (export, predict):
+for _verb in (export, predict, gate):
     main.add_command(_verb)
 
 
