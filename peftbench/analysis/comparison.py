@@ -7,6 +7,7 @@ Rows of one task, size and budget are a family: their intervals hold together wi
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -184,19 +185,31 @@ class Resamples:
 
     def _make(self, records: list[Record], metric: str) -> Resampled:
         answers = stacked(records, self._load)
-        once = np.ones((1, len(answers.label)))
-        (whole,) = bootstrap.score(metric, answers.scores, answers.label, once)
-        counts = bootstrap.draws(len(answers.label), DRAWS, np.random.default_rng(0))
-        return Resampled(
-            metric=metric,
-            place={record.run.key: number for number, record in enumerate(records)},
-            whole=whole,
-            drawn=np.concatenate(
-                [bootstrap.score(metric, answers.scores, answers.label, some) for some in counts]
-            ),
-            examples=len(answers.label),
-            right=answers.scores.argmax(axis=2) == answers.label if metric == "accuracy" else None,
-        )
+        names = [record.run.key for record in records]
+        return resample(metric, names, answers.scores, answers.label)
+
+
+def resample(
+    metric: str, names: Sequence[str], scores: significance.Floats, label: NDArray[np.generic]
+) -> Resampled:
+    """Score models on the same resamples of the examples, which are equal in all calls.
+
+    Args:
+        metric: one of `task_metrics.METRICS`.
+        names: of the models.
+        scores: (models, examples, classes) outputs, or (models, examples, 1) values.
+        label: (examples,) classes or values.
+    """
+    (whole,) = bootstrap.score(metric, scores, label, np.ones((1, len(label))))
+    counts = bootstrap.draws(len(label), DRAWS, np.random.default_rng(0))
+    return Resampled(
+        metric=metric,
+        place={name: number for number, name in enumerate(names)},
+        whole=whole,
+        drawn=np.concatenate([bootstrap.score(metric, scores, label, some) for some in counts]),
+        examples=len(label),
+        right=scores.argmax(axis=2) == label if metric == "accuracy" else None,
+    )
 
 
 def compare(

@@ -11,9 +11,12 @@ from peftbench.cli import options
 from peftbench.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from peftbench.core.run import Record
+    from peftbench.exporting.prediction import PredictionSource
     from peftbench.results.store import Results
+    from peftbench.training.runtime import RuntimeConfig
 
-_data_root = click.option(
+data_root_option = click.option(
     "--data-root",
     metavar="FOLDERS",
     help="Data sets in the hub's layout.  [default: PEFTBENCH_DATA, else the hub]",
@@ -39,11 +42,18 @@ _RECORDS = "records"
     "peftbench: bottleneck adapters.  [default: the method's own: model for full, bitfit, head; "
     "peft for lora, ia3, prefix, peft]",
 )
-@_data_root
+@data_root_option
 @click.option(
     "--without-reference",
     is_flag=True,
     help="Write no reference.json, for which the validation texts must be at hand.",
+)
+@click.option(
+    "--review-error",
+    metavar="RATE",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help="Write review.json: the confidence below which people review, so that at most this share "
+    "of the other answers is wrong. Needs training rows that the run left out (size=0.7).",
 )
 def export(
     key: str,
@@ -54,6 +64,7 @@ def export(
     form: str | None,
     data_root: str | None,
     without_reference: bool,
+    review_error: float | None,
 ) -> None:
     """Export the saved weights of a run as a folder that other programs load.
 
@@ -72,7 +83,7 @@ def export(
     assert place is not None
     results = options.open_results(folder)
     if key == _RECORDS:
-        if form or data_root or without_reference:
+        if form or data_root or without_reference or review_error is not None:
             raise ConfigError("export records takes no options but -o, --results and --where")
         _export_records(results, place, where)
         return
@@ -84,8 +95,19 @@ def export(
     results.require_weights(record)  # before torch is loaded, which takes seconds
     from peftbench.exporting.folder import export_run
 
-    root = _root(data_root)
+    root = root_of(data_root)
+    part = None
+    if review_error is not None:
+        from peftbench.exporting import prediction, review
+        from peftbench.training.runtime import RuntimeConfig
+
+        part = review.calibration_part(record.run, root)
     lines = export_run(record, results, place, form, root, not without_reference)
+    if part is not None and review_error is not None:
+        source = prediction.open_export(place, RuntimeConfig(device="cpu", data_root=root))
+        found = review.find_cut_off(source, part, review_error)
+        review.write(place, found)
+        lines.append(f"# {review.sentence(found)}")
     click.echo("\n".join([f"{place}:", *(f"  {line}" for line in lines)]))
 
 
@@ -119,7 +141,7 @@ def _export_records(results: "Results", path: Path, where: str) -> None:
 )
 @click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i.")
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.")
-@_data_root
+@data_root_option
 def predict(
     source: str,
     file: Path | None,
@@ -138,20 +160,12 @@ def predict(
     """
     if glue == (file is not None):
         raise ConfigError("give a FILE, or --glue for the test split of the run's task")
-    from peftbench.cli.show import find
-
     results = options.open_results(folder)
-    record = None if Path(source).is_dir() else find(results, source)
-    if record is not None:
-        results.require_weights(record)  # before torch is loaded, which takes seconds
+    record = find_record(source, results)
     from peftbench.exporting import prediction
     from peftbench.training.runtime import RuntimeConfig
 
-    setting = RuntimeConfig(**given, data_root=_root(data_root))
-    if record is None:
-        opened = prediction.open_export(Path(source), setting)
-    else:
-        opened = prediction.open_run(record, results, setting)
+    model = opened(source, record, results, RuntimeConfig(**given, data_root=root_of(data_root)))
     with click.progressbar(length=0, label="rows", file=sys.stderr) as bar:
 
         def report(done: int, total: int) -> None:
@@ -159,18 +173,47 @@ def predict(
             bar.update(done - bar.pos)
 
         if file is None:
-            made = prediction.predict_glue(opened, out, _note, report)
+            made = prediction.predict_glue(model, out, note, report)
         else:
-            prediction.predict_file(opened, file, out, quoting, _note, report)
+            prediction.predict_file(model, file, out, quoting, note, report)
             made = [out]
     click.echo("\n".join(map(str, made)))
 
 
-def _note(text: str) -> None:
+def find_record(source: str, results: "Results") -> "Record | None":
+    """The run whose key is given, with its weights; None for a folder.
+
+    Raises:
+        ConfigError: if its weights were not kept.
+        RecordError: if no record, or more than one, has this key.
+    """
+    if Path(source).is_dir():
+        return None
+    from peftbench.cli.show import find
+
+    record = find(results, source)
+    results.require_weights(record)  # before torch is loaded, which takes seconds
+    return record
+
+
+def opened(
+    source: str, record: "Record | None", results: "Results", setting: "RuntimeConfig"
+) -> "PredictionSource":
+    """What predicts: the run of a record, else an exported folder; see `exporting.prediction`."""
+    from peftbench.exporting import prediction
+
+    if record is None:
+        return prediction.open_export(Path(source), setting)
+    return prediction.open_run(record, results, setting)
+
+
+def note(text: str) -> None:
+    """Print a remark to standard error."""
     click.echo(f"note: {text}", err=True)
 
 
-def _root(given: str | None) -> str | None:
+def root_of(given: str | None) -> str | None:
+    """The folder of data sets: as given, else the one of the environment."""
     from peftbench.system import offline_folder
 
     return given or offline_folder.data_root() or os.environ.get("PEFTBENCH_DATA")

@@ -16,7 +16,7 @@ from peftbench.system import terminal
 #: The sections of `peftbench --help`, in the order in which people need them.
 SECTIONS = {
     "Experiments": ("list", "plan", "run", "tune", "evaluate", "status"),
-    "Results": ("report", "show", "advise", "export", "predict", "merge", "rm", "gc"),
+    "Results": ("report", "show", "advise", "export", "predict", "gate", "merge", "rm", "gc"),
     "Cluster": ("submit", "collect", "cancel", "prefetch"),
     "Setup": ("doctor", "completion"),
 }

@@ -13,6 +13,7 @@ from peftbench.cli import completion, options
 from peftbench.cli.cleaning import collect_garbage
 from peftbench.cli.cluster import VERBS
 from peftbench.cli.exporting import export, predict
+from peftbench.cli.gate import gate
 from peftbench.cli.group import Verbs
 from peftbench.cli.merging import merge
 from peftbench.cli.removing import remove
@@ -216,7 +217,7 @@ def show(key: str | None, folder: Path, where: str, as_json: bool) -> None:
         click.echo((listed_json if as_json else listed)(results, where))
 
 
-for _verb in (export, predict):
+for _verb in (export, predict, gate):
     main.add_command(_verb)
 
 

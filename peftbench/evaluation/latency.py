@@ -74,7 +74,7 @@ def measure(
     for done, (kind, rows, counts) in enumerate(passes, 1):
         batch = forms["unmerged"].collate(tokens, rows)
         for form, predictor in forms.items():
-            spent = _timed(predictor, batch)
+            spent = timed(predictor, batch)
             if counts:
                 taken.setdefault((form, kind), []).append(spent)
         report({"fraction": done / len(passes)})
@@ -85,7 +85,7 @@ def measure(
     return seconds, merging
 
 
-def _timed(view: Predictor, batch: Batch) -> float:
+def timed(view: Predictor, batch: Batch) -> float:
     """Seconds from a batch on the CPU to its outputs, once the device has them."""
     view.encoder.eval()
     start = synchronized_clock(view.device)

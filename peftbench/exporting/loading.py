@@ -1,5 +1,6 @@
 """Exported folders as models that are called like those of transformers."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,9 @@ from peftbench.system import io
 
 #: What an exported folder says about itself.
 ABOUT = "peftbench.json"
+
+#: The cut-off on the confidence, where one was chosen; see `exporting.review`.
+REVIEW = "review.json"
 
 #: The trained weights in the form `OWN`.
 WEIGHTS = "peftbench.safetensors"
@@ -60,6 +64,19 @@ def read_export(folder: Path) -> Export:
             f"{folder} is no folder of `peftbench export`: it has no {ABOUT}"
         ) from None
     return Export(folder, about["form"], Run.from_json(about["run"]), about)
+
+
+def read_cut_off(folder: Path) -> float | None:
+    """The confidence below which people review, infinite for all texts; None where none is given.
+
+    Raises:
+        RecordError: if the file was altered.
+    """
+    try:
+        found = io.unsealed(folder / REVIEW)["cut_off"]
+    except FileNotFoundError:
+        return None
+    return math.inf if found is None else float(found)
 
 
 def load_exported(folder: str | Path, backbone: Backbone | None = None) -> nn.Module:

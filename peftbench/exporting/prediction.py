@@ -18,6 +18,7 @@ from peftbench.core.run import Record, Run, canonical
 from peftbench.core.text import did_you_mean
 from peftbench.data import data_report, glue, hub_layout, loading, own_file, prompting
 from peftbench.data.loading import LabelledTexts
+from peftbench.data.tokenization import TokenizedSplit
 from peftbench.data.tokenizer import load_tokenizer
 from peftbench.evaluation.evaluator import viewed
 from peftbench.exporting.loading import (
@@ -26,6 +27,7 @@ from peftbench.exporting.loading import (
     base_model,
     load_adapter,
     load_model,
+    read_cut_off,
     read_export,
 )
 from peftbench.methods.base import MODEL, OWN, Method, build_method
@@ -57,6 +59,8 @@ class PredictionSource:
         tokenizer: of the model.
         predictor: of its outputs.
         root: folders of data sets in the hub's layout, or None for the hub.
+        cut_off: confidence below which people review, infinite for all texts; None where none was
+            chosen.
     """
 
     run: Run
@@ -64,6 +68,7 @@ class PredictionSource:
     tokenizer: PreTrainedTokenizerBase
     predictor: Predictor
     root: str | None
+    cut_off: float | None = None
 
     @property
     def labels(self) -> list[str] | None:
@@ -72,16 +77,18 @@ class PredictionSource:
 
     def predict(self, columns: list[list[str]]) -> np.ndarray:
         """Probabilities (texts, classes), or values (texts, 1), of texts by column."""
-        run = self.run
-        encode = prompting.coder(run, self.tokenizer, self.root)
-        count = len(columns[0])
-        tokens = encode(LabelledTexts(columns, np.zeros(count, dtype=np.int64)))
+        tokens = self.tokenize(columns)
         with torch.random.fork_rng():
-            torch.manual_seed(run.seeds()["sampling"])
-            scores = self.predictor.predict(tokens, np.arange(count))["scores"]
-        if run.task.regression:
+            torch.manual_seed(self.run.seeds()["sampling"])
+            scores = self.predictor.predict(tokens, np.arange(len(tokens)))["scores"]
+        if self.run.task.regression:
             return scores
         return torch.from_numpy(scores).double().softmax(-1).numpy()
+
+    def tokenize(self, columns: list[list[str]]) -> TokenizedSplit:
+        """Tokens of texts by column, in the run's prompt."""
+        encode = prompting.coder(self.run, self.tokenizer, self.root)
+        return encode(LabelledTexts(columns, np.zeros(len(columns[0]), dtype=np.int64)))
 
 
 def open_run(record: Record, results: Results, setting: RuntimeConfig) -> PredictionSource:
@@ -108,8 +115,10 @@ def open_export(folder: Path, setting: RuntimeConfig) -> PredictionSource:
     run, precision = export.run, str(export.about["precision"])
     weights = tuple(sorted(folder.glob("*.safetensors")))
     identity = canonical([run.key, export.form, io.hashed(weights)])
+    cut_off = read_cut_off(folder)
     if export.form == OWN:
-        return _inserted(run, load_file(folder / WEIGHTS), precision, identity, setting)
+        own = _inserted(run, load_file(folder / WEIGHTS), precision, identity, setting)
+        return replace(own, cut_off=cut_off)
     device = device_of(setting)
     tokenizer = load_tokenizer(run.model) if export.form != MODEL else _own_tokenizer(folder, run)
     model = load_model(folder) if export.form == MODEL else load_adapter(folder, base_model(run))
@@ -122,7 +131,7 @@ def open_export(folder: Path, setting: RuntimeConfig) -> PredictionSource:
         cast(AdaptedModel, called),  # `Method.predict` calls it with a batch, no more
         build_accelerator(device, resolve_precision(precision, device), run.train.tf32),
     )
-    return PredictionSource(run, identity, tokenizer, predictor, setting.data_root)
+    return PredictionSource(run, identity, tokenizer, predictor, setting.data_root, cut_off)
 
 
 def _own_tokenizer(folder: Path, run: Run) -> PreTrainedTokenizerBase:
@@ -160,6 +169,8 @@ def predict_file(
 ) -> int:
     """Write a csv with label and probability, or value, for each row of a file.
 
+    Where a cut-off was chosen, a further column has yes for the rows that people review.
+
     The first column is the row's place in the file, as messages name it. What was written stays
     when the process ends, and the same call continues after it.
 
@@ -190,20 +201,24 @@ def predict_file(
     columns = [own_file.text_cells(table, name) for name in task.texts]
     for text in [*table.notes, *data_report.text_notes(task, table)]:
         note(f"{path.name}: {text}")
-    labels = source.labels
+    labels, cut_off = source.labels, source.cut_off
 
     def lines(found: np.ndarray, start: int) -> list[list[str]]:
         places = table.rows[start : start + len(found)]
         if labels is None:
             return [[str(p), str(value)] for p, value in zip(places, found[:, 0], strict=True)]
-        chosen = found.argmax(1)
-        return [
+        made = [
             [str(place), labels[number], f"{row[number]:.6f}"]
-            for place, number, row in zip(places, chosen, found, strict=True)
+            for place, number, row in zip(places, found.argmax(1), found, strict=True)
         ]
+        if cut_off is None:
+            return made
+        unsure = found.max(1) < cut_off
+        return [[*row, "yes" if one else "no"] for row, one in zip(made, unsure, strict=True)]
 
     header = ["row", "value"] if labels is None else ["row", "label", "probability"]
-    identity = canonical([source.identity, content, header, quoting])
+    header += ["review"] if cut_off is not None else []
+    identity = canonical([source.identity, content, header, quoting, str(cut_off)])
     return _write(source, columns, out, ",", header, lines, identity, report)
 
 

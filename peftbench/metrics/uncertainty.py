@@ -51,6 +51,22 @@ def calibration_error(
     )
 
 
+def calibration_errors(logs: Floats, label: NDArray[np.int_], counts: Floats) -> Floats:
+    """The calibration error on each of many resamples, (resamples,); in bins of equal width.
+
+    Args:
+        logs: log probabilities, (examples, classes).
+        label: classes.
+        counts: (resamples, examples), how often each example is in a resample.
+    """
+    sure = np.exp(logs.max(axis=1).astype(np.float64))
+    gap = (logs.argmax(axis=1) == label) - sure
+    place = _bins(sure, BINS, False)
+    member = place[:, None] == np.unique(place)
+    found: Floats = np.abs(counts @ (member * gap[:, None])).sum(axis=1) / counts.sum(axis=1)
+    return found
+
+
 def calibration_error_by_chance(
     logs: Floats, draws: int = 200, bins: int = BINS, equal_mass: bool = False
 ) -> dict[str, float]:

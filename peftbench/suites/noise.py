@@ -66,7 +66,11 @@ class Noise(Suite):
     def sets(self, run: Run, root: str | None) -> dict[str, LabelledTexts]:
         """The clean texts, and each kind at each intensity."""
         clean = self._clean(run, root)
-        found = {"clean": clean}
+        return {"clean": clean} | self.copies(clean)
+
+    def copies(self, clean: LabelledTexts) -> dict[str, LabelledTexts]:
+        """The texts with each kind at each intensity, by `kind/intensity`."""
+        found = {}
         for kind, most in self.rates().items():
             for intensity in self.intensities:
                 texts = [

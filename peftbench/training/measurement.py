@@ -165,7 +165,7 @@ def environment(device: torch.device, processes: int = 1) -> Json:
     return {
         "python": platform.python_version(),
         "libraries": {name: _version(name) for name in _LIBRARIES},
-        "device": f"{processes} × " * (processes > 1) + _device_name(device),
+        "device": f"{processes} × " * (processes > 1) + device_name(device),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "cuda": torch.version.cuda if device.type == "cuda" else None,
@@ -178,7 +178,8 @@ _version = cache(version)
 
 
 @cache
-def _device_name(device: torch.device) -> str:
+def device_name(device: torch.device) -> str:
+    """The GPU, else the processor."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     return hardware.processor()

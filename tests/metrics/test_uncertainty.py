@@ -25,6 +25,14 @@ def test_calibration_error_is_that_of_torchmetrics(bins):
     assert sure.calibration_error(LOGS, LABEL, bins) == pytest.approx(float(theirs), abs=1e-6)
 
 
+def test_calibration_error_on_resamples_is_that_of_each():
+    counts = np.random.default_rng(1).integers(0, 3, (5, 500)).astype(float)
+    found = sure.calibration_errors(LOGS, LABEL, counts)
+    for value, count in zip(found, counts, strict=True):
+        items = np.repeat(np.arange(500), count.astype(int))
+        assert value == pytest.approx(sure.calibration_error(LOGS[items], LABEL[items]))
+
+
 def test_calibration_error_of_a_calibrated_model_is_small_and_of_a_boaster_large():
     confidence = RANDOM.uniform(0.5, 1, 20_000)
     label = (RANDOM.random(20_000) > confidence).astype(int)  # class 0 is as likely as it says

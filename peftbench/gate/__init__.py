@@ -1,0 +1,1 @@
+"""Whether a new model may replace an old one: paired measurements and limits."""
