@@ -188,9 +188,27 @@ def read_warning(folder: Path) -> str | None:
     return " ".join(text.split())
 
 
+#: Prices of runs and their weights, prices of people and their machine, and what is no price.
+_RUNS = ("gpu_hour", "core_hour", "kwh", "gb_month")
+_PEOPLE = ("labour_hour", "label", "cloud_month")
+_COUNTED = ("months", "review_seconds", "payback_months")
+
+
 @dataclass(frozen=True)
 class Prices:
-    """What the user pays; None is not known."""
+    """What the user pays; None is not known.
+
+    Attributes:
+        currency: of all that is money.
+        gpu_hour, core_hour, kwh, gb_month: of trainings and of storage.
+        months: that the trained weights are kept.
+        labour_hour: of a person who labels or reviews texts.
+        review_seconds: of a person for a text.
+        label: of a label.
+        cloud_month: of the machine that answers texts.
+        texts_month: that come in.
+        payback_months: within which a model must have paid for itself.
+    """
 
     currency: str | None = None
     gpu_hour: float | None = None
@@ -198,23 +216,30 @@ class Prices:
     kwh: float | None = None
     gb_month: float | None = None
     months: float = 12
+    labour_hour: float | None = None
+    review_seconds: float = 30
+    label: float | None = None
+    cloud_month: float | None = None
+    texts_month: float | None = None
+    payback_months: float = 12
 
     def __post_init__(self) -> None:
         for name in (f.name for f in fields(self) if f.name != "currency"):
             value = getattr(self, name)
             number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not (value is None or (number and value >= 0)):
+            null = value is None and name not in _COUNTED
+            if not (null or (number and value >= 0)):
+                allowed = "" if name in _COUNTED else ", or null"
                 raise ConfigError(
-                    f"prices: {name} is a number of at least 0, or null, got {value!r}"
+                    f"prices: {name} is a number of at least 0{allowed}, got {value!r}"
                 )
-        if self.currency is None and self.known():
+        people = any(getattr(self, name) is not None for name in _PEOPLE)
+        if self.currency is None and (self.known() or people):
             raise ConfigError("prices: say the currency, such as EUR")
 
     def known(self) -> bool:
-        """Whether anything has a price."""
-        return any(
-            getattr(self, name) is not None for name in ("gpu_hour", "core_hour", "kwh", "gb_month")
-        )
+        """Whether anything of a run has a price."""
+        return any(getattr(self, name) is not None for name in _RUNS)
 
     def money(self, record: Record, tuned: Tuned | None = None) -> float | None:
         """Of a run: its hours or its energy, and its storage; None if nothing of it has a price.
