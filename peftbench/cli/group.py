@@ -14,7 +14,7 @@ from peftbench.system import terminal
 
 #: The sections of `peftbench --help`, in the order in which people need them.
 SECTIONS = {
-    "Experiments": ("list", "plan", "run", "tune", "evaluate", "status"),
+    "Experiments": ("list", "plan", "run", "tune", "evaluate", "pilot", "status"),
     "Results": ("report", "show", "advise", "export", "predict", "rm"),
     "Cluster": ("submit", "collect", "cancel", "prefetch"),
     "Setup": ("doctor", "completion"),

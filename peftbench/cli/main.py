@@ -13,6 +13,7 @@ from peftbench.cli import completion, options
 from peftbench.cli.cluster import VERBS
 from peftbench.cli.exporting import export, predict
 from peftbench.cli.group import Verbs
+from peftbench.cli.pilot import pilot
 from peftbench.cli.removing import remove
 from peftbench.cli.report import report
 from peftbench.core.errors import ConfigError
@@ -224,7 +225,7 @@ def list_(group: str | None, configs: Path | None, as_json: bool) -> None:
         click.echo("\n".join(f"  {one.ljust(width)}  {about}" for one, about in named.items()))
 
 
-for _verb in (report, remove, *VERBS):
+for _verb in (pilot, report, remove, *VERBS):
     main.add_command(_verb)
 
 

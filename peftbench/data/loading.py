@@ -285,10 +285,9 @@ def _own_rows(task: TaskConfig, split: str) -> tuple[str, np.ndarray | None]:
     if "validation" in task.source["file"]:
         return part, None
     if task.folds is not None:
-        held = held_rows(task)
         if part == "validation":
-            return "train", held
-        return "train", np.setdiff1d(np.arange(len(cut(task).part)), held)
+            return "train", held_rows(task)
+        return "train", np.flatnonzero(cut(task).part != task.fold)
     assert task.validation_fraction is not None
     whole = _own_texts(task, _own_table(task, task.splits["train"]))
     total = len(whole.label)
