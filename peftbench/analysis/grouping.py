@@ -237,6 +237,8 @@ def settings(run: Run) -> Json:
     task = run.task  # what is None in one record and not in another tells them apart
     flat |= {"task.texts": task.texts, "task.label": task.label, "task.quoting": task.quoting}
     flat["task.validation_fraction"] = task.validation_fraction
+    flat |= {"task.folds": task.folds, "task.fold": task.fold, "task.group": task.group}
+    flat["task.fold_seed"] = task.fold_seed
     flat["task.rows_sha256"] = task.rows_sha256 and task.rows_sha256[:12]
     flat["train.class_weights"] = run.train.class_weights
     flat |= {f"seed.{role}": (run.role_seeds or {}).get(role, "as seed") for role in ROLES}

@@ -16,7 +16,8 @@ from peftbench.system import terminal
 #: The sections of `peftbench --help`, in the order in which people need them.
 SECTIONS = {
     "Experiments": ("list", "plan", "run", "tune", "evaluate", "status"),
-    "Results": ("report", "show", "advise", "export", "predict", "gate", "merge", "rm", "gc"),
+    "Results": ("report", "show", "export", "predict", "merge", "rm", "gc"),
+    "Decisions": ("pilot", "advise", "gate"),
     "Cluster": ("submit", "collect", "cancel", "prefetch"),
     "Setup": ("doctor", "completion"),
 }

@@ -16,6 +16,7 @@ from peftbench.cli.exporting import export, predict
 from peftbench.cli.gate import gate
 from peftbench.cli.group import Verbs
 from peftbench.cli.merging import merge
+from peftbench.cli.pilot import pilot
 from peftbench.cli.removing import remove
 from peftbench.cli.report import report
 from peftbench.core.errors import ConfigError
@@ -252,7 +253,7 @@ def list_(group: str | None, configs: Path | None, as_json: bool) -> None:
         click.echo("\n".join(f"  {one.ljust(width)}  {about}" for one, about in named.items()))
 
 
-for _verb in (report, merge, remove, collect_garbage, *VERBS):
+for _verb in (report, pilot, merge, remove, collect_garbage, *VERBS):
     main.add_command(_verb)
 
 

@@ -584,6 +584,7 @@ def _file(task: Json) -> Json:
         )
     if task.get("quoting") is not None:
         one_of("task.quoting", task["quoting"], QUOTING)
+    _check_folds(task)
     hashes, paths = {}, {}
     for key, split in (("path", "train"), ("validation_path", "validation")):
         if task[key] is None:
@@ -608,3 +609,26 @@ def _file(task: Json) -> Json:
     if names is not None:
         task |= {"class_names": list(names), "classes": len(names)}
     return task | {"metrics": task["metrics"] or _default_metrics(names)}
+
+
+def _check_folds(task: Json) -> None:
+    """Refuse a fold that cannot be; with folds no fraction is held out."""
+    folds = task.get("folds")
+    given = [f"task.{key}" for key in ("fold", "fold_seed", "group") if task.get(key) is not None]
+    if folds is None:
+        if given:
+            raise ConfigError(
+                f"{', '.join(given)} without task.folds; add task.folds=5, the number of parts"
+            )
+        return
+    at_least("task.folds", folds, 2, whole=True)
+    if task.get("fold") not in range(folds):
+        raise ConfigError(
+            f"task.fold={task.get('fold')}: with task.folds={folds} name the part that is held "
+            f"out, from 0 to {folds - 1}"
+        )
+    if task.get("fold_seed") is not None:
+        at_least("task.fold_seed", task["fold_seed"], 0, whole=True)
+    if task["validation_path"] is not None:
+        raise ConfigError("task.folds holds out parts of task.path; leave task.validation_path out")
+    task["validation_fraction"] = None

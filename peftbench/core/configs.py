@@ -234,6 +234,11 @@ class TaskConfig(Config):
         validation_fraction: of the training file, where there is no validation file.
         quoting: what a quotation mark is in a user's own csv or tsv: `data.delimited.QUOTING`; None
             is as in csv, where the marks cannot be meant otherwise.
+        folds: parts into which the training file is cut for cross-validation, see `data.folds`;
+            None is no cut.
+        fold: the part that is the validation split, from 0.
+        fold_seed: of the cut; None is 0.
+        group: column of the training file; rows with the same value there stay in one part.
         class_names: of a user's own file, in the order of their numbers.
         rows_sha256: of the rows of a folder in the hub's layout, where they are not those of the
             revision; None where they are, or come from the hub.
@@ -256,6 +261,10 @@ class TaskConfig(Config):
     validation_path: str | None = None
     validation_fraction: float | None = None
     quoting: str | None = None
+    folds: int | None = None
+    fold: int | None = None
+    fold_seed: int | None = None
+    group: str | None = None
     class_names: list[str] | None = None
     rows_sha256: str | None = None
     hub_rows_sha256: str | None = None

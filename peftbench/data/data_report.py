@@ -55,7 +55,7 @@ def data_lines(task: TaskConfig, root: str | None) -> list[str]:
         return odd
     told = [
         f"{task.name}: {len(train.label):,} training and {len(held.label):,} validation examples"
-        + (f" ({task.validation_fraction:.0%} of the file)" if not task.validation_path else ""),
+        + _held_out(task),
         f"{task.name}: {_labels(task, train, held)}",
         f"{task.name}: {_lengths(train)}; {_duplicates(train)}",
     ]
@@ -67,6 +67,12 @@ def data_lines(task: TaskConfig, root: str | None) -> list[str]:
         more = len(odd) - room + 1
         odd = [*odd[: room - 1], f"{task.name}: {more} further notes, such as: {odd[room - 1]}"]
     return told + odd
+
+
+def _held_out(task: TaskConfig) -> str:
+    if task.folds is not None and task.fold is not None:
+        return f" (part {task.fold + 1} of {task.folds})"
+    return "" if task.validation_path else f" ({task.validation_fraction:.0%} of the file)"
 
 
 def _labels(task: TaskConfig, train: LabelledTexts, held: LabelledTexts) -> str:

@@ -16,7 +16,7 @@ from peftbench.core.configs import TaskConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import canonical
 from peftbench.core.text import did_you_mean
-from peftbench.data import hub_dataset, hub_layout, own_file, own_labels, synthetic
+from peftbench.data import folds, hub_dataset, hub_layout, own_file, own_labels, synthetic
 from peftbench.system import offline_folder
 
 #: Which part of a file without a validation file is held out; the same for every run of the file.
@@ -106,6 +106,8 @@ def fingerprint(task: TaskConfig, split: str, root: str | None) -> str:
         return hashlib.sha256(f"{name} {synthetic.VERSION} {split}".encode()).hexdigest()
     if "file" in source:
         about = [source, task.validation_fraction, SPLIT_SEED, split]
+        if task.folds is not None:
+            about += [task.folds, task.fold, task.fold_seed, task.group]
         return hashlib.sha256(canonical(about).encode()).hexdigest()
     content = hub_layout.hash_files(tuple(hub_layout.find_files(task, split, root)))
     if "format" in source:  # the same bytes may be read in two ways
@@ -292,6 +294,10 @@ def _own_rows(task: TaskConfig, split: str) -> tuple[str, np.ndarray | None]:
     part = "train" if split == task.splits["train"] else "validation"
     if "validation" in task.source["file"]:
         return part, None
+    if task.folds is not None:
+        if part == "validation":
+            return "train", held_rows(task)
+        return "train", np.flatnonzero(cut(task).part != task.fold)
     assert task.validation_fraction is not None
     whole = _own_texts(task, _own_table(task, task.splits["train"]))
     total = len(whole.label)
@@ -303,6 +309,34 @@ def _own_rows(task: TaskConfig, split: str) -> tuple[str, np.ndarray | None]:
         )
     order = stratified(whole.label, task.classes, SPLIT_SEED)
     return "train", np.sort(order[held:] if part == "train" else order[:held])
+
+
+def cut(task: TaskConfig) -> folds.Cut:
+    """The parts of a user's own file into which `task.folds` cuts its rows.
+
+    Raises:
+        ConfigError: if the file cannot be cut so, or has no such column.
+    """
+    assert task.path is not None
+    assert task.folds is not None
+    content, every = task.source["file"]["train"], task.group is not None
+    table = own_file.read_table(
+        task.path, content, task.texts, task.label, task.quoting, every=every
+    )
+    key = json.dumps(["cut", task.texts, task.label, task.folds, task.fold_seed, task.group])
+    if key not in table.made:
+        rows = _own_texts(task, table)
+        given = None if task.group is None else own_file.text_cells(table, task.group)
+        table.made[key] = folds.cut(
+            rows.texts, rows.label, task.classes, task.folds, task.fold_seed or 0, given
+        )
+    made: folds.Cut = table.made[key]
+    return made
+
+
+def held_rows(task: TaskConfig) -> np.ndarray:
+    """Numbers of the rows that `task.fold` holds out, ascending: its validation split."""
+    return np.flatnonzero(cut(task).part == task.fold)
 
 
 def _own_texts(task: TaskConfig, table: own_file.FileTable) -> LabelledTexts:

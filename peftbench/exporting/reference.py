@@ -9,13 +9,17 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
+from peftbench.core.configs import ModelConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json
 from peftbench.data import prompting
 from peftbench.data.batching import Batch
 from peftbench.data.tokenization import TokenizedSplit, tokenize_split
 from peftbench.exporting.kept_run import KeptRun
+from peftbench.methods.base import Method
+from peftbench.models.adapted_model import AdaptedModel
 from peftbench.results.store import Results
 from peftbench.training.precision import build_accelerator
 from peftbench.training.predictor import Predictor
@@ -107,9 +111,36 @@ def _tokens(tokens: TokenizedSplit, kept: KeptRun) -> Json:
 
 
 def _embeddings(tokens: TokenizedSplit, kept: KeptRun) -> Json:
-    """Of the means over the tokens of a text of what the last block gives."""
+    """Summary of the embeddings of some texts."""
     rows = np.unique(np.linspace(0, len(tokens) - 1, _SAMPLE).astype(np.int64))
-    model = kept.model
+    found = text_embeddings(tokens, rows, kept.run.model, kept.model, kept.tokenizer)
+    mean, std = found.mean(0), found.std(0)
+    spread = np.where(std > 0, std, 1)
+    distance = np.sqrt((((found - mean) / spread) ** 2).mean(1))
+    return {
+        "texts": len(rows),
+        "mean": mean.tolist(),
+        "std": std.tolist(),
+        "distance": _summary(distance),
+    }
+
+
+def text_embeddings(
+    tokens: TokenizedSplit,
+    rows: np.ndarray,
+    config: ModelConfig,
+    model: AdaptedModel,
+    tokenizer: PreTrainedTokenizerBase,
+) -> np.ndarray:
+    """(rows, width) means over the tokens of a text of what the last block gives.
+
+    Args:
+        tokens: of all texts.
+        rows: numbers of the texts, ascending.
+        config: of the model.
+        model: on the CPU, in eval mode.
+        tokenizer: of the checkpoint.
+    """
     seen: list[Tensor] = []
 
     def keep(module: nn.Module, given: object, output: Any) -> None:
@@ -123,21 +154,11 @@ def _embeddings(tokens: TokenizedSplit, kept: KeptRun) -> Json:
         mean = (states * real[..., None]).sum(1) / batch["lengths"][:, None]
         return {"embedding": mean[None]}
 
-    cpu, padding = torch.device("cpu"), kept.tokenizer.pad_token_id
-    mask = kept.run.model.family_config.mask
+    cpu, mask = torch.device("cpu"), config.family_config.mask
     accelerator = build_accelerator(cpu, "fp32")
-    view = Predictor(padding, mask, cpu, kept.method, model, accelerator)
+    view = Predictor(tokenizer.pad_token_id, mask, cpu, Method(), model, accelerator)
     hook = model.module.base_model.register_forward_hook(keep)
     try:
-        found = next(view.outputs(tokens, rows, embed))["embedding"].astype(np.float64)
+        return next(view.outputs(tokens, rows, embed))["embedding"].astype(np.float64)
     finally:
         hook.remove()
-    mean, std = found.mean(0), found.std(0)
-    spread = np.where(std > 0, std, 1)
-    distance = np.sqrt((((found - mean) / spread) ** 2).mean(1))
-    return {
-        "texts": len(rows),
-        "mean": mean.tolist(),
-        "std": std.tolist(),
-        "distance": _summary(distance),
-    }

@@ -1,0 +1,135 @@
+"""What a careful person tries before fine-tuning, on the folds of the pilot, by scikit-learn.
+
+TF-IDF with logistic regression, and logistic regression on the model's frozen embeddings (means
+over the tokens of the last block). The inverse strength of the penalty is chosen inside each
+training fold. Predictions are kept in `baselines/` of the results folder.
+"""
+
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Any
+
+import numpy as np
+
+from peftbench.core.run import Json, Run, canonical, identity
+from peftbench.data import loading
+from peftbench.data.loading import LabelledTexts
+from peftbench.pilot.out_of_fold import Floats
+from peftbench.results.store import Results
+from peftbench.system import io
+
+#: Names, in tables.
+TF_IDF, FROZEN = "tf-idf + logistic regression", "frozen embeddings + logistic regression"
+
+#: Raised when a change makes a baseline predict otherwise.
+_REVISION = 1
+
+#: Inverse strengths of the penalty, and folds of the choice.
+_STRENGTHS, _INNER = (0.1, 1.0, 10.0, 100.0), 3
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """Baselines of one fold.
+
+    Attributes:
+        probability: by baseline (rows, classes) of the held-out rows.
+        constant: (classes,) shares in the training rows.
+        seconds: by baseline, with the choice of its penalty.
+    """
+
+    probability: dict[str, Floats]
+    constant: Floats
+    seconds: dict[str, float]
+
+
+def fit(run: Run, results: Results, embed: Callable[[LabelledTexts], Floats]) -> Fitted:
+    """The baselines of a run's fold, from the results folder where an earlier call left them.
+
+    Args:
+        run: whose task has a fold.
+        results: the folder.
+        embed: (rows, width) embeddings of texts.
+
+    Raises:
+        RecordError: if what is kept was altered.
+    """
+    about = [identity(run.task.json), identity(run.model.json), run.train.max_length, _REVISION]
+    about.append(metadata.version("scikit-learn"))
+    key = hashlib.sha256(canonical(about).encode()).hexdigest()[:12]
+    path = results.folder / "baselines" / f"{key}.json"
+    if not path.exists():
+        results.write(path, io.sealed(_fitted(run, embed)))
+    found = io.unsealed(path)
+    return Fitted(
+        {name: np.array(rows) for name, rows in found["probability"].items()},
+        np.array(found["constant"]),
+        found["seconds"],
+    )
+
+
+def _fitted(run: Run, embed: Callable[[LabelledTexts], Floats]) -> Json:
+    task = run.task
+    train, held = (loading.load_split(task, task.splits[p], None) for p in ("train", "validation"))
+    counts = np.bincount(train.label, minlength=task.classes)
+    made: Json = {"probability": {}, "seconds": {}, "constant": (counts / counts.sum()).tolist()}
+    for name, features in ((TF_IDF, _tf_idf), (FROZEN, _embedded(embed))):
+        start = time.perf_counter()
+        ours, theirs = features(train, held)
+        found = _regression(ours, train.label, theirs, task.classes)
+        made["seconds"][name] = time.perf_counter() - start
+        made["probability"][name] = np.round(found, 9).tolist()
+    return made
+
+
+def _tf_idf(train: LabelledTexts, held: LabelledTexts) -> tuple[Any, Any]:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+
+    words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True)
+    words.fit([text for column in train.texts for text in column])
+    ours, theirs = ([words.transform(c) for c in split.texts] for split in (train, held))
+    return _together(ours), _together(theirs)
+
+
+def _embedded(
+    embed: Callable[[LabelledTexts], Floats],
+) -> Callable[[LabelledTexts, LabelledTexts], tuple[Any, Any]]:
+    def features(train: LabelledTexts, held: LabelledTexts) -> tuple[Any, Any]:
+        ours, theirs = (
+            _together([embed(LabelledTexts([column], split.label)) for column in split.texts])
+            for split in (train, held)
+        )
+        return ours, theirs
+
+    return features
+
+
+def _together(columns: list[Any]) -> Any:
+    """Features of a text, or of the difference and the product of those of a pair."""
+    from scipy.sparse import hstack, issparse
+
+    if len(columns) == 1:
+        return columns[0]
+    one, other = columns
+    if issparse(one):
+        return hstack([abs(one - other), one.multiply(other)]).tocsr()
+    return np.hstack([np.abs(one - other), one * other])
+
+
+def _regression(train: Any, label: np.ndarray, held: Any, classes: int) -> Floats:
+    """(rows, classes) probabilities; 0 for a class that the training rows do not have."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import GridSearchCV, StratifiedKFold
+
+    fewest = int(np.bincount(label)[np.unique(label)].min())
+    model: Any = LogisticRegression(max_iter=2000)
+    if fewest >= _INNER:
+        inner = StratifiedKFold(_INNER, shuffle=True, random_state=0)
+        model = GridSearchCV(model, {"C": list(_STRENGTHS)}, cv=inner)
+    model.fit(train, label)
+    found = np.zeros((held.shape[0], classes))
+    found[:, model.classes_] = model.predict_proba(held)
+    return found

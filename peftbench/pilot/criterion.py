@@ -1,0 +1,150 @@
+"""What counts as success: written to a file before the first run, and hashed."""
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from peftbench.core.errors import ConfigError, above, between
+from peftbench.core.run import Json
+from peftbench.core.text import did_you_mean
+from peftbench.metrics import task_metrics
+from peftbench.results.store import Results
+from peftbench.system import io
+
+#: The file of the criterion in a results folder, and that of its versions.
+NAME, VERSIONS = "criterion.yaml", "criterion.json"
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """What a method must reach.
+
+    Attributes:
+        data: SHA-256 of the file that it is about.
+        metric: of the score.
+        least: value that the lower end of the interval must reach, in [-1, 1].
+        largest_seconds: of one training with the choice of its rate; None is no limit.
+        largest_review: share of texts that people may have to check; None is no review.
+        review_error: share of wrong answers, at most, among the texts that nobody checks.
+    """
+
+    data: str
+    metric: str
+    least: float
+    largest_seconds: float | None = None
+    largest_review: float | None = None
+    review_error: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.metric not in task_metrics.METRICS:
+            near = did_you_mean(str(self.metric), task_metrics.METRICS)
+            raise ConfigError(f"criterion: no metric {self.metric!r}; {near}")
+        between("criterion: least", self.least, 0, 1)
+        if self.largest_seconds is not None:
+            above("criterion: largest_seconds", self.largest_seconds, 0)
+        if (self.largest_review is None) != (self.review_error is None):
+            raise ConfigError(
+                "criterion: largest_review and review_error belong together: how many texts people "
+                "may check, and how many of the other answers may be wrong"
+            )
+        if self.largest_review is not None:
+            between("criterion: largest_review", self.largest_review, 0, 0.95)
+            between("criterion: review_error", self.review_error, 0, 0.5)
+
+    def text(self) -> str:
+        """The content of its file."""
+        return "".join(
+            f"{name}: {json.dumps(value)}  # {_ABOUT[name]}\n"
+            for name, value in asdict(self).items()
+        )
+
+
+_ABOUT = {
+    "data": "SHA-256 of the file of the pilot",
+    "metric": "the score",
+    "least": "what the lower end of its interval must reach",
+    "largest_seconds": "of one training with the choice of its rate; null: no limit",
+    "largest_review": "share of texts that people may check; null: no review",
+    "review_error": "share of wrong answers, at most, among the texts that nobody checks",
+}
+
+
+@dataclass(frozen=True)
+class Written:
+    """A criterion as it is on disk.
+
+    Attributes:
+        criterion: as the file is now.
+        sha256: of the bytes of the file.
+        versions: every content that a pilot was run with, the first one first: `sha256`, `written`
+            (UTC), `runs` (finished trainings at that time) and the `criterion`.
+    """
+
+    criterion: Criterion
+    sha256: str
+    versions: list[Json]
+
+    @property
+    def changes(self) -> list[Json]:
+        """The versions that were noted after trainings were finished."""
+        return [version for version in self.versions if version["runs"]]
+
+
+def read(results: Results) -> Criterion | None:
+    """The criterion in a results folder, if there is one.
+
+    Raises:
+        ConfigError: if the file is no criterion.
+    """
+    path = results.folder / NAME
+    try:
+        return _parsed(path, path.read_bytes())
+    except FileNotFoundError:
+        return None
+
+
+def fix(results: Results, wanted: Criterion, runs: int) -> Written:
+    """Write the criterion if there is none yet, and note which one holds.
+
+    Args:
+        results: the folder of the pilot.
+        wanted: the one of the file, or of the options.
+        runs: trainings that are finished by now.
+
+    Raises:
+        RecordError: if the noted versions were altered.
+    """
+    path, notes = results.folder / NAME, results.folder / VERSIONS
+    if not path.exists():
+        results.write(path, wanted.text().encode())
+    body = path.read_bytes()
+    sha256 = hashlib.sha256(body).hexdigest()
+    versions: list[Json] = io.unsealed(notes)["versions"] if notes.exists() else []
+    if not versions or versions[-1]["sha256"] != sha256:
+        now = datetime.now(UTC).isoformat(timespec="seconds")
+        kept = {"sha256": sha256, "written": now, "runs": runs, "criterion": asdict(wanted)}
+        versions = [*versions, kept]
+        results.write(notes, io.sealed({"versions": versions}))
+    return Written(wanted, sha256, versions)
+
+
+def _parsed(path: Path, body: bytes) -> Criterion:
+    import yaml
+
+    try:
+        found: Any = yaml.safe_load(body)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is no yaml file: {error}") from error
+    known = {one.name for one in fields(Criterion)}
+    if not isinstance(found, dict) or not {"data", "metric", "least"} <= set(found) <= known:
+        raise ConfigError(
+            f"{path} holds {', '.join(sorted(known))} of a criterion and nothing else; fix it, or "
+            "choose another --results"
+        )
+    try:
+        return Criterion(**found)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error

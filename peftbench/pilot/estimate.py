@@ -1,0 +1,84 @@
+"""How long a pilot will take, before it starts."""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from peftbench.core.run import Run
+from peftbench.core.text import format_duration
+from peftbench.core.tuning import FRACTION
+from peftbench.pilot.design import SHARES, Design
+from peftbench.results.runtime_estimates import Forecast
+from peftbench.results.store import Results
+from peftbench.system.hardware import bf16_on_cpu, cores, devices
+
+#: Seconds of a run beside its steps: the data, the head, the record.
+_BESIDE = 1.0
+
+#: A step in fp32 over one in bf16, for which shipped step times are, where a CPU has bf16.
+_FP32 = 3.6
+
+
+def estimate(found: Design, results: Results, device: str) -> str:
+    """A sentence on the trainings that are missing and the time that they take.
+
+    Args:
+        found: the pilot.
+        results: the folder, whose records say how fast runs are here.
+        device: as of `peftbench run`.
+    """
+    request, runs = found.request, found.plan.runs
+    inside = 1 - FRACTION
+    curves = len(found.methods) if request.every_curve else min(2, len(found.methods))
+    per_method = len(runs) / len(found.methods)
+    trials = len(runs) * request.rates if request.rates > 1 else 0
+    points = round(curves * per_method / request.repeats * len(SHARES))
+    records = [*results.scan()[0], *results.trials().scan()[0]]
+    forecast = Forecast(records)
+    gpus = devices(device)
+    precision = runs[0].train.precision
+    fast = precision == "bf16" or (precision == "auto" and bf16_on_cpu())
+    factor = 1.0 if fast else _FP32
+    whole = [_seconds(found, run, 1.0, forecast, factor) for run in runs]
+    parts = [
+        (trials, [_seconds(found, run, inside, forecast, factor) for run in runs]),
+        (len(runs), whole),
+        *(
+            (points // len(SHARES), [_seconds(found, run, share, forecast, factor) for run in runs])
+            for share in SHARES
+        ),
+    ]
+    total = 0.0
+    for count, times in parts:
+        known = [time for time in times if time is not None]
+        if not known and count:
+            return f"{trials + len(runs) + points} trainings; their time is not known before"
+        total += count * sum(known) / max(1, len(known))
+    done = len(records)
+    how = "from the speeds of records here" if done else "from shipped step times"
+    where = "this GPU" if gpus and done else f"the {cores()} cores of this CPU"
+    faster = "; a GPU is many times faster" if gpus and not done else ""
+    return (
+        f"{trials} trials of learning rates, {len(runs)} trainings and {points} for the learning "
+        f"curve, {done} of them done; all of them take about {format_duration(total)} on {where}, "
+        f"{how}{faster}"
+    )
+
+
+def counted(found: Design, runs: Iterable[Run]) -> list[Run]:
+    """Runs whose task has the counts of its fold, to estimate times by; their keys are others."""
+    held = found.rows / found.request.folds
+    examples = {"train": round(found.rows - held), "validation": round(held)}
+    return [replace(run, task=replace(run.task, examples=examples)) for run in runs]
+
+
+def _seconds(
+    found: Design, run: Run, share: float, forecast: Forecast, factor: float
+) -> float | None:
+    """Of a run with a share of the training rows of its fold."""
+    (known,) = counted(found, [run])
+    known = replace(known, size=max(1, round(share * known.task.examples["train"])))
+    measured = forecast.seconds(known)
+    if measured is not None:
+        return measured
+    rough = forecast.rough(known)
+    return None if rough is None else factor * rough + _BESIDE

@@ -1,0 +1,124 @@
+"""Intervals of scores of cross-validated predictions, in which the groups of rows are drawn.
+
+A share of right answers has the interval of Korn and Graubard 1998 (Survey Methodology 24): that of
+Clopper and Pearson 1934 for the effective number of rows, which is less than the rows where those
+of a group are right or wrong together. Other metrics have that of a bootstrap of the groups. Both
+are of the rows: another seed of training, and other folds, are not in them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from peftbench.analysis import bootstrap
+from peftbench.pilot.out_of_fold import Floats, Ints, OutOfFold
+
+#: Resamples of the groups; the same ones for all candidates.
+RESAMPLES = 4_000
+
+#: One less the probability of intervals.
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A figure with its interval.
+
+    Attributes:
+        value: as it was found.
+        low, high: the ends.
+        rows: of which it is a figure.
+    """
+
+    value: float
+    low: float
+    high: float
+    rows: int
+
+
+def share(right: Floats, group: Ints, level: float = LEVEL) -> Interval:
+    """The share of right answers (Korn and Graubard 1998, section 2).
+
+    Args:
+        right: (repeats, rows) of 0 and 1.
+        group: (rows,) numbers of groups, which are independent of each other.
+        level: one less the probability of the interval.
+    """
+    from scipy.special import betaincinv, stdtrit
+
+    rows = right.shape[1]
+    value = float(right.mean())
+    numbers = np.unique(group, return_inverse=True)[1]
+    groups = int(numbers.max()) + 1
+    if groups < 2:
+        return Interval(value, 0.0, 1.0, rows)
+    totals = np.bincount(numbers, weights=right.mean(axis=0) - value)
+    variance = float(totals @ totals) / rows**2 * groups / (groups - 1)
+    effective = float(groups)  # all right, or all wrong
+    if variance > 0:
+        q = 1 - level / 2
+        freedom = (stdtrit(rows - 1, q) / stdtrit(groups - 1, q)) ** 2
+        simple = value * (1 - value) / (rows - 1)  # the variance without groups
+        effective = min(float(rows), rows * simple / variance * float(freedom))
+    hits = value * effective
+    low = betaincinv(hits, effective - hits + 1, level / 2) if hits > 0 else 0.0
+    misses = effective - hits
+    high = betaincinv(hits + 1, misses, 1 - level / 2) if misses > 1e-12 else 1.0
+    return Interval(value, float(low), float(high), rows)
+
+
+def resampled(table: OutOfFold, metric: str, names: Sequence[str], seed: int = 0) -> Floats:
+    """(resamples + 1, candidates) scores, the first row those of the rows as they are.
+
+    The constant prediction comes last. A mean over repeats.
+
+    Args:
+        table: of the predictions.
+        metric: of the score.
+        names: of candidates.
+        seed: of the resamples.
+    """
+    scores = np.stack([*(table.probability[name] for name in names), table.constant])
+    candidates, repeats, rows, classes = scores.shape
+    flat = scores.reshape(candidates * repeats, rows, classes)
+    numbers = np.unique(table.group, return_inverse=True)[1]
+    generator = np.random.default_rng(seed)
+    drawn = bootstrap.draws(int(numbers.max()) + 1, RESAMPLES, generator)
+    pieces = [np.ones((1, rows)), *(counts[:, numbers] for counts in drawn)]
+    found = np.concatenate(
+        [bootstrap.score(metric, flat, table.label, counts) for counts in pieces]
+    )
+    return np.asarray(found.reshape(-1, candidates, repeats).mean(axis=2), dtype=np.float64)
+
+
+def percentile(values: Floats, rows: int, level: float = LEVEL) -> Interval:
+    """The interval between quantiles of resampled figures, of which the first is the found one.
+
+    Resamples without the figure (labels of one class) are left out.
+    """
+    low, high = np.nanquantile(values[1:], (level / 2, 1 - level / 2))
+    return Interval(float(values[0]), float(low), float(high), rows)
+
+
+def difference_of_shares(
+    ours: Floats, theirs: Floats, group: Ints, level: float = LEVEL
+) -> Interval:
+    """Difference of two shares of right answers to the same rows, by Student's t over groups.
+
+    Args:
+        ours, theirs: (repeats, rows) of 0 and 1.
+        group, level: as of `share`.
+    """
+    from scipy.special import stdtrit
+
+    each = (ours - theirs).mean(axis=0)
+    rows, value = len(each), float(each.mean())
+    numbers = np.unique(group, return_inverse=True)[1]
+    groups = int(numbers.max()) + 1
+    if groups < 2:
+        return Interval(value, -1.0, 1.0, rows)
+    totals = np.bincount(numbers, weights=each - value)
+    error = float(np.sqrt(totals @ totals / rows**2 * groups / (groups - 1)))
+    reach = float(stdtrit(groups - 1, 1 - level / 2)) * error
+    return Interval(value, value - reach, value + reach, rows)

@@ -1,0 +1,241 @@
+"""The trainings of a pilot in their order: rates inside folds, folds, learning curves, latency.
+
+Everything is an ordinary run, trial or evaluation of the results folder, so a pilot that was
+stopped continues, and one that is finished is only read.
+"""
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+
+from peftbench.config import sweep as words
+from peftbench.core.evaluation import Evaluated, Evaluation
+from peftbench.core.plan import RunOptions
+from peftbench.core.run import Run
+from peftbench.core.text import command
+from peftbench.core.tuning import Question, Search, subject
+from peftbench.data import loading
+from peftbench.data.loading import LabelledTexts
+from peftbench.pilot import baselines, decision, gathering
+from peftbench.pilot.baselines import Fitted
+from peftbench.pilot.criterion import Criterion
+from peftbench.pilot.design import LATENCY, SHARES, Design, place
+from peftbench.pilot.learning_curve import Crossing, Curve, curves
+from peftbench.pilot.out_of_fold import Floats, OutOfFold
+from peftbench.results import choices, status
+from peftbench.results.store import Results
+from peftbench.runner import sweep, tune
+from peftbench.runner.progress import note
+
+
+class Unfinished(Exception):
+    """Some trainings are missing; `code` is the exit code."""
+
+    def __init__(self, code: int):
+        super().__init__(f"trainings are missing, exit code {code}")
+        self.code = code
+
+
+@dataclass(frozen=True)
+class Study:
+    """What the trainings of a pilot gave.
+
+    Attributes:
+        table: predictions of all candidates, trained on all rows of their folds.
+        runs: of each method, one for each repeat and fold.
+        left_out: methods that have no predictions for a fold, and why.
+        curves: of the best methods.
+        crossing: of the best two of these; None where there is one.
+        latency: by method, of the model of the first fold; where it was measured.
+    """
+
+    table: OutOfFold
+    runs: dict[str, list[Run]]
+    left_out: dict[str, str] = field(default_factory=dict)
+    curves: list[Curve] = field(default_factory=list)
+    crossing: Crossing | None = None
+    latency: dict[str, Evaluated] = field(default_factory=dict)
+
+    @property
+    def projected(self) -> dict[str, float]:
+        """By method the upper end of its score with further labels."""
+        return {curve.name: curve.later.high for curve in self.curves}
+
+
+def carry_out(found: Design, criterion: Criterion, results: Results, options: RunOptions) -> Study:
+    """Do what is missing of a pilot, and read what it gave.
+
+    Raises:
+        Unfinished: if trainings failed or were stopped.
+        ConfigError: for bad input, before anything is trained.
+    """
+    results.check_writable()
+    trained = _tuned(found, results, options)
+    latency = _first_fold(found, trained, results, options)
+    failed = _train(found, trained, results, options)
+    left_out = {run.method.name: reason for run, reason in failed.items()}
+    runs = {
+        name: [run for run in trained if run.method.name == name]
+        for name in found.methods
+        if name not in left_out
+    }
+    if not runs:
+        note("no method has predictions for all folds")
+        raise Unfinished(1)
+    fitted = _baselines(found, results)
+    table = gathering.gather(found, results, runs, _seconds(found, runs, results))
+    table = table.beside(_as_table(found, table, fitted))
+    ranked = [one.name for one in decision.decide(table, criterion).verdicts if one.name in runs]
+    chosen = ranked if found.request.every_curve else ranked[:2]
+    tables, failed = _smaller(found, chosen, runs, results, options)
+    made, crossing = curves(tables, criterion.metric, chosen) if tables else ([], None)
+    return Study(table, runs, left_out, made, crossing, latency)
+
+
+def _tuned(found: Design, results: Results, options: RunOptions) -> list[Run]:
+    """All runs, each with the rate that was chosen inside its fold.
+
+    Raises:
+        Unfinished: if trials are missing.
+    """
+    runs, rates = found.plan.runs, found.request.rates
+    if rates == 1:
+        return runs
+    search = Search(trials=rates, finalists=1, seeds=1)
+    asked = tune.questions(found.plan, search)
+    # a quarter of the training rows is held out once: other folds inside a fold cost four times
+    asked = [Question(one.run, one.rates, one.source, None, one.space) for one in asked]
+    due = tune.unanswered(asked, search, results)
+    if due and (code := tune.choose(due, found.plan, search, options, results)):
+        raise Unfinished(code)
+    made = []
+    for run in runs:
+        choice = choices.find(results, subject(run).key)
+        assert choice is not None
+        made.append(replace(run, train=replace(run.train, lr=choice.rate)))
+    return made
+
+
+def _train(
+    found: Design,
+    runs: Sequence[Run],
+    results: Results,
+    options: RunOptions,
+    evaluations: list[Evaluation] | None = None,
+) -> dict[Run, str]:
+    """Train what is missing; the runs that diverged, which stay without a record, and why.
+
+    Raises:
+        Unfinished: if it was stopped, or others failed.
+    """
+    plan = found.with_runs(list(runs), evaluations)
+    if sweep.do_plan(plan, results, options):
+        note(f"stopped; finished trainings are kept; continue with: {command(*sys.argv[1:])}")
+        raise Unfinished(130)
+    state = status.sweep_status(plan, results)
+    diverged = {
+        run: state.failed[run.key].reason
+        for run in state.missing
+        if run.key in state.failed and state.failed[run.key].kind == "diverged"
+    }
+    if len(diverged) < len(state.missing):
+        for line in sweep.missing(state):
+            note(line)
+        raise Unfinished(1)
+    return diverged
+
+
+def _first_fold(
+    found: Design, runs: list[Run], results: Results, options: RunOptions
+) -> dict[str, Evaluated]:
+    """Train on the first fold, keep these weights and time them, one method after the other."""
+    kept = [run for run in runs if place(run) == (0, 0)]
+    request = found.request
+    timed = words.plan(
+        *request.words(found.metric), *LATENCY, configs=request.configs, results=results.folder
+    )
+    asked = [Evaluation(run, timed.evaluations[0].suite) for run in kept]
+    alone = replace(options, workers=1, save_weights=True)
+    _train(found, kept, results, alone, asked)
+    state = status.sweep_status(found.with_runs(kept, asked), results)
+    return {one.evaluation.run.method.name: one for one in state.evaluated}
+
+
+def _seconds(found: Design, runs: dict[str, list[Run]], results: Results) -> dict[str, list[float]]:
+    """Of each training, all its phases, with those of the trials of its rate."""
+    made: dict[str, list[float]] = {}
+    for name, members in runs.items():
+        made[name] = []
+        for run in members:
+            choice = choices.find(results, subject(run).key) if found.request.rates > 1 else None
+            own = sum(results.load(run.key).seconds.values())
+            made[name].append(own + (0.0 if choice is None else choice.seconds))
+    return made
+
+
+def _baselines(found: Design, results: Results) -> dict[tuple[int, int], Fitted]:
+    """The baselines of each repeat and fold; the model is loaded only if some are missing."""
+    run = found.plan.runs[0]
+    embed: Callable[[LabelledTexts], Floats] | None = None
+
+    def lazily(texts: LabelledTexts) -> Floats:
+        nonlocal embed
+        if embed is None:
+            from peftbench.pilot.embeddings import FrozenModel
+
+            embed = FrozenModel(run).embed
+        return embed(texts)
+
+    return {
+        (task.fold_seed or 0, task.fold or 0): baselines.fit(
+            replace(run, task=task), results, lazily
+        )
+        for task in found.tasks
+    }
+
+
+def _as_table(found: Design, beside: OutOfFold, fitted: dict[tuple[int, int], Fitted]) -> OutOfFold:
+    names = (baselines.TF_IDF, baselines.FROZEN)
+    return replace(
+        beside,
+        probability={
+            name: gathering.whole(found, {at: one.probability[name] for at, one in fitted.items()})
+            for name in names
+        },
+        seconds={name: [one.seconds[name] for one in fitted.values()] for name in names},
+    )
+
+
+def _smaller(
+    found: Design,
+    names: list[str],
+    runs: dict[str, list[Run]],
+    results: Results,
+    options: RunOptions,
+) -> tuple[dict[float, OutOfFold], dict[Run, str]]:
+    """Predictions of methods that were trained on parts of the first repeat's folds, by size.
+
+    The rates are those of the whole folds. Nothing where one of these trainings diverged.
+    """
+    first = {name: [run for run in runs[name] if place(run)[0] == 0] for name in names}
+    sized: dict[float, dict[str, list[Run]]] = {}
+    for share in (*SHARES, 1.0):
+        by_name = {
+            name: [run if share == 1 else replace(run, size=share) for run in members]
+            for name, members in first.items()
+        }
+        rows = [_rows(run, found, share) for run in first[names[0]]]
+        sized[sum(rows) / len(rows)] = by_name
+    diverged = _train(found, _flat(sized.values()), results, options)
+    if diverged:
+        return {}, diverged
+    return {n: gathering.gather(found, results, by_name, {}) for n, by_name in sized.items()}, {}
+
+
+def _rows(run: Run, found: Design, share: float) -> int:
+    """Training rows of a run with a share of those of its fold."""
+    return max(1, round(share * (found.rows - len(loading.held_rows(run.task)))))
+
+
+def _flat(tables: Iterable[dict[str, list[Run]]]) -> list[Run]:
+    return [run for by_name in tables for members in by_name.values() for run in members]

@@ -1,0 +1,147 @@
+"""What a pilot answers: tables without merit, easy ones, and each part of a criterion."""
+
+import numpy as np
+import pytest
+
+from peftbench.pilot import intervals
+from peftbench.pilot.criterion import Criterion
+from peftbench.pilot.decision import GO, MORE, NO_GO, decide, unchecked_error
+from peftbench.pilot.out_of_fold import OutOfFold
+
+
+def criterion(least, **more):
+    return Criterion(**{"data": "0" * 64, "metric": "accuracy", "least": least} | more)
+
+
+def table(rights, draw, group=None, positive=0.5, seconds=None):
+    """Binary predictions that are right where they are said to be.
+
+    Args:
+        rights: by candidate (rows,) or (repeats, rows) whether the class is the label.
+    """
+    rights = {name: np.atleast_2d(right) for name, right in rights.items()}
+    repeats, rows = next(iter(rights.values())).shape
+    label = (draw.random(rows) < positive).astype(np.int64)
+    probability = {}
+    for name, right in rights.items():
+        predicted = np.where(right, label, 1 - label)
+        sure = 0.5 + 0.5 * draw.random(right.shape)
+        one = np.where(predicted == 1, sure, 1 - sure)
+        probability[name] = np.stack([1 - one, one], axis=2)
+    shares = [1 - label.mean(), label.mean()]
+    constant = np.broadcast_to(shares, (repeats, rows, 2)).copy()
+    group = np.arange(rows) if group is None else group
+    return OutOfFold(label, group, constant, probability, seconds or {})
+
+
+NAMES = ("full", "bitfit", "adapter", "lora", "tf-idf", "frozen")
+
+
+def null_tables(count, rows, score, seed, alike=0.5):
+    """Tables of six candidates that are all as good as the criterion, or as a coin.
+
+    Args:
+        alike: share of the rows on which all candidates are right or wrong together.
+    """
+    for number in range(count):
+        draw = np.random.default_rng([seed, number])
+        shared, same = draw.random(rows) < score, draw.random(rows) < alike
+        rights = {name: np.where(same, shared, draw.random(rows) < score) for name in NAMES}
+        yield table(rights, draw)
+
+
+@pytest.mark.parametrize(("score", "seed"), [(0.5, 1), (0.8, 2), (0.95, 3)])
+def test_at_most_the_nominal_share_of_null_tables_says_go(score, seed):
+    count = 2_000 // 3 + 1  # 2,001 in all
+    went = sum(
+        decide(one, criterion(score)).answer == GO for one in null_tables(count, 300, score, seed)
+    )
+    assert went <= intervals.LEVEL * count
+
+
+def test_rows_that_come_in_groups_count_as_groups():
+    said, naive, count = 0, 0, 300
+    for number in range(count):
+        draw = np.random.default_rng([7, number])
+        right = np.repeat(draw.random(75) < 0.8, 4)
+        grouped = table({"lora": right}, draw, np.repeat(np.arange(75), 4))
+        said += decide(grouped, criterion(0.8)).answer == GO
+        alone = table({"lora": right}, draw)
+        naive += decide(alone, criterion(0.8)).answer == GO
+    assert said <= intervals.LEVEL * count
+    assert naive > 0.1 * count  # so the groups are what keeps the share
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("metric", ["macro_f1", "matthews"])
+def test_null_tables_of_other_metrics(metric, monkeypatch):
+    monkeypatch.setattr(intervals, "RESAMPLES", 800)
+    score = {"macro_f1": 0.8, "matthews": 0.6}[metric]  # both of 80 % right answers, balanced
+    count = 200
+    went = sum(
+        decide(one, criterion(score, metric=metric)).answer == GO
+        for one in null_tables(count, 200, 0.8, 4)
+    )
+    assert went <= intervals.LEVEL * count
+
+
+def rights(draw, **scores):
+    return {name: draw.random(400) < score for name, score in scores.items()}
+
+
+def test_an_easy_table_says_go_by_the_best_candidate():
+    draw = np.random.default_rng(0)
+    made = decide(table(rights(draw, lora=0.97, full=0.93, frozen=0.7), draw), criterion(0.85))
+    assert (made.answer, made.method, made.sufficient) == (GO, "lora", ["lora", "full"])
+    assert made.of("frozen").excluded == ["score"]
+    assert "0.85" in made.reasons[0]
+
+
+def test_what_is_not_above_the_constant_prediction_is_no_go():
+    draw = np.random.default_rng(0)
+    made = decide(table(rights(draw, lora=0.9, full=0.9), draw, positive=0.1), criterion(0.8))
+    assert made.answer == NO_GO  # 90 % are right, as always answering with class 0 is
+    assert "most frequent class" in made.reasons[0]
+
+
+def test_between_the_ends_more_data_are_needed_and_a_projection_can_end_that():
+    draw = np.random.default_rng(0)
+    near = table(rights(draw, lora=0.84), draw)
+    assert decide(near, criterion(0.85)).answer == MORE
+    far = table(rights(draw, lora=0.7, full=0.65), draw)
+    assert decide(far, criterion(0.85)).answer == MORE  # nothing is known of further labels
+    assert decide(far, criterion(0.85), {"lora": 0.9, "full": 0.7}).answer == MORE
+    made = decide(far, criterion(0.85), {"lora": 0.8, "full": 0.7})
+    assert made.answer == NO_GO
+    assert len(made.reasons) == 2
+
+
+def test_a_training_that_costs_too_much_is_not_taken():
+    draw = np.random.default_rng(0)
+    seconds = {"full": [90.0, 110.0], "lora": [30.0, 50.0]}
+    easy = table(rights(draw, full=0.99, lora=0.97), draw, seconds=seconds)
+    made = decide(easy, criterion(0.85, largest_seconds=60.0))
+    assert (made.answer, made.method) == (GO, "lora")
+    assert made.of("full").missed == ["seconds of training"]
+    assert made.of("full").seconds == 100.0
+    assert decide(easy, criterion(0.85, largest_seconds=10.0)).answer == NO_GO
+
+
+def test_people_may_check_so_many_texts_and_the_others_may_be_wrong_so_often():
+    draw = np.random.default_rng(0)
+    right = np.arange(400) >= 40
+    one = table({"lora": right}, draw)
+    sure = np.linspace(0.51, 1, 400)[:, None]  # the surest are right
+    predicted = one.probability["lora"][0].argmax(axis=1)
+    both = np.where(np.arange(2) == predicted[:, None], sure, 1 - sure)
+    one = OutOfFold(one.label, one.group, one.constant, {"lora": both[None]})
+    assert unchecked_error(one, "lora", 0.0).value == pytest.approx(0.1)
+    half = unchecked_error(one, "lora", 0.05)
+    assert (half.value, half.rows) == (pytest.approx(20 / 380), 380)
+    none = unchecked_error(one, "lora", 0.1)
+    assert (none.value, none.rows) == (0.0, 360)
+    assert none.high == pytest.approx(1 - 0.025 ** (1 / 360), rel=1e-6)  # Clopper and Pearson
+    asked = {"largest_review": 0.2, "review_error": 0.02}
+    assert decide(one, criterion(0.8, **asked)).answer == GO
+    asked = {"largest_review": 0.0, "review_error": 0.02}
+    assert decide(one, criterion(0.8, **asked)).answer == NO_GO

@@ -1,0 +1,157 @@
+"""`peftbench pilot`, from a file to its answer; what it refuses before any work."""
+
+import json
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from peftbench.cli.main import main
+
+WORDS = ("model=tiny", "train.max_length=16", "task.texts=[text]")
+
+
+def write(path, count=200, shuffled=False, rare=None):
+    """Texts of eight letters, of which the first word decides the label."""
+    draw = np.random.default_rng(0)
+    letters = list("abcdefghijklmnopqrstuvwxyz")
+    rows = []
+    for number in range(count):
+        label = ("bad", "good")[number % 2 if rare is None else number < rare]
+        rows.append((f"{label} {''.join(draw.choice(letters, 8))}", label))
+    labels = [label for _, label in rows]
+    if shuffled:
+        labels = draw.permutation(labels).tolist()
+    lines = [
+        "text,label",
+        *(f"{text},{label}" for (text, _), label in zip(rows, labels, strict=True)),
+    ]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def pilot(*words):
+    return CliRunner().invoke(main, ["pilot", *map(str, words)])
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({}, "--at-least"),
+        ({"--at-least": "0.999"}, "cannot be met"),
+        ({"--at-least": "0.8", "--metric": "acc"}, "accuracy"),
+        ({"--at-least": "0.8", "--most-review": "0.1"}, "belong together"),
+        ({"--at-least": "0.8", "--group": "customer"}, "no column 'customer'"),
+        ({"--at-least": "0.8", "task.texts=[words]": None}, "no column 'words'"),
+        ({"--at-least": "0.8", "train.lr=1e-3": None}, "--rates"),
+        ({"--at-least": "0.8", "seed=0-4": None}, "chooses size, seed"),
+        ({"--at-least": "0.8", "model=tiny,minilm": None}, "several values"),
+        ({"--at-least": "0.8", "task.kind=regression": None}, "of classes"),
+    ],
+)
+def test_what_cannot_be_meant_is_refused_before_any_work(tmp_path, given, told):
+    words = [word for name, value in given.items() for word in (name, value) if word is not None]
+    named = {word.partition("=")[0] for word in words}
+    mine = [word for word in WORDS if word.partition("=")[0] not in named]
+    done = pilot(write(tmp_path / "mine.csv"), *mine, *words, "--results", tmp_path / "out")
+    assert done.exit_code == 2, done.output
+    assert told in done.stderr
+    assert not (tmp_path / "out" / "criterion.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    ("made", "told"),
+    [
+        ({"count": 120}, "120 rows; label at least 200"),
+        ({"rare": 3}, "rarest class has 3 rows"),
+        ({"rare": 0}, "every label is"),
+    ],
+)
+def test_files_without_enough_in_them_are_refused(tmp_path, made, told):
+    path = write(tmp_path / "mine.csv", **made)
+    done = pilot(path, *WORDS, "--at-least", "0.8", "--results", tmp_path / "out")
+    assert done.exit_code == 2, done.output
+    assert told in done.stderr
+
+
+def test_a_rehearsal_tells_the_time_and_writes_nothing(tmp_path):
+    path = write(tmp_path / "mine.csv")
+    done = pilot(
+        path, "task.texts=[text]", "--at-least", "0.8", "--results", tmp_path / "out", "--dry-run"
+    )
+    assert done.exit_code == 0, done.output
+    assert "40 trials of learning rates, 20 trainings and 20 for the learning curve" in done.stderr
+    assert " min on the " in done.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def figures(made, path=""):
+    """All parts of an outcome that are a figure, by their place."""
+    if isinstance(made, dict):
+        if "value" in made:
+            yield path, made
+        for name, inner in made.items():
+            yield from figures(inner, f"{path}.{name}")
+    elif isinstance(made, list):
+        for place, inner in enumerate(made):
+            yield from figures(inner, f"{path}[{place}]")
+
+
+CUT = (
+    *WORDS,
+    "budget.epochs=1",
+    "--folds",
+    "2",
+    "--rates",
+    "1",
+    "--quiet",
+    "--workers",
+    "1",
+    "--threads",
+    "1",
+)
+
+
+@pytest.mark.slow
+def test_shuffled_labels_are_no_go_and_the_second_command_only_reads(tmp_path):
+    path, out = write(tmp_path / "mine.csv", shuffled=True), tmp_path / "out"
+    words = (path, *CUT, "method=full,bitfit", "--results", out)
+    done = pilot(*words, "--at-least", "0.7")
+    assert done.exit_code == 0, done.output
+    assert "No-go: " in done.stdout
+    made = json.loads((out / "pilot.json").read_text())
+    assert made["answer"] == "no-go"
+    assert {one["name"] for one in made["candidates"]} >= {"full", "bitfit"}
+    assert len(made["candidates"]) == 4
+    found = dict(figures(made))
+    assert len(found) > 20
+    for where, one in found.items():
+        assert {"low", "high", "n"} <= set(one) or one.get("why"), where
+    page = (out / "pilot.html").read_text()
+    assert made["criterion"]["sha256"] in page
+    texts = [line.partition(",")[0] for line in path.read_text().splitlines()[1:]]
+    assert not [text for text in texts if text in page + done.output + json.dumps(made)]
+    before = {file: file.stat().st_mtime_ns for file in (out / "records").iterdir()}
+    assert len(before) == 4 + 8  # folds and methods, and at two smaller sizes
+    again = pilot(*words, "--json", "--show-texts")
+    assert json.loads(again.stdout) == made
+    assert {file: file.stat().st_mtime_ns for file in (out / "records").iterdir()} == before
+    shown = (out / "pilot.html").read_text()
+    assert sum(text in shown for text in texts) == 20
+    refused = pilot(*words, "--at-least", "0.5")
+    assert refused.exit_code == 2
+    assert "written before the first run" in refused.stderr
+    criterion = out / "criterion.yaml"
+    criterion.write_text(criterion.read_text().replace("least: 0.7", "least: 0.4"))
+    changed = pilot(*words)
+    assert "No-go: " in changed.stdout  # as nothing is above the constant prediction
+    assert "CRITERION CHANGED once" in changed.stdout
+
+
+@pytest.mark.slow
+def test_an_easy_set_is_go(tmp_path):
+    path, out = write(tmp_path / "mine.csv"), tmp_path / "out"
+    done = pilot(path, *CUT, "method=bitfit", "--at-least", "0.9", "--results", out)
+    assert done.exit_code == 0, done.output
+    assert done.stdout.count("Go: ") == 1
+    assert json.loads((out / "pilot.json").read_text())["answer"] == "go"
