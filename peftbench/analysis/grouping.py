@@ -229,7 +229,7 @@ def methods(trained: Iterable[tuple[str, int]]) -> list[str]:
 
 def settings(run: Run) -> Json:
     """Everything that a cell of a table must agree on, flat."""
-    flat: Json = {"model": run.model.name, "protocol": run.protocol}
+    flat: Json = {"model": run.model.title, "protocol": run.protocol}
     flat |= {"loss_revision": run.loss_revision, "method.revision": run.method.revision}
     flat |= {"model.revision": run.model.revision, "model.sha256": run.model.sha256}
     flat["model.dtype"] = run.model.dtype

@@ -75,6 +75,7 @@ def items(
 def _item(record: Record) -> Item:
     run, size = record.run, record.work["train_size"]
     told = grouping.settings(run) | {"method": run.method.name, "task": run.task.name}
+    told["model"] = run.model.name
     told["precision"] = record.environment.get("precision")
     shared = {
         key: value

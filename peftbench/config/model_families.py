@@ -63,6 +63,8 @@ def resolve_model(
 
 
 def _packaged(model: Json) -> bool:
+    if (model.get("wheels") or {}).get("conversion") is not None:
+        return True
     return bool(model["package"]) and importlib.util.find_spec(model["package"]) is not None
 
 

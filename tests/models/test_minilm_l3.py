@@ -1,13 +1,18 @@
-"""A model out of an exported graph: whose matrix is whose."""
-
-import sys
+"""paraphrase-MiniLM-L3-v2 out of an exported graph: whose matrix is whose, and the same outputs."""
 
 import numpy as np
+import pytest
+import tiny
 import torch
-from paths import ROOT
+from transformers import BertModel
 
-sys.path.append(str(ROOT / "scripts"))
-from convert_minilm_l3 import NODES, WEIGHTS, state_dict
+from peftbench.data.tokenizer import load_tokenizer
+from peftbench.methods import dry_run
+from peftbench.models import pretrained
+from peftbench.models.adapted_model import AdaptedModel
+from peftbench.models.backbone import Backbone
+from peftbench.models.onnx_conversion import NODES, WEIGHTS, state_dict
+from peftbench.system import wheels
 
 
 def test_a_matrix_belongs_to_the_node_that_multiplies_by_it():
@@ -31,3 +36,41 @@ def test_a_matrix_belongs_to_the_node_that_multiplies_by_it():
     assert query.tolist() == [[0.0, 3.0], [1.0, 4.0], [2.0, 5.0]], "(out, in)"
     assert query.is_contiguous()
     assert query.dtype == torch.float64
+
+
+@pytest.fixture(scope="module")
+def run():
+    # Not a mark: those are evaluated before the tests have a cache of their own.
+    run = tiny.one_run("model=minilm_l3")
+    if not wheels.available(run.model.wheels):
+        pytest.skip("needs uv sync --group minilm_l3")
+    return run
+
+
+@pytest.mark.packages
+def test_its_package_is_converted_and_checked(run):
+    folder = pretrained.locate(run.model)
+    assert pretrained.weights_hash(folder) == run.model.sha256
+    backbone = Backbone(run.model)
+    assert backbone.new_parts == ["bert.pooler.dense"], "the file has no pooler"
+    assert AdaptedModel(backbone, classes=2, seed=0).counts()["total"] == 17_389_824 + 2 * 384 + 2
+    assert "has no bert.pooler.dense" in dry_run.check_checkpoint(run)[0]
+
+
+@pytest.mark.packages
+def test_equals_the_exported_graph(run):
+    from onnx.reference import ReferenceEvaluator
+
+    (source,) = wheels._pieces(run.model.wheels)
+    graph = ReferenceEvaluator(str(source))
+    texts = ["A man is eating food.", "The stock market fell sharply."]
+    inputs = load_tokenizer(run.model)(texts, padding=True, return_tensors="pt")
+    given = {name: inputs[name].numpy() for name in graph.input_names if name in inputs}
+    theirs = graph.run(None, given)
+    names = dict(zip(graph.output_names, theirs, strict=True))
+    hidden = next(value for value in names.values() if value.ndim == 3)
+    model = BertModel.from_pretrained(pretrained.locate(run.model), add_pooling_layer=False)
+    with torch.inference_mode():
+        ours = model.eval()(**inputs).last_hidden_state.numpy()
+    real = inputs["attention_mask"].bool().numpy()
+    np.testing.assert_allclose(ours[real], hidden[real], rtol=0, atol=1e-4)

