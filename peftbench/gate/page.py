@@ -71,7 +71,8 @@ class Gate:
         open_ = [one for one in found.criteria if one.verdict == UNDECIDED]
         told = [
             "Change: NEW less OLD in points, or NEW by OLD, with the interval of 95 %; all limits "
-            "must hold at once, so that their number needs no correction."
+            "must hold at once, so that their number needs no correction. OLD and NEW have no "
+            "interval of their own: on the same rows only their difference decides."
         ]
         if open_:
             told.append(
