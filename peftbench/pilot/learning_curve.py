@@ -109,6 +109,7 @@ def _crossing(
         at = np.exp((levels[:, 0] - levels[:, 1]) / steeper)
     # curves that meet at the fewest rows that were measured cross nowhere behind them
     inside = np.isfinite(at) & (at > 1.001 * least) & (at <= _REACH * rows)
+    inside &= np.sign(steeper) == np.sign(steeper[0])  # else the other one overtakes
     first, second = (names[1], names[0]) if steeper[0] > 0 else (names[0], names[1])
     found = float(inside[1:].mean())
     if not inside[0]:
@@ -124,8 +125,8 @@ def _crossing(
             first,
             second,
             None,
-            f"the curves cross near {at[0]:.0f} rows, but only {found:.0%} of resamples have a "
-            f"crossing between {least:.0f} and {_REACH * rows:,} rows, so it has no interval",
+            f"the curves cross near {at[0]:.0f} rows, but only {found:.0%} of resamples have such "
+            f"a crossing between {least:.0f} and {_REACH * rows:,} rows, so it has no interval",
         )
     known = np.concatenate([at[:1], at[1:][inside[1:]]])
     return Crossing(first, second, intervals.percentile(known, rows, LEVEL), None)

@@ -105,13 +105,13 @@ def _criterion_table(made: Json) -> Table:
     rows = [
         [
             version["written"],
-            version["sha256"],
+            version["sha256"][:12],
             str(version["runs"]),
             *(_plain(version["criterion"][name]) for name in names),
         ]
         for version in made["criterion"]["versions"]
     ]
-    columns = ["written (UTC)", "SHA-256 of criterion.yaml", "trainings before", *names]
+    columns = ["written (UTC)", "SHA-256", "trainings before", *names]
     return Table("Versions of the criterion", columns, rows, 2)
 
 
@@ -128,7 +128,7 @@ def _criterion_lines(made: Json) -> list[str]:
             f"People check at most {given['largest_review']:.0%} of the texts; of the others at "
             f"most {given['review_error']:.1%} may be wrong."
         )
-    return [*told, _changed(made)]
+    return [*told, _changed(made), f"SHA-256 of criterion.yaml: {given['sha256']}"]
 
 
 def _changed(made: Json) -> str:
@@ -283,7 +283,7 @@ def scores_figure(made: Json) -> Figure:
         )
     axis.axvline(100 * made["criterion"]["least"], color=style.REFERENCE, linestyle=":")
     axis.set_yticks(range(len(named)), [name for name, _ in reversed(named)])
-    axis.set_xlabel(f"{made['criterion']['metric']} (%), dotted: the least that counts as success")
+    axis.set_xlabel(f"{made['criterion']['metric']} (%)\ndotted: least of the criterion")
     return Figure(figure, "Cross-validated scores")
 
 

@@ -65,6 +65,13 @@ def test_alike_curves_have_no_crossing_point_and_the_reason_is_given():
     assert "cross" in crossing.why
 
 
+def test_curves_that_differ_by_a_few_rows_have_no_crossing_point():
+    near = tables(lora=lambda n: 0.25, full=lambda n: 0.25 - 0.01 * (n > 400))
+    _, crossing = curves(near, "accuracy", ["full", "lora"])
+    assert crossing.at is None
+    assert "resamples" in crossing.why
+
+
 def test_no_errors_at_all_give_figures():
     (curve,), _ = curves(tables(lora=lambda n: 0.0), "accuracy", ["lora"])
     assert curve.later.value == pytest.approx(1 - 1 / (2 * ROWS))
