@@ -1,20 +1,30 @@
-"""What noise costs: texts made a second, and ten noisy variants of MRPC against one evaluation.
+"""What suites cost: ten noisy variants of MRPC against one evaluation, and solved examples.
+
+Demonstrations of SST-2 are computed once for all texts of a pass (key-value cache); a method that
+says that it looks at whole texts has them computed for each, as before. Then a step of decoding:
+32 texts at a time against one.
 
 usage: PEFTBENCH_DATA=FOLDER uv run python scripts/bench_suites.py [--rounds 3]
+           [--model smollm2_135m] [--texts 872]
 """
 
 import argparse
 import os
 import time
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from benchmark import median, write
 
 from peftbench.config.sweep import plan
-from peftbench.data import loading, text_noise, tokenization
+from peftbench.core.run import Json
+from peftbench.data import batching, loading, prompting, text_noise, tokenization
 from peftbench.evaluation import evaluator
-from peftbench.methods.base import build_method
+from peftbench.methods.base import Method, build_method
+from peftbench.models import decoding
 from peftbench.models.adapted_model import AdaptedModel
+from peftbench.models.backbone import Backbone
 from peftbench.suites import base
 from peftbench.training.warm_cache import WarmCache
 
@@ -23,13 +33,81 @@ WORDS = ["model=minilm", "method=lora", "task=mrpc", "suite=noise"]
 TWICE = "typos/0.5"
 
 
+#: Numbers of demonstrations, as suite=in_context has them.
+SHOWN = (0, 2, 4, 6)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Whole(Method):
+    """The model as it is, every text passed whole."""
+
+    @property
+    def token_wise(self) -> bool:
+        """False, so that nothing is computed once for several texts."""
+        return False
+
+
+def in_context(model: str, count: int, root: str) -> Json:
+    """Seconds and scores of an in-context evaluation, with a cache and without, in fp32."""
+    words = ["method=lora", "task=sst2", "prompt=words", "train.max_length=512"]
+    (run,) = plan(f"model={model}", *words).runs
+    cpu, warm = torch.device("cpu"), WarmCache()
+    backbone, tokenizer = warm.backbone(run, cpu)
+    table = loading.load_split(run.task, "validation", root)
+    table = table.take(np.arange(min(count, len(table.label))))
+    seconds: dict[str, float] = {}
+    scores: dict[str, list[np.ndarray]] = {}
+    for name, method in (("whole", Whole()), ("cached", Method())):
+        view = evaluator.viewed(run, method, None, backbone, tokenizer, cpu, "fp32")
+        start = time.perf_counter()
+        for shown in SHOWN:
+            tokens = prompting.coder(run, tokenizer, root, shown)(table)
+            found = evaluator.outputs(view, run, tokens, lambda news: None)
+            scores.setdefault(name, []).append(found["scores"])
+        seconds[name] = time.perf_counter() - start
+    pairs = list(zip(scores["whole"], scores["cached"], strict=True))
+    right = [[float(np.mean(one.argmax(1) == table.label)) for one in pair] for pair in pairs]
+    return {
+        "texts": len(table.label),
+        "seconds": seconds,
+        "difference": max(float(np.abs(one - other).max()) for one, other in pairs),
+        "accuracies": right,
+    }
+
+
+def decoding_steps(model: str, steps: int = 20, length: int = 64) -> Json:
+    """Milliseconds of a step of decoding, of one text and of 32."""
+    (run,) = plan(f"model={model}", "method=lora", "task=socialqa").runs
+    backbone = Backbone(run.model, verbalizer_ids=[])
+    encoder = AdaptedModel(backbone, 0, seed=0).eval()
+    found = {}
+    for count in (1, 32):
+        ids = np.random.default_rng(0).integers(100, 10_000, count * length).astype(np.int32)
+        ends = np.arange(1, count + 1, dtype=np.int64) * length
+        label = np.zeros(count, np.int64)
+        tokens = tokenization.TokenizedSplit(ids, np.zeros(0, np.uint8), ends, label, 0)
+        batch = batching.collate(tokens, np.arange(count), 0, "causal")
+        took = []
+        for most in (1, 1 + steps):
+            start = time.perf_counter()
+            with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+                decoding.greedy(encoder, batch, decoding.Decoding(most, end=-2))
+            took.append(time.perf_counter() - start)
+        found[str(count)] = 1000 * (took[1] - took[0]) / steps
+    return found
+
+
 def main() -> None:
     """Measure and write results/benchmarks/suites.{json,md}."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--model", default="smollm2_135m", help="a causal one")
+    parser.add_argument("--texts", type=int, default=872, help="of SST-2 behind demonstrations")
     asked = parser.parse_args()
     torch.set_num_threads(2)
     root = os.environ["PEFTBENCH_DATA"]
+    shown = in_context(asked.model, asked.texts, root)
+    steps = decoding_steps(asked.model)
     (evaluation,) = plan(*WORDS).evaluations
     run = evaluation.run
     backbone, tokenizer = WarmCache().backbone(run, torch.device("cpu"))
@@ -47,8 +125,8 @@ def main() -> None:
         start = time.perf_counter()
         unique, _ = evaluator.distinct({name: sets[name] for name in names})
         tokens = tokenization.encode(unique, tokenizer, run.train.max_length)
-        state, padding = inserted.state(), tokenizer.pad_token_id
-        view = evaluator.viewed(run, method, state, backbone, padding, torch.device("cpu"), "bf16")
+        state, cpu = inserted.state(), torch.device("cpu")
+        view = evaluator.viewed(run, method, state, backbone, tokenizer, cpu, "bf16")
         evaluator.outputs(view, run, tokens, lambda news: None)
         return time.perf_counter() - start
 
@@ -63,6 +141,7 @@ def main() -> None:
         speeds[kind] = len(texts) / (time.perf_counter() - start)
     slowest = min(speeds, key=lambda kind: speeds[kind])
     figures = {"ratio": ratio, "pairs": pairs, "sentences_per_second": speeds}
+    figures |= {"in_context": shown, "decoding_ms": steps}
     title = f"### Noise: MRPC's validation split, MiniLM, LoRA, medians of {asked.rounds} turns"
     rows = [
         ("one evaluation, seconds", f"{median([one for one, _ in pairs]):.1f}"),
@@ -70,8 +149,21 @@ def main() -> None:
         ("ratio (with the clean texts: 11 sets)", f"{ratio:.2f}"),
         (f"noisy sentences a second, slowest kind ({slowest})", f"{speeds[slowest]:,.0f}"),
     ]
-    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
-    write("suites", figures, f"{title}\n\n| | |\n| --- | ---: |\n{table}")
+    whole, cached = shown["seconds"]["whole"], shown["seconds"]["cached"]
+    more = [
+        (f"in-context evaluation, {shown['texts']} texts, 0/2/4/6 shown, seconds", f"{whole:.0f}"),
+        ("with what they share computed once, seconds", f"{cached:.0f}"),
+        ("times faster", f"{whole / cached:.1f}"),
+        ("largest difference of a score", f"{shown['difference']:.1e}"),
+        ("a step of decoding, one text, bf16, ms", f"{steps['1']:.0f}"),
+        ("a step of decoding, 32 texts, bf16, ms", f"{steps['32']:.0f}"),
+    ]
+    table, other = (
+        "\n".join(f"| {name} | {value} |" for name, value in part) for part in (rows, more)
+    )
+    head = "| | |\n| --- | ---: |"
+    second = f"### A language model: {asked.model}, SST-2, fp32 unless it says bf16"
+    write("suites", figures, f"{title}\n\n{head}\n{table}\n\n{second}\n\n{head}\n{other}")
 
 
 if __name__ == "__main__":

@@ -131,6 +131,21 @@ STAGES: tuple[tuple[Rates, tuple[Sweep, ...]], ...] = (
     (MPNET, (Sweep(MPNET.folder, ["sweep=methods_mpnet"]),)),
 )
 
+#: The sets of Yang et al. 2024, beside the folder of GLUE.
+GENERALIZATION = "generalization"
+
+#: Grids at the rates of their yaml, with the name of the folder of their data beside GLUE's; they
+#: come last.
+FIXED: tuple[tuple[Sweep, str], ...] = (
+    (
+        Sweep(
+            Path("results/generalization2024"),
+            ["sweep=generalization2024_generation_mini", "seed=range(0,3)"],
+        ),
+        GENERALIZATION,
+    ),
+)
+
 #: Budgets in seconds, of which runs are made alone.
 SECONDS = _sweep("doering2024_time_mini", variants=False)
 
@@ -173,6 +188,8 @@ def missing(data: str) -> Iterator[Part]:
                 yield from unchosen_variants(rates, sweep_, data)
                 if not any(unchosen_variants(rates, sweep_, data)):
                     yield from _cells(rates, sweep_, data)
+    for sweep_, folder in FIXED:
+        yield from _cells(None, sweep_, str(Path(data).parent / folder))
 
 
 def unchosen(rates: Rates, data: str) -> Iterator[Part]:
@@ -240,9 +257,11 @@ def _settings(words: list[str]) -> str:
     return ", ".join(word for word in words if word.partition("=")[0].partition(".")[0] in named)
 
 
-def _cells(rates: Rates, grid: Sweep, data: str) -> Iterator[Part]:
-    """The cells that are not whole; see `_tuned_words`."""
-    folder, words = Results(grid.folder), _tuned_words(rates, grid, data)
+def _cells(rates: Rates | None, grid: Sweep, data: str) -> Iterator[Part]:
+    """The cells that are not whole; see `_tuned_words`. Without rates they are the grid's own."""
+    folder, words = Results(grid.folder), [*grid.words, f"data.root={data}"]
+    if rates is not None:
+        words = _tuned_words(rates, grid, data)
     plan = peftbench.plan(*words, results=grid.folder)
     rows, _ = grouping.grouped(plan.runs, lambda run: run, _sized, lambda run: run.seed)
     names = {run.key: " ".join(row) for row, runs in rows.items() for run in runs}

@@ -23,7 +23,7 @@ git show-ref --quiet refs/heads/next-runs || git branch -q next-runs main
 [ -d "$tree" ] || git worktree add -q "$tree" next-runs
 cd "$tree"
 git rebase -q main
-nice "$uv" sync -q --group mpnet
+nice "$uv" sync -q --group mpnet --group smollm2
 echo "next-runs is at $(git log -1 --format=%h), with main at $(git -C "$top" log -1 --format=%h main)"
 low=(nice -n 19)
 [ "$minutes" != --seconds ] || low=()

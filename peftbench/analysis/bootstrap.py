@@ -38,6 +38,6 @@ def score(metric: str, scores: Floats, label: Array, counts: Floats) -> Floats:
         label: (examples,) classes or values.
         counts: (resamples, examples), how often each example is in a resample.
     """
-    predicted = np.stack([task_metrics.decide(one) for one in scores])
+    predicted = np.stack([task_metrics.predicted(metric, one) for one in scores])
     found = task_metrics.METRICS[metric].on_resamples(predicted, label, counts)
     return convention.counted_resamples(found, label, counts)

@@ -156,6 +156,7 @@ def _shift(run: Run, findings: Json) -> Json:
     """Scores on other data, and the gap from home where home has the metric."""
     targets = {}
     at_home = {"pearson", "spearman"} if run.task.classes == 1 else {"accuracy"}
+    at_home = set() if run.task.generation else at_home
     at_home |= {"f1", "matthews", "auc"} if run.task.classes == 2 else set()
     for name, one in findings["targets"].items():
         scored = {

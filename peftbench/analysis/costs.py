@@ -130,10 +130,10 @@ TUNING_NOTE = (
 def peak(record: Record) -> float | None:
     """Bytes while it trained: what CUDA allocated, else the process's resident set.
 
-    None where it was not measured.
+    None where it was not measured, or nothing was trained.
     """
     on_gpu = record.memory.get("cuda_peak_allocated_bytes")
-    found = (on_gpu or record.memory["cpu_peak_rss_bytes"])["train"]
+    found = (on_gpu or record.memory["cpu_peak_rss_bytes"]).get("train")
     return None if found is None else float(found)
 
 

@@ -42,7 +42,7 @@ def grouped(
     for item in items:
         here = settings(run(item)) | more(item)
         shared = {name: value for name, value in here.items() if name.startswith(_SHARED)}
-        cells.setdefault((run(item).method.name, *cell(item)), []).append(here)
+        cells.setdefault((run(item).row, *cell(item)), []).append(here)
         cells.setdefault((None, *cell(item)), []).append(shared)
     split = sorted(
         {
@@ -57,7 +57,7 @@ def grouped(
     rows: dict[Row, list[T]] = {}
     for item in items:
         here = settings(run(item)) | more(item)
-        row = (run(item).method.name, *(_value(here.get(name)) for name in split))
+        row = (run(item).row, *(_value(here.get(name)) for name in split))
         rows.setdefault(row, []).append(item)
     order = sorted(rows, key=lambda row: (-max(map(size, rows[row])), *map(_place, row)))
     return {row: rows[row] for row in order}, split

@@ -58,7 +58,7 @@ def items(
     by_key = {}
     for record in records:
         item = by_key[record.run.key] = _item(record)
-        runs.setdefault(record.run.method.name, []).append(item)
+        runs.setdefault(record.run.row, []).append(item)
     for e in evaluated:
         of = by_key.get(e.evaluation.run.key)
         if of is not None:
@@ -68,13 +68,13 @@ def items(
             item = replace(item, evaluation=e.evaluation)
             item = replace(item, place=_place(item, ()))
             by_method = asked.setdefault(e.evaluation.kind, {})
-            by_method.setdefault(of.run.method.name, []).append(item)
+            by_method.setdefault(of.run.row, []).append(item)
     return runs, asked
 
 
 def _item(record: Record) -> Item:
     run, size = record.run, record.work["train_size"]
-    told = grouping.settings(run) | {"method": run.method.name, "task": run.task.name}
+    told = grouping.settings(run) | {"method": run.row, "task": run.task.name}
     told["model"] = run.model.name
     told["precision"] = record.environment.get("precision")
     shared = {

@@ -43,14 +43,16 @@ def _calibration(
 
 
 def _shift(reference: Callable[[Json], float | None], about: str) -> Quantity:
-    def pick(told: Json) -> Values:
-        found: Values = {}
-        for name, target in told["targets"].items():
-            here, there = target["scores"][target["metric"]], reference(target)
-            found[name] = None if here is None or there is None else here - there
-        return found
+    return Quantity("Shift", lambda told: _differences(told, reference), False, about)
 
-    return Quantity("Shift", pick, False, about)
+
+def _differences(told: Json, reference: Callable[[Json], float | None]) -> Values:
+    """Scores on each target less what they are compared with."""
+    found: Values = {}
+    for name, target in told["targets"].items():
+        here, there = target["scores"][target["metric"]], reference(target)
+        found[name] = None if here is None or there is None else here - there
+    return found
 
 
 def _rounds(pick: Callable[[Json], float | None], about: str, *, less: bool = False) -> Quantity:
@@ -82,6 +84,12 @@ QUANTITIES: dict[str, Quantity] = {
     "over_untrained": _shift(
         lambda target: target["untrained"][target["metric"]],
         "score on another set less that of the model before training",
+    ),
+    "below_untrained": Quantity(
+        "Shift",
+        lambda told: _differences(told, lambda target: target["untrained"][target["metric"]]),
+        True,
+        "score on another set before training less that after it",
     ),
     "over_majority": _shift(
         lambda target: target["trivial"],

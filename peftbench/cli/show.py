@@ -132,6 +132,11 @@ def _text(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+def _figure(value: float | None, form: str) -> str:
+    """A figure, or that there is none: of a run that trained no step."""
+    return "–" if value is None else format(value, form)
+
+
 def _classes(work: Json) -> list[str]:
     """Figures of each class, the most frequent first; the others are in the record."""
     found = sorted(work.get("per_class", []), key=lambda one: -one["examples"])
@@ -182,8 +187,8 @@ def _record(record: Record) -> list[str]:
         f" ({work['epochs']:.2f} epochs of {work['train_size']:,}), {work['tokens']:,} tokens,"
         f" micro-batch {work['micro_batch_size']}",
         "seconds      " + ", ".join(f"{name} {s:.2f}" for name, s in record.seconds.items()),
-        f"speed        {record.speed['examples_per_second']:.1f} examples/s,"
-        f" {record.speed['tokens_per_second']:,.0f} tokens/s",
+        f"speed        {_figure(record.speed['examples_per_second'], '.1f')} examples/s,"
+        f" {_figure(record.speed['tokens_per_second'], ',.0f')} tokens/s",
     ]
     for kind, phases in record.memory.items():
         peaks = [f"{n} {'?' if b is None else f'{b / 2**20:,.0f} MiB'}" for n, b in phases.items()]
@@ -201,7 +206,7 @@ def _record(record: Record) -> list[str]:
         scores = {k: v for k, v in point.items() if k in run.task.metrics}
         lines.append(
             f"  {point['step']:>7}  {point['fraction']:.2f}  {point['seconds']:8.1f}"
-            f"  {point['loss']:.4f}  {_percent(scores)}"
+            f"  {_figure(point['loss'], '.4f')}  {_percent(scores)}"
         )
     place = record.environment
     versions = ", ".join(f"{name} {number}" for name, number in place["libraries"].items())

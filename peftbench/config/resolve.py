@@ -15,6 +15,7 @@ from peftbench.config import catalog, model_families, old_names, yaml_files
 from peftbench.core import revisions
 from peftbench.core.configs import (
     TASK_KINDS,
+    WORDS,
     AugmentationConfig,
     Budget,
     CheckpointSelection,
@@ -108,10 +109,16 @@ class Resolver:
         )
         _check_size(run)
         _check_warmup(run)
-        if run.train.class_weights is not None and run.task.regression:
+        if run.train.class_weights is not None and run.task.kind != "classification":
+            what = "texts" if run.task.generation else "values"
             raise ConfigError(
-                f"train.class_weights={run.train.class_weights}: {run.task.name} asks for values, "
+                f"train.class_weights={run.train.class_weights}: {run.task.name} asks for {what}, "
                 "which are no classes; leave it null"
+            )
+        if run.task.generation and run.augmentation is not None:
+            raise ConfigError(
+                f"augmentation={run.augmentation.name}: noise would change what {run.task.name} is "
+                "to write about; leave it out"
             )
         return run
 
@@ -122,6 +129,13 @@ class Resolver:
             ConfigError: for a value that it cannot have, or a run of which it makes no sense.
         """
         node = self._once(self._suite, node)
+        if node.get("own_words"):
+            node = node | {
+                "targets": {
+                    name: target | {"prompt": self._once(self._own_words, name, target, run.model)}
+                    for name, target in node["targets"].items()
+                }
+            }
         revision = revisions.suite_revision(class_name(str(node["_target_"])), node, run)
         if revision != 1:
             node = node | {"revision": revision}
@@ -233,6 +247,16 @@ class Resolver:
             ]
         return node
 
+    def _own_words(self, name: str, target: Json, model: ModelConfig) -> Json:
+        """The prompt in which a target is asked, as its own runs would have it."""
+        task = TaskConfig.from_json(target["task"])
+        if task.generation:
+            return prompt_template.generation_prompt(None, model, task).to_json()
+        path = catalog.find("prompt", WORDS, self.searched)
+        node = yaml_files.read_mapping(path)
+        words = node | (node["tasks"].get(name) or {})
+        return prompt_template.resolve_prompt(words, model, task).to_json()
+
     def _target(self, name: str, given: Any) -> Json:
         node, own = _target(name, given, self.searched)
         if "dataset" in node:
@@ -260,6 +284,11 @@ def _hub_node(node: Json) -> TaskConfig:
     if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
         raise ConfigError(
             f"task=hub needs task.dataset=ORG/NAME, a data set of the hub, got {name}"
+        )
+    if node["kind"] == "generation":
+        raise ConfigError(
+            "task=hub reads classes and values; for texts download the file: task=file "
+            "task.kind=generation task.path=FILE"
         )
     if node["validation"] == "train":
         raise ConfigError("task.validation=train: choose a split that no run trains on")
@@ -332,6 +361,8 @@ def _unless_default(group: str, config: Json) -> Json | None:
 
 
 def _prompt(node: Json | None, model: ModelConfig, task: TaskConfig) -> PromptConfig | None:
+    if task.generation and node is None:
+        return prompt_template.generation_prompt(None, model, task)
     return None if node is None else prompt_template.resolve_prompt(node, model, task)
 
 
@@ -508,12 +539,22 @@ def _task_node(node: Json) -> Json:
     """A task's node with what its data say."""
     task = dict(node)
     one_of("task.kind", task["kind"], TASK_KINDS)
+    generation = task["kind"] == "generation"
+    if task["texts"] is None:
+        task["texts"] = ["input"] if generation else ["sentence"]
+    if task["label"] is None:
+        task["label"] = "target" if generation else "label"
     texts = task["texts"] if isinstance(task["texts"], list) else []
     task["texts"] = texts = [str(name) if _whole_number(name) else name for name in texts]
     if _whole_number(task["label"]):  # a column may be called 1
         task["label"] = str(task["label"])
     if not all(isinstance(name, str) for name in texts) or len(texts) not in (1, 2):
         raise ConfigError(f"task.texts names one or two columns, got {node['texts']!r}")
+    if not generation and (task.get("template") or task.get("max_new_tokens")):
+        raise ConfigError(
+            "task.template and task.max_new_tokens are of tasks that want texts; leave them null, "
+            "or say task.kind=generation"
+        )
     if len({*texts, task["label"]}) <= len(texts):
         raise ConfigError(
             f"task.texts={texts} and task.label={task['label']} name a column twice; a text that "
@@ -599,8 +640,8 @@ def _file(task: Json) -> Json:
         hashes[split], paths[key] = own_file.digest(path), str(path)
     name = task["name"] or decoded(Path(task["path"]).stem)
     task |= paths | {"name": name, "source": {"file": hashes}}
-    regression = task["kind"] == "regression"
-    classes = None if regression else task["classes"]
+    regression, generation = (task["kind"] == kind for kind in ("regression", "generation"))
+    classes = None if regression or generation else task["classes"]
     if classes is not None:
         at_least("task.classes", classes, 2, whole=True)
     task["classes"] = 1 if regression else classes or 0
@@ -608,6 +649,8 @@ def _file(task: Json) -> Json:
     names = loading.file_facts(bare, classes).class_names
     if names is not None:
         task |= {"class_names": list(names), "classes": len(names)}
+    if generation and not task["metrics"]:
+        task["metrics"] = ["rouge_l", "rouge1", "rouge2", "exact_match", "token_f1"]
     return task | {"metrics": task["metrics"] or _default_metrics(names)}
 
 

@@ -83,7 +83,7 @@ SCHEMAS: dict[str, type] = {
     "task": structured(
         TaskConfig,
         without=("class_names", "rows_sha256"),  # they come from the data
-        optional=("name", "classes", "metrics"),
+        optional=("name", "classes", "metrics", "texts", "label"),
         dataset=str | None,
         config=str | None,
         revision=str | None,

@@ -26,13 +26,16 @@ LR_SCHEDULER_TYPES = ("linear", "constant")
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
 CLASS_WEIGHTS = ("balanced",)
 DTYPES = ("bf16",)
-TASK_KINDS = ("classification", "regression")
+TASK_KINDS = ("classification", "regression", "generation")
 
 #: Tokens of an example, at least: with the special ones a pair has one or two for each text.
 LEAST_LENGTH = 8
 
-#: The prompt whose answer is a word of a language model; the others leave a classification head.
-WORDS = "words"
+#: The prompt whose answer is a word of a language model, and the one whose answer is a text.
+WORDS, GENERATE = "words", "generate"
+
+#: Tokens that are written at most where a task does not say.
+NEW_TOKENS = 60
 
 _SLOT = re.compile(r"\{(\w*)\}")
 
@@ -236,9 +239,9 @@ class TaskConfig(Config):
     Attributes:
         name: for people.
         kind: one of `TASK_KINDS`.
-        classes: number of classes; 1 for regression.
+        classes: number of classes; 1 for regression, 0 for generation.
         texts: columns of the one text, or of the two of a pair.
-        label: column of the label.
+        label: column of the label, or of the text that is wanted.
         source: where the data are: hub, synthetic or file.
         splits: names of the train and validation split.
         extra: further splits that are scored.
@@ -259,6 +262,9 @@ class TaskConfig(Config):
         rows_sha256: of the rows of a folder in the hub's layout, where they are not those of the
             revision; None where they are, or come from the hub.
         hub_rows_sha256: of the rows at the revision, where the task says it; not part of a key.
+        template: of a generation: the texts {0} and {1}, and {answer} at the end; None puts each on
+            a line of its own.
+        max_new_tokens: of a generation: tokens that are written at most; None is `NEW_TOKENS`.
     """
 
     name: str
@@ -284,11 +290,27 @@ class TaskConfig(Config):
     class_names: list[str] | None = None
     rows_sha256: str | None = None
     hub_rows_sha256: str | None = None
+    template: str | None = None
+    max_new_tokens: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_new_tokens is not None:
+            at_least("task.max_new_tokens", self.max_new_tokens, 1, whole=True)
 
     @property
     def regression(self) -> bool:
         """Whether the label is a number."""
         return self.kind == "regression"
+
+    @property
+    def generation(self) -> bool:
+        """Whether texts are wanted."""
+        return self.kind == "generation"
+
+    @property
+    def new_tokens(self) -> int:
+        """Tokens that are written at most."""
+        return self.max_new_tokens or NEW_TOKENS
 
     @property
     def metric(self) -> str:
@@ -363,7 +385,7 @@ class PromptConfig(Config):
     Attributes:
         name: its option.
         template: a text with {0} and {1} for the task's texts and {answer} for the label's word.
-        verbalizer: a word for each class.
+        verbalizer: a word for each class; empty where texts are wanted.
         num_demonstrations: how many solved examples stand in front of every text.
         reserved: training examples that are kept back for them, at most; no run trains on these,
             so that runs with and without demonstrations train on the same ones.
@@ -481,6 +503,7 @@ class Budget(Config):
     """What a run may spend: exactly one of epochs, steps and seconds of training.
 
     Attributes:
+        steps: 0 scores the model as it is before training.
         calibrated: take the steps that so many seconds buy by a short measurement, so that runs
             may be packed; the seconds themselves are then not looked at.
     """
@@ -499,7 +522,7 @@ class Budget(Config):
         if self.calibrated and self.seconds is None:
             raise ConfigError("budget.calibrated=true is for budget=seconds alone")
         if self.steps is not None:
-            at_least("budget.steps", self.steps, 1, whole=True)
+            at_least("budget.steps", self.steps, 0, whole=True)
         else:
             above(f"budget.{given[0]}", getattr(self, given[0]), 0)
 

@@ -51,6 +51,9 @@ STEP_FREE = (
     *("max_grad_norm", "num_evals"),
 )
 
+#: What tables call the rows of runs that train no step.
+UNTRAINED = "untrained"
+
 #: What a run draws at random, each from a seed of its own, so that two methods with one seed see
 #: the same examples in the same order and start from the same head. Their names are part of what is
 #: hashed: another name is another seed. The override `seed.order=3` gives one role the seed that it
@@ -205,6 +208,11 @@ class Run:
             f" · size {self.size} · seed {self.seed}{own}"
         )
 
+    @property
+    def row(self) -> str:
+        """What tables call its row: its method, or that nothing was trained."""
+        return UNTRAINED if self.budget.steps == 0 else self.method.name
+
     def seed_of(self, role: str) -> int:
         """The seed from which that of a role follows: its own, else `seed`."""
         return (self.role_seeds or {}).get(role, self.seed)
@@ -284,7 +292,8 @@ class Record:
             regression far out of the range of the labels, where there are any; of a packed run the
             keys of those it shared passes with, and its calibration's name.
         seconds: load, tokenise, warmup, train, evaluate.
-        speed: training examples and tokens for each second of `seconds["train"]`.
+        speed: training examples and tokens for each second of `seconds["train"]`; None of a run
+            that trained no step.
         memory: peak bytes by phase: CPU resident set, CUDA allocated and reserved.
         energy_joules: of the GPU while it trained; None unless it was held alone.
         flops: model FLOPs of the training, forward and backward.
@@ -302,7 +311,7 @@ class Record:
     parameters: dict[str, int]
     work: Json
     seconds: dict[str, float]
-    speed: dict[str, float]
+    speed: dict[str, float | None]
     memory: Json
     energy_joules: float | None
     flops: float | None

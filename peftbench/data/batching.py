@@ -105,9 +105,14 @@ def epochs(
         yield [batches[i] for i in generator.permutation(len(batches))]
 
 
-def by_length(tokens: TokenizedSplit, rows: np.ndarray, most: int) -> list[np.ndarray]:
-    """Batches for evaluation: the longest first, about `most` padded tokens in each."""
-    lengths = tokens.lengths
+def by_length(
+    tokens: TokenizedSplit, rows: np.ndarray, most: int, skip: int = 0
+) -> list[np.ndarray]:
+    """Batches for evaluation: the longest first, about `most` padded tokens in each.
+
+    Tokens that `collate` is to skip do not count.
+    """
+    lengths = tokens.lengths - skip
     order = rows[np.argsort(-lengths[rows], kind="stable")]
     batches, start = [], 0
     while start < len(order):
@@ -117,8 +122,42 @@ def by_length(tokens: TokenizedSplit, rows: np.ndarray, most: int) -> list[np.nd
     return batches
 
 
+def shared_beginnings(tokens: TokenizedSplit, rows: np.ndarray) -> list[tuple[np.ndarray, int]]:
+    """Groups of examples that begin alike, and with how many equal tokens.
+
+    The same demonstrations in front of many texts are such a beginning. At least one token of each
+    example is left; a beginning of fewer than `LEAST_SHARED` tokens, or of one example, is 0.
+    """
+    ends = tokens.ends[rows]
+    starts = ends - tokens.lengths[rows]
+    groups: dict[bytes, list[int]] = {}
+    for place, (start, end) in enumerate(zip(starts, ends, strict=True)):
+        long_enough = end - start > LEAST_SHARED
+        first = tokens.ids[start : start + LEAST_SHARED].tobytes() if long_enough else b""
+        groups.setdefault(first, []).append(place)
+    found, alone = [], groups.pop(b"", [])
+    for places in groups.values():
+        if len(places) == 1:
+            alone += places
+            continue
+        most = int((ends - starts)[places].min()) - 1
+        begun = tokens.ids[starts[places][:, None] + np.arange(most)]
+        differ = (begun != begun[0]).any(axis=0)
+        found.append((rows[places], int(differ.argmax()) if differ.any() else most))
+    return [*found, *([(rows[sorted(alone)], 0)] if alone else [])]
+
+
+#: Tokens from which on it is worth a pass of its own to compute a shared beginning once.
+LEAST_SHARED = 16
+
+
 def collate(
-    tokens: TokenizedSplit, rows: np.ndarray, padding: int, mask: str, length: int | None = None
+    tokens: TokenizedSplit,
+    rows: np.ndarray,
+    padding: int,
+    mask: str,
+    length: int | None = None,
+    skip: int = 0,
 ) -> Batch:
     """Make a batch of the examples, padded to the longest of them, or to a length.
 
@@ -129,16 +168,18 @@ def collate(
         mask: "4d" for a ready boolean mask (batch, 1, 1, tokens), "2d" for (batch, tokens),
             "causal" for one (batch, 1, tokens, tokens) in which nothing sees what comes after it.
         length: tokens of a row; None is those of the longest example.
+        skip: tokens at the beginning of each that are left out because a causal model has seen
+            them: they are in the mask, (batch, 1, tokens, skip + tokens), and nowhere else.
     """
     ends = tokens.ends[rows]
-    lengths = tokens.lengths[rows]
+    lengths = tokens.lengths[rows] - skip
     place = np.arange(int(lengths.max()) if length is None else length)
     real = place < lengths[:, None]
     flat = np.where(real, (ends - lengths)[:, None] + place, 0)
     ids = np.where(real, tokens.ids[flat], padding).astype(np.int64)
     batch = {
         "input_ids": torch.from_numpy(ids),
-        "attention_mask": attention_mask(torch.from_numpy(real), mask),
+        "attention_mask": attention_mask(torch.from_numpy(real), mask, skip),
         "labels": torch.from_numpy(tokens.label[rows]),
         "lengths": torch.from_numpy(lengths),
     }
@@ -146,18 +187,44 @@ def collate(
         types = np.where(real, tokens.types[flat], 0).astype(np.int64)
         batch["token_type_ids"] = torch.from_numpy(types)
     if len(tokens.answer):
-        batch["answer"] = torch.from_numpy(tokens.answer[rows].astype(np.int64))
+        batch["answer"] = torch.from_numpy(tokens.answer[rows].astype(np.int64) - skip)
+    if len(tokens.wanted):
+        batch |= _wanted(ids, lengths, tokens.wanted[rows])
     return batch
 
 
-def attention_mask(real: Tensor, kind: str) -> Tensor:
+#: The label of a place that has none, as of torch's cross entropy.
+NO_TOKEN = -100
+
+
+def _wanted(ids: np.ndarray, lengths: np.ndarray, count: np.ndarray) -> Batch:
+    """What is to be learnt of texts of which the last `count` tokens are wanted.
+
+    Returns:
+        `places` (batch, most), behind which a token is wanted; `labels` (batch, most), these
+        tokens, `NO_TOKEN` after the last; `weights` (batch,), so that the mean of the examples'
+        mean losses is the mean loss of a token.
+    """
+    number = np.arange(int(count.max()))
+    there = number < count[:, None]
+    places = np.where(there, (lengths - count - 1)[:, None] + number, 0).astype(np.int64)
+    labels = np.where(there, np.take_along_axis(ids, places + there, axis=1), NO_TOKEN)
+    return {
+        "places": torch.from_numpy(places),
+        "labels": torch.from_numpy(labels),
+        "weights": torch.from_numpy((count / count.mean()).astype(np.float32)),
+    }
+
+
+def attention_mask(real: Tensor, kind: str, skip: int = 0) -> Tensor:
     """What a family wants to know of the tokens (batch, tokens) that are there; see `collate`."""
     if kind == "2d":
         return real.long()
     if kind == "4d":
         return real[:, None, None, :]
     length = real.shape[1]
-    return real[:, None, None, :] & torch.ones(length, length, dtype=torch.bool).tril()
+    seen = F.pad(real, (skip, 0), value=True)[:, None, None, :]
+    return seen & torch.ones(length, skip + length, dtype=torch.bool).tril(skip)
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -60,7 +60,9 @@ def data_lines(task: TaskConfig, root: str | None) -> list[str]:
         f"{task.name}: {_lengths(train)}; {_duplicates(train)}",
     ]
     for table in loading.own_tables(task).values():
-        notes = [*table.notes, *own_labels.label_notes(table, task.label, task.regression)]
+        notes = [*table.notes]
+        if not task.generation:
+            notes += own_labels.label_notes(table, task.label, task.regression)
         odd += [f"{table.path.name}: {note}" for note in [*notes, *text_notes(task, table)]]
     room = MOST_LINES - len(told)
     if len(odd) > room:
@@ -76,6 +78,10 @@ def _held_out(task: TaskConfig) -> str:
 
 
 def _labels(task: TaskConfig, train: LabelledTexts, held: LabelledTexts) -> str:
+    if train.targets is not None:
+        lengths = list(map(len, train.targets))
+        middle, most = np.quantile(lengths, [0.5, 0.95], method="nearest")
+        return f"characters of a wanted text: median {middle}, 95 % up to {most}"
     if task.class_names is None:
         both = np.concatenate([train.label, held.label])
         return (

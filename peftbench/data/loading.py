@@ -29,15 +29,19 @@ class LabelledTexts:
 
     Attributes:
         texts: one or two columns of equal length.
-        label: (examples,) classes from 0 (int64), or values (float32).
+        label: (examples,) classes from 0 (int64), or values (float32); 0 where texts are wanted.
+        targets: the texts that are wanted, where the task is to write some.
     """
 
     texts: list[list[str]]
     label: np.ndarray
+    targets: list[str] | None = None
 
     def take(self, rows: np.ndarray) -> "LabelledTexts":
         """The rows with these numbers, in this order."""
-        return LabelledTexts([[column[i] for i in rows] for column in self.texts], self.label[rows])
+        targets = None if self.targets is None else [self.targets[i] for i in rows]
+        texts = [[column[i] for i in rows] for column in self.texts]
+        return LabelledTexts(texts, self.label[rows], targets)
 
 
 def load_split(task: TaskConfig, split: str, root: str | None) -> LabelledTexts:
@@ -174,6 +178,19 @@ def _table(task: TaskConfig, columns: dict[str, list[Any]], where: str) -> Label
     rows = list(range(1, len(label) + 1))
     table = own_file.FileTable(Path(where), list(columns), columns, rows, "row")
     texts = [own_file.text_cells(table, name) for name in task.texts]
+    if task.generation:
+        targets = [target.strip() for target in own_file.text_cells(table, task.label)]
+        if empty := [i for i, text in enumerate(targets) if not text]:
+            raise ConfigError(
+                f"{where}: {table.where(empty)}: {len(empty)} of {len(targets)} texts of "
+                f"{task.label!r} are empty; nothing can be learnt from them: remove these rows"
+            )
+        return LabelledTexts(texts, np.zeros(len(targets), dtype=np.int64), targets)
+    if (names := task.source.get("labels")) is not None:
+        numbers = {name: number for number, name in enumerate(names)}
+        if other := sorted({str(one) for one in label} - set(numbers)):
+            raise ConfigError(f"{where}: labels are {', '.join(names)}, got {', '.join(other[:5])}")
+        label = [numbers[str(one)] for one in label]
     values: np.ndarray[Any, Any]
     try:
         values = np.asarray(label, dtype=np.float64)
@@ -227,7 +244,7 @@ def file_facts(task: TaskConfig, classes: int | None) -> FileFacts:
     at = _facts_key(task, classes)
     if at not in _FACTS:
         names = None
-        if not task.regression:
+        if task.kind == "classification":
             table = _own_table(task, task.splits["train"])
             check_repeated_header(table, [*task.texts, task.label])
             names = own_labels.class_names(table, task.label, classes)
@@ -341,15 +358,19 @@ def held_rows(task: TaskConfig) -> np.ndarray:
 
 def _own_texts(task: TaskConfig, table: own_file.FileTable) -> LabelledTexts:
     names = task.class_names
-    key = json.dumps([task.texts, task.label, names, task.range])
+    key = json.dumps([task.texts, task.label, names, task.range, task.kind])
     if key not in table.made:
         check_repeated_header(table, [*task.texts, task.label])
         texts = [own_file.text_cells(table, name) for name in task.texts]
-        if names is None:
+        targets = None
+        if task.generation:
+            targets = own_labels.targets(table, task.label)
+            label = np.zeros(len(targets), dtype=np.int64)
+        elif names is None:
             label = own_labels.values(table, task.label, task.range)
         else:
             label = own_labels.class_numbers(table, task.label, names)
-        table.made[key] = LabelledTexts(texts, label)
+        table.made[key] = LabelledTexts(texts, label, targets)
     made: LabelledTexts = table.made[key]
     return made
 
@@ -398,7 +419,7 @@ def data_warnings(task: TaskConfig, root: str | None) -> list[str]:
         conflicts = _conflicts(split)
         if conflicts:
             told.append(f"{task.name}: {conflicts} {name} texts carry more than one label")
-        if len(set(split.label.tolist())) == 1:
+        if not task.generation and len(set(split.label.tolist())) == 1:
             raise ConfigError(f"{task.name}: every {name} label is {split.label[0]}")
     seen = set(zip(*train.texts, strict=True))
     leaked = sum(row in seen for row in zip(*held.texts, strict=True))
@@ -411,6 +432,7 @@ def data_warnings(task: TaskConfig, root: str | None) -> list[str]:
 
 def _conflicts(split: LabelledTexts) -> int:
     labels: dict[tuple[str, ...], set[Any]] = {}
-    for row, label in zip(zip(*split.texts, strict=True), split.label.tolist(), strict=True):
+    answers: list[Any] = split.targets or split.label.tolist()
+    for row, label in zip(zip(*split.texts, strict=True), answers, strict=True):
         labels.setdefault(row, set()).add(label)
     return Counter(len(found) > 1 for found in labels.values())[True]

@@ -10,7 +10,14 @@ from typing import Any
 import numpy as np
 
 from peftbench.core.errors import ConfigError
-from peftbench.data.own_file import FORMATS, FileTable, as_float, is_missing, refuse_halves
+from peftbench.data.own_file import (
+    FORMATS,
+    FileTable,
+    as_float,
+    is_missing,
+    refuse_halves,
+    text_cells,
+)
 
 #: Labels that are text for "no label"; the first ones can hardly be a class.
 _NOT_A_NUMBER = ("nan", "#n/a", "<na>")
@@ -49,6 +56,21 @@ def label_cells(table: FileTable, column: str) -> list[str]:
             f"({table.where(empty)})"
         )
     table.made["labels", column] = found
+    return found
+
+
+def targets(table: FileTable, column: str) -> list[str]:
+    """The texts that are wanted, without blanks around them.
+
+    Raises:
+        ConfigError: naming the rows, if some are empty.
+    """
+    found = [text.strip() for text in text_cells(table, column)]
+    if empty := [i for i, text in enumerate(found) if not text]:
+        raise ConfigError(
+            f"{table.path}: {len(empty)} of {len(found)} texts of {column!r} are empty, and "
+            f"nothing can be learnt from them; remove these rows ({table.where(empty)})"
+        )
     return found
 
 

@@ -6,8 +6,9 @@ fine-tuned large language models (FTICL), NAACL 2024, arXiv 2403.09162.
 
 With `prompt=words` there is no new head: of the words that stand for the classes the language model
 scores the first tokens at the answer's place, and these scores are the logits. With
-`prompt=demonstrations` a classification head answers as ever. In both the same few solved examples
-may stand in front of every text that is trained or evaluated on; they are never trained on.
+`prompt=demonstrations` a classification head answers as ever. With `prompt=generate`, the prompt of
+tasks that want texts, the whole language model writes them. In all the same few solved examples may
+stand in front of every text that is trained or evaluated on; they are never trained on.
 
 Departures from the papers: the cross entropy is over the label words, not over the vocabulary (nor
 over an end-of-text token after the word); label words are the same for all models of a task.
@@ -18,12 +19,15 @@ from typing import Any
 
 import numpy as np
 
-from peftbench.core.configs import WORDS, ModelConfig, PromptConfig, TaskConfig
+from peftbench.core.configs import GENERATE, WORDS, ModelConfig, PromptConfig, TaskConfig
 from peftbench.core.errors import ConfigError, at_least
 from peftbench.core.run import Json, Run
 from peftbench.data import loading
 
 _SLOT = re.compile(r"\{(\w*)\}")
+
+#: What `prompt=generate` says, for runs that write texts and name no prompt.
+_PLAIN: Json = {"name": GENERATE, "causal": None, "num_demonstrations": 0, "reserved": 8}
 
 
 def resolve_prompt(node: Json, model: ModelConfig, task: TaskConfig) -> PromptConfig:
@@ -33,6 +37,14 @@ def resolve_prompt(node: Json, model: ModelConfig, task: TaskConfig) -> PromptCo
         ConfigError: for a task without classes, or what no template, words or counts can be.
     """
     name = node["name"]
+    if task.generation:
+        return generation_prompt(node, model, task)
+    if name == GENERATE:
+        what = "values" if task.regression else "classes"
+        raise ConfigError(
+            f"prompt={name}: {task.name} asks for {what}, not for texts; use prompt=head, or "
+            "prompt=words"
+        )
     language_model = model.family_config.language_model
     if language_model is None:
         raise ConfigError(
@@ -58,6 +70,40 @@ def resolve_prompt(node: Json, model: ModelConfig, task: TaskConfig) -> PromptCo
             f"prompt.verbalizer: {task.name} has {task.classes} classes, each needs a word of its "
             f"own, got {', '.join(words)}"
         )
+    return _made(node, template, words)
+
+
+def generation_prompt(node: Json | None, model: ModelConfig, task: TaskConfig) -> PromptConfig:
+    """The prompt of a run that writes texts: the node's template, else the task's, else lines.
+
+    Args:
+        node: of `prompt=generate`; None where no prompt was named.
+        model: has to be causal.
+        task: a generation.
+
+    Raises:
+        ConfigError: for an encoder, another prompt, or what no template or count can be.
+    """
+    node = _PLAIN if node is None else node
+    if node["name"] != GENERATE:
+        raise ConfigError(
+            f"prompt={node['name']}: {task.name} asks for texts, not for classes; use "
+            f"prompt={GENERATE}"
+        )
+    if not model.causal:
+        raise ConfigError(
+            f"{task.name} asks for texts, and {model.name} is an encoder, which writes none; "
+            "choose a causal language model: model=smollm2_135m, or model=auto with a checkpoint "
+            "of GPT-2, Llama or Qwen2"
+        )
+    slots = [f"{{{number}}}" for number in range(len(task.texts))]
+    template = node["causal"] or task.template or "\n".join([*slots, "{answer}"])
+    key = "prompt.causal" if node["causal"] else "task.template"
+    _check_template(key, template, len(task.texts), "causal", GENERATE)
+    return _made(node, template, [])
+
+
+def _made(node: Json, template: str, words: list[str]) -> PromptConfig:
     at_least("prompt.num_demonstrations", node["num_demonstrations"], 0, whole=True)
     at_least("prompt.reserved", node["reserved"], 0, whole=True)
     if node["num_demonstrations"] > node["reserved"]:
@@ -66,7 +112,7 @@ def resolve_prompt(node: Json, model: ModelConfig, task: TaskConfig) -> PromptCo
             f"kept back for them; set prompt.reserved={node['num_demonstrations']} or more"
         )
     return PromptConfig(
-        name=name,
+        name=node["name"],
         template=template,
         verbalizer=words,
         num_demonstrations=node["num_demonstrations"],
@@ -82,7 +128,7 @@ def _check_template(key: str, template: Any, texts: int, kind: str, name: str) -
             f"{key}={template!r} must hold each of {' '.join(f'{{{slot}}}' for slot in wanted)} "
             "once, and no other braces"
         )
-    if name == WORDS and kind == "causal" and not template.endswith("{answer}"):
+    if name in (WORDS, GENERATE) and kind == "causal" and not template.endswith("{answer}"):
         raise ConfigError(
             f"{key}={template!r}: a causal model sees nothing after the answer; end with {{answer}}"
         )
@@ -105,6 +151,13 @@ def reserved(run: Run, label: np.ndarray) -> np.ndarray:
         return np.zeros(0, dtype=np.int64)
     classes, seed, count = run.task.classes, run.seeds()["subset"], run.prompt.reserved
     last = loading.stratified(label, classes, seed)[::-1]
+    if run.task.generation:
+        if len(last) <= count:
+            raise ConfigError(
+                f"prompt.reserved={count} leaves nothing to train on of {len(last)} examples; "
+                "choose fewer"
+            )
+        return last[:count]
     turns = np.random.default_rng(seed).permutation(classes)
     members = [last[label[last] == value] for value in turns]
     most = -(-count // classes)

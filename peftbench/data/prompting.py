@@ -6,12 +6,13 @@ long loses whole demonstrations from the front, and only then its own texts, nev
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from peftbench.core.configs import WORDS, PromptConfig
+from peftbench.core.configs import GENERATE, WORDS, PromptConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Run, canonical
 from peftbench.data import loading, tokenization
@@ -25,11 +26,15 @@ _JOINT = "\n"
 
 @dataclass(frozen=True)
 class Row:
-    """Tokens of one example, their segments (or none), and the place of the answer."""
+    """Tokens of one example, their segments (or none), and the place of the answer.
+
+    Of a text that is wanted the last `wanted` tokens are it, with the token that ends it.
+    """
 
     ids: list[int]
     types: list[int]
     answer: int = -1
+    wanted: int = 0
 
 
 @dataclass(frozen=True)
@@ -39,17 +44,18 @@ class Prompt(ABC):
     Attributes:
         prompt: the template and the label words.
         causal: whether the answer comes at the end of the text.
-        shown: texts and class of the demonstrations, the one nearest to the question first.
+        shown: texts and class, or wanted text, of the demonstrations, the one nearest to the
+            question first.
     """
 
     prompt: PromptConfig
     causal: bool
-    shown: list[tuple[tuple[str, ...], int]]
+    shown: list[tuple[tuple[str, ...], int | str]]
 
     @property
     def identity(self) -> str:
         """Equal for prompts that give equal tokens."""
-        shown = [[*texts, number] for texts, number in self.shown]
+        shown = [[*texts, answer] for texts, answer in self.shown]
         prompt = [self.prompt.name, self.prompt.template, self.prompt.verbalizer]
         return canonical([*prompt, self.causal, shown])
 
@@ -80,15 +86,19 @@ class Prompt(ABC):
             label=table.label,
             truncated=lost,
             answer=np.array([row.answer for row in ordered if row.answer >= 0], dtype=np.int32),
+            wanted=np.array([row.wanted for row in ordered if row.wanted], dtype=np.int32),
         )
 
     def front(self, count: int) -> str:
-        """The `count` demonstrations nearest to the question, each with its label's word."""
+        """The `count` demonstrations nearest to the question, each with its answer."""
         solved = [
-            "".join(self.prompt.filled(texts, self.prompt.verbalizer[number]))
-            for texts, number in self.shown[:count]
+            "".join(self.prompt.filled(texts, self._said(answer)))
+            for texts, answer in self.shown[:count]
         ]
         return "".join(text + _JOINT for text in reversed(solved))
+
+    def _said(self, answer: int | str) -> str:
+        return answer if isinstance(answer, str) else self.prompt.verbalizer[answer]
 
     @abstractmethod
     def _rows(
@@ -119,36 +129,8 @@ class DemonstrationPrompt(Prompt):
         return _parted(tokenization.encode(table, tokenizer, most))
 
 
-class VerbalizerPrompt(Prompt):
+class TemplatePrompt(Prompt):
     """The template around the texts, for a language model."""
-
-    def _rows(
-        self, table: LabelledTexts, count: int, tokenizer: PreTrainedTokenizerBase
-    ) -> list[Row]:
-        front, end = self.front(count), self.lead(tokenizer)[0]
-        mask = "" if self.causal else str(tokenizer.mask_token)
-        texts, places = [], []
-        for row in zip(*table.texts, strict=True):
-            before, after = self.prompt.filled(row, mask)
-            before = front + (before.rstrip() + end if self.causal else before)
-            texts.append(before + after)
-            places.append(len(before) - 1 if self.causal else len(before))
-        coded = tokenizer(texts, verbose=False)
-        rows = []
-        for number, (ids, place) in enumerate(zip(coded["input_ids"], places, strict=True)):
-            answer = coded.char_to_token(number, place)
-            while answer is None and self.causal and place > 0:
-                place -= 1  # tokenizers that leave out blanks have none for the last character
-                answer = coded.char_to_token(number, place)
-            if answer is None:
-                raise ConfigError(
-                    f"prompt=words: this model's tokenizer has no token at the answer's place in "
-                    f"{texts[number][:60]!r}; choose another prompt.template, or prompt=head"
-                )
-            types = coded.get("token_type_ids", [[]] * len(texts))[number]
-            last = answer + 1 if self.causal else len(ids)  # what a tokenizer adds comes after it
-            rows.append(Row(ids[:last], types[:last], answer))
-        return rows
 
     def _cut(
         self, table: LabelledTexts, tokenizer: PreTrainedTokenizerBase, most: int
@@ -164,14 +146,11 @@ class VerbalizerPrompt(Prompt):
         """One example, the ends of its texts cut, those of the longer one first."""
         texts = [column[0] for column in table.texts]
         while True:
-            (row,) = self._rows(
-                LabelledTexts([[text] for text in texts], table.label), 0, tokenizer
-            )
+            (row,) = self._rows(replace(table, texts=[[text] for text in texts]), 0, tokenizer)
             over = len(row.ids) - most
             if over <= 0:
                 return row
-            given = {"add_special_tokens": False, "return_offsets_mapping": True, "verbose": False}
-            spans = [tokenizer(text, **given)["offset_mapping"] for text in texts]
+            spans = [_spans(text, tokenizer) for text in texts]
             lengths = [len(span) for span in spans]
             longest = int(np.argmax(lengths))
             if lengths[longest] == 0:
@@ -182,6 +161,113 @@ class VerbalizerPrompt(Prompt):
             apart = lengths[longest] - min(lengths)
             keep = max(0, lengths[longest] - min(over, max(apart, (over + 1) // 2)))
             texts[longest] = texts[longest][: spans[longest][keep - 1][1] if keep else 0]
+
+
+def _spans(text: str, tokenizer: PreTrainedTokenizerBase) -> list[tuple[int, int]]:
+    """Where each token of a text begins and ends."""
+    given = {"add_special_tokens": False, "return_offsets_mapping": True, "verbose": False}
+    found: list[tuple[int, int]] = tokenizer(text, **given)["offset_mapping"]
+    return found
+
+
+def _last_token(coded: Any, number: int, place: int) -> int | None:
+    """The token of a character, or of the nearest one before it that has any.
+
+    Tokenizers that leave out blanks have none for the last character.
+    """
+    answer = coded.char_to_token(number, place)
+    while answer is None and place > 0:
+        place -= 1
+        answer = coded.char_to_token(number, place)
+    return None if answer is None else int(answer)
+
+
+class GenerationPrompt(TemplatePrompt):
+    """The template with the text that is wanted behind it, and the token that ends it."""
+
+    def _rows(
+        self, table: LabelledTexts, count: int, tokenizer: PreTrainedTokenizerBase
+    ) -> list[Row]:
+        front, end = self.front(count), end_of_text(tokenizer)
+        questions, gaps = [], []
+        for texts in zip(*table.texts, strict=True):
+            whole = front + self.prompt.filled(texts, "")[0]
+            questions.append(whole.rstrip(" "))
+            gaps.append(whole[len(questions[-1]) :])
+        targets = table.targets or [""] * len(questions)  # of texts that are to be written
+        inside = {"add_special_tokens": False, "verbose": False}
+        said = [gap + text if text else "" for gap, text in zip(gaps, targets, strict=True)]
+        wanted = tokenizer(said, **inside)["input_ids"]
+        coded = tokenizer(questions, verbose=False)
+        rows = []
+        for number, question in enumerate(questions):
+            place = _last_token(coded, number, len(question) - 1)
+            if place is None:
+                raise ConfigError(
+                    f"prompt={GENERATE}: this model's tokenizer has no token in "
+                    f"{question[:60]!r}; choose another template"
+                )
+            ids = [*coded["input_ids"][number][: place + 1], *wanted[number], end]
+            rows.append(Row(ids, [], place, len(wanted[number]) + 1))
+        return rows
+
+    def _cut(
+        self, table: LabelledTexts, tokenizer: PreTrainedTokenizerBase, most: int
+    ) -> list[Row]:
+        """Examples that are too long: of what is wanted half of the tokens are kept at most."""
+        targets = [
+            text[: spans[most // 2 - 2][1]] if len(spans) >= most // 2 else text
+            for text in table.targets or []
+            for spans in [_spans(text, tokenizer)]
+        ]
+        return super()._cut(replace(table, targets=targets or None), tokenizer, most)
+
+
+def end_of_text(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The token that ends a text.
+
+    Raises:
+        ConfigError: if the tokenizer has none.
+    """
+    found = tokenizer.eos_token_id if tokenizer.eos_token is not None else tokenizer.sep_token_id
+    if found is None:
+        raise ConfigError(
+            "this model's tokenizer has no token that ends a text; name an eos_token in its "
+            "tokenizer_config.json"
+        )
+    return int(found)
+
+
+class VerbalizerPrompt(TemplatePrompt):
+    """The template around the texts, for a language model that chooses among words."""
+
+    def _rows(
+        self, table: LabelledTexts, count: int, tokenizer: PreTrainedTokenizerBase
+    ) -> list[Row]:
+        front, end = self.front(count), self.lead(tokenizer)[0]
+        mask = "" if self.causal else str(tokenizer.mask_token)
+        texts, places = [], []
+        for row in zip(*table.texts, strict=True):
+            before, after = self.prompt.filled(row, mask)
+            before = front + (before.rstrip() + end if self.causal else before)
+            texts.append(before + after)
+            places.append(len(before) - 1 if self.causal else len(before))
+        coded = tokenizer(texts, verbose=False)
+        rows = []
+        for number, (ids, place) in enumerate(zip(coded["input_ids"], places, strict=True)):
+            if self.causal:
+                answer = _last_token(coded, number, place)
+            else:
+                answer = coded.char_to_token(number, place)
+            if answer is None:
+                raise ConfigError(
+                    f"prompt=words: this model's tokenizer has no token at the answer's place in "
+                    f"{texts[number][:60]!r}; choose another prompt.template, or prompt=head"
+                )
+            types = coded.get("token_type_ids", [[]] * len(texts))[number]
+            last = answer + 1 if self.causal else len(ids)  # what a tokenizer adds comes after it
+            rows.append(Row(ids[:last], types[:last], answer))
+        return rows
 
     def lead(self, tokenizer: PreTrainedTokenizerBase) -> tuple[str, list[int]]:
         """What a causal prompt ends with after its last word, and the words' first tokens.
@@ -248,13 +334,20 @@ def build_prompt(run: Run, root: str | None, count: int | None = None) -> Prompt
         return None
     prompt = run.prompt
     count = prompt.num_demonstrations if count is None else count
-    shown: list[tuple[tuple[str, ...], int]] = []
+    shown: list[tuple[tuple[str, ...], int | str]] = []
     if count:
         train = loading.load_split(run.task, run.task.splits["train"], root)
         chosen = train.take(reserved(run, train.label)[:count])
-        shown = list(zip(zip(*chosen.texts, strict=True), chosen.label.tolist(), strict=True))
-    kind = VerbalizerPrompt if prompt.name == WORDS else DemonstrationPrompt
-    return kind(prompt, run.model.causal, shown)
+        answers = chosen.targets or chosen.label.tolist()
+        shown = list(zip(zip(*chosen.texts, strict=True), answers, strict=True))
+    return _KINDS[prompt.name](prompt, run.model.causal, shown)
+
+
+_KINDS: dict[str, type[Prompt]] = {
+    WORDS: VerbalizerPrompt,
+    GENERATE: GenerationPrompt,
+    "demonstrations": DemonstrationPrompt,
+}
 
 
 def coder(
@@ -269,10 +362,14 @@ def coder(
 def verbalizer_ids(run: Run, tokenizer: PreTrainedTokenizerBase) -> list[int] | None:
     """The tokens whose scores are the logits of a run; None where a head gives them.
 
+    Empty for all tokens, of a run that writes texts.
+
     Raises:
         ConfigError: if the words cannot be told apart by their first tokens, or the model has no
             token for the answer's place.
     """
+    if run.task.generation:
+        return []
     if run.prompt is None or run.prompt.name != WORDS:
         return None
     prompt = build_prompt(run, None, count=0)

@@ -4,7 +4,7 @@ import hashlib
 import json
 import math
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Protocol
@@ -42,7 +42,10 @@ class TokenizedSplit:
         ends: where each example ends in them (int64).
         label: (examples,) classes (int64) or values (float32).
         truncated: how many examples lost tokens or demonstrations to the maximum length.
-        answer: where in each example a language model says its class (int32); empty with a head.
+        answer: where in each example a language model says its class, or where the question ends
+            behind which it writes (int32); empty with a head.
+        wanted: how many tokens at the end of each example are to be written (int32); empty where
+            none are.
     """
 
     ids: np.ndarray
@@ -51,6 +54,7 @@ class TokenizedSplit:
     label: np.ndarray
     truncated: int
     answer: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    wanted: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
 
     def __len__(self) -> int:
         return len(self.label)
@@ -64,6 +68,18 @@ class TokenizedSplit:
     def longest(self) -> int:
         """Tokens of the longest example."""
         return int(self.lengths.max())
+
+    def questions(self) -> "TokenizedSplit":
+        """The examples without what is to be written."""
+        kept = np.ones(len(self.ids), dtype=bool)
+        for end, count in zip(self.ends, self.wanted, strict=True):
+            kept[end - count : end] = False
+        return replace(
+            self,
+            ids=self.ids[kept],
+            ends=np.cumsum(self.lengths - self.wanted, dtype=np.int64),
+            wanted=np.zeros(0, np.int32),
+        )
 
     def distinct(self) -> tuple[np.ndarray, np.ndarray]:
         """Numbers of the first of each example that a model can tell apart, and which is whose."""
@@ -114,7 +130,8 @@ def tokenize_split(
     table = loading.load_split(task, split, root)
     coded = encode if prompt is None else prompt.encode
     tokens = coded(table, tokenizer, max_length)
-    arrays = {name: getattr(tokens, name) for name in ("ids", "types", "ends", "label", "answer")}
+    names = ["ids", "types", "ends", "label", "answer", *(["wanted"] if len(tokens.wanted) else [])]
+    arrays = {name: getattr(tokens, name) for name in names}
     note = {"truncated": str(tokens.truncated), "sha256": _digest(arrays)}
     try:
         write_whole(path, save_arrays(arrays, metadata=note))

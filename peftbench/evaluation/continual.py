@@ -193,14 +193,14 @@ def _answer(
             build_method(there.method),
             whole,
             backbone,
-            tokenizer.pad_token_id,
+            tokenizer,
             device,
             outcome.record.environment["precision"],
         )
         outputs = evaluator.outputs(view, there, tokens, lambda news: None)
         for name in names:
             arrays = {kind: array[places[name]] for kind, array in outputs.items()}
-            progress.found[f"{number}/{name}"] = arrays | {"label": sets[name].label}
+            progress.found[f"{number}/{name}"] = evaluator.labelled(arrays, sets[name], tokenizer)
 
 
 def _known(outcome: TrainingOutput) -> Arrays:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from safetensors.torch import load
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
 from peftbench.core.evaluation import Evaluated, Evaluation
 from peftbench.core.figures import plain_figures
@@ -18,6 +19,7 @@ from peftbench.data.loading import LabelledTexts
 from peftbench.data.tokenization import TokenizedSplit
 from peftbench.evaluation import latency
 from peftbench.methods.base import Method, build_method
+from peftbench.models import decoding
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
 from peftbench.models.prepare_for_training import prepare_for_training
@@ -79,9 +81,16 @@ def evaluate_suite(
     with phases.phase("tokenise"):
         sets = asked.sets(run, setting.data_root)
 
-    def answer(method: Method, state: dict[str, Tensor] | None, tokens: TokenizedSplit) -> Arrays:
-        view = viewed(run, method, state, backbone, tokenizer.pad_token_id, device, precision)
-        return outputs(view, run, tokens, report, stop)
+    own_words = backbone.verbalizer_ids
+
+    def answer(
+        asked_as: Run, method: Method, state: dict[str, Tensor] | None, tokens: TokenizedSplit
+    ) -> Arrays:
+        there, _ = warm.backbone(asked_as, device)
+        if state is not None and there.verbalizer_ids != own_words:
+            state = _for_other_words(state, there, run.task.generation)
+        view = viewed(asked_as, method, state, there, tokenizer, device, precision)
+        return outputs(view, asked_as, tokens, report, stop)
 
     found: dict[str, Arrays] = {}
     cut: dict[str, int] = {}
@@ -93,8 +102,7 @@ def evaluate_suite(
         method = build_method(run.method)
 
         def view(precision: str, merged: bool) -> Predictor:
-            padding = tokenizer.pad_token_id
-            return viewed(run, method, state, backbone, padding, device, precision, merged)
+            return viewed(run, method, state, backbone, tokenizer, device, precision, merged)
 
         with phases.phase("evaluate"), torch.random.fork_rng():
             torch.manual_seed(run.seeds()["sampling"])
@@ -102,24 +110,29 @@ def evaluate_suite(
         found["texts"] = {"label": sets["texts"].label}
         more = {"merging": merging.to_json()}
         sets = {}
-    for shown in dict.fromkeys(map(asked.shown, sets)):  # one pass for each number in front
+    passes: dict[tuple[int | None, Run], list[str]] = {}  # for each number in front, and prompt
+    for name in sets:
+        passes.setdefault((asked.shown(name), asked.asked_as(name, run)), []).append(name)
+    for (shown, asked_as), names in passes.items():
         with phases.phase("tokenise"):
-            unique, places = distinct({n: t for n, t in sets.items() if asked.shown(n) == shown})
-            tokens = prompting.coder(run, tokenizer, setting.data_root, shown)(unique)
+            unique, places = distinct({name: sets[name] for name in names})
+            tokens = prompting.coder(asked_as, tokenizer, setting.data_root, shown)(unique)
             cut |= dict.fromkeys(places, tokens.truncated)
         with phases.phase("evaluate"):
-            answers = {"": answer(build_method(run.method), state, tokens)}
+            answers = {"": answer(asked_as, build_method(run.method), state, tokens)}
             if asked.untrained:
                 recipe = [run.train.max_length, precision]
-                same = canonical([run.model, run.task, run.prompt, recipe, run.seeds()])
-                name = f"{same} {canonical([evaluation.suite, shown])}"
+                same = [run.model, asked_as.task, asked_as.prompt, recipe, run.seeds()]
+                name = f"{canonical(same)} {canonical([evaluation.suite, shown])}"
                 if name not in warm.untrained:
-                    warm.untrained[name] = answer(Method(), None, tokens)
+                    warm.untrained[name] = answer(asked_as, Method(), None, tokens)
                 answers["untrained/"] = warm.untrained[name]
         for start, arrays in answers.items():
             for name, rows in places.items():
-                found[start + name] = {kind: array[rows] for kind, array in arrays.items()}
-                found[start + name]["label"] = sets[name].label
+                found[start + name] = labelled(
+                    {kind: array[rows] for kind, array in arrays.items()}, sets[name], tokenizer
+                )
+    backbone, _ = warm.backbone(run, device)
     known = require_finite(results.predictions(record))
     told = finite_findings(asked.findings(record, known, found))
     told |= more | ({"truncated": cut} if run.prompt else {})
@@ -133,6 +146,32 @@ def evaluate_suite(
         trained_sha256=record.trained_sha256,
     )
     return done, {f"{n}/{name}": a for name, arrays in found.items() for n, a in arrays.items()}
+
+
+def _for_other_words(
+    state: dict[str, Tensor], backbone: Backbone, whole: bool
+) -> dict[str, Tensor]:
+    """Trained weights for other label words than the run's.
+
+    Args:
+        state: of the run.
+        backbone: that scores the other words.
+        whole: whether the run trained with the whole vocabulary, of which these rows are a part;
+            else the head has the rows that it had before.
+    """
+    module = backbone.module
+    paths = {id(part): path for path, part in module.named_modules()}
+    head, table = (
+        f"{paths[id(part)]}.weight"
+        for part in (module.get_output_embeddings(), module.get_input_embeddings())
+    )
+    rest = {name: tensor for name, tensor in state.items() if name != head}
+    trained = state.get(head)
+    if trained is None and module.config.tie_word_embeddings:
+        trained = state.get(table)
+    if whole and trained is not None:
+        rest[head] = trained[backbone.verbalizer_ids]
+    return rest
 
 
 def finite_findings(findings: Json) -> Json:
@@ -193,7 +232,7 @@ def viewed(
     method: Method,
     state: dict[str, Tensor] | None,
     backbone: Backbone,
-    padding: int,
+    tokenizer: PreTrainedTokenizerBase,
     device: torch.device,
     precision: str,
     merged: bool = False,
@@ -209,7 +248,22 @@ def viewed(
     encoder.requires_grad_(False)
     prepare_for_training(encoder, AUTOCAST.get(precision), torch.empty(0, dtype=torch.int64))
     accelerator = build_accelerator(device, precision, run.train.tf32)
-    return Predictor(padding, backbone.family_config.mask, device, method, encoder, accelerator)
+    return Predictor(
+        tokenizer.pad_token_id,
+        backbone.family_config.mask,
+        device,
+        method,
+        encoder,
+        accelerator,
+        decoding.of_run(run, tokenizer),
+    )
+
+
+def labelled(outputs: Arrays, table: LabelledTexts, tokenizer: PreTrainedTokenizerBase) -> Arrays:
+    """Outputs with the labels of a set; texts that were written as their scores."""
+    if table.targets is not None:
+        outputs = decoding.scored(outputs, table.targets, tokenizer)
+    return outputs | {"label": table.label}
 
 
 def distinct(sets: dict[str, LabelledTexts]) -> tuple[LabelledTexts, dict[str, np.ndarray]]:

@@ -6,6 +6,7 @@ import torch
 from safetensors.torch import load
 from transformers import PreTrainedTokenizerBase
 
+from peftbench.core.errors import ConfigError
 from peftbench.core.run import Record, Run
 from peftbench.data import glue, prompting
 from peftbench.data.tokenizer import load_tokenizer
@@ -50,6 +51,11 @@ def rebuild(record: Record, results: Results) -> KeptRun:
         RecordError: if the weights are not those that were saved with the record.
     """
     run = record.run
+    if run.task.generation:
+        raise ConfigError(
+            f"{run.title} writes texts, for which there is no export; `peftbench predict {run.key} "
+            "FILE -o texts.csv` writes them from its kept weights"
+        )
     kept = load(results.weights(record))
     tokenizer = load_tokenizer(run.model)
     backbone = Backbone(run.model, verbalizer_ids=prompting.verbalizer_ids(run, tokenizer))

@@ -31,6 +31,7 @@ from peftbench.exporting.loading import (
     read_export,
 )
 from peftbench.methods.base import MODEL, OWN, Method, build_method
+from peftbench.models import decoding
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
 from peftbench.results.store import Results
@@ -72,16 +73,20 @@ class PredictionSource:
 
     @property
     def labels(self) -> list[str] | None:
-        """Names of the classes by their numbers; None for a regression."""
-        return glue.label_names(self.run.task)
+        """Names of the classes by their numbers; None for values and texts."""
+        return None if self.run.task.generation else glue.label_names(self.run.task)
 
     def predict(self, columns: list[list[str]]) -> np.ndarray:
-        """Probabilities (texts, classes), or values (texts, 1), of texts by column."""
-        tokens = self.tokenize(columns)
+        """Probabilities (texts, classes), values or written texts (texts, 1), of columns."""
+        run, tokens = self.run, self.tokenize(columns)
         with torch.random.fork_rng():
-            torch.manual_seed(self.run.seeds()["sampling"])
-            scores = self.predictor.predict(tokens, np.arange(len(tokens)))["scores"]
-        if self.run.task.regression:
+            torch.manual_seed(run.seeds()["sampling"])
+            found = self.predictor.predict(tokens, np.arange(len(tokens)))
+        if run.task.generation:
+            texts = decoding.texts_of(found["written"].astype(np.int64), self.tokenizer)
+            return np.array(texts, dtype=object)[:, None]
+        scores = found["scores"]
+        if run.task.regression:
             return scores
         return torch.from_numpy(scores).double().softmax(-1).numpy()
 
@@ -151,8 +156,7 @@ def _inserted(
     ids = prompting.verbalizer_ids(run, tokenizer)
     backbone = Backbone(run.model, device, verbalizer_ids=ids)
     method, resolved = build_method(run.method), resolve_precision(precision, device)
-    padding = tokenizer.pad_token_id
-    predictor = viewed(run, method, state, backbone, padding, device, resolved)
+    predictor = viewed(run, method, state, backbone, tokenizer, device, resolved)
     return PredictionSource(run, identity, tokenizer, predictor, setting.data_root)
 
 
@@ -167,7 +171,7 @@ def predict_file(
     note: Callable[[str], None] = lambda text: None,
     report: Report = lambda done, total: None,
 ) -> int:
-    """Write a csv with label and probability, or value, for each row of a file.
+    """Write a csv with label and probability, value or written text for each row of a file.
 
     Where a cut-off was chosen, a further column has yes for the rows that people review.
 
@@ -216,7 +220,9 @@ def predict_file(
         unsure = found.max(1) < cut_off
         return [[*row, "yes" if one else "no"] for row, one in zip(made, unsure, strict=True)]
 
-    header = ["row", "value"] if labels is None else ["row", "label", "probability"]
+    header = ["row", "label", "probability"]
+    if labels is None:
+        header = ["row", "text" if task.generation else "value"]
     header += ["review"] if cut_off is not None else []
     identity = canonical([source.identity, content, header, quoting, str(cut_off)])
     return _write(source, columns, out, ",", header, lines, identity, report)

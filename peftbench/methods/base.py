@@ -20,7 +20,7 @@ from torch import Tensor
 from peftbench.core.configs import Budget, MethodConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json
-from peftbench.data.batching import Batch
+from peftbench.data.batching import NO_TOKEN, Batch
 from peftbench.models.adapted_model import AdaptedModel
 
 #: Hooks as they were called in the release before, and now.
@@ -89,6 +89,14 @@ class Method:
     def names_blocks(self) -> bool:
         """Whether its values name blocks by number, so that a rehearsal needs all of them."""
         return False
+
+    @property
+    def token_wise(self) -> bool:
+        """Whether it changes each token by itself, and predicts in one pass without sampling.
+
+        Then keys and values of a causal model stay what they are when further tokens come.
+        """
+        return type(self).predict is Method.predict
 
     def insert(self, encoder: AdaptedModel) -> None:
         """Add modules to a frozen encoder, or let some of its parameters train.
@@ -237,6 +245,11 @@ class WrapperMethod(Method):
         """Whether the base method does."""
         return self.base_method.names_blocks
 
+    @property
+    def token_wise(self) -> bool:
+        """Whether the base method does."""
+        return type(self).predict is WrapperMethod.predict and self.base_method.token_wise
+
     def insert(self, encoder: AdaptedModel) -> None:
         """Insert the host."""
         self.base_method.insert(encoder)
@@ -307,13 +320,22 @@ class WrapperMethod(Method):
 def task_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
     """Cross entropy of (batch, classes) logits, squared error of (batch, 1) values; the mean.
 
+    Of (batch, tokens, vocabulary) logits, of texts, the cross entropy of the tokens that are
+    wanted: the mean of each text, then of these.
+
     Args:
         logits: of the batch.
-        labels: (batch,) classes, or values.
+        labels: (batch,) classes, or values; (batch, tokens) with `NO_TOKEN` after the last.
         weights: (batch,) of each example's class, with mean 1 over the training set
             (`train.class_weights`). The sum is divided by the number of examples, not by that of
             the weights, so that the gradients of micro-batches add up to that of the batch.
     """
+    if logits.ndim == 3:
+        losses = F.cross_entropy(
+            logits.float().transpose(1, 2), labels, ignore_index=NO_TOKEN, reduction="none"
+        )
+        means = losses.sum(1) / (labels != NO_TOKEN).sum(1)
+        return means.mean() if weights is None else (weights * means).mean()
     if logits.shape[-1] == 1:
         return F.mse_loss(logits[:, 0].float(), labels)
     if weights is None:

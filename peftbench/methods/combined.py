@@ -37,6 +37,11 @@ class Combined(Method):
         return all(member.supports_packing for member in self.members.values())
 
     @property
+    def token_wise(self) -> bool:
+        """Whether all do."""
+        return all(member.token_wise for member in self.members.values())
+
+    @property
     def uniform_posterior(self) -> bool:
         """Where it is BH-PEFT's own base method: a prefix and adapters."""
         return {type(member).__name__ for member in self.members.values()} == {"Prefix", "Adapter"}

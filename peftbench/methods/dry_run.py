@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from peftbench.core.configs import WORDS, MethodConfig
+from peftbench.core.configs import GENERATE, WORDS, MethodConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json, Run
 from peftbench.data import batching, loading, prompting
@@ -41,7 +41,7 @@ def validate_run(run: Run, chain: bool = False) -> None:
     Raises:
         ConfigError: naming what the model has not, or which value is out of range.
     """
-    ids = list(range(run.task.classes)) if _worded(run) else None
+    ids = list(range(run.task.classes)) if _language(run) else None
     _insert(run, build_method(run.method), ids, chain)
 
 
@@ -60,9 +60,9 @@ def check_checkpoint(run: Run) -> list[str]:
         return []
     facts = inspect_checkpoint(model, folder)
     check_fit(run, facts)
-    if _worded(run):
+    if _language(run):
         pretrained.check_language_head(model)
-    new = pretrained.check_weights(model, _worded(run))
+    new = pretrained.check_weights(model, _language(run))
     modules = dict.fromkeys(name.rpartition(".")[0] for name in new)
     base = model.family_config.blocks.partition(".")[0]
     poolers = [name for name in modules if name.startswith(f"{base}.")]
@@ -143,6 +143,11 @@ def _insert(
 ) -> AdaptedModel:
     """The method in a model with random weights: of all blocks if it names some by number."""
     model = run.model
+    if run.task.generation and not method.token_wise:
+        raise ConfigError(
+            f"{_called(run)}: the method looks at whole texts, or draws its predictions, so that "
+            f"no cache of keys and values holds what {run.task.name} needs to write; choose another"
+        )
     config = _config(run, None if method.names_blocks else BLOCKS)
     language = verbalizer_ids is not None
     skeleton = pretrained.skeleton(model, language=language, config=config)
@@ -272,8 +277,9 @@ def _own(method: MethodConfig) -> bool:
     return all(target.startswith("peftbench.") for target in targets)
 
 
-def _worded(run: Run) -> bool:
-    return run.prompt is not None and run.prompt.name == WORDS
+def _language(run: Run) -> bool:
+    """Whether the head of a language model answers."""
+    return run.prompt is not None and run.prompt.name in (WORDS, GENERATE)
 
 
 def _called(run: Run) -> str:

@@ -34,6 +34,11 @@ from peftbench.models.module_ops import set_unregistered
 class UniPELT(WrapperMethod):
     """A base method whose parts have gates."""
 
+    @property
+    def token_wise(self) -> bool:
+        """False: a gate looks at all tokens of an example."""
+        return False
+
     def export_forms(self) -> tuple[str, ...]:
         """None: its gates look at each text."""
         raise ValueError(

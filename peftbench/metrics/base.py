@@ -21,10 +21,13 @@ class Metric:
         resampled: the same of `(runs, examples)` predictions on each of many resamples, as
             `(resamples, runs)`, not a number where undefined. Takes the labels, and how often each
             example is in a resample, `(resamples, examples)`. None computes one after the other.
-        kinds: kinds of tasks that it scores: classification, regression.
+        kinds: kinds of tasks that it scores: classification, regression, generation.
         classes: how many classes a task must have; None is any number.
         instead: the metric that does the same for other numbers of classes.
         is_error: less is better, in the unit of the labels; it cannot be the score of a task.
+        column: of texts: where their predictions hold the scores of each by this metric; those are
+            the predictions then, of which `compute` takes the mean.
+        of_text: of texts: the score of one, given the text that was wanted.
     """
 
     name: str
@@ -35,6 +38,8 @@ class Metric:
     classes: int | None = None
     instead: str | None = None
     is_error: bool = False
+    column: int | None = None
+    of_text: Callable[[str, str], float] | None = None
 
     @property
     def factor(self) -> float:

@@ -39,7 +39,8 @@ class TaskMetric(evaluate.Metric):
         return str(self._data_dir_root)
 
     def _info(self) -> evaluate.MetricInfo:
-        value = datasets.Value("float64" if "regression" in self.metric.kinds else "int64")
+        numbers = self.metric.kinds != ("classification",)
+        value = datasets.Value("float64" if numbers else "int64")
         return evaluate.MetricInfo(
             description=self.metric.about,
             citation="",
@@ -52,6 +53,42 @@ class TaskMetric(evaluate.Metric):
     ) -> dict[str, float | None]:
         predicted, label = np.asarray(predictions), np.asarray(references)
         return {self.metric.name: self.metric.compute(predicted, label)}
+
+
+class TextMetric(evaluate.Metric):
+    """A metric of texts; its `compute` returns a score by name, and `of_texts`, of each text.
+
+    TextMetric(METRICS["rouge_l"]).compute(predictions=["a b"], references=["a c"])
+    """
+
+    def __init__(self, metric: Metric) -> None:
+        self.metric = metric
+        super().__init__(config_name=metric.name, keep_in_memory=True)
+
+    def _build_data_dir(self) -> str:
+        """As of `TaskMetric`."""
+        return str(self._data_dir_root)
+
+    def _info(self) -> evaluate.MetricInfo:
+        value = datasets.Value("string")
+        return evaluate.MetricInfo(
+            description=self.metric.about,
+            citation="",
+            features=datasets.Features({"predictions": value, "references": value}),
+        )
+
+    def _compute(
+        self, *, predictions: list[str], references: list[str], **kwargs: Any
+    ) -> dict[str, Any]:
+        assert self.metric.of_text is not None
+        found = [self.metric.of_text(*pair) for pair in zip(predictions, references, strict=True)]
+        return {self.metric.name: float(np.mean(found)), "of_texts": found}
+
+
+@cache
+def evaluate_texts(metric: Metric) -> TextMetric:
+    """The metric of texts of the evaluate library; one for each process."""
+    return TextMetric(metric)
 
 
 @cache

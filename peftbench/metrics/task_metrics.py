@@ -25,12 +25,18 @@ def _declared() -> dict[str, Metric]:
 METRICS: dict[str, Metric] = _declared()
 
 
+def text_metrics() -> list[Metric]:
+    """The metrics of texts, in the order of their columns in predictions."""
+    found = [one for one in METRICS.values() if one.column is not None]
+    return sorted(found, key=lambda one: one.column or 0)
+
+
 def check_metrics(names: Iterable[str], kind: str, classes: int | None) -> None:
     """Refuse metrics that a task cannot be scored by.
 
     Args:
         names: of metrics.
-        kind: of the task: classification or regression.
+        kind: of the task: classification, regression or generation.
         classes: how many it has; None if they are not counted yet.
 
     Raises:
@@ -68,6 +74,12 @@ def factor(name: str) -> float:
     return 100.0 if metric is None else metric.factor
 
 
+def predicted(metric: str, scores: Array) -> Array:
+    """What a metric scores: classes or values, see `decide`; of texts its score of each."""
+    column = METRICS[metric].column
+    return decide(scores) if column is None else scores[:, column]
+
+
 def decide(scores: Array) -> Array:
     """Turn `(examples, classes)` scores into classes, `(examples, 1)` ones into values."""
     return scores[:, 0] if scores.shape[1] == 1 else scores.argmax(axis=1)
@@ -81,15 +93,17 @@ def score(names: Iterable[str], scores: Array, label: Array) -> dict[str, float 
     Raises:
         FloatingPointError: if a score is not finite because predictions are too large.
     """
-    predicted = decide(scores)
-    outputs = _Outputs(predicted, label)
     found: dict[str, float | None] = {}
+    outputs: dict[int | None, _Outputs] = {}
     for name in names:
-        found |= _scored(METRICS[name], outputs)
+        column = METRICS[name].column
+        if column not in outputs:
+            outputs[column] = _Outputs(predicted(name, scores), label)
+        found |= _scored(METRICS[name], outputs[column])
     plain, undefined = plain_figures(found)
     for name in undefined:
         with np.errstate(over="ignore"):
-            if not np.isfinite(np.square(predicted.astype(np.float64)).sum()):
+            if not np.isfinite(np.square(decide(scores).astype(np.float64)).sum()):
                 raise FloatingPointError(
                     f"{name} is {found[name]}: predictions are too large; try a smaller train.lr"
                 )
@@ -179,8 +193,7 @@ def per_class(scores: Array, label: Array, names: Sequence[str]) -> list[dict[st
 
 def compute_scores(names: Iterable[str], scores: Array, label: Array) -> dict[str, float | None]:
     """Score `(examples, classes)` outputs, or `(examples, 1)` values, against the labels."""
-    predicted = decide(scores)
-    return {name: METRICS[name].compute(predicted, label) for name in names}
+    return {name: METRICS[name].compute(predicted(name, scores), label) for name in names}
 
 
 def collapsed(scores: Array, label: Array) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import DynamicCache
 
 from peftbench.data.batching import Batch
 from peftbench.models import attention, heads, masked_state
@@ -52,7 +53,9 @@ class AdaptedModel(nn.Module):
         self._pretrained = {name for name, _ in self.module.named_parameters()}
         self._buffers_before = {name for name, _ in self.module.named_buffers()}
         self.added_bias = heads.start(self.module, backbone.head, classes, seed)
+        self._tied = _is_tied(self.module)
         self._unit: tuple[float, float] | None = None  # mean, scale of the labels it trains on
+        self._past: DynamicCache | None = None  # of the tokens before all that come, see `after`
 
     # what methods use
 
@@ -218,6 +221,7 @@ class AdaptedModel(nn.Module):
             raise ValueError(f"{self.name} has no {what} to train; choose another method for it")
         for name in chosen:
             unshare(self.module, name)
+        self._tie()
 
     def freeze(self, which: Callable[[str], bool]) -> None:
         """Stop training what has a name for which `which` holds; pretrained values come back."""
@@ -228,6 +232,12 @@ class AdaptedModel(nn.Module):
                     share(self.module, name, pretrained[name])
                 else:
                     parameter.requires_grad_(False)
+        self._tie()
+
+    def _tie(self) -> None:
+        """Let the head have the weight of the word embeddings again, where the model ties them."""
+        if self._tied:
+            self.module.get_output_embeddings().weight = self.module.get_input_embeddings().weight
 
     def rest(self, which: Callable[[str], bool]) -> None:
         """Let what trains have no gradient where `which(name)` holds, until asked again."""
@@ -286,16 +296,60 @@ class AdaptedModel(nn.Module):
     # what the loop and the record use
 
     def forward(self, batch: Batch) -> Tensor:
-        """Logits of shape (batch, classes); of a language model those at the answer's place."""
-        inputs = {name: batch[name] for name in _INPUTS if name in batch}
+        """Logits of shape (batch, classes); of a language model those at the answer's place.
+
+        Where texts are to be written they are (batch, wanted, vocabulary), at the batch's places.
+        """
+        if "places" in batch:
+            states = self._pass(self.module.base_model, batch, None).last_hidden_state
+            rows = torch.arange(len(states), device=states.device)[:, None]
+            wanted: Tensor = self.module.get_output_embeddings()(states[rows, batch["places"]])
+            return wanted
+        logits: Tensor = self._pass(self.module, batch, self.past(len(batch["input_ids"]))).logits
+        if logits.ndim == 3:
+            return logits[torch.arange(len(logits), device=logits.device), batch["answer"]]
+        return logits
+
+    def _pass(self, module: Any, batch: Batch, past: DynamicCache | None) -> Any:
+        """What a part of the model, all of it or the model without its head, makes of a batch."""
+        inputs: dict[str, Any] = {name: batch[name] for name in _INPUTS if name in batch}
+        if past is not None:
+            inputs |= {"past_key_values": past, "use_cache": True}
         if hasattr(self.module, "prefix"):
             made = self.module.prefix(len(batch["input_ids"]))
             for part, prefix in zip(self.each("attention"), made.unbind(), strict=True):
                 part.prefix = prefix
-        logits: Tensor = self.module(**inputs).logits
-        if logits.ndim == 3:
-            return logits[torch.arange(len(logits), device=logits.device), batch["answer"]]
-        return logits
+        return module(**inputs)
+
+    # keys and values of tokens that were seen, of a causal model
+
+    def hidden(self, batch: Batch, past: DynamicCache) -> Tensor:
+        """States (batch, tokens, dim) below the head; keys and values are added to `past`."""
+        states: Tensor = self._pass(self.module.base_model, batch, past).last_hidden_state
+        return states
+
+    def past(self, count: int) -> DynamicCache | None:
+        """Keys and values of what comes before so many texts; None where nothing does."""
+        if self._past is None:
+            return None
+        layers: list[Any] = self._past.layers
+        whole = [(one.keys, one.values) for one in layers]
+        return DynamicCache([tuple(t.expand(count, -1, -1, -1) for t in pair) for pair in whole])
+
+    @contextmanager
+    def after(self, batch: Batch) -> Iterator[None]:
+        """Let the texts of a batch of one come before all that is given inside.
+
+        Their keys and values are computed once. What is given inside says so in its mask, see
+        `batching.collate`.
+        """
+        past = DynamicCache()
+        self.hidden(batch, past)
+        self._past = past
+        try:
+            yield
+        finally:
+            self._past = None
 
     def trained(self) -> dict[str, nn.Parameter]:
         """All parameters that train, head included, by name."""
@@ -327,6 +381,7 @@ class AdaptedModel(nn.Module):
             share(self.module, name, pretrained[name])
         for name in set(state) - set(own):
             unshare(self.module, name)
+        self._tie()
         state = masked_state.unpacked(state, own)
         own = self.state()
         with torch.no_grad():
@@ -366,4 +421,10 @@ class AdaptedModel(nn.Module):
                 yield name, parameter
 
 
-_INPUTS = ("input_ids", "attention_mask", "token_type_ids")
+_INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
+
+
+def _is_tied(module: Any) -> bool:
+    """Whether a language model's head has the weight of its word embeddings."""
+    head, words = module.get_output_embeddings(), module.get_input_embeddings()
+    return head is not None and head.weight is getattr(words, "weight", None)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from peftbench.core.configs import LEAST_LENGTH, WORDS, ModelConfig
+from peftbench.core.configs import GENERATE, LEAST_LENGTH, WORDS, ModelConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json, Run, canonical
 from peftbench.models.config_values import CONFIG, is_whole, refuse_wrong_values
@@ -87,13 +87,20 @@ def check_fit(run: Run, facts: CheckpointFacts) -> None:
             f"{facts.model_max_length}, which leaves nothing of a text; give that of the model, at "
             f"least {LEAST_LENGTH}"
         )
+    new = run.task.new_tokens if run.task.generation else 0
+    if new and facts.positions is not None and longest + new > facts.positions:
+        raise ConfigError(
+            f"train.max_length={run.train.max_length} and task.max_new_tokens={new} are more than "
+            f"{run.model.name} has positions for, {facts.positions}; lower one of them"
+        )
     if facts.positions is not None and longest > facts.positions:
         raise ConfigError(
             f"train.max_length={run.train.max_length}: {run.model.name} has positions for "
             f"{facts.positions} tokens, and its tokenizer cuts at "
             f"{facts.model_max_length or 'none'}; give train.max_length={facts.positions} or less"
         )
-    worded = run.prompt is not None and run.prompt.name == WORDS  # one text, whatever the task
+    prompt = run.prompt  # one text, whatever the task
+    worded = prompt is not None and prompt.name in (WORDS, GENERATE)
     pairs = len(run.task.texts) > 1 and not worded
     if pairs and facts.segments == 1 and facts.emits_segments:
         raise ConfigError(one_segment(run.model.name))

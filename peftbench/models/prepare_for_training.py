@@ -19,7 +19,8 @@ def prepare_for_training(
     """Make ready to train, once all is inserted and prepared; what is computed stays the same.
 
     The last block goes on with the first position alone where a head reads no other, word
-    embeddings that train are reduced to the words that occur, linears are ready to be mapped over
+    embeddings that train are reduced to the words that occur (not those that a head is tied to, as
+    all of these have gradients), linears are ready to be mapped over
     runs, and a CPU gets its own dropout.
 
     Args:
@@ -31,7 +32,11 @@ def prepare_for_training(
     """
     backbone = encoder.backbone
     embedding = encoder.module.get_input_embeddings()
-    if isinstance(embedding, nn.Embedding) and embedding.weight.requires_grad:
+    head = encoder.module.get_output_embeddings()
+    tied = head is not None and head.weight is getattr(
+        embedding, "weight", None
+    )  # then all words have gradients
+    if isinstance(embedding, nn.Embedding) and embedding.weight.requires_grad and not tied:
         rest = backbone.module.get_input_embeddings().weight
         if not torch.equal(rest.float(), embedding.weight):  # it goes on from an earlier training
             rest = embedding.weight

@@ -283,7 +283,8 @@ def check_language_head(model: ModelConfig) -> None:
 def _without_head(model: ModelConfig, lacking: str) -> str:
     return (
         f"prompt=words: the checkpoint of {model.name} has no language-model head (no {lacking}); "
-        "choose a model that was published with one, such as model=bert_base, or prompt=head"
+        "choose a model that was published with one, such as model=bert_base (for texts "
+        "model=smollm2_135m), or prompt=head"
     )
 
 

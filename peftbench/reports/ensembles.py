@@ -57,7 +57,9 @@ def tables(records: list[Record], load: Load) -> list[Table]:
             keys = {record.run.key for record in alike}
             for row, members in by_row.items():
                 here = [record for record in members if record.run.key in keys]
-                if len(here) < 2 or (here[0].run.task.classes == 1) != (tell is values):
+                if len(here) < 2 or here[0].run.task.generation:  # texts have no mean
+                    continue
+                if (here[0].run.task.classes == 1) != (tell is values):
                     continue
                 alone, whole, spread = tell(stacked(here, load), here[0].run.task.metrics[0])
                 cells = [

@@ -69,7 +69,8 @@ class Cell:
 
 
 def cells(records: list[Record], load: Load) -> list[Cell]:
-    """Answers by task and size, then by row of the score table."""
+    """Answers by task and size, then by row of the score table; texts are no answers here."""
+    records = [record for record in records if not record.run.task.generation]
     by_row, split = grouping.of_records(records)
     labels = grouping.labels(by_row, split)
     parts = grouping.alike(records)

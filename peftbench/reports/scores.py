@@ -174,13 +174,18 @@ def _mean(values: Iterable[float]) -> float:
     return statistics.fmean(values)
 
 
+def _speed(values: Iterable[float | None]) -> str:
+    defined = [value for value in values if value is not None]
+    return f"{_mean(defined):,.0f}" if defined else "–"
+
+
 def _mebibytes(count: float | None) -> str:
     return "–" if count is None else f"{count / 2**20:,.0f}"
 
 
 _UNITS: dict[str, Callable[[list[Record]], str]] = {
     "seconds": lambda records: f"{_mean(r.seconds['train'] for r in records):,.0f}",
-    "examples/s": lambda records: f"{_mean(r.speed['examples_per_second'] for r in records):,.0f}",
+    "examples/s": lambda records: _speed(r.speed["examples_per_second"] for r in records),
     "peak MiB": lambda records: _mebibytes(mean_peak(records)),
 }
 

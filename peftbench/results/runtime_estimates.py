@@ -55,6 +55,8 @@ class Forecast:
         self._pace: dict[Near, list[float]] = defaultdict(list)
         self._rest: dict[Near, list[float]] = defaultdict(list)
         for record in records:
+            if not record.work["examples"]:  # untrained: no pace
+                continue
             spent = sum(record.seconds.values()) - record.seconds["train"]
             for near in _near(record.run):
                 self._pace[near].append(record.seconds["train"] / record.work["examples"])

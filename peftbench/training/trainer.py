@@ -20,7 +20,7 @@ from peftbench.metrics import (
     evaluate_metrics,  # noqa: F401 - takes seconds to import, which no run's seconds may hold
     task_metrics,
 )
-from peftbench.models import masked_state, pretrained
+from peftbench.models import decoding, masked_state, pretrained
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
 from peftbench.models.prepare_for_training import prepare_for_training
@@ -171,6 +171,7 @@ class TaskData:
         held: numbers of the training examples held out for selection.
         shown: what the training shows of the first; labels of a regression as z-scores.
         unit: mean and standard deviation of the training labels of a regression.
+        targets: by split the texts that are wanted, where the task is to write some.
     """
 
     tokens: dict[str, TokenizedSplit]
@@ -178,6 +179,7 @@ class TaskData:
     held: np.ndarray
     shown: AugmentedSplit
     unit: tuple[float, float] | None = None
+    targets: dict[str, list[str]] | None = None
 
     @property
     def labels(self) -> np.ndarray:
@@ -212,6 +214,12 @@ def load_task_data(
     with phases.phase("tokenise"):
         encode = prompting.coder(run, tokenizer, root)
         shown = augmentation.augment_split(run, tokens["train"], rows, root, encode)
+    if run.task.generation:
+        targets = {
+            name: loading.load_split(run.task, split, root).targets or []
+            for name, split in _splits(run).items()
+        }
+        return TaskData(tokens, rows, held, shown, targets=targets)
     if not run.task.regression:
         return TaskData(tokens, rows, held, shown)
     mean, std = batching.label_unit(tokens["train"].label[rows])
@@ -278,7 +286,11 @@ class PreparedTraining:
         self.seed_sampling()
         rows = np.arange(len(tokens)) if rows is None else rows
         with self.in_unit():
-            return self.training.predictor.predict(tokens, rows)
+            outputs = self.training.predictor.predict(tokens, rows)
+        if self.data.targets is None:
+            return outputs
+        wanted = [self.data.targets[split][row] for row in rows]
+        return decoding.scored(outputs, wanted, self.tokenizer)
 
     def in_unit(self) -> AbstractContextManager[None]:
         """Predictions inside are in the unit of the labels."""
@@ -353,7 +365,13 @@ def prepare(job: TrainingJob, micro: int | None) -> PreparedTraining:
     with phases.phase("load"), torch.random.fork_rng():
         encoder, method = build_model(run, backbone, data, seeds)
     predictor = Predictor(
-        tokenizer.pad_token_id, backbone.family_config.mask, device, method, encoder, accelerator
+        tokenizer.pad_token_id,
+        backbone.family_config.mask,
+        device,
+        method,
+        encoder,
+        accelerator,
+        decoding.of_run(run, tokenizer),
     )
     batches = build_batch_source(data.shown, config, seeds["order"], predictor)
     peers = ProcessGroup(accelerator)
@@ -403,7 +421,7 @@ def prepare(job: TrainingJob, micro: int | None) -> PreparedTraining:
     )
     if predictor.static_shapes:
         _warm_evaluation(prepared)
-        if not job.alike:  # it trains alone
+        if not job.alike and job.budget.steps != 0:  # it trains alone
             with phases.phase("warmup"):
                 prepared.graphs = captured_alone(training, batches.shapes, tell=print)
     if not job.alike:
@@ -433,7 +451,6 @@ def build_record(prepared: PreparedTraining, found: dict[str, Arrays]) -> Record
     run, data, training = prepared.job.run, prepared.data, prepared.training
     state, phases = training.state, training.phases
     names, whole = task_metrics.reported(run.task.metrics, run.task.classes), found[""]
-    constant = task_metrics.trivial(whole["label"], data.labels, run.task.classes)
     return Record(
         run=run,
         metrics={
@@ -441,8 +458,8 @@ def build_record(prepared: PreparedTraining, found: dict[str, Arrays]) -> Record
             for suffix, one in found.items()
             for metric, value in task_metrics.score(names, one["scores"], one["label"]).items()
         },
-        trivial=task_metrics.score(names, constant, whole["label"]),
-        collapsed=task_metrics.collapsed(whole["scores"], whole["label"]),
+        trivial=_trivial(run, names, whole, data),
+        collapsed=_collapsed(run, whole),
         selection=None if state.best is None else state.curve[state.best],
         curve=state.curve,
         parameters=prepared.parameters,
@@ -458,15 +475,16 @@ def build_record(prepared: PreparedTraining, found: dict[str, Arrays]) -> Record
             "overshoot_seconds": training.budget.overshoot(state.seconds),
             "truncated": {n: t.truncated for n, t in data.tokens.items()} | data.shown.truncated,
             "resumed": prepared.resumed,
-            **({} if run.task.regression else {"per_class": _per_class(run, whole)}),
+            **({"per_class": _per_class(run, whole)} if run.task.kind == "classification" else {}),
+            **({"texts": _texts(run, whole)} if run.task.generation else {}),
             **({"undefined": state.undefined} if state.undefined else {}),
             **({"out_of_range": far} if (far := _out_of_range(run, whole, data)) else {}),
             **({} if data.unit is None else dict(zip(LABEL_UNIT, data.unit, strict=True))),
         },
         seconds=phases.seconds | {"train": state.seconds},
         speed={
-            "examples_per_second": state.examples / state.seconds,
-            "tokens_per_second": state.tokens / state.seconds,
+            "examples_per_second": state.examples / state.seconds if state.seconds else None,
+            "tokens_per_second": state.tokens / state.seconds if state.seconds else None,
         },
         memory=_memory(prepared),
         energy_joules=prepared.joules,
@@ -480,6 +498,32 @@ def build_record(prepared: PreparedTraining, found: dict[str, Arrays]) -> Record
         | _provenance(run, prepared.job.setting, prepared.tokenizer)
         | {"new_parts": training.predictor.encoder.backbone.new_parts},
     )
+
+
+def _trivial(
+    run: Run, names: list[str], outputs: Arrays, data: TaskData
+) -> dict[str, float | None]:
+    """Scores of a constant prediction; the empty text has nothing of any other."""
+    if run.task.generation:
+        return dict.fromkeys(names, 0.0)
+    constant = task_metrics.trivial(outputs["label"], data.labels, run.task.classes)
+    return task_metrics.score(names, constant, outputs["label"])
+
+
+def _collapsed(run: Run, outputs: Arrays) -> bool:
+    if run.task.generation:
+        return len(np.unique(outputs["text_sha256"], axis=0)) == 1
+    return task_metrics.collapsed(outputs["scores"], outputs["label"])
+
+
+def _texts(run: Run, outputs: Arrays) -> Json:
+    """How long texts are that were written; one token alone is an end, so that there is no text."""
+    count = outputs["new_tokens"]
+    return {
+        "mean_tokens": float(count.mean()),
+        "empty": int((count <= 1).sum()),
+        "cut": int((count == run.task.new_tokens).sum()),
+    }
 
 
 def _out_of_range(run: Run, outputs: Arrays, data: TaskData) -> int:

@@ -33,6 +33,7 @@ class WarmCache:
         """The backbone of a run's model, as its form wants it, and the tokenizer."""
         prompt = run.prompt if run.prompt and run.prompt.name == WORDS else None
         name = canonical([run.model, prompt and [prompt.template, prompt.verbalizer]])
+        name += " writes" * run.task.generation
         if name not in self.backbones:
             self.backbones.clear()
             self.tokens.clear()

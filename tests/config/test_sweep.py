@@ -25,6 +25,8 @@ NEEDS = {
     "auto": ("model.checkpoint=somewhere/bert", "model.family=bert"),
     "file": ("task.path={jsonl}",),
     "hub": ("task.dataset=people/jokes", f"task.revision={40 * 'a'}"),
+    "generate": ("model=smollm2_135m", "task=socialqa"),
+    **dict.fromkeys(("socialqa", "xsum"), ("model=smollm2_135m",)),
 }
 
 #: What a repository says of a data set; there is no hub here.
@@ -391,7 +393,7 @@ def test_a_bad_word_is_refused_with_what_is_allowed(word):
         (("zip=size=100,300 seed=1,2", "seed=5"), "seed is given twice"),
         (("zip=size=100,300 seed=1,2", "zip=seed=1,2"), "seed is given twice"),
         (("budget=steps", "budget.epochs=3"), "needs budget=epochs"),
-        (("budget=steps", "budget.steps=0"), "budget.steps must be a whole number"),
+        (("budget=steps", "budget.steps=-1"), "budget.steps must be a whole number"),
         (
             ("checkpoint_selection=best_on_holdout", "checkpoint_selection.fraction=0.7"),
             "from 0 to 0.5",

@@ -22,9 +22,13 @@ next_runs = importlib.import_module("next_runs")
 @pytest.mark.slow  # plans 600 runs, and each choice
 def test_rates_come_first_then_cells_of_five_seeds_at_them(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    first, *rest = next_runs.missing("glue")
+    first, *rest = [part for part in next_runs.missing("glue") if not part.runs]
     assert first.title == "Learning rate of full on mrpc: minilm, 1,000 examples"
     assert len(rest) == 19 * 3 - 1 + 4 * 3
+    fixed = [part for part in next_runs.missing("glue") if part.runs]
+    assert Counter(part.runs[0].row for part in fixed) == {"full": 5, "lora": 5, "untrained": 5}
+    assert {len(part.runs) for part in fixed} == {3}, "seeds"
+    assert all("data.root=generalization" in part.words for part in fixed)
     for part in (first, *rest):
         words = [word for word in part.words if "=" in word]
         (run,) = peftbench.plan(*words).runs
@@ -51,8 +55,9 @@ def test_rates_come_first_then_cells_of_five_seeds_at_them(tmp_path, monkeypatch
     first, *rest = next_runs.missing("glue")
     assert first.title == "methods: full on mrpc, size 1000, 5 seeds"
     assert [run.seed for run in first.runs] == [0, 1, 2, 3, 4]
-    assert {run.train.lr for part in (first, *rest) for run in part.runs} == {7e-4}
-    cells = Counter(part.folder.name for part in (first, *rest))
+    tuned = [part for part in (first, *rest) if "tuned" in part.folder.parts]
+    assert {run.train.lr for part in tuned for run in part.runs} == {7e-4}
+    cells = Counter(part.folder.name for part in tuned)
     assert cells == {
         "doering2024": 3 * 9,
         "methods": 19 * 3,

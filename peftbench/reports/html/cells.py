@@ -77,7 +77,7 @@ class ScoreCell:
 
 #: What a score may be held against.
 COSTS: dict[str, Callable[[ScoreCell], float | None]] = {
-    "seconds": lambda cell: cell.total,
+    "seconds": lambda cell: cell.total or None,  # untrained: no cost to plot
     "trained": lambda cell: float(max(1, cell.trained)),
 }
 

@@ -1,0 +1,103 @@
+"""Greedy decoding of batches of texts with a key-value cache, and what was written as scores.
+
+Texts of a batch are padded behind their last token: what is written comes after the padding, which
+no token sees, and its positions go on from the text's own.
+"""
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from transformers import DynamicCache, PreTrainedTokenizerBase
+
+from peftbench.core.run import Run
+from peftbench.data import prompting
+from peftbench.data.batching import Batch
+from peftbench.metrics import text_scores
+from peftbench.models.adapted_model import AdaptedModel
+
+#: In the place of tokens after the end of a text.
+AFTER = -1
+
+
+@dataclass(frozen=True)
+class Decoding:
+    """How texts are written.
+
+    Attributes:
+        most: tokens of each.
+        end: the token that ends one.
+    """
+
+    most: int
+    end: int
+
+
+def of_run(run: Run, tokenizer: PreTrainedTokenizerBase) -> Decoding | None:
+    """How a run writes; None where it wants no texts."""
+    if not run.task.generation:
+        return None
+    return Decoding(run.task.new_tokens, prompting.end_of_text(tokenizer))
+
+
+def greedy(encoder: AdaptedModel, batch: Batch, how: Decoding) -> Tensor:
+    """The likeliest next token again and again, (batch, most); `AFTER` behind the end of a text.
+
+    Args:
+        encoder: a language model in eval mode, whose method treats each token by itself.
+        batch: of texts without what is wanted.
+        how: when to stop.
+    """
+    count, width = batch["input_ids"].shape
+    lengths = batch["lengths"]
+    known = encoder.past(count)
+    past = DynamicCache() if known is None else known
+    before = past.get_seq_length()
+    device = lengths.device
+    states = encoder.hidden(batch, past)[torch.arange(count, device=device), lengths - 1]
+    real = torch.arange(width, device=device) < lengths[:, None]
+    seen = F.pad(real, (before, how.most), value=True)[:, None, None, :]
+    head = encoder.module.get_output_embeddings()
+    found = torch.full((count, how.most), AFTER, device=device)
+    writing = torch.ones(count, dtype=torch.bool, device=device)
+    for step in range(how.most):
+        token = head(states).argmax(-1)
+        found[:, step] = torch.where(writing, token, AFTER)
+        writing &= token != how.end
+        if step + 1 == how.most or not bool(writing.any()):
+            break
+        following = {
+            "input_ids": token[:, None],
+            "attention_mask": seen[..., : before + width + step + 1],
+            "position_ids": (before + lengths + step)[:, None],
+        }
+        states = encoder.hidden(following, past)[:, 0]
+    return found
+
+
+def texts_of(written: np.ndarray, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The texts of (texts, most) tokens."""
+    ids = [[int(token) for token in row if token != AFTER] for row in written]
+    return [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
+
+
+def scored(
+    outputs: dict[str, np.ndarray], targets: list[str], tokenizer: PreTrainedTokenizerBase
+) -> dict[str, np.ndarray]:
+    """Outputs of `greedy`, as `written`, with the scores of each text in its place.
+
+    Returns:
+        Also `scores` (texts, metrics), see `text_scores`; `text_sha256` (texts, 32) bytes;
+        `new_tokens` (texts,), that which ends a text among them.
+    """
+    written = outputs["written"].astype(np.int64)
+    texts = texts_of(written, tokenizer)
+    digests = [np.frombuffer(hashlib.sha256(t.encode()).digest(), np.uint8) for t in texts]
+    return {name: array for name, array in outputs.items() if name != "written"} | {
+        "scores": text_scores.of_texts(texts, targets),
+        "text_sha256": np.stack(digests),
+        "new_tokens": (written != AFTER).sum(axis=1).astype(np.int32),
+    }

@@ -1,0 +1,388 @@
+"""Tasks that want texts: from a user's file to a record, its suites and further texts."""
+
+import csv
+import json
+from dataclasses import replace
+
+import checkpoints
+import numpy as np
+import pytest
+import tiny
+import torch
+from click.testing import CliRunner
+
+from peftbench.cli.main import main
+from peftbench.config.sweep import plan
+from peftbench.core.errors import ConfigError
+from peftbench.data import batching, loading, prompt_template, prompting
+from peftbench.data.loading import LabelledTexts
+from peftbench.data.tokenizer import load_tokenizer
+from peftbench.evaluation.continual import run_continual
+from peftbench.evaluation.evaluator import evaluate_suite
+from peftbench.exporting import prediction
+from peftbench.exporting.folder import export_run
+from peftbench.methods import dry_run
+from peftbench.methods.base import Method, build_method, task_loss
+from peftbench.models import pretrained
+from peftbench.models.adapted_model import AdaptedModel
+from peftbench.models.backbone import Backbone
+from peftbench.results.store import Results
+from peftbench.runner import packs
+from peftbench.training.runtime import RuntimeConfig
+from peftbench.training.trainer import execute
+from peftbench.training.warm_cache import WarmCache
+
+CPU = RuntimeConfig(device="cpu", save_weights=True)
+LLAMA = ("model=tiny", "model.family=llama", tiny.WIDE)
+SHORT = ("budget=steps", "train.num_evals=1", "train.precision=fp32", "train.batch_size=8")
+NAMES = ["ann", "bob", "cy", "dee", "eve", "flo"]
+
+
+def files(folder, **bad: str) -> tuple[str, ...]:
+    """Words for a task: repeat a name that the text has."""
+    folder.mkdir(exist_ok=True)
+    for part, count in (("train", 48), ("validation", 12)):
+        with open(folder / f"{part}.csv", "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["input", "target"])
+            for number in range(count):
+                name = NAMES[number % 6]
+                writer.writerow([f"{number} {name}", bad.get(part, name) if number == 3 else name])
+    paths = f"task.path='{folder}/train.csv'", f"task.validation_path='{folder}/validation.csv'"
+    return ("task=file", "task.kind=generation", "task.max_new_tokens=6", *paths)
+
+
+@pytest.fixture
+def task(tmp_path):
+    return files(tmp_path / "data")
+
+
+def one(task, *words, model=LLAMA):
+    given = {word.partition("=")[0]: word for word in (*SHORT, "method=full", *words)}
+    (run,) = plan(*task, *model, *given.values()).runs  # the last one counts
+    return run
+
+
+# prompts
+
+
+def coded(run, table: LabelledTexts, most=512):
+    tokenizer = load_tokenizer(run.model)
+    prompt = prompting.build_prompt(run, None)
+    return tokenizer, prompt.encode(table, tokenizer, most)
+
+
+def test_what_is_wanted_follows_the_question(task):
+    run = one(task, "prompt=generate", "prompt.causal='Say {0}: {answer}'")
+    table = LabelledTexts([["7 bob"]], np.zeros(1, np.int64), ["bob"])
+    tokenizer, tokens = coded(run, table)
+    assert tokenizer.decode(tokens.ids) == "[CLS]Say 7 bob: bob[SEP]"
+    assert tokens.wanted.tolist() == [len(" bob") + 1], "the blank is written, and the end"
+    assert tokens.answer.tolist() == [len(tokens.ids) - 1 - 5]
+    questions = tokens.questions()
+    assert tokenizer.decode(questions.ids) == "[CLS]Say 7 bob:"
+    assert questions.lengths.tolist() == [tokens.answer[0] + 1]
+    batch = batching.collate(tokens, np.array([0, 0]), 0, "causal")
+    assert batch["labels"].tolist() == [tokens.ids[-5:].tolist()] * 2
+    assert batch["places"][0].tolist() == list(range(tokens.answer[0], tokens.answer[0] + 5))
+
+
+def test_a_prompt_that_is_not_named_is_that_of_the_option(task):
+    assert one(task).key == one(task, "prompt=generate").key
+    assert one(task).prompt.template == "{0}\n{answer}"
+    assert one(task).key != one(task, "prompt=generate", "prompt.num_demonstrations=2").key
+
+
+def test_demonstrations_are_solved_and_never_trained_on(task):
+    run = one(task, "prompt=generate", "prompt.num_demonstrations=2")
+    train = loading.load_split(run.task, "train", None)
+    shown = prompt_template.reserved(run, train.label)
+    assert len(shown) == 8
+    first, second = (train.take(shown[[n]]) for n in (0, 1))
+    table = LabelledTexts([["7 bob"]], np.zeros(1, np.int64), ["bob"])
+    tokenizer, tokens = coded(run, table)
+    front = "".join(f"{t.texts[0][0]}\n{t.targets[0]}\n" for t in (second, first))
+    assert tokenizer.decode(tokens.ids) == f"[CLS]{front}7 bob\nbob[SEP]"
+    outcome = execute(replace(run, budget=replace(run.budget, steps=1)), CPU)
+    assert outcome.record.work["train_size"] == 40
+
+
+def test_texts_that_are_too_long_are_cut_and_counted(task):
+    run = one(task)
+    table = LabelledTexts(
+        [["x" * 100, "y" * 10, "z"]], np.zeros(3, np.int64), ["short", "t" * 100, "ok"]
+    )
+    tokenizer, tokens = coded(run, table, most=40)
+    assert tokens.truncated == 2
+    assert tokens.lengths.max() <= 40
+    assert tokens.wanted.tolist() == [6, 20, 3], "half of the room at most, ends included"
+    first = tokenizer.decode(tokens.ids[: tokens.ends[0]])
+    assert first.endswith("\nshort[SEP]")
+    assert "x" * 25 in first
+
+
+# the loss
+
+
+def test_loss_is_that_of_transformers(task):
+    run = one(task)
+    tokenizer = load_tokenizer(run.model)
+    texts = loading.load_split(run.task, "train", None).take(np.array([0, 3, 5]))
+    texts.targets[1] = "a longer target"
+    tokens = prompting.coder(run, tokenizer, None)(texts)
+    language = pretrained.skeleton(run.model, language=True).eval()
+    backbone = Backbone(run.model, loaded=language, verbalizer_ids=[])
+    encoder = AdaptedModel(backbone, 0, seed=0).eval()
+    batch = batching.collate(tokens, np.arange(3), 0, "causal")
+    ours = Method.compute_loss(_Plain(), encoder, batch)
+    oracle = pretrained.skeleton(run.model, language=True).eval()
+    labels = batch["input_ids"].clone()
+    place = torch.arange(labels.shape[1])
+    wanted = (place > batch["answer"][:, None]) & (place < batch["lengths"][:, None])
+    theirs = oracle(
+        input_ids=batch["input_ids"],
+        attention_mask=(place < batch["lengths"][:, None]).long(),
+        labels=labels.masked_fill(~wanted, -100),
+    ).loss
+    torch.testing.assert_close(ours, theirs)
+    parts = [batching.collate(tokens, np.array([n]), 0, "causal") for n in range(3)]
+    whole = sum(
+        task_loss(encoder(part), part["labels"]) * batch["weights"][n] / 3
+        for n, part in enumerate(parts)
+    )
+    torch.testing.assert_close(whole, theirs), "micro-batches add up"
+
+
+class _Plain(Method):
+    """The loss of every method that has none of its own."""
+
+
+def test_a_tied_head_trains_with_the_word_embeddings(task):
+    model = (*LLAMA[:2], "model.shape={initializer_range:0.1,tie_word_embeddings:true}")
+    run = one(task, model=model)
+    language = pretrained.skeleton(run.model, language=True)
+    encoder = AdaptedModel(Backbone(run.model, loaded=language, verbalizer_ids=[]), 0, seed=0)
+    build_method(run.method).insert(encoder)
+    head, words = encoder.module.get_output_embeddings(), encoder.module.get_input_embeddings()
+    assert head.weight is words.weight
+    assert words.weight.requires_grad
+    counts = encoder.counts()
+    assert counts["trained"] == counts["total"] == sum(p.numel() for p in language.parameters())
+    state = {name: tensor.clone() for name, tensor in encoder.state().items()}
+    again = AdaptedModel(encoder.backbone, 0, seed=0)
+    state["model.embed_tokens.weight"] += 1
+    again.restore(state)
+    assert torch.equal(again.module.lm_head.weight, state["model.embed_tokens.weight"])
+
+
+# a run
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("generation")
+    run = one(files(folder / "data"), "budget.steps=150", "train.lr=1e-2", "prompt=generate")
+    results = Results(folder / "results")
+    warm = WarmCache()
+    outcome = execute(run, CPU, results=results, warm=warm)
+    results.save(outcome.record, outcome.predictions, outcome.trained)
+    return results.load(run.key), results, warm
+
+
+def test_it_learns_to_write(trained):
+    record, results, _ = trained
+    assert list(record.metrics) == ["rouge_l", "rouge1", "rouge2", "exact_match", "token_f1"]
+    assert record.score == record.metrics["rouge_l"] > 0.9
+    assert record.trivial == dict.fromkeys(record.metrics, 0.0)
+    assert not record.collapsed
+    found = results.predictions(record)
+    assert found["scores"].shape == (12, 5)
+    assert record.metrics["exact_match"] == pytest.approx(found["scores"][:, 3].mean())
+    assert found["text_sha256"].shape == (12, 32)
+    assert set(found) == {"item", "label", "scores", "text_sha256", "new_tokens"}, "no texts"
+    assert record.work["texts"]["empty"] == 0
+    assert 3 <= record.work["texts"]["mean_tokens"] <= 6
+
+
+def test_predict_writes_texts(trained, tmp_path):
+    record, results, _ = trained
+    path = tmp_path / "more.csv"
+    path.write_text("input\n3 dee\n4 eve\n")
+    source = prediction.open_run(results.load(record.run.key), results, CPU)
+    assert prediction.predict_file(source, path, tmp_path / "out.csv") == 2
+    lines = list(csv.reader(open(tmp_path / "out.csv")))  # noqa: SIM115
+    assert lines[0] == ["row", "text"]
+    assert [line[1] for line in lines[1:]] == ["dee", "eve"]
+    with pytest.raises(ConfigError, match="there is no export; `peftbench predict"):
+        export_run(record, results, tmp_path / "folder")
+
+
+def asked(record, results, warm, *words):
+    task = record.run.task
+    own = (
+        *("task=file", "task.kind=generation", "task.max_new_tokens=6"),
+        *(f"task.path='{task.path}'", f"task.validation_path='{task.validation_path}'"),
+    )
+    run_words = ("budget.steps=150", "train.lr=1e-2", "prompt=generate", "method=full")
+    (evaluation,) = plan(*own, *LLAMA, *SHORT, *run_words, *words).evaluations
+    assert evaluation.run.key == record.run.key
+    return evaluation
+
+
+def test_demonstrations_at_test_time(trained):
+    record, results, warm = trained
+    evaluation = asked(*trained, "suite=in_context", "suite.counts=[0,2]")
+    done, arrays = evaluate_suite(evaluation, results, CPU, warm=warm)
+    assert done.findings["scores"][0] == pytest.approx(record.score)
+    assert done.findings["flips"][0] == 0.0
+    assert 0 <= done.findings["flips"][1] <= 1
+    assert arrays["scores/shown/2"].shape == (12, 5)
+
+
+def test_the_task_under_another_file(trained, tmp_path):
+    record, results, warm = trained
+    files(tmp_path / "other", validation="ann ann")
+    target = f"{{path:'{tmp_path}/other/validation.csv',kind:generation}}"
+    evaluation = asked(*trained, "suite=shift", f"suite.targets={{again:{target}}}")
+    done, _ = evaluate_suite(evaluation, results, CPU, warm=warm)
+    told = done.findings["targets"]["again"]
+    assert told["metric"] == "rouge_l"
+    assert told["scores"]["rouge_l"] > 0.8 > 0.5 > told["untrained"]["rouge_l"]
+    assert told["gap"] == pytest.approx(record.score - told["scores"]["rouge_l"])
+    assert told["trivial"] == 0.0
+
+
+def test_other_tasks_in_their_own_words(trained):
+    _, results, warm = trained
+    evaluation = asked(*trained, "suite=transfer", "suite.targets={synthetic_paraphrase:{}}")
+    done, arrays = evaluate_suite(evaluation, results, CPU, warm=warm)
+    told = done.findings["targets"]["synthetic_paraphrase"]
+    assert (told["metric"], told["home"], told["gap"]) == ("accuracy", None, None)
+    scores = arrays["scores/synthetic_paraphrase"]
+    assert scores.shape[1] == 2
+    # the rows of the label words are those of the trained table
+    there = evaluation_run(evaluation)
+    assert not np.allclose(scores, arrays["scores/untrained/synthetic_paraphrase"])
+    assert there.prompt.verbalizer == ["No", "Yes"]
+
+
+def evaluation_run(evaluation):
+    from peftbench.suites import base
+
+    return base.build_suite(evaluation.suite).asked_as("synthetic_paraphrase", evaluation.run)
+
+
+def test_rounds(trained):
+    _, results, warm = trained
+    evaluation = asked(*trained, "suite=continual", "suite.chunks=[20,20]")
+    done, _ = run_continual(evaluation, results, CPU, warm=warm)
+    assert done.findings["metrics"] == ["rouge_l"]
+    assert done.findings["validation"][1] > 0.5
+
+
+# no step
+
+
+def test_without_a_step_the_model_is_scored_as_it_is(task):
+    (run, other) = (one(task, "budget.steps=0", f"method={m}") for m in ("full", "lora"))
+    outcome = execute(run, CPU)
+    record = outcome.record
+    assert record.work["steps"] == record.work["examples"] == 0
+    assert record.speed == {"examples_per_second": None, "tokens_per_second": None}
+    assert (record.run.row, record.curve[0]["loss"]) == ("untrained", None)
+    assert execute(other, CPU).record.metrics == record.metrics, "both start where the model is"
+    assert packs.together(run) is None
+
+
+# what is refused
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (("model.family=bert",), r"tiny is an encoder, which writes none; choose a causal"),
+        (("prompt=words",), r"asks for texts, not for classes; use prompt=generate"),
+        (("train.class_weights=balanced",), "asks for texts"),
+        (("augmentation=noise", "augmentation.kinds.typos=0.1"), "noise would change"),
+        (("task.max_new_tokens=0",), "task.max_new_tokens must be"),
+        (("task.template='no slots'",), "must hold each of"),
+        (("suite=calibration",), "calibration: .* wants texts"),
+        (("suite=noise", "suite.kinds.typos=0.1"), "noise: .* wants texts"),
+        (("suite=latency",), "latency: .* wants texts"),
+        (("suite=shift", "suite.targets={synthetic_paraphrase:{}}"), "suite=transfer asks each"),
+    ],
+)
+def test_refused_when_planned(task, words, told):
+    given = {word.partition("=")[0]: word for word in (*task, *LLAMA, *words)}
+    with pytest.raises(ConfigError, match=told):
+        plan(*SHORT, "budget.steps=1", "method=full", *given.values())
+
+
+def test_prompts_for_texts_are_refused_for_classes():
+    with pytest.raises(ConfigError, match="asks for classes, not for texts"):
+        plan("task=synthetic_paraphrase", "prompt=generate", *LLAMA)
+    with pytest.raises(ConfigError, match="the head of one task cannot answer for another"):
+        plan("task=synthetic_paraphrase", "suite=transfer", *LLAMA)
+
+
+def test_empty_targets_are_named(tmp_path):
+    task = files(tmp_path / "data", train=" ")
+    with pytest.raises(ConfigError, match=r"1 of 48 texts of 'target' are empty.*line 5"):
+        one(task)
+
+
+@pytest.mark.parametrize("method", ["blob", "mc_dropout", "unipelt"])
+def test_methods_that_look_at_whole_texts_are_refused(task, method):
+    run = one(task, f"method={method}")
+    with pytest.raises(ConfigError, match="the method looks at whole texts, or draws"):
+        dry_run.validate_run(run)
+
+
+def test_a_context_that_is_too_short(task):
+    run = one(task, "train.max_length=512")
+    from peftbench.models.checkpoint_inspection import CheckpointFacts, check_fit
+
+    facts = CheckpointFacts("", 512, None, None, None, [])
+    with pytest.raises(ConfigError, match=r"max_length=512 and task.max_new_tokens=6 are more"):
+        check_fit(run, facts)
+
+
+@pytest.mark.slow  # a worker
+def test_the_command_line(task, tmp_path):
+    """From a file to a table: `run` checks, rehearses, trains; the table has ROUGE."""
+    words = [*task, *LLAMA, *SHORT, "budget.steps=2,0", "method=lora"]
+    told = CliRunner().invoke(
+        main, ["run", *words, "--quiet", "--workers", "1", "--results", str(tmp_path / "r")]
+    )
+    assert told.exit_code == 0, told.output
+    shown = CliRunner().invoke(main, ["report", "--results", str(tmp_path / "r")])
+    assert shown.exit_code == 0, shown.output
+    (found,) = (tmp_path / "r").rglob("scores.md")
+    text = found.read_text()
+    assert "rouge_l" in text
+    assert "| untrained " in text
+    json.loads((next((tmp_path / "r" / "records").glob("*.json"))).read_text())
+
+
+@pytest.mark.slow  # 88 M parameters are written, read and trained for a step
+def test_two_blocks_as_wide_as_those_of_a_billion_parameters(tmp_path):
+    """TinyLlama's blocks, from a folder: stored in bf16, activations computed again, LoRA."""
+    from peftbench.cli import doctor
+    from peftbench.training.memory_need import config_at_hand, memory_need
+
+    shape = {"hidden_size": 2048, "num_attention_heads": 32, "num_key_value_heads": 4}
+    shape |= {"intermediate_size": 5632, "tie_word_embeddings": True, "vocab_size": 48}
+    folder = checkpoints.checkpoint(tmp_path / "wide", "llama", **shape)
+    model = ("model=auto", f"model.checkpoint='{folder}'", "model.dtype=bf16")
+    task = files(tmp_path / "data")
+    words = ("train.gradient_checkpointing=true", "train.precision=bf16", "train.max_length=64")
+    run = one(task, "method=lora", "budget.steps=1", *words, model=model)
+    found = doctor._memory_of(run)
+    assert "one with 8 GB" in found.found
+    record = execute(run, CPU).record
+    assert record.work["steps"] == 1
+    need = memory_need(run, config_at_hand(run.model), low_precision=True)
+    assert record.parameters["total"] == need.parameters
+    assert record.parameters["trained"] == need.trained
+    blocks = 2 * (2 * 2048**2 + 2 * 2048 * 256 + 3 * 2048 * 5632)
+    assert 2 * blocks < need.weights < 2.1 * blocks + 10 * need.trained
