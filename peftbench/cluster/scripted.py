@@ -22,7 +22,7 @@ from typing import Any, ClassVar
 
 import jinja2
 
-from peftbench.cluster import commands, environment, manifest
+from peftbench.cluster import commands, environment, manifest, setup
 from peftbench.cluster.base import Check, Requeued
 from peftbench.cluster.bundling import Array
 from peftbench.cluster.commands import Garbled
@@ -196,7 +196,7 @@ class Scripted(ABC):
             "options": dict(asked.options),
             "inherited": environment.exports(),
             "folder": os.getcwd(),
-            "lines": _setup(asked),
+            "lines": setup.lines(asked),
             "work": shlex.join(work),
             "owner": submission.owner,
         }
@@ -232,7 +232,7 @@ class Scripted(ABC):
                 raise ConfigError(
                     f"cluster.environment: {name!r} is no name of a variable ({value!r})"
                 )
-        _commands(self.cluster.setup)
+        setup.commands(self.cluster.setup)
 
     def script(
         self, results: Results, submission: Submission, array: int, only: int | None = None
@@ -384,47 +384,3 @@ def _texts(cluster: Cluster) -> Iterator[tuple[str, str]]:
             yield from ((f"{name}.{key}", str(one)) for key, one in value.items())
         elif isinstance(value, list):
             yield from ((name, str(one)) for one in value)
-
-
-def _setup(cluster: Cluster) -> list[tuple[str, str]]:
-    """Commands before Python starts: how each is called in messages, and its text.
-
-    The value of a variable is not named: it may be a secret.
-    """
-    modules = [f"module load {shlex.quote(name)}" for name in cluster.modules]
-    exports = [
-        (f"cluster.environment: export {name}", f"export {name}={shlex.quote(value)}")
-        for name, value in cluster.environment.items()
-    ]
-    return [
-        *((f"cluster.modules: {line}", line) for line in modules),
-        *exports,
-        *((f"cluster.setup: {' '.join(text.split())}", text) for text in _commands(cluster.setup)),
-    ]
-
-
-def _commands(lines: list[str]) -> list[str]:
-    """Lines of shell as commands: those of an `if` that goes over several lines are one.
-
-    Raises:
-        ConfigError: if they are no shell.
-    """
-    found: list[str] = []
-    open_: list[str] = []
-    reason = ""
-    for line in lines:
-        open_.append(line)
-        command = ["bash", "-n"]
-        done = subprocess.run(command, input="\n".join(open_), capture_output=True, text=True)
-        # a here-document without its end is a warning, and code 0
-        if done.returncode == 0 and not done.stderr:
-            found.append("\n".join(open_))
-            open_ = []
-        else:
-            reason = next(iter(done.stderr.splitlines()), f"exit code {done.returncode}")
-    if open_:
-        raise ConfigError(
-            f"cluster.setup: bash cannot read {'; '.join(open_)!r} ({reason}); each line is a "
-            "command, or a part of one that a later line ends"
-        )
-    return found
