@@ -57,7 +57,10 @@ def shown(walk: str, folder: Path) -> str:
     made = json.loads((folder / "pilot.json").read_text())
     picture = ROOT / f"docs/img/pilot_{walk}.png"
     picture.write_bytes(page.scores_figure(made).file("png"))
-    parts = [" ".join(page.sentences(made)[:3]), page.brief(made)[0].markdown()]
+    parts = [
+        " ".join(page.sentences(made)[:3]),
+        page.brief(made)[0].markdown().partition("\n\n")[2],
+    ]
     parts.append(f"![Cross-validated scores of the pilot](img/{picture.name})")
     if (curve := page.curve_figure(made)) is not None:
         other = ROOT / f"docs/img/pilot_{walk}_curve.png"

@@ -283,6 +283,7 @@ def scores_figure(made: Json) -> Figure:
         )
     axis.axvline(100 * made["criterion"]["least"], color=style.REFERENCE, linestyle=":")
     axis.set_yticks(range(len(named)), [name for name, _ in reversed(named)])
+    axis.margins(y=0.15)
     axis.set_xlabel(f"{made['criterion']['metric']} (%)\ndotted: least of the criterion")
     return Figure(figure, "Cross-validated scores")
 
