@@ -38,7 +38,8 @@ class Backbone:
         self.family_config = model.family_config
         self.causal = model.causal
         self.module: Any = loaded.to(device).eval().requires_grad_(False)
-        self.module.config.return_dict = True
+        config: Any = loaded.config
+        config.return_dict = True
         for part in loaded.modules():  # in chunks it is the same, and fits fewer lengths
             if getattr(part, "chunk_size_feed_forward", 0):
                 part.chunk_size_feed_forward = 0  # type: ignore[assignment]
