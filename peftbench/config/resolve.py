@@ -347,6 +347,8 @@ def _whole(group: str, node: Any) -> Json:
         )
     if not isinstance(name, str) and (group, name) != ("task", None):
         raise ConfigError(f"{group}.name must be a word, got {name!r}")
+    if not isinstance(target := node.get("_target_", ""), str):
+        raise ConfigError(f"{group}._target_ must be the dotted path of a class, got {target!r}")
     return dict(node)
 
 
@@ -485,7 +487,7 @@ def _check_size(run: Run) -> None:
     if total is None:
         return
     size = run.train_size(total)
-    if size < run.task.classes:
+    if run.size != "full" and size < run.task.classes:
         raise ConfigError(
             f"size={run.size}: {size} of {total} examples cannot hold all {run.task.classes} "
             f"classes of {run.task.name}; ask for more"

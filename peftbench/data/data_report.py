@@ -178,12 +178,12 @@ def token_lines(run: Run, root: str | None) -> list[str]:
             f"{unknown:.1%} unknown; {tokens.truncated} of {len(rows)} texts are cut to "
             f"train.max_length={run.train.max_length} ({tokens.truncated / len(rows):.1%})"
         )
-    told += [f"{where}: {one}" for one in _tokenizer_notes(run, tokenizer, train.texts[0][:50])]
     if unknown > _UNKNOWN:
         told.append(
             f"{where}: {unknown:.0%} of the tokens are unknown to it: this tokenizer does not know "
             "the language of the texts; choose a model that was trained on it"
         )
+    told += [f"{where}: {one}" for one in _tokenizer_notes(run, tokenizer, train.texts[0][:50])]
     return told
 
 

@@ -345,7 +345,7 @@ def as_float(value: int | float | str) -> float:
 
 
 def _kind(value: Any) -> str:
-    names: dict[type, str] = {dict: "an object", list: "a list", bytes: "bytes", str: "a text"}
+    names: dict[Any, str] = {dict: "an object", list: "a list", bytes: "bytes", str: "a text"}
     names[bool] = "true or false"
     return names.get(type(value), "null" if value is None else "a number")
 

@@ -18,8 +18,7 @@ class Backbone:
         model: the model node of a run.
         device: where encoders are to live.
         loaded: a module to use instead of loading one (a skeleton on `meta`, in tests).
-        verbalizer_ids: tokens that a language model scores, in place of a classifier's classes;
-            an empty list is all of them.
+        verbalizer_ids: tokens that a language model scores, in place of a classifier's classes.
     """
 
     def __init__(
@@ -32,14 +31,15 @@ class Backbone:
         missing: list[str] = []
         if loaded is None:
             loaded, missing = pretrained.backbone(model, verbalizer_ids is not None)
-        if verbalizer_ids:
+        if verbalizer_ids is not None:
             heads.narrow(loaded, verbalizer_ids)
         self.name: str = model.name
         self.family: str = model.family
         self.family_config = model.family_config
         self.causal = model.causal
         self.module: Any = loaded.to(device).eval().requires_grad_(False)
-        loaded.config.return_dict = True  # type: ignore[union-attr]
+        config: Any = loaded.config
+        config.return_dict = True
         for part in loaded.modules():  # in chunks it is the same, and fits fewer lengths
             if getattr(part, "chunk_size_feed_forward", 0):
                 part.chunk_size_feed_forward = 0  # type: ignore[assignment]

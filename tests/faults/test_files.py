@@ -195,6 +195,10 @@ def test_a_broken_family_names_its_file(group, body):
     ("body", "said"),
     [
         ("5\n", "must hold key: value lines, got one value"),
+        (
+            "_target_: 5\nname: mine\nrecipe: {lr: 1e-3}\n",
+            "method._target_ must be the dotted path of a class, got 5",
+        ),
         ("a: &a [*a]\nname: mine\n", "mine.yaml is not a yaml file: an alias in it holds itself"),
         ("defaults:\n  - mine\nname: mine\n", "refers to itself, in its defaults or by an alias"),
         (
