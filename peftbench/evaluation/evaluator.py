@@ -110,8 +110,13 @@ def evaluate_suite(
         found["texts"] = {"label": sets["texts"].label}
         more = {"merging": merging.to_json()}
         sets = {}
+    known = require_finite(results.predictions(record))
     passes: dict[tuple[int | None, Run], list[str]] = {}  # for each number in front, and prompt
     for name in sets:
+        if asked.recorded(name, run):  # nothing new would be found
+            found[name] = {n: a for n, a in known.items() if "/" not in n and n != "item"}
+            cut[name] = record.work["truncated"]["validation"]
+            continue
         passes.setdefault((asked.shown(name), asked.asked_as(name, run)), []).append(name)
     for (shown, asked_as), names in passes.items():
         with phases.phase("tokenise"):
@@ -133,7 +138,6 @@ def evaluate_suite(
                     {kind: array[rows] for kind, array in arrays.items()}, sets[name], tokenizer
                 )
     backbone, _ = warm.backbone(run, device)
-    known = require_finite(results.predictions(record))
     told = finite_findings(asked.findings(record, known, found))
     told |= more | ({"truncated": cut} if run.prompt else {})
     headline = told.pop("headline")

@@ -83,6 +83,10 @@ class Suite:
         """The run as which the weights are asked about a set: of another task or prompt."""
         return run
 
+    def recorded(self, name: str, run: Run) -> bool:
+        """Whether a set is the whole reporting split as the run's record has predicted on it."""
+        return False
+
     def shown(self, name: str) -> int | None:
         """How many demonstrations stand in front of a set's texts; None as many as in training."""
         return None

@@ -63,17 +63,25 @@ class InContext(Suite):
         """What the set's name says."""
         return int(name.partition("/")[2])
 
+    def recorded(self, name: str, run: Run) -> bool:
+        """All texts behind as many demonstrations as in training."""
+        own = None if run.prompt is None else run.prompt.num_demonstrations
+        return self.examples is None and self.shown(name) == own
+
     def findings(self, record: Record, known: Arrays, found: dict[str, Arrays]) -> Json:
         """Scores by number of demonstrations, differences from none, flips."""
         names = record.run.task.metrics
-        sets = [found[f"shown/{count}"] for count in self.counts]
-        scored = [task_metrics.score(names, arrays["scores"], arrays["label"]) for arrays in sets]
+        sets = {name: found[name] for name in (f"shown/{count}" for count in self.counts)}
+        first = sets["shown/0"]
+        scored = [
+            task_metrics.score(names, arrays["scores"], arrays["label"]) for arrays in sets.values()
+        ]
         scores = [told[names[0]] for told in scored]
-        flips = [_flips(sets[0], arrays) for arrays in sets]
+        flips = [_flips(first, arrays) for arrays in sets.values()]
         return {
             "metric": names[0],
             "counts": self.counts,
-            "sets": dict(zip(found, scored, strict=True)),
+            "sets": dict(zip(sets, scored, strict=True)),
             "scores": scores,
             "differences": [_difference(score, scores[0]) for score in scores],
             "flips": flips,
