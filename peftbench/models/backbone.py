@@ -18,7 +18,8 @@ class Backbone:
         model: the model node of a run.
         device: where encoders are to live.
         loaded: a module to use instead of loading one (a skeleton on `meta`, in tests).
-        verbalizer_ids: tokens that a language model scores, in place of a classifier's classes.
+        verbalizer_ids: tokens that a language model scores, in place of a classifier's classes;
+            an empty list is all of them.
     """
 
     def __init__(
@@ -31,7 +32,7 @@ class Backbone:
         missing: list[str] = []
         if loaded is None:
             loaded, missing = pretrained.backbone(model, verbalizer_ids is not None)
-        if verbalizer_ids is not None:
+        if verbalizer_ids:
             heads.narrow(loaded, verbalizer_ids)
         self.name: str = model.name
         self.family: str = model.family
