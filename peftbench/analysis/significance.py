@@ -115,7 +115,8 @@ def _quantile(places: Floats, between: float, seeds: int, q: float) -> float:
     from scipy.special import stdtrit
 
     reach = abs(float(stdtrit(seeds - 1, q))) * np.sqrt(between)
-    low, high = float(places.min() - reach - 1e-12), float(places.max() + reach + 1e-12)
+    edge = 1e-12 * max(1.0, float(reach) ** 2)  # seconds are hundreds, where 1e-12 is lost
+    low, high = float(places.min() - reach - edge), float(places.max() + reach + edge)
     return float(brentq(lambda x: _below(places, between, seeds, x) - q, low, high, xtol=1e-7))
 
 

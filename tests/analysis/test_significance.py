@@ -104,6 +104,13 @@ def test_with_equal_examples_the_interval_is_students():
     assert found.detectable == pytest.approx(reach * error)
 
 
+@pytest.mark.parametrize("unit", [1e-3, 1.0, 1e3, 1e5])
+def test_students_interval_is_in_the_unit_of_its_values(unit):
+    found = significance.student(unit * np.array([0.2, 0.5, 0.3]))
+    reach = stats.t.ppf(0.975, 2) + stats.t.ppf(0.8, 2)
+    assert found.detectable == pytest.approx(reach * unit * 0.1527525 / 3**0.5, rel=1e-3)
+
+
 @pytest.mark.parametrize("seeds", [2, 3, 5])
 def test_the_interval_covers_as_often_as_it_says(seeds):
     """The truth lies inside in 95 of 100 at least, up to chance; with two seeds far more often."""
