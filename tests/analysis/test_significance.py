@@ -7,7 +7,7 @@ from scipy import stats
 from peftbench.analysis import bootstrap, significance
 from peftbench.metrics import task_metrics
 
-METRICS = sorted(task_metrics.METRICS)
+METRICS = [name for name, one in sorted(task_metrics.METRICS.items()) if one.column is None]
 
 
 def outputs(metric: str, runs: int, examples: int, classes: int, generator: np.random.Generator):

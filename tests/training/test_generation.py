@@ -371,7 +371,8 @@ def test_two_blocks_as_wide_as_those_of_a_billion_parameters(tmp_path):
     from peftbench.training.memory_need import config_at_hand, memory_need
 
     shape = {"hidden_size": 2048, "num_attention_heads": 32, "num_key_value_heads": 4}
-    shape |= {"intermediate_size": 5632, "tie_word_embeddings": True, "vocab_size": 48}
+    shape |= {"head_dim": 64, "intermediate_size": 5632, "vocab_size": 48}
+    shape |= {"tie_word_embeddings": True}
     folder = checkpoints.checkpoint(tmp_path / "wide", "llama", **shape)
     model = ("model=auto", f"model.checkpoint='{folder}'", "model.dtype=bf16")
     task = files(tmp_path / "data")
