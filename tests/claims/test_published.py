@@ -6,7 +6,6 @@ deviation of five seeds; of the others as stated at each.
 
 import re
 from decimal import ROUND_HALF_UP, Decimal
-from itertools import pairwise
 
 import pytest
 
@@ -120,13 +119,16 @@ def test_numbers_in_sentences_are_those_that_were_read(place):
 def test_claims_with_numbers_of_their_own_are_all_checked():
     derived = {"bitfit_behind_at_low_data", "bitfit_generally_worst", "adapters_ahead_on_stsb"}
     checked = {name for _, name in SENTENCES} | derived | {"steadier_than_lora"}
-    ours = {"demonstrations_do_not_help"}  # read off a plot: SocialQA to PAWS 0.61 and 0.48
+    plots = {  # read off plots by eye, of which the figures have no numbers
+        "demonstrations_do_not_help": ["0.61", "0.48"],
+        "demonstrations_help_generation": ["0.24", "0.18", "0.61", "0.48"],
+        "generation_transfers_negatively": ["0.30", "0.32", "0.16", "0.19"],
+        "classification_transfers_across_tasks": ["0.45", "0.55"],
+    }
     for paper in papers().values():
         for claim in paper.claims:
             text = re.sub(r"margin of \d+ points?", "", claim.published)
-            if re.search(r"\d\.\d", text):
-                assert claim.name in checked | ours
-    numbers = [0.61, 0.48]
-    (demonstrations,) = [c for c in papers()["generalization2024"].claims if c.name in ours]
-    assert re.findall(r"0\.\d+", demonstrations.published) == list(map(str, numbers))
-    assert all(first > second for first, second in pairwise(numbers))
+            if claim.name in plots:
+                assert re.findall(r"0\.\d+", claim.published) == plots[claim.name]
+            elif re.search(r"\d\.\d", text):
+                assert claim.name in checked
