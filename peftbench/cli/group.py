@@ -100,10 +100,10 @@ def _system_line(error: OSError) -> str:
 
 
 def _show_warning(message: Any, category: type[Warning], *place: Any, **more: Any) -> None:
-    """A line for a person; warnings of libraries as ever."""
+    """A line for a person; warnings of libraries as ever, but for what they say to each other."""
     if issubclass(category, OldName):
         click.echo(f"peftbench: note: {message}", err=True)
-    else:
+    elif not issubclass(category, FutureWarning):
         _SHOW_WARNING(message, category, *place, **more)
 
 
