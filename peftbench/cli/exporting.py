@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,11 +17,28 @@ if TYPE_CHECKING:
     from peftbench.results.store import Results
     from peftbench.training.runtime import RuntimeConfig
 
-data_root_option = click.option(
+_data_root = click.option(
     "--data-root",
     metavar="FOLDERS",
     help="Data sets in the hub's layout.  [default: PEFTBENCH_DATA, else the hub]",
 )
+
+
+def prediction_options(function: Callable[..., None]) -> Callable[..., None]:
+    """How a file is read and models answer."""
+    return options.together(
+        function,
+        click.option(
+            "--quoting",
+            type=click.Choice(["standard", "none"]),
+            help="Quotation marks in a csv or tsv.  [default: task.quoting of the (new) model]",
+        ),
+        click.option(
+            "--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i."
+        ),
+        click.option("--threads", type=click.IntRange(1), help="CPU threads."),
+        _data_root,
+    )
 
 
 #: In place of a key: all records of the folder, as one file.
@@ -42,7 +60,7 @@ _RECORDS = "records"
     "peftbench: bottleneck adapters.  [default: the method's own: model for full, bitfit, head; "
     "peft for lora, ia3, prefix, peft]",
 )
-@data_root_option
+@_data_root
 @click.option(
     "--without-reference",
     is_flag=True,
@@ -134,14 +152,7 @@ def _export_records(results: "Results", path: Path, where: str) -> None:
 )
 @options.results
 @click.option("--glue", is_flag=True, help="The GLUE server's files for the task's test split.")
-@click.option(
-    "--quoting",
-    type=click.Choice(["standard", "none"]),
-    help="Quotation marks in a csv or tsv.  [default: task.quoting of the run]",
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads.")
-@data_root_option
+@prediction_options
 def predict(
     source: str,
     file: Path | None,

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from peftbench.cli import options
-from peftbench.cli.exporting import data_root_option, find_record, note, opened, root_of
+from peftbench.cli.exporting import find_record, note, opened, prediction_options, root_of
 from peftbench.core.errors import ConfigError
 
 
@@ -39,14 +39,7 @@ from peftbench.core.errors import ConfigError
 @click.option("--show-texts", is_flag=True, help="Show the texts of negative flips.")
 @click.option("--json", "as_json", is_flag=True, help="For scripts: all figures.")
 @options.results
-@click.option(
-    "--quoting",
-    type=click.Choice(["standard", "none"]),
-    help="Quotation marks in a csv or tsv.  [default: task.quoting of NEW]",
-)
-@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:i.")
-@click.option("--threads", type=click.IntRange(1), help="CPU threads.")
-@data_root_option
+@prediction_options
 def gate(
     new: str,
     old: str,

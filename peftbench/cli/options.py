@@ -86,7 +86,7 @@ shard = click.option(
 
 def machine(function: Callable[..., None]) -> Callable[..., None]:
     """Where and by how many processes work is done, and what is tried again."""
-    return _together(
+    return together(
         function,
         click.option(
             "--workers",
@@ -107,7 +107,7 @@ def machine(function: Callable[..., None]) -> Callable[..., None]:
 
 def training(function: Callable[..., None]) -> Callable[..., None]:
     """How runs are trained, beside what they are."""
-    return _together(
+    return together(
         function,
         click.option("--save-weights", is_flag=True, help="Save the trained weights."),
         click.option("--fail-fast", is_flag=True, help="Stop at the first failure."),
@@ -164,7 +164,7 @@ def require_overrides(verb: str, overrides: tuple[str, ...]) -> None:
 
 def search(function: Callable[..., None]) -> Callable[..., None]:
     """How many trials are made for each learning rate that is chosen."""
-    return _together(
+    return together(
         function,
         click.option(
             "--trials",
@@ -190,9 +190,10 @@ def search(function: Callable[..., None]) -> Callable[..., None]:
     )
 
 
-def _together(
+def together(
     function: Callable[..., None], *given: Callable[[Callable[..., None]], Callable[..., None]]
 ) -> Callable[..., None]:
+    """Give a command several options, in the order of its help."""
     for option in reversed(given):
         function = option(function)
     return function

@@ -15,7 +15,8 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
@@ -31,6 +32,7 @@ from peftbench.cluster.manifest import (
     Ending,
     QueueAnswer,
     SchedulerUnreachable,
+    Sent,
     Submission,
     Task,
     folder,
@@ -78,6 +80,8 @@ class Scripted(ABC):
         submit: the command that takes a script, and options that it always has.
         dashes: what its options begin with.
         reads: whether that command reads the script; else it gets the path.
+        ends: the command that ends tasks, given their numbers.
+        again: the exit code after which a job goes back to the queue; None where there is none.
         required: keys of the cluster's yaml that have no default.
         reserved: options by which jobs are found again; `cluster.options` may not set them.
         settle: seconds in which a job that was cancelled has left the queue, or is about to.
@@ -90,6 +94,8 @@ class Scripted(ABC):
     submit: ClassVar[tuple[str, ...]]
     dashes: ClassVar[str] = "-"
     reads: ClassVar[bool] = True
+    ends: ClassVar[tuple[str, ...]] = ()
+    again: ClassVar[int | None] = None
     required: ClassVar[tuple[str, ...]] = ()
     reserved: ClassVar[tuple[str, ...]] = ()
     trial: ClassVar[tuple[str, ...]] = ()
@@ -126,9 +132,8 @@ class Scripted(ABC):
             SchedulerUnreachable: if it cannot be asked.
         """
 
-    @abstractmethod
     def end(self, submission: Submission, seen: dict[Task, Seen], whole: set[int]) -> None:
-        """End tasks.
+        """End tasks, each by its number.
 
         Args:
             submission: whose they are.
@@ -138,12 +143,16 @@ class Scripted(ABC):
         Raises:
             SchedulerUnreachable: with what the scheduler has against it.
         """
+        numbers = [one.number for one in seen.values()]
+        for start in range(0, len(numbers), commands.AT_ONCE):
+            commands.ask(*self.ends, *numbers[start : start + commands.AT_ONCE])
 
-    @abstractmethod
     def explain(
         self, submission: Submission, tasks: list[Task], results: Results
     ) -> dict[Task, Ending]:
-        """See `base.Scheduler`."""
+        """While the scheduler shows tasks that are over; see `base.Scheduler`."""
+        seen = self.find([submission], results)
+        return {t: one.ending for t, one in seen.items() if t in tasks and one.ending is not None}
 
     def examine(self, results: Results) -> Iterator[Check]:
         """What the submitting command says to a job of this cluster; see `base.Scheduler`."""
@@ -164,8 +173,10 @@ class Scripted(ABC):
         return bool(code)
 
     def requeue(self, results: Results, submission: Submission, task: Task) -> Requeued | None:
-        """By default a user cannot; see `base.Scheduler`."""
-        return None
+        """By the exit code, where the scheduler knows one; see `base.Scheduler`."""
+        if self.again is None:
+            return None
+        return Requeued(self.again, f"it goes back to the queue (exit code {self.again})")
 
     def hidden(self, submission: Submission) -> str | None:
         """Why jobs of a submission may live that are not shown here."""
@@ -199,6 +210,7 @@ class Scripted(ABC):
             "lines": setup.lines(asked),
             "work": shlex.join(work),
             "owner": submission.owner,
+            "again": self.again,
         }
 
     def call(self, text: str, path: Path) -> "subprocess.CompletedProcess[str]":
@@ -340,6 +352,27 @@ class Scripted(ABC):
             time.sleep(0.5)
         why = against or f"it is in the queue {self.settle:.0f} s after {self.commands[-1]}"
         return dict.fromkeys(left, why)
+
+
+def remembered(
+    submission: Submission, tasks: list[Task], ask: Callable[[Sent], dict[int, Ending]]
+) -> dict[Task, Ending]:
+    """How tasks ended, from a history that is asked array by array.
+
+    Args:
+        submission: whose tasks they are.
+        tasks: of which it is wanted.
+        ask: for the endings of an array that was sent, by the number of the task; where it raises
+            SchedulerUnreachable there is no history, or it has forgotten.
+    """
+    found: dict[Task, Ending] = {}
+    for array in sorted({task.array for task in tasks}):
+        sent = submission.arrays[array]
+        if sent.job is None:
+            continue
+        with suppress(SchedulerUnreachable):
+            found |= {Task(submission.name, array, n): one for n, one in ask(sent).items()}
+    return {task: ending for task, ending in found.items() if task in tasks}
 
 
 def options(text: str) -> list[str]:

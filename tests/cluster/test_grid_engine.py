@@ -107,6 +107,7 @@ def answers(monkeypatch):
         return found
 
     monkeypatch.setattr(grid_engine, "ask", answer)
+    monkeypatch.setattr(commands, "ask", answer)
     return told, called
 
 

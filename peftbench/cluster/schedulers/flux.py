@@ -12,7 +12,7 @@ from typing import Any
 
 from peftbench.cluster import commands
 from peftbench.cluster.base import Check
-from peftbench.cluster.commands import AT_ONCE, answers, ask, reading
+from peftbench.cluster.commands import answers, ask, reading
 from peftbench.cluster.manifest import PENDING, RUNNING, Ending, Submission, Task
 from peftbench.cluster.scripted import OVER, Scripted, Seen, named, options
 from peftbench.results.store import Results
@@ -29,6 +29,7 @@ class Flux(Scripted):
     title = "Flux"
     commands = ("flux",)
     submit = ("flux", "submit")
+    ends = ("flux", "cancel")
     dashes = "--"
     array_limit = 10000
     reserved = ("cc", "bcc", "job-name", "output", "error", "cwd", "wait", "watch", "quiet")
@@ -73,19 +74,6 @@ class Flux(Scripted):
                 counted[name] += 1
                 found[task] = _seen(one)
         return found
-
-    def end(self, submission: Submission, seen: dict[Task, Seen], whole: set[int]) -> None:
-        """By their numbers; see `Scripted`."""
-        words = [one.number for one in seen.values()]
-        for start in range(0, len(words), AT_ONCE):
-            ask("flux", "cancel", *words[start : start + AT_ONCE])
-
-    def explain(
-        self, submission: Submission, tasks: list[Task], results: Results
-    ) -> dict[Task, Ending]:
-        """Until the site purges jobs that are over; see `base.Scheduler`."""
-        seen = self.find([submission], results)
-        return {t: one.ending for t, one in seen.items() if t in tasks and one.ending is not None}
 
     def examine(self, results: Results) -> Iterator[Check]:
         """Queue, and what Flux has not; see `base.Scheduler`."""

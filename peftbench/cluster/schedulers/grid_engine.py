@@ -13,17 +13,18 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
-from peftbench.cluster.base import Check, Requeued
-from peftbench.cluster.commands import AT_ONCE, answers, ask, reading
+from peftbench.cluster.base import Check
+from peftbench.cluster.commands import answers, ask, reading
 from peftbench.cluster.manifest import (
     PENDING,
     RUNNING,
     Ending,
     SchedulerUnreachable,
+    Sent,
     Submission,
     Task,
 )
-from peftbench.cluster.scripted import Scripted, Seen, named, owners
+from peftbench.cluster.scripted import Scripted, Seen, named, owners, remembered
 from peftbench.core.errors import ConfigError
 from peftbench.results.store import Results
 
@@ -32,9 +33,6 @@ RELATIVES = ("SGE", "UGE", "OGS", "GE", "OCS", "GCS", "AGE", "N1GE")
 
 #: Virtual memory that torch maps before it does anything, in GB (2.15, without a GPU in use).
 TORCH_GB = 3.1
-
-#: Exit code that puts a task back to the queue.
-AGAIN = 99
 
 #: What `failed` of qacct means, beside 0; 25 is a task that went back to the queue.
 _FAILED = {"25": "left", "26": "exit", "27": "exit", "28": "exit", "100": "exit"}
@@ -46,6 +44,8 @@ class GridEngine(Scripted):
     title = "Grid Engine"
     commands = ("qsub", "qstat", "qdel")
     submit = ("qsub", "-terse")
+    ends = ("qdel",)  # words: a list after a comma would mean other jobs
+    again = 99
     trial = ("-w", "v")
     origin = ""
     reserved = (
@@ -123,34 +123,11 @@ class GridEngine(Scripted):
                     )
         return found
 
-    def end(self, submission: Submission, seen: dict[Task, Seen], whole: set[int]) -> None:
-        """A word each: a list after a comma would mean other jobs; see `Scripted`."""
-        words = [one.number for one in seen.values()]
-        for start in range(0, len(words), AT_ONCE):
-            ask("qdel", *words[start : start + AT_ONCE])
-
     def explain(
         self, submission: Submission, tasks: list[Task], results: Results
     ) -> dict[Task, Ending]:
         """From the accounting file, where it can be read; see `base.Scheduler`."""
-        found: dict[Task, Ending] = {}
-        for array in sorted({task.array for task in tasks}):
-            sent = submission.arrays[array]
-            if sent.job is None:
-                continue
-            try:
-                answer = ask("qacct", "-j", sent.job)
-            except SchedulerUnreachable:  # nothing of it has run, or the site hides it
-                continue
-            for about in _records(answer):  # the last turn of a task counts
-                number = about.get("taskid", "")
-                task = Task(submission.name, array, int(number) - 1 if number.isdigit() else 0)
-                found[task] = _ending(about, sent.minutes or 0)
-        return {task: ending for task, ending in found.items() if task in tasks}
-
-    def requeue(self, results: Results, submission: Submission, task: Task) -> Requeued:
-        """By the exit code alone; see `base.Scheduler`."""
-        return Requeued(AGAIN, f"it goes back to the queue (exit code {AGAIN})")
+        return remembered(submission, tasks, _accounted)
 
     def examine(self, results: Results) -> Iterator[Check]:
         """Queue, slots, GPUs, virtual memory, history; see `base.Scheduler`."""
@@ -246,6 +223,15 @@ def _reasons(numbers: list[str]) -> dict[str, str]:
         elif key.startswith("error reason"):
             found[f"{job}.{key.split()[-1]}"] = " ".join(rest.partition("error: ")[2].split())
     return {number: reason for number, reason in found.items() if reason}
+
+
+def _accounted(sent: Sent) -> dict[int, Ending]:
+    """How the tasks of an array that have run ended; the last turn of each counts."""
+    found = {}
+    for about in _records(ask("qacct", "-j", str(sent.job))):
+        number = about.get("taskid", "")
+        found[int(number) - 1 if number.isdigit() else 0] = _ending(about, sent.minutes or 0)
+    return found
 
 
 def _records(answer: str) -> Iterator[dict[str, str]]:

@@ -13,23 +13,19 @@ from pathlib import Path
 from typing import Any
 
 from peftbench.cluster import commands
-from peftbench.cluster.base import Check, Requeued
-from peftbench.cluster.commands import AT_ONCE, ask, reading
+from peftbench.cluster.base import Check
+from peftbench.cluster.commands import ask, reading
 from peftbench.cluster.manifest import (
     PENDING,
     RUNNING,
     Ending,
-    SchedulerUnreachable,
+    Sent,
     Submission,
     Task,
-    folder,
 )
-from peftbench.cluster.scripted import OVER, Scripted, Seen, asked_for, named
+from peftbench.cluster.scripted import OVER, Scripted, Seen, asked_for, named, remembered
 from peftbench.core.errors import ConfigError
 from peftbench.results.store import Results
-
-#: Exit code after which a job stays in the queue.
-AGAIN = 75
 
 #: Codes of holds that stand for a broken limit.
 _LIMITS = {34: "memory", 46: "time", 47: "time"}
@@ -43,6 +39,8 @@ class HTCondor(Scripted):
     title = "HTCondor"
     commands = ("condor_submit", "condor_q", "condor_rm")
     submit = ("condor_submit", "-terse")
+    ends = ("condor_rm",)
+    again = 75
     left_code = 0
     # a job that is evicted gets TERM, and has to say that it is not done
     warnings = Scripted.warnings | {signal.SIGTERM}
@@ -95,44 +93,26 @@ class HTCondor(Scripted):
                 if one["Peftbench"] in names
             }
 
-    def end(self, submission: Submission, seen: dict[Task, Seen], whole: set[int]) -> None:
-        """By cluster and process; see `Scripted`."""
-        words = [one.number for one in seen.values()]
-        for start in range(0, len(words), AT_ONCE):
-            ask("condor_rm", *words[start : start + AT_ONCE])
-
     def explain(
         self, submission: Submission, tasks: list[Task], results: Results
     ) -> dict[Task, Ending]:
         """From the history; see `base.Scheduler`."""
-        found: dict[Task, Ending] = {}
-        for array in sorted({task.array for task in tasks}):
-            sent = submission.arrays[array]
-            if sent.job is None:
-                continue
-            try:
-                limit = str(len(sent.tasks))
-                answer = ask("condor_history", "-json", "-limit", limit, sent.job)
-                with reading("condor_history", answer):
-                    for one in json.loads(answer) if answer.strip() else []:
-                        task = Task(submission.name, array, int(one["ProcId"]))
-                        found[task] = _ending(one)
-            except SchedulerUnreachable:
-                continue
-        return {task: ending for task, ending in found.items() if task in tasks}
-
-    def requeue(self, results: Results, submission: Submission, task: Task) -> Requeued:
-        """By the exit code alone; see `base.Scheduler`."""
-        return Requeued(AGAIN, f"it goes back to the queue (exit code {AGAIN})")
+        return remembered(submission, tasks, _history)
 
     def examine(self, results: Results) -> Iterator[Check]:
         """Slots, and what a pool must have; see `base.Scheduler`."""
         found = "jobs read and write the results folder itself: nothing is transferred"
-        yield Check(
-            "file system", found, f"nodes must see {folder(results, '20260101-000000-0000').parent}"
-        )
+        yield Check("file system", found, f"nodes must see {results.submissions()}")
         if self.cluster.gpus and not ask("condor_status", "-constraint", "TotalGPUs > 0").strip():
             yield Check("GPUs", "no slot has any", "cluster.gpus=0", bad=True)
+
+
+def _history(sent: Sent) -> dict[int, Ending]:
+    limit = str(len(sent.tasks))
+    answer = ask("condor_history", "-json", "-limit", limit, str(sent.job))
+    with reading("condor_history", answer):
+        jobs = json.loads(answer) if answer.strip() else []
+        return {int(one["ProcId"]): _ending(one) for one in jobs}
 
 
 def _seen(one: dict[str, Any]) -> Seen:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from peftbench.cluster.base import Check, Requeued
+from peftbench.cluster.base import Check
 from peftbench.cluster.commands import answers, ask, reading, refusal, run
 from peftbench.cluster.manifest import (
     PENDING,
@@ -27,9 +27,6 @@ from peftbench.cluster.scripted import OVER, Scripted, Seen, asked_for
 from peftbench.core.errors import ConfigError
 from peftbench.results.store import Results
 
-#: Exit code that the failure policy ignores.
-AGAIN = 75
-
 _INDEX = "batch.kubernetes.io/job-completion-index"
 
 
@@ -40,6 +37,7 @@ class Kubernetes(Scripted):
     commands = ("kubectl",)
     submit = ("kubectl", "create", "-f", "-", "-o", "json")
     required = ("image", "claim", "mount")
+    again = 75
     left_code = 0
     # a pod that is evicted, or whose Job is suspended gets TERM, and has to say that it is not done
     warnings = Scripted.warnings | {signal.SIGTERM}
@@ -106,17 +104,6 @@ class Kubernetes(Scripted):
             raise SchedulerUnreachable("one index of a Job cannot be ended alone")
         jobs = [_job(submission.name, array) for array in sorted(whole)]
         ask("kubectl", "delete", "job", *jobs, *self._where, "--wait=false", "--ignore-not-found")
-
-    def explain(
-        self, submission: Submission, tasks: list[Task], results: Results
-    ) -> dict[Task, Ending]:
-        """While the pods are there; see `base.Scheduler`."""
-        seen = self.find([submission], results)
-        return {t: one.ending for t, one in seen.items() if t in tasks and one.ending is not None}
-
-    def requeue(self, results: Results, submission: Submission, task: Task) -> Requeued:
-        """By the exit code alone; see `base.Scheduler`."""
-        return Requeued(AGAIN, f"another pod goes on (exit code {AGAIN})")
 
     def examine(self, results: Results) -> Iterator[Check]:
         """Rights, claim, the queue of Kueue; see `base.Scheduler`."""

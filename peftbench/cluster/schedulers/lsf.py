@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from peftbench.cluster.base import Check, Requeued
-from peftbench.cluster.commands import AT_ONCE, answers, ask, reading, refusal, run
+from peftbench.cluster.base import Check
+from peftbench.cluster.commands import answers, ask, reading, refusal, run
 from peftbench.cluster.manifest import (
     PENDING,
     RUNNING,
@@ -21,9 +21,6 @@ from peftbench.cluster.manifest import (
 )
 from peftbench.cluster.scripted import OVER, Scripted, Seen, named, owners
 from peftbench.results.store import Results
-
-#: Exit code after which LSF runs a job again.
-AGAIN = 75
 
 #: What `exit_reason` begins with.
 _REASONS = {
@@ -45,6 +42,8 @@ class Lsf(Scripted):
     title = "LSF"
     commands = ("bsub", "bjobs", "bkill")
     submit = ("bsub",)
+    ends = ("bkill",)
+    again = 75
     left_code = 0
     reserved = ("J", "o", "oo", "e", "eo", "r", "Q", "K", "I", "cwd", "i")
 
@@ -89,23 +88,6 @@ class Lsf(Scripted):
                 if array is not None:
                     found[Task(*array, int(one["JOBINDEX"]) - 1)] = _seen(one)
         return found
-
-    def end(self, submission: Submission, seen: dict[Task, Seen], whole: set[int]) -> None:
-        """By number and index; see `Scripted`."""
-        words = [one.number for one in seen.values()]
-        for start in range(0, len(words), AT_ONCE):
-            ask("bkill", *words[start : start + AT_ONCE])
-
-    def explain(
-        self, submission: Submission, tasks: list[Task], results: Results
-    ) -> dict[Task, Ending]:
-        """While LSF remembers (CLEAN_PERIOD, an hour by default); see `base.Scheduler`."""
-        seen = self.find([submission], results)
-        return {t: one.ending for t, one in seen.items() if t in tasks and one.ending is not None}
-
-    def requeue(self, results: Results, submission: Submission, task: Task) -> Requeued:
-        """By the exit code alone; see `base.Scheduler`."""
-        return Requeued(AGAIN, f"it goes back to the queue (exit code {AGAIN})")
 
     def examine(self, results: Results) -> Iterator[Check]:
         """Queue and GPUs; see `base.Scheduler`."""

@@ -21,12 +21,13 @@ from peftbench.cluster.manifest import (
     RUNNING,
     Ending,
     SchedulerUnreachable,
+    Sent,
     Submission,
     Task,
     folder,
     job_name,
 )
-from peftbench.cluster.scripted import Scripted, Seen, owners
+from peftbench.cluster.scripted import Scripted, Seen, owners, remembered
 from peftbench.core.errors import ConfigError
 from peftbench.results.store import Results
 
@@ -136,19 +137,7 @@ class Pbs(Scripted):
         self, submission: Submission, tasks: list[Task], results: Results
     ) -> dict[Task, Ending]:
         """From the server's history, where it keeps one; see `base.Scheduler`."""
-        found: dict[Task, Ending] = {}
-        for array in sorted({task.array for task in tasks}):
-            job = submission.arrays[array].job
-            if job is None:
-                continue
-            try:
-                answer = ask("qstat", "-x", "-t", "-f", "-F", "json", job)
-                with reading("qstat", answer):
-                    ended = _endings(json.loads(answer).get("Jobs", {}))
-            except SchedulerUnreachable:  # no history, or it has forgotten
-                continue
-            found |= {Task(submission.name, array, n): ending for n, ending in ended.items()}
-        return {task: ending for task, ending in found.items() if task in tasks}
+        return remembered(submission, tasks, _history)
 
     def requeue(self, results: Results, submission: Submission, task: Task) -> Requeued | None:
         """A new job for the rest of this one's task, if the cluster's yaml wants it so."""
@@ -267,6 +256,12 @@ def _tasks(answer: str, known: dict[str, _Job]) -> dict[Task, Seen]:
         else one
         for task, (job, one) in found.items()
     }
+
+
+def _history(sent: Sent) -> dict[int, Ending]:
+    answer = ask("qstat", "-x", "-t", "-f", "-F", "json", str(sent.job))
+    with reading("qstat", answer):
+        return _endings(json.loads(answer).get("Jobs", {}))
 
 
 def _endings(jobs: dict[str, dict[str, Any]]) -> dict[int, Ending]:

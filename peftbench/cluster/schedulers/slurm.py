@@ -49,6 +49,7 @@ class Slurm(Scripted):
     title = "Slurm"
     commands = ("sbatch", "squeue", "srun", "scancel")
     submit = ("sbatch", "--parsable")
+    ends = ("scancel",)
     dashes = "--"
     reads = False
     trial = ("--test-only",)
@@ -105,18 +106,11 @@ class Slurm(Scripted):
                         found[task] = _seen(number, state, reason)
         return found
 
-    def end(self, submission: Submission, seen: dict[Task, Seen], whole: set[int]) -> None:
-        """By their numbers; see `Scripted`."""
-        numbers = [one.number for one in seen.values()]
-        for start in range(0, len(numbers), AT_ONCE):
-            ask("scancel", *numbers[start : start + AT_ONCE])
-
     def explain(
         self, submission: Submission, tasks: list[Task], results: Results
     ) -> dict[Task, Ending]:
         """From `squeue`, which remembers for some minutes, else from `sacct`; see `Scheduler`."""
-        seen = self.find([submission], results)
-        told = {t: one.ending for t, one in seen.items() if t in tasks and one.ending is not None}
+        told = super().explain(submission, tasks, results)
         rest = {
             (f"{job}_{task.number}" if len(array.tasks) > 1 else job): task
             for task in tasks
