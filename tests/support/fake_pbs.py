@@ -13,6 +13,8 @@ import sys
 import time
 from pathlib import Path
 
+from fake_commands import put_on_path
+
 COMMANDS = ("qsub", "qstat", "qdel", "qselect", "qmgr")
 ME = pwd.getpwuid(os.getuid()).pw_name
 HEAD = """
@@ -28,13 +30,7 @@ class FakePbs:
 
     def __init__(self, folder, monkeypatch):
         self.folder = folder / "pbs"
-        (self.folder / "bin").mkdir(parents=True)
-        for name in COMMANDS:
-            path = self.folder / "bin" / name
-            path.write_text(f'#!/bin/bash\nexec {sys.executable} -S -E {__file__} {name} "$@"\n')
-            path.chmod(0o755)
-        monkeypatch.setenv("PATH", f"{self.folder / 'bin'}:{os.environ['PATH']}")
-        monkeypatch.setenv("FAKE_PBS_STATE", str(self.folder))
+        put_on_path(self.folder, monkeypatch, __file__, COMMANDS, "FAKE_PBS_STATE")
         self.set(jobs=[], calls=[], server="up", next=12, queues=["workq"])
 
     def set(self, **changes):

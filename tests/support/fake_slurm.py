@@ -13,6 +13,8 @@ import re
 import sys
 from pathlib import Path
 
+from fake_commands import put_on_path
+
 COMMANDS = ("sbatch", "squeue", "scancel", "scontrol", "sacct", "srun")
 ME = pwd.getpwuid(os.getuid()).pw_name
 CONFIG = {"ClusterName": "alpha", "MaxArraySize": "1001", "PrivateData": "none"}
@@ -23,13 +25,7 @@ class FakeSlurm:
 
     def __init__(self, folder, monkeypatch):
         self.folder = folder / "slurm"
-        (self.folder / "bin").mkdir(parents=True)
-        for name in COMMANDS:
-            path = self.folder / "bin" / name
-            path.write_text(f'#!/bin/bash\nexec {sys.executable} -S -E {__file__} {name} "$@"\n')
-            path.chmod(0o755)
-        monkeypatch.setenv("PATH", f"{self.folder / 'bin'}:{os.environ['PATH']}")
-        monkeypatch.setenv("FAKE_SLURM_STATE", str(self.folder))
+        put_on_path(self.folder, monkeypatch, __file__, COMMANDS, "FAKE_SLURM_STATE")
         self.set(jobs=[], config=CONFIG, calls=[], denied=[])
 
     def set(self, **changes):

@@ -96,7 +96,7 @@ class Pbs(Scripted):
         return number
 
     def find(self, submissions: list[Submission], results: Results) -> dict[Task, Seen]:
-        """By their numbers, those of whom the submissions are; see `Scripted`."""
+        """By their numbers, of the users who made the submissions; see `Scripted`."""
         answer = ask("qstat", "-t", "-w", "-s", "-u", ",".join(owners(submissions)))
         known = _numbers(submissions, results)
         with reading("qstat", answer):
