@@ -9,13 +9,7 @@ from peftbench.core.tuning import FRACTION
 from peftbench.pilot.design import SHARES, Design
 from peftbench.results.runtime_estimates import Forecast
 from peftbench.results.store import Results
-from peftbench.system.hardware import bf16_on_cpu, cores, devices
-
-#: Seconds of a run beside its steps: the data, the head, the record.
-_BESIDE = 1.0
-
-#: A step in fp32 over one in bf16, for which shipped step times are, where a CPU has bf16.
-_FP32 = 3.6
+from peftbench.system.hardware import cores, devices
 
 
 def estimate(found: Design, results: Results, device: str) -> str:
@@ -35,15 +29,12 @@ def estimate(found: Design, results: Results, device: str) -> str:
     records = [*results.scan()[0], *results.trials().scan()[0]]
     forecast = Forecast(records)
     gpus = devices(device)
-    precision = runs[0].train.precision
-    fast = precision == "bf16" or (precision == "auto" and bf16_on_cpu())
-    factor = 1.0 if fast else _FP32
-    whole = [_seconds(found, run, 1.0, forecast, factor) for run in runs]
+    whole = [_seconds(found, run, 1.0, forecast) for run in runs]
     parts = [
-        (trials, [_seconds(found, run, inside, forecast, factor) for run in runs]),
+        (trials, [_seconds(found, run, inside, forecast) for run in runs]),
         (len(runs), whole),
         *(
-            (points // len(SHARES), [_seconds(found, run, share, forecast, factor) for run in runs])
+            (points // len(SHARES), [_seconds(found, run, share, forecast) for run in runs])
             for share in SHARES
         ),
     ]
@@ -71,14 +62,11 @@ def counted(found: Design, runs: Iterable[Run]) -> list[Run]:
     return [replace(run, task=replace(run.task, examples=examples)) for run in runs]
 
 
-def _seconds(
-    found: Design, run: Run, share: float, forecast: Forecast, factor: float
-) -> float | None:
+def _seconds(found: Design, run: Run, share: float, forecast: Forecast) -> float | None:
     """Of a run with a share of the training rows of its fold."""
     (known,) = counted(found, [run])
     known = replace(known, size=max(1, round(share * known.task.examples["train"])))
     measured = forecast.seconds(known)
     if measured is not None:
         return measured
-    rough = forecast.rough(known)
-    return None if rough is None else factor * rough + _BESIDE
+    return forecast.rough(known)

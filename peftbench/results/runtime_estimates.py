@@ -9,7 +9,7 @@ from pathlib import Path
 
 from peftbench.core.configs import ModelConfig
 from peftbench.core.run import Record, Run
-from peftbench.system.hardware import cores
+from peftbench.system.hardware import bf16_on_cpu, cores
 
 Near = tuple[str, ...]
 
@@ -33,6 +33,10 @@ _TOKENS_ASIDE = 11
 
 #: Seconds of a run beside its passes (loading, tokenising, warm-up): the mean of the same records.
 _ASIDE_SECONDS = 2.0
+
+#: A pass in fp32 over one in bf16: on a CPU with bf16 instructions (results/benchmarks/train.md),
+#: and on one without, against one with them: a quickstart took 503 seconds, and 168.
+_FP32 = {True: 1.5, False: 3.0}
 
 #: Blocks, width and inner width of packaged models whose files leave them to the config class.
 _SIZES = {
@@ -82,7 +86,8 @@ class Forecast:
             return None
         tokens = _tokens(run) + _TOKENS_ASIDE
         seconds = _PASS_SECONDS * tokens / (_PASS_TOKENS + _TOKENS_ASIDE)
-        return (passes * size * seconds + _ASIDE_SECONDS) / cores()
+        work = passes * size * seconds * _slowness(run.train.precision)
+        return (work + _ASIDE_SECONDS) / cores()
 
     def weights(self, runs: list[Run]) -> dict[str, float]:
         """How much of the whole each run is, by key.
@@ -100,6 +105,12 @@ class Forecast:
             return float(run.budget.seconds)
         examples = _examples(run)
         return None if examples is None else examples * pace
+
+
+def _slowness(precision: str) -> float:
+    """Seconds of a pass over those of the shipped step times, which are in bf16."""
+    native = bool(bf16_on_cpu())
+    return 1.0 if native and precision in ("auto", "bf16") else _FP32[native]
 
 
 def _relative_size(model: ModelConfig) -> float | None:

@@ -68,7 +68,7 @@ SCORES = {
 
 
 def fill(results):
-    """Eleven records: a table with a cell that lacks a seed, and collapsed runs."""
+    """Eleven records: a table with a cell without one of its seeds, and collapsed runs."""
     made = []
     for run in runs("method=lora,bitfit", BOTH, "seed=0,1,2"):
         scores = SCORES[run.method.name, run.task.name]
@@ -226,6 +226,7 @@ def test_plan_reports_cells_that_are_one_run():
 
 def test_plan_shows_axes_and_estimates_time_without_records(monkeypatch):
     monkeypatch.setattr("peftbench.results.runtime_estimates.cores", lambda: 2)
+    monkeypatch.setattr("peftbench.results.runtime_estimates.bf16_on_cpu", lambda: True)
     said = call("plan", "train.lr=1e-4,1e-3", "method.rank=4,8")
     assert "train.lr" in said
     assert "method.rank" in said

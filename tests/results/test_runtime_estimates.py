@@ -13,6 +13,22 @@ from peftbench.results.runtime_estimates import TEXT_TOKENS, Forecast
 KNOWN = json.loads(TEXT_TOKENS.read_text())
 
 
+@pytest.fixture(autouse=True)
+def bf16(monkeypatch):
+    """A CPU that multiplies bf16, whatever this one does."""
+    monkeypatch.setattr(runtime_estimates, "bf16_on_cpu", lambda: True)
+
+
+def test_without_bf16_passes_take_longer(monkeypatch):
+    words = ("task=mrpc", "model=minilm", "method=bitfit", "size=1000")
+    auto, full = (plan(*words, f"train.precision={p}").runs[0] for p in ("auto", "fp32"))
+    monkeypatch.setattr(runtime_estimates, "cores", lambda: 1)
+    fast, slow = Forecast([]).rough(auto) - 2, Forecast([]).rough(full) - 2
+    assert slow == pytest.approx(1.5 * fast)
+    monkeypatch.setattr(runtime_estimates, "bf16_on_cpu", lambda: False)
+    assert Forecast([]).rough(auto) - 2 == pytest.approx(3 * fast)
+
+
 @pytest.mark.parametrize("task", [name for name in KNOWN if name.startswith("synthetic")])
 def test_shipped_lengths_are_those_of_the_texts(task):
     (run,) = plan(f"task={task}", "model=minilm").runs
