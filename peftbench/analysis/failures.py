@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from peftbench.analysis.proportions import clopper_pearson
 from peftbench.analysis.significance import ALPHA, Floats
 from peftbench.core.run import Record
 from peftbench.metrics import task_metrics
@@ -16,16 +17,6 @@ from peftbench.metrics.base import Array
 #: Outputs with a smaller standard deviation over examples than this are the same for every text:
 #: dead runs of the reference records have at most 0.006, others at least 0.068.
 DEAD = 0.02
-
-
-def clopper_pearson(failed: int, seeds: int) -> tuple[float, float]:
-    """The exact interval of a rate, of 1 - ALPHA (Clopper and Pearson 1934)."""
-    from scipy.special import betaincinv  # `scipy.stats` takes longer to load than most tables
-
-    worked = seeds - failed
-    low = float(betaincinv(failed, worked + 1, ALPHA / 2)) if failed else 0.0
-    high = float(betaincinv(failed + 1, worked, 1 - ALPHA / 2)) if worked else 1.0
-    return low, high
 
 
 def bound(failed: int, seeds: int) -> str:

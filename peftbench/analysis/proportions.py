@@ -6,6 +6,22 @@ from functools import cached_property
 from peftbench.analysis.significance import ALPHA
 
 
+def clopper_pearson(count: float, of: float, level: float = ALPHA) -> tuple[float, float]:
+    """The exact interval of a share (Clopper and Pearson 1934); counts need not be whole numbers.
+
+    Args:
+        count: how many have the property.
+        of: how many there are, above 0.
+        level: one less the probability of the interval.
+    """
+    from scipy.special import betaincinv  # `scipy.stats` takes longer to load than most tables
+
+    rest = of - count
+    low = float(betaincinv(count, rest + 1, level / 2)) if count > 0 else 0.0
+    high = float(betaincinv(count + 1, rest, 1 - level / 2)) if rest > 1e-12 else 1.0
+    return low, high
+
+
 @dataclass(frozen=True)
 class Proportion:
     """A count out of so many, with the interval of Clopper and Pearson 1934.
@@ -39,12 +55,7 @@ class Proportion:
 
     @cached_property
     def _interval(self) -> tuple[float, float] | tuple[None, None]:
-        if not self.of:
-            return None, None
-        from scipy.stats import binomtest
-
-        found = binomtest(self.count, self.of).proportion_ci(1 - ALPHA, method="exact")
-        return float(found.low), float(found.high)
+        return clopper_pearson(self.count, self.of) if self.of else (None, None)
 
     def text(self) -> str:
         """Percent with interval, and the count; a dash where there is nothing to count."""

@@ -37,12 +37,10 @@ class Fitted:
 
     Attributes:
         probability: by baseline (rows, classes) of the held-out rows.
-        constant: (classes,) shares in the training rows.
         seconds: by baseline, with the choice of its penalty.
     """
 
     probability: dict[str, Floats]
-    constant: Floats
     seconds: dict[str, float]
 
 
@@ -66,7 +64,6 @@ def fit(run: Run, results: Results, embed: Callable[[LabelledTexts], Floats]) ->
     found = io.unsealed(path)
     return Fitted(
         {name: np.array(rows) for name, rows in found["probability"].items()},
-        np.array(found["constant"]),
         found["seconds"],
     )
 
@@ -74,8 +71,7 @@ def fit(run: Run, results: Results, embed: Callable[[LabelledTexts], Floats]) ->
 def _fitted(run: Run, embed: Callable[[LabelledTexts], Floats]) -> Json:
     task = run.task
     train, held = (loading.load_split(task, task.splits[p], None) for p in ("train", "validation"))
-    counts = np.bincount(train.label, minlength=task.classes)
-    made: Json = {"probability": {}, "seconds": {}, "constant": (counts / counts.sum()).tolist()}
+    made: Json = {"probability": {}, "seconds": {}}
     for name, features in ((TF_IDF, _tf_idf), (FROZEN, _embedded(embed))):
         start = time.perf_counter()
         ours, theirs = features(train, held)

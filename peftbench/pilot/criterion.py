@@ -25,7 +25,7 @@ class Criterion:
     Attributes:
         data: SHA-256 of the file that it is about.
         metric: of the score.
-        least: value that the lower end of the interval must reach, in [-1, 1].
+        least: value that the lower end of the interval must reach, in [0, 1].
         largest_seconds: of one training with the choice of its rate; None is no limit.
         largest_review: share of texts that people may have to check; None is no review.
         review_error: share of wrong answers, at most, among the texts that nobody checks.

@@ -12,13 +12,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from peftbench.analysis import bootstrap
+from peftbench.analysis.proportions import clopper_pearson
+from peftbench.analysis.significance import ALPHA
 from peftbench.pilot.out_of_fold import Floats, Ints, OutOfFold
 
 #: Resamples of the groups; the same ones for all candidates.
 RESAMPLES = 4_000
 
 #: One less the probability of intervals.
-LEVEL = 0.05
+LEVEL = ALPHA
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,7 @@ def share(right: Floats, group: Ints, level: float = LEVEL) -> Interval:
         group: (rows,) numbers of groups, which are independent of each other.
         level: one less the probability of the interval.
     """
-    from scipy.special import betaincinv, stdtrit
+    from scipy.special import stdtrit
 
     rows = right.shape[1]
     value = float(right.mean())
@@ -61,11 +63,7 @@ def share(right: Floats, group: Ints, level: float = LEVEL) -> Interval:
         freedom = (stdtrit(rows - 1, q) / stdtrit(groups - 1, q)) ** 2
         simple = value * (1 - value) / (rows - 1)  # the variance without groups
         effective = min(float(rows), rows * simple / variance * float(freedom))
-    hits = value * effective
-    low = betaincinv(hits, effective - hits + 1, level / 2) if hits > 0 else 0.0
-    misses = effective - hits
-    high = betaincinv(hits + 1, misses, 1 - level / 2) if misses > 1e-12 else 1.0
-    return Interval(value, float(low), float(high), rows)
+    return Interval(value, *clopper_pearson(value * effective, effective, level), rows)
 
 
 def resampled(table: OutOfFold, metric: str, names: Sequence[str], seed: int = 0) -> Floats:

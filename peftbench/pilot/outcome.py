@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from dataclasses import asdict
 from importlib import metadata
-from statistics import fmean, stdev
+from statistics import fmean
 
 import numpy as np
 
-from peftbench.analysis import costs
+from peftbench.analysis import costs, significance
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json
 from peftbench.core.text import command
@@ -109,13 +109,12 @@ def _mean(values: Sequence[float]) -> Json:
     """The mean over trainings by Student's t."""
     if not values:
         return {"value": None, "n": 0, "why": "not measured"}
-    if len(values) < 2:
-        return {"value": values[0], "n": 1, "why": "one training has no interval"}
-    from scipy.special import stdtrit
-
-    count, mean = len(values), fmean(values)
-    reach = float(stdtrit(count - 1, 1 - LEVEL / 2)) * stdev(values) / count**0.5
-    return {"value": mean, "low": mean - reach, "high": mean + reach, "n": count}
+    found = significance.student(np.array(values, dtype=np.float64))
+    if found is None:
+        return {"value": fmean(values), "n": len(values), "why": "alike, or of one training"}
+    return {"value": found.value, "low": float(found.low), "high": float(found.high)} | {
+        "n": len(values)
+    }
 
 
 def _curve(one: Curve) -> Json:

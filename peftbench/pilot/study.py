@@ -7,6 +7,7 @@ stopped continues, and one that is finished is only read.
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 
 from peftbench.config import sweep as words
 from peftbench.core.evaluation import Evaluated, Evaluation
@@ -176,19 +177,16 @@ def _seconds(found: Design, runs: dict[str, list[Run]], results: Results) -> dic
 def _baselines(found: Design, results: Results) -> dict[tuple[int, int], Fitted]:
     """The baselines of each repeat and fold; the model is loaded only if some are missing."""
     run = found.plan.runs[0]
-    embed: Callable[[LabelledTexts], Floats] | None = None
 
-    def lazily(texts: LabelledTexts) -> Floats:
-        nonlocal embed
-        if embed is None:
-            from peftbench.pilot.embeddings import FrozenModel
+    @cache
+    def embed() -> Callable[[LabelledTexts], Floats]:
+        from peftbench.pilot.embeddings import FrozenModel
 
-            embed = FrozenModel(run).embed
-        return embed(texts)
+        return FrozenModel(run).embed
 
     return {
         (task.fold_seed or 0, task.fold or 0): baselines.fit(
-            replace(run, task=task), results, lazily
+            replace(run, task=task), results, lambda texts: embed()(texts)
         )
         for task in found.tasks
     }

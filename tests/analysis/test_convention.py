@@ -7,7 +7,7 @@ from scipy import stats
 from sklearn.metrics import roc_auc_score
 from suite_records import found, planned
 
-from peftbench.analysis import convention, failures
+from peftbench.analysis import convention, failures, proportions
 from peftbench.reports import collapses
 from peftbench.suites.continual import measures
 
@@ -62,7 +62,7 @@ def test_what_follows_from_undefined_scores_of_suites_is_computed_again():
 def test_bounds_of_failures_are_clopper_and_pearsons(failed, seeds, high):
     """No failure in n: 1 - 0.025^(1/n)."""
     assert failures.bound(failed, seeds) == f"{failed} of {seeds}: at most {high} %"
-    low, found_high = failures.clopper_pearson(2, seeds)
+    low, found_high = proportions.clopper_pearson(2, seeds)
     assert low == pytest.approx(stats.beta.ppf(0.025, 2, seeds - 1))
     assert found_high == pytest.approx(stats.beta.ppf(0.975, 3, seeds - 2))
 
