@@ -242,10 +242,11 @@ class Results:
         self.checkpoint(key).unlink(missing_ok=True)
         return record
 
-    def adopt(self, other: "Results", made: "Record | Evaluated") -> None:
+    def adopt(self, other: "Results", made: "Record | Evaluated") -> bool:
         """Copy a record or an evaluation of another folder, after its predictions and weights.
 
-        Of these only files that are as they were saved with it, and that are not here yet.
+        Of these only files that are as they were saved with it, and that are not here yet. Returns
+        whether its predictions are here; weights may have been removed on purpose.
 
         Raises:
             OtherSchemaError, ClosedFileError: if here is one of its key that cannot be read.
@@ -270,6 +271,10 @@ class Results:
             body = io.read_bytes(other._path(kind, key, ".json"))
             self.write(self._path(kind, key, ".json"), body)
             self._path("failures", key, ".json").unlink(missing_ok=True)
+        return all(
+            digest is None or folder == "trained" or self._path(folder, key, suffix).exists()
+            for (folder, suffix), digest in parts.items()
+        )
 
     def load(self, key: str) -> Record:
         """Read the record of a run.

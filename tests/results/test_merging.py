@@ -154,7 +154,8 @@ def test_damaged_files_are_left_out_or_come_from_another_folder(two, tmp_path):
     assert len(into.predictions(into.load(shared.key))["label"]) == 5
     (b.folder / "predictions" / f"{shared.key}.npz").unlink()
     into = Results(tmp_path / "without")
-    merging.merge([a, b], into)
+    done = merging.merge([a, b], into)
+    assert [shared.key in line and "without predictions" in line for line in done.notes] == [True]
     with pytest.raises(RecordError, match="is gone"):
         into.predictions(into.load(shared.key))
 
