@@ -390,15 +390,11 @@ settle_seconds: 1
 
 @slow
 def test_the_clock_of_a_job_puts_a_run_back_and_it_goes_on(engine, tmp_path):
-    """Grid Engine warns nobody in time: 80 s after its start the job warns itself."""
+    """Grid Engine warns nobody in time: 90 s after its start the job warns itself."""
     site = Site(tmp_path, engine, CLUSTER)
     (site.folder / "slow").touch()
     # 120 s of waiting alone
-    words = [
-        f"cluster.environment={{ZOO: {site.folder}}}",
-        "cluster.minutes=3",
-        "cluster.signal_seconds=100",
-    ]
+    words = [f"cluster.environment={{ZOO: {site.folder}}}", "cluster.signal_seconds=30"]
     told = site.ask(
         *("submit", *tiny("method=slow", "budget.steps=1200"), "cluster=test", *words),
         *("--device", "cpu"),
