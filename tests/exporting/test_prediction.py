@@ -103,7 +103,7 @@ def test_a_regression_predicts_values_in_the_unit_of_the_file(tmp_path):
         ("llama", "lora"),
         *(
             pytest.param(*pair, marks=pytest.mark.slow)
-            for pair in (("llama", "full"), ("llama", "ia3"), ("qwen2", "bitfit"), ("gpt2", "full"))
+            for pair in (("llama", "ia3"), ("llama", "adapter"), ("qwen2", "lora"))
         ),
     ],
 )
