@@ -45,7 +45,7 @@ class After:
         }
         made = [Section(_REVIEW, (), [review_table(self.cut_offs, self.prices, self.spent)])]
         for title, tables in told.items():
-            made.append(Section(title, [self.why[title]] * (title in self.why), tables))
+            made.append(Section(title, [self.why[title]] if title in self.why else [], tables))
         return made
 
     def to_json(self) -> Json:

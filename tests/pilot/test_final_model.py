@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import pytest
+import tiny
 from click.testing import CliRunner
 
 from peftbench.analysis import review
@@ -76,16 +77,16 @@ def test_it_holds_whichever_method_is_chosen():
 # from a file to a folder
 
 
-def write(path, count=200):
-    """Texts whose first word is the label, which is other than it in one of 40."""
-    draw, letters = np.random.default_rng(0), list("abcdefghijklmnopqrstuvwxyz")
+def write(path):
+    """Words that no other row has, labelled by their first letter: TF-IDF sees nothing in them."""
+    draw = np.random.default_rng(0)
     with open(path, "w", newline="") as file:
         rows = csv.writer(file)
         rows.writerow(["text", "label"])
-        for number in range(count):
-            names = ("bad", "good") if number % 40 else ("good", "bad")
-            text = f"{('bad', 'good')[number % 2]} {''.join(draw.choice(letters, 8))}"
-            rows.writerow([text, names[number % 2]])
+        for number in range(200):
+            first = "aeioubcdfg"[number % 10]
+            word = first + "".join(draw.choice(list("hjklmn"), 7))
+            rows.writerow([word, "vowel" if first in "aeiou" else "other"])
     return path
 
 
@@ -97,11 +98,12 @@ def peftbench(*words):
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")  # the libraries' own, of many kinds
-def test_the_winner_is_exported_with_either_kind_of_cut_off(tmp_path):
+def test_an_easy_set_is_go_and_the_winner_is_exported_with_either_kind_of_cut_off(tmp_path):
     path, out = write(tmp_path / "mine.csv"), tmp_path / "out"
     words = [
         *("pilot", path, "model=tiny", "train.max_length=16", "task.texts=[text]"),
-        *("budget.epochs=3", "method=full", "--folds", 2, "--rates", 1, "--quiet"),
+        *("budget.epochs=6", "method=full", "model.lr_scale=150", tiny.WIDE),
+        *("--folds", 2, "--rates", 1, "--quiet"),
         *("--workers", 1, "--threads", 1, "--results", out),
     ]
     peftbench(*words, "--at-least", 0.85)

@@ -158,12 +158,3 @@ def test_shuffled_labels_are_no_go_and_the_second_command_only_reads(tmp_path):
     changed = pilot(*words)
     assert "No-go: " in changed.stdout  # as nothing is above the constant prediction
     assert "CRITERION CHANGED once" in changed.stdout
-
-
-@pytest.mark.slow
-def test_an_easy_set_is_go(tmp_path):
-    path, out = write(tmp_path / "mine.csv"), tmp_path / "out"
-    done = pilot(path, *CUT, "method=bitfit", "--at-least", "0.9", "--results", out)
-    assert done.exit_code == 0, done.output
-    assert done.stdout.count("Go: ") == 1
-    assert json.loads((out / "pilot.json").read_text())["answer"] == "go"
