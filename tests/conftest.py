@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -31,13 +32,31 @@ def pytest_collection_modifyitems(config, items):
         items.sort(key=lambda item: item.path.name not in FIRST)
 
 
-def pytest_collection_finish():
+_modules = 0  # how many were loaded when the collector last learned what stays
+
+
+def _spare():
     """Keep what is loaded by now out of garbage collections, of which each training makes one.
 
     With torch and thousands of tests in memory, one takes a third of the time of a tiny training.
     """
+    global _modules
     gc.collect()
     gc.freeze()
+    _modules = len(sys.modules)
+
+
+def pytest_collection_finish():
+    """Spare libraries and tests."""
+    _spare()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item, nextitem):
+    """Spare what tests have loaded since: models and reports import libraries when first used."""
+    yield
+    if nextitem is None or nextitem.path != item.path or len(sys.modules) > _modules + 50:
+        _spare()
 
 
 @pytest.fixture(scope="session", autouse=True)
