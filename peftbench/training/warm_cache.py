@@ -38,8 +38,9 @@ class WarmCache:
             self.backbones.clear()
             self.tokens.clear()
             self.untrained.clear()
-            gc.unfreeze()
-            self._frozen = False
+            if self._frozen:  # a program around this one may have frozen its own
+                gc.unfreeze()
+                self._frozen = False
             tokenizer = load_tokenizer(run.model)
             verbalizer_ids = prompting.verbalizer_ids(run, tokenizer)
             self.backbones[name] = (

@@ -15,21 +15,17 @@ def test_the_data_root_of_a_plan_counts_when_a_run_is_executed(tmp_path):
         peftbench.execute(planned.runs[0])
 
 
-@pytest.mark.parametrize("as_plan", [False, True])
-def test_a_sweep_is_trained_into_a_folder(as_plan, tmp_path):
-    words = [*tiny.own_task(tmp_path), *WORDS, "seed=0,1"]
-    what = [peftbench.plan(*words)] if as_plan else words
-    results = peftbench.run(*what, results=tmp_path / "made", workers=1, quiet=True)
-    assert sorted(results.keys()) == sorted(run.key for run in peftbench.plan(*words).runs)
-    assert set(results.frame("run.seed")["run.seed"]) == {0, 1}
-
-
-def test_runs_that_fail_raise_with_their_reason_and_keep_the_others(tmp_path):
-    words = [*tiny.own_task(tmp_path), *WORDS, "train.lr=1e-3,1e30"]
+def test_a_sweep_is_trained_into_a_folder_and_runs_that_fail_raise_with_their_reason(tmp_path):
+    words = [*tiny.own_task(tmp_path), *WORDS]
+    planned = peftbench.plan(*words, "train.lr=1e-3,1e30")
     with pytest.raises(peftbench.RunsFailed, match="1 of 2 runs have no record") as failed:
-        peftbench.run(*words, results=tmp_path / "made", workers=1, quiet=True)
+        peftbench.run(planned, results=tmp_path / "made", workers=1, quiet=True)
     assert "diverged" in str(failed.value)
     assert len(failed.value.results.keys()) == 1
+    # the same words find what the plan made, and nothing is left to do
+    results = peftbench.run(*words, "train.lr=1e-3", results=tmp_path / "made", quiet=True)
+    assert results.keys() == [planned.runs[0].key]
+    assert results.frame("run.train.lr")["run.train.lr"].tolist() == [1e-3]
 
 
 def test_evaluate_wants_records(tmp_path):

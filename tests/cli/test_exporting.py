@@ -1,6 +1,7 @@
 """The verbs `export` and `predict`: what a person types, and what comes back."""
 
 import csv
+import shutil
 
 import pytest
 import tiny
@@ -20,14 +21,22 @@ def call(*words: str, code: int = 0):
     return done
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with the data of a run and the run in results/runs, and the run's key."""
+    folder = tmp_path_factory.mktemp("trained")
+    run = one(tiny.own_task(folder), "method=bitfit", "train.precision=fp32")
+    done = execute(run, RuntimeConfig(device="cpu", save_weights=True))
+    Results(folder / "results" / "runs").save(done.record, done.predictions, done.trained)
+    return folder, run.key
+
+
 @pytest.fixture
-def key(tmp_path, monkeypatch) -> str:
+def key(trained, tmp_path, monkeypatch) -> str:
     """The key of a kept run in results/runs of a folder of its own."""
     monkeypatch.chdir(tmp_path)
-    run = one(tiny.own_task(tmp_path), "method=bitfit", "train.precision=fp32")
-    done = execute(run, RuntimeConfig(device="cpu", save_weights=True))
-    Results("results/runs").save(done.record, done.predictions, done.trained)
-    return run.key
+    shutil.copytree(trained[0], tmp_path, dirs_exist_ok=True)
+    return trained[1]
 
 
 def test_export_then_predict_from_both(key, tmp_path):

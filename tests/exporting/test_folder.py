@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -25,7 +26,7 @@ from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
 from peftbench.results.store import Results
 from peftbench.training.runtime import RuntimeConfig
-from peftbench.training.trainer import execute
+from peftbench.training.trainer import TrainingOutput, execute
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the libraries' own, of many kinds
 
@@ -33,12 +34,17 @@ KEEP = RuntimeConfig(device="cpu", save_weights=True)
 WORDS = ("train.precision=fp32", "train.lr=1e-2", "budget.steps=6", "train.num_evals=1", tiny.WIDE)
 
 
+#: What trainings gave, by the key of the run: several tests export the same.
+TRAINED: dict[str, TrainingOutput] = {}
+
+
 def kept(folder, *words):
     """A short run with its weights in a results folder."""
     run = one(tiny.own_task(folder), *WORDS, *words)
-    done = execute(run, KEEP)
-    results = Results(folder / "runs")
-    return results.save(done.record, done.predictions, done.trained), results
+    if run.key not in TRAINED:
+        TRAINED[run.key] = execute(run, KEEP)
+    done, results = TRAINED[run.key], Results(folder / "runs")
+    return results.save(replace(done.record, run=run), done.predictions, done.trained), results
 
 
 def validation_scores(folder, model, run) -> np.ndarray:

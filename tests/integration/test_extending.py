@@ -1,5 +1,6 @@
 """What is added as files of its own is found: nothing else has to be edited."""
 
+import json
 import os
 import re
 import shutil
@@ -165,7 +166,7 @@ def results(checkout):
     return checkout / "runs"
 
 
-def run(checkout: Path, *words: str, code: int = 0) -> str:
+def run(checkout: Path, *words: str) -> str:
     """What Python prints in the folder of the copy."""
     found = os.pathsep.join([str(checkout), str(ROOT / "tests/support")])
     done = subprocess.run(
@@ -175,16 +176,44 @@ def run(checkout: Path, *words: str, code: int = 0) -> str:
         capture_output=True,
         text=True,
     )
-    assert done.returncode == code, done.stderr
-    return done.stdout + done.stderr
+    assert done.returncode == 0, done.stderr
+    return done.stdout
 
 
-def peftbench(checkout: Path, *words: str, code: int = 0) -> str:
-    return run(checkout, "-m", "peftbench", *words, code=code)
+def test_a_new_metric_scores_runs_and_resamples(checkout):
+    assert run(checkout, "-c", SCORED).split() == ["0.75", "0.75"]
 
 
-def test_lists_name_what_was_added(checkout):
-    listed = peftbench(checkout, "list")
+#: Commands given as JSON, one after the other; their exit codes and what they print.
+TOLD = """
+import json, sys
+from click.testing import CliRunner
+from peftbench.cli.main import main
+done = [CliRunner().invoke(main, words, prog_name="peftbench") for words in json.loads(sys.argv[1])]
+print(json.dumps([(one.exit_code, one.output) for one in done]))
+"""
+
+
+@pytest.fixture(scope="module")
+def told(checkout, results):
+    """What commands print in the folder of the copy, by their first words."""
+    new = ["method=norm_scale", "task=shouting", "suite=length", "model=tiny"]
+    given = {
+        "list": (["list"], 0),
+        "plots": (["report", "plots", "--help"], 0),
+        "plan": (["plan", *new], 0),
+        "refused": (["plan", "method=full", "task=stsb", "task.metrics=[within_one]"], 2),
+        "report": (["report", "--all", "--results", "runs"], 0),
+        "page": (["report", "html", "--results", "runs", "-o", "report.html"], 0),
+    }
+    words = json.dumps([words for words, _ in given.values()])
+    done = json.loads(run(checkout, "-c", TOLD, words))
+    for (wanted, code), (found, output) in zip(given.values(), done, strict=True):
+        assert found == code, (wanted, output)
+    return {name: output for name, (_, output) in zip(given, done, strict=True)}
+
+
+def test_lists_name_what_was_added(told):
     for option, about in {
         "method=norm_scale": "weights of the norms",
         "task=shouting": "Is a sentence loud?",
@@ -192,44 +221,33 @@ def test_lists_name_what_was_added(checkout):
         "within_one": "share of classes at most one off",
         "steps": "how many steps did each method take?",
     }.items():
-        assert re.search(rf"^  {re.escape(option)} +{re.escape(about)}$", listed, re.MULTILINE)
-    offered = peftbench(checkout, "report", "plots", "--help")
+        line = rf"^  {re.escape(option)} +{re.escape(about)}$"
+        assert re.search(line, told["list"], re.MULTILINE)
+    offered = told["plots"]
     assert re.search(r"^ +steps +how many steps did each method take\?$", offered, re.MULTILINE)
     assert re.search(r"\blength\b.*results of these suites", offered)
 
 
-def test_a_run_of_all_that_is_new_is_planned(checkout):
-    words = ("method=norm_scale", "task=shouting", "suite=length", "model=tiny")
-    told = peftbench(checkout, "plan", *words)
-    assert "norm_scale" in told
-    refused = peftbench(
-        checkout, "plan", "method=full", "task=stsb", "task.metrics=[within_one]", code=2
-    )
-    assert "within_one is no metric of regression" in refused
+def test_a_run_of_all_that_is_new_is_planned(told):
+    assert "norm_scale" in told["plan"]
+    assert "within_one is no metric of regression" in told["refused"]
 
 
-def test_a_new_metric_scores_runs_and_resamples(checkout):
-    assert run(checkout, "-c", SCORED).split() == ["0.75", "0.75"]
-
-
-def test_a_new_report_is_written_printed_and_drawn(checkout, results):
-    told = peftbench(checkout, "report", "--all", "--results", str(results))
-    assert "Optimizer steps" in told
+def test_a_new_report_is_written_printed_and_drawn(told, results):
+    assert "Optimizer steps" in told["report"]
     steps = (results / "reports" / "steps.md").read_text()
     assert re.search(r"\| bitfit +\| +4 \|", steps), steps
     assert (results / "reports" / "steps.png").exists()
     assert "### steps" in (results / "reports" / "plots.md").read_text()
 
 
-def test_a_suite_without_a_report_has_a_table(checkout, results):
-    peftbench(checkout, "report", "--results", str(results))
+def test_a_suite_without_a_report_has_a_table(told, results):
     table = (results / "reports" / "length.md").read_text()
     assert "short texts" in table
     assert "62.5 ± 17.7 (2)" in table
 
 
-def test_the_page_shows_both(checkout, results):
-    peftbench(checkout, "report", "html", "--results", str(results), "-o", "report.html")
+def test_the_page_shows_both(told, checkout):
     page = (checkout / "report.html").read_text()
     assert '"title":"Optimizer steps"' in page
     assert '"title":"Length: synthetic_paraphrase"' in page

@@ -95,10 +95,16 @@ def test_a_chain_of_priors_needs_posteriors():
 
 
 @pytest.mark.parametrize(
-    "method", [pytest.param("full", marks=pytest.mark.slow), "bayes_hybrid", "sparse_adapter"]
+    "method",
+    [
+        pytest.param(("method=full",), marks=pytest.mark.slow),
+        ("method=bayes_hybrid", "method.samples=2"),
+        ("method=sparse_adapter",),
+    ],
+    ids=lambda words: words[0],
 )
 def test_one_round_of_everything_is_the_run_itself(tmp_path, method):
-    evaluation, _ = one(f"method={method}", "suite.chunks=[32]")
+    evaluation, _ = one(*method, "suite.chunks=[32]")
     results, found, arrays = followed(tmp_path, evaluation)
     known = results.predictions(results.load(evaluation.run.key))
     assert np.array_equal(arrays["scores/0/validation"], known["scores"])
