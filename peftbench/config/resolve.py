@@ -35,7 +35,7 @@ from peftbench.core.tuning import SearchSpace
 from peftbench.data import hub_dataset, hub_layout, loading, own_file, prompt_template
 from peftbench.data.delimited import QUOTING
 from peftbench.data.text_noise import EDITS
-from peftbench.methods.peft_settings import check_settings
+from peftbench.methods import settings
 from peftbench.metrics import task_metrics
 from peftbench.results.store import Results
 from peftbench.suites import base as suites
@@ -109,6 +109,7 @@ class Resolver:
         )
         _check_size(run)
         _check_warmup(run)
+        settings.check_run(run)
         if run.train.class_weights is not None and run.task.kind != "classification":
             what = "texts" if run.task.generation else "values"
             raise ConfigError(
@@ -232,7 +233,7 @@ class Resolver:
 
     def _method(self, node: Json, model: ModelConfig) -> MethodConfig:
         whole = _whole("method", node)
-        return MethodConfig.from_json(_method(whole, model.family_config, self.results))
+        return MethodConfig.from_json(_method(whole, model, self.results, "method."))
 
     def _suite(self, node: Json) -> Json:
         node = _bare(_whole("suite", node))
@@ -386,18 +387,22 @@ def _augmentation(node: Json | None, task: str) -> AugmentationConfig | None:
     return AugmentationConfig(**node | {"kinds": kinds})
 
 
-def _method(node: Any, family: FamilyConfig, results: Results) -> Any:
-    """A method's node, and those of the methods inside it, without prose and recipes."""
+def _method(node: Any, model: ModelConfig, results: Results, at: str) -> Any:
+    """A method's node, and those of the methods inside it, without prose and recipes.
+
+    `at` is what stands before its settings, for messages.
+    """
     if not isinstance(node, dict):
         return node
-    inner = {key: _method(value, family, results) for key, value in node.items()}
+    family = model.family_config
+    inner = {key: _method(value, model, results, f"{at}{key}.") for key, value in node.items()}
     if node.get("from") is not None:
         inner["from"] = _earlier(node["from"], results)
     if isinstance(node.get("target_modules"), list):
         inner["target_modules"] = _roles(node["target_modules"], family)
-    if class_name(str(node.get("_target_"))) == "Peft" and isinstance(node.get("config"), dict):
-        check_settings(str(node.get("type")), node["config"])
     if "_target_" in node:
+        settings.check_values(str(node["_target_"]), inner, at)
+        settings.check_family(str(node["_target_"]), inner, at, model.family, family)
         kind = class_name(str(node["_target_"]))
         added = revisions.ADDED.get(kind, frozenset())
         told = {

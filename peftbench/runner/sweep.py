@@ -1,5 +1,6 @@
 """Run a plan on this machine: train what has no record, evaluate, report."""
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterable
@@ -62,10 +63,13 @@ def run_plan(plan: Plan, results: Results, options: RunOptions, train: bool = Tr
             count = len(todo.evaluations)
             more = f", {count} evaluations to make" if count else ""
             note(f"{len(todo.runs)} runs are ready to train{more}")
+            if options.as_json:
+                ready = {"runs": len(todo.runs), "evaluations": count}
+                terminal.write(json.dumps(ready, indent=1) + "\n")
             return 0
     is_retried = retry_filter(options.retry)
     skipped = {key for key, failure in before.failed.items() if not is_retried(failure.kind)}
-    return _sum_up(plan, results, skipped)
+    return _sum_up(plan, results, skipped, options.as_json)
 
 
 def do_plan(plan: Plan, results: Results, options: RunOptions, train: bool = True) -> bool:
@@ -302,11 +306,14 @@ def _print_full_disk(failures: list[Failure], results: Results) -> None:
         note(f"the results folder {results.folder} can take no more; free it and run again")
 
 
-def _sum_up(plan: Plan, results: Results, skipped: set[str]) -> int:
+def _sum_up(plan: Plan, results: Results, skipped: set[str], as_json: bool) -> int:
     state = status.sweep_status(plan, results)
+    if as_json and not state.done:
+        terminal.write(json.dumps({"answer": "", "tables": [], "notes": []}, indent=1) + "\n")
     if state.done:
+        show = _show_json if as_json else _show
         try:
-            paths = builder.write(results, state.records, state.evaluated, show=_show)
+            paths = builder.write(results, state.records, state.evaluated, show=show)
         except OSError as error:
             note(f"the report cannot be written: {error}")
             return 1
@@ -334,6 +341,10 @@ def missing(state: status.SweepStatus, skipped: Iterable[str] = ()) -> list[str]
             f"{len(state.unevaluated)} of {len(plan.evaluations)} evaluations were not made"
         )
     return lines
+
+
+def _show_json(made: builder.Made) -> None:
+    terminal.write(json.dumps(made.to_json(), indent=1) + "\n")
 
 
 def _show(made: builder.Made) -> None:

@@ -321,6 +321,18 @@ def test_reports_print_json(results):
     assert told["rate"] == 7e-4
 
 
+def test_a_run_prints_what_it_found_as_json(results):
+    """Nothing is left to do here, so that it trains nothing."""
+    fill(results)
+    words = tiny("method=lora", "task=synthetic_paraphrase", "seed=0,1,2")
+    done = CliRunner().invoke(main, ["run", *words, "--json"])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)  # notes are on standard error
+    assert list(told) == ["answer", "tables", "notes"]
+    scores = next(table for table in told["tables"] if "method" in table["columns"])
+    assert ["lora", "82.0 ± 2.0 (3)"] in [row[:2] for row in scores["rows"]]
+
+
 def test_conditions_select_runs_of_plans_records_and_reports(results):
     made = fill(results)
     words = tiny("method=lora,bitfit,full", BOTH, "seed=range(0,5)")
