@@ -194,7 +194,7 @@ class Resolver:
             found = offline_folder.datasets(here).get(label)
             if found is None:
                 raise ConfigError(
-                    f"{task.source['hub']} is not in {here} as these words mean it: run `peftbench "
+                    f"{task.source['hub']} is not in {here} with these overrides: run `peftbench "
                     "prefetch` again with them"
                 )
         else:
@@ -275,7 +275,7 @@ def _not_asked(name: str, commit: str | None) -> str:
     what = "revision not resolved" if commit is None else f"nothing is known of {commit[:12]}"
     return (
         f"{name}: {what}, and planning does not ask the hub; `peftbench run` or `peftbench "
-        "prefetch` with the same words does, and keeps what it finds"
+        "prefetch` with the same overrides does, and keeps what it finds"
     )
 
 

@@ -5,6 +5,7 @@ import os
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import FAILURE_KINDS, TRANSIENT_FAILURES, Evaluation, Failure
@@ -232,7 +233,7 @@ def _check_trained(before: status.SweepStatus) -> None:
     if before.missing:
         raise ConfigError(
             f"{len(before.missing)} of {len(before.plan.runs)} runs have no record in "
-            f"{before.folder}; `peftbench run` with the same words trains and evaluates them"
+            f"{before.folder}; `peftbench run` with the same overrides trains and evaluates them"
         )
 
 
@@ -246,7 +247,7 @@ def check_weights(todo: Todo, before: status.SweepStatus, results: Results) -> N
         raise ConfigError(
             f"of {len(gone)} runs that are done no weights were kept ({some}); "
             f"remove their records from {results.folder}/records, and `peftbench run` with the "
-            "same words trains them again and keeps the weights"
+            "same overrides trains them again and keeps the weights"
         )
 
 
@@ -311,7 +312,7 @@ def _sum_up(plan: Plan, results: Results, skipped: set[str], as_json: bool) -> i
     if as_json and not state.done:
         terminal.write(json.dumps({"answer": "", "tables": [], "notes": []}, indent=1) + "\n")
     if state.done:
-        show = _show_json if as_json else _show
+        show = partial(_show, as_json=as_json)
         try:
             paths = builder.write(results, state.records, state.evaluated, show=show)
         except OSError as error:
@@ -343,12 +344,11 @@ def missing(state: status.SweepStatus, skipped: Iterable[str] = ()) -> list[str]
     return lines
 
 
-def _show_json(made: builder.Made) -> None:
-    terminal.write(json.dumps(made.to_json(), indent=1) + "\n")
-
-
-def _show(made: builder.Made) -> None:
+def _show(made: builder.Made, as_json: bool) -> None:
     try:
+        if as_json:
+            terminal.write(json.dumps(made.to_json(), indent=1) + "\n")
+            return
         for table in made.tables:
             print_out(table.rich())
         lines = [made.answer, "", *made.notes] if made.answer else made.notes

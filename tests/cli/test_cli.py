@@ -143,7 +143,7 @@ def test_the_words_that_help_teaches_are_words():
     examples = [line.split("  ")[1] for line in OVERRIDES.splitlines() if line.startswith("  ")]
     assert len(examples) == 12
     examples.remove("tuned=true")  # there is no choice in an empty folder
-    assert "`peftbench tune` with the same words" in call("plan", "tuned=true", code=2)
+    assert "`peftbench tune` with the same overrides" in call("plan", "tuned=true", code=2)
     for example in examples:
         assert "distinct run" in call("plan", *shlex.split(example))
 
@@ -192,7 +192,7 @@ def test_plan_counts_what_is_done_missing_and_failed(results):
     assert rows["lora", "synthetic_paraphrase"] == ["tiny", "32", "0-4", "3", "2", "8", "s"]
     assert rows["bitfit", "synthetic_similarity"] == ["tiny", "32", "0-4", "2", "3", "12", "s"]
     assert rows["full", "synthetic_paraphrase"] == ["tiny", "32", "0-4", "4", "1", "20", "s"]
-    assert "30 cells are 30 distinct runs: 11 done, 19 missing, 1 of them failed before" in said
+    assert "30 distinct runs: 11 done, 19 missing, 1 of them failed before" in said
     assert "failed (diverged) full" in said
     assert "the loss is nan at step 7" in said
     assert "about 76 s of work" in said
@@ -216,9 +216,8 @@ def test_plan_counts_what_is_done_missing_and_failed(results):
 def test_plan_reports_cells_that_are_one_run():
     words = tiny("size=0.5,1500", "task=synthetic_paraphrase", "seed=0,1")
     said = call("plan", *words)
-    assert "4 cells are 2 distinct runs" in said
-    assert "is model=tiny" in said
-    assert "again" in said
+    assert "4 grid points are 2 distinct runs" in said
+    assert "duplicates model=tiny" in said
     planned = json.loads(call("plan", *words, "--json"))
     assert (planned["cells"], len(planned["runs"]), len(planned["repeats"])) == (4, 2, 2)
     assert "size=0.5" in planned["repeats"][0]["same_as"]
@@ -337,7 +336,7 @@ def test_conditions_select_runs_of_plans_records_and_reports(results):
     made = fill(results)
     words = tiny("method=lora,bitfit,full", BOTH, "seed=range(0,5)")
     said = call("plan", *words, "--where", "method!=full seed<3 task=synthetic_paraphrase")
-    assert "6 cells are 6 distinct runs: 6 done, 0 missing" in said
+    assert "6 distinct runs: 6 done, 0 missing" in said
     planned = json.loads(call("plan", *words, "--where", "method=full", "--json"))
     assert {run["run"]["method"]["name"] for run in planned["runs"]} == {"full"}
     assert "leaves no run; did you mean lora" in call(

@@ -285,7 +285,7 @@ def test_several_sweeps_are_united(configs):
         ("gird:\n  - method=lora", "did you mean grid"),
         ("grid:\n  - 3", "cannot read the override '3'"),
         ("grid:\n  - method=lorra", "did you mean lora"),
-        ("exclude:\n  - method=lora", "every cell is excluded"),
+        ("exclude:\n  - method=lora", "exclude= removes all grid points"),
     ],
 )
 def test_a_broken_sweep_is_refused(configs, text, message):
@@ -371,7 +371,7 @@ BAD = {
     "when=: seed=1": "hold words",
     "when=method=lorra: seed=1": "did you mean lora",
     "exclude=methd=lora": "did you mean method?",
-    "exclude=method=lora": "every cell is excluded",
+    "exclude=method=lora": "exclude= removes all grid points",
     "exclude=train.lr=nan": "not a finite number",
     # options that need more
     "task=file": "needs task.path=FILE",
