@@ -189,9 +189,9 @@ def test_plan_counts_what_is_done_missing_and_failed(results):
     words = tiny("method=lora,bitfit,full", BOTH, "seed=range(0,5)")
     said = call("plan", *words)
     rows = {tuple(line.split()[:2]): line.split()[2:] for line in said.splitlines()}
-    assert rows["lora", "synthetic_paraphrase"] == ["tiny", "32", "0-4", "3", "2", "8", "s"]
-    assert rows["bitfit", "synthetic_similarity"] == ["tiny", "32", "0-4", "2", "3", "12", "s"]
-    assert rows["full", "synthetic_paraphrase"] == ["tiny", "32", "0-4", "4", "1", "20", "s"]
+    assert rows["lora", "synthetic_paraphrase"] == ["32", "0-4", "3", "2", "8", "s"]
+    assert rows["bitfit", "synthetic_similarity"] == ["32", "0-4", "2", "3", "12", "s"]
+    assert rows["full", "synthetic_paraphrase"] == ["32", "0-4", "4", "1", "20", "s"]
     assert "30 distinct runs: 11 done, 19 missing, 1 of them failed before" in said
     assert "failed (diverged) full" in said
     assert "the loss is nan at step 7" in said
@@ -227,8 +227,11 @@ def test_plan_shows_axes_and_estimates_time_without_records(monkeypatch):
     monkeypatch.setattr("peftbench.results.runtime_estimates.cores", lambda: 2)
     monkeypatch.setattr("peftbench.results.runtime_estimates.bf16_on_cpu", lambda: True)
     said = call("plan", "train.lr=1e-4,1e-3", "method.rank=4,8")
-    assert "train.lr" in said
-    assert "method.rank" in said
+    head = next(line for line in said.splitlines() if "seeds" in line)
+    assert head.split() == ["method", "task", "size", "lr", "rank", "seeds", "time"]
+    assert "4 runs of minilm" in said
+    lines = call("plan", "sweep=quickstart").partition("28 runs of minilm")[2].splitlines()[2:15]
+    assert max(map(len, lines)) <= 80
     assert "from shipped step times, as there is no record yet" in said
     assert not Path("results").exists()
     # it takes about 2 minutes on two cores
