@@ -134,16 +134,16 @@ STAGES: tuple[tuple[Rates, tuple[Sweep, ...]], ...] = (
 #: The sets of Yang et al. 2024, beside the folder of GLUE.
 GENERALIZATION = "generalization"
 
-#: Grids at the rates of their yaml, with the name of the folder of their data beside GLUE's; they
-#: come last.
-FIXED: tuple[tuple[Sweep, str], ...] = (
-    (
-        Sweep(
-            Path("results/generalization2024"),
-            ["sweep=generalization2024_generation_mini", "seed=range(0,3)"],
-        ),
-        GENERALIZATION,
-    ),
+
+def _language(name: str) -> Sweep:
+    return Sweep(Path("results/generalization2024"), [f"sweep={name}", "seed=range(0,3)"])
+
+
+#: Grids at the rates of their yaml, with the name of the folder of their data beside GLUE's, or
+#: None where it is GLUE's; they come last.
+FIXED: tuple[tuple[Sweep, str | None], ...] = (
+    (_language("generalization2024_generation_mini"), GENERALIZATION),
+    (_language("generalization2024_in_context_mini"), None),
 )
 
 #: Budgets in seconds, of which runs are made alone.
@@ -189,7 +189,7 @@ def missing(data: str) -> Iterator[Part]:
                 if not any(unchosen_variants(rates, sweep_, data)):
                     yield from _cells(rates, sweep_, data)
     for sweep_, folder in FIXED:
-        yield from _cells(None, sweep_, str(Path(data).parent / folder))
+        yield from _cells(None, sweep_, str(Path(data).parent / folder) if folder else data)
 
 
 def unchosen(rates: Rates, data: str) -> Iterator[Part]:

@@ -25,6 +25,6 @@ cd "$tree"
 git rebase -q main
 nice "$uv" sync -q --group mpnet --group smollm2
 echo "next-runs is at $(git log -1 --format=%h), with main at $(git -C "$top" log -1 --format=%h main)"
-low=(nice -n 19)
+low=(nice -n 5) # 19 would leave it nothing beside other work: each process is a group of its own, see sched(7)
 [ "$minutes" != --seconds ] || low=()
 exec "${low[@]}" .venv/bin/python scripts/next_runs.py "$minutes" --data "$data"

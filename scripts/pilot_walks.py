@@ -2,11 +2,14 @@
 
 Reviews: 500 sentences of SST-2. Pairs: 500 of MRPC. Shuffled: the reviews with their labels in
 another order, of which nothing can be learnt. The samples and all records go to the folder of
-`--to`; docs/pilot.md gets the answer, the table and a picture of each, and no text of GLUE.
+`--to`; docs/pilot.md gets the answer, the table and a picture or two of each, and no text of GLUE.
+What is finished is not done again. Shuffled labels that do not end in no-go are an error.
 
-usage: uv run python scripts/pilot_walks.py --data GLUE_FOLDER --to FOLDER [--rows 500]
+usage: uv run python scripts/pilot_walks.py --data GLUE_FOLDER --to FOLDER
            [--only reviews]   one of the walks; FOLDER is outside of the repository, which holds no
            text of GLUE
+           [--page COPY.md --rows 200 -- model=tiny --folds 2]   a trial: on a copy of the page with
+           pictures in img/ beside it, and further words for the pilot
 """
 
 import argparse
@@ -15,13 +18,18 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from peftbench.pilot import page
+from peftbench.pilot.decision import NO_GO
 
 ROOT = Path(__file__).parents[1]
-DOCS = ROOT / "docs/pilot.md"
+PAGE = ROOT / "docs/pilot.md"
+
+#: Bytes of the pictures of a walk, at most: all committed files have to stay small.
+MOST = 100_000
 
 #: By walk: the data set, its columns of texts, and the least score.
 WALKS = {
@@ -44,28 +52,35 @@ def sample(data: Path, walk: str, rows: int) -> pd.DataFrame:
     return drawn
 
 
-def carry_out(path: Path, walk: str, folder: Path) -> None:
+def carry_out(path: Path, walk: str, folder: Path, more: list[str]) -> None:
     """Run the pilot of a walk, or continue it."""
     _, texts, least = WALKS[walk]
-    words = [str(path), f"task.texts=[{','.join(texts)}]", "--at-least", str(least)]
+    words = [str(path), f"task.texts=[{','.join(texts)}]", "--at-least", str(least), *more]
     line = [sys.executable, "-m", "peftbench", "pilot", *words, "--results", str(folder)]
-    subprocess.run(line, check=True)
+    if code := subprocess.run(line, check=False).returncode:
+        sys.exit(code)
 
 
-def shown(walk: str, folder: Path) -> str:
-    """What the page has of a walk; its picture is written to docs/img/."""
-    made = json.loads((folder / "pilot.json").read_text())
-    picture = ROOT / f"docs/img/pilot_{walk}.png"
-    picture.write_bytes(page.scores_figure(made).file("png"))
+def shown(walk: str, made: dict[str, Any], pictures: Path) -> str:
+    """What the page has of a walk; its pictures are written to a folder beside it."""
     parts = [
         " ".join(page.sentences(made)[:3]),
         page.brief(made)[0].markdown().partition("\n\n")[2],
     ]
-    parts.append(f"![Cross-validated scores of the pilot](img/{picture.name})")
-    if (curve := page.curve_figure(made)) is not None:
-        other = ROOT / f"docs/img/pilot_{walk}_curve.png"
-        other.write_bytes(curve.file("png"))
-        parts.append(f"![Scores by number of labels](img/{other.name})")
+    figures = {
+        f"pilot_{walk}.png": page.scores_figure(made),
+        f"pilot_{walk}_curve.png": page.curve_figure(made),
+    }
+    size = 0
+    pictures.mkdir(exist_ok=True)
+    for name, figure in figures.items():
+        if figure is not None:
+            body = figure.file("png")
+            size += len(body)
+            (pictures / name).write_bytes(body)
+            parts.append(f"![{figure.caption}]({pictures.name}/{name})")
+    if size > MOST:
+        sys.exit(f"the pictures of {walk} have {size:,} bytes, more than {MOST:,}")
     return "\n\n".join(parts)
 
 
@@ -78,16 +93,29 @@ def main() -> None:
     parser.add_argument("--to", type=Path, required=True, help="for samples and records")
     parser.add_argument("--rows", type=int, default=500)
     parser.add_argument("--only", choices=WALKS)
+    parser.add_argument("--page", type=Path, default=PAGE, help="that is filled")
+    parser.add_argument("words", nargs="*", help="of all pilots, such as model=roberta_base")
     given = parser.parse_args()
+    if not (given.data / "sst2").is_dir():
+        parser.error(f"--data {given.data}: no folder sst2 in it; name a folder with GLUE")
+    if given.to.resolve().is_relative_to(ROOT):
+        parser.error("--to: samples hold texts of GLUE; name a folder outside of the repository")
     for walk in [given.only] if given.only else WALKS:
         folder = given.to / walk
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / f"{walk}.csv"
         sample(given.data, walk, given.rows).to_csv(path, index=False)
-        carry_out(path, walk, folder)
+        carry_out(path, walk, folder, given.words)
+        made = json.loads((folder / "pilot.json").read_text())
         marked = rf"(<!-- walk of {walk} -->\n).*?(<!-- end of walk -->)"
-        before, part = DOCS.read_text(), shown(walk, folder).replace("\\", r"\\")
-        DOCS.write_text(re.sub(marked, rf"\1\n{part}\n\n\2", before, flags=re.DOTALL))
+        before = given.page.read_text()
+        part = shown(walk, made, given.page.parent / "img").replace("\\", r"\\")
+        after, count = re.subn(marked, rf"\1\n{part}\n\n\2", before, flags=re.DOTALL)
+        if not count:
+            sys.exit(f"{given.page} has no place for the walk of {walk}")
+        given.page.write_text(after)
+        if walk == "shuffled" and made["answer"] != NO_GO:
+            sys.exit(f"shuffled labels: the answer is {made['answer']}, and has to be {NO_GO}")
 
 
 if __name__ == "__main__":

@@ -272,13 +272,13 @@ def payback(reviewed: Proportion, prices: Prices, spent: float | None) -> Paybac
     Args:
         reviewed: share that people still review; without the model they answer all texts.
         prices: with `labour_hour` and `texts_month`; `cloud_month` counts as 0 where it is null.
-        spent: once, on labels, training and set-up, in the currency of the prices; None where it
-            is not known.
+        spent: once, on labels, training and set-up, in the currency of the prices; None where a
+            label has no price.
     """
     given = {
         "labour_hour": prices.labour_hour,
         "texts_month": prices.texts_month,
-        "what was spent": spent,
+        "label": spent,
     }
     if missing := [name for name, value in given.items() if value is None]:
         return Payback(None, None, f"not given: {', '.join(missing)}")

@@ -162,15 +162,16 @@ def collect(folder: Path, as_json: bool) -> None:
     was submitted has a record, else 1.
     """
     from peftbench.cluster import collect as collecting
-    from peftbench.cluster import submit as submitting
+    from peftbench.cluster.manifest import alone
     from peftbench.cluster.queue import DONE, look
+    from peftbench.cluster.settle import settle
     from peftbench.reports import builder
     from peftbench.reports.tuning import choice_table
     from peftbench.results.choices import all_choices
 
     results = options.open_results(folder)
-    with submitting.alone(results):
-        seen = submitting.settle(results, look(results))
+    with alone(results):
+        seen = settle(results, look(results))
     _check_any([*seen.submissions, *seen.unreadable], folder)
     searched = any(one.search for one in seen.submissions)
     chosen = all_choices(results) if searched else []
@@ -213,9 +214,9 @@ def cancel(names: tuple[str, ...], folder: Path) -> None:
 
     Exit code 1 when some jobs may still run.
     """
-    from peftbench.cluster import submit as submitting
+    from peftbench.cluster import cancel as cancelling
 
-    found, unreadable = submitting.cancel(options.open_results(folder), list(names))
+    found, unreadable = cancelling.cancel(options.open_results(folder), list(names))
     for one in found:
         click.echo("\n".join(one.sentences()))
     for torn in unreadable:

@@ -163,7 +163,7 @@ def predict(
     data_root: str | None,
     **given: Any,
 ) -> None:
-    """Write label and probability, or value, for each row of FILE.
+    """Write label and probability, value or written text for each row of FILE.
 
     FILE needs the columns that the run trained on, but no labels. KEY is that of a run with saved
     weights (--save-weights), FOLDER one that `peftbench export` wrote. The same command again

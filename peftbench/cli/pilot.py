@@ -41,6 +41,19 @@ from peftbench.cli import options
     type=click.FloatRange(0, 0.5),
     help="Largest share of wrong answers among the texts that nobody checks.",
 )
+@click.option(
+    "--calibrate",
+    type=click.FloatRange(0.1, 0.5),
+    help="Leave about this share of the rows (one part of 2 to 10) out of the model that is "
+    "exported, for a cut-off with a guarantee.",
+)
+@click.option(
+    "--effect",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=0.05,
+    show_default=True,
+    help="Difference of the shares of right answers that the A/B test should find.",
+)
 @click.option("--group", metavar="COLUMN", help="Keep rows with the same value in one fold.")
 @click.option("--folds", type=click.IntRange(2, 20), default=5, show_default=True)
 @click.option(
@@ -71,6 +84,8 @@ def pilot(
     overrides: tuple[str, ...],
     folder: Path | None,
     configs: Path | None,
+    calibrate: float | None,
+    effect: float,
     group: str | None,
     folds: int,
     rates: int | None,
@@ -95,7 +110,8 @@ def pilot(
     Cross-validates full fine-tuning, BitFit, adapter and LoRA, with learning rates chosen inside
     each fold, and baselines of scikit-learn on the same folds. The criterion is written to
     criterion.yaml before the first run. The answer is go, no-go or more data, with a page in
-    pilot.html. The same command again continues, or shows the answer.
+    pilot.html; after go the best method's model is trained on all rows and exported. The same
+    command again continues, or shows the answer.
 
     OVERRIDES change the runs: model=roberta_base method=lora,bitfit budget.epochs=8.
     Exit code 0 with an answer, 1 when trainings failed, 2 for bad input.
@@ -114,6 +130,7 @@ def pilot(
         rates=rates or (4 if thorough else 2),
         group=group,
         every_curve=thorough,
+        calibrate=calibrate,
         configs=configs,
     )
     results = options.open_results(folder or Path("results/pilots") / file.stem)
@@ -126,4 +143,4 @@ def pilot(
     }
     how = RunOptions(**given, dry_run=dry_run)
     paid = Prices() if prices is None else builder.read_prices(prices)
-    sys.exit(command.run(request, wanted, results, how, paid, show_texts, as_json))
+    sys.exit(command.run(request, wanted, results, how, paid, effect, show_texts, as_json))

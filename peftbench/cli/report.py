@@ -362,6 +362,11 @@ def plots(
     type=click.IntRange(0, 65535),
     help="Of --live; 0 is a free one.",
 )
+@click.option(
+    "--show-texts",
+    is_flag=True,
+    help="Show texts that kept weights write (--save-weights) beside those that are wanted.",
+)
 @click.pass_context
 def html_(
     context: click.Context,
@@ -374,6 +379,7 @@ def html_(
     live: bool,
     host: str,
     port: int,
+    show_texts: bool,
 ) -> None:
     """Write the report as one self-contained HTML file: summary, tables, figures, every run.
 
@@ -390,6 +396,8 @@ def html_(
                 if live
                 else f"--{name} is of --live: add it, or leave out --{name}"
             )
+    if live and show_texts:
+        raise ConfigError("--show-texts: a page that is served holds no texts; leave out --live")
     if live:
         from peftbench.reports.html import live as serving
 
@@ -401,7 +409,14 @@ def html_(
         return
     from peftbench.reports import html as pages
 
-    written = pages.write(results, output, against, margin, where)
+    texts = []
+    if show_texts:
+        from peftbench.cli.exporting import root_of
+        from peftbench.exporting import written_texts
+        from peftbench.training.runtime import RuntimeConfig
+
+        texts = written_texts.tables(results, RuntimeConfig(data_root=root_of(None)), where)
+    written = pages.write(results, output, against, margin, where, texts)
     click.echo(f"{output}: {written / 1e6:.1f} MB" + ("" if shown else "; open it in a browser"))
     if shown and click.launch(str(output.resolve())):
         click.echo("peftbench: no browser could be started; open the file yourself", err=True)

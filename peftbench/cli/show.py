@@ -152,6 +152,16 @@ def _classes(work: Json) -> list[str]:
     return lines
 
 
+def _texts(work: Json) -> list[str]:
+    """How long texts are that were written, how many are empty, and how many end at the limit."""
+    if (found := work.get("texts")) is None:
+        return []
+    return [
+        f"texts        {found['mean_tokens']:.1f} tokens on average, {found['empty']:,} empty, "
+        f"{found['cut']:,} as long as allowed"
+    ]
+
+
 def _threads(place: Json) -> str:
     return f"{place['threads']} thread{'s' * (place['threads'] != 1)}"
 
@@ -172,6 +182,7 @@ def _record(record: Record) -> list[str]:
         f"scores       {_percent(record.metrics)}" + ("  COLLAPSED" if record.collapsed else ""),
         f"trivial      {_percent(record.trivial)}",
         *_classes(work),
+        *_texts(work),
         *(
             [f"out of range {far:,} predictions, far from every label"]
             if (far := work.get("out_of_range"))

@@ -1,22 +1,21 @@
-"""The verbs for clusters: submit and leave, look, collect, take back."""
+"""Submit what is neither done nor queued, and leave."""
 
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 
-from peftbench.cluster import base, bundling, environment, logs, manifest, rehearsal, turns
+from peftbench.cluster import base, bundling, environment, manifest, rehearsal
 from peftbench.cluster.bundling import Array
 from peftbench.cluster.manifest import (
-    Ending,
     SchedulerUnreachable,
     Submission,
-    Task,
-    Unreadable,
     alone,
 )
 from peftbench.cluster.queue import UNKNOWN, QueueSnapshot, look
+from peftbench.cluster.settle import settle
 from peftbench.config.cluster import Cluster
-from peftbench.core.errors import ConfigError, RecordError
+from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import ClusterJob, Evaluated, Failure
 from peftbench.core.plan import Plan, RunOptions
 from peftbench.core.run import Run
@@ -28,8 +27,8 @@ from peftbench.results.store import Results
 from peftbench.runner.progress import note
 from peftbench.runner.sweep import retry_filter
 
-#: Files that a cluster's jobs may leave are looked for so often while records are waited for.
-AGAIN = 2.0
+#: Files of tasks that are written at once.
+_WRITERS = 8
 
 
 @dataclass(frozen=True)
@@ -164,9 +163,10 @@ def _send(
     asked: base.Scheduler,
 ) -> Submitted:
     """Write what nodes need, then hand over array by array, noting each number at once."""
-    bundles_ = [bundle for array in arrays for bundle in array.bundles]
-    for (task, _), jobs in zip(made.tasks(), bundles_, strict=True):
-        manifest.write_jobs(results, task, jobs)
+    tasks = [task for task, _ in made.tasks()]
+    jobs_ = [jobs for array in arrays for jobs in array.bundles]
+    with ThreadPoolExecutor(_WRITERS) as writers:  # most of a write is waiting for the disk
+        list(writers.map(partial(manifest.write_jobs, results), tasks, jobs_))
     manifest.save(results, made)
     for number in range(len(arrays)):
         try:
@@ -272,143 +272,6 @@ def _seconds(forecast: Forecast, found: list[Evaluated]) -> Callable[[ClusterJob
 def _trial(choice: RateChoice) -> Run:
     """One of the trials of a choice; the others differ in rate and seed."""
     return choice.question.trials(choice.question.rates[0], 1)[0]
-
-
-def settle(results: Results, seen: QueueSnapshot) -> QueueSnapshot:
-    """Wait for records of jobs that ended, then note why the rest of their runs has none.
-
-    On a shared file system a record may appear a minute after it was written.
-    """
-    if not seen.ended:
-        return seen
-    wait = max(over.submission.cluster.settle_seconds for over in seen.ended)
-    end = time.monotonic() + wait
-    if wait >= 5:
-        note(f"waiting up to {wait:.0f} s for records of {len(seen.ended)} jobs that ended")
-    while seen.ended and time.monotonic() < end:
-        time.sleep(min(AGAIN, wait))
-        seen = seen.again(results)
-    torn = []
-    for one in {over.submission.name: over.submission for over in seen.ended}.values():
-        ended = [over for over in seen.ended if over.submission.name == one.name]
-        try:
-            asked = base.build_scheduler(one.cluster)
-            why = asked.explain(one, [over.task for over in ended], results)
-        except SchedulerUnreachable:  # what is over stays over
-            why = {}
-        for over in ended:
-            if _left(turns.read(results, over.task), why.get(over.task)):
-                turns.end(results, over.task, turns.LEFT)
-                continue
-            try:
-                jobs = manifest.read_jobs(results, over.task)
-            except (OSError, RecordError) as error:
-                torn.append(f"{error}; `peftbench submit` hands its runs over again")
-                continue
-            for job in jobs:
-                if job.key in over.keys:
-                    failure = _loss(job, why.get(over.task), results, over.task)
-                    one.store(results).fail(failure)
-    seen = seen.again(results)
-    return replace(seen, bad=[*seen.bad, *torn])
-
-
-def _left(turn: turns.Turns, why: Ending | None) -> bool:
-    """Whether a task wrote a checkpoint and left, but is not in the queue, where it meant to go."""
-    return turn.ended == turns.REQUEUED and (why is None or why.kind in ("left", "exit"))
-
-
-def _loss(job: ClusterJob, why: Ending | None, results: Results, task: Task) -> Failure:
-    """A failure as the scheduler explains it, else as the job's last line does."""
-    if why is not None and why.kind in ("memory", "cancelled"):
-        return Failure(job, why.kind, f"the scheduler says {why.words}")
-    last = logs.last_line(results, task)
-    said = f"its job ended: {why.words if why else 'the scheduler does not remember it'}"
-    return Failure(job, "lost", said + (f"; its last line: {last}" if last else ""))
-
-
-@dataclass(frozen=True)
-class Cancelled:
-    """What became of a submission that was taken back.
-
-    Attributes:
-        ended: how many jobs of it waited or ran, and do no more.
-        left: jobs that go on, and why.
-        doubt: why others may go on without being shown.
-        cut_off: whether it was cut off while it was submitted.
-    """
-
-    name: str
-    ended: int
-    left: dict[Task, str] = field(default_factory=dict)
-    doubt: str | None = None
-    cut_off: bool = False
-
-    def sentences(self) -> list[str]:
-        """For a person."""
-        told = []
-        if self.ended:
-            told.append(f"{self.ended} job{'s' * (self.ended != 1)} cancelled")
-        for reason in dict.fromkeys(self.left.values()):
-            count = list(self.left.values()).count(reason)
-            told.append(f"{count} job{'s' * (count != 1)} could not be cancelled: {reason}")
-        if self.doubt:
-            told.append(
-                f"whether more of it waits or runs is unknown: {self.doubt}; it is noted as "
-                "cancelled, so jobs that start from now on do nothing"
-            )
-        if self.cut_off and not self.ended:
-            told.append(
-                "it was cut off while it was submitted, and none of its jobs is in the queue; "
-                "one that arrives later does nothing"
-            )
-        return [f"{self.name}: {line}" for line in told]
-
-
-def cancel(results: Results, names: list[str]) -> tuple[list[Cancelled], list[Unreadable]]:
-    """Take submissions back, all of the folder by default.
-
-    Returns:
-        What became of those with jobs that wait or run, or may; and those that cannot be read.
-
-    Raises:
-        ConfigError: for a name that is none, or if the scheduler does not answer.
-        RecordError: for a name whose manifest cannot be read.
-    """
-    found: list[Cancelled] = []
-    with alone(results):  # a submission under way would write over what is noted here
-        chosen, bad = [manifest.load(results, name) for name in names], list[Unreadable]()
-        if not names:
-            chosen, bad = manifest.scan(results)
-        done = manifest.done_keys(results)
-        for one in chosen:
-            try:
-                found += _cancel(one, results, done)
-            except SchedulerUnreachable as error:
-                raise ConfigError(
-                    f"the scheduler does not answer ({error}); try again later"
-                ) from error
-    return found, bad
-
-
-def _cancel(one: Submission, results: Results, done: set[str]) -> list[Cancelled]:
-    asked = base.build_scheduler(one.cluster)
-    answer = asked.alive([one], results)
-    tasks = list(answer.alive)
-    open_ = any(set(keys) - done for _, keys in one.tasks())
-    doubt = answer.unsure.get(one.name) if open_ else None
-    cut_off = open_ and not one.cancelled and any(array.job is None for array in one.arrays)
-    if not tasks and doubt is None and not cut_off:
-        return []
-    try:  # first, so that none goes back to the queue
-        manifest.save(results, replace(one, cancelled=True))
-    except OSError as error:
-        raise ConfigError(
-            f"that {one.name} is cancelled cannot be noted in {results.folder} "
-            f"({error.strerror}), so nothing of it is: it belongs to {one.owner_name}"
-        ) from error
-    left = asked.cancel(one, tasks, results) if tasks else {}
-    return [Cancelled(one.name, len(tasks) - len(left), left, doubt, cut_off)]
 
 
 def sentence(told: Submitted, results: Results, dry_run: bool = False) -> list[str]:

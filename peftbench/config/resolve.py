@@ -5,22 +5,19 @@ No torch, no weights, no data: what can be refused here is refused before anythi
 
 import json
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import MISSING, fields, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from peftbench.config import catalog, model_families, old_names, yaml_files
+from peftbench.config import catalog, method_nodes, model_families, nodes, task_nodes, yaml_files
 from peftbench.core import revisions
 from peftbench.core.configs import (
-    TASK_KINDS,
     WORDS,
     AugmentationConfig,
     Budget,
     CheckpointSelection,
-    Config,
-    FamilyConfig,
     MethodConfig,
     ModelConfig,
     PromptConfig,
@@ -28,30 +25,17 @@ from peftbench.core.configs import (
     TrainingConfig,
     class_name,
 )
-from peftbench.core.errors import ConfigError, at_least, one_of
+from peftbench.core.errors import ConfigError, at_least
 from peftbench.core.run import Json, Run, role_seeds
-from peftbench.core.text import decoded, did_you_mean
-from peftbench.core.tuning import SearchSpace
-from peftbench.data import hub_dataset, hub_layout, loading, own_file, prompt_template
-from peftbench.data.delimited import QUOTING
+from peftbench.core.text import did_you_mean
+from peftbench.data import hub_dataset, loading, prompt_template
 from peftbench.data.text_noise import EDITS
 from peftbench.methods import settings
-from peftbench.metrics import task_metrics
 from peftbench.results.store import Results
 from peftbench.suites import base as suites
-from peftbench.system import hub, io, offline_folder
+from peftbench.system import hub, offline_folder
 
 T = TypeVar("T")
-C = TypeVar("C", bound=Config)
-
-#: What the file of an option must say, where not all of its schema.
-NEEDED = {
-    "model": ("name", "family", "checkpoint", "revision", "package", "sha256", "shape"),
-    "method": ("name", "_target_"),
-    "task": ("name", "kind", "classes", "texts", "label", "splits", "extra", "metrics"),
-    "augmentation": ("name", "kinds", "probability", "versions"),
-    "suite": ("name", "_target_"),
-}
 
 
 class Resolver:
@@ -93,10 +77,13 @@ class Resolver:
             model=model,
             method=self._once(self._method, config["method"], model),
             task=task,
-            budget=self._once(_build, "budget", Budget, config["budget"]),
-            train=self._once(_build, "train", TrainingConfig, config["train"]),
+            budget=self._once(nodes.build, "budget", Budget, config["budget"]),
+            train=self._once(nodes.build, "train", TrainingConfig, config["train"]),
             checkpoint_selection=self._once(
-                _build, "checkpoint_selection", CheckpointSelection, config["checkpoint_selection"]
+                nodes.build,
+                "checkpoint_selection",
+                CheckpointSelection,
+                config["checkpoint_selection"],
             ),
             size=_size(config["size"]),
             seed=config["seed"],
@@ -153,16 +140,16 @@ class Resolver:
 
     def _model(self, node: Json) -> ModelConfig:
         commit = partial(self._commit, "model")
-        return model_families.resolve_model(_whole("model", node), self.searched, commit)
+        return model_families.resolve_model(nodes.whole("model", node), self.searched, commit)
 
     def _task(self, node: Json, root: str | None) -> TaskConfig:
         if "validation" in node:  # `task=hub`; a dataset that is not given is not there
-            return self._dataset(_whole("task", node))
-        return self._at_commit(_task(node, root), root)
+            return self._dataset(nodes.whole("task", node))
+        return self._at_commit(task_nodes.resolve_task(node, root), root)
 
     def _dataset(self, node: Json) -> TaskConfig:
         """`task=hub`: a data set at a commit, with what its repository says of it."""
-        task = _hub_node(node)
+        task = task_nodes.hub_node(node)
         given, label = task.source["revision"], f"datasets/{task.source['hub']}"
         if given == "main":
             self.renewed.add(label)
@@ -184,7 +171,7 @@ class Resolver:
             class_names=names,
             classes=1 if names is None else len(names),
             examples={part: found["examples"][task.splits[part]] for part in parts},
-            metrics=task.metrics or _default_metrics(names),
+            metrics=task.metrics or task_nodes.default_metrics(names),
         )
 
     def _described(self, task: TaskConfig, classes: int | None) -> Json:
@@ -232,12 +219,14 @@ class Resolver:
         return self.revisions[label]
 
     def _method(self, node: Json, model: ModelConfig) -> MethodConfig:
-        whole = _whole("method", node)
-        return MethodConfig.from_json(_method(whole, model, self.results, "method."))
+        whole = nodes.whole("method", node)
+        return MethodConfig.from_json(
+            method_nodes.resolve_method(whole, model, self.results, "method.")
+        )
 
     def _suite(self, node: Json) -> Json:
-        node = _bare(_whole("suite", node))
-        node |= _identity("suite", node)
+        node = nodes.bare(nodes.whole("suite", node))
+        node |= nodes.identity("suite", node)
         if isinstance(node.get("targets"), dict):
             node["targets"] = {
                 n: self._once(self._target, n, t) for n, t in node["targets"].items()
@@ -259,13 +248,13 @@ class Resolver:
         return prompt_template.resolve_prompt(words, model, task).to_json()
 
     def _target(self, name: str, given: Any) -> Json:
-        node, own = _target(name, given, self.searched)
+        node, own = task_nodes.target_node(name, given, self.searched)
         if "dataset" in node:
             return {"task": self._dataset(node).to_json(), **own}
-        target = {"task": _bare(_task_node(node)), **own}
+        target = {"task": nodes.bare(task_nodes.task_node(node)), **own}
         task = TaskConfig.from_json(target["task"])
         if self._root is not None and task.hub_rows_sha256 is not None:
-            target["task"] = _with_rows(task, self._root).to_json()
+            target["task"] = task_nodes.with_rows(task, self._root).to_json()
         if (resolved := self._at_commit(task, self._root)) is not task:
             target["task"] = resolved.to_json()
         return target
@@ -279,87 +268,9 @@ def _not_asked(name: str, commit: str | None) -> str:
     )
 
 
-def _hub_node(node: Json) -> TaskConfig:
-    """The task of `task=hub` as the words give it, before its repository is read."""
-    name = node.get("dataset")
-    if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
-        raise ConfigError(
-            f"task=hub needs task.dataset=ORG/NAME, a data set of the hub, got {name}"
-        )
-    if node["kind"] == "generation":
-        raise ConfigError(
-            "task=hub reads classes and values; for texts download the file: task=file "
-            "task.kind=generation task.path=FILE"
-        )
-    if node["validation"] == "train":
-        raise ConfigError("task.validation=train: choose a split that no run trains on")
-    if node["kind"] != "regression" and node["classes"] is not None:
-        at_least("task.classes", node["classes"], 2, whole=True)
-    used = ("dataset", "config", "revision", "validation")
-    task = {key: value for key, value in node.items() if key not in used}
-    task["splits"] = task["splits"] | {"validation": node["validation"]}
-    task["source"] = {"hub": name, "revision": node["revision"], "config": node["config"]}
-    task["name"] = node["name"] or decoded(name.rpartition("/")[2])
-    task = _task_node(task)
-    return TaskConfig.from_json(
-        _bare(task) | {"classes": task["classes"] or 0, "metrics": task["metrics"] or []}
-    )
-
-
-def _default_metrics(names: Sequence[str] | None) -> list[str]:
-    if names is None:
-        return ["pearson", "spearman"]
-    return ["accuracy", "f1"][: 1 + (len(names) == 2)]
-
-
-def _build(group: str, kind: type[C], node: Json) -> C:
-    """A config from a node of its schema; values that its option has not are the defaults.
-
-    Raises:
-        ConfigError: if one without a default is missing, or a value is out of range.
-    """
-    given = _bare(node)
-    required = [one.name for one in fields(kind) if one.default is MISSING]  # type: ignore[arg-type]
-    if missing := [f"{group}.{name}" for name in required if name not in given]:
-        raise ConfigError(
-            f"missing {', '.join(missing)}; give {missing[0]}=VALUE, or write it into the file of "
-            f"its option (see configs/{group})"
-        )
-    return kind(**given)
-
-
-def _whole(group: str, node: Any) -> Json:
-    """The node, if it says all that it must.
-
-    Raises:
-        ConfigError: naming what is missing.
-    """
-    name = node.get("name") if isinstance(node, dict) else None
-    if isinstance(node, dict) and group == "method":
-        missing = [key for key, value in node.items() if value == "???"]
-    else:
-        missing = []
-    missing += [key for key in NEEDED[group] if not isinstance(node, dict) or key not in node]
-    if missing:
-        first = f"{group}.{missing[0]}=VALUE"
-        raise ConfigError(
-            f"{group}={name}: missing {', '.join(missing)}; give {first}, or write it into its "
-            f"file (see configs/{group})"
-        )
-    if not isinstance(name, str) and (group, name) != ("task", None):
-        raise ConfigError(f"{group}.name must be a word, got {name!r}")
-    if not isinstance(target := node.get("_target_", ""), str):
-        raise ConfigError(f"{group}._target_ must be the dotted path of a class, got {target!r}")
-    return dict(node)
-
-
-def _bare(node: Json) -> Json:
-    return {key: value for key, value in node.items() if key != "about"}
-
-
 def _unless_default(group: str, config: Json) -> Json | None:
     """The node of a group that a run may do without, None where it does."""
-    node = {key: value for key, value in _bare(config[group]).items() if key != "tasks"}
+    node = {key: value for key, value in nodes.bare(config[group]).items() if key != "tasks"}
     return None if node.get("name") == catalog.LATER[group] else node
 
 
@@ -373,7 +284,7 @@ def _augmentation(node: Json | None, task: str) -> AugmentationConfig | None:
     """How training texts are varied, without the kinds that are null."""
     if node is None:
         return None
-    node = _whole("augmentation", node)
+    node = nodes.whole("augmentation", node)
     kinds = {kind: rate for kind, rate in node["kinds"].items() if rate is not None}
     for kind in kinds:
         if kind not in EDITS:
@@ -385,99 +296,6 @@ def _augmentation(node: Json | None, task: str) -> AugmentationConfig | None:
             f"of {', '.join(node['kinds'])}"
         )
     return AugmentationConfig(**node | {"kinds": kinds})
-
-
-def _method(node: Any, model: ModelConfig, results: Results, at: str) -> Any:
-    """A method's node, and those of the methods inside it, without prose and recipes.
-
-    `at` is what stands before its settings, for messages.
-    """
-    if not isinstance(node, dict):
-        return node
-    family = model.family_config
-    inner = {key: _method(value, model, results, f"{at}{key}.") for key, value in node.items()}
-    if node.get("from") is not None:
-        inner["from"] = _earlier(node["from"], results)
-    if isinstance(node.get("target_modules"), list):
-        inner["target_modules"] = _roles(node["target_modules"], family)
-    if "_target_" in node:
-        settings.check_values(str(node["_target_"]), inner, at)
-        settings.check_family(str(node["_target_"]), inner, at, model.family, family)
-        kind = class_name(str(node["_target_"]))
-        added = revisions.ADDED.get(kind, frozenset())
-        told = {
-            name: value
-            for name, value in inner.items()
-            if name not in ("about", "recipe") and not (value is None and name in added)
-        }
-        told |= _identity("method", node)
-        revision = revisions.method_revision(kind, told)
-        return told if revision == 1 else told | {"revision": revision}
-    return inner
-
-
-def search_space(config: Json) -> SearchSpace | None:
-    """The rates among which `peftbench tune` chooses, where the method's file says so.
-
-    Like the recipe's rate they are of base-size models; a model's file says how its own differ.
-
-    Raises:
-        ConfigError: if they are no range with a source.
-    """
-    method = config["method"]
-    recipe = (method.get("recipe") if isinstance(method, dict) else None) or {}
-    given = recipe.get("search") if isinstance(recipe, dict) else None
-    if given is None:
-        return None
-    named = isinstance(given, dict) and isinstance(given.get("source"), str)
-    ends: Any = given.get("lr") if named else None
-    numbers = isinstance(ends, list) and all(isinstance(end, int | float) for end in ends)
-    if not (numbers and len(ends) == 2):
-        raise ConfigError(
-            f"method={method.get('name')}: recipe.search is {given}; write it as search: "
-            "{lr: [1e-4, 1e-3], source: where the range is from}"
-        )
-    low, high = (float(f"{end * config['model']['lr_scale']:g}") for end in ends)
-    return SearchSpace(low, high, given["source"])
-
-
-def _roles(names: list[Any], family: FamilyConfig) -> list[Any]:
-    """Roles of the modules that are named, by role or as peft does: by the end of their path.
-
-    What names no module of the family is left for the method to refuse.
-    """
-    found: list[Any] = []
-    for name in names:
-        ends = [role for role, path in family.roles.items() if f".{path}".endswith(f".{name}")]
-        for path, roles in family.split.items():
-            ends += roles if f".{path}".endswith(f".{name}") else []
-        found += [name] if name in family.roles or not ends else ends
-    return list(dict.fromkeys(found))
-
-
-def _identity(group: str, node: Json) -> Json:
-    """What a key holds of a class beside the name of its option."""
-    target = str(node["_target_"])
-    found: Json = {}
-    if catalog.packaged_targets(group).get(str(node["name"])) != target:
-        found["implementation"] = class_name(target)
-    return found
-
-
-def _earlier(given: Any, results: Results) -> Json:
-    """Trained weights by file or by the key of their run: known by content, not by place."""
-    if not isinstance(given, str):  # a key may look like a number
-        raise ConfigError(
-            f"method.prior.from={given} is no word; quote it: method.prior.from='KEY'"
-        )
-    path = Path(given).expanduser()
-    found = [path] if path.is_file() else results.kept(given)
-    if len(found) != 1:
-        raise ConfigError(
-            f"method.prior.from={given} names {'several' if found else 'no'} kept weights in "
-            f"{results.folder}; give a file, or the key of a run made with --save-weights"
-        )
-    return {"path": str(found[0].resolve()), "sha256": io.hashed((found[0].resolve(),))}
 
 
 def _check_size(run: Run) -> None:
@@ -528,157 +346,3 @@ def _size(size: Any) -> int | float | str:
             f"size must be a count of examples, a fraction between 0 and 1, or full, got {size!r}"
         )
     return size
-
-
-def _task(node: Json, root: str | None) -> TaskConfig:
-    task = TaskConfig.from_json(_task_node(_whole("task", node)))
-    return task if root is None or "hub" not in task.source else _with_rows(task, root)
-
-
-def _with_rows(task: TaskConfig, root: str) -> TaskConfig:
-    """The task with the hash of its rows in a folder, where they are not those of its revision."""
-    found = hub_layout.rows_sha256(task, root)
-    same = found in (None, task.hub_rows_sha256)
-    return task if same else replace(task, rows_sha256=found)
-
-
-def _task_node(node: Json) -> Json:
-    """A task's node with what its data say."""
-    task = dict(node)
-    one_of("task.kind", task["kind"], TASK_KINDS)
-    generation = task["kind"] == "generation"
-    if task["texts"] is None:
-        task["texts"] = ["input"] if generation else ["sentence"]
-    if task["label"] is None:
-        task["label"] = "target" if generation else "label"
-    texts = task["texts"] if isinstance(task["texts"], list) else []
-    task["texts"] = texts = [str(name) if _whole_number(name) else name for name in texts]
-    if _whole_number(task["label"]):  # a column may be called 1
-        task["label"] = str(task["label"])
-    if not all(isinstance(name, str) for name in texts) or len(texts) not in (1, 2):
-        raise ConfigError(f"task.texts names one or two columns, got {node['texts']!r}")
-    if not generation and (task.get("template") or task.get("max_new_tokens")):
-        raise ConfigError(
-            "task.template and task.max_new_tokens are of tasks that want texts; leave them null, "
-            "or say task.kind=generation"
-        )
-    if len({*texts, task["label"]}) <= len(texts):
-        raise ConfigError(
-            f"task.texts={texts} and task.label={task['label']} name a column twice; a text that "
-            "is the label, or both texts of a pair, teaches nothing"
-        )
-    ends = task.get("range")
-    if ends is not None and not (len(ends) == 2 and ends[0] < ends[1]):
-        raise ConfigError(
-            f"task.range is [LOWEST,HIGHEST], or null for a scale without ends, got {ends}"
-        )
-    if "path" in task or "validation_fraction" in task:
-        task = _file(task)
-    classes = task["classes"] if isinstance(task["classes"], int) else None
-    task_metrics.check_metrics(task.get("metrics") or (), task["kind"], classes)
-    return task
-
-
-def _whole_number(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
-
-
-def _target(name: str, given: Any, searched: list[Path]) -> tuple[Json, Json]:
-    """The node of a task to be evaluated on, and how much of it is used.
-
-    It is one of configs/task or configs/shift_dataset, a user's file, or a data set of the hub.
-    """
-    given = dict(given or {})
-    own = {key: given.pop(key, None) for key in ("above", "examples")}
-    offered: dict[str, Path] = {}
-    for group in ("task", "shift_dataset"):
-        offered |= catalog.options(group, tuple(searched))
-    name = name if name in offered else old_names.current_option("task", name)
-    if "path" in given:
-        node = yaml_files.read_mapping(offered["file"]) | {
-            "name": name,
-            "validation_path": given["path"],
-        }
-    elif "dataset" in given:
-        node = yaml_files.read_mapping(offered["hub"]) | {"name": name}
-    elif name in offered and name not in ("file", "hub"):
-        node = yaml_files.read_mapping(offered[name])
-    else:
-        raise ConfigError(
-            f"suite: {name} is no task and no target; {did_you_mean(name, offered)}, or "
-            f"give a file, {{{name}:{{path:FILE}}}}, or a data set of the hub, "
-            f"{{{name}:{{dataset:ORG/NAME}}}}"
-        )
-    for key in given:
-        if key not in node:
-            near = did_you_mean(key, [*own, *node])
-            raise ConfigError(f"there is no suite.targets.{name}.{key}; {near}")
-    if own["above"] is not None:
-        at_least(f"suite.targets.{name}.above", own["above"], float("-inf"))
-    if own["examples"] is not None:
-        at_least(f"suite.targets.{name}.examples", own["examples"], 2, whole=True)
-    return node | given, own
-
-
-def _file(task: Json) -> Json:
-    """A user's own file: named by its stem, known by its content."""
-    if task.get("path") in (None, "???"):
-        raise ConfigError("task=file needs task.path=FILE")
-    given = task["validation_fraction"]
-    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given < 1:
-        raise ConfigError(
-            "task.validation_fraction must be greater than 0 and less than 1, a part of the rows, "
-            f"got {given!r}; for a file of its own say task.validation_path=FILE"
-        )
-    if task.get("quoting") is not None:
-        one_of("task.quoting", task["quoting"], QUOTING)
-    _check_folds(task)
-    hashes, paths = {}, {}
-    for key, split in (("path", "train"), ("validation_path", "validation")):
-        if task[key] is None:
-            continue
-        path = Path(task[key]).expanduser().resolve()
-        if not path.is_file():
-            raise ConfigError(f"task.{key}={task[key]}: there is no such file")
-        if path.suffix.lower() not in own_file.FORMATS:
-            raise ConfigError(
-                f"task.{key}={task[key]}: a data file ends in {', '.join(own_file.FORMATS)}"
-            )
-        hashes[split], paths[key] = own_file.digest(path), str(path)
-    name = task["name"] or decoded(Path(task["path"]).stem)
-    task |= paths | {"name": name, "source": {"file": hashes}}
-    regression, generation = (task["kind"] == kind for kind in ("regression", "generation"))
-    classes = None if regression or generation else task["classes"]
-    if classes is not None:
-        at_least("task.classes", classes, 2, whole=True)
-    task["classes"] = 1 if regression else classes or 0
-    bare = TaskConfig.from_json(_bare(task) | {"metrics": task["metrics"] or []})
-    names = loading.file_facts(bare, classes).class_names
-    if names is not None:
-        task |= {"class_names": list(names), "classes": len(names)}
-    if generation and not task["metrics"]:
-        task["metrics"] = ["rouge_l", "rouge1", "rouge2", "exact_match", "token_f1"]
-    return task | {"metrics": task["metrics"] or _default_metrics(names)}
-
-
-def _check_folds(task: Json) -> None:
-    """Refuse a fold that cannot be; with folds no fraction is held out."""
-    folds = task.get("folds")
-    given = [f"task.{key}" for key in ("fold", "fold_seed", "group") if task.get(key) is not None]
-    if folds is None:
-        if given:
-            raise ConfigError(
-                f"{', '.join(given)} without task.folds; add task.folds=5, the number of parts"
-            )
-        return
-    at_least("task.folds", folds, 2, whole=True)
-    if task.get("fold") not in range(folds):
-        raise ConfigError(
-            f"task.fold={task.get('fold')}: with task.folds={folds} name the part that is held "
-            f"out, from 0 to {folds - 1}"
-        )
-    if task.get("fold_seed") is not None:
-        at_least("task.fold_seed", task["fold_seed"], 0, whole=True)
-    if task["validation_path"] is not None:
-        raise ConfigError("task.folds holds out parts of task.path; leave task.validation_path out")
-    task["validation_fraction"] = None

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from peftbench.config import catalog, checkpoints, resolve
+from peftbench.config import catalog, checkpoints, method_nodes, resolve
 from peftbench.config.composer import ALGEBRA, Composer, of_suite
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluation
@@ -77,7 +77,7 @@ def plan(
         try:
             config = composer.nodes(cell)
             run = resolver.run(config)
-            space = resolve.search_space(config)
+            space = method_nodes.search_space(config)
             if space is not None:
                 spaces.setdefault(run.method.name, space)
             if config["tuned"]:

@@ -106,17 +106,26 @@ def epochs(
 
 
 def by_length(
-    tokens: TokenizedSplit, rows: np.ndarray, most: int, skip: int = 0
+    tokens: TokenizedSplit, rows: np.ndarray, most: int, skip: int = 0, padding: int | None = None
 ) -> list[np.ndarray]:
     """Batches for evaluation: the longest first, about `most` padded tokens in each.
 
-    Tokens that `collate` is to skip do not count.
+    Args:
+        tokens: of the split.
+        rows: example numbers.
+        most: padded tokens of a batch.
+        skip: tokens at the beginning of each that `collate` is to skip; they do not count.
+        padding: tokens that pad a batch at most; None for as many as there are.
     """
     lengths = tokens.lengths - skip
     order = rows[np.argsort(-lengths[rows], kind="stable")]
     batches, start = [], 0
     while start < len(order):
-        count = max(1, most // int(lengths[order[start]]))
+        longest = int(lengths[order[start]])
+        count = max(1, most // longest)
+        if padding is not None:
+            pads = np.cumsum(longest - lengths[order[start : start + count]])
+            count = int(np.searchsorted(pads, padding, side="right"))
         batches.append(order[start : start + count])
         start += count
     return batches

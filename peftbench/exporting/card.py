@@ -3,6 +3,7 @@
 from importlib.metadata import version
 
 from peftbench.core.text import one_line
+from peftbench.exporting.held_out_scores import HeldOutScores
 from peftbench.exporting.kept_run import KeptRun
 from peftbench.methods.base import MODEL, PEFT
 
@@ -57,6 +58,7 @@ def model_card(
     lines: list[str],
     apart: float,
     more: list[str],
+    held: HeldOutScores | None = None,
 ) -> str:
     """The README.md: what the model is, of which record, how it is loaded, what it does to texts.
 
@@ -68,9 +70,13 @@ def model_card(
         lines: that load it.
         apart: largest difference of its logits from the run's.
         more: lines about other libraries.
+        held: in place of the record's scores.
     """
     record, run = kept.record, kept.run
-    scores = ", ".join(f"{n} {'–' if s is None else f'{s:.4f}'}" for n, s in record.metrics.items())
+    metrics = record.metrics if held is None else held.metrics
+    scores = ", ".join(f"{n} {'–' if s is None else f'{s:.4f}'}" for n, s in metrics.items())
+    if held is not None:
+        scores += f" ({held.source}; this model was trained on all of the texts)"
     place = record.environment
     length = min(run.train.max_length, kept.tokenizer.model_max_length)
     given = {n: v for n, v in run.method.to_json().items() if n not in ("_target_", "name")}

@@ -16,6 +16,7 @@ from peftbench.core.configs import ModelConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json, Record
 from peftbench.exporting import adapters_library, card, loading, reference
+from peftbench.exporting.held_out_scores import HeldOutScores
 from peftbench.exporting.kept_run import KeptRun, rebuild
 from peftbench.exporting.probe import check_same, probe_logits
 from peftbench.methods.base import MODEL, OWN, PEFT
@@ -48,6 +49,7 @@ def export_run(
     form: str | None = None,
     data_root: str | None = None,
     validation: bool = True,
+    held: HeldOutScores | None = None,
 ) -> list[str]:
     """Write a folder with a run's kept weights, once it gives the run's logits.
 
@@ -58,6 +60,7 @@ def export_run(
         form: one of the method's `export_forms`; None is the first.
         data_root: folders of data sets in the hub's layout, or None for the hub.
         validation: whether to describe the validation texts, which must be at hand.
+        held: in place of the record's scores, of a model that was trained on all its texts.
 
     Returns:
         Lines of Python that load it.
@@ -84,7 +87,7 @@ def export_run(
     draft = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
     try:
         expected = probe_logits(kept)
-        facts = reference.describe(kept, results, data_root) if validation else None
+        facts = reference.describe(kept, results, data_root, held) if validation else None
         try:
             load = _WRITERS[form](kept, results, base, draft)
         except ValueError as error:
@@ -97,7 +100,7 @@ def export_run(
         apart = check_same(kept, expected, draft, load)
         lines = card.loading_lines(kept, form, base.name, base.revision, str(folder))
         more = _for_adapters(kept, base, draft, folder) if form == OWN else []
-        text = card.model_card(kept, form, base.name, str(folder), lines, apart, more)
+        text = card.model_card(kept, form, base.name, str(folder), lines, apart, more, held)
         draft.joinpath("README.md").write_text(text, encoding="utf-8")
         if facts is not None:
             draft.joinpath(reference.NAME).write_text(

@@ -212,9 +212,10 @@ class CalledModel(nn.Module):
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (batch, classes) of a batch whose mask is of the kind "2d"."""
-        names = ("input_ids", "attention_mask", "token_type_ids")
+        own = isinstance(self.model, InsertedModel)  # it scores the words by itself
+        names = ["input_ids", "attention_mask", "token_type_ids", *(["answer"] if own else [])]
         logits: Tensor = self.model(**{n: batch[n] for n in names if n in batch}).logits
-        if self.verbalizer_ids is None:
+        if own or self.verbalizer_ids is None:
             return logits
         rows = torch.arange(len(logits), device=logits.device)
         return logits[rows, batch["answer"]][:, self.verbalizer_ids]

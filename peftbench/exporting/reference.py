@@ -17,6 +17,7 @@ from peftbench.core.run import Json
 from peftbench.data import prompting
 from peftbench.data.batching import Batch
 from peftbench.data.tokenization import TokenizedSplit, tokenize_split
+from peftbench.exporting.held_out_scores import HeldOutScores
 from peftbench.exporting.kept_run import KeptRun
 from peftbench.methods.base import Method
 from peftbench.models.adapted_model import AdaptedModel
@@ -36,13 +37,16 @@ _SEVERAL = 5
 _QUANTILES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
 
 
-def describe(kept: KeptRun, results: Results, root: str | None) -> Json:
+def describe(
+    kept: KeptRun, results: Results, root: str | None, held: HeldOutScores | None = None
+) -> Json:
     """Confidence, lengths, tokens and embeddings of the validation texts.
 
     Args:
         kept: the run, nothing of it merged.
         results: where its predictions are.
         root: folders of data sets in the hub's layout, or None for the hub.
+        held: in place of the record's predictions.
 
     Raises:
         ConfigError: if the texts are not at hand, or not those of the record.
@@ -56,12 +60,14 @@ def describe(kept: KeptRun, results: Results, root: str | None) -> Json:
             f"{run.title}: the {len(tokens)} validation texts are not the {len(known['label'])} of "
             "the record; give their data with --data-root, or --without-reference"
         )
+    scores = known["scores"] if held is None else held.scores
+    source = {} if held is None else {"source": held.source}
     return {
         "key": run.key,
         "task": run.task.name,
         "texts": len(tokens),
         "quantiles": list(_QUANTILES),
-        "predictions": _predictions(known["scores"], kept.labels),
+        "predictions": _predictions(scores, kept.labels) | source,
         "length": _summary(tokens.lengths) | {"truncated": int(tokens.truncated)},
         "tokens": _tokens(tokens, kept),
         "embedding": _embeddings(tokens, kept),

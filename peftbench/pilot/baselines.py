@@ -23,6 +23,7 @@ from peftbench.system import io
 
 #: Names, in tables.
 TF_IDF, FROZEN = "tf-idf + logistic regression", "frozen embeddings + logistic regression"
+NAMES = (TF_IDF, FROZEN)
 
 #: Raised when a change makes a baseline predict otherwise.
 _REVISION = 1
@@ -72,7 +73,7 @@ def _fitted(run: Run, embed: Callable[[LabelledTexts], Floats]) -> Json:
     task = run.task
     train, held = (loading.load_split(task, task.splits[p], None) for p in ("train", "validation"))
     made: Json = {"probability": {}, "seconds": {}}
-    for name, features in ((TF_IDF, _tf_idf), (FROZEN, _embedded(embed))):
+    for name, features in zip(NAMES, (_tf_idf, _embedded(embed)), strict=True):
         start = time.perf_counter()
         ours, theirs = features(train, held)
         found = _regression(ours, train.label, theirs, task.classes)

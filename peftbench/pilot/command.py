@@ -9,15 +9,16 @@ from peftbench.core.errors import ConfigError
 from peftbench.core.plan import RunOptions
 from peftbench.core.run import Json
 from peftbench.data import own_file
-from peftbench.pilot import criterion, design, estimate, page
+from peftbench.pilot import criterion, design, estimate, final_model, page
 from peftbench.pilot.criterion import Criterion
-from peftbench.pilot.design import Request
+from peftbench.pilot.decision import GO, Decision, decide
+from peftbench.pilot.design import Design, Request
+from peftbench.pilot.final_model import FinalModel
 from peftbench.pilot.mistakes import surest_mistakes
 from peftbench.pilot.out_of_fold import OutOfFold
 from peftbench.pilot.outcome import outcome
-from peftbench.pilot.study import Unfinished, carry_out
-from peftbench.reports.decisions import after_sections
-from peftbench.reports.tables.document import Section
+from peftbench.pilot.study import Study, Unfinished, carry_out
+from peftbench.reports.decisions import After, plan_after
 from peftbench.reports.tables.terminal import print_out
 from peftbench.results.store import Results
 from peftbench.runner.progress import note
@@ -30,6 +31,7 @@ def run(
     results: Results,
     options: RunOptions,
     prices: Prices,
+    effect: float,
     show_texts: bool,
     as_json: bool,
 ) -> int:
@@ -41,6 +43,7 @@ def run(
         results: the folder.
         options: how runs are executed.
         prices: of people and computers.
+        effect: difference of the shares of right answers that the A/B test should find.
         show_texts: whether the page shows texts of the file.
         as_json: print the outcome as JSON alone.
 
@@ -63,15 +66,19 @@ def run(
     written = criterion.fix(results, asked, len(results.keys()) + len(results.trials().keys()))
     try:
         study = carry_out(found, asked, results, options)
+        decided = decide(study.table, asked, study.projected)
+        model = _model(found, study, decided, asked, results, options)
     except Unfinished as stop:
         return stop.code
-    made = outcome(found, written, study, results)
+    after = _after(
+        study.table, decided, model, asked, prices, effect, _spent(found, prices, results)
+    )
+    made = outcome(found, written, study, decided, model, after, results)
     text = json.dumps(made, indent=1, allow_nan=False) + "\n"
     results.write(results.folder / "pilot.json", text.encode())
     mistakes = surest_mistakes(found, study, made["method"]) if show_texts else []
-    after = _after(study.table, made["method"], asked, prices)
     where = results.folder / "pilot.html"
-    results.write(where, page.html(made, mistakes, after).encode())
+    results.write(where, page.html(made, mistakes, after.sections()).encode())
     if as_json:
         terminal.write(text)
     else:
@@ -105,17 +112,60 @@ def _criterion(
     return Criterion(**{"metric": "accuracy"} | given, data=own_file.digest(request.path))
 
 
-def _after(table: OutOfFold, name: str, asked: Criterion, prices: Prices) -> list[Section]:
-    """Review, A/B test and roll-out of a candidate, by its out-of-fold predictions."""
-    probability = table.probability[name][0]
-    error = asked.review_error or _REVIEW_ERROR
-    cut_off = estimated_cut_off(probability, table.label, error)
-    return after_sections([cut_off], prices, float(table.right(name)[0].mean()), _EFFECT)
+def _model(
+    found: Design,
+    study: Study,
+    decided: Decision,
+    asked: Criterion,
+    results: Results,
+    options: RunOptions,
+) -> FinalModel | str:
+    """The exported model of the winner, or why there is none."""
+    name = decided.method
+    if decided.answer != GO:
+        return f"the answer is {decided.answer}"
+    if name not in study.runs:
+        return f"{name} needs no fine-tuned model"
+    return final_model.make(found, study.table, name, _error(asked), results, options)
 
 
-#: Wrong automatic answers that a cut-off allows where the criterion has none, and the difference
-#: that an A/B test should find.
-_REVIEW_ERROR, _EFFECT = 0.05, 0.05
+def _after(
+    table: OutOfFold,
+    decided: Decision,
+    model: FinalModel | str,
+    asked: Criterion,
+    prices: Prices,
+    effect: float,
+    spent: float | None,
+) -> After:
+    """Review, A/B test and roll-out of the candidate that is named."""
+    name = decided.method
+    cut_offs = (
+        [estimated_cut_off(table.probability[name][0], table.label, _error(asked))]
+        if isinstance(model, str)
+        else model.cut_offs
+    )
+    refused = None if decided.answer == GO else f"the answer is {decided.answer}"
+    share = float(table.right(name)[0].mean())
+    return plan_after(cut_offs, prices, share, effect, spent, refused)
+
+
+#: Wrong automatic answers that a cut-off allows where the criterion has no review.
+_REVIEW_ERROR = 0.05
+
+
+def _error(asked: Criterion) -> float:
+    return _REVIEW_ERROR if asked.review_error is None else asked.review_error
+
+
+def _spent(found: Design, prices: Prices, results: Results) -> float | None:
+    """On labels and trainings, as far as these have a price; None without one of a label."""
+    if prices.label is None:
+        return None
+    last = final_model.results_of(results)
+    folders = (results, results.trials(), last, last.trials())
+    trained = (prices.money(record) for one in folders for record in one.scan()[0])
+    return found.rows * prices.label + sum(money for money in trained if money is not None)
 
 
 def _show(made: Json, where: str) -> None:

@@ -165,15 +165,7 @@ def _scores(
                 for n, one in right.items()
             },
         )
-    drawn = intervals.resampled(table, metric, names)
-    rows = table.rows
-    return (
-        {n: intervals.percentile(drawn[:, k], rows, level) for k, n in enumerate(names)},
-        {
-            n: intervals.percentile(drawn[:, k] - drawn[:, -1], rows, level)
-            for k, n in enumerate(names)
-        },
-    )
+    return intervals.scores(table, metric, names, level)
 
 
 def unchecked_error(table: OutOfFold, name: str, review: float, level: float = LEVEL) -> Interval:
@@ -186,7 +178,7 @@ def unchecked_error(table: OutOfFold, name: str, review: float, level: float = L
         level: one less the probability of the interval.
     """
     repeats, rows = table.probability[name].shape[:2]
-    kept = max(1, rows - int(np.ceil(review * rows)))
+    kept = intervals.unchecked(rows, review)
     sure = table.probability[name].max(axis=2)
     order = np.argsort(-sure, axis=1, kind="stable")[:, :kept]
     wrong = np.take_along_axis(1 - table.right(name), order, axis=1)

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from peftbench.analysis.proportions import clopper_pearson
 from peftbench.config import aliases, sweep
 from peftbench.core.configs import TaskConfig
 from peftbench.core.errors import ConfigError
@@ -13,7 +14,7 @@ from peftbench.core.plan import Plan
 from peftbench.core.run import Run
 from peftbench.core.text import did_you_mean
 from peftbench.data import loading, own_file
-from peftbench.pilot import intervals
+from peftbench.pilot import baselines, intervals
 from peftbench.pilot.criterion import Criterion
 
 #: Methods of a pilot unless others are named.
@@ -27,6 +28,9 @@ LEAST_ROWS = 200
 
 #: Shares of the training rows of a fold at which the learning curve is measured, beside all.
 SHARES = (0.333, 0.667)
+
+#: Numbers of equal parts, of which one may be a calibration part.
+_PARTS_OF = range(2, 11)
 
 #: Overrides whose keys may be given with a pilot, by their first word; and those that may not.
 _OPEN = ("method", "model", "task", "train", "budget", "prompt", "augmentation", "data")
@@ -60,6 +64,7 @@ class Request:
         rates: learning rates that each fold chooses from; 1 takes that of the method's file.
         group: column whose rows with the same value stay in one part.
         every_curve: whether all methods have a learning curve, not the best two alone.
+        calibrate: share of the rows that the final model leaves out for its cut-off; None is none.
         configs: folder of the user's own configs.
     """
 
@@ -70,10 +75,17 @@ class Request:
     rates: int = 2
     group: str | None = None
     every_curve: bool = False
+    calibrate: float | None = None
     configs: Path | None = None
 
+    @property
+    def calibration_parts(self) -> int | None:
+        """Parts of the rows of which one is left out for the cut-off of the final model."""
+        wanted = self.calibrate
+        return None if wanted is None else min(_PARTS_OF, key=lambda n: abs(1 / n - wanted))
+
     def words(self, metric: str) -> list[str]:
-        """The overrides of all runs.
+        """The overrides of the runs of all folds.
 
         Args:
             metric: the score.
@@ -81,12 +93,23 @@ class Request:
         Raises:
             ConfigError: for one that a pilot has no use for.
         """
+        folds = ",".join(map(str, range(self.folds)))
+        seeds = ",".join(["null", *map(str, range(1, self.repeats))])
+        return self._with(metric, self.folds, [f"task.fold={folds}", f"task.fold_seed={seeds}"])
+
+    def final_words(self, metric: str) -> list[str]:
+        """The overrides of the runs on all rows, or on all but the calibration part."""
+        if self.calibration_parts is None:
+            return self._with(metric, None, [f"task.validation_path={_quoted(str(self.path))}"])
+        return self._with(metric, self.calibration_parts, ["task.fold=0"])
+
+    def _with(self, metric: str, parts: int | None, held: list[str]) -> list[str]:
         keys = [_key(word) for word in self.overrides]
-        words = ["task=file", f"task.path={_quoted(str(self.path))}", f"task.folds={self.folds}"]
-        words.append(f"task.fold={','.join(map(str, range(self.folds)))}")
-        words.append(f"task.fold_seed={','.join(['null', *map(str, range(1, self.repeats))])}")
-        if self.group is not None:
-            words.append(f"task.group={_quoted(self.group)}")
+        words = ["task=file", f"task.path={_quoted(str(self.path))}", *held]
+        if parts is not None:
+            words.append(f"task.folds={parts}")
+            if self.group is not None:
+                words.append(f"task.group={_quoted(self.group)}")
         words.append(f"task.metrics=[{metric}]")
         if "method" not in keys:
             words.append(f"method={','.join(METHODS)}")
@@ -125,6 +148,7 @@ class Design:
     Attributes:
         request: that it answers.
         plan: of the runs of all folds and methods, with the rates of the methods' files.
+        final: likewise of the model for use: a run of each method.
         metric: the score.
         rows: of the file.
         classes: how many rows each class has, by name.
@@ -134,6 +158,7 @@ class Design:
 
     request: Request
     plan: Plan
+    final: Plan
     metric: str
     rows: int
     classes: dict[str, int]
@@ -193,9 +218,11 @@ def design(request: Request, metric: str, folder: Path) -> Design:
         )
     counts = np.bincount(label, minlength=task.classes)
     found = loading.cut(task)
+    final = sweep.plan(*request.final_words(metric), configs=request.configs, results=folder)
     return Design(
         request,
         plan,
+        final,
         metric,
         len(label),
         dict(zip(task.class_names, counts.tolist(), strict=True)),
@@ -224,12 +251,23 @@ def check_possible(criterion: Criterion, found: Design) -> None:
             f"the criterion is about {criterion.metric}, the runs are scored by {found.metric}; "
             f"give --metric {criterion.metric}"
         )
-    if criterion.metric != "accuracy":
-        return
-    perfect = np.ones((1, found.rows))
-    most = intervals.share(perfect, found.groups, intervals.LEVEL / (len(found.methods) + 2)).low
-    if most < criterion.least:
+    level = intervals.LEVEL / (len(found.methods) + len(baselines.NAMES))
+    perfect = intervals.share(np.ones((1, found.rows)), found.groups, level)
+    if criterion.metric == "accuracy" and perfect.low < criterion.least:
         raise ConfigError(
             f"the criterion cannot be met: of {found.rows} rows that are all right the interval "
-            f"starts at {most:.3f}, below {criterion.least:g}; label more rows, or ask for less"
+            f"starts at {perfect.low:.3f}, below {criterion.least:g}; label more rows, or ask for "
+            "less"
+        )
+    if criterion.largest_review is None or criterion.review_error is None:
+        return
+    kept = intervals.unchecked(found.rows, criterion.largest_review)
+    independent = min(kept, len(np.unique(found.groups)))
+    fewest = clopper_pearson(0, independent, level)[1]
+    if fewest > criterion.review_error:
+        raise ConfigError(
+            f"the criterion cannot be met: where people check {criterion.largest_review:g} of "
+            f"{found.rows} rows and none of the others is wrong, the interval of wrong ones ends "
+            f"at {fewest:.3f}, above review_error={criterion.review_error:g}; label more rows, or "
+            "ask for less"
         )

@@ -7,6 +7,7 @@ from peftbench.core.run import Run
 from peftbench.core.text import format_duration
 from peftbench.core.tuning import FRACTION
 from peftbench.pilot.design import SHARES, Design
+from peftbench.pilot.final_model import results_of
 from peftbench.results.runtime_estimates import Forecast
 from peftbench.results.store import Results
 from peftbench.system.hardware import cores, devices
@@ -26,13 +27,17 @@ def estimate(found: Design, results: Results, device: str) -> str:
     per_method = len(runs) / len(found.methods)
     trials = len(runs) * request.rates if request.rates > 1 else 0
     points = round(curves * per_method / request.repeats * len(SHARES))
-    records = [*results.scan()[0], *results.trials().scan()[0]]
+    last = results_of(results)
+    folders = (results, results.trials(), last, last.trials())
+    records = [record for one in folders for record in one.scan()[0]]
+    final = 1 + (request.rates if request.rates > 1 else 0)
     forecast = Forecast(records)
     gpus = devices(device)
     whole = [_seconds(found, run, 1.0, forecast) for run in runs]
     parts = [
         (trials, [_seconds(found, run, inside, forecast) for run in runs]),
         (len(runs), whole),
+        (final, whole),
         *(
             (points // len(SHARES), [_seconds(found, run, share, forecast) for run in runs])
             for share in SHARES
@@ -42,7 +47,9 @@ def estimate(found: Design, results: Results, device: str) -> str:
     for count, times in parts:
         known = [time for time in times if time is not None]
         if not known and count:
-            return f"{trials + len(runs) + points} trainings; their time is not known before"
+            return (
+                f"{trials + len(runs) + points + final} trainings; their time is not known before"
+            )
         total += count * sum(known) / max(1, len(known))
     done = len(records)
     how = "from the speeds of records here" if done else "from shipped step times"
@@ -50,8 +57,8 @@ def estimate(found: Design, results: Results, device: str) -> str:
     faster = "; a GPU is many times faster" if gpus and not done else ""
     return (
         f"{trials} trials of learning rates, {len(runs)} trainings and {points} for the learning "
-        f"curve, {done} of them done; all of them take about {format_duration(total)} on {where}, "
-        f"{how}{faster}"
+        f"curve, and {final} for the model that is exported after go, {done} of them done; all of "
+        f"them take about {format_duration(total)} on {where}, {how}{faster}"
     )
 
 

@@ -2,11 +2,14 @@
 
 A share of right answers has the interval of Korn and Graubard 1998 (Survey Methodology 24): that of
 Clopper and Pearson 1934 for the effective number of rows, which is less than the rows where those
-of a group are right or wrong together. Other metrics have that of a bootstrap of the groups. Both
-are of the rows: another seed of training, and other folds, are not in them.
+of a group are right or wrong together. Other metrics have that of a Bayesian bootstrap of the
+groups (Rubin 1981, Annals of Statistics 9) in which the lower end has a further wrong row of each
+class and the upper end a right one, which for the share right of one class is the interval of
+Clopper and Pearson; a plain bootstrap is too sure where few rows are wrong, and certain where none
+is. All are of the rows: another seed of training, and other folds, are not in them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +21,9 @@ from peftbench.pilot.out_of_fold import Floats, Ints, OutOfFold
 
 #: Resamples of the groups; the same ones for all candidates.
 RESAMPLES = 4_000
+
+#: Resamples that are held at once.
+_PIECE = 1_000
 
 #: One less the probability of intervals.
 LEVEL = ALPHA
@@ -66,6 +72,11 @@ def share(right: Floats, group: Ints, level: float = LEVEL) -> Interval:
     return Interval(value, *clopper_pearson(value * effective, effective, level), rows)
 
 
+def unchecked(rows: int, review: float) -> int:
+    """Rows that nobody checks where people check this share of them, the least sure ones."""
+    return max(1, rows - int(np.ceil(review * rows)))
+
+
 def resampled(table: OutOfFold, metric: str, names: Sequence[str], seed: int = 0) -> Floats:
     """(resamples + 1, candidates) scores, the first row those of the rows as they are.
 
@@ -88,6 +99,66 @@ def resampled(table: OutOfFold, metric: str, names: Sequence[str], seed: int = 0
         [bootstrap.score(metric, flat, table.label, counts) for counts in pieces]
     )
     return np.asarray(found.reshape(-1, candidates, repeats).mean(axis=2), dtype=np.float64)
+
+
+def scores(
+    table: OutOfFold, metric: str, names: Sequence[str], level: float = LEVEL, seed: int = 0
+) -> tuple[dict[str, Interval], dict[str, Interval]]:
+    """Scores of candidates by any metric, and how far they are above the constant prediction's.
+
+    Args:
+        table: of the predictions.
+        metric: of the score.
+        names: of the candidates.
+        level: one less the probability of the intervals.
+        seed: of the resamples.
+    """
+    rows, classes = table.rows, table.constant.shape[2]
+    each = np.stack([*(table.probability[name] for name in names), table.constant])
+    candidates, repeats = each.shape[:2]
+    label = np.concatenate([table.label, np.arange(classes)])
+    groups = np.unique(table.group, return_inverse=True)[1]
+    groups = np.concatenate([groups, groups.max() + 1 + np.arange(classes)])
+    shares = np.broadcast_to(
+        table.constant.mean(axis=1, keepdims=True), (repeats, classes, classes)
+    )
+
+    def drawn(answer: Ints) -> Floats:
+        """Scores (resamples, candidates), with a further row of each class that has this answer."""
+        further = np.broadcast_to(
+            np.eye(classes)[answer], (candidates - 1, repeats, classes, classes)
+        )
+        whole = np.concatenate([each, np.concatenate([further, shares[None]])], axis=2)
+        flat = whole.reshape(candidates * repeats, rows + classes, classes)
+        generator = np.random.default_rng(seed)
+        found = []
+        for first in range(0, RESAMPLES, _PIECE):
+            weights = generator.exponential(size=(min(_PIECE, RESAMPLES - first), groups.max() + 1))
+            found.append(bootstrap.score(metric, flat, label, weights[:, groups]))
+        return np.concatenate(found).reshape(-1, candidates, repeats).mean(axis=2)
+
+    ones = np.ones((1, rows))
+    flat = each.reshape(candidates * repeats, rows, classes)
+    value = (
+        bootstrap.score(metric, flat, table.label, ones).reshape(candidates, repeats).mean(axis=1)
+    )
+    right = np.arange(classes)
+    low, high = drawn((right + 1) % classes), drawn(right)
+
+    def interval(of: Callable[[Floats], Floats]) -> Interval:
+        ends = np.nanquantile(of(low), level / 2), np.nanquantile(of(high), 1 - level / 2)
+        return Interval(float(of(value)), float(ends[0]), float(ends[1]), rows)
+
+    def score(k: int) -> Interval:
+        return interval(lambda one: one[..., k])
+
+    def gain(k: int) -> Interval:
+        return interval(lambda one: one[..., k] - one[..., -1])
+
+    return (
+        {name: score(k) for k, name in enumerate(names)},
+        {name: gain(k) for k, name in enumerate(names)},
+    )
 
 
 def percentile(values: Floats, rows: int, level: float = LEVEL) -> Interval:

@@ -13,30 +13,41 @@ from peftbench.core.run import Json
 from peftbench.core.text import command
 from peftbench.pilot import baselines, intervals
 from peftbench.pilot.criterion import Written
-from peftbench.pilot.decision import GO, Decision, Verdict, decide, unchecked_error
-from peftbench.pilot.design import Design, place
+from peftbench.pilot.decision import Decision, Verdict, unchecked_error
+from peftbench.pilot.design import Design
+from peftbench.pilot.final_model import FinalModel
 from peftbench.pilot.intervals import LEVEL, Interval
 from peftbench.pilot.learning_curve import FURTHER, Crossing, Curve
 from peftbench.pilot.study import Study
+from peftbench.reports.decisions import After
 from peftbench.results.store import Results
 
 #: Shares of texts that people may check, for which the error of the others is shown.
 REVIEWED = (0.0, 0.05, 0.1, 0.2, 0.3)
 
 
-def outcome(found: Design, written: Written, study: Study, results: Results) -> Json:
+def outcome(
+    found: Design,
+    written: Written,
+    study: Study,
+    decided: Decision,
+    model: FinalModel | str,
+    after: After,
+    results: Results,
+) -> Json:
     """Everything that the page, the terminal and `--json` show.
 
     Args:
         found: the pilot.
         written: the criterion.
         study: what the trainings gave.
+        decided: the answer.
+        model: that was exported, or why there is none.
+        after: what comes after the answer.
         results: where latencies are kept.
     """
     criterion, table, request = written.criterion, study.table, found.request
-    decided = decide(table, criterion, study.projected)
     best = decided.method
-    model = study.runs[next(iter(study.runs))][0].model.name
     return {
         "version": metadata.version("peftbench"),
         "answer": decided.answer,
@@ -54,13 +65,14 @@ def outcome(found: Design, written: Written, study: Study, results: Results) -> 
             "group_column": request.group,
         },
         "design": {
-            "model": model,
+            "model": study.runs[next(iter(study.runs))][0].model.name,
             "methods": found.methods,
             "folds": request.folds,
             "repeats": request.repeats,
             "rates": request.rates,
             "level": LEVEL,
             "candidates": len(decided.verdicts),
+            "other_trainings": len(set(results.keys()) - study.keys),
         },
         "candidates": [_candidate(one, study, results) for one in decided.verdicts],
         "constant": _constant(study, criterion.metric),
@@ -71,7 +83,9 @@ def outcome(found: Design, written: Written, study: Study, results: Results) -> 
         ],
         "curves": [_curve(one) for one in study.curves],
         "crossing": None if study.crossing is None else _crossing(study.crossing),
-        "next": _next(found, study, results, decided),
+        "model": {"folder": None, "why": model} if isinstance(model, str) else _model(model),
+        "after": after.to_json(),
+        "next": [] if isinstance(model, str) else _next(model),
     }
 
 
@@ -156,10 +170,23 @@ def _latency(timed: Evaluated | None, baseline: bool, results: Results) -> Json:
     }
 
 
-def _next(found: Design, study: Study, results: Results, decided: Decision) -> list[str]:
+def _model(one: FinalModel) -> Json:
+    run, first = one.record.run, one.cut_offs[0]
+    return {
+        "folder": str(one.folder),
+        "key": run.key,
+        "method": run.method.name,
+        "rate": run.train.lr,
+        "training_rows": one.rows,
+        "calibration_rows": one.calibration,
+        "cut_off": first.kind,
+        "least_confidence": first.value,
+    }
+
+
+def _next(model: FinalModel) -> list[str]:
     """Commands that come after the answer."""
-    if decided.answer != GO or decided.method not in study.runs:
-        return []
-    run = next(run for run in study.runs[decided.method] if place(run) == (0, 0))
-    target = f"{found.request.path.stem}-model"
-    return [command("export", run.key, target, "--results", results.folder)]
+    return [
+        command("predict", model.folder, "new.csv", "-o", "labelled.csv"),
+        command("gate", model.folder, "MODEL_IN_USE", "held_out.csv"),
+    ]

@@ -36,9 +36,7 @@ def html(made: Json, mistakes: list[list[str]], after: Sequence[Section] = ()) -
         columns += ["second text"] * (len(mistakes[0]) - len(columns))
         table = Table("Surest mistakes", columns, mistakes, 1, prose=len(mistakes[0]) - 4)
         sections.append(Section("Mistakes", ["Out-of-fold, of the first repeat."], [table]))
-    if made["next"]:
-        told = ["The model of the first fold, trained on the other folds, can be exported:"]
-        sections.append(Section("Next", [*told, *made["next"]]))
+    sections.append(Section("Model", [_model(made), *made["next"]]))
     return document(
         f"Pilot: {data['file']}",
         _answer(made),
@@ -64,6 +62,7 @@ def sentences(made: Json) -> list[str]:
         told.append(f"The criterion is met by {listed_names(others)} too.")
     told += _curve_notes(made)[:2]
     told.append(_latency(made))
+    told.append(_model(made))
     told += [f"Next: {line}" for line in made["next"]]
     if made["criterion"]["changed"]:
         told.append(_changed(made))
@@ -91,13 +90,20 @@ def brief(made: Json) -> list[Table]:
     notes = [
         f"n = {made['data']['rows']} rows. Intervals of the candidates hold for all "
         f"{made['design']['candidates']} together with {level:g} %; that of the constant "
-        "prediction alone. Seconds: of one training with the choice of its rate, mean over folds. "
-        "Latency: median of single texts, from tokens to logits, with the method's weights folded "
-        "into the model where it can be; – for baselines, which are not timed."
+        "prediction alone. Seconds: of one training with the choice of its rate, mean of "
+        f"{_counts(made, 'seconds')} trainings. Latency: median of {_counts(made, 'latency')} "
+        "single texts, from tokens to logits, with the method's weights folded into the model "
+        "where it can be; – for baselines, which are not timed."
     ]
     notes += [f"{name} is left out: {why}." for name, why in made["left_out"].items()]
     best = [row[0] for row in rows].index(made["method"])
     return [Table("Cross-validated scores", columns, rows, 1, notes, frozenset({(best, 0)}), 1)]
+
+
+def _counts(made: Json, name: str) -> str:
+    """How many measurements a figure of the candidates is of."""
+    found = {one[name]["n"] for one in made["candidates"]} - {0}
+    return " or ".join(map(str, sorted(found))) or "no"
 
 
 def _criterion_table(made: Json) -> Table:
@@ -193,6 +199,28 @@ def _curve_tables(made: Json) -> list[Table]:
     return [Table("Scores by number of labels", columns, rows, 1, [note])]
 
 
+def _model(made: Json) -> str:
+    """What was exported, or why nothing was."""
+    one = made["model"]
+    if one["folder"] is None:
+        return f"No model is exported: {one['why']}."
+    left = (
+        f"all but {one['calibration_rows']} of the {made['data']['rows']} rows, which are for its "
+        "cut-off"
+        if one["calibration_rows"]
+        else f"all {made['data']['rows']} rows"
+    )
+    review = (
+        "no confidence is high enough, so people review all texts"
+        if one["least_confidence"] is None
+        else f"people review what it is less sure of than {one['least_confidence']:.4f}"
+    )
+    return (
+        f"The model of {one['method']}, trained on {left}, is in {one['folder']}: {review} "
+        f"(cut-off: {one['cut_off']})."
+    )
+
+
 def _review(made: Json) -> Table:
     rows = [
         [f"{one['reviewed']:.0%}", _percent(one["error"]), str(one["error"]["n"])]
@@ -241,7 +269,18 @@ def _method_lines(made: Json) -> list[str]:
         f"{data['groups']} groups, of which each stays in one fold"
         + ("." if data["group_column"] is None else f" (by {data['group_column']})."),
         "Intervals are of the rows, drawn by groups. Another seed of training is not in them.",
+        *_others(design["other_trainings"]),
         f"peftbench {made['version']}. Everything here follows from the records in this folder.",
+    ]
+
+
+def _others(count: int) -> list[str]:
+    """That pilots with other words were made before: the best of several looks too good."""
+    if not count:
+        return []
+    return [
+        f"OTHER PILOTS: {count} trainings in this folder are of other methods or settings. Taking "
+        "the best of several pilots says go more often than its level."
     ]
 
 

@@ -5,13 +5,13 @@ stopped continues, and one that is finished is only read.
 """
 
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from functools import cache
 
 from peftbench.config import sweep as words
 from peftbench.core.evaluation import Evaluated, Evaluation
-from peftbench.core.plan import RunOptions
+from peftbench.core.plan import Plan, RunOptions
 from peftbench.core.run import Run
 from peftbench.core.text import command
 from peftbench.core.tuning import Question, Search, subject
@@ -47,6 +47,7 @@ class Study:
         left_out: methods that have no predictions for a fold, and why.
         curves: of the best methods.
         crossing: of the best two of these; None where there is one.
+        keys: of all trainings.
         latency: by method, of the model of the first fold; where it was measured.
     """
 
@@ -55,6 +56,7 @@ class Study:
     left_out: dict[str, str] = field(default_factory=dict)
     curves: list[Curve] = field(default_factory=list)
     crossing: Crossing | None = None
+    keys: frozenset[str] = frozenset()
     latency: dict[str, Evaluated] = field(default_factory=dict)
 
     @property
@@ -71,9 +73,9 @@ def carry_out(found: Design, criterion: Criterion, results: Results, options: Ru
         ConfigError: for bad input, before anything is trained.
     """
     results.check_writable()
-    trained = _tuned(found, results, options)
+    trained = with_chosen_rates(found.plan, found.request.rates, results, options)
     latency = _first_fold(found, trained, results, options)
-    failed = _train(found, trained, results, options)
+    failed = train(found.with_runs(trained), results, options)
     left_out = {run.method.name: reason for run, reason in failed.items()}
     runs = {
         name: [run for run in trained if run.method.name == name]
@@ -88,48 +90,52 @@ def carry_out(found: Design, criterion: Criterion, results: Results, options: Ru
     table = table.beside(_as_table(found, table, fitted))
     ranked = [one.name for one in decision.decide(table, criterion).verdicts if one.name in runs]
     chosen = ranked if found.request.every_curve else ranked[:2]
-    tables, failed = _smaller(found, chosen, runs, results, options)
+    sized = _smaller(found, chosen, runs)
+    smaller = _flat(sized.values())
+    failed = train(found.with_runs(smaller), results, options)
+    tables = (
+        {} if failed else {n: gathering.gather(found, results, one, {}) for n, one in sized.items()}
+    )
     made, crossing = curves(tables, criterion.metric, chosen) if tables else ([], None)
-    return Study(table, runs, left_out, made, crossing, latency)
+    keys = frozenset(run.key for run in [*trained, *smaller])
+    return Study(table, runs, left_out, made, crossing, keys, latency)
 
 
-def _tuned(found: Design, results: Results, options: RunOptions) -> list[Run]:
-    """All runs, each with the rate that was chosen inside its fold.
+def with_chosen_rates(plan: Plan, rates: int, results: Results, options: RunOptions) -> list[Run]:
+    """All runs of a plan, each with the rate that was chosen on its own training rows.
+
+    Args:
+        plan: of the runs.
+        rates: to choose from; 1 takes that of the method's file.
+        results: where trials and choices are.
+        options: how trials are executed.
 
     Raises:
         Unfinished: if trials are missing.
     """
-    runs, rates = found.plan.runs, found.request.rates
     if rates == 1:
-        return runs
+        return plan.runs
     search = Search(trials=rates, finalists=1, seeds=1)
-    asked = tune.questions(found.plan, search)
+    asked = tune.questions(plan, search)
     # a quarter of the training rows is held out once: other folds inside a fold cost four times
     asked = [Question(one.run, one.rates, one.source, None, one.space) for one in asked]
     due = tune.unanswered(asked, search, results)
-    if due and (code := tune.choose(due, found.plan, search, options, results)):
+    if due and (code := tune.choose(due, plan, search, options, results)):
         raise Unfinished(code)
     made = []
-    for run in runs:
+    for run in plan.runs:
         choice = choices.find(results, subject(run).key)
         assert choice is not None
         made.append(replace(run, train=replace(run.train, lr=choice.rate)))
     return made
 
 
-def _train(
-    found: Design,
-    runs: Sequence[Run],
-    results: Results,
-    options: RunOptions,
-    evaluations: list[Evaluation] | None = None,
-) -> dict[Run, str]:
+def train(plan: Plan, results: Results, options: RunOptions) -> dict[Run, str]:
     """Train what is missing; the runs that diverged, which stay without a record, and why.
 
     Raises:
         Unfinished: if it was stopped, or others failed.
     """
-    plan = found.with_runs(list(runs), evaluations)
     if sweep.do_plan(plan, results, options):
         note(f"stopped; finished trainings are kept; continue with: {command(*sys.argv[1:])}")
         raise Unfinished(130)
@@ -157,8 +163,9 @@ def _first_fold(
     )
     asked = [Evaluation(run, timed.evaluations[0].suite) for run in kept]
     alone = replace(options, workers=1, save_weights=True)
-    _train(found, kept, results, alone, asked)
-    state = status.sweep_status(found.with_runs(kept, asked), results)
+    plan = found.with_runs(kept, asked)
+    train(plan, results, alone)
+    state = status.sweep_status(plan, results)
     return {one.evaluation.run.method.name: one for one in state.evaluated}
 
 
@@ -193,7 +200,7 @@ def _baselines(found: Design, results: Results) -> dict[tuple[int, int], Fitted]
 
 
 def _as_table(found: Design, beside: OutOfFold, fitted: dict[tuple[int, int], Fitted]) -> OutOfFold:
-    names = (baselines.TF_IDF, baselines.FROZEN)
+    names = baselines.NAMES
     return replace(
         beside,
         probability={
@@ -205,15 +212,11 @@ def _as_table(found: Design, beside: OutOfFold, fitted: dict[tuple[int, int], Fi
 
 
 def _smaller(
-    found: Design,
-    names: list[str],
-    runs: dict[str, list[Run]],
-    results: Results,
-    options: RunOptions,
-) -> tuple[dict[float, OutOfFold], dict[Run, str]]:
-    """Predictions of methods that were trained on parts of the first repeat's folds, by size.
+    found: Design, names: list[str], runs: dict[str, list[Run]]
+) -> dict[float, dict[str, list[Run]]]:
+    """By mean number of training rows the runs of methods on parts of the first repeat's folds.
 
-    The rates are those of the whole folds. Nothing where one of these trainings diverged.
+    The rates are those of the whole folds.
     """
     first = {name: [run for run in runs[name] if place(run)[0] == 0] for name in names}
     sized: dict[float, dict[str, list[Run]]] = {}
@@ -224,10 +227,7 @@ def _smaller(
         }
         rows = [_rows(run, found, share) for run in first[names[0]]]
         sized[sum(rows) / len(rows)] = by_name
-    diverged = _train(found, _flat(sized.values()), results, options)
-    if diverged:
-        return {}, diverged
-    return {n: gathering.gather(found, results, by_name, {}) for n, by_name in sized.items()}, {}
+    return sized
 
 
 def _rows(run: Run, found: Design, share: float) -> int:

@@ -2,24 +2,99 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
 from peftbench.analysis.ab_test import FIRST_LOOK, ABTest, plan_ab_test
 from peftbench.analysis.costs import Prices
 from peftbench.analysis.proportions import Proportion
 from peftbench.analysis.review import TEXTS, CutOff, Span, payback, review_cost
 from peftbench.analysis.rollout import RollOut, plan_rollout
+from peftbench.core.run import Json
 from peftbench.reports.tables.document import Section
 from peftbench.reports.tables.markdown import Table
 
 
-def after_sections(
+@dataclass(frozen=True)
+class After:
+    """What comes after a benchmark.
+
+    Attributes:
+        cut_offs: for review by people, the strongest promise first.
+        prices: of people.
+        spent: once, see `review.payback`.
+        test: the A/B test; None where none is planned.
+        rollout: likewise.
+        why: for what is not planned the reason, by the title of its section.
+    """
+
+    cut_offs: Sequence[CutOff]
+    prices: Prices
+    spent: float | None
+    test: ABTest | None
+    rollout: RollOut | None
+    why: dict[str, str]
+
+    def sections(self) -> list[Section]:
+        """Sections of a page."""
+        found = _first(self.cut_offs)
+        told = {
+            _AB_TEST: [] if self.test is None else ab_test_tables(self.test),
+            _ROLL_OUT: []
+            if self.rollout is None or found is None
+            else rollout_tables(self.rollout, found.reviewed),
+        }
+        made = [Section(_REVIEW, (), [review_table(self.cut_offs, self.prices, self.spent)])]
+        for title, tables in told.items():
+            made.append(Section(title, [self.why[title]] if title in self.why else [], tables))
+        return made
+
+    def to_json(self) -> Json:
+        """The same as plain data."""
+        test, plan = self.test, self.rollout
+        return {
+            "review": [self._review(one) for one in self.cut_offs],
+            "ab_test": {"why": self.why[_AB_TEST]}
+            if test is None
+            else asdict(test) | {"days": test.days, "looks": test.looks()},
+            "roll_out": {"why": self.why[_ROLL_OUT]}
+            if plan is None
+            else asdict(plan) | {"days": plan.days, "looks": plan.looks()},
+        }
+
+    def _review(self, one: CutOff) -> Json:
+        cost = review_cost(one.reviewed, self.prices)
+        back = payback(one.reviewed, self.prices, self.spent)
+        return {
+            "kind": one.kind,
+            "wanted_error": one.wanted,
+            "level": one.level,
+            "least_confidence": one.value,
+            "why": one.why,
+            "answered": _share(one.answered),
+            "wrong": _share(one.wrong),
+            "reviewed": _share(one.reviewed),
+            "texts": TEXTS,
+            "hours": None if cost is None else _span_json(cost.hours, one),
+            "money": None if cost is None or cost.money is None else _span_json(cost.money, one),
+            "payback_months": {"why": back.why}
+            if back.months is None
+            else _span_json(back.months, one),
+        }
+
+
+#: Titles of sections.
+_REVIEW, _AB_TEST, _ROLL_OUT = "Review by people", "A/B test", "Roll-out"
+
+
+def plan_after(
     cut_offs: Sequence[CutOff],
     prices: Prices,
     baseline: float,
     effect: float,
     spent: float | None = None,
-) -> list[Section]:
-    """Sections of a page on review, an A/B test and a roll-out.
+    refused: str | None = None,
+) -> After:
+    """Plan an A/B test and a roll-out.
 
     The roll-out is planned for the first cut-off that was found; where none was, people review all
     texts and nothing is rolled out.
@@ -30,20 +105,40 @@ def after_sections(
         baseline: share of right answers that the A/B test is planned for, in (0, 1).
         effect: difference that it should find; at most what a perfect model would gain.
         spent: once, see `review.payback`.
+        refused: why nothing is to be tested or rolled out; None where it is.
     """
     daily = None if not prices.texts_month else prices.texts_month / _DAYS
-    found = next((one for one in cut_offs if one.value is not None), None)
-    made = [Section("Review by people", (), [review_table(cut_offs, prices, spent)])]
+    found = _first(cut_offs)
+    test, plan, why = None, None, {}
+    if refused is not None:
+        why = dict.fromkeys((_AB_TEST, _ROLL_OUT), f"Not planned: {refused}.")
+        return After(cut_offs, prices, spent, test, plan, why)
     if 0 < baseline < 1:
         test = plan_ab_test(baseline, min(effect, 1 - baseline), texts_per_day=daily)
-        made.append(Section("A/B test", (), ab_test_tables(test)))
     else:
-        why = f"Not planned: a share of {100 * baseline:g} % right answers leaves nothing to find."
-        made.append(Section("A/B test", [why]))
+        share = f"a share of {100 * baseline:g} % right answers"
+        why[_AB_TEST] = f"Not planned: {share} leaves nothing to find."
     if found is None or not found.answered.value:
-        return [*made, Section("Roll-out", ["Not planned: no cut-off was found."])]
-    plan = plan_rollout(found.wanted, daily, found.answered.value)
-    return [*made, Section("Roll-out", (), rollout_tables(plan, found.reviewed))]
+        why[_ROLL_OUT] = "Not planned: no cut-off was found."
+    else:
+        plan = plan_rollout(found.wanted, daily, found.answered.value)
+    return After(cut_offs, prices, spent, test, plan, why)
+
+
+def _first(cut_offs: Sequence[CutOff]) -> CutOff | None:
+    return next((one for one in cut_offs if one.value is not None), None)
+
+
+def _share(one: Proportion) -> Json:
+    """A figure with n and interval."""
+    made = {"value": one.value, "low": one.low, "high": one.high, "n": one.of}
+    return made if one.of else {"value": None, "n": 0, "why": "no rows"}
+
+
+def _span_json(span: Span, of: CutOff) -> Json:
+    """Figures that follow from the share that people review; None is infinite."""
+    ends = {name: one if math.isfinite(one) else None for name, one in asdict(span).items()}
+    return ends | {"n": of.reviewed.of}
 
 
 #: Days of a month.
@@ -78,7 +173,7 @@ def review_table(cut_offs: Sequence[CutOff], prices: Prices, spent: float | None
             why.append(f"{one.kind.capitalize()}: no cut-off was found. {one.why}.")
     kinds = {one.kind for one in cut_offs}
     return Table(
-        title="Review by people",
+        title=_REVIEW,
         columns=[
             *("cut-off", "promise", "least confidence", "answered automatically"),
             *("wrong of these", "reviewed by people", f"hours for {TEXTS:,} texts", *money),

@@ -119,7 +119,10 @@ class SweepStatus:
         ]
         if plan.evaluations:
             todo, every = len(self.unevaluated), len(plan.evaluations)
-            lines.append(f"{every} evaluations of them: {every - todo} done, {todo} missing")
+            lines.append(
+                f"{every} evaluations of them: {every - todo} done, {todo} missing"
+                + ", on top of the time below" * bool(todo and missing)
+            )
         lines += self.unreadable()
         times = [self.forecast.seconds(run) for run in missing]
         known = [seconds for seconds in times if seconds is not None]

@@ -23,6 +23,10 @@ from peftbench.training.distributed import ProcessGroup
 #: Padded tokens of an evaluation batch.
 EVALUATION_TOKENS = {"cpu": 2048, "cuda": 65536}
 
+#: Tokens that pad a batch of what is left behind a shared beginning, at most: a third of a batch
+#: of short texts would be padding, and on a CPU a smaller batch costs little more a token.
+PADDING_AFTER_BEGINNING = 32
+
 
 def build_batch_source(
     shown: AugmentedSplit, recipe: TrainingConfig, seed: int, view: "Predictor"
@@ -194,11 +198,14 @@ class Predictor:
         most = max(1, EVALUATION_TOKENS[self.device.type] // runs)
         share = share and self.mask == "causal" and self.method.token_wise
         groups = batching.shared_beginnings(tokens, rows) if share else [(rows, 0)]
+        # texts that are written are passed many times, where fewer batches are worth more
+        tight = self.writes is None and not self.static_shapes
         order: list[np.ndarray] = []
         found: dict[str, list[Tensor]] = {}
         with torch.inference_mode(), self.accelerator.autocast():
             for members, skip in groups:
-                batches = batching.by_length(tokens, members, most, skip)
+                padding = PADDING_AFTER_BEGINNING if skip and tight else None
+                batches = batching.by_length(tokens, members, most, skip, padding)
                 order += batches
                 with self._after(tokens, members[0], skip):
                     made = (self.collate(tokens, numbers, skip=skip) for numbers in batches)

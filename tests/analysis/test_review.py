@@ -134,7 +134,7 @@ def test_costs_that_are_not_known():
     assert cost is not None
     assert (cost.money, cost.why) == (None, "prices: labour_hour is not given")
     why = review.payback(Proportion(1, 2), Prices(), spent=None).why
-    assert why == "not given: labour_hour, texts_month, what was spent"
+    assert why == "not given: labour_hour, texts_month, label"
     assert review.review_cost(Proportion(0, 0), Prices()) is None
     with pytest.raises(ConfigError, match="say the currency"):
         Prices(labour_hour=30)

@@ -26,7 +26,8 @@ from peftbench.cluster.manifest import QueueAnswer, Task
 from peftbench.cluster.queue import QueueSnapshot, look
 from peftbench.cluster.schedulers.slurm import Slurm
 from peftbench.cluster.scripted import options
-from peftbench.cluster.submit import _arrays, _memory, _seconds, _try_again, settle
+from peftbench.cluster.settle import settle
+from peftbench.cluster.submit import _arrays, _memory, _seconds, _try_again
 from peftbench.config import cluster
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError

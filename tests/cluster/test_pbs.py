@@ -17,7 +17,7 @@ from peftbench.cluster.manifest import Task
 from peftbench.cluster.queue import look
 from peftbench.cluster.schedulers import pbs
 from peftbench.cluster.schedulers.pbs import Pbs
-from peftbench.cluster.submit import settle
+from peftbench.cluster.settle import settle
 from peftbench.config import cluster
 from peftbench.core.errors import ConfigError
 from peftbench.results.store import Results

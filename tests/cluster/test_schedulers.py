@@ -16,7 +16,7 @@ from peftbench.cluster import submit as submitting
 from peftbench.cluster.manifest import Ending, Task
 from peftbench.cluster.queue import look
 from peftbench.cluster.scripted import Scripted, asked_for, options
-from peftbench.cluster.submit import settle
+from peftbench.cluster.settle import settle
 from peftbench.config import catalog, cluster
 from peftbench.core.errors import ConfigError
 from peftbench.core.plan import RunOptions

@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 import pytest
 import tiny
 
-from peftbench.config import resolve
+from peftbench.config import task_nodes
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
 from peftbench.data import data_report, hub_layout, loading, own_file, synthetic
@@ -74,7 +74,7 @@ def test_where_the_data_lie_is_no_part_of_a_run(layout, mrpc, monkeypatch):
     told = data_report.data_lines(here.runs[0].task, str(layout))
     assert f"their hash {found[:12]} is part of the runs' keys" in told[-1]
     named = replace(mrpc, hub_rows_sha256=found)
-    monkeypatch.setattr(resolve.TaskConfig, "from_json", lambda data: named)
+    monkeypatch.setattr(task_nodes.TaskConfig, "from_json", lambda data: named)
     assert plan("task=mrpc", f"data.root='{layout}'").runs == hub.runs
     for path in (layout / "mrpc").glob("train-*"):
         path.unlink()

@@ -150,6 +150,19 @@ def test_evaluation_batches_hold_everything_once_and_no_more_than_asked():
     assert tokens.lengths[made[0]].max() == tokens.lengths[rows].max()
 
 
+def test_evaluation_batches_are_padded_no_more_than_asked():
+    tokens = spread(300)
+    rows, own = np.arange(300), tokens.lengths - 2
+    loose, tight = (batching.by_length(tokens, rows, 1024, 2, most) for most in (None, 32))
+    assert sorted(np.concatenate(tight)) == rows.tolist()
+    assert all(len(batch) * own[batch].max() <= 1024 for batch in tight)
+    pads = [[int((own[one].max() - own[one]).sum()) for one in made] for made in (loose, tight)]
+    assert max(pads[1]) <= 32 < max(pads[0])
+    assert sum(pads[1]) < sum(pads[0]) / 2
+    alone = batching.by_length(tokens, rows, 1024, padding=0)
+    assert all(len(set(tokens.lengths[batch])) == 1 for batch in alone)
+
+
 # masks
 
 

@@ -97,9 +97,20 @@ def test_a_regression_predicts_values_in_the_unit_of_the_file(tmp_path):
     assert facts["predictions"]["value"]["mean"] == pytest.approx(known.mean(), rel=1e-5)
 
 
-def test_prompts_predict_by_words(tmp_path):
+@pytest.mark.parametrize(
+    ("family", "method"),
+    [
+        ("llama", "lora"),
+        *(
+            pytest.param(*pair, marks=pytest.mark.slow)
+            for pair in (("llama", "ia3"), ("llama", "adapter"), ("qwen2", "lora"))
+        ),
+    ],
+)
+def test_prompts_predict_by_words(tmp_path, family, method):
     own = ("prompt=words", "prompt.verbalizer=[yes,no]", "prompt.causal='{0} {answer}'")
-    words = ("method=lora", "model.family=llama", "prompt.masked='{0} {answer}'", *own)
+    given = (f"method={method}", f"model.family={family}")
+    words = (*given, "prompt.masked='{0} {answer}'", *own)
     record, results = kept(tmp_path, *words, "prompt.num_demonstrations=2", "prompt.reserved=6")
     export_run(record, results, tmp_path / "folder", validation=False)
     for name, source in (

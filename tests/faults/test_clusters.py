@@ -33,7 +33,7 @@ from peftbench.cluster.manifest import Task, job_name
 from peftbench.cluster.queue import look
 from peftbench.cluster.schedulers.slurm import Slurm
 from peftbench.cluster.scripted import options
-from peftbench.cluster.submit import settle
+from peftbench.cluster.settle import settle
 from peftbench.config import cluster
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Failure

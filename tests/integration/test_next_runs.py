@@ -26,9 +26,13 @@ def test_rates_come_first_then_cells_of_five_seeds_at_them(tmp_path, monkeypatch
     assert first.title == "Learning rate of full on mrpc: minilm, 1,000 examples"
     assert len(rest) == 19 * 3 - 1 + 4 * 3
     fixed = [part for part in next_runs.missing("glue") if part.runs]
-    assert Counter(part.runs[0].row for part in fixed) == {"full": 5, "lora": 5, "untrained": 5}
+    rows = Counter((part.words[-1], part.runs[0].row) for part in fixed)
+    assert rows == {
+        **{("data.root=generalization", row): 5 for row in ("full", "lora", "untrained")},
+        **{("data.root=glue", row): 4 for row in ("full", "lora", "layernorm", "untrained")},
+    }
     assert {len(part.runs) for part in fixed} == {3}, "seeds"
-    assert all("data.root=generalization" in part.words for part in fixed)
+    assert {len(part.evaluations) for part in fixed} == {3}
     for part in (first, *rest):
         words = [word for word in part.words if "=" in word]
         (run,) = peftbench.plan(*words).runs

@@ -5,14 +5,16 @@ import pytest
 import tiny
 import torch
 
-from peftbench.data import prompting
+from peftbench.data import batching, prompting
 from peftbench.data.loading import LabelledTexts
+from peftbench.data.tokenization import TokenizedSplit
 from peftbench.data.tokenizer import load_tokenizer
 from peftbench.methods import dry_run
-from peftbench.methods.base import Method
+from peftbench.methods.base import Method, build_method
 from peftbench.models import decoding, pretrained
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
+from peftbench.models.prepare_for_training import prepare_for_training
 from peftbench.system import wheels
 from peftbench.training.precision import build_accelerator
 from peftbench.training.predictor import Predictor
@@ -64,6 +66,54 @@ def test_writes_what_it_knows(run, backbone):
         decoding.texts_of(written, tokenizer), ("Paris", "Rome", "Tokyo"), strict=True
     ):
         assert text.startswith(capital)
+
+
+@pytest.mark.parametrize(("name", "lr"), [("full", 1e-4), ("lora", 1e-2), ("layernorm", 1e-2)])
+def test_methods_train_and_write(run, backbone, name, lr):
+    """A few steps on two questions of the sweep's kind, then texts with and without a cache."""
+    own = tiny.one_run("model=smollm2_135m", "task=socialqa", f"method={name}")
+    tokenizer = load_tokenizer(own.model)
+    texts = [["Ann lost her keys.", "Bob won the race."], ["look for them", "proud"]]
+    wanted = ["What will Ann do next?", "How does Bob feel?"]
+    table = LabelledTexts(texts, np.zeros(2, np.int64), wanted)
+    tokens = prompting.build_prompt(own, None).encode(table, tokenizer, 128)
+    batch = batching.collate(tokens, np.arange(2), tokenizer.pad_token_id, "causal")
+    encoder = AdaptedModel(backbone, 0, seed=0)
+    method = build_method(own.method)
+    method.insert(encoder)
+    prepare_for_training(encoder, None, torch.from_numpy(np.unique(tokens.ids).astype(np.int64)))
+
+    def loss() -> float:
+        with torch.no_grad():
+            return float(method.compute_loss(encoder.eval(), batch))
+
+    before = loss()
+    tiny.fit(encoder, method, batch, 3, lr=lr)
+    assert loss() < 0.8 * before
+    encoder.eval()
+    asked = tokens.questions()
+    with torch.inference_mode():
+        together = batching.collate(asked, np.arange(2), tokenizer.pad_token_id, "causal")
+        (first, _) = decoding.greedy(encoder, together, decoding.Decoding(4, end=-5)).tolist()
+        ids = asked.ids[: asked.ends[0]].tolist()
+        for token in first:
+            whole = tokens_of([*ids, 0])
+            scores = encoder(batching.collate(whole, np.arange(1), 0, "causal"))[0, 0]
+            assert float(scores[token]) >= float(scores.max()) - 1e-3, "but for rounding"
+            ids.append(token)
+
+
+def tokens_of(ids: list[int]) -> TokenizedSplit:
+    """One text of which the last token is wanted."""
+    return TokenizedSplit(
+        ids=np.array(ids, np.int32),
+        types=np.zeros(0, np.uint8),
+        ends=np.array([len(ids)], np.int64),
+        label=np.zeros(1, np.int64),
+        truncated=0,
+        answer=np.array([len(ids) - 2], np.int32),
+        wanted=np.ones(1, np.int32),
+    )
 
 
 WORDS = ("model=smollm2_135m", "task=xsum", "prompt=generate", "prompt.causal='{0} {answer}'")

@@ -55,6 +55,7 @@ def test_versions_that_were_altered_are_refused(tmp_path):
         ({"metric": "acc"}, "accuracy"),
         ({"largest_review": 0.2}, "belong together"),
         ({"largest_review": 0.2, "review_error": 0.9}, "from 0 to 0.5"),
+        ({"largest_review": 0.2, "review_error": 0}, "greater than 0"),
         ({"largest_seconds": 0}, "greater than 0"),
     ],
 )

@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+from scipy.stats import beta
 
 from peftbench.pilot import intervals
+from peftbench.pilot.out_of_fold import OutOfFold
 
 
 def test_of_independent_rows_it_is_that_of_clopper_and_pearson():
@@ -40,6 +42,40 @@ def test_the_interval_covers_as_often_as_it_says():
         found = intervals.share((draw.random(300) < hard).astype(float)[None], np.arange(300) // 5)
         inside += found.low <= 0.8 <= found.high
     assert inside >= 940
+
+
+def test_other_metrics_are_never_certain():
+    """Accuracy as one of them: the exact interval with a row more of each of the two classes."""
+    label = np.arange(60) % 2
+    wrong = np.isin(np.arange(60), (0, 1))
+    names = {"perfect": label, "two wrong": np.where(wrong, 1 - label, label)}
+    probability = {name: np.eye(2)[answer][None] for name, answer in names.items()}
+    table = OutOfFold(label, np.arange(60), np.full((1, 60, 2), 0.5), probability)
+    scores, gains = intervals.scores(table, "accuracy", [*names])
+    assert (scores["perfect"].value, scores["perfect"].rows) == (1.0, 60)
+    assert scores["perfect"].low == pytest.approx(beta.ppf(0.025, 60, 2), abs=0.005)
+    assert scores["perfect"].high == pytest.approx(1)
+    some = scores["two wrong"]
+    assert some.value == pytest.approx(58 / 60)
+    assert some.low == pytest.approx(beta.ppf(0.025, 58, 4), abs=0.005)
+    assert some.high == pytest.approx(beta.ppf(0.975, 60, 2), abs=0.005)
+    gain = gains["two wrong"]
+    assert gain.value == pytest.approx(58 / 60 - 0.5)
+    assert gain.low == pytest.approx(0.295, abs=0.02)
+    assert gain.high == pytest.approx(0.599, abs=0.02)
+
+
+def test_resamples_of_other_metrics_draw_groups():
+    label = np.repeat(np.arange(40) % 2, 5)
+    answer = np.where(np.arange(200) < 40, 1 - label, label)  # 8 groups of 40 are wrong
+    probability = {"lora": np.eye(2)[answer][None]}
+    constant = np.full((1, 200, 2), 0.5)
+    grouped = OutOfFold(label, np.arange(200) // 5, constant, probability)
+    alone = OutOfFold(label, np.arange(200), constant, probability)
+    wide, narrow = (
+        intervals.scores(one, "macro_f1", ["lora"])[0]["lora"] for one in (grouped, alone)
+    )
+    assert wide.high - wide.low > 1.8 * (narrow.high - narrow.low)
 
 
 def test_a_difference_needs_rows_on_which_two_differ():

@@ -1,6 +1,7 @@
 """Tables of review, A/B test and roll-out, and the page that holds them."""
 
 import numpy as np
+import pytest
 
 from peftbench.analysis.ab_test import plan_ab_test
 from peftbench.analysis.costs import Prices
@@ -60,7 +61,8 @@ def test_one_call_gives_what_comes_after():
         estimated_cut_off(probability, label, 0.1),
     ]
     prices = Prices(currency="EUR", labour_hour=36, texts_month=10_000)
-    parts = decisions.after_sections(cuts, prices, baseline=0.97, effect=0.05, spent=2000)
+    after = decisions.plan_after(cuts, prices, baseline=0.97, effect=0.05, spent=2000)
+    parts = after.sections()
     assert [part.title for part in parts] == ["Review by people", "A/B test", "Roll-out"]
     notes = parts[0].tables[0].notes
     # 10,000 texts of 30 seconds are 3,000 EUR a month; nobody reviews less without a cut-off
@@ -69,10 +71,34 @@ def test_one_call_gives_what_comes_after():
     assert ["difference to find", "3.0 points"] in parts[1].tables[0].rows
     assert "10 % are wrong" in parts[2].tables[0].notes[1]
     assert parts[2].tables[0].rows[0][3] == "7"
-    none = decisions.after_sections(cuts[:1], Prices(), baseline=1.0, effect=0.05)
+    made = after.to_json()
+    guaranteed, estimate = made["review"]
+    assert guaranteed["least_confidence"] is None
+    assert guaranteed["payback_months"]["value"] is None  # never
+    assert guaranteed["payback_months"]["n"] == 100
+    assert estimate["wrong"]["n"] == 87
+    assert estimate["reviewed"]["value"] == 0.13
+    assert estimate["hours"]["value"] == pytest.approx(1000 * 0.13 * 30 / 3600)
+    assert estimate["money"]["n"] == 100
+    assert made["ab_test"]["effect"] == pytest.approx(0.03)
+    assert made["roll_out"]["stages"][0]["name"] == "shadow"
+    none = decisions.plan_after(cuts[:1], Prices(), baseline=1.0, effect=0.05)
+    told = none.to_json()
+    none = none.sections()
+    assert told["ab_test"]["why"] == none[1].lines[0]
     assert "leaves nothing to find" in none[1].lines[0]
     assert none[2].lines == ["Not planned: no cut-off was found."]
     assert "Payback time: not given: labour_hour" in " ".join(none[0].tables[0].notes)
+
+
+def test_nothing_is_tested_or_rolled_out_where_the_answer_is_against_it():
+    cuts = [estimated_cut_off(np.array([[0.9, 0.1]] * 30), np.zeros(30, np.int64), 0.1)]
+    after = decisions.plan_after(cuts, Prices(), 0.9, 0.05, refused="the answer is no-go")
+    review, *others = after.sections()
+    assert len(review.tables[0].rows) == 1
+    assert [(part.title, part.lines, part.tables) for part in others] == [
+        (title, ["Not planned: the answer is no-go."], []) for title in ("A/B test", "Roll-out")
+    ]
 
 
 def test_a_page_escapes_and_runs_nothing():

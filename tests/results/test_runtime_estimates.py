@@ -60,3 +60,15 @@ def test_packaged_models_of_a_size_take_the_same_time(model, monkeypatch):
     words = ("task=mrpc", "size=1000", "method=lora")
     small, large = (plan(f"model={name}", *words).runs[0] for name in ("minilm", model))
     assert (Forecast([]).rough(large) - 2) / (Forecast([]).rough(small) - 2) == pytest.approx(8)
+
+
+def test_texts_that_are_written_take_many_passes(monkeypatch):
+    monkeypatch.setattr(runtime_estimates, "cores", lambda: 1)
+    words = ("model=smollm2_135m", "method=lora", "task=socialqa", "size=500", "train.num_evals=1")
+    trained, untrained = (
+        Forecast([]).rough(plan(*words, *budget).runs[0]) - 2
+        for budget in (("budget=epochs", "budget.epochs=1"), ("budget=steps", "budget.steps=0"))
+    )
+    # 500 texts of the reporting split took 0.6 CPU seconds each
+    assert untrained == pytest.approx(500 * 0.6, rel=0.25)
+    assert untrained / trained == pytest.approx(9 / (9 + 2 * 1.12))

@@ -452,12 +452,12 @@ def test_run_trains_and_evaluates_and_does_it_once(tmp_path):
     words = tiny("method=lora,head", "suite=calibration,shift")
     folder = ["--results", str(tmp_path), "--workers", "1"]
     first = call("run", *words, *folder, code=0)
-    assert "4 evaluations of them: 0 done, 4 missing" in first
+    assert "4 evaluations of them: 0 done, 4 missing, on top of the time below\n" in first
     assert "Calibration" in first
     assert "Trained on synthetic_paraphrase" in first
     assert (tmp_path / "reports" / "shift.md").is_file()
     again = call("run", *words, *folder, code=0)
-    assert "4 evaluations of them: 4 done, 0 missing" in again
+    assert "4 evaluations of them: 4 done, 0 missing\n" in f"{again}\n"
     assert "workers" not in again
     lost = sorted((tmp_path / "evaluations").glob("*.json"))[0]
     lost.write_text("{")

@@ -202,6 +202,9 @@ def test_it_learns_to_write(trained):
     assert set(found) == {"item", "label", "scores", "text_sha256", "new_tokens"}, "no texts"
     assert record.work["texts"]["empty"] == 0
     assert 3 <= record.work["texts"]["mean_tokens"] <= 6
+    shown = CliRunner().invoke(main, ["show", record.run.key, "--results", str(results.folder)])
+    mean = record.work["texts"]["mean_tokens"]
+    assert f"texts        {mean:.1f} tokens on average, 0 empty, " in shown.output
 
 
 def test_predict_writes_texts(trained, tmp_path):
@@ -215,6 +218,45 @@ def test_predict_writes_texts(trained, tmp_path):
     assert [line[1] for line in lines[1:]] == ["dee", "eve"]
     with pytest.raises(ConfigError, match="there is no export; `peftbench predict"):
         export_run(record, results, tmp_path / "folder")
+
+
+def page_of(results, path, *words):
+    told = CliRunner().invoke(
+        main, ["report", "html", "--results", str(results.folder), "-o", str(path), *words]
+    )
+    return told, path.read_text() if path.exists() else ""
+
+
+def test_the_page_shows_texts_beside_those_that_were_wanted(trained, tmp_path):
+    _, results, _ = trained
+    told, page = page_of(results, tmp_path / "page.html", "--show-texts")
+    assert told.exit_code == 0, told.output
+    data = json.loads(
+        page.partition('<script type="application/json"')[2]
+        .partition(">")[2]
+        .partition("</script>")[0]
+    )
+    (table,) = [one for one in data["tables"] if one["about"] == "texts"]
+    assert table["columns"] == ["text", "input", "wanted", "Full fine-tuning"]
+    assert table["rows"][3] == ["4", "3 dee", "dee", "dee (100)"]
+    assert len(table["rows"]) == 12
+    assert (table["labels"], table["prose"]) == (1, 3)
+    assert len(table["notes"]) == 1, "all are those that were scored, and all rows have weights"
+    assert "ROUGE-L" in table["notes"][0]
+    _, page = page_of(results, tmp_path / "plain.html")
+    assert "3 dee" not in page
+
+
+def test_texts_need_weights_that_write_them(trained, tmp_path):
+    record, results, _ = trained
+    bare = Results(tmp_path / "bare")
+    bare.save(replace(record, trained_sha256=None), results.predictions(record))
+    told, page = page_of(bare, tmp_path / "page.html", "--show-texts")
+    assert (told.exit_code, page) == (2, "")
+    assert "no run here has kept any; train with --save-weights" in told.output
+    words = ["report", "html", "--results", str(results.folder), "--show-texts", "--live"]
+    told = CliRunner().invoke(main, words)
+    assert (told.exit_code, "a page that is served holds no texts" in told.output) == (2, True)
 
 
 def asked(record, results, warm, *words):

@@ -7,6 +7,7 @@ puts into each drawing, which is allowed by its hash.
 
 import base64
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 from peftbench.analysis.comparison import MARGIN
@@ -14,6 +15,7 @@ from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json
 from peftbench.reports import templates
 from peftbench.reports.html.data import contents
+from peftbench.reports.tables.markdown import Table
 from peftbench.results.store import Results
 from peftbench.system import io
 
@@ -41,6 +43,7 @@ def write(
     against: str | None = None,
     margin: float = MARGIN,
     where: str = "",
+    texts: Sequence[Table] = (),
 ) -> int:
     """Put the page of a results folder at `path`, whole or not at all.
 
@@ -50,6 +53,7 @@ def write(
         against: the row that others are compared with, see `peftbench.analysis.comparison.compare`.
         margin: a loss of so much is not worse.
         where: conditions of `analysis.fields` on the runs that are shown.
+        texts: tables of texts that runs wrote, which no record holds.
 
     Returns:
         Its bytes.
@@ -59,7 +63,7 @@ def write(
     """
     if path.is_dir():
         raise ConfigError(f"-o {path} is a folder; give the name of a file, such as report.html")
-    body = html(contents(results, against, margin=margin, where=where)).encode()
+    body = html(contents(results, against, margin=margin, where=where, texts=texts)).encode()
     try:
         io.write_whole(path, body)
     except OSError as error:

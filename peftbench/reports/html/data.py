@@ -1,6 +1,7 @@
 """All that the page shows, as plain data: rounded figures, text, and nothing that is markup."""
 
 import statistics
+from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
 
@@ -27,6 +28,7 @@ def contents(
     most: int = MOST,
     margin: float = MARGIN,
     where: str = "",
+    texts: Sequence[Table] = (),
 ) -> Json:
     """Everything that the page of a results folder shows.
 
@@ -36,6 +38,7 @@ def contents(
         most: runs to carry.
         margin: a loss of so much is not worse.
         where: conditions of `analysis.fields` on the runs that are shown.
+        texts: tables of texts that runs wrote.
 
     Raises:
         ConfigError: if there is no record, or no row is called like `against`.
@@ -115,7 +118,10 @@ def contents(
             "curves": _curves(inputs),
             "tables": [
                 _table(about, task, table, {one[0] for one in sized})
-                for about, task, table in _tables(inputs, whole)
+                for about, task, table in [
+                    *_tables(inputs, whole),
+                    *(("texts", None, table) for table in texts),
+                ]
             ],
             "environments": run_list.environments(records, evaluated),
             "settings": run_list.settings(by_row, shown),
@@ -239,6 +245,7 @@ def _table(about: str, task: str | None, table: Table, tasks: set[str]) -> Json:
         ],
         "rows": table.rows,
         "labels": table.labels,
+        "prose": table.prose,
         "notes": table.notes,
     }
 

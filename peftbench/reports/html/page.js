@@ -158,6 +158,7 @@ put(
   plainTable(first, true),
   others.map((one) => plainTable(one, true))
 );
+put("texts", DATA.tables.filter((one) => one.about === "texts").map((one) => plainTable(one, false)));
 put("differences", forestFigure(), tables("differences"));
 put("costs", DATA.warning ? element("p", { class: "small" }, DATA.warning) : null, COSTS.map(([name, more]) => costFigure(name, more)), tables("costs"));
 put("learning", learningFigure());

@@ -9,8 +9,8 @@ let made = 0;
 /**
  * A table in a box that scrolls by itself.
  *
- * columns: [{name, text(row), value(row)?, figure?, cell(row)?, task?}]; `value` is what is sorted
- * by, `figure` aligns to the right, `cell` gives an element instead of text, a column of a `task` is
+ * columns: [{name, text(row), value(row)?, figure?, prose?, cell(row)?, task?}]; `value` is what is sorted
+ * by, `figure` aligns to the right, `prose` wraps, `cell` gives an element instead of text, a column of a `task` is
  * shown with it; `head` stands for the name, `below` it a second line, `hint` explains it.
  * keep(row): whether what is shown holds it. more(row): what unfolds below it, or null.
  * saved: whether the address holds what it is sorted and filtered by.
@@ -77,7 +77,7 @@ function table({ title, columns, rows, keep = () => true, more = null, notes = [
     const cells = columns.map((column, place) => {
       const inner = column.cell ? column.cell(row) : column.text(row);
       const tag = place === 0 ? "th" : "td";
-      const made = element(tag, { class: column.figure ? "figure" : null }, inner);
+      const made = element(tag, { class: column.figure ? "figure" : column.prose ? "prose" : null }, inner);
       if (place === 0) made.scope = "row";
       made.hidden = away(column);
       return made;
@@ -179,7 +179,7 @@ const methodOf = new Map(DATA.rows.map((row) => [row.id, row.method]));
  *
  * only: its task, if it is of one. tasks: that of each column of scores.
  */
-function plainTable({ title, columns, rows, labels, notes, task: only, tasks }, folded) {
+function plainTable({ title, columns, rows, labels, prose, notes, task: only, tasks }, folded) {
   const method = columns.findIndex((name) => name === "method" || name === "row");
   const of = (row) => methodOf.get(row[method]) ?? row[method];
   const task = columns.indexOf("task");
@@ -190,7 +190,8 @@ function plainTable({ title, columns, rows, labels, notes, task: only, tasks }, 
     rows,
     columns: columns.map((name, place) => ({
       name,
-      figure: place >= labels,
+      figure: place >= labels && place < columns.length - prose,
+      prose: place >= columns.length - prose,
       task: tasks[place],
       text: (row) => (place === method ? labelOf(row[place]) : place === task ? titleOf(row[place]) : row[place]),
       cell: place === method ? (row) => named(of(row), labelOf(row[place])) : null,

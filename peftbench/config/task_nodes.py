@@ -1,0 +1,212 @@
+"""Tasks from their nodes: a data set of the hub, a user's own file, the target of a suite."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from peftbench.config import catalog, nodes, old_names, yaml_files
+from peftbench.core.configs import TASK_KINDS, TaskConfig
+from peftbench.core.errors import ConfigError, at_least, one_of
+from peftbench.core.run import Json
+from peftbench.core.text import decoded, did_you_mean
+from peftbench.data import hub_layout, loading, own_file
+from peftbench.data.delimited import QUOTING
+from peftbench.metrics import task_metrics
+
+
+def resolve_task(node: Json, root: str | None) -> TaskConfig:
+    """The task that a node means.
+
+    Args:
+        root: the folder of its data, None for the hub.
+
+    Raises:
+        ConfigError: for what no task can be, or a file that is not there.
+    """
+    task = TaskConfig.from_json(task_node(nodes.whole("task", node)))
+    return task if root is None or "hub" not in task.source else with_rows(task, root)
+
+
+def with_rows(task: TaskConfig, root: str) -> TaskConfig:
+    """The task with the hash of its rows in a folder, where they are not those of its revision."""
+    found = hub_layout.rows_sha256(task, root)
+    same = found in (None, task.hub_rows_sha256)
+    return task if same else replace(task, rows_sha256=found)
+
+
+def task_node(node: Json) -> Json:
+    """A task's node with what its data say."""
+    task = dict(node)
+    one_of("task.kind", task["kind"], TASK_KINDS)
+    generation = task["kind"] == "generation"
+    if task["texts"] is None:
+        task["texts"] = ["input"] if generation else ["sentence"]
+    if task["label"] is None:
+        task["label"] = "target" if generation else "label"
+    texts = task["texts"] if isinstance(task["texts"], list) else []
+    task["texts"] = texts = [str(name) if _whole_number(name) else name for name in texts]
+    if _whole_number(task["label"]):  # a column may be called 1
+        task["label"] = str(task["label"])
+    if not all(isinstance(name, str) for name in texts) or len(texts) not in (1, 2):
+        raise ConfigError(f"task.texts names one or two columns, got {node['texts']!r}")
+    if not generation and (task.get("template") or task.get("max_new_tokens")):
+        raise ConfigError(
+            "task.template and task.max_new_tokens are of tasks that want texts; leave them null, "
+            "or say task.kind=generation"
+        )
+    if len({*texts, task["label"]}) <= len(texts):
+        raise ConfigError(
+            f"task.texts={texts} and task.label={task['label']} name a column twice; a text that "
+            "is the label, or both texts of a pair, teaches nothing"
+        )
+    ends = task.get("range")
+    if ends is not None and not (len(ends) == 2 and ends[0] < ends[1]):
+        raise ConfigError(
+            f"task.range is [LOWEST,HIGHEST], or null for a scale without ends, got {ends}"
+        )
+    if "path" in task or "validation_fraction" in task:
+        task = _file(task)
+    classes = task["classes"] if isinstance(task["classes"], int) else None
+    task_metrics.check_metrics(task.get("metrics") or (), task["kind"], classes)
+    return task
+
+
+def _whole_number(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def hub_node(node: Json) -> TaskConfig:
+    """The task of `task=hub` as the words give it, before its repository is read."""
+    name = node.get("dataset")
+    if not isinstance(name, str) or not re.fullmatch(r"[\w.-]+(/[\w.-]+)?", name):
+        raise ConfigError(
+            f"task=hub needs task.dataset=ORG/NAME, a data set of the hub, got {name}"
+        )
+    if node["kind"] == "generation":
+        raise ConfigError(
+            "task=hub reads classes and values; for texts download the file: task=file "
+            "task.kind=generation task.path=FILE"
+        )
+    if node["validation"] == "train":
+        raise ConfigError("task.validation=train: choose a split that no run trains on")
+    if node["kind"] != "regression" and node["classes"] is not None:
+        at_least("task.classes", node["classes"], 2, whole=True)
+    used = ("dataset", "config", "revision", "validation")
+    task = {key: value for key, value in node.items() if key not in used}
+    task["splits"] = task["splits"] | {"validation": node["validation"]}
+    task["source"] = {"hub": name, "revision": node["revision"], "config": node["config"]}
+    task["name"] = node["name"] or decoded(name.rpartition("/")[2])
+    task = task_node(task)
+    return TaskConfig.from_json(
+        nodes.bare(task) | {"classes": task["classes"] or 0, "metrics": task["metrics"] or []}
+    )
+
+
+def default_metrics(names: Sequence[str] | None) -> list[str]:
+    """Metrics of a task that names none, by its classes; None for values."""
+    if names is None:
+        return ["pearson", "spearman"]
+    return ["accuracy", "f1"][: 1 + (len(names) == 2)]
+
+
+def _file(task: Json) -> Json:
+    """A user's own file: named by its stem, known by its content."""
+    if task.get("path") in (None, "???"):
+        raise ConfigError("task=file needs task.path=FILE")
+    given = task["validation_fraction"]
+    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given < 1:
+        raise ConfigError(
+            "task.validation_fraction must be greater than 0 and less than 1, a part of the rows, "
+            f"got {given!r}; for a file of its own say task.validation_path=FILE"
+        )
+    if task.get("quoting") is not None:
+        one_of("task.quoting", task["quoting"], QUOTING)
+    _check_folds(task)
+    hashes, paths = {}, {}
+    for key, split in (("path", "train"), ("validation_path", "validation")):
+        if task[key] is None:
+            continue
+        path = Path(task[key]).expanduser().resolve()
+        if not path.is_file():
+            raise ConfigError(f"task.{key}={task[key]}: there is no such file")
+        if path.suffix.lower() not in own_file.FORMATS:
+            raise ConfigError(
+                f"task.{key}={task[key]}: a data file ends in {', '.join(own_file.FORMATS)}"
+            )
+        hashes[split], paths[key] = own_file.digest(path), str(path)
+    name = task["name"] or decoded(Path(task["path"]).stem)
+    task |= paths | {"name": name, "source": {"file": hashes}}
+    regression, generation = (task["kind"] == kind for kind in ("regression", "generation"))
+    classes = None if regression or generation else task["classes"]
+    if classes is not None:
+        at_least("task.classes", classes, 2, whole=True)
+    task["classes"] = 1 if regression else classes or 0
+    bare = TaskConfig.from_json(nodes.bare(task) | {"metrics": task["metrics"] or []})
+    names = loading.file_facts(bare, classes).class_names
+    if names is not None:
+        task |= {"class_names": list(names), "classes": len(names)}
+    if generation and not task["metrics"]:
+        task["metrics"] = ["rouge_l", "rouge1", "rouge2", "exact_match", "token_f1"]
+    return task | {"metrics": task["metrics"] or default_metrics(names)}
+
+
+def _check_folds(task: Json) -> None:
+    """Refuse a fold that cannot be; with folds no fraction is held out."""
+    folds = task.get("folds")
+    given = [f"task.{key}" for key in ("fold", "fold_seed", "group") if task.get(key) is not None]
+    if folds is None:
+        if given:
+            raise ConfigError(
+                f"{', '.join(given)} without task.folds; add task.folds=5, the number of parts"
+            )
+        return
+    at_least("task.folds", folds, 2, whole=True)
+    if task.get("fold") not in range(folds):
+        raise ConfigError(
+            f"task.fold={task.get('fold')}: with task.folds={folds} name the part that is held "
+            f"out, from 0 to {folds - 1}"
+        )
+    if task.get("fold_seed") is not None:
+        at_least("task.fold_seed", task["fold_seed"], 0, whole=True)
+    if task["validation_path"] is not None:
+        raise ConfigError("task.folds holds out parts of task.path; leave task.validation_path out")
+    task["validation_fraction"] = None
+
+
+def target_node(name: str, given: Any, searched: list[Path]) -> tuple[Json, Json]:
+    """The node of a task to be evaluated on, and how much of it is used.
+
+    It is one of configs/task or configs/shift_dataset, a user's file, or a data set of the hub.
+    """
+    given = dict(given or {})
+    own = {key: given.pop(key, None) for key in ("above", "examples")}
+    offered: dict[str, Path] = {}
+    for group in ("task", "shift_dataset"):
+        offered |= catalog.options(group, tuple(searched))
+    name = name if name in offered else old_names.current_option("task", name)
+    if "path" in given:
+        node = yaml_files.read_mapping(offered["file"]) | {
+            "name": name,
+            "validation_path": given["path"],
+        }
+    elif "dataset" in given:
+        node = yaml_files.read_mapping(offered["hub"]) | {"name": name}
+    elif name in offered and name not in ("file", "hub"):
+        node = yaml_files.read_mapping(offered[name])
+    else:
+        raise ConfigError(
+            f"suite: {name} is no task and no target; {did_you_mean(name, offered)}, or "
+            f"give a file, {{{name}:{{path:FILE}}}}, or a data set of the hub, "
+            f"{{{name}:{{dataset:ORG/NAME}}}}"
+        )
+    for key in given:
+        if key not in node:
+            near = did_you_mean(key, [*own, *node])
+            raise ConfigError(f"there is no suite.targets.{name}.{key}; {near}")
+    if own["above"] is not None:
+        at_least(f"suite.targets.{name}.above", own["above"], float("-inf"))
+    if own["examples"] is not None:
+        at_least(f"suite.targets.{name}.examples", own["examples"], 2, whole=True)
+    return node | given, own

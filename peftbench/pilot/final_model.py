@@ -1,0 +1,146 @@
+"""The model of the winner: trained once more, on all rows or without a calibration part, exported.
+
+On all rows nothing is left that it was not trained on. Its cut-off for review is then chosen from
+the predictions of the folds, an estimate; so are the score of its card and the confidence of its
+`reference.json`. With a calibration part, one part of a cut by the rules of the folds, the cut-off
+has a guarantee and the rest is measured on that part.
+"""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from peftbench.analysis.review import (
+    LEVEL,
+    CutOff,
+    controlled_cut_off,
+    estimated_cut_off,
+    guaranteed_cut_off,
+)
+from peftbench.core.plan import RunOptions
+from peftbench.core.run import Record
+from peftbench.exporting.held_out_scores import HeldOutScores
+from peftbench.metrics import task_metrics
+from peftbench.pilot import study
+from peftbench.pilot.design import Design
+from peftbench.pilot.out_of_fold import OutOfFold
+from peftbench.results.store import Results
+from peftbench.runner.progress import note
+
+
+@dataclass(frozen=True)
+class FinalModel:
+    """An exported model.
+
+    Attributes:
+        folder: of the export.
+        record: of its run, in `final/` of the results folder.
+        rows: that it was trained on.
+        calibration: rows that were left out for its cut-off.
+        cut_offs: the strongest promise first; the first one is in its `review.json`.
+    """
+
+    folder: Path
+    record: Record
+    rows: int
+    calibration: int
+    cut_offs: list[CutOff]
+
+
+def results_of(pilot: Results) -> Results:
+    """The records of final models: their scores are of rows that they may know."""
+    return Results(pilot.folder / "final")
+
+
+def make(
+    found: Design, table: OutOfFold, name: str, error: float, pilot: Results, options: RunOptions
+) -> FinalModel | str:
+    """Train the model of a method and export it, or read what an earlier call left.
+
+    Args:
+        found: the pilot.
+        table: out-of-fold predictions.
+        name: of the method.
+        error: wrong answers that the cut-off allows among those that nobody checks.
+        pilot: its results.
+        options: how runs are executed.
+
+    Returns:
+        The model, or why there is none.
+
+    Raises:
+        Unfinished: if trainings failed or were stopped.
+    """
+    results, part = results_of(pilot), found.request.calibration_parts
+    runs = [run for run in found.final.runs if run.method.name == name]
+    if not options.quiet:
+        left = f"without one part of {part}, for its cut-off" if part else "on all rows"
+        note(f"the model of {name} is trained {left}")
+    # what is odd in the data was said of the folds; that all rows are in both splits is meant
+    quiet = replace(options, quiet=True, save_weights=True)
+    plan = replace(found.final, runs=runs, cells=1, repeats=[])
+    (run,) = study.with_chosen_rates(plan, found.request.rates, results, quiet)
+    if study.train(replace(plan, runs=[run]), results, quiet):
+        return f"the training of {name} on these rows diverged"
+    record = results.load(run.key)
+    arrays = results.predictions(record)
+    calibration = len(arrays["label"]) if part else 0
+    held = None if part else _of_the_folds(found, table, name)
+    cut_offs = (
+        [estimated_cut_off(table.probability[name][0], table.label, error)]
+        if held is not None
+        else calibrated_cut_offs(
+            _softmax(arrays["scores"]), arrays["label"], error, len(found.methods)
+        )
+    )
+    target = pilot.folder / f"model-{name}-{run.key}"
+    _export(record, results, target, cut_offs[0], held)
+    return FinalModel(target, record, record.work["train_size"], calibration, cut_offs)
+
+
+def calibrated_cut_offs(
+    probability: np.ndarray, label: np.ndarray, error: float, methods: int, level: float = LEVEL
+) -> list[CutOff]:
+    """Cut-offs of the chosen one of several models, all trained on the same other rows.
+
+    The rows of the calibration part were among those by which the method was chosen. So each
+    promise is made for the models of all methods together (Bonferroni): then it holds for the
+    chosen one, however it was chosen.
+
+    Args:
+        probability: (rows, classes) of the chosen model.
+        label: (rows,) classes.
+        error: see `analysis.review`.
+        methods: how many it was chosen from.
+        level: probability with which the guarantee may fail.
+    """
+    sure = guaranteed_cut_off(probability, label, error, level / methods)
+    on_average = controlled_cut_off(probability, label, error / methods)
+    return [replace(sure, level=level), replace(on_average, wanted=error)]
+
+
+def _softmax(scores: np.ndarray) -> np.ndarray:
+    from scipy.special import softmax
+
+    return np.asarray(softmax(scores.astype(np.float64), axis=1))
+
+
+def _of_the_folds(found: Design, table: OutOfFold, name: str) -> HeldOutScores:
+    """Predictions of the folds in place of those of a model that knows all rows."""
+    scores = np.log(np.maximum(table.probability[name][0], np.finfo(np.float64).tiny))
+    metrics = task_metrics.score([found.metric], scores, table.label)
+    folds = found.request.folds
+    return HeldOutScores(scores, table.label, metrics, f"cross-validation with {folds} folds")
+
+
+def _export(
+    record: Record, results: Results, target: Path, cut_off: CutOff, held: HeldOutScores | None
+) -> None:
+    """Write the folder, unless it is there; and the cut-off, which a criterion may have changed."""
+    from peftbench.exporting import review  # torch, which takes seconds
+    from peftbench.exporting.folder import export_run
+
+    if not target.exists():  # it comes whole, or not at all
+        export_run(record, results, target, held=held)
+    review.write(target, cut_off)

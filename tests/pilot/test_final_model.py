@@ -1,0 +1,162 @@
+"""The model of the winner: what it leaves out, what its cut-offs promise, what is exported."""
+
+import csv
+import json
+import math
+
+import numpy as np
+import pytest
+import tiny
+from click.testing import CliRunner
+
+from peftbench.analysis import review
+from peftbench.cli.main import main
+from peftbench.pilot.design import Request
+from peftbench.pilot.final_model import calibrated_cut_offs
+
+
+@pytest.mark.parametrize(
+    ("share", "parts"), [(0.1, 10), (0.2, 5), (0.25, 4), (0.3, 3), (0.4, 3), (0.5, 2)]
+)
+def test_a_calibration_part_is_the_nearest_of_equal_parts(tmp_path, share, parts):
+    request = Request(tmp_path / "mine.csv", calibrate=share, group="customer")
+    words = request.final_words("accuracy")
+    assert {f"task.folds={parts}", "task.fold=0", "task.group='customer'"} <= set(words)
+    assert not [word for word in words if word.startswith("task.validation_path")]
+
+
+def test_without_one_all_rows_are_trained_on(tmp_path):
+    words = Request(tmp_path / "mine.csv", group="customer").final_words("accuracy")
+    path = f"'{tmp_path}/mine.csv'"
+    assert {f"task.path={path}", f"task.validation_path={path}"} <= set(words)
+    assert not [word for word in words if word.startswith(("task.fold", "task.group"))]
+
+
+def sure_and_right(rows):
+    sure = np.linspace(0.6, 1, rows)
+    return np.stack([sure, 1 - sure], axis=1), np.zeros(rows, dtype=np.int64)
+
+
+def test_a_promise_is_made_for_all_methods_together():
+    """0.95**72 <= 0.1 / 4 < 0.95**71: of 79 rows 72 test, the others place the cut-offs."""
+    for cut_off in calibrated_cut_offs(*sure_and_right(79), error=0.05, methods=4):
+        assert cut_off.value == 0
+        assert cut_off.wanted == 0.05
+    for cut_off in calibrated_cut_offs(*sure_and_right(78), error=0.05, methods=4):
+        assert cut_off.value is None
+    alone, _ = calibrated_cut_offs(*sure_and_right(50), error=0.05, methods=1)
+    assert alone.value == 0  # 0.95**45 <= 0.1, of which the guarantee of one model alone is made
+    sure, _ = calibrated_cut_offs(*sure_and_right(79), error=0.05, methods=4)
+    assert (sure.kind, sure.level) == ("guaranteed", review.LEVEL)
+
+
+def cut_offs_found(chance, counted, repeats=100, methods=8, error=0.1):
+    """How often a cut-off is found for any of some models, so that it may be the chosen one's.
+
+    All of them are wrong with this chance, whatever their confidence is.
+    """
+    generator, found = np.random.default_rng(0), 0
+    for _ in range(repeats):
+        sure = generator.uniform(0.5, 1, (methods, 300))
+        wrong = (generator.random(sure.shape) < chance).astype(np.int64)
+        found += any(
+            calibrated_cut_offs(np.stack([one, 1 - one], axis=1), label, error, counted)[0].value
+            is not None
+            for one, label in zip(sure, wrong, strict=True)
+        )
+    return found / repeats
+
+
+def test_it_holds_whichever_method_is_chosen():
+    most = review.LEVEL + 3 * math.sqrt(review.LEVEL * (1 - review.LEVEL) / 100)
+    assert cut_offs_found(0.101, counted=8) <= most  # every one that is found breaks its promise
+    assert cut_offs_found(0.101, counted=1) > most  # so the correction is what keeps it
+    assert cut_offs_found(0.03, counted=8) > 0.5
+
+
+# from a file to a folder
+
+
+def write(path):
+    """Words that no other row has, labelled by their first letter: TF-IDF sees nothing in them."""
+    draw = np.random.default_rng(0)
+    with open(path, "w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["text", "label"])
+        for number in range(200):
+            first = "aeioubcdfg"[number % 10]
+            word = first + "".join(draw.choice(list("hjklmn"), 7))
+            rows.writerow([word, "vowel" if first in "aeiou" else "other"])
+    return path
+
+
+def peftbench(*words):
+    done = CliRunner().invoke(main, [*map(str, words)])
+    assert done.exit_code == 0, done.output
+    return done
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # the libraries' own, of many kinds
+def test_an_easy_set_is_go_and_the_winner_is_exported_with_either_kind_of_cut_off(tmp_path):
+    path, out = write(tmp_path / "mine.csv"), tmp_path / "out"
+    words = [
+        *("pilot", path, "model=tiny", "train.max_length=16", "task.texts=[text]"),
+        *("budget.epochs=6", "method=full", "model.lr_scale=150", tiny.WIDE),
+        *("--folds", 2, "--rates", 1, "--quiet"),
+        *("--workers", 1, "--threads", 1, "--results", out),
+    ]
+    peftbench(*words, "--at-least", 0.85)
+    made = json.loads((out / "pilot.json").read_text())
+    assert (made["answer"], made["method"]) == ("go", "full")
+    model = made["model"]
+    assert (model["training_rows"], model["calibration_rows"]) == (200, 0)
+    folder = out / f"model-full-{model['key']}"
+    assert model["folder"] == str(folder)
+    assert str(folder) in (out / "pilot.html").read_text()
+
+    # on all rows: what describes it comes from the folds
+    cut_off = json.loads((folder / "review.json").read_text())
+    estimate = made["after"]["review"][0]
+    assert (cut_off["kind"], cut_off["level"]) == ("estimate", None)
+    assert cut_off["cut_off"] == estimate["least_confidence"] == model["least_confidence"]
+    assert cut_off["rows"] == estimate["answered"]["n"] == 200
+    facts = json.loads((folder / "reference.json").read_text())
+    assert facts["texts"] == 200
+    assert facts["predictions"]["source"] == "cross-validation with 2 folds"
+    card = (folder / "README.md").read_text()
+    score = next(one for one in made["candidates"] if one["name"] == "full")["score"]["value"]
+    assert f"accuracy {score:.4f} (cross-validation with 2 folds; this model was" in card
+    for text in (line.partition(",")[0] for line in path.read_text().splitlines()[1:]):
+        assert text not in card + json.dumps(facts) + json.dumps(cut_off)
+
+    # it predicts, and marks what people review
+    peftbench("predict", folder, path, "-o", tmp_path / "labelled.csv", "--device", "cpu")
+    with open(tmp_path / "labelled.csv", newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header == ["row", "label", "probability", "review"]
+    assert [row[3] for row in rows] == [
+        "yes" if float(row[2]) < cut_off["cut_off"] else "no" for row in rows
+    ]
+
+    # the same once more only reads
+    before = {file: file.stat().st_mtime_ns for file in (out / "final/records").iterdir()}
+    peftbench(*words)
+    assert json.loads((out / "pilot.json").read_text()) == made
+    assert {f: f.stat().st_mtime_ns for f in (out / "final/records").iterdir()} == before
+
+    # without a third of the rows, of which the cut-off has its guarantee
+    trained = set((out / "records").iterdir())
+    peftbench(*words, "--calibrate", 0.3)
+    assert set((out / "records").iterdir()) == trained
+    again = json.loads((out / "pilot.json").read_text())["model"]
+    assert again["training_rows"] + again["calibration_rows"] == 200
+    assert again["calibration_rows"] in (66, 67)
+    assert again["key"] != model["key"]
+    calibrated = out / f"model-full-{again['key']}"
+    facts = json.loads((calibrated / "reference.json").read_text())
+    assert facts["texts"] == again["calibration_rows"]
+    assert "source" not in facts["predictions"]
+    cut_off = json.loads((calibrated / "review.json").read_text())
+    assert (cut_off["kind"], cut_off["level"]) == ("guaranteed", 0.1)
+    assert cut_off["rows"] == again["calibration_rows"]
