@@ -120,7 +120,7 @@ def ask(*words: str) -> Question:
     timed = ["budget=seconds"] if "budget.seconds" in given else []
     found = plan(*words, *timed).runs
     if len(found) != 1:
-        raise ConfigError(f"one question at a time, these words are {len(found)}")
+        raise ConfigError(f"advise takes a single setting, got {len(found)}")
     (run,) = found
     total = run.task.examples.get("train")
     if total is None and not isinstance(run.size, int):

@@ -154,7 +154,8 @@ def status(folder: Path, as_json: bool, watch: bool) -> None:
 
 @click.command(short_help="Build the report of finished jobs.")
 @options.results
-def collect(folder: Path) -> None:
+@click.option("--json", "as_json", is_flag=True, help="For scripts: report, states, the rest.")
+def collect(folder: Path, as_json: bool) -> None:
     """Build the report of finished jobs, list failures and print how to submit the rest.
 
     For jobs that ended early, the scheduler's reason is shown. Exit code 0 when everything that
@@ -172,15 +173,34 @@ def collect(folder: Path) -> None:
     with alone(results):
         seen = settle(results, look(results))
     _check_any([*seen.submissions, *seen.unreadable], folder)
+    searched = any(one.search for one in seen.submissions)
+    chosen = all_choices(results) if searched else []
+    rest = collecting.rest(seen, results)
+    found = collecting.as_json(seen) | {
+        "choices": [choice.to_json() for choice in chosen],
+        "rest": rest,
+        "report": None,
+    }
+
+    def show(made: builder.Made) -> None:
+        if as_json:
+            found["report"] = made.to_json()
+        else:
+            options.show_all(made.tables, made.notes)
+
     if results.keys():
-        builder.write(results, show=lambda made: options.show_all(made.tables, made.notes))
+        builder.write(results, show=show)
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+        sys.exit(0 if set(seen.state.values()) == {DONE} else 1)
+    if results.keys():
         click.echo(f"report: {results.reports()}")
-    if any(one.search for one in seen.submissions) and (made := all_choices(results)):
-        options.show(choice_table(made).rich())
+    if chosen:
+        options.show(choice_table(chosen).rich())
     options.show(collecting.queue_table(seen).rich())
     for line in collecting.lines(seen):
         click.echo(line)
-    if rest := collecting.rest(seen, results):
+    if rest:
         click.echo("to submit the rest:")
         click.echo("\n".join(f"  {line}" for line in rest))
     sys.exit(0 if set(seen.state.values()) == {DONE} else 1)

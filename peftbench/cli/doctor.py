@@ -29,7 +29,7 @@ GOOD, ODD, BAD = "ok", "note", "failed"
 #: Free bytes in the results folder below which it is said.
 LITTLE = 5 * 2**30
 
-_AWAY = "the hub can be asked where there is internet; else `peftbench prefetch` these words there"
+_AWAY = "the hub can be asked where there is internet; else run `peftbench prefetch` there"
 
 
 @dataclass(frozen=True)

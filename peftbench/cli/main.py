@@ -85,6 +85,7 @@ def plan(
 )
 @click.option("--dry-run", is_flag=True, help="Check every run and its data, train nothing.")
 @click.option("--quiet", is_flag=True, help="No progress; failures and the table only.")
+@click.option("--json", "as_json", is_flag=True, help="For scripts: the answer and the tables.")
 def run(
     overrides: tuple[str, ...],
     folder: Path,
@@ -123,6 +124,7 @@ def run(
 )
 @click.option("--dry-run", is_flag=True, help="Check every trial and its data, train nothing.")
 @click.option("--quiet", is_flag=True, help="No progress; failures and the table only.")
+@click.option("--json", "as_json", is_flag=True, help="For scripts: choices with their trials.")
 def tune(
     overrides: tuple[str, ...],
     folder: Path,
@@ -170,6 +172,7 @@ def tune(
 @options.where
 @click.option("--fail-fast", is_flag=True, help="Stop at the first failure.")
 @click.option("--quiet", is_flag=True, help="No progress; failures and the tables only.")
+@click.option("--json", "as_json", is_flag=True, help="For scripts: the answer and the tables.")
 def evaluate(
     overrides: tuple[str, ...],
     folder: Path,

@@ -1,5 +1,6 @@
 """The command `merge`: results folders of several machines as one."""
 
+import json
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
     is_flag=True,
     help="Where numbers of a key differ, keep those of the output, else of the folder named first.",
 )
-def merge(folders: tuple[Path, ...], output: Path, keep_first: bool) -> None:
+@click.option("--json", "as_json", is_flag=True, help="For scripts: what was merged and left out.")
+def merge(folders: tuple[Path, ...], output: Path, keep_first: bool, as_json: bool) -> None:
     """Copy the records of FOLDERS into one, with predictions, weights, evaluations and choices.
 
     A key with the same numbers in several folders is copied once. Keys with other numbers, as of a
@@ -51,6 +53,11 @@ def merge(folders: tuple[Path, ...], output: Path, keep_first: bool) -> None:
     into, given = options.open_results(output), [options.open_results(one) for one in folders]
     done = merging.merge(given, into, keep_first)
     _merge_notes([into, *given])
+    if as_json:
+        counted = {k: {"total": total, "new": new} for k, (total, new) in done.counts.items()}
+        made = {"counts": counted, "notes": done.notes, "left_out": done.left_out}
+        click.echo(json.dumps({"folder": str(output), **made}, indent=1))
+        sys.exit(1 if done.left_out else 0)
     counts = [
         f"{total:,} {kind}{'s' * (total != 1)} ({new:,} new)"
         for kind, (total, new) in done.counts.items()

@@ -10,8 +10,12 @@ from peftbench.system import offline_folder
 
 
 def plan_table(status: SweepStatus) -> Table:
-    """One line for runs that differ in nothing but seeds."""
-    shown = ["method", "task", "model", "size"]
+    """One line for runs that differ in nothing but seeds.
+
+    A table of 80 columns: what all lines share stands in the title or in the summary below.
+    """
+    models = {run.model.name for run in status.plan.runs}
+    shown = ["method", "task", *(["model"] if len(models) > 1 else []), "size"]
     shown += [axis for axis in status.plan.axes if "." in axis and not axis.startswith("seed.")]
     lines: dict[tuple[str, ...], list[Run]] = {}
     for run in status.plan.runs:
@@ -30,13 +34,25 @@ def plan_table(status: SweepStatus) -> Table:
                 _time(known, rough) if todo else "",
             ]
         )
-    columns = [*shown, "seeds", "done", "missing", "failed", "time"]
+    columns = [*_short(shown), "seeds", "done", "missing", "failed", "time"]
     for place in range(len(columns) - 2, len(shown), -1):  # counts that no line has
         if not any(row[place] for row in rows):
             columns.pop(place)
             rows = [[*row[:place], *row[place + 1 :]] for row in rows]
+    if len(columns) == len(shown) + 3:  # one kind of count: the number of seeds
+        columns.pop(-2)
+        rows = [[*row[:-2], row[-1]] for row in rows]
     count = len(status.plan.runs)
-    return Table(f"{count} run{'s' * (count != 1)}", columns, rows, len(shown) + 1)
+    title = f"{count} run{'s' * (count != 1)}"
+    if len(models) == 1:
+        title += f" of {models.pop()}"
+    return Table(title, columns, rows, len(shown) + 1)
+
+
+def _short(names: list[str]) -> list[str]:
+    """The last parts of names, whole where two would be the same."""
+    ends = [name.rpartition(".")[2] for name in names]
+    return [end if ends.count(end) == 1 else name for end, name in zip(ends, names, strict=True)]
 
 
 def _time(known: list[float], rough: list[float]) -> str:

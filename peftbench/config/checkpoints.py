@@ -5,12 +5,14 @@ from collections.abc import Iterable
 from peftbench.core.configs import ModelConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Run, canonical
+from peftbench.methods.settings import check_sizes
 from peftbench.models.checkpoint_inspection import check_fit, inspect_checkpoint
+from peftbench.models.layer_sizes import layer_sizes
 from peftbench.system import hub, offline_folder
 
 
 def check(runs: Iterable[Run]) -> tuple[list[str], list[str]]:
-    """Inspect the checkpoints of runs, without torch and without asking the hub.
+    """Inspect the checkpoints of runs without torch and without the hub; ranks must fit them.
 
     Returns:
         Names of models that are not at hand, so that nothing is known of them; and notes on those
@@ -25,24 +27,28 @@ def check(runs: Iterable[Run]) -> tuple[list[str], list[str]]:
     absent, notes, errors = [], [], []
     for those in by_model.values():
         model = those[0].model
-        if model.checkpoint is None:
-            continue  # random weights
-        folder = hub.at_hand(model)
-        if folder is None:
+        folder = None if model.checkpoint is None else hub.at_hand(model)
+        facts = None
+        if folder is not None:
+            try:
+                facts = inspect_checkpoint(model, folder)
+            except ConfigError as error:
+                ours = hub.comes_from_hub(model) and offline_folder.folder() is None
+                if ours and not hub.offline():
+                    absent.append(_called(model))  # a download may have stopped, or still go on
+                else:
+                    errors.append(f"model.checkpoint={model.checkpoint}: {error}")
+                continue
+            notes += facts.notes
+        elif model.checkpoint is not None:
             absent.append(_called(model))
-            continue
-        try:
-            facts = inspect_checkpoint(model, folder)
-        except ConfigError as error:
-            if hub.comes_from_hub(model) and not hub.offline() and offline_folder.folder() is None:
-                absent.append(_called(model))  # a download may have stopped, or still go on
-            else:
-                errors.append(f"model.checkpoint={model.checkpoint}: {error}")
-            continue
-        notes += facts.notes
+        sizes = layer_sizes(model, folder)
         for run in those:
             try:
-                check_fit(run, facts)
+                if facts is not None:
+                    check_fit(run, facts)
+                if sizes is not None:
+                    check_sizes(run.method, model.name, sizes)
             except ConfigError as error:
                 errors.append(str(error))
     if errors:

@@ -5,27 +5,33 @@ from typing import Any
 
 from peftbench.config import nodes
 from peftbench.core import revisions
-from peftbench.core.configs import FamilyConfig, class_name
+from peftbench.core.configs import FamilyConfig, ModelConfig, class_name
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json
 from peftbench.core.tuning import SearchSpace
-from peftbench.methods.peft_settings import check_settings
+from peftbench.methods import settings
 from peftbench.results.store import Results
 from peftbench.system import io
 
 
-def resolve_method(node: Any, family: FamilyConfig, results: Results) -> Any:
-    """A method's node, and those of the methods inside it, without prose and recipes."""
+def resolve_method(node: Any, model: ModelConfig, results: Results, at: str) -> Any:
+    """A method's node, and those of the methods inside it, without prose and recipes.
+
+    `at` is what stands before its settings, for messages.
+    """
     if not isinstance(node, dict):
         return node
-    inner = {key: resolve_method(value, family, results) for key, value in node.items()}
+    family = model.family_config
+    inner = {
+        key: resolve_method(value, model, results, f"{at}{key}.") for key, value in node.items()
+    }
     if node.get("from") is not None:
         inner["from"] = _earlier(node["from"], results)
     if isinstance(node.get("target_modules"), list):
         inner["target_modules"] = _roles(node["target_modules"], family)
-    if class_name(str(node.get("_target_"))) == "Peft" and isinstance(node.get("config"), dict):
-        check_settings(str(node.get("type")), node["config"])
     if "_target_" in node:
+        settings.check_values(str(node["_target_"]), inner, at)
+        settings.check_family(str(node["_target_"]), inner, at, model.family, family)
         kind = class_name(str(node["_target_"]))
         added = revisions.ADDED.get(kind, frozenset())
         told = {

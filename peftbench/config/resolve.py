@@ -30,6 +30,7 @@ from peftbench.core.run import Json, Run, role_seeds
 from peftbench.core.text import did_you_mean
 from peftbench.data import hub_dataset, loading, prompt_template
 from peftbench.data.text_noise import EDITS
+from peftbench.methods import settings
 from peftbench.results.store import Results
 from peftbench.suites import base as suites
 from peftbench.system import hub, offline_folder
@@ -95,6 +96,7 @@ class Resolver:
         )
         _check_size(run)
         _check_warmup(run)
+        settings.check_run(run)
         if run.train.class_weights is not None and run.task.kind != "classification":
             what = "texts" if run.task.generation else "values"
             raise ConfigError(
@@ -179,7 +181,7 @@ class Resolver:
             found = offline_folder.datasets(here).get(label)
             if found is None:
                 raise ConfigError(
-                    f"{task.source['hub']} is not in {here} as these words mean it: run `peftbench "
+                    f"{task.source['hub']} is not in {here} with these overrides: run `peftbench "
                     "prefetch` again with them"
                 )
         else:
@@ -219,7 +221,7 @@ class Resolver:
     def _method(self, node: Json, model: ModelConfig) -> MethodConfig:
         whole = nodes.whole("method", node)
         return MethodConfig.from_json(
-            method_nodes.resolve_method(whole, model.family_config, self.results)
+            method_nodes.resolve_method(whole, model, self.results, "method.")
         )
 
     def _suite(self, node: Json) -> Json:
@@ -262,7 +264,7 @@ def _not_asked(name: str, commit: str | None) -> str:
     what = "revision not resolved" if commit is None else f"nothing is known of {commit[:12]}"
     return (
         f"{name}: {what}, and planning does not ask the hub; `peftbench run` or `peftbench "
-        "prefetch` with the same words does, and keeps what it finds"
+        "prefetch` with the same overrides does, and keeps what it finds"
     )
 
 

@@ -61,7 +61,7 @@ def plan(
     grids = [Grid.read(own, composer, searched, sweep) for sweep in named]
     cells = [cell for grid in grids for cell in grid.cells(composer)]
     if not cells:
-        raise ConfigError("these words leave no run: every cell is excluded")
+        raise ConfigError("no runs left: exclude= removes all grid points")
     runs: dict[Run, str] = {}
     evaluations: dict[Evaluation, None] = {}
     repeats = []

@@ -64,6 +64,7 @@ class RunOptions:
         pack: runs that a worker trains at a time: a number, auto or off.
         dry_run: check every run and its data, train nothing.
         quiet: print failures and tables only.
+        as_json: print the tables, or the choices of `tune`, as one JSON value.
         track: names of trackers that get each finished run: tensorboard, mlflow, wandb, csv.
     """
 
@@ -80,4 +81,5 @@ class RunOptions:
     pack: str = "auto"
     dry_run: bool = False
     quiet: bool = False
+    as_json: bool = False
     track: tuple[str, ...] = ()

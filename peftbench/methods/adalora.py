@@ -31,12 +31,12 @@ import torch
 from torch import Tensor, nn
 
 from peftbench.core.configs import Budget
-from peftbench.core.errors import above, at_least, between
 from peftbench.core.run import Json
 from peftbench.data.batching import Batch
 from peftbench.methods.base import MODEL, PEFT, PEFT_PREFIX, Method
+from peftbench.methods.settings import adalora_schedule, check_adalora_budget, check_rank
 from peftbench.models.adapted_model import AdaptedModel
-from peftbench.models.module_ops import check_roles, linear_of
+from peftbench.models.module_ops import linear_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,26 +63,6 @@ class AdaLoRA(Method):
     orthogonality: float
     betas: list[float]
 
-    def __post_init__(self) -> None:
-        at_least("target_rank", self.target_rank, 1, whole=True)
-        at_least("initial_rank", self.initial_rank, self.target_rank, whole=True)
-        above("alpha", self.alpha, 0)
-        between("dropout", self.dropout, 0, 0.9)
-        check_roles("target_modules", self.target_modules)
-        between("initial", self.initial, 0, 1)
-        between("final", self.final, 0, 1)
-        if self.initial + self.final >= 1:
-            raise ValueError(
-                f"initial + final must be below 1, got {self.initial} + {self.final}: no steps are "
-                "left in which ranks fall"
-            )
-        at_least("interval", self.interval, 1, whole=True)
-        at_least("orthogonality", self.orthogonality, 0)
-        if len(self.betas) != 2:
-            raise ValueError(f"betas must be two numbers, got {self.betas}")
-        for beta in self.betas:
-            between("betas", beta, 0, 1)
-
     @property
     def supports_packing(self) -> bool:
         """No: a run ranks its own triplets by their gradients."""
@@ -94,10 +74,7 @@ class AdaLoRA(Method):
 
     def check_budget(self, budget: Budget) -> None:
         """Refuse a budget without a number of steps, or of too few of them."""
-        if budget.seconds is not None:
-            raise ValueError("AdaLoRA's ranks fall by steps; take a budget of steps or epochs")
-        if budget.steps is not None:
-            self._schedule(budget.steps)
+        check_adalora_budget(vars(self), budget)
 
     def compute_loss(self, encoder: AdaptedModel, batch: Batch) -> Tensor:
         """The task's loss, and the distance of P and Q from orthogonal matrices."""
@@ -116,7 +93,7 @@ class AdaLoRA(Method):
         """Cut ranks down to the budget of the step; later keep them."""
         if steps is None:
             raise ValueError("AdaLoRA's ranks fall by steps; take a budget of steps or epochs")
-        start, end = self._schedule(steps)
+        start, end = adalora_schedule(vars(self), steps)
         parts = [part for _, part in _parts(encoder)]
         if step > end:
             for part in parts:
@@ -130,7 +107,7 @@ class AdaLoRA(Method):
 
     def triplets(self, step: int, steps: int, matrices: int) -> int:
         """The budget b(t) of so many matrices: triplets whose singular value stays."""
-        start, end = self._schedule(steps)
+        start, end = adalora_schedule(vars(self), steps)
         first, last = self.initial_rank * matrices, self.target_rank * matrices
         left = 1 - (min(max(step, start), end) - start) / (end - start)
         return int(last + (first - last) * left**3)
@@ -159,19 +136,13 @@ class AdaLoRA(Method):
         }
         return config, tensors
 
-    def _schedule(self, steps: int) -> tuple[int, int]:
-        """The steps after which ranks fall, and at which they have fallen."""
-        start, end = round(self.initial * steps), steps - round(self.final * steps)
-        if end <= start:
-            raise ValueError(f"{steps} steps are too few for AdaLoRA's ranks to fall in: take more")
-        return start, end
-
     def _wrap(self, part: nn.Module) -> nn.Module:
         if not isinstance(part, nn.Linear):
             raise ValueError(
                 f"AdaLoRA updates linear layers; {type(part).__name__} is none: "
                 "choose other target_modules"
             )
+        check_rank("initial_rank", self.initial_rank, "a layer", min(part.weight.shape))
         return Triplets(part, self.initial_rank, self.alpha / self.initial_rank, self.dropout)
 
 

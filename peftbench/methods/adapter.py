@@ -34,15 +34,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from peftbench.core.errors import above, at_least, one_of
 from peftbench.core.run import Json
 from peftbench.methods.base import OWN, Method
 from peftbench.models.adapted_model import AdaptedModel
-from peftbench.models.module_ops import Tap, check_roles, set_unregistered
+from peftbench.models.module_ops import Tap, set_unregistered
 
 NORMS = ("attn_norm", "ffn_norm")
 ACTIVATIONS = {"relu": nn.ReLU, "gelu": nn.GELU, "silu": nn.SiLU, "tanh": nn.Tanh}
-STARTS = ("normal", "lora")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,18 +62,6 @@ class Adapter(Method):
     scale: float
     start: str
     train_norms: bool
-
-    def __post_init__(self) -> None:
-        at_least("width", self.width, 1, whole=True)
-        check_roles("at", [role for role in self.at if role != "ffn"])
-        if not self.at:
-            raise ValueError(
-                "at is empty: name places of bottlenecks, or train norms alone with "
-                "method=layernorm"
-            )
-        one_of("activation", self.activation, tuple(ACTIVATIONS))
-        above("scale", self.scale, 0)
-        one_of("start", self.start, STARTS)
 
     def insert(self, encoder: AdaptedModel) -> None:
         """Add the bottlenecks; unfreeze the norms before those are wrapped."""

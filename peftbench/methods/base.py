@@ -21,6 +21,7 @@ from peftbench.core.configs import Budget, MethodConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json
 from peftbench.data.batching import NO_TOKEN, Batch
+from peftbench.methods.settings import check_values
 from peftbench.models.adapted_model import AdaptedModel
 
 #: Hooks as they were called in the release before, and now.
@@ -64,6 +65,11 @@ class Method:
     def uniform_posterior(self) -> bool:
         """Whether means of posteriors over its `down` start at a uniform draw (BH-PEFT)."""
         return False
+
+    def __post_init__(self) -> None:
+        """Refuse values that a setting cannot have; see `settings.py` for the package's own."""
+        for kind in type(self).__mro__:
+            check_values(f"{kind.__module__}.{kind.__qualname__}", vars(self))
 
     def __init_subclass__(cls) -> None:
         """Refuse hooks by their old names, which nothing would call.

@@ -30,11 +30,9 @@ from typing import Any
 
 from torch import Tensor
 
-from peftbench.core.errors import above, at_least, one_of
 from peftbench.data.batching import Batch
 from peftbench.methods.base import WrapperMethod
 from peftbench.methods.layers.gaussian import (
-    NOISES,
     GaussianLinear,
     divergence,
     gaussians,
@@ -44,9 +42,6 @@ from peftbench.methods.layers.gaussian import (
 )
 from peftbench.models.adapted_model import AdaptedModel
 
-NORMALISERS = ("mean", "data")
-MATRICES = ("down", "up")
-
 
 @dataclass(frozen=True, kw_only=True)
 class BayesHybrid(WrapperMethod):
@@ -54,11 +49,11 @@ class BayesHybrid(WrapperMethod):
 
     Attributes:
         base_method: any method that inserts linears called `down` and `up`.
-        noise: one of `NOISES`.
+        noise: one of `settings.NOISES`.
         spread: initial standard deviations are G^2, G uniform in [spread / sqrt 2, spread].
         prior: mean, std; or `from`, a file of trained weights whose posterior is the prior.
         kl: weight of the divergence.
-        normalise: what the sum is divided by, one of `NORMALISERS`.
+        normalise: what the sum is divided by, one of `settings.NORMALISERS`.
         samples: of a prediction; 0 predicts with the means.
     """
 
@@ -69,18 +64,6 @@ class BayesHybrid(WrapperMethod):
     kl: float
     normalise: str
     samples: int
-
-    def __post_init__(self) -> None:
-        if not self.matrices:
-            raise ValueError("matrices is empty: choose down, up or both")
-        for matrix in self.matrices:
-            one_of("matrices", matrix, MATRICES)
-        one_of("noise", self.noise, NOISES)
-        one_of("normalise", self.normalise, NORMALISERS)
-        above("spread", self.spread, 0)
-        above("prior.std", self.prior["std"], 0)
-        at_least("kl", self.kl, 0)
-        at_least("samples", self.samples, 0, whole=True)
 
     def insert(self, encoder: AdaptedModel) -> None:
         """Insert the base method, and replace its matrices."""

@@ -16,7 +16,6 @@ from torch import nn
 
 from peftbench.methods.base import MODEL, Method
 from peftbench.models.adapted_model import AdaptedModel
-from peftbench.models.module_ops import check_roles
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,10 +23,6 @@ class BitFit(Method):
     """All biases, or those of the roles in `target_modules` and of what is above the blocks."""
 
     target_modules: list[str] | None
-
-    def __post_init__(self) -> None:
-        if self.target_modules is not None:
-            check_roles("target_modules", self.target_modules)
 
     def export_forms(self) -> tuple[str, ...]:
         """A model with other biases."""

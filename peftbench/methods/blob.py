@@ -28,7 +28,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from peftbench.core.errors import above, at_least
 from peftbench.data.batching import Batch
 from peftbench.methods.base import WrapperMethod
 from peftbench.methods.layers.gaussian import (
@@ -60,13 +59,6 @@ class BLoB(WrapperMethod):
     kl_lr: float
     gamma: float
     samples: int
-
-    def __post_init__(self) -> None:
-        above("spread", self.spread, 0)
-        above("prior.std", self.prior["std"], 0)
-        at_least("kl_lr", self.kl_lr, 0)
-        above("gamma", self.gamma, 0)
-        at_least("samples", self.samples, 0, whole=True)
 
     def insert(self, encoder: AdaptedModel) -> None:
         """Insert the base method, and replace its first matrices."""

@@ -27,10 +27,6 @@ class Combined(Method):
 
     members: dict[str, Method]
 
-    def __post_init__(self) -> None:
-        if not self.members:
-            raise ValueError("members is empty: name at least one method")
-
     @property
     def supports_packing(self) -> bool:
         """Whether all do."""

@@ -18,6 +18,7 @@ from peftbench.data.loading import LabelledTexts
 from peftbench.data.tokenization import TokenizedSplit, tokenizer_hash
 from peftbench.data.tokenizer import load_tokenizer
 from peftbench.methods.base import Method, build_method, task_loss
+from peftbench.methods.settings import cannot_write
 from peftbench.models import pretrained
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
@@ -144,10 +145,7 @@ def _insert(
     """The method in a model with random weights: of all blocks if it names some by number."""
     model = run.model
     if run.task.generation and not method.token_wise:
-        raise ConfigError(
-            f"{_called(run)}: the method looks at whole texts, or draws its predictions, so that "
-            f"no cache of keys and values holds what {run.task.name} needs to write; choose another"
-        )
+        raise ConfigError(cannot_write(run))
     config = _config(run, None if method.names_blocks else BLOCKS)
     language = verbalizer_ids is not None
     skeleton = pretrained.skeleton(model, language=language, config=config)

@@ -12,7 +12,6 @@ Pooler and head have the full rate.
 
 from dataclasses import dataclass
 
-from peftbench.core.errors import between
 from peftbench.methods.base import MODEL, Method
 from peftbench.models.adapted_model import AdaptedModel
 
@@ -22,11 +21,6 @@ class Full(Method):
     """All parameters, those of lower blocks with smaller rates where `layer_decay` is below 1."""
 
     layer_decay: float
-
-    def __post_init__(self) -> None:
-        between("layer_decay", self.layer_decay, 0, 1)
-        if self.layer_decay == 0:
-            raise ValueError("layer_decay must be greater than 0; 1 is the same rate for all")
 
     def export_forms(self) -> tuple[str, ...]:
         """A model."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from peftbench.core.run import Json
 from peftbench.methods.base import MODEL, PEFT, PEFT_PREFIX, Method
 from peftbench.models.adapted_model import AdaptedModel
-from peftbench.models.module_ops import check_roles, linear_of
+from peftbench.models.module_ops import linear_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,12 +25,6 @@ class IA3(Method):
 
     outputs: list[str]
     inputs: list[str]
-
-    def __post_init__(self) -> None:
-        check_roles("outputs", self.outputs)
-        check_roles("inputs", self.inputs)
-        if not [*self.outputs, *self.inputs]:
-            raise ValueError("outputs and inputs are both empty: there is nothing to scale")
 
     def insert(self, encoder: AdaptedModel) -> None:
         """Wrap every one of them."""

@@ -28,17 +28,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from peftbench.core.errors import above, at_least, between
 from peftbench.core.run import Json
 from peftbench.methods.base import MODEL, PEFT, PEFT_PREFIX, Method
+from peftbench.methods.settings import check_rank
 from peftbench.models.adapted_model import AdaptedModel
-from peftbench.models.module_ops import (
-    check_roles,
-    empty_linear,
-    linear_of,
-    set_unregistered,
-    within,
-)
+from peftbench.models.module_ops import empty_linear, linear_of, set_unregistered, within
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,15 +52,6 @@ class LoRA(Method):
     rank_scaling: float
     use_dora: bool
     loraplus_lr_ratio: float | None = None
-
-    def __post_init__(self) -> None:
-        at_least("rank", self.rank, 1, whole=True)
-        above("alpha", self.alpha, 0)
-        between("dropout", self.dropout, 0, 0.9)
-        between("rank_scaling", self.rank_scaling, 0, 1)
-        check_roles("target_modules", self.target_modules)
-        if self.loraplus_lr_ratio is not None:
-            at_least("loraplus_lr_ratio", self.loraplus_lr_ratio, 1)
 
     def insert(self, encoder: AdaptedModel) -> None:
         """Wrap every target."""
@@ -115,6 +100,7 @@ class LoRA(Method):
                 f"LoRA updates linear layers; {type(part).__name__} is none: "
                 "choose other target_modules"
             )
+        check_rank("rank", self.rank, "a layer", min(part.weight.shape))
         kind = Decomposed if self.use_dora else LowRank
         return kind(part, self.rank, self.alpha / self.rank**self.rank_scaling, self.dropout)
 

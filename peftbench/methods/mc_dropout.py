@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from peftbench.core.errors import at_least
 from peftbench.data.batching import Batch
 from peftbench.methods.base import WrapperMethod, averaged, repeated
 from peftbench.models.adapted_model import AdaptedModel
@@ -23,9 +22,6 @@ class MCDropout(WrapperMethod):
     """A base method whose predictions are averaged over `samples` dropout masks."""
 
     samples: int
-
-    def __post_init__(self) -> None:
-        at_least("samples", self.samples, 1, whole=True)
 
     def export_forms(self) -> tuple[str, ...]:
         """None: it averages passes with dropout."""

@@ -27,21 +27,9 @@ from torch import Tensor, nn
 
 from peftbench.core.run import Json
 from peftbench.methods.base import MODEL, PEFT, Method
-from peftbench.methods.peft_effects import SCALED_INPUTS, refuse_ineffective
-from peftbench.methods.peft_support import peft_support
+from peftbench.methods.peft_effects import NOT_OFFERED, SCALED_INPUTS
 from peftbench.models.adapted_model import AdaptedModel
-from peftbench.models.module_ops import check_roles, replace_module
-
-#: Types that the library offers and this method does not, and why.
-REFUSED = {
-    "ADAPTION_PROMPT": "is made for LLaMA's attention",
-    "XLORA": "mixes LoRAs that were trained before",
-    "ADALORA": "moves ranks about in a loop of its own (method=adalora does)",
-    "SHADOW": "runs a second network beside the model",
-    "TRAINABLE_TOKENS": "trains rows of the embeddings, by their ids",
-    "OSF": "needs optimizer hooks of its own",
-}
-
+from peftbench.models.module_ops import replace_module
 
 #: Of the library's warnings those that a setting found nothing in the model.
 _INEFFECTIVE = re.compile("did not match any|but no module|but no parameter")
@@ -58,22 +46,14 @@ class Peft(Method):
     config: dict[str, Any]
 
     def __post_init__(self) -> None:
-        kinds = offered()
-        if self.type in REFUSED:
-            raise ValueError(f"type={self.type} {REFUSED[self.type]}; choose {', '.join(kinds)}")
-        if self.type not in kinds:
+        super().__post_init__()
+        if self.type not in (kinds := offered()):  # of another version than the settings' file
             raise ValueError(
-                f"type={self.type} is no tuner of the installed peft (types that put tokens in "
-                f"front of the input are not offered: method=prefix); choose {', '.join(kinds)}"
+                f"type={self.type} is no tuner of the installed peft; choose {', '.join(kinds)}"
             )
         known = set(_config_class(self.type).__dataclass_fields__)
-        for name in self.config:
-            if name not in known:
-                raise ValueError(
-                    f"{self.type} takes no {name}; it takes {', '.join(sorted(known))}"
-                )
-        refuse_ineffective(self.type, self.config)
-        check_roles("target_modules", self.target_modules)
+        if odd := sorted(set(self.config) - known):
+            raise ValueError(f"{self.type} takes no {odd[0]}; it takes {', '.join(sorted(known))}")
 
     @property
     def names_blocks(self) -> bool:
@@ -87,10 +67,6 @@ class Peft(Method):
 
     def insert(self, encoder: AdaptedModel) -> None:
         """Let the library put its modules in, on weights that it may write to."""
-        if encoder.rehearsal:
-            families = peft_support()[1].get(self.type, {})
-            if reason := families.get(encoder.backbone.family):
-                raise ValueError(f"{self.type} does not run there: {reason}")
         paths = [f".{path}" for path, _ in encoder.module.named_modules()]
         for name in self.config.get("modules_to_save") or ():
             if not any(path.endswith(f".{name}") for path in paths):
@@ -179,7 +155,7 @@ def offered() -> list[str]:
         for kind, config in PEFT_TYPE_TO_CONFIG_MAPPING.items()
         if kind in PEFT_TYPE_TO_TUNER_MAPPING and not issubclass(config, PromptLearningConfig)
     )
-    return sorted(kind for kind in kinds if kind not in REFUSED)
+    return sorted(kind for kind in kinds if kind not in NOT_OFFERED)
 
 
 def _config_class(kind: str) -> Any:

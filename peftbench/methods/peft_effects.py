@@ -5,12 +5,24 @@ Read without torch and without peft.
 
 from typing import Any
 
+from peftbench.core.errors import ConfigError
+
 #: Roles that a type changes in its paper, where that is not query and value. IA3 (Liu et al. 2022,
 #: arXiv 2205.05638, section 3.3) scales keys, values and the inner activation, what ffn_out gets.
 PAPER_ROLES = {"IA3": ("key", "value", "ffn_out")}
 
 #: Of the roles of IA3 those of which it scales what they get, not what they give.
 SCALED_INPUTS = ("ffn_out",)
+
+#: Types that the library offers and this method does not, and why.
+NOT_OFFERED = {
+    "ADAPTION_PROMPT": "is made for LLaMA's attention",
+    "XLORA": "mixes LoRAs that were trained before",
+    "ADALORA": "moves ranks about in a loop of its own (method=adalora does)",
+    "SHADOW": "runs a second network beside the model",
+    "TRAINABLE_TOKENS": "trains rows of the embeddings, by their ids",
+    "OSF": "needs optimizer hooks of its own",
+}
 
 #: Settings of every type that only the library's own models and its trainer read.
 UNREAD = {
@@ -79,32 +91,32 @@ def refuse_ineffective(kind: str, config: dict[str, Any]) -> None:
         config: arguments of its config class.
 
     Raises:
-        ValueError: naming the setting, and why.
+        ConfigError: naming the setting, and why.
     """
     unread = UNREAD | NEVER_CALLED.get(kind, {})
     for name in config:
         if name in unread and config[name] not in (None, False):
-            raise ValueError(
+            raise ConfigError(
                 f"{kind}: config.{name} has no effect here: it {unread[name]}; drop it"
             )
     for name, why in HALF_CALLED.get(kind, {}).items():
         if config.get(name) is not None:
-            raise ValueError(f"{kind}: config.{name} {why}; something else would train: drop it")
+            raise ConfigError(f"{kind}: config.{name} {why}; something else would train: drop it")
     init = str(config.get("init_lora_weights")).lower()
     for name, (settings, why) in PREPARED_INITS.items():
         if init.startswith(name):
-            raise ValueError(
+            raise ConfigError(
                 f"{kind}: config.init_lora_weights={init} {why}; peftbench does not prepare that, "
                 "and the library would train something else; choose true, gaussian, orthogonal, "
                 "olora, pissa or mica"
             )
         if config.get(settings):
-            raise ValueError(
+            raise ConfigError(
                 f"{kind}: config.{settings} has no effect here: it is read with "
                 f"init_lora_weights={name}, which is not offered; drop it"
             )
     if kind == "IA3" and "target_modules" in config and "feedforward_modules" not in config:
-        raise ValueError(
+        raise ConfigError(
             "IA3: config.target_modules without config.feedforward_modules would scale what every "
             "module gives; name those whose input is scaled, [] for none"
         )

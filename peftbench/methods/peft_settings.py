@@ -33,10 +33,15 @@ def peft_settings() -> Json:
     return found
 
 
-def check_settings(kind: str, config: Json) -> None:
+def check_peft_settings(kind: str, config: Json, at: str = "") -> None:
     """Refuse settings that the tuner `kind` does not have, or values that it cannot have.
 
     With another version of peft than the file is of, a name is left to the library itself.
+
+    Args:
+        kind: a type of the library.
+        config: arguments of its config class.
+        at: what stands before `config` in messages.
 
     Raises:
         ConfigError: with the setting, what is allowed and what was given.
@@ -46,10 +51,10 @@ def check_settings(kind: str, config: Json) -> None:
         return  # refused by name where peft is loaded
     for name, value in config.items():
         if name not in known:
-            if _installed() == peft_settings()["peft"]:
+            if installed_peft() == peft_settings()["peft"]:
                 raise ConfigError(f"{kind} takes no {name}; it takes {', '.join(sorted(known))}")
             continue
-        _check(f"method.config.{name}", name, value, known[name])
+        _check(f"{at}config.{name}", name, value, known[name])
 
 
 def _check(called: str, name: str, value: Any, about: Json) -> None:
@@ -84,7 +89,8 @@ def _check(called: str, name: str, value: Any, about: Json) -> None:
         )
 
 
-def _installed() -> str | None:
+def installed_peft() -> str | None:
+    """The version of the library here."""
     try:
         return version("peft")
     except PackageNotFoundError:

@@ -21,7 +21,6 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from peftbench.core.errors import at_least
 from peftbench.core.run import Json
 from peftbench.methods.base import PEFT, Method
 from peftbench.methods.layers.gaussian import SampledLinear
@@ -36,10 +35,6 @@ class Prefix(Method):
 
     length: int
     width: int
-
-    def __post_init__(self) -> None:
-        at_least("length", self.length, 0, whole=True)
-        at_least("width", self.width, 0, whole=True)
 
     def insert(self, encoder: AdaptedModel) -> None:
         """Put the prefix in front of every attention."""

@@ -15,12 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from peftbench.core.errors import above, between
+from peftbench.core.roles import LINEARS
 from peftbench.methods.base import MODEL, Method
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.module_ops import linear_of
-
-LINEARS = ("query", "key", "value", "attn_out", "ffn_in", "ffn_out")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,10 +26,6 @@ class RandomMask(Method):
     """The fraction `keep` of the weights of all linears."""
 
     keep: float
-
-    def __post_init__(self) -> None:
-        between("keep", self.keep, 0, 1)
-        above("keep", self.keep, 0)
 
     def export_forms(self) -> tuple[str, ...]:
         """A model with some other weights."""

@@ -82,6 +82,3 @@ def _shifted(encoder: AdaptedModel, batch: Batch, shift: Tensor) -> Tensor:
 
 #: Penalties on a second pass that is made for them alone.
 PENALTIES: dict[str, Penalty] = {"r3f": r3f, "smart": smart}
-
-#: R-Drop, whose second pass is one of the task's own.
-RDROP = "rdrop"

@@ -27,13 +27,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from peftbench.core.errors import at_least, between, one_of
 from peftbench.data.batching import Batch
 from peftbench.methods.base import Method, WrapperMethod, task_loss
-from peftbench.methods.regularizers import PENALTIES, RDROP, divergence
+from peftbench.methods.regularizers import PENALTIES, divergence
+from peftbench.methods.settings import RDROP
 from peftbench.models.adapted_model import AdaptedModel
-
-CHOICES = ("rgn", "fisher", "lisa", "manual", "all")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,10 +39,10 @@ class RobustPartial(WrapperMethod):
     """A base method, of whose trained parameters those of some blocks train.
 
     Attributes:
-        choose, which: one of `CHOICES`; the blocks for `manual`, from 0.
+        choose, which: one of `settings.CHOICES`; the blocks for `manual`, from 0.
         part: of the blocks, rounded, at least one.
         batches, interval: to score on; steps between `lisa`'s choices.
-        penalty: one of `PENALTIES`, rdrop, or none.
+        penalty: one of `settings.PENALTIES`.
         strength, epsilon: of the penalty; of the change that r3f and smart make to embeddings.
         wise: part of the pretrained weights in the end.
     """
@@ -59,27 +57,20 @@ class RobustPartial(WrapperMethod):
     epsilon: float
     wise: float
 
-    def __post_init__(self) -> None:
-        one_of("choose", self.choose, CHOICES)
-        one_of("penalty", self.penalty, ("none", RDROP, *PENALTIES))
-        between("part", self.part, 0, 1)
-        if (self.choose == "manual") != bool(self.which):
-            raise ValueError(f"choose={self.choose}, which={self.which}: only manual lists blocks")
-        at_least("batches", self.batches, 1, whole=True)
-        at_least("interval", self.interval, 1, whole=True)
-        at_least("strength", self.strength, 0)
-        at_least("epsilon", self.epsilon, 0)
-        between("wise", self.wise, 0, 1)
-
     @property
     def supports_packing(self) -> bool:
         """Not with a penalty: it takes derivatives of its own."""
         return self.penalty == "none" and super().supports_packing
 
+    @property
+    def names_blocks(self) -> bool:
+        """Whether it or the base method does."""
+        return bool(self.which) or super().names_blocks
+
     def insert(self, encoder: AdaptedModel) -> None:
         """Insert the base method; all that it trains still does."""
         depth = len(encoder.blocks)
-        if not encoder.rehearsal and not all(0 <= block < depth for block in self.which):
+        if not all(0 <= block < depth for block in self.which):
             raise ValueError(f"which={self.which}: {encoder.name} has {depth} blocks, from 0")
         self.base_method.insert(encoder)
         own = encoder.trained().keys() & encoder.pretrained.keys()

@@ -30,7 +30,6 @@ import torch
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from peftbench.core.errors import at_least, between, one_of
 from peftbench.core.run import Json
 from peftbench.data.batching import Batch
 from peftbench.methods.base import Method, WrapperMethod
@@ -38,9 +37,6 @@ from peftbench.methods.layers import masked
 from peftbench.models.adapted_model import AdaptedModel
 
 Part = TypeVar("Part", masked.MaskedLinear, masked.GatedLinear)
-
-SCORES = ("random", "magnitude", "er", "snip", "grasp", "learned")
-SCOPES = ("global", "local")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,16 +49,6 @@ class SparseAdapter(WrapperMethod):
     batches: int
     widen: int
     penalty: float
-
-    def __post_init__(self) -> None:
-        between("keep", self.keep, 0, 1)
-        if self.keep == 0:
-            raise ValueError("keep must be greater than 0: it is the fraction that stays")
-        one_of("score", self.score, SCORES)
-        one_of("scope", self.scope, SCOPES)
-        at_least("batches", self.batches, 1, whole=True)
-        at_least("widen", self.widen, 1, whole=True)
-        at_least("penalty", self.penalty, 0)
 
     def insert(self, encoder: AdaptedModel) -> None:
         """Insert the base method, wider if asked, and give its matrices masks or gates."""

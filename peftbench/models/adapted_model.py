@@ -14,11 +14,11 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from peftbench.core.roles import ROLES
 from peftbench.data.batching import Batch
 from peftbench.models import attention, heads, masked_state
 from peftbench.models.backbone import Backbone
 from peftbench.models.module_ops import (
-    ROLES,
     FusedLinear,
     Mergeable,
     Tap,

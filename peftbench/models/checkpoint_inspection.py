@@ -31,7 +31,9 @@ _TABLES = (
     (("position_embeddings", "wpe"), ("max_position_embeddings", "n_positions")),
     (("token_type_embeddings",), ("type_vocab_size",)),
 )
-_DEPTHS = ("num_hidden_layers", "n_layers", "n_layer")
+
+#: Names of the number of blocks in config.json.
+DEPTHS = ("num_hidden_layers", "n_layers", "n_layer")
 
 #: Below this share of the model's vocabulary a tokenizer is another model's, or was cut.
 _LEAST_SHARE = 0.5
@@ -265,7 +267,7 @@ def _blocks(config: Json, tensors: dict[str, Tensor], model: ModelConfig) -> Ite
         if name.startswith(path) and number.isdigit() and not _is_buffer(name):
             inside.setdefault(int(number), set()).add(rest)
     shared = model.family_config.model_type == "albert"  # one block, applied again and again
-    depth = None if shared else _number(config, _DEPTHS)
+    depth = None if shared else _number(config, DEPTHS)
     if depth is not None and sorted(inside) != list(range(depth)):
         have = len(inside)
         yield (

@@ -1,26 +1,12 @@
-"""The words for the parts of a block, and small modules that stand in their places."""
+"""Small modules that stand in the places of parts of a block, and how these are put there."""
 
 import copy
-from collections.abc import Iterable
 from functools import cache
 from typing import Any, Protocol, TypeGuard, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
-
-#: The parts of a block that a method may ask for; a family's yaml says where each one is.
-ROLES = (
-    "attention",
-    "query",
-    "key",
-    "value",
-    "attn_out",
-    "attn_norm",
-    "ffn_in",
-    "ffn_out",
-    "ffn_norm",
-)
 
 
 @runtime_checkable
@@ -108,20 +94,6 @@ def linear_of(weight: Tensor, bias: Tensor | None) -> nn.Linear:
     if bias is not None:
         made.bias = nn.Parameter(bias.detach().clone(), requires_grad=False)
     return made
-
-
-def check_roles(name: str, roles: Iterable[str]) -> None:
-    """Refuse a word that is no role, and one that stands twice.
-
-    Raises:
-        ValueError: with the roles there are.
-    """
-    roles = list(roles)
-    if twice := sorted({role for role in roles if roles.count(role) > 1}):
-        raise ValueError(f"{name}: {', '.join(twice)} twice; once is enough")
-    for role in roles:
-        if role not in ROLES:
-            raise ValueError(f"{name}: {role!r} is no role; the roles are {', '.join(ROLES)}")
 
 
 class FusedLinear(nn.Module):

@@ -44,6 +44,11 @@ class Made:
     texts: dict[str, bytes]
     draw: Callable[[], dict[str, bytes]]
 
+    def to_json(self) -> Json:
+        """Answer, tables and notes, as the terminal shows them."""
+        tables = [table.to_json() for table in self.tables]
+        return {"answer": self.answer, "tables": tables, "notes": self.notes}
+
 
 def write(
     results: Results,

@@ -77,7 +77,7 @@ def tuned(run: Run, choices: list[Choice]) -> tuple[Run, Choice]:
     if found is None:
         raise ConfigError(
             f"tuned=true: no learning rate was chosen for {run.method.name} on {run.task.name} "
-            f"with {run.model.name}; `peftbench tune` with the same words chooses one"
+            f"with {run.model.name}; `peftbench tune` with the same overrides chooses one"
         )
     return replace(run, train=replace(run.train, lr=found.rate)), found
 

@@ -103,15 +103,16 @@ class SweepStatus:
     def summary(self, workers: int | None = None) -> str:
         """What there is to do, and what went wrong before, in sentences."""
         plan, missing = self.plan, self.missing
-        cells = "1 cell is" if plan.cells == 1 else f"{plan.cells} cells are"
-        lines = [f"{cells} {len(plan.runs)} distinct run{'s' * (len(plan.runs) != 1)}"]
+        lines = [f"{len(plan.runs)} distinct run{'s' * (len(plan.runs) != 1)}"]
+        if plan.repeats:
+            lines[0] = f"{plan.cells} grid points are {lines[0]}"
         lines[0] += f": {len(plan.runs) - len(missing)} done, {len(missing)} missing"
         if failed := sum(run.key in self.failed for run in missing):
             lines[0] += f", {failed} of them failed before"
         for again, first in plan.repeats[:5]:
-            lines.append(f"  the cell {again} is {first} again")
+            lines.append(f"  {again} duplicates {first}")
         if len(plan.repeats) > 5:
-            lines.append(f"  … and {len(plan.repeats) - 5} more cells that are runs again")
+            lines.append(f"  … and {len(plan.repeats) - 5} more grid points that duplicate others")
         lines += [
             f"  failed ({note.kind}) {note.job.title}: {note.reason}"
             for note in self.failed.values()

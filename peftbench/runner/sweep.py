@@ -1,9 +1,11 @@
 """Run a plan on this machine: train what has no record, evaluate, report."""
 
+import json
 import os
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import FAILURE_KINDS, TRANSIENT_FAILURES, Evaluation, Failure
@@ -62,10 +64,13 @@ def run_plan(plan: Plan, results: Results, options: RunOptions, train: bool = Tr
             count = len(todo.evaluations)
             more = f", {count} evaluations to make" if count else ""
             note(f"{len(todo.runs)} runs are ready to train{more}")
+            if options.as_json:
+                ready = {"runs": len(todo.runs), "evaluations": count}
+                terminal.write(json.dumps(ready, indent=1) + "\n")
             return 0
     is_retried = retry_filter(options.retry)
     skipped = {key for key, failure in before.failed.items() if not is_retried(failure.kind)}
-    return _sum_up(plan, results, skipped)
+    return _sum_up(plan, results, skipped, options.as_json)
 
 
 def do_plan(plan: Plan, results: Results, options: RunOptions, train: bool = True) -> bool:
@@ -228,7 +233,7 @@ def _check_trained(before: status.SweepStatus) -> None:
     if before.missing:
         raise ConfigError(
             f"{len(before.missing)} of {len(before.plan.runs)} runs have no record in "
-            f"{before.folder}; `peftbench run` with the same words trains and evaluates them"
+            f"{before.folder}; `peftbench run` with the same overrides trains and evaluates them"
         )
 
 
@@ -242,7 +247,7 @@ def check_weights(todo: Todo, before: status.SweepStatus, results: Results) -> N
         raise ConfigError(
             f"of {len(gone)} runs that are done no weights were kept ({some}); "
             f"remove their records from {results.folder}/records, and `peftbench run` with the "
-            "same words trains them again and keeps the weights"
+            "same overrides trains them again and keeps the weights"
         )
 
 
@@ -302,11 +307,14 @@ def _print_full_disk(failures: list[Failure], results: Results) -> None:
         note(f"the results folder {results.folder} can take no more; free it and run again")
 
 
-def _sum_up(plan: Plan, results: Results, skipped: set[str]) -> int:
+def _sum_up(plan: Plan, results: Results, skipped: set[str], as_json: bool) -> int:
     state = status.sweep_status(plan, results)
+    if as_json and not state.done:
+        terminal.write(json.dumps({"answer": "", "tables": [], "notes": []}, indent=1) + "\n")
     if state.done:
+        show = partial(_show, as_json=as_json)
         try:
-            paths = builder.write(results, state.records, state.evaluated, show=_show)
+            paths = builder.write(results, state.records, state.evaluated, show=show)
         except OSError as error:
             note(f"the report cannot be written: {error}")
             return 1
@@ -336,8 +344,11 @@ def missing(state: status.SweepStatus, skipped: Iterable[str] = ()) -> list[str]
     return lines
 
 
-def _show(made: builder.Made) -> None:
+def _show(made: builder.Made, as_json: bool) -> None:
     try:
+        if as_json:
+            terminal.write(json.dumps(made.to_json(), indent=1) + "\n")
+            return
         for table in made.tables:
             print_out(table.rich())
         lines = [made.answer, "", *made.notes] if made.answer else made.notes

@@ -1,5 +1,6 @@
 """Choose learning rates: rounds of trials, each a sweep of runs, and a choice for each cell."""
 
+import json
 import math
 import sys
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from peftbench.results.store import Results
 from peftbench.runner import sweep, tpe
 from peftbench.runner.progress import note
 from peftbench.runner.sharding import share
+from peftbench.system import terminal
 from peftbench.system.hardware import devices
 
 
@@ -105,7 +107,9 @@ def tune(
     note(f"{len(asked)} learning rates: {before} chosen before, {len(due)} to choose")
     code = choose(due, plan, search, options, results, shard) if due else 0
     made = [choice for one in asked if (choice := choices.find(results, one.run.key))]
-    if made and not options.dry_run:
+    if options.as_json:
+        terminal.write(json.dumps([choice.to_json() for choice in made], indent=1) + "\n")
+    elif made and not options.dry_run:
         print_out(choice_table(made).rich())
     return code
 

@@ -156,7 +156,7 @@ def snapshot(name: str, revision: str | None, patterns: list[str], kind: str = "
     here = offline_folder.folder()
     if here is not None and kind == "dataset":  # all of its data are in `offline_folder.data_root`
         raise ConfigError(
-            f"{name} is not in {here}: run `peftbench prefetch` again with these words"
+            f"{name} is not in {here}: run `peftbench prefetch` again with these overrides"
         )
     if here is not None and (found := offline_folder.model(name, revision)) is not None:
         return found

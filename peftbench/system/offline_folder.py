@@ -65,8 +65,8 @@ def model(name: str, revision: str | None) -> Path | None:
     if not place.is_dir():
         commit = revision[:12] if revision else "its newest commit"
         raise ConfigError(
-            f"{name} at {commit} is not in {here}; run `peftbench prefetch` again with these words "
-            "where there is internet"
+            f"{name} at {commit} is not in {here}; run `peftbench prefetch` again with these "
+            "overrides where there is internet"
         )
     return place
 

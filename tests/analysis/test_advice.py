@@ -162,7 +162,7 @@ def test_within_a_budget_the_curve_is_read():
     [
         (["task=mrcp", "size=3"], "did you mean mrpc"),
         (["task=mrpc", "size=3", "budget.second=3"], "did you mean budget.seconds"),
-        (["task=mrpc", "size=3,4"], "one question at a time"),
+        (["task=mrpc", "size=3,4"], "a single setting, got 2"),
         (["task=mrpc"], "say for what"),
     ],
 )

@@ -132,7 +132,7 @@ def test_the_words_that_help_teaches_are_words():
     examples = [line.split("  ")[1] for line in OVERRIDES.splitlines() if line.startswith("  ")]
     assert len(examples) == 12
     examples.remove("tuned=true")  # there is no choice in an empty folder
-    assert "`peftbench tune` with the same words" in call("plan", "tuned=true", code=2)
+    assert "`peftbench tune` with the same overrides" in call("plan", "tuned=true", code=2)
     for example in examples:
         assert "distinct run" in call("plan", *shlex.split(example))
 
@@ -178,10 +178,10 @@ def test_plan_counts_what_is_done_missing_and_failed(results):
     words = tiny("method=lora,bitfit,full", BOTH, "seed=range(0,5)")
     said = call("plan", *words)
     rows = {tuple(line.split()[:2]): line.split()[2:] for line in said.splitlines()}
-    assert rows["lora", "synthetic_paraphrase"] == ["tiny", "32", "0-4", "3", "2", "8", "s"]
-    assert rows["bitfit", "synthetic_similarity"] == ["tiny", "32", "0-4", "2", "3", "12", "s"]
-    assert rows["full", "synthetic_paraphrase"] == ["tiny", "32", "0-4", "4", "1", "20", "s"]
-    assert "30 cells are 30 distinct runs: 11 done, 19 missing, 1 of them failed before" in said
+    assert rows["lora", "synthetic_paraphrase"] == ["32", "0-4", "3", "2", "8", "s"]
+    assert rows["bitfit", "synthetic_similarity"] == ["32", "0-4", "2", "3", "12", "s"]
+    assert rows["full", "synthetic_paraphrase"] == ["32", "0-4", "4", "1", "20", "s"]
+    assert "30 distinct runs: 11 done, 19 missing, 1 of them failed before" in said
     assert "failed (diverged) full" in said
     assert "the loss is nan at step 7" in said
     assert "about 76 s of work" in said
@@ -205,9 +205,8 @@ def test_plan_counts_what_is_done_missing_and_failed(results):
 def test_plan_reports_cells_that_are_one_run():
     words = tiny("size=0.5,1500", "task=synthetic_paraphrase", "seed=0,1")
     said = call("plan", *words)
-    assert "4 cells are 2 distinct runs" in said
-    assert "is model=tiny" in said
-    assert "again" in said
+    assert "4 grid points are 2 distinct runs" in said
+    assert "duplicates model=tiny" in said
     planned = json.loads(call("plan", *words, "--json"))
     assert (planned["cells"], len(planned["runs"]), len(planned["repeats"])) == (4, 2, 2)
     assert "size=0.5" in planned["repeats"][0]["same_as"]
@@ -217,8 +216,11 @@ def test_plan_shows_axes_and_estimates_time_without_records(monkeypatch):
     monkeypatch.setattr("peftbench.results.runtime_estimates.cores", lambda: 2)
     monkeypatch.setattr("peftbench.results.runtime_estimates.bf16_on_cpu", lambda: True)
     said = call("plan", "train.lr=1e-4,1e-3", "method.rank=4,8")
-    assert "train.lr" in said
-    assert "method.rank" in said
+    head = next(line for line in said.splitlines() if "seeds" in line)
+    assert head.split() == ["method", "task", "size", "lr", "rank", "seeds", "time"]
+    assert "4 runs of minilm" in said
+    lines = call("plan", "sweep=quickstart").partition("28 runs of minilm")[2].splitlines()[2:15]
+    assert max(map(len, lines)) <= 80
     assert "from shipped step times, as there is no record yet" in said
     assert not Path("results").exists()
     # it takes about 2 minutes on two cores
@@ -310,11 +312,23 @@ def test_reports_print_json(results):
     assert told["rate"] == 7e-4
 
 
+def test_a_run_prints_what_it_found_as_json(results):
+    """Nothing is left to do here, so that it trains nothing."""
+    fill(results)
+    words = tiny("method=lora", "task=synthetic_paraphrase", "seed=0,1,2")
+    done = CliRunner().invoke(main, ["run", *words, "--json"])
+    assert done.exit_code == 0, done.output
+    told = json.loads(done.stdout)  # notes are on standard error
+    assert list(told) == ["answer", "tables", "notes"]
+    scores = next(table for table in told["tables"] if "method" in table["columns"])
+    assert ["lora", "82.0 ± 2.0 (3)"] in [row[:2] for row in scores["rows"]]
+
+
 def test_conditions_select_runs_of_plans_records_and_reports(results):
     made = fill(results)
     words = tiny("method=lora,bitfit,full", BOTH, "seed=range(0,5)")
     said = call("plan", *words, "--where", "method!=full seed<3 task=synthetic_paraphrase")
-    assert "6 cells are 6 distinct runs: 6 done, 0 missing" in said
+    assert "6 distinct runs: 6 done, 0 missing" in said
     planned = json.loads(call("plan", *words, "--where", "method=full", "--json"))
     assert {run["run"]["method"]["name"] for run in planned["runs"]} == {"full"}
     assert "leaves no run; did you mean lora" in call(

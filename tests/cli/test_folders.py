@@ -42,6 +42,8 @@ def test_merge_says_what_it_copied_and_refuses_other_numbers():
     a, b = fill("a", "seed=0,1"), fill("b", "seed=2")
     assert call("merge", "a", "b", "-o", "all") == "all: 3 runs (3 new)\n"
     assert call("merge", "a", "b", "-o", "all") == "all: 3 runs (0 new)\n"
+    told = json.loads(call("merge", "a", "b", "-o", "all", "--json"))
+    assert told["counts"] == {"run": {"total": 3, "new": 0}}
     (again,) = fill("c", "seed=1", score=0.5).keys()
     said = call("merge", "a", "c", "-o", "more", code=2)
     assert f"{again}  lora" in said

@@ -285,7 +285,7 @@ def test_several_sweeps_are_united(configs):
         ("gird:\n  - method=lora", "did you mean grid"),
         ("grid:\n  - 3", "cannot read the override '3'"),
         ("grid:\n  - method=lorra", "did you mean lora"),
-        ("exclude:\n  - method=lora", "every cell is excluded"),
+        ("exclude:\n  - method=lora", "exclude= removes all grid points"),
     ],
 )
 def test_a_broken_sweep_is_refused(configs, text, message):
@@ -371,7 +371,7 @@ BAD = {
     "when=: seed=1": "hold words",
     "when=method=lorra: seed=1": "did you mean lora",
     "exclude=methd=lora": "did you mean method?",
-    "exclude=method=lora": "every cell is excluded",
+    "exclude=method=lora": "exclude= removes all grid points",
     "exclude=train.lr=nan": "not a finite number",
     # options that need more
     "task=file": "needs task.path=FILE",
@@ -492,10 +492,10 @@ def test_a_users_own_configs_come_first_and_the_packaged_ones_stay(configs, monk
 
 def test_a_name_of_peftbenchs_own_identifies_only_its_own_class(configs):
     """Another class, or another name, also says which class it is: by name, for code may move."""
-    ia3 = "peftbench.methods.ia3.IA3"
+    bitfit = "peftbench.methods.bitfit.BitFit"
     lora = "peftbench.methods.lora.LoRA"
     (configs / "method" / "mine.yaml").write_text(LORA.replace("name: lora", "name: mine"))
-    (configs / "method" / "lora.yaml").write_text(LORA.replace(lora, ia3))
+    (configs / "method" / "lora.yaml").write_text(LORA.replace(lora, bitfit))
     (configs / "method" / "theirs.yaml").write_text(LORA.replace(lora, "elsewhere.LoRA"))
     own, mine, other, theirs = (
         plan(f"method={name}", configs=folder).runs[0].method
@@ -508,7 +508,7 @@ def test_a_name_of_peftbenchs_own_identifies_only_its_own_class(configs):
     )
     assert own.implementation is None
     assert mine.implementation == "LoRA"
-    assert other.implementation == "IA3"
+    assert other.implementation == "BitFit"
     assert theirs.implementation == "elsewhere.LoRA"
 
 

@@ -227,7 +227,7 @@ def test_it_comes_along_in_a_prefetched_folder(repository, tmp_path, monkeypatch
     assert again.runs == found.runs
     one = again.runs[0].task
     assert loading.load_split(one, "train", offline_folder.data_root()).texts == [TEXTS]
-    with pytest.raises(ConfigError, match=r"as these words mean it: run `peftbench prefetch`"):
+    with pytest.raises(ConfigError, match=r"with these overrides: run `peftbench prefetch`"):
         plan(*given, "task.texts=[label]", "task.label=text")
 
 

@@ -67,7 +67,7 @@ def test_a_tuned_run_is_the_run_with_this_rate_typed_by_hand(tmp_path):
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (("tuned=true",), "`peftbench tune` with the same words chooses one"),
+        (("tuned=true",), "`peftbench tune` with the same overrides chooses one"),
         (("tuned=true", "train.lr=1e-3"), "leave one of the two out"),
         (("tuned=yes",), "tuned is true or false"),
     ],

@@ -117,6 +117,8 @@ def test_a_choice_is_made_without_the_reporting_split_and_only_once(tmp_path):
     again = CliRunner().invoke(main, line)
     assert "1 chosen before, 0 to choose" in again.output
     assert "round" not in again.output
+    (told,) = json.loads(CliRunner().invoke(main, [*line, "--json"]).stdout)
+    assert (told["rate"], len(told["trials"])) == (made[1].rate, 16)
     run = CliRunner().invoke(main, ["plan", *words, "tuned=true", "--json"])
     found = json.loads(run.stdout)["runs"][0]["run"]
     assert found["train"]["lr"] == made[1].rate

@@ -15,7 +15,6 @@ from peftbench.methods.base import averaged, repeated
 from peftbench.models.adapted_model import AdaptedModel
 
 #: Where the noise of a training step comes from.
-NOISES = ("batch", "flipout", "local")
 
 
 @runtime_checkable
@@ -36,7 +35,7 @@ class GaussianLinear(nn.Module):
 
     Args:
         linear: whose place is taken; the means start at its weights.
-        noise: one of `NOISES`.
+        noise: one of `settings.NOISES`.
         spread: standard deviations start at G^2, G uniform in [spread / sqrt 2, spread].
         uniform: draw the means from U(-b, b) instead, b = sqrt(6 / max(in, out)).
     """

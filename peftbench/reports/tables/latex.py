@@ -90,6 +90,7 @@ def latex(table: Table, heads: Sequence[tuple[str, str]] | None = None, measured
         *([_COLLAPSED] if any(cell and cell["gone"] for row in found for cell in row) else []),
         *([_BEST] if table.bold else []),
         *([rf"\item In brackets: seeds where they are not {usual}."] if len(counts) > 1 else []),
+        *([_RESOLUTION] if any(row[0] == _APART[1] for row in table.rows) else []),
     ]
     size = "footnotesize" if len(heads) < _COLUMN else "scriptsize"
     kind = "table" if len(heads) <= _COLUMN else "table*"
@@ -124,6 +125,9 @@ def latex(table: Table, heads: Sequence[tuple[str, str]] | None = None, measured
 _COLLAPSED = (
     r"\item[c] So many seeds collapsed: one class or value throughout, "
     r"counted as the constant prediction."
+)
+_RESOLUTION = (
+    r"\item Resolution: the true difference that these seeds and examples find four times in five."
 )
 _BEST = r"\item \textbf{Bold}: significantly better than every other row of the column."
 

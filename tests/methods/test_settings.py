@@ -1,0 +1,121 @@
+"""Settings of methods, refused when a run is planned and by the methods themselves."""
+
+from dataclasses import fields, replace
+
+import pytest
+import tiny
+from hydra.utils import get_class
+
+from peftbench.config.sweep import plan
+from peftbench.core.errors import ConfigError
+from peftbench.methods import adapter, dry_run, regularizers, settings
+from peftbench.methods.base import Method, build_method
+
+TASK = "task=synthetic_opinion"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ("lora rank=0", r"method\.rank must be a whole number of at least 1, got 0"),
+        ("lora rank=2.5", r"method\.rank must be a whole number of at least 1, got 2\.5"),
+        ("lora rank=33", r"method\.rank must be at most 32, the narrow side of query in tiny"),
+        ("lora alpha=-1", r"method\.alpha must be a number greater than 0, got -1"),
+        ("lora dropout=2", r"method\.dropout must be a number from 0 to 0\.9, got 2"),
+        ("lora loraplus_lr_ratio=0.5", "loraplus_lr_ratio must be a number of at least 1"),
+        ("lora target_modules=[querry]", "'querry' is no role; the roles are query, key, value"),
+        ("lora target_modules=[]", r"method\.target_modules must list some of query"),
+        ("lora target_modules=[attn_norm]", "attn_norm is not a linear layer"),
+        ("adalora initial_rank=40", r"method\.initial_rank must be at most 32"),
+        ("adalora target_rank=13", "initial_rank must be a whole number of at least 13"),
+        ("adalora initial=0.5", r"initial \+ final must be below 1, got 0\.5 \+ 0\.52"),
+        ("adapter width=0", r"method\.width must be a whole number of at least 1, got 0"),
+        ("adapter at=[]", r"method\.at is empty: name places of bottlenecks"),
+        ("adapter activation=elu", "activation must be one of relu, gelu, silu, tanh"),
+        ("bayes_hybrid noise=row", "noise must be one of batch, flipout, local, got 'row'"),
+        ("bayes_hybrid prior.std=0", r"method\.prior\.std must be a number greater than 0"),
+        ("bayes_hybrid base_method=adapter base_method.width=0", r"method\.base_method\.width"),
+        ("bitfit target_modules=[queries]", "'queries' is no role"),
+        ("blob gamma=0", r"method\.gamma must be a number greater than 0"),
+        ("combined members={}", "members is empty"),
+        ("combined members.prefix.length=-1", r"method\.members\.prefix\.length must be a whole"),
+        ("full layer_decay=0", "layer_decay must be greater than 0"),
+        ("ia3 outputs=[] inputs=[]", "outputs and inputs are both empty"),
+        ("ia3 outputs=[key,key]", "outputs: key twice"),
+        ("mc_dropout samples=0", r"method\.samples must be a whole number of at least 1"),
+        ("prefix length=-1", r"method\.length must be a whole number of at least 0"),
+        ("random_mask keep=0", "keep must be a number greater than 0"),
+        ("robust_partial choose=manual", "only manual lists blocks"),
+        ("robust_partial choose=manual which=[7]", r"which=\[7\]: tiny has 2 blocks, 0 to 1"),
+        ("sparse_adapter score=best", "score must be one of random"),
+        ("sparse_adapter base_method=lora base_method.rank=64", r"method\.base_method\.rank must"),
+        ("peft type=VERAA", r"method\.type=VERAA is no tuner .* did you mean .*VERA"),
+        ("peft type=XLORA", "mixes LoRAs that were trained before"),
+        ("peft type=POLY", "POLY does not run on bert: task_ids"),
+        ("peft config.task_type=SEQ_CLS", "LORA: config.task_type has no effect here"),
+        ("peft config.r=33", r"method\.config\.r must be at most 32"),
+        ("peft config.layers_to_transform=[2]", "tiny has 2 blocks, 0 to 1"),
+        ("peft target_modules=[querry]", "'querry' is no role"),
+        ("unipelt base_method.members.lora.rank=0", r"method\.base_method\.members\.lora\.rank"),
+    ],
+)
+def test_refused_at_planning(words, message):
+    method, *others = words.split()
+    with pytest.raises(ConfigError, match=message):
+        plan("model=tiny", TASK, f"method={method}", *(f"method.{word}" for word in others))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("method=adalora", "budget=seconds", "budget.seconds=9"), "take a budget of steps"),
+        (("method=adalora", "budget=steps", "budget.steps=1"), "1 steps are too few"),
+        (("method=lora", "method.rank=400", "model=minilm"), "at most 384, .* query in minilm"),
+        (
+            ("method=lora", "method.rank=200", "model=smollm2_135m"),
+            "at most 192, the narrow side of value in smollm2_135m",  # three heads of 64
+        ),
+    ],
+)
+def test_budgets_and_models_are_looked_at_too(words, message):
+    with pytest.raises(ConfigError, match=message):
+        plan(TASK, *words)
+    plan(TASK, "method=lora", "method.rank=384", "model=minilm")
+
+
+def packaged(method):
+    return plan("model=tiny", TASK, f"method={method}").runs[0].method
+
+
+@pytest.mark.parametrize("method", tiny.METHODS)
+def test_every_method_with_settings_has_its_rule(method):
+    """And no rule is of a class that has moved."""
+    config = packaged(method)
+    kind = get_class(config.target)
+    base = {one.name for one in fields(Method)} | {"base_method"}
+    assert (config.target in settings._RULES) == bool({one.name for one in fields(kind)} - base)
+
+
+def test_what_methods_dispatch_on_is_what_planning_allows():
+    assert tuple(adapter.ACTIVATIONS) == settings.ACTIVATIONS
+    assert {"none", settings.RDROP, *regularizers.PENALTIES} == set(settings.PENALTIES)
+    for target in settings._RULES:
+        assert issubclass(get_class(target), Method)
+
+
+def test_methods_that_cannot_write_texts_are_those_that_say_so():
+    found = {
+        config.target
+        for config in map(packaged, tiny.METHODS)
+        if not build_method(config).token_wise
+    }
+    assert found == settings.NOT_TOKEN_WISE
+
+
+def test_a_rehearsal_knows_the_layers_themselves():
+    """A class of one's own is left to it."""
+    run = plan("model=tiny", TASK, "method=lora").runs[0]
+    wide = replace(run.method, hyperparameters=run.method.hyperparameters | {"rank": 33})
+    settings.check_values("zoo.Mine", {"rank": 0})
+    with pytest.raises(ConfigError, match="rank must be at most 32, the narrow side of a layer"):
+        dry_run.validate_run(replace(run, method=wide))
