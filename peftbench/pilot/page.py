@@ -210,11 +210,12 @@ def _model(made: Json) -> str:
         if one["calibration_rows"]
         else f"all {made['data']['rows']} rows"
     )
-    review = (
-        "no confidence is high enough, so people review all texts"
-        if one["least_confidence"] is None
-        else f"people review what it is less sure of than {one['least_confidence']:.4f}"
-    )
+    least = one["least_confidence"]
+    review = f"people review what it is less sure of than {least or 0:.4f}"
+    if least is None:
+        review = "no confidence is high enough, so people review all texts"
+    elif least == 0:
+        review = "it is sure enough of all texts, so people review none"
     return (
         f"The model of {one['method']}, trained on {left}, is in {one['folder']}: {review} "
         f"(cut-off: {one['cut_off']})."

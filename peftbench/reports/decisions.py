@@ -74,8 +74,10 @@ class After:
             "wrong": _share(one.wrong),
             "reviewed": _share(one.reviewed),
             "texts": TEXTS,
-            "hours": None if cost is None else _span_json(cost.hours, one),
-            "money": None if cost is None or cost.money is None else _span_json(cost.money, one),
+            "hours": {"why": "no rows"} if cost is None else _span_json(cost.hours, one),
+            "money": {"why": "no rows" if cost is None else cost.why}
+            if cost is None or cost.money is None
+            else _span_json(cost.money, one),
             "payback_months": {"why": back.why}
             if back.months is None
             else _span_json(back.months, one),
