@@ -20,10 +20,11 @@ from peftbench.config import catalog
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-SCORES = ROOT / "results/reference/reports/scores.md"
+SCORES = ROOT / "results/tuned/methods/reports/scores.md"
 #: A site holds only files of its folder: pictures of reports that pages show.
 PICTURES = {
-    ROOT / "docs/img/seeds.png": ROOT / "results/reference/reports/seeds.png",
+    ROOT / "docs/img/seeds.png": ROOT / "results/tuned/methods/reports/seeds.png",
+    ROOT / "docs/img/tuning.png": ROOT / "results/tuned/methods/reports/tuning.png",
     ROOT / "docs/img/sizes.png": ROOT / "results/doering2024/reports/sizes.png",
 }
 #: Groups whose files are shown whole, in the order of the page.
@@ -144,34 +145,19 @@ def _source(path: Path) -> tuple[str, str]:
     return (f"arXiv {found[1]}" if found else ""), Path(file).name
 
 
-def full_data() -> str:
-    """Return the columns of the reference scores with all training examples, and their notes."""
+def scores() -> str:
+    """Return the scores of the methods with chosen learning rates, and their notes in short."""
     table, *notes = [part for part in SCORES.read_text().split("\n\n") if not part.startswith("#")]
-    header, _, *rows = [
-        [cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines()
-    ]
-    last = [
-        n
-        for n, name in enumerate(header)
-        if n + 1 == len(header) or (n and header[n + 1].split()[0] != name.split()[0])
-    ]
-    lines = [[header[n] for n in (0, *last)], ["---", *["---:"] * len(last)]]
-    lines += [
-        [row[n] for n in (0, *last)]
-        for row in rows
-        if all(row[n] for n in last) and row[0] != "resolution"
-    ]
-    shown = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    told = [note.split(". ")[0].rstrip(".") + "." for note in notes if note[0] in "†‡"]
-    told = [note for note in told if note[0] in shown]
-    return "\n\n".join([shown, *told])
+    rows = [row for row in table.splitlines() if not row.startswith("| resolution")]
+    told = [note.split(". ")[0].rstrip(".") + "." for note in notes if note[0] in "†‡§"]
+    return "\n\n".join(["\n".join(rows), *told])
 
 
 GENERATED: dict[str, Callable[[], str]] = {
     "cli": cli,
     "configuration": configuration,
     "methods": methods,
-    "full_data": full_data,
+    "scores": scores,
 }
 
 
