@@ -439,8 +439,11 @@ def test_submit_and_leave_then_collect(tmp_path):
     (tmp_path / "broken").unlink()
     assert here.ask("submit", *words, "--retry", "error").returncode == 0
     here.wait()
-    told = here.ask("collect")
+    told = here.ask("collect", "--json")
     assert told.returncode == 0, told.stdout + told.stderr
+    found = json.loads(told.stdout)
+    assert found["rest"] == []
+    assert found["report"]["tables"][0]["title"] == "Scores"
     assert len(here.results.keys()) == 2
 
 

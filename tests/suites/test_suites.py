@@ -465,6 +465,8 @@ def test_run_trains_and_evaluates_and_does_it_once(tmp_path):
     report = call("report", "--all", "--results", str(tmp_path), code=0)
     assert "untrained" in report
     call("report", "--check", "--results", str(tmp_path), code=0)
+    told = CliRunner().invoke(main, ["evaluate", *words, *folder, "--json"])
+    assert "Calibration" in [table["title"] for table in json.loads(told.stdout)["tables"]]
 
 
 def test_every_suite_is_listed_with_its_purpose():
