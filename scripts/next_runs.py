@@ -143,7 +143,7 @@ def _language(name: str) -> Sweep:
 #: None where it is GLUE's; they come last.
 FIXED: tuple[tuple[Sweep, str | None], ...] = (
     (_language("generalization2024_generation_mini"), GENERALIZATION),
-    (_language("generalization2024_in_context_mini"), None),
+    (_language("in_context_smollm2"), None),
 )
 
 #: Budgets in seconds, of which runs are made alone.

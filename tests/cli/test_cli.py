@@ -624,13 +624,14 @@ def test_bash_itself_completes():
 
 
 def test_bad_values_anywhere_are_refused_before_the_first_run(tmp_path):
-    """A bad rank in run 11 of 20, and data that are not to be had."""
-    words = tiny("method.rank=4,0", "seed=range(0,10)", "task=mrpc", "size=100")
+    """Modules that peft does not find in run 11 of 20, and data that are not to be had."""
+    configs = "method.config={target_modules:[query]},{target_modules:[foo]}"
+    words = tiny("method=peft", configs, "seed=range(0,10)", "task=mrpc", "size=100")
     environment = {"HF_HOME": str(tmp_path / "huggingface")}
     done = CliRunner().invoke(main, ["run", *words, "--device", "cpu"], env=environment)
     assert done.exit_code == 2
     assert "20 distinct runs" in done.stderr
-    assert "rank must be a whole number of at least 1, got 0" in done.stderr
+    assert "Target modules {'foo'} not found in the base model" in done.stderr
     sentence = next(line for line in done.stderr.splitlines() if "nyu-mll/glue" in line)
     for way in ("a connection to the hub", "HF_HOME", "data.root=FOLDER"):
         assert way in sentence

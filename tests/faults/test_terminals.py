@@ -183,7 +183,7 @@ def test_the_report_of_a_run_is_written_though_its_tables_cannot_be_printed(
     device = Full()
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BufferedWriter(device)))
     plan = sweep.Plan(list(planned), 2, [], [], None)
-    assert sweep._sum_up(plan, results, set()) == 0
+    assert sweep._sum_up(plan, results, set(), as_json=False) == 0
     assert dropped == [1]
     told = capsys.readouterr().err
     assert "standard output takes no more (No space left on device)" in told
@@ -256,6 +256,6 @@ def test_printed_commands_are_quoted_for_a_shell(name, tmp_path, capsys, monkeyp
     results = Results(tmp_path / name)
     (run,) = records.runs("method=lora")
     results.save(records.record(run), records.predictions(40))
-    sweep._sum_up(sweep.Plan([run], 1, [], [], None), results, set())
+    sweep._sum_up(sweep.Plan([run], 1, [], [], None), results, set(), as_json=False)
     told = re.search(r"look at it: (.*)", capsys.readouterr().err)[1]
     assert shlex.split(told) == ["peftbench", "report", "html", "--results", str(results.folder)]
