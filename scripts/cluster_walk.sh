@@ -100,7 +100,7 @@ crash() { # VARIABLE [COMMAND]: kill processes of this site with the variable of
     fi
   done
 }
-words=(method=bitfit,lora task=builtin_paraphrase size=100 budget=steps budget.steps=20 'seed=range(0,20)' cluster=mine)
+words=(method=bitfit,lora task=synthetic_paraphrase size=100 budget=steps budget.steps=20 'seed=range(0,20)' cluster=mine)
 walk() {
   echo "# made by scripts/cluster_walk.sh $name, commit $(git -C "$here" rev-parse --short HEAD), $(version), $(nproc --all) cores"
   run peftbench doctor "${words[@]}"
