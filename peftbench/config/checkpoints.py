@@ -4,7 +4,7 @@ from collections.abc import Iterable
 
 from peftbench.core.configs import ModelConfig
 from peftbench.core.errors import ConfigError
-from peftbench.core.run import Run, canonical
+from peftbench.core.run import Run, canonical, distinct_inputs
 from peftbench.methods.settings import check_sizes
 from peftbench.models.checkpoint_inspection import check_fit, inspect_checkpoint
 from peftbench.models.layer_sizes import layer_sizes
@@ -22,7 +22,7 @@ def check(runs: Iterable[Run]) -> tuple[list[str], list[str]]:
         ConfigError: with all that is wrong with those that are at hand.
     """
     by_model: dict[str, list[Run]] = {}
-    for run in runs:
+    for run in distinct_inputs(runs):
         by_model.setdefault(canonical(run.model), []).append(run)
     absent, notes, errors = [], [], []
     for those in by_model.values():

@@ -6,7 +6,7 @@ Nothing here is imported but the standard library, so that planning, status and 
 import copy
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
@@ -250,6 +250,18 @@ class Run:
             if given[name] is not None:
                 given[name] = kind.from_json(given[name])
         return cls(**given)
+
+
+def distinct_inputs(runs: Iterable[Run]) -> list[Run]:
+    """One run for each model, method, task, prompt and length, which runs of a plan share.
+
+    They are told apart as objects: what differs by value is here, and equal ones made apart too.
+    """
+    found: dict[tuple[int, ...], Run] = {}
+    for run in runs:
+        parts = (run.model, run.method, run.task, run.prompt)
+        found.setdefault((*map(id, parts), run.train.max_length), run)
+    return list(found.values())
 
 
 def role_seeds(seed: int, given: Mapping[str, int]) -> dict[str, int] | None:

@@ -14,7 +14,7 @@ from typing import Any
 from peftbench.core.configs import TaskConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.plan import Plan
-from peftbench.core.run import Json, canonical
+from peftbench.core.run import Json, canonical, distinct_inputs
 from peftbench.data import hub_layout, loading
 from peftbench.system import io, offline_folder
 from peftbench.system.hub import CHECKPOINT_FILES, at_hand, cached, comes_from_hub, locate
@@ -116,7 +116,7 @@ class Need:
 
 def needs(plan: Plan, root: str | None) -> Iterator[Need]:
     """What runs read; `root` is as in `check`."""
-    for model in {canonical(run.model): run.model for run in plan.runs}.values():
+    for model in {canonical(run.model): run.model for run in distinct_inputs(plan.runs)}.values():
         yield Need(
             f"model {model.name}",
             comes_from_hub(model),
@@ -141,7 +141,7 @@ def to_fetch(plan: Plan, root: str | None) -> dict[str, int | None]:
     if offline_folder.folder() is not None:
         return {}
     found: dict[str, int | None] = {}
-    for model in {canonical(run.model): run.model for run in plan.runs}.values():
+    for model in {canonical(run.model): run.model for run in distinct_inputs(plan.runs)}.values():
         if comes_from_hub(model) and at_hand(model) is None:
             count = _PARAMETERS.search(model.about or "")
             size = None if count is None else round(4e6 * float(count[1]))
@@ -165,7 +165,7 @@ def _kept(task: TaskConfig, root: str | None) -> None:
 def tasks(plan: Plan) -> list[TaskConfig]:
     """The tasks of all runs, and those that suites ask about besides."""
     asked = [TaskConfig.from_json(n) for one in plan.evaluations for n in _nodes(one.suite)]
-    every = [*(run.task for run in plan.runs), *asked]
+    every = [*(run.task for run in distinct_inputs(plan.runs)), *asked]
     return list({canonical(task): task for task in every}.values())
 
 
@@ -187,7 +187,7 @@ def _nodes(value: Any) -> Iterator[Json]:
 
 
 def _models(plan: Plan, target: Path) -> Iterator[str]:
-    for model in {canonical(run.model): run.model for run in plan.runs}.values():
+    for model in {canonical(run.model): run.model for run in distinct_inputs(plan.runs)}.values():
         folder = locate(model)
         if folder is None:
             yield f"{model.name}: random weights, nothing to bring"
@@ -227,7 +227,7 @@ def _tokens(plan: Plan, target: Path) -> Iterator[str]:
     from peftbench.data.tokenizer import load_tokenizer
     from peftbench.training.warm_cache import WarmCache
 
-    models = {canonical(run.model): run.model for run in plan.runs}
+    models = {canonical(run.model): run.model for run in distinct_inputs(plan.runs)}
     tokenizers = {name: load_tokenizer(model) for name, model in models.items()}  # of this cache
     own = os.environ.get("PEFTBENCH_CACHE")
     os.environ["PEFTBENCH_CACHE"] = str(target)

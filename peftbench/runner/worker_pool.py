@@ -21,7 +21,7 @@ from typing import Any
 
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluation, Failure, Job, explain_exit, job_json
-from peftbench.core.run import Json, Run
+from peftbench.core.run import Json, Run, distinct_inputs
 from peftbench.results.store import Results
 from peftbench.runner.scratch import Scratch
 from peftbench.runner.worker_environment import absolute, worker_environment
@@ -115,7 +115,7 @@ class WorkerPool:
             Stopped: after Ctrl-C, SIGTERM or SIGUSR1.
         """
         first = min(self._workers)
-        order = {"check": [run.to_json() for run in runs]}
+        order = {"check": [run.to_json() for run in distinct_inputs(runs)]}
         order |= {"suites": [one.to_json() for one in evaluations]}
         self._send(self._workers[first], order)
         while not self._halted():

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 
+from peftbench.config.sweep import plan
 from peftbench.core.configs import Budget
 from peftbench.core.errors import ConfigError, RecordError
-from peftbench.core.run import ROLES, SCHEMA, Record, Run, canonical
+from peftbench.core.run import ROLES, SCHEMA, Record, Run, canonical, distinct_inputs
 
 DATA = {
     "model": {
@@ -199,3 +200,12 @@ def test_a_reader_refuses_what_it_does_not_know():
         Record.from_json({})
     with pytest.raises(RecordError, match="do not belong"):
         Record.from_json({"schema": SCHEMA, "verdict": "good"})
+
+
+def test_runs_that_share_their_parts_are_rehearsed_once():
+    runs = plan("model=tiny", "method=lora,head", "seed=0,1,2", "size=16,32").runs
+    found = distinct_inputs(runs)
+    assert [run.method.name for run in found] == ["lora", "head"]
+    assert found[0] is runs[0]
+    shorter = replace(runs[0], train=replace(runs[0].train, max_length=9))
+    assert len(distinct_inputs([shorter, *runs])) == 3
