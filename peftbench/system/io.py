@@ -81,7 +81,7 @@ def make_folder(path: Path) -> None:
     """
     if path.is_dir():
         return
-    if path.exists():
+    if path.exists() and not path.is_dir():  # another process or thread may have just made it
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
     make_folder(path.parent)
     path.mkdir(exist_ok=True)
