@@ -120,5 +120,5 @@ walk() {
   run peftbench submit "${words[@]}" --device cpu
 }
 mkdir -p "$(dirname "$output")"
-walk | sed -u -e "s#$folder#.#g" -e 's/[[:space:]]*$//' > "$output"
+walk | sed -u -e "s#$folder#.#g" -e "s#$HOME/#~/#g" -e 's/[[:space:]]*$//' > "$output"
 cat "$output"

@@ -190,11 +190,12 @@ def collect(folder: Path, as_json: bool) -> None:
 
     if results.keys():
         builder.write(results, show=show)
+        if not as_json:
+            click.echo(f"report: {results.reports()}")
+    code = 0 if set(seen.state.values()) == {DONE} else 1
     if as_json:
         click.echo(json.dumps(found, indent=1))
-        sys.exit(0 if set(seen.state.values()) == {DONE} else 1)
-    if results.keys():
-        click.echo(f"report: {results.reports()}")
+        sys.exit(code)
     if chosen:
         options.show(choice_table(chosen).rich())
     options.show(collecting.queue_table(seen).rich())
@@ -203,7 +204,7 @@ def collect(folder: Path, as_json: bool) -> None:
     if rest:
         click.echo("to submit the rest:")
         click.echo("\n".join(f"  {line}" for line in rest))
-    sys.exit(0 if set(seen.state.values()) == {DONE} else 1)
+    sys.exit(code)
 
 
 @click.command(short_help="Cancel submitted jobs.")

@@ -6,7 +6,7 @@ False, by default are left out of the JSON; a field whose name in the JSON diffe
 
 import copy
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cached_property
 from typing import Any, ClassVar, Self
@@ -38,6 +38,15 @@ WORDS, GENERATE = "words", "generate"
 NEW_TOKENS = 60
 
 _SLOT = re.compile(r"\{(\w*)\}")
+
+
+def method_nodes(node: Any, at: str = "") -> Iterator[tuple[str, Json]]:
+    """The node of a method and those inside it, each after what stands before its settings."""
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield at, dict(node)
+        for name, inner in node.items():
+            yield from method_nodes(inner, f"{at}{name}.")
 
 
 def class_name(target: str) -> str:

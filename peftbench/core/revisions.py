@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
-from peftbench.core.configs import class_name
+from peftbench.core.configs import class_name, method_nodes
 from peftbench.core.run import Json, Run
 
 
@@ -138,19 +138,11 @@ def outdated(run: Run) -> tuple[str, ...]:
     found: list[str] = []
     if run.loss_revision < loss_revision(run.task.kind):
         found += [one.what for one in LOSSES[run.task.kind]]
-    for node in _methods(run.method.to_json()):
+    for _, node in method_nodes(run.method.to_json()):
         name = class_name(node["_target_"])
         if node.get("revision", 1) < method_revision(name, node):
             found += [one.what for one in METHODS[name] if one.concerns(node)]
     return tuple(found)
-
-
-def _methods(node: Any) -> list[Json]:
-    """The nodes of a method and of those inside it."""
-    if not isinstance(node, dict):
-        return []
-    inner = [found for value in node.values() for found in _methods(value)]
-    return [node, *inner] if "_target_" in node else inner
 
 
 def _revision(known: Mapping[str, tuple[Correction, ...]], name: str, *given: Any) -> int:

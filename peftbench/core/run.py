@@ -95,6 +95,14 @@ def identity(value: Any) -> Any:
     return value
 
 
+def _config_text(value: Config) -> str:
+    """What a key holds of a config; kept in the object, as `Config.json` is: runs share theirs."""
+    kept = vars(value)
+    if "_key_text" not in kept:
+        kept["_key_text"] = canonical(identity(value.json))
+    return str(kept["_key_text"])
+
+
 def counts_in_key(name: str, value: Any) -> bool:
     """Whether a part of a run is in its key: what is None is not, nor a first revision."""
     return value is not None and (name, value) != ("loss_revision", 1)
@@ -174,7 +182,7 @@ class Run:
         """
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         parts = {
-            name: canonical(identity(value.json) if isinstance(value, Config) else value)
+            name: _config_text(value) if isinstance(value, Config) else canonical(value)
             for name, value in values.items()
             if counts_in_key(name, value)
         }
@@ -255,7 +263,7 @@ class Run:
 def distinct_inputs(runs: Iterable[Run]) -> list[Run]:
     """One run for each model, method, task, prompt and length, which runs of a plan share.
 
-    They are told apart as objects: what differs by value is here, and equal ones made apart too.
+    Parts are compared by identity, so equal parts that were made separately all count.
     """
     found: dict[tuple[int, ...], Run] = {}
     for run in runs:

@@ -3,8 +3,6 @@
 Records hold the scores and hashes of texts, never the texts: kept weights write them again.
 """
 
-import hashlib
-
 import numpy as np
 
 from peftbench.analysis import grouping, selection
@@ -13,6 +11,7 @@ from peftbench.core.run import Record
 from peftbench.data import loading
 from peftbench.exporting import prediction
 from peftbench.metrics.task_metrics import text_metrics
+from peftbench.models import decoding
 from peftbench.reports import glossary
 from peftbench.reports.tables.markdown import Table
 from peftbench.results.store import Results
@@ -89,9 +88,8 @@ def _table(
         source = prediction.open_run(record, results, setting)
         texts = source.predict(table.texts)[:, 0]
         known = results.predictions(record)
-        digests = [hashlib.sha256(text.encode()).digest() for text in texts]
-        held = [row.tobytes() for row in known["text_sha256"][: len(texts)]]
-        differ += sum(one != other for one, other in zip(digests, held, strict=True))
+        same = decoding.digests(list(texts)) == known["text_sha256"][: len(texts)]
+        differ += int((~same.all(axis=1)).sum())
         scores = known["scores"][:, place]
         columns.append([f"{t or '–'} ({100 * s:.0f})" for t, s in zip(texts, scores, strict=False)])
     metric = glossary.name("metrics", task.metrics[0])

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from peftbench.core.configs import GENERATE, WORDS, MethodConfig
+from peftbench.core.configs import GENERATE, WORDS, MethodConfig, method_nodes
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json, Run
 from peftbench.data import batching, loading, prompting
@@ -260,18 +260,7 @@ def _inputs(run: Run, root: str | None, tokenizer: PreTrainedTokenizerBase) -> J
 
 def _own(method: MethodConfig) -> bool:
     """Whether a method and all that are inside it are peftbench's own."""
-    targets: list[str] = []
-
-    def collect(value: object) -> None:
-        if isinstance(value, dict):
-            targets.extend([value["_target_"]] if "_target_" in value else [])
-            for inner in value.values():
-                collect(inner)
-        elif isinstance(value, list):
-            for inner in value:
-                collect(inner)
-
-    collect(method.to_json())
+    targets = [node["_target_"] for _, node in method_nodes(method.to_json())]
     return all(target.startswith("peftbench.") for target in targets)
 
 

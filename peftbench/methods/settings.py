@@ -5,13 +5,13 @@ same rules, for whoever makes one in Python. What only the model itself can say 
 rehearsal (`dry_run.py`), as are methods from outside of the package.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
-from peftbench.core.configs import Budget, FamilyConfig, MethodConfig
+from peftbench.core.configs import Budget, FamilyConfig, MethodConfig, method_nodes
 from peftbench.core.errors import ConfigError, above, at_least, between, one_of
 from peftbench.core.roles import LINEARS, ROLES, check_roles
-from peftbench.core.run import Json, Run
+from peftbench.core.run import Run
 from peftbench.core.text import did_you_mean
 from peftbench.methods.peft_effects import NOT_OFFERED, refuse_ineffective
 from peftbench.methods.peft_settings import check_peft_settings, installed_peft, peft_settings
@@ -20,10 +20,11 @@ from peftbench.models.layer_sizes import LayerSizes
 
 Values = Mapping[str, Any]
 
+#: Words that settings take; the layers that they mean are where they are built.
 ACTIVATIONS = ("relu", "gelu", "silu", "tanh")
 STARTS = ("normal", "lora")
 MATRICES = ("down", "up")
-NOISES = ("batch", "flipout", "local")
+NOISES = ("batch", "flipout", "local")  # where that of a training step comes from
 NORMALISERS = ("mean", "data")
 SCORES = ("random", "magnitude", "er", "snip", "grasp", "learned")
 SCOPES = ("global", "local")
@@ -89,7 +90,7 @@ def check_run(run: Run) -> None:
     Raises:
         ConfigError: with the reason.
     """
-    for _, method in _with_inner(run.method.to_json()):
+    for _, method in method_nodes(run.method.to_json()):
         target = method["_target_"]
         if target == _ADALORA:
             check_adalora_budget(method, run.budget)
@@ -117,7 +118,7 @@ def check_sizes(method: MethodConfig, model: str, sizes: LayerSizes) -> None:
     Raises:
         ConfigError: with the setting, what is allowed and what was given.
     """
-    for at, values in _with_inner(method.to_json()):
+    for at, values in method_nodes(method.to_json(), "method."):
         target, config = values["_target_"], values.get("config") or {}
         ranks, blocks = {}, {}
         if target == _LORA:
@@ -178,16 +179,12 @@ def adalora_schedule(values: Values, steps: int) -> tuple[int, int]:
     return start, end
 
 
-def _with_inner(node: Any, at: str = "method.") -> Iterator[tuple[str, Json]]:
-    """The nodes of a method and of all that are inside it, after what stands before settings."""
-    if isinstance(node, dict):
-        if "_target_" in node:
-            yield at, node
-        for name, inner in node.items():
-            yield from _with_inner(inner, f"{at}{name}.")
-
-
 # Rules, by the class of a method
+
+
+def _part(name: str, value: Any) -> None:
+    above(name, value, 0)
+    between(name, value, 0, 1)
 
 
 def _lora(values: Values, at: str) -> None:
@@ -266,10 +263,7 @@ def _combined(values: Values, at: str) -> None:
 
 
 def _full(values: Values, at: str) -> None:
-    decay = values["layer_decay"]
-    between(f"{at}layer_decay", decay, 0, 1)
-    if decay == 0:
-        raise ConfigError(f"{at}layer_decay must be greater than 0; 1 is the same rate for all")
+    _part(f"{at}layer_decay", values["layer_decay"])  # 1 is the same rate for all
 
 
 def _ia3(values: Values, at: str) -> None:
@@ -304,8 +298,7 @@ def _prefix(values: Values, at: str) -> None:
 
 
 def _random_mask(values: Values, at: str) -> None:
-    between(f"{at}keep", values["keep"], 0, 1)
-    above(f"{at}keep", values["keep"], 0)
+    _part(f"{at}keep", values["keep"])
 
 
 def _robust_partial(values: Values, at: str) -> None:
@@ -324,9 +317,7 @@ def _robust_partial(values: Values, at: str) -> None:
 
 
 def _sparse_adapter(values: Values, at: str) -> None:
-    between(f"{at}keep", values["keep"], 0, 1)
-    if values["keep"] == 0:
-        raise ConfigError(f"{at}keep must be greater than 0: it is the fraction that stays")
+    _part(f"{at}keep", values["keep"])
     one_of(f"{at}score", values["score"], SCORES)
     one_of(f"{at}scope", values["scope"], SCOPES)
     at_least(f"{at}batches", values["batches"], 1, whole=True)

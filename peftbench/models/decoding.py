@@ -84,6 +84,12 @@ def texts_of(written: np.ndarray, tokenizer: PreTrainedTokenizerBase) -> list[st
     return [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
 
 
+def digests(texts: list[str]) -> np.ndarray:
+    """Hashes of texts (texts, 32) bytes, which records hold in their place."""
+    found = [hashlib.sha256(text.encode()).digest() for text in texts]
+    return np.stack([np.frombuffer(one, np.uint8) for one in found])
+
+
 def scored(
     outputs: dict[str, np.ndarray], targets: list[str], tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, np.ndarray]:
@@ -95,9 +101,8 @@ def scored(
     """
     written = outputs["written"].astype(np.int64)
     texts = texts_of(written, tokenizer)
-    digests = [np.frombuffer(hashlib.sha256(t.encode()).digest(), np.uint8) for t in texts]
     return {name: array for name, array in outputs.items() if name != "written"} | {
         "scores": text_scores.of_texts(texts, targets),
-        "text_sha256": np.stack(digests),
+        "text_sha256": digests(texts),
         "new_tokens": (written != AFTER).sum(axis=1).astype(np.int32),
     }

@@ -52,9 +52,8 @@ class Criterion:
             )
         if self.largest_review is not None:
             between("criterion: largest_review", self.largest_review, 0, 0.95)
-            above(
-                "criterion: review_error", self.review_error, 0
-            )  # no rows show that none is wrong
+            # no number of rows shows that none is wrong
+            above("criterion: review_error", self.review_error, 0)
             between("criterion: review_error", self.review_error, 0, 0.5)
 
     def text(self) -> str:

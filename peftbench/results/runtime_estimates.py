@@ -4,7 +4,7 @@ import json
 import statistics
 from collections import defaultdict
 from collections.abc import Iterable
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 
 from peftbench.core.configs import ModelConfig
@@ -91,7 +91,12 @@ class Forecast:
         tokens = _tokens(run) + _TOKENS_ASIDE
         seconds = _PASS_SECONDS * tokens / (_PASS_TOKENS + _TOKENS_ASIDE)
         work = passes * size * seconds * _slowness(run.train.precision)
-        return (work + _ASIDE_SECONDS) / cores()
+        return (work + _ASIDE_SECONDS) / self._cores
+
+    @cached_property
+    def _cores(self) -> float:
+        """Asked once: the answer is in files of the system, and runs are many."""
+        return cores()
 
     def weights(self, runs: list[Run]) -> dict[str, float]:
         """How much of the whole each run is, by key.

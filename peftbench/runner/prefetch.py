@@ -11,7 +11,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from peftbench.core.configs import TaskConfig
+from peftbench.core.configs import ModelConfig, TaskConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.plan import Plan
 from peftbench.core.run import Json, canonical, distinct_inputs
@@ -116,7 +116,7 @@ class Need:
 
 def needs(plan: Plan, root: str | None) -> Iterator[Need]:
     """What runs read; `root` is as in `check`."""
-    for model in {canonical(run.model): run.model for run in distinct_inputs(plan.runs)}.values():
+    for model in models(plan).values():
         yield Need(
             f"model {model.name}",
             comes_from_hub(model),
@@ -141,7 +141,7 @@ def to_fetch(plan: Plan, root: str | None) -> dict[str, int | None]:
     if offline_folder.folder() is not None:
         return {}
     found: dict[str, int | None] = {}
-    for model in {canonical(run.model): run.model for run in distinct_inputs(plan.runs)}.values():
+    for model in models(plan).values():
         if comes_from_hub(model) and at_hand(model) is None:
             count = _PARAMETERS.search(model.about or "")
             size = None if count is None else round(4e6 * float(count[1]))
@@ -160,6 +160,11 @@ def to_fetch(plan: Plan, root: str | None) -> dict[str, int | None]:
 def _kept(task: TaskConfig, root: str | None) -> None:
     for split in splits(task):
         loading.kept(task, split, root)
+
+
+def models(plan: Plan) -> dict[str, ModelConfig]:
+    """The models of all runs, by their text."""
+    return {canonical(run.model): run.model for run in distinct_inputs(plan.runs)}
 
 
 def tasks(plan: Plan) -> list[TaskConfig]:
@@ -187,7 +192,7 @@ def _nodes(value: Any) -> Iterator[Json]:
 
 
 def _models(plan: Plan, target: Path) -> Iterator[str]:
-    for model in {canonical(run.model): run.model for run in distinct_inputs(plan.runs)}.values():
+    for model in models(plan).values():
         folder = locate(model)
         if folder is None:
             yield f"{model.name}: random weights, nothing to bring"
@@ -227,8 +232,9 @@ def _tokens(plan: Plan, target: Path) -> Iterator[str]:
     from peftbench.data.tokenizer import load_tokenizer
     from peftbench.training.warm_cache import WarmCache
 
-    models = {canonical(run.model): run.model for run in distinct_inputs(plan.runs)}
-    tokenizers = {name: load_tokenizer(model) for name, model in models.items()}  # of this cache
+    tokenizers = {
+        name: load_tokenizer(model) for name, model in models(plan).items()
+    }  # of this cache
     own = os.environ.get("PEFTBENCH_CACHE")
     os.environ["PEFTBENCH_CACHE"] = str(target)
     warm, before = WarmCache(), None

@@ -624,7 +624,7 @@ def test_bash_itself_completes():
 
 
 def test_bad_values_anywhere_are_refused_before_the_first_run(tmp_path):
-    """Modules that peft does not find in run 11 of 20, and data that are not to be had."""
+    """Modules that peft does not find in run 11 of 20, and data that are not at hand."""
     configs = "method.config={target_modules:[query]},{target_modules:[foo]}"
     words = tiny("method=peft", configs, "seed=range(0,10)", "task=mrpc", "size=100")
     environment = {"HF_HOME": str(tmp_path / "huggingface")}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from records import tiny
-from slurm_sites import CLUSTER, MARKS, SlurmSite, started
+from slurm_sites import MARKS, SLOW
 
 from peftbench.cluster import manifest
 from peftbench.results import choices
@@ -19,18 +19,7 @@ from peftbench.results.store import Results
 pytestmark = MARKS
 
 
-@pytest.fixture(scope="module")
-def slurm():
-    with started(16817) as environment:
-        yield environment
-
-
-@pytest.fixture
-def site(tmp_path, slurm):
-    return SlurmSite(tmp_path, slurm, CLUSTER)
-
-
-SLOW = ("method=slow", "budget.steps=60")
+PORT = 16817  # of a Slurm of its own, see conftest.py
 
 
 def test_two_submissions_at_once_train_each_run_once(site):

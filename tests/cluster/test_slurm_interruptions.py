@@ -11,37 +11,23 @@ from contextlib import suppress
 import numpy as np
 import pytest
 from records import tiny
-from slurm_sites import CLUSTER, MARKS, SlurmSite, started
+from slurm_sites import CLUSTER, MARKS, SLOW, SlurmSite, started
 
 from peftbench.cluster import manifest
 
 pytestmark = MARKS
 
 
-@pytest.fixture(scope="module")
-def slurm():
-    with started(16837) as environment:
-        yield environment
-
-
-@pytest.fixture
-def site(tmp_path, slurm):
-    return SlurmSite(tmp_path, slurm, CLUSTER)
-
-
-SLOW = ("method=slow", "budget.steps=60")
+PORT = 16837  # of a Slurm of its own, see conftest.py
 
 
 def test_a_mixed_array_each_run_by_itself(site):
     (site.folder / "broken").touch()
     (site.folder / "slow").touch()
     # one is well, one raises, one is killed with its job, one is cancelled by hand
-    made = site.submit(
-        "method=steady,breaks,slow",
-        "budget.steps=300",
-        "seed=0,1",
-        "exclude=method=steady,breaks seed=1",
-    )
+    methods = ("method=steady,breaks,slow", "exclude=method=steady,breaks seed=1")
+    words = (*methods, "budget.steps=300", "seed=0,1")
+    made = site.submit(*words)
     assert [len(array.tasks) for array in made.arrays] == [4]
     site.training("slow", times=2)
     slow = [
@@ -57,15 +43,10 @@ def test_a_mixed_array_each_run_by_itself(site):
     kinds = sorted(f.kind for key in site.results.failed() if (f := site.results.failure(key)))
     assert kinds == ["cancelled", "error", "lost"], told.said
     assert "something broke" in told.said
-    (words,) = [line for line in told.out.splitlines() if line.startswith("  peftbench submit")]
-    assert "cluster=test" in words
+    (rest,) = [line for line in told.out.splitlines() if line.startswith("  peftbench submit")]
+    assert "cluster=test" in rest
     (site.folder / "slow").unlink()
-    again = site.submit(
-        "method=steady,breaks,slow",
-        "budget.steps=300",
-        "seed=0,1",
-        "exclude=method=steady,breaks seed=1",
-    )
+    again = site.submit(*words)
     assert len(again.arrays[0].tasks) == 2  # not the one that raised, not the one that is done
     site.wait_over()
     assert len(site.results.keys()) == 3

@@ -4,22 +4,20 @@ In both forms: the scores of label words are the logits (words), or the whole vo
 at each wanted token (texts). The default set has every method on one family.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
+import pairs
 import pytest
 import tiny
 import torch
 from torch import Tensor
 
 from peftbench.core.errors import ConfigError
-from peftbench.core.run import Run
 from peftbench.data import batching
-from peftbench.data.batching import Batch
 from peftbench.data.tokenization import TokenizedSplit
 from peftbench.methods import dry_run
-from peftbench.methods.base import Method, build_method
 from peftbench.models import decoding, pretrained
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
@@ -37,24 +35,14 @@ FORMS = {
     "texts": ("task=socialqa", "prompt=generate"),
 }
 STEPS = 20
-RATES = (1e-2, 1e-1, 3e-2)  # the first that lowers the loss so far counts
-FALLS_TO = {"words": 0.8, "texts": 0.99}  # a few norms under a random vocabulary change little
+RATES = (1e-2, 1e-1, 3e-2, 1.0)  # the first that lowers the loss so far counts
+FALLS_TO = {"words": 0.8, "texts": 0.95}  # few weights under a random vocabulary change little
 WANTED = 3  # tokens of each text
 MOST = 5  # tokens that are written
 
 
-@dataclass(frozen=True)
-class Pair:
+class Pair(pairs.Pair):
     """A method on a causal family, in one form."""
-
-    run: Run
-    backbone: Backbone
-    batch: Batch
-
-    @property
-    def method(self) -> Method:
-        """The method, without what earlier encoders left in it."""
-        return build_method(self.run.method)
 
     @property
     def falls_to(self) -> float:
@@ -162,7 +150,7 @@ def test_scores_have_a_place_for_each_answer(pair, trained):
 
 def test_texts_are_written_as_without_a_cache(pair, trained):
     if not pair.run.task.generation:
-        return
+        pytest.skip("label words write no texts")
     encoder, *_ = trained
     questions = tokens("texts").questions()
     batch = batching.collate(questions, np.arange(8), 0, "causal")

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import numpy as np
+import pairs
 import pytest
 import safetensors.torch
 import tiny
@@ -19,7 +20,6 @@ from peftbench.core.errors import ConfigError
 from peftbench.core.run import Run
 from peftbench.data.batching import Batch
 from peftbench.methods import dry_run
-from peftbench.methods.base import Method, build_method
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
 from peftbench.models.prepare_for_training import prepare_for_training
@@ -32,18 +32,8 @@ STEPS = 30
 RATES = (3e-2, 1e-2, 1e-1, 3e-3)  # the first that halves the loss counts
 
 
-@dataclass(frozen=True)
-class Pair:
+class Pair(pairs.Pair):
     """A method on a family."""
-
-    run: Run
-    backbone: Backbone
-    batch: Batch
-
-    @property
-    def method(self) -> Method:
-        """The method, made anew."""
-        return build_method(self.run.method)
 
     def bare(self, seed: int = 0) -> AdaptedModel:
         """The encoder without the method."""

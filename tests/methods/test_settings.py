@@ -39,7 +39,7 @@ TASK = "task=synthetic_opinion"
         ("blob gamma=0", r"method\.gamma must be a number greater than 0"),
         ("combined members={}", "members is empty"),
         ("combined members.prefix.length=-1", r"method\.members\.prefix\.length must be a whole"),
-        ("full layer_decay=0", "layer_decay must be greater than 0"),
+        ("full layer_decay=0", "layer_decay must be a number greater than 0"),
         ("ia3 outputs=[] inputs=[]", "outputs and inputs are both empty"),
         ("ia3 outputs=[key,key]", "outputs: key twice"),
         ("mc_dropout samples=0", r"method\.samples must be a whole number of at least 1"),

@@ -157,7 +157,7 @@ def test_an_export_holds_the_kept_weights_alone():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["method.keep=0"], "keep must be greater than 0"),
+        (["method.keep=0"], "keep must be a number greater than 0"),
         (["method.keep=1.5"], "keep must be a number from 0 to 1"),
         (["method.base_method=bitfit"], "no matrices to prune"),
         (["method.score=best"], "score must be one of random"),

@@ -40,6 +40,10 @@ settle_seconds: 2
 """
 
 
+#: A run that takes some seconds.
+SLOW = ("method=slow", "budget.steps=60")
+
+
 @contextmanager
 def started(port, accounting=True):
     """A cluster on this port and the next two; gives its environment. Sockets want a short path."""

@@ -14,8 +14,6 @@ from peftbench.data.batching import Batch
 from peftbench.methods.base import averaged, repeated
 from peftbench.models.adapted_model import AdaptedModel
 
-#: Where the noise of a training step comes from.
-
 
 @runtime_checkable
 class SampledLinear(Protocol):
