@@ -128,6 +128,12 @@ class Evaluated:
     predictions_sha256: str | None = None
     schema: int = field(default=SCHEMA)
 
+    @property
+    def headline_text(self) -> str:
+        """The headline on one line; its figures have different units, so none is in percent."""
+        shown = {n: "undefined" if v is None else f"{v:.4g}" for n, v in self.headline.items()}
+        return ", ".join(f"{name} {value}" for name, value in shown.items())
+
     def to_json(self) -> Json:
         """Plain data, which `from_json` reads."""
         rest = {one.name: getattr(self, one.name) for one in fields(self)} | {"evaluation": None}

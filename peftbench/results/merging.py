@@ -229,11 +229,10 @@ def _numbers(made: Made) -> str:
         return f"lr {made.rate:g} of {len(made.trials)} trials"
     seconds = f"{sum(made.seconds.values()):.1f} s, {made.environment['device']}"
     if isinstance(made, Evaluated):
-        scores = [f"{n} {_figure(v, 100)}" for n, v in made.headline.items()]
+        scores = made.headline_text
     else:
-        scores = [f"{n} {_figure(v, factor(n))}" for n, v in made.metrics.items()]
-    return one_line(", ".join([*scores, seconds]))
-
-
-def _figure(value: float | None, scale: float) -> str:
-    return "undefined" if value is None else f"{scale * value:.4g}"
+        shown = {
+            n: "undefined" if v is None else f"{factor(n) * v:.4g}" for n, v in made.metrics.items()
+        }
+        scores = ", ".join(f"{name} {value}" for name, value in shown.items())
+    return one_line(f"{scores}, {seconds}")

@@ -121,8 +121,8 @@ class Display:
     def _scores(self, event: Event, where: str) -> str:
         if isinstance(event.job, Evaluation):
             found = self._results.evaluated(event.job.key)
-            parts = [f"{escape(name)} {_percent(v)}" for name, v in found.headline.items()]
-            return f"[bold]{', '.join(parts)}[/]  {sum(found.seconds.values()):.1f} s{where}"
+            shown = escape(found.headline_text)
+            return f"[bold]{shown}[/]  {sum(found.seconds.values()):.1f} s{where}"
         record = self._results.load(event.job.key)
         parts = [f"{n} {_percent(v, factor(n))}" for n, v in record.metrics.items()]
         if record.collapsed:
@@ -222,7 +222,7 @@ def _left(seconds: float | None) -> str:
     return "" if seconds is None else f"{format_duration(seconds)} left"
 
 
-def _percent(value: float | None, factor: float = 100.0) -> str:
+def _percent(value: float | None, factor: float) -> str:
     return "undefined" if value is None else f"{factor * value:.{1 if factor == 100 else 3}f}"
 
 

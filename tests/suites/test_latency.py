@@ -195,6 +195,12 @@ def test_the_table_says_both_forms():
     assert table.notes[1:] == ["Not merged: X has no place."]
 
 
+def test_a_line_of_progress_has_milliseconds_not_percent():
+    lora, adapter = two()
+    assert lora.headline_text.endswith(", ms_p50 4")
+    assert "merged_ms_p50 undefined" in adapter.headline_text
+
+
 def test_machines_have_tables_and_axes_of_their_own():
     every = two(threads=2)
     first, second = latency_report.tables(every, trained(every))
