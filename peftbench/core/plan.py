@@ -66,6 +66,8 @@ class RunOptions:
         quiet: print failures and tables only.
         as_json: print the tables, or the choices of `tune`, as one JSON value.
         track: names of trackers that get each finished run: tensorboard, mlflow, wandb, csv.
+        stage: what this part of a longer command is called; said instead of a plan's summary.
+        follows: whether an earlier part has said what the data and the workers are.
     """
 
     workers: int | None = None
@@ -83,3 +85,5 @@ class RunOptions:
     quiet: bool = False
     as_json: bool = False
     track: tuple[str, ...] = ()
+    stage: str | None = None
+    follows: bool = False

@@ -56,9 +56,9 @@ def estimate(found: Design, results: Results, device: str) -> str:
     where = "this GPU" if gpus and done else f"the {cores()} cores of this CPU"
     faster = "; a GPU is many times faster" if gpus and not done else ""
     return (
-        f"{trials} trials of learning rates, {len(runs)} trainings and {points} for the learning "
-        f"curve, and {final} for the model that is exported after go, {done} of them done; all of "
-        f"them take about {format_duration(total)} on {where}, {how}{faster}"
+        f"trainings: {trials} to choose learning rates, {len(runs)} on whole folds, {points} for "
+        f"the learning curve, {final} for the model that is exported after go; {done} are done; "
+        f"all take about {format_duration(total)} on {where}, {how}{faster}"
     )
 
 

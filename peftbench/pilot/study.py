@@ -73,9 +73,12 @@ def carry_out(found: Design, criterion: Criterion, results: Results, options: Ru
         ConfigError: for bad input, before anything is trained.
     """
     results.check_writable()
-    trained = with_chosen_rates(found.plan, found.request.rates, results, options)
-    latency = _first_fold(found, trained, results, options)
-    failed = train(found.with_runs(trained), results, options)
+    first = replace(options, stage="choice of learning rates")
+    trained = with_chosen_rates(found.plan, found.request.rates, results, first)
+    follows = replace(options, follows=found.request.rates > 1)
+    latency = _first_fold(found, trained, results, follows)
+    follows = replace(options, stage="all folds", follows=True)
+    failed = train(found.with_runs(trained), results, follows)
     left_out = {run.method.name: reason for run, reason in failed.items()}
     runs = {
         name: [run for run in trained if run.method.name == name]
@@ -92,7 +95,7 @@ def carry_out(found: Design, criterion: Criterion, results: Results, options: Ru
     chosen = ranked if found.request.every_curve else ranked[:2]
     sized = _smaller(found, chosen, runs)
     smaller = _flat(sized.values())
-    failed = train(found.with_runs(smaller), results, options)
+    failed = train(found.with_runs(smaller), results, replace(follows, stage="learning curve"))
     tables = (
         {} if failed else {n: gathering.gather(found, results, one, {}) for n, one in sized.items()}
     )
@@ -162,7 +165,7 @@ def _first_fold(
         *request.words(found.metric), *LATENCY, configs=request.configs, results=results.folder
     )
     asked = [Evaluation(run, timed.evaluations[0].suite) for run in kept]
-    alone = replace(options, workers=1, save_weights=True)
+    alone = replace(options, workers=1, save_weights=True, stage="first fold, with latency")
     plan = found.with_runs(kept, asked)
     train(plan, results, alone)
     state = status.sweep_status(plan, results)

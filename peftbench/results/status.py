@@ -100,6 +100,13 @@ class SweepStatus:
             ],
         }
 
+    def left(self) -> str:
+        """How much there is to do, in a few words."""
+        found = f"{len(self.missing)} of {len(self.plan.runs)} trainings to do"
+        if self.plan.evaluations:
+            found += f", {len(self.unevaluated)} of {len(self.plan.evaluations)} evaluations"
+        return found
+
     def summary(self, workers: int | None = None) -> str:
         """What there is to do, and what went wrong before, in sentences."""
         plan, missing = self.plan, self.missing

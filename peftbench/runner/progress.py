@@ -12,6 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 
+from peftbench.analysis.grouping import titles
 from peftbench.core.errors import RecordError
 from peftbench.core.evaluation import Evaluation, Job
 from peftbench.core.run import Json
@@ -53,7 +54,8 @@ class Display:
         self._total = len(jobs)
         self._finished = 0
         self._told: set[tuple[str, str]] = set()
-        self._names = _short_names(jobs)
+        self._titles = _titles(jobs)
+        self._names = _short_names(self._titles)
         self._jobs: dict[str, Json] = {}  # in progress, by key
         self._last_line = self._last_file = 0.0
         self._start: float | None = None  # of the first training: processes take seconds to begin
@@ -94,7 +96,7 @@ class Display:
             reason = event.fields.get("reason", "another process has it")
             if (key, reason) not in self._told:  # it is asked for every second
                 self._told.add((key, reason))
-                self._say(f"[dim]wait[/] {escape(event.job.title)}: {escape(reason)}")
+                self._say(f"[dim]wait[/] {escape(self._titles[event.job.key])}: {escape(reason)}")
             return
         self._spent[key] = 1.0
         if event.fields.get("elsewhere"):
@@ -106,9 +108,13 @@ class Display:
         left = f"[dim]{_left(self._seconds_left())}[/]"
         if event.kind == "failed":
             what = f"[red]{event.fields['kind']}[/] {escape(event.fields['reason'])}"
-            self._say(f"{count} [red]failed[/] {escape(event.job.title)}: {what}", always=True)
+            self._say(
+                f"{count} [red]failed[/] {escape(self._titles[event.job.key])}: {what}", always=True
+            )
         elif event.kind == "done":
-            self._say(f"{count} {escape(event.job.title)}  {self._result(event)}  {left}")
+            self._say(
+                f"{count} {escape(self._titles[event.job.key])}  {self._result(event)}  {left}"
+            )
         self._overall()
 
     def _result(self, event: Event) -> str:
@@ -136,7 +142,7 @@ class Display:
 
     def _note_step(self, event: Event, now: float) -> None:
         """A line a minute where there are no bars, and the file that `status` reads."""
-        told: Json = {"title": event.job.title, "fraction": self._spent[event.job.key]}
+        told: Json = {"title": self._titles[event.job.key], "fraction": self._spent[event.job.key]}
         told |= {name: event.fields[name] for name in ("step", "loss") if name in event.fields}
         self._jobs[event.job.key] = told
         if now - self._last_file >= FILE:
@@ -149,7 +155,8 @@ class Display:
             loss = f", loss {told['loss']:.3f}" if "loss" in told else ""
             part = f"{100 * told['fraction']:.0f} %{loss}"
             left_text = _left(self._seconds_left(now))
-            self._say(f"{self._count()} {escape(event.job.title)}: {part}  [dim]{left_text}[/]")
+            title = escape(self._titles[event.job.key])
+            self._say(f"{self._count()} {title}: {part}  [dim]{left_text}[/]")
 
     def _seconds_left(self, now: float | None = None) -> float | None:
         total = sum(self._weight.values())
@@ -207,11 +214,22 @@ class Display:
             self._bars.update(self._all, completed=done / total if total else 1.0, news=news)
 
 
-def _short_names(jobs: Sequence[Job]) -> dict[str, str]:
+def _titles(jobs: Sequence[Job]) -> dict[str, str]:
+    """By key, what names each of the jobs in a line."""
+    of_runs = titles(job.run if isinstance(job, Evaluation) else job for job in jobs)
+    return {
+        job.key: f"{job.suite['name']} of {of_runs[job.run.key]}"
+        if isinstance(job, Evaluation)
+        else of_runs[job.key]
+        for job in jobs
+    }
+
+
+def _short_names(full: dict[str, str]) -> dict[str, str]:
     """Titles without the parts that all jobs share, by key: 80 columns have no room for these."""
-    parts = {job.key: job.title.split(" · ") for job in jobs}
+    parts = {key: title.split(" · ") for key, title in full.items()}
     if len({len(one) for one in parts.values()}) != 1 or len(parts) == 1:
-        return {job.key: job.title for job in jobs}
+        return full
     kept = [
         place for place, same in enumerate(zip(*parts.values(), strict=True)) if len({*same}) > 1
     ]

@@ -102,10 +102,13 @@ def _todo(
         _check_trained(before)
     todo = select_jobs(before, is_retried)
     check_weights(todo, before, results)
-    if not options.quiet:
+    if options.quiet or options.stage:
+        if before.bad:
+            note("\n".join(before.unreadable()))
+        if not options.quiet:
+            note(f"{options.stage}: {before.left()}")
+    else:
         note(before.summary())
-    elif before.bad:
-        note("\n".join(before.unreadable()))
     return todo, before
 
 
@@ -157,7 +160,7 @@ def execute(
     setting = _worker_setting(resources, todo, options)
     pool = WorkerPool(results, setting, resources.workers, gpus, halted=halted)
     try:
-        preflight(pool, todo)
+        preflight(pool, todo, options.follows)
         if absent is not None:
             raise absent
         if options.dry_run:
@@ -172,10 +175,11 @@ def execute(
     return False
 
 
-def preflight(pool: WorkerPool, todo: Todo) -> None:
+def preflight(pool: WorkerPool, todo: Todo, silent: bool = False) -> None:
     """Instantiate every run and suite in a worker, and print what is odd in their data."""
     for line in pool.check(todo.runs, todo.evaluations):
-        note(f"note: {one_line(line)}")
+        if not silent:
+            note(f"note: {one_line(line)}")
 
 
 def train_all(pool: WorkerPool, todo: Todo, resources: Resources, options: RunOptions) -> None:
@@ -274,6 +278,8 @@ def _worker_setting(resources: Resources, todo: Todo, options: RunOptions) -> Js
 def _print_resources(
     resources: Resources, todo: Todo, results: Results, options: RunOptions
 ) -> None:
+    if options.follows:
+        return
     gpus, pack = resources.gpus, resources.pack
     if not options.quiet:
         where = f"GPU {', '.join(gpus)}" if gpus else f"CPU, threads of each: {resources.threads}"

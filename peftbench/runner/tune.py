@@ -173,7 +173,11 @@ def choose(
             seeds = f"{rung.seeds} seed{'s' * (rung.seeds > 1)}"
             part = f", rate {step} of {rung.rates}" if step else ""
             told = f"round {number} of {len(search.rungs)}{part}, {seeds} a rate"
-            note(f"{told}: {before.summary()}")
+            note(
+                f"{options.stage}, {told}: {before.left()}"
+                if options.stage
+                else f"{told}: {before.summary()}"
+            )
         mine = before
         if shard:
             new = [run for run in runs if run.key not in asked]

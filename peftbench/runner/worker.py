@@ -21,9 +21,10 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, TextIO
 
+from peftbench.core.configs import TaskConfig
 from peftbench.core.errors import ConfigError, system_reason
 from peftbench.core.evaluation import Evaluation, Failure, Job, job_of
-from peftbench.core.run import Json, Run
+from peftbench.core.run import Json, Run, canonical
 from peftbench.results.store import Results
 from peftbench.runner.failure_causes import classify, place, reason
 from peftbench.runner.worker_pool import GRACE, HELD
@@ -146,17 +147,16 @@ def _check(runs: list[Run], evaluations: list[Evaluation], setting: Any) -> Json
     errors: dict[str, int] = {}
     told: list[str] = []
     passed: dict[str, bool] = {}
+    first_folds: dict[str, TaskConfig] = {}
     whose = ""
 
-    def once(what: Any, check: Any) -> bool:
-        """Whether a check passed, which is made once for equal inputs."""
-        from peftbench.core.run import canonical
-
+    def once(what: Any, check: Any, lines: list[str] = told) -> bool:
+        """Whether a check passed, which is made once for equal inputs; what it says joins lines."""
         name = canonical(what)
         if name not in passed:
             passed[name] = True
             try:
-                told.extend(check() or ())
+                lines.extend(check() or ())
             except (ConfigError, OSError) as error:
                 passed[name] = False
                 told_of = system_reason(error) if isinstance(error, OSError) else str(error)
@@ -176,10 +176,16 @@ def _check(runs: list[Run], evaluations: list[Evaluation], setting: Any) -> Json
         ):
             continue  # all the rest needs it
         once([run.model, run.prompt, run.task.name], lambda run=run: dry_run.check_prompt(run))
-        if once(run.task, lambda run=run: data_report.data_lines(run.task, setting.data_root)):
+        # the parts of one cross-validation have the same rows: the first one says what they are
+        whole = canonical(replace(run.task, folds=None, fold=None, fold_seed=None))
+        lines = told if first_folds.setdefault(whole, run.task) == run.task else []
+        if once(
+            run.task, lambda run=run: data_report.data_lines(run.task, setting.data_root), lines
+        ):
             once(
                 [run.model, run.task, run.prompt, length],
                 lambda run=run: data_report.token_lines(run, setting.data_root),
+                lines,
             )
             once(
                 [run.model, run.method, run.task, run.prompt, length],

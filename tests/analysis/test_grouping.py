@@ -167,3 +167,14 @@ def test_labels_say_in_words_what_tells_rows_apart():
         "full, num_evals=2",
         "head",
     ]
+
+
+def test_titles_of_runs_say_in_what_those_of_one_title_differ():
+    several = records.runs("method=lora,bitfit", "train.lr=1e-3,3e-4")
+    found = grouping.titles([*several[:3], several[0]])
+    words = "synthetic_paraphrase · tiny · size 32 · seed 0"
+    assert list(found.values()) == [
+        f"lora · {words} · lr=0.001",
+        f"lora · {words} · lr=0.0003",
+        f"bitfit · {words}",
+    ]

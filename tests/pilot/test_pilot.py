@@ -81,7 +81,7 @@ def test_a_rehearsal_tells_the_time_and_writes_nothing(tmp_path):
         path, "task.texts=[text]", "--at-least", "0.8", "--results", tmp_path / "out", "--dry-run"
     )
     assert done.exit_code == 0, done.output
-    assert "40 trials of learning rates, 20 trainings and 20 for the learning curve" in done.stderr
+    assert "40 to choose learning rates, 20 on whole folds, 20 for the learning curve" in done.stderr
     assert " min on the " in done.stderr
     assert not (tmp_path / "out").exists()
 
@@ -92,7 +92,7 @@ def test_thorough_repeats_and_gives_all_methods_a_curve(tmp_path):
     done = pilot(path, *WORDS, *words)
     assert done.exit_code == 0, done.output
     assert (
-        "240 trials of learning rates, 60 trainings and 40 for the learning curve, and 5 for"
+        "240 to choose learning rates, 60 on whole folds, 40 for the learning curve, 5 for"
         in done.stderr
     )
 
@@ -116,7 +116,6 @@ CUT = (
     "2",
     "--rates",
     "1",
-    "--quiet",
     "--workers",
     "1",
     "--threads",
@@ -131,6 +130,12 @@ def test_shuffled_labels_are_no_go_and_the_second_command_only_reads(tmp_path):
     done = pilot(*words, "--at-least", "0.7")
     assert done.exit_code == 0, done.output
     assert "No-go: " in done.stdout
+    said = done.stderr
+    assert "\nfirst fold, with latency: 2 of 2 trainings to do, 2 of 2 evaluations\n" in said
+    assert "\nall folds: 2 of 4 trainings to do\n" in said
+    assert "\nlearning curve: 8 of 12 trainings to do\n" in said
+    assert said.count("\nnote: mine: ") == 3  # of the first fold, and once
+    assert said.count("workers: ") == 1
     made = json.loads((out / "pilot.json").read_text())
     assert made["answer"] == "no-go"
     assert {one["name"] for one in made["candidates"]} >= {"full", "bitfit"}
