@@ -81,7 +81,9 @@ def test_a_rehearsal_tells_the_time_and_writes_nothing(tmp_path):
         path, "task.texts=[text]", "--at-least", "0.8", "--results", tmp_path / "out", "--dry-run"
     )
     assert done.exit_code == 0, done.output
-    assert "40 to choose learning rates, 20 on whole folds, 20 for the learning curve" in done.stderr
+    assert (
+        "40 to choose learning rates, 20 on whole folds, 20 for the learning curve" in done.stderr
+    )
     assert " min on the " in done.stderr
     assert not (tmp_path / "out").exists()
 
