@@ -22,6 +22,10 @@ git worktree prune
 git show-ref --quiet refs/heads/next-runs || git branch -q next-runs main
 [ -d "$tree" ] || git worktree add -q "$tree" next-runs
 cd "$tree"
+# what an unfinished part left here and main has by now would stop the rebase
+git ls-files --others --exclude-standard -z | while IFS= read -r -d '' file; do
+    ! git cat-file -e "main:$file" 2>/dev/null || rm -- "$file"
+done
 git rebase -q main
 nice "$uv" sync -q --group mpnet --group smollm2
 echo "next-runs is at $(git log -1 --format=%h), with main at $(git -C "$top" log -1 --format=%h main)"
