@@ -3,10 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import yaml
-from omegaconf import OmegaConf
-from omegaconf.errors import OmegaConfBaseException
-
 from peftbench.core.errors import ConfigError
 
 
@@ -37,6 +33,10 @@ def parse(path: Path, text: str) -> Any:
     Raises:
         ConfigError: if it is no yaml.
     """
+    import yaml  # with OmegaConf a third of the time in which `peftbench --help` answers
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
     try:
         return OmegaConf.create(text)
     except (yaml.YAMLError, OmegaConfBaseException) as error:
@@ -59,6 +59,9 @@ def read_mapping(path: Path, text: str | None = None, resolve: bool = True) -> d
     Raises:
         ConfigError: if it holds anything else.
     """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
     config = parse(path, read_utf8(path) if text is None else text)
     try:
         found = OmegaConf.to_container(config, resolve=resolve)

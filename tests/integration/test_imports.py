@@ -164,7 +164,7 @@ with redirect_stdout(io.StringIO()):
         main(sys.argv[1:], prog_name="peftbench")
     except SystemExit:
         pass
-print(sorted({"numpy", "pandas", "pyarrow", "hydra", "torch"} & set(sys.modules)))
+print(sorted({"numpy", "pandas", "pyarrow", "omegaconf", "yaml", "hydra", "torch"} & set(sys.modules)))
 """
 
 
