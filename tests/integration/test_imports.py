@@ -164,7 +164,8 @@ with redirect_stdout(io.StringIO()):
         main(sys.argv[1:], prog_name="peftbench")
     except SystemExit:
         pass
-print(sorted({"numpy", "pandas", "pyarrow", "omegaconf", "yaml", "hydra", "torch"} & set(sys.modules)))
+heavy = {"numpy", "pandas", "pyarrow", "omegaconf", "yaml", "hydra", "torch"}
+print(sorted(heavy & set(sys.modules)))
 """
 
 
