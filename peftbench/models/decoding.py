@@ -57,7 +57,8 @@ def greedy(encoder: AdaptedModel, batch: Batch, how: Decoding) -> Tensor:
     past = DynamicCache() if known is None else known
     before = past.get_seq_length()
     device = lengths.device
-    states = encoder.hidden(batch, past)[torch.arange(count, device=device), lengths - 1]
+    rows = torch.arange(count, device=device)
+    states = encoder.hidden(batch, past)[rows, lengths - 1]
     real = torch.arange(width, device=device) < lengths[:, None]
     seen = F.pad(real, (before, how.most), value=True)[:, None, None, :]
     head = encoder.module.get_output_embeddings()
@@ -65,10 +66,16 @@ def greedy(encoder: AdaptedModel, batch: Batch, how: Decoding) -> Tensor:
     writing = torch.ones(count, dtype=torch.bool, device=device)
     for step in range(how.most):
         token = head(states).argmax(-1)
-        found[:, step] = torch.where(writing, token, AFTER)
+        found[rows, step] = torch.where(writing, token, AFTER)
         writing &= token != how.end
-        if step + 1 == how.most or not bool(writing.any()):
+        left = int(writing.sum())
+        if step + 1 == how.most or not left:
             break
+        if 2 * left <= len(rows):  # a few long texts are not worth the passes of all
+            kept = writing.nonzero()[:, 0]
+            past.batch_select_indices(kept)
+            rows, token, lengths = rows[kept], token[kept], lengths[kept]
+            seen, writing = seen[kept], writing[kept]
         following = {
             "input_ids": token[:, None],
             "attention_mask": seen[..., : before + width + step + 1],

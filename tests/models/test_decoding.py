@@ -76,6 +76,38 @@ def test_equals_generate_of_transformers_token_for_token(family):
 
 
 @pytest.mark.parametrize("family", CAUSAL)
+def test_texts_that_have_ended_are_not_passed_on(family, monkeypatch):
+    encoder = writer(family)
+    head, hidden = encoder.module.get_output_embeddings(), encoder.hidden
+
+    def ending(states):  # every fifth token ends a text
+        token = head(states).argmax(-1)
+        return torch.nn.functional.one_hot(torch.where(token % 5 == 0, 1, token), 512)
+
+    monkeypatch.setattr(encoder.module, "get_output_embeddings", lambda: ending)
+    tokens = texts([5, 17, 9, 30, 12, 7, 22, 3])
+    alone = np.concatenate([written(encoder, tokens, [row], end=1) for row in range(8)])
+    passed: list[int] = []
+    monkeypatch.setattr(
+        encoder, "hidden", lambda b, past: passed.append(len(b["input_ids"])) or hidden(b, past)
+    )
+    assert np.array_equal(written(encoder, tokens, range(8), end=1), alone)
+    lengths = (alone != decoding.AFTER).sum(axis=1)
+    assert len({*lengths}) > 2
+    assert len(passed) == lengths.max()
+    for step, rows in enumerate(passed):
+        assert (
+            (lengths > step).sum() <= rows <= max(8 if not step else 0, 2 * (lengths > step).sum())
+        )
+
+
+def written(encoder: AdaptedModel, tokens: TokenizedSplit, rows, end: int) -> np.ndarray:
+    batch = batching.collate(tokens, np.array(rows), 0, "causal")
+    with torch.inference_mode():
+        return decoding.greedy(encoder, batch, decoding.Decoding(40, end)).numpy()
+
+
+@pytest.mark.parametrize("family", CAUSAL)
 def test_writing_after_a_shared_beginning_is_the_same(family):
     encoder = writer(family)
     tokens = replace(texts([6, 3, 11, 8], begun=40), wanted=np.zeros(0, np.int32))
