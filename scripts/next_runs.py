@@ -92,11 +92,13 @@ class Sweep:
         words: without those of the data and of the rates.
         variants: whether it has methods with settings, texts or prompts of their own, for which
             learning rates are chosen too, into its folder.
+        data: name of the folder of its data beside GLUE's; None where it is GLUE's.
     """
 
     folder: Path
     words: list[str]
     variants: bool = False
+    data: str | None = None
 
 
 def _sweep(name: str, *words: str, variants: bool = True) -> Sweep:
@@ -111,13 +113,39 @@ def _at_1000(rates: Rates) -> Sweep:
 
 _SPARSE = Path("results/tuned/sparse_adapter2022")
 
-#: Rates, then the grids that use them, in the order in which they are trained.
-STAGES: tuple[tuple[Rates, tuple[Sweep, ...]], ...] = (
-    (FIRST, (_at_1000(FIRST), _sweep("doering2024_mini", variants=False))),
-    (
+
+@dataclass(frozen=True)
+class Stage:
+    """Grids that are trained together.
+
+    Attributes:
+        rates: that they use, chosen before; None where each has those of its yaml.
+    """
+
+    rates: Rates | None
+    grids: tuple[Sweep, ...]
+
+
+def _language(name: str, data: str | None = None) -> Sweep:
+    words = [f"sweep={name}", "seed=range(0,3)"]
+    return Sweep(Path("results/generalization2024"), words, data=data)
+
+
+#: In the order in which they are trained. The first four complete tables that other work waits for.
+STAGES: tuple[Stage, ...] = (
+    Stage(FIRST, (_at_1000(FIRST), _sweep("doering2024_mini", variants=False))),
+    Stage(OTHERS, (_at_1000(OTHERS),)),
+    Stage(
+        None,
+        (
+            _language("in_context_smollm2"),
+            _language("generalization2024_generation_mini", "generalization"),
+        ),
+    ),
+    Stage(MPNET, (Sweep(MPNET.folder, ["sweep=methods_mpnet"]),)),
+    Stage(
         OTHERS,
         (
-            _at_1000(OTHERS),
             _sweep("unipelt2022_mini", variants=False),
             _sweep("robust2024_mini"),
             _sweep("sparse_adapter2022_mini"),
@@ -128,22 +156,6 @@ STAGES: tuple[tuple[Rates, tuple[Sweep, ...]], ...] = (
             _sweep("generalization2024_fticl_mini", "method=full"),
         ),
     ),
-    (MPNET, (Sweep(MPNET.folder, ["sweep=methods_mpnet"]),)),
-)
-
-#: The sets of Yang et al. 2024, beside the folder of GLUE.
-GENERALIZATION = "generalization"
-
-
-def _language(name: str) -> Sweep:
-    return Sweep(Path("results/generalization2024"), [f"sweep={name}", "seed=range(0,3)"])
-
-
-#: Grids at the rates of their yaml, with the name of the folder of their data beside GLUE's, or
-#: None where it is GLUE's; they come last.
-FIXED: tuple[tuple[Sweep, str | None], ...] = (
-    (_language("generalization2024_generation_mini"), GENERALIZATION),
-    (_language("in_context_smollm2"), None),
 )
 
 #: Budgets in seconds, of which runs are made alone.
@@ -181,15 +193,22 @@ class Part:
 
 def missing(data: str) -> Iterator[Part]:
     """The parts that are not there, the next one first; cells once their rates are chosen."""
-    for rates, grids in STAGES:
-        yield from unchosen(rates, data)
-        if not any(unchosen(rates, data)):
-            for sweep_ in grids:
-                yield from unchosen_variants(rates, sweep_, data)
-                if not any(unchosen_variants(rates, sweep_, data)):
-                    yield from _cells(rates, sweep_, data)
-    for sweep_, folder in FIXED:
-        yield from _cells(None, sweep_, str(Path(data).parent / folder) if folder else data)
+    asked: set[Rates] = set()
+    for stage in STAGES:
+        rates = stage.rates
+        if rates is not None:
+            if rates not in asked:
+                yield from unchosen(rates, data)
+            asked.add(rates)
+            if any(unchosen(rates, data)):
+                continue
+        for grid in stage.grids:
+            own = str(Path(data).parent / grid.data) if grid.data else data
+            if rates is not None:
+                yield from unchosen_variants(rates, grid, own)
+                if any(unchosen_variants(rates, grid, own)):
+                    continue
+            yield from _cells(rates, grid, own)
 
 
 def unchosen(rates: Rates, data: str) -> Iterator[Part]:
@@ -412,7 +431,7 @@ def main() -> None:
         commit(part)
         longest = max(longest, time.monotonic() - began)
         print(f"committed after {format_duration(time.monotonic() - began)}", flush=True)
-    for rates, _ in STAGES:
+    for rates in dict.fromkeys(stage.rates for stage in STAGES if stage.rates is not None):
         if left := len(list(unchosen(rates, asked.data))):
             print(f"{left} learning rates of {rates.model} are to choose before its grids")
     print(f"{len(list(missing(asked.data)))} parts are missing, but for these grids")

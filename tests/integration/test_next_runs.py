@@ -40,9 +40,10 @@ def test_rates_come_first_then_cells_of_five_seeds_at_them(tmp_path, monkeypatch
         choices.save(Results(part.folder), made)
     variants = [
         part
-        for rates, grids in next_runs.STAGES[:2]
-        for grid in grids
-        for part in next_runs.unchosen_variants(rates, grid, "glue")
+        for stage in next_runs.STAGES
+        if stage.rates in (next_runs.FIRST, next_runs.OTHERS)
+        for grid in stage.grids
+        for part in next_runs.unchosen_variants(stage.rates, grid, "glue")
     ]
     assert Counter(part.folder.name for part in variants) == {
         "robust2024": 14 - 2,
