@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from functools import partial
 
 from peftbench.core.errors import ConfigError
-from peftbench.core.evaluation import FAILURE_KINDS, TRANSIENT_FAILURES, Evaluation, Failure
+from peftbench.core.evaluation import Evaluation
+from peftbench.core.failures import FAILURE_KINDS, TRANSIENT_FAILURES, Failure
 from peftbench.core.plan import Plan, RunOptions
 from peftbench.core.run import Json, Run
 from peftbench.core.text import command, one_line

@@ -10,7 +10,7 @@ from statistics import fmean
 from peftbench.analysis.convention import CONSTANT
 from peftbench.analysis.trials import by_rate
 from peftbench.core.errors import ConfigError
-from peftbench.core.evaluation import FAILURE_KINDS
+from peftbench.core.failures import FAILURE_KINDS
 from peftbench.core.plan import Plan, RunOptions
 from peftbench.core.run import Record, Run
 from peftbench.core.text import command

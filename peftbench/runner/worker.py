@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from peftbench.core.errors import ConfigError, system_reason
-from peftbench.core.evaluation import Evaluation, Failure, Job, job_of
+from peftbench.core.evaluation import Evaluation, Job, job_of
+from peftbench.core.failures import Failure
 from peftbench.core.run import Json, Run
 from peftbench.results.store import Results
 from peftbench.runner.failure_causes import classify, place, reason

@@ -20,7 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from peftbench.core.errors import ConfigError
-from peftbench.core.evaluation import Evaluation, Failure, Job, explain_exit, job_json
+from peftbench.core.evaluation import Evaluation, Job, job_json
+from peftbench.core.failures import Failure, explain_exit
 from peftbench.core.run import Json, Run, distinct_inputs
 from peftbench.results.store import Results
 from peftbench.runner.scratch import Scratch

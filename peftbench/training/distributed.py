@@ -22,7 +22,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast, gather_object
 from torch import Tensor, nn
 
-from peftbench.core.evaluation import explain_exit
+from peftbench.core.failures import explain_exit
 from peftbench.core.run import Json
 from peftbench.data.batching import Batch
 from peftbench.models.adapted_model import AdaptedModel

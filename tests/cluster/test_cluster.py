@@ -31,7 +31,7 @@ from peftbench.cluster.submit import _arrays, _memory, _seconds, _try_again
 from peftbench.config import cluster
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
-from peftbench.core.evaluation import Failure
+from peftbench.core.failures import Failure
 from peftbench.core.plan import RunOptions
 from peftbench.core.tuning import Search
 from peftbench.data import loading

@@ -17,7 +17,8 @@ from short_runs import after
 from stage import Stage, one
 
 from peftbench.core.errors import ConfigError
-from peftbench.core.evaluation import FAILURE_KINDS, TRANSIENT_FAILURES, job_json
+from peftbench.core.evaluation import job_json
+from peftbench.core.failures import FAILURE_KINDS, TRANSIENT_FAILURES
 from peftbench.methods import dry_run
 from peftbench.results.store import Results
 from peftbench.runner import worker
