@@ -13,6 +13,7 @@ from torch import Tensor
 from peftbench.core.errors import ConfigError, RecordError
 from peftbench.core.evaluation import Evaluated, Evaluation
 from peftbench.core.run import Json, canonical
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.data import prompting
 from peftbench.data.loading import LabelledTexts
 from peftbench.evaluation import evaluator
@@ -25,7 +26,7 @@ from peftbench.suites.base import Arrays
 from peftbench.suites.continual import Continual, Round
 from peftbench.training import checkpointing, measurement, trainer
 from peftbench.training.continual_stage import ContinualStage
-from peftbench.training.runtime import RuntimeConfig, device_of
+from peftbench.training.device import device_of
 from peftbench.training.trainer import TrainingOutput
 from peftbench.training.warm_cache import WarmCache
 

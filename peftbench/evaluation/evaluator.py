@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from peftbench.core.evaluation import Evaluated, Evaluation
 from peftbench.core.figures import plain_figures
 from peftbench.core.run import Json, Run, canonical
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.data import prompting
 from peftbench.data.loading import LabelledTexts
 from peftbench.data.tokenization import TokenizedSplit
@@ -28,10 +29,10 @@ from peftbench.suites import base
 from peftbench.suites.base import Arrays
 from peftbench.suites.latency import Latency
 from peftbench.training import measurement
+from peftbench.training.device import device_of
 from peftbench.training.loop import TrainingInterrupted
 from peftbench.training.precision import AUTOCAST, build_accelerator, resolve_precision
 from peftbench.training.predictor import Predictor, require_finite
-from peftbench.training.runtime import RuntimeConfig, device_of
 from peftbench.training.warm_cache import WarmCache
 
 #: Examples between two reports of progress, roughly.

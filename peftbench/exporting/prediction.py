@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Record, Run, canonical
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.core.text import did_you_mean
 from peftbench.data import data_report, glue_labels, hub_layout, loading, own_file, prompting
 from peftbench.data.loading import LabelledTexts
@@ -36,9 +37,9 @@ from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
 from peftbench.results.store import Results
 from peftbench.system import io
+from peftbench.training.device import device_of
 from peftbench.training.precision import build_accelerator, resolve_precision
 from peftbench.training.predictor import Predictor
-from peftbench.training.runtime import RuntimeConfig, device_of
 
 #: Rows that are predicted and written together; a file of fewer gives what the run's own
 #: evaluation gave, batch by batch.

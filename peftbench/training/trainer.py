@@ -12,6 +12,7 @@ from transformers import PreTrainedTokenizerBase
 
 from peftbench.core.configs import Budget
 from peftbench.core.run import Json, Record, Run
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.data import augmentation, batching, loading, prompting, tokenization
 from peftbench.data.augmentation import AugmentedSplit
 from peftbench.data.tokenization import TokenizedSplit
@@ -28,12 +29,12 @@ from peftbench.models.sparse_embedding import SparseEmbedding
 from peftbench.results.store import Results
 from peftbench.training import checkpointing, cost_model, loop, measurement
 from peftbench.training.continual_stage import ContinualStage
+from peftbench.training.device import device_of
 from peftbench.training.distributed import ProcessGroup
 from peftbench.training.measurement import Energy, Phases
 from peftbench.training.precision import AUTOCAST, build_accelerator, resolve_precision
 from peftbench.training.predictor import Predictor, build_batch_source
 from peftbench.training.run_stack import captured_alone
-from peftbench.training.runtime import RuntimeConfig, device_of
 from peftbench.training.step_graphs import StepGraphs
 from peftbench.training.warm_cache import WarmCache
 

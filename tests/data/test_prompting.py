@@ -13,6 +13,7 @@ from peftbench.config.sweep import plan
 from peftbench.core.configs import CheckpointSelection, MethodConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluation
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.data import batching, loading, prompt_config, prompting, tokenization
 from peftbench.data.loading import LabelledTexts
 from peftbench.data.tokenizer import load_tokenizer
@@ -27,7 +28,6 @@ from peftbench.models.prepare_for_training import prepare_for_training
 from peftbench.reports import in_context
 from peftbench.reports.plotting.palette import Palette
 from peftbench.results.store import Results
-from peftbench.training.runtime import RuntimeConfig
 from peftbench.training.trainer import execute
 from peftbench.training.warm_cache import WarmCache
 

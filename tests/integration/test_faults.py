@@ -14,11 +14,11 @@ from tiny import METHODS
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
 from peftbench.core.failures import FAILURE_KINDS
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.data.tokenization import cache_folder
 from peftbench.runner.worker import _check as check_runs
 from peftbench.runner.worker import classify
 from peftbench.training import loop, trainer
-from peftbench.training.runtime import RuntimeConfig
 
 CPU = RuntimeConfig(device="cpu", threads=1)
 

@@ -9,6 +9,7 @@ from records import runs, tiny
 from peftbench.cli.main import main
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.data import loading
 from peftbench.evaluation import continual
 from peftbench.methods.base import build_method
@@ -21,7 +22,6 @@ from peftbench.suites.continual import measures
 from peftbench.training import trainer
 from peftbench.training.continual_stage import ContinualStage
 from peftbench.training.loop import TrainingInterrupted
-from peftbench.training.runtime import RuntimeConfig
 
 
 def one(*words):

@@ -12,6 +12,7 @@ from peftbench.config import catalog
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError, RecordError
 from peftbench.core.evaluation import Evaluated, Evaluation
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.data import batching, loading, prompt_config
 from peftbench.data.loading import LabelledTexts
 from peftbench.data.text_noise import EDITS
@@ -21,7 +22,6 @@ from peftbench.metrics import task_metrics
 from peftbench.results.store import Results
 from peftbench.suites import base, noise
 from peftbench.suites.noise import area
-from peftbench.training.runtime import RuntimeConfig
 from peftbench.training.trainer import execute
 
 SUITES = sorted(catalog.options("suite", (catalog.packaged(),)))

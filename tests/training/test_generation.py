@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from peftbench.cli.main import main
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.data import batching, loading, prompt_config, prompting
 from peftbench.data.loading import LabelledTexts
 from peftbench.data.tokenizer import load_tokenizer
@@ -27,7 +28,6 @@ from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
 from peftbench.results.store import Results
 from peftbench.runner import packs
-from peftbench.training.runtime import RuntimeConfig
 from peftbench.training.trainer import execute
 from peftbench.training.warm_cache import WarmCache
 

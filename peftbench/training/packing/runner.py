@@ -10,9 +10,11 @@ import torch
 from torch import Tensor
 
 from peftbench.core.run import Json, Record, Run
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.methods.base import build_method
 from peftbench.results.store import Results
 from peftbench.training import cost_model, measurement, trainer
+from peftbench.training.device import device_of
 from peftbench.training.packing.pack import Pack
 from peftbench.training.packing.requests import (
     Arrays,
@@ -20,7 +22,6 @@ from peftbench.training.packing.requests import (
     PredictRequest,
     StepRequest,
 )
-from peftbench.training.runtime import RuntimeConfig, device_of
 from peftbench.training.trainer import TrainingJob
 from peftbench.training.warm_cache import WarmCache
 
