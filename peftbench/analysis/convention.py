@@ -113,6 +113,12 @@ def counted_score(scores: Array, label: Array, metric: str) -> float | None:
     return CONSTANT if value is None and not is_constant(label, label) else value
 
 
+def counted_trial(record: Record) -> float:
+    """The score on the selection split, by which rates are chosen."""
+    metric = record.run.task.metric
+    return _score((record.selection or {}).get(metric), metric)
+
+
 def counted_resamples(scores: Floats, label: Array, counts: Floats) -> Floats:
     """Scores on resamples, undefined only where a resample has labels of one class or value.
 

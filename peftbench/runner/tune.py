@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from statistics import fmean
 
-from peftbench.analysis.convention import CONSTANT
+from peftbench.analysis.convention import counted_trial
 from peftbench.analysis.trials import by_rate
 from peftbench.core.errors import ConfigError
 from peftbench.core.failures import FAILURE_KINDS
@@ -259,7 +259,7 @@ def _trial(run: Run, record: Record | None, rung: int) -> Trial:
         seed=run.seed,
         fold=fold,
         rung=rung,
-        score=CONSTANT if score is None else score,
+        score=counted_trial(record),
         collapsed=score is None,
         seconds=sum(record.seconds.values()),
         loss=(record.selection or {}).get("loss"),
