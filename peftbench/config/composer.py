@@ -127,7 +127,7 @@ class Composer:
             raise ConfigError(self._unread(word, str(error).splitlines()[0])) from None
         given = override.key_or_group
         text = word.partition("=")[2]
-        key = old_names.current_key(aliases.current_key(given, text))
+        key = aliases.current_key(given, text)
         added = override.is_add() or override.is_force_add()
         if added or override.is_delete() or override.package is not None:
             raise ConfigError(f"{word}: write plain key=value words, without +, ~ or @")
