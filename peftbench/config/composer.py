@@ -1,4 +1,4 @@
-"""Hydra, behind four questions: what a word says, what a cell composes to, whether it matches.
+"""All use of Hydra: words parsed, cells composed to nodes and matched with conditions.
 
 Hydra needs a tenth of a second for a composition, and a plan has thousands of cells. Groups are
 therefore composed and resolved one by one, and each result is shared by the cells that agree on

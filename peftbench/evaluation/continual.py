@@ -59,7 +59,7 @@ def validate_continual(evaluation: Evaluation) -> None:
     if not _rounds(evaluation).posterior_as_prior:
         return
     try:
-        dry_run.validate_run(evaluation.run, chain=True)
+        dry_run.validate_run(evaluation.run, posterior_as_prior=True)
     except ConfigError as error:
         raise ConfigError(
             f"{error}; suite.posterior_as_prior=false trains it in rounds all the same"
@@ -75,7 +75,9 @@ def run_continual(
     report: Callable[[Json], None] = lambda news: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> tuple[Evaluated, Arrays]:
-    """Train the rounds of a stream that are not done yet; see `assessment.assess`.
+    """Train the rounds of a stream that are not done yet.
+
+    Arguments as of `evaluator.evaluate_suite`.
 
     Raises:
         ConfigError: if data cannot be loaded, or not as many as the chunks ask for.

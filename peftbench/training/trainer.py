@@ -139,7 +139,10 @@ def execute(
         try:
             return _train(job, micro)
         except torch.OutOfMemoryError:
-            micro = smaller_micro_batch(job, micro)
+            smaller = smaller_micro_batch(job, micro)
+            if smaller is None:
+                raise
+            micro = smaller
 
 
 def _train(job: TrainingJob, micro: int | None) -> TrainingOutput:
@@ -150,15 +153,11 @@ def _train(job: TrainingJob, micro: int | None) -> TrainingOutput:
     return prepared.outcome(predictions)
 
 
-def smaller_micro_batch(job: TrainingJob, micro: int | None) -> int:
-    """Half the micro-batch, after one for which there was no memory.
-
-    Raises:
-        torch.OutOfMemoryError: the one at hand, if there is no smaller one.
-    """
+def smaller_micro_batch(job: TrainingJob, micro: int | None) -> int | None:
+    """Half the micro-batch, after one for which there was no memory; None if it cannot be less."""
     micro = micro or job.run.train.batch_size
     if micro == 1 or job.setting.processes > 1:  # the others would not know
-        raise
+        return None
     return (micro + 1) // 2
 
 

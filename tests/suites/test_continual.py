@@ -194,7 +194,9 @@ def test_the_posterior_becomes_the_prior():
     for chain in (False, True):
         encoder = AdaptedModel(backbone, 2, seed=0)
         method.insert(encoder)
-        ContinualStage("0" * 12, 1, np.arange(8), state, chain=chain).begin(encoder, method)
+        ContinualStage("0" * 12, 1, np.arange(8), state, posterior_as_prior=chain).begin(
+            encoder, method
+        )
         divergences.append(method.divergence(encoder).item())
         assert torch.equal(encoder.state()["classifier.bias"], state["classifier.bias"])
     assert divergences[0] > 0.1

@@ -101,7 +101,10 @@ def drive(job: TrainingJob) -> ForwardRequests[trainer.TrainingOutput]:
         try:
             return (yield from _attempt(job, micro))
         except torch.OutOfMemoryError:
-            micro = trainer.smaller_micro_batch(job, micro)
+            smaller = trainer.smaller_micro_batch(job, micro)
+            if smaller is None:
+                raise
+            micro = smaller
             measurement.release_memory(device_of(job.setting))
 
 
