@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from peftbench.core.arrays import Array, Floats
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json, Record, Run
 from peftbench.metrics import task_metrics
-from peftbench.metrics.base import Array, Floats, is_constant
+from peftbench.metrics.base import is_constant
 from peftbench.suites.continual import measures
 from peftbench.suites.noise import area
 

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import load
 from torch import Tensor
 
+from peftbench.core.arrays import Arrays
 from peftbench.core.errors import ConfigError, RecordError
 from peftbench.core.evaluation import Evaluated, Evaluation
 from peftbench.core.run import Json, canonical
@@ -22,7 +23,6 @@ from peftbench.methods.base import build_method
 from peftbench.models.module_ops import within
 from peftbench.results.store import Results
 from peftbench.suites import base
-from peftbench.suites.base import Arrays
 from peftbench.suites.continual import Continual, Round
 from peftbench.training import checkpointing, measurement, trainer
 from peftbench.training.continual_stage import ContinualStage

@@ -11,6 +11,7 @@ from safetensors.torch import load
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from peftbench.core.arrays import Arrays
 from peftbench.core.evaluation import Evaluated, Evaluation
 from peftbench.core.figures import plain_figures
 from peftbench.core.run import Json, Run, canonical
@@ -26,7 +27,6 @@ from peftbench.models.backbone import Backbone
 from peftbench.models.prepare_for_training import prepare_for_training
 from peftbench.results.store import Results
 from peftbench.suites import base
-from peftbench.suites.base import Arrays
 from peftbench.suites.latency import Latency
 from peftbench.training import measurement
 from peftbench.training.device import device_of

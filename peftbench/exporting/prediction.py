@@ -45,7 +45,6 @@ from peftbench.training.predictor import Predictor
 #: evaluation gave, batch by batch.
 PIECE = 4096
 
-Arrays = dict[str, np.ndarray]
 
 #: Called with the rows that are done and all of them.
 Report = Callable[[int, int], None]

@@ -20,13 +20,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from peftbench.core.arrays import Arrays
 from peftbench.core.configs import TaskConfig
 from peftbench.core.errors import ConfigError, at_least, between
 from peftbench.core.run import Json, Record, Run
 from peftbench.data import loading, prompt_config, splitting
 from peftbench.data.loading import LabelledTexts
 from peftbench.metrics import task_metrics
-from peftbench.suites.base import Arrays, Suite
+from peftbench.suites.base import Suite
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save
 from transformers import PreTrainedTokenizerBase
 
+from peftbench.core.arrays import Arrays
 from peftbench.core.configs import Budget
 from peftbench.core.run import Json, Record, Run
 from peftbench.core.runtime import RuntimeConfig
@@ -37,8 +38,6 @@ from peftbench.training.predictor import Predictor, build_batch_source
 from peftbench.training.run_stack import captured_alone
 from peftbench.training.step_graphs import StepGraphs
 from peftbench.training.warm_cache import WarmCache
-
-Arrays = dict[str, np.ndarray]
 
 #: The split that is reported.
 REPORTED = "validation"

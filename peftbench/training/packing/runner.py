@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from peftbench.core.arrays import Arrays
 from peftbench.core.run import Json, Record, Run
 from peftbench.core.runtime import RuntimeConfig
 from peftbench.methods.base import build_method
@@ -16,12 +17,7 @@ from peftbench.results.store import Results
 from peftbench.training import cost_model, measurement, trainer
 from peftbench.training.device import device_of
 from peftbench.training.packing.pack import Pack
-from peftbench.training.packing.requests import (
-    Arrays,
-    ForwardRequests,
-    PredictRequest,
-    StepRequest,
-)
+from peftbench.training.packing.requests import ForwardRequests, PredictRequest, StepRequest
 from peftbench.training.trainer import TrainingJob
 from peftbench.training.warm_cache import WarmCache
 
