@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from peftbench.core.errors import ConfigError, RecordError
     from peftbench.core.plan import Plan
     from peftbench.core.run import Record, Run
+    from peftbench.core.runtime import RuntimeConfig
     from peftbench.exporting.loading import load_exported
-    from peftbench.training.runtime import RuntimeConfig
     from peftbench.training.trainer import TrainingOutput
 
 __all__ = [
@@ -42,8 +42,8 @@ _HOMES = {
     "peftbench.core.errors": ("ConfigError", "RecordError"),
     "peftbench.core.plan": ("Plan",),
     "peftbench.core.run": ("Record", "Run"),
+    "peftbench.core.runtime": ("RuntimeConfig",),
     "peftbench.exporting.loading": ("load_exported",),
-    "peftbench.training.runtime": ("RuntimeConfig",),
 }
 
 

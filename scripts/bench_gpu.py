@@ -79,7 +79,7 @@ class Bench:
 
 def alone(bench: Bench) -> Iterator[Json]:
     """A run after the other in one process; the first method comes again at the end."""
-    from peftbench.training.runtime import RuntimeConfig
+    from peftbench.core.runtime import RuntimeConfig
     from peftbench.training.trainer import execute
     from peftbench.training.warm_cache import WarmCache
 
@@ -131,10 +131,10 @@ def peer(bench: Bench) -> Iterator[Json]:
 
 def packed(bench: Bench) -> Iterator[Json]:
     """Members that train together: their set-up, and how fast they are in the second half."""
+    from peftbench.core.runtime import RuntimeConfig
     from peftbench.training import measurement
     from peftbench.training.packing import pack
     from peftbench.training.packing.runner import drive
-    from peftbench.training.runtime import RuntimeConfig
     from peftbench.training.trainer import TrainingJob, TrainingOutput
     from peftbench.training.warm_cache import WarmCache
 

@@ -140,10 +140,10 @@ def one(asked: argparse.Namespace) -> None:
     import torch
 
     from peftbench.config.sweep import plan
+    from peftbench.core.runtime import RuntimeConfig
     from peftbench.training.measurement import Phases
     from peftbench.training.packing import pack
     from peftbench.training.packing.runner import drive
-    from peftbench.training.runtime import RuntimeConfig
     from peftbench.training.trainer import TrainingJob, TrainingOutput
     from peftbench.training.warm_cache import WarmCache
 

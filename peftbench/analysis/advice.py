@@ -19,8 +19,8 @@ from peftbench.analysis.expected_scores import (
     score_range,
     share_of_draws_won,
 )
-from peftbench.analysis.significance import Floats
 from peftbench.config.sweep import plan
+from peftbench.core.arrays import Floats
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Record, Run
 from peftbench.core.text import did_you_mean

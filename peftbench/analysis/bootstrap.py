@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 
 from peftbench.analysis import convention
+from peftbench.core.arrays import Array, Floats
 from peftbench.metrics import task_metrics
-from peftbench.metrics.base import Array, Floats
 
 #: Entries of the counts that are held at once.
 _HELD = 2_000_000

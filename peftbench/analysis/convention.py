@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from peftbench.core.arrays import Array, Floats
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json, Record, Run
 from peftbench.metrics import task_metrics
-from peftbench.metrics.base import Array, Floats, is_constant
+from peftbench.metrics.base import is_constant
 from peftbench.suites.continual import measures
 from peftbench.suites.noise import area
 
@@ -111,6 +112,12 @@ def counted_score(scores: Array, label: Array, metric: str) -> float | None:
     """The metric of `(examples, classes)` outputs; None only where the labels are of one class."""
     value = task_metrics.compute_scores([metric], scores, label)[metric]
     return CONSTANT if value is None and not is_constant(label, label) else value
+
+
+def counted_trial(record: Record) -> float:
+    """The score on the selection split, by which rates are chosen."""
+    metric = record.run.task.metric
+    return _score((record.selection or {}).get(metric), metric)
 
 
 def counted_resamples(scores: Floats, label: Array, counts: Floats) -> Floats:

@@ -1,17 +1,15 @@
-"""What one run cost, which runs may be compared in it, and which are not beaten at their cost."""
+"""What one run cost, and which runs may be compared in it."""
 
 import statistics
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import NamedTuple, TypeVar
+from typing import NamedTuple
 
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json, Record
 from peftbench.results.tuned import Tuned
-
-K = TypeVar("K", bound=Hashable)
 
 
 class Machine(NamedTuple):
@@ -141,26 +139,6 @@ def mean_peak(records: Iterable[Record]) -> float | None:
     """Mean of `peak` over the runs that measured it; None where none did."""
     known = [bytes_ for record in records if (bytes_ := peak(record)) is not None]
     return statistics.fmean(known) if known else None
-
-
-def pareto_front(points: Mapping[K, tuple[float | None, float | None]]) -> list[K]:
-    """Those that no other equals or beats in score and cost, and beats in one of them.
-
-    The cheapest comes first, of equal ones the first of `points`.
-
-    Args:
-        points: score and cost by name; what has no score, or no known cost, is not on it.
-    """
-    known = [
-        (cost, -score, name)
-        for name, (score, cost) in points.items()
-        if score is not None and cost is not None
-    ]
-    kept: list[tuple[float, float, K]] = []
-    for one in sorted(known, key=lambda point: point[:2]):
-        if not kept or one[1] < kept[-1][1] or one[:2] == kept[-1][:2]:
-            kept.append(one)
-    return [name for _, _, name in kept]
 
 
 #: In a results folder: what a person says of all its records.

@@ -8,11 +8,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from peftbench.core.arrays import Floats
 from peftbench.core.run import Record
 from peftbench.metrics.task_metrics import decide
 from peftbench.results.predictions import Load, stacked
-
-Floats = NDArray[np.float64]
 
 #: Parts of a column of texts that are shown; the rest are one part.
 _MOST = 8

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from peftbench.analysis.significance import ALPHA, Floats
+from peftbench.analysis.significance import ALPHA
+from peftbench.core.arrays import Floats
 
 #: Degrees of freedom of the rows' pooled variance beside a row's own.
 PRIOR_FREEDOM = 4

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from peftbench.analysis.proportions import clopper_pearson
-from peftbench.analysis.significance import ALPHA, Floats
+from peftbench.analysis.significance import ALPHA
+from peftbench.core.arrays import Array, Floats
 from peftbench.core.run import Record
 from peftbench.metrics import task_metrics
-from peftbench.metrics.base import Array
 
 #: Outputs with a smaller standard deviation over examples than this are the same for every text:
 #: dead runs of the reference records have at most 0.006, others at least 0.068.

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from peftbench.analysis.costs import Prices
 from peftbench.analysis.proportions import Proportion
+from peftbench.core.arrays import Floats
 from peftbench.core.errors import ConfigError
 
-Floats = NDArray[np.float64]
 Classes = NDArray[np.int64]
 
 #: Probability with which a guaranteed cut-off may exceed the wanted error rate.

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from peftbench.core.arrays import Floats
 
 #: Level of tests, and one less the probability of intervals.
 ALPHA = 0.05

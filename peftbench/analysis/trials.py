@@ -1,14 +1,13 @@
 """What the trials of a choice tell: scores by rate, sensitivity, the expected best of more."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable
 from statistics import fmean
 
 from peftbench.core.tuning import Choice, Trial
-from peftbench.metrics import task_metrics
 
 
-def by_rate(trials: Sequence[Trial]) -> dict[float, list[Trial]]:
+def by_rate(trials: Iterable[Trial]) -> dict[float, list[Trial]]:
     """The trials of each rate, smaller rates first."""
     found: dict[float, list[Trial]] = {}
     for trial in sorted(trials, key=lambda one: one.rate):
@@ -16,7 +15,7 @@ def by_rate(trials: Sequence[Trial]) -> dict[float, list[Trial]]:
     return found
 
 
-def _means(trials: Sequence[Trial]) -> dict[float, float | None]:
+def _means(trials: Iterable[Trial]) -> dict[float, float | None]:
     """The mean score of each rate, smaller rates first; None where a trial diverged."""
     found = {}
     for rate, made in by_rate(trials).items():
@@ -53,14 +52,13 @@ def expected_best(choice: Choice) -> list[float]:
     Returns:
         Up to n = N; empty if all diverged.
     """
-    sign = 1 if task_metrics.factor(choice.metric) == 100 else -1  # of an error less is better
     first = _means([trial for trial in choice.trials if trial.rung == 1]).values()
-    known = [sign * score for score in first if score is not None]
+    known = [score for score in first if score is not None]
     if not known:
         return []
     values = sorted([*known, *[min(known)] * (len(first) - len(known))])
     total = len(values)
     return [
-        sign * sum(v * (i**n - (i - 1) ** n) for i, v in enumerate(values, 1)) / total**n
+        sum(v * (i**n - (i - 1) ** n) for i, v in enumerate(values, 1)) / total**n
         for n in range(1, total + 1)
     ]

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from peftbench.analysis.significance import ALPHA, Floats
+from peftbench.analysis.significance import ALPHA
+from peftbench.core.arrays import Floats
 
 #: How the rest is called.
 REST = "rest"

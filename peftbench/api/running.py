@@ -10,9 +10,9 @@ from peftbench.api.results import Results
 from peftbench.config import sweep
 from peftbench.core.plan import Plan, RunOptions
 from peftbench.core.run import Run
+from peftbench.core.runtime import RuntimeConfig
 
 if TYPE_CHECKING:
-    from peftbench.training.runtime import RuntimeConfig
     from peftbench.training.trainer import TrainingOutput
 
 #: The data root of every run that was planned in this process, which is no part of a run.
@@ -49,7 +49,7 @@ def _noted(function: Callable[Given, Plan]) -> Callable[Given, Plan]:
 plan = _noted(sweep.plan)
 
 
-def execute(run: Run, setting: "RuntimeConfig | None" = None) -> "TrainingOutput":
+def execute(run: Run, setting: RuntimeConfig | None = None) -> "TrainingOutput":
     """Train and score one run in this process; nothing is stored.
 
     Args:
@@ -61,7 +61,6 @@ def execute(run: Run, setting: "RuntimeConfig | None" = None) -> "TrainingOutput
         FloatingPointError: if the loss is no longer finite.
     """
     from peftbench.training import trainer
-    from peftbench.training.runtime import RuntimeConfig
 
     setting = setting or RuntimeConfig()
     if setting.data_root is None:

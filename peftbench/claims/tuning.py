@@ -1,17 +1,19 @@
 """Which learning rates were chosen, and what a claim may conclude at one that was not.
 
 A rate is chosen on a selection split, among several, for a model, a method with its settings and a
-task. Rates that were taken over from another task decide nothing about a method: it may only have
-been trained badly.
+task: by `peftbench tune`, which stores a `core.tuning.Choice`, or by a sweep over rates, as those
+of results/tuning, which stores none. `TunedRate` is what claims need of either. Rates that were
+taken over from another task decide nothing about a method: it may only have been trained badly.
 """
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from peftbench.analysis.convention import counted_trial
 from peftbench.claims.matching import Found, Side
 from peftbench.claims.schema import Claim
-from peftbench.core import tuning as core
 from peftbench.core.run import Record, Run, canonical, identity
+from peftbench.core.tuning import Choice
 from peftbench.results.choices import all_choices
 from peftbench.results.store import Results
 
@@ -29,7 +31,7 @@ _OF_SCORE = ("score", "after_rounds")
 
 
 @dataclass(frozen=True)
-class Choice:
+class TunedRate:
     """A learning rate, and among how many it was chosen.
 
     Attributes:
@@ -52,17 +54,17 @@ class Choice:
 
 
 @dataclass(frozen=True)
-class Choices:
+class TunedRates:
     """Choices that are known."""
 
-    known: tuple[Choice, ...] = ()
+    known: tuple[TunedRate, ...] = ()
 
     @classmethod
-    def of(cls, records: Iterable[Record]) -> "Choices":
+    def of(cls, records: Iterable[Record]) -> "TunedRates":
         """The choices that trials among these records give.
 
         Trials are runs with a score on a selection split that agree in all but rate and seed. Of
-        one rate the mean over seeds counts, a constant prediction as 0.
+        one rate the mean over seeds counts, a constant prediction as elsewhere.
         """
         grids: dict[str, list[Record]] = {}
         for record in records:
@@ -70,26 +72,26 @@ class Choices:
                 grids.setdefault(_grid(record.run), []).append(record)
         return cls(tuple(one for grid in grids.values() if (one := _chosen(grid)) is not None))
 
-    def of_run(self, run: Run) -> Choice | None:
+    def of_run(self, run: Run) -> TunedRate | None:
         """The choice of a run's rate, with the most trials; None where it was not chosen."""
         same = (run.model.name, _method(run), run.task.name, run.train.lr)
         found = [c for c in self.known if (c.model, c.method, c.task, c.rate) == same]
         return max(found, key=lambda choice: (choice.trials, choice.size), default=None)
 
 
-def beside(results: Results, records: list[Record]) -> Choices:
+def beside(results: Results, records: list[Record]) -> TunedRates:
     """Choices of a folder: those in its files, and those that records of trials give.
 
     These are its own and those in the folder `tuning` beside it.
     """
     trials = Results(results.folder.resolve().parent / _FOLDER).scan()[0]
     made = [_of_file(one) for one in all_choices(results) if len(one.rates) >= _FEWEST]
-    return Choices((*made, *Choices.of([*records, *trials]).known))
+    return TunedRates((*made, *TunedRates.of([*records, *trials]).known))
 
 
-def _of_file(made: core.Choice) -> Choice:
+def _of_file(made: Choice) -> TunedRate:
     size = made.run.counted_size
-    return Choice(
+    return TunedRate(
         model=made.run.model.name,
         method=_method(made.run),
         task=made.run.task.name,
@@ -110,18 +112,17 @@ def _grid(run: Run) -> str:
     return canonical(identity(node | {"train": train}))
 
 
-def _chosen(grid: list[Record]) -> Choice | None:
+def _chosen(grid: list[Record]) -> TunedRate | None:
     scores: dict[float, list[float]] = {}
     for record in grid:
-        found = (record.selection or {}).get(record.run.task.metric)
-        scores.setdefault(record.run.train.lr, []).append(0.0 if found is None else float(found))
+        scores.setdefault(record.run.train.lr, []).append(counted_trial(record))
     if len(scores) < _FEWEST:
         return None
     means = {rate: sum(found) / len(found) for rate, found in scores.items()}
     best = max(means.values())
     rate = min(rate for rate, mean in means.items() if mean >= best - _WITHIN)
     run = grid[0].run
-    return Choice(
+    return TunedRate(
         model=run.model.name,
         method=_method(run),
         task=run.task.name,
@@ -132,7 +133,7 @@ def _chosen(grid: list[Record]) -> Choice | None:
     )
 
 
-def why_not(claim: Claim, one: Found, choices: Choices, *, toward: bool | None) -> str:
+def why_not(claim: Claim, one: Found, choices: TunedRates, *, toward: bool | None) -> str:
     """Why rates leave a verdict open; empty where they do not.
 
     Tuning can only raise the score of a method. So one that is ahead of another at a rate that
@@ -158,7 +159,7 @@ def why_not(claim: Claim, one: Found, choices: Choices, *, toward: bool | None) 
     return f"rate not chosen for {one.place[0]} here: {_named(waiting)}" if waiting else ""
 
 
-def at_edge(claim: Claim, one: Found, choices: Choices, *, toward: bool) -> str:
+def at_edge(claim: Claim, one: Found, choices: TunedRates, *, toward: bool) -> str:
     """Which choices a verdict rests on that lie at the edge of their grid; empty for none."""
     found = [(side, choices.of_run(_run(side))) for side in _needed(claim, one, toward)]
     edge = [side for side, choice in found if choice is not None and choice.edge]

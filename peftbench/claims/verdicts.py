@@ -19,7 +19,7 @@ from peftbench.claims import evidence, matching, quantities, schema, tuning
 from peftbench.claims.evidence import ClaimEvidence
 from peftbench.claims.matching import Found
 from peftbench.claims.schema import Claim, Paper
-from peftbench.claims.tuning import Choices
+from peftbench.claims.tuning import TunedRates
 from peftbench.config import catalog
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated
@@ -63,7 +63,7 @@ def test(
     records: list[Record],
     evaluated: list[Evaluated],
     resamples: Resamples,
-    choices: Choices | None,
+    choices: TunedRates | None,
 ) -> list[Verdict]:
     """Test every claim on records, and on evaluations whose run is among them.
 
@@ -77,7 +77,7 @@ def test(
         ConfigError: if a claim speaks of a quantity that there is not.
         RecordError: if paired runs predicted on other examples.
     """
-    choices = Choices.of(records) if choices is None else choices
+    choices = TunedRates.of(records) if choices is None else choices
     runs, asked = matching.items(records, evaluated)
     claims = [(paper, claim) for paper in papers for claim in paper.claims]
     found = []
@@ -113,7 +113,7 @@ def test(
 
 
 def _judged(
-    paper: Paper, claim: Claim, found: list[tuple[ClaimEvidence, Found]], choices: Choices
+    paper: Paper, claim: Claim, found: list[tuple[ClaimEvidence, Found]], choices: TunedRates
 ) -> Verdict:
     """The claim's verdict, from those of its cells."""
     if claim.kind == "untestable":
@@ -140,7 +140,7 @@ def _judged(
 
 
 def _verdict(
-    claim: Claim, cell: ClaimEvidence, one: Found, adjusted: float, choices: Choices
+    claim: Claim, cell: ClaimEvidence, one: Found, adjusted: float, choices: TunedRates
 ) -> ClaimEvidence:
     """Of one cell: what one cell alone decides needs the corrected p, what takes all does not.
 
@@ -163,7 +163,7 @@ def _verdict(
     )
 
 
-def _undefined(claim: Claim, cell: ClaimEvidence, one: Found, choices: Choices) -> ClaimEvidence:
+def _undefined(claim: Claim, cell: ClaimEvidence, one: Found, choices: TunedRates) -> ClaimEvidence:
     """Of a cell without a score: whether that may be for its rates."""
     if not cell.why.startswith("undefined"):
         return cell

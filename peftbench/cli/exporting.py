@@ -10,12 +10,12 @@ import click
 
 from peftbench.cli import options
 from peftbench.core.errors import ConfigError
+from peftbench.core.runtime import RuntimeConfig
 
 if TYPE_CHECKING:
     from peftbench.core.run import Record
     from peftbench.exporting.prediction import PredictionSource
     from peftbench.results.store import Results
-    from peftbench.training.runtime import RuntimeConfig
 
 _data_root = click.option(
     "--data-root",
@@ -117,7 +117,6 @@ def export(
     part = None
     if review_error is not None:
         from peftbench.exporting import prediction, review
-        from peftbench.training.runtime import RuntimeConfig
 
         part = review.calibration_part(record.run, root)
     lines = export_run(record, results, place, form, root, not without_reference)
@@ -174,7 +173,6 @@ def predict(
     results = options.open_results(folder)
     record = find_record(source, results)
     from peftbench.exporting import prediction
-    from peftbench.training.runtime import RuntimeConfig
 
     model = opened(source, record, results, RuntimeConfig(**given, data_root=root_of(data_root)))
     with click.progressbar(length=0, label="rows", file=sys.stderr) as bar:
@@ -208,7 +206,7 @@ def find_record(source: str, results: "Results") -> "Record | None":
 
 
 def opened(
-    source: str, record: "Record | None", results: "Results", setting: "RuntimeConfig"
+    source: str, record: "Record | None", results: "Results", setting: RuntimeConfig
 ) -> "PredictionSource":
     """What predicts: the run of a record, else an exported folder; see `exporting.prediction`."""
     from peftbench.exporting import prediction

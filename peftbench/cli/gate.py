@@ -9,6 +9,7 @@ import click
 from peftbench.cli import options
 from peftbench.cli.exporting import find_record, note, opened, prediction_options, root_of
 from peftbench.core.errors import ConfigError
+from peftbench.core.runtime import RuntimeConfig
 
 
 @click.command(short_help="Decide whether a model may replace another.")
@@ -75,7 +76,6 @@ def gate(
     from peftbench.gate.page import Gate, Named
     from peftbench.system import io
     from peftbench.training.measurement import device_name
-    from peftbench.training.runtime import RuntimeConfig
 
     run = read_export(Path(new)).run if ours is None else ours.run
     before = read_export(Path(old)).run if theirs is None else theirs.run

@@ -15,6 +15,7 @@ from click.core import ParameterSource
 
 from peftbench.cli import completion, options, report_questions
 from peftbench.core.errors import ConfigError
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.core.text import command
 from peftbench.reports.plotting.style import FORMATS
 
@@ -421,7 +422,6 @@ def html_(
     if show_texts:
         from peftbench.cli.exporting import root_of
         from peftbench.exporting import written_texts
-        from peftbench.training.runtime import RuntimeConfig
 
         texts = written_texts.tables(results, RuntimeConfig(data_root=root_of(None)), where)
     written = pages.write(results, output, against, margin, where, texts)

@@ -6,7 +6,7 @@ from collections import Counter
 from peftbench.cluster import logs
 from peftbench.cluster.manifest import Submission
 from peftbench.cluster.queue import DONE, LEFT, STATES, UNKNOWN, QueueSnapshot
-from peftbench.core.evaluation import FAILURE_KINDS, Failure
+from peftbench.core.failures import FAILURE_KINDS, Failure
 from peftbench.core.run import Json
 from peftbench.core.text import format_duration
 from peftbench.reports.tables.markdown import Table

@@ -16,7 +16,8 @@ from peftbench.cluster import base, turns
 from peftbench.cluster.manifest import NAME, Submission, Task, load, read_jobs
 from peftbench.cluster.schedulers import local
 from peftbench.core.errors import ConfigError, RecordError
-from peftbench.core.evaluation import TRANSIENT_FAILURES, ClusterJob, Evaluation, Failure
+from peftbench.core.evaluation import ClusterJob, Evaluation
+from peftbench.core.failures import TRANSIENT_FAILURES, Failure
 from peftbench.core.plan import Plan, RunOptions
 from peftbench.core.run import Run
 from peftbench.core.tuning import RateChoice

@@ -17,7 +17,7 @@ from peftbench.cluster.manifest import (
     Unreadable,
 )
 from peftbench.core.errors import ConfigError, RecordError
-from peftbench.core.evaluation import Failure
+from peftbench.core.failures import Failure
 from peftbench.core.run import Json
 from peftbench.results.store import Results
 

@@ -7,6 +7,7 @@ from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluation, Job
 from peftbench.core.plan import RunOptions
 from peftbench.core.run import Run
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.results.status import SweepStatus
 from peftbench.results.store import Results
 from peftbench.runner import sweep
@@ -43,7 +44,7 @@ def rehearse(
     sweep.check_weights(todo, state, results)
     choose_resources(jobs, gpus, order)  # refuses GPUs and packs that a job cannot have
     note(f"rehearsing {len(jobs)} before they are handed over")
-    setting = {"device": "cpu", "threads": order.threads, "data_root": todo.data_root}
+    setting = RuntimeConfig("cpu", order.threads, todo.data_root)
     pool = WorkerPool(results, setting, workers=1, gpus=[])
     try:
         sweep.preflight(pool, todo)

@@ -7,7 +7,8 @@ from peftbench.cluster import base, logs, manifest, turns
 from peftbench.cluster.manifest import Ending, SchedulerUnreachable, Task
 from peftbench.cluster.queue import QueueSnapshot
 from peftbench.core.errors import RecordError
-from peftbench.core.evaluation import ClusterJob, Failure
+from peftbench.core.evaluation import ClusterJob
+from peftbench.core.failures import Failure
 from peftbench.results.store import Results
 from peftbench.runner.progress import note
 

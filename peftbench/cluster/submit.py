@@ -16,7 +16,8 @@ from peftbench.cluster.queue import UNKNOWN, QueueSnapshot, look
 from peftbench.cluster.settle import settle
 from peftbench.config.cluster import Cluster
 from peftbench.core.errors import ConfigError
-from peftbench.core.evaluation import ClusterJob, Evaluated, Failure
+from peftbench.core.evaluation import ClusterJob, Evaluated
+from peftbench.core.failures import Failure
 from peftbench.core.plan import Plan, RunOptions
 from peftbench.core.run import Run
 from peftbench.core.text import command, format_duration

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import fields
 from typing import Any
 
+from peftbench.config import old_names
 from peftbench.core.configs import TrainingConfig
 from peftbench.core.errors import ConfigError
 
@@ -44,7 +45,7 @@ _PERCENT = re.compile(r"(\d+(?:\.\d+)?)%")
 
 
 def current_key(key: str, text: str) -> str:
-    """Return the key that a common name stands for.
+    """Return the key that a common name, or one of the release before, stands for.
 
     Args:
         key: as it was given.
@@ -56,7 +57,7 @@ def current_key(key: str, text: str) -> str:
     if key in _INSTEAD:
         instead = _INSTEAD[key].replace("KEY", key).format(text)
         raise ConfigError(f"{key}={text}: there is no key {key}; write {instead}")
-    return KEYS.get(key, key)
+    return old_names.renamed_key(KEYS.get(key, key))
 
 
 def current_values(given: str, key: str, values: list[Any]) -> list[Any]:

@@ -9,7 +9,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from peftbench.config import catalog, old_names
+from peftbench.config import aliases, catalog, old_names
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json
 
@@ -153,7 +153,7 @@ def _check_keys(name: str, given: list[str], base: DictConfig) -> None:
 
 def _current(word: str) -> str:
     key, equals, value = word.partition("=")
-    return old_names.current_key(key) + equals + value
+    return aliases.current_key(key, value) + equals + value
 
 
 def _check(cluster: Cluster) -> None:

@@ -1,4 +1,4 @@
-"""Hydra, behind four questions: what a word says, what a cell composes to, whether it matches.
+"""All use of Hydra: words parsed, cells composed to nodes and matched with conditions.
 
 Hydra needs a tenth of a second for a composition, and a plan has thousands of cells. Groups are
 therefore composed and resolved one by one, and each result is shared by the cells that agree on
@@ -127,7 +127,7 @@ class Composer:
             raise ConfigError(self._unread(word, str(error).splitlines()[0])) from None
         given = override.key_or_group
         text = word.partition("=")[2]
-        key = old_names.current_key(aliases.current_key(given, text))
+        key = aliases.current_key(given, text)
         added = override.is_add() or override.is_force_add()
         if added or override.is_delete() or override.package is not None:
             raise ConfigError(f"{word}: write plain key=value words, without +, ~ or @")

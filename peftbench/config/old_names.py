@@ -90,8 +90,8 @@ def check_value(key: str, value: Any) -> None:
         )
 
 
-def current_key(key: str) -> str:
-    """An override's key as it is called now.
+def renamed_key(key: str) -> str:
+    """An override's key as it is called now; `aliases.current_key` is for what a person writes.
 
     Of a key under `method` only the part that names a method inside another one: what the rest is
     called depends on the method, see `hyperparameter`.

@@ -28,7 +28,7 @@ from peftbench.core.configs import (
 from peftbench.core.errors import ConfigError, at_least
 from peftbench.core.run import Json, Run, role_seeds
 from peftbench.core.text import did_you_mean
-from peftbench.data import hub_dataset, loading, prompt_template
+from peftbench.data import hub_dataset, loading, prompt_config
 from peftbench.data.text_noise import EDITS
 from peftbench.methods import settings
 from peftbench.results.store import Results
@@ -241,11 +241,11 @@ class Resolver:
         """The prompt in which a target is asked, as its own runs would have it."""
         task = TaskConfig.from_json(target["task"])
         if task.generation:
-            return prompt_template.generation_prompt(None, model, task).to_json()
+            return prompt_config.generation_prompt(None, model, task).to_json()
         path = catalog.find("prompt", WORDS, self.searched)
         node = yaml_files.read_mapping(path)
         words = node | (node["tasks"].get(name) or {})
-        return prompt_template.resolve_prompt(words, model, task).to_json()
+        return prompt_config.resolve_prompt(words, model, task).to_json()
 
     def _target(self, name: str, given: Any) -> Json:
         node, own = task_nodes.target_node(name, given, self.searched)
@@ -276,8 +276,8 @@ def _unless_default(group: str, config: Json) -> Json | None:
 
 def _prompt(node: Json | None, model: ModelConfig, task: TaskConfig) -> PromptConfig | None:
     if task.generation and node is None:
-        return prompt_template.generation_prompt(None, model, task)
-    return None if node is None else prompt_template.resolve_prompt(node, model, task)
+        return prompt_config.generation_prompt(None, model, task)
+    return None if node is None else prompt_config.resolve_prompt(node, model, task)
 
 
 def _augmentation(node: Json | None, task: str) -> AugmentationConfig | None:

@@ -3,7 +3,8 @@
 `configs/run.yaml` starts from `run_schema`, so OmegaConf refuses unknown keys and wrong types. The
 fields come from `core.configs`; named here is only what differs in a file: keys that composition
 uses up (`lr_scale`, `tasks`), and values that may be left open until the run is resolved. A method
-is open: only its class knows its hyper-parameters.
+is open: only its class knows its hyper-parameters. Ranges of values are checked later, where the
+configs of `core.configs` are made, and those of methods in `methods.settings`.
 """
 
 import types

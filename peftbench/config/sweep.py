@@ -49,88 +49,130 @@ def plan(
     """
     searched = catalog.folders(configs)
     composer = Composer(searched)
-    resolver = resolve.Resolver(searched, Results(results), ask_hub)
     sweeps = [
         catalog.current("sweep", name, searched)
         for word in words
         if word.startswith("sweep=")
         for name in word[6:].split(",")
     ]
+    cells = _cells(words, sweeps, composer, searched)
+    stored = Results(results)
+    resolver = resolve.Resolver(searched, stored, ask_hub)
+    found = _Expansion(composer, resolver, stored)
+    for cell in cells:
+        found.add(cell)
+    unchecked, notes = checkpoints.check(found.runs)
+    return Plan(
+        runs=list(found.runs),
+        cells=len(found.runs) + len(found.repeats),
+        repeats=found.repeats,
+        axes=_axes_of(cells),
+        data_root=found.data_root(),
+        evaluations=list(found.evaluations),
+        own_files=list(dict.fromkeys([*_own_sweeps(sweeps, searched), *found.own_files])),
+        unchecked=unchecked,
+        notes=[*notes, *found.notes],
+        revisions=resolver.revisions,
+        spaces=found.spaces,
+        renewed=resolver.renewed,
+        datasets=resolver.datasets,
+    )
+
+
+def _cells(
+    words: Iterable[str], sweeps: list[str], composer: Composer, searched: list[Path]
+) -> list[Cell]:
+    """The cells of all sweeps that the words name, or of the words alone."""
     own = [word for word in words if not word.startswith("sweep=")]
     named: list[str | None] = [*sweeps] or [None]
     grids = [Grid.read(own, composer, searched, sweep) for sweep in named]
     cells = [cell for grid in grids for cell in grid.cells(composer)]
     if not cells:
         raise ConfigError("no runs left: exclude= removes all grid points")
-    runs: dict[Run, str] = {}
-    evaluations: dict[Evaluation, None] = {}
-    repeats = []
-    roots = set()
-    asked: set[tuple[str, str]] = set()
-    own_files: dict[Path, None] = dict.fromkeys(_own_sweeps(sweeps, searched))
-    folders = tuple(searched)
-    spaces: dict[str, SearchSpace] = {}
-    chosen: list[Choice] | None = None
-    elsewhere: dict[str, None] = {}
-    for cell in cells:
-        own_files |= dict.fromkeys(here := catalog.own_files(_chosen(cell, None), folders))
+    return cells
+
+
+@dataclass
+class _Expansion:
+    """Cells as runs and evaluations, and what else a plan says of them.
+
+    Attributes:
+        runs: each with the words of the first cell that is this run.
+        notes: which rates were chosen for another cell than theirs.
+    """
+
+    composer: Composer
+    resolver: resolve.Resolver
+    results: Results
+    runs: dict[Run, str] = field(default_factory=dict)
+    evaluations: dict[Evaluation, None] = field(default_factory=dict)
+    repeats: list[tuple[str, str]] = field(default_factory=list)
+    own_files: dict[Path, None] = field(default_factory=dict)
+    spaces: dict[str, SearchSpace] = field(default_factory=dict)
+    notes: dict[str, None] = field(default_factory=dict)
+    _roots: set[str | None] = field(default_factory=set)
+    _asked: set[tuple[str, str]] = field(default_factory=set)
+    _choices: list[Choice] | None = None
+
+    def add(self, cell: Cell) -> None:
+        """Resolve one more cell.
+
+        Raises:
+            ConfigError: for what no run or suite can have; it names the user's own files in it.
+        """
+        folders = tuple(self.resolver.searched)
+        own = catalog.own_files(_chosen(cell, None), folders)
         try:
-            config = composer.nodes(cell)
-            run = resolver.run(config)
-            space = method_nodes.search_space(config)
-            if space is not None:
-                spaces.setdefault(run.method.name, space)
-            if config["tuned"]:
-                if "train.lr" in cell:
-                    raise ConfigError("tuned=true chooses train.lr; leave one of the two out")
-                if chosen is None:
-                    chosen = choices.all_choices(Results(results))
-                run, choice = choices.tuned(run, chosen)
-                if choice.key != subject(run).key:
-                    elsewhere[_chosen_elsewhere(run, choice)] = None
+            run = self._run(cell)
         except ConfigError as error:
-            if not here:
+            if not own:
                 raise
-            names = ", ".join(map(str, here))
+            names = ", ".join(map(str, own))
             raise ConfigError(f"{error} (files of your own take part: {names})") from error
-        own_files |= dict.fromkeys(catalog.own_files(_chosen(cell, run), folders))
-        roots.add(config["data"]["root"])
-        of_run, asking = _parted(cell)
+        self.own_files |= dict.fromkeys([*own, *catalog.own_files(_chosen(cell, run), folders)])
+        of_run, asking = map(spell, _parted(cell))
         if asking:
-            if "suite" not in asking:
-                raise ConfigError(f"{spell(asking)}: say which suite is meant, suite=NAME")
-            node = composer.suite(cell, run.task.name)
-            evaluations[Evaluation(run, resolver.suite(node, run))] = None
-        said = spell(of_run)
-        if run not in runs:
-            runs[run] = said
-        elif (said, spell(asking)) in asked or said != runs[run]:
-            repeats.append((said, runs[run]))
-        asked.add((said, spell(asking)))
-    if len(roots) > 1:
-        raise ConfigError(f"data.root is one folder for all runs, got {sorted(map(str, roots))}")
-    axes = [
-        key
-        for key in dict.fromkeys(key for cell in cells for key in _parted(cell)[0])
-        if _varies(key, cells)
-    ]
-    count = len(runs) + len(repeats)
-    unchecked, notes = checkpoints.check(runs)
-    return Plan(
-        list(runs),
-        count,
-        repeats,
-        axes,
-        roots.pop(),
-        list(evaluations),
-        list(own_files),
-        unchecked,
-        [*notes, *elsewhere],
-        resolver.revisions,
-        spaces,
-        resolver.renewed,
-        resolver.datasets,
-    )
+            self._ask(cell, run, asking)
+        if run not in self.runs:
+            self.runs[run] = of_run
+        elif (of_run, asking) in self._asked or of_run != self.runs[run]:
+            self.repeats.append((of_run, self.runs[run]))
+        self._asked.add((of_run, asking))
+
+    def _run(self, cell: Cell) -> Run:
+        config = self.composer.nodes(cell)
+        run = self.resolver.run(config)
+        self._roots.add(config["data"]["root"])
+        space = method_nodes.search_space(config)
+        if space is not None:
+            self.spaces.setdefault(run.method.name, space)
+        if not config["tuned"]:
+            return run
+        if "train.lr" in cell:
+            raise ConfigError("tuned=true chooses train.lr; leave one of the two out")
+        if self._choices is None:
+            self._choices = choices.all_choices(self.results)
+        run, choice = choices.tuned(run, self._choices)
+        if choice.key != subject(run).key:
+            self.notes[_chosen_elsewhere(run, choice)] = None
+        return run
+
+    def _ask(self, cell: Cell, run: Run, said: str) -> None:
+        if "suite" not in cell:
+            raise ConfigError(f"{said}: say which suite is meant, suite=NAME")
+        node = self.composer.suite(cell, run.task.name)
+        self.evaluations[Evaluation(run, self.resolver.suite(node, run))] = None
+
+    def data_root(self) -> str | None:
+        """The one of all runs.
+
+        Raises:
+            ConfigError: if there are several.
+        """
+        if len(self._roots) > 1:
+            names = sorted(map(str, self._roots))
+            raise ConfigError(f"data.root is one folder for all runs, got {names}")
+        return next(iter(self._roots))
 
 
 def _chosen_elsewhere(run: Run, choice: Choice) -> str:
@@ -162,8 +204,10 @@ def _parted(cell: Cell) -> tuple[Cell, Cell]:
     return {key: value for key, value in cell.items() if key not in suite}, suite
 
 
-def _varies(key: str, cells: list[Cell]) -> bool:
-    return len({str(cell.get(key)) for cell in cells}) > 1
+def _axes_of(cells: list[Cell]) -> list[str]:
+    """Keys of runs in which cells differ."""
+    keys = dict.fromkeys(key for cell in cells for key in _parted(cell)[0])
+    return [key for key in keys if len({str(cell.get(key)) for cell in cells}) > 1]
 
 
 def spell(cell: Cell) -> str:

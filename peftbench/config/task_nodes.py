@@ -8,7 +8,7 @@ from typing import Any
 
 from peftbench.config import catalog, nodes, old_names, yaml_files
 from peftbench.core.configs import TASK_KINDS, TaskConfig
-from peftbench.core.errors import ConfigError, at_least, one_of
+from peftbench.core.errors import ConfigError, at_least, is_whole, one_of
 from peftbench.core.run import Json
 from peftbench.core.text import decoded, did_you_mean
 from peftbench.data import hub_layout, loading, own_file
@@ -46,8 +46,8 @@ def task_node(node: Json) -> Json:
     if task["label"] is None:
         task["label"] = "target" if generation else "label"
     texts = task["texts"] if isinstance(task["texts"], list) else []
-    task["texts"] = texts = [str(name) if _whole_number(name) else name for name in texts]
-    if _whole_number(task["label"]):  # a column may be called 1
+    task["texts"] = texts = [str(name) if is_whole(name) else name for name in texts]
+    if is_whole(task["label"]):  # a column may be called 1
         task["label"] = str(task["label"])
     if not all(isinstance(name, str) for name in texts) or len(texts) not in (1, 2):
         raise ConfigError(f"task.texts names one or two columns, got {node['texts']!r}")
@@ -71,10 +71,6 @@ def task_node(node: Json) -> Json:
     classes = task["classes"] if isinstance(task["classes"], int) else None
     task_metrics.check_metrics(task.get("metrics") or (), task["kind"], classes)
     return task
-
-
-def _whole_number(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def hub_node(node: Json) -> TaskConfig:

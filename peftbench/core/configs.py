@@ -37,7 +37,8 @@ WORDS, GENERATE = "words", "generate"
 #: Tokens that are written at most where a task does not say.
 NEW_TOKENS = 60
 
-_SLOT = re.compile(r"\{(\w*)\}")
+#: A place in a prompt template: the number of a text, or the answer.
+SLOT = re.compile(r"\{(\w*)\}")
 
 
 def method_nodes(node: Any, at: str = "") -> Iterator[tuple[str, Json]]:
@@ -412,7 +413,7 @@ class PromptConfig(Config):
         def put(slot: re.Match[str]) -> str:
             return texts[int(slot.group(1))]
 
-        before, after = (_SLOT.sub(put, part) for part in self.template.split("{answer}"))
+        before, after = (SLOT.sub(put, part) for part in self.template.split("{answer}"))
         return before, answer + after
 
 

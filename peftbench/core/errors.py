@@ -1,4 +1,4 @@
-"""The two errors of user input, and checks that raise them."""
+"""Errors that a user can do something about, and checks that raise them."""
 
 import math
 from typing import Any
@@ -52,6 +52,11 @@ def between(name: str, value: Any, least: float, most: float) -> None:
     """Refuse anything but a number from `least` to `most`; see `at_least`."""
     if not _number(value, (int, float)) or not least <= value <= most:
         raise ConfigError(f"{name} must be a number from {least} to {most}, got {value!r}")
+
+
+def is_whole(value: Any) -> bool:
+    """Whether a value is a whole number, which `true` is not."""
+    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def one_of(name: str, value: Any, allowed: tuple[str, ...]) -> None:

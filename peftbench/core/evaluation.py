@@ -2,7 +2,6 @@
 
 import copy
 import hashlib
-import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
@@ -148,49 +147,3 @@ class Evaluated:
         """
         given = known(cls, of_schema("an evaluation", data))
         return cls(**given | {"evaluation": Evaluation.from_json(given["evaluation"])})
-
-
-@dataclass(frozen=True)
-class Failure:
-    """Why a run has no record, or an evaluation no findings.
-
-    Attributes:
-        job: the run, the evaluation, or the choice of a rate.
-        kind: the class of the failure, see `FAILURE_KINDS`.
-        reason: one line.
-        attempts: how often it has failed.
-    """
-
-    job: ClusterJob
-    kind: str
-    reason: str
-    attempts: int = 1
-
-
-#: Why a run may have no record, and what that means.
-FAILURE_KINDS = {
-    "diverged": "the loss or the predictions were no longer finite",
-    "memory": "out of memory, on the GPU at one example a pass or by the kernel's killer",
-    "killed": "the process was killed by a signal",
-    "exit": "the process ended by itself",
-    "disk": "the results folder could take no more",
-    "data": "data or weights could not be loaded",
-    "system": "the operating system refused: a file server, a permission, too many open files",
-    "lost": "its job on a cluster ended without a word",
-    "cancelled": "its job on a cluster was cancelled",
-    "error": "an exception; the log has the traceback",
-}
-
-#: Failures that come from outside: such runs are tried again unless --retry says otherwise.
-TRANSIENT_FAILURES = ("killed", "exit", "disk", "data", "system", "lost", "cancelled")
-
-
-def explain_exit(code: int, kernel_kills: int) -> tuple[str, str]:
-    """Class and reason of a process that ended with this code while it had a run."""
-    if code >= 0:
-        return "exit", f"the worker ended with exit code {code}"
-    known = {number.value: number.name for number in signal.Signals}
-    name = known.get(-code, f"signal {-code}")
-    if -code == signal.SIGKILL and kernel_kills > 0:
-        return "memory", "killed by the kernel, which ran out of memory; try fewer --workers"
-    return "killed", f"the worker was killed by {name}"

@@ -20,6 +20,11 @@ def did_you_mean(given: str, allowed: Iterable[str]) -> str:
     return f"allowed: {', '.join(allowed[:MOST_NAMES])}{more}"
 
 
+def count_of(number: int, noun: str) -> str:
+    """A number with its noun: 1 run, 1,200 runs."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 def format_duration(seconds: float) -> str:
     """Seconds as a person says them, to a tenth or better: 40 s, 2.5 min, 12 min, 3.5 h."""
     if seconds < 90:

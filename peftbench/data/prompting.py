@@ -17,7 +17,7 @@ from peftbench.core.errors import ConfigError
 from peftbench.core.run import Run, canonical
 from peftbench.data import loading, tokenization
 from peftbench.data.loading import LabelledTexts
-from peftbench.data.prompt_template import reserved
+from peftbench.data.prompt_config import reserved
 from peftbench.data.tokenization import TokenizedSplit
 
 #: What parts a demonstration from what comes after it.

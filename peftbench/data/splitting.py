@@ -9,7 +9,7 @@ import numpy as np
 
 from peftbench.core.configs import CheckpointSelection
 from peftbench.core.run import Run
-from peftbench.data import loading, prompt_template
+from peftbench.data import loading, prompt_config
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def split_training(
     selection = run.checkpoint_selection if selection is None else selection
     seed = run.seeds()["subset"] if seed is None else seed
     order = loading.stratified(label, run.task.classes, seed)
-    reserved = prompt_template.reserved(run, label)
+    reserved = prompt_config.reserved(run, label)
     first, rest = (
         part[~np.isin(part, reserved)] for part in np.split(order, [run.train_size(len(label))])
     )

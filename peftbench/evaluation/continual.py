@@ -10,9 +10,11 @@ import torch
 from safetensors.torch import load
 from torch import Tensor
 
+from peftbench.core.arrays import Arrays
 from peftbench.core.errors import ConfigError, RecordError
 from peftbench.core.evaluation import Evaluated, Evaluation
 from peftbench.core.run import Json, canonical
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.data import prompting
 from peftbench.data.loading import LabelledTexts
 from peftbench.evaluation import evaluator
@@ -21,11 +23,10 @@ from peftbench.methods.base import build_method
 from peftbench.models.module_ops import within
 from peftbench.results.store import Results
 from peftbench.suites import base
-from peftbench.suites.base import Arrays
 from peftbench.suites.continual import Continual, Round
 from peftbench.training import checkpointing, measurement, trainer
 from peftbench.training.continual_stage import ContinualStage
-from peftbench.training.runtime import RuntimeConfig, device_of
+from peftbench.training.device import device_of
 from peftbench.training.trainer import TrainingOutput
 from peftbench.training.warm_cache import WarmCache
 
@@ -58,7 +59,7 @@ def validate_continual(evaluation: Evaluation) -> None:
     if not _rounds(evaluation).posterior_as_prior:
         return
     try:
-        dry_run.validate_run(evaluation.run, chain=True)
+        dry_run.validate_run(evaluation.run, posterior_as_prior=True)
     except ConfigError as error:
         raise ConfigError(
             f"{error}; suite.posterior_as_prior=false trains it in rounds all the same"
@@ -74,7 +75,9 @@ def run_continual(
     report: Callable[[Json], None] = lambda news: None,
     stop: Callable[[], bool] = lambda: False,
 ) -> tuple[Evaluated, Arrays]:
-    """Train the rounds of a stream that are not done yet; see `assessment.assess`.
+    """Train the rounds of a stream that are not done yet.
+
+    Arguments as of `evaluator.evaluate_suite`.
 
     Raises:
         ConfigError: if data cannot be loaded, or not as many as the chunks ask for.

@@ -4,6 +4,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -11,9 +12,11 @@ from safetensors.torch import load
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from peftbench.core.arrays import Arrays
 from peftbench.core.evaluation import Evaluated, Evaluation
 from peftbench.core.figures import plain_figures
 from peftbench.core.run import Json, Run, canonical
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.data import prompting
 from peftbench.data.loading import LabelledTexts
 from peftbench.data.tokenization import TokenizedSplit
@@ -25,13 +28,13 @@ from peftbench.models.backbone import Backbone
 from peftbench.models.prepare_for_training import prepare_for_training
 from peftbench.results.store import Results
 from peftbench.suites import base
-from peftbench.suites.base import Arrays
+from peftbench.suites.base import Suite
 from peftbench.suites.latency import Latency
 from peftbench.training import measurement
+from peftbench.training.device import device_of
 from peftbench.training.loop import TrainingInterrupted
 from peftbench.training.precision import AUTOCAST, build_accelerator, resolve_precision
 from peftbench.training.predictor import Predictor, require_finite
-from peftbench.training.runtime import RuntimeConfig, device_of
 from peftbench.training.warm_cache import WarmCache
 
 #: Examples between two reports of progress, roughly.
@@ -73,73 +76,29 @@ def evaluate_suite(
     phases = measurement.Phases(device)
     record = results.load(run.key)
     asked = base.build_suite(evaluation.suite)
-    # as it trained, whatever auto is here
-    precision = resolve_precision(record.environment["precision"], device)
     with phases.phase("load"):
         backbone, tokenizer = warm.backbone(run, device)
         state = load(results.weights(record))
     with phases.phase("tokenise"):
         sets = asked.sets(run, setting.data_root)
-
-    own_words = backbone.verbalizer_ids
-
-    def answer(
-        asked_as: Run, method: Method, state: dict[str, Tensor] | None, tokens: TokenizedSplit
-    ) -> Arrays:
-        there, _ = warm.backbone(asked_as, device)
-        if state is not None and there.verbalizer_ids != own_words:
-            state = _for_other_words(state, there, run.task.generation)
-        view = viewed(asked_as, method, state, there, tokenizer, device, precision)
-        return outputs(view, asked_as, tokens, report, stop)
-
-    found: dict[str, Arrays] = {}
-    cut: dict[str, int] = {}
-    more: Json = {}
-    if isinstance(asked, Latency):
-        with phases.phase("tokenise"):
-            tokens = prompting.coder(run, tokenizer, setting.data_root)(sets["texts"])
-            cut["texts"] = tokens.truncated
-        method = build_method(run.method)
-
-        def view(precision: str, merged: bool) -> Predictor:
-            return viewed(run, method, state, backbone, tokenizer, device, precision, merged)
-
-        with phases.phase("evaluate"), torch.random.fork_rng():
-            torch.manual_seed(run.seeds()["sampling"])
-            found, merging = latency.measure(asked, method, view, tokens, precision, report, stop)
-        found["texts"] = {"label": sets["texts"].label}
-        more = {"merging": merging.to_json()}
-        sets = {}
+    # as it trained, whatever auto is here
+    precision = resolve_precision(record.environment["precision"], device)
+    kept = _KeptModel(
+        run, state, backbone.verbalizer_ids, tokenizer, warm, device, precision, report, stop
+    )
     known = require_finite(results.predictions(record))
-    passes: dict[tuple[int | None, Run], list[str]] = {}  # for each number in front, and prompt
-    for name in sets:
-        if asked.recorded(name, run):  # nothing new would be found
-            found[name] = {n: a for n, a in known.items() if "/" not in n and n != "item"}
-            cut[name] = record.work["truncated"]["validation"]
-            continue
-        passes.setdefault((asked.shown(name), asked.asked_as(name, run)), []).append(name)
-    for (shown, asked_as), names in passes.items():
-        with phases.phase("tokenise"):
-            unique, places = distinct({name: sets[name] for name in names})
-            tokens = prompting.coder(asked_as, tokenizer, setting.data_root, shown)(unique)
-            cut |= dict.fromkeys(places, tokens.truncated)
-        with phases.phase("evaluate"):
-            answers = {"": answer(asked_as, build_method(run.method), state, tokens)}
-            if asked.untrained:
-                recipe = [run.train.max_length, precision]
-                same = [run.model, asked_as.task, asked_as.prompt, recipe, run.seeds()]
-                name = f"{canonical(same)} {canonical([evaluation.suite, shown])}"
-                if name not in warm.untrained:
-                    warm.untrained[name] = answer(asked_as, Method(), None, tokens)
-                answers["untrained/"] = warm.untrained[name]
-        for start, arrays in answers.items():
-            for name, rows in places.items():
-                found[start + name] = labelled(
-                    {kind: array[rows] for kind, array in arrays.items()}, sets[name], tokenizer
-                )
+    if isinstance(asked, Latency):
+        found = _timed(asked, kept, sets["texts"], setting.data_root, phases)
+    else:
+        found = _Found()
+        for name in [name for name in sets if asked.recorded(name, run)]:
+            del sets[name]  # nothing new would be found
+            found.outputs[name] = {n: a for n, a in known.items() if "/" not in n and n != "item"}
+            found.cut[name] = record.work["truncated"]["validation"]
+        _predict(found, evaluation, asked, kept, sets, setting.data_root, phases)
     backbone, _ = warm.backbone(run, device)
-    told = finite_findings(asked.findings(record, known, found))
-    told |= more | ({"truncated": cut} if run.prompt else {})
+    told = finite_findings(asked.findings(record, known, found.outputs))
+    told |= found.more | ({"truncated": found.cut} if run.prompt else {})
     headline = told.pop("headline")
     done = Evaluated(
         evaluation=evaluation,
@@ -149,7 +108,134 @@ def evaluate_suite(
         environment=measurement.environment(device) | {"precision": precision},
         trained_sha256=record.trained_sha256,
     )
-    return done, {f"{n}/{name}": a for name, arrays in found.items() for n, a in arrays.items()}
+    arrays = {f"{n}/{name}": a for name, by in found.outputs.items() for n, a in by.items()}
+    return done, arrays
+
+
+@dataclass(frozen=True)
+class _KeptModel:
+    """The weights of a run, and what it takes to ask them.
+
+    Attributes:
+        verbalizer_ids: of the words that the run was trained with, where it has any.
+        report, stop: as of `evaluate_suite`.
+    """
+
+    run: Run
+    state: dict[str, Tensor]
+    verbalizer_ids: list[int] | None
+    tokenizer: PreTrainedTokenizerBase
+    warm: WarmCache
+    device: torch.device
+    precision: str
+    report: Callable[[Json], None]
+    stop: Callable[[], bool]
+
+    def answer(self, asked_as: Run, tokens: TokenizedSplit, *, untrained: bool = False) -> Arrays:
+        """Its outputs for texts, or those of the model that the training started from."""
+        backbone, _ = self.warm.backbone(asked_as, self.device)
+        method = Method() if untrained else build_method(self.run.method)
+        state = None if untrained else self.state
+        if state is not None and backbone.verbalizer_ids != self.verbalizer_ids:
+            state = _for_other_words(state, backbone, self.run.task.generation)
+        view = viewed(
+            asked_as, method, state, backbone, self.tokenizer, self.device, self.precision
+        )
+        return outputs(view, asked_as, tokens, self.report, self.stop)
+
+
+@dataclass
+class _Found:
+    """What a suite has its findings from.
+
+    Attributes:
+        outputs: by set, those of the model without training as `untrained/SET`.
+        cut: how many texts of each set were too long.
+        more: findings beside the suite's.
+    """
+
+    outputs: dict[str, Arrays] = field(default_factory=dict)
+    cut: dict[str, int] = field(default_factory=dict)
+    more: Json = field(default_factory=dict)
+
+
+def _timed(
+    asked: Latency,
+    kept: _KeptModel,
+    texts: LabelledTexts,
+    root: str | None,
+    phases: measurement.Phases,
+) -> _Found:
+    """Seconds of passes in place of predictions."""
+    run = kept.run
+    with phases.phase("tokenise"):
+        tokens = prompting.coder(run, kept.tokenizer, root)(texts)
+    method = build_method(run.method)
+    backbone, _ = kept.warm.backbone(run, kept.device)
+
+    def view(precision: str, merged: bool) -> Predictor:
+        return viewed(
+            run, method, kept.state, backbone, kept.tokenizer, kept.device, precision, merged
+        )
+
+    with phases.phase("evaluate"), torch.random.fork_rng():
+        torch.manual_seed(run.seeds()["sampling"])
+        seconds, merging = latency.measure(
+            asked, method, view, tokens, kept.precision, kept.report, kept.stop
+        )
+    return _Found(
+        seconds | {"texts": {"label": texts.label}},
+        {"texts": tokens.truncated},
+        {"merging": merging.to_json()},
+    )
+
+
+def _predict(
+    found: _Found,
+    evaluation: Evaluation,
+    asked: Suite,
+    kept: _KeptModel,
+    sets: dict[str, LabelledTexts],
+    root: str | None,
+    phases: measurement.Phases,
+) -> None:
+    """Predict on sets; those with the same prompt take one pass, each distinct text once."""
+    passes: dict[tuple[int | None, Run], list[str]] = {}  # for each number in front, and prompt
+    for name in sets:
+        passes.setdefault((asked.shown(name), asked.asked_as(name, kept.run)), []).append(name)
+    for (shown, asked_as), names in passes.items():
+        with phases.phase("tokenise"):
+            unique, places = distinct({name: sets[name] for name in names})
+            tokens = prompting.coder(asked_as, kept.tokenizer, root, shown)(unique)
+            found.cut |= dict.fromkeys(places, tokens.truncated)
+        with phases.phase("evaluate"):
+            answers = {"": kept.answer(asked_as, tokens)}
+            if asked.untrained:
+                answers["untrained/"] = _untrained(evaluation, kept, asked_as, shown, tokens)
+        for start, arrays in answers.items():
+            for name, rows in places.items():
+                found.outputs[start + name] = labelled(
+                    {kind: array[rows] for kind, array in arrays.items()},
+                    sets[name],
+                    kept.tokenizer,
+                )
+
+
+def _untrained(
+    evaluation: Evaluation,
+    kept: _KeptModel,
+    asked_as: Run,
+    shown: int | None,
+    tokens: TokenizedSplit,
+) -> Arrays:
+    """Outputs of the model before training, once for all runs that start from the same one."""
+    run = kept.run
+    recipe = [run.train.max_length, kept.precision]
+    same = [run.model, asked_as.task, asked_as.prompt, recipe, run.seeds()]
+    name = f"{canonical(same)} {canonical([evaluation.suite, shown])}"
+    if name not in kept.warm.untrained:
+        kept.warm.untrained[name] = kept.answer(asked_as, tokens, untrained=True)
+    return kept.warm.untrained[name]
 
 
 def _for_other_words(

@@ -7,12 +7,12 @@ import numpy as np
 import torch
 from torch import nn
 
+from peftbench.core.arrays import Arrays
 from peftbench.core.run import Json
 from peftbench.data.batching import Batch
 from peftbench.data.tokenization import TokenizedSplit
 from peftbench.methods.base import MODEL, SAME_LOGITS, Method
 from peftbench.models.adapted_model import AdaptedModel
-from peftbench.suites.base import Arrays
 from peftbench.suites.latency import Latency
 from peftbench.training.loop import TrainingInterrupted
 from peftbench.training.measurement import synchronized_clock

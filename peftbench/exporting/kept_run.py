@@ -8,7 +8,7 @@ from transformers import PreTrainedTokenizerBase
 
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Record, Run
-from peftbench.data import glue, prompting
+from peftbench.data import glue_labels, prompting
 from peftbench.data.tokenizer import load_tokenizer
 from peftbench.methods.base import Method, build_method
 from peftbench.models.adapted_model import AdaptedModel
@@ -40,7 +40,7 @@ class KeptRun:
     @property
     def labels(self) -> list[str] | None:
         """Names of the classes by their numbers; None for a regression."""
-        return glue.label_names(self.run.task)
+        return glue_labels.label_names(self.run.task)
 
 
 def rebuild(record: Record, results: Results) -> KeptRun:

@@ -13,7 +13,7 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json, Run
-from peftbench.data import batching, glue, prompting
+from peftbench.data import batching, glue_labels, prompting
 from peftbench.data.batching import Batch
 from peftbench.data.tokenizer import load_tokenizer
 from peftbench.methods.base import MODEL, PEFT, build_method
@@ -127,7 +127,7 @@ def base_model(run: Run) -> Any:
         return language_model(run.model)
     model = AdaptedModel(Backbone(run.model), run.task.classes, seed=0)
     padding = load_tokenizer(run.model).pad_token_id
-    return plain_model(model, run.model, glue.label_names(run.task), padding)
+    return plain_model(model, run.model, glue_labels.label_names(run.task), padding)
 
 
 def adapted(export: Export, backbone: Backbone | None = None) -> AdaptedModel:
@@ -193,7 +193,7 @@ class InsertedModel(nn.Module):
         run = self.run
         model = AdaptedModel(self.backbone, run.task.classes, seed=0)
         padding = load_tokenizer(run.model).pad_token_id
-        made: nn.Module = plain_model(model, run.model, glue.label_names(run.task), padding)
+        made: nn.Module = plain_model(model, run.model, glue_labels.label_names(run.task), padding)
         return made
 
 

@@ -15,8 +15,9 @@ from transformers import PreTrainedTokenizerBase
 
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Record, Run, canonical
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.core.text import did_you_mean
-from peftbench.data import data_report, glue, hub_layout, loading, own_file, prompting
+from peftbench.data import data_report, glue_labels, hub_layout, loading, own_file, prompting
 from peftbench.data.loading import LabelledTexts
 from peftbench.data.tokenization import TokenizedSplit
 from peftbench.data.tokenizer import load_tokenizer
@@ -36,15 +37,14 @@ from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
 from peftbench.results.store import Results
 from peftbench.system import io
+from peftbench.training.device import device_of
 from peftbench.training.precision import build_accelerator, resolve_precision
 from peftbench.training.predictor import Predictor
-from peftbench.training.runtime import RuntimeConfig, device_of
 
 #: Rows that are predicted and written together; a file of fewer gives what the run's own
 #: evaluation gave, batch by batch.
 PIECE = 4096
 
-Arrays = dict[str, np.ndarray]
 
 #: Called with the rows that are done and all of them.
 Report = Callable[[int, int], None]
@@ -74,7 +74,7 @@ class PredictionSource:
     @property
     def labels(self) -> list[str] | None:
         """Names of the classes by their numbers; None for values and texts."""
-        return None if self.run.task.generation else glue.label_names(self.run.task)
+        return None if self.run.task.generation else glue_labels.label_names(self.run.task)
 
     def predict(self, columns: list[list[str]]) -> np.ndarray:
         """Probabilities (texts, classes), values or written texts (texts, 1), of columns."""
@@ -248,14 +248,14 @@ def predict_glue(
         ConfigError: if the task is none of GLUE's, or its test split is not at hand.
     """
     task = source.run.task
-    known = glue.glue_task(task)
+    known = glue_labels.glue_task(task)
     if known is None:
         raise ConfigError(
-            f"--glue: {task.name} is no task of GLUE; {did_you_mean(task.name, glue.TASKS)}"
+            f"--glue: {task.name} is no task of GLUE; {did_you_mean(task.name, glue_labels.TASKS)}"
         )
     asked = [(task, split, name) for split, name in known.files.items()]
     if known.diagnostic is not None:
-        config, split = glue.DIAGNOSTIC
+        config, split = glue_labels.DIAGNOSTIC
         diagnostic = replace(task, source=task.source | {"config": config})
         try:
             hub_layout.find_files(diagnostic, split, source.root)

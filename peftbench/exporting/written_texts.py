@@ -8,6 +8,7 @@ import numpy as np
 from peftbench.analysis import grouping, selection
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Record
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.data import loading
 from peftbench.exporting import prediction
 from peftbench.metrics.task_metrics import text_metrics
@@ -15,7 +16,6 @@ from peftbench.models import decoding
 from peftbench.reports import glossary
 from peftbench.reports.tables.markdown import Table
 from peftbench.results.store import Results
-from peftbench.training.runtime import RuntimeConfig
 
 #: Texts of a task that are shown, the first of its reporting split.
 SHOWN = 12

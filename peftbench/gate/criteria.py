@@ -5,17 +5,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from peftbench.analysis import bootstrap, comparison, significance
 from peftbench.analysis.comparison import DRAWS
 from peftbench.analysis.proportions import Proportion
 from peftbench.analysis.significance import ALPHA, Effect
+from peftbench.core.arrays import Floats
 from peftbench.gate.measure import Answers, Measured
 from peftbench.gate.thresholds import Thresholds
 from peftbench.metrics import uncertainty
-
-Floats = NDArray[np.float64]
 
 PASS, STOP, UNDECIDED, SHOWN = "pass", "stop", "undecided", "shown"
 

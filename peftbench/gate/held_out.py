@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Run
-from peftbench.data import data_report, glue, loading, own_file, own_labels
+from peftbench.data import data_report, glue_labels, loading, own_file, own_labels
 from peftbench.data.own_file import FileTable
 
 #: Fewer rows have no interval that decides anything.
@@ -126,6 +126,6 @@ def _label(table: FileTable, column: str, names: list[str]) -> NDArray[np.int64]
 
 
 def _names(run: Run) -> list[str]:
-    names = glue.label_names(run.task)
+    names = glue_labels.label_names(run.task)
     assert names is not None  # of a classifier
     return names

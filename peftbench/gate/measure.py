@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from peftbench.core.arrays import Floats
 from peftbench.data.loading import LabelledTexts
 from peftbench.evaluation.latency import timed
 from peftbench.exporting.prediction import PIECE, PredictionSource, Report
@@ -12,8 +13,6 @@ from peftbench.gate import abnormal
 from peftbench.gate.held_out import HeldOut, class_order
 from peftbench.gate.thresholds import Thresholds
 from peftbench.suites.latency import Latency
-
-Floats = NDArray[np.float64]
 
 #: Texts of each model before the clock runs.
 _WARMUP = 10

@@ -31,20 +31,18 @@ from typing import Any
 from torch import Tensor
 
 from peftbench.data.batching import Batch
-from peftbench.methods.base import WrapperMethod
 from peftbench.methods.layers.gaussian import (
     GaussianLinear,
+    GaussianWrapper,
     divergence,
     gaussians,
-    no_export,
-    predict_by_draws,
     start_at_posterior,
 )
 from peftbench.models.adapted_model import AdaptedModel
 
 
 @dataclass(frozen=True, kw_only=True)
-class BayesHybrid(WrapperMethod):
+class BayesHybrid(GaussianWrapper):
     """A base method whose `matrices` have posteriors.
 
     Attributes:
@@ -54,7 +52,6 @@ class BayesHybrid(WrapperMethod):
         prior: mean, std; or `from`, a file of trained weights whose posterior is the prior.
         kl: weight of the divergence.
         normalise: what the sum is divided by, one of `settings.NORMALISERS`.
-        samples: of a prediction; 0 predicts with the means.
     """
 
     matrices: list[str]
@@ -63,7 +60,6 @@ class BayesHybrid(WrapperMethod):
     prior: dict[str, Any]
     kl: float
     normalise: str
-    samples: int
 
     def insert(self, encoder: AdaptedModel) -> None:
         """Insert the base method, and replace its matrices."""
@@ -88,23 +84,8 @@ class BayesHybrid(WrapperMethod):
         kl = self.kl * self.divergence(encoder).item()
         return {**super().diagnostics(encoder), "kl": kl}
 
-    def posterior_to_prior(self, encoder: AdaptedModel) -> None:
-        """Make the posterior the prior."""
-        for gaussian in gaussians(encoder).values():
-            gaussian.keep_as_prior()
-
     def divergence(self, encoder: AdaptedModel) -> Tensor:
         """The KL from posterior to prior over the count that `normalise` names; a scalar."""
         weights = sum(gaussian.weight.numel() for gaussian in gaussians(encoder).values())
         total = divergence(encoder, self.prior)
         return total / (weights if self.normalise == "mean" else encoder.examples)
-
-    def export_forms(self) -> tuple[str, ...]:
-        """None: it has a posterior."""
-        raise ValueError(no_export(type(self).__name__))
-
-    def predict(self, encoder: AdaptedModel, batch: Batch) -> dict[str, Tensor]:
-        """The average over draws as `scores` (log probabilities for classes), and its spreads."""
-        if self.samples == 0:
-            return self.base_method.predict(encoder, batch)
-        return predict_by_draws(encoder, batch, self.samples)

@@ -26,23 +26,19 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from peftbench.data.batching import Batch
-from peftbench.methods.base import WrapperMethod
 from peftbench.methods.layers.gaussian import (
+    GaussianWrapper,
     RootGaussianLinear,
     divergence,
     gaussians,
-    no_export,
-    predict_by_draws,
     start_at_posterior,
 )
 from peftbench.models.adapted_model import AdaptedModel
 
 
 @dataclass(frozen=True, kw_only=True)
-class BLoB(WrapperMethod):
+class BLoB(GaussianWrapper):
     """A base method whose `down` matrices have posteriors.
 
     Attributes:
@@ -51,14 +47,12 @@ class BLoB(WrapperMethod):
         prior: mean, std; or `from`, a file of trained weights whose posterior is the prior.
         kl_lr: peak rate of the SGD on the KL.
         gamma: how the length of a cycle of KL weights grows with the training examples.
-        samples: of a prediction; 0 predicts with the means.
     """
 
     spread: float
     prior: dict[str, Any]
     kl_lr: float
     gamma: float
-    samples: int
 
     def insert(self, encoder: AdaptedModel) -> None:
         """Insert the base method, and replace its first matrices."""
@@ -93,18 +87,3 @@ class BLoB(WrapperMethod):
         """The base method's, and the KL over the training examples."""
         kl = divergence(encoder, self.prior).item() / float(encoder.examples)
         return {**super().diagnostics(encoder), "kl": kl}
-
-    def posterior_to_prior(self, encoder: AdaptedModel) -> None:
-        """Make the posterior the prior."""
-        for gaussian in gaussians(encoder).values():
-            gaussian.keep_as_prior()
-
-    def export_forms(self) -> tuple[str, ...]:
-        """None: it has a posterior."""
-        raise ValueError(no_export(type(self).__name__))
-
-    def predict(self, encoder: AdaptedModel, batch: Batch) -> dict[str, Tensor]:
-        """The average over draws as `scores` (log probabilities for classes), and its spreads."""
-        if self.samples == 0:
-            return self.base_method.predict(encoder, batch)
-        return predict_by_draws(encoder, batch, self.samples)

@@ -32,18 +32,18 @@ BLOCKS = 2
 _LOOKED_AT = 1000
 
 
-def validate_run(run: Run, chain: bool = False) -> None:
+def validate_run(run: Run, posterior_as_prior: bool = False) -> None:
     """Refuse a run whose method its model cannot take, on a model of two blocks.
 
     Args:
         run: any.
-        chain: whether the method is to take what it learnt as a prior.
+        posterior_as_prior: whether the method is to take what it learnt as a prior.
 
     Raises:
         ConfigError: naming what the model has not, or which value is out of range.
     """
     ids = list(range(run.task.classes)) if _language(run) else None
-    _insert(run, build_method(run.method), ids, chain)
+    _insert(run, build_method(run.method), ids, posterior_as_prior)
 
 
 def check_checkpoint(run: Run) -> list[str]:
@@ -140,7 +140,7 @@ def rehearse(run: Run, root: str | None) -> None:
 
 
 def _insert(
-    run: Run, method: Method, verbalizer_ids: list[int] | None, chain: bool = False
+    run: Run, method: Method, verbalizer_ids: list[int] | None, posterior_as_prior: bool = False
 ) -> AdaptedModel:
     """The method in a model with random weights: of all blocks if it names some by number."""
     model = run.model
@@ -156,7 +156,7 @@ def _insert(
         with torch.random.fork_rng(devices=[]):
             method.insert(encoder)
         method.check_budget(run.budget)
-        if chain:
+        if posterior_as_prior:
             method.posterior_to_prior(encoder)
     except (MemoryError, torch.OutOfMemoryError):
         raise

@@ -4,10 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-Array = NDArray[np.generic]
-Floats = NDArray[np.float64]
+from peftbench.core.arrays import Array, Floats
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from peftbench.core.arrays import Array
 from peftbench.core.errors import ConfigError, one_of
 from peftbench.core.figures import plain_figures
 from peftbench.metrics import scores as modules
-from peftbench.metrics.base import Array, Metric, is_constant
+from peftbench.metrics.base import Metric, is_constant
 
 
 def _declared() -> dict[str, Metric]:

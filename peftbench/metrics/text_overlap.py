@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from peftbench.metrics.base import Array, Floats, Metric, weighted_sums
+from peftbench.core.arrays import Array, Floats
+from peftbench.metrics.base import Metric, weighted_sums
 
 
 def text_metric(name: str, about: str, column: int, of_text: Callable[[str, str], float]) -> Metric:

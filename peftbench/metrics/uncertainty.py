@@ -8,33 +8,33 @@ El-Yaniv and Wiener 2010 and Geifman and El-Yaniv 2017 (arXiv 1705.08500) for ri
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.floating]
+AnyFloats = NDArray[np.floating]
 
 #: Bins of the calibration error.
 BINS = 15
 
 
-def log_probabilities(scores: Floats) -> Floats:
+def log_probabilities(scores: AnyFloats) -> AnyFloats:
     """Normalise log odds; log probabilities stay what they are."""
     from scipy.special import log_softmax
 
-    found: Floats = log_softmax(scores.astype(np.float64), axis=1)
+    found: AnyFloats = log_softmax(scores.astype(np.float64), axis=1)
     return found
 
 
-def nll(logs: Floats, label: NDArray[np.int_]) -> float:
+def nll(logs: AnyFloats, label: NDArray[np.int_]) -> float:
     """Mean negative log probability of the label, in nats."""
     return float(-np.mean(logs[np.arange(len(label)), label]))
 
 
-def brier(logs: Floats, label: NDArray[np.int_]) -> float:
+def brier(logs: AnyFloats, label: NDArray[np.int_]) -> float:
     """Mean squared distance of the probabilities from the label, summed over classes (0 to 2)."""
     wanted = np.eye(logs.shape[1])[label]
     return float(np.mean(((np.exp(logs) - wanted) ** 2).sum(axis=1)))
 
 
 def calibration_error(
-    logs: Floats, label: NDArray[np.int_], bins: int = BINS, equal_mass: bool = False
+    logs: AnyFloats, label: NDArray[np.int_], bins: int = BINS, equal_mass: bool = False
 ) -> float:
     """Expected calibration error of the predicted class (ECE).
 
@@ -51,7 +51,7 @@ def calibration_error(
     )
 
 
-def calibration_errors(logs: Floats, label: NDArray[np.int_], counts: Floats) -> Floats:
+def calibration_errors(logs: AnyFloats, label: NDArray[np.int_], counts: AnyFloats) -> AnyFloats:
     """The calibration error on each of many resamples, (resamples,); in bins of equal width.
 
     Args:
@@ -63,12 +63,12 @@ def calibration_errors(logs: Floats, label: NDArray[np.int_], counts: Floats) ->
     gap = (logs.argmax(axis=1) == label) - sure
     place = _bins(sure, BINS, False)
     member = place[:, None] == np.unique(place)
-    found: Floats = np.abs(counts @ (member * gap[:, None])).sum(axis=1) / counts.sum(axis=1)
+    found: AnyFloats = np.abs(counts @ (member * gap[:, None])).sum(axis=1) / counts.sum(axis=1)
     return found
 
 
 def calibration_error_by_chance(
-    logs: Floats, draws: int = 200, bins: int = BINS, equal_mass: bool = False
+    logs: AnyFloats, draws: int = 200, bins: int = BINS, equal_mass: bool = False
 ) -> dict[str, float]:
     """The calibration error that such a model would have if its probabilities were right.
 
@@ -92,7 +92,7 @@ def calibration_error_by_chance(
     return {"mean": float(errors.mean()), "low": float(low), "high": float(high)}
 
 
-def _bins(sure: Floats, bins: int, equal_mass: bool) -> NDArray[np.int64]:
+def _bins(sure: AnyFloats, bins: int, equal_mass: bool) -> NDArray[np.int64]:
     """The bin of each example's confidence."""
     if equal_mass:
         place = np.empty(len(sure), dtype=np.int64)
@@ -101,7 +101,7 @@ def _bins(sure: Floats, bins: int, equal_mass: bool) -> NDArray[np.int64]:
     return np.clip(np.ceil(sure * bins).astype(np.int64) - 1, 0, bins - 1)
 
 
-def _ties_averaged(values: Floats, by: Floats) -> Floats:
+def _ties_averaged(values: AnyFloats, by: AnyFloats) -> AnyFloats:
     """Values of examples, each the mean over those that are equal in what orders them.
 
     Cumulative sums in that order are then the expected ones over orders of equals, which the order
@@ -109,12 +109,12 @@ def _ties_averaged(values: Floats, by: Floats) -> Floats:
     """
     _, group, count = np.unique(by, return_inverse=True, return_counts=True)
     sums = np.bincount(group, weights=values.astype(np.float64))
-    found: Floats = (sums / count)[group]
+    found: AnyFloats = (sums / count)[group]
     return found
 
 
 def reliability(
-    logs: Floats, label: NDArray[np.int_], bins: int = BINS, equal_mass: bool = False
+    logs: AnyFloats, label: NDArray[np.int_], bins: int = BINS, equal_mass: bool = False
 ) -> list[dict[str, float]]:
     """Filled bins of confidence: share of examples, confidence, accuracy, the gap of the two."""
     sure = np.exp(logs.max(axis=1))
@@ -137,7 +137,7 @@ def reliability(
     return found
 
 
-def temperature(scores: Floats, label: NDArray[np.int_]) -> float:
+def temperature(scores: AnyFloats, label: NDArray[np.int_]) -> float:
     """The number by which to divide log odds so that the NLL of the labels is least.
 
     Between e^-4 and e^4: a model that knows nothing has its best temperature at the upper end.
@@ -152,22 +152,22 @@ def temperature(scores: Floats, label: NDArray[np.int_]) -> float:
     return float(np.exp(found.x))
 
 
-def risks(wrong: Floats, doubt: Floats) -> Floats:
+def risks(wrong: AnyFloats, doubt: AnyFloats) -> AnyFloats:
     """Mean error of the surest 1, 2, … n examples; the k-th is the risk at coverage k / n.
 
     Over all orders of equally sure examples, as everything here that goes by doubt.
     """
     order = np.argsort(doubt, kind="stable")
-    found: Floats = np.cumsum(_ties_averaged(wrong, doubt)[order]) / np.arange(1, len(wrong) + 1)
+    found: AnyFloats = np.cumsum(_ties_averaged(wrong, doubt)[order]) / np.arange(1, len(wrong) + 1)
     return found
 
 
-def aurc(wrong: Floats, doubt: Floats) -> float:
+def aurc(wrong: AnyFloats, doubt: AnyFloats) -> float:
     """Area under the risk-coverage curve: the mean risk over all coverages."""
     return float(np.mean(risks(wrong, doubt)))
 
 
-def review(wrong: Floats, doubt: Floats, share: float) -> dict[str, float]:
+def review(wrong: AnyFloats, doubt: AnyFloats, share: float) -> dict[str, float]:
     """What comes of a person checking the least sure `share` of the examples, and mending them.
 
     Returns:
@@ -182,7 +182,7 @@ def review(wrong: Floats, doubt: Floats, share: float) -> dict[str, float]:
     }
 
 
-def to_check(wrong: Floats, doubt: Floats, accuracy: float) -> float:
+def to_check(wrong: AnyFloats, doubt: AnyFloats, accuracy: float) -> float:
     """The least share that a person must check, least sure first, for this accuracy of all."""
     order = np.argsort(-doubt, kind="stable")
     corrected = np.concatenate([[0.0], np.cumsum(_ties_averaged(wrong, doubt)[order])])
@@ -193,7 +193,7 @@ def to_check(wrong: Floats, doubt: Floats, accuracy: float) -> float:
 # values
 
 
-def noise_variance(value: Floats, label: Floats, variance: Floats) -> float:
+def noise_variance(value: AnyFloats, label: AnyFloats, variance: AnyFloats) -> float:
     """The variance to add to each prediction's own so that the Gaussian NLL is least.
 
     Of a perfect fit, whose NLL has no least, a millionth of the labels' spread, squared.
@@ -212,12 +212,12 @@ def noise_variance(value: Floats, label: Floats, variance: Floats) -> float:
     return float(np.exp(found.x))
 
 
-def gaussian_nll(value: Floats, label: Floats, variance: Floats) -> float:
+def gaussian_nll(value: AnyFloats, label: AnyFloats, variance: AnyFloats) -> float:
     """Mean negative log density of the labels under N(value, variance), in nats."""
     return float(np.mean(0.5 * (np.log(2 * np.pi * variance) + (value - label) ** 2 / variance)))
 
 
-def coverage(value: Floats, label: Floats, variance: Floats, level: float) -> float:
+def coverage(value: AnyFloats, label: AnyFloats, variance: AnyFloats, level: float) -> float:
     """Share of labels inside the central interval of N(value, variance) with this probability."""
     from scipy.stats import norm
 

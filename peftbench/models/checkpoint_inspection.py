@@ -11,9 +11,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from peftbench.core.configs import GENERATE, LEAST_LENGTH, WORDS, ModelConfig
-from peftbench.core.errors import ConfigError
+from peftbench.core.errors import ConfigError, is_whole
 from peftbench.core.run import Json, Run, canonical
-from peftbench.models.config_values import CONFIG, is_whole, refuse_wrong_values
+from peftbench.models.config_values import CONFIG, refuse_wrong_values
 from peftbench.models.safetensors_headers import INDEX, Tensor, read_headers, read_json
 from peftbench.models.tokenizer_files import TokenizerFacts, read_tokenizer
 from peftbench.system import io, memo

@@ -10,16 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from peftbench.core.errors import ConfigError
+from peftbench.core.errors import ConfigError, is_whole
 from peftbench.core.run import Json
 
 #: What a value must be, in words, and whether it is.
 Kind = tuple[str, Callable[[Any], bool]]
-
-
-def is_whole(value: Any) -> bool:
-    """Whether a value is a whole number, which `true` is not."""
-    return isinstance(value, int) and not isinstance(value, bool)
 
 
 def _is_token(value: Any) -> bool:

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from peftbench.core.arrays import Floats
 from peftbench.core.run import Json, Run, canonical, identity
 from peftbench.data import loading
 from peftbench.data.loading import LabelledTexts
-from peftbench.pilot.out_of_fold import Floats
 from peftbench.results.store import Results
 from peftbench.system import io
 

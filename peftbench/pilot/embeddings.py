@@ -3,6 +3,7 @@
 import numpy as np
 import torch
 
+from peftbench.core.arrays import Floats
 from peftbench.core.run import Run
 from peftbench.data.loading import LabelledTexts
 from peftbench.data.tokenization import encode
@@ -10,7 +11,6 @@ from peftbench.data.tokenizer import load_tokenizer
 from peftbench.exporting.reference import text_embeddings
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
-from peftbench.pilot.out_of_fold import Floats
 
 
 class FrozenModel:

@@ -4,11 +4,12 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from peftbench.core.arrays import Floats
 from peftbench.core.errors import RecordError
 from peftbench.core.run import Run
 from peftbench.data import loading
 from peftbench.pilot.design import Design, place
-from peftbench.pilot.out_of_fold import Floats, OutOfFold
+from peftbench.pilot.out_of_fold import OutOfFold
 from peftbench.results.store import Results
 
 

@@ -17,7 +17,8 @@ import numpy as np
 from peftbench.analysis import bootstrap
 from peftbench.analysis.proportions import clopper_pearson
 from peftbench.analysis.significance import ALPHA
-from peftbench.pilot.out_of_fold import Floats, Ints, OutOfFold
+from peftbench.core.arrays import Floats
+from peftbench.pilot.out_of_fold import Ints, OutOfFold
 
 #: Resamples of the groups; the same ones for all candidates.
 RESAMPLES = 4_000

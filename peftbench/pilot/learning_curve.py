@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from peftbench.core.arrays import Floats
 from peftbench.pilot import intervals
 from peftbench.pilot.intervals import LEVEL, Interval
-from peftbench.pilot.out_of_fold import Floats, OutOfFold
+from peftbench.pilot.out_of_fold import OutOfFold
 
 #: Labels that a pilot looks ahead.
 FURTHER = 500

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from peftbench.core.arrays import Floats
+
 Ints = NDArray[np.int64]
 
 

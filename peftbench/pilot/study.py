@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 
 from peftbench.config import sweep as words
+from peftbench.core.arrays import Floats
 from peftbench.core.evaluation import Evaluated, Evaluation
 from peftbench.core.plan import Plan, RunOptions
 from peftbench.core.run import Run
@@ -22,7 +23,7 @@ from peftbench.pilot.baselines import Fitted
 from peftbench.pilot.criterion import Criterion
 from peftbench.pilot.design import LATENCY, SHARES, Design, place
 from peftbench.pilot.learning_curve import Crossing, Curve, curves
-from peftbench.pilot.out_of_fold import Floats, OutOfFold
+from peftbench.pilot.out_of_fold import OutOfFold
 from peftbench.results import choices, status
 from peftbench.results.store import Results
 from peftbench.runner import sweep, tune

@@ -23,7 +23,7 @@ from peftbench.analysis.chance_level import with_chance_level
 from peftbench.analysis.comparison import MARGIN, PairedComparison, Resamples, compare
 from peftbench.analysis.costs import Prices, read_warning
 from peftbench.claims import schema, tuning, verdicts
-from peftbench.claims.tuning import Choices
+from peftbench.claims.tuning import TunedRates
 from peftbench.config import catalog
 from peftbench.core.errors import RecordError
 from peftbench.core.evaluation import Evaluated
@@ -65,7 +65,7 @@ class Inputs:
     against: str | None = None
     tested: list[Record] = field(default_factory=list)
     load: Load = _no_predictions
-    choices: Choices | None = None
+    choices: TunedRates | None = None
     margin: float = MARGIN
     warning: str = ""
     tuned: Tuned = field(default_factory=Tuned)

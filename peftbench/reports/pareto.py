@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from peftbench.analysis import convention, costs, grouping, significance
+from peftbench.analysis.pareto import pareto_front
 from peftbench.core.run import Record
 from peftbench.reports.base import Report
 from peftbench.reports.plotting import annotation
@@ -200,7 +201,7 @@ def _figure(
                 missing = "no price known" if kind.startswith("money") else "not measured"
                 axis.text(0.5, 0.5, why.get(kind, missing), transform=axis.transAxes, ha="center")
                 continue
-            best = costs.pareto_front(found)
+            best = pareto_front(found)
             for label in order:
                 if label in found:
                     _mark(axis, found[label], palette.look(method_of(label)), label in best)

@@ -7,6 +7,7 @@ import statistics
 
 from peftbench.analysis import convention, costs, grouping
 from peftbench.analysis.costs import Prices, stored
+from peftbench.analysis.pareto import pareto_front
 from peftbench.core.run import Record
 from peftbench.reports.base import Report
 from peftbench.reports.tables.markdown import Table
@@ -109,7 +110,7 @@ def _lines(
     tuned: Tuned,
 ) -> list[list[str]]:
     """Lines of one task on one machine."""
-    front = costs.pareto_front(
+    front = pareto_front(
         {row: (_score(here), costs.mean_with_tuning(here, tuned)) for row, here in cells.items()}
     )
     lines = []

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from peftbench.core.errors import ClosedFileError, ConfigError, OtherSchemaError, RecordError
-from peftbench.core.evaluation import Evaluated, Evaluation, Failure
+from peftbench.core.evaluation import Evaluated, Evaluation
+from peftbench.core.failures import Failure
 from peftbench.core.plan import Plan
 from peftbench.core.run import Json, Record, Run
 from peftbench.core.text import format_duration

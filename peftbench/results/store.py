@@ -1,7 +1,7 @@
 """The results folder: the only module that knows a path in it.
 
 A run has a record or it has not; that file is the only state. Whatever is written is drafted
-beside its place and moved there whole. A run in flight is claimed, see `system.claims`.
+beside its place and moved there whole. A run in flight is claimed, see `system.run_locks`.
 """
 
 import os
@@ -13,16 +13,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peftbench.core.errors import ClosedFileError, ConfigError, OtherSchemaError, RecordError
-from peftbench.core.evaluation import (
-    Evaluated,
-    Evaluation,
-    Failure,
-    Job,
-    cluster_job_of,
-    job_json,
-)
+from peftbench.core.evaluation import Evaluated, Evaluation, Job, cluster_job_of, job_json
+from peftbench.core.failures import Failure
 from peftbench.core.run import Json, Record, Run
-from peftbench.system import claims, io
+from peftbench.system import io, run_locks
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,7 +45,7 @@ class Results:
 
     def __init__(self, folder: str | Path):
         self.folder = Path(folder)
-        self._claims = claims.Claims(self.folder / "claims", self.folder / "claim_files")
+        self._claims = run_locks.Claims(self.folder / "claims", self.folder / "claim_files")
 
     def log(self, key: str) -> Path:
         """The output of the worker while it had the run."""
@@ -480,7 +474,7 @@ class Results:
             probe.unlink()
         except PermissionError as error:
             there = next(path for path in probe.parents if os.path.exists(path))
-            raise ConfigError(claims.not_writable(self.folder, there)) from error
+            raise ConfigError(run_locks.not_writable(self.folder, there)) from error
         except OSError as error:
             raise ConfigError(
                 f"cannot write to the results folder {self.folder}: {error.strerror}; "
@@ -488,7 +482,7 @@ class Results:
             ) from error
         for path in (self.folder, *(self.folder / kind for kind in _WRITTEN)):
             if not os.access(path, os.W_OK | os.X_OK) and path.is_dir():
-                raise ConfigError(claims.not_writable(self.folder, path))
+                raise ConfigError(run_locks.not_writable(self.folder, path))
 
     # files
 

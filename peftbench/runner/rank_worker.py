@@ -11,9 +11,10 @@ from contextlib import suppress
 from typing import TextIO
 
 from peftbench.core.run import Run
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.results.store import Results
+from peftbench.runner.stop_signals import HELD
 from peftbench.runner.worker import take_input
-from peftbench.runner.worker_pool import HELD
 
 
 def main() -> None:
@@ -25,7 +26,6 @@ def main() -> None:
     order = json.loads(given.readline())
     threading.Thread(target=_exit_with_rank_zero, args=(given,), daemon=True).start()
     from peftbench.training import loop, trainer
-    from peftbench.training.runtime import RuntimeConfig
 
     with suppress(loop.TrainingInterrupted):
         trainer.execute(

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from peftbench.core.errors import ConfigError
-from peftbench.core.evaluation import FAILURE_KINDS, TRANSIENT_FAILURES, Evaluation, Failure
+from peftbench.core.evaluation import Evaluation
+from peftbench.core.failures import FAILURE_KINDS, TRANSIENT_FAILURES, Failure
 from peftbench.core.plan import Plan, RunOptions
-from peftbench.core.run import Json, Run
+from peftbench.core.run import Run
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.core.text import command, one_line
 from peftbench.reports import builder
 from peftbench.reports.tables.terminal import print_out
@@ -260,19 +262,18 @@ def _of_weights(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
     return [one for one in evaluations if not base.build_suite(one.suite).trains]
 
 
-def _worker_setting(resources: Resources, todo: Todo, options: RunOptions) -> Json:
-    """The fields of `training.runtime.RuntimeConfig`; importing that would load torch here."""
-    return {
-        "device": "cuda" if resources.gpus else "cpu",
-        "threads": resources.threads,
-        "data_root": todo.data_root,
-        "save_weights": bool(_of_weights(todo.evaluations)) or options.save_weights,
-        "minutes": options.checkpoint_minutes,
-        "deterministic": options.deterministic,
-        "curve_part": options.curve_part,
-        "processes": options.gpus_per_run,
-        "pack": resources.pack,
-    }
+def _worker_setting(resources: Resources, todo: Todo, options: RunOptions) -> RuntimeConfig:
+    return RuntimeConfig(
+        device="cuda" if resources.gpus else "cpu",
+        threads=resources.threads,
+        data_root=todo.data_root,
+        save_weights=bool(_of_weights(todo.evaluations)) or options.save_weights,
+        minutes=options.checkpoint_minutes,
+        deterministic=options.deterministic,
+        curve_part=options.curve_part,
+        processes=options.gpus_per_run,
+        pack=resources.pack,
+    )
 
 
 def _print_resources(

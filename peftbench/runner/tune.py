@@ -3,20 +3,19 @@
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from statistics import fmean
 
-from peftbench.analysis.convention import CONSTANT
+from peftbench.analysis.convention import counted_trial
 from peftbench.analysis.trials import by_rate
 from peftbench.core.errors import ConfigError
-from peftbench.core.evaluation import FAILURE_KINDS
+from peftbench.core.failures import FAILURE_KINDS
 from peftbench.core.plan import Plan, RunOptions
-from peftbench.core.run import Record, Run
+from peftbench.core.run import Json, Record, Run
 from peftbench.core.text import command
 from peftbench.core.tuning import TPE, Choice, Question, RateChoice, Rung, Search, Trial, subject
 from peftbench.data import loading
-from peftbench.metrics import task_metrics
 from peftbench.reports.tables.terminal import print_out
 from peftbench.reports.tuning import choice_table
 from peftbench.results import choices, status
@@ -155,18 +154,13 @@ def choose(
     again = ",".join(kind for kind in FAILURE_KINDS if kind != "diverged")
     is_retried = sweep.retry_filter(options.retry or again)
     trials, gpus = results.trials(), devices(options.device)
-    left = {one.run.key: list(one.rates) for one in due}
-    proposals = {one.run.key: tpe.Proposals(one.space) for one in due if one.space}
-    tried: dict[str, dict[str, Trial]] = {one.run.key: {} for one in due}
-    environments = {}
+    cells = [_CellSearch.begin(one, search) for one in due]
     asked: set[str] = set()  # in earlier rounds
     for number, rung, step in _steps(search):
         if step:
-            for key, proposed in proposals.items():
-                left[key].append(proposed.ask())
-        runs = [
-            run for one in due for rate in left[one.run.key] for run in one.trials(rate, rung.seeds)
-        ]
+            for cell in cells:
+                cell.propose()
+        runs = [run for cell in cells for run in cell.runs(rung)]
         wanted = replace(plan, runs=runs, cells=len(runs), repeats=[], evaluations=[])
         before = status.sweep_status(wanted, trials)
         if not options.quiet:
@@ -193,53 +187,109 @@ def choose(
             note(f"{len(todo.runs)} trials of the first round are ready to train")
             return 0
         after = status.sweep_status(wanted, trials)
-        bad = [failure for failure in after.failed.values() if failure.kind != "diverged"]
-        for failure in bad:
-            note(f"failed: {failure.job.title}: {failure.kind}: {failure.reason}")
+        code = _missing(after, number, sharded=shard is not None)
+        if code is not None:
+            return code
         records = {record.run.key: record for record in after.records}
-        lacking = sum(run.key not in records and run.key not in after.failed for run in runs)
-        if shard and lacking and not bad:
-            note(
-                f"round {number}: {lacking} trials of other shards are not there yet; when they "
-                "are, each shard's command again makes the next round"
-            )
-            return 0
-        if bad or lacking:
-            note("nothing is chosen while trials are missing; the same command makes them")
-            return 1
-        for one in due:
-            key = one.run.key
-            for rate in left[key]:
-                for run in one.trials(rate, rung.seeds):
-                    record = records.get(run.key)
-                    tried[key].setdefault(run.key, _trial(run, record, number))
-                    if record is not None:
-                        environments[key] = record.environment
-            found = list(tried[key].values())
+        for cell in cells:
+            cell.take(records, number, rung)
             if step:
-                rate = left[key][-1]
-                proposals[key].tell(rate, mean_scores(one.run.task.metric, found)[rate][0])
+                cell.tell_proposer()
             if step in (None, rung.rates):
-                left[key] = _best(one, left[key], rung, found, search)
-    for one in due:
-        key = one.run.key
-        rate = left[key][0]
-        rates = {trial.rate for trial in tried[key].values()}
-        ends = {min(rates): "lowest", max(rates): "highest"}
-        choices.save(
-            results,
-            Choice(
-                run=one.run,
-                rate=rate,
-                metric=one.run.task.metric,
-                source=one.source,
-                trials=list(tried[key].values()),
-                edge=ends.get(rate) if len(rates) > 1 else None,
-                environment=environments.get(key, {}),
-                sampler=search.sampler,
-            ),
-        )
+                cell.halve(rung)
+    for cell in cells:
+        choices.save(results, cell.choice())
     return 0
+
+
+def _missing(after: status.SweepStatus, number: int, sharded: bool) -> int | None:
+    """The exit code where trials of a round are missing, which is said; None where none are."""
+    bad = [failure for failure in after.failed.values() if failure.kind != "diverged"]
+    for failure in bad:
+        note(f"failed: {failure.job.title}: {failure.kind}: {failure.reason}")
+    done = {record.run.key for record in after.records}
+    absent = sum(run.key not in done and run.key not in after.failed for run in after.plan.runs)
+    if sharded and absent and not bad:
+        note(
+            f"round {number}: {absent} trials of other shards are not there yet; when they "
+            "are, each shard's command again makes the next round"
+        )
+        return 0
+    if bad or absent:
+        note("nothing is chosen while trials are missing; the same command makes them")
+        return 1
+    return None
+
+
+@dataclass
+class _CellSearch:
+    """How far the search for a cell's rate is.
+
+    Attributes:
+        left: rates that are in the current round.
+        trials: of all rounds, by key of their runs.
+        proposals: where the rates of the first round come from; None where they are known.
+        environment: of the trials.
+    """
+
+    question: Question
+    search: Search
+    left: list[float]
+    proposals: tpe.Proposals | None
+    trials: dict[str, Trial] = field(default_factory=dict)
+    environment: Json = field(default_factory=dict)
+
+    @classmethod
+    def begin(cls, question: Question, search: Search) -> "_CellSearch":
+        """Before the first round."""
+        space = question.space
+        return cls(question, search, list(question.rates), tpe.Proposals(space) if space else None)
+
+    def propose(self) -> None:
+        """Add the next rate."""
+        assert self.proposals is not None
+        self.left.append(self.proposals.ask())
+
+    def runs(self, rung: Rung) -> list[Run]:
+        """The trials of the current round."""
+        return [run for rate in self.left for run in self.question.trials(rate, rung.seeds)]
+
+    def take(self, records: dict[str, Record], number: int, rung: Rung) -> None:
+        """Note what the trials of a round gave."""
+        for run in self.runs(rung):
+            record = records.get(run.key)
+            self.trials.setdefault(run.key, _trial(run, record, number))
+            if record is not None:
+                self.environment = record.environment
+
+    def tell_proposer(self) -> None:
+        """Tell the latest rate's score, from which the next one is proposed."""
+        assert self.proposals is not None
+        rate = self.left[-1]
+        self.proposals.tell(rate, mean_scores(self.trials.values())[rate][0])
+
+    def halve(self, rung: Rung) -> None:
+        """Leave the rates that go on to the next round, the best first."""
+        means = mean_scores(one for one in self.trials.values() if one.rate in self.left)
+        order = sorted(means, key=lambda rate: means[rate], reverse=True)
+        more = rung.seeds == 1 and self.search.seeds > 1
+        self.left = order[: self.search.finalists] if more else order[:1]
+
+    def choice(self) -> Choice:
+        """The best rate, after the last round."""
+        rate = self.left[0]
+        rates = {trial.rate for trial in self.trials.values()}
+        ends = {min(rates): "lowest", max(rates): "highest"}
+        return Choice(
+            run=self.question.run,
+            rate=rate,
+            metric=self.question.run.task.metric,
+            source=self.question.source,
+            trials=list(self.trials.values()),
+            edge=ends.get(rate) if len(rates) > 1 else None,
+            environment=self.environment,
+            sampler=self.search.sampler,
+        )
 
 
 def _steps(search: Search) -> Iterator[tuple[int, Rung, int | None]]:
@@ -263,33 +313,23 @@ def _trial(run: Run, record: Record | None, rung: int) -> Trial:
         seed=run.seed,
         fold=fold,
         rung=rung,
-        score=CONSTANT if score is None else score,
+        score=counted_trial(record),
         collapsed=score is None,
         seconds=sum(record.seconds.values()),
         loss=(record.selection or {}).get("loss"),
     )
 
 
-def mean_scores(metric: str, trials: list[Trial]) -> dict[float, tuple[float, float]]:
-    """The mean of each rate's trials, larger for better; smaller rates first.
+def mean_scores(trials: Iterable[Trial]) -> dict[float, tuple[float, float]]:
+    """The mean of each rate's trials; smaller rates first.
 
     Behind it stands what decides between equal means, such as those of rates at which all trials
     collapsed: the mean training loss, its sign turned.
     """
-    sign = 1.0 if task_metrics.factor(metric) == 100 else -1.0  # of an error less is better
     return {
         rate: (
-            fmean(-math.inf if one.score is None else sign * one.score for one in made),
+            fmean(-math.inf if one.score is None else one.score for one in made),
             fmean(-math.inf if one.loss is None else -one.loss for one in made),
         )
         for rate, made in by_rate(trials).items()
     }
-
-
-def _best(
-    question: Question, rates: list[float], rung: Rung, trials: list[Trial], search: Search
-) -> list[float]:
-    """The rates that go on to the next round, the best first."""
-    means = mean_scores(question.run.task.metric, [one for one in trials if one.rate in rates])
-    order = sorted(means, key=lambda rate: means[rate], reverse=True)
-    return order[: search.finalists] if rung.seeds == 1 and search.seeds > 1 else order[:1]

@@ -17,17 +17,19 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
 from peftbench.core.configs import TaskConfig
 from peftbench.core.errors import ConfigError, system_reason
-from peftbench.core.evaluation import Evaluation, Failure, Job, job_of
+from peftbench.core.evaluation import Evaluation, Job, job_of
+from peftbench.core.failures import Failure
 from peftbench.core.run import Json, Run, canonical
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.results.store import Results
 from peftbench.runner.failure_causes import classify, place, reason
-from peftbench.runner.worker_pool import GRACE, HELD
+from peftbench.runner.stop_signals import GRACE, HELD
 from peftbench.system import io, processes
 
 #: Of warnings that the person sees as well: peftbench's own.
@@ -93,9 +95,7 @@ def _serve(
     training: threading.Event,
     events: TextIO,
 ) -> None:
-    from peftbench.training.runtime import (
-        RuntimeConfig,  # here, so that signals are handled while torch loads
-    )
+    # here, so that signals are handled while torch loads
     from peftbench.training.warm_cache import WarmCache
 
     results = Results(first["results"])
@@ -137,7 +137,7 @@ def _serve(
         os.fchdir(home)  # a method may have left it
 
 
-def _check(runs: list[Run], evaluations: list[Evaluation], setting: Any) -> Json:
+def _check(runs: list[Run], evaluations: list[Evaluation], setting: RuntimeConfig) -> Json:
     """Open all checkpoints and data and rehearse every method, before any training starts."""
     from peftbench.data import data_report
     from peftbench.evaluation import continual
@@ -214,7 +214,7 @@ def _check(runs: list[Run], evaluations: list[Evaluation], setting: Any) -> Json
 def _one(
     job: Job,
     results: Results,
-    setting: Any,
+    setting: RuntimeConfig,
     warm: Any,
     stop: Callable[[], bool],
     tell: Any,
@@ -250,7 +250,7 @@ def _claim(job: Job, results: Results, tell: Any) -> bool:
 def _several(
     jobs: list[Job],
     results: Results,
-    setting: Any,
+    setting: RuntimeConfig,
     warm: Any,
     stop: Callable[[], bool],
     tell: Any,
@@ -307,7 +307,12 @@ def _failed(job: Job, error: Exception, results: Results, tell: Any) -> None:
 
 
 def _do(
-    job: Job, results: Results, setting: Any, warm: Any, stop: Callable[[], bool], tell: Any
+    job: Job,
+    results: Results,
+    setting: RuntimeConfig,
+    warm: Any,
+    stop: Callable[[], bool],
+    tell: Any,
 ) -> None:
     from peftbench.evaluation import continual, evaluator
     from peftbench.suites import base
@@ -325,7 +330,7 @@ def _do(
         alone = replace(setting, processes=1)
         results.save_evaluated(*do(job, results, alone, warm=warm, report=report, stop=stop))
         return
-    with distributed.group(job.to_json(), str(results.folder), asdict(setting)):
+    with distributed.group(job, results.folder, setting):
         outcome = trainer.execute(
             job, setting, results=results, warm=warm, report=report, stop=stop
         )

@@ -15,21 +15,21 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from peftbench.core.errors import ConfigError
-from peftbench.core.evaluation import Evaluation, Failure, Job, explain_exit, job_json
+from peftbench.core.evaluation import Evaluation, Job, job_json
+from peftbench.core.failures import Failure, explain_exit
 from peftbench.core.run import Json, Run, distinct_inputs
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.results.store import Results
 from peftbench.runner.scratch import Scratch
+from peftbench.runner.stop_signals import GRACE, HELD
 from peftbench.runner.worker_environment import absolute, worker_environment
 from peftbench.system.hardware import oom_kills
 from peftbench.system.hub_client import say
-
-#: Seconds that workers get to write a checkpoint after a signal.
-GRACE = 60
 
 #: Workers in a row that may be killed while they have nothing to do yet, before it is given up.
 MOST_LOST = 3
@@ -66,7 +66,7 @@ class WorkerPool:
 
     Args:
         results: where records go.
-        setting: the fields of `training.runtime.RuntimeConfig`.
+        setting: of the workers; a relative data folder is one of this process.
         workers: how many processes.
         gpus: to spread them over, as CUDA_VISIBLE_DEVICES names them; empty for the CPU.
         listen: called with every event.
@@ -76,7 +76,7 @@ class WorkerPool:
     def __init__(
         self,
         results: Results,
-        setting: Json,
+        setting: RuntimeConfig,
         workers: int,
         gpus: list[str],
         listen: Callable[[Event], None] = lambda event: None,
@@ -187,9 +187,9 @@ class WorkerPool:
 
     def _start(self, number: int) -> None:
         errors = self._scratch.folder / f"worker-{number}"
-        environment = worker_environment(os.environ, self.setting["threads"])
+        environment = worker_environment(os.environ, self.setting.threads)
         if self.gpus:
-            first = number * (count := self.setting["processes"]) % len(self.gpus)
+            first = number * (count := self.setting.processes) % len(self.gpus)
             environment["CUDA_VISIBLE_DEVICES"] = ",".join(self.gpus[first : first + count])
         # a scheduler signals all processes of a job: held back until the worker can take them
         before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
@@ -212,11 +212,11 @@ class WorkerPool:
         assert process.stdout is not None
         os.set_blocking(process.stdout.fileno(), False)
         self._selector.register(process.stdout, selectors.EVENT_READ, number)
-        setting, root = self.setting, self.setting["data_root"]
-        if root is not None:
-            setting = setting | {"data_root": absolute(root)}
+        root = self.setting.data_root
         # a method may change the working folder: nothing depends on it
-        self._send(worker, {"results": str(self.results.folder.absolute()), "setting": setting})
+        setting = replace(self.setting, data_root=None if root is None else absolute(root))
+        folder = str(self.results.folder.absolute())
+        self._send(worker, {"results": folder, "setting": asdict(setting)})
 
     def _send(self, worker: _Worker, order: Json) -> None:
         assert worker.process.stdin is not None
@@ -334,6 +334,3 @@ def _close_pipes(worker: _Worker) -> None:
 
 
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
-
-#: On these a worker writes a checkpoint and leaves; they are held back until it can.
-HELD = (signal.SIGTERM, signal.SIGUSR1, signal.SIGUSR2)

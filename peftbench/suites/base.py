@@ -7,14 +7,11 @@ on all of them at once, and it says what the predictions mean. No suite knows a 
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
-import numpy as np
-
+from peftbench.core.arrays import Arrays
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json, Record, Run
 from peftbench.core.text import did_you_mean
 from peftbench.data.loading import LabelledTexts
-
-Arrays = dict[str, np.ndarray]
 
 #: What a suite's yaml holds beside the fields of its class.
 TITLE = ("_target_", "name", "implementation", "revision", "about", "tasks")

@@ -9,11 +9,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from peftbench.core.arrays import Arrays
 from peftbench.core.run import Json, Record, Run
 from peftbench.data import loading, splitting
 from peftbench.data.loading import LabelledTexts
 from peftbench.metrics import uncertainty as sure
-from peftbench.suites.base import Arrays, Suite
+from peftbench.suites.base import Suite
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -20,13 +20,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from peftbench.core.arrays import Arrays
 from peftbench.core.configs import TaskConfig
 from peftbench.core.errors import ConfigError, at_least, between
 from peftbench.core.run import Json, Record, Run
-from peftbench.data import loading, prompt_template, splitting
+from peftbench.data import loading, prompt_config, splitting
 from peftbench.data.loading import LabelledTexts
 from peftbench.metrics import task_metrics
-from peftbench.suites.base import Arrays, Suite
+from peftbench.suites.base import Suite
 
 
 @dataclass(frozen=True)
@@ -223,7 +224,7 @@ def _split(run: Run, split: str, root: str | None) -> LabelledTexts:
 def _order(run: Run, train: LabelledTexts) -> np.ndarray:
     """The run's nested subsets: its first n numbers are its subset of n."""
     order = loading.stratified(train.label, run.task.classes, run.seeds()["subset"])
-    return order[~np.isin(order, prompt_template.reserved(run, train.label))]
+    return order[~np.isin(order, prompt_config.reserved(run, train.label))]
 
 
 def _mixed(run: Run, train: LabelledTexts, rows: np.ndarray) -> np.ndarray:

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from peftbench.core.arrays import Arrays
 from peftbench.core.errors import at_least
 from peftbench.core.run import Json, Record, Run
 from peftbench.data import loading
 from peftbench.data.loading import LabelledTexts
-from peftbench.suites.base import Arrays, Suite
+from peftbench.suites.base import Suite
 
 
 @dataclass(frozen=True, kw_only=True)

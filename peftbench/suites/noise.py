@@ -9,13 +9,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from peftbench.core.arrays import Arrays
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json, Record, Run
 from peftbench.data import loading
 from peftbench.data.loading import LabelledTexts
 from peftbench.data.text_noise import EDITS, noisy
 from peftbench.metrics import task_metrics
-from peftbench.suites.base import Arrays, Suite
+from peftbench.suites.base import Suite
 
 
 @dataclass(frozen=True, kw_only=True)

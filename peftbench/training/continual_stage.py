@@ -19,7 +19,7 @@ class ContinualStage:
         rows: numbers of the examples to train on, in place of the run's own.
         state: trained weights to go on from, None at the first one.
         head: whether these hold the head of this task too; else it starts from new weights.
-        chain: whether what is known from `state` is the prior of what comes.
+        posterior_as_prior: whether what is known from `state` is the prior of what comes.
     """
 
     key: str
@@ -27,7 +27,7 @@ class ContinualStage:
     rows: np.ndarray
     state: dict[str, Tensor] | None
     head: bool = True
-    chain: bool = False
+    posterior_as_prior: bool = False
 
     def begin(self, encoder: AdaptedModel, method: Method) -> None:
         """Bring an encoder to where the stage before it ended."""
@@ -36,5 +36,5 @@ class ContinualStage:
             encoder.restore(self.state | new)
             if self.head:
                 encoder.from_unit()  # kept weights speak the unit of the labels
-            if self.chain:
+            if self.posterior_as_prior:
                 method.posterior_to_prior(encoder)

@@ -15,6 +15,8 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -22,8 +24,9 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast, gather_object
 from torch import Tensor, nn
 
-from peftbench.core.evaluation import explain_exit
-from peftbench.core.run import Json
+from peftbench.core.failures import explain_exit
+from peftbench.core.run import Run
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.data.batching import Batch
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.system.hardware import oom_kills
@@ -127,8 +130,8 @@ def _cuda_state() -> Tensor | None:
 
 
 @contextmanager
-def group(run: Json, results: str, setting: Json) -> Iterator[None]:
-    """Have `setting["processes"]` processes execute a run together, this one being the first.
+def group(run: Run, results: Path, setting: RuntimeConfig) -> Iterator[None]:
+    """Have `setting.processes` processes execute a run together, this one being the first.
 
     Each process sees one of the GPUs that this one sees. Where one ends, all do. Not by torchrun's
     `elastic_launch`: that starts every process itself, so that each run would load libraries and
@@ -138,13 +141,13 @@ def group(run: Json, results: str, setting: Json) -> Iterator[None]:
     Raises:
         PeerLost: in place of what is raised inside, if another process was killed.
     """
-    count = setting["processes"]
+    count = setting.processes
     if count == 1:
         yield
         return
     visible = os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",")
     shared = {"WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": _port()}
-    order = json.dumps({"run": run, "results": results, "setting": setting}).encode()
+    order = {"run": run.to_json(), "results": str(results), "setting": asdict(setting)}
     others: list[subprocess.Popen[bytes]] = []
     kills = oom_kills()
     for rank in range(1, count):
@@ -157,9 +160,8 @@ def group(run: Json, results: str, setting: Json) -> Iterator[None]:
             env=os.environ | shared | own,
         )
         assert other.stdin is not None
-        other.stdin.write(
-            order + b"\n"
-        )  # left open: its end tells the other process that this one is gone
+        # left open: its end tells the other process that this one is gone
+        other.stdin.write(json.dumps(order).encode() + b"\n")
         other.stdin.flush()
         others.append(other)
     over = threading.Event()

@@ -1,10 +1,11 @@
-"""The only training loop, through accelerate. It knows no method by name.
+"""The training of one run, through accelerate. It knows no method by name.
 
 A training is a function of the run: what it draws comes from the run's seeds, batches depend on
 the order seed alone, and evaluations and warm-up passes leave no trace in the random state. So an
 interrupted training continues exactly (bitwise on a CPU).
 
-`fit` is the loop. `Training` is what a step changes; `packing` drives several of them at a time.
+`Training` is what a step changes. `fit` drives one to its end; `packing` drives several at a time,
+and computes their gradients together in place of `take_step`.
 """
 
 import math

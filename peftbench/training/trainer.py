@@ -10,8 +10,10 @@ import torch
 from safetensors.torch import save
 from transformers import PreTrainedTokenizerBase
 
+from peftbench.core.arrays import Arrays
 from peftbench.core.configs import Budget
 from peftbench.core.run import Json, Record, Run
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.data import augmentation, batching, loading, prompting, tokenization
 from peftbench.data.augmentation import AugmentedSplit
 from peftbench.data.tokenization import TokenizedSplit
@@ -28,16 +30,14 @@ from peftbench.models.sparse_embedding import SparseEmbedding
 from peftbench.results.store import Results
 from peftbench.training import checkpointing, cost_model, loop, measurement
 from peftbench.training.continual_stage import ContinualStage
+from peftbench.training.device import device_of
 from peftbench.training.distributed import ProcessGroup
 from peftbench.training.measurement import Energy, Phases
 from peftbench.training.precision import AUTOCAST, build_accelerator, resolve_precision
 from peftbench.training.predictor import Predictor, build_batch_source
 from peftbench.training.run_stack import captured_alone
-from peftbench.training.runtime import RuntimeConfig, device_of
 from peftbench.training.step_graphs import StepGraphs
 from peftbench.training.warm_cache import WarmCache
-
-Arrays = dict[str, np.ndarray]
 
 #: The split that is reported.
 REPORTED = "validation"
@@ -138,7 +138,10 @@ def execute(
         try:
             return _train(job, micro)
         except torch.OutOfMemoryError:
-            micro = smaller_micro_batch(job, micro)
+            smaller = smaller_micro_batch(job, micro)
+            if smaller is None:
+                raise
+            micro = smaller
 
 
 def _train(job: TrainingJob, micro: int | None) -> TrainingOutput:
@@ -149,15 +152,11 @@ def _train(job: TrainingJob, micro: int | None) -> TrainingOutput:
     return prepared.outcome(predictions)
 
 
-def smaller_micro_batch(job: TrainingJob, micro: int | None) -> int:
-    """Half the micro-batch, after one for which there was no memory.
-
-    Raises:
-        torch.OutOfMemoryError: the one at hand, if there is no smaller one.
-    """
+def smaller_micro_batch(job: TrainingJob, micro: int | None) -> int | None:
+    """Half the micro-batch, after one for which there was no memory; None if it cannot be less."""
     micro = micro or job.run.train.batch_size
     if micro == 1 or job.setting.processes > 1:  # the others would not know
-        raise
+        return None
     return (micro + 1) // 2
 
 

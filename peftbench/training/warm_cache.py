@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 
 from peftbench.core.run import Run, canonical
 from peftbench.data import prompting, tokenization
-from peftbench.data.prompt_template import WORDS
+from peftbench.data.prompt_config import WORDS
 from peftbench.data.tokenization import TokenizedSplit
 from peftbench.data.tokenizer import load_tokenizer
 from peftbench.models.backbone import Backbone

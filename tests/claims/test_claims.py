@@ -17,7 +17,7 @@ from peftbench.analysis import significance
 from peftbench.analysis.comparison import Resamples
 from peftbench.claims import matching, missing_runs, overrides, schema, tuning, verdicts
 from peftbench.claims.schema import Claim, Paper
-from peftbench.claims.tuning import Choice, Choices
+from peftbench.claims.tuning import TunedRate, TunedRates
 from peftbench.claims.verdicts import Verdict
 from peftbench.cli.main import main
 from peftbench.config import catalog
@@ -26,8 +26,7 @@ from peftbench.config.sweep import Grid, plan, spell
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Record, canonical, identity
-from peftbench.core.tuning import Choice as TuneChoice
-from peftbench.core.tuning import Trial, subject
+from peftbench.core.tuning import Choice, Trial, subject
 from peftbench.reports import claims as told
 from peftbench.results.choices import save as save_choice
 from peftbench.results.store import Results
@@ -66,14 +65,14 @@ def judged(one: Claim, made: list[Record], resamples: Resamples, *found: Evaluat
     return tested
 
 
-def chosen(made: list[Record]) -> Choices:
+def chosen(made: list[Record]) -> TunedRates:
     """As if the rates of these runs had been chosen among three."""
     runs = [record.run for record in made]
     known = {
         (r.model.name, canonical(identity(r.method.to_json())), r.task.name, r.train.lr)
         for r in runs
     }
-    return Choices(tuple(Choice(*one, size=100, trials=3, edge=False) for one in known))
+    return TunedRates(tuple(TunedRate(*one, size=100, trials=3, edge=False) for one in known))
 
 
 @pytest.mark.parametrize(
@@ -553,7 +552,7 @@ def trials(method: str, rates: dict[float, float], task: str = "stsb") -> list[R
 
 def test_the_smallest_rate_within_a_point_of_the_best_is_the_choice():
     made = trials("bitfit", {1e-4: 0.5, 1e-3: 0.795, 3e-3: 0.8, 1e-2: 0.1})
-    choices = Choices.of(made)
+    choices = TunedRates.of(made)
     (choice,) = choices.known
     assert (choice.rate, choice.trials, choice.size, choice.edge) == (1e-3, 4, 800, False)
     by_rate = {record.run.train.lr: record.run for record in made}
@@ -561,7 +560,7 @@ def test_the_smallest_rate_within_a_point_of_the_best_is_the_choice():
     assert choices.of_run(by_rate[3e-3]) is None
     (elsewhere,) = records.runs("method=bitfit", "task=mrpc", "train.lr=1e-3")
     assert choices.of_run(elsewhere) is None
-    assert not Choices.of(trials("bitfit", {1e-3: 0.7, 3e-3: 0.8})).known  # two are no search
+    assert not TunedRates.of(trials("bitfit", {1e-3: 0.7, 3e-3: 0.8})).known  # two are no search
 
 
 @pytest.mark.parametrize(
@@ -597,7 +596,7 @@ def test_a_choice_at_the_edge_of_its_grid_is_told():
     made, resamples = said(PAIR, "seed=0,1,2", good={"full": 0.8, "bitfit": 0.7})
     known = tuple(replace(one, edge=True) for one in chosen(made).known)
     paper = Paper("p", "P", "none", [claim("better")], [])
-    (found,) = verdicts.test([paper], made, [], resamples, Choices(known))
+    (found,) = verdicts.test([paper], made, [], resamples, TunedRates(known))
     (cell,) = found.cells
     rate = {r.run.method.name: r.run.train.lr for r in made}["bitfit"]
     assert (cell.verdict, cell.why) == (
@@ -611,15 +610,15 @@ def test_choices_are_those_of_a_folder_and_of_the_trials_beside_it(tmp_path):
         Results(tmp_path / "tuning").save(record, records.predictions())
     choices = tuning.beside(Results(tmp_path / "mine"), [])
     assert [one.rate for one in choices.known] == [1e-3]
-    assert tuning.beside(Results(tmp_path / "other" / "mine"), []) == Choices()
+    assert tuning.beside(Results(tmp_path / "other" / "mine"), []) == TunedRates()
 
 
 def test_choices_that_tune_made_count(tmp_path):
     (run,) = records.runs("method=bitfit", "train.lr=1e-3", "size=64")
     made = [Trial("0" * 12, rate, 1000, None, 1, 0.8, False, 1.0) for rate in (1e-4, 1e-3, 3e-3)]
-    few = TuneChoice(subject(run), 1e-3, "accuracy", "", made[:2], None)
+    few = Choice(subject(run), 1e-3, "accuracy", "", made[:2], None)
     save_choice(Results(tmp_path), few)
-    assert tuning.beside(Results(tmp_path), []) == Choices()  # two are no search
+    assert tuning.beside(Results(tmp_path), []) == TunedRates()  # two are no search
     save_choice(Results(tmp_path), replace(few, trials=made, edge="highest"))
     found = tuning.beside(Results(tmp_path), []).of_run(run)
     assert found is not None
@@ -633,7 +632,7 @@ def test_a_change_of_one_method_needs_equal_rates():
         made, resamples = said(*words, "train.lr=1e-3", good={"full": 0.8, "bitfit": 0.9})
         one = claim("better", rates="alike")
         paper = Paper("p", "P", "none", [one], [])
-        (found,) = verdicts.test([paper], made, [], resamples, Choices())
+        (found,) = verdicts.test([paper], made, [], resamples, TunedRates())
         assert found.verdict == verdict
     assert "0.001 and 0.002 are neither equal nor chosen from as many" in found.cells[0].why
     assert judged(one, made, resamples).verdict == "supported"  # both chosen among three
@@ -670,7 +669,7 @@ def test_parts_of_the_data_are_compared_over_sizes():
     )
     paper = Paper("p", "P", "none", [one], [])
     resamples = Resamples(lambda record: answers[record.run.key])
-    (found,) = verdicts.test([paper], made, [], resamples, Choices())
+    (found,) = verdicts.test([paper], made, [], resamples, TunedRates())
     (cell,) = found.cells
     assert (found.verdict, cell.title) == ("contradicted", "mrpc")  # at one rate: no choice needed
     assert (cell.ours, cell.against) == ("bitfit, fraction=0.3", "bitfit, fraction=1")

@@ -19,7 +19,7 @@ from peftbench.cli.group import SECTIONS
 from peftbench.cli.main import main
 from peftbench.cli.options import OVERRIDES
 from peftbench.config import catalog
-from peftbench.core.evaluation import Failure
+from peftbench.core.failures import Failure
 from peftbench.core.run import Run
 from peftbench.core.tuning import Choice, subject
 from peftbench.results import choices, in_flight

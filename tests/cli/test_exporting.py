@@ -9,8 +9,8 @@ from click.testing import CliRunner
 from short_runs import one
 
 from peftbench.cli.main import main
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.results.store import Results
-from peftbench.training.runtime import RuntimeConfig
 from peftbench.training.trainer import execute
 
 

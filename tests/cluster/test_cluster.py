@@ -31,8 +31,9 @@ from peftbench.cluster.submit import _arrays, _memory, _seconds, _try_again
 from peftbench.config import cluster
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
-from peftbench.core.evaluation import Failure
+from peftbench.core.failures import Failure
 from peftbench.core.plan import RunOptions
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.core.tuning import Search
 from peftbench.data import loading
 from peftbench.results import choices
@@ -44,7 +45,6 @@ from peftbench.system import hub, offline_folder
 from peftbench.system.hardware import gpus
 from peftbench.system.hub import locate
 from peftbench.training import trainer
-from peftbench.training.runtime import RuntimeConfig
 
 SLURM = ["cluster=slurm"]
 

@@ -13,7 +13,8 @@ from peftbench.config.sweep import plan
 from peftbench.core.configs import CheckpointSelection, MethodConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluation
-from peftbench.data import batching, loading, prompt_template, prompting, tokenization
+from peftbench.core.runtime import RuntimeConfig
+from peftbench.data import batching, loading, prompt_config, prompting, tokenization
 from peftbench.data.loading import LabelledTexts
 from peftbench.data.tokenizer import load_tokenizer
 from peftbench.evaluation.evaluator import evaluate_suite
@@ -27,7 +28,6 @@ from peftbench.models.prepare_for_training import prepare_for_training
 from peftbench.reports import in_context
 from peftbench.reports.plotting.palette import Palette
 from peftbench.results.store import Results
-from peftbench.training.runtime import RuntimeConfig
 from peftbench.training.trainer import execute
 from peftbench.training.warm_cache import WarmCache
 
@@ -238,7 +238,7 @@ def test_penalties_by_words(penalty):
 def test_demonstrations_are_balanced_fixed_and_nested(seed):
     run = tiny.one_run("prompt=words", "prompt.num_demonstrations=6", f"seed={seed}")
     train = loading.load_split(run.task, "train", None)
-    rows = prompt_template.reserved(run, train.label)
+    rows = prompt_config.reserved(run, train.label)
     assert len(set(rows)) == 8
     for count in (2, 4, 6, 8):
         assert np.bincount(train.label[rows[:count]]).tolist() == [count // 2] * 2
@@ -247,7 +247,7 @@ def test_demonstrations_are_balanced_fixed_and_nested(seed):
     assert [label for _, label in shown] == train.label[rows[:6]].tolist()
     assert prompting.build_prompt(run, None, 2).shown == shown[:2]
     small = replace(run, size=100, method=MethodConfig(name="other", target=""))
-    assert prompt_template.reserved(small, train.label).tolist() == rows.tolist(), (
+    assert prompt_config.reserved(small, train.label).tolist() == rows.tolist(), (
         "for all methods and sizes"
     )
     held = set(zip(*loading.load_split(run.task, "validation", None).texts, strict=True))
@@ -262,7 +262,7 @@ def test_demonstrations_are_not_trained_on(size, left):
     tokens = tokenization.TokenizedSplit(nothing, nothing, nothing, label, 0)
     seed, selection = run.seeds()["subset"], run.checkpoint_selection
     rows, held = batching.split_rows(run, tokens, selection, seed)
-    kept = set(prompt_template.reserved(run, label).tolist())
+    kept = set(prompt_config.reserved(run, label).tolist())
     assert not kept & {*rows.tolist(), *held.tolist()}
     assert len(rows) + len(held) == pytest.approx(left, abs=4)
     plain, _ = batching.split_rows(replace(run, prompt=None), tokens, CheckpointSelection(), seed)

@@ -16,6 +16,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 import peftbench
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError, RecordError
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.data import loading
 from peftbench.exporting.folder import export_run
 from peftbench.exporting.kept_run import rebuild
@@ -25,7 +26,6 @@ from peftbench.models import pretrained
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
 from peftbench.results.store import Results
-from peftbench.training.runtime import RuntimeConfig
 from peftbench.training.trainer import TrainingOutput, execute
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the libraries' own, of many kinds

@@ -8,11 +8,11 @@ import tiny
 from short_runs import one
 
 from peftbench.core.errors import ConfigError
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.data import loading
 from peftbench.exporting import prediction, review
 from peftbench.exporting.folder import export_run
 from peftbench.results.store import Results
-from peftbench.training.runtime import RuntimeConfig
 from peftbench.training.trainer import execute
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the libraries' own, of many kinds

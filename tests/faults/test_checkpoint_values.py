@@ -9,11 +9,11 @@ import torch
 
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.models import finite_weights, pretrained
 from peftbench.models.backbone import Backbone
 from peftbench.runner.failure_causes import classify
 from peftbench.runner.worker import _check as check_runs
-from peftbench.training.runtime import RuntimeConfig
 from peftbench.training.trainer import execute
 
 CPU = RuntimeConfig(device="cpu")

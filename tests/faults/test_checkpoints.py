@@ -14,13 +14,13 @@ from sentencepiece import SentencePieceTrainer
 
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.data.tokenizer import load_tokenizer
 from peftbench.methods import dry_run
 from peftbench.models import tokenizer_files
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
 from peftbench.runner.worker import _check as check_runs
-from peftbench.training.runtime import RuntimeConfig
 from peftbench.training.trainer import execute
 
 

@@ -36,7 +36,7 @@ from peftbench.cluster.scripted import options
 from peftbench.cluster.settle import settle
 from peftbench.config import cluster
 from peftbench.core.errors import ConfigError
-from peftbench.core.evaluation import Failure
+from peftbench.core.failures import Failure
 from peftbench.results.store import Results
 from peftbench.system import io, processes
 from peftbench.system.processes import Process

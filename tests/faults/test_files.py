@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from peftbench.cli.main import main
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ClosedFileError, ConfigError, RecordError
-from peftbench.core.evaluation import Failure
+from peftbench.core.failures import Failure
 from peftbench.core.plan import RunOptions
 from peftbench.methods import dry_run
 from peftbench.methods.base import Method

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 from suite_records import planned, sure
 
 from peftbench.cli.main import main
-from peftbench.core.evaluation import Failure
+from peftbench.core.failures import Failure
 from peftbench.core.text import file_stem, one_line
 from peftbench.reports import builder, registry
 from peftbench.reports.tables.markdown import Table

@@ -12,6 +12,7 @@ import torch
 from peftbench.cli.show import describe
 from peftbench.config.sweep import plan
 from peftbench.core import figures
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.evaluation import evaluator
 from peftbench.methods.bitfit import BitFit
 from peftbench.metrics import task_metrics
@@ -21,7 +22,6 @@ from peftbench.suites.calibration import Calibration
 from peftbench.training import predictor
 from peftbench.training.packing.pack import Pack
 from peftbench.training.packing.runner import drive
-from peftbench.training.runtime import RuntimeConfig
 from peftbench.training.trainer import TrainingJob, execute
 from peftbench.training.warm_cache import WarmCache
 

@@ -15,8 +15,8 @@ import pytest
 from records import tiny
 from stage import Stage, finish, first_child, gone, no_traceback, one
 
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.training import trainer
-from peftbench.training.runtime import RuntimeConfig
 
 pytestmark = pytest.mark.slow  # processes that load torch, one after the other
 

@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from rich.console import Console
 
 from peftbench.cli.main import main
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.results.store import Results
-from peftbench.training.runtime import RuntimeConfig
 from peftbench.training.trainer import execute
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the libraries' own, of many kinds

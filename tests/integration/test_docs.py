@@ -17,7 +17,7 @@ from click.testing import CliRunner
 from paths import ROOT
 
 from peftbench.cli.main import main
-from peftbench.core.evaluation import FAILURE_KINDS, TRANSIENT_FAILURES
+from peftbench.core.failures import FAILURE_KINDS, TRANSIENT_FAILURES
 
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from stage import Stage, finish, no_traceback, parent
 
-from peftbench.core.evaluation import FAILURE_KINDS
+from peftbench.core.failures import FAILURE_KINDS
 
 pytestmark = pytest.mark.slow  # processes that load torch, one after the other
 

@@ -2,7 +2,6 @@
 
 import errno
 import json
-import signal
 
 import numpy as np
 import pytest
@@ -14,12 +13,12 @@ from tiny import METHODS
 
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
-from peftbench.core.evaluation import FAILURE_KINDS, explain_exit
+from peftbench.core.failures import FAILURE_KINDS
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.data.tokenization import cache_folder
 from peftbench.runner.worker import _check as check_runs
 from peftbench.runner.worker import classify
 from peftbench.training import loop, trainer
-from peftbench.training.runtime import RuntimeConfig
 
 CPU = RuntimeConfig(device="cpu", threads=1)
 
@@ -50,17 +49,6 @@ def stage(tmp_path, monkeypatch):
 def test_an_exception_has_a_class(error, kind):
     assert classify(error) == kind
     assert kind in FAILURE_KINDS
-
-
-def test_the_end_of_a_process_has_a_class():
-    assert explain_exit(3, 0) == ("exit", "the worker ended with exit code 3")
-    assert explain_exit(0, 0)[0] == "exit"
-    assert explain_exit(-signal.SIGKILL, 0)[0] == "killed"
-    assert explain_exit(-signal.SIGSEGV, 1) == ("killed", "the worker was killed by SIGSEGV")
-    assert explain_exit(-60, 0) == ("killed", "the worker was killed by signal 60")
-    kind, reason = explain_exit(-signal.SIGKILL, 1)
-    assert kind == "memory"
-    assert "fewer --workers" in reason
 
 
 def slow(*values):

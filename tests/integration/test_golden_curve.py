@@ -14,7 +14,7 @@ import torch
 from paths import GOLDEN
 
 from peftbench.config.sweep import plan
-from peftbench.training.runtime import RuntimeConfig
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.training.trainer import execute
 
 STORED = GOLDEN / "lora_curve.json"

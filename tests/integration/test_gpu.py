@@ -6,7 +6,7 @@ import tiny
 import torch
 
 from peftbench.config.sweep import plan
-from peftbench.training.runtime import RuntimeConfig
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.training.trainer import execute
 from peftbench.training.warm_cache import WarmCache
 

@@ -10,7 +10,7 @@ from paths import ROOT
 from records import predictions, record, tiny
 
 import peftbench
-from peftbench.core.evaluation import Failure
+from peftbench.core.failures import Failure
 from peftbench.core.tuning import Choice, subject
 from peftbench.results import choices
 from peftbench.results.store import Results

@@ -10,8 +10,8 @@ import pytest
 from short_runs import losses
 from stage import Stage, finish, first_child, gone, no_traceback, one, wait_gone
 
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.training import trainer
-from peftbench.training.runtime import RuntimeConfig
 
 pytestmark = pytest.mark.slow  # processes that load torch, one after the other
 

@@ -24,10 +24,10 @@ from transformers import AutoTokenizer, BertConfig, BertForSequenceClassificatio
 
 from peftbench.config.sweep import plan
 from peftbench.core.configs import MethodConfig
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.data.tokenizer import load_tokenizer
 from peftbench.methods.base import WrapperMethod
 from peftbench.models.adapted_model import AdaptedModel
-from peftbench.training.runtime import RuntimeConfig
 from peftbench.training.trainer import execute
 from peftbench.training.warm_cache import WarmCache
 

@@ -131,23 +131,6 @@ def test_seconds_to_come_near_the_reference_are_those_of_the_curve():
     assert row["lora"]["s to 99 %"] == "–"
 
 
-def test_the_front_holds_what_nothing_beats():
-    points = {
-        "a": (0.9, 10.0),
-        "b": (0.8, 5.0),
-        "c": (0.7, 6.0),
-        "d": (None, 1.0),
-        "e": (0.9, 12.0),
-    }
-    assert set(costs.pareto_front(points)) == {"a", "b"}
-
-
-def test_a_cost_that_is_not_known_is_on_no_front():
-    assert costs.pareto_front({"a": (0.9, None), "b": (0.8, 5.0), "c": (0.7, None)}) == ["b"]
-    alike = dict.fromkeys(("seven", "one", "three", "nine", "two"), (0.5, 2.0))
-    assert costs.pareto_front({"cheap": (0.1, 1.0)} | alike) == ["cheap", *alike]
-
-
 UNMEASURED = {"cpu_peak_rss_bytes": {"train": None, "evaluate": None}}
 
 

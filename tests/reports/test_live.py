@@ -13,7 +13,7 @@ import records
 from click.testing import CliRunner
 
 from peftbench.cli.main import main
-from peftbench.core.evaluation import Failure
+from peftbench.core.failures import Failure
 from peftbench.reports.html import live
 from peftbench.results import in_flight
 from peftbench.results.store import Results

@@ -14,7 +14,7 @@ from click.testing import CliRunner
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from peftbench.analysis import convention, costs
+from peftbench.analysis import convention
 from peftbench.cli.main import main
 from peftbench.config.sweep import plan
 from peftbench.core.evaluation import Evaluated, Evaluation
@@ -232,23 +232,6 @@ def test_devices_have_panels_of_their_own():
     ]
     (costs_,) = pareto.plot_pareto(made, Palette())
     assert len(costs_.figure.axes) == 6
-
-
-def test_the_front_is_what_nothing_dominates():
-    random = np.random.default_rng(0)
-    for _ in range(200):
-        every = {n: (int(random.integers(6)) / 6, float(random.integers(6))) for n in range(12)}
-        every |= {12: (None, 0.0)}
-        better = {
-            (a, b)
-            for a, (one, cheap) in every.items()
-            for b, (other, dear) in every.items()
-            if None not in (one, other)
-            and one >= other  # type: ignore[operator]
-            and cheap <= dear
-            and (one > other or cheap < dear)  # type: ignore[operator]
-        }
-        assert set(costs.pareto_front(every)) == set(range(12)) - {b for _, b in better}
 
 
 def test_the_line_of_a_front_joins_its_points():

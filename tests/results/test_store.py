@@ -14,7 +14,7 @@ import pytest
 from records import predictions, record, runs
 
 from peftbench.core.errors import ConfigError, RecordError
-from peftbench.core.evaluation import Failure
+from peftbench.core.failures import Failure
 from peftbench.results.store import Results
 from peftbench.system.io import sealed
 

@@ -17,14 +17,15 @@ from short_runs import after
 from stage import Stage, one
 
 from peftbench.core.errors import ConfigError
-from peftbench.core.evaluation import FAILURE_KINDS, TRANSIENT_FAILURES, job_json
+from peftbench.core.evaluation import job_json
+from peftbench.core.failures import FAILURE_KINDS, TRANSIENT_FAILURES
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.methods import dry_run
 from peftbench.results.store import Results
 from peftbench.runner import worker
 from peftbench.runner.failure_causes import classify, place, reason
 from peftbench.training import loop, trainer
 from peftbench.training.distributed import PeerLost
-from peftbench.training.runtime import RuntimeConfig
 
 CPU = RuntimeConfig(device="cpu", threads=1)
 

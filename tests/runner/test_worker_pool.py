@@ -16,6 +16,7 @@ import pytest
 from records import record, runs
 
 from peftbench.core.errors import ConfigError
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.results.store import Results
 from peftbench.runner import scratch, sweep, worker_pool
 from peftbench.runner.worker_pool import MOST_LOST, Stopped, WorkerPool
@@ -23,7 +24,7 @@ from peftbench.system import processes
 
 RUNS = runs("method=lora", "seed=0,1")
 
-SETTING = {"threads": 1, "processes": 1, "data_root": None}
+SETTING = RuntimeConfig(threads=1)
 
 #: What every script starts with: lines on standard input, events on standard output.
 START = """
@@ -210,7 +211,7 @@ def test_workers_get_absolute_paths_and_a_cleaned_environment(scripted, tmp_path
     writes = """
     (here / "given").write_text(json.dumps({"order": order, "environment": dict(os.environ)}))
     """
-    setting = SETTING | {"data_root": f"data{os.pathsep}/other"}
+    setting = replace(SETTING, data_root=f"data{os.pathsep}/other")
     scripted(writes, SERVE, results="runs", setting=setting).check(RUNS)
     given = json.loads((tmp_path / "given").read_text())
     assert given["order"]["results"] == str(tmp_path / "runs")

@@ -9,6 +9,7 @@ from records import runs, tiny
 from peftbench.cli.main import main
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.data import loading
 from peftbench.evaluation import continual
 from peftbench.methods.base import build_method
@@ -21,7 +22,6 @@ from peftbench.suites.continual import measures
 from peftbench.training import trainer
 from peftbench.training.continual_stage import ContinualStage
 from peftbench.training.loop import TrainingInterrupted
-from peftbench.training.runtime import RuntimeConfig
 
 
 def one(*words):
@@ -194,7 +194,9 @@ def test_the_posterior_becomes_the_prior():
     for chain in (False, True):
         encoder = AdaptedModel(backbone, 2, seed=0)
         method.insert(encoder)
-        ContinualStage("0" * 12, 1, np.arange(8), state, chain=chain).begin(encoder, method)
+        ContinualStage("0" * 12, 1, np.arange(8), state, posterior_as_prior=chain).begin(
+            encoder, method
+        )
         divergences.append(method.divergence(encoder).item())
         assert torch.equal(encoder.state()["classifier.bias"], state["classifier.bias"])
     assert divergences[0] > 0.1

@@ -14,6 +14,7 @@ from peftbench.analysis import costs
 from peftbench.cli.main import main
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.evaluation import evaluator, latency
 from peftbench.methods.base import build_method
 from peftbench.models.adapted_model import AdaptedModel
@@ -24,7 +25,6 @@ from peftbench.results.store import Results
 from peftbench.suites import base
 from peftbench.training.precision import build_accelerator
 from peftbench.training.predictor import Predictor
-from peftbench.training.runtime import RuntimeConfig
 from peftbench.training.trainer import execute
 
 SHORT = ("suite=latency", "suite.repeats=20", "suite.warmup=2", "suite.batch_size=4")

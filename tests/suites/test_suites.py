@@ -12,7 +12,8 @@ from peftbench.config import catalog
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError, RecordError
 from peftbench.core.evaluation import Evaluated, Evaluation
-from peftbench.data import batching, loading, prompt_template
+from peftbench.core.runtime import RuntimeConfig
+from peftbench.data import batching, loading, prompt_config
 from peftbench.data.loading import LabelledTexts
 from peftbench.data.text_noise import EDITS
 from peftbench.data.tokenization import TokenizedSplit
@@ -21,7 +22,6 @@ from peftbench.metrics import task_metrics
 from peftbench.results.store import Results
 from peftbench.suites import base, noise
 from peftbench.suites.noise import area
-from peftbench.training.runtime import RuntimeConfig
 from peftbench.training.trainer import execute
 
 SUITES = sorted(catalog.options("suite", (catalog.packaged(),)))
@@ -288,7 +288,7 @@ def test_calibration_holds_out_what_training_never_saw(form, selection, size):
     tokens = TokenizedSplit(*[np.zeros(0)] * 3, label=train.label, truncated=0)
     seed = run.seeds()["subset"]
     seen, chosen_on = batching.split_rows(run, tokens, run.checkpoint_selection, seed)
-    reserved = prompt_template.reserved(run, train.label)
+    reserved = prompt_config.reserved(run, train.label)
     left = len(train.label) - len({*seen, *chosen_on, *reserved})
     if not left and selection == "last":
         assert held is None

@@ -7,9 +7,9 @@ import torch
 
 from peftbench.config.sweep import plan
 from peftbench.core.run import Run
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.methods.base import Method
 from peftbench.models.adapted_model import AdaptedModel
-from peftbench.training.runtime import RuntimeConfig
 
 CPU = RuntimeConfig(device="cpu")
 SHORT = ("model=tiny", "size=24", "budget=steps", "budget.steps=4", "train.num_evals=2")

@@ -14,7 +14,8 @@ from click.testing import CliRunner
 from peftbench.cli.main import main
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
-from peftbench.data import batching, loading, prompt_template, prompting
+from peftbench.core.runtime import RuntimeConfig
+from peftbench.data import batching, loading, prompt_config, prompting
 from peftbench.data.loading import LabelledTexts
 from peftbench.data.tokenizer import load_tokenizer
 from peftbench.evaluation.continual import run_continual
@@ -27,7 +28,6 @@ from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
 from peftbench.results.store import Results
 from peftbench.runner import packs
-from peftbench.training.runtime import RuntimeConfig
 from peftbench.training.trainer import execute
 from peftbench.training.warm_cache import WarmCache
 
@@ -95,7 +95,7 @@ def test_a_prompt_that_is_not_named_is_that_of_the_option(task):
 def test_demonstrations_are_solved_and_never_trained_on(task):
     run = one(task, "prompt=generate", "prompt.num_demonstrations=2")
     train = loading.load_split(run.task, "train", None)
-    shown = prompt_template.reserved(run, train.label)
+    shown = prompt_config.reserved(run, train.label)
     assert len(shown) == 8
     first, second = (train.take(shown[[n]]) for n in (0, 1))
     table = LabelledTexts([["7 bob"]], np.zeros(1, np.int64), ["bob"])

@@ -16,6 +16,7 @@ import torch
 from peftbench.config.sweep import plan
 from peftbench.core.configs import Budget
 from peftbench.core.errors import ConfigError
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.data import batching
 from peftbench.data.batching import collate, widened
 from peftbench.methods.base import build_method
@@ -27,7 +28,6 @@ from peftbench.training.packing import pack, runner
 from peftbench.training.packing.pack import Pack, partition
 from peftbench.training.packing.runner import drive
 from peftbench.training.run_stack import RunStack
-from peftbench.training.runtime import RuntimeConfig
 from peftbench.training.trainer import TrainingJob, execute
 from peftbench.training.warm_cache import WarmCache
 

@@ -10,13 +10,13 @@ from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluation
 from peftbench.core.plan import RunOptions
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.evaluation.evaluator import evaluate_suite
 from peftbench.results.status import sweep_status
 from peftbench.results.store import Results
 from peftbench.runner.sweep import run_plan
 from peftbench.training import precision
 from peftbench.training.precision import resolve_precision, restore_scaler, scaler_state
-from peftbench.training.runtime import RuntimeConfig
 from peftbench.training.trainer import execute
 
 CPU = torch.device("cpu")

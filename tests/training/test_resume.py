@@ -13,10 +13,10 @@ from stage import Stage, one
 
 from peftbench.config.sweep import plan
 from peftbench.core.errors import RecordError
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.evaluation import continual
 from peftbench.results.store import Results
 from peftbench.training import checkpointing, loop, trainer
-from peftbench.training.runtime import RuntimeConfig
 
 CPU = RuntimeConfig(device="cpu", threads=1)
 

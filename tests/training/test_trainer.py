@@ -14,11 +14,11 @@ from short_runs import CPU, SHORT, Watched, one
 from peftbench.config.sweep import plan
 from peftbench.core.configs import MethodConfig
 from peftbench.core.run import ROLES
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.data import batching
 from peftbench.metrics import task_metrics
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.training import measurement
-from peftbench.training.runtime import RuntimeConfig
 from peftbench.training.trainer import execute
 from peftbench.training.warm_cache import WarmCache
 

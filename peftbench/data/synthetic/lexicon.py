@@ -40,10 +40,6 @@ class Verb:
     participle: str
     ing: str
 
-    def present(self, plural: bool) -> str:
-        """The present tense for a third person."""
-        return self.base if plural else self.third
-
 
 def inflect(entry: str) -> Verb:
     """The forms of `entry`: `"base"` for a regular verb, else `"base past participle"`.
@@ -72,11 +68,6 @@ def nouns(entries: str, reflexive: str = "itself") -> tuple[Noun, ...]:
     """Nouns from a list of `"one"` or `"one/many"`; the plural of a lone `one` ends in s."""
     split = (entry.partition("/") for entry in entries.split())
     return tuple(Noun(one, many or one + "s", reflexive) for one, _, many in split)
-
-
-def article(phrase: str) -> str:
-    """`phrase` behind its indefinite article."""
-    return ("an " if phrase[0] in "aeiou" else "a ") + phrase
 
 
 PEOPLE = nouns("teacher nurse pilot dancer lawyer singer farmer banker painter driver")

@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
@@ -11,7 +12,7 @@ from safetensors.torch import load
 from torch import Tensor, nn
 
 from peftbench.data.batching import Batch
-from peftbench.methods.base import averaged, repeated
+from peftbench.methods.base import WrapperMethod, averaged, repeated
 from peftbench.models.adapted_model import AdaptedModel
 
 
@@ -218,3 +219,30 @@ def no_export(method: str) -> str:
         "merged, but would give other probabilities than the record's: train its base method alone "
         "for a folder, or use `peftbench predict KEY`"
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussianWrapper(WrapperMethod):
+    """A base method of which matrices have posteriors.
+
+    Attributes:
+        base_method: the other method.
+        samples: of a prediction; 0 predicts with the means.
+    """
+
+    samples: int
+
+    def posterior_to_prior(self, encoder: AdaptedModel) -> None:
+        """Make the posterior the prior."""
+        for gaussian in gaussians(encoder).values():
+            gaussian.keep_as_prior()
+
+    def export_forms(self) -> tuple[str, ...]:
+        """None: it has a posterior."""
+        raise ValueError(no_export(type(self).__name__))
+
+    def predict(self, encoder: AdaptedModel, batch: Batch) -> dict[str, Tensor]:
+        """The average over draws as `scores` (log probabilities for classes), and its spreads."""
+        if self.samples == 0:
+            return self.base_method.predict(encoder, batch)
+        return predict_by_draws(encoder, batch, self.samples)

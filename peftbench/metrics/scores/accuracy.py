@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from peftbench.metrics.base import Array, Floats, Metric, weighted_sums
+from peftbench.core.arrays import Array, Floats
+from peftbench.metrics.base import Metric, weighted_sums
 
 
 def accuracy(predicted: Array, label: Array) -> float | None:

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from peftbench.metrics.base import Array, Floats, Metric, class_counts, mean_over_present
+from peftbench.core.arrays import Array, Floats
+from peftbench.metrics.base import Metric, class_counts, mean_over_present
 
 
 def balanced_accuracy(predicted: Array, label: Array) -> float | None:

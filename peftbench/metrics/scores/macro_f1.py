@@ -1,6 +1,7 @@
 """Macro F1."""
 
-from peftbench.metrics.base import Array, Floats, Metric, class_counts, mean_over_present
+from peftbench.core.arrays import Array, Floats
+from peftbench.metrics.base import Metric, class_counts, mean_over_present
 
 
 def macro_f1(predicted: Array, label: Array) -> float | None:

@@ -1,6 +1,7 @@
 """Macro recall."""
 
-from peftbench.metrics.base import Array, Floats, Metric, class_counts, mean_over_present
+from peftbench.core.arrays import Array, Floats
+from peftbench.metrics.base import Metric, class_counts, mean_over_present
 
 
 def macro_recall(predicted: Array, label: Array) -> float | None:

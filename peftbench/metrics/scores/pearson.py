@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from peftbench.metrics.base import Array, Floats, Metric, is_constant, weighted_sums
+from peftbench.core.arrays import Array, Floats
+from peftbench.metrics.base import Metric, is_constant, weighted_sums
 
 
 def pearson(predicted: Array, label: Array) -> float | None:

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from peftbench.metrics.base import Array, Floats, Metric, is_constant
+from peftbench.core.arrays import Array, Floats
+from peftbench.metrics.base import Metric, is_constant
 
 
 def spearman(predicted: Array, label: Array) -> float | None:

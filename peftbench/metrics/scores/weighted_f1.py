@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from peftbench.metrics.base import Array, Floats, Metric, class_counts
+from peftbench.core.arrays import Array, Floats
+from peftbench.metrics.base import Metric, class_counts
 
 
 def weighted_f1(predicted: Array, label: Array) -> float | None:

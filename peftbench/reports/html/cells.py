@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from peftbench.analysis import costs, grouping
+from peftbench.analysis.pareto import pareto_front
 from peftbench.core.run import Record
 from peftbench.results.tuned import Tuned
 
@@ -110,4 +111,4 @@ def cheapest_front(
     The cheapest first.
     """
     points = {number: (cell.score, cost(cell)) for number, cell in enumerate(here)}
-    return [here[number] for number in costs.pareto_front(points)]
+    return [here[number] for number in pareto_front(points)]

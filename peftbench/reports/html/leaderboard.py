@@ -7,7 +7,7 @@ import numpy as np
 from peftbench.analysis import best_in_column, grouping, mean_ranks, significance
 from peftbench.analysis.comparison import PairedComparison, family
 from peftbench.core.run import Json, Record
-from peftbench.core.text import listed_names
+from peftbench.core.text import count_of, listed_names
 from peftbench.reports import glossary
 from peftbench.reports.base import Inputs
 from peftbench.reports.html.cells import ScoreCell
@@ -25,12 +25,16 @@ def tiles(records: list[Record], found: list[ScoreCell]) -> list[Json]:
     models = listed_names(sorted({record.run.model.name for record in records}), 2)
     return [
         {"value": f"{len(records):,}", "name": "runs", "more": f"{hours:,.1f} hours, {models}"},
-        {"value": f"{len(methods)}", "name": "methods", "more": f"on {_count(len(tasks), 'task')}"},
+        {
+            "value": f"{len(methods)}",
+            "name": "methods",
+            "more": f"on {count_of(len(tasks), 'task')}",
+        },
         {"value": span, "name": "seeds", "more": "of each method, task and size"},
         {
             "value": f"{100 * collapsed / len(records):.0f} %",
             "name": "collapsed",
-            "more": f"{collapsed:,} of {_count(len(records), 'run')}",
+            "more": f"{collapsed:,} of {count_of(len(records), 'run')}",
         },
     ]
 
@@ -60,10 +64,6 @@ def _highest(found: list[ScoreCell], labels: dict[grouping.Row, str]) -> str:
     if not told:
         return "No run has a defined score."
     return f"Highest mean: {listed_names(told, 4)}; no difference between methods was tested."
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number:,} {word}" + ("" if number == 1 else "s")
 
 
 def interval(cell: ScoreCell) -> tuple[float, float] | None:

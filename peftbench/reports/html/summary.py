@@ -6,6 +6,7 @@ from peftbench.analysis import convention, grouping
 from peftbench.analysis.comparison import PairedComparison
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json, Record
+from peftbench.core.text import count_of
 from peftbench.core.text import listed_names as named
 from peftbench.reports import glossary
 from peftbench.reports.html.cells import ScoreCell, cheapest_front
@@ -46,10 +47,6 @@ def _said(label: str) -> str:
     return f"{method} ({rest})" if rest else method
 
 
-def _count(number: int, word: str) -> str:
-    return f"{number:,} {word}" + ("" if number == 1 else "s")
-
-
 def _span(values: list[int]) -> str:
     low, high = min(values), max(values)
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
@@ -63,14 +60,14 @@ def _ran(records: list[Record], evaluated: list[Evaluated], found: list[ScoreCel
     seeds = [len(cell.records) for cell in found]
     where = Counter((r.environment["device"], r.environment["threads"]) for r in records)
     lines = [
-        f"{_count(len(records), 'run')} of {_count(len(methods), 'method')} on "
-        f"{_count(len(tasks), 'task')} ({named(tasks)}) with {named(models)}; "
+        f"{count_of(len(records), 'run')} of {count_of(len(methods), 'method')} on "
+        f"{count_of(len(tasks), 'task')} ({named(tasks)}) with {named(models)}; "
         f"{_span(sizes)} training examples; {_span(seeds)} "
         f"{'seed' if max(seeds) == 1 else 'seeds'} of each method, task and size.",
         "Trained on "
         + named(
-            f"{device} with {_count(threads, 'thread')}"
-            + (f" ({_count(count, 'run')})" if len(where) > 1 else "")
+            f"{device} with {count_of(threads, 'thread')}"
+            + (f" ({count_of(count, 'run')})" if len(where) > 1 else "")
             for (device, threads), count in sorted(where.items(), key=lambda one: -one[1])
         )
         + f", {sum(sum(record.seconds.values()) for record in records) / 3600:,.1f} hours in all.",
@@ -78,7 +75,7 @@ def _ran(records: list[Record], evaluated: list[Evaluated], found: list[ScoreCel
     if evaluated:
         asked = Counter(e.evaluation.suite["name"] for e in evaluated)
         lines.append(
-            f"{_count(len(evaluated), 'evaluation')} beyond the score: "
+            f"{count_of(len(evaluated), 'evaluation')} beyond the score: "
             + named(f"{name} ({count:,})" for name, count in sorted(asked.items()))
             + "."
         )
@@ -124,7 +121,7 @@ def _decided(pairs: list[PairedComparison]) -> list[str]:
     margin = f"{points:g} point" + "s" * (points != 1)
     against = sorted({_said(pair.against) for pair in pairs})
     lines = [
-        f"{_count(len(pairs), 'comparison')} with {named(against)}: "
+        f"{count_of(len(pairs), 'comparison')} with {named(against)}: "
         f"{kinds['better'] + kinds['worse']} decided ({kinds['better']} better, "
         f"{kinds['worse']} worse), {kinds['not worse']} not worse within {margin}, "
         f"{kinds['undecided']} undecided"
@@ -148,7 +145,7 @@ def _decided(pairs: list[PairedComparison]) -> list[str]:
             if least := [value for value in every if value == value]:
                 low, high = f"{min(least):.1f}", f"{max(least):.1f}"
                 text += (
-                    f" (with {_count(left[0].seeds, 'seed')} and {left[0].examples:,} examples a "
+                    f" (with {count_of(left[0].seeds, 'seed')} and {left[0].examples:,} examples a "
                     f"true difference of {low if low == high else f'{low} to {high}'} points is "
                     "found four times in five)"
                 )
@@ -190,7 +187,7 @@ def _collapsed(
     if not total:
         return ["No run collapsed: none predicts one class or value throughout."]
     lines = [
-        f"{total:,} of {_count(len(records), 'run')} collapsed: they predict one class or value "
+        f"{total:,} of {count_of(len(records), 'run')} collapsed: they predict one class or value "
         f"throughout. {convention.NOTE}"
     ]
     parts = []

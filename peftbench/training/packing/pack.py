@@ -18,13 +18,13 @@ from typing import Any, Generic, TypeVar
 import torch
 from torch import Tensor
 
+from peftbench.core.arrays import Arrays
 from peftbench.data import batching
 from peftbench.data.batching import Batch, widened
 from peftbench.training.loop import Training
 from peftbench.training.packing import requests
 from peftbench.training.packing.requests import (
     Answer,
-    Arrays,
     ForwardRequest,
     ForwardRequests,
     PredictRequest,

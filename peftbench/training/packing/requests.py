@@ -11,13 +11,12 @@ from typing import TypeVar
 import numpy as np
 from torch import Tensor
 
+from peftbench.core.arrays import Arrays
 from peftbench.data.batching import Batch
 from peftbench.data.tokenization import TokenizedSplit
 from peftbench.training.loop import Training
 
 T = TypeVar("T")
-
-Arrays = dict[str, np.ndarray]
 
 
 @dataclass(frozen=True)

@@ -9,18 +9,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from peftbench.core.arrays import Arrays
 from peftbench.core.run import Json, Record, Run
+from peftbench.core.runtime import RuntimeConfig
 from peftbench.methods.base import build_method
 from peftbench.results.store import Results
 from peftbench.training import cost_model, measurement, trainer
+from peftbench.training.device import device_of
 from peftbench.training.packing.pack import Pack
-from peftbench.training.packing.requests import (
-    Arrays,
-    ForwardRequests,
-    PredictRequest,
-    StepRequest,
-)
-from peftbench.training.runtime import RuntimeConfig, device_of
+from peftbench.training.packing.requests import ForwardRequests, PredictRequest, StepRequest
 from peftbench.training.trainer import TrainingJob
 from peftbench.training.warm_cache import WarmCache
 
@@ -100,7 +97,10 @@ def drive(job: TrainingJob) -> ForwardRequests[trainer.TrainingOutput]:
         try:
             return (yield from _attempt(job, micro))
         except torch.OutOfMemoryError:
-            micro = trainer.smaller_micro_batch(job, micro)
+            smaller = trainer.smaller_micro_batch(job, micro)
+            if smaller is None:
+                raise
+            micro = smaller
             measurement.release_memory(device_of(job.setting))
 
 

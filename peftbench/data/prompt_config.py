@@ -14,17 +14,14 @@ Departures from the papers: the cross entropy is over the label words, not over 
 over an end-of-text token after the word); label words are the same for all models of a task.
 """
 
-import re
 from typing import Any
 
 import numpy as np
 
-from peftbench.core.configs import GENERATE, WORDS, ModelConfig, PromptConfig, TaskConfig
+from peftbench.core.configs import GENERATE, SLOT, WORDS, ModelConfig, PromptConfig, TaskConfig
 from peftbench.core.errors import ConfigError, at_least
 from peftbench.core.run import Json, Run
 from peftbench.data import loading
-
-_SLOT = re.compile(r"\{(\w*)\}")
 
 #: What `prompt=generate` says, for runs that write texts and name no prompt.
 _PLAIN: Json = {"name": GENERATE, "causal": None, "num_demonstrations": 0, "reserved": 8}
@@ -121,7 +118,7 @@ def _made(node: Json, template: str, words: list[str]) -> PromptConfig:
 
 
 def _check_template(key: str, template: Any, texts: int, kind: str, name: str) -> None:
-    slots = sorted(_SLOT.findall(str(template)))
+    slots = sorted(SLOT.findall(str(template)))
     wanted = sorted([*map(str, range(texts)), "answer"])
     if slots != wanted:
         raise ConfigError(
