@@ -36,7 +36,7 @@ class Display:
         weights: how much of the whole each is, by key.
         workers: lines to draw.
         results: where the records are.
-        quiet: say nothing but failures.
+        quiet: print nothing but failures.
     """
 
     def __init__(
@@ -66,6 +66,7 @@ class Display:
             self._draw(workers)
 
     def __enter__(self) -> "Display":
+        self._write_file()  # workers load for some seconds before the first step
         if self._bars is not None:
             self._live = Live(self._bars, console=self.console, refresh_per_second=4)
             self._live.start()
@@ -92,7 +93,7 @@ class Display:
             return
         if event.kind == "waiting":
             reason = event.fields.get("reason", "another process has it")
-            if (key, reason) not in self._told:  # it is asked for every second
+            if (key, reason) not in self._told:  # the pool repeats it every second
                 self._told.add((key, reason))
                 self._say(f"[dim]wait[/] {escape(event.job.title)}: {escape(reason)}")
             return
@@ -141,15 +142,19 @@ class Display:
         self._jobs[event.job.key] = told
         if now - self._last_file >= FILE:
             self._last_file = now
-            left = self._seconds_left(now)
-            jobs, same = list(self._jobs.values()), command(*sys.argv[1:])
-            in_flight.write(self._results, same, self._finished, self._total, left, jobs)
+            self._write_file(now)
         if self._bars is None and now - self._last_line >= LINE:
             self._last_line = now
             loss = f", loss {told['loss']:.3f}" if "loss" in told else ""
             part = f"{100 * told['fraction']:.0f} %{loss}"
             left_text = _left(self._seconds_left(now))
             self._say(f"{self._count()} {escape(event.job.title)}: {part}  [dim]{left_text}[/]")
+
+    def _write_file(self, now: float | None = None) -> None:
+        """Write the file that `status` and the live page read."""
+        left, jobs = self._seconds_left(now), list(self._jobs.values())
+        same = command(*sys.argv[1:])
+        in_flight.write(self._results, same, self._finished, self._total, left, jobs)
 
     def _seconds_left(self, now: float | None = None) -> float | None:
         total = sum(self._weight.values())

@@ -443,8 +443,8 @@ def test_evaluate_asks_for_suites_records_and_weights(tmp_path):
     told = call("evaluate", *tiny("suite=noise"), *folder, code=2)
     assert "1 of 1 runs have no record" in told
     Results(tmp_path).save(record(runs()[0]), predictions())
-    assert "no weights were kept" in call("evaluate", *tiny("suite=noise"), *folder, code=2)
-    assert "no weights were kept" in call("run", *tiny("suite=noise"), *folder, code=2)
+    assert "have no saved weights" in call("evaluate", *tiny("suite=noise"), *folder, code=2)
+    assert "have no saved weights" in call("run", *tiny("suite=noise"), *folder, code=2)
 
 
 @pytest.mark.slow
