@@ -264,8 +264,9 @@ def list_(group: str | None, configs: Path | None, as_json: bool) -> None:
     for plural, named in listing.purposes(group, configs).items():
         click.secho(plural, bold=True)
         width = max(map(len, named), default=0)
-        lines = (f"  {one.ljust(width)}  {about}" for one, about in named.items())
-        options.tell(*lines, indent=width + 2)
+        options.tell(
+            *(f"  {one.ljust(width)}  {about}" for one, about in named.items()), indent=width + 2
+        )
 
 
 for _verb in (report, pilot, merge, remove, collect_garbage, *VERBS):

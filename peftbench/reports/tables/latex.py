@@ -55,7 +55,8 @@ def latex(table: Table, heads: Sequence[tuple[str, str]] | None = None, measured
 
     Figures are aligned at the point (siunitx), n stands once in the caption where all cells have
     the same, and so does a mark; † becomes a superscript c. The notes are comments below; what must
-    be read stands in threeparttable's notes. Letters beyond Latin ones need XeLaTeX or LuaLaTeX and a font.
+    be read stands in threeparttable's notes. Letters beyond Latin ones need XeLaTeX or LuaLaTeX and
+    a font.
 
     Args:
         table: of text.
