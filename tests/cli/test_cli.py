@@ -453,10 +453,10 @@ BAD_WORDS = {
     ("size=0",): "a fraction between 0 and 1, or full, got 0",
     ("train.lr=fast",): "train.lr='fast': Value 'fast' of type 'str' is incompatible",
     ("seed=0", "seed=1"): "seed is given twice",
-    ("sweep=nothing",): "there is no such sweep",
+    ("sweep=nothing",): "unknown sweep",
     ("task=file",): "needs task.path=FILE",
-    ("task=file", "task.path=nowhere.csv"): "task.path=nowhere.csv: there is no such file",
-    ("method=lora", "--configs", "nowhere"): "--configs nowhere: there is no such folder",
+    ("task=file", "task.path=nowhere.csv"): "task.path=nowhere.csv: no such file",
+    ("method=lora", "--configs", "nowhere"): "--configs nowhere: no such folder",
 }
 
 

@@ -135,7 +135,7 @@ def test_a_dry_run_makes_no_noisy_text(monkeypatch):
     monkeypatch.setattr(noise, "noisy", lambda *_: pytest.fail("a noisy text was made"))
     suite.check_data(evaluation.run, None)
     (lost,) = plan(*tiny("task=mrpc", "suite=noise")).evaluations
-    with pytest.raises(ConfigError, match="there is no folder /nowhere"):
+    with pytest.raises(ConfigError, match="/nowhere is not a folder"):
         suite.check_data(lost.run, "/nowhere")
 
 
