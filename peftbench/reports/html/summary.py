@@ -161,7 +161,7 @@ def _decided(pairs: list[PairedComparison]) -> list[str]:
 
 #: Kinds of pairs of which there is nothing to decide, in words.
 _OTHER = {
-    "both collapsed": "of two collapsed rows",
+    "both collapsed": "between collapsed rows",
     "one seed": "with one seed, which compares two models, not two methods",
     "undefined": "not possible (labels of one class)",
     "no seed in common": "without a seed in common",
