@@ -128,7 +128,7 @@ def _done(
     else:
         planned = plan(*map(str, what), configs=configs, results=folder)
     if runner.do_plan(planned, results, RunOptions(**options), train):
-        raise KeyboardInterrupt("stopped; finished runs are kept, the same call goes on")
+        raise KeyboardInterrupt("stopped; finished runs are kept; the same call resumes")
     if lines := runner.missing(status.sweep_status(planned, results)):
         raise RunsFailed("; ".join(lines), results)
     return results

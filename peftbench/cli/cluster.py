@@ -16,10 +16,17 @@ CLUSTER = """
 \b
 A cluster is a YAML file; overrides change its keys:
   cluster=slurm cluster.partition=gpu cluster.gpus=1 cluster.memory_gb=32
-  cluster=grid_engine cluster.parallel_environment=smp     also pbs, lsf, htcondor, flux, kubernetes
+  cluster=grid_engine cluster.parallel_environment=smp
+  cluster=pbs             also lsf, htcondor, flux and kubernetes
   cluster=local           this machine, in the background
-  cluster=mine            your own ./configs/cluster/mine.yaml, see configs/cluster/slurm.yaml
+  cluster=mine            your own ./configs/cluster/mine.yaml; see
+                          configs/cluster/slurm.yaml
 """
+
+_NOTHING = (
+    "{folder}: no command runs on this machine, and no jobs were submitted; "
+    "`peftbench plan OVERRIDES` shows what is done"
+)
 
 #: Seconds between two looks of `status --watch`.
 WATCH = 30
@@ -137,7 +144,10 @@ def status(folder: Path, as_json: bool, watch: bool) -> None:
     while True:
         seen, running = look(results, fresh=False), in_flight.read(results)
         submitted = [*seen.submissions, *seen.unreadable]
-        _check_any([*submitted, *running], folder)
+        if not (submitted or running) and not folder.is_dir():
+            raise ConfigError(
+                f"--results {folder} does not exist; name the folder of a `run` or `submit`"
+            )
         if as_json:
             here = {"running": [vars(one) for one in running]}
             click.echo(json.dumps(collecting.as_json(seen) | here, indent=1))
@@ -147,6 +157,8 @@ def status(folder: Path, as_json: bool, watch: bool) -> None:
                 options.show(collecting.queue_table(seen).rich())
             for line in collecting.lines(seen):
                 click.echo(line)
+            if not (submitted or running):
+                options.tell(_NOTHING.format(folder=folder))
         if not watch or not (seen.alive or seen.silent or running):
             return
         time.sleep(WATCH)
@@ -172,7 +184,8 @@ def collect(folder: Path, as_json: bool) -> None:
     results = options.open_results(folder)
     with alone(results):
         seen = settle(results, look(results))
-    _check_any([*seen.submissions, *seen.unreadable], folder)
+    if not (seen.submissions or seen.unreadable):
+        raise ConfigError(f"{folder} has no submissions; `peftbench status` shows what runs here")
     searched = any(one.search for one in seen.submissions)
     chosen = all_choices(results) if searched else []
     rest = collecting.rest(seen, results)
@@ -275,9 +288,10 @@ def doctor(overrides: tuple[str, ...], folder: Path, configs: Path | None, as_js
     failure; exit code 1 if there is one.
 
     \b
-      model=roberta_large method=full train.batch_size=16                                9 GiB
-      model=auto model.checkpoint=meta-llama/Llama-2-7b-hf method=lora train.batch_size=4  39 GiB
-      the same with method=full: 137 GiB, more than any single GPU has
+    model=roberta_large method=full train.batch_size=16: 9 GiB
+    model=auto model.checkpoint=meta-llama/Llama-2-7b-hf method=lora
+      train.batch_size=4: 39 GiB
+    the same with method=full: 137 GiB, more than any single GPU has
     """  # noqa: D301 - click looks for the character, not for a backslash
     from peftbench.cli import doctor
     from peftbench.config import cluster
@@ -291,14 +305,6 @@ def doctor(overrides: tuple[str, ...], folder: Path, configs: Path | None, as_js
     else:
         options.show(doctor.findings_table(found).rich())
     sys.exit(1 if any(one.state == doctor.BAD for one in found) else 0)
-
-
-def _check_any(found: list[Any], folder: Path) -> None:
-    if not found:
-        raise ConfigError(
-            f"nothing runs on this machine for {folder}, and nothing was submitted into it; "
-            "`peftbench plan` shows what is done, --results FOLDER selects another folder"
-        )
 
 
 VERBS = (submit, status, collect, cancel, prefetch, doctor)

@@ -91,7 +91,7 @@ def export(
     The run needs saved weights (--save-weights).
 
     \b
-    All records as one table, a row a record, for pandas, R or a spreadsheet (.parquet, .csv):
+    All records as one table, a row a record, for pandas, R or a spreadsheet:
       peftbench export records -o runs.parquet
       peftbench export records -o runs.csv --where 'task=mrpc size>=1000'
     """  # noqa: D301 - click looks for the character, not for a backslash

@@ -1,11 +1,13 @@
 """Content of the command `list`."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peftbench.cli import completion
 from peftbench.config import aliases, catalog, old_names
 from peftbench.core.errors import ConfigError
+from peftbench.core.run import Json
 from peftbench.core.text import did_you_mean
 from peftbench.methods.peft_support import peft_support
 
@@ -43,19 +45,36 @@ def option(name: str, configs: Path | None) -> list[str]:
 
     Nothing for a name that is a group.
     """
-    searched = tuple(catalog.folders(configs))
-    if name in completion.LISTED or name.removesuffix("s") in completion.LISTED:
-        return []
     lines = []
+    for group, found, path in _options(name, configs):
+        text = path.read_text(encoding="utf-8", errors="replace").strip()
+        lines += [f"{group}={found}  ({path})", *(f"  {line}" for line in text.splitlines())]
+        lines.append(f"  change a key with {group}.KEY=VALUE" if group != "sweep" else "")
+    return lines
+
+
+def option_json(name: str, configs: Path | None) -> dict[str, Json]:
+    """Return the path and the keys with defaults of each option of this name.
+
+    Nothing for a name that is a group.
+    """
+    import yaml
+
+    return {
+        f"{group}={found}": {"path": str(path), "keys": yaml.safe_load(path.read_text("utf-8"))}
+        for group, found, path in _options(name, configs)
+    }
+
+
+def _options(name: str, configs: Path | None) -> Iterator[tuple[str, str, Path]]:
+    """Group, name and file of each option of this name; none for a name that is a group."""
+    if name in completion.LISTED or name.removesuffix("s") in completion.LISTED:
+        return
     for group in completion.LISTED:
-        offered = catalog.options(group, searched)
+        offered = catalog.options(group, tuple(catalog.folders(configs)))
         found = name if name in offered else aliases.same_name(name, offered)
         if found is not None:
-            path = offered[found]
-            text = path.read_text(encoding="utf-8", errors="replace").strip()
-            lines += [f"{group}={found}  ({path})", *(f"  {line}" for line in text.splitlines())]
-            lines.append(f"  change a key with {group}.KEY=VALUE" if group != "sweep" else "")
-    return lines
+            yield group, found, offered[found]
 
 
 def _purposes(group: str, searched: tuple[Path, ...]) -> dict[str, str]:

@@ -65,7 +65,7 @@ def plan(
         click.echo(json.dumps(state.json(), indent=1))
     else:
         options.show(plan_table(state).rich())
-        click.echo("\n".join([state.summary(), *checkpoint_lines(found)]))
+        options.tell(state.summary(), *checkpoint_lines(found))
 
 
 @main.command(epilog=options.OVERRIDES, short_help="Train missing runs and print the scores.")
@@ -212,13 +212,18 @@ def show(key: str | None, folder: Path, where: str, as_json: bool) -> None:
     """
     if (key is None) == (not where):
         raise click.UsageError("give a KEY, or conditions: --where 'method=lora seed=0'")
-    from peftbench.cli.show import describe, describe_json, listed, listed_json
+    from peftbench.cli.show import VALUES, describe, describe_json, listed, listed_json
 
     results = options.open_results(folder)
-    if key is not None:
-        click.echo((describe_json if as_json else describe)(results, key))
-    else:
-        click.echo((listed_json if as_json else listed)(results, where))
+    if as_json:
+        click.echo(listed_json(results, where) if key is None else describe_json(results, key))
+        return
+    shown = listed(results, where) if key is None else describe(results, key)
+    for line in shown.split("\n"):
+        if line.startswith("repeat "):  # to be copied
+            click.echo(line)
+        else:
+            options.tell(line, indent=VALUES)
 
 
 for _verb in (export, predict, gate):
@@ -228,7 +233,12 @@ for _verb in (export, predict, gate):
 @main.command("list", short_help="List methods, tasks, models, suites and sweeps.")
 @click.argument("group", required=False, shell_complete=completion.groups)
 @options.configs
-@click.option("--json", "as_json", is_flag=True, help="For scripts: names and purposes by group.")
+@click.option(
+    "--json",
+    "as_json",
+    is_flag=True,
+    help="For scripts: names and purposes by group; of one option its keys.",
+)
 def list_(group: str | None, configs: Path | None, as_json: bool) -> None:
     """List methods, tasks, models, budgets, suites and sweeps, each with its purpose.
 
@@ -240,12 +250,13 @@ def list_(group: str | None, configs: Path | None, as_json: bool) -> None:
     if as_json:
         import json
 
-        click.echo(json.dumps(listing.purposes(group, configs), indent=1))
+        found = listing.option_json(group, configs) if group else {}
+        click.echo(json.dumps(found or listing.purposes(group, configs), indent=1))
         return
     if group == "peft":
         table, lines = listing.peft()
         options.show(table.rich())
-        click.echo("\n".join(lines))
+        options.tell(*lines)
         return
     if group is not None and (shown := listing.option(group, configs)):
         click.echo("\n".join(shown))
@@ -253,7 +264,9 @@ def list_(group: str | None, configs: Path | None, as_json: bool) -> None:
     for plural, named in listing.purposes(group, configs).items():
         click.secho(plural, bold=True)
         width = max(map(len, named), default=0)
-        click.echo("\n".join(f"  {one.ljust(width)}  {about}" for one, about in named.items()))
+        options.tell(
+            *(f"  {one.ljust(width)}  {about}" for one, about in named.items()), indent=width + 2
+        )
 
 
 for _verb in (report, pilot, merge, remove, collect_garbage, *VERBS):
@@ -288,10 +301,10 @@ def advise(overrides: tuple[str, ...], folders: tuple[Path, ...], as_json: bool)
 
         click.echo(json.dumps(told.as_json(found), indent=1))
         return
-    click.echo(told.sentence(found))
+    options.tell(told.sentence(found))
     table = told.advice_table(found)
     options.show(table.rich())
-    click.echo("\n".join([f"Nearest: {'; '.join(found.distance)}.", *table.notes]))
+    options.tell(f"Nearest: {'; '.join(found.distance)}.", *table.notes)
 
 
 @main.command("completion", short_help="Print the shell completion script.")

@@ -22,12 +22,12 @@ OVERRIDES select the runs (Hydra override syntax):
   seed.order=3            seed of the order of examples only
   budget=steps budget.steps=500 train.lr=1e-4,1e-3 method.rank=4
   tuned=true              learning rates that `peftbench tune` chose
-  method=sparse_adapter method.base_method=lora     a wrapper and its base method
-  suite=noise suite.examples=500             evaluation suites on the trained weights
-  sweep=quickstart        a grid from configs/sweep; overrides beside it win
-  zip='size=100,1000 budget.epochs=10,3'     axes that move together
-  when='method=lora: train.lr=1e-4,1e-3'     axes for some grid points only
-  exclude='method=full size=100'             grid points to leave out
+  method=sparse_adapter method.base_method=lora  a wrapper and its base method
+  suite=noise suite.examples=500          evaluation suites on trained weights
+  sweep=quickstart        a grid from configs/sweep; further overrides win
+  zip='size=100,1000 budget.epochs=10,3'  axes that move together
+  when='method=lora: train.lr=1e-4,1e-3'  axes for some grid points only
+  exclude='method=full size=100'          grid points to leave out
 """
 
 
@@ -225,7 +225,15 @@ def show_all(tables: "Iterable[Table]", notes: Iterable[str]) -> None:
     for table in tables:
         show(table.rich())
     for note in notes:
-        click.echo(note)
+        tell(note)
+
+
+def tell(*lines: str, indent: int = 0) -> None:
+    """Print lines of prose, broken between words at the width of a terminal."""
+    from peftbench.system import terminal
+
+    for line in lines:
+        click.echo(terminal.fitted(line, indent))
 
 
 def note_own_files(paths: Iterable[Path]) -> None:

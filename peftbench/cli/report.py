@@ -52,7 +52,8 @@ NAMES select figures; by default all that the records allow.
 {reports}
 
 \b
-A method has one colour and marker in all figures. The same records give the same bytes.
+A method has one colour and marker in all figures. The same records give the
+same bytes.
   peftbench report plots -o figures --format pdf
   peftbench report plots sizes pareto --results results/reference -o figures
 """
@@ -67,7 +68,10 @@ class _Plots(click.Command):
         drawn = [one for one in registry.reports() if one.figures]
         width = max(len(one.name) for one in drawn)
         lines = [f"  {one.name.ljust(width)}   {one.question}" for one in drawn]
-        lines.append(f"  {', '.join(registry.suites())}   results of these suites")
+        names = ", ".join(registry.suites())
+        lines += textwrap.wrap(
+            f"results of suites: {names}", 78, initial_indent="  ", subsequent_indent="    "
+        )
         self.help = _PLOTS.format(reports="\n".join(lines))
         super().format_help_text(context, formatter)
 
@@ -153,7 +157,7 @@ def report(
     click.echo(f"written to {results.reports()}:\n{indented}")
     if not whole:
         page = command("report", "html", "--results", folder, "--open")
-        click.echo(f"every table: add --all; to browse: {page}")
+        click.echo(f"every table: add --all\nto browse: {page}")
 
 
 def _show_all(made: "builder.Made") -> None:
@@ -163,7 +167,7 @@ def _show_all(made: "builder.Made") -> None:
 def _show_brief(made: "builder.Made") -> None:
     """Print the verdict, the scores, and what was left out."""
     if made.answer:
-        click.echo(made.answer)
+        options.tell(made.answer)
     first, *others = made.tables
     elsewhere = {note for table in others for note in table.notes}
     options.show_all([first], [n for n in made.notes if n in first.notes or n not in elsewhere])
@@ -216,11 +220,11 @@ def claims_(
     first, *rest = tables(tested, records, narrow=True)
     for table in (replace(first, notes=[*first.notes, *left_out]), *rest):
         options.show(table.rich())
-        click.echo("\n".join([*table.notes, ""]))
+        options.tell(*table.notes, "")
 
 
 @report.command("table", short_help="Pivot the records by rows and columns.")
-@click.argument("words", nargs=-1, type=click.UNPROCESSED)
+@click.argument("words", metavar="[OVERRIDES]...", nargs=-1, type=click.UNPROCESSED)
 @options.results
 @click.option(
     "--format",
@@ -252,27 +256,27 @@ def pivot_table(
       peftbench report table rows=method,threads columns=size cell=seconds
         summary=median where='task=mrpc size=1000,3668' -o seconds.tex
     Which learning rate, with 95 % intervals, as numbers for a program:
-      peftbench report table rows=method,lr columns=task cell=score summary=interval
-        where='method=lora,bitfit lr<=1e-3' --format csv
+      peftbench report table rows=method,lr columns=task cell=score
+        summary=interval where='method=lora,bitfit lr<=1e-3' --format csv
 
     \b
     OVERRIDES
       rows= columns=   fields, separated by commas; columns=none is one column
-      cell=            a field of numbers: score (the task's primary metric), accuracy,
-                       seconds, memory, energy, trained, flops, tokens_per_second, ...
-      where=           conditions in quotes, the same as --where: all must hold; = != < <= > >=,
-                       lists after = and !=
+      cell=            a field of numbers: score (the task's primary metric),
+                       accuracy, seconds, memory, energy, trained, flops, ...
+      where=           conditions in quotes, the same as --where
       summary=         mean (± standard deviation), median [quartiles],
                        interval (mean, 95 %, Student's t)
-      mix=             fields that may differ within a cell or a table, besides seeds
+      mix=             fields that may differ within a cell, besides seeds
+
     A field is a short name (method task model size seed lr base_method seconds memory energy
     trained device threads cores protocol tuned), a path such as run.method.rank, or the end of
-    one: rank. Beside runs at a learning rate that was tuned, those that are the same but for it are
-    left out, unless tuned is among rows=, columns= or where=.
+    a path: rank.
 
-    Only seeds share a cell. Settings that differ inside one, or between rows of one column where
-    a method does not choose them, become fields of the rows. Records of several protocols, and
-    costs of several devices or numbers of threads, are refused unless mix= or rows= names them.
+    Only runs that differ in nothing but the seed share a cell. A setting that differs within a
+    cell becomes a column of its own. Records of several protocols, and costs of several devices or
+    numbers of threads, are refused unless mix= or rows= names them. Where a learning rate was
+    tuned, runs at other rates are left out, unless tuned is among rows=, columns= or where=.
     """  # noqa: D301 - click looks for the character, not for a backslash
     from peftbench.reports.pivot_table import (
         build_pivot_table,
@@ -296,8 +300,7 @@ def pivot_table(
         click.echo(made.text, nl=False)
     else:
         options.show(made.table.rich())
-        for note in made.table.notes:
-            click.echo(note)
+        options.tell(*made.table.notes)
 
 
 @report.command(cls=_Plots, help=_PLOTS, short_help="Write figures for a paper.")

@@ -50,8 +50,8 @@ def errors(
         return
     for table in tables:
         options.show(table.rich())
-        click.echo("\n".join([*table.notes, ""]))
-    click.echo("\n".join(notes), nl=bool(notes))
+        options.tell(*table.notes, "")
+    options.tell(*notes)
 
 
 @click.command("tuning", short_help="Show how learning rates were chosen.")

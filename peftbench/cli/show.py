@@ -11,6 +11,9 @@ from peftbench.core.text import one_line
 from peftbench.metrics.task_metrics import factor
 from peftbench.results.store import Results
 
+#: Column at which values stand.
+VALUES = 13
+
 #: Values of a list that a line has room for.
 _MOST = 12
 

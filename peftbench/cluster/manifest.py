@@ -264,7 +264,7 @@ def load(results: Results, name: str) -> Submission:
     try:
         data = io.unsealed(path)
     except FileNotFoundError:
-        raise ConfigError(f"there is no submission {name} in {results.folder}") from None
+        raise ConfigError(f"no submission {name} in {results.folder}") from None
     except OSError as error:
         reason = f"{path} cannot be read: {error.strerror}"
         raise RecordError(f"{reason}; {_advice(results, name)}") from error

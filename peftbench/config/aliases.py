@@ -56,7 +56,7 @@ def current_key(key: str, text: str) -> str:
     """
     if key in _INSTEAD:
         instead = _INSTEAD[key].replace("KEY", key).format(text)
-        raise ConfigError(f"{key}={text}: there is no key {key}; write {instead}")
+        raise ConfigError(f"{key}={text}: unknown key {key}; write {instead}")
     return old_names.renamed_key(KEYS.get(key, key))
 
 

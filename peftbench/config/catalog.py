@@ -45,7 +45,7 @@ def folders(own: str | Path | None = None) -> list[Path]:
         ConfigError: if `own` is given and is no folder.
     """
     if own is not None and not Path(own).is_dir():
-        raise ConfigError(f"--configs {own}: there is no such folder")
+        raise ConfigError(f"--configs {own}: no such folder")
     first = Path(own or "configs")
     found = [first.resolve()] if first.is_dir() else []
     return list(dict.fromkeys([*found, packaged().resolve()]))
@@ -127,7 +127,5 @@ def find(group: str, name: str, searched: Iterable[Path]) -> Path:
     """
     offered = options(group, tuple(searched))
     if name not in offered:
-        raise ConfigError(
-            f"{group}={name}: there is no such {group}; {did_you_mean(name, offered)}"
-        )
+        raise ConfigError(f"{group}={name}: unknown {group}; {did_you_mean(name, offered)}")
     return offered[name]

@@ -147,14 +147,14 @@ class Composer:
             role = key.removeprefix(_ROLE)
             if role not in ROLES:
                 near = did_you_mean(key, [_ROLE + one for one in ROLES])
-                raise ConfigError(f"{word}: there is no role {role} of seeds; {near}")
+                raise ConfigError(f"{word}: unknown role of seeds {role}; {near}")
         elif key == "tuned":
             if not all(isinstance(value, bool) for value in values):
                 raise ConfigError(f"{word}: tuned is true or false")
         elif key.partition(".")[0] not in (*catalog.GROUPS, "suite", "size", "seed", "data"):
             others = ("suite", "size", "seed", "tuned", "sweep", *ALGEBRA, "data.root")
             near = did_you_mean(key, (*catalog.GROUPS, *others))
-            raise ConfigError(f"{word}: there is no key {key}; {near}")
+            raise ConfigError(f"{word}: unknown key {key}; {near}")
         return key, values
 
     def _unread(self, word: str, reason: str) -> str:
@@ -553,7 +553,7 @@ def _set(config: DictConfig, key: str, value: Any, open_keys: Collection[str] = 
             offered += [f"{where}.{n}" for n, own in old_names.SYNONYMS.items() if own in known]
             named = path and path[0] in ("method", "task", "model", "suite", *catalog.LATER)
             name = config[path[0]].get("name") if named else None
-            start = f"{path[0]}={name} has no" if named else "there is no key"
+            start = f"{path[0]}={name} has no" if named else "unknown key"
             told = did_you_mean(key, offered) if offered else f"see `peftbench list {path[0]}s`"
             raise ConfigError(f"{start} {key}; {told}")
         before = OmegaConf.is_missing(node, part) or OmegaConf.is_interpolation(node, part)

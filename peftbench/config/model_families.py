@@ -81,7 +81,7 @@ def _local(folder: Path) -> Json:
     if not folder.is_dir():
         raise ConfigError(
             f"model.checkpoint={folder}: a local checkpoint is a transformers folder with "
-            "config.json and safetensors weights; there is no such folder"
+            "config.json and safetensors weights; no such folder"
         )
     read_config(folder)
     name = decoded(folder.name)

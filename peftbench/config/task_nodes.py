@@ -126,7 +126,7 @@ def _file(task: Json) -> Json:
             continue
         path = Path(task[key]).expanduser().resolve()
         if not path.is_file():
-            raise ConfigError(f"task.{key}={task[key]}: there is no such file")
+            raise ConfigError(f"task.{key}={task[key]}: no such file")
         if path.suffix.lower() not in own_file.FORMATS:
             raise ConfigError(
                 f"task.{key}={task[key]}: a data file ends in {', '.join(own_file.FORMATS)}"
@@ -200,7 +200,7 @@ def target_node(name: str, given: Any, searched: list[Path]) -> tuple[Json, Json
     for key in given:
         if key not in node:
             near = did_you_mean(key, [*own, *node])
-            raise ConfigError(f"there is no suite.targets.{name}.{key}; {near}")
+            raise ConfigError(f"unknown key suite.targets.{name}.{key}; {near}")
     if own["above"] is not None:
         at_least(f"suite.targets.{name}.above", own["above"], float("-inf"))
     if own["examples"] is not None:

@@ -13,9 +13,10 @@ MOST_NAMES = 10
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:
     """Return the end of an error message: what was probably meant, else what is allowed."""
     allowed = sorted(allowed)
-    close = difflib.get_close_matches(given, allowed, n=3, cutoff=0.6)
+    lower = {name.lower(): name for name in allowed}
+    close = difflib.get_close_matches(given.lower(), lower, n=3, cutoff=0.6)
     if close:
-        return f"did you mean {' or '.join(close)}?"
+        return f"did you mean {' or '.join(lower[name] for name in close)}?"
     more = f", … and {len(allowed) - MOST_NAMES} more" if len(allowed) > MOST_NAMES else ""
     return f"allowed: {', '.join(allowed[:MOST_NAMES])}{more}"
 

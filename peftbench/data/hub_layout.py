@@ -54,7 +54,7 @@ def find_files(task: TaskConfig, split: str, root: str | None) -> list[Path]:
     folders = [Path(part).expanduser() for part in root.split(os.pathsep)]
     for folder in folders:
         if not folder.is_dir():
-            raise ConfigError(f"data.root={root}: there is no folder {folder}")
+            raise ConfigError(f"data.root={root}: {folder} is not a folder")
         if found := _matching(folder, patterns):
             _check_shards(found)
             return found

@@ -220,7 +220,7 @@ def errors_tables(
     for name in asked.columns:
         if name not in known:
             near = did_you_mean(name, known) if known else "no data are at hand"
-            raise ConfigError(f"--by {name}: there is no such column; {near}")
+            raise ConfigError(f"--by {name}: no such column; {near}")
     return tables, list(dict.fromkeys(notes))
 
 

@@ -20,7 +20,7 @@ from peftbench.results.tuned import Tuned
 
 REPORT = Report(
     name="pareto",
-    question="which method is worth its weights, seconds, memory, money (--prices)?",
+    question="which method is worth its weights, seconds, memory or money?",
     order=6,
     figures=lambda inputs: plot_pareto(
         inputs.records,

@@ -439,7 +439,7 @@ def build_pivot_table(
 _WIDE = 5
 
 #: The count of seeds in a cell.
-_COUNT = re.compile(r" \((\d+)\)(?= [†§‡]|$)")
+_COUNT = re.compile(r" \((\d+)\)(?= [†§¶‡]|$)")
 
 
 def _github(table: Table) -> Table:

@@ -121,7 +121,7 @@ def merge(folders: Sequence[Results], into: Results, keep_first: bool = False) -
 def _require_results(folder: Results, into: Results) -> None:
     here, there = folder.folder.resolve(), into.folder.resolve()
     if not folder.folder.is_dir():
-        raise ConfigError(f"{folder.folder}: there is no such folder")
+        raise ConfigError(f"{folder.folder}: no such folder")
     if here != there and (here in there.parents or there in here.parents):
         raise ConfigError(
             f"-o {into.folder} and {folder.folder}: one lies in the other; give a folder beside it"

@@ -48,7 +48,7 @@ def units(jobs: Iterable[Job], pack: int, workers: int) -> list[list[Job]]:
     Args:
         jobs: in order.
         pack: from `size`.
-        workers: among whom the runs of a group are shared out.
+        workers: among which the runs of a group are divided.
     """
     groups: dict[str, list[Job]] = {}
     for job in jobs:

@@ -37,7 +37,7 @@ class Display:
         weights: how much of the whole each is, by key.
         workers: lines to draw.
         results: where the records are.
-        quiet: say nothing but failures.
+        quiet: print nothing but failures.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class Display:
             self._draw(workers)
 
     def __enter__(self) -> "Display":
+        self._write_file()  # workers load for some seconds before the first step
         if self._bars is not None:
             self._live = Live(self._bars, console=self.console, refresh_per_second=4)
             self._live.start()
@@ -94,7 +95,7 @@ class Display:
             return
         if event.kind == "waiting":
             reason = event.fields.get("reason", "another process has it")
-            if (key, reason) not in self._told:  # it is asked for every second
+            if (key, reason) not in self._told:  # the pool repeats it every second
                 self._told.add((key, reason))
                 self._say(f"[dim]wait[/] {escape(self._titles[event.job.key])}: {escape(reason)}")
             return
@@ -147,9 +148,7 @@ class Display:
         self._jobs[event.job.key] = told
         if now - self._last_file >= FILE:
             self._last_file = now
-            left = self._seconds_left(now)
-            jobs, same = list(self._jobs.values()), command(*sys.argv[1:])
-            in_flight.write(self._results, same, self._finished, self._total, left, jobs)
+            self._write_file(now)
         if self._bars is None and now - self._last_line >= LINE:
             self._last_line = now
             loss = f", loss {told['loss']:.3f}" if "loss" in told else ""
@@ -157,6 +156,12 @@ class Display:
             left_text = _left(self._seconds_left(now))
             title = escape(self._titles[event.job.key])
             self._say(f"{self._count()} {title}: {part}  [dim]{left_text}[/]")
+
+    def _write_file(self, now: float | None = None) -> None:
+        """Write the file that `status` and the live page read."""
+        left, jobs = self._seconds_left(now), list(self._jobs.values())
+        same = command(*sys.argv[1:])
+        in_flight.write(self._results, same, self._finished, self._total, left, jobs)
 
     def _seconds_left(self, now: float | None = None) -> float | None:
         total = sum(self._weight.values())

@@ -16,7 +16,7 @@ from peftbench.core.runtime import RuntimeConfig
 from peftbench.core.text import command, one_line
 from peftbench.reports import builder
 from peftbench.reports.tables.terminal import print_out
-from peftbench.results import status
+from peftbench.results import in_flight, status
 from peftbench.results.runtime_estimates import Forecast
 from peftbench.results.store import Results
 from peftbench.runner import packs, prefetch
@@ -60,7 +60,7 @@ def run_plan(plan: Plan, results: Results, options: RunOptions, train: bool = Tr
     if todo.runs or todo.evaluations:
         if execute(todo, results, options, devices(options.device)):
             same = command(*sys.argv[1:])
-            note(f"stopped; finished runs are kept, unfinished ones go on from here with: {same}")
+            note(f"stopped; finished runs are kept; resume with: {same}")
             return 130
         if options.dry_run:
             count = len(todo.evaluations)
@@ -161,6 +161,8 @@ def execute(
     _print_resources(resources, todo, results, options)
     setting = _worker_setting(resources, todo, options)
     pool = WorkerPool(results, setting, resources.workers, gpus, halted=halted)
+    total, same = len(todo.runs) + len(todo.evaluations), command(*sys.argv[1:])
+    in_flight.write(results, same, 0, total, None, [])  # loading and checks take seconds
     try:
         preflight(pool, todo, options.follows)
         if absent is not None:
@@ -173,6 +175,7 @@ def execute(
         return True
     finally:
         pool.close()
+        in_flight.remove(results)
     _print_full_disk(pool.failures, results)
     return False
 
@@ -251,9 +254,9 @@ def check_weights(todo: Todo, before: status.SweepStatus, results: Results) -> N
         keys = sorted(run.key for run in gone)
         some = ", ".join(keys[:4]) + ", …" * (len(keys) > 4)
         raise ConfigError(
-            f"of {len(gone)} runs that are done no weights were kept ({some}); "
-            f"remove their records from {results.folder}/records, and `peftbench run` with the "
-            "same overrides trains them again and keeps the weights"
+            f"{len(gone)} finished runs have no saved weights ({some}); remove them with "
+            "`peftbench rm KEY --yes`, then `peftbench run` with the same overrides trains them "
+            "again and keeps the weights"
         )
 
 
@@ -359,7 +362,7 @@ def _show(made: builder.Made, as_json: bool) -> None:
         for table in made.tables:
             print_out(table.rich())
         lines = [made.answer, "", *made.notes] if made.answer else made.notes
-        terminal.write("".join(f"{line}\n" for line in lines))
+        terminal.write("".join(f"{terminal.fitted(line)}\n" for line in lines))
     except OSError as error:
         terminal.discard_output()
         note(

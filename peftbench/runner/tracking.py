@@ -39,7 +39,9 @@ def check_trackers(names: Sequence[str]) -> None:
         one_of("--track", name, tuple(TRACKERS))
         module, packages = TRACKERS[name]
         if find_spec(module) is None:
-            raise ConfigError(f"--track {name} needs packages: install {packages}")
+            raise ConfigError(
+                f"--track {name}: {packages} is not installed; `uv sync --group trackers`, or pip"
+            )
 
 
 class Tracking:

@@ -140,7 +140,14 @@ def _cpu_flags() -> frozenset[str]:
 @cache
 def checkout() -> Json:
     """The commit of the checkout that runs, and whether its code differs from it; None outside."""
-    here = Path(__file__).parent
+    return checkout_of(Path(__file__).parent)
+
+
+def checkout_of(here: Path) -> Json:
+    """The same for the folder `peftbench/system` of a checkout.
+
+    Only changes in peftbench/ and configs/ count: reports and data beside them change no run.
+    """
 
     def git(*words: str) -> str | None:
         # `git status` would lock the index, and a killed command would leave it locked
@@ -158,7 +165,7 @@ def checkout() -> Json:
         return {"commit": None, "dirty": None}
     return {
         "commit": commit,
-        "dirty": bool(git("status", "--porcelain", "--", "../..", ":!../../results")),
+        "dirty": bool(git("status", "--porcelain", "--", "..", "../../configs")),
     }
 
 

@@ -123,3 +123,29 @@ def columns() -> int | None:
     if sys.stdout is None or not sys.stdout.isatty():
         return None
     return shutil.get_terminal_size().columns
+
+
+def fitted(text: str, indent: int = 0) -> str:
+    """Break lines of prose between words to fit the terminal; a pipe gets them as they are.
+
+    Args:
+        indent: blanks before what continues a line, beside those at its start.
+    """
+    width = columns()
+    if width is None:
+        return text
+    import textwrap
+
+    lines = []
+    for line in text.split("\n"):
+        begin = len(line) - len(line.lstrip()) + indent
+        room = textwrap.TextWrapper(
+            max(width, begin + 20),
+            subsequent_indent=" " * begin,
+            drop_whitespace=True,
+            replace_whitespace=False,
+            break_long_words=False,
+            break_on_hyphens=False,
+        )
+        lines += room.wrap(line) or [""] if len(line) > width else [line]
+    return "\n".join(lines)

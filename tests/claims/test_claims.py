@@ -425,7 +425,7 @@ def test_overrides_of_a_users_own_wrapper_give_its_run_again(own, words, hosts):
     found = overrides.run_overrides(run, own)
     assert {key: value for key, value in found.items() if key.endswith(".base_method")} == hosts
     assert plan(*overrides.as_arguments(found), configs=own).runs == [run]
-    with pytest.raises(ConfigError, match="there is no such method"):
+    with pytest.raises(ConfigError, match="unknown method"):
         overrides.run_overrides(run)
 
 

@@ -18,12 +18,14 @@ from records import predictions, record, runs, tiny
 from peftbench.cli.group import SECTIONS
 from peftbench.cli.main import main
 from peftbench.cli.options import OVERRIDES
+from peftbench.cli.report import report
 from peftbench.config import catalog
 from peftbench.core.failures import Failure
 from peftbench.core.run import Run
 from peftbench.core.tuning import Choice, subject
 from peftbench.results import choices, in_flight
 from peftbench.results.store import Results
+from peftbench.system import terminal
 
 
 @pytest.fixture(autouse=True)
@@ -102,6 +104,24 @@ def test_examples_in_help_are_commands_that_a_shell_accepts():
         assert done.returncode == 0, done.stderr
         command, *_ = shlex.split(line)[1:]
         assert command in main.commands
+
+
+HELPS = [[], *([name] for name in main.commands), *(["report", n] for n in report.commands)]
+
+
+@pytest.mark.parametrize("words", HELPS, ids="-".join)
+def test_help_fits_80_columns(words):
+    lines = call(*words, "--help", COLUMNS="80").splitlines()
+    assert max(map(len, lines)) <= 80
+
+
+def test_a_terminal_of_80_columns_breaks_lines_between_words(monkeypatch):
+    monkeypatch.setattr(terminal, "columns", lambda: 80)
+    lines = call("list").splitlines()
+    assert max(map(len, lines)) <= 80
+    (at,) = [n for n, line in enumerate(lines) if line.startswith("  method=lora ")]
+    assert lines[at].endswith("query and value (Hu et al.")
+    assert lines[at + 1] == " " * 25 + "2022)"
 
 
 @pytest.mark.parametrize("verb", ["run", "tune", "submit", "prefetch"])
@@ -373,6 +393,9 @@ def test_list_shows_keys_defaults_and_source_of_an_option():
     assert "rank: 8" in said
     assert "Hu et al. 2022" in said
     assert "change a key with method.KEY=VALUE" in said
+    (found,) = json.loads(call("list", "LoRA", "--json")).values()
+    assert found["keys"]["rank"] == 8
+    assert found["path"].endswith("configs/method/lora.yaml")
 
 
 def test_show_refuses_what_names_no_record_or_several(results):
@@ -394,7 +417,10 @@ def test_show_refuses_a_damaged_record(results):
 
 
 def test_status_shows_what_runs_on_this_machine(results):
-    assert "nothing runs on this machine" in call("status", code=2)
+    assert "--results results/runs does not exist" in call("status", code=2)
+    results.folder.mkdir(parents=True)
+    assert "no command runs on this machine, and no jobs were submitted" in call("status")
+    assert json.loads(call("status", "--json"))["running"] == []
     job = {"title": "lora · mrpc", "fraction": 0.25, "step": 7, "loss": 0.5}
     in_flight.write(results, "peftbench run sweep=mine", 1, 3, 120.0, [job])
     said = call("status")
@@ -427,10 +453,10 @@ BAD_WORDS = {
     ("size=0",): "a fraction between 0 and 1, or full, got 0",
     ("train.lr=fast",): "train.lr='fast': Value 'fast' of type 'str' is incompatible",
     ("seed=0", "seed=1"): "seed is given twice",
-    ("sweep=nothing",): "there is no such sweep",
+    ("sweep=nothing",): "unknown sweep",
     ("task=file",): "needs task.path=FILE",
-    ("task=file", "task.path=nowhere.csv"): "task.path=nowhere.csv: there is no such file",
-    ("method=lora", "--configs", "nowhere"): "--configs nowhere: there is no such folder",
+    ("task=file", "task.path=nowhere.csv"): "task.path=nowhere.csv: no such file",
+    ("method=lora", "--configs", "nowhere"): "--configs nowhere: no such folder",
 }
 
 

@@ -649,7 +649,7 @@ def test_what_nodes_will_lack_is_refused_at_submission(tmp_path, glue_layout):
     assert not results.exists()
     told = ask("submit", *words, "data.root=/nowhere", "cluster=local", "--results", str(results))
     assert told.exit_code == 2
-    assert "there is no folder /nowhere" in told.output
+    assert "/nowhere is not a folder" in told.output
 
 
 def test_prefetch_keeps_its_hands_off_other_folders(tmp_path):

@@ -300,7 +300,7 @@ BAD = {
     # no word at all
     "lora": "cannot read the override 'lora': write method=lora",
     "method": "write key=value",
-    "=lora": "there is no key",
+    "=lora": "unknown key",
     "+method.rank=4": "without +, ~ or @",
     "++method.rank=4": "without +, ~ or @",
     "~method": "without +, ~ or @",
@@ -312,24 +312,24 @@ BAD = {
     "augmentation.probability=0.3": "augmentation=none has no augmentation.probability; see",
     "train.wieght_decay=1": "did you mean train.weight_decay?",
     "budget.steps=5": "needs budget=steps; write budget=steps budget.steps=5",
-    "protocol=2": "no key protocol",
-    "hydra.run.dir=/tmp": "no key hydra.run.dir",
+    "protocol=2": "unknown key protocol",
+    "hydra.run.dir=/tmp": "unknown key hydra.run.dir",
     "data.rot=x": "did you mean data.root?",
     "method.rank.deep=1": "no method.rank.deep",
     # options
     "method=lorra": "did you mean lora or adalora?",
     "method=": "allowed: adalora, adapter, bayes_hybrid",
-    "method=null": "no such method",
-    "model=_bert": "no such model",
-    "model=../method/lora": "no such model",
+    "method=null": "unknown method",
+    "model=_bert": "unknown model",
+    "model=../method/lora": "unknown model",
     "task=mrcp": "did you mean mrpc",
     "budget=minutes": "allowed: epochs, seconds, steps",
-    "sweep=nothing_like_it": "no such sweep",
+    "sweep=nothing_like_it": "unknown sweep",
     # wrong types
     "method.rank=abc": "method.rank is a number (8), got 'abc'",
     "method.rank=true": "method.rank is a number (8), got True",
     "method.target_modules=query": "is a list",
-    "method={name:lora}": "no such method",
+    "method={name:lora}": "unknown method",
     "data=3": "data=3: Invalid type assigned: int",
     "seed=a": "seed must be a whole number",
     "seed=1.0": "seed must be a whole number",
@@ -401,7 +401,7 @@ def test_a_bad_word_is_refused_with_what_is_allowed(word):
         (("checkpoint_selection=best_on_holdout", "checkpoint_selection.patience=0"), "at least 1"),
         (("method=lora,bitfit", "method.rank=4"), "bitfit has no method.rank"),
         (("data.root=a,b",), "data.root is one folder"),
-        (("task=file", "task.path=nowhere.csv"), "task.path=nowhere.csv: there is no such file"),
+        (("task=file", "task.path=nowhere.csv"), "task.path=nowhere.csv: no such file"),
         (("model=auto", "model.checkpoint=./nowhere"), "config.json and safetensors"),
         (("task=mrpc,wnli", "size=1000"), "wnli has 635 training examples"),
     ],
@@ -486,7 +486,7 @@ def test_a_users_own_configs_come_first_and_the_packaged_ones_stay(configs, monk
     other = tmp_path / "other"
     other.mkdir()
     assert plan("method=lora", configs=other).runs[0].method.hyperparameters["rank"] == 8
-    with pytest.raises(ConfigError, match="--configs nowhere: there is no such folder"):
+    with pytest.raises(ConfigError, match="--configs nowhere: no such folder"):
         plan("method=lora", configs="nowhere")
 
 

@@ -5,6 +5,7 @@ from peftbench.core.text import decoded, did_you_mean
 
 def test_near_names_are_suggested():
     assert did_you_mean("lorra", ["lora", "bitfit"]) == "did you mean lora?"
+    assert did_you_mean("LoRAx", ["lora", "bitfit"]) == "did you mean lora?"
 
 
 def test_at_most_ten_names_are_listed():

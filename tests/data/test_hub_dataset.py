@@ -248,7 +248,7 @@ def test_it_is_the_target_of_a_suite(repository):
     given = plan(*words[:-1], words[-1].replace("validation:test", f"revision:{COMMIT}"))
     assert given.evaluations[0].key != evaluation.key
     with pytest.raises(
-        ConfigError, match=r"there is no suite\.targets\.abroad\.text; did you mean"
+        ConfigError, match=r"unknown key suite\.targets\.abroad\.text; did you mean"
     ):
         plan(*words[:-1], words[-1].replace("validation:test", "text:joke"))
     with pytest.raises(ConfigError, match=r"or a data set of the hub, \{abroad:\{dataset:ORG/NAME"):

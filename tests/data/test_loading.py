@@ -132,7 +132,7 @@ def test_fingerprint_changes_with_the_bytes(mrpc, layout):
 
 
 def test_a_missing_folder_and_a_missing_task_are_told_apart(mrpc, layout):
-    with pytest.raises(ConfigError, match=r"data.root=/nowhere: there is no folder /nowhere"):
+    with pytest.raises(ConfigError, match=r"data.root=/nowhere: /nowhere is not a folder"):
         loading.load_split(mrpc, "train", "/nowhere")
     with pytest.raises(ConfigError, match=r"cola: no cola/train-\*.parquet in .*null for the hub"):
         loading.load_split(tiny.one_run("task=cola").task, "train", str(layout))
@@ -416,7 +416,7 @@ def test_broken_file_of_another_format(ending, body, tmp_path):
 
 
 def test_file_that_is_not_there_or_of_no_known_format(tmp_path):
-    with pytest.raises(ConfigError, match=r"task.path=.*: there is no such file"):
+    with pytest.raises(ConfigError, match=r"task.path=.*: no such file"):
         mine(tmp_path / "mine.csv")
     (tmp_path / "mine.xlsx").touch()
     with pytest.raises(ConfigError, match=r"ends in \.csv, \.tsv, \.jsonl, \.json, \.parquet"):

@@ -115,7 +115,7 @@ def test_a_torn_checkpoint_costs_time_and_nothing_else(stage):
         (("method._target_=zoo.Nothing",), "cannot import zoo.Nothing"),
         slow(("method._target_=os.system",), "cannot import os.system"),
         slow(("method._target_=zoo.Steady",), "takes [], got ['alpha'"),
-        slow(("task=mrpc", "data.root=/nowhere"), "there is no folder /nowhere"),
+        slow(("task=mrpc", "data.root=/nowhere"), "/nowhere is not a folder"),
         (("task=mrpc", "data.root=."), "no mrpc/train-*.parquet in ."),
     ],
 )

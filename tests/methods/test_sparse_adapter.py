@@ -162,7 +162,7 @@ def test_an_export_holds_the_kept_weights_alone():
         (["method.base_method=bitfit"], "no matrices to prune"),
         (["method.score=best"], "score must be one of random"),
         (["method.base_method=prefix", "method.widen=2"], "Prefix has no width"),
-        (["method.base_method=nothing"], "there is no such method"),
+        (["method.base_method=nothing"], "unknown method"),
     ],
 )
 def test_bad_values_are_refused_before_anything_starts(words, message):

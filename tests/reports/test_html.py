@@ -644,7 +644,7 @@ def test_one_seed_decides_nothing_about_methods(seeds):
     first, *lines = summary._decided([pair])
     if seeds == 1:
         assert "0 decided" in first
-        assert "1 of one seed, which compares two models and no methods" in first
+        assert "1 with one seed, which compares two models, not two methods" in first
         assert lines == []
         return
     assert "worse than Full fine-tuning: LoRA (\N{MINUS SIGN}10.0 points" in lines[0]

@@ -174,7 +174,7 @@ def test_folders_that_cannot_be_meant_are_refused(two, tmp_path):
     a, b = two
     (tmp_path / "empty").mkdir()
     for given, into, said in (
-        ([a, Results(tmp_path / "c")], tmp_path / "all", "there is no such folder"),
+        ([a, Results(tmp_path / "c")], tmp_path / "all", "no such folder"),
         ([a, Results(tmp_path / "empty")], tmp_path / "all", "holds no records"),
         ([a, b], a.folder / "all", "one lies in the other"),
         ([a, b.trials()], b.folder, "one lies in the other"),

@@ -103,7 +103,12 @@ def test_a_table_of_any_fields_shows_the_tuned_ones_or_both(results):
     assert "left out" not in both
     alone = told(results, "where=method=lora tuned=false", "--format", "markdown")
     assert "60.0 ± 0.0 (3) |" in alone
-    assert r"LoRA & 80.0 & $\pm$\,0.0 \S{} \\" in told(results, "--format", "latex")
+    latex = told(results, "--format", "latex")
+    assert r"LoRA & 80.0 & $\pm$\,0.0 \S{} \\" in latex
+    assert r"\item[\S{}] learning rate tuned over " in latex
+    latex = told(results, "where=method=lora", "--format", "latex")
+    assert r"LoRA & 80.0 & $\pm$\,0.0 \\" in latex  # a mark of all cells stands below them
+    assert r"\item All figures: learning rate tuned over " in latex
     lines = list(csv.DictReader(io.StringIO(told(results, "--format", "csv"))))
     assert {one["method"]: one["tuned"] for one in lines} == {"lora": "true", "bitfit": "false"}
 

@@ -135,7 +135,7 @@ def test_a_dry_run_makes_no_noisy_text(monkeypatch):
     monkeypatch.setattr(noise, "noisy", lambda *_: pytest.fail("a noisy text was made"))
     suite.check_data(evaluation.run, None)
     (lost,) = plan(*tiny("task=mrpc", "suite=noise")).evaluations
-    with pytest.raises(ConfigError, match="there is no folder /nowhere"):
+    with pytest.raises(ConfigError, match="/nowhere is not a folder"):
         suite.check_data(lost.run, "/nowhere")
 
 
@@ -443,8 +443,8 @@ def test_evaluate_asks_for_suites_records_and_weights(tmp_path):
     told = call("evaluate", *tiny("suite=noise"), *folder, code=2)
     assert "1 of 1 runs have no record" in told
     Results(tmp_path).save(record(runs()[0]), predictions())
-    assert "no weights were kept" in call("evaluate", *tiny("suite=noise"), *folder, code=2)
-    assert "no weights were kept" in call("run", *tiny("suite=noise"), *folder, code=2)
+    assert "have no saved weights" in call("evaluate", *tiny("suite=noise"), *folder, code=2)
+    assert "have no saved weights" in call("run", *tiny("suite=noise"), *folder, code=2)
 
 
 @pytest.mark.slow

@@ -1,6 +1,7 @@
 """Cores and memory that are ours: the machine's, a container's, a scheduler's."""
 
 import os
+import subprocess
 from types import SimpleNamespace
 
 import psutil
@@ -143,3 +144,29 @@ def test_bf16_is_native_where_the_cpu_has_instructions_that_may_be_used(
         assert hardware.bf16_on_cpu() is native
     finally:
         hardware._cpu_flags.cache_clear()
+
+
+def test_only_changed_code_and_configs_make_a_record_dirty(tmp_path):
+    def git(*words):
+        name = ("-c", "user.name=a", "-c", "user.email=a@b.c")
+        subprocess.run(["git", *name, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    here = tmp_path / "peftbench" / "system"
+    here.mkdir(parents=True)
+    (tmp_path / "configs").mkdir()
+    files = {"code": here / "hardware.py", "config": tmp_path / "configs" / "run.yaml"}
+    for path in files.values():
+        path.write_text("1\n")
+    (tmp_path / "README.md").write_text("1\n")
+    git("init", "-q")
+    git("add", ".")
+    git("commit", "-qm", "one")
+    (tmp_path / "report.html").write_text("made by a documented command")
+    (tmp_path / "README.md").write_text("2\n")
+    assert not hardware.checkout_of(here)["dirty"]
+    for path in files.values():
+        path.write_text("2\n")
+        assert hardware.checkout_of(here)["dirty"]
+        path.write_text("1\n")
+    (here / "new.py").write_text("")  # code that a run may import
+    assert hardware.checkout_of(here)["dirty"]

@@ -37,7 +37,7 @@ def generate(name: str) -> dict[str, dict[str, list]]:
         ValueError: If `name` is none of `NAMES`.
     """
     if name not in _TASKS:
-        raise ValueError(f"there is no synthetic task {name!r}; the tasks are {', '.join(NAMES)}")
+        raise ValueError(f"unknown synthetic task {name!r}; the tasks are {', '.join(NAMES)}")
     seed, draw = _TASKS[name]
     random = Random(seed)
     seen: set[str] = set()

@@ -1,6 +1,6 @@
 """Similarity: how many facts do two sentences share? (STS-B's shape, 0 to 5).
 
-A sentence states who did what to whom or what, and two or all of where, when and how. In the
+A sentence states an agent, an action and its object, and two or all of where, when and how. In the
 second sentence each fact is the same, mostly in another word and perhaps in the passive, or it is
 another fact. The label is 5 times the fraction of facts that agree, whatever words express them.
 Exchanged roles keep every word and lose two facts.

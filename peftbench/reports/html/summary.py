@@ -80,7 +80,7 @@ def _ran(records: list[Record], evaluated: list[Evaluated], found: list[ScoreCel
             + "."
         )
     if max(seeds) == 1:
-        lines.append("With one seed of each, nothing here says how much another seed would change.")
+        lines.append("With one seed of each, the variation over seeds cannot be estimated.")
     return lines
 
 
@@ -113,7 +113,7 @@ def _seeds(cell: ScoreCell) -> str:
 
 
 def _decided(pairs: list[PairedComparison]) -> list[str]:
-    """Verdicts on each task and size: what is decided, and what nobody can tell."""
+    """Verdicts on each task and size: decided and undecided."""
     if not pairs:
         return []
     kinds = Counter(pair.kind for pair in pairs)
@@ -140,14 +140,15 @@ def _decided(pairs: list[PairedComparison]) -> list[str]:
                 told.append(f"{kind} than {base}{within}: {named(map(_effect, members), 4)}")
         left = [pair for pair in here if pair.kind == "undecided" and pair.effect]
         if left:
-            text = f"not told apart from {base}: {named([_said(p.label) for p in left], 4)}"
+            rows = named([_said(pair.label) for pair in left], 4)
+            text = f"not significantly different from {base}: {rows}"
             every = [100 * pair.effect.detectable for pair in left if pair.effect]
             if least := [value for value in every if value == value]:
                 low, high = f"{min(least):.1f}", f"{max(least):.1f}"
                 text += (
                     f" (with {count_of(left[0].seeds, 'seed')} and {left[0].examples:,} examples a "
                     f"true difference of {low if low == high else f'{low} to {high}'} points is "
-                    "found four times in five)"
+                    "detected with 80 % probability)"
                 )
             told.append(text)
         if told:
@@ -157,8 +158,8 @@ def _decided(pairs: list[PairedComparison]) -> list[str]:
 
 #: Kinds of pairs of which there is nothing to decide, in words.
 _OTHER = {
-    "both collapsed": "collapsed on both sides",
-    "one seed": "of one seed, which compares two models and no methods",
+    "both collapsed": "between collapsed rows",
+    "one seed": "with one seed, which compares two models, not two methods",
     "undefined": "not possible (labels of one class)",
     "no seed in common": "without a seed in common",
 }
@@ -185,10 +186,10 @@ def _collapsed(
     """How many runs answer the same throughout, and where."""
     total = sum(record.collapsed for record in records)
     if not total:
-        return ["No run collapsed: none predicts one class or value throughout."]
+        return ["No run collapsed: none predicts one class or value for every example."]
     lines = [
         f"{total:,} of {count_of(len(records), 'run')} collapsed: they predict one class or value "
-        f"throughout. {convention.NOTE}"
+        f"for every example. {convention.NOTE}"
     ]
     parts = []
     for one, title in titles.items():

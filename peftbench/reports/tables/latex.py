@@ -54,8 +54,9 @@ def latex(table: Table, heads: Sequence[tuple[str, str]] | None = None, measured
     r"""A `table` for `\input` that fits a column where it has up to three columns of figures.
 
     Figures are aligned at the point (siunitx), n stands once in the caption where all cells have
-    the same, † becomes a superscript c. The notes are comments below; what must be read stands in
-    threeparttable's notes. Letters beyond Latin ones need XeLaTeX or LuaLaTeX and a font.
+    the same, and so does a mark; † becomes a superscript c. The notes are comments below; what must
+    be read stands in threeparttable's notes. Letters beyond Latin ones need XeLaTeX or LuaLaTeX and
+    a font.
 
     Args:
         table: of text.
@@ -69,6 +70,8 @@ def latex(table: Table, heads: Sequence[tuple[str, str]] | None = None, measured
     found = [[_CELL.fullmatch(row[table.labels + place]) for place in order] for row in table.rows]
     counts = Counter(cell["n"] for row in found for cell in row if cell)
     usual = counts.most_common(1)[0][0] if counts else ""
+    marks = {cell["mark"].strip() for row in found for cell in row if cell}
+    common = marks.pop() if len(marks) == 1 else ""
     columns, lines = [], [[_latex(cell) for cell in row[: table.labels]] for row in table.rows]
     for number, place in enumerate(order):
         column = [row[table.labels + place] for row in table.rows]
@@ -77,7 +80,7 @@ def latex(table: Table, heads: Sequence[tuple[str, str]] | None = None, measured
         columns.append(_format(values))
         for at, (line, cell, value) in enumerate(zip(lines, cells, values, strict=True)):
             bold = (at, table.labels + place) in table.bold
-            line += [_value(value, bold), _around(cell, usual)]
+            line += [_value(value, bold), _around(cell, usual, common)]
     spec = "l" * table.labels + "".join(f"S[table-format={one}]@{{\\,}}l" for one in columns)
     caption = _latex(". ".join(filter(None, [table.title, measured])))
     caption += f" ($n = {usual}$)." if usual.isdigit() else "."
@@ -88,6 +91,7 @@ def latex(table: Table, heads: Sequence[tuple[str, str]] | None = None, measured
         body += [text, *rule] if row[0] == _APART[0] else [*rule, text]
     notes = [
         *([_COLLAPSED] if any(cell and cell["gone"] for row in found for cell in row) else []),
+        *_explained(table.notes, marks, common),
         *([_BEST] if table.bold else []),
         *([rf"\item In brackets: seeds where they are not {usual}."] if len(counts) > 1 else []),
         *([_RESOLUTION] if any(row[0] == _APART[1] for row in table.rows) else []),
@@ -163,13 +167,25 @@ def _value(text: str, bold: bool) -> str:
     return r"\bfseries " * bold + text.replace(",", "")
 
 
-def _around(cell: "re.Match[str] | None", usual: str) -> str:
+def _around(cell: "re.Match[str] | None", usual: str, common: str) -> str:
     if cell is None:
         return ""
     text = rf"$\pm$\,{cell['sd']}" if cell["sd"] else _latex(cell["range"] or "", True)
     text += f" ({_latex(cell['n'])})" * (cell["n"] != usual)
     text += rf"\textsuperscript{{c{cell['gone']}}}" if cell["gone"] else ""
-    return text + _latex(cell["mark"])
+    return text if common else text + _latex(cell["mark"])
+
+
+def _explained(notes: Sequence[str], marks: set[str], common: str) -> list[str]:
+    """What the marks in cells mean; a mark that all cells have stands only here."""
+    items = []
+    for note in notes:
+        mark, _, meaning = note.partition(" ")
+        if mark and mark in common:
+            items.append(rf"\item All figures: {_latex(meaning)}")
+        elif mark and any(mark in one for one in marks):
+            items.append(rf"\item[{_latex(mark)}] {_latex(meaning)}")
+    return items
 
 
 def _slug(text: str) -> str:

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import textwrap
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
@@ -102,27 +103,51 @@ class Table:
         """For a terminal of any width."""
         return terminal.Fitted(self)
 
-    def unwrapped(self, column: int) -> bool:
-        """Whether cells of a column stay on one line in a terminal.
-
-        Long headings of figures wrap; a row's name never gives way to them.
-        """
+    def _wraps(self, column: int) -> bool:
+        """Whether cells of a column may take several lines in a terminal: figures never do."""
         sentence = column >= len(self.columns) - self.prose
-        return (column < self.labels) != self.narrow and not sentence
+        return sentence or (self.narrow and column < self.labels)
 
-    def drawn(self) -> "RichTable":
-        """For a terminal that is wide enough."""
+    def width(self, column: int, whole: bool) -> int:
+        """Columns of a terminal that a column needs.
+
+        Args:
+            whole: with its heading on one line, where no cell wraps.
+        """
+        from rich.cells import cell_len
+
+        cells, heading = [row[column] for row in self.rows], [self.columns[column]]
+        if self._wraps(column):
+            cells = [word for cell in cells for word in cell.split()]
+        if self._wraps(column) or (column >= self.labels and not whole):
+            heading = heading[0].split()
+        return max(map(cell_len, [*cells, *heading]), default=0)
+
+    def drawn(self, narrow: bool = False) -> "RichTable":
+        """For a terminal that is wide enough.
+
+        Args:
+            narrow: without margins, and with headings of figures as wide as their cells or longest
+                words.
+        """
         from rich import box
         from rich.markup import escape
         from rich.table import Table as RichTable
         from rich.text import Text
 
         drawn = RichTable(
-            title=escape(self.title), box=box.SIMPLE_HEAD, title_justify="left", title_style="bold"
+            title=escape(self.title),
+            box=box.SIMPLE_HEAD,
+            title_justify="left",
+            title_style="bold",
+            show_edge=not narrow,
+            pad_edge=not narrow,
         )
         for i, column in enumerate(self.columns):
             justify: Literal["left", "right"] = "left" if self._left(i) else "right"
-            drawn.add_column(escape(column), justify=justify, no_wrap=self.unwrapped(i))
+            if narrow and i >= self.labels:
+                column = "\n".join(textwrap.wrap(column, self.width(i, False) or 1))
+            drawn.add_column(escape(column), justify=justify, no_wrap=not self._wraps(i))
         for i, row in enumerate(self.rows):
             bold = [(i, j) in self.bold for j in range(len(row))]
             drawn.add_row(*map(Text, row, ("bold" if one else "" for one in bold)))

@@ -1,7 +1,6 @@
 """Tables on standard output: as wide as a terminal, whole in a pipe or a file."""
 
 import io
-from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +43,8 @@ _PARTS = 4
 class Fitted:
     """A table for rich, without a cut figure.
 
-    Drawn as one where it fits, else as a few with some of the columns each, else row by row.
+    Drawn as one where it fits, if need be without margins and with headings of figures on several
+    lines, else as a few with some of the columns each, else row by row.
     """
 
     def __init__(self, table: "Table"):
@@ -52,29 +52,23 @@ class Fitted:
 
     def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
         """Draw it."""
-        if sum(self._widths(self.table.unwrapped)) < options.max_width:
+        if sum(self._widths(whole=True)) < options.max_width:
             yield self.table.drawn()
         elif parts := self._parts(options.max_width):
             for part in parts:
-                yield part.drawn()
+                yield part.drawn(narrow=True)
+                yield ""
         else:
             yield from self._rows()
 
-    def _widths(self, unwrapped: Callable[[int], bool]) -> list[int]:
-        """Columns of a terminal that each column takes with whole words, or with whole cells."""
-        from rich.cells import cell_len
-
-        table, found = self.table, []
-        for place, cells in enumerate(zip(table.columns, *table.rows, strict=True)):
-            parts = cells if unwrapped(place) else [w for cell in cells for w in cell.split()]
-            found.append(max(map(cell_len, parts), default=0) + 3)  # blanks around and between
-        return found
+    def _widths(self, whole: bool = False) -> list[int]:
+        """Columns of a terminal that each column takes, with headings in words or `whole`."""
+        return [self.table.width(place, whole) + 3 for place in range(len(self.table.columns))]
 
     def _parts(self, most: int) -> "list[Table]":
         """Tables of the rows' names and some figures each; none if that takes too many."""
-        first, sentences = self.table.labels, len(self.table.columns) - self.table.prose
-        widths = self._widths(lambda place: place < sentences)
-        room = most - 1 - sum(widths[:first])
+        first, widths = self.table.labels, self._widths()
+        room = most + 3 - sum(widths[:first])  # without margins
         parts: list[list[int]] = []
         left = 0
         for place in range(first, len(widths)):
