@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peftbench.cli import completion
-from peftbench.config import aliases, catalog, old_names
+from peftbench.config import aliases, catalog, old_names, yaml_files
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json
 from peftbench.core.text import did_you_mean
@@ -58,10 +58,11 @@ def option_json(name: str, configs: Path | None) -> dict[str, Json]:
 
     Nothing for a name that is a group.
     """
-    import yaml
-
     return {
-        f"{group}={found}": {"path": str(path), "keys": yaml.safe_load(path.read_text("utf-8"))}
+        f"{group}={found}": {
+            "path": str(path),
+            "keys": yaml_files.read_mapping(path, resolve=False),
+        }
         for group, found, path in _options(name, configs)
     }
 

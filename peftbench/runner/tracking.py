@@ -40,7 +40,8 @@ def check_trackers(names: Sequence[str]) -> None:
         module, packages = TRACKERS[name]
         if find_spec(module) is None:
             raise ConfigError(
-                f"--track {name}: {packages} is not installed; `uv sync --group trackers`, or pip"
+                f"--track {name} needs more packages: `uv sync --group trackers`, or "
+                f"`pip install {packages}`"
             )
 
 

@@ -211,7 +211,7 @@ def test_no_figure_is_cut_in_a_terminal(width):
     for figure in ("0-4", "1234", "5678"):
         assert re.search(rf"(?<!\d){figure}(?!\d)", drawn), drawn
     assert max(len(line.rstrip()) for line in drawn.splitlines()) <= width
-    assert ("done: 1234" in drawn) == (width < 100), "rows as lines where columns do not fit"
+    assert ("done: 1234" in drawn) == (width < 60), "rows as lines where columns do not fit"
 
 
 def test_a_pipe_cuts_nothing():

@@ -177,8 +177,8 @@ def test_ctrl_c_when_the_check_is_over_stops_the_command(scripted, tmp_path, mon
     before = len(started(tmp_path)) if (tmp_path / "started").exists() else 0
     checked = sweep.preflight
 
-    def interrupted(pool, work):
-        checked(pool, work)
+    def interrupted(pool, work, silent):
+        checked(pool, work, silent)
         os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(sweep, "preflight", interrupted)
