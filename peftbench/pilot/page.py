@@ -79,7 +79,7 @@ def brief(made: Json) -> list[Table]:
             _percent(one["gain"]),
             _seconds(one["seconds"]),
             _milliseconds(one["latency"]),
-            "yes" if not one["missed"] else f"not shown: {', '.join(one['missed'])}",
+            _met(one),
         ]
         for one in made["candidates"]
     ]
@@ -100,6 +100,13 @@ def brief(made: Json) -> list[Table]:
     return [Table("Cross-validated scores", columns, rows, 1, notes, frozenset({(best, 0)}), 1)]
 
 
+def _met(one: Json) -> str:
+    """Whether a candidate meets the criterion, with the parts that say no or leave it open."""
+    left = [part for part in one["missed"] if part not in one["excluded"]]
+    told = [("no", one["excluded"]), ("undecided", left)]
+    return "; ".join(f"{word}: {', '.join(parts)}" for word, parts in told if parts) or "yes"
+
+
 def _counts(made: Json, name: str) -> str:
     """How many measurements a figure of the candidates is of."""
     found = {one[name]["n"] for one in made["candidates"]} - {0}
@@ -110,7 +117,7 @@ def _criterion_table(made: Json) -> Table:
     names = ("metric", "least", "largest_seconds", "largest_review", "review_error")
     rows = [
         [
-            version["written"],
+            version["written"][:16].replace("T", " "),
             version["sha256"][:12],
             str(version["runs"]),
             *(_plain(version["criterion"][name]) for name in names),

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from peftbench.pilot import intervals
+from peftbench.pilot import intervals, page
 from peftbench.pilot.criterion import Criterion
 from peftbench.pilot.decision import GO, MORE, NO_GO, decide, unchecked_error
 from peftbench.pilot.out_of_fold import OutOfFold
@@ -130,6 +130,10 @@ def test_a_training_that_costs_too_much_is_not_taken():
     made = decide(easy, criterion(0.85, largest_seconds=60.0))
     assert (made.answer, made.method) == (GO, "lora")
     assert made.of("full").missed == ["seconds of training"]
+    assert page._met({"missed": [], "excluded": []}) == "yes"
+    assert page._met({"missed": ["score", "seconds of training"], "excluded": ["score"]}) == (
+        "no: score; undecided: seconds of training"
+    )
     assert made.of("full").seconds == 100.0
     assert decide(easy, criterion(0.85, largest_seconds=10.0)).answer == NO_GO
 

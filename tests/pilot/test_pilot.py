@@ -142,6 +142,8 @@ def test_shuffled_labels_are_no_go_and_the_second_command_only_reads(tmp_path):
     assert made["answer"] == "no-go"
     assert {one["name"] for one in made["candidates"]} >= {"full", "bitfit"}
     assert len(made["candidates"]) == 4
+    assert all(one["missed"] for one in made["candidates"])
+    assert "no: score" in done.stdout
     found = dict(figures(made))
     assert len(found) > 20
     for where, one in found.items():
