@@ -36,8 +36,12 @@ _UNKNOWN = 0.05
 _MISSING_TEXTS = ("nan", "none", "null", "n/a", "#n/a", "<na>")
 
 
-def data_lines(task: TaskConfig, root: str | None) -> list[str]:
+def data_lines(task: TaskConfig, root: str | None, brief: bool = False) -> list[str]:
     """The report of a task: of a user's own file whole, of others what is odd in them.
+
+    Args:
+        brief: another part of the same cross-validation has been described; only what is odd, and
+            which classes have no examples in this part.
 
     Raises:
         ConfigError: if the data cannot be loaded, or cannot be learnt.
@@ -53,12 +57,14 @@ def data_lines(task: TaskConfig, root: str | None) -> list[str]:
         )
     if "file" not in task.source:
         return odd
-    told = [
+    described = [
         f"{task.name}: {len(train.label):,} training and {len(held.label):,} validation examples"
         + _held_out(task),
         f"{task.name}: {_labels(task, train, held)}",
         f"{task.name}: {_lengths(train)}; {_duplicates(train)}",
     ]
+    absent = [f"{task.name}{_held_out(task)}: {line}" for line in _absent(task, train, held)]
+    told = absent if brief else described
     for table in loading.own_tables(task).values():
         notes = [*table.notes]
         if not task.generation:
@@ -97,11 +103,21 @@ def _labels(task: TaskConfig, train: LabelledTexts, held: LabelledTexts) -> str:
         last = shown[-1]
         shown = [*shown[: _MOST_CLASSES - 1], f"… and {classes - _MOST_CLASSES} more, {last}"]
     told = f"{classes} classes (training + validation): {', '.join(shown)}"
-    lacking = [task.class_names[i] for i in np.flatnonzero((counts > 0) & (others == 0))]
-    unlearnt = [task.class_names[i] for i in np.flatnonzero((counts == 0) & (others > 0))]
-    for what, names in (("validation", lacking), ("training", unlearnt)):
-        if names:
-            told += f"; {len(names)} without {what} examples: {', '.join(map(_short, names[:5]))}"
+    return "; ".join([told, *_absent(task, train, held)])
+
+
+def _absent(task: TaskConfig, train: LabelledTexts, held: LabelledTexts) -> list[str]:
+    """Classes that only one of the splits has examples of."""
+    if task.class_names is None or train.targets is not None:
+        return []
+    classes = len(task.class_names)
+    counts, others = (np.bincount(split.label, minlength=classes) for split in (train, held))
+    told = []
+    for what, here, there in (("validation", others, counts), ("training", counts, others)):
+        if names := [task.class_names[i] for i in np.flatnonzero((here == 0) & (there > 0))]:
+            told.append(
+                f"{len(names)} without {what} examples: {', '.join(map(_short, names[:5]))}"
+            )
     return told
 
 
@@ -151,8 +167,11 @@ def _mojibake(text: str) -> bool:
         return False
 
 
-def token_lines(run: Run, root: str | None) -> list[str]:
+def token_lines(run: Run, root: str | None, brief: bool = False) -> list[str]:
     """What the tokenizer of a run makes of its training texts.
+
+    Args:
+        brief: only what is odd.
 
     Raises:
         ConfigError: if data or tokenizer cannot be loaded.
@@ -171,7 +190,7 @@ def token_lines(run: Run, root: str | None) -> list[str]:
     unknown = _unknown_share(tokens.ids, tokenizer)
     where = f"{run.task.name}, tokenizer of {run.model.name}"
     told = []
-    if "file" in run.task.source:
+    if "file" in run.task.source and not brief:
         lengths = tokens.lengths
         told.append(
             f"{where}: median {int(np.median(lengths))} tokens, longest {lengths.max()}; "

@@ -17,7 +17,7 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -98,7 +98,6 @@ def _serve(
     # here, so that signals are handled while torch loads
     from peftbench.training.warm_cache import WarmCache
 
-    results = Results(first["results"])
     setting = RuntimeConfig(**first["setting"])
     warm = WarmCache()
     home = os.open(".", os.O_RDONLY)
@@ -113,6 +112,7 @@ def _serve(
         training.set()
         return stop.is_set()
 
+    work = _JobRunner(Results(first["results"]), setting, warm, stopped, tell)
     tell("ready")
     while not stop.is_set():
         order = orders.get()
@@ -127,9 +127,9 @@ def _serve(
         else:
             jobs = [job_of(one) for one in order["jobs"]]
             if len(jobs) == 1:
-                _one(jobs[0], results, setting, warm, stopped, tell)
+                work.one(jobs[0])
             else:
-                _several(jobs, results, setting, warm, stopped, tell)
+                work.several(jobs)
             training.clear()
             warm.keep()
             if not stop.is_set():
@@ -150,13 +150,13 @@ def _check(runs: list[Run], evaluations: list[Evaluation], setting: RuntimeConfi
     first_folds: dict[str, TaskConfig] = {}
     whose = ""
 
-    def once(what: Any, check: Any, lines: list[str] = told) -> bool:
-        """Whether a check passed, which is made once for equal inputs; what it says joins lines."""
+    def once(what: Any, check: Any) -> bool:
+        """Whether a check passed, which is made once for equal inputs."""
         name = canonical(what)
         if name not in passed:
             passed[name] = True
             try:
-                lines.extend(check() or ())
+                told.extend(check() or ())
             except (ConfigError, OSError) as error:
                 passed[name] = False
                 told_of = system_reason(error) if isinstance(error, OSError) else str(error)
@@ -176,16 +176,14 @@ def _check(runs: list[Run], evaluations: list[Evaluation], setting: RuntimeConfi
         ):
             continue  # all the rest needs it
         once([run.model, run.prompt, run.task.name], lambda run=run: dry_run.check_prompt(run))
-        # the parts of one cross-validation have the same rows: the first one says what they are
+        # the parts of one cross-validation have the same rows: the first one describes them
         whole = canonical(replace(run.task, folds=None, fold=None, fold_seed=None))
-        lines = told if first_folds.setdefault(whole, run.task) == run.task else []
-        if once(
-            run.task, lambda run=run: data_report.data_lines(run.task, setting.data_root), lines
-        ):
+        brief = first_folds.setdefault(whole, run.task) != run.task
+        data = run.task, setting.data_root, brief
+        if once(run.task, lambda data=data: data_report.data_lines(*data)):
             once(
                 [run.model, run.task, run.prompt, length],
-                lambda run=run: data_report.token_lines(run, setting.data_root),
-                lines,
+                lambda run=run, brief=brief: data_report.token_lines(run, setting.data_root, brief),
             )
             once(
                 [run.model, run.method, run.task, run.prompt, length],
@@ -211,130 +209,127 @@ def _check(runs: list[Run], evaluations: list[Evaluation], setting: RuntimeConfi
     return {"errors": list(errors), "told": list(dict.fromkeys(told))}
 
 
-def _one(
-    job: Job,
-    results: Results,
-    setting: RuntimeConfig,
-    warm: Any,
-    stop: Callable[[], bool],
-    tell: Any,
-) -> None:
-    key = job.key
-    if not _claim(job, results, tell):
-        return
-    try:
-        if results.done(job):
-            tell("done", key=key, elsewhere=True)
+@dataclass(frozen=True)
+class _JobRunner:
+    """Does jobs and tells the supervisor how they end.
+
+    Attributes:
+        warm: a `training.warm_cache.WarmCache`.
+        stop: whether to leave.
+        tell: sends an event with its fields.
+    """
+
+    results: Results
+    setting: RuntimeConfig
+    warm: Any
+    stop: Callable[[], bool]
+    tell: Callable[..., None]
+
+    def one(self, job: Job) -> None:
+        """Train or evaluate, unless another process has the job or has done it."""
+        key = job.key
+        if not self._claim(job):
             return
-        results.drop_drafts(key)
-        with _logging(results, job, tell):
-            _do(job, results, setting, warm, stop, tell)
-        tell("done", key=key, elsewhere=False)
-    except Exception as error:  # the one broad except: a run that fails must not sink the others
-        _failed(job, error, results, tell)
-    finally:
-        results.release(key)
+        try:
+            if self.results.done(job):
+                self.tell("done", key=key, elsewhere=True)
+                return
+            self.results.drop_drafts(key)
+            with _logging(self.results, job, self.tell):
+                self._do(job)
+            self.tell("done", key=key, elsewhere=False)
+        except (
+            Exception
+        ) as error:  # the one broad except: a run that fails must not sink the others
+            self._failed(job, error)
+        finally:
+            self.results.release(key)
 
+    def several(self, jobs: list[Job]) -> None:
+        """Train runs that may share passes; each is recorded when it is over."""
+        from peftbench.training.packing import runner
 
-def _claim(job: Job, results: Results, tell: Any) -> bool:
-    """Claim a job; tell why where it cannot be done here now."""
-    try:
-        if results.claim(job.key):
-            return True
-        tell("held", key=job.key, reason=results.claimed_by(job.key))
-    except OSError as error:  # it could be when the command started
-        _failed(job, error, results, tell)
-    return False
+        results, tell = self.results, self.tell
+        runs = [job for job in jobs if isinstance(job, Run)]
 
-
-def _several(
-    jobs: list[Job],
-    results: Results,
-    setting: RuntimeConfig,
-    warm: Any,
-    stop: Callable[[], bool],
-    tell: Any,
-) -> None:
-    """Runs that may share passes; each is recorded when it is over."""
-    from peftbench.training.packing import runner
-
-    runs = [job for job in jobs if isinstance(job, Run)]
-
-    def enter(run: Run) -> bool:
-        if stop() or not _claim(run, results, tell):
-            return False
-        if results.done(run):
-            results.release(run.key)
-            tell("done", key=run.key, elsewhere=True)
-            return False
-        results.drop_drafts(run.key)
-        if run is not runs[0]:
-            _append(results, run.key, f"{run.title}\nin a pack, whose log is {runs[0].key}.log\n")
-        tell("begun", key=run.key)
-        return True
-
-    def report(run: Run, news: Json) -> None:
-        tell("step", key=run.key, **news)
-
-    def note(text: str) -> None:
-        tell("note", key=runs[0].key, text=text)
-
-    tell("begun", key=runs[0].key)  # the calibration is made for it: if that kills, it has failed
-    with _logging(results, runs[0], tell):
-        ends = runner.train(runs, setting, results, warm, enter, report, stop, note)
-        for run, end in ends:
-            try:
-                if isinstance(end, Exception):
-                    raise end
-                results.save(end.record, end.predictions, end.trained)
-                tell("done", key=run.key, elsewhere=False)
-            except Exception as error:  # as in `_one`
-                _failed(run, error, results, tell)
-            finally:
+        def enter(run: Run) -> bool:
+            if self.stop() or not self._claim(run):
+                return False
+            if results.done(run):
                 results.release(run.key)
+                tell("done", key=run.key, elsewhere=True)
+                return False
+            results.drop_drafts(run.key)
+            if run is not runs[0]:
+                _append(
+                    results, run.key, f"{run.title}\nin a pack, whose log is {runs[0].key}.log\n"
+                )
+            tell("begun", key=run.key)
+            return True
 
+        def report(run: Run, news: Json) -> None:
+            tell("step", key=run.key, **news)
 
-def _failed(job: Job, error: Exception, results: Results, tell: Any) -> None:
-    """Tell why a job is not done; note it where it was not asked to leave."""
-    from peftbench.training import loop
+        def note(text: str) -> None:
+            tell("note", key=runs[0].key, text=text)
 
-    if isinstance(error, loop.TrainingInterrupted):
-        tell("interrupted", key=job.key, reason=str(error))
-        return
-    _append(results, job.key, "".join(traceback.format_exception(error)))
-    failure = Failure(job, classify(error), reason(error))
-    tell("failed", key=job.key, kind=_note(results, failure), reason=failure.reason)
+        tell("begun", key=runs[0].key)  # the calibration is made for it: if that kills, it failed
+        with _logging(results, runs[0], tell):
+            ends = runner.train(
+                runs, self.setting, results, self.warm, enter, report, self.stop, note
+            )
+            for run, end in ends:
+                try:
+                    if isinstance(end, Exception):
+                        raise end
+                    results.save(end.record, end.predictions, end.trained)
+                    tell("done", key=run.key, elsewhere=False)
+                except Exception as error:  # as in `one`
+                    self._failed(run, error)
+                finally:
+                    results.release(run.key)
 
+    def _claim(self, job: Job) -> bool:
+        """Claim a job; tell why where it cannot be done here now."""
+        try:
+            if self.results.claim(job.key):
+                return True
+            self.tell("held", key=job.key, reason=self.results.claimed_by(job.key))
+        except OSError as error:  # it could be when the command started
+            self._failed(job, error)
+        return False
 
-def _do(
-    job: Job,
-    results: Results,
-    setting: RuntimeConfig,
-    warm: Any,
-    stop: Callable[[], bool],
-    tell: Any,
-) -> None:
-    from peftbench.evaluation import continual, evaluator
-    from peftbench.suites import base
-    from peftbench.training import distributed, trainer
+    def _do(self, job: Job) -> None:
+        from peftbench.evaluation import continual, evaluator
+        from peftbench.suites import base
+        from peftbench.training import distributed, trainer
 
-    def report(news: Json) -> None:
-        tell("step", key=job.key, **news)
+        results, setting = self.results, self.setting
 
-    if isinstance(job, Evaluation):
-        do = (
-            continual.run_continual
-            if base.build_suite(job.suite).trains
-            else evaluator.evaluate_suite
-        )
-        alone = replace(setting, processes=1)
-        results.save_evaluated(*do(job, results, alone, warm=warm, report=report, stop=stop))
-        return
-    with distributed.group(job, results.folder, setting):
-        outcome = trainer.execute(
-            job, setting, results=results, warm=warm, report=report, stop=stop
-        )
-    results.save(outcome.record, outcome.predictions, outcome.trained)
+        def report(news: Json) -> None:
+            self.tell("step", key=job.key, **news)
+
+        how: Json = {"warm": self.warm, "report": report, "stop": self.stop}
+        if isinstance(job, Evaluation):
+            trains = base.build_suite(job.suite).trains
+            do = continual.run_continual if trains else evaluator.evaluate_suite
+            results.save_evaluated(*do(job, results, replace(setting, processes=1), **how))
+            return
+        with distributed.group(job, results.folder, setting):
+            outcome = trainer.execute(job, setting, results=results, **how)
+        results.save(outcome.record, outcome.predictions, outcome.trained)
+
+    def _failed(self, job: Job, error: Exception) -> None:
+        """Tell why a job is not done; note it where it was not asked to leave."""
+        from peftbench.training import loop
+
+        if isinstance(error, loop.TrainingInterrupted):
+            self.tell("interrupted", key=job.key, reason=str(error))
+            return
+        _append(self.results, job.key, "".join(traceback.format_exception(error)))
+        failure = Failure(job, classify(error), reason(error))
+        kind = _note(self.results, failure)
+        self.tell("failed", key=job.key, kind=kind, reason=failure.reason)
 
 
 def _note(results: Results, failure: Failure) -> str:

@@ -113,6 +113,7 @@ def test_the_folds_of_a_file_hold_each_row_out_once(tmp_path):
         seen += here
     assert sorted(seen) == list(range(60))
     assert "(part 4 of 4)" in data_report.data_lines(task, None)[0]
+    assert data_report.data_lines(task, None, brief=True) == []
     prints = {
         loading.fingerprint(task_of(path, "task.folds=4", f"task.fold={fold}"), "train", None)
         for fold in (0, 1)
@@ -150,3 +151,18 @@ def test_folds_that_cannot_be_are_refused(tmp_path, words, told):
     path = write(tmp_path / "mine.csv", sentences(30))
     with pytest.raises(ConfigError, match=told):
         task_of(path, *(word.format(path=path) for word in words))
+
+
+def test_parts_after_the_first_are_described_only_where_a_class_has_no_examples(tmp_path):
+    text = "the same rare sentence four times"  # near duplicates stay in one part
+    rows = [*sentences(60), *((text + mark, "odd") for mark in ("", ".", "!", "?"))]
+    path = write(tmp_path / "mine.csv", rows)
+    told = [
+        data_report.data_lines(task_of(path, "task.folds=4", f"task.fold={fold}"), None, brief=True)
+        for fold in range(4)
+    ]
+    (holds,) = [place for place, lines in enumerate(told) if "training" in " ".join(lines)]
+    for fold, lines in enumerate(told):
+        what = "training" if fold == holds else "validation"
+        first = f"mine (part {fold + 1} of 4): 1 without {what} examples: odd"
+        assert lines[0] == first
