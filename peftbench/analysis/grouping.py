@@ -164,19 +164,22 @@ def labels(by_row: Iterable[Row], split: list[str]) -> dict[Row, str]:
     return found
 
 
-def titles(runs: Iterable[Run]) -> dict[str, str]:
-    """Titles by key, with the settings in which runs of one title differ, such as lr=0.001."""
+def differences(runs: Iterable[Run]) -> dict[str, str]:
+    """By key, what a title needs behind it: the settings in which runs of one title differ.
+
+    Such as ` · lr=0.001`; nothing where a title is unique.
+    """
     alike: dict[str, dict[str, Run]] = {}
     for run in runs:
         alike.setdefault(run.title, {})[run.key] = run
     found = {}
-    for title, by_key in alike.items():
+    for by_key in alike.values():
         known = {key: settings(run) for key, run in by_key.items()} if len(by_key) > 1 else {}
         names = sorted({name for flat in known.values() for name in flat})
         split = [n for n in names if len({str(flat.get(n)) for flat in known.values()}) > 1]
         for key in by_key:
             words = [_word(name, _value(known[key].get(name))) for name in split]
-            found[key] = " · ".join([title, *words])
+            found[key] = "".join(f" · {word}" for word in words)
     return found
 
 

@@ -212,18 +212,13 @@ def show(key: str | None, folder: Path, where: str, as_json: bool) -> None:
     """
     if (key is None) == (not where):
         raise click.UsageError("give a KEY, or conditions: --where 'method=lora seed=0'")
-    from peftbench.cli.show import VALUES, describe, describe_json, listed, listed_json
+    from peftbench.cli.show import describe, describe_json, listed, listed_json, print_lines
 
     results = options.open_results(folder)
     if as_json:
         click.echo(listed_json(results, where) if key is None else describe_json(results, key))
         return
-    shown = listed(results, where) if key is None else describe(results, key)
-    for line in shown.split("\n"):
-        if line.startswith("repeat "):  # to be copied
-            click.echo(line)
-        else:
-            options.tell(line, indent=VALUES)
+    print_lines(listed(results, where) if key is None else describe(results, key))
 
 
 for _verb in (export, predict, gate):

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 _PRICES = "YAML file with your prices per hour, kWh and GB (see configs/prices.yaml)."
 _AGAINST = "Baseline of comparisons.  [default: the method that trains most parameters]"
 
-#: Objects that are made before the collector looks for cycles; Python's own number is 700.
+#: Objects that are made before the collector looks for cycles; Python's own is 700 or 2,000.
 _COLLECTED = 100_000
 
 _MARGIN = "A loss of at most this many points counts as not worse."

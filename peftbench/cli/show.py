@@ -4,21 +4,33 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
+import click
+
 from peftbench.cli.repeat import NODES, repeat_line, spelled
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json, Record
 from peftbench.core.text import one_line
 from peftbench.metrics.task_metrics import factor
 from peftbench.results.store import Results
+from peftbench.system import terminal
 
 #: Column at which values stand.
-VALUES = 13
+_VALUES = 13
+
+#: The word before the command that repeats a run.
+_REPEAT = "repeat"
 
 #: Values of a list that a line has room for.
 _MOST = 12
 
 #: Classes whose figures are shown, at most.
 _MOST_CLASSES = 10
+
+
+def print_lines(shown: str) -> None:
+    """Print what is described, broken at the width of a terminal, but for a command to copy."""
+    for line in shown.split("\n"):
+        click.echo(line if line.startswith(f"{_REPEAT} ") else terminal.fitted(line, _VALUES))
 
 
 def describe(results: Results, start: str) -> str:
@@ -30,7 +42,7 @@ def describe(results: Results, start: str) -> str:
     found = _load(results, start)
     if isinstance(found, Record):
         lines = [*_record(found), *_files(found, results)]
-        lines.append(f"repeat       {repeat_line(found.run)}")
+        lines.append(f"{_REPEAT:{_VALUES}}{repeat_line(found.run)}")
     else:
         lines = _evaluated(found)
     return "\n".join(map(one_line, lines))

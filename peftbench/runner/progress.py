@@ -12,7 +12,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Column
 
-from peftbench.analysis.grouping import titles
+from peftbench.analysis.grouping import differences
 from peftbench.core.errors import RecordError
 from peftbench.core.evaluation import Evaluation, Job
 from peftbench.core.run import Json
@@ -221,13 +221,9 @@ class Display:
 
 def _titles(jobs: Sequence[Job]) -> dict[str, str]:
     """By key, what names each of the jobs in a line."""
-    of_runs = titles(job.run if isinstance(job, Evaluation) else job for job in jobs)
-    return {
-        job.key: f"{job.suite['name']} of {of_runs[job.run.key]}"
-        if isinstance(job, Evaluation)
-        else of_runs[job.key]
-        for job in jobs
-    }
+    runs = {job.key: job.run if isinstance(job, Evaluation) else job for job in jobs}
+    behind = differences(runs.values())
+    return {job.key: job.title + behind[runs[job.key].key] for job in jobs}
 
 
 def _short_names(full: dict[str, str]) -> dict[str, str]:

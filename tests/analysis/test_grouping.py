@@ -169,12 +169,11 @@ def test_labels_say_in_words_what_tells_rows_apart():
     ]
 
 
-def test_titles_of_runs_say_in_what_those_of_one_title_differ():
+def test_runs_of_one_title_are_told_apart_by_the_settings_in_which_they_differ():
     several = records.runs("method=lora,bitfit", "train.lr=1e-3,3e-4")
-    found = grouping.titles([*several[:3], several[0]])
-    words = "synthetic_paraphrase · tiny · size 32 · seed 0"
-    assert list(found.values()) == [
-        f"lora · {words} · lr=0.001",
-        f"lora · {words} · lr=0.0003",
-        f"bitfit · {words}",
-    ]
+    found = grouping.differences([*several[:3], several[0]])
+    assert found == {
+        several[0].key: " · lr=0.001",
+        several[1].key: " · lr=0.0003",
+        several[2].key: "",
+    }
