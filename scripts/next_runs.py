@@ -1,10 +1,11 @@
 """Train the next missing parts of the papers' grids; see next_runs.sh, which prepares the worktree.
 
-A part is the choice of one learning rate, or one cell of a grid with all its seeds and their
-evaluations. Each is made by the command that it prints, and committed when it is whole. Parts come
-in the order in which findings need them; runs of the methods that most papers have do not wait for
-the rates of the others. Budgets in seconds need a machine without other work: `--seconds` makes
-these runs, in one go, and nothing else.
+A part is the choice of a method's learning rates, one for each task, or one cell of a grid with
+all its seeds and their evaluations. Each is made by the command that it prints, and committed when
+it is whole; a few cells of a grid are trained together, so that no core waits for the last seed of
+each. Parts come in the order in which findings need them; runs of the methods that most papers have
+do not wait for the rates of the others. Budgets in seconds need a machine without other work:
+`--seconds` makes these runs, in one go, and nothing else.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from itertools import islice, takewhile
 from pathlib import Path
 
 import peftbench
@@ -161,6 +163,10 @@ STAGES: tuple[Stage, ...] = (
 #: Budgets in seconds, of which runs are made alone.
 SECONDS = _sweep("doering2024_time_mini", variants=False)
 
+#: Cells of a grid that are trained together at most. An odd number of seeds, one cell at a time,
+#: leaves one of two cores without work for a sixth of the time.
+TOGETHER = 4
+
 #: Processes that wait or run, on average over a minute, beside which seconds are not measured.
 _QUIET = 0.9
 
@@ -215,14 +221,26 @@ def unchosen(rates: Rates, data: str) -> Iterator[Part]:
     """The choices that are not there."""
     folder = Results(rates.folder)
     for method in rates.methods:
-        for task, epochs in EPOCHS.items():
-            words = ["train.precision=bf16", f"model={rates.model}", "size=1000"]
-            words += ["train.num_evals=1", f"method={method}", f"task={task}"]
-            words += [f"budget.epochs={epochs}", f"data.root={data}"]
-            (run,) = peftbench.plan(*words).runs
+        words = ["train.precision=bf16", f"model={rates.model}", "size=1000"]
+        words += ["train.num_evals=1", f"method={method}", f"data.root={data}"]
+        tasks = []
+        for task in EPOCHS:
+            (run,) = peftbench.plan(*words, *_on(task)).runs
             if choices.find(folder, subject(run).key) is None:
-                title = f"Learning rate of {method} on {task}: {rates.model}, 1,000 examples"
-                yield Part(title, rates.folder, [*words, *rates.options])
+                tasks.append(task)
+        if tasks:
+            title = (
+                f"Learning rates of {method} on {', '.join(tasks)}: {rates.model}, 1,000 examples"
+            )
+            yield Part(title, rates.folder, [*words, *_on(*tasks), *rates.options])
+
+
+def _on(*tasks: str) -> list[str]:
+    """The words of tasks, each with its passes."""
+    if len(tasks) == 1:
+        return [f"task={tasks[0]}", f"budget.epochs={EPOCHS[tasks[0]]}"]
+    passes = ",".join(str(EPOCHS[task]) for task in tasks)
+    return [f"zip=task={','.join(tasks)} budget.epochs={passes}"]
 
 
 def unchosen_variants(rates: Rates, grid: Sweep, data: str) -> Iterator[Part]:
@@ -237,42 +255,48 @@ def unchosen_variants(rates: Rates, grid: Sweep, data: str) -> Iterator[Part]:
         for folder in (rates.folder, grid.folder)
         for choice in choices.all_choices(Results(folder))
     ]
-    for words in _variants(grid.words):
-        words = [*words, "size=1000", f"data.root={data}"]
-        (run,) = peftbench.plan(*words).runs
-        if not any(choice.is_of(run) for choice in known):
-            title = f"{grid.folder.name}: learning rate of {_settings(words)}"
-            yield Part(title, grid.folder, [*words, *rates.options])
+    for variant, tasks in _variants(grid.words).items():
+        words = [*variant, "size=1000", f"data.root={data}"]
+        left = []
+        for task in tasks:
+            (run,) = peftbench.plan(*words, *_on(task)).runs
+            if not any(choice.is_of(run) for choice in known):
+                left.append(task)
+        if left:
+            title = f"{grid.folder.name}: learning rates of {_settings(words)} on {', '.join(left)}"
+            yield Part(title, grid.folder, [*words, *_on(*left), *rates.options])
 
 
 #: Axes of a grid over which one learning rate is used, and those that say nothing of a run.
 _ASIDE = ("seed", "size", "budget", "train.lr")
 
 
-def _variants(words: list[str]) -> list[list[str]]:
-    """The words of each cell of a grid, but for seeds, sizes, budgets, rates and suites."""
+def _variants(words: list[str]) -> dict[tuple[str, ...], list[str]]:
+    """The words of the cells of a grid, but for seeds, sizes, budgets, rates and suites.
+
+    Behind those of each: its tasks.
+    """
     searched = catalog.folders(None)
     composer = Composer(searched)
     named = [word.removeprefix("sweep=") for word in words if word.startswith("sweep=")]
     own = [word for word in words if not word.startswith("sweep=")]
     grid = Grid.read([*own, "tuned=true"], composer, searched, named[0] if named else None)
-    found: dict[tuple[str, ...], None] = {}
+    found: dict[tuple[str, ...], dict[str, None]] = {}
     for cell in grid.cells(composer):
-        found[tuple(_spelled(cell))] = None
-    return [list(one) for one in found]
+        found.setdefault(tuple(_spelled(cell)), {})[str(cell["task"])] = None
+    return {variant: list(tasks) for variant, tasks in found.items()}
 
 
 def _spelled(cell: Cell) -> Iterator[str]:
     for key, value in cell.items():
-        left_out = key in (*_ASIDE, "tuned") or key.startswith("budget.") or of_suite(key)
+        left_out = key in (*_ASIDE, "tuned", "task") or key.startswith("budget.") or of_suite(key)
         if not left_out:
             yield f"{key}={'null' if value is None else value}"
-    yield f"budget.epochs={EPOCHS[cell['task']]}"
 
 
 def _settings(words: list[str]) -> str:
     """What a variant is, for a title."""
-    named = ("method", "task", "augmentation", "prompt")
+    named = ("method", "augmentation", "prompt")
     return ", ".join(word for word in words if word.partition("=")[0].partition(".")[0] in named)
 
 
@@ -337,22 +361,39 @@ def take_over(part: Part) -> None:
                     shutil.copyfile(path, to)
 
 
-def make(part: Part, workers: int | None = None) -> bool:
-    """Train and evaluate a part; whether it is whole."""
-    if not part.runs:
-        words = ["tune", *part.words, "--quiet", "--results", str(part.folder)]
-        return subprocess.run([sys.executable, "-m", "peftbench", *words]).returncode == 0
-    folder = Results(part.folder)
-    take_over(part)
-    whole = peftbench.plan(*part.words, results=part.folder)
-    mine = replace(whole, runs=part.runs, cells=len(part.runs), evaluations=part.evaluations)
+def next_parts(data: str, most: int) -> list[Part]:
+    """The parts to make next: a choice, or up to so many cells of one grid; none are missing."""
+    found = missing(data)
+    first = next(found, None)
+    if first is None:
+        return []
+    if not first.runs:
+        return [first]
+    same = takewhile(lambda one: one.runs and one.command == first.command, found)
+    return [first, *islice(same, most - 1)]
+
+
+def make(parts: list[Part], workers: int | None = None) -> list[Part]:
+    """Make a choice, or train and evaluate cells of one grid together; the parts that are whole."""
+    first = parts[0]
+    if not first.runs:
+        words = ["tune", *first.words, "--quiet", "--results", str(first.folder)]
+        done = subprocess.run([sys.executable, "-m", "peftbench", *words])
+        return parts if done.returncode == 0 else []
+    folder = Results(first.folder)
+    for part in parts:
+        take_over(part)
+    runs = [run for part in parts for run in part.runs]
+    asked = [one for part in parts for one in part.evaluations]
+    whole = peftbench.plan(*first.words, results=first.folder)
+    mine = replace(whole, runs=runs, cells=len(runs), evaluations=asked)
     before = status.sweep_status(mine, folder)
     todo = sweep.select_jobs(before, sweep.retry_filter(None))
     if todo.runs or todo.evaluations:
         sweep.check_weights(todo, before, folder)
         how = RunOptions(quiet=True, workers=workers)
         sweep.execute(todo, folder, how, devices("auto"))
-    return is_whole(folder, part.runs, part.evaluations)
+    return [part for part in parts if is_whole(folder, part.runs, part.evaluations)]
 
 
 def commit(part: Part) -> None:
@@ -396,9 +437,29 @@ def seconds(data: str) -> None:
         )
     part = Part(f"doering2024: budgets of seconds, {len(runs)} runs", SECONDS.folder, words, runs)
     print(f"{part.title}: {part.command}", flush=True)
-    if not make(part, workers=1):
+    if not make([part], workers=1):
         sys.exit("not whole, nothing committed")
     commit(part)
+
+
+def make_until(end: float, data: str) -> None:
+    """Make and commit parts, of which none is begun that the slowest yet would end after `end`."""
+    slowest = 0.0
+    while True:
+        began = time.monotonic()
+        room = TOGETHER if not slowest else min(TOGETHER, int((end - began) / slowest))
+        parts = next_parts(data, room) if room > 0 and began < end else []
+        if not parts:
+            return
+        print("\n".join(part.title for part in parts), parts[0].command, sep="\n", flush=True)
+        whole = make(parts)
+        for part in whole:
+            commit(part)
+        if len(whole) < len(parts):
+            sys.exit(f"{len(parts) - len(whole)} of these are not whole and not committed")
+        seconds = time.monotonic() - began
+        slowest = max(slowest, seconds / len(parts))
+        print(f"committed after {format_duration(seconds)}", flush=True)
 
 
 def main() -> None:
@@ -420,20 +481,10 @@ def main() -> None:
         return
     if asked.minutes is None:
         parser.error("say for how many MINUTES parts are started, or --seconds")
-    start, longest = time.monotonic(), 0.0
-    for part in missing(asked.data):
-        began = time.monotonic()
-        if began - start + longest > 60 * asked.minutes:
-            break
-        print(f"{part.title}: {part.command}", flush=True)
-        if not make(part):
-            sys.exit(f"not whole, nothing committed: {part.title}")
-        commit(part)
-        longest = max(longest, time.monotonic() - began)
-        print(f"committed after {format_duration(time.monotonic() - began)}", flush=True)
+    make_until(time.monotonic() + 60 * asked.minutes, asked.data)
     for rates in dict.fromkeys(stage.rates for stage in STAGES if stage.rates is not None):
         if left := len(list(unchosen(rates, asked.data))):
-            print(f"{left} learning rates of {rates.model} are to choose before its grids")
+            print(f"learning rates of {left} methods with {rates.model} are to choose first")
     print(f"{len(list(missing(asked.data)))} parts are missing, but for these grids")
     print("take over what was made: git merge next-runs; then `peftbench report` of its folders")
 

@@ -19,12 +19,23 @@ sys.path.append(str(ROOT / "scripts"))
 next_runs = importlib.import_module("next_runs")
 
 
+def choose(part, skip=None):
+    """Write the choices of a part as if they had been made, but for one task; their runs."""
+    runs = peftbench.plan(*(word for word in part.words if "=" in word)).runs
+    for run in runs:
+        if run.task.name != skip:
+            made = Choice(subject(run), 7e-4, run.task.metric, "a test", [], None)
+            choices.save(Results(part.folder), made)
+    return runs
+
+
 @pytest.mark.slow  # plans 600 runs, and each choice
 def test_rates_come_first_then_cells_of_five_seeds_at_them(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     first, *rest = [part for part in next_runs.missing("glue") if not part.runs]
-    assert first.title == "Learning rate of full on mrpc: minilm, 1,000 examples"
-    assert len(rest) == 19 * 3 - 1 + 4 * 3
+    assert first.title == "Learning rates of full on mrpc, stsb, cola: minilm, 1,000 examples"
+    assert len(rest) == 19 - 1 + 4
+    assert next_runs.next_parts("glue", 4) == [first]
     fixed = [part for part in next_runs.missing("glue") if part.runs]
     rows = Counter((part.words[-1], part.runs[0].row) for part in fixed)
     assert rows == {
@@ -33,11 +44,12 @@ def test_rates_come_first_then_cells_of_five_seeds_at_them(tmp_path, monkeypatch
     }
     assert {len(part.runs) for part in fixed} == {3}, "seeds"
     assert {len(part.evaluations) for part in fixed} == {3}
+    choose(first, skip="cola")
+    assert next(next_runs.missing("glue")).title.startswith(
+        "Learning rates of full on cola: minilm"
+    )
     for part in (first, *rest):
-        words = [word for word in part.words if "=" in word]
-        (run,) = peftbench.plan(*words).runs
-        made = Choice(subject(run), 7e-4, run.task.metric, "a test", [], None)
-        choices.save(Results(part.folder), made)
+        choose(part)
     variants = [
         part
         for stage in next_runs.STAGES
@@ -45,18 +57,14 @@ def test_rates_come_first_then_cells_of_five_seeds_at_them(tmp_path, monkeypatch
         for grid in stage.grids
         for part in next_runs.unchosen_variants(stage.rates, grid, "glue")
     ]
-    assert Counter(part.folder.name for part in variants) == {
+    chosen = [(part.folder.name, run) for part in variants for run in choose(part)]
+    assert Counter(name for name, _ in chosen) == {
         "robust2024": 14 - 2,
         "sparse_adapter2022": 24 + 4 - 2,
         "bh_peft2025": 1,
         "generalization2024": 4,
     }
-    for part in variants:
-        (run,) = peftbench.plan(*part.words).runs
-        assert run.size == 1000
-        choices.save(
-            Results(part.folder), Choice(subject(run), 7e-4, run.task.metric, "a test", [], None)
-        )
+    assert {run.size for _, run in chosen} == {1000}
     first, *rest = next_runs.missing("glue")
     assert first.title == "methods: full on mrpc, size 1000, 5 seeds"
     assert [run.seed for run in first.runs] == [0, 1, 2, 3, 4]
@@ -79,6 +87,9 @@ def test_rates_come_first_then_cells_of_five_seeds_at_them(tmp_path, monkeypatch
     doering = [part for part in rest if part.folder.name == "doering2024"]
     assert doering == rest[5 * 3 - 1 :][: len(doering)]  # before the rates of other methods
     assert doering[0].command.startswith("peftbench run sweep=doering2024_mini 'seed=range(0,5)'")
+    together = next_runs.next_parts("glue", 4)
+    assert together == [first, *rest[:3]]
+    assert len({part.command for part in together}) == 1
     kept = sorted(path.name for path in (tmp_path / doering[0].folder / "choices").iterdir())
     assert len(kept) == 9
     assert kept[0].startswith("adapter-cola-minilm-1000-")
@@ -130,7 +141,7 @@ def test_budgets_of_seconds_are_made_alone_and_in_one_go(tmp_path, monkeypatch):
         choice = Choice(subject(run), 7e-4, run.task.metric, "a test", [], None)
         choices.save(Results(next_runs.FIRST.folder), choice)
     made = []
-    monkeypatch.setattr(next_runs, "make", lambda part, workers: bool(made.append((part, workers))))
+    monkeypatch.setattr(next_runs, "make", lambda parts, workers: made.append((*parts, workers)))
     with pytest.raises(SystemExit, match="at normal priority, and this process has 5"):
         next_runs.seconds("glue")
     state["nice"] = 0
@@ -145,3 +156,26 @@ def test_budgets_of_seconds_are_made_alone_and_in_one_go(tmp_path, monkeypatch):
     state["there"] = [part.runs[0].key]
     with pytest.raises(SystemExit, match="1 of 135 runs are there, of an earlier call"):
         next_runs.seconds("glue")
+
+
+def test_cells_are_made_together_committed_one_by_one_and_not_begun_late(monkeypatch):
+    now, left, log = [0.0], list("abcdefg"), []
+
+    def make(parts):
+        now[0] += 10 * len(parts)
+        del left[: len(parts)]
+        log.append("".join(part.title for part in parts))
+        return parts if "g" not in log[-1] else []
+
+    def parts(data, most):
+        return [next_runs.Part(title, None, []) for title in left[:most]]
+
+    monkeypatch.setattr(next_runs.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(next_runs.Part, "command", "as a test wants it")
+    monkeypatch.setattr(next_runs, "make", make)
+    monkeypatch.setattr(next_runs, "next_parts", parts)
+    monkeypatch.setattr(next_runs, "commit", lambda part: log.append(part.title.upper()))
+    next_runs.make_until(64.0, "glue")  # after the first four there is time for two
+    assert log == ["abcd", *"ABCD", "ef", *"EF"]
+    with pytest.raises(SystemExit, match="1 of these are not whole"):
+        next_runs.make_until(1000.0, "glue")
