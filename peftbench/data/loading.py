@@ -43,6 +43,10 @@ class LabelledTexts:
         texts = [[column[i] for i in rows] for column in self.texts]
         return LabelledTexts(texts, self.label[rows], targets)
 
+    def asked(self) -> "LabelledTexts":
+        """The same without the texts that are wanted."""
+        return replace(self, targets=None)
+
 
 def load_split(task: TaskConfig, split: str, root: str | None) -> LabelledTexts:
     """Read a split of a task, named as in the source.

@@ -103,11 +103,16 @@ def tokenize_split(
     max_length: int,
     root: str | None,
     prompt: TextEncoder | None = None,
+    *,
+    asked: bool = False,
 ) -> TokenizedSplit:
     """The tokens of a split, from the cache where an earlier run left them.
 
     The cache (`PEFTBENCH_CACHE`, else ~/.cache/peftbench) is safe between processes: a file is
     moved there whole, and one that does not hash to what it says is made again.
+
+    Args:
+        asked: without the texts that are wanted, which would take room from the questions.
 
     Raises:
         ConfigError: if the data cannot be loaded.
@@ -119,6 +124,7 @@ def tokenize_split(
         repr((task.texts, task.label, task.classes, max_length)),
         tokenizer_hash(tokenizer),
         *([prompt.identity] if prompt else []),
+        *(["asked"] if asked else []),
     ]
     name = f"{hashlib.sha256('|'.join(what).encode()).hexdigest()[:24]}.tokens"
     path = cache_folder() / name
@@ -128,6 +134,8 @@ def tokenize_split(
         if cached is not None:
             return cached
     table = loading.load_split(task, split, root)
+    if asked:
+        table = table.asked()
     coded = encode if prompt is None else prompt.encode
     tokens = coded(table, tokenizer, max_length)
     names = ["ids", "types", "ends", "label", "answer", *(["wanted"] if len(tokens.wanted) else [])]

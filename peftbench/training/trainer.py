@@ -42,6 +42,9 @@ from peftbench.training.warm_cache import WarmCache
 #: The split that is reported.
 REPORTED = "validation"
 
+#: Tokens of the held-out examples of a task that wants texts, see `TaskData`.
+HELD = "held_out"
+
 #: Of a regression's training labels, in the work of its record.
 LABEL_UNIT = ("label_mean", "label_std")
 
@@ -165,7 +168,8 @@ class TaskData:
     """The data of a run, resolved.
 
     Attributes:
-        tokens: by split: train, validation, and those scored besides.
+        tokens: by split: train, validation, and those scored besides; where texts are to be
+            written, `HELD` are the held-out examples without them, which would take their room.
         rows: numbers of the training examples.
         held: numbers of the training examples held out for selection.
         shown: what the training shows of the first; labels of a regression as z-scores.
@@ -203,7 +207,9 @@ def load_task_data(
     run, root = job.run, job.setting.data_root
     with phases.phase("tokenise"):
         tokens = {
-            name: job.warm.tokenised(run, split, tokenizer, root)
+            name: job.warm.tokenised(
+                run, split, tokenizer, root, asked=run.task.generation and name != "train"
+            )
             for name, split in _splits(run).items()
         }
     if job.stage is None:
@@ -214,10 +220,12 @@ def load_task_data(
         encode = prompting.coder(run, tokenizer, root)
         shown = augmentation.augment_split(run, tokens["train"], rows, root, encode)
     if run.task.generation:
-        targets = {
-            name: loading.load_split(run.task, split, root).targets or []
-            for name, split in _splits(run).items()
-        }
+        tables = {n: loading.load_split(run.task, s, root) for n, s in _splits(run).items()}
+        if len(held):
+            tables[HELD] = tables["train"].take(held)
+            with phases.phase("tokenise"):
+                tokens[HELD] = encode(tables[HELD].asked())
+        targets = {name: table.targets or [] for name, table in tables.items()}
         return TaskData(tokens, rows, held, shown, targets=targets)
     if not run.task.regression:
         return TaskData(tokens, rows, held, shown)
@@ -271,6 +279,8 @@ class PreparedTraining:
     def curve_rows(self) -> tuple[str, np.ndarray]:
         """The split and the examples on which the curve is measured."""
         whole = self.data.tokens[REPORTED]
+        if HELD in self.data.tokens:
+            return HELD, np.arange(len(self.data.held))
         if len(self.data.held):
             return "train", self.data.held
         part = self.job.setting.curve_part
@@ -472,7 +482,8 @@ def build_record(prepared: PreparedTraining, found: dict[str, Arrays]) -> Record
             "held_out": len(data.held),
             "micro_batch_size": training.config.micro_batch_size or training.config.batch_size,
             "overshoot_seconds": training.budget.overshoot(state.seconds),
-            "truncated": {n: t.truncated for n, t in data.tokens.items()} | data.shown.truncated,
+            "truncated": {n: t.truncated for n, t in data.tokens.items() if n != HELD}
+            | data.shown.truncated,
             "resumed": prepared.resumed,
             **({"per_class": _per_class(run, whole)} if run.task.kind == "classification" else {}),
             **({"texts": _texts(run, whole)} if run.task.generation else {}),

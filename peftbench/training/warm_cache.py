@@ -49,15 +49,17 @@ class WarmCache:
             )
         return self.backbones[name]
 
-    def tokenised(self, run: Run, split: str, tokenizer: Any, root: str | None) -> TokenizedSplit:
-        """The tokens of a split for a run."""
+    def tokenised(
+        self, run: Run, split: str, tokenizer: Any, root: str | None, *, asked: bool = False
+    ) -> TokenizedSplit:
+        """The tokens of a split for a run; `asked`: without the texts that are wanted."""
         length = run.train.max_length
         seed = run.seeds()["subset"] if run.prompt and run.prompt.num_demonstrations else None
-        name = canonical([run.task, split, length, run.prompt, seed])
+        name = canonical([run.task, split, length, run.prompt, seed, asked])
         if name not in self.tokens:
             prompt = prompting.build_prompt(run, root)
             self.tokens[name] = tokenization.tokenize_split(
-                run.task, split, tokenizer, length, root, prompt
+                run.task, split, tokenizer, length, root, prompt, asked=asked
             )
         return self.tokens[name]
 

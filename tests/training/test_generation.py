@@ -23,12 +23,13 @@ from peftbench.evaluation.evaluator import evaluate_suite
 from peftbench.exporting import prediction
 from peftbench.exporting.folder import export_run
 from peftbench.methods.base import Method, build_method, task_loss
-from peftbench.models import pretrained
+from peftbench.models import decoding, pretrained
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
 from peftbench.results.store import Results
 from peftbench.runner import packs
-from peftbench.training.trainer import execute
+from peftbench.training.measurement import Phases
+from peftbench.training.trainer import HELD, TrainingJob, execute, load_task_data
 from peftbench.training.warm_cache import WarmCache
 
 CPU = RuntimeConfig(device="cpu", save_weights=True)
@@ -118,6 +119,32 @@ def test_texts_that_are_too_long_are_cut_and_counted(task):
     first = tokenizer.decode(tokens.ids[: tokens.ends[0]])
     assert first.endswith("\nshort[SEP]")
     assert "x" * 25 in first
+
+
+def test_what_is_scored_is_cut_the_same_whatever_is_wanted(tmp_path):
+    task = files(tmp_path / "data", validation="t" * 30)
+    text = "abcdefghij" * 8
+    for part in ("train", "validation"):
+        path = tmp_path / "data" / f"{part}.csv"
+        path.write_text(path.read_text().replace(" ", f" {text} "))
+    run = one(task, "train.max_length=40", "budget.steps=1", "seed=1")
+    trained = execute(run, CPU)
+    assert trained.record.work["truncated"] == {"train": 48, "validation": 12}
+    results = Results(tmp_path / "results")
+    results.save(trained.record, trained.predictions, trained.trained)
+    table = loading.load_split(run.task, "validation", None)
+    source = prediction.open_run(results.load(run.key), results, CPU)
+    texts = list(source.predict(table.texts)[:, 0])
+    assert np.array_equal(decoding.digests(texts), trained.predictions["text_sha256"])
+
+    held = one(task, "train.max_length=40", "checkpoint_selection=best_on_holdout")
+    clock = Phases(torch.device("cpu"))
+    data = load_task_data(TrainingJob(held, CPU), load_tokenizer(run.model), 0, clock)
+    questions = data.tokens[HELD].questions()
+    train = loading.load_split(run.task, "train", None).take(data.held)
+    _, alone = coded(held, train.asked(), most=40)
+    assert np.array_equal(questions.ids, alone.questions().ids)
+    assert data.targets[HELD] == train.targets
 
 
 # the loss
