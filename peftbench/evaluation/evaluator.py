@@ -83,7 +83,7 @@ def evaluate_suite(
         sets = asked.sets(run, setting.data_root)
     # as it trained, whatever auto is here
     precision = resolve_precision(record.environment["precision"], device)
-    kept = _KeptModel(
+    kept = KeptModel(
         run, state, backbone.verbalizer_ids, tokenizer, warm, device, precision, report, stop
     )
     known = require_finite(results.predictions(record))
@@ -113,7 +113,7 @@ def evaluate_suite(
 
 
 @dataclass(frozen=True)
-class _KeptModel:
+class KeptModel:
     """The weights of a run, and what it takes to ask them.
 
     Attributes:
@@ -128,8 +128,8 @@ class _KeptModel:
     warm: WarmCache
     device: torch.device
     precision: str
-    report: Callable[[Json], None]
-    stop: Callable[[], bool]
+    report: Callable[[Json], None] = lambda news: None
+    stop: Callable[[], bool] = lambda: False
 
     def answer(self, asked_as: Run, tokens: TokenizedSplit, *, untrained: bool = False) -> Arrays:
         """Its outputs for texts, or those of the model that the training started from."""
@@ -137,7 +137,7 @@ class _KeptModel:
         method = Method() if untrained else build_method(self.run.method)
         state = None if untrained else self.state
         if state is not None and backbone.verbalizer_ids != self.verbalizer_ids:
-            state = _for_other_words(state, backbone, self.run.task.generation)
+            state = _for_other_words(state, backbone, self.verbalizer_ids or [])
         view = viewed(
             asked_as, method, state, backbone, self.tokenizer, self.device, self.precision
         )
@@ -161,7 +161,7 @@ class _Found:
 
 def _timed(
     asked: Latency,
-    kept: _KeptModel,
+    kept: KeptModel,
     texts: LabelledTexts,
     root: str | None,
     phases: measurement.Phases,
@@ -194,7 +194,7 @@ def _predict(
     found: _Found,
     evaluation: Evaluation,
     asked: Suite,
-    kept: _KeptModel,
+    kept: KeptModel,
     sets: dict[str, LabelledTexts],
     root: str | None,
     phases: measurement.Phases,
@@ -223,7 +223,7 @@ def _predict(
 
 def _untrained(
     evaluation: Evaluation,
-    kept: _KeptModel,
+    kept: KeptModel,
     asked_as: Run,
     shown: int | None,
     tokens: TokenizedSplit,
@@ -239,29 +239,38 @@ def _untrained(
 
 
 def _for_other_words(
-    state: dict[str, Tensor], backbone: Backbone, whole: bool
+    state: dict[str, Tensor], backbone: Backbone, known: list[int]
 ) -> dict[str, Tensor]:
-    """Trained weights for other label words than the run's.
+    """Trained weights for other label words than the run's, or for these in another order.
+
+    A word that the run trained keeps its row of the head; another has the row that it had before.
 
     Args:
         state: of the run.
         backbone: that scores the other words.
-        whole: whether the run trained with the whole vocabulary, of which these rows are a part;
-            else the head has the rows that it had before.
+        known: tokens of the words that the run scored; none for the whole vocabulary.
     """
     module = backbone.module
     paths = {id(part): path for path, part in module.named_modules()}
-    head, table = (
-        f"{paths[id(part)]}.weight"
-        for part in (module.get_output_embeddings(), module.get_input_embeddings())
-    )
-    rest = {name: tensor for name, tensor in state.items() if name != head}
-    trained = state.get(head)
-    if trained is None and module.config.tie_word_embeddings:
-        trained = state.get(table)
-    if whole and trained is not None:
-        rest[head] = trained[backbone.verbalizer_ids]
-    return rest
+    head = module.get_output_embeddings()
+    table = f"{paths[id(module.get_input_embeddings())]}.weight"
+    wanted, found = backbone.verbalizer_ids or [], dict(state)
+    for kind, pretrained in head.named_parameters():
+        name = f"{paths[id(head)]}.{kind}"
+        trained = state.get(name)
+        if trained is None and kind == "weight" and not known and module.config.tie_word_embeddings:
+            trained = state.get(table)
+        if trained is None:
+            continue
+        place = {token: row for row, token in enumerate(known)} or {
+            token: token for token in wanted
+        }
+        rows = pretrained.detach().to("cpu", trained.dtype, copy=True)
+        for row, token in enumerate(wanted):
+            if token in place:
+                rows[row] = trained[place[token]]
+        found[name] = rows
+    return found
 
 
 def finite_findings(findings: Json) -> Json:

@@ -5,9 +5,9 @@ Yang et al. 2024, "Unveiling the Generalization Power of Fine-Tuned Large Langua
 classes, a value orders two classes (area under the ROC curve), and values are correlated.
 
 With `own_words` targets may be of any task, as in their experiments across tasks: a language model
-is asked each in the target's own template and label words, or writes what the target wants. Of a
-label word that was not trained the head has the row that it had before, unless the run trains the
-whole vocabulary.
+is asked each in the target's own template and label words, or writes what the target wants. A label
+word that the run scored keeps its trained row of the head, whatever its class is there; another one
+has the row that it had before, unless the run trains the whole vocabulary.
 """
 
 from dataclasses import dataclass, replace
@@ -50,13 +50,17 @@ class Shift(Suite):
                 "transfer: the head of one task cannot answer for another; train a language model "
                 "with prompt=words, or on a task that wants texts"
             )
+        suite, such = ("transfer", "rte:{}") if self.own_words else ("shift", "stsb:{above:3.5}")
         if not self.targets:
             raise ConfigError(
-                f"shift: no targets are known for {run.task.name}; name some, such as "
-                "suite.targets={qqp:{},stsb:{above:3.5}}"
+                f"{suite}: no targets are known for {run.task.name}; name some, such as "
+                f"suite.targets={{qqp:{{}},{such}}}"
             )
         for name, target in self.targets.items():
             task, classes = TaskConfig.from_json(target["task"]), _classes(target)
+            if target["above"] is not None and task.classes != 1:
+                what = "texts" if task.generation else "classes"
+                raise ConfigError(f"{suite}: {name} has {what}; `above` cuts values")
             if self.own_words:
                 continue
             if task.generation != run.task.generation:
@@ -69,9 +73,6 @@ class Shift(Suite):
                     f"shift: {run.task.name} has {_texts(run.task)}, {name} {_texts(task)}; "
                     "a model of the one has nothing to say about the other"
                 )
-            if target["above"] is not None and task.classes != 1:
-                what = "texts" if task.generation else "classes"
-                raise ConfigError(f"shift: {name} has {what}; `above` cuts values")
             if classes > 2 and classes != run.task.classes:
                 raise ConfigError(
                     f"shift: {run.task.name} has {run.task.classes} classes, {name} {classes}"

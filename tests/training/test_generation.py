@@ -10,6 +10,7 @@ import pytest
 import tiny
 import torch
 from click.testing import CliRunner
+from safetensors.torch import load
 
 from peftbench.cli.main import main
 from peftbench.config.sweep import plan
@@ -18,6 +19,7 @@ from peftbench.core.runtime import RuntimeConfig
 from peftbench.data import batching, loading, prompt_config, prompting
 from peftbench.data.loading import LabelledTexts
 from peftbench.data.tokenizer import load_tokenizer
+from peftbench.evaluation import evaluator
 from peftbench.evaluation.continual import run_continual
 from peftbench.evaluation.evaluator import evaluate_suite
 from peftbench.exporting import prediction
@@ -340,6 +342,31 @@ def evaluation_run(evaluation):
     return base.build_suite(evaluation.suite).asked_as("synthetic_paraphrase", evaluation.run)
 
 
+@pytest.mark.parametrize(
+    ("method", "model"),
+    [("full", LLAMA), ("full", ("model=tiny",)), ("bitfit", ("model=tiny",)), ("lora", LLAMA)],
+)
+def test_label_words_in_another_order_keep_their_trained_rows(method, model):
+    words = ("task=synthetic_paraphrase", "prompt=words", "size=32", "train.max_length=48")
+    learn = ("budget.steps=6", "train.lr=1e-2", "train.micro_batch_size=8")
+    (run,) = plan(*SHORT, *words, *learn, *model, f"method={method}").runs
+    outcome = execute(run, CPU)
+    warm, cpu = WarmCache(), torch.device("cpu")
+    backbone, tokenizer = warm.backbone(run, cpu)
+    kept = evaluator.KeptModel(
+        run, load(outcome.trained), backbone.verbalizer_ids, tokenizer, warm, cpu, "fp32"
+    )
+    swapped = replace(run, prompt=replace(run.prompt, verbalizer=run.prompt.verbalizer[::-1]))
+    table = loading.load_split(run.task, "validation", None).take(np.arange(20))
+    own, other = (
+        kept.answer(one, prompting.coder(one, tokenizer, None)(table))["scores"]
+        for one in (run, swapped)
+    )
+    assert np.allclose(own, other[:, ::-1], atol=1e-6)
+    before = kept.answer(run, prompting.coder(run, tokenizer, None)(table), untrained=True)
+    assert not np.allclose(own, before["scores"], atol=1e-3)
+
+
 def test_rounds(trained):
     _, results, warm = trained
     evaluation = asked(*trained, "suite=continual", "suite.chunks=[20,20]")
@@ -378,6 +405,11 @@ def test_without_a_step_the_model_is_scored_as_it_is(task):
         (("suite=noise", "suite.kinds.typos=0.1"), "noise: .* wants texts"),
         (("suite=latency",), "latency: .* wants texts"),
         (("suite=shift", "suite.targets={synthetic_paraphrase:{}}"), "suite=transfer asks each"),
+        (("suite=transfer",), r"transfer: no targets are known .* suite.targets={qqp:{},rte:{}}"),
+        (
+            ("suite=transfer", "suite.targets={synthetic_paraphrase:{above:1}}"),
+            "transfer: synthetic_paraphrase has classes; `above` cuts values",
+        ),
     ],
 )
 def test_refused_when_planned(task, words, told):
