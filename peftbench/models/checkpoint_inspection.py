@@ -45,7 +45,7 @@ class CheckpointFacts:
 
     Attributes:
         wrapper: what stands in front of every name in the file, and is taken away.
-        positions: how long an input may be; None where positions are no table.
+        positions: how long an input may be; None where nothing says so.
         segments: how many texts of an input the model tells apart; None where it has no table.
         emits_segments: whether the tokenizer numbers them; None where only its class says so.
         model_max_length: the longest input of the tokenizer; None for any.
@@ -328,15 +328,24 @@ def _vocabulary(tokenizer: TokenizerFacts, rows: int | None) -> Iterator[str]:
 def _positions(config: Json, tensors: dict[str, Tensor]) -> int | None:
     """How many tokens have a position; RoBERTa counts them from behind the padding's number.
 
-    In the code of MPNet that number is 1.
+    In the code of MPNet that number is 1. Positions that are rotations have no table: there it is
+    the length of the pretraining, unless the config stretches them.
     """
     rows = _rows(tensors, _TABLES[1][0])
+    if rows is None and not config.get("relative_attention") and not _stretched(config):
+        found = config.get("max_position_embeddings")
+        return found if isinstance(found, int) else None
     if rows is not None and config["model_type"] == "mpnet":
         return rows - 2
     if rows is not None and config["model_type"] in ("roberta", "xlm-roberta", "camembert"):
         padding = config.get("pad_token_id", 1)
         return rows - 1 - int(padding or 0)
     return rows
+
+
+def _stretched(config: Json) -> bool:
+    rotary = config.get("rope_scaling") or config.get("rope_parameters") or {}
+    return bool({"rope_type", "type"} & rotary.keys()) and "default" not in rotary.values()
 
 
 def _rows(tensors: dict[str, Tensor], ends: tuple[str, ...]) -> int | None:

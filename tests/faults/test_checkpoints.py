@@ -382,6 +382,18 @@ def test_positions_bound_the_length(tmp_path):
     assert errors(*made.words_of(mpnet)) == "checked: "
 
 
+@pytest.mark.parametrize("family", ["llama", "qwen2"])
+def test_rotary_positions_bound_the_length_unless_they_are_stretched(tmp_path, family):
+    folder = made.checkpoint(tmp_path / family, family, max_position_embeddings=24)
+    assert "has positions for 24 tokens" in errors(*made.words_of(folder))
+    path = folder / "config.json"
+    config = json.loads(path.read_text())
+    config.pop("rope_parameters", None)
+    scaling = {"rope_type": "linear", "factor": 4.0}
+    path.write_text(json.dumps(config | {"rope_theta": 10000.0, "rope_scaling": scaling}))
+    assert "has positions" not in errors(*made.words_of(folder))
+
+
 def test_segments_of_another_models_tokenizer(tmp_path):
     """RoBERTa has one segment: pairs are refused; DistilBERT has none: they are left out, said."""
     folder = made.checkpoint(tmp_path / "model", "roberta")
