@@ -113,6 +113,15 @@ def _at_1000(rates: Rates) -> Sweep:
     return Sweep(rates.folder, words)
 
 
+#: At the epochs of the runs of a plain Trainer that our loop is compared with.
+_AS_TRAINER = Sweep(
+    Path("results/tuned/trainer"),
+    [
+        *("train.precision=bf16", "model=minilm", "method=full", "size=full", "train.num_evals=1"),
+        *("zip=task=mrpc,stsb,cola budget.epochs=5,3,4", SEEDS),
+    ],
+)
+
 _SPARSE = Path("results/tuned/sparse_adapter2022")
 
 
@@ -135,7 +144,7 @@ def _language(name: str, data: str | None = None) -> Sweep:
 
 #: In the order in which they are trained. The first four complete tables that other work waits for.
 STAGES: tuple[Stage, ...] = (
-    Stage(FIRST, (_at_1000(FIRST), _sweep("doering2024_mini", variants=False))),
+    Stage(FIRST, (_at_1000(FIRST), _sweep("doering2024_mini", variants=False), _AS_TRAINER)),
     Stage(OTHERS, (_at_1000(OTHERS),)),
     Stage(
         None,

@@ -73,6 +73,7 @@ def test_rates_come_first_then_cells_of_five_seeds_at_them(tmp_path, monkeypatch
     cells = Counter(part.folder.name for part in tuned)
     assert cells == {
         "doering2024": 3 * 9,
+        "trainer": 3,
         "methods": 19 * 3,
         "unipelt2022": 6 * 9,
         "robust2024": 14,
