@@ -2,9 +2,11 @@
 
 uv resolves the newest versions that `dependencies` and `--hold` allow, on every Python and platform
 that the project supports; what it finds replaces the list in pyproject.toml. Run the tests before
-you commit it: the list says what was tested.
+you commit it: the list says what was tested. `--add` keeps what is pinned and what is installed by
+uv.lock, and pins what a new dependency brings.
 
     uv run --no-sync python scripts/pin_versions.py --hold 'transformers==5.23.0'
+    uv run --no-sync python scripts/pin_versions.py --add
 """
 
 import argparse
@@ -18,11 +20,18 @@ PYPROJECT = Path(__file__).parents[1] / "pyproject.toml"
 BLOCK = re.compile(r"^constraint-dependencies = \[\n(?:    .*\n)*\]\n", re.MULTILINE)
 
 
-def resolve(project: str, held: list[str]) -> list[str]:
-    """Requirements with `==` and markers, sorted, of the newest set that the project allows."""
-    uv = shutil.which("uv") or ".uv/bin/uv"
+def resolve(project: str, lock: Path | None = None) -> list[str]:
+    """Requirements with `==` and markers, sorted, of the newest set that the project allows.
+
+    Args:
+        project: the text of a pyproject.toml.
+        lock: whose versions are preferred to newer ones.
+    """
+    uv = shutil.which("uv") or str(Path(".uv/bin/uv").resolve())
     with tempfile.TemporaryDirectory() as folder:
-        (Path(folder) / "pyproject.toml").write_text(BLOCK.sub(block(held), project))
+        (Path(folder) / "pyproject.toml").write_text(project)
+        if lock is not None and lock.exists():
+            shutil.copy(lock, folder)
         wanted = "export --no-hashes --no-annotate --no-header --no-emit-project --all-groups -q"
         done = subprocess.run([uv, *wanted.split()], cwd=folder, text=True, stdout=subprocess.PIPE)
         done.check_returncode()
@@ -46,8 +55,13 @@ def main() -> None:
     parser.add_argument(
         "--hold", action="append", default=[], metavar="NAME==VERSION", help="keep at this version"
     )
+    parser.add_argument("--add", action="store_true", help="keep all versions, pin what is not")
+    asked = parser.parse_args()
     project = PYPROJECT.read_text()
-    found = resolve(project, parser.parse_args().hold)
+    if asked.add:
+        found = resolve(project, PYPROJECT.with_name("uv.lock"))
+    else:
+        found = resolve(BLOCK.sub(block(asked.hold), project))
     PYPROJECT.write_text(BLOCK.sub(lambda _: block(found), project))
     print(f"{len(found)} versions in {PYPROJECT.name}")
 
