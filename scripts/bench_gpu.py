@@ -1,8 +1,10 @@
-"""What one GPU does: runs alone, the peer, packs, a sweep, and kernels of attention.
+"""What one GPU does: runs alone, the peer, packs, a sweep, equal results, kernels of attention.
 
 BERT-base's shape with random weights, MRPC, batch 16, bf16. Rows come in the order of their
 importance and are written as they are found, to results/benchmarks/gpu.{md,json}; what there is no
-time for is named. In a call without network everything is brought along by `gpu_bundle.sh`.
+time for is named. In a call without network everything is brought along by `gpu_bundle.sh`. A part
+that fails leaves a row that says why, and the next one follows; nothing starts after the minutes
+are over, and what runs then is ended.
 
 usage: uv run python scripts/bench_gpu.py [--minutes 5] [--only alone,packed]
        uv run python scripts/bench_gpu.py --smoke    # the same on a CPU, tiny, nothing is written
@@ -17,10 +19,11 @@ import sys
 import tempfile
 import time
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from benchmark import DATA, PEER, Json, last_json, model_folder, write
 
@@ -28,11 +31,24 @@ if TYPE_CHECKING:
     import torch
 
     from peftbench.core.run import Run
+    from peftbench.core.runtime import RuntimeConfig
+    from peftbench.training.packing.pack import Left
+    from peftbench.training.trainer import TrainingOutput
+    from peftbench.training.warm_cache import WarmCache
+
+Item = TypeVar("Item")
 
 METHODS = ("lora", "bitfit", "adapter", "full")
 
 #: Of a run: half an epoch of MRPC.
 STEPS = 115
+
+#: Without dropout a run in a pack is the run alone.
+STILL = "model.shape={hidden_dropout_prob:0.0,attention_probs_dropout_prob:0.0}"
+
+
+class NoTimeLeft(Exception):
+    """A part was cut, as the minutes are over."""
 
 
 @dataclass
@@ -43,7 +59,9 @@ class Bench:
         device: cuda or cpu.
         model: a folder of random weights.
         steps: of a run.
-        packs: members of a pack.
+        pack: members of a pack.
+        large: members of a large pack.
+        full: members of a pack of full fine-tuning.
         seeds: of each method of the sweep.
         end: on the monotonic clock.
         rows: by part, in order.
@@ -52,17 +70,37 @@ class Bench:
     device: str
     model: Path
     steps: int
-    packs: tuple[int, ...]
+    pack: int
+    large: int
+    full: int
     seeds: int
     end: float
     peak: float = 0.0
     rows: dict[str, list[Json]] = field(default_factory=dict)
 
+    @property
+    def left(self) -> float:
+        """Seconds until the minutes are over."""
+        return self.end - time.monotonic()
+
+    def in_time(self, items: Iterable[Item]) -> Iterator[Item]:
+        """Yield the items for which there is time.
+
+        Raises:
+            NoTimeLeft: before the first for which there is none.
+        """
+        for item in items:
+            if self.left <= 0:
+                raise NoTimeLeft
+            yield item
+
     def words(self, method: str, *more: str) -> list[str]:
         """Overrides of a run."""
+        given = any(word.startswith("train.precision=") for word in more)
         return [
             *("model=bert_base", f"model.checkpoint={self.model}", "model.sha256=null"),
-            *("task=mrpc", f"data.root={DATA}", f"method={method}", "train.precision=bf16"),
+            *("task=mrpc", f"data.root={DATA}", f"method={method}"),
+            *(() if given else ("train.precision=bf16",)),
             *("train.num_evals=1", *more),
         ]
 
@@ -79,86 +117,80 @@ class Bench:
 
 def alone(bench: Bench) -> Iterator[Json]:
     """A run after the other in one process; the first method comes again at the end."""
-    from peftbench.core.runtime import RuntimeConfig
     from peftbench.training.trainer import execute
     from peftbench.training.warm_cache import WarmCache
 
-    warm, setting = WarmCache(), RuntimeConfig(bench.device, data_root=str(DATA))
+    warm, first = WarmCache(), dict[str, float]()
     order = [*METHODS, *METHODS[1:], *METHODS[1:2], METHODS[0], METHODS[0]]
-    for number, method in enumerate(order, 1):
+    for number, method in enumerate(bench.in_time(order), 1):
         (run,) = bench.runs(method, f"seed={number}")
         start = time.perf_counter()
-        record = execute(run, setting, warm=warm).record
+        record = execute(run, _setting(bench), warm=warm, stop=lambda: bench.left <= 0).record
         took = time.perf_counter() - start
+        speed = record.speed["examples_per_second"] or 0.0
+        joules = record.energy_joules  # None on a CPU, and on a GPU that others use
         yield {
             "run": f"{number}, {method}",
-            "examples_per_second": record.speed["examples_per_second"],
+            "examples_per_second": speed,
+            "to_its_first": speed / first[method] if method in first else None,
             "ms_a_step": 1000 * record.seconds["train"] / bench.steps,
             "share_of_peak": _share(bench, record.flops, record.work, record.seconds["train"]),
+            "joules_a_step": None if joules is None else joules / bench.steps,
             "warmup_seconds": record.seconds["warmup"],
             "wall_seconds": took,
         }
+        first.setdefault(method, speed)
 
 
-def peer(bench: Bench) -> Iterator[Json]:
+def peer(bench: Bench, method: str) -> Iterator[Json]:
     """The tuned peer, at its best: without cuDNN's attention, with both kinds of padding."""
     quiet = (
         "import runpy, sys, torch; torch.backends.cuda.enable_cudnn_sdp(False); "
         f"peer = {str(PEER)!r}; sys.argv = [peer, *sys.argv[1:]]; "
         "runpy.run_path(peer, run_name='__main__')"
     )
-    for method in ("lora", "full"):
-        for pad in ("dynamic", "max"):
-            command = [
-                sys.executable,
-                "-c",
-                quiet,
-                "--model",
-                str(bench.model),
-                "--data",
-                str(DATA),
-            ]
-            command += ["--bf16", "--pad", pad, "--batch", "16", "--method", method]
-            command += ["--group"] * (pad == "dynamic") + ["--task", "mrpc", "--epochs", "1"]
-            command += ["--train-size", str(16 * bench.steps)]
-            found = last_json(command, os.cpu_count() or 1)
-            yield {
-                "run": f"peer, {method}, pad {pad}",
-                "examples_per_second": found["examples_per_s"],
-                "wall_seconds": found["wall_s"],
-            }
+    ours = [
+        row["examples_per_second"]
+        for row in bench.rows.get("alone", [])
+        if row["run"].endswith(f", {method}")
+    ]
+    for pad in bench.in_time(("dynamic", "max")):
+        command = [sys.executable, "-c", quiet, "--model", str(bench.model), "--data", str(DATA)]
+        command += ["--bf16", "--pad", pad, "--batch", "16", "--method", method]
+        command += ["--group"] * (pad == "dynamic") + ["--task", "mrpc", "--epochs", "1"]
+        command += ["--train-size", str(16 * bench.steps)]
+        found = last_json(command, os.cpu_count() or 1, bench.left)
+        yield {
+            "run": f"peer, {method}, pad {pad}",
+            "examples_per_second": found["examples_per_s"],
+            "ours_to_it": ours[0] / found["examples_per_s"] if ours else None,
+            "wall_seconds": found["wall_s"],
+        }
 
 
-def packed(bench: Bench) -> Iterator[Json]:
+def packed(bench: Bench, large: bool = False) -> Iterator[Json]:
     """Members that train together: their set-up, and how fast they are in the second half."""
-    from peftbench.core.runtime import RuntimeConfig
     from peftbench.training import measurement
-    from peftbench.training.packing import pack
-    from peftbench.training.packing.runner import drive
-    from peftbench.training.trainer import TrainingJob, TrainingOutput
     from peftbench.training.warm_cache import WarmCache
 
     device, warm = _device(bench), WarmCache()
-    setting = RuntimeConfig(bench.device, data_root=str(DATA))
-    for method, size in [(m, s) for s in bench.packs for m in METHODS[:3]] + [("full", 8)]:
+    sizes = [(method, bench.large if large else bench.pack) for method in METHODS[:3]]
+    for method, size in bench.in_time([*sizes, *([("full", bench.full)] * large)]):
         times: list[float] = []  # when all are set up, half-way, at the end
         taken, whole = itertools.count(1), size * bench.steps
 
         def stop(
             times: list[float] = times, taken: "itertools.count[int]" = taken, whole: int = whole
         ) -> bool:
-            """Called after each step of a member; asks none to stop."""
+            """Called after each step of a member; asks all to stop when the time is over."""
             if next(taken) in (1, whole // 2, whole):
                 times.append(measurement.synchronized_clock(device))
-            return False
+            return bench.left <= 0
 
-        waiting = (
-            (run.key, drive(TrainingJob(run, setting, warm, stop=stop, alike=True)))
-            for run in bench.runs(method, f"seed=range(0,{size})")
-        )
         start = time.perf_counter()
-        packing: pack.Pack[TrainingOutput] = pack.Pack(device, size, tell=lambda text: None)
-        left = list(packing.train(waiting))
+        left = _train_pack(
+            bench, bench.runs(method, f"seed=range(0,{size})"), _setting(bench), warm, stop
+        )
         wall = time.perf_counter() - start
         records = [one.end.record for one in left if one.end is not None]
         warm.keep()
@@ -176,31 +208,55 @@ def packed(bench: Bench) -> Iterator[Json]:
         }
 
 
+def equal(bench: Bench) -> Iterator[Json]:
+    """Whether a run is the same in a pack as alone, and a deterministic pack the same again."""
+    from peftbench.training.trainer import execute
+    from peftbench.training.warm_cache import WarmCache
+
+    warm, steps = WarmCache(), ("budget=steps", "budget.steps=8", "seed=0,1")
+
+    def scores(left: "list[Left[TrainingOutput]]") -> "dict[str, Any]":
+        return {one.key: one.end.predictions["scores"] for one in left if one.end is not None}
+
+    for method in bench.in_time(METHODS):
+        dropless = ("method.dropout=0",) * (method == "lora")
+        runs = bench.runs(method, STILL, "train.precision=fp32", *dropless, *steps)
+        shared = scores(_train_pack(bench, runs, _setting(bench), warm))
+        alone = {run.key: execute(run, _setting(bench), warm=warm).predictions for run in runs}
+        apart = max(abs(shared[key] - found["scores"]).max() for key, found in alone.items())
+        yield {
+            "run": f"{method} × 2 without dropout, fp32: in a pack and alone",
+            "largest_difference_of_scores": f"{apart:.1e}",
+        }
+        warm.keep()
+    setting = _setting(bench, deterministic=True)
+    for method in bench.in_time(("lora",)):
+        runs = bench.runs(method, *steps)
+        one, other = (scores(_train_pack(bench, runs, setting, WarmCache())) for _ in range(2))
+        apart = max(abs(one[key] - other[key]).max() for key in one)
+        same = all((one[key] == other[key]).all() for key in one)
+        yield {
+            "run": f"{method} × 2 with dropout, bf16, --deterministic: a pack and its repetition",
+            "largest_difference_of_scores": "none, bit for bit" if same else f"{apart:.1e}",
+        }
+
+
 def sweep(bench: Bench) -> Iterator[Json]:
     """BitFit, adapter and LoRA × seeds, 500 examples, one epoch: from the command to the table."""
-    for state in ("first", "again, in another process"):
-        with tempfile.TemporaryDirectory() as folder:
-            size = 500 if bench.device == "cuda" else 16
-            words = bench.words(",".join(METHODS[:3]), f"size={size}", "budget.epochs=1")
-            command = [
-                sys.executable,
-                "-m",
-                "peftbench",
-                "run",
-                *words,
-                f"seed=range(0,{bench.seeds})",
-            ]
-            command += [
-                "--results",
-                folder,
-                "--quiet",
-                "--pack",
-                "auto" if bench.device == "cuda" else "4",
-            ]
+    for state in bench.in_time(("first", "again, in another process")):
+        # a sweep that is ended leaves workers that may write for a moment
+        with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+            gpu = bench.device == "cuda"
+            words = bench.words(
+                ",".join(METHODS[:3]), f"size={500 if gpu else 16}", "budget.epochs=1"
+            )
+            command = [sys.executable, "-m", "peftbench", "run", *words]
+            command += [f"seed=range(0,{bench.seeds})", "--results", folder, "--quiet"]
+            command += ["--pack", "auto" if gpu else "4"]
             start = time.perf_counter()
-            done = subprocess.run(command, capture_output=True, text=True, env=os.environ)
+            done = subprocess.run(command, capture_output=True, text=True, timeout=bench.left)
             if done.returncode:
-                raise SystemExit(done.stderr[-3000:])
+                raise RuntimeError(done.stderr[-3000:])
             made = len(list(Path(folder, "records").glob("*.json")))
             yield {
                 "run": f"sweep of {made} runs, {state}",
@@ -220,7 +276,8 @@ def kernels(bench: Bench) -> Iterator[Json]:
         "flash": SDPBackend.FLASH_ATTENTION,
         "math": SDPBackend.MATH,
     }
-    for rows, length in ((16, 64), (512, 64), (512, 128)):
+    shapes = ((16, 64), (512, 64), (512, 128)) if bench.device == "cuda" else ((2, 16),)
+    for rows, length in bench.in_time(shapes):
         for name, backend in backends.items():
             q, k, v = (
                 torch.randn(
@@ -252,20 +309,63 @@ def kernels(bench: Bench) -> Iterator[Json]:
 
 PARTS: dict[str, tuple[Callable[[Bench], Iterator[Json]], str]] = {
     "alone": (alone, "Runs alone, one after the other in one process"),
+    "peer": (
+        partial(peer, method="lora"),
+        "The peer: transformers' Trainer with peft, at its best",
+    ),
     "packed": (packed, "Runs that share passes"),
     "sweep": (sweep, "A sweep, from the command to the table"),
-    "peer": (peer, "The peer: transformers' Trainer with peft, at its best"),
+    "equal": (equal, "Equal results"),
+    "large": (partial(packed, large=True), "More runs that share passes"),
+    "peer_full": (partial(peer, method="full"), "The peer with full fine-tuning"),
     "kernels": (kernels, "One attention, forward and backward, by kernel"),
 }
 
 
 def _rows(bench: Bench, part: str) -> Iterator[Json]:
-    """The rows of a part; where it fails, a row that says why, as the others are still wanted."""
+    """The rows of a part; where it fails, a row that says why, as the others are still wanted.
+
+    Raises:
+        NoTimeLeft: where it was cut.
+    """
     try:
         yield from PARTS[part][0](bench)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
+        if bench.left <= 0:  # also what was ended then
+            raise NoTimeLeft from error
         traceback.print_exc()
         yield {"run": f"{part} stopped", "refuses": f"{type(error).__name__}: {error}"[:200]}
+
+
+def _setting(bench: Bench, deterministic: bool = False) -> "RuntimeConfig":
+    from peftbench.core.runtime import RuntimeConfig
+
+    return RuntimeConfig(bench.device, data_root=str(DATA), deterministic=deterministic)
+
+
+def _train_pack(
+    bench: Bench,
+    runs: "list[Run]",
+    setting: "RuntimeConfig",
+    warm: "WarmCache",
+    stop: Callable[[], bool] = lambda: False,
+) -> "list[Left[TrainingOutput]]":
+    """Train runs in one pack.
+
+    Raises:
+        Exception: of the first that failed.
+    """
+    from peftbench.training.packing.pack import Pack
+    from peftbench.training.packing.runner import drive
+    from peftbench.training.trainer import TrainingJob, TrainingOutput
+
+    jobs = (TrainingJob(run, setting, warm, stop=stop, alike=True) for run in runs)
+    pack: Pack[TrainingOutput] = Pack(_device(bench), len(runs), tell=lambda text: None)
+    left = list(pack.train((job.key, drive(job)) for job in jobs))
+    for one in left:
+        if one.error is not None:
+            raise one.error
+    return left
 
 
 def _device(bench: Bench) -> "torch.device":
@@ -348,6 +448,10 @@ def _cell(name: str, value: Any) -> str:
         return "–"
     if name == "share_of_peak":
         return f"{100 * value:.1f} %"
+    if name in ("to_its_first", "ours_to_it"):
+        return f"{value:.2f}"
+    if name == "graphs" and "captured" not in value:  # why none were
+        return f"launched one by one: {str(value).partition('. ')[0]}"
     return f"{value:,.1f}" if isinstance(value, float) else str(value).partition(". ")[0]
 
 
@@ -368,27 +472,41 @@ def main() -> None:
         model = Path(folder, "bert_base")
         random_bert(model, asked.smoke)
         end = time.monotonic() + 60 * asked.minutes
-        large: Json = {"steps": STEPS, "packs": (32, 64), "seeds": 22}
-        small: Json = {"steps": 4, "packs": (2,), "seeds": 1}
+        large: Json = {"steps": STEPS, "pack": 32, "large": 64, "full": 8, "seeds": 22}
+        small: Json = {"steps": 4, "pack": 2, "large": 3, "full": 2, "seeds": 1}
         device = "cpu" if asked.smoke else "cuda"
         bench = Bench(device, model, end=end, **(small if asked.smoke else large))
         bench.peak = _peak(bench)
         where = "a CPU, for a try" if asked.smoke else torch.cuda.get_device_name(0)
-        parts = asked.only.split(",")
-        for number, part in enumerate(parts):
-            bench.rows[part] = []
+        left = measure(bench, asked.only.split(","), where)
+        print(markdown(bench, where, left))
+
+
+def measure(bench: Bench, parts: list[str], where: str) -> list[str]:
+    """Measure parts, writing after each row where that is on a GPU; return what was left out."""
+    left = list(parts)
+
+    def save() -> None:
+        if bench.device == "cuda":
+            figures = {"gpu": where, "peak": bench.peak, "rows": bench.rows, "left": left}
+            write("gpu", figures, markdown(bench, where, left), show=False)
+
+    for part in parts:
+        if bench.left <= 0:
+            break
+        rows: list[Json] = []
+        try:
             for row in _rows(bench, part):
-                bench.rows[part].append(row)
+                rows.append(row)
+                bench.rows[part] = rows
+                left[0] = f"{part} (the rest)"
                 print(part, json.dumps(row), flush=True)
-                if not asked.smoke:
-                    left = parts[number + 1 :]
-                    figures = {"gpu": where, "peak": bench.peak, "rows": bench.rows, "left": left}
-                    write("gpu", figures, markdown(bench, where, left), show=False)
-                if time.monotonic() > bench.end:
-                    break
-            if time.monotonic() > bench.end:
-                break
-        print(markdown(bench, where, parts[number + 1 :]))
+                save()
+        except NoTimeLeft:
+            break
+        del left[0]
+    save()
+    return left
 
 
 if __name__ == "__main__":

@@ -12,6 +12,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from peftbench.system import hardware
+
 ROOT = Path(__file__).parents[1]
 OUT = ROOT / "results" / "benchmarks"
 PEER = Path(os.environ.get("PEFTBENCH_PEER", ROOT.parent / "shared/peers/hf_trainer_glue.py"))
@@ -52,10 +54,18 @@ def peer(*words: str, threads: int = 2) -> Json:
     return last_json(command, threads)
 
 
-def last_json(command: Sequence[str], threads: int) -> Json:
-    """The JSON in the last line that a command prints."""
+def last_json(command: Sequence[str], threads: int, timeout: float | None = None) -> Json:
+    """The JSON in the last line that a command prints.
+
+    Args:
+        timeout: seconds until it is ended.
+
+    Raises:
+        subprocess.TimeoutExpired: if it was ended.
+        SystemExit: if it failed.
+    """
     environment = os.environ | {"OMP_NUM_THREADS": str(threads), "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout)
     if done.returncode:
         raise SystemExit(f"{' '.join(command)} failed:\n{done.stderr[-2000:]}")
     found: Json = json.loads(done.stdout.strip().splitlines()[-1])
@@ -67,17 +77,30 @@ def median(values: Sequence[float]) -> float:
     return float(f"{statistics.median(values):.4g}")
 
 
+def processor() -> str:
+    """What the CPU calls itself, its model number, and whether it multiplies bf16 natively.
+
+    Virtual machines hide the name: "AMD EPYC" is many CPUs, which the number tells apart.
+    """
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.exists() else []
+    told = dict(
+        reversed([[part.strip() for part in line.split(":", 1)] for line in lines if ":" in line])
+    )
+    number = [
+        f"{name} {told[name]}" for name in ("cpu family", "model", "stepping") if name in told
+    ]
+    bf16 = "bf16 instructions" if hardware.bf16_on_cpu() else "no bf16 instructions"
+    return f"{hardware.processor()} ({', '.join([*number, bf16])})"
+
+
 def write(name: str, figures: Json, markdown: str, show: bool = True) -> None:
     """Write NAME.json and NAME.md with the machine, the commit and the versions."""
     git = ["git", "-C", str(ROOT)]
     commit = subprocess.run([*git, "rev-parse", "HEAD"], capture_output=True, text=True).stdout
     changed = [*git, "status", "--porcelain", "--", "peftbench", "configs", "scripts"]
     dirty = bool(subprocess.run(changed, capture_output=True, text=True).stdout.strip())
-    cpu = next(
-        line.partition(":")[2].strip()
-        for line in Path("/proc/cpuinfo").read_text().splitlines()
-        if line.startswith("model name")
-    )
+    cpu = processor()
     machine: Json = {
         "cpu": cpu,
         "cores": os.cpu_count(),

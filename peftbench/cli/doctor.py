@@ -22,7 +22,14 @@ from peftbench.reports.tables.markdown import Table
 from peftbench.results.store import Results
 from peftbench.runner import prefetch
 from peftbench.system import hub, offline_folder
-from peftbench.system.hardware import bf16_on_cpu, cores, gpus, memory
+from peftbench.system.hardware import (
+    bf16_on_cpu,
+    cores,
+    gpus,
+    memory,
+    torch_gpus,
+    unused_gpus,
+)
 
 GOOD, ODD, BAD = "ok", "note", "failed"
 
@@ -137,17 +144,20 @@ def _meets(version: str, asked: str) -> bool:
 def _machine() -> Iterator[Finding]:
     seen = gpus()
     if not seen:
+        unused = unused_gpus()
+        told = f"none that is used here: torch has {unused}, and only NVIDIA's are" * bool(unused)
         do = "on a cluster this may be the login node: `doctor` in a job sees its GPUs"
-        yield Finding("GPU", ODD, "none here", do)
-        yield Finding(
-            "bf16",
-            GOOD,
-            "this CPU multiplies it: train.precision=auto is bf16"
-            if bf16_on_cpu()
-            else "this CPU has no instructions for it: train.precision=auto is fp32",
-        )
+        yield Finding("GPU", ODD, told or "none here", do)
     else:
         yield from _gpus(seen)
+        yield from _torch_of(seen)
+    yield Finding(
+        "bf16 on the CPU",
+        GOOD,
+        "it has instructions for it: train.precision=auto is bf16 there"
+        if bf16_on_cpu()
+        else "it has no instructions for it: train.precision=auto is fp32 there",
+    )
     yield Finding("cores, memory", GOOD, f"{cores()}, {memory() / 2**30:.1f} GiB free")
 
 
@@ -173,6 +183,34 @@ def _gpus(seen: list[str]) -> Iterator[Finding]:
     except pynvml.NVMLError as error:
         do = "is the driver loaded? CUDA_VISIBLE_DEVICES names these"
         yield Finding("GPU", BAD, f"{', '.join(seen)}: {error}", do)
+
+
+def _torch_of(seen: list[str]) -> Iterator[Finding]:
+    """Whether torch is built for these GPUs, and for a CUDA that their driver knows."""
+    import pynvml
+
+    version = importlib.metadata.version("torch")
+    built = torch_gpus().get("CUDA")
+    if built is None:
+        yield Finding(
+            "torch",
+            BAD,
+            f"{version} is built without CUDA and cannot use GPU {', '.join(seen)}",
+            "install a build with CUDA (pytorch.org names its index), or run with --device cpu",
+        )
+        return
+    try:
+        pynvml.nvmlInit()
+        known = pynvml.nvmlSystemGetCudaDriverVersion() // 1000
+    except pynvml.NVMLError:  # `_gpus` says so
+        return
+    if int(built.partition(".")[0]) > known:
+        yield Finding(
+            "torch",
+            ODD,
+            f"{version} is built for CUDA {built}; the driver knows CUDA {known}",
+            "if torch sees no GPU, update the driver, or install a build of torch for that CUDA",
+        )
 
 
 def _handle(name: str) -> Any:

@@ -4,13 +4,14 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from peftbench.cli import options
 from peftbench.core.errors import ConfigError
 from peftbench.core.runtime import RuntimeConfig
+from peftbench.system.hardware import devices
 
 if TYPE_CHECKING:
     from peftbench.core.run import Record
@@ -159,8 +160,9 @@ def predict(
     folder: Path,
     glue: bool,
     quoting: str | None,
+    device: str,
+    threads: int | None,
     data_root: str | None,
-    **given: Any,
 ) -> None:
     """Write label and probability, value or written text for each row of FILE.
 
@@ -170,11 +172,12 @@ def predict(
     """
     if glue == (file is not None):
         raise ConfigError("give a FILE, or --glue for the test split of the run's task")
+    setting = prediction_setting(device, threads, data_root)
     results = options.open_results(folder)
     record = find_record(source, results)
     from peftbench.exporting import prediction
 
-    model = opened(source, record, results, RuntimeConfig(**given, data_root=root_of(data_root)))
+    model = opened(source, record, results, setting)
     with click.progressbar(length=0, label="rows", file=sys.stderr) as bar:
 
         def report(done: int, total: int) -> None:
@@ -219,6 +222,19 @@ def opened(
 def note(text: str) -> None:
     """Print a remark to standard error."""
     click.echo(f"note: {text}", err=True)
+
+
+def prediction_setting(device: str, threads: int | None, data_root: str | None) -> RuntimeConfig:
+    """How and where a model answers, from the options of `prediction_options`.
+
+    Raises:
+        ConfigError: if the device is no word of `--device`, or there is no such GPU.
+    """
+    names = devices(device)
+    if device.startswith("cuda:"):  # read when torch first uses a GPU, which is later
+        os.environ["CUDA_VISIBLE_DEVICES"] = names[0]
+        device = "cuda"
+    return RuntimeConfig(device, threads, root_of(data_root))
 
 
 def root_of(given: str | None) -> str | None:

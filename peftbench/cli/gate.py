@@ -2,14 +2,18 @@
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
 from peftbench.cli import options
-from peftbench.cli.exporting import find_record, note, opened, prediction_options, root_of
+from peftbench.cli.exporting import (
+    find_record,
+    note,
+    opened,
+    prediction_options,
+    prediction_setting,
+)
 from peftbench.core.errors import ConfigError
-from peftbench.core.runtime import RuntimeConfig
 
 
 @click.command(short_help="Decide whether a model may replace another.")
@@ -52,8 +56,9 @@ def gate(
     as_json: bool,
     folder: Path,
     quoting: str | None,
+    device: str,
+    threads: int | None,
     data_root: str | None,
-    **given: Any,
 ) -> None:
     """Compare two models on a labelled file and decide whether NEW may replace OLD.
 
@@ -67,6 +72,7 @@ def gate(
     from peftbench.gate import thresholds as limits
 
     limit = limits.read(thresholds)
+    setting = prediction_setting(device, threads, data_root)
     results = options.open_results(folder)
     ours, theirs = find_record(new, results), find_record(old, results)
     from peftbench.exporting.loading import read_export
@@ -84,7 +90,6 @@ def gate(
     shifts = {path.name: held_out.read(path, run, before, quoting, note) for path in shift_files}
     if len(shifts) < len(shift_files):
         raise ConfigError("--shift: two files have the same name; rename one")
-    setting = RuntimeConfig(**given, data_root=root_of(data_root))
     candidate = opened(new, ours, results, setting)
     in_use = opened(old, theirs, results, setting)
     with click.progressbar(length=0, label="texts", file=sys.stderr) as bar:

@@ -27,7 +27,7 @@ from peftbench.runner.worker_environment import left_out
 from peftbench.runner.worker_pool import Stopped, WorkerPool
 from peftbench.suites import base
 from peftbench.system import home, offline_folder, terminal
-from peftbench.system.hardware import bf16_on_cpu, devices
+from peftbench.system.hardware import bf16_on_cpu, devices, unused_gpus
 
 
 @dataclass(frozen=True)
@@ -298,6 +298,8 @@ def _print_resources(
                 f"left out of the workers' environment, as they would change or hang runs: "
                 f"{', '.join(names)}"
             )
+        if not gpus and options.device == "auto" and (unused := unused_gpus()):
+            note(f"note: torch has {unused} here, which is not used: only NVIDIA's GPUs are")
     asked = {run.train.precision for run in todo.runs}
     if not gpus and "auto" in asked and not options.quiet:
         note("precision: auto is " + ("bf16" if bf16_on_cpu() else "fp32, as this CPU has no bf16"))

@@ -96,6 +96,7 @@ def _serve(
     events: TextIO,
 ) -> None:
     # here, so that signals are handled while torch loads
+    from peftbench.training.device import device_of
     from peftbench.training.warm_cache import WarmCache
 
     setting = RuntimeConfig(**first["setting"])
@@ -112,6 +113,11 @@ def _serve(
         training.set()
         return stop.is_set()
 
+    try:
+        device_of(setting)
+    except ConfigError as error:  # once for all runs, before any of them starts
+        tell("refused", reason=str(error))
+        return
     work = _JobRunner(Results(first["results"]), setting, warm, stopped, tell)
     tell("ready")
     while not stop.is_set():

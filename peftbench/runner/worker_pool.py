@@ -189,8 +189,7 @@ class WorkerPool:
         errors = self._scratch.folder / f"worker-{number}"
         environment = worker_environment(os.environ, self.setting.threads)
         if self.gpus:
-            first = number * (count := self.setting.processes) % len(self.gpus)
-            environment["CUDA_VISIBLE_DEVICES"] = ",".join(self.gpus[first : first + count])
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(self._gpus_of(number))
         # a scheduler signals all processes of a job: held back until the worker can take them
         before = signal.pthread_sigmask(signal.SIG_BLOCK, HELD)
         try:
@@ -217,6 +216,10 @@ class WorkerPool:
         setting = replace(self.setting, data_root=None if root is None else absolute(root))
         folder = str(self.results.folder.absolute())
         self._send(worker, {"results": folder, "setting": asdict(setting)})
+
+    def _gpus_of(self, number: int) -> list[str]:
+        first = number * (count := self.setting.processes) % len(self.gpus)
+        return self.gpus[first : first + count]
 
     def _send(self, worker: _Worker, order: Json) -> None:
         assert worker.process.stdin is not None
@@ -245,9 +248,17 @@ class WorkerPool:
         return found
 
     def _hear(self, worker: _Worker, message: Json, held: "deque[Sequence[Job]]") -> None:
+        """Act on an event of a worker.
+
+        Raises:
+            ConfigError: if its GPU refuses to compute, or it ended as `_lost` says.
+        """
         event = message.pop("event")
         if event == "ready":
             worker.ready, worker.jobs = True, {}
+        elif event == "refused":
+            where = f"GPU {', '.join(self._gpus_of(worker.number))}: " if self.gpus else ""
+            raise ConfigError(where + message["reason"])
         elif event == "gone":
             self._lost(worker, held)
         elif (job := worker.jobs.get(message.get("key", ""))) is not None:

@@ -3,8 +3,10 @@
 import itertools
 import os
 import platform
+import runpy
 import subprocess
 from functools import cache
+from importlib.util import find_spec
 from pathlib import Path
 
 from peftbench.core.errors import ConfigError
@@ -47,6 +49,29 @@ def devices(asked: str) -> list[str]:
         return [number]
     there = ", ".join(f"cuda:{n}" for n in found) or "no GPU"
     raise ConfigError(f"--device {asked}: choose auto, cpu, cuda or cuda:i; here is {there}")
+
+
+@cache
+def torch_gpus() -> dict[str, str]:
+    """The kinds of GPU that torch here can use, each with the version of its libraries.
+
+    They are CUDA, ROCm, XPU and, on a Mac, MPS, which has no version of its own. Only GPUs of CUDA
+    are used. Torch is not loaded: its build says so in a file.
+    """
+    spec = find_spec("torch")
+    if spec is None or spec.origin is None:
+        return {}
+    build = runpy.run_path(str(Path(spec.origin).with_name("version.py")))
+    names = {"CUDA": "cuda", "ROCm": "hip", "XPU": "xpu"}
+    found = {kind: str(build[name]) for kind, name in names.items() if build.get(name)}
+    if platform.system() == "Darwin" and platform.machine() == "arm64":
+        found["MPS"] = ""
+    return found
+
+
+def unused_gpus() -> str:
+    """The kinds of GPU of `torch_gpus` that no run uses, in words; empty where there are none."""
+    return " and ".join(kind for kind in torch_gpus() if kind != "CUDA")
 
 
 def cores() -> int:

@@ -1,6 +1,7 @@
 """The verbs `export` and `predict`: what a person types, and what comes back."""
 
 import csv
+import os
 import shutil
 
 import pytest
@@ -8,9 +9,11 @@ import tiny
 from click.testing import CliRunner
 from short_runs import one
 
+from peftbench.cli.exporting import prediction_setting
 from peftbench.cli.main import main
 from peftbench.core.runtime import RuntimeConfig
 from peftbench.results.store import Results
+from peftbench.system import hardware
 from peftbench.training.trainer import execute
 
 
@@ -90,3 +93,28 @@ def test_bad_input_ends_with_one_message(key, words, message):
     done = call(*given, code=2)
     assert message in done.stderr
     assert "peftbench: " in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("asked", "device", "visible"),
+    [
+        ("auto", "auto", "2,GPU-1a2b"),
+        ("cpu", "cpu", "2,GPU-1a2b"),
+        ("cuda", "cuda", "2,GPU-1a2b"),
+        ("cuda:GPU-1a2b", "cuda", "GPU-1a2b"),
+    ],
+)
+def test_predictions_come_from_the_gpu_that_is_asked_for(asked, device, visible, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "2,GPU-1a2b")
+    assert prediction_setting(asked, 3, "data") == RuntimeConfig(device, 3, "data")
+    assert os.environ["CUDA_VISIBLE_DEVICES"] == visible
+    assert hardware.gpus() == visible.split(",")
+
+
+@pytest.mark.parametrize("verb", ["predict", "gate"])
+@pytest.mark.parametrize("device", ["mps", "cuda:1"])
+def test_other_devices_are_refused_before_torch_is_loaded(verb, device, key, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    words = (key, *([key] if verb == "gate" else []), "validation.csv", "-o", "out.csv")
+    said = call(verb, *words, "--device", device, code=2)
+    assert f"--device {device}: choose auto, cpu, cuda or cuda:i; here is cuda:0" in said.output

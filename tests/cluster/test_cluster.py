@@ -13,6 +13,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import huggingface_hub
+import pynvml
 import pytest
 import zoo
 from click.testing import CliRunner
@@ -694,6 +695,41 @@ def test_doctor_says_what_to_do(tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     told = ask("doctor", *SLURM, "--results", str(tmp_path / "runs"), "--json")
     assert [one["what"] for one in json.loads(told.output) if one["state"] == "failed"] == ["Slurm"]
+
+
+@pytest.mark.parametrize("native", [True, False], ids=["native", "not"])
+def test_doctor_tells_what_the_cpu_can_do_beside_a_gpu_too(native, monkeypatch):
+    monkeypatch.setattr(doctor, "bf16_on_cpu", lambda: native)
+    for seen in ([], ["0"]):
+        monkeypatch.setattr(doctor, "gpus", lambda seen=seen: seen)
+        (one,) = [one for one in doctor._machine() if one.what == "bf16 on the CPU"]
+        assert f"auto is {'bf16' if native else 'fp32'}" in one.found
+
+
+@pytest.mark.parametrize(
+    ("built", "state", "told"),
+    [
+        ({"CUDA": "12.8"}, None, ""),
+        ({"CUDA": "13.2"}, doctor.ODD, "is built for CUDA 13.2; the driver knows CUDA 12"),
+        ({"ROCm": "6.4"}, doctor.BAD, "is built without CUDA and cannot use GPU 0, 1"),
+        ({}, doctor.BAD, "is built without CUDA and cannot use GPU 0, 1"),
+    ],
+)
+def test_doctor_compares_torch_with_the_gpus(built, state, told, monkeypatch):
+    monkeypatch.setattr(doctor, "gpus", lambda: ["0", "1"])
+    monkeypatch.setattr(doctor, "torch_gpus", lambda: built)
+    monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
+    monkeypatch.setattr(pynvml, "nvmlSystemGetCudaDriverVersion", lambda: 12090)
+    found = [one for one in doctor._machine() if one.what == "torch"]
+    assert [one.state for one in found] == [state] * bool(state)
+    assert all(told in one.found and one.do for one in found)
+
+
+def test_doctor_names_gpus_that_are_not_used(monkeypatch):
+    monkeypatch.setattr(doctor, "gpus", list)
+    monkeypatch.setattr(doctor, "unused_gpus", lambda: "ROCm")
+    (one,) = [one for one in doctor._machine() if one.what == "GPU"]
+    assert one.found == "none that is used here: torch has ROCm, and only NVIDIA's are"
 
 
 def test_doctor_estimates_the_memory_of_one_gpu(monkeypatch):

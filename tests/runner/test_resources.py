@@ -3,7 +3,10 @@
 import pytest
 from records import runs
 
-from peftbench.runner import resources
+from peftbench.core.plan import RunOptions
+from peftbench.results.runtime_estimates import Forecast
+from peftbench.results.store import Results
+from peftbench.runner import resources, sweep
 
 GIB = 2**30
 
@@ -83,3 +86,23 @@ def test_gpus_have_a_worker_each(machine):
 def test_weights_of_the_full_size_are_estimated_within_a_tenth():
     (run,) = runs("model=minilm", "method=bitfit")
     assert resources.weight_bytes(run) == pytest.approx(4 * 22_713_216, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "options", "told"),
+    [
+        ([], {}, True),
+        ([], {"device": "cpu"}, False),  # asked for
+        ([], {"quiet": True}, False),
+        (["0"], {}, False),
+    ],
+)
+def test_a_sweep_names_the_kind_of_gpu_that_it_does_not_use(
+    gpus, options, told, monkeypatch, tmp_path, capsys
+):
+    monkeypatch.setattr(sweep, "unused_gpus", lambda: "ROCm")
+    todo = sweep.Todo(runs("method=lora"), [], None, Forecast([]))
+    used = resources.Resources(1, 1, gpus, 1)
+    sweep._print_resources(used, todo, Results(tmp_path), RunOptions(**options))
+    said = "note: torch has ROCm here, which is not used: only NVIDIA's GPUs are\n"
+    assert (said in capsys.readouterr().err) is told

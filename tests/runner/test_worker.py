@@ -13,6 +13,7 @@ from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
+import torch
 from short_runs import after
 from stage import Stage, one
 
@@ -116,6 +117,15 @@ def test_the_place_of_an_error_is_that_of_the_code_and_not_of_a_debugger():
     with pytest.raises(FloatingPointError) as caught:
         fails()
     assert place(caught.value) == f"test_worker.py:{fails.__code__.co_firstlineno + 1}"
+
+
+def test_a_gpu_that_cannot_be_used_is_told_once_before_any_run(stage, monkeypatch):
+    monkeypatch.setattr(sys.modules[__name__], "CPU", RuntimeConfig(device="cuda"))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    told = serve(stage)
+    assert told == [
+        {"event": "refused", "reason": "--device cuda: torch sees no GPU here; use --device cpu"}
+    ]
 
 
 INPUT = """

@@ -63,14 +63,14 @@ def scripted(tmp_path, monkeypatch):
     (tmp_path / "tmp").mkdir()
     pools = []
 
-    def make(*parts, results=tmp_path / "runs", setting=SETTING):
+    def make(*parts, results=tmp_path / "runs", setting=SETTING, gpus=()):
         keys = f"KEYS = {[run.key for run in RUNS]!r}\n"
         script = tmp_path / "worker"
         lines = [f"#!{sys.executable}\n", START, keys, *map(textwrap.dedent, parts)]
         script.write_text("".join(lines))
         script.chmod(0o755)
         monkeypatch.setattr(worker_pool.sys, "executable", str(script))
-        pools.append(WorkerPool(Results(results), setting, 1, []))
+        pools.append(WorkerPool(Results(results), setting, 1, list(gpus)))
         return pools[-1]
 
     yield make
@@ -119,6 +119,15 @@ def test_a_worker_that_fails_by_itself_is_not_tried_again(scripted, tmp_path):
         pool.check(RUNS)
     assert "the worker ended with exit code 1" in str(refused.value)
     assert "ImportError: no module named torch" in str(refused.value)
+    assert len(started(tmp_path)) == 1
+
+
+def test_a_gpu_that_refuses_kernels_ends_the_sweep_before_it_starts(scripted, tmp_path):
+    pool = scripted('tell("refused", reason="it refuses kernels; use another")', gpus=["3", "4"])
+    with pytest.raises(ConfigError) as refused:
+        pool.check(RUNS)
+    assert str(refused.value) == "GPU 3: it refuses kernels; use another"
+    assert pool.failures == []
     assert len(started(tmp_path)) == 1
 
 

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import psutil
 import pytest
+import torch
 
 from peftbench.system import cgroups, hardware
 
@@ -144,6 +145,36 @@ def test_bf16_is_native_where_the_cpu_has_instructions_that_may_be_used(
         assert hardware.bf16_on_cpu() is native
     finally:
         hardware._cpu_flags.cache_clear()
+
+
+BUILDS = {
+    "cuda = '13.2'\nhip = None\nxpu = None\n": {"CUDA": "13.2"},
+    "cuda: str | None = None\nhip: str | None = '6.4.1'\n": {"ROCm": "6.4.1"},
+    "cuda = None\nhip = None\nxpu = '20250101'\n": {"XPU": "20250101"},
+    "cuda = None\n": {},
+}
+
+
+@pytest.mark.parametrize("build", BUILDS)
+@pytest.mark.parametrize("mac", [False, True], ids=["linux", "mac"])
+def test_what_torch_is_built_for_is_read_without_torch(build, mac, tmp_path, monkeypatch):
+    (tmp_path / "version.py").write_text(build)
+    origin = SimpleNamespace(origin=str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(hardware, "find_spec", lambda name: {"torch": origin}[name])
+    monkeypatch.setattr(hardware.platform, "system", lambda: "Darwin" if mac else "Linux")
+    monkeypatch.setattr(hardware.platform, "machine", lambda: "arm64")
+    hardware.torch_gpus.cache_clear()
+    try:
+        assert hardware.torch_gpus() == BUILDS[build] | ({"MPS": ""} if mac else {})
+        others = [kind for kind in BUILDS[build] if kind != "CUDA"] + ["MPS"] * mac
+        assert hardware.unused_gpus() == " and ".join(others)
+    finally:
+        hardware.torch_gpus.cache_clear()
+
+
+def test_the_build_of_the_torch_here_is_what_torch_says():
+    hardware.torch_gpus.cache_clear()
+    assert hardware.torch_gpus().get("CUDA") == torch.version.cuda
 
 
 def test_only_changed_code_and_configs_make_a_record_dirty(tmp_path):

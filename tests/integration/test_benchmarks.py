@@ -1,0 +1,198 @@
+"""What the scripts of benchmarks write, what they do without time, and what travels to a GPU."""
+
+import importlib
+import importlib.metadata
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from functools import cache
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from paths import ROOT
+
+sys.path.append(str(ROOT / "scripts"))
+benchmark = importlib.import_module("benchmark")
+bench_gpu = importlib.import_module("bench_gpu")
+
+FIGURES = ROOT / "results" / "benchmarks"
+
+
+def bench(seconds=60.0):
+    end = time.monotonic() + seconds
+    return bench_gpu.Bench("cpu", Path(), steps=4, pack=2, large=3, full=2, seeds=1, end=end)
+
+
+def closure(*names):
+    """Packages that are needed by these, in the environment of the tests."""
+    found, left = set(), [Requirement(name) for name in names]
+    while left:
+        one = left.pop()
+        key = canonicalize_name(one.name), frozenset(one.extras)
+        if key not in found:
+            found.add(key)
+            left += wanted(*key)
+    return {name for name, _ in found}
+
+
+@cache
+def wanted(name, extras):
+    """What a package requires here, with these extras."""
+    return [
+        one
+        for one in map(Requirement, importlib.metadata.requires(name) or [])
+        if one.marker is None or any(one.marker.evaluate({"extra": e}) for e in ("", *extras))
+    ]
+
+
+def test_the_bundle_brings_every_package_that_a_bare_pytorch_machine_does_not_have():
+    script = (ROOT / "scripts" / "gpu_bundle.sh").read_text()
+    bare, brought = (
+        re.search(rf'^{name}="([^"]*)"', script, re.MULTILINE)[1].split()
+        for name in ("bare", "brought")
+    )
+    needed = closure("peftbench")
+    assert needed - closure(*bare) - set(brought) == {"peftbench"}
+    assert {"rouge-score", "nltk", "hydra-core"} <= set(brought) <= needed
+
+
+@pytest.mark.parametrize("native", [True, False], ids=["native", "not"])
+def test_a_cpu_is_written_with_its_number_and_whether_it_has_bf16(native, monkeypatch):
+    text = (
+        "processor : 0\ncpu family : 6\nmodel : 143\nmodel name : a CPU: v2\nstepping : 8\n\n"
+        "processor : 1\ncpu family : 6\nmodel : 1\nmodel name : another\n"
+    )
+    monkeypatch.setattr(benchmark.Path, "read_text", lambda path: text)
+    monkeypatch.setattr(benchmark.hardware, "processor", lambda: "a CPU: v2")
+    monkeypatch.setattr(benchmark.hardware, "bf16_on_cpu", lambda: native)
+    told = "bf16 instructions" if native else "no bf16 instructions"
+    assert benchmark.processor() == f"a CPU: v2 (cpu family 6, model 143, stepping 8, {told})"
+
+
+def test_figures_are_written_with_the_machine(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "OUT", tmp_path / "out")
+    benchmark.write("some", {"rows": [1]}, "### A table", show=False)
+    figures = json.loads((tmp_path / "out" / "some.json").read_text())
+    assert figures["machine"]["cpu"] == benchmark.processor()
+    assert figures["rows"] == [1]
+    assert (
+        f"\n\n{benchmark.processor()}, {os.cpu_count()} cores; Python"
+        in (tmp_path / "out" / "some.md").read_text()
+    )
+
+
+def test_a_ratio_of_the_readme_is_a_measured_one():
+    readme = " ".join((ROOT / "README.md").read_text().split())
+    machine, rows = (
+        json.loads((FIGURES / "train.json").read_text())[n] for n in ("machine", "rows")
+    )
+    ratio = {(row["method"], row["precision"]): f"{row['ratio_to_tuned']:.2f}" for row in rows}
+    bf16, fp32 = (
+        [ratio[method, precision] for method in ("lora", "bitfit", "full")]
+        for precision in ("bf16", "fp32")
+    )
+    assert f"{bf16[0]} (LoRA), {bf16[1]} (BitFit) and {bf16[2]} (full) times" in readme
+    assert f"{fp32[0]}, {fp32[1]} and {fp32[2]} times as many in fp32" in readme
+    sweep = json.loads((FIGURES / "sweep.json").read_text())
+    assert f"12 runs in bf16 is {sweep['ratio']:.2f} times as fast" in readme
+    assert [m["cpu"] for m in (machine, sweep["machine"])] == ["Intel(R) Xeon(R) Processor"] * 2
+    assert "two cores of an Intel Xeon" in readme
+
+
+# bench_gpu.py
+
+
+def fails(bench):
+    yield {"run": "1"}
+    raise SystemExit("the peer is not here")
+
+
+def slow(bench):
+    for number in bench.in_time((1, 2, 3)):
+        if number == 2:
+            bench.end = time.monotonic()
+        yield {"run": str(number)}
+
+
+def ended(bench):
+    yield {"run": "1"}
+    subprocess.run(["sleep", "60"], timeout=bench.left)
+
+
+@pytest.fixture
+def parts(monkeypatch):
+    made = {"fails": fails, "slow": slow, "ended": ended, "later": fails}
+    monkeypatch.setattr(bench_gpu, "PARTS", {name: (part, name) for name, part in made.items()})
+
+
+def test_a_part_that_fails_says_why_and_the_next_one_follows(parts):
+    made = bench()
+    assert bench_gpu.measure(made, ["fails", "later"], "here") == []
+    for part in ("fails", "later"):
+        said = {"run": f"{part} stopped", "refuses": "SystemExit: the peer is not here"}
+        assert made.rows[part] == [{"run": "1"}, said]
+
+
+def test_a_part_that_was_cut_is_named_among_what_was_left_out(parts):
+    made = bench()
+    left = bench_gpu.measure(made, ["fails", "slow", "later"], "here")
+    assert left == ["slow (the rest)", "later"]
+    assert made.rows["slow"] == [{"run": "1"}, {"run": "2"}]
+    told = bench_gpu.markdown(made, "here", left)
+    assert told.endswith("Not measured for want of time: slow (the rest), later.")
+
+
+def test_a_command_is_ended_when_the_minutes_are_over(parts):
+    made, start = bench(0.5), time.monotonic()
+    assert bench_gpu.measure(made, ["ended", "later"], "here") == ["ended (the rest)", "later"]
+    assert time.monotonic() - start < 10
+
+
+def test_a_part_without_a_row_is_left_out_whole(parts):
+    assert bench_gpu.measure(bench(-1), ["slow", "later"], "here") == ["slow", "later"]
+
+
+@pytest.mark.parametrize(
+    ("graphs", "cell"),
+    [
+        ("12 shapes captured", "12 shapes captured"),
+        (
+            "CUDA out of memory. Tried to allocate 384.00 MiB.",
+            "launched one by one: CUDA out of memory",
+        ),
+    ],
+)
+def test_why_there_are_no_graphs_does_not_read_as_a_failure(graphs, cell):
+    assert bench_gpu._cell("graphs", graphs) == cell
+
+
+@pytest.mark.slow
+@pytest.mark.data
+def test_the_script_trains_in_packs_and_alone_on_a_cpu(glue):
+    """All parts that need neither the peer nor a process for each row."""
+    command = [sys.executable, str(ROOT / "scripts" / "bench_gpu.py"), "--smoke"]
+    done = subprocess.run(
+        [*command, "--minutes", "30", "--only", "alone,peer,packed,equal,large,kernels"],
+        env=os.environ | {"PEFTBENCH_DATA": glue, "PEFTBENCH_PEER": "/nonexistent"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    rows = [line.split(" ", 1) for line in done.stdout.splitlines() if re.match(r"\w+ \{", line)]
+    found = {}
+    for part, row in rows:
+        found.setdefault(part, []).append(json.loads(row))
+    assert {part: len(rows) for part, rows in found.items()} == {
+        **{"alone": 10, "peer": 1, "packed": 3, "equal": 5, "large": 4, "kernels": 4}
+    }
+    assert "refuses" in found["peer"][0]
+    assert not any("refuses" in row for row in (*found["packed"], *found["equal"], *found["large"]))
+    assert found["alone"][9]["to_its_first"] > 0
+    *methods, again = (row["largest_difference_of_scores"] for row in found["equal"])
+    assert all(float(apart) < 1e-6 for apart in methods)
+    assert again == "none, bit for bit"
