@@ -67,14 +67,22 @@ def bucketed_batches(
 ) -> list[tuple[np.ndarray, int]]:
     """Example numbers and a length for each shape that batches of these examples can have.
 
+    Where texts are to be written, a shape also has a number of wanted tokens: that of the first.
+
     Args:
         rows: example numbers.
         sizes: examples in a batch.
     """
-    lengths = np.array([bucket(int(n), tokens.longest) for n in tokens.lengths[rows]])
+    counts = tokens.wanted if len(tokens.wanted) else np.zeros_like(tokens.lengths)
+    rows = rows[np.argsort(-counts[rows], kind="stable")]
+    lengths, wanted = (
+        np.array([bucket(int(n), tokens.longest) for n in of[rows]])
+        for of in (tokens.lengths, counts)
+    )
     return [
-        (np.resize(rows[lengths <= length], size), int(length))
+        (np.resize(rows[(lengths <= length) & (wanted <= most)], size), int(length))
         for length in np.unique(lengths)
+        for most in np.unique(wanted[lengths <= length])
         for size in sorted(sizes)
     ]
 
@@ -167,6 +175,7 @@ def collate(
     mask: str,
     length: int | None = None,
     skip: int = 0,
+    wanted: int | None = None,
 ) -> Batch:
     """Make a batch of the examples, padded to the longest of them, or to a length.
 
@@ -179,6 +188,7 @@ def collate(
         length: tokens of a row; None is those of the longest example.
         skip: tokens at the beginning of each that are left out because a causal model has seen
             them: they are in the mask, (batch, 1, tokens, skip + tokens), and nowhere else.
+        wanted: places of tokens to be written, padded; None is the most of an example.
     """
     ends = tokens.ends[rows]
     lengths = tokens.lengths[rows] - skip
@@ -198,7 +208,8 @@ def collate(
     if len(tokens.answer):
         batch["answer"] = torch.from_numpy(tokens.answer[rows].astype(np.int64) - skip)
     if len(tokens.wanted):
-        batch |= _wanted(ids, lengths, tokens.wanted[rows])
+        count = tokens.wanted[rows]
+        batch |= _wanted(ids, lengths, count, wanted or int(count.max()))
     return batch
 
 
@@ -206,7 +217,7 @@ def collate(
 NO_TOKEN = -100
 
 
-def _wanted(ids: np.ndarray, lengths: np.ndarray, count: np.ndarray) -> Batch:
+def _wanted(ids: np.ndarray, lengths: np.ndarray, count: np.ndarray, most: int) -> Batch:
     """What is to be learnt of texts of which the last `count` tokens are wanted.
 
     Returns:
@@ -214,7 +225,7 @@ def _wanted(ids: np.ndarray, lengths: np.ndarray, count: np.ndarray) -> Batch:
         tokens, `NO_TOKEN` after the last; `weights` (batch,), so that the mean of the examples'
         mean losses is the mean loss of a token.
     """
-    number = np.arange(int(count.max()))
+    number = np.arange(most)
     there = number < count[:, None]
     places = np.where(there, (lengths - count - 1)[:, None] + number, 0).astype(np.int64)
     labels = np.where(there, np.take_along_axis(ids, places + there, axis=1), NO_TOKEN)

@@ -33,11 +33,14 @@ def together(run: Run) -> str | None:
     """A name that runs have in common which may be packed; None for a run that has to be alone.
 
     A budget of seconds is of seconds alone, unless it is calibrated; one run is enough for a memory
-    that wants gradient checkpointing; a run without a step has none to share.
+    that wants gradient checkpointing; a run without a step has none to share; texts are written
+    with a cache of one run, and fp16 scales the loss of each.
     """
     if run.budget.seconds and not run.budget.calibrated:
         return None
     if run.train.gradient_checkpointing or run.budget.steps == 0:
+        return None
+    if run.task.generation or run.train.precision == "fp16":
         return None
     return canonical(run.step_shape())
 

@@ -197,7 +197,10 @@ class Training:
             group["lr"] = rate * group["factor"]
         if self.config.max_grad_norm is not None:
             peers.accelerator.clip_grad_norm_(trained, self.config.max_grad_norm)
-        self.predictor.method.on_gradients(self.predictor.encoder)
+        else:
+            peers.accelerator.unscale_gradients()
+        if peers.accelerator.scaler is None or _finite(trained):  # else the step is left out
+            self.predictor.method.on_gradients(self.predictor.encoder)
         self._prepared.step()
         self._prepared.zero_grad(set_to_none=True)
         return loss
@@ -297,6 +300,11 @@ class Training:
             self.best = {name: tensor.clone() for name, tensor in encoder.state().items()}
         elif len(ranked) - 1 - state.best >= self.selection.patience:
             state.done = True
+
+
+def _finite(parameters: list[torch.nn.Parameter]) -> bool:
+    """Whether all gradients are: in fp16 those of a loss that was scaled too far overflow."""
+    return all(p.grad is None or bool(p.grad.isfinite().all()) for p in parameters)
 
 
 def parameter_groups(

@@ -207,7 +207,7 @@ def warm_up(
     kind = kind_of(view)
     for batch in feed.shapes:
         for piece in micro_batches(batch, micro or len(batch["labels"])):
-            if first_of(view, "pass", kind, piece["input_ids"].shape):
+            if first_of(view, "pass", kind, _shape(piece)):
                 _pass(view, piece)
     counts = []
     for batch in feed.extremes:
@@ -236,9 +236,14 @@ def first_of(view: Predictor, what: str, kind: str, shape: Sequence[int]) -> boo
     return new
 
 
+def _shape(batch: Batch) -> tuple[int, ...]:
+    """What decides how much a pass computes: its tokens, and those of them that are wanted."""
+    return (*batch["input_ids"].shape, *batch["labels"].shape[1:])
+
+
 def _flops(view: Predictor, kind: str, batch: Batch) -> int:
     """FLOPs of a forward and backward pass; it is made for the first run of a kind."""
-    counted, name = view.encoder.backbone.flops, f"{tuple(batch['input_ids'].shape)} {kind}"
+    counted, name = view.encoder.backbone.flops, f"{_shape(batch)} {kind}"
     if name not in counted:
         counter = FlopCounterMode(display=False)
         with counter, metered(view.encoder, counter.get_total_flops) as again:

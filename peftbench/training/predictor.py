@@ -123,9 +123,12 @@ class Predictor:
         self, tokens: TokenizedSplit, rows: np.ndarray, length: int | None = None, skip: int = 0
     ) -> Batch:
         """A batch on the CPU; see `batching.collate`."""
+        wanted = None
         if self.static_shapes and length is None:
             length = batching.bucket(int(tokens.lengths[rows].max()) - skip, tokens.longest)
-        return batching.collate(tokens, rows, self.padding, self.mask, length, skip)
+        if self.static_shapes and len(tokens.wanted):
+            wanted = batching.bucket(int(tokens.wanted[rows].max()), tokens.longest)
+        return batching.collate(tokens, rows, self.padding, self.mask, length, skip, wanted)
 
     def moved(self, batches: Iterator[Batch]) -> Iterator[Batch]:
         """Batches on the device."""

@@ -1,15 +1,18 @@
 """What several runs train, stacked along a run axis for as long as they train.
 
 Parameters and AdamW's moments of a run are one row of three matrices (runs, parameters); the run's
-own model and optimizer see that row through views. So gradients, clipping and the update of all
-runs of a pass are a few operations on matrices, however many runs there are, while everything
-that looks at one run alone (evaluation, checkpoints, the hooks of its method) works as ever.
+own model and optimizer see that row through views. So gradients and clipping of all runs of a pass
+are a few operations on matrices, however many runs there are, while everything that looks at one
+run alone (evaluation, checkpoints, the hooks of its method) works as ever. The update is torch's
+fused AdamW, once for each run and parameter group, as it takes one rate: it reads and writes a row
+once, where arithmetic on the matrices would do so a dozen times, and a graph launches all of them.
 
 A pass:  losses, gradients = vmap(loss)(rows, batches)
          gradients of each run clipped to its own norm, AdamW with its own rate and decay
 """
 
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -74,7 +77,8 @@ class RunStack:
         defaults = first.optimizer.defaults
         self.betas: tuple[float, float] = defaults["betas"]
         self.eps: float = defaults["eps"]
-        device, rows = encoder.device, size + grain - 1
+        device = encoder.device
+        rows = size + max(self.filled(count) - count for count in range(1, size + 1))
         self.values, self.exp_avg, self.exp_avg_sq = (
             torch.zeros(rows, start, device=device) for _ in range(3)
         )
@@ -313,28 +317,25 @@ class RunStack:
 _OWN = ("rows", "recipe", "examples")
 
 
-def captured_alone(
-    training: Training, batches: Sequence[Batch], tell: Callable[[str], None]
-) -> StepGraphs:
-    """Have a run that trains alone take its steps as graphs, where that is possible.
+def captured_alone(training: Training, batches: Sequence[Batch]) -> StepGraphs:
+    """Have a run that trains alone take its steps as graphs, where that is possible; else warn.
 
     Args:
         training: that has not begun, or was restored.
         batches: one of each shape that it will meet, on the CPU.
-        tell: called with the reason why steps are not captured.
 
     Returns:
         The graphs, which say so where its steps stay as they were.
     """
     predictor, micro = training.predictor, training.config.micro_batch_size
-    refused = StepGraphs(predictor.device, (), tell)
+    refused = StepGraphs(predictor.device, (), _warn)
     if refused.refused is not None:
         return refused
     if reason := not_stacked(training):
         refused.refuse(reason)
         return refused
     try:
-        stack = RunStack(training, 1, tell)
+        stack = RunStack(training, 1, _warn)
         stack.enter(training)
         stack.warm_up(batches, micro)
     except Exception as error:  # what cannot be mapped or has no memory for a stack trains as ever
@@ -346,6 +347,20 @@ def captured_alone(
 
     training.take_step = take
     return stack.graphs
+
+
+def _warn(text: str) -> None:
+    """A worker passes warnings on to the person; what it prints is in the run's log alone."""
+    warnings.warn(text, stacklevel=2)
+
+
+def row_bytes(own: Iterable[Tensor]) -> int:
+    """Bytes of a run in a stack: what trains has two moments beside it.
+
+    Args:
+        own: the tensors of the run's own.
+    """
+    return sum(t.numel() * t.element_size() * (3 if t.requires_grad else 1) for t in own)
 
 
 def not_stacked(training: Training) -> str:

@@ -79,7 +79,7 @@ class StepGraphs:
     Args:
         device: of all tensors.
         state: all that steps change.
-        tell: called once with the reason why steps are not replayed.
+        tell: called with the reason why steps, or those of a shape, are not replayed.
         after: steps of a shape that are taken as they are, before it is captured.
     """
 
@@ -95,11 +95,16 @@ class StepGraphs:
         self._capture = CAPTURE[device.type]() if self.refused is None else None
         self._seen: dict[Hashable, int] = {}
         self._captured: dict[Hashable, _Captured] = {}
+        self._too_large: set[Hashable] = set()
 
     @property
     def told(self) -> str:
         """How steps are taken, for a record."""
-        return f"{len(self._captured)} shapes captured" if self.refused is None else self.refused
+        if self.refused is not None:
+            return self.refused
+        count, more = len(self._captured), len(self._too_large)
+        of, rest = (f" of {count + more}", ", no memory for the rest") if more else ("", "")
+        return f"{count}{of} shapes captured{rest}"
 
     def take(self, kind: Hashable, step: Callable[[Inputs], Tensor], inputs: Inputs) -> Tensor:
         """Carry out a step.
@@ -113,7 +118,7 @@ class StepGraphs:
             What the step returns.
         """
         key = (kind, *((name, tensor.shape, tensor.dtype) for name, tensor in inputs.items()))
-        if self.refused is None and key not in self._captured:
+        if self.refused is None and key not in self._captured and key not in self._too_large:
             self._seen[key] = self._seen.get(key, 0) + 1
             if self._seen[key] > self._after:
                 self._record(key, step, inputs)
@@ -123,15 +128,19 @@ class StepGraphs:
     def _record(self, key: Hashable, step: Callable[[Inputs], Tensor], inputs: Inputs) -> None:
         """Capture a step on inputs that stay, and keep it if it does what the step does."""
         assert self._capture is not None
-        held = {name: tensor.clone() for name, tensor in inputs.items()}
         try:
+            held = {name: tensor.clone() for name, tensor in inputs.items()}
             replay, out = self._capture(lambda: step(held))
             captured = _Captured(step, held, replay, out)
             apart = self._apart(captured, step, inputs)
             if apart > NEAR:
                 raise RuntimeError(f"a replayed step is {apart:.2g} off the step, relative")
             self._captured[key] = captured
-        except RuntimeError as error:  # torch.OutOfMemoryError is one
+        except torch.OutOfMemoryError:  # graphs of other shapes are as good as before
+            if not self._too_large:
+                self._tell("steps of a shape are launched one kernel at a time: no memory for more")
+            self._too_large.add(key)
+        except RuntimeError as error:
             self.refuse(reason_of(error))
 
     def refuse(self, reason: str) -> None:
@@ -146,17 +155,14 @@ class StepGraphs:
         """The largest relative difference of what a step and its replay make of one state."""
         before, random = [t.clone() for t in self.state], self._random()
         try:
-            sides = []
-            for take in (step, captured.take):
-                self._restore(before, random)
-                out = take(inputs).clone()
-                moved = (t - b for t, b in zip(self.state, before, strict=True))
-                sides.append([t.nan_to_num() for t in (out, *moved)])  # a run may have diverged
+            out = step(inputs).clone()
+            moved = [t.clone().sub_(b) for t, b in zip(self.state, before, strict=True)]
+            self._restore(before, random)
+            differences = [_difference(out, captured.take(inputs))]
+            for one, tensor, start in zip(moved, self.state, before, strict=True):
+                differences.append(_difference(one, tensor - start))  # one after the other
         finally:
             self._restore(before, random)
-        differences = [
-            float((a - b).norm() / a.norm().clamp(min=1e-30)) for a, b in zip(*sides, strict=True)
-        ]
         return max(differences)
 
     def _random(self) -> Tensor:
@@ -171,3 +177,9 @@ class StepGraphs:
             torch.cuda.set_rng_state(random, self._device)
         else:
             torch.set_rng_state(random)
+
+
+def _difference(one: Tensor, other: Tensor) -> float:
+    """Relative, of tensors that are used up; a run may have diverged."""
+    size = one.nan_to_num_().norm()
+    return float(one.sub_(other.nan_to_num_()).norm() / size.clamp(min=1e-30))

@@ -1,5 +1,6 @@
 """Train one run and build its record."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
@@ -144,7 +145,7 @@ def execute(
             smaller = smaller_micro_batch(job, micro)
             if smaller is None:
                 raise
-            micro = smaller
+        micro = smaller
 
 
 def _train(job: TrainingJob, micro: int | None) -> TrainingOutput:
@@ -160,7 +161,13 @@ def smaller_micro_batch(job: TrainingJob, micro: int | None) -> int | None:
     micro = micro or job.run.train.batch_size
     if micro == 1 or job.setting.processes > 1:  # the others would not know
         return None
-    return (micro + 1) // 2
+    smaller = (micro + 1) // 2
+    warnings.warn(
+        f"no memory for {micro} examples in a pass; the run starts again with "
+        f"train.micro_batch_size={smaller}",
+        stacklevel=2,
+    )
+    return smaller
 
 
 @dataclass(frozen=True)
@@ -432,7 +439,7 @@ def prepare(job: TrainingJob, micro: int | None) -> PreparedTraining:
         _warm_evaluation(prepared)
         if not job.alike and job.budget.steps != 0:  # it trains alone
             with phases.phase("warmup"):
-                prepared.graphs = captured_alone(training, batches.shapes, tell=print)
+                prepared.graphs = captured_alone(training, batches.shapes)
     if not job.alike:
         prepared.energy = Energy(device)  # that of the passes before is not the training's
     return prepared

@@ -389,6 +389,11 @@ def test_without_a_step_the_model_is_scored_as_it_is(task):
     assert packs.together(run) is None
 
 
+def test_runs_that_write_texts_are_not_packed(task):
+    given = [one(task, f"seed={seed}") for seed in range(2)]
+    assert [len(unit) for unit in packs.units(given, 64, 1)] == [1, 1]
+
+
 # what is refused
 
 

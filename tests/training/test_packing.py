@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import threading
+import weakref
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 
@@ -20,6 +21,7 @@ from peftbench.core.runtime import RuntimeConfig
 from peftbench.data import batching
 from peftbench.data.batching import collate, widened
 from peftbench.methods.base import build_method
+from peftbench.methods.bitfit import BitFit
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.results.store import Results
 from peftbench.runner import packs
@@ -27,6 +29,7 @@ from peftbench.training import cost_model, measurement, run_stack, step_graphs
 from peftbench.training.packing import pack, runner
 from peftbench.training.packing.pack import Pack, partition
 from peftbench.training.packing.runner import drive
+from peftbench.training.predictor import Predictor
 from peftbench.training.run_stack import RunStack
 from peftbench.training.trainer import TrainingJob, execute
 from peftbench.training.warm_cache import WarmCache
@@ -57,10 +60,10 @@ def runs(task, *words):
     return plan(*task, *WORDS, *words).runs
 
 
-def trained(given, size, warm, **more):
+def trained(given, size, warm, setting=CPU, tell=print, **more):
     """What a pack makes of runs, by key, in the order in which they ended."""
-    waiting = ((r.key, drive(TrainingJob(r, CPU, warm, alike=True, **more))) for r in given)
-    return {left.key: left for left in Pack(torch.device("cpu"), size).train(waiting)}
+    waiting = ((r.key, drive(TrainingJob(r, setting, warm, alike=True, **more))) for r in given)
+    return {left.key: left for left in Pack(torch.device("cpu"), size, tell).train(waiting)}
 
 
 # which batches share a pass
@@ -145,6 +148,24 @@ def test_a_pack_of_one_is_a_run_alone_to_the_bit(task, warm):
     alone = execute(run, CPU, warm=warm)
     assert left.shared == ()
     assert np.array_equal(left.end.predictions["scores"], alone.predictions["scores"])
+
+
+def test_a_deterministic_pack_gives_the_same_bits_twice(task, warm):
+    """With dropout, which a pass draws from the stream of its first member."""
+    setting = replace(CPU, deterministic=True)
+    words = ("model=tiny", "method=lora", "budget=steps", "budget.steps=6", "seed=0,1,2")
+    given = plan(*task, *words, "size=24,40").runs
+    try:
+        first, second = (trained(given, 3, warm, setting) for _ in range(2))
+    finally:
+        torch.use_deterministic_algorithms(False)
+    alone = execute(given[0], CPU, warm=warm).predictions["scores"]
+    for key, one in first.items():
+        assert one.shared
+        assert one.end.record.environment["deterministic"] is True
+        scores = one.end.predictions["scores"]
+        assert np.array_equal(scores, second[key].end.predictions["scores"])
+    assert not np.array_equal(first[given[0].key].end.predictions["scores"], alone)  # it dropped
 
 
 @pytest.mark.parametrize("method", ["bitfit", "full", "lora"])
@@ -290,6 +311,30 @@ def test_a_step_that_cannot_be_captured_is_taken_as_it_is_and_told(task, warm, m
     ]
 
 
+def test_a_shape_without_memory_for_its_graph_leaves_the_others_theirs(task, monkeypatch):
+    def record(step):
+        shapes.append(step)
+        if len(shapes) == 2:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB")
+        out = torch.zeros(1)
+        return lambda: (replays.append(1), out.copy_(step())), out
+
+    [run] = runs(task, "method=lora", "method.dropout=0", "size=40", "budget.steps=9")
+    plain = execute(run, CPU)
+    shapes, replays = [], []
+    monkeypatch.setitem(step_graphs.CAPTURE, "cpu", lambda: record)
+    monkeypatch.setattr(batching, "STATIC_SHAPES", {"cpu"})
+    monkeypatch.setattr(batching, "BUCKETS", ((512, 4),))
+    with pytest.warns(UserWarning, match="steps of a shape are launched .*: no memory for more"):
+        done = execute(run, CPU)
+    count = len(shapes)
+    assert count > 2
+    told = f"{count - 1} of {count} shapes captured, no memory for the rest"
+    assert done.record.environment["graphs"] == told
+    assert len(replays) > 2 * (count - 1)  # when they are compared, warmed up, and then in steps
+    assert np.allclose(plain.predictions["scores"], done.predictions["scores"], atol=1e-5)
+
+
 def test_a_replay_that_is_not_the_step_is_not_used(task, warm, monkeypatch):
     def record(step):
         return lambda: None, torch.zeros(2)
@@ -343,7 +388,8 @@ def test_a_run_alone_that_cannot_be_stacked_trains_as_ever(task, monkeypatch):
     plain = execute(run, CPU)
     monkeypatch.setitem(step_graphs.CAPTURE, "cpu", lambda: lambda step: (lambda: None, step()))
     monkeypatch.setattr(RunStack, "gradients", refuse)
-    done = execute(run, CPU)
+    with pytest.warns(UserWarning, match="one kernel at a time: no batching rule"):
+        done = execute(run, CPU)
     assert np.array_equal(plain.predictions["scores"], done.predictions["scores"])
     assert done.record.environment["graphs"] == "no batching rule"
     assert plain.record.environment["graphs"] == "no graphs on cpu"
@@ -399,17 +445,174 @@ def test_memory_that_runs_out_splits_the_pass(task, warm, monkeypatch):
         assert np.allclose(left[run.key].end.predictions["scores"], alone, atol=1e-4)
 
 
+@pytest.mark.parametrize("static", [False, True])
+def test_memory_for_no_stack_of_all_makes_smaller_ones(task, warm, monkeypatch, static):
+    """Full fine-tuning of four where rows for two fit: two stacks, and passes of two."""
+    given = runs(task, "method=full", "seed=0,1,2,3", "size=32", "budget.steps=4")
+    rows, passes, told = [], [], []
+
+    def small(stack, first, size, *more):
+        rows.append(size)
+        if size > 2:
+            raise torch.OutOfMemoryError("no memory for the stack")
+        make(stack, first, size, *more)
+
+    def counted(stack, predictor, inputs, micro):
+        passes.append(len(inputs["labels"]))
+        return gradients(stack, predictor, inputs, micro)
+
+    make, gradients = RunStack.__init__, RunStack.gradients
+    monkeypatch.setattr(RunStack, "__init__", small)
+    monkeypatch.setattr(RunStack, "gradients", counted)
+    monkeypatch.setattr(batching, "STATIC_SHAPES", {"cpu"} if static else set())
+    left = trained(given, 4, warm, tell=told.append)
+    assert rows == [4, 2, 2]
+    assert passes == [2] * 8
+    assert [one.notes for one in left.values()] == [
+        "no memory for 4 runs in a stack, at most 3 now"
+    ] * 4
+    assert told == ["pack: no memory for 4 runs in a stack, at most 3 now"]
+    for run in given:
+        alone = execute(run, CPU, warm=warm).predictions["scores"]
+        assert np.allclose(left[run.key].end.predictions["scores"], alone, atol=1e-4)
+
+
+def test_memory_for_no_stack_at_all_trains_all_alone(task, warm, monkeypatch):
+    def none(stack, *_):
+        raise torch.OutOfMemoryError("no memory for the stack")
+
+    monkeypatch.setattr(batching, "STATIC_SHAPES", {"cpu"})
+    given = runs(task, "method=bitfit", "seed=0,1", "budget.steps=2")
+    alone = {run.key: execute(run, CPU, warm=warm) for run in given}
+    monkeypatch.setattr(RunStack, "__init__", none)
+    left = trained(given, 2, warm)
+    for key, one in left.items():
+        assert one.notes.endswith("no memory for a stack of parameters")
+        assert np.array_equal(one.end.predictions["scores"], alone[key].predictions["scores"])
+
+
+def test_memory_for_no_stacked_pass_trains_all_alone(task, warm, monkeypatch):
+    """Static shapes: a pass of one is stacked as well. What failed is let go of before the next."""
+    held = []
+
+    def tight(stack, predictor, inputs, micro):
+        assert not any(ref() is not None for ref in held), "memory of the last pass is not free"
+        whole = torch.zeros(3)
+        held.append(weakref.ref(whole))
+        raise torch.OutOfMemoryError(f"no memory for {len(inputs['labels'])}")
+
+    monkeypatch.setattr(RunStack, "gradients", tight)
+    monkeypatch.setattr(batching, "STATIC_SHAPES", {"cpu"})
+    given = runs(task, "method=bitfit", "seed=0,1,2,3", "budget.steps=2")
+    told = []
+    left = trained(given, 4, warm, tell=told.append)
+    assert told == [
+        "pack: no memory for 4 runs in a pass, at most 3 now",
+        "pack: no memory for 2 runs in a pass, at most 1 now",
+        "pack: these runs cannot share passes: no memory for 1",
+    ]
+    assert all(one.shared == () and "no memory for 1" in one.notes for one in left.values())
+    for run in given:
+        alone = execute(run, CPU, warm=warm).predictions["scores"]
+        assert np.array_equal(left[run.key].end.predictions["scores"], alone)
+
+
+@pytest.mark.parametrize("static", [False, True])
+def test_memory_for_few_examples_halves_the_micro_batch_in_a_pack(task, warm, monkeypatch, static):
+    """Passes of more than eight examples, of however many runs, and alone as well, are refused."""
+
+    def tight(stack, predictor, inputs, micro):
+        if inputs["labels"].numel() > 8 and (micro is None or micro > 8):
+            raise torch.OutOfMemoryError("too many")
+        return stacked(stack, predictor, inputs, micro)
+
+    def tight_alone(predictor, batch, micro):
+        if micro is None or micro > 8:
+            raise torch.OutOfMemoryError("too many")
+        return alone(predictor, batch, micro)
+
+    given = runs(task, "method=bitfit", "seed=0,1", "size=32", "budget.steps=3")
+    plain = {run.key: execute(run, CPU, warm=warm) for run in given}
+    stacked, alone = RunStack.gradients, Predictor.gradients
+    monkeypatch.setattr(RunStack, "gradients", tight)
+    monkeypatch.setattr(Predictor, "gradients", tight_alone)
+    monkeypatch.setattr(batching, "STATIC_SHAPES", {"cpu"} if static else set())
+    with pytest.warns(
+        UserWarning, match=r"no memory for 16 examples in a pass; .*micro_batch_size=8"
+    ):
+        left = trained(given, 2, warm)
+    for key, one in left.items():
+        assert one.end.record.work["micro_batch_size"] == 8
+        assert "at most 1 now" in one.notes
+        scores = (end.predictions["scores"] for end in (one.end, plain[key]))
+        assert np.allclose(*scores, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("row", "took", "size", "fit", "share"),
+    [
+        (1.3e9, 1.0e9, 3, 3, 28),  # BERT-base, full: all of a few
+        (1.3e9, 1.0e9, 64, 13, 20),  # of many as many as half of the memory holds
+        (3.6e6, 0.6e9, 64, 64, 51),  # LoRA: rows are nothing, passes are twice in memory
+        (1e12, 1.0e9, 8, 1, 1),  # none fits: one at a time
+    ],
+)
+def test_members_and_passes_share_a_gpu_of_80_gb(row, took, size, fit, share):
+    found, passes = pack.fitting(int(77e9), int(took), int(row), size)
+    assert found == fit
+    assert int(passes) == share
+    rows = found * row * 1.25
+    assert found == 1 or rows + 2 * passes * took <= 0.8 * 77e9
+
+
+def test_a_stack_has_rows_for_the_runs_and_for_what_fills_passes_up(task):
+    encoder = AdaptedModel(tiny.backbone("distilbert"), classes=2, seed=0)
+    method = build_method(tiny.one_run("method=bitfit").method)
+    method.insert(encoder)
+    one = tiny.training(encoder, method, tiny.batch(tiny.tokens(), "distilbert"), steps=1)
+    rows = {
+        (size, grain): len(RunStack(one, size, grain=grain).values)
+        for size, grain in [(3, 1), (3, 16), (8, 2), (22, 5), (64, 16)]
+    }
+    assert rows == {(3, 1): 3, (3, 16): 4, (8, 2): 9, (22, 5): 26, (64, 16): 79}
+    stack = RunStack(one, 2)
+    held = [*stack.fixed.values(), stack.values, stack.exp_avg, stack.exp_avg_sq]
+    own = encoder.own().values()
+    assert run_stack.row_bytes(own) == sum(t.numel() * t.element_size() for t in held) // 2
+
+
+def test_runs_whose_parts_rest_pass_alone_and_their_records_say_why(
+    task, warm, monkeypatch, tmp_path
+):
+    def rest(self, encoder, step, steps):
+        first = firsts.setdefault(encoder, next(iter(encoder.trained().values())))
+        first.requires_grad_(step >= 3)
+
+    firsts = {}
+    monkeypatch.setattr(BitFit, "on_step_end", rest)
+    told = []
+    given = runs(task, "method=bitfit", "seed=0,1", "budget.steps=6")
+    ends = shared_out(given, Results(tmp_path), warm, told.append)
+    why = "the method lets parameters rest for some steps"
+    assert told == [f"pack: {why}"]
+    for run, other in zip(given, reversed(given), strict=True):
+        assert ends[run].record.environment["pack"] == why
+        assert ends[run].record.work["packed_with"] == other.key  # from step 3 on
+
+
 def test_what_cannot_share_a_pass_goes_on_one_by_one_and_is_told(task, warm, monkeypatch):
     def refuse(stack, predictor, inputs, micro):
         raise RuntimeError("no batching rule")
 
     monkeypatch.setattr(RunStack, "gradients", refuse)
     given = runs(task, "method=lora", "seed=0,1", "budget.steps=3")
-    with pytest.warns(UserWarning, match="cannot share passes: no batching rule"):
-        left = trained(given, 2, warm)
+    told = []
+    left = trained(given, 2, warm, tell=told.append)
+    assert told == ["pack: these runs cannot share passes: no batching rule"]
     for run in given:
         assert left[run.key].error is None
         assert left[run.key].shared == ()
+        assert left[run.key].notes == "these runs cannot share passes: no batching rule"
 
 
 def test_what_is_asked_to_leave_goes_on_from_its_checkpoint(task, warm, tmp_path):
@@ -435,6 +638,8 @@ def test_groups_are_runs_that_differ_in_values_only(task):
     assert [len(unit) for unit in packs.units(runs(task, *words), 1, 2)] == [1] * 16
     precise = plan(*task, "model=tiny", "train.precision=fp32,bf16", "train.batch_size=8,16").runs
     assert [len(unit) for unit in packs.units(precise, 64, 1)] == [1, 1, 1, 1]
+    scaled = plan(*task, "model=tiny", "train.precision=fp16", "seed=0,1").runs
+    assert [len(unit) for unit in packs.units(scaled, 64, 1)] == [1, 1]
 
 
 def test_seconds_are_for_runs_alone_unless_calibrated(task):
@@ -474,7 +679,7 @@ def test_a_size_that_is_none_is_refused(asked, said):
 # costs
 
 
-def shared_out(given, results, warm):
+def shared_out(given, results, warm, tell=print):
     """What a worker makes of runs that it got together."""
     return dict(
         runner.train(
@@ -485,7 +690,7 @@ def shared_out(given, results, warm):
             enter=lambda run: True,
             report=lambda run, news: None,
             stop=lambda: False,
-            tell=lambda text: None,
+            tell=tell,
         )
     )
 

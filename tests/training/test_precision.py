@@ -5,6 +5,7 @@ from types import SimpleNamespace
 import pytest
 import tiny
 import torch
+from accelerate import Accelerator
 
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
@@ -12,11 +13,17 @@ from peftbench.core.evaluation import Evaluation
 from peftbench.core.plan import RunOptions
 from peftbench.core.runtime import RuntimeConfig
 from peftbench.evaluation.evaluator import evaluate_suite
+from peftbench.methods.bitfit import BitFit
 from peftbench.results.status import sweep_status
 from peftbench.results.store import Results
 from peftbench.runner.sweep import run_plan
-from peftbench.training import precision
-from peftbench.training.precision import resolve_precision, restore_scaler, scaler_state
+from peftbench.training import precision, trainer
+from peftbench.training.precision import (
+    build_accelerator,
+    resolve_precision,
+    restore_scaler,
+    scaler_state,
+)
 from peftbench.training.trainer import execute
 
 CPU = torch.device("cpu")
@@ -98,3 +105,61 @@ def test_the_loss_scale_is_in_the_checkpoint():
     assert other.scaler.get_scale() == 512.0
     assert scaler_state(SimpleNamespace(scaler=None)) == {}
     restore_scaler({}, SimpleNamespace(scaler=None))
+
+
+@pytest.fixture
+def fp16_on_cpu(monkeypatch):
+    """Let a CPU train in fp16, as slow as it is; the scalers of the runs come here."""
+    scalers = []
+
+    class Scaling(Accelerator):
+        def __init__(self, cpu, mixed_precision):
+            super().__init__(cpu=cpu, mixed_precision="no")
+            if mixed_precision == "fp16":
+                self.state._mixed_precision, self.native_amp = "fp16", True
+                self.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**20)
+                scalers.append(self.scaler)
+
+    monkeypatch.setattr(precision, "Accelerator", Scaling)
+    monkeypatch.setattr(trainer, "resolve_precision", lambda asked, device: asked)
+    return scalers
+
+
+@pytest.mark.parametrize("clip", ["1.0", "null"])
+def test_an_fp16_run_leaves_out_steps_that_overflow_and_follows_fp32(
+    task, fp16_on_cpu, clip, monkeypatch
+):
+    """Gradients are clipped, and seen by the method, in their own unit."""
+
+    def note(self, encoder):
+        grads = [p.grad for p in encoder.trained().values() if p.grad is not None]
+        norms.append(float(torch.nn.utils.get_total_norm(grads)))
+
+    monkeypatch.setattr(BitFit, "on_gradients", note)
+    still = "model.shape={hidden_dropout_prob:0.0,attention_probs_dropout_prob:0.0}"
+    given = (still, "method=bitfit", f"train.max_grad_norm={clip}", "train.lr=1e-3", "seed=0")
+    common = [*task, "model=tiny", "budget=steps", "budget.steps=16", "train.num_evals=2", *given]
+    losses, seen = {}, {}
+    for name in ("fp16", "fp32"):
+        (run,) = plan(*common, f"train.precision={name}").runs
+        norms = seen[name] = []
+        record = execute(run, RuntimeConfig("cpu", threads=1)).record
+        assert record.environment["precision"] == name
+        losses[name] = [point["loss"] for point in record.curve]
+    (scaler,) = fp16_on_cpu
+    assert 2.0**8 < scaler.get_scale() < 2.0**20
+    assert losses["fp16"] == pytest.approx(losses["fp32"], rel=0.02)
+    assert 8 <= len(seen["fp16"]) < len(seen["fp32"]) == 16
+    assert max(seen["fp16"]) == pytest.approx(max(seen["fp32"]), rel=0.1)
+
+
+def test_tf32_is_for_gpus_that_are_asked_for_it():
+    found = []
+    try:
+        for device, asked in ((GPU, True), (GPU, False), (CPU, True)):
+            build_accelerator(device, "fp32", tf32=asked)
+            found.append(torch.get_float32_matmul_precision())
+    finally:
+        build_accelerator(CPU, "fp32")
+    assert found == ["high", "highest", "highest"]
+    assert torch.backends.cudnn.allow_tf32 is False

@@ -184,8 +184,9 @@ def test_a_bucket_holds_its_examples(length, padded):
     assert batching.bucket(length, length) == length  # nothing is padded beyond the longest
 
 
-def test_no_shape_is_seen_first_while_the_clock_runs(task, monkeypatch):
-    """Batches of an epoch that was never warmed up have shapes that were."""
+@pytest.fixture
+def shapes_seen(monkeypatch):
+    """By phase, whether in training and the shapes of inputs and of wanted places, as on a GPU."""
     monkeypatch.setattr(batching, "STATIC_SHAPES", {"cpu"})
     monkeypatch.setattr(batching, "BUCKETS", ((512, 2),))
     seen = {"warmup": set(), "train": set(), "evaluate": set()}
@@ -201,17 +202,51 @@ def test_no_shape_is_seen_first_while_the_clock_runs(task, monkeypatch):
 
     def spied(self, batch):
         if now and now[-1] in seen:
-            seen[now[-1]].add((self.training, *batch["input_ids"].shape))
+            wanted = batch["places"].shape[1:] if "places" in batch else ()
+            seen[now[-1]].add((self.training, *batch["input_ids"].shape, *wanted))
         return forward(self, batch)
 
     forward = AdaptedModel.forward
     monkeypatch.setattr(measurement.Phases, "phase", watched)
     monkeypatch.setattr(AdaptedModel, "forward", spied)
+    return seen
+
+
+def test_no_shape_is_seen_first_while_the_clock_runs(task, shapes_seen):
+    """Batches of an epoch that was never warmed up have shapes that were."""
     words = ("method=bitfit", "size=42", "train.batch_size=4", "train.micro_batch_size=3")
     execute(one(task, *words, "budget.steps=24"), CPU)
-    assert {rows for _, rows, _ in seen["train"]} == {3, 1, 2}  # 4 is 3 and 1; the last batch 2
-    assert len({length for _, _, length in seen["train"]}) > 2
-    assert seen["train"] | seen["evaluate"] <= seen["warmup"]
+    train = shapes_seen["train"]
+    assert {rows for _, rows, _ in train} == {3, 1, 2}  # 4 is 3 and 1; the last batch 2
+    assert len({length for _, _, length in train}) > 2
+    assert train | shapes_seen["evaluate"] <= shapes_seen["warmup"]
+
+
+def texts_task(folder):
+    """Words for a task whose targets have from one to five words."""
+    for part, count in (("train", 24), ("validation", 4)):
+        rows = [f"{'say ' * (1 + n % 3)}{n},{' abc' * (1 + n % 5)}" for n in range(count)]
+        (folder / f"{part}.csv").write_text("\n".join(["input,target", *rows]))
+    paths = f"task.path='{folder}/train.csv'", f"task.validation_path='{folder}/validation.csv'"
+    words = ("task=file", "task.kind=generation", "task.max_new_tokens=24", *paths)
+    return (*words, "model.family=llama", tiny.WIDE, "method=lora", "method.dropout=0")
+
+
+def test_no_number_of_wanted_tokens_is_seen_first_while_the_clock_runs(tmp_path, shapes_seen):
+    execute(one(texts_task(tmp_path), "train.batch_size=2", "budget.steps=24"), CPU)
+    train = shapes_seen["train"]
+    assert len({wanted for *_, wanted in train}) > 2
+    assert len(train) > len({length for _, _, length, _ in train})  # pairs of the two
+    assert train <= shapes_seen["warmup"]
+
+
+def test_wanted_tokens_padded_to_buckets_change_no_step(tmp_path, monkeypatch):
+    run = one(texts_task(tmp_path), "train.precision=fp32", "budget.steps=9")
+    plain = execute(run, CPU).record
+    monkeypatch.setattr(batching, "STATIC_SHAPES", {"cpu"})
+    bucketed = execute(run, CPU).record
+    assert plain.curve[-1]["loss"] == pytest.approx(bucketed.curve[-1]["loss"], rel=1e-4)
+    assert plain.work["tokens"] == bucketed.work["tokens"]
 
 
 def test_padding_to_buckets_changes_no_score(task, monkeypatch):

@@ -9,7 +9,7 @@ shared pass come from the stream of the first of its members, so dropout differs
 alone, but for passes of one.
 """
 
-import warnings
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -31,7 +31,8 @@ from peftbench.training.packing.requests import (
     StepRequest,
 )
 from peftbench.training.predictor import require_finite
-from peftbench.training.run_stack import RunStack, not_stacked
+from peftbench.training.run_stack import RunStack, not_stacked, row_bytes
+from peftbench.training.step_graphs import reason_of
 
 T = TypeVar("T")
 
@@ -42,7 +43,7 @@ OVERHEAD = {"cpu": 32, "cuda": 4096}
 #: number of runs is a shape of its own.
 PARTS = 4
 
-#: The part of a GPU's free memory that passes may fill.
+#: The part of a GPU's free memory that a pack may fill.
 FILL = 0.8
 
 
@@ -56,8 +57,10 @@ class _Member(Generic[T]):
         tensors: what is its own of the training's model, by name.
         trains: which of these train.
         like: the number of its structure: equal where names, shapes and what trains are.
-        stack: in which it has a row, once it has shared a pass.
+        alone: whether its present ask is computed for itself.
+        stack: in which it has a row.
         shared: keys of those it shared a pass with.
+        notes: why it shared fewer passes than it could have.
     """
 
     key: str
@@ -68,8 +71,16 @@ class _Member(Generic[T]):
     tensors: dict[str, Tensor] = field(default_factory=dict)
     trains: tuple[bool, ...] = ()
     like: int = -1
+    alone: bool = False
     stack: RunStack | None = None
     shared: set[str] = field(default_factory=set)
+    notes: list[str] = field(default_factory=list)
+
+    def enter(self, stack: RunStack) -> None:
+        """Take a row."""
+        assert self.training is not None
+        stack.enter(self.training)
+        self.stack = stack
 
     def leave(self) -> None:
         """Give up its row."""
@@ -84,14 +95,16 @@ class Left(Generic[T]):
     """A training that is over: what it ended with, or why it failed; which runs it was packed with.
 
     Attributes:
-        graphs: how its shared steps were launched.
+        graphs: how its steps were launched.
+        notes: why it shared fewer passes than it could have; empty if nothing stood in the way.
     """
 
     key: str
     end: T | None
     error: Exception | None
     shared: tuple[str, ...]
-    graphs: str | None
+    graphs: str
+    notes: str
 
 
 class Pack(Generic[T]):
@@ -99,8 +112,8 @@ class Pack(Generic[T]):
 
     Args:
         device: of all of them.
-        size: how many at a time, at most.
-        tell: is told how many share a pass, as far as memory decides it.
+        size: how many at a time, at most; more than there are would be rows for nobody.
+        tell: called with what keeps runs from sharing passes, and how many memory is enough for.
     """
 
     def __init__(self, device: torch.device, size: int, tell: Callable[[str], None] = print):
@@ -110,12 +123,17 @@ class Pack(Generic[T]):
         self.most = size  # in a pass
         self.tokens: float = float("inf")  # padded, of a pass
         self._static = device.type in batching.STATIC_SHAPES
-        self._grain = max(1, size // PARTS) if self._static else 1
         self._probed = device.type != "cuda"
         self._members: list[_Member[T]] = []
         self._structures: dict[Any, int] = {}
-        self._refused: set[int] = set()
-        self._stacks: dict[int, RunStack] = {}
+        self._refused: dict[int, str] = {}
+        self._stacks: dict[int, list[RunStack]] = {}
+        self._told: set[str] = set()
+
+    @property
+    def _grain(self) -> int:
+        """Passes are of a multiple of so many runs."""
+        return max(1, self.size // PARTS) if self._static else 1
 
     def train(self, waiting: Iterator[tuple[str, ForwardRequests[T]]]) -> Iterator[Left[T]]:
         """Train all, each as soon as there is room for it; yield each when it is over.
@@ -125,7 +143,8 @@ class Pack(Generic[T]):
                 in what is frozen, in the method's structure, or in precision.
         """
         while True:
-            while len(self._members) < self.size and (new := next(waiting, None)):
+            most = self.size if self._probed else 1  # memory for others is seen from the first
+            while len(self._members) < most and (new := next(waiting, None)):
                 member = _Member(*new, random=_random(self.device))
                 self._members.append(member)
                 yield from self._resume(member, None)
@@ -138,9 +157,10 @@ class Pack(Generic[T]):
         """Answer a group, in as many passes as memory wants."""
         try:
             answers = self._answers(group)
-        except torch.OutOfMemoryError:
-            self.most = min(self.most, max(1, len(group) - 1))
-            self.tell(f"pack: no memory for {len(group)} in a pass, {self.most} from here on")
+        except torch.OutOfMemoryError as error:
+            _release(error)
+            self.most = min(self.most, len(group) - 1)
+            self._note(group, f"no memory for {len(group)} runs in a pass, at most {self.most} now")
             half = len(group) // 2
             for part in (group[:half], group[half:]):
                 yield from self._advance(part)
@@ -165,9 +185,26 @@ class Pack(Generic[T]):
 
     def _leave(self, member: _Member[T], end: T | None, error: Exception | None) -> Left[T]:
         self._members.remove(member)
-        graphs = member.stack.graphs.told if member.stack else None
+        notes = "; ".join(member.notes)
+        graphs = member.stack.graphs.told if member.stack else notes
         member.leave()
-        return Left(member.key, end, error, tuple(sorted(member.shared)), graphs)
+        return Left(member.key, end, error, tuple(sorted(member.shared)), graphs, notes)
+
+    def _note(self, members: list[_Member[T]], text: str) -> None:
+        """Remember for a record why members share fewer passes, and tell it once."""
+        for member in members:
+            if text not in member.notes:
+                member.notes.append(text)
+        if text not in self._told:
+            self._told.add(text)
+            self.tell(f"pack: {text}")
+
+    def _refuse(self, members: list[_Member[T]], reason: str) -> None:
+        """Have members, and all that are like them, pass alone from here on."""
+        self._refused[members[0].like] = reason
+        for member in members:
+            member.alone = True
+        self._note(members, reason)
 
     @contextmanager
     def _turn(self, member: _Member[T]) -> Iterator[None]:
@@ -182,6 +219,11 @@ class Pack(Generic[T]):
 
     def _groups(self) -> list[list[_Member[T]]]:
         """All members, those together that can share a pass and that it pays for."""
+        for member in self._members:
+            self._look(member)
+        sharing = [member for member in self._members if not member.alone]
+        for like in {member.like for member in sharing}:
+            self._seat([member for member in sharing if member.like == like])
         alike: dict[Any, list[_Member[T]]] = {}
         for member in self._members:
             alike.setdefault(self._kind(member), []).append(member)
@@ -200,8 +242,8 @@ class Pack(Generic[T]):
                 found += [members[start:end] for start, end in cuts]
         return found
 
-    def _kind(self, member: _Member[T]) -> tuple[Any, ...]:
-        """Equal for members that can share a pass; the last of it, for those that share a stack."""
+    def _look(self, member: _Member[T]) -> None:
+        """See whose tensors a member's ask is about, and whether it can share a pass."""
         ask = member.ask
         assert ask is not None
         if ask.training is not member.training:
@@ -213,12 +255,54 @@ class Pack(Generic[T]):
             member.trains = trains
             shapes = tuple((name, t.shape) for name, t in member.tensors.items())
             member.like = self._structures.setdefault((shapes, trains), len(self._structures))
-        like = member.like
-        if like in self._refused or not self._probed or not_stacked(ask.training):
+        reason = self._refused.get(member.like) or not_stacked(ask.training)
+        member.alone = bool(reason) or not self._probed
+        if reason:
+            self._note([member], reason)
+
+    def _seat(self, alike: list[_Member[T]]) -> None:
+        """See that all have a row, who are all the members of a structure that can share passes."""
+        if len(alike) == 1 and not self._static:
+            return
+        stacks = self._stacks.setdefault(alike[0].like, [])
+        new = [member for member in alike if member.stack is None]
+        if len(new) > sum(stack.free for stack in stacks):
+            stacks.clear()
+            for member in alike:
+                member.leave()
+            self._stack(alike, stacks)
+        else:
+            for member in new:
+                member.enter(next(stack for stack in stacks if stack.free))
+
+    def _stack(self, members: list[_Member[T]], stacks: list[RunStack]) -> None:
+        """Make a stack for members, or two of half the rows where there is no memory for it."""
+        count, first = len(members), members[0].training
+        assert first is not None
+        try:
+            stack = RunStack(first, count, self.tell, self._grain)
+        except torch.OutOfMemoryError as error:
+            _release(error)
+            if count == 1:
+                self._refuse(members, "no memory for a stack of parameters")
+                return
+            self._note(members, f"no memory for {count} runs in a stack, at most {count - 1} now")
+            for part in (members[: count // 2], members[count // 2 :]):
+                self._stack(part, stacks)
+            return
+        stacks.append(stack)
+        for member in members:
+            member.enter(stack)
+
+    def _kind(self, member: _Member[T]) -> tuple[Any, ...]:
+        """Equal for members that can share a pass."""
+        ask = member.ask
+        if member.alone or member.stack is None:
             return "alone", member.key
         if isinstance(ask, PredictRequest):
-            return PredictRequest, id(ask.tokens), ask.rows.tobytes(), like
-        return StepRequest, len(ask.batch["labels"]), ask.micro, like
+            return PredictRequest, id(ask.tokens), ask.rows.tobytes(), id(member.stack)
+        assert ask is not None
+        return StepRequest, len(ask.batch["labels"]), ask.micro, id(member.stack)
 
     # passes
 
@@ -226,20 +310,21 @@ class Pack(Generic[T]):
         """An answer to each, or why there is none.
 
         Raises:
-            torch.OutOfMemoryError: if there is no memory for so many.
+            torch.OutOfMemoryError: if there is no memory for so many, of which there are several.
         """
+        assert group
         if len(group) == 1 and not (self._static and self._kind(group[0])[0] is StepRequest):
             return [self._alone(group[0])]  # else a graph may be there
         try:
             with self._turn(group[0]):
                 found = self._together(group)
-        except torch.OutOfMemoryError:
-            raise
         except Exception as error:  # of one of them, or of the pass: alone they will tell
+            if isinstance(error, torch.OutOfMemoryError) and len(group) > 1:
+                raise
+            _release(error)
             each = [self._alone(member) for member in group]
             if not any(isinstance(one, Exception) for one in each):
-                self._refused.add(group[0].like)
-                warnings.warn(f"these runs cannot share passes: {error}", stacklevel=2)
+                self._refuse(group, f"these runs cannot share passes: {reason_of(error)}")
             return each
         keys = {member.key for member in group}
         for member in group:
@@ -248,7 +333,8 @@ class Pack(Generic[T]):
 
     def _together(self, group: list[_Member[T]]) -> list[Answer | Exception]:
         """Answers to requests of one kind, in one pass; nothing changes where it raises."""
-        stack = self._stacked(group)
+        stack = group[0].stack
+        assert stack is not None
         runs, asks = [one.training for one in group if one.training], [one.ask for one in group]
         if isinstance(asks[0], PredictRequest):
             first, outputs = asks[0], stack.predictions(runs)
@@ -257,35 +343,18 @@ class Pack(Generic[T]):
         steps = [ask for ask in asks if isinstance(ask, StepRequest)]
         return [*stack.step(runs, stacked_batches(steps), steps[0].micro)]
 
-    def _stacked(self, group: list[_Member[T]]) -> RunStack:
-        """The stack of a group, in which all its members have a row."""
-        like = group[0].like
-        old = self._stacks.get(like)
-        new = [member for member in group if old is None or member.stack is not old]
-        if old is None or old.free < len(new):
-            alike = [one for one in self._members if one.like == like]
-            new = [one for one in alike if one.stack is not None or one in group]
-            assert group[0].training is not None
-            self._stacks[like] = RunStack(group[0].training, len(alike), self.tell, self._grain)
-        stack = self._stacks[like]
-        for member in new:
-            member.leave()
-            assert member.training is not None
-            stack.enter(member.training)
-            member.stack = stack
-        return stack
-
     def _alone(self, member: _Member[T]) -> Answer | Exception:
         ask = member.ask
         assert ask is not None
         try:
             with self._turn(member):
-                return requests.compute(ask) if self._probed else self._probe(ask)
+                return requests.compute(ask) if self._probed else self._probe(member, ask)
         except Exception as error:
+            _release(error)
             return error
 
-    def _probe(self, ask: ForwardRequest) -> Answer:
-        """Compute, and see from the memory that it takes how many tokens a pass may have."""
+    def _probe(self, member: _Member[T], ask: ForwardRequest) -> Answer:
+        """Compute, and see from the memory that it takes how many runs and tokens there may be."""
         before = torch.cuda.memory_allocated(self.device)
         torch.cuda.reset_peak_memory_stats(self.device)
         answer = requests.compute(ask)
@@ -293,14 +362,40 @@ class Pack(Generic[T]):
             took = torch.cuda.max_memory_allocated(self.device) - before
             cached = torch.cuda.memory_reserved(self.device) - before
             free = torch.cuda.mem_get_info(self.device)[0] + max(0, cached)
-            self.tokens = FILL * free / max(1, took) * ask.batch["input_ids"].numel()
+            row = row_bytes(member.tensors.values())
+            fit, share = fitting(free, max(1, took), row, self.size)
+            self.tokens = share * ask.batch["input_ids"].numel()
             self._probed = True
-            runs = int(self.tokens // ask.batch["input_ids"].numel())
             self.tell(
-                f"pack: {min(runs, self.size)} of up to {self.size} runs share a pass; one takes "
-                f"{took / 2**20:,.0f} MiB of {free / 2**30:.1f} GiB"
+                f"pack: {fit} of up to {self.size} runs at a time, {min(int(share), fit)} of them "
+                f"in a pass; a pass of one takes {took / 2**20:,.0f} MiB, its parameters "
+                f"{row / 2**20:,.0f} MiB of {free / 2**30:.1f} GiB"
             )
+            self.size = fit
         return answer
+
+
+def fitting(free: int, took: int, row: int, size: int) -> tuple[int, float]:
+    """How many runs may be in a pack, and how many of them in a pass, by memory.
+
+    Runs may take half of it: each a row, a quarter of one that fills passes up, and half of one
+    for the tensors that it comes with. The passes have what is left, twice: for those in graphs,
+    and for those of shapes that are not captured yet.
+
+    Args:
+        free: bytes of the device.
+        took: bytes of a pass of one run.
+        row: bytes of a run in a stack.
+        size: runs at most.
+    """
+    fill = FILL * free
+    fit = max(1, min(size, int(fill / 2 / (row * (1.5 + 1 / PARTS)))))
+    return fit, max(1.0, (fill - fit * row * (1 + 1 / PARTS)) / (2 * took))
+
+
+def _release(error: Exception) -> None:
+    """Let go of the tensors of a pass that failed: what is tried next needs their memory."""
+    traceback.clear_frames(error.__traceback__)
 
 
 def partition(

@@ -44,7 +44,7 @@ def train(
         enter: asked when a run's turn comes; a run that is refused is left out.
         report: told how far a run is.
         stop: asked whether to write checkpoints and leave.
-        tell: told how many share a pass.
+        tell: called with how many share a pass, and with what keeps them from it.
     """
 
     def about(run: Run) -> dict[str, Any]:
@@ -77,7 +77,7 @@ def train(
     by_key = {run.key: run for run in runs}
     measurement.release_memory(device)
     waiting = ((run.key, packed(run)) for run in runs if enter(run))
-    pack: Pack[trainer.TrainingOutput] = Pack(device, setting.pack, tell)
+    pack: Pack[trainer.TrainingOutput] = Pack(device, min(setting.pack, len(runs)), tell)
     for left in pack.train(waiting):
         run = by_key[left.key]
         if left.error is not None:
@@ -85,8 +85,9 @@ def train(
         else:
             assert left.end is not None
             record = cost.costs(left.end.record, left.shared)
-            if device.type == "cuda":
-                record = replace(record, environment=record.environment | {"graphs": left.graphs})
+            how = {"graphs": left.graphs} if device.type == "cuda" else {}
+            how |= {"pack": left.notes} if left.notes else {}
+            record = replace(record, environment=record.environment | how)
             yield run, replace(left.end, record=record)
 
 
@@ -100,8 +101,8 @@ def drive(job: TrainingJob) -> ForwardRequests[trainer.TrainingOutput]:
             smaller = trainer.smaller_micro_batch(job, micro)
             if smaller is None:
                 raise
-            micro = smaller
-            measurement.release_memory(device_of(job.setting))
+        micro = smaller
+        measurement.release_memory(device_of(job.setting))  # what the error held is free by now
 
 
 def _attempt(job: TrainingJob, micro: int | None) -> ForwardRequests[trainer.TrainingOutput]:
