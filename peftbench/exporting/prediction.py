@@ -10,7 +10,7 @@ from typing import cast
 
 import numpy as np
 import torch
-from safetensors.torch import load, load_file
+from safetensors.torch import load
 from transformers import PreTrainedTokenizerBase
 
 from peftbench.core.errors import ConfigError
@@ -23,13 +23,12 @@ from peftbench.data.tokenization import TokenizedSplit
 from peftbench.data.tokenizer import load_tokenizer
 from peftbench.evaluation.evaluator import viewed
 from peftbench.exporting.loading import (
-    WEIGHTS,
     CalledModel,
-    base_model,
-    load_adapter,
-    load_model,
+    called_model,
+    check_weights,
     read_cut_off,
     read_export,
+    trained_weights,
 )
 from peftbench.methods.base import MODEL, OWN, Method, build_method
 from peftbench.models import decoding
@@ -113,21 +112,20 @@ def open_export(folder: Path, setting: RuntimeConfig) -> PredictionSource:
     """An exported folder as what predicts, in the precision in which its run trained.
 
     Raises:
-        ConfigError: if it is no such folder, or its base model or the device is not at hand.
+        ConfigError: if it is no such folder, if its weights are missing, torn or others, or if its
+            base model or the device is not at hand.
         RecordError: if its own description was altered.
     """
     export = read_export(folder)
     run, precision = export.run, str(export.about["precision"])
-    weights = tuple(sorted(folder.glob("*.safetensors")))
-    identity = canonical([run.key, export.form, io.hashed(weights)])
+    identity = canonical([run.key, export.form, check_weights(export)])
     cut_off = read_cut_off(folder)
     if export.form == OWN:
-        own = _inserted(run, load_file(folder / WEIGHTS), precision, identity, setting)
+        own = _inserted(run, trained_weights(export), precision, identity, setting)
         return replace(own, cut_off=cut_off)
     device = device_of(setting)
     tokenizer = load_tokenizer(run.model) if export.form != MODEL else _own_tokenizer(folder, run)
-    model = load_model(folder) if export.form == MODEL else load_adapter(folder, base_model(run))
-    called = CalledModel(model, prompting.verbalizer_ids(run, tokenizer)).to(device)
+    called = CalledModel(called_model(export), prompting.verbalizer_ids(run, tokenizer)).to(device)
     predictor = Predictor(
         tokenizer.pad_token_id,
         "2d",

@@ -1,19 +1,23 @@
 """Predictions for a file: those of the record, from a run and from its export, piece by piece."""
 
 import csv
+import hashlib
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import tiny
+from safetensors.torch import load_file, save_file
 from short_runs import CPU, one
 
+import peftbench
 from peftbench.core.errors import ConfigError
 from peftbench.core.runtime import RuntimeConfig
 from peftbench.exporting import prediction
 from peftbench.exporting.folder import export_run
 from peftbench.results.store import Results
+from peftbench.system import io
 from peftbench.training.trainer import execute
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the libraries' own, of many kinds
@@ -199,6 +203,63 @@ def test_files_need_no_labels_and_odd_texts_are_told(tmp_path):
     assert count == 3
     assert told == ["new.jsonl: 1 empty cells in 'sentence' (line 2)"]
     assert [row["row"] for row in rows(tmp_path / "out.csv")] == ["1", "2", "3"]
+
+
+FORMS = {
+    "bitfit": ("model", "model.safetensors"),
+    "lora": ("peft", "adapter_model.safetensors"),
+    "adapter": ("peftbench", "peftbench.safetensors"),
+}
+
+
+def exported(tmp_path, method: str):
+    """A folder of a form of its own, and its weights."""
+    form, name = FORMS[method]
+    record, results = kept(tmp_path, f"method={method}")
+    export_run(record, results, tmp_path / "folder", form, validation=False)
+    return tmp_path / "folder", tmp_path / "folder" / name
+
+
+def loads(folder) -> list:
+    return [lambda: prediction.open_export(folder, CPU), lambda: peftbench.load_exported(folder)]
+
+
+@pytest.mark.parametrize("method", FORMS)
+def test_other_weights_than_the_exported_ones_are_refused(tmp_path, method):
+    """Those of another run of the same shape fit the model, and would predict."""
+    folder, weights = exported(tmp_path, method)
+    about = json.loads((folder / "peftbench.json").read_text())
+    right = hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert about["weights_sha256"] == {weights.name: right}
+    save_file({n: t + 1 for n, t in load_file(weights).items()}, weights, {"format": "pt"})
+    other = hashlib.sha256(weights.read_bytes()).hexdigest()
+    said = (
+        f"{weights.name} is torn or of another model \\(SHA-256 {other[:12]}, exported {right[:12]}"
+    )
+    for load in loads(folder):
+        with pytest.raises(ConfigError, match=said):
+            load()
+    weights.unlink()
+    for load in loads(folder):
+        with pytest.raises(ConfigError, match=f"{weights.name} is missing; export the run again"):
+            load()
+
+
+@pytest.mark.parametrize("method", FORMS)
+def test_an_export_of_an_earlier_version_has_no_hash_of_its_weights(tmp_path, method):
+    """It is loaded, and where its weights are torn that is said in one line."""
+    folder, weights = exported(tmp_path, method)
+    about = io.unsealed(folder / "peftbench.json")
+    del about["weights_sha256"]
+    (folder / "peftbench.json").write_bytes(io.sealed(about))
+    for load in loads(folder):
+        load()
+    weights.write_bytes(weights.read_bytes()[:-100])
+    for load in loads(folder):
+        with pytest.raises(
+            ConfigError, match=r"(cannot be loaded|is torn).*; export the run again"
+        ):
+            load()
 
 
 def test_a_folder_of_another_kind_is_refused(tmp_path):
