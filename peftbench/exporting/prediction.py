@@ -1,12 +1,14 @@
 """Labels and probabilities for texts, from a kept run or an exported folder."""
 
 import csv
+import fcntl
 import io as text_io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import BinaryIO, cast
 
 import numpy as np
 import torch
@@ -36,6 +38,7 @@ from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
 from peftbench.results.store import Results
 from peftbench.system import io
+from peftbench.system.run_locks import NO_LOCKS
 from peftbench.training.device import device_of
 from peftbench.training.precision import build_accelerator, resolve_precision
 from peftbench.training.predictor import Predictor
@@ -198,7 +201,9 @@ def predict_file(
         content = own_file.digest(path)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    table = own_file.read_table(str(path), content, task.texts, task.label, quoting or task.quoting)
+    table = own_file.read_table(
+        *(str(path), content, task.texts, task.label, quoting or task.quoting), keep_empty=True
+    )
     loading.check_repeated_header(table, task.texts)
     columns = [own_file.text_cells(table, name) for name in task.texts]
     for text in [*table.notes, *data_report.text_notes(task, table)]:
@@ -304,37 +309,78 @@ def _write(
     identity: str,
     report: Report,
 ) -> int:
-    """Predict piece by piece into a draft, which is moved to its place when it is whole."""
+    """Predict piece by piece into a draft, which is moved to its place when it is whole.
+
+    Raises:
+        ConfigError: if another process does the same, or `out` came up meanwhile.
+    """
     total = len(columns[0])
     draft = out.with_name(f".{out.name}.{io.digest(identity.encode())[:12]}.part")
     out.parent.mkdir(parents=True, exist_ok=True)
-    done = _continued(draft, delimiter, header)
-    while done < total:
-        report(done, total)
-        piece = [column[done : done + PIECE] for column in columns]
-        body = _table(lines(source.predict(piece), done), delimiter)
-        with open(draft, "ab") as file:
-            file.write(body)
+    with _locked(draft, out) as file:
+        done = _continued(file, delimiter, header)
+        while done < total:
+            report(done, total)
+            piece = [column[done : done + PIECE] for column in columns]
+            file.write(_table(lines(source.predict(piece), done), delimiter))
             file.flush()
             os.fsync(file.fileno())
-        done += len(piece[0])
-    report(total, total)
-    os.replace(draft, out)
+            done += len(piece[0])
+        report(total, total)
+        _refuse_existing(out)
+        os.replace(draft, out)
     return total
 
 
-def _continued(draft: Path, delimiter: str, header: list[str]) -> int:
-    """Rows of whole pieces in a draft; what an ended process left of another one is dropped."""
+@contextmanager
+def _locked(draft: Path, out: Path) -> Iterator[BinaryIO]:
+    """Open a draft, made where there is none, for this process alone.
+
+    Where the file system has no locks two processes may do the same work.
+    """
+    with open(draft, "ab+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"another process writes {out} now; wait for it, or name another file with -o"
+            ) from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+        _refuse_existing(out)  # the other process was done between the first look and the lock
+        yield file
+
+
+def _continued(file: BinaryIO, delimiter: str, header: list[str]) -> int:
+    """Rows of whole pieces in a draft; what an ended process left of another one is cut off."""
+    file.seek(0)
+    body = file.read()
+    text = body[: body.rfind(b"\n") + 1].decode("utf-8")  # it may end inside a character
+    reader = csv.reader(text_io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows: list[list[str]] = []
-    if draft.exists():
-        text = draft.read_text(encoding="utf-8")
-        rows = list(csv.reader(text_io.StringIO(text, newline=""), delimiter=delimiter))[1:]
-    whole = len(rows) // PIECE * PIECE
-    io.write_whole(draft, _table([header, *rows[:whole]], delimiter))
+    with suppress(csv.Error):  # inside a text of several lines
+        for row in reader:
+            rows.append(row)
+    whole = len(rows[1:]) // PIECE * PIECE
+    kept = _table([header, *rows[1 : whole + 1]], delimiter)
+    if not body.startswith(kept):  # nothing yet
+        file.truncate(0)
+        file.write(kept)
+        file.flush()
+        return 0
+    file.truncate(len(kept))
     return whole
 
 
 def _table(rows: list[list[str]], delimiter: str) -> bytes:
-    made = text_io.StringIO(newline="")
-    csv.writer(made, delimiter=delimiter, lineterminator="\n").writerows(rows)
-    return made.getvalue().encode("utf-8")
+    return "".join(
+        f"{delimiter.join(_cell(cell, delimiter) for cell in row)}\n" for row in rows
+    ).encode("utf-8")
+
+
+def _cell(text: str, delimiter: str) -> str:
+    """A cell as the csv module writes it; before Python 3.13 that leaves carriage returns bare."""
+    if any(mark in text for mark in (delimiter, '"', "\n", "\r")):
+        return '"' + text.replace('"', '""') + '"'
+    return text
