@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from peftbench.cli import options
-from peftbench.cli.exporting import find_record, note, opened, prediction_options, root_of
+from peftbench.cli.exporting import find_record, note, opened, prediction_options, progress, root_of
 from peftbench.core.errors import ConfigError
 from peftbench.core.runtime import RuntimeConfig
 
@@ -87,12 +87,7 @@ def gate(
     setting = RuntimeConfig(**given, data_root=root_of(data_root))
     candidate = opened(new, ours, results, setting)
     in_use = opened(old, theirs, results, setting)
-    with click.progressbar(length=0, label="texts", file=sys.stderr) as bar:
-
-        def report(done: int, total: int) -> None:
-            bar.length = total
-            bar.update(done - bar.pos)
-
+    with progress("texts") as report:
         measured = measure(candidate, in_use, held, shifts, limit, report)
     found = judge(measured, run.task.metric, limit)
     told = Gate(

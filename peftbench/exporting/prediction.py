@@ -5,7 +5,7 @@ import fcntl
 import io as text_io
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -15,12 +15,15 @@ import torch
 from safetensors.torch import load
 from transformers import PreTrainedTokenizerBase
 
+from peftbench.core.configs import TaskConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Record, Run, canonical
 from peftbench.core.runtime import RuntimeConfig
 from peftbench.core.text import did_you_mean
 from peftbench.data import data_report, glue_labels, hub_layout, loading, own_file, prompting
+from peftbench.data.glue_labels import GlueTask
 from peftbench.data.loading import LabelledTexts
+from peftbench.data.own_file import FileTable
 from peftbench.data.tokenization import TokenizedSplit
 from peftbench.data.tokenizer import load_tokenizer
 from peftbench.evaluation.evaluator import viewed
@@ -191,21 +194,11 @@ def predict_file(
         The number of rows.
 
     Raises:
-        ConfigError: if the file cannot be read, with the row, or `out` is there already.
+        ConfigError: as `check_file`, or if `out` cannot be written.
     """
     task = source.run.task
-    if path.suffix.lower() not in own_file.FORMATS:
-        raise ConfigError(f"{path} is none of {', '.join(own_file.FORMATS)}: the ending says which")
-    _refuse_existing(out)
-    try:
-        content = own_file.digest(path)
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    table = own_file.read_table(
-        *(str(path), content, task.texts, task.label, quoting or task.quoting), keep_empty=True
-    )
-    loading.check_repeated_header(table, task.texts)
-    columns = [own_file.text_cells(table, name) for name in task.texts]
+    table = check_file(task, path, out, quoting)
+    content, columns = own_file.digest(path), [own_file.text_cells(table, n) for n in task.texts]
     for text in [*table.notes, *data_report.text_notes(task, table)]:
         note(f"{path.name}: {text}")
     labels, cut_off = source.labels, source.cut_off
@@ -231,6 +224,36 @@ def predict_file(
     return _write(source, columns, out, ",", header, lines, identity, report)
 
 
+def check_file(task: TaskConfig, path: Path, out: Path, quoting: str | None) -> FileTable:
+    """Read a file that is to be predicted, before a model is loaded for it.
+
+    Args:
+        task: of the run.
+        path, out, quoting: as for `predict_file`.
+
+    Raises:
+        ConfigError: if it cannot be read, with the row, or `out` is no csv, or there already.
+    """
+    if out.suffix.lower() != ".csv":
+        raise ConfigError(
+            f"-o {out}: predictions are written as csv; give a name that ends in .csv"
+        )
+    _refuse_existing(out)
+    if path.suffix.lower() not in own_file.FORMATS:
+        raise ConfigError(f"{path} is none of {', '.join(own_file.FORMATS)}: the ending says which")
+    try:
+        content = own_file.digest(path)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    table = own_file.read_table(
+        *(str(path), content, task.texts, task.label, quoting or task.quoting), keep_empty=True
+    )
+    loading.check_repeated_header(table, task.texts)
+    for name in task.texts:
+        own_file.text_cells(table, name)
+    return table
+
+
 def predict_glue(
     source: PredictionSource,
     folder: Path,
@@ -248,14 +271,11 @@ def predict_glue(
         report: told how far a file is.
 
     Raises:
-        ConfigError: if the task is none of GLUE's, or its test split is not at hand.
+        ConfigError: as `check_glue`, if the test split is not at hand, or if a file cannot be
+            written.
     """
     task = source.run.task
-    known = glue_labels.glue_task(task)
-    if known is None:
-        raise ConfigError(
-            f"--glue: {task.name} is no task of GLUE; {did_you_mean(task.name, glue_labels.TASKS)}"
-        )
+    known = check_glue(task, folder)
     asked = [(task, split, name) for split, name in known.files.items()]
     if known.diagnostic is not None:
         config, split = glue_labels.DIAGNOSTIC
@@ -269,7 +289,6 @@ def predict_glue(
     made = []
     for source_task, split, name in asked:
         out = folder / name
-        _refuse_existing(out)
         found, numbers = loading.load_columns(source_task, split, source.root)
         if lacking := [column for column in task.texts if column not in found]:
             raise ConfigError(f"{task.name} {split} has no column {lacking[0]!r}")
@@ -294,6 +313,22 @@ def predict_glue(
     return made
 
 
+def check_glue(task: TaskConfig, folder: Path) -> GlueTask:
+    """Refuse what has no files of the GLUE server, before a model is loaded; return its facts.
+
+    Raises:
+        ConfigError: if the task is none of GLUE's, or one of the files is there already.
+    """
+    known = glue_labels.glue_task(task)
+    if known is None:
+        raise ConfigError(
+            f"--glue: {task.name} is no task of GLUE; {did_you_mean(task.name, glue_labels.TASKS)}"
+        )
+    for name in [*known.files.values(), *([known.diagnostic] if known.diagnostic else [])]:
+        _refuse_existing(folder / name)
+    return known
+
+
 def _refuse_existing(out: Path) -> None:
     if out.exists():
         raise ConfigError(f"{out} is there already; name another file with -o, or remove it")
@@ -312,11 +347,10 @@ def _write(
     """Predict piece by piece into a draft, which is moved to its place when it is whole.
 
     Raises:
-        ConfigError: if another process does the same, or `out` came up meanwhile.
+        ConfigError: if `out` cannot be written or came up meanwhile, or another process writes it.
     """
     total = len(columns[0])
     draft = out.with_name(f".{out.name}.{io.digest(identity.encode())[:12]}.part")
-    out.parent.mkdir(parents=True, exist_ok=True)
     with _locked(draft, out) as file:
         done = _continued(file, delimiter, header)
         while done < total:
@@ -338,7 +372,12 @@ def _locked(draft: Path, out: Path) -> Iterator[BinaryIO]:
 
     Where the file system has no locks two processes may do the same work.
     """
-    with open(draft, "ab+") as file:
+    with ExitStack() as stack:
+        try:
+            io.make_folder(out.parent)
+            file = stack.enter_context(open(draft, "ab+"))
+        except OSError as error:
+            raise ConfigError(f"-o {out}: {error.strerror}; give another place") from error
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -94,8 +94,8 @@ def test_a_regression_predicts_values_in_the_unit_of_the_file(tmp_path):
         "folder": prediction.open_export(tmp_path / "folder", CPU),
     }
     for name, source in sources.items():
-        prediction.predict_file(source, tmp_path / "validation.csv", tmp_path / f"{name}.out")
-        found = [float(row["value"]) for row in rows(tmp_path / f"{name}.out")]
+        prediction.predict_file(source, tmp_path / "validation.csv", tmp_path / f"of_{name}.csv")
+        found = [float(row["value"]) for row in rows(tmp_path / f"of_{name}.csv")]
         np.testing.assert_allclose(found, known, rtol=1e-5)
     facts = json.loads((tmp_path / "folder/reference.json").read_text())
     assert facts["predictions"]["value"]["mean"] == pytest.approx(known.mean(), rel=1e-5)
@@ -121,8 +121,8 @@ def test_prompts_predict_by_words(tmp_path, family, method):
         ("run", prediction.open_run(record, results, CPU)),
         ("folder", prediction.open_export(tmp_path / "folder", CPU)),
     ):
-        prediction.predict_file(source, tmp_path / "validation.csv", tmp_path / f"{name}.out")
-        check_classes(rows(tmp_path / f"{name}.out"), record, results)
+        prediction.predict_file(source, tmp_path / "validation.csv", tmp_path / f"of_{name}.csv")
+        check_classes(rows(tmp_path / f"of_{name}.csv"), record, results)
 
 
 def test_a_stopped_prediction_continues(tmp_path, monkeypatch):
