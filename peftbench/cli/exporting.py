@@ -1,10 +1,12 @@
 """The verbs for what was trained: a folder for other programs, and predictions for texts."""
 
 import os
+import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -108,10 +110,7 @@ def export(
         return
     if where:
         raise ConfigError("--where selects records: export records -o runs.parquet --where …")
-    from peftbench.cli.show import find
-
-    record = find(results, key)
-    results.require_weights(record)  # before torch is loaded, which takes seconds
+    record = _find(results, key)
     from peftbench.exporting.folder import export_run
 
     root = root_of(data_root)
@@ -173,17 +172,22 @@ def predict(
     if glue == (file is not None):
         raise ConfigError("give a FILE, or --glue for the test split of the run's task")
     setting = prediction_setting(device, threads, data_root)
+    if glue and quoting:
+        raise ConfigError(
+            "--quoting is for a FILE; --glue reads the test split of the task as it is"
+        )
     results = options.open_results(folder)
     record = find_record(source, results)
     from peftbench.exporting import prediction
+    from peftbench.exporting.loading import read_export
 
+    task = (read_export(Path(source)).run if record is None else record.run).task
+    if file is None:
+        prediction.check_glue(task, out)
+    else:
+        prediction.check_file(task, file, out, quoting)
     model = opened(source, record, results, setting)
-    with click.progressbar(length=0, label="rows", file=sys.stderr) as bar:
-
-        def report(done: int, total: int) -> None:
-            bar.length = total
-            bar.update(done - bar.pos)
-
+    with progress("rows") as report:
         if file is None:
             made = prediction.predict_glue(model, out, note, report)
         else:
@@ -192,18 +196,46 @@ def predict(
     click.echo("\n".join(map(str, made)))
 
 
+@contextmanager
+def progress(label: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield what shows how many of all are done, on a terminal and from its first call on."""
+    with ExitStack() as stack:
+        bars: list[Any] = []
+
+        def report(done: int, total: int) -> None:
+            if not sys.stderr.isatty():
+                return
+            if not bars:
+                bar = click.progressbar(length=total, label=label, file=sys.stderr)
+                bars.append(stack.enter_context(bar))
+            bars[0].length = total
+            bars[0].update(done - bars[0].pos)
+
+        yield report
+
+
 def find_record(source: str, results: "Results") -> "Record | None":
     """The run whose key is given, with its weights; None for a folder.
 
     Raises:
-        ConfigError: if its weights were not kept.
+        ConfigError: if it is neither, or its weights were not kept.
         RecordError: if no record, or more than one, has this key.
     """
     if Path(source).is_dir():
         return None
+    if not re.fullmatch("[0-9a-f]+", source):
+        raise ConfigError(f"{source} is neither a folder nor the key of a record")
+    return _find(results, source)
+
+
+def _find(results: "Results", start: str) -> "Record":
     from peftbench.cli.show import find
 
-    record = find(results, source)
+    if not results.folder.is_dir():
+        raise ConfigError(
+            f"--results {results.folder} does not exist; name the folder that holds the run"
+        )
+    record = find(results, start)
     results.require_weights(record)  # before torch is loaded, which takes seconds
     return record
 

@@ -12,6 +12,7 @@ from peftbench.cli.exporting import (
     opened,
     prediction_options,
     prediction_setting,
+    progress,
 )
 from peftbench.core.errors import ConfigError
 
@@ -92,12 +93,7 @@ def gate(
         raise ConfigError("--shift: two files have the same name; rename one")
     candidate = opened(new, ours, results, setting)
     in_use = opened(old, theirs, results, setting)
-    with click.progressbar(length=0, label="texts", file=sys.stderr) as bar:
-
-        def report(done: int, total: int) -> None:
-            bar.length = total
-            bar.update(done - bar.pos)
-
+    with progress("texts") as report:
         measured = measure(candidate, in_use, held, shifts, limit, report)
     found = judge(measured, run.task.metric, limit)
     told = Gate(

@@ -35,7 +35,13 @@ class Rows:
 
 
 def read_rows(
-    path: Path, text: str, delimiter: str, quoting: str | None, label: str, texts: Collection[str]
+    path: Path,
+    text: str,
+    delimiter: str,
+    quoting: str | None,
+    label: str,
+    texts: Collection[str],
+    keep_empty: bool = False,
 ) -> Rows:
     """Read delimited text; all cells stay text: "007" and "1.0" stay as they are written.
 
@@ -46,6 +52,7 @@ def read_rows(
         quoting: one of `QUOTING`; None is standard, where the marks cannot be meant otherwise.
         label: column of the labels, which shows whether a text swallowed other rows.
         texts: columns of the texts.
+        keep_empty: also rows whose cells are all empty; lines with nothing on them are no rows.
 
     Raises:
         ConfigError: with the line, if the file is not a table, or quotation marks are in doubt.
@@ -57,16 +64,21 @@ def read_rows(
         strict=True,
         quoting=csv.QUOTE_NONE if quoting == "none" else csv.QUOTE_MINIMAL,
     )
-    rows, spans, empty = [], [], []
+    rows: list[list[str]] = []
+    spans, empty = [], []
+    blank: list[int] = []
     end = 0
     try:
         for row in reader:
             start, end = end + 1, reader.line_num
-            if any(cell.strip() for cell in row):
+            whole = bool(rows) and len(row) == len(rows[0])
+            if any(cell.strip() for cell in row) or (keep_empty and whole):
                 rows.append(row)
                 spans.append((start, end))
-            elif len(row) > 1:
+            elif len(row) > 1 or whole:
                 empty.append(start)
+            elif rows and len(rows[0]) == 1:  # may be meant as an empty text, which is ""
+                blank.append(start)
     except csv.Error as error:
         told = "a quotation mark opens a text that does not end"
         reason = told if "unexpected end" in str(error) else str(error)
@@ -79,6 +91,10 @@ def read_rows(
     _check_widths(path, found, delimiter, '"' in text and quoting is None)
     if empty:
         found.notes.append(f"{len(empty)} rows without any value (first: line {empty[0]}) left out")
+    if blank := [line for line in blank if line < found.lines[-1]]:
+        found.notes.append(
+            f'{len(blank)} blank lines (first: line {blank[0]}) left out; write an empty text as ""'
+        )
     if quoting is None and '"' in text:
         _check_quotes(path, text, delimiter, found, spans[1:], label, texts)
     return found

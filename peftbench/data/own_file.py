@@ -36,7 +36,7 @@ class FileTable:
         names: of all columns; a name may stand twice.
         columns: by name; of a parquet file only those that were asked for.
         rows: the place of each row in the file.
-        unit: what these places count: lines of a text file, rows of another one.
+        unit: what these places count: lines of a text file, examples of a list, rows of a table.
         notes: what was read otherwise than it stands there.
         made: what was made of the columns, by what it is: tables are kept and asked again.
     """
@@ -110,6 +110,7 @@ def read_table(
     label: str,
     quoting: str | None,
     every: bool = False,
+    keep_empty: bool = False,
 ) -> FileTable:
     """Read a file, if it is still the one of the plan.
 
@@ -120,16 +121,17 @@ def read_table(
         label: column of the labels.
         quoting: see `delimited.read_rows`.
         every: also read the other columns of a parquet file.
+        keep_empty: also the rows of a csv or tsv whose cells are all empty.
 
     Raises:
         ConfigError: if it has changed, or is not a table; with the line.
     """
     body = _bytes(Path(path), expected)
-    key = (path, expected, *texts, label, quoting, every)
+    key = (path, expected, *texts, label, quoting, every, keep_empty)
     if key not in _PARSED:
         while len(_PARSED) >= _MOST_PARSED:
             del _PARSED[next(iter(_PARSED))]
-        _PARSED[key] = _parsed(Path(path), body, texts, label, quoting, every)
+        _PARSED[key] = _parsed(Path(path), body, texts, label, quoting, every, keep_empty)
     return _PARSED[key]
 
 
@@ -148,7 +150,13 @@ def _bytes(path: Path, expected: str) -> bytes:
 
 
 def _parsed(
-    path: Path, body: bytes, texts: Sequence[str], label: str, quoting: str | None, every: bool
+    path: Path,
+    body: bytes,
+    texts: Sequence[str],
+    label: str,
+    quoting: str | None,
+    every: bool,
+    keep_empty: bool,
 ) -> FileTable:
     kind = FORMATS[path.suffix.lower()]
     if kind == "parquet":
@@ -156,7 +164,7 @@ def _parsed(
     text = _decoded(path, body)
     if kind == "json":
         return _json(path, text)
-    rows = delimited.read_rows(path, text, kind, quoting, label, texts)
+    rows = delimited.read_rows(path, text, kind, quoting, label, texts, keep_empty)
     columns = dict(zip(rows.names, map(list, zip(*rows.cells, strict=True)), strict=True))
     return FileTable(path, rows.names, columns, rows.lines, "line", rows.notes)
 
@@ -198,29 +206,29 @@ def _json(path: Path, text: str) -> FileTable:
     """Objects one a line, a list of objects, or an object of columns as pandas writes it.
 
     Raises:
-        ConfigError: with the line, if it is none of these.
+        ConfigError: with the line or the example, if it is none of these.
     """
     try:
-        found, lines = _json_values(text)
+        found, places, unit = _json_values(text)
     except json.JSONDecodeError as error:
         raise ConfigError(f"cannot read {path}: line {error.lineno}: {error.msg}") from None
     except _RepeatedKey as error:
         raise ConfigError(f"cannot read {path}: {error}; keep one of them") from None
     except (ValueError, RecursionError) as error:  # integers of thousands of digits, deep lists
         raise ConfigError(f"cannot read {path}: {error}") from None
-    if lines is None:
+    if places is None:
         return _json_columns(path, found[0])
-    for value, line in zip(found, lines, strict=True):
+    for value, place in zip(found, places, strict=True):
         if not isinstance(value, dict):
             raise ConfigError(
-                f"cannot read {path}: line {line} holds {_kind(value)} where an object is "
+                f"cannot read {path}: {unit} {place} holds {_kind(value)} where an object is "
                 f"expected; write {_AS_LINES}"
             )
     if not found:
         raise ConfigError(f"cannot read {path}: it holds no examples")
     names = list(dict.fromkeys(name for value in found for name in value))
     columns = {name: _uniform([value.get(name) for value in found]) for name in names}
-    return FileTable(path, [str(name) for name in names], columns, lines, "line")
+    return FileTable(path, [str(name) for name in names], columns, places, unit)
 
 
 class _RepeatedKey(ValueError):
@@ -239,11 +247,15 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 _DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
-def _json_values(text: str) -> tuple[list[Any], list[int] | None]:
-    """Values and the line of each; one object of columns has no lines."""
+def _json_values(text: str) -> tuple[list[Any], list[int] | None, str]:
+    """Values, the place of each and what places count; one object of columns has no places.
+
+    A list may stand on one line, so that its elements are counted.
+    """
     start = len(text) - len(text.lstrip())
     if text[start : start + 1] == "[":
-        return _elements(text, start + 1)
+        values = _elements(text, start + 1)
+        return values, list(range(1, len(values) + 1)), "example"
     filled = [(n, line) for n, line in enumerate(io.StringIO(text), 1) if line.strip()]
     try:
         first = json.loads(filled[0][1]) if filled else None
@@ -251,9 +263,9 @@ def _json_values(text: str) -> tuple[list[Any], list[int] | None]:
         if len(filled) == 1:
             raise
         whole = _DECODER.decode(text)
-        return [whole], [filled[0][0]] if _scalars(whole) else None
+        return [whole], [filled[0][0]] if _scalars(whole) else None, "line"
     if len(filled) == 1 and isinstance(first, dict) and not _scalars(first):
-        return [_DECODER.decode(text)], None
+        return [_DECODER.decode(text)], None, "line"
     values = []
     for number, line in filled:
         try:
@@ -262,14 +274,12 @@ def _json_values(text: str) -> tuple[list[Any], list[int] | None]:
             raise json.JSONDecodeError(error.msg, "\n" * (number - 1), number - 1) from None
         except _RepeatedKey as error:
             raise _RepeatedKey(f"line {number}: {error}") from None
-    return values, [number for number, _ in filled]
+    return values, [number for number, _ in filled], "line"
 
 
-def _elements(text: str, place: int) -> tuple[list[Any], list[int]]:
-    """The elements of a list that starts before `place`, and the line of each."""
+def _elements(text: str, place: int) -> list[Any]:
+    """The elements of a list that starts before `place`."""
     values: list[Any] = []
-    lines: list[int] = []
-    line, counted = 1, 0
     blank = re.compile(r"[\s]*")
 
     def skip(place: int) -> int:
@@ -279,13 +289,11 @@ def _elements(text: str, place: int) -> tuple[list[Any], list[int]]:
 
     place = skip(place)
     while text[place : place + 1] != "]":
-        line, counted = line + text.count("\n", counted, place), place
         try:
             value, place = _DECODER.raw_decode(text, place)
         except _RepeatedKey as error:
-            raise _RepeatedKey(f"line {line}: {error}") from None
+            raise _RepeatedKey(f"example {len(values) + 1}: {error}") from None
         values.append(value)
-        lines.append(line)
         place = skip(place)
         if text[place : place + 1] == ",":
             place = skip(place + 1)
@@ -293,7 +301,7 @@ def _elements(text: str, place: int) -> tuple[list[Any], list[int]]:
             raise json.JSONDecodeError("a comma or the end of the list is missing", text, place)
     if text[place + 1 :].strip():
         raise json.JSONDecodeError("something follows the list", text, skip(place + 1))
-    return values, lines
+    return values
 
 
 def _scalars(value: Any) -> bool:

@@ -93,7 +93,7 @@ def export_run(
         except ValueError as error:
             raise ConfigError(f"{title}: {error}") from error
         length = min(record.run.train.max_length, kept.tokenizer.model_max_length)
-        about = _about(kept, form, base)
+        about = _about(kept, form, base) | {"weights_sha256": loading.weight_hashes(draft)}
         draft.joinpath(loading.ABOUT).write_bytes(io.sealed(about))
         kept.tokenizer.model_max_length = length  # so that others cut texts as the run did
         kept.tokenizer.save_pretrained(draft)

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import AutoModelForSequenceClassification
@@ -16,7 +17,7 @@ from peftbench.core.run import Json, Run
 from peftbench.data import batching, glue_labels, prompting
 from peftbench.data.batching import Batch
 from peftbench.data.tokenizer import load_tokenizer
-from peftbench.methods.base import MODEL, PEFT, build_method
+from peftbench.methods.base import OWN, PEFT, build_method
 from peftbench.models import pretrained
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
@@ -66,6 +67,37 @@ def read_export(folder: Path) -> Export:
     return Export(folder, about["form"], Run.from_json(about["run"]), about)
 
 
+def weight_hashes(folder: Path) -> dict[str, str]:
+    """SHA-256 of the files with weights in a folder, by name."""
+    return {path.name: io.hashed((path,)) for path in sorted(folder.glob("*.safetensors"))}
+
+
+def check_weights(export: Export) -> dict[str, str]:
+    """Refuse a folder whose weights are not those that were exported; return their hashes.
+
+    Exports of earlier versions have a hash in the form `OWN` alone.
+
+    Raises:
+        ConfigError: naming the file.
+    """
+    expected = export.about.get("weights_sha256") or (
+        {WEIGHTS: export.about["trained_sha256"]} if export.form == OWN else {}
+    )
+    try:
+        found = weight_hashes(export.folder)
+    except OSError as error:
+        raise _unreadable(export.folder, error) from error
+    for name, known in expected.items():
+        if name not in found:
+            raise ConfigError(f"{export.folder / name} is missing; export the run again")
+        if found[name] != known:
+            raise ConfigError(
+                f"{export.folder / name} is torn or of another model (SHA-256 "
+                f"{found[name][:12]}, exported {known[:12]}); export the run again"
+            )
+    return found
+
+
 def read_cut_off(folder: Path) -> float | None:
     """The confidence below which people review, infinite for all texts; None where none is given.
 
@@ -95,11 +127,42 @@ def load_exported(folder: str | Path, backbone: Backbone | None = None) -> nn.Mo
         RecordError: if its own description was altered.
     """
     export = read_export(Path(folder))
-    if export.form == MODEL:
-        return load_model(export.folder)
-    if export.form == PEFT:
-        return load_adapter(export.folder, base_model(export.run))
-    return InsertedModel(adapted(export, backbone), export.run)
+    if export.form == OWN:
+        return InsertedModel(adapted(export, backbone), export.run)
+    return called_model(export)
+
+
+def called_model(export: Export) -> nn.Module:
+    """The model of an export of the form `MODEL` or `PEFT`.
+
+    Raises:
+        ConfigError: if its weights are missing, torn or others, or its base model is not at hand.
+    """
+    check_weights(export)
+    base = base_model(export.run) if export.form == PEFT else None
+    try:
+        return load_model(export.folder) if base is None else load_adapter(export.folder, base)
+    except _UNREADABLE as error:
+        raise _unreadable(export.folder, error) from error
+
+
+def trained_weights(export: Export) -> dict[str, Tensor]:
+    """The trained weights of an export of the form `OWN`.
+
+    Raises:
+        ConfigError: if they are missing, torn or others.
+    """
+    check_weights(export)
+    return load_file(export.folder / WEIGHTS)
+
+
+#: What the libraries raise where a file is missing, torn, or does not fit the model.
+_UNREADABLE = (SafetensorError, OSError, ValueError, RuntimeError)
+
+
+def _unreadable(folder: Path, error: Exception) -> ConfigError:
+    reason = " ".join(str(error).split())[:200] or type(error).__name__
+    return ConfigError(f"{folder} cannot be loaded: {reason}; export the run again")
 
 
 def load_model(folder: Path) -> nn.Module:
@@ -131,7 +194,11 @@ def base_model(run: Run) -> Any:
 
 
 def adapted(export: Export, backbone: Backbone | None = None) -> AdaptedModel:
-    """The model of an export of the form `OWN`, as it was after training."""
+    """The model of an export of the form `OWN`, as it was after training.
+
+    Raises:
+        ConfigError: if its weights are missing, torn or others, or its base model is not at hand.
+    """
     run = export.run
     if backbone is None:
         ids = prompting.verbalizer_ids(run, load_tokenizer(run.model))
@@ -139,7 +206,7 @@ def adapted(export: Export, backbone: Backbone | None = None) -> AdaptedModel:
     model = AdaptedModel(backbone, run.task.classes, seed=0)
     with torch.random.fork_rng():
         build_method(run.method).insert(model)
-    model.restore(load_file(export.folder / WEIGHTS))
+    model.restore(trained_weights(export))
     return model.eval()
 
 

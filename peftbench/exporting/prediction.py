@@ -1,35 +1,39 @@
 """Labels and probabilities for texts, from a kept run or an exported folder."""
 
 import csv
+import fcntl
 import io as text_io
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
+from typing import BinaryIO, cast
 
 import numpy as np
 import torch
-from safetensors.torch import load, load_file
+from safetensors.torch import load
 from transformers import PreTrainedTokenizerBase
 
+from peftbench.core.configs import TaskConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Record, Run, canonical
 from peftbench.core.runtime import RuntimeConfig
 from peftbench.core.text import did_you_mean
 from peftbench.data import data_report, glue_labels, hub_layout, loading, own_file, prompting
+from peftbench.data.glue_labels import GlueTask
 from peftbench.data.loading import LabelledTexts
+from peftbench.data.own_file import FileTable
 from peftbench.data.tokenization import TokenizedSplit
 from peftbench.data.tokenizer import load_tokenizer
 from peftbench.evaluation.evaluator import viewed
 from peftbench.exporting.loading import (
-    WEIGHTS,
     CalledModel,
-    base_model,
-    load_adapter,
-    load_model,
+    called_model,
+    check_weights,
     read_cut_off,
     read_export,
+    trained_weights,
 )
 from peftbench.methods.base import MODEL, OWN, Method, build_method
 from peftbench.models import decoding
@@ -37,6 +41,7 @@ from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
 from peftbench.results.store import Results
 from peftbench.system import io
+from peftbench.system.run_locks import NO_LOCKS
 from peftbench.training.device import device_of
 from peftbench.training.precision import build_accelerator, resolve_precision
 from peftbench.training.predictor import Predictor
@@ -113,21 +118,20 @@ def open_export(folder: Path, setting: RuntimeConfig) -> PredictionSource:
     """An exported folder as what predicts, in the precision in which its run trained.
 
     Raises:
-        ConfigError: if it is no such folder, or its base model or the device is not at hand.
+        ConfigError: if it is no such folder, if its weights are missing, torn or others, or if its
+            base model or the device is not at hand.
         RecordError: if its own description was altered.
     """
     export = read_export(folder)
     run, precision = export.run, str(export.about["precision"])
-    weights = tuple(sorted(folder.glob("*.safetensors")))
-    identity = canonical([run.key, export.form, io.hashed(weights)])
+    identity = canonical([run.key, export.form, check_weights(export)])
     cut_off = read_cut_off(folder)
     if export.form == OWN:
-        own = _inserted(run, load_file(folder / WEIGHTS), precision, identity, setting)
+        own = _inserted(run, trained_weights(export), precision, identity, setting)
         return replace(own, cut_off=cut_off)
     device = device_of(setting)
     tokenizer = load_tokenizer(run.model) if export.form != MODEL else _own_tokenizer(folder, run)
-    model = load_model(folder) if export.form == MODEL else load_adapter(folder, base_model(run))
-    called = CalledModel(model, prompting.verbalizer_ids(run, tokenizer)).to(device)
+    called = CalledModel(called_model(export), prompting.verbalizer_ids(run, tokenizer)).to(device)
     predictor = Predictor(
         tokenizer.pad_token_id,
         "2d",
@@ -190,19 +194,11 @@ def predict_file(
         The number of rows.
 
     Raises:
-        ConfigError: if the file cannot be read, with the row, or `out` is there already.
+        ConfigError: as `check_file`, or if `out` cannot be written.
     """
     task = source.run.task
-    if path.suffix.lower() not in own_file.FORMATS:
-        raise ConfigError(f"{path} is none of {', '.join(own_file.FORMATS)}: the ending says which")
-    _refuse_existing(out)
-    try:
-        content = own_file.digest(path)
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    table = own_file.read_table(str(path), content, task.texts, task.label, quoting or task.quoting)
-    loading.check_repeated_header(table, task.texts)
-    columns = [own_file.text_cells(table, name) for name in task.texts]
+    table = check_file(task, path, out, quoting)
+    content, columns = own_file.digest(path), [own_file.text_cells(table, n) for n in task.texts]
     for text in [*table.notes, *data_report.text_notes(task, table)]:
         note(f"{path.name}: {text}")
     labels, cut_off = source.labels, source.cut_off
@@ -228,6 +224,36 @@ def predict_file(
     return _write(source, columns, out, ",", header, lines, identity, report)
 
 
+def check_file(task: TaskConfig, path: Path, out: Path, quoting: str | None) -> FileTable:
+    """Read a file that is to be predicted, before a model is loaded for it.
+
+    Args:
+        task: of the run.
+        path, out, quoting: as for `predict_file`.
+
+    Raises:
+        ConfigError: if it cannot be read, with the row, or `out` is no csv, or there already.
+    """
+    if out.suffix.lower() != ".csv":
+        raise ConfigError(
+            f"-o {out}: predictions are written as csv; give a name that ends in .csv"
+        )
+    _refuse_existing(out)
+    if path.suffix.lower() not in own_file.FORMATS:
+        raise ConfigError(f"{path} is none of {', '.join(own_file.FORMATS)}: the ending says which")
+    try:
+        content = own_file.digest(path)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    table = own_file.read_table(
+        *(str(path), content, task.texts, task.label, quoting or task.quoting), keep_empty=True
+    )
+    loading.check_repeated_header(table, task.texts)
+    for name in task.texts:
+        own_file.text_cells(table, name)
+    return table
+
+
 def predict_glue(
     source: PredictionSource,
     folder: Path,
@@ -245,14 +271,11 @@ def predict_glue(
         report: told how far a file is.
 
     Raises:
-        ConfigError: if the task is none of GLUE's, or its test split is not at hand.
+        ConfigError: as `check_glue`, if the test split is not at hand, or if a file cannot be
+            written.
     """
     task = source.run.task
-    known = glue_labels.glue_task(task)
-    if known is None:
-        raise ConfigError(
-            f"--glue: {task.name} is no task of GLUE; {did_you_mean(task.name, glue_labels.TASKS)}"
-        )
+    known = check_glue(task, folder)
     asked = [(task, split, name) for split, name in known.files.items()]
     if known.diagnostic is not None:
         config, split = glue_labels.DIAGNOSTIC
@@ -266,7 +289,6 @@ def predict_glue(
     made = []
     for source_task, split, name in asked:
         out = folder / name
-        _refuse_existing(out)
         found, numbers = loading.load_columns(source_task, split, source.root)
         if lacking := [column for column in task.texts if column not in found]:
             raise ConfigError(f"{task.name} {split} has no column {lacking[0]!r}")
@@ -291,6 +313,22 @@ def predict_glue(
     return made
 
 
+def check_glue(task: TaskConfig, folder: Path) -> GlueTask:
+    """Refuse what has no files of the GLUE server, before a model is loaded; return its facts.
+
+    Raises:
+        ConfigError: if the task is none of GLUE's, or one of the files is there already.
+    """
+    known = glue_labels.glue_task(task)
+    if known is None:
+        raise ConfigError(
+            f"--glue: {task.name} is no task of GLUE; {did_you_mean(task.name, glue_labels.TASKS)}"
+        )
+    for name in [*known.files.values(), *([known.diagnostic] if known.diagnostic else [])]:
+        _refuse_existing(folder / name)
+    return known
+
+
 def _refuse_existing(out: Path) -> None:
     if out.exists():
         raise ConfigError(f"{out} is there already; name another file with -o, or remove it")
@@ -306,37 +344,82 @@ def _write(
     identity: str,
     report: Report,
 ) -> int:
-    """Predict piece by piece into a draft, which is moved to its place when it is whole."""
+    """Predict piece by piece into a draft, which is moved to its place when it is whole.
+
+    Raises:
+        ConfigError: if `out` cannot be written or came up meanwhile, or another process writes it.
+    """
     total = len(columns[0])
     draft = out.with_name(f".{out.name}.{io.digest(identity.encode())[:12]}.part")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    done = _continued(draft, delimiter, header)
-    while done < total:
-        report(done, total)
-        piece = [column[done : done + PIECE] for column in columns]
-        body = _table(lines(source.predict(piece), done), delimiter)
-        with open(draft, "ab") as file:
-            file.write(body)
+    with _locked(draft, out) as file:
+        done = _continued(file, delimiter, header)
+        while done < total:
+            report(done, total)
+            piece = [column[done : done + PIECE] for column in columns]
+            file.write(_table(lines(source.predict(piece), done), delimiter))
             file.flush()
             os.fsync(file.fileno())
-        done += len(piece[0])
-    report(total, total)
-    os.replace(draft, out)
+            done += len(piece[0])
+        report(total, total)
+        _refuse_existing(out)
+        os.replace(draft, out)
     return total
 
 
-def _continued(draft: Path, delimiter: str, header: list[str]) -> int:
-    """Rows of whole pieces in a draft; what an ended process left of another one is dropped."""
+@contextmanager
+def _locked(draft: Path, out: Path) -> Iterator[BinaryIO]:
+    """Open a draft, made where there is none, for this process alone.
+
+    Where the file system has no locks two processes may do the same work.
+    """
+    with ExitStack() as stack:
+        try:
+            io.make_folder(out.parent)
+            file = stack.enter_context(open(draft, "ab+"))
+        except OSError as error:
+            raise ConfigError(f"-o {out}: {error.strerror}; give another place") from error
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigError(
+                f"another process writes {out} now; wait for it, or name another file with -o"
+            ) from None
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+        _refuse_existing(out)  # the other process was done between the first look and the lock
+        yield file
+
+
+def _continued(file: BinaryIO, delimiter: str, header: list[str]) -> int:
+    """Rows of whole pieces in a draft; what an ended process left of another one is cut off."""
+    file.seek(0)
+    body = file.read()
+    text = body[: body.rfind(b"\n") + 1].decode("utf-8")  # it may end inside a character
+    reader = csv.reader(text_io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows: list[list[str]] = []
-    if draft.exists():
-        text = draft.read_text(encoding="utf-8")
-        rows = list(csv.reader(text_io.StringIO(text, newline=""), delimiter=delimiter))[1:]
-    whole = len(rows) // PIECE * PIECE
-    io.write_whole(draft, _table([header, *rows[:whole]], delimiter))
+    with suppress(csv.Error):  # inside a text of several lines
+        for row in reader:
+            rows.append(row)
+    whole = len(rows[1:]) // PIECE * PIECE
+    kept = _table([header, *rows[1 : whole + 1]], delimiter)
+    if not body.startswith(kept):  # nothing yet
+        file.truncate(0)
+        file.write(kept)
+        file.flush()
+        return 0
+    file.truncate(len(kept))
     return whole
 
 
 def _table(rows: list[list[str]], delimiter: str) -> bytes:
-    made = text_io.StringIO(newline="")
-    csv.writer(made, delimiter=delimiter, lineterminator="\n").writerows(rows)
-    return made.getvalue().encode("utf-8")
+    return "".join(
+        f"{delimiter.join(_cell(cell, delimiter) for cell in row)}\n" for row in rows
+    ).encode("utf-8")
+
+
+def _cell(text: str, delimiter: str) -> str:
+    """A cell as the csv module writes it; before Python 3.13 that leaves carriage returns bare."""
+    if any(mark in text for mark in (delimiter, '"', "\n", "\r")):
+        return '"' + text.replace('"', '""') + '"'
+    return text

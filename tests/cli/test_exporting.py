@@ -12,6 +12,7 @@ from short_runs import one
 from peftbench.cli.exporting import prediction_setting
 from peftbench.cli.main import main
 from peftbench.core.runtime import RuntimeConfig
+from peftbench.exporting import prediction
 from peftbench.results.store import Results
 from peftbench.system import hardware
 from peftbench.training.trainer import execute
@@ -51,7 +52,7 @@ def test_export_then_predict_from_both(key, tmp_path):
     }
     call("predict", key, "validation.csv", "-o", "of_run.csv", "--device", "cpu")
     told = call("predict", "folder", "validation.csv", "-o", "of_folder.csv", "--device", "cpu")
-    assert told.stdout.strip() == "of_folder.csv"
+    assert (told.stdout, told.stderr) == ("of_folder.csv\n", "")
     tables = []
     for name in ("of_run.csv", "of_folder.csv"):
         with open(name, newline="") as file:
@@ -82,8 +83,27 @@ def test_a_cut_off_for_review_is_written_and_used(key, tmp_path):
         (("predict", "KEY", "validation.csv", "-o", "x", "--glue"), "give a FILE, or --glue"),
         (("predict", "KEY", "--glue", "-o", "x"), "own is no task of GLUE"),
         (("predict", "ffff", "validation.csv", "-o", "x.csv"), "no record in results/runs"),
-        (("predict", "results", "validation.csv", "-o", "x"), "no folder of `peftbench export`"),
+        (
+            ("predict", "results", "validation.csv", "-o", "x.csv"),
+            "no folder of `peftbench export`",
+        ),
         (("predict", "KEY", "gone.csv", "-o", "x.csv"), "cannot read gone.csv"),
+        (("predict", "KEY", "validation.csv", "-o", "x.parquet"), "a name that ends in .csv"),
+        (("predict", "KEY", "validation.csv", "-o", "-"), "-o -: predictions are written as csv"),
+        (("predict", "KEY", "validation.csv", "-o", "train.csv"), "train.csv is there already"),
+        (
+            ("predict", "KEY", "--glue", "-o", "x", "--quoting", "none"),
+            "--quoting is for a FILE; --glue reads",
+        ),
+        (
+            ("predict", "an/export", "validation.csv", "-o", "x.csv"),
+            "an/export is neither a folder nor the key of a record",
+        ),
+        (
+            ("predict", "KEY", "validation.csv", "-o", "x.csv", "--results", "none"),
+            "--results none does not exist; name the folder that holds the run",
+        ),
+        (("export", "KEY", "x", "--results", "none"), "--results none does not exist"),
         (("export", "KEY", "x", "--form", "peft"), "--form peft is not one of its forms: model"),
         (("export", "KEY", "results"), "is there already"),
     ],
@@ -92,7 +112,7 @@ def test_bad_input_ends_with_one_message(key, words, message):
     given = [key if word == "KEY" else word for word in words]
     done = call(*given, code=2)
     assert message in done.stderr
-    assert "peftbench: " in done.stderr
+    assert done.stderr.startswith("peftbench: ")
 
 
 @pytest.mark.parametrize(
@@ -118,3 +138,26 @@ def test_other_devices_are_refused_before_torch_is_loaded(verb, device, key, mon
     words = (key, *([key] if verb == "gate" else []), "validation.csv", "-o", "out.csv")
     said = call(verb, *words, "--device", device, code=2)
     assert f"--device {device}: choose auto, cpu, cuda or cuda:i; here is cuda:0" in said.output
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("validation.csv", "-o", "train.csv/x.csv"), "-o train.csv/x.csv: Not a directory"),
+        (("validation.csv", "-o", "/proc/x.csv"), "-o /proc/x.csv: "),
+    ],
+)
+def test_places_that_cannot_be_written_are_named_as_given(key, words, message):
+    done = call("predict", key, *words, code=2)
+    assert f"peftbench: {message}" in done.stderr
+    assert done.stderr.endswith("; give another place\n")
+
+
+def test_a_file_is_judged_before_a_model_is_loaded(key, tmp_path, monkeypatch):
+    def never(*given):
+        raise AssertionError("loaded")
+
+    monkeypatch.setattr(prediction, "open_run", never)
+    (tmp_path / "bad.csv").write_text("text\na\n")
+    done = call("predict", key, "bad.csv", "-o", "x.csv", code=2)
+    assert done.stderr.startswith("peftbench: bad.csv has no column 'sentence'")

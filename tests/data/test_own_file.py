@@ -9,7 +9,7 @@ import pytest
 
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
-from peftbench.data import data_report, loading
+from peftbench.data import data_report, delimited, loading
 
 WORDS = ("model=tiny", "method=full")
 
@@ -157,6 +157,22 @@ def test_rows_of_empty_cells_are_left_out_and_counted(tmp_path):
     assert "mine.csv: 2 rows without any value (first: line 42) left out" in told
 
 
+def test_rows_of_one_column_that_is_empty(tmp_path):
+    """A cell in quotation marks is an empty text; a line with nothing on it is no row."""
+    path = tmp_path / "new.csv"
+    body = '\ntext\ngood film\n\n  \nbad film\n""\n\n'
+    path.write_text(body)
+
+    def read(keep_empty):
+        rows = delimited.read_rows(path, body, ",", None, "label", ["text"], keep_empty)
+        return rows.cells, rows.lines, rows.notes
+
+    gap = '1 blank lines (first: line 4) left out; write an empty text as ""'
+    assert read(True) == ([["good film"], ["  "], ["bad film"], [""]], [3, 5, 6, 7], [gap])
+    empty = "2 rows without any value (first: line 5) left out"
+    assert read(False) == ([["good film"], ["bad film"]], [3, 6], [empty, gap])
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_further_header_rows(count, tmp_path):
     more = [("What do you think?", "Would you come again?"), ('"{""id"":""Q1""}"', "id Q2")]
@@ -229,7 +245,11 @@ def test_json_errors_name_the_line(tmp_path):
     path.write_text(
         "[\n" + ",\n".join([*lines[:3], '{"sentence": ["a", "b"], "label": "bad"}']) + "]"
     )
-    assert "line 5: column 'sentence' holds a list where a text is expected" in refused(path)
+    assert "example 4: column 'sentence' holds a list where a text is expected" in refused(path)
+    path.write_text(f"[{lines[0]}, {lines[1]}, 7]")
+    assert "example 3 holds a number where an object is expected" in refused(path)
+    path.write_text(f'[{lines[0]}, {{"label": 1, "label": 0}}]')
+    assert "example 2: an object has the key 'label' twice" in refused(path)
     path.write_text("[\n" + "\n".join(lines) + "]")
     assert "line 3: a comma or the end of the list is missing" in refused(path)
 

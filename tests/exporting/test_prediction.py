@@ -1,19 +1,23 @@
 """Predictions for a file: those of the record, from a run and from its export, piece by piece."""
 
 import csv
+import hashlib
 import json
 from dataclasses import replace
 
 import numpy as np
 import pytest
 import tiny
+from safetensors.torch import load_file, save_file
 from short_runs import CPU, one
 
+import peftbench
 from peftbench.core.errors import ConfigError
 from peftbench.core.runtime import RuntimeConfig
 from peftbench.exporting import prediction
 from peftbench.exporting.folder import export_run
 from peftbench.results.store import Results
+from peftbench.system import io
 from peftbench.training.trainer import execute
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the libraries' own, of many kinds
@@ -90,8 +94,8 @@ def test_a_regression_predicts_values_in_the_unit_of_the_file(tmp_path):
         "folder": prediction.open_export(tmp_path / "folder", CPU),
     }
     for name, source in sources.items():
-        prediction.predict_file(source, tmp_path / "validation.csv", tmp_path / f"{name}.out")
-        found = [float(row["value"]) for row in rows(tmp_path / f"{name}.out")]
+        prediction.predict_file(source, tmp_path / "validation.csv", tmp_path / f"of_{name}.csv")
+        found = [float(row["value"]) for row in rows(tmp_path / f"of_{name}.csv")]
         np.testing.assert_allclose(found, known, rtol=1e-5)
     facts = json.loads((tmp_path / "folder/reference.json").read_text())
     assert facts["predictions"]["value"]["mean"] == pytest.approx(known.mean(), rel=1e-5)
@@ -117,8 +121,8 @@ def test_prompts_predict_by_words(tmp_path, family, method):
         ("run", prediction.open_run(record, results, CPU)),
         ("folder", prediction.open_export(tmp_path / "folder", CPU)),
     ):
-        prediction.predict_file(source, tmp_path / "validation.csv", tmp_path / f"{name}.out")
-        check_classes(rows(tmp_path / f"{name}.out"), record, results)
+        prediction.predict_file(source, tmp_path / "validation.csv", tmp_path / f"of_{name}.csv")
+        check_classes(rows(tmp_path / f"of_{name}.csv"), record, results)
 
 
 def test_a_stopped_prediction_continues(tmp_path, monkeypatch):
@@ -129,14 +133,8 @@ def test_a_stopped_prediction_continues(tmp_path, monkeypatch):
     data = tmp_path / "validation.csv"
     assert prediction.predict_file(source, data, tmp_path / "whole.csv") == 24
 
-    def stop(done: int, total: int) -> None:
-        if done == 14:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        prediction.predict_file(source, data, tmp_path / "out.csv", report=stop)
+    draft = stopped(source, data, tmp_path / "out.csv", 14)
     assert not (tmp_path / "out.csv").exists()
-    (draft,) = tmp_path.glob(".out.csv.*.part")
     with open(draft, "a") as file:
         file.write("19,vow")  # a piece that a killed process did not finish
     starts: list[int] = []
@@ -150,18 +148,77 @@ def test_a_stopped_prediction_continues(tmp_path, monkeypatch):
         prediction.predict_file(source, data, tmp_path / "out.csv")
 
 
+def stopped(source, data, out, after: int):
+    """The draft that a call leaves which ends after some rows."""
+
+    def stop(done: int, total: int) -> None:
+        if done == after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prediction.predict_file(source, data, out, report=stop)
+    return next(out.parent.glob(f".{out.name}.*.part"))
+
+
+def test_a_draft_may_end_anywhere(tmp_path, monkeypatch):
+    """In a character of several bytes, in a text of several lines, in the last row of a piece."""
+    monkeypatch.setattr(prediction, "PIECE", 2)
+    record, results = kept(tmp_path, "method=head")
+    source = prediction.open_run(record, results, CPU)
+    named = replace(record.run.task, class_names=['ö\rth"er', "vow\r\nël"])
+    source = replace(source, run=replace(record.run, task=named))
+    data = tmp_path / "few.csv"
+    data.write_text("".join((tmp_path / "validation.csv").read_text().splitlines(True)[:8]))
+    prediction.predict_file(source, data, tmp_path / "whole.csv")
+    whole = (tmp_path / "whole.csv").read_bytes()
+    assert {row["label"] for row in rows(tmp_path / "whole.csv")} <= {*named.class_names}
+    out = tmp_path / "out.csv"
+    first = len(stopped(source, data, out, 2).read_bytes())
+    draft = stopped(source, data, out, 4)
+    second = len(draft.read_bytes())
+    starts: list[int] = []
+    inside = [n for n in range(first, second) if whole[n - 1] in b"\r\n" or whole[n] > 127]
+    for length in (first - 1, first, *inside[-3:], second - 1, second):
+        starts.clear()
+        draft.write_bytes(whole[:length])
+        prediction.predict_file(source, data, out, report=lambda done, total: starts.append(done))
+        assert out.read_bytes() == whole
+        assert starts[0] == (0 if length < first else 2 if length < second else 4)
+        out.unlink()
+
+
+def test_two_calls_at_once_do_not_write_the_same_file(tmp_path, monkeypatch):
+    monkeypatch.setattr(prediction, "PIECE", 7)
+    record, results = kept(tmp_path, "method=head")
+    source = prediction.open_run(record, results, CPU)
+    data, out = tmp_path / "validation.csv", tmp_path / "out.csv"
+    told: list[str] = []
+
+    def second(done: int, total: int) -> None:
+        if done == 14:
+            with pytest.raises(ConfigError) as error:
+                prediction.predict_file(source, data, out)
+            told.append(str(error.value))
+
+    assert prediction.predict_file(source, data, out, report=second) == 24
+    assert told == [f"another process writes {out} now; wait for it, or name another file with -o"]
+    assert len(rows(out)) == 24
+
+    def write(done: int, total: int) -> None:
+        (tmp_path / "late.csv").write_text("mine")
+
+    with pytest.raises(ConfigError, match=r"late.csv is there already"):
+        prediction.predict_file(source, data, tmp_path / "late.csv", report=write)
+    assert (tmp_path / "late.csv").read_text() == "mine"
+
+
 def test_a_draft_of_other_data_is_not_continued(tmp_path, monkeypatch):
     monkeypatch.setattr(prediction, "PIECE", 7)
     record, results = kept(tmp_path, "method=head")
     source = prediction.open_run(record, results, CPU)
     data, out = tmp_path / "validation.csv", tmp_path / "out.csv"
 
-    def stop(done: int, total: int) -> None:
-        if done == 7:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        prediction.predict_file(source, data, out, report=stop)
+    stopped(source, data, out, 7)
     data.write_text(data.read_text().replace("vowel", "other"))  # other bytes
     starts: list[int] = []
     prediction.predict_file(source, data, out, report=lambda done, total: starts.append(done))
@@ -189,16 +246,101 @@ def test_bad_rows_are_named(tmp_path, name, body, message):
     assert not (tmp_path / "out.csv").exists()
 
 
-def test_files_need_no_labels_and_odd_texts_are_told(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "body", "notes", "places"),
+    [
+        (
+            "new.jsonl",
+            '{"sentence": "abc"}\n{"sentence": ""}\n\n{"sentence": "xyz", "more": 1}\n',
+            ["1 empty cells in 'sentence' (line 2)"],
+            ["1", "2", "4"],
+        ),
+        (
+            "new.json",
+            '[{"sentence": "abc"}, {"sentence": ""}, {"sentence": "xyz"}]',
+            ["1 empty cells in 'sentence' (example 2)"],
+            ["1", "2", "3"],
+        ),
+        (
+            "one.csv",
+            'sentence\nabc\n  \nxyz\n""\n',
+            ["2 empty cells in 'sentence' (lines 3, 5)"],
+            ["2", "3", "4", "5"],
+        ),
+        (
+            "two.tsv",
+            "sentence\tlabel\nabc\t\n\t\nxyz\t\n",
+            ["1 empty cells in 'sentence' (line 3)"],
+            ["2", "3", "4"],
+        ),
+    ],
+)
+def test_files_need_no_labels_and_odd_texts_are_told(tmp_path, name, body, notes, places):
+    """Every row has an answer, also one without a text."""
     record, results = kept(tmp_path, "method=head")
-    path = tmp_path / "new.jsonl"
-    path.write_text('{"sentence": "abc"}\n{"sentence": ""}\n{"sentence": "xyz", "more": 1}\n')
-    source = prediction.open_run(record, results, CPU)
-    told: list[str] = []
-    count = prediction.predict_file(source, path, tmp_path / "out.csv", note=told.append)
-    assert count == 3
-    assert told == ["new.jsonl: 1 empty cells in 'sentence' (line 2)"]
-    assert [row["row"] for row in rows(tmp_path / "out.csv")] == ["1", "2", "3"]
+    (tmp_path / name).write_text(body)
+    source, told = prediction.open_run(record, results, CPU), []
+    out = tmp_path / "out.csv"
+    assert prediction.predict_file(source, tmp_path / name, out, note=told.append) == len(places)
+    assert told == [f"{name}: {note}" for note in notes]
+    assert [row["row"] for row in rows(out)] == places
+
+
+FORMS = {
+    "bitfit": ("model", "model.safetensors"),
+    "lora": ("peft", "adapter_model.safetensors"),
+    "adapter": ("peftbench", "peftbench.safetensors"),
+}
+
+
+def exported(tmp_path, method: str):
+    """A folder of a form of its own, and its weights."""
+    form, name = FORMS[method]
+    record, results = kept(tmp_path, f"method={method}")
+    export_run(record, results, tmp_path / "folder", form, validation=False)
+    return tmp_path / "folder", tmp_path / "folder" / name
+
+
+def loads(folder) -> list:
+    return [lambda: prediction.open_export(folder, CPU), lambda: peftbench.load_exported(folder)]
+
+
+@pytest.mark.parametrize("method", FORMS)
+def test_other_weights_than_the_exported_ones_are_refused(tmp_path, method):
+    """Those of another run of the same shape fit the model, and would predict."""
+    folder, weights = exported(tmp_path, method)
+    about = json.loads((folder / "peftbench.json").read_text())
+    right = hashlib.sha256(weights.read_bytes()).hexdigest()
+    assert about["weights_sha256"] == {weights.name: right}
+    save_file({n: t + 1 for n, t in load_file(weights).items()}, weights, {"format": "pt"})
+    other = hashlib.sha256(weights.read_bytes()).hexdigest()
+    said = (
+        f"{weights.name} is torn or of another model \\(SHA-256 {other[:12]}, exported {right[:12]}"
+    )
+    for load in loads(folder):
+        with pytest.raises(ConfigError, match=said):
+            load()
+    weights.unlink()
+    for load in loads(folder):
+        with pytest.raises(ConfigError, match=f"{weights.name} is missing; export the run again"):
+            load()
+
+
+@pytest.mark.parametrize("method", FORMS)
+def test_an_export_of_an_earlier_version_has_no_hash_of_its_weights(tmp_path, method):
+    """It is loaded, and where its weights are torn that is said in one line."""
+    folder, weights = exported(tmp_path, method)
+    about = io.unsealed(folder / "peftbench.json")
+    del about["weights_sha256"]
+    (folder / "peftbench.json").write_bytes(io.sealed(about))
+    for load in loads(folder):
+        load()
+    weights.write_bytes(weights.read_bytes()[:-100])
+    for load in loads(folder):
+        with pytest.raises(
+            ConfigError, match=r"(cannot be loaded|is torn).*; export the run again"
+        ):
+            load()
 
 
 def test_a_folder_of_another_kind_is_refused(tmp_path):
