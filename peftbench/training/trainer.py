@@ -89,6 +89,17 @@ class TrainingJob:
         return self.run.key if self.stage is None else self.stage.key
 
     @property
+    def splits(self) -> dict[str, str]:
+        """The splits that it reads: train, and unless it is a trial all that are reported."""
+        named: dict[str, str] = self.run.task.splits | self.run.task.extra
+        return {"train": named["train"]} if self.setting.trial else named
+
+    @property
+    def extra(self) -> list[str]:
+        """The splits that are reported besides."""
+        return [] if self.setting.trial else list(self.run.task.extra)
+
+    @property
     def budget(self) -> Budget:
         """What the training may spend."""
         return self.run.budget if self.steps is None else Budget(steps=self.steps)
@@ -131,6 +142,7 @@ def execute(
             device_of(setting),
             results,
             lambda short: execute(short, setting, warm=warm, stop=stop).record,
+            setting.trial,
         )
         job = replace(job, steps=measured.steps(run))
     micro = run.train.micro_batch_size
@@ -204,7 +216,7 @@ def load_task_data(
     with phases.phase("tokenise"):
         tokens = {
             name: job.warm.tokenised(run, split, tokenizer, root)
-            for name, split in _splits(run).items()
+            for name, split in job.splits.items()
         }
     if job.stage is None:
         rows, held = batching.split_rows(run, tokens["train"], run.checkpoint_selection, seed)
@@ -216,7 +228,7 @@ def load_task_data(
     if run.task.generation:
         targets = {
             name: loading.load_split(run.task, split, root).targets or []
-            for name, split in _splits(run).items()
+            for name, split in job.splits.items()
         }
         return TaskData(tokens, rows, held, shown, targets=targets)
     if not run.task.regression:
@@ -254,7 +266,8 @@ class PreparedTraining:
         tokenizer: of the model.
         joules: of the GPU while it trained, once that is over.
         graphs: how its steps are launched, where it trains alone on a GPU.
-        reported: outputs on the whole reporting split, as of the latest evaluation of all of it.
+        reported: outputs on the whole reporting split, as of the latest evaluation of all of it; of
+            a trial, which is evaluated once, those on what it holds out.
     """
 
     job: TrainingJob
@@ -270,9 +283,9 @@ class PreparedTraining:
 
     def curve_rows(self) -> tuple[str, np.ndarray]:
         """The split and the examples on which the curve is measured."""
-        whole = self.data.tokens[REPORTED]
         if len(self.data.held):
             return "train", self.data.held
+        whole = self.data.tokens[REPORTED]
         part = self.job.setting.curve_part
         if part == 1:
             return REPORTED, np.arange(len(whole))
@@ -305,8 +318,9 @@ class PreparedTraining:
         return self.score(split, rows, self.predict(split, rows))
 
     def score(self, split: str, rows: np.ndarray, outputs: Arrays) -> Json:
-        """The scores of outputs; those of the whole reporting split are kept."""
-        if split == REPORTED and len(rows) == len(self.data.tokens[REPORTED]):
+        """The scores of outputs; those that the record is made of are kept."""
+        whole = split == REPORTED and len(rows) == len(self.data.tokens[REPORTED])
+        if whole or self.job.setting.trial:
             self.reported = outputs
         return task_metrics.score(self.job.run.task.metrics, outputs["scores"], outputs["label"])
 
@@ -324,12 +338,12 @@ class PreparedTraining:
 
     def unreported(self) -> list[str]:
         """The splits that are reported and were not predicted on since training ended."""
-        return [*([REPORTED] if self.reported is None else []), *self.job.run.task.extra]
+        return [*([REPORTED] if self.reported is None else []), *self.job.extra]
 
     def outcome(self, predictions: dict[str, Arrays]) -> TrainingOutput:
         """The record, from predictions on the `unreported` splits."""
         first = self.reported if self.reported is not None else predictions[REPORTED]
-        found = {"": first} | {f"/{n}": predictions[n] for n in self.job.run.task.extra}
+        found = {"": first} | {f"/{n}": predictions[n] for n in self.job.extra}
         record = build_record(self, found)
         arrays = {
             name + suffix: array for suffix, one in found.items() for name, array in one.items()
@@ -433,7 +447,7 @@ def _warm_evaluation(prepared: PreparedTraining) -> None:
     predictor, phases = prepared.training.predictor, prepared.training.phases
     kind = measurement.kind_of(predictor)
     split, rows = prepared.curve_rows()
-    for name, some in ((split, rows), *((name, None) for name in prepared.job.run.task.extra)):
+    for name, some in ((split, rows), *((name, None) for name in prepared.job.extra)):
         count = len(prepared.data.tokens[name]) if some is None else len(some)
         if measurement.first_of(predictor, f"predict {name}", kind, (count,)):
             with phases.phase("warmup"), torch.random.fork_rng():
@@ -445,19 +459,23 @@ def build_record(prepared: PreparedTraining, found: dict[str, Arrays]) -> Record
 
     Args:
         prepared: what was trained.
-        found: outputs by the suffix of their split's metrics; "" is the reporting split.
+        found: outputs by the suffix of their split's metrics; "" is the reporting split, or what a
+            trial holds out, of which `selection` has the scores.
     """
+    trial = prepared.job.setting.trial
     run, data, training = prepared.job.run, prepared.data, prepared.training
     state, phases = training.state, training.phases
     names, whole = task_metrics.reported(run.task.metrics, run.task.classes), found[""]
     return Record(
         run=run,
-        metrics={
+        metrics=dict.fromkeys(names)
+        if trial
+        else {
             metric + suffix: value
             for suffix, one in found.items()
             for metric, value in task_metrics.score(names, one["scores"], one["label"]).items()
         },
-        trivial=_trivial(run, names, whole, data),
+        trivial=dict.fromkeys(names) if trial else _trivial(run, names, whole, data),
         collapsed=_collapsed(run, whole),
         selection=None if state.best is None else state.curve[state.best],
         curve=state.curve,
@@ -474,8 +492,7 @@ def build_record(prepared: PreparedTraining, found: dict[str, Arrays]) -> Record
             "overshoot_seconds": training.budget.overshoot(state.seconds),
             "truncated": {n: t.truncated for n, t in data.tokens.items()} | data.shown.truncated,
             "resumed": prepared.resumed,
-            **({"per_class": _per_class(run, whole)} if run.task.kind == "classification" else {}),
-            **({"texts": _texts(run, whole)} if run.task.generation else {}),
+            **({"trial": True} if trial else _reported_work(run, whole)),
             **({"undefined": state.undefined} if state.undefined else {}),
             **({"out_of_range": far} if (far := _out_of_range(run, whole, data)) else {}),
             **({} if data.unit is None else dict(zip(LABEL_UNIT, data.unit, strict=True))),
@@ -494,7 +511,7 @@ def build_record(prepared: PreparedTraining, found: dict[str, Arrays]) -> Record
         | {"precision": training.config.precision}
         | ({"tf32": training.config.tf32} if phases.device.type == "cuda" else {})
         | ({"graphs": prepared.graphs.told} if prepared.graphs else {})
-        | _provenance(run, prepared.job.setting, prepared.tokenizer)
+        | _provenance(prepared.job, prepared.tokenizer)
         | {"new_parts": training.predictor.encoder.backbone.new_parts},
     )
 
@@ -513,6 +530,13 @@ def _collapsed(run: Run, outputs: Arrays) -> bool:
     if run.task.generation:
         return len(np.unique(outputs["text_sha256"], axis=0)) == 1
     return task_metrics.collapsed(outputs["scores"], outputs["label"])
+
+
+def _reported_work(run: Run, outputs: Arrays) -> Json:
+    """What the record says of classes, or of the texts that were written."""
+    if run.task.generation:
+        return {"texts": _texts(run, outputs)}
+    return {"per_class": _per_class(run, outputs)} if run.task.kind == "classification" else {}
 
 
 def _texts(run: Run, outputs: Arrays) -> Json:
@@ -536,12 +560,6 @@ def _per_class(run: Run, outputs: Arrays) -> list[Json]:
     return task_metrics.per_class(outputs["scores"], outputs["label"], names)
 
 
-def _splits(run: Run) -> dict[str, str]:
-    """The splits that a run reads: train, validation, and those scored besides."""
-    named: dict[str, str] = run.task.splits | run.task.extra
-    return named
-
-
 def _memory(prepared: PreparedTraining) -> Json:
     """Peak bytes by phase; a replayed step allocates nothing, its warm-up had its memory."""
     memory = prepared.training.phases.memory
@@ -552,13 +570,13 @@ def _memory(prepared: PreparedTraining) -> Json:
     return memory | {name: peaks | {"train": max(peaks["train"], peaks["warmup"])}}
 
 
-def _provenance(run: Run, setting: RuntimeConfig, tokenizer: PreTrainedTokenizerBase) -> Json:
+def _provenance(job: TrainingJob, tokenizer: PreTrainedTokenizerBase) -> Json:
     """What went in: data, weights and tokenizer, by hash."""
+    run, root = job.run, job.setting.data_root
     folder = pretrained.locate(run.model)
     return {
         "data": {
-            split: loading.fingerprint(run.task, split, setting.data_root)[:16]
-            for split in _splits(run).values()
+            split: loading.fingerprint(run.task, split, root)[:16] for split in job.splits.values()
         },
         "weights": None if folder is None else pretrained.weights_hash(folder),
         "tokenizer": tokenization.tokenizer_hash(tokenizer)[:16],
