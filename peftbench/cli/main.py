@@ -143,9 +143,9 @@ def tune(
     peftbench run  method=lora,bitfit task=mrpc size=1000 seed=0-4 tuned=true
 
     Trials train on 75 % of the examples and are scored on the rest; with fewer than 300 examples,
-    by four-fold cross-validation. The reporting split is never used. Rates come from the method's
-    file, or from train.lr=1e-4,3e-4,1e-3. Choices are stored in choices/ of the results folder.
-    The same command again does only what is missing.
+    by four-fold cross-validation. The reporting split has no part in the choice. Rates come from
+    the method's file, or from train.lr=1e-4,3e-4,1e-3. Choices are stored in choices/ of the
+    results folder. The same command again does only what is missing.
 
     With --shard I/N only a share of the current round; start the shards once for each round.
     `peftbench submit --tune` submits all rounds to a cluster.

@@ -107,6 +107,7 @@ def _work(place: Path, task: str) -> int:
         [job for job in jobs if isinstance(job, Evaluation)],
         offline_folder.data_root() or one.data_root,
         Forecast([]),
+        trials=one.search,
     )
     wanted = todo.runs or todo.evaluations
     stopped = bool(wanted) and sweep.execute(todo, one.store(results), options, gpus, _stop)

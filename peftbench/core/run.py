@@ -301,16 +301,17 @@ class Record:
     Attributes:
         run: the run.
         metrics: scores in [-1, 1] on the reporting split, once, at the end of the budget; errors
-            of a regression in the unit of its labels.
+            of a regression in the unit of its labels. None of a trial, which reads nothing of it.
         trivial: the same metrics for the constant prediction learnt from the training labels.
         collapsed: whether one class (or one value) was predicted throughout.
         selection: scores on the split carved from train, where the run has one.
         curve: evaluations during training: step, fraction, seconds, examples, loss, scores.
         parameters: counts: trained (head left out), head, total.
         work: steps, examples, tokens, padded tokens, epochs, overshoot, truncated, train_size …;
-            per_class, figures of each class on the reporting split; out_of_range, predictions of a
-            regression far out of the range of the labels, where there are any; of a packed run the
-            keys of those it shared passes with, and its calibration's name.
+            trial, that it is one; per_class, figures of each class on the reporting split;
+            out_of_range, predictions of a regression far out of the range of the labels, where
+            there are any; of a packed run the keys of those it shared passes with, and its
+            calibration's name.
         seconds: load, tokenise, warmup, train, evaluate.
         speed: training examples and tokens for each second of `seconds["train"]`; None of a run
             that trained no step.

@@ -18,6 +18,8 @@ class RuntimeConfig:
             stratified part; the score at the end is of all of it.
         processes: that execute one run together, this being one of them.
         pack: runs that a worker trains at a time; 1 is one after the other.
+        trial: whether runs are trials: they are scored on what they hold out, and nothing that is
+            reported is read.
     """
 
     device: str = "auto"
@@ -29,3 +31,4 @@ class RuntimeConfig:
     curve_part: float = 1.0
     processes: int = 1
     pack: int = 1
+    trial: bool = False

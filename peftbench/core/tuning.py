@@ -1,7 +1,7 @@
 """How a learning rate is chosen for a method on a task: what is tried, and what was chosen.
 
 Rates are tried on a selection split that is carved out of a run's own training examples, so that
-its labels are counted and the reporting split is not looked at; the rate that scores best is then
+its labels are counted and the reporting split is not read; the rate that scores best is then
 trained with on all of them. All rates are tried with one seed first, the best ones with more
 (successive halving: Jamieson and Talwalkar 2016, arXiv 1502.07943).
 """
@@ -16,6 +16,9 @@ from peftbench.core.configs import CheckpointSelection
 from peftbench.core.errors import ConfigError, RecordError
 from peftbench.core.run import Json, Run, canonical, identity, known
 from peftbench.core.text import one_line
+
+#: Said wherever choices are shown.
+UNREPORTED = "The reporting split has no part in the choice."
 
 #: The first seed of trials; those that are reported are smaller.
 FIRST_SEED = 1000

@@ -6,7 +6,7 @@ from typing import Any
 
 from peftbench.analysis import grouping, trials
 from peftbench.core.text import format_duration
-from peftbench.core.tuning import FRACTION, STRATIFIED, TPE, Choice
+from peftbench.core.tuning import FRACTION, STRATIFIED, TPE, UNREPORTED, Choice
 from peftbench.metrics import task_metrics
 from peftbench.reports.base import Report
 from peftbench.reports.plotting import style as drawing
@@ -102,7 +102,7 @@ def choice_table(chosen: list[Choice], warning: str = "") -> Table:
     columns += ["within a decade", "collapsed", "trials", "time"]
     notes = [
         f"Scores of the primary metric on {100 * FRACTION:.0f} % of the training examples, held "
-        "out, ± standard deviation over trials; the reporting split was not looked at. Within a "
+        f"out, ± standard deviation over trials. {UNREPORTED} Within a "
         "decade: lowest and highest mean score of the rates between a tenth of the chosen one and "
         "ten times it; one that was tried with one seed may lie above the chosen one, which was "
         "the best over all seeds. Collapsed: rates at which any trial has no defined metric, as it "

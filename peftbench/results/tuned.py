@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Record, Run
-from peftbench.core.tuning import Choice, subject
+from peftbench.core.tuning import UNREPORTED, Choice, subject
 from peftbench.results import choices
 
 #: Behind a score whose runs have the rate that was chosen for their cell.
@@ -104,7 +104,7 @@ class Tuned:
                 f"{' or '.join(sorted(set(elsewhere.values())))} and used here."
             )
         if told:
-            told[-1] += " No trial saw the reporting split."
+            told[-1] += f" {UNREPORTED}"
         if self.left_out:
             told.append(
                 f"{self.left_out:,} untuned run{'s are' if self.left_out > 1 else ' is'} left out, "

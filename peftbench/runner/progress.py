@@ -131,7 +131,11 @@ class Display:
             shown = escape(found.headline_text)
             return f"[bold]{shown}[/]  {sum(found.seconds.values()):.1f} s{where}"
         record = self._results.load(event.job.key)
-        parts = [f"{n} {_percent(v, factor(n))}" for n, v in record.metrics.items()]
+        scores = record.metrics
+        if record.work.get("trial"):
+            held = record.selection or {}
+            scores = {f"{n} held out": held.get(n) for n in record.run.task.metrics}
+        parts = [f"{n} {_percent(v, factor(n.split()[0]))}" for n, v in scores.items()]
         if record.collapsed:
             parts.append("[yellow]collapsed[/]")
         seconds = record.seconds["train"]

@@ -39,12 +39,14 @@ class Todo:
         evaluations: of these runs, or of runs that have a record.
         data_root: folders of data sets in the hub's layout, or None for the hub.
         forecast: of the seconds of runs, for the display.
+        trials: whether the runs are trials, of which learning rates are chosen.
     """
 
     runs: list[Run]
     evaluations: list[Evaluation]
     data_root: str | None
     forecast: Forecast
+    trials: bool = False
 
 
 def run_plan(plan: Plan, results: Results, options: RunOptions, train: bool = True) -> int:
@@ -276,6 +278,7 @@ def _worker_setting(resources: Resources, todo: Todo, options: RunOptions) -> Ru
         curve_part=options.curve_part,
         processes=options.gpus_per_run,
         pack=resources.pack,
+        trial=todo.trials,
     )
 
 

@@ -177,7 +177,7 @@ def choose(
             new = [run for run in runs if run.key not in asked]
             mine = status.sweep_status(share(replace(wanted, runs=new), *shard), trials)
         asked |= {run.key for run in runs}
-        todo = sweep.select_jobs(mine, is_retried)
+        todo = replace(sweep.select_jobs(mine, is_retried), trials=True)
         if todo.runs and sweep.execute(todo, trials, options, gpus, halted):
             if halted is None:
                 same = command(*sys.argv[1:])

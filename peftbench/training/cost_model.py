@@ -31,8 +31,9 @@ class CostModel:
         name: of the configuration on this machine, 12 hexadecimal digits.
         step: seconds of a step.
         token: seconds of training for each padded token.
-        evaluation: seconds of one evaluation of all that is reported.
+        evaluation: seconds of one evaluation of all that is reported, or that a trial holds out.
         memory: peak bytes by phase, as in a record.
+        held_out: examples of that evaluation, of a trial; else 0.
     """
 
     name: str
@@ -40,6 +41,7 @@ class CostModel:
     token: float
     evaluation: float
     memory: Json
+    held_out: int = 0
 
     def steps(self, run: Run) -> int | None:
         """The steps that a run's calibrated seconds buy; None for any other budget."""
@@ -56,11 +58,10 @@ class CostModel:
             shared: keys of the runs that it shared passes with.
         """
         train = self.token * record.work["padded_tokens"]
-        looks = 1 if record.selection is not None else len(record.curve)
         last = record.work["steps"]
         return replace(
             record,
-            seconds=record.seconds | {"train": train, "evaluate": self.evaluation * looks},
+            seconds=record.seconds | {"train": train, "evaluate": self._evaluated(record)},
             speed={
                 "examples_per_second": record.work["examples"] / train,
                 "tokens_per_second": record.work["tokens"] / train,
@@ -72,9 +73,19 @@ class CostModel:
             environment=record.environment | {"packed": True},
         )
 
+    def _evaluated(self, record: Record) -> float:
+        """Seconds of a run's evaluations."""
+        if self.held_out:
+            return self.evaluation * record.work["held_out"] / self.held_out
+        return self.evaluation * (1 if record.selection is not None else len(record.curve))
+
 
 def known(
-    run: Run, device: torch.device, results: Results | None, alone: Callable[[Run], Record]
+    run: Run,
+    device: torch.device,
+    results: Results | None,
+    alone: Callable[[Run], Record],
+    trial: bool = False,
 ) -> CostModel:
     """The calibration of a run's configuration, measured now unless it is kept.
 
@@ -83,13 +94,15 @@ def known(
         device: where.
         results: whose cache keeps it; None measures again.
         alone: executes a run alone.
+        trial: whether it does so as a trial.
     """
     here = measurement.environment(device)
     where = [here[name] for name in ("device", "threads", "deterministic", "libraries", "commit")]
     where.append(resolve_precision(run.train.precision, device))
-    name = hashlib.sha256(canonical([*run.step_shape(), where]).encode()).hexdigest()[:12]
+    shape = [*run.step_shape(), where, *(["trial"] if trial else [])]
+    name = hashlib.sha256(canonical(shape).encode()).hexdigest()[:12]
     if results is None:
-        return _measured(run, name, alone)
+        return _measured(run, name, alone, trial)
     path = results.cache(f"calibration-{name}.json")
     while not results.claim(name):  # another worker is at it, and both are to name the same
         time.sleep(0.2)
@@ -99,19 +112,19 @@ def known(
                 return CostModel(**json.loads(path.read_bytes()))
             except (ValueError, TypeError):  # a cache: it is made again
                 path.unlink()
-        found = _measured(run, name, alone)
+        found = _measured(run, name, alone, trial)
         results.write(path, json.dumps(asdict(found)).encode())
         return found
     finally:
         results.release(name)
 
 
-def _measured(run: Run, name: str, alone: Callable[[Run], Record]) -> CostModel:
+def _measured(run: Run, name: str, alone: Callable[[Run], Record], trial: bool) -> CostModel:
     short = replace(
         run,
         budget=Budget(steps=STEPS),
         train=replace(run.train, num_evals=1),
-        checkpoint_selection=CheckpointSelection(),
+        checkpoint_selection=run.checkpoint_selection if trial else CheckpointSelection(),
     )
     record = alone(short)
     train = record.seconds["train"]
@@ -121,4 +134,5 @@ def _measured(run: Run, name: str, alone: Callable[[Run], Record]) -> CostModel:
         token=train / record.work["padded_tokens"],
         evaluation=record.seconds["evaluate"],
         memory=record.memory,
+        held_out=record.work["held_out"],
     )

@@ -93,6 +93,17 @@ class TrainingJob:
         return self.run.key if self.stage is None else self.stage.key
 
     @property
+    def splits(self) -> dict[str, str]:
+        """The splits that it reads: train, and unless it is a trial all that are reported."""
+        named: dict[str, str] = self.run.task.splits | self.run.task.extra
+        return {"train": named["train"]} if self.setting.trial else named
+
+    @property
+    def extra(self) -> list[str]:
+        """The splits that are reported besides."""
+        return [] if self.setting.trial else list(self.run.task.extra)
+
+    @property
     def budget(self) -> Budget:
         """What the training may spend."""
         return self.run.budget if self.steps is None else Budget(steps=self.steps)
@@ -135,6 +146,7 @@ def execute(
             device_of(setting),
             results,
             lambda short: execute(short, setting, warm=warm, stop=stop).record,
+            setting.trial,
         )
         job = replace(job, steps=measured.steps(run))
     micro = run.train.micro_batch_size
@@ -152,7 +164,7 @@ def _train(job: TrainingJob, micro: int | None) -> TrainingOutput:
     prepared = prepare(job, micro)
     loop.fit(prepared.training, prepared.evaluate)
     with prepared.reporting():
-        predictions = {name: prepared.predict(name) for name in prepared.unreported()}
+        predictions = {n: prepared.predict(n, rows) for n, rows in prepared.unreported().items()}
     return prepared.outcome(predictions)
 
 
@@ -217,7 +229,7 @@ def load_task_data(
             name: job.warm.tokenised(
                 run, split, tokenizer, root, asked=run.task.generation and name != "train"
             )
-            for name, split in _splits(run).items()
+            for name, split in job.splits.items()
         }
     if job.stage is None:
         rows, held = batching.split_rows(run, tokens["train"], run.checkpoint_selection, seed)
@@ -227,7 +239,7 @@ def load_task_data(
         encode = prompting.coder(run, tokenizer, root)
         shown = augmentation.augment_split(run, tokens["train"], rows, root, encode)
     if run.task.generation:
-        tables = {n: loading.load_split(run.task, s, root) for n, s in _splits(run).items()}
+        tables = {n: loading.load_split(run.task, s, root) for n, s in job.splits.items()}
         if len(held):
             tables[HELD] = tables["train"].take(held)
             with phases.phase("tokenise"):
@@ -269,7 +281,8 @@ class PreparedTraining:
         tokenizer: of the model.
         joules: of the GPU while it trained, once that is over.
         graphs: how its steps are launched, where it trains alone on a GPU.
-        reported: outputs on the whole reporting split, as of the latest evaluation of all of it.
+        reported: outputs on the whole reporting split, as of the latest evaluation of all of it; of
+            a trial, which is evaluated once, those on what it holds out.
     """
 
     job: TrainingJob
@@ -285,11 +298,11 @@ class PreparedTraining:
 
     def curve_rows(self) -> tuple[str, np.ndarray]:
         """The split and the examples on which the curve is measured."""
-        whole = self.data.tokens[REPORTED]
         if HELD in self.data.tokens:
             return HELD, np.arange(len(self.data.held))
         if len(self.data.held):
             return "train", self.data.held
+        whole = self.data.tokens[REPORTED]
         part = self.job.setting.curve_part
         if part == 1:
             return REPORTED, np.arange(len(whole))
@@ -322,8 +335,9 @@ class PreparedTraining:
         return self.score(split, rows, self.predict(split, rows))
 
     def score(self, split: str, rows: np.ndarray, outputs: Arrays) -> Json:
-        """The scores of outputs; those of the whole reporting split are kept."""
-        if split == REPORTED and len(rows) == len(self.data.tokens[REPORTED]):
+        """The scores of outputs; those that the record is made of are kept."""
+        whole = split == REPORTED and len(rows) == len(self.data.tokens[REPORTED])
+        if whole or self.job.setting.trial:
             self.reported = outputs
         return task_metrics.score(self.job.run.task.metrics, outputs["scores"], outputs["label"])
 
@@ -339,14 +353,24 @@ class PreparedTraining:
         with self.training.phases.phase("evaluate"), torch.random.fork_rng():
             yield
 
-    def unreported(self) -> list[str]:
-        """The splits that are reported and were not predicted on since training ended."""
-        return [*([REPORTED] if self.reported is None else []), *self.job.run.task.extra]
+    def unreported(self) -> dict[str, np.ndarray]:
+        """Examples, by split, that the record needs and that nothing predicted on since training.
+
+        Those of a trial are the ones of its curve: a resumed one may have passed that point before.
+        """
+        rows = {n: np.arange(len(self.data.tokens[n])) for n in self.job.extra}
+        return rows if self.reported is not None else dict([self._reported_rows()]) | rows
+
+    def _reported_rows(self) -> tuple[str, np.ndarray]:
+        if self.job.setting.trial:
+            return self.curve_rows()
+        return REPORTED, np.arange(len(self.data.tokens[REPORTED]))
 
     def outcome(self, predictions: dict[str, Arrays]) -> TrainingOutput:
         """The record, from predictions on the `unreported` splits."""
-        first = self.reported if self.reported is not None else predictions[REPORTED]
-        found = {"": first} | {f"/{n}": predictions[n] for n in self.job.run.task.extra}
+        split, _ = self._reported_rows()
+        first = self.reported if self.reported is not None else predictions[split]
+        found = {"": first} | {f"/{n}": predictions[n] for n in self.job.extra}
         record = build_record(self, found)
         arrays = {
             name + suffix: array for suffix, one in found.items() for name, array in one.items()
@@ -450,7 +474,7 @@ def _warm_evaluation(prepared: PreparedTraining) -> None:
     predictor, phases = prepared.training.predictor, prepared.training.phases
     kind = measurement.kind_of(predictor)
     split, rows = prepared.curve_rows()
-    for name, some in ((split, rows), *((name, None) for name in prepared.job.run.task.extra)):
+    for name, some in ((split, rows), *((name, None) for name in prepared.job.extra)):
         count = len(prepared.data.tokens[name]) if some is None else len(some)
         if measurement.first_of(predictor, f"predict {name}", kind, (count,)):
             with phases.phase("warmup"), torch.random.fork_rng():
@@ -462,19 +486,23 @@ def build_record(prepared: PreparedTraining, found: dict[str, Arrays]) -> Record
 
     Args:
         prepared: what was trained.
-        found: outputs by the suffix of their split's metrics; "" is the reporting split.
+        found: outputs by the suffix of their split's metrics; "" is the reporting split, or what a
+            trial holds out, of which `selection` has the scores.
     """
+    trial = prepared.job.setting.trial
     run, data, training = prepared.job.run, prepared.data, prepared.training
     state, phases = training.state, training.phases
     names, whole = task_metrics.reported(run.task.metrics, run.task.classes), found[""]
     return Record(
         run=run,
-        metrics={
+        metrics=dict.fromkeys(names)
+        if trial
+        else {
             metric + suffix: value
             for suffix, one in found.items()
             for metric, value in task_metrics.score(names, one["scores"], one["label"]).items()
         },
-        trivial=_trivial(run, names, whole, data),
+        trivial=dict.fromkeys(names) if trial else _trivial(run, names, whole, data),
         collapsed=_collapsed(run, whole),
         selection=None if state.best is None else state.curve[state.best],
         curve=state.curve,
@@ -492,8 +520,7 @@ def build_record(prepared: PreparedTraining, found: dict[str, Arrays]) -> Record
             "truncated": {n: t.truncated for n, t in data.tokens.items() if n != HELD}
             | data.shown.truncated,
             "resumed": prepared.resumed,
-            **({"per_class": _per_class(run, whole)} if run.task.kind == "classification" else {}),
-            **({"texts": _texts(run, whole)} if run.task.generation else {}),
+            **({"trial": True} if trial else _reported_work(run, whole)),
             **({"undefined": state.undefined} if state.undefined else {}),
             **({"out_of_range": far} if (far := _out_of_range(run, whole, data)) else {}),
             **({} if data.unit is None else dict(zip(LABEL_UNIT, data.unit, strict=True))),
@@ -512,7 +539,7 @@ def build_record(prepared: PreparedTraining, found: dict[str, Arrays]) -> Record
         | {"precision": training.config.precision}
         | ({"tf32": training.config.tf32} if phases.device.type == "cuda" else {})
         | ({"graphs": prepared.graphs.told} if prepared.graphs else {})
-        | _provenance(run, prepared.job.setting, prepared.tokenizer)
+        | _provenance(prepared.job, prepared.tokenizer)
         | {"new_parts": training.predictor.encoder.backbone.new_parts},
     )
 
@@ -531,6 +558,13 @@ def _collapsed(run: Run, outputs: Arrays) -> bool:
     if run.task.generation:
         return len(np.unique(outputs["text_sha256"], axis=0)) == 1
     return task_metrics.collapsed(outputs["scores"], outputs["label"])
+
+
+def _reported_work(run: Run, outputs: Arrays) -> Json:
+    """What the record says of classes, or of the texts that were written."""
+    if run.task.generation:
+        return {"texts": _texts(run, outputs)}
+    return {"per_class": _per_class(run, outputs)} if run.task.kind == "classification" else {}
 
 
 def _texts(run: Run, outputs: Arrays) -> Json:
@@ -554,12 +588,6 @@ def _per_class(run: Run, outputs: Arrays) -> list[Json]:
     return task_metrics.per_class(outputs["scores"], outputs["label"], names)
 
 
-def _splits(run: Run) -> dict[str, str]:
-    """The splits that a run reads: train, validation, and those scored besides."""
-    named: dict[str, str] = run.task.splits | run.task.extra
-    return named
-
-
 def _memory(prepared: PreparedTraining) -> Json:
     """Peak bytes by phase; a replayed step allocates nothing, its warm-up had its memory."""
     memory = prepared.training.phases.memory
@@ -570,13 +598,13 @@ def _memory(prepared: PreparedTraining) -> Json:
     return memory | {name: peaks | {"train": max(peaks["train"], peaks["warmup"])}}
 
 
-def _provenance(run: Run, setting: RuntimeConfig, tokenizer: PreTrainedTokenizerBase) -> Json:
+def _provenance(job: TrainingJob, tokenizer: PreTrainedTokenizerBase) -> Json:
     """What went in: data, weights and tokenizer, by hash."""
+    run, root = job.run, job.setting.data_root
     folder = pretrained.locate(run.model)
     return {
         "data": {
-            split: loading.fingerprint(run.task, split, setting.data_root)[:16]
-            for split in _splits(run).values()
+            split: loading.fingerprint(run.task, split, root)[:16] for split in job.splits.values()
         },
         "weights": None if folder is None else pretrained.weights_hash(folder),
         "tokenizer": tokenization.tokenizer_hash(tokenizer)[:16],

@@ -18,7 +18,7 @@ from peftbench.results import choices
 from peftbench.results.frame import load_frame
 from peftbench.results.store import Results
 
-TOLD = " No trial saw the reporting split."
+TOLD = " The reporting split has no part in the choice."
 
 
 def choose(results, run, rate=2e-3, trials=4, environment=records.ENVIRONMENT):

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -68,6 +69,18 @@ def test_a_log_gets_a_line_for_each_end_and_none_for_steps(screen):
     assert lines[1] == f"wait {RUNS[1].title}: another process has it"
     assert "(done elsewhere)" in lines[2]
     assert lines[3] == f"3/4 failed {RUNS[2].title}: error ValueError: [red]no markup[/] here"
+
+
+def test_a_trial_has_the_score_of_what_it_holds_out(screen):
+    display, shown = screen()
+    made = record(RUNS[0], None)
+    trial = replace(
+        made, work=made.work | {"trial": True}, selection={"accuracy": 0.625, "f1": 0.5}
+    )
+    display._results.save(trial, predictions())
+    with display:
+        display(Event("done", 0, RUNS[0], {"elsewhere": False}))
+    assert "accuracy held out 62.5, f1 held out 50.0  2.0 s training" in shown.getvalue()
 
 
 def test_quiet_says_failures_alone(screen):

@@ -8,7 +8,7 @@ from records import plan, tiny
 
 from peftbench.cli.main import main
 from peftbench.core.errors import ConfigError
-from peftbench.core.tuning import Search, Trial
+from peftbench.core.tuning import UNREPORTED, Search, Trial
 from peftbench.results import choices
 from peftbench.results.store import Results
 from peftbench.runner import tune
@@ -136,3 +136,7 @@ def test_shards_make_their_part_of_a_round_and_the_next_one_waits_for_all(tmp_pa
     assert "Chosen learning rates" in told[2]
     (choice,) = choices.all_choices(Results(tmp_path))
     assert len(choice.trials) == 2 * 4 + 4
+
+
+def test_help_says_what_tables_say_of_the_reporting_split():
+    assert UNREPORTED in " ".join(main.commands["tune"].help.split())

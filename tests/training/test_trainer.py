@@ -13,12 +13,14 @@ from short_runs import CPU, SHORT, Watched, one
 
 from peftbench.config.sweep import plan
 from peftbench.core.configs import MethodConfig
+from peftbench.core.errors import ConfigError
 from peftbench.core.run import ROLES
 from peftbench.core.runtime import RuntimeConfig
-from peftbench.data import batching
+from peftbench.core.tuning import Question, subject
+from peftbench.data import batching, loading
 from peftbench.metrics import task_metrics
 from peftbench.models.adapted_model import AdaptedModel
-from peftbench.training import measurement
+from peftbench.training import measurement, trainer
 from peftbench.training.trainer import execute
 from peftbench.training.warm_cache import WarmCache
 
@@ -279,3 +281,41 @@ def test_a_task_of_glue_is_trained_from_its_folder(name, glue, tmp_path):
     trivial = record.trivial["accuracy"]  # the larger class of 64 rows may be the smaller of these
     assert max(trivial, 1 - trivial) == pytest.approx(larger / every)
     assert 0.3 < record.metrics["accuracy"] < 0.7, "as good as nothing learnt"
+
+
+def test_a_trial_reads_nothing_of_the_reporting_split(tmp_path, monkeypatch):
+    words = tiny.own_task(tmp_path)
+    [run] = plan(*words, *SHORT, "method=lora").runs
+    [trial, *_] = Question(subject(run), [1e-3], "", 24).trials(1e-3, 1)
+    load = loading.load_split
+
+    def poisoned(task, split, *rest):
+        if split == "validation":
+            raise ConfigError("poison")
+        return load(task, split, *rest)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(loading, "load_split", poisoned)
+        with pytest.raises(ConfigError, match="poison"):
+            execute(trial, CPU)
+        found = execute(trial, replace(CPU, trial=True))
+    record, whole = found.record, execute(trial, CPU).record
+    assert {n: record.selection[n] for n in ("accuracy", "loss")} == {
+        n: whole.selection[n] for n in ("accuracy", "loss")
+    }
+    assert record.metrics.keys() == whole.metrics.keys()
+    assert {*record.metrics.values(), *record.trivial.values()} == {None}
+    assert (record.work["trial"], record.work["held_out"], len(found.predictions["label"])) == (
+        True,
+        6,
+        6,
+    )
+    assert set(record.work["truncated"]) == set(record.environment["data"]) == {"train"}
+    with monkeypatch.context() as patch:  # resumed behind its last point, nothing is kept of that
+        patch.setattr(trainer.PreparedTraining, "reported", property(lambda self: None, _ignored))
+        again = execute(trial, replace(CPU, trial=True))
+    assert np.array_equal(again.predictions["scores"], found.predictions["scores"])
+
+
+def _ignored(prepared, outputs):
+    """Set nothing."""

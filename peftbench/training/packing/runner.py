@@ -70,7 +70,7 @@ def train(
                 yield run, error
         return
     try:
-        cost = cost_model.known(runs[0], device, results, alone)
+        cost = cost_model.known(runs[0], device, results, alone, setting.trial)
     except Exception as error:  # what it fails of, they all would
         yield from ((run, error) for run in runs if enter(run))
         return
@@ -131,7 +131,6 @@ def _attempt(job: TrainingJob, micro: int | None) -> ForwardRequests[trainer.Tra
     training.finish()
     with prepared.reporting():
         predictions = {}
-        for name in prepared.unreported():
-            everything = np.arange(len(prepared.data.tokens[name]))
-            predictions[name] = yield from predict(name, everything)
+        for name, rows in prepared.unreported().items():
+            predictions[name] = yield from predict(name, rows)
     return prepared.outcome(predictions)
