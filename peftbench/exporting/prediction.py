@@ -119,7 +119,7 @@ def open_export(folder: Path, setting: RuntimeConfig) -> PredictionSource:
     export = read_export(folder)
     run, precision = export.run, str(export.about["precision"])
     weights = tuple(sorted(folder.glob("*.safetensors")))
-    identity = canonical([run.key, export.form, io.hashed(weights)])
+    identity = canonical([run.key, export.form, io.hash_files(weights)])
     cut_off = read_cut_off(folder)
     if export.form == OWN:
         own = _inserted(run, load_file(folder / WEIGHTS), precision, identity, setting)
@@ -197,7 +197,7 @@ def predict_file(
         raise ConfigError(f"{path} is none of {', '.join(own_file.FORMATS)}: the ending says which")
     _refuse_existing(out)
     try:
-        content = own_file.digest(path)
+        content = io.hash_file(path)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     table = own_file.read_table(str(path), content, task.texts, task.label, quoting or task.quoting)

@@ -8,7 +8,6 @@ from peftbench.analysis.review import estimated_cut_off
 from peftbench.core.errors import ConfigError
 from peftbench.core.plan import RunOptions
 from peftbench.core.run import Json
-from peftbench.data import own_file
 from peftbench.pilot import criterion, design, estimate, final_model, page
 from peftbench.pilot.criterion import Criterion
 from peftbench.pilot.decision import GO, Decision, decide
@@ -22,7 +21,7 @@ from peftbench.reports.decisions import After, plan_after
 from peftbench.reports.tables.terminal import print_out
 from peftbench.results.store import Results
 from peftbench.runner.progress import note
-from peftbench.system import terminal
+from peftbench.system import io, terminal
 
 
 def run(
@@ -109,7 +108,7 @@ def _criterion(
             "that must be reached"
         )
     given = {name: value for name, value in wanted.items() if value is not None}
-    return Criterion(**{"metric": "accuracy"} | given, data=own_file.digest(request.path))
+    return Criterion(**{"metric": "accuracy"} | given, data=io.hash_file(request.path))
 
 
 def _model(

@@ -1,18 +1,16 @@
 """What counts as success: written to a file before the first run, and hashed."""
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from peftbench.core.errors import ConfigError, above, between
 from peftbench.core.run import Json
 from peftbench.core.text import did_you_mean
 from peftbench.metrics import task_metrics
 from peftbench.results.store import Results
-from peftbench.system import io
+from peftbench.system import io, yaml_files
 
 #: The file of the criterion in a results folder, and that of its versions.
 NAME, VERSIONS = "criterion.yaml", "criterion.json"
@@ -102,10 +100,7 @@ def read(results: Results) -> Criterion | None:
         ConfigError: if the file is no criterion.
     """
     path = results.folder / NAME
-    try:
-        return _parsed(path, path.read_bytes())
-    except FileNotFoundError:
-        return None
+    return _parsed(path) if path.exists() else None
 
 
 def fix(results: Results, wanted: Criterion, runs: int) -> Written:
@@ -123,7 +118,7 @@ def fix(results: Results, wanted: Criterion, runs: int) -> Written:
     if not path.exists():
         results.write(path, wanted.text().encode())
     body = path.read_bytes()
-    sha256 = hashlib.sha256(body).hexdigest()
+    sha256 = io.digest(body)
     versions: list[Json] = io.unsealed(notes)["versions"] if notes.exists() else []
     if not versions or versions[-1]["sha256"] != sha256:
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -133,15 +128,10 @@ def fix(results: Results, wanted: Criterion, runs: int) -> Written:
     return Written(wanted, sha256, versions)
 
 
-def _parsed(path: Path, body: bytes) -> Criterion:
-    import yaml
-
-    try:
-        found: Any = yaml.safe_load(body)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is no yaml file: {error}") from error
+def _parsed(path: Path) -> Criterion:
+    found = yaml_files.read_mapping(path, resolve=False)
     known = {one.name for one in fields(Criterion)}
-    if not isinstance(found, dict) or not {"data", "metric", "least"} <= set(found) <= known:
+    if not {"data", "metric", "least"} <= set(found) <= known:
         raise ConfigError(
             f"{path} holds {', '.join(sorted(known))} of a criterion and nothing else; fix it, or "
             "choose another --results"

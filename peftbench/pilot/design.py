@@ -13,9 +13,10 @@ from peftbench.core.evaluation import Evaluation
 from peftbench.core.plan import Plan
 from peftbench.core.run import Run
 from peftbench.core.text import did_you_mean
-from peftbench.data import loading, own_file
+from peftbench.data import loading
 from peftbench.pilot import baselines, intervals
 from peftbench.pilot.criterion import Criterion
+from peftbench.system import io
 
 #: Methods of a pilot unless others are named.
 METHODS = ("full", "bitfit", "adapter", "lora")
@@ -240,7 +241,7 @@ def check_possible(criterion: Criterion, found: Design) -> None:
     Raises:
         ConfigError: saying what could be met.
     """
-    content = own_file.digest(found.request.path)
+    content = io.hash_file(found.request.path)
     if criterion.data != content:
         raise ConfigError(
             f"the criterion is about a file with SHA-256 {criterion.data[:12]}, and "

@@ -122,15 +122,30 @@ def digest(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
-def hashed(paths: tuple[Path, ...]) -> str:
-    """SHA-256 of the files, one after the other; read once while they do not change."""
-    return _hash_at(tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths))
+def hash_file(path: Path) -> str:
+    """SHA-256 of the bytes of a file as they are now."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_files(paths: tuple[Path, ...]) -> str:
+    """SHA-256 of the bytes of files, one after the other; read once while they do not change."""
+    return _hash_at(tuple(map(file_stamp, paths)))
+
+
+FileStamp = tuple[Path, int, int, int]
+
+
+def file_stamp(path: Path) -> FileStamp:
+    """What changes with a file; the last of its times cannot be set by hand."""
+    stat = path.stat()
+    return path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 @cache
-def _hash_at(files: tuple[tuple[Path, int, int], ...]) -> str:
+def _hash_at(files: tuple[FileStamp, ...]) -> str:
     digest = hashlib.sha256()
-    for path, _, _ in files:
+    for path, *_ in files:
         with open(path, "rb") as file:
             while chunk := file.read(1 << 22):
                 digest.update(chunk)

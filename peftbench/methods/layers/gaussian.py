@@ -1,6 +1,5 @@
 """A linear layer whose weights are independent Gaussians."""
 
-import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from peftbench.data.batching import Batch
 from peftbench.methods.base import WrapperMethod, averaged, repeated
 from peftbench.models.adapted_model import AdaptedModel
+from peftbench.system import io
 
 
 @runtime_checkable
@@ -191,7 +191,7 @@ def posterior(source: dict[str, str]) -> dict[str, Tensor]:
         ValueError: if the file is no longer what it was.
     """
     content = Path(source["path"]).read_bytes()
-    if hashlib.sha256(content).hexdigest() != source["sha256"]:
+    if io.digest(content) != source["sha256"]:
         raise ValueError(f"prior.from: {source['path']} has changed since the run was planned")
     return load(content)
 
