@@ -127,7 +127,7 @@ class Resolver:
         revision = revisions.suite_revision(class_name(str(node["_target_"])), node, run)
         if revision != 1:
             node = node | {"revision": revision}
-        suites.build_suite(node).check(run)
+        suites.build_suite(node).check_run(run)
         return node
 
     def _once(self, make: Callable[..., T], *given: Any) -> T:

@@ -32,7 +32,7 @@ _STRENGTHS, _INNER = (0.1, 1.0, 10.0, 100.0), 3
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FittedBaselines:
     """Baselines of one fold.
 
     Attributes:
@@ -44,7 +44,7 @@ class Fitted:
     seconds: dict[str, float]
 
 
-def fit(run: Run, results: Results, embed: Callable[[LabelledTexts], Floats]) -> Fitted:
+def fit(run: Run, results: Results, embed: Callable[[LabelledTexts], Floats]) -> FittedBaselines:
     """The baselines of a run's fold, from the results folder where an earlier call left them.
 
     Args:
@@ -62,7 +62,7 @@ def fit(run: Run, results: Results, embed: Callable[[LabelledTexts], Floats]) ->
     if not path.exists():
         results.write(path, io.sealed(_fitted(run, embed)))
     found = io.unsealed(path)
-    return Fitted(
+    return FittedBaselines(
         {name: np.array(rows) for name, rows in found["probability"].items()},
         found["seconds"],
     )

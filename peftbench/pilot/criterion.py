@@ -17,7 +17,7 @@ NAME, VERSIONS = "criterion.yaml", "criterion.json"
 
 
 @dataclass(frozen=True)
-class Criterion:
+class PilotCriterion:
     """What a method must reach.
 
     Attributes:
@@ -83,7 +83,7 @@ class Written:
             (UTC), `runs` (finished trainings at that time) and the `criterion`.
     """
 
-    criterion: Criterion
+    criterion: PilotCriterion
     sha256: str
     versions: list[Json]
 
@@ -93,7 +93,7 @@ class Written:
         return [version for version in self.versions if version["runs"]]
 
 
-def read(results: Results) -> Criterion | None:
+def read(results: Results) -> PilotCriterion | None:
     """The criterion in a results folder, if there is one.
 
     Raises:
@@ -103,7 +103,7 @@ def read(results: Results) -> Criterion | None:
     return _parsed(path) if path.exists() else None
 
 
-def fix(results: Results, wanted: Criterion, runs: int) -> Written:
+def fix(results: Results, wanted: PilotCriterion, runs: int) -> Written:
     """Write the criterion if there is none yet, and note which one holds.
 
     Args:
@@ -128,15 +128,15 @@ def fix(results: Results, wanted: Criterion, runs: int) -> Written:
     return Written(wanted, sha256, versions)
 
 
-def _parsed(path: Path) -> Criterion:
+def _parsed(path: Path) -> PilotCriterion:
     found = yaml_files.read_mapping(path, resolve=False)
-    known = {one.name for one in fields(Criterion)}
+    known = {one.name for one in fields(PilotCriterion)}
     if not {"data", "metric", "least"} <= set(found) <= known:
         raise ConfigError(
             f"{path} holds {', '.join(sorted(known))} of a criterion and nothing else; fix it, or "
             "choose another --results"
         )
     try:
-        return Criterion(**found)
+        return PilotCriterion(**found)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error

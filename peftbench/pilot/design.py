@@ -15,7 +15,7 @@ from peftbench.core.run import Run
 from peftbench.core.text import did_you_mean
 from peftbench.data import loading
 from peftbench.pilot import baselines, intervals
-from peftbench.pilot.criterion import Criterion
+from peftbench.pilot.criterion import PilotCriterion
 from peftbench.system import io
 
 #: Methods of a pilot unless others are named.
@@ -143,7 +143,7 @@ def _quoted(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Design:
+class PilotDesign:
     """A pilot whose file can be used.
 
     Attributes:
@@ -192,7 +192,7 @@ def place(run: Run) -> tuple[int, int]:
     return _place(run.task)
 
 
-def design(request: Request, metric: str, folder: Path) -> Design:
+def design(request: Request, metric: str, folder: Path) -> PilotDesign:
     """Plan a pilot and check its file.
 
     Args:
@@ -220,7 +220,7 @@ def design(request: Request, metric: str, folder: Path) -> Design:
     counts = np.bincount(label, minlength=task.classes)
     found = loading.cut(task)
     final = sweep.plan(*request.final_words(metric), configs=request.configs, results=folder)
-    return Design(
+    return PilotDesign(
         request,
         plan,
         final,
@@ -235,7 +235,7 @@ def design(request: Request, metric: str, folder: Path) -> Design:
 _PARTS = ("train", "validation")
 
 
-def check_possible(criterion: Criterion, found: Design) -> None:
+def check_possible(criterion: PilotCriterion, found: PilotDesign) -> None:
     """Refuse a criterion that no predictions of these rows could meet or miss.
 
     Raises:
