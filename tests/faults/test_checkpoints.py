@@ -340,10 +340,10 @@ def test_head_of_other_labels_is_replaced(tmp_path, labels):
     folder = made.checkpoint(tmp_path / "model", whole=True, num_labels=labels)
     assert errors(*made.words_of(folder)) == "checked: "
     (run,) = plan(*made.words_of(folder)).runs
-    encoder = AdaptedModel(Backbone(run.model), 2, seed=0)
-    assert encoder.module.classifier.weight.shape == (2, 32)
+    model = AdaptedModel(Backbone(run.model), 2, seed=0)
+    assert model.module.classifier.weight.shape == (2, 32)
     stored = load_file(folder / "model.safetensors")["bert.embeddings.word_embeddings.weight"]
-    assert torch.equal(encoder.module.bert.embeddings.word_embeddings.weight, stored)
+    assert torch.equal(model.module.bert.embeddings.word_embeddings.weight, stored)
 
 
 def test_pooler_that_the_class_never_had_is_named(tmp_path):

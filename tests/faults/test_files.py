@@ -238,7 +238,7 @@ class Odd(Method):
 
     error = KeyError("attention")
 
-    def insert(self, encoder):
+    def insert(self, model):
         """Fail."""
         raise self.error
 

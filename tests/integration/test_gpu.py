@@ -77,10 +77,10 @@ def test_out_of_memory_halves_the_micro_batch(task, monkeypatch):
 
     compute = LoRA.compute_loss
 
-    def refuse(self, encoder, batch):
+    def refuse(self, model, batch):
         if len(batch["labels"]) > 4:
             raise torch.OutOfMemoryError("as CUDA says it")
-        return compute(self, encoder, batch)
+        return compute(self, model, batch)
 
     monkeypatch.setattr(LoRA, "compute_loss", refuse)
     record = execute(run(task), RuntimeConfig(device="cuda")).record

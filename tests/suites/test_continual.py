@@ -192,13 +192,13 @@ def test_the_posterior_becomes_the_prior():
     state = {name: t + 0.01 for name, t in earlier.state().items()}
     divergences = []
     for chain in (False, True):
-        encoder = AdaptedModel(backbone, 2, seed=0)
-        method.insert(encoder)
+        model = AdaptedModel(backbone, 2, seed=0)
+        method.insert(model)
         ContinualStage("0" * 12, 1, np.arange(8), state, posterior_as_prior=chain).begin(
-            encoder, method
+            model, method
         )
-        divergences.append(method.divergence(encoder).item())
-        assert torch.equal(encoder.state()["classifier.bias"], state["classifier.bias"])
+        divergences.append(method.divergence(model).item())
+        assert torch.equal(model.state()["classifier.bias"], state["classifier.bias"])
     assert divergences[0] > 0.1
     assert divergences[1] == pytest.approx(0, abs=0)
 
