@@ -180,7 +180,7 @@ def advise(question: AdviceQuestion, records: list[Record], load: Load) -> Advic
     order = sorted(
         options.values(), key=lambda one: (-(one.chance or -1.0), -(one.score or -2.0), one.label)
     )
-    distance, doubts = _distance(question, near)
+    distance, doubts = distance_notes(question, near)
     doubts += _doubts(order, question)
     if constant is not None and not beaten and any(one.chance is not None for one in order):
         doubts.append(
@@ -272,7 +272,7 @@ def _option(label: str, members: list[Record], read: list[_Reading | None]) -> O
     )
 
 
-def _distance(question: AdviceQuestion, near: list[Record]) -> tuple[list[str], list[str]]:
+def distance_notes(question: AdviceQuestion, near: list[Record]) -> tuple[list[str], list[str]]:
     """What the records are of and how it differs from the question; what makes that too far."""
     run, size = near[0].run, near[0].work["train_size"]
     asked, far = question.run, []

@@ -161,7 +161,7 @@ def sealed(data: Json) -> bytes:
     if "\\udc" in text:  # a path that is not UTF-8: no reader of JSON takes that
         text = json.dumps(_decoded(data), indent=1, allow_nan=False)
     content = text.encode().removesuffix(b"\n}")
-    return content + _seal(content)
+    return content + seal_of(content)
 
 
 def _decoded(value: Any) -> Any:
@@ -172,16 +172,18 @@ def _decoded(value: Any) -> Any:
     return [_decoded(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def _seal(content: bytes) -> bytes:
+def seal_of(content: bytes) -> bytes:
+    """What `sealed` puts behind a content: its hash, and the end of the object."""
     return b',\n "sha256": "%b"\n}\n' % digest(content).encode()
 
 
-_SEAL_LENGTH = len(_seal(b""))
+#: Bytes of a seal.
+SEAL_LENGTH = len(seal_of(b""))
 
 
 def has_seal(body: bytes) -> bool:
     """Whether bytes end with the hash of those before it, as `sealed` gave them."""
-    return body[-_SEAL_LENGTH:] == _seal(body[:-_SEAL_LENGTH])
+    return body[-SEAL_LENGTH:] == seal_of(body[:-SEAL_LENGTH])
 
 
 def unsealed(path: Path) -> Json:
