@@ -95,30 +95,30 @@ def batches(count: int, model: ModelConfig) -> list[Batch]:
 def stepper(words: list[str], backbone: Backbone, data: list[Batch], name: str) -> Callable:
     """A function that takes one step on a batch, and its trained parameters."""
     method: Method = build_method(peftbench.plan(*words).runs[0].method)
-    encoder = AdaptedModel(backbone, 2, seed=0, examples=1000)
+    model = AdaptedModel(backbone, 2, seed=0, examples=1000)
     torch.manual_seed(0)
-    method.insert(encoder)
+    method.insert(model)
     with torch.autocast("cpu", torch.bfloat16):
-        method.on_train_begin(encoder, iter(data * 10))
+        method.on_train_begin(model, iter(data * 10))
     plain = name == "lora with torch's dropout"
     hasten = cpu_kernels.hasten
     cpu_kernels.hasten = (lambda module: None) if plain else hasten
-    prepare_for_training(encoder, torch.bfloat16, torch.arange(12_000))
+    prepare_for_training(model, torch.bfloat16, torch.arange(12_000))
     cpu_kernels.hasten = hasten
     if name == LIBRARY:
-        encoder.module.set_attn_implementation("sdpa")
+        model.module.set_attn_implementation("sdpa")
     if name.endswith(COMPILED):
-        for block in encoder.blocks:
+        for block in model.blocks:
             block.compile(dynamic=False)
-    optimizer = torch.optim.AdamW(encoder.trained().values(), lr=1e-5, fused=True)
-    encoder.train()
-    method.on_step_end(encoder, 0, 1000)
+    optimizer = torch.optim.AdamW(model.trained().values(), lr=1e-5, fused=True)
+    model.train()
+    method.on_step_end(model, 0, 1000)
 
     def step(batch: Batch) -> None:
         with torch.autocast("cpu", torch.bfloat16):
-            loss = method.compute_loss(encoder, batch)
+            loss = method.compute_loss(model, batch)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(encoder.trained().values(), 1.0)
+        torch.nn.utils.clip_grad_norm_(model.trained().values(), 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
 
@@ -127,16 +127,16 @@ def stepper(words: list[str], backbone: Backbone, data: list[Batch], name: str) 
 
 def floor(backbone: Backbone) -> Callable:
     """Forward and backward through the plain encoder."""
-    encoder = AdaptedModel(backbone, 2, seed=0)
-    encoder.unfreeze("bias", lambda name, p: encoder.block_of(name) == 0 and name.endswith("bias"))
-    prepare_for_training(encoder, torch.bfloat16, torch.arange(12_000))
-    encoder.train()
+    model = AdaptedModel(backbone, 2, seed=0)
+    model.unfreeze("bias", lambda name, p: model.block_of(name) == 0 and name.endswith("bias"))
+    prepare_for_training(model, torch.bfloat16, torch.arange(12_000))
+    model.train()
 
     def step(batch: Batch) -> None:
         with torch.autocast("cpu", torch.bfloat16):
-            loss = task_loss(encoder(batch), batch["labels"])
+            loss = task_loss(model(batch), batch["labels"])
         loss.backward()
-        encoder.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
 
     return step
 

@@ -75,11 +75,11 @@ def in_context(model: str, count: int, shown: int, rounds: int, root: str) -> Js
     }
 
 
-def decoding_steps(model: str, steps: int = 20, length: int = 64) -> Json:
+def decoding_steps(name: str, steps: int = 20, length: int = 64) -> Json:
     """Milliseconds of a step of decoding, of one text and of 32."""
-    (run,) = plan(f"model={model}", "method=lora", "task=socialqa").runs
+    (run,) = plan(f"model={name}", "method=lora", "task=socialqa").runs
     backbone = Backbone(run.model, verbalizer_ids=[])
-    encoder = AdaptedModel(backbone, 0, seed=0).eval()
+    model = AdaptedModel(backbone, 0, seed=0).eval()
     found = {}
     for count in (1, 32):
         ids = np.random.default_rng(0).integers(100, 10_000, count * length).astype(np.int32)
@@ -91,7 +91,7 @@ def decoding_steps(model: str, steps: int = 20, length: int = 64) -> Json:
         for most in (1, 1 + steps):
             start = time.process_time()
             with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
-                decoding.greedy(encoder, batch, decoding.Decoding(most, end=-2))
+                decoding.greedy(model, batch, decoding.Decoding(most, end=-2))
             took.append(time.process_time() - start)
         found[str(count)] = 1000 * (took[1] - took[0]) / steps
     return found

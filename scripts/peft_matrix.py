@@ -39,20 +39,20 @@ OUT = ROOT / "peftbench/methods/peft_support.json"
 def tried(kind: str, family: str) -> str:
     """Empty if the pair works, else the reason."""
     run = tiny.one_run("method=peft", f"method.type={kind}", *SMALL.get(kind, []))
-    encoder = AdaptedModel(tiny.backbone(family), classes=2, seed=0)
+    model = AdaptedModel(tiny.backbone(family), classes=2, seed=0)
     before = {n: t.clone() for n, t in tiny.backbone(family).module.state_dict().items()}
     torch.manual_seed(0)
     try:
         method = build_method(run.method)
-        method.insert(encoder)
-        start = {n: p.detach().clone() for n, p in encoder.trained().items()}
-        tiny.fit(encoder, method, tiny.batch(tiny.tokens(), family), steps=3, lr=1e-2)
+        method.insert(model)
+        start = {n: p.detach().clone() for n, p in model.trained().items()}
+        tiny.fit(model, method, tiny.batch(tiny.tokens(), family), steps=3, lr=1e-2)
     except Exception as error:
         return " ".join(str(error).split()) or type(error).__name__
-    inner = [n for n in start if not encoder.in_head(n)]
+    inner = [n for n in start if not model.in_head(n)]
     if not inner:
         return "nothing but the head trains"
-    if all(torch.equal(encoder.trained()[n], start[n]) for n in inner):
+    if all(torch.equal(model.trained()[n], start[n]) for n in inner):
         return "what was inserted does not train"
     after = tiny.backbone(family).module.state_dict()
     if any(not torch.equal(after[n], tensor) for n, tensor in before.items()):

@@ -38,7 +38,7 @@ _ASKED = ("task", "size", "model", "budget.seconds", "data.root")
 
 
 @dataclass(frozen=True)
-class Question:
+class AdviceQuestion:
     """What is to be done.
 
     Attributes:
@@ -104,7 +104,7 @@ class Advice:
     warnings: list[str] = field(default_factory=list)
 
 
-def ask(*words: str) -> Question:
+def ask(*words: str) -> AdviceQuestion:
     """The question that words mean.
 
     Raises:
@@ -125,10 +125,10 @@ def ask(*words: str) -> Question:
     total = run.task.examples.get("train")
     if total is None and not isinstance(run.size, int):
         raise ConfigError(f"size={run.size}: {run.task.name} has no known size; give a count")
-    return Question(run, run.train_size(total or 0), run.budget.seconds)
+    return AdviceQuestion(run, run.train_size(total or 0), run.budget.seconds)
 
 
-def from_folders(question: Question, folders: list[Results]) -> Advice:
+def from_folders(question: AdviceQuestion, folders: list[Results]) -> Advice:
     """Advice from results folders.
 
     Raises:
@@ -151,7 +151,7 @@ def from_folders(question: Question, folders: list[Results]) -> Advice:
     return replace(found, distance=[*found.distance, *bad], warnings=warnings)
 
 
-def advise(question: Question, records: list[Record], load: Load) -> Advice:
+def advise(question: AdviceQuestion, records: list[Record], load: Load) -> Advice:
     """What the nearest records say.
 
     Raises:
@@ -171,7 +171,7 @@ def advise(question: Question, records: list[Record], load: Load) -> Advice:
     constant = convention.baseline(near, metric)
     beaten = False
     if len(sure) > 1 and constant is not None:
-        told = None if early else Resamples(load).of(near)
+        told = None if early else Resamples(load).for_records(near)
         rows = [_seed_scores(by_row[row], read[row], told) for row in sure]
         drawn = draw_expected_scores(rows, constant, score_range(metric), DRAWS)
         beaten = any(above(drawn, constant))
@@ -180,7 +180,7 @@ def advise(question: Question, records: list[Record], load: Load) -> Advice:
     order = sorted(
         options.values(), key=lambda one: (-(one.chance or -1.0), -(one.score or -2.0), one.label)
     )
-    distance, doubts = _distance(question, near)
+    distance, doubts = distance_notes(question, near)
     doubts += _doubts(order, question)
     if constant is not None and not beaten and any(one.chance is not None for one in order):
         doubts.append(
@@ -190,7 +190,7 @@ def advise(question: Question, records: list[Record], load: Load) -> Advice:
     return Advice(order, metric, over, [*distance, *gone], doubts)
 
 
-def _nearest(question: Question, records: list[Record]) -> list[Record]:
+def _nearest(question: AdviceQuestion, records: list[Record]) -> list[Record]:
     """Records of the task, model and size that are nearest to those of the question."""
     like = [r for r in records if r.run.task.kind == question.run.task.kind]
     if not like:
@@ -232,7 +232,7 @@ class _Reading:
     early: bool
 
 
-def _read(question: Question, record: Record) -> _Reading | None:
+def _read(question: AdviceQuestion, record: Record) -> _Reading | None:
     """None where the run had not been evaluated before its time was up."""
     limit, spent = question.seconds, record.seconds["train"]
     # a budget of seconds is overshot by part of a step
@@ -272,7 +272,7 @@ def _option(label: str, members: list[Record], read: list[_Reading | None]) -> O
     )
 
 
-def _distance(question: Question, near: list[Record]) -> tuple[list[str], list[str]]:
+def distance_notes(question: AdviceQuestion, near: list[Record]) -> tuple[list[str], list[str]]:
     """What the records are of and how it differs from the question; what makes that too far."""
     run, size = near[0].run, near[0].work["train_size"]
     asked, far = question.run, []
@@ -302,7 +302,7 @@ def _count(number: object, what: str) -> str:
     return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
-def _doubts(order: list[Option], question: Question) -> list[str]:
+def _doubts(order: list[Option], question: AdviceQuestion) -> list[str]:
     known = [one for one in order if one.chance is not None]
     if not known and question.seconds is not None and all(not one.scores for one in order):
         return [f"no run had a score after {question.seconds:g} s"]

@@ -10,7 +10,7 @@ import statistics
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from peftbench.analysis.pivot import Cell, Grid, Row
+from peftbench.analysis.pivot import PivotCell, PivotGrid, Row
 from peftbench.analysis.significance import ALPHA
 from peftbench.core.errors import RecordError
 from peftbench.core.run import Record, canonical, identity
@@ -51,7 +51,7 @@ class Best:
     resolution: dict[Row, float] = field(default_factory=dict)
 
 
-def of(grid: Grid, results: Results) -> Best:
+def find_best(grid: PivotGrid, results: Results) -> Best:
     """The best row of each column of scores; nothing of costs.
 
     Raises:
@@ -73,20 +73,20 @@ def of(grid: Grid, results: Results) -> Best:
     return best
 
 
-def _whole(here: dict[Row, Cell]) -> dict[Row, Cell]:
+def _whole(here: dict[Row, PivotCell]) -> dict[Row, PivotCell]:
     """Rows that are defined for all their seeds."""
     return {row: cell for row, cell in here.items() if None not in cell.values}
 
 
-def _highest(here: dict[Row, Cell]) -> Row:
+def _highest(here: dict[Row, PivotCell]) -> Row:
     return max(whole := _whole(here), key=lambda row: _mean(whole[row]))
 
 
-def _mean(cell: Cell) -> float:
+def _mean(cell: PivotCell) -> float:
     return statistics.fmean(value for value in cell.values if value is not None)
 
 
-def _hinders(here: dict[Row, Cell], whole: dict[Row, Cell]) -> str | None:
+def _hinders(here: dict[Row, PivotCell], whole: dict[Row, PivotCell]) -> str | None:
     """Why a column cannot be tested, from its cells alone."""
     if sum(len(cell.keys) for cell in here.values()) > MOST:
         return f"more than {MOST} runs"
@@ -104,7 +104,7 @@ def _hinders(here: dict[Row, Cell], whole: dict[Row, Cell]) -> str | None:
 
 
 def _test(
-    grid: Grid, results: Results, column: Row, here: dict[Row, Cell], best: Best
+    grid: PivotGrid, results: Results, column: Row, here: dict[Row, PivotCell], best: Best
 ) -> str | None:
     """Test one column; why it cannot be, or None."""
     from peftbench.analysis.comparison import (
@@ -174,7 +174,7 @@ def _read(results: Results, key: str, bad: dict[str, str]) -> "tuple[Record, Pre
     return None
 
 
-def _without(cell: Cell, bad: dict[str, str]) -> Cell:
+def _without(cell: PivotCell, bad: dict[str, str]) -> PivotCell:
     """The cell but for some of its runs."""
     stay = [number for number, key in enumerate(cell.keys) if key not in bad]
     return replace(

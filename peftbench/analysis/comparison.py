@@ -166,7 +166,7 @@ class Resamples:
         self._load = load
         self._made: list[Resampled] = []
 
-    def of(self, records: list[Record], metric: str | None = None) -> Resampled:
+    def for_records(self, records: list[Record], metric: str | None = None) -> Resampled:
         """Resamples of runs on one task and size, scored by its first metric or another one.
 
         Raises:
@@ -332,7 +332,7 @@ def _pairs(
         together: whether the intervals hold together; those of one seed are a family apart.
     """
     every = [record for seeds in here.values() for record in seeds.values()]
-    told = resamples.of(every, metric)
+    told = resamples.for_records(every, metric)
     shared = {
         row: sorted(seeds.keys() & here[base].keys()) for row, seeds in here.items() if row != base
     }

@@ -10,6 +10,7 @@ from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json, Record
 from peftbench.results.tuned import Tuned
+from peftbench.system import yaml_files
 
 
 class Machine(NamedTuple):
@@ -154,13 +155,8 @@ def read_warning(folder: Path) -> str | None:
     path = folder / NOTES
     if not path.is_file():
         return None
-    import yaml
-
-    try:
-        found = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: {error}") from error
-    text = found.get("costs") if isinstance(found, dict) else None
+    found = yaml_files.read_mapping(path, resolve=False)
+    text = found.get("costs")
     if not isinstance(text, str) or set(found) != {"costs"}:
         raise ConfigError(f"{path} holds one line of text, costs: ..., got {found!r}")
     return " ".join(text.split())

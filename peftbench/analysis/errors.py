@@ -18,7 +18,7 @@ _MOST = 8
 
 
 @dataclass(frozen=True)
-class Answers:
+class RowPredictions:
     """What runs of one row answered, on the same examples.
 
     Attributes:
@@ -36,7 +36,7 @@ class Answers:
     classes: int
 
     @classmethod
-    def of(cls, records: list[Record], load: Load) -> "Answers":
+    def from_records(cls, records: list[Record], load: Load) -> "RowPredictions":
         """The answers of runs on one task.
 
         Raises:

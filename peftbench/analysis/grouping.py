@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from peftbench.core.configs import TaskConfig
 from peftbench.core.evaluation import Evaluated
-from peftbench.core.run import ROLES, Json, Record, Run, canonical, identity
+from peftbench.core.run import ROLES, Json, Record, Run, canonical, identity, leaves
 
 Row = tuple[str, ...]
 Sized = tuple[str, int | float | str]  # task, training examples
@@ -276,14 +276,15 @@ def _flat(key: str, value: Any) -> Json:
 
     A first revision is not written in a node, but tells it from a later one.
     """
-    if not isinstance(value, dict):
-        return {key: value}
+    every = dict(leaves({key: value}))
     found: Json = {}
-    if "_target_" in value:
-        found = {key: value["name"], f"{key}.revision": value.get("revision", 1)}
-    for name, inner in value.items():
-        if name not in ("name", "_target_", "path"):
-            found |= _flat(f"{key}.{name}", inner)
+    for path, inner in every.items():
+        node, _, name = path.rpartition(".")
+        if name == "_target_":
+            found[node] = every[f"{node}.name"]
+            found[f"{node}.revision"] = every.get(f"{node}.revision", 1)
+        elif path == key or name not in ("name", "path"):
+            found[path] = inner
     return found
 
 

@@ -27,7 +27,7 @@ class MeanRanks:
     found: significance.Ranks
 
 
-def of(records: list[Record]) -> MeanRanks | None:
+def rank_rows(records: list[Record]) -> MeanRanks | None:
     """Rank rows over task, size and seed; None where no three rows share two of these."""
     by_row, split = grouping.of_records(records)
     blocks: dict[Block, dict[grouping.Row, float]] = {}

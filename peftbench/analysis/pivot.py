@@ -21,7 +21,7 @@ SUMMARIES = ("mean", "median", "interval")
 
 
 @dataclass(frozen=True)
-class Asked:
+class PivotSpec:
     """A table, in words: names of fields, the summary, conditions."""
 
     rows: list[str] = field(default_factory=lambda: ["method"])
@@ -32,14 +32,14 @@ class Asked:
     mix: list[str] = field(default_factory=list)
 
 
-def asked(words: Iterable[str]) -> Asked:
+def parse_spec(words: Iterable[str]) -> PivotSpec:
     """Read words such as `rows=method,lr`.
 
     Raises:
         ConfigError: if one is unknown, given twice, or has a value that it cannot have.
     """
     given: dict[str, Any] = {}
-    known = list(Asked.__dataclass_fields__)
+    known = list(PivotSpec.__dataclass_fields__)
     for word in words:
         name, equals, value = word.partition("=")
         if not equals or name not in known:
@@ -54,11 +54,11 @@ def asked(words: Iterable[str]) -> Asked:
         raise ConfigError(
             f"summary={given['summary']}; {did_you_mean(given['summary'], SUMMARIES)}"
         )
-    return Asked(**given)
+    return PivotSpec(**given)
 
 
 @dataclass(frozen=True)
-class Cell:
+class PivotCell:
     """The records of one cell, by key.
 
     Attributes:
@@ -77,7 +77,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Grid:
+class PivotGrid:
     """Cells by row and column.
 
     Attributes:
@@ -89,12 +89,12 @@ class Grid:
             for rate and seed are left out beside them, unless `tuned` tells them apart.
     """
 
-    asked: Asked
+    spec: PivotSpec
     field: str
     row_names: list[str]
     rows: list[Row]
     columns: list[Row]
-    cells: dict[tuple[Row, Row], Cell]
+    cells: dict[tuple[Row, Row], PivotCell]
     unreadable: list[str]
     tuned: Tuned
 
@@ -114,7 +114,7 @@ class Grid:
         return self.field.startswith(comparability.COSTS)
 
 
-def of(records: RecordFrame, ask: Asked) -> Grid:
+def cross(records: RecordFrame, spec: PivotSpec) -> PivotGrid:
     """Select and cross.
 
     Raises:
@@ -122,11 +122,11 @@ def of(records: RecordFrame, ask: Asked) -> Grid:
             compare.
     """
     names = records.columns
-    rows = [fields.path(name, names, f"rows={name}") for name in ask.rows]
-    columns = [fields.path(name, names, f"columns={name}") for name in ask.columns]
-    mixed = [fields.path(name, names, f"mix={name}") for name in ask.mix]
-    value = fields.path(ask.cell, names, f"cell={ask.cell}")
-    where = fields.conditions(ask.where, names)
+    rows = [fields.path(name, names, f"rows={name}") for name in spec.rows]
+    columns = [fields.path(name, names, f"columns={name}") for name in spec.columns]
+    mixed = [fields.path(name, names, f"mix={name}") for name in spec.mix]
+    value = fields.path(spec.cell, names, f"cell={spec.cell}")
+    where = fields.conditions(spec.where, names)
     trivial = _trivial(value, names)
     also = {"run.budget.seconds", "run.train.precision", comparability.PRECISION}
     also = (also | {*comparability.MACHINE}) & set(names)
@@ -140,28 +140,30 @@ def of(records: RecordFrame, ask: Asked) -> Grid:
         frame = frame[~frame["key"].isin(untuned)]
     if elsewhere:  # records that this suite did not evaluate
         frame = frame[frame[elsewhere[0]].notna()]
-        comparability.refuse(frame, set(elsewhere) - {*rows, *columns, *mixed}, ask.cell, ask.rows)
-    _check_numbers(frame[value], value, ask.cell)
+        comparability.refuse(
+            frame, set(elsewhere) - {*rows, *columns, *mixed}, spec.cell, spec.rows
+        )
+    _check_numbers(frame[value], value, spec.cell)
     if _scored(value):
         metric = value.removeprefix("metrics.") if value != "score" else None
         frame = convention.counted_columns(frame, value, trivial, metric)
     told = {*rows, *columns, *mixed}
-    comparability.refuse(frame, {"run.protocol"} - told, ask.cell, ask.rows)
-    comparability.refuse_mixed_precision(frame, told, ask.cell, ask.rows)
+    comparability.refuse(frame, {"run.protocol"} - told, spec.cell, spec.rows)
+    comparability.refuse_mixed_precision(frame, told, spec.cell, spec.rows)
     by_time = "run.budget.seconds" in also and bool(frame["run.budget.seconds"].notna().any())
     if by_time or value.startswith(comparability.COSTS):
-        what = ask.cell + " after a budget of seconds" * by_time
+        what = spec.cell + " after a budget of seconds" * by_time
         machine = [path for path in comparability.MACHINE if path in also - told]
-        comparability.refuse(frame, machine, what, ask.rows)
+        comparability.refuse(frame, machine, what, spec.rows)
     more = comparability.apart(records, frame, rows, columns, set(mixed))
     if new := [path for path in more if path not in frame]:
         frame = frame.merge(records.read(["key", *new]), on="key")
     cells = _cells(frame, [*rows, *more], columns, value, trivial)
     most = frame.groupby("run.method.name", observed=True)["parameters.trained"].max().to_dict()
-    return Grid(
-        asked=ask,
+    return PivotGrid(
+        spec=spec,
         field=value,
-        row_names=[*ask.rows, *map(comparability.name, more)],
+        row_names=[*spec.rows, *map(comparability.name, more)],
         rows=_ordered({row for row, _ in cells}, [*rows, *more], most),
         columns=_ordered({column for _, column in cells}, columns, most),
         cells=cells,
@@ -198,7 +200,7 @@ def _trivial(value: str, names: list[str]) -> str:
 
 def _cells(
     frame: "pd.DataFrame", rows: list[str], columns: list[str], value: str, trivial: str
-) -> dict[tuple[Row, Row], Cell]:
+) -> dict[tuple[Row, Row], PivotCell]:
     """Cells by row and column."""
     number = comparability.groups(frame, [*rows, *columns])
     frame = frame.iloc[number.argsort(kind="stable")]  # records of a cell side by side
@@ -212,7 +214,7 @@ def _cells(
     for place, start, end in zip(places, starts, ends, strict=True):
         keys, seeds, values, collapsed, metrics, base = (column[start:end] for column in held)
         known = set() if trivial == "metric" else set(zip(seeds, base, strict=True))
-        cells[place] = Cell(keys, seeds, values, collapsed, set(metrics), known)
+        cells[place] = PivotCell(keys, seeds, values, collapsed, set(metrics), known)
     return cells
 
 

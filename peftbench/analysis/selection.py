@@ -10,9 +10,8 @@ from peftbench.analysis import fields
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.plan import Plan
-from peftbench.core.run import Json, Record, Run, canonical, identity
+from peftbench.core.run import Json, Record, Run, canonical, flattened, identity
 from peftbench.results.frame import load_frame
-from peftbench.results.record_columns import flatten
 from peftbench.results.store import Results
 
 if TYPE_CHECKING:
@@ -80,8 +79,7 @@ def _frame(runs: list[Run]) -> "pd.DataFrame":
             "prompt": run.prompt.name if run.prompt else "head",
             "augmentation": run.augmentation.name if run.augmentation else "none",
         }
-        flatten(row, {"run": identity(run.to_json()) | {"size": str(run.size)}})
-        rows.append(row)
+        rows.append(row | flattened({"run": identity(run.to_json()) | {"size": str(run.size)}}))
     frame = pd.DataFrame(rows).convert_dtypes()
     for name in frame.select_dtypes(object):  # values of several types
         frame[name] = frame[name].map(_text, na_action="ignore")

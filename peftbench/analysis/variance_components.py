@@ -41,7 +41,7 @@ class Component:
     p: float | None
 
 
-class Design:
+class FactorDesign:
     """Levels of roles in a set of runs.
 
     Args:

@@ -98,9 +98,9 @@ class Results(store.Results):
         """
         import pandas as pd
 
-        from peftbench.analysis.errors import Answers
+        from peftbench.analysis.errors import RowPredictions
 
-        answers = Answers.of(self._records([key]), super().predictions)
+        answers = RowPredictions.from_records(self._records([key]), super().predictions)
         columns = {"item": answers.item, "label": answers.label, "predicted": answers.predicted[0]}
         if answers.probability is None:
             made = pd.DataFrame(columns | {"residual": answers.residuals()[0]})

@@ -17,6 +17,7 @@ from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json
 from peftbench.core.text import did_you_mean
 from peftbench.metrics.task_metrics import METRICS
+from peftbench.system import yaml_files
 
 #: What a claim may say of two rows, or of one.
 KINDS = ("not_worse", "better", "steadier", "stable_from", "untestable")
@@ -149,8 +150,6 @@ def parse_conditions(text: str) -> Conditions:
     Raises:
         ConfigError: if one is no key=value.
     """
-    import yaml
-
     found: Conditions = {}
     for word in text.split():
         key, equals, value = word.partition("=")
@@ -160,19 +159,14 @@ def parse_conditions(text: str) -> Conditions:
         if now != key and key != "method.at":
             old_names.note(key, now)
             key = now
-        found[key] = yaml.safe_load(value)
+        found[key] = yaml_files.parse_value(value)
         if key in ("method", "task", "suite"):
             found[key] = old_names.current_option(key, str(found[key]))
     return found
 
 
 def _paper(name: str, path: Path) -> Paper:
-    import yaml
-
-    try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} is not a yaml file: {error}") from error
+    data = yaml_files.read_mapping(path, resolve=False)
     node = _checked(f"paper={name}", data, _PAPER, ("paper", "identifier", "claims"))
     claims = _checked(f"paper={name}: claims", node["claims"], None, ())
     figures = [

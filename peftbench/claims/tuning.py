@@ -60,7 +60,7 @@ class TunedRates:
     known: tuple[TunedRate, ...] = ()
 
     @classmethod
-    def of(cls, records: Iterable[Record]) -> "TunedRates":
+    def from_records(cls, records: Iterable[Record]) -> "TunedRates":
         """The choices that trials among these records give.
 
         Trials are runs with a score on a selection split that agree in all but rate and seed. Of
@@ -86,7 +86,7 @@ def beside(results: Results, records: list[Record]) -> TunedRates:
     """
     trials = Results(results.folder.resolve().parent / _FOLDER).scan()[0]
     made = [_of_file(one) for one in all_choices(results) if len(one.rates) >= _FEWEST]
-    return TunedRates((*made, *TunedRates.of([*records, *trials]).known))
+    return TunedRates((*made, *TunedRates.from_records([*records, *trials]).known))
 
 
 def _of_file(made: Choice) -> TunedRate:

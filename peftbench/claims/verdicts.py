@@ -77,7 +77,7 @@ def test(
         ConfigError: if a claim speaks of a quantity that there is not.
         RecordError: if paired runs predicted on other examples.
     """
-    choices = TunedRates.of(records) if choices is None else choices
+    choices = TunedRates.from_records(records) if choices is None else choices
     runs, asked = matching.items(records, evaluated)
     claims = [(paper, claim) for paper in papers for claim in paper.claims]
     found = []
@@ -104,7 +104,7 @@ def test(
         for one in here:
             if claim.measure == "score":
                 same = list(scored[one.place[:3]].values())
-                told = resamples.of(same, claim.metric.get(one.place[0]))
+                told = resamples.for_records(same, claim.metric.get(one.place[0]))
                 made.append((evidence.scored(claim, one, told), one))
             else:
                 made += [(cell, one) for cell in evidence.measured(claim, one)]
@@ -219,7 +219,7 @@ def judge_folder(
         )
     evaluated, odd = results.scan_evaluated()
     records, evaluated = selection.of_records(results, records, evaluated, where)
-    tuned = Tuned.of((record.run for record in records), all_choices(results))
+    tuned = Tuned.from_runs((record.run for record in records), all_choices(results))
     records, evaluated, _ = tuned.without_untuned(records, evaluated)
     records = convention.counted_records(records)
     choices = tuning.beside(results, records)

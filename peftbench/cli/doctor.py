@@ -246,7 +246,7 @@ def _cluster(cluster: Cluster, results: Results) -> Iterator[Finding]:
     title = base.find_scheduler(cluster.scheduler).title
     try:
         asked = base.build_scheduler(cluster)
-        asked.check()
+        asked.check_config()
     except (ConfigError, SchedulerUnreachable) as error:
         yield Finding(title, BAD, str(error))
         return

@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from peftbench.cli import completion
-from peftbench.config import aliases, catalog, old_names, yaml_files
+from peftbench.config import aliases, catalog, old_names
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json
 from peftbench.core.text import did_you_mean
 from peftbench.methods.peft_support import peft_support
+from peftbench.system import yaml_files
 
 if TYPE_CHECKING:
     from peftbench.reports.tables.markdown import Table

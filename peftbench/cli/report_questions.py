@@ -41,9 +41,9 @@ def errors(
     Two methods on your own file, by one of its columns:
       peftbench report errors task=mine method=lora,full --by source
     """  # noqa: D301 - click looks for the character, not for a backslash
-    from peftbench.reports.errors import Asked, errors_tables
+    from peftbench.reports.errors import ErrorOptions, errors_tables
 
-    asked = Asked(columns, bins, top, show_texts)
+    asked = ErrorOptions(columns, bins, top, show_texts)
     tables, notes = errors_tables(options.open_results(folder), conditions, asked, where)
     if as_json:
         options.show_json(tables, notes)

@@ -8,7 +8,7 @@ import click
 
 from peftbench.cli.repeat import NODES, repeat_line, spelled
 from peftbench.core.evaluation import Evaluated
-from peftbench.core.run import Json, Record
+from peftbench.core.run import Json, Record, leaves
 from peftbench.core.text import one_line
 from peftbench.metrics.task_metrics import factor
 from peftbench.results.store import Results
@@ -120,25 +120,22 @@ def _evaluated(found: Evaluated) -> list[str]:
         f"of run       {found.evaluation.run.key}",
         "asked        " + ", ".join(f"{name} {value}" for name, value in said.items()),
         "seconds      " + ", ".join(f"{name} {s:.2f}" for name, s in found.seconds.items()),
-        *(f"{name:<28} {value}" for name, value in _flat("", found.findings)),
+        *(f"{name:<28} {value}" for name, value in _findings(found.findings)),
         f"device       {place['device']}, {_threads(place)}",
         f"commit       {(place['commit'] or 'unknown')[:12]}",
     ]
 
 
-def _flat(start: str, found: Any) -> Iterator[tuple[str, str]]:
+def _findings(found: Json, prefix: str = "") -> Iterator[tuple[str, str]]:
     """Every finding by its dotted name; of long lists how long they are."""
-    if isinstance(found, dict):
-        for name, value in found.items():
-            yield from _flat(f"{start}.{name}" if start else name, value)
-    elif isinstance(found, list) and found and isinstance(found[0], dict | list):
-        for number, value in enumerate(found):
-            yield from _flat(f"{start}.{number}", value)
-    elif isinstance(found, list):
-        few = ", ".join(map(_text, found))
-        yield start, few if len(found) <= _MOST else f"{len(found)} values"
-    else:
-        yield start, _text(found)
+    for name, value in leaves(found, prefix):
+        if not isinstance(value, list):
+            yield name, _text(value)
+        elif value and isinstance(value[0], dict | list):
+            yield from _findings({str(number): one for number, one in enumerate(value)}, f"{name}.")
+        else:
+            few = ", ".join(map(_text, value))
+            yield name, few if len(value) <= _MOST else f"{len(value)} values"
 
 
 def _text(value: Any) -> str:

@@ -63,7 +63,7 @@ class Scheduler(Protocol):
     def site(self) -> str | None:
         """The name of the cluster or machine, by which two of them are distinguished."""
 
-    def check(self) -> None:
+    def check_config(self) -> None:
         """Refuse settings of the cluster that it cannot follow.
 
         Raises:

@@ -222,7 +222,7 @@ class Scripted(ABC):
 
     # what is the same for all
 
-    def check(self) -> None:
+    def check_config(self) -> None:
         """Refuse what the script of a job cannot have; see `base.Scheduler`."""
         for name in self.required:
             if not getattr(self.cluster, name):

@@ -76,7 +76,7 @@ def submit(
     """
     asked = base.build_scheduler(cluster)
     try:
-        asked.check()
+        asked.check_config()
     except SchedulerUnreachable as error:
         raise ConfigError(_silent(str(error))) from error
     results.check_writable()

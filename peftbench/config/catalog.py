@@ -9,9 +9,10 @@ from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-from peftbench.config import aliases, old_names, yaml_files
+from peftbench.config import aliases, old_names
 from peftbench.core.errors import ConfigError
 from peftbench.core.text import did_you_mean
+from peftbench.system import yaml_files
 
 #: Groups that make up a run, in the order in which people name them.
 GROUPS = (

@@ -12,6 +12,7 @@ from omegaconf.errors import OmegaConfBaseException
 from peftbench.config import aliases, catalog, old_names
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json
+from peftbench.system import yaml_files
 
 
 @dataclass(frozen=True)
@@ -94,7 +95,7 @@ def read(words: Iterable[str], configs: str | Path | None = None) -> Cluster:
         raise ConfigError(f"say which cluster is meant, cluster=NAME; there are {offered}")
     path = catalog.find("cluster", names[0], searched)
     try:
-        given = OmegaConf.create(old_names.read(path, "cluster"))
+        given = yaml_files.parse(path, old_names.read(path, "cluster"))
         base = _base(str(OmegaConf.select(given, "scheduler")), path, searched)
         said = [word.removeprefix("cluster.") for word in words if word.startswith("cluster.")]
         _check_keys(names[0], [*map(str, given), *(_key(word) for word in said)], base)
@@ -127,7 +128,8 @@ def _base(scheduler: str, path: Path, searched: list[Path]) -> DictConfig:
     if "." in scheduler:
         offered = catalog.options("cluster", tuple(searched))
     stem = scheduler.rpartition(".")[2]
-    base = OmegaConf.load(offered[stem]) if stem in offered else OmegaConf.create()
+    file = offered.get(stem)
+    base = None if file is None else yaml_files.parse(file, yaml_files.read_utf8(file))
     if not isinstance(base, DictConfig) or base.get("scheduler") != scheduler:
         raise ConfigError(
             f"{path}: scheduler: {scheduler}: there is no {stem}.yaml that says which keys it has; "

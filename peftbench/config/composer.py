@@ -31,11 +31,12 @@ from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 
-from peftbench.config import aliases, catalog, old_names, schema, yaml_files
+from peftbench.config import aliases, catalog, old_names, schema
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import ROLES, Json, canonical
 from peftbench.core.text import did_you_mean
 from peftbench.methods import peft_effects
+from peftbench.system import yaml_files
 
 #: Words that say how cells come from axes.
 ALGEBRA = ("zip", "when", "exclude")

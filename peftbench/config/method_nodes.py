@@ -97,4 +97,4 @@ def _earlier(given: Any, results: Results) -> Json:
             f"method.prior.from={given} names {'several' if found else 'no'} kept weights in "
             f"{results.folder}; give a file, or the key of a run made with --save-weights"
         )
-    return {"path": str(found[0].resolve()), "sha256": io.hashed((found[0].resolve(),))}
+    return {"path": str(found[0].resolve()), "sha256": io.hash_files((found[0].resolve(),))}

@@ -6,14 +6,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from peftbench.config import old_names, yaml_files
+from peftbench.config import old_names
 from peftbench.core.configs import ModelConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json
 from peftbench.core.text import decoded, did_you_mean
 from peftbench.models.checkpoint_inspection import files_hash, read_config
 from peftbench.models.safetensors_headers import read_headers
-from peftbench.system import hub, io, pickled
+from peftbench.system import hub, io, pickled, yaml_files
 
 
 def resolve_model(
@@ -93,7 +93,7 @@ def _local(folder: Path) -> Json:
     return {
         "checkpoint": name,
         "path": str(folder),
-        "sha256": io.hashed(tuple(weights)),
+        "sha256": io.hash_files(tuple(weights)),
         "files_sha256": files_hash(folder),
     }
 

@@ -10,8 +10,8 @@ from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-from peftbench.config import yaml_files
 from peftbench.core.errors import ConfigError, OldName
+from peftbench.system import yaml_files
 
 #: Groups of configuration files.
 GROUPS = {

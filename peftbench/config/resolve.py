@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from peftbench.config import catalog, method_nodes, model_families, nodes, task_nodes, yaml_files
+from peftbench.config import catalog, method_nodes, model_families, nodes, task_nodes
 from peftbench.core import revisions
 from peftbench.core.configs import (
     WORDS,
@@ -33,7 +33,7 @@ from peftbench.data.text_noise import EDITS
 from peftbench.methods import settings
 from peftbench.results.store import Results
 from peftbench.suites import base as suites
-from peftbench.system import hub, offline_folder
+from peftbench.system import hub, offline_folder, yaml_files
 
 T = TypeVar("T")
 
@@ -127,7 +127,7 @@ class Resolver:
         revision = revisions.suite_revision(class_name(str(node["_target_"])), node, run)
         if revision != 1:
             node = node | {"revision": revision}
-        suites.build_suite(node).check(run)
+        suites.build_suite(node).check_run(run)
         return node
 
     def _once(self, make: Callable[..., T], *given: Any) -> T:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from peftbench.config import catalog, nodes, old_names, yaml_files
+from peftbench.config import catalog, nodes, old_names
 from peftbench.core.configs import TASK_KINDS, TaskConfig
 from peftbench.core.errors import ConfigError, at_least, is_whole, one_of
 from peftbench.core.run import Json
@@ -14,6 +14,7 @@ from peftbench.core.text import decoded, did_you_mean
 from peftbench.data import hub_layout, loading, own_file
 from peftbench.data.delimited import QUOTING
 from peftbench.metrics import task_metrics
+from peftbench.system import io, yaml_files
 
 
 def resolve_task(node: Json, root: str | None) -> TaskConfig:
@@ -131,7 +132,7 @@ def _file(task: Json) -> Json:
             raise ConfigError(
                 f"task.{key}={task[key]}: a data file ends in {', '.join(own_file.FORMATS)}"
             )
-        hashes[split], paths[key] = own_file.digest(path), str(path)
+        hashes[split], paths[key] = io.hash_file(path), str(path)
     name = task["name"] or decoded(Path(task["path"]).stem)
     task |= paths | {"name": name, "source": {"file": hashes}}
     regression, generation = (task["kind"] == kind for kind in ("regression", "generation"))

@@ -1,14 +1,23 @@
 """An evaluation beyond the task's own score, and what it found: plain data and the key."""
 
 import copy
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
 
 from peftbench.core.configs import class_name
-from peftbench.core.run import ASIDE, SCHEMA, Json, Run, canonical, identity, known, of_schema
+from peftbench.core.run import (
+    ASIDE,
+    SCHEMA,
+    Json,
+    Run,
+    canonical,
+    identity,
+    key_of_text,
+    known,
+    of_schema,
+)
 from peftbench.core.text import one_line
 from peftbench.core.tuning import RateChoice
 
@@ -32,7 +41,7 @@ class Evaluation:
         A suite's own `examples` say what is asked; only those of a task's node are left out.
         """
         text = canonical([self.run.key, _asked(self.suite)])
-        return hashlib.sha256(text.encode()).hexdigest()[:12]
+        return key_of_text(text)
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Evaluation) and other.key == self.key

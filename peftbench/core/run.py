@@ -6,7 +6,7 @@ Nothing here is imported but the standard library, so that planning, status and 
 import copy
 import hashlib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from functools import cached_property
 from typing import Any
@@ -88,6 +88,25 @@ def _plain(value: Any) -> Any:
     return value
 
 
+def leaves(node: Json, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """What is in objects inside each other, by dotted path; a list is one value."""
+    for name, value in node.items():
+        if isinstance(value, dict):
+            yield from leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def flattened(node: Json) -> Json:
+    """Scalars by path; a method inside a method also by its name; lists as canonical JSON."""
+    found: Json = {}
+    for path, value in leaves(node):
+        found[path] = canonical(value) if isinstance(value, list) else value
+        if path.startswith("run.method") and path.endswith(".name"):
+            found[path.removesuffix(".name")] = value
+    return found
+
+
 def identity(value: Any) -> Any:
     """A node without what cannot change a score, `ASIDE`."""
     if isinstance(value, Mapping):
@@ -118,7 +137,7 @@ def key_text(parts: Mapping[str, str]) -> str:
 
 
 def key_of_text(text: str) -> str:
-    """The key of the run with this `key_text`."""
+    """First 12 hex digits of the SHA-256: the key of a run by `key_text`, of others by theirs."""
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

@@ -6,7 +6,6 @@ trained with on all of them. All rates are tried with one seed first, the best o
 (successive halving: Jamieson and Talwalkar 2016, arXiv 1502.07943).
 """
 
-import hashlib
 import math
 import random
 from dataclasses import asdict, dataclass, field, replace
@@ -14,7 +13,7 @@ from typing import Any
 
 from peftbench.core.configs import CheckpointSelection
 from peftbench.core.errors import ConfigError, RecordError
-from peftbench.core.run import Json, Run, canonical, identity, known
+from peftbench.core.run import Json, Run, canonical, identity, key_of_text, known
 from peftbench.core.text import one_line
 
 #: Said wherever choices are shown.
@@ -318,7 +317,7 @@ def _answer_key(cell: str, sampler: str, rates: list[float], trials: int) -> str
     Rates that a sampler proposes are not known before.
     """
     text = canonical(["choice", cell, [] if sampler == TPE else sorted(rates), sampler, trials])
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
+    return key_of_text(text)
 
 
 def _names(run: Run) -> tuple[str, ...]:

@@ -4,7 +4,6 @@ import hashlib
 import os
 import re
 import tempfile
-from functools import cache
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from typing import Any
 from peftbench.core.configs import TaskConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import canonical
-from peftbench.system import offline_folder
+from peftbench.system import io, offline_folder
 
 
 def file_patterns(task: TaskConfig, split: str) -> list[str]:
@@ -93,7 +92,7 @@ def _check_shards(paths: list[Path]) -> None:
     if len(paths) > 1:
         by_content: dict[str, Path] = {}
         for path in paths:
-            if (same := by_content.setdefault(hash_files((path,)), path)) is not path:
+            if (same := by_content.setdefault(io.hash_files((path,)), path)) is not path:
                 raise ConfigError(
                     f"{path.parent}: {same.name} and {path.name} hold the same bytes, so that "
                     "their examples would count twice; remove one"
@@ -118,7 +117,7 @@ def rows_sha256(task: TaskConfig, root: str) -> str | None:
     if not all(any(_matching(f, file_patterns(task, s)) for f in folders) for s in splits):
         return None
     found = [tuple(find_files(task, split, root)) for split in splits]
-    stamps = tuple(tuple(map(_stamp, paths)) for paths in found)
+    stamps = tuple(tuple(map(io.file_stamp, paths)) for paths in found)
     columns = (*task.texts, task.label)
     if (stamps, columns) not in _ROWS:
         digest = hashlib.sha256()
@@ -188,25 +187,3 @@ def read_files(
             reason = next(iter(str(cause).splitlines()), type(cause).__name__)
             raise ConfigError(f"cannot read {paths[0]}: {reason}") from error
         return {name: read[name][:] for name in read.column_names}
-
-
-_Stamp = tuple[Path, int, int, int]
-
-
-def _stamp(path: Path) -> _Stamp:
-    """What changes with a file; the last of its times cannot be set by hand."""
-    stat = path.stat()
-    return path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
-
-
-def hash_files(paths: tuple[Path, ...]) -> str:
-    """SHA-256 of the bytes of files, one after the other; read once while they do not change."""
-    return _hash_at(tuple(map(_stamp, paths)))
-
-
-@cache
-def _hash_at(files: tuple[_Stamp, ...]) -> str:
-    digest = hashlib.sha256()
-    for path, *_ in files:
-        digest.update(path.read_bytes())
-    return digest.hexdigest()

@@ -17,7 +17,7 @@ from peftbench.core.errors import ConfigError
 from peftbench.core.run import canonical
 from peftbench.core.text import did_you_mean
 from peftbench.data import folds, hub_dataset, hub_layout, own_file, own_labels, synthetic
-from peftbench.system import offline_folder
+from peftbench.system import io, offline_folder
 
 #: Which part of a file without a validation file is held out; the same for every run of the file.
 SPLIT_SEED = 0
@@ -117,7 +117,7 @@ def fingerprint(task: TaskConfig, split: str, root: str | None) -> str:
         if task.folds is not None:
             about += [task.folds, task.fold, task.fold_seed, task.group]
         return hashlib.sha256(canonical(about).encode()).hexdigest()
-    content = hub_layout.hash_files(tuple(hub_layout.find_files(task, split, root)))
+    content = io.hash_files(tuple(hub_layout.find_files(task, split, root)))
     if "format" in source:  # the same bytes may be read in two ways
         how = {"options": source.get("options"), "names": task.class_names}
         return hashlib.sha256(canonical([content, source["format"], how]).encode()).hexdigest()

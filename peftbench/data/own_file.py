@@ -3,7 +3,6 @@
 A file is hashed when it is read: `read_table` refuses bytes that are not those of the plan.
 """
 
-import hashlib
 import io
 import json
 import math
@@ -16,6 +15,7 @@ from typing import Any
 from peftbench.core.errors import ConfigError
 from peftbench.core.text import did_you_mean
 from peftbench.data import delimited
+from peftbench.system.io import digest
 
 #: What a data file may be, by its ending.
 FORMATS = {".csv": ",", ".tsv": "\t", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
@@ -88,12 +88,6 @@ class FileTable:
         return f"{self.unit}s {', '.join(map(str, numbers[:5]))}{more}"
 
 
-def digest(path: Path) -> str:
-    """SHA-256 of the bytes of a file as they are now."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def check_unchanged(path: str, expected: str) -> None:
     """Refuse a file that is not the one of the plan.
 
@@ -140,11 +134,10 @@ def _bytes(path: Path, expected: str) -> bytes:
         body = path.read_bytes()
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
-    if hashlib.sha256(body).hexdigest() != expected:
+    if (found := digest(body)) != expected:
         raise ConfigError(
-            f"{path} has changed since it was planned (SHA-256 {expected[:12]}, now "
-            f"{hashlib.sha256(body).hexdigest()[:12]}); give the same command again to plan with "
-            "what it holds now"
+            f"{path} has changed since it was planned (SHA-256 {expected[:12]}, now {found[:12]}); "
+            "give the same command again to plan with what it holds now"
         )
     return body
 

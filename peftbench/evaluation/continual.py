@@ -1,6 +1,5 @@
 """A suite that trains, to what it finds: round after round, each from the weights of the last."""
 
-import hashlib
 import json
 import warnings
 from collections.abc import Callable
@@ -13,7 +12,7 @@ from torch import Tensor
 from peftbench.core.arrays import Arrays
 from peftbench.core.errors import ConfigError, RecordError
 from peftbench.core.evaluation import Evaluated, Evaluation
-from peftbench.core.run import Json, canonical
+from peftbench.core.run import Json, canonical, key_of_text
 from peftbench.core.runtime import RuntimeConfig
 from peftbench.data import prompting
 from peftbench.data.loading import LabelledTexts
@@ -100,7 +99,7 @@ def run_continual(
             done = before + news.get("fraction", 0.0) * len(one.rows)
             report(news | {"fraction": done / total})
 
-        name = hashlib.sha256(f"{evaluation.key} {number}".encode()).hexdigest()[:12]
+        name = key_of_text(f"{evaluation.key} {number}")
         stage = ContinualStage(
             name,
             0 if one.at_once else number,  # its order and dropout are those of the run itself

@@ -290,21 +290,21 @@ def finite_findings(findings: Json) -> Json:
     return dict(plain) | ({"undefined": undefined} if undefined else {})
 
 
-def moved(encoder: AdaptedModel) -> dict[str, float]:
+def moved(model: AdaptedModel) -> dict[str, float]:
     """How far the pretrained weights went, and how large the inserted ones are.
 
     Returns:
         `l2` and `mean_abs` of the change of all pretrained weights outside the head, `relative`,
         their change over their norm, and `inserted_l2`, the norm of the other trained ones.
     """
-    pretrained = {n: p.double() for n, p in encoder.pretrained.items() if not encoder.in_head(n)}
-    trained = {n: p.detach().double() for n, p in encoder.trained().items()}
+    pretrained = {n: p.double() for n, p in model.pretrained.items() if not model.in_head(n)}
+    trained = {n: p.detach().double() for n, p in model.trained().items()}
     change = {name: p - pretrained[name] for name, p in trained.items() if name in pretrained}
     squares = sum(float((t * t).sum()) for t in change.values())
     norm = sum(float((p * p).sum()) for p in pretrained.values())
     count = sum(p.numel() for p in pretrained.values())
     inserted = [
-        p for name, p in trained.items() if name not in pretrained and not encoder.in_head(name)
+        p for name, p in trained.items() if name not in pretrained and not model.in_head(name)
     ]
     return {
         "l2": math.sqrt(squares),
@@ -317,13 +317,13 @@ def moved(encoder: AdaptedModel) -> dict[str, float]:
 def trained(
     backbone: Backbone, method: Method, run: Run, state: dict[str, Tensor] | None
 ) -> AdaptedModel:
-    """The encoder as it was after training, or before."""
-    encoder = AdaptedModel(backbone, run.task.classes, run.seeds()["head"])
+    """The model as it was after training, or before."""
+    model = AdaptedModel(backbone, run.task.classes, run.seeds()["head"])
     if state is not None:
         with torch.random.fork_rng():
-            method.insert(encoder)
-        encoder.restore(state)
-    return encoder
+            method.insert(model)
+        model.restore(state)
+    return model
 
 
 def viewed(
@@ -336,23 +336,23 @@ def viewed(
     precision: str,
     merged: bool = False,
 ) -> Predictor:
-    """The same encoder for prediction alone, in a resolved precision, and how tokens get there.
+    """The same model for prediction alone, in a resolved precision, and how tokens get there.
 
     Raises:
         ValueError: if it is to be merged and cannot be.
     """
-    encoder = trained(backbone, method, run, state)
+    model = trained(backbone, method, run, state)
     if merged:
-        method.merge(encoder)
-    encoder.requires_grad_(False)
-    prepare_for_training(encoder, AUTOCAST.get(precision), torch.empty(0, dtype=torch.int64))
+        method.merge(model)
+    model.requires_grad_(False)
+    prepare_for_training(model, AUTOCAST.get(precision), torch.empty(0, dtype=torch.int64))
     accelerator = build_accelerator(device, precision, run.train.tf32)
     return Predictor(
         tokenizer.pad_token_id,
         backbone.family_config.mask,
         device,
         method,
-        encoder,
+        model,
         accelerator,
         decoding.of_run(run, tokenizer),
     )

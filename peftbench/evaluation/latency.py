@@ -118,13 +118,13 @@ def _merging(method: Method, view: View, tokens: TokenizedSplit) -> Merging:
     return Merging(difference)
 
 
-def _names(encoder: AdaptedModel) -> set[str]:
-    return {name for name, _ in encoder.named_parameters()}
+def _names(model: AdaptedModel) -> set[str]:
+    return {name for name, _ in model.named_parameters()}
 
 
-def _cast(encoder: AdaptedModel, autocast: torch.dtype | None) -> None:
+def _cast(model: AdaptedModel, autocast: torch.dtype | None) -> None:
     """Store merged weights as those that were frozen are: autocast would cast them at each pass."""
-    for module in encoder.modules():
+    for module in model.modules():
         if autocast is not None and isinstance(module, nn.Linear):
             for name, p in [*module.named_parameters(recurse=False)]:
                 setattr(module, name, nn.Parameter(p.to(autocast), requires_grad=False))

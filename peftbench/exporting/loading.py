@@ -69,7 +69,7 @@ def read_export(folder: Path) -> Export:
 
 def weight_hashes(folder: Path) -> dict[str, str]:
     """SHA-256 of the files with weights in a folder, by name."""
-    return {path.name: io.hashed((path,)) for path in sorted(folder.glob("*.safetensors"))}
+    return {path.name: io.hash_files((path,)) for path in sorted(folder.glob("*.safetensors"))}
 
 
 def check_weights(export: Export) -> dict[str, str]:

@@ -198,7 +198,7 @@ def predict_file(
     """
     task = source.run.task
     table = check_file(task, path, out, quoting)
-    content, columns = own_file.digest(path), [own_file.text_cells(table, n) for n in task.texts]
+    content, columns = io.hash_file(path), [own_file.text_cells(table, n) for n in task.texts]
     for text in [*table.notes, *data_report.text_notes(task, table)]:
         note(f"{path.name}: {text}")
     labels, cut_off = source.labels, source.cut_off
@@ -242,7 +242,7 @@ def check_file(task: TaskConfig, path: Path, out: Path, quoting: str | None) -> 
     if path.suffix.lower() not in own_file.FORMATS:
         raise ConfigError(f"{path} is none of {', '.join(own_file.FORMATS)}: the ending says which")
     try:
-        content = own_file.digest(path)
+        content = io.hash_file(path)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     table = own_file.read_table(

@@ -11,6 +11,7 @@ from peftbench.core.errors import ConfigError
 from peftbench.core.run import Run
 from peftbench.data import data_report, glue_labels, loading, own_file, own_labels
 from peftbench.data.own_file import FileTable
+from peftbench.system import io
 
 #: Fewer rows have no interval that decides anything.
 LEAST = 30
@@ -92,7 +93,7 @@ def read(
     if path.suffix.lower() not in own_file.FORMATS:
         raise ConfigError(f"{path} is none of {', '.join(own_file.FORMATS)}: the ending says which")
     try:
-        content = own_file.digest(path)
+        content = io.hash_file(path)
     except OSError as error:
         raise ConfigError(f"cannot read {path}: {error.strerror}") from error
     task = new.task

@@ -3,11 +3,12 @@
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from peftbench.config import catalog, yaml_files
+from peftbench.config import catalog
 from peftbench.core.errors import ConfigError, above, at_least, between, one_of
 from peftbench.core.text import did_you_mean
 from peftbench.gate.abnormal import KINDS
 from peftbench.suites.noise import Noise
+from peftbench.system import yaml_files
 
 #: The packaged file.
 NAME = "gate.yaml"

@@ -68,33 +68,33 @@ class AdaLoRA(Method):
         """No: a run ranks its own triplets by their gradients."""
         return False
 
-    def insert(self, encoder: AdaptedModel) -> None:
+    def insert(self, model: AdaptedModel) -> None:
         """Wrap every target."""
-        encoder.replace(*self.target_modules, by=self._wrap)
+        model.replace(*self.target_modules, by=self._wrap)
 
     def check_budget(self, budget: Budget) -> None:
         """Refuse a budget without a number of steps, or of too few of them."""
         check_adalora_budget(vars(self), budget)
 
-    def compute_loss(self, encoder: AdaptedModel, batch: Batch) -> Tensor:
+    def compute_loss(self, model: AdaptedModel, batch: Batch) -> Tensor:
         """The task's loss, and the distance of P and Q from orthogonal matrices."""
-        loss = super().compute_loss(encoder, batch)
+        loss = super().compute_loss(model, batch)
         if self.orthogonality == 0:
             return loss
-        apart = [distance for _, part in _parts(encoder) for distance in part.distances()]
+        apart = [distance for _, part in _parts(model) for distance in part.distances()]
         return loss + self.orthogonality * torch.stack(apart).mean()
 
-    def on_gradients(self, encoder: AdaptedModel) -> None:
+    def on_gradients(self, model: AdaptedModel) -> None:
         """Update the averages of importance."""
-        for _, part in _parts(encoder):
+        for _, part in _parts(model):
             part.observe(*self.betas)
 
-    def on_step_end(self, encoder: AdaptedModel, step: int, steps: int | None) -> None:
+    def on_step_end(self, model: AdaptedModel, step: int, steps: int | None) -> None:
         """Cut ranks down to the budget of the step; later keep them."""
         if steps is None:
             raise ValueError("AdaLoRA's ranks fall by steps; take a budget of steps or epochs")
         start, end = adalora_schedule(vars(self), steps)
-        parts = [part for _, part in _parts(encoder)]
+        parts = [part for _, part in _parts(model)]
         if step > end:
             for part in parts:
                 part.keep(part.kept)
@@ -112,19 +112,19 @@ class AdaLoRA(Method):
         left = 1 - (min(max(step, start), end) - start) / (end - start)
         return int(last + (first - last) * left**3)
 
-    def diagnostics(self, encoder: AdaptedModel) -> dict[str, float]:
+    def diagnostics(self, model: AdaptedModel) -> dict[str, float]:
         """The average rank, of singular values that are not 0."""
-        ranks = [float(part.singular.count_nonzero()) for _, part in _parts(encoder)]
+        ranks = [float(part.singular.count_nonzero()) for _, part in _parts(model)]
         return {"rank": sum(ranks) / len(ranks)}
 
     def export_forms(self) -> tuple[str, ...]:
         """An adapter of the library, or merged."""
         return (PEFT, MODEL)
 
-    def to_peft(self, encoder: AdaptedModel) -> tuple[Json, dict[str, Tensor]]:
+    def to_peft(self, model: AdaptedModel) -> tuple[Json, dict[str, Tensor]]:
         """LoRA with A = Q and B = s P diag(l), which computes the same."""
         tensors = {}
-        for path, part in _parts(encoder):
+        for path, part in _parts(model):
             tensors[f"{PEFT_PREFIX}{path}.lora_A.weight"] = part.down.weight.detach()
             tensors[f"{PEFT_PREFIX}{path}.lora_B.weight"] = part.scaled_up().detach()
         config = {
@@ -132,7 +132,7 @@ class AdaLoRA(Method):
             "r": self.initial_rank,
             "lora_alpha": self.initial_rank,
             "lora_dropout": self.dropout,
-            "target_modules": encoder.pattern(*self.target_modules),
+            "target_modules": model.pattern(*self.target_modules),
         }
         return config, tensors
 
@@ -146,8 +146,8 @@ class AdaLoRA(Method):
         return Triplets(part, self.initial_rank, self.alpha / self.initial_rank, self.dropout)
 
 
-def _parts(encoder: AdaptedModel) -> Iterator[tuple[str, "Triplets"]]:
-    for path, part in encoder.module.named_modules():
+def _parts(model: AdaptedModel) -> Iterator[tuple[str, "Triplets"]]:
+    for path, part in model.module.named_modules():
         if isinstance(part, Triplets):
             yield path, part
 

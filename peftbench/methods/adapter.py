@@ -63,40 +63,40 @@ class Adapter(Method):
     start: str
     train_norms: bool
 
-    def insert(self, encoder: AdaptedModel) -> None:
+    def insert(self, model: AdaptedModel) -> None:
         """Add the bottlenecks; unfreeze the norms before those are wrapped."""
         if self.train_norms:
-            norms = {id(p) for norm in encoder.each(*NORMS) for p in norm.parameters()}
-            encoder.unfreeze("norm", lambda name, parameter: id(parameter) in norms)
-        dim = encoder.dim
+            norms = {id(p) for norm in model.each(*NORMS) for p in norm.parameters()}
+            model.unfreeze("norm", lambda name, parameter: id(parameter) in norms)
+        dim = model.dim
         for role in self.at:
             if role == "ffn":
-                beside = partial(BesideFFN, method=self, dim=dim, taps=encoder.tap("ffn_in"))
-                encoder.replace("ffn_out", by=beside)
+                beside = partial(BesideFFN, method=self, dim=dim, taps=model.tap("ffn_in"))
+                model.replace("ffn_out", by=beside)
                 continue
-            around = role in NORMS and not encoder.pre_norm
+            around = role in NORMS and not model.pre_norm
             place = _AFTER_IN_PRE_NORM[role] if role in NORMS and not around else role
             kind = AroundNorm if around else AfterLinear
-            encoder.replace(place, by=partial(kind, method=self, dim=dim))
+            model.replace(place, by=partial(kind, method=self, dim=dim))
 
     def export_forms(self) -> tuple[str, ...]:
         """Their weights, for peftbench and the adapters library: they cannot be merged."""
         return (OWN,)
 
-    def to_adapters(self, encoder: AdaptedModel, name: str) -> tuple[Json, dict[str, Tensor]]:
+    def to_adapters(self, model: AdaptedModel, name: str) -> tuple[Json, dict[str, Tensor]]:
         """A BnConfig's arguments; for models whose linears are called as BERT's."""
-        places = {role: encoder.path(role) for role in ("attn_out", "ffn_out", *NORMS)}
-        if places != _AS_IN_BERT or encoder.pre_norm:
-            raise ValueError(f"the adapters library calls the parts of {encoder.name} otherwise")
+        places = {role: model.path(role) for role in ("attn_out", "ffn_out", *NORMS)}
+        if places != _AS_IN_BERT or model.pre_norm:
+            raise ValueError(f"the adapters library calls the parts of {model.name} otherwise")
         if frozenset(self.at) not in _LIBRARY:
             raise ValueError(f"the adapters library has no adapters at {', '.join(self.at)}")
-        if encoder.dim % self.width:
+        if model.dim % self.width:
             raise ValueError(
                 f"the adapters library takes no width of {self.width}, which does not divide "
-                f"{encoder.dim}"
+                f"{model.dim}"
             )
         config = _LIBRARY[frozenset(self.at)] | {
-            "reduction_factor": encoder.dim // self.width,
+            "reduction_factor": model.dim // self.width,
             "non_linearity": self.activation,
             "scaling": float(self.scale),
             "original_ln_after": True,
@@ -106,7 +106,7 @@ class Adapter(Method):
             "ln_after": False,
         }
         tensors = {}
-        for ours, tensor in encoder.state().items():
+        for ours, tensor in model.state().items():
             inner = re.sub(r"\.(?:dense|LayerNorm)\.bottleneck\.", f".adapters.{name}.", ours)
             inner = inner.replace(f".adapters.{name}.down.", f".adapters.{name}.adapter_down.0.")
             inner = inner.replace(f".adapters.{name}.up.", f".adapters.{name}.adapter_up.")
@@ -163,7 +163,7 @@ class Bottleneck(nn.Module):
 
 
 class Beside(nn.Module):
-    """A part of the encoder and the bottleneck that goes with it."""
+    """A part of the model and the bottleneck that goes with it."""
 
     def __init__(self, part: nn.Module, method: Adapter, dim: int):
         super().__init__()

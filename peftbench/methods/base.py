@@ -104,20 +104,20 @@ class Method:
         """
         return type(self).predict is Method.predict
 
-    def insert(self, encoder: AdaptedModel) -> None:
-        """Add modules to a frozen encoder, or let some of its parameters train.
+    def insert(self, model: AdaptedModel) -> None:
+        """Add modules to a frozen model, or let some of its parameters train.
 
         Raises:
-            ValueError: if the encoder does not have what the method needs.
+            ValueError: if the model does not have what the method needs.
         """
         raise NotImplementedError
 
-    def on_train_begin(self, encoder: AdaptedModel, batches: Iterator[Batch]) -> None:
+    def on_train_begin(self, model: AdaptedModel, batches: Iterator[Batch]) -> None:
         """Read as many training batches as it takes, after `insert`, before the first step."""
 
-    def compute_loss(self, encoder: AdaptedModel, batch: Batch) -> Tensor:
+    def compute_loss(self, model: AdaptedModel, batch: Batch) -> Tensor:
         """The mean loss of a batch; a scalar."""
-        return task_loss(encoder(batch), batch["labels"], batch.get("weights"))
+        return task_loss(model(batch), batch["labels"], batch.get("weights"))
 
     def check_budget(self, budget: Budget) -> None:
         """Refuse a budget that the method cannot train in, when runs are planned.
@@ -126,38 +126,38 @@ class Method:
             ValueError: saying why.
         """
 
-    def on_gradients(self, encoder: AdaptedModel) -> None:
+    def on_gradients(self, model: AdaptedModel) -> None:
         """Read the gradients of a step, clipped, before the optimizer takes it; never in a pack."""
 
-    def on_step_end(self, encoder: AdaptedModel, step: int, steps: int | None) -> None:
+    def on_step_end(self, model: AdaptedModel, step: int, steps: int | None) -> None:
         """Act after optimizer step `step` of `steps` (None for a budget of seconds).
 
         Also called before the first step, and once when training continues from a checkpoint.
         """
 
     def extra_update(
-        self, encoder: AdaptedModel, step: int, batch_size: int, lr_share: float
+        self, model: AdaptedModel, step: int, batch_size: int, lr_share: float
     ) -> None:
         """Change parameters beside AdamW, after each of its steps: a second optimizer.
 
         Args:
-            encoder: after AdamW's step.
+            model: after AdamW's step.
             step: number of the step, from 1.
             batch_size: examples of a step.
             lr_share: the learning rate of the step as a share of its peak.
         """
 
-    def diagnostics(self, encoder: AdaptedModel) -> dict[str, float]:
+    def diagnostics(self, model: AdaptedModel) -> dict[str, float]:
         """Figures for each point of the curve beside loss and scores, by names of their own."""
         return {}
 
-    def on_train_end(self, encoder: AdaptedModel) -> None:
+    def on_train_end(self, model: AdaptedModel) -> None:
         """Act when the budget is spent, before the last evaluation.
 
         With a selection: once the best state is restored, before it is scored.
         """
 
-    def posterior_to_prior(self, encoder: AdaptedModel) -> None:
+    def posterior_to_prior(self, model: AdaptedModel) -> None:
         """Take the posterior of this round of data as the prior of the next (continual learning).
 
         Raises:
@@ -165,7 +165,7 @@ class Method:
         """
         raise ValueError(f"{type(self).__name__} has no posterior to take as a prior")
 
-    def lr_multipliers(self, encoder: AdaptedModel) -> dict[str, float]:
+    def lr_multipliers(self, model: AdaptedModel) -> dict[str, float]:
         """Factors of the learning rate, by the name of a trained parameter; 1 where none is."""
         return {}
 
@@ -179,15 +179,15 @@ class Method:
         """
         raise ValueError(f"{type(self).__name__} declares no form of an export (`export_forms`)")
 
-    def merge(self, encoder: AdaptedModel) -> None:
+    def merge(self, model: AdaptedModel) -> None:
         """Fold all that it inserted into linears of the model's own; the backbone stays as it is.
 
         Raises:
             ValueError: if that is not possible.
         """
-        encoder.merge()
+        model.merge()
 
-    def to_peft(self, encoder: AdaptedModel) -> tuple[Json, dict[str, Tensor]]:
+    def to_peft(self, model: AdaptedModel) -> tuple[Json, dict[str, Tensor]]:
         """The same thing in the peft library, the head left out.
 
         Returns:
@@ -198,11 +198,11 @@ class Method:
         """
         raise ValueError(f"{type(self).__name__} has no form in the peft library")
 
-    def to_adapters(self, encoder: AdaptedModel, name: str) -> tuple[Json, dict[str, Tensor]]:
+    def to_adapters(self, model: AdaptedModel, name: str) -> tuple[Json, dict[str, Tensor]]:
         """The same thing in the adapters library.
 
         Args:
-            encoder: after training.
+            model: after training.
             name: of the adapter.
 
         Returns:
@@ -223,9 +223,9 @@ class Method:
             f"{type(self).__name__} has no width; choose another base_method, or widen=1"
         )
 
-    def predict(self, encoder: AdaptedModel, batch: Batch) -> dict[str, Tensor]:
+    def predict(self, model: AdaptedModel, batch: Batch) -> dict[str, Tensor]:
         """Outputs in eval mode: `scores` (batch, classes), and spreads where the method samples."""
-        return {"scores": encoder(batch)}
+        return {"scores": model(batch)}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -256,71 +256,71 @@ class WrapperMethod(Method):
         """Whether the base method does."""
         return type(self).predict is WrapperMethod.predict and self.base_method.token_wise
 
-    def insert(self, encoder: AdaptedModel) -> None:
+    def insert(self, model: AdaptedModel) -> None:
         """Insert the host."""
-        self.base_method.insert(encoder)
+        self.base_method.insert(model)
 
-    def on_train_begin(self, encoder: AdaptedModel, batches: Iterator[Batch]) -> None:
+    def on_train_begin(self, model: AdaptedModel, batches: Iterator[Batch]) -> None:
         """Let the base method read them."""
-        self.base_method.on_train_begin(encoder, batches)
+        self.base_method.on_train_begin(model, batches)
 
-    def compute_loss(self, encoder: AdaptedModel, batch: Batch) -> Tensor:
+    def compute_loss(self, model: AdaptedModel, batch: Batch) -> Tensor:
         """The base method's loss."""
-        return self.base_method.compute_loss(encoder, batch)
+        return self.base_method.compute_loss(model, batch)
 
     def check_budget(self, budget: Budget) -> None:
         """Let the base method do it."""
         self.base_method.check_budget(budget)
 
-    def on_gradients(self, encoder: AdaptedModel) -> None:
+    def on_gradients(self, model: AdaptedModel) -> None:
         """Let the base method read them."""
-        self.base_method.on_gradients(encoder)
+        self.base_method.on_gradients(model)
 
-    def on_step_end(self, encoder: AdaptedModel, step: int, steps: int | None) -> None:
+    def on_step_end(self, model: AdaptedModel, step: int, steps: int | None) -> None:
         """Let the base method act."""
-        self.base_method.on_step_end(encoder, step, steps)
+        self.base_method.on_step_end(model, step, steps)
 
     def extra_update(
-        self, encoder: AdaptedModel, step: int, batch_size: int, lr_share: float
+        self, model: AdaptedModel, step: int, batch_size: int, lr_share: float
     ) -> None:
         """Let the base method act."""
-        self.base_method.extra_update(encoder, step, batch_size, lr_share)
+        self.base_method.extra_update(model, step, batch_size, lr_share)
 
-    def diagnostics(self, encoder: AdaptedModel) -> dict[str, float]:
+    def diagnostics(self, model: AdaptedModel) -> dict[str, float]:
         """The base method's figures."""
-        return self.base_method.diagnostics(encoder)
+        return self.base_method.diagnostics(model)
 
-    def on_train_end(self, encoder: AdaptedModel) -> None:
+    def on_train_end(self, model: AdaptedModel) -> None:
         """Let the base method act."""
-        self.base_method.on_train_end(encoder)
+        self.base_method.on_train_end(model)
 
-    def posterior_to_prior(self, encoder: AdaptedModel) -> None:
+    def posterior_to_prior(self, model: AdaptedModel) -> None:
         """Let the base method do it."""
-        self.base_method.posterior_to_prior(encoder)
+        self.base_method.posterior_to_prior(model)
 
-    def lr_multipliers(self, encoder: AdaptedModel) -> dict[str, float]:
+    def lr_multipliers(self, model: AdaptedModel) -> dict[str, float]:
         """The base method's factors."""
-        return self.base_method.lr_multipliers(encoder)
+        return self.base_method.lr_multipliers(model)
 
     def export_forms(self) -> tuple[str, ...]:
         """Those of the base method."""
         return self.base_method.export_forms()
 
-    def merge(self, encoder: AdaptedModel) -> None:
+    def merge(self, model: AdaptedModel) -> None:
         """Let the base method do it."""
-        self.base_method.merge(encoder)
+        self.base_method.merge(model)
 
-    def to_peft(self, encoder: AdaptedModel) -> tuple[Json, dict[str, Tensor]]:
+    def to_peft(self, model: AdaptedModel) -> tuple[Json, dict[str, Tensor]]:
         """The base method's."""
-        return self.base_method.to_peft(encoder)
+        return self.base_method.to_peft(model)
 
-    def to_adapters(self, encoder: AdaptedModel, name: str) -> tuple[Json, dict[str, Tensor]]:
+    def to_adapters(self, model: AdaptedModel, name: str) -> tuple[Json, dict[str, Tensor]]:
         """The base method's."""
-        return self.base_method.to_adapters(encoder, name)
+        return self.base_method.to_adapters(model, name)
 
-    def predict(self, encoder: AdaptedModel, batch: Batch) -> dict[str, Tensor]:
+    def predict(self, model: AdaptedModel, batch: Batch) -> dict[str, Tensor]:
         """The base method's outputs."""
-        return self.base_method.predict(encoder, batch)
+        return self.base_method.predict(model, batch)
 
 
 def task_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:

@@ -61,10 +61,10 @@ class BayesHybrid(GaussianWrapper):
     kl: float
     normalise: str
 
-    def insert(self, encoder: AdaptedModel) -> None:
+    def insert(self, model: AdaptedModel) -> None:
         """Insert the base method, and replace its matrices."""
-        self.base_method.insert(encoder)
-        found = encoder.inserted(*self.matrices)
+        self.base_method.insert(model)
+        found = model.inserted(*self.matrices)
         if not found:
             raise ValueError(
                 f"{type(self.base_method).__name__} inserts no {' or '.join(self.matrices)} matrix"
@@ -72,20 +72,20 @@ class BayesHybrid(GaussianWrapper):
         drawn = ("down",) if self.base_method.uniform_posterior else ()
         for name, linear in found.items():
             uniform = name.rpartition(".")[2] in drawn
-            encoder.put(name, GaussianLinear(linear, self.noise, self.spread, uniform))
-        start_at_posterior(encoder, self.prior["from"])
+            model.put(name, GaussianLinear(linear, self.noise, self.spread, uniform))
+        start_at_posterior(model, self.prior["from"])
 
-    def compute_loss(self, encoder: AdaptedModel, batch: Batch) -> Tensor:
+    def compute_loss(self, model: AdaptedModel, batch: Batch) -> Tensor:
         """The base method's loss, on one draw, and the divergence from the prior."""
-        return self.base_method.compute_loss(encoder, batch) + self.kl * self.divergence(encoder)
+        return self.base_method.compute_loss(model, batch) + self.kl * self.divergence(model)
 
-    def diagnostics(self, encoder: AdaptedModel) -> dict[str, float]:
+    def diagnostics(self, model: AdaptedModel) -> dict[str, float]:
         """The base method's, and the part of the loss that is the KL."""
-        kl = self.kl * self.divergence(encoder).item()
-        return {**super().diagnostics(encoder), "kl": kl}
+        kl = self.kl * self.divergence(model).item()
+        return {**super().diagnostics(model), "kl": kl}
 
-    def divergence(self, encoder: AdaptedModel) -> Tensor:
+    def divergence(self, model: AdaptedModel) -> Tensor:
         """The KL from posterior to prior over the count that `normalise` names; a scalar."""
-        weights = sum(gaussian.weight.numel() for gaussian in gaussians(encoder).values())
-        total = divergence(encoder, self.prior)
-        return total / (weights if self.normalise == "mean" else encoder.examples)
+        weights = sum(gaussian.weight.numel() for gaussian in gaussians(model).values())
+        total = divergence(model, self.prior)
+        return total / (weights if self.normalise == "mean" else model.examples)

@@ -28,16 +28,16 @@ class BitFit(Method):
         """A model with other biases."""
         return (MODEL,)
 
-    def insert(self, encoder: AdaptedModel) -> None:
+    def insert(self, model: AdaptedModel) -> None:
         """Unfreeze what is called bias."""
-        chosen = {id(p) for part in self._parts(encoder) for p in part.parameters()}
+        chosen = {id(p) for part in self._parts(model) for p in part.parameters()}
 
         def wanted(name: str, parameter: object) -> bool:
             bias = name.rpartition(".")[2].endswith("bias")
-            above = encoder.block_of(name) is None
+            above = model.block_of(name) is None
             return bias and (self.target_modules is None or above or id(parameter) in chosen)
 
-        encoder.unfreeze("bias", wanted)
+        model.unfreeze("bias", wanted)
 
-    def _parts(self, encoder: AdaptedModel) -> list[nn.Module]:
-        return [] if self.target_modules is None else list(encoder.each(*self.target_modules))
+    def _parts(self, model: AdaptedModel) -> list[nn.Module]:
+        return [] if self.target_modules is None else list(model.each(*self.target_modules))

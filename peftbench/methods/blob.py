@@ -54,25 +54,25 @@ class BLoB(GaussianWrapper):
     kl_lr: float
     gamma: float
 
-    def insert(self, encoder: AdaptedModel) -> None:
+    def insert(self, model: AdaptedModel) -> None:
         """Insert the base method, and replace its first matrices."""
-        self.base_method.insert(encoder)
-        found = encoder.inserted("down")
+        self.base_method.insert(model)
+        found = model.inserted("down")
         if not found:
             raise ValueError(f"{type(self.base_method).__name__} inserts no down matrix")
         for name, linear in found.items():
-            encoder.put(name, RootGaussianLinear(linear, "flipout", self.spread))
-        start_at_posterior(encoder, self.prior["from"])
+            model.put(name, RootGaussianLinear(linear, "flipout", self.spread))
+        start_at_posterior(model, self.prior["from"])
 
     def extra_update(
-        self, encoder: AdaptedModel, step: int, batch_size: int, lr_share: float
+        self, model: AdaptedModel, step: int, batch_size: int, lr_share: float
     ) -> None:
         """A step of SGD on the weighted KL."""
-        super().extra_update(encoder, step, batch_size, lr_share)
-        layers = gaussians(encoder).values()
+        super().extra_update(model, step, batch_size, lr_share)
+        layers = gaussians(model).values()
         parameters = [p for layer in layers for p in layer.parameters() if p.requires_grad]
-        weight = self.kl_weight(step, float(encoder.examples), batch_size)
-        slopes = torch.autograd.grad(weight * divergence(encoder, self.prior), parameters)
+        weight = self.kl_weight(step, float(model.examples), batch_size)
+        slopes = torch.autograd.grad(weight * divergence(model, self.prior), parameters)
         with torch.no_grad():
             for parameter, slope in zip(parameters, slopes, strict=True):
                 parameter.sub_(self.kl_lr * lr_share * slope)
@@ -83,7 +83,7 @@ class BLoB(GaussianWrapper):
         place = (step - 1) % cycle + 1
         return float(2.0 ** (place - cycle - 1) / (1 - 2.0 ** -(cycle + 1)))
 
-    def diagnostics(self, encoder: AdaptedModel) -> dict[str, float]:
+    def diagnostics(self, model: AdaptedModel) -> dict[str, float]:
         """The base method's, and the KL over the training examples."""
-        kl = divergence(encoder, self.prior).item() / float(encoder.examples)
-        return {**super().diagnostics(encoder), "kl": kl}
+        kl = divergence(model, self.prior).item() / float(model.examples)
+        return {**super().diagnostics(model), "kl": kl}

@@ -42,46 +42,46 @@ class Combined(Method):
         """Where it is BH-PEFT's own base method: a prefix and adapters."""
         return {type(member).__name__ for member in self.members.values()} == {"Prefix", "Adapter"}
 
-    def insert(self, encoder: AdaptedModel) -> None:
+    def insert(self, model: AdaptedModel) -> None:
         """Insert one after the other."""
         for member in self.members.values():
-            member.insert(encoder)
+            member.insert(model)
 
-    def on_train_begin(self, encoder: AdaptedModel, batches: Iterator[Batch]) -> None:
+    def on_train_begin(self, model: AdaptedModel, batches: Iterator[Batch]) -> None:
         """Let each look at batches."""
         for member in self.members.values():
-            member.on_train_begin(encoder, batches)
+            member.on_train_begin(model, batches)
 
     def check_budget(self, budget: Budget) -> None:
         """Let each do it."""
         for member in self.members.values():
             member.check_budget(budget)
 
-    def on_gradients(self, encoder: AdaptedModel) -> None:
+    def on_gradients(self, model: AdaptedModel) -> None:
         """Let each read them."""
         for member in self.members.values():
-            member.on_gradients(encoder)
+            member.on_gradients(model)
 
-    def on_step_end(self, encoder: AdaptedModel, step: int, steps: int | None) -> None:
+    def on_step_end(self, model: AdaptedModel, step: int, steps: int | None) -> None:
         """Let each act."""
         for member in self.members.values():
-            member.on_step_end(encoder, step, steps)
+            member.on_step_end(model, step, steps)
 
     def extra_update(
-        self, encoder: AdaptedModel, step: int, batch_size: int, lr_share: float
+        self, model: AdaptedModel, step: int, batch_size: int, lr_share: float
     ) -> None:
         """Let each act."""
         for member in self.members.values():
-            member.extra_update(encoder, step, batch_size, lr_share)
+            member.extra_update(model, step, batch_size, lr_share)
 
-    def diagnostics(self, encoder: AdaptedModel) -> dict[str, float]:
+    def diagnostics(self, model: AdaptedModel) -> dict[str, float]:
         """The members' figures."""
-        return {n: v for m in self.members.values() for n, v in m.diagnostics(encoder).items()}
+        return {n: v for m in self.members.values() for n, v in m.diagnostics(model).items()}
 
-    def on_train_end(self, encoder: AdaptedModel) -> None:
+    def on_train_end(self, model: AdaptedModel) -> None:
         """Let each act."""
         for member in self.members.values():
-            member.on_train_end(encoder)
+            member.on_train_end(model)
 
     def export_forms(self) -> tuple[str, ...]:
         """Their weights together, where each could be exported alone."""
@@ -89,9 +89,9 @@ class Combined(Method):
             member.export_forms()
         return (OWN,)
 
-    def lr_multipliers(self, encoder: AdaptedModel) -> dict[str, float]:
+    def lr_multipliers(self, model: AdaptedModel) -> dict[str, float]:
         """The members' factors."""
         found: dict[str, float] = {}
         for member in self.members.values():
-            found |= member.lr_multipliers(encoder)
+            found |= member.lr_multipliers(model)
         return found

@@ -111,16 +111,16 @@ def rehearse(run: Run, root: str | None) -> None:
     tokens = prompting.coder(run, tokenizer, root)(texts)
     _check_tokens(run, tokenizer, tokens, config)
     method = build_method(run.method)
-    encoder = _insert(run, method, prompting.verbalizer_ids(run, tokenizer))
+    model = _insert(run, method, prompting.verbalizer_ids(run, tokenizer))
     assert tokenizer.pad_token_id is not None  # `_check_tokens`
     mask = run.model.family_config.mask
     if mask == "causal":  # as `pretrained` does: their heads look for the last token before padding
-        encoder.module.config.pad_token_id = int(tokenizer.pad_token_id)
+        model.module.config.pad_token_id = int(tokenizer.pad_token_id)
     batch = batching.collate(tokens, np.arange(len(texts.label)), int(tokenizer.pad_token_id), mask)
     try:
-        logits = encoder.train()(batch)
+        logits = model.train()(batch)
         loss = task_loss(logits, batch["labels"])
-        if trained := list(encoder.trained().values()):
+        if trained := list(model.trained().values()):
             torch.autograd.grad(loss, trained, allow_unused=True)
     except torch.OutOfMemoryError:
         raise
@@ -143,21 +143,20 @@ def _insert(
     run: Run, method: Method, verbalizer_ids: list[int] | None, posterior_as_prior: bool = False
 ) -> AdaptedModel:
     """The method in a model with random weights: of all blocks if it names some by number."""
-    model = run.model
     if run.task.generation and not method.token_wise:
         raise ConfigError(cannot_write(run))
     config = _config(run, None if method.names_blocks else BLOCKS)
     language = verbalizer_ids is not None
-    skeleton = pretrained.skeleton(model, language=language, config=config)
-    backbone = Backbone(model, loaded=skeleton, verbalizer_ids=verbalizer_ids)
-    encoder = AdaptedModel(backbone, run.task.classes, seed=0)
-    encoder.rehearsal = True
+    skeleton = pretrained.skeleton(run.model, language=language, config=config)
+    backbone = Backbone(run.model, loaded=skeleton, verbalizer_ids=verbalizer_ids)
+    model = AdaptedModel(backbone, run.task.classes, seed=0)
+    model.rehearsal = True
     try:
         with torch.random.fork_rng(devices=[]):
-            method.insert(encoder)
+            method.insert(model)
         method.check_budget(run.budget)
         if posterior_as_prior:
-            method.posterior_to_prior(encoder)
+            method.posterior_to_prior(model)
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except ValueError as error:
@@ -167,15 +166,15 @@ def _insert(
         raise ConfigError(
             f"{_called(run)}: the method cannot be inserted: {type(error).__name__}: {reason}"
         ) from error
-    if _own(run.method) and not method.head_alone and encoder.counts()["trained"] == 0:
+    if _own(run.method) and not method.head_alone and model.counts()["trained"] == 0:
         raise ConfigError(
             f"{_called(run)}: with these values nothing but the head would train (a length or a "
             "width of 0?); method=head does that on purpose"
         )
-    empty = [name for name, p in encoder.trained().items() if p.numel() == 0]
+    empty = [name for name, p in model.trained().items() if p.numel() == 0]
     if empty:
         raise ConfigError(f"{_called(run)}: {empty[0]} has no elements, so nothing of it trains")
-    return encoder
+    return model
 
 
 def _config(run: Run, blocks: int | None) -> PretrainedConfig:

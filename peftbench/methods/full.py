@@ -26,18 +26,18 @@ class Full(Method):
         """A model."""
         return (MODEL,)
 
-    def insert(self, encoder: AdaptedModel) -> None:
+    def insert(self, model: AdaptedModel) -> None:
         """Unfreeze everything."""
-        encoder.unfreeze("parameter", lambda name, parameter: True)
+        model.unfreeze("parameter", lambda name, parameter: True)
 
-    def lr_multipliers(self, encoder: AdaptedModel) -> dict[str, float]:
+    def lr_multipliers(self, model: AdaptedModel) -> dict[str, float]:
         """Powers of the decay."""
         if self.layer_decay == 1:
             return {}
-        depth = len(encoder.blocks)
+        depth = len(model.blocks)
         found = {}
-        for name in encoder.trained():
-            block = encoder.block_of(name)
+        for name in model.trained():
+            block = model.block_of(name)
             if block is not None:
                 found[name] = self.layer_decay ** (depth - 1 - block)
         return found

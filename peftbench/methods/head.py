@@ -24,7 +24,7 @@ class Head(Method):
         """A model with a head."""
         return (MODEL,)
 
-    def insert(self, encoder: AdaptedModel) -> None:
-        """Leave the encoder frozen."""
-        if not encoder.trained():
-            raise ValueError(f"{encoder.name} has no head of its own that could train, only words")
+    def insert(self, model: AdaptedModel) -> None:
+        """Leave the model frozen."""
+        if not model.trained():
+            raise ValueError(f"{model.name} has no head of its own that could train, only words")

@@ -26,20 +26,20 @@ class IA3(Method):
     outputs: list[str]
     inputs: list[str]
 
-    def insert(self, encoder: AdaptedModel) -> None:
+    def insert(self, model: AdaptedModel) -> None:
         """Wrap every one of them."""
         for roles, kind in ((self.outputs, ScaledOutput), (self.inputs, ScaledInput)):
             if roles:
-                encoder.replace(*roles, by=kind)
+                model.replace(*roles, by=kind)
 
     def export_forms(self) -> tuple[str, ...]:
         """An adapter of the library, or merged."""
         return (PEFT, MODEL)
 
-    def to_peft(self, encoder: AdaptedModel) -> tuple[Json, dict[str, Tensor]]:
+    def to_peft(self, model: AdaptedModel) -> tuple[Json, dict[str, Tensor]]:
         """An IA3Config's arguments, and the scales by the library's names and shapes."""
         tensors = {}
-        for path, part in encoder.module.named_modules():
+        for path, part in model.module.named_modules():
             if isinstance(part, Scaled):
                 column = isinstance(part, ScaledOutput)
                 tensors[f"{PEFT_PREFIX}{path}.ia3_l"] = part.scale.detach().view(
@@ -47,8 +47,8 @@ class IA3(Method):
                 )
         config = {
             "peft_type": "IA3",
-            "target_modules": encoder.pattern(*self.outputs, *self.inputs),
-            "feedforward_modules": encoder.pattern(*self.inputs) if self.inputs else [],
+            "target_modules": model.pattern(*self.outputs, *self.inputs),
+            "feedforward_modules": model.pattern(*self.inputs) if self.inputs else [],
         }
         return config, tensors
 

@@ -22,7 +22,7 @@ class LayerNorm(Method):
         """A model with other norms."""
         return (MODEL,)
 
-    def insert(self, encoder: AdaptedModel) -> None:
+    def insert(self, model: AdaptedModel) -> None:
         """Unfreeze them."""
-        norms = {id(p) for norm in encoder.each("attn_norm", "ffn_norm") for p in norm.parameters()}
-        encoder.unfreeze("norm", lambda name, parameter: id(parameter) in norms)
+        norms = {id(p) for norm in model.each("attn_norm", "ffn_norm") for p in norm.parameters()}
+        model.unfreeze("norm", lambda name, parameter: id(parameter) in norms)

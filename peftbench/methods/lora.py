@@ -53,27 +53,27 @@ class LoRA(Method):
     use_dora: bool
     loraplus_lr_ratio: float | None = None
 
-    def insert(self, encoder: AdaptedModel) -> None:
+    def insert(self, model: AdaptedModel) -> None:
         """Wrap every target."""
-        encoder.replace(*self.target_modules, by=self._wrap)
+        model.replace(*self.target_modules, by=self._wrap)
 
-    def lr_multipliers(self, encoder: AdaptedModel) -> dict[str, float]:
+    def lr_multipliers(self, model: AdaptedModel) -> dict[str, float]:
         """The ratio, for all that trains of each B (a wrapper method may have replaced it)."""
         if self.loraplus_lr_ratio is None:
             return {}
-        parts = encoder.module.named_modules()
+        parts = model.module.named_modules()
         ups = [f"{path}.up" for path, part in parts if isinstance(part, LowRank)]
-        trained = encoder.trained()
+        trained = model.trained()
         return {n: self.loraplus_lr_ratio for up in ups for n in trained if within(n, up)}
 
     def export_forms(self) -> tuple[str, ...]:
         """An adapter of the library, or merged."""
         return (PEFT, MODEL)
 
-    def to_peft(self, encoder: AdaptedModel) -> tuple[Json, dict[str, Tensor]]:
+    def to_peft(self, model: AdaptedModel) -> tuple[Json, dict[str, Tensor]]:
         """A LoraConfig's arguments, and A, B and m by the library's names."""
-        tensors, state = {}, encoder.state()
-        for path, part in encoder.module.named_modules():
+        tensors, state = {}, model.state()
+        for path, part in model.module.named_modules():
             if isinstance(part, LowRank):
                 there = PEFT_PREFIX + path
                 tensors[f"{there}.lora_A.weight"] = state[f"{path}.down.weight"]
@@ -86,7 +86,7 @@ class LoRA(Method):
             "lora_alpha": self.alpha * self.rank ** (1 - self.rank_scaling),
             "lora_dropout": self.dropout,
             "use_dora": self.use_dora,
-            "target_modules": encoder.pattern(*self.target_modules),
+            "target_modules": model.pattern(*self.target_modules),
         }
         return config, tensors
 

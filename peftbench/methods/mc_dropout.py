@@ -31,11 +31,11 @@ class MCDropout(WrapperMethod):
             "base method alone for a folder, or use `peftbench predict KEY`"
         )
 
-    def predict(self, encoder: AdaptedModel, batch: Batch) -> dict[str, Tensor]:
+    def predict(self, model: AdaptedModel, batch: Batch) -> dict[str, Tensor]:
         """The average over masks as `scores`, and its spreads."""
         try:
-            encoder.train()
-            logits = encoder(repeated(batch, self.samples))
+            model.train()
+            logits = model(repeated(batch, self.samples))
         finally:
-            encoder.eval()
+            model.eval()
         return averaged(logits.unflatten(0, (self.samples, -1)))

@@ -65,19 +65,19 @@ class Peft(Method):
         numbered = any(re.search(r"\d", str(one)) for one in named)
         return numbered or self.config.get("layers_to_transform") is not None
 
-    def insert(self, encoder: AdaptedModel) -> None:
+    def insert(self, model: AdaptedModel) -> None:
         """Let the library put its modules in, on weights that it may write to."""
-        paths = [f".{path}" for path, _ in encoder.module.named_modules()]
+        paths = [f".{path}" for path, _ in model.module.named_modules()]
         for name in self.config.get("modules_to_save") or ():
             if not any(path.endswith(f".{name}") for path in paths):
-                raise ValueError(f"config.modules_to_save: {encoder.name} has no module {name}")
+                raise ValueError(f"config.modules_to_save: {model.name} has no module {name}")
         kind = PEFT_TYPE_TO_TUNER_MAPPING[PeftType(self.type)]
-        head = set(encoder.trained())
-        shared = _unshare(encoder.module)
+        head = set(model.trained())
+        shared = _unshare(model.module)
         try:
-            config = _config_class(self.type)(**self._arguments(encoder))
-            with warnings.catch_warnings(record=encoder.rehearsal) as told:
-                kind(encoder.module, config, "default")
+            config = _config_class(self.type)(**self._arguments(model))
+            with warnings.catch_warnings(record=model.rehearsal) as told:
+                kind(model.module, config, "default")
             for one in told or ():
                 if _INEFFECTIVE.search(str(one.message)):
                     raise ValueError(str(one.message))
@@ -85,27 +85,27 @@ class Peft(Method):
         except Exception as error:  # the library raises what it likes
             reason = " ".join(str(error).split()) or type(error).__name__
             raise ValueError(
-                f"{encoder.name} has no place for peft's {self.type}: {reason}"
+                f"{model.name} has no place for peft's {self.type}: {reason}"
             ) from error
-        for module in encoder.module.modules():
+        for module in model.module.modules():
             for name, parameter in list(module.named_parameters(recurse=False)):
                 clone, original = shared.get(id(parameter), (parameter, parameter))
                 same = clone.is_meta or torch.equal(clone, original)
                 if same and not clone.requires_grad:
                     setattr(module, name, original)  # the library left it alone
         for name in head:
-            encoder.module.get_parameter(name).requires_grad_(True)
-        for parameter in encoder.trained().values():  # some types follow the weights below them
+            model.module.get_parameter(name).requires_grad_(True)
+        for parameter in model.trained().values():  # some types follow the weights below them
             parameter.data = parameter.data.float()
-        encoder.exact = True
+        model.exact = True
 
     def export_forms(self) -> tuple[str, ...]:
         """An adapter of the library, or merged where the type can be."""
         return (PEFT, MODEL)
 
-    def merge(self, encoder: AdaptedModel) -> None:
+    def merge(self, model: AdaptedModel) -> None:
         """Let the library's layers merge, into copies of the weights below them."""
-        for path, part in reversed([*encoder.module.named_modules()]):
+        for path, part in reversed([*model.module.named_modules()]):
             if not isinstance(part, BaseTunerLayer):
                 continue
             _unshare(part.get_base_layer())
@@ -114,19 +114,19 @@ class Peft(Method):
             except Exception as error:  # the library raises what it likes
                 reason = " ".join(str(error).split()) or type(error).__name__
                 raise ValueError(f"peft cannot merge {self.type}: {reason}") from error
-            replace_module(encoder.module, path, part.get_base_layer())
-        encoder.merge()
+            replace_module(model.module, path, part.get_base_layer())
+        model.merge()
 
-    def to_peft(self, encoder: AdaptedModel) -> tuple[Json, dict[str, Tensor]]:
+    def to_peft(self, model: AdaptedModel) -> tuple[Json, dict[str, Tensor]]:
         """What the library writes of a model of its own with the same values."""
-        config = _config_class(self.type)(**self._arguments(encoder))
+        config = _config_class(self.type)(**self._arguments(model))
         with torch.random.fork_rng():
-            made = PeftModel(copy.deepcopy(encoder.backbone.module), config)
+            made = PeftModel(copy.deepcopy(model.backbone.module), config)
         inner: Any = made.base_model.model
         places = dict(inner.named_buffers()) | dict(inner.named_parameters())
         with torch.no_grad():
-            for name, tensor in encoder.state().items():
-                if not encoder.in_head(name):
+            for name, tensor in model.state().items():
+                if not model.in_head(name):
                     places[name].copy_(tensor)
         given = {
             name: sorted(value) if isinstance(value, set) else value
@@ -134,17 +134,17 @@ class Peft(Method):
         }
         return given, get_peft_model_state_dict(made, save_embedding_layers=False)
 
-    def _arguments(self, encoder: AdaptedModel) -> dict[str, Any]:
+    def _arguments(self, model: AdaptedModel) -> dict[str, Any]:
         """What the config class gets."""
         fields = _config_class(self.type).__dataclass_fields__
         norms = ["attn_norm", "ffn_norm"]
         roles = norms if self.type == "LN_TUNING" else self.target_modules
         found: dict[str, Any] = {}
         if "target_modules" in fields:
-            found["target_modules"] = encoder.pattern(*roles)
+            found["target_modules"] = model.pattern(*roles)
         if "feedforward_modules" in fields:
             scaled = [role for role in roles if role in SCALED_INPUTS]
-            found["feedforward_modules"] = encoder.pattern(*scaled) if scaled else []
+            found["feedforward_modules"] = model.pattern(*scaled) if scaled else []
         return found | self.config
 
 

@@ -36,29 +36,29 @@ class Prefix(Method):
     length: int
     width: int
 
-    def insert(self, encoder: AdaptedModel) -> None:
+    def insert(self, model: AdaptedModel) -> None:
         """Put the prefix in front of every attention."""
         if self.length:
-            blocks = len(encoder.blocks)
-            sizes = (encoder.dim, encoder.key_dim)
-            encoder.prepend(KeysAndValues(self, blocks, *sizes, encoder.device))
+            blocks = len(model.blocks)
+            sizes = (model.dim, model.key_dim)
+            model.prepend(KeysAndValues(self, blocks, *sizes, model.device))
 
     def export_forms(self) -> tuple[str, ...]:
         """An adapter of the library."""
         return (PEFT,)
 
-    def to_peft(self, encoder: AdaptedModel) -> tuple[Json, dict[str, Tensor]]:
+    def to_peft(self, model: AdaptedModel) -> tuple[Json, dict[str, Tensor]]:
         """A PrefixTuningConfig's arguments, and the keys and values as its embedding."""
         if not self.length:
             raise ValueError("a prefix of length 0 has no form in the peft library")
         with torch.inference_mode():
-            made = encoder.module.prefix(1)  # (blocks, 2, length, dim)
+            made = model.module.prefix(1)  # (blocks, 2, length, dim)
         config = {
             "peft_type": "PREFIX_TUNING",
             "num_virtual_tokens": self.length,
-            "token_dim": encoder.key_dim,
-            "num_layers": len(encoder.blocks),
-            "num_attention_heads": encoder.module.config.num_attention_heads,
+            "token_dim": model.key_dim,
+            "num_layers": len(model.blocks),
+            "num_attention_heads": model.module.config.num_attention_heads,
         }
         return config, {"prompt_embeddings": made.permute(2, 0, 1, 3).flatten(1).clone()}
 

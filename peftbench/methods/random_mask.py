@@ -31,9 +31,9 @@ class RandomMask(Method):
         """A model with some other weights."""
         return (MODEL,)
 
-    def insert(self, encoder: AdaptedModel) -> None:
+    def insert(self, model: AdaptedModel) -> None:
         """Wrap every linear."""
-        encoder.replace(*LINEARS, by=lambda part: Scattered(part, self.keep))
+        model.replace(*LINEARS, by=lambda part: Scattered(part, self.keep))
 
 
 class Scattered(nn.Module):

@@ -47,34 +47,34 @@ def divergence(a: Tensor, b: Tensor, targets: bool = False) -> Tensor:
     return whole.detach() + slopes - slopes.detach()  # a sum of two KLs would round its value away
 
 
-def r3f(encoder: AdaptedModel, batch: Batch, logits: Tensor, epsilon: float) -> Tensor:
+def r3f(model: AdaptedModel, batch: Batch, logits: Tensor, epsilon: float) -> Tensor:
     """D between these logits and those under uniform noise."""
-    noise = torch.empty_like(_words(encoder, batch)).uniform_(-epsilon, epsilon)
-    return divergence(logits, _shifted(encoder, batch, noise))
+    noise = torch.empty_like(_words(model, batch)).uniform_(-epsilon, epsilon)
+    return divergence(logits, _shifted(model, batch, noise))
 
 
-def smart(encoder: AdaptedModel, batch: Batch, logits: Tensor, epsilon: float) -> Tensor:
+def smart(model: AdaptedModel, batch: Batch, logits: Tensor, epsilon: float) -> Tensor:
     """D between these logits and those under the worst small change."""
     with torch.enable_grad():
-        z = (torch.randn_like(_words(encoder, batch)) * 1e-5).requires_grad_()
-        apart = divergence(_shifted(encoder, batch, z), logits.detach())
+        z = (torch.randn_like(_words(model, batch)) * 1e-5).requires_grad_()
+        apart = divergence(_shifted(model, batch, z), logits.detach())
         (slope,) = torch.autograd.grad(apart, z)
     direction = slope / (slope.abs().amax(-1, keepdim=True) + 1e-12)
-    return divergence(logits, _shifted(encoder, batch, epsilon * direction), targets=True)
+    return divergence(logits, _shifted(model, batch, epsilon * direction), targets=True)
 
 
-def _words(encoder: AdaptedModel, batch: Batch) -> Tensor:
+def _words(model: AdaptedModel, batch: Batch) -> Tensor:
     """Embeddings (batch, tokens, dim) of the words of a batch."""
-    embedded: Tensor = encoder.module.get_input_embeddings()(batch["input_ids"])
+    embedded: Tensor = model.module.get_input_embeddings()(batch["input_ids"])
     return embedded.detach()
 
 
-def _shifted(encoder: AdaptedModel, batch: Batch, shift: Tensor) -> Tensor:
+def _shifted(model: AdaptedModel, batch: Batch, shift: Tensor) -> Tensor:
     """Logits (batch, classes) with the words' embeddings moved by (batch, tokens, dim)."""
-    embedding = encoder.module.get_input_embeddings()
+    embedding = model.module.get_input_embeddings()
     hook = embedding.register_forward_hook(lambda module, given, output: output + shift)
     try:
-        logits: Tensor = encoder(batch)
+        logits: Tensor = model(batch)
         return logits
     finally:
         hook.remove()

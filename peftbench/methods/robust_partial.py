@@ -67,96 +67,96 @@ class RobustPartial(WrapperMethod):
         """Whether it or the base method does."""
         return bool(self.which) or super().names_blocks
 
-    def insert(self, encoder: AdaptedModel) -> None:
+    def insert(self, model: AdaptedModel) -> None:
         """Insert the base method; all that it trains still does."""
-        depth = len(encoder.blocks)
+        depth = len(model.blocks)
         if not all(0 <= block < depth for block in self.which):
-            raise ValueError(f"which={self.which}: {encoder.name} has {depth} blocks, from 0")
-        self.base_method.insert(encoder)
-        own = encoder.trained().keys() & encoder.pretrained.keys()
-        if self.wise and all(map(encoder.in_head, own)):
+            raise ValueError(f"which={self.which}: {model.name} has {depth} blocks, from 0")
+        self.base_method.insert(model)
+        own = model.trained().keys() & model.pretrained.keys()
+        if self.wise and all(map(model.in_head, own)):
             raise ValueError(
                 f"wise={self.wise} goes back towards the pretrained weights, of which "
                 f"{type(self.base_method).__name__} trains none: choose wise=0, or another "
                 "base_method, such as full"
             )
         if self.choose == "lisa":  # a choice is a function of this and the step
-            encoder.module.register_buffer("lisa_seed", torch.randint(2**31, ()))
+            model.module.register_buffer("lisa_seed", torch.randint(2**31, ()))
 
-    def on_train_begin(self, encoder: AdaptedModel, batches: Iterator[Batch]) -> None:
+    def on_train_begin(self, model: AdaptedModel, batches: Iterator[Batch]) -> None:
         """Choose the blocks, and freeze the others."""
-        self.base_method.on_train_begin(encoder, batches)
+        self.base_method.on_train_begin(model, batches)
         if self.choose in ("all", "lisa"):
             return
         chosen = self.which
         if not chosen:
-            scores = self._scores(encoder, list(islice(batches, self.batches)))
-            chosen = sorted(scores, key=lambda b: -scores[b])[: self._count(encoder)]
-        encoder.freeze(lambda name: encoder.block_of(name) not in (*chosen, None))
+            scores = self._scores(model, list(islice(batches, self.batches)))
+            chosen = sorted(scores, key=lambda b: -scores[b])[: self._count(model)]
+        model.freeze(lambda name: model.block_of(name) not in (*chosen, None))
 
-    def compute_loss(self, encoder: AdaptedModel, batch: Batch) -> Tensor:
+    def compute_loss(self, model: AdaptedModel, batch: Batch) -> Tensor:
         """The task's loss, and the penalty."""
         if self.penalty == "none":
-            return self.base_method.compute_loss(encoder, batch)
+            return self.base_method.compute_loss(model, batch)
         if self.penalty == RDROP:
-            (first, logits), (second, others) = (self._pass(encoder, batch) for _ in range(2))
+            (first, logits), (second, others) = (self._pass(model, batch) for _ in range(2))
             return (first + second) / 2 + self.strength * divergence(logits, others) / 2
-        logits = encoder(batch)
+        logits = model(batch)
         plain = (
             type(self.base_method).compute_loss is Method.compute_loss
         )  # then these logits are enough
         loss = (
             task_loss(logits, batch["labels"], batch.get("weights"))
             if plain
-            else self.base_method.compute_loss(encoder, batch)
+            else self.base_method.compute_loss(model, batch)
         )
-        penalty = PENALTIES[self.penalty](encoder, batch, logits, self.epsilon)
+        penalty = PENALTIES[self.penalty](model, batch, logits, self.epsilon)
         return loss + self.strength * penalty
 
-    def _pass(self, encoder: AdaptedModel, batch: Batch) -> tuple[Tensor, Tensor]:
+    def _pass(self, model: AdaptedModel, batch: Batch) -> tuple[Tensor, Tensor]:
         """The base method's loss, and the logits of its (last) forward pass."""
         seen: list[Tensor] = []
-        hook = encoder.register_forward_hook(lambda module, given, logits: seen.append(logits))
+        hook = model.register_forward_hook(lambda module, given, logits: seen.append(logits))
         try:
-            loss = self.base_method.compute_loss(encoder, batch)
+            loss = self.base_method.compute_loss(model, batch)
         finally:
             hook.remove()
         return loss, seen[-1]
 
-    def on_step_end(self, encoder: AdaptedModel, step: int, steps: int | None) -> None:
+    def on_step_end(self, model: AdaptedModel, step: int, steps: int | None) -> None:
         """Let the base method act; draw other blocks where it is time."""
-        self.base_method.on_step_end(encoder, step, steps)
+        self.base_method.on_step_end(model, step, steps)
         if self.choose == "lisa":
-            seed = int(encoder.module.lisa_seed) + step // self.interval
+            seed = int(model.module.lisa_seed) + step // self.interval
             generator = torch.Generator().manual_seed(seed)
-            order = torch.randperm(len(encoder.blocks), generator=generator)
-            active = {-1, None, *order[: self._count(encoder)].tolist()}
-            encoder.rest(lambda name: encoder.block_of(name) not in active)
+            order = torch.randperm(len(model.blocks), generator=generator)
+            active = {-1, None, *order[: self._count(model)].tolist()}
+            model.rest(lambda name: model.block_of(name) not in active)
 
-    def on_train_end(self, encoder: AdaptedModel) -> None:
+    def on_train_end(self, model: AdaptedModel) -> None:
         """Go back towards the pretrained weights."""
-        super().on_train_end(encoder)
+        super().on_train_end(model)
         if self.wise:
-            pretrained, state = encoder.pretrained, encoder.state()
+            pretrained, state = model.pretrained, model.state()
             for name in state.keys() & pretrained.keys():
-                if not encoder.in_head(name):
+                if not model.in_head(name):
                     state[name] = state[name].lerp(pretrained[name].float(), self.wise)
-            encoder.restore(state)
+            model.restore(state)
 
-    def _count(self, encoder: AdaptedModel) -> int:
-        return max(1, round(self.part * len(encoder.blocks)))
+    def _count(self, model: AdaptedModel) -> int:
+        return max(1, round(self.part * len(model.blocks)))
 
-    def _scores(self, encoder: AdaptedModel, batches: list[Batch]) -> dict[int, float]:
+    def _scores(self, model: AdaptedModel, batches: list[Batch]) -> dict[int, float]:
         """How much each block asks to change."""
-        encoder.eval()
+        model.eval()
         found: dict[int, list[Any]] = {}
-        for name, parameter in encoder.trained().items():
-            block = encoder.block_of(name)
+        for name, parameter in model.trained().items():
+            block = model.block_of(name)
             if block is not None and block >= 0:
                 found.setdefault(block, []).append(parameter)
         scores = dict.fromkeys(found, 0.0)
         for batch in batches:
-            loss = self.base_method.compute_loss(encoder, batch)
+            loss = self.base_method.compute_loss(model, batch)
             for block, parameters in found.items():
                 grads = torch.autograd.grad(
                     loss, parameters, retain_graph=True, allow_unused=True, materialize_grads=True

@@ -50,10 +50,10 @@ class SparseAdapter(WrapperMethod):
     widen: int
     penalty: float
 
-    def insert(self, encoder: AdaptedModel) -> None:
+    def insert(self, model: AdaptedModel) -> None:
         """Insert the base method, wider if asked, and give its matrices masks or gates."""
-        self._inner().insert(encoder)
-        found = encoder.inserted("down", "up")
+        self._inner().insert(model)
+        found = model.inserted("down", "up")
         if not found:
             raise ValueError(
                 f"{type(self.base_method).__name__} has no matrices to prune; choose adapter, "
@@ -61,7 +61,7 @@ class SparseAdapter(WrapperMethod):
             )
         kind = masked.GatedLinear if self.score == "learned" else masked.MaskedLinear
         for name, linear in found.items():
-            encoder.put(name, kind(linear))
+            model.put(name, kind(linear))
 
     def export_forms(self) -> tuple[str, ...]:
         """Those of the base method, whose pruned weights are 0; none with gates."""
@@ -73,28 +73,28 @@ class SparseAdapter(WrapperMethod):
             )
         return super().export_forms()
 
-    def to_peft(self, encoder: AdaptedModel) -> tuple[Json, dict[str, Tensor]]:
+    def to_peft(self, model: AdaptedModel) -> tuple[Json, dict[str, Tensor]]:
         """That of the base method, as wide as it was inserted."""
-        return self._inner().to_peft(encoder)
+        return self._inner().to_peft(model)
 
-    def to_adapters(self, encoder: AdaptedModel, name: str) -> tuple[Json, dict[str, Tensor]]:
+    def to_adapters(self, model: AdaptedModel, name: str) -> tuple[Json, dict[str, Tensor]]:
         """That of the base method, as wide as it was inserted."""
-        return self._inner().to_adapters(encoder, name)
+        return self._inner().to_adapters(model, name)
 
-    def merge(self, encoder: AdaptedModel) -> None:
+    def merge(self, model: AdaptedModel) -> None:
         """Let the base method do it, as wide as it was inserted."""
-        self._inner().merge(encoder)
+        self._inner().merge(model)
 
     def _inner(self) -> Method:
         return self.base_method.scale_width(self.widen) if self.widen > 1 else self.base_method
 
-    def on_train_begin(self, encoder: AdaptedModel, batches: Iterator[Batch]) -> None:
+    def on_train_begin(self, model: AdaptedModel, batches: Iterator[Batch]) -> None:
         """Score on `batches` batches, and prune."""
-        self.base_method.on_train_begin(encoder, batches)
-        parts = _parts(encoder, masked.MaskedLinear)
+        self.base_method.on_train_begin(model, batches)
+        parts = _parts(model, masked.MaskedLinear)
         if not parts:
             return
-        scores = self._scores(encoder, parts, batches)
+        scores = self._scores(model, parts, batches)
         if not any(score.any() for score in scores.values()):
             raise ValueError(
                 f"score={self.score} is 0 for every weight of this base method (its second matrix "
@@ -109,10 +109,10 @@ class SparseAdapter(WrapperMethod):
         for name, part in parts.items():
             part.keep(chosen[name])
 
-    def compute_loss(self, encoder: AdaptedModel, batch: Batch) -> Tensor:
+    def compute_loss(self, model: AdaptedModel, batch: Batch) -> Tensor:
         """The base method's loss, and the price of open gates."""
-        loss = self.base_method.compute_loss(encoder, batch)
-        gates = _parts(encoder, masked.GatedLinear).values()
+        loss = self.base_method.compute_loss(model, batch)
+        gates = _parts(model, masked.GatedLinear).values()
         if not gates:
             return loss
         count = sum(gate.weight.numel() for gate in gates)
@@ -120,7 +120,7 @@ class SparseAdapter(WrapperMethod):
         return loss + self.penalty * torch.relu(kept - self.keep)
 
     def _scores(
-        self, encoder: AdaptedModel, parts: dict[str, masked.MaskedLinear], batches: Iterator[Batch]
+        self, model: AdaptedModel, parts: dict[str, masked.MaskedLinear], batches: Iterator[Batch]
     ) -> dict[str, Tensor]:
         weights = [part.weight for part in parts.values()]
         if self.score in ("random", "er"):
@@ -129,22 +129,22 @@ class SparseAdapter(WrapperMethod):
             found = [w.detach().abs() for w in weights]
         else:
             seen = list(islice(batches, self.batches))
-            found = _by_gradient(self.score, self.base_method, encoder.eval(), weights, seen)
+            found = _by_gradient(self.score, self.base_method, model.eval(), weights, seen)
         return dict(zip(parts, found, strict=True))
 
 
 def _by_gradient(
     score: str,
     base_method: Method,
-    encoder: AdaptedModel,
+    model: AdaptedModel,
     weights: Sequence[Tensor],
     batches: list[Batch],
 ) -> list[Tensor]:
     def gradient(batch: Batch, again: bool = False) -> tuple[Tensor, ...]:
         # in fp32, and for the second derivative by the kernel that has one
-        with torch.autocast(encoder.device.type, enabled=False), sdpa_kernel(SDPBackend.MATH):
+        with torch.autocast(model.device.type, enabled=False), sdpa_kernel(SDPBackend.MATH):
             return torch.autograd.grad(
-                base_method.compute_loss(encoder, batch), weights, create_graph=again
+                base_method.compute_loss(model, batch), weights, create_graph=again
             )
 
     summed = [torch.stack(parts).sum(0) for parts in zip(*map(gradient, batches), strict=True)]
@@ -159,5 +159,5 @@ def _by_gradient(
     return [(w * h).detach() for w, h in zip(weights, found, strict=True)]
 
 
-def _parts(encoder: AdaptedModel, kind: type[Part]) -> dict[str, Part]:
-    return {name: part for name, part in encoder.module.named_modules() if isinstance(part, kind)}
+def _parts(model: AdaptedModel, kind: type[Part]) -> dict[str, Part]:
+    return {name: part for name, part in model.module.named_modules() if isinstance(part, kind)}

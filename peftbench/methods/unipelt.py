@@ -47,36 +47,36 @@ class UniPELT(WrapperMethod):
             "`peftbench predict KEY`"
         )
 
-    def insert(self, encoder: AdaptedModel) -> None:
+    def insert(self, model: AdaptedModel) -> None:
         """Insert it, and give each block a gate for each matrix `up`, one for the prefix."""
-        self.base_method.insert(encoder)
-        ups: dict[int, dict[str, nn.Linear]] = {n: {} for n in range(len(encoder.blocks))}
-        for path, linear in encoder.inserted("up").items():
-            block = encoder.block_of(f"{path}.weight")
+        self.base_method.insert(model)
+        ups: dict[int, dict[str, nn.Linear]] = {n: {} for n in range(len(model.blocks))}
+        for path, linear in model.inserted("up").items():
+            block = model.block_of(f"{path}.weight")
             if block in ups:  # a prefix is made outside of them
                 ups[block][path] = linear
-        prefix = hasattr(encoder.module, "prefix")
+        prefix = hasattr(model.module, "prefix")
         if not prefix and not any(ups.values()):
             raise ValueError(
                 f"{type(self.base_method).__name__} inserts nothing that a gate could close"
             )
         real: list[Tensor] = []
-        encoder.module.register_forward_pre_hook(_PaddingMaskHook(real), with_kwargs=True)
-        for attention, found in zip(encoder.each("attention"), ups.values(), strict=True):
-            if getattr(attention, "relative_attention", False) and _in_scores(encoder, found):
+        model.module.register_forward_pre_hook(_PaddingMaskHook(real), with_kwargs=True)
+        for attention, found in zip(model.each("attention"), ups.values(), strict=True):
+            if getattr(attention, "relative_attention", False) and _in_scores(model, found):
                 raise ValueError(
-                    f"{encoder.name} has no gates for updates of queries and keys: relative "
+                    f"{model.name} has no gates for updates of queries and keys: relative "
                     "positions go through them; choose other target_modules"
                 )
-            gates = Gates(encoder.dim, len(found) + prefix, real, encoder.device)
+            gates = Gates(model.dim, len(found) + prefix, real, model.device)
             attention.gates = gates
             attention.register_forward_pre_hook(_look, with_kwargs=True)
             for number, (path, linear) in enumerate(found.items()):
-                encoder.put(path, Gated(linear, gates, number))
+                model.put(path, Gated(linear, gates, number))
 
 
-def _in_scores(encoder: AdaptedModel, paths: Iterable[str]) -> bool:
-    roles = [f".{encoder.path(role)}." for role in ("query", "key")]
+def _in_scores(model: AdaptedModel, paths: Iterable[str]) -> bool:
+    roles = [f".{model.path(role)}." for role in ("query", "key")]
     return any(role in path for role in roles for path in paths)
 
 

@@ -366,7 +366,7 @@ def files_hash(folder: Path) -> str:
     These are the config, the index of shards, and whatever a tokenizer reads.
     """
     found = {path for pattern in _FILES for path in folder.glob(pattern) if path.is_file()}
-    return io.digest(canonical([[p.name, io.hashed((p,))] for p in sorted(found)]).encode())
+    return io.digest(canonical([[p.name, io.hash_files((p,))] for p in sorted(found)]).encode())
 
 
 _FILES = (

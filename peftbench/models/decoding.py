@@ -43,25 +43,25 @@ def of_run(run: Run, tokenizer: PreTrainedTokenizerBase) -> Decoding | None:
     return Decoding(run.task.new_tokens, prompting.end_of_text(tokenizer))
 
 
-def greedy(encoder: AdaptedModel, batch: Batch, how: Decoding) -> Tensor:
+def greedy(model: AdaptedModel, batch: Batch, how: Decoding) -> Tensor:
     """The likeliest next token again and again, (batch, most); `AFTER` behind the end of a text.
 
     Args:
-        encoder: a language model in eval mode, whose method treats each token by itself.
+        model: a language model in eval mode, whose method treats each token by itself.
         batch: of texts without what is wanted.
         how: when to stop.
     """
     count, width = batch["input_ids"].shape
     lengths = batch["lengths"]
-    known = encoder.past(count)
+    known = model.past(count)
     past = DynamicCache() if known is None else known
     before = past.get_seq_length()
     device = lengths.device
     rows = torch.arange(count, device=device)
-    states = encoder.hidden(batch, past)[rows, lengths - 1]
+    states = model.hidden(batch, past)[rows, lengths - 1]
     real = torch.arange(width, device=device) < lengths[:, None]
     seen = F.pad(real, (before, how.most), value=True)[:, None, None, :]
-    head = encoder.module.get_output_embeddings()
+    head = model.module.get_output_embeddings()
     found = torch.full((count, how.most), AFTER, device=device)
     writing = torch.ones(count, dtype=torch.bool, device=device)
     for step in range(how.most):
@@ -81,7 +81,7 @@ def greedy(encoder: AdaptedModel, batch: Batch, how: Decoding) -> Tensor:
             "attention_mask": seen[..., : before + width + step + 1],
             "position_ids": (before + lengths + step)[:, None],
         }
-        states = encoder.hidden(following, past)[:, 0]
+        states = model.hidden(following, past)[:, 0]
     return found
 
 

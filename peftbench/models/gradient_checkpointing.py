@@ -17,10 +17,10 @@ from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.module_ops import set_unregistered
 
 
-def recompute_blocks(encoder: AdaptedModel) -> None:
-    """Let the blocks of an encoder compute their activations again in the backward pass."""
-    blocks: Any = encoder.blocks
-    for block, attention in zip(blocks, encoder.each("attention"), strict=True):
+def recompute_blocks(model: AdaptedModel) -> None:
+    """Let the blocks of a model compute their activations again in the backward pass."""
+    blocks: Any = model.blocks
+    for block, attention in zip(blocks, model.each("attention"), strict=True):
         kind: Any = type(block)
         block.__class__ = _recomputed(kind)
         set_unregistered(block, "prefixed", attention)
@@ -28,15 +28,15 @@ def recompute_blocks(encoder: AdaptedModel) -> None:
 
 
 @contextmanager
-def metered(encoder: AdaptedModel, total: Callable[[], int]) -> Iterator[list[int]]:
+def metered(model: AdaptedModel, total: Callable[[], int]) -> Iterator[list[int]]:
     """By how much a total grows each time that a block is computed again.
 
     Args:
-        encoder: whose blocks need not be computed again.
+        model: whose blocks need not be computed again.
         total: the count so far, such as of FLOPs.
     """
     grown: list[int] = []
-    blocks = [block for block in encoder.blocks if isinstance(block, _Recomputed)]
+    blocks = [block for block in model.blocks if isinstance(block, _Recomputed)]
     for block in blocks:
         block.meter = (total, grown)
     try:

@@ -15,7 +15,7 @@ from peftbench.system.hub import locate
 
 
 def plain_model(
-    encoder: AdaptedModel, model: ModelConfig, labels: list[str] | None, padding: int
+    model: AdaptedModel, config: ModelConfig, labels: list[str] | None, padding: int
 ) -> Any:
     """A sequence classifier of transformers with copies of all weights, in fp32.
 
@@ -23,27 +23,27 @@ def plain_model(
     size.
 
     Args:
-        encoder: with what its method inserted merged, see `AdaptedModel.merge`.
-        model: of its backbone.
+        model: with what its method inserted merged, see `AdaptedModel.merge`.
+        config: of its backbone.
         labels: names of the classes; None for a regression.
         padding: the token that pads, which a causal model needs.
 
     Raises:
         ValueError: if transformers has no such classifier.
     """
-    if encoder.backbone.verbalizer_ids is not None:
+    if model.backbone.verbalizer_ids is not None:
         raise ValueError(
             "prompt=words: the words of a language model answer, so that there is no classifier to "
             "write; export an adapter, or use `peftbench predict KEY`"
         )
-    if encoder.added_bias is not None:
+    if model.added_bias is not None:
         raise ValueError(
-            f"{encoder.name} has a head without a bias outside of peftbench, where a regression "
+            f"{model.name} has a head without a bias outside of peftbench, where a regression "
             "would lose the mean of its labels"
         )
-    made = pretrained.skeleton(replace(model, dtype=None), config=_config(model, labels, padding))
-    tensors = encoder.module.state_dict()
-    for path, part in encoder.module.named_modules():
+    made = pretrained.skeleton(replace(config, dtype=None), config=_config(config, labels, padding))
+    tensors = model.module.state_dict()
+    for path, part in model.module.named_modules():
         if isinstance(part, FusedLinear):
             tensors |= {f"{path}.{n}": t for n, t in part.to_plain().state_dict().items()}
     for path, part in made.named_modules():

@@ -1,4 +1,4 @@
-"""The last thing before training: what makes an encoder faster and smaller, and changes nothing."""
+"""The last thing before training: what makes a model faster and smaller, and changes nothing."""
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +11,7 @@ from peftbench.models.sparse_embedding import SparseEmbedding
 
 
 def prepare_for_training(
-    encoder: AdaptedModel,
+    model: AdaptedModel,
     autocast: torch.dtype | None,
     token_ids: Tensor,
     gradient_checkpointing: bool = False,
@@ -24,15 +24,15 @@ def prepare_for_training(
     runs, and a CPU gets its own dropout.
 
     Args:
-        encoder: with all that its method inserts.
+        model: with all that its method inserts.
         autocast: what autocast computes in: frozen linear weights are stored in it, or they would
             be cast at each pass. None is no autocast.
         token_ids: those that occur in training.
         gradient_checkpointing: whether blocks compute their activations again.
     """
-    backbone = encoder.backbone
-    embedding = encoder.module.get_input_embeddings()
-    head = encoder.module.get_output_embeddings()
+    backbone = model.backbone
+    embedding = model.module.get_input_embeddings()
+    head = model.module.get_output_embeddings()
     tied = head is not None and head.weight is getattr(
         embedding, "weight", None
     )  # then all words have gradients
@@ -40,16 +40,16 @@ def prepare_for_training(
         rest = backbone.module.get_input_embeddings().weight
         if not torch.equal(rest.float(), embedding.weight):  # it goes on from an earlier training
             rest = embedding.weight
-        encoder.module.set_input_embeddings(SparseEmbedding(embedding, rest, token_ids))
+        model.module.set_input_embeddings(SparseEmbedding(embedding, rest, token_ids))
     if backbone.verbalizer_ids is None and (path := backbone.family_config.first):
-        encoder.blocks[-1].get_submodule(path).register_forward_hook(first_position)
+        model.blocks[-1].get_submodule(path).register_forward_hook(first_position)
     if gradient_checkpointing:
-        recompute_blocks(encoder)
-    mapped_linear.let_map(encoder.module)
-    if encoder.device.type == "cpu":
-        cpu_kernels.hasten(encoder.module)
-    for module in encoder.module.modules():
-        if autocast is not None and not encoder.exact and isinstance(module, nn.Linear):
+        recompute_blocks(model)
+    mapped_linear.let_map(model.module)
+    if model.device.type == "cpu":
+        cpu_kernels.hasten(model.module)
+    for module in model.module.modules():
+        if autocast is not None and not model.exact and isinstance(module, nn.Linear):
             for name, p in module.named_parameters(recurse=False):
                 if backbone.owns(p):
                     setattr(module, name, backbone.cast(p, autocast))

@@ -27,7 +27,7 @@ from peftbench.models.finite_weights import refuse_not_finite
 from peftbench.models.module_ops import within
 from peftbench.models.safetensors_headers import read_headers
 from peftbench.system.hub import locate
-from peftbench.system.io import hashed
+from peftbench.system.io import hash_files
 
 
 @dataclass(frozen=True)
@@ -321,4 +321,4 @@ def skeleton_config(model: ModelConfig) -> PretrainedConfig:
 
 def weights_hash(folder: Path) -> str:
     """SHA-256 over the safetensors of a folder, in the order of their names."""
-    return hashed(tuple(sorted(folder.glob("*.safetensors"))))
+    return hash_files(tuple(sorted(folder.glob("*.safetensors"))))

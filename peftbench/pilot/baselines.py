@@ -5,7 +5,6 @@ over the tokens of the last block). The inverse strength of the penalty is chose
 training fold. Predictions are kept in `baselines/` of the results folder.
 """
 
-import hashlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from peftbench.core.arrays import Floats
-from peftbench.core.run import Json, Run, canonical, identity
+from peftbench.core.run import Json, Run, canonical, identity, key_of_text
 from peftbench.data import loading
 from peftbench.data.loading import LabelledTexts
 from peftbench.results.store import Results
@@ -33,7 +32,7 @@ _STRENGTHS, _INNER = (0.1, 1.0, 10.0, 100.0), 3
 
 
 @dataclass(frozen=True)
-class Fitted:
+class FittedBaselines:
     """Baselines of one fold.
 
     Attributes:
@@ -45,7 +44,7 @@ class Fitted:
     seconds: dict[str, float]
 
 
-def fit(run: Run, results: Results, embed: Callable[[LabelledTexts], Floats]) -> Fitted:
+def fit(run: Run, results: Results, embed: Callable[[LabelledTexts], Floats]) -> FittedBaselines:
     """The baselines of a run's fold, from the results folder where an earlier call left them.
 
     Args:
@@ -58,12 +57,12 @@ def fit(run: Run, results: Results, embed: Callable[[LabelledTexts], Floats]) ->
     """
     about = [identity(run.task.json), identity(run.model.json), run.train.max_length, _REVISION]
     about.append(metadata.version("scikit-learn"))
-    key = hashlib.sha256(canonical(about).encode()).hexdigest()[:12]
+    key = key_of_text(canonical(about))
     path = results.folder / "baselines" / f"{key}.json"
     if not path.exists():
         results.write(path, io.sealed(_fitted(run, embed)))
     found = io.unsealed(path)
-    return Fitted(
+    return FittedBaselines(
         {name: np.array(rows) for name, rows in found["probability"].items()},
         found["seconds"],
     )

@@ -8,11 +8,10 @@ from peftbench.analysis.review import estimated_cut_off
 from peftbench.core.errors import ConfigError
 from peftbench.core.plan import RunOptions
 from peftbench.core.run import Json
-from peftbench.data import own_file
 from peftbench.pilot import criterion, design, estimate, final_model, page
-from peftbench.pilot.criterion import Criterion
+from peftbench.pilot.criterion import PilotCriterion
 from peftbench.pilot.decision import GO, Decision, decide
-from peftbench.pilot.design import Design, Request
+from peftbench.pilot.design import PilotDesign, Request
 from peftbench.pilot.final_model import FinalModel
 from peftbench.pilot.mistakes import surest_mistakes
 from peftbench.pilot.out_of_fold import OutOfFold
@@ -22,7 +21,7 @@ from peftbench.reports.decisions import After, plan_after
 from peftbench.reports.tables.terminal import print_out
 from peftbench.results.store import Results
 from peftbench.runner.progress import note
-from peftbench.system import terminal
+from peftbench.system import io, terminal
 
 
 def run(
@@ -87,8 +86,8 @@ def run(
 
 
 def _criterion(
-    request: Request, wanted: dict[str, Any], known: Criterion | None, results: Results
-) -> Criterion:
+    request: Request, wanted: dict[str, Any], known: PilotCriterion | None, results: Results
+) -> PilotCriterion:
     """The criterion of the file, else that of the options.
 
     Raises:
@@ -109,14 +108,14 @@ def _criterion(
             "that must be reached"
         )
     given = {name: value for name, value in wanted.items() if value is not None}
-    return Criterion(**{"metric": "accuracy"} | given, data=own_file.digest(request.path))
+    return PilotCriterion(**{"metric": "accuracy"} | given, data=io.hash_file(request.path))
 
 
 def _model(
-    found: Design,
+    found: PilotDesign,
     study: Study,
     decided: Decision,
-    asked: Criterion,
+    asked: PilotCriterion,
     results: Results,
     options: RunOptions,
 ) -> FinalModel | str:
@@ -133,7 +132,7 @@ def _after(
     table: OutOfFold,
     decided: Decision,
     model: FinalModel | str,
-    asked: Criterion,
+    asked: PilotCriterion,
     prices: Prices,
     effect: float,
     spent: float | None,
@@ -154,11 +153,11 @@ def _after(
 _REVIEW_ERROR = 0.05
 
 
-def _error(asked: Criterion) -> float:
+def _error(asked: PilotCriterion) -> float:
     return _REVIEW_ERROR if asked.review_error is None else asked.review_error
 
 
-def _spent(found: Design, prices: Prices, results: Results) -> float | None:
+def _spent(found: PilotDesign, prices: Prices, results: Results) -> float | None:
     """On labels and trainings, as far as these have a price; None without one of a label."""
     if prices.label is None:
         return None

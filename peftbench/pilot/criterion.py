@@ -1,25 +1,23 @@
 """What counts as success: written to a file before the first run, and hashed."""
 
-import hashlib
 import json
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from peftbench.core.errors import ConfigError, above, between
 from peftbench.core.run import Json
 from peftbench.core.text import did_you_mean
 from peftbench.metrics import task_metrics
 from peftbench.results.store import Results
-from peftbench.system import io
+from peftbench.system import io, yaml_files
 
 #: The file of the criterion in a results folder, and that of its versions.
 NAME, VERSIONS = "criterion.yaml", "criterion.json"
 
 
 @dataclass(frozen=True)
-class Criterion:
+class PilotCriterion:
     """What a method must reach.
 
     Attributes:
@@ -85,7 +83,7 @@ class Written:
             (UTC), `runs` (finished trainings at that time) and the `criterion`.
     """
 
-    criterion: Criterion
+    criterion: PilotCriterion
     sha256: str
     versions: list[Json]
 
@@ -95,20 +93,17 @@ class Written:
         return [version for version in self.versions if version["runs"]]
 
 
-def read(results: Results) -> Criterion | None:
+def read(results: Results) -> PilotCriterion | None:
     """The criterion in a results folder, if there is one.
 
     Raises:
         ConfigError: if the file is no criterion.
     """
     path = results.folder / NAME
-    try:
-        return _parsed(path, path.read_bytes())
-    except FileNotFoundError:
-        return None
+    return _parsed(path) if path.exists() else None
 
 
-def fix(results: Results, wanted: Criterion, runs: int) -> Written:
+def fix(results: Results, wanted: PilotCriterion, runs: int) -> Written:
     """Write the criterion if there is none yet, and note which one holds.
 
     Args:
@@ -123,7 +118,7 @@ def fix(results: Results, wanted: Criterion, runs: int) -> Written:
     if not path.exists():
         results.write(path, wanted.text().encode())
     body = path.read_bytes()
-    sha256 = hashlib.sha256(body).hexdigest()
+    sha256 = io.digest(body)
     versions: list[Json] = io.unsealed(notes)["versions"] if notes.exists() else []
     if not versions or versions[-1]["sha256"] != sha256:
         now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -133,20 +128,15 @@ def fix(results: Results, wanted: Criterion, runs: int) -> Written:
     return Written(wanted, sha256, versions)
 
 
-def _parsed(path: Path, body: bytes) -> Criterion:
-    import yaml
-
-    try:
-        found: Any = yaml.safe_load(body)
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is no yaml file: {error}") from error
-    known = {one.name for one in fields(Criterion)}
-    if not isinstance(found, dict) or not {"data", "metric", "least"} <= set(found) <= known:
+def _parsed(path: Path) -> PilotCriterion:
+    found = yaml_files.read_mapping(path, resolve=False)
+    known = {one.name for one in fields(PilotCriterion)}
+    if not {"data", "metric", "least"} <= set(found) <= known:
         raise ConfigError(
             f"{path} holds {', '.join(sorted(known))} of a criterion and nothing else; fix it, or "
             "choose another --results"
         )
     try:
-        return Criterion(**found)
+        return PilotCriterion(**found)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from error

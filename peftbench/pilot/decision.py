@@ -16,7 +16,7 @@ from statistics import fmean
 import numpy as np
 
 from peftbench.pilot import intervals
-from peftbench.pilot.criterion import Criterion
+from peftbench.pilot.criterion import PilotCriterion
 from peftbench.pilot.intervals import LEVEL, Interval
 from peftbench.pilot.out_of_fold import OutOfFold
 
@@ -24,7 +24,7 @@ GO, NO_GO, MORE = "go", "no-go", "more data"
 
 
 @dataclass(frozen=True)
-class Verdict:
+class CandidateVerdict:
     """What a criterion says of one candidate.
 
     Attributes:
@@ -63,16 +63,16 @@ class Decision:
     answer: str
     method: str
     reasons: list[str]
-    verdicts: list[Verdict]
+    verdicts: list[CandidateVerdict]
     sufficient: list[str]
 
-    def of(self, name: str) -> Verdict:
+    def verdict_on(self, name: str) -> CandidateVerdict:
         """The verdict on a candidate."""
         return next(one for one in self.verdicts if one.name == name)
 
 
 def decide(
-    table: OutOfFold, criterion: Criterion, projected: Mapping[str, float] | None = None
+    table: OutOfFold, criterion: PilotCriterion, projected: Mapping[str, float] | None = None
 ) -> Decision:
     """Decide by out-of-fold predictions.
 
@@ -120,7 +120,7 @@ SCORE, ABOVE, SECONDS, REVIEW = (
 )
 
 
-def judge(table: OutOfFold, criterion: Criterion) -> list[Verdict]:
+def judge(table: OutOfFold, criterion: PilotCriterion) -> list[CandidateVerdict]:
     """What the criterion says of each candidate, in the order of the table."""
     names = list(table.probability)
     level = LEVEL / len(names)
@@ -147,7 +147,9 @@ def judge(table: OutOfFold, criterion: Criterion) -> list[Verdict]:
                 missed.append(REVIEW)
             if error.low > criterion.review_error:
                 excluded.append(REVIEW)
-        made.append(Verdict(name, scores[name], gains[name], error, seconds, missed, excluded))
+        made.append(
+            CandidateVerdict(name, scores[name], gains[name], error, seconds, missed, excluded)
+        )
     return made
 
 

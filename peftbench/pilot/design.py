@@ -13,9 +13,10 @@ from peftbench.core.evaluation import Evaluation
 from peftbench.core.plan import Plan
 from peftbench.core.run import Run
 from peftbench.core.text import did_you_mean
-from peftbench.data import loading, own_file
+from peftbench.data import loading
 from peftbench.pilot import baselines, intervals
-from peftbench.pilot.criterion import Criterion
+from peftbench.pilot.criterion import PilotCriterion
+from peftbench.system import io
 
 #: Methods of a pilot unless others are named.
 METHODS = ("full", "bitfit", "adapter", "lora")
@@ -142,7 +143,7 @@ def _quoted(text: str) -> str:
 
 
 @dataclass(frozen=True)
-class Design:
+class PilotDesign:
     """A pilot whose file can be used.
 
     Attributes:
@@ -191,7 +192,7 @@ def place(run: Run) -> tuple[int, int]:
     return _place(run.task)
 
 
-def design(request: Request, metric: str, folder: Path) -> Design:
+def design(request: Request, metric: str, folder: Path) -> PilotDesign:
     """Plan a pilot and check its file.
 
     Args:
@@ -219,7 +220,7 @@ def design(request: Request, metric: str, folder: Path) -> Design:
     counts = np.bincount(label, minlength=task.classes)
     found = loading.cut(task)
     final = sweep.plan(*request.final_words(metric), configs=request.configs, results=folder)
-    return Design(
+    return PilotDesign(
         request,
         plan,
         final,
@@ -234,13 +235,13 @@ def design(request: Request, metric: str, folder: Path) -> Design:
 _PARTS = ("train", "validation")
 
 
-def check_possible(criterion: Criterion, found: Design) -> None:
+def check_possible(criterion: PilotCriterion, found: PilotDesign) -> None:
     """Refuse a criterion that no predictions of these rows could meet or miss.
 
     Raises:
         ConfigError: saying what could be met.
     """
-    content = own_file.digest(found.request.path)
+    content = io.hash_file(found.request.path)
     if criterion.data != content:
         raise ConfigError(
             f"the criterion is about a file with SHA-256 {criterion.data[:12]}, and "

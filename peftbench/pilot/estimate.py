@@ -6,14 +6,14 @@ from dataclasses import replace
 from peftbench.core.run import Run
 from peftbench.core.text import format_duration
 from peftbench.core.tuning import FRACTION
-from peftbench.pilot.design import SHARES, Design
+from peftbench.pilot.design import SHARES, PilotDesign
 from peftbench.pilot.final_model import results_of
 from peftbench.results.runtime_estimates import Forecast
 from peftbench.results.store import Results
 from peftbench.system.hardware import cores, devices
 
 
-def estimate(found: Design, results: Results, device: str) -> str:
+def estimate(found: PilotDesign, results: Results, device: str) -> str:
     """A sentence on the trainings that are missing and the time that they take.
 
     Args:
@@ -62,14 +62,14 @@ def estimate(found: Design, results: Results, device: str) -> str:
     )
 
 
-def counted(found: Design, runs: Iterable[Run]) -> list[Run]:
+def counted(found: PilotDesign, runs: Iterable[Run]) -> list[Run]:
     """Runs whose task has the counts of its fold, to estimate times by; their keys are others."""
     held = found.rows / found.request.folds
     examples = {"train": round(found.rows - held), "validation": round(held)}
     return [replace(run, task=replace(run.task, examples=examples)) for run in runs]
 
 
-def _seconds(found: Design, run: Run, share: float, forecast: Forecast) -> float | None:
+def _seconds(found: PilotDesign, run: Run, share: float, forecast: Forecast) -> float | None:
     """Of a run with a share of the training rows of its fold."""
     (known,) = counted(found, [run])
     known = replace(known, size=max(1, round(share * known.task.examples["train"])))

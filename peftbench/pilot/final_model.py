@@ -23,7 +23,7 @@ from peftbench.core.run import Record
 from peftbench.exporting.held_out_scores import HeldOutScores
 from peftbench.metrics import task_metrics
 from peftbench.pilot import study
-from peftbench.pilot.design import Design
+from peftbench.pilot.design import PilotDesign
 from peftbench.pilot.out_of_fold import OutOfFold
 from peftbench.results.store import Results
 from peftbench.runner.progress import note
@@ -54,7 +54,12 @@ def results_of(pilot: Results) -> Results:
 
 
 def make(
-    found: Design, table: OutOfFold, name: str, error: float, pilot: Results, options: RunOptions
+    found: PilotDesign,
+    table: OutOfFold,
+    name: str,
+    error: float,
+    pilot: Results,
+    options: RunOptions,
 ) -> FinalModel | str:
     """Train the model of a method and export it, or read what an earlier call left.
 
@@ -126,7 +131,7 @@ def _softmax(scores: np.ndarray) -> np.ndarray:
     return np.asarray(softmax(scores.astype(np.float64), axis=1))
 
 
-def _of_the_folds(found: Design, table: OutOfFold, name: str) -> HeldOutScores:
+def _of_the_folds(found: PilotDesign, table: OutOfFold, name: str) -> HeldOutScores:
     """Predictions of the folds in place of those of a model that knows all rows."""
     scores = np.log(np.maximum(table.probability[name][0], np.finfo(np.float64).tiny))
     metrics = task_metrics.score([found.metric], scores, table.label)

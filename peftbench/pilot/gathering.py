@@ -8,13 +8,13 @@ from peftbench.core.arrays import Floats
 from peftbench.core.errors import RecordError
 from peftbench.core.run import Run
 from peftbench.data import loading
-from peftbench.pilot.design import Design, place
+from peftbench.pilot.design import PilotDesign, place
 from peftbench.pilot.out_of_fold import OutOfFold
 from peftbench.results.store import Results
 
 
 def gather(
-    found: Design,
+    found: PilotDesign,
     results: Results,
     runs: Mapping[str, Sequence[Run]],
     seconds: Mapping[str, Sequence[float]],
@@ -55,7 +55,7 @@ def gather(
     return OutOfFold(label, found.groups, whole(found, constant), probability, seconds)
 
 
-def whole(found: Design, pieces: Mapping[tuple[int, int], Floats]) -> Floats:
+def whole(found: PilotDesign, pieces: Mapping[tuple[int, int], Floats]) -> Floats:
     """(repeats, rows, classes) arrays of held-out rows put where the rows are in the file.
 
     Args:

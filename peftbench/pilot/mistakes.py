@@ -3,14 +3,14 @@
 import numpy as np
 
 from peftbench.data import loading
-from peftbench.pilot.design import Design
+from peftbench.pilot.design import PilotDesign
 from peftbench.pilot.study import Study
 
 #: Mistakes that are shown.
 _MOST = 20
 
 
-def surest_mistakes(found: Design, study: Study, name: str) -> list[list[str]]:
+def surest_mistakes(found: PilotDesign, study: Study, name: str) -> list[list[str]]:
     """Line of the file, label, prediction, its probability in percent, and the texts.
 
     Args:

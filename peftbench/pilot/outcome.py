@@ -13,8 +13,8 @@ from peftbench.core.run import Json
 from peftbench.core.text import command
 from peftbench.pilot import baselines, intervals
 from peftbench.pilot.criterion import Written
-from peftbench.pilot.decision import Decision, Verdict, unchecked_error
-from peftbench.pilot.design import Design
+from peftbench.pilot.decision import CandidateVerdict, Decision, unchecked_error
+from peftbench.pilot.design import PilotDesign
 from peftbench.pilot.final_model import FinalModel
 from peftbench.pilot.intervals import LEVEL, Interval
 from peftbench.pilot.learning_curve import FURTHER, Crossing, Curve
@@ -27,7 +27,7 @@ REVIEWED = (0.0, 0.05, 0.1, 0.2, 0.3)
 
 
 def outcome(
-    found: Design,
+    found: PilotDesign,
     written: Written,
     study: Study,
     decided: Decision,
@@ -94,7 +94,7 @@ def figure(found: Interval) -> Json:
     return {"value": found.value, "low": found.low, "high": found.high, "n": found.rows}
 
 
-def _candidate(one: Verdict, study: Study, results: Results) -> Json:
+def _candidate(one: CandidateVerdict, study: Study, results: Results) -> Json:
     runs = study.runs.get(one.name)
     return {
         "name": one.name,

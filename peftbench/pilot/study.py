@@ -19,9 +19,9 @@ from peftbench.core.tuning import Question, Search, subject
 from peftbench.data import loading
 from peftbench.data.loading import LabelledTexts
 from peftbench.pilot import baselines, decision, gathering
-from peftbench.pilot.baselines import Fitted
-from peftbench.pilot.criterion import Criterion
-from peftbench.pilot.design import LATENCY, SHARES, Design, place
+from peftbench.pilot.baselines import FittedBaselines
+from peftbench.pilot.criterion import PilotCriterion
+from peftbench.pilot.design import LATENCY, SHARES, PilotDesign, place
 from peftbench.pilot.learning_curve import Crossing, Curve, curves
 from peftbench.pilot.out_of_fold import OutOfFold
 from peftbench.results import choices, status
@@ -66,7 +66,9 @@ class Study:
         return {curve.name: curve.later.high for curve in self.curves}
 
 
-def carry_out(found: Design, criterion: Criterion, results: Results, options: RunOptions) -> Study:
+def carry_out(
+    found: PilotDesign, criterion: PilotCriterion, results: Results, options: RunOptions
+) -> Study:
     """Do what is missing of a pilot, and read what it gave.
 
     Raises:
@@ -157,7 +159,7 @@ def train(plan: Plan, results: Results, options: RunOptions) -> dict[Run, str]:
 
 
 def _first_fold(
-    found: Design, runs: list[Run], results: Results, options: RunOptions
+    found: PilotDesign, runs: list[Run], results: Results, options: RunOptions
 ) -> dict[str, Evaluated]:
     """Train on the first fold, keep these weights and time them, one method after the other."""
     kept = [run for run in runs if place(run) == (0, 0)]
@@ -173,7 +175,9 @@ def _first_fold(
     return {one.evaluation.run.method.name: one for one in state.evaluated}
 
 
-def _seconds(found: Design, runs: dict[str, list[Run]], results: Results) -> dict[str, list[float]]:
+def _seconds(
+    found: PilotDesign, runs: dict[str, list[Run]], results: Results
+) -> dict[str, list[float]]:
     """Of each training, all its phases, with those of the trials of its rate."""
     made: dict[str, list[float]] = {}
     for name, members in runs.items():
@@ -185,7 +189,7 @@ def _seconds(found: Design, runs: dict[str, list[Run]], results: Results) -> dic
     return made
 
 
-def _baselines(found: Design, results: Results) -> dict[tuple[int, int], Fitted]:
+def _baselines(found: PilotDesign, results: Results) -> dict[tuple[int, int], FittedBaselines]:
     """The baselines of each repeat and fold; the model is loaded only if some are missing."""
     run = found.plan.runs[0]
 
@@ -203,7 +207,9 @@ def _baselines(found: Design, results: Results) -> dict[tuple[int, int], Fitted]
     }
 
 
-def _as_table(found: Design, beside: OutOfFold, fitted: dict[tuple[int, int], Fitted]) -> OutOfFold:
+def _as_table(
+    found: PilotDesign, beside: OutOfFold, fitted: dict[tuple[int, int], FittedBaselines]
+) -> OutOfFold:
     names = baselines.NAMES
     return replace(
         beside,
@@ -216,7 +222,7 @@ def _as_table(found: Design, beside: OutOfFold, fitted: dict[tuple[int, int], Fi
 
 
 def _smaller(
-    found: Design, names: list[str], runs: dict[str, list[Run]]
+    found: PilotDesign, names: list[str], runs: dict[str, list[Run]]
 ) -> dict[float, dict[str, list[Run]]]:
     """By mean number of training rows the runs of methods on parts of the first repeat's folds.
 
@@ -234,7 +240,7 @@ def _smaller(
     return sized
 
 
-def _rows(run: Run, found: Design, share: float) -> int:
+def _rows(run: Run, found: PilotDesign, share: float) -> int:
     """Training rows of a run with a share of those of its fold."""
     return max(1, round(share * (found.rows - len(loading.held_rows(run.task)))))
 

@@ -76,7 +76,7 @@ class Inputs:
         """One look for each method, the same in all figures of the folder."""
         runs = [r.run for r in self.records] + [e.evaluation.run for e in self.evaluated]
         runs += [choice.run for choice in self.chosen]
-        return Palette.of(run.method.name for run in runs)
+        return Palette.for_methods(run.method.name for run in runs)
 
     @cached_property
     def resamples(self) -> Resamples:
@@ -124,7 +124,7 @@ def gather(
         The inputs, and a line for each record whose predictions cannot be read.
     """
     chosen = all_choices(results)
-    tuned = Tuned.of((record.run for record in records), chosen)
+    tuned = Tuned.from_runs((record.run for record in records), chosen)
     records, evaluated, tuned = tuned.without_untuned(records, evaluated)
     records = convention.counted_records(records)
     tested, gone = readable(records, results.predictions) if predictions else ([], [])

@@ -18,6 +18,7 @@ from peftbench.reports.tables.markdown import Table
 from peftbench.reports.tuning import tuning_tables
 from peftbench.results.choices import all_choices
 from peftbench.results.store import Results
+from peftbench.system import yaml_files
 from peftbench.system.io import write_whole
 
 #: Runs that are compared at the end of `run`; with more, a person would wait for it.
@@ -302,16 +303,14 @@ def read_prices(path: Path) -> Prices:
     Raises:
         ConfigError: if it holds anything else.
     """
-    import yaml
-
     try:
-        data = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"--prices {path}: {error}") from error
+        data = yaml_files.read_mapping(path, resolve=False)
+    except ConfigError as error:
+        raise ConfigError(f"--prices {error}") from error
     known = Prices.__dataclass_fields__
-    if not isinstance(data, dict):
+    if not data:
         raise ConfigError(f"--prices {path} holds no prices; copy configs/prices.yaml")
     for name in data:
         if name not in known:
-            raise ConfigError(f"--prices {path}: {name}; {did_you_mean(str(name), known)}")
+            raise ConfigError(f"--prices {path}: {name}; {did_you_mean(name, known)}")
     return Prices(**data)

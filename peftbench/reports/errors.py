@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from peftbench.analysis import grouping, selection
-from peftbench.analysis.errors import Answers, Part, by_class, by_column, by_quantile
+from peftbench.analysis.errors import Part, RowPredictions, by_class, by_column, by_quantile
 from peftbench.claims import matching
 from peftbench.core.configs import TaskConfig
 from peftbench.core.errors import ConfigError, RecordError
@@ -44,7 +44,7 @@ _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 
 
 @dataclass(frozen=True)
-class Cell:
+class TaskPredictions:
     """Runs of one task and size.
 
     Attributes:
@@ -55,10 +55,10 @@ class Cell:
 
     title: str
     task: TaskConfig
-    rows: dict[str, Answers]
+    rows: dict[str, RowPredictions]
 
     @property
-    def any_row(self) -> Answers:
+    def any_row(self) -> RowPredictions:
         """Answers of one row; all are to the same examples."""
         return next(iter(self.rows.values()))
 
@@ -68,8 +68,8 @@ class Cell:
         return self.task.class_names or [str(number) for number in range(self.task.classes)]
 
 
-def cells(records: list[Record], load: Load) -> list[Cell]:
-    """Answers by task and size, then by row of the score table; texts are no answers here."""
+def cells(records: list[Record], load: Load) -> list[TaskPredictions]:
+    """Answers by task and size, then by row of the score table; texts are none."""
     records = [record for record in records if not record.run.task.generation]
     by_row, split = grouping.of_records(records)
     labels = grouping.labels(by_row, split)
@@ -82,14 +82,16 @@ def cells(records: list[Record], load: Load) -> list[Cell]:
             for row, every in by_row.items()
             if (here := [record for record in every if record.run.key in keys])
         }
-        answers = {label: Answers.of(here, load) for label, here in rows.items()}
+        answers = {label: RowPredictions.from_records(here, load) for label, here in rows.items()}
         first = next(iter(answers.values()))
         for label, other in answers.items():
             if not np.array_equal(first.item, other.item):
                 raise RecordError(
                     f"{label}: predictions are of other examples than those of others"
                 )
-        found.append(Cell(grouping.title(one, dict(parts)), members[0].run.task, answers))
+        found.append(
+            TaskPredictions(grouping.title(one, dict(parts)), members[0].run.task, answers)
+        )
     return found
 
 
@@ -98,13 +100,13 @@ def summary_tables(records: list[Record], load: Load) -> list[Table]:
     return [_summary(cell) for cell in cells(records, load)]
 
 
-def _summary(cell: Cell) -> Table:
+def _summary(cell: TaskPredictions) -> Table:
     if cell.task.classes == 1:
         return _residuals(cell)
     return _confusion(cell) if cell.task.classes <= _CLASSES else _listed(cell)
 
 
-def _confusion(cell: Cell) -> Table:
+def _confusion(cell: TaskPredictions) -> Table:
     lines = []
     for label, answers in cell.rows.items():
         for name, counts in zip(cell.names, answers.confusion(), strict=True):
@@ -119,7 +121,7 @@ def _confusion(cell: Cell) -> Table:
     return Table(f"Confusions: {cell.title}", columns, lines, 2, [note])
 
 
-def _listed(cell: Cell) -> Table:
+def _listed(cell: TaskPredictions) -> Table:
     lines = []
     for label, answers in cell.rows.items():
         counts = answers.confusion()
@@ -137,7 +139,7 @@ def _listed(cell: Cell) -> Table:
     return Table(f"Confusions: {cell.title}", columns, lines, 3, [note])
 
 
-def _residuals(cell: Cell) -> Table:
+def _residuals(cell: TaskPredictions) -> Table:
     lines = []
     for label, answers in cell.rows.items():
         found = answers.residuals()
@@ -154,8 +156,8 @@ def _residuals(cell: Cell) -> Table:
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What `report errors` was asked for.
+class ErrorOptions:
+    """How the errors are shown.
 
     Attributes:
         columns: of the data, beside length and label.
@@ -173,14 +175,14 @@ class Asked:
 
 
 def errors_tables(
-    results: Results, conditions: Sequence[str], asked: Asked, where: str = ""
+    results: Results, conditions: Sequence[str], options: ErrorOptions, where: str = ""
 ) -> tuple[list[Table], list[str]]:
     """Tables of the runs of a folder, and lines below them.
 
     Args:
         results: the folder.
         conditions: task=, method=, size= and other settings of records, and data.root=.
-        asked: what of the data.
+        options: what of the data.
         where: conditions of `analysis.fields`, beside the others.
 
     Raises:
@@ -195,7 +197,7 @@ def errors_tables(
         if not (key and equals and value):
             raise ConfigError(f"{condition}: write task=NAME, method=NAME and the like")
         given[key] = value.split(",")
-    (root,) = given.pop("data.root", [asked.root])
+    (root,) = given.pop("data.root", [options.root])
     root = root or offline_folder.data_root() or os.environ.get("PEFTBENCH_DATA")
     records, _ = selection.of_records(results, records, [], where)
     records = matching.narrowed(records, given)
@@ -206,18 +208,18 @@ def errors_tables(
     for cell in cells(whole, results.predictions):
         tables.append(_summary(cell))
         data, why = _data(cell, root)
-        tables.append(_parted(cell, "label", *_by_label(cell, asked.bins)))
+        tables.append(_parted(cell, "label", *_by_label(cell, options.bins)))
         if data is not None:
-            tables.append(_parted(cell, "words", by_quantile(data.words, asked.bins), ""))
+            tables.append(_parted(cell, "words", by_quantile(data.words, options.bins), ""))
             known |= dict.fromkeys(data.columns)
-            for name in asked.columns:
+            for name in options.columns:
                 if name in data.columns:
-                    parts = by_column(data.columns[name], asked.bins)
+                    parts = by_column(data.columns[name], options.bins)
                     tables.append(_parted(cell, name, parts, ""))
         elif why:
             notes.append(why)
-        tables += [_wrong(cell, label, data, asked) for label in cell.rows]
-    for name in asked.columns:
+        tables += [_wrong(cell, label, data, options) for label in cell.rows]
+    for name in options.columns:
         if name not in known:
             near = did_you_mean(name, known) if known else "no data are at hand"
             raise ConfigError(f"--by {name}: no such column; {near}")
@@ -241,7 +243,7 @@ class Data:
     texts: list[str]
 
 
-def _data(cell: Cell, root: str | None) -> tuple[Data | None, str]:
+def _data(cell: TaskPredictions, root: str | None) -> tuple[Data | None, str]:
     """The data of a cell where they are at hand, or why they are not used."""
     task, answers = cell.task, cell.any_row
     lost = f"{task.name}: no lengths, columns or texts, "
@@ -272,7 +274,7 @@ def _data(cell: Cell, root: str | None) -> tuple[Data | None, str]:
     return Data(columns, rows[place], words, texts), ""
 
 
-def _by_label(cell: Cell, bins: int) -> tuple[list[Part], str]:
+def _by_label(cell: TaskPredictions, bins: int) -> tuple[list[Part], str]:
     if cell.task.classes == 1:
         return by_quantile(cell.any_row.label, bins), ""
     parts = by_class(cell.any_row.label, cell.names)
@@ -280,7 +282,7 @@ def _by_label(cell: Cell, bins: int) -> tuple[list[Part], str]:
     return parts, f"No examples of {', '.join(empty)}." if empty else ""
 
 
-def _parted(cell: Cell, by: str, parts: list[Part], note: str) -> Table:
+def _parted(cell: TaskPredictions, by: str, parts: list[Part], note: str) -> Table:
     """How rows do on parts of the examples."""
     values = cell.task.classes == 1
     scale, digits = (1.0, 2) if values else (100.0, 1)
@@ -308,11 +310,11 @@ def _parted(cell: Cell, by: str, parts: list[Part], note: str) -> Table:
     return Table(f"By {by}: {cell.title}", columns, [counts, *lines], 1, notes)
 
 
-def _wrong(cell: Cell, label: str, data: Data | None, asked: Asked) -> Table:
+def _wrong(cell: TaskPredictions, label: str, data: Data | None, options: ErrorOptions) -> Table:
     """The wrong examples that a row is surest of."""
     answers = cell.rows[label]
     values = cell.task.classes == 1
-    found, more = answers.surest_wrong(asked.top)
+    found, more = answers.surest_wrong(options.top)
     runs = len(answers.predicted)
     lines = []
     for one in found:
@@ -322,10 +324,10 @@ def _wrong(cell: Cell, label: str, data: Data | None, asked: Asked) -> Table:
         else:
             names = [cell.names[int(k)] for k in (one.label, one.answer)]
             line = [str(row), *names, f"{100 * one.sure:.1f}", f"{one.runs} of {runs}"]
-        lines.append([*line, *([data.texts[one.place]] if asked.texts and data else [])])
+        lines.append([*line, *([data.texts[one.place]] if options.texts and data else [])])
     columns = ["example", "true", "predicted"]
     columns += ["absolute residual"] if values else ["sure, %", "wrong seeds"]
-    columns += ["text"] if asked.texts and data else []
+    columns += ["text"] if options.texts and data else []
     place = "of the data" if data is not None else "of the reporting split"
     notes = [f"Row {place}, from 1. Predicted: by the mean of {runs} runs."]
     if more:
@@ -333,4 +335,4 @@ def _wrong(cell: Cell, label: str, data: Data | None, asked: Asked) -> Table:
     if not found:
         notes = [f"None is wrong, by the mean of {runs} runs."]
     title = f"{'Largest residuals' if values else 'Surest errors'}: {cell.title}, {label}"
-    return Table(title, columns, lines, 1, notes, prose=int(asked.texts and data is not None))
+    return Table(title, columns, lines, 1, notes, prose=int(options.texts and data is not None))

@@ -22,7 +22,7 @@ from peftbench.analysis import (
 )
 from peftbench.analysis.best_in_column import Best
 from peftbench.analysis.fields import shown
-from peftbench.analysis.pivot import Cell, Grid, Row
+from peftbench.analysis.pivot import PivotCell, PivotGrid, Row
 from peftbench.core.errors import ConfigError
 from peftbench.core.text import did_you_mean
 from peftbench.metrics import task_metrics
@@ -71,7 +71,9 @@ _UNITS: tuple[tuple[Callable[[str], bool], str, float, int], ...] = (
 _FEW = 6
 
 
-def to_table(grid: Grid, best: Best, warning: str | None = None, most: float = math.inf) -> Table:
+def to_table(
+    grid: PivotGrid, best: Best, warning: str | None = None, most: float = math.inf
+) -> Table:
     """The grid as text, the constant prediction first, with what it hides told below.
 
     Args:
@@ -97,9 +99,9 @@ def to_table(grid: Grid, best: Best, warning: str | None = None, most: float = m
         lines.insert(0, [convention.BASELINE, *[""] * (len(grid.row_names) - 1), *base])
     titles = _titles(grid)
     columns = [*grid.row_names, *titles.values()]
-    ask = grid.asked
-    title = f"{ask.cell[0].upper() + ask.cell[1:]} by {', '.join(grid.row_names)}"
-    title += f" and {', '.join(ask.columns)}" if ask.columns else ""
+    spec = grid.spec
+    title = f"{spec.cell[0].upper() + spec.cell[1:]} by {', '.join(grid.row_names)}"
+    title += f" and {', '.join(spec.columns)}" if spec.columns else ""
     return Table(
         title,
         columns,
@@ -110,16 +112,16 @@ def to_table(grid: Grid, best: Best, warning: str | None = None, most: float = m
     )
 
 
-def to_figures(grid: Grid, best: Best) -> Table:
+def to_figures(grid: PivotGrid, best: Best) -> Table:
     """Every cell as plain numbers in the field's own unit, one line each, for programs."""
     names = {"mean": ["mean", "sd"], "median": ["median", "q1", "q3"]}
-    heads = names.get(grid.asked.summary, ["mean", "low", "high"])
+    heads = names.get(grid.spec.summary, ["mean", "low", "high"])
     lines = []
     tuned = any(key in grid.tuned.choices for key in grid.keys)
     for row in grid.rows:
         for column in grid.columns:
             cell = grid.cells.get((row, column), _NONE)
-            found = _summary(grid.asked.summary, _defined(cell))
+            found = _summary(grid.spec.summary, _defined(cell))
             numbers = ["" if value is None else f"{value:.10g}" for value in found]
             level = _trivial(grid, column)
             lines.append(
@@ -136,16 +138,16 @@ def to_figures(grid: Grid, best: Best) -> Table:
                     *(grid.tuned.figures(cell.keys) if tuned else []),
                 ]
             )
-    columns = [*grid.row_names, *grid.asked.columns, "n", "defined"]
+    columns = [*grid.row_names, *grid.spec.columns, "n", "defined"]
     columns += [*heads, "trivial", "collapsed", "seeds", "best"]
     more = FIGURES if tuned else ()
-    return Table(grid.asked.cell, [*columns, *more], lines, len(columns) - 6)
+    return Table(grid.spec.cell, [*columns, *more], lines, len(columns) - 6)
 
 
-_NONE = Cell([], [], [], [], set(), set())
+_NONE = PivotCell([], [], [], [], set(), set())
 
 
-def _defined(cell: Cell) -> list[float]:
+def _defined(cell: PivotCell) -> list[float]:
     return [value for value in cell.values if value is not None]
 
 
@@ -184,28 +186,28 @@ def _unit(field: str) -> tuple[str, float, int | None]:
     )
 
 
-def _number(grid: Grid, value: float) -> str:
+def _number(grid: PivotGrid, value: float) -> str:
     _, factor, digits = _unit(grid.field)
     return f"{factor * value:.4g}" if digits is None else f"{factor * value:,.{digits}f}"
 
 
-def _shown(grid: Grid, row: Row, column: Row) -> str:
+def _shown(grid: PivotGrid, row: Row, column: Row) -> str:
     cell = grid.cells.get((row, column))
     if cell is None:
         return ""
     values = _defined(cell)
-    centre, *around = _summary(grid.asked.summary, values)
+    centre, *around = _summary(grid.spec.summary, values)
     text = "–" if centre is None else _number(grid, centre)
     told = [_number(grid, one) for one in around if one is not None]
     if told and not (len(set(values)) == 1 and isinstance(values[0], int)):  # a count that is fixed
-        text += f" ± {told[0]}" if grid.asked.summary == "mean" else f" [{', '.join(told)}]"
+        text += f" ± {told[0]}" if grid.spec.summary == "mean" else f" [{', '.join(told)}]"
     some = f"{len(values)} of " * (len(values) < len(cell.values))
     collapsed = sum(cell.collapsed) if grid.scores else 0
     text += f" ({some}{len(cell.values)})" + (f" †{collapsed}" if collapsed else "")
     return text + grid.tuned.mark(cell.keys)
 
 
-def _trivial(grid: Grid, column: Row) -> float | None:
+def _trivial(grid: PivotGrid, column: Row) -> float | None:
     """The constant prediction's score of a column, the mean over its seeds."""
     here = [grid.cells[row, column] for row in grid.rows if (row, column) in grid.cells]
     return convention.baseline_mean(pair for cell in here for pair in cell.trivial)
@@ -220,7 +222,7 @@ def _text(value: object) -> str:
     return text.replace('"', "") if text.startswith("[") else text
 
 
-def _titles(grid: Grid) -> dict[Row, str]:
+def _titles(grid: PivotGrid) -> dict[Row, str]:
     """What each column is called; a score with its metric where all are of one."""
     metrics: dict[Row, set[str]] = {}
     for (_, column), cell in grid.cells.items():
@@ -230,33 +232,33 @@ def _titles(grid: Grid) -> dict[Row, str]:
         told = _words(grid, column)
         if grid.field == "score" and len(metrics[column]) == 1:
             told += metrics[column]
-        titles[column] = " ".join(told) or grid.asked.cell
+        titles[column] = " ".join(told) or grid.spec.cell
     return titles
 
 
-def _words(grid: Grid, column: Row) -> list[str]:
+def _words(grid: PivotGrid, column: Row) -> list[str]:
     """The values of a column's fields, with the field's name where they do not say it."""
-    ends = [name.rpartition(".")[2] for name in grid.asked.columns]
-    short = ends if len(set(ends)) == len(ends) else grid.asked.columns
-    named = zip(grid.asked.columns, short, column, strict=True)
+    ends = [name.rpartition(".")[2] for name in grid.spec.columns]
+    short = ends if len(set(ends)) == len(ends) else grid.spec.columns
+    named = zip(grid.spec.columns, short, column, strict=True)
     return [_text(v) if name in _BARE else f"{end}={_text(v)}" for name, end, v in named]
 
 
-def _notes(grid: Grid, best: Best, titles: dict[Row, str], most: float) -> list[str]:
+def _notes(grid: PivotGrid, best: Best, titles: dict[Row, str], most: float) -> list[str]:
     """What the numbers are, what was tested, what is not there."""
-    ask = grid.asked
+    spec = grid.spec
     notes = ["; ".join([f"{_measured(grid)} (number of seeds)", *_more(grid)]) + "."]
-    if ask.where:
-        notes.append(f"Records with {shown(ask.where)} only.")
-    if added := grid.row_names[len(ask.rows) :]:
+    if spec.where:
+        notes.append(f"Records with {shown(spec.where)} only.")
+    if added := grid.row_names[len(spec.rows) :]:
         notes.append(
             f"Rows are told apart by {', '.join(added)} too, in which records of one cell, or of "
             "one column beside the method's own settings, differ."
         )
-    if ask.mix:
-        notes.append(f"Pooled where records differ in it, as asked: {', '.join(ask.mix)}.")
+    if spec.mix:
+        notes.append(f"Pooled where records differ in it, as asked: {', '.join(spec.mix)}.")
     if any(len(_defined(cell)) == 1 for cell in grid.cells.values()):
-        kind = {"mean": "standard deviation", "median": "quartiles"}.get(ask.summary, "interval")
+        kind = {"mean": "standard deviation", "median": "quartiles"}.get(spec.summary, "interval")
         notes.append(f"One defined seed has no {kind}: such cells show its value alone.")
     notes += [*grid.tuned.notes(grid.keys), *_tested(grid, best, titles)]
     if grid.scores:
@@ -282,16 +284,16 @@ def _notes(grid: Grid, best: Best, titles: dict[Row, str], most: float) -> list[
     return notes
 
 
-def _measured(grid: Grid) -> str:
+def _measured(grid: PivotGrid) -> str:
     """The unit, and what a cell holds of its seeds."""
     around = {"mean": "mean ± standard deviation", "median": "median [quartiles]"}
-    what = around.get(grid.asked.summary, "mean [95 % interval of the mean by Student's t]")
+    what = around.get(grid.spec.summary, "mean [95 % interval of the mean by Student's t]")
     unit = _unit(grid.field)[0]
     text = ", ".join([*[unit] * bool(unit), f"{what} over seeds"])
     return text[0].upper() + text[1:]
 
 
-def _more(grid: Grid) -> list[str]:
+def _more(grid: PivotGrid) -> list[str]:
     if not grid.scores:
         return []
     return [
@@ -300,14 +302,16 @@ def _more(grid: Grid) -> list[str]:
     ]
 
 
-def _collapsed(cell: Cell | None) -> str | None:
+def _collapsed(cell: PivotCell | None) -> str | None:
     if cell is None or not any(cell.collapsed):
         return None
     seeds = [str(s) for s, gone in zip(cell.seeds, cell.collapsed, strict=True) if gone]
     return f" (seed {', '.join(sorted(seeds, key=int))})"
 
 
-def _listed(grid: Grid, titles: dict[Row, str], pick: Callable[[Cell | None], str | None]) -> str:
+def _listed(
+    grid: PivotGrid, titles: dict[Row, str], pick: Callable[[PivotCell | None], str | None]
+) -> str:
     """Cells for which there is something to say, row by row."""
     told = []
     for row in grid.rows:
@@ -321,7 +325,7 @@ def _listed(grid: Grid, titles: dict[Row, str], pick: Callable[[Cell | None], st
     return "; ".join(told)
 
 
-def _tested(grid: Grid, best: Best, titles: dict[Row, str]) -> list[str]:
+def _tested(grid: PivotGrid, best: Best, titles: dict[Row, str]) -> list[str]:
     """How the best of a column was found, and where there is none."""
     if not grid.scores:
         return []
@@ -392,7 +396,7 @@ def build_pivot_table(
     Raises:
         ConfigError: if there are no records, or they do not give such a table.
     """
-    ask, form = pivot.asked(words), form or _form(output)
+    spec, form = pivot.parse_spec(words), form or _form(output)
     found = load_frame(results)
     warnings = [f"left out, unreadable: {reason}" for reason in found.unreadable.values()]
     if warnings:
@@ -410,12 +414,12 @@ def build_pivot_table(
                 ]
             )
         )
-    asked = [*ask.rows, *ask.columns, *ask.mix, ask.cell, *re.findall(r"[\w.]+", ask.where)]
+    asked = [*spec.rows, *spec.columns, *spec.mix, spec.cell, *re.findall(r"[\w.]+", spec.where)]
     if suites := [name for field in asked if (name := suite_columns.suite_of(field))]:
         found, left_out = suite_columns.with_suites(found, results, suites)
         warnings += left_out
-    crossing = pivot.of(found, ask)
-    tops = best_in_column.of(crossing, results)
+    crossing = pivot.cross(found, spec)
+    tops = best_in_column.find_best(crossing, results)
     for key, reason in tops.unreadable.items():
         warnings.append(f"left out of tests, predictions of {key} are unreadable: {reason}")
     if tops.unreadable:
@@ -460,7 +464,7 @@ def _github(table: Table) -> Table:
     return replace(table, rows=rows, notes=notes)
 
 
-def _latex(grid: Grid, table: Table) -> str:
+def _latex(grid: PivotGrid, table: Table) -> str:
     """The table with the names that a paper has; its columns by task."""
     groups = {"method": "methods", "task": "tasks"}
     kinds = [groups.get(name) for name in grid.row_names]
@@ -470,8 +474,8 @@ def _latex(grid: Grid, table: Table) -> str:
         for row in table.rows
     ]
     heads = None
-    if "task" in grid.asked.columns:
-        task = grid.asked.columns.index("task")
+    if "task" in grid.spec.columns:
+        task = grid.spec.columns.index("task")
         heads = []
         for column, title in _titles(grid).items():
             words = _words(grid, column)

@@ -16,7 +16,7 @@ REPORT = Report(
 
 def ranks_table(records: list[Record]) -> Table | None:
     """Mean ranks over task, size and seed; None where no three rows share two of these."""
-    ranked = mean_ranks.of(records)
+    ranked = mean_ranks.rank_rows(records)
     if ranked is None:
         return None
     found = ranked.found

@@ -89,7 +89,7 @@ def _ranked(cells: list[tuple[str, Cell]]) -> list[str]:
         for label, here in cell.items():
             records += here
             label_of |= {record.run.key: label for record in here}
-    ranked, (by_row, _) = mean_ranks.of(records), grouping.of_records(records)
+    ranked, (by_row, _) = mean_ranks.rank_rows(records), grouping.of_records(records)
     place = {}
     if ranked is not None:
         for row, rank in zip(ranked.rows, ranked.found.mean.tolist(), strict=True):

@@ -3,7 +3,7 @@
 import numpy as np
 
 from peftbench.analysis import grouping
-from peftbench.analysis.variance_components import REST, Component, Design
+from peftbench.analysis.variance_components import REST, Component, FactorDesign
 from peftbench.core.run import ROLES, Json, Record, canonical, identity
 from peftbench.reports.base import Report, listed
 from peftbench.reports.tables.markdown import Table
@@ -47,7 +47,7 @@ def variance_table(records: list[Record]) -> Table | None:
     named = [(_row(first, firsts), found) for first, found in zip(firsts, crossed, strict=True)]
     for row, found in sorted(named, key=lambda one: (one[1][0].run.task.name, one[0])):
         title = grouping.title(grouping.sized(found[0]), sized)
-        design = Design({role: [r.run.seed_of(role) for r in found] for role in ROLES})
+        design = FactorDesign({role: [r.run.seed_of(role) for r in found] for role in ROLES})
         if design.left < 1:
             untold.append(f"{row}, {title}")
             continue

@@ -69,7 +69,7 @@ class RecordFrame:
         names = self._file.read(["key", "run.method.name", "run.task.name"]).to_pydict()
         cells = {(choice.run.method.name, choice.run.task.name) for choice in known}
         keys = [key for key, *cell in zip(*names.values(), strict=True) if tuple(cell) in cells]
-        return Tuned.of((self._results.load(key).run for key in keys), known)
+        return Tuned.from_runs((self._results.load(key).run for key in keys), known)
 
     def read(self, columns: Iterable[str] | None = None) -> "pd.DataFrame":
         """Return some columns, or all; each row is a record, in the order of their keys.

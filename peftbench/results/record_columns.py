@@ -29,6 +29,7 @@ from peftbench.core.run import (
     canonical,
     counted_size,
     counts_in_key,
+    flattened,
     identity,
     key_of_text,
     key_text,
@@ -392,10 +393,8 @@ def _flat(rows: list[Json]) -> "dict[str, pa.Array]":
     try:
         return dict(_leaves("", pa.array(rows)))
     except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError):  # values of several types
-        flat: list[Json] = [{} for _ in rows]
-        for found, row in zip(flat, rows, strict=True):
-            flatten(found, row)
-        return {name: _array(values) for name, values in _by_column(flat).items()}
+        flat = map(flattened, rows)
+        return {name: _array(values) for name, values in _by_column([*flat]).items()}
 
 
 def _leaves(prefix: str, node: "pa.StructArray") -> "Iterator[tuple[str, pa.Array]]":
@@ -410,19 +409,6 @@ def _leaves(prefix: str, node: "pa.StructArray") -> "Iterator[tuple[str, pa.Arra
             raise pa.ArrowTypeError("the nodes of a list have fields of each other")
         else:
             yield prefix + part.name, _texts(column.to_pylist())
-
-
-def flatten(found: Json, node: Json, prefix: str = "") -> None:
-    """Add scalars by path; a method inside a method also by its name; lists as canonical JSON."""
-    for name, value in node.items():
-        if value.__class__ is dict:
-            if "name" in value and f"{prefix}{name}".startswith("run.method"):
-                found[prefix + name] = value["name"]
-            flatten(found, value, f"{prefix}{name}.")
-        elif value.__class__ is list:
-            found[prefix + name] = canonical(value)
-        else:
-            found[prefix + name] = value
 
 
 def _by_column(rows: list[Json]) -> dict[str, list[Any]]:
@@ -475,9 +461,6 @@ def _expanded(table: "pa.Table") -> "pa.Table":
             columns[name] = whole
             continue
         nodes = [{name: orjson.loads(raw)} for raw in whole.dictionary.to_pylist()]
-        flat: list[Json] = [{} for _ in nodes]
-        for found, node in zip(flat, nodes, strict=True):
-            flatten(found, node)
-        for path, values in _by_column(flat).items():
+        for path, values in _by_column([flattened(node) for node in nodes]).items():
             columns[path] = _array(values).take(whole.indices)
     return _leaves_alone(columns)

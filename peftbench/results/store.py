@@ -444,7 +444,7 @@ class Results:
         Raises:
             ConfigError: if none can be taken, with what to do.
         """
-        return self._claims.check()
+        return self._claims.check_locking()
 
     def claim(self, key: str) -> bool:
         """Take the run for this process, unless another process has it.

@@ -37,7 +37,7 @@ class Tuned:
     left_out: int = 0
 
     @classmethod
-    def of(cls, runs: Iterable[Run], known: list[Choice]) -> "Tuned":
+    def from_runs(cls, runs: Iterable[Run], known: list[Choice]) -> "Tuned":
         """Look up the choice of each run."""
         found, tuned = {}, {}
         for run in runs:

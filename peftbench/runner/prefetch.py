@@ -42,7 +42,7 @@ def fetch(plan: Plan, overrides: list[str], target: Path) -> Iterator[str]:
     about: Json = {
         str(path.relative_to(target)): {
             "bytes": path.stat().st_size,
-            "sha256": io.hashed((path,)),
+            "sha256": io.hash_files((path,)),
         }
         for path in found
     }

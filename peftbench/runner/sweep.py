@@ -184,7 +184,7 @@ def execute(
 
 def preflight(pool: WorkerPool, todo: Todo, silent: bool = False) -> None:
     """Instantiate every run and suite in a worker, and print what is odd in their data."""
-    for line in pool.check(todo.runs, todo.evaluations):
+    for line in pool.check_runs(todo.runs, todo.evaluations):
         if not silent:
             note(f"note: {one_line(line)}")
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftbench.core.errors import ConfigError, one_of
-from peftbench.core.run import Json, Record, Run
+from peftbench.core.run import Json, Record, Run, flattened
 from peftbench.results.store import Results
 from peftbench.runner.worker_pool import Event
 
@@ -91,11 +91,8 @@ class Tracking:
 
 def _track(tracker: "GeneralTracker", record: Record, news: list[Json]) -> None:
     """Settings, losses and speeds by step, the points of the curve, and the scores at the end."""
-    from peftbench.results.record_columns import flatten  # loads pyarrow
-
     tracker.start()
-    settings: Json = {}
-    flatten(settings, record.run.to_json())
+    settings = flattened(record.run.to_json())
     tracker.store_init_configuration({n: v for n, v in settings.items() if v is not None})
     for one in news:
         told = {"train/loss": one["loss"], "train/examples_per_second": one["speed"]}

@@ -15,9 +15,10 @@ import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -128,7 +129,7 @@ def _serve(
             runs = [Run.from_json(run) for run in order["check"]]
             tell(
                 "checked",
-                **_check(runs, [Evaluation.from_json(e) for e in order["suites"]], setting),
+                **preflight(runs, [Evaluation.from_json(e) for e in order["suites"]], setting),
             )
         else:
             jobs = [job_of(one) for one in order["jobs"]]
@@ -143,76 +144,99 @@ def _serve(
         os.fchdir(home)  # a method may have left it
 
 
-def _check(runs: list[Run], evaluations: list[Evaluation], setting: RuntimeConfig) -> Json:
-    """Open all checkpoints and data and rehearse every method, before any training starts."""
-    from peftbench.data import data_report
-    from peftbench.evaluation import continual
-    from peftbench.methods import dry_run
-    from peftbench.suites import base
+def preflight(runs: list[Run], evaluations: list[Evaluation], setting: RuntimeConfig) -> Json:
+    """Open all checkpoints and data and rehearse every method, before any training starts.
 
-    errors: dict[str, int] = {}
-    told: list[str] = []
-    passed: dict[str, bool] = {}
-    first_folds: dict[str, TaskConfig] = {}
-    whose = ""
-
-    def once(what: Any, check: Any) -> bool:
-        """Whether a check passed, which is made once for equal inputs."""
-        name = canonical(what)
-        if name not in passed:
-            passed[name] = True
-            try:
-                told.extend(check() or ())
-            except (ConfigError, OSError) as error:
-                passed[name] = False
-                told_of = system_reason(error) if isinstance(error, OSError) else str(error)
-                errors[told_of] = errors.get(told_of, 0) + 1
-            except Exception as error:  # the code of a method or a suite raises what it likes
-                passed[name] = False
-                traceback.print_exc()
-                errors[f"{whose}: {reason(error)} (in {place(error)})"] = 1
-        return passed[name]
-
+    Returns:
+        `errors`, and `told`: lines on the data, each once.
+    """
+    checks = _Preflight(setting)
     for run in runs:
-        whose = run.title
-        length, texts = run.train.max_length, len(run.task.texts)
+        checks.check_run(run)
+    for one in evaluations:
+        checks.check_evaluation(one)
+    return {"errors": list(checks.errors), "told": list(checks.told)}
+
+
+class _Preflight:
+    """Checks of runs and evaluations, each made once for equal inputs.
+
+    Attributes:
+        errors: what is wrong, in the order in which it was found; keys of a dictionary.
+        told: likewise, what a person should know of the data.
+    """
+
+    def __init__(self, setting: RuntimeConfig):
+        self._setting = setting
+        self._passed: dict[str, bool] = {}
+        self._first_folds: dict[str, TaskConfig] = {}
+        self.errors: dict[str, None] = {}
+        self.told: dict[str, None] = {}
+
+    def check_run(self, run: Run) -> None:
+        """Check the checkpoint, the prompt, the data, and the method on both."""
+        from peftbench.data import data_report
+        from peftbench.methods import dry_run
+
+        root, length, texts = self._setting.data_root, run.train.max_length, len(run.task.texts)
+        prompt = run.prompt and run.prompt.name
+        once = partial(self._once, run.title)
         if not once(
-            ["checkpoint", run.model, length, texts, run.prompt and run.prompt.name],
-            lambda run=run: dry_run.check_checkpoint(run),
+            ["checkpoint", run.model, length, texts, prompt], lambda: dry_run.check_checkpoint(run)
         ):
-            continue  # all the rest needs it
-        once([run.model, run.prompt, run.task.name], lambda run=run: dry_run.check_prompt(run))
+            return  # all the rest needs it
+        once([run.model, run.prompt, run.task.name], lambda: dry_run.check_prompt(run))
         # the parts of one cross-validation have the same rows: the first one describes them
         whole = canonical(replace(run.task, folds=None, fold=None, fold_seed=None))
-        brief = first_folds.setdefault(whole, run.task) != run.task
-        data = run.task, setting.data_root, brief
-        if once(run.task, lambda data=data: data_report.data_lines(*data)):
+        brief = self._first_folds.setdefault(whole, run.task) != run.task
+        if once(run.task, lambda: data_report.data_lines(run.task, root, brief)):
             once(
                 [run.model, run.task, run.prompt, length],
-                lambda run=run, brief=brief: data_report.token_lines(run, setting.data_root, brief),
+                lambda: data_report.token_lines(run, root, brief),
             )
             once(
                 [run.model, run.method, run.task, run.prompt, length],
-                lambda run=run: dry_run.rehearse(run, setting.data_root),
+                lambda: dry_run.rehearse(run, root),
             )
         else:
             once(
-                [run.model, run.method, run.task.classes, run.prompt and run.prompt.name],
-                lambda run=run: dry_run.validate_run(run),
+                [run.model, run.method, run.task.classes, prompt],
+                lambda: dry_run.validate_run(run),
             )
-    for one in evaluations:
-        whose = one.title
-        asked = base.build_suite(one.suite)
-        once(
-            [one.suite, one.run.task],
-            lambda one=one, asked=asked: asked.check_data(one.run, setting.data_root),
-        )
-        if asked.trains:
-            once(
+
+    def check_evaluation(self, one: Evaluation) -> None:
+        """Check the data of a suite, and the method where the suite trains."""
+        from peftbench.evaluation import continual
+        from peftbench.suites import base
+
+        suite, root = base.build_suite(one.suite), self._setting.data_root
+        self._once(one.title, [one.suite, one.run.task], lambda: suite.check_data(one.run, root))
+        if suite.trains:
+            self._once(
+                one.title,
                 [one.suite, one.run.model, one.run.method],
-                lambda one=one: continual.validate_continual(one),
+                lambda: continual.validate_continual(one),
             )
-    return {"errors": list(errors), "told": list(dict.fromkeys(told))}
+
+    def _once(self, title: str, inputs: Any, check: Callable[[], Iterable[str] | None]) -> bool:
+        """Whether a check of these inputs passes; the title says where a method or suite failed."""
+        name = canonical(inputs)
+        if name not in self._passed:
+            try:
+                self.told |= dict.fromkeys(check() or ())
+                self._passed[name] = True
+            except Exception as error:  # the code of a method or a suite raises what it likes
+                self._passed[name] = False
+                self.errors[self._described(title, error)] = None
+        return self._passed[name]
+
+    def _described(self, title: str, error: Exception) -> str:
+        if isinstance(error, ConfigError):
+            return str(error)
+        if isinstance(error, OSError):
+            return system_reason(error)
+        traceback.print_exc()
+        return f"{title}: {reason(error)} (in {place(error)})"
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ class WorkerPool:
         """Whether it was told to stop."""
         return self._halted()
 
-    def check(self, runs: Iterable[Run], evaluations: Iterable[Evaluation] = ()) -> list[str]:
+    def check_runs(self, runs: Iterable[Run], evaluations: Iterable[Evaluation] = ()) -> list[str]:
         """Let a worker instantiate every run and suite; return what is odd in their data.
 
         Raises:

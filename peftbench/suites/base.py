@@ -30,7 +30,7 @@ class Suite:
     untrained: ClassVar[bool] = False
     trains: ClassVar[bool] = False
 
-    def check(self, run: Run) -> None:
+    def check_run(self, run: Run) -> None:
         """Refuse a run of which the question makes no sense.
 
         Raises:

@@ -38,7 +38,7 @@ class Calibration(Suite):
             if not all(0 < value < 1 for value in values):
                 raise ValueError(f"suite.{name} lies between 0 and 1, got {values}")
 
-    def check(self, run: Run) -> None:
+    def check_run(self, run: Run) -> None:
         """Refuse a run that writes texts."""
         self.refuse_texts(run)
 

@@ -78,7 +78,7 @@ class Continual(Suite):
         if not self.sequence and len(self.chunks or []) < 1:
             raise ValueError("suite.chunks is empty: give the new examples of each round")
 
-    def check(self, run: Run) -> None:
+    def check_run(self, run: Run) -> None:
         """Refuse a run that cannot be cut so."""
         if run.checkpoint_selection.fraction:
             raise ConfigError(

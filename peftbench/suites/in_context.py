@@ -39,7 +39,7 @@ class InContext(Suite):
         if self.examples is not None and self.examples < 2:
             raise ValueError(f"suite.examples is at least 2, or null for all, got {self.examples}")
 
-    def check(self, run: Run) -> None:
+    def check_run(self, run: Run) -> None:
         """Refuse a run that has no words for labels, or fewer examples kept back."""
         if run.prompt is None:
             raise ConfigError(

@@ -40,7 +40,7 @@ class Latency(Suite):
         at_least("suite.repeats", self.repeats, 20, whole=True)  # a 95th percentile needs as many
         at_least("suite.warmup", self.warmup, 1, whole=True)
 
-    def check(self, run: Run) -> None:
+    def check_run(self, run: Run) -> None:
         """Refuse a run that writes texts."""
         self.refuse_texts(run)
 

@@ -55,7 +55,7 @@ class Noise(Suite):
         """The kinds that are asked for; null in the yaml leaves one out."""
         return {kind: rate for kind, rate in self.kinds.items() if rate is not None}
 
-    def check(self, run: Run) -> None:
+    def check_run(self, run: Run) -> None:
         """Refuse a task for which no kind is left, and one that wants texts."""
         self.refuse_texts(run)
         if not self.rates():

@@ -43,7 +43,7 @@ class Shift(Suite):
     seed: int
     own_words: bool = False
 
-    def check(self, run: Run) -> None:
+    def check_run(self, run: Run) -> None:
         """Refuse targets that a model of the run's task cannot answer for."""
         if self.own_words and (run.prompt is None or run.prompt.name not in (WORDS, GENERATE)):
             raise ConfigError(

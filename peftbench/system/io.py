@@ -122,15 +122,30 @@ def digest(body: bytes) -> str:
     return hashlib.sha256(body).hexdigest()
 
 
-def hashed(paths: tuple[Path, ...]) -> str:
-    """SHA-256 of the files, one after the other; read once while they do not change."""
-    return _hash_at(tuple((path, path.stat().st_mtime_ns, path.stat().st_size) for path in paths))
+def hash_file(path: Path) -> str:
+    """SHA-256 of the bytes of a file as they are now."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def hash_files(paths: tuple[Path, ...]) -> str:
+    """SHA-256 of the bytes of files, one after the other; read once while they do not change."""
+    return _hash_at(tuple(map(file_stamp, paths)))
+
+
+FileStamp = tuple[Path, int, int, int]
+
+
+def file_stamp(path: Path) -> FileStamp:
+    """What changes with a file; the last of its times cannot be set by hand."""
+    stat = path.stat()
+    return path, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns
 
 
 @cache
-def _hash_at(files: tuple[tuple[Path, int, int], ...]) -> str:
+def _hash_at(files: tuple[FileStamp, ...]) -> str:
     digest = hashlib.sha256()
-    for path, _, _ in files:
+    for path, *_ in files:
         with open(path, "rb") as file:
             while chunk := file.read(1 << 22):
                 digest.update(chunk)
@@ -146,7 +161,7 @@ def sealed(data: Json) -> bytes:
     if "\\udc" in text:  # a path that is not UTF-8: no reader of JSON takes that
         text = json.dumps(_decoded(data), indent=1, allow_nan=False)
     content = text.encode().removesuffix(b"\n}")
-    return content + _seal(content)
+    return content + seal_of(content)
 
 
 def _decoded(value: Any) -> Any:
@@ -157,16 +172,18 @@ def _decoded(value: Any) -> Any:
     return [_decoded(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
-def _seal(content: bytes) -> bytes:
+def seal_of(content: bytes) -> bytes:
+    """What `sealed` puts behind a content: its hash, and the end of the object."""
     return b',\n "sha256": "%b"\n}\n' % digest(content).encode()
 
 
-_SEAL_LENGTH = len(_seal(b""))
+#: Bytes of a seal.
+SEAL_LENGTH = len(seal_of(b""))
 
 
 def has_seal(body: bytes) -> bool:
     """Whether bytes end with the hash of those before it, as `sealed` gave them."""
-    return body[-_SEAL_LENGTH:] == _seal(body[:-_SEAL_LENGTH])
+    return body[-SEAL_LENGTH:] == seal_of(body[:-SEAL_LENGTH])
 
 
 def unsealed(path: Path) -> Json:

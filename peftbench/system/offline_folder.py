@@ -108,6 +108,6 @@ def wrong(place: Path) -> list[str]:
         path = place / name
         if not path.is_file():
             told.append(f"{name} is missing")
-        elif path.stat().st_size != about["bytes"] or io.hashed((path,)) != about["sha256"]:
+        elif path.stat().st_size != about["bytes"] or io.hash_files((path,)) != about["sha256"]:
             told.append(f"{name} was altered")
     return told

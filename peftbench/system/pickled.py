@@ -54,7 +54,7 @@ def copy_of_folder(folder: Path) -> Path:
     Raises:
         ConfigError: if there is none and this process does not convert, or cannot.
     """
-    named = [[path.name, io.hashed((path,))] for path in [*_weights(folder), *_beside(folder)]]
+    named = [[path.name, io.hash_files((path,))] for path in [*_weights(folder), *_beside(folder)]]
     name = f"{folder.name}-{io.digest(canonical(named).encode())[:12]}"
     return _copy(folder, _root() / name, [f"model.checkpoint={_quoted(folder)}"])
 
@@ -121,7 +121,7 @@ def _convert(folder: Path, draft: Path) -> None:
     conversion.convert("pickle", folder, draft)
     for path in _beside(folder):
         shutil.copyfile(path, draft / path.name)
-    about = {path.name: io.hashed((path,)) for path in _weights(folder)}
+    about = {path.name: io.hash_files((path,)) for path in _weights(folder)}
     (draft / SOURCE).write_bytes(io.sealed({"sha256_of": about}))
 
 

@@ -57,7 +57,7 @@ class Claims:
         self._folder, self._path, self._files = locks.parent, locks, files
         self._locks: int | None = None
 
-    def check(self) -> str | None:
+    def check_locking(self) -> str | None:
         """Take and give back a claim, before any work; return what a person should know of it.
 
         Raises:

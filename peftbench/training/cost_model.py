@@ -6,7 +6,6 @@ follow from them: its padded tokens, its evaluations. A budget of seconds that i
 becomes as many steps as fit by the same figures.
 """
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable
@@ -15,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 import torch
 
 from peftbench.core.configs import Budget, CheckpointSelection
-from peftbench.core.run import Json, Record, Run, canonical
+from peftbench.core.run import Json, Record, Run, canonical, key_of_text
 from peftbench.results.store import Results
 from peftbench.training import measurement
 from peftbench.training.precision import resolve_precision
@@ -100,7 +99,7 @@ def known(
     where = [here[name] for name in ("device", "threads", "deterministic", "libraries", "commit")]
     where.append(resolve_precision(run.train.precision, device))
     shape = [*run.step_shape(), where, *(["trial"] if trial else [])]
-    name = hashlib.sha256(canonical(shape).encode()).hexdigest()[:12]
+    name = key_of_text(canonical(shape))
     if results is None:
         return _measured(run, name, alone, trial)
     path = results.cache(f"calibration-{name}.json")

@@ -6,10 +6,10 @@ import records
 from scipy.special import softmax
 from sklearn.metrics import confusion_matrix
 
-from peftbench.analysis.errors import Answers, by_class, by_column, by_quantile
+from peftbench.analysis.errors import RowPredictions, by_class, by_column, by_quantile
 
 
-def answers(scores: np.ndarray, label: np.ndarray, task: str = "mnli") -> Answers:
+def answers(scores: np.ndarray, label: np.ndarray, task: str = "mnli") -> RowPredictions:
     """Answers of as many seeds as there are (runs, examples, classes) scores."""
     seeds = ",".join(map(str, range(len(scores))))
     runs = records.runs("method=lora", f"task={task}", f"seed={seeds}")
@@ -19,7 +19,7 @@ def answers(scores: np.ndarray, label: np.ndarray, task: str = "mnli") -> Answer
         for run, one in zip(runs, scores, strict=True)
     }
     made = [records.record(run) for run in runs]
-    return Answers.of(made, lambda record: arrays[record.run.key])
+    return RowPredictions.from_records(made, lambda record: arrays[record.run.key])
 
 
 def test_confusion_is_scikit_learns_mean():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from peftbench.analysis.variance_components import REST, Design
+from peftbench.analysis.variance_components import REST, FactorDesign
 from peftbench.config.sweep import plan
 
 ROLES = ("subset", "order", "head", "method", "dropout")
@@ -50,7 +50,7 @@ def test_the_packaged_sweep_is_an_orthogonal_array():
 def test_two_crossed_roles_are_the_analysis_of_variance():
     levels = {"order": [i // 4 for i in range(12)], "head": [i % 4 for i in range(12)]}
     scores = simulated(levels, {"order": 2.0, "head": 0.5}, 1.0, 1)[0]
-    order, head, rest = Design(levels).estimate(scores)
+    order, head, rest = FactorDesign(levels).estimate(scores)
     table = scores.reshape(3, 4)
     mean = table.mean()
     by_order, by_head = table.mean(axis=1), table.mean(axis=0)
@@ -67,7 +67,7 @@ def test_two_crossed_roles_are_the_analysis_of_variance():
 
 def test_components_are_unbiased_and_intervals_cover(array):
     spreads = {"subset": 2.0, "order": 1.0, "head": 0.0, "method": 0.5, "dropout": 0.25}
-    design, repeats = Design(array), 800
+    design, repeats = FactorDesign(array), 800
     found = [design.estimate(one) for one in simulated(array, spreads, 0.8, repeats)]
     truth = [*(spread**2 for spread in spreads.values()), 0.8**2]
     assert [one.name for one in found[0]] == [*ROLES, REST]
@@ -85,7 +85,7 @@ def test_missing_runs_leave_them_unbiased(array):
     kept = np.random.default_rng(7).permutation(25)[:22]
     levels = {role: [found[i] for i in kept] for role, found in array.items() if role != "head"}
     spreads = {"subset": 2.0, "order": 1.0, "method": 0.5, "dropout": 0.0}
-    design = Design(levels)
+    design = FactorDesign(levels)
     found = [design.estimate(one) for one in simulated(levels, spreads, 0.8, 800)]
     for place, true in enumerate([4.0, 1.0, 0.25, 0.0, 0.64]):
         values = np.array([one[place].variance for one in found])
@@ -94,11 +94,11 @@ def test_missing_runs_leave_them_unbiased(array):
 
 def test_roles_that_move_together_are_one_and_what_is_not_told_apart_is_said():
     levels = {"order": [0, 0, 1, 1, 2, 2], "head": [5, 5, 3, 3, 9, 9], "method": [0] * 6}
-    found = Design(levels).estimate(np.array([1.0, 2, 4, 5, 9, 8]))
+    found = FactorDesign(levels).estimate(np.array([1.0, 2, 4, 5, 9, 8]))
     assert [one.name for one in found] == ["order and head", REST]
     assert found[0].variance == pytest.approx((stats.f_oneway([1, 2], [4, 5], [9, 8])[0] - 1) / 4)
     nested = {"order": [0, 0, 1, 1, 2, 2], "head": [0, 0, 0, 0, 1, 1]}
-    order, head, rest = Design(nested).estimate(np.array([1.0, 2, 4, 5, 9, 8]))
+    order, head, rest = FactorDesign(nested).estimate(np.array([1.0, 2, 4, 5, 9, 8]))
     assert (order.freedom, head.variance, rest.freedom) == (1, None, 3)
     with pytest.raises(ValueError, match="no run is left"):
-        Design({"order": [0, 1, 2]}).estimate(np.array([1.0, 2, 3]))
+        FactorDesign({"order": [0, 1, 2]}).estimate(np.array([1.0, 2, 3]))

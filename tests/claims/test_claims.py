@@ -552,7 +552,7 @@ def trials(method: str, rates: dict[float, float], task: str = "stsb") -> list[R
 
 def test_the_smallest_rate_within_a_point_of_the_best_is_the_choice():
     made = trials("bitfit", {1e-4: 0.5, 1e-3: 0.795, 3e-3: 0.8, 1e-2: 0.1})
-    choices = TunedRates.of(made)
+    choices = TunedRates.from_records(made)
     (choice,) = choices.known
     assert (choice.rate, choice.trials, choice.size, choice.edge) == (1e-3, 4, 800, False)
     by_rate = {record.run.train.lr: record.run for record in made}
@@ -560,7 +560,9 @@ def test_the_smallest_rate_within_a_point_of_the_best_is_the_choice():
     assert choices.of_run(by_rate[3e-3]) is None
     (elsewhere,) = records.runs("method=bitfit", "task=mrpc", "train.lr=1e-3")
     assert choices.of_run(elsewhere) is None
-    assert not TunedRates.of(trials("bitfit", {1e-3: 0.7, 3e-3: 0.8})).known  # two are no search
+    assert not TunedRates.from_records(
+        trials("bitfit", {1e-3: 0.7, 3e-3: 0.8})
+    ).known  # two are no search
 
 
 @pytest.mark.parametrize(

@@ -209,9 +209,9 @@ def test_the_commands_of_pbs_are_noticed(answers):
     told, _ = answers
     told["qstat"] = "usage: \nqstat [-f] [-J]"
     with pytest.raises(ConfigError, match="is it PBS"):
-        GridEngine(SGE).check()
+        GridEngine(SGE).check_config()
     told["qstat"] = "SGE 8.1.9\nusage: qstat [options]"
-    GridEngine(SGE).check()
+    GridEngine(SGE).check_config()
 
 
 # a real one

@@ -220,7 +220,7 @@ def test_what_is_refused_is_said_word_for_word(results, server):
 def test_commands_of_another_scheduler_are_noticed(results, server):
     (server.folder / "bin" / "qstat").write_text("#!/bin/bash\necho SGE 8.1.9\n")
     with pytest.raises(ConfigError, match="is it Grid Engine"):
-        Pbs(PBS).check()
+        Pbs(PBS).check_config()
 
 
 def test_jobs_of_a_cut_off_submission_are_found_by_name(results, server):

@@ -124,7 +124,7 @@ def test_values_of_a_yaml_add_no_lines_of_their_own(results):
     script = base.find_scheduler("pbs")(where).script(results, submission(results, where)[0], 0)
     assert "stolen" not in options(script)
     with pytest.raises(ConfigError, match="must be one line"):
-        base.find_scheduler("lsf")(replace(read("lsf"), account="a\nb")).check()
+        base.find_scheduler("lsf")(replace(read("lsf"), account="a\nb")).check_config()
 
 
 @pytest.mark.parametrize("name", [name for name in SCRIPTED if name != "kubernetes"])
@@ -177,7 +177,7 @@ def test_keys_of_other_schedulers_are_refused_in_a_yaml(tmp_path):
 def test_what_only_the_site_can_say_must_be_named(results, key):
     where = replace(read("kubernetes"), **{key: None})
     with pytest.raises(ConfigError, match=f"^cluster.{key}: Kubernetes needs it"):
-        base.find_scheduler("kubernetes")(where).check()
+        base.find_scheduler("kubernetes")(where).check_config()
 
 
 @pytest.mark.parametrize("name", SCRIPTED)

@@ -49,20 +49,20 @@ class Pair(pairs.Pair):
         """The part of the loss that may be left."""
         return FALLS_TO["texts" if self.run.task.generation else "words"]
 
-    def encoder(self, seed: int = 0) -> AdaptedModel:
+    def adapted_model(self, seed: int = 0) -> AdaptedModel:
         """The model as a training starts with it."""
-        encoder = AdaptedModel(self.backbone, self.run.task.classes, seed).eval()
+        model = AdaptedModel(self.backbone, self.run.task.classes, seed).eval()
         torch.manual_seed(seed)
-        self.method.insert(encoder)
-        self.method.on_train_begin(encoder, iter(lambda: dict(self.batch), None))
-        prepare_for_training(encoder, None, self.batch["input_ids"].unique())
-        return encoder.eval()
+        self.method.insert(model)
+        self.method.on_train_begin(model, iter(lambda: dict(self.batch), None))
+        prepare_for_training(model, None, self.batch["input_ids"].unique())
+        return model.eval()
 
-    def loss(self, encoder: AdaptedModel) -> float:
+    def loss(self, model: AdaptedModel) -> float:
         """Of the batch."""
         with torch.no_grad():
             torch.manual_seed(0)
-            return float(self.method.compute_loss(encoder, self.batch))
+            return float(self.method.compute_loss(model, self.batch))
 
 
 @cache
@@ -112,38 +112,38 @@ def pair(request):
 def trained(pair):
     """The model after some steps with the loop of real runs, and the losses before and after."""
     for rate in RATES:
-        encoder = pair.encoder()
-        before = {name: p.detach().clone() for name, p in encoder.named_parameters()}
-        first = pair.loss(encoder)
-        tiny.fit(encoder, pair.method, pair.batch, STEPS, lr=rate)
-        last = pair.loss(encoder.eval())
+        model = pair.adapted_model()
+        before = {name: p.detach().clone() for name, p in model.named_parameters()}
+        first = pair.loss(model)
+        tiny.fit(model, pair.method, pair.batch, STEPS, lr=rate)
+        last = pair.loss(model.eval())
         if last <= pair.falls_to * first:
             break
-    changed = {n for n, p in encoder.named_parameters() if not torch.equal(p, before[n])}
-    return encoder, changed, (first, last)
+    changed = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    return model, changed, (first, last)
 
 
 def test_the_loss_falls_and_nothing_else_changes(pair, trained):
-    encoder, changed, (first, last) = trained
+    model, changed, (first, last) = trained
     assert last <= pair.falls_to * first
-    marked = {f"module.{name}" for name in encoder.trained()}
+    marked = {f"module.{name}" for name in model.trained()}
     assert changed
     assert changed <= marked
     assert not any(p.requires_grad for p in pair.backbone.module.parameters())
 
 
 def test_state_is_the_whole_difference(pair, trained):
-    encoder, *_ = trained
-    other = pair.encoder(seed=1)
-    other.restore(encoder.state())
+    model, *_ = trained
+    other = pair.adapted_model(seed=1)
+    other.restore(model.state())
     with torch.inference_mode():
-        torch.testing.assert_close(other(pair.batch), encoder(pair.batch), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(other(pair.batch), model(pair.batch), rtol=1e-5, atol=1e-5)
 
 
 def test_scores_have_a_place_for_each_answer(pair, trained):
-    encoder, *_ = trained
+    model, *_ = trained
     with torch.inference_mode():
-        shape = encoder(pair.batch).shape
+        shape = model(pair.batch).shape
     vocabulary = pair.backbone.module.config.vocab_size
     assert tuple(shape) == ((8, WANTED, vocabulary) if pair.run.task.generation else (8, 2))
 
@@ -151,22 +151,22 @@ def test_scores_have_a_place_for_each_answer(pair, trained):
 def test_texts_are_written_as_without_a_cache(pair, trained):
     if not pair.run.task.generation:
         pytest.skip("label words write no texts")
-    encoder, *_ = trained
+    model, *_ = trained
     questions = tokens("texts").questions()
     batch = batching.collate(questions, np.arange(8), 0, "causal")
     with torch.inference_mode():
-        written = decoding.greedy(encoder, batch, decoding.Decoding(MOST, end=-5))
+        written = decoding.greedy(model, batch, decoding.Decoding(MOST, end=-5))
         for number in (0, 3, 7):
             start = int(questions.ends[number] - questions.lengths[number])
             ids = questions.ids[start : questions.ends[number]].tolist()
             for token in written[number].tolist():
-                scores = following(encoder, ids)
+                scores = following(model, ids)
                 # a tie within rounding may go either way
                 assert float(scores[token]) >= float(scores.max()) - 1e-4
                 ids.append(token)
 
 
-def following(encoder: AdaptedModel, ids: list[int]) -> Tensor:
+def following(model: AdaptedModel, ids: list[int]) -> Tensor:
     """Scores (vocabulary,) of what comes after the tokens, all of which are passed."""
     one = TokenizedSplit(
         ids=np.array([*ids, 0], np.int32),
@@ -177,4 +177,4 @@ def following(encoder: AdaptedModel, ids: list[int]) -> Tensor:
         answer=np.array([len(ids) - 1], np.int32),
         wanted=np.ones(1, np.int32),
     )
-    return encoder(batching.collate(one, np.arange(1), 0, "causal"))[0, 0]
+    return model(batching.collate(one, np.arange(1), 0, "causal"))[0, 0]

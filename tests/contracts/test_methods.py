@@ -39,26 +39,26 @@ class Pair(pairs.Pair):
         """The encoder without the method."""
         return AdaptedModel(self.backbone, self.run.task.classes, seed).eval()
 
-    def encoder(
+    def adapted_model(
         self, seed: int = 0, half: bool | None = None, recompute: bool = False
     ) -> AdaptedModel:
         """The encoder as a training starts with it; not settled where `half` is None."""
-        encoder = self.bare(seed)
+        model = self.bare(seed)
         torch.manual_seed(seed)
-        self.method.insert(encoder)
-        self.method.on_train_begin(encoder, iter(lambda: dict(self.batch), None))
+        self.method.insert(model)
+        self.method.on_train_begin(model, iter(lambda: dict(self.batch), None))
         if half is not None:
             autocast = torch.bfloat16 if half else None
             words = self.batch["input_ids"].unique()
-            prepare_for_training(encoder, autocast, words, recompute)
-        return encoder.eval()
+            prepare_for_training(model, autocast, words, recompute)
+        return model.eval()
 
-    def gradient(self, encoder: AdaptedModel) -> dict[str, Tensor]:
+    def gradient(self, model: AdaptedModel) -> dict[str, Tensor]:
         """Of all that trains, by name; zeros are not none."""
-        encoder.zero_grad(set_to_none=True)
+        model.zero_grad(set_to_none=True)
         torch.manual_seed(0)
-        self.method.compute_loss(encoder, self.batch).backward()
-        return {n: p.grad for n, p in encoder.trained().items() if p.grad is not None}
+        self.method.compute_loss(model, self.batch).backward()
+        return {n: p.grad for n, p in model.trained().items() if p.grad is not None}
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Trained:
     changed: set[str]
     marked: set[str]
     losses: tuple[float, float]
-    encoder: AdaptedModel
+    adapted_model: AdaptedModel
     beside: tuple[Tensor, Tensor]
 
 
@@ -103,17 +103,17 @@ def pair(offered):
 def trained(pair):
     """The pair after thirty steps with the loop of real runs."""
     for rate in RATES:
-        encoder, neighbour = pair.encoder(half=False), pair.encoder()
-        before = {name: p.detach().clone() for name, p in encoder.named_parameters()}
-        marked = {f"module.{name}" for name in encoder.trained()}
-        first, logits = loss(pair, encoder), neighbour(pair.batch)
-        tiny.fit(encoder, pair.method, pair.batch, STEPS, lr=rate)
-        encoder.eval()
-        losses = (first, loss(pair, encoder))
+        model, neighbour = pair.adapted_model(half=False), pair.adapted_model()
+        before = {name: p.detach().clone() for name, p in model.named_parameters()}
+        marked = {f"module.{name}" for name in model.trained()}
+        first, logits = loss(pair, model), neighbour(pair.batch)
+        tiny.fit(model, pair.method, pair.batch, STEPS, lr=rate)
+        model.eval()
+        losses = (first, loss(pair, model))
         if losses[1] <= losses[0] / 2:
             break
-    changed = {n for n, p in encoder.named_parameters() if not torch.equal(p, before[n])}
-    return Trained(before, changed, marked, losses, encoder, (logits, neighbour(pair.batch)))
+    changed = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    return Trained(before, changed, marked, losses, model, (logits, neighbour(pair.batch)))
 
 
 def refused(run: Run) -> str:
@@ -131,10 +131,10 @@ def untouched(family: str) -> dict[str, Tensor]:
     return Backbone(tiny.one_run(f"model.family={family}", tiny.WIDE).model).module.state_dict()
 
 
-def loss(pair: Pair, encoder: AdaptedModel) -> float:
+def loss(pair: Pair, model: AdaptedModel) -> float:
     with torch.no_grad():
         torch.manual_seed(0)
-        return float(pair.method.compute_loss(encoder, pair.batch))
+        return float(pair.method.compute_loss(model, pair.batch))
 
 
 def test_is_inserted_or_refused_for_what_the_model_lacks(offered):
@@ -142,14 +142,14 @@ def test_is_inserted_or_refused_for_what_the_model_lacks(offered):
     refusal = refused(offered.run)
     if refusal:
         with pytest.raises(ValueError, match="has no") as met:
-            offered.encoder()
+            offered.adapted_model()
         assert str(met.value) in refusal
         lacked = str(met.value).partition("has no ")[2].removeprefix("role ").split()[0].strip("';")
         assert lacked not in offered.backbone.family_config.roles
         frozen = [name for name, p in offered.bare().named_parameters() if not p.requires_grad]
         assert not any(lacked in name for name in frozen), f"{lacked} is there to train"
         return
-    counts = offered.encoder().counts()
+    counts = offered.adapted_model().counts()
     assert counts["head"] == offered.bare().counts()["head"] > 0
     assert counts["trained"] + counts["head"] <= counts["total"]
 
@@ -175,44 +175,44 @@ def test_leaves_the_backbone_and_other_encoders_alone(pair, trained):
 
 
 def test_trained_parameters_get_gradients_by_the_second_step(pair):
-    encoder = pair.encoder(half=False).train()
-    first = pair.gradient(encoder)
-    torch.optim.SGD(encoder.trained().values(), lr=0.1).step()
-    second = pair.gradient(encoder)
+    model = pair.adapted_model(half=False).train()
+    first = pair.gradient(model)
+    torch.optim.SGD(model.trained().values(), lr=0.1).step()
+    second = pair.gradient(model)
     assert first.keys() <= second.keys()
-    assert second.keys() == encoder.trained().keys()
+    assert second.keys() == model.trained().keys()
     assert all(gradient.any() for gradient in second.values())
     assert not any(p.requires_grad for p in pair.backbone.module.parameters())
 
 
 def test_state_saved_and_restored_gives_the_same_logits(pair, trained, tmp_path):
-    safetensors.torch.save_file(trained.encoder.state(), tmp_path / "state.safetensors")
-    other = pair.encoder(seed=1)
-    assert not torch.equal(other(pair.batch), trained.encoder(pair.batch))
+    safetensors.torch.save_file(trained.model.state(), tmp_path / "state.safetensors")
+    other = pair.adapted_model(seed=1)
+    assert not torch.equal(other(pair.batch), trained.model(pair.batch))
     other.restore(safetensors.torch.load_file(tmp_path / "state.safetensors"))
     state = other.state()
-    assert all(torch.equal(value, state[name]) for name, value in trained.encoder.state().items())
+    assert all(torch.equal(value, state[name]) for name, value in trained.model.state().items())
     # the last bit depends on where in memory a tensor starts (seen with torch 2.11)
-    both = other(pair.batch), trained.encoder(pair.batch)
+    both = other(pair.batch), trained.model(pair.batch)
     torch.testing.assert_close(*both, rtol=1e-6, atol=1e-6)
 
 
 def test_two_forwards_agree_in_eval_mode(pair, trained):
-    encoder = trained.encoder
+    model = trained.model
     with torch.inference_mode():
-        assert torch.equal(encoder(pair.batch), encoder(pair.batch))
+        assert torch.equal(model(pair.batch), model(pair.batch))
         torch.manual_seed(0)
-        first = pair.method.predict(encoder, pair.batch)
+        first = pair.method.predict(model, pair.batch)
         torch.manual_seed(0)
-        second = pair.method.predict(encoder, pair.batch)
+        second = pair.method.predict(model, pair.batch)
     assert first["scores"].shape == (8, 2)
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def test_settling_changes_nothing(pair, trained):
-    settled, half, plain = (pair.encoder(1, half) for half in (False, True, None))
-    for encoder in (settled, half, plain):
-        encoder.restore(trained.encoder.state())
+    settled, half, plain = (pair.adapted_model(1, half) for half in (False, True, None))
+    for model in (settled, half, plain):
+        model.restore(trained.model.state())
     with torch.inference_mode():
         torch.testing.assert_close(settled(pair.batch), plain(pair.batch), rtol=1e-5, atol=1e-5)
         with torch.autocast("cpu", torch.bfloat16):
@@ -222,8 +222,8 @@ def test_settling_changes_nothing(pair, trained):
 
 
 def test_gradients_in_bf16_are_those_in_fp32(pair):
-    exact = pair.gradient(pair.encoder(half=False))
-    settled = pair.encoder(half=True)
+    exact = pair.gradient(pair.adapted_model(half=False))
+    settled = pair.adapted_model(half=True)
     with torch.autocast("cpu", torch.bfloat16):
         rounded = pair.gradient(settled)
     assert {p.dtype for p in settled.trained().values()} == {torch.float32}
@@ -237,23 +237,25 @@ def test_gradients_in_bf16_are_those_in_fp32(pair):
 
 
 def test_gradients_are_the_same_bits_where_blocks_are_computed_again(pair):
-    kept, again = (pair.gradient(pair.encoder(0, False, one).train()) for one in (False, True))
+    kept, again = (
+        pair.gradient(pair.adapted_model(0, False, one).train()) for one in (False, True)
+    )
     assert kept.keys() == again.keys()
     assert all(torch.equal(again[name], gradient) for name, gradient in kept.items())
 
 
 def test_starts_at_the_pretrained_model_if_it_claims_to(pair):
-    encoder = pair.encoder()
+    model = pair.adapted_model()
     with torch.inference_mode():
-        logits, pretrained = encoder(pair.batch), pair.bare()(pair.batch)
+        logits, pretrained = model(pair.batch), pair.bare()(pair.batch)
     same = torch.allclose(logits, pretrained, rtol=0, atol=1e-6)
     assert same or not pair.method.identity_at_init
 
 
 def test_starts_from_the_head_of_the_seed(pair):
     heads = [
-        {n: p for n, p in encoder.trained().items() if encoder.in_head(n)}
-        for encoder in (pair.encoder(), pair.bare(), pair.encoder(seed=1))
+        {n: p for n, p in model.trained().items() if model.in_head(n)}
+        for model in (pair.adapted_model(), pair.bare(), pair.adapted_model(seed=1))
     ]
     assert heads[0].keys() == heads[1].keys() == heads[2].keys()
     assert all(torch.equal(heads[0][name], heads[1][name]) for name in heads[0])
@@ -264,25 +266,25 @@ def test_starts_from_the_head_of_the_seed(pair):
 # in a pack
 
 
-def still(encoder: AdaptedModel) -> AdaptedModel:
+def still(model: AdaptedModel) -> AdaptedModel:
     """Without dropout, whose draws would differ."""
-    for module in encoder.modules():
+    for module in model.modules():
         for name in ("p", "dropout", "attention_dropout"):
             if isinstance(getattr(module, name, None), float):
                 setattr(module, name, 0.0)
-    return encoder
+    return model
 
 
 def started(pair: Pair, seed: int, batch: Batch) -> Training:
     """A run somewhere on its way: nothing it trains is as it was at the start."""
-    encoder = still(pair.encoder(seed, half=False)).train()
-    encoder.examples = 10 + seed
+    model = still(pair.adapted_model(seed, half=False)).train()
+    model.examples = 10 + seed
     torch.manual_seed(seed)
     with torch.no_grad():
-        for parameter in encoder.trained().values():
+        for parameter in model.trained().values():
             parameter.add_(0.01 * torch.randn_like(parameter))
-    made = tiny.training(encoder, pair.method, batch, steps=3)
-    encoder.train()
+    made = tiny.training(model, pair.method, batch, steps=3)
+    model.train()
     return made
 
 
@@ -314,8 +316,8 @@ def test_in_a_pack_each_run_has_the_loss_and_the_gradients_that_it_has_alone(pai
     with noiseless():
         for one, batch in zip(trainings, given, strict=True):
             losses.append(float(one.predictor.gradients(batch, None)))
-            grads.append({n: p.grad for n, p in one.predictor.encoder.trained().items()})
-            one.predictor.encoder.zero_grad(set_to_none=True)
+            grads.append({n: p.grad for n, p in one.predictor.model.trained().items()})
+            one.predictor.model.zero_grad(set_to_none=True)
         stack = stacked(trainings)
         inputs = stack.inputs(trainings, stacked_batches(asks))
         packed, found = stack.gradients(trainings[0].predictor, inputs, None)

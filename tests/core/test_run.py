@@ -8,7 +8,16 @@ import pytest
 from peftbench.config.sweep import plan
 from peftbench.core.configs import Budget
 from peftbench.core.errors import ConfigError, RecordError
-from peftbench.core.run import ROLES, SCHEMA, Record, Run, canonical, distinct_inputs
+from peftbench.core.run import (
+    ROLES,
+    SCHEMA,
+    Record,
+    Run,
+    canonical,
+    distinct_inputs,
+    flattened,
+    leaves,
+)
 
 DATA = {
     "model": {
@@ -209,3 +218,15 @@ def test_runs_that_share_their_parts_are_rehearsed_once():
     assert found[0] is runs[0]
     shorter = replace(runs[0], train=replace(runs[0].train, max_length=9))
     assert len(distinct_inputs([shorter, *runs])) == 3
+
+
+def test_nested_objects_have_one_path_for_each_value():
+    node = {"run": {"method": {"name": "a", "base": {"name": "b", "at": [1, 2.0]}}, "seed": 3}}
+    assert dict(leaves(node)) == {
+        **{"run.method.name": "a", "run.method.base.name": "b"},
+        **{"run.method.base.at": [1, 2.0], "run.seed": 3},
+    }
+    assert flattened(node) == dict(leaves(node)) | {
+        **{"run.method": "a", "run.method.base": "b"},
+        "run.method.base.at": "[1,2]",
+    }

@@ -198,20 +198,20 @@ def test_every_method_trains_by_words(family, method):
     backbone = Backbone(run.model, verbalizer_ids=prompting.verbalizer_ids(run, tokenizer))
     mask = run.model.family_config.mask
     batch = batching.collate(tokens, np.arange(8), tokenizer.pad_token_id, mask)
-    encoder, maker = AdaptedModel(backbone, classes=2, seed=0), build_method(run.method)
+    model, maker = AdaptedModel(backbone, classes=2, seed=0), build_method(run.method)
     torch.manual_seed(0)
-    maker.insert(encoder)
-    maker.on_train_begin(encoder, iter(lambda: dict(batch), None))
-    prepare_for_training(encoder, None, batch["input_ids"].unique())
-    before = {n: p.detach().clone() for n, p in encoder.named_parameters() if p.requires_grad}
+    maker.insert(model)
+    maker.on_train_begin(model, iter(lambda: dict(batch), None))
+    prepare_for_training(model, None, batch["input_ids"].unique())
+    before = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad}
     torch.manual_seed(0)
-    first = maker.compute_loss(encoder.eval(), batch).detach()
-    tiny.fit(encoder, maker, batch, steps=30, lr=1e-2)
+    first = maker.compute_loss(model.eval(), batch).detach()
+    tiny.fit(model, maker, batch, steps=30, lr=1e-2)
     torch.manual_seed(0)
-    assert maker.compute_loss(encoder.eval(), batch).detach() < first
-    assert any(not torch.equal(before[n], p) for n, p in encoder.named_parameters() if n in before)
+    assert maker.compute_loss(model.eval(), batch).detach() < first
+    assert any(not torch.equal(before[n], p) for n, p in model.named_parameters() if n in before)
     if method == "full":
-        still = {n for n, p in encoder.named_parameters() if not p.requires_grad}
+        still = {n for n, p in model.named_parameters() if not p.requires_grad}
         assert not still, "the words' rows and their biases train too"
 
 
@@ -220,13 +220,13 @@ def test_penalties_by_words(penalty):
     words = ("method=robust_partial", f"method.penalty={penalty}", "method.strength=1000")
     run = run_of("gpt2", *words)
     tokenizer, tokens = coded(run)
-    encoder = AdaptedModel(Backbone(run.model, verbalizer_ids=[4, 5]), classes=2, seed=0)
-    build_method(run.method).insert(encoder)
+    model = AdaptedModel(Backbone(run.model, verbalizer_ids=[4, 5]), classes=2, seed=0)
+    build_method(run.method).insert(model)
     batch = batching.collate(tokens, np.arange(1), tokenizer.pad_token_id, "causal")
-    encoder.train()
-    with_it = build_method(run.method).compute_loss(encoder, batch)
+    model.train()
+    with_it = build_method(run.method).compute_loss(model, batch)
     without = build_method(run_of("gpt2", *words[:2], "method.strength=0").method).compute_loss(
-        encoder, batch
+        model, batch
     )
     assert with_it > without
 

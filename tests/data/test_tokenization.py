@@ -168,14 +168,14 @@ def test_evaluation_batches_are_padded_no_more_than_asked():
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_padding_changes_no_logits(family):
-    encoder = AdaptedModel(tiny.backbone(family), classes=2, seed=0).eval()
-    segments = getattr(encoder.module.config, "type_vocab_size", 0)
+    model = AdaptedModel(tiny.backbone(family), classes=2, seed=0).eval()
+    segments = getattr(model.module.config, "type_vocab_size", 0)
     tokens = tiny.tokens(8, pairs=segments > 1)
-    mask = encoder.backbone.family_config.mask
+    mask = model.backbone.family_config.mask
     with torch.inference_mode():
-        together = encoder(batching.collate(tokens, np.arange(8), 0, mask))
+        together = model(batching.collate(tokens, np.arange(8), 0, mask))
         for row in range(8):
-            alone = encoder(batching.collate(tokens, np.array([row]), 0, mask))
+            alone = model(batching.collate(tokens, np.array([row]), 0, mask))
             torch.testing.assert_close(alone[0], together[row], rtol=0, atol=2e-6)
 
 
@@ -186,9 +186,9 @@ def test_a_ready_mask_and_a_plain_one_mean_the_same():
     assert ready["attention_mask"].shape == (8, 1, 1, longest)
     assert ready["attention_mask"].dtype is torch.bool
     assert plain["attention_mask"].shape == (8, longest)
-    encoder = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0).eval()
+    model = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0).eval()
     with torch.inference_mode():
-        torch.testing.assert_close(encoder(ready), encoder(plain), rtol=0, atol=1e-6)
+        torch.testing.assert_close(model(ready), model(plain), rtol=0, atol=1e-6)
 
 
 def test_collate_gives_back_what_it_was_given():

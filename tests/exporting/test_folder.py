@@ -471,16 +471,16 @@ def test_a_full_export_is_where_another_task_starts(tmp_path, family):
         for n, word in enumerate(["one", "two", "six", "ten", "ran", "sat"] * 6)
     ]
     (tmp_path / "next.csv").write_text("\n".join(["sentence,label", *rows]) + "\n")
-    model = ("model=auto", f"model.checkpoint='{folder}'")
-    words = (*model, "task=file", f"task.path='{tmp_path}/next.csv'", "method=bitfit")
+    auto = ("model=auto", f"model.checkpoint='{folder}'")
+    words = (*auto, "task=file", f"task.path='{tmp_path}/next.csv'", "method=bitfit")
     planned = plan(*words, "budget=steps", "budget.steps=2", "train.num_evals=1")
     last = {"bert": "classifier.weight", "roberta": "classifier.out_proj.weight"}[family]
     [note] = planned.notes
     assert note.startswith(f"out: its checkpoint has a head of its own ({last}, 2 outputs), which")
     (run,) = planned.runs
-    encoder = AdaptedModel(Backbone(run.model), run.task.classes, seed=0)
-    assert encoder.module.get_parameter(last).shape[0] == 3
+    model = AdaptedModel(Backbone(run.model), run.task.classes, seed=0)
+    assert model.module.get_parameter(last).shape[0] == 3
     trained = load_file(folder / "model.safetensors")
     name = f"{family}.encoder.layer.1.output.dense.weight"
-    assert torch.equal(encoder.pretrained[name], trained[name])
+    assert torch.equal(model.pretrained[name], trained[name])
     assert execute(run, RuntimeConfig(device="cpu")).record.work["steps"] == 2

@@ -13,7 +13,7 @@ from peftbench.core.runtime import RuntimeConfig
 from peftbench.models import finite_weights, pretrained
 from peftbench.models.backbone import Backbone
 from peftbench.runner.failure_causes import classify
-from peftbench.runner.worker import _check as check_runs
+from peftbench.runner.worker import preflight
 from peftbench.training.trainer import execute
 
 CPU = RuntimeConfig(device="cpu")
@@ -76,7 +76,7 @@ def test_a_value_of_a_wrong_type_is_refused_at_planning(tmp_path, file, key, val
 def test_what_transformers_says_of_a_value_is_whole(tmp_path, key, value, said):
     folder = made.checkpoint(tmp_path / "model")
     put(folder, "config.json", key, value)
-    (error,) = check_runs(plan(*made.words_of(folder)).runs, [], CPU)["errors"]
+    (error,) = preflight(plan(*made.words_of(folder)).runs, [], CPU)["errors"]
     assert error.startswith(f"{folder / 'config.json'}: ")
     assert re.search(said if said.startswith("no ") else re.escape(said), error), error
 
@@ -85,7 +85,7 @@ def test_what_transformers_says_of_a_value_is_whole(tmp_path, key, value, said):
 def test_values_that_files_have_are_taken(tmp_path, file, key, value):
     folder = made.checkpoint(tmp_path / "model")
     put(folder, file, key, value)
-    assert check_runs(plan(*made.words_of(folder)).runs, [], CPU)["errors"] == []
+    assert preflight(plan(*made.words_of(folder)).runs, [], CPU)["errors"] == []
 
 
 @pytest.mark.parametrize("number", ["5", None, 5.5])
@@ -191,7 +191,7 @@ def test_every_precision_is_looked_at(dtype, value):
 def test_an_activation_that_is_none_is_named_with_those_there_are(tmp_path, family, key):
     folder = made.checkpoint(tmp_path / "model", family)
     put(folder, "config.json", key, "GELU")
-    (error,) = check_runs(plan(*made.words_of(folder)).runs, [], CPU)["errors"]
+    (error,) = preflight(plan(*made.words_of(folder)).runs, [], CPU)["errors"]
     assert f'config.json: {key} is "GELU"; it must be one of gelu, ' in error
     assert ", relu, " in error
 

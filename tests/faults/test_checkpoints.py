@@ -20,7 +20,7 @@ from peftbench.methods import dry_run
 from peftbench.models import tokenizer_files
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
-from peftbench.runner.worker import _check as check_runs
+from peftbench.runner.worker import preflight
 from peftbench.training.trainer import execute
 
 
@@ -31,7 +31,7 @@ def errors(*words):
     except ConfigError as error:
         return f"planned: {error}"
     return "checked: " + "\n".join(
-        check_runs(planned.runs, [], RuntimeConfig(device="cpu"))["errors"]
+        preflight(planned.runs, [], RuntimeConfig(device="cpu"))["errors"]
     )
 
 
@@ -340,17 +340,17 @@ def test_head_of_other_labels_is_replaced(tmp_path, labels):
     folder = made.checkpoint(tmp_path / "model", whole=True, num_labels=labels)
     assert errors(*made.words_of(folder)) == "checked: "
     (run,) = plan(*made.words_of(folder)).runs
-    encoder = AdaptedModel(Backbone(run.model), 2, seed=0)
-    assert encoder.module.classifier.weight.shape == (2, 32)
+    model = AdaptedModel(Backbone(run.model), 2, seed=0)
+    assert model.module.classifier.weight.shape == (2, 32)
     stored = load_file(folder / "model.safetensors")["bert.embeddings.word_embeddings.weight"]
-    assert torch.equal(encoder.module.bert.embeddings.word_embeddings.weight, stored)
+    assert torch.equal(model.module.bert.embeddings.word_embeddings.weight, stored)
 
 
 def test_pooler_that_the_class_never_had_is_named(tmp_path):
     folder = made.checkpoint(tmp_path / "model")
     made.rewrite(folder, lambda ts: {n: t for n, t in ts.items() if "pooler" not in n})
     planned = plan(*made.words_of(folder))
-    found = check_runs(planned.runs, [], RuntimeConfig(device="cpu"))
+    found = preflight(planned.runs, [], RuntimeConfig(device="cpu"))
     assert found["errors"] == []
     assert found["told"][0] == (
         "model: its checkpoint has no bert.pooler.dense, which starts from random values and "
@@ -433,7 +433,7 @@ def test_causal_words_with_a_tokenizer_without_blanks(tmp_path):
 def test_absent_checkpoint_is_listed_and_then_refused(tmp_path, monkeypatch):
     planned = plan("model=bert_base,tiny", *made.table(tmp_path))
     assert planned.unchecked == ["google-bert/bert-base-uncased at 86b5e0934494"]
-    found = check_runs(planned.runs, [], RuntimeConfig(device="cpu"))
+    found = preflight(planned.runs, [], RuntimeConfig(device="cpu"))
     (error,) = found["errors"]
     assert "google-bert/bert-base-uncased at 86b5e0934494" in error
 
@@ -480,7 +480,7 @@ def test_a_tokenizer_that_reads_otherwise_than_its_files_is_told(tmp_path, fault
     spoil, said = NOTES[fault]
     folder = made.checkpoint(tmp_path / "model")
     spoil(folder)
-    found = check_runs(plan(*made.words_of(folder)).runs, [], RuntimeConfig(device="cpu"))
+    found = preflight(plan(*made.words_of(folder)).runs, [], RuntimeConfig(device="cpu"))
     assert found["errors"] == []
     notes = [line for line in found["told"] if re.search("puts no|otherwise than", line)]
     assert len(notes) == (said is not None)

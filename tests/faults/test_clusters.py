@@ -410,8 +410,8 @@ def test_variables_are_left_out_by_their_beginning():
 def test_options_by_which_jobs_are_found_are_refused(results, slurm, name):
     where = replace(SLURM, options={name: "mine"})
     with pytest.raises(ConfigError, match=r"sets --[a-z-]+ itself"):
-        Slurm(where).check()
-    Slurm(replace(SLURM, options={"reservation": "course", "exclusive": "true"})).check()
+        Slurm(where).check_config()
+    Slurm(replace(SLURM, options={"reservation": "course", "exclusive": "true"})).check_config()
     begun, _ = submission(results, replace(SLURM, options={"nice": "9", "exclusive": "true"}))
     assert asked(results, begun)[-2:] == ["--nice=9", "--exclusive"]
 

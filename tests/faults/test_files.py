@@ -238,7 +238,7 @@ class Odd(Method):
 
     error = KeyError("attention")
 
-    def insert(self, encoder):
+    def insert(self, model):
         """Fail."""
         raise self.error
 
@@ -269,8 +269,8 @@ def test_a_record_with_a_number_that_is_none(number, tmp_path):
         results.save(records.record(run), records.predictions(40))
     key = results.keys()[0]
     path = tmp_path / "runs" / "records" / f"{key}.json"
-    content = path.read_bytes().replace(b"0.75", number.encode())[: -io._SEAL_LENGTH]
-    path.write_bytes(content + io._seal(content))  # as a program of someone else would write it
+    content = path.read_bytes().replace(b"0.75", number.encode())[: -io.SEAL_LENGTH]
+    path.write_bytes(content + io.seal_of(content))  # as a program of someone else would write it
     good, bad = results.scan()
     assert len(good) == 1
     assert f"{key}.json is not whole" in bad[key]

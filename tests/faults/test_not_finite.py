@@ -41,8 +41,8 @@ def some_not_finite(monkeypatch):
     """Let the first prediction of every batch be no number."""
     before = BitFit.predict
 
-    def predict(self, encoder, batch):
-        found = before(self, encoder, batch)
+    def predict(self, model, batch):
+        found = before(self, model, batch)
         scores = found["scores"].clone()
         scores[0] = float("nan")
         return found | {"scores": scores}
@@ -155,7 +155,7 @@ def test_a_figure_that_no_record_can_hold_is_named(given):
 @pytest.mark.parametrize("value", [float("nan"), torch.tensor(float("inf"))])
 def test_diagnostics_that_are_not_finite_do_not_cost_the_run(task, tmp_path, monkeypatch, value):
     given = {"kl": value, "norm": np.float32(0.5)}
-    monkeypatch.setattr(BitFit, "diagnostics", lambda self, encoder: given)
+    monkeypatch.setattr(BitFit, "diagnostics", lambda self, model: given)
     run = short_runs.one(task, "method=bitfit", "train.num_evals=2")
     with pytest.warns(UserWarning, match="kl of the method's diagnostics is not finite"):
         done = execute(run, KEPT)
@@ -170,7 +170,7 @@ def test_diagnostics_that_are_not_finite_do_not_cost_the_run(task, tmp_path, mon
 @pytest.mark.parametrize("name", ["accuracy", "loss"])
 def test_diagnostics_do_not_replace_a_score(task, monkeypatch, name):
     """The best evaluation would be chosen by it."""
-    monkeypatch.setattr(BitFit, "diagnostics", lambda self, encoder: {name: 0.99})
+    monkeypatch.setattr(BitFit, "diagnostics", lambda self, model: {name: 0.99})
     with pytest.raises(ValueError, match=f"diagnostics have the names {name}, which are those"):
         execute(short_runs.one(task, "method=bitfit"), short_runs.CPU)
 

@@ -13,7 +13,7 @@ import short_runs
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
 from peftbench.data import loading
-from peftbench.runner.worker import _check, classify
+from peftbench.runner.worker import classify, preflight
 from peftbench.training.trainer import execute
 from peftbench.training.warm_cache import WarmCache
 
@@ -68,7 +68,7 @@ def test_the_check_before_training_reports_in_ten_lines(tmp_path):
     task = write(path, 60, names=("a", "b", "c"))
     path.write_text(path.read_text() + ",a\n" + "This is text 0 0.,b\nnan,none\n")
     words = ("task.classes=4", "model=tiny", "method=lora,bitfit", "seed=0,1")
-    found = _check(plan(*task, *words).runs, [], short_runs.CPU)
+    found = preflight(plan(*task, *words).runs, [], short_runs.CPU)
     assert found["errors"] == []
     assert len(found["told"]) <= 10
     told = "\n".join(found["told"])
@@ -84,7 +84,7 @@ def test_the_check_before_training_reports_in_ten_lines(tmp_path):
     ):
         assert part in told
     path.write_text("sentence,label\n")
-    found = _check(plan(*write(tmp_path / "two.csv", 20), *words[1:]).runs, [], short_runs.CPU)
+    found = preflight(plan(*write(tmp_path / "two.csv", 20), *words[1:]).runs, [], short_runs.CPU)
     assert found["errors"] == []
 
 
@@ -92,7 +92,7 @@ def test_a_change_is_seen_by_the_check(tmp_path):
     path = tmp_path / "mine.csv"
     runs = plan(*write(path, 20), "model=tiny", "method=lora").runs
     write(path, 30)
-    (error,) = _check(runs, [], short_runs.CPU)["errors"]
+    (error,) = preflight(runs, [], short_runs.CPU)["errors"]
     assert "has changed since it was planned" in error
 
 
@@ -105,7 +105,7 @@ def test_other_rows_than_a_task_has_are_refused_before_training(tmp_path):
         pd.DataFrame(rows).to_parquet(tmp_path / "mrpc" / f"{split}-00000-of-00001.parquet")
     planned = plan("task=mrpc", "model=tiny", f"data.root='{tmp_path}'")
     setting = replace(short_runs.CPU, data_root=planned.data_root)
-    (told,) = _check(planned.runs, [], setting)["errors"]
+    (told,) = preflight(planned.runs, [], setting)["errors"]
     assert "mrpc has 3668 training examples, 24 were found: these are not its data" in told
 
 

@@ -16,8 +16,7 @@ from peftbench.core.errors import ConfigError
 from peftbench.core.failures import FAILURE_KINDS
 from peftbench.core.runtime import RuntimeConfig
 from peftbench.data.tokenization import cache_folder
-from peftbench.runner.worker import _check as check_runs
-from peftbench.runner.worker import classify
+from peftbench.runner.worker import classify, preflight
 from peftbench.training import loop, trainer
 
 CPU = RuntimeConfig(device="cpu", threads=1)
@@ -122,7 +121,7 @@ def test_a_torn_checkpoint_costs_time_and_nothing_else(stage):
 def test_what_planning_cannot_see_is_refused_before_the_first_run(stage, words, message):
     planned = plan(*tiny(*words), configs=stage.configs)
     setting = RuntimeConfig(device="cpu", data_root=planned.data_root)
-    errors = check_runs(planned.runs, [], setting)["errors"]
+    errors = preflight(planned.runs, [], setting)["errors"]
     assert message in " ".join(errors)
     assert bool(errors) == bool(message)
 

@@ -143,10 +143,10 @@ def test_out_of_memory_halves_the_micro_batch(task, monkeypatch):
 
     compute = LoRA.compute_loss
 
-    def refuse(self, encoder, batch):
+    def refuse(self, model, batch):
         if len(batch["labels"]) > 4:
             raise torch.OutOfMemoryError("as CUDA says it")
-        return compute(self, encoder, batch)
+        return compute(self, model, batch)
 
     monkeypatch.setattr(LoRA, "compute_loss", refuse)
     with pytest.warns(UserWarning, match=r"starts again with train\.micro_batch_size=4"):

@@ -5,11 +5,13 @@ only the store knows what a results folder looks like inside.
 """
 
 import ast
+import graphlib
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import grimp
 import pytest
 
 import peftbench
@@ -39,6 +41,12 @@ def test_no_module_is_loose():
 def test_every_package_says_what_it_is_for():
     for path in PACKAGE.rglob("__init__.py"):
         assert ast.get_docstring(ast.parse(path.read_text())), path
+
+
+def test_no_modules_import_each_other():
+    graph = grimp.build_graph("peftbench", exclude_type_checking_imports=False, cache_dir=None)
+    imports = {module: graph.find_modules_directly_imported_by(module) for module in graph.modules}
+    graphlib.TopologicalSorter(imports).prepare()  # CycleError names the modules of a circle
 
 
 def ordinary(name: str) -> bool:

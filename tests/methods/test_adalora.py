@@ -21,14 +21,14 @@ MATRICES = 12  # six roles of two blocks
 
 def made(*words: str) -> tuple[AdaLoRA, AdaptedModel]:
     method = build_method(tiny.one_run("method=adalora", *WORDS, *words).method)
-    encoder = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0)
+    model = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0)
     torch.manual_seed(0)
-    method.insert(encoder)
-    return method, encoder
+    method.insert(model)
+    return method, model
 
 
-def parts(encoder: AdaptedModel) -> list[Triplets]:
-    return [part for part in encoder.module.modules() if isinstance(part, Triplets)]
+def parts(model: AdaptedModel) -> list[Triplets]:
+    return [part for part in model.module.modules() if isinstance(part, Triplets)]
 
 
 def test_the_budget_falls_by_the_cube():
@@ -69,31 +69,31 @@ def test_importance_by_hand():
 
 
 def test_the_final_average_rank_is_the_target():
-    method, encoder = made()
+    method, model = made()
     batch = tiny.batch(tiny.tokens(), "bert")
     ranks: dict[int, int] = {}
 
     class Watched(AdaLoRA):
-        def on_step_end(self, encoder, step, steps):
-            super().on_step_end(encoder, step, steps)
-            ranks[step] = int(sum(part.singular.count_nonzero() for part in parts(encoder)))
+        def on_step_end(self, model, step, steps):
+            super().on_step_end(model, step, steps)
+            ranks[step] = int(sum(part.singular.count_nonzero() for part in parts(model)))
 
     watched = Watched(**asdict(method))
-    tiny.fit(encoder, watched, batch, steps=40)
+    tiny.fit(model, watched, batch, steps=40)
     start, end = 7, 40 - 21  # 17 % and 52 % of 40 steps
     assert ranks[0] == 0  # all singular values start at 0
     assert {ranks[step] for step in range(1, start + 1)} == {6 * MATRICES}
     falling = [ranks[step] for step in range(start + 1, end + 1)]
     assert falling == [method.triplets(step, 40, MATRICES) for step in range(start + 1, end + 1)]
     assert {ranks[step] for step in range(end, 41)} == {4 * MATRICES}
-    assert method.diagnostics(encoder) == {"rank": 4}
-    assert len({int(part.kept.sum()) for part in parts(encoder)}) > 1  # shared out unevenly
+    assert method.diagnostics(model) == {"rank": 4}
+    assert len({int(part.kept.sum()) for part in parts(model)}) > 1  # shared out unevenly
 
 
 def test_a_reduction_waits_for_its_interval():
-    method, encoder = made("method.interval=100")
-    tiny.fit(encoder, method, tiny.batch(tiny.tokens(), "bert"), steps=12)
-    assert method.diagnostics(encoder) == {"rank": 4}  # at the end of the schedule all the same
+    method, model = made("method.interval=100")
+    tiny.fit(model, method, tiny.batch(tiny.tokens(), "bert"), steps=12)
+    assert method.diagnostics(model) == {"rank": 4}  # at the end of the schedule all the same
 
 
 def test_the_regulariser_is_the_distance_from_orthogonal_matrices():
@@ -108,14 +108,14 @@ def test_the_regulariser_is_the_distance_from_orthogonal_matrices():
 
 def test_the_library_gets_the_same_update():
     """As a LoRA: B is s P diag(l)."""
-    method, encoder = made()
+    method, model = made()
     with torch.no_grad():
-        for p in encoder.trained().values():
+        for p in model.trained().values():
             p.add_(0.1 * torch.randn(p.shape))
-    config, tensors = method.to_peft(encoder)
+    config, tensors = method.to_peft(model)
     assert config["r"] == config["lora_alpha"] == 6
     (path, part), *_ = [
-        (path, part) for path, part in encoder.module.named_modules() if isinstance(part, Triplets)
+        (path, part) for path, part in model.module.named_modules() if isinstance(part, Triplets)
     ]
     update = tensors[f"base_model.model.{path}.lora_B.weight"]
     update = update @ tensors[f"base_model.model.{path}.lora_A.weight"]
@@ -123,12 +123,12 @@ def test_the_library_gets_the_same_update():
 
 
 def test_a_continued_training_keeps_the_averages():
-    method, encoder = made()
-    tiny.fit(encoder, method, tiny.batch(tiny.tokens(), "bert"), steps=12)
+    method, model = made()
+    tiny.fit(model, method, tiny.batch(tiny.tokens(), "bert"), steps=12)
     again = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0)
     method.insert(again)
-    again.restore(encoder.state())
-    for one, other in zip(parts(encoder), parts(again), strict=True):
+    again.restore(model.state())
+    for one, other in zip(parts(model), parts(again), strict=True):
         assert one.importance().any()
         assert torch.equal(one.importance(), other.importance())
         assert torch.equal(one.kept, other.kept)
@@ -149,8 +149,8 @@ def test_what_leaves_no_room_is_refused_when_planning(words, message):
 
 
 def test_it_is_not_packed():
-    method, encoder = made()
+    method, model = made()
     assert not method.supports_packing
-    groups = loop.parameter_groups(encoder.trained(), tiny.recipe(weight_decay=0.1), {})
+    groups = loop.parameter_groups(model.trained(), tiny.recipe(weight_decay=0.1), {})
     decayed = {id(p) for group in groups if group["decayed"] for p in group["params"]}
-    assert not decayed & {id(part.singular) for part in parts(encoder)}
+    assert not decayed & {id(part.singular) for part in parts(model)}

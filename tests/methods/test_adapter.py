@@ -12,7 +12,7 @@ from peftbench.models.adapted_model import AdaptedModel
 HEADS = 4
 
 
-def encoder(family: str, method: str, *words: str) -> AdaptedModel:
+def adapted_model(family: str, method: str, *words: str) -> AdaptedModel:
     made = AdaptedModel(tiny.backbone(family), classes=2, seed=0)
     torch.manual_seed(0)
     build_method(tiny.one_run(f"method={method}", *words).method).insert(made)
@@ -79,7 +79,7 @@ def pfeiffer(x: Tensor, weights: dict[str, Tensor], real: Tensor) -> Tensor:
     ("method", "block"), [("adapter", houlsby), ("pfeiffer", pfeiffer)], ids=["houlsby", "pfeiffer"]
 )
 def test_equals_the_equations(method, block):
-    made = encoder("bert", method)
+    made = adapted_model("bert", method)
     batch = tiny.batch(tiny.tokens(), "bert")
     with torch.no_grad():
         for p in made.trained().values():  # away from the near identity of the start
@@ -93,7 +93,7 @@ def test_equals_the_equations(method, block):
 
 
 def test_a_bottleneck_of_zeros_is_houlsby_without_adapters():
-    made, bare = encoder("bert", "adapter"), encoder("bert", "head")
+    made, bare = adapted_model("bert", "adapter"), adapted_model("bert", "head")
     batch = tiny.batch(tiny.tokens(), "bert")
     with torch.no_grad():
         assert not torch.equal(made(batch), bare(batch))
@@ -104,7 +104,9 @@ def test_a_bottleneck_of_zeros_is_houlsby_without_adapters():
 
 
 def test_bottlenecks_start_near_the_identity():
-    weights = [p for n, p in encoder("bert", "adapter").trained().items() if ".bottleneck." in n]
+    weights = [
+        p for n, p in adapted_model("bert", "adapter").trained().items() if ".bottleneck." in n
+    ]
     drawn = torch.cat([p.detach().flatten() for p in weights if p.ndim == 2])
     assert float(drawn.std()) == pytest.approx(0.02, rel=0.05)
     assert not any(p.any() for p in weights if p.ndim == 1)
@@ -112,13 +114,13 @@ def test_bottlenecks_start_near_the_identity():
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_trains_the_norms_of_the_blocks_and_no_others(family):
-    made = encoder(family, "adapter")
+    made = adapted_model(family, "adapter")
     trained = {n for n in made.trained() if ".bottleneck." not in n and not made.in_head(n)}
     path = made.backbone.family_config.blocks
     assert trained
     norms = ("norm", ".ln_")  # GPT-2's are called ln_1 and ln_2
     assert all(n.startswith(f"{path}.") and any(k in n.lower() for k in norms) for n in trained)
-    without = encoder(family, "adapter", "method.train_norms=false")
+    without = adapted_model(family, "adapter", "method.train_norms=false")
     assert {n for n in without.trained() if not without.in_head(n)} == {
         n for n in made.trained() if ".bottleneck." in n
     }
@@ -126,7 +128,7 @@ def test_trains_the_norms_of_the_blocks_and_no_others(family):
 
 def test_stands_after_the_layer_in_a_pre_norm_block():
     """ModernBERT's norm comes before its layer: the adapter of the last norm follows ffn_out."""
-    made = encoder("modernbert", "pfeiffer")
+    made = adapted_model("modernbert", "pfeiffer")
     for block in made.blocks:
         inserted = [name for name, _ in block.named_modules() if name.endswith("bottleneck")]
         assert inserted == ["mlp.Wo.bottleneck"]

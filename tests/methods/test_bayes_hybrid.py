@@ -23,7 +23,9 @@ from peftbench.training.trainer import execute
 from peftbench.training.warm_cache import WarmCache
 
 
-def encoder(family: str, *words: str, method: str = "bayes_hybrid", seed: int = 0) -> AdaptedModel:
+def adapted_model(
+    family: str, *words: str, method: str = "bayes_hybrid", seed: int = 0
+) -> AdaptedModel:
     made = AdaptedModel(tiny.backbone(family), classes=2, seed=0, examples=100)
     torch.manual_seed(seed)
     build_method(tiny.one_run(f"method={method}", *words).method).insert(made)
@@ -71,7 +73,7 @@ HOSTS = {
 def test_means_start_at_the_base_methods_weights(host):
     """Whatever is replaced; but BH-PEFT's own `down` is drawn as its authors do."""
     words = (*HOSTS[host], "method.matrices=[down,up]")
-    made = encoder("bert", *words)
+    made = adapted_model("bert", *words)
     plain = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0, examples=100)
     torch.manual_seed(0)
     build_method(tiny.one_run("method=bayes_hybrid", *words).method).base_method.insert(plain)
@@ -106,8 +108,8 @@ def test_without_spread_it_is_the_hybrid(family):
     sizes = ["members.prefix.length=30", "members.prefix.width=8"]
     sizes += ["members.adapter.width=8", "members.adapter.scale=4.0"]
     words = [f"method.{word}" for word in sizes]
-    bayes = encoder(family, "method.spread=1e-12")
-    plain = encoder(family, *words, method="combined")
+    bayes = adapted_model(family, "method.spread=1e-12")
+    plain = adapted_model(family, *words, method="combined")
     state, found = plain.state(), bayes.state()
     with torch.no_grad():
         for name, tensor in state.items():
@@ -183,7 +185,7 @@ def test_recovers_the_posterior_of_a_linear_model():
 @pytest.mark.parametrize(("normalise", "count"), [("mean", None), ("data", 100)])
 def test_loss_is_the_task_and_the_weighted_divergence(normalise, count):
     words = (f"method.normalise={normalise}", "method.kl=0.5")
-    made = encoder("bert", *words)
+    made = adapted_model("bert", *words)
     method = build_method(tiny.one_run("method=bayes_hybrid", *words).method)
     batch = tiny.batch(tiny.tokens(), "bert")
     total = sum(kl_to_normal(g, 0.0, 0.1) for g in gaussians(made).values())
@@ -193,7 +195,7 @@ def test_loss_is_the_task_and_the_weighted_divergence(normalise, count):
 
 
 def test_total_variance_and_information_are_those_of_the_samples():
-    made = encoder("bert", "method.spread=3.0", "method.samples=7")
+    made = adapted_model("bert", "method.spread=3.0", "method.samples=7")
     method = build_method(tiny.one_run("method=bayes_hybrid", "method.samples=7").method)
     batch = tiny.batch(tiny.tokens(), "bert")
     many = {n: t.repeat(7, *[1] * (t.ndim - 1)) for n, t in batch.items()}
@@ -215,7 +217,7 @@ def test_total_variance_and_information_are_those_of_the_samples():
 @pytest.mark.parametrize("noise", ["batch", "flipout", "local"])
 def test_posteriors_over_all_matrices_train(noise):
     words = ("method.matrices=[down,up]", f"method.noise={noise}", "method.base_method=lora")
-    made = encoder("bert", *words).train()
+    made = adapted_model("bert", *words).train()
     method = build_method(tiny.one_run("method=bayes_hybrid", *words).method)
     batch = tiny.batch(tiny.tokens(), "bert")
     assert len(gaussians(made)) == 2 * 2 * 2
@@ -225,7 +227,7 @@ def test_posteriors_over_all_matrices_train(noise):
 
 
 def test_an_earlier_posterior_is_the_prior(tmp_path):
-    earlier = encoder("bert")
+    earlier = adapted_model("bert")
     path = tmp_path / "round0.safetensors"
     safetensors.torch.save_file(earlier.state(), path)
     run = tiny.one_run("method=bayes_hybrid", f"method.prior.from='{path}'")
@@ -257,12 +259,12 @@ class Noted(WrapperMethod):
     starts: ClassVar[list[dict[str, torch.Tensor]]] = []
     divergences: ClassVar[list[float]] = []
 
-    def on_step_end(self, encoder: AdaptedModel, step: int, steps: int | None) -> None:
+    def on_step_end(self, model: AdaptedModel, step: int, steps: int | None) -> None:
         """Note what a training starts from."""
         if step == 0:
-            self.layers.append(gaussians(encoder))
-            self.starts.append({n: t.clone() for n, t in encoder.state().items()})
-            self.divergences.append(self.base_method.divergence(encoder).item())
+            self.layers.append(gaussians(model))
+            self.starts.append({n: t.clone() for n, t in model.state().items()})
+            self.divergences.append(self.base_method.divergence(model).item())
 
 
 def test_a_run_starts_at_the_posterior_of_another_by_its_key_and_is_pulled_to_it(tmp_path):

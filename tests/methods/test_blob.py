@@ -20,19 +20,19 @@ BATCH = tiny.batch(tiny.tokens(), "bert")
 
 def made(*words: str, examples: int = 40, seed: int = 0):
     method = build_method(tiny.one_run("method=blob", *words).method)
-    encoder = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0, examples=examples)
+    model = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0, examples=examples)
     torch.manual_seed(seed)
-    method.insert(encoder)
-    return encoder, method
+    method.insert(model)
+    return model, method
 
 
 def test_starts_as_the_authors_do():
     """M as LoRA's A, within 1 / sqrt(in); G uniform in [eps / sqrt 2, eps]."""
-    encoder, method = made()
+    model, method = made()
     plain = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0)
     torch.manual_seed(0)
     method.base_method.insert(plain)
-    for name, layer in gaussians(encoder).items():
+    for name, layer in gaussians(model).items():
         assert torch.equal(layer.weight, plain.state()[f"{name}.weight"])
         assert 0.9 / math.sqrt(32) < layer.weight.abs().max().item() <= 1 / math.sqrt(32)
         assert 0.05 / math.sqrt(2) <= layer.root_std.min() < layer.root_std.max() <= 0.05
@@ -59,8 +59,8 @@ def test_weights_of_a_cycle_double_and_sum_to_nearly_one():
 def test_a_step_is_adamw_on_the_likelihood_and_sgd_on_the_divergence():
     """Against torch.optim's AdamW and SGD, as the authors' `fit` has them."""
     steps, batch_size, examples, rate = 6, 8, 8, 1e-2
-    encoder, method = made(examples=examples)
-    tiny.fit(encoder.train(), method, BATCH, steps, lr=rate)
+    model, method = made(examples=examples)
+    tiny.fit(model.train(), method, BATCH, steps, lr=rate)
     other, _ = made(examples=examples)
     other.train()
     trained = list(other.trained().values())
@@ -84,15 +84,15 @@ def test_a_step_is_adamw_on_the_likelihood_and_sgd_on_the_divergence():
         (2**i / (2 ** (cycle + 1) - 1) * kl).backward()
         sgd.step()
     for name, tensor in other.state().items():
-        torch.testing.assert_close(encoder.state()[name], tensor, rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(model.state()[name], tensor, rtol=1e-4, atol=1e-6)
 
 
 def test_the_spread_grows_and_the_mean_stays():
     """The other way round from AdamW on the KL, which shrinks the means and leaves the spread."""
-    encoder, method = made()
-    before = {n: (g.weight.abs().mean(), g.std.mean()) for n, g in gaussians(encoder).items()}
-    state = tiny.fit(encoder.train(), method, BATCH, 110, lr=5e-4, num_evals=4)
-    for name, layer in gaussians(encoder).items():
+    model, method = made()
+    before = {n: (g.weight.abs().mean(), g.std.mean()) for n, g in gaussians(model).items()}
+    state = tiny.fit(model.train(), method, BATCH, 110, lr=5e-4, num_evals=4)
+    for name, layer in gaussians(model).items():
         mean, std = before[name]
         assert layer.weight.abs().mean() > 0.8 * mean
         assert layer.std.mean() > 3 * std
@@ -101,13 +101,13 @@ def test_the_spread_grows_and_the_mean_stays():
 
 
 def test_the_loss_is_the_likelihood_and_the_divergence_stands_beside_it():
-    encoder, method = made()
-    encoder.eval()
-    loss = method.compute_loss(encoder, BATCH)
-    torch.testing.assert_close(loss, task_loss(encoder(BATCH), BATCH["labels"]))
-    total = sum(kl_to_normal(layer, 0.0, 0.2).item() for layer in gaussians(encoder).values())
-    assert method.diagnostics(encoder)["kl"] == pytest.approx(total / 40)
-    state = tiny.fit(encoder.train(), method, BATCH, 2)
+    model, method = made()
+    model.eval()
+    loss = method.compute_loss(model, BATCH)
+    torch.testing.assert_close(loss, task_loss(model(BATCH), BATCH["labels"]))
+    total = sum(kl_to_normal(layer, 0.0, 0.2).item() for layer in gaussians(model).values())
+    assert method.diagnostics(model)["kl"] == pytest.approx(total / 40)
+    state = tiny.fit(model.train(), method, BATCH, 2)
     assert state.curve[0]["loss"] < 1 < state.curve[0]["kl"]
 
 

@@ -31,15 +31,15 @@ def family(request):
 @pytest.fixture
 def ours(family):
     words = (f"method.rank={RANK}", f"method.alpha={ALPHA}", "method.dropout=0")
-    encoder = AdaptedModel(tiny.backbone(family), classes=2, seed=0)
+    model = AdaptedModel(tiny.backbone(family), classes=2, seed=0)
     torch.manual_seed(0)
-    build_method(tiny.one_run("method=lora", *words).method).insert(encoder)
-    prepare_for_training(encoder, autocast=None, token_ids=torch.arange(264))
+    build_method(tiny.one_run("method=lora", *words).method).insert(model)
+    prepare_for_training(model, autocast=None, token_ids=torch.arange(264))
     with torch.no_grad():
-        for name, p in encoder.trained().items():
+        for name, p in model.trained().items():
             if name.endswith(".up.weight"):  # 0 at the start, where A would get no gradient
                 p.normal_(std=0.1)
-    return encoder.eval()
+    return model.eval()
 
 
 @pytest.fixture
@@ -109,10 +109,10 @@ def test_same_steps(family, ours, theirs):
 
 def test_starts_as_the_library_starts():
     """A is drawn from the same distribution, a linear layer's own; B is 0."""
-    encoder = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0)
+    model = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0)
     torch.manual_seed(0)
-    build_method(tiny.one_run("method=lora", "method.rank=32").method).insert(encoder)
-    for name, p in encoder.trained().items():
+    build_method(tiny.one_run("method=lora", "method.rank=32").method).insert(model)
+    for name, p in model.trained().items():
         if name.endswith(".up.weight"):
             assert not p.any()
         elif name.endswith(".down.weight"):
@@ -123,18 +123,18 @@ def test_starts_as_the_library_starts():
 
 def lora_plus(*words: str) -> tuple[AdaptedModel, Method]:
     method = build_method(tiny.one_run(*words, tiny.WIDE).method)
-    encoder = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0)
+    model = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0)
     torch.manual_seed(0)
-    method.insert(encoder)
-    return encoder, method
+    method.insert(model)
+    return model, method
 
 
 def test_lora_plus_has_the_groups_of_the_library():
     """B, and nothing else, at 16 times the rate; without the embeddings that peft treats apart."""
-    encoder, method = lora_plus("method=lora", "method.loraplus_lr_ratio=16")
-    groups = loop.parameter_groups(encoder.trained(), tiny.recipe(), method.lr_multipliers(encoder))
+    model, method = lora_plus("method=lora", "method.loraplus_lr_ratio=16")
+    groups = loop.parameter_groups(model.trained(), tiny.recipe(), method.lr_multipliers(model))
     factor = {id(p): group["factor"] for group in groups for p in group["params"]}
-    ours = {name: factor[id(p)] for name, p in encoder.trained().items()}
+    ours = {name: factor[id(p)] for name, p in model.trained().items()}
     library = get_peft_model(
         pretrained.skeleton(tiny.one_run("model.family=bert").model),
         LoraConfig(task_type="SEQ_CLS", target_modules=["query", "value"]),
@@ -151,15 +151,15 @@ def test_lora_plus_has_the_groups_of_the_library():
 
 def test_lora_plus_moves_b_faster():
     """Equation 5 of LoRA+: with Adam's first step, each B moves by 16 eta and each A by eta."""
-    encoder, method = lora_plus("method=lora", "method.loraplus_lr_ratio=16", "method.dropout=0")
+    model, method = lora_plus("method=lora", "method.loraplus_lr_ratio=16", "method.dropout=0")
     with torch.no_grad():
-        for name, p in encoder.trained().items():
+        for name, p in model.trained().items():
             if name.endswith(".up.weight"):  # 0 at the start, where A would get no gradient
                 p.normal_(std=0.1)
-    before = {n: p.detach().clone() for n, p in encoder.trained().items()}
+    before = {n: p.detach().clone() for n, p in model.trained().items()}
     batch = tiny.batch(tiny.tokens(), "bert")
-    tiny.fit(encoder, method, batch, steps=1, lr=1e-4, max_grad_norm=None)
-    for name, p in encoder.trained().items():
+    tiny.fit(model, method, batch, steps=1, lr=1e-4, max_grad_norm=None)
+    for name, p in model.trained().items():
         moved = float((p - before[name]).detach().abs().max())
         if name.endswith((".down.weight", ".up.weight")):
             rate = 1.6e-3 if name.endswith(".up.weight") else 1e-4
@@ -175,10 +175,10 @@ def test_lora_plus_moves_b_faster():
     ids=["masked", "posterior"],
 )
 def test_lora_plus_reaches_b_inside_wrapper_methods(words):
-    encoder, method = lora_plus(*words, "method.base_method.loraplus_lr_ratio=4")
-    assert set(method.lr_multipliers(encoder).values()) == {4}
-    fast = method.lr_multipliers(encoder)
-    trained = encoder.trained()
+    model, method = lora_plus(*words, "method.base_method.loraplus_lr_ratio=4")
+    assert set(method.lr_multipliers(model).values()) == {4}
+    fast = method.lr_multipliers(model)
+    trained = model.trained()
     assert fast.keys() == {n for n in trained if ".up." in n}
     assert len({n.partition(".up.")[0] for n in fast}) == 4  # query and value of two blocks
 

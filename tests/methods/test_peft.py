@@ -16,7 +16,7 @@ from peftbench.models.adapted_model import AdaptedModel
 pytestmark = pytest.mark.filterwarnings("ignore")  # the library's own, of many kinds
 
 
-def encoder(family: str, *words: str) -> AdaptedModel:
+def adapted_model(family: str, *words: str) -> AdaptedModel:
     made = AdaptedModel(tiny.backbone(family), classes=2, seed=0)
     torch.manual_seed(0)
     build_method(tiny.one_run(*words).method).insert(made)
@@ -72,26 +72,26 @@ LORA = {
 def test_lora(family, ours, theirs):
     sizes = ("method.rank=4", "method.alpha=6", "method.dropout=0")
     library = ("method.type=LORA", "method.config.r=4", "method.config.lora_alpha=6")
-    made = encoder(family, "method=lora", *sizes, *ours)
-    agree(made, encoder(family, "method=peft", *library, *theirs), LORA, family)
+    made = adapted_model(family, "method=lora", *sizes, *ours)
+    agree(made, adapted_model(family, "method=peft", *library, *theirs), LORA, family)
 
 
 @pytest.mark.parametrize("family", ["bert", "distilbert"])
 def test_ia3(family):
-    made = encoder(family, "method=ia3")
+    made = adapted_model(family, "method=ia3")
     parts = made.backbone.family_config.roles
     feed = f"method.config.feedforward_modules=['{parts['ffn_out']}']"
     words = ("method=peft", "method.type=IA3", "method.target_modules=[key,value,ffn_out]")
-    library = encoder(family, *words, feed)
+    library = adapted_model(family, *words, feed)
     agree(made, library, {".ia3_l.default": ".scale"}, family)
-    by_default = encoder(family, "method=peft", "method.type=IA3")  # the places of its paper
-    agree(encoder(family, "method=ia3"), by_default, {".ia3_l.default": ".scale"}, family)
+    by_default = adapted_model(family, "method=peft", "method.type=IA3")  # the places of its paper
+    agree(adapted_model(family, "method=ia3"), by_default, {".ia3_l.default": ".scale"}, family)
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta"])
 def test_norms(family):
-    made = encoder(family, "method=layernorm")
-    library = encoder(family, "method=peft", "method.type=LN_TUNING")
+    made = adapted_model(family, "method=layernorm")
+    library = adapted_model(family, "method=peft", "method.type=LN_TUNING")
     agree(made, library, {".ln_tuning_layers.default": ""}, family)
 
 
@@ -99,7 +99,7 @@ def test_a_type_that_rewrites_the_weights_leaves_the_backbone_alone():
     before = tiny.backbone("bert").module.state_dict()
     before = {name: tensor.clone() for name, tensor in before.items()}
     words = ("method=peft", "method.type=LORA", "method.config.init_lora_weights=pissa")
-    made = encoder("bert", *words)
+    made = adapted_model("bert", *words)
     after = tiny.backbone("bert").module.state_dict()
     assert all(torch.equal(after[name], before[name]) for name in before)
     name = "bert.encoder.layer.0.attention.self.query.base_layer.weight"
@@ -149,8 +149,8 @@ def test_what_the_library_cannot_do_is_refused_before_anything_starts(words, mes
 @pytest.mark.parametrize("init", ["gaussian", "orthogonal", "olora", "pissa", "mica"])
 def test_the_other_starts_of_lora_are_their_own(init):
     """None of them is LoRA's usual start under another name."""
-    usual = encoder("bert", "method=peft")
-    made = encoder("bert", "method=peft", f"method.config.init_lora_weights={init}")
+    usual = adapted_model("bert", "method=peft")
+    made = adapted_model("bert", "method=peft", f"method.config.init_lora_weights={init}")
     name = "bert.encoder.layer.0.attention.self.query.lora_{}.default.weight"
     for half in "AB":
         one, other = (e.module.get_parameter(name.format(half)) for e in (usual, made))
@@ -177,4 +177,4 @@ def test_sizes_are_judged_on_the_model_itself():
     words = ("method=peft", "method.type=MISS", "method.config.r=64")
     dry_run.validate_run(plan("model=minilm", *words).runs[0])
     with pytest.raises(ValueError, match="tiny has no place for peft's MISS"):
-        encoder("bert", *words)
+        adapted_model("bert", *words)

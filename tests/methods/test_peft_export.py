@@ -18,17 +18,17 @@ pytestmark = pytest.mark.filterwarnings("ignore")  # the library's own, of many 
 
 def written(folder, family: str, *words: str) -> AdaptedModel:
     """An encoder away from its start, exported to a folder."""
-    encoder = AdaptedModel(tiny.backbone(family), classes=2, seed=3)
+    model = AdaptedModel(tiny.backbone(family), classes=2, seed=3)
     method = build_method(tiny.one_run(*words).method)
-    method.insert(encoder)
+    method.insert(model)
     with torch.no_grad():
-        for p in encoder.trained().values():
+        for p in model.trained().values():
             p.add_(0.1 * torch.randn(p.shape))
-    config, tensors = peft_export.peft_form(method, encoder.eval())
+    config, tensors = peft_export.peft_form(method, model.eval())
     folder.mkdir(exist_ok=True)
     (folder / "adapter_config.json").write_text(json.dumps(config))
     save_file(tensors, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    return encoder
+    return model
 
 
 @pytest.mark.parametrize("family", ["bert", "roberta", "electra", "distilbert", "albert", "mpnet"])
@@ -43,14 +43,14 @@ def written(folder, family: str, *words: str) -> AdaptedModel:
     ids=["lora", "rslora", "dora", "ia3"],
 )
 def test_the_library_loads_it_to_the_same_logits(tmp_path, family, words):
-    encoder = written(tmp_path, family, *words)
+    model = written(tmp_path, family, *words)
     base = pretrained.skeleton(tiny.one_run(f"model.family={family}", tiny.WIDE).model)
     loaded = PeftModel.from_pretrained(base, tmp_path).eval()
     batch = tiny.batch(tiny.tokens(), family)
     mask = batch["attention_mask"][:, 0, 0].long()
     with torch.inference_mode():
         theirs = loaded(input_ids=batch["input_ids"], attention_mask=mask).logits
-        torch.testing.assert_close(encoder(batch), theirs, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(model(batch), theirs, rtol=1e-4, atol=1e-5)
 
 
 def test_what_the_library_cannot_hold_is_refused(tmp_path):
@@ -86,14 +86,14 @@ def test_a_prefix_is_refused_where_the_library_cannot_put_it(tmp_path, family):
 def test_a_prefix_takes_its_positions_along(tmp_path, family, width):
     """The library counts the prefix as positions; the table that we send makes up for it."""
     words = ("method=prefix", "method.length=5", f"method.width={width}")
-    encoder = written(tmp_path, family, *words)
+    model = written(tmp_path, family, *words)
     base = pretrained.skeleton(tiny.one_run(f"model.family={family}", tiny.WIDE).model)
     loaded = PeftModel.from_pretrained(base, tmp_path).eval()
     batch = tiny.batch(tiny.tokens(), family)
     mask = batch["attention_mask"][:, 0, 0].long()
     with torch.inference_mode():
         theirs = loaded(input_ids=batch["input_ids"], attention_mask=mask).logits
-        torch.testing.assert_close(encoder(batch), theirs, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(model(batch), theirs, rtol=1e-4, atol=1e-5)
         table = loaded.base_model.base_model.embeddings.position_embeddings
         places = table.modules_to_save["default"].weight
         assert not torch.equal(places, table.original_module.weight)

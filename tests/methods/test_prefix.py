@@ -13,7 +13,7 @@ def linear(x, weights, name):
     return x @ weights[f"{name}.weight"].T + weights[f"{name}.bias"]
 
 
-def encoder(family: str, *words: str, method: str = "prefix") -> AdaptedModel:
+def adapted_model(family: str, *words: str, method: str = "prefix") -> AdaptedModel:
     made = AdaptedModel(tiny.backbone(family), classes=2, seed=0)
     torch.manual_seed(0)
     build_method(tiny.one_run(f"method={method}", *words).method).insert(made)
@@ -24,14 +24,14 @@ def encoder(family: str, *words: str, method: str = "prefix") -> AdaptedModel:
 def test_length_zero_is_the_plain_model(family):
     batch = tiny.batch(tiny.tokens(), family)
     with torch.inference_mode():
-        plain = encoder(family, method="head")(batch)
-        assert torch.equal(encoder(family, "method.length=0")(batch), plain)
-        assert not torch.allclose(encoder(family)(batch), plain, atol=1e-4)
+        plain = adapted_model(family, method="head")(batch)
+        assert torch.equal(adapted_model(family, "method.length=0")(batch), plain)
+        assert not torch.allclose(adapted_model(family)(batch), plain, atol=1e-4)
 
 
 @pytest.mark.parametrize("width", [0, 8])
 def test_equals_attention_written_out(width):
-    made = encoder("bert", "method.length=3", f"method.width={width}")
+    made = adapted_model("bert", "method.length=3", f"method.width={width}")
     batch = tiny.batch(tiny.tokens(), "bert")
     with torch.inference_mode():
         prefix = made.module.prefix(8)
@@ -67,8 +67,8 @@ _NAMES = ("query", "key", "value")
 def test_keys_that_nobody_looks_at_change_nothing(family):
     """A prefix whose scores are far below the others' has no weight."""
     batch = tiny.batch(tiny.tokens(), family)
-    made = encoder(family, "method.length=2", "method.width=0")
-    plain = encoder(family, method="head")
+    made = adapted_model(family, "method.length=2", "method.width=0")
+    plain = adapted_model(family, method="head")
     with torch.no_grad():
         for part in made.each("query"):  # q = a constant, so that keys can be its opposite
             part.weight = torch.nn.Parameter(torch.zeros_like(part.weight))
@@ -88,7 +88,7 @@ def test_keys_that_nobody_looks_at_change_nothing(family):
 
 
 def test_two_prefixes_are_refused():
-    made = encoder("bert")
+    made = adapted_model("bert")
     with pytest.raises(ValueError, match="in front already"):
         build_method(tiny.one_run("method=prefix").method).insert(made)
 

@@ -17,7 +17,7 @@ from peftbench.methods.unipelt import Gated, Gates
 from peftbench.models.adapted_model import AdaptedModel
 
 
-def encoder(family: str, *words: str, seed: int = 0) -> AdaptedModel:
+def adapted_model(family: str, *words: str, seed: int = 0) -> AdaptedModel:
     made = AdaptedModel(tiny.backbone(family), classes=2, seed=0)
     torch.manual_seed(seed)
     build_method(tiny.one_run("method=unipelt", *words).method).insert(made)
@@ -37,7 +37,7 @@ def set_gates(made: AdaptedModel, bias: float) -> None:
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_open_gates_are_the_host_and_closed_adapters_the_plain_model(family):
     batch = tiny.batch(tiny.tokens(), family)
-    made = encoder(family)
+    made = adapted_model(family)
     host = AdaptedModel(tiny.backbone(family), classes=2, seed=0)
     torch.manual_seed(0)
     build_method(tiny.one_run("method=unipelt").method).base_method.insert(host)
@@ -46,14 +46,14 @@ def test_open_gates_are_the_host_and_closed_adapters_the_plain_model(family):
         assert not torch.allclose(gated, plain, atol=1e-4)
         set_gates(made, 60.0)
         torch.testing.assert_close(made(batch), plain, rtol=1e-5, atol=1e-6)
-        alone = encoder(family, "method.base_method=pfeiffer")
+        alone = adapted_model(family, "method.base_method=pfeiffer")
         set_gates(alone, -60.0)
         untouched = AdaptedModel(tiny.backbone(family), classes=2, seed=0).eval()(batch)
         torch.testing.assert_close(alone(batch), untouched, rtol=1e-5, atol=1e-6)
 
 
 def test_a_gate_is_the_mean_of_sigmoids_over_real_tokens():
-    made = encoder("bert", seed=1)
+    made = adapted_model("bert", seed=1)
     set_gates(made, 0.3)
     batch = tiny.batch(tiny.tokens(), "bert")
     with torch.inference_mode():
@@ -71,7 +71,7 @@ def test_a_gate_is_the_mean_of_sigmoids_over_real_tokens():
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_an_answer_does_not_depend_on_what_else_is_in_the_batch(family):
     data = tiny.tokens()
-    made = encoder(family)
+    made = adapted_model(family)
     short = int(np.argmin(data.lengths))
     start = data.ends[short] - data.lengths[short]
     own = slice(start, data.ends[short])
@@ -84,7 +84,7 @@ def test_an_answer_does_not_depend_on_what_else_is_in_the_batch(family):
 
 def test_lora_has_a_gate_for_each_target():
     batch = tiny.batch(tiny.tokens(), "bert")
-    made = encoder("bert", "method.base_method=lora")
+    made = adapted_model("bert", "method.base_method=lora")
     assert len(parts(made, Gated)) == 2 * 2
     assert [gates.linear.out_features for gates in parts(made, Gates)] == [2, 2]
     tiny.fit(

@@ -27,11 +27,11 @@ def stored(family):
 
 
 def encoder_of(run, backbone):
-    encoder = AdaptedModel(backbone, classes=2, seed=0)
+    model = AdaptedModel(backbone, classes=2, seed=0)
     torch.manual_seed(0)
     method = build_method(run.method)
-    method.insert(encoder)
-    return encoder, method
+    method.insert(model)
+    return model, method
 
 
 def pairs():
@@ -61,31 +61,31 @@ def test_what_trains_is_fp32_and_the_logits_are_those_of_rounded_weights(method,
         if p.ndim > 1 and not any(word in name for word in ("position", "wpe", "rel", "token_type"))
     }
     assert set(matrices.values()) == {torch.bfloat16}
-    encoder, made = encoder_of(run, low)
+    model, made = encoder_of(run, low)
     batch = tiny.batch(tiny.tokens(), family)
-    made.on_train_begin(encoder, iter(lambda: dict(batch), None))
-    assert {p.dtype for p in encoder.trained().values()} == {torch.float32}
+    made.on_train_begin(model, iter(lambda: dict(batch), None))
+    assert {p.dtype for p in model.trained().values()} == {torch.float32}
     other, again = encoder_of(run, wide)
     again.on_train_begin(other, iter(lambda: dict(batch), None))
     with torch.inference_mode():
-        found, wanted = encoder.eval()(batch), other.eval()(batch)
+        found, wanted = model.eval()(batch), other.eval()(batch)
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-5)
     before = {n: p.detach().clone() for n, p in low.module.named_parameters()}
-    prepare_for_training(encoder, torch.bfloat16, batch["input_ids"].unique())
-    encoder.train()
+    prepare_for_training(model, torch.bfloat16, batch["input_ids"].unique())
+    model.train()
     with torch.autocast("cpu", torch.bfloat16):
-        loss = made.compute_loss(encoder, batch)
+        loss = made.compute_loss(model, batch)
     loss.backward()
-    torch.optim.SGD(encoder.trained().values(), lr=0.1).step()
-    made.on_train_end(encoder)
+    torch.optim.SGD(model.trained().values(), lr=0.1).step()
+    made.on_train_end(model)
     assert all(torch.equal(p, before[n]) for n, p in low.module.named_parameters())
-    state = encoder.state()
-    assert {t.dtype for n, t in state.items() if n in encoder.trained()} == {torch.float32}
+    state = model.state()
+    assert {t.dtype for n, t in state.items() if n in model.trained()} == {torch.float32}
     fresh, _ = encoder_of(run, low)
     fresh.restore(state)
     with torch.inference_mode():
-        torch.testing.assert_close(fresh.eval()(batch), encoder.eval()(batch), rtol=1e-5, atol=1e-5)
+        torch.testing.assert_close(fresh.eval()(batch), model.eval()(batch), rtol=1e-5, atol=1e-5)
 
 
 def test_it_is_in_the_key_where_it_is_set():

@@ -22,7 +22,7 @@ FAMILIES = [
 ]
 
 
-def encoder(family: str, *words: str, half: bool = False) -> AdaptedModel:
+def adapted_model(family: str, *words: str, half: bool = False) -> AdaptedModel:
     """A settled encoder with a method."""
     made = AdaptedModel(tiny.backbone(family), classes=2, seed=0).eval()
     torch.manual_seed(0)
@@ -39,7 +39,10 @@ def test_the_causal_families():
 @pytest.mark.parametrize("method", ["head", "prefix", "combined"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_later_token_changes_no_earlier_position(family, method, half):
-    made, batch = encoder(family, f"method={method}", half=half), tiny.batch(tiny.tokens(), family)
+    made, batch = (
+        adapted_model(family, f"method={method}", half=half),
+        tiny.batch(tiny.tokens(), family),
+    )
     seen = []
     hook = made.blocks[-1].register_forward_hook(lambda *given: seen.append(given[-1]))
     other = dict(batch)
@@ -58,7 +61,7 @@ def test_later_token_changes_no_earlier_position(family, method, half):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_prefix_and_padding(family, method):
     """A padded batch gives what its examples give alone."""
-    made, tokens = encoder(family, f"method={method}"), tiny.tokens()
+    made, tokens = adapted_model(family, f"method={method}"), tiny.tokens()
     with torch.inference_mode():
         together = made(tiny.batch(tokens, family))
         alone = [made(batching.collate(tokens, np.array([i]), 0, "causal")) for i in range(8)]
@@ -82,7 +85,7 @@ def test_computes_what_transformers_computes(family):
 
 
 def test_attention_without_a_mask_is_refused():
-    made = encoder("llama", "method=head")
+    made = adapted_model("llama", "method=head")
     with pytest.raises(ValueError, match="needs its mask made ready"):
         made.module(input_ids=torch.tensor([[4, 5, 6]]), attention_mask=None)
 

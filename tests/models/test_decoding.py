@@ -42,16 +42,16 @@ def texts(lengths: list[int], seed: int = 0, begun: int = 0) -> TokenizedSplit:
     )
 
 
-def predictor(encoder: AdaptedModel, method: Method, **more: object) -> Predictor:
+def predictor(model: AdaptedModel, method: Method, **more: object) -> Predictor:
     accelerator = build_accelerator(CPU, "fp32", False)
-    return Predictor(0, "causal", CPU, method, encoder, accelerator, **more)
+    return Predictor(0, "causal", CPU, method, model, accelerator, **more)
 
 
 @pytest.mark.parametrize("family", CAUSAL)
 def test_equals_generate_of_transformers_token_for_token(family):
-    encoder = writer(family)
-    model = tiny.one_run(f"model.family={family}", tiny.WIDE).model
-    oracle = pretrained.skeleton(model, language=True).eval()
+    model = writer(family)
+    config = tiny.one_run(f"model.family={family}", tiny.WIDE).model
+    oracle = pretrained.skeleton(config, language=True).eval()
     tokens = texts([5, 17, 9, 30])
     starts = tokens.ends - tokens.lengths
     ids = [
@@ -67,7 +67,7 @@ def test_equals_generate_of_transformers_token_for_token(family):
     end = wanted[1][7]  # a token that one of them writes ends a text
     batch = batching.collate(tokens, np.arange(4), 0, "causal")
     with torch.inference_mode():
-        found = decoding.greedy(encoder, batch, decoding.Decoding(20, end)).tolist()
+        found = decoding.greedy(model, batch, decoding.Decoding(20, end)).tolist()
     for ours, theirs in zip(found, wanted, strict=True):
         until = theirs.index(end) + 1 if end in theirs else 20
         assert ours == theirs[:until] + [decoding.AFTER] * (20 - until)
@@ -77,21 +77,21 @@ def test_equals_generate_of_transformers_token_for_token(family):
 
 @pytest.mark.parametrize("family", CAUSAL)
 def test_texts_that_have_ended_are_not_passed_on(family, monkeypatch):
-    encoder = writer(family)
-    head, hidden = encoder.module.get_output_embeddings(), encoder.hidden
+    model = writer(family)
+    head, hidden = model.module.get_output_embeddings(), model.hidden
 
     def ending(states):  # every fifth token ends a text
         token = head(states).argmax(-1)
         return torch.nn.functional.one_hot(torch.where(token % 5 == 0, 1, token), 512)
 
-    monkeypatch.setattr(encoder.module, "get_output_embeddings", lambda: ending)
+    monkeypatch.setattr(model.module, "get_output_embeddings", lambda: ending)
     tokens = texts([5, 17, 9, 30, 12, 7, 22, 3])
-    alone = np.concatenate([written(encoder, tokens, [row], end=1) for row in range(8)])
+    alone = np.concatenate([written(model, tokens, [row], end=1) for row in range(8)])
     passed: list[int] = []
     monkeypatch.setattr(
-        encoder, "hidden", lambda b, past: passed.append(len(b["input_ids"])) or hidden(b, past)
+        model, "hidden", lambda b, past: passed.append(len(b["input_ids"])) or hidden(b, past)
     )
-    assert np.array_equal(written(encoder, tokens, range(8), end=1), alone)
+    assert np.array_equal(written(model, tokens, range(8), end=1), alone)
     lengths = (alone != decoding.AFTER).sum(axis=1)
     assert len({*lengths}) > 2
     assert len(passed) == lengths.max()
@@ -101,23 +101,23 @@ def test_texts_that_have_ended_are_not_passed_on(family, monkeypatch):
         )
 
 
-def written(encoder: AdaptedModel, tokens: TokenizedSplit, rows, end: int) -> np.ndarray:
+def written(model: AdaptedModel, tokens: TokenizedSplit, rows, end: int) -> np.ndarray:
     batch = batching.collate(tokens, np.array(rows), 0, "causal")
     with torch.inference_mode():
-        return decoding.greedy(encoder, batch, decoding.Decoding(40, end)).numpy()
+        return decoding.greedy(model, batch, decoding.Decoding(40, end)).numpy()
 
 
 @pytest.mark.parametrize("family", CAUSAL)
 def test_writing_after_a_shared_beginning_is_the_same(family):
-    encoder = writer(family)
+    model = writer(family)
     tokens = replace(texts([6, 3, 11, 8], begun=40), wanted=np.zeros(0, np.int32))
     how = decoding.Decoding(12, end=-5)
     batch = batching.collate(tokens, np.arange(4), 0, "causal")
     with torch.inference_mode():
-        whole = decoding.greedy(encoder, batch, how).numpy()
+        whole = decoding.greedy(model, batch, how).numpy()
     ((rows, count),) = batching.shared_beginnings(tokens, np.arange(4))
     assert (rows.tolist(), count) == ([0, 1, 2, 3], 40)
-    view = predictor(encoder, Method(), writes=how)
+    view = predictor(model, Method(), writes=how)
     split = replace(tokens, wanted=np.zeros(4, np.int32))
     assert np.array_equal(view.predict(split, np.arange(4))["written"], whole)
 
@@ -138,29 +138,29 @@ def test_beginnings_are_grouped():
 def test_a_shared_beginning_changes_no_score_of_any_method(family, name):
     run = tiny.one_run(f"method={name}", f"model.family={family}", "model=tiny", tiny.WIDE)
     method = build_method(run.method)
-    encoder = AdaptedModel(tiny.backbone(family), 2, seed=0)
+    model = AdaptedModel(tiny.backbone(family), 2, seed=0)
     torch.manual_seed(0)
     try:
-        method.insert(encoder)
+        method.insert(model)
     except ValueError:
         pytest.skip("not for this family")
     with torch.no_grad():
-        for parameter in encoder.trained().values():
+        for parameter in model.trained().values():
             parameter.add_(0.1 * torch.randn_like(parameter))
-    encoder.eval()
+    model.eval()
     tokens = texts([6, 3, 11, 8, 5], begun=40)
-    view = predictor(encoder, method)
+    view = predictor(model, method)
     seen: list[int] = []
-    encoder.module.register_forward_pre_hook(
+    model.module.register_forward_pre_hook(
         lambda module, given, named: seen.append(named["input_ids"].shape[1]), with_kwargs=True
     )
     torch.manual_seed(1)
     shared = view.predict(tokens, np.arange(5))["scores"]
     assert (max(seen) <= 11) == method.token_wise, "what is left of the texts"
     torch.manual_seed(1)
-    whole = next(view.outputs(tokens, np.arange(5), lambda b: _stacked(method, encoder, b)))
+    whole = next(view.outputs(tokens, np.arange(5), lambda b: _stacked(method, model, b)))
     np.testing.assert_allclose(shared, whole["scores"], rtol=0, atol=1e-4)
 
 
-def _stacked(method: Method, encoder: AdaptedModel, batch: batching.Batch):
-    return {name: tensor[None] for name, tensor in method.predict(encoder, batch).items()}
+def _stacked(method: Method, model: AdaptedModel, batch: batching.Batch):
+    return {name: tensor[None] for name, tensor in method.predict(model, batch).items()}

@@ -45,36 +45,36 @@ def test_yaml_of_a_family(family):
     """Each role is there in each block, what it points to, and they are not one another."""
     backbone = tiny.backbone(family)
     assert tuple(backbone.family_config.roles) == ROLES
-    encoder = AdaptedModel(backbone, classes=2, seed=0)
-    width = encoder.module.config.hidden_size
-    for block in range(len(encoder.blocks)):
-        parts = {role: list(encoder.each(role))[block] for role in ROLES}
+    model = AdaptedModel(backbone, classes=2, seed=0)
+    width = model.module.config.hidden_size
+    for block in range(len(model.blocks)):
+        parts = {role: list(model.each(role))[block] for role in ROLES}
         assert len({id(part) for part in parts.values()}) == len(ROLES)
         for role in ("query", "key", "value"):
             assert parts[role].in_features == width
-        assert parts["key"].out_features == parts["value"].out_features == encoder.key_dim
+        assert parts["key"].out_features == parts["value"].out_features == model.key_dim
         for role in ("attn_out", "ffn_out"):
             assert parts[role].out_features == width
         assert parts["ffn_in"].in_features == width
         for role in ("attn_norm", "ffn_norm"):
-            kinds = ["LayerNorm", *["Identity", "LlamaRMSNorm", "Qwen2RMSNorm"] * encoder.pre_norm]
+            kinds = ["LayerNorm", *["Identity", "LlamaRMSNorm", "Qwen2RMSNorm"] * model.pre_norm]
             assert type(parts[role]).__name__ in kinds, role
     with pytest.raises(ValueError, match="has no role 'querry'; its roles are attention, query"):
-        list(encoder.each("querry"))
+        list(model.each("querry"))
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_roles_are_run_through(family):
     """Hooks see each role once a block and pass, the norms and the three projections in order."""
-    encoder = AdaptedModel(tiny.backbone(family), classes=2, seed=0).eval()
+    model = AdaptedModel(tiny.backbone(family), classes=2, seed=0).eval()
     met = []
     for role in ROLES:
-        for part in encoder.each(role):
+        for part in model.each(role):
             part.register_forward_hook(lambda *_, role=role: met.append(role))
-    encoder(tiny.batch(tiny.tokens(2), family))
-    depth = encoder.module.config.num_hidden_layers
+    model(tiny.batch(tiny.tokens(2), family))
+    depth = model.module.config.num_hidden_layers
     counts = {role: met.count(role) for role in ROLES}
-    if encoder.pre_norm:
+    if model.pre_norm:
         assert met.index("attn_norm") < met.index("query")
         assert met.index("ffn_norm") < met.index("ffn_in")
     else:
@@ -89,13 +89,13 @@ def test_roles_are_run_through(family):
 @pytest.mark.parametrize("classes", [1, 3])
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_head_has_as_many_outputs_as_classes(family, classes):
-    encoder = AdaptedModel(tiny.backbone(family), classes, seed=0).eval()
+    model = AdaptedModel(tiny.backbone(family), classes, seed=0).eval()
     batch = tiny.batch(tiny.tokens(8, classes), family)
-    assert encoder(batch).shape == (8, classes)
-    assert encoder.counts()["trained"] == 0
-    last = list(encoder.trained().values())[-1]
-    if encoder.backbone.family_config.mask == "causal" and classes > 1:
-        assert last.shape == (classes, encoder.dim), "their head has no bias"
+    assert model(batch).shape == (8, classes)
+    assert model.counts()["trained"] == 0
+    last = list(model.trained().values())[-1]
+    if model.backbone.family_config.mask == "causal" and classes > 1:
+        assert last.shape == (classes, model.dim), "their head has no bias"
         return
     assert last.shape == (classes,)
     assert not last.any(), "the bias starts at 0"
@@ -156,15 +156,15 @@ def test_own_checkpoint_of_every_family(family, tmp_path):
     run = auto(folder)
     assert (run.model.family, run.model.name) == (family, "my model")
     backbone, tensors = Backbone(run.model), stored(folder)
-    encoder = AdaptedModel(backbone, classes=2, seed=0).eval()
+    model = AdaptedModel(backbone, classes=2, seed=0).eval()
     split = {f"{path}." for path in backbone.family_config.split}
-    for name, p in encoder.module.named_parameters():
-        if encoder.in_head(name):
+    for name, p in model.module.named_parameters():
+        if model.in_head(name):
             assert p.requires_grad
         elif not any(path in name for path in split):
             assert not p.requires_grad
             assert is_stored(name, p, tensors), f"{name} is new, and would stay as it was drawn"
-    assert encoder(tiny.batch(tiny.tokens(), family)).isfinite().all()
+    assert model(tiny.batch(tiny.tokens(), family)).isfinite().all()
     tokenizer = load_tokenizer(run.model)
     own = load_tokenizer(tiny.one_run(f"model.family={family}").model)
     assert tokenizer("a b")["input_ids"] == own("a b")["input_ids"]
@@ -174,16 +174,16 @@ def test_own_checkpoint_of_every_family(family, tmp_path):
 def test_own_classifier_computes_what_it_computed(family, tmp_path):
     """All but the head comes from the file: with the file's head too the logits are the file's."""
     whole = skeleton(family).eval()
-    encoder = AdaptedModel(Backbone(auto(save(whole, tmp_path / "mine")).model), 2, seed=0).eval()
-    head = {n: p for n, p in whole.named_parameters() if encoder.in_head(n)}
-    assert head.keys() == encoder.trained().keys()
-    encoder.restore({name: p.detach() for name, p in head.items()})
+    model = AdaptedModel(Backbone(auto(save(whole, tmp_path / "mine")).model), 2, seed=0).eval()
+    head = {n: p for n, p in whole.named_parameters() if model.in_head(n)}
+    assert head.keys() == model.trained().keys()
+    model.restore({name: p.detach() for name, p in head.items()})
     batch = tiny.batch(tiny.tokens(), family)
     places = torch.arange(batch["input_ids"].shape[1])
     mask = (places < batch["lengths"][:, None]).long()
     with torch.inference_mode():
         theirs = whole(input_ids=batch["input_ids"], attention_mask=mask).logits
-        torch.testing.assert_close(encoder(batch), theirs, rtol=0, atol=1e-6)
+        torch.testing.assert_close(model(batch), theirs, rtol=0, atol=1e-6)
 
 
 def test_pooler_that_the_checkpoint_lacks_is_new_and_trains(tmp_path):
@@ -251,9 +251,9 @@ def test_minilm_comes_from_its_package():
     assert folder is not None
     assert pretrained.weights_hash(folder) == run.model.sha256
     backbone = Backbone(run.model)
-    encoder = AdaptedModel(backbone, classes=2, seed=0)
+    model = AdaptedModel(backbone, classes=2, seed=0)
     assert backbone.head == ["classifier"]
-    assert encoder.counts() == {"trained": 0, "head": 770, "total": 22_713_986}
+    assert model.counts() == {"trained": 0, "head": 770, "total": 22_713_986}
     with safe_open(folder / "model.safetensors", framework="pt") as file:
         name = "embeddings.word_embeddings.weight"
         assert torch.equal(backbone.module.bert.get_parameter(name), file.get_tensor(name))

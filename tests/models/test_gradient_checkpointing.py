@@ -17,14 +17,14 @@ TASK = ("task=synthetic_paraphrase",)
 
 
 def ready(family, recompute, method="lora"):
-    encoder = AdaptedModel(tiny.backbone(family), classes=2, seed=0)
+    model = AdaptedModel(tiny.backbone(family), classes=2, seed=0)
     torch.manual_seed(0)
-    build_method(tiny.one_run(f"method={method}").method).insert(encoder)
-    prepare_for_training(encoder, None, torch.arange(264), recompute)
-    return encoder
+    build_method(tiny.one_run(f"method={method}").method).insert(model)
+    prepare_for_training(model, None, torch.arange(264), recompute)
+    return model
 
 
-def passed(encoder, family):
+def passed(model, family):
     """A forward pass: its logits, and the bytes that autograd keeps outside of blocks."""
     kept = 0
 
@@ -34,25 +34,25 @@ def passed(encoder, family):
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        logits = encoder(tiny.batch(tiny.tokens(), family))
+        logits = model(tiny.batch(tiny.tokens(), family))
     return logits, kept
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_a_block_runs_twice_in_training_and_keeps_its_input(family):
-    encoder = ready(family, True)
+    model = ready(family, True)
     runs = []
-    for part in encoder.each("attn_norm"):
+    for part in model.each("attn_norm"):
         part.register_forward_hook(lambda *_: runs.append(torch.is_grad_enabled()))
-    depth = encoder.module.config.num_hidden_layers
-    logits, kept = passed(encoder.train(), family)
+    depth = model.module.config.num_hidden_layers
+    logits, kept = passed(model.train(), family)
     assert len(runs) == depth
     whole = passed(ready(family, False).train(), family)[1]
     assert kept < whole / 2
     logits.sum().backward()
     assert len(runs) == 2 * depth
-    encoder.eval()
-    encoder(tiny.batch(tiny.tokens(), family)).sum().backward()
+    model.eval()
+    model(tiny.batch(tiny.tokens(), family)).sum().backward()
     assert len(runs) == 3 * depth, "once where nothing trains"
 
 
@@ -60,33 +60,33 @@ def test_each_pass_has_its_own_prefix():
     """Two passes before one backward, with a prefix that is drawn at random for each."""
     found = []
     for recompute in (False, True):
-        encoder = ready("bert", recompute, "prefix").train()
-        source = encoder.module.prefix
+        model = ready("bert", recompute, "prefix").train()
+        source = model.module.prefix
         source.register_forward_hook(lambda _, given, made: made * torch.rand(()))
         torch.manual_seed(1)
         batch = tiny.batch(tiny.tokens(), "bert")
-        first, second = encoder(batch), encoder(batch)
+        first, second = model(batch), model(batch)
         (first[:, 0] * second[:, 1]).sum().backward()
-        found.append({n: p.grad for n, p in encoder.trained().items()})
+        found.append({n: p.grad for n, p in model.trained().items()})
     kept, again = found
     assert all(torch.equal(again[name], gradient) for name, gradient in kept.items())
 
 
 def test_what_is_computed_again_is_metered():
-    encoder = ready("bert", True).train()
+    model = ready("bert", True).train()
     count = 0
-    for part in encoder.each("query"):
+    for part in model.each("query"):
 
         def add(*_):
             nonlocal count
             count += 1
 
         part.register_forward_hook(add)
-    with metered(encoder, lambda: count) as grown:
-        passed(encoder, "bert")[0].sum().backward()
+    with metered(model, lambda: count) as grown:
+        passed(model, "bert")[0].sum().backward()
     assert grown == [1, 1]
     assert count == 4
-    passed(encoder, "bert")[0].sum().backward()
+    passed(model, "bert")[0].sum().backward()
     assert grown == [1, 1]
 
 

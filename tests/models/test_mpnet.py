@@ -109,10 +109,10 @@ def test_prefix_has_no_distance():
     block = made.blocks[0].attention.attn
     x = torch.randn(2, 6, 32)
     real = torch.tensor([[True] * 6, [True] * 4 + [False] * 2])[:, None, None, :]
-    encoder = made.module.mpnet.encoder
+    model = made.module.mpnet.encoder
     with torch.inference_mode():
         block.prefix = made.module.prefix(2)[0] * 50  # as large as keys are
-        bias = super(type(encoder), encoder).compute_position_bias(x)
+        bias = super(type(model), model).compute_position_bias(x)
         found = block(x, bias.masked_fill(~real, torch.finfo(bias.dtype).min))[0]
         expected = attended(block, x, real, bias, *block.prefix)
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)

@@ -46,9 +46,9 @@ def test_comes_from_its_packages(run, backbone):
     assert folder is not None
     assert pretrained.weights_hash(folder) == run.model.sha256
     assert backbone.head == ["classifier"]
-    encoder = AdaptedModel(backbone, classes=2, seed=0)
+    model = AdaptedModel(backbone, classes=2, seed=0)
     head = 768 * 768 + 768 + 2 * 768 + 2
-    assert encoder.counts() == {"trained": 0, "head": head, "total": 109_488_002}
+    assert model.counts() == {"trained": 0, "head": head, "total": 109_488_002}
     with safe_open(folder / "model.safetensors", framework="pt") as file:
         name = "encoder.relative_attention_bias.weight"
         assert torch.equal(backbone.module.mpnet.get_parameter(name), file.get_tensor(name))

@@ -56,11 +56,11 @@ def test_writes_what_it_knows(run, backbone):
     prompt = prompting.build_prompt(tiny.one_run(*WORDS), None)
     table = LabelledTexts([texts], np.zeros(3, np.int64))
     tokens = prompt.encode(table, tokenizer, 128)
-    encoder = AdaptedModel(backbone, 0, seed=0).eval()
+    model = AdaptedModel(backbone, 0, seed=0).eval()
     cpu = torch.device("cpu")
     accelerator = build_accelerator(cpu, "fp32", False)
     how = decoding.Decoding(3, prompting.end_of_text(tokenizer))
-    view = Predictor(0, "causal", cpu, Method(), encoder, accelerator, how)
+    view = Predictor(0, "causal", cpu, Method(), model, accelerator, how)
     written = view.predict(tokens, np.arange(3))["written"].astype(np.int64)
     for text, capital in zip(
         decoding.texts_of(written, tokenizer), ("Paris", "Rome", "Tokyo"), strict=True
@@ -78,27 +78,27 @@ def test_methods_train_and_write(run, backbone, name, lr):
     table = LabelledTexts(texts, np.zeros(2, np.int64), wanted)
     tokens = prompting.build_prompt(own, None).encode(table, tokenizer, 128)
     batch = batching.collate(tokens, np.arange(2), tokenizer.pad_token_id, "causal")
-    encoder = AdaptedModel(backbone, 0, seed=0)
+    model = AdaptedModel(backbone, 0, seed=0)
     method = build_method(own.method)
-    method.insert(encoder)
-    prepare_for_training(encoder, None, torch.from_numpy(np.unique(tokens.ids).astype(np.int64)))
+    method.insert(model)
+    prepare_for_training(model, None, torch.from_numpy(np.unique(tokens.ids).astype(np.int64)))
 
     def loss() -> float:
         with torch.no_grad():
-            return float(method.compute_loss(encoder.eval(), batch))
+            return float(method.compute_loss(model.eval(), batch))
 
     before = loss()
-    tiny.fit(encoder, method, batch, 3, lr=lr)
+    tiny.fit(model, method, batch, 3, lr=lr)
     assert loss() < 0.8 * before
-    encoder.eval()
+    model.eval()
     asked = tokens.questions()
     with torch.inference_mode():
         together = batching.collate(asked, np.arange(2), tokenizer.pad_token_id, "causal")
-        (first, _) = decoding.greedy(encoder, together, decoding.Decoding(4, end=-5)).tolist()
+        (first, _) = decoding.greedy(model, together, decoding.Decoding(4, end=-5)).tolist()
         ids = asked.ids[: asked.ends[0]].tolist()
         for token in first:
             whole = tokens_of([*ids, 0])
-            scores = encoder(batching.collate(whole, np.arange(1), 0, "causal"))[0, 0]
+            scores = model(batching.collate(whole, np.arange(1), 0, "causal"))[0, 0]
             assert float(scores[token]) >= float(scores.max()) - 1e-3, "but for rounding"
             ids.append(token)
 

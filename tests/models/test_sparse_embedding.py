@@ -13,15 +13,15 @@ from peftbench.models.prepare_for_training import prepare_for_training
 
 def _trained(family: str, narrow: bool, words: torch.Tensor, examples: dict) -> AdaptedModel:
     torch.manual_seed(0)
-    encoder = AdaptedModel(tiny.backbone(family), 2, seed=0)
+    model = AdaptedModel(tiny.backbone(family), 2, seed=0)
     method = build_method(tiny.one_run("method=full").method)
-    method.insert(encoder)
-    dense = encoder.module.get_input_embeddings()
-    prepare_for_training(encoder, autocast=None, token_ids=words)
+    method.insert(model)
+    dense = model.module.get_input_embeddings()
+    prepare_for_training(model, autocast=None, token_ids=words)
     if not narrow:
-        encoder.module.set_input_embeddings(dense)
-    tiny.fit(encoder, method, examples, steps=4, weight_decay=0.0, lr=1e-3)
-    return encoder
+        model.module.set_input_embeddings(dense)
+    tiny.fit(model, method, examples, steps=4, weight_decay=0.0, lr=1e-3)
+    return model
 
 
 @pytest.mark.parametrize("family", tiny.FAMILIES)

@@ -47,24 +47,24 @@ def ours(name: str, method: str) -> str:
 
 @pytest.mark.parametrize("method", WORDS)
 def test_hidden_states_are_the_librarys(method):
-    encoder = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0)
-    build_method(tiny.one_run(f"method={method}", *WORDS[method]).method).insert(encoder)
+    model = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0)
+    build_method(tiny.one_run(f"method={method}", *WORDS[method]).method).insert(model)
     start = f"{method}/weights/"
     theirs = {n.removeprefix(start): t for n, t in GOLDEN.items() if n.startswith(start)}
-    targets = dict(encoder.module.named_parameters())
+    targets = dict(model.module.named_parameters())
     given = {ours(name, method): tensor for name, tensor in theirs.items()}
     missing = {n for n in targets if n not in given}
-    assert all(encoder.in_head(name) for name in missing), sorted(missing)
+    assert all(model.in_head(name) for name in missing), sorted(missing)
     with torch.inference_mode():
         made = torch.func.functional_call  # the backbone's tensors are shared: none is written to
         ids, mask = GOLDEN["input_ids"], GOLDEN["attention_mask"].bool()[:, None, None]
         named = {f"module.{name}": given[name] for name in targets if name in given}
         batch = {"input_ids": ids, "attention_mask": mask}
         kept: list[torch.Tensor] = []
-        encoder.eval().module.bert.encoder.register_forward_hook(
+        model.eval().module.bert.encoder.register_forward_hook(
             lambda module, arguments, output: kept.append(output.last_hidden_state)
         )
-        made(encoder, named, (batch,))
+        made(model, named, (batch,))
     real = GOLDEN["attention_mask"].bool()
     torch.testing.assert_close(
         kept[0][real], GOLDEN[f"{method}/states"][real], rtol=1e-4, atol=1e-5
@@ -74,16 +74,16 @@ def test_hidden_states_are_the_librarys(method):
 @pytest.mark.parametrize("method", ["adapter", "pfeiffer", "parallel"])
 def test_an_export_has_the_librarys_names_and_values(method):
     """The library's own tensors, put into our model, come out under the names that they had."""
-    encoder = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0)
+    model = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0)
     maker = build_method(tiny.one_run(f"method={method}", *WORDS[method]).method)
-    maker.insert(encoder)
+    maker.insert(model)
     start = f"{method}/weights/"
     theirs = {n.removeprefix(start): t for n, t in GOLDEN.items() if n.startswith(start)}
-    own = encoder.state()
+    own = model.state()
     for name, tensor in theirs.items():
         if ours(name, method) in own:
             own[ours(name, method)].copy_(tensor)
-    config, tensors = maker.to_adapters(encoder, method)
+    config, tensors = maker.to_adapters(model, method)
     adapters = {n: t for n, t in tensors.items() if f".adapters.{method}." in n}
     assert {f"bert.{name}" for name in theirs if ".adapters." in name} == set(adapters)
     for name, tensor in adapters.items():
@@ -107,8 +107,8 @@ def test_an_export_has_the_librarys_names_and_values(method):
 )
 def test_what_the_library_has_not_is_refused(words, message):
     run = tiny.one_run(*words)
-    encoder = AdaptedModel(tiny.backbone(run.model.family), classes=2, seed=0)
+    model = AdaptedModel(tiny.backbone(run.model.family), classes=2, seed=0)
     maker = build_method(run.method)
-    maker.insert(encoder)
+    maker.insert(model)
     with pytest.raises(ValueError, match=message):
-        maker.to_adapters(encoder, "name")
+        maker.to_adapters(model, "name")

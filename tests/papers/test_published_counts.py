@@ -2,7 +2,7 @@
 
 import pytest
 import tiny
-from full_size import bottlenecks, encoder, trained
+from full_size import adapted_model, bottlenecks, trained
 from paths import ROOT
 
 from peftbench.methods.base import build_method
@@ -31,13 +31,13 @@ def test_every_model_of_a_fixed_size_is_counted():
 
 @pytest.mark.parametrize("model", SIZES)
 def test_size_of_the_model(model):
-    assert encoder(model, "head").counts()["total"] == SIZES[model]
+    assert adapted_model(model, "head").counts()["total"] == SIZES[model]
     assert trained(model, "head") == 0
 
 
 @pytest.mark.parametrize("model", SIZES)
 def test_full_trains_everything(model):
-    counts = encoder(model, "full").counts()
+    counts = adapted_model(model, "full").counts()
     assert counts["trained"] + counts["head"] == counts["total"]
 
 
@@ -58,7 +58,7 @@ def test_lora_of_hu_et_al():
 
 def test_bitfit_of_ben_zaken_et_al():
     """0.09 % of BERT-base; 103 K in UniPELT's table 1. The rest are embedding norm and pooler."""
-    names = encoder("bert_base", "bitfit").trained()
+    names = adapted_model("bert_base", "bitfit").trained()
     blocks = [p.numel() for name, p in names.items() if ".encoder.layer." in name]
     assert sum(blocks) == 12 * (9 * 768 + 2 * 768) == 101_376
     assert trained("bert_base", "bitfit") == 101_376 + 2 * 768 == 102_912

@@ -53,18 +53,18 @@ class Noted(WrapperMethod):
     starts: ClassVar[list[dict[str, Tensor]]] = []
     batches: ClassVar[list[list[tuple[int, ...]]]] = []
 
-    def on_step_end(self, encoder: AdaptedModel, step: int, steps: int | None) -> None:
+    def on_step_end(self, model: AdaptedModel, step: int, steps: int | None) -> None:
         """Note the values before the first step; what came before were passes to warm up."""
-        super().on_step_end(encoder, step, steps)
+        super().on_step_end(model, step, steps)
         if step == 0:
-            self.starts.append({name: t.clone() for name, t in encoder.state().items()})
+            self.starts.append({name: t.clone() for name, t in model.state().items()})
             self.batches.clear()
 
-    def compute_loss(self, encoder: AdaptedModel, batch: dict[str, Tensor]) -> Tensor:
+    def compute_loss(self, model: AdaptedModel, batch: dict[str, Tensor]) -> Tensor:
         """Note which examples are in the batch, by their tokens."""
         rows = zip(batch["input_ids"].tolist(), batch["lengths"].tolist(), strict=True)
         self.batches.append([tuple(ids[:length]) for ids, length in rows])
-        return super().compute_loss(encoder, batch)
+        return super().compute_loss(model, batch)
 
 
 @pytest.fixture(scope="module")

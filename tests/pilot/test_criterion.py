@@ -6,12 +6,12 @@ import pytest
 
 from peftbench.core.errors import ConfigError, RecordError
 from peftbench.pilot import criterion
-from peftbench.pilot.criterion import Criterion
+from peftbench.pilot.criterion import PilotCriterion
 from peftbench.results.store import Results
 
 
 def wanted(**more):
-    return Criterion(**{"data": "ab" * 32, "metric": "accuracy", "least": 0.85} | more)
+    return PilotCriterion(**{"data": "ab" * 32, "metric": "accuracy", "least": 0.85} | more)
 
 
 def test_it_is_written_once_and_its_hash_is_that_of_the_file(tmp_path):

@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from peftbench.pilot import intervals, page
-from peftbench.pilot.criterion import Criterion
+from peftbench.pilot.criterion import PilotCriterion
 from peftbench.pilot.decision import GO, MORE, NO_GO, decide, unchecked_error
 from peftbench.pilot.out_of_fold import OutOfFold
 
 
 def criterion(least, **more):
-    return Criterion(**{"data": "0" * 64, "metric": "accuracy", "least": least} | more)
+    return PilotCriterion(**{"data": "0" * 64, "metric": "accuracy", "least": least} | more)
 
 
 def table(rights, draw, group=None, positive=0.5, seconds=None):
@@ -100,7 +100,7 @@ def test_an_easy_table_says_go_by_the_best_candidate():
     draw = np.random.default_rng(0)
     made = decide(table(rights(draw, lora=0.97, full=0.93, frozen=0.7), draw), criterion(0.85))
     assert (made.answer, made.method, made.sufficient) == (GO, "lora", ["lora", "full"])
-    assert made.of("frozen").excluded == ["score"]
+    assert made.verdict_on("frozen").excluded == ["score"]
     assert "0.85" in made.reasons[0]
 
 
@@ -129,12 +129,12 @@ def test_a_training_that_costs_too_much_is_not_taken():
     easy = table(rights(draw, full=0.99, lora=0.97), draw, seconds=seconds)
     made = decide(easy, criterion(0.85, largest_seconds=60.0))
     assert (made.answer, made.method) == (GO, "lora")
-    assert made.of("full").missed == ["seconds of training"]
+    assert made.verdict_on("full").missed == ["seconds of training"]
     assert page._met({"missed": [], "excluded": []}) == "yes"
     assert page._met({"missed": ["score", "seconds of training"], "excluded": ["score"]}) == (
         "no: score; undecided: seconds of training"
     )
-    assert made.of("full").seconds == 100.0
+    assert made.verdict_on("full").seconds == 100.0
     assert decide(easy, criterion(0.85, largest_seconds=10.0)).answer == NO_GO
 
 

@@ -181,7 +181,7 @@ def test_money_of_several_machines_is_not_compared(changes, told):
 
 def advised(found: list[Record]) -> list[str]:
     """Machines that advice names."""
-    told, _ = advice._distance(advice.Question(found[0].run, 32, None), found)
+    told, _ = advice.distance_notes(advice.AdviceQuestion(found[0].run, 32, None), found)
     assert told[-1] == "which are not to be compared"
     return told[-2].split(" and of ")
 

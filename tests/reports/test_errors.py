@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from peftbench.cli.main import main
 from peftbench.config.sweep import plan
 from peftbench.data import loading
-from peftbench.reports.errors import Asked, errors_tables, summary_tables
+from peftbench.reports.errors import ErrorOptions, errors_tables, summary_tables
 from peftbench.results.store import Results
 
 WORDS = ("task=file", "method=lora,full", "seed=0,1")
@@ -49,7 +49,7 @@ def results(mine, tmp_path):
 
 
 def test_columns_lengths_and_rows_are_those_of_the_users_file(mine, results):
-    tables, notes = errors_tables(results, [], Asked(columns=("source",), top=3))
+    tables, notes = errors_tables(results, [], ErrorOptions(columns=("source",), top=3))
     by_title = {table.title: table for table in tables}
     assert notes == []
     assert list(by_title) == [
@@ -86,11 +86,11 @@ def test_texts_are_printed_only_if_asked_for(mine, results):
 def test_data_that_changed_or_went_are_not_used(mine, results):
     text = mine.read_text()
     mine.write_text(text.replace("no", "NO").replace("yes", "no").replace("NO", "yes"))
-    tables, notes = errors_tables(results, [], Asked())
+    tables, notes = errors_tables(results, [], ErrorOptions())
     assert "By words: mine" not in [table.title for table in tables]
     assert "has changed since it was planned" in notes[0]
     mine.unlink()
-    tables, notes = errors_tables(results, [], Asked(texts=True))
+    tables, notes = errors_tables(results, [], ErrorOptions(texts=True))
     assert "there is no file" in notes[0]
     assert tables[-1].columns[0] == "example"
     assert "Row of the reporting split" in tables[-1].notes[0]
@@ -105,7 +105,7 @@ def test_unknown_columns_and_missing_predictions_are_said(results):
     key = results.keys()[0]
     (path,) = (results.folder / "predictions").glob(f"{key}.*")
     path.unlink()
-    tables, notes = errors_tables(results, [], Asked())
+    tables, notes = errors_tables(results, [], ErrorOptions())
     assert any(key in note for note in notes)
     assert tables
 

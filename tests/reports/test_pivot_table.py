@@ -253,7 +253,9 @@ def test_an_empty_folder(tmp_path):
 
 
 def found(results: Results, *words: str) -> best_in_column.Best:
-    return best_in_column.of(pivot.of(load_frame(results), pivot.asked(words)), results)
+    return best_in_column.find_best(
+        pivot.cross(load_frame(results), pivot.parse_spec(words)), results
+    )
 
 
 WORDS = ("method=full,lora,bitfit", "seed=0,1,2")
@@ -463,4 +465,4 @@ def test_three_tasks_fit_a_column(three, tmp_path):
 
 def test_an_unknown_word_is_refused_in_python():
     with pytest.raises(ConfigError, match="no such word"):
-        pivot.asked(["colums=task"])
+        pivot.parse_spec(["colums=task"])

@@ -105,9 +105,9 @@ def test_colours_differ_also_for_colour_blind_readers(sight):
 
 def test_no_two_methods_look_alike_and_new_ones_get_what_is_left():
     mine = [f"mine{number}" for number in range(12)]
-    found = [Palette.of(mine).look(name) for name in [*palette.known(), *mine]]
+    found = [Palette.for_methods(mine).look(name) for name in [*palette.known(), *mine]]
     assert len({(look["color"], look["marker"]) for look in found}) == len(found)
-    assert Palette.of(["mine1", "lora"]).others == ("mine1",)
+    assert Palette.for_methods(["mine1", "lora"]).others == ("mine1",)
 
 
 def test_rows_of_a_method_share_its_hue():

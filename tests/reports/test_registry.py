@@ -59,7 +59,9 @@ def test_headline_figures_are_the_columns_of_an_unknown_suite():
 
 def test_the_curve_of_an_unknown_suite_is_drawn():
     every = evaluations()
-    (picture,) = other_suites.plot_headlines(every, trained(every), Palette.of(["full", "lora"]))
+    (picture,) = other_suites.plot_headlines(
+        every, trained(every), Palette.for_methods(["full", "lora"])
+    )
     assert picture.caption.startswith("Share by words")
     (plot,) = other_suites.page_plots(every, trained(every))
     (panel,) = plot["panels"]

@@ -72,7 +72,7 @@ def test_two_ranks_of_a_method_are_rows(made):
 
 
 def test_the_picture_has_every_trial_the_ring_and_the_cross(made):
-    (picture,) = tuning.plot_tuning(made, Palette.of(["lora", "bitfit"]))
+    (picture,) = tuning.plot_tuning(made, Palette.for_methods(["lora", "bitfit"]))
     (axis,) = picture.figure.axes
     lines = axis.get_lines()
     colour = known()["lora"]["color"]
@@ -121,7 +121,7 @@ def test_of_proposed_rates_no_best_of_fewer_trials_is_expected(made):
 def test_more_than_six_rows_are_drawn_in_several_figures():
     every = runs("method=lora", "method.rank=1,2,3,4,5,6,7")
     figures = tuning.plot_tuning(
-        [chosen(run, [0.6, 0.9, 0.7], 1e-3) for run in every], Palette.of(["lora"])
+        [chosen(run, [0.6, 0.9, 0.7], 1e-3) for run in every], Palette.for_methods(["lora"])
     )
     assert [len(one.figure.legends[0].texts) for one in figures] == [6, 1]
     assert [one.part for one in figures] == ["", "2"]
@@ -132,7 +132,7 @@ def test_more_than_six_rows_are_drawn_in_several_figures():
 def test_a_panel_for_each_task_and_size():
     small, large = runs("method=lora", "size=32,64")
     every = [chosen(run, [0.6, 0.9, 0.7], 1e-3) for run in (large, small)]
-    (picture,) = tuning.plot_tuning(every, Palette.of(["lora"]))
+    (picture,) = tuning.plot_tuning(every, Palette.for_methods(["lora"]))
     titles = [axis.get_title() for axis in picture.figure.axes]
     assert titles == [f"Synthetic paraphrase, {size} examples" for size in (32, 64)]
 

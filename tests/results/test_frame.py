@@ -314,7 +314,7 @@ def test_a_record_of_another_layout_has_the_same_columns(results, lay_out):
     for key in results.keys()[:3]:
         path = results.folder / "records" / f"{key}.json"
         content = lay_out(io.unsealed(path)).encode().removesuffix(b"}").removesuffix(b"\n")
-        path.write_bytes(content + io._seal(content))
+        path.write_bytes(content + io.seal_of(content))
         assert results.load(key).run.key == key
     loaded = load_frame(results)
     assert not loaded.unreadable

@@ -84,7 +84,7 @@ def started(tmp_path):
 
 def test_a_worker_that_is_killed_while_it_loads_is_named_and_replaced(scripted, tmp_path, capsys):
     pool = scripted("if count == 1: os.kill(os.getpid(), signal.SIGKILL)\n", SERVE)
-    assert pool.check(RUNS) == ["checked by worker 2"]
+    assert pool.check_runs(RUNS) == ["checked by worker 2"]
     told = capsys.readouterr().err.splitlines()
     assert told == [
         "worker 0 had no run: the worker was killed by SIGKILL; another one takes its place"
@@ -105,7 +105,7 @@ def test_a_worker_that_is_killed_by_its_check_is_replaced_so_often_and_no_more(
     """
     pool = scripted(dies)
     with pytest.raises(ConfigError) as refused:
-        pool.check(RUNS)
+        pool.check_runs(RUNS)
     assert "worker 0 had no run: the worker was killed by SIGSEGV" in str(refused.value)
     assert f"the last of {MOST_LOST} in a row" in str(refused.value)
     assert str(refused.value).endswith("it printed:\nreading the data")
@@ -116,7 +116,7 @@ def test_a_worker_that_is_killed_by_its_check_is_replaced_so_often_and_no_more(
 def test_a_worker_that_fails_by_itself_is_not_tried_again(scripted, tmp_path):
     pool = scripted("raise ImportError('no module named torch')\n")
     with pytest.raises(ConfigError) as refused:
-        pool.check(RUNS)
+        pool.check_runs(RUNS)
     assert "the worker ended with exit code 1" in str(refused.value)
     assert "ImportError: no module named torch" in str(refused.value)
     assert len(started(tmp_path)) == 1
@@ -165,7 +165,7 @@ def test_a_signal_while_workers_load_or_check_starts_no_training(scripted, tmp_p
     """The signal comes from the worker itself, before it has answered."""
     pool = scripted(f"os.kill(os.getppid(), signal.{name})\ntime.sleep(0.3)\n", SERVE)
     with pytest.raises(Stopped):
-        pool.check(RUNS)
+        pool.check_runs(RUNS)
     with pytest.raises(Stopped):
         pool.work([[run] for run in RUNS])
     assert pool.halted
@@ -221,7 +221,7 @@ def test_workers_get_absolute_paths_and_a_cleaned_environment(scripted, tmp_path
     (here / "given").write_text(json.dumps({"order": order, "environment": dict(os.environ)}))
     """
     setting = replace(SETTING, data_root=f"data{os.pathsep}/other")
-    scripted(writes, SERVE, results="runs", setting=setting).check(RUNS)
+    scripted(writes, SERVE, results="runs", setting=setting).check_runs(RUNS)
     given = json.loads((tmp_path / "given").read_text())
     assert given["order"]["results"] == str(tmp_path / "runs")
     assert given["order"]["setting"]["data_root"] == f"{tmp_path}/data{os.pathsep}/other"

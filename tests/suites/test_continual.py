@@ -16,7 +16,7 @@ from peftbench.methods.base import build_method
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
 from peftbench.results.store import Results
-from peftbench.runner.worker import _check as check_runs
+from peftbench.runner.worker import preflight
 from peftbench.suites import base
 from peftbench.suites.continual import measures
 from peftbench.training import trainer
@@ -87,7 +87,7 @@ def test_bad_words_are_refused_when_planning(words, told):
 
 def test_a_chain_of_priors_needs_posteriors():
     evaluation, _ = one("method=lora", "suite.chunks=[8,8]", "suite.posterior_as_prior=true")
-    found = check_runs([evaluation.run], [evaluation], RuntimeConfig(device="cpu"))
+    found = preflight([evaluation.run], [evaluation], RuntimeConfig(device="cpu"))
     assert "LoRA has no posterior" in " ".join(found["errors"])
 
 
@@ -192,13 +192,13 @@ def test_the_posterior_becomes_the_prior():
     state = {name: t + 0.01 for name, t in earlier.state().items()}
     divergences = []
     for chain in (False, True):
-        encoder = AdaptedModel(backbone, 2, seed=0)
-        method.insert(encoder)
+        model = AdaptedModel(backbone, 2, seed=0)
+        method.insert(model)
         ContinualStage("0" * 12, 1, np.arange(8), state, posterior_as_prior=chain).begin(
-            encoder, method
+            model, method
         )
-        divergences.append(method.divergence(encoder).item())
-        assert torch.equal(encoder.state()["classifier.bias"], state["classifier.bias"])
+        divergences.append(method.divergence(model).item())
+        assert torch.equal(model.state()["classifier.bias"], state["classifier.bias"])
     assert divergences[0] > 0.1
     assert divergences[1] == pytest.approx(0, abs=0)
 

@@ -16,16 +16,16 @@ def backbone(model: str) -> Backbone:
     return Backbone(run.model, "meta", pretrained.skeleton(run.model, "meta"))
 
 
-def encoder(model: str, method: str, *words: str) -> AdaptedModel:
+def adapted_model(model: str, method: str, *words: str) -> AdaptedModel:
     inserted = AdaptedModel(backbone(model), classes=2, seed=0)
     build_method(tiny.one_run(f"method={method}", *words).method).insert(inserted)
     return inserted
 
 
 def trained(model: str, method: str, *words: str) -> int:
-    return encoder(model, method, *words).counts()["trained"]
+    return adapted_model(model, method, *words).counts()["trained"]
 
 
 def bottlenecks(model: str, method: str, *words: str) -> int:
-    parameters = encoder(model, method, *words).trained().items()
+    parameters = adapted_model(model, method, *words).trained().items()
     return sum(p.numel() for name, p in parameters if ".bottleneck." in name)

@@ -23,16 +23,16 @@ class Watched(Method):
     batches: ClassVar[list[torch.Tensor]] = []
     heads: ClassVar[list[dict[str, torch.Tensor]]] = []
 
-    def insert(self, encoder: AdaptedModel) -> None:
+    def insert(self, model: AdaptedModel) -> None:
         """Insert the method."""
-        self.base_method.insert(encoder)
-        trained = encoder.trained().items()
-        self.heads.append({n: p.detach().clone() for n, p in trained if encoder.in_head(n)})
+        self.base_method.insert(model)
+        trained = model.trained().items()
+        self.heads.append({n: p.detach().clone() for n, p in trained if model.in_head(n)})
 
-    def compute_loss(self, encoder: AdaptedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
+    def compute_loss(self, model: AdaptedModel, batch: dict[str, torch.Tensor]) -> torch.Tensor:
         """The method's loss."""
         self.batches.append(batch["input_ids"])
-        return self.base_method.compute_loss(encoder, batch)
+        return self.base_method.compute_loss(model, batch)
 
 
 def one(task, *words) -> Run:

@@ -107,7 +107,7 @@ def recipe(**changes: object) -> TrainingConfig:
 
 
 def training(
-    encoder: AdaptedModel, method: Method, examples: Batch, steps: int, **changes: object
+    model: AdaptedModel, method: Method, examples: Batch, steps: int, **changes: object
 ) -> loop.Training:
     """A training on one batch, again and again; nothing is written."""
     AcceleratorState._reset_state(True)
@@ -121,9 +121,9 @@ def training(
         minutes=10.0,
     )
     cpu, accelerator = torch.device("cpu"), Accelerator(cpu=True, mixed_precision="no")
-    mask = encoder.backbone.family_config.mask
+    mask = model.backbone.family_config.mask
     return loop.Training(
-        Predictor(0, mask, cpu, method, encoder, accelerator),
+        Predictor(0, mask, cpu, method, model, accelerator),
         recipe(**changes),
         Budget(steps=steps),
         CheckpointSelection(),
@@ -136,9 +136,9 @@ def training(
 
 
 def fit(
-    encoder: AdaptedModel, method: Method, examples: Batch, steps: int, **changes: object
+    model: AdaptedModel, method: Method, examples: Batch, steps: int, **changes: object
 ) -> TrainerState:
     """Train on one batch, again and again, with the loop of real runs."""
-    made = training(encoder, method, examples, steps, **changes)
+    made = training(model, method, examples, steps, **changes)
     loop.fit(made, evaluate=dict)
     return made.state

@@ -22,10 +22,10 @@ def switched(name):
 class Steady(Method):
     """The head alone; every training is noted: its class and its process."""
 
-    def insert(self, encoder):
-        """Leave the encoder frozen."""
+    def insert(self, model):
+        """Leave the model frozen."""
 
-    def on_train_begin(self, encoder, batches):
+    def on_train_begin(self, model, batches):
         """Note that a training starts; a line is written whole."""
         line = f"{type(self).__name__.lower()} {os.getpid()}\n"
         file = os.open(Path(os.environ["ZOO"]) / "journal", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
@@ -40,11 +40,11 @@ class Slow(Steady):
     It does not go on while there is a file `held`.
     """
 
-    def insert(self, encoder):
+    def insert(self, model):
         """Unfreeze everything."""
-        encoder.unfreeze("parameter", lambda name, parameter: True)
+        model.unfreeze("parameter", lambda name, parameter: True)
 
-    def on_step_end(self, encoder, step, steps):
+    def on_step_end(self, model, step, steps):
         """Wait."""
         while switched("held"):
             time.sleep(0.05)
@@ -56,7 +56,7 @@ class Slow(Steady):
 class Leaves(Steady):
     """Ends its process, while the zoo holds the file `leaving`."""
 
-    def on_step_end(self, encoder, step, steps):
+    def on_step_end(self, model, step, steps):
         """Leave without a word."""
         if switched("leaving"):
             os._exit(3)
@@ -66,11 +66,11 @@ class Leaves(Steady):
 class Breaks(Steady):
     """Raises, while the zoo holds the file `broken`."""
 
-    def compute_loss(self, encoder, batch):
+    def compute_loss(self, model, batch):
         """Fail with more than one line."""
         if switched("broken"):
             raise RuntimeError("something broke\nand more about it")
-        return super().compute_loss(encoder, batch)
+        return super().compute_loss(model, batch)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,23 +79,23 @@ class Hungry(Steady):
 
     room: int
 
-    def compute_loss(self, encoder, batch):
+    def compute_loss(self, model, batch):
         """Run out of memory as CUDA does."""
         if len(batch["labels"]) > self.room:
             raise torch.OutOfMemoryError(f"no room for more than {self.room}")
-        return super().compute_loss(encoder, batch)
+        return super().compute_loss(model, batch)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Diverges(Steady):
     """Its loss is not a number from step 3 on."""
 
-    def on_step_end(self, encoder, step, steps):
+    def on_step_end(self, model, step, steps):
         """Spoil the head."""
         if step == 2:
             with torch.no_grad():
-                for name, parameter in encoder.trained().items():
-                    if encoder.in_head(name):
+                for name, parameter in model.trained().items():
+                    if model.in_head(name):
                         parameter.fill_(float("nan"))
 
 
@@ -103,7 +103,7 @@ class Diverges(Steady):
 class Constant(Steady):
     """Predicts the first class throughout."""
 
-    def predict(self, encoder, batch):
+    def predict(self, model, batch):
         """Say nothing about the input."""
         scores = torch.zeros(len(batch["labels"]), 2)
         scores[:, 0] = 1
@@ -114,25 +114,25 @@ class Constant(Steady):
 class Clocked(Steady):
     """Steps of a twentieth of a second, batches of an evaluation of a tenth."""
 
-    def on_step_end(self, encoder, step, steps):
+    def on_step_end(self, model, step, steps):
         """Wait as part of the step."""
         time.sleep(0.05)
 
-    def predict(self, encoder, batch):
+    def predict(self, model, batch):
         """Wait outside the training."""
         time.sleep(0.1)
-        return super().predict(encoder, batch)
+        return super().predict(model, batch)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wanders(Steady):
     """Changes the working folder, when it is inserted and at every step."""
 
-    def insert(self, encoder):
+    def insert(self, model):
         """Go to the root."""
         os.chdir("/")
 
-    def on_step_end(self, encoder, step, steps):
+    def on_step_end(self, model, step, steps):
         """Go to a folder that is removed."""
         (Path(os.environ["ZOO"]) / "gone").mkdir(exist_ok=True)
         os.chdir(Path(os.environ["ZOO"]) / "gone")
@@ -143,7 +143,7 @@ class Wanders(Steady):
 class Asks(Steady):
     """Asks a person whether to go on."""
 
-    def on_step_end(self, encoder, step, steps):
+    def on_step_end(self, model, step, steps):
         """Wait for an answer."""
         input("go on? ")
 
@@ -152,7 +152,7 @@ class Asks(Steady):
 class Debugged(Steady):
     """Was left with a breakpoint."""
 
-    def on_step_end(self, encoder, step, steps):
+    def on_step_end(self, model, step, steps):
         """Open the debugger."""
         breakpoint()
 
@@ -161,9 +161,9 @@ class Debugged(Steady):
 class Lingers(Steady):
     """Takes its time before the first step, while the zoo holds the file `slow`."""
 
-    def on_train_begin(self, encoder, batches):
+    def on_train_begin(self, model, batches):
         """Wait, when it is noted that a training starts."""
-        super().on_train_begin(encoder, batches)
+        super().on_train_begin(model, batches)
         while switched("slow"):
             time.sleep(0.05)
 

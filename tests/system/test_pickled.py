@@ -54,7 +54,7 @@ def test_a_folder_is_refused_then_converted_once_and_used(tmp_path, cache_folder
     [place] = [path for path in (cache_folder / "converted").iterdir() if path.is_dir()]
     source = io.unsealed(place / pickled.SOURCE)
     assert source == {
-        "sha256_of": {"pytorch_model.bin": io.hashed((folder / "pytorch_model.bin",))}
+        "sha256_of": {"pytorch_model.bin": io.hash_files((folder / "pytorch_model.bin",))}
     }
     (run,) = plan(*words).runs
     assert run.key == before.key, "the same weights, however they came"

@@ -74,9 +74,9 @@ class GridEngine(Scripted):
         except OSError:  # elsewhere the commands know by themselves
             return None
 
-    def check(self) -> None:
+    def check_config(self) -> None:
         """Also that the commands are not those of PBS; see `base.Scheduler`."""
-        super().check()
+        super().check_config()
         head = ask("qstat", "-help").split()
         if head and not head[0].startswith(RELATIVES):
             raise ConfigError(

@@ -50,9 +50,9 @@ class Kubernetes(Scripted):
         """The context."""
         return ask("kubectl", "config", "current-context").strip() or None
 
-    def check(self) -> None:
+    def check_config(self) -> None:
         """Also that pods find the folder where it is here; see `base.Scheduler`."""
-        super().check()
+        super().check_config()
         if not Path(str(self.cluster.mount)).is_absolute():
             raise ConfigError(f"cluster.mount={self.cluster.mount}: must be an absolute path")
 

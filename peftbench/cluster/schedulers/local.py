@@ -47,7 +47,7 @@ class Background:
         """The name of this machine."""
         return socket.gethostname()
 
-    def check(self) -> None:
+    def check_config(self) -> None:
         """Refuse what would be ignored; see `Scheduler`."""
         for name in ("modules", "setup"):
             if given := getattr(self.cluster, name):

@@ -77,9 +77,9 @@ class Pbs(Scripted):
         found = re.search(r"^PBS_SERVER=(\S+)", text, re.MULTILINE)
         return found[1] if found else None
 
-    def check(self) -> None:
+    def check_config(self) -> None:
         """Also that the commands are not those of Grid Engine or Torque; see `base.Scheduler`."""
-        super().check()
+        super().check_config()
         done = run("qstat", "--version")
         said = " ".join(f"{done.stdout} {done.stderr}".split())
         if "pbs_version" not in said:

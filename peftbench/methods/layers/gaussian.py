@@ -1,6 +1,5 @@
 """A linear layer whose weights are independent Gaussians."""
 
-import hashlib
 import math
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from peftbench.data.batching import Batch
 from peftbench.methods.base import WrapperMethod, averaged, repeated
 from peftbench.models.adapted_model import AdaptedModel
+from peftbench.system import io
 
 
 @runtime_checkable
@@ -145,37 +145,37 @@ def _signs(x: Tensor, width: int) -> Tensor:
     return torch.randint(0, 2, (*x.shape[:-1], width), device=x.device).to(x.dtype) * 2 - 1
 
 
-def gaussians(encoder: AdaptedModel) -> dict[str, GaussianLinear]:
+def gaussians(model: AdaptedModel) -> dict[str, GaussianLinear]:
     """The Gaussian linears of a model, by path."""
-    return {n: m for n, m in encoder.module.named_modules() if isinstance(m, GaussianLinear)}
+    return {n: m for n, m in model.module.named_modules() if isinstance(m, GaussianLinear)}
 
 
-def start_at_posterior(encoder: AdaptedModel, source: dict[str, str] | None) -> None:
+def start_at_posterior(model: AdaptedModel, source: dict[str, str] | None) -> None:
     """Make the posterior of an earlier run prior and start, where there is one.
 
     Raises:
         ValueError: if it has no such matrix, one of another shape, or is another file now.
     """
-    if source is not None and not encoder.rehearsal:
+    if source is not None and not model.rehearsal:
         earlier = posterior(source)
-        for name, gaussian in gaussians(encoder).items():
+        for name, gaussian in gaussians(model).items():
             gaussian.start_at(earlier, name)
 
 
-def divergence(encoder: AdaptedModel, prior: dict[str, Any]) -> Tensor:
+def divergence(model: AdaptedModel, prior: dict[str, Any]) -> Tensor:
     """KL(posterior || prior), summed over all Gaussian weights; a scalar."""
-    layers = gaussians(encoder).values()
+    layers = gaussians(model).values()
     return torch.stack([kl_to_normal(g, prior["mean"], prior["std"]) for g in layers]).sum()
 
 
-def predict_by_draws(encoder: AdaptedModel, batch: Batch, samples: int) -> dict[str, Tensor]:
+def predict_by_draws(model: AdaptedModel, batch: Batch, samples: int) -> dict[str, Tensor]:
     """The average over draws as `scores` (log probabilities for classes), and its spreads."""
-    layers = gaussians(encoder).values()
+    layers = gaussians(model).values()
     many = repeated(batch, samples)
     try:
         for gaussian in layers:
             gaussian.draws = samples
-        return averaged(encoder(many).unflatten(0, (samples, -1)))
+        return averaged(model(many).unflatten(0, (samples, -1)))
     finally:
         for gaussian in layers:
             gaussian.draws = 0
@@ -191,7 +191,7 @@ def posterior(source: dict[str, str]) -> dict[str, Tensor]:
         ValueError: if the file is no longer what it was.
     """
     content = Path(source["path"]).read_bytes()
-    if hashlib.sha256(content).hexdigest() != source["sha256"]:
+    if io.digest(content) != source["sha256"]:
         raise ValueError(f"prior.from: {source['path']} has changed since the run was planned")
     return load(content)
 
@@ -232,17 +232,17 @@ class GaussianWrapper(WrapperMethod):
 
     samples: int
 
-    def posterior_to_prior(self, encoder: AdaptedModel) -> None:
+    def posterior_to_prior(self, model: AdaptedModel) -> None:
         """Make the posterior the prior."""
-        for gaussian in gaussians(encoder).values():
+        for gaussian in gaussians(model).values():
             gaussian.keep_as_prior()
 
     def export_forms(self) -> tuple[str, ...]:
         """None: it has a posterior."""
         raise ValueError(no_export(type(self).__name__))
 
-    def predict(self, encoder: AdaptedModel, batch: Batch) -> dict[str, Tensor]:
+    def predict(self, model: AdaptedModel, batch: Batch) -> dict[str, Tensor]:
         """The average over draws as `scores` (log probabilities for classes), and its spreads."""
         if self.samples == 0:
-            return self.base_method.predict(encoder, batch)
-        return predict_by_draws(encoder, batch, self.samples)
+            return self.base_method.predict(model, batch)
+        return predict_by_draws(model, batch, self.samples)

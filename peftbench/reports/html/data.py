@@ -64,7 +64,7 @@ def contents(
     by_row, split = grouping.of_records(records)
     labels = grouping.labels(by_row, split)
     names = grouping.methods((r.run.method.name, r.parameters["trained"]) for r in records)
-    palette = Palette.of(names)
+    palette = Palette.for_methods(names)
     found = cells(by_row, inputs.tuned)
     pairs = inputs.pairs
     carried = run_list.carried(found, most)

@@ -74,7 +74,7 @@ def interval(cell: ScoreCell) -> tuple[float, float] | None:
 
 def ranks(records: list[Record]) -> dict[grouping.Row, float]:
     """Mean rank of each row that is ranked, the figures of the report `ranks`."""
-    ranked = mean_ranks.of(records)
+    ranked = mean_ranks.rank_rows(records)
     return dict(zip(ranked.rows, ranked.found.mean.tolist(), strict=True)) if ranked else {}
 
 

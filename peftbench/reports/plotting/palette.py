@@ -31,7 +31,7 @@ class Palette:
     others: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, methods: Iterable[str]) -> "Palette":
+    def for_methods(cls, methods: Iterable[str]) -> "Palette":
         """The palette of a folder that holds these."""
         return cls(tuple(sorted(set(methods) - set(known()))))
 

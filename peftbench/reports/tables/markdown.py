@@ -5,7 +5,7 @@ import io
 import json
 import re
 import textwrap
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from peftbench.core.run import Json
@@ -13,6 +13,7 @@ from peftbench.core.text import one_line
 from peftbench.reports.tables import terminal
 
 if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions, RenderResult
     from rich.table import Table as RichTable
 
 
@@ -99,9 +100,9 @@ class Table:
         """As the terminal shows it, without colours, as wide as it is; with the notes."""
         return "\n".join([terminal.plain(self.drawn()), *self.notes]) + "\n"
 
-    def rich(self) -> terminal.Fitted:
+    def rich(self) -> "FittedTable":
         """For a terminal of any width."""
-        return terminal.Fitted(self)
+        return FittedTable(self)
 
     def _wraps(self, column: int) -> bool:
         """Whether cells of a column may take several lines in a terminal: figures never do."""
@@ -152,6 +153,83 @@ class Table:
             bold = [(i, j) in self.bold for j in range(len(row))]
             drawn.add_row(*map(Text, row, ("bold" if one else "" for one in bold)))
         return drawn
+
+
+#: Tables into which one that is too wide is divided, at most.
+_PARTS = 4
+
+
+class FittedTable:
+    """A table for rich, without a cut figure.
+
+    Drawn as one where it fits, if need be without margins and with headings of figures on several
+    lines, else as a few with some of the columns each, else row by row.
+    """
+
+    def __init__(self, table: Table):
+        self.table = table
+
+    def __rich_console__(self, console: "Console", options: "ConsoleOptions") -> "RenderResult":
+        """Draw it."""
+        if sum(self._widths(whole=True)) < options.max_width:
+            yield self.table.drawn()
+        elif parts := self._parts(options.max_width):
+            for part in parts:
+                yield part.drawn(narrow=True)
+                yield ""
+        else:
+            yield from self._rows()
+
+    def _widths(self, whole: bool = False) -> list[int]:
+        """Columns of a terminal that each column takes, with headings in words or `whole`."""
+        return [self.table.width(place, whole) + 3 for place in range(len(self.table.columns))]
+
+    def _parts(self, most: int) -> list[Table]:
+        """Tables of the rows' names and some figures each; none if that takes too many."""
+        first, widths = self.table.labels, self._widths()
+        room = most + 3 - sum(widths[:first])  # without margins
+        parts: list[list[int]] = []
+        left = 0
+        for place in range(first, len(widths)):
+            if widths[place] > left:
+                parts.append([])
+                left = room
+            parts[-1].append(place)
+            left -= widths[place]
+            if left < 0:
+                return []
+        return [self._part(places) for places in parts] if len(parts) <= _PARTS else []
+
+    def _part(self, places: list[int]) -> Table:
+        """The rows that have one of these figures, with these alone."""
+        table = self.table
+        shown = [*range(table.labels), *places]
+        lines = [n for n, row in enumerate(table.rows) if any(row[place] for place in places)]
+        return replace(
+            table,
+            columns=[table.columns[place] for place in shown],
+            rows=[[table.rows[line][place] for place in shown] for line in lines],
+            bold=frozenset(
+                (new, shown.index(place))
+                for new, line in enumerate(lines)
+                for place in places
+                if (line, place) in table.bold
+            ),
+            prose=sum(place >= len(table.columns) - table.prose for place in places),
+        )
+
+    def _rows(self) -> "RenderResult":
+        from rich.text import Text
+
+        table = self.table
+        yield Text(table.title, style="bold")
+        for line, row in enumerate(table.rows):
+            yield Text("")
+            for place, (name, cell) in enumerate(zip(table.columns, row, strict=True)):
+                if cell:
+                    style = "bold" if (line, place) in table.bold else ""
+                    yield Text.assemble(f"{name}: " if name else "", (cell, style))
+        yield Text("")
 
 
 #: Where HTML would begin in Markdown.
