@@ -13,6 +13,7 @@ from peftbench.core.errors import ConfigError
 KEYS = {
     **{one.name: f"train.{one.name}" for one in fields(TrainingConfig)},
     "learning_rate": "train.lr",
+    "train.learning_rate": "train.lr",
     "batch": "train.batch_size",
     "per_device_train_batch_size": "train.batch_size",
     "epochs": "budget.epochs",

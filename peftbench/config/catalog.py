@@ -85,12 +85,15 @@ def about(path: Path) -> str:
     return found.group(1).strip().strip("\"'") if found else ""
 
 
-def current(group: str, name: str, searched: Iterable[Path]) -> str:
-    """The name of an option, also with other case or hyphens, or as in the release before."""
+def current(group: str, name: str, searched: Iterable[Path], given: str | None = None) -> str:
+    """The name of an option, also with other case or hyphens, or as in the release before.
+
+    `given` is the key of it, for a note.
+    """
     offered = options(group, tuple(searched))
     if name in offered:
         return name
-    now = old_names.current_option(group, name)
+    now = old_names.current_option(group, name, given)
     return now if now in offered else aliases.same_name(now, offered) or now
 
 

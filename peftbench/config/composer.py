@@ -131,19 +131,26 @@ class Composer:
         added = override.is_add() or override.is_force_add()
         if added or override.is_delete() or override.package is not None:
             raise ConfigError(f"{word}: write plain key=value words, without +, ~ or @")
-        values = aliases.current_values(given, key, self._values(word, key, override))
+        group = "method" if _BASE_METHOD.fullmatch(key) else key
+        values = aliases.current_values(given, key, self._values(word, group, override))
         if not values:
             raise ConfigError(f"{word}: no value is left of this")
         for value in values:
-            old_names.check_value(override.key_or_group, value)
-        group = "method" if _BASE_METHOD.fullmatch(key) else key
+            old_names.check_value(given, value)
+        old_key = old_names.renamed_key(given) != given
         if group in (*catalog.GROUPS, "suite"):
             if group == "method" and values == ["all"]:
                 values = list(catalog.options(group, tuple(self.searched)))
-            values = [catalog.current(group, str(value), self.searched) for value in values]
-            for value in values:
+            now = [catalog.current(group, str(value), self.searched, given) for value in values]
+            for value in now:
                 catalog.find(group, value, self.searched)
-        elif key.startswith(_ROLE):
+            olds = old_names.OPTIONS.get(group, {})
+            if old_key and not any(str(value) in olds for value in values):
+                old_names.note(given, key)
+            return key, now
+        if old_key:
+            old_names.note(given, key)
+        if key.startswith(_ROLE):
             role = key.removeprefix(_ROLE)
             if role not in ROLES:
                 near = did_you_mean(key, [_ROLE + one for one in ROLES])
@@ -173,10 +180,12 @@ class Composer:
             "or quotes of its own"
         )
 
-    def _values(self, word: str, key: str, override: types.Override) -> list[Any]:
+    def _values(self, word: str, group: str, override: types.Override) -> list[Any]:
         given = override.value()
         if isinstance(given, types.Glob):
-            return list(given.filter(list(catalog.options(key, tuple(self.searched)))))
+            names = list(given.filter(list(catalog.options(group, tuple(self.searched)))))
+            old = old_names.OPTIONS.get(group, {})
+            return names + [name for name in given.filter(list(old)) if old[name] not in names]
         if not override.is_sweep_override():
             values = [_plain(given)]
         elif isinstance(given, types.RangeSweep):
@@ -510,11 +519,11 @@ def _of_task(node: DictConfig, task: str | None) -> Any:
 
 def _current(config: DictConfig, key: str, value: Any) -> tuple[str, Any]:
     """A key and its value as they are called now; of a method, only the composed config knows."""
-    *path, name = key.split(".")
+    path = key.split(".")[:-1]
     node = OmegaConf.select(config, ".".join(path)) if path[:1] == ["method"] else None
     if not isinstance(node, DictConfig):
         return key, value
-    name, value = old_names.hyperparameter(name, value, [str(known) for known in node])
+    name, value = old_names.hyperparameter(key, value, [str(known) for known in node])
     return ".".join([*path, name]), value
 
 
