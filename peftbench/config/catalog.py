@@ -85,6 +85,17 @@ def about(path: Path) -> str:
     return found.group(1).strip().strip("\"'") if found else ""
 
 
+#: What a yaml says of itself; an override may set it, but hardly ever means it.
+PROSE = ("name", "about", "_target_", "tasks", "defaults")
+
+
+@cache
+def keys(path: Path) -> tuple[str, ...]:
+    """The keys that an option's file gives values to, without the prose."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return tuple(key for key in re.findall(r"^(\w+):", text, re.MULTILINE) if key not in PROSE)
+
+
 def current(group: str, name: str, searched: Iterable[Path], given: str | None = None) -> str:
     """The name of an option, also with other case or hyphens, or as in the release before.
 
