@@ -23,17 +23,34 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from peftbench.config import catalog
-from peftbench.config.old_names import KEYS
 from peftbench.core.configs import class_name
 from peftbench.core.evaluation import Evaluated, Evaluation
 from peftbench.core.run import SCHEMA, Json, Record, Run, canonical
 from peftbench.results.store import Results
 from peftbench.system import io
 
+# Names of schema 1 stand here, not only in `old_names`, which forgets them after a release.
+
 PARTS = {"form": "prompt", "augment": "augmentation", "select": "checkpoint_selection"}
+
+#: Keys of a part.
+KEYS = {
+    "train": {
+        "batch": "batch_size",
+        "micro_batch": "micro_batch_size",
+        "clip": "max_grad_norm",
+        "warmup": "warmup_steps",
+        "schedule": "lr_scheduler_type",
+        "evaluations": "num_evals",
+    },
+    "prompt": {"words": "verbalizer", "demonstrations": "num_demonstrations"},
+    "augmentation": {"part": "probability"},
+    "suite": {"chain": "posterior_as_prior"},
+    "model_family": {"words": "language_model"},
+}
 
 #: Hyper-parameters by the class that has them.
 HYPERPARAMETERS = {
@@ -45,6 +62,9 @@ CLASSES = {
     "peftbench.methods.hybrid.Hybrid": ("combined", "peftbench.methods.combined.Combined"),
     "peftbench.suites.rounds.Rounds": ("continual", "peftbench.suites.continual.Continual"),
 }
+
+
+Made = TypeVar("Made")
 
 
 class Stays(ValueError):
@@ -220,12 +240,14 @@ class Migration:
             evaluations = self._old(
                 "evaluations", lambda d: (d["evaluation"]["run"], d["evaluation"]["suite"])
             )
+            new_records = self._made(records, self._new_record)
+            new_evaluations = self._made(evaluations, self._new_evaluation)
             failures = self._failures()
             self._others()  # first: once the JSON files are new, nothing tells the old keys
-            for path, data in records.items():
+            for path, data in new_records.items():
                 self._record(path, data)
-            for path, data in evaluations.items():
-                self._evaluation(path, data)
+            for path, (data, arrays) in new_evaluations.items():
+                self._evaluation(path, data, arrays)
             for path, data in failures.items():
                 self._replace(path, data)
 
@@ -263,35 +285,55 @@ class Migration:
                 self.stays[f"{kind}/{path.name}"] = str(error)
         return found
 
-    def _record(self, path: Path, data: Json) -> None:
+    def _made(self, olds: dict[Path, Json], make: Callable[[Path, Json], Made]) -> dict[Path, Made]:
+        """What is made of each file, before anything is written; what cannot be made stays."""
+        found = {}
+        for path, data in olds.items():
+            try:
+                found[path] = make(path, data)
+            except (ValueError, KeyError, TypeError, AttributeError) as error:
+                self.stays[f"{path.parent.name}/{path.name}"] = str(error)
+                del self.keys[path.stem]
+        return found
+
+    def _new_record(self, path: Path, data: Json) -> Json:
         new = data | {"run": run_of(data["run"]), "schema": SCHEMA}
         new["work"] = renamed(data["work"], {"micro_batch": "micro_batch_size"})
         if "packed_with" in new["work"]:
             others = new["work"]["packed_with"].split()
             new["work"]["packed_with"] = " ".join(self.keys.get(key, key) for key in others)
         Record.from_json(new)
+        return new
+
+    def _record(self, path: Path, new: Json) -> None:
         self._copy("predictions", path.stem, ".npz")
         self._copy("trained", path.stem, ".safetensors")
         self._replace(path, new)
         self._drop("predictions", path.stem, ".npz")
         self._drop("trained", path.stem, ".safetensors")
 
-    def _evaluation(self, path: Path, data: Json) -> None:
+    def _new_evaluation(self, path: Path, data: Json) -> tuple[Json, bytes | None]:
+        """An evaluation, and its arrays where names in them are others."""
         run, suite = data["evaluation"]["run"], data["evaluation"]["suite"]
         new = data | {
             "evaluation": {"run": run_of(run), "suite": suite_of(suite)},
             "findings": everywhere(data["findings"], synthetic),
             "schema": SCHEMA,
         }
-        arrays = path.with_suffix(".npz")
+        arrays, body = path.with_suffix(".npz"), None
         if arrays.is_file() and b"builtin_" in arrays.read_bytes():
             held = io.unpacked(arrays, data["predictions_sha256"])
             body = io.packed({synthetic(name): array for name, array in held.items()})
             new["predictions_sha256"] = io.digest(body)
-            self.results.write(arrays.with_stem(self.keys[path.stem]), body)
-        else:
-            self._copy("evaluations", path.stem, ".npz")
         Evaluated.from_json(new)
+        return new, body
+
+    def _evaluation(self, path: Path, new: Json, arrays: bytes | None) -> None:
+        if arrays is None:
+            self._copy("evaluations", path.stem, ".npz")
+        else:
+            to = path.with_stem(self.keys[path.stem]).with_suffix(".npz")
+            self.results.write(to, arrays)
         self._replace(path, new)
         self._drop("evaluations", path.stem, ".npz")
 

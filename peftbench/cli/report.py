@@ -8,12 +8,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.core import ParameterSource
 
 from peftbench.cli import completion, options, report_questions
+from peftbench.config import old_names
 from peftbench.core.errors import ConfigError
 from peftbench.core.runtime import RuntimeConfig
 from peftbench.core.text import command
@@ -76,7 +77,22 @@ class _Plots(click.Command):
         super().format_help_text(context, formatter)
 
 
-@click.group(invoke_without_command=True, short_help="Build tables, figures or the HTML report.")
+class _Reports(click.Group):
+    """Kinds of reports, also by the name of the release before."""
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Find the one that is named."""
+        if args[0] == "page":
+            old_names.note("report page", "report html")
+            args = ["html", *args[1:]]
+        return super().resolve_command(ctx, args)
+
+
+@click.group(
+    cls=_Reports,
+    invoke_without_command=True,
+    short_help="Build tables, figures or the HTML report.",
+)
 @click.pass_context
 @options.results
 @click.option("--check", is_flag=True, help="Fail if the files on disk are out of date.")

@@ -13,6 +13,7 @@ from peftbench.core.errors import ConfigError
 KEYS = {
     **{one.name: f"train.{one.name}" for one in fields(TrainingConfig)},
     "learning_rate": "train.lr",
+    "train.learning_rate": "train.lr",
     "batch": "train.batch_size",
     "per_device_train_batch_size": "train.batch_size",
     "epochs": "budget.epochs",
@@ -27,12 +28,35 @@ _INSTEAD = {
     **dict.fromkeys(("seconds", "time"), "budget=seconds budget.seconds={}"),
     **dict.fromkeys(("rank", "r", "lora_r"), "method.rank={}"),
     **{name: f"method.{name}={{}}" for name in ("alpha", "dropout", "width", "length", "scale")},
-    **dict.fromkeys(("lora_alpha", "lora_dropout", "target_modules"), "method.KEY={}"),
-    **dict.fromkeys(("dataset", "tasks"), "task={}"),
+    **dict.fromkeys(
+        ("lora_alpha", "lora_dropout", "target_modules", "use_dora", "use_rslora"), "method.KEY={}"
+    ),
+    "targets": "method.target_modules={}",
+    **dict.fromkeys(("dataset", "tasks", "task_name"), "task={}"),
+    "dataset_name": "task=hub task.dataset={}",
+    "train_file": "task=file task.path={}",
+    **{old: f"train.{new}={{}}" for old, new in old_names.KEYS["train"].items() if old != "batch"},
+    **{
+        prefix + name: instead
+        for prefix in ("", "train.")
+        for name, instead in {
+            "warmup_ratio": "train.warmup_steps={}",
+            "gradient_accumulation_steps": "train.micro_batch_size=N, rows of each forward pass",
+            "max_seq_length": "train.max_length={}",
+            "lr_scheduler": "train.lr_scheduler_type={}",
+            "eval_steps": "train.num_evals=N, evaluations over the budget",
+            "bf16": "train.precision=bf16",
+            "fp16": "train.precision=fp16",
+            "load_best_model_at_end": "checkpoint_selection=best_on_holdout",
+            "early_stopping_patience": (
+                "checkpoint_selection=best_on_holdout checkpoint_selection.patience={}"
+            ),
+        }.items()
+    },
     **dict.fromkeys(("methods", "peft"), "method={}"),
     **dict.fromkeys(("checkpoint", "model_name_or_path"), "model=auto model.checkpoint={}"),
     "models": "model={}",
-    "train_size": "size={}",
+    **dict.fromkeys(("train_size", "max_train_samples"), "size={}"),
     **dict.fromkeys(("output_dir", "output", "results"), "--results {}"),
     **{
         name: f"--{name} {{}}"

@@ -86,12 +86,26 @@ def about(path: Path) -> str:
     return found.group(1).strip().strip("\"'") if found else ""
 
 
-def current(group: str, name: str, searched: Iterable[Path]) -> str:
-    """The name of an option, also with other case or hyphens, or as in the release before."""
+#: What a yaml says of itself; an override may set it, but hardly ever means it.
+PROSE = ("name", "about", "_target_", "tasks", "defaults")
+
+
+@cache
+def keys(path: Path) -> tuple[str, ...]:
+    """The keys that an option's file gives values to, without the prose."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    return tuple(key for key in re.findall(r"^(\w+):", text, re.MULTILINE) if key not in PROSE)
+
+
+def current(group: str, name: str, searched: Iterable[Path], given: str | None = None) -> str:
+    """The name of an option, also with other case or hyphens, or as in the release before.
+
+    `given` is the key of it, for a note.
+    """
     offered = options(group, tuple(searched))
     if name in offered:
         return name
-    now = old_names.current_option(group, name)
+    now = old_names.current_option(group, name, given)
     return now if now in offered else aliases.same_name(now, offered) or now
 
 

@@ -155,7 +155,10 @@ def _check_keys(name: str, given: list[str], base: DictConfig) -> None:
 
 def _current(word: str) -> str:
     key, equals, value = word.partition("=")
-    return aliases.current_key(key, value) + equals + value
+    now = aliases.current_key(key, value)
+    if now != key:
+        old_names.note(key, now)
+    return now + equals + value
 
 
 def _check(cluster: Cluster) -> None:

@@ -34,7 +34,7 @@ from omegaconf.errors import ConfigKeyError, OmegaConfBaseException
 from peftbench.config import aliases, catalog, old_names, schema
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import ROLES, Json, canonical
-from peftbench.core.text import did_you_mean
+from peftbench.core.text import close_names, did_you_mean
 from peftbench.methods import peft_effects
 from peftbench.system import yaml_files
 
@@ -132,19 +132,26 @@ class Composer:
         added = override.is_add() or override.is_force_add()
         if added or override.is_delete() or override.package is not None:
             raise ConfigError(f"{word}: write plain key=value words, without +, ~ or @")
-        values = aliases.current_values(given, key, self._values(word, key, override))
+        group = "method" if _BASE_METHOD.fullmatch(key) else key
+        values = aliases.current_values(given, key, self._values(word, group, override))
         if not values:
             raise ConfigError(f"{word}: no value is left of this")
         for value in values:
-            old_names.check_value(override.key_or_group, value)
-        group = "method" if _BASE_METHOD.fullmatch(key) else key
+            old_names.check_value(given, value)
+        old_key = old_names.renamed_key(given) != given
         if group in (*catalog.GROUPS, "suite"):
             if group == "method" and values == ["all"]:
                 values = list(catalog.options(group, tuple(self.searched)))
-            values = [catalog.current(group, str(value), self.searched) for value in values]
-            for value in values:
+            now = [catalog.current(group, str(value), self.searched, given) for value in values]
+            for value in now:
                 catalog.find(group, value, self.searched)
-        elif key.startswith(_ROLE):
+            olds = old_names.OPTIONS.get(group, {})
+            if old_key and not any(str(value) in olds for value in values):
+                old_names.note(given, key)
+            return key, now
+        if old_key:
+            old_names.note(given, key)
+        if key.startswith(_ROLE):
             role = key.removeprefix(_ROLE)
             if role not in ROLES:
                 near = did_you_mean(key, [_ROLE + one for one in ROLES])
@@ -153,10 +160,26 @@ class Composer:
             if not all(isinstance(value, bool) for value in values):
                 raise ConfigError(f"{word}: tuned is true or false")
         elif key.partition(".")[0] not in (*catalog.GROUPS, "suite", "size", "seed", "data"):
-            others = ("suite", "size", "seed", "tuned", "sweep", *ALGEBRA, "data.root")
-            near = did_you_mean(key, (*catalog.GROUPS, *others))
-            raise ConfigError(f"{word}: unknown key {key}; {near}")
+            raise ConfigError(f"{word}: unknown key {key}; {self._nearest(key)}")
         return key, values
+
+    def _nearest(self, key: str) -> str:
+        """What an unknown key probably means; it may be one of a group, without the group."""
+        first = (*catalog.GROUPS, "suite", "size", "seed", "tuned", "sweep", *ALGEBRA, "data.root")
+        inner = [
+            f"{group}.{name}"
+            for group in (*catalog.GROUPS, "suite")
+            for path in catalog.options(group, tuple(self.searched)).values()
+            for name in catalog.keys(path)
+        ]
+        if "." in key:
+            return did_you_mean(key, first if not close_names(key, inner) else inner)
+        same = [name for name in dict.fromkeys(inner) if name.partition(".")[2] == key]
+        near = same or close_names(key, first)
+        if not near:
+            tails = {name.partition(".")[2]: name for name in reversed(inner)}
+            near = [tails[tail] for tail in close_names(key, tails)]
+        return f"did you mean {' or '.join(near)}?" if near else did_you_mean(key, first)
 
     def _unread(self, word: str, reason: str) -> str:
         """Why a word is no override, and what to write."""
@@ -174,10 +197,12 @@ class Composer:
             "or quotes of its own"
         )
 
-    def _values(self, word: str, key: str, override: types.Override) -> list[Any]:
+    def _values(self, word: str, group: str, override: types.Override) -> list[Any]:
         given = override.value()
         if isinstance(given, types.Glob):
-            return list(given.filter(list(catalog.options(key, tuple(self.searched)))))
+            names = list(given.filter(list(catalog.options(group, tuple(self.searched)))))
+            old = old_names.OPTIONS.get(group, {})
+            return names + [name for name in given.filter(list(old)) if old[name] not in names]
         if not override.is_sweep_override():
             values = [_plain(given)]
         elif isinstance(given, types.RangeSweep):
@@ -263,7 +288,7 @@ class Composer:
             except (yaml.YAMLError, OmegaConfBaseException, AssertionError) as error:
                 raise ConfigError(f"{path} is not a yaml file of a suite: {error}") from error
             for key, value in overrides.items():
-                _set(config, key, value)
+                _set(config, key, value, self.searched)
             self._suites[name] = OmegaConf.to_container(config.suite, resolve=True)
         return dict(self._suites[name])
 
@@ -309,7 +334,7 @@ class Composer:
             if part not in self._parts:
                 chosen = group in schema.SCHEMAS and group in cell
                 left_open = self._left_open(group, str(cell[group])) if chosen else set()
-                changed = _changed(group, node, task, own, left_open)
+                changed = _changed(group, node, task, own, self.searched, left_open)
                 self._parts[part] = _Part(part, changed, _references(changed, composed))
             parts[group] = self._parts[part]
         return {group: parts[group] for group in composed}
@@ -458,7 +483,12 @@ def _compose(searched: tuple[Path, ...], state: object, words: _Words) -> DictCo
 
 
 def _changed(
-    group: str, node: Any, task: str, overrides: dict[str, Any], left_open: Collection[str]
+    group: str,
+    node: Any,
+    task: str,
+    overrides: dict[str, Any],
+    searched: list[Path],
+    left_open: Collection[str],
 ) -> Any:
     """A copy of a group's node with what it says of the task, then with overrides.
 
@@ -475,7 +505,7 @@ def _changed(
         key, value = _current(config, name, asked)
         if given.setdefault(key, name) != name:
             raise ConfigError(f"{name} and {given[key]} are the same key; leave one out")
-        _set(config, key, value, left_open)
+        _set(config, key, value, searched, left_open)
     return config[group]
 
 
@@ -511,21 +541,28 @@ def _of_task(node: DictConfig, task: str | None) -> Any:
 
 def _current(config: DictConfig, key: str, value: Any) -> tuple[str, Any]:
     """A key and its value as they are called now; of a method, only the composed config knows."""
-    *path, name = key.split(".")
+    path = key.split(".")[:-1]
     node = OmegaConf.select(config, ".".join(path)) if path[:1] == ["method"] else None
     if not isinstance(node, DictConfig):
         return key, value
-    name, value = old_names.hyperparameter(name, value, [str(known) for known in node])
+    name, value = old_names.hyperparameter(key, value, [str(known) for known in node])
     return ".".join([*path, name]), value
 
 
-def _set(config: DictConfig, key: str, value: Any, open_keys: Collection[str] = ()) -> None:
+def _set(
+    config: DictConfig,
+    key: str,
+    value: Any,
+    searched: list[Path],
+    open_keys: Collection[str] = (),
+) -> None:
     """Set one value that is there already; `method.rank=4` of a method that has a rank.
 
     Args:
         config: composed.
         key: with dots.
         value: for it.
+        searched: the configuration folders.
         open_keys: keys that are missing and wait for a value; others that are missing are of
             another option of the group, such as budget.steps of budget=epochs.
 
@@ -539,24 +576,11 @@ def _set(config: DictConfig, key: str, value: Any, open_keys: Collection[str] = 
         if there and depth == 1 and path[0] in schema.SCHEMAS and OmegaConf.is_missing(node, part):
             there = key in open_keys
         if not there:
-            where = ".".join(key.split(".")[:depth])
             if path[-1:] == ["config"] and depth == len(path) and isinstance(node, DictConfig):
                 with open_dict(node):  # the arguments of another library: that checks them
                     node[part] = value
                 return
-            if key in ("budget.epochs", "budget.steps", "budget.seconds") and depth == 1:
-                chosen = f"budget={part} {key}={value}"
-                raise ConfigError(f"{key}={value} needs budget={part}; write {chosen}")
-            known = [str(name) for name in node] if isinstance(node, DictConfig) else []
-            if depth == 1 and path[0] in schema.SCHEMAS:
-                known = [n for n in known if not OmegaConf.is_missing(node, n)]
-            offered = [f"{where}.{name}" for name in known if name not in _FIXED]
-            offered += [f"{where}.{n}" for n, own in old_names.SYNONYMS.items() if own in known]
-            named = path and path[0] in ("method", "task", "model", "suite", *catalog.LATER)
-            name = config[path[0]].get("name") if named else None
-            start = f"{path[0]}={name} has no" if named else "unknown key"
-            told = did_you_mean(key, offered) if offered else f"see `peftbench list {path[0]}s`"
-            raise ConfigError(f"{start} {key}; {told}")
+            raise _unknown(config, key, value, depth, node, searched)
         before = OmegaConf.is_missing(node, part) or OmegaConf.is_interpolation(node, part)
         if depth == len(path):
             if path[:1] != ["method"] and path[:1] != ["suite"]:
@@ -569,6 +593,49 @@ def _set(config: DictConfig, key: str, value: Any, open_keys: Collection[str] = 
             node = node[part]
 
 
+def _unknown(
+    config: DictConfig, key: str, value: Any, depth: int, node: Any, searched: list[Path]
+) -> ConfigError:
+    """An error that says what a key that is not there probably means.
+
+    Args:
+        config: composed.
+        key: with dots.
+        value: that it was to have.
+        depth: of the part that is not there.
+        node: in which it is not.
+        searched: the configuration folders.
+    """
+    group, *_ = parts = key.split(".")
+    options = catalog.options(group, tuple(searched)) if depth == 1 else {}
+    having = [name for name, path in options.items() if parts[1] in catalog.keys(path)]
+    if group in ("task", "model"):  # of the others a key says what the data or the weights are
+        having = [name for name in having if name in _OPEN]
+    if having and group in schema.SCHEMAS:
+        needed = " or ".join(f"{group}={name}" for name in having)
+        write = f"; write {needed} {key}={value}" if len(having) == 1 else ""
+        return ConfigError(f"{key}={value} needs {needed}{write}")
+    known = [str(name) for name in node] if isinstance(node, DictConfig) else []
+    known += [name for name, own in old_names.SYNONYMS.items() if own in known]
+    if group in schema.SCHEMAS and depth == 1:
+        known = [name for path in options.values() for name in catalog.keys(path)]
+    where = ".".join(parts[:depth])
+    named = group in ("method", "task", "model", "suite", *catalog.LATER)
+    start = f"{group}={config[group].get('name')} has no" if named else "unknown key"
+    if having:
+        return ConfigError(f"{start} {key}, which is a key of {group}={','.join(having)}")
+    offered = [name for name in dict.fromkeys(known) if name not in catalog.PROSE]
+    near = [f"{where}.{name}" for name in close_names(parts[depth], offered)]
+    if near:
+        return ConfigError(f"{start} {key}; did you mean {' or '.join(near)}?")
+    told = did_you_mean(key, [f"{where}.{name}" for name in offered])
+    return ConfigError(f"{start} {key}; {told if offered else f'see `peftbench list {group}s`'}")
+
+
+#: Options that are a data set or a checkpoint of the user's own.
+_OPEN = ("file", "hub", "auto")
+
+
 def _assign(node: DictConfig, part: str, key: str, value: Any) -> None:
     """Set a value of a structured config, which checks its type.
 
@@ -579,10 +646,6 @@ def _assign(node: DictConfig, part: str, key: str, value: Any) -> None:
         node[part] = value
     except OmegaConfBaseException as error:
         raise ConfigError(f"{key}={value!r}: {_first_line(error)}") from error
-
-
-#: What a yaml says of itself; a word may set it, but hardly ever means it.
-_FIXED = ("name", "about", "_target_", "tasks")
 
 
 def _same_kind(key: str, default: Any, value: Any) -> None:

@@ -1,12 +1,16 @@
 """Nodes of a composed configuration: what each must say, and what of it a key holds."""
 
+import re
 from dataclasses import MISSING, fields
+from functools import cache
+from pathlib import Path
 from typing import Any, TypeVar
 
 from peftbench.config import catalog
 from peftbench.core.configs import Config, class_name
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json
+from peftbench.core.text import did_you_mean
 
 C = TypeVar("C", bound=Config)
 
@@ -61,14 +65,35 @@ def whole(group: str, node: Any) -> Json:
     return dict(node)
 
 
+@cache
+def _check_target(group: str, target: str) -> None:
+    """Refuse a class that the package does not have; nothing is imported for it.
+
+    Raises:
+        ConfigError: naming near ones.
+    """
+    module, _, name = target.rpartition(".")
+    if not module.startswith("peftbench."):
+        return
+    file = Path(__file__).parents[2].joinpath(*module.split(".")).with_suffix(".py")
+    if not (file.is_file() and re.search(rf"^class {name}\b", file.read_text("utf-8"), re.M)):
+        near = did_you_mean(target, catalog.packaged_targets(group).values())
+        raise ConfigError(f"{group}._target_={target}: there is no such class; {near}")
+
+
 def bare(node: Json) -> Json:
     """The node without its prose."""
     return {key: value for key, value in node.items() if key != "about"}
 
 
 def identity(group: str, node: Json) -> Json:
-    """What a key holds of a class beside the name of its option."""
+    """What a key holds of a class beside the name of its option.
+
+    Raises:
+        ConfigError: for a class that the package does not have.
+    """
     target = str(node["_target_"])
+    _check_target(group, target)
     found: Json = {}
     if catalog.packaged_targets(group).get(str(node["name"])) != target:
         found["implementation"] = class_name(target)

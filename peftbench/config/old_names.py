@@ -6,7 +6,9 @@ need no note.
 
 import re
 import warnings
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
@@ -61,14 +63,48 @@ OPTIONS = {
     },
 }
 
+#: Classes of options, by their dotted paths.
+TARGETS = {
+    "peftbench.methods.hybrid.Hybrid": "peftbench.methods.combined.Combined",
+    "peftbench.suites.rounds.Rounds": "peftbench.suites.continual.Continual",
+}
+
 #: Names of transformers and peft that stay.
 SYNONYMS = {"learning_rate": "lr", "r": "rank", "lora_alpha": "alpha", "lora_dropout": "dropout"}
 
 _BASE_METHOD = re.compile(r"(?<=\.)host(?=\.|$)")
 
 
+#: Names that `noted_once` has collected, with the new ones.
+_collected: ContextVar[dict[str, str] | None] = ContextVar("collected", default=None)
+
+
+@contextmanager
+def noted_once() -> Iterator[None]:
+    """Hold notes back to the end, where each name that was given has one, with its last new name.
+
+    A name may be read several times, and of `method.host.power` one step knows the new name of
+    `host`, a later one that of `power`.
+    """
+    found: dict[str, str] = {}
+    token = _collected.set(found)
+    try:
+        yield
+    finally:
+        _collected.reset(token)
+        for old in [old for old in found if old not in found.values()]:
+            new = found[old]
+            while new in found:
+                new = found[new]
+            note(old, new)
+
+
 def note(old: str, new: str) -> None:
     """Say that a name is another one now."""
+    collected = _collected.get()
+    if collected is not None:
+        collected[old] = new
+        return
     warnings.warn(
         f"{old} is called {new} now; the old name works in this release",
         OldName,
@@ -91,30 +127,31 @@ def check_value(key: str, value: Any) -> None:
 
 
 def renamed_key(key: str) -> str:
-    """An override's key as it is called now; `aliases.current_key` is for what a person writes.
+    """An override's key as it is called now, without a note.
 
-    Of a key under `method` only the part that names a method inside another one: what the rest is
-    called depends on the method, see `hyperparameter`.
+    `aliases.current_key` is for what a person writes. Of a key under `method` only the part that
+    names a method inside another one: what the rest is called depends on the method, see
+    `hyperparameter`.
     """
     group, dot, rest = key.partition(".")
     group = GROUPS.get(group, group)
     if group == "method":
-        now = _BASE_METHOD.sub("base_method", key)
-    elif group == "train" and rest in SYNONYMS:
-        return f"train.{SYNONYMS[rest]}"
-    else:
-        first, more, last = rest.partition(".")
-        now = group + dot + KEYS.get(group, {}).get(first, first) + more + last
-    if now != key:
-        note(key, now)
-    return now
+        return _BASE_METHOD.sub("base_method", key)
+    first, more, last = rest.partition(".")
+    return group + dot + KEYS.get(group, {}).get(first, first) + more + last
 
 
-def current_option(group: str, option: str) -> str:
-    """An option of a group as it is called now; what is no old option is returned as it is."""
+def current_option(group: str, option: str, given: str | None = None) -> str:
+    """An option of a group as it is called now; what is no old option is returned as it is.
+
+    Args:
+        group: as it is called now.
+        option: of it.
+        given: the group as it was given, for the note.
+    """
     now = OPTIONS.get(group, {}).get(option, option)
     if now != option:
-        note(f"{group}={option}", f"{group}={now}")
+        note(f"{given or group}={option}", f"{group}={now}")
     return now
 
 
@@ -135,22 +172,20 @@ def current_arguments(arguments: list[str]) -> list[str]:
         elif word.partition("=")[0] == "--processes":
             now.append(word.replace("--processes", "--gpus-per-run"))
             note("--processes", "--gpus-per-run")
-        elif word == "page" and now == ["report"]:
-            now.append("html")
-            note("report page", "report html")
         else:
             now.append(word)
     return now
 
 
-def hyperparameter(name: str, value: Any, known: Collection[str]) -> tuple[str, Any]:
+def hyperparameter(key: str, value: Any, known: Collection[str]) -> tuple[str, Any]:
     """A hyper-parameter as the method calls it, and its value there.
 
     Args:
-        name: as it was given.
+        key: as it was given, with what stands before it: method.base_method.power.
         value: that it is to have.
         known: those that the method has.
     """
+    path, _, name = key.rpartition(".")
     if name in known:
         return name, value
     if name == "use_rslora" and "rank_scaling" in known and isinstance(value, bool):
@@ -160,7 +195,7 @@ def hyperparameter(name: str, value: Any, known: Collection[str]) -> tuple[str, 
     now = HYPERPARAMETERS.get(name)
     if now is None or now not in known:
         return name, value
-    note(f"method.{name}", f"method.{now}")
+    note(key, f"{path}.{now}")
     return now, value
 
 
@@ -194,6 +229,8 @@ def read(path: Path, group: str) -> str:
         _check_warmup(path, text)
     if group == "model_family":
         text = _replaced(path, text, r"(?<=[{ ]){}(?=:)", {"class": "kind"})
+    if "_target_" in text:
+        text = _replaced(path, text, r"\b_target_: *{}\b", TARGETS)
     if group in OPTIONS:
         text = _replaced(path, text, r"(?<=^  - ){}$", OPTIONS[group])
     return _replaced(path, text, r"^\s*\b{}(?=:)", names)

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from peftbench.config import catalog, checkpoints, method_nodes, resolve
+from peftbench.config import catalog, checkpoints, method_nodes, old_names, resolve
 from peftbench.config.composer import ALGEBRA, Composer, of_suite
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluation
@@ -29,6 +29,7 @@ from peftbench.results.store import Results
 Cell = dict[str, Any]
 
 
+@old_names.noted_once()
 def plan(
     *words: str,
     configs: str | Path | None = None,

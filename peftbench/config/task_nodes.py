@@ -70,7 +70,7 @@ def task_node(node: Json) -> Json:
     if "path" in task or "validation_fraction" in task:
         task = _file(task)
     classes = task["classes"] if isinstance(task["classes"], int) else None
-    task_metrics.check_metrics(task.get("metrics") or (), task["kind"], classes)
+    task_metrics.check_metrics(task.get("metrics"), task["kind"], classes)
     return task
 
 

@@ -5,11 +5,12 @@ False, by default are left out of the JSON; a field whose name in the JSON diffe
 """
 
 import copy
+import importlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cached_property
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, TypeVar
 
 from peftbench.core.errors import (
     ConfigError,
@@ -21,6 +22,7 @@ from peftbench.core.errors import (
 )
 
 Json = dict[str, Any]
+T = TypeVar("T")
 
 LR_SCHEDULER_TYPES = ("linear", "constant")
 PRECISIONS = ("auto", "bf16", "fp16", "fp32")
@@ -57,6 +59,26 @@ def class_name(target: str) -> str:
         target: dotted path.
     """
     return target.rpartition(".")[2] if target.startswith("peftbench.") else target
+
+
+def import_class(target: str, base: type[T]) -> type[T]:
+    """Import a class that derives from another one.
+
+    Args:
+        target: dotted path.
+        base: the other one.
+
+    Raises:
+        ConfigError: with whatever the import raised, or if it is none.
+    """
+    module, _, name = target.rpartition(".")
+    try:
+        found = getattr(importlib.import_module(module), name)
+    except Exception as error:  # the code of a user's own module raises what it likes
+        raise ConfigError(f"cannot import {target}: {error}") from error
+    if not (isinstance(found, type) and issubclass(found, base)):
+        raise ConfigError(f"{target} is no {base.__module__}.{base.__qualname__}")
+    return found
 
 
 class Config:

@@ -13,12 +13,16 @@ MOST_NAMES = 10
 def did_you_mean(given: str, allowed: Iterable[str]) -> str:
     """Return the end of an error message: what was probably meant, else what is allowed."""
     allowed = sorted(allowed)
-    lower = {name.lower(): name for name in allowed}
-    close = difflib.get_close_matches(given.lower(), lower, n=3, cutoff=0.6)
-    if close:
-        return f"did you mean {' or '.join(lower[name] for name in close)}?"
+    if close := close_names(given, allowed):
+        return f"did you mean {' or '.join(close)}?"
     more = f", … and {len(allowed) - MOST_NAMES} more" if len(allowed) > MOST_NAMES else ""
     return f"allowed: {', '.join(allowed[:MOST_NAMES])}{more}"
+
+
+def close_names(given: str, allowed: Iterable[str]) -> list[str]:
+    """Those that are spelled much like a name, the nearest first."""
+    lower = {name.lower(): name for name in allowed}
+    return [lower[name] for name in difflib.get_close_matches(given.lower(), lower, n=3)]
 
 
 def count_of(number: int, noun: str) -> str:

@@ -14,10 +14,9 @@ from types import FunctionType
 from typing import Any, ClassVar
 
 import torch.nn.functional as F
-from hydra.utils import get_class
 from torch import Tensor
 
-from peftbench.core.configs import Budget, MethodConfig
+from peftbench.core.configs import Budget, MethodConfig, import_class
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json
 from peftbench.data.batching import NO_TOKEN, Batch
@@ -383,15 +382,9 @@ def build_method(config: MethodConfig) -> Method:
         ConfigError: if its class is no method, or the method refuses a value.
     """
     try:
-        kind = get_class(config.target)
-    except Exception as error:  # hydra wraps whatever the import raised
-        raise ConfigError(
-            f"method {config.name}: cannot import {config.target}: {error}"
-        ) from error
-    if not issubclass(kind, Method):
-        raise ConfigError(
-            f"method {config.name}: {config.target} is not a peftbench.methods.base.Method"
-        )
+        kind = import_class(config.target, Method)
+    except ConfigError as error:
+        raise ConfigError(f"method {config.name}: {error}") from error
     given = {name: _built(value) for name, value in config.hyperparameters.items()}
     if config.base_method is not None:
         given["base_method"] = build_method(config.base_method)

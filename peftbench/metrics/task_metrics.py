@@ -32,18 +32,22 @@ def text_metrics() -> list[Metric]:
     return sorted(found, key=lambda one: one.column or 0)
 
 
-def check_metrics(names: Iterable[str], kind: str, classes: int | None) -> None:
+def check_metrics(names: Iterable[str] | None, kind: str, classes: int | None) -> None:
     """Refuse metrics that a task cannot be scored by.
 
     Args:
-        names: of metrics.
+        names: of metrics; None where the task's data say later which.
         kind: of the task: classification, regression or generation.
         classes: how many it has; None if they are not counted yet.
 
     Raises:
         ConfigError: for an unknown name, or a metric of other tasks.
     """
-    for place, name in enumerate(names := list(names)):
+    if names is None:
+        return
+    if not (names := list(names)):
+        raise ConfigError("task.metrics is empty: a run needs a score; name one, or leave it out")
+    for place, name in enumerate(names):
         one_of("task.metrics", name, tuple(METRICS))
         metric = METRICS[name]
         if kind not in metric.kinds:

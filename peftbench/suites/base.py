@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 from peftbench.core.arrays import Arrays
+from peftbench.core.configs import import_class
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json, Record, Run
 from peftbench.core.text import did_you_mean
@@ -109,16 +110,10 @@ def build_suite(node: Json) -> Suite:
     Raises:
         ConfigError: if its `_target_` is no suite, or the suite refuses a value.
     """
-    from hydra.utils import get_class  # reports that build no suite load no Hydra
-
     try:
-        kind = get_class(node["_target_"])
-    except Exception as error:  # hydra wraps whatever the import raised
-        raise ConfigError(f"suite {node['name']}: cannot import {node['_target_']}") from error
-    if not issubclass(kind, Suite):
-        raise ConfigError(
-            f"suite {node['name']}: {node['_target_']} is no peftbench.suites.base.Suite"
-        )
+        kind = import_class(node["_target_"], Suite)
+    except ConfigError as error:
+        raise ConfigError(f"suite {node['name']}: {error}") from error
     given: dict[str, Any] = {key: value for key, value in node.items() if key not in TITLE}
     known = [f.name for f in fields(kind)]
     for key in given:

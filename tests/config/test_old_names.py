@@ -1,13 +1,17 @@
 """Names of the release before mean what they meant, and say what they are called now."""
 
+import re
 import subprocess
 import sys
+import warnings
 
 import pytest
+from click.testing import CliRunner
 
 from peftbench import plan
 from peftbench.analysis import fields
 from peftbench.claims.schema import parse_conditions
+from peftbench.cli.main import main
 from peftbench.config import catalog, old_names
 from peftbench.config.cluster import read as read_cluster
 from peftbench.core.errors import ConfigError, OldName
@@ -44,6 +48,9 @@ PAIRS = {
     "method=mc_dropout method.host=sparse_adapter method.host.host=lora": (
         "method=mc_dropout method.base_method=sparse_adapter method.base_method.base_method=lora"
     ),
+    "method=glob(hyb*) task=glob(builtin_*)": (
+        "method=combined task=synthetic_acceptability,synthetic_paraphrase,synthetic_similarity"
+    ),
     "when='form=head: train.batch=4'": "when='prompt=head: train.batch_size=4'",
     "suite=rounds suite.chain=true method=bayes_hybrid": (
         "suite=continual suite.posterior_as_prior=true method=bayes_hybrid"
@@ -71,7 +78,7 @@ def test_an_old_name_means_what_the_new_one_does(old):
 
 
 def test_a_warm_up_of_the_whole_budget_is_not_taken_for_one_step(tmp_path):
-    with pytest.warns(OldName), pytest.raises(ConfigError, match=r"it was a share of the budget"):
+    with pytest.raises(ConfigError, match=r"it was a share of the budget"):
         plan("train.warmup=1")
     text = (catalog.packaged() / "method" / "lora.yaml").read_text()
     (tmp_path / "method").mkdir()
@@ -216,9 +223,21 @@ def test_old_options_of_the_command_are_understood():
     with pytest.warns(OldName, match="--save-weights"):
         now = old_names.current_arguments(["run", "--keep", "trained", "--processes=2"])
     assert now == ["run", "--save-weights", "--gpus-per-run=2"]
-    with pytest.warns(OldName, match="report html"):
-        now = old_names.current_arguments(["report", "page", "-o", "page"])
-    assert now == ["report", "html", "-o", "page"]
+
+
+def test_an_old_verb_is_understood_also_behind_options():
+    def told(*words):
+        with warnings.catch_warnings():
+            warnings.simplefilter("always")
+            done = CliRunner().invoke(main, ["report", *words], prog_name="peftbench")
+        return done.output
+
+    note = "peftbench: note: report page is called report html now; the old name works in"
+    assert re.match(rf"{note} .*\nUsage: peftbench report html ", told("page", "--help"))
+    assert re.match(
+        rf"{note} .*\npeftbench: write --check after `report html`", told("--check", "page")
+    )
+    assert "note" not in told("--results", "page")  # a folder
 
 
 def test_fields_of_tables_and_conditions_of_claims_are_understood():
@@ -240,8 +259,65 @@ def test_the_command_says_it_in_a_line():
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0
     assert done.stderr.splitlines() == [
-        "peftbench: note: select is called checkpoint_selection now; the old name works in this "
-        "release",
-        "peftbench: note: checkpoint_selection=none is called checkpoint_selection=last now; the "
-        "old name works in this release",
+        "peftbench: note: select=none is called checkpoint_selection=last now; the old name works "
+        "in this release",
     ]
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        (
+            "method=mc_dropout method.host=lora method.host.power=0.5 seed=0,1 train.batch=2,4",
+            {
+                "method.host": "method.base_method",
+                "method.host.power": "method.base_method.rank_scaling",
+                "train.batch": "train.batch_size",
+            },
+        ),
+        (
+            "select=none,holdout method=hybrid",
+            {
+                "select=none": "checkpoint_selection=last",
+                "select=holdout": "checkpoint_selection=best_on_holdout",
+                "method=hybrid": "method=combined",
+            },
+        ),
+        ("form=head", {"form": "prompt"}),
+    ],
+)
+def test_each_name_has_one_note_from_what_was_given_to_what_it_is_called(given, names):
+    with pytest.warns(OldName) as noted:
+        plan(*words(given))
+    assert sorted(str(one.message) for one in noted) == [
+        f"{old} is called {new} now; the old name works in this release"
+        for old, new in sorted(names.items())
+    ]
+
+
+def test_a_glob_of_all_options_names_no_old_one(recwarn):
+    assert len(plan("model=tiny", "method=glob(*)").runs) == len(
+        catalog.options("method", (catalog.packaged(),))
+    )
+    assert not [one for one in recwarn if one.category is OldName]
+
+
+def test_a_class_that_moved_is_found_and_one_that_is_not_there_is_refused(tmp_path):
+    for group, option, old in (
+        ("method", "combined", "methods.hybrid.Hybrid"),
+        ("suite", "continual", "suites.rounds.Rounds"),
+    ):
+        text = (catalog.packaged() / group / f"{option}.yaml").read_text()
+        new = re.findall(r"^_target_: (\S+)", text, re.MULTILINE)[0]
+        (tmp_path / group).mkdir()
+        for name, target in (("mine", f"peftbench.{old}"), ("gone", f"{new}d")):
+            mine = text.replace(new, target).replace(f"name: {option}", f"name: {name}")
+            (tmp_path / group / f"{name}.yaml").write_text(mine)
+    asked = ("model=tiny", "method=mine", "suite=mine")
+    with pytest.warns(OldName, match=r"mine\.yaml: peftbench\.suites\.rounds\.Rounds is called"):
+        planned = plan(*asked, configs=tmp_path)
+    assert planned.runs[0].method.target == "peftbench.methods.combined.Combined"
+    assert planned.evaluations[0].suite["_target_"] == "peftbench.suites.continual.Continual"
+    for word in ("method=gone", "suite=gone"):
+        with pytest.raises(ConfigError, match=r"there is no such class; did you mean peftbench\."):
+            plan("model=tiny", word, configs=tmp_path)

@@ -309,7 +309,19 @@ BAD = {
     # keys
     "methd=lora": "did you mean method?",
     "method.rnak=4": "lora has no method.rnak; did you mean method.rank",
-    "augmentation.probability=0.3": "augmentation=none has no augmentation.probability; see",
+    "augmentation.probability=0.3": "write augmentation=noise augmentation.probability=0.3",
+    "checkpoint_selection.patience=3": (
+        "patience=3 needs checkpoint_selection=best_on_holdout; write checkpoint_selection=best_on"
+    ),
+    "prompt.verbalizer=[a,b]": "needs prompt=generate or prompt=words",
+    "task.path=x.csv": "task.path=x.csv needs task=file; write task=file task.path=x.csv",
+    "budget.stepz=3": "unknown key budget.stepz; did you mean budget.steps?",
+    "method.width=3": "method=lora has no method.width, which is a key of method=adapter,parallel",
+    "trian.lr=1": "unknown key trian.lr; did you mean train.lr?",
+    "wieght_decay=1": "did you mean train.weight_decay or method.layer_decay?",
+    "patience=3": "did you mean checkpoint_selection.patience?",
+    "keep=0.3": "did you mean method.keep?",
+    "prompt.num_demonstration=3": "did you mean prompt.num_demonstrations?",
     "train.wieght_decay=1": "did you mean train.weight_decay?",
     "budget.steps=5": "needs budget=steps; write budget=steps budget.steps=5",
     "protocol=2": "unknown key protocol",

@@ -248,12 +248,19 @@ def test_metrics_of_other_tasks_are_refused():
         task_metrics.check_metrics(["accuracy", "accuracy"], "classification", 2)
     with pytest.raises(ConfigError, match="accuracy is no metric of regression; choose from pears"):
         task_metrics.check_metrics(["accuracy"], "regression", 1)
+    with pytest.raises(ConfigError, match=r"task\.metrics is empty: a run needs a score"):
+        task_metrics.check_metrics([], "classification", 2)
     with pytest.raises(ConfigError, match="must be one of accuracy"):
         task_metrics.check_metrics(["pearsn"], "regression", 1)
 
 
 @pytest.mark.parametrize(
-    "words", [("task=mnli", "task.metrics=[accuracy,f1]"), ("task=stsb", "task.metrics=[accuracy]")]
+    "words",
+    [
+        ("task=mnli", "task.metrics=[accuracy,f1]"),
+        ("task=stsb", "task.metrics=[accuracy]"),
+        ("task=cola", "task.metrics=[]"),
+    ],
 )
 def test_planning_refuses_metrics_of_other_tasks(words):
     with pytest.raises(ConfigError, match=r"task\.metrics"):

@@ -182,6 +182,28 @@ def test_what_cannot_be_said_today_stays(folder):
     assert "a warm-up of the whole budget" in done.stderr
 
 
+def test_what_no_schema_knows_stays_and_the_rest_is_migrated(folder):
+    """A sealed record with one more field, and an evaluation whose arrays are not its own."""
+    from peftbench.core.run import canonical
+
+    path = next(path for path in (folder / "records").iterdir() if "bitfit" in path.read_text())
+    data = json.loads(path.read_bytes()) | {"extra": 1}
+    del data["sha256"]
+    path.write_text(json.dumps(data | {"sha256": io.digest(canonical(data).encode())}))
+    arrays = next(
+        path for path in (folder / "evaluations").glob("*.npz") if b"builtin_" in path.read_bytes()
+    )
+    arrays.write_bytes(arrays.read_bytes() + b" ")
+    done = migrate(folder)
+    assert done.returncode == 1
+    assert done.stdout == f"{folder}: 4 records, 2 evaluations, 2 failures\n"
+    named = re.findall(r"/(\w+/\w+)\.json is left as it is: .+", done.stderr)
+    assert named == [f"records/{path.stem}", f"evaluations/{arrays.stem}"]
+    assert "Traceback" not in done.stderr
+    assert path.exists()
+    assert arrays.exists()
+
+
 def test_a_folder_is_migrated_whole_after_a_kill_at_any_write(folder, monkeypatch):
     sys.path.insert(0, str(SCRIPT.parent))
     try:
