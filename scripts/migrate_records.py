@@ -30,7 +30,7 @@ from peftbench.config.old_names import KEYS
 from peftbench.core.configs import class_name
 from peftbench.core.evaluation import Evaluated, Evaluation
 from peftbench.core.run import SCHEMA, Json, Record, Run, canonical
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.system import io
 
 PARTS = {"form": "prompt", "augment": "augmentation", "select": "checkpoint_selection"}
@@ -208,7 +208,7 @@ class Migration:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.results = Results(folder)
+        self.results = ResultsFolder(folder)
         self.keys: dict[str, str] = {}
         self.moved: dict[str, int] = {}
         self.stays: dict[str, str] = {}

@@ -28,7 +28,7 @@ from peftbench.core.evaluation import Evaluation, Job, job_of
 from peftbench.core.failures import Failure
 from peftbench.core.run import Json, Run, canonical
 from peftbench.core.runtime import RuntimeConfig
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.runner.failure_causes import classify, place, reason
 from peftbench.runner.stop_signals import GRACE, HELD
 from peftbench.system import io, processes
@@ -113,7 +113,7 @@ def _serve(
         training.set()
         return stop.is_set()
 
-    work = _JobRunner(Results(first["results"]), setting, warm, stopped, tell)
+    work = _JobRunner(ResultsFolder(first["results"]), setting, warm, stopped, tell)
     tell("ready")
     while not stop.is_set():
         order = orders.get()
@@ -243,7 +243,7 @@ class _JobRunner:
         tell: sends an event with its fields.
     """
 
-    results: Results
+    results: ResultsFolder
     setting: RuntimeConfig
     warm: Any
     stop: Callable[[], bool]
@@ -356,7 +356,7 @@ class _JobRunner:
         self.tell("failed", key=job.key, kind=kind, reason=failure.reason)
 
 
-def _note(results: Results, failure: Failure) -> str:
+def _note(results: ResultsFolder, failure: Failure) -> str:
     """Note a failure, unless the folder can take no more; return its class."""
     if failure.kind != "disk":
         try:
@@ -367,7 +367,7 @@ def _note(results: Results, failure: Failure) -> str:
 
 
 @contextmanager
-def _logging(results: Results, job: Job, tell: Any) -> Iterator[None]:
+def _logging(results: ResultsFolder, job: Job, tell: Any) -> Iterator[None]:
     """Send what libraries print during a job to its log; tell of peftbench's own warnings too."""
     path = results.log(job.key)
     io.make_folder(path.parent)
@@ -408,7 +408,7 @@ def _logging(results: Results, job: Job, tell: Any) -> Iterator[None]:
                 os.close(saved)
 
 
-def _append(results: Results, key: str, text: str) -> None:
+def _append(results: ResultsFolder, key: str, text: str) -> None:
     path = results.log(key)
     try:
         if path.exists() and not os.access(path, os.W_OK):

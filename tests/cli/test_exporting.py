@@ -10,7 +10,7 @@ from short_runs import one
 
 from peftbench.cli.main import main
 from peftbench.core.runtime import RuntimeConfig
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.training.trainer import execute
 
 
@@ -27,7 +27,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     run = one(tiny.own_task(folder), "method=bitfit", "train.precision=fp32")
     done = execute(run, RuntimeConfig(device="cpu", save_weights=True))
-    Results(folder / "results" / "runs").save(done.record, done.predictions, done.trained)
+    ResultsFolder(folder / "results" / "runs").save(done.record, done.predictions, done.trained)
     return folder, run.key
 
 

@@ -26,7 +26,7 @@ from peftbench.methods.base import Method, build_method, task_loss
 from peftbench.models import pretrained
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.runner import packs
 from peftbench.training.trainer import execute
 from peftbench.training.warm_cache import WarmCache
@@ -181,7 +181,7 @@ def test_a_tied_head_trains_with_the_word_embeddings(task):
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("generation")
     run = one(files(folder / "data"), "budget.steps=150", "train.lr=1e-2", "prompt=generate")
-    results = Results(folder / "results")
+    results = ResultsFolder(folder / "results")
     warm = WarmCache()
     outcome = execute(run, CPU, results=results, warm=warm)
     results.save(outcome.record, outcome.predictions, outcome.trained)
@@ -248,7 +248,7 @@ def test_the_page_shows_texts_beside_those_that_were_wanted(trained, tmp_path):
 
 def test_texts_need_weights_that_write_them(trained, tmp_path):
     record, results, _ = trained
-    bare = Results(tmp_path / "bare")
+    bare = ResultsFolder(tmp_path / "bare")
     bare.save(replace(record, trained_sha256=None), results.predictions(record))
     told, page = page_of(bare, tmp_path / "page.html", "--show-texts")
     assert (told.exit_code, page) == (2, "")
