@@ -27,7 +27,7 @@ from benchmark import ROOT, median, write
 
 from peftbench.cluster import manifest
 from peftbench.config.sweep import plan
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.system import io
 
 #: The command that says what waits and runs, and the one that takes all of a round back.
@@ -175,8 +175,8 @@ def _round(
     if name in STANDINS:
         _answer(name, folder, Path(environment["STANDIN"]) / "answer")
     again = _timed(environment, "submit", *words, *yaml, "--results", str(folder))
-    results = Results(folder)
-    given, _ = Results(ROOT / "results/reference").scan()
+    results = ResultsFolder(folder)
+    given, _ = ResultsFolder(ROOT / "results/reference").scan()
     (folder / "records").mkdir(parents=True)
     for run in plan(*words).runs[: count // 2]:
         record = replace(given[0], run=run)
@@ -193,7 +193,7 @@ def _round(
 
 def _answer(name: str, folder: Path, path: Path) -> None:
     """What a stand-in says: all tasks wait."""
-    ((made,), _) = manifest.scan(Results(folder))
+    ((made,), _) = manifest.scan(ResultsFolder(folder))
     jobs: list[dict[str, Any]] = []
     for a, sent in enumerate(made.arrays):
         called, count = manifest.job_name(made.name, a), len(sent.tasks)

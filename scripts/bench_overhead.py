@@ -24,7 +24,7 @@ from benchmark import median, write
 from peftbench.config.sweep import plan
 from peftbench.reports import builder
 from peftbench.results import status
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 #: What a worker imports, and what any program with such a model imports.
 IMPORTS = {
@@ -107,7 +107,7 @@ def _python(code: str) -> float:
 def _table(count: int) -> tuple[float, float]:
     """Seconds from the last of so many runs to the tables, and to the pictures."""
     with tempfile.TemporaryDirectory() as folder:
-        results = Results(Path(folder, "runs"))
+        results = ResultsFolder(Path(folder, "runs"))
         bench_reports.make(results.folder, count)
         wanted = replace(plan("seed=0"), runs=[record.run for record in results.scan()[0]])
         start = time.perf_counter()

@@ -26,7 +26,7 @@ import psutil
 from benchmark import ROOT, median, write
 
 from peftbench.core.run import Record
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.system import io
 
 DECAYS = [0.01, 0.0, *(round(0.02 + 0.01 * i, 2) for i in range(10))]
@@ -44,10 +44,10 @@ ALL = ["rows=method,weight_decay,warmup_steps", "columns=task,size", "cell=score
 
 def make(folder: Path, count: int) -> int:
     """Write so many records; how many there are."""
-    given, _ = Results(ROOT / "results/reference").scan()
+    given, _ = ResultsFolder(ROOT / "results/reference").scan()
     bases = list({replace(record.run, seed=0).key: record for record in given}.values())
     draw = np.random.default_rng(0)
-    results = Results(folder)
+    results = ResultsFolder(folder)
     seeds = range(1 + count // (len(bases) * len(DECAYS) * len(WARMUPS)))
     cases = itertools.product(seeds, DECAYS, WARMUPS, bases)
     (folder / "records").mkdir(parents=True)
@@ -114,7 +114,7 @@ def main() -> None:
     asked = parser.parse_args()
     place = asked.folder or Path(tempfile.mkdtemp()) / "results"
     try:
-        count = len(Results(place).keys()) or make(place, asked.records)
+        count = len(ResultsFolder(place).keys()) or make(place, asked.records)
         print(f"{count:,} records", flush=True)
         found: dict[str, list[tuple[float, float, float]]] = {}
         load = os.getloadavg()[1]
@@ -125,7 +125,7 @@ def main() -> None:
         ):
             for _ in range(asked.rounds):
                 if cold:
-                    Results(place).cache("frame").unlink(missing_ok=True)
+                    ResultsFolder(place).cache("frame").unlink(missing_ok=True)
                 found.setdefault(name, []).append(measure(place, words))
                 print(name, found[name][-1], flush=True)
     finally:

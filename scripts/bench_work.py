@@ -31,7 +31,7 @@ from peftbench.methods.base import task_loss
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
 from peftbench.models.prepare_for_training import prepare_for_training
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.system import hardware
 from peftbench.training.warm_cache import WarmCache
 
@@ -131,7 +131,7 @@ def timed(
 
 def evaluations() -> dict[str, float]:
     """Seconds of evaluations over those of training and evaluations, by task, in committed runs."""
-    records, _ = Results(FOLDER).scan()
+    records, _ = ResultsFolder(FOLDER).scan()
     found: dict[str, list[float]] = {}
     for record in records:
         scored = record.seconds["evaluate"]

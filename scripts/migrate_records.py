@@ -29,7 +29,7 @@ from peftbench.config import catalog
 from peftbench.core.configs import class_name
 from peftbench.core.evaluation import Evaluated, Evaluation
 from peftbench.core.run import SCHEMA, Json, Record, Run, canonical
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.system import io
 
 # Names of schema 1 stand here, not only in `old_names`, which forgets them after a release.
@@ -228,7 +228,7 @@ class Migration:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self.results = Results(folder)
+        self.results = ResultsFolder(folder)
         self.keys: dict[str, str] = {}
         self.moved: dict[str, int] = {}
         self.stays: dict[str, str] = {}

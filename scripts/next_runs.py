@@ -31,7 +31,7 @@ from peftbench.core.run import Run
 from peftbench.core.text import format_duration
 from peftbench.core.tuning import subject
 from peftbench.results import choices, status
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.runner import sweep
 from peftbench.system.hardware import bf16_on_cpu, devices
 
@@ -228,7 +228,7 @@ def missing(data: str) -> Iterator[Part]:
 
 def unchosen(rates: Rates, data: str) -> Iterator[Part]:
     """The choices that are not there."""
-    folder = Results(rates.folder)
+    folder = ResultsFolder(rates.folder)
     for method in rates.methods:
         words = ["train.precision=bf16", f"model={rates.model}", "size=1000"]
         words += ["train.num_evals=1", f"method={method}", f"data.root={data}"]
@@ -262,7 +262,7 @@ def unchosen_variants(rates: Rates, grid: Sweep, data: str) -> Iterator[Part]:
     known = [
         choice
         for folder in (rates.folder, grid.folder)
-        for choice in choices.all_choices(Results(folder))
+        for choice in choices.all_choices(ResultsFolder(folder))
     ]
     for variant, tasks in _variants(grid.words).items():
         words = [*variant, "size=1000", f"data.root={data}"]
@@ -311,7 +311,7 @@ def _settings(words: list[str]) -> str:
 
 def _cells(rates: Rates | None, grid: Sweep, data: str) -> Iterator[Part]:
     """The cells that are not whole; see `_tuned_words`. Without rates they are the grid's own."""
-    folder, words = Results(grid.folder), [*grid.words, f"data.root={data}"]
+    folder, words = ResultsFolder(grid.folder), [*grid.words, f"data.root={data}"]
     if rates is not None:
         words = _tuned_words(rates, grid, data)
     plan = peftbench.plan(*words, results=grid.folder)
@@ -337,13 +337,13 @@ def _tuned_words(rates: Rates, grid: Sweep, data: str) -> list[str]:
     words = [*grid.words, f"data.root={data}"]
     if grid.folder != rates.folder:
         wanted = peftbench.plan(*words).runs
-        for choice in choices.all_choices(Results(rates.folder)):
+        for choice in choices.all_choices(ResultsFolder(rates.folder)):
             if any(choice.is_of(run) for run in wanted):
-                choices.save(Results(grid.folder), choice)
+                choices.save(ResultsFolder(grid.folder), choice)
     return [*words, "tuned=true"]
 
 
-def is_whole(folder: Results, runs: list[Run], asked: list[Evaluation] | None = None) -> bool:
+def is_whole(folder: ResultsFolder, runs: list[Run], asked: list[Evaluation] | None = None) -> bool:
     """Whether each run and each evaluation of one is there, or diverged."""
     made = set(folder.evaluations())
     gone = [run for run in runs if not folder.has(run.key)]
@@ -389,7 +389,7 @@ def make(parts: list[Part], workers: int | None = None) -> list[Part]:
         words = ["tune", *first.words, "--quiet", "--results", str(first.folder)]
         done = subprocess.run([sys.executable, "-m", "peftbench", *words])
         return parts if done.returncode == 0 else []
-    folder = Results(first.folder)
+    folder = ResultsFolder(first.folder)
     for part in parts:
         take_over(part)
     runs = [run for part in parts for run in part.runs]
@@ -418,7 +418,7 @@ def commit(part: Part) -> None:
     body = f"Made by: {part.command}"
     subprocess.run(["git", "commit", "-q", "-m", part.title, "-m", body, "--", *given], check=True)
     for run in part.runs:
-        Results(part.folder).trained(run.key).unlink(missing_ok=True)
+        ResultsFolder(part.folder).trained(run.key).unlink(missing_ok=True)
 
 
 def seconds(data: str) -> None:
@@ -434,7 +434,7 @@ def seconds(data: str) -> None:
         sys.exit(f"{len(left)} learning rates are to choose first, by next_runs.sh MINUTES")
     words = _tuned_words(FIRST, SECONDS, data)
     runs = peftbench.plan(*words, results=SECONDS.folder).runs
-    there = [run for run in runs if Results(SECONDS.folder).has(run.key)]
+    there = [run for run in runs if ResultsFolder(SECONDS.folder).has(run.key)]
     if len(there) == len(runs):
         print(f"all {len(runs)} runs are there")
         return

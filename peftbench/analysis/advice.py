@@ -25,7 +25,7 @@ from peftbench.core.errors import ConfigError
 from peftbench.core.run import Record, Run
 from peftbench.core.text import did_you_mean
 from peftbench.results.predictions import Load, readable
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 #: Records of so many times more or fewer examples do not tell.
 FAR = 4.0
@@ -128,13 +128,13 @@ def ask(*words: str) -> AdviceQuestion:
     return AdviceQuestion(run, run.train_size(total or 0), run.budget.seconds)
 
 
-def from_folders(question: AdviceQuestion, folders: list[Results]) -> Advice:
+def from_folders(question: AdviceQuestion, folders: list[ResultsFolder]) -> Advice:
     """Advice from results folders.
 
     Raises:
         ConfigError: if they hold no records.
     """
-    of: dict[str, tuple[Record, Results]] = {}
+    of: dict[str, tuple[Record, ResultsFolder]] = {}
     bad: list[str] = []
     for results in folders:
         good, odd = results.scan()

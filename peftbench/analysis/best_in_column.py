@@ -14,7 +14,7 @@ from peftbench.analysis.pivot import PivotCell, PivotGrid, Row
 from peftbench.analysis.significance import ALPHA
 from peftbench.core.errors import RecordError
 from peftbench.core.run import Record, canonical, identity
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -51,7 +51,7 @@ class Best:
     resolution: dict[Row, float] = field(default_factory=dict)
 
 
-def find_best(grid: PivotGrid, results: Results) -> Best:
+def find_best(grid: PivotGrid, results: ResultsFolder) -> Best:
     """The best row of each column of scores; nothing of costs.
 
     Raises:
@@ -104,7 +104,7 @@ def _hinders(here: dict[Row, PivotCell], whole: dict[Row, PivotCell]) -> str | N
 
 
 def _test(
-    grid: PivotGrid, results: Results, column: Row, here: dict[Row, PivotCell], best: Best
+    grid: PivotGrid, results: ResultsFolder, column: Row, here: dict[Row, PivotCell], best: Best
 ) -> str | None:
     """Test one column; why it cannot be, or None."""
     from peftbench.analysis.comparison import (
@@ -162,7 +162,9 @@ def below_top(pairs: "list[PairedComparison]") -> bool:
     )
 
 
-def _read(results: Results, key: str, bad: dict[str, str]) -> "tuple[Record, Predictions] | None":
+def _read(
+    results: ResultsFolder, key: str, bad: dict[str, str]
+) -> "tuple[Record, Predictions] | None":
     """A record with its predictions, or None and, by its key, what is wrong with them."""
     try:
         record = results.load(key)

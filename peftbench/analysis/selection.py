@@ -12,13 +12,13 @@ from peftbench.core.evaluation import Evaluated
 from peftbench.core.plan import Plan
 from peftbench.core.run import Json, Record, Run, canonical, flattened, identity
 from peftbench.results.frame import load_frame
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
-def keys(results: Results, where: str) -> set[str]:
+def keys(results: ResultsFolder, where: str) -> set[str]:
     """Keys of the records of a folder for which all conditions hold.
 
     Raises:
@@ -33,7 +33,7 @@ def keys(results: Results, where: str) -> set[str]:
 
 
 def of_records(
-    results: Results, records: list[Record], evaluated: list[Evaluated], where: str
+    results: ResultsFolder, records: list[Record], evaluated: list[Evaluated], where: str
 ) -> tuple[list[Record], list[Evaluated]]:
     """The records and evaluations of runs for which all conditions hold; all without conditions.
 

@@ -11,7 +11,7 @@ from typing import Any
 from peftbench.analysis import convention, costs
 from peftbench.core.errors import ConfigError
 from peftbench.results.frame import RecordFrame
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 _PREFIX = "suite."
 
@@ -23,7 +23,7 @@ def suite_of(field: str) -> str | None:
 
 
 def with_suites(
-    frame: RecordFrame, results: Results, names: Iterable[str]
+    frame: RecordFrame, results: ResultsFolder, names: Iterable[str]
 ) -> tuple[RecordFrame, list[str]]:
     """The records with columns of the suites of these names.
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from peftbench.reports.tables.markdown import Table
 
 
-class Results(store.Results):
+class Results(store.ResultsFolder):
     """A results folder; what a notebook shows of it is how many records of what it holds.
 
         results = peftbench.Results("results/doering2024")

@@ -8,7 +8,7 @@ from peftbench.claims.matching import Item
 from peftbench.claims.overrides import as_arguments, evaluation_overrides, run_overrides
 from peftbench.claims.verdicts import Verdict, judge_folder
 from peftbench.core.errors import ConfigError
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ def _overrides(item: Item, configs: Path | None) -> dict[str, str]:
 
 
 def commands(
-    results: Results, conditions: tuple[str, ...], configs: Path | None, where: str = ""
+    results: ResultsFolder, conditions: tuple[str, ...], configs: Path | None, where: str = ""
 ) -> list[str]:
     """Lines for a shell: commands that run what would decide the claims, and comments.
 

@@ -15,7 +15,7 @@ from peftbench.claims.schema import Claim
 from peftbench.core.run import Record, Run, canonical, identity
 from peftbench.core.tuning import Choice
 from peftbench.results.choices import all_choices
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 #: Fewer rates are no search.
 _FEWEST = 3
@@ -79,12 +79,12 @@ class TunedRates:
         return max(found, key=lambda choice: (choice.trials, choice.size), default=None)
 
 
-def beside(results: Results, records: list[Record]) -> TunedRates:
+def beside(results: ResultsFolder, records: list[Record]) -> TunedRates:
     """Choices of a folder: those in its files, and those that records of trials give.
 
     These are its own and those in the folder `tuning` beside it.
     """
-    trials = Results(results.folder.resolve().parent / _FOLDER).scan()[0]
+    trials = ResultsFolder(results.folder.resolve().parent / _FOLDER).scan()[0]
     made = [_of_file(one) for one in all_choices(results) if len(one.rates) >= _FEWEST]
     return TunedRates((*made, *TunedRates.from_records([*records, *trials]).known))
 

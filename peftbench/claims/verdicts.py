@@ -27,7 +27,7 @@ from peftbench.core.run import Record
 from peftbench.core.text import did_you_mean
 from peftbench.results.choices import all_choices
 from peftbench.results.predictions import readable
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.results.tuned import Tuned
 
 
@@ -188,7 +188,7 @@ def _lacking(claim: Claim, found: list[ClaimEvidence]) -> str:
 
 
 def judge_folder(
-    results: Results, conditions: tuple[str, ...], configs: Path | None, where: str = ""
+    results: ResultsFolder, conditions: tuple[str, ...], configs: Path | None, where: str = ""
 ) -> tuple[list[Verdict], list[Record], list[str]]:
     """Test claims on the records of a folder.
 

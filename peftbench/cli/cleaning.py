@@ -14,7 +14,7 @@ from peftbench.cli import options
 from peftbench.core.errors import RecordError
 
 if TYPE_CHECKING:
-    from peftbench.results.store import Results
+    from peftbench.results.store import ResultsFolder
 
 #: Seconds after which a draft without a run's key belongs to no process: writing takes less.
 _DRAFT_AGE = 3600
@@ -89,7 +89,7 @@ def collect_garbage(folder: Path, days: int, yes: bool, as_json: bool) -> None:
         click.echo(f"{whole} in all; nothing was removed, add --yes to remove these files")
 
 
-def _found(results: "Results", before: float) -> Iterator[Garbage]:
+def _found(results: "ResultsFolder", before: float) -> Iterator[Garbage]:
     """Everything that can go.
 
     Args:
@@ -109,7 +109,7 @@ def _found(results: "Results", before: float) -> Iterator[Garbage]:
     yield Garbage("finished submissions", _submissions(results, before))
 
 
-def _checkpoints(results: "Results") -> list[Path]:
+def _checkpoints(results: "ResultsFolder") -> list[Path]:
     """Checkpoints of what has a readable record or evaluation; a torn one is made again."""
     return [
         path
@@ -126,7 +126,7 @@ def _readable(load: Callable[[str], object], key: str) -> bool:
     return True
 
 
-def _drafts(results: "Results") -> list[Path]:
+def _drafts(results: "ResultsFolder") -> list[Path]:
     """Drafts whose run nobody has, and others that are too old to be in use."""
     from peftbench.results.store import KEY
 
@@ -142,7 +142,7 @@ def _drafts(results: "Results") -> list[Path]:
     return found
 
 
-def _submissions(results: "Results", before: float) -> list[Path]:
+def _submissions(results: "ResultsFolder", before: float) -> list[Path]:
     """Files of old submissions whose jobs are all done or cancelled, the manifest last."""
     from peftbench.cluster import manifest
     from peftbench.cluster.queue import CANCELLED, DONE, look

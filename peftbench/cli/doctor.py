@@ -19,7 +19,7 @@ from peftbench.config.cluster import Cluster
 from peftbench.core.errors import ConfigError, RecordError
 from peftbench.core.run import Run, canonical
 from peftbench.reports.tables.markdown import Table
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.runner import prefetch
 from peftbench.system import hub, offline_folder
 from peftbench.system.hardware import (
@@ -50,7 +50,7 @@ class Finding:
 
 
 def examine(
-    overrides: list[str], cluster: Cluster | None, configs: Path | None, results: Results
+    overrides: list[str], cluster: Cluster | None, configs: Path | None, results: ResultsFolder
 ) -> list[Finding]:
     """Check the machine, the folder, the cluster, and what the overrides need, in this order."""
     found = [*_python(), *_machine(), *_folder(results)]
@@ -222,7 +222,7 @@ def _handle(name: str) -> Any:
     return pynvml.nvmlDeviceGetHandleByUUID(name)
 
 
-def _folder(results: Results) -> Iterator[Finding]:
+def _folder(results: ResultsFolder) -> Iterator[Finding]:
     try:
         results.check_writable()
     except ConfigError as error:
@@ -239,7 +239,7 @@ def _folder(results: Results) -> Iterator[Finding]:
         yield Finding("claims", BAD, str(error))
 
 
-def _cluster(cluster: Cluster, results: Results) -> Iterator[Finding]:
+def _cluster(cluster: Cluster, results: ResultsFolder) -> Iterator[Finding]:
     if cluster.scheduler == "local":
         yield Finding("scheduler", GOOD, "none: a process in the background")
         return
@@ -287,7 +287,7 @@ def _room(wanted: dict[str, int | None]) -> Finding:
     return Finding("room for models", state, f"{free / 2**30:.1f} GiB in {place}{need}", do)
 
 
-def _plan(overrides: list[str], configs: Path | None, results: Results) -> Iterator[Finding]:
+def _plan(overrides: list[str], configs: Path | None, results: ResultsFolder) -> Iterator[Finding]:
     from peftbench.config.sweep import plan
 
     planned = plan(*overrides, configs=configs, results=results.folder, ask_hub=False)

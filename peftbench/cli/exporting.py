@@ -18,7 +18,7 @@ from peftbench.system.hardware import devices
 if TYPE_CHECKING:
     from peftbench.core.run import Record
     from peftbench.exporting.prediction import PredictionSource
-    from peftbench.results.store import Results
+    from peftbench.results.store import ResultsFolder
 
 _data_root = click.option(
     "--data-root",
@@ -128,7 +128,7 @@ def export(
     click.echo("\n".join([f"{place}:", *(f"  {line}" for line in lines)]))
 
 
-def _export_records(results: "Results", path: Path, where: str) -> None:
+def _export_records(results: "ResultsFolder", path: Path, where: str) -> None:
     from peftbench.analysis import selection
     from peftbench.results.records_file import write_records
 
@@ -214,7 +214,7 @@ def progress(label: str) -> Iterator[Callable[[int, int], None]]:
         yield report
 
 
-def find_record(source: str, results: "Results") -> "Record | None":
+def find_record(source: str, results: "ResultsFolder") -> "Record | None":
     """The run whose key is given, with its weights; None for a folder.
 
     Raises:
@@ -228,7 +228,7 @@ def find_record(source: str, results: "Results") -> "Record | None":
     return _find(results, source)
 
 
-def _find(results: "Results", start: str) -> "Record":
+def _find(results: "ResultsFolder", start: str) -> "Record":
     from peftbench.cli.show import find
 
     if not results.folder.is_dir():
@@ -241,7 +241,7 @@ def _find(results: "Results", start: str) -> "Record":
 
 
 def opened(
-    source: str, record: "Record | None", results: "Results", setting: RuntimeConfig
+    source: str, record: "Record | None", results: "ResultsFolder", setting: RuntimeConfig
 ) -> "PredictionSource":
     """What predicts: the run of a record, else an exported folder; see `exporting.prediction`."""
     from peftbench.exporting import prediction

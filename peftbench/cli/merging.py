@@ -11,7 +11,7 @@ import click
 from peftbench.cli import options
 
 if TYPE_CHECKING:
-    from peftbench.results.store import Results
+    from peftbench.results.store import ResultsFolder
 
 
 @click.command("merge", short_help="Unite results folders.")
@@ -70,7 +70,7 @@ def merge(folders: tuple[Path, ...], output: Path, keep_first: bool, as_json: bo
     sys.exit(1 if done.left_out else 0)
 
 
-def _merge_notes(folders: Iterable["Results"]) -> None:
+def _merge_notes(folders: Iterable["ResultsFolder"]) -> None:
     """Keep what must be said wherever costs of any of the folders are shown."""
     import yaml
 

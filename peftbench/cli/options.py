@@ -11,7 +11,7 @@ from peftbench.core.errors import ConfigError
 
 if TYPE_CHECKING:
     from peftbench.reports.tables.markdown import Table
-    from peftbench.results.store import Results
+    from peftbench.results.store import ResultsFolder
 
 OVERRIDES = """
 \b
@@ -199,17 +199,17 @@ def together(
     return function
 
 
-def open_results(folder: Path) -> "Results":
+def open_results(folder: Path) -> "ResultsFolder":
     """The folder of the option `--results`.
 
     Raises:
         ConfigError: if it is anything else, such as a device.
     """
-    from peftbench.results.store import Results
+    from peftbench.results.store import ResultsFolder
 
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--results {folder} is not a folder; give an existing or a new folder")
-    return Results(folder)
+    return ResultsFolder(folder)
 
 
 def show_json(tables: "Iterable[Table]", notes: Iterable[str]) -> None:

@@ -11,7 +11,7 @@ from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json, Record, leaves
 from peftbench.core.text import one_line
 from peftbench.metrics.task_metrics import factor
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.system import terminal
 
 #: Column at which values stand.
@@ -33,7 +33,7 @@ def print_lines(shown: str) -> None:
         click.echo(line if line.startswith(f"{_REPEAT} ") else terminal.fitted(line, _VALUES))
 
 
-def describe(results: Results, start: str) -> str:
+def describe(results: ResultsFolder, start: str) -> str:
     """One record or evaluation as a person reads it.
 
     Raises:
@@ -48,7 +48,7 @@ def describe(results: Results, start: str) -> str:
     return "\n".join(map(one_line, lines))
 
 
-def describe_json(results: Results, start: str) -> str:
+def describe_json(results: ResultsFolder, start: str) -> str:
     """The content of the file of one record or evaluation.
 
     Raises:
@@ -57,7 +57,7 @@ def describe_json(results: Results, start: str) -> str:
     return json.dumps(_load(results, start).to_json(), indent=1)
 
 
-def listed(results: Results, where: str) -> str:
+def listed(results: ResultsFolder, where: str) -> str:
     """The record for which conditions hold as `describe`, or a line for each of several.
 
     Raises:
@@ -73,7 +73,7 @@ def listed(results: Results, where: str) -> str:
     return "\n".join(map(one_line, lines))
 
 
-def listed_json(results: Results, where: str) -> str:
+def listed_json(results: ResultsFolder, where: str) -> str:
     """The contents of the files of the records for which conditions hold, as a list.
 
     Raises:
@@ -82,27 +82,27 @@ def listed_json(results: Results, where: str) -> str:
     return json.dumps([record.to_json() for record in _selected(results, where)], indent=1)
 
 
-def _selected(results: Results, where: str) -> list[Record]:
+def _selected(results: ResultsFolder, where: str) -> list[Record]:
     from peftbench.analysis import selection
 
     kept = selection.keys(results, where)
     return [record for record in results.scan()[0] if record.run.key in kept]
 
 
-def _load(results: Results, start: str) -> Record | Evaluated:
+def _load(results: ResultsFolder, start: str) -> Record | Evaluated:
     records, evaluations = results.keys(), results.evaluations()
     key = results.key_of(start, [*records, *evaluations])
     return results.load(key) if key in records else results.evaluated(key)
 
 
-def _files(record: Record, results: Results) -> list[str]:
+def _files(record: Record, results: ResultsFolder) -> list[str]:
     """Paths of the run's log and weights, where they are there."""
     key = record.run.key
     found = {"log": results.log(key), "weights": results.trained(key)}
     return [f"{name:<12} {path}" for name, path in found.items() if path.is_file()]
 
 
-def find(results: Results, start: str) -> Record:
+def find(results: ResultsFolder, start: str) -> Record:
     """The one record whose key begins with these digits.
 
     Raises:

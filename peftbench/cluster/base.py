@@ -8,7 +8,7 @@ from typing import ClassVar, NamedTuple, Protocol
 from peftbench.cluster.manifest import Ending, QueueAnswer, Submission, Task
 from peftbench.config.cluster import Cluster
 from peftbench.core.errors import ConfigError
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 
 class Check(NamedTuple):
@@ -70,14 +70,14 @@ class Scheduler(Protocol):
             ConfigError: saying which, and what to do.
         """
 
-    def send(self, results: Results, submission: Submission, array: int) -> str:
+    def send(self, results: ResultsFolder, submission: Submission, array: int) -> str:
         """Hand over an array; return the scheduler's number for it.
 
         Raises:
             ConfigError: with what the scheduler says against it.
         """
 
-    def alive(self, submissions: list[Submission], results: Results) -> QueueAnswer:
+    def alive(self, submissions: list[Submission], results: ResultsFolder) -> QueueAnswer:
         """Which tasks are not over; a task that is not shown is over unless it may be hidden.
 
         Raises:
@@ -85,7 +85,7 @@ class Scheduler(Protocol):
         """
 
     def cancel(
-        self, submission: Submission, tasks: list[Task], results: Results
+        self, submission: Submission, tasks: list[Task], results: ResultsFolder
     ) -> dict[Task, str]:
         """End these tasks; return those that go on all the same, and why.
 
@@ -94,7 +94,7 @@ class Scheduler(Protocol):
         """
 
     def explain(
-        self, submission: Submission, tasks: list[Task], results: Results
+        self, submission: Submission, tasks: list[Task], results: ResultsFolder
     ) -> dict[Task, Ending]:
         """How tasks ended, as far as the scheduler remembers.
 
@@ -102,10 +102,12 @@ class Scheduler(Protocol):
             SchedulerUnreachable: if it cannot be asked.
         """
 
-    def requeue(self, results: Results, submission: Submission, task: Task) -> Requeued | None:
+    def requeue(
+        self, results: ResultsFolder, submission: Submission, task: Task
+    ) -> Requeued | None:
         """On the node: put the job of this process back to the queue; None where that cannot be."""
 
-    def examine(self, results: Results) -> Iterable[Check]:
+    def examine(self, results: ResultsFolder) -> Iterable[Check]:
         """What is odd in what the cluster's yaml asks for.
 
         Raises:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from peftbench.cluster import base, manifest
 from peftbench.cluster.manifest import SchedulerUnreachable, Submission, Task, Unreadable, alone
 from peftbench.core.errors import ConfigError
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Cancelled:
         return [f"{self.name}: {line}" for line in told]
 
 
-def cancel(results: Results, names: list[str]) -> tuple[list[Cancelled], list[Unreadable]]:
+def cancel(results: ResultsFolder, names: list[str]) -> tuple[list[Cancelled], list[Unreadable]]:
     """Take submissions back, all of the folder by default.
 
     Returns:
@@ -72,7 +72,7 @@ def cancel(results: Results, names: list[str]) -> tuple[list[Cancelled], list[Un
     return found, bad
 
 
-def _cancel(one: Submission, results: Results, done: set[str]) -> list[Cancelled]:
+def _cancel(one: Submission, results: ResultsFolder, done: set[str]) -> list[Cancelled]:
     asked = base.build_scheduler(one.cluster)
     answer = asked.alive([one], results)
     tasks = list(answer.alive)

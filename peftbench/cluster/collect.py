@@ -10,7 +10,7 @@ from peftbench.core.failures import FAILURE_KINDS, Failure
 from peftbench.core.run import Json
 from peftbench.core.text import format_duration
 from peftbench.reports.tables.markdown import Table
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 #: Failures that are told one by one; the rest is counted.
 TOLD = 10
@@ -90,7 +90,7 @@ def failures(found: list[Failure]) -> list[str]:
     return told
 
 
-def rest(seen: QueueSnapshot, results: Results) -> list[str]:
+def rest(seen: QueueSnapshot, results: ResultsFolder) -> list[str]:
     """The commands that submit what is left of each submission."""
     settled = [one for one in seen.submissions if not _alive(one, seen)]
     left = [

@@ -23,7 +23,7 @@ from peftbench.core.run import Run
 from peftbench.core.tuning import RateChoice
 from peftbench.results import choices
 from peftbench.results.runtime_estimates import Forecast
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.runner import sweep, tune
 from peftbench.runner.progress import note
 from peftbench.system import offline_folder
@@ -75,7 +75,7 @@ def _seconds_left() -> float | None:
 
 
 def _work(place: Path, task: str) -> int:
-    results = Results(place.parent.parent)
+    results = ResultsFolder(place.parent.parent)
     if not NAME.fullmatch(place.name) or not (place / "manifest.json").is_file():
         raise ConfigError(f"{place} is no submission any more: was the results folder moved?")
     one = load(results, place.name)
@@ -126,7 +126,9 @@ def _stop() -> bool:
     return bool(_heard)
 
 
-def _choose(job: RateChoice, data_root: str | None, options: RunOptions, results: Results) -> bool:
+def _choose(
+    job: RateChoice, data_root: str | None, options: RunOptions, results: ResultsFolder
+) -> bool:
     """Make what is missing of the trials of a choice, and the choice; False when stopped."""
     plan = Plan([], 0, [], [], data_root)
     code = tune.choose([job.question], plan, job.search, options, results, halted=_stop)
@@ -136,7 +138,7 @@ def _choose(job: RateChoice, data_root: str | None, options: RunOptions, results
     return code != 130
 
 
-def _to_do(job: ClusterJob, results: Results, one: Submission) -> bool:
+def _to_do(job: ClusterJob, results: ResultsFolder, one: Submission) -> bool:
     """Whether a job has neither a record nor, since it was submitted, failed for good."""
     store = one.store(results)
     if isinstance(job, RateChoice):
@@ -166,7 +168,7 @@ def _own_gpus(one: Submission, found: list[str]) -> list[str]:
     return own
 
 
-def _leave(results: Results, one: Submission, task: Task) -> int:
+def _leave(results: ResultsFolder, one: Submission, task: Task) -> int:
     """Back to the queue, if that is what the signal means and the scheduler can; the exit code."""
     said = ", ".join(sorted(number.name for number in _heard))
     note(f"stopped by {said}; checkpoints are written")

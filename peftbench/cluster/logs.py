@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 from peftbench.cluster.manifest import Task, folder
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 #: How the line begins that a job prints if its environment could not be made.
 SETUP_FAILED = "peftbench: cluster."
@@ -13,12 +13,12 @@ SETUP_FAILED = "peftbench: cluster."
 _TAIL = 4096
 
 
-def log(results: Results, task: Task) -> Path:
+def log(results: ResultsFolder, task: Task) -> Path:
     """The file with what a task printed, in all its turns."""
     return folder(results, task.submission) / f"{task}.log"
 
 
-def last_line(results: Results, task: Task) -> str:
+def last_line(results: ResultsFolder, task: Task) -> str:
     """The last line of a task's log, at most 200 characters; empty if there is none."""
     try:
         with open(log(results, task), "rb") as file:

@@ -24,7 +24,7 @@ from peftbench.core.errors import ConfigError, OtherSchemaError, RecordError
 from peftbench.core.evaluation import ClusterJob, cluster_job_of, job_json
 from peftbench.core.run import Json
 from peftbench.results import choices
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.runner.progress import note
 from peftbench.system import io
 from peftbench.system.hardware import checkout
@@ -140,7 +140,7 @@ class Submission:
     inherited: list[str] = field(default_factory=list)
     search: bool = False
 
-    def store(self, results: Results) -> Results:
+    def store(self, results: ResultsFolder) -> ResultsFolder:
         """Where its runs have their records and failures, in this folder of results."""
         return results.trials() if self.search else results
 
@@ -172,7 +172,7 @@ class Unreadable:
     keys: frozenset[str]
 
 
-def folder(results: Results, name: str) -> Path:
+def folder(results: ResultsFolder, name: str) -> Path:
     """Where a submission lies.
 
     Raises:
@@ -222,20 +222,20 @@ def begin(
     )
 
 
-def done_keys(results: Results) -> set[str]:
+def done_keys(results: ResultsFolder) -> set[str]:
     """Keys of all that submissions into the folder may hold and that is there."""
     chosen = choices.answer_keys(results)
     return {*results.keys(), *results.evaluations(), *results.trials().keys(), *chosen}
 
 
-def write_jobs(results: Results, task: Task, jobs: Sequence[ClusterJob]) -> None:
+def write_jobs(results: ResultsFolder, task: Task, jobs: Sequence[ClusterJob]) -> None:
     """Write what the node of a task is to do, in this order."""
     data = [job_json(job) for job in jobs]
     path = folder(results, task.submission) / f"{task}.json"
     results.write(path, io.sealed({"jobs": data}))
 
 
-def read_jobs(results: Results, task: Task) -> list[ClusterJob]:
+def read_jobs(results: ResultsFolder, task: Task) -> list[ClusterJob]:
     """Read what `write_jobs` wrote.
 
     Raises:
@@ -246,13 +246,13 @@ def read_jobs(results: Results, task: Task) -> list[ClusterJob]:
     return [cluster_job_of(job) for job in data["jobs"]]
 
 
-def save(results: Results, submission: Submission) -> None:
+def save(results: ResultsFolder, submission: Submission) -> None:
     """Write the manifest, whole."""
     data = asdict(submission) | {"schema": SCHEMA}
     results.write(folder(results, submission.name) / "manifest.json", io.sealed(data))
 
 
-def load(results: Results, name: str) -> Submission:
+def load(results: ResultsFolder, name: str) -> Submission:
     """Read a manifest.
 
     Raises:
@@ -281,7 +281,7 @@ def load(results: Results, name: str) -> Submission:
     return Submission(cluster=Cluster.from_json(data.pop("cluster")), arrays=arrays, **data)
 
 
-def scan(results: Results) -> tuple[list[Submission], list[Unreadable]]:
+def scan(results: ResultsFolder) -> tuple[list[Submission], list[Unreadable]]:
     """Read all manifests: those that can be read, from the first to the latest, and the others."""
     place = results.submissions()
     if not place.is_dir():
@@ -298,7 +298,7 @@ def scan(results: Results) -> tuple[list[Submission], list[Unreadable]]:
     return sorted(good, key=lambda one: (one.submitted, one.name)), bad
 
 
-def _advice(results: Results, name: str) -> str:
+def _advice(results: ResultsFolder, name: str) -> str:
     """What a person can do about a manifest that cannot be read."""
     tasks = _task_files(results, name)
     jobs = ",".join(job_name(name, array) for array in sorted({task.array for task in tasks}))
@@ -310,7 +310,7 @@ def _advice(results: Results, name: str) -> str:
     )
 
 
-def _keys(results: Results, name: str) -> frozenset[str]:
+def _keys(results: ResultsFolder, name: str) -> frozenset[str]:
     found: set[str] = set()
     for task in _task_files(results, name):
         with suppress(OSError, RecordError):
@@ -318,7 +318,7 @@ def _keys(results: Results, name: str) -> frozenset[str]:
     return frozenset(found)
 
 
-def _task_files(results: Results, name: str) -> list[Task]:
+def _task_files(results: ResultsFolder, name: str) -> list[Task]:
     paths = folder(results, name).glob("*_*.json")
     return [Task.read(name, path.stem) for path in paths if re.fullmatch(r"\d+_\d+", path.stem)]
 
@@ -329,7 +329,7 @@ def job_name(name: str, array: int) -> str:
 
 
 @contextmanager
-def alone(results: Results) -> Iterator[None]:
+def alone(results: ResultsFolder) -> Iterator[None]:
     """Hold off other submissions into the folder, on all machines that share it."""
     place = results.submissions()
     place.mkdir(parents=True, exist_ok=True)

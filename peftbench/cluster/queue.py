@@ -19,7 +19,7 @@ from peftbench.cluster.manifest import (
 from peftbench.core.errors import ConfigError, RecordError
 from peftbench.core.failures import Failure
 from peftbench.core.run import Json
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 #: States beside those of a scheduler. Unsent: the scheduler took no more, or it was cut off before.
 DONE, FAILED, ENDED, CANCELLED = "done", "failed", "ended", "cancelled"
@@ -97,12 +97,12 @@ class QueueSnapshot:
         waiting = (reason for state, reason in self.alive.values() if state == PENDING and reason)
         return Counter(waiting)
 
-    def again(self, results: Results) -> "QueueSnapshot":
+    def again(self, results: ResultsFolder) -> "QueueSnapshot":
         """Look at the files again; the scheduler is not asked."""
         return _read(self, results)
 
 
-def look(results: Results, fresh: bool = True) -> QueueSnapshot:
+def look(results: ResultsFolder, fresh: bool = True) -> QueueSnapshot:
     """Read manifests, records and failures, and ask the scheduler once.
 
     Args:
@@ -126,7 +126,7 @@ def look(results: Results, fresh: bool = True) -> QueueSnapshot:
     return _read(found, results)
 
 
-def _ask(results: Results, open_: list[Submission]) -> tuple[QueueAnswer, str | None]:
+def _ask(results: ResultsFolder, open_: list[Submission]) -> tuple[QueueAnswer, str | None]:
     """One question for each scheduler; clusters of a kind are one, but for namespaces."""
     answer = QueueAnswer()
     for kind in dict.fromkeys((one.cluster.scheduler, one.cluster.namespace) for one in open_):
@@ -142,7 +142,7 @@ def _ask(results: Results, open_: list[Submission]) -> tuple[QueueAnswer, str | 
     return answer, None
 
 
-def _read(found: QueueSnapshot, results: Results) -> QueueSnapshot:
+def _read(found: QueueSnapshot, results: ResultsFolder) -> QueueSnapshot:
     """The state of each key, as of the latest task that holds it; one that is alive goes first."""
     done = manifest.done_keys(results)
     noted = {*results.failed(), *results.trials().failed()}
@@ -194,14 +194,16 @@ def _read(found: QueueSnapshot, results: Results) -> QueueSnapshot:
     return replace(found, state=state, failures=failures, ended=ended, bad=bad)
 
 
-def _remember(results: Results, answer: QueueAnswer) -> None:
+def _remember(results: ResultsFolder, answer: QueueAnswer) -> None:
     tasks = [[t.submission, t.array, t.number, *state] for t, state in answer.alive.items()]
     held = [[t.submission, t.array, t.number, way] for t, way in answer.held.items()]
     data = {"asked": time.time(), "alive": tasks, "unsure": answer.unsure, "held": held}
     results.write(results.cache("queue.json"), json.dumps(data).encode())
 
 
-def _remembered(results: Results, open_: list[Submission]) -> tuple[QueueAnswer, float] | None:
+def _remembered(
+    results: ResultsFolder, open_: list[Submission]
+) -> tuple[QueueAnswer, float] | None:
     """The scheduler's last answer and its age, unless it is too old, or something came since."""
     try:
         data: Json = json.loads(results.cache("queue.json").read_bytes())

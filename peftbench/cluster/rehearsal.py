@@ -9,7 +9,7 @@ from peftbench.core.plan import RunOptions
 from peftbench.core.run import Run
 from peftbench.core.runtime import RuntimeConfig
 from peftbench.results.status import SweepStatus
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.runner import sweep
 from peftbench.runner.progress import note
 from peftbench.runner.resources import choose_resources
@@ -19,7 +19,11 @@ from peftbench.system.hardware import devices
 
 
 def rehearse(
-    jobs: Sequence[Job], state: SweepStatus, results: Results, cluster: Cluster, order: RunOptions
+    jobs: Sequence[Job],
+    state: SweepStatus,
+    results: ResultsFolder,
+    cluster: Cluster,
+    order: RunOptions,
 ) -> None:
     """Open checkpoints and data of jobs, and rehearse each model, method and prompt in a worker.
 

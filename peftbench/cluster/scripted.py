@@ -40,7 +40,7 @@ from peftbench.cluster.manifest import (
 )
 from peftbench.config.cluster import Cluster
 from peftbench.core.errors import ConfigError
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 #: State of a task that a scheduler still shows after its end.
 OVER = "over"
@@ -125,7 +125,7 @@ class Scripted(ABC):
         """The number of an array, from what the submitting command printed."""
 
     @abstractmethod
-    def find(self, submissions: list[Submission], results: Results) -> dict[Task, Seen]:
+    def find(self, submissions: list[Submission], results: ResultsFolder) -> dict[Task, Seen]:
         """All tasks that the scheduler shows, from one question.
 
         Raises:
@@ -148,13 +148,13 @@ class Scripted(ABC):
             commands.ask(*self.ends, *numbers[start : start + commands.AT_ONCE])
 
     def explain(
-        self, submission: Submission, tasks: list[Task], results: Results
+        self, submission: Submission, tasks: list[Task], results: ResultsFolder
     ) -> dict[Task, Ending]:
         """While the scheduler shows tasks that are over; see `base.Scheduler`."""
         seen = self.find([submission], results)
         return {t: one.ending for t, one in seen.items() if t in tasks and one.ending is not None}
 
-    def examine(self, results: Results) -> Iterator[Check]:
+    def examine(self, results: ResultsFolder) -> Iterator[Check]:
         """What the submitting command says to a job of this cluster; see `base.Scheduler`."""
         if not self.trial:
             return
@@ -172,7 +172,9 @@ class Scripted(ABC):
         """Whether the answer to `trial` means that a job cannot be."""
         return bool(code)
 
-    def requeue(self, results: Results, submission: Submission, task: Task) -> Requeued | None:
+    def requeue(
+        self, results: ResultsFolder, submission: Submission, task: Task
+    ) -> Requeued | None:
         """By the exit code, where the scheduler knows one; see `base.Scheduler`."""
         if self.again is None:
             return None
@@ -187,7 +189,7 @@ class Scripted(ABC):
             )
         return None
 
-    def fields(self, results: Results, submission: Submission, array: int) -> dict[str, Any]:
+    def fields(self, results: ResultsFolder, submission: Submission, array: int) -> dict[str, Any]:
         """What the template may use, beside `cluster`."""
         asked, sent = submission.cluster, submission.arrays[array]
         place = str(folder(results, submission.name).resolve())
@@ -247,7 +249,7 @@ class Scripted(ABC):
         setup.commands(self.cluster.setup)
 
     def script(
-        self, results: Results, submission: Submission, array: int, only: int | None = None
+        self, results: ResultsFolder, submission: Submission, array: int, only: int | None = None
     ) -> str:
         """The script of the jobs of an array, or of one of its tasks alone.
 
@@ -277,12 +279,12 @@ class Scripted(ABC):
         except (jinja2.TemplateError, OSError) as error:
             raise ConfigError(f"{path}: {type(error).__name__}: {error}") from error
 
-    def send(self, results: Results, submission: Submission, array: int) -> str:
+    def send(self, results: ResultsFolder, submission: Submission, array: int) -> str:
         """Hand over an array of tasks; see `base.Scheduler`."""
         path = folder(results, submission.name) / f"{array}.sh"
         return self.hand_over(self.script(results, submission, array), path, results)
 
-    def hand_over(self, text: str, path: Path, results: Results) -> str:
+    def hand_over(self, text: str, path: Path, results: ResultsFolder) -> str:
         """Write a script and give it to the scheduler; the number that this got.
 
         Raises:
@@ -308,7 +310,7 @@ class Scripted(ABC):
         said = [line.removeprefix("error: ").strip() for line in said]
         return "; ".join(filter(None, said)) or f"exit code {done.returncode}"
 
-    def alive(self, submissions: list[Submission], results: Results) -> QueueAnswer:
+    def alive(self, submissions: list[Submission], results: ResultsFolder) -> QueueAnswer:
         """One question for the jobs of all submissions; see `base.Scheduler`."""
         answer = QueueAnswer()
         try:
@@ -329,7 +331,7 @@ class Scripted(ABC):
         return answer
 
     def cancel(
-        self, submission: Submission, tasks: list[Task], results: Results
+        self, submission: Submission, tasks: list[Task], results: ResultsFolder
     ) -> dict[Task, str]:
         """End tasks, and look whether they do; see `base.Scheduler`."""
         live = {t: one for t, one in self.find([submission], results).items() if one.state != OVER}

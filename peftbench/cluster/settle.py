@@ -9,14 +9,14 @@ from peftbench.cluster.queue import QueueSnapshot
 from peftbench.core.errors import RecordError
 from peftbench.core.evaluation import ClusterJob
 from peftbench.core.failures import Failure
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.runner.progress import note
 
 #: Seconds between two looks for records.
 _AGAIN = 2.0
 
 
-def settle(results: Results, seen: QueueSnapshot) -> QueueSnapshot:
+def settle(results: ResultsFolder, seen: QueueSnapshot) -> QueueSnapshot:
     """Wait for records of jobs that ended, then note why the rest of their runs has none.
 
     On a shared file system a record may appear a minute after it was written.
@@ -60,7 +60,7 @@ def _left(turn: turns.Turns, why: Ending | None) -> bool:
     return turn.ended == turns.REQUEUED and (why is None or why.kind in ("left", "exit"))
 
 
-def _loss(job: ClusterJob, why: Ending | None, results: Results, task: Task) -> Failure:
+def _loss(job: ClusterJob, why: Ending | None, results: ResultsFolder, task: Task) -> Failure:
     """A failure as the scheduler explains it, else as the job's last line does."""
     if why is not None and why.kind in ("memory", "cancelled"):
         return Failure(job, why.kind, f"the scheduler says {why.words}")

@@ -24,7 +24,7 @@ from peftbench.core.text import command, format_duration
 from peftbench.core.tuning import RateChoice
 from peftbench.results import status
 from peftbench.results.runtime_estimates import Forecast
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.runner.progress import note
 from peftbench.runner.sweep import retry_filter
 
@@ -57,7 +57,7 @@ class Submitted:
 def submit(
     plan: Plan,
     overrides: list[str],
-    results: Results,
+    results: ResultsFolder,
     cluster: Cluster,
     order: RunOptions,
     dry_run: bool = False,
@@ -160,7 +160,7 @@ def _send(
     told: Submitted,
     made: Submission,
     arrays: list[Array],
-    results: Results,
+    results: ResultsFolder,
     asked: base.Scheduler,
 ) -> Submitted:
     """Write what nodes need, then hand over array by array, noting each number at once."""
@@ -229,7 +229,7 @@ def _arrays(
     jobs: list[ClusterJob],
     forecast: Forecast,
     failed: dict[str, Failure],
-    results: Results,
+    results: ResultsFolder,
     cluster: Cluster,
     asked: base.Scheduler,
     order: RunOptions,
@@ -275,7 +275,7 @@ def _trial(choice: RateChoice) -> Run:
     return choice.question.trials(choice.question.rates[0], 1)[0]
 
 
-def sentence(told: Submitted, results: Results, dry_run: bool = False) -> list[str]:
+def sentence(told: Submitted, results: ResultsFolder, dry_run: bool = False) -> list[str]:
     """What a person wants to know after `submit`."""
     counts = f"{told.done} done, {told.queued} in the queue already"
     if told.given_up:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from peftbench.cluster.manifest import Task, folder
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 #: How a task ended its turn by itself: with a checkpoint, for good or until its next turn.
 LEFT, REQUEUED = "left", "requeued"
@@ -29,7 +29,7 @@ class Turns:
     job: str | None = None
 
 
-def read(results: Results, task: Task) -> Turns:
+def read(results: ResultsFolder, task: Task) -> Turns:
     """The turns of a task; none where there is no file, or none that can be read."""
     try:
         return Turns(**json.loads(_path(results, task).read_bytes()))
@@ -37,20 +37,20 @@ def read(results: Results, task: Task) -> Turns:
         return Turns()
 
 
-def begin(results: Results, task: Task) -> Turns:
+def begin(results: ResultsFolder, task: Task) -> Turns:
     """Count a turn."""
     return _write(results, task, Turns(read(results, task).count + 1))
 
 
-def end(results: Results, task: Task, how: str, job: str | None = None) -> None:
+def end(results: ResultsFolder, task: Task, how: str, job: str | None = None) -> None:
     """Note that a turn ended with a checkpoint."""
     _write(results, task, Turns(read(results, task).count, how, job))
 
 
-def _path(results: Results, task: Task) -> Path:
+def _path(results: ResultsFolder, task: Task) -> Path:
     return folder(results, task.submission) / f"{task}.turns"
 
 
-def _write(results: Results, task: Task, turns: Turns) -> Turns:
+def _write(results: ResultsFolder, task: Task, turns: Turns) -> Turns:
     results.write(_path(results, task), json.dumps(asdict(turns)).encode())
     return turns

@@ -11,7 +11,7 @@ from peftbench.models.layer_sizes import layer_sizes
 from peftbench.system import hub, offline_folder
 
 
-def check(runs: Iterable[Run]) -> tuple[list[str], list[str]]:
+def check_checkpoints(runs: Iterable[Run]) -> tuple[list[str], list[str]]:
     """Inspect the checkpoints of runs without torch and without the hub; ranks must fit them.
 
     Returns:

@@ -10,11 +10,11 @@ from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json
 from peftbench.core.tuning import SearchSpace
 from peftbench.methods import settings
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.system import io
 
 
-def resolve_method(node: Any, model: ModelConfig, results: Results, at: str) -> Any:
+def resolve_method(node: Any, model: ModelConfig, results: ResultsFolder, at: str) -> Any:
     """A method's node, and those of the methods inside it, without prose and recipes.
 
     `at` is what stands before its settings, for messages.
@@ -84,7 +84,7 @@ def _roles(names: list[Any], family: FamilyConfig) -> list[Any]:
     return list(dict.fromkeys(found))
 
 
-def _earlier(given: Any, results: Results) -> Json:
+def _earlier(given: Any, results: ResultsFolder) -> Json:
     """Trained weights by file or by the key of their run: known by content, not by place."""
     if not isinstance(given, str):  # a key may look like a number
         raise ConfigError(

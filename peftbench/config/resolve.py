@@ -31,7 +31,7 @@ from peftbench.core.text import did_you_mean
 from peftbench.data import hub_dataset, loading, prompt_config
 from peftbench.data.text_noise import EDITS
 from peftbench.methods import settings
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.suites import base as suites
 from peftbench.system import hub, offline_folder, yaml_files
 
@@ -47,7 +47,7 @@ class Resolver:
         ask_hub: whether the hub may be asked about data sets.
     """
 
-    def __init__(self, searched: list[Path], results: Results, ask_hub: bool = True):
+    def __init__(self, searched: list[Path], results: ResultsFolder, ask_hub: bool = True):
         self.searched = searched
         self.results = results
         self.ask_hub = ask_hub

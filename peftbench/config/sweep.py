@@ -24,7 +24,7 @@ from peftbench.core.plan import Plan
 from peftbench.core.run import Run
 from peftbench.core.tuning import Choice, SearchSpace, subject
 from peftbench.results import choices
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 Cell = dict[str, Any]
 
@@ -57,12 +57,12 @@ def plan(
         for name in word[6:].split(",")
     ]
     cells = _cells(words, sweeps, composer, searched)
-    stored = Results(results)
+    stored = ResultsFolder(results)
     resolver = resolve.Resolver(searched, stored, ask_hub)
     found = _Expansion(composer, resolver, stored)
     for cell in cells:
         found.add(cell)
-    unchecked, notes = checkpoints.check(found.runs)
+    unchecked, notes = checkpoints.check_checkpoints(found.runs)
     return Plan(
         runs=list(found.runs),
         cells=len(found.runs) + len(found.repeats),
@@ -104,7 +104,7 @@ class _Expansion:
 
     composer: Composer
     resolver: resolve.Resolver
-    results: Results
+    results: ResultsFolder
     runs: dict[Run, str] = field(default_factory=dict)
     evaluations: dict[Evaluation, None] = field(default_factory=dict)
     repeats: list[tuple[str, str]] = field(default_factory=list)

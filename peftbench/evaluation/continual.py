@@ -20,7 +20,7 @@ from peftbench.evaluation import evaluator
 from peftbench.methods import dry_run
 from peftbench.methods.base import build_method
 from peftbench.models.module_ops import within
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.suites import base
 from peftbench.suites.continual import Continual, Round
 from peftbench.training import checkpointing, measurement, trainer
@@ -67,7 +67,7 @@ def validate_continual(evaluation: Evaluation) -> None:
 
 def run_continual(
     evaluation: Evaluation,
-    results: Results,
+    results: ResultsFolder,
     setting: RuntimeConfig | None = None,
     *,
     warm: WarmCache | None = None,
@@ -210,7 +210,7 @@ def _known(outcome: TrainingOutput) -> Arrays:
     return {n: a for n, a in outcome.predictions.items() if "/" not in n and n != "item"}
 
 
-def _save(results: Results, evaluation: Evaluation, progress: ContinualState) -> None:
+def _save(results: ResultsFolder, evaluation: Evaluation, progress: ContinualState) -> None:
     tensors = {f"state.{name}": t for name, t in (progress.state or {}).items()}
     for number, head in progress.heads.items():
         tensors |= {f"heads.{number}.{name}": t for name, t in head.items()}
@@ -221,7 +221,7 @@ def _save(results: Results, evaluation: Evaluation, progress: ContinualState) ->
     results.write(results.checkpoint(evaluation.key), body)
 
 
-def _load(results: Results, evaluation: Evaluation) -> ContinualState | None:
+def _load(results: ResultsFolder, evaluation: Evaluation) -> ContinualState | None:
     path = results.checkpoint(evaluation.key)
     if not path.exists():
         return None

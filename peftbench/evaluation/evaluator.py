@@ -26,7 +26,7 @@ from peftbench.models import decoding
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
 from peftbench.models.prepare_for_training import prepare_for_training
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.suites import base
 from peftbench.suites.base import Suite
 from peftbench.suites.latency import Latency
@@ -43,7 +43,7 @@ _PIECE = 512
 
 def evaluate_suite(
     evaluation: Evaluation,
-    results: Results,
+    results: ResultsFolder,
     setting: RuntimeConfig | None = None,
     *,
     warm: WarmCache | None = None,

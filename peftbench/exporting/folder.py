@@ -22,7 +22,7 @@ from peftbench.exporting.probe import check_same, probe_logits
 from peftbench.methods.base import MODEL, OWN, PEFT
 from peftbench.methods.peft_export import peft_form
 from peftbench.models.plain_model import plain_model
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.system import io
 
 #: Where random weights, which are in no other place, are written beside their adapter.
@@ -44,7 +44,7 @@ class Base:
 
 def export_run(
     record: Record,
-    results: Results,
+    results: ResultsFolder,
     folder: Path,
     form: str | None = None,
     data_root: str | None = None,
@@ -162,7 +162,7 @@ def _about(kept: KeptRun, form: str, base: Base) -> Json:
 # forms; each writes weights, and returns what loads them as others would
 
 
-def _write_model(kept: KeptRun, results: Results, base: Base, draft: Path) -> Any:
+def _write_model(kept: KeptRun, results: ResultsFolder, base: Base, draft: Path) -> Any:
     kept.method.merge(kept.model)
     padding = kept.tokenizer.pad_token_id
     made = plain_model(kept.model, kept.run.model, kept.labels, padding)
@@ -171,7 +171,7 @@ def _write_model(kept: KeptRun, results: Results, base: Base, draft: Path) -> An
     return loading.load_model
 
 
-def _write_adapter(kept: KeptRun, results: Results, base: Base, draft: Path) -> Any:
+def _write_adapter(kept: KeptRun, results: ResultsFolder, base: Base, draft: Path) -> Any:
     config, tensors = peft_form(kept.method, kept.model)
     config |= {"base_model_name_or_path": base.name, "revision": base.revision}
     draft.joinpath("adapter_config.json").write_text(
@@ -185,7 +185,7 @@ def _write_adapter(kept: KeptRun, results: Results, base: Base, draft: Path) -> 
     return partial(loading.load_adapter, base=model)
 
 
-def _write_own(kept: KeptRun, results: Results, base: Base, draft: Path) -> Any:
+def _write_own(kept: KeptRun, results: ResultsFolder, base: Base, draft: Path) -> Any:
     draft.joinpath(loading.WEIGHTS).write_bytes(results.weights(kept.record))
     return loading.load_exported
 

@@ -13,7 +13,7 @@ from peftbench.data.tokenizer import load_tokenizer
 from peftbench.methods.base import Method, build_method
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class KeptRun:
         return glue_labels.label_names(self.run.task)
 
 
-def rebuild(record: Record, results: Results) -> KeptRun:
+def rebuild(record: Record, results: ResultsFolder) -> KeptRun:
     """Load the kept weights of a run into its model.
 
     Raises:

@@ -39,7 +39,7 @@ from peftbench.methods.base import MODEL, OWN, Method, build_method
 from peftbench.models import decoding
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.system import io
 from peftbench.system.run_locks import NO_LOCKS
 from peftbench.training.device import device_of
@@ -101,7 +101,7 @@ class PredictionSource:
         return encode(LabelledTexts(columns, np.zeros(len(columns[0]), dtype=np.int64)))
 
 
-def open_run(record: Record, results: Results, setting: RuntimeConfig) -> PredictionSource:
+def open_run(record: Record, results: ResultsFolder, setting: RuntimeConfig) -> PredictionSource:
     """A kept run as what predicts, in the precision in which it trained.
 
     Raises:

@@ -21,7 +21,7 @@ from peftbench.exporting.held_out_scores import HeldOutScores
 from peftbench.exporting.kept_run import KeptRun
 from peftbench.methods.base import Method
 from peftbench.models.adapted_model import AdaptedModel
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.training.precision import build_accelerator
 from peftbench.training.predictor import Predictor
 
@@ -38,7 +38,7 @@ _QUANTILES = (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 1.0)
 
 
 def describe(
-    kept: KeptRun, results: Results, root: str | None, held: HeldOutScores | None = None
+    kept: KeptRun, results: ResultsFolder, root: str | None, held: HeldOutScores | None = None
 ) -> Json:
     """Confidence, lengths, tokens and embeddings of the validation texts.
 

@@ -15,7 +15,7 @@ from peftbench.metrics.task_metrics import text_metrics
 from peftbench.models import decoding
 from peftbench.reports import glossary
 from peftbench.reports.tables.markdown import Table
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 #: Texts of a task that are shown, the first of its reporting split.
 SHOWN = 12
@@ -25,7 +25,7 @@ INPUT = 300
 
 
 def tables(
-    results: Results, setting: RuntimeConfig, where: str = "", count: int = SHOWN
+    results: ResultsFolder, setting: RuntimeConfig, where: str = "", count: int = SHOWN
 ) -> list[Table]:
     """For each task that wants texts: inputs, wanted texts, and those of every row's first run.
 
@@ -70,7 +70,7 @@ def _table(
     title: str,
     rows: dict[str, Record],
     lost: list[str],
-    results: Results,
+    results: ResultsFolder,
     setting: RuntimeConfig,
     count: int,
 ) -> Table:

@@ -17,7 +17,7 @@ from peftbench.core.arrays import Floats
 from peftbench.core.run import Json, Run, canonical, identity, key_of_text
 from peftbench.data import loading
 from peftbench.data.loading import LabelledTexts
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.system import io
 
 #: Names, in tables.
@@ -44,7 +44,9 @@ class FittedBaselines:
     seconds: dict[str, float]
 
 
-def fit(run: Run, results: Results, embed: Callable[[LabelledTexts], Floats]) -> FittedBaselines:
+def fit(
+    run: Run, results: ResultsFolder, embed: Callable[[LabelledTexts], Floats]
+) -> FittedBaselines:
     """The baselines of a run's fold, from the results folder where an earlier call left them.
 
     Args:

@@ -19,7 +19,7 @@ from peftbench.pilot.outcome import outcome
 from peftbench.pilot.study import Study, Unfinished, carry_out
 from peftbench.reports.decisions import After, plan_after
 from peftbench.reports.tables.terminal import print_out
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.runner.progress import note
 from peftbench.system import io, terminal
 
@@ -27,7 +27,7 @@ from peftbench.system import io, terminal
 def run(
     request: Request,
     wanted: dict[str, Any],
-    results: Results,
+    results: ResultsFolder,
     options: RunOptions,
     prices: Prices,
     effect: float,
@@ -86,7 +86,7 @@ def run(
 
 
 def _criterion(
-    request: Request, wanted: dict[str, Any], known: PilotCriterion | None, results: Results
+    request: Request, wanted: dict[str, Any], known: PilotCriterion | None, results: ResultsFolder
 ) -> PilotCriterion:
     """The criterion of the file, else that of the options.
 
@@ -116,7 +116,7 @@ def _model(
     study: Study,
     decided: Decision,
     asked: PilotCriterion,
-    results: Results,
+    results: ResultsFolder,
     options: RunOptions,
 ) -> FinalModel | str:
     """The exported model of the winner, or why there is none."""
@@ -157,7 +157,7 @@ def _error(asked: PilotCriterion) -> float:
     return _REVIEW_ERROR if asked.review_error is None else asked.review_error
 
 
-def _spent(found: PilotDesign, prices: Prices, results: Results) -> float | None:
+def _spent(found: PilotDesign, prices: Prices, results: ResultsFolder) -> float | None:
     """On labels and trainings, as far as these have a price; None without one of a label."""
     if prices.label is None:
         return None

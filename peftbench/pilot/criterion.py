@@ -9,7 +9,7 @@ from peftbench.core.errors import ConfigError, above, between
 from peftbench.core.run import Json
 from peftbench.core.text import did_you_mean
 from peftbench.metrics import task_metrics
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.system import io, yaml_files
 
 #: The file of the criterion in a results folder, and that of its versions.
@@ -93,7 +93,7 @@ class Written:
         return [version for version in self.versions if version["runs"]]
 
 
-def read(results: Results) -> PilotCriterion | None:
+def read(results: ResultsFolder) -> PilotCriterion | None:
     """The criterion in a results folder, if there is one.
 
     Raises:
@@ -103,7 +103,7 @@ def read(results: Results) -> PilotCriterion | None:
     return _parsed(path) if path.exists() else None
 
 
-def fix(results: Results, wanted: PilotCriterion, runs: int) -> Written:
+def fix(results: ResultsFolder, wanted: PilotCriterion, runs: int) -> Written:
     """Write the criterion if there is none yet, and note which one holds.
 
     Args:

@@ -9,11 +9,11 @@ from peftbench.core.tuning import FRACTION
 from peftbench.pilot.design import SHARES, PilotDesign
 from peftbench.pilot.final_model import results_of
 from peftbench.results.runtime_estimates import Forecast
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.system.hardware import cores, devices
 
 
-def estimate(found: PilotDesign, results: Results, device: str) -> str:
+def estimate(found: PilotDesign, results: ResultsFolder, device: str) -> str:
     """A sentence on the trainings that are missing and the time that they take.
 
     Args:

@@ -25,7 +25,7 @@ from peftbench.metrics import task_metrics
 from peftbench.pilot import study
 from peftbench.pilot.design import PilotDesign
 from peftbench.pilot.out_of_fold import OutOfFold
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.runner.progress import note
 
 
@@ -48,9 +48,9 @@ class FinalModel:
     cut_offs: list[CutOff]
 
 
-def results_of(pilot: Results) -> Results:
+def results_of(pilot: ResultsFolder) -> ResultsFolder:
     """The records of final models: their scores are of rows that they may know."""
-    return Results(pilot.folder / "final")
+    return ResultsFolder(pilot.folder / "final")
 
 
 def make(
@@ -58,7 +58,7 @@ def make(
     table: OutOfFold,
     name: str,
     error: float,
-    pilot: Results,
+    pilot: ResultsFolder,
     options: RunOptions,
 ) -> FinalModel | str:
     """Train the model of a method and export it, or read what an earlier call left.
@@ -140,7 +140,11 @@ def _of_the_folds(found: PilotDesign, table: OutOfFold, name: str) -> HeldOutSco
 
 
 def _export(
-    record: Record, results: Results, target: Path, cut_off: CutOff, held: HeldOutScores | None
+    record: Record,
+    results: ResultsFolder,
+    target: Path,
+    cut_off: CutOff,
+    held: HeldOutScores | None,
 ) -> None:
     """Write the folder, unless it is there; and the cut-off, which a criterion may have changed."""
     from peftbench.exporting import review  # torch, which takes seconds

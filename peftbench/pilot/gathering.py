@@ -10,12 +10,12 @@ from peftbench.core.run import Run
 from peftbench.data import loading
 from peftbench.pilot.design import PilotDesign, place
 from peftbench.pilot.out_of_fold import OutOfFold
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 
 def gather(
     found: PilotDesign,
-    results: Results,
+    results: ResultsFolder,
     runs: Mapping[str, Sequence[Run]],
     seconds: Mapping[str, Sequence[float]],
 ) -> OutOfFold:

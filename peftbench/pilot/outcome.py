@@ -20,7 +20,7 @@ from peftbench.pilot.intervals import LEVEL, Interval
 from peftbench.pilot.learning_curve import FURTHER, Crossing, Curve
 from peftbench.pilot.study import Study
 from peftbench.reports.decisions import After
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 #: Shares of texts that people may check, for which the error of the others is shown.
 REVIEWED = (0.0, 0.05, 0.1, 0.2, 0.3)
@@ -33,7 +33,7 @@ def outcome(
     decided: Decision,
     model: FinalModel | str,
     after: After,
-    results: Results,
+    results: ResultsFolder,
 ) -> Json:
     """Everything that the page, the terminal and `--json` show.
 
@@ -94,7 +94,7 @@ def figure(found: Interval) -> Json:
     return {"value": found.value, "low": found.low, "high": found.high, "n": found.rows}
 
 
-def _candidate(one: CandidateVerdict, study: Study, results: Results) -> Json:
+def _candidate(one: CandidateVerdict, study: Study, results: ResultsFolder) -> Json:
     runs = study.runs.get(one.name)
     return {
         "name": one.name,
@@ -150,7 +150,7 @@ def _crossing(one: Crossing) -> Json:
     return {"first": one.first, "second": one.second, "at": at}
 
 
-def _latency(timed: Evaluated | None, baseline: bool, results: Results) -> Json:
+def _latency(timed: Evaluated | None, baseline: bool, results: ResultsFolder) -> Json:
     """Median milliseconds of single texts; the ends of its interval are two of the times."""
     if timed is None:
         why = "latency is that of fine-tuned models" if baseline else "the measurement failed"

@@ -25,7 +25,7 @@ from peftbench.pilot.design import LATENCY, SHARES, PilotDesign, place
 from peftbench.pilot.learning_curve import Crossing, Curve, curves
 from peftbench.pilot.out_of_fold import OutOfFold
 from peftbench.results import choices, status
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.runner import sweep, tune
 from peftbench.runner.progress import note
 
@@ -67,7 +67,7 @@ class Study:
 
 
 def carry_out(
-    found: PilotDesign, criterion: PilotCriterion, results: Results, options: RunOptions
+    found: PilotDesign, criterion: PilotCriterion, results: ResultsFolder, options: RunOptions
 ) -> Study:
     """Do what is missing of a pilot, and read what it gave.
 
@@ -107,7 +107,9 @@ def carry_out(
     return Study(table, runs, left_out, made, crossing, keys, latency)
 
 
-def with_chosen_rates(plan: Plan, rates: int, results: Results, options: RunOptions) -> list[Run]:
+def with_chosen_rates(
+    plan: Plan, rates: int, results: ResultsFolder, options: RunOptions
+) -> list[Run]:
     """All runs of a plan, each with the rate that was chosen on its own training rows.
 
     Args:
@@ -136,7 +138,7 @@ def with_chosen_rates(plan: Plan, rates: int, results: Results, options: RunOpti
     return made
 
 
-def train(plan: Plan, results: Results, options: RunOptions) -> dict[Run, str]:
+def train(plan: Plan, results: ResultsFolder, options: RunOptions) -> dict[Run, str]:
     """Train what is missing; the runs that diverged, which stay without a record, and why.
 
     Raises:
@@ -159,7 +161,7 @@ def train(plan: Plan, results: Results, options: RunOptions) -> dict[Run, str]:
 
 
 def _first_fold(
-    found: PilotDesign, runs: list[Run], results: Results, options: RunOptions
+    found: PilotDesign, runs: list[Run], results: ResultsFolder, options: RunOptions
 ) -> dict[str, Evaluated]:
     """Train on the first fold, keep these weights and time them, one method after the other."""
     kept = [run for run in runs if place(run) == (0, 0)]
@@ -176,7 +178,7 @@ def _first_fold(
 
 
 def _seconds(
-    found: PilotDesign, runs: dict[str, list[Run]], results: Results
+    found: PilotDesign, runs: dict[str, list[Run]], results: ResultsFolder
 ) -> dict[str, list[float]]:
     """Of each training, all its phases, with those of the trials of its rate."""
     made: dict[str, list[float]] = {}
@@ -189,7 +191,9 @@ def _seconds(
     return made
 
 
-def _baselines(found: PilotDesign, results: Results) -> dict[tuple[int, int], FittedBaselines]:
+def _baselines(
+    found: PilotDesign, results: ResultsFolder
+) -> dict[tuple[int, int], FittedBaselines]:
     """The baselines of each repeat and fold; the model is loaded only if some are missing."""
     run = found.plan.runs[0]
 

@@ -34,7 +34,7 @@ from peftbench.reports.plotting.style import Figure
 from peftbench.reports.tables.markdown import Table
 from peftbench.results.choices import all_choices
 from peftbench.results.predictions import Load, readable
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.results.tuned import Tuned
 
 
@@ -101,7 +101,7 @@ class Inputs:
 
 
 def gather(
-    results: Results,
+    results: ResultsFolder,
     records: list[Record],
     evaluated: list[Evaluated],
     *,

@@ -17,7 +17,7 @@ from peftbench.reports.plotting import takeaway
 from peftbench.reports.tables.markdown import Table
 from peftbench.reports.tuning import tuning_tables
 from peftbench.results.choices import all_choices
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.system import yaml_files
 from peftbench.system.io import write_whole
 
@@ -52,7 +52,7 @@ class Made:
 
 
 def write(
-    results: Results,
+    results: ResultsFolder,
     records: list[Record] | None = None,
     evaluated: list[Evaluated] | None = None,
     prices: Prices | None = None,
@@ -84,7 +84,7 @@ def write(
 
 
 def selected(
-    results: Results,
+    results: ResultsFolder,
     where: str,
     prices: Prices | None = None,
     against: str | None = None,
@@ -102,7 +102,7 @@ def selected(
 
 
 def as_json(
-    results: Results,
+    results: ResultsFolder,
     prices: Prices | None = None,
     against: str | None = None,
     margin: float = MARGIN,
@@ -125,7 +125,7 @@ def as_json(
 
 
 def stale(
-    results: Results,
+    results: ResultsFolder,
     prices: Prices | None = None,
     against: str | None = None,
     margin: float = MARGIN,
@@ -142,7 +142,7 @@ def stale(
 
 
 def plots(
-    results: Results,
+    results: ResultsFolder,
     folder: Path,
     names: Sequence[str] = (),
     kind: str = "png",
@@ -170,7 +170,7 @@ def plots(
 
 
 def read_inputs(
-    results: Results,
+    results: ResultsFolder,
     prices: Prices | None = None,
     against: str | None = None,
     margin: float = MARGIN,
@@ -197,7 +197,7 @@ def read_inputs(
     return inputs, [*left, *gone]
 
 
-def tuning(results: Results, folder: Path | None) -> tuple[list[Table], list[Path]]:
+def tuning(results: ResultsFolder, folder: Path | None) -> tuple[list[Table], list[Path]]:
     """The tables on learning rates that were chosen; with a folder, written with pictures.
 
     The results folder need not hold records.
@@ -224,7 +224,7 @@ def tuning(results: Results, folder: Path | None) -> tuple[list[Table], list[Pat
 
 
 def _make(
-    results: Results,
+    results: ResultsFolder,
     records: list[Record] | None,
     evaluated: list[Evaluated] | None,
     prices: Prices | None,

@@ -23,7 +23,7 @@ from peftbench.data import loading
 from peftbench.reports.base import Report
 from peftbench.reports.tables.markdown import Table
 from peftbench.results.predictions import Load, readable
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.system import offline_folder
 
 REPORT = Report(
@@ -175,7 +175,7 @@ class ErrorOptions:
 
 
 def errors_tables(
-    results: Results, conditions: Sequence[str], options: ErrorOptions, where: str = ""
+    results: ResultsFolder, conditions: Sequence[str], options: ErrorOptions, where: str = ""
 ) -> tuple[list[Table], list[str]]:
     """Tables of the runs of a folder, and lines below them.
 

@@ -30,7 +30,7 @@ from peftbench.reports import glossary
 from peftbench.reports.tables import latex
 from peftbench.reports.tables.markdown import Table
 from peftbench.results.frame import load_frame
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.results.tuned import FIGURES
 from peftbench.system import io
 
@@ -385,7 +385,7 @@ class RenderedTable:
 
 
 def build_pivot_table(
-    results: Results, words: Sequence[str], form: str | None, output: Path | None
+    results: ResultsFolder, words: Sequence[str], form: str | None, output: Path | None
 ) -> RenderedTable:
     """Build the table that overrides describe from a results folder.
 

@@ -8,11 +8,11 @@ from dataclasses import replace
 from peftbench.core.errors import ConfigError, RecordError
 from peftbench.core.run import Run
 from peftbench.core.tuning import Choice, subject
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.system import io
 
 
-def all_choices(results: Results) -> list[Choice]:
+def all_choices(results: ResultsFolder) -> list[Choice]:
     """Every choice of a folder, by the name of its file.
 
     Raises:
@@ -22,7 +22,7 @@ def all_choices(results: Results) -> list[Choice]:
     return [Choice.from_json(io.unsealed(path)) for path in paths]
 
 
-def find(results: Results, key: str) -> Choice | None:
+def find(results: ResultsFolder, key: str) -> Choice | None:
     """The choice for the cell with this key, see `core.tuning.subject`.
 
     Raises:
@@ -33,7 +33,7 @@ def find(results: Results, key: str) -> Choice | None:
     return None
 
 
-def answer_keys(results: Results) -> set[str]:
+def answer_keys(results: ResultsFolder) -> set[str]:
     """The `answer_key` of every choice of a folder; a torn one answers nothing."""
     found = set()
     for path in results.choices().glob("*.json"):
@@ -42,7 +42,7 @@ def answer_keys(results: Results) -> set[str]:
     return found
 
 
-def save(results: Results, choice: Choice) -> None:
+def save(results: ResultsFolder, choice: Choice) -> None:
     """Write a choice, whole or not at all.
 
     Raises:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from peftbench.results import choices, record_columns
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.results.tuned import Tuned
 from peftbench.system import io
 
@@ -44,7 +44,7 @@ class RecordFrame:
     """
 
     _file: "pq.ParquetFile"
-    _results: Results
+    _results: ResultsFolder
     unreadable: dict[str, str] = field(default_factory=dict)
     not_cached: str | None = None
     suites: "pd.DataFrame | None" = None
@@ -100,7 +100,7 @@ class RecordFrame:
         return int(self._file.metadata.num_rows)
 
 
-def load_frame(results: Results) -> RecordFrame:
+def load_frame(results: ResultsFolder) -> RecordFrame:
     """Read the records of a folder, those that did not change since the last time from the cache.
 
     Beside the paths of its file a record has these columns: `key`; `score` and `metric` (the task's

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from peftbench.core.run import Json
 from peftbench.core.text import format_duration
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.system import processes
 
 #: Seconds after which the file of a process on another machine is out of date.
@@ -60,7 +60,12 @@ def step_text(job: Json) -> str:
 
 
 def write(
-    results: Results, command: str, finished: int, total: int, left: float | None, jobs: list[Json]
+    results: ResultsFolder,
+    command: str,
+    finished: int,
+    total: int,
+    left: float | None,
+    jobs: list[Json],
 ) -> None:
     """Replace the progress file of this process; a folder that takes no more keeps the old one."""
     mine = processes.current()
@@ -69,13 +74,13 @@ def write(
         results.write(_path(results, mine), json.dumps(asdict(data)).encode())
 
 
-def remove(results: Results) -> None:
+def remove(results: ResultsFolder) -> None:
     """Remove the progress file of this process."""
     with suppress(OSError):
         _path(results, processes.current()).unlink(missing_ok=True)
 
 
-def read(results: Results) -> list[Progress]:
+def read(results: ResultsFolder) -> list[Progress]:
     """Return the progress of all commands that still run, by machine and process.
 
     A process on another machine counts as running for `STALE` seconds after it wrote last.
@@ -84,12 +89,12 @@ def read(results: Results) -> list[Progress]:
     return sorted(found, key=lambda one: str(one.process))
 
 
-def abandoned(results: Results) -> list[Path]:
+def abandoned(results: ResultsFolder) -> list[Path]:
     """Return the progress files of commands that are over, and torn ones."""
     return [path for path, progress in _files(results) if not (progress and _runs(progress))]
 
 
-def _files(results: Results) -> Iterator[tuple[Path, Progress | None]]:
+def _files(results: ResultsFolder) -> Iterator[tuple[Path, Progress | None]]:
     """Every progress file, with None for a torn one."""
     for path in sorted(results.cache("running").glob("*.json")):
         try:
@@ -106,5 +111,5 @@ def _runs(progress: Progress) -> bool:
     return alive or (alive is None and time.time() - progress.written < STALE)
 
 
-def _path(results: Results, process: processes.Process) -> Path:
+def _path(results: ResultsFolder, process: processes.Process) -> Path:
     return results.cache("running") / f"{process.machine}-{process.pid}.json"

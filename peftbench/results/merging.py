@@ -10,7 +10,7 @@ from peftbench.core.text import one_line
 from peftbench.core.tuning import Choice
 from peftbench.metrics.task_metrics import factor
 from peftbench.results import choices
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.system import io
 
 Made = Record | Evaluated | Choice
@@ -25,7 +25,7 @@ class Entry:
     """
 
     key: str
-    versions: list[tuple[Made, list[Results]]]
+    versions: list[tuple[Made, list[ResultsFolder]]]
 
     @property
     def differs(self) -> bool:
@@ -69,7 +69,9 @@ class Merged:
     notes: list[str] = field(default_factory=list)
 
 
-def merge(folders: Sequence[Results], into: Results, keep_first: bool = False) -> Merged:
+def merge(
+    folders: Sequence[ResultsFolder], into: ResultsFolder, keep_first: bool = False
+) -> Merged:
     """Copy records, evaluations, choices and their trials into a folder.
 
     What the folder holds stays as it is. Every file is written whole, a record after its
@@ -118,7 +120,7 @@ def merge(folders: Sequence[Results], into: Results, keep_first: bool = False) -
     return done
 
 
-def _require_results(folder: Results, into: Results) -> None:
+def _require_results(folder: ResultsFolder, into: ResultsFolder) -> None:
     here, there = folder.folder.resolve(), into.folder.resolve()
     if not folder.folder.is_dir():
         raise ConfigError(f"{folder.folder}: no such folder")
@@ -133,13 +135,13 @@ def _require_results(folder: Results, into: Results) -> None:
         )
 
 
-def _same(one: Results, other: Results) -> bool:
+def _same(one: ResultsFolder, other: ResultsFolder) -> bool:
     return one.folder.resolve() == other.folder.resolve()
 
 
-def _gathered(folders: list[Results], left_out: list[str]) -> dict[str, list[Entry]]:
+def _gathered(folders: list[ResultsFolder], left_out: list[str]) -> dict[str, list[Entry]]:
     """Records, evaluations and choices of folders by kind; what no folder has whole is noted."""
-    found: dict[str, dict[str, dict[str, tuple[Made, list[Results]]]]]
+    found: dict[str, dict[str, dict[str, tuple[Made, list[ResultsFolder]]]]]
     found = {"run": {}, "evaluation": {}, "choice": {}}
     bad: dict[str, str] = {}
     for folder in folders:
@@ -163,7 +165,7 @@ def _gathered(folders: list[Results], left_out: list[str]) -> dict[str, list[Ent
     }
 
 
-def _copy(into: Results, entry: Entry, runs: list[Entry], done: Merged) -> bool:
+def _copy(into: ResultsFolder, entry: Entry, runs: list[Entry], done: Merged) -> bool:
     """Copy a record, an evaluation or a choice; whether it is new."""
     made, folders = entry.versions[0]
     if isinstance(made, Choice):
@@ -201,7 +203,9 @@ def _copy(into: Results, entry: Entry, runs: list[Entry], done: Merged) -> bool:
     return into not in folders
 
 
-def _of_kept_weights(entry: Entry, runs: list[Entry]) -> tuple[Evaluated, list[Results]] | None:
+def _of_kept_weights(
+    entry: Entry, runs: list[Entry]
+) -> tuple[Evaluated, list[ResultsFolder]] | None:
     """The first evaluation of the weights of the record that is kept, or of none."""
     every = [(made, there) for made, there in entry.versions if isinstance(made, Evaluated)]
     of_run = every[0][0].evaluation.run.key
@@ -210,7 +214,7 @@ def _of_kept_weights(entry: Entry, runs: list[Entry]) -> tuple[Evaluated, list[R
     return next((one for one in every if not kept or one[0].trained_sha256 in digests), None)
 
 
-def _merge_revisions(every: list[Results], done: Merged) -> None:
+def _merge_revisions(every: list[ResultsFolder], done: Merged) -> None:
     """Keep the commits of unpinned repositories; the first folder that has one counts."""
     into, *others = every
     found: dict[str, str] = dict(into.revisions())

@@ -1,8 +1,8 @@
 """The files of records as Arrow columns: one row a record, one column a scalar.
 
-Every file is checked as `Results.load` checks it. Most records of a folder share their models,
-tasks, training configs and environments, and a sweep's seeds share all of their run. So a file is
-cut where the layout of `sealed` has these nodes: what has been seen is not parsed again.
+Every file is checked as `ResultsFolder.load` checks it. Most records of a folder share their
+models, tasks, training configs and environments, and a sweep's seeds share all of their run. So a
+file is cut where the layout of `sealed` has these nodes: what has been seen is not parsed again.
 """
 
 import gc
@@ -36,7 +36,7 @@ from peftbench.core.run import (
     known,
     of_schema,
 )
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.system import io
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ _MANY = 4_000
 _REMEMBERED = 50_000
 
 
-def read(results: Results, keys: list[str]) -> "tuple[pa.Table, dict[str, str]]":
+def read(results: ResultsFolder, keys: list[str]) -> "tuple[pa.Table, dict[str, str]]":
     """Read records, in several processes if there are many; also why some cannot be read."""
     pieces = [keys[first : first + _PIECE] for first in range(0, len(keys), _PIECE)]
     pieces = pieces or [[]]
@@ -124,7 +124,7 @@ def _read_piece(folder: Path, keys: list[str]) -> "tuple[pa.Table, dict[str, str
     """The columns of some records; nodes that many share as JSON, each distinct one once."""
     import pyarrow as pa
 
-    results = Results(folder)
+    results = ResultsFolder(folder)
     found: list[tuple[Json, Json, _Setting, bytes]] = []
     unreadable: dict[str, str] = {}
     for key in keys:
@@ -162,7 +162,7 @@ def _of_settings(settings: "list[_Setting]") -> "dict[str, pa.Array]":
 _ALWAYS = {"key": "string", "file.size": "int64", "file.changed": "int64"}
 
 
-def _read_record(results: Results, key: str) -> "tuple[Json, Json, _Setting, bytes]":
+def _read_record(results: ResultsFolder, key: str) -> "tuple[Json, Json, _Setting, bytes]":
     """A record's file but its run and environment, more about it, its setting, its environment.
 
     Raises:

@@ -6,7 +6,7 @@ from pathlib import Path
 from peftbench.core.errors import ConfigError
 from peftbench.core.text import did_you_mean
 from peftbench.results.frame import load_frame
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.system import io
 
 #: Suffixes of the files that can be written.
@@ -14,7 +14,7 @@ SUFFIXES = (".csv", ".parquet")
 
 
 def write_records(
-    results: Results, output: Path, keys: Collection[str] | None = None
+    results: ResultsFolder, output: Path, keys: Collection[str] | None = None
 ) -> tuple[int, dict[str, str]]:
     """Write all columns of `load_frame`, the whole file or nothing.
 

@@ -11,7 +11,7 @@ from peftbench.core.plan import Plan
 from peftbench.core.run import Json, Record, Run
 from peftbench.core.text import format_duration
 from peftbench.results.runtime_estimates import Forecast
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.system.hardware import cores
 
 
@@ -155,7 +155,7 @@ class SweepStatus:
 
 
 def _refuse_other_schemas(
-    results: Results, records: Iterable[str], evaluations: Iterable[str]
+    results: ResultsFolder, records: Iterable[str], evaluations: Iterable[str]
 ) -> None:
     """Refuse a folder of which an older or newer peftbench made a part.
 
@@ -173,7 +173,9 @@ def _refuse_other_schemas(
                 continue
 
 
-def _closed(results: Results, records: Iterable[str], evaluations: Iterable[str]) -> dict[str, str]:
+def _closed(
+    results: ResultsFolder, records: Iterable[str], evaluations: Iterable[str]
+) -> dict[str, str]:
     """Keys of files that the system does not let be read, and what it says."""
     found = {}
     for load, keys in ((results.load, records), (results.evaluated, evaluations)):
@@ -188,7 +190,7 @@ def _closed(results: Results, records: Iterable[str], evaluations: Iterable[str]
 
 
 def sweep_status(
-    plan: Plan, results: Results, like: Callable[[Record], bool] = lambda record: True
+    plan: Plan, results: ResultsFolder, like: Callable[[Record], bool] = lambda record: True
 ) -> SweepStatus:
     """Hold a plan against a results folder; records that are `like` say how long runs take."""
     wanted = [*(run.key for run in plan.runs), *(one.key for one in plan.evaluations)]

@@ -36,7 +36,7 @@ def _order(run: Run) -> tuple[str, str, str, str, int, str]:
     return run.task.name, str(run.size), run.model.name, run.method.name, run.seed, run.key
 
 
-class Results:
+class ResultsFolder:
     """A results folder.
 
     Args:
@@ -107,9 +107,9 @@ class Results:
         """The folder of the learning rates that were chosen, see `results.choices`."""
         return self.folder / "choices"
 
-    def trials(self) -> "Results":
+    def trials(self) -> "ResultsFolder":
         """The runs of which choices were made."""
-        return Results(self.folder / "trials")
+        return ResultsFolder(self.folder / "trials")
 
     def trackers(self) -> Path:
         """Files of TensorBoard and the like, see `runner.tracking`; nothing here reads them."""
@@ -236,7 +236,7 @@ class Results:
         self.checkpoint(key).unlink(missing_ok=True)
         return record
 
-    def adopt(self, other: "Results", made: "Record | Evaluated") -> bool:
+    def adopt(self, other: "ResultsFolder", made: "Record | Evaluated") -> bool:
         """Copy a record or an evaluation of another folder, after its predictions and weights.
 
         Of these only files that are as they were saved with it, and that are not here yet. Returns

@@ -19,7 +19,7 @@ from peftbench.core.run import Json
 from peftbench.core.text import command, format_duration
 from peftbench.metrics.task_metrics import factor
 from peftbench.results import in_flight
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.runner.worker_pool import Event
 
 #: Seconds between two lines on runs in progress, where there is no terminal.
@@ -45,7 +45,7 @@ class Display:
         jobs: Sequence[Job],
         weights: dict[str, float],
         workers: int,
-        results: Results,
+        results: ResultsFolder,
         quiet: bool = False,
     ):
         self.console = Console(stderr=True, highlight=False)

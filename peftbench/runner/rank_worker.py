@@ -12,7 +12,7 @@ from typing import TextIO
 
 from peftbench.core.run import Run
 from peftbench.core.runtime import RuntimeConfig
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.runner.stop_signals import HELD
 from peftbench.runner.worker import take_input
 
@@ -31,7 +31,7 @@ def main() -> None:
         trainer.execute(
             Run.from_json(order["run"]),
             RuntimeConfig(**order["setting"]),
-            results=Results(order["results"]),
+            results=ResultsFolder(order["results"]),
         )
 
 

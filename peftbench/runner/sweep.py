@@ -18,7 +18,7 @@ from peftbench.reports import builder
 from peftbench.reports.tables.terminal import print_out
 from peftbench.results import in_flight, status
 from peftbench.results.runtime_estimates import Forecast
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.runner import packs, prefetch
 from peftbench.runner.progress import Display, note
 from peftbench.runner.resources import Resources, choose_resources
@@ -49,7 +49,7 @@ class Todo:
     trials: bool = False
 
 
-def run_plan(plan: Plan, results: Results, options: RunOptions, train: bool = True) -> int:
+def run_plan(plan: Plan, results: ResultsFolder, options: RunOptions, train: bool = True) -> int:
     """Do what is missing of a plan, print the scores, and return the exit code.
 
     Args:
@@ -77,7 +77,7 @@ def run_plan(plan: Plan, results: Results, options: RunOptions, train: bool = Tr
     return _sum_up(plan, results, skipped, options.as_json)
 
 
-def do_plan(plan: Plan, results: Results, options: RunOptions, train: bool = True) -> bool:
+def do_plan(plan: Plan, results: ResultsFolder, options: RunOptions, train: bool = True) -> bool:
     """Do what is missing of a plan, without a report; return whether it was stopped.
 
     Args:
@@ -92,7 +92,7 @@ def do_plan(plan: Plan, results: Results, options: RunOptions, train: bool = Tru
 
 
 def _todo(
-    plan: Plan, results: Results, options: RunOptions, train: bool
+    plan: Plan, results: ResultsFolder, options: RunOptions, train: bool
 ) -> tuple[Todo, status.SweepStatus]:
     """What is to be done, after all refusals, and how things are before."""
     is_retried = retry_filter(options.retry)
@@ -133,7 +133,7 @@ def select_jobs(before: status.SweepStatus, is_retried: Callable[[str], bool]) -
 
 def execute(
     todo: Todo,
-    results: Results,
+    results: ResultsFolder,
     options: RunOptions,
     gpus: list[str],
     halted: Callable[[], bool] | None = None,
@@ -248,7 +248,7 @@ def _check_trained(before: status.SweepStatus) -> None:
         )
 
 
-def check_weights(todo: Todo, before: status.SweepStatus, results: Results) -> None:
+def check_weights(todo: Todo, before: status.SweepStatus, results: ResultsFolder) -> None:
     """Refuse evaluations of finished runs whose weights are gone, before anything is done."""
     done = {e.run for e in _of_weights(todo.evaluations) if e.run.key in before.done}
     gone = {run for run in done if not results.kept(run.key)}
@@ -283,7 +283,7 @@ def _worker_setting(resources: Resources, todo: Todo, options: RunOptions) -> Ru
 
 
 def _print_resources(
-    resources: Resources, todo: Todo, results: Results, options: RunOptions
+    resources: Resources, todo: Todo, results: ResultsFolder, options: RunOptions
 ) -> None:
     if options.follows:
         return
@@ -313,7 +313,7 @@ def _print_resources(
         )
 
 
-def _print_full_disk(failures: list[Failure], results: Results) -> None:
+def _print_full_disk(failures: list[Failure], results: ResultsFolder) -> None:
     """Print the failures of a full folder, which has no room for a note of them."""
     full = [failure for failure in failures if failure.kind == "disk"]
     for failure in full:
@@ -322,7 +322,7 @@ def _print_full_disk(failures: list[Failure], results: Results) -> None:
         note(f"the results folder {results.folder} can take no more; free it and run again")
 
 
-def _sum_up(plan: Plan, results: Results, skipped: set[str], as_json: bool) -> int:
+def _sum_up(plan: Plan, results: ResultsFolder, skipped: set[str], as_json: bool) -> int:
     state = status.sweep_status(plan, results)
     if as_json and not state.done:
         terminal.write(json.dumps({"answer": "", "tables": [], "notes": []}, indent=1) + "\n")
@@ -346,7 +346,7 @@ def missing(state: status.SweepStatus, skipped: Iterable[str] = ()) -> list[str]
     Args:
         skipped: keys of failures that were not tried again.
     """
-    plan, results, lines = state.plan, Results(state.folder), []
+    plan, results, lines = state.plan, ResultsFolder(state.folder), []
     for key, failure in state.failed.items():
         skip = " (not tried again; see --retry)" if key in skipped else ""
         lines.append(_sentence(failure, results) + skip)
@@ -375,7 +375,7 @@ def _show(made: builder.Made, as_json: bool) -> None:
         )
 
 
-def _sentence(failure: Failure, results: Results) -> str:
+def _sentence(failure: Failure, results: ResultsFolder) -> str:
     return (
         f"failed: {failure.job.title}: {failure.kind} ({FAILURE_KINDS[failure.kind]}): "
         f"{one_line(failure.reason)}; "

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from peftbench.core.errors import ConfigError, one_of
 from peftbench.core.run import Json, Record, Run, flattened
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.runner.worker_pool import Event
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Tracking:
     def __init__(
         self,
         names: Sequence[str],
-        results: Results,
+        results: ResultsFolder,
         listen: Callable[[Event], None],
         tell: Callable[[str], None],
     ):

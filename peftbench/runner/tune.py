@@ -19,7 +19,7 @@ from peftbench.data import loading
 from peftbench.reports.tables.terminal import print_out
 from peftbench.reports.tuning import choice_table
 from peftbench.results import choices, status
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.runner import sweep, tpe
 from peftbench.runner.progress import note
 from peftbench.runner.sharding import share
@@ -79,7 +79,7 @@ def _examples(run: Run) -> int | None:
 
 def tune(
     plan: Plan,
-    results: Results,
+    results: ResultsFolder,
     search: Search,
     options: RunOptions,
     shard: tuple[int, int] | None = None,
@@ -113,7 +113,9 @@ def tune(
     return code
 
 
-def first_round(plan: Plan, search: Search, results: Results) -> tuple[Plan, list[RateChoice]]:
+def first_round(
+    plan: Plan, search: Search, results: ResultsFolder
+) -> tuple[Plan, list[RateChoice]]:
     """The trials of the first round, and what is chosen after it, of what is not chosen yet.
 
     Raises:
@@ -125,7 +127,7 @@ def first_round(plan: Plan, search: Search, results: Results) -> tuple[Plan, lis
     return trials, [RateChoice(one, search) for one in due]
 
 
-def unanswered(asked: list[Question], search: Search, results: Results) -> list[Question]:
+def unanswered(asked: list[Question], search: Search, results: ResultsFolder) -> list[Question]:
     """Those without a choice among the rates that are asked for, by as many trials."""
     due = []
     for one in asked:
@@ -140,7 +142,7 @@ def choose(
     plan: Plan,
     search: Search,
     options: RunOptions,
-    results: Results,
+    results: ResultsFolder,
     shard: tuple[int, int] | None = None,
     halted: Callable[[], bool] | None = None,
 ) -> int:

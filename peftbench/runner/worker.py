@@ -28,7 +28,7 @@ from peftbench.core.evaluation import Evaluation, Job, job_of
 from peftbench.core.failures import Failure
 from peftbench.core.run import Json, Run, canonical
 from peftbench.core.runtime import RuntimeConfig
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.runner.failure_causes import classify, place, reason
 from peftbench.runner.stop_signals import GRACE, HELD
 from peftbench.system import io, processes
@@ -119,7 +119,7 @@ def _serve(
     except ConfigError as error:  # once for all runs, before any of them starts
         tell("refused", reason=str(error))
         return
-    work = _JobRunner(Results(first["results"]), setting, warm, stopped, tell)
+    work = _JobRunner(ResultsFolder(first["results"]), setting, warm, stopped, tell)
     tell("ready")
     while not stop.is_set():
         order = orders.get()
@@ -249,7 +249,7 @@ class _JobRunner:
         tell: sends an event with its fields.
     """
 
-    results: Results
+    results: ResultsFolder
     setting: RuntimeConfig
     warm: Any
     stop: Callable[[], bool]
@@ -362,7 +362,7 @@ class _JobRunner:
         self.tell("failed", key=job.key, kind=kind, reason=failure.reason)
 
 
-def _note(results: Results, failure: Failure) -> str:
+def _note(results: ResultsFolder, failure: Failure) -> str:
     """Note a failure, unless the folder can take no more; return its class."""
     if failure.kind != "disk":
         try:
@@ -373,7 +373,7 @@ def _note(results: Results, failure: Failure) -> str:
 
 
 @contextmanager
-def _logging(results: Results, job: Job, tell: Any) -> Iterator[None]:
+def _logging(results: ResultsFolder, job: Job, tell: Any) -> Iterator[None]:
     """Send what libraries print during a job to its log; tell of peftbench's own warnings too."""
     path = results.log(job.key)
     io.make_folder(path.parent)
@@ -414,7 +414,7 @@ def _logging(results: Results, job: Job, tell: Any) -> Iterator[None]:
                 os.close(saved)
 
 
-def _append(results: Results, key: str, text: str) -> None:
+def _append(results: ResultsFolder, key: str, text: str) -> None:
     path = results.log(key)
     try:
         if path.exists() and not os.access(path, os.W_OK):

@@ -24,7 +24,7 @@ from peftbench.core.evaluation import Evaluation, Job, job_json
 from peftbench.core.failures import Failure, explain_exit
 from peftbench.core.run import Json, Run, distinct_inputs
 from peftbench.core.runtime import RuntimeConfig
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.runner.scratch import Scratch
 from peftbench.runner.stop_signals import GRACE, HELD
 from peftbench.runner.worker_environment import absolute, worker_environment
@@ -75,7 +75,7 @@ class WorkerPool:
 
     def __init__(
         self,
-        results: Results,
+        results: ResultsFolder,
         setting: RuntimeConfig,
         workers: int,
         gpus: list[str],

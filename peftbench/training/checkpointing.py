@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from peftbench.core.errors import RecordError
 from peftbench.core.run import Json, canonical
 from peftbench.models.adapted_model import AdaptedModel
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 
 def tensors(
@@ -100,7 +100,7 @@ def _digest(tensors: dict[str, Tensor], note: dict[str, str]) -> str:
 
 
 def save(
-    results: Results | None, key: str, parted: Any, state: dict[str, Tensor], progress: Json
+    results: ResultsFolder | None, key: str, parted: Any, state: dict[str, Tensor], progress: Json
 ) -> None:
     """Write the checkpoint of a training; nowhere to write is nothing to do.
 
@@ -112,7 +112,9 @@ def save(
         results.write(results.checkpoint(key), sealed(state, note))
 
 
-def load(results: Results | None, key: str, parted: Any) -> tuple[dict[str, Tensor], Json] | None:
+def load(
+    results: ResultsFolder | None, key: str, parted: Any
+) -> tuple[dict[str, Tensor], Json] | None:
     """The checkpoint of a training with batches parted so.
 
     None where none is; one that is not as it was written is dropped, with a warning.

@@ -15,7 +15,7 @@ import torch
 
 from peftbench.core.configs import Budget, CheckpointSelection
 from peftbench.core.run import Json, Record, Run, canonical, key_of_text
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.training import measurement
 from peftbench.training.precision import resolve_precision
 
@@ -82,7 +82,7 @@ class CostModel:
 def known(
     run: Run,
     device: torch.device,
-    results: Results | None,
+    results: ResultsFolder | None,
     alone: Callable[[Run], Record],
     trial: bool = False,
 ) -> CostModel:

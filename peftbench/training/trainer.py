@@ -28,7 +28,7 @@ from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
 from peftbench.models.prepare_for_training import prepare_for_training
 from peftbench.models.sparse_embedding import SparseEmbedding
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.training import checkpointing, cost_model, loop, measurement
 from peftbench.training.continual_stage import ContinualStage
 from peftbench.training.device import device_of
@@ -81,7 +81,7 @@ class TrainingJob:
     setting: RuntimeConfig = field(default_factory=RuntimeConfig)
     warm: WarmCache = field(default_factory=WarmCache)
     stage: ContinualStage | None = None
-    results: Results | None = None
+    results: ResultsFolder | None = None
     report: Callable[[Json], None] = lambda news: None
     stop: Callable[[], bool] = lambda: False
     steps: int | None = None
@@ -121,7 +121,7 @@ def execute(
     setting: RuntimeConfig | None = None,
     *,
     stage: ContinualStage | None = None,
-    results: Results | None = None,
+    results: ResultsFolder | None = None,
     warm: WarmCache | None = None,
     report: Callable[[Json], None] = lambda news: None,
     stop: Callable[[], bool] = lambda: False,

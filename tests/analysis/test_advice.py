@@ -20,7 +20,7 @@ from peftbench.core.errors import ConfigError
 from peftbench.core.run import Record
 from peftbench.reports import advice as told
 from peftbench.results.predictions import Load
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 EXAMPLES = 400
 ASKED = ("task=synthetic_paraphrase", "model=tiny")
@@ -174,7 +174,7 @@ def test_bad_questions_name_what_was_meant(words, message):
 def test_the_verb(tmp_path):
     good = {"lora": 0.9, "bitfit": 0.6}
     made, load = said("method=lora,bitfit", "seed=0,1,2", "size=32", good=good)
-    results = Results(tmp_path / "some")
+    results = ResultsFolder(tmp_path / "some")
     for record in made:
         results.save(record, load(record))
     words = ["advise", *ASKED, "size=40", "--results"]

@@ -7,7 +7,7 @@ import suite_records
 from peftbench.analysis import selection
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 WORDS = (
     *("method=lora,sparse_adapter", "task=synthetic_paraphrase,synthetic_similarity"),
@@ -42,7 +42,7 @@ def planned():
 
 @pytest.fixture(scope="module")
 def results(planned, tmp_path_factory):
-    folder = Results(tmp_path_factory.mktemp("selection") / "runs")
+    folder = ResultsFolder(tmp_path_factory.mktemp("selection") / "runs")
     for run in planned.runs:
         folder.save(records.record(run), records.predictions())
     return folder

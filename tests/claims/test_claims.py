@@ -29,7 +29,7 @@ from peftbench.core.run import Record, canonical, identity
 from peftbench.core.tuning import Choice, Trial, subject
 from peftbench.reports import claims as told
 from peftbench.results.choices import save as save_choice
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 EXAMPLES = 600
 PAIR = "method=full,bitfit"
@@ -431,7 +431,7 @@ def test_overrides_of_a_users_own_wrapper_give_its_run_again(own, words, hosts):
 
 def test_commands_that_would_decide_claims_search_the_users_own_configs(own, tmp_path):
     words = records.tiny("method=wrapped,full", "seed=0,1")
-    results = Results(tmp_path / "some")
+    results = ResultsFolder(tmp_path / "some")
     label = np.arange(20) % 2
     for run in plan(*words, configs=own).runs:
         right = np.random.default_rng(run.seed).random(20) < 0.7
@@ -454,7 +454,7 @@ def test_commands_that_would_decide_claims_search_the_users_own_configs(own, tmp
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     made, resamples = said(PAIR, "seed=0,1,2", good={"full": 0.8, "bitfit": 0.79})
-    results = Results(tmp_path / "some")
+    results = ResultsFolder(tmp_path / "some")
     for record in made:
         results.save(record, resamples._load(record))
     return results.folder
@@ -609,20 +609,20 @@ def test_a_choice_at_the_edge_of_its_grid_is_told():
 
 def test_choices_are_those_of_a_folder_and_of_the_trials_beside_it(tmp_path):
     for record in trials("bitfit", {1e-4: 0.5, 1e-3: 0.8, 3e-3: 0.6}):
-        Results(tmp_path / "tuning").save(record, records.predictions())
-    choices = tuning.beside(Results(tmp_path / "mine"), [])
+        ResultsFolder(tmp_path / "tuning").save(record, records.predictions())
+    choices = tuning.beside(ResultsFolder(tmp_path / "mine"), [])
     assert [one.rate for one in choices.known] == [1e-3]
-    assert tuning.beside(Results(tmp_path / "other" / "mine"), []) == TunedRates()
+    assert tuning.beside(ResultsFolder(tmp_path / "other" / "mine"), []) == TunedRates()
 
 
 def test_choices_that_tune_made_count(tmp_path):
     (run,) = records.runs("method=bitfit", "train.lr=1e-3", "size=64")
     made = [Trial("0" * 12, rate, 1000, None, 1, 0.8, False, 1.0) for rate in (1e-4, 1e-3, 3e-3)]
     few = Choice(subject(run), 1e-3, "accuracy", "", made[:2], None)
-    save_choice(Results(tmp_path), few)
-    assert tuning.beside(Results(tmp_path), []) == TunedRates()  # two are no search
-    save_choice(Results(tmp_path), replace(few, trials=made, edge="highest"))
-    found = tuning.beside(Results(tmp_path), []).of_run(run)
+    save_choice(ResultsFolder(tmp_path), few)
+    assert tuning.beside(ResultsFolder(tmp_path), []) == TunedRates()  # two are no search
+    save_choice(ResultsFolder(tmp_path), replace(few, trials=made, edge="highest"))
+    found = tuning.beside(ResultsFolder(tmp_path), []).of_run(run)
     assert found is not None
     assert (found.rate, found.size, found.trials, found.edge) == (1e-3, 64, 3, True)
 

@@ -24,7 +24,7 @@ from peftbench.core.failures import Failure
 from peftbench.core.run import Run
 from peftbench.core.tuning import Choice, subject
 from peftbench.results import choices, in_flight
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.system import terminal
 
 
@@ -36,7 +36,7 @@ def _somewhere(tmp_path, monkeypatch):
 
 @pytest.fixture
 def results(tmp_path):
-    return Results(tmp_path / "results" / "runs")
+    return ResultsFolder(tmp_path / "results" / "runs")
 
 
 def call(*words, code=0, **environment):

@@ -13,7 +13,7 @@ from peftbench.cli.exporting import prediction_setting
 from peftbench.cli.main import main
 from peftbench.core.runtime import RuntimeConfig
 from peftbench.exporting import prediction
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.system import hardware
 from peftbench.training.trainer import execute
 
@@ -31,7 +31,7 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained")
     run = one(tiny.own_task(folder), "method=bitfit", "train.precision=fp32")
     done = execute(run, RuntimeConfig(device="cpu", save_weights=True))
-    Results(folder / "results" / "runs").save(done.record, done.predictions, done.trained)
+    ResultsFolder(folder / "results" / "runs").save(done.record, done.predictions, done.trained)
     return folder, run.key
 
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from peftbench.cli.main import main
 from peftbench.cluster import bundling, manifest
 from peftbench.config import cluster
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def call(*words, code=0):
 
 
 def fill(path, *words, score=0.75):
-    made = Results(path)
+    made = ResultsFolder(path)
     for run in records.runs(*words):
         made.save(records.record(run, score + run.seed / 100), records.predictions())
     return made
@@ -49,22 +49,22 @@ def test_merge_says_what_it_copied_and_refuses_other_numbers():
     assert f"{again}  lora" in said
     assert "a: accuracy 76" in said
     assert "c: accuracy 51" in said
-    assert not Results("more").folder.exists()
+    assert not ResultsFolder("more").folder.exists()
     assert "kept that of a" in call("merge", "a", "c", "-o", "more", "--keep-first")
-    assert Results("more").load(again).score == 0.76
+    assert ResultsFolder("more").load(again).score == 0.76
     (a.folder / "records" / f"{a.keys()[0]}.json").write_text("{")
     assert "left out: unreadable" in call("merge", "a", "b", "-o", "new", code=1)
-    assert len(Results("new").keys()) == 2
+    assert len(ResultsFolder("new").keys()) == 2
     assert b.keys()
 
 
 def test_warnings_on_costs_come_along():
     for name, told in (("a", "A was busy."), ("b", "B was busy.")):
         fill(name, f"seed={'ab'.index(name)}")
-        (Results(name).folder / "notes.yaml").write_text(f"costs: {told}\n")
+        (ResultsFolder(name).folder / "notes.yaml").write_text(f"costs: {told}\n")
     for _ in range(2):
         call("merge", "a", "b", "-o", "all")
-        assert (Results("all").folder / "notes.yaml").read_text() == (
+        assert (ResultsFolder("all").folder / "notes.yaml").read_text() == (
             "costs: A was busy. B was busy.\n"
         )
 
@@ -135,8 +135,8 @@ def test_gc_leaves_the_draft_of_a_run_in_progress(monkeypatch):
     (busy,) = [run.key for run in records.runs("seed=1")]
     draft = results.folder / "drafts" / f"{busy}.npz-1"
     draft.write_bytes(b"half")
-    claim = Results.claim
-    monkeypatch.setattr(Results, "claim", lambda self, key: key != busy and claim(self, key))
+    claim = ResultsFolder.claim
+    monkeypatch.setattr(ResultsFolder, "claim", lambda self, key: key != busy and claim(self, key))
     assert call("gc", "--yes") == "results/runs: nothing to remove\n"
     assert draft.exists()
 

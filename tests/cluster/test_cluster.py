@@ -39,7 +39,7 @@ from peftbench.core.tuning import Search
 from peftbench.data import loading
 from peftbench.results import choices
 from peftbench.results.runtime_estimates import Forecast
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.runner import sharding, sweep, tune
 from peftbench.runner.sweep import retry_filter
 from peftbench.system import hub, offline_folder
@@ -186,20 +186,20 @@ def submitted(results, count=4, size=2, **changes):
 
 
 def test_a_manifest_is_read_as_it_was_written_wherever_the_folder_went(tmp_path):
-    made, jobs = submitted(Results(tmp_path / "runs"))
+    made, jobs = submitted(ResultsFolder(tmp_path / "runs"))
     (tmp_path / "runs").rename(tmp_path / "elsewhere")
-    results = Results(tmp_path / "elsewhere")
+    results = ResultsFolder(tmp_path / "elsewhere")
     assert manifest.scan(results) == ([made], [])
     assert manifest.read_jobs(results, Task(made.name, 0, 1)) == jobs[2:]
 
 
 def test_a_name_cannot_leave_the_folder(tmp_path):
-    submitted(Results(tmp_path))
+    submitted(ResultsFolder(tmp_path))
     assert ask("cancel", "../../etc", "--results", str(tmp_path)).exit_code == 2
 
 
 def test_each_run_has_one_state(tmp_path):
-    results = Results(tmp_path)
+    results = ResultsFolder(tmp_path)
     made, jobs = submitted(results)
     results.save(record(jobs[0]), {})
     results.fail(Failure(jobs[1], "error", "broke"))
@@ -214,7 +214,7 @@ def test_each_run_has_one_state(tmp_path):
 
 
 def test_a_record_that_comes_late_is_waited_for_and_the_rest_is_noted_once(tmp_path):
-    results = Results(tmp_path)
+    results = ResultsFolder(tmp_path)
     made, jobs = submitted(results)
     patient = replace(made.cluster, settle_seconds=3.0)
     manifest.save(results, replace(made, cluster=patient))
@@ -229,7 +229,7 @@ def test_a_record_that_comes_late_is_waited_for_and_the_rest_is_noted_once(tmp_p
 
 
 def test_what_is_held_is_told_with_the_way_out(tmp_path):
-    made, _ = submitted(Results(tmp_path))
+    made, _ = submitted(ResultsFolder(tmp_path))
     task = Task(made.name, 0, 0)
     alive, held = {task: ("pending", "launch failed requeued held")}, {task: "scontrol release JOB"}
     seen = QueueSnapshot([made], alive, held=held)
@@ -239,7 +239,7 @@ def test_what_is_held_is_told_with_the_way_out(tmp_path):
 
 
 def test_a_copied_folder_is_looked_at_where_no_scheduler_is(tmp_path, monkeypatch):
-    results = Results(tmp_path)
+    results = ResultsFolder(tmp_path)
     made, jobs = submitted(results)
     manifest.save(results, replace(made, cluster=cluster.read(SLURM)))
     results.save(record(jobs[0]), {})
@@ -251,7 +251,7 @@ def test_a_copied_folder_is_looked_at_where_no_scheduler_is(tmp_path, monkeypatc
 
 
 def test_the_schedulers_last_answer_serves_until_it_is_old(tmp_path, monkeypatch):
-    results = Results(tmp_path)
+    results = ResultsFolder(tmp_path)
     made, jobs = submitted(results)
     manifest.save(results, replace(made, cluster=cluster.read(SLURM)))
     monkeypatch.setenv("PATH", str(tmp_path))  # no squeue
@@ -269,7 +269,7 @@ def test_the_schedulers_last_answer_serves_until_it_is_old(tmp_path, monkeypatch
 
 
 def test_what_the_scheduler_did_not_take_is_no_lost_attempt(tmp_path):
-    results = Results(tmp_path)
+    results = ResultsFolder(tmp_path)
     made, jobs = submitted(results, count=2, size=1)
     half = replace(made.arrays[0], tasks=made.arrays[0].tasks[:1])
     rest = replace(made.arrays[0], tasks=made.arrays[0].tasks[1:], job=None)
@@ -281,7 +281,7 @@ def test_what_the_scheduler_did_not_take_is_no_lost_attempt(tmp_path):
 
 
 def test_a_job_without_the_gpus_that_it_asked_for_does_not_fall_back(tmp_path):
-    results = Results(tmp_path)
+    results = ResultsFolder(tmp_path)
     made, _ = submitted(results)
     asked = cluster.read(["cluster=local", "cluster.gpus=1"])
     order = {"device": "auto"}
@@ -304,7 +304,7 @@ def test_a_job_without_the_gpus_that_it_asked_for_does_not_fall_back(tmp_path):
 
 
 def test_an_old_failure_is_none_of_a_new_submission(tmp_path):
-    results = Results(tmp_path)
+    results = ResultsFolder(tmp_path)
     job = runs()[0]
     results.fail(Failure(job, "lost", "before"))
     array = bundling.Array([[job]], None, None)
@@ -393,7 +393,7 @@ class Background:
     def __init__(self, folder):
         self.folder = folder
         zoo.write_configs(folder / "configs")
-        self.results = Results(folder / "runs")
+        self.results = ResultsFolder(folder / "runs")
 
     def ask(self, *words):
         """A command in the folder, to its end."""
@@ -474,7 +474,7 @@ def test_what_is_cancelled_goes_on_from_its_checkpoint(tmp_path):
 
 def searched(*words):
     search = Search(trials=3, finalists=2, seeds=3)
-    found, after = tune.first_round(plan(*tiny(*words)), search, Results("nowhere"))
+    found, after = tune.first_round(plan(*tiny(*words)), search, ResultsFolder("nowhere"))
     return found.runs, after
 
 
@@ -485,7 +485,9 @@ def test_the_jobs_that_choose_start_when_those_of_the_first_round_are_over(tmp_p
     slurm = cluster.read([*SLURM, "cluster.options.dependency=singleton", "cluster.array_size=2"])
     where = SimpleNamespace(array_limit=1000)
     none = Forecast([])
-    arrays = _arrays([*trials, *after], none, {}, Results(tmp_path), slurm, where, RunOptions())
+    arrays = _arrays(
+        [*trials, *after], none, {}, ResultsFolder(tmp_path), slurm, where, RunOptions()
+    )
     assert [(len(array.bundles), array.after) for array in arrays] == [
         *[(2, ())] * 3,
         (2, (0, 1, 2)),
@@ -493,16 +495,16 @@ def test_the_jobs_that_choose_start_when_those_of_the_first_round_are_over(tmp_p
     made = manifest.begin(["--tune"], slurm, arrays, None, {}, {}, search=True)
     sent = [replace(array, job=str(70 + n)) for n, array in enumerate(made.arrays[:3])]
     made = replace(made, arrays=[*sent, made.arrays[3]])
-    scripts = [Slurm(slurm).script(Results(tmp_path), made, number) for number in (2, 3)]
+    scripts = [Slurm(slurm).script(ResultsFolder(tmp_path), made, number) for number in (2, 3)]
     given = [options(text) for text in scripts]
     assert "--dependency=singleton" in given[0]
     assert "--dependency=afterany:70:71:72,singleton" in given[1]
     assert "--array=0-1%2" in given[1]
-    manifest.save(Results(tmp_path), made)
-    assert manifest.load(Results(tmp_path), made.name) == made
+    manifest.save(ResultsFolder(tmp_path), made)
+    assert manifest.load(ResultsFolder(tmp_path), made.name) == made
     task = Task(made.name, 3, 0)
-    manifest.write_jobs(Results(tmp_path), task, after)
-    assert manifest.read_jobs(Results(tmp_path), task) == after
+    manifest.write_jobs(ResultsFolder(tmp_path), task, after)
+    assert manifest.read_jobs(ResultsFolder(tmp_path), task) == after
 
 
 def test_the_time_of_a_choice_is_that_of_its_second_round():
@@ -520,7 +522,7 @@ def test_options_of_a_search_without_it_are_refused(tmp_path):
 
 
 def test_a_cell_whose_trials_fail_leaves_the_choices_of_others_alone(tmp_path, monkeypatch):
-    results = Results(tmp_path)
+    results = ResultsFolder(tmp_path)
     trials, after = searched("method=lora,bitfit", "size=400")
 
     def execute(todo, store, options, gpus, halted):

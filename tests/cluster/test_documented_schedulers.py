@@ -14,7 +14,7 @@ from peftbench.cluster.manifest import SchedulerUnreachable, Task, job_name
 from peftbench.cluster.scripted import asked_for
 from peftbench.config import cluster
 from peftbench.core.errors import ConfigError
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 SITE = {"kubernetes": ["cluster.image=registry/pb:1", "cluster.claim=results", "cluster.mount=/"]}
 
@@ -31,7 +31,7 @@ def build(name, *words):
 
 @pytest.fixture
 def results(tmp_path):
-    return Results(tmp_path / "runs")
+    return ResultsFolder(tmp_path / "runs")
 
 
 @pytest.fixture

@@ -24,14 +24,14 @@ from peftbench.cluster.queue import look
 from peftbench.cluster.schedulers import grid_engine
 from peftbench.cluster.schedulers.grid_engine import GridEngine
 from peftbench.core.errors import ConfigError
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 SCRIPT = ROOT / "scripts" / "sge-ci.sh"
 
 
 @pytest.fixture
 def results(tmp_path):
-    return Results(tmp_path / "runs")
+    return ResultsFolder(tmp_path / "runs")
 
 
 # recorded answers

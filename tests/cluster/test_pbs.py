@@ -20,7 +20,7 @@ from peftbench.cluster.schedulers.pbs import Pbs
 from peftbench.cluster.settle import settle
 from peftbench.config import cluster
 from peftbench.core.errors import ConfigError
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 ANSWERS = Path(__file__).parent / "answers" / "pbs"
 PBS = cluster.read(["cluster=pbs", "cluster.settle_seconds=0", "cluster.poll_seconds=0"])
@@ -28,7 +28,7 @@ PBS = cluster.read(["cluster=pbs", "cluster.settle_seconds=0", "cluster.poll_sec
 
 @pytest.fixture
 def results(tmp_path):
-    return Results(tmp_path / "runs")
+    return ResultsFolder(tmp_path / "runs")
 
 
 @pytest.fixture
@@ -121,7 +121,7 @@ def test_endings_of_jobs_without_an_array(name, kinds):
 
 
 def test_what_is_asked_for(results, server, tmp_path, monkeypatch):
-    odd = Results(tmp_path / "it's a place, 100%")
+    odd = ResultsFolder(tmp_path / "it's a place, 100%")
     where = replace(PBS, gpus=1, partition="workq", account="nlp", parallel=2, constraint="host=n1")
     hand_over(odd, submission(odd, where, count=4)[0])
     (words,) = server.calls("qsub")
@@ -295,7 +295,7 @@ def test_the_node_may_send_the_rest_itself(results, server):
 
 
 def test_the_script_runs_the_task_whatever_the_folder_is_called(tmp_path, server, monkeypatch):
-    results = Results(tmp_path / "it's a place")
+    results = ResultsFolder(tmp_path / "it's a place")
     begun = hand_over(results, submission(results, PBS)[0])
     place = manifest.folder(results, begun.name)
     text = (place / "0.sh").read_text()
@@ -316,7 +316,7 @@ def test_the_script_runs_the_task_whatever_the_folder_is_called(tmp_path, server
 )
 def test_a_real_server(tmp_path):
     """Run as `pbs-ci.sh run pytest -m slow tests/cluster/test_pbs.py`."""
-    results = Results(tmp_path / "it's real")
+    results = ResultsFolder(tmp_path / "it's real")
     begun, _ = submission(results, replace(PBS, cpus=1, memory_gb=0.1), count=4)
     text = Pbs(begun.cluster).script(results, begun, 0).replace("exec ", "sleep 30; exec ", 1)
     path = manifest.folder(results, begun.name) / "0.sh"

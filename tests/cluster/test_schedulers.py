@@ -21,7 +21,7 @@ from peftbench.config import catalog, cluster
 from peftbench.core.errors import ConfigError
 from peftbench.core.plan import RunOptions
 from peftbench.core.tuning import RateChoice, Search
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.runner import tune
 
 NAMES = sorted(path.stem for path in (catalog.packaged() / "cluster").glob("*.yaml"))
@@ -48,7 +48,7 @@ def read(name, *words):
 
 @pytest.fixture
 def results(tmp_path):
-    return Results(tmp_path / "runs")
+    return ResultsFolder(tmp_path / "runs")
 
 
 # scripts
@@ -57,7 +57,7 @@ def results(tmp_path):
 @pytest.mark.parametrize("name", SCRIPTED)
 def test_a_script_does_its_task_and_says_what_the_job_has(tmp_path, monkeypatch, name):
     """Whatever the folder is called, whatever lines the site needs; the exit code is Python's."""
-    results = Results(tmp_path / ("a place" if name == "htcondor" else 'it\'s 9% "a place"'))
+    results = ResultsFolder(tmp_path / ("a place" if name == "htcondor" else 'it\'s 9% "a place"'))
     where = replace(
         read(name), setup=["export A='x y'", "false || true"], environment={"B": "it's"}, cpus=3
     )

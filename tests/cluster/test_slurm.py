@@ -14,7 +14,7 @@ from slurm_sites import MARKS, SLOW
 
 from peftbench.cluster import manifest
 from peftbench.results import choices
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 pytestmark = MARKS
 
@@ -44,7 +44,7 @@ def test_a_folder_that_moves_keeps_what_is_done_and_its_waiting_jobs_train_nothi
     site.submit("method=steady", "seed=1")
     assert "pending" in site.states().values()
     site.results.folder.rename(site.folder / "moved")
-    site.results = Results(site.folder / "moved")
+    site.results = ResultsFolder(site.folder / "moved")
     assert sorted(site.states().values()) == ["done", "pending"]
     assert "waiting for: " in site.ask("status", results="moved").out
     site.run("scancel", hold)
@@ -125,7 +125,7 @@ def test_a_silent_scheduler_proves_nothing(site):
 
 def test_logs_are_in_the_folder_whatever_it_is_called(site):
     name = "%A_%a runs 100%j"
-    site.results = Results(site.folder / name)
+    site.results = ResultsFolder(site.folder / name)
     words = [*tiny("method=steady", "seed=0,1"), "cluster=test", "--device", "cpu"]
     assert site.ask("submit", *words, results=name).code == 0
     site.wait_over()

@@ -11,7 +11,7 @@ from peftbench.cli.main import main
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError, RecordError
 from peftbench.core.plan import RunOptions
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.runner import prefetch, sweep
 from peftbench.system import hub, io, offline_folder
 
@@ -78,7 +78,7 @@ def test_the_commit_is_in_the_run_and_its_key(name, commits):
 
 def test_a_results_folder_keeps_its_commits(commits, monkeypatch):
     newest, asked = commits
-    results = Results("runs")
+    results = ResultsFolder("runs")
     found = planned("task=jokes", "seed=0,1,2")
     assert asked == [("dataset", "people/jokes")], "asked once for all runs"
     assert not results.folder.exists(), "a plan writes nothing"
@@ -103,7 +103,7 @@ def test_a_model_without_a_revision_is_kept_likewise(commits, tmp_path):
     given = [w for w in records.tiny("method=bitfit", *words) if w != "model=tiny"]
     found = plan(*given, results="runs")
     assert found.revisions == {"models/people/small": FIRST, "datasets/people/jokes": FIRST}
-    Results("runs").keep_revisions(found.revisions)
+    ResultsFolder("runs").keep_revisions(found.revisions)
     newest |= {"model": SECOND, "dataset": SECOND}
     assert plan(*given, results="runs").runs == found.runs
 

@@ -10,7 +10,7 @@ from peftbench.core import revisions
 from peftbench.core.run import Record, Run
 from peftbench.reports import scores
 from peftbench.results.frame import load_frame
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 SAFE = one_run("method=lora", "task=mrpc")
 PENALTY = one_run("method=robust_partial", "task=mrpc")
@@ -44,7 +44,7 @@ def test_old_records_are_not_pooled_with_new_ones(tmp_path):
         rows, split = grouping.of_records([old, new])
         assert [len(members) for members in rows.values()] == [1, 1]
         assert any("revision" in name for name in split)
-    results = Results(tmp_path)
+    results = ResultsFolder(tmp_path)
     for run in (before(VALUES), VALUES):
         results.save(record(run), {})
     frame = load_frame(results).read(["alike", "shared", "run.loss_revision"])

@@ -23,7 +23,7 @@ from peftbench.data.augmentation import AugmentedSplit, augment_split, noisy_ver
 from peftbench.data.text_noise import EDITS, noisy
 from peftbench.data.tokenizer import load_tokenizer
 from peftbench.reports import scores
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.training import loop
 from peftbench.training.trainer import execute
 from peftbench.training.warm_cache import WarmCache
@@ -245,7 +245,7 @@ def test_predictions_are_on_clean_texts(task, warm):
 def test_an_interrupted_training_continues_exactly(words, task, warm, tmp_path):
     run = one(task, "augmentation=noise", "budget.steps=7", *words)
     whole = execute(run, CPU, warm=warm)
-    results = Results(tmp_path / "runs")
+    results = ResultsFolder(tmp_path / "runs")
     for step in (3, 6):  # of 2 batches an epoch: one stop within, one at its end
         with pytest.raises(loop.TrainingInterrupted, match=f"at step {step}"):
             execute(run, CPU, warm=warm, results=results, stop=after(2))
@@ -270,7 +270,7 @@ def test_rows_of_tables_and_a_shown_record_name_the_augmentation(tmp_path):
         for run in records.runs("augmentation=noise", "augmentation.probability=0.2,0.4")
     ]
     assert scores.scores(parts).columns[:2] == ["method", "augmentation.probability"]
-    results = Results(tmp_path / "runs")
+    results = ResultsFolder(tmp_path / "runs")
     results.save(found[-1], records.predictions())
     told = describe(results, found[-1].run.key)
     assert "augmentation kinds {'typos': 0.05" in told
@@ -282,7 +282,7 @@ def test_the_sweep_repeats_the_committed_records_without_noise():
     if not reference.is_dir():
         pytest.skip("no reference results in this checkout")
     planned = plan("sweep=robust2024_mini")
-    kept = set(Results(reference).keys())
+    kept = set(ResultsFolder(reference).keys())
     clean = {run.key for run in planned.runs if run.augmentation is None}
     assert (len(planned.runs), len(clean), len(clean & kept)) == (
         42,

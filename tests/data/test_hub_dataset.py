@@ -15,7 +15,7 @@ from peftbench.cli.main import main
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
 from peftbench.data import loading
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.runner import prefetch
 from peftbench.suites.base import build_suite
 from peftbench.system import hub, offline_folder
@@ -196,7 +196,7 @@ def test_the_commit_is_found_by_a_run_and_kept(repository):
     given = GIVEN
     found = plan(*given)
     assert found.revisions == {"datasets/people/jokes": COMMIT}
-    Results("results/runs").keep_revisions(found.revisions, found.renewed)
+    ResultsFolder("results/runs").keep_revisions(found.revisions, found.renewed)
     told = CliRunner().invoke(main, words)
     assert told.exit_code == 0, told.output
     pinned = plan(*given, f"task.revision={COMMIT}")
@@ -211,7 +211,7 @@ def test_the_commit_is_found_by_a_run_and_kept(repository):
     assert newer.runs[0].task.source["revision"] == NEWER
     assert newer.runs[0].task.class_names == ["0", "2"]
     assert newer.runs[0].key != found.runs[0].key
-    Results("results/runs").keep_revisions(newer.revisions, newer.renewed)
+    ResultsFolder("results/runs").keep_revisions(newer.revisions, newer.renewed)
     assert plan(*given).runs == newer.runs, "from then on"
 
 

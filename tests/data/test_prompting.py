@@ -27,7 +27,7 @@ from peftbench.models.backbone import Backbone
 from peftbench.models.prepare_for_training import prepare_for_training
 from peftbench.reports import in_context
 from peftbench.reports.plotting.palette import Palette
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.training.trainer import execute
 from peftbench.training.warm_cache import WarmCache
 
@@ -349,7 +349,7 @@ def test_demonstrations_in_training_and_at_test_time(tmp_path):
     words = tuple(w for w in words if w not in ("method=full", "budget.steps=150"))
     planned = plan("model=tiny", "prompt=words", "suite=in_context", *words)
     (run,), (evaluation,) = planned.runs, planned.evaluations
-    results, warm = Results(tmp_path / "runs"), WarmCache()
+    results, warm = ResultsFolder(tmp_path / "runs"), WarmCache()
     outcome = execute(run, CPU, results=results, warm=warm)
     again = execute(run, CPU, warm=WarmCache())
     assert outcome.record.metrics == again.record.metrics

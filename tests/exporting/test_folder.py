@@ -25,7 +25,7 @@ from peftbench.methods.base import SAME_LOGITS
 from peftbench.models import pretrained
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.training.trainer import TrainingOutput, execute
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the libraries' own, of many kinds
@@ -43,7 +43,7 @@ def kept(folder, *words):
     run = one(tiny.own_task(folder), *WORDS, *words)
     if run.key not in TRAINED:
         TRAINED[run.key] = execute(run, KEEP)
-    done, results = TRAINED[run.key], Results(folder / "runs")
+    done, results = TRAINED[run.key], ResultsFolder(folder / "runs")
     return results.save(replace(done.record, run=run), done.predictions, done.trained), results
 
 
@@ -340,7 +340,7 @@ def test_a_base_is_named_so_that_it_is_found_again(tmp_path, monkeypatch):
     given = [word for word in WORDS if word != tiny.WIDE]
     run = one(tiny.own_task(tmp_path), *given, *words)
     done = execute(run, KEEP)
-    results = Results(tmp_path / "runs")
+    results = ResultsFolder(tmp_path / "runs")
     record = results.save(done.record, done.predictions, done.trained)
     export_run(record, results, tmp_path / "out", validation=False)
     said = json.loads((tmp_path / "out/adapter_config.json").read_text())
@@ -354,7 +354,7 @@ def test_the_hub_is_named_with_the_revision(tmp_path):
     given = [word for word in WORDS if word != tiny.WIDE]
     run = one(tiny.own_task(tmp_path), *given, *words)
     done = execute(run, KEEP)
-    results = Results(tmp_path / "runs")
+    results = ResultsFolder(tmp_path / "runs")
     record = results.save(done.record, done.predictions, done.trained)
     lines = export_run(record, results, tmp_path / "out", validation=False)
     said = json.loads((tmp_path / "out/adapter_config.json").read_text())

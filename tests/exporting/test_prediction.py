@@ -16,7 +16,7 @@ from peftbench.core.errors import ConfigError
 from peftbench.core.runtime import RuntimeConfig
 from peftbench.exporting import prediction
 from peftbench.exporting.folder import export_run
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.system import io
 from peftbench.training.trainer import execute
 
@@ -29,7 +29,7 @@ WORDS = ("train.precision=fp32", "train.lr=1e-2", "budget.steps=6", "train.num_e
 def kept(folder, *words, task=None):
     run = one(task or tiny.own_task(folder), *WORDS, *words)
     done = execute(run, KEEP)
-    results = Results(folder / "runs")
+    results = ResultsFolder(folder / "runs")
     return results.save(done.record, done.predictions, done.trained), results
 
 
@@ -370,7 +370,7 @@ def glue_run(tmp_path, name: str):
     planned = one((f"task={name}", f"data.root='{root}'"), *WORDS, "method=head", "size=12")
     run = replace(planned, task=replace(planned.task, examples={}))
     done = execute(run, replace(KEEP, data_root=root))
-    results = Results(tmp_path / "runs")
+    results = ResultsFolder(tmp_path / "runs")
     record = results.save(done.record, done.predictions, done.trained)
     return prediction.open_run(record, results, replace(CPU, data_root=root))
 

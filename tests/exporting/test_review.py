@@ -12,7 +12,7 @@ from peftbench.core.runtime import RuntimeConfig
 from peftbench.data import loading
 from peftbench.exporting import prediction, review
 from peftbench.exporting.folder import export_run
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.training.trainer import execute
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the libraries' own, of many kinds
@@ -24,7 +24,7 @@ WORDS = ("method=full", "train.precision=fp32", "train.lr=3e-3", "budget.steps=4
 def test_rows_that_the_run_left_out_choose_the_cut_off_that_predict_uses(tmp_path):
     run = one(tiny.own_task(tmp_path, train=160), *WORDS, "size=0.5")
     done = execute(run, RuntimeConfig(device="cpu", save_weights=True))
-    results = Results(tmp_path / "runs")
+    results = ResultsFolder(tmp_path / "runs")
     record = results.save(done.record, done.predictions, done.trained)
     folder = tmp_path / "out"
     export_run(record, results, folder, validation=False)

@@ -37,7 +37,7 @@ from peftbench.cluster.settle import settle
 from peftbench.config import cluster
 from peftbench.core.errors import ConfigError
 from peftbench.core.failures import Failure
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.system import io, processes
 from peftbench.system.processes import Process
 
@@ -47,7 +47,7 @@ LOCAL = cluster.read(["cluster=local"])
 
 @pytest.fixture
 def results(tmp_path):
-    return Results(tmp_path / "runs")
+    return ResultsFolder(tmp_path / "runs")
 
 
 @pytest.fixture
@@ -564,7 +564,7 @@ def test_a_torn_task_is_told_and_the_rest_is_settled(results, slurm, damage):
 
 @pytest.mark.parametrize("name", ["100%j", "%A_%a", "50% off", "a%%b", 'it\'s 9% "here"'])
 def test_a_percent_sign_in_a_folders_name_stands_for_itself(tmp_path, slurm, name):
-    results = Results(tmp_path / name)
+    results = ResultsFolder(tmp_path / name)
     begun, _ = submission(results)
     (output,) = [one for one in asked(results, begun) if one.startswith("--output=")]
     place = str(manifest.folder(results, begun.name).resolve())
@@ -577,7 +577,7 @@ def test_a_percent_sign_in_a_folders_name_stands_for_itself(tmp_path, slurm, nam
 
 
 def test_a_backslash_in_a_folders_name_is_refused(tmp_path, slurm):
-    results = Results(tmp_path / "a\\b")
+    results = ResultsFolder(tmp_path / "a\\b")
     begun, _ = submission(results)
     with pytest.raises(ConfigError, match="choose another folder with --results"):
         asked(results, begun)

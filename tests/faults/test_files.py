@@ -18,7 +18,7 @@ from peftbench.methods.base import Method
 from peftbench.reports.base import gather
 from peftbench.results import status
 from peftbench.results.frame import load_frame
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.runner import sweep
 from peftbench.system import io
 
@@ -50,7 +50,7 @@ WORDS = ("method=lora,bitfit", "seed=0,1")
 @pytest.fixture(params=["folder", "loop"])
 def closed(request, tmp_path):
     """A results folder with four records, of which the last cannot be read, and its key."""
-    results = Results(tmp_path / "runs")
+    results = ResultsFolder(tmp_path / "runs")
     for run in records.runs(*WORDS):
         results.save(records.record(run), records.predictions(40))
     key = records.runs(*WORDS)[-1].key
@@ -92,7 +92,7 @@ def test_a_record_that_cannot_be_read_is_never_trained_again(closed):
 
 @pytest.mark.parametrize("how", ["folder", "loop"])
 def test_other_files_of_a_folder_that_cannot_be_read(how, tmp_path):
-    results = Results(tmp_path / "runs")
+    results = ResultsFolder(tmp_path / "runs")
     runs = records.runs("method=lora", "seed=0,1")
     saved = [results.save(records.record(run), records.predictions(40)) for run in runs]
     close(tmp_path / "runs" / "predictions" / f"{runs[0].key}.npz", how)
@@ -108,7 +108,7 @@ def test_other_files_of_a_folder_that_cannot_be_read(how, tmp_path):
 
 
 def test_a_record_that_is_removed_while_others_are_read_is_none(tmp_path, monkeypatch):
-    results = Results(tmp_path / "runs")
+    results = ResultsFolder(tmp_path / "runs")
     for run in records.runs("method=lora", "seed=0,1"):
         results.save(records.record(run), records.predictions(40))
     keys = results.keys()
@@ -147,7 +147,7 @@ def test_results_on_a_device_or_a_file(verb, tmp_path):
 
 
 def test_a_place_that_cannot_be_written_to_is_one_line(tmp_path):
-    results = Results(tmp_path / "runs")
+    results = ResultsFolder(tmp_path / "runs")
     (run,) = records.runs("method=lora")
     results.save(records.record(run), records.predictions(40))
     (tmp_path / "file").write_text("x")
@@ -264,7 +264,7 @@ def test_memory_that_is_full_in_rehearsal_is_no_fault_of_the_method(monkeypatch)
 
 @pytest.mark.parametrize("number", ["NaN", "Infinity"])
 def test_a_record_with_a_number_that_is_none(number, tmp_path):
-    results = Results(tmp_path / "runs")
+    results = ResultsFolder(tmp_path / "runs")
     for run in records.runs("method=lora", "seed=0,1"):
         results.save(records.record(run), records.predictions(40))
     key = results.keys()[0]
@@ -288,7 +288,7 @@ def test_a_file_whose_name_is_not_utf8(name, tmp_path):
     (run,) = plan(*records.tiny("task=file", f"task.path='{path}'", "method=bitfit")).runs
     spelled = name.decode("utf-8", "backslashreplace").removesuffix(".csv")
     assert run.task.name == spelled
-    results = Results(tmp_path / "runs")
+    results = ResultsFolder(tmp_path / "runs")
     results.save(records.record(run), records.predictions(8))
     assert results.load(run.key).run == run
     told = call(

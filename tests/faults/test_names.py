@@ -15,7 +15,7 @@ from peftbench.core.failures import Failure
 from peftbench.core.text import file_stem, one_line
 from peftbench.reports import builder, registry
 from peftbench.reports.tables.markdown import Table
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.runner import sweep
 
 HOSTILE = {
@@ -43,7 +43,7 @@ def name(request):
 @pytest.fixture
 def results(name, tmp_path):
     """Records of two methods whose task, model and method are called so."""
-    folder = Results(tmp_path / "runs")
+    folder = ResultsFolder(tmp_path / "runs")
     for run in records.runs("method=lora,bitfit", "seed=0,1"):
         hostile = replace(
             run,
@@ -134,7 +134,7 @@ def test_what_is_printed(name, results):
 def test_a_suite_of_a_hostile_name_is_a_file_in_the_folder(name, tmp_path, monkeypatch):
     if name not in DRAWN:
         monkeypatch.setattr(registry, "draw_figures", lambda *given: ({}, []))
-    folder = Results(tmp_path / "runs")
+    folder = ResultsFolder(tmp_path / "runs")
     (run,) = records.runs("method=lora")
     folder.save(records.record(run), records.predictions(40))
     for one in planned("suite=calibration", "method=lora"):

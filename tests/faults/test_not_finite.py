@@ -16,7 +16,7 @@ from peftbench.core.runtime import RuntimeConfig
 from peftbench.evaluation import evaluator
 from peftbench.methods.bitfit import BitFit
 from peftbench.metrics import task_metrics
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.runner.worker import classify
 from peftbench.suites.calibration import Calibration
 from peftbench.training import predictor
@@ -100,7 +100,7 @@ def test_suites(suite, task, tmp_path, monkeypatch):
         ("suite=noise", "suite.kinds={typos:0.1}") if suite == "noise" else ("suite=calibration",)
     )
     (evaluation,) = plan(*words, *more).evaluations
-    results = Results(tmp_path / "runs")
+    results = ResultsFolder(tmp_path / "runs")
     done = execute(evaluation.run, KEPT)
     results.save(done.record, done.predictions, done.trained)
     some_not_finite(monkeypatch)
@@ -112,7 +112,7 @@ def test_kept_predictions_of_an_earlier_release(task, tmp_path):
     """Which recorded NaN: a calibration of these is none."""
     words = (*task, "model=tiny", "method=bitfit", "size=24", "budget=steps", "budget.steps=2")
     (evaluation,) = plan(*words, "suite=calibration").evaluations
-    results = Results(tmp_path / "runs")
+    results = ResultsFolder(tmp_path / "runs")
     done = execute(evaluation.run, KEPT)
     done.predictions["scores"][3] = np.nan
     results.save(done.record, done.predictions, done.trained)
@@ -159,7 +159,7 @@ def test_diagnostics_that_are_not_finite_do_not_cost_the_run(task, tmp_path, mon
     run = short_runs.one(task, "method=bitfit", "train.num_evals=2")
     with pytest.warns(UserWarning, match="kl of the method's diagnostics is not finite"):
         done = execute(run, KEPT)
-    results = Results(tmp_path / "runs")
+    results = ResultsFolder(tmp_path / "runs")
     results.save(done.record, done.predictions, done.trained)
     record = results.load(run.key)
     assert [(point["kl"], point["norm"]) for point in record.curve] == [(None, 0.5)] * 2
@@ -182,7 +182,7 @@ def test_a_metric_that_is_not_finite_is_undefined(task, tmp_path, monkeypatch, v
     run = short_runs.one(task, "method=bitfit")
     with pytest.warns(UserWarning, match=r"the metric accuracy is .*it is recorded as null"):
         done = execute(run, KEPT)
-    results = Results(tmp_path / "runs")
+    results = ResultsFolder(tmp_path / "runs")
     results.save(done.record, done.predictions, done.trained)
     assert results.load(run.key).metrics["accuracy"] is None
 
@@ -191,7 +191,7 @@ def test_a_metric_that_is_not_finite_is_undefined(task, tmp_path, monkeypatch, v
 def test_a_finding_that_is_not_finite_does_not_cost_the_others(task, tmp_path, monkeypatch, value):
     words = (*task, "model=tiny", "method=bitfit", "size=24", "budget=steps", "budget.steps=2")
     (evaluation,) = plan(*words, "suite=calibration").evaluations
-    results = Results(tmp_path / "runs")
+    results = ResultsFolder(tmp_path / "runs")
     done = execute(evaluation.run, KEPT)
     results.save(done.record, done.predictions, done.trained)
     found = {"bins": [0.5, value], "headline": {"ece": np.float32(0.25)}}

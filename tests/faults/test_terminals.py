@@ -21,7 +21,7 @@ from peftbench.cli.main import main
 from peftbench.core.text import command
 from peftbench.reports import registry
 from peftbench.reports.tables.markdown import Table
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.runner import sweep
 from peftbench.system import terminal
 
@@ -117,7 +117,7 @@ def test_a_run_in_any_encoding(environment, tmp_path):
     assert done.returncode == 0, done.stderr
     assert b"1/1" in done.stderr
     folder = tmp_path / "results" / "runs"
-    (key,) = Results(folder).keys()
+    (key,) = ResultsFolder(folder).keys()
     assert "±" in (folder / "reports" / "scores.md").read_text(encoding="utf-8")
     log = (folder / "logs" / f"{key}.log").read_text(encoding="utf-8")
     assert log.startswith("bitfit · ")
@@ -173,7 +173,7 @@ class Full(io.RawIOBase):
 def test_the_report_of_a_run_is_written_though_its_tables_cannot_be_printed(
     tmp_path, monkeypatch, capsys
 ):
-    results = Results(tmp_path / "runs")
+    results = ResultsFolder(tmp_path / "runs")
     planned = records.runs("method=lora,bitfit")
     for run in planned:
         results.save(records.record(run), records.predictions(40))
@@ -253,7 +253,7 @@ def test_printed_commands_are_quoted_for_a_shell(name, tmp_path, capsys, monkeyp
         "--results",
         name,
     ]
-    results = Results(tmp_path / name)
+    results = ResultsFolder(tmp_path / name)
     (run,) = records.runs("method=lora")
     results.save(records.record(run), records.predictions(40))
     sweep._sum_up(sweep.Plan([run], 1, [], [], None), results, set(), as_json=False)

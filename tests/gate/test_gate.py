@@ -12,7 +12,7 @@ from rich.console import Console
 
 from peftbench.cli.main import main
 from peftbench.core.runtime import RuntimeConfig
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.training.trainer import execute
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # the libraries' own, of many kinds
@@ -33,7 +33,7 @@ def folder(tmp_path_factory):
     place = tmp_path_factory.mktemp("gate")
     task = tiny.own_task(place, held=60)
     (place / "limits.yaml").write_text("latency_ratio: null\nlatency_texts: 20\n")
-    results = Results(place / "runs")
+    results = ResultsFolder(place / "runs")
     for name in ("right", "reversed"):
         run = short_runs.one(task, *WORDS, "method=full", tiny.WIDE, "seed=0")
         done = execute(run, RuntimeConfig(device="cpu", save_weights=True))

@@ -135,8 +135,8 @@ from pathlib import Path
 import records
 from peftbench.config.sweep import plan
 from peftbench.core.evaluation import Evaluated
-from peftbench.results.store import Results
-results = Results(Path(sys.argv[1]))
+from peftbench.results.store import ResultsFolder
+results = ResultsFolder(Path(sys.argv[1]))
 planned = plan(*records.tiny("method=bitfit,full", "seed=0,1", "suite=length"))
 for run in planned.runs:
     results.save(records.record(run), records.predictions())

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 from stage import Stage, no_traceback
 
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 pytestmark = pytest.mark.slow  # processes that load torch, one after the other
 
@@ -18,7 +18,7 @@ def tell_full_disk(stage):
     room = os.statvfs(stage.disk)
     filler = stage.disk / "filler"
     filler.write_bytes(b"x" * (room.f_bavail * room.f_frsize - 2 * room.f_frsize))
-    stage.results = Results(stage.disk / "runs")
+    stage.results = ResultsFolder(stage.disk / "runs")
     words = ("method=steady", "seed=0,1", "--workers", "1")
     told = SimpleNamespace(stage=stage, full=stage.run(*words, results=stage.results.folder))
     told.records, told.drafts = stage.files("records"), stage.files("drafts")

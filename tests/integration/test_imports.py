@@ -49,6 +49,26 @@ def test_no_modules_import_each_other():
     graphlib.TopologicalSorter(imports).prepare()  # CycleError names the modules of a circle
 
 
+def test_every_class_has_a_name_of_its_own():
+    places: dict[str, list[str]] = {}
+    for path, tree in sources(".").items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                places.setdefault(node.name, []).append(path)
+    assert {name: paths for name, paths in places.items() if len(paths) > 1} == {}
+    assert len(places) > 200
+
+
+def test_no_function_is_called_of_or_check():
+    bare = [
+        f"{path}:{node.lineno}"
+        for path, tree in sources(".").items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef) and node.name in ("of", "check")
+    ]
+    assert bare == []
+
+
 def ordinary(name: str) -> bool:
     """Whether a method's name is a word that means something else too, as in size=full."""
     return name in ("full", "head", "prefix")
@@ -107,9 +127,9 @@ for words in json.loads(sys.argv[1]):
 def test_what_is_refused_for_a_name_or_a_value_does_not_load_torch(tmp_path):
     from records import predictions, record, runs
 
-    from peftbench.results.store import Results
+    from peftbench.results.store import ResultsFolder
 
-    results = Results(tmp_path / "runs")
+    results = ResultsFolder(tmp_path / "runs")
     (run,) = runs("method=lora")
     results.save(record(run), predictions())
     folder = ["--results", str(results.folder)]
@@ -208,9 +228,9 @@ def test_help_loads_no_library(words):
 def test_verbs_that_answer_at_once_do_not_load_torch(tmp_path):
     from records import predictions, record, runs
 
-    from peftbench.results.store import Results
+    from peftbench.results.store import ResultsFolder
 
-    results = Results(tmp_path / "runs")
+    results = ResultsFolder(tmp_path / "runs")
     for run in runs("method=lora,bitfit", "seed=0,1"):
         results.save(record(run), predictions())
     data = tmp_path / "mine.jsonl"

@@ -13,7 +13,7 @@ import peftbench
 from peftbench.core.failures import Failure
 from peftbench.core.tuning import Choice, subject
 from peftbench.results import choices
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 sys.path.append(str(ROOT / "scripts"))
 next_runs = importlib.import_module("next_runs")
@@ -25,7 +25,7 @@ def choose(part, skip=None):
     for run in runs:
         if run.task.name != skip:
             made = Choice(subject(run), 7e-4, run.task.metric, "a test", [], None)
-            choices.save(Results(part.folder), made)
+            choices.save(ResultsFolder(part.folder), made)
     return runs
 
 
@@ -98,9 +98,9 @@ def test_rates_come_first_then_cells_of_five_seeds_at_them(tmp_path, monkeypatch
 
 def test_a_cell_is_whole_when_each_seed_has_a_record_or_diverged(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    folder = Results(tmp_path / "made")
+    folder = ResultsFolder(tmp_path / "made")
     runs = peftbench.plan("method=lora", "task=mrpc", "seed=0,1").runs
-    monkeypatch.setattr(Results, "has", lambda self, key: key == runs[0].key)
+    monkeypatch.setattr(ResultsFolder, "has", lambda self, key: key == runs[0].key)
     assert next_runs.is_whole(folder, runs[:1])
     assert not next_runs.is_whole(folder, runs)
     for kind, whole in (("error", False), ("diverged", True)):
@@ -109,7 +109,7 @@ def test_a_cell_is_whole_when_each_seed_has_a_record_or_diverged(tmp_path, monke
 
 
 def test_what_suites_ask_belongs_to_a_cell(tmp_path):
-    folder = Results(tmp_path)
+    folder = ResultsFolder(tmp_path)
     found = peftbench.plan(*tiny("method=lora", "suite=calibration"))
     (run,), asked = found.runs, found.evaluations
     folder.save(record(run), {})
@@ -121,14 +121,14 @@ def test_what_suites_ask_belongs_to_a_cell(tmp_path):
 
 def test_a_record_of_another_tuned_folder_is_taken_over_unless_suites_need_weights(tmp_path):
     found = peftbench.plan(*tiny("method=lora", "suite=calibration", "seed=0,1"))
-    Results(tmp_path / "one").save(record(found.runs[0]), predictions())
+    ResultsFolder(tmp_path / "one").save(record(found.runs[0]), predictions())
     part = next_runs.Part("a test", tmp_path / "other", [], found.runs)
     next_runs.take_over(replace(part, evaluations=found.evaluations))
-    assert Results(part.folder).keys() == []
+    assert ResultsFolder(part.folder).keys() == []
     next_runs.take_over(part)
-    assert Results(part.folder).keys() == [found.runs[0].key]
-    taken = Results(part.folder).load(found.runs[0].key)
-    assert len(Results(part.folder).predictions(taken)["label"]) == 5
+    assert ResultsFolder(part.folder).keys() == [found.runs[0].key]
+    taken = ResultsFolder(part.folder).load(found.runs[0].key)
+    assert len(ResultsFolder(part.folder).predictions(taken)["label"]) == 5
 
 
 def test_budgets_of_seconds_are_made_alone_and_in_one_go(tmp_path, monkeypatch):
@@ -137,10 +137,10 @@ def test_budgets_of_seconds_are_made_alone_and_in_one_go(tmp_path, monkeypatch):
     monkeypatch.setattr(next_runs.os, "nice", lambda more: state["nice"])
     monkeypatch.setattr(next_runs.os, "getloadavg", lambda: (state["load"], 0.0, 0.0))
     monkeypatch.setattr(next_runs, "unchosen", lambda rates, data: iter(()))
-    monkeypatch.setattr(Results, "has", lambda self, key: key in state["there"])
+    monkeypatch.setattr(ResultsFolder, "has", lambda self, key: key in state["there"])
     for run in peftbench.plan(*next_runs.SECONDS.words[:1], "seed=0").runs:
         choice = Choice(subject(run), 7e-4, run.task.metric, "a test", [], None)
-        choices.save(Results(next_runs.FIRST.folder), choice)
+        choices.save(ResultsFolder(next_runs.FIRST.folder), choice)
     made = []
     monkeypatch.setattr(next_runs, "make", lambda parts, workers: made.append((*parts, workers)))
     with pytest.raises(SystemExit, match="at normal priority, and this process has 5"):

@@ -18,7 +18,7 @@ from peftbench.core.errors import ConfigError
 from peftbench.methods.base import WrapperMethod, build_method, task_loss
 from peftbench.methods.layers.gaussian import GaussianLinear, kl_to_normal
 from peftbench.models.adapted_model import AdaptedModel
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.training.trainer import execute
 from peftbench.training.warm_cache import WarmCache
 
@@ -272,7 +272,7 @@ def test_a_run_starts_at_the_posterior_of_another_by_its_key_and_is_pulled_to_it
     words = ("method=bayes_hybrid", "train.lr=1e-2")
     setting = replace(CPU, save_weights=True)
     first = execute(one(task, *words), setting, warm=warm)
-    results = Results(tmp_path / "runs")
+    results = ResultsFolder(tmp_path / "runs")
     key = results.save(first.record, first.predictions, first.trained).run.key
     posterior = safetensors.torch.load(first.trained)
 

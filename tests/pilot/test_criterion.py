@@ -7,7 +7,7 @@ import pytest
 from peftbench.core.errors import ConfigError, RecordError
 from peftbench.pilot import criterion
 from peftbench.pilot.criterion import PilotCriterion
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 
 def wanted(**more):
@@ -15,7 +15,7 @@ def wanted(**more):
 
 
 def test_it_is_written_once_and_its_hash_is_that_of_the_file(tmp_path):
-    results = Results(tmp_path)
+    results = ResultsFolder(tmp_path)
     assert criterion.read(results) is None
     first = criterion.fix(results, wanted(), 0)
     body = (tmp_path / "criterion.yaml").read_bytes()
@@ -28,7 +28,7 @@ def test_it_is_written_once_and_its_hash_is_that_of_the_file(tmp_path):
 
 
 def test_a_change_after_trainings_shows_with_both_versions(tmp_path):
-    results = Results(tmp_path)
+    results = ResultsFolder(tmp_path)
     criterion.fix(results, wanted(), 0)
     path = tmp_path / "criterion.yaml"
     path.write_text(path.read_text().replace("0.85", "0.6"))
@@ -40,7 +40,7 @@ def test_a_change_after_trainings_shows_with_both_versions(tmp_path):
 
 
 def test_versions_that_were_altered_are_refused(tmp_path):
-    results = Results(tmp_path)
+    results = ResultsFolder(tmp_path)
     criterion.fix(results, wanted(), 0)
     notes = tmp_path / "criterion.json"
     notes.write_text(notes.read_text().replace("0.85", "0.60"))
@@ -70,4 +70,4 @@ def test_a_criterion_that_cannot_be_meant_is_refused(more, told):
 def test_a_file_that_is_no_criterion_is_refused(tmp_path, text):
     (tmp_path / "criterion.yaml").write_text(text)
     with pytest.raises(ConfigError, match=r"criterion\.yaml"):
-        criterion.read(Results(tmp_path))
+        criterion.read(ResultsFolder(tmp_path))

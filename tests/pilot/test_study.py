@@ -10,7 +10,7 @@ from peftbench.data import loading
 from peftbench.pilot import baselines
 from peftbench.pilot.study import with_chosen_rates
 from peftbench.results import choices
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 
 def write(path, poisoned=()):
@@ -56,7 +56,7 @@ def files(tmp_path):
 def test_the_choice_of_a_rate_does_not_see_what_its_fold_holds_out(tmp_path, files):
     found = []
     for path in files:
-        results, asked = Results(tmp_path / f"{path.stem}-runs"), plan(path, tmp_path)
+        results, asked = ResultsFolder(tmp_path / f"{path.stem}-runs"), plan(path, tmp_path)
         how = RunOptions(workers=1, threads=1, quiet=True)
         runs = with_chosen_rates(asked, 2, results, how)
         made = [choices.find(results, subject(run).key) for run in asked.runs]
@@ -78,7 +78,7 @@ def test_baselines_do_not_see_the_other_rows_that_a_fold_holds_out(tmp_path, fil
     some = write(tmp_path / "some.csv", set(held[1:]))
     found = [
         baselines.fit(
-            plan(path, tmp_path).runs[fold], Results(tmp_path / f"{path.stem}-{fold}"), embed
+            plan(path, tmp_path).runs[fold], ResultsFolder(tmp_path / f"{path.stem}-{fold}"), embed
         )
         for path in (files[0], some)
         for fold in (0, 1)

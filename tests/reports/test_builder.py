@@ -15,7 +15,7 @@ from peftbench.reports import advice as told
 from peftbench.reports import builder, cheap_validation, pareto, pivot_table, scores, spending
 from peftbench.reports.html.data import contents
 from peftbench.reports.plotting.palette import Palette
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 
 def made(*words: str) -> list[Record]:
@@ -239,7 +239,7 @@ def test_rates_and_budgets_are_in_the_order_of_their_numbers():
 
 
 def test_a_warning_stands_wherever_costs_are_shown(tmp_path):
-    results = Results(tmp_path)
+    results = ResultsFolder(tmp_path)
     for record in made("method=lora,bitfit", "seed=0,1"):
         results.save(record, records.predictions())
     text = "Seconds were taken on a busy machine."

@@ -11,7 +11,7 @@ from peftbench.cli.main import main
 from peftbench.config.sweep import plan
 from peftbench.data import loading
 from peftbench.reports.errors import ErrorOptions, errors_tables, summary_tables
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 WORDS = ("task=file", "method=lora,full", "seed=0,1")
 
@@ -35,7 +35,7 @@ def mine(tmp_path):
 @pytest.fixture
 def results(mine, tmp_path):
     """Runs that are wrong on the rows from source a."""
-    made = Results(tmp_path / "r")
+    made = ResultsFolder(tmp_path / "r")
     own = (f"task.path={mine}", "task.texts=[text]", "task.validation_fraction=0.5", "size=10")
     for run in plan(*records.tiny(*WORDS, *own)).runs:
         columns, _ = loading.load_columns(run.task, run.task.splits["validation"], None)

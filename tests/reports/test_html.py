@@ -30,7 +30,7 @@ from peftbench.reports import calibration, glossary, html, scores, shift
 from peftbench.reports.html import cells, run_list, summary
 from peftbench.reports.html.data import contents
 from peftbench.reports.plotting.palette import Palette
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.suites.continual import measures
 
 EVIL = "<script>alert(1)</script>"
@@ -42,7 +42,7 @@ TRAINED = {"full": 40000, "lora": 2048, "bitfit": 300}
 @pytest.fixture(scope="module")
 def results(tmp_path_factory):
     """Three methods, two seeds; a task at two sizes and one with a name that is markup."""
-    folder = Results(tmp_path_factory.mktemp("page") / "<b>runs")
+    folder = ResultsFolder(tmp_path_factory.mktemp("page") / "<b>runs")
     for run in records.runs("method=full,lora,bitfit", "seed=0,1", "size=32,64"):
         for task in (run.task.name, EVIL):
             if task == EVIL and run.size == 64:
@@ -140,7 +140,7 @@ def answered(right, seed):
 @pytest.mark.parametrize("second", [240, 378])
 def test_the_best_of_a_column_is_marked_where_it_is_significant(tmp_path, second):
     """Of 400 answers 380 are right, of the other methods 240 and 240, or 378 and 240."""
-    folder = Results(tmp_path / "runs")
+    folder = ResultsFolder(tmp_path / "runs")
     right = {"full": 380, "lora": second, "bitfit": 240}
     for run in records.runs("method=full,lora,bitfit", "seed=0,1,2", "size=32"):
         count = right[run.method.name] + run.seed
@@ -277,7 +277,7 @@ def test_long_curves_are_thinned_to_their_last_point():
 
 
 def test_what_cannot_be_read_and_what_does_not_compare_is_said(tmp_path):
-    folder = Results(tmp_path / "runs")
+    folder = ResultsFolder(tmp_path / "runs")
     runs = records.runs("method=full,lora", "seed=0,1")
     for run in runs:
         place = records.ENVIRONMENT | ({"device": "Another CPU"} if run.seed else {})
@@ -297,7 +297,7 @@ def test_what_cannot_be_read_and_what_does_not_compare_is_said(tmp_path):
 
 def test_calibrated_costs_do_not_compare_with_measured_ones(tmp_path):
     """As in the tables: see `costs.machine`."""
-    folder = Results(tmp_path / "runs")
+    folder = ResultsFolder(tmp_path / "runs")
     for run in records.runs("method=full,lora", "seed=0"):
         packed = {"packed": True} if run.method.name == "lora" else {}
         made = records.record(run, environment=records.ENVIRONMENT | packed)

@@ -16,12 +16,12 @@ from peftbench.cli.main import main
 from peftbench.core.failures import Failure
 from peftbench.reports.html import live
 from peftbench.results import in_flight
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 
 @pytest.fixture
 def results(tmp_path):
-    return Results(tmp_path / "runs")
+    return ResultsFolder(tmp_path / "runs")
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from peftbench.core.errors import ConfigError
 from peftbench.core.run import Record
 from peftbench.reports import cheap_validation, ensembles, paired, ranks
 from peftbench.results.predictions import Load
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 EXAMPLES = 600
 
@@ -273,7 +273,7 @@ def test_ranks_are_over_blocks_that_all_rows_share():
 
 
 def test_the_verb_writes_comparisons_and_takes_a_baseline(tmp_path):
-    results = Results(tmp_path)
+    results = ResultsFolder(tmp_path)
     good = {"full": 0.8, "lora": 0.9, "bitfit": 0.6}
     made, load = said("method=full,lora,bitfit", "seed=0,1,2", good=good)
     for record in made:

@@ -18,15 +18,15 @@ from peftbench.core.errors import ConfigError
 from peftbench.core.run import Record
 from peftbench.reports import scores
 from peftbench.results.frame import load_frame
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 EXAMPLES = 400
 ODD = "a_b%&<script>alert(1)</script>#$|{x}~^\\"
 
 
-def saved(folder: Path, made: list[Record], right: dict[str, float] | None = None) -> Results:
+def saved(folder: Path, made: list[Record], right: dict[str, float] | None = None) -> ResultsFolder:
     """The records in a folder; with shares by method, predictions of which so many are right."""
-    results = Results(folder)
+    results = ResultsFolder(folder)
     label = np.arange(EXAMPLES) % 2
     hard = np.random.default_rng(0).random(EXAMPLES)
     for record in made:
@@ -41,7 +41,7 @@ def saved(folder: Path, made: list[Record], right: dict[str, float] | None = Non
     return results
 
 
-def told(results: Results, *words: str, code: int = 0) -> Result:
+def told(results: ResultsFolder, *words: str, code: int = 0) -> Result:
     command = ["report", "table", *words, "--results", str(results.folder)]
     done = CliRunner().invoke(main, command)
     assert done.exit_code == code, done.output
@@ -49,7 +49,7 @@ def told(results: Results, *words: str, code: int = 0) -> Result:
     return done
 
 
-def lines(results: Results, *words: str) -> list[list[str]]:
+def lines(results: ResultsFolder, *words: str) -> list[list[str]]:
     """Cells of the Markdown table, the rule left out."""
     text = told(results, *words, "--format", "markdown").stdout
     found = [line.strip("| ").split("|") for line in text.splitlines() if line.startswith("|")]
@@ -248,11 +248,11 @@ def test_bad_words_end_with_what_to_do(four, words, message):
 
 
 def test_an_empty_folder(tmp_path):
-    assert "holds no records" in told(Results(tmp_path / "none"), code=2).stderr
+    assert "holds no records" in told(ResultsFolder(tmp_path / "none"), code=2).stderr
     assert not (tmp_path / "none").exists()
 
 
-def found(results: Results, *words: str) -> best_in_column.Best:
+def found(results: ResultsFolder, *words: str) -> best_in_column.Best:
     return best_in_column.find_best(
         pivot.cross(load_frame(results), pivot.parse_spec(words)), results
     )

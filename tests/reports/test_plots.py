@@ -25,7 +25,7 @@ from peftbench.reports.plotting import line_plots, palette
 from peftbench.reports.plotting.line_plots import defined_points, mean_curve
 from peftbench.reports.plotting.palette import Palette
 from peftbench.reports.plotting.style import FORMATS
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 
 def grown(*words: str) -> list[Record]:
@@ -337,7 +337,7 @@ def test_bytes_are_stable_and_type_is_text():
 
 
 def test_the_verb_writes_what_was_asked(tmp_path):
-    results = Results(tmp_path / "results")
+    results = ResultsFolder(tmp_path / "results")
     for record in grown("method=lora,full"):
         results.save(record, records.predictions())
 

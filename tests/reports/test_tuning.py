@@ -11,7 +11,7 @@ from peftbench.core.tuning import Choice, Trial, subject
 from peftbench.reports import tuning
 from peftbench.reports.plotting.palette import Palette, known
 from peftbench.results import choices
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 RATES = [1e-4, 1e-3, 1e-2]
 
@@ -138,7 +138,7 @@ def test_a_panel_for_each_task_and_size():
 
 
 def test_the_verb_needs_choices_and_no_records(made, tmp_path):
-    results = Results(tmp_path / "r")
+    results = ResultsFolder(tmp_path / "r")
     line = ["report", "tuning", "--results", str(results.folder)]
     (tmp_path / "r").mkdir()
     refused = CliRunner().invoke(main, line)

@@ -8,7 +8,7 @@ from records import plan, runs, tiny
 from peftbench.core.errors import ConfigError, RecordError
 from peftbench.core.tuning import Choice, Trial, subject
 from peftbench.results import choices
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 TRIAL = Trial("0" * 12, 2e-3, 1000, None, 1, 0.8, False, 3.0)
 
@@ -19,7 +19,7 @@ def choice(run, rate):
 
 def test_a_choice_is_read_as_it_was_written(tmp_path):
     (run,) = runs("method=lora")
-    results = Results(tmp_path)
+    results = ResultsFolder(tmp_path)
     choices.save(results, choice(run, 2e-3))
     (path,) = (tmp_path / "choices").iterdir()
     assert path.name == f"lora-synthetic_paraphrase-tiny-32-{subject(run).key}.json"
@@ -35,7 +35,7 @@ def test_a_choice_is_read_as_it_was_written(tmp_path):
 def test_a_name_from_outside_stays_in_the_folder(tmp_path):
     (run,) = runs("method=lora")
     run = replace(run, method=replace(run.method, name="../../out"))
-    choices.save(Results(tmp_path), choice(run, 2e-3))
+    choices.save(ResultsFolder(tmp_path), choice(run, 2e-3))
     (path,) = (tmp_path / "choices").iterdir()
     assert path.name.startswith(".._.._out-")
 
@@ -54,7 +54,7 @@ def test_the_cell_itself_comes_first_then_the_nearest_size():
 
 def test_a_tuned_run_is_the_run_with_this_rate_typed_by_hand(tmp_path):
     (run,) = runs("method=lora", "size=64")
-    choices.save(Results(tmp_path), choice(run, 2e-3))
+    choices.save(ResultsFolder(tmp_path), choice(run, 2e-3))
     words = tiny("method=lora", "size=64,128", "seed=0,1")
     tuned = plan(*words, "tuned=true", results=tmp_path)
     assert tuned.runs == plan(*words, "train.lr=2e-3").runs

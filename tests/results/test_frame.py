@@ -17,7 +17,7 @@ from peftbench.cli.main import main
 from peftbench.core.run import Record, Run
 from peftbench.results import frame, record_columns
 from peftbench.results.frame import load_frame
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.system import io
 
 REFERENCE = ROOT / "results/reference"
@@ -25,7 +25,7 @@ REFERENCE = ROOT / "results/reference"
 
 @pytest.fixture
 def results(tmp_path):
-    made = Results(tmp_path / "r")
+    made = ResultsFolder(tmp_path / "r")
     for run in records.runs("method=lora,bitfit,sparse_adapter", "seed=0,1", "train.lr=1e-5"):
         made.save(
             records.record(run, seconds={"train": 6.7e-05, "load": 1e16}), records.predictions()
@@ -37,17 +37,17 @@ def results(tmp_path):
 def read(monkeypatch):
     """Keys of the records whose files are read."""
     keys: list[str] = []
-    before = Results.record_bytes
+    before = ResultsFolder.record_bytes
 
-    def noted(self: Results, key: str) -> bytes:
+    def noted(self: ResultsFolder, key: str) -> bytes:
         keys.append(key)
         return before(self, key)
 
-    monkeypatch.setattr(Results, "record_bytes", noted)
+    monkeypatch.setattr(ResultsFolder, "record_bytes", noted)
     return keys
 
 
-def reseal(results: Results, key: str, **changes: object) -> None:
+def reseal(results: ResultsFolder, key: str, **changes: object) -> None:
     """Change fields of a record's file, and seal it again."""
     path = results.folder / "records" / f"{key}.json"
     path.write_bytes(io.sealed(io.unsealed(path) | changes))
@@ -76,8 +76,8 @@ def expected(record: Record) -> dict[str, object]:
 @pytest.mark.skipif(not REFERENCE.exists(), reason="no reference results in this checkout")
 @pytest.mark.parametrize("folder", ["reference", "doering2024", "unipelt2022", "tuning"])
 def test_every_committed_record_is_as_the_store_reads_it(folder, tmp_path):
-    committed = Results(ROOT / "results" / folder)
-    copy = Results(tmp_path)  # whose cache is new
+    committed = ResultsFolder(ROOT / "results" / folder)
+    copy = ResultsFolder(tmp_path)  # whose cache is new
     (tmp_path / "records").symlink_to((committed.folder / "records").resolve())
     loaded = load_frame(copy)
     assert not loaded.unreadable
@@ -215,8 +215,8 @@ def test_processes_give_the_same_columns(results, monkeypatch):
 def test_two_processes_may_load_at_once(results):
     code = (
         "import sys; from peftbench.results.frame import load_frame; "
-        "from peftbench.results.store import Results; "
-        "print(load_frame(Results(sys.argv[1])).read(['score'])['score'].tolist())"
+        "from peftbench.results.store import ResultsFolder; "
+        "print(load_frame(ResultsFolder(sys.argv[1])).read(['score'])['score'].tolist())"
     )
     command = [sys.executable, "-c", code, str(results.folder)]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
@@ -273,7 +273,7 @@ def test_lists_are_their_json(results):
 
 
 def test_an_empty_folder(tmp_path):
-    loaded = load_frame(Results(tmp_path / "none"))
+    loaded = load_frame(ResultsFolder(tmp_path / "none"))
     assert (len(loaded), loaded.columns, loaded.read().shape) == (0, ["key"], (0, 1))
     assert not (tmp_path / "none").exists()
 
@@ -322,7 +322,7 @@ def test_a_record_of_another_layout_has_the_same_columns(results, lay_out):
 
 
 def test_the_layout_that_is_written_is_cut_without_a_second_reading(results, monkeypatch):
-    monkeypatch.setattr(Results, "record_json", None)
+    monkeypatch.setattr(ResultsFolder, "record_json", None)
     assert not load_frame(results).unreadable
 
 
@@ -351,16 +351,16 @@ def test_a_seed_that_is_no_whole_number_is_unreadable(results, seed):
 
 def test_a_file_that_changes_while_it_is_read_is_read_again(results, read, monkeypatch):
     key = results.keys()[0]
-    plain = Results.record_bytes
+    plain = ResultsFolder.record_bytes
 
-    def late(self: Results, asked: str) -> tuple[bytes, os.stat_result]:
+    def late(self: ResultsFolder, asked: str) -> tuple[bytes, os.stat_result]:
         found = plain(self, asked)
         if asked == key:
             reseal(results, key, flops=3)
         return found
 
     with monkeypatch.context() as patched:
-        patched.setattr(Results, "record_bytes", late)
+        patched.setattr(ResultsFolder, "record_bytes", late)
         load_frame(results)
     read.clear()
     assert sorted(load_frame(results).read(["flops"])["flops"]) == [3.0, *5 * [1.5e9]]
@@ -399,7 +399,7 @@ def test_columns_do_not_depend_on_which_records_are_read_together(results, monke
 
 
 def test_seeds_of_roles_are_fields_and_settings(tmp_path):
-    made = Results(tmp_path / "r")
+    made = ResultsFolder(tmp_path / "r")
     for number, run in enumerate(records.runs("method=lora", "seed.order=0,1,2", "seed.head=0,1")):
         made.save(records.record(run, number / 10), records.predictions())
     frame_ = load_frame(made)

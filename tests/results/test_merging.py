@@ -10,14 +10,14 @@ import suite_records
 from peftbench.core.errors import ConfigError, RecordError
 from peftbench.core.tuning import Choice, Trial, subject
 from peftbench.results import choices, merging
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 WORDS = ("method=lora,bitfit", "seed=0,1")
 
 
 def folder(path, runs, score=0.75):
     """A folder with a record, predictions and weights of each run."""
-    made = Results(path)
+    made = ResultsFolder(path)
     for run in runs:
         trained = b"weights of " + run.key.encode()
         made.save(records.record(run, score), records.predictions(), trained)
@@ -59,7 +59,7 @@ def content(place):
 
 
 def test_what_folders_hold_is_copied_once(two, tmp_path):
-    into = Results(tmp_path / "all")
+    into = ResultsFolder(tmp_path / "all")
     done = merging.merge(two, into)
     assert content(into) == content(two[0]) | content(two[1])
     assert done.counts == {
@@ -81,7 +81,7 @@ def test_other_numbers_under_a_key_are_listed_and_nothing_is_written(two, tmp_pa
     a, b = two
     run = records.runs(*WORDS)[3]
     a.save(records.record(run, 0.625), records.predictions())
-    into = Results(tmp_path / "all")
+    into = ResultsFolder(tmp_path / "all")
     with pytest.raises(ConfigError) as told:
         merging.merge([a, b], into)
     lines = str(told.value).splitlines()
@@ -113,7 +113,7 @@ def test_evaluations_of_weights_that_are_not_kept_are_left_out(two, tmp_path):
     (key,) = b.evaluations()
     found = b.evaluated(key)
     b.save_evaluated(replace(found, trained_sha256=b.load(run.key).trained_sha256), {})
-    first, second = Results(tmp_path / "first"), Results(tmp_path / "second")
+    first, second = ResultsFolder(tmp_path / "first"), ResultsFolder(tmp_path / "second")
     done = merging.merge([a, b], first, keep_first=True)
     assert first.evaluations() == []
     assert [line.startswith(f"{key}  noise of") for line in done.left_out] == [True]
@@ -122,8 +122,8 @@ def test_evaluations_of_weights_that_are_not_kept_are_left_out(two, tmp_path):
 
 
 def test_an_interrupted_merge_continues(two, tmp_path, monkeypatch):
-    into = Results(tmp_path / "all")
-    write, left = Results.write, [5]
+    into = ResultsFolder(tmp_path / "all")
+    write, left = ResultsFolder.write, [5]
 
     def full(self, path, body):
         left[0] -= 1
@@ -131,7 +131,7 @@ def test_an_interrupted_merge_continues(two, tmp_path, monkeypatch):
             raise OSError(28, "No space left on device")
         write(self, path, body)
 
-    monkeypatch.setattr(Results, "write", full)
+    monkeypatch.setattr(ResultsFolder, "write", full)
     with pytest.raises(OSError, match="No space"):
         merging.merge(two, into)
     monkeypatch.undo()
@@ -148,12 +148,12 @@ def test_damaged_files_are_left_out_or_come_from_another_folder(two, tmp_path):
     lost, shared, *_ = records.runs(*WORDS)
     (a.folder / "records" / f"{lost.key}.json").write_text("{")
     (a.folder / "predictions" / f"{shared.key}.npz").write_bytes(b"PK")
-    into = Results(tmp_path / "all")
+    into = ResultsFolder(tmp_path / "all")
     done = merging.merge([a, b], into)
     assert [lost.key in line and "is not whole" in line for line in done.left_out] == [True]
     assert len(into.predictions(into.load(shared.key))["label"]) == 5
     (b.folder / "predictions" / f"{shared.key}.npz").unlink()
-    into = Results(tmp_path / "without")
+    into = ResultsFolder(tmp_path / "without")
     done = merging.merge([a, b], into)
     assert [shared.key in line and "without predictions" in line for line in done.notes] == [True]
     with pytest.raises(RecordError, match="is gone"):
@@ -161,10 +161,12 @@ def test_damaged_files_are_left_out_or_come_from_another_folder(two, tmp_path):
 
 
 def test_a_run_in_progress_is_left_as_it_is(two, tmp_path, monkeypatch):
-    into = Results(tmp_path / "all")
+    into = ResultsFolder(tmp_path / "all")
     run = records.runs(*WORDS)[0]
-    claim = Results.claim
-    monkeypatch.setattr(Results, "claim", lambda self, key: key != run.key and claim(self, key))
+    claim = ResultsFolder.claim
+    monkeypatch.setattr(
+        ResultsFolder, "claim", lambda self, key: key != run.key and claim(self, key)
+    )
     done = merging.merge(two, into)
     assert not into.has(run.key)
     assert [f"{run.key} is in progress" in line for line in done.left_out] == [True]
@@ -174,13 +176,13 @@ def test_folders_that_cannot_be_meant_are_refused(two, tmp_path):
     a, b = two
     (tmp_path / "empty").mkdir()
     for given, into, said in (
-        ([a, Results(tmp_path / "c")], tmp_path / "all", "no such folder"),
-        ([a, Results(tmp_path / "empty")], tmp_path / "all", "holds no records"),
+        ([a, ResultsFolder(tmp_path / "c")], tmp_path / "all", "no such folder"),
+        ([a, ResultsFolder(tmp_path / "empty")], tmp_path / "all", "holds no records"),
         ([a, b], a.folder / "all", "one lies in the other"),
         ([a, b.trials()], b.folder, "one lies in the other"),
     ):
         with pytest.raises(ConfigError, match=said):
-            merging.merge(given, Results(into))
+            merging.merge(given, ResultsFolder(into))
     assert not (tmp_path / "all").exists()
     merging.merge([b], a)
     assert len(a.keys()) == 4
@@ -189,7 +191,7 @@ def test_folders_that_cannot_be_meant_are_refused(two, tmp_path):
 def test_another_commit_of_a_repository_is_noted(two, tmp_path):
     a, b = two
     a.keep_revisions({"models/x": "def", "datasets/y": "123"})
-    into = Results(tmp_path / "all")
+    into = ResultsFolder(tmp_path / "all")
     done = merging.merge([a, b], into)
     assert into.revisions() == {"models/x": "def", "datasets/y": "123"}
     assert "another commit of models/x, abc" in done.notes[0]

@@ -19,7 +19,7 @@ from paths import ROOT
 from peftbench import plan
 from peftbench.core.errors import ConfigError, OtherSchemaError, RecordError
 from peftbench.results.status import sweep_status
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.system import io
 
 OLD = ROOT / "tests/golden/schema1"
@@ -79,7 +79,7 @@ def migrated(tmp_path_factory):
     done = migrate(copy)
     assert done.returncode == 0, done.stderr
     assert done.stdout == f"{copy}: 5 records, 3 evaluations, 2 failures\n"
-    return Results(copy)
+    return ResultsFolder(copy)
 
 
 @pytest.mark.parametrize("words", PLANS)
@@ -214,7 +214,7 @@ def test_a_folder_is_migrated_whole_after_a_kill_at_any_write(folder, monkeypatc
     class Killed(BaseException):
         pass
 
-    write, last = Results.write, 0
+    write, last = ResultsFolder.write, 0
 
     def limited(limit: int):
         count = 0
@@ -229,7 +229,7 @@ def test_a_folder_is_migrated_whole_after_a_kill_at_any_write(folder, monkeypatc
         return some
 
     for limit in range(1, 100):  # each goes on where the last one was killed
-        monkeypatch.setattr(Results, "write", limited(limit))
+        monkeypatch.setattr(ResultsFolder, "write", limited(limit))
         try:
             Migration(folder).migrate()
         except Killed:
@@ -237,7 +237,7 @@ def test_a_folder_is_migrated_whole_after_a_kill_at_any_write(folder, monkeypatc
         last = limit
         break
     assert last > 2
-    results = Results(folder)
+    results = ResultsFolder(folder)
     before = {path.stem for path in OLD.rglob("*.*")}
     assert before.isdisjoint(path.stem for path in folder.rglob("*.*"))
     for words in PLANS:
@@ -248,14 +248,14 @@ def test_a_folder_is_migrated_whole_after_a_kill_at_any_write(folder, monkeypatc
 def test_an_old_folder_is_refused_with_the_name_of_the_script(folder):
     key = next((folder / "records").iterdir()).stem
     with pytest.raises(OtherSchemaError, match=r"schema 1 .*scripts/migrate_records\.py FOLDER"):
-        Results(folder).load(key)
+        ResultsFolder(folder).load(key)
     with pytest.raises(ConfigError, match="of an older peftbench"):
-        sweep_status(planned(next(iter(PLANS))), Results(folder))
+        sweep_status(planned(next(iter(PLANS))), ResultsFolder(folder))
 
 
 def test_a_newer_record_is_never_overwritten(migrated, tmp_path):
     (run, _) = planned(next(iter(PLANS))).runs
-    results = Results(tmp_path)
+    results = ResultsFolder(tmp_path)
     data = io.unsealed(migrated.folder / "records" / f"{run.key}.json") | {"schema": 3}
     path = tmp_path / "records" / f"{run.key}.json"
     results.write(path, io.sealed(data))

@@ -6,13 +6,13 @@ import records
 
 from peftbench.core.errors import ConfigError
 from peftbench.results.records_file import write_records
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 
 @pytest.fixture
 def results(tmp_path):
     """Four records and one that is torn."""
-    folder = Results(tmp_path / "runs")
+    folder = ResultsFolder(tmp_path / "runs")
     runs = records.runs("method=lora,bitfit", "seed=0,1")
     for run in runs:
         folder.save(records.record(run, 0.5 + run.seed / 10), records.predictions())
@@ -37,7 +37,7 @@ def test_what_cannot_be_written_is_refused(results, tmp_path):
     with pytest.raises(ConfigError, match=r"runs\.xls: .*\.csv, \.parquet"):
         write_records(results, tmp_path / "runs.xls")
     with pytest.raises(ConfigError, match="holds no readable record"):
-        write_records(Results(tmp_path / "none"), tmp_path / "runs.csv")
+        write_records(ResultsFolder(tmp_path / "none"), tmp_path / "runs.csv")
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="give another place"):
         write_records(results, tmp_path / "file" / "runs.csv")

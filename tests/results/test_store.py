@@ -15,7 +15,7 @@ from records import predictions, record, runs
 
 from peftbench.core.errors import ConfigError, RecordError
 from peftbench.core.failures import Failure
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.system.io import sealed
 
 (RUN,) = runs("seed=0")
@@ -24,7 +24,7 @@ from peftbench.system.io import sealed
 
 @pytest.fixture
 def results(tmp_path):
-    return Results(tmp_path / "a folder" / "of results")
+    return ResultsFolder(tmp_path / "a folder" / "of results")
 
 
 @pytest.fixture
@@ -83,7 +83,7 @@ def test_a_record_and_its_predictions_come_back_as_they_were(results):
 
 
 def test_equal_records_give_equal_bytes(results, tmp_path):
-    other = Results(tmp_path / "other")
+    other = ResultsFolder(tmp_path / "other")
     for folder in (results, other):
         folder.save(record(RUN), predictions())
     assert files(results.folder) == files(other.folder)
@@ -241,8 +241,8 @@ def test_a_torn_note_of_a_failure_is_refused_and_overwritten(results):
 
 HOLDER = """
 import sys, time
-from peftbench.results.store import Results
-results = Results(sys.argv[1])
+from peftbench.results.store import ResultsFolder
+results = ResultsFolder(sys.argv[1])
 print([results.claim(key) for key in sys.argv[2:]], flush=True)
 sys.stdin.read()
 """
@@ -310,7 +310,7 @@ def test_a_failed_write_leaves_what_was_there(results, monkeypatch):
 
 
 def test_a_full_disk_takes_a_record_whole_or_not_at_all(small_disk):
-    results = Results(small_disk / "runs")
+    results = ResultsFolder(small_disk / "runs")
     results.save(record(RUN), predictions())
     before = files(results.folder)
     room = os.statvfs(small_disk)
@@ -334,15 +334,15 @@ def test_a_full_disk_takes_a_record_whole_or_not_at_all(small_disk):
 def test_a_folder_that_cannot_be_written_to_is_refused_early(tmp_path):
     (tmp_path / "file").write_text("no folder")
     with pytest.raises(ConfigError, match=r"cannot write to the results folder .*--results"):
-        Results(tmp_path / "file" / "runs").check_writable()
+        ResultsFolder(tmp_path / "file" / "runs").check_writable()
 
 
 def test_a_read_only_folder_is_refused_early(tmp_path):
     with mounted(tmp_path / "disk", "-t", "tmpfs", "-o", "size=64k,ro", "tmpfs") as folder:
         with pytest.raises(ConfigError, match="Read-only"):
-            Results(folder / "runs").check_writable()
+            ResultsFolder(folder / "runs").check_writable()
         with pytest.raises(ConfigError, match="Read-only"):
-            Results(folder).check_writable()
+            ResultsFolder(folder).check_writable()
 
 
 def test_checking_a_folder_leaves_no_file(results):

@@ -16,7 +16,7 @@ from peftbench.reports.base import gather
 from peftbench.reports.html.data import contents
 from peftbench.results import choices
 from peftbench.results.frame import load_frame
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 TOLD = " The reporting split has no part in the choice."
 
@@ -36,7 +36,7 @@ def save(results, made, score=0.75):
 @pytest.fixture
 def results(tmp_path):
     """LoRA at two rates, of which one was chosen; BitFit at one that nobody chose."""
-    folder = Results(tmp_path / "r")
+    folder = ResultsFolder(tmp_path / "r")
     tuned = runs("method=lora", "train.lr=2e-3", "seed=0,1")
     save(folder, tuned, 0.8)
     save(folder, runs("method=lora", "train.lr=1e-3", "seed=0,1,2"), 0.6)
@@ -134,7 +134,7 @@ def test_without_choices_nothing_is_said(results):
 
 
 def test_a_rate_from_another_size_says_so(tmp_path):
-    results = Results(tmp_path / "r")
+    results = ResultsFolder(tmp_path / "r")
     small, large = runs("method=lora", "train.lr=2e-3", "size=32,64")
     save(results, [small, large])
     choose(results, small, trials=4)
@@ -161,7 +161,7 @@ def test_a_rate_from_another_size_says_so(tmp_path):
 
 
 def test_a_rate_that_was_chosen_for_another_size_is_untuned_beside_an_own_choice(tmp_path):
-    results = Results(tmp_path / "r")
+    results = ResultsFolder(tmp_path / "r")
     small, large = runs("method=lora", "train.lr=2e-3", "size=32,64")
     save(results, [small, large])
     choose(results, small, 2e-3)
@@ -210,7 +210,7 @@ def test_the_pareto_picture_takes_the_total_and_says_so(results):
 
 
 def test_trials_of_another_machine_do_not_add_up(tmp_path):
-    results = Results(tmp_path / "r")
+    results = ResultsFolder(tmp_path / "r")
     made = runs("method=lora", "train.lr=2e-3", "seed=0,1")
     save(results, [*made, *runs("method=bitfit", "seed=0,1")])
     choose(results, made[0], environment=records.ENVIRONMENT | {"device": "Some GPU"})

@@ -13,7 +13,7 @@ from rich.console import Console
 from peftbench.core.text import format_duration
 from peftbench.results import in_flight
 from peftbench.results.runtime_estimates import STEP_COSTS, Forecast
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.runner import progress
 from peftbench.runner.progress import Display
 from peftbench.runner.worker_pool import Event
@@ -30,7 +30,7 @@ def screen(monkeypatch, tmp_path):
     def make(terminal=False, quiet=False, width=120):
         console = partial(Console, file=shown, force_terminal=terminal, width=width)
         monkeypatch.setattr(progress, "Console", lambda **_: console(highlight=False))
-        results = Results(tmp_path)
+        results = ResultsFolder(tmp_path)
         for run in RUNS:
             results.save(record(run), predictions())
         weights = Forecast([]).weights(RUNS)
@@ -141,16 +141,16 @@ def test_the_file_for_status_lives_as_long_as_the_display(screen, monkeypatch, t
     with display:
         for part in (0.25, 0.375, 0.5):
             display(step(RUNS[0], part))
-        (found,) = in_flight.read(Results(tmp_path))
+        (found,) = in_flight.read(ResultsFolder(tmp_path))
         assert (found.finished, found.total) == (0, 4)
         assert found.left == pytest.approx(10 * 3.5 / 0.5, rel=0.02)  # weights are nearly alike
         told = {"title": RUNS[0].title, "fraction": 0.5, "step": 2, "loss": 0.5}
         assert found.jobs == [told]
         assert found.lines[1] == f"   50 % {RUNS[0].title}, step 2, loss 0.500"
         monkeypatch.setattr(processes.Process, "is_alive", lambda self: False)
-        assert in_flight.read(Results(tmp_path)) == []
+        assert in_flight.read(ResultsFolder(tmp_path)) == []
         monkeypatch.undo()
-    assert in_flight.read(Results(tmp_path)) == []
+    assert in_flight.read(ResultsFolder(tmp_path)) == []
 
 
 def test_a_worker_with_a_pack_shows_how_many_runs_it_has(screen):

@@ -5,7 +5,7 @@ from records import runs
 
 from peftbench.core.plan import RunOptions
 from peftbench.results.runtime_estimates import Forecast
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.runner import resources, sweep
 
 GIB = 2**30
@@ -103,6 +103,6 @@ def test_a_sweep_names_the_kind_of_gpu_that_it_does_not_use(
     monkeypatch.setattr(sweep, "unused_gpus", lambda: "ROCm")
     todo = sweep.Todo(runs("method=lora"), [], None, Forecast([]))
     used = resources.Resources(1, 1, gpus, 1)
-    sweep._print_resources(used, todo, Results(tmp_path), RunOptions(**options))
+    sweep._print_resources(used, todo, ResultsFolder(tmp_path), RunOptions(**options))
     said = "note: torch has ROCm here, which is not used: only NVIDIA's GPUs are\n"
     assert (said in capsys.readouterr().err) is told

@@ -12,7 +12,7 @@ from peftbench.core.errors import ConfigError
 from peftbench.core.plan import RunOptions
 from peftbench.core.tuning import Search, SearchSpace
 from peftbench.results import choices
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.runner import sweep, tune
 from peftbench.runner.tpe import STARTUP, Proposals
 
@@ -68,12 +68,12 @@ def search(folder, stop_after=None):
         patched.setattr(sweep, "execute", execute)
         asked = plan(*tiny("method=lora,bitfit", "size=400"))
         how, options = Search(sampler="tpe"), RunOptions(device="cpu", quiet=True)
-        return tune.tune(asked, Results(folder), how, options), trained
+        return tune.tune(asked, ResultsFolder(folder), how, options), trained
 
 
 def test_a_search_that_was_stopped_goes_on_with_the_same_rates(tmp_path):
     code, trained = search(tmp_path / "whole")
-    whole = choices.all_choices(Results(tmp_path / "whole"))
+    whole = choices.all_choices(ResultsFolder(tmp_path / "whole"))
     assert code == 0
     assert [len(choice.trials) for choice in whole] == [6 + 2 * 2] * 2
     for choice in whole:
@@ -82,11 +82,11 @@ def test_a_search_that_was_stopped_goes_on_with_the_same_rates(tmp_path):
         assert choice.rate == max(choice.rates, key=near)
     code, first = search(tmp_path / "part", stop_after=5)
     assert code == 130
-    assert choices.all_choices(Results(tmp_path / "part")) == []
+    assert choices.all_choices(ResultsFolder(tmp_path / "part")) == []
     code, rest = search(tmp_path / "part")
     assert code == 0
     assert first + rest == trained
-    assert choices.all_choices(Results(tmp_path / "part")) == whole
+    assert choices.all_choices(ResultsFolder(tmp_path / "part")) == whole
     assert search(tmp_path / "part") == (0, [])  # chosen before
 
 

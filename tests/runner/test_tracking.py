@@ -8,7 +8,7 @@ import pytest
 from records import predictions, record, runs
 
 from peftbench.core.errors import ConfigError
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.runner import tracking
 from peftbench.runner.tracking import Tracking, check_trackers
 from peftbench.runner.worker_pool import Event
@@ -23,7 +23,7 @@ NEWS = [
 @pytest.fixture
 def tracked(tmp_path):
     """A folder of two records, and what hands one over to a tracker."""
-    results, heard, told = Results(tmp_path / "results"), [], []
+    results, heard, told = ResultsFolder(tmp_path / "results"), [], []
 
     def go(name, elsewhere=False):
         listen = Tracking([name], results, heard.append, told.append)

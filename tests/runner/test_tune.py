@@ -10,7 +10,7 @@ from peftbench.cli.main import main
 from peftbench.core.errors import ConfigError
 from peftbench.core.tuning import UNREPORTED, Search, Trial
 from peftbench.results import choices
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.runner import tune
 
 
@@ -100,7 +100,7 @@ def test_a_choice_is_made_without_the_reporting_split_and_only_once(tmp_path):
         first = CliRunner().invoke(main, line)
         assert first.exit_code == 0, first.output
         assert "1 learning rates: 0 chosen before, 1 to choose" in first.output
-        (choice,) = choices.all_choices(Results(folder))
+        (choice,) = choices.all_choices(ResultsFolder(folder))
         made.append(choice)
         assert len(choice.trials) == 4 * 3 + 4  # four folds: three rates once, the best once more
         assert choice.environment["device"]
@@ -134,7 +134,7 @@ def test_shards_make_their_part_of_a_round_and_the_next_one_waits_for_all(tmp_pa
     assert "round 1: 4 trials of other shards are not there yet" in told[0]  # of 2 rates, 4 folds
     assert "round 2: 2 trials of other shards" in told[1]
     assert "Chosen learning rates" in told[2]
-    (choice,) = choices.all_choices(Results(tmp_path))
+    (choice,) = choices.all_choices(ResultsFolder(tmp_path))
     assert len(choice.trials) == 2 * 4 + 4
 
 

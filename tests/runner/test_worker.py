@@ -22,7 +22,7 @@ from peftbench.core.evaluation import job_json
 from peftbench.core.failures import FAILURE_KINDS, TRANSIENT_FAILURES
 from peftbench.core.runtime import RuntimeConfig
 from peftbench.methods import dry_run
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.runner import worker
 from peftbench.runner.failure_causes import classify, place, reason
 from peftbench.training import loop, trainer
@@ -168,7 +168,7 @@ def test_without_a_supervisor_only_a_training_gets_time_for_its_checkpoint(
 def test_a_method_that_changes_the_folder_leaves_its_record_where_it_belongs(stage):
     run = one(stage, "method=wanders", "budget.steps=2")
     after_it = one(stage, "method=steady", "budget.steps=2")
-    stage.results = Results(stage.folder / "runs")
+    stage.results = ResultsFolder(stage.folder / "runs")
     told = serve(stage, run, after_it, check=[run])
     assert [one["event"] for one in told if one["event"] != "step"] == [
         *("ready", "checked", "done", "ready", "done", "ready")
@@ -216,14 +216,14 @@ def test_a_bad_checkpoint_is_told_to_the_person(stage):
 def test_a_claim_that_fails_later_is_noted_and_ends_no_worker(stage, monkeypatch):
     """Simulated: the lock service of the file server is gone when the run's turn comes."""
     runs = [one(stage, "method=steady", f"seed={seed}", "budget.steps=2") for seed in (0, 1)]
-    real = Results.claim
+    real = ResultsFolder.claim
 
     def claim(self, key):
         if key == runs[0].key:
             raise OSError(errno.ENOLCK, "No locks available")
         return real(self, key)
 
-    monkeypatch.setattr(Results, "claim", claim)
+    monkeypatch.setattr(ResultsFolder, "claim", claim)
     told = serve(stage, *runs)
     events = {
         one["key"]: SimpleNamespace(**one) for one in told if one["event"] in ("done", "failed")

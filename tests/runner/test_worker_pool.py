@@ -17,7 +17,7 @@ from records import record, runs
 
 from peftbench.core.errors import ConfigError
 from peftbench.core.runtime import RuntimeConfig
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.runner import scratch, sweep, worker_pool
 from peftbench.runner.worker_pool import MOST_LOST, Stopped, WorkerPool
 from peftbench.system import processes
@@ -70,7 +70,7 @@ def scripted(tmp_path, monkeypatch):
         script.write_text("".join(lines))
         script.chmod(0o755)
         monkeypatch.setattr(worker_pool.sys, "executable", str(script))
-        pools.append(WorkerPool(Results(results), setting, 1, list(gpus)))
+        pools.append(WorkerPool(ResultsFolder(results), setting, 1, list(gpus)))
         return pools[-1]
 
     yield make
@@ -191,9 +191,9 @@ def test_ctrl_c_when_the_check_is_over_stops_the_command(scripted, tmp_path, mon
         os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(sweep, "preflight", interrupted)
-    assert sweep.execute(todo(), Results(tmp_path / "runs"), options(dry_run=dry), []) is True
+    assert sweep.execute(todo(), ResultsFolder(tmp_path / "runs"), options(dry_run=dry), []) is True
     assert len(started(tmp_path)) == before + 1
-    assert Results(tmp_path / "runs").keys() == []
+    assert ResultsFolder(tmp_path / "runs").keys() == []
 
 
 def test_ctrl_c_while_the_hub_is_asked_stops_before_a_worker_starts(
@@ -203,7 +203,7 @@ def test_ctrl_c_while_the_hub_is_asked_stops_before_a_worker_starts(
         raise KeyboardInterrupt
 
     monkeypatch.setattr(sweep.prefetch, "fetch_from_hub", interrupted)
-    assert sweep.execute(todo(), Results(tmp_path / "runs"), options(), []) is True
+    assert sweep.execute(todo(), ResultsFolder(tmp_path / "runs"), options(), []) is True
     assert not (tmp_path / "started").exists()
 
 
@@ -237,7 +237,7 @@ def test_what_is_left_out_is_said_in_one_line(scripted, tmp_path, monkeypatch, c
     monkeypatch.setenv("RANK", "3")
     monkeypatch.setenv("ACCELERATE_USE_FSDP", "true")
     scripted(SERVE).close()
-    sweep.execute(todo(), Results(tmp_path / "runs"), options(dry_run=True), [])
+    sweep.execute(todo(), ResultsFolder(tmp_path / "runs"), options(dry_run=True), [])
     (line,) = [x for x in capsys.readouterr().err.splitlines() if "environment" in x]
     assert line.endswith("would change or hang runs: ACCELERATE_USE_FSDP, RANK")
 
@@ -245,7 +245,7 @@ def test_what_is_left_out_is_said_in_one_line(scripted, tmp_path, monkeypatch, c
 def test_a_run_whose_record_is_gone_ends_no_display(scripted, tmp_path, capsys):
     """As when a method has changed the working folder under a relative path."""
     scripted(SERVE).close()
-    sweep.execute(todo(), Results(tmp_path / "runs"), options(), [])
+    sweep.execute(todo(), ResultsFolder(tmp_path / "runs"), options(), [])
     told = capsys.readouterr().err
     assert told.count("its record cannot be read") == 2
     assert "No such file" in told
@@ -293,7 +293,7 @@ def test_a_scratch_folder_that_is_a_link_is_left_alone(scripted, tmp_path):
 
 
 def test_a_record_done_elsewhere_is_shown_with_its_scores(scripted, tmp_path, capsys):
-    results = Results(tmp_path / "runs")
+    results = ResultsFolder(tmp_path / "runs")
     for run in RUNS:
         results.save(record(run), {})
     scripted(SERVE).close()

@@ -15,7 +15,7 @@ from peftbench.evaluation import continual
 from peftbench.methods.base import build_method
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.runner.worker import preflight
 from peftbench.suites import base
 from peftbench.suites.continual import measures
@@ -31,7 +31,7 @@ def one(*words):
 
 def followed(folder, evaluation, **more):
     """A stream, after the run that trains on everything at once."""
-    results = Results(folder)
+    results = ResultsFolder(folder)
     if not results.has(evaluation.run.key):
         outcome = trainer.execute(evaluation.run)
         results.save(outcome.record, outcome.predictions)
@@ -163,7 +163,7 @@ def test_a_stopped_stream_goes_on_to_the_same_bits(tmp_path):
 
 def test_words_learnt_in_a_round_are_kept_in_the_next(tmp_path):
     evaluation, _ = one("method=full", "suite.chunks=[8,8]", "train.lr=0.01")
-    results = Results(tmp_path)
+    results = ResultsFolder(tmp_path)
     rounds = list(_rounds(evaluation))
     setting = RuntimeConfig(save_weights=True)
     states = []
@@ -243,7 +243,7 @@ def test_report_of_rounds(tmp_path):
     text = (tmp_path / "reports" / "continual.md").read_text()
     assert [line.split("|")[2].strip() for line in text.splitlines()[4:6]] == ["False", "True"]
     assert " at once |" in text
-    key = Results(tmp_path).evaluations()[0]
+    key = ResultsFolder(tmp_path).evaluations()[0]
     shown = CliRunner().invoke(main, ["show", key[:8], "--results", str(tmp_path)]).output
     assert (
         "continual of bayes_hybrid · synthetic_paraphrase · tiny · size 32 · seed 0\n"

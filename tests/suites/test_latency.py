@@ -21,7 +21,7 @@ from peftbench.models.adapted_model import AdaptedModel
 from peftbench.reports import latency as latency_report
 from peftbench.reports import pareto
 from peftbench.reports.plotting.palette import Palette
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.suites import base
 from peftbench.training.precision import build_accelerator
 from peftbench.training.predictor import Predictor
@@ -141,7 +141,7 @@ def test_other_logits_are_not_timed():
 
 @pytest.mark.slow
 def test_kept_weights_are_timed_in_both_forms(tmp_path):
-    results = Results(tmp_path)
+    results = ResultsFolder(tmp_path)
     (evaluation,) = planned(*SHORT, "method=lora", "train.precision=bf16")
     done = execute(evaluation.run, RuntimeConfig(save_weights=True))
     results.save(done.record, done.predictions, done.trained)
@@ -220,7 +220,7 @@ def test_machines_have_tables_and_axes_of_their_own():
     assert [axis.get_xlabel() for axis in picture.figure.axes][3:] == ["latency of one text (ms)"]
 
 
-def pivot(results: Results, *words: str, code: int = 0) -> str:
+def pivot(results: ResultsFolder, *words: str, code: int = 0) -> str:
     command = ["report", "table", *words, "--results", str(results.folder), "--format", "markdown"]
     done = CliRunner().invoke(main, command)
     assert done.exit_code == code, done.output
@@ -228,7 +228,7 @@ def pivot(results: Results, *words: str, code: int = 0) -> str:
 
 
 def test_latency_is_a_column_of_tables(tmp_path):
-    results = Results(tmp_path)
+    results = ResultsFolder(tmp_path)
     every = two()
     (other,) = records.runs("method=head")  # a record that nobody timed
     for run in [*(e.evaluation.run for e in every), other]:
@@ -251,7 +251,7 @@ def test_latency_is_a_column_of_tables(tmp_path):
 
 
 def test_latencies_of_different_machines_are_not_pooled(tmp_path):
-    results = Results(tmp_path)
+    results = ResultsFolder(tmp_path)
     every = two(device="Another CPU")
     for e in every:
         results.save(records.record(e.evaluation.run), records.predictions())
@@ -263,7 +263,7 @@ def test_latencies_of_different_machines_are_not_pooled(tmp_path):
 
 
 def test_a_run_with_two_evaluations_by_one_suite_is_refused(tmp_path):
-    results = Results(tmp_path)
+    results = ResultsFolder(tmp_path)
     (first,) = planned(*SHORT)
     results.save(records.record(first.run), records.predictions())
     for repeats in (20, 40):

@@ -19,7 +19,7 @@ from peftbench.data.text_noise import EDITS
 from peftbench.data.tokenization import TokenizedSplit
 from peftbench.evaluation import evaluator
 from peftbench.metrics import task_metrics
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.suites import base, noise
 from peftbench.suites.noise import area
 from peftbench.training.trainer import execute
@@ -338,7 +338,7 @@ def test_calibration_of_values():
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     """Kept weights: of a method that trains what was there, and of one that samples."""
-    results = Results(tmp_path_factory.mktemp("results"))
+    results = ResultsFolder(tmp_path_factory.mktemp("results"))
     for run in runs("method=full,mc_dropout"):
         outcome = execute(run, RuntimeConfig(save_weights=True))
         results.save(outcome.record, outcome.predictions, outcome.trained)
@@ -399,7 +399,7 @@ def test_evaluations_during_training_may_look_at_a_part(finished):
 def test_what_was_found_is_kept_whole(finished, tmp_path):
     (evaluation,) = planned("suite=shift", "method=full")
     found, arrays = evaluator.evaluate_suite(evaluation, finished)
-    results = Results(tmp_path)
+    results = ResultsFolder(tmp_path)
     found = results.save_evaluated(found, arrays)
     assert results.evaluations() == [evaluation.key]
     again = results.evaluated(evaluation.key)
@@ -415,7 +415,7 @@ def test_what_was_found_is_kept_whole(finished, tmp_path):
 
 def test_weights_that_were_not_kept_or_are_others_are_refused(finished, tmp_path):
     (evaluation,) = planned("suite=noise", "method=full")
-    results = Results(tmp_path)
+    results = ResultsFolder(tmp_path)
     bare = record(evaluation.run)
     results.save(bare, predictions())
     with pytest.raises(ConfigError, match="no weights of"):
@@ -442,7 +442,7 @@ def test_evaluate_asks_for_suites_records_and_weights(tmp_path):
     assert "no suite given" in call("evaluate", *tiny(), *folder, code=2)
     told = call("evaluate", *tiny("suite=noise"), *folder, code=2)
     assert "1 of 1 runs have no record" in told
-    Results(tmp_path).save(record(runs()[0]), predictions())
+    ResultsFolder(tmp_path).save(record(runs()[0]), predictions())
     assert "have no saved weights" in call("evaluate", *tiny("suite=noise"), *folder, code=2)
     assert "have no saved weights" in call("run", *tiny("suite=noise"), *folder, code=2)
 

@@ -10,7 +10,7 @@ from submissions import hand_over, submission
 from peftbench.cluster.manifest import Task
 from peftbench.cluster.schedulers.grid_engine import GridEngine
 from peftbench.config import cluster
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 WORDS = ["cluster=grid_engine", "cluster.cpus=1", "cluster.settle_seconds=0"]
 SGE = cluster.read([*WORDS, "cluster.poll_seconds=0", "cluster.memory_gb=4"])
@@ -46,7 +46,7 @@ def array(folder):
     python = folder / "python"
     python.write_text(PYTHON)
     python.chmod(0o755)
-    results = Results(folder / "it's odd, 100%")
+    results = ResultsFolder(folder / "it's odd, 100%")
     where = replace(
         SGE, memory_gb=0.5, environment={"TRACE": str(trace)}, options={"l": "h_rt=6"}, parallel=3
     )

@@ -13,7 +13,7 @@ from records import tiny
 
 from peftbench.cluster import manifest
 from peftbench.cluster.queue import look
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 #: Seconds after which a test would rather fail than wait.
 PATIENCE = 400
@@ -32,7 +32,7 @@ class Site:
             "ZOO": str(folder),
             "PYTHONPATH": os.pathsep.join(filter(None, path)),
         }
-        self.results = Results(folder / "runs")
+        self.results = ResultsFolder(folder / "runs")
 
     def ask(self, *words, results="runs"):
         """A command of peftbench, to its end."""

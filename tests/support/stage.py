@@ -11,7 +11,7 @@ import zoo
 from records import tiny
 
 from peftbench.config.sweep import plan
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 
 class Stage:
@@ -20,7 +20,7 @@ class Stage:
     def __init__(self, folder):
         self.folder = folder
         self.configs = zoo.write_configs(folder / "configs")
-        self.results = Results(folder / "runs")
+        self.results = ResultsFolder(folder / "runs")
         self.switch(slow=False)
 
     def switch(self, **states):

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from peftbench.core.errors import ConfigError
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.system import io, processes
 
 KEY, OTHER = "0123456789ab", "ba9876543210"
@@ -42,7 +42,7 @@ def without_locks(request, monkeypatch):
 
 @pytest.fixture
 def results(tmp_path):
-    return Results(tmp_path / "runs")
+    return ResultsFolder(tmp_path / "runs")
 
 
 def claim_files(results):
@@ -80,12 +80,12 @@ def test_without_locks_it_is_said_and_files_are_claims(results, without_locks):
 
 HOLDER = """
 import errno, fcntl, os, sys
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 def refuse(*_):
     raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
 if sys.argv[2] == "without":
     fcntl.lockf = refuse
-results = Results(sys.argv[1])
+results = ResultsFolder(sys.argv[1])
 results.check_claims()
 print([results.claim(key) for key in sys.argv[3:]], flush=True)
 sys.stdin.read()
@@ -220,7 +220,7 @@ def shared(tmp_path):
             ("pytest-", "popen-", tmp_path.name)
         ):
             folder.chmod(0o755)
-    found = Results(tmp_path / "runs")
+    found = ResultsFolder(tmp_path / "runs")
     found.check_writable()
     assert found.claim(KEY)
     found.release(KEY)
@@ -239,7 +239,7 @@ def test_the_claims_of_a_colleague_are_refused_with_what_to_do(shared):
     folder = shared.folder
     folder.chmod(0o777)
     (folder / "claims").chmod(0o444)
-    told = as_another_user(lambda: message(Results(folder).check_claims))
+    told = as_another_user(lambda: message(ResultsFolder(folder).check_claims))
     assert f"{folder / 'claims'} is " in told
     assert "(-r--r--r--); ask " in told
     assert f"chmod -R g+rwX {folder}" in told
@@ -254,14 +254,14 @@ def test_a_folder_of_a_colleague_is_refused_before_work(shared, kind):
         (folder / name).chmod(0o777)
     folder.chmod(0o777)
     (folder / kind).chmod(0o555)
-    told = as_another_user(lambda: message(Results(folder).check_writable))
+    told = as_another_user(lambda: message(ResultsFolder(folder).check_writable))
     assert f"cannot write to the results folder {folder}: {folder / kind} is " in told
     assert "(dr-xr-xr-x)" in told
 
 
 @pytest.mark.parametrize("umask", [0o022, 0o077])
 def test_in_a_group_writable_folder_all_is_group_writable_whatever_the_umask(tmp_path, umask):
-    results = Results(tmp_path / "runs")
+    results = ResultsFolder(tmp_path / "runs")
     results.folder.mkdir()
     results.folder.chmod(0o2775)
     before = os.umask(umask)
@@ -282,7 +282,7 @@ def test_in_a_group_writable_folder_all_is_group_writable_whatever_the_umask(tmp
 def test_elsewhere_the_umask_decides(tmp_path):
     before = os.umask(0o022)
     try:
-        results = Results(tmp_path / "runs")
+        results = ResultsFolder(tmp_path / "runs")
         results.check_writable()
         results.claim(KEY)
     finally:

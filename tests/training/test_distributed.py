@@ -14,7 +14,7 @@ import zoo
 from records import tiny
 
 from peftbench.config.catalog import packaged
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 pytestmark = pytest.mark.slow  # each command is three processes that load torch
 
@@ -53,7 +53,7 @@ def train(folder, processes, *words):
         **command(folder, processes, *words), capture_output=True, text=True, timeout=400
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    results = Results(folder / f"by-{processes}")
+    results = ResultsFolder(folder / f"by-{processes}")
     return {record.run.method.name: record for record in results.scan()[0]}
 
 
@@ -62,8 +62,8 @@ def test_the_same_items_are_scored_once_and_the_same(both):
     assert set(records[1]) == {"lora", "full", "sparse_adapter"}
     for name, alone in records[1].items():
         together = records[2][name]
-        one = Results(folder / "by-1").predictions(alone)
-        two = Results(folder / "by-2").predictions(together)
+        one = ResultsFolder(folder / "by-1").predictions(alone)
+        two = ResultsFolder(folder / "by-2").predictions(together)
         assert np.array_equal(one["item"], two["item"])
         assert np.array_equal(one["label"], two["label"])
         assert together.run == alone.run
@@ -83,7 +83,7 @@ def test_without_dropout_a_step_is_the_same_step(tmp_path):
     found = {}
     for processes in (1, 2):
         record = train(tmp_path, processes, *words)["lora"]
-        found[processes] = Results(tmp_path / f"by-{processes}").predictions(record), record
+        found[processes] = ResultsFolder(tmp_path / f"by-{processes}").predictions(record), record
     (one, alone), (two, together) = found[1], found[2]
     np.testing.assert_allclose(two["scores"], one["scores"], atol=2e-4)
     assert together.metrics == pytest.approx(alone.metrics, abs=1e-3)
@@ -101,7 +101,7 @@ def test_an_interrupted_run_goes_on_exactly(tmp_path):
     zoo.write_configs(tmp_path / "configs")
     words = tiny("method=slow", "size=100", "budget.steps=50")
     straight = train(tmp_path, 2, *words)["slow"]
-    expected = Results(tmp_path / "by-2").predictions(straight)
+    expected = ResultsFolder(tmp_path / "by-2").predictions(straight)
     (tmp_path / "by-2").rename(tmp_path / "straight")
     (tmp_path / "slow").touch()
     (tmp_path / "journal").unlink()
@@ -119,7 +119,7 @@ def test_an_interrupted_run_goes_on_exactly(tmp_path):
     (tmp_path / "slow").unlink()
     record = train(tmp_path, 2, *words)["slow"]
     assert record.work["resumed"]
-    found = Results(tmp_path / "by-2").predictions(record)
+    found = ResultsFolder(tmp_path / "by-2").predictions(record)
     assert all(np.array_equal(found[name], expected[name]) for name in expected)
 
 

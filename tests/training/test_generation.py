@@ -28,7 +28,7 @@ from peftbench.methods.base import Method, build_method, task_loss
 from peftbench.models import decoding, pretrained
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.runner import packs
 from peftbench.training.measurement import Phases
 from peftbench.training.trainer import HELD, TrainingJob, execute, load_task_data
@@ -132,7 +132,7 @@ def test_what_is_scored_is_cut_the_same_whatever_is_wanted(tmp_path):
     run = one(task, "train.max_length=40", "budget.steps=1", "seed=1")
     trained = execute(run, CPU)
     assert trained.record.work["truncated"] == {"train": 48, "validation": 12}
-    results = Results(tmp_path / "results")
+    results = ResultsFolder(tmp_path / "results")
     results.save(trained.record, trained.predictions, trained.trained)
     table = loading.load_split(run.task, "validation", None)
     source = prediction.open_run(results.load(run.key), results, CPU)
@@ -210,7 +210,7 @@ def test_a_tied_head_trains_with_the_word_embeddings(task):
 def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("generation")
     run = one(files(folder / "data"), "budget.steps=150", "train.lr=1e-2", "prompt=generate")
-    results = Results(folder / "results")
+    results = ResultsFolder(folder / "results")
     warm = WarmCache()
     outcome = execute(run, CPU, results=results, warm=warm)
     results.save(outcome.record, outcome.predictions, outcome.trained)
@@ -277,7 +277,7 @@ def test_the_page_shows_texts_beside_those_that_were_wanted(trained, tmp_path):
 
 def test_texts_need_weights_that_write_them(trained, tmp_path):
     record, results, _ = trained
-    bare = Results(tmp_path / "bare")
+    bare = ResultsFolder(tmp_path / "bare")
     bare.save(replace(record, trained_sha256=None), results.predictions(record))
     told, page = page_of(bare, tmp_path / "page.html", "--show-texts")
     assert (told.exit_code, page) == (2, "")

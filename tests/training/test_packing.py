@@ -23,7 +23,7 @@ from peftbench.data.batching import collate, widened
 from peftbench.methods.base import build_method
 from peftbench.methods.bitfit import BitFit
 from peftbench.models.adapted_model import AdaptedModel
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.runner import packs
 from peftbench.training import cost_model, measurement, run_stack, step_graphs
 from peftbench.training.packing import pack, runner
@@ -592,7 +592,7 @@ def test_runs_whose_parts_rest_pass_alone_and_their_records_say_why(
     monkeypatch.setattr(BitFit, "on_step_end", rest)
     told = []
     given = runs(task, "method=bitfit", "seed=0,1", "budget.steps=6")
-    ends = shared_out(given, Results(tmp_path), warm, told.append)
+    ends = shared_out(given, ResultsFolder(tmp_path), warm, told.append)
     why = "the method lets parameters rest for some steps"
     assert told == [f"pack: {why}"]
     for run, other in zip(given, reversed(given), strict=True):
@@ -617,7 +617,7 @@ def test_what_cannot_share_a_pass_goes_on_one_by_one_and_is_told(task, warm, mon
 
 def test_what_is_asked_to_leave_goes_on_from_its_checkpoint(task, warm, tmp_path):
     given = runs(task, "method=lora", "method.dropout=0", "seed=0,1", "budget.steps=8")
-    results, asked = Results(tmp_path), iter(range(1000))
+    results, asked = ResultsFolder(tmp_path), iter(range(1000))
     stopped = trained(given, 2, warm, results=results, stop=lambda: next(asked) >= 6)
     assert {str(one.error) for one in stopped.values()} == {"stopped at step 4"}
     left = trained(given, 2, warm, results=results)
@@ -697,13 +697,13 @@ def shared_out(given, results, warm, tell=print):
 
 def test_what_does_not_pack_has_costs_of_its_own(task, warm, tmp_path):
     given = runs(task, "method=robust_partial", "seed=0,1", "budget.steps=2")
-    ends = shared_out(given, Results(tmp_path), warm)
+    ends = shared_out(given, ResultsFolder(tmp_path), warm)
     assert all("packed" not in ends[run].record.environment for run in given)
     assert not list(tmp_path.glob("cache/calibration-*"))
 
 
 def test_costs_of_packed_runs_are_those_of_a_calibration(task, warm, tmp_path):
-    results = Results(tmp_path)
+    results = ResultsFolder(tmp_path)
     given = runs(task, "method=lora", "seed=0,1", "budget.steps=5")
     ends = shared_out(given, results, warm)
     [kept] = (tmp_path / "cache").glob("calibration-*.json")
@@ -725,9 +725,9 @@ def test_costs_of_packed_runs_are_those_of_a_calibration(task, warm, tmp_path):
 #: Holds a calibration, and keeps one after a word on its input.
 HOLDER = """
 import sys
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 folder, name = sys.argv[1:]
-results = Results(folder)
+results = ResultsFolder(folder)
 assert results.claim(name)
 print("held", flush=True)
 body = sys.stdin.buffer.read()
@@ -752,13 +752,15 @@ def test_workers_wait_for_one_calibration(task, warm, tmp_path, dies):
     body = b"" if dies else json.dumps(asdict(kept)).encode()
     threading.Timer(0.5, holder.communicate, [body]).start()
     asked = []
-    found = cost_model.known(run, cpu, Results(tmp_path), lambda r: asked.append(r) or alone(r))
+    found = cost_model.known(
+        run, cpu, ResultsFolder(tmp_path), lambda r: asked.append(r) or alone(r)
+    )
     assert len(asked) == dies
     assert (found == kept) is not dies
 
 
 def test_calibrated_seconds_are_the_steps_that_they_buy(task, warm, tmp_path):
-    results = Results(tmp_path)
+    results = ResultsFolder(tmp_path)
     words = (*task, *WORDS[:3], "method=lora", "budget=seconds", "budget.calibrated=true")
     [run] = plan(*words, "budget.seconds=0.5").runs
     record = execute(run, CPU, results=results, warm=warm).record

@@ -15,7 +15,7 @@ from peftbench.core.runtime import RuntimeConfig
 from peftbench.evaluation.evaluator import evaluate_suite
 from peftbench.methods.bitfit import BitFit
 from peftbench.results.status import sweep_status
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.runner.sweep import run_plan
 from peftbench.training import precision, trainer
 from peftbench.training.precision import (
@@ -57,12 +57,12 @@ def test_auto_is_bf16_where_the_device_multiplies_it(monkeypatch, native, found)
 def test_fp16_without_a_gpu_is_refused_before_anything_starts(task, tmp_path):
     planned = plan(*words(task, "train.precision=auto,fp16"))
     with pytest.raises(ConfigError, match=r"1 of 2 runs ask for train\.precision=fp16"):
-        run_plan(planned, Results(tmp_path / "r"), RunOptions(device="cpu"))
+        run_plan(planned, ResultsFolder(tmp_path / "r"), RunOptions(device="cpu"))
 
 
 def test_a_plan_finds_what_another_machine_made_of_auto(task, tmp_path, monkeypatch):
     """The key says auto; whatever that is where the plan is made, the record is found."""
-    results = Results(tmp_path / "r")
+    results = ResultsFolder(tmp_path / "r")
     planned = plan(*words(task))
     (run,) = planned.runs
     made = {}
@@ -84,7 +84,7 @@ def test_a_plan_finds_what_another_machine_made_of_auto(task, tmp_path, monkeypa
 
 
 def test_kept_weights_are_asked_in_the_precision_they_were_trained_in(task, tmp_path, monkeypatch):
-    results = Results(tmp_path / "r")
+    results = ResultsFolder(tmp_path / "r")
     (one,) = plan(*words(task, "suite=calibration")).evaluations
     assert isinstance(one, Evaluation)
     monkeypatch.setattr(precision, "bf16_on_cpu", lambda: True)

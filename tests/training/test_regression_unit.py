@@ -23,7 +23,7 @@ from peftbench.models import heads, pretrained
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
 from peftbench.reports import scores
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.training.packing.runner import train as train_packed
 from peftbench.training.trainer import TrainingOutput, execute
 from peftbench.training.warm_cache import WarmCache
@@ -98,7 +98,7 @@ def test_kept_exported_and_merged_weights_speak_the_unit(tmp_path, selection):
     kept.restore(state)
     np.testing.assert_allclose(logits(kept.eval(), run), known, rtol=1e-5)
     peft = pytest.importorskip("peft")
-    results = Results(tmp_path / "runs")
+    results = ResultsFolder(tmp_path / "runs")
     record = results.save(done.record, done.predictions, done.trained)
     export_run(record, results, tmp_path / "adapter")
     plain = pretrained.skeleton(run.model)
@@ -128,7 +128,7 @@ def test_a_pack_predicts_in_the_unit(tmp_path):
     packed = train_packed(
         list(runs),
         replace(CPU, pack=2),
-        Results(tmp_path / "runs"),
+        ResultsFolder(tmp_path / "runs"),
         WarmCache(),
         lambda run: True,
         lambda run, news: None,
@@ -211,6 +211,6 @@ def test_a_run_whose_predictions_are_far_out_is_told(far, tmp_path, monkeypatch)
     assert 20 < record.work["out_of_range"] <= 40
     note = next(n for n in scores.scores([record]).notes if "far out of the range" in n)
     assert f"({record.work['out_of_range']} predictions)" in note
-    results = Results(tmp_path / "runs")
+    results = ResultsFolder(tmp_path / "runs")
     results.save(record, {"item": np.arange(1)})
     assert "out of range" in describe(results, run.key)

@@ -15,7 +15,7 @@ from peftbench.config.sweep import plan
 from peftbench.core.errors import RecordError
 from peftbench.core.runtime import RuntimeConfig
 from peftbench.evaluation import continual
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.training import checkpointing, loop, trainer
 
 CPU = RuntimeConfig(device="cpu", threads=1)
@@ -133,7 +133,7 @@ def test_a_good_checkpoint_is_still_gone_on_from(tmp_path, monkeypatch):
 def test_a_stream_goes_on_from_no_flipped_bit(tmp_path, place):
     """In the tensors, and in the header."""
     (evaluation,) = plan(*tiny("suite=continual", "size=70", "suite.chunks=[10,20]")).evaluations
-    results = Results(tmp_path)
+    results = ResultsFolder(tmp_path)
     state = {"head.weight": torch.ones(2, 4)}
     progress = continual.ContinualState(state, {0: state}, {"0/x": {"scores": np.ones(3)}}, [{}])
     continual._save(results, evaluation, progress)

@@ -15,7 +15,7 @@ from peftbench.cluster.base import Check
 from peftbench.cluster.commands import answers, ask, reading
 from peftbench.cluster.manifest import PENDING, RUNNING, Ending, Submission, Task
 from peftbench.cluster.scripted import OVER, Scripted, Seen, named, options
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 #: Digits of a job's number as Flux writes it.
 _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
@@ -52,7 +52,7 @@ class Flux(Scripted):
             raise ValueError("no numbers of jobs")
         return " ".join(numbers)
 
-    def find(self, submissions: list[Submission], results: Results) -> dict[Task, Seen]:
+    def find(self, submissions: list[Submission], results: ResultsFolder) -> dict[Task, Seen]:
         """By their numbers, else by name and the order of numbers; see `Scripted`."""
         answer = ask("flux", "jobs", "-A", "-a", "--json", "--count=0")
         names = named(submissions)
@@ -75,7 +75,7 @@ class Flux(Scripted):
                 found[task] = _seen(one)
         return found
 
-    def examine(self, results: Results) -> Iterator[Check]:
+    def examine(self, results: ResultsFolder) -> Iterator[Check]:
         """Queue, and what Flux has not; see `base.Scheduler`."""
         queue = self.cluster.partition
         if queue and not answers("flux", "queue", "status", queue):

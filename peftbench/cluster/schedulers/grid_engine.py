@@ -26,7 +26,7 @@ from peftbench.cluster.manifest import (
 )
 from peftbench.cluster.scripted import Scripted, Seen, named, owners, remembered
 from peftbench.core.errors import ConfigError
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 #: How `qstat -help` begins.
 RELATIVES = ("SGE", "UGE", "OGS", "GE", "OCS", "GCS", "AGE", "N1GE")
@@ -87,7 +87,7 @@ class GridEngine(Scripted):
             if getattr(self.cluster, wanted) and not getattr(self.cluster, name):
                 raise ConfigError(f"cluster.{name}: needed with cluster.{wanted}; `qconf -sc`")
 
-    def fields(self, results: Results, submission: Submission, array: int) -> dict[str, Any]:
+    def fields(self, results: ResultsFolder, submission: Submission, array: int) -> dict[str, Any]:
         """With slots, and the memory of each; see `Scripted`."""
         found = super().fields(results, submission, array)
         slots, memory = submission.cluster.cpus or 1, found["memory_mb"]
@@ -99,7 +99,7 @@ class GridEngine(Scripted):
         (number,) = re.findall(r"^(\d+)(?:\.|$)", printed.strip())
         return str(number)
 
-    def find(self, submissions: list[Submission], results: Results) -> dict[Task, Seen]:
+    def find(self, submissions: list[Submission], results: ResultsFolder) -> dict[Task, Seen]:
         """By the names of jobs, of those who submitted them; see `Scripted`."""
         names = named(submissions)
         waits = {(s.name, a) for s in submissions for a, sent in enumerate(s.arrays) if sent.after}
@@ -124,12 +124,12 @@ class GridEngine(Scripted):
         return found
 
     def explain(
-        self, submission: Submission, tasks: list[Task], results: Results
+        self, submission: Submission, tasks: list[Task], results: ResultsFolder
     ) -> dict[Task, Ending]:
         """From the accounting file, where it can be read; see `base.Scheduler`."""
         return remembered(submission, tasks, _accounted)
 
-    def examine(self, results: Results) -> Iterator[Check]:
+    def examine(self, results: ResultsFolder) -> Iterator[Check]:
         """Queue, slots, GPUs, virtual memory, history; see `base.Scheduler`."""
         asked = self.cluster
         if asked.partition and not answers("qselect", "-q", asked.partition):

@@ -25,7 +25,7 @@ from peftbench.cluster.manifest import (
 )
 from peftbench.cluster.scripted import OVER, Scripted, Seen, asked_for, named, remembered
 from peftbench.core.errors import ConfigError
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 #: Codes of holds that stand for a broken limit.
 _LIMITS = {34: "memory", 46: "time", 47: "time"}
@@ -57,7 +57,7 @@ class HTCondor(Scripted):
         """The machine of the schedd: another one has another queue."""
         return ask("condor_config_val", "FULL_HOSTNAME").strip() or None
 
-    def fields(self, results: Results, submission: Submission, array: int) -> dict[str, Any]:
+    def fields(self, results: ResultsFolder, submission: Submission, array: int) -> dict[str, Any]:
         """With the path of the script; see `Scripted`."""
         found = super().fields(results, submission, array)
         place = found["place"]
@@ -80,7 +80,7 @@ class HTCondor(Scripted):
         (number,) = re.findall(r"^(\d+)\.0 - \1\.\d+$", printed.strip(), re.MULTILINE)
         return str(number)
 
-    def find(self, submissions: list[Submission], results: Results) -> dict[Task, Seen]:
+    def find(self, submissions: list[Submission], results: ResultsFolder) -> dict[Task, Seen]:
         """By an attribute of ours; see `Scripted`."""
         only = ("-constraint", "Peftbench =!= undefined")
         answer = ask("condor_q", "-allusers", "-json", "-attributes", _COLUMNS, *only)
@@ -94,12 +94,12 @@ class HTCondor(Scripted):
             }
 
     def explain(
-        self, submission: Submission, tasks: list[Task], results: Results
+        self, submission: Submission, tasks: list[Task], results: ResultsFolder
     ) -> dict[Task, Ending]:
         """From the history; see `base.Scheduler`."""
         return remembered(submission, tasks, _history)
 
-    def examine(self, results: Results) -> Iterator[Check]:
+    def examine(self, results: ResultsFolder) -> Iterator[Check]:
         """Slots, and what a pool must have; see `base.Scheduler`."""
         found = "jobs read and write the results folder itself: nothing is transferred"
         yield Check("file system", found, f"nodes must see {results.submissions()}")

@@ -25,7 +25,7 @@ from peftbench.cluster.manifest import (
 )
 from peftbench.cluster.scripted import OVER, Scripted, Seen, asked_for
 from peftbench.core.errors import ConfigError
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 _INDEX = "batch.kubernetes.io/job-completion-index"
 
@@ -56,7 +56,7 @@ class Kubernetes(Scripted):
         if not Path(str(self.cluster.mount)).is_absolute():
             raise ConfigError(f"cluster.mount={self.cluster.mount}: must be an absolute path")
 
-    def fields(self, results: Results, submission: Submission, array: int) -> dict[str, Any]:
+    def fields(self, results: ResultsFolder, submission: Submission, array: int) -> dict[str, Any]:
         """With resources and what a pod runs; see `Scripted`."""
         found = super().fields(results, submission, array)
         asked = submission.cluster
@@ -90,7 +90,7 @@ class Kubernetes(Scripted):
         """The name of the Job."""
         return str(json.loads(printed)["metadata"]["name"])
 
-    def find(self, submissions: list[Submission], results: Results) -> dict[Task, Seen]:
+    def find(self, submissions: list[Submission], results: ResultsFolder) -> dict[Task, Seen]:
         """Jobs and pods with a label of ours, in the namespace; see `Scripted`."""
         only = ("-l", "peftbench/submission")
         answer = ask("kubectl", "get", "jobs,pods", *self._where, *only, "-o", "json")
@@ -105,7 +105,7 @@ class Kubernetes(Scripted):
         jobs = [_job(submission.name, array) for array in sorted(whole)]
         ask("kubectl", "delete", "job", *jobs, *self._where, "--wait=false", "--ignore-not-found")
 
-    def examine(self, results: Results) -> Iterator[Check]:
+    def examine(self, results: ResultsFolder) -> Iterator[Check]:
         """Rights, claim, the queue of Kueue; see `base.Scheduler`."""
         if not answers("kubectl", "auth", "can-i", "create", "jobs", *self._where):
             found = "this user may not create jobs in the namespace"

@@ -20,7 +20,7 @@ from peftbench.cluster.base import Check
 from peftbench.cluster.manifest import RUNNING, Ending, QueueAnswer, Submission, Task, folder
 from peftbench.config.cluster import Cluster
 from peftbench.core.errors import ConfigError
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.system import processes
 from peftbench.system.processes import Process
 
@@ -56,7 +56,7 @@ class Background:
                     "the environment of the shell, so do that there, before `peftbench submit`"
                 )
 
-    def send(self, results: Results, submission: Submission, array: int) -> str:
+    def send(self, results: ResultsFolder, submission: Submission, array: int) -> str:
         """Start the task of an array; its number is that of the process."""
         place = folder(results, submission.name)
         task = Task(submission.name, array, 0)
@@ -85,7 +85,7 @@ class Background:
                 raise ConfigError(f"no process can be started here: {error}") from error
         return str(process.pid)
 
-    def alive(self, submissions: list[Submission], results: Results) -> QueueAnswer:
+    def alive(self, submissions: list[Submission], results: ResultsFolder) -> QueueAnswer:
         """Those whose lock is held; one of another machine may be held there, unseen from here."""
         answer = QueueAnswer()
         for one in submissions:
@@ -101,7 +101,7 @@ class Background:
         return answer
 
     def cancel(
-        self, submission: Submission, tasks: list[Task], results: Results
+        self, submission: Submission, tasks: list[Task], results: ResultsFolder
     ) -> dict[Task, str]:
         """Ask each to leave; it writes checkpoints first. See `Scheduler`."""
         left = {}
@@ -111,15 +111,15 @@ class Background:
         return left
 
     def explain(
-        self, submission: Submission, tasks: list[Task], results: Results
+        self, submission: Submission, tasks: list[Task], results: ResultsFolder
     ) -> dict[Task, Ending]:
         """Nobody remembers."""
         return {}
 
-    def requeue(self, results: Results, submission: Submission, task: Task) -> None:
+    def requeue(self, results: ResultsFolder, submission: Submission, task: Task) -> None:
         """There is no queue."""
 
-    def examine(self, results: Results) -> list[Check]:
+    def examine(self, results: ResultsFolder) -> list[Check]:
         """Nothing is asked for."""
         return []
 

@@ -20,7 +20,7 @@ from peftbench.cluster.manifest import (
     Task,
 )
 from peftbench.cluster.scripted import OVER, Scripted, Seen, named, owners
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 #: What `exit_reason` begins with.
 _REASONS = {
@@ -64,7 +64,7 @@ class Lsf(Scripted):
         (number,) = re.findall(r"Job <(\d+)>", printed)
         return str(number)
 
-    def find(self, submissions: list[Submission], results: Results) -> dict[Task, Seen]:
+    def find(self, submissions: list[Submission], results: ResultsFolder) -> dict[Task, Seen]:
         """By number, else by name; those too that ended within the last hour; see `Scripted`."""
         columns = "jobid jobindex stat exit_code exit_reason pend_reason job_name"
         users = [word for name in owners(submissions) for word in ("-u", name)]
@@ -89,7 +89,7 @@ class Lsf(Scripted):
                     found[Task(*array, int(one["JOBINDEX"]) - 1)] = _seen(one)
         return found
 
-    def examine(self, results: Results) -> Iterator[Check]:
+    def examine(self, results: ResultsFolder) -> Iterator[Check]:
         """Queue and GPUs; see `base.Scheduler`."""
         queue = self.cluster.partition
         if queue and not answers("bqueues", queue):

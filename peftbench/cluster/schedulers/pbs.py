@@ -29,7 +29,7 @@ from peftbench.cluster.manifest import (
 )
 from peftbench.cluster.scripted import Scripted, Seen, owners, remembered
 from peftbench.core.errors import ConfigError
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 #: Exit codes of qdel for a job that is over, or that the server has forgotten.
 _GONE = (35, 153)
@@ -95,7 +95,7 @@ class Pbs(Scripted):
             raise ValueError("no number of a job")
         return number
 
-    def find(self, submissions: list[Submission], results: Results) -> dict[Task, Seen]:
+    def find(self, submissions: list[Submission], results: ResultsFolder) -> dict[Task, Seen]:
         """By their numbers, of the users who made the submissions; see `Scripted`."""
         answer = ask("qstat", "-t", "-w", "-s", "-u", ",".join(owners(submissions)))
         known = _numbers(submissions, results)
@@ -134,12 +134,14 @@ class Pbs(Scripted):
             raise SchedulerUnreachable("; ".join(against[:3]))
 
     def explain(
-        self, submission: Submission, tasks: list[Task], results: Results
+        self, submission: Submission, tasks: list[Task], results: ResultsFolder
     ) -> dict[Task, Ending]:
         """From the server's history, where it keeps one; see `base.Scheduler`."""
         return remembered(submission, tasks, _history)
 
-    def requeue(self, results: Results, submission: Submission, task: Task) -> Requeued | None:
+    def requeue(
+        self, results: ResultsFolder, submission: Submission, task: Task
+    ) -> Requeued | None:
         """A new job for the rest of this one's task, if the cluster's yaml wants it so."""
         if not submission.cluster.resubmit:
             return None
@@ -151,7 +153,7 @@ class Pbs(Scripted):
             return Requeued(self.left_code, f"it cannot be sent again: {error}")
         return Requeued(self.left_code, f"it goes on as {job}", job)
 
-    def examine(self, results: Results) -> Iterator[Check]:
+    def examine(self, results: ResultsFolder) -> Iterator[Check]:
         """Queue, limits, GPUs, history; see `base.Scheduler`."""
         asked, queue = self.cluster, self.cluster.partition
         about = _if_answered("qstat", "-Q", "-f", queue) if queue else ""
@@ -190,7 +192,7 @@ class _Job(NamedTuple):
     waits: bool
 
 
-def _numbers(submissions: list[Submission], results: Results) -> dict[str, _Job]:
+def _numbers(submissions: list[Submission], results: ResultsFolder) -> dict[str, _Job]:
     """What is looked for, by the digits of its number."""
     found: list[_Job] = []
     for one in submissions:

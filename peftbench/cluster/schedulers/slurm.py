@@ -25,7 +25,7 @@ from peftbench.cluster.manifest import (
 )
 from peftbench.cluster.scripted import OVER, Scripted, Seen, bare, named
 from peftbench.core.errors import ConfigError
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 #: States after which nothing comes, and what they mean.
 ENDINGS = {
@@ -69,7 +69,7 @@ class Slurm(Scripted):
         """The name of the cluster."""
         return self._config.get("ClusterName")
 
-    def fields(self, results: Results, submission: Submission, array: int) -> dict[str, Any]:
+    def fields(self, results: ResultsFolder, submission: Submission, array: int) -> dict[str, Any]:
         """With the pattern of logs; see `Scripted`."""
         found = super().fields(results, submission, array)
         if "\\" in found["place"]:
@@ -89,7 +89,7 @@ class Slurm(Scripted):
         """`12;cluster`, the cluster where there are several."""
         return printed.split()[-1].partition(";")[0]
 
-    def find(self, submissions: list[Submission], results: Results) -> dict[Task, Seen]:
+    def find(self, submissions: list[Submission], results: ResultsFolder) -> dict[Task, Seen]:
         """Of all users and partitions, those too that have just ended; see `Scripted`."""
         names = named(submissions)
         how = ("--noheader", "--array", "--all", "--states=all", "--format=%i|%T|%r|%j")
@@ -107,7 +107,7 @@ class Slurm(Scripted):
         return found
 
     def explain(
-        self, submission: Submission, tasks: list[Task], results: Results
+        self, submission: Submission, tasks: list[Task], results: ResultsFolder
     ) -> dict[Task, Ending]:
         """From `squeue`, which remembers for some minutes, else from `sacct`; see `Scheduler`."""
         told = super().explain(submission, tasks, results)
@@ -143,7 +143,7 @@ class Slurm(Scripted):
             )
         return None
 
-    def requeue(self, results: Results, submission: Submission, task: Task) -> Requeued:
+    def requeue(self, results: ResultsFolder, submission: Submission, task: Task) -> Requeued:
         """By scontrol; the signals that end the job reach its children, which must not mind."""
         job = os.environ["SLURM_JOB_ID"]
         if "SLURM_ARRAY_JOB_ID" in os.environ:
@@ -153,7 +153,7 @@ class Slurm(Scripted):
         said = done.stderr.strip() or f"job {job} goes back to the queue"
         return Requeued(self.left_code, said)
 
-    def examine(self, results: Results) -> Iterator[Check]:
+    def examine(self, results: ResultsFolder) -> Iterator[Check]:
         """Partition, limits, GPUs, accounting; see `Scheduler`."""
         lines = ask("sinfo", "-h", "-o", "%R|%l|%G|%D").splitlines()
         partitions = {line.split("|")[0]: line.split("|")[1:] for line in lines}

@@ -16,7 +16,7 @@ from peftbench.core.run import Json
 from peftbench.reports import templates
 from peftbench.reports.html.data import contents
 from peftbench.reports.tables.markdown import Table
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.system import io
 
 _HERE = Path(__file__).parent
@@ -38,7 +38,7 @@ _SCRIPTS = (
 
 
 def write(
-    results: Results,
+    results: ResultsFolder,
     path: Path,
     against: str | None = None,
     margin: float = MARGIN,

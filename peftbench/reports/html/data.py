@@ -16,14 +16,14 @@ from peftbench.reports.html import leaderboard, run_list, summary
 from peftbench.reports.html.cells import ScoreCell, cells
 from peftbench.reports.plotting.palette import Palette
 from peftbench.reports.tables.markdown import Table
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 #: Runs whose records the page carries; of more than these it tells means, and some of each cell.
 MOST = 2_000
 
 
 def contents(
-    results: Results,
+    results: ResultsFolder,
     against: str | None = None,
     most: int = MOST,
     margin: float = MARGIN,

@@ -17,7 +17,7 @@ from peftbench.core.run import Json
 from peftbench.reports.html import html
 from peftbench.reports.html.data import contents
 from peftbench.results import in_flight
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 
 #: A page that took so many seconds is not made again for this many times as long.
 _REST = 5
@@ -31,7 +31,7 @@ class LivePage:
         against, margin, where: as of `data.contents`.
     """
 
-    def __init__(self, results: Results, against: str | None, margin: float, where: str):
+    def __init__(self, results: ResultsFolder, against: str | None, margin: float, where: str):
         self._results = results
         self._given = (against, margin, where)
         self._lock = threading.Lock()
@@ -117,7 +117,7 @@ class Server(ThreadingHTTPServer):
 
 
 def server(
-    results: Results,
+    results: ResultsFolder,
     host: str,
     port: int,
     against: str | None,

@@ -13,7 +13,7 @@ from peftbench.core.arrays import Arrays
 from peftbench.core.run import Json, Record, Run
 from peftbench.core.runtime import RuntimeConfig
 from peftbench.methods.base import build_method
-from peftbench.results.store import Results
+from peftbench.results.store import ResultsFolder
 from peftbench.training import cost_model, measurement, trainer
 from peftbench.training.device import device_of
 from peftbench.training.packing.pack import Pack
@@ -27,7 +27,7 @@ End = trainer.TrainingOutput | Exception
 def train(
     runs: list[Run],
     setting: RuntimeConfig,
-    results: Results,
+    results: ResultsFolder,
     warm: WarmCache,
     enter: Callable[[Run], bool],
     report: Callable[[Run, Json], None],
