@@ -200,6 +200,18 @@ class Results(store.ResultsFolder):
         return told + str(counts.to_html())
 
 
+def load_records(folder: str | Path, *columns: str) -> "pd.DataFrame":
+    """The records of a folder, one row each; see `Results.frame`."""
+    return Results(folder).frame(*columns)
+
+
+def compare(
+    folder: str | Path, against: str | None = None, margin: float | None = None, where: str = ""
+) -> "pd.DataFrame":
+    """The rows of a folder against a baseline; see `Results.compare`."""
+    return Results(folder).compare(against, margin, where)
+
+
 @dataclass(frozen=True)
 class ShownTable:
     """A table that a terminal and a notebook show as they can.

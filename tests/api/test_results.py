@@ -27,6 +27,7 @@ def test_frame_has_a_row_a_record(results):
     assert frame.shape == (162, 2)
     scores = [record.score for record in results.scan()[0] if record.score is not None]
     assert sorted(frame["score"].dropna()) == pytest.approx(sorted(scores))
+    assert peftbench.load_records(FOLDER, "run.method.name", "score").equals(frame)
     with pytest.raises(peftbench.ConfigError, match=r"did you mean run\.method"):
         results.frame("methd")
 
@@ -87,7 +88,7 @@ def test_compare_is_one_line_a_pair(results):
     assert (known["low"] <= known["difference"]).all()
     assert (known["difference"] <= known["high"]).all()
     with pytest.raises(peftbench.ConfigError, match="no such row"):
-        results.compare(against="ful")
+        peftbench.compare(FOLDER, against="ful")
 
 
 def test_pictures_show_and_save(results, tmp_path):

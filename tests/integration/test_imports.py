@@ -38,6 +38,20 @@ def test_no_module_is_loose():
     assert loose == {"__init__.py", "__main__.py"}
 
 
+LAZY = """
+import sys, peftbench
+peftbench.Suite, peftbench.plan, peftbench.load_records
+assert "torch" not in sys.modules
+found = {name: getattr(peftbench, name) for name in peftbench.__all__}
+print(*sorted(n for n in peftbench.__all__ if found[n].__name__ != n), found["Method"].__module__)
+"""
+
+
+def test_public_names_are_there_and_only_what_trains_loads_torch():
+    done = subprocess.run([sys.executable, "-c", LAZY], capture_output=True, text=True)
+    assert done.stdout == "peftbench.methods.base\n", done.stderr
+
+
 def test_every_package_says_what_it_is_for():
     for path in PACKAGE.rglob("__init__.py"):
         assert ast.get_docstring(ast.parse(path.read_text())), path
