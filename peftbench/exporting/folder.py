@@ -21,6 +21,7 @@ from peftbench.exporting.kept_run import KeptRun, rebuild
 from peftbench.exporting.probe import check_same, probe_logits
 from peftbench.methods.base import MODEL, OWN, PEFT
 from peftbench.methods.peft_export import peft_form
+from peftbench.models import pretrained
 from peftbench.models.plain_model import plain_model
 from peftbench.results.store import Results
 from peftbench.system import io
@@ -73,6 +74,7 @@ def export_run(
     folder = folder.absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} is there already; name a new folder")
+    pretrained.quiet()  # or saving shows a bar of its own
     kept = rebuild(record, results)
     title = record.run.title
     try:
