@@ -33,10 +33,7 @@ def spelled(annotation: Any) -> dict[str, list[str]]:
             for name in ("kinds", "choices")
         }
     if origin is typing.Literal:
-        words = [str(word) for word in inside]
-        if any("[" in word for word in words):  # "pissa_niter_[number of iters]": any word
-            return {"kinds": ["str"], "choices": []}
-        return {"kinds": [], "choices": words}
+        return {"kinds": [], "choices": [str(word) for word in inside]}
     if isinstance(annotation, type) and issubclass(annotation, str):  # enums of words too
         return {"kinds": ["str"], "choices": []}
     if annotation in _NAMES:

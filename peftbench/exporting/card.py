@@ -66,8 +66,8 @@ def model_card(
         kept: the run.
         form: of the folder.
         base: name of the base model.
-        folder: where it is.
-        lines: that load it.
+        folder: its name.
+        lines: that load it from the folder above it.
         apart: largest difference of its logits from the run's.
         more: lines about other libraries.
         held: in place of the record's scores.
@@ -79,10 +79,11 @@ def model_card(
         scores += f" ({held.source}; this model was trained on all of the texts)"
     place = record.environment
     length = min(run.train.max_length, kept.tokenizer.model_max_length)
+    named = base + (f" at `{run.model.revision}`" if run.model.revision else "")
     given = {n: v for n, v in run.method.to_json().items() if n not in ("_target_", "name")}
     facts = {
         "Record": f"`{run.key}`",
-        "Base model": f"{base}" + (f" at `{run.model.revision}`" if run.model.revision else ""),
+        "Base model": named if run.model.path or run.model.checkpoint else "random weights",
         "Method": f"{run.method.name}: {given}" if given else run.method.name,
         "Task": f"{run.task.name}, {record.work['train_size']} training examples, seed {run.seed}",
         "Validation": scores,
@@ -96,8 +97,8 @@ def model_card(
     }
     table = [f"| {n} | {one_line(v).replace('|', chr(92) + '|')} |" for n, v in facts.items()]
     notes = [
-        f"Loaded in fp32 it gave the logits of the run within {apart:.1g} on "
-        "texts of several lengths."
+        f"Run the code in the folder that holds `{folder}`. Loaded in fp32 the model gave the "
+        f"logits of the run within {apart:.1g} on texts of several lengths."
     ]
     if len(run.task.texts) > 1 and kept.tokenizer.sep_token is None:
         notes.append("The tokenizer has no separator: the second text starts with a line break.")

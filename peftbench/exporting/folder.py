@@ -21,6 +21,7 @@ from peftbench.exporting.kept_run import KeptRun, rebuild
 from peftbench.exporting.probe import check_same, probe_logits
 from peftbench.methods.base import MODEL, OWN, PEFT
 from peftbench.methods.peft_export import peft_form
+from peftbench.models import pretrained
 from peftbench.models.plain_model import plain_model
 from peftbench.results.store import ResultsFolder
 from peftbench.system import io
@@ -73,6 +74,7 @@ def export_run(
     folder = folder.absolute()
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ConfigError(f"{folder} is there already; name a new folder")
+    pretrained.quiet()  # or saving shows a bar of its own
     kept = rebuild(record, results)
     title = record.run.title
     try:
@@ -99,8 +101,14 @@ def export_run(
         kept.tokenizer.save_pretrained(draft)
         apart = check_same(kept, expected, draft, load)
         lines = card.loading_lines(kept, form, base.name, base.revision, str(folder))
-        more = _for_adapters(kept, base, draft, folder) if form == OWN else []
-        text = card.model_card(kept, form, base.name, str(folder), lines, apart, more, held)
+        near = Path(folder.name)  # others have the folder in another place
+        shown = _base(record.run.model, near)
+        more = _for_adapters(kept, shown, draft, near) if form == OWN else []
+        text = card.model_card(
+            *(kept, form, shown.name, near.name),
+            card.loading_lines(kept, form, shown.name, shown.revision, near.name),
+            *(apart, more, held),
+        )
         draft.joinpath("README.md").write_text(text, encoding="utf-8")
         if facts is not None:
             draft.joinpath(reference.NAME).write_text(
@@ -116,6 +124,8 @@ def export_run(
 def _for_adapters(kept: KeptRun, base: Base, draft: Path, folder: Path) -> list[str]:
     """Write for the adapters library too, where its layout allows; what the card says of it."""
     name = adapters_library.NAME
+    if not _has_base(kept, OWN):
+        return ["The adapters library cannot load it: it has no base model but random weights."]
     try:
         adapters_library.write_adapters(kept, draft / name)
     except ValueError as error:
@@ -154,9 +164,19 @@ def _about(kept: KeptRun, form: str, base: Base) -> Json:
         "run": run,
         "labels": kept.labels,
         "precision": kept.record.environment["precision"],
-        "base": {"name": base.name, "revision": base.revision, "sha256": kept.run.model.sha256},
+        "base": {
+            "name": base.name if _has_base(kept, form) else None,
+            "revision": base.revision,
+            "sha256": kept.run.model.sha256,
+        },
         "trained_sha256": kept.record.trained_sha256,
     }
+
+
+def _has_base(kept: KeptRun, form: str) -> bool:
+    """Whether there is a base model to be named: random weights are written for `PEFT` alone."""
+    model = kept.run.model
+    return form == PEFT or model.path is not None or model.checkpoint is not None
 
 
 # forms; each writes weights, and returns what loads them as others would

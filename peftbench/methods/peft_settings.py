@@ -66,7 +66,7 @@ def _check(called: str, name: str, value: Any, about: Json) -> None:
         for one in kinds
     )
     if isinstance(value, str) and choices and "str" not in kinds:
-        fits = value in choices
+        fits = any(_is_choice(value, choice) for choice in choices)
     if not fits:
         allowed = [f"a value of kind {' or '.join(kinds)}"] if kinds else []
         allowed += [f"one of {', '.join(choices)}"] if choices else []
@@ -87,6 +87,12 @@ def _check(called: str, name: str, value: Any, about: Json) -> None:
         raise ConfigError(
             f"{called} must be greater than 0, got {value!r}: it scales what the method adds"
         )
+
+
+def _is_choice(value: str, choice: str) -> bool:
+    """Whether a word is a choice, which may have a part of one's own: pissa_niter_[…]."""
+    start, placeholder, _ = choice.partition("[")
+    return value.startswith(start) and len(value) > len(start) if placeholder else value == choice
 
 
 def installed_peft() -> str | None:

@@ -8,6 +8,7 @@ import pytest
 import tiny
 from click.testing import CliRunner
 from short_runs import one
+from transformers.utils import logging
 
 from peftbench.cli.exporting import prediction_setting
 from peftbench.cli.main import main
@@ -44,7 +45,10 @@ def key(trained, tmp_path, monkeypatch) -> str:
 
 
 def test_export_then_predict_from_both(key, tmp_path):
-    said = call("export", key[:6], "folder").stdout
+    logging.enable_progress_bar()  # as in a new process
+    done = call("export", key[:6], "folder")
+    assert done.stderr == ""
+    said = done.stdout
     assert f"AutoModelForSequenceClassification.from_pretrained('{tmp_path}/folder')" in said
     assert {path.name for path in (tmp_path / "folder").iterdir()} >= {
         *("README.md", "config.json", "model.safetensors", "peftbench.json"),

@@ -146,6 +146,10 @@ def test_an_adapter_is_merged_too(tmp_path, method):
     export_run(record, results, tmp_path / "adapter", validation=False)
     config = json.loads((tmp_path / "adapter/adapter_config.json").read_text())
     assert config["base_model_name_or_path"] == str(tmp_path / "adapter/base")
+    for name, said in (("merged", "from_pretrained('merged')"), ("adapter", "(base, 'adapter')")):
+        card = (tmp_path / name / "README.md").read_text()
+        assert said in card
+        assert str(tmp_path) not in card
     base = AutoModelForSequenceClassification.from_pretrained(config["base_model_name_or_path"])
     before = {name: t.clone() for name, t in base.state_dict().items()}
     adapted = PeftModel.from_pretrained(base, tmp_path / "adapter").eval()
@@ -271,6 +275,11 @@ def test_adapters_are_loaded_in_one_line(tmp_path, method):
     record, results = kept(tmp_path, *method)
     lines = export_run(record, results, tmp_path / "out", validation=False)
     assert lines[-1] == f"model = peftbench.load_exported({str(tmp_path / 'out')!r})"
+    card = (tmp_path / "out/README.md").read_text()
+    assert "model = peftbench.load_exported('out')" in card
+    assert "| Base model | random weights |" in card
+    assert str(tmp_path) not in card
+    assert json.loads((tmp_path / "out/peftbench.json").read_text())["base"]["name"] is None
     model = peftbench.load_exported(tmp_path / "out")
     known = results.predictions(record)["scores"]
     found = validation_scores(tmp_path / "out", model, record.run)

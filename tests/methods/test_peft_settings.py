@@ -32,6 +32,11 @@ def test_the_file_is_what_the_installed_library_says():
         ("config.lora_alpha=0", "config.lora_alpha must be greater than 0"),
         ("config.bias=some", "config.bias must be one of none, all, lora_only, got 'some'"),
         ("config.use_dora=maybe", "config.use_dora must be a value of kind bool"),
+        ("config.init_lora_weights=foo", "must be a value of kind bool, or one of corda, eva,"),
+        (
+            "config.init_lora_weights=pissa_niter_",
+            r"pissa_niter_\[number of iters\], got 'pissa",
+        ),
         ("config.rank=4", "LORA takes no rank; it takes"),
         (
             "config.target_modules=7",
@@ -63,6 +68,7 @@ def test_refused_for_other_tuners(words):
     [
         ("config.r=4", "config.lora_alpha=16.5", "config.use_rslora=true"),
         ("config.target_modules=[query]", "config.layers_to_transform=[1]"),
+        ("config.init_lora_weights=pissa_niter_4",),
         ("config.init_lora_weights=gaussian", "config.rank_pattern={query:2}"),
         ("type=OFT", "config.r=0", "config.oft_block_size=8"),
     ],
