@@ -76,6 +76,7 @@ def plan(
         spaces=found.spaces,
         renewed=resolver.renewed,
         datasets=resolver.datasets,
+        rates_named=any("train.lr" in cell for cell in cells),
     )
 
 

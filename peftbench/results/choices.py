@@ -34,11 +34,11 @@ def find(results: Results, key: str) -> Choice | None:
 
 
 def answer_keys(results: Results) -> set[str]:
-    """The `answer_key` of every choice of a folder; a torn one answers nothing."""
+    """The `answer_keys` of every choice of a folder; a torn one answers nothing."""
     found = set()
     for path in results.choices().glob("*.json"):
         with suppress(RecordError):
-            found.add(Choice.from_json(io.unsealed(path)).answer_key)
+            found.update(Choice.from_json(io.unsealed(path)).answer_keys)
     return found
 
 
