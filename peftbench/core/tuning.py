@@ -169,6 +169,24 @@ def subject(run: Run) -> Run:
     return replace(run, seed=0, role_seeds=None, train=train)
 
 
+def other_settings(run: Run, cell: Run) -> list[str]:
+    """What a cell has otherwise than a run, beside size and budget: names with its values."""
+    mine, its = (_settings(subject(one)) for one in (run, cell))
+    names = [name for name in {**its, **mine} if its.get(name) != mine.get(name)]
+    return [f"{name}={_shown(its.get(name))}" for name in names]
+
+
+def _settings(run: Run) -> Json:
+    found = {f"train.{name}": value for name, value in identity(run.train.json).items()}
+    held = run.checkpoint_selection.fraction
+    more = {"checkpoint_selection.fraction": held, "loss_revision": run.loss_revision}
+    return found | more | {"protocol": run.protocol}
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
 @dataclass(frozen=True)
 class Trial:
     """What a trial gave.
