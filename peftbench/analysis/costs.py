@@ -9,6 +9,7 @@ from typing import NamedTuple
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json, Record
+from peftbench.core.tuning import Choice
 from peftbench.results.tuned import Tuned
 from peftbench.system import yaml_files
 
@@ -35,10 +36,11 @@ class Machine(NamedTuple):
 
 def machine(made: Record | Evaluated) -> Machine:
     """The machine of a run, or of an evaluation."""
-    return _machine(made.environment)
+    return place_of(made.environment)
 
 
-def _machine(place: Json) -> Machine:
+def place_of(place: Json) -> Machine:
+    """The machine of an environment, as records have it."""
     return Machine(
         device=place["device"],
         threads=place["threads"],
@@ -82,13 +84,17 @@ def called(where: Machine, among: Iterable[Machine] = ()) -> str:
 def tuning_seconds(record: Record, tuned: Tuned) -> float | None:
     """Seconds of all trials that the learning rate of a run was chosen from; 0 if it was not.
 
-    None where they were made on another machine, so that they do not add up with the run's.
+    None where any was made on another machine, so that they do not add up with the run's.
     """
     choice = tuned.choices.get(record.run.key)
     if choice is None:
         return 0.0
-    same = choice.environment and _machine(choice.environment) == machine(record)
-    return choice.seconds if same else None
+    return choice.seconds if _machines(choice) == {machine(record)} else None
+
+
+def _machines(choice: Choice) -> set[Machine]:
+    """Where its trials were made."""
+    return {place_of(place) for place in (choice.environment, *choice.elsewhere) if place}
 
 
 def seconds_with_tuning(record: Record, tuned: Tuned) -> float | None:

@@ -133,7 +133,7 @@ def _choose(
     plan = Plan([], 0, [], [], data_root)
     code = tune.choose([job.question], plan, job.search, options, results, halted=_stop)
     if code == 1:
-        reason = "some of its trials failed; the log of its job names them"
+        reason = "some of its trials failed or all diverged; the log of its job names them"
         results.trials().fail(Failure(job, "error", reason))
     return code != 130
 

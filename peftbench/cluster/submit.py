@@ -252,7 +252,8 @@ def _arrays(
 def _seconds(forecast: Forecast, found: list[Evaluated]) -> Callable[[ClusterJob], float | None]:
     """Seconds of a run as the forecast says, of an evaluation as the suite took on average.
 
-    Those of a choice are of its last round.
+    Those of a choice are of its last round, and of a trial of the first one that failed and is
+    made again.
     """
     spent: dict[str, list[float]] = {}
     for one in found:
@@ -263,7 +264,7 @@ def _seconds(forecast: Forecast, found: list[Evaluated]) -> Callable[[ClusterJob
             return forecast.seconds(job)
         if isinstance(job, RateChoice):
             each = forecast.seconds(_trial(job))
-            return None if each is None else each * job.last_trials
+            return None if each is None else each * (job.last_trials + 1)
         known = spent.get(job.suite["name"])
         return sum(known) / len(known) if known else None
 

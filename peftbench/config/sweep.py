@@ -22,7 +22,7 @@ from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluation
 from peftbench.core.plan import Plan
 from peftbench.core.run import Run
-from peftbench.core.tuning import Choice, SearchSpace, subject
+from peftbench.core.tuning import Choice, SearchSpace, other_settings, subject
 from peftbench.results import choices
 from peftbench.results.store import ResultsFolder
 
@@ -77,6 +77,7 @@ def plan(
         spaces=found.spaces,
         renewed=resolver.renewed,
         datasets=resolver.datasets,
+        rates_named=any("train.lr" in cell for cell in cells),
     )
 
 
@@ -178,9 +179,12 @@ class _Expansion:
 
 def _chosen_elsewhere(run: Run, choice: Choice) -> str:
     other = choice.run
+    settings = other_settings(run, other)
     return (
         f"train.lr={choice.rate:g} of {run.method.name} on {run.task.name} at size {run.size} was "
-        f"chosen at size {other.size}" + " with another budget" * (run.budget != other.budget)
+        f"chosen at size {other.size}"
+        + " with another budget" * (run.budget != other.budget)
+        + f" with {', '.join(settings)}" * bool(settings)
     )
 
 

@@ -15,12 +15,14 @@ class Failure:
         kind: the class of the failure, see `FAILURE_KINDS`.
         reason: one line.
         attempts: how often it has failed.
+        seconds: that the last one took; None where that was not taken.
     """
 
     job: ClusterJob
     kind: str
     reason: str
     attempts: int = 1
+    seconds: float | None = None
 
 
 #: Why a run may have no record, and what that means.

@@ -17,6 +17,7 @@ class Plan:
         cells: how many cells the grid has; more than runs where two cells are one run.
         repeats: for each cell that is an earlier one again, the words of both.
         axes: keys, such as train.lr, in which cells differ.
+        rates_named: whether words name train.lr, be it one rate.
         data_root: folders of data sets in the hub's layout, or None for the hub.
         evaluations: of these runs, by the suites that the words name.
         own_files: configuration files outside of the package that take part.
@@ -42,6 +43,7 @@ class Plan:
     spaces: dict[str, SearchSpace] = field(default_factory=dict)
     renewed: set[str] = field(default_factory=set)
     datasets: Json = field(default_factory=dict)
+    rates_named: bool = False
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,9 @@ FRACTION = 0.25
 #: With fewer training examples than this every part is held out in turn.
 FEW = 300
 
+#: Where rates are from that a person names.
+NAMED = "the command line"
+
 #: The number of figures of a rate: neighbours differ by far more than is rounded off.
 _FIGURES = 2
 
@@ -165,6 +168,24 @@ def subject(run: Run) -> Run:
     return replace(run, seed=0, role_seeds=None, train=train)
 
 
+def other_settings(run: Run, cell: Run) -> list[str]:
+    """What a cell has otherwise than a run, beside size and budget: names with its values."""
+    mine, its = (_settings(subject(one)) for one in (run, cell))
+    names = [name for name in {**its, **mine} if its.get(name) != mine.get(name)]
+    return [f"{name}={_shown(its.get(name))}" for name in names]
+
+
+def _settings(run: Run) -> Json:
+    found = {f"train.{name}": value for name, value in identity(run.train.json).items()}
+    held = run.checkpoint_selection.fraction
+    more = {"checkpoint_selection.fraction": held, "loss_revision": run.loss_revision}
+    return found | more | {"protocol": run.protocol}
+
+
+def _shown(value: Any) -> str:
+    return "null" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
+
+
 @dataclass(frozen=True)
 class Trial:
     """What a trial gave.
@@ -201,6 +222,9 @@ class Choice:
         edge: "lowest" or "highest" if the chosen rate is at an end of those that were tried.
         environment: of the trials, as records have it.
         sampler: how the rates were found, as in `Search`.
+        elsewhere: environments of the trials on other machines, one for each.
+        searches: keys of the searches whose trials these are; none in files that are older than
+            this field, of one search.
     """
 
     run: Run
@@ -211,6 +235,8 @@ class Choice:
     edge: str | None
     environment: Json = field(default_factory=dict)
     sampler: str = STRATIFIED
+    elsewhere: list[Json] = field(default_factory=list)
+    searches: list[str] = field(default_factory=list)
 
     @property
     def key(self) -> str:
@@ -223,9 +249,9 @@ class Choice:
         return sorted({trial.rate for trial in self.trials})
 
     @property
-    def answer_key(self) -> str:
-        """Of the cell, the rates and how many trials were made: what a search asks for."""
-        return _answer_key(self.key, self.sampler, self.rates, len(self.trials))
+    def answer_keys(self) -> list[str]:
+        """Of each search that it answers: of the cell, the rates and how many trials are made."""
+        return self.searches or [_answer_key(self.key, self.sampler, self.rates, len(self.trials))]
 
     @property
     def seconds(self) -> float:
@@ -277,7 +303,7 @@ class RateChoice:
 
     @property
     def key(self) -> str:
-        """Equal to `answer_key` of the choice that it makes."""
+        """Among the `answer_keys` of the choice that it makes."""
         planned = sum(self.question.planned(self.search))
         return _answer_key(self.run.key, self.search.sampler, self.question.rates, planned)
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 from peftbench.core.errors import ConfigError, RecordError
 from peftbench.core.run import Run
-from peftbench.core.tuning import Choice, subject
+from peftbench.core.tuning import Choice, other_settings, subject
 from peftbench.results.store import ResultsFolder
 from peftbench.system import io
 
@@ -34,11 +34,11 @@ def find(results: ResultsFolder, key: str) -> Choice | None:
 
 
 def answer_keys(results: ResultsFolder) -> set[str]:
-    """The `answer_key` of every choice of a folder; a torn one answers nothing."""
+    """The `answer_keys` of every choice of a folder; a torn one answers nothing."""
     found = set()
     for path in results.choices().glob("*.json"):
         with suppress(RecordError):
-            found.add(Choice.from_json(io.unsealed(path)).answer_key)
+            found.update(Choice.from_json(io.unsealed(path)).answer_keys)
     return found
 
 
@@ -58,7 +58,8 @@ def save(results: ResultsFolder, choice: Choice) -> None:
 def nearest(run: Run, choices: list[Choice]) -> Choice | None:
     """The choice for a run: of its cell, else of the nearest size; None if there is none.
 
-    Model, method and task are the same in any case.
+    Model, method and task are the same in any case. Of several of one size it is that with the
+    budget of the run, then that with most of its settings.
     """
     of_it = [choice for choice in choices if choice.is_of(run)]
     key = subject(run).key if of_it else ""
@@ -82,9 +83,10 @@ def tuned(run: Run, choices: list[Choice]) -> tuple[Run, Choice]:
     return replace(run, train=replace(run.train, lr=found.rate)), found
 
 
-def _distance(one: Run, other: Run) -> tuple[float, bool]:
-    """How far apart the sizes are, as a ratio, and whether the budgets differ."""
+def _distance(one: Run, other: Run) -> tuple[float, bool, int]:
+    """How far apart the sizes are, as a ratio; whether budgets differ, and how many settings."""
     sizes = [run.counted_size for run in (one, other)]
     numbers = [float(size) for size in sizes if not isinstance(size, str)]
     apart = abs(math.log(numbers[0] / numbers[1])) if len(numbers) == 2 else math.inf
-    return 0.0 if sizes[0] == sizes[1] else apart, one.budget != other.budget
+    far = 0.0 if sizes[0] == sizes[1] else apart
+    return far, one.budget != other.budget, len(other_settings(one, other))

@@ -420,8 +420,9 @@ class ResultsFolder:
         except RecordError:  # a torn note is overwritten by the news
             before = None
         failure = replace(failure, attempts=1 + (before.attempts if before else 0))
-        data = job_json(failure.job) | {"kind": failure.kind, "reason": failure.reason}
-        self._write_json("failures", failure.job.key, data | {"attempts": failure.attempts})
+        fields = ("kind", "reason", "attempts", "seconds")
+        data = job_json(failure.job) | {name: getattr(failure, name) for name in fields}
+        self._write_json("failures", failure.job.key, data)
         return failure
 
     def failed(self) -> list[str]:
@@ -434,7 +435,8 @@ class ResultsFolder:
             data = self._read_json("failures", key)
         except FileNotFoundError:
             return None
-        return Failure(cluster_job_of(data), data["kind"], data["reason"], data["attempts"])
+        told = (data["kind"], data["reason"], data["attempts"], data.get("seconds"))
+        return Failure(cluster_job_of(data), *told)
 
     # claims
 

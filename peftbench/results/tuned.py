@@ -9,13 +9,13 @@ from dataclasses import dataclass, field, replace
 
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Record, Run
-from peftbench.core.tuning import UNREPORTED, Choice, subject
+from peftbench.core.tuning import UNREPORTED, Choice, other_settings, subject
 from peftbench.results import choices
 
 #: Behind a score whose runs have the rate that was chosen for their cell.
 MARK = "§"
 
-#: The same where the rate was chosen at another size or for another budget.
+#: The same where the rate was chosen at another size, for another budget or with other settings.
 MARK_ELSEWHERE = "¶"
 
 #: Columns of `Tuned.figures`.
@@ -124,8 +124,10 @@ class Tuned:
     def _elsewhere(self, key: str) -> str:
         """Where the rate of a tuned run was chosen, if that is not its own cell."""
         run, chosen = self.runs[key], self.choices[key].run
+        if self.choices[key].key == subject(run).key:
+            return ""
         size = chosen.counted_size
         told = f"size {size:,}" if isinstance(size, int) else f"size {size}"
-        if run.budget != chosen.budget:
-            return f"{told} for another budget"
-        return told if size != run.counted_size else ""
+        told += " for another budget" * (run.budget != chosen.budget)
+        settings = other_settings(run, chosen)
+        return f"{told} with {', '.join(settings)}" if settings else told

@@ -4,17 +4,29 @@ import json
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from statistics import fmean
 
 from peftbench.analysis.convention import counted_trial
+from peftbench.analysis.costs import Machine, place_of
 from peftbench.analysis.trials import by_rate
 from peftbench.core.errors import ConfigError
-from peftbench.core.failures import FAILURE_KINDS
+from peftbench.core.failures import FAILURE_KINDS, Failure
 from peftbench.core.plan import Plan, RunOptions
 from peftbench.core.run import Json, Record, Run
 from peftbench.core.text import command
-from peftbench.core.tuning import TPE, Choice, Question, RateChoice, Rung, Search, Trial, subject
+from peftbench.core.tuning import (
+    NAMED,
+    TPE,
+    Choice,
+    Question,
+    RateChoice,
+    Rung,
+    Search,
+    Trial,
+    rounded,
+    subject,
+)
 from peftbench.data import loading
 from peftbench.reports.tables.terminal import print_out
 from peftbench.reports.tuning import choice_table
@@ -48,13 +60,13 @@ def questions(plan: Plan, search: Search) -> list[Question]:
     asked = []
     for run, rates in cells.items():
         examples = _examples(run)
-        if "train.lr" in plan.axes:
+        if plan.rates_named:
             if search.sampler == TPE:
                 raise ConfigError(
                     "--sampler tpe proposes the rates itself, from the range in the method's file: "
                     "leave train.lr= out, or --sampler"
                 )
-            asked.append(Question(run, sorted(rates), "the command line", examples))
+            asked.append(Question(run, sorted(rates), NAMED, examples))
             continue
         space = plan.spaces.get(run.method.name)
         if space is not None and search.sampler == TPE:
@@ -103,14 +115,32 @@ def tune(
             raise ConfigError("--sampler tpe makes one trial after the other: leave --shard out")
     due = unanswered(asked, search, results)
     before = len(asked) - len(due)
-    note(f"{len(asked)} learning rates: {before} chosen before, {len(due)} to choose")
+    cells = f"{len(asked)} learning rate{'s' * (len(asked) != 1)}"
+    note(f"{cells}: {before} chosen before, {len(due)} to choose")
     code = choose(due, plan, search, options, results, shard) if due else 0
+    if options.dry_run and options.as_json:
+        planned = [_planned(one, search, one in due) for one in asked]
+        terminal.write(json.dumps(planned, indent=1) + "\n")
+        return code
     made = [choice for one in asked if (choice := choices.find(results, one.run.key))]
     if options.as_json:
         terminal.write(json.dumps([choice.to_json() for choice in made], indent=1) + "\n")
     elif made and not options.dry_run:
         print_out(choice_table(made).rich())
     return code
+
+
+def _planned(one: Question, search: Search, is_due: bool) -> Json:
+    """What a search makes for a cell, for programs."""
+    return {
+        "cell": one.run.key,
+        "title": one.run.title,
+        "due": is_due,
+        "source": one.source,
+        "rates": one.rates,
+        "trials_by_round": one.planned(search),
+        "first_round": [run.key for rate in one.rates for run in one.trials(rate, 1)],
+    }
 
 
 def first_round(
@@ -122,17 +152,27 @@ def first_round(
         ConfigError: as of `questions`.
     """
     due = unanswered(questions(plan, search), search, results)
-    runs = [run for one in due for rate in one.rates for run in one.trials(rate, 1)]
+    cells = [_CellSearch.begin(one, search, results) for one in due]
+    runs = [run for cell in cells for run in cell.runs(search.rungs[0])]
     trials = replace(plan, runs=runs, cells=len(runs), repeats=[], evaluations=[])
     return trials, [RateChoice(one, search) for one in due]
 
 
 def unanswered(asked: list[Question], search: Search, results: ResultsFolder) -> list[Question]:
-    """Those without a choice among the rates that are asked for, by as many trials."""
+    """Those without a choice among the rates that are asked for, by as many trials.
+
+    Raises:
+        ConfigError: for one rate that a person names where there are no others to compare with.
+    """
     due = []
     for one in asked:
         choice = choices.find(results, one.run.key)
-        if choice is None or choice.answer_key != RateChoice(one, search).key:
+        if choice is None and one.source == NAMED and len(one.rates) == 1:
+            raise ConfigError(
+                f"train.lr={one.rates[0]:g} is the only rate for {one.run.title}: name several, "
+                "train.lr=1e-4,3e-4,1e-3, or leave it out for those of the method's file"
+            )
+        if choice is None or RateChoice(one, search).key not in choice.answer_keys:
             due.append(one)
     return due
 
@@ -148,6 +188,8 @@ def choose(
 ) -> int:
     """Make what is missing of the rounds, and write a choice for each cell; the exit code.
 
+    It is 1 where a cell has none: trials of it are missing, or no rate trains without diverging.
+
     Args:
         plan: what it says of data is used; its runs are not.
         halted: see `sweep.execute`.
@@ -156,8 +198,8 @@ def choose(
     again = ",".join(kind for kind in FAILURE_KINDS if kind != "diverged")
     is_retried = sweep.retry_filter(options.retry or again)
     trials, gpus = results.trials(), devices(options.device)
-    cells = [_CellSearch.begin(one, search) for one in due]
-    asked: set[str] = set()  # in earlier rounds
+    cells = [_CellSearch.begin(one, search, results) for one in due]
+    code = 0
     for number, rung, step in _steps(search):
         if step:
             for cell in cells:
@@ -176,9 +218,7 @@ def choose(
             )
         mine = before
         if shard:
-            new = [run for run in runs if run.key not in asked]
-            mine = status.sweep_status(share(replace(wanted, runs=new), *shard), trials)
-        asked |= {run.key for run in runs}
+            mine = status.sweep_status(share(wanted, *shard), trials)
         todo = replace(sweep.select_jobs(mine, is_retried), trials=True)
         if todo.runs and sweep.execute(todo, trials, options, gpus, halted):
             if halted is None:
@@ -189,38 +229,43 @@ def choose(
             note(f"{len(todo.runs)} trials of the first round are ready to train")
             return 0
         after = status.sweep_status(wanted, trials)
-        code = _missing(after, number, sharded=shard is not None)
-        if code is not None:
+        bad, absent = _missing(after)
+        if shard and absent and not bad:
+            note(
+                f"round {number}: {len(absent)} trials of other shards are not there yet; when "
+                "they are, each shard's command again makes the next round"
+            )
             return code
-        records = {record.run.key: record for record in after.records}
+        if bad or absent:
+            left = [cell for cell in cells if not cell.keys(rung) & (bad | absent)]
+            note(
+                f"{len(cells) - len(left)} of {len(cells)} rates are not chosen while trials are "
+                "missing; the same command makes them"
+            )
+            cells, code = left, 1
         for cell in cells:
-            cell.take(records, number, rung)
+            cell.take(after, number, rung)
             if step:
                 cell.tell_proposer()
             if step in (None, rung.rates):
                 cell.halve(rung)
     for cell in cells:
-        choices.save(results, cell.choice())
-    return 0
+        made = cell.choice()
+        if made is None:
+            note(cell.refusal())
+            code = 1
+        else:
+            choices.save(results, made)
+    return code
 
 
-def _missing(after: status.SweepStatus, number: int, sharded: bool) -> int | None:
-    """The exit code where trials of a round are missing, which is said; None where none are."""
-    bad = [failure for failure in after.failed.values() if failure.kind != "diverged"]
-    for failure in bad:
+def _missing(after: status.SweepStatus) -> tuple[set[str], set[str]]:
+    """Keys of trials that failed, each of which is said, and of those that were not made."""
+    bad = {key: failure for key, failure in after.failed.items() if failure.kind != "diverged"}
+    for failure in bad.values():
         note(f"failed: {failure.job.title}: {failure.kind}: {failure.reason}")
     done = {record.run.key for record in after.records}
-    absent = sum(run.key not in done and run.key not in after.failed for run in after.plan.runs)
-    if sharded and absent and not bad:
-        note(
-            f"round {number}: {absent} trials of other shards are not there yet; when they "
-            "are, each shard's command again makes the next round"
-        )
-        return 0
-    if bad or absent:
-        note("nothing is chosen while trials are missing; the same command makes them")
-        return 1
-    return None
+    return set(bad), {run.key for run in after.plan.runs} - done - set(after.failed)
 
 
 @dataclass
@@ -229,40 +274,57 @@ class _CellSearch:
 
     Attributes:
         left: rates that are in the current round.
-        trials: of all rounds, by key of their runs.
+        stored: what earlier searches chose; None where there were none.
         proposals: where the rates of the first round come from; None where they are known.
-        environment: of the trials.
+        trials: of all rounds and of earlier searches, by key of their runs.
+        places: environments of the trials, by machine.
     """
 
     question: Question
     search: Search
     left: list[float]
+    stored: Choice | None
     proposals: tpe.Proposals | None
-    trials: dict[str, Trial] = field(default_factory=dict)
-    environment: Json = field(default_factory=dict)
+    trials: dict[str, Trial]
+    places: dict[Machine, Json]
 
     @classmethod
-    def begin(cls, question: Question, search: Search) -> "_CellSearch":
-        """Before the first round."""
-        space = question.space
-        return cls(question, search, list(question.rates), tpe.Proposals(space) if space else None)
+    def begin(cls, question: Question, search: Search, results: ResultsFolder) -> "_CellSearch":
+        """Before the first round, with the trials that are stored."""
+        stored, space = choices.find(results, question.run.key), question.space
+        known = [stored.environment, *stored.elsewhere] if stored else []
+        return cls(
+            question=question,
+            search=search,
+            left=list(question.rates),
+            stored=stored,
+            proposals=tpe.Proposals(space) if space else None,
+            trials={trial.key: trial for trial in stored.trials} if stored else {},
+            places={place_of(environment): environment for environment in known if environment},
+        )
 
     def propose(self) -> None:
         """Add the next rate."""
         assert self.proposals is not None
         self.left.append(self.proposals.ask())
 
-    def runs(self, rung: Rung) -> list[Run]:
-        """The trials of the current round."""
-        return [run for rate in self.left for run in self.question.trials(rate, rung.seeds)]
+    def keys(self, rung: Rung) -> set[str]:
+        """Those of `runs`."""
+        return {run.key for run in self.runs(rung)}
 
-    def take(self, records: dict[str, Record], number: int, rung: Rung) -> None:
+    def runs(self, rung: Rung) -> list[Run]:
+        """The trials of the current round that no choice and no earlier round has."""
+        every = [run for rate in self.left for run in self.question.trials(rate, rung.seeds)]
+        return [run for run in every if run.key not in self.trials]
+
+    def take(self, after: status.SweepStatus, number: int, rung: Rung) -> None:
         """Note what the trials of a round gave."""
+        records = {record.run.key: record for record in after.records}
         for run in self.runs(rung):
             record = records.get(run.key)
-            self.trials.setdefault(run.key, _trial(run, record, number))
+            self.trials[run.key] = _trial(run, record, after.failed.get(run.key), number)
             if record is not None:
-                self.environment = record.environment
+                self.places.setdefault(place_of(record.environment), record.environment)
 
     def tell_proposer(self) -> None:
         """Tell the latest rate's score, from which the next one is proposed."""
@@ -272,25 +334,70 @@ class _CellSearch:
 
     def halve(self, rung: Rung) -> None:
         """Leave the rates that go on to the next round, the best first."""
-        means = mean_scores(one for one in self.trials.values() if one.rate in self.left)
-        order = sorted(means, key=lambda rate: means[rate], reverse=True)
         more = rung.seeds == 1 and self.search.seeds > 1
+        order = self._ordered(self.left, rung.seeds)
         self.left = order[: self.search.finalists] if more else order[:1]
 
-    def choice(self) -> Choice:
-        """The best rate, after the last round."""
-        rate = self.left[0]
+    def _ordered(self, rates: Iterable[float], seeds: int) -> list[float]:
+        """The rates by their means over so many seeds, the best first."""
+        chosen = {run.key for rate in rates for run in self.question.trials(rate, seeds)}
+        means = mean_scores(one for key, one in self.trials.items() if key in chosen)
+        return sorted(means, key=lambda rate: means[rate], reverse=True)
+
+    def _best(self) -> float | None:
+        """The rate that is chosen; None if each diverged in some trial.
+
+        Where all of the last round did, it is the best of the others. What was chosen before is
+        compared on the seeds and parts that both were tried with.
+        """
+        made = by_rate(self.trials.values())
+        whole = {rate for rate, some in made.items() if None not in [one.score for one in some]}
+        best = next(
+            (rate for rate in [*self.left, *self._ordered(whole, 1)] if rate in whole), None
+        )
+        before = self.stored.rate if self.stored else None
+        if best is None or before is None or before not in whole:
+            return best
+        both = {(one.seed, one.fold) for one in made[best]}
+        both &= {(one.seed, one.fold) for one in made[before]}
+        pairs = [one for rate in (best, before) for one in made[rate]]
+        means = mean_scores(one for one in pairs if (one.seed, one.fold) in both)
+        return best if not means or means[best] > means[before] else before
+
+    def choice(self) -> Choice | None:
+        """The best rate, after the last round, as `_best` has it."""
+        rate, before = self._best(), self.stored
+        if rate is None:
+            return None
         rates = {trial.rate for trial in self.trials.values()}
         ends = {min(rates): "lowest", max(rates): "highest"}
+        sources = [before.source, self.question.source] if before else [self.question.source]
+        samplers = {before.sampler if before else self.search.sampler, self.search.sampler}
+        first, *others = [*self.places.values()] or [{}]
         return Choice(
             run=self.question.run,
             rate=rate,
             metric=self.question.run.task.metric,
-            source=self.question.source,
+            source="; ".join(dict.fromkeys(sources)),
             trials=list(self.trials.values()),
             edge=ends.get(rate) if len(rates) > 1 else None,
-            environment=self.environment,
-            sampler=self.search.sampler,
+            environment=first,
+            sampler=TPE if TPE in samplers else self.search.sampler,
+            elsewhere=others,
+            searches=self._answered(),
+        )
+
+    def _answered(self) -> list[str]:
+        before = self.stored.answer_keys if self.stored else []
+        return list(dict.fromkeys([*before, RateChoice(self.question, self.search).key]))
+
+    def refusal(self) -> str:
+        """Why there is no choice, and what to do."""
+        least = min(trial.rate for trial in self.trials.values())
+        lower = ",".join(f"{rounded(least / by):g}" for by in (100, 30, 10))
+        return (
+            f"no rate is chosen for {self.question.run.title}: every one of those that were tried, "
+            f"the least {least:g}, diverged; name lower ones, train.lr={lower}"
         )
 
 
@@ -303,11 +410,12 @@ def _steps(search: Search) -> Iterator[tuple[int, Rung, int | None]]:
             yield number, rung, None
 
 
-def _trial(run: Run, record: Record | None, rung: int) -> Trial:
+def _trial(run: Run, record: Record | None, failure: Failure | None, rung: int) -> Trial:
     """What a trial gave; one that diverged has no record."""
     fold = run.checkpoint_selection.fold
     if record is None:
-        return Trial(run.key, run.train.lr, run.seed, fold, rung, None, False, 0.0)
+        spent = (failure.seconds if failure else None) or 0.0
+        return Trial(run.key, run.train.lr, run.seed, fold, rung, None, False, spent)
     score = (record.selection or {}).get(run.task.metric)
     return Trial(
         key=run.key,

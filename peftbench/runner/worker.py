@@ -257,7 +257,7 @@ class _JobRunner:
 
     def one(self, job: Job) -> None:
         """Train or evaluate, unless another process has the job or has done it."""
-        key = job.key
+        key, began = job.key, time.monotonic()
         if not self._claim(job):
             return
         try:
@@ -271,7 +271,7 @@ class _JobRunner:
         except (
             Exception
         ) as error:  # the one broad except: a run that fails must not sink the others
-            self._failed(job, error)
+            self._failed(job, error, time.monotonic() - began)
         finally:
             self.results.release(key)
 
@@ -349,15 +349,19 @@ class _JobRunner:
             outcome = trainer.execute(job, setting, results=results, **how)
         results.save(outcome.record, outcome.predictions, outcome.trained)
 
-    def _failed(self, job: Job, error: Exception) -> None:
-        """Tell why a job is not done; note it where it was not asked to leave."""
+    def _failed(self, job: Job, error: Exception, seconds: float | None = None) -> None:
+        """Tell why a job is not done; note it where it was not asked to leave.
+
+        Args:
+            seconds: that it took; None where it shared them with others.
+        """
         from peftbench.training import loop
 
         if isinstance(error, loop.TrainingInterrupted):
             self.tell("interrupted", key=job.key, reason=str(error))
             return
         _append(self.results, job.key, "".join(traceback.format_exception(error)))
-        failure = Failure(job, classify(error), reason(error))
+        failure = Failure(job, classify(error), reason(error), seconds=seconds)
         kind = _note(self.results, failure)
         self.tell("failed", key=job.key, kind=kind, reason=failure.reason)
 

@@ -507,11 +507,11 @@ def test_the_jobs_that_choose_start_when_those_of_the_first_round_are_over(tmp_p
     assert manifest.read_jobs(ResultsFolder(tmp_path), task) == after
 
 
-def test_the_time_of_a_choice_is_that_of_its_second_round():
+def test_the_time_of_a_choice_is_that_of_its_second_round_and_of_a_trial_that_failed():
     _, (choice,) = searched("method=lora", "size=400")
     like = choice.question.trials(2e-3, 1)[0]
     known = _seconds(Forecast([record(like)]), [])
-    assert known(choice) == pytest.approx(4 * known(like))
+    assert known(choice) == pytest.approx((4 + 1) * known(like))
     assert known(like) > 0
 
 
@@ -554,7 +554,9 @@ def test_a_cell_whose_trials_fail_leaves_the_choices_of_others_alone(tmp_path, m
     seen = look(results)
     done = [run.key for run in trials if run.method.name == "lora"] + [after[0].key]
     assert {key for key, state in seen.state.items() if state == "done"} == set(done)
-    assert seen.failures[after[1].key].reason.startswith("some of its trials failed")
+    assert seen.failures[after[1].key].reason.startswith(
+        "some of its trials failed or all diverged"
+    )
     (again,) = collect.rest(seen, results)
     assert again.startswith("peftbench submit --tune method=lora,bitfit cluster=local")
 

@@ -52,6 +52,19 @@ def test_the_cell_itself_comes_first_then_the_nearest_size():
         choices.tuned(other, known)
 
 
+def test_of_choices_of_one_size_that_with_most_of_the_settings_is_meant(tmp_path):
+    four, sixteen = runs("method=lora", "train.batch_size=4,16", "train.max_length=16")
+    known = [choice(four, 1e-3), choice(sixteen, 4e-3)]
+    run = replace(sixteen, train=replace(sixteen.train, max_length=32))
+    assert [choices.nearest(run, some).rate for some in (known, known[::-1])] == [4e-3, 4e-3]
+    choices.save(ResultsFolder(tmp_path), known[1])
+    words = tiny("method=lora", "train.batch_size=16", "train.max_length=32", "tuned=true")
+    assert [note for note in plan(*words, results=tmp_path).notes if "chosen" in note] == [
+        "train.lr=0.004 of lora on synthetic_paraphrase at size 32 was chosen at size 32 with "
+        "train.max_length=16"
+    ]
+
+
 def test_a_tuned_run_is_the_run_with_this_rate_typed_by_hand(tmp_path):
     (run,) = runs("method=lora", "size=64")
     choices.save(ResultsFolder(tmp_path), choice(run, 2e-3))

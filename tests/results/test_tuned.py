@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 
 import pytest
 import records
@@ -17,6 +18,7 @@ from peftbench.reports.html.data import contents
 from peftbench.results import choices
 from peftbench.results.frame import load_frame
 from peftbench.results.store import ResultsFolder
+from peftbench.results.tuned import Tuned
 
 TOLD = " The reporting split has no part in the choice."
 
@@ -158,6 +160,25 @@ def test_a_rate_from_another_size_says_so(tmp_path):
     assert inputs(results).tuned.notes([small.key, bitfit.key]) == [
         "§ learning rate tuned over 4 to 6 trials." + TOLD
     ]
+
+
+def test_a_rate_that_was_chosen_with_other_settings_says_which(tmp_path):
+    results = ResultsFolder(tmp_path / "r")
+    here, batch = runs("method=lora", "train.lr=2e-3", "train.batch_size=16,4")
+    (longer,) = runs("method=lora", "train.lr=2e-3", "train.max_length=32", "train.precision=bf16")
+    revised = replace(here, loss_revision=2)
+    save(results, [here, batch])
+    choose(results, here)
+    chosen = choices.all_choices(results)
+    told = Tuned.of([here, batch, longer, revised], chosen)
+    assert [told.mark([run.key]) for run in (here, batch, longer, revised)] == [" §", *[" ¶"] * 3]
+    assert told.notes([batch.key]) == [
+        "¶ learning rate tuned over 4 trials, chosen at size 32 with train.batch_size=16 and used "
+        "here." + TOLD
+    ]
+    (text,) = told.notes([longer.key])
+    assert "at size 32 with train.precision=auto, train.max_length=16 and used here" in text
+    assert "at size 32 with loss_revision=1 and used here" in told.notes([revised.key])[0]
 
 
 def test_a_rate_that_was_chosen_for_another_size_is_untuned_beside_an_own_choice(tmp_path):

@@ -1,17 +1,22 @@
 """What is chosen from trials, and that a choice looks at nothing that is reported."""
 
 import json
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
-from records import plan, tiny
+from records import ENVIRONMENT, plan, record, tiny
 
+from peftbench.analysis import costs
 from peftbench.cli.main import main
 from peftbench.core.errors import ConfigError
+from peftbench.core.failures import Failure
+from peftbench.core.plan import RunOptions
 from peftbench.core.tuning import UNREPORTED, Search, Trial
 from peftbench.results import choices
 from peftbench.results.store import ResultsFolder
-from peftbench.runner import tune
+from peftbench.results.tuned import Tuned
+from peftbench.runner import sweep, tune
 
 
 def trial(rate, score, seed=0, loss=0.5):
@@ -88,6 +93,142 @@ def write_task(folder, poisoned):
     ]
 
 
+class Trained:
+    """Gives each trial a score by its rate, or the failure that is due."""
+
+    def __init__(self, scores, failures=None, environment=ENVIRONMENT):
+        self.scores, self.failures, self.environment = scores, failures or {}, environment
+        self.made = []
+
+    def execute(self, todo, store, options, gpus, halted=None):
+        """Store a record or a failure for each."""
+        assert todo.trials
+        for run in todo.runs:
+            self.made.append((run.train.lr, run.seed))
+            kind = self.failures.get((run.method.name, run.train.lr))
+            if kind:
+                store.fail(Failure(run, kind, "by the test", seconds=7.0))
+            else:
+                score = self.scores[run.train.lr]
+                score = score[run.seed - 1000] if isinstance(score, list) else score
+                held = dict.fromkeys(run.task.metrics, score) | {"loss": 0.5}
+                made = record(run, selection=held, environment=self.environment)
+                store.save(made, {})
+        return False
+
+
+def choose(monkeypatch, trained, folder, *words, search=None, **options):
+    """The exit code of a search over trials of which the scores are known."""
+    monkeypatch.setattr(sweep, "execute", trained.execute)
+    search = search or Search(finalists=1, seeds=2)
+    found = plan(*tiny("size=400", *words), results=folder)
+    return tune.tune(found, ResultsFolder(folder), search, RunOptions(quiet=True, **options))
+
+
+def test_a_second_search_adds_to_the_first_and_counts_what_both_cost(monkeypatch, tmp_path):
+    scores = {1e-3: 0.8, 2e-3: 0.7, 1e-5: 0.5, 3e-3: [0.9, 0.85]}
+    first = Trained(scores)
+    assert choose(monkeypatch, first, tmp_path, "method=lora", "train.lr=1e-3,2e-3") == 0
+    assert first.made == [(1e-3, 1000), (2e-3, 1000), (1e-3, 1001)]
+    (before,) = choices.all_choices(ResultsFolder(tmp_path))
+    assert (before.rate, before.seconds) == (1e-3, 3 * 4.0)
+    second = Trained(scores)
+    assert choose(monkeypatch, second, tmp_path, "method=lora", "train.lr=1e-5,2e-3") == 0
+    assert second.made == [(1e-5, 1000), (2e-3, 1001)]  # 2e-3 has its first seed
+    (after,) = choices.all_choices(ResultsFolder(tmp_path))
+    assert (after.rate, len(after.trials), after.seconds) == (1e-3, 5, 5 * 4.0)
+    assert after.edge is None
+    one = Trained(scores)
+    assert choose(monkeypatch, one, tmp_path, "method=lora", "train.lr=3e-3") == 0
+    (best,) = choices.all_choices(ResultsFolder(tmp_path))
+    assert (best.rate, len(best.trials), best.edge) == (3e-3, 7, "highest")
+    for rates in ("1e-3,2e-3", "2e-3,1e-5", "3e-3"):
+        none = Trained({})
+        assert choose(monkeypatch, none, tmp_path, "method=lora", f"train.lr={rates}") == 0
+        assert none.made == []
+    assert choices.all_choices(ResultsFolder(tmp_path)) == [best]
+
+
+def test_what_was_chosen_before_is_compared_on_the_seeds_that_both_have(monkeypatch, tmp_path):
+    """A lucky first seed of the new rate meets the same seed of the old one."""
+    scores = {1e-3: [0.9, 0.6], 1e-4: [0.5, 0.5], 2e-3: [0.8, 0.8], 3e-3: [0.7, 0.7]}
+    words = ("method=lora", "train.lr=1e-3,1e-4")
+    choose(monkeypatch, Trained(scores), tmp_path, *words)
+    once = Search(finalists=1, seeds=1)
+    words = ("method=lora", "train.lr=2e-3,3e-3")
+    choose(monkeypatch, Trained(scores), tmp_path, *words, search=once)
+    (choice,) = choices.all_choices(ResultsFolder(tmp_path))
+    assert choice.rate == 1e-3  # 0.9 over seed 1000, where 2e-3 has 0.8
+    choose(monkeypatch, Trained(scores), tmp_path, *words)
+    (choice,) = choices.all_choices(ResultsFolder(tmp_path))
+    assert choice.rate == 2e-3  # 0.8 over both seeds, where 1e-3 has 0.75
+
+
+def test_one_named_rate_needs_others_to_compare_with(tmp_path):
+    found = plan(*tiny("method=lora", "train.lr=1e-5"))
+    (question,) = tune.questions(found, Search())
+    assert question.rates == [1e-5]
+    with pytest.raises(ConfigError, match=r"train\.lr=1e-05 is the only rate for lora"):
+        tune.unanswered([question], Search(), ResultsFolder(tmp_path))
+
+
+def test_a_cell_of_which_every_rate_diverged_has_no_choice(monkeypatch, tmp_path, capsys):
+    failures = {("lora", 1e-3): "diverged", ("lora", 2e-3): "diverged"}
+    trained = Trained({1e-3: 0.8, 2e-3: 0.7}, failures)
+    assert choose(monkeypatch, trained, tmp_path, "method=lora,bitfit", "train.lr=1e-3,2e-3") == 1
+    assert [one.run.method.name for one in choices.all_choices(ResultsFolder(tmp_path))] == [
+        "bitfit"
+    ]
+    told = capsys.readouterr().err
+    assert "no rate is chosen for lora · synthetic_paraphrase" in told
+    assert "the least 0.001, diverged; name lower ones, train.lr=1e-05,3.3e-05,0.0001" in told
+    again = Trained({1e-4: 0.6, 1e-5: 0.5})
+    assert choose(monkeypatch, again, tmp_path, "method=lora", "train.lr=1e-4,1e-5") == 0
+
+
+def test_a_diverged_trial_costs_its_seconds_and_loses(monkeypatch, tmp_path):
+    trained = Trained({1e-3: 0.8}, {("lora", 2e-3): "diverged"})
+    assert choose(monkeypatch, trained, tmp_path, "method=lora", "train.lr=1e-3,2e-3") == 0
+    (choice,) = choices.all_choices(ResultsFolder(tmp_path))
+    assert (choice.rate, choice.seconds) == (1e-3, 2 * 4.0 + 7.0)
+
+
+@pytest.mark.parametrize("kind", ["error", "memory"])
+def test_a_trial_that_fails_leaves_other_cells_alone(monkeypatch, tmp_path, capsys, kind):
+    trained = Trained({1e-3: 0.8, 2e-3: 0.7}, {("lora", 2e-3): kind})
+    assert choose(monkeypatch, trained, tmp_path, "method=lora,bitfit", "train.lr=1e-3,2e-3") == 1
+    (choice,) = choices.all_choices(ResultsFolder(tmp_path))
+    assert (choice.run.method.name, len(choice.trials)) == ("bitfit", 3)
+    assert "1 of 2 rates are not chosen while trials are missing" in capsys.readouterr().err
+
+
+def test_trials_of_several_machines_are_of_each(monkeypatch, tmp_path):
+    scores = {1e-3: 0.8, 2e-3: 0.7, 3e-3: 0.1}
+    choose(monkeypatch, Trained(scores), tmp_path, "method=lora", "train.lr=1e-3,2e-3")
+    gpu = Trained(scores, environment=ENVIRONMENT | {"device": "Some GPU"})
+    choose(monkeypatch, gpu, tmp_path, "method=lora", "train.lr=3e-3")
+    (choice,) = choices.all_choices(ResultsFolder(tmp_path))
+    assert [one["device"] for one in (choice.environment, *choice.elsewhere)] == [
+        "Some CPU",
+        "Some GPU",
+    ]
+    run = plan(*tiny("size=400", "method=lora", "train.lr=1e-3")).runs[0]
+    assert costs.tuning_seconds(record(run), Tuned.of([run], [choice])) is None
+    alone = replace(choice, elsewhere=[])
+    assert costs.tuning_seconds(record(run), Tuned.of([run], [alone])) == 5 * 4.0
+
+
+def test_a_dry_run_gives_programs_the_trials(monkeypatch, tmp_path, capsys):
+    words = ("method=lora", "train.lr=1e-3,2e-3")
+    monkeypatch.setattr(sweep, "execute", lambda *_: False)
+    found = plan(*tiny("size=400", *words))
+    options = RunOptions(dry_run=True, as_json=True)
+    assert tune.tune(found, ResultsFolder(tmp_path), Search(finalists=1, seeds=2), options) == 0
+    (told,) = json.loads(capsys.readouterr().out)
+    assert (told["due"], told["rates"], told["trials_by_round"]) == (True, [1e-3, 2e-3], [2, 1])
+    assert len(told["first_round"]) == 2
+
+
 @pytest.mark.slow
 def test_a_choice_is_made_without_the_reporting_split_and_only_once(tmp_path):
     made = []
@@ -99,7 +240,7 @@ def test_a_choice_is_made_without_the_reporting_split_and_only_once(tmp_path):
         line += ["--workers", "1"]
         first = CliRunner().invoke(main, line)
         assert first.exit_code == 0, first.output
-        assert "1 learning rates: 0 chosen before, 1 to choose" in first.output
+        assert "1 learning rate: 0 chosen before, 1 to choose" in first.output
         (choice,) = choices.all_choices(ResultsFolder(folder))
         made.append(choice)
         assert len(choice.trials) == 4 * 3 + 4  # four folds: three rates once, the best once more
