@@ -17,7 +17,8 @@ copies of the run's own, and L stand in linear layers:
   vocabulary of v and their gradients.
 
 It is an estimate from above, of the longest inputs and of a method that needs every activation; the
-libraries' own half a gigabyte or so is not in it.
+libraries' own half a gigabyte or so is not in it. Predictions are: where a batch of them needs more
+than what training leaves, it is halved, down to one example.
 """
 
 from dataclasses import dataclass

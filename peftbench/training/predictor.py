@@ -1,5 +1,6 @@
 """Batches for a method, and its outputs for many examples as arrays."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -26,6 +27,10 @@ EVALUATION_TOKENS = {"cpu": 2048, "cuda": 65536}
 #: Tokens that pad a batch of what is left behind a shared beginning, at most: a third of a batch
 #: of short texts would be padding, and on a CPU a smaller batch costs little more a token.
 PADDING_AFTER_BEGINNING = 32
+
+
+class PredictionOutOfMemory(torch.OutOfMemoryError):
+    """One example is too large to predict for, which no smaller training batch changes."""
 
 
 def build_batch_source(
@@ -212,15 +217,51 @@ class Predictor:
                 order += batches
                 with self._after(tokens, members[0], skip):
                     made = (self.collate(tokens, numbers, skip=skip) for numbers in batches)
-                    for batch in self.moved(made):
-                        for name, tensor in of(batch).items():
-                            found.setdefault(name, []).append(tensor.float())
+                    for numbers, batch in zip(batches, self.moved(made), strict=True):
+                        for part in self._in_parts(of, batch, tokens, numbers, skip, runs):
+                            for name, tensor in part.items():
+                                found.setdefault(name, []).append(tensor.float())
         places = np.argsort(np.concatenate(order), kind="stable")
         items = np.sort(rows)
         whole = {name: torch.cat(parts, 1).cpu().numpy() for name, parts in found.items()}
         for run in range(runs):
             arrays = {name: array[run][places] for name, array in whole.items()}
             yield {"item": items, "label": tokens.label[items], **arrays}
+
+    def _in_parts(
+        self,
+        of: Callable[[Batch], dict[str, Tensor]],
+        batch: Batch,
+        tokens: TokenizedSplit,
+        numbers: np.ndarray,
+        skip: int,
+        runs: int,
+    ) -> Iterator[dict[str, Tensor]]:
+        """What `of` finds in a batch, halved where memory is short.
+
+        Passes of several runs are made for fewer of them instead, see `packing.pack`.
+
+        Raises:
+            torch.OutOfMemoryError: of several runs; of one `PredictionOutOfMemory`.
+        """
+        try:
+            found = of(batch)
+        except torch.OutOfMemoryError as error:
+            if runs > 1:
+                raise
+            if len(numbers) == 1:
+                raise PredictionOutOfMemory("no memory to predict for one example") from error
+            found = None
+        if found is not None:
+            yield found
+            return
+        warnings.warn(
+            f"no memory to predict for {len(numbers)} examples at once; they are halved",
+            stacklevel=2,
+        )
+        for half in np.array_split(numbers, 2):
+            (moved,) = self.moved(iter([self.collate(tokens, half, skip=skip)]))
+            yield from self._in_parts(of, moved, tokens, half, skip, runs)
 
     def _after(self, tokens: TokenizedSplit, row: int, count: int) -> AbstractContextManager[None]:
         """The first so many tokens of an example come before all that is given inside."""

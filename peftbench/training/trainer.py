@@ -35,7 +35,7 @@ from peftbench.training.device import device_of
 from peftbench.training.distributed import ProcessGroup
 from peftbench.training.measurement import Energy, Phases
 from peftbench.training.precision import AUTOCAST, build_accelerator, resolve_precision
-from peftbench.training.predictor import Predictor, build_batch_source
+from peftbench.training.predictor import PredictionOutOfMemory, Predictor, build_batch_source
 from peftbench.training.run_stack import captured_alone
 from peftbench.training.step_graphs import StepGraphs
 from peftbench.training.warm_cache import WarmCache
@@ -153,7 +153,9 @@ def execute(
     while True:
         try:
             return _train(job, micro)
-        except torch.OutOfMemoryError:
+        except torch.OutOfMemoryError as error:
+            if isinstance(error, PredictionOutOfMemory):
+                raise
             smaller = smaller_micro_batch(job, micro)
             if smaller is None:
                 raise

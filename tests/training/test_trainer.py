@@ -18,9 +18,11 @@ from peftbench.core.run import ROLES
 from peftbench.core.runtime import RuntimeConfig
 from peftbench.core.tuning import Question, subject
 from peftbench.data import batching, loading
+from peftbench.methods.base import Method
 from peftbench.metrics import task_metrics
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.training import measurement, trainer
+from peftbench.training.predictor import PredictionOutOfMemory
 from peftbench.training.trainer import execute
 from peftbench.training.warm_cache import WarmCache
 
@@ -319,3 +321,27 @@ def test_a_trial_reads_nothing_of_the_reporting_split(tmp_path, monkeypatch):
 
 def _ignored(prepared, outputs):
     """Set nothing."""
+
+
+def test_predictions_without_memory_are_halved_down_to_one(monkeypatch):
+    run = one(("method=full",))
+    known, sizes, most = execute(run, CPU), [], 5
+    predict = Method.predict
+
+    def scarce(self, encoder, batch):
+        sizes.append(len(batch["labels"]))
+        if sizes[-1] > most:
+            raise torch.OutOfMemoryError("as a test wants it")
+        return predict(self, encoder, batch)
+
+    monkeypatch.setattr(Method, "predict", scarce)
+    with pytest.warns(UserWarning, match="no memory to predict for .* they are halved"):
+        found = execute(run, CPU)
+    assert np.allclose(found.predictions["scores"], known.predictions["scores"], atol=1e-5)
+    assert found.record.work["micro_batch_size"] == known.record.work["micro_batch_size"]
+    most = 0
+    with (
+        pytest.warns(UserWarning, match="2 examples"),
+        pytest.raises(PredictionOutOfMemory, match="for one example"),
+    ):
+        execute(run, CPU)
