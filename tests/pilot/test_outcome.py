@@ -1,7 +1,7 @@
 """What a pilot writes and shows: the same JSON as ever, and the page that follows from it."""
 
 import json
-import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,14 +13,14 @@ from peftbench.analysis.proportions import Proportion
 from peftbench.analysis.review import CutOff
 from peftbench.core.plan import Plan
 from peftbench.pilot import page
-from peftbench.pilot.criterion import PilotCriterion, Written
+from peftbench.pilot.criterion import CriterionVersion, PilotCriterion, WrittenCriterion
 from peftbench.pilot.decision import decide
 from peftbench.pilot.design import PilotDesign, Request
 from peftbench.pilot.final_model import FinalModel
 from peftbench.pilot.intervals import Interval
 from peftbench.pilot.learning_curve import Crossing, Curve
 from peftbench.pilot.out_of_fold import OutOfFold
-from peftbench.pilot.outcome import outcome
+from peftbench.pilot.outcome import PilotOutcome, summarize
 from peftbench.pilot.study import Study
 from peftbench.reports.decisions import plan_after
 from peftbench.results.store import ResultsFolder
@@ -50,10 +50,9 @@ def interval(value):
 def made_outcome(tmp_path, exported=True, changed=False):
     run = records.runs("method=lora")[0]
     criterion = PilotCriterion("ab" * 32, "accuracy", 0.75, 60.0, 0.5, 0.125)
-    version = {"sha256": "cd" * 32, "written": "2026-01-02T03:04:05+00:00", "runs": 0}
-    version["criterion"] = vars(criterion) | {}
-    later = version | {"sha256": "ef" * 32, "runs": 4}
-    written = Written(criterion, "ef" * 32, [version, later] if changed else [version])
+    first = CriterionVersion("cd" * 32, "2026-01-02T03:04:05+00:00", 0, criterion)
+    later = replace(first, sha256="ef" * 32, runs=4)
+    written = WrittenCriterion(criterion, "ef" * 32, [first, later] if changed else [first])
     plan = Plan([run], 1, [], [], None)
     request = Request(Path("mine.csv"), (), folds=5, repeats=1, rates=2, group="customer")
     classes, table = {"bad": 100, "good": 100}, predictions()
@@ -71,7 +70,7 @@ def made_outcome(tmp_path, exported=True, changed=False):
     model = final if exported else "the answer is no-go"
     after = plan_after([cut_off], Prices(), 0.9, 0.05)
     results = ResultsFolder(tmp_path / "pilot")
-    return outcome(found, written, study, decided, model, after, results)
+    return summarize(found, written, study, decided, model, after, results)
 
 
 def rounded(value):
@@ -82,13 +81,38 @@ def rounded(value):
     return round(value, 9) if isinstance(value, float) else value
 
 
-def as_json(made):
-    return made if isinstance(made, dict) else made.to_json()
-
-
 @pytest.mark.parametrize("exported", [True, False])
 def test_the_json_is_what_pilots_have_written_before(tmp_path, exported):
-    made = as_json(made_outcome(tmp_path, exported, changed=not exported))
+    made = made_outcome(tmp_path, exported, changed=not exported).to_json()
     del made["version"]
     known = json.loads(KNOWN.read_text())["exported" if exported else "refused"]
     assert json.dumps(rounded(made)) == json.dumps(known)  # the order of the keys as well
+
+
+@pytest.mark.parametrize("exported", [True, False])
+def test_the_page_of_a_stored_outcome_is_that_of_the_one_that_was_stored(tmp_path, exported):
+    made = made_outcome(tmp_path, exported, changed=not exported)
+    stored = PilotOutcome.from_json(json.loads(json.dumps(made.to_json())))
+    assert stored.to_json() == json.loads(json.dumps(made.to_json()))
+    assert (stored.criterion, stored.candidates) == (made.criterion, made.candidates)
+    assert page.html(stored, []) == page.html(made, [])
+
+
+def test_what_a_terminal_shows(tmp_path):
+    made = made_outcome(tmp_path, exported=False, changed=True)
+    told = page.sentences(made)
+    assert told[1:5] == [
+        "500 further labels are projected to change the accuracy of lora by 5.0 [-1.2, 8.1] points,"
+        " to 95.0 [88.8, 98.1].",
+        "lora overtakes tf-idf at 250 training rows (250 to 250).",
+        "Latency: no measurement was finished.",
+        "No model is exported: the answer is no-go.",
+    ]
+    assert told[-1].startswith("THE CRITERION CHANGED once")
+    (table,) = page.brief(made)
+    assert table.rows[0][3:] == [
+        "3.6 [2.0, 5.1]",
+        "–",
+        "undecided: wrong answers that nobody checks",
+    ]
+    assert table.rows[1][3] == "0.2 (n = 2)"
