@@ -18,12 +18,12 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from peftbench.pilot import page
 from peftbench.pilot.decision import NO_GO
+from peftbench.pilot.outcome import PilotOutcome
 
 ROOT = Path(__file__).parents[1]
 PAGE = ROOT / "docs/pilot.md"
@@ -61,7 +61,7 @@ def carry_out(path: Path, walk: str, folder: Path, more: list[str]) -> None:
         sys.exit(code)
 
 
-def shown(walk: str, made: dict[str, Any], pictures: Path) -> str:
+def shown(walk: str, made: PilotOutcome, pictures: Path) -> str:
     """What the page has of a walk; its pictures are written to a folder beside it."""
     parts = [
         " ".join(page.sentences(made)[:3]),
@@ -106,7 +106,7 @@ def main() -> None:
         path = folder / f"{walk}.csv"
         sample(given.data, walk, given.rows).to_csv(path, index=False)
         carry_out(path, walk, folder, given.words)
-        made = json.loads((folder / "pilot.json").read_text())
+        made = PilotOutcome.from_json(json.loads((folder / "pilot.json").read_text()))
         marked = rf"(<!-- walk of {walk} -->\n).*?(<!-- end of walk -->)"
         before = given.page.read_text()
         part = shown(walk, made, given.page.parent / "img").replace("\\", r"\\")
@@ -114,8 +114,8 @@ def main() -> None:
         if not count:
             sys.exit(f"{given.page} has no place for the walk of {walk}")
         given.page.write_text(after)
-        if walk == "shuffled" and made["answer"] != NO_GO:
-            sys.exit(f"shuffled labels: the answer is {made['answer']}, and has to be {NO_GO}")
+        if walk == "shuffled" and made.answer != NO_GO:
+            sys.exit(f"shuffled labels: the answer is {made.answer}, and has to be {NO_GO}")
 
 
 if __name__ == "__main__":

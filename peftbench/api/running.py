@@ -15,8 +15,8 @@ from peftbench.core.runtime import RuntimeConfig
 if TYPE_CHECKING:
     from peftbench.training.trainer import TrainingOutput
 
-#: The data root of every run that was planned in this process, which is no part of a run.
-_roots: dict[str, str | None] = {}
+#: Where a planned run keeps the data root of its plan, which is no part of a run.
+_ROOT = "_data_root"
 
 
 class RunsFailed(RuntimeError):
@@ -35,12 +35,13 @@ Given = ParamSpec("Given")
 
 
 def _noted(function: Callable[Given, Plan]) -> Callable[Given, Plan]:
-    """A function that plans, with the data roots noted for `execute`."""
+    """A function that plans, with the data root noted in each run for `execute`."""
 
     @wraps(function)
     def planning(*given: Given.args, **named: Given.kwargs) -> Plan:
         planned = function(*given, **named)
-        _roots.update((run.key, planned.data_root) for run in planned.runs)
+        for run in planned.runs:
+            vars(run)[_ROOT] = planned.data_root
         return planned
 
     return planning
@@ -64,7 +65,7 @@ def execute(run: Run, setting: RuntimeConfig | None = None) -> "TrainingOutput":
 
     setting = setting or RuntimeConfig()
     if setting.data_root is None:
-        setting = replace(setting, data_root=_roots.get(run.key))
+        setting = replace(setting, data_root=vars(run).get(_ROOT))
     return trainer.execute(run, setting)
 
 

@@ -24,6 +24,11 @@ class OtherSchemaError(RecordError):
     """A record of an older or newer peftbench: it is not damaged, and must not be overwritten."""
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of a message, or the error's class where it says nothing."""
+    return next(iter(str(error).splitlines()), type(error).__name__)
+
+
 def system_reason(error: OSError) -> str:
     """What the system did not do, in one line: the file and the reason."""
     reason = error.strerror or str(error) or type(error).__name__

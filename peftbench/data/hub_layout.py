@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from peftbench.core.configs import TaskConfig
-from peftbench.core.errors import ConfigError
+from peftbench.core.errors import ConfigError, first_line
 from peftbench.core.run import canonical
 from peftbench.system import io, offline_folder
 
@@ -149,8 +149,7 @@ def _columns(paths: tuple[Path, ...], names: tuple[str, ...]) -> dict[str, list[
         try:
             table = pq.read_table(path)
         except (pa.ArrowException, OSError) as error:
-            reason = next(iter(str(error).splitlines()), type(error).__name__)
-            raise ConfigError(f"cannot read {path}: {reason}") from error
+            raise ConfigError(f"cannot read {path}: {first_line(error)}") from error
         for name in set(names) & set(table.column_names):
             held[name] += table.column(name).to_pylist()
     return held
@@ -184,6 +183,5 @@ def read_files(
             )
         except Exception as error:  # the library's own, pyarrow's: all mean a bad file
             cause = error.__cause__ or error
-            reason = next(iter(str(cause).splitlines()), type(cause).__name__)
-            raise ConfigError(f"cannot read {paths[0]}: {reason}") from error
+            raise ConfigError(f"cannot read {paths[0]}: {first_line(cause)}") from error
         return {name: read[name][:] for name in read.column_names}

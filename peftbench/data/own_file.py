@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from peftbench.core.errors import ConfigError
+from peftbench.core.errors import ConfigError, first_line
 from peftbench.core.text import did_you_mean
 from peftbench.data import delimited
 from peftbench.system.io import digest
@@ -361,8 +361,7 @@ def _parquet(path: Path, body: bytes, wanted: Iterable[str] | None) -> FileTable
     try:
         table = pq.read_table(pa.BufferReader(body))
     except (pa.ArrowException, OSError) as error:
-        reason = next(iter(str(error).splitlines()), type(error).__name__)
-        raise ConfigError(f"cannot read {path}: {reason}") from error
+        raise ConfigError(f"cannot read {path}: {first_line(error)}") from error
     names = list(map(str, table.column_names))
     columns = {
         name: table.column(names.index(name)).to_pylist()

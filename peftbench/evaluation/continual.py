@@ -91,7 +91,7 @@ def run_continual(
     sets = asked.sets(run, setting.data_root)
     rounds = list(asked.rounds(run, setting.data_root))
     total = sum(len(one.rows) for one in rounds)
-    progress = _load(results, evaluation) or ContinualState()
+    progress = load_progress(results, evaluation) or ContinualState()
     for number in range(len(progress.spent), len(rounds)):
         one, before = rounds[number], sum(len(earlier.rows) for earlier in rounds[:number])
 
@@ -121,7 +121,7 @@ def run_continual(
                 progress.found[f"{number}/validation"] = _known(outcome)
             else:
                 _answer(progress, rounds, number, sets, outcome, setting, warm, device)
-        _save(results, evaluation, progress)
+        save_progress(results, evaluation, progress)
         results.checkpoint(name).unlink(missing_ok=True)
     record = results.load(run.key)
     findings = evaluator.finite_findings(asked.findings(record, {}, progress.found))
@@ -210,7 +210,8 @@ def _known(outcome: TrainingOutput) -> Arrays:
     return {n: a for n, a in outcome.predictions.items() if "/" not in n and n != "item"}
 
 
-def _save(results: ResultsFolder, evaluation: Evaluation, progress: ContinualState) -> None:
+def save_progress(results: ResultsFolder, evaluation: Evaluation, progress: ContinualState) -> None:
+    """Keep what the rounds until now gave, for when the command is given again."""
     tensors = {f"state.{name}": t for name, t in (progress.state or {}).items()}
     for number, head in progress.heads.items():
         tensors |= {f"heads.{number}.{name}": t for name, t in head.items()}
@@ -221,7 +222,8 @@ def _save(results: ResultsFolder, evaluation: Evaluation, progress: ContinualSta
     results.write(results.checkpoint(evaluation.key), body)
 
 
-def _load(results: ResultsFolder, evaluation: Evaluation) -> ContinualState | None:
+def load_progress(results: ResultsFolder, evaluation: Evaluation) -> ContinualState | None:
+    """What earlier rounds gave, if it is there and whole."""
     path = results.checkpoint(evaluation.key)
     if not path.exists():
         return None

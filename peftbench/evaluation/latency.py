@@ -59,7 +59,7 @@ def measure(
     Raises:
         loop.TrainingInterrupted: after `stop`.
     """
-    merging = _merging(method, view, tokens)
+    merging = compare_merged(method, view, tokens)
     forms = {"unmerged": view(precision, False)}
     if merging.why_not is None:
         forms["merged"] = view(precision, True)
@@ -95,7 +95,7 @@ def timed(view: Predictor, batch: Batch) -> float:
     return synchronized_clock(view.device) - start
 
 
-def _merging(method: Method, view: View, tokens: TokenizedSplit) -> Merging:
+def compare_merged(method: Method, view: View, tokens: TokenizedSplit) -> Merging:
     """Whether the method's class says that it folds, and whether the logits stay the same."""
     try:
         forms = method.export_forms()

@@ -7,7 +7,6 @@ from peftbench.analysis.costs import Prices
 from peftbench.analysis.review import estimated_cut_off
 from peftbench.core.errors import ConfigError
 from peftbench.core.plan import RunOptions
-from peftbench.core.run import Json
 from peftbench.pilot import criterion, design, estimate, final_model, page
 from peftbench.pilot.criterion import PilotCriterion
 from peftbench.pilot.decision import GO, Decision, decide
@@ -15,7 +14,7 @@ from peftbench.pilot.design import PilotDesign, Request
 from peftbench.pilot.final_model import FinalModel
 from peftbench.pilot.mistakes import surest_mistakes
 from peftbench.pilot.out_of_fold import OutOfFold
-from peftbench.pilot.outcome import outcome
+from peftbench.pilot.outcome import PilotOutcome, summarize
 from peftbench.pilot.study import Study, Unfinished, carry_out
 from peftbench.reports.decisions import After, plan_after
 from peftbench.reports.tables.terminal import print_out
@@ -72,10 +71,10 @@ def run(
     after = _after(
         study.table, decided, model, asked, prices, effect, _spent(found, prices, results)
     )
-    made = outcome(found, written, study, decided, model, after, results)
-    text = json.dumps(made, indent=1, allow_nan=False) + "\n"
+    made = summarize(found, written, study, decided, model, after, results)
+    text = json.dumps(made.to_json(), indent=1, allow_nan=False) + "\n"
     results.write(results.folder / "pilot.json", text.encode())
-    mistakes = surest_mistakes(found, study, made["method"]) if show_texts else []
+    mistakes = surest_mistakes(found, study, made.method) if show_texts else []
     where = results.folder / "pilot.html"
     results.write(where, page.html(made, mistakes, after.sections()).encode())
     if as_json:
@@ -167,7 +166,7 @@ def _spent(found: PilotDesign, prices: Prices, results: ResultsFolder) -> float 
     return found.rows * prices.label + sum(money for money in trained if money is not None)
 
 
-def _show(made: Json, where: str) -> None:
+def _show(made: PilotOutcome, where: str) -> None:
     for table in page.brief(made):
         print_out(table.rich())
     terminal.write("".join(f"{line}\n" for line in [*page.sentences(made), f"page: {where}"]))

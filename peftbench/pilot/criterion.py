@@ -73,24 +73,62 @@ _ABOUT = {
 
 
 @dataclass(frozen=True)
-class Written:
+class CriterionVersion:
+    """A content of the file that a pilot was run with.
+
+    Attributes:
+        sha256: of its bytes.
+        written: when it was noted, UTC in ISO 8601.
+        runs: trainings that were finished by then.
+        criterion: in it.
+    """
+
+    sha256: str
+    written: str
+    runs: int
+    criterion: PilotCriterion
+
+    @classmethod
+    def from_json(cls, data: Json) -> "CriterionVersion":
+        """Read what `asdict` gave."""
+        return cls(**data | {"criterion": PilotCriterion(**data["criterion"])})
+
+
+@dataclass(frozen=True)
+class WrittenCriterion:
     """A criterion as it is on disk.
 
     Attributes:
         criterion: as the file is now.
         sha256: of the bytes of the file.
-        versions: every content that a pilot was run with, the first one first: `sha256`, `written`
-            (UTC), `runs` (finished trainings at that time) and the `criterion`.
+        versions: every content that a pilot was run with, the first one first.
     """
 
     criterion: PilotCriterion
     sha256: str
-    versions: list[Json]
+    versions: list[CriterionVersion]
 
     @property
-    def changes(self) -> list[Json]:
+    def changes(self) -> list[CriterionVersion]:
         """The versions that were noted after trainings were finished."""
-        return [version for version in self.versions if version["runs"]]
+        return [version for version in self.versions if version.runs]
+
+    def to_json(self) -> Json:
+        """The criterion's own keys, and beside them those of its file."""
+        return asdict(self.criterion) | {
+            "sha256": self.sha256,
+            "versions": [asdict(one) for one in self.versions],
+            "changed": [asdict(one) for one in self.changes],
+        }
+
+    @classmethod
+    def from_json(cls, data: Json) -> "WrittenCriterion":
+        """Read what `to_json` gave."""
+        return cls(
+            PilotCriterion(**{one.name: data[one.name] for one in fields(PilotCriterion)}),
+            data["sha256"],
+            [CriterionVersion.from_json(one) for one in data["versions"]],
+        )
 
 
 def read(results: ResultsFolder) -> PilotCriterion | None:
@@ -103,7 +141,7 @@ def read(results: ResultsFolder) -> PilotCriterion | None:
     return _parsed(path) if path.exists() else None
 
 
-def fix(results: ResultsFolder, wanted: PilotCriterion, runs: int) -> Written:
+def fix(results: ResultsFolder, wanted: PilotCriterion, runs: int) -> WrittenCriterion:
     """Write the criterion if there is none yet, and note which one holds.
 
     Args:
@@ -119,13 +157,13 @@ def fix(results: ResultsFolder, wanted: PilotCriterion, runs: int) -> Written:
         results.write(path, wanted.text().encode())
     body = path.read_bytes()
     sha256 = io.digest(body)
-    versions: list[Json] = io.unsealed(notes)["versions"] if notes.exists() else []
-    if not versions or versions[-1]["sha256"] != sha256:
+    noted = io.unsealed(notes)["versions"] if notes.exists() else []
+    versions = [CriterionVersion.from_json(one) for one in noted]
+    if not versions or versions[-1].sha256 != sha256:
         now = datetime.now(UTC).isoformat(timespec="seconds")
-        kept = {"sha256": sha256, "written": now, "runs": runs, "criterion": asdict(wanted)}
-        versions = [*versions, kept]
-        results.write(notes, io.sealed({"versions": versions}))
-    return Written(wanted, sha256, versions)
+        versions.append(CriterionVersion(sha256, now, runs, wanted))
+        results.write(notes, io.sealed({"versions": [asdict(one) for one in versions]}))
+    return WrittenCriterion(wanted, sha256, versions)
 
 
 def _parsed(path: Path) -> PilotCriterion:

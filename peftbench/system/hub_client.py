@@ -11,7 +11,7 @@ from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-from peftbench.core.errors import ConfigError
+from peftbench.core.errors import ConfigError, first_line
 from peftbench.system import memo
 
 T = TypeVar("T")
@@ -106,7 +106,7 @@ def reason(error: BaseException, name: str, revision: str | None) -> str:
             f"the hub has no repository {name}: check its spelling, or, if it is private, set "
             "HF_TOKEN",
         ),
-        (errors.RemoteEntryNotFoundError, f"{name} has no such file: {_first_line(chain[0])}"),
+        (errors.RemoteEntryNotFoundError, f"{name} has no such file: {first_line(chain[0])}"),
         (
             errors.DisabledRepoError,
             f"the hub has disabled {name}: take another one, or a copy of your own",
@@ -131,11 +131,7 @@ def reason(error: BaseException, name: str, revision: str | None) -> str:
     broken = any(isinstance(one, httpx.TransportError) for one in chain)
     if broken or any("onsistency check" in str(one) for one in chain):
         return "the transfer broke off: the same command goes on where it stopped"
-    return _first_line(error)
-
-
-def _first_line(error: BaseException) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)
+    return first_line(error)
 
 
 @contextmanager

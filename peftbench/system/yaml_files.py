@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from peftbench.core.errors import ConfigError
+from peftbench.core.errors import ConfigError, first_line
 
 
 def read_utf8(path: Path) -> str:
@@ -55,7 +55,7 @@ def _reason(error: Exception, text: str) -> str:
     if (place := getattr(error, "position", None)) is not None:  # a character that yaml has not
         line = text[:place].count("\n") + 1
         return f"line {line}: {getattr(error, 'reason', None)} (#x{ord(text[place]):02x})"
-    return str(error).splitlines()[0]
+    return first_line(error)
 
 
 def parse_value(text: str) -> Any:
@@ -93,7 +93,7 @@ def read_mapping(path: Path, text: str | None = None, resolve: bool = True) -> d
     try:
         found = OmegaConf.to_container(config, resolve=resolve)
     except OmegaConfBaseException as error:
-        raise ConfigError(f"{path}: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"{path}: {first_line(error)}") from error
     if not isinstance(found, dict):
         raise ConfigError(f"{path} must hold key: value lines, got {type(found).__name__}")
     return {str(key): value for key, value in found.items()}

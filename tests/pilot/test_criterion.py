@@ -24,7 +24,7 @@ def test_it_is_written_once_and_its_hash_is_that_of_the_file(tmp_path):
     again = criterion.fix(results, criterion.read(results), 40)
     assert again == first
     assert not again.changes
-    assert [version["runs"] for version in again.versions] == [0]
+    assert [version.runs for version in again.versions] == [0]
 
 
 def test_a_change_after_trainings_shows_with_both_versions(tmp_path):
@@ -33,8 +33,8 @@ def test_a_change_after_trainings_shows_with_both_versions(tmp_path):
     path = tmp_path / "criterion.yaml"
     path.write_text(path.read_text().replace("0.85", "0.6"))
     changed = criterion.fix(results, criterion.read(results), 12)
-    assert [one["criterion"]["least"] for one in changed.versions] == [0.85, 0.6]
-    assert [one["runs"] for one in changed.changes] == [12]
+    assert [one.criterion.least for one in changed.versions] == [0.85, 0.6]
+    assert [one.runs for one in changed.changes] == [12]
     path.write_text(wanted().text())  # changed back: the change still shows
     assert len(criterion.fix(results, criterion.read(results), 12).changes) == 2
 

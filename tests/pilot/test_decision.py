@@ -130,8 +130,8 @@ def test_a_training_that_costs_too_much_is_not_taken():
     made = decide(easy, criterion(0.85, largest_seconds=60.0))
     assert (made.answer, made.method) == (GO, "lora")
     assert made.verdict_on("full").missed == ["seconds of training"]
-    assert page._met({"missed": [], "excluded": []}) == "yes"
-    assert page._met({"missed": ["score", "seconds of training"], "excluded": ["score"]}) == (
+    assert page.met_text([], []) == "yes"
+    assert page.met_text(["score", "seconds of training"], ["score"]) == (
         "no: score; undecided: seconds of training"
     )
     assert made.verdict_on("full").seconds == 100.0

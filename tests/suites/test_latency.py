@@ -5,8 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import records
-import tiny
-import torch
 from click.testing import CliRunner
 from suite_records import lines, planned, trained
 
@@ -15,16 +13,12 @@ from peftbench.cli.main import main
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.runtime import RuntimeConfig
-from peftbench.evaluation import evaluator, latency
-from peftbench.methods.base import build_method
-from peftbench.models.adapted_model import AdaptedModel
+from peftbench.evaluation import evaluator
 from peftbench.reports import latency as latency_report
 from peftbench.reports import pareto
 from peftbench.reports.plotting.palette import Palette
 from peftbench.results.store import ResultsFolder
 from peftbench.suites import base
-from peftbench.training.precision import build_accelerator
-from peftbench.training.predictor import Predictor
 from peftbench.training.trainer import execute
 
 SHORT = ("suite=latency", "suite.repeats=20", "suite.warmup=2", "suite.batch_size=4")
@@ -71,72 +65,6 @@ def test_percentiles_by_hand():
 def test_too_few_passes_for_a_percentile_are_refused(repeats):
     with pytest.raises(ConfigError, match=r"suite\.repeats must be a whole number of at least 20"):
         suite(repeats)
-
-
-def merging(*words, spoil=False) -> latency.Merging:
-    """What is said of merging a method whose values are far from their start."""
-    run = tiny.one_run(*words, tiny.WIDE)
-    method = build_method(run.method)
-
-    def view(precision: str, merged: bool) -> Predictor:
-        made = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0)
-        torch.manual_seed(0)
-        method.insert(made)
-        with torch.no_grad():
-            for p in made.trained().values():
-                p.add_(0.2 * torch.randn(p.shape))
-        made.eval().requires_grad_(False)
-        if merged:
-            method.merge(made)
-            if spoil:
-                made.module.classifier.bias.add_(0.01)
-        accelerator = build_accelerator(torch.device("cpu"), precision)
-        mask = made.backbone.family_config.mask
-        return Predictor(0, mask, torch.device("cpu"), method, made, accelerator)
-
-    with torch.random.fork_rng():
-        return latency._merging(method, view, tiny.tokens())
-
-
-@pytest.mark.parametrize(
-    "words",
-    [
-        ("method=lora",),
-        ("method=lora", "method.use_dora=true"),
-        ("method=ia3",),
-        ("method=peft", "method.type=LOHA"),
-    ],
-    ids=["lora", "dora", "ia3", "library"],
-)
-@pytest.mark.filterwarnings("ignore")  # the library's own, of many kinds
-def test_merged_logits_are_those_of_the_other(words):
-    found = merging(*words)
-    assert found.why_not is None
-    assert 0 < found.difference < 1e-4  # not 0: sums in another order
-    assert merging(*words).to_json() == {"difference": found.difference, "tolerance": 1e-4}
-
-
-@pytest.mark.parametrize(
-    ("method", "why"),
-    [
-        ("adapter", "Adapter has no place in the model's own weights"),
-        ("prefix", "Prefix has no place in the model's own weights"),
-        ("bitfit", "BitFit inserts nothing beside the model"),
-        ("full", "Full inserts nothing beside the model"),
-        ("mc_dropout", "averages passes with dropout"),
-        ("blob", "averages draws from a posterior"),
-    ],
-)
-def test_what_is_not_merged_says_why(method, why):
-    found = merging(f"method={method}")
-    assert why in found.why_not
-    assert found.difference is None
-
-
-def test_other_logits_are_not_timed():
-    found = merging("method=lora", spoil=True)
-    assert found.difference == pytest.approx(0.01, rel=0.01)
-    assert found.why_not == "merged logits differ by 0.01 in fp32"
 
 
 @pytest.mark.slow

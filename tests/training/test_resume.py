@@ -136,8 +136,8 @@ def test_a_stream_goes_on_from_no_flipped_bit(tmp_path, place):
     results = ResultsFolder(tmp_path)
     state = {"head.weight": torch.ones(2, 4)}
     progress = continual.ContinualState(state, {0: state}, {"0/x": {"scores": np.ones(3)}}, [{}])
-    continual._save(results, evaluation, progress)
-    kept = continual._load(results, evaluation)
+    continual.save_progress(results, evaluation, progress)
+    kept = continual.load_progress(results, evaluation)
     assert kept.spent == [{}]
     assert torch.equal(kept.heads[0]["head.weight"], state["head.weight"])
     path = results.checkpoint(evaluation.key)
@@ -145,5 +145,5 @@ def test_a_stream_goes_on_from_no_flipped_bit(tmp_path, place):
     body[place] ^= 1
     path.write_bytes(body)
     with pytest.warns(UserWarning, match="the stream starts again"):
-        assert continual._load(results, evaluation) is None
+        assert continual.load_progress(results, evaluation) is None
     assert not path.exists()
