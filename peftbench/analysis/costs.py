@@ -116,20 +116,29 @@ def tuning_text(records: list[Record], tuned: Tuned) -> str:
     choice = tuned.choice(keys)
     if choice is None:
         return "–"
-    if mean_with_tuning(records, tuned) is None:
-        return MIXED
     return f"{choice.seconds:,.0f}{tuned.mark(keys)}"
 
 
 #: In place of costs that do not compare or add up.
 MIXED = "mixed"
 
-#: What is said below a column of the above.
-TUNING_NOTE = (
-    "Tuning: seconds of all trials that the learning rate was chosen from, in full in each row "
-    "that uses it (– where it was not chosen here, mixed where the trials were made on another "
-    "machine)."
-)
+
+def tuning_note(records: list[Record], tuned: Tuned) -> str:
+    """What is said below a column of the above, with the machines of trials where they differ."""
+    told = (
+        "Tuning: seconds of all trials that the learning rate was chosen from, in full in each row "
+        "that uses it (– where it was not chosen here)."
+    )
+    apart = [record for record in records if tuning_seconds(record, tuned) is None]
+    places = {one: _machines(tuned.choices[one.run.key]) for one in apart}
+    among = {machine(record) for record in records}.union(*places.values())
+    rows: dict[str, dict[str, None]] = {}
+    for record, machines in places.items():
+        named = " and ".join(called(one, among) for one in sorted(machines)) or "an unknown machine"
+        rows.setdefault(named, {})[record.run.method.name] = None
+    for named, methods in rows.items():
+        told += f" Trials of {', '.join(methods)} ran on {named}: no total with runs elsewhere."
+    return told
 
 
 def peak(record: Record) -> float | None:

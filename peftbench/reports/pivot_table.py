@@ -260,7 +260,7 @@ def _notes(grid: PivotGrid, best: Best, titles: dict[Row, str], most: float) -> 
     if any(len(_defined(cell)) == 1 for cell in grid.cells.values()):
         kind = {"mean": "standard deviation", "median": "quartiles"}.get(spec.summary, "interval")
         notes.append(f"One defined seed has no {kind}: such cells show its value alone.")
-    notes += [*grid.tuned.notes(grid.keys), *_tested(grid, best, titles)]
+    notes += [*grid.tuned.notes(grid.keys), *_untuned_seconds(grid), *_tested(grid, best, titles)]
     if grid.scores:
         notes.append(convention.NOTE)
     if grid.scores and any(any(cell.collapsed) for cell in grid.cells.values()):
@@ -282,6 +282,19 @@ def _notes(grid: PivotGrid, best: Best, titles: dict[Row, str], most: float) -> 
             f"Left out, unreadable: {len(grid.unreadable)} records, {', '.join(grid.unreadable)}."
         )
     return notes
+
+
+def _untuned_seconds(grid: PivotGrid) -> list[str]:
+    """What seconds of tuned runs leave out."""
+    chosen = {choice.key: choice for key in grid.keys if (choice := grid.tuned.choices.get(key))}
+    if _unit(grid.field)[0] != "Seconds" or not chosen:
+        return []
+    spent = [f"{one:,.0f}" for one in sorted(choice.seconds for choice in chosen.values())]
+    told = " to ".join(dict.fromkeys((spent[0], spent[-1])))
+    return [
+        f"Of the runs alone: the trials of each tuned rate took {told} seconds more; "
+        "`peftbench report tuning` has those of each."
+    ]
 
 
 def _measured(grid: PivotGrid) -> str:

@@ -8,10 +8,10 @@ from peftbench.analysis import convention, failures, grouping
 from peftbench.analysis.comparison import PairedComparison
 from peftbench.analysis.costs import (
     MIXED,
-    TUNING_NOTE,
     machine,
     mean_peak,
     mean_with_tuning,
+    tuning_note,
     tuning_text,
 )
 from peftbench.core import revisions
@@ -147,14 +147,14 @@ def costs(records: list[Record], warning: str = "", tuned: Tuned = _UNTUNED) -> 
                     grouping.title(task, tasks),
                     " / ".join(f"{count:,}" for count in trained),
                     *(MIXED if mixed else pick(here) for pick in _UNITS.values()),
-                    *(([MIXED] * 2 if mixed else _tuning(here, tuned)) if tuned.choices else []),
+                    *(_tuning(here, tuned) if tuned.choices else []),
                 ]
             )
     columns = ["method", *split, "task", "trained", *_UNITS]
     notes = [warning] if warning else []
     if tuned.choices:
         columns += ["tuning", "total"]
-        notes.append(f"{TUNING_NOTE} Total: with the seconds of training.")
+        notes.append(f"{tuning_note(records, tuned)} Total: with the seconds of training.")
         notes += tuned.notes(record.run.key for record in records)
     if any(record.environment.get("packed") for record in records):
         notes.append(
@@ -166,7 +166,8 @@ def costs(records: list[Record], warning: str = "", tuned: Tuned = _UNTUNED) -> 
 
 def _tuning(here: list[Record], tuned: Tuned) -> list[str]:
     """Seconds of the trials, and with those of training."""
-    total = mean_with_tuning(here, tuned)
+    several = len({machine(record) for record in here}) > 1
+    total = None if several else mean_with_tuning(here, tuned)
     return [tuning_text(here, tuned), MIXED if total is None else f"{total:,.0f}"]
 
 

@@ -81,7 +81,7 @@ def spending_table(
         [
             *[warning] * bool(warning),
             _NOTE,
-            *([_TUNING] if tuned.choices else []),
+            *([f"{costs.tuning_note(records, tuned)} {_TUNING}"] if tuned.choices else []),
             convention.NOTE,
             *tuned.notes(record.run.key for record in records),
         ],
@@ -96,10 +96,7 @@ _NOTE = (
     "device."
 )
 
-_TUNING = (
-    f"{costs.TUNING_NOTE} Front and money count them with the training of a run; s to 95 % does "
-    "not."
-)
+_TUNING = "Front and money count them with the training of a run; s to 95 % does not."
 
 
 def _lines(

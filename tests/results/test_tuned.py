@@ -198,6 +198,16 @@ def test_costs_count_the_trials(results):
     assert by_row == {"lora": ("2", "120 §", "122"), "bitfit": ("2", "–", "2")}  # 4 trials of 30 s
 
 
+def test_a_table_of_seconds_says_that_trials_are_not_in_it(results):
+    note = (
+        "Of the runs alone: the trials of each tuned rate took 120 seconds more; \\`peftbench "
+        "report tuning\\` has those of each."
+    )
+    assert note in told(results, "cell=seconds", "--format", "markdown")
+    assert note not in told(results, "cell=score", "--format", "markdown")
+    assert note not in told(results, "where=method=bitfit", "cell=seconds", "--format", "markdown")
+
+
 def test_money_and_front_count_the_trials(results):
     found = inputs(results)
     prices = Prices(currency="EUR", core_hour=36.0)  # a cent a second, on one core
@@ -237,7 +247,11 @@ def test_trials_of_another_machine_do_not_add_up(tmp_path):
     choose(results, made[0], environment=records.ENVIRONMENT | {"device": "Some GPU"})
     found = inputs(results)
     rows = {row[0]: row for row in scores.costs(found.records, tuned=found.tuned).rows}
-    assert rows["lora"][-2:] == ["mixed", "mixed"]
+    assert rows["lora"][-2:] == ["120 §", "mixed"]
+    assert (
+        "Trials of lora ran on Some GPU, 1 thread: no total with runs elsewhere. Total:"
+        in (scores.costs(found.records, tuned=found.tuned).notes[0])
+    )
     (picture,) = pareto.plot_pareto(found.records, found.palette, tuned=found.tuned)
     assert "none of lora, tuned on another machine" in picture.caption
     (lora, *_) = [r for r in found.records if r.run.method.name == "lora"]
