@@ -5,7 +5,6 @@ A marker names what stands in its place: a function of this script, or a committ
 usage: uv run python scripts/docs.py [--check]
 """
 
-import ast
 import copy
 import re
 import sys
@@ -36,7 +35,6 @@ SELECTING = {
 }
 
 _MARKED = re.compile(r"(<!-- (\S+): begin -->\n).*?(<!-- \2: end -->)", re.DOTALL)
-_ARXIV = re.compile(r"arXiv (\d{4}\.\d{5})")
 
 
 def filled(text: str) -> str:
@@ -127,22 +125,31 @@ def methods() -> str:
         "| --- | --- | --- | --- | ---: | ---: |",
     ]
     for name, path in offered.items():
-        about, (paper, file) = catalog.about(path), _source(path)
-        cells = (f"`{name}`", about, paper, f"`{file}`", *counts[name])
-        lines.append(f"| {' | '.join(cells)} |")
+        paper = catalog.said(path, "paper")
+        cells = (catalog.about(path), f"arXiv {paper}" if paper else "", f"`{_file(path).name}`")
+        lines.append(f"| {' | '.join((f'`{name}`', *cells, *counts[name]))} |")
     return "\n".join(lines)
 
 
-def _source(path: Path) -> tuple[str, str]:
-    """Return the arXiv identifier of the paper that `about` names, and the file of the method."""
-    text = path.read_text()
-    module = re.findall(r"^_target_: (\S+)\.", text, re.MULTILINE)[0]
-    file = module.replace(".", "/") + ".py"
-    documented = text + (ast.get_docstring(ast.parse((ROOT / file).read_text())) or "")
-    author = re.search(r"\((?:.* of )?(\w+).*\d{4}", catalog.about(path))
-    named = documented.find(author[1], len(text)) if author else -1
-    found = _ARXIV.search(text) or (_ARXIV.search(documented, named) if named >= 0 else None)
-    return (f"arXiv {found[1]}" if found else ""), Path(file).name
+def method_list() -> str:
+    """Return a line for each method."""
+    offered = catalog.options("method", (catalog.packaged(),))
+    return "\n".join(f"- `{name}` – {catalog.about(path)}" for name, path in offered.items())
+
+
+def suites() -> str:
+    """Return a table of all suites: what they ask and what comes out."""
+    lines = ["| `suite=` | Question | What comes out | File |", "| --- | --- | --- | --- |"]
+    for name, path in catalog.options("suite", (catalog.packaged(),)).items():
+        asked = (catalog.said(path, key) or catalog.about(path) for key in ("question", "outcome"))
+        lines.append(f"| {' | '.join((f'`{name}`', *asked, f'`{_file(path)}`'))} |")
+    return "\n".join(lines)
+
+
+def _file(path: Path) -> Path:
+    """Return the file of the class that an option's yaml names."""
+    module = str(catalog.said(path, "_target_")).rpartition(".")[0]
+    return Path(module.replace(".", "/") + ".py")
 
 
 def scores() -> str:
@@ -156,8 +163,10 @@ def scores() -> str:
 GENERATED: dict[str, Callable[[], str]] = {
     "cli": cli,
     "configuration": configuration,
+    "method_list": method_list,
     "methods": methods,
     "scores": scores,
+    "suites": suites,
 }
 
 

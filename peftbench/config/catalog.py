@@ -30,8 +30,6 @@ GROUPS = (
 #: run has None there, and the key that it always had.
 LATER = {"prompt": "head", "augmentation": "none"}
 
-_ABOUT = re.compile(r"^(?:about:|#)\s*(.+)$", re.MULTILINE)
-
 
 def packaged() -> Path:
     """The folder of configurations that came with peftbench."""
@@ -79,22 +77,31 @@ def packaged_targets(group: str) -> dict[str, str]:
 def about(path: Path) -> str:
     """The purpose of an option: its `about:`, else its first comment."""
     try:
-        text = path.read_text(encoding="utf-8", errors="replace")
+        return said(path, "about") or said(path, "#", colon="") or ""
     except OSError as error:  # a list goes on without it
         return f"(cannot be read: {error.strerror})"
-    found = re.search(r"^about:\s*(.+)$", text, re.MULTILINE) or _ABOUT.search(text)
-    return found.group(1).strip().strip("\"'") if found else ""
 
 
-#: What a yaml says of itself; an override may set it, but hardly ever means it.
-PROSE = ("name", "about", "_target_", "tasks", "defaults")
+def said(path: Path, key: str, colon: str = ":") -> str | None:
+    """What the file of an option gives to a key, on one line and without a comment; else None."""
+    text = path.read_text(encoding="utf-8", errors="replace")
+    found = re.search(rf"^{key}{colon}\s*(.+?)(\s+#.*)?$", text, re.MULTILINE)
+    return found.group(1).strip().strip("\"'") if found else None
+
+
+#: What a yaml says for people alone: its purpose, what tables and figures call it, the arXiv
+#: identifier of its paper, and of a suite what it asks and what comes out.
+PROSE = ("about", "title", "paper", "question", "outcome")
+
+#: What an override may set too, but hardly ever means.
+FIXED = (*PROSE, "name", "_target_", "tasks", "defaults")
 
 
 @cache
 def keys(path: Path) -> tuple[str, ...]:
     """The keys that an option's file gives values to, without the prose."""
     text = path.read_text(encoding="utf-8", errors="replace")
-    return tuple(key for key in re.findall(r"^(\w+):", text, re.MULTILINE) if key not in PROSE)
+    return tuple(key for key in re.findall(r"^(\w+):", text, re.MULTILINE) if key not in FIXED)
 
 
 def current(group: str, name: str, searched: Iterable[Path], given: str | None = None) -> str:

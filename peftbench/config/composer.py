@@ -624,7 +624,7 @@ def _unknown(
     start = f"{group}={config[group].get('name')} has no" if named else "unknown key"
     if having:
         return ConfigError(f"{start} {key}, which is a key of {group}={','.join(having)}")
-    offered = [name for name in dict.fromkeys(known) if name not in catalog.PROSE]
+    offered = [name for name in dict.fromkeys(known) if name not in catalog.FIXED]
     near = [f"{where}.{name}" for name in close_names(parts[depth], offered)]
     if near:
         return ConfigError(f"{start} {key}; did you mean {' or '.join(near)}?")

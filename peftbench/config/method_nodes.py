@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from peftbench.config import nodes
+from peftbench.config import catalog, nodes
 from peftbench.core import revisions
 from peftbench.core.configs import FamilyConfig, ModelConfig, class_name
 from peftbench.core.errors import ConfigError
@@ -37,7 +37,7 @@ def resolve_method(node: Any, model: ModelConfig, results: ResultsFolder, at: st
         told = {
             name: value
             for name, value in inner.items()
-            if name not in ("about", "recipe") and not (value is None and name in added)
+            if name not in (*catalog.PROSE, "recipe") and not (value is None and name in added)
         }
         told |= nodes.identity("method", node)
         revision = revisions.method_revision(kind, told)

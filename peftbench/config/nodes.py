@@ -62,7 +62,7 @@ def whole(group: str, node: Any) -> Json:
         raise ConfigError(f"{group}.name must be a word, got {name!r}")
     if not isinstance(target := node.get("_target_", ""), str):
         raise ConfigError(f"{group}._target_ must be the dotted path of a class, got {target!r}")
-    return dict(node)
+    return {key: value for key, value in node.items() if key not in catalog.PROSE or key == "about"}
 
 
 @cache
@@ -83,7 +83,7 @@ def _check_target(group: str, target: str) -> None:
 
 def bare(node: Json) -> Json:
     """The node without its prose."""
-    return {key: value for key, value in node.items() if key != "about"}
+    return {key: value for key, value in node.items() if key not in catalog.PROSE}
 
 
 def identity(group: str, node: Json) -> Json:

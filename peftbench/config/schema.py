@@ -14,6 +14,7 @@ from typing import Any, Union, get_args, get_origin, get_type_hints
 from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
+from peftbench.config import catalog
 from peftbench.core.configs import (
     AugmentationConfig,
     Budget,
@@ -51,10 +52,11 @@ def structured(
     kept = [one.name for one in fields(kind) if one.name not in without]  # type: ignore[arg-type]
     typed = {name: _with_int(hints[name]) for name in kept} | more
     typed |= {name: typed[name] | None for name in optional}
-    defaults: dict[str, Any] = {"about": None} | {"tasks": field(default_factory=dict)}
+    defaults: dict[str, Any] = dict.fromkeys(catalog.PROSE)
+    defaults["tasks"] = field(default_factory=dict)
     made = [
         (name, kind_of, defaults.get(name, MISSING))
-        for name, kind_of in ({"about": str | None} | typed).items()
+        for name, kind_of in (dict.fromkeys(catalog.PROSE, str | None) | typed).items()
     ]
     return make_dataclass(kind.__name__, made)
 

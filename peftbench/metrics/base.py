@@ -14,7 +14,9 @@ class Metric:
 
     Attributes:
         name: in `task.metrics` and in records.
-        about: one line for lists.
+        about: one line for lists and the page.
+        title: what readers call it in tables and figures; None is its name.
+        short: the same where there is little room; None is the title.
         compute: the score of `(examples,)` predictions and labels; None where it is undefined.
         resampled: the same of `(runs, examples)` predictions on each of many resamples, as
             `(resamples, runs)`, not a number where undefined. Takes the labels, and how often each
@@ -30,6 +32,8 @@ class Metric:
 
     name: str
     about: str
+    title: str | None = None
+    short: str | None = None
     compute: Callable[[Array, Array], float | None]
     resampled: Callable[[Array, Array, Floats], Floats] | None = None
     kinds: tuple[str, ...]

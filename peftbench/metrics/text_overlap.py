@@ -19,16 +19,19 @@ from peftbench.core.arrays import Array, Floats
 from peftbench.metrics.base import Metric, weighted_sums
 
 
-def text_metric(name: str, about: str, column: int, of_text: Callable[[str, str], float]) -> Metric:
+def text_metric(
+    name: str, title: str, about: str, column: int, of_text: Callable[[str, str], float]
+) -> Metric:
     """A metric of texts: the mean of what each text scores.
 
     Args:
-        name, about: as of `Metric`.
+        name, title, about: as of `Metric`.
         column: where predictions have it; it stays as it is.
         of_text: the score of a text, given the one that was wanted.
     """
     return Metric(
         name=name,
+        title=title,
         about=about,
         compute=_mean,
         resampled=_resampled,

@@ -1,7 +1,8 @@
-"""Names and explanations that readers see: one file, glossary.json, for page, figures and LaTeX.
+"""Names and explanations that readers see, for page, figures and LaTeX.
 
-Identifiers of methods, tasks and metrics stay what they are in files and on the command line.
-A method or task of the user's own is called by its identifier.
+Methods and tasks have theirs in their yaml (`title`, `paper`, `about`), metrics in `Metric`;
+glossary.json has those of terms. Identifiers of methods, tasks and metrics stay what they are in
+files and on the command line. A method or task of the user's own is called by its identifier.
 """
 
 import json
@@ -11,14 +12,27 @@ from pathlib import Path
 
 from peftbench.config import catalog
 from peftbench.core.run import Json
+from peftbench.metrics.task_metrics import METRICS
 
 
 @cache
 def entries() -> Json:
-    """The file: by group and identifier, a name and an arXiv identifier, or an explanation."""
+    """By group and identifier: a name, an arXiv identifier or an explanation, and a short name."""
     text = Path(__file__).with_name("glossary.json").read_text(encoding="utf-8")
     told: Json = json.loads(text)
+    for group, folder in _FOLDERS.items():
+        offered = catalog.options(folder, (catalog.packaged(),))
+        told[group] = {
+            identifier: [catalog.said(path, "title") or identifier, catalog.said(path, "paper")]
+            for identifier, path in offered.items()
+        }
+    for identifier, one in METRICS.items():
+        title = one.title or identifier
+        told["metrics"][identifier] = [title, one.about, one.short or title]
     return told
+
+
+_FOLDERS = {"methods": "method", "tasks": "task"}
 
 
 def name(group: str, identifier: str) -> str:
@@ -69,7 +83,7 @@ def short_metric(identifier: str) -> str:
 
 def explained(group: str, identifiers: list[str]) -> Json:
     """Names, explanations and addresses of papers, by identifier, as the page shows them."""
-    config = {"methods": "method", "tasks": "task"}.get(group)
+    config = _FOLDERS.get(group)
     offered = catalog.options(config, (catalog.packaged(),)) if config else {}
     made: Json = {}
     for identifier in identifiers:

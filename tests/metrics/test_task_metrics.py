@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -60,7 +61,8 @@ def one_hot(predicted, count):
 def test_every_metric_is_tested():
     texts = {one.name for one in task_metrics.text_metrics()}  # in test_text_scores.py
     assert len(texts) == 5
-    assert set(task_metrics.METRICS) == CLASSES.keys() | VALUES.keys() | texts
+    others = task_metrics.METRICS.keys() - CLASSES.keys() - VALUES.keys() - texts
+    assert all((Path(__file__).parent / f"test_{name}.py").exists() for name in others)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -17,7 +17,9 @@ def _resampled(predicted: Array, label: Array, counts: Floats) -> Floats:
 
 METRIC = Metric(
     name="accuracy",
-    about="share of right classes",
+    title="accuracy",
+    short="acc.",
+    about="share of right answers",
     compute=accuracy,
     resampled=_resampled,
     kinds=("classification",),

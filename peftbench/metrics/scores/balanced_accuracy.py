@@ -23,7 +23,9 @@ def _resampled(predicted: Array, label: Array, counts: Floats) -> Floats:
 
 METRIC = Metric(
     name="balanced_accuracy",
-    about="mean recall of the classes that are present",
+    title="balanced accuracy",
+    short="bal. acc.",
+    about="mean over classes of the share of right answers",
     compute=balanced_accuracy,
     resampled=_resampled,
     kinds=("classification",),

@@ -4,7 +4,8 @@ from peftbench.metrics.text_overlap import exact_match, text_metric
 
 METRIC = text_metric(
     "exact_match",
-    "share of texts that are the wanted one, articles and punctuation aside",
+    "exact match",
+    "share of texts that are the wanted ones, but for case, articles and punctuation",
     3,
     exact_match,
 )

@@ -25,7 +25,8 @@ def _resampled(predicted: Array, label: Array, counts: Floats) -> Floats:
 
 METRIC = Metric(
     name="f1",
-    about="F1 of class 1",
+    title="F1",
+    about="harmonic mean of precision and recall of the positive class",
     compute=f1,
     resampled=_resampled,
     kinds=("classification",),

@@ -21,7 +21,8 @@ def _resampled(predicted: Array, label: Array, counts: Floats) -> Floats:
 
 METRIC = Metric(
     name="macro_f1",
-    about="mean F1 of the classes, each counting alike",
+    title="macro F1",
+    about="mean over classes of F1",
     compute=macro_f1,
     resampled=_resampled,
     kinds=("classification",),

@@ -20,7 +20,8 @@ def _resampled(predicted: Array, label: Array, counts: Floats) -> Floats:
 
 METRIC = Metric(
     name="macro_precision",
-    about="mean precision of the classes, each counting alike",
+    title="macro precision",
+    about="mean over classes of the precision",
     compute=macro_precision,
     resampled=_resampled,
     kinds=("classification",),

@@ -20,7 +20,8 @@ def _resampled(predicted: Array, label: Array, counts: Floats) -> Floats:
 
 METRIC = Metric(
     name="macro_recall",
-    about="mean recall of the classes, each counting alike",
+    title="macro recall",
+    about="mean over classes of the recall",
     compute=macro_recall,
     resampled=_resampled,
     kinds=("classification",),

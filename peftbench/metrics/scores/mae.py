@@ -21,7 +21,8 @@ def _resampled(predicted: Array, label: Array, counts: Floats) -> Floats:
 
 METRIC = Metric(
     name="mae",
-    about="mean absolute error, in the unit of the labels",
+    title="MAE",
+    about="mean absolute error, in the unit of the labels; lower is better",
     compute=mae,
     resampled=_resampled,
     kinds=("regression",),

@@ -30,7 +30,9 @@ def _resampled(predicted: Array, label: Array, counts: Floats) -> Floats:
 
 METRIC = Metric(
     name="matthews",
-    about="Matthews correlation of classes",
+    title="Matthews' r",
+    short="MCC",
+    about="Matthews correlation coefficient: 0 is chance, 100 % is perfect",
     compute=matthews,
     resampled=_resampled,
     kinds=("classification",),

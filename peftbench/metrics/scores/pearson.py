@@ -31,7 +31,9 @@ def _resampled(predicted: Array, label: Array, counts: Floats) -> Floats:
 
 METRIC = Metric(
     name="pearson",
-    about="Pearson correlation of values",
+    title="Pearson's r",
+    short="r",
+    about="correlation of predictions and labels: 0 is chance, 100 % is perfect",
     compute=pearson,
     resampled=_resampled,
     kinds=("regression",),

@@ -23,7 +23,8 @@ def _resampled(predicted: Array, label: Array, counts: Floats) -> Floats:
 
 METRIC = Metric(
     name="precision",
-    about="precision of class 1",
+    title="precision",
+    about="share of the predicted positives that are positive",
     compute=precision,
     resampled=_resampled,
     kinds=("classification",),

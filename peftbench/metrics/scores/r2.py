@@ -26,7 +26,8 @@ def _resampled(predicted: Array, label: Array, counts: Floats) -> Floats:
 
 METRIC = Metric(
     name="r2",
-    about="share of the labels' variance that is explained (R²)",
+    title="R²",
+    about="share of the variance of the labels that the predictions explain",
     compute=r2,
     resampled=_resampled,
     kinds=("regression",),

@@ -23,7 +23,8 @@ def _resampled(predicted: Array, label: Array, counts: Floats) -> Floats:
 
 METRIC = Metric(
     name="recall",
-    about="recall of class 1",
+    title="recall",
+    about="share of the positives that are found",
     compute=recall,
     resampled=_resampled,
     kinds=("classification",),

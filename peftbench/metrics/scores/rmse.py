@@ -21,7 +21,8 @@ def _resampled(predicted: Array, label: Array, counts: Floats) -> Floats:
 
 METRIC = Metric(
     name="rmse",
-    about="root mean squared error, in the unit of the labels",
+    title="RMSE",
+    about="root mean squared error, in the unit of the labels; lower is better",
     compute=rmse,
     resampled=_resampled,
     kinds=("regression",),

@@ -2,4 +2,10 @@
 
 from peftbench.metrics.text_overlap import rouge, text_metric
 
-METRIC = text_metric("rouge1", "F1 of words", 1, rouge("rouge1"))
+METRIC = text_metric(
+    "rouge1",
+    "ROUGE-1",
+    "F1 of the words that a text and the wanted one share",
+    1,
+    rouge("rouge1"),
+)

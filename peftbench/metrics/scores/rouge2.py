@@ -2,4 +2,10 @@
 
 from peftbench.metrics.text_overlap import rouge, text_metric
 
-METRIC = text_metric("rouge2", "F1 of pairs of words", 2, rouge("rouge2"))
+METRIC = text_metric(
+    "rouge2",
+    "ROUGE-2",
+    "F1 of the pairs of words that a text and the wanted one share",
+    2,
+    rouge("rouge2"),
+)

@@ -45,7 +45,9 @@ def _ranks(values: Array, counts: Floats) -> Floats:
 
 METRIC = Metric(
     name="spearman",
-    about="Spearman rank correlation of values",
+    title="Spearman's ρ",  # noqa: RUF001
+    short="ρ",  # noqa: RUF001
+    about="correlation of the ranks of predictions and labels",
     compute=spearman,
     resampled=_resampled,
     kinds=("regression",),

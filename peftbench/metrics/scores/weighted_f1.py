@@ -22,7 +22,8 @@ def _resampled(predicted: Array, label: Array, counts: Floats) -> Floats:
 
 METRIC = Metric(
     name="weighted_f1",
-    about="mean F1 of the classes, weighted by their examples",
+    title="weighted F1",
+    about="mean over classes of F1, weighted by their examples",
     compute=weighted_f1,
     resampled=_resampled,
     kinds=("classification",),
