@@ -24,7 +24,7 @@ SCORES = ROOT / "results/tuned/methods/reports/scores.md"
 PICTURES = {
     ROOT / "docs/img/seeds.png": ROOT / "results/tuned/methods/reports/seeds.png",
     ROOT / "docs/img/tuning.png": ROOT / "results/tuned/methods/reports/tuning.png",
-    ROOT / "docs/img/sizes.png": ROOT / "results/doering2024/reports/sizes.png",
+    ROOT / "docs/img/sizes.png": ROOT / "results/tuned/doering2024/reports/sizes.png",
 }
 #: Groups whose files are shown whole, in the order of the page.
 GROUPS = (*catalog.GROUPS, "suite", "shift_dataset", "cluster")

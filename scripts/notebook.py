@@ -12,10 +12,10 @@ ROOT = Path(__file__).parents[1]
 CELLS = (
     (
         "markdown",
-        "# Read a results folder\n\nThe records are those of `results/doering2024` in the "
+        "# Read a results folder\n\nThe records are those of `results/tuned/doering2024` in the "
         "repository; start the notebook at its top. [Python](python-api.md) explains the names.",
     ),
-    ("code", 'import peftbench\n\nresults = peftbench.Results("results/doering2024")\nresults'),
+    ("code", 'import peftbench\n\nresults = peftbench.Results("results/tuned/doering2024")\nresults'),
     ("markdown", "A table as `peftbench report table` makes it, and the same as numbers:"),
     ("code", 'results.table(rows="method", columns="task", where="size=3668,5749,8551")'),
     (

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 class Results(store.ResultsFolder):
     """A results folder; what a notebook shows of it is how many records of what it holds.
 
-        results = peftbench.Results("results/doering2024")
+        results = peftbench.Results("results/tuned/doering2024")
         results.frame()
         results.table(rows="method", columns="task")
 

@@ -28,7 +28,7 @@ _PASS_SECONDS, _PASS_TOKENS = 0.283 / 16 / _PLAIN, 50
 TEXT_TOKENS = Path(__file__).with_name("text_tokens.json")
 
 #: What a pass costs beside its tokens, in tokens: of a line through the seconds of cola, stsb and
-#: mrpc (11, 28 and 53 tokens) in results/reference and results/doering2024.
+#: mrpc (11, 28 and 53 tokens) in results/reference and in runs over data sizes.
 _TOKENS_ASIDE = 11
 
 #: Forward passes of a text that writing one costs beside the first: SmolLM2-135M took 0.6 CPU

@@ -133,7 +133,7 @@ def test_python_is_valid():
 def results(tmp_path_factory):
     """A copy of committed results, in which reports may keep their cache."""
     folder = tmp_path_factory.mktemp("docs") / "results"
-    shutil.copytree(ROOT / "results/doering2024", folder / "doering2024")
+    shutil.copytree(ROOT / "results/tuned/doering2024", folder / "tuned/doering2024")
     return folder
 
 
