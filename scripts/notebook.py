@@ -15,7 +15,10 @@ CELLS = (
         "# Read a results folder\n\nThe records are those of `results/tuned/doering2024` in the "
         "repository; start the notebook at its top. [Python](python-api.md) explains the names.",
     ),
-    ("code", 'import peftbench\n\nresults = peftbench.Results("results/tuned/doering2024")\nresults'),
+    (
+        "code",
+        'import peftbench\n\nresults = peftbench.Results("results/tuned/doering2024")\nresults',
+    ),
     ("markdown", "A table as `peftbench report table` makes it, and the same as numbers:"),
     ("code", 'results.table(rows="method", columns="task", where="size=3668,5749,8551")'),
     (

@@ -76,7 +76,9 @@ def _check_target(group: str, target: str) -> None:
     if not module.startswith("peftbench."):
         return
     file = Path(__file__).parents[2].joinpath(*module.split(".")).with_suffix(".py")
-    if not (file.is_file() and re.search(rf"^class {name}\b", file.read_text("utf-8"), re.M)):
+    if not (
+        file.is_file() and re.search(rf"^class {name}\b", file.read_text(encoding="utf-8"), re.M)
+    ):
         near = did_you_mean(target, catalog.packaged_targets(group).values())
         raise ConfigError(f"{group}._target_={target}: there is no such class; {near}")
 

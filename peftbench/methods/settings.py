@@ -287,8 +287,8 @@ def _peft(values: Values, at: str) -> None:
             f"{at}type={kind} is no tuner of the installed peft (types that put tokens in front of "
             f"the input are not offered: method=prefix); {did_you_mean(str(kind), known)}"
         )
-    check_peft_settings(kind, config, at)
     refuse_ineffective(kind, config)
+    check_peft_settings(kind, config, at)
     check_roles(f"{at}target_modules", values["target_modules"])
 
 

@@ -12,12 +12,13 @@ from pathlib import Path
 
 from peftbench.config import catalog
 from peftbench.core.run import Json
-from peftbench.metrics.task_metrics import METRICS
 
 
 @cache
 def entries() -> Json:
     """By group and identifier: a name, an arXiv identifier or an explanation, and a short name."""
+    from peftbench.metrics.task_metrics import METRICS  # loads numpy, which no help needs
+
     text = Path(__file__).with_name("glossary.json").read_text(encoding="utf-8")
     told: Json = json.loads(text)
     for group, folder in _FOLDERS.items():

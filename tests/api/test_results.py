@@ -65,7 +65,9 @@ def test_errors_of_values_are_residuals(results):
 
 
 def test_a_key_of_no_record_is_refused(results):
-    with pytest.raises(peftbench.RecordError, match="no record in results/tuned/doering2024 begins"):
+    with pytest.raises(
+        peftbench.RecordError, match="no record in results/tuned/doering2024 begins"
+    ):
         results.errors("ffff00000000")
     with pytest.raises(peftbench.RecordError, match="keys begin with"):
         results.predictions(results.keys()[0][:1])

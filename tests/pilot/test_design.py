@@ -9,15 +9,14 @@ from peftbench.pilot.design import Request
 
 def test_names_of_the_release_before_are_taken_as_run_takes_them(tmp_path):
     said = ("model=tiny", "method=lora", "form=head", "augment=noise", "train.batch=2")
+    words = Request(tmp_path / "rows.csv", said).words("accuracy")
     with pytest.warns(OldName) as notes:
-        words = Request(tmp_path / "rows.csv", said).words("accuracy")
+        (run,) = plan(*said, "task=synthetic_opinion").runs
     assert {str(note.message).partition(" now")[0] for note in notes} == {
         "form is called prompt",
         "augment is called augmentation",
         "train.batch is called train.batch_size",
     }
-    with pytest.warns(OldName):
-        (run,) = plan(*said, "task=synthetic_opinion").runs
     assert run.train.batch_size == 2
     assert words[-len(said) :] == list(said)
 

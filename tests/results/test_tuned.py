@@ -170,7 +170,7 @@ def test_a_rate_that_was_chosen_with_other_settings_says_which(tmp_path):
     save(results, [here, batch])
     choose(results, here)
     chosen = choices.all_choices(results)
-    told = Tuned.of([here, batch, longer, revised], chosen)
+    told = Tuned.from_runs([here, batch, longer, revised], chosen)
     assert [told.mark([run.key]) for run in (here, batch, longer, revised)] == [" §", *[" ¶"] * 3]
     assert told.notes([batch.key]) == [
         "¶ learning rate tuned over 4 trials, chosen at size 32 with train.batch_size=16 and used "

@@ -213,9 +213,9 @@ def test_trials_of_several_machines_are_of_each(monkeypatch, tmp_path):
         "Some GPU",
     ]
     run = plan(*tiny("size=400", "method=lora", "train.lr=1e-3")).runs[0]
-    assert costs.tuning_seconds(record(run), Tuned.of([run], [choice])) is None
+    assert costs.tuning_seconds(record(run), Tuned.from_runs([run], [choice])) is None
     alone = replace(choice, elsewhere=[])
-    assert costs.tuning_seconds(record(run), Tuned.of([run], [alone])) == 5 * 4.0
+    assert costs.tuning_seconds(record(run), Tuned.from_runs([run], [alone])) == 5 * 4.0
 
 
 def test_a_dry_run_gives_programs_the_trials(monkeypatch, tmp_path, capsys):

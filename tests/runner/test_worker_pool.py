@@ -125,7 +125,7 @@ def test_a_worker_that_fails_by_itself_is_not_tried_again(scripted, tmp_path):
 def test_a_gpu_that_refuses_kernels_ends_the_sweep_before_it_starts(scripted, tmp_path):
     pool = scripted('tell("refused", reason="it refuses kernels; use another")', gpus=["3", "4"])
     with pytest.raises(ConfigError) as refused:
-        pool.check(RUNS)
+        pool.check_runs(RUNS)
     assert str(refused.value) == "GPU 3: it refuses kernels; use another"
     assert pool.failures == []
     assert len(started(tmp_path)) == 1

@@ -296,6 +296,7 @@ def test_a_trial_reads_nothing_of_the_reporting_split(tmp_path, monkeypatch):
             raise ConfigError("poison")
         return load(task, split, *rest)
 
+    monkeypatch.setenv("PEFTBENCH_CACHE", str(tmp_path / "cache"))  # no tokens are there yet
     with monkeypatch.context() as patch:
         patch.setattr(loading, "load_split", poisoned)
         with pytest.raises(ConfigError, match="poison"):
