@@ -26,15 +26,17 @@ equation 8 are those after clipping.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from peftbench.core.configs import Budget
+from peftbench.core.roles import LINEARS
 from peftbench.core.run import Json
 from peftbench.data.batching import Batch
 from peftbench.methods.base import MODEL, PEFT, PEFT_PREFIX, Method
-from peftbench.methods.settings import adalora_schedule, check_adalora_budget, check_rank
+from peftbench.methods.settings import Limits, adalora_schedule, check_adalora_budget, check_rank
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.module_ops import linear_of
 
@@ -52,15 +54,15 @@ class AdaLoRA(Method):
         betas: of the moving averages of importance and of its spread.
     """
 
-    initial_rank: int
-    target_rank: int
-    alpha: float
-    dropout: float
-    target_modules: list[str]
-    initial: float
-    final: float
-    interval: int
-    orthogonality: float
+    initial_rank: Annotated[int, Limits(at_least=1, rank=True)]
+    target_rank: Annotated[int, Limits(at_least=1)]
+    alpha: Annotated[float, Limits(above=0)]
+    dropout: Annotated[float, Limits(between=(0, 0.9))]
+    target_modules: Annotated[list[str], Limits(roles=LINEARS)]
+    initial: Annotated[float, Limits(between=(0, 1))]
+    final: Annotated[float, Limits(between=(0, 1))]
+    interval: Annotated[int, Limits(at_least=1)]
+    orthogonality: Annotated[float, Limits(at_least=0)]
     betas: list[float]
 
     @property

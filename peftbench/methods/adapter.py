@@ -29,13 +29,15 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from peftbench.core.roles import ROLES
 from peftbench.core.run import Json
 from peftbench.methods.base import OWN, Method
+from peftbench.methods.settings import Limits
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.module_ops import Tap, set_unregistered
 
@@ -56,11 +58,11 @@ class Adapter(Method):
 
     identity_at_init: ClassVar[bool] = False
 
-    width: int
-    at: list[str]
-    activation: str
-    scale: float
-    start: str
+    width: Annotated[int, Limits(at_least=1)]
+    at: Annotated[list[str], Limits(roles=(*ROLES, "ffn"), empty=True)]
+    activation: Annotated[str, Limits(choices=("relu", "gelu", "silu", "tanh"))]
+    scale: Annotated[float, Limits(above=0)]
+    start: Annotated[str, Limits(choices=("normal", "lora"))]
     train_norms: bool
 
     def insert(self, model: AdaptedModel) -> None:

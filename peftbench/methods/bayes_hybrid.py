@@ -26,7 +26,7 @@ prediction by samples the mean is used.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 from torch import Tensor
 
@@ -38,6 +38,7 @@ from peftbench.methods.layers.gaussian import (
     gaussians,
     start_at_posterior,
 )
+from peftbench.methods.settings import Limits
 from peftbench.models.adapted_model import AdaptedModel
 
 
@@ -47,19 +48,19 @@ class BayesHybrid(GaussianWrapper):
 
     Attributes:
         base_method: any method that inserts linears called `down` and `up`.
-        noise: one of `settings.NOISES`.
+        noise: batch, flipout or local.
         spread: initial standard deviations are G^2, G uniform in [spread / sqrt 2, spread].
         prior: mean, std; or `from`, a file of trained weights whose posterior is the prior.
         kl: weight of the divergence.
-        normalise: what the sum is divided by, one of `settings.NORMALISERS`.
+        normalise: what the sum is divided by, mean or data.
     """
 
-    matrices: list[str]
-    noise: str
-    spread: float
+    matrices: Annotated[list[str], Limits(choices=("down", "up"))]
+    noise: Annotated[str, Limits(choices=("batch", "flipout", "local"))]
+    spread: Annotated[float, Limits(above=0)]
     prior: dict[str, Any]
-    kl: float
-    normalise: str
+    kl: Annotated[float, Limits(at_least=0)]
+    normalise: Annotated[str, Limits(choices=("mean", "data"))]
 
     def insert(self, model: AdaptedModel) -> None:
         """Insert the base method, and replace its matrices."""

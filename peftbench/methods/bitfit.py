@@ -11,10 +11,13 @@ half-size subset, section 4.2) 46,080, and with them, as in the authors' code, t
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import nn
 
+from peftbench.core.roles import ROLES
 from peftbench.methods.base import MODEL, Method
+from peftbench.methods.settings import Limits
 from peftbench.models.adapted_model import AdaptedModel
 
 
@@ -22,7 +25,7 @@ from peftbench.models.adapted_model import AdaptedModel
 class BitFit(Method):
     """All biases, or those of the roles in `target_modules` and of what is above the blocks."""
 
-    target_modules: list[str] | None
+    target_modules: Annotated[list[str] | None, Limits(roles=ROLES, empty=True)]
 
     def export_forms(self) -> tuple[str, ...]:
         """A model with other biases."""

@@ -23,7 +23,7 @@ LoRA into it); a prior may be an earlier run's posterior.
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 
@@ -34,6 +34,7 @@ from peftbench.methods.layers.gaussian import (
     gaussians,
     start_at_posterior,
 )
+from peftbench.methods.settings import Limits
 from peftbench.models.adapted_model import AdaptedModel
 
 
@@ -49,10 +50,10 @@ class BLoB(GaussianWrapper):
         gamma: how the length of a cycle of KL weights grows with the training examples.
     """
 
-    spread: float
+    spread: Annotated[float, Limits(above=0)]
     prior: dict[str, Any]
-    kl_lr: float
-    gamma: float
+    kl_lr: Annotated[float, Limits(at_least=0)]
+    gamma: Annotated[float, Limits(above=0)]
 
     def insert(self, model: AdaptedModel) -> None:
         """Insert the base method, and replace its first matrices."""

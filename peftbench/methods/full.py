@@ -11,8 +11,10 @@ Pooler and head have the full rate.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from peftbench.methods.base import MODEL, Method
+from peftbench.methods.settings import Limits
 from peftbench.models.adapted_model import AdaptedModel
 
 
@@ -20,7 +22,7 @@ from peftbench.models.adapted_model import AdaptedModel
 class Full(Method):
     """All parameters, those of lower blocks with smaller rates where `layer_decay` is below 1."""
 
-    layer_decay: float
+    layer_decay: Annotated[float, Limits(above=0, between=(0, 1))]
 
     def export_forms(self) -> tuple[str, ...]:
         """A model."""

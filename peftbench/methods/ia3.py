@@ -9,12 +9,15 @@ Keys, values and the inner activations of the feed-forward network are scaled, b
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
+from peftbench.core.roles import LINEARS
 from peftbench.core.run import Json
 from peftbench.methods.base import MODEL, PEFT, PEFT_PREFIX, Method
+from peftbench.methods.settings import Limits
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.module_ops import linear_of
 
@@ -23,8 +26,8 @@ from peftbench.models.module_ops import linear_of
 class IA3(Method):
     """Scales of what the linears in `outputs` give, and of what those in `inputs` get."""
 
-    outputs: list[str]
-    inputs: list[str]
+    outputs: Annotated[list[str], Limits(roles=LINEARS, empty=True)]
+    inputs: Annotated[list[str], Limits(roles=LINEARS, empty=True)]
 
     def insert(self, model: AdaptedModel) -> None:
         """Wrap every one of them."""

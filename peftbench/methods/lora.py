@@ -23,14 +23,16 @@ lets it act on what m / |V| - 1 adds to W x as well (without dropout the two are
 
 import math
 from dataclasses import dataclass, replace
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from peftbench.core.roles import LINEARS
 from peftbench.core.run import Json
 from peftbench.methods.base import MODEL, PEFT, PEFT_PREFIX, Method
-from peftbench.methods.settings import check_rank
+from peftbench.methods.settings import Limits, check_rank
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.module_ops import empty_linear, linear_of, set_unregistered, within
 
@@ -45,13 +47,13 @@ class LoRA(Method):
         loraplus_lr_ratio: of B's rate to A's, at least 1 (LoRA+); None is one rate for both.
     """
 
-    rank: int
-    alpha: float
-    dropout: float
-    target_modules: list[str]
-    rank_scaling: float
+    rank: Annotated[int, Limits(at_least=1, rank=True)]
+    alpha: Annotated[float, Limits(above=0)]
+    dropout: Annotated[float, Limits(between=(0, 0.9))]
+    target_modules: Annotated[list[str], Limits(roles=LINEARS)]
+    rank_scaling: Annotated[float, Limits(between=(0, 1))]
     use_dora: bool
-    loraplus_lr_ratio: float | None = None
+    loraplus_lr_ratio: Annotated[float | None, Limits(at_least=1)] = None
 
     def insert(self, model: AdaptedModel) -> None:
         """Wrap every target."""

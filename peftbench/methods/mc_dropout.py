@@ -9,11 +9,13 @@ averaged over `samples` passes, whose spread is the uncertainty:
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from torch import Tensor
 
 from peftbench.data.batching import Batch
 from peftbench.methods.base import WrapperMethod, averaged, repeated
+from peftbench.methods.settings import Limits
 from peftbench.models.adapted_model import AdaptedModel
 
 
@@ -21,7 +23,7 @@ from peftbench.models.adapted_model import AdaptedModel
 class MCDropout(WrapperMethod):
     """A base method whose predictions are averaged over `samples` dropout masks."""
 
-    samples: int
+    samples: Annotated[int, Limits(at_least=1)]
 
     def export_forms(self) -> tuple[str, ...]:
         """None: it averages passes with dropout."""

@@ -15,7 +15,7 @@ import copy
 import re
 import warnings
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 from peft import PeftModel
@@ -25,9 +25,11 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from peft.utils import PeftType, get_peft_model_state_dict
 from torch import Tensor, nn
 
+from peftbench.core.roles import ROLES
 from peftbench.core.run import Json
 from peftbench.methods.base import MODEL, PEFT, Method
 from peftbench.methods.peft_effects import NOT_OFFERED, SCALED_INPUTS
+from peftbench.methods.settings import Limits
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.module_ops import replace_module
 
@@ -42,7 +44,7 @@ class Peft(Method):
     identity_at_init: ClassVar[bool] = False
 
     type: str
-    target_modules: list[str]
+    target_modules: Annotated[list[str], Limits(roles=ROLES)]
     config: dict[str, Any]
 
     def __post_init__(self) -> None:

@@ -16,7 +16,7 @@ a size that depends on the width); a shared block (ALBERT) has one prefix for al
 """
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from peftbench.core.run import Json
 from peftbench.methods.base import PEFT, Method
 from peftbench.methods.layers.gaussian import SampledLinear
+from peftbench.methods.settings import Limits
 from peftbench.models.adapted_model import AdaptedModel
 
 
@@ -33,8 +34,8 @@ class Prefix(Method):
 
     identity_at_init: ClassVar[bool] = False
 
-    length: int
-    width: int
+    length: Annotated[int, Limits(at_least=0)]
+    width: Annotated[int, Limits(at_least=0)]
 
     def insert(self, model: AdaptedModel) -> None:
         """Put the prefix in front of every attention."""

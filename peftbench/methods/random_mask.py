@@ -10,6 +10,7 @@ Departures from the paper: embeddings, norms and biases have no part in it.
 """
 
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from peftbench.core.roles import LINEARS
 from peftbench.methods.base import MODEL, Method
+from peftbench.methods.settings import Limits
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.module_ops import linear_of
 
@@ -25,7 +27,7 @@ from peftbench.models.module_ops import linear_of
 class RandomMask(Method):
     """The fraction `keep` of the weights of all linears."""
 
-    keep: float
+    keep: Annotated[float, Limits(above=0, between=(0, 1))]
 
     def export_forms(self) -> tuple[str, ...]:
         """A model with some other weights."""

@@ -22,7 +22,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 from torch import Tensor
@@ -30,7 +30,7 @@ from torch import Tensor
 from peftbench.data.batching import Batch
 from peftbench.methods.base import Method, WrapperMethod, task_loss
 from peftbench.methods.regularizers import PENALTIES, divergence
-from peftbench.methods.settings import RDROP
+from peftbench.methods.settings import Limits
 from peftbench.models.adapted_model import AdaptedModel
 
 
@@ -39,23 +39,23 @@ class RobustPartial(WrapperMethod):
     """A base method, of whose trained parameters those of some blocks train.
 
     Attributes:
-        choose, which: one of `settings.CHOICES`; the blocks for `manual`, from 0.
+        choose, which: rgn, fisher, lisa, manual or all; the blocks for `manual`, from 0.
         part: of the blocks, rounded, at least one.
         batches, interval: to score on; steps between `lisa`'s choices.
-        penalty: one of `settings.PENALTIES`.
+        penalty: none, rdrop, r3f or smart.
         strength, epsilon: of the penalty; of the change that r3f and smart make to embeddings.
         wise: part of the pretrained weights in the end.
     """
 
-    choose: str
-    part: float
-    which: list[int]
-    batches: int
-    interval: int
-    penalty: str
-    strength: float
-    epsilon: float
-    wise: float
+    choose: Annotated[str, Limits(choices=("rgn", "fisher", "lisa", "manual", "all"))]
+    part: Annotated[float, Limits(between=(0, 1))]
+    which: Annotated[list[int], Limits(blocks=True)]
+    batches: Annotated[int, Limits(at_least=1)]
+    interval: Annotated[int, Limits(at_least=1)]
+    penalty: Annotated[str, Limits(choices=("none", "rdrop", "r3f", "smart"))]
+    strength: Annotated[float, Limits(at_least=0)]
+    epsilon: Annotated[float, Limits(at_least=0)]
+    wise: Annotated[float, Limits(between=(0, 1))]
 
     @property
     def supports_packing(self) -> bool:
@@ -98,7 +98,7 @@ class RobustPartial(WrapperMethod):
         """The task's loss, and the penalty."""
         if self.penalty == "none":
             return self.base_method.compute_loss(model, batch)
-        if self.penalty == RDROP:
+        if self.penalty == "rdrop":
             (first, logits), (second, others) = (self._pass(model, batch) for _ in range(2))
             return (first + second) / 2 + self.strength * divergence(logits, others) / 2
         logits = model(batch)

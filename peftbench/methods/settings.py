@@ -1,11 +1,15 @@
 """Values that the settings of methods may have, and models and budgets that they fit.
 
-Read without torch: runs are refused when they are planned. The classes of the methods apply the
-same rules, for whoever makes one in Python. What only the model itself can say is left to the
-rehearsal (`dry_run.py`), as are methods from outside of the package.
+Read without torch, from the source of the methods (`Limits`): runs are refused when they are
+planned. The classes apply the same limits, for whoever makes one in Python. What only the model
+itself can say is left to the rehearsal (`dry_run.py`), as are methods from outside of the package.
 """
 
+import ast
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from peftbench.core.configs import Budget, FamilyConfig, MethodConfig, method_nodes
@@ -20,20 +24,95 @@ from peftbench.models.layer_sizes import LayerSizes
 
 Values = Mapping[str, Any]
 
-#: Words that settings take; the layers that they mean are where they are built.
-ACTIVATIONS = ("relu", "gelu", "silu", "tanh")
-STARTS = ("normal", "lora")
-MATRICES = ("down", "up")
-NOISES = ("batch", "flipout", "local")  # where that of a training step comes from
-NORMALISERS = ("mean", "data")
-SCORES = ("random", "magnitude", "er", "snip", "grasp", "learned")
-SCOPES = ("global", "local")
-CHOICES = ("rgn", "fisher", "lisa", "manual", "all")
-RDROP = "rdrop"  # its second pass is one of the task's own
-PENALTIES = ("none", RDROP, "r3f", "smart")
 
-#: Settings of the methods that hold roles.
-_ROLE_SETTINGS = ("target_modules", "at", "outputs", "inputs")
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """Values that a setting may have: `rank: Annotated[int, Limits(at_least=1)]`.
+
+    Planning reads them from the source of a method, which it does not import: arguments are
+    literals and names of `_NAMES`. A setting of type `int` takes whole numbers, one that may be
+    None is not looked at then.
+
+    Attributes:
+        at_least, above, between: of a number.
+        choices: words, of which it is one or a list.
+        roles: which a list of roles may hold.
+        empty: whether that list may be.
+        rank: it is a rank of updates of the linears of `target_modules`.
+        blocks: it lists blocks by number.
+    """
+
+    at_least: float | None = None
+    above: float | None = None
+    between: tuple[float, float] | None = None
+    choices: tuple[str, ...] = ()
+    roles: tuple[str, ...] = ()
+    empty: bool = False
+    rank: bool = False
+    blocks: bool = False
+
+    def check(self, name: str, value: Any, whole: bool) -> None:
+        """Refuse another value.
+
+        Raises:
+            ConfigError: with the name, what is allowed and what was given.
+        """
+        if self.at_least is not None:
+            at_least(name, value, self.at_least, whole)
+        if self.above is not None:
+            above(name, value, self.above)
+        if self.between is not None:
+            between(name, value, *self.between)
+        if self.choices:
+            for one in value if isinstance(value, list) else [value]:
+                one_of(name, one, self.choices)
+        if self.roles:
+            check_roles(name, value, self.roles, self.empty)
+
+
+#: What the arguments of limits may name.
+_NAMES = {"Limits": Limits, "ROLES": ROLES, "LINEARS": LINEARS}
+
+
+@cache
+def _sources(target: str) -> tuple[ast.ClassDef, ...]:
+    """The source of a method of the package and of its bases, `methods.base` left out."""
+    module, _, name = target.rpartition(".")
+    file = Path(__file__).parents[2].joinpath(*module.split(".")).with_suffix(".py")
+    if not module.startswith(f"{_HERE}.") or module == f"{_HERE}.base" or not file.is_file():
+        return ()
+    tree = ast.parse(file.read_text(encoding="utf-8"))
+    imported = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    homes = {alias.name: node.module for node in imported for alias in node.names}
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            bases = [base.id for base in node.bases if isinstance(base, ast.Name)]
+            found = [_sources(f"{homes.get(base, module)}.{base}") for base in bases]
+            return (node, *(one for several in found for one in several))
+    return ()
+
+
+@cache
+def limits(target: str) -> dict[str, tuple[str, Limits]]:
+    """Type and limits of each setting of a method of the package that declares some."""
+    found: dict[str, tuple[str, Limits]] = {}
+    for node in _sources(target):
+        for one in node.body:
+            if isinstance(one, ast.AnnAssign) and isinstance(one.annotation, ast.Subscript):
+                hint = one.annotation
+                if ast.unparse(hint.value) == "Annotated" and isinstance(hint.slice, ast.Tuple):
+                    kind, said = map(ast.unparse, hint.slice.elts)
+                    found.setdefault(ast.unparse(one.target), (kind, eval(said, _NAMES)))
+    return found
+
+
+def token_wise(target: str) -> bool:
+    """Whether a class may be `Method.token_wise`; those inside of it may say otherwise."""
+    for node in _sources(target):
+        for one in node.body:
+            if isinstance(one, ast.FunctionDef) and one.name in ("predict", "token_wise"):
+                return one.name != "predict" and ast.unparse(one.body[-1]) != "return False"
+    return True
 
 
 def check_values(target: str, values: Values, at: str = "") -> None:
@@ -47,11 +126,12 @@ def check_values(target: str, values: Values, at: str = "") -> None:
     Raises:
         ConfigError: with the setting, what is allowed and what was given.
     """
-    rule = _RULES.get(target)
-    if rule is None:
-        return
     try:
-        rule(values, at)
+        for name, (kind, allowed) in limits(target).items():
+            if values[name] is not None or not kind.endswith("None"):
+                allowed.check(at + name, values[name], whole=kind.startswith("int"))
+        if target in _RULES:
+            _RULES[target](values, at)
     except KeyError as error:
         raise ConfigError(
             f"{at}{error.args[0]} is missing; write it into the method's file (see configs/method)"
@@ -71,9 +151,7 @@ def check_family(target: str, values: Values, at: str, name: str, family: Family
     Raises:
         ConfigError: with the roles that it has, or the reason.
     """
-    if target not in _RULES:
-        return
-    for setting in _ROLE_SETTINGS:
+    for setting in [name for name, (_, allowed) in limits(target).items() if allowed.roles]:
         for role in values.get(setting) or ():
             if role in ROLES and role not in family.roles:
                 raise ConfigError(
@@ -94,7 +172,7 @@ def check_run(run: Run) -> None:
         target = method["_target_"]
         if target == _ADALORA:
             check_adalora_budget(method, run.budget)
-        if run.task.generation and target in NOT_TOKEN_WISE:
+        if run.task.generation and not token_wise(target):
             raise ConfigError(cannot_write(run))
 
 
@@ -120,17 +198,13 @@ def check_sizes(method: MethodConfig, model: str, sizes: LayerSizes) -> None:
     """
     for at, values in method_nodes(method.to_json(), "method."):
         target, config = values["_target_"], values.get("config") or {}
-        ranks, blocks = {}, {}
-        if target == _LORA:
-            ranks["rank"] = values["rank"]
-        elif target == _ADALORA:
-            ranks["initial_rank"] = values["initial_rank"]
-        elif target == _PEFT:
+        named = limits(target).items()
+        ranks = {name: values[name] for name, (_, allowed) in named if allowed.rank}
+        blocks = {name: values[name] for name, (_, allowed) in named if allowed.blocks}
+        if target == _PEFT:
             if values["type"] == "LORA" and config.get("target_modules") is None:
                 ranks["config.r"] = config.get("r", 1)
             blocks["config.layers_to_transform"] = config.get("layers_to_transform")
-        elif target == _ROBUST_PARTIAL:
-            blocks["which"] = values["which"]
         for setting, rank in ranks.items():
             for role in values["target_modules"]:
                 check_rank(f"{at}{setting}", rank, f"{role} in {model}", sizes.narrow_side(role))
@@ -179,39 +253,16 @@ def adalora_schedule(values: Values, steps: int) -> tuple[int, int]:
     return start, end
 
 
-# Rules, by the class of a method
-
-
-def _part(name: str, value: Any) -> None:
-    above(name, value, 0)
-    between(name, value, 0, 1)
-
-
-def _lora(values: Values, at: str) -> None:
-    at_least(f"{at}rank", values["rank"], 1, whole=True)
-    above(f"{at}alpha", values["alpha"], 0)
-    between(f"{at}dropout", values["dropout"], 0, 0.9)
-    between(f"{at}rank_scaling", values["rank_scaling"], 0, 1)
-    check_roles(f"{at}target_modules", values["target_modules"], LINEARS)
-    if values.get("loraplus_lr_ratio") is not None:
-        at_least(f"{at}loraplus_lr_ratio", values["loraplus_lr_ratio"], 1)
+# What limits of one setting cannot say, by the class of a method
 
 
 def _adalora(values: Values, at: str) -> None:
-    at_least(f"{at}target_rank", values["target_rank"], 1, whole=True)
     at_least(f"{at}initial_rank", values["initial_rank"], values["target_rank"], whole=True)
-    above(f"{at}alpha", values["alpha"], 0)
-    between(f"{at}dropout", values["dropout"], 0, 0.9)
-    check_roles(f"{at}target_modules", values["target_modules"], LINEARS)
-    between(f"{at}initial", values["initial"], 0, 1)
-    between(f"{at}final", values["final"], 0, 1)
     if values["initial"] + values["final"] >= 1:
         raise ConfigError(
             f"{at}initial + final must be below 1, got {values['initial']} + {values['final']}: no "
             "steps are left in which ranks fall"
         )
-    at_least(f"{at}interval", values["interval"], 1, whole=True)
-    at_least(f"{at}orthogonality", values["orthogonality"], 0)
     if len(values["betas"]) != 2:
         raise ConfigError(f"{at}betas must be two numbers, got {values['betas']}")
     for beta in values["betas"]:
@@ -219,42 +270,21 @@ def _adalora(values: Values, at: str) -> None:
 
 
 def _adapter(values: Values, at: str) -> None:
-    at_least(f"{at}width", values["width"], 1, whole=True)
     if not values["at"]:
         raise ConfigError(
             f"{at}at is empty: name places of bottlenecks, or train norms alone with "
             "method=layernorm"
         )
-    check_roles(f"{at}at", values["at"], (*ROLES, "ffn"))
-    one_of(f"{at}activation", values["activation"], ACTIVATIONS)
-    above(f"{at}scale", values["scale"], 0)
-    one_of(f"{at}start", values["start"], STARTS)
 
 
 def _bayes_hybrid(values: Values, at: str) -> None:
     if not values["matrices"]:
-        raise ConfigError(f"{at}matrices is empty: choose {', '.join(MATRICES)} or both")
-    for matrix in values["matrices"]:
-        one_of(f"{at}matrices", matrix, MATRICES)
-    one_of(f"{at}noise", values["noise"], NOISES)
-    one_of(f"{at}normalise", values["normalise"], NORMALISERS)
-    above(f"{at}spread", values["spread"], 0)
+        raise ConfigError(f"{at}matrices is empty: choose down, up or both")
+    _prior(values, at)
+
+
+def _prior(values: Values, at: str) -> None:
     above(f"{at}prior.std", values["prior"]["std"], 0)
-    at_least(f"{at}kl", values["kl"], 0)
-    at_least(f"{at}samples", values["samples"], 0, whole=True)
-
-
-def _bitfit(values: Values, at: str) -> None:
-    if values.get("target_modules") is not None:
-        check_roles(f"{at}target_modules", values["target_modules"], empty=True)
-
-
-def _blob(values: Values, at: str) -> None:
-    above(f"{at}spread", values["spread"], 0)
-    above(f"{at}prior.std", values["prior"]["std"], 0)
-    at_least(f"{at}kl_lr", values["kl_lr"], 0)
-    above(f"{at}gamma", values["gamma"], 0)
-    at_least(f"{at}samples", values["samples"], 0, whole=True)
 
 
 def _combined(values: Values, at: str) -> None:
@@ -262,19 +292,9 @@ def _combined(values: Values, at: str) -> None:
         raise ConfigError(f"{at}members is empty: name at least one method")
 
 
-def _full(values: Values, at: str) -> None:
-    _part(f"{at}layer_decay", values["layer_decay"])  # 1 is the same rate for all
-
-
 def _ia3(values: Values, at: str) -> None:
-    for setting in ("outputs", "inputs"):
-        check_roles(f"{at}{setting}", values[setting], LINEARS, empty=True)
     if not [*values["outputs"], *values["inputs"]]:
         raise ConfigError(f"{at}outputs and inputs are both empty: there is nothing to scale")
-
-
-def _mc_dropout(values: Values, at: str) -> None:
-    at_least(f"{at}samples", values["samples"], 1, whole=True)
 
 
 def _peft(values: Values, at: str) -> None:
@@ -289,68 +309,26 @@ def _peft(values: Values, at: str) -> None:
         )
     refuse_ineffective(kind, config)
     check_peft_settings(kind, config, at)
-    check_roles(f"{at}target_modules", values["target_modules"])
-
-
-def _prefix(values: Values, at: str) -> None:
-    at_least(f"{at}length", values["length"], 0, whole=True)
-    at_least(f"{at}width", values["width"], 0, whole=True)
-
-
-def _random_mask(values: Values, at: str) -> None:
-    _part(f"{at}keep", values["keep"])
 
 
 def _robust_partial(values: Values, at: str) -> None:
-    one_of(f"{at}choose", values["choose"], CHOICES)
-    one_of(f"{at}penalty", values["penalty"], PENALTIES)
-    between(f"{at}part", values["part"], 0, 1)
     if (values["choose"] == "manual") != bool(values["which"]):
         raise ConfigError(
             f"{at}choose={values['choose']}, {at}which={values['which']}: only manual lists blocks"
         )
-    at_least(f"{at}batches", values["batches"], 1, whole=True)
-    at_least(f"{at}interval", values["interval"], 1, whole=True)
-    at_least(f"{at}strength", values["strength"], 0)
-    at_least(f"{at}epsilon", values["epsilon"], 0)
-    between(f"{at}wise", values["wise"], 0, 1)
-
-
-def _sparse_adapter(values: Values, at: str) -> None:
-    _part(f"{at}keep", values["keep"])
-    one_of(f"{at}score", values["score"], SCORES)
-    one_of(f"{at}scope", values["scope"], SCOPES)
-    at_least(f"{at}batches", values["batches"], 1, whole=True)
-    at_least(f"{at}widen", values["widen"], 1, whole=True)
-    at_least(f"{at}penalty", values["penalty"], 0)
 
 
 _HERE = "peftbench.methods"
 _ADALORA = f"{_HERE}.adalora.AdaLoRA"
-_LORA = f"{_HERE}.lora.LoRA"
 _PEFT = f"{_HERE}.peft.Peft"
-_ROBUST_PARTIAL = f"{_HERE}.robust_partial.RobustPartial"
 
 _RULES: dict[str, Callable[[Values, str], None]] = {
     _ADALORA: _adalora,
     f"{_HERE}.adapter.Adapter": _adapter,
     f"{_HERE}.bayes_hybrid.BayesHybrid": _bayes_hybrid,
-    f"{_HERE}.bitfit.BitFit": _bitfit,
-    f"{_HERE}.blob.BLoB": _blob,
+    f"{_HERE}.blob.BLoB": _prior,
     f"{_HERE}.combined.Combined": _combined,
-    f"{_HERE}.full.Full": _full,
     f"{_HERE}.ia3.IA3": _ia3,
-    _LORA: _lora,
-    f"{_HERE}.mc_dropout.MCDropout": _mc_dropout,
     _PEFT: _peft,
-    f"{_HERE}.prefix.Prefix": _prefix,
-    f"{_HERE}.random_mask.RandomMask": _random_mask,
-    _ROBUST_PARTIAL: _robust_partial,
-    f"{_HERE}.sparse_adapter.SparseAdapter": _sparse_adapter,
+    f"{_HERE}.robust_partial.RobustPartial": _robust_partial,
 }
-
-#: Methods of the package that are not `Method.token_wise`, whatever is inside them.
-NOT_TOKEN_WISE = frozenset(
-    f"{_HERE}.{name}"
-    for name in ("bayes_hybrid.BayesHybrid", "blob.BLoB", "mc_dropout.MCDropout", "unipelt.UniPELT")
-)

@@ -24,7 +24,7 @@ than the paper: hard-concrete gates, whose expected number beyond `keep` costs `
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from typing import Annotated, TypeVar
 
 import torch
 from torch import Tensor
@@ -34,6 +34,7 @@ from peftbench.core.run import Json
 from peftbench.data.batching import Batch
 from peftbench.methods.base import Method, WrapperMethod
 from peftbench.methods.layers import masked
+from peftbench.methods.settings import Limits
 from peftbench.models.adapted_model import AdaptedModel
 
 Part = TypeVar("Part", masked.MaskedLinear, masked.GatedLinear)
@@ -43,12 +44,12 @@ Part = TypeVar("Part", masked.MaskedLinear, masked.GatedLinear)
 class SparseAdapter(WrapperMethod):
     """A base method of whose matrices the part `keep` exists."""
 
-    keep: float
-    score: str
-    scope: str
-    batches: int
-    widen: int
-    penalty: float
+    keep: Annotated[float, Limits(above=0, between=(0, 1))]
+    score: Annotated[str, Limits(choices=("random", "magnitude", "er", "snip", "grasp", "learned"))]
+    scope: Annotated[str, Limits(choices=("global", "local"))]
+    batches: Annotated[int, Limits(at_least=1)]
+    widen: Annotated[int, Limits(at_least=1)]
+    penalty: Annotated[float, Limits(at_least=0)]
 
     def insert(self, model: AdaptedModel) -> None:
         """Insert the base method, wider if asked, and give its matrices masks or gates."""

@@ -16,22 +16,35 @@ FILES = {
 """Norm scale: the weights of the norms."""
 
 from dataclasses import dataclass
+from typing import Annotated
 
 from peftbench.methods.base import Method
+from peftbench.methods.settings import Limits
+from peftbench.models.adapted_model import AdaptedModel
 
 
 @dataclass(frozen=True, kw_only=True)
 class NormScale(Method):
     """The weights of the norms, without their biases."""
+
+    share: Annotated[float, Limits(above=0, between=(0, 1))]
+
+    def insert(self, encoder: AdaptedModel) -> None:
+        """Unfreeze them."""
+        norms = {id(norm.weight) for norm in encoder.each("attn_norm", "ffn_norm")}
+        encoder.unfreeze("norm", lambda name, parameter: id(parameter) in norms)
 ''',
     "configs/method/norm_scale.yaml": """
 _target_: peftbench.methods.norm_scale.NormScale
 name: norm_scale
+title: Norm scale
 about: weights of the norms
-recipe: {lr: 1e-3, schedule: linear, warmup: 0.06, weight_decay: 0.0}
+share: 1.0
+recipe: {lr: 1e-3, lr_scheduler_type: linear, warmup_steps: 0.06, weight_decay: 0.0}
 """,
     "configs/task/shouting.yaml": """
 name: shouting
+title: Shouting
 about: Is a sentence loud?
 kind: classification
 classes: 3
@@ -111,6 +124,7 @@ def within_one(predicted: Array, label: Array) -> float | None:
 
 METRIC = Metric(
     name="within_one",
+    title="within one",
     about="share of classes at most one off",
     compute=within_one,
     kinds=("classification",),
@@ -176,7 +190,7 @@ def run(checkout: Path, *words: str) -> str:
         capture_output=True,
         text=True,
     )
-    assert done.returncode == 0, done.stderr
+    assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
@@ -202,6 +216,7 @@ def told(checkout, results):
         "list": (["list"], 0),
         "plots": (["report", "plots", "--help"], 0),
         "plan": (["plan", *new], 0),
+        "bound": (["plan", "method=norm_scale", "method.share=2", "model=tiny"], 2),
         "refused": (["plan", "method=full", "task=stsb", "task.metrics=[within_one]"], 2),
         "report": (["report", "--all", "--results", "runs"], 0),
         "page": (["report", "html", "--results", "runs", "-o", "report.html"], 0),
@@ -231,6 +246,7 @@ def test_lists_name_what_was_added(told):
 def test_a_run_of_all_that_is_new_is_planned(told):
     assert "norm_scale" in told["plan"]
     assert "within_one is no metric of regression" in told["refused"]
+    assert "method.share must be a number from 0 to 1, got 2" in told["bound"]
 
 
 def test_a_new_report_is_written_printed_and_drawn(told, results):
@@ -251,3 +267,32 @@ def test_the_page_shows_both(told, checkout):
     page = (checkout / "report.html").read_text()
     assert '"title":"Optimizer steps"' in page
     assert '"title":"Length: synthetic_paraphrase"' in page
+
+
+#: Tests of the package about its own lists.
+LISTS = (
+    "tests/integration/test_docs.py::test_readme_names_every_method",
+    "tests/integration/test_docs.py::test_every_method_and_suite_has_a_row",
+    "tests/metrics/test_task_metrics.py::test_every_metric_is_tested",
+    "tests/methods/test_settings.py::test_every_number_of_a_method_has_limits_that_planning_reads",
+    "tests/methods/test_settings.py::test_methods_that_cannot_write_texts_are_those_that_say_so",
+    "tests/reports/test_html.py::test_every_packaged_method_task_and_metric_has_a_name",
+)
+
+
+@pytest.mark.slow
+def test_the_packages_own_tests_of_its_lists_pass(checkout):
+    """Once the generated parts of the documentation are written again."""
+    for name in ("docs", "scripts", "tests"):
+        shutil.copytree(ROOT / name, checkout / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("README.md", "pyproject.toml"):
+        shutil.copy(ROOT / name, checkout)
+    (checkout / "results").symlink_to(ROOT / "results")
+    (checkout / "tests/metrics/test_within_one.py").write_text("")  # a test of one's own
+    wrote = run(checkout, "scripts/docs.py")
+    assert {"wrote README.md", "wrote docs/methods.md", "wrote docs/suites.md"} <= set(
+        wrote.splitlines()
+    )
+    done = run(checkout, "-m", "pytest", "-q", "-p", "no:cacheprovider", *LISTS)
+    assert re.search(r"\d+ passed", done)
+    assert "failed" not in done

@@ -1,12 +1,13 @@
 """Settings of methods, refused when a run is planned and by the methods themselves."""
 
 from dataclasses import fields, replace
+from typing import Annotated, get_origin, get_type_hints
 
 import pytest
 import tiny
-from hydra.utils import get_class
 
 from peftbench.config.sweep import plan
+from peftbench.core.configs import import_class
 from peftbench.core.errors import ConfigError
 from peftbench.methods import adapter, dry_run, regularizers, settings
 from peftbench.methods.base import Method, build_method
@@ -88,28 +89,35 @@ def packaged(method):
 
 
 @pytest.mark.parametrize("method", tiny.METHODS)
-def test_every_method_with_settings_has_its_rule(method):
-    """And no rule is of a class that has moved."""
+def test_every_number_of_a_method_has_limits_that_planning_reads(method):
+    """What the source says is what the class has."""
     config = packaged(method)
-    kind = get_class(config.target)
-    base = {one.name for one in fields(Method)} | {"base_method"}
-    assert (config.target in settings._RULES) == bool({one.name for one in fields(kind)} - base)
+    kind = import_class(config.target, Method)
+    hints = get_type_hints(kind, include_extras=True)
+    declared = {
+        f.name: hints[f.name] for f in fields(kind) if get_origin(hints[f.name]) is Annotated
+    }
+    read = {name: allowed for name, (_, allowed) in settings.limits(config.target).items()}
+    assert read == {name: hint.__metadata__[0] for name, hint in declared.items()}
+    numbers = {f.name for f in fields(kind) if get_type_hints(kind)[f.name] in (int, float)}
+    assert numbers <= declared.keys()
 
 
 def test_what_methods_dispatch_on_is_what_planning_allows():
-    assert tuple(adapter.ACTIVATIONS) == settings.ACTIVATIONS
-    assert {"none", settings.RDROP, *regularizers.PENALTIES} == set(settings.PENALTIES)
+    def choices(target: str, name: str) -> tuple[str, ...]:
+        return settings.limits(f"peftbench.methods.{target}")[name][1].choices
+
+    assert tuple(adapter.ACTIVATIONS) == choices("adapter.Adapter", "activation")
+    penalties = {"none", "rdrop", *regularizers.PENALTIES}
+    assert penalties == set(choices("robust_partial.RobustPartial", "penalty"))
     for target in settings._RULES:
-        assert issubclass(get_class(target), Method)
+        assert import_class(target, Method)
 
 
-def test_methods_that_cannot_write_texts_are_those_that_say_so():
-    found = {
-        config.target
-        for config in map(packaged, tiny.METHODS)
-        if not build_method(config).token_wise
-    }
-    assert found == settings.NOT_TOKEN_WISE
+@pytest.mark.parametrize("method", tiny.METHODS)
+def test_methods_that_cannot_write_texts_are_those_that_say_so(method):
+    config = packaged(method)
+    assert settings.token_wise(config.target) == build_method(config).token_wise
 
 
 def test_a_rehearsal_knows_the_layers_themselves():

@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Annotated, Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from peftbench.data.batching import Batch
 from peftbench.methods.base import WrapperMethod, averaged, repeated
+from peftbench.methods.settings import Limits
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.system import io
 
@@ -34,7 +35,7 @@ class GaussianLinear(nn.Module):
 
     Args:
         linear: whose place is taken; the means start at its weights.
-        noise: one of `settings.NOISES`.
+        noise: batch, flipout or local.
         spread: standard deviations start at G^2, G uniform in [spread / sqrt 2, spread].
         uniform: draw the means from U(-b, b) instead, b = sqrt(6 / max(in, out)).
     """
@@ -230,7 +231,7 @@ class GaussianWrapper(WrapperMethod):
         samples: of a prediction; 0 predicts with the means.
     """
 
-    samples: int
+    samples: Annotated[int, Limits(at_least=0)]
 
     def posterior_to_prior(self, model: AdaptedModel) -> None:
         """Make the posterior the prior."""
