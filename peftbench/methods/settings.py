@@ -51,7 +51,7 @@ class Limits:
     rank: bool = False
     blocks: bool = False
 
-    def check(self, name: str, value: Any, whole: bool) -> None:
+    def check_value(self, name: str, value: Any, whole: bool) -> None:
         """Refuse another value.
 
         Raises:
@@ -129,7 +129,7 @@ def check_values(target: str, values: Values, at: str = "") -> None:
     try:
         for name, (kind, allowed) in limits(target).items():
             if values[name] is not None or not kind.endswith("None"):
-                allowed.check(at + name, values[name], whole=kind.startswith("int"))
+                allowed.check_value(at + name, values[name], whole=kind.startswith("int"))
         if target in _RULES:
             _RULES[target](values, at)
     except KeyError as error:
