@@ -15,7 +15,7 @@ from typing import Any
 from peftbench.core.errors import ConfigError, first_line
 from peftbench.core.text import did_you_mean
 from peftbench.data import delimited
-from peftbench.system.io import digest
+from peftbench.system.io import digest, hash_file
 
 #: What a data file may be, by its ending.
 FORMATS = {".csv": ",", ".tsv": "\t", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
@@ -86,6 +86,20 @@ class FileTable:
             return f"{self.unit} {numbers[0]}"
         more = f" and {len(numbers) - 5:,} more" if len(numbers) > 5 else ""
         return f"{self.unit}s {', '.join(map(str, numbers[:5]))}{more}"
+
+
+def content_of(path: Path) -> str:
+    """The hash of a file that is to be read now.
+
+    Raises:
+        ConfigError: if its ending is none of `FORMATS`, or it cannot be read.
+    """
+    if path.suffix.lower() not in FORMATS:
+        raise ConfigError(f"{path} is none of {', '.join(FORMATS)}: the ending says which")
+    try:
+        return hash_file(path)
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
 
 
 def check_unchanged(path: str, expected: str) -> None:

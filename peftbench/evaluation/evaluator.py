@@ -255,6 +255,7 @@ def _for_other_words(
     head = module.get_output_embeddings()
     table = f"{paths[id(module.get_input_embeddings())]}.weight"
     wanted, found = backbone.verbalizer_ids or [], dict(state)
+    place = {token: row for row, token in enumerate(known)} or {token: token for token in wanted}
     for kind, pretrained in head.named_parameters():
         name = f"{paths[id(head)]}.{kind}"
         trained = state.get(name)
@@ -262,9 +263,6 @@ def _for_other_words(
             trained = state.get(table)
         if trained is None:
             continue
-        place = {token: row for row, token in enumerate(known)} or {
-            token: token for token in wanted
-        }
         rows = pretrained.detach().to("cpu", trained.dtype, copy=True)
         for row, token in enumerate(wanted):
             if token in place:

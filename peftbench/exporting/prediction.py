@@ -239,12 +239,7 @@ def check_file(task: TaskConfig, path: Path, out: Path, quoting: str | None) -> 
             f"-o {out}: predictions are written as csv; give a name that ends in .csv"
         )
     _refuse_existing(out)
-    if path.suffix.lower() not in own_file.FORMATS:
-        raise ConfigError(f"{path} is none of {', '.join(own_file.FORMATS)}: the ending says which")
-    try:
-        content = io.hash_file(path)
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    content = own_file.content_of(path)
     table = own_file.read_table(
         *(str(path), content, task.texts, task.label, quoting or task.quoting), keep_empty=True
     )

@@ -11,7 +11,6 @@ from peftbench.core.errors import ConfigError
 from peftbench.core.run import Run
 from peftbench.data import data_report, glue_labels, loading, own_file, own_labels
 from peftbench.data.own_file import FileTable
-from peftbench.system import io
 
 #: Fewer rows have no interval that decides anything.
 LEAST = 30
@@ -90,12 +89,7 @@ def read(
     Raises:
         ConfigError: if the file cannot be read or used, with the row, or is too short.
     """
-    if path.suffix.lower() not in own_file.FORMATS:
-        raise ConfigError(f"{path} is none of {', '.join(own_file.FORMATS)}: the ending says which")
-    try:
-        content = io.hash_file(path)
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from error
+    content = own_file.content_of(path)
     task = new.task
     texts = list(dict.fromkeys([*task.texts, *old.task.texts]))
     table = own_file.read_table(str(path), content, texts, task.label, quoting or task.quoting)
