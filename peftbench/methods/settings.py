@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from peftbench.core.configs import Budget, FamilyConfig, MethodConfig, method_nodes
 from peftbench.core.errors import ConfigError, above, at_least, between, one_of
@@ -92,17 +92,26 @@ def _sources(target: str) -> tuple[ast.ClassDef, ...]:
     return ()
 
 
+class Declared(NamedTuple):
+    """A setting as the class of a method declares it: its type, and whether it may be left out."""
+
+    kind: str
+    limits: Limits
+    has_default: bool
+
+
 @cache
-def limits(target: str) -> dict[str, tuple[str, Limits]]:
-    """Type and limits of each setting of a method of the package that declares some."""
-    found: dict[str, tuple[str, Limits]] = {}
+def limits(target: str) -> dict[str, Declared]:
+    """Each setting with limits of a method of the package."""
+    found: dict[str, Declared] = {}
     for node in _sources(target):
         for one in node.body:
             if isinstance(one, ast.AnnAssign) and isinstance(one.annotation, ast.Subscript):
                 hint = one.annotation
                 if ast.unparse(hint.value) == "Annotated" and isinstance(hint.slice, ast.Tuple):
                     kind, said = map(ast.unparse, hint.slice.elts)
-                    found.setdefault(ast.unparse(one.target), (kind, eval(said, _NAMES)))
+                    made = Declared(kind, eval(said, _NAMES), one.value is not None)
+                    found.setdefault(ast.unparse(one.target), made)
     return found
 
 
@@ -127,7 +136,9 @@ def check_values(target: str, values: Values, at: str = "") -> None:
         ConfigError: with the setting, what is allowed and what was given.
     """
     try:
-        for name, (kind, allowed) in limits(target).items():
+        for name, (kind, allowed, has_default) in limits(target).items():
+            if has_default and name not in values:
+                continue
             if values[name] is not None or not kind.endswith("None"):
                 allowed.check_value(at + name, values[name], whole=kind.startswith("int"))
         if target in _RULES:
@@ -151,7 +162,7 @@ def check_family(target: str, values: Values, at: str, name: str, family: Family
     Raises:
         ConfigError: with the roles that it has, or the reason.
     """
-    for setting in [name for name, (_, allowed) in limits(target).items() if allowed.roles]:
+    for setting in [name for name, one in limits(target).items() if one.limits.roles]:
         for role in values.get(setting) or ():
             if role in ROLES and role not in family.roles:
                 raise ConfigError(
@@ -199,8 +210,8 @@ def check_sizes(method: MethodConfig, model: str, sizes: LayerSizes) -> None:
     for at, values in method_nodes(method.to_json(), "method."):
         target, config = values["_target_"], values.get("config") or {}
         named = limits(target).items()
-        ranks = {name: values[name] for name, (_, allowed) in named if allowed.rank}
-        blocks = {name: values[name] for name, (_, allowed) in named if allowed.blocks}
+        ranks = {name: values[name] for name, one in named if one.limits.rank}
+        blocks = {name: values[name] for name, one in named if one.limits.blocks}
         if target == _PEFT:
             if values["type"] == "LORA" and config.get("target_modules") is None:
                 ranks["config.r"] = config.get("r", 1)

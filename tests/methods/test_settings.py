@@ -97,15 +97,24 @@ def test_every_number_of_a_method_has_limits_that_planning_reads(method):
     declared = {
         f.name: hints[f.name] for f in fields(kind) if get_origin(hints[f.name]) is Annotated
     }
-    read = {name: allowed for name, (_, allowed) in settings.limits(config.target).items()}
+    read = {name: one.limits for name, one in settings.limits(config.target).items()}
     assert read == {name: hint.__metadata__[0] for name, hint in declared.items()}
     numbers = {f.name for f in fields(kind) if get_type_hints(kind)[f.name] in (int, float)}
     assert numbers <= declared.keys()
 
 
+def test_a_setting_with_a_default_may_be_left_out_of_a_file_and_others_may_not():
+    values = packaged("lora").to_json()
+    assert "loraplus_lr_ratio" not in values
+    settings.check_values("peftbench.methods.lora.LoRA", values, "method.")
+    del values["alpha"]
+    with pytest.raises(ConfigError, match=r"method\.alpha is missing; write it into"):
+        settings.check_values("peftbench.methods.lora.LoRA", values, "method.")
+
+
 def test_what_methods_dispatch_on_is_what_planning_allows():
     def choices(target: str, name: str) -> tuple[str, ...]:
-        return settings.limits(f"peftbench.methods.{target}")[name][1].choices
+        return settings.limits(f"peftbench.methods.{target}")[name].limits.choices
 
     assert tuple(adapter.ACTIVATIONS) == choices("adapter.Adapter", "activation")
     penalties = {"none", "rdrop", *regularizers.PENALTIES}
