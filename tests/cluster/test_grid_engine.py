@@ -245,7 +245,8 @@ def engine():
         "SGE_QMASTER_PORT": "16464",
         "SGE_EXECD_PORT": "16465",
     }
-    subprocess.run(["bash", SCRIPT, "start"], env=environment, check=True, capture_output=True)
+    start = subprocess.run(["bash", SCRIPT, "start"], env=environment, stderr=subprocess.PIPE)
+    assert start.returncode == 0, start.stderr.decode()
     settings = Path(root, "sge", "ci", "common", "settings.sh").read_text()
     given = dict(word.split("=", 1) for word in settings.split()[1:])
     yield environment | given

@@ -56,7 +56,8 @@ def started(port, accounting=True):
         "SLURM_CONF": f"{root}/s/slurm.conf",
     }
     try:
-        subprocess.run(["bash", SCRIPT, "start"], env=environment, check=True, capture_output=True)
+        start = subprocess.run(["bash", SCRIPT, "start"], env=environment, stderr=subprocess.PIPE)
+        assert start.returncode == 0, start.stderr.decode()
         yield environment
     finally:
         subprocess.run(["bash", SCRIPT, "stop"], env=environment, check=False, capture_output=True)
