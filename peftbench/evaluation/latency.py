@@ -63,7 +63,7 @@ def measure(
     forms = {"unmerged": view(precision, False)}
     if merging.why_not is None:
         forms["merged"] = view(precision, True)
-        _cast(forms["merged"].encoder, AUTOCAST.get(precision))
+        _cast(forms["merged"].model, AUTOCAST.get(precision))
     seconds: dict[str, Arrays] = {form: {} for form in forms}
     passes = [
         (kind, rows, number >= 0)
@@ -87,11 +87,11 @@ def measure(
 
 def timed(view: Predictor, batch: Batch) -> float:
     """Seconds from a batch on the CPU to its outputs, once the device has them."""
-    view.encoder.eval()
+    view.model.eval()
     start = synchronized_clock(view.device)
     with torch.inference_mode(), view.accelerator.autocast():
         (moved,) = view.moved(iter([batch]))
-        view.method.predict(view.encoder, moved)
+        view.method.predict(view.model, moved)
     return synchronized_clock(view.device) - start
 
 
@@ -108,7 +108,7 @@ def compare_merged(method: Method, view: View, tokens: TokenizedSplit) -> Mergin
         merged = view("fp32", True)
     except ValueError as error:
         return Merging(why_not=str(error))
-    if _names(plain.encoder) == _names(merged.encoder):
+    if _names(plain.model) == _names(merged.model):
         return Merging(why_not=f"{type(method).__name__} inserts nothing beside the model")
     rows = np.arange(min(len(tokens), _COMPARED))
     one, other = (each.predict(tokens, rows)["scores"] for each in (plain, merged))

@@ -130,7 +130,7 @@ def _latencies(
 
 def _size(source: PredictionSource) -> int:
     """Bytes of parameters and buffers, shared ones once."""
-    module = source.predictor.encoder
+    module = source.predictor.model
     tensors = [*module.parameters(), *module.buffers()]
     found = {one.data_ptr(): one.numel() * one.element_size() for one in tensors if one.numel()}
     return sum(found.values())

@@ -23,16 +23,16 @@ from peftbench.results.store import ResultsFolder
 
 
 def tensors(
-    encoder: AdaptedModel, optimizer: torch.optim.Optimizer, best: dict[str, Tensor]
+    model: AdaptedModel, optimizer: torch.optim.Optimizer, best: dict[str, Tensor]
 ) -> dict[str, Tensor]:
     """All that a training is beside its progress, as named tensors on the CPU.
 
     Args:
-        encoder: whose trained state is taken.
+        model: whose trained state is taken.
         optimizer: moments and step counts.
         best: the state of the best evaluation so far, where there is a selection.
     """
-    found = {f"state.{name}": tensor for name, tensor in encoder.state().items()}
+    found = {f"state.{name}": tensor for name, tensor in model.state().items()}
     found |= {f"best.{name}": tensor for name, tensor in best.items()}
     for number, parameter in enumerate(_parameters(optimizer)):
         for name, tensor in optimizer.state[parameter].items():
@@ -44,14 +44,14 @@ def tensors(
 
 
 def restore(
-    saved: dict[str, Tensor], encoder: AdaptedModel, optimizer: torch.optim.Optimizer
+    saved: dict[str, Tensor], model: AdaptedModel, optimizer: torch.optim.Optimizer
 ) -> dict[str, Tensor]:
     """Undo `tensors`; return the best state."""
 
     def part(prefix: str) -> dict[str, Tensor]:
         return {n.removeprefix(prefix): t for n, t in saved.items() if n.startswith(prefix)}
 
-    encoder.restore(part("state."))
+    model.restore(part("state."))
     for number, parameter in enumerate(_parameters(optimizer)):
         for name, tensor in part(f"optimizer.{number}.").items():
             optimizer.state[parameter][name] = tensor.to(parameter.device)

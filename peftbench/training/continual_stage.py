@@ -29,12 +29,12 @@ class ContinualStage:
     head: bool = True
     posterior_as_prior: bool = False
 
-    def begin(self, encoder: AdaptedModel, method: Method) -> None:
-        """Bring an encoder to where the stage before it ended."""
+    def begin(self, model: AdaptedModel, method: Method) -> None:
+        """Bring a model to where the stage before it ended."""
         if self.state is not None:
-            new = {n: t for n, t in encoder.state().items() if not self.head and encoder.in_head(n)}
-            encoder.restore(self.state | new)
+            new = {n: t for n, t in model.state().items() if not self.head and model.in_head(n)}
+            model.restore(self.state | new)
             if self.head:
-                encoder.from_unit()  # kept weights speak the unit of the labels
+                model.from_unit()  # kept weights speak the unit of the labels
             if self.posterior_as_prior:
-                method.posterior_to_prior(encoder)
+                method.posterior_to_prior(model)

@@ -99,11 +99,11 @@ class ProcessGroup:
         told = torch.tensor(values, dtype=torch.float64, device=self.accelerator.device)
         return tuple(broadcast(told).tolist())
 
-    def same(self, encoder: AdaptedModel) -> None:
+    def same(self, model: AdaptedModel) -> None:
         """Give all that a method made the values that it has in the first process."""
         if self.count > 1:
-            state = {name: tensor.contiguous() for name, tensor in encoder.state().items()}
-            encoder.restore({name: broadcast(tensor) for name, tensor in state.items()})
+            state = {name: tensor.contiguous() for name, tensor in model.state().items()}
+            model.restore({name: broadcast(tensor) for name, tensor in state.items()})
 
     def random(self) -> dict[str, Tensor]:
         """The random states of the other processes, by name, for a checkpoint."""

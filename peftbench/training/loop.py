@@ -123,24 +123,24 @@ class Training:
         self.state, self.best = TrainerState(), dict[str, Tensor]()
         self.take_step: Callable[[Batch], Tensor] = self._take_step
         self.evaluation_due = False
-        encoder, method, accelerator = predictor.encoder, predictor.method, predictor.accelerator
+        model, method, accelerator = predictor.model, predictor.method, predictor.accelerator
         self._peers = ProcessGroup(
             accelerator
         )  # they sum gradients: a wrapped model hides its parts
-        groups = parameter_groups(encoder.trained(), config, method.lr_multipliers(encoder))
+        groups = parameter_groups(model.trained(), config, method.lr_multipliers(model))
         self.optimizer = torch.optim.AdamW(groups, lr=config.lr, fused=True)
-        accelerator.prepare_model(encoder, evaluation_mode=self._peers.count > 1)
+        accelerator.prepare_model(model, evaluation_mode=self._peers.count > 1)
         self._prepared = accelerator.prepare_optimizer(self.optimizer)
         with phases.phase("warmup"), torch.random.fork_rng():
             self._flops = warm_up(predictor, config.micro_batch_size, batches, phases.shared)
         torch.manual_seed(seed + _APART * self._peers.rank)
         if saved is not None:
             self.state = TrainerState(**saved[1])
-            self.best = checkpointing.restore(saved[0], encoder, self.optimizer)
+            self.best = checkpointing.restore(saved[0], model, self.optimizer)
             self._peers.restore(saved[0])
             restore_scaler(saved[0], accelerator)
         self.steps = budget.steps_of(batches.epoch)
-        method.on_step_end(encoder, self.state.step, self.steps)
+        method.on_step_end(model, self.state.step, self.steps)
         self._stream = batches.stream(self.state.step)
         timed = budget.seconds is not None
         self._look = LOOK if accelerator.device.type == "cuda" and not timed else 1
@@ -163,7 +163,7 @@ class Training:
     def next_batch(self) -> Batch:
         """The next batch, on the CPU; the clock of training runs from the first one on."""
         if self._clock is None:
-            self.predictor.encoder.train()
+            self.predictor.model.train()
             self._clock = ExitStack()
             self._clock.enter_context(self.phases.phase("train"))
             self._start = self.phases.now() - self.state.seconds
@@ -200,7 +200,7 @@ class Training:
         else:
             peers.accelerator.unscale_gradients()
         if peers.accelerator.scaler is None or _finite(trained):  # else the step is left out
-            self.predictor.method.on_gradients(self.predictor.encoder)
+            self.predictor.method.on_gradients(self.predictor.model)
         self._prepared.step()
         self._prepared.zero_grad(set_to_none=True)
         return loss
@@ -218,9 +218,9 @@ class Training:
         state, peers, rate = self.state, self._peers, self.learning_rate
         self._losses.append(loss)
         state.count(batch)
-        encoder, method = self.predictor.encoder, self.predictor.method
-        method.extra_update(encoder, state.step, self.config.batch_size, rate / self.config.lr)
-        method.on_step_end(encoder, state.step, self.steps)
+        model, method = self.predictor.model, self.predictor.method
+        method.extra_update(model, state.step, self.config.batch_size, rate / self.config.lr)
+        method.on_step_end(model, state.step, self.steps)
         self._stop = self.callbacks.stop()
         late = self._stop or time.monotonic() - self._saved_at > 60 * self.callbacks.minutes
         self._pause = late and peers.count == 1
@@ -244,7 +244,7 @@ class Training:
         self.state.marks = self._marks_due()
         self.state.done = self.state.marks >= self.config.num_evals
         if self.state.done and not self.selection.fraction:
-            self.predictor.method.on_train_end(self.predictor.encoder)
+            self.predictor.method.on_train_end(self.predictor.model)
         with self.phases.phase("evaluate"), torch.random.fork_rng():
             yield
 
@@ -255,7 +255,7 @@ class Training:
             ValueError: if the method's diagnostics take a name that the curve has.
         """
         with torch.no_grad():
-            more = self.predictor.method.diagnostics(self.predictor.encoder)
+            more = self.predictor.method.diagnostics(self.predictor.model)
         figures, undefined = plain_figures(more)
         fraction = self.state.fraction(self.budget, self.steps)
         self.state.point(fraction, scores, figures, undefined)
@@ -270,8 +270,8 @@ class Training:
         """
         if not self._pause or self.state.done:
             return
-        encoder = self.predictor.encoder
-        tensors = checkpointing.tensors(encoder, self.optimizer, self.best) | self._peers.random()
+        model = self.predictor.model
+        tensors = checkpointing.tensors(model, self.optimizer, self.best) | self._peers.random()
         tensors |= scaler_state(self.predictor.accelerator)
         if self._peers.rank == 0:
             self.callbacks.save(tensors, asdict(self.state))
@@ -282,9 +282,9 @@ class Training:
     def finish(self) -> None:
         """Take the model back to its best evaluation, where there is a selection."""
         if self.best:
-            self.predictor.encoder.restore(self.best)
+            self.predictor.model.restore(self.best)
         if self.selection.fraction:
-            self.predictor.method.on_train_end(self.predictor.encoder)
+            self.predictor.method.on_train_end(self.predictor.model)
 
     def _marks_due(self) -> int:
         return self.state.due(self.budget, self.steps, self.config)
@@ -296,8 +296,8 @@ class Training:
         ranked = [-math.inf if score is None else score for score in scores]
         if state.best is None or ranked[-1] > ranked[state.best]:
             state.best = len(ranked) - 1
-            encoder = self.predictor.encoder
-            self.best = {name: tensor.clone() for name, tensor in encoder.state().items()}
+            model = self.predictor.model
+            self.best = {name: tensor.clone() for name, tensor in model.state().items()}
         elif len(ranked) - 1 - state.best >= self.selection.patience:
             state.done = True
 

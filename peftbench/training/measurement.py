@@ -223,14 +223,14 @@ def warm_up(
 
 def kind_of(view: Predictor) -> str:
     """Equal for trainings whose passes of one shape launch the same kernels."""
-    encoder = view.encoder
-    trained = sorted((name, *p.shape) for name, p in encoder.trained().items())
-    return repr((view.method, encoder.module, view.accelerator.mixed_precision, trained))
+    model = view.model
+    trained = sorted((name, *p.shape) for name, p in model.trained().items())
+    return repr((view.method, model.module, view.accelerator.mixed_precision, trained))
 
 
 def first_of(view: Predictor, what: str, kind: str, shape: Sequence[int]) -> bool:
     """Whether this is the first of its kind and shape in this process."""
-    name, warm = f"{what} {tuple(shape)} {kind}", view.encoder.backbone.warm
+    name, warm = f"{what} {tuple(shape)} {kind}", view.model.backbone.warm
     new = name not in warm
     warm.add(name)
     return new
@@ -243,20 +243,20 @@ def _shape(batch: Batch) -> tuple[int, ...]:
 
 def _flops(view: Predictor, kind: str, batch: Batch) -> int:
     """FLOPs of a forward and backward pass; it is made for the first run of a kind."""
-    counted, name = view.encoder.backbone.flops, f"{_shape(batch)} {kind}"
+    counted, name = view.model.backbone.flops, f"{_shape(batch)} {kind}"
     if name not in counted:
         counter = FlopCounterMode(display=False)
-        with counter, metered(view.encoder, counter.get_total_flops) as again:
+        with counter, metered(view.model, counter.get_total_flops) as again:
             _pass(view, batch)
         counted[name] = counter.get_total_flops() - sum(again)
     return counted[name]
 
 
 def _pass(view: Predictor, batch: Batch) -> None:
-    encoder, accelerator = view.encoder, view.accelerator
-    encoder.train()
+    model, accelerator = view.model, view.accelerator
+    model.train()
     moved = {name: tensor.to(accelerator.device) for name, tensor in batch.items()}
     with accelerator.autocast():
-        loss = view.method.compute_loss(encoder, moved)
+        loss = view.method.compute_loss(model, moved)
     accelerator.backward(loss)
-    encoder.zero_grad(set_to_none=True)
+    model.zero_grad(set_to_none=True)

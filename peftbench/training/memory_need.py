@@ -98,14 +98,14 @@ def memory_need(run: Run, config: PretrainedConfig, low_precision: bool) -> Memo
     bare = pretrained.skeleton(run.model, "meta", language=words is not None, config=config)
     backbone = Backbone(run.model, "meta", bare, words)
     with torch.device("meta"):
-        encoder = AdaptedModel(backbone, run.task.classes, seed=0)
-        build_method(run.method).insert(encoder)
-    every = list(encoder.module.parameters())
+        model = AdaptedModel(backbone, run.task.classes, seed=0)
+        build_method(run.method).insert(model)
+    every = list(model.module.parameters())
     trained = sum(p.numel() for p in every if p.requires_grad)
     own = sum(p.numel() for p in every if not backbone.owns(p))
     linear = {
         id(p): p.numel() if p.dtype == torch.float32 else 0
-        for module in encoder.module.modules()
+        for module in model.module.modules()
         if isinstance(module, nn.Linear)
         for p in module.parameters(recurse=False)
     }

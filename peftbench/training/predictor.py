@@ -106,7 +106,7 @@ def require_finite(outputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 @dataclass(frozen=True)
 class Predictor:
-    """How tokens become batches for an encoder, and an encoder's outputs arrays.
+    """How tokens become batches for a model, and a model's outputs arrays.
 
     `writes` says how texts are written; None where the method's own predictions are the outputs.
     """
@@ -115,7 +115,7 @@ class Predictor:
     mask: str
     device: torch.device
     method: Method
-    encoder: AdaptedModel
+    model: AdaptedModel
     accelerator: Accelerator
     writes: decoding.Decoding | None = None
 
@@ -154,7 +154,7 @@ class Predictor:
         ):
             moved = batching.to_device(part, self.device)
             with self.accelerator.autocast():
-                loss = self.method.compute_loss(self.encoder, moved) * (len(part["labels"]) / size)
+                loss = self.method.compute_loss(self.model, moved) * (len(part["labels"]) / size)
             self.accelerator.backward(loss)
             total += loss.detach()
         return total
@@ -168,14 +168,14 @@ class Predictor:
         Raises:
             FloatingPointError: if some are not finite.
         """
-        self.encoder.eval()
+        self.model.eval()
         peers = ProcessGroup(self.accelerator)
 
         def one(batch: Batch) -> dict[str, Tensor]:
             if self.writes is None:
-                found = self.method.predict(self.encoder, batch)
+                found = self.method.predict(self.model, batch)
             else:
-                found = {"written": decoding.greedy(self.encoder, batch, self.writes)}
+                found = {"written": decoding.greedy(self.model, batch, self.writes)}
             return {n: t[None] for n, t in found.items()}
 
         if self.writes is not None:
@@ -200,7 +200,7 @@ class Predictor:
             rows: example numbers; items come in their order.
             of: called with batches in inference mode.
             runs: that `of` answers for.
-            share: whether `of` may get the rest of texts of which the encoder has seen the
+            share: whether `of` may get the rest of texts of which the model has seen the
                 beginning.
         """
         most = max(1, EVALUATION_TOKENS[self.device.type] // runs)
@@ -271,4 +271,4 @@ class Predictor:
         ids = torch.from_numpy(tokens.ids[None, start : start + count].astype(np.int64))
         mask = batching.attention_mask(torch.ones_like(ids, dtype=torch.bool), self.mask)
         batch = {"input_ids": ids, "attention_mask": mask}
-        return self.encoder.after(batching.to_device(batch, self.device))
+        return self.model.after(batching.to_device(batch, self.device))

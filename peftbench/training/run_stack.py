@@ -63,8 +63,8 @@ class RunStack:
     ):
         self.size, self.grain = size, grain
         self.runs: list[Training | None] = [None] * size
-        encoder = first.predictor.encoder
-        names = {id(p): name for name, p in encoder.trained().items()}
+        model = first.predictor.model
+        names = {id(p): name for name, p in model.trained().items()}
         self.parts: list[_Part] = []
         self.segments: list[_Segment] = []
         start = 0
@@ -77,7 +77,7 @@ class RunStack:
         defaults = first.optimizer.defaults
         self.betas: tuple[float, float] = defaults["betas"]
         self.eps: float = defaults["eps"]
-        device = encoder.device
+        device = model.device
         rows = size + max(self.filled(count) - count for count in range(1, size + 1))
         self.values, self.exp_avg, self.exp_avg_sq = (
             torch.zeros(rows, start, device=device) for _ in range(3)
@@ -85,7 +85,7 @@ class RunStack:
         self.steps = torch.zeros(rows, len(self.parts), device=device)
         changing = (self.values, self.exp_avg, self.exp_avg_sq, self.steps)
         self.graphs = StepGraphs(device, changing, tell, WARM if size == 1 else PAYS)
-        own = encoder.own()
+        own = model.own()
         self.fixed = {
             name: t.detach().expand(rows, *t.shape).clone()
             for name, t in own.items()
@@ -108,7 +108,7 @@ class RunStack:
         """
         row = self.runs.index(None)
         self.runs[row] = run
-        own = run.predictor.encoder.own()
+        own = run.predictor.model.own()
         with torch.no_grad():
             for number, part in enumerate(self.parts):
                 self._admit(run, row, number, part, own[part.name])
@@ -168,7 +168,7 @@ class RunStack:
         """
         [run] = [run for run in self.runs if run is not None]
         before = [tensor.clone() for tensor in self.graphs.state]
-        run.predictor.encoder.train()
+        run.predictor.model.train()
         try:
             with torch.random.fork_rng():
                 for batch in batches:
@@ -200,7 +200,7 @@ class RunStack:
             [recipe.weight_decay for recipe in recipes],
             [recipe.max_grad_norm or float("inf") for recipe in recipes],
         ]
-        counts = [float(run.predictor.encoder.examples) for run in runs]
+        counts = [float(run.predictor.model.examples) for run in runs]
         own = {"recipe": torch.tensor(told).unsqueeze(-1), "examples": torch.tensor(counts)}
         if rows != list(range(self.size)):
             own["rows"] = torch.tensor(rows)
@@ -212,7 +212,7 @@ class RunStack:
         """The loss of each run on its batch, and the gradients: (runs,) and (runs, parameters).
 
         Args:
-            predictor: whose encoder and method compute for all.
+            predictor: whose model and method compute for all.
             inputs: from `inputs`.
             micro: examples of a run for each pass; None is the whole batch.
         """
@@ -287,7 +287,7 @@ class RunStack:
     def predictions(self, runs: Sequence[Training]) -> Callable[[Batch], dict[str, Tensor]]:
         """A function of one batch: the outputs of each run's method for it, (runs, batch, …)."""
         predictor = runs[0].predictor
-        predictor.encoder.eval()
+        predictor.model.eval()
         numbers = [self.runs.index(run) for run in runs]
         rows = torch.tensor(numbers, device=self.values.device)
         values = self.values.index_select(0, rows)
@@ -295,7 +295,7 @@ class RunStack:
             part.name: values[:, part.start : part.end].view(len(runs), *part.shape)
             for part in self.parts
         } | {name: t.index_select(0, rows) for name, t in self.fixed.items()}
-        counts = [float(run.predictor.encoder.examples) for run in runs]
+        counts = [float(run.predictor.model.examples) for run in runs]
         examples = torch.tensor(counts, device=self.values.device)
         each = mapped(predictor, tensors, examples, predictor.method.predict)
 

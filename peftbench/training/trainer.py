@@ -261,12 +261,12 @@ def build_model(
 ) -> tuple[AdaptedModel, Method]:
     """The run's model with its method inserted, and the method."""
     method = build_method(run.method)
-    encoder = AdaptedModel(backbone, run.task.classes, seeds["head"], len(data.rows))
+    model = AdaptedModel(backbone, run.task.classes, seeds["head"], len(data.rows))
     if data.unit is not None:
-        encoder.standardise(*data.unit)
+        model.standardise(*data.unit)
     torch.manual_seed(seeds["method"])
-    method.insert(encoder)
-    return encoder, method
+    method.insert(model)
+    return model, method
 
 
 @dataclass
@@ -325,7 +325,7 @@ class PreparedTraining:
 
     def in_unit(self) -> AbstractContextManager[None]:
         """Predictions inside are in the unit of the labels."""
-        return self.training.predictor.encoder.in_unit()
+        return self.training.predictor.model.in_unit()
 
     def seed_sampling(self) -> None:
         """Let methods that sample draw the same at every prediction."""
@@ -349,7 +349,7 @@ class PreparedTraining:
 
         From here on the head gives the unit of the labels.
         """
-        self.training.predictor.encoder.to_unit()
+        self.training.predictor.model.to_unit()
         if not self.resumed:  # else the energy before the checkpoint is unknown
             self.joules = self.energy.joules()
         with self.training.phases.phase("evaluate"), torch.random.fork_rng():
@@ -377,7 +377,7 @@ class PreparedTraining:
         arrays = {
             name + suffix: array for suffix, one in found.items() for name, array in one.items()
         }
-        state = self.training.predictor.encoder.state
+        state = self.training.predictor.model.state
         kept = self.job.setting.save_weights
         return TrainingOutput(record, arrays, save(masked_state.packed(state())) if kept else None)
 
@@ -405,35 +405,35 @@ def prepare(job: TrainingJob, micro: int | None) -> PreparedTraining:
         backbone, tokenizer = job.warm.backbone(run, device)
     data = load_task_data(job, tokenizer, seeds["subset"], phases)
     with phases.phase("load"), torch.random.fork_rng():
-        encoder, method = build_model(run, backbone, data, seeds)
+        model, method = build_model(run, backbone, data, seeds)
     predictor = Predictor(
         tokenizer.pad_token_id,
         backbone.family_config.mask,
         device,
         method,
-        encoder,
+        model,
         accelerator,
         decoding.of_run(run, tokenizer),
     )
     batches = build_batch_source(data.shown, config, seeds["order"], predictor)
     peers = ProcessGroup(accelerator)
-    peers.same(encoder)
+    peers.same(model)
     with phases.phase("warmup"), torch.random.fork_rng(), accelerator.autocast():
         torch.manual_seed(seeds["method"])
-        method.on_train_begin(encoder, predictor.moved(batches.stream(0)))
+        method.on_train_begin(model, predictor.moved(batches.stream(0)))
         if job.stage is not None:
-            job.stage.begin(encoder, method)
-        parameters = encoder.counts()
+            job.stage.begin(model, method)
+        parameters = model.counts()
         shown = data.shown
         every = np.arange(len(shown.tokens)) if job.alike else shown.every
         prepare_for_training(
-            encoder,
+            model,
             AUTOCAST.get(precision),
             batching.occurring_ids(shown.tokens, every, tokenizer.pad_token_id),
             config.gradient_checkpointing,
         )
     parted: Any = micro if peers.count == 1 else [micro, peers.count]
-    words = [len(m.weight) for m in encoder.module.modules() if isinstance(m, SparseEmbedding)]
+    words = [len(m.weight) for m in model.module.modules() if isinstance(m, SparseEmbedding)]
     if words:  # word embeddings are those of the run alone, or of all training texts
         parted = {"parted": parted, "words": words}
     if run.train.precision == "auto":  # a machine that resolves it otherwise starts again
@@ -542,7 +542,7 @@ def build_record(prepared: PreparedTraining, found: dict[str, Arrays]) -> Record
         | ({"tf32": training.config.tf32} if phases.device.type == "cuda" else {})
         | ({"graphs": prepared.graphs.told} if prepared.graphs else {})
         | _provenance(prepared.job, prepared.tokenizer)
-        | {"new_parts": training.predictor.encoder.backbone.new_parts},
+        | {"new_parts": training.predictor.model.backbone.new_parts},
     )
 
 

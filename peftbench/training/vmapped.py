@@ -17,20 +17,20 @@ from peftbench.training.predictor import Predictor
 
 
 class _Call(nn.Module):
-    """One encoder with the tensors of another, as torch.func wants to call it."""
+    """One model with the tensors of another, as torch.func wants to call it."""
 
-    def __init__(self, encoder: AdaptedModel, what: Callable[[Any, Batch], Any]):
+    def __init__(self, model: AdaptedModel, what: Callable[[Any, Batch], Any]):
         super().__init__()
-        self.encoder = encoder
+        self.model = model
         self.what = what
 
     def forward(self, batch: Batch, examples: Tensor) -> Any:
         """What `what` makes of a batch."""
-        before, self.encoder.examples = self.encoder.examples, examples
+        before, self.model.examples = self.model.examples, examples
         try:
-            return self.what(self.encoder, batch)
+            return self.what(self.model, batch)
         finally:
-            self.encoder.examples = before
+            self.model.examples = before
 
 
 def mapped(
@@ -42,15 +42,15 @@ def mapped(
     """A function of stacked batches that calls `what` for each run with its tensors.
 
     Args:
-        predictor: whose encoder computes for all runs; they are alike but for values.
+        predictor: whose model computes for all runs; they are alike but for values.
         tensors: what is a run's own, by name, with a run axis in front.
         examples: that each run trains on, (runs,).
-        what: takes an encoder and a batch.
+        what: takes a model and a batch.
     """
-    call = _Call(predictor.encoder, what)
+    call = _Call(predictor.model, what)
 
     def one(own: dict[str, Tensor], batch: Batch, examples: Tensor) -> Any:
-        named = {f"encoder.module.{name}": tensor for name, tensor in own.items()}
+        named = {f"model.module.{name}": tensor for name, tensor in own.items()}
         return functional_call(call, named, (batch, examples))
 
     if len(examples) == 1:  # as it is, which needs fewer kernels

@@ -316,8 +316,8 @@ def test_in_a_pack_each_run_has_the_loss_and_the_gradients_that_it_has_alone(pai
     with noiseless():
         for one, batch in zip(trainings, given, strict=True):
             losses.append(float(one.predictor.gradients(batch, None)))
-            grads.append({n: p.grad for n, p in one.predictor.encoder.trained().items()})
-            one.predictor.encoder.zero_grad(set_to_none=True)
+            grads.append({n: p.grad for n, p in one.predictor.model.trained().items()})
+            one.predictor.model.zero_grad(set_to_none=True)
         stack = stacked(trainings)
         inputs = stack.inputs(trainings, stacked_batches(asks))
         packed, found = stack.gradients(trainings[0].predictor, inputs, None)

@@ -29,10 +29,10 @@ class NormScale(Method):
 
     share: Annotated[float, Limits(above=0, between=(0, 1))]
 
-    def insert(self, encoder: AdaptedModel) -> None:
+    def insert(self, model: AdaptedModel) -> None:
         """Unfreeze them."""
-        norms = {id(norm.weight) for norm in encoder.each("attn_norm", "ffn_norm")}
-        encoder.unfreeze("norm", lambda name, parameter: id(parameter) in norms)
+        norms = {id(norm.weight) for norm in model.each("attn_norm", "ffn_norm")}
+        model.unfreeze("norm", lambda name, parameter: id(parameter) in norms)
 ''',
     "configs/method/norm_scale.yaml": """
 _target_: peftbench.methods.norm_scale.NormScale

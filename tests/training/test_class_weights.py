@@ -51,9 +51,9 @@ def test_the_first_loss_of_a_run_is_the_weighted_one(task):
     labels = prepared.data.labels
     counts = np.bincount(labels)
     weights = torch.tensor(len(labels) / (3 * counts), dtype=torch.float32)
-    encoder = training.predictor.encoder
+    model = training.predictor.model
     with torch.no_grad():
-        each = F.cross_entropy(encoder(batch), batch["labels"], reduction="none")
+        each = F.cross_entropy(model(batch), batch["labels"], reduction="none")
     by_hand = float((each * weights[batch["labels"]]).sum() / len(each))
     assert float(training.predictor.gradients(batch, None)) == pytest.approx(by_hand, rel=1e-6)
     assert float(training.predictor.gradients(batch, 5)) == pytest.approx(by_hand, rel=1e-6)

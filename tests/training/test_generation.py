@@ -160,9 +160,9 @@ def test_loss_is_that_of_transformers(task):
     tokens = prompting.coder(run, tokenizer, None)(texts)
     language = pretrained.skeleton(run.model, language=True).eval()
     backbone = Backbone(run.model, loaded=language, verbalizer_ids=[])
-    encoder = AdaptedModel(backbone, 0, seed=0).eval()
+    model = AdaptedModel(backbone, 0, seed=0).eval()
     batch = batching.collate(tokens, np.arange(3), 0, "causal")
-    ours = Method.compute_loss(_Plain(), encoder, batch)
+    ours = Method.compute_loss(_Plain(), model, batch)
     oracle = pretrained.skeleton(run.model, language=True).eval()
     labels = batch["input_ids"].clone()
     place = torch.arange(labels.shape[1])
@@ -175,7 +175,7 @@ def test_loss_is_that_of_transformers(task):
     torch.testing.assert_close(ours, theirs)
     parts = [batching.collate(tokens, np.array([n]), 0, "causal") for n in range(3)]
     whole = sum(
-        task_loss(encoder(part), part["labels"]) * batch["weights"][n] / 3
+        task_loss(model(part), part["labels"]) * batch["weights"][n] / 3
         for n, part in enumerate(parts)
     )
     torch.testing.assert_close(whole, theirs), "micro-batches add up"
@@ -189,15 +189,15 @@ def test_a_tied_head_trains_with_the_word_embeddings(task):
     model = (*LLAMA[:2], "model.shape={initializer_range:0.1,tie_word_embeddings:true}")
     run = one(task, model=model)
     language = pretrained.skeleton(run.model, language=True)
-    encoder = AdaptedModel(Backbone(run.model, loaded=language, verbalizer_ids=[]), 0, seed=0)
-    build_method(run.method).insert(encoder)
-    head, words = encoder.module.get_output_embeddings(), encoder.module.get_input_embeddings()
+    model = AdaptedModel(Backbone(run.model, loaded=language, verbalizer_ids=[]), 0, seed=0)
+    build_method(run.method).insert(model)
+    head, words = model.module.get_output_embeddings(), model.module.get_input_embeddings()
     assert head.weight is words.weight
     assert words.weight.requires_grad
-    counts = encoder.counts()
+    counts = model.counts()
     assert counts["trained"] == counts["total"] == sum(p.numel() for p in language.parameters())
-    state = {name: tensor.clone() for name, tensor in encoder.state().items()}
-    again = AdaptedModel(encoder.backbone, 0, seed=0)
+    state = {name: tensor.clone() for name, tensor in model.state().items()}
+    again = AdaptedModel(model.backbone, 0, seed=0)
     state["model.embed_tokens.weight"] += 1
     again.restore(state)
     assert torch.equal(again.module.lm_head.weight, state["model.embed_tokens.weight"])

@@ -213,12 +213,12 @@ def test_a_row_is_updated_as_torch_does(task, clip):
     for recipe in recipes:
         sides = []
         for _ in range(2):
-            encoder = AdaptedModel(tiny.backbone("distilbert"), classes=2, seed=0)
+            model = AdaptedModel(tiny.backbone("distilbert"), classes=2, seed=0)
             torch.manual_seed(0)
             method = build_method(tiny.one_run("method=bitfit").method)
-            method.insert(encoder)
+            method.insert(model)
             batch = tiny.batch(tiny.tokens(), "distilbert")
-            sides.append(tiny.training(encoder, method, batch, steps=9, **recipe))
+            sides.append(tiny.training(model, method, batch, steps=9, **recipe))
         pairs.append(sides)
     stack = RunStack(pairs[0][0], 4)
     for mine, _ in pairs:
@@ -228,15 +228,15 @@ def test_a_row_is_updated_as_torch_does(task, clip):
         chosen = pairs if step != 2 else pairs[1:]  # a pass of some of them leaves the others alone
         grads = torch.randn(len(chosen), stack.values.shape[1], generator=generator)
         for (_, alone), row in zip(chosen, grads, strict=True):
-            own = alone.predictor.encoder.trained()
+            own = alone.predictor.model.trained()
             for part in stack.parts:
                 own[part.name].grad = row[part.start : part.end].view(part.shape).clone()
             alone.update(torch.zeros(()))
         batches = {"labels": torch.zeros(len(chosen), 1)}
         stack.update(grads, stack.inputs([mine for mine, _ in chosen], batches))
     for recipe, (mine, alone) in zip(recipes, pairs, strict=True):
-        theirs = alone.predictor.encoder.trained()
-        for name, p in mine.predictor.encoder.trained().items():
+        theirs = alone.predictor.model.trained()
+        for name, p in mine.predictor.model.trained().items():
             assert torch.allclose(p, theirs[name], rtol=0, atol=1e-4 * recipe["lr"]), name
             for kind, tensor in alone.optimizer.state[theirs[name]].items():
                 held = mine.optimizer.state[p][kind]
@@ -566,10 +566,10 @@ def test_members_and_passes_share_a_gpu_of_80_gb(row, took, size, fit, share):
 
 
 def test_a_stack_has_rows_for_the_runs_and_for_what_fills_passes_up(task):
-    encoder = AdaptedModel(tiny.backbone("distilbert"), classes=2, seed=0)
+    model = AdaptedModel(tiny.backbone("distilbert"), classes=2, seed=0)
     method = build_method(tiny.one_run("method=bitfit").method)
-    method.insert(encoder)
-    one = tiny.training(encoder, method, tiny.batch(tiny.tokens(), "distilbert"), steps=1)
+    method.insert(model)
+    one = tiny.training(model, method, tiny.batch(tiny.tokens(), "distilbert"), steps=1)
     rows = {
         (size, grain): len(RunStack(one, size, grain=grain).values)
         for size, grain in [(3, 1), (3, 16), (8, 2), (22, 5), (64, 16)]
@@ -577,15 +577,15 @@ def test_a_stack_has_rows_for_the_runs_and_for_what_fills_passes_up(task):
     assert rows == {(3, 1): 3, (3, 16): 4, (8, 2): 9, (22, 5): 26, (64, 16): 79}
     stack = RunStack(one, 2)
     held = [*stack.fixed.values(), stack.values, stack.exp_avg, stack.exp_avg_sq]
-    own = encoder.own().values()
+    own = model.own().values()
     assert run_stack.row_bytes(own) == sum(t.numel() * t.element_size() for t in held) // 2
 
 
 def test_runs_whose_parts_rest_pass_alone_and_their_records_say_why(
     task, warm, monkeypatch, tmp_path
 ):
-    def rest(self, encoder, step, steps):
-        first = firsts.setdefault(encoder, next(iter(encoder.trained().values())))
+    def rest(self, model, step, steps):
+        first = firsts.setdefault(model, next(iter(model.trained().values())))
         first.requires_grad_(step >= 3)
 
     firsts = {}

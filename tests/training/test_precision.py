@@ -131,8 +131,8 @@ def test_an_fp16_run_leaves_out_steps_that_overflow_and_follows_fp32(
 ):
     """Gradients are clipped, and seen by the method, in their own unit."""
 
-    def note(self, encoder):
-        grads = [p.grad for p in encoder.trained().values() if p.grad is not None]
+    def note(self, model):
+        grads = [p.grad for p in model.trained().values() if p.grad is not None]
         norms.append(float(torch.nn.utils.get_total_norm(grads)))
 
     monkeypatch.setattr(BitFit, "on_gradients", note)

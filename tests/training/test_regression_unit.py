@@ -72,17 +72,17 @@ def test_the_unit_of_the_labels_changes_nothing_but_the_unit(tmp_path, method):
         assert done.record.score == pytest.approx(first[3], abs=5e-3) or method != "full"
 
 
-def logits(encoder: AdaptedModel | torch.nn.Module, run) -> np.ndarray:
+def logits(model: AdaptedModel | torch.nn.Module, run) -> np.ndarray:
     texts = loading.load_split(run.task, "validation", None)
     tokens = tokenization.encode(texts, load_tokenizer(run.model), run.train.max_length)
     batch = batching.collate(tokens, np.arange(len(tokens)), 0, run.model.family_config.mask)
     with torch.inference_mode():
-        if isinstance(encoder, AdaptedModel):
-            return encoder(batch).numpy()
+        if isinstance(model, AdaptedModel):
+            return model(batch).numpy()
         mask = batch["attention_mask"].flatten(1).long()
         names = ("input_ids", "token_type_ids")
         given = {name: batch[name] for name in names} | {"attention_mask": mask}
-        return encoder(**given).logits.numpy()
+        return model(**given).logits.numpy()
 
 
 @pytest.mark.parametrize("selection", ["last", "best_on_holdout"])
@@ -114,10 +114,10 @@ def test_a_head_without_a_bias_gets_one_for_the_mean(tmp_path):
     run = one(task(tmp_path, 1.0, 900.0), *MORE, "method=lora", "model=tiny", "model.family=llama")
     done = execute(run, replace(CPU, save_weights=True))
     assert 900 < done.predictions["scores"].mean() < 910
-    encoder = AdaptedModel(Backbone(run.model), 1, seed=0)
-    assert encoder.added_bias == "score.bias"
+    model = AdaptedModel(Backbone(run.model), 1, seed=0)
+    assert model.added_bias == "score.bias"
     with pytest.raises(ValueError, match="would lose the mean of its labels"):
-        peft_export.peft_form(build_method(run.method), encoder)
+        peft_export.peft_form(build_method(run.method), model)
     assert AdaptedModel(Backbone(run.model), 2, seed=0).added_bias is None
 
 
@@ -141,22 +141,22 @@ def test_a_pack_predicts_in_the_unit(tmp_path):
 
 
 def test_a_head_goes_into_the_unit_and_back():
-    encoder = AdaptedModel(tiny.backbone("bert"), 1, seed=0).eval()
+    model = AdaptedModel(tiny.backbone("bert"), 1, seed=0).eval()
     batch = tiny.batch(tiny.tokens(), "bert")
-    before = encoder(batch).detach()
-    state = {name: tensor.clone() for name, tensor in encoder.state().items()}
-    encoder.standardise(900.0, 20.0)
-    with encoder.in_unit():
-        inside = encoder(batch).detach()
+    before = model(batch).detach()
+    state = {name: tensor.clone() for name, tensor in model.state().items()}
+    model.standardise(900.0, 20.0)
+    with model.in_unit():
+        inside = model(batch).detach()
         torch.testing.assert_close(inside, 20 * before + 900)
-    assert torch.equal(encoder(batch), before)
-    encoder.to_unit()
-    assert torch.equal(encoder(batch), inside)
-    with encoder.in_unit():
-        assert torch.equal(encoder(batch), inside)  # once
+    assert torch.equal(model(batch), before)
+    model.to_unit()
+    assert torch.equal(model(batch), inside)
+    with model.in_unit():
+        assert torch.equal(model(batch), inside)  # once
     other = AdaptedModel(tiny.backbone("bert"), 1, seed=1).eval()
     other.standardise(900.0, 20.0)
-    other.restore(encoder.state())
+    other.restore(model.state())
     other.from_unit()
     for name, tensor in state.items():
         torch.testing.assert_close(other.state()[name], tensor, rtol=1e-5, atol=1e-5)

@@ -329,11 +329,11 @@ def test_predictions_without_memory_are_halved_down_to_one(monkeypatch):
     known, sizes, most = execute(run, CPU), [], 5
     predict = Method.predict
 
-    def scarce(self, encoder, batch):
+    def scarce(self, model, batch):
         sizes.append(len(batch["labels"]))
         if sizes[-1] > most:
             raise torch.OutOfMemoryError("as a test wants it")
-        return predict(self, encoder, batch)
+        return predict(self, model, batch)
 
     monkeypatch.setattr(Method, "predict", scarce)
     with pytest.warns(UserWarning, match="no memory to predict for .* they are halved"):

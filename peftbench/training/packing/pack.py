@@ -249,7 +249,7 @@ class Pack(Generic[T]):
         if ask.training is not member.training:
             member.leave()
             member.training, member.trains = ask.training, ()
-            member.tensors = ask.training.predictor.encoder.own()
+            member.tensors = ask.training.predictor.model.own()
         trains = tuple(tensor.requires_grad for tensor in member.tensors.values())
         if trains != member.trains:  # a method may let other parts train at any step
             member.trains = trains
