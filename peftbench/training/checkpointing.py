@@ -8,6 +8,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -99,41 +100,49 @@ def _digest(tensors: dict[str, Tensor], note: dict[str, str]) -> str:
     return whole.hexdigest()
 
 
-def save(
-    results: ResultsFolder | None, key: str, parted: Any, state: dict[str, Tensor], progress: Json
-) -> None:
-    """Write the checkpoint of a training; nowhere to write is nothing to do.
+@dataclass(frozen=True)
+class Checkpoint:
+    """The file of a training's checkpoint.
 
-    Args:
-        parted: the micro-batch, and the processes where there are several; what auto precision is.
+    Attributes:
+        results: the folder; None where nothing is kept.
+        key: of the training.
+        made_with: what decides sums beside the key, such as the micro-batch: a training goes on
+            from nothing else.
     """
-    if results is not None:
-        note = {"run": key, "micro": canonical(parted), "progress": canonical(progress)}
-        results.write(results.checkpoint(key), sealed(state, note))
 
+    results: ResultsFolder | None
+    key: str
+    made_with: Any
 
-def load(
-    results: ResultsFolder | None, key: str, parted: Any
-) -> tuple[dict[str, Tensor], Json] | None:
-    """The checkpoint of a training with batches parted so.
+    def save(self, state: dict[str, Tensor], progress: Json) -> None:
+        """Write it; nowhere to write is nothing to do."""
+        if self.results is not None:
+            micro = canonical(self.made_with)
+            note = {"run": self.key, "micro": micro, "progress": canonical(progress)}
+            self.results.write(self.results.checkpoint(self.key), sealed(state, note))
 
-    None where none is; one that is not as it was written is dropped, with a warning.
-    """
-    if results is None or not (path := results.checkpoint(key)).exists():
-        return None
-    try:
-        state, note = unsealed(path)
-    except RecordError as error:
-        warnings.warn(f"{error}; the run starts again", stacklevel=2)
-        path.unlink(missing_ok=True)
-        return None
-    if note["run"] != key:
-        return None
-    if note["micro"] != canonical(parted):
-        warnings.warn(
-            f"checkpoint {path.name} was written with other micro-batches or another precision "
-            f"({note['micro']}, here {canonical(parted)}); the run starts again",
-            stacklevel=2,
-        )
-        return None
-    return state, json.loads(note["progress"])
+    def load(self) -> tuple[dict[str, Tensor], Json] | None:
+        """What `save` was given.
+
+        None where none is; one that is not as it was written is dropped, with a warning.
+        """
+        if self.results is None or not (path := self.results.checkpoint(self.key)).exists():
+            return None
+        try:
+            state, note = unsealed(path)
+        except RecordError as error:
+            warnings.warn(f"{error}; the run starts again", stacklevel=2)
+            path.unlink(missing_ok=True)
+            return None
+        if note["run"] != self.key:
+            return None
+        here = canonical(self.made_with)
+        if note["micro"] != here:
+            warnings.warn(
+                f"checkpoint {path.name} was written with other micro-batches or another precision "
+                f"({note['micro']}, here {here}); the run starts again",
+                stacklevel=2,
+            )
+            return None
+        return state, json.loads(note["progress"])

@@ -57,6 +57,21 @@ class TrainerCallbacks:
     minutes: float
 
 
+@dataclass(frozen=True)
+class StoppingRule:
+    """When a training ends, and which of its evaluations it goes back to.
+
+    Attributes:
+        budget: that it may spend.
+        selection: whether the best evaluation is kept, and when patience ends.
+        metric: by which evaluations are ranked.
+    """
+
+    budget: Budget
+    selection: CheckpointSelection
+    metric: str
+
+
 def fit(training: "Training", evaluate: Callable[[], Json]) -> None:
     """Train to the end of the budget; with one of 0 steps evaluate the model as it is.
 
@@ -89,9 +104,7 @@ class Training:
     Args:
         predictor: of the model and the method that are trained.
         config: rate, clipping, number of evaluations.
-        budget: when it ends.
-        selection: whether the best evaluation is kept, and when patience ends.
-        metric: by which evaluations are ranked.
+        ends: when it ends.
         batches: in their order.
         callbacks: reports, stops and checkpoints.
         phases: the clock.
@@ -108,17 +121,14 @@ class Training:
         self,
         predictor: Predictor,
         config: TrainingConfig,
-        budget: Budget,
-        selection: CheckpointSelection,
-        metric: str,
+        ends: StoppingRule,
         batches: BatchSource,
         callbacks: TrainerCallbacks,
         phases: Phases,
         seed: int,
         saved: tuple[dict[str, Tensor], Json] | None = None,
     ):
-        self.predictor, self.config, self.budget = predictor, config, budget
-        self.selection, self.metric = selection, metric
+        self.predictor, self.config, self.ends = predictor, config, ends
         self.callbacks, self.phases = callbacks, phases
         self.state, self.best = TrainerState(), dict[str, Tensor]()
         self.take_step: Callable[[Batch], Tensor] = self._take_step
@@ -139,10 +149,10 @@ class Training:
             self.best = checkpointing.restore(saved[0], model, self.optimizer)
             self._peers.restore(saved[0])
             restore_scaler(saved[0], accelerator)
-        self.steps = budget.steps_of(batches.epoch)
+        self.steps = ends.budget.steps_of(batches.epoch)
         method.on_step_end(model, self.state.step, self.steps)
         self._stream = batches.stream(self.state.step)
-        timed = budget.seconds is not None
+        timed = ends.budget.seconds is not None
         self._look = LOOK if accelerator.device.type == "cuda" and not timed else 1
         self._losses: list[Tensor] = []
         self._clock: ExitStack | None = None
@@ -172,7 +182,7 @@ class Training:
     @property
     def learning_rate(self) -> float:
         """Of the step that comes next, before the factors of parameter groups."""
-        fraction = self.state.fraction(self.budget, self.steps, ahead=0.5)
+        fraction = self.state.fraction(self.ends.budget, self.steps, ahead=0.5)
         return learning_rate(self.config, fraction, self.state.step + 0.5)
 
     def _take_step(self, batch: Batch) -> Tensor:
@@ -233,7 +243,7 @@ class Training:
             self.evaluation_due = self._marks_due() > state.marks
         if time.monotonic() - self._reported_at > 0.5 and state.recent:
             self._reported_at = time.monotonic()
-            self.callbacks.report(state.news(state.fraction(self.budget, self.steps)))
+            self.callbacks.report(state.news(state.fraction(self.ends.budget, self.steps)))
         if self._clock is not None and (self.evaluation_due or self._pause):
             self._clock.close()
             self._clock = None
@@ -243,7 +253,7 @@ class Training:
         """The clock of evaluation; random numbers drawn inside leave no trace."""
         self.state.marks = self._marks_due()
         self.state.done = self.state.marks >= self.config.num_evals
-        if self.state.done and not self.selection.fraction:
+        if self.state.done and not self.ends.selection.fraction:
             self.predictor.method.on_train_end(self.predictor.model)
         with self.phases.phase("evaluate"), torch.random.fork_rng():
             yield
@@ -257,9 +267,9 @@ class Training:
         with torch.no_grad():
             more = self.predictor.method.diagnostics(self.predictor.model)
         figures, undefined = plain_figures(more)
-        fraction = self.state.fraction(self.budget, self.steps)
+        fraction = self.state.fraction(self.ends.budget, self.steps)
         self.state.point(fraction, scores, figures, undefined)
-        if self.selection.fraction:
+        if self.ends.selection.fraction:
             self._select()
 
     def checkpoint_if_due(self) -> None:
@@ -283,22 +293,22 @@ class Training:
         """Take the model back to its best evaluation, where there is a selection."""
         if self.best:
             self.predictor.model.restore(self.best)
-        if self.selection.fraction:
+        if self.ends.selection.fraction:
             self.predictor.method.on_train_end(self.predictor.model)
 
     def _marks_due(self) -> int:
-        return self.state.due(self.budget, self.steps, self.config)
+        return self.state.due(self.ends.budget, self.steps, self.config)
 
     def _select(self) -> None:
         """Keep the state of the best evaluation so far; stop when patience runs out."""
         state = self.state
-        scores = [point[self.metric] for point in state.curve]
+        scores = [point[self.ends.metric] for point in state.curve]
         ranked = [-math.inf if score is None else score for score in scores]
         if state.best is None or ranked[-1] > ranked[state.best]:
             state.best = len(ranked) - 1
             model = self.predictor.model
             self.best = {name: tensor.clone() for name, tensor in model.state().items()}
-        elif len(ranked) - 1 - state.best >= self.selection.patience:
+        elif len(ranked) - 1 - state.best >= self.ends.selection.patience:
             state.done = True
 
 

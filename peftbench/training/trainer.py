@@ -12,7 +12,7 @@ from safetensors.torch import save
 from transformers import PreTrainedTokenizerBase
 
 from peftbench.core.arrays import Arrays
-from peftbench.core.configs import Budget
+from peftbench.core.configs import Budget, TrainingConfig
 from peftbench.core.run import Json, Record, Run
 from peftbench.core.runtime import RuntimeConfig
 from peftbench.data import augmentation, batching, loading, prompting, tokenization
@@ -416,44 +416,18 @@ def prepare(job: TrainingJob, micro: int | None) -> PreparedTraining:
         decoding.of_run(run, tokenizer),
     )
     batches = build_batch_source(data.shown, config, seeds["order"], predictor)
-    peers = ProcessGroup(accelerator)
-    peers.same(model)
+    ProcessGroup(accelerator).same(model)
     with phases.phase("warmup"), torch.random.fork_rng(), accelerator.autocast():
         torch.manual_seed(seeds["method"])
-        method.on_train_begin(model, predictor.moved(batches.stream(0)))
-        if job.stage is not None:
-            job.stage.begin(model, method)
-        parameters = model.counts()
-        shown = data.shown
-        every = np.arange(len(shown.tokens)) if job.alike else shown.every
-        prepare_for_training(
-            model,
-            AUTOCAST.get(precision),
-            batching.occurring_ids(shown.tokens, every, tokenizer.pad_token_id),
-            config.gradient_checkpointing,
-        )
-    parted: Any = micro if peers.count == 1 else [micro, peers.count]
-    words = [len(m.weight) for m in model.module.modules() if isinstance(m, SparseEmbedding)]
-    if words:  # word embeddings are those of the run alone, or of all training texts
-        parted = {"parted": parted, "words": words}
-    if run.train.precision == "auto":  # a machine that resolves it otherwise starts again
-        parted = {"parted": parted, "precision": precision}
-    saved = checkpointing.load(job.results, job.key, parted)
+        parameters = _begin(job, predictor, data, batches, config)
+    checkpoint = checkpointing.Checkpoint(job.results, job.key, _made_with(run, predictor, config))
+    saved = checkpoint.load()
     training = loop.Training(
         predictor,
         config,
-        job.budget,
-        run.checkpoint_selection,
-        run.task.metric,
+        loop.StoppingRule(job.budget, run.checkpoint_selection, run.task.metric),
         batches,
-        loop.TrainerCallbacks(
-            report=job.report,
-            stop=job.stop,
-            save=lambda state, how_far: checkpointing.save(
-                job.results, job.key, parted, state, how_far
-            ),
-            minutes=setting.minutes,
-        ),
+        loop.TrainerCallbacks(job.report, job.stop, checkpoint.save, setting.minutes),
         phases,
         seeds["dropout"],
         saved,
@@ -462,13 +436,56 @@ def prepare(job: TrainingJob, micro: int | None) -> PreparedTraining:
         job, data, training, parameters, saved is not None, Energy(None), tokenizer
     )
     if predictor.static_shapes:
-        _warm_evaluation(prepared)
-        if not job.alike and job.budget.steps != 0:  # it trains alone
-            with phases.phase("warmup"):
-                prepared.graphs = captured_alone(training, batches.shapes)
+        _warm_shapes(prepared, batches)
     if not job.alike:
         prepared.energy = Energy(device)  # that of the passes before is not the training's
     return prepared
+
+
+def _begin(
+    job: TrainingJob,
+    predictor: Predictor,
+    data: TaskData,
+    batches: batching.BatchSource,
+    config: TrainingConfig,
+) -> dict[str, int]:
+    """What happens to a model before its first step; returns counts of its parameters."""
+    model, method = predictor.model, predictor.method
+    method.on_train_begin(model, predictor.moved(batches.stream(0)))
+    if job.stage is not None:
+        job.stage.begin(model, method)
+    parameters = model.counts()
+    shown = data.shown
+    every = np.arange(len(shown.tokens)) if job.alike else shown.every
+    prepare_for_training(
+        model,
+        AUTOCAST.get(config.precision),
+        batching.occurring_ids(shown.tokens, every, predictor.padding),
+        config.gradient_checkpointing,
+    )
+    return parameters
+
+
+def _made_with(run: Run, predictor: Predictor, config: TrainingConfig) -> Any:
+    """What a checkpoint names beside the key: pieces of batches, words, what auto precision is."""
+    count, micro = ProcessGroup(predictor.accelerator).count, config.micro_batch_size
+    parted: Any = micro if count == 1 else [micro, count]
+    modules = predictor.model.module.modules()
+    words = [len(m.weight) for m in modules if isinstance(m, SparseEmbedding)]
+    if words:  # word embeddings are those of the run alone, or of all training texts
+        parted = {"parted": parted, "words": words}
+    if run.train.precision == "auto":  # a machine that resolves it otherwise starts again
+        parted = {"parted": parted, "precision": config.precision}
+    return parted
+
+
+def _warm_shapes(prepared: PreparedTraining, batches: batching.BatchSource) -> None:
+    """Meet every shape of evaluations and steps before a clock runs."""
+    job = prepared.job
+    _warm_evaluation(prepared)
+    if not job.alike and job.budget.steps != 0:  # it trains alone
+        with prepared.training.phases.phase("warmup"):
+            prepared.graphs = captured_alone(prepared.training, batches.shapes)
 
 
 def _warm_evaluation(prepared: PreparedTraining) -> None:
@@ -518,7 +535,7 @@ def build_record(prepared: PreparedTraining, found: dict[str, Arrays]) -> Record
             "train_size": len(data.rows) + len(data.held),
             "held_out": len(data.held),
             "micro_batch_size": training.config.micro_batch_size or training.config.batch_size,
-            "overshoot_seconds": training.budget.overshoot(state.seconds),
+            "overshoot_seconds": training.ends.budget.overshoot(state.seconds),
             "truncated": {n: t.truncated for n, t in data.tokens.items() if n != HELD}
             | data.shown.truncated,
             "resumed": prepared.resumed,

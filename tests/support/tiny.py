@@ -125,9 +125,7 @@ def training(
     return loop.Training(
         Predictor(0, mask, cpu, method, model, accelerator),
         recipe(**changes),
-        Budget(steps=steps),
-        CheckpointSelection(),
-        "accuracy",
+        loop.StoppingRule(Budget(steps=steps), CheckpointSelection(), "accuracy"),
         batches,
         callbacks,
         Phases(cpu),
