@@ -48,12 +48,14 @@ class Rates:
     Attributes:
         folder: of their choices.
         options: of `peftbench tune`.
+        tasks: of `EPOCHS`.
     """
 
     folder: Path
     model: str
     methods: tuple[str, ...]
     options: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = tuple(EPOCHS)
 
 
 #: Methods whose rates are chosen and whose runs are made first: those that most papers have.
@@ -70,12 +72,18 @@ OTHERS = replace(
         *("parallel", "layernorm", "random_mask", "peft"),
     ),
 )
-MPNET = Rates(
-    Path("results/tuned/mpnet"),
-    "mpnet_base",
-    ("full", "bitfit", "lora", "adapter"),
-    ("--trials", "4", "--finalists", "1", "--seeds", "1"),
-)
+
+#: A larger model, with fewer trials; one task after the other, as each takes hours.
+MPNET = {
+    task: Rates(
+        Path("results/tuned/mpnet"),
+        "mpnet_base",
+        ("full", "lora", "bitfit", "adapter"),
+        ("--trials", "4", "--finalists", "1", "--seeds", "1"),
+        (task,),
+    )
+    for task in EPOCHS
+}
 
 #: Adapters that SparseAdapter prunes beside Houlsby's, what its claims compare them with, and full
 #: fine-tuning.
@@ -84,6 +92,14 @@ _HOSTS = [
     "zip=task=mrpc,stsb budget.epochs=4,3",
 ]
 _PRUNED = ["method=sparse_adapter", "method.base_method=pfeiffer,lora", "method.score=snip"]
+
+
+def _on(*tasks: str) -> list[str]:
+    """The words of tasks, each with its passes."""
+    if len(tasks) == 1:
+        return [f"task={tasks[0]}", f"budget.epochs={EPOCHS[tasks[0]]}"]
+    passes = ",".join(str(EPOCHS[task]) for task in tasks)
+    return [f"zip=task={','.join(tasks)} budget.epochs={passes}"]
 
 
 @dataclass(frozen=True)
@@ -142,9 +158,16 @@ def _language(name: str, data: str | None = None) -> Sweep:
     return Sweep(Path("results/generalization2024"), words, data=data)
 
 
-#: In the order in which they are trained. The first four complete tables that other work waits for.
+def _mpnet(task: str) -> Stage:
+    rates = MPNET[task]
+    return Stage(rates, (Sweep(rates.folder, ["sweep=methods_mpnet", *_on(task)]),))
+
+
+#: In the order in which they are trained: first tables that other work waits for.
 STAGES: tuple[Stage, ...] = (
-    Stage(FIRST, (_at_1000(FIRST), _sweep("doering2024_mini", variants=False), _AS_TRAINER)),
+    Stage(FIRST, (_at_1000(FIRST), _sweep("doering2024_mini", variants=False))),
+    _mpnet("mrpc"),
+    Stage(FIRST, (_AS_TRAINER,)),
     Stage(OTHERS, (_at_1000(OTHERS),)),
     Stage(
         None,
@@ -153,7 +176,8 @@ STAGES: tuple[Stage, ...] = (
             _language("generalization2024_generation_mini", "generalization"),
         ),
     ),
-    Stage(MPNET, (Sweep(MPNET.folder, ["sweep=methods_mpnet"]),)),
+    _mpnet("stsb"),
+    _mpnet("cola"),
     Stage(
         OTHERS,
         (
@@ -233,7 +257,7 @@ def unchosen(rates: Rates, data: str) -> Iterator[Part]:
         words = ["train.precision=bf16", f"model={rates.model}", "size=1000"]
         words += ["train.num_evals=1", f"method={method}", f"data.root={data}"]
         tasks = []
-        for task in EPOCHS:
+        for task in rates.tasks:
             (run,) = peftbench.plan(*words, *_on(task)).runs
             if choices.find(folder, subject(run).key) is None:
                 tasks.append(task)
@@ -242,14 +266,6 @@ def unchosen(rates: Rates, data: str) -> Iterator[Part]:
                 f"Learning rates of {method} on {', '.join(tasks)}: {rates.model}, 1,000 examples"
             )
             yield Part(title, rates.folder, [*words, *_on(*tasks), *rates.options])
-
-
-def _on(*tasks: str) -> list[str]:
-    """The words of tasks, each with its passes."""
-    if len(tasks) == 1:
-        return [f"task={tasks[0]}", f"budget.epochs={EPOCHS[tasks[0]]}"]
-    passes = ",".join(str(EPOCHS[task]) for task in tasks)
-    return [f"zip=task={','.join(tasks)} budget.epochs={passes}"]
 
 
 def unchosen_variants(rates: Rates, grid: Sweep, data: str) -> Iterator[Part]:
