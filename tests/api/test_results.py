@@ -16,7 +16,7 @@ def results():
 
 
 def test_repr_says_how_many_records(results, tmp_path):
-    assert repr(results) == "Results('results/tuned/doering2024'): 120 records"
+    assert repr(results) == "Results('results/tuned/doering2024'): 135 records"
     assert "<th>bitfit</th>" in results._repr_html_()
     assert repr(peftbench.Results(tmp_path / "new")).endswith(": 0 records")
     assert "<table" not in peftbench.Results(tmp_path / "new")._repr_html_()
@@ -24,7 +24,7 @@ def test_repr_says_how_many_records(results, tmp_path):
 
 def test_frame_has_a_row_a_record(results):
     frame = results.frame("run.method.name", "score")
-    assert frame.shape == (120, 2)
+    assert frame.shape == (135, 2)
     scores = [record.score for record in results.scan()[0] if record.score is not None]
     assert sorted(frame["score"].dropna()) == pytest.approx(sorted(scores))
     assert peftbench.load_records(FOLDER, "run.method.name", "score").equals(frame)
