@@ -125,6 +125,11 @@ class Energy:
         self._handle = None if device is None else _nvml_handle(device)
         self._start = self._joules()
 
+    def look(self) -> None:
+        """See whether the GPU is shared by now: what came and went between two looks is not seen."""
+        if self._joules() is None:
+            self._start = None
+
     def joules(self) -> float | None:
         """Joules since the start.
 

@@ -338,6 +338,7 @@ class PreparedTraining:
 
     def score(self, split: str, rows: np.ndarray, outputs: Arrays) -> Json:
         """The scores of outputs; those that the record is made of are kept."""
+        self.energy.look()
         whole = split == REPORTED and len(rows) == len(self.data.tokens[REPORTED])
         if whole or self.job.setting.trial:
             self.reported = outputs
