@@ -164,13 +164,17 @@ class Resolver:
         classes = node["classes"] if task.kind != "regression" else None
         found = self._described(task, classes)
         names = found["class_names"]
-        parts = ("train", "validation")
+        counts = [found["examples"][task.stored(split)] for split in task.splits.values()]
+        examples = dict(zip(task.splits, counts, strict=True))
+        if task.validation_fraction is not None:
+            held = loading.held_count(task, examples["train"])
+            examples |= {"train": examples["train"] - held, "validation": held}
         return replace(
             task,
             source=found["source"],
             class_names=names,
             classes=1 if names is None else len(names),
-            examples={part: found["examples"][task.splits[part]] for part in parts},
+            examples=examples,
             metrics=task.metrics or task_nodes.default_metrics(names),
         )
 
