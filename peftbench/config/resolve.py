@@ -45,12 +45,20 @@ class Resolver:
         searched: the configuration folders.
         results: where a key names the weights of an earlier run.
         ask_hub: whether the hub may be asked about data sets.
+        weights: whether folders with checkpoints must have weights.
     """
 
-    def __init__(self, searched: list[Path], results: ResultsFolder, ask_hub: bool = True):
+    def __init__(
+        self,
+        searched: list[Path],
+        results: ResultsFolder,
+        ask_hub: bool = True,
+        weights: bool = True,
+    ):
         self.searched = searched
         self.results = results
         self.ask_hub = ask_hub
+        self.weights = weights
         self._made: dict[str, Any] = {}
         self._root: str | None = None  # one for all runs of a plan
         #: Commits of repositories that are named without one, see `core.plan.Plan`.
@@ -140,7 +148,8 @@ class Resolver:
 
     def _model(self, node: Json) -> ModelConfig:
         commit = partial(self._commit, "model")
-        return model_families.resolve_model(nodes.whole("model", node), self.searched, commit)
+        whole = nodes.whole("model", node)
+        return model_families.resolve_model(whole, self.searched, commit, self.weights)
 
     def _task(self, node: Json, root: str | None) -> TaskConfig:
         if "validation" in node:  # `task=hub`; a dataset that is not given is not there

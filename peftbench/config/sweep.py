@@ -35,6 +35,7 @@ def plan(
     configs: str | Path | None = None,
     results: str | Path = "results/runs",
     ask_hub: bool = True,
+    weights: bool = True,
 ) -> Plan:
     """Turn Hydra words into distinct runs, without loading torch, data or weights.
 
@@ -43,6 +44,8 @@ def plan(
         configs: a folder searched before the packaged one; ./configs by default.
         results: the folder in which a word may name an earlier run by its key.
         ask_hub: whether the hub may be asked about data sets without a known commit.
+        weights: whether folders with checkpoints must have weights; else no checkpoint is opened,
+            and such runs are good for estimates alone.
 
     Raises:
         ConfigError: if a word cannot be meant, or a checkpoint that is at hand cannot be used;
@@ -58,11 +61,11 @@ def plan(
     ]
     cells = _cells(words, sweeps, composer, searched)
     stored = ResultsFolder(results)
-    resolver = resolve.Resolver(searched, stored, ask_hub)
+    resolver = resolve.Resolver(searched, stored, ask_hub, weights)
     found = _Expansion(composer, resolver, stored)
     for cell in cells:
         found.add(cell)
-    unchecked, notes = checkpoints.check_checkpoints(found.runs)
+    unchecked, notes = checkpoints.check_checkpoints(found.runs) if weights else ([], [])
     return Plan(
         runs=list(found.runs),
         cells=len(found.runs) + len(found.repeats),

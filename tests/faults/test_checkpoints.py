@@ -13,6 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from sentencepiece import SentencePieceTrainer
 
+from peftbench.cli.doctor import examine
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
 from peftbench.core.plan import RunOptions
@@ -26,6 +27,7 @@ from peftbench.results.store import ResultsFolder
 from peftbench.runner.sweep import run_plan
 from peftbench.runner.worker import preflight
 from peftbench.system import wheels
+from peftbench.training.memory_need import config_at_hand, memory_need
 from peftbench.training.trainer import execute
 
 
@@ -483,6 +485,24 @@ def test_packages_that_are_not_installed(
     (online,) = plan(f"model={name}").unchecked
     assert of_hub == ("run` fetches and checks it before" in online)
     assert of_hub or online == refused
+
+
+def test_doctor_estimates_the_memory_of_a_folder_without_weights(tmp_path):
+    """A config that came before its weights; the folder is refused all the same."""
+    folder = made.checkpoint(tmp_path / "model", num_hidden_layers=3)
+    words = made.words_of(folder, "train.batch_size=16")
+    (run,) = plan(*words).runs
+    expected = memory_need(run, config_at_hand(run.model), low_precision=False)
+    (folder / "model.safetensors").unlink()
+    found = examine(list(words), None, None, ResultsFolder(tmp_path / "runs"))[-2:]
+    assert [one.state for one in found] == ["ok", "failed"]
+    assert found[0].what == "memory of model, bitfit"
+    assert f"for {expected.parameters / 1e6:,.0f} M parameters" in found[0].found
+    assert "32 bits, 16 × 32 tokens: one with 8 GB" in found[0].found
+    assert "has no model.safetensors" in found[1].found
+    other = examine([*words, "method=nought"], None, None, ResultsFolder(tmp_path / "runs"))
+    assert "method=nought" in other[-1].found
+    assert not any("memory of" in one.what for one in other)
 
 
 def test_same_command_tries_again_after_a_fix(tmp_path):
