@@ -329,6 +329,11 @@ def _check_size(run: Run) -> None:
             f"classes of {run.task.name}; ask for more"
         )
     if run.prompt is not None:
+        if (reserved := run.prompt.reserved) >= total:
+            raise ConfigError(
+                f"prompt.reserved={reserved} of {total} training examples of {run.task.name} "
+                "leaves nothing to train on; choose fewer"
+            )
         size = min(size, total - run.prompt.reserved)
     run.checkpoint_selection.held_of(size)
 

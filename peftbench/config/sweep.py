@@ -18,6 +18,7 @@ from typing import Any
 
 from peftbench.config import catalog, checkpoints, method_nodes, old_names, resolve
 from peftbench.config.composer import ALGEBRA, Composer, of_suite
+from peftbench.core.configs import GENERATE
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluation
 from peftbench.core.plan import Plan
@@ -147,6 +148,11 @@ class _Expansion:
     def _run(self, cell: Cell) -> Run:
         config = self.composer.nodes(cell)
         run = self.resolver.run(config)
+        if run.task.generation and cell.get("prompt") == catalog.LATER["prompt"]:
+            raise ConfigError(
+                f"prompt={cell['prompt']} answers with classes or a value, and {run.task.name} "
+                f"asks for texts; leave it out, or say prompt={GENERATE}"
+            )
         self._roots.add(config["data"]["root"])
         space = method_nodes.search_space(config)
         if space is not None:

@@ -55,11 +55,7 @@ def task_node(node: Json) -> Json:
         task["label"] = str(task["label"])
     if not all(isinstance(name, str) for name in texts) or len(texts) not in (1, 2):
         raise ConfigError(f"task.texts names one or two columns, got {node['texts']!r}")
-    if not generation and (task.get("template") or task.get("max_new_tokens")):
-        raise ConfigError(
-            "task.template and task.max_new_tokens are of tasks that want texts; leave them null, "
-            "or say task.kind=generation"
-        )
+    _check_keys_of_kind(task)
     if len({*texts, task["label"]}) <= len(texts):
         raise ConfigError(
             f"task.texts={texts} and task.label={task['label']} name a column twice; a text that "
@@ -75,6 +71,29 @@ def task_node(node: Json) -> Json:
     classes = task["classes"] if isinstance(task["classes"], int) else None
     task_metrics.check_metrics(task.get("metrics"), task["kind"], classes)
     return task
+
+
+#: The one kind of task that reads a key, and how many classes the others have.
+_READ_BY = {
+    "classes": "classification",
+    "range": "regression",
+    "template": "generation",
+    "max_new_tokens": "generation",
+}
+_CLASSES = {"regression": 1, "generation": 0}
+
+
+def _check_keys_of_kind(task: Json) -> None:
+    """Refuse keys that a task of this kind would ignore."""
+    kind = task["kind"]
+    for key, reader in _READ_BY.items():
+        value = task.get(key)
+        if kind == reader or value is None or (key == "classes" and value == _CLASSES.get(kind)):
+            continue
+        raise ConfigError(
+            f"task.{key}={value} is for task.kind={reader}, and this task has task.kind={kind}, "
+            f"which does not read it; leave it out, or say task.kind={reader}"
+        )
 
 
 def hub_node(node: Json) -> TaskConfig:
