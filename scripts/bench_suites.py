@@ -5,18 +5,17 @@ says that it looks at whole texts has all computed, in turns with one that does 
 decoding: 32 texts at a time against one. All in CPU seconds of one thread, which other work on the
 machine changes little.
 
-usage: PEFTBENCH_DATA=FOLDER uv run python scripts/bench_suites.py [--rounds 3]
-           [--model smollm2_135m] [--texts 200] [--shown 4]
+usage: [PEFTBENCH_DATA=FOLDER] uv run --group smollm2 python scripts/bench_suites.py
+           [--rounds 3] [--model smollm2_135m] [--texts 200] [--shown 4]
 """
 
 import argparse
-import os
 import time
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from benchmark import median, write
+from benchmark import DATA, median, write
 
 from peftbench.config.sweep import plan
 from peftbench.core.run import Json
@@ -106,7 +105,7 @@ def main() -> None:
     parser.add_argument("--shown", type=int, default=4, help="demonstrations")
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    root = os.environ["PEFTBENCH_DATA"]
+    root = str(DATA)
     shown = in_context(asked.model, asked.texts, asked.shown, asked.rounds, root)
     steps = decoding_steps(asked.model)
     (evaluation,) = plan(*WORDS).evaluations
@@ -151,12 +150,14 @@ def main() -> None:
         (f"noisy sentences a second, slowest kind ({slowest})", f"{speeds[slowest]:,.0f}"),
     ]
     whole, cached = (median(column) for column in zip(*shown["pairs"], strict=True))
+    accuracies = ", ".join(f"{100 * one:.1f}" for one in shown["accuracies"])
     asked_as = f"{shown['texts']} texts behind {shown['shown']} solved ones"
     more = [
         (f"in-context evaluation, {asked_as}, CPU seconds", f"{whole:.1f}"),
         ("with what they share computed once, CPU seconds", f"{cached:.1f}"),
         ("times faster, median of turns", f"{shown['ratio']:.2f}"),
         ("largest difference of a score", f"{shown['difference']:.1e}"),
+        ("accuracies, each text by itself and shared", accuracies),
         ("a step of decoding, one text, bf16, ms", f"{steps['1']:.0f}"),
         ("a step of decoding, 32 texts, bf16, ms", f"{steps['32']:.0f}"),
     ]

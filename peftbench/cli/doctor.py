@@ -290,7 +290,16 @@ def _room(wanted: dict[str, int | None]) -> Finding:
 def _plan(overrides: list[str], configs: Path | None, results: ResultsFolder) -> Iterator[Finding]:
     from peftbench.config.sweep import plan
 
-    planned = plan(*overrides, configs=configs, results=results.folder, ask_hub=False)
+    how: dict[str, Any] = {"configs": configs, "results": results.folder, "ask_hub": False}
+    try:
+        planned = plan(*overrides, **how)
+    except ConfigError:  # of a folder that has no weights yet, the config says what it would need
+        try:
+            runs = plan(*overrides, **how, weights=False).runs
+        except ConfigError:
+            runs = []
+        yield from _memory([run for run in runs if run.model.path and run.model.sha256 is None])
+        raise
     yield Finding("overrides", GOOD, f"{len(planned.runs)} run{'s' * (len(planned.runs) != 1)}")
     root = offline_folder.data_root() or planned.data_root
     online = not hub.offline()

@@ -64,11 +64,7 @@ def _time(known: list[float], rough: list[float]) -> str:
 def checkpoint_lines(plan: Plan) -> list[str]:
     """Which checkpoints were not opened, and what is odd about the others."""
     lines = [f"note: {note}" for note in plan.notes]
-    if plan.unchecked:
-        lines.append(
-            f"not checked: {', '.join(plan.unchecked)}: not on this machine; `peftbench run` "
-            "fetches and checks them before it trains"
-        )
+    lines += [f"not checked: {line}" for line in plan.unchecked]
     if wanted := prefetch.to_fetch(plan, offline_folder.data_root() or plan.data_root):
         told = [
             f"{name} ({'size unknown' if size is None else f'about {size / 1e6:,.0f} MB'})"

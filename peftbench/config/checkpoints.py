@@ -15,8 +15,8 @@ def check_checkpoints(runs: Iterable[Run]) -> tuple[list[str], list[str]]:
     """Inspect the checkpoints of runs without torch and without the hub; ranks must fit them.
 
     Returns:
-        Names of models that are not at hand, so that nothing is known of them; and notes on those
-        that are.
+        A line on each model that is not at hand, so that nothing is known of it: what `run` does
+        about it; and notes on those that are.
 
     Raises:
         ConfigError: with all that is wrong with those that are at hand.
@@ -35,13 +35,13 @@ def check_checkpoints(runs: Iterable[Run]) -> tuple[list[str], list[str]]:
             except ConfigError as error:
                 ours = hub.comes_from_hub(model) and offline_folder.folder() is None
                 if ours and not hub.offline():
-                    absent.append(_called(model))  # a download may have stopped, or still go on
+                    absent.append(_fate(model))  # a download may have stopped, or still go on
                 else:
                     errors.append(f"model.checkpoint={model.checkpoint}: {error}")
                 continue
             notes += facts.notes
         elif model.checkpoint is not None:
-            absent.append(_called(model))
+            absent.append(_fate(model))
         sizes = layer_sizes(model, folder)
         for run in those:
             try:
@@ -56,6 +56,16 @@ def check_checkpoints(runs: Iterable[Run]) -> tuple[list[str], list[str]]:
     return absent, notes
 
 
-def _called(model: ModelConfig) -> str:
+def _fate(model: ModelConfig) -> str:
+    """What `run` does about a model that is not at hand."""
+    try:
+        hub.require_obtainable(model)
+    except ConfigError as error:
+        return f"{error}; `peftbench run` refuses it"
     revision = "" if model.revision is None else f" at {model.revision[:12]}"
-    return f"{model.checkpoint}{revision}"
+    if hub.comes_from_hub(model):
+        return (
+            f"{model.checkpoint}{revision}: not on this machine; `peftbench run` fetches and "
+            "checks it before it trains"
+        )
+    return f"{model.checkpoint}: `peftbench run` converts and checks it once, before it trains"

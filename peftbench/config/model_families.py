@@ -17,7 +17,10 @@ from peftbench.system import hub, io, pickled, yaml_files
 
 
 def resolve_model(
-    node: Json, searched: list[Path], commit: Callable[[str], str | None] = hub.resolved
+    node: Json,
+    searched: list[Path],
+    commit: Callable[[str], str | None] = hub.resolved,
+    weights: bool = True,
 ) -> ModelConfig:
     """The model of a run: its family's parts, and of a folder what is in it.
 
@@ -25,6 +28,7 @@ def resolve_model(
         node: composed.
         searched: the configuration folders.
         commit: the one of a repository that is named without a revision.
+        weights: whether a folder must have them.
 
     Raises:
         ConfigError: for a checkpoint or a family that is not there.
@@ -33,7 +37,7 @@ def resolve_model(
     checkpoint = model["checkpoint"]
     folder = Path(checkpoint).expanduser() if checkpoint else None
     if folder is not None and (folder.is_dir() or str(checkpoint).startswith((".", "/", "~"))):
-        model |= _local(folder.resolve())
+        model |= _local(folder.resolve(), weights)
     elif checkpoint and model["revision"] is None and not _packaged(model):
         try:
             model["revision"] = commit(str(checkpoint))
@@ -76,8 +80,11 @@ def _model_type(model: Json) -> str:
     return str(read_config(folder)["model_type"])
 
 
-def _local(folder: Path) -> Json:
-    """A folder's identity is what is in it, not where it lies; of pickles, what they convert to."""
+def _local(folder: Path, whole: bool) -> Json:
+    """A folder's identity is what is in it, not where it lies; of pickles, what they convert to.
+
+    Unless it must be whole, one without weights that are read has none.
+    """
     if not folder.is_dir():
         raise ConfigError(
             f"model.checkpoint={folder}: a local checkpoint is a transformers folder with "
@@ -85,6 +92,8 @@ def _local(folder: Path) -> Json:
         )
     read_config(folder)
     name = decoded(folder.name)
+    if not whole and not any(folder.glob("*.safetensors")):
+        return {"checkpoint": name, "path": str(folder)}
     if pickled.is_pickled(folder):
         folder = pickled.copy_of_folder(folder)
     weights = sorted(folder.glob("*.safetensors"))

@@ -45,12 +45,20 @@ class Resolver:
         searched: the configuration folders.
         results: where a key names the weights of an earlier run.
         ask_hub: whether the hub may be asked about data sets.
+        weights: whether folders with checkpoints must have weights.
     """
 
-    def __init__(self, searched: list[Path], results: ResultsFolder, ask_hub: bool = True):
+    def __init__(
+        self,
+        searched: list[Path],
+        results: ResultsFolder,
+        ask_hub: bool = True,
+        weights: bool = True,
+    ):
         self.searched = searched
         self.results = results
         self.ask_hub = ask_hub
+        self.weights = weights
         self._made: dict[str, Any] = {}
         self._root: str | None = None  # one for all runs of a plan
         #: Commits of repositories that are named without one, see `core.plan.Plan`.
@@ -140,7 +148,8 @@ class Resolver:
 
     def _model(self, node: Json) -> ModelConfig:
         commit = partial(self._commit, "model")
-        return model_families.resolve_model(nodes.whole("model", node), self.searched, commit)
+        whole = nodes.whole("model", node)
+        return model_families.resolve_model(whole, self.searched, commit, self.weights)
 
     def _task(self, node: Json, root: str | None) -> TaskConfig:
         if "validation" in node:  # `task=hub`; a dataset that is not given is not there
@@ -164,13 +173,17 @@ class Resolver:
         classes = node["classes"] if task.kind != "regression" else None
         found = self._described(task, classes)
         names = found["class_names"]
-        parts = ("train", "validation")
+        counts = [found["examples"][task.stored(split)] for split in task.splits.values()]
+        examples = dict(zip(task.splits, counts, strict=True))
+        if task.validation_fraction is not None:
+            held = loading.held_count(task, examples["train"])
+            examples |= {"train": examples["train"] - held, "validation": held}
         return replace(
             task,
             source=found["source"],
             class_names=names,
             classes=1 if names is None else len(names),
-            examples={part: found["examples"][task.splits[part]] for part in parts},
+            examples=examples,
             metrics=task.metrics or task_nodes.default_metrics(names),
         )
 
@@ -316,6 +329,11 @@ def _check_size(run: Run) -> None:
             f"classes of {run.task.name}; ask for more"
         )
     if run.prompt is not None:
+        if (reserved := run.prompt.reserved) >= total:
+            raise ConfigError(
+                f"prompt.reserved={reserved} of {total} training examples of {run.task.name} "
+                "leaves nothing to train on; choose fewer"
+            )
         size = min(size, total - run.prompt.reserved)
     run.checkpoint_selection.held_of(size)
 

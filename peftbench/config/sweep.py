@@ -18,6 +18,7 @@ from typing import Any
 
 from peftbench.config import catalog, checkpoints, method_nodes, old_names, resolve
 from peftbench.config.composer import ALGEBRA, Composer, of_suite
+from peftbench.core.configs import GENERATE
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluation
 from peftbench.core.plan import Plan
@@ -35,6 +36,7 @@ def plan(
     configs: str | Path | None = None,
     results: str | Path = "results/runs",
     ask_hub: bool = True,
+    weights: bool = True,
 ) -> Plan:
     """Turn Hydra words into distinct runs, without loading torch, data or weights.
 
@@ -43,6 +45,8 @@ def plan(
         configs: a folder searched before the packaged one; ./configs by default.
         results: the folder in which a word may name an earlier run by its key.
         ask_hub: whether the hub may be asked about data sets without a known commit.
+        weights: whether folders with checkpoints must have weights; else no checkpoint is opened,
+            and such runs are good for estimates alone.
 
     Raises:
         ConfigError: if a word cannot be meant, or a checkpoint that is at hand cannot be used;
@@ -58,11 +62,11 @@ def plan(
     ]
     cells = _cells(words, sweeps, composer, searched)
     stored = ResultsFolder(results)
-    resolver = resolve.Resolver(searched, stored, ask_hub)
+    resolver = resolve.Resolver(searched, stored, ask_hub, weights)
     found = _Expansion(composer, resolver, stored)
     for cell in cells:
         found.add(cell)
-    unchecked, notes = checkpoints.check_checkpoints(found.runs)
+    unchecked, notes = checkpoints.check_checkpoints(found.runs) if weights else ([], [])
     return Plan(
         runs=list(found.runs),
         cells=len(found.runs) + len(found.repeats),
@@ -144,6 +148,11 @@ class _Expansion:
     def _run(self, cell: Cell) -> Run:
         config = self.composer.nodes(cell)
         run = self.resolver.run(config)
+        if run.task.generation and cell.get("prompt") == catalog.LATER["prompt"]:
+            raise ConfigError(
+                f"prompt={cell['prompt']} answers with classes or a value, and {run.task.name} "
+                f"asks for texts; leave it out, or say prompt={GENERATE}"
+            )
         self._roots.add(config["data"]["root"])
         space = method_nodes.search_space(config)
         if space is not None:

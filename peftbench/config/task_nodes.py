@@ -16,6 +16,9 @@ from peftbench.data.delimited import QUOTING
 from peftbench.metrics import task_metrics
 from peftbench.system import io, yaml_files
 
+#: The name of the part that `task=hub task.validation_fraction` holds out, beside real splits.
+HELD_OUT = "held_out"
+
 
 def resolve_task(node: Json, root: str | None) -> TaskConfig:
     """The task that a node means.
@@ -52,11 +55,7 @@ def task_node(node: Json) -> Json:
         task["label"] = str(task["label"])
     if not all(isinstance(name, str) for name in texts) or len(texts) not in (1, 2):
         raise ConfigError(f"task.texts names one or two columns, got {node['texts']!r}")
-    if not generation and (task.get("template") or task.get("max_new_tokens")):
-        raise ConfigError(
-            "task.template and task.max_new_tokens are of tasks that want texts; leave them null, "
-            "or say task.kind=generation"
-        )
+    _check_keys_of_kind(task)
     if len({*texts, task["label"]}) <= len(texts):
         raise ConfigError(
             f"task.texts={texts} and task.label={task['label']} name a column twice; a text that "
@@ -67,11 +66,34 @@ def task_node(node: Json) -> Json:
         raise ConfigError(
             f"task.range is [LOWEST,HIGHEST], or null for a scale without ends, got {ends}"
         )
-    if "path" in task or "validation_fraction" in task:
+    if "path" in task or "validation_path" in task:
         task = _file(task)
     classes = task["classes"] if isinstance(task["classes"], int) else None
     task_metrics.check_metrics(task.get("metrics"), task["kind"], classes)
     return task
+
+
+#: The one kind of task that reads a key, and how many classes the others have.
+_READ_BY = {
+    "classes": "classification",
+    "range": "regression",
+    "template": "generation",
+    "max_new_tokens": "generation",
+}
+_CLASSES = {"regression": 1, "generation": 0}
+
+
+def _check_keys_of_kind(task: Json) -> None:
+    """Refuse keys that a task of this kind would ignore."""
+    kind = task["kind"]
+    for key, reader in _READ_BY.items():
+        value = task.get(key)
+        if kind == reader or value is None or (key == "classes" and value == _CLASSES.get(kind)):
+            continue
+        raise ConfigError(
+            f"task.{key}={value} is for task.kind={reader}, and this task has task.kind={kind}, "
+            f"which does not read it; leave it out, or say task.kind={reader}"
+        )
 
 
 def hub_node(node: Json) -> TaskConfig:
@@ -92,7 +114,16 @@ def hub_node(node: Json) -> TaskConfig:
         at_least("task.classes", node["classes"], 2, whole=True)
     used = ("dataset", "config", "revision", "validation")
     task = {key: value for key, value in node.items() if key not in used}
-    task["splits"] = task["splits"] | {"validation": node["validation"]}
+    reported, fraction = node["validation"], node["validation_fraction"]
+    if fraction is not None:
+        _check_fraction(fraction, "a split of its own say task.validation=SPLIT")
+        if reported != "validation":
+            raise ConfigError(
+                f"task.validation={reported} and task.validation_fraction={fraction}: report on "
+                "that split, or on a part of the training split; leave one out"
+            )
+        reported = HELD_OUT
+    task["splits"] = task["splits"] | {"validation": reported}
     task["source"] = {"hub": name, "revision": node["revision"], "config": node["config"]}
     task["name"] = node["name"] or decoded(name.rpartition("/")[2])
     task = task_node(task)
@@ -112,12 +143,7 @@ def _file(task: Json) -> Json:
     """A user's own file: named by its stem, known by its content."""
     if task.get("path") in (None, "???"):
         raise ConfigError("task=file needs task.path=FILE")
-    given = task["validation_fraction"]
-    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given < 1:
-        raise ConfigError(
-            "task.validation_fraction must be greater than 0 and less than 1, a part of the rows, "
-            f"got {given!r}; for a file of its own say task.validation_path=FILE"
-        )
+    _check_fraction(task["validation_fraction"], "a file of its own say task.validation_path=FILE")
     if task.get("quoting") is not None:
         one_of("task.quoting", task["quoting"], QUOTING)
     _check_folds(task)
@@ -147,6 +173,14 @@ def _file(task: Json) -> Json:
     if generation and not task["metrics"]:
         task["metrics"] = ["rouge_l", "rouge1", "rouge2", "exact_match", "token_f1"]
     return task | {"metrics": task["metrics"] or default_metrics(names)}
+
+
+def _check_fraction(given: Any, otherwise: str) -> None:
+    if isinstance(given, bool) or not isinstance(given, int | float) or not 0 < given < 1:
+        raise ConfigError(
+            "task.validation_fraction must be greater than 0 and less than 1, a part of the rows, "
+            f"got {given!r}; for {otherwise}"
+        )
 
 
 def _check_folds(task: Json) -> None:

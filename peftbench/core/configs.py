@@ -282,7 +282,8 @@ class TaskConfig(Config):
         range: lowest and highest label of a regression.
         about: one line for people.
         path, validation_path: of a user's own files.
-        validation_fraction: of the training file, where there is no validation file.
+        validation_fraction: of the training file or split that is held out, where nothing else is
+            the validation split.
         quoting: what a quotation mark is in a user's own csv or tsv: `data.delimited.QUOTING`; None
             is as in csv, where the marks cannot be meant otherwise.
         folds: parts into which the training file is cut for cross-validation, see `data.folds`;
@@ -338,6 +339,11 @@ class TaskConfig(Config):
     def generation(self) -> bool:
         """Whether texts are wanted."""
         return self.kind == "generation"
+
+    def stored(self, split: str) -> str:
+        """The split of a data set of the hub that holds a split: train, if that is a part of it."""
+        held_out = self.validation_fraction is not None and split == self.splits["validation"]
+        return self.splits["train"] if held_out else split
 
     @property
     def new_tokens(self) -> int:

@@ -21,7 +21,7 @@ class Plan:
         data_root: folders of data sets in the hub's layout, or None for the hub.
         evaluations: of these runs, by the suites that the words name.
         own_files: configuration files outside of the package that take part.
-        unchecked: checkpoints that are not at hand, so that nothing is known of them.
+        unchecked: a line on each checkpoint that is not at hand, so that nothing is known of it.
         notes: what is odd about the checkpoints that are, and was put right.
         revisions: commits of repositories of the hub that the words name without one, by
             `models/NAME` and `datasets/NAME`.

@@ -194,8 +194,7 @@ def token_lines(run: Run, root: str | None, brief: bool = False) -> list[str]:
         lengths = tokens.lengths
         told.append(
             f"{where}: median {int(np.median(lengths))} tokens, longest {lengths.max()}; "
-            f"{unknown:.1%} unknown; {tokens.truncated} of {len(rows)} texts are cut to "
-            f"train.max_length={run.train.max_length} ({tokens.truncated / len(rows):.1%})"
+            f"{unknown:.1%} unknown; " + cut_note(tokens.truncated, len(rows), run.train.max_length)
         )
     if unknown > _UNKNOWN:
         told.append(
@@ -204,6 +203,11 @@ def token_lines(run: Run, root: str | None, brief: bool = False) -> list[str]:
         )
     told += [f"{where}: {one}" for one in _tokenizer_notes(run, tokenizer, train.texts[0][:50])]
     return told
+
+
+def cut_note(cut: int, total: int, most: int) -> str:
+    """How many texts lose what is behind `train.max_length` tokens."""
+    return f"{cut} of {total} texts are cut to train.max_length={most} ({cut / total:.1%})"
 
 
 def _tokenizer_notes(run: Run, tokenizer: "PreTrainedTokenizerBase", texts: list[str]) -> list[str]:

@@ -67,7 +67,7 @@ def describe(task: TaskConfig, classes: int | None) -> Json:
     source = task.source | source
     task = dataclasses.replace(task, source=source)
     made: dict[str, FileTable] = {}
-    for split in dict.fromkeys([*task.splits.values(), *task.extra.values()]):
+    for split in _stored(task):
         files = hub_layout.find_files(task, split, None)
         names = names or _parquet_names(files[0], task)
         made[split] = read(task, split, files, names if not task.regression else None)
@@ -173,12 +173,12 @@ def _layout(
         )
     splits = {str(split): list(files) for split, files in builder.config.data_files.items()}
     for key, split in {**task.splits, **task.extra}.items():
-        if split not in splits:
-            say = " or ".join(f"task.validation={s}" for s in splits if s != "train")
-            hint = f"; say {say}" if key == "validation" and say else ""
+        if (split := task.stored(split)) not in splits:
+            others = [f"task.validation={s}" for s in splits if s != task.splits["train"]]
+            say = [*others, "task.validation_fraction=0.2, which holds out a part of train"]
+            hint = f"; say {' or '.join(say)}" if key == "validation" else ""
             raise ConfigError(
                 f"task.dataset={name} has no split {split!r}; there are {', '.join(splits)}{hint}"
-                + "; or fetch it and give it as task=file, which holds out a part" * (not say)
             )
     features = dict(builder.info.features or {})
     for column in [*task.texts, task.label] if features else []:
@@ -189,7 +189,7 @@ def _layout(
     root = os.path.realpath(folder)
     files = {
         split: [escape(os.path.relpath(os.path.realpath(file), root)) for file in splits[split]]
-        for split in dict.fromkeys([*task.splits.values(), *task.extra.values()])
+        for split in _stored(task)
     }
     options = {
         field.name: value
@@ -201,6 +201,11 @@ def _layout(
     if options:
         source["options"] = json.loads(json.dumps(options))
     return source, _names(features.get(task.label))
+
+
+def _stored(task: TaskConfig) -> list[str]:
+    """The splits of the data set that are read."""
+    return list(dict.fromkeys(map(task.stored, [*task.splits.values(), *task.extra.values()])))
 
 
 def _default(field: "dataclasses.Field[Any]") -> Any:

@@ -16,7 +16,7 @@ from peftbench.system import io, offline_folder
 
 def file_patterns(task: TaskConfig, split: str) -> list[str]:
     """The patterns of the names of a split's files, below the folder of the data set."""
-    source = task.source
+    source, split = task.source, task.stored(split)
     named = (source.get("files") or {}).get(split) or f"{source.get('config')}/{split}-*.parquet"
     return list(named) if isinstance(named, list) else [str(named)]
 

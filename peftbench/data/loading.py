@@ -62,7 +62,9 @@ def load_split(task: TaskConfig, split: str, root: str | None) -> LabelledTexts:
     if "file" in task.source:
         return _file_split(task, split)
     if "format" in task.source:
-        return _own_texts(task, _hub_table(task, split, root))
+        whole = _own_texts(task, _hub_table(task, split, root))
+        rows = _rows_of_part(task, split, whole.label)
+        return whole if rows is None else whole.take(rows)
     return _table(task, _source_columns(task, split, root), f"{task.name} {split}")
 
 
@@ -82,7 +84,13 @@ def load_columns(
     """
     if "file" not in task.source:
         columns = _source_columns(task, split, root)
-        return columns, np.arange(len(columns[task.label])) + 1
+        count = len(columns[task.label])
+        if task.validation_fraction is None:
+            return columns, np.arange(count) + 1
+        label = _own_texts(task, _hub_table(task, split, root)).label
+        rows = _rows_of_part(task, split, label)
+        rows = np.arange(count) if rows is None else rows
+        return {name: [column[i] for i in rows] for name, column in columns.items()}, rows + 1
     part, rows = _own_rows(task, split)
     path = task.path if part == "train" else task.validation_path
     assert path is not None
@@ -119,7 +127,9 @@ def fingerprint(task: TaskConfig, split: str, root: str | None) -> str:
         return hashlib.sha256(canonical(about).encode()).hexdigest()
     content = io.hash_files(tuple(hub_layout.find_files(task, split, root)))
     if "format" in source:  # the same bytes may be read in two ways
-        how = {"options": source.get("options"), "names": task.class_names}
+        how: dict[str, Any] = {"options": source.get("options"), "names": task.class_names}
+        if task.validation_fraction is not None:
+            how["part"] = [task.validation_fraction, SPLIT_SEED, split]
         return hashlib.sha256(canonical([content, source["format"], how]).encode()).hexdigest()
     return content
 
@@ -319,17 +329,39 @@ def _own_rows(task: TaskConfig, split: str) -> tuple[str, np.ndarray | None]:
         if part == "validation":
             return "train", held_rows(task)
         return "train", np.flatnonzero(cut(task).part != task.fold)
-    assert task.validation_fraction is not None
     whole = _own_texts(task, _own_table(task, task.splits["train"]))
-    total = len(whole.label)
+    return "train", _rows_of_part(task, split, whole.label)
+
+
+def held_count(task: TaskConfig, total: int) -> int:
+    """How many of the training examples `task.validation_fraction` holds out.
+
+    Raises:
+        ConfigError: if none would be left to train on.
+    """
+    assert task.validation_fraction is not None
     held = max(1, round(task.validation_fraction * total))
     if held >= total:
         raise ConfigError(
             f"task.validation_fraction={task.validation_fraction} of {total} examples leaves "
             "nothing to train on"
         )
-    order = stratified(whole.label, task.classes, SPLIT_SEED)
-    return "train", np.sort(order[held:] if part == "train" else order[:held])
+    return held
+
+
+def _rows_of_part(task: TaskConfig, split: str, label: np.ndarray) -> np.ndarray | None:
+    """Which examples of the training file or split are those of a split; None is all of them.
+
+    Args:
+        task: whose `validation_fraction` holds out a part.
+        split: train, the part that is held out, or another one, which is a split of its own.
+        label: (examples,) of what holds the split.
+    """
+    if task.validation_fraction is None or split not in task.splits.values():
+        return None
+    held = held_count(task, len(label))
+    order = stratified(label, task.classes, SPLIT_SEED)
+    return np.sort(order[held:] if split == task.splits["train"] else order[:held])
 
 
 def cut(task: TaskConfig) -> folds.Cut:

@@ -80,6 +80,8 @@ def model_card(
     place = record.environment
     length = min(run.train.max_length, kept.tokenizer.model_max_length)
     named = base + (f" at `{run.model.revision}`" if run.model.revision else "")
+    if run.model.path is not None:
+        named = f"{run.model.checkpoint}, a local folder (weights {str(run.model.sha256)[:12]})"
     given = {n: v for n, v in run.method.to_json().items() if n not in ("_target_", "name")}
     facts = {
         "Record": f"`{run.key}`",
@@ -96,9 +98,10 @@ def model_card(
         "Written by": f"peftbench {version('peftbench')}",
     }
     table = [f"| {n} | {one_line(v).replace('|', chr(92) + '|')} |" for n, v in facts.items()]
+    beside = "" if run.model.path is None or form == MODEL else f" and the base model `{base}`"
     notes = [
-        f"Run the code in the folder that holds `{folder}`. Loaded in fp32 the model gave the "
-        f"logits of the run within {apart:.1g} on texts of several lengths."
+        f"Run the code in the folder that holds `{folder}`{beside}. Loaded in fp32 the model gave "
+        f"the logits of the run within {apart:.1g} on texts of several lengths."
     ]
     if len(run.task.texts) > 1 and kept.tokenizer.sep_token is None:
         notes.append("The tokenizer has no separator: the second text starts with a line break.")

@@ -102,7 +102,7 @@ def export_run(
         apart = check_same(kept, expected, draft, load)
         lines = card.loading_lines(kept, form, base.name, base.revision, str(folder))
         near = Path(folder.name)  # others have the folder in another place
-        shown = _base(record.run.model, near)
+        shown = _shown_base(record.run.model, near)
         more = _for_adapters(kept, shown, draft, near) if form == OWN else []
         text = card.model_card(
             *(kept, form, shown.name, near.name),
@@ -149,6 +149,11 @@ def _base(model: ModelConfig, folder: Path) -> Base:
     if model.checkpoint is None:
         return Base(str(folder / _BASE), None)
     return Base(model.checkpoint, model.revision)
+
+
+def _shown_base(model: ModelConfig, folder: Path) -> Base:
+    """The same in a card, which other machines read: of a local folder the name, with a dot."""
+    return _base(model, folder) if model.path is None else Base(f"./{model.checkpoint}", None)
 
 
 def _about(kept: KeptRun, form: str, base: Base) -> Json:

@@ -83,7 +83,11 @@ class PredictionSource:
 
     def predict(self, columns: list[list[str]]) -> np.ndarray:
         """Probabilities (texts, classes), values or written texts (texts, 1), of columns."""
-        run, tokens = self.run, self.tokenize(columns)
+        return self.answer(self.tokenize(columns))
+
+    def answer(self, tokens: TokenizedSplit) -> np.ndarray:
+        """What `predict` returns, of texts that `tokenize` read."""
+        run = self.run
         with torch.random.fork_rng():
             torch.manual_seed(run.seeds()["sampling"])
             found = self.predictor.predict(tokens, np.arange(len(tokens)))
@@ -221,7 +225,9 @@ def predict_file(
         header = ["row", "text" if task.generation else "value"]
     header += ["review"] if cut_off is not None else []
     identity = canonical([source.identity, content, header, quoting, str(cut_off)])
-    return _write(source, columns, out, ",", header, lines, identity, report)
+    answers = _Answers(path.name, columns, out, ",", header, lines, identity)
+    _write(source, [answers], note, report)
+    return len(table.rows)
 
 
 def check_file(task: TaskConfig, path: Path, out: Path, quoting: str | None) -> FileTable:
@@ -261,8 +267,9 @@ def predict_glue(
 
     Args:
         source: what predicts.
-        folder: where the files are made.
-        note: told if the diagnostic set is missing.
+        folder: where the files are made, all of them at the end: until then the same call goes on
+            with what is missing.
+        note: told if the diagnostic set is missing, and of texts that are cut.
         report: told how far a file is.
 
     Raises:
@@ -281,9 +288,8 @@ def predict_glue(
             note(f"{known.diagnostic} is not written, as its texts are missing: {error}")
         else:
             asked.append((diagnostic, split, known.diagnostic))
-    made = []
+    answers = []
     for source_task, split, name in asked:
-        out = folder / name
         found, numbers = loading.load_columns(source_task, split, source.root)
         if lacking := [column for column in task.texts if column not in found]:
             raise ConfigError(f"{task.name} {split} has no column {lacking[0]!r}")
@@ -303,9 +309,10 @@ def predict_glue(
 
         data = loading.fingerprint(source_task, split, source.root)
         identity = canonical([source.identity, data, "glue"])
-        _write(source, columns, out, "\t", ["index", "prediction"], lines, identity, report)
-        made.append(out)
-    return made
+        header = ["index", "prediction"]
+        answers.append(_Answers(split, columns, folder / name, "\t", header, lines, identity))
+    _write(source, answers, note, report)
+    return [one.out for one in answers]
 
 
 def check_glue(task: TaskConfig, folder: Path) -> GlueTask:
@@ -329,36 +336,83 @@ def _refuse_existing(out: Path) -> None:
         raise ConfigError(f"{out} is there already; name another file with -o, or remove it")
 
 
+@dataclass(frozen=True)
+class _Answers:
+    """A file of answers.
+
+    Attributes:
+        what: is answered, for notes.
+        columns: of the texts.
+        out: the file.
+        delimiter: of its cells.
+        header: its first line.
+        lines: makes its lines of what was predicted, from a row's number on.
+        identity: equal where the same is written.
+    """
+
+    what: str
+    columns: list[list[str]]
+    out: Path
+    delimiter: str
+    header: list[str]
+    lines: Callable[[np.ndarray, int], list[list[str]]]
+    identity: str
+
+    @property
+    def total(self) -> int:
+        """Rows below the header."""
+        return len(self.columns[0])
+
+    @property
+    def draft(self) -> Path:
+        """Where it is written."""
+        name = f".{self.out.name}.{io.digest(self.identity.encode())[:12]}.part"
+        return self.out.with_name(name)
+
+
 def _write(
     source: PredictionSource,
-    columns: list[list[str]],
-    out: Path,
-    delimiter: str,
-    header: list[str],
-    lines: Callable[[np.ndarray, int], list[list[str]]],
-    identity: str,
+    files: list[_Answers],
+    note: Callable[[str], None],
     report: Report,
-) -> int:
-    """Predict piece by piece into a draft, which is moved to its place when it is whole.
+) -> None:
+    """Write files into drafts, which are moved to their places when all of them are whole.
 
     Raises:
-        ConfigError: if `out` cannot be written or came up meanwhile, or another process writes it.
+        ConfigError: if one cannot be written or came up meanwhile, or another process writes it.
     """
-    total = len(columns[0])
-    draft = out.with_name(f".{out.name}.{io.digest(identity.encode())[:12]}.part")
-    with _locked(draft, out) as file:
-        done = _continued(file, delimiter, header)
-        while done < total:
-            report(done, total)
-            piece = [column[done : done + PIECE] for column in columns]
-            file.write(_table(lines(source.predict(piece), done), delimiter))
-            file.flush()
-            os.fsync(file.fileno())
-            done += len(piece[0])
-        report(total, total)
-        _refuse_existing(out)
-        os.replace(draft, out)
-    return total
+    with ExitStack() as stack:
+        for one in files:
+            _fill(source, one, stack.enter_context(_locked(one.draft, one.out)), note, report)
+        for one in files:
+            _refuse_existing(one.out)
+        for one in files:
+            os.replace(one.draft, one.out)
+
+
+def _fill(
+    source: PredictionSource,
+    answers: _Answers,
+    file: BinaryIO,
+    note: Callable[[str], None],
+    report: Report,
+) -> None:
+    """Predict piece by piece what a draft does not have yet."""
+    total, most = answers.total, source.run.train.max_length
+    done, cut = _continued(file, answers), 0
+    for start in range(0, total, PIECE):
+        piece = [column[start : start + PIECE] for column in answers.columns]
+        tokens = source.tokenize(piece)
+        cut += tokens.truncated
+        if start < done:
+            continue
+        report(start, total)
+        file.write(_table(answers.lines(source.answer(tokens), start), answers.delimiter))
+        file.flush()
+        os.fsync(file.fileno())
+    report(total, total)
+    if cut:
+        note(f"{answers.what}: {data_report.cut_note(cut, total, most)}")
 
 
 @contextmanager
@@ -386,18 +440,21 @@ def _locked(draft: Path, out: Path) -> Iterator[BinaryIO]:
         yield file
 
 
-def _continued(file: BinaryIO, delimiter: str, header: list[str]) -> int:
+def _continued(file: BinaryIO, answers: _Answers) -> int:
     """Rows of whole pieces in a draft; what an ended process left of another one is cut off."""
     file.seek(0)
     body = file.read()
     text = body[: body.rfind(b"\n") + 1].decode("utf-8")  # it may end inside a character
+    delimiter = answers.delimiter
     reader = csv.reader(text_io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     rows: list[list[str]] = []
     with suppress(csv.Error):  # inside a text of several lines
         for row in reader:
             rows.append(row)
-    whole = len(rows[1:]) // PIECE * PIECE
-    kept = _table([header, *rows[1 : whole + 1]], delimiter)
+    whole = len(rows[1:])
+    if whole < answers.total:
+        whole = whole // PIECE * PIECE
+    kept = _table([answers.header, *rows[1 : whole + 1]], delimiter)
     if not body.startswith(kept):  # nothing yet
         file.truncate(0)
         file.write(kept)

@@ -266,8 +266,9 @@ def _make(
             texts[f"{report.name}.csv"] = report.csv(inputs).csv()
     suites = _suites(inputs)
     texts |= {f"{name}.md": _markdown(tables) for name, tables in suites.items()}
+    shown = [*quick, *(table for tables in suites.values() for table in tables)]
     notes = [
-        *dict.fromkeys(note for table in quick for note in table.notes),
+        *dict.fromkeys(note for table in shown for note in table.notes),
         *(f"left out, unreadable: {reason}" for reason in bad.values()),
         *gone,
     ]
@@ -279,7 +280,6 @@ def _make(
         drawn, _ = registry.draw_figures(inputs, [*named, *suites])
         return {f"{name}.png": picture.file("png") for name, picture in drawn.items()}
 
-    shown = [*quick, *(table for tables in suites.values() for table in tables)]
     bodies = {name: text.encode() for name, text in texts.items()}
     return Made(shown, more, notes, takeaway.sentence(inputs.pairs), bodies, draw)
 

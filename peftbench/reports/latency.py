@@ -28,7 +28,7 @@ _NOTE = (
     "Mean ± standard deviation over seeds (number of seeds). ms: of one text, from tokens to "
     "logits. texts/s: of batches of {batch}. p50, p95: percentiles over {repeats} passes; of "
     "texts/s p95 is that of the slow passes. Merged: with what was learnt folded into the model's "
-    "own weights, where the method can be; – where not."
+    "own weights, where the method can be; – (0 of n) where it could be in none of n evaluations."
 )
 
 

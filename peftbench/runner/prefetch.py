@@ -14,9 +14,9 @@ from typing import Any
 from peftbench.core.configs import ModelConfig, TaskConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.plan import Plan
-from peftbench.core.run import Json, canonical, distinct_inputs
+from peftbench.core.run import Json, Run, canonical, distinct_inputs
 from peftbench.data import hub_layout, loading
-from peftbench.system import io, offline_folder
+from peftbench.system import hub, io, offline_folder
 from peftbench.system.hub import CHECKPOINT_FILES, at_hand, cached, comes_from_hub, locate
 
 
@@ -79,6 +79,19 @@ def require_inputs(plan: Plan, root: str | None) -> None:
         ConfigError: with all that is missing.
     """
     _look(needs(plan, root))
+
+
+def require_obtainable(runs: Iterable[Run]) -> None:
+    """Refuse runs whose models are not here and cannot be fetched; the hub is not asked.
+
+    Raises:
+        ConfigError: with all that is missing, and how to get it.
+    """
+    _look(
+        Need(model.name, False, partial(hub.require_obtainable, model))
+        for model in _models_of(runs).values()
+        if at_hand(model) is None
+    )
 
 
 def fetch_from_hub(plan: Plan, root: str | None) -> None:
@@ -164,7 +177,11 @@ def _kept(task: TaskConfig, root: str | None) -> None:
 
 def models(plan: Plan) -> dict[str, ModelConfig]:
     """The models of all runs, by their text."""
-    return {canonical(run.model): run.model for run in distinct_inputs(plan.runs)}
+    return _models_of(plan.runs)
+
+
+def _models_of(runs: Iterable[Run]) -> dict[str, ModelConfig]:
+    return {canonical(run.model): run.model for run in distinct_inputs(runs)}
 
 
 def tasks(plan: Plan) -> list[TaskConfig]:

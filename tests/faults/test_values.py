@@ -41,6 +41,68 @@ def test_a_range_of_whole_numbers_and_one_without_an_end():
         plan("train.lr=range(0.4,0.1,0.1)")
 
 
+# keys that a task of another kind reads
+
+
+@pytest.fixture(scope="module")
+def questions(tmp_path_factory):
+    """Words of a task that wants texts, for a model that writes them."""
+    path = tmp_path_factory.mktemp("own") / "gen.csv"
+    path.write_text("input,target\n" + "".join(f"question {n},answer {n}\n" for n in range(20)))
+    words = ("task=file", f"task.path='{path}'", "task.kind=generation")
+    return ("model=tiny", "model.family=llama", "method=lora", *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ["task.classes=3"],
+            r"task\.classes=3 is for task\.kind=classification, and this task has",
+        ),
+        (["task.range=[0,5]"], r"task\.range=\[0, 5\] is for task\.kind=regression.*=generation"),
+        (
+            ["prompt=generate", "prompt.verbalizer=[a,b]"],
+            r"prompt\.verbalizer=.* needs prompt=words",
+        ),
+        (["prompt=generate", "prompt.masked='{0} {answer}'"], r"masked=.* needs prompt=words"),
+        (["prompt=head"], r"prompt=head answers with classes or a value.*say prompt=generate"),
+        (["prompt=words"], r"prompt=words: gen asks for texts"),
+        (["prompt=generate", "prompt.reserved=16"], r"reserved=16 of 16 training examples of gen"),
+    ],
+)
+def test_a_task_that_wants_texts_refuses_what_it_does_not_read(questions, words, told):
+    with pytest.raises(ConfigError, match=told):
+        plan(*questions, *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (
+            ["task=stsb", "task.classes=4"],
+            r"classes=4 is for task\.kind=classification.*=regression",
+        ),
+        (["task=sst2", "task.range=[0,1]"], r"range=\[0, 1\] is for task\.kind=regression"),
+        (
+            ["task=synthetic_paraphrase", "prompt=words", "prompt.reserved=3000"],
+            r"prompt\.reserved=3000 of 3000 training examples of synthetic_paraphrase leaves",
+        ),
+    ],
+)
+def test_other_tasks_refuse_what_they_do_not_read(words, told):
+    with pytest.raises(ConfigError, match=told):
+        plan("model=tiny", *words)
+
+
+def test_a_text_is_wanted_with_the_keys_of_its_kind(questions):
+    (run,) = plan(*questions, "task.max_new_tokens=5", "prompt=generate", "prompt.reserved=15").runs
+    assert (run.task.new_tokens, run.prompt.reserved, run.task.range) == (5, 15, None)
+    for key in ("task.max_new_tokens=5", "task.template='{0} {1} {answer}'"):
+        with pytest.raises(ConfigError, match=r"is for task\.kind=generation"):
+            plan("task=file", questions[4], "task.texts=[input]", "task.label=target", key)
+
+
 # a project's own configs
 
 

@@ -14,8 +14,8 @@ from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.runtime import RuntimeConfig
 from peftbench.evaluation import evaluator
+from peftbench.reports import builder, pareto
 from peftbench.reports import latency as latency_report
-from peftbench.reports import pareto
 from peftbench.reports.plotting.palette import Palette
 from peftbench.results.store import ResultsFolder
 from peftbench.suites import base
@@ -121,6 +121,22 @@ def test_the_table_says_both_forms():
     assert by_method["lora"]["merged texts/s p50"] == "1000.00 (1)"
     assert by_method["adapter"]["merged ms p50"].startswith("–")
     assert table.notes[1:] == ["Not merged: X has no place."]
+
+
+def test_a_terminal_shows_the_notes_of_the_written_table(tmp_path):
+    """Those of a suite's tables too, each once, after `run` and in `report`."""
+    results = ResultsFolder(tmp_path)
+    for e in two():
+        results.save(records.record(e.evaluation.run), records.predictions())
+        results.save_evaluated(e, {})
+    (table,) = latency_report.tables(two(), trained(two()))
+    merged = table.notes[0]
+    assert "– (0 of n) where it could be in none of n evaluations" in merged
+    shown = []
+    builder.write(results, show=shown.append)
+    for notes in (shown[0].notes, builder.selected(results, "").notes):
+        assert [notes.count(note) for note in (merged, "Not merged: X has no place.")] == [1, 1]
+    assert merged in (results.reports() / "latency.md").read_text()
 
 
 def test_a_line_of_progress_has_milliseconds_not_percent():

@@ -99,6 +99,8 @@ def test_one_file_of_another_format_is_converted_once(
     model = replace(tiny.one_run("model=minilm_l3").model, wheels=packed)
     assert hub.at_hand(model) is None, "a plan converts nothing"
     assert not hub.comes_from_hub(model)
+    hub.require_obtainable(model)
+    assert not made
     folder = hub.locate(model)
     assert folder == wheels.unpacked(packed, PATTERNS) == hub.at_hand(model)
     assert folder.parent == cache_folder / "converted"
