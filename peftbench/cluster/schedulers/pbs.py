@@ -27,7 +27,7 @@ from peftbench.cluster.manifest import (
     folder,
     job_name,
 )
-from peftbench.cluster.scripted import Scripted, Seen, owners, remembered
+from peftbench.cluster.scripted import Seen, WithHistory, owners
 from peftbench.core.errors import ConfigError
 from peftbench.results.store import ResultsFolder
 
@@ -44,7 +44,7 @@ _JOB = re.compile(r"(\d+)(?:\[(\d*)\])?\S*\s+\S+\s+\S+\s+(\S+)\s.*\s([A-Z])\s+\S
 _NO_REASON = ("--", "Job Array Began", "Job run at", "Subjob finished")
 
 
-class Pbs(Scripted):
+class Pbs(WithHistory):
     """The PBS that this machine's commands reach."""
 
     title = "PBS"
@@ -133,11 +133,11 @@ class Pbs(Scripted):
         if against:
             raise SchedulerUnreachable("; ".join(against[:3]))
 
-    def explain(
-        self, submission: Submission, tasks: list[Task], results: ResultsFolder
-    ) -> dict[Task, Ending]:
-        """From the server's history, where it keeps one; see `base.Scheduler`."""
-        return remembered(submission, tasks, _history)
+    def history(self, sent: Sent) -> dict[int, Ending]:
+        """From the server, where it keeps one."""
+        answer = ask("qstat", "-x", "-t", "-f", "-F", "json", str(sent.job))
+        with reading("qstat", answer):
+            return _endings(json.loads(answer).get("Jobs", {}))
 
     def requeue(
         self, results: ResultsFolder, submission: Submission, task: Task
@@ -258,12 +258,6 @@ def _tasks(answer: str, known: dict[str, _Job]) -> dict[Task, Seen]:
         else one
         for task, (job, one) in found.items()
     }
-
-
-def _history(sent: Sent) -> dict[int, Ending]:
-    answer = ask("qstat", "-x", "-t", "-f", "-F", "json", str(sent.job))
-    with reading("qstat", answer):
-        return _endings(json.loads(answer).get("Jobs", {}))
 
 
 def _endings(jobs: dict[str, dict[str, Any]]) -> dict[int, Ending]:
