@@ -699,7 +699,7 @@ def test_doctor_tells_what_the_cpu_can_do_beside_a_gpu_too(native, monkeypatch):
     monkeypatch.setattr(doctor, "bf16_on_cpu", lambda: native)
     for seen in ([], ["0"]):
         monkeypatch.setattr(doctor, "gpus", lambda seen=seen: seen)
-        (one,) = [one for one in doctor._machine() if one.what == "bf16 on the CPU"]
+        (one,) = [one for one in doctor.machine_checks() if one.what == "bf16 on the CPU"]
         assert f"auto is {'bf16' if native else 'fp32'}" in one.found
 
 
@@ -717,7 +717,7 @@ def test_doctor_compares_torch_with_the_gpus(built, state, told, monkeypatch):
     monkeypatch.setattr(doctor, "torch_gpus", lambda: built)
     monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
     monkeypatch.setattr(pynvml, "nvmlSystemGetCudaDriverVersion", lambda: 12090)
-    found = [one for one in doctor._machine() if one.what == "torch"]
+    found = [one for one in doctor.machine_checks() if one.what == "torch"]
     assert [one.state for one in found] == [state] * bool(state)
     assert all(told in one.found and one.do for one in found)
 
@@ -725,7 +725,7 @@ def test_doctor_compares_torch_with_the_gpus(built, state, told, monkeypatch):
 def test_doctor_names_gpus_that_are_not_used(monkeypatch):
     monkeypatch.setattr(doctor, "gpus", list)
     monkeypatch.setattr(doctor, "unused_gpus", lambda: "ROCm")
-    (one,) = [one for one in doctor._machine() if one.what == "GPU"]
+    (one,) = [one for one in doctor.machine_checks() if one.what == "GPU"]
     assert one.found == "none that is used here: torch has ROCm, and only NVIDIA's are"
 
 
@@ -733,16 +733,16 @@ def test_doctor_estimates_the_memory_of_one_gpu(monkeypatch):
     """By the option's config where no checkpoint is here; torch counts on `meta`."""
     (run,) = plan("model=roberta_large", "method=full", "train.batch_size=16").runs
     monkeypatch.setattr(doctor, "gpus", list)
-    found = doctor._memory_of(run)
+    found = doctor.memory_check(run)
     assert found.state == doctor.GOOD
     assert "about 9.2 GiB on a GPU (weights 3.2, gradients 1.3, optimizer 2.6" in found.found
     assert "16 × 128 tokens: one with 12 GB" in found.found
     for room, state in ((8, doctor.BAD), (11, doctor.GOOD)):
         monkeypatch.setattr(doctor, "_largest_room", lambda seen, room=room: room * 2**30)
-        found = doctor._memory_of(run)
+        found = doctor.memory_check(run)
         assert found.state == state
     monkeypatch.setattr(doctor, "_largest_room", lambda seen: 8 * 2**30)
-    assert "8 GiB are free here" in (found := doctor._memory_of(run)).found
+    assert "8 GiB are free here" in (found := doctor.memory_check(run)).found
     assert "QLoRA" in found.do
 
 
