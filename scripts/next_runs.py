@@ -23,8 +23,9 @@ from pathlib import Path
 import peftbench
 from peftbench.analysis import grouping
 from peftbench.config import catalog
-from peftbench.config.composer import Composer, of_suite
-from peftbench.config.sweep import Cell, Grid
+from peftbench.config.composer import Composer
+from peftbench.config.grid import Cell, Grid
+from peftbench.config.override_parsing import OverrideParser, of_suite
 from peftbench.core.evaluation import Evaluation
 from peftbench.core.plan import RunOptions
 from peftbench.core.run import Run
@@ -302,10 +303,10 @@ def _variants(words: list[str]) -> dict[tuple[str, ...], list[str]]:
     Behind those of each: its tasks.
     """
     searched = catalog.folders(None)
-    composer = Composer(searched)
+    composer, parser = Composer(searched), OverrideParser(searched)
     named = [word.removeprefix("sweep=") for word in words if word.startswith("sweep=")]
     own = [word for word in words if not word.startswith("sweep=")]
-    grid = Grid.read([*own, "tuned=true"], composer, searched, named[0] if named else None)
+    grid = Grid.read([*own, "tuned=true"], parser, named[0] if named else None)
     found: dict[tuple[str, ...], dict[str, None]] = {}
     for cell in grid.cells(composer):
         found.setdefault(tuple(_spelled(cell)), {})[str(cell["task"])] = None

@@ -53,7 +53,7 @@ def examine(
     overrides: list[str], cluster: Cluster | None, configs: Path | None, results: ResultsFolder
 ) -> list[Finding]:
     """Check the machine, the folder, the cluster, and what the overrides need, in this order."""
-    found = [*_python(), *_machine(), *_folder(results)]
+    found = [*_python(), *machine_checks(), *_folder(results)]
     if cluster is not None:
         found += _cluster(cluster, results)
     place = Path(cluster.prefetched) if cluster and cluster.prefetched else offline_folder.folder()
@@ -141,7 +141,8 @@ def _meets(version: str, asked: str) -> bool:
     return SpecifierSet(asked.strip(" ()")).contains(version, prereleases=True)
 
 
-def _machine() -> Iterator[Finding]:
+def machine_checks() -> Iterator[Finding]:
+    """Findings about GPUs and the torch for them, bf16 on the CPU, cores and memory."""
     seen = gpus()
     if not seen:
         unused = unused_gpus()
@@ -271,7 +272,7 @@ def _prefetched(place: Path) -> Iterator[Finding]:
     offline_folder.use(place)
 
 
-def _room(wanted: dict[str, int | None]) -> Finding:
+def room_for_downloads(wanted: dict[str, int | None]) -> Finding:
     """Whether the disk of the hub's cache has room for what is fetched.
 
     Args:
@@ -304,7 +305,7 @@ def _plan(overrides: list[str], configs: Path | None, results: ResultsFolder) ->
     root = offline_folder.data_root() or planned.data_root
     online = not hub.offline()
     hub.go_offline()  # what is here is asked for; nothing is fetched
-    yield _room(prefetch.to_fetch(planned, root))
+    yield room_for_downloads(prefetch.to_fetch(planned, root))
     for need in prefetch.needs(planned, root):
         try:
             need.look()
@@ -332,7 +333,7 @@ def _memory(runs: list[Run]) -> Iterator[Finding]:
     for run in sorted(runs, key=_batch_tokens):
         pairs[canonical(run.model), canonical(run.method)] = run
     for run in list(pairs.values())[:_MOST_PAIRS]:
-        yield _memory_of(run)
+        yield memory_check(run)
     if (more := len(pairs) - _MOST_PAIRS) > 0:
         told = f"{more} more pairs of a model and a method were not estimated"
         yield Finding("memory", ODD, told, "ask about fewer at once")
@@ -342,7 +343,8 @@ def _batch_tokens(run: Run) -> int:
     return (run.train.micro_batch_size or run.train.batch_size) * run.train.max_length
 
 
-def _memory_of(run: Run) -> Finding:
+def memory_check(run: Run) -> Finding:
+    """Whether a run fits into the memory of this machine, by the config of its checkpoint."""
     from peftbench.training.memory_need import config_at_hand, memory_need
 
     what = f"memory of {run.model.name}, {run.method.name}"

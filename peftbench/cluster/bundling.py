@@ -1,12 +1,15 @@
 """Jobs in bundles that last long enough to be worth scheduling, and how long to ask for."""
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from peftbench.config.cluster import Cluster
-from peftbench.core.evaluation import ClusterJob
+from peftbench.core.evaluation import ClusterJob, Evaluated
+from peftbench.core.failures import Failure
 from peftbench.core.run import Run
+from peftbench.core.tuning import RateChoice
+from peftbench.results.runtime_estimates import Forecast
 
 #: Seconds that a job needs before its first step: Python, torch, the model, tokens.
 START = 120
@@ -94,6 +97,64 @@ def arrays(found: Sequence[Unit], cluster: Cluster, limit: int, workers: int) ->
             minutes = max(_minutes(bundle, cluster, workers) for bundle in part)
             made.append(Array([[j for u in b for j in u.jobs] for b in part], minutes, memory))
     return made
+
+
+def job_arrays(
+    jobs: list[ClusterJob],
+    seconds: Callable[[ClusterJob], float | None],
+    failed: Mapping[str, Failure],
+    cluster: Cluster,
+    limit: int,
+    workers: int,
+) -> list[Array]:
+    """Arrays of jobs: those that choose learning rates wait for all arrays of runs.
+
+    Args:
+        seconds: as of `expected_seconds`.
+        failed: by key, those that were tried before.
+        limit, workers: as of `arrays`.
+    """
+    made: list[Array] = []
+    for kind in (False, True):
+        some = [job for job in jobs if isinstance(job, RateChoice) == kind]
+        found = units(some, seconds, lambda job: memory_gb(failed.get(job.key), cluster))
+        after = tuple(range(len(made)))
+        made += [replace(one, after=after) for one in arrays(found, cluster, limit, workers)]
+    return made
+
+
+def memory_gb(failure: Failure | None, cluster: Cluster) -> float | None:
+    """Memory to ask for, in GB: more after each failure for lack of it, up to the most."""
+    if cluster.memory_gb is None or failure is None or failure.kind != "memory":
+        return cluster.memory_gb
+    most = cluster.most_memory_gb or float("inf")
+    asked = cluster.memory_gb * cluster.more_memory**failure.attempts
+    before = cluster.memory_gb * cluster.more_memory ** (failure.attempts - 1)
+    return min(asked, most) if before < most else cluster.memory_gb
+
+
+def expected_seconds(
+    forecast: Forecast, found: Iterable[Evaluated]
+) -> Callable[[ClusterJob], float | None]:
+    """Seconds of a run as the forecast says, of an evaluation as the suite took on average.
+
+    Those of a choice are of its last round, and of a trial of the first one that failed and is
+    made again.
+    """
+    spent: dict[str, list[float]] = {}
+    for one in found:
+        spent.setdefault(one.evaluation.suite["name"], []).append(sum(one.seconds.values()))
+
+    def seconds(job: ClusterJob) -> float | None:
+        if isinstance(job, Run):
+            return forecast.seconds(job)
+        if isinstance(job, RateChoice):
+            each = forecast.seconds(job.one_trial)
+            return None if each is None else each * (job.last_trials + 1)
+        known = spent.get(job.suite["name"])
+        return sum(known) / len(known) if known else None
+
+    return seconds
 
 
 def _minutes(bundle: Sequence[Unit], cluster: Cluster, workers: int) -> int:

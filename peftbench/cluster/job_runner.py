@@ -49,7 +49,7 @@ def work(place: str, task: str) -> None:
 
     for name in (signal.SIGUSR2, signal.SIGUSR1, signal.SIGTERM):
         signal.signal(name, hear)
-    if (left := _seconds_left()) is not None:
+    if (left := seconds_left()) is not None:
         signal.signal(signal.SIGALRM, hear)
         signal.setitimer(signal.ITIMER_REAL, left)
     signal.signal(signal.SIGCONT, signal.SIG_DFL)
@@ -61,7 +61,7 @@ def work(place: str, task: str) -> None:
     sys.exit(code)
 
 
-def _seconds_left() -> float | None:
+def seconds_left() -> float | None:
     """Seconds until checkpoints must be written, as the script of the job says.
 
     None where it says nothing: on this machine, and in scripts of the release before.
@@ -99,7 +99,7 @@ def _work(place: Path, task: str) -> int:
     jobs = [job for job in every if _to_do(job, results, one)]
     note(f"{len(every) - len(jobs)} of them are done or have failed for good")
     options = RunOptions(**one.order)
-    gpus = _own_gpus(one, devices(options.device))
+    gpus = own_gpus(one, devices(options.device))
     if one.cluster.gpus and options.device == "auto" and not gpus:
         raise ConfigError(f"the job asked for {one.cluster.gpus} GPUs and sees none on this node")
     todo = sweep.Todo(
@@ -115,7 +115,7 @@ def _work(place: Path, task: str) -> int:
         if isinstance(job, RateChoice) and not stopped:
             stopped = not _choose(job, todo.data_root, options, results)
     if stopped:
-        return _leave(results, one, this)
+        return leave_job(results, one, this)
     left = [job for job in jobs if _to_do(job, results, one)]
     for job in left:
         note(f"without a record: {job.title}")
@@ -155,7 +155,7 @@ def _to_do(job: ClusterJob, results: ResultsFolder, one: Submission) -> bool:
     return failure.attempts <= one.attempts.get(job.key, 0)
 
 
-def _own_gpus(one: Submission, found: list[str]) -> list[str]:
+def own_gpus(one: Submission, found: list[str]) -> list[str]:
     """The GPUs that a job may use: where nothing says which are its own, no more than asked for."""
     if one.cluster.scheduler == "local" or "CUDA_VISIBLE_DEVICES" in os.environ:
         return found
@@ -168,7 +168,7 @@ def _own_gpus(one: Submission, found: list[str]) -> list[str]:
     return own
 
 
-def _leave(results: ResultsFolder, one: Submission, task: Task) -> int:
+def leave_job(results: ResultsFolder, one: Submission, task: Task) -> int:
     """Back to the queue, if that is what the signal means and the scheduler can; the exit code."""
     said = ", ".join(sorted(number.name for number in _heard))
     note(f"stopped by {said}; checkpoints are written")

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -356,25 +356,30 @@ class Scripted(ABC):
         return dict.fromkeys(left, why)
 
 
-def remembered(
-    submission: Submission, tasks: list[Task], ask: Callable[[Sent], dict[int, Ending]]
-) -> dict[Task, Ending]:
-    """How tasks ended, from a history that is asked array by array.
+class WithHistory(Scripted):
+    """A scheduler with a history of jobs, which it is asked array by array."""
 
-    Args:
-        submission: whose tasks they are.
-        tasks: of which it is wanted.
-        ask: for the endings of an array that was sent, by the number of the task; where it raises
-            SchedulerUnreachable there is no history, or it has forgotten.
-    """
-    found: dict[Task, Ending] = {}
-    for array in sorted({task.array for task in tasks}):
-        sent = submission.arrays[array]
-        if sent.job is None:
-            continue
-        with suppress(SchedulerUnreachable):
-            found |= {Task(submission.name, array, n): one for n, one in ask(sent).items()}
-    return {task: ending for task, ending in found.items() if task in tasks}
+    @abstractmethod
+    def history(self, sent: Sent) -> dict[int, Ending]:
+        """How tasks of an array that was sent ended, by their numbers.
+
+        Raises:
+            SchedulerUnreachable: if there is no history, or it has forgotten.
+        """
+
+    def explain(
+        self, submission: Submission, tasks: list[Task], results: ResultsFolder
+    ) -> dict[Task, Ending]:
+        """From the history, where one is kept; see `base.Scheduler`."""
+        found: dict[Task, Ending] = {}
+        for array in sorted({task.array for task in tasks}):
+            sent = submission.arrays[array]
+            if sent.job is None:
+                continue
+            with suppress(SchedulerUnreachable):
+                endings = self.history(sent).items()
+                found |= {Task(submission.name, array, number): one for number, one in endings}
+        return {task: ending for task, ending in found.items() if task in tasks}
 
 
 def options(text: str) -> list[str]:

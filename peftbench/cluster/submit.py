@@ -1,32 +1,25 @@
 """Submit what is neither done nor queued, and leave."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 
 from peftbench.cluster import base, bundling, environment, manifest, rehearsal
 from peftbench.cluster.bundling import Array
-from peftbench.cluster.manifest import (
-    SchedulerUnreachable,
-    Submission,
-    alone,
-)
-from peftbench.cluster.queue import UNKNOWN, QueueSnapshot, look
+from peftbench.cluster.job_choice import JobChoice, choose_jobs
+from peftbench.cluster.manifest import SchedulerUnreachable, Submission, alone
+from peftbench.cluster.queue import QueueSnapshot, look
 from peftbench.cluster.settle import settle
 from peftbench.config.cluster import Cluster
 from peftbench.core.errors import ConfigError
-from peftbench.core.evaluation import ClusterJob, Evaluated
 from peftbench.core.failures import Failure
 from peftbench.core.plan import Plan, RunOptions
-from peftbench.core.run import Run
 from peftbench.core.text import command, format_duration
 from peftbench.core.tuning import RateChoice
-from peftbench.results import status
-from peftbench.results.runtime_estimates import Forecast
 from peftbench.results.store import ResultsFolder
 from peftbench.runner.progress import note
-from peftbench.runner.sweep import retry_filter
 
 #: Files of tasks that are written at once.
 _WRITERS = 8
@@ -74,86 +67,102 @@ def submit(
         ConfigError: for bad input, or if the scheduler takes nothing.
         Stopped: by a signal while runs are rehearsed; nothing was handed over.
     """
-    asked = base.build_scheduler(cluster)
-    try:
-        asked.check_config()
-    except SchedulerUnreachable as error:
-        raise ConfigError(_silent(str(error))) from error
+    with _answering():
+        scheduler = base.build_scheduler(cluster)
+        scheduler.check_config()
     results.check_writable()
     results.keep_revisions(plan.revisions, plan.renewed)
     store = results.trials() if choices else results
     with alone(results):
-        seen = settle(results, look(results))
-        if seen.silent is not None:
-            raise ConfigError(_silent(seen.silent))
-        gpu = bool(cluster.gpus)
-        state = status.sweep_status(
-            plan, store, lambda record: bool(record.environment["cuda"]) == gpu
+        seen = _look(results)
+        chosen = choose_jobs(
+            plan, choices, store, seen, cluster, waits=scheduler.waits, retry=order.retry
         )
-        state.refuse_closed()
-        missing = [job for job in (*_jobs(plan), *choices) if job.key not in state.done]
-        _check_known(missing, seen)
-        queued = seen.queued()
-        failed = state.failed | {
-            one.key: failure for one in choices if (failure := store.failure(one.key))
-        }
-        jobs, given_up = _wanted(missing, failed, queued, cluster, order.retry)
-        if choices:  # of a trial that is a finding
-            given_up = [failure for failure in given_up if failure.kind != "diverged"]
-        waiting = sum(job.key in queued for job in missing)
-        later = 0
-        if choices and not asked.waits:
-            trials: list[ClusterJob] = [job for job in jobs if not isinstance(job, RateChoice)]
-            if trials or any(isinstance(job, Run) and job.key in queued for job in missing):
-                jobs, later = trials, len(jobs) - len(trials)
-        told = Submitted(None, 0, len(state.done), waiting, given_up, later=later)
-        if not jobs:
+        told = Submitted(
+            None, 0, len(chosen.state.done), chosen.queued, chosen.given_up, later=chosen.later
+        )
+        if not chosen.jobs:
             return told
-        tried = [_trial(job) if isinstance(job, RateChoice) else job for job in jobs]
-        rehearsal.rehearse(tried, state, store, cluster, order)
-        if cluster.scheduler != "local" and (names := environment.left_out()):
-            note(f"{_names(names)} of this shell {_LEFT_OUT}")
-        try:
-            arrays = _arrays(jobs, state.forecast, failed, results, cluster, asked, order)
-            site = asked.site
-        except SchedulerUnreachable as error:
-            raise ConfigError(_silent(str(error))) from error
-        attempts = {key: failure.attempts for key, failure in failed.items()}
-        how = asdict(replace(order, retry=None))
+        _rehearse(chosen, store, cluster, order)
+        with _answering():
+            arrays = _bundle(chosen, results, scheduler, cluster, order)
+            site = scheduler.site
         made = manifest.begin(
             overrides,
             cluster,
             arrays,
             plan.data_root,
-            how,
-            attempts,
+            asdict(replace(order, retry=None)),
+            attempts={key: failure.attempts for key, failure in chosen.failed.items()},
             site=site,
             inherited=environment.inherited(),
             search=bool(choices),
         )
-        told = replace(told, submission=made, jobs=len(jobs))
-        return told if dry_run else _send(told, made, arrays, results, asked)
+        told = replace(told, submission=made, jobs=len(chosen.jobs))
+        return told if dry_run else _send(told, made, arrays, results, scheduler)
 
 
-_LEFT_OUT = "are not for jobs and commands of the scheduler; cluster.* says what a job gets"
-
-
-def _names(names: list[str]) -> str:
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
-
-
-def _check_known(missing: list[ClusterJob], seen: QueueSnapshot) -> None:
-    """Refuse jobs that may wait or run already without being shown."""
-    unknown = [job for job in missing if seen.state.get(job.key) == UNKNOWN]
-    if unknown:
-        reasons = "\n".join(f"  {name}: {why}" for name, why in seen.doubts().items())
-        raise ConfigError(
-            f"{len(unknown)} of these may wait or run already, so nothing is submitted:\n{reasons}"
-        )
+@contextmanager
+def _answering() -> Iterator[None]:
+    """Refuse to submit where the scheduler does not answer."""
+    try:
+        yield
+    except SchedulerUnreachable as error:
+        raise ConfigError(_silent(str(error))) from error
 
 
 def _silent(reason: str) -> str:
     return f"the scheduler does not answer ({reason}), so nothing is submitted; try again later"
+
+
+def _look(results: ResultsFolder) -> QueueSnapshot:
+    """All submissions into the folder, with what is known of jobs that ended noted.
+
+    Raises:
+        ConfigError: if the scheduler does not answer.
+    """
+    seen = settle(results, look(results))
+    if seen.silent is not None:
+        raise ConfigError(_silent(seen.silent))
+    return seen
+
+
+def _rehearse(chosen: JobChoice, store: ResultsFolder, cluster: Cluster, order: RunOptions) -> None:
+    """Check on this machine what the jobs do, and say what they do not have of it.
+
+    Raises:
+        ConfigError: with all that is wrong.
+        Stopped: by a signal.
+    """
+    jobs = [job.one_trial if isinstance(job, RateChoice) else job for job in chosen.jobs]
+    rehearsal.rehearse(jobs, chosen.state, store, cluster, order)
+    if cluster.scheduler != "local" and (names := environment.left_out()):
+        listed = ", ".join(names[:8]) + f" and {len(names) - 8} more" * (len(names) > 8)
+        note(
+            f"{listed} of this shell are not for jobs and commands of the scheduler; cluster.* "
+            "says what a job gets"
+        )
+
+
+def _bundle(
+    chosen: JobChoice,
+    results: ResultsFolder,
+    scheduler: base.Scheduler,
+    cluster: Cluster,
+    order: RunOptions,
+) -> list[Array]:
+    """The jobs in arrays; on this machine one job does one after the other."""
+    if cluster.scheduler == "local":
+        return [Array([chosen.jobs], None, None)]
+    evaluated, _ = results.scan_evaluated()
+    return bundling.job_arrays(
+        chosen.jobs,
+        bundling.expected_seconds(chosen.state.forecast, evaluated),
+        chosen.failed,
+        cluster,
+        scheduler.array_limit,
+        order.workers or max(1, (cluster.gpus or 1) // order.gpus_per_run),
+    )
 
 
 def _send(
@@ -161,7 +170,7 @@ def _send(
     made: Submission,
     arrays: list[Array],
     results: ResultsFolder,
-    asked: base.Scheduler,
+    scheduler: base.Scheduler,
 ) -> Submitted:
     """Write what nodes need, then hand over array by array, noting each number at once."""
     tasks = [task for task, _ in made.tasks()]
@@ -171,7 +180,7 @@ def _send(
     manifest.save(results, made)
     for number in range(len(arrays)):
         try:
-            job = asked.send(results, made, number)
+            job = scheduler.send(results, made, number)
         except ConfigError as error:
             if number == 0:
                 manifest.save(results, replace(made, cancelled=True))
@@ -182,98 +191,6 @@ def _send(
         made = replace(made, arrays=sent)
         manifest.save(results, made)
     return replace(told, submission=made)
-
-
-def _wanted(
-    missing: list[ClusterJob],
-    failed: dict[str, Failure],
-    queued: set[str],
-    cluster: Cluster,
-    retry: str | None,
-) -> tuple[list[ClusterJob], list[Failure]]:
-    """The jobs to submit, and the failures that are not tried again."""
-    again = retry_filter(retry)
-    wanted, given_up = [], []
-    for job in missing:
-        if job.key in queued:
-            continue
-        failure = failed.get(job.key)
-        if failure is None or _try_again(failure, again, cluster, retry):
-            wanted.append(job)
-        else:
-            given_up.append(failure)
-    return wanted, given_up
-
-
-def _try_again(
-    failure: Failure, again: Callable[[str], bool], cluster: Cluster, retry: str | None
-) -> bool:
-    if retry is not None:
-        return again(failure.kind)
-    if failure.kind == "memory":
-        return _memory(failure, cluster) != cluster.memory_gb
-    return again(failure.kind) and (failure.kind != "lost" or failure.attempts < cluster.attempts)
-
-
-def _memory(failure: Failure | None, cluster: Cluster) -> float | None:
-    """Memory to ask for, in GB: more after each failure for lack of it, up to the most."""
-    if cluster.memory_gb is None or failure is None or failure.kind != "memory":
-        return cluster.memory_gb
-    most = cluster.most_memory_gb or float("inf")
-    asked = cluster.memory_gb * cluster.more_memory**failure.attempts
-    before = cluster.memory_gb * cluster.more_memory ** (failure.attempts - 1)
-    return min(asked, most) if before < most else cluster.memory_gb
-
-
-def _arrays(
-    jobs: list[ClusterJob],
-    forecast: Forecast,
-    failed: dict[str, Failure],
-    results: ResultsFolder,
-    cluster: Cluster,
-    asked: base.Scheduler,
-    order: RunOptions,
-) -> list[Array]:
-    """Choices wait for all arrays of runs; on this machine one job does one after the other."""
-    if cluster.scheduler == "local":
-        return [Array([jobs], None, None)]
-    seconds = _seconds(forecast, results.scan_evaluated()[0])
-    workers = order.workers or max(1, (cluster.gpus or 1) // order.gpus_per_run)
-    made: list[Array] = []
-    for kind in (False, True):
-        some = [job for job in jobs if isinstance(job, RateChoice) == kind]
-        found = bundling.units(some, seconds, lambda job: _memory(failed.get(job.key), cluster))
-        after = tuple(range(len(made)))
-        arrays = bundling.arrays(found, cluster, asked.array_limit, workers)
-        made += [replace(array, after=after) for array in arrays]
-    return made
-
-
-def _seconds(forecast: Forecast, found: list[Evaluated]) -> Callable[[ClusterJob], float | None]:
-    """Seconds of a run as the forecast says, of an evaluation as the suite took on average.
-
-    Those of a choice are of its last round, and of a trial of the first one that failed and is
-    made again.
-    """
-    spent: dict[str, list[float]] = {}
-    for one in found:
-        spent.setdefault(one.evaluation.suite["name"], []).append(sum(one.seconds.values()))
-
-    def seconds(job: ClusterJob) -> float | None:
-        if isinstance(job, Run):
-            return forecast.seconds(job)
-        if isinstance(job, RateChoice):
-            each = forecast.seconds(_trial(job))
-            return None if each is None else each * (job.last_trials + 1)
-        known = spent.get(job.suite["name"])
-        return sum(known) / len(known) if known else None
-
-    return seconds
-
-
-def _trial(choice: RateChoice) -> Run:
-    """One of the trials of a choice; the others differ in rate and seed."""
-    return choice.question.trials(choice.question.rates[0], 1)[0]
 
 
 def sentence(told: Submitted, results: ResultsFolder, dry_run: bool = False) -> list[str]:
@@ -307,7 +224,3 @@ def sentence(told: Submitted, results: ResultsFolder, dry_run: bool = False) -> 
     lines.append(f"look:    {command('status', '--results', results.folder)}")
     lines.append(f"collect: {command('collect', '--results', results.folder)}")
     return lines
-
-
-def _jobs(plan: Plan) -> list[ClusterJob]:
-    return [*plan.runs, *plan.evaluations]

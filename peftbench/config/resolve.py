@@ -5,13 +5,13 @@ No torch, no weights, no data: what can be refused here is refused before anythi
 
 import json
 import re
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from peftbench.config import catalog, method_nodes, model_families, nodes, task_nodes
+from peftbench.config.made_once import MadeOnce
 from peftbench.core import revisions
 from peftbench.core.configs import (
     WORDS,
@@ -35,8 +35,6 @@ from peftbench.results.store import ResultsFolder
 from peftbench.suites import base as suites
 from peftbench.system import hub, offline_folder, yaml_files
 
-T = TypeVar("T")
-
 
 class Resolver:
     """Nodes to runs; a part is made once for all runs whose nodes agree, and shared.
@@ -59,7 +57,7 @@ class Resolver:
         self.results = results
         self.ask_hub = ask_hub
         self.weights = weights
-        self._made: dict[str, Any] = {}
+        self._once = MadeOnce()
         self._root: str | None = None  # one for all runs of a plan
         #: Commits of repositories that are named without one, see `core.plan.Plan`.
         self.revisions: dict[str, str] = {}
@@ -137,14 +135,6 @@ class Resolver:
             node = node | {"revision": revision}
         suites.build_suite(node).check_run(run)
         return node
-
-    def _once(self, make: Callable[..., T], *given: Any) -> T:
-        """What a function makes of its arguments, which are plain data or made here before."""
-        name = json.dumps([make.__name__, *given], default=id)
-        if name not in self._made:
-            self._made[name] = make(*given)
-        made: T = self._made[name]
-        return made
 
     def _model(self, node: Json) -> ModelConfig:
         commit = partial(self._commit, "model")

@@ -1,4 +1,4 @@
-"""What configuration files may hold: structured configs, registered with Hydra's ConfigStore.
+"""What configuration files may hold: structured configs for Hydra's ConfigStore.
 
 `configs/run.yaml` starts from `run_schema`, so OmegaConf refuses unknown keys and wrong types. The
 fields come from `core.configs`; named here is only what differs in a file: keys that composition
@@ -11,7 +11,6 @@ import types
 from dataclasses import field, fields, make_dataclass
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from hydra.core.config_store import ConfigStore
 from omegaconf import MISSING
 
 from peftbench.config import catalog
@@ -119,5 +118,3 @@ RunSchema = make_dataclass(
         ("data", DataSchema, field(default_factory=DataSchema)),
     ],
 )
-
-ConfigStore.instance().store(name=NAME, node=RunSchema, provider="peftbench")

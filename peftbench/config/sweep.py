@@ -1,23 +1,13 @@
-"""Words to distinct runs: Hydra composes each cell, this module says which cells there are.
+"""Words to distinct runs: the cells of their grid, each composed and resolved."""
 
-Beside Hydra's own grammar (commas, `range`, `choice`) the words know `sweep=NAME` (a yaml of words)
-and three kinds of grid algebra, on the command line and in that yaml alike:
-
-    zip='size=100,1000 budget.epochs=10,3'         axes that move together
-    when='method=lora: train.lr=1e-4,1e-3'         axes for matching cells, in place of theirs
-    exclude='method=full size=100'                 cells to leave out
-"""
-
-import itertools
-import shlex
-from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from peftbench.config import catalog, checkpoints, method_nodes, old_names, resolve
-from peftbench.config.composer import ALGEBRA, Composer, of_suite
+from peftbench.config.composer import Composer
+from peftbench.config.grid import Cell, Grid, spell
+from peftbench.config.override_parsing import OverrideParser, of_suite
 from peftbench.core.configs import GENERATE
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluation
@@ -26,8 +16,6 @@ from peftbench.core.run import Run
 from peftbench.core.tuning import Choice, SearchSpace, other_settings, subject
 from peftbench.results import choices
 from peftbench.results.store import ResultsFolder
-
-Cell = dict[str, Any]
 
 
 @old_names.noted_once()
@@ -60,7 +48,7 @@ def plan(
         if word.startswith("sweep=")
         for name in word[6:].split(",")
     ]
-    cells = _cells(words, sweeps, composer, searched)
+    cells = _cells(words, sweeps, composer)
     stored = ResultsFolder(results)
     resolver = resolve.Resolver(searched, stored, ask_hub, weights)
     found = _Expansion(composer, resolver, stored)
@@ -85,13 +73,12 @@ def plan(
     )
 
 
-def _cells(
-    words: Iterable[str], sweeps: list[str], composer: Composer, searched: list[Path]
-) -> list[Cell]:
+def _cells(words: Iterable[str], sweeps: list[str], composer: Composer) -> list[Cell]:
     """The cells of all sweeps that the words name, or of the words alone."""
     own = [word for word in words if not word.startswith("sweep=")]
     named: list[str | None] = [*sweeps] or [None]
-    grids = [Grid.read(own, composer, searched, sweep) for sweep in named]
+    parser = OverrideParser(composer.searched)
+    grids = [Grid.read(own, parser, sweep) for sweep in named]
     cells = [cell for grid in grids for cell in grid.cells(composer)]
     if not cells:
         raise ConfigError("no runs left: exclude= removes all grid points")
@@ -222,120 +209,3 @@ def _axes_of(cells: list[Cell]) -> list[str]:
     """Keys of runs in which cells differ."""
     keys = dict.fromkeys(key for cell in cells for key in _parted(cell)[0])
     return [key for key in keys if len({str(cell.get(key)) for cell in cells}) > 1]
-
-
-def spell(cell: Cell) -> str:
-    """The words of a cell, as a person would type them."""
-    return " ".join(f"{key}={value}" for key, value in cell.items())
-
-
-@dataclass
-class Grid:
-    """The axes of a sweep; each algebra holds words that are expanded like any others."""
-
-    axes: dict[str, list[Any]] = field(default_factory=dict)
-    zips: list[dict[str, list[Any]]] = field(default_factory=list)
-    whens: list[tuple[dict[str, list[Any]], dict[str, list[Any]]]] = field(default_factory=list)
-    excludes: list[dict[str, list[Any]]] = field(default_factory=list)
-    _replaced: set[str] = field(default_factory=set)
-
-    @classmethod
-    def read(
-        cls, words: Iterable[str], composer: Composer, searched: list[Path], sweep: str | None
-    ) -> "Grid":
-        """Sort words into axes and algebra; those of the sweep's yaml come first.
-
-        A key given in the words replaces the sweep's own axis of that key; so does tuned=true the
-        learning rates that the sweep names.
-        """
-        given, named = cls(), cls()
-        if sweep is not None:
-            named._read_sweep(catalog.find("sweep", sweep, searched), composer)
-        for word in words:
-            given._read_word(word, composer)
-        taken = set(given.axes) | {key for axes in given.zips for key in axes}
-        if given.axes.get("tuned") == [True]:
-            taken.add("train.lr")
-        for axes in [named.axes, *named.zips, *(then for _, then in named.whens)]:
-            for key in taken & set(axes):
-                del axes[key]
-        grid = cls(
-            named.axes | given.axes,
-            [axes for axes in named.zips + given.zips if axes],
-            [(when, then) for when, then in named.whens + given.whens if then],
-            named.excludes + given.excludes,
-        )
-        keys = Counter(key for axes in [grid.axes, *grid.zips] for key in axes)
-        for key in (key for key, count in keys.items() if count > 1):
-            raise ConfigError(f"{key} is given twice, by itself and in a zip; leave one out")
-        return grid
-
-    def _read_sweep(self, path: Path, composer: Composer) -> None:
-        for kind, words in composer.sweep(path).items():
-            if kind == "grid":
-                for word in words:
-                    self._read_word(word, composer)
-            else:
-                for text in words:
-                    self._read_algebra(kind, text, composer)
-
-    def _read_word(self, word: str, composer: Composer) -> None:
-        kind, _, text = word.partition("=")
-        if kind in ALGEBRA:
-            self._read_algebra(kind, text, composer)
-            return
-        key, values = composer.parse(word)
-        if key in self.axes:
-            raise ConfigError(f"{key} is given twice; write {key}=a,b for two values")
-        self.axes[key] = values
-
-    def _read_algebra(self, kind: str, text: str, composer: Composer) -> None:
-        if kind == "zip":
-            axes = _axes(text, composer)
-            counts = {key: len(values) for key, values in axes.items()}
-            if len(set(counts.values())) != 1:
-                raise ConfigError(f"zip: axes that move together are of one length, got {counts}")
-            self.zips.append(axes)
-        elif kind == "exclude":
-            self.excludes.append(_axes(text, composer))
-        else:
-            condition, found, then = text.partition(":")
-            if not found:
-                raise ConfigError(f"when: write 'condition: words', got {text!r}")
-            self.whens.append((_axes(condition, composer), _axes(then, composer)))
-
-    def cells(self, composer: Composer) -> Iterator[Cell]:
-        """All cells in the order of the axes, the last one fastest."""
-        steps = [[{key: value} for value in values] for key, values in self.axes.items()]
-        for axes in self.zips:
-            rows = zip(*axes.values(), strict=True)
-            steps.append([dict(zip(axes, row, strict=True)) for row in rows])
-        for parts in itertools.product(*steps):
-            cell = {key: value for part in parts for key, value in part.items()}
-            for full in self._conditional(cell, composer):
-                if not any(composer.matches(full, excluded) for excluded in self.excludes):
-                    yield full
-
-    def _conditional(self, cell: Cell, composer: Composer) -> Iterator[Cell]:
-        """The cell with the axes of each `when` that it matches; these replace its own."""
-        further: dict[str, list[Any]] = {}
-        for condition, axes in self.whens:
-            if composer.matches(cell, condition):
-                further |= axes
-        for row in itertools.product(*further.values()):
-            full = cell | dict(zip(further, row, strict=True))
-            if set(further) & set(cell):  # further values of a replaced axis give the same cells
-                if spell(full) in self._replaced:
-                    continue
-                self._replaced.add(spell(full))
-            yield full
-
-
-def _axes(text: str, composer: Composer) -> dict[str, list[Any]]:
-    try:
-        words = shlex.split(text)
-    except ValueError as error:
-        raise ConfigError(f"cannot split {text!r} into words: {error}") from error
-    if not words:
-        raise ConfigError("zip, when and exclude hold words: key=value key=value")
-    return dict(composer.parse(word) for word in words)

@@ -313,6 +313,11 @@ class RateChoice:
         return sum(self.question.planned(self.search)[1:])
 
     @property
+    def one_trial(self) -> Run:
+        """One of the trials; the others differ in rate and seed."""
+        return self.question.trials(self.question.rates[0], 1)[0]
+
+    @property
     def title(self) -> str:
         """A line that names the job to a person; not unique."""
         return one_line(f"learning rate of {self.run.title}")

@@ -32,21 +32,20 @@ import torch
 from torch import Tensor, nn
 
 from peftbench.core.configs import Budget
-from peftbench.core.roles import LINEARS
 from peftbench.core.run import Json
 from peftbench.data.batching import Batch
-from peftbench.methods.base import MODEL, PEFT, PEFT_PREFIX, Method
+from peftbench.methods.base import MODEL, PEFT, PEFT_PREFIX
+from peftbench.methods.layers.linear_updates import LinearUpdates
 from peftbench.methods.settings import Limits, adalora_schedule, check_adalora_budget, check_rank
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.module_ops import linear_of
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdaLoRA(Method):
+class AdaLoRA(LinearUpdates):
     """Updates of rank `initial_rank`, cut down to `target_rank` on average.
 
     Attributes:
-        target_modules: roles of the linears.
         initial: fraction of the steps before ranks fall.
         final: fraction of the steps after they have fallen.
         interval: steps between two reductions.
@@ -57,22 +56,21 @@ class AdaLoRA(Method):
     initial_rank: Annotated[int, Limits(at_least=1, rank=True)]
     target_rank: Annotated[int, Limits(at_least=1)]
     alpha: Annotated[float, Limits(above=0)]
-    dropout: Annotated[float, Limits(between=(0, 0.9))]
-    target_modules: Annotated[list[str], Limits(roles=LINEARS)]
     initial: Annotated[float, Limits(between=(0, 1))]
     final: Annotated[float, Limits(between=(0, 1))]
     interval: Annotated[int, Limits(at_least=1)]
     orthogonality: Annotated[float, Limits(at_least=0)]
-    betas: list[float]
+    betas: Annotated[list[float], Limits(length=2, between=(0, 1))]
 
     @property
     def supports_packing(self) -> bool:
         """No: a run ranks its own triplets by their gradients."""
         return False
 
-    def insert(self, model: AdaptedModel) -> None:
-        """Wrap every target."""
-        model.replace(*self.target_modules, by=self._wrap)
+    def updated(self, linear: nn.Linear) -> "Triplets":
+        """Of the rank before the first reduction."""
+        check_rank("initial_rank", self.initial_rank, "a layer", min(linear.weight.shape))
+        return Triplets(linear, self.initial_rank, self.alpha / self.initial_rank, self.dropout)
 
     def check_budget(self, budget: Budget) -> None:
         """Refuse a budget without a number of steps, or of too few of them."""
@@ -137,15 +135,6 @@ class AdaLoRA(Method):
             "target_modules": model.pattern(*self.target_modules),
         }
         return config, tensors
-
-    def _wrap(self, part: nn.Module) -> nn.Module:
-        if not isinstance(part, nn.Linear):
-            raise ValueError(
-                f"AdaLoRA updates linear layers; {type(part).__name__} is none: "
-                "choose other target_modules"
-            )
-        check_rank("initial_rank", self.initial_rank, "a layer", min(part.weight.shape))
-        return Triplets(part, self.initial_rank, self.alpha / self.initial_rank, self.dropout)
 
 
 def _parts(model: AdaptedModel) -> Iterator[tuple[str, "Triplets"]]:

@@ -59,7 +59,13 @@ class Adapter(Method):
     identity_at_init: ClassVar[bool] = False
 
     width: Annotated[int, Limits(at_least=1)]
-    at: Annotated[list[str], Limits(roles=(*ROLES, "ffn"), empty=True)]
+    at: Annotated[
+        list[str],
+        Limits(
+            roles=(*ROLES, "ffn"),
+            if_empty="name places of bottlenecks, or train norms alone with method=layernorm",
+        ),
+    ]
     activation: Annotated[str, Limits(choices=("relu", "gelu", "silu", "tanh"))]
     scale: Annotated[float, Limits(above=0)]
     start: Annotated[str, Limits(choices=("normal", "lora"))]

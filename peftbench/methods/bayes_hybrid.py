@@ -55,10 +55,12 @@ class BayesHybrid(GaussianWrapper):
         normalise: what the sum is divided by, mean or data.
     """
 
-    matrices: Annotated[list[str], Limits(choices=("down", "up"))]
+    matrices: Annotated[
+        list[str], Limits(choices=("down", "up"), if_empty="choose down, up or both")
+    ]
     noise: Annotated[str, Limits(choices=("batch", "flipout", "local"))]
     spread: Annotated[float, Limits(above=0)]
-    prior: dict[str, Any]
+    prior: Annotated[dict[str, Any], Limits(inner={"std": Limits(above=0)})]
     kl: Annotated[float, Limits(at_least=0)]
     normalise: Annotated[str, Limits(choices=("mean", "data"))]
 

@@ -51,7 +51,7 @@ class BLoB(GaussianWrapper):
     """
 
     spread: Annotated[float, Limits(above=0)]
-    prior: dict[str, Any]
+    prior: Annotated[dict[str, Any], Limits(inner={"std": Limits(above=0)})]
     kl_lr: Annotated[float, Limits(at_least=0)]
     gamma: Annotated[float, Limits(above=0)]
 

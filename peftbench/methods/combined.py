@@ -11,11 +11,12 @@ adapter beside the feed-forward network:
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
 from peftbench.core.configs import Budget
 from peftbench.data.batching import Batch
 from peftbench.methods.base import OWN, Method
+from peftbench.methods.settings import Limits
 from peftbench.models.adapted_model import AdaptedModel
 
 
@@ -25,7 +26,7 @@ class Combined(Method):
 
     identity_at_init: ClassVar[bool] = False
 
-    members: dict[str, Method]
+    members: Annotated[dict[str, Method], Limits(if_empty="name at least one method")]
 
     @property
     def supports_packing(self) -> bool:

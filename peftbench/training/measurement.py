@@ -126,7 +126,7 @@ class Energy:
         self._start = self._joules()
 
     def look(self) -> None:
-        """See whether the GPU is shared by now: what came and went between two looks is not seen."""
+        """See whether the GPU is shared by now; who came and went between looks is not seen."""
         if self._joules() is None:
             self._start = None
 

@@ -22,7 +22,9 @@ from peftbench.claims.verdicts import Verdict
 from peftbench.cli.main import main
 from peftbench.config import catalog
 from peftbench.config.composer import Composer
-from peftbench.config.sweep import Grid, plan, spell
+from peftbench.config.grid import Grid, spell
+from peftbench.config.override_parsing import OverrideParser
+from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Record, canonical, identity
@@ -298,7 +300,7 @@ def test_what_suites_found_is_paired_over_seeds():
 
 def test_every_paper_reads_and_its_words_compose():
     searched = catalog.folders()
-    composer = Composer(searched)
+    composer, parser = Composer(searched), OverrideParser(searched)
     found = schema.read(None, searched)
     assert {paper.name for paper in found} >= {"doering2024", "unipelt2022", "bh_peft2025"}
     seen = set()
@@ -312,7 +314,7 @@ def test_every_paper_reads_and_its_words_compose():
         ]
         assert one.runs
         for words in [*(text.split() for text in one.runs), *picked]:
-            for cell in Grid.read(words, composer, searched, None).cells(composer):
+            for cell in Grid.read(words, parser, None).cells(composer):
                 apart = {k: v for k, v in cell.items() if k not in ("task", "size", "seed")}
                 if spell(apart) in seen:
                     continue

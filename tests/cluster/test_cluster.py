@@ -10,7 +10,6 @@ import threading
 import time
 from dataclasses import asdict, replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import huggingface_hub
 import pynvml
@@ -23,12 +22,12 @@ from records import record, runs, tiny
 from peftbench.cli import doctor
 from peftbench.cli.main import main
 from peftbench.cluster import bundling, collect, job_runner, manifest, queue
+from peftbench.cluster.job_choice import retry_rule
 from peftbench.cluster.manifest import QueueAnswer, Task
 from peftbench.cluster.queue import QueueSnapshot, look
 from peftbench.cluster.schedulers.slurm import Slurm
 from peftbench.cluster.scripted import options
 from peftbench.cluster.settle import settle
-from peftbench.cluster.submit import _arrays, _memory, _seconds, _try_again
 from peftbench.config import cluster
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
@@ -41,7 +40,6 @@ from peftbench.results import choices
 from peftbench.results.runtime_estimates import Forecast
 from peftbench.results.store import ResultsFolder
 from peftbench.runner import sharding, sweep, tune
-from peftbench.runner.sweep import retry_filter
 from peftbench.system import hub, offline_folder
 from peftbench.system.hardware import gpus
 from peftbench.system.hub import locate
@@ -149,24 +147,22 @@ def test_an_evaluation_goes_with_its_run():
 def test_memory_grows_after_each_failure_for_lack_of_it_until_the_most():
     slurm = cluster.read(SLURM)
     run = runs()[0]
-    asked = [_memory(Failure(run, "memory", "", attempts=n), slurm) for n in (1, 2, 3)]
+    asked = [bundling.memory_gb(Failure(run, "memory", "", attempts=n), slurm) for n in (1, 2, 3)]
     assert asked == [32, 64, 16]  # at the most it failed too: not again
-    again = retry_filter(None)
-    tried = [_try_again(Failure(run, "memory", "", n), again, slurm, None) for n in (1, 2, 3)]
+    again = retry_rule(slurm, None)
+    tried = [again(Failure(run, "memory", "", n)) for n in (1, 2, 3)]
     assert tried == [True, True, False]
     steady = cluster.read([*SLURM, "cluster.more_memory=1"])
-    assert not _try_again(Failure(run, "memory", "", 1), again, steady, None)
+    assert not retry_rule(steady, None)(Failure(run, "memory", "", 1))
 
 
 def test_a_run_that_is_lost_again_and_again_is_given_up():
     slurm = cluster.read(SLURM)
     run = runs()[0]
-    lost = [
-        _try_again(Failure(run, "lost", "", n), retry_filter(None), slurm, None) for n in (1, 2, 3)
-    ]
-    assert lost == [True, True, False]
-    assert _try_again(Failure(run, "lost", "", 9), retry_filter("lost"), slurm, "lost")
-    assert not _try_again(Failure(run, "error", "", 1), retry_filter(None), slurm, None)
+    again = retry_rule(slurm, None)
+    assert [again(Failure(run, "lost", "", n)) for n in (1, 2, 3)] == [True, True, False]
+    assert retry_rule(slurm, "lost")(Failure(run, "lost", "", 9))
+    assert not again(Failure(run, "error", "", 1))
 
 
 # manifests
@@ -483,11 +479,8 @@ def test_the_jobs_that_choose_start_when_those_of_the_first_round_are_over(tmp_p
     assert (len(trials), len(after)) == (6, 2)
     assert after[0].last_trials == 2 * 2
     slurm = cluster.read([*SLURM, "cluster.options.dependency=singleton", "cluster.array_size=2"])
-    where = SimpleNamespace(array_limit=1000)
-    none = Forecast([])
-    arrays = _arrays(
-        [*trials, *after], none, {}, ResultsFolder(tmp_path), slurm, where, RunOptions()
-    )
+    unknown = bundling.expected_seconds(Forecast([]), [])
+    arrays = bundling.job_arrays([*trials, *after], unknown, {}, slurm, limit=1000, workers=1)
     assert [(len(array.bundles), array.after) for array in arrays] == [
         *[(2, ())] * 3,
         (2, (0, 1, 2)),
@@ -510,7 +503,7 @@ def test_the_jobs_that_choose_start_when_those_of_the_first_round_are_over(tmp_p
 def test_the_time_of_a_choice_is_that_of_its_second_round_and_of_a_trial_that_failed():
     _, (choice,) = searched("method=lora", "size=400")
     like = choice.question.trials(2e-3, 1)[0]
-    known = _seconds(Forecast([record(like)]), [])
+    known = bundling.expected_seconds(Forecast([record(like)]), [])
     assert known(choice) == pytest.approx((4 + 1) * known(like))
     assert known(like) > 0
 
@@ -706,7 +699,7 @@ def test_doctor_tells_what_the_cpu_can_do_beside_a_gpu_too(native, monkeypatch):
     monkeypatch.setattr(doctor, "bf16_on_cpu", lambda: native)
     for seen in ([], ["0"]):
         monkeypatch.setattr(doctor, "gpus", lambda seen=seen: seen)
-        (one,) = [one for one in doctor._machine() if one.what == "bf16 on the CPU"]
+        (one,) = [one for one in doctor.machine_checks() if one.what == "bf16 on the CPU"]
         assert f"auto is {'bf16' if native else 'fp32'}" in one.found
 
 
@@ -724,7 +717,7 @@ def test_doctor_compares_torch_with_the_gpus(built, state, told, monkeypatch):
     monkeypatch.setattr(doctor, "torch_gpus", lambda: built)
     monkeypatch.setattr(pynvml, "nvmlInit", lambda: None)
     monkeypatch.setattr(pynvml, "nvmlSystemGetCudaDriverVersion", lambda: 12090)
-    found = [one for one in doctor._machine() if one.what == "torch"]
+    found = [one for one in doctor.machine_checks() if one.what == "torch"]
     assert [one.state for one in found] == [state] * bool(state)
     assert all(told in one.found and one.do for one in found)
 
@@ -732,7 +725,7 @@ def test_doctor_compares_torch_with_the_gpus(built, state, told, monkeypatch):
 def test_doctor_names_gpus_that_are_not_used(monkeypatch):
     monkeypatch.setattr(doctor, "gpus", list)
     monkeypatch.setattr(doctor, "unused_gpus", lambda: "ROCm")
-    (one,) = [one for one in doctor._machine() if one.what == "GPU"]
+    (one,) = [one for one in doctor.machine_checks() if one.what == "GPU"]
     assert one.found == "none that is used here: torch has ROCm, and only NVIDIA's are"
 
 
@@ -740,16 +733,16 @@ def test_doctor_estimates_the_memory_of_one_gpu(monkeypatch):
     """By the option's config where no checkpoint is here; torch counts on `meta`."""
     (run,) = plan("model=roberta_large", "method=full", "train.batch_size=16").runs
     monkeypatch.setattr(doctor, "gpus", list)
-    found = doctor._memory_of(run)
+    found = doctor.memory_check(run)
     assert found.state == doctor.GOOD
     assert "about 9.2 GiB on a GPU (weights 3.2, gradients 1.3, optimizer 2.6" in found.found
     assert "16 × 128 tokens: one with 12 GB" in found.found
     for room, state in ((8, doctor.BAD), (11, doctor.GOOD)):
         monkeypatch.setattr(doctor, "_largest_room", lambda seen, room=room: room * 2**30)
-        found = doctor._memory_of(run)
+        found = doctor.memory_check(run)
         assert found.state == state
     monkeypatch.setattr(doctor, "_largest_room", lambda seen: 8 * 2**30)
-    assert "8 GiB are free here" in (found := doctor._memory_of(run)).found
+    assert "8 GiB are free here" in (found := doctor.memory_check(run)).found
     assert "QLoRA" in found.do
 
 

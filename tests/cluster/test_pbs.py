@@ -40,13 +40,15 @@ def server(tmp_path, monkeypatch):
 
 
 def known(*jobs):
-    return {pbs._digits(number): pbs._Job(number, "s", a, task, False) for number, a, task in jobs}
+    return {
+        pbs.digits_of(number): pbs.ArrayJob(number, "s", a, task, False) for number, a, task in jobs
+    }
 
 
 def test_tasks_of_a_table():
     """Those of another's array and of a job of another name are none of ours."""
     answer = (ANSWERS / "qstat-t-w-s-u.txt").read_text()
-    found = pbs._tasks(answer, known(("0[].pbs-ci", 0, None), ("1.pbs-ci", 1, 0)))
+    found = pbs.read_tasks(answer, known(("0[].pbs-ci", 0, None), ("1.pbs-ci", 1, 0)))
     assert {task.number: one.state for task, one in found.items()} == {
         **dict.fromkeys((0, 1), "running"),
         **dict.fromkeys((2, 3, 4), "pending"),  # 5 is over
@@ -58,7 +60,7 @@ def test_tasks_of_a_table():
 
 def test_a_job_that_can_never_run_says_so():
     answer = (ANSWERS / "qstat-t-w-s-u.txt").read_text().replace("s.sh     ", "peftbench")
-    found = pbs._tasks(answer, known(("1.pbs-ci", 1, 0)))
+    found = pbs.read_tasks(answer, known(("1.pbs-ci", 1, 0)))
     (one,) = found.values()
     assert one.reason.startswith("Can Never Run: Insufficient amount of resource: ncpus (R: 99")
 
@@ -68,7 +70,7 @@ def test_a_held_array_holds_its_tasks():
     text = (ANSWERS / "qstat-t-w-s-u.txt").read_text()
     row = "0[].pbs-ci  user workq peftbench-2026*  --  1  1  --  00:01 H --\n"
     first = text.index("0[0].pbs-ci")
-    found = pbs._tasks(text[:first] + row + text[first:], known(("0[].pbs-ci", 0, None)))
+    found = pbs.read_tasks(text[:first] + row + text[first:], known(("0[].pbs-ci", 0, None)))
     held = {task.number for task, one in found.items() if one.release == "qrls JOB"}
     assert held == {2, 3, 4}
 
@@ -77,7 +79,7 @@ def test_a_held_array_holds_its_tasks():
 def test_an_answer_that_is_no_table_is_an_error(text):
     text = text or (ANSWERS / "qstat-t-w-s-u.txt").read_text() + "0[0].pbs-ci  us\n"
     with pytest.raises(ValueError, match=r"no head of a table|a line '0"):
-        pbs._tasks(text, {})
+        pbs.read_tasks(text, {})
 
 
 @pytest.mark.parametrize(
@@ -91,7 +93,7 @@ def test_an_answer_that_is_no_table_is_an_error(text):
 )
 def test_endings_of_an_array(name, expected):
     jobs = json.loads((ANSWERS / f"{name}.json").read_text())["Jobs"]
-    found = pbs._endings(jobs)
+    found = pbs.read_endings(jobs)
     codes = {
         n: (
             one.kind,
@@ -112,7 +114,7 @@ def test_endings_of_an_array(name, expected):
 def test_endings_of_jobs_without_an_array(name, kinds):
     jobs = json.loads((ANSWERS / f"{name}.json").read_text())["Jobs"]
     for (key, about), (kind, said) in zip(jobs.items(), kinds, strict=True):
-        (ending,) = pbs._endings({key: about}).values()
+        (ending,) = pbs.read_endings({key: about}).values()
         assert ending.kind == kind
         assert said in ending.words
 
@@ -262,7 +264,7 @@ def leave(results, begun, number):
     turns.begin(results, task)
     job_runner._heard.add(job_runner.signal.SIGALRM)
     try:
-        return job_runner._leave(results, begun, task)
+        return job_runner.leave_job(results, begun, task)
     finally:
         job_runner._heard.clear()
 

@@ -309,11 +309,11 @@ def test_the_clock_rings_before_the_time_is_over(monkeypatch):
     monkeypatch.setenv("PEFTBENCH_STARTED", str(time.time() - 50))
     monkeypatch.setenv("PEFTBENCH_SECONDS", "60")
     monkeypatch.setenv("PEFTBENCH_SIGNAL_SECONDS", "4")
-    assert job_runner._seconds_left() == pytest.approx(6, abs=1)
+    assert job_runner.seconds_left() == pytest.approx(6, abs=1)
     monkeypatch.setenv("PEFTBENCH_SECONDS", "20")  # it is late already
-    assert job_runner._seconds_left() == 0.1
+    assert job_runner.seconds_left() == 0.1
     monkeypatch.delenv("PEFTBENCH_STARTED")  # a script of the release before
-    assert job_runner._seconds_left() is None
+    assert job_runner.seconds_left() is None
 
 
 def leave(results, begun, *heard):
@@ -322,7 +322,7 @@ def leave(results, begun, *heard):
     turns.begin(results, task)
     job_runner._heard.update(heard)
     try:
-        return job_runner._leave(results, begun, task), turns.read(results, task)
+        return job_runner.leave_job(results, begun, task), turns.read(results, task)
     finally:
         job_runner._heard.clear()
 
@@ -427,9 +427,9 @@ def test_a_task_that_meant_to_go_back_but_is_gone_is_left(results, monkeypatch):
 def test_a_job_takes_no_more_gpus_than_it_asked_for(results, monkeypatch, asked, seen, own):
     begun, _ = submission(results, replace(read("grid_engine"), gpus=asked))
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
-    assert job_runner._own_gpus(begun, seen) == own
+    assert job_runner.own_gpus(begun, seen) == own
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join(seen))
-    assert job_runner._own_gpus(begun, seen) == seen
+    assert job_runner.own_gpus(begun, seen) == seen
 
 
 # an array that waits for the end of another

@@ -651,6 +651,12 @@ def test_a_host_is_a_value_and_brings_its_rate():
     assert wide.method.base_method.hyperparameters["rank"] == 32
 
 
+@pytest.mark.parametrize("words", [(), ("method=lora",)])
+def test_a_base_method_needs_a_method_around_it(words):
+    with pytest.raises(ConfigError, match=r"base_method=adapter: this method takes no other one"):
+        plan(*words, "method.base_method=adapter")
+
+
 def test_when_matches_a_host():
     words = ("method=sparse_adapter", "method.base_method=adapter,lora")
     found = plan(*words, "when=method.base_method=lora: method.base_method.rank=4,8").runs

@@ -181,7 +181,7 @@ def test_what_is_in_the_cache_is_not_fetched(monkeypatch, tmp_path):
 def test_doctor_compares_the_room_with_what_is_fetched(free, state, monkeypatch, tmp_path):
     usage = type("Usage", (), {"free": free * 2**30})
     monkeypatch.setattr(doctor.shutil, "disk_usage", lambda path: usage)
-    found = doctor._room({"people/large": 2 * 2**30, "people/unknown": None})
+    found = doctor.room_for_downloads({"people/large": 2 * 2**30, "people/unknown": None})
     assert found.state == state
     assert "about 2.0 GiB to be fetched" in found.found
     assert bool(found.do) == (state != doctor.GOOD)

@@ -30,9 +30,12 @@ TASK = "task=synthetic_opinion"
         ("adalora initial_rank=40", r"method\.initial_rank must be at most 32"),
         ("adalora target_rank=13", "initial_rank must be a whole number of at least 13"),
         ("adalora initial=0.5", r"initial \+ final must be below 1, got 0\.5 \+ 0\.52"),
+        ("adalora betas=[0.9]", r"method\.betas must be 2 numbers, got \[0\.9\]"),
+        ("adalora betas=[0.9,2]", r"method\.betas must be a number from 0 to 1, got 2"),
         ("adapter width=0", r"method\.width must be a whole number of at least 1, got 0"),
         ("adapter at=[]", r"method\.at is empty: name places of bottlenecks"),
         ("adapter activation=elu", "activation must be one of relu, gelu, silu, tanh"),
+        ("bayes_hybrid matrices=[]", r"method\.matrices is empty: choose down, up or both"),
         ("bayes_hybrid noise=row", "noise must be one of batch, flipout, local, got 'row'"),
         ("bayes_hybrid prior.std=0", r"method\.prior\.std must be a number greater than 0"),
         ("bayes_hybrid base_method=adapter base_method.width=0", r"method\.base_method\.width"),
@@ -119,7 +122,7 @@ def test_what_methods_dispatch_on_is_what_planning_allows():
     assert tuple(adapter.ACTIVATIONS) == choices("adapter.Adapter", "activation")
     penalties = {"none", "rdrop", *regularizers.PENALTIES}
     assert penalties == set(choices("robust_partial.RobustPartial", "penalty"))
-    for target in settings._RULES:
+    for target in settings.RULES:
         assert import_class(target, Method)
 
 

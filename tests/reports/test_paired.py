@@ -246,7 +246,7 @@ def test_a_table_and_a_picture_say_the_same_again():
 
 
 def test_zero_has_no_sign():
-    assert [paired._points(v) for v in (0.0, -0.0004, 0.012, -0.012)] == [
+    assert [paired.format_points(v) for v in (0.0, -0.0004, 0.012, -0.012)] == [
         "0.0",
         "0.0",
         "+1.2",

@@ -96,7 +96,7 @@ def test_the_picture_has_every_trial_the_ring_and_the_cross(made):
 
 
 def test_a_rate_is_written_as_it_may_be_typed():
-    found = [tuning._rate(rate) for rate in (7.2e-5, 0.0001, 0.00125, 0.03, 1.0)]
+    found = [tuning.format_rate(rate) for rate in (7.2e-5, 0.0001, 0.00125, 0.03, 1.0)]
     assert found == ["7.2e-5", "1e-4", "1.25e-3", "3e-2", "1e0"]
 
 

@@ -265,7 +265,7 @@ def test_scratch_folders_of_killed_supervisors_are_removed_and_no_others(scripte
         "peftbench-dead": replace(me, start="1"),
         "peftbench-rebooted": replace(me, boot="before"),
         "peftbench-alive": replace(
-            me, pid=os.getppid(), start=processes._start(os.getppid()) or ""
+            me, pid=os.getppid(), start=processes.start_of(os.getppid()) or ""
         ),
         "peftbench-elsewhere": replace(me, host="node7 0"),  # simulated: a shared /tmp
     }

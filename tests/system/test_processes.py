@@ -37,7 +37,7 @@ def test_another_process_with_this_number_is_not_this_one(changes, alive):
 def test_a_process_that_has_ended_is_known_to_be_over_before_its_parent_has_asked():
     started = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     its = replace(
-        processes.current(), pid=started.pid, start=processes._start(started.pid) or "none"
+        processes.current(), pid=started.pid, start=processes.start_of(started.pid) or "none"
     )
     assert its.is_alive() is True
     started.kill()
@@ -66,7 +66,7 @@ def sleeping():
     yield (
         started,
         replace(
-            processes.current(), pid=started.pid, start=processes._start(started.pid) or "none"
+            processes.current(), pid=started.pid, start=processes.start_of(started.pid) or "none"
         ),
     )
     started.kill()

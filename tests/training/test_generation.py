@@ -482,7 +482,7 @@ def test_two_blocks_as_wide_as_those_of_a_billion_parameters(tmp_path):
     task = files(tmp_path / "data")
     words = ("train.gradient_checkpointing=true", "train.precision=bf16", "train.max_length=64")
     run = one(task, "method=lora", "budget.steps=1", *words, model=model)
-    found = doctor._memory_of(run)
+    found = doctor.memory_check(run)
     assert "one with 8 GB" in found.found
     record = execute(run, CPU).record
     assert record.work["steps"] == 1

@@ -24,7 +24,7 @@ from peftbench.cluster.manifest import (
     Submission,
     Task,
 )
-from peftbench.cluster.scripted import Scripted, Seen, named, owners, remembered
+from peftbench.cluster.scripted import Seen, WithHistory, named, owners
 from peftbench.core.errors import ConfigError
 from peftbench.results.store import ResultsFolder
 
@@ -38,7 +38,7 @@ TORCH_GB = 3.1
 _FAILED = {"25": "left", "26": "exit", "27": "exit", "28": "exit", "100": "exit"}
 
 
-class GridEngine(Scripted):
+class GridEngine(WithHistory):
     """The Grid Engine that this machine's commands reach."""
 
     title = "Grid Engine"
@@ -123,11 +123,13 @@ class GridEngine(Scripted):
                     )
         return found
 
-    def explain(
-        self, submission: Submission, tasks: list[Task], results: ResultsFolder
-    ) -> dict[Task, Ending]:
-        """From the accounting file, where it can be read; see `base.Scheduler`."""
-        return remembered(submission, tasks, _accounted)
+    def history(self, sent: Sent) -> dict[int, Ending]:
+        """From the accounting file, where it can be read; the last turn of each task counts."""
+        found = {}
+        for about in _records(ask("qacct", "-j", str(sent.job))):
+            number = about.get("taskid", "")
+            found[int(number) - 1 if number.isdigit() else 0] = _ending(about, sent.minutes or 0)
+        return found
 
     def examine(self, results: ResultsFolder) -> Iterator[Check]:
         """Queue, slots, GPUs, virtual memory, history; see `base.Scheduler`."""
@@ -223,15 +225,6 @@ def _reasons(numbers: list[str]) -> dict[str, str]:
         elif key.startswith("error reason"):
             found[f"{job}.{key.split()[-1]}"] = " ".join(rest.partition("error: ")[2].split())
     return {number: reason for number, reason in found.items() if reason}
-
-
-def _accounted(sent: Sent) -> dict[int, Ending]:
-    """How the tasks of an array that have run ended; the last turn of each counts."""
-    found = {}
-    for about in _records(ask("qacct", "-j", str(sent.job))):
-        number = about.get("taskid", "")
-        found[int(number) - 1 if number.isdigit() else 0] = _ending(about, sent.minutes or 0)
-    return found
 
 
 def _records(answer: str) -> Iterator[dict[str, str]]:

@@ -23,7 +23,7 @@ from peftbench.cluster.manifest import (
     Submission,
     Task,
 )
-from peftbench.cluster.scripted import OVER, Scripted, Seen, asked_for, named, remembered
+from peftbench.cluster.scripted import OVER, Seen, WithHistory, asked_for, named
 from peftbench.core.errors import ConfigError
 from peftbench.results.store import ResultsFolder
 
@@ -33,7 +33,7 @@ _LIMITS = {34: "memory", 46: "time", 47: "time"}
 _COLUMNS = "ClusterId,ProcId,JobStatus,HoldReasonCode,HoldReason,NumJobStarts,Peftbench"
 
 
-class HTCondor(Scripted):
+class HTCondor(WithHistory):
     """The schedd that this machine's commands reach."""
 
     title = "HTCondor"
@@ -43,7 +43,7 @@ class HTCondor(Scripted):
     again = 75
     left_code = 0
     # a job that is evicted gets TERM, and has to say that it is not done
-    warnings = Scripted.warnings | {signal.SIGTERM}
+    warnings = WithHistory.warnings | {signal.SIGTERM}
     waits = False
     array_limit = 20000  # MAX_JOBS_PER_SUBMISSION
     settle = 20.0
@@ -93,11 +93,13 @@ class HTCondor(Scripted):
                 if one["Peftbench"] in names
             }
 
-    def explain(
-        self, submission: Submission, tasks: list[Task], results: ResultsFolder
-    ) -> dict[Task, Ending]:
-        """From the history; see `base.Scheduler`."""
-        return remembered(submission, tasks, _history)
+    def history(self, sent: Sent) -> dict[int, Ending]:
+        """From `condor_history`."""
+        limit = str(len(sent.tasks))
+        answer = ask("condor_history", "-json", "-limit", limit, str(sent.job))
+        with reading("condor_history", answer):
+            jobs = json.loads(answer) if answer.strip() else []
+            return {int(one["ProcId"]): _ending(one) for one in jobs}
 
     def examine(self, results: ResultsFolder) -> Iterator[Check]:
         """Slots, and what a pool must have; see `base.Scheduler`."""
@@ -105,14 +107,6 @@ class HTCondor(Scripted):
         yield Check("file system", found, f"nodes must see {results.submissions()}")
         if self.cluster.gpus and not ask("condor_status", "-constraint", "TotalGPUs > 0").strip():
             yield Check("GPUs", "no slot has any", "cluster.gpus=0", bad=True)
-
-
-def _history(sent: Sent) -> dict[int, Ending]:
-    limit = str(len(sent.tasks))
-    answer = ask("condor_history", "-json", "-limit", limit, str(sent.job))
-    with reading("condor_history", answer):
-        jobs = json.loads(answer) if answer.strip() else []
-        return {int(one["ProcId"]): _ending(one) for one in jobs}
 
 
 def _seen(one: dict[str, Any]) -> Seen:

@@ -27,7 +27,7 @@ from peftbench.cluster.manifest import (
     folder,
     job_name,
 )
-from peftbench.cluster.scripted import Scripted, Seen, owners, remembered
+from peftbench.cluster.scripted import Seen, WithHistory, owners
 from peftbench.core.errors import ConfigError
 from peftbench.results.store import ResultsFolder
 
@@ -44,7 +44,7 @@ _JOB = re.compile(r"(\d+)(?:\[(\d*)\])?\S*\s+\S+\s+\S+\s+(\S+)\s.*\s([A-Z])\s+\S
 _NO_REASON = ("--", "Job Array Began", "Job run at", "Subjob finished")
 
 
-class Pbs(Scripted):
+class Pbs(WithHistory):
     """The PBS that this machine's commands reach."""
 
     title = "PBS"
@@ -100,7 +100,7 @@ class Pbs(Scripted):
         answer = ask("qstat", "-t", "-w", "-s", "-u", ",".join(owners(submissions)))
         known = _numbers(submissions, results)
         with reading("qstat", answer):
-            return _tasks(answer, known)
+            return read_tasks(answer, known)
 
     def hidden(self, submission: Submission) -> str | None:
         """Also jobs of others: a server may show them to their owner alone; see `Scripted`."""
@@ -133,11 +133,11 @@ class Pbs(Scripted):
         if against:
             raise SchedulerUnreachable("; ".join(against[:3]))
 
-    def explain(
-        self, submission: Submission, tasks: list[Task], results: ResultsFolder
-    ) -> dict[Task, Ending]:
-        """From the server's history, where it keeps one; see `base.Scheduler`."""
-        return remembered(submission, tasks, _history)
+    def history(self, sent: Sent) -> dict[int, Ending]:
+        """From the server, where it keeps one."""
+        answer = ask("qstat", "-x", "-t", "-f", "-F", "json", str(sent.job))
+        with reading("qstat", answer):
+            return read_endings(json.loads(answer).get("Jobs", {}))
 
     def requeue(
         self, results: ResultsFolder, submission: Submission, task: Task
@@ -182,7 +182,7 @@ class Pbs(Scripted):
             yield Check("time limit", found, "submit again then, or set cluster.resubmit=true")
 
 
-class _Job(NamedTuple):
+class ArrayJob(NamedTuple):
     """An array, or the job of one task alone."""
 
     number: str
@@ -192,9 +192,9 @@ class _Job(NamedTuple):
     waits: bool
 
 
-def _numbers(submissions: list[Submission], results: ResultsFolder) -> dict[str, _Job]:
+def _numbers(submissions: list[Submission], results: ResultsFolder) -> dict[str, ArrayJob]:
     """What is looked for, by the digits of its number."""
-    found: list[_Job] = []
+    found: list[ArrayJob] = []
     for one in submissions:
         for a, sent in enumerate(one.arrays):
             number = sent.job
@@ -206,25 +206,26 @@ def _numbers(submissions: list[Submission], results: ResultsFolder) -> dict[str,
             if number is None:
                 break
             alone = 0 if len(sent.tasks) == 1 else None
-            found.append(_Job(number, one.name, a, alone, bool(sent.after)))
+            found.append(ArrayJob(number, one.name, a, alone, bool(sent.after)))
         if one.cluster.resubmit:
             for task, _ in one.tasks():
                 if again := turns.read(results, task).job:
-                    found.append(_Job(again, one.name, task.array, task.number, False))
-    return {_digits(job.number): job for job in found}
+                    found.append(ArrayJob(again, one.name, task.array, task.number, False))
+    return {digits_of(job.number): job for job in found}
 
 
-def _digits(job: str) -> str:
+def digits_of(job: str) -> str:
+    """The number of a job or array, without its server and index: 12 of `12[3].host`."""
     return re.split(r"[.\[]", job)[0]
 
 
-def _tasks(answer: str, known: dict[str, _Job]) -> dict[Task, Seen]:
+def read_tasks(answer: str, known: dict[str, ArrayJob]) -> dict[Task, Seen]:
     """Tasks of `qstat -t -w -s`; the line after a job is its comment."""
     lines = answer.splitlines()
     start = next((n for n, line in enumerate(lines) if line.startswith("-----")), len(lines))
     if lines and start == len(lines):
         raise ValueError("no head of a table")
-    found: dict[Task, tuple[_Job, Seen]] = {}
+    found: dict[Task, tuple[ArrayJob, Seen]] = {}
     held = set()  # arrays: only they say so of their tasks
     last: Task | None = None
     for line in lines[start + 1 :]:
@@ -260,13 +261,7 @@ def _tasks(answer: str, known: dict[str, _Job]) -> dict[Task, Seen]:
     }
 
 
-def _history(sent: Sent) -> dict[int, Ending]:
-    answer = ask("qstat", "-x", "-t", "-f", "-F", "json", str(sent.job))
-    with reading("qstat", answer):
-        return _endings(json.loads(answer).get("Jobs", {}))
-
-
-def _endings(jobs: dict[str, dict[str, Any]]) -> dict[int, Ending]:
+def read_endings(jobs: dict[str, dict[str, Any]]) -> dict[int, Ending]:
     """How tasks ended; a record without a count of its runs may be a copy of the array's."""
     found = {}
     for name, about in jobs.items():

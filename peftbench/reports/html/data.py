@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Sequence
+from dataclasses import dataclass
 from importlib import metadata
 from typing import Any
 
@@ -9,7 +10,7 @@ from peftbench.analysis import convention, costs, grouping, selection
 from peftbench.analysis.comparison import MARGIN, PairedComparison
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated
-from peftbench.core.run import Json, Record
+from peftbench.core.run import Json
 from peftbench.reports import glossary, registry
 from peftbench.reports.base import Inputs, gather
 from peftbench.reports.html import leaderboard, run_list, summary
@@ -43,36 +44,21 @@ def contents(
     Raises:
         ConfigError: if there is no record, or no row is called like `against`.
     """
-    records, bad = results.scan()
-    evaluated, odd = results.scan_evaluated()
-    if not records:
-        raise ConfigError(f"{results.folder} holds no readable record; `peftbench run` makes them")
-    records, evaluated = selection.of_records(results, records, evaluated, where)
-    whole = len(records) <= most
-    if not whole and against is not None:
-        raise ConfigError(
-            f"--against {against}: of more than {most:,} records no page compares rows, since that "
-            "reads every prediction; `peftbench report --against ROW` does"
-        )
-    trained = {record.run.key: record.parameters["trained"] for record in records}
-    alone = [e for e in evaluated if e.evaluation.run.key not in trained]
-    evaluated = [e for e in evaluated if e.evaluation.run.key in trained]
-    inputs, gone = gather(
-        results, records, evaluated, against=against, margin=margin, predictions=whole
-    )
-    records, evaluated = inputs.records, inputs.evaluated
+    read = _read(results, against, most, margin, where)
+    inputs = read.inputs
+    records, evaluated, pairs = inputs.records, inputs.evaluated, inputs.pairs
     by_row, split = grouping.of_records(records)
     labels = grouping.labels(by_row, split)
+    shown = {row: glossary.row(label) for row, label in labels.items()}
+    place = {row: number for number, row in enumerate(by_row)}
     names = grouping.methods((r.run.method.name, r.parameters["trained"]) for r in records)
     palette = Palette.for_methods(names)
     found = cells(by_row, inputs.tuned)
-    pairs = inputs.pairs
-    carried = run_list.carried(found, most)
-    place = {row: number for number, row in enumerate(by_row)}
     sized = sorted({cell.sized for cell in found})
-    shown = {row: glossary.row(label) for row, label in labels.items()}
+    carried = run_list.carried(found, most)
     ranks = leaderboard.ranks(records)
-    best = leaderboard.best(inputs, by_row, labels)
+    best = {one: place[row] for one, row in leaderboard.best(inputs, by_row, labels).items()}
+    tables = [*_tables(inputs, read.whole), *(("texts", None, table) for table in texts)]
     return run_list.rounded(
         {
             "folder": results.folder.name,
@@ -86,54 +72,86 @@ def contents(
                 "terms": glossary.entries()["terms"],
             },
             "summary": summary.summary(records, evaluated, found, pairs, labels, inputs.warning),
-            "notes": [*_notes(records, len(carried), bad | odd, alone), *gone],
+            "notes": [*_notes(read, len(carried)), *read.unpredicted],
             "warning": inputs.warning,
-            "tuned": inputs.tuned.notes(trained),
+            "tuned": inputs.tuned.notes(record.run.key for record in records),
             "methods": names,
             "looks": [palette.look(name) for name in names],
             "rows": [
-                {
-                    "label": shown[row],
-                    "id": labels[row],
-                    "method": row[0],
-                    "rank": ranks.get(row),
-                }
+                {"label": shown[row], "id": labels[row], "method": row[0], "rank": ranks.get(row)}
                 for row in by_row
             ],
-            "sections": [
-                {
-                    "title": glossary.section(title := grouping.title(one, sized)),
-                    "id": title,
-                    "task": one[0],
-                    "size": one[1],
-                    "best": place[best[one]] if one in best else None,
-                }
-                | _told([cell for cell in found if cell.sized == one])
-                for one in sized
-            ],
+            "sections": [_section(one, sized, found, best.get(one)) for one in sized],
             "cells": [_cell(cell, place, sized, carried) for cell in found],
             "pairs": [_pair(pair, place) for pair in pairs],
             "margin": margin,
             **run_list.runs([r for r in records if r.run.key in carried], evaluated),
             "curves": _curves(inputs),
-            "tables": [
-                _table(about, task, table, {one[0] for one in sized})
-                for about, task, table in [
-                    *_tables(inputs, whole),
-                    *(("texts", None, table) for table in texts),
-                ]
-            ],
+            "tables": [_table(*table, {task for task, _ in sized}) for table in tables],
             "environments": run_list.environments(records, evaluated),
             "settings": run_list.settings(by_row, shown),
         }
     )
 
 
-def _told(here: list[ScoreCell]) -> Json:
-    """What cells of one task and size share: the metric, and the constant prediction's score."""
+@dataclass(frozen=True)
+class _Read:
+    """What was read of a results folder.
+
+    Attributes:
+        whole: whether predictions were read; without them rows are not compared.
+        unreadable: by key, why it could not be read.
+        alone: evaluations of runs that have no record here.
+        unpredicted: a line for each record whose predictions cannot be read.
+    """
+
+    inputs: Inputs
+    whole: bool
+    unreadable: dict[str, str]
+    alone: list[Evaluated]
+    unpredicted: list[str]
+
+
+def _read(
+    results: ResultsFolder, against: str | None, most: int, margin: float, where: str
+) -> _Read:
+    records, bad = results.scan()
+    evaluated, odd = results.scan_evaluated()
+    if not records:
+        raise ConfigError(f"{results.folder} holds no readable record; `peftbench run` makes them")
+    records, evaluated = selection.of_records(results, records, evaluated, where)
+    whole = len(records) <= most
+    if not whole and against is not None:
+        raise ConfigError(
+            f"--against {against}: of more than {most:,} records no page compares rows, since that "
+            "reads every prediction; `peftbench report --against ROW` does"
+        )
+    keys = {record.run.key for record in records}
+    alone = [e for e in evaluated if e.evaluation.run.key not in keys]
+    evaluated = [e for e in evaluated if e.evaluation.run.key in keys]
+    inputs, unpredicted = gather(
+        results, records, evaluated, against=against, margin=margin, predictions=whole
+    )
+    return _Read(inputs, whole, bad | odd, alone, unpredicted)
+
+
+def _section(
+    one: grouping.Sized, sized: Sequence[grouping.Sized], found: list[ScoreCell], best: int | None
+) -> Json:
+    """One task and size: its names, its best row, its metric, the constant prediction's score."""
+    title = grouping.title(one, sized)
+    here = [cell for cell in found if cell.sized == one]
     metric = here[0].metric
     every = [record for cell in here for record in cell.records]
-    return {"metric": metric, "trivial": convention.baseline(every, metric)}
+    return {
+        "title": glossary.section(title),
+        "id": title,
+        "task": one[0],
+        "size": one[1],
+        "best": best,
+        "metric": metric,
+        "trivial": convention.baseline(every, metric),
+    }
 
 
 def _cell(
@@ -255,10 +273,9 @@ def _leads(name: str, tasks: set[str]) -> str | None:
     return max((task for task in tasks if name.startswith(f"{task} ")), key=len, default=None)
 
 
-def _notes(
-    records: list[Record], carried: int, bad: dict[str, str], alone: list[Evaluated]
-) -> list[str]:
+def _notes(read: _Read, carried: int) -> list[str]:
     """What a reader must know before comparing: what is left out, what does not go together."""
+    records, bad, alone = read.inputs.records, read.unreadable, read.alone
     notes = []
     if bad:
         notes.append(

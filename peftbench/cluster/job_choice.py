@@ -1,0 +1,121 @@
+"""Which jobs are submitted: what is neither done nor queued, nor has failed for good."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from peftbench.cluster.bundling import memory_gb
+from peftbench.cluster.queue import UNKNOWN, QueueSnapshot
+from peftbench.config.cluster import Cluster
+from peftbench.core.errors import ConfigError
+from peftbench.core.evaluation import ClusterJob
+from peftbench.core.failures import Failure
+from peftbench.core.plan import Plan
+from peftbench.core.run import Run
+from peftbench.core.tuning import RateChoice
+from peftbench.results import status
+from peftbench.results.status import SweepStatus
+from peftbench.results.store import ResultsFolder
+from peftbench.runner.sweep import retry_filter
+
+
+@dataclass(frozen=True)
+class JobChoice:
+    """The jobs to submit, and what became of the others.
+
+    Attributes:
+        state: of the plan in the folder of its records.
+        failed: by key, those that were tried before.
+        queued: jobs that an earlier submission has in the queue.
+        given_up: failures that are not tried again.
+        later: choices of learning rates whose trials must be over first, where the scheduler lets
+            no job wait for others.
+    """
+
+    jobs: list[ClusterJob]
+    state: SweepStatus
+    failed: dict[str, Failure]
+    queued: int
+    given_up: list[Failure]
+    later: int = 0
+
+
+def choose_jobs(
+    plan: Plan,
+    choices: Sequence[RateChoice],
+    store: ResultsFolder,
+    seen: QueueSnapshot,
+    cluster: Cluster,
+    *,
+    waits: bool,
+    retry: str | None,
+) -> JobChoice:
+    """What of a plan, and of choices of learning rates from it, is to be submitted.
+
+    Args:
+        store: where the records of the plan's runs are.
+        seen: all submissions into the results folder.
+        waits: whether the scheduler lets a job wait for others.
+        retry: as of `retry_rule`.
+
+    Raises:
+        ConfigError: if jobs may wait or run already without being shown, or a record cannot be
+            read.
+    """
+    gpu = bool(cluster.gpus)
+    state = status.sweep_status(plan, store, lambda record: bool(record.environment["cuda"]) == gpu)
+    state.refuse_closed()
+    wanted: list[ClusterJob] = [*plan.runs, *plan.evaluations, *choices]
+    missing = [job for job in wanted if job.key not in state.done]
+    _check_known(missing, seen)
+    of_choices = {job.key: store.failure(job.key) for job in choices}
+    failed = state.failed | {key: failure for key, failure in of_choices.items() if failure}
+    keys, again = seen.queued(), retry_rule(cluster, retry)
+    queued = [job for job in missing if job.key in keys]
+    jobs: list[ClusterJob] = []
+    given_up: list[Failure] = []
+    for job in (job for job in missing if job.key not in keys):
+        failure = failed.get(job.key)
+        if failure is None or again(failure):
+            jobs.append(job)
+        elif not choices or failure.kind != "diverged":  # of a trial that is a finding
+            given_up.append(failure)
+    now = jobs if waits else _trials_first(jobs, queued)
+    return JobChoice(now, state, failed, len(queued), given_up, later=len(jobs) - len(now))
+
+
+def _trials_first(jobs: list[ClusterJob], queued: list[ClusterJob]) -> list[ClusterJob]:
+    """The jobs without choices of learning rates, as long as trials of these are to come."""
+    trials: list[ClusterJob] = [job for job in jobs if not isinstance(job, RateChoice)]
+    return trials if trials or any(isinstance(job, Run) for job in queued) else jobs
+
+
+def retry_rule(cluster: Cluster, retry: str | None) -> Callable[[Failure], bool]:
+    """Whether a job that failed is submitted again.
+
+    Args:
+        retry: classes of failures, as of `--retry`; None for those that may go better.
+
+    Raises:
+        ConfigError: for a word that is no class.
+    """
+    chosen = retry_filter(retry)
+
+    def again(failure: Failure) -> bool:
+        if retry is not None:
+            return chosen(failure.kind)
+        if failure.kind == "memory":
+            return memory_gb(failure, cluster) != cluster.memory_gb
+        lost = failure.kind == "lost"
+        return chosen(failure.kind) and (not lost or failure.attempts < cluster.attempts)
+
+    return again
+
+
+def _check_known(missing: list[ClusterJob], seen: QueueSnapshot) -> None:
+    """Refuse jobs that may wait or run already without being shown."""
+    unknown = [job for job in missing if seen.state.get(job.key) == UNKNOWN]
+    if unknown:
+        reasons = "\n".join(f"  {name}: {why}" for name, why in seen.doubts().items())
+        raise ConfigError(
+            f"{len(unknown)} of these may wait or run already, so nothing is submitted:\n{reasons}"
+        )
