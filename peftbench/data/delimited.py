@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from peftbench.core.errors import ConfigError
+from peftbench.core.text import count_of
 
 #: What a quotation mark is: a frame around a text, or a character like any other.
 QUOTING = ("standard", "none")
@@ -90,10 +91,13 @@ def read_rows(
     found = Rows([name.strip() for name in rows[0]], rows[1:], [a for a, _ in spans[1:]])
     _check_widths(path, found, delimiter, '"' in text and quoting is None)
     if empty:
-        found.notes.append(f"{len(empty)} rows without any value (first: line {empty[0]}) left out")
+        found.notes.append(
+            f"{count_of(len(empty), 'row')} without any value (first: line {empty[0]}) left out"
+        )
     if blank := [line for line in blank if line < found.lines[-1]]:
         found.notes.append(
-            f'{len(blank)} blank lines (first: line {blank[0]}) left out; write an empty text as ""'
+            f"{count_of(len(blank), 'blank line')} (first: line {blank[0]}) left out; "
+            'write an empty text as ""'
         )
     if quoting is None and '"' in text:
         _check_quotes(path, text, delimiter, found, spans[1:], label, texts)

@@ -13,7 +13,7 @@ from peftbench.core.failures import FAILURE_KINDS, TRANSIENT_FAILURES, Failure
 from peftbench.core.plan import Plan, RunOptions
 from peftbench.core.run import Run
 from peftbench.core.runtime import RuntimeConfig
-from peftbench.core.text import command, one_line
+from peftbench.core.text import command, count_of, one_line
 from peftbench.reports import builder
 from peftbench.reports.tables.terminal import print_out
 from peftbench.results import in_flight, status
@@ -66,8 +66,8 @@ def run_plan(plan: Plan, results: ResultsFolder, options: RunOptions, train: boo
             return 130
         if options.dry_run:
             count = len(todo.evaluations)
-            more = f", {count} evaluations to make" if count else ""
-            note(f"{len(todo.runs)} runs are ready to train{more}")
+            more = f", {count_of(count, 'evaluation')} to make" if count else ""
+            note(f"ready to train: {count_of(len(todo.runs), 'run')}{more}")
             if options.as_json:
                 ready = {"runs": len(todo.runs), "evaluations": count}
                 terminal.write(json.dumps(ready, indent=1) + "\n")

@@ -671,7 +671,7 @@ def test_a_dry_run_checks_and_trains_nothing(tmp_path):
     Path("mine.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     done = CliRunner().invoke(main, ["run", *words, "--device", "cpu", "--dry-run"])
     assert done.exit_code == 0, done.stderr
-    assert "4 runs are ready to train" in done.stderr
+    assert "ready to train: 4 runs" in done.stderr
     assert "training texts carry more than one label" in done.stderr
     assert done.stdout == ""
     assert [path for path in Path("results").rglob("*") if path.is_file()] == []

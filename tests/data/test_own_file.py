@@ -167,7 +167,7 @@ def test_rows_of_one_column_that_is_empty(tmp_path):
         rows = delimited.read_rows(path, body, ",", None, "label", ["text"], keep_empty)
         return rows.cells, rows.lines, rows.notes
 
-    gap = '1 blank lines (first: line 4) left out; write an empty text as ""'
+    gap = '1 blank line (first: line 4) left out; write an empty text as ""'
     assert read(True) == ([["good film"], ["  "], ["bad film"], [""]], [3, 5, 6, 7], [gap])
     empty = "2 rows without any value (first: line 5) left out"
     assert read(False) == ([["good film"], ["bad film"]], [3, 6], [empty, gap])
