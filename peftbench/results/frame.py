@@ -111,15 +111,15 @@ def load_frame(results: ResultsFolder) -> RecordFrame:
     their seed and in what a method chooses.
     """
     path = results.cache("frame")
-    keys, cached = results.keys(), _open_cache(path)
-    if cached is None:
-        table, unreadable = record_columns.read(results, keys)
-    else:
-        with ThreadPoolExecutor(1) as aside:
-            listing = aside.submit(results.stamps, keys)
+    with ThreadPoolExecutor(1) as aside:
+        listing = aside.submit(results.stamps) if path.exists() else None
+        cached = _open_cache(path)
+        if cached is not None:
             import pandas  # noqa: F401 - is needed next, and takes as long as the listing
-
-            stamps = listing.result()
+    if cached is None or listing is None:
+        table, unreadable = record_columns.read(results, results.keys())
+    else:
+        stamps = listing.result()
         before = cached.read(_STAMP).select(_STAMP)
         if before.equals(stamps):
             return RecordFrame(cached, results)

@@ -68,6 +68,7 @@ def read(results: ResultsFolder, keys: list[str]) -> "tuple[pa.Table, dict[str, 
         with ProcessPoolExecutor(min(cores, len(pieces)), spawn, gc.disable) as pool:
             work = pool.map(_read_piece, repeat(results.folder), pieces)
             import pandas  # noqa: F401 - is needed next, and takes a while to load
+            import scipy.special  # noqa: F401
 
             found = list(work)
     unreadable = {key: reason for _, reasons in found for key, reason in reasons.items()}

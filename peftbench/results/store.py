@@ -186,24 +186,26 @@ class ResultsFolder:
         """
         return io.quickly(f"{self.folder}/records/{key}.json")  # a Path takes longer than reading
 
-    def stamps(self, keys: list[str]) -> "pa.Table":
+    def stamps(self) -> "pa.Table":
         """Columns of the files of records: key, file.size in bytes, file.changed in nanoseconds.
 
-        Size and time of modification are missing where there is no file.
+        In the order of keys.
         """
         import pyarrow as pa
+        import pyarrow.compute as pc
         from pyarrow import fs
 
         # without the interpreter's lock, so beside what other threads do
-        files = fs.LocalFileSystem().get_file_info(
-            [f"{self.folder}/records/{key}.json" for key in keys]
-        )
+        folder = fs.FileSelector(str(self.folder / "records"), allow_not_found=True)
+        files = fs.LocalFileSystem().get_file_info(folder)
+        names = pa.array([file.base_name for file in files], pa.string())
         columns = {
-            "key": pa.array(keys, pa.string()),
+            "key": pc.utf8_slice_codeunits(names, 0, -len(".json")),
             "file.size": pa.array([file.size for file in files], pa.int64()),
             "file.changed": pa.array([file.mtime_ns for file in files], pa.int64()),
         }
-        return pa.table(columns)
+        records = pc.match_substring_regex(names, rf"^{KEY.pattern}\.json$")
+        return pa.table(columns).filter(records).sort_by("key")
 
     def _keys(self, kind: str) -> list[str]:
         folder = self.folder / kind
