@@ -189,7 +189,7 @@ class ResultsFolder:
     def stamps(self) -> "pa.Table":
         """Columns of the files of records: key, file.size in bytes, file.changed in nanoseconds.
 
-        In the order of keys.
+        In the order of keys. Size and time of modification are missing where a link leads nowhere.
         """
         import pyarrow as pa
         import pyarrow.compute as pc
@@ -204,14 +204,20 @@ class ResultsFolder:
             "file.size": pa.array([file.size for file in files], pa.int64()),
             "file.changed": pa.array([file.mtime_ns for file in files], pa.int64()),
         }
-        records = pc.match_substring_regex(names, rf"^{KEY.pattern}\.json$")
-        return pa.table(columns).filter(records).sort_by("key")
+        found = pa.table(columns).filter(pc.match_substring_regex(names, rf"^{KEY.pattern}\.json$"))
+        if len(self._names("records")) != len(files):
+            broken = sorted(set(self.keys()) - set(found["key"].to_pylist()))
+            more = {"key": pa.array(broken, pa.string())}
+            found = pa.concat_tables([found, pa.table(more)], promote_options="default")
+        return found.sort_by("key")
 
     def _keys(self, kind: str) -> list[str]:
-        folder = self.folder / kind
-        names = os.listdir(folder) if folder.is_dir() else []
         # one search in all names takes a third of one in each; no name has a slash
-        return sorted(_FILES.findall("/".join(["", *names, ""])))
+        return sorted(_FILES.findall("/".join(["", *self._names(kind), ""])))
+
+    def _names(self, kind: str) -> list[str]:
+        folder = self.folder / kind
+        return os.listdir(folder) if folder.is_dir() else []
 
     def save(
         self,
