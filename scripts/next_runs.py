@@ -12,6 +12,7 @@ import argparse
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -403,9 +404,7 @@ def make(parts: list[Part], workers: int | None = None) -> list[Part]:
     """Make a choice, or train and evaluate cells of one grid together; the parts that are whole."""
     first = parts[0]
     if not first.runs:
-        words = ["tune", *first.words, "--quiet", "--results", str(first.folder)]
-        done = subprocess.run([sys.executable, "-m", "peftbench", *words])
-        return parts if done.returncode == 0 else []
+        return parts if tune(first) else []
     folder = ResultsFolder(first.folder)
     for part in parts:
         take_over(part)
@@ -420,6 +419,17 @@ def make(parts: list[Part], workers: int | None = None) -> list[Part]:
         how = RunOptions(quiet=True, workers=workers)
         sweep.execute(todo, folder, how, devices("auto"))
     return [part for part in parts if is_whole(folder, part.runs, part.evaluations)]
+
+
+def tune(part: Part) -> bool:
+    """Whether learning rates were chosen; a signal that would end this process ends the search."""
+    words = ["tune", *part.words, "--quiet", "--results", str(part.folder)]
+    search = subprocess.Popen([sys.executable, "-m", "peftbench", *words])
+    before = signal.signal(signal.SIGTERM, lambda number, frame: search.terminate())
+    try:
+        return search.wait() == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def commit(part: Part) -> None:
@@ -510,7 +520,8 @@ def main() -> None:
     make_until(time.monotonic() + 60 * asked.minutes, asked.data)
     for rates in dict.fromkeys(stage.rates for stage in STAGES if stage.rates is not None):
         if left := len(list(unchosen(rates, asked.data))):
-            print(f"learning rates of {left} methods with {rates.model} are to choose first")
+            tasks = ", ".join(rates.tasks)
+            print(f"rates of {left} methods on {tasks} with {rates.model} are to choose first")
     print(f"{len(list(missing(asked.data)))} parts are missing, but for these grids")
     print("take over what was made: git merge next-runs; then `peftbench report` of its folders")
 
