@@ -18,7 +18,7 @@ class MadeOnce:
 
     def __call__(self, make: Callable[..., T], *given: Any) -> T:
         """What the function makes of the arguments."""
-        name = json.dumps([make.__name__, *given], default=id)
+        name = json.dumps([make.__module__, make.__qualname__, *given], default=id)
         if name not in self._made:
             self._made[name] = make(*given)
         made: T = self._made[name]

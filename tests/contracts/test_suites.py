@@ -156,9 +156,9 @@ def test_it_finds_what_can_be_kept_and_shown(suite, tmp_path):
     done, arrays = do(evaluation, results)
     results.save_evaluated(done, arrays)
     kept = results.evaluated(evaluation.key)
-    assert kept.evaluation == evaluation
-    assert kept.findings == done.findings
-    assert kept.headline == done.headline != {}
+    known = done.to_json() | {"predictions_sha256": kept.predictions_sha256}  # of what was written
+    assert kept.to_json() == known
+    assert (kept.evaluation, bool(kept.headline)) == (evaluation, True)
     report = registry.of_suite(evaluation.kind)
     tables = report.tables([kept], {run.key: outcome.record.parameters["trained"]})
     assert [table for table in tables if table.rows]
