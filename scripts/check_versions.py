@@ -3,8 +3,8 @@
 A smoke set runs in an environment of its own: every module imports, the contracts of one family,
 exports to peft, one run from the command line. `lowest` must pass. `newest` is about releases that
 we cannot hold back, also those beyond the upper bounds of pyproject.toml: where something fails,
-each library that is newer than the tested one is set back in turn, the one that fixes it is named,
-and the exit code stays 0. So it does where the newest releases do not install beside each other.
+each library that is newer than the tested one is tried alone beside the tested others, those that
+fail are named, and the exit code stays 0. So it does where the newest do not install together.
 
     uv run python scripts/check_versions.py lowest
 """
@@ -79,10 +79,6 @@ class Environment:
         )
         return {one["name"]: one["version"] for one in json.loads(done.stdout)}
 
-    def version(self, name: str) -> str:
-        """The installed version of a library."""
-        return self.versions()[name]
-
     def failed(self) -> list[str]:
         """The parts of the smoke set that fail, by name; their output is printed."""
         results = self.folder / "runs"
@@ -121,17 +117,25 @@ def without_upper_bounds() -> list[str]:
 
 
 def culprits(environment: Environment, newer: dict[str, str]) -> list[str]:
-    """The libraries each of which, set back to its tested version, lets the smoke set pass."""
+    """The libraries that break the smoke set where all others are as tested; several may.
+
+    Args:
+        environment: with the newest of all.
+        newer: the tested versions of those that are newer there.
+    """
+    newest = environment.versions()
+    environment.install(*(f"{name}=={tested}" for name, tested in newer.items()))
     found = []
     for name, tested in newer.items():
-        newest = environment.version(name)
         try:
-            environment.install(f"{name}=={tested}")
-            if not environment.failed():
-                found.append(f"{name} {newest}")
+            environment.install(f"{name}=={newest[name]}")
+            broken = environment.failed()
         except subprocess.CalledProcessError:
-            print(f"{name}=={tested} does not install beside the others")
-        environment.install(f"{name}=={newest}")
+            print(f"{name} {newest[name]} does not install beside the tested versions")
+            broken = []
+        if broken:
+            found.append(f"{name} {newest[name]}")
+        environment.install(f"{name}=={tested}")
     return found
 
 
@@ -159,7 +163,7 @@ def main() -> int:
         if kind == "lowest":
             print(f"lowest: failed: {', '.join(failed)}")
             return 1
-        named = culprits(environment, other) or ["none of these alone: " + ", ".join(other)]
+        named = culprits(environment, other) or ["several together of " + ", ".join(other)]
         print(f"WARNING: newest: {', '.join(failed)} failed because of {', '.join(named)}")
         return 0
 

@@ -26,7 +26,7 @@ from peftbench.analysis import grouping
 from peftbench.config import catalog
 from peftbench.config.composer import Composer
 from peftbench.config.grid import Cell, Grid
-from peftbench.config.override_parsing import OverrideParser, of_suite
+from peftbench.config.override_parsing import OverrideParser, of_suite, override_value
 from peftbench.core.evaluation import Evaluation
 from peftbench.core.plan import RunOptions
 from peftbench.core.run import Run
@@ -318,7 +318,7 @@ def _spelled(cell: Cell) -> Iterator[str]:
     for key, value in cell.items():
         left_out = key in (*_ASIDE, "tuned", "task") or key.startswith("budget.") or of_suite(key)
         if not left_out:
-            yield f"{key}={'null' if value is None else value}"
+            yield f"{key}={override_value(value)}"
 
 
 def _settings(words: list[str]) -> str:

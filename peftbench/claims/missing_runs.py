@@ -5,8 +5,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from peftbench.claims.matching import Item
-from peftbench.claims.overrides import as_arguments, evaluation_overrides, run_overrides
 from peftbench.claims.verdicts import Verdict, judge_folder
+from peftbench.config.derived_overrides import (
+    as_arguments,
+    evaluation_overrides,
+    run_overrides,
+)
 from peftbench.core.errors import ConfigError
 from peftbench.results.store import ResultsFolder
 

@@ -6,10 +6,12 @@ from typing import Any
 
 import click
 
-from peftbench.cli.repeat import NODES, repeat_line, spelled
+from peftbench.config import derived_overrides
+from peftbench.config.override_parsing import override_value
+from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated
-from peftbench.core.run import Json, Record, leaves
-from peftbench.core.text import one_line
+from peftbench.core.run import Json, Record, Run, leaves
+from peftbench.core.text import command, one_line
 from peftbench.metrics.task_metrics import factor
 from peftbench.results.store import ResultsFolder
 from peftbench.system import terminal
@@ -42,7 +44,7 @@ def describe(results: ResultsFolder, start: str) -> str:
     found = _load(results, start)
     if isinstance(found, Record):
         lines = [*_record(found), *_files(found, results)]
-        lines.append(f"{_REPEAT:{_VALUES}}{repeat_line(found.run)}")
+        lines.append(f"{_REPEAT:{_VALUES}}{_repeat(found.run)}")
     else:
         lines = _evaluated(found)
     return "\n".join(map(one_line, lines))
@@ -93,6 +95,16 @@ def _load(results: ResultsFolder, start: str) -> Record | Evaluated:
     records, evaluations = results.keys(), results.evaluations()
     key = results.key_of(start, [*records, *evaluations])
     return results.load(key) if key in records else results.evaluated(key)
+
+
+def _repeat(run: Run) -> str:
+    """The command that trains a run again, or why none can be given."""
+    try:
+        overrides, again = derived_overrides.closest_overrides(run)
+    except ConfigError as error:
+        return f"none: {error}"
+    same = command("run", *derived_overrides.as_arguments(overrides))
+    return same if again.key == run.key else f"{same}  (is run {again.key} by today's code)"
 
 
 def _files(record: Record, results: ResultsFolder) -> list[str]:
@@ -221,9 +233,10 @@ def _record(record: Record) -> list[str]:
     if record.flops is not None:
         lines.append(f"model FLOPs  {record.flops:.3g}")
     parts = run.to_json()
-    for node in (node for node in NODES if parts[node]):
+    for node in (node for node in derived_overrides.CHANGED if parts[node]):
         values = {k: v for k, v in parts[node].items() if k not in ("name", "_target_")}
-        lines.append(f"{node:<12} " + ", ".join(f"{k} {spelled(v)}" for k, v in values.items()))
+        told = ", ".join(f"{name} {override_value(value)}" for name, value in values.items())
+        lines.append(f"{node:<12} {told}")
     lines.append("curve        step, fraction, train seconds, training loss, scores")
     for point in record.curve:
         scores = {k: v for k, v in point.items() if k in run.task.metrics}

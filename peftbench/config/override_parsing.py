@@ -29,6 +29,9 @@ ROLE_SEED = "seed."
 #: A key whose value is a method inside another one.
 BASE_METHOD = re.compile(r"method(\.\w+)*\.base_method")
 
+#: Texts that the grammar reads as they are, and as texts.
+_BARE = re.compile(r"(?!(null|true|false|nan|inf)$)[a-z_][\w./-]*", re.IGNORECASE)
+
 #: Groups whose options are chosen by a word.
 _CHOSEN = (*catalog.GROUPS, "suite")
 
@@ -171,6 +174,20 @@ class OverrideParser:
             tails = {name.partition(".")[2]: name for name in reversed(inner)}
             near = [tails[tail] for tail in close_names(key, tails)]
         return f"did you mean {' or '.join(near)}?" if near else did_you_mean(key, first)
+
+
+def override_value(value: Any) -> str:
+    """Write a value so that `OverrideParser` reads it again; a shell may need quotes around it."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    if isinstance(value, list):
+        return f"[{','.join(map(override_value, value))}]"
+    if isinstance(value, dict):
+        inner = [f"{override_value(name)}:{override_value(of)}" for name, of in value.items()]
+        return "{" + ",".join(inner) + "}"
+    if isinstance(value, str) and not _BARE.fullmatch(value):
+        return types.QuotedString(value, types.Quote.single).with_quotes()
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
 
 
 def _plain(value: Any) -> Any:

@@ -1,5 +1,6 @@
 """Values set on composed groups: only what is there already, and to a value of its kind."""
 
+import shlex
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from peftbench.config import catalog, old_names, schema
+from peftbench.config.override_parsing import override_value
 from peftbench.core.errors import ConfigError, first_line
 from peftbench.core.text import close_names, did_you_mean
 
@@ -100,8 +102,9 @@ def _unknown(
         having = [name for name in having if name in _OPEN]
     if having and group in schema.SCHEMAS:
         needed = " or ".join(f"{group}={name}" for name in having)
-        write = f"; write {needed} {key}={value}" if len(having) == 1 else ""
-        return ConfigError(f"{key}={value} needs {needed}{write}")
+        word = shlex.quote(f"{key}={override_value(value)}")
+        write = f"; write {needed} {word}" if len(having) == 1 else ""
+        return ConfigError(f"{word} needs {needed}{write}")
     known = [str(name) for name in node] if isinstance(node, DictConfig) else []
     known += [name for name, own in old_names.SYNONYMS.items() if own in known]
     if group in schema.SCHEMAS and depth == 1:

@@ -84,68 +84,161 @@ def run_continual(
         loop.TrainingInterrupted: after `stop`; done rounds and a checkpoint of the one in flight
             stay.
     """
-    setting, warm = replace(setting or RuntimeConfig(), save_weights=True), warm or WarmCache()
-    run, asked = evaluation.run, _rounds(evaluation)
-    device = device_of(setting)
-    phases = measurement.Phases(device)
-    sets = asked.sets(run, setting.data_root)
-    rounds = list(asked.rounds(run, setting.data_root))
-    total = sum(len(one.rows) for one in rounds)
-    progress = load_progress(results, evaluation) or ContinualState()
-    for number in range(len(progress.spent), len(rounds)):
-        one, before = rounds[number], sum(len(earlier.rows) for earlier in rounds[:number])
-
-        def told(news: Json, one: Round = one, before: int = before) -> None:
-            done = before + news.get("fraction", 0.0) * len(one.rows)
-            report(news | {"fraction": done / total})
-
-        name = key_of_text(f"{evaluation.key} {number}")
-        stage = ContinualStage(
-            name,
-            0 if one.at_once else number,  # its order and dropout are those of the run itself
-            one.rows,
-            None if one.at_once else progress.state,
-            not asked.sequence,
-            asked.posterior_as_prior and number > 0,
-        )
-        results.drop_drafts(name)
-        outcome = trainer.execute(
-            one.run, setting, stage=stage, results=results, warm=warm, report=told, stop=stop
-        )
-        assert outcome.trained is not None
-        if not one.at_once:
-            progress.state = load(outcome.trained)
-        progress.spent.append(_spent(outcome))
-        with phases.phase("evaluate"):
-            if one.at_once:
-                progress.found[f"{number}/validation"] = _known(outcome)
-            else:
-                _answer(progress, rounds, number, sets, outcome, setting, warm, device)
-        save_progress(results, evaluation, progress)
-        results.checkpoint(name).unlink(missing_ok=True)
-    record = results.load(run.key)
-    findings = evaluator.finite_findings(asked.findings(record, {}, progress.found))
-    told_of = findings | {"spent": progress.spent}
-    headline = told_of.pop("headline")
-    backbone, _ = warm.backbone(run, device)
-    last = evaluator.trained(backbone, build_method(run.method), rounds[-1].run, progress.state)
-    done = Evaluated(
-        evaluation=evaluation,
-        findings=told_of | {"moved": evaluator.moved(last)},
-        headline=headline,
-        seconds=phases.seconds | {"train": sum(one["seconds"] for one in progress.spent)},
-        environment=measurement.environment(device)
-        | {"precision": record.environment["precision"]},
-        trained_sha256=None,
-    )
-    found = progress.found.items()
-    return done, {f"{kind}/{name}": a for name, arrays in found for kind, a in arrays.items()}
+    setting = replace(setting or RuntimeConfig(), save_weights=True)
+    stream = _Stream.begin(evaluation, results, setting, warm or WarmCache())
+    for number in range(len(stream.progress.spent), len(stream.rounds)):
+        stream.make(number, report, stop)
+    return stream.evaluated()
 
 
 def _rounds(evaluation: Evaluation) -> Continual:
     asked = base.build_suite(evaluation.suite)
     assert isinstance(asked, Continual)
     return asked
+
+
+@dataclass(frozen=True)
+class _Stream:
+    """The rounds of an evaluation, and how far they are.
+
+    Attributes:
+        sets: of texts that rounds are asked about, by name.
+        phases: seconds of what is not training.
+    """
+
+    evaluation: Evaluation
+    results: ResultsFolder
+    setting: RuntimeConfig
+    warm: WarmCache
+    asked: Continual
+    rounds: list[Round]
+    sets: dict[str, LabelledTexts]
+    progress: ContinualState
+    device: torch.device
+    phases: measurement.Phases
+
+    @classmethod
+    def begin(
+        cls,
+        evaluation: Evaluation,
+        results: ResultsFolder,
+        setting: RuntimeConfig,
+        warm: WarmCache,
+    ) -> "_Stream":
+        """Before the first round that is missing."""
+        asked, run, device = _rounds(evaluation), evaluation.run, device_of(setting)
+        return cls(
+            evaluation=evaluation,
+            results=results,
+            setting=setting,
+            warm=warm,
+            asked=asked,
+            rounds=list(asked.rounds(run, setting.data_root)),
+            sets=asked.sets(run, setting.data_root),
+            progress=load_progress(results, evaluation) or ContinualState(),
+            device=device,
+            phases=measurement.Phases(device),
+        )
+
+    def make(self, number: int, report: Callable[[Json], None], stop: Callable[[], bool]) -> None:
+        """Train a round, ask it about its sets, and write how far the stream is."""
+        one, progress = self.rounds[number], self.progress
+        before = sum(len(earlier.rows) for earlier in self.rounds[:number])
+        total = before + sum(len(later.rows) for later in self.rounds[number:])
+
+        def told(news: Json) -> None:
+            done = before + news.get("fraction", 0.0) * len(one.rows)
+            report(news | {"fraction": done / total})
+
+        name = key_of_text(f"{self.evaluation.key} {number}")
+        stage = ContinualStage(
+            name,
+            0 if one.at_once else number,  # its order and dropout are those of the run itself
+            one.rows,
+            None if one.at_once else progress.state,
+            not self.asked.sequence,
+            self.asked.posterior_as_prior and number > 0,
+        )
+        self.results.drop_drafts(name)
+        outcome = trainer.execute(
+            one.run,
+            self.setting,
+            stage=stage,
+            results=self.results,
+            warm=self.warm,
+            report=told,
+            stop=stop,
+        )
+        assert outcome.trained is not None
+        if not one.at_once:
+            progress.state = load(outcome.trained)
+        progress.spent.append(_spent(outcome))
+        with self.phases.phase("evaluate"):
+            if one.at_once:
+                progress.found[f"{number}/validation"] = _known(outcome)
+            else:
+                self._answer(number, outcome)
+        save_progress(self.results, self.evaluation, progress)
+        self.results.checkpoint(name).unlink(missing_ok=True)
+
+    def _answer(self, number: int, outcome: TrainingOutput) -> None:
+        """Add the outputs on all sets that a round is asked about."""
+        one, progress = self.rounds[number], self.progress
+        backbone, tokenizer = self.warm.backbone(one.run, self.device)
+        state = progress.state
+        assert state is not None
+
+        def head(name: str) -> bool:
+            return any(within(name, path) for path in backbone.head)
+
+        progress.heads[number] = {name: t.clone() for name, t in state.items() if head(name)}
+        own = str(number) if "validation" not in self.sets else "validation"
+        progress.found[f"{number}/{own}"] = _known(outcome)
+        by_head: dict[int, list[str]] = {}
+        for name, whose in one.asked.items():
+            if name != own:
+                by_head.setdefault(whose, []).append(name)
+        for whose, names in by_head.items():
+            there = self.rounds[whose].run
+            unique, places = evaluator.distinct({name: self.sets[name] for name in names})
+            tokens = prompting.coder(there, tokenizer, self.setting.data_root)(unique)
+            whole = {n: t for n, t in state.items() if not head(n)} | progress.heads[whose]
+            view = evaluator.viewed(
+                there,
+                build_method(there.method),
+                whole,
+                backbone,
+                tokenizer,
+                self.device,
+                outcome.record.environment["precision"],
+            )
+            outputs = evaluator.outputs(view, there, tokens, lambda news: None)
+            for name in names:
+                arrays = {kind: array[places[name]] for kind, array in outputs.items()}
+                found = evaluator.labelled(arrays, self.sets[name], tokenizer)
+                progress.found[f"{number}/{name}"] = found
+
+    def evaluated(self) -> tuple[Evaluated, Arrays]:
+        """What all rounds found, and their predictions as `KIND/ROUND/SET`."""
+        run, progress = self.evaluation.run, self.progress
+        record = self.results.load(run.key)
+        findings = evaluator.finite_findings(self.asked.findings(record, {}, progress.found))
+        findings |= {"spent": progress.spent}
+        headline = findings.pop("headline")
+        backbone, _ = self.warm.backbone(run, self.device)
+        method, last = build_method(run.method), self.rounds[-1].run
+        model = evaluator.trained(backbone, method, last, progress.state)
+        done = Evaluated(
+            evaluation=self.evaluation,
+            findings=findings | {"moved": evaluator.moved(model)},
+            headline=headline,
+            seconds=self.phases.seconds | {"train": sum(one["seconds"] for one in progress.spent)},
+            environment=measurement.environment(self.device)
+            | {"precision": record.environment["precision"]},
+            trained_sha256=None,
+        )
+        found = progress.found.items()
+        return done, {f"{kind}/{name}": a for name, arrays in found for kind, a in arrays.items()}
 
 
 def _spent(outcome: TrainingOutput) -> Json:
@@ -157,52 +250,6 @@ def _spent(outcome: TrainingOutput) -> Json:
         "flops": record.flops,
         "loss": record.curve[-1]["loss"],
     }
-
-
-def _answer(
-    progress: ContinualState,
-    rounds: list[Round],
-    number: int,
-    sets: dict[str, LabelledTexts],
-    outcome: TrainingOutput,
-    setting: RuntimeConfig,
-    warm: WarmCache,
-    device: torch.device,
-) -> None:
-    """Add the outputs on all sets that a round is asked about."""
-    run = rounds[number].run
-    backbone, tokenizer = warm.backbone(run, device)
-    state = progress.state
-    assert state is not None
-
-    def head(name: str) -> bool:
-        return any(within(name, path) for path in backbone.head)
-
-    progress.heads[number] = {name: t.clone() for name, t in state.items() if head(name)}
-    own = str(number) if "validation" not in sets else "validation"
-    progress.found[f"{number}/{own}"] = _known(outcome)
-    by_head: dict[int, list[str]] = {}
-    for name, whose in rounds[number].asked.items():
-        if name != own:
-            by_head.setdefault(whose, []).append(name)
-    for whose, names in by_head.items():
-        there = rounds[whose].run
-        unique, places = evaluator.distinct({name: sets[name] for name in names})
-        tokens = prompting.coder(there, tokenizer, setting.data_root)(unique)
-        whole = {n: t for n, t in state.items() if not head(n)} | progress.heads[whose]
-        view = evaluator.viewed(
-            there,
-            build_method(there.method),
-            whole,
-            backbone,
-            tokenizer,
-            device,
-            outcome.record.environment["precision"],
-        )
-        outputs = evaluator.outputs(view, there, tokens, lambda news: None)
-        for name in names:
-            arrays = {kind: array[places[name]] for kind, array in outputs.items()}
-            progress.found[f"{number}/{name}"] = evaluator.labelled(arrays, sets[name], tokenizer)
 
 
 def _known(outcome: TrainingOutput) -> Arrays:

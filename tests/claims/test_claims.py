@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import own_configs
 import pytest
 import records
 from click.testing import CliRunner
@@ -15,7 +16,7 @@ from scipy import stats
 
 from peftbench.analysis import significance
 from peftbench.analysis.comparison import Resamples
-from peftbench.claims import matching, missing_runs, overrides, schema, tuning, verdicts
+from peftbench.claims import matching, missing_runs, schema, tuning, verdicts
 from peftbench.claims.schema import Claim, Paper
 from peftbench.claims.tuning import TunedRate, TunedRates
 from peftbench.claims.verdicts import Verdict
@@ -350,85 +351,17 @@ def test_a_paper_that_says_what_no_claim_can(tmp_path, change, message):
         schema.read(["mine"], catalog.folders(tmp_path))
 
 
-def test_overrides_of_a_run_give_it_again():
-    for words in (
-        (
-            "method=lora",
-            "method.rank=4",
-            "budget=seconds",
-            "budget.seconds=60",
-            "checkpoint_selection=best_on_holdout",
-        ),
-        ("method=sparse_adapter", "method.base_method=lora", "method.keep=0.4", "train.lr=3e-5"),
-        ("method=lora", "seed=1", "seed.order=3", "seed.head=0"),
-        (
-            "method=bitfit",
-            "method.target_modules=[query,ffn_in]",
-            "size=0.5",
-            "prompt=words",
-            "model=bert_base",
-        ),
-    ):
-        (run,) = plan(*words, "task=mrpc").runs
-        assert plan(*overrides.as_arguments(overrides.run_overrides(run))).runs == [run]
-    (asked,) = plan("task=mrpc", "suite=noise", "suite.kinds.order=null").evaluations
-    assert plan(*overrides.as_arguments(overrides.evaluation_overrides(asked))).evaluations == [
-        asked
-    ]
-    with pytest.raises(ConfigError, match="do not give it"):
-        overrides.run_overrides(replace(run, protocol=2))
-
-
-WRAPPER = """_target_: peftbench.methods.mc_dropout.MCDropout
-name: NAME
-about: a user's own wrapper
-defaults:
-  - /method@base_method: HOST
-  - _self_
-samples: 3
-recipe: ${.base_method.recipe}
-"""
-
-
 @pytest.fixture
 def own(tmp_path: Path) -> Path:
-    """A user's own configs: wrapper methods with and without a base method, and a claim of one."""
-    (tmp_path / "own" / "method").mkdir(parents=True)
-    for name, host in {"wrapped": "lora", "open": "???", "twice": "bayes_hybrid"}.items():
-        text = WRAPPER.replace("NAME", name).replace("HOST", host)
-        (tmp_path / "own" / "method" / f"{name}.yaml").write_text(text)
-    (tmp_path / "own" / "paper").mkdir()
-    (tmp_path / "own" / "paper" / "mine.yaml").write_text(
+    """A user's own configs: a method and a claim of it."""
+    folder = own_configs.with_wrappers(tmp_path / "own", {"wrapped": "lora"})
+    (folder / "paper").mkdir()
+    (folder / "paper" / "mine.yaml").write_text(
         "paper: P\nidentifier: none\nclaims:\n  c: {says: s, source: s, tag: found, kind: better, "
         "published: none, ours: method=wrapped, against: method=full, "
         "runs: 'method=wrapped,full task=mrpc'}\n"
     )
-    return tmp_path / "own"
-
-
-@pytest.mark.parametrize(
-    ("words", "hosts"),
-    [
-        (["method=wrapped"], {}),
-        (
-            ["method=wrapped", "method.base_method=ia3", "method.samples=5"],
-            {"method.base_method": "ia3"},
-        ),
-        (["method=open", "method.base_method=bitfit"], {"method.base_method": "bitfit"}),
-        (["method=twice"], {}),
-        (
-            ["method=open", "method.base_method=wrapped", "method.base_method.base_method=ia3"],
-            {"method.base_method": "wrapped", "method.base_method.base_method": "ia3"},
-        ),
-    ],
-)
-def test_overrides_of_a_users_own_wrapper_give_its_run_again(own, words, hosts):
-    (run,) = plan(*words, "task=mrpc", configs=own).runs
-    found = overrides.run_overrides(run, own)
-    assert {key: value for key, value in found.items() if key.endswith(".base_method")} == hosts
-    assert plan(*overrides.as_arguments(found), configs=own).runs == [run]
-    with pytest.raises(ConfigError, match="unknown method"):
-        overrides.run_overrides(run)
+    return folder
 
 
 def test_commands_that_would_decide_claims_search_the_users_own_configs(own, tmp_path):

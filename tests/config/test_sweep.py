@@ -313,7 +313,7 @@ BAD = {
     "checkpoint_selection.patience=3": (
         "patience=3 needs checkpoint_selection=best_on_holdout; write checkpoint_selection=best_on"
     ),
-    "prompt.verbalizer=[a,b]": "needs prompt=words; write prompt=words prompt.verbalizer=",
+    "prompt.verbalizer=[a,b]": "needs prompt=words; write prompt=words 'prompt.verbalizer=[a,b]'",
     "task.path=x.csv": "task.path=x.csv needs task=file; write task=file task.path=x.csv",
     "budget.stepz=3": "unknown key budget.stepz; did you mean budget.steps?",
     "method.width=3": "method=lora has no method.width, which is a key of method=adapter,parallel",

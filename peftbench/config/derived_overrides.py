@@ -10,6 +10,7 @@ from typing import Any
 
 from peftbench.config import catalog
 from peftbench.config.composer import Composer
+from peftbench.config.override_parsing import override_value
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluation
@@ -19,7 +20,7 @@ from peftbench.core.run import Json, Run, canonical, identity
 _NAMED = ("model", "method", "task", "prompt", "augmentation")
 
 #: Of these nodes any value may differ from the option's.
-_VALUES = ("method", "budget", "train", "checkpoint_selection", "prompt", "augmentation")
+CHANGED = ("method", "budget", "train", "checkpoint_selection", "prompt", "augmentation")
 
 
 def run_overrides(run: Run, configs: Path | None = None) -> dict[str, str]:
@@ -31,6 +32,24 @@ def run_overrides(run: Run, configs: Path | None = None) -> dict[str, str]:
     Raises:
         ConfigError: if no overrides of these config folders give it.
     """
+    try:
+        found, given = closest_overrides(run, configs)
+    except ConfigError as error:
+        raise ConfigError(f"{run.key}, {run.title}: no overrides give it: {error}") from error
+    if given != run:
+        raise ConfigError(
+            f"{run.key}, {run.title}: overrides do not give it; were configs changed since, or "
+            "does it belong to a user's own folder (--configs)?"
+        )
+    return found
+
+
+def closest_overrides(run: Run, configs: Path | None = None) -> tuple[dict[str, str], Run]:
+    """Return overrides by the run's nodes, and the run that they give today; the hub is not asked.
+
+    Raises:
+        ConfigError: if they give none.
+    """
     nodes = run.to_json()
     found = {node: str(nodes[node]["name"]) for node in _NAMED if nodes[node]}
     found["budget"] = next(iter(nodes["budget"]))
@@ -38,21 +57,14 @@ def run_overrides(run: Run, configs: Path | None = None) -> dict[str, str]:
         found["checkpoint_selection"] = "best_on_holdout"
     found |= {"size": str(run.size), "seed": str(run.seed)}
     found |= {f"seed.{role}": str(seed) for role, seed in (run.role_seeds or {}).items()}
-    try:
-        found |= _base_methods(nodes["method"], Composer(catalog.folders(configs)))
-        (plain,) = plan(*as_arguments(found), configs=configs).runs
-        for node in _VALUES:
-            theirs, mine = plain.to_json()[node] or {}, nodes[node] or {}
-            found |= _differences(node, identity(mine), identity(theirs))
-        same = plan(*as_arguments(found), configs=configs).runs == [run]
-    except ConfigError as error:
-        raise ConfigError(f"{run.key}, {run.title}: no overrides give it: {error}") from error
-    if not same:
-        raise ConfigError(
-            f"{run.key}, {run.title}: overrides do not give it; were configs changed since, or "
-            "does it belong to a user's own folder (--configs)?"
-        )
-    return found
+    found |= _base_methods(nodes["method"], Composer(catalog.folders(configs)))
+    plain = _planned(found, configs).to_json()
+    for node in CHANGED:
+        found |= _differences(node, identity(nodes[node] or {}), identity(plain[node] or {}))
+    language_model = run.model.family_config.language_model
+    if language_model and "prompt.template" in found:  # as it is named when it is typed
+        found[f"prompt.{language_model.kind}"] = found.pop("prompt.template")
+    return found, _planned(found, configs)
 
 
 def evaluation_overrides(evaluation: Evaluation, configs: Path | None = None) -> dict[str, str]:
@@ -72,6 +84,11 @@ def evaluation_overrides(evaluation: Evaluation, configs: Path | None = None) ->
 def as_arguments(overrides: dict[str, str]) -> list[str]:
     """Write overrides as they are typed, but for a shell's quotes."""
     return [f"{key}={value}" for key, value in overrides.items()]
+
+
+def _planned(overrides: dict[str, str], configs: Path | None) -> Run:
+    (run,) = plan(*as_arguments(overrides), configs=configs, ask_hub=False).runs
+    return run
 
 
 def _base_methods(method: Json, composer: Composer) -> dict[str, str]:
@@ -107,16 +124,4 @@ def _differences(key: str, mine: Any, plain: Any) -> dict[str, str]:
         ]
         gone = {f"{key}.{name}": "null" for name in plain if name not in mine}
         return {k: v for part in inner for k, v in part.items()} | gone
-    return {key: _value(mine)}
-
-
-def _value(value: Any) -> str:
-    if value is None:
-        return "null"
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, list):
-        return f"[{','.join(map(_value, value))}]"
-    if isinstance(value, dict):
-        return "{" + ",".join(f"{name}:{_value(inner)}" for name, inner in value.items()) + "}"
-    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
+    return {key: override_value(mine)}
