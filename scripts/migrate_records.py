@@ -5,6 +5,9 @@ Nothing is trained or scored again: records, predictions, evaluations, kept weig
 failures and logs get the names and keys of today, and JSON files the seal of today. A checkpoint
 says only the key of its run: where no note of a failure says more, the run starts again.
 
+Regressions of either schema whose predictions hardly vary (`metrics.base.FLAT`) are marked as
+collapsed, and have no correlation, as those that are trained today.
+
 A record is verified first; one that was altered, or that cannot be said today, stays as it is and
 is named. The new files are there before the old ones go, so the script may be killed at any time
 and started again; on a folder that is up to date it does nothing. `peftbench report`
@@ -22,13 +25,16 @@ import struct
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
 from peftbench.config import catalog
 from peftbench.core.configs import class_name
+from peftbench.core.errors import RecordError
 from peftbench.core.evaluation import Evaluated, Evaluation
 from peftbench.core.run import SCHEMA, Json, Record, Run, canonical
+from peftbench.metrics import task_metrics
 from peftbench.results.store import ResultsFolder
 from peftbench.system import io
 
@@ -389,6 +395,27 @@ class Migration:
         self.moved[path.parent.name] = self.moved.get(path.parent.name, 0) + 1
 
 
+def mark_collapsed(results: ResultsFolder) -> int:
+    """Mark regressions that predict one value throughout by today's definition; how many."""
+    marked = 0
+    for record in results.scan()[0]:
+        if not record.run.task.regression or record.collapsed:
+            continue
+        try:
+            arrays = results.predictions(record)
+        except RecordError as error:
+            print(f"{record.run.key}: {error}", file=sys.stderr)
+            continue
+        if not task_metrics.collapsed(arrays["scores"], arrays["label"]):
+            continue
+        scored = task_metrics.score(record.metrics, arrays["scores"], arrays["label"])
+        *before, last = record.curve
+        curve = [*before, last | {name: scored[name] for name in scored if name in last}]
+        results.save(replace(record, metrics=scored, curve=curve, collapsed=True), arrays)
+        marked += 1
+    return marked
+
+
 def new_key(run: Json, suite: Json | None) -> str:
     """The key that a run, or an evaluation of it, has now."""
     now = Run.from_json(run_of(run))
@@ -428,6 +455,8 @@ def main() -> int:
         migration.migrate()
         for name, reason in migration.stays.items():
             print(f"{folder}/{name} is left as it is: {reason}", file=sys.stderr)
+        if marked := mark_collapsed(ResultsFolder(folder)):
+            migration.moved["regressions marked as collapsed"] = marked
         moved = ", ".join(f"{count} {kind}" for kind, count in migration.moved.items())
         print(f"{folder}: {moved or 'nothing to do'}")
         left += len(migration.stays)

@@ -322,10 +322,12 @@ def _seed_scores(
     trained = [(record, one.score) for record, one in known if not one.failed]
     moved: Floats | None = None
     if told is not None and trained:
-        drawn = told.drawn[:, told.places([record for record, _ in trained])]
+        places = told.places([record for record, _ in trained])
+        drawn, whole = told.drawn[:, places], told.whole[places]
         mean = drawn.mean(axis=1)
-        if len(trained) > 1:
-            mean = significance.items_once(mean, drawn)
+        if len(whole) > 1:
+            between = float(np.var(whole, ddof=1)) / len(whole)
+            mean = significance.items_once(mean, drawn, between)
         moved = np.nan_to_num(mean - np.nanmean(mean))
     return SeedScores(
         trained=[score for _, score in trained if score is not None],

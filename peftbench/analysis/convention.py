@@ -21,7 +21,7 @@ from peftbench.core.arrays import Array, Floats
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json, Record, Run
 from peftbench.metrics import task_metrics
-from peftbench.metrics.base import is_constant
+from peftbench.metrics.base import FLAT, is_constant
 from peftbench.suites.continual import measures
 from peftbench.suites.noise import area
 
@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     import pandas as pd
 
 #: Version of the convention: a change makes reports of equal records differ. No run scores
-#: differently, so it is no part of `core.run.PROTOCOL`. 1 left undefined scores out of everything.
-CONVENTION = 2
+#: differently, so it is no part of `core.run.PROTOCOL`. 1 left undefined scores out of everything;
+#: 2 took values that differ in their last digits for predictions.
+CONVENTION = 3
 
 #: What a metric that is undefined for a constant prediction counts as: a correlation with nothing.
 CONSTANT = 0.0
@@ -43,8 +44,9 @@ BASELINE = "constant prediction"
 
 #: Below every table of scores.
 NOTE = (
-    f"Convention {CONVENTION} of reports: all seeds count; a run that predicts one class or value "
-    "throughout (collapsed) scores as the constant prediction of its task, a correlation 0."
+    f"Convention {CONVENTION} of reports: all seeds count; a run that predicts one class "
+    f"throughout, or values that vary by less than {100 * FLAT:.0f} % of what the labels do "
+    "(collapsed), scores as the constant prediction of its task, a correlation 0."
 )
 
 

@@ -56,7 +56,9 @@ def effect(found: Floats, resampled: Floats, null: float = 0.0, level: float = A
     What a seed answers to an example beyond seed and example varies between seeds, so that the
     standard error has it, and between resamples too. Its part of the latter, from the difference
     between one seed's variance and the mean's, is taken out of the spread over examples: the mean
-    has it once. `scripts/simulate_paired.py` has the level and power.
+    has it once. No more is taken out than the seeds differ by, so that seeds which happen to agree
+    never say more than resampled examples alone. `scripts/simulate_paired.py` has the level and
+    power.
 
     With one seed the mean stays, and nothing is said of other seeds.
 
@@ -75,7 +77,7 @@ def effect(found: Floats, resampled: Floats, null: float = 0.0, level: float = A
         tail = min(np.sum(items <= null + 1e-12), np.sum(items >= null - 1e-12))
         p = min(1.0, 2 * (1 + float(tail)) / (1 + len(items)))
     else:
-        items = items_once(items, resampled)
+        items = items_once(items, resampled, between)
         places = np.quantile(items, (np.arange(_PLACES) + 0.5) / _PLACES)
         low, high = (_quantile(places, between, seeds, q) for q in (level / 2, 1 - level / 2))
         below = _below(places, between, seeds, null)
@@ -85,16 +87,17 @@ def effect(found: Floats, resampled: Floats, null: float = 0.0, level: float = A
     return Effect(value, float(low), float(high), p, float(reach))
 
 
-def items_once(items: Floats, resampled: Floats) -> Floats:
+def items_once(items: Floats, resampled: Floats, between: float) -> Floats:
     """Means on resamples without the part of their spread that seeds have of their own.
 
     Args:
         items: (resamples,) means over seeds.
         resampled: (resamples, seeds), two seeds at least.
+        between: variance of the mean over seeds, which has that part too.
     """
     seeds = resampled.shape[1]
     each, mean = float(resampled.var(axis=0).mean()), float(items.var())
-    twice = min(max(0.0, (each - mean) / (seeds - 1)), mean)
+    twice = min(max(0.0, (each - mean) / (seeds - 1)), mean, between)
     if not mean:
         return items
     centre = items.mean()

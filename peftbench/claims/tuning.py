@@ -42,6 +42,8 @@ class TunedRate:
             task does not say how many it has.
         trials: rates that were tried.
         edge: whether it is the smallest or largest of them.
+        all_collapsed: whether every trial collapsed or diverged, so that no score told rates apart:
+            at this size none of them works, and of another size nothing is known.
     """
 
     model: str
@@ -51,6 +53,7 @@ class TunedRate:
     size: int
     trials: int
     edge: bool
+    all_collapsed: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,7 @@ def _of_file(made: Choice) -> TunedRate:
         size=size if isinstance(size, int) else 0,
         trials=len(made.rates),
         edge=made.edge is not None,
+        all_collapsed=made.all_collapsed,
     )
 
 
@@ -130,6 +134,7 @@ def _chosen(grid: list[Record]) -> TunedRate | None:
         size=grid[0].work["train_size"],
         trials=len(scores),
         edge=rate in (min(scores), max(scores)),
+        all_collapsed=all(record.collapsed for record in grid),
     )
 
 
@@ -155,8 +160,14 @@ def why_not(claim: Claim, one: Found, choices: TunedRates, *, toward: bool | Non
             return ""
         told = " and ".join(f"{rate:g}" for rate in rates)
         return f"learning rates {told} are neither equal nor chosen from as many"
-    waiting = [side for side in _needed(claim, one, toward) if choices.of_run(_run(side)) is None]
-    return f"rate not chosen for {one.place[0]} here: {_named(waiting)}" if waiting else ""
+    needed = [(side, choices.of_run(_run(side))) for side in _needed(claim, one, toward)]
+    if waiting := [side for side, choice in needed if choice is None]:
+        return f"rate not chosen for {one.place[0]} here: {_named(waiting)}"
+    for side, choice in needed:
+        if choice and choice.all_collapsed and choice.size != _run(side).counted_size:
+            size = f"{choice.size:,} examples"
+            return f"rate chosen at {size}, where every trial collapsed: {_named([side])}"
+    return ""
 
 
 def at_edge(claim: Claim, one: Found, choices: TunedRates, *, toward: bool) -> str:

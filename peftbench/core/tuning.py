@@ -258,6 +258,11 @@ class Choice:
         """Of all trials."""
         return sum(trial.seconds for trial in self.trials)
 
+    @property
+    def all_collapsed(self) -> bool:
+        """Whether every trial collapsed or diverged, so that no score could tell rates apart."""
+        return all(trial.collapsed or trial.score is None for trial in self.trials)
+
     def to_json(self) -> Json:
         """Plain data that `from_json` reads."""
         return vars(self) | {

@@ -14,7 +14,7 @@ from peftbench.core.arrays import Array
 from peftbench.core.errors import ConfigError, one_of
 from peftbench.core.figures import plain_figures
 from peftbench.metrics import scores as modules
-from peftbench.metrics.base import Metric, is_constant
+from peftbench.metrics.base import Metric, is_constant, is_uninformative
 
 
 def _declared() -> dict[str, Metric]:
@@ -202,8 +202,8 @@ def compute_scores(names: Iterable[str], scores: Array, label: Array) -> dict[st
 
 
 def collapsed(scores: Array, label: Array) -> bool:
-    """Whether one class, or one value in the unit of the labels, is predicted throughout."""
-    return is_constant(decide(scores), label)
+    """Whether one class is predicted throughout, or values that hardly vary (`base.FLAT`)."""
+    return is_uninformative(decide(scores), label)
 
 
 def trivial(label: Array, train_label: Array, classes: int) -> Array:

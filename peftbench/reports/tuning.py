@@ -111,7 +111,7 @@ def choice_table(chosen: list[Choice], warning: str = "") -> Table:
         * any(choice.sampler == TPE for _, _, choice in cells)
     ]
     edges = [f"{_cell(cell)} ({cell[2].edge})" for cell in cells if cell[2].edge]
-    alike = [_cell(cell) for cell in cells if _is_by_loss(cell[2])]
+    alike = [_cell(cell) for cell in cells if cell[2].all_collapsed]
     if edges:
         notes.append(
             f"At the edge of what was tried: {'; '.join(edges)}. A better rate may lie beyond; "
@@ -125,11 +125,6 @@ def choice_table(chosen: list[Choice], warning: str = "") -> Table:
     if warning:
         notes.append(warning)
     return Table("Chosen learning rates", columns, lines, 3 + len(split), notes)
-
-
-def _is_by_loss(choice: Choice) -> bool:
-    """Whether no trial trained to anything, so that scores could not tell rates apart."""
-    return all(trial.collapsed or trial.score is None for trial in choice.trials)
 
 
 def _cell(cell: Cell) -> str:

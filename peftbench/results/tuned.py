@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Record, Run
+from peftbench.core.text import count_of
 from peftbench.core.tuning import UNREPORTED, Choice, other_settings, subject
 from peftbench.results import choices
 
@@ -99,9 +100,13 @@ class Tuned:
         if own:
             told.append(f"{MARK} learning rate tuned over {self._trials(own)}.")
         if elsewhere:
+            sizes = " or ".join(sorted({size for size, _ in elsewhere.values()}))
+            others = {other for _, other in elsewhere.values()}
+            part = ", in part" if "" in others else ","
+            apart = f"{part} {' or '.join(sorted(others - {''}))}," if others != {""} else ""
             told.append(
                 f"{MARK_ELSEWHERE} learning rate tuned over {self._trials(elsewhere)}, chosen at "
-                f"{' or '.join(sorted(set(elsewhere.values())))} and used here."
+                f"{sizes}{apart} and used here."
             )
         if told:
             told[-1] += f" {UNREPORTED}"
@@ -114,20 +119,26 @@ class Tuned:
         return told
 
     def _trials(self, keys: Iterable[str]) -> str:
-        counts = sorted({len(self.choices[key].trials) for key in keys})
-        if counts == [1]:
-            return "1 trial"
-        return " to ".join(f"{count:,}" for count in dict.fromkeys((counts[0], counts[-1]))) + (
-            " trials"
-        )
+        known = [self.choices[key] for key in keys]
+        trials, rates = {len(one.trials) for one in known}, {len(one.rates) for one in known}
+        return f"{_counted(trials, 'trial')} ({_counted(rates, 'rate')})"
 
-    def _elsewhere(self, key: str) -> str:
-        """Where the rate of a tuned run was chosen, if that is not its own cell."""
+    def _elsewhere(self, key: str) -> tuple[str, str] | None:
+        """Where the rate of a run was chosen: examples, and what else was otherwise there.
+
+        None where it was chosen for the run's own cell.
+        """
         run, chosen = self.runs[key], self.choices[key].run
         if self.choices[key].key == subject(run).key:
-            return ""
+            return None
         size = chosen.counted_size
-        told = f"size {size:,}" if isinstance(size, int) else f"size {size}"
-        told += " for another budget" * (run.budget != chosen.budget)
+        told = f"{size:,} examples" if isinstance(size, int) else f"size {size}"
+        budget = ["for another budget"] * (run.budget != chosen.budget)
         settings = other_settings(run, chosen)
-        return f"{told} with {', '.join(settings)}" if settings else told
+        return told, " ".join([*budget, *([f"with {', '.join(settings)}"] if settings else [])])
+
+
+def _counted(counts: set[int], noun: str) -> str:
+    if len(counts) > 1:
+        return f"{min(counts):,} to {max(counts):,} {noun}s"
+    return count_of(*counts, noun)

@@ -416,7 +416,6 @@ def _trial(run: Run, record: Record | None, failure: Failure | None, rung: int) 
     if record is None:
         spent = (failure.seconds if failure else None) or 0.0
         return Trial(run.key, run.train.lr, run.seed, fold, rung, None, False, spent)
-    score = (record.selection or {}).get(run.task.metric)
     return Trial(
         key=run.key,
         rate=run.train.lr,
@@ -424,7 +423,7 @@ def _trial(run: Run, record: Record | None, failure: Failure | None, rung: int) 
         fold=fold,
         rung=rung,
         score=counted_trial(record),
-        collapsed=score is None,
+        collapsed=record.collapsed,
         seconds=sum(record.seconds.values()),
         loss=(record.selection or {}).get("loss"),
     )

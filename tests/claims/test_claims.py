@@ -542,6 +542,22 @@ def test_a_choice_at_the_edge_of_its_grid_is_told():
     )
 
 
+@pytest.mark.parametrize("same_size", [True, False])
+def test_a_choice_among_collapsed_trials_says_nothing_of_other_sizes(same_size):
+    """At its own size no rate trains the method; at another one nobody has tried."""
+    made, resamples = said(PAIR, "seed=0,1,2", good={"full": 0.8, "bitfit": 0.7})
+    size = made[0].run.counted_size if same_size else 7
+    known = tuple(replace(one, size=size, all_collapsed=True) for one in chosen(made).known)
+    paper = Paper("p", "P", "none", [claim("better")], [])
+    (found,) = verdicts.test([paper], made, [], resamples, TunedRates(known))
+    (cell,) = found.cells
+    rate = {r.run.method.name: r.run.train.lr for r in made}["bitfit"]
+    why = f"rate chosen at 7 examples, where every trial collapsed: bitfit {rate:g}"
+    assert cell.verdict == ("contradicted" if same_size else "undecided")
+    assert cell.why == ("" if same_size else f"{why}; at these rates contradicted")
+    assert missing_runs.untuned([found]) == ([] if same_size else ["p c"])
+
+
 def test_choices_are_those_of_a_folder_and_of_the_trials_beside_it(tmp_path):
     for record in trials("bitfit", {1e-4: 0.5, 1e-3: 0.8, 3e-3: 0.6}):
         ResultsFolder(tmp_path / "tuning").save(record, records.predictions())

@@ -119,7 +119,20 @@ def test_a_constant_that_wobbles_in_its_last_digits_is_one():
     assert task_metrics.METRICS["spearman"].compute(wobbling, values(0)[1]) is None
     label = values(0)[1]
     assert task_metrics.collapsed(wobbling[:, None], label)
-    assert not task_metrics.collapsed((wobbling + np.linspace(0, 1e-3, 200))[:, None], label)
+
+
+@pytest.mark.parametrize(("share", "collapsed"), [(0.0003, True), (0.009, True), (0.011, False)])
+def test_values_that_hardly_vary_are_one_however_they_correlate(share, collapsed):
+    """As of a dead adapter on STS-B, whose 1,379 values from 2.764 to 2.766 had an r of 0.396."""
+    _, label = values(0)
+    predicted = (2.765 + share * (label - label.mean())).astype(np.float32)
+    assert task_metrics.collapsed(predicted[:, None], label) == collapsed
+    for name in ("pearson", "spearman"):
+        metric = task_metrics.METRICS[name]
+        assert (metric.compute(predicted, label) is None) == collapsed
+        (on_all,) = metric.on_resamples(predicted[None], label, np.ones((1, len(label))))
+        assert np.isnan(on_all[0]) == collapsed
+        assert collapsed or on_all[0] == pytest.approx(1, abs=1e-4)
 
 
 @pytest.mark.parametrize("unit", [1e-12, 1e-7, 1.0, 1e9])

@@ -66,7 +66,7 @@ def test_tuned_rows_are_marked_and_untuned_ones_are_left_out(results):
         "bitfit": "70.0 ± 0.0 (2)",
     }
     assert table.notes[-2:] == [
-        "§ learning rate tuned over 4 trials." + TOLD,
+        "§ learning rate tuned over 4 trials (1 rate)." + TOLD,
         "3 untuned runs are left out, which other runs equal in all but seed and a tuned learning "
         "rate; `peftbench report table rows=method,tuned` shows both.",
     ]
@@ -87,7 +87,7 @@ def test_the_page_has_the_mark(results):
     data = contents(results)
     marks = {data["rows"][cell["row"]]["label"]: cell["mark"] for cell in data["cells"]}
     assert marks == {"LoRA": " §", "BitFit": ""}
-    assert data["tuned"][0] == "§ learning rate tuned over 4 trials." + TOLD
+    assert data["tuned"][0] == "§ learning rate tuned over 4 trials (1 rate)." + TOLD
 
 
 def test_a_table_of_any_fields_shows_the_tuned_ones_or_both(results):
@@ -146,19 +146,22 @@ def test_a_rate_from_another_size_says_so(tmp_path):
         ["75.0 (1) §", "75.0 (1) ¶"]
     ]
     assert found.tuned.notes([small.key, large.key]) == [
-        "§ learning rate tuned over 4 trials.",
-        "¶ learning rate tuned over 4 trials, chosen at size 32 and used here." + TOLD,
+        "§ learning rate tuned over 4 trials (1 rate).",
+        "¶ learning rate tuned over 4 trials (1 rate), chosen at 32 examples and used here."
+        + TOLD,
     ]
     (longer,) = runs("method=lora", "train.lr=2e-3", "budget.steps=8")
     save(results, [longer])
     assert inputs(results).tuned.notes([longer.key]) == [
-        "¶ learning rate tuned over 4 trials, chosen at size 32 for another budget and used here."
-        + TOLD
+        "¶ learning rate tuned over 4 trials (1 rate), chosen at 32 examples, for another budget, "
+        "and used here." + TOLD
     ]
+    (text,) = inputs(results).tuned.notes([large.key, longer.key])
+    assert "chosen at 32 examples, in part for another budget, and used here" in text
     (bitfit,) = runs("method=bitfit", "train.lr=2e-3")
     save(results, [bitfit])
     assert inputs(results).tuned.notes([small.key, bitfit.key]) == [
-        "§ learning rate tuned over 4 to 6 trials." + TOLD
+        "§ learning rate tuned over 4 to 6 trials (1 rate)." + TOLD
     ]
 
 
@@ -173,12 +176,12 @@ def test_a_rate_that_was_chosen_with_other_settings_says_which(tmp_path):
     told = Tuned.from_runs([here, batch, longer, revised], chosen)
     assert [told.mark([run.key]) for run in (here, batch, longer, revised)] == [" §", *[" ¶"] * 3]
     assert told.notes([batch.key]) == [
-        "¶ learning rate tuned over 4 trials, chosen at size 32 with train.batch_size=16 and used "
-        "here." + TOLD
+        "¶ learning rate tuned over 4 trials (1 rate), chosen at 32 examples, with "
+        "train.batch_size=16, and used here." + TOLD
     ]
     (text,) = told.notes([longer.key])
-    assert "at size 32 with train.precision=auto, train.max_length=16 and used here" in text
-    assert "at size 32 with loss_revision=1 and used here" in told.notes([revised.key])[0]
+    assert "at 32 examples, with train.precision=auto, train.max_length=16, and used here" in text
+    assert "at 32 examples, with loss_revision=1, and used here" in told.notes([revised.key])[0]
 
 
 def test_a_rate_that_was_chosen_for_another_size_is_untuned_beside_an_own_choice(tmp_path):

@@ -3,12 +3,12 @@
 import numpy as np
 
 from peftbench.core.arrays import Array, Floats
-from peftbench.metrics.base import Metric, is_constant, weighted_sums
+from peftbench.metrics.base import Metric, is_constant, is_uninformative, weighted_sums
 
 
 def pearson(predicted: Array, label: Array) -> float | None:
-    """Pearson correlation of two `(examples,)` arrays; None where one is constant."""
-    if is_constant(predicted, label) or is_constant(label, label):
+    """Pearson correlation of two `(examples,)` arrays; None where one hardly varies."""
+    if is_uninformative(predicted, label) or is_constant(label, label):
         return None
     from scipy.stats import pearsonr
 
@@ -25,7 +25,7 @@ def _resampled(predicted: Array, label: Array, counts: Floats) -> Floats:
     spread_x = weighted_sums(counts, x * x) / total - mean_x**2
     spread_y = weighted_sums(counts, y * y) / total - mean_y**2
     constant = (spread_x <= 1e-12 * (x**2).max(axis=1)) | (spread_y <= 1e-12 * (y**2).max())
-    constant |= np.array([is_constant(one, label) for one in predicted])
+    constant |= np.array([is_uninformative(one, label) for one in predicted])
     return np.where(constant, np.nan, between / np.sqrt(spread_x * spread_y))
 
 

@@ -3,12 +3,12 @@
 import numpy as np
 
 from peftbench.core.arrays import Array, Floats
-from peftbench.metrics.base import Metric, is_constant
+from peftbench.metrics.base import Metric, is_constant, is_uninformative
 
 
 def spearman(predicted: Array, label: Array) -> float | None:
-    """Spearman rank correlation of two `(examples,)` arrays; None where one is constant."""
-    if is_constant(predicted, label) or is_constant(label, label):
+    """Spearman rank correlation of two `(examples,)` arrays; None where one hardly varies."""
+    if is_uninformative(predicted, label) or is_constant(label, label):
         return None
     from scipy.stats import spearmanr
 
@@ -27,7 +27,7 @@ def _resampled(predicted: Array, label: Array, counts: Floats) -> Floats:
         spread = (counts * x * x).sum(axis=1) * (counts * y * y).sum(axis=1)
         columns.append(
             np.full(len(counts), np.nan)
-            if is_constant(one, label)
+            if is_uninformative(one, label)
             else np.where(spread > 0, (counts * x * y).sum(axis=1) / np.sqrt(spread), np.nan)
         )
     return np.stack(columns, axis=1)
