@@ -72,7 +72,7 @@ OTHERS = replace(
         *("prefix", "unipelt"),
         *("head", "ia3", "sparse_adapter", "robust_partial"),
         *("combined", "bayes_hybrid", "mc_dropout", "blob"),
-        *("parallel", "layernorm", "random_mask", "peft"),
+        *("parallel", "layernorm", "random_mask", "peft", "adalora"),
     ),
 )
 

@@ -139,6 +139,5 @@ class Tuned:
 
 
 def _counted(counts: set[int], noun: str) -> str:
-    if len(counts) > 1:
-        return f"{min(counts):,} to {max(counts):,} {noun}s"
-    return count_of(*counts, noun)
+    least, most = min(counts), max(counts)
+    return count_of(most, noun) if least == most else f"{least:,} to {most:,} {noun}s"
