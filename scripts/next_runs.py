@@ -65,16 +65,17 @@ class Rates:
 FIRST = Rates(
     Path("results/tuned/methods"), "minilm", ("full", "bitfit", "adapter", "lora", "pfeiffer")
 )
-#: Then those of the second paper, then all others.
-OTHERS = replace(
-    FIRST,
-    methods=(
-        *("prefix", "unipelt"),
-        *("head", "ia3", "sparse_adapter", "robust_partial"),
-        *("combined", "bayes_hybrid", "mc_dropout", "blob"),
-        *("parallel", "layernorm", "random_mask", "peft", "adalora"),
-    ),
+#: Then those of the second paper, then all others; the runs of a group follow its rates.
+GROUPS = tuple(
+    replace(FIRST, methods=methods)
+    for methods in (
+        ("prefix", "unipelt"),
+        ("head", "ia3", "sparse_adapter", "robust_partial"),
+        ("combined", "bayes_hybrid", "mc_dropout", "blob"),
+        ("parallel", "layernorm", "random_mask", "peft", "adalora"),
+    )
 )
+OTHERS = replace(FIRST, methods=tuple(method for group in GROUPS for method in group.methods))
 
 #: A larger model, with fewer trials; one task after the other, as each takes hours.
 MPNET = {
@@ -171,7 +172,7 @@ STAGES: tuple[Stage, ...] = (
     Stage(FIRST, (_at_1000(FIRST), _sweep("doering2024_mini", variants=False))),
     _mpnet("mrpc"),
     Stage(FIRST, (_AS_TRAINER,)),
-    Stage(OTHERS, (_at_1000(OTHERS),)),
+    *(Stage(group, (_at_1000(group),)) for group in GROUPS),
     Stage(
         None,
         (
@@ -238,13 +239,14 @@ class Part:
 
 def missing(data: str) -> Iterator[Part]:
     """The parts that are not there, the next one first; cells once their rates are chosen."""
-    asked: set[Rates] = set()
+    told: set[str] = set()
     for stage in STAGES:
         rates = stage.rates
         if rates is not None:
-            if rates not in asked:
-                yield from unchosen(rates, data)
-            asked.add(rates)
+            for part in unchosen(rates, data):
+                if part.title not in told:
+                    yield part
+                told.add(part.title)
             if any(unchosen(rates, data)):
                 continue
         for grid in stage.grids:

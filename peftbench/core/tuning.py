@@ -261,7 +261,8 @@ class Choice:
     @property
     def all_collapsed(self) -> bool:
         """Whether every trial collapsed or diverged, so that no score could tell rates apart."""
-        return all(trial.collapsed or trial.score is None for trial in self.trials)
+        gone = [trial.collapsed or trial.score is None for trial in self.trials]
+        return bool(gone) and all(gone)
 
     def to_json(self) -> Json:
         """Plain data that `from_json` reads."""

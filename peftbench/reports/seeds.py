@@ -116,7 +116,7 @@ def _page(bands: list[list[tuple[str, Cell]]], palette: Palette, title: str) -> 
                 continue
             _strip(axis, *band[number], palette, named=number == 0)
     if title:
-        lines = textwrap.wrap(title, int(16 * figure.get_figwidth()))
+        lines = textwrap.wrap(title, int(16 * figure.get_figwidth()), break_on_hyphens=False)
         figure.set_figheight(figure.get_figheight() + 0.14 * len(lines))
         figure.suptitle("\n".join(lines), fontsize=7.5, x=0.01, ha="left")
     return figure

@@ -34,7 +34,7 @@ def test_rates_come_first_then_cells_of_five_seeds_at_them(tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     first, *rest = [part for part in next_runs.missing("glue") if not part.runs]
     assert first.title == "Learning rates of full on mrpc, stsb, cola: minilm, 1,000 examples"
-    assert len(rest) == 19 - 1 + 4 * 3
+    assert len(rest) == 20 - 1 + 4 * 3
     assert next_runs.next_parts("glue", 4) == [first]
     fixed = [part for part in next_runs.missing("glue") if part.runs]
     rows = Counter((part.words[-1], part.runs[0].row) for part in fixed)
@@ -74,7 +74,7 @@ def test_rates_come_first_then_cells_of_five_seeds_at_them(tmp_path, monkeypatch
     assert cells == {
         "doering2024": 3 * 9,
         "trainer": 3,
-        "methods": 19 * 3,
+        "methods": 20 * 3,
         "unipelt2022": 6 * 9,
         "robust2024": 14,
         "sparse_adapter2022": 24 + 4 + 4 * 2,
