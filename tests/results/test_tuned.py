@@ -147,8 +147,7 @@ def test_a_rate_from_another_size_says_so(tmp_path):
     ]
     assert found.tuned.notes([small.key, large.key]) == [
         "§ learning rate tuned over 4 trials (1 rate).",
-        "¶ learning rate tuned over 4 trials (1 rate), chosen at 32 examples and used here."
-        + TOLD,
+        "¶ learning rate tuned over 4 trials (1 rate), chosen at 32 examples and used here." + TOLD,
     ]
     (longer,) = runs("method=lora", "train.lr=2e-3", "budget.steps=8")
     save(results, [longer])
