@@ -273,7 +273,7 @@ def test_rows_of_tables_and_a_shown_record_name_the_augmentation(tmp_path):
     results = ResultsFolder(tmp_path / "runs")
     results.save(found[-1], records.predictions())
     told = describe(results, found[-1].run.key)
-    assert "augmentation kinds {'typos': 0.05" in told
+    assert "augmentation kinds {typos:0.05," in told
     assert "probability 0.5, versions 4" in told
 
 
