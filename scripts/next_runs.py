@@ -95,7 +95,7 @@ _HOSTS = [
     *("train.precision=bf16", "model=minilm", "size=1000", "train.num_evals=1", SEEDS),
     "zip=task=mrpc,stsb budget.epochs=4,3",
 ]
-_PRUNED = ["method=sparse_adapter", "method.base_method=pfeiffer,lora", "method.score=snip"]
+_PRUNED = ["method=sparse_adapter", "method.base_method=pfeiffer", "method.score=snip"]
 
 
 def _on(*tasks: str) -> list[str]:
@@ -185,11 +185,11 @@ STAGES: tuple[Stage, ...] = (
     Stage(
         OTHERS,
         (
-            _sweep("unipelt2022_mini", variants=False),
+            _sweep("unipelt2022_mini"),
             _sweep("robust2024_mini"),
             _sweep("sparse_adapter2022_mini"),
             Sweep(_SPARSE, [*_HOSTS, *_PRUNED, "method.keep=0.6", "method.widen=1"], True),
-            Sweep(_SPARSE, [*_HOSTS, "method=full,adapter,pfeiffer,lora"]),
+            Sweep(_SPARSE, [*_HOSTS, "method=full,adapter,pfeiffer"]),
             _sweep("bh_peft2025_mini"),
             _sweep("generalization2024_mini"),
             _sweep("generalization2024_fticl_mini", "method=full"),
@@ -204,7 +204,7 @@ SECONDS = _sweep("doering2024_time_mini", variants=False)
 #: leaves one of two cores without work for a sixth of the time.
 TOGETHER = 4
 
-#: Kinds of failures that are tried again: what lacked memory beside other work may find it now.
+#: Kinds of failures that are tried again: what had no memory beside other work may find it now.
 _AGAIN = ",".join(kind for kind in FAILURE_KINDS if kind != "diverged")
 
 #: Processes that wait or run, on average over a minute, beside which seconds are not measured.

@@ -32,7 +32,7 @@ _ON_CLUSTERS = ("submit", "doctor")
 
 #: A key in a group's file, and those that no override sets.
 _KEY = re.compile(r"^([a-z]\w*):", re.MULTILINE)
-_NO_OVERRIDES = {*catalog.PROSE, "defaults", "name", "recipe"}
+_NO_OVERRIDES = {*catalog.PROSE, "defaults", "name", "recipe", "search"}
 
 _KEYS = (*catalog.GROUPS, "suite", "sweep", *_EXAMPLES)
 

@@ -13,9 +13,12 @@ from peftbench.methods import settings
 from peftbench.results.store import ResultsFolder
 from peftbench.system import io
 
+#: What a method's file says of its training, beside its settings.
+_OF_TRAINING = ("recipe", "search")
+
 
 def resolve_method(node: Any, model: ModelConfig, results: ResultsFolder, at: str) -> Any:
-    """A method's node, and those of the methods inside it, without prose and recipes.
+    """A method's node, and those of the methods inside it, without prose, recipes and ranges.
 
     `at` is what stands before its settings, for messages.
     """
@@ -37,7 +40,7 @@ def resolve_method(node: Any, model: ModelConfig, results: ResultsFolder, at: st
         told = {
             name: value
             for name, value in inner.items()
-            if name not in (*catalog.PROSE, "recipe") and not (value is None and name in added)
+            if name not in (*catalog.PROSE, *_OF_TRAINING) and not (value is None and name in added)
         }
         told |= nodes.identity("method", node)
         revision = revisions.method_revision(kind, told)
@@ -48,7 +51,8 @@ def resolve_method(node: Any, model: ModelConfig, results: ResultsFolder, at: st
 def search_space(config: Json) -> SearchSpace | None:
     """The rates among which `peftbench tune` chooses, where the method's file says so.
 
-    Like the recipe's rate they are of base-size models; a model's file says how its own differ.
+    A wrapper has its base method's recipe, and may say `search` for itself beside it. Like the
+    recipe's rate they are of base-size models; a model's file says how its own differ.
 
     Raises:
         ConfigError: if they are no range with a source.
@@ -56,6 +60,7 @@ def search_space(config: Json) -> SearchSpace | None:
     method = config["method"]
     recipe = (method.get("recipe") if isinstance(method, dict) else None) or {}
     given = recipe.get("search") if isinstance(recipe, dict) else None
+    given = method.get("search", given) if isinstance(method, dict) else given
     if given is None:
         return None
     named = isinstance(given, dict) and isinstance(given.get("source"), str)

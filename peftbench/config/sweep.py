@@ -143,7 +143,7 @@ class _Expansion:
         self._roots.add(config["data"]["root"])
         space = method_nodes.search_space(config)
         if space is not None:
-            self.spaces.setdefault(run.method.name, space)
+            self.spaces[run.key] = space
         if not config["tuned"]:
             return run
         if "train.lr" in cell:

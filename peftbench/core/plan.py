@@ -27,7 +27,7 @@ class Plan:
             `models/NAME` and `datasets/NAME`.
         renewed: of `revisions` those that replace what the results folder has kept.
         datasets: what was found about data sets of `task=hub`, by what it depends on.
-        spaces: learning rates to choose from, by the name of a method.
+        spaces: learning rates to choose from, by key of a run.
     """
 
     runs: list[Run]

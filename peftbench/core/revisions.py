@@ -79,7 +79,10 @@ METHODS: dict[str, tuple[Correction, ...]] = {
 
 #: Hyper-parameters that a method got later, by the name of its class: where one is None, the method
 #: is as it was before and keeps its key.
-ADDED: dict[str, frozenset[str]] = {"LoRA": frozenset({"loraplus_lr_ratio"})}
+ADDED: dict[str, frozenset[str]] = {
+    "LoRA": frozenset({"loraplus_lr_ratio"}),
+    "Prefix": frozenset({"start_std"}),
+}
 
 #: Of losses, by the kind of task.
 LOSSES: dict[str, tuple[Correction, ...]] = {

@@ -21,7 +21,9 @@ linear, before the dropout (as SparseAdapter's code has it at the attention); in
 code, modeling.py of google-research/adapter-bert, it stands after the dropout. `train_norms` trains
 the norms of the blocks; the authors' code trains the norm of the embeddings as well. In a pre-norm
 block (ModernBERT) a norm comes before its layer; Pfeiffer's adapter then stands after ffn_out,
-without the norm, as there.
+without the norm, as there. Beside the feed-forward there is no dropout inside, and the layer's own
+acts on the sum; He et al.'s code has 0.1 between D and U and adds what they make after the layer's
+dropout.
 """
 
 import math

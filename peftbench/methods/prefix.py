@@ -10,9 +10,12 @@ of the optimisation:
 
 Where groups of queries share a key (Llama), the dim of U and of P is that of the keys.
 
-Departures from the paper: encoders instead of decoders; E is drawn from N(0, 1) and the MLP as
-linear layers are in BERT, N(0, 0.02²) (torch's own draw in the authors' code, which starts keys of
-a size that depends on the width); a shared block (ALBERT) has one prefix for all its passes.
+E is drawn from N(0, start_std²): 1 is an embedding's own draw in torch, which the authors' code and
+that of He et al. 2022 keep; in UniPELT's the encoder's `init_weights` draws it again, with 0.02.
+
+Departures from the paper: encoders instead of decoders; the MLP is drawn as linear layers are in
+BERT, N(0, 0.02²) (torch's own draw in the authors' code, which starts keys of a size that depends
+on the width); a shared block (ALBERT) has one prefix for all its passes.
 """
 
 from dataclasses import dataclass
@@ -30,12 +33,18 @@ from peftbench.models.adapted_model import AdaptedModel
 
 @dataclass(frozen=True, kw_only=True)
 class Prefix(Method):
-    """`length` keys and values a block, from an MLP of `width`, or trained as they are for 0."""
+    """`length` keys and values a block, from an MLP of `width`, or trained as they are for 0.
+
+    Attributes:
+        start_std: standard deviation of what the MLP starts from, or of keys and values without
+            it; None is 1, or 0.02.
+    """
 
     identity_at_init: ClassVar[bool] = False
 
     length: Annotated[int, Limits(at_least=0)]
     width: Annotated[int, Limits(at_least=0)]
+    start_std: Annotated[float | None, Limits(above=0)] = None
 
     def insert(self, model: AdaptedModel) -> None:
         """Put the prefix in front of every attention."""
@@ -73,7 +82,7 @@ class KeysAndValues(nn.Module):
         width = method.width
         count = dim if width else blocks * 2 * key_dim
         self.start = nn.Parameter(torch.empty(method.length, count, device=device))
-        nn.init.normal_(self.start, std=1.0 if width else 0.02)
+        nn.init.normal_(self.start, std=method.start_std or (1.0 if width else 0.02))
         self.down = nn.Linear(dim, width, device=device) if width else None
         self.up = nn.Linear(width, blocks * 2 * key_dim, device=device) if width else None
         for linear in filter(None, (self.down, self.up)):

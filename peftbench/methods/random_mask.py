@@ -2,7 +2,8 @@
 
 Ben Zaken, Goldberg and Ravfogel: BitFit, ACL 2022, arXiv 2106.10199 (section 4.2, `rand_uniform`).
 
-Of every linear in the blocks the same fraction of weights trains, chosen at random:
+Of every linear in the blocks the same fraction of weights trains, chosen at random; by default that
+which makes as many as BitFit trains, of which this is the control:
 
     y = (W + D) x + b        D: (out, in), zero but for `keep` of its entries, which train
 
@@ -22,12 +23,15 @@ from peftbench.methods.settings import Limits
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.module_ops import linear_of
 
+#: Of a model without biases: that of BERT-base's, 102,912 of 84,934,656.
+BERT_SHARE = 0.0012
+
 
 @dataclass(frozen=True, kw_only=True)
 class RandomMask(Method):
-    """The fraction `keep` of the weights of all linears."""
+    """The fraction `keep` of the weights of all linears; None is as many as there are biases."""
 
-    keep: Annotated[float, Limits(above=0, between=(0, 1))]
+    keep: Annotated[float | None, Limits(above=0, between=(0, 1))]
 
     def export_forms(self) -> tuple[str, ...]:
         """A model with some other weights."""
@@ -35,7 +39,16 @@ class RandomMask(Method):
 
     def insert(self, model: AdaptedModel) -> None:
         """Wrap every linear."""
-        model.replace(*LINEARS, by=lambda part: Scattered(part, self.keep))
+        keep = self.keep if self.keep is not None else _share_of_biases(model)
+        model.replace(*LINEARS, by=lambda part: Scattered(part, keep))
+
+
+def _share_of_biases(model: AdaptedModel) -> float:
+    """How many biases a model has outside the head, over the weights of its blocks' linears."""
+    own = {name: p for name, p in model.pretrained.items() if not model.in_head(name)}
+    biases = sum(p.numel() for name, p in own.items() if name.endswith(".bias"))
+    weights = sum(part.get_parameter("weight").numel() for part in model.each(*LINEARS))
+    return biases / weights if biases else BERT_SHARE
 
 
 class Scattered(nn.Module):

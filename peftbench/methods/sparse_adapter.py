@@ -60,6 +60,12 @@ class SparseAdapter(WrapperMethod):
                 f"{type(self.base_method).__name__} has no matrices to prune; choose adapter, "
                 "parallel, lora, prefix or combined as method.base_method"
             )
+        if self.score == "snip" and not all(linear.weight.any() for linear in found.values()):
+            raise ValueError(
+                f"score=snip is 0 for both matrices of {type(self.base_method).__name__}, of which "
+                "the second starts at 0, or prunes all of one: use random, er or grasp, or another "
+                "base_method, such as adapter"
+            )
         kind = masked.GatedLinear if self.score == "learned" else masked.MaskedLinear
         for name, linear in found.items():
             model.put(name, kind(linear))

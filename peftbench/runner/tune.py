@@ -49,16 +49,16 @@ def questions(plan: Plan, search: Search) -> list[Question]:
     """
     if plan.evaluations:
         raise ConfigError("tune: a suite asks nothing of trials; leave suite= out")
-    cells: dict[Run, set[float]] = {}
+    cells: dict[Run, list[Run]] = {}
     for run in plan.runs:
         if run.checkpoint_selection.fraction:
             raise ConfigError(
                 "tune: trials are scored on a split of their own, at the end of the budget; leave "
                 "checkpoint_selection out"
             )
-        cells.setdefault(subject(run), set()).add(run.train.lr)
+        cells.setdefault(subject(run), []).append(run)
     asked = []
-    for run, rates in cells.items():
+    for run, members in cells.items():
         examples = _examples(run)
         if plan.rates_named:
             if search.sampler == TPE:
@@ -66,9 +66,10 @@ def questions(plan: Plan, search: Search) -> list[Question]:
                     "--sampler tpe proposes the rates itself, from the range in the method's file: "
                     "leave train.lr= out, or --sampler"
                 )
-            asked.append(Question(run, sorted(rates), NAMED, examples))
+            rates = sorted({one.train.lr for one in members})
+            asked.append(Question(run, rates, NAMED, examples))
             continue
-        space = plan.spaces.get(run.method.name)
+        space = plan.spaces.get(members[0].key)
         if space is not None and search.sampler == TPE:
             asked.append(Question(run, [], space.source, examples, space))
             continue

@@ -59,8 +59,9 @@ def test_rates_come_first_then_cells_of_five_seeds_at_them(tmp_path, monkeypatch
     ]
     chosen = [(part.folder.name, run) for part in variants for run in choose(part)]
     assert Counter(name for name, _ in chosen) == {
-        "robust2024": 14 - 2,
-        "sparse_adapter2022": 24 + 4 - 2,
+        "unipelt2022": 3,
+        "robust2024": 10 - 2,
+        "sparse_adapter2022": 22 + 2 - 2,
         "bh_peft2025": 1,
         "generalization2024": 4,
     }
@@ -76,8 +77,8 @@ def test_rates_come_first_then_cells_of_five_seeds_at_them(tmp_path, monkeypatch
         "trainer": 3,
         "methods": 20 * 3,
         "unipelt2022": 6 * 9,
-        "robust2024": 14,
-        "sparse_adapter2022": 24 + 4 + 4 * 2,
+        "robust2024": 10,
+        "sparse_adapter2022": 22 + 2 + 3 * 2,
         "bh_peft2025": 5 + 2,
         "generalization2024": 2 * 6 + 2 * 2,
         "mpnet": 4 * 3,

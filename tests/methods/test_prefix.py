@@ -20,6 +20,13 @@ def adapted_model(family: str, *words: str, method: str = "prefix") -> AdaptedMo
     return made.eval()
 
 
+def test_the_start_is_wide_but_inside_unipelt():
+    """UniPELT's code draws it as BERT's weights; He et al.'s keeps torch's N(0, 1)."""
+    for method, std in (("prefix", 1.0), ("combined", 1.0), ("unipelt", 0.02)):
+        found = adapted_model("bert", method=method).module.prefix.start
+        assert found.std().item() == pytest.approx(std, rel=0.1)
+
+
 @pytest.mark.parametrize("family", tiny.FAMILIES)
 def test_length_zero_is_the_plain_model(family):
     batch = tiny.batch(tiny.tokens(), family)

@@ -170,10 +170,13 @@ def test_bad_values_are_refused_before_anything_starts(words, message):
         dry_run.validate_run(plan("model=tiny", "method=sparse_adapter", *words).runs[0])
 
 
-def test_a_score_that_is_zero_throughout_is_refused():
+@pytest.mark.parametrize("base", ["lora", "parallel", "combined"])
+def test_a_score_that_is_zero_throughout_is_refused_before_training(base):
     """LoRA's B is 0, so |w g| is 0 for B, and for A as g is 0: SNIP can tell nothing."""
-    with pytest.raises(ValueError, match="0 for every weight"):
-        prepared("method.base_method=lora", "method.score=snip")
+    words = ("model=tiny", "task=synthetic_paraphrase", "method=sparse_adapter")
+    (run,) = plan(*words, f"method.base_method={base}", "method.score=snip").runs
+    with pytest.raises(ConfigError, match="score=snip is 0 for both matrices"):
+        dry_run.validate_run(run)
 
 
 def test_a_method_without_a_host_takes_none():

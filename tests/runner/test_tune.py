@@ -61,6 +61,16 @@ def test_a_method_around_another_one_has_its_space(method):
     assert len(question.rates) == 6
 
 
+def test_ranges_of_one_command_are_those_of_each_run():
+    """LoRA's range is wider than the adapter's; two of six blocks want larger rates than all."""
+    words = tiny("method=sparse_adapter", "method.base_method=adapter,lora", "method.score=random")
+    adapter, lora = tune.questions(plan(*words), Search())
+    assert max(adapter.rates) < 2e-3 < max(lora.rates) < 4e-3
+    few, all_ = tune.questions(plan(*tiny("method=robust_partial,full")), Search())
+    assert 3e-5 < min(few.rates) < 1e-4 < 5e-4 < max(few.rates) < 1e-3
+    assert 1e-5 < min(all_.rates) < max(all_.rates) < 5e-5
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
