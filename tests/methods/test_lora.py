@@ -169,7 +169,7 @@ def test_lora_plus_moves_b_faster():
 @pytest.mark.parametrize(
     "words",
     [
-        ("method=sparse_adapter", "method.base_method=lora"),
+        ("method=sparse_adapter", "method.base_method=lora", "method.score=random"),
         ("method=bayes_hybrid", "method.base_method=lora", "method.matrices=[up]"),
     ],
     ids=["masked", "posterior"],
