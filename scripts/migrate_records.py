@@ -1,7 +1,7 @@
 """Bring results folders of schema 1 (peftbench before 0.2) to schema 2.
 
 Keys of configurations have other names since, and a run's key no longer holds the paths of classes.
-Nothing is trained or scored again: records, predictions, evaluations, kept weights, notes of
+Nothing is trained again: records, predictions, evaluations, kept weights, notes of
 failures and logs get the names and keys of today, and JSON files the seal of today. A checkpoint
 says only the key of its run: where no note of a failure says more, the run starts again.
 
@@ -395,8 +395,12 @@ class Migration:
         self.moved[path.parent.name] = self.moved.get(path.parent.name, 0) + 1
 
 
-def mark_collapsed(results: ResultsFolder) -> int:
-    """Mark regressions that predict one value throughout by today's definition; how many."""
+def mark_collapsed(results: ResultsFolder, stays: dict[str, str]) -> int:
+    """Mark regressions that predict one value throughout by today's definition; how many.
+
+    Args:
+        stays: where to note records whose predictions cannot be read, and why.
+    """
     marked = 0
     for record in results.scan()[0]:
         if not record.run.task.regression or record.collapsed:
@@ -404,7 +408,7 @@ def mark_collapsed(results: ResultsFolder) -> int:
         try:
             arrays = results.predictions(record)
         except RecordError as error:
-            print(f"{record.run.key}: {error}", file=sys.stderr)
+            stays[f"records/{record.run.key}.json"] = str(error)
             continue
         if not task_metrics.collapsed(arrays["scores"], arrays["label"]):
             continue
@@ -453,10 +457,10 @@ def main() -> int:
             parser.error(f"{folder} is no results folder: it has no records/")
         migration = Migration(folder)
         migration.migrate()
+        if marked := mark_collapsed(ResultsFolder(folder), migration.stays):
+            migration.moved["regressions marked as collapsed"] = marked
         for name, reason in migration.stays.items():
             print(f"{folder}/{name} is left as it is: {reason}", file=sys.stderr)
-        if marked := mark_collapsed(ResultsFolder(folder)):
-            migration.moved["regressions marked as collapsed"] = marked
         moved = ", ".join(f"{count} {kind}" for kind, count in migration.moved.items())
         print(f"{folder}: {moved or 'nothing to do'}")
         left += len(migration.stays)

@@ -28,7 +28,6 @@ from peftbench.config.composer import Composer
 from peftbench.config.grid import Cell, Grid
 from peftbench.config.override_parsing import OverrideParser, of_suite, override_value
 from peftbench.core.evaluation import Evaluation
-from peftbench.core.failures import FAILURE_KINDS
 from peftbench.core.plan import RunOptions
 from peftbench.core.run import Run
 from peftbench.core.text import format_duration
@@ -203,9 +202,6 @@ SECONDS = _sweep("doering2024_time_mini", variants=False)
 #: Cells of a grid that are trained together at most. An odd number of seeds, one cell at a time,
 #: leaves one of two cores without work for a sixth of the time.
 TOGETHER = 4
-
-#: Kinds of failures that are tried again: what had no memory beside other work may find it now.
-_AGAIN = ",".join(kind for kind in FAILURE_KINDS if kind != "diverged")
 
 #: Processes that wait or run, on average over a minute, beside which seconds are not measured.
 _QUIET = 0.9
@@ -419,7 +415,8 @@ def make(parts: list[Part], workers: int | None = None) -> list[Part]:
     whole = peftbench.plan(*first.words, results=first.folder)
     mine = replace(whole, runs=runs, cells=len(runs), evaluations=asked)
     before = status.sweep_status(mine, folder)
-    todo = sweep.select_jobs(before, sweep.retry_filter(_AGAIN))
+    # what had no memory beside other work may find it now
+    todo = sweep.select_jobs(before, sweep.retry_filter(sweep.BUT_DIVERGED))
     if todo.runs or todo.evaluations:
         sweep.check_weights(todo, before, folder)
         how = RunOptions(quiet=True, workers=workers)

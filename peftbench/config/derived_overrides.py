@@ -1,8 +1,8 @@
 """Overrides that give a run or an evaluation, derived from its configs.
 
 A record on disk holds its run, not the overrides that made it, and no plan is at hand when records
-are judged. So overrides are derived from the run's nodes, and kept only if planning them gives
-that run again.
+are judged or shown. So overrides are derived from the run's nodes, and planned to see whether they
+give that run again.
 """
 
 from pathlib import Path
@@ -74,9 +74,10 @@ def evaluation_overrides(evaluation: Evaluation, configs: Path | None = None) ->
         ConfigError: if no overrides of these config folders give it.
     """
     found = run_overrides(evaluation.run, configs) | {"suite": str(evaluation.suite["name"])}
-    (plain,) = plan(*as_arguments(found), configs=configs).evaluations
+    (plain,) = plan(*as_arguments(found), configs=configs, ask_hub=False).evaluations
     found |= _differences("suite", evaluation.suite, plain.suite)
-    if plan(*as_arguments(found), configs=configs).evaluations != [evaluation]:
+    again = plan(*as_arguments(found), configs=configs, ask_hub=False).evaluations
+    if again != [evaluation]:
         raise ConfigError(f"{evaluation.key}, {evaluation.title}: overrides do not give it")
     return found
 

@@ -60,11 +60,12 @@ class SparseAdapter(WrapperMethod):
                 f"{type(self.base_method).__name__} has no matrices to prune; choose adapter, "
                 "parallel, lora, prefix or combined as method.base_method"
             )
-        if self.score == "snip" and not all(linear.weight.any() for linear in found.values()):
+        by_weight = self.score in ("snip", "magnitude")
+        if by_weight and not all(linear.weight.any() for linear in found.values()):
             raise ValueError(
-                f"score=snip is 0 for both matrices of {type(self.base_method).__name__}, of which "
-                "the second starts at 0, or prunes all of one: use random, er or grasp, or another "
-                "base_method, such as adapter"
+                f"score={self.score} is 0 for a matrix of {type(self.base_method).__name__} that "
+                "starts at 0, so that it tells nothing of its weights and may prune all of them: "
+                "use random or er, or another base_method, such as adapter"
             )
         kind = masked.GatedLinear if self.score == "learned" else masked.MaskedLinear
         for name, linear in found.items():
@@ -104,8 +105,7 @@ class SparseAdapter(WrapperMethod):
         scores = self._scores(model, parts, batches)
         if not any(score.any() for score in scores.values()):
             raise ValueError(
-                f"score={self.score} is 0 for every weight of this base method (its second matrix "
-                "starts at 0); use random, er, or magnitude"
+                f"score={self.score} is 0 for every weight of this base method; use random or er"
             )
         local = self.scope == "local"
         chosen = (

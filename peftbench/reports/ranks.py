@@ -31,8 +31,8 @@ def ranks_table(records: list[Record]) -> Table | None:
         f"1 is the best. Over {len(ranked.blocks)} blocks, each a task, size and seed in which all "
         f"of these have a defined score ({', '.join(f'{t} {s:,}' for t, s in sizes)}). Friedman's "
         f"test that all are alike: {p}; mean ranks that differ by more than {found.critical:.2f} "
-        "are told apart (Nemenyi, 5 %). Seeds of one task are no independent data sets, so both "
-        "are too ready to see differences."
+        "are significantly different (Nemenyi, 5 %). Seeds of one task are no independent data "
+        "sets, so both are too ready to see differences."
     )
     columns = ["method", *ranked.split, "mean rank", "not told from the first"]
     return Table("Ranks", columns, lines, 1 + len(ranked.split), [note, convention.NOTE])

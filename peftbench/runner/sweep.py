@@ -214,6 +214,10 @@ def evaluate_all(pool: WorkerPool, todo: Todo, resources: Resources, options: Ru
         pool.work([[one] for one in ready], options.fail_fast)
 
 
+#: Failures of another sort than divergence, which would come again; for `retry_filter`.
+BUT_DIVERGED = ",".join(kind for kind in FAILURE_KINDS if kind != "diverged")
+
+
 def retry_filter(retry: str | None) -> Callable[[str], bool]:
     """Return a predicate of the failure classes that are tried again.
 

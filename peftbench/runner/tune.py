@@ -11,7 +11,7 @@ from peftbench.analysis.convention import counted_trial
 from peftbench.analysis.costs import Machine, place_of
 from peftbench.analysis.trials import by_rate
 from peftbench.core.errors import ConfigError
-from peftbench.core.failures import FAILURE_KINDS, Failure
+from peftbench.core.failures import Failure
 from peftbench.core.plan import Plan, RunOptions
 from peftbench.core.run import Json, Record, Run
 from peftbench.core.text import command
@@ -195,9 +195,8 @@ def choose(
         plan: what it says of data is used; its runs are not.
         halted: see `sweep.execute`.
     """
-    # what diverged would diverge again; without any other trial nothing can be chosen
-    again = ",".join(kind for kind in FAILURE_KINDS if kind != "diverged")
-    is_retried = sweep.retry_filter(options.retry or again)
+    # without any one trial nothing can be chosen
+    is_retried = sweep.retry_filter(options.retry or sweep.BUT_DIVERGED)
     trials, gpus = results.trials(), devices(options.device)
     cells = [_CellSearch.begin(one, search, results) for one in due]
     code = 0

@@ -170,12 +170,16 @@ def test_bad_values_are_refused_before_anything_starts(words, message):
         dry_run.validate_run(plan("model=tiny", "method=sparse_adapter", *words).runs[0])
 
 
+@pytest.mark.parametrize("score", ["snip", "magnitude"])
 @pytest.mark.parametrize("base", ["lora", "parallel", "combined"])
-def test_a_score_that_is_zero_throughout_is_refused_before_training(base):
-    """LoRA's B is 0, so |w g| is 0 for B, and for A as g is 0: SNIP can tell nothing."""
+def test_a_score_that_is_zero_for_a_matrix_is_refused_before_training(base, score):
+    """LoRA's B is 0, so |w| and |w g| are 0 for B, and |w g| for A as g is 0.
+
+    Of `combined`, magnitude pruned all of the adapters' second matrices, without a word.
+    """
     words = ("model=tiny", "task=synthetic_paraphrase", "method=sparse_adapter")
-    (run,) = plan(*words, f"method.base_method={base}", "method.score=snip").runs
-    with pytest.raises(ConfigError, match="score=snip is 0 for both matrices"):
+    (run,) = plan(*words, f"method.base_method={base}", f"method.score={score}").runs
+    with pytest.raises(ConfigError, match=f"score={score} is 0 for a matrix of .* starts at 0"):
         dry_run.validate_run(run)
 
 

@@ -13,7 +13,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import records
 from paths import ROOT
 
 from peftbench import plan
@@ -202,6 +204,26 @@ def test_what_no_schema_knows_stays_and_the_rest_is_migrated(folder):
     assert "Traceback" not in done.stderr
     assert path.exists()
     assert arrays.exists()
+
+
+def test_regressions_whose_values_hardly_vary_are_marked_as_collapsed(tmp_path):
+    results = ResultsFolder(tmp_path / "runs")
+    label = np.linspace(0, 5, 40)
+    for run in records.runs("task=synthetic_similarity", "seed=0,1,2"):
+        spread = 1.0 if run.seed else 1e-3
+        scores = (2.7 + spread * (label - 2.5))[:, None]
+        arrays = {"item": np.arange(40), "label": label, "scores": scores}
+        results.save(records.record(run, 0.4), arrays)
+    keys = {record.run.seed: record.run.key for record in results.scan()[0]}
+    (results.folder / "predictions" / f"{keys[2]}.npz").write_bytes(b"torn")
+    done = migrate(results.folder)
+    assert done.returncode == 1
+    assert "1 regressions marked as collapsed" in done.stdout
+    assert f"records/{keys[2]}.json is left as it is" in done.stderr
+    dead, live = (results.load(keys[seed]) for seed in (0, 1))
+    assert (dead.collapsed, dead.score, dead.curve[-1]["pearson"]) == (True, None, None)
+    assert (live.collapsed, live.score) == (False, 0.4)
+    assert "nothing to do" in migrate(results.folder).stdout
 
 
 def test_a_folder_is_migrated_whole_after_a_kill_at_any_write(folder, monkeypatch):
