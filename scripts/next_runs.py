@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import islice, takewhile
 from pathlib import Path
@@ -27,6 +27,7 @@ from peftbench.config import catalog
 from peftbench.config.composer import Composer
 from peftbench.config.grid import Cell, Grid
 from peftbench.config.override_parsing import OverrideParser, of_suite, override_value
+from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluation
 from peftbench.core.plan import RunOptions
 from peftbench.core.run import Run
@@ -114,17 +115,25 @@ class Sweep:
         variants: whether it has methods with settings, texts or prompts of their own, for which
             learning rates are chosen too, into its folder.
         data: name of the folder of its data beside GLUE's; None where it is GLUE's.
+        more_data: the same of a second one, which suites need.
     """
 
     folder: Path
     words: list[str]
     variants: bool = False
     data: str | None = None
+    more_data: str | None = None
+
+    def data_root(self, glue: str) -> str:
+        """Its folders of data."""
+        beside = Path(glue).parent
+        own = str(beside / self.data) if self.data else glue
+        return f"{own}:{beside / self.more_data}" if self.more_data else own
 
 
-def _sweep(name: str, *words: str, variants: bool = True) -> Sweep:
-    paper = name.removesuffix("_mini").removesuffix("_fticl")
-    return Sweep(Path("results/tuned") / paper, [f"sweep={name}", *words, SEEDS], variants)
+def _sweep(name: str, *words: str, variants: bool = True, more_data: str | None = None) -> Sweep:
+    folder = Path("results/tuned") / name.removesuffix("_mini").removesuffix("_fticl")
+    return Sweep(folder, [f"sweep={name}", *words, SEEDS], variants, more_data=more_data)
 
 
 def _at_1000(rates: Rates) -> Sweep:
@@ -139,6 +148,16 @@ _AS_TRAINER = Sweep(
         *("train.precision=bf16", "model=minilm", "method=full", "size=full", "train.num_evals=1"),
         *("zip=task=mrpc,stsb,cola budget.epochs=5,3,4", SEEDS),
     ],
+)
+
+#: Spreads need ten seeds: five more of what UniPELT's claims compare.
+_STEADIER = Sweep(
+    Path("results/tuned/unipelt2022"),
+    [
+        *("train.precision=bf16", "model=minilm", "train.num_evals=1", "task=stsb"),
+        *("zip=size=100,500,1000 budget.epochs=30,6,3", "method=lora,unipelt", "seed=range(5,10)"),
+    ],
+    variants=True,
 )
 
 _SPARSE = Path("results/tuned/sparse_adapter2022")
@@ -190,8 +209,10 @@ STAGES: tuple[Stage, ...] = (
             Sweep(_SPARSE, [*_HOSTS, *_PRUNED, "method.keep=0.6", "method.widen=1"], True),
             Sweep(_SPARSE, [*_HOSTS, "method=full,adapter,pfeiffer"]),
             _sweep("bh_peft2025_mini"),
-            _sweep("generalization2024_mini"),
-            _sweep("generalization2024_fticl_mini", "method=full"),
+            _sweep("generalization2024_mini", "method=full", more_data="ood"),
+            # on CoLA seeds differ by more than any margin of the claim
+            _sweep("generalization2024_fticl_mini", "method=full", "task=mrpc", "suite=null"),
+            _STEADIER,
         ),
     ),
 )
@@ -246,7 +267,7 @@ def missing(data: str) -> Iterator[Part]:
             if any(unchosen(rates, data)):
                 continue
         for grid in stage.grids:
-            own = str(Path(data).parent / grid.data) if grid.data else data
+            own = grid.data_root(data)
             if rates is not None:
                 yield from unchosen_variants(rates, grid, own)
                 if any(unchosen_variants(rates, grid, own)):
@@ -345,7 +366,9 @@ def _cells(rates: Rates | None, grid: Sweep, data: str) -> Iterator[Part]:
         if not is_whole(folder, runs, asked):
             run = runs[0]
             title = f"{grid.folder.name}: {names[run.key]} on {run.task.name}, size {run.size}"
-            yield Part(f"{title}, {len(runs)} seeds", grid.folder, words, runs, asked)
+            first = min(run.seed for run in runs)
+            seeds = f"{len(runs)} seeds" + f" from {first} on" * bool(first)
+            yield Part(f"{title}, {seeds}", grid.folder, words, runs, asked)
 
 
 def _sized(run: Run) -> grouping.Sized:
@@ -390,9 +413,15 @@ def take_over(part: Part) -> None:
                     shutil.copyfile(path, to)
 
 
-def next_parts(data: str, most: int) -> list[Part]:
-    """The parts to make next: a choice, or up to so many cells of one grid; none are missing."""
-    found = missing(data)
+def next_parts(data: str, most: int, failed: Collection[str] = ()) -> list[Part]:
+    """The parts to make next: a choice, or up to so many cells of one grid; none are missing.
+
+    Args:
+        data: the folder of GLUE.
+        most: cells.
+        failed: titles of parts that are left out.
+    """
+    found = (part for part in missing(data) if part.title not in failed)
     first = next(found, None)
     if first is None:
         return []
@@ -402,9 +431,22 @@ def next_parts(data: str, most: int) -> list[Part]:
     return [first, *islice(same, most - 1)]
 
 
+class Interrupted(Exception):
+    """A signal ended the work; `whole` are the parts that are whole all the same."""
+
+    def __init__(self, whole: list[Part]):
+        super().__init__("stopped")
+        self.whole = whole
+
+
 def make(parts: list[Part], workers: int | None = None) -> list[Part]:
-    """Make a choice, or train and evaluate cells of one grid together; the parts that are whole."""
-    first = parts[0]
+    """Make a choice, or train and evaluate cells of one grid together; the parts that are whole.
+
+    Raises:
+        ConfigError: if a part cannot be made at all.
+        Interrupted: after a signal.
+    """
+    first, stopped = parts[0], False
     if not first.runs:
         return parts if tune(first) else []
     folder = ResultsFolder(first.folder)
@@ -420,19 +462,34 @@ def make(parts: list[Part], workers: int | None = None) -> list[Part]:
     if todo.runs or todo.evaluations:
         sweep.check_weights(todo, before, folder)
         how = RunOptions(quiet=True, workers=workers)
-        sweep.execute(todo, folder, how, devices("auto"))
-    return [part for part in parts if is_whole(folder, part.runs, part.evaluations)]
+        stopped = sweep.execute(todo, folder, how, devices("auto"))
+    made = [part for part in parts if is_whole(folder, part.runs, part.evaluations)]
+    if stopped:
+        raise Interrupted(made)
+    return made
 
 
 def tune(part: Part) -> bool:
-    """Whether learning rates were chosen; a signal that would end this process ends the search."""
+    """Whether learning rates were chosen; a signal that would end this process ends the search.
+
+    Raises:
+        Interrupted: after that.
+    """
     words = ["tune", *part.words, "--quiet", "--results", str(part.folder)]
-    search = subprocess.Popen([sys.executable, "-m", "peftbench", *words])
-    before = signal.signal(signal.SIGTERM, lambda number, frame: search.terminate())
+    search, ended = subprocess.Popen([sys.executable, "-m", "peftbench", *words]), []
+
+    def end(number: int, frame: object) -> None:
+        ended.append(number)
+        search.terminate()
+
+    before = signal.signal(signal.SIGTERM, end)
     try:
-        return search.wait() == 0
+        done = search.wait() == 0
     finally:
         signal.signal(signal.SIGTERM, before)
+    if ended and not done:
+        raise Interrupted([])
+    return done
 
 
 def commit(part: Part) -> None:
@@ -476,29 +533,48 @@ def seconds(data: str) -> None:
         )
     part = Part(f"doering2024: budgets of seconds, {len(runs)} runs", SECONDS.folder, words, runs)
     print(f"{part.title}: {part.command}", flush=True)
-    if not make([part], workers=1):
+    try:
+        whole = make([part], workers=1)
+    except Interrupted as interrupted:
+        whole = interrupted.whole
+    if not whole:
         sys.exit("not whole, nothing committed")
     commit(part)
 
 
 def make_until(end: float, data: str) -> None:
-    """Make and commit parts, of which none is begun that the slowest yet would end after `end`."""
-    slowest = 0.0
+    """Make and commit parts, of which none is begun that the slowest yet would end after `end`.
+
+    What fails is named and left out, so that it keeps nothing else waiting; exits non-zero then.
+    """
+    slowest, failed = 0.0, set[str]()
     while True:
         began = time.monotonic()
         room = TOGETHER if not slowest else min(TOGETHER, int((end - began) / slowest))
-        parts = next_parts(data, room) if room > 0 and began < end else []
+        parts = next_parts(data, room, failed) if room > 0 and began < end else []
         if not parts:
-            return
+            break
         print("\n".join(part.title for part in parts), parts[0].command, sep="\n", flush=True)
-        whole = make(parts)
+        stopped = False
+        try:
+            whole = make(parts)
+        except ConfigError as error:
+            print(error, flush=True)
+            whole = []
+        except Interrupted as interrupted:
+            whole, stopped = interrupted.whole, True
         for part in whole:
             commit(part)
-        if len(whole) < len(parts):
-            sys.exit(f"{len(parts) - len(whole)} of these are not whole and not committed")
+        if stopped:
+            sys.exit(f"stopped; {len(whole)} of {len(parts)} committed")
+        if lacking := [part.title for part in parts if part not in whole]:
+            print(f"{len(lacking)} of these are not whole and not committed", flush=True)
+            failed.update(lacking)
         seconds = time.monotonic() - began
         slowest = max(slowest, seconds / len(parts))
-        print(f"committed after {format_duration(seconds)}", flush=True)
+        print(f"{len(whole)} committed after {format_duration(seconds)}", flush=True)
+    if failed:
+        sys.exit("not made:\n" + "\n".join(sorted(failed)))
 
 
 def main() -> None:

@@ -33,11 +33,14 @@ def score(metric: str, scores: Floats, label: Array, counts: Floats) -> Floats:
     Not a number only where all labels of a resample are one, see `analysis.convention`.
 
     Args:
-        metric: one of `task_metrics.METRICS`.
+        metric: one of `task_metrics.METRICS`, or "auc" of two classes.
         scores: (runs, examples, classes) outputs, or (runs, examples, 1) values.
         label: (examples,) classes or values.
         counts: (resamples, examples), how often each example is in a resample.
     """
+    if metric == "auc":
+        values = scores[..., 0] if scores.shape[2] == 1 else scores[..., 1] - scores[..., 0]
+        return task_metrics.auc_on_resamples(values, label, counts)
     predicted = np.stack([task_metrics.predicted(metric, one) for one in scores])
     found = task_metrics.METRICS[metric].on_resamples(predicted, label, counts)
     return convention.counted_resamples(found, label, counts)

@@ -31,7 +31,7 @@ MARGIN = 0.01
 _KEPT = 2**25
 
 #: A comparison is left undecided where the metric is undefined on more than this part of resamples.
-_UNDEFINED = 0.05
+UNDEFINED = 0.05
 
 
 @dataclass(frozen=True)
@@ -200,16 +200,25 @@ def resample(
         scores: (models, examples, classes) outputs, or (models, examples, 1) values.
         label: (examples,) classes or values.
     """
-    (whole,) = bootstrap.score(metric, scores, label, np.ones((1, len(label))))
-    counts = bootstrap.draws(len(label), DRAWS, np.random.default_rng(0))
+    whole, drawn = resampled_scores(metric, scores, label)
     return Resampled(
         metric=metric,
         place={name: number for number, name in enumerate(names)},
         whole=whole,
-        drawn=np.concatenate([bootstrap.score(metric, scores, label, some) for some in counts]),
+        drawn=drawn,
         examples=len(label),
         right=scores.argmax(axis=2) == label if metric == "accuracy" else None,
     )
+
+
+def resampled_scores(
+    metric: str, scores: significance.Floats, label: NDArray[np.generic]
+) -> tuple[significance.Floats, significance.Floats]:
+    """(models,) scores on all examples and (resamples, models), see `resample`."""
+    (whole,) = bootstrap.score(metric, scores, label, np.ones((1, len(label))))
+    counts = bootstrap.draws(len(label), DRAWS, np.random.default_rng(0))
+    drawn = [bootstrap.score(metric, scores, label, some) for some in counts]
+    return whole, np.concatenate(drawn)
 
 
 def compare(
@@ -397,6 +406,6 @@ def difference(
     """
     found, drawn = (scores[..., ours] - scores[..., theirs] for scores in (told.whole, told.drawn))
     defined = np.isfinite(drawn).all(axis=1)
-    if not len(found) or not np.isfinite(found).all() or np.mean(~defined) > _UNDEFINED:
+    if not len(found) or not np.isfinite(found).all() or np.mean(~defined) > UNDEFINED:
         return None
     return significance.effect(found, drawn[defined], null, level)

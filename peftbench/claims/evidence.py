@@ -3,16 +3,21 @@
 Seeds are paired, and of scores examples too. Effects are in the claim's direction.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
 
 from peftbench.analysis import significance
-from peftbench.analysis.comparison import Resampled, difference
+from peftbench.analysis.comparison import UNDEFINED, Resampled, difference, resampled_scores
 from peftbench.analysis.significance import Effect
 from peftbench.claims import quantities
 from peftbench.claims.matching import Found, Item
+from peftbench.claims.quantities import Quantity
 from peftbench.claims.schema import Claim, Conditions
+from peftbench.core.arrays import Arrays, Floats
+from peftbench.core.errors import RecordError
+from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Record, canonical
 
 #: Fewer seeds decide nothing: spreads need more of them than means. With 5 a difference of spreads
@@ -20,8 +25,11 @@ from peftbench.core.run import Record, canonical
 SEEDS = {"steadier": 10, "stable_from": 5}
 _FEWEST = 2
 
-#: Of what suites found examples are not resampled: two seeds may agree by luck.
+#: Where examples are not resampled two seeds may agree by luck.
 _MEASURED = 3
+
+#: Reads the predictions of an evaluation, as `scores/SET`.
+LoadEvaluated = Callable[[Evaluated], Arrays]
 
 
 @dataclass(frozen=True)
@@ -106,27 +114,90 @@ def _defined(told: Resampled, records: list[Record]) -> significance.Floats:
     return np.where(np.isfinite(scores), scores, trivial)
 
 
-def measured(claim: Claim, one: Found) -> list[ClaimEvidence]:
-    """Cells of what evaluations found, one for each target; over seeds alone."""
+def measured(claim: Claim, one: Found, load: LoadEvaluated | None = None) -> list[ClaimEvidence]:
+    """Cells of what evaluations found, one for each target.
+
+    Scores on other sets are resampled over examples too; of other figures only seeds count.
+    """
     quantity, common = quantities.QUANTITIES[claim.measure], _common(one)
+    runs = [[side.items[seed] for seed in common] for side in one.sides]
     told = [
-        [quantities.value(quantity, side.items[seed].findings) for seed in common]
-        for side in one.sides
+        [quantities.value(quantity, item.findings, claim.metric) for item in side] for side in runs
     ]
     if any(values is None for side in told for values in side):
         return []  # not of this kind of task
+    failed = [item.record.collapsed for side in runs for item in side]
+    lost = any(failed) if quantity.degenerate else bool(failed) and all(failed)
     cells = []
     for name in dict.fromkeys(name for side in told for values in side for name in values or ()):
+        if claim.targets and name not in claim.targets:
+            continue
         cell = replace(_cell(claim, one, common, None, name), null=_null(claim))
         columns = [[(values or {}).get(name) for values in side] for side in told]
+        if lost and not cell.why:
+            collapsed = f"{sum(failed)} of {len(failed)} runs collapsed"
+            best = ", for which this figure is at its best" if quantity.degenerate else ""
+            cell = replace(cell, why=f"undefined: {collapsed}{best}")
         if cell.why or any(number is None for column in columns for number in column):
             cells.append(replace(cell, why=cell.why or "undefined for some seed"))
             continue
         sides = [np.array(column, dtype=np.float64) for column in columns]
         gap = sides[0] - sides[1] if len(sides) > 1 else sides[0]
-        effect = significance.student(gap, cell.null)
-        cells.append(_decided(claim, cell, effect, 0.0, _variance(gap)))
+        drawn = None if load is None else _resampled(claim, quantity, runs, name, load)
+        if drawn is None:
+            effect = significance.student(gap, cell.null)
+            cells.append(_decided(claim, cell, effect, 0.0, _variance(gap)))
+            continue
+        whole, scores, examples = drawn
+        cell = replace(cell, examples=examples)
+        defined = np.isfinite(scores).all(axis=1)
+        if np.mean(~defined) > UNDEFINED:
+            cells.append(replace(cell, why="undefined on many resamples of the examples"))
+            continue
+        effect = significance.effect(whole, scores[defined], cell.null)
+        items = float(np.var(scores[defined].mean(axis=1)))
+        cells.append(_decided(claim, cell, effect, items, _variance(whole)))
     return cells
+
+
+def _resampled(
+    claim: Claim, quantity: Quantity, runs: list[list[Item]], name: str, load: LoadEvaluated
+) -> tuple[Floats, Floats, int] | None:
+    """Differences on a set, (seeds,) on all examples and (resamples, seeds), and its examples.
+
+    None of what is no difference of scores on one set.
+    """
+    if quantity.reference is None:
+        return None
+    metric, label, scores = "", None, []
+    for item in (item for side in runs for item in side):
+        assert item.evaluated is not None
+        target = item.findings["targets"][name]
+        try:
+            arrays = load(item.evaluated)
+        except RecordError:  # a folder may hold findings alone; then seeds count alone
+            return None
+        metric = claim.metric.get(name, target["metric"])
+        here = arrays[f"label/{name}"]
+        if label is not None and not np.array_equal(here, label):
+            return None
+        label = here
+        ours = arrays[f"scores/{name}"]
+        if quantity.reference == "untrained":
+            scores += [ours, arrays[f"scores/untrained/{name}"]]
+        elif metric == "accuracy":
+            majority = np.arange(ours.shape[1]) == np.bincount(here).argmax()
+            scores += [ours, np.tile(majority, (len(here), 1))]
+        else:
+            return None
+    assert label is not None
+    stacked = np.stack(scores).astype(np.float64)
+    whole, drawn = resampled_scores(metric, stacked, label)
+    seeds, sign = len(runs[0]), -1 if quantity.less else 1
+    gaps = [sign * (one[..., ::2] - one[..., 1::2]) for one in (whole, drawn)]
+    if len(runs) > 1:
+        gaps = [gap[..., :seeds] - gap[..., seeds:] for gap in gaps]
+    return gaps[0], gaps[1], len(label)
 
 
 def _variance(gap: significance.Floats) -> float:
@@ -145,7 +216,7 @@ def _decided(
         effect: in the claim's direction.
         items, between: variance of the difference over examples, and between seeds.
     """
-    fewest = SEEDS.get(claim.kind, _FEWEST if claim.measure == "score" else _MEASURED)
+    fewest = SEEDS.get(claim.kind, _MEASURED if cell.examples is None else _FEWEST)
     if effect is None:
         why = f"{cell.seeds} seeds are too few" if cell.seeds < fewest else "all seeds are alike"
         return replace(cell, why=why, needed=fewest if cell.seeds < fewest else None)

@@ -5,7 +5,7 @@ their own, which may differ (see `tuning` for when that decides nothing); nothin
 seeds. Where a claim compares parts of the training data, a place is of all sizes and budgets.
 """
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from peftbench.analysis import costs, grouping
@@ -45,8 +45,17 @@ class Item:
     shared: Conditions
     place: Place
     record: Record
-    findings: Json = field(default_factory=dict)
-    evaluation: Evaluation | None = None
+    evaluated: Evaluated | None = None
+
+    @property
+    def findings(self) -> Json:
+        """Of its suite; empty of a run."""
+        return {} if self.evaluated is None else self.evaluated.findings
+
+    @property
+    def evaluation(self) -> Evaluation | None:
+        """None of a run."""
+        return None if self.evaluated is None else self.evaluated.evaluation
 
 
 def items(
@@ -64,8 +73,7 @@ def items(
         if of is not None:
             suite = {f"suite.{k}": v for k, v in e.evaluation.suite.items() if k != "name"}
             both = of.shared | suite
-            item = replace(of, told=of.told | suite, shared=both, findings=e.findings)
-            item = replace(item, evaluation=e.evaluation)
+            item = replace(of, told=of.told | suite, shared=both, evaluated=e)
             item = replace(item, place=_place(item, ()))
             by_method = asked.setdefault(e.evaluation.kind, {})
             by_method.setdefault(of.run.row, []).append(item)

@@ -1,16 +1,19 @@
 """What may be compared of runs beside their score: figures that evaluations found.
 
 Each is a number of one run, oriented so that more is better; some are differences within the run
-and need nothing to be held against.
+and need nothing to be compared with.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from peftbench.core.run import Json
 
 #: Values by what they are of, such as the target of a shift; "" where there is but one.
 Values = dict[str, float | None]
+
+#: By target of a shift: the metric that a claim wants in place of the one that is compared.
+Metrics = Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -22,12 +25,18 @@ class Quantity:
         pick: from its findings; None where the run has no such thing, an undefined value is None.
         less: whether less is better, so that signs are turned.
         about: in words.
+        reference: of a shift: "untrained" or "trivial", which predictions on each set the score is
+            compared with, so that examples can be resampled; None of other suites.
+        degenerate: whether one class throughout gives the best value there is: runs that collapsed
+            decide nothing then.
     """
 
     suite: str
-    pick: Callable[[Json], Values | None]
+    pick: Callable[[Json, Metrics], Values | None]
     less: bool
     about: str
+    reference: str | None = None
+    degenerate: bool = False
 
 
 def _calibration(
@@ -36,27 +45,53 @@ def _calibration(
     """Of tasks with classes: the findings of values have no `before`."""
     return Quantity(
         "Calibration",
-        lambda told: {"": pick(told)} if "before" in told else None,
+        lambda told, _: {"": pick(told)} if "before" in told else None,
         less,
         about,
+        degenerate=less,
     )
 
 
-def _shift(reference: Callable[[Json], float | None], about: str) -> Quantity:
-    return Quantity("Shift", lambda told: _differences(told, reference), False, about)
+def _shift(reference: str, about: str, *, less: bool = False) -> Quantity:
+    return Quantity(
+        "Shift",
+        lambda told, metrics: _differences(told, metrics, reference),
+        less,
+        about,
+        reference=reference,
+    )
 
 
-def _differences(told: Json, reference: Callable[[Json], float | None]) -> Values:
+def _differences(told: Json, metrics: Metrics, reference: str) -> Values:
     """Scores on each target less what they are compared with."""
     found: Values = {}
     for name, target in told["targets"].items():
-        here, there = target["scores"][target["metric"]], reference(target)
+        metric = metrics.get(name, target["metric"])
+        here, there = target["scores"].get(metric), target[reference]
+        if reference == "untrained":
+            there = there.get(metric)
+        elif metric != target["metric"]:
+            there = None
         found[name] = None if here is None or there is None else here - there
     return found
 
 
-def _rounds(pick: Callable[[Json], float | None], about: str, *, less: bool = False) -> Quantity:
-    return Quantity("Continual", lambda told: {"": pick(told)}, less, about)
+def _demonstrations(told: Json, _: Metrics) -> Values:
+    """Scores behind demonstrations less that without any, by their number."""
+    behind = zip(told["counts"][1:], told["differences"][1:], strict=True)
+    return {f"{count} demonstrations": gain for count, gain in behind}
+
+
+def _rounds(
+    pick: Callable[[Json], float | None],
+    about: str,
+    *,
+    less: bool = False,
+    degenerate: bool = False,
+) -> Quantity:
+    return Quantity(
+        "Continual", lambda told, _: {"": pick(told)}, less, about, degenerate=degenerate
+    )
 
 
 _NOISE = "Noise"
@@ -71,32 +106,35 @@ QUANTITIES: dict[str, Quantity] = {
     ),
     "noise_drop": Quantity(
         _NOISE,
-        lambda told: {"": None if None in (told["clean"], told["area"]) else _drop(told)},
+        lambda told, _: {"": None if None in (told["clean"], told["area"]) else _drop(told)},
         True,
-        "score on clean texts less that under noise, mean over kinds and intensities",
+        "score on clean texts less the area under the scores from there to the strongest noise",
+        degenerate=True,
     ),
     "noisy_score": Quantity(
         _NOISE,
-        lambda told: {"": told["area"]},
+        lambda told, _: {"": told["area"]},
         False,
-        "score under noise, mean over kinds and intensities",
+        "area under the scores from clean texts to the strongest noise, mean over kinds",
     ),
     "over_untrained": _shift(
-        lambda target: target["untrained"][target["metric"]],
-        "score on another set less that of the model before training",
+        "untrained", "score on another set less that of the model before training"
     ),
-    "below_untrained": Quantity(
-        "Shift",
-        lambda told: _differences(told, lambda target: target["untrained"][target["metric"]]),
-        True,
-        "score on another set before training less that after it",
+    "below_untrained": _shift(
+        "untrained", "score on another set before training less that after it", less=True
     ),
-    "over_majority": _shift(
-        lambda target: target["trivial"],
-        "score on another set less that of its majority class",
+    "over_majority": _shift("trivial", "score on another set less that of its majority class"),
+    "demonstration_gain": Quantity(
+        "InContext", _demonstrations, False, "score behind demonstrations less that without any"
+    ),
+    "demonstration_loss": Quantity(
+        "InContext", _demonstrations, True, "score without demonstrations less that behind some"
     ),
     "forgetting": _rounds(
-        lambda told: told["forgetting"], "loss of earlier rounds since their best", less=True
+        lambda told: told["forgetting"],
+        "loss of earlier rounds since their best",
+        less=True,
+        degenerate=True,
     ),
     "after_rounds": _rounds(
         lambda told: (told["validation"] or told["scores"][-1])[-1], "score after the last round"
@@ -108,9 +146,9 @@ def _drop(told: Json) -> float:
     return float(told["clean"] - told["area"])
 
 
-def value(quantity: Quantity, findings: Json) -> Values | None:
+def value(quantity: Quantity, findings: Json, metrics: Metrics) -> Values | None:
     """Its values, turned so that more is better."""
-    found = quantity.pick(findings)
+    found = quantity.pick(findings, metrics)
     if found is None or not quantity.less:
         return found
     return {name: None if one is None else -one for name, one in found.items()}

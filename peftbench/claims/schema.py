@@ -31,8 +31,9 @@ TAGS = ("found", "second hand", "inferred", "from memory", CONJECTURE)
 #: Which cells must support a claim.
 NEEDS = ("all", "some", "most")
 
-#: Which learning rates a claim may be tested at: chosen here, or the same on both sides.
-RATES = ("chosen", "alike")
+#: Which learning rates a claim may be tested at: chosen here, the same on both sides, or whatever
+#: the runs have, such as the paper's own; its reading says so.
+RATES = ("chosen", "alike", "given")
 
 #: Words that pick runs, as settings and their values.
 Conditions = dict[str, Any]
@@ -40,7 +41,18 @@ Conditions = dict[str, Any]
 _PAPER = ("about", "paper", "identifier", "claims", "figures")
 _CLAIM = (
     *("says", "source", "tag", "kind", "reading", "why", "ours", "against", "pairs", "measure"),
-    *("metric", "margin", "bound", "tasks", "fraction", "sizes", "budget", "least", "needs"),
+    *(
+        "metric",
+        "margin",
+        "bound",
+        "tasks",
+        "targets",
+        "fraction",
+        "sizes",
+        "budget",
+        "least",
+        "needs",
+    ),
     *("rates", "published", "runs"),
 )
 _FIGURES = ("source", "tag", "model", "caveat", "scores")
@@ -63,16 +75,18 @@ class Claim:
             condition `fraction=0.3` picks runs on that part of the training data, and compares
             over sizes; a size has a budget of its own then.
         measure: what is compared; `score`, or one of `peftbench.claims.quantities.QUANTITIES`.
-        metric: of scores, by task; the task's first where it is not named.
+        metric: of scores, by task, the task's first where it is not named; of other sets by set.
         margin: of not_worse and better: how much less, or more, is meant.
         bound: of stable_from: the standard deviation that is not reached.
         tasks: names; all that there are where empty.
+        targets: of what a measure has several values of, such as sets of a shift; all where empty.
         fraction: of the training data, from and to.
         sizes: training examples, from and to.
         budget: epochs, steps or seconds; None is any.
         least: distinct tasks, and of each sizes or budgets, that the claim speaks of at the least.
         needs: all, some or most of the cells must support it.
-        rates: one of `RATES`; "alike" where the claim is about a change of one method.
+        rates: one of `RATES`; "alike" where the claim is about a change of one method, "given"
+            where it is about what training at a published rate does.
         runs: words of the runs that would test it.
     """
 
@@ -90,6 +104,7 @@ class Claim:
     margin: float = 0.0
     bound: float = math.inf
     tasks: list[str] = field(default_factory=list)
+    targets: list[str] = field(default_factory=list)
     fraction: tuple[float, float] = (0.0, 1.0)
     sizes: tuple[float, float] = (0, math.inf)
     budget: str | None = None
@@ -188,8 +203,9 @@ def _claim(where: str, name: str, given: Any) -> Claim:
         if (node["kind"] == kind) != (key in node):
             raise ConfigError(f"{where}: {kind}, and nothing else, has a {key}")
     for task, metric in _checked(f"{where}: metric", node.get("metric", {}), None, ()).items():
-        if metric not in METRICS:
-            raise ConfigError(f"{where}: metric of {task}: {did_you_mean(str(metric), METRICS)}")
+        if metric not in (*METRICS, "auc"):
+            known = (*METRICS, "auc")
+            raise ConfigError(f"{where}: metric of {task}: {did_you_mean(str(metric), known)}")
     rows: Json = {key: node.pop(key) for key in ("ours", "against", "pairs") if key in node}
     for key in node.get("least", {}):
         _one_of(f"{where}: least", key, ("tasks", "sizes", "budgets"))

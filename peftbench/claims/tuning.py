@@ -152,6 +152,8 @@ def why_not(claim: Claim, one: Found, choices: TunedRates, *, toward: bool | Non
         choices: that are known.
         toward: whether the cell supports the claim; None if it has no score to tell.
     """
+    if claim.rates == "given":
+        return ""
     if claim.rates == "alike":
         rates = [_rate(side) for side in one.sides]
         found = [choices.of_run(_run(side)) for side in one.sides]

@@ -23,7 +23,7 @@ from peftbench.claims.tuning import TunedRates
 from peftbench.config import catalog
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated
-from peftbench.core.run import Record
+from peftbench.core.run import Record, canonical
 from peftbench.core.text import did_you_mean
 from peftbench.results.choices import all_choices
 from peftbench.results.predictions import readable
@@ -64,6 +64,7 @@ def test(
     evaluated: list[Evaluated],
     resamples: Resamples,
     choices: TunedRates | None,
+    load: evidence.LoadEvaluated | None,
 ) -> list[Verdict]:
     """Test every claim on records, and on evaluations whose run is among them.
 
@@ -72,6 +73,7 @@ def test(
         records, evaluated: of a folder.
         resamples: of the records' predictions.
         choices: learning rates that were chosen; None is what these records tell.
+        load: predictions of an evaluation; without them only seeds count.
 
     Raises:
         ConfigError: if a claim speaks of a quantity that there is not.
@@ -107,7 +109,7 @@ def test(
                 told = resamples.for_records(same, claim.metric.get(one.place[0]))
                 made.append((evidence.scored(claim, one, told), one))
             else:
-                made += [(cell, one) for cell in evidence.measured(claim, one)]
+                made += [(cell, one) for cell in evidence.measured(claim, one, load)]
         tested.append(_judged(paper, claim, made, choices))
     return tested
 
@@ -120,7 +122,7 @@ def _judged(
         return Verdict(paper, claim, "not testable", why=claim.why)
     if not found:
         return Verdict(paper, claim, "no runs")
-    lacking = _lacking(claim, [cell for cell, _ in found])
+    lacking = _lacking(claim, found)
     adjusted = significance.holm([1.0 if cell.p is None else cell.p for cell, _ in found])
     judged = [
         _verdict(claim, cell, one, corrected, choices)
@@ -171,10 +173,10 @@ def _undefined(claim: Claim, cell: ClaimEvidence, one: Found, choices: TunedRate
     return replace(cell, untuned=bool(why), why="; ".join(filter(None, [cell.why, why])))
 
 
-def _lacking(claim: Claim, found: list[ClaimEvidence]) -> str:
+def _lacking(claim: Claim, found: list[tuple[ClaimEvidence, Found]]) -> str:
     """What the claim speaks of and the records do not have; sizes and budgets of every task."""
     by_task: dict[str, list[ClaimEvidence]] = {}
-    for cell in found:
+    for cell, _ in found:
         by_task.setdefault(cell.task, []).append(cell)
     there = {
         "tasks": len(by_task),
@@ -184,6 +186,9 @@ def _lacking(claim: Claim, found: list[ClaimEvidence]) -> str:
     short = [
         f"{there[key]} of {least} {key}" for key, least in claim.least.items() if there[key] < least
     ]
+    pairs = {canonical([side.conditions for side in one.sides]) for _, one in found}
+    if claim.needs != "some" and len(pairs) < len(claim.pairs):
+        short.append(f"{len(pairs)} of {len(claim.pairs)} pairs of rows")
     return ", ".join(short)
 
 
@@ -227,5 +232,12 @@ def judge_folder(
     evaluated = convention.counted_evaluations(evaluated)
     left = [f"left out, unreadable: {reason}" for reason in (bad | odd).values()]
     whole, gone = readable(records, results.predictions)
-    tested = test(known, whole, evaluated, Resamples(results.predictions), choices)
+    tested = test(
+        known,
+        whole,
+        evaluated,
+        Resamples(results.predictions),
+        choices,
+        results.evaluated_predictions,
+    )
     return tested, records, [*left, *gone]

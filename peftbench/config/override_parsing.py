@@ -136,9 +136,15 @@ class OverrideParser:
         """
         if group == "method" and values == ["all"]:
             values = list(catalog.options(group, tuple(self.searched)))
-        now = [catalog.current(group, str(value), self.searched, given) for value in values]
+        now = [
+            None
+            if value is None and group == "suite"  # no evaluation, of some cells of a sweep
+            else catalog.current(group, str(value), self.searched, given)
+            for value in values
+        ]
         for value in now:
-            catalog.find(group, value, self.searched)
+            if value is not None:
+                catalog.find(group, value, self.searched)
         olds = old_names.OPTIONS.get(group, {})
         if old_names.renamed_key(given) != given and not any(str(v) in olds for v in values):
             old_names.note(given, key)

@@ -126,7 +126,7 @@ class Resolver:
         if node.get("own_words"):
             node = node | {
                 "targets": {
-                    name: target | {"prompt": self._once(self._own_words, name, target, run.model)}
+                    name: target | {"prompt": self._once(self._own_words, target, run.model)}
                     for name, target in node["targets"].items()
                 }
             }
@@ -240,14 +240,14 @@ class Resolver:
             ]
         return node
 
-    def _own_words(self, name: str, target: Json, model: ModelConfig) -> Json:
+    def _own_words(self, target: Json, model: ModelConfig) -> Json:
         """The prompt in which a target is asked, as its own runs would have it."""
         task = TaskConfig.from_json(target["task"])
         if task.generation:
             return prompt_config.generation_prompt(None, model, task).to_json()
         path = catalog.find("prompt", WORDS, self.searched)
         node = yaml_files.read_mapping(path)
-        words = node | (node["tasks"].get(name) or {})
+        words = node | (node["tasks"].get(task.name) or {})
         return prompt_config.resolve_prompt(words, model, task).to_json()
 
     def _target(self, name: str, given: Any) -> Json:

@@ -113,6 +113,8 @@ class _Expansion:
         Raises:
             ConfigError: for what no run or suite can have; it names the user's own files in it.
         """
+        if cell.get("suite", "") is None:  # of this cell no question is asked
+            cell = _parted(cell)[0]
         folders = tuple(self.resolver.searched)
         own = catalog.own_files(_chosen(cell, None), folders)
         try:

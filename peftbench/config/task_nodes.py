@@ -10,7 +10,7 @@ from peftbench.config import catalog, nodes, old_names
 from peftbench.core.configs import TASK_KINDS, TaskConfig
 from peftbench.core.errors import ConfigError, at_least, is_whole, one_of
 from peftbench.core.run import Json
-from peftbench.core.text import decoded, did_you_mean
+from peftbench.core.text import decoded, did_you_mean, unescaped
 from peftbench.data import hub_layout, loading, own_file
 from peftbench.data.delimited import QUOTING
 from peftbench.metrics import task_metrics
@@ -56,6 +56,11 @@ def task_node(node: Json) -> Json:
     if not all(isinstance(name, str) for name in texts) or len(texts) not in (1, 2):
         raise ConfigError(f"task.texts names one or two columns, got {node['texts']!r}")
     _check_keys_of_kind(task)
+    for key in ("template", "stop"):
+        if task.get(key) is not None:
+            task[key] = unescaped(task[key])
+    if task.get("stop") == "":
+        raise ConfigError("task.stop is a text at which generated ones end, or null for none")
     if len({*texts, task["label"]}) <= len(texts):
         raise ConfigError(
             f"task.texts={texts} and task.label={task['label']} name a column twice; a text that "
@@ -79,6 +84,7 @@ _READ_BY = {
     "range": "regression",
     "template": "generation",
     "max_new_tokens": "generation",
+    "stop": "generation",
 }
 _CLASSES = {"regression": 1, "generation": 0}
 
@@ -209,13 +215,24 @@ def _check_folds(task: Json) -> None:
 def target_node(name: str, given: Any, searched: list[Path]) -> tuple[Json, Json]:
     """The node of a task to be evaluated on, and how much of it is used.
 
-    It is one of configs/task or configs/shift_dataset, a user's file, or a data set of the hub.
+    It is one of configs/task or configs/shift_dataset, by its name or by `task`, a user's file, or
+    a data set of the hub.
     """
-    given = dict(given or {})
+    given, where = dict(given or {}), f"suite.targets.{name}"
     own = {key: given.pop(key, None) for key in ("above", "examples")}
+    demonstrations = given.pop("demonstrations", 0)
+    at_least(f"{where}.demonstrations", demonstrations, 0, whole=True)
+    if demonstrations:
+        own["demonstrations"] = demonstrations
+        if own["examples"] is None:
+            raise ConfigError(
+                f"{where}.demonstrations={demonstrations} are examples that are not scored; say "
+                f"how many are: {where}.examples=250"
+            )
     offered: dict[str, Path] = {}
     for group in ("task", "shift_dataset"):
         offered |= catalog.options(group, tuple(searched))
+    name = str(given.pop("task", name))
     name = name if name in offered else old_names.current_option("task", name)
     if "path" in given:
         node = yaml_files.read_mapping(offered["file"]) | {
@@ -234,10 +251,10 @@ def target_node(name: str, given: Any, searched: list[Path]) -> tuple[Json, Json
         )
     for key in given:
         if key not in node:
-            near = did_you_mean(key, [*own, *node])
-            raise ConfigError(f"unknown key suite.targets.{name}.{key}; {near}")
+            near = did_you_mean(key, [*own, "demonstrations", "task", *node])
+            raise ConfigError(f"unknown key {where}.{key}; {near}")
     if own["above"] is not None:
-        at_least(f"suite.targets.{name}.above", own["above"], float("-inf"))
+        at_least(f"{where}.above", own["above"], float("-inf"))
     if own["examples"] is not None:
-        at_least(f"suite.targets.{name}.examples", own["examples"], 2, whole=True)
+        at_least(f"{where}.examples", own["examples"], 2, whole=True)
     return node | given, own

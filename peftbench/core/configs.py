@@ -298,6 +298,8 @@ class TaskConfig(Config):
         template: of a generation: the texts {0} and {1}, and {answer} at the end; None puts each on
             a line of its own.
         max_new_tokens: of a generation: tokens that are written at most; None is `NEW_TOKENS`.
+        stop: of a generation: a text ends where this would be in it, beside its end-of-text token;
+            None for that token alone.
     """
 
     name: str
@@ -325,6 +327,7 @@ class TaskConfig(Config):
     hub_rows_sha256: str | None = None
     template: str | None = None
     max_new_tokens: int | None = None
+    stop: str | None = None
 
     def __post_init__(self) -> None:
         if self.max_new_tokens is not None:
@@ -427,6 +430,7 @@ class PromptConfig(Config):
         num_demonstrations: how many solved examples stand in front of every text.
         reserved: training examples that are kept back for them, at most; no run trains on these,
             so that runs with and without demonstrations train on the same ones.
+        separator: between demonstrations, and before the question; None is a line break.
     """
 
     name: str
@@ -434,6 +438,7 @@ class PromptConfig(Config):
     verbalizer: list[str]
     num_demonstrations: int
     reserved: int
+    separator: str | None = None
 
     def filled(self, texts: tuple[str, ...], answer: str) -> tuple[str, str]:
         """The template with its texts, before the answer and from it on."""

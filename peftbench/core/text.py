@@ -5,6 +5,7 @@ import re
 import shlex
 import unicodedata
 from collections.abc import Iterable
+from typing import Any
 
 #: Names that an error message lists at most.
 MOST_NAMES = 10
@@ -74,6 +75,16 @@ def _visible(letter: str) -> str:
     if unicodedata.category(letter) == "Cc" or letter in _REORDERING:
         return letter.encode("unicode_escape").decode()
     return letter
+
+
+def unescaped(text: Any) -> Any:
+    r"""Text in which `\n` and `\t`, as they are typed in a command, are what they mean.
+
+    Whatever is no text stays as it is.
+    """
+    if not isinstance(text, str):
+        return text
+    return text.replace("\\n", "\n").replace("\\t", "\t")
 
 
 def decoded(name: str) -> str:

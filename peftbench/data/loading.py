@@ -193,12 +193,7 @@ def _table(task: TaskConfig, columns: dict[str, list[Any]], where: str) -> Label
     table = own_file.FileTable(Path(where), list(columns), columns, rows, "row")
     texts = [own_file.text_cells(table, name) for name in task.texts]
     if task.generation:
-        targets = [target.strip() for target in own_file.text_cells(table, task.label)]
-        if empty := [i for i, text in enumerate(targets) if not text]:
-            raise ConfigError(
-                f"{where}: {table.where(empty)}: {len(empty)} of {len(targets)} texts of "
-                f"{task.label!r} are empty; nothing can be learnt from them: remove these rows"
-            )
+        targets = own_labels.targets(table, task.label, task.stop)
         return LabelledTexts(texts, np.zeros(len(targets), dtype=np.int64), targets)
     if (names := task.source.get("labels")) is not None:
         numbers = {name: number for number, name in enumerate(names)}
@@ -394,13 +389,13 @@ def held_rows(task: TaskConfig) -> np.ndarray:
 
 def _own_texts(task: TaskConfig, table: own_file.FileTable) -> LabelledTexts:
     names = task.class_names
-    key = json.dumps([task.texts, task.label, names, task.range, task.kind])
+    key = json.dumps([task.texts, task.label, names, task.range, task.kind, task.stop])
     if key not in table.made:
         check_repeated_header(table, [*task.texts, task.label])
         texts = [own_file.text_cells(table, name) for name in task.texts]
         targets = None
         if task.generation:
-            targets = own_labels.targets(table, task.label)
+            targets = own_labels.targets(table, task.label, task.stop)
             label = np.zeros(len(targets), dtype=np.int64)
         elif names is None:
             label = own_labels.values(table, task.label, task.range)

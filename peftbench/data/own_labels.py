@@ -59,17 +59,28 @@ def label_cells(table: FileTable, column: str) -> list[str]:
     return found
 
 
-def targets(table: FileTable, column: str) -> list[str]:
+def targets(table: FileTable, column: str, stop: str | None = None) -> list[str]:
     """The texts that are wanted, without blanks around them.
 
+    Args:
+        table: of the file.
+        column: of the texts.
+        stop: where generated ones end; see `TaskConfig`.
+
     Raises:
-        ConfigError: naming the rows, if some are empty.
+        ConfigError: naming the rows, if some are empty, or could not be generated.
     """
     found = [text.strip() for text in text_cells(table, column)]
     if empty := [i for i, text in enumerate(found) if not text]:
         raise ConfigError(
             f"{table.path}: {len(empty)} of {len(found)} texts of {column!r} are empty, and "
             f"nothing can be learnt from them; remove these rows ({table.where(empty)})"
+        )
+    if stop is not None and (cut := [i for i, text in enumerate(found) if stop in text]):
+        raise ConfigError(
+            f"{table.path}: {len(cut)} of {len(found)} texts of {column!r} have "
+            f"task.stop={stop!r} inside, where generated texts end ({table.where(cut)}); choose "
+            "another task.stop, or task.stop=null"
         )
     return found
 

@@ -21,10 +21,17 @@ import numpy as np
 from peftbench.core.configs import GENERATE, SLOT, WORDS, ModelConfig, PromptConfig, TaskConfig
 from peftbench.core.errors import ConfigError, at_least
 from peftbench.core.run import Json, Run
+from peftbench.core.text import unescaped
 from peftbench.data import loading
 
 #: What `prompt=generate` says, for runs that write texts and name no prompt.
-_PLAIN: Json = {"name": GENERATE, "causal": None, "num_demonstrations": 0, "reserved": 8}
+_PLAIN: Json = {
+    "name": GENERATE,
+    "causal": None,
+    "num_demonstrations": 0,
+    "reserved": 8,
+    "separator": "\n\n",
+}
 
 
 def resolve_prompt(node: Json, model: ModelConfig, task: TaskConfig) -> PromptConfig:
@@ -53,7 +60,7 @@ def resolve_prompt(node: Json, model: ModelConfig, task: TaskConfig) -> PromptCo
             "use prompt=head"
         )
     kind = language_model.kind
-    template, words = node[kind], node["verbalizer"]
+    template, words = unescaped(node[kind]), node["verbalizer"]
     if template is None or words is None:
         raise ConfigError(
             f"prompt={name}: no template or words for {task.name}; give prompt.{kind}="
@@ -94,7 +101,7 @@ def generation_prompt(node: Json | None, model: ModelConfig, task: TaskConfig) -
             "of GPT-2, Llama or Qwen2"
         )
     slots = [f"{{{number}}}" for number in range(len(task.texts))]
-    template = node["causal"] or task.template or "\n".join([*slots, "{answer}"])
+    template = unescaped(node["causal"]) or task.template or "\n".join([*slots, "{answer}"])
     key = "prompt.causal" if node["causal"] else "task.template"
     _check_template(key, template, len(task.texts), "causal", GENERATE)
     return _made(node, template, [])
@@ -114,7 +121,18 @@ def _made(node: Json, template: str, words: list[str]) -> PromptConfig:
         verbalizer=words,
         num_demonstrations=node["num_demonstrations"],
         reserved=node["reserved"],
+        separator=_separator(node.get("separator")),
     )
+
+
+def _separator(given: Any) -> str | None:
+    if given is not None and not (isinstance(given, str) and given):
+        raise ConfigError(
+            f"prompt.separator={given!r} is a text between demonstrations, such as '\\n\\n', or "
+            "null for a line break"
+        )
+    found = unescaped(given)
+    return None if found == "\n" else found
 
 
 def _check_template(key: str, template: Any, texts: int, kind: str, name: str) -> None:

@@ -20,9 +20,6 @@ from peftbench.data.loading import LabelledTexts
 from peftbench.data.prompt_config import reserved
 from peftbench.data.tokenization import TokenizedSplit
 
-#: What parts a demonstration from what comes after it.
-_JOINT = "\n"
-
 
 @dataclass(frozen=True)
 class Row:
@@ -57,7 +54,7 @@ class Prompt(ABC):
         """Equal for prompts that give equal tokens."""
         shown = [[*texts, answer] for texts, answer in self.shown]
         prompt = [self.prompt.name, self.prompt.template, self.prompt.verbalizer]
-        return canonical([*prompt, self.causal, shown])
+        return canonical([*prompt, self.prompt.separator, self.causal, shown])
 
     def encode(
         self, table: LabelledTexts, tokenizer: PreTrainedTokenizerBase, most: int
@@ -95,7 +92,8 @@ class Prompt(ABC):
             "".join(self.prompt.filled(texts, self._said(answer)))
             for texts, answer in self.shown[:count]
         ]
-        return "".join(text + _JOINT for text in reversed(solved))
+        separator = "\n" if self.prompt.separator is None else self.prompt.separator
+        return "".join(text + separator for text in reversed(solved))
 
     def _said(self, answer: int | str) -> str:
         return answer if isinstance(answer, str) else self.prompt.verbalizer[answer]
@@ -319,13 +317,19 @@ def _parted(tokens: TokenizedSplit) -> list[Row]:
     ]
 
 
-def build_prompt(run: Run, root: str | None, count: int | None = None) -> Prompt | None:
+def build_prompt(
+    run: Run,
+    root: str | None,
+    count: int | None = None,
+    demonstrations: LabelledTexts | None = None,
+) -> Prompt | None:
     """The prompt of a run; None where its texts go to the model as they are.
 
     Args:
         run: its subset seed chooses the demonstrations.
         root: folders of data sets in the hub's layout, or None for the hub.
         count: of demonstrations, in place of the prompt's own.
+        demonstrations: in place of the run's, the one nearest to the question first.
 
     Raises:
         ConfigError: if the data cannot be loaded.
@@ -334,12 +338,13 @@ def build_prompt(run: Run, root: str | None, count: int | None = None) -> Prompt
         return None
     prompt = run.prompt
     count = prompt.num_demonstrations if count is None else count
-    shown: list[tuple[tuple[str, ...], int | str]] = []
-    if count:
+    if demonstrations is None and count:
         train = loading.load_split(run.task, run.task.splits["train"], root)
-        chosen = train.take(reserved(run, train.label)[:count])
-        answers = chosen.targets or chosen.label.tolist()
-        shown = list(zip(zip(*chosen.texts, strict=True), answers, strict=True))
+        demonstrations = train.take(reserved(run, train.label)[:count])
+    shown: list[tuple[tuple[str, ...], int | str]] = []
+    if demonstrations is not None:
+        answers = demonstrations.targets or demonstrations.label.tolist()
+        shown = list(zip(zip(*demonstrations.texts, strict=True), answers, strict=True))
     return _KINDS[prompt.name](prompt, run.model.causal, shown)
 
 
@@ -351,10 +356,14 @@ _KINDS: dict[str, type[Prompt]] = {
 
 
 def coder(
-    run: Run, tokenizer: PreTrainedTokenizerBase, root: str | None, count: int | None = None
+    run: Run,
+    tokenizer: PreTrainedTokenizerBase,
+    root: str | None,
+    count: int | None = None,
+    demonstrations: LabelledTexts | None = None,
 ) -> Callable[[LabelledTexts], TokenizedSplit]:
-    """What makes tokens of texts as a run sees them; see `of`."""
-    prompt = build_prompt(run, root, count)
+    """What makes tokens of texts as a run sees them; see `build_prompt`."""
+    prompt = build_prompt(run, root, count, demonstrations)
     encode = tokenization.encode if prompt is None else prompt.encode
     return lambda table: encode(table, tokenizer, run.train.max_length)
 

@@ -215,7 +215,8 @@ class _Stream:
             outputs = evaluator.outputs(view, there, tokens, lambda news: None)
             for name in names:
                 arrays = {kind: array[places[name]] for kind, array in outputs.items()}
-                found = evaluator.labelled(arrays, self.sets[name], tokenizer)
+                table = self.sets[name]
+                found = evaluator.labelled(arrays, table, tokenizer, there.task.stop)
                 progress.found[f"{number}/{name}"] = found
 
     def evaluated(self) -> tuple[Evaluated, Arrays]:

@@ -5,6 +5,7 @@ import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from peftbench.core.arrays import Arrays
+from peftbench.core.configs import GENERATE, WORDS
 from peftbench.core.evaluation import Evaluated, Evaluation
 from peftbench.core.figures import plain_figures
 from peftbench.core.run import Json, Run, canonical
@@ -95,7 +97,7 @@ def evaluate_suite(
             del sets[name]  # nothing new would be found
             found.outputs[name] = {n: a for n, a in known.items() if "/" not in n and n != "item"}
             found.cut[name] = record.work["truncated"]["validation"]
-        _predict(found, evaluation, asked, kept, sets, setting.data_root, phases)
+        _predict(found, asked, kept, sets, setting.data_root, phases)
     backbone, _ = warm.backbone(run, device)
     told = finite_findings(asked.findings(record, known, found.outputs))
     told |= found.more | ({"truncated": found.cut} if run.prompt else {})
@@ -192,7 +194,6 @@ def _timed(
 
 def _predict(
     found: _Found,
-    evaluation: Evaluation,
     asked: Suite,
     kept: KeptModel,
     sets: dict[str, LabelledTexts],
@@ -200,39 +201,41 @@ def _predict(
     phases: measurement.Phases,
 ) -> None:
     """Predict on sets; those with the same prompt take one pass, each distinct text once."""
-    passes: dict[tuple[int | None, Run], list[str]] = {}  # for each number in front, and prompt
+    passes: dict[tuple[Run, Any, str], list[str]] = {}  # for each prompt, and what is in front
+    shown: dict[str, LabelledTexts | None] = {}
     for name in sets:
-        passes.setdefault((asked.shown(name), asked.asked_as(name, kept.run)), []).append(name)
-    for (shown, asked_as), names in passes.items():
+        one = shown[name] = asked.demonstrations(name, kept.run, root)
+        front = canonical(one and [one.texts, one.targets or one.label.tolist()])
+        key = (asked.asked_as(name, kept.run), asked.shown(name), front)
+        passes.setdefault(key, []).append(name)
+    for (asked_as, count, _), names in passes.items():
         with phases.phase("tokenise"):
             unique, places = distinct({name: sets[name] for name in names})
-            tokens = prompting.coder(asked_as, kept.tokenizer, root, shown)(unique)
+            encode = prompting.coder(asked_as, kept.tokenizer, root, count, shown[names[0]])
+            tokens = encode(unique)
             found.cut |= dict.fromkeys(places, tokens.truncated)
         with phases.phase("evaluate"):
             answers = {"": kept.answer(asked_as, tokens)}
             if asked.untrained:
-                answers["untrained/"] = _untrained(evaluation, kept, asked_as, shown, tokens)
+                answers["untrained/"] = _untrained(kept, asked_as, tokens)
         for start, arrays in answers.items():
             for name, rows in places.items():
                 found.outputs[start + name] = labelled(
                     {kind: array[rows] for kind, array in arrays.items()},
                     sets[name],
                     kept.tokenizer,
+                    asked_as.task.stop,
                 )
 
 
-def _untrained(
-    evaluation: Evaluation,
-    kept: KeptModel,
-    asked_as: Run,
-    shown: int | None,
-    tokens: TokenizedSplit,
-) -> Arrays:
+def _untrained(kept: KeptModel, asked_as: Run, tokens: TokenizedSplit) -> Arrays:
     """Outputs of the model before training, once for all runs that start from the same one."""
     run = kept.run
     recipe = [run.train.max_length, kept.precision]
-    same = [run.model, asked_as.task, asked_as.prompt, recipe, run.seeds()]
-    name = f"{canonical(same)} {canonical([evaluation.suite, shown])}"
+    # a head is drawn by its seed; demonstrations of the run's own are drawn by its subset's
+    seeds = None if asked_as.prompt and asked_as.prompt.name in (WORDS, GENERATE) else run.seeds()
+    same = [run.model, asked_as.task, asked_as.prompt, recipe, seeds, tokens.sha256]
+    name = canonical(same)
     if name not in kept.warm.untrained:
         kept.warm.untrained[name] = kept.answer(asked_as, tokens, untrained=True)
     return kept.warm.untrained[name]
@@ -244,10 +247,12 @@ def _for_other_words(
     """Trained weights for other label words than the run's, or for these in another order.
 
     A word that the run trained keeps its row of the head; another has the row that it had before.
+    Of a model that generates from its word embeddings (tied weights) the head is these, whatever
+    rows of label words were trained beside them.
 
     Args:
         state: of the run.
-        backbone: that scores the other words.
+        backbone: that scores the other words, or the whole vocabulary.
         known: tokens of the words that the run scored; none for the whole vocabulary.
     """
     module = backbone.module
@@ -255,6 +260,10 @@ def _for_other_words(
     head = module.get_output_embeddings()
     table = f"{paths[id(module.get_input_embeddings())]}.weight"
     wanted, found = backbone.verbalizer_ids or [], dict(state)
+    if not wanted and head.weight is module.get_input_embeddings().weight:
+        for kind, _ in head.named_parameters():
+            found.pop(f"{paths[id(head)]}.{kind}", None)
+        return found
     place = {token: row for row, token in enumerate(known)} or {token: token for token in wanted}
     for kind, pretrained in head.named_parameters():
         name = f"{paths[id(head)]}.{kind}"
@@ -356,10 +365,15 @@ def viewed(
     )
 
 
-def labelled(outputs: Arrays, table: LabelledTexts, tokenizer: PreTrainedTokenizerBase) -> Arrays:
-    """Outputs with the labels of a set; texts that were written as their scores."""
+def labelled(
+    outputs: Arrays,
+    table: LabelledTexts,
+    tokenizer: PreTrainedTokenizerBase,
+    stop: str | None = None,
+) -> Arrays:
+    """Outputs with the labels of a set; texts that were written, until `stop`, as their scores."""
     if table.targets is not None:
-        outputs = decoding.scored(outputs, table.targets, tokenizer)
+        outputs = decoding.scored(outputs, table.targets, tokenizer, stop)
     return outputs | {"label": table.label}
 
 

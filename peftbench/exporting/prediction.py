@@ -92,7 +92,8 @@ class PredictionSource:
             torch.manual_seed(run.seeds()["sampling"])
             found = self.predictor.predict(tokens, np.arange(len(tokens)))
         if run.task.generation:
-            texts = decoding.texts_of(found["written"].astype(np.int64), self.tokenizer)
+            written = found["written"].astype(np.int64)
+            texts = decoding.texts_of(written, self.tokenizer, run.task.stop)
             return np.array(texts, dtype=object)[:, None]
         scores = found["scores"]
         if run.task.regression:

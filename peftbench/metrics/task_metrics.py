@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from peftbench.core.arrays import Array
+from peftbench.core.arrays import Array, Floats
 from peftbench.core.errors import ConfigError, one_of
 from peftbench.core.figures import plain_figures
 from peftbench.metrics import scores as modules
@@ -224,3 +224,25 @@ def auc(value: Array, label: Array) -> float | None:
     from sklearn.metrics import roc_auc_score
 
     return float(roc_auc_score(label, value))
+
+
+def auc_on_resamples(values: Array, label: Array, counts: Floats) -> Floats:
+    """`auc` of (runs, examples) values on resamples, (resamples, runs); of one class not a number.
+
+    Args:
+        values, label: as of `auc`; one value throughout has 0.5, as in reports.
+        counts: (resamples, examples), how often each example is in a resample.
+    """
+    found = np.empty((len(counts), len(values)))
+    for run, value in enumerate(values):
+        order = np.argsort(value, kind="stable")
+        starts = np.flatnonzero(np.diff(value[order], prepend=-np.inf))
+        drawn = counts[:, order]
+        positive, negative = (
+            np.add.reduceat(drawn * (label[order] == kind), starts, axis=1) for kind in (1, 0)
+        )
+        below = np.cumsum(negative, axis=1) - negative / 2
+        pairs = positive.sum(axis=1) * negative.sum(axis=1)
+        with np.errstate(invalid="ignore"):
+            found[:, run] = (positive * below).sum(axis=1) / pairs
+    return found

@@ -5,6 +5,7 @@ no token sees, and its positions go on from the text's own.
 """
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,17 +31,26 @@ class Decoding:
     Attributes:
         most: tokens of each.
         end: the token that ends one.
+        stopped: whether a text of these tokens has ended without that one; None if none does.
     """
 
     most: int
     end: int
+    stopped: Callable[[list[int]], bool] | None = None
 
 
 def of_run(run: Run, tokenizer: PreTrainedTokenizerBase) -> Decoding | None:
     """How a run writes; None where it wants no texts."""
     if not run.task.generation:
         return None
-    return Decoding(run.task.new_tokens, prompting.end_of_text(tokenizer))
+    end, stop = prompting.end_of_text(tokenizer), run.task.stop
+    if stop is None:
+        return Decoding(run.task.new_tokens, end)
+
+    def stopped(ids: list[int]) -> bool:
+        return stop in str(tokenizer.decode(ids, skip_special_tokens=True)).lstrip()
+
+    return Decoding(run.task.new_tokens, end, stopped)
 
 
 def greedy(model: AdaptedModel, batch: Batch, how: Decoding) -> Tensor:
@@ -68,6 +78,9 @@ def greedy(model: AdaptedModel, batch: Batch, how: Decoding) -> Tensor:
         token = head(states).argmax(-1)
         found[rows, step] = torch.where(writing, token, AFTER)
         writing &= token != how.end
+        if how.stopped is not None:
+            for row in writing.nonzero()[:, 0].tolist():
+                writing[row] = not how.stopped(found[rows[row], : step + 1].tolist())
         left = int(writing.sum())
         if step + 1 == how.most or not left:
             break
@@ -85,10 +98,13 @@ def greedy(model: AdaptedModel, batch: Batch, how: Decoding) -> Tensor:
     return found
 
 
-def texts_of(written: np.ndarray, tokenizer: PreTrainedTokenizerBase) -> list[str]:
-    """The texts of (texts, most) tokens."""
+def texts_of(
+    written: np.ndarray, tokenizer: PreTrainedTokenizerBase, stop: str | None = None
+) -> list[str]:
+    """The texts of (texts, most) tokens, each until `stop` where it has it."""
     ids = [[int(token) for token in row if token != AFTER] for row in written]
-    return [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
+    texts = [text.strip() for text in tokenizer.batch_decode(ids, skip_special_tokens=True)]
+    return texts if stop is None else [text.partition(stop)[0].rstrip() for text in texts]
 
 
 def digests(texts: list[str]) -> np.ndarray:
@@ -98,16 +114,24 @@ def digests(texts: list[str]) -> np.ndarray:
 
 
 def scored(
-    outputs: dict[str, np.ndarray], targets: list[str], tokenizer: PreTrainedTokenizerBase
+    outputs: dict[str, np.ndarray],
+    targets: list[str],
+    tokenizer: PreTrainedTokenizerBase,
+    stop: str | None = None,
 ) -> dict[str, np.ndarray]:
     """Outputs of `greedy`, as `written`, with the scores of each text in its place.
+
+    Args:
+        outputs, targets: text by text.
+        tokenizer: of the model.
+        stop: of the task.
 
     Returns:
         Also `scores` (texts, metrics), see `text_scores`; `text_sha256` (texts, 32) bytes;
         `new_tokens` (texts,), that which ends a text among them.
     """
     written = outputs["written"].astype(np.int64)
-    texts = texts_of(written, tokenizer)
+    texts = texts_of(written, tokenizer, stop)
     return {name: array for name, array in outputs.items() if name != "written"} | {
         "scores": text_scores.of_texts(texts, targets),
         "text_sha256": digests(texts),

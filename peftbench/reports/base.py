@@ -22,7 +22,9 @@ from peftbench.analysis import convention
 from peftbench.analysis.chance_level import with_chance_level
 from peftbench.analysis.comparison import MARGIN, PairedComparison, Resamples, compare
 from peftbench.analysis.costs import Prices, read_warning
+from peftbench.analysis.held_out_review import with_review
 from peftbench.claims import schema, tuning, verdicts
+from peftbench.claims.evidence import LoadEvaluated
 from peftbench.claims.tuning import TunedRates
 from peftbench.config import catalog
 from peftbench.core.errors import RecordError
@@ -52,6 +54,7 @@ class Inputs:
         against: the baseline of comparisons; None is what trains most.
         tested: the records whose predictions can be read.
         load: reads the predictions of a record.
+        load_evaluated: reads those of an evaluation; None where examples are not resampled.
         choices: learning rates that were chosen; None is what the tested records tell.
         margin: a loss of so much is not worse.
         warning: what must be said wherever costs are shown; empty if nothing.
@@ -70,6 +73,7 @@ class Inputs:
     warning: str = ""
     tuned: Tuned = field(default_factory=Tuned)
     chosen: list[Choice] = field(default_factory=list)
+    load_evaluated: LoadEvaluated | None = None
 
     @cached_property
     def palette(self) -> Palette:
@@ -97,7 +101,9 @@ class Inputs:
     def judged(self) -> list[verdicts.Verdict]:
         """Claims of the papers, tested on these records."""
         known = schema.read(None, catalog.folders())
-        return verdicts.test(known, self.tested, self.evaluated, self.resamples, self.choices)
+        return verdicts.test(
+            known, self.tested, self.evaluated, self.resamples, self.choices, self.load_evaluated
+        )
 
 
 def gather(
@@ -129,6 +135,7 @@ def gather(
     records = convention.counted_records(records)
     tested, gone = readable(records, results.predictions) if predictions else ([], [])
     evaluated = convention.counted_evaluations(evaluated)
+    evaluated = with_review(evaluated, tested, results.predictions, results.evaluated_predictions)
     inputs = Inputs(
         records,
         with_chance_level(evaluated, tested, results.predictions),
@@ -141,6 +148,7 @@ def gather(
         read_warning(results.folder) or "",
         tuned,
         chosen,
+        results.evaluated_predictions if predictions else None,
     )
     return inputs, gone
 

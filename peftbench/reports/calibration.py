@@ -2,9 +2,11 @@
 
 import statistics
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from peftbench.analysis import grouping
+from peftbench.analysis.held_out_review import ERRORS
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json
 from peftbench.reports.base import SuiteReport
@@ -22,6 +24,12 @@ REPORT = SuiteReport(
     page_plots=lambda found, trained: page_plots(found, trained),
 )
 
+
+def _review(told: Json, key: str, error: float) -> Any:
+    found = told.get("review")
+    return None if found is None else found[f"{error:g}"][key]
+
+
 _SURE: dict[str, Callable[[Json], Any]] = {
     "ECE": lambda told: told["before"]["ece"],
     "ECE by chance": lambda told: told["before"].get("by_chance"),
@@ -34,6 +42,11 @@ _SURE: dict[str, Callable[[Json], Any]] = {
     "by variance": lambda told: told["aurc"].get("variance"),
     "check for 90 %": lambda told: told["to_check"].get("0.9"),
     "for 95 %": lambda told: told["to_check"].get("0.95"),
+    **{
+        name.format(f"{100 * error:g} %"): partial(_review, key=key, error=error)
+        for error in ERRORS
+        for name, key in (("reviewed for {}", "reviewed"), ("error at {}", "error"))
+    },
     "variance": lambda told: told.get("variance"),
     "MI": lambda told: told.get("mutual_information"),
 }
@@ -52,7 +65,10 @@ _VALUES: dict[str, Callable[[Json], Any]] = {
 _PLAIN = {"temperature", "NLL", "Brier", "noise sd", "RMSE"}
 
 #: Columns only where a method of the table samples, or where predictions could be read.
-_SAMPLED = {"by variance", "variance", "MI", "ECE by chance", "tempered by chance"}
+_SAMPLED = {
+    *("by variance", "variance", "MI", "ECE by chance", "tempered by chance"),
+    *(name for name in _SURE if name.startswith(("reviewed for", "error at"))),
+}
 
 
 def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
@@ -233,7 +249,10 @@ _NOTES = [
     "examples count as in all their orders. "
     "AURC: mean error over all coverages, most confident first, or by the variance of the samples "
     "where the method has some. Check: the share that a person must look at, least sure first, "
-    "for this accuracy. Of methods that sample, means over examples: variance, that of the "
+    "for this accuracy, found with the labels of this split: what the best threshold would need. "
+    "Reviewed: the share below a threshold that examples which the run did not use show to leave "
+    "at most so many wrong answers, with 90 % probability (all where they show none); error: of "
+    "the answers above it. Of methods that sample, means over examples: variance, that of the "
     "samples' probabilities, summed over classes; MI: mutual information of sample and class in "
     "nats, which is the mean KL divergence of the samples from their average."
 ]

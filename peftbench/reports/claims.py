@@ -251,10 +251,10 @@ def _p(p: float | None) -> str:
 
 _NOTE = (
     "Points (hundredths), row less against, turned so that more is better for the row. Scores: the "
-    "metric that is named, intervals over seeds and examples as in the paired comparisons. What "
-    "suites found (an ECE too): over seeds alone, three at the least, Student's t; the examples "
-    "are held fixed, so nothing is said of others, and an ECE has a floor that this does not take "
-    "off; "
+    "metric that is named, intervals over seeds and examples as in the paired comparisons, scores "
+    "on other sets too. What else suites found (an ECE too): over seeds alone, three at the least, "
+    "Student's t; the examples are held fixed, so nothing is said of others, and an ECE has a "
+    "floor that this does not take off; "
     + "; ".join(f"{name}: {one.about}" for name, one in QUANTITIES.items())
     + ". Deviation: mean absolute deviation of seeds from their median, against less row, "
     f"Brown and Forsythe's test, from {SEEDS['steadier']} seeds on; standard deviation: interval "

@@ -89,6 +89,10 @@ class Suite:
         """How many demonstrations stand in front of a set's texts; None as many as in training."""
         return None
 
+    def demonstrations(self, name: str, run: Run, root: str | None) -> LabelledTexts | None:
+        """The solved examples in front of a set's texts; None for `shown` of the run's own."""
+        return None
+
     def findings(self, record: Record, known: Arrays, found: dict[str, Arrays]) -> Json:
         """What the predictions mean, plain data.
 

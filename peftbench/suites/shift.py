@@ -10,7 +10,11 @@ word that the run scored keeps its trained row of the head, whatever its class i
 has the row that it had before, unless the run trains the whole vocabulary.
 """
 
+import json
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, ClassVar
 
 import numpy as np
@@ -18,7 +22,7 @@ import numpy as np
 from peftbench.core.arrays import Arrays
 from peftbench.core.configs import GENERATE, WORDS, PromptConfig, TaskConfig
 from peftbench.core.errors import ConfigError
-from peftbench.core.run import Json, Record, Run
+from peftbench.core.run import Json, Record, Run, canonical
 from peftbench.data import loading
 from peftbench.data.loading import LabelledTexts
 from peftbench.metrics import task_metrics
@@ -31,8 +35,9 @@ class Shift(Suite):
 
     Attributes:
         targets: by name: `task`, a task's node; `above`, which cuts its values into two classes
-            (or null); `examples`, a fixed stratified part of its validation split (or null);
-            `prompt`, with `own_words`.
+            (or null); `examples`, a fixed stratified part of its validation split (or null); with
+            `own_words` `prompt`, and `demonstrations`, how many of the other examples of that
+            split stand in front of each, none if it is not there.
         seed: of these parts.
         own_words: whether targets are asked in their own prompts.
     """
@@ -63,6 +68,11 @@ class Shift(Suite):
                 raise ConfigError(f"{suite}: {name} has {what}; `above` cuts values")
             if self.own_words:
                 continue
+            if target.get("demonstrations"):
+                raise ConfigError(
+                    f"shift: {name} is asked as {run.task.name} is; demonstrations of its own are "
+                    "for suite=transfer"
+                )
             if task.generation != run.task.generation:
                 raise ConfigError(
                     f"shift: {run.task.name} and {name} do not both want texts; "
@@ -98,23 +108,53 @@ class Shift(Suite):
         prompt = PromptConfig.from_json(target["prompt"])
         return replace(run, task=TaskConfig.from_json(target["task"]), prompt=prompt)
 
-    def shown(self, name: str) -> int | None:
-        """None of a task of its own words: examples that are kept back are of the run's task."""
-        return 0 if self.own_words else None
+    def demonstrations(self, name: str, run: Run, root: str | None) -> LabelledTexts | None:
+        """Of a task of its own words, from its own examples: those kept back are of the run's."""
+        if not self.own_words:
+            return None
+        target = self.targets[name]
+        table, order = self._target(target, run, root)
+        count, rest = target.get("demonstrations", 0), order[target["examples"] or len(order) :]
+        chosen = _taking_turns(table.label[rest], _classes(target))[:count]
+        if len(chosen) < count:
+            raise ConfigError(
+                f"transfer: {name} has {len(order)} examples, too few for {target['examples']} "
+                f"and {count} demonstrations"
+            )
+        return table.take(rest[chosen])
 
     def sets(self, run: Run, root: str | None) -> dict[str, LabelledTexts]:
         """The validation split of each target, cut and shortened as asked."""
         found = {}
         for name, target in self.targets.items():
-            task = TaskConfig.from_json(target["task"])
-            table = loading.load_split(task, task.splits["validation"], root)
-            if target["above"] is not None:
-                table = LabelledTexts(table.texts, (table.label > target["above"]).astype(np.int64))
+            table, order = self._target(target, run, root)
             if target["examples"] is not None:
-                order = loading.stratified(table.label, _classes(target), self.seed)
                 table = table.take(np.sort(order[: target["examples"]]))
             found[name] = table
+            self.demonstrations(name, run, root)
         return found
+
+    def _target(self, target: Json, run: Run, root: str | None) -> tuple[LabelledTexts, np.ndarray]:
+        """The validation split of a target, cut, and the order of which its parts are taken.
+
+        Without the examples that the run's task has in its training split: of STS-B's pairs 111 are
+        in MRPC's, which both took from one corpus. The whole split counts, so that runs on all
+        sizes answer the same examples.
+        """
+        task, own = TaskConfig.from_json(target["task"]), run.task
+        table = loading.load_split(task, task.splits["validation"], root)
+        if target["above"] is not None:
+            label = (table.label > target["above"]).astype(np.int64)
+            table = LabelledTexts(table.texts, label)
+        if len(own.texts) == len(task.texts):
+            known = _training_texts(canonical(own.json), root)
+            new = [row for row, texts in enumerate(_bare_texts(table)) if texts not in known]
+            if not new:
+                raise ConfigError(
+                    f"shift: all examples of {task.name} are in the training split of {own.name}"
+                )
+            table = table.take(np.array(new))
+        return table, loading.stratified(table.label, _classes(target), self.seed)
 
     def findings(self, record: Record, known: Arrays, found: dict[str, Arrays]) -> Json:
         """For each target its scores, those of the model before training, and the gap.
@@ -140,6 +180,27 @@ class Shift(Suite):
             }
         headline = {name: one["scores"][one["metric"]] for name, one in told.items()}
         return {"targets": told, "headline": headline}
+
+
+@lru_cache(2)
+def _training_texts(task: str, root: str | None) -> frozenset[frozenset[str]]:
+    own = TaskConfig.from_json(json.loads(task))
+    return frozenset(_bare_texts(loading.load_split(own, own.splits["train"], root)))
+
+
+def _bare_texts(table: LabelledTexts) -> Iterator[frozenset[str]]:
+    """The texts of each example, in any order, without case and punctuation."""
+    for texts in zip(*table.texts, strict=True):
+        yield frozenset(" ".join(re.findall(r"\w+", text.casefold())) for text in texts)
+
+
+def _taking_turns(label: np.ndarray, classes: int) -> np.ndarray:
+    """Places of examples, one of each class after the other; in their order without classes."""
+    if classes < 2:
+        return np.arange(len(label))
+    members = [np.flatnonzero(label == value) for value in range(classes)]
+    turns = [rows[turn] for turn in range(min(map(len, members))) for rows in members]
+    return np.array(turns, dtype=np.int64)
 
 
 def _classes(target: Json) -> int:

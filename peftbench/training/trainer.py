@@ -321,7 +321,7 @@ class PreparedTraining:
         if self.data.targets is None:
             return outputs
         wanted = [self.data.targets[split][row] for row in rows]
-        return decoding.scored(outputs, wanted, self.tokenizer)
+        return decoding.scored(outputs, wanted, self.tokenizer, self.job.run.task.stop)
 
     def in_unit(self) -> AbstractContextManager[None]:
         """Predictions inside are in the unit of the labels."""

@@ -37,7 +37,6 @@ class WarmCache:
         if name not in self.backbones:
             self.backbones.clear()
             self.tokens.clear()
-            self.untrained.clear()
             if self._frozen:  # a program around this one may have frozen its own
                 gc.unfreeze()
                 self._frozen = False

@@ -64,7 +64,7 @@ def claim(kind: str, ours: str = "bitfit", against: str | None = "full", **more:
 
 def judged(one: Claim, made: list[Record], resamples: Resamples, *found: Evaluated) -> Verdict:
     paper = Paper("p", "P", "none", [one], [])
-    (tested,) = verdicts.test([paper], made, list(found), resamples, chosen(made))
+    (tested,) = verdicts.test([paper], made, list(found), resamples, chosen(made), None)
     return tested
 
 
@@ -296,6 +296,94 @@ def test_what_suites_found_is_paired_over_seeds():
         judged(claim("better", measure="noise_dro"), made, resamples)
 
 
+def shifted(gains: list[float], untrained: float = 0.5, examples: int = 400) -> tuple[Any, ...]:
+    """Runs, their evaluations on two sets, and the predictions: each has what it says."""
+    words = records.tiny("method=full", f"seed=range(0,{len(gains)})", "suite=shift")
+    made, resamples = said("method=full", f"seed=range(0,{len(gains)})", good={"full": 0.8})
+    found, arrays, generator = [], {}, np.random.default_rng(0)
+    hard = generator.random(examples)
+    for e in plan(*words).evaluations:
+        here: dict[str, np.ndarray] = {}
+        targets = {}
+        for name, gain in (("near", gains[e.run.seed]), ("far", 0.0)):
+            label = np.arange(examples) % 2
+            parts = {"": hard < untrained + gain, "untrained/": hard < untrained}
+            for start, right in parts.items():
+                chosen_class = np.where(right, label, 1 - label)
+                here[f"scores/{start}{name}"] = 2.0 * np.eye(2)[chosen_class]
+            here[f"label/{name}"] = here[f"label/untrained/{name}"] = label
+            scores = {"accuracy": float(parts[""].mean()), "auc": 0.5}
+            before = {"accuracy": float(parts["untrained/"].mean()), "auc": 0.5}
+            targets[name] = {"metric": "accuracy", "scores": scores, "untrained": before}
+            targets[name] |= {"trivial": 0.5}
+        arrays[e.key] = here
+        found.append(Evaluated(e, {"targets": targets}, {}, {}, records.ENVIRONMENT, None))
+    return made, resamples, found, lambda one: arrays[one.evaluation.key]
+
+
+def test_scores_on_other_sets_are_resampled_over_seeds_and_examples():
+    made, resamples, found, load = shifted([0.10, 0.12])
+    one = claim("better", "full", None, measure="over_untrained", targets=["near"], rates="given")
+    paper = Paper("p", "P", "none", [one], [])
+    (seeds,) = verdicts.test([paper], made, found, resamples, TunedRates(), None)
+    (cell,) = seeds.cells  # the other set is left out
+    assert (cell.examples, cell.why, seeds.verdict) == (None, "fewer than 3 seeds", "undecided")
+    (both,) = verdicts.test([paper], made, found, resamples, TunedRates(), load)
+    (cell,) = both.cells
+    assert (cell.examples, both.verdict) == (400, "supported")
+    # differences of 0 and 1: on resamples their mean is a binomial share
+    gaps = [t["near"] for t in (f.findings["targets"] for f in found)]
+    gap = [g["scores"]["accuracy"] - g["untrained"]["accuracy"] for g in gaps]
+    assert cell.effect.value == pytest.approx(np.mean(gap))
+    error = np.sqrt(np.mean(gap) * (1 - np.mean(gap)) / 400)
+    assert cell.effect.low < np.mean(gap) - 1.9 * error
+    assert cell.effect.high > np.mean(gap) + 1.9 * error
+    worse = replace(one, measure="below_untrained")
+    (tested,) = verdicts.test([replace(paper, claims=[worse])], made, found, resamples, None, load)
+    assert tested.verdict == "contradicted"
+    assert tested.cells[0].effect.value == pytest.approx(-np.mean(gap))
+    majority = replace(one, measure="over_majority", metric={"near": "auc"})
+    (tested,) = verdicts.test(
+        [replace(paper, claims=[majority])], made, found, resamples, None, load
+    )
+    assert tested.cells[0].why == "undefined for some seed", "of another metric it is not known"
+
+
+def test_a_constant_prediction_does_not_win_by_losing_nothing():
+    words = records.tiny(PAIR, "seed=0,1,2", "suite=noise")
+    made, resamples = said(PAIR, "seed=0,1,2", good={"full": 0.8, "bitfit": 0.8})
+    made = [
+        replace(one, collapsed=one.run.method.name == "bitfit" and one.run.seed == 1)
+        for one in made
+    ]
+    found = [
+        Evaluated(
+            e,
+            {"clean": 0.8, "area": 0.8 - (e.run.method.name == "full") * 0.1 * e.run.seed},
+            {},
+            {},
+            records.ENVIRONMENT,
+            None,
+        )
+        for e in plan(*words).evaluations
+    ]
+    tested = judged(claim("better", measure="noise_drop"), made, resamples, *found)
+    assert (tested.verdict, tested.cells[0].why) == (
+        "undecided",
+        "undefined: 1 of 6 runs collapsed, for which this figure is at its best",
+    )
+
+
+def test_a_pair_without_runs_leaves_a_claim_open():
+    made, resamples = said(PAIR, "seed=0,1,2", good={"full": 0.6, "bitfit": 0.8})
+    one = claim("better")
+    assert judged(one, made, resamples).verdict == "supported"
+    more = replace(one, pairs=[*one.pairs, ({"method": "lora"}, {"method": "full"})])
+    tested = judged(more, made, resamples)
+    assert (tested.verdict, tested.why) == ("undecided", "1 of 2 pairs of rows")
+    assert judged(replace(more, needs="some"), made, resamples).verdict == "supported"
+
+
 # papers, words, verbs
 
 
@@ -465,7 +553,7 @@ def test_published_figures_stand_beside_ours_alone():
     runs = records.runs("method=full,bitfit", "task=stsb", "size=1000", "seed=0,1")
     made = [records.record(run, 0.5 + run.seed / 10) for run in runs]
     load = {"item": np.arange(9), "label": np.arange(9.0), "scores": np.arange(9.0)[:, None]}
-    tested = verdicts.test(paper, made, [], Resamples(lambda record: load), None)
+    tested = verdicts.test(paper, made, [], Resamples(lambda record: load), None, None)
     table = told.tables(tested, made)[-1]
     rows = {row[3]: row for row in table.rows}
     assert rows["bitfit"][5:] == ["55.0 ± 7.1 (2)", "79.04 ± 0.61"]
@@ -514,7 +602,7 @@ def test_only_the_side_that_is_behind_has_to_be_tuned(tuned, good, verdict):
     made, resamples = said(PAIR, "seed=0,1,2", good={"full": 0.8, "bitfit": good})
     choices = chosen([record for record in made if record.run.method.name in tuned])
     paper = Paper("p", "P", "none", [claim("better")], [])
-    (found,) = verdicts.test([paper], made, [], resamples, choices)
+    (found,) = verdicts.test([paper], made, [], resamples, choices, None)
     (cell,) = found.cells
     assert found.verdict == verdict
     if verdict == "undecided":
@@ -533,7 +621,7 @@ def test_a_choice_at_the_edge_of_its_grid_is_told():
     made, resamples = said(PAIR, "seed=0,1,2", good={"full": 0.8, "bitfit": 0.7})
     known = tuple(replace(one, edge=True) for one in chosen(made).known)
     paper = Paper("p", "P", "none", [claim("better")], [])
-    (found,) = verdicts.test([paper], made, [], resamples, TunedRates(known))
+    (found,) = verdicts.test([paper], made, [], resamples, TunedRates(known), None)
     (cell,) = found.cells
     rate = {r.run.method.name: r.run.train.lr for r in made}["bitfit"]
     assert (cell.verdict, cell.why) == (
@@ -549,7 +637,7 @@ def test_a_choice_among_collapsed_trials_says_nothing_of_other_sizes(same_size):
     size = made[0].run.counted_size if same_size else 7
     known = tuple(replace(one, size=size, all_collapsed=True) for one in chosen(made).known)
     paper = Paper("p", "P", "none", [claim("better")], [])
-    (found,) = verdicts.test([paper], made, [], resamples, TunedRates(known))
+    (found,) = verdicts.test([paper], made, [], resamples, TunedRates(known), None)
     (cell,) = found.cells
     rate = {r.run.method.name: r.run.train.lr for r in made}["bitfit"]
     why = f"rate chosen at 7 examples, where every trial collapsed: bitfit {rate:g}"
@@ -585,7 +673,7 @@ def test_a_change_of_one_method_needs_equal_rates():
         made, resamples = said(*words, "train.lr=1e-3", good={"full": 0.8, "bitfit": 0.9})
         one = claim("better", rates="alike")
         paper = Paper("p", "P", "none", [one], [])
-        (found,) = verdicts.test([paper], made, [], resamples, TunedRates())
+        (found,) = verdicts.test([paper], made, [], resamples, TunedRates(), None)
         assert found.verdict == verdict
     assert "0.001 and 0.002 are neither equal nor chosen from as many" in found.cells[0].why
     assert judged(one, made, resamples).verdict == "supported"  # both chosen among three
@@ -622,7 +710,7 @@ def test_parts_of_the_data_are_compared_over_sizes():
     )
     paper = Paper("p", "P", "none", [one], [])
     resamples = Resamples(lambda record: answers[record.run.key])
-    (found,) = verdicts.test([paper], made, [], resamples, TunedRates())
+    (found,) = verdicts.test([paper], made, [], resamples, TunedRates(), None)
     (cell,) = found.cells
     assert (found.verdict, cell.title) == ("contradicted", "mrpc")  # at one rate: no choice needed
     assert (cell.ours, cell.against) == ("bitfit, fraction=0.3", "bitfit, fraction=1")
@@ -633,7 +721,7 @@ def test_parts_of_the_data_are_compared_over_sizes():
 def test_what_no_paper_claims_stands_apart():
     made, resamples = said(PAIR, "seed=0,1,2", good={"full": 0.8, "bitfit": 0.9})
     papers = schema.read(None, catalog.folders())
-    tested = verdicts.test(papers, made, [], resamples, None)
+    tested = verdicts.test(papers, made, [], resamples, None, None)
     tables = {table.title: table for table in told.tables(tested, made)}
     papers_own = {line[0] for line in tables["Claims"].rows}
     ours = [line[:2] for line in tables["Our conjectures"].rows]

@@ -43,7 +43,13 @@ def test_rates_come_first_then_cells_of_five_seeds_at_them(tmp_path, monkeypatch
         **{("data.root=glue", row): 4 for row in ("full", "lora", "layernorm", "untrained")},
     }
     assert {len(part.runs) for part in fixed} == {3}, "seeds"
-    assert {len(part.evaluations) for part in fixed} == {3}
+    assert {
+        (
+            part.runs[0].row == "untrained" and "generalization" in part.words[-1],
+            len(part.evaluations),
+        )
+        for part in fixed
+    } == {(False, 3), (True, 0)}, "on other sets the pretrained model is in every evaluation"
     choose(first, skip="cola")
     assert next(next_runs.missing("glue")).title.startswith(
         "Learning rates of full on cola: minilm"
@@ -63,7 +69,7 @@ def test_rates_come_first_then_cells_of_five_seeds_at_them(tmp_path, monkeypatch
         "robust2024": 10 - 2,
         "sparse_adapter2022": 22 + 2 - 2,
         "bh_peft2025": 1,
-        "generalization2024": 4,
+        "generalization2024": 2,
     }
     assert {run.size for _, run in chosen} == {1000}
     first, *rest = next_runs.missing("glue")
@@ -76,11 +82,11 @@ def test_rates_come_first_then_cells_of_five_seeds_at_them(tmp_path, monkeypatch
         "doering2024": 3 * 9,
         "trainer": 3,
         "methods": 20 * 3,
-        "unipelt2022": 6 * 9,
+        "unipelt2022": 6 * 9 + 2 * 3,
         "robust2024": 10,
         "sparse_adapter2022": 22 + 2 + 3 * 2,
-        "bh_peft2025": 5 + 2,
-        "generalization2024": 2 * 6 + 2 * 2,
+        "bh_peft2025": 6 + 1,
+        "generalization2024": 6 + 2,
         "mpnet": 4 * 3,
     }
     assert len({part.title for part in rest}) == len(rest)
@@ -161,16 +167,21 @@ def test_budgets_of_seconds_are_made_alone_and_in_one_go(tmp_path, monkeypatch):
 
 
 def test_cells_are_made_together_committed_one_by_one_and_not_begun_late(monkeypatch):
-    now, left, log = [0.0], list("abcdefg"), []
+    now, left, log = [0.0], list("abcdefgh"), []
 
     def make(parts):
         now[0] += 10 * len(parts)
-        del left[: len(parts)]
         log.append("".join(part.title for part in parts))
-        return parts if "g" not in log[-1] else []
+        whole = [part for part in parts if part.title != "g"]
+        for part in whole:
+            left.remove(part.title)
+        if "i" in log[-1]:
+            raise next_runs.Interrupted(whole)
+        return whole
 
-    def parts(data, most):
-        return [next_runs.Part(title, None, []) for title in left[:most]]
+    def parts(data, most, failed):
+        there = [title for title in left if title not in failed]
+        return [next_runs.Part(title, None, []) for title in there[:most]]
 
     monkeypatch.setattr(next_runs.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(next_runs.Part, "command", "as a test wants it")
@@ -179,5 +190,10 @@ def test_cells_are_made_together_committed_one_by_one_and_not_begun_late(monkeyp
     monkeypatch.setattr(next_runs, "commit", lambda part: log.append(part.title.upper()))
     next_runs.make_until(64.0, "glue")  # after the first four there is time for two
     assert log == ["abcd", *"ABCD", "ef", *"EF"]
-    with pytest.raises(SystemExit, match="1 of these are not whole"):
+    with pytest.raises(SystemExit, match=r"not made:\ng"):  # what fails keeps nothing waiting
         next_runs.make_until(1000.0, "glue")
+    assert log[-2:] == ["gh", "H"]
+    left[:] = list("ij")
+    with pytest.raises(SystemExit, match="stopped; 2 of 2 committed"):
+        next_runs.make_until(1000.0, "glue")
+    assert log[-3:] == ["ij", "I", "J"]

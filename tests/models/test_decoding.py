@@ -9,6 +9,7 @@ import torch
 
 from peftbench.data import batching
 from peftbench.data.tokenization import TokenizedSplit
+from peftbench.data.tokenizer import load_tokenizer
 from peftbench.methods.base import Method, build_method
 from peftbench.models import decoding, pretrained
 from peftbench.models.adapted_model import AdaptedModel
@@ -73,6 +74,52 @@ def test_equals_generate_of_transformers_token_for_token(family):
         assert ours == theirs[:until] + [decoding.AFTER] * (20 - until)
     assert decoding.AFTER in found[1]
     assert len({tuple(one) for one in found}) == 4, "they differ, as random texts do"
+
+
+def test_texts_end_at_a_stop_as_those_of_transformers_do():
+    run = tiny.one_run("model.family=llama", tiny.WIDE)
+    model, tokenizer = writer("llama"), load_tokenizer(run.model)
+    oracle = pretrained.skeleton(run.model, language=True).eval()
+    tokens, most = texts([5, 17, 9, 30]), 20
+    starts = tokens.ends - tokens.lengths
+
+    def generated(**more) -> list[list[int]]:
+        found = []
+        for a, b in zip(starts, tokens.ends, strict=True):
+            one = torch.from_numpy(tokens.ids[a:b].astype(np.int64))[None]
+            said = oracle.generate(
+                one, max_new_tokens=most, do_sample=False, pad_token_id=0, eos_token_id=-5, **more
+            )
+            found.append(said[0, b - a :].tolist())
+        return found
+
+    whole = tokenizer.decode(generated()[1], skip_special_tokens=True)
+    stop = next(
+        part for n in range(6, 16) if (part := whole[n : n + 3]).isascii() and part.isprintable()
+    )
+    wanted = generated(stop_strings=[stop], tokenizer=tokenizer)
+    task = replace(run.task, kind="generation", max_new_tokens=most, stop=stop)
+    how = decoding.of_run(replace(run, task=task), tokenizer)
+    batch = batching.collate(tokens, np.arange(4), 0, "causal")
+    with torch.inference_mode():
+        written = decoding.greedy(model, batch, replace(how, end=-5)).numpy()
+    assert [[token for token in row if token != decoding.AFTER] for row in written] == wanted
+    assert len(wanted[1]) < most
+    assert decoding.texts_of(written, tokenizer, stop)[1] == whole.partition(stop)[0].strip()
+
+
+def test_a_stop_in_front_ends_nothing():
+    run = tiny.one_run("model.family=llama")
+    tokenizer = load_tokenizer(run.model)
+    task = replace(run.task, kind="generation", stop="\n\n")
+    how = decoding.of_run(replace(run, task=task), tokenizer)
+    for text, stopped in (("\n\nWho?", False), ("\n\nWho?\n\n", True), ("Who?\nMe\n", False)):
+        ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        if tokenizer.decode(ids) == text:
+            assert how.stopped(ids) == stopped, text
+    ids = np.array([[5, 6, decoding.AFTER]])
+    plain = decoding.texts_of(ids, tokenizer)[0]
+    assert decoding.texts_of(ids, tokenizer, plain[-1])[0] == plain.partition(plain[-1])[0].rstrip()
 
 
 @pytest.mark.parametrize("family", CAUSAL)

@@ -30,6 +30,7 @@ from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
 from peftbench.results.store import ResultsFolder
 from peftbench.runner import packs
+from peftbench.suites import base
 from peftbench.training.measurement import Phases
 from peftbench.training.trainer import HELD, TrainingJob, execute, load_task_data
 from peftbench.training.warm_cache import WarmCache
@@ -40,8 +41,8 @@ SHORT = ("budget=steps", "train.num_evals=1", "train.precision=fp32", "train.bat
 NAMES = ["ann", "bob", "cy", "dee", "eve", "flo"]
 
 
-def files(folder, **bad: str) -> tuple[str, ...]:
-    """Words for a task: repeat a name that the text has."""
+def files(folder, start: int = 0, **bad: str) -> tuple[str, ...]:
+    """Words for a task: repeat a name that the text has, behind a number."""
     folder.mkdir(exist_ok=True)
     for part, count in (("train", 48), ("validation", 12)):
         with open(folder / f"{part}.csv", "w", newline="") as file:
@@ -49,7 +50,9 @@ def files(folder, **bad: str) -> tuple[str, ...]:
             writer.writerow(["input", "target"])
             for number in range(count):
                 name = NAMES[number % 6]
-                writer.writerow([f"{number} {name}", bad.get(part, name) if number == 3 else name])
+                writer.writerow(
+                    [f"{start + number} {name}", bad.get(part, name) if number == 3 else name]
+                )
     paths = f"task.path='{folder}/train.csv'", f"task.validation_path='{folder}/validation.csv'"
     return ("task=file", "task.kind=generation", "task.max_new_tokens=6", *paths)
 
@@ -103,7 +106,7 @@ def test_demonstrations_are_solved_and_never_trained_on(task):
     first, second = (train.take(shown[[n]]) for n in (0, 1))
     table = LabelledTexts([["7 bob"]], np.zeros(1, np.int64), ["bob"])
     tokenizer, tokens = coded(run, table)
-    front = "".join(f"{t.texts[0][0]}\n{t.targets[0]}\n" for t in (second, first))
+    front = "".join(f"{t.texts[0][0]}\n{t.targets[0]}\n\n" for t in (second, first))
     assert tokenizer.decode(tokens.ids) == f"[CLS]{front}7 bob\nbob[SEP]"
     outcome = execute(replace(run, budget=replace(run.budget, steps=1)), CPU)
     assert outcome.record.work["train_size"] == 40
@@ -311,7 +314,7 @@ def test_demonstrations_at_test_time(trained):
 
 def test_the_task_under_another_file(trained, tmp_path):
     record, results, warm = trained
-    files(tmp_path / "other", validation="ann ann")
+    files(tmp_path / "other", validation="ann ann", start=100)
     target = f"{{path:'{tmp_path}/other/validation.csv',kind:generation}}"
     evaluation = asked(*trained, "suite=shift", f"suite.targets={{again:{target}}}")
     done, _ = evaluate_suite(evaluation, results, CPU, warm=warm)
@@ -336,9 +339,68 @@ def test_other_tasks_in_their_own_words(trained):
     assert there.prompt.verbalizer == ["No", "Yes"]
 
 
-def evaluation_run(evaluation):
-    from peftbench.suites import base
+def test_demonstrations_of_another_task_are_its_own_and_not_scored(trained):
+    _, results, warm = trained
+    targets = (
+        "{plain:{task:synthetic_paraphrase,examples:40},"
+        "shown:{task:synthetic_paraphrase,examples:40,demonstrations:3}}"
+    )
+    evaluation = asked(*trained, "suite=transfer", f"suite.targets={targets}")
+    suite = base.build_suite(evaluation.suite)
+    sets = suite.sets(evaluation.run, None)
+    assert sets["plain"].texts == sets["shown"].texts
+    front = suite.demonstrations("shown", evaluation.run, None)
+    assert front.label.tolist() == [0, 1, 0]
+    scored = set(zip(*sets["shown"].texts, strict=True))
+    assert not scored & set(zip(*front.texts, strict=True))
+    assert not suite.demonstrations("plain", evaluation.run, None).texts[0]
+    there = suite.asked_as("shown", evaluation.run)
+    tokenizer = load_tokenizer(there.model)
+    prompt = prompting.build_prompt(there, None, None, front)
+    said = tokenizer.decode(prompt.encode(sets["shown"].take(np.array([0])), tokenizer, 512).ids)
+    words = [there.prompt.verbalizer[label] for label in front.label]
+    assert said.count("The same?") == 4
+    assert [part.split()[0] for part in said.split("The same?")[1:4]] == words[::-1]
+    done, arrays = evaluate_suite(evaluation, results, CPU, warm=warm)
+    assert list(done.findings["targets"]) == ["plain", "shown"]
+    cut = done.findings["truncated"]  # 128 tokens are too few for three of them
+    assert cut["plain"] < cut["shown"] == 40
+    assert not np.array_equal(arrays["scores/plain"], arrays["scores/shown"])
 
+
+def test_untrained_outputs_are_made_once_for_all_runs_of_a_model(trained, monkeypatch):
+    _, results, _ = trained
+    warm, made = WarmCache(), []
+    answer = evaluator.KeptModel.answer
+
+    def counted(self, *given, untrained=False):
+        made.append(untrained)
+        return answer(self, *given, untrained=untrained)
+
+    monkeypatch.setattr(evaluator.KeptModel, "answer", counted)
+    targets = (
+        "{a:{task:synthetic_paraphrase,examples:20},b:{task:synthetic_acceptability,examples:9}}"
+    )
+    evaluation = asked(*trained, "suite=transfer", f"suite.targets={targets}")
+    first, _ = evaluate_suite(evaluation, results, CPU, warm=warm)
+    second, _ = evaluate_suite(evaluation, results, CPU, warm=warm)
+    assert (made.count(True), made.count(False)) == (2, 4)
+    assert first.findings == second.findings
+
+
+def test_cells_of_a_sweep_without_a_suite(task):
+    asks = ("suite=transfer,null", "suite.targets={synthetic_paraphrase:{}}")
+    planned = plan(*task, *LLAMA, *SHORT, "budget.steps=1", "method=lora,full", *asks)
+    assert (len(planned.runs), len(planned.evaluations)) == (2, 2)
+    when = "when=method=full: suite=null"
+    planned = plan(
+        *task, *LLAMA, *SHORT, "budget.steps=1", "method=lora,full", asks[1], "suite=transfer", when
+    )
+    (evaluation,) = planned.evaluations
+    assert (len(planned.runs), evaluation.run.method.name) == (2, "lora")
+
+
+def evaluation_run(evaluation):
     return base.build_suite(evaluation.suite).asked_as("synthetic_paraphrase", evaluation.run)
 
 
@@ -365,6 +427,41 @@ def test_label_words_in_another_order_keep_their_trained_rows(method, model):
     assert np.allclose(own, other[:, ::-1], atol=1e-6)
     before = kept.answer(run, prompting.coder(run, tokenizer, None)(table), untrained=True)
     assert not np.allclose(own, before["scores"], atol=1e-3)
+
+
+TIED = ("model=tiny", "model.family=llama", "model.shape={tie_word_embeddings:true}")
+
+
+@pytest.mark.parametrize("model", [LLAMA, TIED])
+@pytest.mark.parametrize("method", ["full", "lora"])
+def test_label_words_that_were_trained_leave_the_whole_vocabulary(task, method, model):
+    words = ("task=synthetic_paraphrase", "prompt=words", "size=32", "train.max_length=48")
+    learn = ("budget.steps=6", "train.lr=1e-2", "train.micro_batch_size=8")
+    (run,) = plan(*SHORT, *words, *learn, *model, f"method={method}").runs
+    state, warm, cpu = load(execute(run, CPU).trained), WarmCache(), torch.device("cpu")
+    backbone, tokenizer = warm.backbone(run, cpu)
+    ids = backbone.verbalizer_ids
+    kept = evaluator.KeptModel(run, state, ids, tokenizer, warm, cpu, "fp32")
+    writes = one(task, model=model)
+    table = loading.load_split(writes.task, "validation", None).asked()
+    tokens = prompting.coder(writes, tokenizer, None)(table)
+    written = kept.answer(writes, tokens)["written"]
+    # the same weights in a model that has its head as it was pretrained
+    method = build_method(run.method)
+    plain = AdaptedModel(Backbone(run.model, cpu, verbalizer_ids=[]), 0, 0)
+    with torch.random.fork_rng():
+        method.insert(plain)
+    inner = {name: tensor for name, tensor in state.items() if "lm_head" not in name}
+    with torch.no_grad():
+        for name, parameter in plain.module.named_parameters():
+            if name in inner:
+                parameter.copy_(inner[name])
+    asked_of = tokens.questions()
+    view = batching.collate(asked_of, np.arange(len(tokens)), tokenizer.pad_token_id, "causal")
+    plain.eval()
+    with torch.inference_mode():
+        how = decoding.of_run(writes, tokenizer)
+        assert np.array_equal(decoding.greedy(plain, view, how).numpy(), written)
 
 
 def test_rounds(trained):
@@ -410,6 +507,13 @@ def test_runs_that_write_texts_are_not_packed(task):
         (("suite=noise", "suite.kinds.typos=0.1"), "noise: .* wants texts"),
         (("suite=latency",), "latency: .* wants texts"),
         (("suite=shift", "suite.targets={synthetic_paraphrase:{}}"), "suite=transfer asks each"),
+        (
+            ("suite=transfer", "suite.targets={synthetic_paraphrase:{demonstrations:2}}"),
+            r"synthetic_paraphrase.demonstrations=2 are examples that are not scored; say how many",
+        ),
+        (("task.stop=''",), "task.stop is a text"),
+        (("task.stop=ann",), r"8 of 48 texts of 'target' have task.stop='ann' inside"),
+        (("prompt=generate", "prompt.separator=''"), "prompt.separator='' is a text between"),
         (("suite=transfer",), r"transfer: no targets are known .* suite.targets={qqp:{},rte:{}}"),
         (
             ("suite=transfer", "suite.targets={synthetic_paraphrase:{above:1}}"),
@@ -421,6 +525,16 @@ def test_refused_when_planned(task, words, told):
     given = {word.partition("=")[0]: word for word in (*task, *LLAMA, *words)}
     with pytest.raises(ConfigError, match=told):
         plan(*SHORT, "budget.steps=1", "method=full", *given.values())
+
+
+def test_line_breaks_are_typed_as_escapes(task):
+    run = one(
+        task, r"task.template='Say {0}\nNow: {answer}'", r"task.stop='\n\n'", "prompt=generate"
+    )
+    assert (run.prompt.template, run.task.stop) == ("Say {0}\nNow: {answer}", "\n\n")
+    own = one(task, r"prompt.causal='{0}\n\t{answer}'", "prompt=generate", r"prompt.separator='\n'")
+    assert own.prompt.template == "{0}\n\t{answer}"
+    assert (run.prompt.separator, own.prompt.separator) == ("\n\n", None)
 
 
 def test_prompts_for_texts_are_refused_for_classes():
