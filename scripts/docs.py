@@ -8,7 +8,7 @@ usage: uv run python scripts/docs.py [--check]
 import copy
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import click
@@ -20,6 +20,9 @@ from peftbench.config import catalog
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 SCORES = ROOT / "results/tuned/methods/reports/scores.md"
+REFERENCE = ROOT / "results/reference/reports/scores.md"
+#: Rows of the reference scores that a page shows; the file has all.
+SHOWN = ("constant prediction", "full", "adapter", "lora", "bitfit", "ia3", "head")
 #: A site holds only files of its folder: pictures of reports that pages show.
 PICTURES = {
     ROOT / "docs/img/seeds.png": ROOT / "results/tuned/methods/reports/seeds.png",
@@ -154,10 +157,21 @@ def _file(path: Path) -> Path:
 
 def scores() -> str:
     """Return the scores of the methods with chosen learning rates, and their notes in short."""
-    table, *notes = [part for part in SCORES.read_text().split("\n\n") if not part.startswith("#")]
-    rows = [row for row in table.splitlines() if not row.startswith("| resolution")]
+    return _scores(SCORES)
+
+
+def reference_scores() -> str:
+    """Return the reference scores of a few methods, and their notes in short."""
+    return _scores(REFERENCE, SHOWN)
+
+
+def _scores(path: Path, shown: Sequence[str] = ()) -> str:
+    table, *notes = [part for part in path.read_text().split("\n\n") if not part.startswith("#")]
+    head, line, *rows = table.splitlines()
+    by_name = {row.split("|")[1].strip(): row for row in rows}
+    names = shown or [name for name in by_name if name != "resolution"]
     told = [note.split(". ")[0].rstrip(".") + "." for note in notes if note[0] in "†‡§"]
-    return "\n\n".join(["\n".join(rows), *told])
+    return "\n\n".join(["\n".join([head, line, *(by_name[name] for name in names)]), *told])
 
 
 GENERATED: dict[str, Callable[[], str]] = {
@@ -165,6 +179,7 @@ GENERATED: dict[str, Callable[[], str]] = {
     "configuration": configuration,
     "method_list": method_list,
     "methods": methods,
+    "reference_scores": reference_scores,
     "scores": scores,
     "suites": suites,
 }

@@ -86,28 +86,17 @@ def test_figures_are_written_with_the_machine(tmp_path, monkeypatch):
     )
 
 
-def test_a_ratio_of_the_readme_is_a_measured_one():
+def test_seconds_of_the_readme_are_measured_ones():
     readme = " ".join((ROOT / "README.md").read_text().split())
-    machine, rows = (
-        json.loads((FIGURES / "train.json").read_text())[n] for n in ("machine", "rows")
-    )
-    for precision, said in (("bf16", "1.4 to 1.9 times as many"), ("fp32", "1.1 to 1.4 times as")):
-        ratios = [row["ratio_to_tuned"] for row in rows if row["precision"] == precision]
-        assert said.startswith(f"{min(ratios):.1f} to {max(ratios):.1f} times")
-        assert said in readme
-    assert machine["cpu"] == "Intel(R) Xeon(R) Processor"
-    assert "two cores of an Intel Xeon, one run" in readme
     pack = (FIGURES / "pack.md").read_text()
     for name, said in (
-        ("(c) `peftbench run --pack off`", "a sweep of 24 runs took 229 s"),
-        ("(a) the tuned peer, one process a run", "took 604 s with one process after the other"),
-        ("(b) the same, two at a time", "401 s with two at a time"),
+        ("(c) `peftbench run --pack off`", "On two CPU cores a sweep of 24 runs took 229 s"),
+        ("(b) the same, two at a time", "with peft took 401 s, two processes at a time"),
     ):
         (seconds,) = re.findall(rf"^\| {re.escape(name)} \| (\d+) \|", pack, re.MULTILINE)
         assert f"{seconds} s" in said
         assert said in readme
     assert "AMD EPYC, 2 cores" in pack
-    assert "two cores of an AMD EPYC a sweep" in readme
 
 
 # bench_gpu.py
