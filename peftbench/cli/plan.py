@@ -8,7 +8,6 @@ from peftbench.results.status import SweepStatus
 from peftbench.runner import prefetch
 from peftbench.system import offline_folder
 
-
 _RATE = "train.lr"
 
 

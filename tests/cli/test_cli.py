@@ -400,6 +400,7 @@ def test_list_shows_keys_defaults_and_source_of_an_option():
     (found,) = json.loads(call("list", "LoRA", "--json")).values()
     assert found["keys"]["rank"] == 8
     assert found["path"].endswith("configs/method/lora.yaml")
+    assert call("list", "mam") == call("list", "combined")
 
 
 def test_show_refuses_what_names_no_record_or_several(results):
