@@ -155,7 +155,7 @@ def _file(path: Path) -> Path:
 def scores() -> str:
     """Return the scores of the methods with chosen learning rates, and their notes in short."""
     table, *notes = [part for part in SCORES.read_text().split("\n\n") if not part.startswith("#")]
-    rows = [row for row in table.splitlines() if not row.startswith("| resolution")]
+    rows = [row for row in table.splitlines() if not row.startswith("| detectable difference")]
     told = [note.split(". ")[0].rstrip(".") + "." for note in notes if note[0] in "†‡§"]
     return "\n\n".join(["\n".join(rows), *told])
 
