@@ -5,7 +5,10 @@ from the question is said in words. Where they are too few or too far, that is t
 """
 
 import math
+import re
 import statistics
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -19,10 +22,12 @@ from peftbench.analysis.expected_scores import (
     score_range,
     share_of_draws_won,
 )
+from peftbench.config import catalog
 from peftbench.config.sweep import plan
 from peftbench.core.arrays import Floats
+from peftbench.core.configs import TaskConfig
 from peftbench.core.errors import ConfigError
-from peftbench.core.run import Record, Run
+from peftbench.core.run import Record, Run, canonical
 from peftbench.core.text import did_you_mean
 from peftbench.results.predictions import Load, readable
 from peftbench.results.store import ResultsFolder
@@ -35,6 +40,16 @@ SEEDS = 3
 
 #: What may be asked; all else is what is answered.
 _ASKED = ("task", "size", "model", "budget.seconds", "data.root")
+
+_NEEDED = (
+    "advise needs task= and size=, for example `peftbench advise task=mrpc size=300 "
+    "budget.seconds=600`; without size= records of that task give it"
+)
+
+_READS = (
+    "advise reads records: give task=NAME of trained runs and size=N; to compare methods on a new "
+    "file use `peftbench pilot FILE`"
+)
 
 
 @dataclass(frozen=True)
@@ -90,6 +105,7 @@ class Advice:
     Attributes:
         options: the likeliest first.
         metric: of the scores.
+        source: what the records are of: task, examples and model.
         over: what the chances are over: seeds and examples, or seeds.
         distance: what the records are of, and how that differs from the question, in words.
         doubts: why the records cannot tell; empty where they can.
@@ -98,41 +114,111 @@ class Advice:
 
     options: list[Option]
     metric: str
+    source: str
     over: str
     distance: list[str]
     doubts: list[str]
     warnings: list[str] = field(default_factory=list)
 
 
-def ask(*words: str) -> AdviceQuestion:
+def ask(*words: str, records: Sequence[Record] = ()) -> AdviceQuestion:
     """The question that words mean.
+
+    Args:
+        words: overrides; of a user's own file `task=NAME` of its records is enough.
+        records: that answer it; they also say the size, where the words do not.
 
     Raises:
         ConfigError: for words that are no question.
     """
-    given = {word.partition("=")[0] for word in words}
-    for key in sorted(given - set(_ASKED)):
-        raise ConfigError(
-            f"{key}: advise is asked with {', '.join(_ASKED[:-1])}; {did_you_mean(key, _ASKED)}"
-        )
-    if "task" not in given or "size" not in given:
-        raise ConfigError("say for what: peftbench advise task=mrpc size=300 budget.seconds=600")
+    given = {word.partition("=")[0]: word.partition("=")[2] for word in words}
+    of_file = given.get("task") == "file"
+    for key in sorted(given.keys() - set(_ASKED)):
+        if not (of_file and key.startswith("task.")):
+            raise ConfigError(
+                f"{key}: advise is asked with {', '.join(_ASKED[:-1])}; {did_you_mean(key, _ASKED)}"
+            )
+    if "task" not in given:
+        raise ConfigError(_NEEDED)
     timed = ["budget=seconds"] if "budget.seconds" in given else []
-    found = plan(*words, *timed).runs
+    name = given["task"]
+    own = [] if _is_offered(name) else [r for r in records if r.run.task.name == name]
+    if own:
+        run = _of_own_task(own, [word for word in words if word != f"task={name}"], timed)
+    else:
+        _check_name(name, records)
+        run = _single(*words, *timed)
+    same = [record for record in records if _same_rows(record.run.task, run.task)]
+    if of_file and not same:
+        raise ConfigError(f"{run.task.path}: no record is of these rows; {_READS}")
+    same = [r for r in same if r.run.model.name == run.model.name] or same
+    sizes = {record.work["train_size"] for record in same}
+    if "size" not in given:
+        if not sizes:
+            raise ConfigError(_NEEDED)
+        return AdviceQuestion(run, max(sizes), run.budget.seconds)
+    whole = [record.work["train_size"] for record in same if record.run.size == "full"]
+    total = run.task.examples.get("train") or max(whole, default=None)
+    if total is not None:
+        return AdviceQuestion(run, run.train_size(total), run.budget.seconds)
+    if not isinstance(run.size, int):
+        raise ConfigError(f"size={run.size}: {run.task.name} has no known size; give a count")
+    return AdviceQuestion(run, run.size, run.budget.seconds)
+
+
+def _is_offered(name: str) -> bool:
+    searched = catalog.folders()
+    return catalog.current("task", name, searched) in catalog.options("task", tuple(searched))
+
+
+def _check_name(name: str, records: Sequence[Record]) -> None:
+    """Refuse a task that neither a configuration nor a record knows; lists are planned."""
+    if _is_offered(name) or not re.fullmatch(r"[\w.-]+", name):
+        return
+    offered = catalog.options("task", tuple(catalog.folders()))
+    known = {*offered, *(record.run.task.name for record in records)}
+    raise ConfigError(
+        f"task={name}: neither a task nor one of the records here; {_READS}; "
+        f"{did_you_mean(name, known)}"
+    )
+
+
+def _of_own_task(own: list[Record], words: Sequence[str], timed: list[str]) -> Run:
+    """A run of the task of records, with what else the words say.
+
+    Where files of one name had different rows, those of the most records are meant.
+    """
+    sized = [word for word in words if re.fullmatch("size=[1-9][0-9]*", word)]
+    run = _single(*(word for word in words if word not in sized), *timed)
+    if sized:  # the default task may have fewer examples
+        run = replace(run, size=int(sized[0].removeprefix("size=")))
+    if not any(word.startswith("model=") for word in words):
+        models = Counter(record.run.model.name for record in own)
+        if run.model.name not in models:
+            ((most, _),) = models.most_common(1)
+            run = replace(run, model=next(r.run.model for r in own if r.run.model.name == most))
+    rows = Counter(canonical(record.run.task.source) for record in own)
+    ((most, _),) = rows.most_common(1)
+    return replace(run, task=next(r.run.task for r in own if canonical(r.run.task.source) == most))
+
+
+def _single(*words: str) -> Run:
+    found = plan(*words).runs
     if len(found) != 1:
         raise ConfigError(f"advise takes a single setting, got {len(found)}")
-    (run,) = found
-    total = run.task.examples.get("train")
-    if total is None and not isinstance(run.size, int):
-        raise ConfigError(f"size={run.size}: {run.task.name} has no known size; give a count")
-    return AdviceQuestion(run, run.train_size(total or 0), run.budget.seconds)
+    return found[0]
 
 
-def from_folders(question: AdviceQuestion, folders: list[ResultsFolder]) -> Advice:
+def _same_rows(task: TaskConfig, other: TaskConfig) -> bool:
+    """Whether tasks have one name, and read one file where they are a user's own."""
+    return task.name == other.name and task.source.get("file") == other.source.get("file")
+
+
+def from_folders(words: Sequence[str], folders: list[ResultsFolder]) -> Advice:
     """Advice from results folders.
 
     Raises:
-        ConfigError: if they hold no records.
+        ConfigError: for words that are no question, or if there are no records.
     """
     of: dict[str, tuple[Record, ResultsFolder]] = {}
     bad: list[str] = []
@@ -140,12 +226,13 @@ def from_folders(question: AdviceQuestion, folders: list[ResultsFolder]) -> Advi
         good, odd = results.scan()
         of |= {record.run.key: (record, results) for record in good}
         bad += [f"left out, unreadable: {reason}" for reason in odd.values()]
+    records = [record for record, _ in of.values()]
+    question = ask(*words, records=records)
     if not of:
         raise ConfigError(
             f"{', '.join(str(results.folder) for results in folders)}: no records; give a folder "
             "that has some: --results results/reference"
         )
-    records = [record for record, _ in of.values()]
     found = advise(question, records, lambda r: of[r.run.key][1].predictions(r))
     warnings = [text for results in folders if (text := costs.read_warning(results.folder))]
     return replace(found, distance=[*found.distance, *bad], warnings=warnings)
@@ -187,7 +274,7 @@ def advise(question: AdviceQuestion, records: list[Record], load: Load) -> Advic
             f"no method is shown to be above the {convention.BASELINE} ({100 * constant:.1f})"
         )
     over = "seeds alone" if early else "seeds and examples"
-    return Advice(order, metric, over, [*distance, *gone], doubts)
+    return Advice(order, metric, _source(near), over, [*distance, *gone], doubts)
 
 
 def _nearest(question: AdviceQuestion, records: list[Record]) -> list[Record]:
@@ -199,11 +286,12 @@ def _nearest(question: AdviceQuestion, records: list[Record]) -> list[Record]:
             f"({question.run.task.kind}); `peftbench run` makes some"
         )
 
-    def apart(record: Record) -> tuple[bool, bool, int, float, str, int]:
+    def apart(record: Record) -> tuple[bool, bool, bool, int, float, str, int]:
         run, size = record.run, record.work["train_size"]
         task, asked = run.task, question.run.task
         return (
             task.name != asked.name,
+            not _same_rows(task, asked),
             run.model.name != question.run.model.name,
             abs(len(task.texts) - len(asked.texts)),
             round(abs(math.log(size / question.size)), 9),
@@ -272,14 +360,22 @@ def _option(label: str, members: list[Record], read: list[_Reading | None]) -> O
     )
 
 
+def _source(near: list[Record]) -> str:
+    run, size = near[0].run, near[0].work["train_size"]
+    return f"{run.task.name}, {size:,} examples, {run.model.name}"
+
+
 def distance_notes(question: AdviceQuestion, near: list[Record]) -> tuple[list[str], list[str]]:
     """What the records are of and how it differs from the question; what makes that too far."""
     run, size = near[0].run, near[0].work["train_size"]
     asked, far = question.run, []
-    told = [f"{run.task.name}, {size:,} examples, {run.model.name}: {len(near)} records"]
+    told = [f"{_source(near)}: {len(near)} records"]
     if run.task.name != asked.task.name:
         far.append(f"none is of {asked.task.name}")
         told.append(f"another task than {asked.task.name}")
+    elif not _same_rows(run.task, asked.task):
+        far.append(f"none is of these rows of {asked.task.name}")
+        told.append("another file of that name")
     if run.model.name != asked.model.name:
         far.append(f"none is of {asked.model.name}")
         told.append(f"another model than {asked.model.name}")

@@ -42,12 +42,42 @@ _CONSTANT_OF = {"auc": 0.5}
 #: The name of the constant prediction learnt from the training labels, wherever it is shown.
 BASELINE = "constant prediction"
 
-#: Below every table of scores.
+#: The last row of a table of scores, wherever it is shown.
+DETECTABLE = "detectable difference"
+
+_FLAT = f"constant predictions, or values whose spread is below {100 * FLAT:.0f} % of the labels'"
+
+#: How collapsed runs count, by kind of task.
+_COLLAPSED = {
+    "classification": (
+        "Collapsed runs (one class predicted for all examples) count with the majority-class score."
+    ),
+    "regression": f"Collapsed runs ({_FLAT}) count with a correlation of 0.",
+}
+
+#: Below figures and tables of scores of any kind of task.
 NOTE = (
-    f"Convention {CONVENTION} of reports: all seeds count; a run that predicts one class "
-    f"throughout, or values that vary by less than {100 * FLAT:.0f} % of what the labels do "
-    "(collapsed), scores as the constant prediction of its task, a correlation 0."
+    "Collapsed runs (one class predicted for all examples) count with the majority-class score; in "
+    f"a regression ({_FLAT}) with a correlation of 0."
 )
+
+_TRIVIAL = {
+    "classification": "the majority class of the training labels",
+    "regression": "the mean of the training labels",
+}
+
+
+def note(kinds: Iterable[str]) -> str:
+    """How collapsed runs of these kinds of tasks count."""
+    known = sorted({*kinds} & _COLLAPSED.keys())
+    return _COLLAPSED[known[0]] if len(known) == 1 else NOTE
+
+
+def baseline_note(kinds: Iterable[str]) -> str:
+    """What the constant prediction is in these kinds of tasks."""
+    known = sorted({*kinds} & _TRIVIAL.keys())
+    both = f"{_TRIVIAL['classification']}, or their mean in a regression"
+    return f"{BASELINE.capitalize()}: {_TRIVIAL[known[0]] if len(known) == 1 else both}."
 
 
 def counted_record(record: Record) -> Record:

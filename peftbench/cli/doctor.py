@@ -56,11 +56,11 @@ def examine(
     found = [*_python(), *machine_checks(), *_folder(results)]
     if cluster is not None:
         found += _cluster(cluster, results)
-    place = Path(cluster.prefetched) if cluster and cluster.prefetched else offline_folder.folder()
-    if place is not None:
-        found += _guarded("prefetched", lambda: _prefetched(place))
+    do = "run `peftbench prefetch OVERRIDES --to FOLDER` where there is internet; bring it here"
+    found += _guarded("prefetched", do, lambda: _prefetched(cluster))
     if overrides:
-        found += _guarded("overrides", lambda: _plan(overrides, configs, results))
+        do = "correct the overrides; `peftbench list` shows the names"
+        found += _guarded("overrides", do, lambda: _plan(overrides, configs, results))
     return found
 
 
@@ -72,11 +72,11 @@ def findings_table(found: list[Finding]) -> Table:
     return Table(title, ["check", "", "found", "what to do"], rows, 2, prose=2)
 
 
-def _guarded(what: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+def _guarded(what: str, do: str, check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
     try:
         yield from check()
     except (ConfigError, RecordError) as error:
-        yield Finding(what, BAD, str(error))
+        yield Finding(what, BAD, str(error), do)
 
 
 def _python() -> Iterator[Finding]:
@@ -227,7 +227,8 @@ def _folder(results: ResultsFolder) -> Iterator[Finding]:
     try:
         results.check_writable()
     except ConfigError as error:
-        yield Finding("results folder", BAD, str(error))
+        do = "choose a folder that you may write to with --results"
+        yield Finding("results folder", BAD, str(error), do)
         return
     yield Finding("results folder", GOOD, f"{results.folder} can be written to")
     free = shutil.disk_usage(results.folder).free
@@ -237,7 +238,8 @@ def _folder(results: ResultsFolder) -> Iterator[Finding]:
         odd = results.check_claims()
         yield Finding("claims", ODD if odd else GOOD, odd or "the file system has locks")
     except ConfigError as error:
-        yield Finding("claims", BAD, str(error))
+        do = "put --results on a local disk, or on a shared file system with locks"
+        yield Finding("claims", BAD, str(error), do)
 
 
 def _cluster(cluster: Cluster, results: ResultsFolder) -> Iterator[Finding]:
@@ -249,7 +251,8 @@ def _cluster(cluster: Cluster, results: ResultsFolder) -> Iterator[Finding]:
         asked = base.build_scheduler(cluster)
         asked.check_config()
     except (ConfigError, SchedulerUnreachable) as error:
-        yield Finding(title, BAD, str(error))
+        do = "correct the overrides cluster.KEY=, or ask where the scheduler's commands are"
+        yield Finding(title, BAD, str(error), do)
         return
     try:
         yield Finding(title, GOOD, f"answers; arrays of up to {asked.array_limit}")
@@ -263,7 +266,10 @@ def _cluster(cluster: Cluster, results: ResultsFolder) -> Iterator[Finding]:
         yield Finding("tests", ODD, found, do)
 
 
-def _prefetched(place: Path) -> Iterator[Finding]:
+def _prefetched(cluster: Cluster | None) -> Iterator[Finding]:
+    place = Path(cluster.prefetched) if cluster and cluster.prefetched else offline_folder.folder()
+    if place is None:
+        return
     wrong = offline_folder.wrong(place)
     count = len(offline_folder.manifest(place)["files"])
     told = "; ".join(wrong[:5]) or f"{count} files are as they were brought"

@@ -283,14 +283,17 @@ for _verb in (report, pilot, merge, remove, collect_garbage, *VERBS):
 def advise(overrides: tuple[str, ...], folders: tuple[Path, ...], as_json: bool) -> None:
     """Recommend a method, based on the most similar records, and report how similar they are.
 
+    Without size= it is that of the records. Your own file is named as in the records of its runs.
+
     \b
-    Example:
+    Examples:
       peftbench advise task=mrpc size=300 budget.seconds=600 model=minilm
+      peftbench advise task=tickets
     """  # noqa: D301 - click looks for the character, not for a backslash
     from peftbench.analysis import advice
     from peftbench.reports import advice as told
 
-    found = advice.from_folders(advice.ask(*overrides), [options.open_results(f) for f in folders])
+    found = advice.from_folders(overrides, [options.open_results(f) for f in folders])
     if as_json:
         import json
 

@@ -8,6 +8,8 @@ from peftbench.results.status import SweepStatus
 from peftbench.runner import prefetch
 from peftbench.system import offline_folder
 
+_RATE = "train.lr"
+
 
 def plan_table(status: SweepStatus) -> Table:
     """One line for runs that differ in nothing but seeds.
@@ -17,6 +19,9 @@ def plan_table(status: SweepStatus) -> Table:
     models = {run.model.name for run in status.plan.runs}
     shown = ["method", "task", *(["model"] if len(models) > 1 else []), "size"]
     shown += [axis for axis in status.plan.axes if "." in axis and not axis.startswith("seed.")]
+    rates = {_value(run, _RATE) for run in status.plan.runs}
+    if len(rates) > 1 and _RATE not in shown:
+        shown.append(_RATE)
     lines: dict[tuple[str, ...], list[Run]] = {}
     for run in status.plan.runs:
         lines.setdefault(tuple(_value(run, name) for name in shown), []).append(run)
@@ -46,6 +51,8 @@ def plan_table(status: SweepStatus) -> Table:
     title = f"{count} run{'s' * (count != 1)}"
     if len(models) == 1:
         title += f" of {models.pop()}"
+    if len(rates) == 1:
+        title += f", {_RATE}={rates.pop()}"
     return Table(title, columns, rows, len(shown) + 1)
 
 

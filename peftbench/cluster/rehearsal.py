@@ -8,6 +8,7 @@ from peftbench.core.evaluation import Evaluation, Job
 from peftbench.core.plan import RunOptions
 from peftbench.core.run import Run
 from peftbench.core.runtime import RuntimeConfig
+from peftbench.core.text import count_of
 from peftbench.results.status import SweepStatus
 from peftbench.results.store import ResultsFolder
 from peftbench.runner import sweep
@@ -47,7 +48,7 @@ def rehearse(
     sweep.check_precision(todo.runs, gpus)
     sweep.check_weights(todo, state, results)
     choose_resources(jobs, gpus, order)  # refuses GPUs and packs that a job cannot have
-    note(f"rehearsing {len(jobs)} before they are handed over")
+    note(f"checking {count_of(len(jobs), 'job')} before submission")
     setting = RuntimeConfig("cpu", order.threads, todo.data_root)
     pool = WorkerPool(results, setting, workers=1, gpus=[])
     try:

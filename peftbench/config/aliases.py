@@ -64,6 +64,16 @@ _INSTEAD = {
     },
 }
 
+#: What papers call a method that is called otherwise here, in letters and digits.
+_METHODS = {
+    "bhpeft": "bayes_hybrid",
+    "houlsby": "adapter",
+    "houlsbyadapter": "adapter",
+    "mam": "combined",
+    "mamadapter": "combined",
+    "prefixtuning": "prefix",
+}
+
 _SEEDS = re.compile(r"(\d+)-(\d+)")
 _PERCENT = re.compile(r"(\d+(?:\.\d+)?)%")
 
@@ -130,8 +140,13 @@ def _size(value: Any) -> Any:
 
 
 def same_name(name: str, offered: Iterable[str]) -> str | None:
-    """Return the one option that has the same letters and digits: `mrpc` for MRPC, or None."""
-    found = [one for one in offered if _letters(one) == _letters(name)]
+    """Return the one option with the same letters and digits, or of another name: mrpc for MRPC.
+
+    None where there is none, or several.
+    """
+    options = list(offered)
+    found = [one for one in options if _letters(one) == _letters(name)]
+    found = found or [one for one in options if one == _METHODS.get(_letters(name))]
     return found[0] if len(found) == 1 and _letters(name) else None
 
 

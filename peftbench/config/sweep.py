@@ -12,8 +12,9 @@ from peftbench.core.configs import GENERATE
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluation
 from peftbench.core.plan import Plan
-from peftbench.core.run import Run
+from peftbench.core.run import Run, canonical
 from peftbench.core.tuning import Choice, SearchSpace, other_settings, subject
+from peftbench.data import loading
 from peftbench.results import choices
 from peftbench.results.store import ResultsFolder
 
@@ -70,7 +71,15 @@ def plan(
         renewed=resolver.renewed,
         datasets=resolver.datasets,
         rates_named=any("train.lr" in cell for cell in cells),
+        rows=_rows_of_files(found.runs),
     )
+
+
+def _rows_of_files(runs: Iterable[Run]) -> dict[str, dict[str, int]]:
+    """Examples of each split of a user's own files, which were read to resolve their runs."""
+    tasks = {id(run.task): run.task for run in runs if "file" in run.task.source}
+    facts = {canonical(one): loading.file_facts(one, one.classes) for one in tasks.values()}
+    return {text: {"train": one.train, "validation": one.validation} for text, one in facts.items()}
 
 
 def _cells(words: Iterable[str], sweeps: list[str], composer: Composer) -> list[Cell]:

@@ -28,6 +28,7 @@ class Plan:
         renewed: of `revisions` those that replace what the results folder has kept.
         datasets: what was found about data sets of `task=hub`, by what it depends on.
         spaces: learning rates to choose from, by key of a run.
+        rows: examples of each split of a user's own file, by the canonical text of the task.
     """
 
     runs: list[Run]
@@ -44,6 +45,7 @@ class Plan:
     renewed: set[str] = field(default_factory=set)
     datasets: Json = field(default_factory=dict)
     rates_named: bool = False
+    rows: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -306,7 +306,9 @@ def _own_table(task: TaskConfig, split: str) -> own_file.FileTable:
     path = task.path if part == "train" else task.validation_path
     assert path is not None
     content = task.source["file"][part]
-    return own_file.read_table(path, content, task.texts, task.label, task.quoting)
+    table = own_file.read_table(path, content, task.texts, task.label, task.quoting)
+    table.texts, table.label = task.texts, task.label
+    return table
 
 
 def _file_split(task: TaskConfig, split: str) -> LabelledTexts:

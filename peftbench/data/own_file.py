@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from peftbench.core.errors import ConfigError, first_line
-from peftbench.core.text import did_you_mean
+from peftbench.core.text import close_names, did_you_mean
 from peftbench.data import delimited
 from peftbench.system.io import digest, hash_file
 
@@ -39,6 +39,7 @@ class FileTable:
         unit: what these places count: lines of a text file, examples of a list, rows of a table.
         notes: what was read otherwise than it stands there.
         made: what was made of the columns, by what it is: tables are kept and asked again.
+        texts, label: the columns that `task.texts` and `task.label` name, where overrides can.
     """
 
     path: Path
@@ -48,6 +49,8 @@ class FileTable:
     unit: str
     notes: list[str] = field(default_factory=list)
     made: dict[Any, Any] = field(default_factory=dict, repr=False)
+    texts: Sequence[str] = ()
+    label: str | None = None
 
     def column(self, name: str) -> list[Any]:
         """The values of a column.
@@ -58,7 +61,7 @@ class FileTable:
         if name not in self.columns:
             raise ConfigError(
                 f"{self.path} has no column {name!r}; {did_you_mean(name, self.names)}"
-                f"{self._header_hint()}"
+                f"{self._header_hint()}{self._key_hint(name)}"
             )
         if self.names.count(name) > 1:
             places = [str(i + 1) for i, other in enumerate(self.names) if other == name]
@@ -75,6 +78,21 @@ class FileTable:
         if FORMATS[self.path.suffix.lower()] in ",\t":
             return " (the first line of a file holds the names of its columns)"
         return ""
+
+    def _key_hint(self, name: str) -> str:
+        """The override that names another column in place of a missing one."""
+        if name not in (*self.texts, self.label):
+            return ""
+        taken = {*self.texts, self.label} - {name}
+        left = [column for column in self.columns if column not in taken]
+        near = close_names(name, left)
+        if name == self.label:
+            return f"; set task.label={near[0] if near else 'COLUMN'}"
+        if not left:
+            return ""
+        longest = max(left, key=lambda column: sum(len(str(cell)) for cell in self.columns[column]))
+        texts = [(near or [longest])[0] if text == name else text for text in self.texts]
+        return f"; set 'task.texts=[{','.join(texts)}]'"
 
     def where(self, places: Iterable[int]) -> str:
         """Where rows with these numbers are in the file, the first few of them."""

@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from peftbench.core.run import Run
-from peftbench.core.text import format_duration
+from peftbench.core.text import count_of, format_duration
 from peftbench.core.tuning import FRACTION
 from peftbench.pilot.design import SHARES, PilotDesign
 from peftbench.pilot.final_model import results_of
@@ -43,21 +43,28 @@ def estimate(found: PilotDesign, results: ResultsFolder, device: str) -> str:
             for share in SHARES
         ),
     ]
+    made = ", ".join(
+        count_of(count, f"{what} run")
+        for count, what in (
+            (trials, "tuning"),
+            (len(runs), "cross-validation"),
+            (points, "learning-curve"),
+            (final, "final"),
+        )
+        if count
+    )
     total = 0.0
     for count, times in parts:
         known = [time for time in times if time is not None]
         if not known and count:
-            return (
-                f"{trials + len(runs) + points + final} trainings; their time is not known before"
-            )
+            return f"{made}; their time is not known before"
         total += count * sum(known) / max(1, len(known))
     done = len(records)
     how = "from the speeds of records here" if done else "from shipped step times"
     where = "this GPU" if gpus and done else f"the {cores()} cores of this CPU"
     faster = "; a GPU is many times faster" if gpus and not done else ""
     return (
-        f"trainings: {trials} to choose learning rates, {len(runs)} on whole folds, {points} for "
-        f"the learning curve, {final} for the model that is exported after go; {done} are done; "
+        f"{made} (for the model that is exported after go); {done} are done; "
         f"all take about {format_duration(total)} on {where}, {how}{faster}"
     )
 

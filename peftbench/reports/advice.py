@@ -1,5 +1,7 @@
 """Advice as a person reads it: a sentence, a table, and the same for scripts."""
 
+import math
+
 from peftbench.analysis import convention, failures, grouping
 from peftbench.analysis.advice import Advice, Option
 from peftbench.analysis.comparison import DRAWS
@@ -27,25 +29,32 @@ def sentence(advice: Advice) -> str:
 
 
 def advice_table(advice: Advice) -> Table:
-    """Every option."""
+    """Every option; the chance to be the best only where the records can tell."""
+    doubted = bool(advice.doubts)
+    options = advice.options
+    if doubted:
+        options = sorted(options, key=lambda one: math.inf if one.score is None else -one.score)
     lines = [
         [
             one.label,
-            "–" if one.chance is None else _percent(one.chance),
+            *([] if doubted else ["–" if one.chance is None else _percent(one.chance)]),
             grouping.spread([*one.scores, *[None] * (one.seeds - len(one.scores))]),
             f"{one.seconds:,.0f}",
             "–" if one.peak_bytes is None else f"{one.peak_bytes / 2**20:,.0f}",
             ", ".join(_told(one)),
         ]
-        for one in advice.options
+        for one in options
     ]
-    heads = ["method", "best", advice.metric, "train s", "peak MiB", "note"]
-    note = (
+    best = [] if doubted else ["best"]
+    heads = ["method", *best, advice.metric, "train s", "peak MiB", "note"]
+    chance = (
         f"Best: chance that the expected score is the highest, {DRAWS:,} draws over "
-        f"{advice.over}, with a rate of failures from the seeds that collapsed. Score: percent, "
-        "mean ± standard deviation over seeds (number)."
+        f"{advice.over}, with a rate of failures from the seeds that collapsed. "
     )
-    return Table("Advice", heads, lines, 1, [note, convention.NOTE, *advice.warnings], prose=1)
+    score = "Score: percent, mean ± standard deviation over seeds (number)."
+    note = score if doubted else chance + score
+    title = f"{'Nearest records' if doubted else 'Advice'}: {advice.source}"
+    return Table(title, heads, lines, 1, [note, convention.NOTE, *advice.warnings], prose=1)
 
 
 def as_json(advice: Advice) -> Json:

@@ -1,4 +1,4 @@
-"""Which published claims hold here: verdicts, the cells behind them, theirs beside ours.
+"""Which published claims hold here: verdicts, the settings behind them, theirs beside ours.
 
 What no paper claims, our conjectures, stands in tables of its own.
 """
@@ -77,7 +77,7 @@ def _verdicts(title: str, tested: list[Verdict]) -> Table:
                 _decides(one),
             ]
         )
-    columns = ["paper", "claim", "verdict", "cells", "deciding cell", "in words"]
+    columns = ["paper", "claim", "verdict", "settings", "deciding setting", "in words"]
     return Table(title, [*columns, "would decide it"], lines, 3, [_VERDICTS], prose=2)
 
 
@@ -87,13 +87,13 @@ def _summed(title: str, tested: list[Verdict]) -> Table:
     for one in tested:
         told = [one.claim.says]
         if one.deciding is not None:
-            told.append(f"Deciding cell: {_deciding(one)}.")
+            told.append(f"Deciding setting: {_deciding(one)}.")
         if decides := _decides(one):
             told.append(f"Would decide it: {decides}.")
         counts = [sum(cell.verdict == kind for cell in one.cells) for kind in _KINDS]
         cells = " · ".join(map(str, counts)) if one.cells else "–"
         lines.append(["\n".join(_names(one)), one.verdict, cells, " ".join(told)])
-    columns = ["claim", "verdict", "cells", "in words"]
+    columns = ["claim", "verdict", "settings", "in words"]
     return Table(title, columns, lines, 1, [_VERDICTS], prose=1)
 
 
@@ -137,19 +137,19 @@ _KINDS = ("supported", "contradicted", "undecided")
 
 _VERDICTS = (
     "Supported and contradicted are said of these records: this model, these tasks, sizes and "
-    "budgets. Cells: supported · contradicted · undecided. What must hold everywhere is supported "
-    "if every cell supports it, each at the 5 % level (an intersection-union test, Berger 1982), "
-    "and all that the claim speaks of was tested; it is contradicted if one cell contradicts it "
-    "after Holm's correction. What must hold somewhere, the other way round; what must hold in "
-    "most, by more than half of the cells, all corrected. The correction is over all cells of the "
-    "claim: one that cannot be tested counts as one with p = 1, so a claim with one testable cell "
-    "of three is still corrected for three. A learning rate that was not chosen on the cell's task "
-    "(among three or more, on a selection split, in this folder or the folder `tuning` beside it; "
-    "at any size) decides nothing about a method: rate not chosen here. A better rate can only "
-    "raise a score, so the method that is behind has to have a chosen one. One seed decides "
-    "nothing. Deciding cell: that which bears the claim out least (where one cell is enough, best):"
-    " effect in points, 95 % interval, seeds × examples. Every claim is a family of its own: of "
-    "many true ones, one in twenty may be called contradicted."
+    "budgets. Settings: supported · contradicted · undecided. What must hold everywhere is "
+    "supported if every setting supports it, each at the 5 % level (an intersection-union test, "
+    "Berger 1982), and all that the claim speaks of was tested; it is contradicted if one setting "
+    "contradicts it after Holm's correction. What must hold somewhere, the other way round; what "
+    "must hold in most, by more than half of the settings, all corrected. The correction is over "
+    "all settings of the claim: one that cannot be tested counts as one with p = 1, so a claim "
+    "with one testable setting of three is still corrected for three. A learning rate that was not"
+    " chosen on the setting's task (among three or more, on a selection split, in this folder or "
+    "the folder `tuning` beside it; at any size) decides nothing about a method: rate not chosen "
+    "here. A better rate can only raise a score, so the method that is behind has to have a chosen"
+    " one. One seed decides nothing. Deciding setting: that which supports the claim least (where "
+    "one setting is enough, most): effect in points, 95 % interval, seeds × examples. Every claim "
+    "is a family of its own: of many true ones, one in twenty may be called contradicted."
 )
 
 
@@ -179,7 +179,7 @@ def _decides(one: Verdict) -> str:
 
 
 def _of(some: int, one: Verdict) -> str:
-    return f"{some} of {len(one.cells)} cells"
+    return f"{some} of {len(one.cells)} settings"
 
 
 def _cells(title: str, tested: list[Verdict]) -> Table:
@@ -189,9 +189,9 @@ def _cells(title: str, tested: list[Verdict]) -> Table:
             names = [one.paper.name, one.claim.name, cell.title, cell.ours, cell.against or ""]
             of = [cell.of, _count(cell)]
             lines.append([*names, *of, *_effect(one, cell), _verdict(cell), _seeds(cell)])
-    heads = ["paper", "claim", "cell", "row", "against", "of", "seeds × examples", "effect"]
-    columns = [*heads, "95 % from", "to", "told from", "p", "p, Holm", "verdict", "seeds to tell"]
-    return Table(f"{title}, cell by cell", columns, lines, 5, [_NOTE])
+    heads = ["paper", "claim", "setting", "row", "against", "of", "seeds × examples", "effect"]
+    columns = [*heads, "95 % from", "to", "threshold", "p", "p, Holm", "verdict", "seeds needed"]
+    return Table(f"{title}, setting by setting", columns, lines, 5, [_NOTE])
 
 
 def _parted(tested: list[Verdict]) -> list[Table]:
@@ -205,10 +205,10 @@ def _parted(tested: list[Verdict]) -> list[Table]:
             held = f"{cell.ours} against {cell.against}" if cell.against else cell.ours
             title = f"{', '.join(_names(one))}: {held}, {cell.of}"
             if null:
-                title += f", told from {_points(null, '')}"
+                title += f", threshold {_points(null, '')}"
             line = [cell.title, _count(cell), shown, adjusted, _seeds(cell), _verdict(cell)]
             parts.setdefault(title, []).append(line)
-    columns = ["cell", "n", "effect (95 %)", "p, Holm", "to tell", "verdict"]
+    columns = ["setting", "n", "effect (95 %)", "p, Holm", "seeds needed", "verdict"]
     made = [Table(title, columns, lines, prose=1, narrow=True) for title, lines in parts.items()]
     return [*made[:-1], replace(made[-1], notes=[_NOTE])]
 
@@ -260,9 +260,9 @@ _NOTE = (
     f"Brown and Forsythe's test, from {SEEDS['steadier']} seeds on; standard deviation: interval "
     f"by chi-square, as if seeds were normal, from {SEEDS['stable_from']} seeds on. In spreads an "
     "undefined score, of a constant prediction, is that of the trivial one; where all runs "
-    "collapsed there is no spread. Told from: the claim says more than "
+    "collapsed there is no spread. Threshold: the claim says more than "
     f"that (a standard deviation: less). Decided by p below {100 * ALPHA:g} % on either side. Seeds"
-    " to tell: how many would find such an effect four times in five, before correction, if it is "
+    " needed: how many would find such an effect four times in five, before correction, if it is "
     "as it was found; rough, since where 8 are right, three seeds say anything from 3 to over 100."
 )
 

@@ -10,14 +10,18 @@ from peftbench.results.predictions import Load
 
 REPORT = Report(
     name="collapses",
-    question="which runs predict one class throughout, and are they dead?",
+    question="which runs predict one class throughout, and have they learnt anything?",
     order=16,
     tables=lambda inputs: listed(collapses_table(inputs.records, inputs.tested, inputs.load)),
     page=("scores", 4),
 )
 
-#: Kinds of `failures.Collapse`, in the order of the columns.
-_KINDS = ("dead", "no signal", "below the threshold")
+#: Columns that count kinds of `failures.Collapse`, by kind.
+_KINDS = {
+    "dead": "constant output",
+    "no signal": "AUC at chance",
+    "below the threshold": "AUC above chance",
+}
 
 
 def collapses_table(records: list[Record], tested: list[Record], load: Load) -> Table | None:
@@ -56,7 +60,7 @@ def collapses_table(records: list[Record], tested: list[Record], load: Load) -> 
                     _span(aucs, 3),
                 ]
             )
-    columns = ["task", "method", *split, "collapsed: rate", *_KINDS, "spread", "AUC"]
+    columns = ["task", "method", *split, "collapsed: rate", *_KINDS.values(), "spread", "AUC"]
     return Table("Collapsed runs", columns, lines, 2 + len(split), [_NOTE]) if lines else None
 
 
@@ -71,9 +75,9 @@ _NOTE = (
     "Seeds that predict one class or value throughout, of all seeds, and the rates of failure that "
     "this leaves possible (95 %, Clopper-Pearson). Spread: standard deviation over examples of the "
     "log odds of the predicted class, or of values over that of the labels. AUC: how well the log "
-    "odds order the examples, 0.5 by chance. Dead: the spread is below "
-    f"{failures.DEAD:g}, the output is the same for every text. No signal: the AUC is not above "
-    "chance (Mann-Whitney, one-sided, 5 %). Below the threshold: it is, so the run has learnt "
-    "something and no example has crossed the threshold yet. Where predictions cannot be read, "
-    "the kind is not known (–)."
+    "odds order the examples, 0.5 by chance. Counts of collapsed "
+    f"seeds. Constant output: the spread is below {failures.DEAD:g}, the output is the same for "
+    "every text. AUC at chance: it is not above 0.5 (Mann-Whitney, one-sided, 5 %). AUC above "
+    "chance: the run has learnt something and no example has crossed the threshold yet. Where "
+    "predictions cannot be read, the kind is not known (–)."
 )

@@ -95,7 +95,7 @@ def to_table(
         if best.resolution:
             told = [best.resolution.get(column) for column in grid.columns]
             reach = ["–" if one is None else _number(grid, one) for one in told]
-            lines.append(["resolution", *[""] * (len(grid.row_names) - 1), *reach])
+            lines.append([convention.DETECTABLE, *[""] * (len(grid.row_names) - 1), *reach])
         lines.insert(0, [convention.BASELINE, *[""] * (len(grid.row_names) - 1), *base])
     titles = _titles(grid)
     columns = [*grid.row_names, *titles.values()]
@@ -354,9 +354,8 @@ def _tested(grid: PivotGrid, best: Best, titles: dict[Row, str]) -> list[str]:
         )
     if best.resolution:
         notes.append(
-            "Resolution: the true difference from the highest mean that as many seeds and examples "
-            "find four times in five, the median over rows; – where a row has fewer than three "
-            "seeds."
+            "Minimum detectable difference from the highest mean at 80 % power with these seeds "
+            "and examples (median over rows); – where a row has fewer than three seeds."
         )
     if best.unreadable:
         notes.append(

@@ -64,7 +64,7 @@ def scores(
 
     Args:
         records: of any tasks.
-        pairs: comparisons, from which the last line has the resolution of each column.
+        pairs: comparisons, from which the last line has the detectable difference of each column.
         tuned: those with a learning rate that was chosen, which are marked.
     """
     table = _table("Scores", records, lambda names: names[:1], tuned)
@@ -76,11 +76,11 @@ def scores(
             reach.setdefault(pair.sized, []).append(100 * pair.effect.detectable)
     columns = sorted({grouping.sized(record) for record in records})
     cells = [f"{statistics.median(reach[one]):.1f}" if one in reach else "–" for one in columns]
-    line = ["resolution", *[""] * (table.labels - 1), *cells]
+    line = [convention.DETECTABLE, *[""] * (table.labels - 1), *cells]
     against = " or ".join(sorted({pair.against for pair in pairs}))
     note = (
-        f"Resolution: the true difference from {against} that as many seeds and examples find four "
-        "times in five, after correction over the rows; the median over rows, – below three seeds."
+        f"Minimum detectable difference from {against} at 80 % power with these seeds and "
+        "examples, corrected over the rows (median over rows); – below three seeds."
     )
     return replace(table, rows=[*table.rows, line], notes=[*table.notes, note])
 
@@ -215,11 +215,11 @@ def _table(
         lines.append(
             [*row, *(_cell(members, column) + _mark(members, column, tuned) for column in columns)]
         )
+    kinds = {record.run.task.kind for record in records}
     notes = [
         "Percent, mean ± standard deviation over seeds (number of seeds), on the reporting split "
-        f"at the end of the budget; the {convention.BASELINE} is the majority class of the "
-        "training labels, or their mean, the mean over seeds.",
-        convention.NOTE,
+        f"at the end of the budget. {convention.baseline_note(kinds)}",
+        convention.note(kinds),
     ]
     if any(task_metrics.factor(metric) == 1 for _, metric, _ in columns):
         notes.append("Errors (mae, rmse) are in the unit of the labels; less is better.")

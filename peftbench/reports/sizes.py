@@ -1,9 +1,12 @@
 """How do scores grow with data? Every seed a dot, lines through the means, bars of the spread."""
 
+import math
 import statistics
 
 from peftbench.analysis import convention, grouping
+from peftbench.analysis.expected_scores import score_range
 from peftbench.core.run import Record
+from peftbench.metrics import task_metrics
 from peftbench.reports.base import Report
 from peftbench.reports.plotting.line_plots import Panel, Series, draw_line_plots
 from peftbench.reports.plotting.palette import Palette
@@ -19,8 +22,9 @@ REPORT = Report(
 )
 
 _CAPTION = (
-    "Score by training examples (logarithmic): every seed a dot, lines through the means, bars of "
-    "one standard deviation over seeds; dots at one size are moved apart a little. {also}{level}"
+    "Score by training examples (logarithmic): every seed a dot, open where it collapsed, lines "
+    "through the means, bars of one standard deviation over seeds within the range of the metric; "
+    "dots at one size are moved apart a little. {also}{level}"
     f"{convention.NOTE}"
 )
 
@@ -52,7 +56,15 @@ def plot_sizes(records: list[Record], palette: Palette) -> list[Figure]:
             continue
         also |= {name for here in found.values() for name in _differs(here)}
         panels.append(
-            Panel(task, "training examples", f"{metric} (%)", series, list(base), places=sizes)
+            Panel(
+                title=task,
+                x="training examples",
+                y=f"{metric} (%)",
+                series=series,
+                level=list(base),
+                places=sizes,
+                span=_span(metric),
+            )
         )
     told = f"Along the lines these differ too: {', '.join(sorted(also))}. " if also else ""
     dotted = f"Dotted: the {convention.BASELINE}. "
@@ -71,16 +83,26 @@ def _sizes(records: list[Record]) -> list[int]:
 
 
 def _series(records: list[Record]) -> Series:
-    scores: dict[int, list[float]] = {}
+    known: dict[int, list[tuple[float, bool]]] = {}
     for record in records:
         if record.score is not None:
-            scores.setdefault(record.work["train_size"], []).append(100 * record.score)
-    places = sorted(scores)
+            known.setdefault(_size(record), []).append((100 * record.score, record.collapsed))
+    places = sorted(known)
+    scores = {place: [score for score, _ in known[place]] for place in places}
     return Series(
         [(place, _mean(scores[place])) for place in places],
         [[(place, score)] for place in places for score in scores[place]],
         [statistics.stdev(s) if len(s := scores[place]) > 1 else None for place in places],
+        collapsed=[gone for place in places for _, gone in known[place]],
     )
+
+
+def _span(metric: str) -> tuple[float, float]:
+    """The range of a metric in percent; errors, in the unit of the labels, have none."""
+    if task_metrics.factor(metric) == 1:
+        return -math.inf, math.inf
+    low, high = score_range(metric)
+    return 100 * low, 100 * high
 
 
 def _size(record: Record) -> int:

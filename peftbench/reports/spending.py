@@ -59,7 +59,7 @@ def spending_table(
                 title += f", {costs.called(machine, machines)}"
             lines += _lines(title, cells, goal, prices, tuned)
     paid = [prices.currency or ""] if prices.known() else []
-    reach = [f"s to {100 * part:.0f} %" for part in NEAR]
+    reach = [f"s to {100 * part:.0f} % of reference" for part in NEAR]
     columns = [
         "method",
         *split,
@@ -68,10 +68,10 @@ def spending_table(
         "train s",
         *(["tuning"] if tuned.choices else []),
         "TFLOP",
-        "MB kept",
+        "saved MB",
         *paid,
         *reach,
-        "front",
+        "Pareto front",
     ]
     return Table(
         "Spending",
@@ -89,14 +89,14 @@ def spending_table(
 
 
 _NOTE = (
-    "Train s: mean training seconds. MB kept: trained weights and head in fp32. S to 95 %: "
-    "training seconds until the curve first reaches that part of the score of the task's first "
-    "row, mean over the seeds that do (their number where not all do; – where none does). Front: "
-    "no other method of the task scores higher in less training time. Seconds compare on one "
-    "device."
+    "Train s: mean training seconds. Saved MB: trained weights and head in fp32. S to 95 % of "
+    "reference: training seconds until the curve first reaches that part of the score of the "
+    "task's first row, mean over the seeds that do (their number where not all do; – where none "
+    "does). Pareto front: no other method of the task scores higher in less training "
+    "time. Seconds compare on one device."
 )
 
-_TUNING = "Front and money count them with the training of a run; s to 95 % does not."
+_TUNING = "Pareto front and money count them with the training of a run; s to 95 % does not."
 
 
 def _lines(

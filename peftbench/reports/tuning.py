@@ -24,6 +24,9 @@ REPORT = Report(
     page=("costs", 3),
 )
 
+#: The column that counts rates, not trials.
+_COLLAPSED = "rates with a collapsed trial"
+
 #: Numbers of trials for which the expected best is shown.
 _COUNTS = (1, 2, 3, 4, 5, 6, 8, 12, 16, 24, 32, 48, 64)
 
@@ -99,14 +102,14 @@ def choice_table(chosen: list[Choice], warning: str = "") -> Table:
             ]
         )
     columns = ["method", *split, "task", "size", "train.lr", "of (rates)", "score (trials)"]
-    columns += ["within a decade", "collapsed", "trials", "time"]
+    columns += ["within a decade", _COLLAPSED, "trials", "time"]
     notes = [
         f"Scores of the primary metric on {100 * FRACTION:.0f} % of the training examples, held "
         f"out, ± standard deviation over trials. {UNREPORTED} Within a "
         "decade: lowest and highest mean score of the rates between a tenth of the chosen one and "
         "ten times it; one that was tried with one seed may lie above the chosen one, which was "
-        "the best over all seeds. Collapsed: rates at which any trial has no defined metric, as it "
-        "predicts one class or value throughout, or diverges. Trials, time: of all rates."
+        "the best over all seeds. Rates with a collapsed trial: any trial has no defined metric, "
+        "as it predicts one class or value throughout, or diverges. Trials, time: of all rates."
         + " tpe: each rate was proposed by Optuna from the scores of those before."
         * any(choice.sampler == TPE for _, _, choice in cells)
     ]

@@ -3,12 +3,13 @@
 import json
 import statistics
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cache, cached_property
 from pathlib import Path
 
 from peftbench.core.configs import ModelConfig
-from peftbench.core.run import Record, Run
+from peftbench.core.run import Record, Run, canonical
 from peftbench.system.hardware import bf16_on_cpu, cores
 
 Near = tuple[str, ...]
@@ -57,9 +58,14 @@ class Forecast:
 
     Nearest are those of the same model, method and task; then the same model and method; then the
     same model.
+
+    Args:
+        records: that say how long runs took.
+        rows: see `core.plan.Plan`.
     """
 
-    def __init__(self, records: Iterable[Record]):
+    def __init__(self, records: Iterable[Record], rows: Mapping[str, dict[str, int]] | None = None):
+        self._rows = rows or {}
         self._pace: dict[Near, list[float]] = defaultdict(list)
         self._rest: dict[Near, list[float]] = defaultdict(list)
         for record in records:
@@ -72,6 +78,7 @@ class Forecast:
 
     def seconds(self, run: Run) -> float | None:
         """Wall-clock seconds of the run on the machine of the records."""
+        run = self._counted(run)
         for near in _near(run):
             if near in self._pace:
                 train = self._train(run, _mean(self._pace[near]))
@@ -85,6 +92,7 @@ class Forecast:
         """
         if run.budget.seconds is not None:
             return float(run.budget.seconds)
+        run = self._counted(run)
         passes, size = _passes(run), _relative_size(run.model)
         if passes is None or size is None:
             return None
@@ -104,10 +112,17 @@ class Forecast:
         Seconds where all are known, else forward passes, else each run counts alike.
         """
         for measure in (self.seconds, _passes):
-            found = {run.key: measure(run) for run in runs}
+            found = {run.key: measure(self._counted(run)) for run in runs}
             if all(found.values()):
                 return {key: known or 0.0 for key, known in found.items()}
         return {run.key: 1.0 for run in runs}
+
+    def _counted(self, run: Run) -> Run:
+        """The run with the examples of a user's own file; its key is another one."""
+        if run.task.examples or "file" not in run.task.source:
+            return run
+        known = self._rows.get(canonical(run.task))
+        return run if known is None else replace(run, task=replace(run.task, examples=known))
 
     def _train(self, run: Run, pace: float) -> float | None:
         if run.budget.seconds is not None:

@@ -218,7 +218,7 @@ def sweep_status(
         done=done,
         failed=failed,
         bad=bad,
-        forecast=Forecast(filter(like, records)),
+        forecast=Forecast(filter(like, records), plan.rows),
         records=[by_key[run.key] for run in plan.runs if run.key in by_key],
         evaluated=[evaluated[one.key] for one in plan.evaluations if one.key in evaluated],
         closed={key: closed[key] for key in wanted if key in closed},

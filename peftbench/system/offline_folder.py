@@ -40,7 +40,7 @@ def folder() -> Path | None:
     if not named:
         return None
     if not (Path(named) / "manifest.json").is_file():
-        raise ConfigError(f"{VARIABLE}={named}: `peftbench prefetch` made no such folder")
+        raise ConfigError(f"{VARIABLE}={_not_prefetched(Path(named))}")
     return Path(named)
 
 
@@ -86,7 +86,12 @@ def manifest(place: Path) -> Json:
     try:
         return io.unsealed(place / "manifest.json")
     except (FileNotFoundError, NotADirectoryError):
-        raise ConfigError(f"{place}: `peftbench prefetch` made no such folder") from None
+        raise ConfigError(_not_prefetched(place)) from None
+
+
+def _not_prefetched(place: Path) -> str:
+    what = "it has no manifest.json" if place.is_dir() else "folder not found"
+    return f"{place}: {what}; run `peftbench prefetch OVERRIDES --to {place}`"
 
 
 def revisions(place: Path) -> dict[str, str]:

@@ -163,12 +163,63 @@ def test_within_a_budget_the_curve_is_read():
         (["task=mrcp", "size=3"], "did you mean mrpc"),
         (["task=mrpc", "size=3", "budget.second=3"], "did you mean budget.seconds"),
         (["task=mrpc", "size=3,4"], "a single setting, got 2"),
-        (["task=mrpc"], "say for what"),
+        (["task=mrpc"], "advise needs task= and size=, for example"),
+        (["size=3"], "advise needs task= and size=, for example"),
+        (["task=small", "size=3"], "give task=NAME of trained runs and size=N"),
     ],
 )
 def test_bad_questions_name_what_was_meant(words, message):
     with pytest.raises(ConfigError, match=message):
         advice.ask(*words)
+
+
+def own_file(path, rows=60):
+    """A user's own file, and words of runs on it."""
+    lines = [f"text {n} of some words,{'no' if n % 2 else 'yes'}\n" for n in range(rows)]
+    path.write_text("sentence,label\n" + "".join(lines))
+    return ("task=file", f"task.path={path}")
+
+
+def test_a_users_own_file_is_named_as_in_its_records(tmp_path):
+    """Its size, model and rows are those of the records; its path means the same."""
+    words = own_file(tmp_path / "tickets.csv")
+    good = {"lora": 0.9, "bitfit": 0.6}
+    made, load = said("method=lora,bitfit", "seed=0,1,2", "size=16,32", *words, good=good)
+    asked = advice.ask("task=tickets", records=made)
+    assert (asked.size, asked.run.model.name, asked.run.task.name) == (32, "tiny", "tickets")
+    assert advice.ask("task=tickets", "size=20", records=made).size == 20
+    assert advice.ask(*words, "model=tiny", records=made).size == 32
+    found = advice.advise(asked, made, load)
+    assert (found.source, found.doubts) == ("tickets, 32 examples, tiny", [])
+    assert found.options[0].label == "lora"
+    with pytest.raises(ConfigError, match=r"did you mean tickets\?"):
+        advice.ask("task=ticket", records=made)
+    other = own_file(tmp_path / "others.csv")
+    with pytest.raises(ConfigError, match=r"no record is of these rows.*peftbench pilot FILE"):
+        advice.ask(*other, records=made)
+    own_file(tmp_path / "tickets.csv", rows=70)
+    with pytest.raises(ConfigError, match="no record is of these rows"):
+        advice.ask(*words, records=made)
+
+
+def test_the_size_is_that_of_the_records_where_none_is_given():
+    good = {"lora": 0.9, "bitfit": 0.6}
+    made, _ = said("method=lora,bitfit", "size=32,50", good=good)
+    assert advice.ask(*ASKED, records=made).size == 50
+
+
+def test_scores_of_other_examples_have_no_chances():
+    made, load = said(
+        "method=lora,bitfit", "seed=0,1,2", "size=32", good={"lora": 0.6, "bitfit": 0.9}
+    )
+    near = told.advice_table(advised("size=32", made=made, load=load))
+    assert near.title == "Advice: synthetic_paraphrase, 32 examples, tiny"
+    assert near.columns[:2] == ["method", "best"]
+    far = told.advice_table(advised("size=320", made=made, load=load))
+    assert far.title == "Nearest records: synthetic_paraphrase, 32 examples, tiny"
+    assert far.columns[:2] == ["method", "accuracy"]
+    assert [row[0] for row in far.rows] == ["bitfit", "lora"]
+    assert "Best:" not in " ".join(far.notes)
 
 
 def test_the_verb(tmp_path):

@@ -506,7 +506,7 @@ def test_the_terminal_says_it_in_a_hundred_columns(folder):
     asked = claim("better"), claim("not_worse", margin=0.01)
     tested = [judged(one, made, resamples) for one in asked]
     wide, narrow = (told.tables(tested, made, narrow=here) for here in (False, True))
-    cells = [line for table in narrow if table.columns[0] == "cell" for line in table.rows]
+    cells = [line for table in narrow if table.columns[0] == "setting" for line in table.rows]
     assert [line[0] for line in cells] == [line[2] for line in wide[1].rows]
     assert len(cells) > 2
     for table in narrow:
@@ -514,9 +514,9 @@ def test_the_terminal_says_it_in_a_hundred_columns(folder):
         Console(width=100, file=file).print(table.rich())
         assert "…" not in file.getvalue()
         assert max(map(len, file.getvalue().splitlines())) <= 100
-    assert "told from" in " ".join(table.title for table in narrow)
+    assert "threshold" in " ".join(table.title for table in narrow)
     code, text = report("paper=unipelt2022", "--results", folder)
-    assert (code, "deciding cell" in text) == (0, False)
+    assert (code, "deciding setting" in text) == (0, False)
 
 
 def test_seeds_that_would_decide_are_words_of_the_same_runs():

@@ -198,9 +198,9 @@ def test_plan_counts_what_is_done_missing_and_failed(results):
     words = tiny("method=lora,bitfit,full", BOTH, "seed=range(0,5)")
     said = call("plan", *words)
     rows = {tuple(line.split()[:2]): line.split()[2:] for line in said.splitlines()}
-    assert rows["lora", "synthetic_paraphrase"] == ["32", "0-4", "3", "2", "8", "s"]
-    assert rows["bitfit", "synthetic_similarity"] == ["32", "0-4", "2", "3", "12", "s"]
-    assert rows["full", "synthetic_paraphrase"] == ["32", "0-4", "4", "1", "20", "s"]
+    assert rows["lora", "synthetic_paraphrase"] == ["32", "0.0004", "0-4", "3", "2", "8", "s"]
+    assert rows["bitfit", "synthetic_similarity"] == ["32", "0.001", "0-4", "2", "3", "12", "s"]
+    assert rows["full", "synthetic_paraphrase"] == ["32", "2e-05", "0-4", "4", "1", "20", "s"]
     assert "30 distinct runs: 11 done, 19 missing, 1 of them failed before" in said
     assert "failed (diverged) full" in said
     assert "the loss is nan at step 7" in said
@@ -241,6 +241,10 @@ def test_plan_shows_axes_and_estimates_time_without_records(monkeypatch):
     assert "4 runs of minilm" in said
     lines = call("plan", "sweep=quickstart").partition("28 runs of minilm")[2].splitlines()[2:15]
     assert max(map(len, lines)) <= 80
+    assert lines[0].split() == ["method", "task", "size", "epochs", "lr", "seeds", "time"]
+    rates = {(line.split()[0], line.split()[4]) for line in lines[2:-1]}
+    assert {("lora", "0.0076"), ("lora", "0.0038"), ("bitfit", "0.0024")} <= rates
+    assert "1 run of minilm, train.lr=0.0005\n" in call("plan", "method=lora", "lr=5e-4")
     assert "from shipped step times, as there is no record yet" in said
     assert not Path("results").exists()
     # it takes about 2 minutes on two cores
@@ -396,6 +400,7 @@ def test_list_shows_keys_defaults_and_source_of_an_option():
     (found,) = json.loads(call("list", "LoRA", "--json")).values()
     assert found["keys"]["rank"] == 8
     assert found["path"].endswith("configs/method/lora.yaml")
+    assert call("list", "mam") == call("list", "combined")
 
 
 def test_show_refuses_what_names_no_record_or_several(results):

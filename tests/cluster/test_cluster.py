@@ -690,8 +690,13 @@ def test_doctor_says_what_to_do(tmp_path, monkeypatch):
     assert one["what"] == "results folder"
     assert "choose another one with --results" in one["found"]
     monkeypatch.setenv("PATH", str(tmp_path))
-    told = ask("doctor", *SLURM, "--results", str(tmp_path / "runs"), "--json")
-    assert [one["what"] for one in json.loads(told.output) if one["state"] == "failed"] == ["Slurm"]
+    monkeypatch.setenv("PEFTBENCH_PREFETCHED", str(tmp_path / "none"))
+    words = [*SLURM, "method=lorra"]
+    told = ask("doctor", *words, "--results", str(tmp_path / "runs"), "--json")
+    failed = [one for one in json.loads(told.output) if one["state"] == "failed"]
+    assert [one["what"] for one in failed] == ["Slurm", "prefetched", "overrides"]
+    assert "none: folder not found; run `peftbench prefetch OVERRIDES --to" in failed[1]["found"]
+    assert all(one["do"] for one in failed)
 
 
 @pytest.mark.parametrize("native", [True, False], ids=["native", "not"])

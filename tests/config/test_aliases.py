@@ -2,6 +2,7 @@
 
 import pytest
 
+from peftbench.config import aliases
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
 
@@ -20,6 +21,9 @@ ACCEPTED = {
     "size=1e3": "size=1000",
     "method=all": "method=glob(*)",
     "method=LoRA": "method=lora",
+    "method=mam,houlsby": "method=combined,adapter",
+    "method=BH-PEFT": "method=bayes_hybrid",
+    "method=prefix_tuning": "method=prefix",
     "method=[lora,bitfit]": "method=lora,bitfit",
     "task=MRPC": "task=mrpc",
     "task=SST-2": "task=sst2",
@@ -70,3 +74,9 @@ def test_other_words_are_answered_with_what_to_write(given):
         plan(given, ask_hub=False)
     assert ANSWERED[given] in str(refused.value)
     assert "expecting" not in str(refused.value)
+
+
+def test_a_users_own_option_comes_before_a_common_name():
+    assert aliases.same_name("mam", ["combined", "lora"]) == "combined"
+    assert aliases.same_name("mam", ["combined", "MAM"]) == "MAM"
+    assert aliases.same_name("mam", ["mrpc"]) is None

@@ -42,9 +42,9 @@ def repository(tmp_path, monkeypatch, cache_folder):
     return made
 
 
-def lines(path, label=lambda n: n % 2, **more):
+def lines(path, label=lambda n: n % 2, texts=TEXTS, **more):
     path.parent.mkdir(parents=True, exist_ok=True)
-    rows = [{"text": text, "label": label(n), **more} for n, text in enumerate(TEXTS)]
+    rows = [{"text": text, "label": label(n), **more} for n, text in enumerate(texts)]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
@@ -287,7 +287,8 @@ def test_it_comes_along_in_a_prefetched_folder(repository, tmp_path, monkeypatch
 
 def test_it_is_the_target_of_a_suite(repository):
     for split in ("train", "validation", "test"):
-        lines(repository.folder / f"{split}.jsonl", lambda n: ["no", "yes"][n % 2])
+        own = [f"{split} {text}" for text in TEXTS]
+        lines(repository.folder / f"{split}.jsonl", lambda n: ["no", "yes"][n % 2], own)
     target = "{abroad:{dataset:people/jokes,validation:test,examples:4}}"
     words = (*GIVEN, "suite=shift", f"suite.targets={target}")
     planned = plan(*words)

@@ -495,3 +495,16 @@ def test_a_rare_class_on_the_first_line_is_no_header(tmp_path):
     lines = ['{"sentence": "a b", "label": "no"}', '{"sentence": "c d", "label": "yes"}']
     (tmp_path / "mine.jsonl").write_text("\n".join(lines))
     assert task_of(tmp_path / "mine.jsonl").class_names == ["no", "yes"]
+
+
+def test_the_override_for_another_column_is_named(tmp_path):
+    path = tmp_path / "tickets.csv"
+    rows = [(f"c{n}", ("a", "b")[n % 2], f"a long text of ticket {n}") for n in range(20)]
+    write(path, rows, ("customer", "kind", "text"))
+    words = ["task.label=kind"]
+    assert refused(path, *words).endswith("; set 'task.texts=[text]'")
+    assert refused(path, *words, "task.texts=[text,customr]").endswith(
+        "; set 'task.texts=[text,customer]'"
+    )
+    assert refused(path, "task.texts=[text]").endswith("; set task.label=COLUMN")
+    assert refused(path, "task.texts=[text]", "task.label=kinds").endswith("; set task.label=kind")

@@ -273,7 +273,7 @@ def test_demonstrations_stand_in_front_and_leave_from_the_front():
     run = run_of("gpt2", "prompt.num_demonstrations=2")
     tokenizer, tokens = coded(run, count=2)
     near, far = (
-        f"{texts[0]}\n{texts[1]}\nThe same? {['No', 'Yes'][label]}\n"
+        f"{texts[0]}\n{texts[1]}\nThe same? {['No', 'Yes'][label]}\n\n"
         for texts, label in prompting.build_prompt(run, None).shown
     )
     question = "Cats eat.\nDogs [MASK] eat.\nThe same? "

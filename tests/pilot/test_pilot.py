@@ -82,7 +82,8 @@ def test_a_rehearsal_tells_the_time_and_writes_nothing(tmp_path):
     )
     assert done.exit_code == 0, done.output
     assert (
-        "40 to choose learning rates, 20 on whole folds, 20 for the learning curve" in done.stderr
+        "40 tuning runs, 20 cross-validation runs, 20 learning-curve runs, 3 final runs"
+        in done.stderr
     )
     assert " min on the " in done.stderr
     assert not (tmp_path / "out").exists()
@@ -94,7 +95,7 @@ def test_thorough_repeats_and_gives_all_methods_a_curve(tmp_path):
     done = pilot(path, *WORDS, *words)
     assert done.exit_code == 0, done.output
     assert (
-        "240 to choose learning rates, 60 on whole folds, 40 for the learning curve, 5 for"
+        "240 tuning runs, 60 cross-validation runs, 40 learning-curve runs, 5 final runs"
         in done.stderr
     )
 

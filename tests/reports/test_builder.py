@@ -67,10 +67,10 @@ def spent(*words: str, prices: Prices | None = None, **changes: Any) -> dict[str
 def test_without_prices_there_is_no_money():
     row = spent("method=lora")["lora"]
     assert set(row) == {
-        *("method", "task", "score", "train s", "TFLOP", "MB kept"),
-        *("s to 95 %", "s to 99 %", "front"),
+        *("method", "task", "score", "train s", "TFLOP", "saved MB"),
+        *("s to 95 % of reference", "s to 99 % of reference", "Pareto front"),
     }
-    assert row["MB kept"] == f"{4 * (2048 + 66) / 1e6:.2f}"
+    assert row["saved MB"] == f"{4 * (2048 + 66) / 1e6:.2f}"
 
 
 def test_money_by_hand():
@@ -127,8 +127,9 @@ def test_seconds_to_come_near_the_reference_are_those_of_the_curve():
     ]
     table = spending.spending_table(found, Prices())
     row = {line[0]: dict(zip(table.columns, line, strict=True)) for line in table.rows}
-    assert (row["full"]["s to 95 %"], row["lora"]["s to 95 %"]) == ("2", "2")  # 1.5 rounds to 2
-    assert row["lora"]["s to 99 %"] == "–"
+    reach = "s to 95 % of reference"
+    assert (row["full"][reach], row["lora"][reach]) == ("2", "2")  # 1.5 rounds to 2
+    assert row["lora"]["s to 99 % of reference"] == "–"
 
 
 UNMEASURED = {"cpu_peak_rss_bytes": {"train": None, "evaluate": None}}
@@ -173,7 +174,7 @@ def test_money_of_several_machines_is_not_compared(changes, told):
     lines = [dict(zip(table.columns, row, strict=True)) for row in table.rows]
     size = "synthetic_paraphrase 32, "
     assert sorted(line["task"].removeprefix(size) for line in lines) == sorted(told)
-    assert [line["front"] for line in lines] == ["yes", "yes"]  # each alone on its machine
+    assert [line["Pareto front"] for line in lines] == ["yes", "yes"]  # each alone on its machine
     machines = {costs.machine(record) for record in found}
     assert len(machines) == 2
     assert len(advised(found)) == 2
@@ -255,8 +256,8 @@ def test_a_warning_stands_wherever_costs_are_shown(tmp_path):
     words = ["cell=seconds", "rows=method"]
     assert text in pivot_table.build_pivot_table(results, words, "markdown", None).text
     assert text not in pivot_table.build_pivot_table(results, [], "markdown", None).text
-    question = advice.ask("task=synthetic_paraphrase", "model=tiny", "size=32")
-    assert told.as_json(advice.from_folders(question, [results]))["warnings"] == [text]
+    words = ("task=synthetic_paraphrase", "model=tiny", "size=32")
+    assert told.as_json(advice.from_folders(words, [results]))["warnings"] == [text]
     (tmp_path / costs.NOTES).write_text("cost: 3\n")
     with pytest.raises(ConfigError, match="holds one line of text"):
         builder.write(results)

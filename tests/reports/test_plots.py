@@ -172,6 +172,23 @@ def test_sizes_are_means_and_deviations_of_rows():
     assert sizes.plot_sizes([r for r in made if r.run.size == 100], Palette()) == []
 
 
+def test_collapsed_seeds_of_sizes_are_open_and_bars_end_at_the_best_score():
+    made = [
+        records.record(r, 0.6 if r.seed == 0 else 1.0, collapsed=r.seed == 0)
+        for r in records.runs("method=lora", "size=100,400", "seed=0,1,2")
+    ]
+    (picture,) = sizes.plot_sizes(made, Palette())
+    (axis,) = picture.figure.axes
+    dots = [line for line in axis.get_lines() if line.get_linestyle() == "None"]
+    faces = [to_hex(dot.get_markerfacecolor()) for dot in dots]
+    assert [face == "#ffffff" for face in faces] == [True, False, False] * 2
+    assert all(dot.get_markeredgewidth() > 0 for dot in dots[::3])
+    (low, high), _ = axis.collections[0].get_segments()
+    mean, deviation = statistics.fmean((60, 100, 100)), statistics.stdev((60, 100, 100))
+    assert mean + deviation > 100
+    assert (low[1], high[1]) == pytest.approx((mean - deviation, 100))
+
+
 def test_what_differs_along_a_line_is_said():
     made = grown("method=lora", "budget.steps=4,8")
     made = [r for r in made if (r.run.size == 100) == (r.run.budget.steps == 4)]

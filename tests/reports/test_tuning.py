@@ -44,7 +44,7 @@ def test_the_table_by_hand(made):
         "of (rates)": "1e-4 to 1e-2 (3)",
         "score (trials)": "accuracy 91.0 ± 1.4 (2)",
         "within a decade": "60.0 to 91.0",
-        "collapsed": "1 of 3",
+        "rates with a collapsed trial": "1 of 3",
         "trials": "4",
         "time": "2.0 min",
     }

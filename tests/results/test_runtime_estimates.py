@@ -9,6 +9,8 @@ from peftbench.data import loading, tokenization
 from peftbench.data.tokenizer import load_tokenizer
 from peftbench.results import runtime_estimates
 from peftbench.results.runtime_estimates import TEXT_TOKENS, Forecast
+from peftbench.results.status import sweep_status
+from peftbench.results.store import ResultsFolder
 
 KNOWN = json.loads(TEXT_TOKENS.read_text())
 
@@ -72,3 +74,20 @@ def test_texts_that_are_written_take_many_passes(monkeypatch):
     # 500 texts of the reporting split took 0.6 CPU seconds each
     assert untrained == pytest.approx(500 * 0.6, rel=0.25)
     assert untrained / trained == pytest.approx(9 / (9 + 2 * 1.12))
+
+
+def test_rows_of_a_users_own_file_are_known_when_it_is_planned(tmp_path, monkeypatch):
+    """300 rows, of which 240 train and 60 are scored; trials hold out a fourth of the 240."""
+    monkeypatch.setattr(runtime_estimates, "cores", lambda: 1)
+    path = tmp_path / "tickets.csv"
+    rows = (f"text {n} of some words,{'no' if n % 2 else 'yes'}\n" for n in range(300))
+    path.write_text("sentence,label\n" + "".join(rows))
+    words = ("method=bitfit", "model=minilm", "train.num_evals=1", "budget=epochs")
+    found = plan("task=file", f"task.path={path}", *words, "budget.epochs=10", "size=full,0.5")
+    assert [*found.rows.values()] == [{"train": 240, "validation": 60}]
+    seconds = [Forecast([], found.rows).rough(run) - 2 for run in found.runs]
+    each = 0.283 / 32
+    expected = [each * (2 * 1.04 * 10 * size + 60) for size in (240, 120)]
+    assert seconds == pytest.approx(expected, rel=0.02)
+    assert Forecast([]).rough(found.runs[0]) is None
+    assert sweep_status(found, ResultsFolder(tmp_path)).summary().count("roughly") == 1

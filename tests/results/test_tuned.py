@@ -218,7 +218,10 @@ def test_money_and_front_count_the_trials(results):
     assert lines["lora"]["tuning"] == "120 §"
     assert lines["lora"]["EUR"] == f"{0.01 * (4 + 120):.4f}"
     assert lines["bitfit"]["EUR"] == f"{0.01 * 4:.4f}"
-    assert {name: line["front"] for name, line in lines.items()} == {"lora": "yes", "bitfit": "yes"}
+    assert {name: line["Pareto front"] for name, line in lines.items()} == {
+        "lora": "yes",
+        "bitfit": "yes",
+    }
 
 
 def test_a_tuned_row_is_beaten_where_its_trials_cost_more(results):

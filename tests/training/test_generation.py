@@ -361,11 +361,10 @@ def test_demonstrations_of_another_task_are_its_own_and_not_scored(trained):
     words = [there.prompt.verbalizer[label] for label in front.label]
     assert said.count("The same?") == 4
     assert [part.split()[0] for part in said.split("The same?")[1:4]] == words[::-1]
-    done, arrays = evaluate_suite(evaluation, results, CPU, warm=warm)
+    done, _ = evaluate_suite(evaluation, results, CPU, warm=warm)
     assert list(done.findings["targets"]) == ["plain", "shown"]
     cut = done.findings["truncated"]  # 128 tokens are too few for three of them
     assert cut["plain"] < cut["shown"] == 40
-    assert not np.array_equal(arrays["scores/plain"], arrays["scores/shown"])
 
 
 def test_untrained_outputs_are_made_once_for_all_runs_of_a_model(trained, monkeypatch):

@@ -1,5 +1,6 @@
 """Figures of lines: few rows share a panel; many get a panel for each method, the others grey."""
 
+import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,12 +39,14 @@ class Series:
         seeds: points of each seed.
         spread: standard deviation at each point of the mean, None where there is one seed.
         after: a score that stands alone, at the right of the last place.
+        collapsed: whether each seed did, whose dots are then open; empty where it is not known.
     """
 
     mean: Points
     seeds: list[Points] = field(default_factory=list)
     spread: list[float | None] = field(default_factory=list)
     after: float | None = None
+    collapsed: list[bool] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class Panel:
         joined: whether the points of a seed are a line; else they are dots.
         loss: whether less is better, and rows of different methods do not compare; heights over
             more than a decade are then logarithmic.
+        span: the least and the greatest height that there can be, at which bars end.
     """
 
     title: str
@@ -67,6 +71,7 @@ class Panel:
     places: Sequence[int] | None = None
     joined: bool = False
     loss: bool = False
+    span: tuple[float, float] = (-math.inf, math.inf)
 
     @property
     def wide(self) -> bool:
@@ -237,14 +242,16 @@ def _row(
     """
     move: Callable[[float], float] = (lambda x: x * 1.018**off) if panel.places else (lambda x: x)
     faint = {"color": look["color"], "alpha": 0.35, "markeredgewidth": 0}
-    for points in series.seeds:
+    collapsed = series.collapsed or [False] * len(series.seeds)
+    for points, gone in zip(series.seeds, collapsed, strict=True):
         xs, ys = [move(x) for x, _ in points], [y for _, y in points]
         if panel.joined:
             dots = {"marker": look["marker"], "markersize": 2} if len(xs) == 1 else {}
             axis.plot(xs, ys, linewidth=0.6, zorder=2, **faint, **dots)
         else:
             dot = {"marker": look["marker"], "markersize": 3, "linestyle": "none"}
-            axis.plot(xs, ys, zorder=3, **faint | dot | {"alpha": 0.6})
+            face = {"markerfacecolor": "w", "markeredgewidth": 0.7} if gone else {}
+            axis.plot(xs, ys, zorder=3, **faint | dot | {"alpha": 0.6} | face)
     xs, ys = [move(x) for x, _ in series.mean], [y for _, y in series.mean]
     marked: MarkerStyle = {} if len(xs) <= 12 else {"marker": "none"}
     if not panel.joined:  # the dots have the row's mark
@@ -252,8 +259,11 @@ def _row(
     axis.plot(xs, ys, zorder=3, **look | marked)
     bars = [(x, y, sd) for x, y, sd in zip(xs, ys, series.spread, strict=False) if sd is not None]
     if bars:
-        at, height, sd = zip(*bars, strict=True)
-        axis.errorbar(at, height, sd, fmt="none", ecolor=look["color"], elinewidth=0.7, zorder=2)
+        at, height, _ = zip(*bars, strict=True)
+        least, most = panel.span
+        ends = [[y - max(y - sd, least), min(y + sd, most) - y] for _, y, sd in bars]
+        reach = list(zip(*ends, strict=True))
+        axis.errorbar(at, height, reach, fmt="none", ecolor=look["color"], elinewidth=0.7, zorder=2)
     if series.after is not None:
         alone = look | {"linestyle": "none", "markerfacecolor": "w", "markersize": 5}
         axis.plot([_last(series)[0]], [series.after], zorder=3, **alone)

@@ -42,7 +42,7 @@ _CELL = re.compile(
 )
 
 #: Rows that are no rows of records: the first and the last, set apart by a rule.
-_APART = ("constant prediction", "resolution")
+_APART = ("constant prediction", "detectable difference")
 
 #: Columns of figures that a column of a page has room for; more take both.
 _COLUMN = 3
@@ -94,7 +94,7 @@ def latex(table: Table, heads: Sequence[tuple[str, str]] | None = None, measured
         *_explained(table.notes, marks, common),
         *([_BEST] if table.bold else []),
         *([rf"\item In brackets: seeds where they are not {usual}."] if len(counts) > 1 else []),
-        *([_RESOLUTION] if any(row[0] == _APART[1] for row in table.rows) else []),
+        *([_DETECTABLE] if any(row[0] == _APART[1] for row in table.rows) else []),
     ]
     size = "footnotesize" if len(heads) < _COLUMN else "scriptsize"
     kind = "table" if len(heads) <= _COLUMN else "table*"
@@ -130,8 +130,8 @@ _COLLAPSED = (
     r"\item[c] So many seeds collapsed: one class or value throughout, "
     r"counted as the constant prediction."
 )
-_RESOLUTION = (
-    r"\item Resolution: the true difference that these seeds and examples find four times in five."
+_DETECTABLE = (
+    r"\item Detectable difference: the least at 80\,\% power with these seeds and examples."
 )
 _BEST = r"\item \textbf{Bold}: significantly better than every other row of the column."
 
