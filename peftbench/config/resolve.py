@@ -26,7 +26,7 @@ from peftbench.core.configs import (
     class_name,
 )
 from peftbench.core.errors import ConfigError, at_least
-from peftbench.core.run import Json, Run, role_seeds
+from peftbench.core.run import Json, Run, refuse_aside, role_seeds
 from peftbench.core.text import did_you_mean
 from peftbench.data import hub_dataset, loading, prompt_config
 from peftbench.data.text_noise import EDITS
@@ -229,6 +229,7 @@ class Resolver:
 
     def _suite(self, node: Json) -> Json:
         node = nodes.bare(nodes.whole("suite", node))
+        refuse_aside(str(node["_target_"]), "suite.", node, counted=("examples", "targets"))
         node |= nodes.identity("suite", node)
         if isinstance(node.get("targets"), dict):
             node["targets"] = {
