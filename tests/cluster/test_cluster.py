@@ -330,15 +330,40 @@ def test_shards_part_a_sweep_and_depend_on_nothing_else():
     assert {tuple(p.runs) for p in zero} == {tuple(p.runs) for p in parts}  # from 0 or from 1
 
 
+def slurm(index, first, last, step, count):
+    names = ("ID", "MIN", "MAX", "STEP", "COUNT")
+    values = (index, first, last, step, count)
+    return {f"SLURM_ARRAY_TASK_{n}": str(v) for n, v in zip(names, values, strict=True)}
+
+
+def sge(index, first, last, step):
+    values = {"ID": index, "FIRST": first, "LAST": last, "STEPSIZE": step}
+    return {f"SGE_TASK_{name}": str(value) for name, value in values.items()}
+
+
+def lsf(index, last, name, step=1):
+    values = {"": index, "_END": last, "_STEP": step}
+    told = {f"LSB_JOBINDEX{part}": str(value) for part, value in values.items()}
+    return told | {"LSB_JOBNAME": name}
+
+
 @pytest.mark.parametrize(
     ("text", "environment", "expected"),
     [
         ("3/10", {}, (3, 10)),
-        ("auto", {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_COUNT": "20"}, (7, 20)),
+        ("auto", slurm(7, 0, 19, 1, 20), (8, 20)),
+        ("auto", slurm(6, 0, 6, 2, 4), (4, 4)),
+        ("auto", slurm(7, 1, 7, 3, 3), (3, 3)),
+        ("auto/4", slurm(4, 0, 6, 2, 4), (3, 4)),
+        ("auto/10", slurm(7, 3, 7, 1, 2), (7, 10)),  # two of ten shards again
         ("auto/8", {"PBS_ARRAY_INDEX": "8"}, (8, 8)),
         ("auto/8", {"PBS_ARRAYID": "2"}, (2, 8)),
-        ("auto", {"LSB_JOBINDEX": "2", "LSB_JOBINDEX_END": "5"}, (2, 5)),
-        ("auto", {"SGE_TASK_ID": "4", "SGE_TASK_LAST": "9"}, (4, 9)),
+        ("auto", lsf(6, 10, "runs[5-10]"), (2, 6)),
+        ("auto", lsf(5, 9, "runs[1-9:2]%3", 2), (3, 5)),
+        ("auto/6", lsf(4, 6, "runs"), (4, 6)),
+        ("auto", sge(4, 1, 9, 1), (4, 9)),
+        ("auto", sge(10, 5, 10, 1), (6, 6)),
+        ("auto", sge(5, 1, 10, 2), (3, 5)),
         ("auto/6", {"JOB_COMPLETION_INDEX": "0"}, (0, 6)),
     ],
 )
@@ -354,7 +379,12 @@ def test_a_shard_is_named_by_hand_or_by_the_scheduler(text, environment, expecte
         ("a half", {}, "write 3/10"),
         ("auto/4", {}, "no scheduler says"),
         ("auto/4", {"SGE_TASK_ID": "undefined"}, "no scheduler says"),
-        ("auto", {"PBS_ARRAY_INDEX": "1"}, "auto/n"),
+        ("auto", {"PBS_ARRAY_INDEX": "1"}, "from PBS_ARRAY_INDEX=1; give --shard I/N"),
+        ("auto", slurm(4, 1, 7, 1, 3), "SLURM_ARRAY_TASK_COUNT=3; give --shard I/N"),
+        ("auto/3", slurm(4, 1, 7, 1, 3), "give --shard I/N"),
+        ("auto", lsf(6, 10, "runs"), "from LSB_JOBINDEX=6, LSB_JOBINDEX_END=10"),
+        ("auto/4", {"PBS_ARRAY_INDEX": "6"}, "from PBS_ARRAY_INDEX=6"),
+        ("auto/0", {"PBS_ARRAY_INDEX": "0"}, "give --shard I/N"),
     ],
 )
 def test_a_shard_that_is_none_is_refused(text, environment, said):
