@@ -479,10 +479,10 @@ class ResultsFolder:
         Raises:
             ConfigError: saying why.
         """
-        probe = self.folder / "drafts" / f"probe-{os.getpid()}"
+        probe = self.folder / "drafts" / io.own_name(Path("probe"))
         try:
             self.write(probe, b"peftbench")
-            probe.unlink()
+            probe.unlink(missing_ok=True)  # `gc` may have found it
         except PermissionError as error:
             there = next(path for path in probe.parents if os.path.exists(path))
             raise ConfigError(run_locks.not_writable(self.folder, there)) from error
