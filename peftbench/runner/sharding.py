@@ -14,17 +14,17 @@ class Array(NamedTuple):
     """Variables in which a scheduler tells a job of an array its place.
 
     Attributes:
-        index: of the job.
+        own: the index of the job.
         first, last: the least and the greatest of the array; None for what it does not tell.
         step: between indices.
-        count: of the jobs.
+        total: of the jobs.
     """
 
-    index: str
+    own: str
     first: str | None = None
     last: str | None = None
     step: str | None = None
-    count: str | None = None
+    total: str | None = None
 
 
 #: The variables of each scheduler. LSF tells no first index, but its job name may.
@@ -62,19 +62,19 @@ def read(text: str, environment: Mapping[str, str] = os.environ) -> tuple[int, i
             raise ConfigError(f"--shard {text}: write i/n with i from 1 to n")
         return int(number), int(count)
     for array in ARRAYS.values():
-        given = environment.get(array.index, "")
+        given = environment.get(array.own, "")
         if given.isdigit():  # SGE says "undefined" outside arrays
             placed = _place(array, environment)
             if placed is not None and count in (None, str(placed[1])):
                 return placed
             if count is not None and 0 <= int(given) <= int(count) > 0:
                 return int(given), int(count)
-            told = [f"{name}={environment[name]}" for name in array if name in environment]
+            told = [f"{name}={environment[name]}" for name in array if name and name in environment]
             raise ConfigError(
                 f"--shard {text}: which of how many shares this job makes does not follow from "
                 f"{', '.join(told)}; give --shard I/N, or auto/N in an array of indices 1 to N"
             )
-    known = ", ".join(array.index for array in ARRAYS.values())
+    known = ", ".join(array.own for array in ARRAYS.values())
     raise ConfigError(
         f"--shard {text}: no scheduler says the number of this job; looked for {known}"
     )
@@ -85,7 +85,7 @@ def _place(array: Array, environment: Mapping[str, str]) -> tuple[int, int] | No
     names = [name for name in array if name is not None]
     said = {name: int(environment[name]) for name in names if environment.get(name, "").isdigit()}
     index, first, last, step, count = (said.get(name or "") for name in array)
-    if array.index == "LSB_JOBINDEX":
+    if array.own == "LSB_JOBINDEX":
         if not (named := _LSF_RANGE.search(environment.get("LSB_JOBNAME", ""))):
             return None
         first, end, spacing = (int(word or 1) for word in named.groups())
