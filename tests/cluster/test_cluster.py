@@ -22,7 +22,7 @@ from records import record, runs, tiny
 from peftbench.cli import doctor
 from peftbench.cli.main import main
 from peftbench.cluster import bundling, collect, job_runner, manifest, queue
-from peftbench.cluster.job_choice import retry_rule
+from peftbench.cluster.job_choice import choose_jobs, retry_rule
 from peftbench.cluster.manifest import QueueAnswer, Task
 from peftbench.cluster.queue import QueueSnapshot, look
 from peftbench.cluster.schedulers.slurm import Slurm
@@ -32,7 +32,7 @@ from peftbench.config import cluster
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
 from peftbench.core.failures import Failure
-from peftbench.core.plan import RunOptions
+from peftbench.core.plan import Plan, RunOptions
 from peftbench.core.runtime import RuntimeConfig
 from peftbench.core.tuning import Search
 from peftbench.data import loading
@@ -577,11 +577,55 @@ def test_a_cell_whose_trials_fail_leaves_the_choices_of_others_alone(tmp_path, m
     seen = look(results)
     done = [run.key for run in trials if run.method.name == "lora"] + [after[0].key]
     assert {key for key, state in seen.state.items() if state == "done"} == set(done)
-    assert seen.failures[after[1].key].reason.startswith(
-        "some of its trials failed or all diverged"
+    failed = seen.failures[after[1].key]
+    assert (failed.kind, failed.reason) == (
+        "error",
+        f"its trial {trials[3].key} failed: something broke",
     )
     (again,) = collect.rest(seen, results)
     assert again.startswith("peftbench submit --tune method=lora,bitfit cluster=local")
+
+
+@pytest.mark.parametrize(
+    ("kinds", "expected", "again"),
+    [
+        (["diverged"] * 3, "diverged", False),
+        (["diverged", "system", "diverged"], "system", True),
+        (["memory", None, None], "memory", False),
+        (["diverged", None, "diverged"], None, False),
+    ],
+)
+def test_a_choice_fails_of_what_its_trials_fail_of(tmp_path, monkeypatch, kinds, expected, again):
+    results = ResultsFolder(tmp_path)
+    trials, (choice,) = searched("method=lora", "size=400")
+    of_rate = dict(zip(choice.question.rates, kinds, strict=True))
+
+    def execute(todo, store, options, gpus, halted):
+        for run in todo.runs:
+            if kind := of_rate[run.train.lr]:
+                store.fail(Failure(run, kind, "as the test says"))
+            else:
+                store.save(record(run, selection=dict.fromkeys(run.task.metrics, 0.7)), {})
+        return False
+
+    monkeypatch.setattr(sweep, "execute", execute)
+    assert job_runner._choose(choice, None, RunOptions(device="cpu"), results)
+    noted = results.trials().failure(choice.key)
+    assert (noted and noted.kind) == expected
+    asked = choose_jobs(
+        Plan(trials, 3, [], [], None),
+        [choice],
+        results.trials(),
+        look(results),
+        cluster.read(["cluster=local"]),
+        waits=True,
+        retry=None,
+    )
+    if expected is None:
+        assert len(choices.all_choices(results)) == 1
+    else:
+        assert (choice in asked.jobs) == again
+        assert (noted in asked.given_up) != again
 
 
 @pytest.mark.slow
