@@ -77,7 +77,7 @@ def choose_jobs(
         failure = failed.get(job.key)
         if failure is None or again(failure):
             jobs.append(job)
-        elif not choices or failure.kind != "diverged":  # of a trial that is a finding
+        elif not (choices and isinstance(job, Run) and failure.kind == "diverged"):  # a finding
             given_up.append(failure)
     now = jobs if waits else _trials_first(jobs, queued)
     return JobChoice(now, state, failed, len(queued), given_up, later=len(jobs) - len(now))

@@ -133,9 +133,22 @@ def _choose(
     plan = Plan([], 0, [], [], data_root)
     code = tune.choose([job.question], plan, job.search, options, results, halted=_stop)
     if code == 1:
-        reason = "some of its trials failed or all diverged; the log of its job names them"
-        results.trials().fail(Failure(job, "error", reason))
+        trials = results.trials()
+        trials.fail(Failure(job, *_why_none(job, trials)))
     return code != 130
+
+
+def _why_none(job: RateChoice, trials: ResultsFolder) -> tuple[str, str]:
+    """Class and reason of a choice that was not made: those of its first trial that failed."""
+    seeds = job.search.rungs[-1].seeds
+    made = [job.question.trials(rate, seeds) for rate in job.question.rates]
+    absent = [[run.key for run in runs if not trials.has(run.key)] for runs in made]
+    failed = [[one for key in keys if (one := trials.failure(key))] for keys in absent]
+    for one in (one for some in failed for one in some if one.kind != "diverged"):
+        return one.kind, f"its trial {one.job.key} failed: {one.reason}"
+    if all(failed):
+        return "diverged", "every rate diverged in a trial; the log of its job names lower ones"
+    return "error", "some of its trials are not there; the log of its job names them"
 
 
 def _to_do(job: ClusterJob, results: ResultsFolder, one: Submission) -> bool:

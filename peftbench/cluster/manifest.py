@@ -6,7 +6,6 @@ than its own. Nothing in them names another place on disk, so the results folder
 copied.
 """
 
-import fcntl
 import os
 import pwd
 import re
@@ -34,6 +33,9 @@ NAME = re.compile(r"\d{8}-\d{6}-[0-9a-f]{4}")
 #: Of what is written. Schema 1 has neither the place nor the user of a submission, 2 no searches, 3
 #: no scheduler but Slurm and this machine.
 SCHEMA = 4
+
+#: What `alone` claims; no run has it, as keys have 12 digits.
+_SUBMITTING = "1000000000001"
 
 #: What a scheduler says of a task that is not over.
 PENDING, RUNNING = "pending", "running"
@@ -330,13 +332,23 @@ def job_name(name: str, array: int) -> str:
 
 @contextmanager
 def alone(results: ResultsFolder) -> Iterator[None]:
-    """Hold off other submissions into the folder, on all machines that share it."""
-    place = results.submissions()
-    place.mkdir(parents=True, exist_ok=True)
-    with open(place / "lock", "w", encoding="utf-8") as lock:
-        try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            note(f"another command submits into {results.folder}; waiting for it")
-            fcntl.lockf(lock, fcntl.LOCK_EX)
+    """Hold off other submissions into the folder, on all machines that share it.
+
+    By a claim as runs have it, which works on file systems without locks too.
+
+    Raises:
+        ConfigError: if none can be taken.
+    """
+    results.check_claims()
+    io.make_folder(results.submissions())
+    waits = False
+    while not results.claim(_SUBMITTING):
+        if not waits:
+            who = results.claimed_by(_SUBMITTING)
+            note(f"another command submits into {results.folder}; waiting for it ({who})")
+        waits = True
+        time.sleep(0.2)
+    try:
         yield
+    finally:
+        results.release(_SUBMITTING)

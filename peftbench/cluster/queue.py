@@ -18,7 +18,7 @@ from peftbench.cluster.manifest import (
 )
 from peftbench.core.errors import ConfigError, RecordError
 from peftbench.core.failures import Failure
-from peftbench.core.run import Json
+from peftbench.core.run import Json, Run
 from peftbench.results.store import ResultsFolder
 
 #: States beside those of a scheduler. Unsent: the scheduler took no more, or it was cut off before.
@@ -171,7 +171,8 @@ def _read(found: QueueSnapshot, results: ResultsFolder) -> QueueSnapshot:
                 except RecordError as error:
                     bad.append(str(error))
                     failure = None
-                if failure is not None and one.search and failure.kind == "diverged":
+                trial = failure is not None and isinstance(failure.job, Run)
+                if failure is not None and one.search and trial and failure.kind == "diverged":
                     state[key] = DONE  # that is what the trial was made to find out
                 elif failure is not None and failure.attempts > one.attempts.get(key, 0):
                     state[key], failures[key] = FAILED, failure

@@ -7,7 +7,7 @@ from peftbench.config import catalog, nodes
 from peftbench.core import revisions
 from peftbench.core.configs import FamilyConfig, ModelConfig, class_name
 from peftbench.core.errors import ConfigError
-from peftbench.core.run import Json
+from peftbench.core.run import Json, refuse_aside
 from peftbench.core.tuning import SearchSpace
 from peftbench.methods import settings
 from peftbench.results.store import ResultsFolder
@@ -42,6 +42,8 @@ def resolve_method(node: Any, model: ModelConfig, results: ResultsFolder, at: st
             for name, value in inner.items()
             if name not in (*catalog.PROSE, *_OF_TRAINING) and not (value is None and name in added)
         }
+        # weights that are named by `from` count by their hash
+        refuse_aside(str(node["_target_"]), at, told, counted=("from",))
         told |= nodes.identity("method", node)
         revision = revisions.method_revision(kind, told)
         return told if revision == 1 else told | {"revision": revision}

@@ -26,7 +26,7 @@ from peftbench.core.configs import (
     class_name,
 )
 from peftbench.core.errors import ConfigError, at_least
-from peftbench.core.run import Json, Run, role_seeds
+from peftbench.core.run import Json, Run, refuse_aside, role_seeds
 from peftbench.core.text import did_you_mean
 from peftbench.data import hub_dataset, loading, prompt_config
 from peftbench.data.text_noise import EDITS
@@ -100,8 +100,7 @@ class Resolver:
             ),
             loss_revision=revisions.loss_revision(task.kind),
         )
-        _check_size(run)
-        _check_warmup(run)
+        _check_warmup(run, _check_size(run))
         settings.check_run(run)
         if run.train.class_weights is not None and run.task.kind != "classification":
             what = "texts" if run.task.generation else "values"
@@ -229,6 +228,7 @@ class Resolver:
 
     def _suite(self, node: Json) -> Json:
         node = nodes.bare(nodes.whole("suite", node))
+        refuse_aside(str(node["_target_"]), "suite.", node, counted=("examples", "targets"))
         node |= nodes.identity("suite", node)
         if isinstance(node.get("targets"), dict):
             node["targets"] = {
@@ -301,8 +301,11 @@ def _augmentation(node: Json | None, task: str) -> AugmentationConfig | None:
     return AugmentationConfig(**node | {"kinds": kinds})
 
 
-def _check_size(run: Run) -> None:
+def _check_size(run: Run) -> int | None:
     """Refuse more examples than there are, fewer than classes, and a selection that gets none.
+
+    Returns:
+        On how many the run trains, at most; None where nobody knows yet.
 
     Raises:
         ConfigError: saying how many there are.
@@ -311,7 +314,7 @@ def _check_size(run: Run) -> None:
     if total is None and "file" in run.task.source:
         total = loading.file_facts(run.task, run.task.classes).train
     if total is None:
-        return
+        return None
     size = run.train_size(total)
     if run.size != "full" and size < run.task.classes:
         raise ConfigError(
@@ -325,19 +328,28 @@ def _check_size(run: Run) -> None:
                 "leaves nothing to train on; choose fewer"
             )
         size = min(size, total - run.prompt.reserved)
-    run.checkpoint_selection.held_of(size)
+    return size - run.checkpoint_selection.held_of(size)
 
 
-def _check_warmup(run: Run) -> None:
-    """Refuse a warm-up that a budget of steps does not outlast: its rate would never be reached.
+def _check_warmup(run: Run, examples: int | None) -> None:
+    """Refuse a warm-up that the budget does not outlast: its rate would never be reached.
+
+    How many steps seconds buy is not known before.
+
+    Args:
+        run: to check.
+        examples: that it trains on, at most; None where nobody knows.
 
     Raises:
         ConfigError: saying how long both are.
     """
-    warmup, steps = run.train.warmup_steps, run.budget.steps
+    warmup, epochs, steps = run.train.warmup_steps, run.budget.epochs, run.budget.steps
+    if examples is not None and epochs is not None:
+        steps = run.budget.steps_of(-(-examples // run.train.batch_size))
     if steps is not None and warmup > 1 and warmup >= steps:
+        of = "" if epochs is None else f"{epochs:g} epochs, "
         raise ConfigError(
-            f"train.warmup_steps={warmup:g}: a budget of {steps} steps ends before train.lr is "
+            f"train.warmup_steps={warmup:g}: a budget of {of}{steps} steps ends before train.lr is "
             "reached; choose fewer, or below 1 a share of the budget"
         )
 

@@ -114,6 +114,30 @@ def identity(value: Any) -> Any:
     return value
 
 
+def refuse_aside(what: str, at: str, node: Mapping[str, Any], counted: Iterable[str] = ()) -> None:
+    """Refuse settings of names in `ASIDE`: runs that differ in one would have one key.
+
+    Args:
+        what: names the class in the message.
+        at: before the names of its settings, `method.`.
+        node: its settings; those of classes inside it are not looked at.
+        counted: names that its key holds all the same, or that hold parts with rules of their own.
+
+    Raises:
+        ConfigError: with the setting, and what to do.
+    """
+    for name, value in node.items():
+        if name in counted or name == "_target_":
+            continue
+        if name in ASIDE:
+            raise ConfigError(
+                f"{at}{name}: {what} has a setting called {name}, a name that never counts in a "
+                "run's key, so that two of its values would be one run; rename the setting"
+            )
+        if isinstance(value, Mapping) and "_target_" not in value:
+            refuse_aside(what, f"{at}{name}.", value, counted)
+
+
 def _config_text(value: Config) -> str:
     """What a key holds of a config; kept in the object, as `Config.json` is: runs share theirs."""
     kept = vars(value)

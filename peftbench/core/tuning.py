@@ -65,11 +65,22 @@ class SearchSpace:
             )
 
     def rates(self, count: int) -> list[float]:
-        """So many rates, one drawn log-uniformly from each of as many equal parts of the range."""
+        """So many rates, one drawn log-uniformly from each of as many equal parts of the range.
+
+        Raises:
+            ConfigError: if the range is too narrow for them to differ.
+        """
         draw = random.Random(0)  # every cell with this space tries the same ones
         width = math.log(self.high / self.low) / count
         drawn = [self.low * math.exp((n + draw.random()) * width) for n in range(count)]
-        return [rounded(rate) for rate in drawn]
+        rates = [rounded(rate) for rate in drawn]
+        if len(set(rates)) < count:
+            raise ConfigError(
+                f"recipe.search.lr: [{self.low:g}, {self.high:g}] is too narrow for {count} rates "
+                f"of {_FIGURES} digits, of which some would be tried twice; widen it, ask for "
+                "fewer --trials, or name the rates, train.lr=1e-4,3e-4,1e-3"
+            )
+        return rates
 
 
 @dataclass(frozen=True)

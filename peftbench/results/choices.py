@@ -43,16 +43,21 @@ def answer_keys(results: ResultsFolder) -> set[str]:
 
 
 def save(results: ResultsFolder, choice: Choice) -> None:
-    """Write a choice, whole or not at all.
+    """Write a choice, whole or not at all, in place of the one that its cell has.
+
+    The name has the size as the key counts it: full, 1.0 and the number of all examples are one.
 
     Raises:
         OSError: if the disk is full or the folder cannot be written to.
     """
     run = choice.run
-    words = (run.method.name, run.task.name, run.model.name, str(run.size))
+    words = (run.method.name, run.task.name, run.model.name, str(run.counted_size))
     name = "-".join(re.sub(r"[^A-Za-z0-9_.]", "_", word) for word in words)
     path = results.choices() / f"{name}-{choice.key}.json"
     results.write(path, io.sealed(choice.to_json()))
+    for other in results.choices().glob(f"*-{choice.key}.json"):
+        if other != path:  # named otherwise by an older peftbench
+            other.unlink(missing_ok=True)
 
 
 def nearest(run: Run, choices: list[Choice]) -> Choice | None:

@@ -7,7 +7,6 @@ beside its place and moved there whole. A run in flight is claimed, see `system.
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -247,8 +246,9 @@ class ResultsFolder:
     def adopt(self, other: "ResultsFolder", made: "Record | Evaluated") -> bool:
         """Copy a record or an evaluation of another folder, after its predictions and weights.
 
-        Of these only files that are as they were saved with it, and that are not here yet. Returns
-        whether its predictions are here; weights may have been removed on purpose.
+        Of these only files that are as they were saved with it; they replace files of their name
+        that are not. Returns whether its predictions are here; weights may have been removed on
+        purpose.
 
         Raises:
             OtherSchemaError, ClosedFileError: if here is one of its key that cannot be read.
@@ -264,19 +264,20 @@ class ResultsFolder:
         else:
             kind, key = "evaluations", made.evaluation.key
             parts = {("evaluations", ".npz"): made.predictions_sha256}
+        whole = True
         for (folder, suffix), digest in parts.items():
             path = self._path(folder, key, suffix)
-            if digest is not None and not path.exists():
-                with suppress(RecordError):
-                    self.write(path, io.checked(other._path(folder, key, suffix), digest))
+            if digest is None or (path.is_file() and io.hash_file(path) == digest):
+                continue
+            try:
+                self.write(path, io.checked(other._path(folder, key, suffix), digest))
+            except RecordError:
+                whole = whole and folder == "trained"
         if not done:
             body = io.read_bytes(other._path(kind, key, ".json"))
             self.write(self._path(kind, key, ".json"), body)
             self._path("failures", key, ".json").unlink(missing_ok=True)
-        return all(
-            digest is None or folder == "trained" or self._path(folder, key, suffix).exists()
-            for (folder, suffix), digest in parts.items()
-        )
+        return whole
 
     def load(self, key: str) -> Record:
         """Read the record of a run.
@@ -478,10 +479,10 @@ class ResultsFolder:
         Raises:
             ConfigError: saying why.
         """
-        probe = self.folder / "drafts" / f"probe-{os.getpid()}"
+        probe = self.folder / "drafts" / io.own_name(Path("probe"))
         try:
             self.write(probe, b"peftbench")
-            probe.unlink()
+            probe.unlink(missing_ok=True)  # `gc` may have found it
         except PermissionError as error:
             there = next(path for path in probe.parents if os.path.exists(path))
             raise ConfigError(run_locks.not_writable(self.folder, there)) from error

@@ -274,7 +274,7 @@ def _copy(path: Path, to: Path) -> None:
     if to.exists() and to.stat().st_size == path.stat().st_size:
         return
     to.parent.mkdir(parents=True, exist_ok=True)
-    draft = to.with_name(f".{to.name}-{os.getpid()}")
+    draft = to.with_name(f".{io.own_name(to)}")
     try:
         shutil.copyfile(path, draft)
         os.replace(draft, to)

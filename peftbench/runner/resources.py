@@ -50,6 +50,13 @@ def choose_resources(jobs: Sequence[Job], gpus: list[str], options: RunOptions) 
     """
     if gpus and options.gpus_per_run > len(gpus):
         raise ConfigError(f"--gpus-per-run {options.gpus_per_run}: there are {len(gpus)} GPUs here")
+    calibrated = sum(isinstance(job, Run) and job.budget.calibrated for job in jobs)
+    if calibrated and options.gpus_per_run > 1:  # one of its processes would measure alone
+        raise ConfigError(
+            f"--gpus-per-run {options.gpus_per_run}: {calibrated} of {len(jobs)} runs have "
+            "budget.calibrated=true, whose steps are measured in one process; leave one of the two "
+            "out, or give budget.steps"
+        )
     workers, threads = choose_workers(
         len(jobs),
         gpus,

@@ -204,6 +204,8 @@ def choose(
         if step:
             for cell in cells:
                 cell.propose()
+        if not any(cell.left for cell in cells):  # every rate diverged
+            break
         runs = [run for cell in cells for run in cell.runs(rung)]
         wanted = replace(plan, runs=runs, cells=len(runs), repeats=[], evaluations=[])
         before = status.sweep_status(wanted, trials)
@@ -333,16 +335,17 @@ class _CellSearch:
         self.proposals.tell(rate, mean_scores(self.trials.values())[rate][0])
 
     def halve(self, rung: Rung) -> None:
-        """Leave the rates that go on to the next round, the best first."""
+        """Leave the rates that go on to the next round, the best first; none that diverged."""
         more = rung.seeds == 1 and self.search.seeds > 1
         order = self._ordered(self.left, rung.seeds)
         self.left = order[: self.search.finalists] if more else order[:1]
 
     def _ordered(self, rates: Iterable[float], seeds: int) -> list[float]:
-        """The rates by their means over so many seeds, the best first."""
+        """The rates without a diverged trial by their means over so many seeds, the best first."""
         chosen = {run.key for rate in rates for run in self.question.trials(rate, seeds)}
         means = mean_scores(one for key, one in self.trials.items() if key in chosen)
-        return sorted(means, key=lambda rate: means[rate], reverse=True)
+        whole = [rate for rate in means if math.isfinite(means[rate][0])]
+        return sorted(whole, key=lambda rate: means[rate], reverse=True)
 
     def _best(self) -> float | None:
         """The rate that is chosen; None if each diverged in some trial.

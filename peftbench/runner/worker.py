@@ -258,13 +258,9 @@ class _JobRunner:
     def one(self, job: Job) -> None:
         """Train or evaluate, unless another process has the job or has done it."""
         key, began = job.key, time.monotonic()
-        if not self._claim(job):
+        if not self._enter(job):
             return
         try:
-            if self.results.done(job):
-                self.tell("done", key=key, elsewhere=True)
-                return
-            self.results.drop_drafts(key)
             with _logging(self.results, job, self.tell):
                 self._do(job)
             self.tell("done", key=key, elsewhere=False)
@@ -280,20 +276,20 @@ class _JobRunner:
         from peftbench.training.packing import runner
 
         results, tell = self.results, self.tell
-        runs = [job for job in jobs if isinstance(job, Run)]
+        waiting = [job for job in jobs if isinstance(job, Run)]
+        while waiting and not self._enter(waiting[0]):
+            del waiting[0]
+        if not waiting:
+            return
+        first = waiting[0]  # whose log is that of all, so it is claimed before
+        mine = {first.key}
 
         def enter(run: Run) -> bool:
-            if self.stop() or not self._claim(run):
+            if self.stop() or not (run is first or self._enter(run)):
                 return False
-            if results.done(run):
-                results.release(run.key)
-                tell("done", key=run.key, elsewhere=True)
-                return False
-            results.drop_drafts(run.key)
-            if run is not runs[0]:
-                _append(
-                    results, run.key, f"{run.title}\nin a pack, whose log is {runs[0].key}.log\n"
-                )
+            mine.add(run.key)
+            if run is not first:
+                _append(results, run.key, f"{run.title}\nin a pack, whose log is {first.key}.log\n")
             tell("begun", key=run.key)
             return True
 
@@ -301,23 +297,42 @@ class _JobRunner:
             tell("step", key=run.key, **news)
 
         def note(text: str) -> None:
-            tell("note", key=runs[0].key, text=text)
+            tell("note", key=first.key, text=text)
 
-        tell("begun", key=runs[0].key)  # the calibration is made for it: if that kills, it failed
-        with _logging(results, runs[0], tell):
-            ends = runner.train(
-                runs, self.setting, results, self.warm, enter, report, self.stop, note
-            )
-            for run, end in ends:
-                try:
-                    if isinstance(end, Exception):
-                        raise end
-                    results.save(end.record, end.predictions, end.trained)
-                    tell("done", key=run.key, elsewhere=False)
-                except Exception as error:  # as in `one`
-                    self._failed(run, error)
-                finally:
-                    results.release(run.key)
+        tell("begun", key=first.key)  # the calibration is made for it: if that kills, it failed
+        try:
+            with _logging(results, first, tell):
+                ends = runner.train(
+                    waiting, self.setting, results, self.warm, enter, report, self.stop, note
+                )
+                for run, end in ends:
+                    try:
+                        if isinstance(end, Exception):
+                            raise end
+                        results.save(end.record, end.predictions, end.trained)
+                        tell("done", key=run.key, elsewhere=False)
+                    except Exception as error:  # as in `one`
+                        self._failed(run, error)
+                    finally:
+                        results.release(run.key)
+                        mine.discard(run.key)
+        finally:
+            for key in mine:  # of those that were not begun, as it was asked to stop
+                results.release(key)
+
+    def _enter(self, job: Job) -> bool:
+        """Claim a job that is not done yet; tell why where it is not to be done here now."""
+        if not self._claim(job):
+            return False
+        try:
+            if not self.results.done(job):
+                self.results.drop_drafts(job.key)
+                return True
+            self.tell("done", key=job.key, elsewhere=True)
+        except Exception as error:  # what is there cannot be read, and may be good work
+            self._failed(job, error)
+        self.results.release(job.key)
+        return False
 
     def _claim(self, job: Job) -> bool:
         """Claim a job; tell why where it cannot be done here now."""

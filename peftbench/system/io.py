@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import secrets
 import shutil
 import stat
 from collections.abc import Callable
@@ -33,7 +34,7 @@ def write_whole(path: Path, body: bytes, drafts: Path | None = None) -> None:
     drafts = drafts or path.parent
     make_folder(drafts)
     make_folder(path.parent)
-    draft = drafts / f"{path.name}-{os.getpid()}"
+    draft = drafts / own_name(path)
     try:
         with open(draft, "wb") as file:
             file.write(body)
@@ -42,6 +43,11 @@ def write_whole(path: Path, body: bytes, drafts: Path | None = None) -> None:
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+def own_name(path: Path) -> str:
+    """A name beside that of `path` that no other writer has; containers share process numbers."""
+    return f"{path.name}-{secrets.token_hex(4)}"
 
 
 def folder_once(place: Path, fill: Callable[[Path], None]) -> None:

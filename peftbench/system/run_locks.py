@@ -125,7 +125,7 @@ class Claims:
         if self._path.exists():
             return _lock_error(self._file())
         io.make_folder(self._folder)
-        probe = self._path.with_name(f"{self._path.name}-{os.getpid()}")
+        probe = self._path.with_name(io.own_name(self._path))
         file = os.open(probe, os.O_RDWR | os.O_CREAT, 0o666)
         try:
             return _lock_error(file)

@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -107,19 +106,19 @@ class Checkpoint:
     Attributes:
         results: the folder; None where nothing is kept.
         key: of the training.
-        made_with: what decides sums beside the key, such as the micro-batch: a training goes on
-            from nothing else.
+        made_with: what decides sums beside the key, such as the device and the micro-batch: a
+            training goes on from nothing else.
     """
 
     results: ResultsFolder | None
     key: str
-    made_with: Any
+    made_with: Json
 
     def save(self, state: dict[str, Tensor], progress: Json) -> None:
         """Write it; nowhere to write is nothing to do."""
         if self.results is not None:
-            micro = canonical(self.made_with)
-            note = {"run": self.key, "micro": micro, "progress": canonical(progress)}
+            made = canonical(self.made_with)
+            note = {"run": self.key, "made_with": made, "progress": canonical(progress)}
             self.results.write(self.results.checkpoint(self.key), sealed(state, note))
 
     def load(self) -> tuple[dict[str, Tensor], Json] | None:
@@ -137,11 +136,14 @@ class Checkpoint:
             return None
         if note["run"] != self.key:
             return None
-        here = canonical(self.made_with)
-        if note["micro"] != here:
+        there = json.loads(note.get("made_with", "{}"))  # an older peftbench compared less
+        differ = [name for name, value in self.made_with.items() if there.get(name, ...) != value]
+        if differ:
+            here = {name: self.made_with[name] for name in differ}
+            told = {name: there.get(name) for name in differ}
             warnings.warn(
-                f"checkpoint {path.name} was written with other micro-batches or another precision "
-                f"({note['micro']}, here {here}); the run starts again",
+                f"checkpoint {path.name} was written with {canonical(told)}, here is "
+                f"{canonical(here)}; the run starts again",
                 stacklevel=2,
             )
             return None

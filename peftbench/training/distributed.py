@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 
@@ -171,7 +171,8 @@ def group(run: Run, results: Path, setting: RuntimeConfig) -> Iterator[None]:
     try:
         yield
         for other in others:
-            other.wait(GRACE)
+            with suppress(subprocess.TimeoutExpired):  # all of it is here, whatever takes it long
+                other.wait(GRACE)
     except (RuntimeError, OSError) as error:  # as torch reports a broken connection
         if lost := _killed(others, kills):
             raise PeerLost(*lost) from error

@@ -24,7 +24,7 @@ from peftbench.data.batching import Batch, BatchSource
 from peftbench.training import checkpointing
 from peftbench.training.distributed import ProcessGroup
 from peftbench.training.lr_schedule import learning_rate
-from peftbench.training.measurement import Phases, warm_up
+from peftbench.training.measurement import Phases, step_seconds, warm_up
 from peftbench.training.precision import restore_scaler, scaler_state
 from peftbench.training.predictor import Predictor
 from peftbench.training.state import TrainerState
@@ -143,6 +143,10 @@ class Training:
         self._prepared = accelerator.prepare_optimizer(self.optimizer)
         with phases.phase("warmup"), torch.random.fork_rng():
             self._flops = warm_up(predictor, config.micro_batch_size, batches, phases.shared)
+            self._pace = 0.0
+            if ends.budget.seconds is not None and saved is None:  # else its first step has no rate
+                longest, micro = batches.extremes[-1], config.micro_batch_size
+                (self._pace,) = self._peers.agree(step_seconds(predictor, micro, longest))
         torch.manual_seed(seed + _APART * self._peers.rank)
         if saved is not None:
             self.state = TrainerState(**saved[1])
@@ -182,7 +186,7 @@ class Training:
     @property
     def learning_rate(self) -> float:
         """Of the step that comes next, before the factors of parameter groups."""
-        fraction = self.state.fraction(self.ends.budget, self.steps, ahead=0.5)
+        fraction = self.state.fraction(self.ends.budget, self.steps, 0.5, self._pace)
         return learning_rate(self.config, fraction, self.state.step + 0.5)
 
     def _take_step(self, batch: Batch) -> Tensor:

@@ -226,6 +226,22 @@ def warm_up(
     return many - slope * long, slope
 
 
+def step_seconds(view: Predictor, micro: int | None, batch: Batch) -> float:
+    """Seconds of a step's passes, which change nothing: the pace of a training before its first.
+
+    Args:
+        view: of the run, warmed up.
+        micro: examples for each pass; None is the whole batch.
+        batch: on the CPU; processes that train together share it.
+    """
+    view.model.train()
+    start = synchronized_clock(view.device)
+    view.gradients(batch, micro)
+    seconds = synchronized_clock(view.device) - start
+    view.model.zero_grad(set_to_none=True)
+    return seconds
+
+
 def kind_of(view: Predictor) -> str:
     """Equal for trainings whose passes of one shape launch the same kernels."""
     model = view.model

@@ -152,6 +152,8 @@ class Predictor:
         for part in batching.micro_batches(
             ProcessGroup(self.accelerator).share(batch), micro or size
         ):
+            if not len(part["labels"]):  # fewer rows than processes; `add` sends zeros for it
+                continue
             moved = batching.to_device(part, self.device)
             with self.accelerator.autocast():
                 loss = self.method.compute_loss(self.model, moved) * (len(part["labels"]) / size)

@@ -49,14 +49,23 @@ class TrainerState:
         self.padded += rows * length
         self.squares += rows * length * length
 
-    def fraction(self, budget: Budget, steps: int | None, ahead: float = 0) -> float:
-        """The part of the budget that is spent, or will be in so many steps."""
+    def fraction(
+        self, budget: Budget, steps: int | None, ahead: float = 0, pace: float = 0
+    ) -> float:
+        """The part of the budget that is spent, or will be in so many steps.
+
+        Args:
+            budget: of the training.
+            steps: that it buys; None for one of seconds.
+            ahead: steps to come.
+            pace: seconds of a step, before there was any.
+        """
         if steps == 0:  # nothing is to be trained
             return 1.0
         if steps is not None:
             return (self.step + ahead) / steps
         assert budget.seconds is not None
-        pace = self.seconds / self.step if self.step else 0.0
+        pace = self.seconds / self.step if self.step else pace
         return (self.seconds + ahead * pace) / budget.seconds
 
     def due(self, budget: Budget, steps: int | None, recipe: TrainingConfig) -> int:

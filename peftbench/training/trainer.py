@@ -4,7 +4,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -421,7 +420,7 @@ def prepare(job: TrainingJob, micro: int | None) -> PreparedTraining:
     with phases.phase("warmup"), torch.random.fork_rng(), accelerator.autocast():
         torch.manual_seed(seeds["method"])
         parameters = _begin(job, predictor, data, batches, config)
-    checkpoint = checkpointing.Checkpoint(job.results, job.key, _made_with(run, predictor, config))
+    checkpoint = checkpointing.Checkpoint(job.results, job.key, _made_with(job, predictor, config))
     saved = checkpoint.load()
     training = loop.Training(
         predictor,
@@ -467,17 +466,18 @@ def _begin(
     return parameters
 
 
-def _made_with(run: Run, predictor: Predictor, config: TrainingConfig) -> Any:
-    """What a checkpoint names beside the key: pieces of batches, words, what auto precision is."""
-    count, micro = ProcessGroup(predictor.accelerator).count, config.micro_batch_size
-    parted: Any = micro if count == 1 else [micro, count]
+def _made_with(job: TrainingJob, predictor: Predictor, config: TrainingConfig) -> Json:
+    """What decides the sums of a training beside its key: a checkpoint is of the same alone."""
     modules = predictor.model.module.modules()
-    words = [len(m.weight) for m in modules if isinstance(m, SparseEmbedding)]
-    if words:  # word embeddings are those of the run alone, or of all training texts
-        parted = {"parted": parted, "words": words}
-    if run.train.precision == "auto":  # a machine that resolves it otherwise starts again
-        parted = {"parted": parted, "precision": config.precision}
-    return parted
+    return {
+        "device": predictor.device.type,
+        "processes": ProcessGroup(predictor.accelerator).count,
+        "steps": job.steps,  # measured, of a calibrated budget
+        "micro_batch_size": config.micro_batch_size,
+        # word embeddings are those of the run alone, or of all training texts
+        "words": [len(m.weight) for m in modules if isinstance(m, SparseEmbedding)],
+        "precision": config.precision,
+    }
 
 
 def _warm_shapes(prepared: PreparedTraining, batches: batching.BatchSource) -> None:

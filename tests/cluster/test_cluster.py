@@ -22,7 +22,7 @@ from records import record, runs, tiny
 from peftbench.cli import doctor
 from peftbench.cli.main import main
 from peftbench.cluster import bundling, collect, job_runner, manifest, queue
-from peftbench.cluster.job_choice import retry_rule
+from peftbench.cluster.job_choice import choose_jobs, retry_rule
 from peftbench.cluster.manifest import QueueAnswer, Task
 from peftbench.cluster.queue import QueueSnapshot, look
 from peftbench.cluster.schedulers.slurm import Slurm
@@ -32,7 +32,7 @@ from peftbench.config import cluster
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
 from peftbench.core.failures import Failure
-from peftbench.core.plan import RunOptions
+from peftbench.core.plan import Plan, RunOptions
 from peftbench.core.runtime import RuntimeConfig
 from peftbench.core.tuning import Search
 from peftbench.data import loading
@@ -330,15 +330,40 @@ def test_shards_part_a_sweep_and_depend_on_nothing_else():
     assert {tuple(p.runs) for p in zero} == {tuple(p.runs) for p in parts}  # from 0 or from 1
 
 
+def slurm(index, first, last, step, count):
+    names = ("ID", "MIN", "MAX", "STEP", "COUNT")
+    values = (index, first, last, step, count)
+    return {f"SLURM_ARRAY_TASK_{n}": str(v) for n, v in zip(names, values, strict=True)}
+
+
+def sge(index, first, last, step):
+    values = {"ID": index, "FIRST": first, "LAST": last, "STEPSIZE": step}
+    return {f"SGE_TASK_{name}": str(value) for name, value in values.items()}
+
+
+def lsf(index, last, name, step=1):
+    values = {"": index, "_END": last, "_STEP": step}
+    told = {f"LSB_JOBINDEX{part}": str(value) for part, value in values.items()}
+    return told | {"LSB_JOBNAME": name}
+
+
 @pytest.mark.parametrize(
     ("text", "environment", "expected"),
     [
         ("3/10", {}, (3, 10)),
-        ("auto", {"SLURM_ARRAY_TASK_ID": "7", "SLURM_ARRAY_TASK_COUNT": "20"}, (7, 20)),
+        ("auto", slurm(7, 0, 19, 1, 20), (8, 20)),
+        ("auto", slurm(6, 0, 6, 2, 4), (4, 4)),
+        ("auto", slurm(7, 1, 7, 3, 3), (3, 3)),
+        ("auto/4", slurm(4, 0, 6, 2, 4), (3, 4)),
+        ("auto/10", slurm(7, 3, 7, 1, 2), (7, 10)),  # two of ten shards again
         ("auto/8", {"PBS_ARRAY_INDEX": "8"}, (8, 8)),
         ("auto/8", {"PBS_ARRAYID": "2"}, (2, 8)),
-        ("auto", {"LSB_JOBINDEX": "2", "LSB_JOBINDEX_END": "5"}, (2, 5)),
-        ("auto", {"SGE_TASK_ID": "4", "SGE_TASK_LAST": "9"}, (4, 9)),
+        ("auto", lsf(6, 10, "runs[5-10]"), (2, 6)),
+        ("auto", lsf(5, 9, "runs[1-9:2]%3", 2), (3, 5)),
+        ("auto/6", lsf(4, 6, "runs"), (4, 6)),
+        ("auto", sge(4, 1, 9, 1), (4, 9)),
+        ("auto", sge(10, 5, 10, 1), (6, 6)),
+        ("auto", sge(5, 1, 10, 2), (3, 5)),
         ("auto/6", {"JOB_COMPLETION_INDEX": "0"}, (0, 6)),
     ],
 )
@@ -354,7 +379,12 @@ def test_a_shard_is_named_by_hand_or_by_the_scheduler(text, environment, expecte
         ("a half", {}, "write 3/10"),
         ("auto/4", {}, "no scheduler says"),
         ("auto/4", {"SGE_TASK_ID": "undefined"}, "no scheduler says"),
-        ("auto", {"PBS_ARRAY_INDEX": "1"}, "auto/n"),
+        ("auto", {"PBS_ARRAY_INDEX": "1"}, "from PBS_ARRAY_INDEX=1; give --shard I/N"),
+        ("auto", slurm(4, 1, 7, 1, 3), "SLURM_ARRAY_TASK_COUNT=3; give --shard I/N"),
+        ("auto/3", slurm(4, 1, 7, 1, 3), "give --shard I/N"),
+        ("auto", lsf(6, 10, "runs"), "from LSB_JOBINDEX=6, LSB_JOBINDEX_END=10"),
+        ("auto/4", {"PBS_ARRAY_INDEX": "6"}, "from PBS_ARRAY_INDEX=6"),
+        ("auto/0", {"PBS_ARRAY_INDEX": "0"}, "give --shard I/N"),
     ],
 )
 def test_a_shard_that_is_none_is_refused(text, environment, said):
@@ -547,11 +577,55 @@ def test_a_cell_whose_trials_fail_leaves_the_choices_of_others_alone(tmp_path, m
     seen = look(results)
     done = [run.key for run in trials if run.method.name == "lora"] + [after[0].key]
     assert {key for key, state in seen.state.items() if state == "done"} == set(done)
-    assert seen.failures[after[1].key].reason.startswith(
-        "some of its trials failed or all diverged"
+    failed = seen.failures[after[1].key]
+    assert (failed.kind, failed.reason) == (
+        "error",
+        f"its trial {trials[3].key} failed: something broke",
     )
     (again,) = collect.rest(seen, results)
     assert again.startswith("peftbench submit --tune method=lora,bitfit cluster=local")
+
+
+@pytest.mark.parametrize(
+    ("kinds", "expected", "again"),
+    [
+        (["diverged"] * 3, "diverged", False),
+        (["diverged", "system", "diverged"], "system", True),
+        (["memory", None, None], "memory", False),
+        (["diverged", None, "diverged"], None, False),
+    ],
+)
+def test_a_choice_fails_of_what_its_trials_fail_of(tmp_path, monkeypatch, kinds, expected, again):
+    results = ResultsFolder(tmp_path)
+    trials, (choice,) = searched("method=lora", "size=400")
+    of_rate = dict(zip(choice.question.rates, kinds, strict=True))
+
+    def execute(todo, store, options, gpus, halted):
+        for run in todo.runs:
+            if kind := of_rate[run.train.lr]:
+                store.fail(Failure(run, kind, "as the test says"))
+            else:
+                store.save(record(run, selection=dict.fromkeys(run.task.metrics, 0.7)), {})
+        return False
+
+    monkeypatch.setattr(sweep, "execute", execute)
+    assert job_runner._choose(choice, None, RunOptions(device="cpu"), results)
+    noted = results.trials().failure(choice.key)
+    assert (noted and noted.kind) == expected
+    asked = choose_jobs(
+        Plan(trials, 3, [], [], None),
+        [choice],
+        results.trials(),
+        look(results),
+        cluster.read(["cluster=local"]),
+        waits=True,
+        retry=None,
+    )
+    if expected is None:
+        assert len(choices.all_choices(results)) == 1
+    else:
+        assert (choice in asked.jobs) == again
+        assert (noted in asked.given_up) != again
 
 
 @pytest.mark.slow

@@ -21,6 +21,13 @@ def test_one_rate_of_each_part_of_the_range():
     assert all(rate == float(f"{rate:.2g}") for rate in rates)
 
 
+def test_a_range_too_narrow_for_its_trials_is_refused_by_its_name():
+    narrow = SearchSpace(1e-3, 1.1e-3, "a test")
+    assert narrow.rates(1) == [1.1e-3]
+    with pytest.raises(ConfigError, match=r"\[0\.001, 0\.0011\] is too narrow for 6 rates of 2"):
+        narrow.rates(6)
+
+
 @pytest.mark.parametrize("ends", [(1e-3, 1e-4), (0.0, 1.0), (1e-3, 1e-3), (1e-3, math.inf)])
 def test_what_is_no_range_is_refused(ends):
     with pytest.raises(ConfigError, match="is no range"):

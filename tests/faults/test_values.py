@@ -155,6 +155,13 @@ def test_class_weights_are_of_classes():
     assert "class_weights" not in plain.train.to_json()
 
 
+#: Of 64 examples 16 are held out by a selection of a quarter: 4 batches of 12.
+EPOCHS = (
+    *("task=synthetic_paraphrase", "size=64", "train.batch_size=12", "budget.epochs=2"),
+    "checkpoint_selection.fraction=0.25",
+)
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -164,8 +171,18 @@ def test_class_weights_are_of_classes():
             ("budget=steps", "budget.steps=8", "train.warmup_steps=8"),
             "train.warmup_steps=8: a budget of 8 steps ends before train.lr is reached",
         ),
+        (
+            (*EPOCHS, "checkpoint_selection=best_on_holdout", "train.warmup_steps=9"),
+            r"train.warmup_steps=9: a budget of 2 epochs, 8 steps ends before",
+        ),
     ],
 )
 def test_values_that_would_do_nothing_are_refused(words, said):
     with pytest.raises(ConfigError, match=said):
         dry_run.validate_run(plan("model=tiny", *words).runs[0])
+
+
+def test_a_warm_up_that_the_epochs_outlast_is_as_good_as_any():
+    words = [word for word in EPOCHS if "fraction" not in word]  # 6 batches, twice
+    (run,) = plan("model=tiny", *words, "train.warmup_steps=11").runs
+    assert run.train.warmup_steps == 11

@@ -32,6 +32,20 @@ def test_a_choice_is_read_as_it_was_written(tmp_path):
         choices.find(results, subject(run).key)
 
 
+def test_a_cell_has_one_file_however_its_size_is_written(tmp_path):
+    (full,) = plan("model=tiny", "method=lora", "task=mrpc", "size=full").runs
+    counted = replace(full, size=3668)
+    assert subject(full).key == subject(counted).key
+    results = ResultsFolder(tmp_path)
+    choices.save(results, choice(full, 1e-3))
+    (path,) = (tmp_path / "choices").iterdir()
+    assert path.name == f"lora-mrpc-tiny-3668-{subject(full).key}.json"
+    path.rename(path.with_name(path.name.replace("3668", "full")))  # as it was before
+    assert choices.find(results, subject(counted).key).rate == 1e-3
+    choices.save(results, choice(counted, 2e-3))
+    assert [one.rate for one in choices.all_choices(results)] == [2e-3]
+
+
 def test_a_name_from_outside_stays_in_the_folder(tmp_path):
     (run,) = runs("method=lora")
     run = replace(run, method=replace(run.method, name="../../out"))

@@ -160,6 +160,22 @@ def test_damaged_files_are_left_out_or_come_from_another_folder(two, tmp_path):
         into.predictions(into.load(shared.key))
 
 
+def test_predictions_of_another_training_are_replaced_or_noted(two, tmp_path):
+    """As an interrupted training leaves them: they are written before the record."""
+    a, b = two
+    lost, shared, *_ = records.runs(*WORDS)
+    into = ResultsFolder(tmp_path / "all")
+    for run in (lost, shared):
+        other = {name: array[:3] for name, array in records.predictions().items()}
+        into.save(records.record(run, 0.5), other, b"other weights")
+        (into.folder / "records" / f"{run.key}.json").unlink()
+    (a.folder / "predictions" / f"{lost.key}.npz").unlink()
+    done = merging.merge([a, b], into)
+    assert len(into.predictions(into.load(shared.key))["label"]) == 5
+    assert into.weights(into.load(shared.key)) == b"weights of " + shared.key.encode()
+    assert [lost.key in line and "without predictions" in line for line in done.notes] == [True]
+
+
 def test_a_run_in_progress_is_left_as_it_is(two, tmp_path, monkeypatch):
     into = ResultsFolder(tmp_path / "all")
     run = records.runs(*WORDS)[0]

@@ -16,6 +16,7 @@ from records import predictions, record, runs
 from peftbench.core.errors import ConfigError, RecordError
 from peftbench.core.failures import Failure
 from peftbench.results.store import ResultsFolder
+from peftbench.system import io
 from peftbench.system.io import sealed
 
 (RUN,) = runs("seed=0")
@@ -307,6 +308,27 @@ def test_a_failed_write_leaves_what_was_there(results, monkeypatch):
             results.write(target, b"after")
     assert target.read_bytes() == b"before"
     assert files(results.folder) == ["reports/scores.md"]
+
+
+def test_writers_with_one_process_number_leave_each_others_drafts_alone(results, monkeypatch):
+    """As the first processes of two containers are: both have the number 1."""
+    target, sync = results.folder / "reports" / "scores.md", os.fsync
+
+    def meanwhile(file):
+        monkeypatch.setattr(os, "fsync", sync)
+        results.write(target, b"the other's")
+        results.check_writable()
+        sync(file)
+
+    monkeypatch.setattr(os, "fsync", meanwhile)
+    results.write(target, b"mine")
+    assert target.read_bytes() == b"mine"
+    assert files(results.folder) == ["reports/scores.md"]
+    key = RUN.key
+    draft = io.own_name(results.folder / "drafts" / f"{key}.json")
+    (results.folder / "drafts" / draft).write_text("half")
+    results.drop_drafts(key)
+    assert results.drafts() == []
 
 
 def test_a_full_disk_takes_a_record_whole_or_not_at_all(small_disk):

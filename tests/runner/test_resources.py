@@ -3,6 +3,7 @@
 import pytest
 from records import runs
 
+from peftbench.core.errors import ConfigError
 from peftbench.core.plan import RunOptions
 from peftbench.results.runtime_estimates import Forecast
 from peftbench.results.store import ResultsFolder
@@ -38,6 +39,16 @@ def machine(monkeypatch):
 def test_one_thread_each_while_runs_fill_the_cores_else_all_cores(machine, cores, jobs, expected):
     machine(cores)
     assert resources.choose_workers(jobs, [], 0) == expected
+
+
+def test_a_calibrated_budget_is_of_one_process(machine):
+    machine(8)
+    jobs = runs("method=lora,bitfit", "budget=seconds", "budget.seconds=3")
+    alone = runs("method=lora", "budget=seconds", "budget.seconds=3", "budget.calibrated=true")
+    assert resources.choose_resources(jobs, [], RunOptions(gpus_per_run=2)).workers == 2
+    assert resources.choose_resources([*jobs, *alone], [], RunOptions()).workers == 3
+    with pytest.raises(ConfigError, match=r"1 of 3 runs have budget\.calibrated=true"):
+        resources.choose_resources([*jobs, *alone], [], RunOptions(gpus_per_run=2))
 
 
 @pytest.mark.parametrize(

@@ -189,6 +189,7 @@ def test_a_cell_of_which_every_rate_diverged_has_no_choice(monkeypatch, tmp_path
     assert [one.run.method.name for one in choices.all_choices(ResultsFolder(tmp_path))] == [
         "bitfit"
     ]
+    assert [rate for rate, seed in trained.made if seed == 1001] == [1e-3]  # bitfit's
     told = capsys.readouterr().err
     assert "no rate is chosen for lora · synthetic_paraphrase" in told
     assert "the least 0.001, diverged; name lower ones, train.lr=1e-05,3.3e-05,0.0001" in told
@@ -201,6 +202,16 @@ def test_a_diverged_trial_costs_its_seconds_and_loses(monkeypatch, tmp_path):
     assert choose(monkeypatch, trained, tmp_path, "method=lora", "train.lr=1e-3,2e-3") == 0
     (choice,) = choices.all_choices(ResultsFolder(tmp_path))
     assert (choice.rate, choice.seconds) == (1e-3, 2 * 4.0 + 7.0)
+
+
+def test_a_rate_that_diverged_is_not_tried_again(monkeypatch, tmp_path):
+    trained = Trained({1e-3: 0.8}, {("lora", rate): "diverged" for rate in (2e-3, 3e-3)})
+    search = Search(trials=3, finalists=2, seeds=2)
+    words = ("method=lora", "train.lr=1e-3,2e-3,3e-3")
+    assert choose(monkeypatch, trained, tmp_path, *words, search=search) == 0
+    assert trained.made == [(1e-3, 1000), (2e-3, 1000), (3e-3, 1000), (1e-3, 1001)]
+    assert choose(monkeypatch, trained, tmp_path, *words, search=search) == 0
+    assert len(trained.made) == 4
 
 
 @pytest.mark.parametrize("kind", ["error", "memory"])

@@ -17,7 +17,7 @@ import torch
 from short_runs import after
 from stage import Stage, one
 
-from peftbench.core.errors import ConfigError
+from peftbench.core.errors import ClosedFileError, ConfigError
 from peftbench.core.evaluation import job_json
 from peftbench.core.failures import FAILURE_KINDS, TRANSIENT_FAILURES
 from peftbench.core.runtime import RuntimeConfig
@@ -40,13 +40,15 @@ def stage(tmp_path, monkeypatch):
     return Stage(tmp_path)
 
 
-def serve(stage, *runs, check=()):
+def serve(stage, *runs, check=(), together=()):
     """Give a worker orders, in this process; return what it tells."""
     orders = queue.Queue()
     if check:
         orders.put({"check": [run.to_json() for run in check], "suites": []})
     for run in runs:
         orders.put({"jobs": [job_json(run)]})
+    if together:
+        orders.put({"jobs": [job_json(run) for run in together]})
     orders.put(None)
     told, training = io.StringIO(), threading.Event()
     first = {"results": str(stage.results.folder), "setting": asdict(CPU)}
@@ -231,6 +233,40 @@ def test_a_claim_that_fails_later_is_noted_and_ends_no_worker(stage, monkeypatch
     assert events[runs[0].key].kind == "system"
     assert "No locks available" in events[runs[0].key].reason
     assert events[runs[1].key].event == "done"
+
+
+@pytest.mark.parametrize("method", ["steady", "bitfit"])
+def test_a_pack_leaves_alone_what_another_process_has_and_what_cannot_be_read(
+    stage, monkeypatch, method
+):
+    runs = [one(stage, f"method={method}", f"seed={n}", "budget.steps=2") for n in (0, 1, 2)]
+    held, trained, closed = (run.key for run in runs)
+    claim, done, released = ResultsFolder.claim, ResultsFolder.done, []
+    monkeypatch.setattr(ResultsFolder, "claim", lambda s, key: key != held and claim(s, key))
+
+    def unreadable(self, job):
+        if job.key == closed:
+            raise ClosedFileError("records cannot be read: Permission denied")
+        return done(self, job)
+
+    release = ResultsFolder.release
+    monkeypatch.setattr(ResultsFolder, "done", unreadable)
+    monkeypatch.setattr(
+        ResultsFolder, "release", lambda s, key: released.append(key) or release(s, key)
+    )
+    log = stage.results.log(held)
+    log.parent.mkdir(parents=True)
+    log.write_text("of the process that has it")
+    told = serve(stage, together=runs)
+    assert told[-1] == {"event": "ready"}
+    events = [(one["event"], one["key"]) for one in told if one["event"] != "step" and "key" in one]
+    events = [(event, key) for event, key in events if event not in ("begun", "note")]
+    assert events[0] == ("held", held)
+    assert sorted(events[1:]) == [("done", trained), ("failed", closed)]
+    assert log.read_text() == "of the process that has it"
+    assert stage.results.log(trained).read_text().startswith(runs[1].title)
+    assert {trained, closed} <= set(released)
+    assert held not in released
 
 
 def test_a_log_of_a_colleague_is_replaced(stage):

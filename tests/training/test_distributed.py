@@ -91,6 +91,15 @@ def test_without_dropout_a_step_is_the_same_step(tmp_path):
     assert losses[1] == pytest.approx(losses[0], abs=1e-4)
 
 
+def test_a_last_batch_of_fewer_rows_than_processes_is_trained_on(tmp_path):
+    zoo.write_configs(tmp_path / "configs")
+    words = [word for word in RUN if not word.startswith(("size=", "budget.steps="))]
+    words += ["size=17", "train.batch_size=16", "budget.steps=4"]  # batches of 16, 1, 16, 1
+    record = train(tmp_path, 2, *words)["lora"]
+    assert (record.work["steps"], record.work["examples"]) == (4, 34)
+    assert 0.3 < record.curve[-1]["loss"] < 1.5
+
+
 def test_a_record_says_how_many_it_took(both):
     _, records = both
     assert records[2]["lora"].environment["device"].startswith("2 × ")

@@ -29,7 +29,7 @@ from peftbench.training import cost_model, measurement, run_stack, step_graphs
 from peftbench.training.packing import pack, runner
 from peftbench.training.packing.pack import Pack, partition
 from peftbench.training.packing.runner import drive
-from peftbench.training.predictor import Predictor
+from peftbench.training.predictor import PredictionOutOfMemory, Predictor
 from peftbench.training.run_stack import RunStack
 from peftbench.training.trainer import TrainingJob, execute
 from peftbench.training.warm_cache import WarmCache
@@ -515,6 +515,17 @@ def test_memory_for_no_stacked_pass_trains_all_alone(task, warm, monkeypatch):
     for run in given:
         alone = execute(run, CPU, warm=warm).predictions["scores"]
         assert np.array_equal(left[run.key].end.predictions["scores"], alone)
+
+
+def test_no_memory_to_predict_for_one_example_starts_no_run_again(task, warm, monkeypatch):
+    """Smaller micro-batches, of which each try would warn, predict for one example too."""
+
+    def none(*_, **__):
+        raise PredictionOutOfMemory("no memory to predict for one example")
+
+    monkeypatch.setattr(Predictor, "outputs", none)
+    left = trained(runs(task, "method=bitfit", "seed=0,1", "budget.steps=2"), 2, warm)
+    assert [type(one.error) for one in left.values()] == [PredictionOutOfMemory] * 2
 
 
 @pytest.mark.parametrize("static", [False, True])

@@ -1,6 +1,7 @@
 """A checkpoint with a wrong bit is dropped, said, and made again; it never becomes a result."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ TENSORS = {
     "best.mask": torch.tensor([True, False]),
 }
 
-NOTE = {"run": "0123456789ab", "micro": "16", "progress": json.dumps({"step": 3})}
+NOTE = {"run": "0123456789ab", "made_with": "{}", "progress": json.dumps({"step": 3})}
 
 
 def test_what_is_sealed_comes_back_and_is_a_file_of_safetensors(tmp_path):
@@ -120,13 +121,51 @@ def test_a_run_goes_on_from_no_flipped_bit(tmp_path, monkeypatch, part):
 def test_a_good_checkpoint_is_still_gone_on_from(tmp_path, monkeypatch):
     monkeypatch.setenv("ZOO", str(tmp_path))
     stage = Stage(tmp_path)
-    run = one(stage, "method=lora", "budget.steps=8")
+    run = one(stage, "method=lora", "budget.steps=8", "train.precision=fp32")
     whole = trainer.execute(run, CPU)
     with pytest.raises(loop.TrainingInterrupted):
         trainer.execute(run, CPU, results=stage.results, stop=after(4))
+    _, note = checkpointing.unsealed(stage.results.checkpoint(run.key))
+    assert json.loads(note["made_with"]) == {
+        **{"device": "cpu", "processes": 1, "steps": None},
+        **{"micro_batch_size": None, "words": [], "precision": "fp32"},
+    }
     parts = trainer.execute(run, CPU, results=stage.results)
     assert parts.record.work["resumed"]
     np.testing.assert_array_equal(parts.predictions["scores"], whole.predictions["scores"])
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("device", "cuda", r'with \{"device":"cuda"\}, here is \{"device":"cpu"\}; the run starts'),
+        ("processes", 2, r'\{"processes":2\}, here is \{"processes":1\}'),
+        ("steps", 40, r'\{"steps":40\}, here is \{"steps":50\}'),
+        ("words", [7], r'\{"words":\[7\]\}, here is \{"words":\[\]\}'),
+    ],
+)
+def test_a_checkpoint_of_other_sums_is_not_gone_on_from(tmp_path, name, value, told):
+    results, key = ResultsFolder(tmp_path), "0123456789ab"
+    made = {"device": "cpu", "processes": 1, "steps": 50, "words": []}
+    checkpointing.Checkpoint(results, key, made).save(TENSORS, {"step": 3})
+    assert checkpointing.Checkpoint(results, key, made).load()[1] == {"step": 3}
+    checkpointing.Checkpoint(results, key, made | {name: value}).save(TENSORS, {"step": 3})
+    with pytest.warns(UserWarning, match=told):
+        assert checkpointing.Checkpoint(results, key, made).load() is None
+
+
+def test_a_calibrated_training_does_not_go_on_with_other_steps(tmp_path, monkeypatch):
+    """The calibration was measured again, as after an update of a library."""
+    monkeypatch.setenv("ZOO", str(tmp_path))
+    stage = Stage(tmp_path)
+    words = ("budget=seconds", "budget.seconds=1", "budget.calibrated=true")
+    run = one(stage, "method=bitfit", *words)
+    job = trainer.TrainingJob(run, CPU, results=stage.results, steps=8, stop=after(4))
+    with pytest.raises(loop.TrainingInterrupted):
+        trainer._train(job, None)
+    with pytest.warns(UserWarning, match=r'\{"steps":8\}, here is \{"steps":6\}'):
+        made = trainer._train(replace(job, steps=6, stop=lambda: False), None)
+    assert (made.record.work["resumed"], made.record.work["steps"]) == (False, 6)
 
 
 @pytest.mark.parametrize("place", [-3, 300])

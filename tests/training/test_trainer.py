@@ -21,7 +21,7 @@ from peftbench.data import batching, loading
 from peftbench.methods.base import Method
 from peftbench.metrics import task_metrics
 from peftbench.models.adapted_model import AdaptedModel
-from peftbench.training import measurement, trainer
+from peftbench.training import loop, measurement, trainer
 from peftbench.training.predictor import PredictionOutOfMemory
 from peftbench.training.trainer import execute
 from peftbench.training.warm_cache import WarmCache
@@ -95,6 +95,18 @@ def test_same_run_gives_the_same_bits(precision, task, warm):
     execute(one(task, "method=full", "seed=3"), CPU, warm=warm)
     assert same(first, execute(run, CPU, warm=warm))
     assert same(first, execute(run, CPU))
+
+
+def test_the_first_step_of_a_budget_of_seconds_has_a_rate(task, warm, monkeypatch):
+    """Half its own share of the warm-up, by the pace of a pass before it."""
+    words = ("model=tiny", "method=lora", "size=24", "budget=seconds", "budget.seconds=40")
+    (run,) = plan(*task, *words, "train.lr=1e-2", "train.warmup_steps=0.1").runs
+    training = trainer.prepare(trainer.TrainingJob(run, CPU, warm), None).training
+    assert 0 < training.learning_rate < 1e-2
+    assert all(p.grad is None for p in training.predictor.model.trained().values())
+    monkeypatch.setattr(loop, "step_seconds", lambda *_: 2.0)
+    training = trainer.prepare(trainer.TrainingJob(run, CPU, warm), None).training
+    assert training.learning_rate == pytest.approx(1e-2 * (1 / 40) / 0.1)
 
 
 def test_seed_changes_the_predictions(task, warm):

@@ -18,6 +18,7 @@ from peftbench.training import cost_model, measurement, trainer
 from peftbench.training.device import device_of
 from peftbench.training.packing.pack import Pack
 from peftbench.training.packing.requests import ForwardRequests, PredictRequest, StepRequest
+from peftbench.training.predictor import PredictionOutOfMemory
 from peftbench.training.trainer import TrainingJob
 from peftbench.training.warm_cache import WarmCache
 
@@ -97,7 +98,9 @@ def drive(job: TrainingJob) -> ForwardRequests[trainer.TrainingOutput]:
     while True:
         try:
             return (yield from _attempt(job, micro))
-        except torch.OutOfMemoryError:
+        except torch.OutOfMemoryError as error:
+            if isinstance(error, PredictionOutOfMemory):
+                raise
             smaller = trainer.smaller_micro_batch(job, micro)
             if smaller is None:
                 raise
