@@ -1,5 +1,6 @@
 """The table of `peftbench plan`."""
 
+from peftbench.config import catalog
 from peftbench.core.plan import Plan
 from peftbench.core.run import Run
 from peftbench.core.text import format_duration
@@ -18,7 +19,11 @@ def plan_table(status: SweepStatus) -> Table:
     """
     models = {run.model.name for run in status.plan.runs}
     shown = ["method", "task", *(["model"] if len(models) > 1 else []), "size"]
-    shown += [axis for axis in status.plan.axes if "." in axis and not axis.startswith("seed.")]
+    shown += [
+        axis
+        for axis in status.plan.axes
+        if axis in catalog.LATER or ("." in axis and not axis.startswith("seed."))
+    ]
     rates = {_value(run, _RATE) for run in status.plan.runs}
     if len(rates) > 1 and _RATE not in shown:
         shown.append(_RATE)
@@ -84,6 +89,8 @@ def checkpoint_lines(plan: Plan) -> list[str]:
 def _value(run: Run, name: str) -> str:
     """The value of a run under an override's key: `method`, `size`, `train.lr`."""
     node: object = run.to_json()
+    if name in catalog.LATER and getattr(run, name) is None:
+        return catalog.LATER[name]
     for part in name.split("."):
         node = node.get(part, "") if isinstance(node, dict) else ""
     value = node["name"] if isinstance(node, dict) else node

@@ -239,6 +239,12 @@ def test_plan_shows_axes_and_estimates_time_without_records(monkeypatch):
     head = next(line for line in said.splitlines() if "seeds" in line)
     assert head.split() == ["method", "task", "size", "lr", "rank", "seeds", "time"]
     assert "4 runs of minilm" in said
+    noisy = call("plan", "augmentation=none,noise", "method=lora", "prompt=head,demonstrations")
+    assert {tuple(line.split()[3:5]) for line in noisy.splitlines() if " lora " in line} == {
+        (augmentation, prompt)
+        for augmentation in ("none", "noise")
+        for prompt in ("head", "demonstrations")
+    }
     lines = call("plan", "sweep=quickstart").partition("28 runs of minilm")[2].splitlines()[2:15]
     assert max(map(len, lines)) <= 80
     assert lines[0].split() == ["method", "task", "size", "epochs", "lr", "seeds", "time"]
