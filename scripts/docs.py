@@ -52,7 +52,7 @@ def _content(name: str) -> str:
 def cli() -> str:
     """Return the help of every command, without the section on overrides that several share."""
     every = list(_commands(command, "peftbench"))
-    shared = [f"`{t}`" for t, one in every if (one.epilog or "").startswith(OVERRIDES)]
+    shared = [f"`{t.split()[-1]}`" for t, one in every if (one.epilog or "").startswith(OVERRIDES)]
     about = (
         f"The help of {listed_names(shared, len(shared))} also has a section on overrides, which "
         "is left out here: see [overrides](overrides.md)."
