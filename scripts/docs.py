@@ -8,6 +8,7 @@ usage: uv run python scripts/docs.py [--check]
 import copy
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import click
 from peftbench.cli.main import main as command
 from peftbench.cli.options import OVERRIDES
 from peftbench.config import catalog
+from peftbench.core.text import listed_names
 
 ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -51,9 +53,15 @@ def _content(name: str) -> str:
 
 
 def cli() -> str:
-    """Return the help of every command."""
-    parts = []
-    for title, one in _commands(command, "peftbench"):
+    """Return the help of every command, without the section on overrides that several share."""
+    every = list(_commands(command, "peftbench"))
+    shared = [f"`{t.split()[-1]}`" for t, one in every if (one.epilog or "").startswith(OVERRIDES)]
+    about = (
+        f"The help of {listed_names(shared, len(shared))} also has a section on overrides, which "
+        "is left out here: see [overrides](overrides.md)."
+    )
+    parts = [textwrap.fill(about, 100, break_on_hyphens=False)]
+    for title, one in every:
         heading = "##" if title.count(" ") < 2 else "###"
         parts.append(f"{heading} {title}\n\n```text\n{_help(one, title)}\n```")
     return "\n\n".join(parts)

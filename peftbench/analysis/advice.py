@@ -157,7 +157,7 @@ def ask(*words: str, records: Sequence[Record] = ()) -> AdviceQuestion:
         if not sizes:
             raise ConfigError(_NEEDED)
         return AdviceQuestion(run, max(sizes), run.budget.seconds)
-    whole = [record.work["train_size"] for record in same if record.run.size == "full"]
+    whole = [record.work["train_size"] for record in same if isinstance(record.run.size, str)]
     total = run.task.examples.get("train") or max(whole, default=None)
     if total is not None:
         return AdviceQuestion(run, run.train_size(total), run.budget.seconds)

@@ -44,7 +44,7 @@ def describe(results: ResultsFolder, start: str) -> str:
     found = _load(results, start)
     if isinstance(found, Record):
         lines = [*_record(found), *_files(found, results)]
-        lines.append(f"{_REPEAT:{_VALUES}}{_repeat(found.run)}")
+        lines += _repeat(found.run)
     else:
         lines = _evaluated(found)
     return "\n".join(map(one_line, lines))
@@ -97,8 +97,29 @@ def _load(results: ResultsFolder, start: str) -> Record | Evaluated:
     return results.load(key) if key in records else results.evaluated(key)
 
 
-def _repeat(run: Run) -> str:
+def _repeat(run: Run) -> list[str]:
     """The command that trains a run again, or why none can be given."""
+    if "file" in run.task.source and not derived_overrides.file_at_hand(run):
+        return _repeat_with_file(run)
+    return [f"{_REPEAT:{_VALUES}}{_same(run)}"]
+
+
+def _repeat_with_file(run: Run) -> list[str]:
+    """The same for a run of a user's own file that is not where it was."""
+    try:
+        overrides = derived_overrides.overrides_with_file(run)
+    except ConfigError as error:
+        return [f"{_REPEAT:{_VALUES}}none: {error}"]
+    same = command("run", *derived_overrides.as_arguments(overrides))
+    hashes = " and ".join(one[:12] for one in run.task.source["file"].values())
+    return [
+        f"{_REPEAT:{_VALUES}}{same}",
+        f"{derived_overrides.FILE:{_VALUES}}must be the file with these rows (SHA-256 {hashes}); "
+        f"it is not at {run.task.path}",
+    ]
+
+
+def _same(run: Run) -> str:
     try:
         overrides, again = derived_overrides.closest_overrides(run)
     except ConfigError as error:

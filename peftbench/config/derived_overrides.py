@@ -5,6 +5,10 @@ are judged or shown. So overrides are derived from the run's nodes, and planned 
 give that run again.
 """
 
+import json
+import re
+import tempfile
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +16,24 @@ from peftbench.config import catalog
 from peftbench.config.composer import Composer
 from peftbench.config.override_parsing import override_value
 from peftbench.config.sweep import plan
+from peftbench.core.configs import TaskConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluation
 from peftbench.core.run import Json, Run, canonical, identity
+from peftbench.core.text import decoded
+from peftbench.system import io
 
 #: Nodes whose option is their name; the rest of a run are the values below.
 _NAMED = ("model", "method", "task", "prompt", "augmentation")
+
+#: What stands for the path of a user's own file that is not where it was.
+FILE = "FILE"
+
+#: Of a task of a user's own file what may differ from the option's, once it can be read.
+_OF_FILE = (
+    *("folds", "fold", "fold_seed", "group"),
+    *("range", "template", "max_new_tokens", "metrics", "extra"),
+)
 
 #: Of these nodes any value may differ from the option's.
 CHANGED = ("method", "budget", "train", "checkpoint_selection", "prompt", "augmentation")
@@ -50,21 +66,115 @@ def closest_overrides(run: Run, configs: Path | None = None) -> tuple[dict[str, 
     Raises:
         ConfigError: if they give none.
     """
+    found = _closest(run, configs, _file_words(run.task, run.task.path) if _own(run) else {})
+    return found, _planned(found, configs)
+
+
+def overrides_with_file(run: Run, configs: Path | None = None) -> dict[str, str]:
+    """Return overrides of a run of a user's own file that is gone, with `FILE` for its path.
+
+    What differs from defaults is found with made-up rows of the same labels.
+
+    Raises:
+        ConfigError: if none give it.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder, "rows.jsonl")
+        _write_rows(run.task, path)
+        alike = _file_words(run.task, str(path))
+        alike.pop("task.validation_path", None)
+        found = _closest(replace(run, size="full"), configs, alike)
+    if all(re.match(r"[-+.]?\d", name) for name in run.task.class_names or [""]):
+        found["task.classes"] = str(run.task.classes)  # numbers may look like values
+    return {**found, **_file_words(run.task, FILE), "size": str(run.size)}
+
+
+def file_at_hand(run: Run) -> bool:
+    """Whether the user's own files of a run are where they were, with the same content."""
+    paths = {"train": run.task.path, "validation": run.task.validation_path}
+    return all(
+        (path := paths[part]) is not None
+        and Path(path).is_file()
+        and io.hash_file(Path(path)) == content
+        for part, content in run.task.source["file"].items()
+    )
+
+
+def _own(run: Run) -> bool:
+    return "file" in run.task.source
+
+
+def _closest(run: Run, configs: Path | None, file: dict[str, str]) -> dict[str, str]:
+    """Overrides by the run's nodes.
+
+    Args:
+        run: to be given again.
+        configs: a user's own folder.
+        file: overrides of a task of a user's own file, in place of its name.
+    """
     nodes = run.to_json()
-    found = {node: str(nodes[node]["name"]) for node in _NAMED if nodes[node]}
+    found = {node: str(nodes[node]["name"]) for node in _NAMED if nodes[node]} | file
     found["budget"] = next(iter(nodes["budget"]))
     if nodes["checkpoint_selection"]:
         found["checkpoint_selection"] = "best_on_holdout"
     found |= {"size": str(run.size), "seed": str(run.seed)}
     found |= {f"seed.{role}": str(seed) for role, seed in (run.role_seeds or {}).items()}
     found |= _base_methods(nodes["method"], Composer(catalog.folders(configs)))
-    plain = _planned(found, configs).to_json()
+    try:
+        plain = _planned(found, configs).to_json()
+    except ConfigError:
+        if not file or run.task.kind != "classification":
+            raise
+        found["task.classes"] = str(run.task.classes)  # labels that look like a mistake
+        plain = _planned(found, configs).to_json()
     for node in CHANGED:
         found |= _differences(node, identity(nodes[node] or {}), identity(plain[node] or {}))
+    if file:
+        mine, other = ({k: n["task"].get(k) for k in _OF_FILE} for n in (nodes, plain))
+        found |= _differences("task", mine, other)
     language_model = run.model.family_config.language_model
     if language_model and "prompt.template" in found:  # as it is named when it is typed
         found[f"prompt.{language_model.kind}"] = found.pop("prompt.template")
-    return found, _planned(found, configs)
+    return found
+
+
+def _file_words(task: TaskConfig, path: str | None) -> dict[str, str]:
+    """Overrides without which a user's own file cannot be read as the task reads it."""
+    words = {"task": "file", "task.path": path or FILE}
+    if "validation" in task.source["file"]:
+        words["task.validation_path"] = task.validation_path or FILE
+    if task.name != decoded(Path(words["task.path"]).stem):
+        words["task.name"] = task.name
+    generation = task.generation
+    usual: Json = {
+        "kind": "classification",
+        "texts": ["input"] if generation else ["sentence"],
+        "label": "target" if generation else "label",
+        "quoting": None,
+    }
+    if task.folds is None and "validation" not in task.source["file"]:
+        usual["validation_fraction"] = 0.2
+    node = task.to_json()
+    words = {key: override_value(value) for key, value in words.items()}
+    return words | {
+        f"task.{key}": override_value(node[key])
+        for key, value in usual.items()
+        if node.get(key) != value
+    }
+
+
+def _write_rows(task: TaskConfig, path: Path) -> None:
+    """Write made-up rows of the labels and the columns of a task, as many as any run wants."""
+    low, high = task.range or (0.0, 1.0)
+    with path.open("w", encoding="utf-8") as file:
+        for number in range(max(2000, 20 * task.classes)):
+            label: Any = f"text {number}"
+            if task.regression:
+                label = low + (high - low) * (number % 100) / 99
+            elif task.class_names:
+                label = task.class_names[number % task.classes]
+            row = {name: f"row {number}" for name in (*task.texts, task.group) if name}
+            file.write(json.dumps(row | {task.label: label}) + "\n")
 
 
 def evaluation_overrides(evaluation: Evaluation, configs: Path | None = None) -> dict[str, str]:

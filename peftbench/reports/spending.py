@@ -82,7 +82,7 @@ def spending_table(
             *[warning] * bool(warning),
             _NOTE,
             *([f"{costs.tuning_note(records, tuned)} {_TUNING}"] if tuned.choices else []),
-            convention.NOTE,
+            convention.note({record.run.task.kind for record in records}),
             *tuned.notes(record.run.key for record in records),
         ],
     )

@@ -20,6 +20,7 @@ from peftbench.cli.main import main
 from peftbench.cli.options import OVERRIDES
 from peftbench.cli.report import report
 from peftbench.config import catalog
+from peftbench.config.sweep import plan
 from peftbench.core.failures import Failure
 from peftbench.core.run import Run
 from peftbench.core.tuning import Choice, subject
@@ -302,6 +303,28 @@ def test_show_prints_the_command_that_repeats_the_run(results):
     (planned,) = json.loads(call("plan", *again[2:], "--json"))["runs"]
     assert planned["key"] == run.key
     assert planned["state"] == "done"
+
+
+def test_show_repeats_a_run_of_a_users_own_file(results):
+    rows = (f"text {n},{('no', 'yes')[n % 2]}\n" for n in range(60))
+    Path("small.csv").write_text("text,label\n" + "".join(rows))
+    words = tiny("method=bitfit", "task=file", "task.path=small.csv", "task.texts=[text]")
+    (run,) = plan(*words, "train.lr=0.002").runs
+    results.save(record(run), predictions())
+    lines = call("show", run.key).splitlines()
+    (line,) = [one for one in lines if one.startswith("repeat")]
+    (planned,) = json.loads(call("plan", *shlex.split(line)[3:], "--json"))["runs"]
+    assert planned["key"] == run.key
+    Path("small.csv").rename("moved.csv")
+    said = call("show", run.key)
+    (line,) = [one for one in said.splitlines() if one.startswith("repeat")]
+    again = line.replace("task.path=FILE", "task.path=moved.csv")
+    (planned,) = json.loads(call("plan", *shlex.split(again)[3:], "--json"))["runs"]
+    assert planned["key"] == run.key
+    assert (
+        f"must be the file with these rows (SHA-256 {run.task.source['file']['train'][:12]})"
+        in (said)
+    )
 
 
 def test_reading_verbs_print_json(results):

@@ -6,7 +6,13 @@ import own_configs
 import pytest
 
 from peftbench.config import catalog
-from peftbench.config.derived_overrides import as_arguments, evaluation_overrides, run_overrides
+from peftbench.config.derived_overrides import (
+    as_arguments,
+    evaluation_overrides,
+    file_at_hand,
+    overrides_with_file,
+    run_overrides,
+)
 from peftbench.config.override_parsing import OverrideParser, override_value
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
@@ -39,6 +45,34 @@ def test_overrides_of_a_run_with_words_of_its_own_give_it_again(model, template)
     (run,) = plan(f"model={model}", "prompt=words", *words, "task=mrpc").runs
     assert (run.prompt.template, run.prompt.verbalizer) == (template, ["no, not", "null_"])
     assert plan(*as_arguments(run_overrides(run))).runs == [run]
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["task.texts=[text]", "method=lora", "method.rank=4", "size=48"],
+        ["task.texts=[text]", "task.folds=4", "task.fold=1", "task.group=customer"],
+        ["task.texts=[text,customer]", "task.validation_fraction=0.3", "task.name='my tickets'"],
+        ["task.texts=[text]", "task.label=number", "task.kind=regression", "task.range=[0,99]"],
+        ["task.texts=[text]", "task.label=number", "task.classes=90", "size=0.5"],
+        ["task.texts=[text]", "task.label=number", "task.kind=generation", "model=smollm2_135m"],
+    ],
+)
+def test_overrides_of_a_run_of_a_users_own_file_give_it_again(tmp_path, words):
+    """Also where the file has moved, with its new path for FILE."""
+    path = tmp_path / "tickets.csv"
+    rows = [f"c{n // 9},text {n} of many words,{n % 90},{'ab'[n % 2]}" for n in range(270)]
+    path.write_text("\n".join(["customer,text,number,label", *rows, ""]))
+    (run,) = plan("task=file", f"task.path='{path}'", *words).runs
+    assert file_at_hand(run)
+    assert plan(*as_arguments(run_overrides(run))).runs == [run]
+    moved = path.rename(tmp_path / "others.csv")
+    assert not file_at_hand(run)
+    with pytest.raises(ConfigError, match="no such file"):
+        run_overrides(run)
+    found = overrides_with_file(run)
+    assert found["task.path"] == "FILE"
+    assert plan(*as_arguments(found | {"task.path": f"'{moved}'"})).runs == [run]
 
 
 def test_overrides_of_an_evaluation_give_it_again():
