@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from peftbench.cluster import base, turns
@@ -143,12 +144,18 @@ def _why_none(job: RateChoice, trials: ResultsFolder) -> tuple[str, str]:
     seeds = job.search.rungs[-1].seeds
     made = [job.question.trials(rate, seeds) for rate in job.question.rates]
     absent = [[run.key for run in runs if not trials.has(run.key)] for runs in made]
-    failed = [[one for key in keys if (one := trials.failure(key))] for keys in absent]
+    failed = [[one for key in keys if (one := _noted(trials, key))] for keys in absent]
     for one in (one for some in failed for one in some if one.kind != "diverged"):
         return one.kind, f"its trial {one.job.key} failed: {one.reason}"
     if all(failed):
         return "diverged", "every rate diverged in a trial; the log of its job names lower ones"
     return "error", "some of its trials are not there; the log of its job names them"
+
+
+def _noted(trials: ResultsFolder, key: str) -> Failure | None:
+    with suppress(RecordError):  # a torn note says nothing
+        return trials.failure(key)
+    return None
 
 
 def _to_do(job: ClusterJob, results: ResultsFolder, one: Submission) -> bool:

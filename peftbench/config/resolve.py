@@ -228,7 +228,8 @@ class Resolver:
 
     def _suite(self, node: Json) -> Json:
         node = nodes.bare(nodes.whole("suite", node))
-        refuse_aside(str(node["_target_"]), "suite.", node, counted=("examples", "targets"))
+        named = ("examples", "targets")
+        refuse_aside(str(node["_target_"]), "suite.", node, counted=named, deep=True)
         node |= nodes.identity("suite", node)
         if isinstance(node.get("targets"), dict):
             node["targets"] = {

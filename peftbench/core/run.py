@@ -114,14 +114,21 @@ def identity(value: Any) -> Any:
     return value
 
 
-def refuse_aside(what: str, at: str, node: Mapping[str, Any], counted: Iterable[str] = ()) -> None:
+def refuse_aside(
+    what: str,
+    at: str,
+    node: Mapping[str, Any],
+    counted: Iterable[str] = (),
+    deep: bool = False,
+) -> None:
     """Refuse settings of names in `ASIDE`: runs that differ in one would have one key.
 
     Args:
         what: names the class in the message.
         at: before the names of its settings, `method.`.
-        node: its settings; those of classes inside it are not looked at.
+        node: its settings.
         counted: names that its key holds all the same, or that hold parts with rules of their own.
+        deep: whether its key leaves names out in lists, and in classes inside it, too.
 
     Raises:
         ConfigError: with the setting, and what to do.
@@ -134,8 +141,11 @@ def refuse_aside(what: str, at: str, node: Mapping[str, Any], counted: Iterable[
                 f"{at}{name}: {what} has a setting called {name}, a name that never counts in a "
                 "run's key, so that two of its values would be one run; rename the setting"
             )
-        if isinstance(value, Mapping) and "_target_" not in value:
-            refuse_aside(what, f"{at}{name}.", value, counted)
+        if isinstance(value, Mapping) and (deep or "_target_" not in value):
+            refuse_aside(what, f"{at}{name}.", value, counted, deep)
+        if isinstance(value, list) and deep:
+            inner = {str(n): one for n, one in enumerate(value) if isinstance(one, Mapping)}
+            refuse_aside(what, f"{at}{name}.", inner, counted, deep)
 
 
 def _config_text(value: Config) -> str:

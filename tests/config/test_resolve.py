@@ -55,9 +55,17 @@ def test_other_settings_of_a_users_method_are_in_the_key(own):
     assert keys[3] == keys[0]
 
 
-def test_a_suite_has_no_setting_that_its_key_would_not_hold(own):
-    own("suite", "_target_: mine.Suite\nname: mine\nfrom_file: {path: a.txt}\n")
-    with pytest.raises(ConfigError, match=r"suite\.from_file\.path: mine\.Suite has a setting"):
+@pytest.mark.parametrize(
+    ("text", "setting"),
+    [
+        ("from_file: {path: a.txt}\n", r"suite\.from_file\.path"),
+        ("files: [{words: 1}, {path: a.txt}]\n", r"suite\.files\.1\.path"),
+        ("inner: {_target_: mine.Part, package: a}\n", r"suite\.inner\.package"),
+    ],
+)
+def test_a_suite_has_no_setting_that_its_key_would_not_hold(own, text, setting):
+    own("suite", f"_target_: mine.Suite\nname: mine\n{text}")
+    with pytest.raises(ConfigError, match=setting + r": mine\.Suite has a setting"):
         plan(*records.tiny("method=lora", "suite=mine"))
 
 
