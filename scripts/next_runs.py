@@ -228,6 +228,10 @@ TOGETHER = 4
 _QUIET = 0.9
 
 
+#: Kinds of evaluations whose predictions are committed, as reports read them: the tree is small.
+_PREDICTIONS = ("Shift", "Calibration")
+
+
 @dataclass(frozen=True)
 class Part:
     """What is made, and committed, as one.
@@ -499,7 +503,8 @@ def commit(part: Part) -> None:
         files += [part.folder / "records" / f"{run.key}.json"]
         files += [part.folder / "predictions" / f"{run.key}.npz"]
     for one in part.evaluations:
-        files += [part.folder / "evaluations" / f"{one.key}{end}" for end in (".json", ".npz")]
+        ends = (".json", ".npz") if one.kind in _PREDICTIONS else (".json",)
+        files += [part.folder / "evaluations" / f"{one.key}{end}" for end in ends]
     given = [str(path) for path in files if path.exists()]
     subprocess.run(["git", "add", "--", *given], check=True)
     body = f"Made by: {part.command}"

@@ -27,7 +27,7 @@ def with_review(
     load: Load,
     load_evaluated: Callable[[Evaluated], Arrays],
 ) -> list[Evaluated]:
-    """Evaluations of calibration with `review`, by error rate, where predictions can be read.
+    """Evaluations of calibration with `held_out_review`, where predictions can be read.
 
     Args:
         found: evaluations by any suites.
@@ -61,7 +61,7 @@ def _with(
         f"{error:g}": _reviewed(held, arrays["label/held"], answers, reported["label"], error)
         for error in ERRORS
     }
-    return replace(one, findings=one.findings | {"review": review})
+    return replace(one, findings=one.findings | {"held_out_review": review})
 
 
 def _reviewed(

@@ -26,7 +26,7 @@ REPORT = SuiteReport(
 
 
 def _review(told: Json, key: str, error: float) -> Any:
-    found = told.get("review")
+    found = told.get("held_out_review")
     return None if found is None else found[f"{error:g}"][key]
 
 

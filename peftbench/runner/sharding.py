@@ -10,7 +10,7 @@ from peftbench.core.errors import ConfigError
 from peftbench.core.plan import Plan
 
 
-class Array(NamedTuple):
+class JobArray(NamedTuple):
     """Variables in which a scheduler tells a job of an array its place.
 
     Attributes:
@@ -29,16 +29,16 @@ class Array(NamedTuple):
 
 #: The variables of each scheduler. LSF tells no first index, but its job name may.
 ARRAYS = {
-    "Slurm": Array(
+    "Slurm": JobArray(
         "SLURM_ARRAY_TASK_ID",
         *("SLURM_ARRAY_TASK_MIN", "SLURM_ARRAY_TASK_MAX"),
         *("SLURM_ARRAY_TASK_STEP", "SLURM_ARRAY_TASK_COUNT"),
     ),
-    "PBS": Array("PBS_ARRAY_INDEX"),
-    "Torque": Array("PBS_ARRAYID"),
-    "LSF": Array("LSB_JOBINDEX", None, "LSB_JOBINDEX_END", "LSB_JOBINDEX_STEP"),
-    "SGE": Array("SGE_TASK_ID", "SGE_TASK_FIRST", "SGE_TASK_LAST", "SGE_TASK_STEPSIZE"),
-    "Kubernetes": Array("JOB_COMPLETION_INDEX"),
+    "PBS": JobArray("PBS_ARRAY_INDEX"),
+    "Torque": JobArray("PBS_ARRAYID"),
+    "LSF": JobArray("LSB_JOBINDEX", None, "LSB_JOBINDEX_END", "LSB_JOBINDEX_STEP"),
+    "SGE": JobArray("SGE_TASK_ID", "SGE_TASK_FIRST", "SGE_TASK_LAST", "SGE_TASK_STEPSIZE"),
+    "Kubernetes": JobArray("JOB_COMPLETION_INDEX"),
 }
 
 #: The indices of an LSF array, at the end of its job's name.
@@ -80,7 +80,7 @@ def read(text: str, environment: Mapping[str, str] = os.environ) -> tuple[int, i
     )
 
 
-def _place(array: Array, environment: Mapping[str, str]) -> tuple[int, int] | None:
+def _place(array: JobArray, environment: Mapping[str, str]) -> tuple[int, int] | None:
     """A job's place in an array of evenly spaced indices, from 1, and how many there are."""
     names = [name for name in array if name is not None]
     said = {name: int(environment[name]) for name in names if environment.get(name, "").isdigit()}

@@ -39,7 +39,7 @@ def review(evaluated, held, reported):
         lambda one: {"scores": reported[0], "label": reported[1]},
         lambda one: {"scores/held": scores, "label/held": label},
     )
-    return found.findings.get("review")
+    return found.findings.get("held_out_review")
 
 
 def test_the_threshold_is_of_the_held_out_examples_and_the_error_of_the_others(evaluated):

@@ -217,7 +217,7 @@ def test_an_odd_yaml_is_one_line(body, said):
 
 def test_what_models_of_ones_own_share_is_no_family():
     own("model", "_base", "name: ???\nfamily: ${nothing.there}\n")
-    assert "1 run of tiny\n" in call("plan", *records.tiny("method=lora"))
+    assert "1 run of tiny, train.lr=" in call("plan", *records.tiny("method=lora"))
 
 
 def test_a_family_without_its_type_names_its_file():
