@@ -27,9 +27,18 @@ REPORT = Report(
 
 
 def _reported(inputs: Inputs, narrow: bool) -> list[Table]:
-    """Tables where any claim has a cell."""
-    judged = inputs.judged
-    return tables(judged, inputs.records, narrow) if any(one.cells for one in judged) else []
+    """Tables of the claims that have a cell; the others are named."""
+    shown = [one for one in inputs.judged if one.cells]
+    if not shown:
+        return []
+    first, *more = tables(shown, inputs.records, narrow)
+    named: dict[str, list[str]] = {}
+    for one in inputs.judged:
+        if not one.cells:
+            named.setdefault(one.paper.name, []).append(one.claim.name)
+    others = "; ".join(f"{paper}: {', '.join(names)}" for paper, names in named.items())
+    told = f"Without runs here, or not testable (peftbench report claims says which): {others}."
+    return [replace(first, notes=[*first.notes, *([told] if others else [])]), *more]
 
 
 def tables(tested: list[Verdict], records: list[Record], narrow: bool = False) -> list[Table]:
