@@ -14,6 +14,7 @@ from pathlib import Path
 
 import click
 
+from peftbench.analysis import convention
 from peftbench.cli.main import main as command
 from peftbench.cli.options import OVERRIDES
 from peftbench.config import catalog
@@ -177,7 +178,7 @@ def _scores(path: Path, shown: Sequence[str] = ()) -> str:
     table, *notes = [part for part in path.read_text().split("\n\n") if not part.startswith("#")]
     head, line, *rows = table.splitlines()
     by_name = {row.split("|")[1].strip(): row for row in rows}
-    names = shown or [name for name in by_name if name != "detectable difference"]
+    names = shown or [name for name in by_name if name != convention.DETECTABLE]
     told = [note.split(". ")[0].rstrip(".") + "." for note in notes if note[0] in "†‡§"]
     return "\n\n".join(["\n".join([head, line, *(by_name[name] for name in names)]), *told])
 

@@ -31,7 +31,7 @@ MARGIN = 0.01
 _KEPT = 2**25
 
 #: A comparison is left undecided where the metric is undefined on more than this part of resamples.
-UNDEFINED = 0.05
+_UNDEFINED = 0.05
 
 
 @dataclass(frozen=True)
@@ -405,7 +405,20 @@ def difference(
         level: one less the probability of the interval.
     """
     found, drawn = (scores[..., ours] - scores[..., theirs] for scores in (told.whole, told.drawn))
+    return paired_effect(found, drawn, null, level)
+
+
+def paired_effect(
+    found: significance.Floats,
+    drawn: significance.Floats,
+    null: float = 0.0,
+    level: float = ALPHA,
+) -> Effect | None:
+    """`significance.effect` on the resamples on which the scores are defined.
+
+    None where too few are, or a difference on all examples is not.
+    """
     defined = np.isfinite(drawn).all(axis=1)
-    if not len(found) or not np.isfinite(found).all() or np.mean(~defined) > UNDEFINED:
+    if not len(found) or not np.isfinite(found).all() or np.mean(~defined) > _UNDEFINED:
         return None
     return significance.effect(found, drawn[defined], null, level)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from peftbench.analysis import significance
-from peftbench.analysis.comparison import UNDEFINED, Resampled, difference, resampled_scores
+from peftbench.analysis.comparison import Resampled, difference, paired_effect, resampled_scores
 from peftbench.analysis.significance import Effect
 from peftbench.claims import quantities
 from peftbench.claims.matching import Found, Item
@@ -150,12 +150,11 @@ def measured(claim: Claim, one: Found, load: LoadEvaluated | None = None) -> lis
             continue
         whole, scores, examples = drawn
         cell = replace(cell, examples=examples)
-        defined = np.isfinite(scores).all(axis=1)
-        if np.mean(~defined) > UNDEFINED:
+        effect = paired_effect(whole, scores, cell.null)
+        if effect is None:
             cells.append(replace(cell, why="undefined on many resamples of the examples"))
             continue
-        effect = significance.effect(whole, scores[defined], cell.null)
-        items = float(np.var(scores[defined].mean(axis=1)))
+        items = float(np.nanvar(scores.mean(axis=1)))
         cells.append(_decided(claim, cell, effect, items, _variance(whole)))
     return cells
 

@@ -124,9 +124,6 @@ QUANTITIES: dict[str, Quantity] = {
         "untrained", "score on another set before training less that after it", less=True
     ),
     "over_majority": _shift("trivial", "score on another set less that of its majority class"),
-    "demonstration_gain": Quantity(
-        "InContext", _demonstrations, False, "score behind demonstrations less that without any"
-    ),
     "demonstration_loss": Quantity(
         "InContext", _demonstrations, True, "score without demonstrations less that behind some"
     ),

@@ -41,19 +41,8 @@ Conditions = dict[str, Any]
 _PAPER = ("about", "paper", "identifier", "claims", "figures")
 _CLAIM = (
     *("says", "source", "tag", "kind", "reading", "why", "ours", "against", "pairs", "measure"),
-    *(
-        "metric",
-        "margin",
-        "bound",
-        "tasks",
-        "targets",
-        "fraction",
-        "sizes",
-        "budget",
-        "least",
-        "needs",
-    ),
-    *("rates", "published", "runs"),
+    *("metric", "margin", "bound", "tasks", "targets", "fraction", "sizes", "budget", "least"),
+    *("needs", "rates", "published", "runs"),
 )
 _FIGURES = ("source", "tag", "model", "caveat", "scores")
 

@@ -16,12 +16,13 @@ from peftbench.config import catalog
 from peftbench.config.composer import Composer
 from peftbench.config.override_parsing import override_value
 from peftbench.config.sweep import plan
+from peftbench.config.task_nodes import usual_columns
 from peftbench.core.configs import TaskConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluation
 from peftbench.core.run import Json, Run, canonical, identity
 from peftbench.core.text import decoded
-from peftbench.system import io
+from peftbench.system import io, yaml_files
 
 #: Nodes whose option is their name; the rest of a run are the values below.
 _NAMED = ("model", "method", "task", "prompt", "augmentation")
@@ -145,15 +146,12 @@ def _file_words(task: TaskConfig, path: str | None) -> dict[str, str]:
         words["task.validation_path"] = task.validation_path or FILE
     if task.name != decoded(Path(words["task.path"]).stem):
         words["task.name"] = task.name
-    generation = task.generation
-    usual: Json = {
-        "kind": "classification",
-        "texts": ["input"] if generation else ["sentence"],
-        "label": "target" if generation else "label",
-        "quoting": None,
-    }
+    plain = yaml_files.read_mapping(catalog.find("task", "file", catalog.folders()))
+    keys = ["kind", "quoting"]
     if task.folds is None and "validation" not in task.source["file"]:
-        usual["validation_fraction"] = 0.2
+        keys.append("validation_fraction")
+    usual = dict(zip(("texts", "label"), usual_columns(task.kind), strict=True))
+    usual |= {key: plain[key] for key in keys}
     node = task.to_json()
     words = {key: override_value(value) for key, value in words.items()}
     return words | {

@@ -44,11 +44,11 @@ def task_node(node: Json) -> Json:
     """A task's node with what its data say."""
     task = dict(node)
     one_of("task.kind", task["kind"], TASK_KINDS)
-    generation = task["kind"] == "generation"
+    columns, label = usual_columns(task["kind"])
     if task["texts"] is None:
-        task["texts"] = ["input"] if generation else ["sentence"]
+        task["texts"] = columns
     if task["label"] is None:
-        task["label"] = "target" if generation else "label"
+        task["label"] = label
     texts = task["texts"] if isinstance(task["texts"], list) else []
     task["texts"] = texts = [str(name) if is_whole(name) else name for name in texts]
     if is_whole(task["label"]):  # a column may be called 1
@@ -76,6 +76,11 @@ def task_node(node: Json) -> Json:
     classes = task["classes"] if isinstance(task["classes"], int) else None
     task_metrics.check_metrics(task.get("metrics"), task["kind"], classes)
     return task
+
+
+def usual_columns(kind: str) -> tuple[list[str], str]:
+    """The columns of texts and of the answer where nobody names them."""
+    return (["input"], "target") if kind == "generation" else (["sentence"], "label")
 
 
 #: The one kind of task that reads a key, and how many classes the others have.

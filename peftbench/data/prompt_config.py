@@ -181,4 +181,15 @@ def reserved(run: Run, label: np.ndarray) -> np.ndarray:
             f"prompt.reserved={count} leaves nothing to train on of a class with "
             f"{min(map(len, members))} examples; choose fewer"
         )
+    return in_turns(members, count)
+
+
+def in_turns(members: list[np.ndarray], count: int) -> np.ndarray:
+    """So many numbers of examples, one of each class after the other.
+
+    Args:
+        members: numbers of the examples of each class, enough of each.
+        count: of all.
+    """
+    classes = len(members)
     return np.array([members[k % classes][k // classes] for k in range(count)], dtype=np.int64)

@@ -90,7 +90,7 @@ class Suite:
         return None
 
     def demonstrations(self, name: str, run: Run, root: str | None) -> LabelledTexts | None:
-        """The solved examples in front of a set's texts; None for `shown` of the run's own."""
+        """Solved examples of another task for a set's texts; None for `shown` of the run's own."""
         return None
 
     def findings(self, record: Record, known: Arrays, found: dict[str, Arrays]) -> Json:

@@ -25,6 +25,7 @@ from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json, Record, Run, canonical
 from peftbench.data import loading
 from peftbench.data.loading import LabelledTexts
+from peftbench.data.prompt_config import in_turns
 from peftbench.metrics import task_metrics
 from peftbench.suites.base import Suite
 
@@ -110,18 +111,26 @@ class Shift(Suite):
 
     def demonstrations(self, name: str, run: Run, root: str | None) -> LabelledTexts | None:
         """Of a task of its own words, from its own examples: those kept back are of the run's."""
-        if not self.own_words:
-            return None
         target = self.targets[name]
+        count = target.get("demonstrations", 0)
+        if not count:
+            return None
         table, order = self._target(target, run, root)
-        count, rest = target.get("demonstrations", 0), order[target["examples"] or len(order) :]
-        chosen = _taking_turns(table.label[rest], _classes(target))[:count]
-        if len(chosen) < count:
+        rest, classes = order[target["examples"] :], max(1, _classes(target))
+        labels = table.label[rest] if classes > 1 else np.zeros(len(rest))
+        members = [rest[labels == value] for value in range(classes)]
+        if min(map(len, members)) * classes < count:
             raise ConfigError(
                 f"transfer: {name} has {len(order)} examples, too few for {target['examples']} "
                 f"and {count} demonstrations"
             )
-        return table.take(rest[chosen])
+        return table.take(in_turns(members, count))
+
+    def check_data(self, run: Run, root: str | None) -> None:
+        """Refuse targets without data, or with too few examples."""
+        super().check_data(run, root)
+        for name in self.targets:
+            self.demonstrations(name, run, root)
 
     def sets(self, run: Run, root: str | None) -> dict[str, LabelledTexts]:
         """The validation split of each target, cut and shortened as asked."""
@@ -131,7 +140,6 @@ class Shift(Suite):
             if target["examples"] is not None:
                 table = table.take(np.sort(order[: target["examples"]]))
             found[name] = table
-            self.demonstrations(name, run, root)
         return found
 
     def _target(self, target: Json, run: Run, root: str | None) -> tuple[LabelledTexts, np.ndarray]:
@@ -192,15 +200,6 @@ def _bare_texts(table: LabelledTexts) -> Iterator[frozenset[str]]:
     """The texts of each example, in any order, without case and punctuation."""
     for texts in zip(*table.texts, strict=True):
         yield frozenset(" ".join(re.findall(r"\w+", text.casefold())) for text in texts)
-
-
-def _taking_turns(label: np.ndarray, classes: int) -> np.ndarray:
-    """Places of examples, one of each class after the other; in their order without classes."""
-    if classes < 2:
-        return np.arange(len(label))
-    members = [np.flatnonzero(label == value) for value in range(classes)]
-    turns = [rows[turn] for turn in range(min(map(len, members))) for rows in members]
-    return np.array(turns, dtype=np.int64)
 
 
 def _classes(target: Json) -> int:

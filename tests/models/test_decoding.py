@@ -115,8 +115,8 @@ def test_a_stop_in_front_ends_nothing():
     how = decoding.of_run(replace(run, task=task), tokenizer)
     for text, stopped in (("\n\nWho?", False), ("\n\nWho?\n\n", True), ("Who?\nMe\n", False)):
         ids = tokenizer(text, add_special_tokens=False)["input_ids"]
-        if tokenizer.decode(ids) == text:
-            assert how.stopped(ids) == stopped, text
+        assert tokenizer.decode(ids) == text
+        assert how.stopped(ids) == stopped, text
     ids = np.array([[5, 6, decoding.AFTER]])
     plain = decoding.texts_of(ids, tokenizer)[0]
     assert decoding.texts_of(ids, tokenizer, plain[-1])[0] == plain.partition(plain[-1])[0].rstrip()

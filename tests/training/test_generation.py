@@ -353,7 +353,7 @@ def test_demonstrations_of_another_task_are_its_own_and_not_scored(trained):
     assert front.label.tolist() == [0, 1, 0]
     scored = set(zip(*sets["shown"].texts, strict=True))
     assert not scored & set(zip(*front.texts, strict=True))
-    assert not suite.demonstrations("plain", evaluation.run, None).texts[0]
+    assert suite.demonstrations("plain", evaluation.run, None) is None
     there = suite.asked_as("shown", evaluation.run)
     tokenizer = load_tokenizer(there.model)
     prompt = prompting.build_prompt(there, None, None, front)

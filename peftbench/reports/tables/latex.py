@@ -9,6 +9,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
+from peftbench.analysis import convention
 from peftbench.reports import templates
 from peftbench.reports.tables.markdown import Table
 
@@ -42,7 +43,7 @@ _CELL = re.compile(
 )
 
 #: Rows that are no rows of records: the first and the last, set apart by a rule.
-_APART = ("constant prediction", "detectable difference")
+_APART = (convention.BASELINE, convention.DETECTABLE)
 
 #: Columns of figures that a column of a page has room for; more take both.
 _COLUMN = 3
