@@ -20,6 +20,7 @@ from paths import ROOT
 
 from peftbench import plan
 from peftbench.core.errors import ConfigError, OtherSchemaError, RecordError
+from peftbench.core.evaluation import Evaluation
 from peftbench.results.status import sweep_status
 from peftbench.results.store import ResultsFolder
 from peftbench.system import io
@@ -66,7 +67,13 @@ def planned(words: str):
     """What words mean, of first revisions as all records of schema 1 are."""
     found = plan(*words.split(), *PLANS[words])
     runs = [replace(run, loss_revision=1) for run in found.runs]
-    asked = [replace(e, run=replace(e.run, loss_revision=1)) for e in found.evaluations]
+    asked = [
+        Evaluation(
+            replace(e.run, loss_revision=1),
+            {name: value for name, value in e.suite.items() if name != "revision"},
+        )
+        for e in found.evaluations
+    ]
     return replace(found, runs=runs, evaluations=asked)
 
 
