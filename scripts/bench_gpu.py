@@ -356,12 +356,11 @@ def _train_pack(
         Exception: of the first that failed.
     """
     from peftbench.training.packing.pack import Pack
-    from peftbench.training.packing.runner import drive
-    from peftbench.training.trainer import TrainingJob, TrainingOutput
+    from peftbench.training.trainer import TrainingJob, TrainingOutput, requests_of
 
     jobs = (TrainingJob(run, setting, warm, stop=stop, alike=True) for run in runs)
     pack: Pack[TrainingOutput] = Pack(_device(bench), len(runs), tell=lambda text: None)
-    left = list(pack.train((job.key, drive(job)) for job in jobs))
+    left = list(pack.train((job.key, requests_of(job)) for job in jobs))
     for one in left:
         if one.error is not None:
             raise one.error

@@ -143,8 +143,7 @@ def one(asked: argparse.Namespace) -> None:
     from peftbench.core.runtime import RuntimeConfig
     from peftbench.training.measurement import Phases
     from peftbench.training.packing import pack
-    from peftbench.training.packing.runner import drive
-    from peftbench.training.trainer import TrainingJob, TrainingOutput
+    from peftbench.training.trainer import TrainingJob, TrainingOutput, requests_of
     from peftbench.training.warm_cache import WarmCache
 
     pack.OVERHEAD["cpu"] = 10**6  # all in one pass, whatever the padding
@@ -153,7 +152,8 @@ def one(asked: argparse.Namespace) -> None:
     words += [f"method={asked.method}", f"seed=range(0,{count})", f"data.root={DATA}"]
     setting, warm = RuntimeConfig(device="cpu", threads=1, data_root=str(DATA)), WarmCache()
     trainings = [
-        (run.key, drive(TrainingJob(run, setting, warm, alike=True))) for run in plan(*words).runs
+        (run.key, requests_of(TrainingJob(run, setting, warm, alike=True)))
+        for run in plan(*words).runs
     ]
     cpu = torch.device("cpu")
     if asked.pack == 0:

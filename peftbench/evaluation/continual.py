@@ -81,7 +81,7 @@ def run_continual(
     Raises:
         ConfigError: if data cannot be loaded, or not as many as the chunks ask for.
         FloatingPointError: if the loss is no longer finite.
-        loop.TrainingInterrupted: after `stop`; done rounds and a checkpoint of the one in flight
+        TrainingInterrupted: after `stop`; done rounds and a checkpoint of the one in flight
             stay.
     """
     setting = replace(setting or RuntimeConfig(), save_weights=True)

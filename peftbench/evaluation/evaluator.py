@@ -34,9 +34,9 @@ from peftbench.suites.base import Suite
 from peftbench.suites.latency import Latency
 from peftbench.training import measurement
 from peftbench.training.device import device_of
-from peftbench.training.loop import TrainingInterrupted
 from peftbench.training.precision import AUTOCAST, build_accelerator, resolve_precision
 from peftbench.training.predictor import Predictor, require_finite
+from peftbench.training.session import TrainingInterrupted
 from peftbench.training.warm_cache import WarmCache
 
 #: Examples between two reports of progress, roughly.
@@ -69,7 +69,7 @@ def evaluate_suite(
         ConfigError: if the weights were not kept, or data cannot be loaded.
         RecordError: if a file is not what was saved.
         FloatingPointError: if predictions, or what a suite makes of them, are not finite.
-        loop.TrainingInterrupted: after `stop`; nothing is kept.
+        TrainingInterrupted: after `stop`; nothing is kept.
     """
     setting, warm = setting or RuntimeConfig(), warm or WarmCache()
     run = evaluation.run
@@ -405,7 +405,7 @@ def outputs(
     Texts that differ may be one example to the model (casing, to an uncased one): it answers once.
 
     Raises:
-        loop.TrainingInterrupted: after `stop`.
+        TrainingInterrupted: after `stop`.
     """
     firsts, number = tokens.distinct()
     order = firsts[np.argsort(-tokens.lengths[firsts], kind="stable")]

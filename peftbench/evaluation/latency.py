@@ -14,10 +14,10 @@ from peftbench.data.tokenization import TokenizedSplit
 from peftbench.methods.base import MODEL, SAME_LOGITS, Method
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.suites.latency import Latency
-from peftbench.training.loop import TrainingInterrupted
 from peftbench.training.measurement import synchronized_clock
 from peftbench.training.precision import AUTOCAST
 from peftbench.training.predictor import Predictor
+from peftbench.training.session import TrainingInterrupted
 
 #: Rebuilds the trained model in a precision, frozen; true folds what was inserted.
 View = Callable[[str, bool], Predictor]
@@ -57,7 +57,7 @@ def measure(
     """Seconds of each pass, by form and kind, and how the forms compare.
 
     Raises:
-        loop.TrainingInterrupted: after `stop`.
+        TrainingInterrupted: after `stop`.
     """
     merging = compare_merged(method, view, tokens)
     forms = {"unmerged": view(precision, False)}

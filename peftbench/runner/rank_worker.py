@@ -25,9 +25,9 @@ def main() -> None:
     given = take_input()
     order = json.loads(given.readline())
     threading.Thread(target=_exit_with_rank_zero, args=(given,), daemon=True).start()
-    from peftbench.training import loop, trainer
+    from peftbench.training import session, trainer
 
-    with suppress(loop.TrainingInterrupted):
+    with suppress(session.TrainingInterrupted):
         trainer.execute(
             Run.from_json(order["run"]),
             RuntimeConfig(**order["setting"]),

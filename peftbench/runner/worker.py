@@ -370,9 +370,9 @@ class _JobRunner:
         Args:
             seconds: that it took; None where it shared them with others.
         """
-        from peftbench.training import loop
+        from peftbench.training import session
 
-        if isinstance(error, loop.TrainingInterrupted):
+        if isinstance(error, session.TrainingInterrupted):
             self.tell("interrupted", key=job.key, reason=str(error))
             return
         _append(self.results, job.key, "".join(traceback.format_exception(error)))

@@ -21,8 +21,8 @@ from torch.optim.adamw import adamw
 
 from peftbench.data.batching import Batch, micro_batches, to_device
 from peftbench.training import step_graphs
-from peftbench.training.loop import Training
 from peftbench.training.predictor import Predictor
+from peftbench.training.session import Training
 from peftbench.training.step_graphs import PAYS, WARM, Inputs, StepGraphs
 from peftbench.training.vmapped import mapped
 

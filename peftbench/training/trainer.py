@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -36,6 +36,7 @@ from peftbench.training.measurement import Energy, Phases
 from peftbench.training.precision import AUTOCAST, build_accelerator, resolve_precision
 from peftbench.training.predictor import PredictionOutOfMemory, Predictor, build_batch_source
 from peftbench.training.run_stack import captured_alone
+from peftbench.training.session import StoppingRule, TrainerCallbacks, Training
 from peftbench.training.step_graphs import StepGraphs
 from peftbench.training.warm_cache import WarmCache
 
@@ -135,7 +136,7 @@ def execute(
     Raises:
         ConfigError: if data, weights or device are not available.
         FloatingPointError: if the loss is no longer finite.
-        loop.TrainingInterrupted: after `stop`.
+        TrainingInterrupted: after `stop`.
     """
     setting, warm = setting or RuntimeConfig(), warm or WarmCache()
     job = TrainingJob(run, setting, warm, stage, results, report, stop)
@@ -148,28 +149,42 @@ def execute(
             setting.trial,
         )
         job = replace(job, steps=measured.steps(run))
-    micro = run.train.micro_batch_size
+    return loop.run_alone(requests_of(job))
+
+
+def requests_of(job: TrainingJob) -> loop.Requests[TrainingOutput]:
+    """All that a job wants computed; where memory is short, again with smaller micro-batches.
+
+    Raises:
+        ConfigError, FloatingPointError, TrainingInterrupted: see `execute`.
+        torch.OutOfMemoryError: where one example is too much, and in predictions.
+    """
+    micro = job.run.train.micro_batch_size
     while True:
         try:
-            return _train(job, micro)
+            return (yield from _attempt(job, micro))
         except torch.OutOfMemoryError as error:
             if isinstance(error, PredictionOutOfMemory):
                 raise
-            smaller = smaller_micro_batch(job, micro)
+            smaller = _smaller_micro_batch(job, micro)
             if smaller is None:
                 raise
+            loop.release(error)
         micro = smaller
+        measurement.release_memory(device_of(job.setting))  # what the error held is free by now
 
 
-def _train(job: TrainingJob, micro: int | None) -> TrainingOutput:
+def _attempt(job: TrainingJob, micro: int | None) -> loop.Requests[TrainingOutput]:
     prepared = prepare(job, micro)
-    loop.fit(prepared.training, prepared.evaluate)
+    yield from loop.fit(prepared.training, prepared.evaluate)
     with prepared.reporting():
-        predictions = {n: prepared.predict(n, rows) for n, rows in prepared.unreported().items()}
+        predictions = {}
+        for name, rows in prepared.unreported().items():
+            predictions[name] = yield from prepared.predict(name, rows)
     return prepared.outcome(predictions)
 
 
-def smaller_micro_batch(job: TrainingJob, micro: int | None) -> int | None:
+def _smaller_micro_batch(job: TrainingJob, micro: int | None) -> int | None:
     """Half the micro-batch, after one for which there was no memory; None if it cannot be less."""
     micro = micro or job.run.train.batch_size
     if micro == 1 or job.setting.processes > 1:  # the others would not know
@@ -288,7 +303,7 @@ class PreparedTraining:
 
     job: TrainingJob
     data: TaskData
-    training: loop.Training
+    training: Training
     parameters: dict[str, int]
     resumed: bool
     energy: Energy
@@ -310,32 +325,25 @@ class PreparedTraining:
         count = max(2, round(part * len(whole)))
         return REPORTED, np.sort(batching.subset(whole, self.job.run.task.classes, count, seed=0))
 
-    def predict(self, split: str, rows: np.ndarray | None = None) -> Arrays:
+    def predict(self, split: str, rows: np.ndarray | None = None) -> loop.Requests[Arrays]:
         """Outputs on examples of a split, all of them by default."""
         tokens = self.data.tokens[split]
-        self.seed_sampling()
+        torch.manual_seed(self.job.seeds()["sampling"])  # methods that sample draw the same again
         rows = np.arange(len(tokens)) if rows is None else rows
-        with self.in_unit():
-            outputs = self.training.predictor.predict(tokens, rows)
+        with self.training.predictor.model.in_unit():  # of the labels
+            outputs = yield loop.PredictRequest(self.training, tokens, rows)
+        assert isinstance(outputs, dict)
         if self.data.targets is None:
             return outputs
         wanted = [self.data.targets[split][row] for row in rows]
         return decoding.scored(outputs, wanted, self.tokenizer, self.job.run.task.stop)
 
-    def in_unit(self) -> AbstractContextManager[None]:
-        """Predictions inside are in the unit of the labels."""
-        return self.training.predictor.model.in_unit()
-
-    def seed_sampling(self) -> None:
-        """Let methods that sample draw the same at every prediction."""
-        torch.manual_seed(self.job.seeds()["sampling"])
-
-    def evaluate(self) -> Json:
+    def evaluate(self) -> loop.Requests[Json]:
         """The scores of a point on the curve."""
         split, rows = self.curve_rows()
-        return self.score(split, rows, self.predict(split, rows))
+        return self._score(split, rows, (yield from self.predict(split, rows)))
 
-    def score(self, split: str, rows: np.ndarray, outputs: Arrays) -> Json:
+    def _score(self, split: str, rows: np.ndarray, outputs: Arrays) -> Json:
         """The scores of outputs; those that the record is made of are kept."""
         self.energy.look()
         whole = split == REPORTED and len(rows) == len(self.data.tokens[REPORTED])
@@ -422,12 +430,12 @@ def prepare(job: TrainingJob, micro: int | None) -> PreparedTraining:
         parameters = _begin(job, predictor, data, batches, config)
     checkpoint = checkpointing.Checkpoint(job.results, job.key, _made_with(job, predictor, config))
     saved = checkpoint.load()
-    training = loop.Training(
+    training = Training(
         predictor,
         config,
-        loop.StoppingRule(job.budget, run.checkpoint_selection, run.task.metric),
+        StoppingRule(job.budget, run.checkpoint_selection, run.task.metric),
         batches,
-        loop.TrainerCallbacks(job.report, job.stop, checkpoint.save, setting.minutes),
+        TrainerCallbacks(job.report, job.stop, checkpoint.save, setting.minutes),
         phases,
         seeds["dropout"],
         saved,
@@ -498,7 +506,7 @@ def _warm_evaluation(prepared: PreparedTraining) -> None:
         count = len(prepared.data.tokens[name]) if some is None else len(some)
         if measurement.first_of(predictor, f"predict {name}", kind, (count,)):
             with phases.phase("warmup"), torch.random.fork_rng():
-                prepared.predict(name, some)
+                loop.run_alone(prepared.predict(name, some))
 
 
 def build_record(prepared: PreparedTraining, found: dict[str, Arrays]) -> Record:

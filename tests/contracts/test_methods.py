@@ -23,10 +23,10 @@ from peftbench.methods import dry_run
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
 from peftbench.models.prepare_for_training import prepare_for_training
-from peftbench.training.loop import Training
+from peftbench.training.loop import StepRequest
 from peftbench.training.packing.pack import stacked_batches
-from peftbench.training.packing.requests import StepRequest
 from peftbench.training.run_stack import RunStack
+from peftbench.training.session import Training
 
 STEPS = 30
 RATES = (3e-2, 1e-2, 1e-1, 3e-3)  # the first that halves the loss counts
@@ -311,7 +311,7 @@ def test_in_a_pack_each_run_has_the_loss_and_the_gradients_that_it_has_alone(pai
         pytest.skip("takes derivatives of its own")
     given = [pair.batch | {"labels": pair.batch["labels"].roll(shift)} for shift in range(3)]
     trainings = [started(pair, seed, batch) for seed, batch in enumerate(given)]
-    asks = [StepRequest(one, batch, None) for one, batch in zip(trainings, given, strict=True)]
+    asks = [StepRequest(one, batch) for one, batch in zip(trainings, given, strict=True)]
     losses, grads = [], []
     with noiseless():
         for one, batch in zip(trainings, given, strict=True):

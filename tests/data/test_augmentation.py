@@ -24,7 +24,7 @@ from peftbench.data.text_noise import EDITS, noisy
 from peftbench.data.tokenizer import load_tokenizer
 from peftbench.reports import scores
 from peftbench.results.store import ResultsFolder
-from peftbench.training import loop
+from peftbench.training import session
 from peftbench.training.trainer import execute
 from peftbench.training.warm_cache import WarmCache
 
@@ -247,7 +247,7 @@ def test_an_interrupted_training_continues_exactly(words, task, warm, tmp_path):
     whole = execute(run, CPU, warm=warm)
     results = ResultsFolder(tmp_path / "runs")
     for step in (3, 6):  # of 2 batches an epoch: one stop within, one at its end
-        with pytest.raises(loop.TrainingInterrupted, match=f"at step {step}"):
+        with pytest.raises(session.TrainingInterrupted, match=f"at step {step}"):
             execute(run, CPU, warm=warm, results=results, stop=after(2))
     parts = execute(run, CPU, warm=warm, results=results)
     for name, array in whole.predictions.items():

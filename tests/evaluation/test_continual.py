@@ -15,7 +15,7 @@ from peftbench.results.store import ResultsFolder
 from peftbench.suites import base
 from peftbench.training import trainer
 from peftbench.training.continual_stage import ContinualStage
-from peftbench.training.loop import TrainingInterrupted
+from peftbench.training.session import TrainingInterrupted
 
 
 def one(*words):

@@ -21,8 +21,7 @@ from peftbench.runner.worker import classify
 from peftbench.suites.calibration import Calibration
 from peftbench.training import predictor
 from peftbench.training.packing.pack import Pack
-from peftbench.training.packing.runner import drive
-from peftbench.training.trainer import TrainingJob, execute
+from peftbench.training.trainer import TrainingJob, execute, requests_of
 from peftbench.training.warm_cache import WarmCache
 
 KEPT = RuntimeConfig(device="cpu", save_weights=True)
@@ -86,7 +85,9 @@ def test_one_of_a_pack_does_not_take_the_others_along(task):
         short_runs.one(task, *words, f"train.lr={rate}", "seed=1") for rate in ("1e-4", "1e30")
     )
     warm = WarmCache()
-    jobs = [(r.key, drive(TrainingJob(r, short_runs.CPU, warm, alike=True))) for r in (good, bad)]
+    jobs = [
+        (r.key, requests_of(TrainingJob(r, short_runs.CPU, warm, alike=True))) for r in (good, bad)
+    ]
     left = {one.key: one for one in Pack(torch.device("cpu"), 2).train(iter(jobs))}
     assert isinstance(left[bad.key].error, FloatingPointError)
     assert left[good.key].error is None

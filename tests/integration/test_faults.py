@@ -17,7 +17,7 @@ from peftbench.core.failures import FAILURE_KINDS
 from peftbench.core.runtime import RuntimeConfig
 from peftbench.data.tokenization import cache_folder
 from peftbench.runner.worker import classify, preflight
-from peftbench.training import loop, trainer
+from peftbench.training import session, trainer
 
 CPU = RuntimeConfig(device="cpu", threads=1)
 
@@ -82,7 +82,7 @@ def test_an_interrupted_training_continues_exactly(stage, words):
     assert whole.record.work["steps"] == again.record.work["steps"]
     np.testing.assert_array_equal(whole.predictions["scores"], again.predictions["scores"])
     for steps in (2, 4):
-        with pytest.raises(loop.TrainingInterrupted, match="stopped at step"):
+        with pytest.raises(session.TrainingInterrupted, match="stopped at step"):
             trainer.execute(run, CPU, results=stage.results, stop=after(steps))
         assert stage.results.checkpoint(run.key).exists()
     parts = trainer.execute(run, CPU, results=stage.results)
@@ -98,7 +98,7 @@ def test_a_torn_checkpoint_costs_time_and_nothing_else(stage):
     whole = trainer.execute(run, CPU)
     path = stage.results.checkpoint(run.key)
     for torn in (lambda body: body[:-100], lambda body: b""):
-        with pytest.raises(loop.TrainingInterrupted):
+        with pytest.raises(session.TrainingInterrupted):
             trainer.execute(run, CPU, results=stage.results, stop=after(3))
         path.write_bytes(torn(path.read_bytes()))
         with pytest.warns(UserWarning, match="is torn; the run starts again"):

@@ -12,8 +12,7 @@ from peftbench.config.sweep import plan
 from peftbench.core.runtime import RuntimeConfig
 from peftbench.training import run_stack, step_graphs
 from peftbench.training.packing.pack import Pack
-from peftbench.training.packing.runner import drive
-from peftbench.training.trainer import TrainingJob, execute
+from peftbench.training.trainer import TrainingJob, execute, requests_of
 from peftbench.training.warm_cache import WarmCache
 
 pytestmark = [
@@ -70,7 +69,7 @@ def test_gpu_agrees_with_cpu_before_training(family, task):
 def packed(given, setting=GPU):
     """What a pack makes of runs, by key."""
     warm = WarmCache()
-    waiting = ((r.key, drive(TrainingJob(r, setting, warm, alike=True))) for r in given)
+    waiting = ((r.key, requests_of(TrainingJob(r, setting, warm, alike=True))) for r in given)
     left = {one.key: one for one in Pack(torch.device("cuda", 0), len(given)).train(waiting)}
     assert [one.error for one in left.values()] == [None] * len(given)
     return left

@@ -13,7 +13,7 @@ from peftbench.core.errors import ConfigError
 from peftbench.methods.adalora import AdaLoRA, Triplets
 from peftbench.methods.base import build_method
 from peftbench.models.adapted_model import AdaptedModel
-from peftbench.training import loop
+from peftbench.training import session
 
 WORDS = ("method.initial_rank=6", "method.target_rank=4", "method.dropout=0")
 MATRICES = 12  # six roles of two blocks
@@ -151,6 +151,6 @@ def test_what_leaves_no_room_is_refused_when_planning(words, message):
 def test_it_is_not_packed():
     method, model = made()
     assert not method.supports_packing
-    groups = loop.parameter_groups(model.trained(), tiny.recipe(weight_decay=0.1), {})
+    groups = session.parameter_groups(model.trained(), tiny.recipe(weight_decay=0.1), {})
     decayed = {id(p) for group in groups if group["decayed"] for p in group["params"]}
     assert not decayed & {id(part.singular) for part in parts(model)}

@@ -15,7 +15,7 @@ from peftbench.methods.base import Method, build_method, task_loss
 from peftbench.models import pretrained
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.prepare_for_training import prepare_for_training
-from peftbench.training import loop
+from peftbench.training import session
 
 # peft 0.21.2 asks transformers 5.23 a question by its old name
 pytestmark = pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing`:FutureWarning")
@@ -132,7 +132,7 @@ def lora_plus(*words: str) -> tuple[AdaptedModel, Method]:
 def test_lora_plus_has_the_groups_of_the_library():
     """B, and nothing else, at 16 times the rate; without the embeddings that peft treats apart."""
     model, method = lora_plus("method=lora", "method.loraplus_lr_ratio=16")
-    groups = loop.parameter_groups(model.trained(), tiny.recipe(), method.lr_multipliers(model))
+    groups = session.parameter_groups(model.trained(), tiny.recipe(), method.lr_multipliers(model))
     factor = {id(p): group["factor"] for group in groups for p in group["params"]}
     ours = {name: factor[id(p)] for name, p in model.trained().items()}
     library = get_peft_model(

@@ -25,7 +25,7 @@ from peftbench.methods import dry_run
 from peftbench.results.store import ResultsFolder
 from peftbench.runner import worker
 from peftbench.runner.failure_causes import classify, place, reason
-from peftbench.training import loop, trainer
+from peftbench.training import session, trainer
 from peftbench.training.distributed import PeerLost
 
 CPU = RuntimeConfig(device="cpu", threads=1)
@@ -202,7 +202,7 @@ def test_code_that_raises_what_it_likes_is_refused_by_the_check_with_its_place(s
 @pytest.mark.filterwarnings("always")
 def test_a_bad_checkpoint_is_told_to_the_person(stage):
     run = one(stage, "method=lora", "budget.steps=6")
-    with pytest.raises(loop.TrainingInterrupted):
+    with pytest.raises(session.TrainingInterrupted):
         trainer.execute(run, CPU, results=stage.results, stop=after(3))
     path = stage.results.checkpoint(run.key)
     body = bytearray(path.read_bytes())

@@ -12,14 +12,14 @@ from accelerate.state import AcceleratorState
 from peftbench.config import catalog
 from peftbench.config.sweep import plan
 from peftbench.core.configs import Budget, CheckpointSelection, TrainingConfig
-from peftbench.core.run import Run
+from peftbench.core.run import Json, Run
 from peftbench.data import batching
 from peftbench.data.batching import Batch
 from peftbench.data.tokenization import TokenizedSplit
 from peftbench.methods.base import Method
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
-from peftbench.training import loop
+from peftbench.training import loop, session
 from peftbench.training.measurement import Phases
 from peftbench.training.predictor import Predictor
 from peftbench.training.state import TrainerState
@@ -108,13 +108,13 @@ def recipe(**changes: object) -> TrainingConfig:
 
 def training(
     model: AdaptedModel, method: Method, examples: Batch, steps: int, **changes: object
-) -> loop.Training:
+) -> session.Training:
     """A training on one batch, again and again; nothing is written."""
     AcceleratorState._reset_state(True)
     batches = batching.BatchSource(
         epoch=1, stream=lambda step: iter(lambda: dict(examples), None), extremes=[examples]
     )
-    callbacks = loop.TrainerCallbacks(
+    callbacks = session.TrainerCallbacks(
         report=lambda news: None,
         stop=lambda: False,
         save=lambda tensors, progress: None,
@@ -122,10 +122,10 @@ def training(
     )
     cpu, accelerator = torch.device("cpu"), Accelerator(cpu=True, mixed_precision="no")
     mask = model.backbone.family_config.mask
-    return loop.Training(
+    return session.Training(
         Predictor(0, mask, cpu, method, model, accelerator),
         recipe(**changes),
-        loop.StoppingRule(Budget(steps=steps), CheckpointSelection(), "accuracy"),
+        session.StoppingRule(Budget(steps=steps), CheckpointSelection(), "accuracy"),
         batches,
         callbacks,
         Phases(cpu),
@@ -138,5 +138,11 @@ def fit(
 ) -> TrainerState:
     """Train on one batch, again and again, with the loop of real runs."""
     made = training(model, method, examples, steps, **changes)
-    loop.fit(made, evaluate=dict)
+    loop.run_alone(loop.fit(made, _no_scores))
     return made.state
+
+
+def _no_scores() -> loop.Requests[Json]:
+    """Of an evaluation that asks for nothing."""
+    yield from ()
+    return {}

@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from peftbench.methods.base import task_loss
 from peftbench.training.predictor import class_weights
-from peftbench.training.trainer import TrainingJob, execute, prepare
+from peftbench.training.trainer import TrainingJob, execute, prepare, requests_of
 
 STILL = "model.shape={hidden_dropout_prob:0.0,attention_probs_dropout_prob:0.0}"
 
@@ -62,13 +62,12 @@ def test_the_first_loss_of_a_run_is_the_weighted_one(task):
 
 def test_a_pack_trains_with_the_same_weights(task):
     from peftbench.training.packing.pack import Pack
-    from peftbench.training.packing.runner import drive
     from peftbench.training.warm_cache import WarmCache
 
     words = ("method=full", STILL, "train.precision=fp32", "train.class_weights=balanced")
     runs = [short_runs.one(task, *words, f"seed={seed}") for seed in (0, 1)]
     warm = WarmCache()
-    jobs = ((r.key, drive(TrainingJob(r, short_runs.CPU, warm, alike=True))) for r in runs)
+    jobs = ((r.key, requests_of(TrainingJob(r, short_runs.CPU, warm, alike=True))) for r in runs)
     for left in Pack(torch.device("cpu"), 2).train(jobs):
         (run,) = (one for one in runs if one.key == left.key)
         alone = execute(run, short_runs.CPU)

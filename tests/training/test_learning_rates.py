@@ -5,7 +5,7 @@ import tiny
 
 from peftbench.methods.base import build_method
 from peftbench.models.adapted_model import AdaptedModel
-from peftbench.training import loop
+from peftbench.training import session
 from peftbench.training.lr_schedule import learning_rate
 
 
@@ -14,7 +14,7 @@ def groups(*words: str) -> tuple[AdaptedModel, dict[str, dict]]:
     method = build_method(tiny.one_run("method=full", *words).method)
     method.insert(made)
     names = {id(p): n for n, p in made.trained().items()}
-    found = loop.parameter_groups(
+    found = session.parameter_groups(
         made.trained(), tiny.recipe(weight_decay=0.1), method.lr_multipliers(made)
     )
     return made, {names[id(p)]: group for group in found for p in group["params"]}
@@ -53,7 +53,7 @@ def test_spreads_and_gates_are_not_decayed():
     for words in (["method=bayes_hybrid"], ["method=sparse_adapter", "method.score=learned"]):
         made = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0)
         build_method(tiny.one_run(*words).method).insert(made)
-        decayed, plain = loop.parameter_groups(made.trained(), tiny.recipe(weight_decay=0.1), {})
+        decayed, plain = session.parameter_groups(made.trained(), tiny.recipe(weight_decay=0.1), {})
         names = {id(p): n for n, p in made.trained().items()}
         left = {names[id(p)].rpartition(".")[2] for p in plain["params"]}
         assert left & {"log_std", "openness"}

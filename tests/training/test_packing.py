@@ -28,10 +28,9 @@ from peftbench.runner import packs
 from peftbench.training import cost_model, measurement, run_stack, step_graphs
 from peftbench.training.packing import pack, runner
 from peftbench.training.packing.pack import Pack, partition
-from peftbench.training.packing.runner import drive
 from peftbench.training.predictor import PredictionOutOfMemory, Predictor
 from peftbench.training.run_stack import RunStack
-from peftbench.training.trainer import TrainingJob, execute
+from peftbench.training.trainer import TrainingJob, execute, requests_of
 from peftbench.training.warm_cache import WarmCache
 
 CPU = RuntimeConfig(device="cpu", threads=1)
@@ -62,7 +61,9 @@ def runs(task, *words):
 
 def trained(given, size, warm, setting=CPU, tell=print, **more):
     """What a pack makes of runs, by key, in the order in which they ended."""
-    waiting = ((r.key, drive(TrainingJob(r, setting, warm, alike=True, **more))) for r in given)
+    waiting = (
+        (r.key, requests_of(TrainingJob(r, setting, warm, alike=True, **more))) for r in given
+    )
     return {left.key: left for left in Pack(torch.device("cpu"), size, tell).train(waiting)}
 
 
@@ -303,7 +304,7 @@ def test_a_step_that_cannot_be_captured_is_taken_as_it_is_and_told(task, warm, m
     monkeypatch.setattr(batching, "STATIC_SHAPES", {"cpu"})
     told = []
     given = runs(task, "method=lora", "method.dropout=0", "seed=0,1", "size=32", "budget.steps=8")
-    waiting = ((r.key, drive(TrainingJob(r, CPU, warm, alike=True))) for r in given)
+    waiting = ((r.key, requests_of(TrainingJob(r, CPU, warm, alike=True))) for r in given)
     left = list(Pack(torch.device("cpu"), 2, told.append).train(waiting))
     assert all(one.error is None and one.shared for one in left)
     assert told == [
@@ -343,7 +344,7 @@ def test_a_replay_that_is_not_the_step_is_not_used(task, warm, monkeypatch):
     plain = trained(given, 2, warm)
     monkeypatch.setitem(step_graphs.CAPTURE, "cpu", lambda: record)
     told = []
-    waiting = ((r.key, drive(TrainingJob(r, CPU, warm, alike=True))) for r in given)
+    waiting = ((r.key, requests_of(TrainingJob(r, CPU, warm, alike=True))) for r in given)
     left = {one.key: one for one in Pack(torch.device("cpu"), 2, told.append).train(waiting)}
     assert [text.partition(":")[0] for text in told] == ["steps are launched one kernel at a time"]
     assert "off the step" in told[0]

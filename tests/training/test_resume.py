@@ -17,7 +17,7 @@ from peftbench.core.errors import RecordError
 from peftbench.core.runtime import RuntimeConfig
 from peftbench.evaluation import continual
 from peftbench.results.store import ResultsFolder
-from peftbench.training import checkpointing, loop, trainer
+from peftbench.training import checkpointing, loop, session, trainer
 
 CPU = RuntimeConfig(device="cpu", threads=1)
 
@@ -107,7 +107,7 @@ def test_a_run_goes_on_from_no_flipped_bit(tmp_path, monkeypatch, part):
     stage = Stage(tmp_path)
     run = one(stage, "method=lora", "method.dropout=0.5", "budget.steps=8", "train.lr=1e-2")
     whole = trainer.execute(run, CPU)
-    with pytest.raises(loop.TrainingInterrupted):
+    with pytest.raises(session.TrainingInterrupted):
         trainer.execute(run, CPU, results=stage.results, stop=after(4))
     path = stage.results.checkpoint(run.key)
     flip(path, part)
@@ -123,7 +123,7 @@ def test_a_good_checkpoint_is_still_gone_on_from(tmp_path, monkeypatch):
     stage = Stage(tmp_path)
     run = one(stage, "method=lora", "budget.steps=8", "train.precision=fp32")
     whole = trainer.execute(run, CPU)
-    with pytest.raises(loop.TrainingInterrupted):
+    with pytest.raises(session.TrainingInterrupted):
         trainer.execute(run, CPU, results=stage.results, stop=after(4))
     _, note = checkpointing.unsealed(stage.results.checkpoint(run.key))
     assert json.loads(note["made_with"]) == {
@@ -161,10 +161,10 @@ def test_a_calibrated_training_does_not_go_on_with_other_steps(tmp_path, monkeyp
     words = ("budget=seconds", "budget.seconds=1", "budget.calibrated=true")
     run = one(stage, "method=bitfit", *words)
     job = trainer.TrainingJob(run, CPU, results=stage.results, steps=8, stop=after(4))
-    with pytest.raises(loop.TrainingInterrupted):
-        trainer._train(job, None)
+    with pytest.raises(session.TrainingInterrupted):
+        loop.run_alone(trainer.requests_of(job))
     with pytest.warns(UserWarning, match=r'\{"steps":8\}, here is \{"steps":6\}'):
-        made = trainer._train(replace(job, steps=6, stop=lambda: False), None)
+        made = loop.run_alone(trainer.requests_of(replace(job, steps=6, stop=lambda: False)))
     assert (made.record.work["resumed"], made.record.work["steps"]) == (False, 6)
 
 

@@ -21,7 +21,7 @@ from peftbench.data import batching, loading
 from peftbench.methods.base import Method
 from peftbench.metrics import task_metrics
 from peftbench.models.adapted_model import AdaptedModel
-from peftbench.training import loop, measurement, trainer
+from peftbench.training import measurement, session, trainer
 from peftbench.training.predictor import PredictionOutOfMemory
 from peftbench.training.trainer import execute
 from peftbench.training.warm_cache import WarmCache
@@ -104,7 +104,7 @@ def test_the_first_step_of_a_budget_of_seconds_has_a_rate(task, warm, monkeypatc
     training = trainer.prepare(trainer.TrainingJob(run, CPU, warm), None).training
     assert 0 < training.learning_rate < 1e-2
     assert all(p.grad is None for p in training.predictor.model.trained().values())
-    monkeypatch.setattr(loop, "step_seconds", lambda *_: 2.0)
+    monkeypatch.setattr(session, "step_seconds", lambda *_: 2.0)
     training = trainer.prepare(trainer.TrainingJob(run, CPU, warm), None).training
     assert training.learning_rate == pytest.approx(1e-2 * (1 / 40) / 0.1)
 

@@ -1,15 +1,14 @@
 """Many trainings at once on one shared backbone.
 
-Each training is the one of `training.loop`, with its own rates, batches and end; what it asks for
-(`requests`) is computed for several at a time. What they train is stacked along a run axis while
-they are in the pack (`run_stack`), and what is frozen is shared.
+Each training runs the loop of `training.loop`, with its own rates, batches and end; the steps and
+predictions that it asks for are computed for several at a time. What they train is stacked along a
+run axis while they are in the pack (`run_stack`), and what is frozen is shared.
 
 A training that ends or fails leaves alone, and the next one enters. Random numbers drawn in a
 shared pass come from the stream of the first of its members, so dropout differs from a training
 alone, but for passes of one.
 """
 
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -21,17 +20,17 @@ from torch import Tensor
 from peftbench.core.arrays import Arrays
 from peftbench.data import batching
 from peftbench.data.batching import Batch, widened
-from peftbench.training.loop import Training
-from peftbench.training.packing import requests
-from peftbench.training.packing.requests import (
+from peftbench.training.loop import (
     Answer,
-    ForwardRequest,
-    ForwardRequests,
     PredictRequest,
+    Request,
+    Requests,
     StepRequest,
+    release,
 )
 from peftbench.training.predictor import require_finite
 from peftbench.training.run_stack import RunStack, not_stacked, row_bytes
+from peftbench.training.session import Training
 from peftbench.training.step_graphs import reason_of
 
 T = TypeVar("T")
@@ -64,9 +63,9 @@ class _Member(Generic[T]):
     """
 
     key: str
-    requests: ForwardRequests[T]
+    requests: Requests[T]
     random: list[Tensor]
-    ask: ForwardRequest | None = None
+    ask: Request | None = None
     training: Training | None = None
     tensors: dict[str, Tensor] = field(default_factory=dict)
     trains: tuple[bool, ...] = ()
@@ -135,7 +134,7 @@ class Pack(Generic[T]):
         """Passes are of a multiple of so many runs."""
         return max(1, self.size // PARTS) if self._static else 1
 
-    def train(self, waiting: Iterator[tuple[str, ForwardRequests[T]]]) -> Iterator[Left[T]]:
+    def train(self, waiting: Iterator[tuple[str, Requests[T]]]) -> Iterator[Left[T]]:
         """Train all, each as soon as there is room for it; yield each when it is over.
 
         Args:
@@ -158,7 +157,7 @@ class Pack(Generic[T]):
         try:
             answers = self._answers(group)
         except torch.OutOfMemoryError as error:
-            _release(error)
+            release(error)
             self.most = min(self.most, len(group) - 1)
             self._note(group, f"no memory for {len(group)} runs in a pass, at most {self.most} now")
             half = len(group) // 2
@@ -282,7 +281,7 @@ class Pack(Generic[T]):
         try:
             stack = RunStack(first, count, self.tell, self._grain)
         except torch.OutOfMemoryError as error:
-            _release(error)
+            release(error)
             if count == 1:
                 self._refuse(members, "no memory for a stack of parameters")
                 return
@@ -321,7 +320,7 @@ class Pack(Generic[T]):
         except Exception as error:  # of one of them, or of the pass: alone they will tell
             if isinstance(error, torch.OutOfMemoryError) and len(group) > 1:
                 raise
-            _release(error)
+            release(error)
             each = [self._alone(member) for member in group]
             if not any(isinstance(one, Exception) for one in each):
                 self._refuse(group, f"these runs cannot share passes: {reason_of(error)}")
@@ -348,16 +347,16 @@ class Pack(Generic[T]):
         assert ask is not None
         try:
             with self._turn(member):
-                return requests.compute(ask) if self._probed else self._probe(member, ask)
+                return ask.compute() if self._probed else self._probe(member, ask)
         except Exception as error:
-            _release(error)
+            release(error)
             return error
 
-    def _probe(self, member: _Member[T], ask: ForwardRequest) -> Answer:
+    def _probe(self, member: _Member[T], ask: Request) -> Answer:
         """Compute, and see from the memory that it takes how many runs and tokens there may be."""
         before = torch.cuda.memory_allocated(self.device)
         torch.cuda.reset_peak_memory_stats(self.device)
-        answer = requests.compute(ask)
+        answer = ask.compute()
         if isinstance(ask, StepRequest):
             took = torch.cuda.max_memory_allocated(self.device) - before
             cached = torch.cuda.memory_reserved(self.device) - before
@@ -391,11 +390,6 @@ def fitting(free: int, took: int, row: int, size: int) -> tuple[int, float]:
     fill = FILL * free
     fit = max(1, min(size, int(fill / 2 / (row * (1.5 + 1 / PARTS)))))
     return fit, max(1.0, (fill - fit * row * (1 + 1 / PARTS)) / (2 * took))
-
-
-def _release(error: Exception) -> None:
-    """Let go of the tensors of a pass that failed: what is tried next needs their memory."""
-    traceback.clear_frames(error.__traceback__)
 
 
 def partition(

@@ -5,20 +5,14 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from peftbench.core.arrays import Arrays
 from peftbench.core.run import Json, Record, Run
 from peftbench.core.runtime import RuntimeConfig
 from peftbench.methods.base import build_method
 from peftbench.results.store import ResultsFolder
 from peftbench.training import cost_model, measurement, trainer
 from peftbench.training.device import device_of
+from peftbench.training.loop import Requests
 from peftbench.training.packing.pack import Pack
-from peftbench.training.packing.requests import ForwardRequests, PredictRequest, StepRequest
-from peftbench.training.predictor import PredictionOutOfMemory
 from peftbench.training.trainer import TrainingJob
 from peftbench.training.warm_cache import WarmCache
 
@@ -52,8 +46,9 @@ def train(
         told = partial(report, run)
         return {"results": results, "warm": warm, "report": told, "stop": stop}
 
-    def packed(run: Run) -> ForwardRequests[trainer.TrainingOutput]:
-        return drive(TrainingJob(run, setting, steps=cost.steps(run), alike=True, **about(run)))
+    def packed(run: Run) -> Requests[trainer.TrainingOutput]:
+        job = TrainingJob(run, setting, steps=cost.steps(run), alike=True, **about(run))
+        return trainer.requests_of(job)
 
     def alone(run: Run) -> Record:
         return trainer.execute(
@@ -90,50 +85,3 @@ def train(
             how |= {"pack": left.notes} if left.notes else {}
             record = replace(record, environment=record.environment | how)
             yield run, replace(left.end, record=record)
-
-
-def drive(job: TrainingJob) -> ForwardRequests[trainer.TrainingOutput]:
-    """What `trainer.execute` does, yielding each gradient and prediction to be computed."""
-    micro = job.run.train.micro_batch_size
-    while True:
-        try:
-            return (yield from _attempt(job, micro))
-        except torch.OutOfMemoryError as error:
-            if isinstance(error, PredictionOutOfMemory):
-                raise
-            smaller = trainer.smaller_micro_batch(job, micro)
-            if smaller is None:
-                raise
-        micro = smaller
-        measurement.release_memory(device_of(job.setting))  # what the error held is free by now
-
-
-def _attempt(job: TrainingJob, micro: int | None) -> ForwardRequests[trainer.TrainingOutput]:
-    prepared = trainer.prepare(job, micro)
-    training = prepared.training
-
-    def predict(split: str, rows: np.ndarray) -> ForwardRequests[Arrays]:
-        prepared.seed_sampling()
-        with prepared.in_unit():
-            found = yield PredictRequest(training, prepared.data.tokens[split], rows)
-        assert isinstance(found, dict)
-        return found
-
-    while not training.done:
-        batch = training.next_batch()
-        loss = yield StepRequest(training, batch, micro)
-        assert isinstance(loss, Tensor)
-        training.advance(batch, loss)
-        if training.evaluation_due:
-            with training.evaluating():
-                split, rows = prepared.curve_rows()
-                outputs = yield from predict(split, rows)
-                scores = prepared.score(split, rows, outputs)
-            training.add_evaluation(scores)
-        training.checkpoint_if_due()
-    training.finish()
-    with prepared.reporting():
-        predictions = {}
-        for name, rows in prepared.unreported().items():
-            predictions[name] = yield from predict(name, rows)
-    return prepared.outcome(predictions)
