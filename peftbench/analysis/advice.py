@@ -19,7 +19,6 @@ from peftbench.analysis.expected_scores import (
     SeedScores,
     above,
     draw_expected_scores,
-    score_range,
     share_of_draws_won,
 )
 from peftbench.config import catalog
@@ -29,6 +28,7 @@ from peftbench.core.configs import TaskConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Record, Run, canonical
 from peftbench.core.text import did_you_mean
+from peftbench.metrics import task_metrics
 from peftbench.results.predictions import Load, readable
 from peftbench.results.store import ResultsFolder
 
@@ -260,12 +260,13 @@ def advise(question: AdviceQuestion, records: list[Record], load: Load) -> Advic
     if len(sure) > 1 and constant is not None:
         told = None if early else Resamples(load).for_records(near)
         rows = [_seed_scores(by_row[row], read[row], told) for row in sure]
-        drawn = draw_expected_scores(rows, constant, score_range(metric), DRAWS)
+        drawn = draw_expected_scores(rows, constant, task_metrics.score_range(metric), DRAWS)
         beaten = any(above(drawn, constant))
         for row, chance in zip(sure, share_of_draws_won(drawn), strict=True):
             options[row] = replace(options[row], chance=chance)
     order = sorted(
-        options.values(), key=lambda one: (-(one.chance or -1.0), -(one.score or -2.0), one.label)
+        options.values(),
+        key=lambda one: (-_or(one.chance, -1), -_or(one.score, -math.inf), one.label),
     )
     distance, doubts = distance_notes(question, near)
     doubts += _doubts(order, question)
@@ -321,17 +322,21 @@ class _Reading:
 
 
 def _read(question: AdviceQuestion, record: Record) -> _Reading | None:
-    """None where the run had not been evaluated before its time was up."""
+    """None where it had no score on the reporting split before its time was up."""
     limit, spent = question.seconds, record.seconds["train"]
     # a budget of seconds is overshot by part of a step
     if limit is None or min(spent, record.run.budget.seconds or math.inf) <= limit:
         return _Reading(record.score, record.collapsed, spent, False)
     there = [point for point in record.curve if point["seconds"] <= limit]
-    if not there:
+    if not there or record.run.checkpoint_selection.fraction:  # a curve of the selection split
         return None
-    metric = record.run.task.metrics[0]
-    score, level = there[-1].get(metric), record.trivial[metric]
-    return _Reading(score, score is not None and score == level, there[-1]["seconds"], True)
+    last, names = there[-1], record.run.task.metrics
+    failed = all(last.get(name) == record.trivial[name] for name in names)
+    return _Reading(last.get(names[0]), failed, last["seconds"], True)
+
+
+def _or(value: float | None, otherwise: float) -> float:
+    return otherwise if value is None else value
 
 
 def _option(label: str, members: list[Record], read: list[_Reading | None]) -> Option:
@@ -341,6 +346,8 @@ def _option(label: str, members: list[Record], read: list[_Reading | None]) -> O
     if len(known) < len(read):
         slow = min(point["seconds"] for r in members for point in r.curve)
         why = f"no score in that time, the first after {slow:,.0f} s"
+        if any(r.run.checkpoint_selection.fraction for r in members):
+            why = "what it scored by then is of its selection split"
     elif len(scores) < len(read):
         why = f"no score in {len(read) - len(scores)} of {len(read)} seeds"
     elif len(scores) < 2:

@@ -138,6 +138,8 @@ def _test(
     if len({canonical(identity(record.run.task)) for record in every}) > 1:
         return "rows answer different questions"
     metric = grid.field.partition(".")[2] or every[0].run.task.metrics[0]
+    if "/" in metric:
+        return "only scores on the first reporting split are compared"
     labels = {row: " ".join(map(str, row)) for row in records}
     pairs = family(records, top, labels, lambda record: read[record.run.key][1], metric)
     won = below_top(pairs)

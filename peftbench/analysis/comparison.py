@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from peftbench.analysis import bootstrap, failures, grouping, significance
-from peftbench.analysis.expected_scores import score_range
 from peftbench.analysis.significance import ALPHA, Effect
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json, Record, canonical
 from peftbench.core.text import did_you_mean
+from peftbench.metrics import task_metrics
 from peftbench.results.predictions import Load, stacked
 
 #: Resamples of the examples.
@@ -385,7 +385,7 @@ def _possible(effect: Effect | None, metric: str) -> Effect | None:
     """The effect with its interval cut to differences that two scores can have."""
     if effect is None:
         return None
-    low, high = score_range(metric)
+    low, high = task_metrics.score_range(metric)
     return replace(effect, low=max(effect.low, low - high), high=min(effect.high, high - low))
 
 

@@ -30,8 +30,9 @@ if TYPE_CHECKING:
 
 #: Version of the convention: a change makes reports of equal records differ. No run scores
 #: differently, so it is no part of `core.run.PROTOCOL`. 1 left undefined scores out of everything;
-#: 2 took values that differ in their last digits for predictions.
-CONVENTION = 3
+#: 2 took values that differ in their last digits for predictions; 3 gave a collapsed run the
+#: precision of the constant prediction, though it may predict another class.
+CONVENTION = 4
 
 #: What a metric that is undefined for a constant prediction counts as: a correlation with nothing.
 CONSTANT = 0.0
@@ -90,21 +91,16 @@ def counted_record(record: Record) -> Record:
     if None not in (*numbers, *points):
         return record
 
-    trivial = {
-        name: CONSTANT if value is None and name in defined else value
-        for name, value in record.trivial.items()
-    }
-
     def filled(scores: Json) -> Json:
         return {
-            name: trivial[name] if value is None and name in defined else value
+            name: CONSTANT if value is None and name in defined else value
             for name, value in scores.items()
         }
 
     return replace(
         record,
         metrics=filled(record.metrics),
-        trivial=trivial,
+        trivial=filled(record.trivial),
         curve=[filled(point) for point in record.curve],
     )
 
@@ -132,12 +128,12 @@ def counted_columns(
     collapsed = frame["collapsed"].astype(bool).to_numpy()
     lacking = has & collapsed & frame[value].isna().to_numpy()
     scores = frame[value].astype("float64")
-    if trivial == "metric":
-        return frame.assign(**{value: scores.mask(lacking, CONSTANT)})
-    defined = has & (lacking | scores.notna().to_numpy())
-    base = frame[trivial].astype("float64")
-    base = base.mask(defined & base.isna().to_numpy(), CONSTANT)
-    return frame.assign(**{value: scores.mask(lacking, base), trivial: base})
+    counted = {value: scores.mask(lacking, CONSTANT)}
+    if trivial != "metric":
+        defined = has & (lacking | scores.notna().to_numpy())
+        base = frame[trivial].astype("float64")
+        counted[trivial] = base.mask(defined & base.isna().to_numpy(), CONSTANT)
+    return frame.assign(**counted)
 
 
 def counted_score(scores: Array, label: Array, metric: str) -> float | None:

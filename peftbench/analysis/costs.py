@@ -231,7 +231,7 @@ class Prices:
         return any(getattr(self, name) is not None for name in _RUNS)
 
     def money(self, record: Record, tuned: Tuned | None = None) -> float | None:
-        """Of a run: its hours or its energy, and its storage; None if nothing of it has a price.
+        """Of a run: hours, energy and storage, as far as they have a price; None if nothing has.
 
         The hours of tuned runs are with those of their trials, whose energy is not known; None
         where trials were made on another machine.

@@ -26,9 +26,6 @@ PRIOR_FREEDOM = 4
 #: Seeds that the rate of failures of all rows weighs as much as, beside a row's own.
 WEIGHT = 2
 
-#: Lowest scores; the highest is 1.
-_LOWEST = {"matthews": -1.0, "pearson": -1.0, "spearman": -1.0}
-
 
 @dataclass(frozen=True)
 class SeedScores:
@@ -46,11 +43,6 @@ class SeedScores:
     failed: int
     over_items: Floats | None
     seed: int
-
-
-def score_range(metric: str) -> tuple[float, float]:
-    """The lowest and the highest score of a metric."""
-    return _LOWEST.get(metric, 0.0), 1.0
 
 
 def draw_expected_scores(

@@ -42,8 +42,8 @@ class TunedRate:
             task does not say how many it has.
         trials: rates that were tried.
         edge: whether it is the smallest or largest of them.
-        all_collapsed: whether every trial collapsed or diverged, so that no score told rates apart:
-            at this size none of them works, and of another size nothing is known.
+        collapsed: whether every trial of the rate collapsed or diverged: at this size no rate
+            scores above a collapse, and of another size nothing is known.
     """
 
     model: str
@@ -53,7 +53,7 @@ class TunedRate:
     size: int
     trials: int
     edge: bool
-    all_collapsed: bool = False
+    collapsed: bool = False
 
 
 @dataclass(frozen=True)
@@ -102,7 +102,7 @@ def _of_file(made: Choice) -> TunedRate:
         size=size if isinstance(size, int) else 0,
         trials=len(made.rates),
         edge=made.edge is not None,
-        all_collapsed=made.all_collapsed,
+        collapsed=made.collapsed,
     )
 
 
@@ -134,7 +134,7 @@ def _chosen(grid: list[Record]) -> TunedRate | None:
         size=grid[0].work["train_size"],
         trials=len(scores),
         edge=rate in (min(scores), max(scores)),
-        all_collapsed=all(record.collapsed for record in grid),
+        collapsed=all(record.collapsed for record in grid if record.run.train.lr == rate),
     )
 
 
@@ -166,9 +166,9 @@ def why_not(claim: Claim, one: Found, choices: TunedRates, *, toward: bool | Non
     if waiting := [side for side, choice in needed if choice is None]:
         return f"rate not chosen for {one.place[0]} here: {_named(waiting)}"
     for side, choice in needed:
-        if choice and choice.all_collapsed and choice.size != _run(side).counted_size:
+        if choice and choice.collapsed and choice.size != _run(side).counted_size:
             size = f"{choice.size:,} examples"
-            return f"rate chosen at {size}, where every trial collapsed: {_named([side])}"
+            return f"rate chosen at {size}, where all its trials collapsed: {_named([side])}"
     return ""
 
 

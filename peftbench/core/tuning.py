@@ -270,9 +270,9 @@ class Choice:
         return sum(trial.seconds for trial in self.trials)
 
     @property
-    def all_collapsed(self) -> bool:
-        """Whether every trial collapsed or diverged, so that no score could tell rates apart."""
-        gone = [trial.collapsed or trial.score is None for trial in self.trials]
+    def collapsed(self) -> bool:
+        """Whether every trial of the chosen rate collapsed or diverged: no rate trained better."""
+        gone = [t.collapsed or t.score is None for t in self.trials if t.rate == self.rate]
         return bool(gone) and all(gone)
 
     def to_json(self) -> Json:

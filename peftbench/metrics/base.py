@@ -1,5 +1,6 @@
 """What a metric declares, and parts that several share."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -30,6 +31,7 @@ class Metric:
         classes: how many classes a task must have; None is any number.
         instead: the metric that does the same for other numbers of classes.
         is_error: less is better, in the unit of the labels; it cannot be the score of a task.
+        lowest: the lowest figure that is not an error; the highest is 1.
         column: of texts: where their predictions hold the scores of each by this metric; those are
             the predictions then, of which `compute` takes the mean.
         of_text: of texts: the score of one, given the text that was wanted.
@@ -45,6 +47,7 @@ class Metric:
     classes: int | None = None
     instead: str | None = None
     is_error: bool = False
+    lowest: float = 0.0
     column: int | None = None
     of_text: Callable[[str, str], float] | None = None
 
@@ -52,6 +55,11 @@ class Metric:
     def factor(self) -> float:
         """By which the figure is multiplied to be shown: shares in percent, errors as they are."""
         return 1.0 if self.is_error else 100.0
+
+    @property
+    def range(self) -> tuple[float, float]:
+        """The lowest and the highest figure; errors have the unit of the labels and no highest."""
+        return (0.0, math.inf) if self.is_error else (self.lowest, 1.0)
 
     def on_resamples(self, predicted: Array, label: Array, counts: Floats) -> Floats:
         """The score of each run on each resample, see `resampled`."""

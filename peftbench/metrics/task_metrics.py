@@ -79,6 +79,12 @@ def factor(name: str) -> float:
     return 100.0 if metric is None else metric.factor
 
 
+def score_range(name: str) -> tuple[float, float]:
+    """The lowest and the highest figure of a metric, see `factor`, or of `auc`."""
+    metric = METRICS.get(name.partition("/")[0])
+    return (0.0, 1.0) if metric is None else metric.range
+
+
 def predicted(metric: str, scores: Array) -> Array:
     """What a metric scores: classes or values, see `decide`; of texts its score of each."""
     column = METRICS[metric].column

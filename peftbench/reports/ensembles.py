@@ -14,7 +14,6 @@ import numpy as np
 
 from peftbench.analysis import convention, grouping
 from peftbench.core.run import Record
-from peftbench.metrics import task_metrics
 from peftbench.metrics import uncertainty as sure
 from peftbench.reports.base import Report
 from peftbench.reports.tables.markdown import Table
@@ -106,10 +105,19 @@ def values(found: PredictionMatrix, metric: str) -> Told:
     mean = value.mean(axis=0)
     variance = value.var(axis=0) + found.variance.mean(axis=0)
     nll = sure.gaussian_nll(mean, label, variance) if variance.min() > 0 else None
-    order = task_metrics.METRICS["spearman"].compute(variance, np.abs(mean - label))
+    order = _rank_correlation(variance, np.abs(mean - label))
     spread = {"sd": float(np.sqrt(variance.mean())), "NLL, all": nll, "sd ~ error": order}
     alone = [_close(one, label, metric) for one in value]
     return alone, _close(mean, label, metric), spread
+
+
+def _rank_correlation(one: np.ndarray, other: np.ndarray) -> float | None:
+    """Spearman's; None where an array is constant. They have no common unit."""
+    from scipy.stats import spearmanr
+
+    if np.ptp(one) == 0 or np.ptp(other) == 0:
+        return None
+    return float(spearmanr(one, other).statistic)
 
 
 def _sure(logs: np.ndarray, label: np.ndarray, metric: str) -> Figures:

@@ -20,22 +20,16 @@ REPORT = SuiteReport(
 
 
 def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
-    """For each task the score behind each number of demonstrations, and differences from none.
+    """For each task and size the score by number of demonstrations, and differences from none.
 
     Args:
         found: evaluations by the suite.
         trained: trained parameters of each run, by key.
     """
     made = []
-    for task in sorted({e.evaluation.run.task.name for e in found}):
-        here = [e for e in found if e.evaluation.run.task.name == task]
-        counts = sorted({count for e in here for count in e.findings["counts"]})
-        by_row, split = grouping.grouped(
-            here,
-            lambda e: e.evaluation.run,
-            lambda e: (e.evaluation.run.size,),
-            lambda e: trained[e.evaluation.run.key],
-        )
+    sections = grouping.sections(found, trained)
+    for section in sections:
+        counts = sorted({count for e in section.found for count in e.findings["counts"]})
         lines = [
             [
                 *row,
@@ -43,25 +37,26 @@ def tables(found: list[Evaluated], trained: dict[str, int]) -> list[Table]:
                 *(grouping.spread([_at(e, "differences", n) for e in members]) for n in counts[1:]),
                 f"{max(max(e.findings['truncated'].values()) for e in members)}",
             ]
-            for row, members in by_row.items()
+            for row, members in section.rows.items()
         ]
         differences = [f"{count} less 0" for count in counts[1:]]
         made.append(
             Table(
-                f"In context: {task}, {here[0].findings['metric']}",
-                ["method", *split, *map(str, counts), *differences, "cut"],
+                f"In context: {section.title}, {section.found[0].findings['metric']}",
+                ["method", *section.split, *map(str, counts), *differences, "cut"],
                 lines,
-                1 + len(split),
-                [
-                    "Percent, mean ± standard deviation over seeds (number of seeds), by the "
-                    "number of demonstrations in front of every text at test time; the same ones "
-                    "for all methods of a seed. Cut: texts of the worst case that had no room for "
-                    "all of them (or for all of themselves).",
-                    convention.NOTE,
-                ],
+                1 + len(section.split),
+                [_NOTE, convention.NOTE] if section is sections[-1] else [],
             )
         )
     return made
+
+
+_NOTE = (
+    "Percent, mean ± standard deviation over seeds (number of seeds), by the number of "
+    "demonstrations in front of every text at test time; the same ones for all methods of a seed. "
+    "Cut: texts of the worst case that had no room for all of them (or for all of themselves)."
+)
 
 
 _CAPTION = (

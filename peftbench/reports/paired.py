@@ -1,8 +1,7 @@
 """Which differences are there, which are not, and which nobody can tell: each row against one."""
 
+import statistics
 from typing import Any
-
-import numpy as np
 
 from peftbench.analysis import convention, failures
 from peftbench.analysis.comparison import DRAWS, PairedComparison
@@ -155,7 +154,7 @@ def plot_paired(pairs: list[PairedComparison]) -> list[Figure]:
 
 
 def _height(band: list[tuple[str, Cells]]) -> float:
-    return 0.65 + 0.135 * max(3, len(band[0][1]))
+    return 0.77 + 0.135 * max(3, len(band[0][1]))
 
 
 def _page(bands: list[list[tuple[str, Cells]]]) -> Any:
@@ -174,7 +173,7 @@ def _forest(axis: Any, task: str, cells: Cells, named: bool) -> None:
     here = [pair for pair in cells.values() if pair.effect]
     reaches = [max(-pair.effect.low, pair.effect.high) for pair in here if pair.effect]
     margin = next(iter(cells.values())).margin
-    reach = 100 * max(5 * margin, 0.05, 2.5 * float(np.median(reaches)) if reaches else 0.0)
+    reach = 100 * max(5 * margin, 0.05, 2.5 * statistics.median_low(reaches) if reaches else 0.0)
     axis.axvspan(-100 * margin, 100 * margin, color="#E6E6E6", linewidth=0)
     axis.axvline(0, color="#333333", linewidth=0.7)
     for y, pair in enumerate(cells.values()):
@@ -185,7 +184,7 @@ def _forest(axis: Any, task: str, cells: Cells, named: bool) -> None:
     axis.tick_params(axis="y", length=0, labelleft=named)
     one = next(iter(cells.values()))
     drawing.plain(
-        axis, task, f"{glossary.metric(one.metric)}, points over {glossary.row(one.against)}", ""
+        axis, task, f"{glossary.metric(one.metric)},\npoints over {glossary.row(one.against)}", ""
     )
 
 

@@ -59,7 +59,8 @@ Money = Callable[[Record], float | None]
 _CAPTION = (
     "{task}: mean score over seeds by mean cost of a run, logarithmic where it spans a decade. "
     "Line: Pareto's front, rows that no other equals or beats in both and beats in one; those on "
-    "it are named and have the 95 % interval of their mean over seeds, the others small and pale; "
+    "it are named and have the 95 % interval of their mean over seeds (an arrow: it goes on), the "
+    "others small and pale; "
     "dashed where intervals of neighbours overlap, so that their order is undecided. Weights: "
     "trained, the head left out; a method that trains nothing else stands at 1. Seconds: of "
     "training{tuning}. Memory: the peak while training, of the process on a CPU, of CUDA's "
@@ -118,7 +119,9 @@ def plot_pareto(
             task=task,
             lost=f" No room for the names of {names} on a front." if lost else "",
             level=f"Dotted: the {convention.BASELINE}. " if level else "",
-            one="" if len(machines) > 1 else f" ({costs.called(machines[0])})",
+            one=", so that means may be over fewer seeds than in tables"
+            if len(machines) > 1
+            else f" ({costs.called(machines[0])})",
             latency=_LATENCY_NOTE if latencies else "",
             money=_MONEY[bool(tuned.choices)] if money else "",
             tuning=_tuning(every, row_of, tuned) if tuned.choices else " alone",
@@ -190,11 +193,16 @@ def _figure(
     figure, axes = drawing.grid([2.0] * len(cells), len(kinds))
     named, drawn = [], set()
     for line, (title, cell) in zip(axes, cells, strict=True):
+        bars = []
         for axis, (kind, cost) in zip(line, kinds.items(), strict=True):
             first = axis is line[0]
+            if not first:
+                axis.sharey(line[0])
             metric = _metric(next(iter(cell.values()))[0])
             found = points(cell, cost)
-            drawing.plain(axis, "", kind, f"{title}\n{metric} (%)" if first else "")
+            drawing.plain(axis, "", kind, f"{metric} (%)" if first else "")
+            if first:
+                axis.set_title(title, loc="left")
             axis.tick_params(labelleft=first)
             if not found:
                 why = {_MEMORY: "not measured", _WITH_TUNING: "tuned on other machines"}
@@ -214,10 +222,11 @@ def _figure(
                 look = {"color": drawing.REFERENCE, "linestyle": ":", "linewidth": 0.9}
                 lines.append(axis.axhline(100 * base, zorder=0, **look))
             _scale(axis, [cost for _, cost in found.values()])
-            _bars(axis, {name: (found[name][1], reach[name]) for name in best}, palette)
+            bars.append((axis, {name: (found[name][1], reach[name]) for name in best}))
             on = {name: (*found[name], palette.look(method_of(name))["color"]) for name in best}
             named.append((axis, on, list(found.values()), lines))
             drawn |= {method_of(label) for label in found}
+        _bars(line[0], bars, palette)
     methods = [method for method in dict.fromkeys(map(method_of, order)) if method in drawn]
     for method in methods:
         look = palette.look(method) | {"linestyle": "none"}
@@ -246,15 +255,24 @@ def _front(axis: Any, points: list[tuple[float, float, Reach]]) -> list[Any]:
     return lines
 
 
-def _bars(axis: Any, best: dict[str, tuple[float, Reach]], palette: Palette) -> None:
-    """Intervals of the rows on a front; they do not widen the axis."""
-    low, high = axis.get_ylim()
-    for label, (x, reach) in best.items():
-        if reach is not None:
-            colour = palette.look(method_of(label))["color"]
+def _bars(
+    first: Any, bars: list[tuple[Any, dict[str, tuple[float, Reach]]]], palette: Palette
+) -> None:
+    """Intervals of the rows on a front; they do not widen the axis, an arrow shows a cut."""
+    low, high = first.get_ylim()
+    for axis, best in bars:
+        for label, (x, reach) in best.items():
+            if reach is None:
+                continue
+            look = {"color": palette.look(method_of(label))["color"], "alpha": 0.6, "zorder": 1}
             ends = [max(low, reach[0]), min(high, reach[1])]
-            axis.plot([x, x], ends, color=colour, linewidth=0.7, alpha=0.6, zorder=1)
-    axis.set_ylim(low, high)
+            axis.plot([x, x], ends, linewidth=0.7, **look)
+            arrow = {"linestyle": "none", "markersize": 3, "clip_on": False} | look
+            if reach[0] < low:
+                axis.plot([x], [low], "v", **arrow)
+            if reach[1] > high:
+                axis.plot([x], [high], "^", **arrow)
+    first.set_ylim(low, high)
 
 
 def _mark(axis: Any, point: tuple[float, float], look: dict[str, Any], best: bool) -> None:

@@ -132,14 +132,15 @@ def _strip(axis: Any, title: str, cell: Cell, palette: Palette, named: bool) -> 
             off = 0.14 * (number - (len(here) - 1) / 2) if len(here) < 7 else 0.0
             if record.score is None:  # the labels are of one class
                 continue
-            face = "w" if record.collapsed else colour
+            shape = {"marker": mark, "markersize": 3}
+            if record.collapsed:  # open stars and triangles of this size look filled
+                shape = {"marker": "o", "markersize": 4, "markerfacecolor": "w"}
             axis.plot(
                 [100 * record.score],
                 [y + off],
-                mark,
+                linestyle="none",
                 color=colour,
-                markerfacecolor=face,
-                markersize=3,
+                **shape,
                 markeredgewidth=0.7,
                 zorder=3,
             )

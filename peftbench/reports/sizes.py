@@ -1,10 +1,8 @@
 """How do scores grow with data? Every seed a dot, lines through the means, bars of the spread."""
 
-import math
 import statistics
 
 from peftbench.analysis import convention, grouping
-from peftbench.analysis.expected_scores import score_range
 from peftbench.core.run import Record
 from peftbench.metrics import task_metrics
 from peftbench.reports.base import Report
@@ -98,11 +96,9 @@ def _series(records: list[Record]) -> Series:
 
 
 def _span(metric: str) -> tuple[float, float]:
-    """The range of a metric in percent; errors, in the unit of the labels, have none."""
-    if task_metrics.factor(metric) == 1:
-        return -math.inf, math.inf
-    low, high = score_range(metric)
-    return 100 * low, 100 * high
+    """The range of a metric as it is shown."""
+    low, high = task_metrics.score_range(metric)
+    return task_metrics.factor(metric) * low, task_metrics.factor(metric) * high
 
 
 def _size(record: Record) -> int:

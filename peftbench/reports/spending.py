@@ -47,7 +47,7 @@ def spending_table(
             for row, members in by_row.items()
         }
         every = {row: here for row, here in every.items() if here}
-        goal = _score(next(iter(every.values())))  # rows with most trained parameters come first
+        goal = _reference(next(iter(every.values())))  # rows that train most come first
         for machine in machines:
             cells = {
                 row: [record for record in members if costs.machine(record) == machine]
@@ -92,8 +92,9 @@ _NOTE = (
     "Train s: mean training seconds. Saved MB: trained weights and head in fp32. S to 95 % of "
     "reference: training seconds until the curve first reaches that part of the score of the "
     "task's first row, mean over the seeds that do (their number where not all do; – where none "
-    "does). Pareto front: no other method of the task scores higher in less training "
-    "time. Seconds compare on one device."
+    "does, or where the reference is not above the constant prediction). Pareto front: no other "
+    "method of the task whose time is known scores higher in less training time; – where it is "
+    "not known. Seconds compare on one device."
 )
 
 _TUNING = "Pareto front and money count them with the training of a run; s to 95 % does not."
@@ -107,9 +108,10 @@ def _lines(
     tuned: Tuned,
 ) -> list[list[str]]:
     """Lines of one task on one machine."""
-    front = pareto_front(
-        {row: (_score(here), costs.mean_with_tuning(here, tuned)) for row, here in cells.items()}
-    )
+    points = {
+        row: (_score(here), costs.mean_with_tuning(here, tuned)) for row, here in cells.items()
+    }
+    front = pareto_front(points)
     lines = []
     for row, here in cells.items():
         money = [value for record in here if (value := prices.money(record, tuned)) is not None]
@@ -126,7 +128,7 @@ def _lines(
                 f"{stored(here[0]) / 1e6:,.2f}",
                 *([paid] if prices.known() else []),
                 *(_near(here, goal, part) for part in NEAR),
-                "yes" if row in front else "",
+                "–" if None in points[row] else "yes" if row in front else "",
             ]
         )
     return lines
@@ -135,6 +137,13 @@ def _lines(
 def _score(records: list[Record]) -> float | None:
     defined = [record.score for record in records if record.score is not None]
     return statistics.fmean(defined) if defined else None
+
+
+def _reference(records: list[Record]) -> float | None:
+    """The score to come near; None where it is not above that of the constant prediction."""
+    score = _score(records)
+    base = convention.baseline(records, records[0].run.task.metric)
+    return None if score is None or (base is not None and score <= base) else score
 
 
 def _seconds(records: list[Record]) -> float:

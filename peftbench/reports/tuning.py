@@ -35,9 +35,9 @@ _PAGE, _ROWS = 9, 6
 
 _CAPTION = (
     f"Score on the {100 * FRACTION:.0f} % of the training examples that were held out, by learning "
-    "rate: every trial a dot, open where it collapsed (one class or value throughout, so that the "
-    "metric is undefined), lines through the means of rates of which no trial diverged. Ring: the "
-    "chosen rate. Cross, at the bottom: a trial that diverged."
+    "rate: every trial a dot, open where it collapsed (one class or value throughout), lines "
+    "through the means of rates of which no trial diverged. Ring: the chosen rate. Cross, at the "
+    "bottom: a trial that diverged."
 )
 
 Cell = tuple[grouping.Row, grouping.Sized, Choice]
@@ -108,21 +108,22 @@ def choice_table(chosen: list[Choice], warning: str = "") -> Table:
         f"out, ± standard deviation over trials. {UNREPORTED} Within a "
         "decade: lowest and highest mean score of the rates between a tenth of the chosen one and "
         "ten times it; one that was tried with one seed may lie above the chosen one, which was "
-        "the best over all seeds. Rates with a collapsed trial: any trial has no defined metric, "
-        "as it predicts one class or value throughout, or diverges. Trials, time: of all rates."
+        "the best over all seeds. Rates with a collapsed trial: any trial predicts one class or "
+        "value throughout, or diverges. Trials, time: of all rates."
         + " tpe: each rate was proposed by Optuna from the scores of those before."
         * any(choice.sampler == TPE for _, _, choice in cells)
     ]
     edges = [f"{_cell(cell)} ({cell[2].edge})" for cell in cells if cell[2].edge]
-    alike = [_cell(cell) for cell in cells if cell[2].all_collapsed]
+    dead = [_cell(cell) for cell in cells if cell[2].collapsed]
     if edges:
         notes.append(
             f"At the edge of what was tried: {'; '.join(edges)}. A better rate may lie beyond; "
             "name more: train.lr=…"
         )
-    if alike:
+    if dead:
         notes.append(
-            f"All trials collapsed, so that the least training loss decided: {'; '.join(alike)}. "
+            f"All trials of the chosen rate collapsed, and no other rate scored above that (of "
+            f"equal ones the least training loss decided): {'; '.join(dead)}. "
             "These rates say little; more data or passes may be needed before any rate is better."
         )
     if warning:

@@ -138,6 +138,9 @@ def test_few_seeds_are_a_doubt():
     assert {one.why for one in found.options} == {"one seed"}
 
 
+SELECTED = ("seed=0,1,2", "size=32", "checkpoint_selection=best_on_holdout")
+
+
 def test_within_a_budget_the_curve_is_read():
     good = {"lora": 0.9, "bitfit": 0.6}
     made, load = said("method=lora,bitfit", "seed=0,1,2", "size=32", good=good)
@@ -155,6 +158,11 @@ def test_within_a_budget_the_curve_is_read():
     whole = advised("size=32", "budget.seconds=2", made=curved, load=load)
     assert whole.options[0].label == "lora"
     assert not whole.options[0].early
+    held, load = said("method=lora,bitfit", *SELECTED, good=good)
+    held = [replace(one, curve=curved[0].curve) for one in held]
+    early = advised("size=32", "budget.seconds=1", made=held, load=load)
+    why = "what it scored by then is of its selection split"
+    assert {one.why for one in early.options} == {why}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Collapsed runs count as the constant prediction, and what can be said of how often and why."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import records
 from scipy import stats
@@ -21,6 +22,22 @@ def test_a_collapsed_run_scores_as_the_constant_prediction_and_the_record_keeps_
     assert counted.trivial["accuracy"] == 0.7
     assert counted.curve[0]["matthews"] == 0.0
     assert counted.collapsed
+
+
+def test_a_precision_that_is_undefined_counts_as_nothing_also_where_the_majority_has_one():
+    (run,) = records.runs("task=mrpc", "task.metrics=[precision]")
+    made = records.record(run, None, collapsed=True, trivial={"precision": 0.684})
+    assert convention.counted_record(made).score == 0.0
+    frame = pd.DataFrame(
+        {
+            "run.task.metrics": ['["precision"]'],
+            "collapsed": [True],
+            "metric": [None],
+            "trivial": [0.684],
+        }
+    )
+    counted = convention.counted_columns(frame, "metric", "trivial", None)
+    assert counted[["metric", "trivial"]].to_numpy().tolist() == [[0.0, 0.684]]
 
 
 def test_labels_of_one_class_stay_undefined():

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import records
-from suite_records import abroad, lines, noisy, planned, sure, trained
+from suite_records import abroad, found, lines, noisy, planned, sure, trained
 
 from peftbench.analysis import grouping
-from peftbench.reports import calibration, cheap_validation, noise, shift
+from peftbench.reports import calibration, cheap_validation, in_context, noise, shift
 from peftbench.reports.plotting.palette import Palette
 
 
@@ -43,6 +43,24 @@ def test_sizes_are_sections_of_calibration_and_shift():
     every = [abroad(e, e.run.size / 1000, 0.3) for e in planned("suite=shift", "size=100,200")]
     made = shift.tables(every, trained(every))
     assert [lines(table)[-1]["away accuracy"] for table in made] == ["10.0 (1)", "20.0 (1)"]
+
+
+def test_sizes_and_settings_of_demonstrations_are_not_pooled():
+    def solved(e, score):
+        told = {"metric": "accuracy", "counts": [0], "scores": [score], "differences": [0.0]}
+        return found(e, told | {"truncated": {"0": 0}})
+
+    words = ("suite=in_context", "prompt=words", "size=100,200", "seed=0,1")
+    every = [solved(e, e.run.size / 1000) for e in planned(*words)]
+    made = in_context.tables(every, trained(every))
+    assert [table.title for table in made] == [
+        "In context: synthetic_paraphrase 100, accuracy",
+        "In context: synthetic_paraphrase 200, accuracy",
+    ]
+    assert [line["0"] for table in made for line in lines(table)] == [
+        "10.0 ± 0.0 (2)",
+        "20.0 ± 0.0 (2)",
+    ]
 
 
 def test_half_of_the_examples_and_as_many_are_one_section():
@@ -177,3 +195,17 @@ def test_runs_of_one_title_are_told_apart_by_the_settings_in_which_they_differ()
         several[1].key: " · lr=0.0003",
         several[2].key: "",
     }
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("task.metrics=[accuracy],[f1]",),
+        ("model=tiny", "model.family=llama", "task=xsum", "task.max_new_tokens=20,60"),
+        ("model=tiny", "model.family=llama", "task=xsum", "task.stop=a,b"),
+    ],
+)
+def test_what_is_asked_of_a_task_tells_rows_apart(words):
+    by_row, split = grouping.of_records([records.record(run) for run in records.runs(*words)])
+    assert len(by_row) == 2
+    assert len(split) == 1

@@ -635,12 +635,12 @@ def test_a_choice_among_collapsed_trials_says_nothing_of_other_sizes(same_size):
     """At its own size no rate trains the method; at another one nobody has tried."""
     made, resamples = said(PAIR, "seed=0,1,2", good={"full": 0.8, "bitfit": 0.7})
     size = made[0].run.counted_size if same_size else 7
-    known = tuple(replace(one, size=size, all_collapsed=True) for one in chosen(made).known)
+    known = tuple(replace(one, size=size, collapsed=True) for one in chosen(made).known)
     paper = Paper("p", "P", "none", [claim("better")], [])
     (found,) = verdicts.test([paper], made, [], resamples, TunedRates(known), None)
     (cell,) = found.cells
     rate = {r.run.method.name: r.run.train.lr for r in made}["bitfit"]
-    why = f"rate chosen at 7 examples, where every trial collapsed: bitfit {rate:g}"
+    why = f"rate chosen at 7 examples, where all its trials collapsed: bitfit {rate:g}"
     assert cell.verdict == ("contradicted" if same_size else "undecided")
     assert cell.why == ("" if same_size else f"{why}; at these rates contradicted")
     assert missing_runs.untuned([found]) == ([] if same_size else ["p c"])

@@ -1,5 +1,6 @@
 """What shares a cell of a table, what things cost, what a part of the split would have said."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -130,6 +131,9 @@ def test_seconds_to_come_near_the_reference_are_those_of_the_curve():
     reach = "s to 95 % of reference"
     assert (row["full"][reach], row["lora"][reach]) == ("2", "2")  # 1.5 rounds to 2
     assert row["lora"]["s to 99 % of reference"] == "–"
+    low = [replace(one, trivial={"accuracy": 0.8}) for one in found]
+    table = spending.spending_table(low, Prices())  # any run comes near a constant prediction
+    assert {dict(zip(table.columns, line, strict=True))[reach] for line in table.rows} == {"–"}
 
 
 UNMEASURED = {"cpu_peak_rss_bytes": {"train": None, "evaluate": None}}

@@ -141,3 +141,14 @@ def test_predictions_of_other_examples_are_refused():
     answers[made[1].run.key]["item"] = answers[made[1].run.key]["item"][::-1]
     with pytest.raises(RecordError, match="of other examples"):
         stacked(made, lambda record: answers[record.run.key])
+
+
+def test_seeds_that_nearly_agree_have_an_order_of_their_variances():
+    """Errors of 1 beside variances of a millionth: they have no common unit."""
+    generator = np.random.default_rng(0)
+    label = generator.normal(size=200)
+    far = np.abs(generator.normal(size=200))
+    middle = label + far
+    scores = np.stack([middle - 1e-3 * far, middle + 1e-3 * far])[:, :, None]
+    _, _, spread = ensembles.values(PredictionMatrix(label, scores, np.zeros((2, 200))), "pearson")
+    assert spread["sd ~ error"] == pytest.approx(1.0, abs=1e-6)

@@ -8,11 +8,12 @@ import pytest
 import records
 from click.testing import CliRunner
 
-from peftbench.analysis.comparison import PairedComparison, compare
+from peftbench.analysis.comparison import PairedComparison, _possible, compare
 from peftbench.cli.main import main
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Record
 from peftbench.reports import cheap_validation, ensembles, paired, ranks
+from peftbench.reports.plotting import takeaway
 from peftbench.results.predictions import Load
 from peftbench.results.store import ResultsFolder
 
@@ -243,6 +244,43 @@ def test_a_table_and_a_picture_say_the_same_again():
     assert table.rows[0][:4] == ["synthetic_paraphrase", "bitfit", "full", "3 × 600"]
     one, two = (paired.plot_paired(pairs)[0].file("png") for pairs, _ in (first, second))
     assert one == two
+
+
+def test_one_wide_interval_of_two_does_not_hide_the_other():
+    good = {"full": 0.8, "lora": 0.7, "bitfit": 0.8}
+    made, load = said("method=full,lora,bitfit", "seed=0,1,2", good=good)
+    pairs, _ = compare(made, load)
+    wide = [
+        replace(pair, effect=replace(pair.effect, low=-0.9, high=0.9))
+        if pair.label == "lora"
+        else replace(pair, effect=replace(pair.effect, low=-0.03, high=0.02))
+        for pair in pairs
+    ]
+    (picture,) = paired.plot_paired(wide)
+    low, high = picture.figure.axes[0].get_xlim()
+    assert high - low < 25
+
+
+def test_the_title_names_the_size_where_a_task_has_several():
+    made, load = said(
+        "method=full,lora", "seed=0,1,2", "size=32,64", good={"full": 0.8, "lora": 0.7}
+    )
+    pairs, _ = compare(made, load)
+    task = "Synthetic paraphrase"
+    told = takeaway.sentence(pairs)
+    assert f"significantly worse: LoRA ({task} 32, {task} 64)" in told
+    alone = takeaway.sentence([pair for pair in pairs if pair.sized[1] == 32])
+    assert f"significantly worse: LoRA ({task})" in alone
+
+
+@pytest.mark.parametrize("metric", ["r2", "pearson", "auc", "rmse"])
+def test_an_interval_is_cut_to_what_scores_can_differ_by(metric):
+    made, load = said("method=full,lora", "seed=0,1,2", good={"full": 0.8, "lora": 0.7})
+    (pair,) = compare(made, load)[0]
+    wide = replace(pair.effect, value=-10.64, low=-12.5, high=-8.78)
+    kept = _possible(wide, metric)
+    lowest = {"r2": -12.5, "rmse": -12.5, "pearson": -2.0, "auc": -1.0}[metric]
+    assert kept.low == lowest
 
 
 def test_zero_has_no_sign():

@@ -112,7 +112,7 @@ def test_what_is_missing_or_collapsed_is_listed(tmp_path):
         for gone in [one.task.name == "cola" and one.seed == 1]
     ]
     text = told(saved(tmp_path / "r", made), "--format", "markdown").stdout
-    assert "60.0 ± 14.1 (2) †1" in text
+    assert "35.0 ± 49.5 (2) †1" in text
     assert "Collapsed: bitfit: cola matthews (seed 1); lora: cola matthews (seed 1)." in text
     assert "No record: bitfit: mrpc." in text or "No record: bitfit: mrpc accuracy." in text
 
@@ -121,7 +121,7 @@ def test_a_table_of_collapsed_runs_is_a_table(tmp_path):
     runs = records.runs("method=lora", "task=cola", "seed=0,1")
     made = [records.record(run, None, collapsed=True) for run in runs]
     results = saved(tmp_path / "r", made)
-    assert lines(results)[-1] == ["lora", "50.0 ± 0.0 (2) †2"]
+    assert lines(results)[-1] == ["lora", "0.0 ± 0.0 (2) †2"]
     assert "none of these records has a value" in told(results, "cell=energy", code=2).stderr
 
 
@@ -394,10 +394,10 @@ def test_latex_has_tasks_above_names_and_n_once(three):
         r"\cmidrule(lr){2-3}\cmidrule(lr){4-5}\cmidrule(lr){6-7}",
         "method" + rf" & \multicolumn{{2}}{{c}}{{{size}}}" * 3 + r" \\",
     ]
-    # the collapsed seed counts as the constant prediction: the mean of 70, 71 and 50
+    # the collapsed seed counts as the constant prediction: the mean of 70, 71 and 0
     (row,) = [line for line in lines if line.startswith("LoRA &")]
     assert row == (
-        r"LoRA & 63.7 & $\pm$\,11.8\textsuperscript{c1} & 71.0 & $\pm$\,1.0"
+        r"LoRA & 47.0 & $\pm$\,40.7\textsuperscript{c1} & 71.0 & $\pm$\,1.0"
         r" & 71.0 & $\pm$\,1.0 \\"
     )
     assert "(3)" not in text.partition(r"\end{table}")[0]

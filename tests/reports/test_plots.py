@@ -295,6 +295,8 @@ def test_a_front_is_solid_where_intervals_are_apart():
     bars = [line for line in drawn(picture, "lora") if len(line.get_xdata()) == 2]
     assert list(bars[0].get_ydata()) == pytest.approx([65.03, 74.97], abs=0.01)
     assert first.get_ylim()[0] < 50  # where the constant prediction is
+    heights = {axis.get_ylim() for axis in picture.figure.axes}
+    assert len(heights) == 1  # one scale for the panels of a line: only the first has numbers
 
 
 def test_the_seeds_have_the_best_rows_first_and_a_title():
@@ -308,7 +310,7 @@ def test_the_seeds_have_the_best_rows_first_and_a_title():
 
 def test_collapsed_seeds_are_open_and_in_the_mean():
     made = [
-        records.record(run, None if run.seed == 2 else 0.6 + run.seed / 10, collapsed=run.seed > 0)
+        records.record(run, 0.5 if run.seed == 2 else 0.6 + run.seed / 10, collapsed=run.seed > 0)
         for run in records.runs("method=lora", "seed=0,1,2", "task=synthetic_paraphrase")
     ]
     (picture,) = seeds.plot_seeds(convention.counted_records(made), Palette())

@@ -105,8 +105,11 @@ def test_choices_that_scores_did_not_decide_are_named(made):
     trials = [replace(one, score=0.5, collapsed=True) for one in made[0].trials]
     none = replace(made[0], run=subject(run), trials=trials)
     notes = tuning.choice_table([none, made[1]], "a warning").notes
-    assert "the least training loss decided: lora on synthetic_paraphrase at 1,000." in notes[2]
+    assert "the least training loss decided): lora on synthetic_paraphrase at 1,000." in notes[2]
     assert notes[3] == "a warning"
+    # one rate trained, to less than a collapse counts: the chosen one says as little
+    below = [*trials[1:], replace(trials[0], rate=9e-1, score=-0.04, collapsed=False)]
+    assert replace(none, trials=below, rate=trials[1].rate).collapsed
 
 
 def test_of_proposed_rates_no_best_of_fewer_trials_is_expected(made):

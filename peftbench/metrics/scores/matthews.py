@@ -35,5 +35,6 @@ METRIC = Metric(
     about="Matthews correlation coefficient: 0 is chance, 100 % is perfect",
     compute=matthews,
     resampled=_resampled,
+    lowest=-1.0,
     kinds=("classification",),
 )

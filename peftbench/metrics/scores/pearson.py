@@ -36,5 +36,6 @@ METRIC = Metric(
     about="correlation of predictions and labels: 0 is chance, 100 % is perfect",
     compute=pearson,
     resampled=_resampled,
+    lowest=-1.0,
     kinds=("regression",),
 )

@@ -1,5 +1,7 @@
 """Coefficient of determination of values."""
 
+import math
+
 import numpy as np
 
 from peftbench.core.arrays import Array, Floats
@@ -30,5 +32,6 @@ METRIC = Metric(
     about="share of the variance of the labels that the predictions explain",
     compute=r2,
     resampled=_resampled,
+    lowest=-math.inf,
     kinds=("regression",),
 )

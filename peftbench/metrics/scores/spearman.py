@@ -50,5 +50,6 @@ METRIC = Metric(
     about="correlation of the ranks of predictions and labels",
     compute=spearman,
     resampled=_resampled,
+    lowest=-1.0,
     kinds=("regression",),
 )
