@@ -117,7 +117,7 @@ def current_values(given: str, key: str, values: list[Any]) -> list[Any]:
         raise ConfigError(
             f"seeds={listed}: give how many, such as seeds=5 for seeds 0 to 4, or seed={listed}"
         )
-    if key == "seed":
+    if key == "seed" or key.startswith("seed."):
         return [seed for value in values for seed in _seeds(value)]
     return [_size(value) for value in values] if key == "size" else values
 

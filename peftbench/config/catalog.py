@@ -104,6 +104,13 @@ def keys(path: Path) -> tuple[str, ...]:
     return tuple(key for key in re.findall(r"^(\w+):", text, re.MULTILINE) if key not in FIXED)
 
 
+@cache
+def all_keys(group: str, searched: tuple[Path, ...]) -> tuple[str, ...]:
+    """The keys that any option of a group gives values to; none of what is no group."""
+    every = (key for path in options(group, searched).values() for key in (*keys(path), *FIXED))
+    return tuple(dict.fromkeys(every))
+
+
 def current(group: str, name: str, searched: Iterable[Path], given: str | None = None) -> str:
     """The name of an option, also with other case or hyphens, or as in the release before.
 
@@ -149,5 +156,9 @@ def find(group: str, name: str, searched: Iterable[Path]) -> Path:
     """
     offered = options(group, tuple(searched))
     if name not in offered:
-        raise ConfigError(f"{group}={name}: unknown {group}; {did_you_mean(name, offered)}")
+        from peftbench.data import own_file  # completion does without what it imports
+
+        file = group == "task" and Path(name).suffix.lower() in own_file.FORMATS
+        told = f"write task=file task.path={name}" if file else did_you_mean(name, offered)
+        raise ConfigError(f"{group}={name}: unknown {group}; {told}")
     return offered[name]

@@ -55,7 +55,11 @@ class Grid:
         """
         given, named = cls(), cls()
         if sweep is not None:
-            named._read_sweep(catalog.find("sweep", sweep, parser.searched), parser)
+            path = catalog.find("sweep", sweep, parser.searched)
+            try:
+                named._read_sweep(path, parser)
+            except ConfigError as error:
+                raise ConfigError(f"{path}: {error}") from error
         for word in words:
             given._read_word(word, parser)
         taken = set(given.axes) | {key for axes in given.zips for key in axes}
@@ -102,12 +106,12 @@ class Grid:
                 raise ConfigError(f"zip: axes that move together are of one length, got {counts}")
             self.zips.append(axes)
         elif kind == "exclude":
-            self.excludes.append(_axes(text, parser))
+            self.excludes.append(_condition(text, parser))
         else:
             condition, found, then = text.partition(":")
             if not found:
                 raise ConfigError(f"when: write 'condition: words', got {text!r}")
-            self.whens.append((_axes(condition, parser), _axes(then, parser)))
+            self.whens.append((_condition(condition, parser), _axes(then, parser)))
 
     def cells(self, composer: Composer) -> Iterator[Cell]:
         """All cells in the order of the axes, the last one fastest."""
@@ -143,7 +147,29 @@ def _axes(text: str, parser: OverrideParser) -> dict[str, list[Any]]:
         raise ConfigError(f"cannot split {text!r} into words: {error}") from error
     if not words:
         raise ConfigError("zip, when and exclude hold words: key=value key=value")
-    return dict(parser.parse(word) for word in words)
+    axes: dict[str, list[Any]] = {}
+    for word in words:
+        key, values = parser.parse(word)
+        if key in axes:
+            raise ConfigError(f"{text!r}: {key} is given twice; write {key}=a,b for two values")
+        axes[key] = values
+    return axes
+
+
+def _condition(text: str, parser: OverrideParser) -> dict[str, list[Any]]:
+    """Axes that a cell may match.
+
+    Raises:
+        ConfigError: for a key that no option of its group has: no cell would match.
+    """
+    axes = _axes(text, parser)
+    for key in axes:
+        group, _, name = key.partition(".")
+        known = (*catalog.all_keys(group, tuple(parser.searched)), "base_method")
+        if name and known[1:] and name.partition(".")[0] not in known:
+            near = did_you_mean(key, [f"{group}.{one}" for one in known])
+            raise ConfigError(f"{text!r}: no {group} has a key {key}; {near}")
+    return axes
 
 
 def _sweep_words(path: Path) -> dict[str, list[str]]:
@@ -154,19 +180,34 @@ def _sweep_words(path: Path) -> dict[str, list[str]]:
     """
     data = OmegaConf.to_container(yaml_files.parse(path, yaml_files.read_utf8(path)))
     if not isinstance(data, dict):
-        raise ConfigError(f"{path} holds no {', '.join(SWEEP)}")
+        raise ConfigError(f"the file holds no {', '.join(SWEEP)}")
     data.pop("about", None)
     for name, words in data.items():
         if name not in SWEEP:
-            raise ConfigError(f"{path}: {name!s}; {did_you_mean(str(name), SWEEP)}")
+            raise ConfigError(f"{name!s}; {did_you_mean(str(name), SWEEP)}")
         if not isinstance(words, list):
-            raise ConfigError(f"{path}: {name!s} must be a list of words")
+            raise ConfigError(f"{name!s} must be a list of words")
     if not any(data.values()):  # else it would be one run of all defaults
-        raise ConfigError(f"{path} is empty; write words under grid: - seed=0,1,2")
-    return {str(name): [_text(word) for word in words] for name, words in data.items()}
+        raise ConfigError("the file is empty; write words under grid: - seed=0,1,2")
+    return {str(name): [_text(str(name), word) for word in words] for name, words in data.items()}
 
 
-def _text(word: Any) -> str:
-    """A word of a sweep; yaml reads `method=lora: train.lr=1e-4` as a mapping of one."""
-    whole = word.items() if isinstance(word, dict) else ()
-    return "; ".join(f"{condition}: {then}" for condition, then in whole) or str(word)
+def _text(kind: str, word: Any) -> str:
+    """A word of a sweep; yaml reads `method=lora: train.lr=1e-4` as a mapping of one.
+
+    Raises:
+        ConfigError: for a mapping where a word is meant, with the word.
+    """
+    if not isinstance(word, dict):
+        return str(word)
+    if kind == "when" and len(word) == 1:
+        ((condition, then),) = word.items()
+        return f"{condition}: {then}"
+    lines = "".join(f"\n  - {key}={_plain_word(value)}" for key, value in word.items())
+    if kind == "when":
+        lines = "".join(f"\n  - '{condition}: {then}'" for condition, then in word.items())
+    raise ConfigError(f"{kind} holds words, one in a line, and not mappings; write{lines}")
+
+
+def _plain_word(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -79,6 +79,9 @@ def _set(
     try:
         node[last] = value  # of a structured config, which checks its type
     except OmegaConfBaseException as error:
+        if not isinstance(value, list | dict) and "is not a ListConfig" in str(error):
+            word = shlex.quote(f"{key}=[{override_value(value)}]")
+            raise ConfigError(f"{key}={value}: {key} is a list; write {word}") from error
         raise ConfigError(f"{key}={value!r}: {first_line(error)}") from error
 
 
@@ -111,7 +114,10 @@ def _unknown(
         known = [name for path in options.values() for name in catalog.keys(path)]
     where = ".".join(parts[:depth])
     named = group in ("method", "task", "model", "suite", *catalog.LATER)
-    start = f"{group}={config[group].get('name')} has no" if named else "unknown key"
+    option = config[group].get("name") if named else None
+    start = (
+        f"{group}={option} has no" if option else f"this {group} has no" if named else "unknown key"
+    )
     if having:
         return ConfigError(f"{start} {key}, which is a key of {group}={','.join(having)}")
     offered = [name for name in dict.fromkeys(known) if name not in catalog.FIXED]

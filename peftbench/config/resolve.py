@@ -42,7 +42,7 @@ class Resolver:
     Args:
         searched: the configuration folders.
         results: where a key names the weights of an earlier run.
-        ask_hub: whether the hub may be asked about data sets.
+        ask_hub: whether the hub may be asked about data sets and models.
         weights: whether folders with checkpoints must have weights.
     """
 
@@ -208,7 +208,7 @@ class Resolver:
         if label not in self.revisions:
             new = label in self.renewed
             commit = None if new else self.results.revisions().get(label)
-            if commit is None and kind == "dataset" and not self.ask_hub:
+            if commit is None and not self.ask_hub:
                 commit = None if new else hub.resolved_before(name, kind)
                 if commit is None:
                     raise ConfigError(_not_asked(name, None))

@@ -33,7 +33,7 @@ def plan(
         words: such as "method=lora,bitfit", "seed=range(0,5)", "sweep=quickstart".
         configs: a folder searched before the packaged one; ./configs by default.
         results: the folder in which a word may name an earlier run by its key.
-        ask_hub: whether the hub may be asked about data sets without a known commit.
+        ask_hub: whether the hub may be asked about data sets and models without a known commit.
         weights: whether folders with checkpoints must have weights; else no checkpoint is opened,
             and such runs are good for estimates alone.
 

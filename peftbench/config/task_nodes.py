@@ -73,9 +73,23 @@ def task_node(node: Json) -> Json:
         )
     if "path" in task or "validation_path" in task:
         task = _file(task)
+    _check_splits(task)
     classes = task["classes"] if isinstance(task["classes"], int) else None
     task_metrics.check_metrics(task.get("metrics"), task["kind"], classes)
     return task
+
+
+def _check_splits(task: Json) -> None:
+    """Refuse a split that is trained on and reported, or reported twice."""
+    read: dict[str, str] = {}
+    every = {f"splits.{role}": split for role, split in (task.get("splits") or {}).items()}
+    every |= {f"extra.{name}": split for name, split in (task.get("extra") or {}).items()}
+    for key, split in every.items():
+        if split in read:
+            raise ConfigError(
+                f"task.{key}={split} is task.{read[split]} already; name another split"
+            )
+        read[split] = key
 
 
 def usual_columns(kind: str) -> tuple[list[str], str]:
@@ -154,6 +168,11 @@ def _file(task: Json) -> Json:
     """A user's own file: named by its stem, known by its content."""
     if task.get("path") in (None, "???"):
         raise ConfigError("task=file needs task.path=FILE")
+    if task.get("extra"):
+        raise ConfigError(
+            f"task.extra={task['extra']}: a file has no further splits; score another file with "
+            "suite=shift 'suite.targets={NAME:{path:FILE}}'"
+        )
     _check_fraction(task["validation_fraction"], "a file of its own say task.validation_path=FILE")
     if task.get("quoting") is not None:
         one_of("task.quoting", task["quoting"], QUOTING)

@@ -613,6 +613,8 @@ class CheckpointSelection(Config):
             ConfigError: if none are, or all.
         """
         held = round(self.fraction * size)
+        if self.fold is not None:  # the last part may be shorter
+            held = max(0, min(held, size - self.fold * held))
         if self.fraction and not 1 <= held < size:
             raise ConfigError(
                 f"checkpoint_selection.fraction={self.fraction} of {size} examples leaves nothing "

@@ -12,7 +12,8 @@ import numpy as np
 from peftbench.core.configs import TaskConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Run
-from peftbench.data import loading, own_labels
+from peftbench.core.text import listed_names
+from peftbench.data import glue_labels, loading, own_labels, splitting
 from peftbench.data.loading import LabelledTexts
 from peftbench.data.own_file import FileTable
 from peftbench.system import hub
@@ -75,6 +76,26 @@ def data_lines(task: TaskConfig, root: str | None, brief: bool = False) -> list[
         more = len(odd) - room + 1
         odd = [*odd[: room - 1], f"{task.name}: {more} further notes, such as: {odd[room - 1]}"]
     return told + odd
+
+
+def absent_classes(run: Run, root: str | None) -> list[str]:
+    """Which classes a run sees no training example of; the same line for all seeds.
+
+    Raises:
+        ConfigError: if the data cannot be loaded, or have too few examples.
+    """
+    if run.task.classes < 2 or run.size == "full":
+        return []
+    label = loading.load_split(run.task, run.task.splits["train"], root).label
+    shown = set(label[splitting.split_training(run, label).train].tolist())
+    names = glue_labels.label_names(run.task) or []
+    gone = [name for number, name in enumerate(names) if number not in shown]
+    if not gone:
+        return []
+    return [
+        f"{run.task.name}, size {run.size}: a draw has no training example of "
+        f"{listed_names(gone, _MOST_CLASSES)}; a model cannot learn a class that it never sees"
+    ]
 
 
 def _held_out(task: TaskConfig) -> str:

@@ -67,9 +67,9 @@ def cut(
     kinds = label
     if classes == 1:
         ranks = np.argsort(np.argsort(label, kind="stable"), kind="stable")
-        kinds = ranks * 10 // len(label)
+        kinds = ranks * max(1, min(10, len(label) // parts)) // len(label)
     fewest = int(np.unique(kinds, return_counts=True)[1].min())
-    if fewest < parts:
+    if fewest < parts and classes != 1:
         raise ConfigError(
             f"task.folds={parts}: the rarest class has {fewest} rows, and each part needs one; "
             "add rows of it, or leave it out"

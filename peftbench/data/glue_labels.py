@@ -59,6 +59,18 @@ def glue_task(task: TaskConfig) -> GlueTask | None:
     return TASKS.get(str(source.get("config"))) if source.get("hub") == HUB else None
 
 
+def spellings(task: TaskConfig) -> list[list[str]]:
+    """The names that a task's classes go by, each in the order of their numbers.
+
+    Those of a user's own data; of others the numbers, and the names of GLUE.
+    """
+    if task.class_names is not None:
+        return [task.class_names]
+    numbers = [str(number) for number in range(task.classes)]
+    named = label_names(task)
+    return [numbers] if named in (None, numbers) else [named, numbers]
+
+
 def label_names(task: TaskConfig) -> list[str] | None:
     """Names of a task's classes by their numbers, which are named by these where nothing says how.
 

@@ -124,6 +124,8 @@ def fingerprint(task: TaskConfig, split: str, root: str | None) -> str:
         about = [source, task.validation_fraction, SPLIT_SEED, split]
         if task.folds is not None:
             about += [task.folds, task.fold, task.fold_seed, task.group]
+        if task.quoting is not None:  # the same bytes are other texts
+            about.append({"quoting": task.quoting})
         return hashlib.sha256(canonical(about).encode()).hexdigest()
     content = io.hash_files(tuple(hub_layout.find_files(task, split, root)))
     if "format" in source:  # the same bytes may be read in two ways
@@ -453,7 +455,7 @@ def data_warnings(task: TaskConfig, root: str | None) -> list[str]:
         if conflicts:
             told.append(f"{task.name}: {conflicts} {name} texts carry more than one label")
         if not task.generation and len(set(split.label.tolist())) == 1:
-            raise ConfigError(f"{task.name}: every {name} label is {split.label[0]}")
+            raise ConfigError(f"{task.name}: every {name} label is {_label(task, split.label[0])}")
     seen = set(zip(*train.texts, strict=True))
     leaked = sum(row in seen for row in zip(*held.texts, strict=True))
     if leaked:
@@ -461,6 +463,11 @@ def data_warnings(task: TaskConfig, root: str | None) -> list[str]:
             f"{task.name}: {leaked} of {len(held.label)} validation examples are in train too"
         )
     return told
+
+
+def _label(task: TaskConfig, label: Any) -> Any:
+    """As a person knows it: the name of a class that has one."""
+    return label if task.class_names is None else repr(task.class_names[label])
 
 
 def _conflicts(split: LabelledTexts) -> int:

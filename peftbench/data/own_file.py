@@ -71,9 +71,14 @@ class FileTable:
             )
         return self.columns[name]
 
+    def _parted_by(self) -> str:
+        """What the one name of all columns seems to hold between them; empty if nothing."""
+        found = [d for d in ";\t|," if len(self.names) == 1 and d in self.names[0]]
+        return found[0] if found else ""
+
     def _header_hint(self) -> str:
-        if len(self.names) == 1 and (found := [d for d in ";\t|," if d in self.names[0]]):
-            what = "tabs" if found[0] == "\t" else f"{found[0]!r}"
+        if between := self._parted_by():
+            what = "tabs" if between == "\t" else f"{between!r}"
             return f" (its columns seem to be parted by {what}: save it with commas, or as .tsv)"
         if FORMATS[self.path.suffix.lower()] in ",\t":
             return " (the first line of a file holds the names of its columns)"
@@ -81,10 +86,14 @@ class FileTable:
 
     def _key_hint(self, name: str) -> str:
         """The override that names another column in place of a missing one."""
-        if name not in (*self.texts, self.label):
+        if name not in (*self.texts, self.label) or self._parted_by():
             return ""
         taken = {*self.texts, self.label} - {name}
-        left = [column for column in self.columns if column not in taken]
+        left = [
+            column
+            for column, cells in self.columns.items()
+            if column not in taken and not any(isinstance(cell, list | dict) for cell in cells)
+        ]
         near = close_names(name, left)
         if name == self.label:
             return f"; set task.label={near[0] if near else 'COLUMN'}"

@@ -158,7 +158,9 @@ class TemplatePrompt(Prompt):
                 )
             apart = lengths[longest] - min(lengths)
             keep = max(0, lengths[longest] - min(over, max(apart, (over + 1) // 2)))
-            texts[longest] = texts[longest][: spans[longest][keep - 1][1] if keep else 0]
+            # a character of several tokens ends where the last one that is kept does: leave it out
+            end = min(spans[longest][keep - 1][1], spans[longest][keep][0]) if keep else 0
+            texts[longest] = texts[longest][:end]
 
 
 def _spans(text: str, tokenizer: PreTrainedTokenizerBase) -> list[tuple[int, int]]:

@@ -198,6 +198,11 @@ class _Preflight:
                 [run.model, run.method, run.task, run.prompt, length],
                 lambda: dry_run.rehearse(run, root),
             )
+            drawn = [run.task, run.size, run.seeds()["subset"], run.prompt]
+            once(
+                ["classes", *drawn, run.checkpoint_selection],
+                lambda: data_report.absent_classes(run, root),
+            )
         else:
             once(
                 [run.model, run.method, run.task.classes, prompt],

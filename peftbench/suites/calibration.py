@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from peftbench.core.arrays import Arrays
+from peftbench.core.errors import at_least
 from peftbench.core.run import Json, Record, Run
 from peftbench.data import loading, splitting
 from peftbench.data.loading import LabelledTexts
@@ -32,11 +33,10 @@ class Calibration(Suite):
     levels: list[float]
 
     def __post_init__(self) -> None:
-        if self.examples < 10:
-            raise ValueError(f"suite.examples is at least 10, got {self.examples}")
+        at_least("suite.examples", self.examples, 10, whole=True)
         for name, values in (("review", self.review), ("levels", self.levels)):
-            if not all(0 < value < 1 for value in values):
-                raise ValueError(f"suite.{name} lies between 0 and 1, got {values}")
+            if not values or not all(0 < value < 1 for value in values):
+                raise ValueError(f"suite.{name} holds numbers between 0 and 1, got {values}")
 
     def check_run(self, run: Run) -> None:
         """Refuse a run that writes texts."""

@@ -73,6 +73,7 @@ class Continual(Suite):
         for count in self.chunks or []:
             at_least("suite.chunks", count, 1, whole=True)
         between("suite.replay", self.replay, 0, 1)
+        at_least("suite.seed", self.seed, 0, whole=True)
         if self.sequence and self.replay:
             raise ValueError("suite.replay: examples of another task have another head; leave it 0")
         if not self.sequence and len(self.chunks or []) < 1:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from peftbench.core.arrays import Arrays
-from peftbench.core.errors import ConfigError
+from peftbench.core.errors import ConfigError, at_least
 from peftbench.core.run import Json, Record, Run
 from peftbench.data import loading
 from peftbench.data.loading import LabelledTexts
@@ -36,8 +36,9 @@ class InContext(Suite):
     def __post_init__(self) -> None:
         if self.counts[:1] != [0] or sorted(set(self.counts)) != self.counts:
             raise ValueError(f"suite.counts rise from 0, got {self.counts}")
-        if self.examples is not None and self.examples < 2:
-            raise ValueError(f"suite.examples is at least 2, or null for all, got {self.examples}")
+        if self.examples is not None:
+            at_least("suite.examples (null is all)", self.examples, 2, whole=True)
+        at_least("suite.seed", self.seed, 0, whole=True)
 
     def check_run(self, run: Run) -> None:
         """Refuse a run that has no words for labels, or fewer examples kept back."""

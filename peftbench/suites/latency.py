@@ -39,6 +39,7 @@ class Latency(Suite):
         at_least("suite.batch_size", self.batch_size, 1, whole=True)
         at_least("suite.repeats", self.repeats, 20, whole=True)  # a 95th percentile needs as many
         at_least("suite.warmup", self.warmup, 1, whole=True)
+        at_least("suite.seed", self.seed, 0, whole=True)
 
     def check_run(self, run: Run) -> None:
         """Refuse a run that writes texts."""

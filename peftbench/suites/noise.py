@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from peftbench.core.arrays import Arrays
-from peftbench.core.errors import ConfigError
+from peftbench.core.errors import ConfigError, at_least
 from peftbench.core.run import Json, Record, Run
 from peftbench.data import loading
 from peftbench.data.loading import LabelledTexts
@@ -48,8 +48,9 @@ class Noise(Suite):
             raise ValueError(
                 f"suite.intensities rise from above 0 to at most 1, got {self.intensities}"
             )
-        if self.examples is not None and self.examples < 2:
-            raise ValueError(f"suite.examples is at least 2, or null for all, got {self.examples}")
+        if self.examples is not None:
+            at_least("suite.examples (null is all)", self.examples, 2, whole=True)
+        at_least("suite.seed", self.seed, 0, whole=True)
 
     def rates(self) -> dict[str, float]:
         """The kinds that are asked for; null in the yaml leaves one out."""

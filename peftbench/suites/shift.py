@@ -23,7 +23,7 @@ from peftbench.core.arrays import Arrays
 from peftbench.core.configs import GENERATE, WORDS, PromptConfig, TaskConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json, Record, Run, canonical
-from peftbench.data import loading
+from peftbench.data import glue_labels, loading
 from peftbench.data.loading import LabelledTexts
 from peftbench.data.prompt_config import in_turns
 from peftbench.metrics import task_metrics
@@ -88,13 +88,15 @@ class Shift(Suite):
                 raise ConfigError(
                     f"shift: {run.task.name} has {run.task.classes} classes, {name} {classes}"
                 )
-            names = task.class_names
-            ours = run.task.class_names or [str(n) for n in range(run.task.classes)]
-            if names is not None and run.task.classes > 1 and names != ours:
-                raise ConfigError(
-                    f"shift: the classes of {name} are {', '.join(names)}, those of "
-                    f"{run.task.name} {', '.join(ours)}; name them alike"
-                )
+            named = task.class_names is not None or run.task.class_names is not None
+            if named and min(task.classes, run.task.classes) > 1:
+                theirs, ours = glue_labels.spellings(task), glue_labels.spellings(run.task)
+                if not any(names in ours for names in theirs):
+                    raise ConfigError(
+                        f"shift: the classes of {name} are {' or '.join(map(', '.join, theirs))}, "
+                        f"those of {run.task.name} {' or '.join(map(', '.join, ours))}; name them "
+                        "alike, and in the same order"
+                    )
             if classes <= 2 < run.task.classes:
                 raise ConfigError(
                     f"shift: {run.task.classes} classes of {run.task.name} do not say which "

@@ -286,6 +286,9 @@ def test_several_sweeps_are_united(configs):
         ("grid:\n  - 3", "cannot read the override '3'"),
         ("grid:\n  - method=lorra", "did you mean lora"),
         ("exclude:\n  - method=lora", "exclude= removes all grid points"),
+        ("grid:\n  - method: [lora, full]", "mine.yaml: grid holds words, one in a line"),
+        ("grid:\n  - method: [lora, full]", "write\n  - method=lora,full"),
+        ("when:\n  - {method=lora: seed=1, method=full: seed=2}", "  - 'method=full: seed=2'"),
     ],
 )
 def test_a_broken_sweep_is_refused(configs, text, message):
@@ -404,6 +407,17 @@ def test_a_bad_word_is_refused_with_what_is_allowed(word):
         (("seed=1", "seed=2"), "seed is given twice; write seed=a,b"),
         (("zip=size=100,300 seed=1,2", "seed=5"), "seed is given twice"),
         (("zip=size=100,300 seed=1,2", "zip=seed=1,2"), "seed is given twice"),
+        (("zip=size=10,20 size=30,40 seed=1,2",), "size is given twice; write size=a,b"),
+        (("when=method=lora: train.lr=1e-4 train.lr=1e-3",), "train.lr is given twice"),
+        (("method=lora,full", "exclude=method.rnak=8"), "did you mean method.rank"),
+        (("exclude=budget.epohs=3",), "no budget has a key budget.epohs; did you mean"),
+        (("when=train.btach_size=8: train.lr=1e-4",), "did you mean train.batch_size"),
+        (("task=reviews.csv",), "write task=file task.path=reviews.csv"),
+        (("task.splits.validation=train",), "task.splits.validation=train is task.splits.train"),
+        (("suite=noise", "suite.examples=2.5"), "a whole number of at least 2, got 2.5"),
+        (("suite=noise", "suite.seed=-1"), "suite.seed must be a whole number of at least 0"),
+        (("suite=calibration", "suite.examples=20.5"), "a whole number of at least 10, got 20.5"),
+        (("suite=calibration", "suite.levels=[]"), "suite.levels holds numbers between 0 and 1"),
         (("budget=steps", "budget.epochs=3"), "needs budget=epochs"),
         (("budget=steps", "budget.steps=-1"), "budget.steps must be a whole number"),
         (

@@ -136,6 +136,15 @@ def test_folds_make_runs_of_their_own_and_the_column_of_groups_is_read(tmp_path)
         task_of(path, "task.folds=3", "task.fold=0", "task.group=client")
 
 
+def test_few_values_have_fewer_strata():
+    """Forty values in five parts: of ten strata each would have four."""
+    found = folds.cut([[text for text, _ in sentences(40)]], np.arange(40.0), 1, 5, 0)
+    assert np.bincount(found.part).tolist() == [8] * 5
+    for part in range(5):
+        held = np.flatnonzero(found.part == part)
+        assert np.bincount(held // 5, minlength=8).tolist() == [1] * 8
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [

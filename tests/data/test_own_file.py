@@ -6,6 +6,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
+import records
 
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
@@ -113,6 +114,47 @@ def test_quoting_enters_the_key_only_where_it_is_said(tmp_path):
 
 
 # columns and rows
+
+
+def test_the_same_bytes_read_in_two_ways_are_other_data(tmp_path):
+    path = write(tmp_path / "q.csv", sentences())
+    ways = [task_of(path), *(task_of(path, f"task.quoting={way}") for way in ("none", "standard"))]
+    assert len({loading.fingerprint(task, "train", None) for task in ways}) == 3
+
+
+def test_a_file_has_no_further_splits(tmp_path):
+    path = write(tmp_path / "mine.csv", sentences())
+    assert "score another file with suite=shift" in refused(path, "task.extra={test:test}")
+
+
+def test_a_list_is_asked_for_as_it_is_typed(tmp_path):
+    path = write(tmp_path / "mine.csv", sentences())
+    assert refused(path, "task.texts=text").endswith("is a list; write 'task.texts=[text]'")
+
+
+def test_no_column_is_proposed_that_cannot_be_one(tmp_path):
+    path = tmp_path / "semi.csv"
+    path.write_text("sentence;label\n" + "a b;1\n" * 20)
+    told = refused(path)
+    assert "parted by ';'" in told
+    assert "task.texts" not in told
+    nested = tmp_path / "nested.json"
+    nested.write_text('{"data": [{"sentence": "a", "label": 1}]}')
+    assert "[data]" not in refused(nested)
+
+
+def test_a_draw_without_a_class_is_told(tmp_path):
+    rows = [(f"number {n} of many words", "common" if n < 198 else "rare") for n in range(200)]
+    words = ("task=file", f"task.path='{write(tmp_path / 'rare.csv', rows)}'", "method=lora")
+    (run, other) = records.runs(*words, "size=10", "seed=0,1")
+    (told,) = data_report.absent_classes(run, None)
+    assert told == (
+        "rare, size 10: a draw has no training example of rare; a model cannot learn a class that "
+        "it never sees"
+    )
+    assert data_report.absent_classes(other, None) == [told]
+    (whole,) = records.runs(*words, "size=full")
+    assert data_report.absent_classes(whole, None) == []
 
 
 def test_a_column_that_stands_twice(tmp_path):

@@ -295,6 +295,16 @@ def test_demonstrations_stand_in_front_and_leave_from_the_front():
         coded(run, most=8)
 
 
+def test_a_text_that_ends_in_a_character_of_several_tokens_is_cut():
+    """The letter has two tokens of one place each: cutting between them would cut nothing."""
+    run = tiny.one_run("prompt=words", "task=sst2", "train.max_length=100")
+    tokenizer = load_tokenizer(run.model)
+    table = LabelledTexts([["word word word " + "é" * 40]], np.array([0]))
+    tokens = prompting.coder(run, tokenizer, None)(table)
+    assert 97 <= len(tokens.ids) <= 100
+    assert tokens.truncated == 1
+
+
 def test_demonstrations_for_a_head():
     """Without any, the tokens are those of prompt=head; with some, they stand in the first text."""
     run = tiny.one_run("prompt=demonstrations", "prompt.num_demonstrations=0", "model=minilm")

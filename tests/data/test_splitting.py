@@ -1,9 +1,11 @@
 """How the training examples of a run are cut."""
 
 import numpy as np
+import pytest
 from records import runs
 
 from peftbench.core.configs import CheckpointSelection
+from peftbench.core.errors import ConfigError
 from peftbench.data.splitting import split_training
 
 LABEL = np.arange(400) % 2
@@ -25,6 +27,15 @@ def test_folds_hold_every_example_out_once():
         assert not set(rows.train) & set(rows.selection)
         assert 8 <= LABEL[rows.selection].sum() <= 17  # stratified
         assert set(rows.unused) == set(parts[0].unused)
+
+
+def test_a_last_part_is_what_is_left_and_none_is_empty():
+    """Seven examples in four parts: two, two, two and one; of six the last would be empty."""
+    selection = [CheckpointSelection(fraction=0.25, patience=1, fold=fold) for fold in range(4)]
+    assert [one.held_of(7) for one in selection] == [2, 2, 2, 1]
+    assert [one.held_of(6) for one in selection[:3]] == [2, 2, 2]
+    with pytest.raises(ConfigError, match="of 6 examples leaves nothing to select on"):
+        selection[3].held_of(6)
 
 
 def test_the_first_fold_is_the_split_of_a_run_without_one():

@@ -233,6 +233,28 @@ def test_shift_to_a_users_file(tmp_path):
     assert table.label.tolist() == [n % 2 for n in range(20)]
 
 
+@pytest.mark.parametrize(
+    ("names", "fits"),
+    [
+        (("not_equivalent", "equivalent"), False),  # sorted, the first is the equivalent one
+        (("entailment", "not_entailment"), False),
+        (("0", "1"), True),
+    ],
+)
+def test_classes_of_a_users_file_are_those_of_the_target(tmp_path, names, fits):
+    path = tmp_path / "mine.csv"
+    path.write_text("\n".join(["one,two,label", *(f"a{n},b{n},{names[n % 2]}" for n in range(40))]))
+    words = ("task=file", f"task.path={path}", "task.texts=[one,two]")
+    there = [*words, "suite=shift", "suite.targets={mrpc:{}}"]
+    back = ["task=mrpc", "suite=shift", f"suite.targets={{mine:{{path:{path},texts:[one,two]}}}}"]
+    for asked in (there, back):
+        if fits:
+            assert len(planned(*asked)) == 1
+            continue
+        with pytest.raises(ConfigError, match="not_equivalent, equivalent or 0, 1"):
+            planned(*asked)
+
+
 # calibration
 
 
