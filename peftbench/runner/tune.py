@@ -160,7 +160,7 @@ def first_round(
 
 
 def unanswered(asked: list[Question], search: Search, results: ResultsFolder) -> list[Question]:
-    """Those without a choice among the rates that are asked for, by as many trials.
+    """Those without a choice among the rates that are asked for, by the same rounds.
 
     Raises:
         ConfigError: for one rate that a person names where there are no others to compare with.
@@ -173,7 +173,7 @@ def unanswered(asked: list[Question], search: Search, results: ResultsFolder) ->
                 f"train.lr={one.rates[0]:g} is the only rate for {one.run.title}: name several, "
                 "train.lr=1e-4,3e-4,1e-3, or leave it out for those of the method's file"
             )
-        if choice is None or RateChoice(one, search).key not in choice.answer_keys:
+        if choice is None or not RateChoice(one, search).is_answered(choice.answer_keys):
             due.append(one)
     return due
 
@@ -392,7 +392,7 @@ class _CellSearch:
 
     def _answered(self) -> list[str]:
         before = self.stored.answer_keys if self.stored else []
-        return list(dict.fromkeys([*before, RateChoice(self.question, self.search).key]))
+        return list(dict.fromkeys([*before, *RateChoice(self.question, self.search).keys]))
 
     def refusal(self) -> str:
         """Why there is no choice, and what to do."""

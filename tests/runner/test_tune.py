@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -12,7 +13,7 @@ from peftbench.cli.main import main
 from peftbench.core.errors import ConfigError
 from peftbench.core.failures import Failure
 from peftbench.core.plan import RunOptions
-from peftbench.core.tuning import UNREPORTED, Search, Trial
+from peftbench.core.tuning import NAMED, UNREPORTED, Question, Search, Trial
 from peftbench.results import choices
 from peftbench.results.store import ResultsFolder
 from peftbench.results.tuned import Tuned
@@ -157,6 +158,49 @@ def test_a_second_search_adds_to_the_first_and_counts_what_both_cost(monkeypatch
         assert choose(monkeypatch, none, tmp_path, "method=lora", f"train.lr={rates}") == 0
         assert none.made == []
     assert choices.all_choices(ResultsFolder(tmp_path)) == [best]
+
+
+def test_another_search_of_as_many_trials_is_another_search(monkeypatch, tmp_path):
+    scores = dict.fromkeys((1e-3, 2e-3, 3e-3), 0.7) | {1e-3: 0.8}
+    words = ("method=lora", "train.lr=1e-3,2e-3,3e-3")
+    first = Trained(scores)
+    two = Search(finalists=2, seeds=2)
+    assert choose(monkeypatch, first, tmp_path, *words, search=two) == 0
+    assert len(first.made) == 5
+    second = Trained(scores)
+    other = Search(finalists=1, seeds=3)  # five trials too
+    assert choose(monkeypatch, second, tmp_path, *words, search=other) == 0
+    assert second.made == [(1e-3, 1002)]
+    for search in (two, other):
+        none = Trained({})
+        assert choose(monkeypatch, none, tmp_path, *words, search=search) == 0
+        assert none.made == []
+    (choice,) = choices.all_choices(ResultsFolder(tmp_path))
+    assert len(choice.searches) == 2
+
+
+TUNED = Path(__file__).parents[2] / "results" / "tuned"
+
+
+@pytest.mark.parametrize(
+    ("name", "search"),
+    [
+        ("methods/choices/lora-mrpc-minilm-1000", Search()),
+        ("trainer/choices/full-mrpc-minilm-1000", Search()),
+        ("quickstart/choices/lora-synthetic_opinion-minilm-200", Search()),
+        ("mpnet/choices/lora-mrpc-mpnet_base-1000", Search(trials=4, seeds=1)),
+    ],
+)
+def test_files_that_count_all_trials_alone_answer_the_search_that_they_are_of(name, search):
+    (path,) = TUNED.glob(f"{name}-*.json")
+    results = ResultsFolder(path.parents[1])
+    choice = choices.find(results, path.stem[-12:])
+    folds = {trial.fold for trial in choice.trials}
+    examples = 1000 if folds == {None} else 200
+    asked = Question(choice.run, choice.rates, choice.source, examples)
+    assert tune.unanswered([asked], search, results) == []
+    for other in (replace(search, finalists=4, seeds=2), replace(search, finalists=1, seeds=5)):
+        assert tune.unanswered([asked], other, results) == [asked]
 
 
 def test_what_was_chosen_before_is_compared_on_the_seeds_that_both_have(monkeypatch, tmp_path):
