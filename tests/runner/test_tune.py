@@ -218,6 +218,32 @@ def test_what_was_chosen_before_is_compared_on_the_seeds_that_both_have(monkeypa
     assert choice.rate == 2e-3  # 0.8 over both seeds, where 1e-3 has 0.75
 
 
+def test_a_search_that_ends_during_another_one_loses_nothing(monkeypatch, tmp_path):
+    words = [("method=lora", f"train.lr={rates}") for rates in ("1e-4,1e-3", "1e-2,1e-1")]
+    scores = {1e-4: 0.5, 1e-3: 0.9, 1e-2: 0.7, 1e-1: 0.2}
+    elsewhere = Trained(scores, environment=ENVIRONMENT | {"device": "Some GPU"})
+
+    class Interrupted(Trained):
+        def execute(self, *args):
+            """The other search runs from its beginning to its end within a round of this one."""
+            if not elsewhere.made:
+                assert choose(monkeypatch, elsewhere, tmp_path, *words[1]) == 0
+                monkeypatch.setattr(sweep, "execute", self.execute)
+            return super().execute(*args)
+
+    assert choose(monkeypatch, Interrupted(scores), tmp_path, *words[0]) == 0
+    (choice,) = choices.all_choices(ResultsFolder(tmp_path))
+    assert (choice.rates, choice.rate) == ([1e-4, 1e-3, 1e-2, 1e-1], 1e-3)
+    assert (len(choice.trials), choice.seconds, choice.edge) == (6, 6 * 4.0, None)
+    assert (len(choice.searches), choice.source) == (2, NAMED)
+    devices = [one["device"] for one in (choice.environment, *choice.elsewhere)]
+    assert devices == ["Some GPU", "Some CPU"]
+    for some in words:
+        none = Trained({})
+        assert choose(monkeypatch, none, tmp_path, *some) == 0
+        assert none.made == []
+
+
 def test_one_named_rate_needs_others_to_compare_with(tmp_path):
     found = plan(*tiny("method=lora", "train.lr=1e-5"))
     (question,) = tune.questions(found, Search())
