@@ -1,5 +1,7 @@
 """Submitting without a scheduler: what is asked for, who does what, and what is brought along."""
 
+import errno
+import fcntl
 import importlib.metadata
 import json
 import os
@@ -19,6 +21,7 @@ from click.testing import CliRunner
 from packaging.requirements import Requirement
 from records import record, runs, tiny
 
+from submissions import hand_over, states, submission
 from peftbench.cli import doctor
 from peftbench.cli.main import main
 from peftbench.cluster import bundling, collect, job_runner, manifest, queue
@@ -40,7 +43,7 @@ from peftbench.results import choices
 from peftbench.results.runtime_estimates import Forecast
 from peftbench.results.store import ResultsFolder
 from peftbench.runner import sharding, sweep, tune
-from peftbench.system import hub, offline_folder
+from peftbench.system import hub, offline_folder, processes
 from peftbench.system.hardware import gpus
 from peftbench.system.hub import locate
 from peftbench.training import trainer
@@ -337,6 +340,34 @@ def slurm(index, first, last, step, count):
 
 
 def sge(index, first, last, step):
+def test_without_locks_a_background_job_lives_as_long_as_its_process(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    for name in ("flock", "lockf"):
+        monkeypatch.setattr(fcntl, name, refuse)
+    sleeper = tmp_path / "sleeper"
+    sleeper.write_text("#!/bin/bash\nexec sleep 60\n")
+    sleeper.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(sleeper))
+    results = ResultsFolder(tmp_path / "runs")
+    where = cluster.read(["cluster=local", "cluster.settle_seconds=0"])
+    begun = hand_over(results, submission(results, where, count=1)[0])
+    assert states(results) == ["running"]
+    lock = manifest.folder(results, begun.name) / "0_0.lock"
+    named = json.loads(lock.read_text())
+    lock.write_text(json.dumps(named | {"host": "another"}))
+    assert states(results) == ["unknown"]
+    lock.write_text(json.dumps(named))
+    told = ask("cancel", "--results", str(results.folder))
+    assert (told.exit_code, "1 job cancelled" in told.output) == (0, True)
+    end = time.monotonic() + 30
+    while processes.start_of(named["pid"]) not in (None, "ended"):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert states(results) == ["cancelled"]
+
+
     values = {"ID": index, "FIRST": first, "LAST": last, "STEPSIZE": step}
     return {f"SGE_TASK_{name}": str(value) for name, value in values.items()}
 
