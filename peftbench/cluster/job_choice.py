@@ -3,7 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from peftbench.cluster.bundling import memory_gb
+from peftbench.cluster import manifest
+from peftbench.cluster.bundling import memory_may_grow
 from peftbench.cluster.queue import UNKNOWN, QueueSnapshot
 from peftbench.config.cluster import Cluster
 from peftbench.core.errors import ConfigError
@@ -104,9 +105,9 @@ def retry_rule(cluster: Cluster, retry: str | None) -> Callable[[Failure], bool]
         if retry is not None:
             return chosen(failure.kind)
         if failure.kind == "memory":
-            return memory_gb(failure, cluster) != cluster.memory_gb
+            return memory_may_grow(failure, cluster)
         lost = failure.kind == "lost"
-        return chosen(failure.kind) and (not lost or failure.attempts < cluster.attempts)
+        return chosen(failure.kind) and (not lost or failure.alike < cluster.attempts)
 
     return again
 

@@ -428,8 +428,8 @@ class ResultsFolder:
             before = self.failure(failure.job.key)
         except RecordError:  # a torn note is overwritten by the news
             before = None
-        failure = replace(failure, attempts=1 + (before.attempts if before else 0))
-        fields = ("kind", "reason", "attempts", "seconds")
+        failure = failure.after(before)
+        fields = ("kind", "reason", "attempts", "seconds", "by_kind")
         data = job_json(failure.job) | {name: getattr(failure, name) for name in fields}
         self._write_json("failures", failure.job.key, data)
         return failure
@@ -445,7 +445,7 @@ class ResultsFolder:
         except FileNotFoundError:
             return None
         told = (data["kind"], data["reason"], data["attempts"], data.get("seconds"))
-        return Failure(cluster_job_of(data), *told)
+        return Failure(cluster_job_of(data), *told, data.get("by_kind", {}))
 
     # claims
 

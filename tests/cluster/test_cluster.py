@@ -151,7 +151,7 @@ def test_memory_grows_after_each_failure_for_lack_of_it_until_the_most():
     slurm = cluster.read(SLURM)
     run = runs()[0]
     asked = [bundling.memory_gb(Failure(run, "memory", "", attempts=n), slurm) for n in (1, 2, 3)]
-    assert asked == [32, 64, 16]  # at the most it failed too: not again
+    assert asked == [32, 64, 64]  # at the most it failed too: not again
     again = retry_rule(slurm, None)
     tried = [again(Failure(run, "memory", "", n)) for n in (1, 2, 3)]
     assert tried == [True, True, False]
@@ -169,6 +169,28 @@ def test_a_run_that_is_lost_again_and_again_is_given_up():
 
 
 # manifests
+
+def test_a_failure_of_another_kind_is_no_attempt_of_this_one(tmp_path):
+    """Lost twice, then out of memory three times; cancelled three times, then lost twice."""
+    slurm, run = cluster.read(SLURM), runs()[0]
+    again = retry_rule(slurm, None)
+    for kinds, asked, tried in (
+        (
+            ["lost", "lost", "memory", "lost", "memory", "memory"],
+            [16, 16, 32, 32, 64, 64],
+            "111010",
+        ),
+        (["cancelled"] * 3 + ["lost", "cancelled", "lost", "lost"], [16] * 7, "1111110"),
+        (["memory", "cancelled"], [32, 32], "11"),
+    ):
+        results = ResultsFolder(tmp_path / "-".join(kinds))
+        for kind, gb, expected in zip(kinds, asked, tried, strict=True):
+            results.fail(Failure(run, kind, ""))
+            failure = results.failure(run.key)
+            assert bundling.memory_gb(failure, slurm) == gb
+            assert again(failure) == (expected == "1")
+        assert results.failure(run.key).attempts == len(kinds)
+
 
 
 def submitted(results, count=4, size=2, **changes):
