@@ -205,7 +205,7 @@ def train_all(pool: WorkerPool, todo: Todo, resources: Resources, options: RunOp
 def evaluate_all(pool: WorkerPool, todo: Todo, resources: Resources, options: RunOptions) -> None:
     """Make the evaluations whose run has a record by now."""
     ready = [one for one in todo.evaluations if pool.results.has(one.run.key)]
-    if not ready or (options.fail_fast and pool.failures):
+    if not ready or pool.gives_up(options.fail_fast):
         return
     ready.sort(key=lambda one: (one.run.model.name, one.run.task.name, one.run.seed))
     weights = {one.key: 1.0 for one in ready}
