@@ -724,6 +724,60 @@ def test_prefetched_runs_read_that_folder_alone(tmp_path, monkeypatch, glue_layo
     ]
     with pytest.raises(ConfigError, match="run `peftbench prefetch` again"):
         hub.snapshot("bert-base-uncased", None, ["*.json"])
+# what must be over first
+
+
+def snapshot(made, jobs, alive):
+    """The queue with these tasks pending, of a submission with a job in each task."""
+    tasks = {Task(made.name, 0, number): ("pending", "") for number in alive}
+    states = {jobs[number].key: "pending" for number in alive}
+    return QueueSnapshot([made], tasks, state=states)
+
+
+def chosen(found, results, seen, after=()):
+    slurm = cluster.read(SLURM)
+    return choose_jobs(found, after, results, seen, slurm, waits=True, retry=None)
+
+
+def test_an_evaluation_is_submitted_when_its_run_is_over(tmp_path):
+    results = ResultsFolder(tmp_path)
+    made, jobs = submitted(results, count=3, size=1)
+    made = replace(made, order={"save_weights": True})
+    found = plan(*tiny("seed=range(0,3)", "suite=calibration"))
+    assert found.runs == jobs
+    results.fail(Failure(jobs[2], "error", "broke"))
+    told = chosen(found, results, snapshot(made, jobs, [0]))
+    assert told.jobs == [jobs[1], found.evaluations[1]]
+    assert (told.queued, told.later, len(told.given_up)) == (1, 1, 1)
+    results.save(record(jobs[0]), {})
+    told = chosen(found, results, snapshot(made, jobs, []))
+    assert told.jobs == [jobs[1], *found.evaluations[:2]]
+
+
+def test_an_evaluation_of_weights_that_the_queue_does_not_keep_is_refused(tmp_path):
+    results = ResultsFolder(tmp_path)
+    made, jobs = submitted(results, count=2, size=1)
+    found = plan(*tiny("seed=0,1", "suite=calibration"))
+    with pytest.raises(ConfigError) as refused:
+        chosen(found, results, snapshot(made, jobs, [0]))
+    assert "1 of the runs to evaluate are in the queue without --save-weights" in str(refused.value)
+    assert f"`peftbench cancel {made.name}`, then submit again" in str(refused.value)
+    manifest.write_jobs(results, Task(made.name, 0, 0), [jobs[0], found.evaluations[0]])
+    assert chosen(found, results, snapshot(made, jobs, [0])).later == 1
+
+
+def test_a_choice_is_submitted_when_the_trials_of_its_cell_are_over(tmp_path):
+    """The scheduler took the first trial of LoRA's three before it took no more."""
+    results = ResultsFolder(tmp_path)
+    trials, after = searched("method=lora,bitfit", "size=400")
+    array = bundling.Array([[trials[0]]], 30, 16)
+    made = manifest.begin([], cluster.read(SLURM), [array], None, {}, {}, search=True)
+    found = Plan(trials, len(trials), [], [], None)
+    told = chosen(found, results.trials(), snapshot(made, trials, [0]), after)
+    assert told.jobs == [*trials[1:], after[1]]
+    assert (told.queued, told.later) == (1, 1)
+
+
     path = next((brought / "tokens").iterdir())
     path.write_bytes(b"x" + path.read_bytes()[1:])
     assert offline_folder.wrong(brought) == [f"tokens/{path.name} was altered"]
