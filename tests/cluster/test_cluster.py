@@ -5,6 +5,7 @@ import fcntl
 import importlib.metadata
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -20,14 +21,15 @@ import zoo
 from click.testing import CliRunner
 from packaging.requirements import Requirement
 from records import record, runs, tiny
-
 from submissions import hand_over, states, submission
+
 from peftbench.cli import doctor
 from peftbench.cli.main import main
-from peftbench.cluster import bundling, collect, job_runner, manifest, queue
+from peftbench.cluster import bundling, collect, job_runner, manifest, queue, rehearsal
 from peftbench.cluster.job_choice import choose_jobs, retry_rule
 from peftbench.cluster.manifest import QueueAnswer, Task
 from peftbench.cluster.queue import QueueSnapshot, look
+from peftbench.cluster.schedulers import local
 from peftbench.cluster.schedulers.slurm import Slurm
 from peftbench.cluster.scripted import options
 from peftbench.cluster.settle import settle
@@ -168,8 +170,6 @@ def test_a_run_that_is_lost_again_and_again_is_given_up():
     assert not again(Failure(run, "error", "", 1))
 
 
-# manifests
-
 def test_a_failure_of_another_kind_is_no_attempt_of_this_one(tmp_path):
     """Lost twice, then out of memory three times; cancelled three times, then lost twice."""
     slurm, run = cluster.read(SLURM), runs()[0]
@@ -191,6 +191,8 @@ def test_a_failure_of_another_kind_is_no_attempt_of_this_one(tmp_path):
             assert again(failure) == (expected == "1")
         assert results.failure(run.key).attempts == len(kinds)
 
+
+# manifests
 
 
 def submitted(results, count=4, size=2, **changes):
@@ -338,30 +340,6 @@ def test_an_old_failure_is_none_of_a_new_submission(tmp_path):
     assert look(results).state[job.key] == "failed"
 
 
-# shards
-
-
-def test_shards_part_a_sweep_and_depend_on_nothing_else():
-    whole = plan(*tiny("method=bitfit,lora", "seed=range(0,40)", "suite=calibration"))
-    parts = [sharding.share(whole, number, 4) for number in (1, 2, 3, 4)]
-    assert sorted(run.key for part in parts for run in part.runs) == sorted(
-        run.key for run in whole.runs
-    )
-    assert [len(part.runs) for part in parts] == [20, 20, 20, 20]
-    for part in parts:
-        assert {one.run.key for one in part.evaluations} == {run.key for run in part.runs}
-        assert len({run.method.name for run in part.runs}) == 2  # not a method each
-    zero = [sharding.share(whole, number, 4) for number in (0, 1, 2, 3)]
-    assert {tuple(p.runs) for p in zero} == {tuple(p.runs) for p in parts}  # from 0 or from 1
-
-
-def slurm(index, first, last, step, count):
-    names = ("ID", "MIN", "MAX", "STEP", "COUNT")
-    values = (index, first, last, step, count)
-    return {f"SLURM_ARRAY_TASK_{n}": str(v) for n, v in zip(names, values, strict=True)}
-
-
-def sge(index, first, last, step):
 def test_without_locks_a_background_job_lives_as_long_as_its_process(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
@@ -390,6 +368,30 @@ def test_without_locks_a_background_job_lives_as_long_as_its_process(tmp_path, m
     assert states(results) == ["cancelled"]
 
 
+# shards
+
+
+def test_shards_part_a_sweep_and_depend_on_nothing_else():
+    whole = plan(*tiny("method=bitfit,lora", "seed=range(0,40)", "suite=calibration"))
+    parts = [sharding.share(whole, number, 4) for number in (1, 2, 3, 4)]
+    assert sorted(run.key for part in parts for run in part.runs) == sorted(
+        run.key for run in whole.runs
+    )
+    assert [len(part.runs) for part in parts] == [20, 20, 20, 20]
+    for part in parts:
+        assert {one.run.key for one in part.evaluations} == {run.key for run in part.runs}
+        assert len({run.method.name for run in part.runs}) == 2  # not a method each
+    zero = [sharding.share(whole, number, 4) for number in (0, 1, 2, 3)]
+    assert {tuple(p.runs) for p in zero} == {tuple(p.runs) for p in parts}  # from 0 or from 1
+
+
+def slurm(index, first, last, step, count):
+    names = ("ID", "MIN", "MAX", "STEP", "COUNT")
+    values = (index, first, last, step, count)
+    return {f"SLURM_ARRAY_TASK_{n}": str(v) for n, v in zip(names, values, strict=True)}
+
+
+def sge(index, first, last, step):
     values = {"ID": index, "FIRST": first, "LAST": last, "STEPSIZE": step}
     return {f"SGE_TASK_{name}": str(value) for name, value in values.items()}
 
@@ -597,6 +599,27 @@ def test_options_of_a_search_without_it_are_refused(tmp_path):
     assert "submit --tune --trials" in told.output
 
 
+def test_the_command_for_the_rest_has_the_options_of_the_first(tmp_path, monkeypatch):
+    """But for --retry, which was meant for what had failed before."""
+    monkeypatch.setattr(rehearsal, "rehearse", lambda *_: None)
+    monkeypatch.setattr(local.Background, "send", lambda *_: "99")
+    (tmp_path / "my configs").mkdir()
+    options = ["--save-weights", "--deterministic", "--workers", "2", "--curve-part", "0.5"]
+    options += ["--pack", "off", "--configs", str(tmp_path / "my configs")]
+    given = [*options, "--retry", "error", "--results", str(tmp_path / "runs")]
+    words = [*tiny("method=lora"), "cluster=local", "cluster.settle_seconds=0"]
+    assert ask("submit", *words, *given).exit_code == 0
+    results = ResultsFolder(tmp_path / "runs")
+    (rest,) = collect.rest(look(results), results)
+    where = ["--results", str(tmp_path / "runs")]
+    assert sorted(shlex.split(rest)) == sorted(["peftbench", "submit", *words, *options, *where])
+    again = ask(*shlex.split(rest)[1:], "--retry", "all")
+    assert again.exit_code == 0, again.output
+    before, after = (replace(one, name="", submitted=0) for one in manifest.scan(results)[0])
+    assert (after.words, after.order) == (before.words, before.order)
+    assert (after.order["workers"], after.order["save_weights"]) == (2, True)
+
+
 def test_a_cell_whose_trials_fail_leaves_the_choices_of_others_alone(tmp_path, monkeypatch):
     results = ResultsFolder(tmp_path)
     trials, after = searched("method=lora,bitfit", "size=400")
@@ -701,29 +724,6 @@ def test_rates_are_chosen_in_the_background_and_only_once(tmp_path):
     assert (tmp_path / "journal").read_text().split().count("steady") == 3
 
 
-# nodes without internet
-
-
-def test_prefetched_runs_read_that_folder_alone(tmp_path, monkeypatch, glue_layout):
-    root, words = glue_layout
-    brought = tmp_path / "brought"
-    told = ask("prefetch", *words, f"data.root={root}", "--to", str(brought))
-    assert told.exit_code == 0, told.output
-    about = offline_folder.manifest(brought)
-    assert sorted(name.partition("/")[0] for name in about["files"]) == [
-        "data",
-        "data",
-        "tokens",
-        "tokens",
-    ]
-    assert offline_folder.wrong(brought) == []
-    monkeypatch.setenv(offline_folder.VARIABLE, str(brought))
-    run = plan(*words).runs[0]
-    assert list(loading.kept(run.task, "train", offline_folder.data_root())) == [
-        "mrpc/train-0.parquet"
-    ]
-    with pytest.raises(ConfigError, match="run `peftbench prefetch` again"):
-        hub.snapshot("bert-base-uncased", None, ["*.json"])
 # what must be over first
 
 
@@ -778,6 +778,29 @@ def test_a_choice_is_submitted_when_the_trials_of_its_cell_are_over(tmp_path):
     assert (told.queued, told.later) == (1, 1)
 
 
+# nodes without internet
+
+
+def test_prefetched_runs_read_that_folder_alone(tmp_path, monkeypatch, glue_layout):
+    root, words = glue_layout
+    brought = tmp_path / "brought"
+    told = ask("prefetch", *words, f"data.root={root}", "--to", str(brought))
+    assert told.exit_code == 0, told.output
+    about = offline_folder.manifest(brought)
+    assert sorted(name.partition("/")[0] for name in about["files"]) == [
+        "data",
+        "data",
+        "tokens",
+        "tokens",
+    ]
+    assert offline_folder.wrong(brought) == []
+    monkeypatch.setenv(offline_folder.VARIABLE, str(brought))
+    run = plan(*words).runs[0]
+    assert list(loading.kept(run.task, "train", offline_folder.data_root())) == [
+        "mrpc/train-0.parquet"
+    ]
+    with pytest.raises(ConfigError, match="run `peftbench prefetch` again"):
+        hub.snapshot("bert-base-uncased", None, ["*.json"])
     path = next((brought / "tokens").iterdir())
     path.write_bytes(b"x" + path.read_bytes()[1:])
     assert offline_folder.wrong(brought) == [f"tokens/{path.name} was altered"]
