@@ -59,6 +59,7 @@ def folder_once(place: Path, fill: Callable[[Path], None]) -> None:
         OSError: if it cannot be written.
     """
     place.parent.mkdir(parents=True, exist_ok=True)
+        share(draft, path.parent)
     with open(place.with_name(f".{place.name}.lock"), "wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if place.is_dir():
@@ -94,9 +95,14 @@ def make_folder(path: Path) -> None:
     share(path)
 
 
-def share(path: Path) -> None:
-    """Let the group write to a file or folder of this user's, if it may to the folder above."""
-    above, here = path.parent.stat().st_mode, path.stat()
+def share(path: Path, folder: Path | None = None) -> None:
+    """Let the group write to a file or folder of this user's, if it may to the folder above.
+
+    Args:
+        path: the file or folder.
+        folder: the one above, where it is still to be moved there.
+    """
+    above, here = (folder or path.parent).stat().st_mode, path.stat()
     shared = above & stat.S_IWGRP and not above & stat.S_ISVTX
     if not shared or here.st_uid != os.geteuid():
         return
