@@ -99,7 +99,7 @@ def submit(
             click.echo("nothing to submit: all of these learning rates are chosen")
             return
     try:
-        words = [*said, *overrides]
+        words = [*said, *_given(), *overrides]
         told = submitting.submit(planned, words, results, found, order, dry_run, choices)
     except Stopped:
         click.echo("interrupted during the checks; nothing was submitted", err=True)
@@ -114,16 +114,34 @@ def _of_search(tuning: bool) -> list[str]:
     Raises:
         ConfigError: for one of them without --tune.
     """
+    words = _words("trials", "finalists", "seeds")
+    if words and not tuning:
+        raise ConfigError(f"{words[0]} is for trials: submit --tune {words[0]} …")
+    return ["--tune", *words] if tuning else []
+
+
+#: Options of `submit` that the command which submits the rest does without or has from elsewhere.
+_NOT_AGAIN = frozenset({"folder", "retry", "dry_run", "tuning", "trials", "finalists", "seeds"})
+
+
+def _given() -> list[str]:
+    """The other options of this command, which say how jobs run and where configs are."""
+    command = click.get_current_context().command
+    options = [one.name for one in command.params if isinstance(one, click.Option)]
+    return _words(*(name for name in options if name and name not in _NOT_AGAIN))
+
+
+def _words(*names: str) -> list[str]:
+    """Those of these options that stand on the command line, as they stand there."""
     context = click.get_current_context()
-    given = [
-        name
-        for name in ("trials", "finalists", "seeds")
-        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
-    ]
-    if given and not tuning:
-        raise ConfigError(f"--{given[0]} is for trials: submit --tune --{given[0]} …")
-    values = [word for name in given for word in (f"--{name}", str(context.params[name]))]
-    return ["--tune", *values] if tuning else []
+    words = []
+    for option in context.command.params:
+        given = context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
+        if option.name in names and given:
+            words.append(option.opts[0])
+            if not getattr(option, "is_flag", False):
+                words.append(str(context.params[option.name]))
+    return words
 
 
 @click.command(short_help="Show running work and submitted jobs.")

@@ -125,12 +125,20 @@ def job_arrays(
 
 def memory_gb(failure: Failure | None, cluster: Cluster) -> float | None:
     """Memory to ask for, in GB: more after each failure for lack of it, up to the most."""
-    if cluster.memory_gb is None or failure is None or failure.kind != "memory":
-        return cluster.memory_gb
-    most = cluster.most_memory_gb or float("inf")
-    asked = cluster.memory_gb * cluster.more_memory**failure.attempts
-    before = cluster.memory_gb * cluster.more_memory ** (failure.attempts - 1)
-    return min(asked, most) if before < most else cluster.memory_gb
+    return _memory_after(failure.times("memory") if failure else 0, cluster)
+
+
+def memory_may_grow(failure: Failure, cluster: Cluster) -> bool:
+    """Whether a job that failed for lack of memory had less than can be asked for."""
+    times = failure.times("memory")
+    return _memory_after(times, cluster) != _memory_after(times - 1, cluster)
+
+
+def _memory_after(times: int, cluster: Cluster) -> float | None:
+    if cluster.memory_gb is None:
+        return None
+    most = cluster.most_memory_gb or math.inf
+    return max(cluster.memory_gb, min(cluster.memory_gb * cluster.more_memory**times, most))
 
 
 def expected_seconds(

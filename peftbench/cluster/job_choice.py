@@ -3,11 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from peftbench.cluster.bundling import memory_gb
+from peftbench.cluster import manifest
+from peftbench.cluster.bundling import memory_may_grow
 from peftbench.cluster.queue import UNKNOWN, QueueSnapshot
 from peftbench.config.cluster import Cluster
 from peftbench.core.errors import ConfigError
-from peftbench.core.evaluation import ClusterJob
+from peftbench.core.evaluation import ClusterJob, Evaluation
 from peftbench.core.failures import Failure
 from peftbench.core.plan import Plan
 from peftbench.core.run import Run
@@ -15,7 +16,7 @@ from peftbench.core.tuning import RateChoice
 from peftbench.results import status
 from peftbench.results.status import SweepStatus
 from peftbench.results.store import ResultsFolder
-from peftbench.runner.sweep import retry_filter
+from peftbench.runner.sweep import of_weights, retry_filter
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,9 @@ class JobChoice:
         failed: by key, those that were tried before.
         queued: jobs that an earlier submission has in the queue.
         given_up: failures that are not tried again.
-        later: choices of learning rates whose trials must be over first, where the scheduler lets
-            no job wait for others.
+        later: evaluations and choices of learning rates whose runs or trials must be over first,
+            which an earlier submission has in the queue; or this one, where the scheduler lets no
+            job wait for others.
     """
 
     jobs: list[ClusterJob]
@@ -79,14 +81,48 @@ def choose_jobs(
             jobs.append(job)
         elif not (choices and isinstance(job, Run) and failure.kind == "diverged"):  # a finding
             given_up.append(failure)
-    now = jobs if waits else _trials_first(jobs, queued)
-    return JobChoice(now, state, failed, len(queued), given_up, later=len(jobs) - len(now))
+    runs = {job.key for job in jobs if isinstance(job, Run)}
+    there = keys | runs | state.done
+    later: list[ClusterJob] = []
+    now: list[ClusterJob] = []
+    for job in jobs:
+        if isinstance(job, Evaluation) and job.run.key not in there:
+            continue  # its run is given up
+        first = keys if waits or isinstance(job, Evaluation) else keys | runs
+        (now if first.isdisjoint(_needed(job)) else later).append(job)
+    _check_kept([job for job in later if isinstance(job, Evaluation)], seen, store)
+    return JobChoice(now, state, failed, len(queued), given_up, later=len(later))
 
 
-def _trials_first(jobs: list[ClusterJob], queued: list[ClusterJob]) -> list[ClusterJob]:
-    """The jobs without choices of learning rates, as long as trials of these are to come."""
-    trials: list[ClusterJob] = [job for job in jobs if not isinstance(job, RateChoice)]
-    return trials if trials or any(isinstance(job, Run) for job in queued) else jobs
+def _needed(job: ClusterJob) -> set[str]:
+    """Keys of the runs that must be over before a job begins."""
+    if isinstance(job, RateChoice):
+        return {run.key for rate in job.question.rates for run in job.question.trials(rate, 1)}
+    return {job.run.key} if isinstance(job, Evaluation) else set()
+
+
+def _check_kept(later: list[Evaluation], seen: QueueSnapshot, store: ResultsFolder) -> None:
+    """Refuse evaluations of weights that the jobs which train them do not keep.
+
+    Raises:
+        ConfigError: with the submissions of these jobs.
+    """
+    wanted = {job.run.key for job in of_weights(later)}
+    found: dict[str, set[str]] = {}
+    for one in seen.submissions:
+        for task, keys in one.tasks():
+            runs = wanted & set(keys)
+            if not runs or task not in seen.alive or one.order.get("save_weights"):
+                continue
+            jobs = manifest.read_jobs(store, task)
+            if not of_weights(job for job in jobs if isinstance(job, Evaluation)):
+                found.setdefault(one.name, set()).update(runs)
+    if found:
+        raise ConfigError(
+            f"{len(set().union(*found.values()))} of the runs to evaluate are in the queue without "
+            f"--save-weights ({', '.join(found)}): `peftbench cancel {' '.join(found)}`, then "
+            "submit again, which trains and evaluates them; or leave suite= out"
+        )
 
 
 def retry_rule(cluster: Cluster, retry: str | None) -> Callable[[Failure], bool]:
@@ -104,9 +140,9 @@ def retry_rule(cluster: Cluster, retry: str | None) -> Callable[[Failure], bool]
         if retry is not None:
             return chosen(failure.kind)
         if failure.kind == "memory":
-            return memory_gb(failure, cluster) != cluster.memory_gb
+            return memory_may_grow(failure, cluster)
         lost = failure.kind == "lost"
-        return chosen(failure.kind) and (not lost or failure.attempts < cluster.attempts)
+        return chosen(failure.kind) and (not lost or failure.alike < cluster.attempts)
 
     return again
 

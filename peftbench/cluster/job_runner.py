@@ -162,7 +162,7 @@ def _to_do(job: ClusterJob, results: ResultsFolder, one: Submission) -> bool:
     """Whether a job has neither a record nor, since it was submitted, failed for good."""
     store = one.store(results)
     if isinstance(job, RateChoice):
-        if job.key in choices.answer_keys(results):
+        if job.is_answered(choices.answer_keys(results)):
             return False
     elif store.done(job):
         return False

@@ -24,7 +24,7 @@ from peftbench.core.evaluation import ClusterJob, cluster_job_of, job_json
 from peftbench.core.run import Json
 from peftbench.results import choices
 from peftbench.results.store import ResultsFolder
-from peftbench.runner.progress import note
+from peftbench.runner.only_one import only_one
 from peftbench.system import io
 from peftbench.system.hardware import checkout
 
@@ -334,21 +334,9 @@ def job_name(name: str, array: int) -> str:
 def alone(results: ResultsFolder) -> Iterator[None]:
     """Hold off other submissions into the folder, on all machines that share it.
 
-    By a claim as runs have it, which works on file systems without locks too.
-
     Raises:
-        ConfigError: if none can be taken.
+        ConfigError: if no claim can be taken.
     """
-    results.check_claims()
-    io.make_folder(results.submissions())
-    waits = False
-    while not results.claim(_SUBMITTING):
-        if not waits:
-            who = results.claimed_by(_SUBMITTING)
-            note(f"another command submits into {results.folder}; waiting for it ({who})")
-        waits = True
-        time.sleep(0.2)
-    try:
+    with only_one(results, _SUBMITTING, "submits into"):
+        io.make_folder(results.submissions())
         yield
-    finally:
-        results.release(_SUBMITTING)

@@ -34,8 +34,8 @@ class Submitted:
         jobs: runs, evaluations and choices of learning rates in it.
         queued: jobs that an earlier submission has in the queue.
         refused: what the scheduler said when it took no more.
-        later: choices of learning rates whose trials must be over first, where the scheduler lets
-            no job wait for others.
+        later: evaluations and choices of learning rates that are not submitted yet, see
+            `JobChoice`.
     """
 
     submission: Submission | None
@@ -199,8 +199,8 @@ def sentence(told: Submitted, results: ResultsFolder, dry_run: bool = False) -> 
     if told.given_up:
         counts += f", {len(told.given_up)} failed for good (see --retry)"
     later = (
-        f"{told.later} choices of learning rates wait for these trials, and this scheduler lets "
-        "no job wait for others: once they are over, the same command submits the choices"
+        f"{told.later} evaluations or choices of learning rates need runs that are in the queue: "
+        "once these are over, the same command submits the rest"
     )
     if told.submission is None:
         return [f"nothing to submit: {counts}", *([later] if told.later else [])]

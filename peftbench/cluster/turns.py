@@ -21,7 +21,7 @@ class Turns:
     Attributes:
         count: turns that have begun.
         ended: LEFT or REQUEUED; None while it runs, and after an end of another kind.
-        job: the scheduler's number for the next turn, where the node submitted it.
+        job: the scheduler's number for the latest turn that the node submitted, waiting or begun.
     """
 
     count: int = 0
@@ -39,12 +39,14 @@ def read(results: ResultsFolder, task: Task) -> Turns:
 
 def begin(results: ResultsFolder, task: Task) -> Turns:
     """Count a turn."""
-    return _write(results, task, Turns(read(results, task).count + 1))
+    before = read(results, task)
+    return _write(results, task, Turns(before.count + 1, job=before.job))
 
 
 def end(results: ResultsFolder, task: Task, how: str, job: str | None = None) -> None:
     """Note that a turn ended with a checkpoint."""
-    _write(results, task, Turns(read(results, task).count, how, job))
+    before = read(results, task)
+    _write(results, task, Turns(before.count, how, job or before.job))
 
 
 def _path(results: ResultsFolder, task: Task) -> Path:

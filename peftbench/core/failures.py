@@ -1,7 +1,7 @@
 """Why a job has no result: classes of failures, and what the exit code of a process means."""
 
 import signal
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from peftbench.core.evaluation import ClusterJob
 
@@ -16,6 +16,7 @@ class Failure:
         reason: one line.
         attempts: how often it has failed.
         seconds: that the last one took; None where that was not taken.
+        by_kind: of the attempts, how many failed in each way; empty in older notes.
     """
 
     job: ClusterJob
@@ -23,6 +24,24 @@ class Failure:
     reason: str
     attempts: int = 1
     seconds: float | None = None
+    by_kind: dict[str, int] = field(default_factory=dict, hash=False)
+
+    def times(self, kind: str) -> int:
+        """How often it failed in a way; all attempts count as of this kind where no note says."""
+        return (self.by_kind or {self.kind: self.attempts}).get(kind, 0)
+
+    @property
+    def alike(self) -> int:
+        """How often it failed as it did last."""
+        return self.times(self.kind)
+
+    def after(self, before: "Failure | None") -> "Failure":
+        """This failure as the next one after another of its job."""
+        if before is None:
+            return replace(self, attempts=1, by_kind={self.kind: 1})
+        counts = before.by_kind or {before.kind: before.attempts}
+        counts = counts | {self.kind: counts.get(self.kind, 0) + 1}
+        return replace(self, attempts=before.attempts + 1, by_kind=counts)
 
 
 #: Why a run may have no record, and what that means.

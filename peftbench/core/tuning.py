@@ -8,6 +8,7 @@ trained with on all of them. All rates are tried with one seed first, the best o
 
 import math
 import random
+from collections.abc import Container
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -162,12 +163,16 @@ class Question:
             for fold in self.folds
         ]
 
+    def rungs(self, search: Search) -> list[Rung]:
+        """The rounds of a search among these rates: all of them in the first."""
+        first, *rest = search.rungs
+        count = len(self.rates) or first.rates
+        return [Rung(count, 1), *(replace(one, rates=min(one.rates, count)) for one in rest)]
+
     def planned(self, search: Search) -> list[int]:
         """How many trials a search makes in each of its rounds."""
-        rungs = zip(search.rungs, (0, 1), strict=False)
-        most = len(self.rates) or search.trials
-        rates = [min(r.rates, most) * (r.seeds - before) for r, before in rungs]
-        return [count * len(self.folds) for count in rates]
+        rungs = zip(self.rungs(search), (0, 1), strict=False)
+        return [rung.rates * (rung.seeds - before) * len(self.folds) for rung, before in rungs]
 
 
 def subject(run: Run) -> Run:
@@ -234,8 +239,8 @@ class Choice:
         environment: of the trials, as records have it.
         sampler: how the rates were found, as in `Search`.
         elsewhere: environments of the trials on other machines, one for each.
-        searches: keys of the searches whose trials these are; none in files that are older than
-            this field, of one search.
+        searches: keys of the searches whose trials these are, see `RateChoice.keys`; none in files
+            that are older than this field, of one search.
     """
 
     run: Run
@@ -261,8 +266,8 @@ class Choice:
 
     @property
     def answer_keys(self) -> list[str]:
-        """Of each search that it answers: of the cell, the rates and how many trials are made."""
-        return self.searches or [_answer_key(self.key, self.sampler, self.rates, len(self.trials))]
+        """Of each search that it answers."""
+        return self.searches or [_old_key(self.key, self.sampler, self.rates, len(self.trials))]
 
     @property
     def seconds(self) -> float:
@@ -320,9 +325,30 @@ class RateChoice:
 
     @property
     def key(self) -> str:
-        """Among the `answer_keys` of the choice that it makes."""
+        """Of the cell, the rates or their range, and the rounds; no run has such a key."""
+        asked, space = self.question, self.question.space
+        rates = sorted(asked.rates) if space is None else [space.low, space.high]
+        rungs = [[rung.rates, rung.seeds] for rung in asked.rungs(self.search)]
+        parts = ["choice", self.run.key, rates, self.search.sampler, len(asked.folds), rungs]
+        return key_of_text(canonical(parts))
+
+    @property
+    def keys(self) -> list[str]:
+        """Those by which a choice answers it; one of them is among its `answer_keys`.
+
+        The second is that of files which count all trials alone; they answer the search with the
+        default finalists and seeds, and one of a single round.
+        """
+        rungs = self.question.rungs(self.search)
+        usual = [Rung(min(Search.finalists, rungs[0].rates), Search.seeds)]
+        if self.search.sampler == TPE or rungs[1:] not in ([], usual):
+            return [self.key]
         planned = sum(self.question.planned(self.search))
-        return _answer_key(self.run.key, self.search.sampler, self.question.rates, planned)
+        return [self.key, _old_key(self.run.key, STRATIFIED, self.question.rates, planned)]
+
+    def is_answered(self, answers: Container[str]) -> bool:
+        """Whether one of its keys is among those of a choice, or of all of a folder."""
+        return any(key in answers for key in self.keys)
 
     @property
     def last_trials(self) -> int:
@@ -359,11 +385,8 @@ class RateChoice:
         )
 
 
-def _answer_key(cell: str, sampler: str, rates: list[float], trials: int) -> str:
-    """Names a choice among these rates by so many trials; no run has such a key.
-
-    Rates that a sampler proposes are not known before.
-    """
+def _old_key(cell: str, sampler: str, rates: list[float], trials: int) -> str:
+    """The key of files that count all trials alone, without finalists, seeds or a range."""
     text = canonical(["choice", cell, [] if sampler == TPE else sorted(rates), sampler, trials])
     return key_of_text(text)
 

@@ -11,6 +11,9 @@ from peftbench.core.tuning import Choice, other_settings, subject
 from peftbench.results.store import ResultsFolder
 from peftbench.system import io
 
+#: Letters of each word in the name of a file, which may have 255 bytes; its key tells cells apart.
+_LETTERS = 40
+
 
 def all_choices(results: ResultsFolder) -> list[Choice]:
     """Every choice of a folder, by the name of its file.
@@ -52,7 +55,7 @@ def save(results: ResultsFolder, choice: Choice) -> None:
     """
     run = choice.run
     words = (run.method.name, run.task.name, run.model.name, str(run.counted_size))
-    name = "-".join(re.sub(r"[^A-Za-z0-9_.]", "_", word) for word in words)
+    name = "-".join(re.sub(r"[^A-Za-z0-9_.]", "_", word)[:_LETTERS] for word in words)
     path = results.choices() / f"{name}-{choice.key}.json"
     results.write(path, io.sealed(choice.to_json()))
     for other in results.choices().glob(f"*-{choice.key}.json"):

@@ -1,13 +1,14 @@
 """The results folder: the only module that knows a path in it.
 
 A run has a record or it has not; that file is the only state. Whatever is written is drafted
-beside its place and moved there whole. A run in flight is claimed, see `system.run_locks`.
+first and moved to its place whole. A run in flight is claimed, see `system.run_locks`.
 """
 
 import os
 import re
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -428,8 +429,8 @@ class ResultsFolder:
             before = self.failure(failure.job.key)
         except RecordError:  # a torn note is overwritten by the news
             before = None
-        failure = replace(failure, attempts=1 + (before.attempts if before else 0))
-        fields = ("kind", "reason", "attempts", "seconds")
+        failure = failure.after(before)
+        fields = ("kind", "reason", "attempts", "seconds", "by_kind")
         data = job_json(failure.job) | {name: getattr(failure, name) for name in fields}
         self._write_json("failures", failure.job.key, data)
         return failure
@@ -445,7 +446,7 @@ class ResultsFolder:
         except FileNotFoundError:
             return None
         told = (data["kind"], data["reason"], data["attempts"], data.get("seconds"))
-        return Failure(cluster_job_of(data), *told)
+        return Failure(cluster_job_of(data), *told, data.get("by_kind", {}))
 
     # claims
 
@@ -503,12 +504,14 @@ class ResultsFolder:
 
     def drafts(self) -> list[Path]:
         """Every draft, sorted: of files that are being written, and of killed processes."""
-        return sorted((self.folder / "drafts").glob("*"))
+        beside = (io.drafts_in(self.folder / kind) for kind in _WRITTEN if kind != "drafts")
+        return sorted([*(self.folder / "drafts").glob("*"), *chain(*beside)])
 
     def drop_drafts(self, key: str) -> None:
         """Remove what a killed process left of a run; only for the holder of its claim."""
-        for draft in (self.folder / "drafts").glob(f"{key}.*"):
-            draft.unlink(missing_ok=True)
+        for draft in self.drafts():
+            if draft.name.startswith(f"{key}."):
+                draft.unlink(missing_ok=True)
 
     def _write_json(self, kind: str, key: str, data: Json) -> None:
         self.write(self._path(kind, key, ".json"), io.sealed(data))

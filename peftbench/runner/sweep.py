@@ -205,7 +205,7 @@ def train_all(pool: WorkerPool, todo: Todo, resources: Resources, options: RunOp
 def evaluate_all(pool: WorkerPool, todo: Todo, resources: Resources, options: RunOptions) -> None:
     """Make the evaluations whose run has a record by now."""
     ready = [one for one in todo.evaluations if pool.results.has(one.run.key)]
-    if not ready or (options.fail_fast and pool.failures):
+    if not ready or pool.gives_up(options.fail_fast):
         return
     ready.sort(key=lambda one: (one.run.model.name, one.run.task.name, one.run.seed))
     weights = {one.key: 1.0 for one in ready}
@@ -255,7 +255,7 @@ def _check_trained(before: status.SweepStatus) -> None:
 
 def check_weights(todo: Todo, before: status.SweepStatus, results: ResultsFolder) -> None:
     """Refuse evaluations of finished runs whose weights are gone, before anything is done."""
-    done = {e.run for e in _of_weights(todo.evaluations) if e.run.key in before.done}
+    done = {e.run for e in of_weights(todo.evaluations) if e.run.key in before.done}
     gone = {run for run in done if not results.kept(run.key)}
     if gone:
         keys = sorted(run.key for run in gone)
@@ -267,7 +267,7 @@ def check_weights(todo: Todo, before: status.SweepStatus, results: ResultsFolder
         )
 
 
-def _of_weights(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
+def of_weights(evaluations: Iterable[Evaluation]) -> list[Evaluation]:
     """Those that need kept weights; the others train for themselves."""
     return [one for one in evaluations if not base.build_suite(one.suite).trains]
 
@@ -277,7 +277,7 @@ def _worker_setting(resources: Resources, todo: Todo, options: RunOptions) -> Ru
         device="cuda" if resources.gpus else "cpu",
         threads=resources.threads,
         data_root=todo.data_root,
-        save_weights=bool(_of_weights(todo.evaluations)) or options.save_weights,
+        save_weights=bool(of_weights(todo.evaluations)) or options.save_weights,
         minutes=options.checkpoint_minutes,
         deterministic=options.deterministic,
         curve_part=options.curve_part,

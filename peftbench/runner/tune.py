@@ -33,10 +33,14 @@ from peftbench.reports.tuning import choice_table
 from peftbench.results import choices, status
 from peftbench.results.store import ResultsFolder
 from peftbench.runner import sweep, tpe
+from peftbench.runner.only_one import only_one
 from peftbench.runner.progress import note
 from peftbench.runner.sharding import share
 from peftbench.system import terminal
 from peftbench.system.hardware import devices
+
+#: Before the key of a cell: what is claimed while its choice is written. No run has such a key.
+_SAVING = "2"
 
 
 def questions(plan: Plan, search: Search) -> list[Question]:
@@ -160,7 +164,7 @@ def first_round(
 
 
 def unanswered(asked: list[Question], search: Search, results: ResultsFolder) -> list[Question]:
-    """Those without a choice among the rates that are asked for, by as many trials.
+    """Those without a choice among the rates that are asked for, by the same rounds.
 
     Raises:
         ConfigError: for one rate that a person names where there are no others to compare with.
@@ -173,7 +177,7 @@ def unanswered(asked: list[Question], search: Search, results: ResultsFolder) ->
                 f"train.lr={one.rates[0]:g} is the only rate for {one.run.title}: name several, "
                 "train.lr=1e-4,3e-4,1e-3, or leave it out for those of the method's file"
             )
-        if choice is None or RateChoice(one, search).key not in choice.answer_keys:
+        if choice is None or not RateChoice(one, search).is_answered(choice.answer_keys):
             due.append(one)
     return due
 
@@ -252,12 +256,9 @@ def choose(
             if step in (None, rung.rates):
                 cell.halve(rung)
     for cell in cells:
-        made = cell.choice()
-        if made is None:
+        if not cell.save(results):
             note(cell.refusal())
             code = 1
-        else:
-            choices.save(results, made)
     return code
 
 
@@ -293,17 +294,28 @@ class _CellSearch:
     @classmethod
     def begin(cls, question: Question, search: Search, results: ResultsFolder) -> "_CellSearch":
         """Before the first round, with the trials that are stored."""
-        stored, space = choices.find(results, question.run.key), question.space
-        known = [stored.environment, *stored.elsewhere] if stored else []
-        return cls(
+        space = question.space
+        cell = cls(
             question=question,
             search=search,
             left=list(question.rates),
-            stored=stored,
+            stored=None,
             proposals=tpe.Proposals(space) if space else None,
-            trials={trial.key: trial for trial in stored.trials} if stored else {},
-            places={place_of(environment): environment for environment in known if environment},
+            trials={},
+            places={},
         )
+        cell.add_stored(results)
+        return cell
+
+    def add_stored(self, results: ResultsFolder) -> None:
+        """Add the choice that is stored by now, with its trials."""
+        stored = choices.find(results, self.question.run.key)
+        if stored is None:
+            return
+        self.stored = stored
+        self.trials = {trial.key: trial for trial in stored.trials} | self.trials
+        known = [stored.environment, *stored.elsewhere]
+        self.places = {place_of(one): one for one in known if one} | self.places
 
     def propose(self) -> None:
         """Add the next rate."""
@@ -367,6 +379,18 @@ class _CellSearch:
         means = mean_scores(one for one in pairs if (one.seed, one.fold) in both)
         return best if not means or means[best] > means[before] else before
 
+    def save(self, results: ResultsFolder) -> bool:
+        """Write the choice, together with what other searches stored meanwhile; whether it is one.
+
+        These may have begun with other rates of the cell and ended hours ago.
+        """
+        with only_one(results, _SAVING + self.question.run.key, "saves a choice into"):
+            self.add_stored(results)
+            made = self.choice()
+            if made is not None:
+                choices.save(results, made)
+        return made is not None
+
     def choice(self) -> Choice | None:
         """The best rate, after the last round, as `_best` has it."""
         rate, before = self._best(), self.stored
@@ -374,7 +398,7 @@ class _CellSearch:
             return None
         rates = {trial.rate for trial in self.trials.values()}
         ends = {min(rates): "lowest", max(rates): "highest"}
-        sources = [before.source, self.question.source] if before else [self.question.source]
+        sources = [*(before.source.split("; ") if before else []), self.question.source]
         samplers = {before.sampler if before else self.search.sampler, self.search.sampler}
         first, *others = [*self.places.values()] or [{}]
         return Choice(
@@ -392,7 +416,7 @@ class _CellSearch:
 
     def _answered(self) -> list[str]:
         before = self.stored.answer_keys if self.stored else []
-        return list(dict.fromkeys([*before, RateChoice(self.question, self.search).key]))
+        return list(dict.fromkeys([*before, *RateChoice(self.question, self.search).keys]))
 
     def refusal(self) -> str:
         """Why there is no choice, and what to do."""

@@ -422,6 +422,7 @@ def _logging(results: ResultsFolder, job: Job, tell: Any) -> Iterator[None]:
                 tell("note", key=job.key, text=f"{job.title}: {message}")
 
         warnings.showwarning = show_and_tell
+        io.share(path)
         log.write(f"{job.title}\n{job.key}\n")
         sys.stdout.flush()
         sys.stderr.flush()
@@ -445,6 +446,7 @@ def _append(results: ResultsFolder, key: str, text: str) -> None:
             path.unlink()
         with open(path, "a", encoding="utf-8", errors="backslashreplace") as log:
             log.write(text)
+        io.share(path)
     except OSError as error:  # a full disk: the traceback goes to the supervisor's terminal
         print(f"{text}\n(the log could not be written: {error})", file=sys.stderr)
 

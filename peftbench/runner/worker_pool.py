@@ -155,9 +155,16 @@ class WorkerPool:
                     self._give(worker, pending.popleft())
             for worker, message in self._messages():
                 self._hear(worker, message, held)
-            if self.failures and (fail_fast or self.failures[-1].kind == "disk"):
+            if self.gives_up(fail_fast):
                 return
         raise Stopped
+
+    def gives_up(self, fail_fast: bool) -> bool:
+        """Whether no more is begun: after a failure with `fail_fast`, and where the disk is full.
+
+        Workers may still have jobs then; `close` ends them.
+        """
+        return any(fail_fast or failure.kind == "disk" for failure in self.failures)
 
     def close(self) -> None:
         """End the workers: politely where a run is in flight, so that it leaves a checkpoint.

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import secrets
 import shutil
 import stat
@@ -30,19 +31,47 @@ _SMALL = 1 << 16
 
 
 def write_whole(path: Path, body: bytes, drafts: Path | None = None) -> None:
-    """Put `body` at `path`, whole or not at all, through a draft on the same file system."""
-    drafts = drafts or path.parent
-    make_folder(drafts)
+    """Put `body` at `path`, whole or not at all, through a draft on the same file system.
+
+    Args:
+        path: where to.
+        body: all of the file.
+        drafts: the folder for the draft; that of `path` by default, and where the two are on
+            several file systems (a link or a mount), between which no file can be moved.
+    """
     make_folder(path.parent)
+    if drafts is not None:
+        make_folder(drafts)
+        if drafts.stat().st_dev == path.parent.stat().st_dev:
+            try:
+                _write_whole(path, body, drafts)
+                return
+            except OSError as error:
+                if error.errno != errno.EXDEV:  # two mounts of one file system
+                    raise
+    _write_whole(path, body, path.parent)
+
+
+def _write_whole(path: Path, body: bytes, drafts: Path) -> None:
     draft = drafts / own_name(path)
     try:
         with open(draft, "wb") as file:
             file.write(body)
             file.flush()
             os.fsync(file.fileno())
+        share(draft, path.parent)
         os.replace(draft, path)
     finally:
         draft.unlink(missing_ok=True)
+
+
+#: What `own_name` puts behind the name of a file.
+_OWN = re.compile(r"-[0-9a-f]{8}$")
+
+
+def drafts_in(folder: Path) -> list[Path]:
+    """Drafts that lie beside the files which they are of."""
+    return [path for path in folder.glob("*-????????") if _OWN.search(path.name)]
 
 
 def own_name(path: Path) -> str:
@@ -94,9 +123,14 @@ def make_folder(path: Path) -> None:
     share(path)
 
 
-def share(path: Path) -> None:
-    """Let the group write to a file or folder of this user's, if it may to the folder above."""
-    above, here = path.parent.stat().st_mode, path.stat()
+def share(path: Path, folder: Path | None = None) -> None:
+    """Let the group write to a file or folder of this user's, if it may to the folder above.
+
+    Args:
+        path: the file or folder.
+        folder: the one above, where it is still to be moved there.
+    """
+    above, here = (folder or path.parent).stat().st_mode, path.stat()
     shared = above & stat.S_IWGRP and not above & stat.S_ISVTX
     if not shared or here.st_uid != os.geteuid():
         return

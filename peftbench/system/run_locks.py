@@ -181,6 +181,7 @@ class Claims:
             return False
         try:
             os.write(file, json.dumps(me.to_json()).encode())
+            io.share(mine)
         except OSError:  # a full disk: a claim that names nobody would stay
             mine.unlink()
             raise

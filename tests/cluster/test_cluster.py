@@ -1,8 +1,11 @@
 """Submitting without a scheduler: what is asked for, who does what, and what is brought along."""
 
+import errno
+import fcntl
 import importlib.metadata
 import json
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -18,13 +21,15 @@ import zoo
 from click.testing import CliRunner
 from packaging.requirements import Requirement
 from records import record, runs, tiny
+from submissions import hand_over, states, submission
 
 from peftbench.cli import doctor
 from peftbench.cli.main import main
-from peftbench.cluster import bundling, collect, job_runner, manifest, queue
+from peftbench.cluster import bundling, collect, job_runner, manifest, queue, rehearsal
 from peftbench.cluster.job_choice import choose_jobs, retry_rule
 from peftbench.cluster.manifest import QueueAnswer, Task
 from peftbench.cluster.queue import QueueSnapshot, look
+from peftbench.cluster.schedulers import local
 from peftbench.cluster.schedulers.slurm import Slurm
 from peftbench.cluster.scripted import options
 from peftbench.cluster.settle import settle
@@ -40,7 +45,7 @@ from peftbench.results import choices
 from peftbench.results.runtime_estimates import Forecast
 from peftbench.results.store import ResultsFolder
 from peftbench.runner import sharding, sweep, tune
-from peftbench.system import hub, offline_folder
+from peftbench.system import hub, offline_folder, processes
 from peftbench.system.hardware import gpus
 from peftbench.system.hub import locate
 from peftbench.training import trainer
@@ -148,7 +153,7 @@ def test_memory_grows_after_each_failure_for_lack_of_it_until_the_most():
     slurm = cluster.read(SLURM)
     run = runs()[0]
     asked = [bundling.memory_gb(Failure(run, "memory", "", attempts=n), slurm) for n in (1, 2, 3)]
-    assert asked == [32, 64, 16]  # at the most it failed too: not again
+    assert asked == [32, 64, 64]  # at the most it failed too: not again
     again = retry_rule(slurm, None)
     tried = [again(Failure(run, "memory", "", n)) for n in (1, 2, 3)]
     assert tried == [True, True, False]
@@ -163,6 +168,28 @@ def test_a_run_that_is_lost_again_and_again_is_given_up():
     assert [again(Failure(run, "lost", "", n)) for n in (1, 2, 3)] == [True, True, False]
     assert retry_rule(slurm, "lost")(Failure(run, "lost", "", 9))
     assert not again(Failure(run, "error", "", 1))
+
+
+def test_a_failure_of_another_kind_is_no_attempt_of_this_one(tmp_path):
+    """Lost twice, then out of memory three times; cancelled three times, then lost twice."""
+    slurm, run = cluster.read(SLURM), runs()[0]
+    again = retry_rule(slurm, None)
+    for kinds, asked, tried in (
+        (
+            ["lost", "lost", "memory", "lost", "memory", "memory"],
+            [16, 16, 32, 32, 64, 64],
+            "111010",
+        ),
+        (["cancelled"] * 3 + ["lost", "cancelled", "lost", "lost"], [16] * 7, "1111110"),
+        (["memory", "cancelled"], [32, 32], "11"),
+    ):
+        results = ResultsFolder(tmp_path / "-".join(kinds))
+        for kind, gb, expected in zip(kinds, asked, tried, strict=True):
+            results.fail(Failure(run, kind, ""))
+            failure = results.failure(run.key)
+            assert bundling.memory_gb(failure, slurm) == gb
+            assert again(failure) == (expected == "1")
+        assert results.failure(run.key).attempts == len(kinds)
 
 
 # manifests
@@ -311,6 +338,34 @@ def test_an_old_failure_is_none_of_a_new_submission(tmp_path):
     assert look(results).state[job.key] == "ended"
     results.fail(Failure(job, "error", "now"))
     assert look(results).state[job.key] == "failed"
+
+
+def test_without_locks_a_background_job_lives_as_long_as_its_process(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    for name in ("flock", "lockf"):
+        monkeypatch.setattr(fcntl, name, refuse)
+    sleeper = tmp_path / "sleeper"
+    sleeper.write_text("#!/bin/bash\nexec sleep 60\n")
+    sleeper.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(sleeper))
+    results = ResultsFolder(tmp_path / "runs")
+    where = cluster.read(["cluster=local", "cluster.settle_seconds=0"])
+    begun = hand_over(results, submission(results, where, count=1)[0])
+    assert states(results) == ["running"]
+    lock = manifest.folder(results, begun.name) / "0_0.lock"
+    named = json.loads(lock.read_text())
+    lock.write_text(json.dumps(named | {"host": "another"}))
+    assert states(results) == ["unknown"]
+    lock.write_text(json.dumps(named))
+    told = ask("cancel", "--results", str(results.folder))
+    assert (told.exit_code, "1 job cancelled" in told.output) == (0, True)
+    end = time.monotonic() + 30
+    while processes.start_of(named["pid"]) not in (None, "ended"):
+        assert time.monotonic() < end
+        time.sleep(0.01)
+    assert states(results) == ["cancelled"]
 
 
 # shards
@@ -544,6 +599,27 @@ def test_options_of_a_search_without_it_are_refused(tmp_path):
     assert "submit --tune --trials" in told.output
 
 
+def test_the_command_for_the_rest_has_the_options_of_the_first(tmp_path, monkeypatch):
+    """But for --retry, which was meant for what had failed before."""
+    monkeypatch.setattr(rehearsal, "rehearse", lambda *_: None)
+    monkeypatch.setattr(local.Background, "send", lambda *_: "99")
+    (tmp_path / "my configs").mkdir()
+    options = ["--save-weights", "--deterministic", "--workers", "2", "--curve-part", "0.5"]
+    options += ["--pack", "off", "--configs", str(tmp_path / "my configs")]
+    given = [*options, "--retry", "error", "--results", str(tmp_path / "runs")]
+    words = [*tiny("method=lora"), "cluster=local", "cluster.settle_seconds=0"]
+    assert ask("submit", *words, *given).exit_code == 0
+    results = ResultsFolder(tmp_path / "runs")
+    (rest,) = collect.rest(look(results), results)
+    where = ["--results", str(tmp_path / "runs")]
+    assert sorted(shlex.split(rest)) == sorted(["peftbench", "submit", *words, *options, *where])
+    again = ask(*shlex.split(rest)[1:], "--retry", "all")
+    assert again.exit_code == 0, again.output
+    before, after = (replace(one, name="", submitted=0) for one in manifest.scan(results)[0])
+    assert (after.words, after.order) == (before.words, before.order)
+    assert (after.order["workers"], after.order["save_weights"]) == (2, True)
+
+
 def test_a_cell_whose_trials_fail_leaves_the_choices_of_others_alone(tmp_path, monkeypatch):
     results = ResultsFolder(tmp_path)
     trials, after = searched("method=lora,bitfit", "size=400")
@@ -646,6 +722,60 @@ def test_rates_are_chosen_in_the_background_and_only_once(tmp_path):
     assert "all of these learning rates are chosen" in here.ask(*words).stdout
     assert here.results.keys() == []
     assert (tmp_path / "journal").read_text().split().count("steady") == 3
+
+
+# what must be over first
+
+
+def snapshot(made, jobs, alive):
+    """The queue with these tasks pending, of a submission with a job in each task."""
+    tasks = {Task(made.name, 0, number): ("pending", "") for number in alive}
+    states = {jobs[number].key: "pending" for number in alive}
+    return QueueSnapshot([made], tasks, state=states)
+
+
+def chosen(found, results, seen, after=()):
+    slurm = cluster.read(SLURM)
+    return choose_jobs(found, after, results, seen, slurm, waits=True, retry=None)
+
+
+def test_an_evaluation_is_submitted_when_its_run_is_over(tmp_path):
+    results = ResultsFolder(tmp_path)
+    made, jobs = submitted(results, count=3, size=1)
+    made = replace(made, order={"save_weights": True})
+    found = plan(*tiny("seed=range(0,3)", "suite=calibration"))
+    assert found.runs == jobs
+    results.fail(Failure(jobs[2], "error", "broke"))
+    told = chosen(found, results, snapshot(made, jobs, [0]))
+    assert told.jobs == [jobs[1], found.evaluations[1]]
+    assert (told.queued, told.later, len(told.given_up)) == (1, 1, 1)
+    results.save(record(jobs[0]), {})
+    told = chosen(found, results, snapshot(made, jobs, []))
+    assert told.jobs == [jobs[1], *found.evaluations[:2]]
+
+
+def test_an_evaluation_of_weights_that_the_queue_does_not_keep_is_refused(tmp_path):
+    results = ResultsFolder(tmp_path)
+    made, jobs = submitted(results, count=2, size=1)
+    found = plan(*tiny("seed=0,1", "suite=calibration"))
+    with pytest.raises(ConfigError) as refused:
+        chosen(found, results, snapshot(made, jobs, [0]))
+    assert "1 of the runs to evaluate are in the queue without --save-weights" in str(refused.value)
+    assert f"`peftbench cancel {made.name}`, then submit again" in str(refused.value)
+    manifest.write_jobs(results, Task(made.name, 0, 0), [jobs[0], found.evaluations[0]])
+    assert chosen(found, results, snapshot(made, jobs, [0])).later == 1
+
+
+def test_a_choice_is_submitted_when_the_trials_of_its_cell_are_over(tmp_path):
+    """The scheduler took the first trial of LoRA's three before it took no more."""
+    results = ResultsFolder(tmp_path)
+    trials, after = searched("method=lora,bitfit", "size=400")
+    array = bundling.Array([[trials[0]]], 30, 16)
+    made = manifest.begin([], cluster.read(SLURM), [array], None, {}, {}, search=True)
+    found = Plan(trials, len(trials), [], [], None)
+    told = chosen(found, results.trials(), snapshot(made, trials, [0]), after)
+    assert told.jobs == [*trials[1:], after[1]]
+    assert (told.queued, told.later) == (1, 1)
 
 
 # nodes without internet

@@ -292,8 +292,26 @@ def test_the_node_may_send_the_rest_itself(results, server):
     assert states(results) == ["pending"] * 2
     script = (manifest.folder(results, begun.name) / "0_1.again.sh").read_text()
     assert "task=0_${PBS_ARRAY_INDEX:-1}" in script
+    turns.begin(results, Task(begun.name, 0, 1))  # as the new job does first
+    server.change(of=13, state="R")
+    assert sorted(states(results)) == ["pending", "running"]
+    assert not settle(results, look(results)).ended
+    assert not results.failed()
     assert "2 jobs cancelled" in ask(results, "cancel").output
     assert ["13.pbs-ci"] in server.calls("qdel")
+
+
+def test_how_a_job_ended_that_the_node_sent_is_what_its_own_history_says(results, server):
+    begun = hand_over(results, submission(results, replace(PBS, resubmit=True), count=1)[0])
+    leave(results, begun, 0)
+    server.change(of=12, state="X", about={"Exit_status": 75, "run_count": 1})
+    turns.begin(results, Task(begun.name, 0, 0))
+    about = {"Exit_status": -27, "run_count": 1}
+    comment = "x and exceeded resource mem"
+    server.change(of=13, state="X", about=about, comment=comment)
+    ((_, keys),) = begun.tasks()
+    assert settle(results, look(results)).state == {keys[0]: "failed"}
+    assert results.failure(keys[0]).kind == "memory"
 
 
 def test_the_script_runs_the_task_whatever_the_folder_is_called(tmp_path, server, monkeypatch):

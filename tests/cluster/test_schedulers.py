@@ -479,7 +479,7 @@ def test_the_second_round_is_submitted_later_where_nothing_can_wait(results, mon
     first, choices, told = submit()
     assert (told.jobs, told.later) == (2, 1)
     said = " ".join(submitting.sentence(told, results))
-    assert "1 choices of learning rates wait for these trials" in said
+    assert "1 evaluations or choices of learning rates need runs that are in the queue" in said
     for run in first.runs:
         results.trials().save(record(run), {})
     _, _, told = submit()

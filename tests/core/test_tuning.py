@@ -8,7 +8,15 @@ from records import runs
 
 from peftbench.core.configs import CheckpointSelection
 from peftbench.core.errors import ConfigError
-from peftbench.core.tuning import Question, Rung, Search, SearchSpace, subject
+from peftbench.core.tuning import (
+    TPE,
+    Question,
+    RateChoice,
+    Rung,
+    Search,
+    SearchSpace,
+    subject,
+)
 
 SPACE = SearchSpace(1e-4, 1e-2, "a test")
 
@@ -39,6 +47,31 @@ def test_rounds():
     assert Search(trials=4, seeds=1).rungs == [Rung(4, 1)]
     with pytest.raises(ConfigError, match="5 finalists of 4 trials"):
         Search(trials=4, finalists=5)
+
+
+def key_of(rates=(), space=None, **search):
+    (run,) = runs("method=lora", "size=400")
+    asked = Question(subject(run), list(rates), "", 400, space)
+    return RateChoice(asked, Search(**search)).key
+
+
+def test_searches_that_differ_have_keys_that_differ():
+    """All of the first four make ten trials of six rates."""
+    six = SPACE.rates(6)
+    rounds = [(2, 3), (4, 2), (1, 5), (3, 2), (6, 1)]
+    keys = [key_of(six, finalists=finalists, seeds=seeds) for finalists, seeds in rounds]
+    keys += [key_of(space=space, sampler=TPE) for space in (SPACE, SearchSpace(1e-5, 1e-2, ""))]
+    keys += [key_of(SPACE.rates(5)), key_of(SPACE.rates(7))]
+    assert len(set(keys)) == len(keys)
+    assert key_of(six, finalists=3, seeds=1) == key_of(six, seeds=1)  # there is no second round
+    assert key_of([1e-3]) == key_of([1e-3], finalists=1)  # one rate is all finalists
+    assert key_of(six) == key_of(six, trials=12)  # the rates that are named are all tried
+
+
+def test_all_rates_that_are_named_are_of_the_first_round():
+    (run,) = runs("method=lora", "size=400")
+    asked = Question(subject(run), SPACE.rates(8), "", 400)
+    assert asked.planned(Search()) == [8, 4]
 
 
 def test_a_cell_is_one_for_all_its_rates_seeds_and_points():

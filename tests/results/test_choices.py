@@ -54,6 +54,17 @@ def test_a_name_from_outside_stays_in_the_folder(tmp_path):
     assert path.name.startswith(".._.._out-")
 
 
+def test_long_names_are_cut_and_the_key_tells_them_apart(tmp_path):
+    results = ResultsFolder(tmp_path)
+    (run,) = runs("method=lora")
+    named = [replace(run, task=replace(run.task, name="x" * 230 + end)) for end in "ab"]
+    for one, rate in zip(named, (1e-3, 2e-3), strict=True):
+        choices.save(results, choice(one, rate))
+    names = sorted(path.name for path in (tmp_path / "choices").iterdir())
+    assert {len(name) for name in names} == {len(f"lora-{'x' * 40}-tiny-32-{12 * '0'}.json")}
+    assert [choices.find(results, subject(one).key).rate for one in named] == [1e-3, 2e-3]
+
+
 def test_the_cell_itself_comes_first_then_the_nearest_size():
     small, middle, large = runs("method=lora", "size=16,64,256")
     known = [choice(small, 1e-3), choice(large, 4e-3)]

@@ -331,6 +331,29 @@ def test_writers_with_one_process_number_leave_each_others_drafts_alone(results,
     assert results.drafts() == []
 
 
+@pytest.mark.parametrize("mount", ["another disk", "the same disk"])
+def test_a_subfolder_may_be_mounted(results, tmp_path, mount):
+    """Between two mounts no file can be moved, not even of one file system."""
+    results.check_writable()
+    (tmp_path / "scratch").mkdir()
+    options = {
+        "another disk": ("-t", "tmpfs", "-o", "size=256k", "tmpfs"),
+        "the same disk": ("--bind", str(tmp_path / "scratch")),
+    }
+    trained = results.trained(RUN.key)
+    with mounted(trained.parent, *options[mount]):
+        made = results.save(record(RUN), predictions(), b"weights")
+        assert results.weights(made) == b"weights"
+        assert results.drafts() == []
+        draft = trained.with_name(io.own_name(trained))
+        draft.write_bytes(b"half")  # as a killed process leaves it
+        assert results.drafts() == [draft]
+        results.drop_drafts(OTHER.key)
+        assert results.drafts() == [draft]
+        results.drop_drafts(RUN.key)
+        assert files(trained.parent) == [trained.name]
+
+
 def test_a_full_disk_takes_a_record_whole_or_not_at_all(small_disk):
     results = ResultsFolder(small_disk / "runs")
     results.save(record(RUN), predictions())

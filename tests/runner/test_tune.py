@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -12,7 +13,7 @@ from peftbench.cli.main import main
 from peftbench.core.errors import ConfigError
 from peftbench.core.failures import Failure
 from peftbench.core.plan import RunOptions
-from peftbench.core.tuning import UNREPORTED, Search, Trial
+from peftbench.core.tuning import NAMED, UNREPORTED, Question, Search, Trial
 from peftbench.results import choices
 from peftbench.results.store import ResultsFolder
 from peftbench.results.tuned import Tuned
@@ -159,6 +160,49 @@ def test_a_second_search_adds_to_the_first_and_counts_what_both_cost(monkeypatch
     assert choices.all_choices(ResultsFolder(tmp_path)) == [best]
 
 
+def test_another_search_of_as_many_trials_is_another_search(monkeypatch, tmp_path):
+    scores = dict.fromkeys((1e-3, 2e-3, 3e-3), 0.7) | {1e-3: 0.8}
+    words = ("method=lora", "train.lr=1e-3,2e-3,3e-3")
+    first = Trained(scores)
+    two = Search(finalists=2, seeds=2)
+    assert choose(monkeypatch, first, tmp_path, *words, search=two) == 0
+    assert len(first.made) == 5
+    second = Trained(scores)
+    other = Search(finalists=1, seeds=3)  # five trials too
+    assert choose(monkeypatch, second, tmp_path, *words, search=other) == 0
+    assert second.made == [(1e-3, 1002)]
+    for search in (two, other):
+        none = Trained({})
+        assert choose(monkeypatch, none, tmp_path, *words, search=search) == 0
+        assert none.made == []
+    (choice,) = choices.all_choices(ResultsFolder(tmp_path))
+    assert len(choice.searches) == 2
+
+
+TUNED = Path(__file__).parents[2] / "results" / "tuned"
+
+
+@pytest.mark.parametrize(
+    ("name", "search"),
+    [
+        ("methods/choices/lora-mrpc-minilm-1000", Search()),
+        ("trainer/choices/full-mrpc-minilm-1000", Search()),
+        ("quickstart/choices/lora-synthetic_opinion-minilm-200", Search()),
+        ("mpnet/choices/lora-mrpc-mpnet_base-1000", Search(trials=4, seeds=1)),
+    ],
+)
+def test_files_that_count_all_trials_alone_answer_the_search_that_they_are_of(name, search):
+    (path,) = TUNED.glob(f"{name}-*.json")
+    results = ResultsFolder(path.parents[1])
+    choice = choices.find(results, path.stem[-12:])
+    folds = {trial.fold for trial in choice.trials}
+    examples = 1000 if folds == {None} else 200
+    asked = Question(choice.run, choice.rates, choice.source, examples)
+    assert tune.unanswered([asked], search, results) == []
+    for other in (replace(search, finalists=4, seeds=2), replace(search, finalists=1, seeds=5)):
+        assert tune.unanswered([asked], other, results) == [asked]
+
+
 def test_what_was_chosen_before_is_compared_on_the_seeds_that_both_have(monkeypatch, tmp_path):
     """A lucky first seed of the new rate meets the same seed of the old one."""
     scores = {1e-3: [0.9, 0.6], 1e-4: [0.5, 0.5], 2e-3: [0.8, 0.8], 3e-3: [0.7, 0.7]}
@@ -172,6 +216,32 @@ def test_what_was_chosen_before_is_compared_on_the_seeds_that_both_have(monkeypa
     choose(monkeypatch, Trained(scores), tmp_path, *words)
     (choice,) = choices.all_choices(ResultsFolder(tmp_path))
     assert choice.rate == 2e-3  # 0.8 over both seeds, where 1e-3 has 0.75
+
+
+def test_a_search_that_ends_during_another_one_loses_nothing(monkeypatch, tmp_path):
+    words = [("method=lora", f"train.lr={rates}") for rates in ("1e-4,1e-3", "1e-2,1e-1")]
+    scores = {1e-4: 0.5, 1e-3: 0.9, 1e-2: 0.7, 1e-1: 0.2}
+    elsewhere = Trained(scores, environment=ENVIRONMENT | {"device": "Some GPU"})
+
+    class Interrupted(Trained):
+        def execute(self, *args):
+            """The other search runs from its beginning to its end within a round of this one."""
+            if not elsewhere.made:
+                assert choose(monkeypatch, elsewhere, tmp_path, *words[1]) == 0
+                monkeypatch.setattr(sweep, "execute", self.execute)
+            return super().execute(*args)
+
+    assert choose(monkeypatch, Interrupted(scores), tmp_path, *words[0]) == 0
+    (choice,) = choices.all_choices(ResultsFolder(tmp_path))
+    assert (choice.rates, choice.rate) == ([1e-4, 1e-3, 1e-2, 1e-1], 1e-3)
+    assert (len(choice.trials), choice.seconds, choice.edge) == (6, 6 * 4.0, None)
+    assert (len(choice.searches), choice.source) == (2, NAMED)
+    devices = [one["device"] for one in (choice.environment, *choice.elsewhere)]
+    assert devices == ["Some GPU", "Some CPU"]
+    for some in words:
+        none = Trained({})
+        assert choose(monkeypatch, none, tmp_path, *some) == 0
+        assert none.made == []
 
 
 def test_one_named_rate_needs_others_to_compare_with(tmp_path):

@@ -13,9 +13,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from records import record, runs
+from records import plan, record, runs, tiny
 
 from peftbench.core.errors import ConfigError
+from peftbench.core.failures import Failure
 from peftbench.core.runtime import RuntimeConfig
 from peftbench.results.store import ResultsFolder
 from peftbench.runner import scratch, sweep, worker_pool
@@ -249,6 +250,47 @@ def test_a_run_whose_record_is_gone_ends_no_display(scripted, tmp_path, capsys):
     told = capsys.readouterr().err
     assert told.count("its record cannot be read") == 2
     assert "No such file" in told
+
+
+#: Answers checks; the run of seed 0 finds the disk full, while that of seed 1 trains on and on.
+FULL = """
+tell("ready")
+for line in sys.stdin:
+    order = json.loads(line)
+    if "check" in order:
+        tell("checked", errors=[], told=[])
+        continue
+    seed = next(seed for seed in (0, 1, 2) if '"seed": %d' % seed in line)
+    with open(here / "given", "a") as journal:
+        journal.write(f"{seed}\\n")
+    while seed == 1:
+        tell("step", key=KEYS[1], fraction=0.1)
+        time.sleep(0.02)
+    while (here / "given").read_text().count("\\n") < 2:
+        time.sleep(0.02)
+    tell("failed", key=KEYS[0], kind="disk", reason="no space left on device")
+    tell("ready")
+"""
+
+
+def test_a_full_disk_during_training_begins_no_evaluation(scripted, tmp_path, capsys):
+    scripted(FULL).close()
+    found = plan(*tiny("method=lora", "seed=0-2", "suite=calibration"))
+    results = ResultsFolder(tmp_path / "runs")
+    results.save(record(found.runs[2]), {})
+    work = sweep.Todo(found.runs[:2], found.evaluations[2:], None, sweep.Forecast([]))
+    assert [run.key for run in work.runs] == [run.key for run in RUNS]
+    assert not sweep.execute(work, results, options(workers=2), [])
+    assert sorted((tmp_path / "given").read_text().split()) == ["0", "1"]
+    assert "can take no more; free it and run again" in capsys.readouterr().err
+
+
+def test_a_full_disk_is_no_less_full_after_another_failure(scripted):
+    pool = scripted(SERVE)
+    for kind, given_up in (("error", False), ("disk", True), ("error", True)):
+        pool.failures.append(Failure(RUNS[0], kind, ""))
+        assert pool.gives_up(fail_fast=False) == given_up
+        assert pool.gives_up(fail_fast=True)
 
 
 # scratch folders

@@ -44,11 +44,11 @@ class FakePbs:
         """All of it."""
         return json.loads((self.folder / "state.json").read_text())
 
-    def change(self, index=None, **about):
-        """Change what the server has of jobs, of all or of those with this index."""
+    def change(self, index=None, of=None, **about):
+        """Change what the server has of jobs: all, those with this index, those of this number."""
         jobs = self.state["jobs"]
         for job in jobs:
-            if index is None or job["index"] == index:
+            if index in (None, job["index"]) and of in (None, job["number"]):
                 job |= about
         self.set(jobs=jobs)
 

@@ -15,6 +15,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from records import predictions, record, runs
 
 from peftbench.core.errors import ConfigError
 from peftbench.results.store import ResultsFolder
@@ -270,13 +271,21 @@ def test_in_a_group_writable_folder_all_is_group_writable_whatever_the_umask(tmp
         results.claim(KEY)
         results.write(results.cache("deep/er/file"), b"1")
         io.make_folder(results.log(KEY).parent)
+        io.write_whole(results.folder / "claim_files" / "README.txt", b"as where no locks are")
+        assert results.claim("1" * 12)
+        results.save(record(runs()[0]), predictions())
     finally:
         os.umask(before)
+    files = [path for path in results.folder.rglob("*") if path.is_file()]
+    folders = {path.parent.name for path in files}
+    assert folders == {"runs", "er", "claim_files", "records", "predictions"}
+    assert {path.name: path.stat().st_mode & 0o060 for path in files} == {
+        path.name: 0o060 for path in files
+    }
     for name in ("drafts", "logs", "cache", "cache/deep", "cache/deep/er"):
         mode = (results.folder / name).stat().st_mode
         assert mode & stat.S_IWGRP, name
         assert mode & stat.S_ISGID, name
-    assert (results.folder / "claims").stat().st_mode & 0o060 == 0o060
 
 
 def test_elsewhere_the_umask_decides(tmp_path):
@@ -285,8 +294,10 @@ def test_elsewhere_the_umask_decides(tmp_path):
         results = ResultsFolder(tmp_path / "runs")
         results.check_writable()
         results.claim(KEY)
+        results.write(results.cache("file"), b"1")
     finally:
         os.umask(before)
+    assert stat.S_IMODE(results.cache("file").stat().st_mode) == 0o644
     assert stat.S_IMODE((results.folder / "drafts").stat().st_mode) == 0o755
     assert stat.S_IMODE((results.folder / "claims").stat().st_mode) == 0o644
 

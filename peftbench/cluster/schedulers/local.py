@@ -2,7 +2,7 @@
 
 A task that lives holds a lock, which it inherits from the process that started it and the kernel
 drops with it: there is no moment in which it is not known. The file that is locked says which
-process that is, on which machine.
+process that is, on which machine; on a file system without locks that alone is asked.
 """
 
 import fcntl
@@ -14,6 +14,7 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from peftbench.cluster.base import Check
@@ -21,8 +22,9 @@ from peftbench.cluster.manifest import RUNNING, Ending, QueueAnswer, Submission,
 from peftbench.config.cluster import Cluster
 from peftbench.core.errors import ConfigError
 from peftbench.results.store import ResultsFolder
-from peftbench.system import processes
+from peftbench.system import io, processes
 from peftbench.system.processes import Process
+from peftbench.system.run_locks import NO_LOCKS
 
 #: Seconds in which a task that was just started has written which process it is.
 START = 15.0
@@ -64,7 +66,13 @@ class Background:
             open(_lock(place, task), "w", encoding="utf-8") as lock,
             open(place / f"{task}.log", "ab") as log,
         ):
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            for path in (lock, log):
+                io.share(Path(path.name))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            except OSError as error:
+                if error.errno not in NO_LOCKS:
+                    raise
             try:
                 process = subprocess.Popen(
                     [
@@ -83,17 +91,21 @@ class Background:
                 )
             except OSError as error:
                 raise ConfigError(f"no process can be started here: {error}") from error
+            start = processes.start_of(process.pid) or ""
+            begun = replace(processes.current(), pid=process.pid, start=start)
+            lock.write(json.dumps(begun.to_json()))
         return str(process.pid)
 
     def alive(self, submissions: list[Submission], results: ResultsFolder) -> QueueAnswer:
-        """Those whose lock is held; one of another machine may be held there, unseen from here."""
+        """Those that are held; one of another machine may be held there, unseen from here."""
         answer = QueueAnswer()
         for one in submissions:
             for task, _ in one.tasks():
                 path = _lock(folder(results, one.name), task)
-                if _held(path):
+                held = _held(path)
+                if held:
                     answer.alive[task] = (RUNNING, "")
-                elif (process := _holder(path)) and process.may_be_elsewhere():
+                elif (process := _holder(path)) and (held is None or process.may_be_elsewhere()):
                     answer.unsure[one.name] = (
                         f"it was started on {process.machine}, this is {self.site}: look there, or "
                         f"`peftbench cancel {one.name}` if that machine is gone"
@@ -127,7 +139,7 @@ class Background:
 def note_process(place: Path, task: Task) -> None:
     """Write which process does a task; for that process, which holds the lock on the file.
 
-    Until then the file is empty.
+    Its parent wrote the same, unless it was killed before.
     """
     file = os.open(_lock(place, task), os.O_WRONLY | os.O_CREAT, 0o666)
     with open(file, "wb") as lock:
@@ -145,7 +157,7 @@ def _end(path: Path, site: str) -> str | None:
     if process is None:  # it has just ended by itself
         return None
     try:
-        if process.signal(signal.SIGTERM) or not _held(path):
+        if process.signal(signal.SIGTERM) or _held(path) is False:
             return None
     except PermissionError:
         return f"{process.title} belongs to another user"
@@ -163,7 +175,8 @@ def _holder(path: Path) -> Process | None:
     return None
 
 
-def _held(path: Path) -> bool:
+def _held(path: Path) -> bool | None:
+    """Whether a task lives; None where there are no locks, and nobody here sees its process."""
     try:
         with open(path, encoding="utf-8") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -171,6 +184,11 @@ def _held(path: Path) -> bool:
         return False
     except BlockingIOError:
         return True
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        process = _holder(path)
+        return process.is_alive() if process else False
     return False
 
 

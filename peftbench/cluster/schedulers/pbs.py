@@ -9,6 +9,7 @@ import json
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -138,6 +139,18 @@ class Pbs(WithHistory):
         answer = ask("qstat", "-x", "-t", "-f", "-F", "json", str(sent.job))
         with reading("qstat", answer):
             return read_endings(json.loads(answer).get("Jobs", {}))
+
+    def explain(
+        self, submission: Submission, tasks: list[Task], results: ResultsFolder
+    ) -> dict[Task, Ending]:
+        """Of a task that its node sent again, how the latest of its jobs ended; see `Scripted`."""
+        found = super().explain(submission, tasks, results)
+        for task in tasks:
+            if again := turns.read(results, task).job:
+                with suppress(SchedulerUnreachable):
+                    endings = self.history(Sent([[]], None, None, again))
+                    found.update((task, ending) for ending in endings.values())
+        return found
 
     def requeue(
         self, results: ResultsFolder, submission: Submission, task: Task
