@@ -460,6 +460,9 @@ def test_status_shows_what_runs_on_this_machine(results):
     said = call("status")
     assert "1 of 3 done, about 2.0 min left: peftbench run sweep=mine" in said
     assert " 25 % lora · mrpc, step 7, loss 0.500" in said
+    in_flight.write(results.trials(), "peftbench tune method=lora", 2, 6, None, [])
+    assert "2 of 6 done: peftbench tune method=lora" in call("status")
+    in_flight.remove(results.trials())
     assert json.loads(call("status", "--json"))["running"][0]["jobs"] == [job]
 
 
