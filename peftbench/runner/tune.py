@@ -245,6 +245,11 @@ def choose(
                 "missing; the same command makes them"
             )
             cells, code = left, 1
+            tried = bad & {run.key for run in todo.runs}
+            full = any(after.failed[key].kind == "disk" for key in tried)
+            more = number < len(search.rungs) or step not in (None, rung.rates)
+            if more and (full or (options.fail_fast and tried)):  # which ended `execute` too
+                return code
         for cell in cells:
             cell.take(after, number, rung)
             if step:

@@ -223,6 +223,24 @@ def test_a_trial_that_fails_leaves_other_cells_alone(monkeypatch, tmp_path, caps
     assert "1 of 2 rates are not chosen while trials are missing" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("kind", "fail_fast"), [("error", True), ("disk", False)])
+def test_no_round_follows_one_that_a_failure_has_ended(monkeypatch, tmp_path, kind, fail_fast):
+    trained = Trained({1e-3: 0.8, 2e-3: 0.7}, {("lora", 2e-3): kind})
+    words = ("method=lora,bitfit", "train.lr=1e-3,2e-3")
+    assert choose(monkeypatch, trained, tmp_path, *words, fail_fast=fail_fast) == 1
+    assert {seed for _, seed in trained.made} == {1000}
+    assert choices.all_choices(ResultsFolder(tmp_path)) == []
+
+
+def test_what_is_whole_after_the_last_round_is_chosen_though_a_trial_failed(monkeypatch, tmp_path):
+    trained = Trained({1e-3: 0.8, 2e-3: 0.7}, {("lora", 2e-3): "error"})
+    words = ("method=lora,bitfit", "train.lr=1e-3,2e-3")
+    once = Search(finalists=1, seeds=1)
+    assert choose(monkeypatch, trained, tmp_path, *words, search=once, fail_fast=True) == 1
+    (choice,) = choices.all_choices(ResultsFolder(tmp_path))
+    assert choice.run.method.name == "bitfit"
+
+
 def test_trials_of_several_machines_are_of_each(monkeypatch, tmp_path):
     scores = {1e-3: 0.8, 2e-3: 0.7, 3e-3: 0.1}
     choose(monkeypatch, Trained(scores), tmp_path, "method=lora", "train.lr=1e-3,2e-3")
