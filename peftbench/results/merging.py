@@ -128,10 +128,11 @@ def _require_results(folder: ResultsFolder, into: ResultsFolder) -> None:
         raise ConfigError(
             f"-o {into.folder} and {folder.folder}: one lies in the other; give a folder beside it"
         )
-    if not (folder.keys() or folder.evaluations() or any(folder.choices().glob("*.json"))):
+    made = folder.keys() or folder.evaluations() or folder.trials().keys()
+    if not (made or any(folder.choices().glob("*.json"))):
         raise ConfigError(
-            f"{folder.folder} holds no records, evaluations or choices; give results folders, "
-            "such as results/runs"
+            f"{folder.folder} holds no records, evaluations, choices or trials; give results "
+            "folders, such as results/runs"
         )
 
 
