@@ -480,6 +480,42 @@ def test_rm_lists_files_and_removes_them_when_told(results):
     assert results.has(second)
 
 
+# a choice that cannot be read
+
+
+def test_reports_leave_out_a_torn_choice_and_say_what_makes_it_again(results):
+    made = fill(results)
+    path = torn_choice(results, made[0].run)
+    advice = f"{path} is not whole"
+    again = "remove it, and `peftbench tune` makes it again from the trials in"
+    for verb in (("report", "table", "rows=method", "columns=task"), ("report",), TESTED):
+        said = " ".join(call(*verb).split())
+        assert f"left out, unreadable: {advice}" in said, verb
+        assert again in said, verb
+    said = " ".join(call("report", "tuning", code=2).split())
+    assert advice in said
+    assert "holds no chosen learning rates" in said
+
+
+def test_work_at_a_torn_choice_is_refused_with_what_to_do(results):
+    path = torn_choice(results, runs("method=lora")[0])
+    for verb in (("plan", "tuned=true"), ("tune",)):
+        said = " ".join(call(*verb, *tiny("method=lora"), code=2).split())
+        assert f"{path} is not whole" in said, verb
+        assert "remove it, and `peftbench tune` makes it again" in said, verb
+
+
+TESTED = ("report", "claims", "paper=unipelt2022")
+
+
+def torn_choice(results, run):
+    """The file of a choice for a run, of which half came."""
+    choices.save(results, Choice(subject(run), 1e-3, run.task.metric, "a test", [], None))
+    (path,) = results.choices().iterdir()
+    path.write_bytes(path.read_bytes()[:200])
+    return path.relative_to(Path.cwd())
+
+
 # bad input
 
 BAD_WORDS = {
