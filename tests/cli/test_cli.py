@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import suite_records
 from click.testing import CliRunner
 from paths import GOLDEN
 from records import predictions, record, runs, tiny
@@ -220,6 +221,18 @@ def test_plan_counts_what_is_done_missing_and_failed(results):
         assert Run.from_json(run["run"]).key == run["key"]
     assert {run["key"] for run in planned["runs"] if run["state"] == "done"} == {
         one.run.key for one in made
+    }
+
+
+def test_plan_tells_programs_why_an_evaluation_failed(results):
+    (evaluation, other) = suite_records.planned("suite=noise", "method=lora", "seed=0,1")
+    results.save(record(evaluation.run), predictions())
+    results.fail(Failure(evaluation, "memory", "out of memory"))
+    planned = json.loads(call("plan", *tiny("suite=noise", "method=lora", "seed=0,1"), "--json"))
+    told = {one["key"]: (one["state"], one["failure"]) for one in planned["evaluations"]}
+    assert told == {
+        evaluation.key: ("failed", {"kind": "memory", "reason": "out of memory"}),
+        other.key: ("missing", None),
     }
 
 
