@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -12,7 +13,7 @@ from peftbench.cli.main import main
 from peftbench.core.errors import ConfigError
 from peftbench.core.failures import Failure
 from peftbench.core.plan import RunOptions
-from peftbench.core.tuning import UNREPORTED, Search, Trial
+from peftbench.core.tuning import TPE, UNREPORTED, Search, Trial
 from peftbench.results import choices
 from peftbench.results.store import ResultsFolder
 from peftbench.results.tuned import Tuned
@@ -239,6 +240,19 @@ def test_what_is_whole_after_the_last_round_is_chosen_though_a_trial_failed(monk
     assert choose(monkeypatch, trained, tmp_path, *words, search=once, fail_fast=True) == 1
     (choice,) = choices.all_choices(ResultsFolder(tmp_path))
     assert choice.run.method.name == "bitfit"
+
+
+def test_later_rounds_of_an_earlier_search_do_not_change_what_is_proposed():
+    search = Search(sampler=TPE)
+    (question,) = tune.questions(plan(*tiny("size=400", "method=lora")), search)
+    told = []
+    trials = {
+        run.key: replace(trial(1e-3, 0.9 if run.seed == 1000 else 0.1), key=run.key)
+        for run in question.trials(1e-3, 3)
+    }
+    proposals = SimpleNamespace(tell=lambda *given: told.append(given))
+    tune._CellSearch(question, search, [1e-3], None, proposals, trials, {}).tell_proposer()
+    assert told == [(1e-3, pytest.approx(0.9))]
 
 
 def test_trials_of_several_machines_are_of_each(monkeypatch, tmp_path):
