@@ -6,7 +6,7 @@ beside its place and moved there whole. A run in flight is claimed, see `system.
 
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -69,18 +69,22 @@ class ResultsFolder:
             return []
         return sorted((self.folder / "trained").glob(f"{start}*.safetensors"))
 
+    def with_evaluations(self, key: str) -> Iterator[str]:
+        """A key and then, if it is a run's, those of its evaluations, as they are by then."""
+        yield key
+        for other in self.evaluations():
+            try:
+                if self.evaluated(other).evaluation.run.key == key:
+                    yield other
+            except (OSError, RecordError):  # one that cannot be read is removed by its own key
+                continue
+
     def files_of(self, key: str) -> list[Path]:
         """All files of a run or evaluation; of a run, those of its evaluations too.
 
         The record comes first: without it, what an interrupted removal leaves is no result.
         """
-        keys = [key]
-        for other in self.evaluations():
-            try:
-                if self.evaluated(other).evaluation.run.key == key:
-                    keys.append(other)
-            except (OSError, RecordError):  # one that cannot be read is removed by its own key
-                continue
+        keys = list(self.with_evaluations(key))
         paths = (
             path
             for kind in dict.fromkeys(("records", *_WRITTEN))

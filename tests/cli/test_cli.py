@@ -493,6 +493,35 @@ def test_rm_lists_files_and_removes_them_when_told(results):
     assert results.has(second)
 
 
+def test_rm_leaves_a_run_of_which_an_evaluation_is_in_progress(results, monkeypatch):
+    (evaluation,) = suite_records.planned("suite=noise", "method=lora")
+    results.save(record(evaluation.run), predictions())
+    results.save_evaluated(suite_records.noisy(evaluation, 0.75), predictions())
+    files = results.files_of(evaluation.run.key)
+    with monkeypatch.context() as patch:
+        patch.setattr(ResultsFolder, "claim", lambda self, key: key != evaluation.key)
+        said = call("rm", evaluation.run.key, "--yes", code=1)
+    assert f"left: {evaluation.key} is in progress" in said
+    assert results.files_of(evaluation.run.key) == files
+    call("rm", evaluation.run.key, "--yes")
+    assert (results.keys(), results.evaluations()) == ([], [])
+
+
+def test_rm_removes_what_a_run_has_written_until_it_was_claimed(results, monkeypatch):
+    (run,) = runs("method=lora")
+    results.fail(Failure(run, "killed", "by the test"))
+    claim = ResultsFolder.claim
+
+    def late(self, key):
+        if not self.has(key):  # its process ends just now
+            self.save(record(run), predictions())
+        return claim(self, key)
+
+    monkeypatch.setattr(ResultsFolder, "claim", late)
+    assert f"records/{run.key}.json" in call("rm", run.key, "--yes")
+    assert results.files_of(run.key) == []
+
+
 # a choice that cannot be read
 
 
