@@ -11,7 +11,6 @@ do not wait for the rates of the others. Budgets in seconds need a machine witho
 import argparse
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import sys
@@ -391,10 +390,9 @@ def _tuned_words(rates: Rates, grid: Sweep, data: str) -> list[str]:
 
 
 def is_whole(folder: ResultsFolder, runs: list[Run], asked: list[Evaluation] | None = None) -> bool:
-    """Whether each run and each evaluation of one is there, or diverged."""
-    made = set(folder.evaluations())
-    gone = [run for run in runs if not folder.has(run.key)]
-    left = [one for one in asked or [] if one.key not in made and one.run not in gone]
+    """Whether each run and each evaluation of one is there and whole, or diverged."""
+    gone = [run for run in runs if not folder.done(run)]
+    left = [one for one in asked or [] if one.run not in gone and not folder.done(one)]
     lacking = [*(run.key for run in gone), *(one.key for one in left)]
     notes = [folder.failure(key) for key in lacking]
     return all(note is not None and note.kind == "diverged" for note in notes)
@@ -407,14 +405,12 @@ def take_over(part: Part) -> None:
     """
     if part.evaluations:
         return
+    into = ResultsFolder(part.folder)
     for run in part.runs:
-        for record in sorted(part.folder.parent.glob(f"*/records/{run.key}.json")):
-            for kind, suffix in (("predictions", ".npz"), ("records", ".json")):
-                path = record.parents[1] / kind / (run.key + suffix)
-                to = part.folder / kind / path.name
-                to.parent.mkdir(parents=True, exist_ok=True)
-                if path.exists() and not to.exists():
-                    shutil.copyfile(path, to)
+        for path in sorted(part.folder.parent.glob(f"*/records/{run.key}.json")):
+            other = ResultsFolder(path.parents[1])
+            if other.folder != into.folder and other.done(run):
+                into.adopt(other, other.load(run.key))
 
 
 def next_parts(data: str, most: int, failed: Collection[str] = ()) -> list[Part]:
@@ -497,7 +493,10 @@ def tune(part: Part) -> bool:
 
 
 def commit(part: Part) -> None:
-    """Commit a part, and nothing else; weights that suites asked are removed."""
+    """Commit a part, and nothing else; weights that suites asked are removed.
+
+    Where all of its runs diverged there is nothing to commit.
+    """
     files = [part.folder / "choices"]
     for run in part.runs:
         files += [part.folder / "records" / f"{run.key}.json"]
@@ -506,9 +505,13 @@ def commit(part: Part) -> None:
         ends = (".json", ".npz") if one.kind in _PREDICTIONS else (".json",)
         files += [part.folder / "evaluations" / f"{one.key}{end}" for end in ends]
     given = [str(path) for path in files if path.exists()]
-    subprocess.run(["git", "add", "--", *given], check=True)
-    body = f"Made by: {part.command}"
-    subprocess.run(["git", "commit", "-q", "-m", part.title, "-m", body, "--", *given], check=True)
+    if given:
+        subprocess.run(["git", "add", "--", *given], check=True)
+    changed = ["git", "diff", "--cached", "--quiet", "--", *given]
+    if given and subprocess.run(changed).returncode:
+        body = f"Made by: {part.command}"
+        said = ["git", "commit", "-q", "-m", part.title, "-m", body, "--", *given]
+        subprocess.run(said, check=True)
     for run in part.runs:
         ResultsFolder(part.folder).trained(run.key).unlink(missing_ok=True)
 

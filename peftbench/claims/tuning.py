@@ -14,7 +14,7 @@ from peftbench.claims.matching import Found, Side
 from peftbench.claims.schema import Claim
 from peftbench.core.run import Record, Run, canonical, identity
 from peftbench.core.tuning import Choice
-from peftbench.results.choices import all_choices
+from peftbench.results.choices import scan
 from peftbench.results.store import ResultsFolder
 
 #: Fewer rates are no search.
@@ -88,7 +88,7 @@ def beside(results: ResultsFolder, records: list[Record]) -> TunedRates:
     These are its own and those in the folder `tuning` beside it.
     """
     trials = ResultsFolder(results.folder.resolve().parent / _FOLDER).scan()[0]
-    made = [_of_file(one) for one in all_choices(results) if len(one.rates) >= _FEWEST]
+    made = [_of_file(one) for one in scan(results)[0] if len(one.rates) >= _FEWEST]
     return TunedRates((*made, *TunedRates.from_records([*records, *trials]).known))
 
 

@@ -25,7 +25,7 @@ from peftbench.core.errors import ConfigError
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Record, canonical
 from peftbench.core.text import did_you_mean
-from peftbench.results.choices import all_choices
+from peftbench.results.choices import scan
 from peftbench.results.predictions import readable
 from peftbench.results.store import ResultsFolder
 from peftbench.results.tuned import Tuned
@@ -224,13 +224,14 @@ def judge_folder(
         )
     evaluated, odd = results.scan_evaluated()
     records, evaluated = selection.of_records(results, records, evaluated, where)
-    tuned = Tuned.from_runs((record.run for record in records), all_choices(results))
+    chosen, torn = scan(results)
+    tuned = Tuned.from_runs((record.run for record in records), chosen)
     records, evaluated, _ = tuned.without_untuned(records, evaluated)
     records = convention.counted_records(records)
     choices = tuning.beside(results, records)
     records = matching.narrowed(records, asked)
     evaluated = convention.counted_evaluations(evaluated)
-    left = [f"left out, unreadable: {reason}" for reason in (bad | odd).values()]
+    left = [f"left out, unreadable: {reason}" for reason in (bad | odd | torn).values()]
     whole, gone = readable(records, results.predictions)
     tested = test(
         known,

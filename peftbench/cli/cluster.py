@@ -197,7 +197,7 @@ def collect(folder: Path, as_json: bool) -> None:
     from peftbench.cluster.settle import settle
     from peftbench.reports import builder
     from peftbench.reports.tuning import choice_table
-    from peftbench.results.choices import all_choices
+    from peftbench.results.choices import scan
 
     results = options.open_results(folder)
     with alone(results):
@@ -205,7 +205,9 @@ def collect(folder: Path, as_json: bool) -> None:
     if not (seen.submissions or seen.unreadable):
         raise ConfigError(f"{folder} has no submissions; `peftbench status` shows what runs here")
     searched = any(one.search for one in seen.submissions)
-    chosen = all_choices(results) if searched else []
+    chosen, torn = scan(results) if searched else ([], {})
+    for reason in torn.values():
+        click.echo(f"left out, unreadable: {reason}", err=True)
     rest = collecting.rest(seen, results)
     found = collecting.as_json(seen) | {
         "choices": [choice.to_json() for choice in chosen],

@@ -68,13 +68,16 @@ def tuning(folder: Path, as_json: bool, output: Path | None) -> None:
     from peftbench.reports import builder
 
     if as_json:
-        from peftbench.results.choices import all_choices
+        from peftbench.results.choices import scan
 
-        chosen = all_choices(options.open_results(folder))
+        chosen, bad = scan(options.open_results(folder))
+        for reason in bad.values():
+            click.echo(f"left out, unreadable: {reason}", err=True)
         click.echo(json.dumps([choice.to_json() for choice in chosen], indent=1))
         return
-    tables, paths = builder.tuning(options.open_results(folder), output)
-    options.show_all(tables, list(dict.fromkeys(note for table in tables for note in table.notes)))
+    tables, paths, left_out = builder.tuning(options.open_results(folder), output)
+    notes = [note for table in tables for note in table.notes]
+    options.show_all(tables, list(dict.fromkeys([*notes, *left_out])))
     if paths:
         click.echo("\n".join(["written:", *(f"  {path}" for path in paths)]))
 

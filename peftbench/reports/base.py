@@ -34,7 +34,7 @@ from peftbench.core.tuning import Choice
 from peftbench.reports.plotting.palette import Palette
 from peftbench.reports.plotting.style import Figure
 from peftbench.reports.tables.markdown import Table
-from peftbench.results.choices import all_choices
+from peftbench.results.choices import scan
 from peftbench.results.predictions import Load, readable
 from peftbench.results.store import ResultsFolder
 from peftbench.results.tuned import Tuned
@@ -127,9 +127,9 @@ def gather(
         predictions: whether to read them, which takes longest; without them nothing is tested.
 
     Returns:
-        The inputs, and a line for each record whose predictions cannot be read.
+        The inputs, and a line for each choice, and each record's predictions, that cannot be read.
     """
-    chosen = all_choices(results)
+    chosen, bad = scan(results)
     tuned = Tuned.from_runs((record.run for record in records), chosen)
     records, evaluated, tuned = tuned.without_untuned(records, evaluated)
     records = convention.counted_records(records)
@@ -150,7 +150,7 @@ def gather(
         chosen,
         results.evaluated_predictions if predictions else None,
     )
-    return inputs, gone
+    return inputs, [*(f"left out, unreadable: {reason}" for reason in bad.values()), *gone]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,7 +16,7 @@ from peftbench.reports.base import Inputs, gather
 from peftbench.reports.plotting import takeaway
 from peftbench.reports.tables.markdown import Table
 from peftbench.reports.tuning import tuning_tables
-from peftbench.results.choices import all_choices
+from peftbench.results.choices import scan
 from peftbench.results.store import ResultsFolder
 from peftbench.system import yaml_files
 from peftbench.system.io import write_whole
@@ -197,30 +197,32 @@ def read_inputs(
     return inputs, [*left, *gone]
 
 
-def tuning(results: ResultsFolder, folder: Path | None) -> tuple[list[Table], list[Path]]:
+def tuning(
+    results: ResultsFolder, folder: Path | None
+) -> tuple[list[Table], list[Path], list[str]]:
     """The tables on learning rates that were chosen; with a folder, written with pictures.
 
     The results folder need not hold records.
 
     Returns:
-        Tables and files.
+        Tables, files, and a line for each choice that cannot be read.
 
     Raises:
         ConfigError: if no rate was chosen.
     """
-    chosen = all_choices(results)
+    chosen, bad = scan(results)
+    left_out = [f"left out, unreadable: {reason}" for reason in bad.values()]
     if not chosen:
-        raise ConfigError(
-            f"{results.folder} holds no chosen learning rates; `peftbench tune` makes them"
-        )
+        none = f"{results.folder} holds no chosen learning rates; `peftbench tune` makes them"
+        raise ConfigError("; ".join([*left_out, none]))
     tables = tuning_tables(chosen, read_warning(results.folder) or "")
     if folder is None:
-        return tables, []
+        return tables, [], left_out
     drawn, _ = registry.draw_figures(Inputs([], chosen=chosen), ["tuning"])
     bodies = {"tuning.md": _markdown(tables).encode()} | registry.files(drawn, "png")
     for name, body in bodies.items():
         write_whole(folder / name, body)
-    return tables, [folder / name for name in bodies]
+    return tables, [folder / name for name in bodies], left_out
 
 
 def _make(

@@ -414,6 +414,7 @@ def build_pivot_table(
     if warnings:
         total = len(found) + len(warnings)
         warnings.append(f"{len(warnings)} of {total:,} records are unreadable and left out")
+    warnings += [f"left out, unreadable: {reason}" for reason in found.unreadable_choices]
     if found.not_cached:
         warnings.append(f"every record is read again next time; cannot write {found.not_cached}")
     if not len(found):

@@ -4,8 +4,9 @@ import math
 import re
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
-from peftbench.core.errors import ConfigError, RecordError
+from peftbench.core.errors import ClosedFileError, ConfigError, OtherSchemaError, RecordError
 from peftbench.core.run import Run
 from peftbench.core.tuning import Choice, other_settings, subject
 from peftbench.results.store import ResultsFolder
@@ -19,30 +20,56 @@ def all_choices(results: ResultsFolder) -> list[Choice]:
     """Every choice of a folder, by the name of its file.
 
     Raises:
-        RecordError: if one is torn or was altered.
+        RecordError: if one cannot be read, with what to do.
     """
-    paths = sorted(results.choices().glob("*.json"))
-    return [Choice.from_json(io.unsealed(path)) for path in paths]
+    good, bad = scan(results)
+    for reason in bad.values():
+        raise RecordError(reason)
+    return good
+
+
+def scan(results: ResultsFolder) -> tuple[list[Choice], dict[str, str]]:
+    """The choices that can be read, as `all_choices`; what is wrong with the others, by key."""
+    good, bad = [], {}
+    for path in sorted(results.choices().glob("*.json")):
+        with suppress(FileNotFoundError):  # removed since it was listed
+            try:
+                good.append(_read(path))
+            except RecordError as error:
+                bad[path.stem.rpartition("-")[2]] = str(error)
+    return good, bad
+
+
+def _read(path: Path) -> Choice:
+    try:
+        data = io.unsealed(path)
+    except (OtherSchemaError, ClosedFileError):  # it may be good work
+        raise
+    except RecordError as error:
+        trials = path.parent.parent / "trials"
+        raise RecordError(
+            f"{error}; remove it, and `peftbench tune` makes it again from the trials in {trials}"
+        ) from error
+    try:
+        return Choice.from_json(data)
+    except RecordError as error:  # of another peftbench, and whole
+        raise RecordError(f"{path}: {error}") from error
 
 
 def find(results: ResultsFolder, key: str) -> Choice | None:
     """The choice for the cell with this key, see `core.tuning.subject`.
 
     Raises:
-        RecordError: if its file is torn or was altered.
+        RecordError: if its file cannot be read, with what to do.
     """
     for path in results.choices().glob(f"*-{key}.json"):
-        return Choice.from_json(io.unsealed(path))
+        return _read(path)
     return None
 
 
 def answer_keys(results: ResultsFolder) -> set[str]:
     """The `answer_keys` of every choice of a folder; a torn one answers nothing."""
-    found = set()
-    for path in results.choices().glob("*.json"):
-        with suppress(RecordError):
-            found.update(Choice.from_json(io.unsealed(path)).answer_keys)
-    return found
+    return {key for choice in scan(results)[0] for key in choice.answer_keys}
 
 
 def save(results: ResultsFolder, choice: Choice) -> None:

@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from peftbench.core.tuning import Choice
 from peftbench.results import choices, record_columns
 from peftbench.results.store import ResultsFolder
 from peftbench.results.tuned import Tuned
@@ -57,13 +58,18 @@ class RecordFrame:
         return sorted([*names, _TUNED]) if len(self) else names
 
     @cached_property
-    def tuned(self) -> Tuned:
-        """Records with a learning rate that was chosen.
+    def _choices(self) -> tuple[list[Choice], dict[str, str]]:
+        return choices.scan(self._results)
 
-        Raises:
-            RecordError: if a choice is torn or was altered.
-        """
-        known = choices.all_choices(self._results)
+    @property
+    def unreadable_choices(self) -> list[str]:
+        """Why a choice is left out, for each that is."""
+        return [*self._choices[1].values()]
+
+    @cached_property
+    def tuned(self) -> Tuned:
+        """Records with a learning rate that was chosen, by a choice that can be read."""
+        known = self._choices[0]
         if not known or not len(self):
             return Tuned()
         names = self._file.read(["key", "run.method.name", "run.task.name"]).to_pydict()

@@ -83,9 +83,11 @@ def remove(results: ResultsFolder) -> None:
 def read(results: ResultsFolder) -> list[Progress]:
     """Return the progress of all commands that still run, by machine and process.
 
-    A process on another machine counts as running for `STALE` seconds after it wrote last.
+    A search of learning rates writes it into the folder of its trials, which is read too. A
+    process on another machine counts as running for `STALE` seconds after it wrote last.
     """
-    found = [progress for _, progress in _files(results) if progress and _runs(progress)]
+    every = [*_files(results), *_files(results.trials())]
+    found = [progress for _, progress in every if progress and _runs(progress)]
     return sorted(found, key=lambda one: str(one.process))
 
 

@@ -128,10 +128,11 @@ def _require_results(folder: ResultsFolder, into: ResultsFolder) -> None:
         raise ConfigError(
             f"-o {into.folder} and {folder.folder}: one lies in the other; give a folder beside it"
         )
-    if not (folder.keys() or folder.evaluations() or any(folder.choices().glob("*.json"))):
+    made = folder.keys() or folder.evaluations() or folder.trials().keys()
+    if not (made or any(folder.choices().glob("*.json"))):
         raise ConfigError(
-            f"{folder.folder} holds no records, evaluations or choices; give results folders, "
-            "such as results/runs"
+            f"{folder.folder} holds no records, evaluations, choices or trials; give results "
+            "folders, such as results/runs"
         )
 
 
@@ -147,11 +148,13 @@ def _gathered(folders: list[ResultsFolder], left_out: list[str]) -> dict[str, li
     for folder in folders:
         records, torn = folder.scan()
         evaluated, odd = folder.scan_evaluated()
-        bad |= {key: f"{folder.folder}: {reason}" for key, reason in (torn | odd).items()}
+        chosen, other = choices.scan(folder)
+        torn |= odd | other
+        bad |= {key: f"{folder.folder}: {reason}" for key, reason in torn.items()}
         every: list[tuple[str, str, Made]] = [
             *(("run", one.run.key, one) for one in records),
             *(("evaluation", one.evaluation.key, one) for one in evaluated),
-            *(("choice", one.key, one) for one in choices.all_choices(folder)),
+            *(("choice", one.key, one) for one in chosen),
         ]
         for kind, key, made in every:
             versions = found[kind].setdefault(key, {})

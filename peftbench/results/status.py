@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from peftbench.core.errors import ClosedFileError, ConfigError, OtherSchemaError, RecordError
-from peftbench.core.evaluation import Evaluated, Evaluation
+from peftbench.core.evaluation import Evaluated, Evaluation, Job
 from peftbench.core.failures import Failure
 from peftbench.core.plan import Plan
 from peftbench.core.run import Json, Record, Run
@@ -66,11 +66,16 @@ class SweepStatus:
                 "user read the file, remove it, or choose another --results"
             )
 
-    def state(self, run: Run) -> str:
-        """The word for a run: done, failed or missing."""
-        if run.key in self.done:
+    def state(self, job: Job) -> str:
+        """The word for a run or an evaluation: done, failed or missing."""
+        if job.key in self.done:
             return "done"
-        return "failed" if run.key in self.failed else "missing"
+        return "failed" if job.key in self.failed else "missing"
+
+    def _told(self, job: Job) -> Json:
+        note = None if job.key in self.done else self.failed.get(job.key)
+        failure = None if note is None else {"kind": note.kind, "reason": note.reason}
+        return {"state": self.state(job), "failure": failure}
 
     def json(self) -> Json:
         """For scripts."""
@@ -81,10 +86,7 @@ class SweepStatus:
                 {
                     "key": run.key,
                     "title": run.title,
-                    "state": self.state(run),
-                    "failure": {"kind": note.kind, "reason": note.reason}
-                    if (note := self.failed.get(run.key)) and run.key not in self.done
-                    else None,
+                    **self._told(run),
                     "seconds": self.forecast.seconds(run),
                     "run": run.to_json(),
                 }
@@ -95,7 +97,7 @@ class SweepStatus:
                     "key": one.key,
                     "run": one.run.key,
                     "suite": one.suite["name"],
-                    "state": "done" if one.key in self.done else "missing",
+                    **self._told(one),
                 }
                 for one in self.plan.evaluations
             ],
@@ -108,7 +110,7 @@ class SweepStatus:
             found += f", {len(self.unevaluated)} of {len(self.plan.evaluations)} evaluations"
         return found
 
-    def summary(self, workers: int | None = None) -> str:
+    def summary(self) -> str:
         """What there is to do, and what went wrong before, in sentences."""
         plan, missing = self.plan, self.missing
         lines = [f"{len(plan.runs)} distinct run{'s' * (len(plan.runs) != 1)}"]

@@ -6,7 +6,7 @@ first and moved to its place whole. A run in flight is claimed, see `system.run_
 
 import os
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -70,18 +70,22 @@ class ResultsFolder:
             return []
         return sorted((self.folder / "trained").glob(f"{start}*.safetensors"))
 
+    def with_evaluations(self, key: str) -> Iterator[str]:
+        """A key and then, if it is a run's, those of its evaluations, as they are by then."""
+        yield key
+        for other in self.evaluations():
+            try:
+                if self.evaluated(other).evaluation.run.key == key:
+                    yield other
+            except (OSError, RecordError):  # one that cannot be read is removed by its own key
+                continue
+
     def files_of(self, key: str) -> list[Path]:
         """All files of a run or evaluation; of a run, those of its evaluations too.
 
         The record comes first: without it, what an interrupted removal leaves is no result.
         """
-        keys = [key]
-        for other in self.evaluations():
-            try:
-                if self.evaluated(other).evaluation.run.key == key:
-                    keys.append(other)
-            except (OSError, RecordError):  # one that cannot be read is removed by its own key
-                continue
+        keys = list(self.with_evaluations(key))
         paths = (
             path
             for kind in dict.fromkeys(("records", *_WRITTEN))

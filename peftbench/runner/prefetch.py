@@ -21,7 +21,9 @@ from peftbench.system.hub import CHECKPOINT_FILES, at_hand, cached, comes_from_h
 
 
 def fetch(plan: Plan, overrides: list[str], target: Path) -> Iterator[str]:
-    """Fill the folder, and say line by line what came into it; what is there already stays.
+    """Fill the folder, and say line by line what came into it.
+
+    What is there already stays, but for files that are other ones by now.
 
     Raises:
         ConfigError: if something cannot be loaded, or the folder is another's.
@@ -227,6 +229,7 @@ def _models(plan: Plan, target: Path) -> Iterator[str]:
 
 
 def _data(plan: Plan, target: Path) -> Iterator[str]:
+    brought, read = set[Path](), set[Path]()
     for task in tasks(plan):
         source = task.source
         if "synthetic" in source:
@@ -241,7 +244,13 @@ def _data(plan: Plan, target: Path) -> Iterator[str]:
         for split in splits(task):
             for name, path in loading.kept(task, split, plan.data_root).items():
                 _copy(path, place / name)
+                brought.add(place / name)
+            for pattern in hub_layout.file_patterns(task, split):
+                read.update(place.glob(pattern))
         yield f"{task.name}: data/{place.name}"
+    for path in sorted(read - brought):  # it would be read as a part of the split
+        path.unlink()
+        yield f"removed, as it is in the data no more: {path.relative_to(target)}"
 
 
 def _tokens(plan: Plan, target: Path) -> Iterator[str]:
@@ -271,7 +280,7 @@ def _tokens(plan: Plan, target: Path) -> Iterator[str]:
 
 def _copy(path: Path, to: Path) -> None:
     """Copy a file whole, with what a link of the hub's cache points to, unless it is there."""
-    if to.exists() and to.stat().st_size == path.stat().st_size:
+    if to.exists() and io.hash_files((to,)) == io.hash_files((path,)):
         return
     to.parent.mkdir(parents=True, exist_ok=True)
     draft = to.with_name(f".{io.own_name(to)}")

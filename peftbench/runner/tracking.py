@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from peftbench.core.errors import ConfigError, one_of
+from peftbench.core.errors import ConfigError, RecordError, one_of, system_reason
 from peftbench.core.run import Json, Record, Run, flattened
 from peftbench.results.store import ResultsFolder
 from peftbench.runner.worker_pool import Event
@@ -75,9 +75,15 @@ class Tracking:
         elif event.kind in ("done", "failed"):
             news = self._news.pop(event.job.key, [])
             if event.kind == "done" and not event.fields.get("elsewhere"):
-                self._hand_over(self._results.load(event.job.key), news)
+                self._hand_over(event.job, news)
 
-    def _hand_over(self, record: Record, news: list[Json]) -> None:
+    def _hand_over(self, run: Run, news: list[Json]) -> None:
+        try:
+            record = self._results.load(run.key)
+        except (OSError, RecordError) as error:  # removed or damaged since: no reason to stop
+            why = system_reason(error) if isinstance(error, OSError) else error
+            self._tell(f"--track: {run.title} is left out: {why}")
+            return
         from accelerate.state import PartialState
 
         PartialState(cpu=True)  # of one process: trackers ask whether it is the main one

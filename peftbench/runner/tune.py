@@ -249,6 +249,11 @@ def choose(
                 "missing; the same command makes them"
             )
             cells, code = left, 1
+            tried = bad & {run.key for run in todo.runs}
+            full = any(after.failed[key].kind == "disk" for key in tried)
+            more = number < len(search.rungs) or step not in (None, rung.rates)
+            if more and (full or (options.fail_fast and tried)):  # which ended `execute` too
+                return code
         for cell in cells:
             cell.take(after, number, rung)
             if step:
@@ -341,10 +346,14 @@ class _CellSearch:
                 self.places.setdefault(place_of(record.environment), record.environment)
 
     def tell_proposer(self) -> None:
-        """Tell the latest rate's score, from which the next one is proposed."""
+        """Tell the latest rate's score, from which the next one is proposed.
+
+        Of the first round alone: later rounds, of an earlier search, would change what is proposed.
+        """
         assert self.proposals is not None
         rate = self.left[-1]
-        self.proposals.tell(rate, mean_scores(self.trials.values())[rate][0])
+        first = [self.trials[run.key] for run in self.question.trials(rate, 1)]
+        self.proposals.tell(rate, mean_scores(first)[rate][0])
 
     def halve(self, rung: Rung) -> None:
         """Leave the rates that go on to the next round, the best first; none that diverged."""

@@ -363,7 +363,13 @@ class _JobRunner:
         if isinstance(job, Evaluation):
             trains = base.build_suite(job.suite).trains
             do = continual.run_continual if trains else evaluator.evaluate_suite
-            results.save_evaluated(*do(job, results, replace(setting, processes=1), **how))
+            found, arrays = do(job, results, replace(setting, processes=1), **how)
+            if not results.has(job.run.key):  # `rm` cannot know of an evaluation without a file
+                raise ConfigError(
+                    f"the record of {job.run.key} was removed during this evaluation; `peftbench "
+                    "run` makes both again"
+                )
+            results.save_evaluated(found, arrays)
             return
         with distributed.group(job, results.folder, setting):
             outcome = trainer.execute(job, setting, results=results, **how)

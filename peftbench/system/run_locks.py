@@ -4,11 +4,12 @@ A claim is one byte of the file `claims`, at the offset that the run's key spell
 kernel, which lets go when the process ends, however it ends.
 
 Some file systems have no locks (NFS without its lock service, Lustre without `-o flock`, many FUSE
-mounts). There a claim is a file of its own in `claim_files`, made with O_EXCL, that names the
-process: its machine, boot, number and start. Once that folder is there, every process takes such a
-file, whether it could lock or not, so that all of them exclude each other. A file whose process is
-over is passed by. Of a process on another machine that cannot be told: its claim stays until the
-file is removed.
+mounts), and some have those of each machine alone, which the options of the mount tell (NFS with
+`nolock`, Lustre with `localflock`). There a claim is a file of its own in `claim_files`, made with
+O_EXCL, that names the process: its machine, boot, number and start. Once that folder is there,
+every process takes such a file, whether it could lock or not, so that all of them exclude each
+other. A file whose process is over is passed by. Of a process on another machine that cannot be
+told: its claim stays until the file is removed.
 """
 
 import errno
@@ -16,6 +17,7 @@ import fcntl
 import json
 import os
 import pwd
+import re
 import stat
 import time
 from contextlib import suppress
@@ -33,8 +35,25 @@ NO_LOCKS = frozenset(
 #: Another process has the lock, in the two ways in which systems say so.
 _TAKEN = frozenset({errno.EAGAIN, errno.EACCES})
 
+#: How spaces and the like stand in names of `_MOUNTS`.
+_ESCAPED = re.compile(r"\\([0-7]{3})")
+
 #: A byte that no key of 12 hexadecimal digits spells, and a key that no run has, to try with.
 _BEYOND, _NOBODY = 1 << 48, "nobody"
+
+#: Where the system tells what is mounted, as man 5 proc has it.
+_MOUNTS = Path("/proc/self/mountinfo")
+
+#: Options of mounts with which a lock is not seen by other machines, by type of file system; for
+#: one without options that is always so.
+_UNSHARED = {
+    "nfs": ("nolock", "local_lock=all", "local_lock=posix"),
+    "nfs4": ("nolock", "local_lock=all", "local_lock=posix"),
+    "lustre": ("localflock",),
+    "cifs": ("nobrl",),
+    "smb3": ("nobrl",),
+    "fuse.sshfs": (),
+}
 
 _README = """\
 The file system of this folder had no locks when a process tried them: {reason}.
@@ -64,7 +83,7 @@ class Claims:
             ConfigError: if none can be taken, with what to do.
         """
         try:
-            reason = self._try_lock()
+            reason = self._try_lock() or _unshared(self._folder)
             if reason is not None and not self._files.is_dir():
                 io.make_folder(self._files)
                 io.write_whole(self._files / "README.txt", _README.format(reason=reason).encode())
@@ -236,6 +255,34 @@ def _lock_error(file: int) -> str | None:
         if error.errno not in _TAKEN:  # else another process tries at this moment
             raise
     return None
+
+
+def _unshared(folder: Path) -> str | None:
+    """Why machines do not see each other's locks in a folder; None where they do, or alone use it.
+
+    The kernel locks all the same: only the mount tells.
+    """
+    try:
+        lines = os.fsdecode(_MOUNTS.read_bytes()).splitlines()
+    except OSError:  # not Linux
+        return None
+    place, found = folder.resolve(), None
+    for line in lines:
+        before, _, after = line.partition(" - ")
+        point = Path(_ESCAPED.sub(lambda code: chr(int(code[1], 8)), before.split()[4]))
+        if point == place or point in place.parents:
+            depth = len(point.parts)
+            if found is None or depth >= found[0]:  # the later one of two lies over the other
+                kind, _, options = after.split(" ", 2)
+                found = depth, kind, {*before.split()[5].split(","), *options.split(",")}
+    if found is None or found[1] not in _UNSHARED:
+        return None
+    _, kind, given = found
+    named = [name for name in _UNSHARED[kind] if name in given]
+    if _UNSHARED[kind] and not named:
+        return None
+    told = f" mounted with {named[0]}" if named else ""
+    return f"{kind}{told}: no machine sees those of another"
 
 
 def not_writable(folder: Path, path: Path) -> str:

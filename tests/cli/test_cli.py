@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import suite_records
 from click.testing import CliRunner
 from paths import GOLDEN
 from records import predictions, record, runs, tiny
@@ -223,6 +224,18 @@ def test_plan_counts_what_is_done_missing_and_failed(results):
         assert Run.from_json(run["run"]).key == run["key"]
     assert {run["key"] for run in planned["runs"] if run["state"] == "done"} == {
         one.run.key for one in made
+    }
+
+
+def test_plan_tells_programs_why_an_evaluation_failed(results):
+    (evaluation, other) = suite_records.planned("suite=noise", "method=lora", "seed=0,1")
+    results.save(record(evaluation.run), predictions())
+    results.fail(Failure(evaluation, "memory", "out of memory"))
+    planned = json.loads(call("plan", *tiny("suite=noise", "method=lora", "seed=0,1"), "--json"))
+    told = {one["key"]: (one["state"], one["failure"]) for one in planned["evaluations"]}
+    assert told == {
+        evaluation.key: ("failed", {"kind": "memory", "reason": "out of memory"}),
+        other.key: ("missing", None),
     }
 
 
@@ -463,6 +476,9 @@ def test_status_shows_what_runs_on_this_machine(results):
     said = call("status")
     assert "1 of 3 done, about 2.0 min left: peftbench run sweep=mine" in said
     assert " 25 % lora · mrpc, step 7, loss 0.500" in said
+    in_flight.write(results.trials(), "peftbench tune method=lora", 2, 6, None, [])
+    assert "2 of 6 done: peftbench tune method=lora" in call("status")
+    in_flight.remove(results.trials())
     assert json.loads(call("status", "--json"))["running"][0]["jobs"] == [job]
 
 
@@ -478,6 +494,71 @@ def test_rm_lists_files_and_removes_them_when_told(results):
     assert results.has(second)
     assert "begins with zzz" in call("rm", second, "zzz", "--yes", code=2)
     assert results.has(second)
+
+
+def test_rm_leaves_a_run_of_which_an_evaluation_is_in_progress(results, monkeypatch):
+    (evaluation,) = suite_records.planned("suite=noise", "method=lora")
+    results.save(record(evaluation.run), predictions())
+    results.save_evaluated(suite_records.noisy(evaluation, 0.75), predictions())
+    files = results.files_of(evaluation.run.key)
+    with monkeypatch.context() as patch:
+        patch.setattr(ResultsFolder, "claim", lambda self, key: key != evaluation.key)
+        said = call("rm", evaluation.run.key, "--yes", code=1)
+    assert f"left: {evaluation.key} is in progress" in said
+    assert results.files_of(evaluation.run.key) == files
+    call("rm", evaluation.run.key, "--yes")
+    assert (results.keys(), results.evaluations()) == ([], [])
+
+
+def test_rm_removes_what_a_run_has_written_until_it_was_claimed(results, monkeypatch):
+    (run,) = runs("method=lora")
+    results.fail(Failure(run, "killed", "by the test"))
+    claim = ResultsFolder.claim
+
+    def late(self, key):
+        if not self.has(key):  # its process ends just now
+            self.save(record(run), predictions())
+        return claim(self, key)
+
+    monkeypatch.setattr(ResultsFolder, "claim", late)
+    assert f"records/{run.key}.json" in call("rm", run.key, "--yes")
+    assert results.files_of(run.key) == []
+
+
+# a choice that cannot be read
+
+
+def test_reports_leave_out_a_torn_choice_and_say_what_makes_it_again(results):
+    made = fill(results)
+    path = torn_choice(results, made[0].run)
+    advice = f"{path} is not whole"
+    again = "remove it, and `peftbench tune` makes it again from the trials in"
+    for verb in (("report", "table", "rows=method", "columns=task"), ("report",), TESTED):
+        said = " ".join(call(*verb).split())
+        assert f"left out, unreadable: {advice}" in said, verb
+        assert again in said, verb
+    said = " ".join(call("report", "tuning", code=2).split())
+    assert advice in said
+    assert "holds no chosen learning rates" in said
+
+
+def test_work_at_a_torn_choice_is_refused_with_what_to_do(results):
+    path = torn_choice(results, runs("method=lora")[0])
+    for verb in (("plan", "tuned=true"), ("tune",)):
+        said = " ".join(call(*verb, *tiny("method=lora"), code=2).split())
+        assert f"{path} is not whole" in said, verb
+        assert "remove it, and `peftbench tune` makes it again" in said, verb
+
+
+TESTED = ("report", "claims", "paper=unipelt2022")
+
+
+def torn_choice(results, run):
+    """The file of a choice for a run, of which half came."""
+    choices.save(results, Choice(subject(run), 1e-3, run.task.metric, "a test", [], None))
+    (path,) = results.choices().iterdir()
+    path.write_bytes(path.read_bytes()[:200])
+    return path.relative_to(Path.cwd())
 
 
 # bad input

@@ -1,6 +1,7 @@
 """What scripts/next_runs.sh trains next, from what is in the folders."""
 
 import importlib
+import subprocess
 import sys
 from collections import Counter
 from dataclasses import replace
@@ -106,13 +107,15 @@ def test_rates_come_first_then_cells_of_five_seeds_at_them(tmp_path, monkeypatch
 def test_a_cell_is_whole_when_each_seed_has_a_record_or_diverged(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = ResultsFolder(tmp_path / "made")
-    runs = peftbench.plan("method=lora", "task=mrpc", "seed=0,1").runs
-    monkeypatch.setattr(ResultsFolder, "has", lambda self, key: key == runs[0].key)
+    runs = peftbench.plan(*tiny("method=lora", "seed=0,1")).runs
+    folder.save(record(runs[0]), predictions())
     assert next_runs.is_whole(folder, runs[:1])
     assert not next_runs.is_whole(folder, runs)
     for kind, whole in (("error", False), ("diverged", True)):
         folder.fail(Failure(runs[1], kind, "as a test wants it"))
         assert next_runs.is_whole(folder, runs) is whole
+    (folder.folder / "records" / f"{runs[0].key}.json").write_bytes(b"")  # of a full disk
+    assert not next_runs.is_whole(folder, runs)
 
 
 def test_what_suites_ask_belongs_to_a_cell(tmp_path):
@@ -134,8 +137,41 @@ def test_a_record_of_another_tuned_folder_is_taken_over_unless_suites_need_weigh
     assert ResultsFolder(part.folder).keys() == []
     next_runs.take_over(part)
     assert ResultsFolder(part.folder).keys() == [found.runs[0].key]
+    path = part.folder / "records" / f"{found.runs[0].key}.json"
+    path.write_bytes(b"")  # as a full disk leaves it
+    next_runs.take_over(part)
     taken = ResultsFolder(part.folder).load(found.runs[0].key)
     assert len(ResultsFolder(part.folder).predictions(taken)["label"]) == 5
+
+
+def test_a_cell_of_which_all_diverged_leaves_nothing_to_commit(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{name}_NAME", "a test")
+        monkeypatch.setenv(f"GIT_{name}_EMAIL", "test@localhost")
+    subprocess.run(["git", "init", "-q"], check=True)
+    folder = ResultsFolder("made")
+    first, second = peftbench.plan(*tiny("method=lora", "seed=0,1")).runs
+    part = next_runs.Part("a cell", folder.folder, ["a", "test"], [first])
+    (tmp_path / "other").write_text("staged by someone else")
+    subprocess.run(["git", "add", "other"], check=True)
+    next_runs.commit(part)  # without choices there is no file at all
+    choice = Choice(subject(first), 7e-4, first.task.metric, "a test", [], None)
+    choices.save(folder, choice)
+    for _ in range(2):
+        next_runs.commit(part)
+    folder.save(record(second), predictions())
+    next_runs.commit(replace(part, title="another cell", runs=[second]))
+    log = ["git", "log", "--format=%s", "--name-only"]
+    told = subprocess.run(log, check=True, capture_output=True, text=True).stdout.split("\n")
+    (name,) = folder.choices().iterdir()
+    assert [line for line in told if line] == [
+        "another cell",
+        f"made/predictions/{second.key}.npz",
+        f"made/records/{second.key}.json",
+        "a cell",
+        str(name),
+    ]
 
 
 def test_budgets_of_seconds_are_made_alone_and_in_one_go(tmp_path, monkeypatch):

@@ -62,6 +62,12 @@ def test_results_land_on_the_page(results, server):
     assert f'data-state="{progress(server)["state"]}"' in page
 
 
+def test_a_search_of_learning_rates_is_told_too(results, server):
+    in_flight.write(results.trials(), "peftbench tune method=lora", 2, 6, None, [])
+    (told,) = progress(server)["commands"]
+    assert (told["count"], told["command"]) == ("2 of 6 done", "peftbench tune method=lora")
+
+
 def test_what_runs_is_told_with_loss_and_time_left(results, server):
     assert progress(server)["commands"] == []
     job = {"title": "lora · mrpc", "fraction": 0.25, "step": 7, "loss": 0.5}

@@ -9,6 +9,7 @@ from peftbench.core.errors import ConfigError, RecordError
 from peftbench.core.tuning import Choice, Trial, subject
 from peftbench.results import choices
 from peftbench.results.store import ResultsFolder
+from peftbench.system import io
 
 TRIAL = Trial("0" * 12, 2e-3, 1000, None, 1, 0.8, False, 3.0)
 
@@ -28,8 +29,26 @@ def test_a_choice_is_read_as_it_was_written(tmp_path):
     assert (found.run, found.trials, found.rate) == (subject(run), [TRIAL], 2e-3)
     assert choices.find(results, "0" * 12) is None
     path.write_text(path.read_text().replace("0.002", "0.003"))
-    with pytest.raises(RecordError, match="was altered"):
+    with pytest.raises(RecordError, match=r"was altered: .*; remove it, and `peftbench tune` make"):
         choices.find(results, subject(run).key)
+    with pytest.raises(RecordError, match="was altered"):
+        choices.all_choices(results)
+    (bitfit,) = runs("method=bitfit")
+    choices.save(results, choice(bitfit, 1e-3))
+    good, bad = choices.scan(results)
+    assert [one.run.method.name for one in good] == ["bitfit"]
+    assert list(bad) == [subject(run).key]
+
+
+def test_a_choice_of_another_peftbench_is_not_to_be_removed(tmp_path):
+    (run,) = runs("method=lora")
+    results = ResultsFolder(tmp_path)
+    path = results.choices() / f"lora-{subject(run).key}.json"
+    results.write(path, io.sealed(choice(run, 2e-3).to_json() | {"more": 1}))
+    with pytest.raises(RecordError) as told:
+        choices.find(results, subject(run).key)
+    assert str(told.value).startswith(f"{path}: a choice of other fields: ")
+    assert "remove it" not in str(told.value)
 
 
 def test_a_cell_has_one_file_however_its_size_is_written(tmp_path):

@@ -204,6 +204,33 @@ def test_folders_that_cannot_be_meant_are_refused(two, tmp_path):
     assert len(a.keys()) == 4
 
 
+def test_folders_of_trials_alone_are_merged(tmp_path):
+    """As two machines leave them that each made a share of a search."""
+    one, other = records.runs("method=lora", "seed=0,1")
+    folders = [ResultsFolder(tmp_path / name) for name in "ab"]
+    for place, run in zip(folders, (one, other), strict=True):
+        place.trials().save(records.record(run), records.predictions())
+    into = ResultsFolder(tmp_path / "all")
+    assert merging.merge(folders, into).counts == {"trial": (2, 2)}
+    assert into.trials().keys() == sorted([one.key, other.key])
+
+
+def test_a_torn_choice_is_left_out_or_comes_from_another_folder(two, tmp_path):
+    a, b = two
+    (path,) = b.choices().iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:200])
+    into = ResultsFolder(tmp_path / "without")
+    (line,) = merging.merge([a, b], into).left_out
+    assert line.startswith(f"unreadable, {b.folder}: {path} is not whole")
+    assert f"makes it again from the trials in {b.trials().folder}" in line
+    assert (len(into.keys()), into.choices().exists()) == (4, False)
+    a.write(a.choices() / path.name, whole)
+    into = ResultsFolder(tmp_path / "all")
+    assert merging.merge([a, b], into).left_out == []
+    assert (into.choices() / path.name).read_bytes() == whole
+
+
 def test_another_commit_of_a_repository_is_noted(two, tmp_path):
     a, b = two
     a.keep_revisions({"models/x": "def", "datasets/y": "123"})

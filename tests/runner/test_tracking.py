@@ -57,6 +57,18 @@ def test_what_others_did_is_not_handed_over(tracked):
     assert not results.trackers().exists()
 
 
+def test_a_record_that_is_removed_before_it_is_handed_over_costs_nothing_else(tmp_path):
+    results, told = ResultsFolder(tmp_path), []
+    listen = Tracking(["csv"], results, lambda event: None, told.append)
+    results.save(record(RUNS[1]), predictions())
+    for run in RUNS:
+        listen(Event("done", 0, run, {}))
+    (line,) = told
+    assert line.startswith(f"--track: {RUNS[0].title} is left out: ")
+    assert line.endswith(f"{RUNS[0].key}.json: No such file or directory")
+    assert [path.stem for path in (results.trackers() / "csv").iterdir()] == [RUNS[1].key]
+
+
 def test_tensorboard_reads_the_losses(tracked):
     pytest.importorskip("tensorboard")
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

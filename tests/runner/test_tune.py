@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner
@@ -13,7 +14,7 @@ from peftbench.cli.main import main
 from peftbench.core.errors import ConfigError
 from peftbench.core.failures import Failure
 from peftbench.core.plan import RunOptions
-from peftbench.core.tuning import NAMED, UNREPORTED, Question, Search, Trial
+from peftbench.core.tuning import NAMED, TPE, UNREPORTED, Question, Search, Trial
 from peftbench.results import choices
 from peftbench.results.store import ResultsFolder
 from peftbench.results.tuned import Tuned
@@ -291,6 +292,37 @@ def test_a_trial_that_fails_leaves_other_cells_alone(monkeypatch, tmp_path, caps
     (choice,) = choices.all_choices(ResultsFolder(tmp_path))
     assert (choice.run.method.name, len(choice.trials)) == ("bitfit", 3)
     assert "1 of 2 rates are not chosen while trials are missing" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("kind", "fail_fast"), [("error", True), ("disk", False)])
+def test_no_round_follows_one_that_a_failure_has_ended(monkeypatch, tmp_path, kind, fail_fast):
+    trained = Trained({1e-3: 0.8, 2e-3: 0.7}, {("lora", 2e-3): kind})
+    words = ("method=lora,bitfit", "train.lr=1e-3,2e-3")
+    assert choose(monkeypatch, trained, tmp_path, *words, fail_fast=fail_fast) == 1
+    assert {seed for _, seed in trained.made} == {1000}
+    assert choices.all_choices(ResultsFolder(tmp_path)) == []
+
+
+def test_what_is_whole_after_the_last_round_is_chosen_though_a_trial_failed(monkeypatch, tmp_path):
+    trained = Trained({1e-3: 0.8, 2e-3: 0.7}, {("lora", 2e-3): "error"})
+    words = ("method=lora,bitfit", "train.lr=1e-3,2e-3")
+    once = Search(finalists=1, seeds=1)
+    assert choose(monkeypatch, trained, tmp_path, *words, search=once, fail_fast=True) == 1
+    (choice,) = choices.all_choices(ResultsFolder(tmp_path))
+    assert choice.run.method.name == "bitfit"
+
+
+def test_later_rounds_of_an_earlier_search_do_not_change_what_is_proposed():
+    search = Search(sampler=TPE)
+    (question,) = tune.questions(plan(*tiny("size=400", "method=lora")), search)
+    told = []
+    trials = {
+        run.key: replace(trial(1e-3, 0.9 if run.seed == 1000 else 0.1), key=run.key)
+        for run in question.trials(1e-3, 3)
+    }
+    proposals = SimpleNamespace(tell=lambda *given: told.append(given))
+    tune._CellSearch(question, search, [1e-3], None, proposals, trials, {}).tell_proposer()
+    assert told == [(1e-3, pytest.approx(0.9))]
 
 
 def test_trials_of_several_machines_are_of_each(monkeypatch, tmp_path):

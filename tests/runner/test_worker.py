@@ -13,6 +13,8 @@ from dataclasses import asdict
 from types import SimpleNamespace
 
 import pytest
+import records
+import suite_records
 import torch
 from short_runs import after
 from stage import Stage, one
@@ -21,6 +23,7 @@ from peftbench.core.errors import ClosedFileError, ConfigError
 from peftbench.core.evaluation import job_json
 from peftbench.core.failures import FAILURE_KINDS, TRANSIENT_FAILURES
 from peftbench.core.runtime import RuntimeConfig
+from peftbench.evaluation import evaluator
 from peftbench.methods import dry_run
 from peftbench.results.store import ResultsFolder
 from peftbench.runner import worker
@@ -128,6 +131,25 @@ def test_a_gpu_that_cannot_be_used_is_told_once_before_any_run(stage, monkeypatc
     assert told == [
         {"event": "refused", "reason": "--device cuda: torch sees no GPU here; use --device cpu"}
     ]
+
+
+def test_an_evaluation_of_a_run_that_is_removed_meanwhile_is_not_kept(tmp_path, monkeypatch):
+    (evaluation,) = suite_records.planned("suite=noise", "method=lora")
+    results, told = ResultsFolder(tmp_path), []
+    results.save(records.record(evaluation.run), records.predictions())
+
+    def evaluate(job, store, *_, **__):
+        for path in store.files_of(job.run.key):
+            path.unlink()  # as `rm` does
+        return suite_records.noisy(job, 0.75), records.predictions()
+
+    monkeypatch.setattr(evaluator, "evaluate_suite", evaluate)
+    tell = lambda event, **_: told.append(event)  # noqa: E731
+    worker._JobRunner(results, CPU, None, lambda: False, tell).one(evaluation)
+    assert (told[-1], results.evaluations()) == ("failed", [])
+    note = results.failure(evaluation.key)
+    assert note.kind == "data"
+    assert f"the record of {evaluation.run.key} was removed during this evaluation" in note.reason
 
 
 INPUT = """

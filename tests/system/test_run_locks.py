@@ -19,7 +19,7 @@ from records import predictions, record, runs
 
 from peftbench.core.errors import ConfigError
 from peftbench.results.store import ResultsFolder
-from peftbench.system import io, processes
+from peftbench.system import io, processes, run_locks
 
 KEY, OTHER = "0123456789ab", "ba9876543210"
 
@@ -77,6 +77,53 @@ def test_without_locks_it_is_said_and_files_are_claims(results, without_locks):
     assert claim_files(results) == [f"{KEY}.1"]
     results.release(KEY)
     assert claim_files(results) == []
+
+
+MOUNTS = {
+    "nfs4 rw,relatime - nfs4 server:/x rw,vers=4.2,local_lock=none": None,
+    "nfs rw,relatime - nfs server:/x rw,vers=3,nolock,local_lock=all": "nfs mounted with nolock",
+    "nfs of one sort rw shared:4 - nfs server:/x rw,local_lock=posix": "with local_lock=posix",
+    "nfs flock rw - nfs server:/x rw,vers=3,local_lock=flock": None,  # ours are of the other sort
+    "lustre rw - lustre 10.0.0.1@tcp:/x rw,flock,lazystatfs": None,
+    "local lustre rw - lustre 10.0.0.1@tcp:/x rw,localflock": "lustre mounted with localflock",
+    "smb rw - cifs //server/x rw,vers=3.0,nobrl": "cifs mounted with nobrl",
+    "sshfs rw - fuse.sshfs user@server:/x rw,user_id=0": "fuse.sshfs: no machine sees",
+    "disk rw,relatime - ext4 /dev/sda1 rw": None,
+}
+
+
+@pytest.mark.parametrize("line", MOUNTS)
+def test_locks_that_other_machines_do_not_see_are_none(tmp_path, monkeypatch, line):
+    name, _, options = line.partition(" rw")
+    folder = tmp_path / name
+    folder.mkdir()
+    point = str(folder).replace(" ", r"\040")
+    lines = [
+        "22 1 0:20 / / rw - ext4 /dev/sda1 rw",
+        f"23 22 0:21 / {tmp_path} rw - nfs server:/home rw,nolock",
+        f"24 23 0:22 / {point} rw{options}",
+        f"25 24 0:23 / {point}/other rw - nfs server:/other rw,nolock",
+    ]
+    (tmp_path / "mountinfo").write_text("\n".join(lines) + "\n")
+    monkeypatch.setattr(run_locks, "_MOUNTS", tmp_path / "mountinfo")
+    results = ResultsFolder(folder / "runs")
+    told = results.check_claims()
+    if MOUNTS[line] is None:
+        assert told is None
+        assert results.claim(KEY)
+        assert not (results.folder / "claim_files").exists()
+    else:
+        assert MOUNTS[line] in told
+        assert results.claim(KEY)
+        assert claim_files(results) == [f"{KEY}.1"]
+        readme = (results.folder / "claim_files" / "README.txt").read_text()
+        assert MOUNTS[line] in readme
+
+
+def test_the_mounts_of_this_machine_are_read(tmp_path):
+    if not run_locks._MOUNTS.exists():
+        pytest.skip("not Linux")
+    assert ResultsFolder(tmp_path).check_claims() is None
 
 
 HOLDER = """
