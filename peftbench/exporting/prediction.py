@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import torch
@@ -35,8 +35,8 @@ from peftbench.exporting.loading import (
     read_export,
     trained_weights,
 )
-from peftbench.methods.base import MODEL, OWN, Method, build_method
-from peftbench.models import decoding
+from peftbench.methods.base import MODEL, OWN, PEFT, Method, build_method
+from peftbench.models import decoding, heads
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
 from peftbench.results.store import ResultsFolder
@@ -136,7 +136,11 @@ def open_export(folder: Path, setting: RuntimeConfig) -> PredictionSource:
         return replace(own, cut_off=cut_off)
     device = device_of(setting)
     tokenizer = load_tokenizer(run.model) if export.form != MODEL else _own_tokenizer(folder, run)
-    called = CalledModel(called_model(export), prompting.verbalizer_ids(run, tokenizer)).to(device)
+    model: Any = called_model(export)
+    if run.task.regression:  # as `AdaptedModel` does
+        inner = model.get_base_model() if export.form == PEFT else model
+        heads.compute_exactly(inner, run.model.family_config.head)
+    called = CalledModel(model, prompting.verbalizer_ids(run, tokenizer)).to(device)
     predictor = Predictor(
         tokenizer.pad_token_id,
         "2d",
