@@ -93,7 +93,9 @@ def export_run(
         try:
             load = _WRITERS[form](kept, results, base, draft)
         except ValueError as error:
-            raise ConfigError(f"{title}: {error}") from error
+            others = " or ".join(f"--form {one}" for one in forms if one != form)
+            hint = f"; try {others}" if others else ""
+            raise ConfigError(f"{title}: {error}{hint}") from error
         length = min(record.run.train.max_length, kept.tokenizer.model_max_length)
         about = _about(kept, form, base) | {"weights_sha256": loading.weight_hashes(draft)}
         draft.joinpath(loading.ABOUT).write_bytes(io.sealed(about))
