@@ -213,7 +213,7 @@ def _predict(
             unique, places = distinct({name: sets[name] for name in names})
             encode = prompting.coder(asked_as, kept.tokenizer, root, count, shown[names[0]])
             tokens = encode(unique)
-            found.cut |= dict.fromkeys(places, tokens.truncated)
+            found.cut |= {name: int(tokens.lost[rows].sum()) for name, rows in places.items()}
         with phases.phase("evaluate"):
             answers = {"": kept.answer(asked_as, tokens)}
             if asked.untrained:
