@@ -196,7 +196,9 @@ class RobustPartial(WrapperMethod):
                     loss, parameters, retain_graph=True, allow_unused=True, materialize_grads=True
                 )
                 squares = sum(float(g.square().sum()) for g in grads)
-                weights = sum(float(p.detach().square().sum()) for p in parameters)
-                rgn, count = math.sqrt(squares / weights), sum(p.numel() for p in parameters)
-                scores[block] += rgn if self.choose == "rgn" else squares / count
+                if self.choose == "rgn":
+                    weights = sum(float(p.detach().square().sum()) for p in parameters)
+                    scores[block] += math.sqrt(squares / weights)
+                else:
+                    scores[block] += squares / sum(p.numel() for p in parameters)
         return scores
