@@ -16,7 +16,7 @@ from peftbench.core.runtime import RuntimeConfig
 from peftbench.system.hardware import devices
 
 if TYPE_CHECKING:
-    from peftbench.core.run import Record
+    from peftbench.core.run import Record, Run
     from peftbench.exporting.prediction import PredictionSource
     from peftbench.results.store import ResultsFolder
 
@@ -60,8 +60,9 @@ _RECORDS = "records"
     "--form",
     type=click.Choice(["model", "peft", "peftbench"]),
     help="model: a folder of transformers, adapters merged. peft: an adapter of the peft library. "
-    "peftbench: bottleneck adapters.  [default: the method's own: model for full, bitfit, head; "
-    "peft for lora, ia3, prefix, peft]",
+    "peftbench: the weights that the method trained.  [default: the method's own: model for full, "
+    "bitfit, head, layernorm, random_mask; peft for lora, adalora, ia3, prefix, peft; peftbench "
+    "for adapters and combined; blob, bayes_hybrid, mc_dropout and unipelt have none]",
 )
 @_data_root
 @click.option(
@@ -114,18 +115,35 @@ def export(
     from peftbench.exporting.folder import export_run
 
     root = root_of(data_root)
-    part = None
-    if review_error is not None:
-        from peftbench.exporting import prediction, review
+    said: list[str] = []
+    add = (
+        None if review_error is None else _cut_off(record.run, root, review_error, str(place), said)
+    )
+    lines = export_run(record, results, place, form, root, not without_reference, add=add)
+    click.echo("\n".join([f"{place}:", *(f"  {line}" for line in [*lines, *said])]))
 
-        part = review.calibration_part(record.run, root)
-    lines = export_run(record, results, place, form, root, not without_reference)
-    if part is not None and review_error is not None:
-        source = prediction.open_export(place, RuntimeConfig(device="cpu", data_root=root))
-        found = review.find_cut_off(source, part, review_error)
-        review.write(place, found)
-        lines.append(f"# {review.sentence(found)}")
-    click.echo("\n".join([f"{place}:", *(f"  {line}" for line in lines)]))
+
+def _cut_off(
+    run: "Run", root: str | None, error: float, name: str, said: list[str]
+) -> Callable[[Path], None]:
+    """What chooses a cut-off for a folder of a run and writes it there; `said` gets its sentence.
+
+    Raises:
+        ConfigError: if no rows are left to choose it on.
+    """
+    from peftbench.exporting import prediction, review
+
+    part = review.calibration_part(run, root)
+
+    def add(folder: Path) -> None:
+        source = prediction.open_export(folder, RuntimeConfig(device="cpu", data_root=root))
+        if source.note:
+            note(f"{name}: {source.note}")
+        found = review.find_cut_off(source, part, error)
+        review.write(folder, found)
+        said.append(f"# {review.sentence(found)}")
+
+    return add
 
 
 def _export_records(results: "ResultsFolder", path: Path, where: str) -> None:
@@ -246,9 +264,14 @@ def opened(
     """What predicts: the run of a record, else an exported folder; see `exporting.prediction`."""
     from peftbench.exporting import prediction
 
-    if record is None:
-        return prediction.open_export(Path(source), setting)
-    return prediction.open_run(record, results, setting)
+    found = (
+        prediction.open_export(Path(source), setting)
+        if record is None
+        else prediction.open_run(record, results, setting)
+    )
+    if found.note:
+        note(f"{source}: {found.note}")
+    return found
 
 
 def note(text: str) -> None:

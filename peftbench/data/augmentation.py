@@ -103,6 +103,7 @@ def augment_split(
         label=np.concatenate([tokens.label, more.label]),
         answer=np.concatenate([tokens.answer, more.answer]),
         truncated=tokens.truncated + more.truncated,
+        lost=np.zeros(0, dtype=bool),  # of those from the cache it is not known
     )
     return AugmentedSplit(
         both,

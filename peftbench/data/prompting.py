@@ -66,12 +66,12 @@ class Prompt(ABC):
         most = min(most, tokenizer.model_max_length)
         rows: dict[int, Row] = {}
         left = list(range(len(table.label)))
-        lost = 0
+        lost = np.zeros(len(table.label), dtype=bool)
         for count in range(len(self.shown), -1, -1):
             made = self._rows(table.take(np.array(left)), count, tokenizer) if left else []
             rows |= {n: row for n, row in zip(left, made, strict=True) if len(row.ids) <= most}
             left = [number for number in left if number not in rows]
-            lost = max(lost, len(left))
+            lost[left] = True
         if left:
             cut = self._cut(table.take(np.array(left)), tokenizer, most)
             rows |= dict(zip(left, cut, strict=True))
@@ -81,9 +81,10 @@ class Prompt(ABC):
             types=np.concatenate([np.asarray(row.types, np.uint8) for row in ordered]),
             ends=np.cumsum([len(row.ids) for row in ordered], dtype=np.int64),
             label=table.label,
-            truncated=lost,
+            truncated=int(lost.sum()),
             answer=np.array([row.answer for row in ordered if row.answer >= 0], dtype=np.int32),
             wanted=np.array([row.wanted for row in ordered if row.wanted], dtype=np.int32),
+            lost=lost,
         )
 
     def front(self, count: int) -> str:

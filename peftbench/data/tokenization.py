@@ -46,6 +46,7 @@ class TokenizedSplit:
             behind which it writes (int32); empty with a head.
         wanted: how many tokens at the end of each example are to be written (int32); empty where
             none are.
+        lost: (examples,) which ones `truncated` counts; empty for a split from the cache.
     """
 
     ids: np.ndarray
@@ -55,6 +56,7 @@ class TokenizedSplit:
     truncated: int
     answer: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
     wanted: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int32))
+    lost: np.ndarray = field(default_factory=lambda: np.zeros(0, bool))
 
     def __len__(self) -> int:
         return len(self.label)
@@ -216,6 +218,7 @@ def encode(
         ends=np.cumsum([len(row) for row in ids], dtype=np.int64),
         label=table.label,
         truncated=len(long),
+        lost=np.isin(np.arange(len(ids)), long),
     )
 
 

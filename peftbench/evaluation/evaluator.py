@@ -34,7 +34,12 @@ from peftbench.suites.base import Suite
 from peftbench.suites.latency import Latency
 from peftbench.training import measurement
 from peftbench.training.device import device_of
-from peftbench.training.precision import AUTOCAST, build_accelerator, resolve_precision
+from peftbench.training.precision import (
+    AUTOCAST,
+    build_accelerator,
+    kept_precision,
+    precision_note,
+)
 from peftbench.training.predictor import Predictor, require_finite
 from peftbench.training.session import TrainingInterrupted
 from peftbench.training.warm_cache import WarmCache
@@ -84,7 +89,9 @@ def evaluate_suite(
     with phases.phase("tokenise"):
         sets = asked.sets(run, setting.data_root)
     # as it trained, whatever auto is here
-    precision = resolve_precision(record.environment["precision"], device)
+    precision = kept_precision(record.environment["precision"], device)
+    if note := precision_note(record.environment["precision"], precision):
+        warnings.warn(note, stacklevel=2)
     kept = KeptModel(
         run, state, backbone.verbalizer_ids, tokenizer, warm, device, precision, report, stop
     )
@@ -213,7 +220,7 @@ def _predict(
             unique, places = distinct({name: sets[name] for name in names})
             encode = prompting.coder(asked_as, kept.tokenizer, root, count, shown[names[0]])
             tokens = encode(unique)
-            found.cut |= dict.fromkeys(places, tokens.truncated)
+            found.cut |= {name: int(tokens.lost[rows].sum()) for name, rows in places.items()}
         with phases.phase("evaluate"):
             answers = {"": kept.answer(asked_as, tokens)}
             if asked.untrained:

@@ -13,6 +13,7 @@ from peftbench.data.batching import Batch
 from peftbench.data.tokenization import TokenizedSplit
 from peftbench.methods.base import MODEL, SAME_LOGITS, Method
 from peftbench.models.adapted_model import AdaptedModel
+from peftbench.models.heads import ExactLinear
 from peftbench.suites.latency import Latency
 from peftbench.training.measurement import synchronized_clock
 from peftbench.training.precision import AUTOCAST
@@ -123,8 +124,12 @@ def _names(model: AdaptedModel) -> set[str]:
 
 
 def _cast(model: AdaptedModel, autocast: torch.dtype | None) -> None:
-    """Store merged weights as those that were frozen are: autocast would cast them at each pass."""
+    """Store merged weights as those that were frozen are: autocast would cast them at each pass.
+
+    The head of a regression computes in fp32.
+    """
     for module in model.modules():
-        if autocast is not None and isinstance(module, nn.Linear):
+        castable = isinstance(module, nn.Linear) and not isinstance(module, ExactLinear)
+        if autocast is not None and castable:
             for name, p in [*module.named_parameters(recurse=False)]:
                 setattr(module, name, nn.Parameter(p.to(autocast), requires_grad=False))

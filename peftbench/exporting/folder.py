@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from importlib.metadata import version
@@ -51,6 +52,7 @@ def export_run(
     data_root: str | None = None,
     validation: bool = True,
     held: HeldOutScores | None = None,
+    add: Callable[[Path], None] | None = None,
 ) -> list[str]:
     """Write a folder with a run's kept weights, once it gives the run's logits.
 
@@ -62,6 +64,7 @@ def export_run(
         data_root: folders of data sets in the hub's layout, or None for the hub.
         validation: whether to describe the validation texts, which must be at hand.
         held: in place of the record's scores, of a model that was trained on all its texts.
+        add: called with the whole folder before it gets its name, to put more into it.
 
     Returns:
         Lines of Python that load it.
@@ -93,7 +96,9 @@ def export_run(
         try:
             load = _WRITERS[form](kept, results, base, draft)
         except ValueError as error:
-            raise ConfigError(f"{title}: {error}") from error
+            others = " or ".join(f"--form {one}" for one in forms if one != form)
+            hint = f"; try {others}" if others else ""
+            raise ConfigError(f"{title}: {error}{hint}") from error
         length = min(record.run.train.max_length, kept.tokenizer.model_max_length)
         about = _about(kept, form, base) | {"weights_sha256": loading.weight_hashes(draft)}
         draft.joinpath(loading.ABOUT).write_bytes(io.sealed(about))
@@ -114,6 +119,8 @@ def export_run(
             draft.joinpath(reference.NAME).write_text(
                 json.dumps(facts, indent=1) + "\n", encoding="utf-8"
             )
+        if add is not None:
+            add(draft)
         draft.chmod(0o777 & ~_umask())  # a temporary folder is its owner's alone
         os.replace(draft, folder)
     finally:

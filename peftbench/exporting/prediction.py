@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 import torch
@@ -35,15 +35,15 @@ from peftbench.exporting.loading import (
     read_export,
     trained_weights,
 )
-from peftbench.methods.base import MODEL, OWN, Method, build_method
-from peftbench.models import decoding
+from peftbench.methods.base import MODEL, OWN, PEFT, Method, build_method
+from peftbench.models import decoding, heads
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
 from peftbench.results.store import ResultsFolder
 from peftbench.system import io
 from peftbench.system.run_locks import NO_LOCKS
 from peftbench.training.device import device_of
-from peftbench.training.precision import build_accelerator, resolve_precision
+from peftbench.training.precision import build_accelerator, kept_precision, precision_note
 from peftbench.training.predictor import Predictor
 
 #: Rows that are predicted and written together; a file of fewer gives what the run's own
@@ -67,6 +67,7 @@ class PredictionSource:
         root: folders of data sets in the hub's layout, or None for the hub.
         cut_off: confidence below which people review, infinite for all texts; None where none was
             chosen.
+        note: what is odd of it, for a person.
     """
 
     run: Run
@@ -75,6 +76,7 @@ class PredictionSource:
     predictor: Predictor
     root: str | None
     cut_off: float | None = None
+    note: str | None = None
 
     @property
     def labels(self) -> list[str] | None:
@@ -107,7 +109,7 @@ class PredictionSource:
 
 
 def open_run(record: Record, results: ResultsFolder, setting: RuntimeConfig) -> PredictionSource:
-    """A kept run as what predicts, in the precision in which it trained.
+    """A kept run as what predicts, in the precision in which it trained; see `kept_precision`.
 
     Raises:
         ConfigError: if its weights were not kept, or the checkpoint or device is not at hand.
@@ -120,7 +122,7 @@ def open_run(record: Record, results: ResultsFolder, setting: RuntimeConfig) -> 
 
 
 def open_export(folder: Path, setting: RuntimeConfig) -> PredictionSource:
-    """An exported folder as what predicts, in the precision in which its run trained.
+    """An exported folder as what predicts, in its run's precision; see `kept_precision`.
 
     Raises:
         ConfigError: if it is no such folder, if its weights are missing, torn or others, or if its
@@ -136,16 +138,22 @@ def open_export(folder: Path, setting: RuntimeConfig) -> PredictionSource:
         return replace(own, cut_off=cut_off)
     device = device_of(setting)
     tokenizer = load_tokenizer(run.model) if export.form != MODEL else _own_tokenizer(folder, run)
-    called = CalledModel(called_model(export), prompting.verbalizer_ids(run, tokenizer)).to(device)
+    model: Any = called_model(export)
+    if run.task.regression:  # as `AdaptedModel` does
+        inner = model.get_base_model() if export.form == PEFT else model
+        heads.compute_exactly(inner, run.model.family_config.head)
+    called = CalledModel(model, prompting.verbalizer_ids(run, tokenizer)).to(device)
+    resolved = kept_precision(precision, device)
     predictor = Predictor(
         tokenizer.pad_token_id,
         "2d",
         device,
         Method(),
         cast(AdaptedModel, called),  # `Method.predict` calls it with a batch, no more
-        build_accelerator(device, resolve_precision(precision, device), run.train.tf32),
+        build_accelerator(device, resolved, run.train.tf32),
     )
-    return PredictionSource(run, identity, tokenizer, predictor, setting.data_root, cut_off)
+    note = precision_note(precision, resolved)
+    return PredictionSource(run, identity, tokenizer, predictor, setting.data_root, cut_off, note)
 
 
 def _own_tokenizer(folder: Path, run: Run) -> PreTrainedTokenizerBase:
@@ -164,9 +172,10 @@ def _inserted(
     tokenizer = load_tokenizer(run.model)
     ids = prompting.verbalizer_ids(run, tokenizer)
     backbone = Backbone(run.model, device, verbalizer_ids=ids)
-    method, resolved = build_method(run.method), resolve_precision(precision, device)
+    method, resolved = build_method(run.method), kept_precision(precision, device)
     predictor = viewed(run, method, state, backbone, tokenizer, device, resolved)
-    return PredictionSource(run, identity, tokenizer, predictor, setting.data_root)
+    note = precision_note(precision, resolved)
+    return PredictionSource(run, identity, tokenizer, predictor, setting.data_root, note=note)
 
 
 # files

@@ -44,13 +44,19 @@ def check_runs(new: Run, old: Run) -> None:
     """Refuse models that do not answer the same question.
 
     Raises:
-        ConfigError: if one predicts values, or their classes or numbers of texts differ.
+        ConfigError: if one predicts values or writes texts, or their classes or numbers of texts
+            differ.
     """
     for what, run in (("NEW", new), ("OLD", old)):
         if run.task.regression:
             raise ConfigError(
                 f"{what} predicts values ({run.task.name}); a gate compares classifiers, as flips, "
                 "calibration and abnormal input are not defined for values"
+            )
+        if run.task.generation:
+            raise ConfigError(
+                f"{what} writes texts ({run.task.name}); a gate compares classifiers, as flips, "
+                "calibration and abnormal input are not defined for texts"
             )
     ours, theirs = _names(new), _names(old)
     if sorted(ours) != sorted(theirs):

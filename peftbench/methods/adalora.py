@@ -67,6 +67,11 @@ class AdaLoRA(LinearUpdates):
         """No: a run ranks its own triplets by their gradients."""
         return False
 
+    @property
+    def task_alone(self) -> bool:
+        """Whether its loss has no regulariser."""
+        return self.orthogonality == 0
+
     def updated(self, linear: nn.Linear) -> "Triplets":
         """Of the rank before the first reduction."""
         check_rank("initial_rank", self.initial_rank, "a layer", min(linear.weight.shape))
@@ -86,7 +91,7 @@ class AdaLoRA(LinearUpdates):
 
     def on_gradients(self, model: AdaptedModel) -> None:
         """Update the averages of importance."""
-        for _, part in _parts(model):
+        for part in _trained(model):
             part.observe(*self.betas)
 
     def on_step_end(self, model: AdaptedModel, step: int, steps: int | None) -> None:
@@ -94,7 +99,7 @@ class AdaLoRA(LinearUpdates):
         if steps is None:
             raise ValueError("AdaLoRA's ranks fall by steps; take a budget of steps or epochs")
         start, end = adalora_schedule(vars(self), steps)
-        parts = [part for _, part in _parts(model)]
+        parts = _trained(model)
         if step > end:
             for part in parts:
                 part.keep(part.kept)
@@ -113,8 +118,8 @@ class AdaLoRA(LinearUpdates):
         return int(last + (first - last) * left**3)
 
     def diagnostics(self, model: AdaptedModel) -> dict[str, float]:
-        """The average rank, of singular values that are not 0."""
-        ranks = [float(part.singular.count_nonzero()) for _, part in _parts(model)]
+        """The average rank, of singular values that are not 0, where updates train."""
+        ranks = [float(part.singular.count_nonzero()) for part in _trained(model)]
         return {"rank": sum(ranks) / len(ranks)}
 
     def export_forms(self) -> tuple[str, ...]:
@@ -141,6 +146,11 @@ def _parts(model: AdaptedModel) -> Iterator[tuple[str, "Triplets"]]:
     for path, part in model.module.named_modules():
         if isinstance(part, Triplets):
             yield path, part
+
+
+def _trained(model: AdaptedModel) -> list["Triplets"]:
+    """Those that train: a wrapper may have frozen others, which have no importance to be ranked."""
+    return [part for _, part in _parts(model) if part.singular.requires_grad]
 
 
 class Triplets(nn.Module):

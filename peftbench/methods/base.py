@@ -96,6 +96,12 @@ class Method:
         return False
 
     @property
+    def task_alone(self) -> bool:
+        """Whether loss and predictions are the task's own: of a member of `Combined` they are."""
+        own = type(self)
+        return own.compute_loss is Method.compute_loss and own.predict is Method.predict
+
+    @property
     def token_wise(self) -> bool:
         """Whether it changes each token by itself, and predicts in one pass without sampling.
 
@@ -249,6 +255,13 @@ class WrapperMethod(Method):
     def names_blocks(self) -> bool:
         """Whether the base method does."""
         return self.base_method.names_blocks
+
+    @property
+    def task_alone(self) -> bool:
+        """Whether those of the base method are, and it changes neither."""
+        own, plain = type(self), WrapperMethod
+        same = own.compute_loss is plain.compute_loss and own.predict is plain.predict
+        return same and self.base_method.task_alone
 
     @property
     def token_wise(self) -> bool:

@@ -15,7 +15,7 @@ from typing import Annotated, ClassVar
 
 from peftbench.core.configs import Budget
 from peftbench.data.batching import Batch
-from peftbench.methods.base import OWN, Method
+from peftbench.methods.base import OWN, Method, WrapperMethod
 from peftbench.methods.settings import Limits
 from peftbench.models.adapted_model import AdaptedModel
 
@@ -34,6 +34,16 @@ class Combined(Method):
         return all(member.supports_packing for member in self.members.values())
 
     @property
+    def head_alone(self) -> bool:
+        """Whether all mean to."""
+        return all(member.head_alone for member in self.members.values())
+
+    @property
+    def names_blocks(self) -> bool:
+        """Whether one does."""
+        return any(member.names_blocks for member in self.members.values())
+
+    @property
     def token_wise(self) -> bool:
         """Whether all do."""
         return all(member.token_wise for member in self.members.values())
@@ -49,7 +59,19 @@ class Combined(Method):
             member.insert(model)
 
     def on_train_begin(self, model: AdaptedModel, batches: Iterator[Batch]) -> None:
-        """Let each look at batches."""
+        """Let each look at batches.
+
+        Raises:
+            ValueError: if the loss or the predictions of a member are not the task's own.
+        """
+        for name, member in self.members.items():
+            wraps = isinstance(member, WrapperMethod)
+            todo = "give it method.base_method=combined" if wraps else "train it alone"
+            if not member.task_alone:
+                raise ValueError(
+                    f"members.{name}: {type(member).__name__} has a loss or predictions of its "
+                    f"own, of which a combination takes no notice: {todo}"
+                )
         for member in self.members.values():
             member.on_train_begin(model, batches)
 

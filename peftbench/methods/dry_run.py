@@ -5,6 +5,7 @@ random weights, so that no login node loads a large model.
 """
 
 from importlib.metadata import version
+from itertools import repeat
 
 import numpy as np
 import torch
@@ -14,10 +15,11 @@ from peftbench.core.configs import GENERATE, WORDS, MethodConfig, method_nodes
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json, Run
 from peftbench.data import batching, loading, prompting
+from peftbench.data.batching import Batch
 from peftbench.data.loading import LabelledTexts
 from peftbench.data.tokenization import TokenizedSplit, tokenizer_hash
 from peftbench.data.tokenizer import load_tokenizer
-from peftbench.methods.base import Method, build_method, task_loss
+from peftbench.methods.base import Method, build_method
 from peftbench.methods.settings import cannot_write
 from peftbench.models import pretrained
 from peftbench.models.adapted_model import AdaptedModel
@@ -27,6 +29,12 @@ from peftbench.system import hub, memo
 
 #: Blocks of a rehearsal's model.
 BLOCKS = 2
+
+#: Batches that methods of the package see before the first step: more of the same tell no more.
+_BATCHES = 2
+
+#: Steps that a training of epochs has, as far as a rehearsal knows.
+_STEPS = 1000
 
 #: Training examples among which the longest is looked for.
 _LOOKED_AT = 1000
@@ -90,10 +98,11 @@ def check_prompt(run: Run) -> None:
 
 
 def rehearse(run: Run, root: str | None) -> None:
-    """Pass two real texts forward and backward through the run's model of two blocks.
+    """Take one step on two real texts with the run's model of two blocks, and predict for them.
 
-    What passed is remembered by a hash of its inputs and of the versions of libraries; runs with a
-    method whose code is not peftbench's are rehearsed each time.
+    All that a training calls of a method is called once. What passed is remembered by a hash of its
+    inputs and of the versions of libraries; runs with a method whose code is not peftbench's are
+    rehearsed each time.
 
     Args:
         run: any.
@@ -118,25 +127,63 @@ def rehearse(run: Run, root: str | None) -> None:
         model.module.config.pad_token_id = int(tokenizer.pad_token_id)
     batch = batching.collate(tokens, np.arange(len(texts.label)), int(tokenizer.pad_token_id), mask)
     try:
-        logits = model.train()(batch)
-        loss = task_loss(logits, batch["labels"])
-        if trained := list(model.trained().values()):
-            torch.autograd.grad(loss, trained, allow_unused=True)
-    except torch.OutOfMemoryError:
+        with torch.random.fork_rng(devices=[]):
+            _begin(run, method, model, batch)
+            outputs = _one_step(run, method, model, batch)
+    except (ConfigError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # torch, transformers and peft raise what they like
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ConfigError(
-            f"{_called(run)}: two texts of {run.task.name} do not pass through a model of two "
+            f"{_called(run)}: a step on two texts of {run.task.name} fails in a model of two "
             f"blocks with this config and tokenizer: {type(error).__name__}: {reason}"
         ) from error
-    if not bool(logits.isfinite().all()):
+    if odd := [name for name, output in outputs.items() if not bool(output.isfinite().all())]:
         raise ConfigError(
-            f"{_called(run)}: a model of two blocks with random weights gives "
-            "logits that are not finite; check the values of the method and of config.json"
+            f"{_called(run)}: a model of two blocks with random weights gives {odd[0]} that are "
+            "not finite; check the values of the method and of config.json"
         )
     if inputs is not None:
         memo.remember("rehearsals", inputs, True)
+
+
+def _begin(run: Run, method: Method, model: AdaptedModel, batch: Batch) -> None:
+    """Let the method read batches, as before the first step.
+
+    Raises:
+        ConfigError: if it refuses the model with its values.
+    """
+    batches = repeat(batch, _BATCHES) if _own(run.method) else repeat(batch)
+    try:
+        method.on_train_begin(model, batches)
+    except ValueError as error:
+        raise ConfigError(f"{_called(run)}: {error}") from error
+
+
+def _one_step(
+    run: Run, method: Method, model: AdaptedModel, batch: Batch
+) -> dict[str, torch.Tensor]:
+    """Call all that a training calls of a method then, in its order; the loss and predictions."""
+    steps = None if run.budget.seconds is not None else _STEPS
+    factors = method.lr_multipliers(model)
+    groups = [{"params": p, "lr": 1e-6 * factors.get(n, 1)} for n, p in model.trained().items()]
+    method.on_step_end(model, 0, steps)
+    loss = method.compute_loss(model.train(), batch)
+    if groups:
+        loss.backward()
+        method.on_gradients(model)
+        torch.optim.SGD(groups).step()
+        model.zero_grad(set_to_none=True)
+    method.extra_update(model, 1, len(batch["labels"]), 1.0)
+    method.on_step_end(model, 1, steps)
+    method.on_train_end(model)
+    found = {"loss": loss.detach()}
+    with torch.no_grad():
+        method.diagnostics(model)
+    if not run.task.generation:
+        with torch.inference_mode():
+            found |= method.predict(model.eval(), batch)
+    return found
 
 
 def _insert(
@@ -148,6 +195,8 @@ def _insert(
     config = _config(run, None if method.names_blocks else BLOCKS)
     language = verbalizer_ids is not None
     skeleton = pretrained.skeleton(run.model, language=language, config=config)
+    if hub.locate(run.model) is not None:
+        _fill_zeros(skeleton)
     backbone = Backbone(run.model, loaded=skeleton, verbalizer_ids=verbalizer_ids)
     model = AdaptedModel(backbone, run.task.classes, seed=0)
     model.rehearsal = True
@@ -175,6 +224,15 @@ def _insert(
     if empty:
         raise ConfigError(f"{_called(run)}: {empty[0]} has no elements, so nothing of it trains")
     return model
+
+
+def _fill_zeros(skeleton: torch.nn.Module) -> None:
+    """Give what starts at 0 other values: the biases of a checkpoint have some."""
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in skeleton.parameters():
+            if not parameter.any():
+                parameter.normal_(std=0.02, generator=generator)
 
 
 def _config(run: Run, blocks: int | None) -> PretrainedConfig:
@@ -253,6 +311,7 @@ def _inputs(run: Run, root: str | None, tokenizer: PreTrainedTokenizerBase) -> J
         "data": loading.fingerprint(run.task, split, root),
         "tokenizer": tokenizer_hash(tokenizer),
         "max_length": run.train.max_length,
+        "steps": run.budget.seconds is None,
         "versions": [version(name) for name in ("torch", "transformers", "peft", "tokenizers")],
     }
 

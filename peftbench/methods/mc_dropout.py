@@ -8,15 +8,19 @@ averaged over `samples` passes, whose spread is the uncertainty:
     p(y | x) = 1/N sum_i softmax f(x, mask_i)
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Annotated
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from peftbench.data.batching import Batch
 from peftbench.methods.base import WrapperMethod, averaged, repeated
 from peftbench.methods.settings import Limits
 from peftbench.models.adapted_model import AdaptedModel
+
+#: Of a config, the dropout of attention, which has no module in most models.
+_OF_ATTENTION = ("attention_dropout", "attention_probs_dropout_prob", "attn_pdrop")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +28,20 @@ class MCDropout(WrapperMethod):
     """A base method whose predictions are averaged over `samples` dropout masks."""
 
     samples: Annotated[int, Limits(at_least=1)]
+
+    def on_train_begin(self, model: AdaptedModel, batches: Iterator[Batch]) -> None:
+        """Refuse a model in which nothing is dropped: all passes would be one."""
+        super().on_train_begin(model, batches)
+        modules = [part.p for part in model.modules() if isinstance(part, nn.Dropout)]
+        config = model.module.config
+        if not any((*modules, *(getattr(config, name, 0) for name in _OF_ATTENTION))):
+            raise ValueError(
+                f"MCDropout averages passes with dropout, and neither {model.name} nor "
+                f"{type(self.base_method).__name__} as it is configured drops anything, so that "
+                "all passes are alike: choose a base method with dropout, such as "
+                "method.base_method=lora method.base_method.dropout=0.1, or train the base method "
+                "alone"
+            )
 
     def export_forms(self) -> tuple[str, ...]:
         """None: it averages passes with dropout."""

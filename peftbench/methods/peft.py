@@ -142,12 +142,22 @@ class Peft(Method):
         norms = ["attn_norm", "ffn_norm"]
         roles = norms if self.type == "LN_TUNING" else self.target_modules
         found: dict[str, Any] = {}
+        given, which = dict(self.config), None
+        if "target_modules" not in self.config:
+            # a pattern names the blocks itself: beside one the library takes no numbers
+            which = given.pop("layers_to_transform", None)
+            if given.get("layers_pattern"):
+                raise ValueError(
+                    "config.layers_pattern is for config.target_modules; roles name the blocks: "
+                    "drop it"
+                )
+        which = [which] if isinstance(which, int) else which or None
         if "target_modules" in fields:
-            found["target_modules"] = model.pattern(*roles)
+            found["target_modules"] = model.pattern(*roles, which=which)
         if "feedforward_modules" in fields:
             scaled = [role for role in roles if role in SCALED_INPUTS]
             found["feedforward_modules"] = model.pattern(*scaled) if scaled else []
-        return found | self.config
+        return found | given
 
 
 def offered() -> list[str]:

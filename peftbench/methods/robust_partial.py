@@ -15,7 +15,9 @@ Wortsman et al.: WiSE-FT, CVPR 2022, arXiv 2109.01903. Regularisers: see regular
     loss = task loss + strength * penalty         at the end: w = (1 - wise) w + wise w0
 
 Departures from the papers: scores choose whole blocks (Auto-RGN scales rates of tensors, FISH masks
-scalars) and are taken once; what is below the blocks stays frozen but for `lisa` and `all`.
+scalars) and are taken once; what is below the blocks stays frozen but for `lisa` and `all`. In
+`suite=continual` the end is that of each round: of what the first of T rounds learnt (1 - wise)^T
+is left, of a training on all rounds at once 1 - wise.
 """
 
 import math
@@ -63,6 +65,11 @@ class RobustPartial(WrapperMethod):
         return self.penalty == "none" and super().supports_packing
 
     @property
+    def task_alone(self) -> bool:
+        """Whether there is no penalty, and the base method's are the task's own."""
+        return self.penalty == "none" and self.base_method.task_alone
+
+    @property
     def names_blocks(self) -> bool:
         """Whether it or the base method does."""
         return bool(self.which) or super().names_blocks
@@ -84,8 +91,18 @@ class RobustPartial(WrapperMethod):
             model.module.register_buffer("lisa_seed", torch.randint(2**31, ()))
 
     def on_train_begin(self, model: AdaptedModel, batches: Iterator[Batch]) -> None:
-        """Choose the blocks, and freeze the others."""
+        """Choose the blocks, and freeze the others.
+
+        Raises:
+            ValueError: if there is nothing to choose from, or to score by.
+        """
         self.base_method.on_train_begin(model, batches)
+        if self.choose != "all" and not self._by_block(model):
+            raise ValueError(
+                f"choose={self.choose}: {type(self.base_method).__name__} trains nothing that is "
+                f"inside a block of {model.name}, so that all of it would train; choose=all does "
+                "that on purpose"
+            )
         if self.choose in ("all", "lisa"):
             return
         chosen = self.which
@@ -146,14 +163,31 @@ class RobustPartial(WrapperMethod):
     def _count(self, model: AdaptedModel) -> int:
         return max(1, round(self.part * len(model.blocks)))
 
-    def _scores(self, model: AdaptedModel, batches: list[Batch]) -> dict[int, float]:
-        """How much each block asks to change."""
-        model.eval()
+    def _by_block(self, model: AdaptedModel) -> dict[int, list[Any]]:
+        """What trains inside the blocks."""
         found: dict[int, list[Any]] = {}
         for name, parameter in model.trained().items():
             block = model.block_of(name)
             if block is not None and block >= 0:
                 found.setdefault(block, []).append(parameter)
+        return found
+
+    def _scores(self, model: AdaptedModel, batches: list[Batch]) -> dict[int, float]:
+        """How much each block asks to change.
+
+        Raises:
+            ValueError: if all that trains in a block is 0, where rgn divides by its norm.
+        """
+        model.eval()
+        found = self._by_block(model)
+        if self.choose == "rgn" and not all(
+            any(bool(p.any()) for p in parameters) for parameters in found.values()
+        ):
+            raise ValueError(
+                f"choose=rgn divides by the norm of a block's trained weights, and those of "
+                f"{type(self.base_method).__name__} in {model.name} start at 0; choose fisher or "
+                "manual"
+            )
         scores = dict.fromkeys(found, 0.0)
         for batch in batches:
             loss = self.base_method.compute_loss(model, batch)
@@ -162,7 +196,9 @@ class RobustPartial(WrapperMethod):
                     loss, parameters, retain_graph=True, allow_unused=True, materialize_grads=True
                 )
                 squares = sum(float(g.square().sum()) for g in grads)
-                weights = sum(float(p.detach().square().sum()) for p in parameters)
-                rgn, count = math.sqrt(squares / weights), sum(p.numel() for p in parameters)
-                scores[block] += rgn if self.choose == "rgn" else squares / count
+                if self.choose == "rgn":
+                    weights = sum(float(p.detach().square().sum()) for p in parameters)
+                    scores[block] += math.sqrt(squares / weights)
+                else:
+                    scores[block] += squares / sum(p.numel() for p in parameters)
         return scores

@@ -313,6 +313,12 @@ def _robust_partial(values: Values, at: str) -> None:
         raise ConfigError(
             f"{at}choose={values['choose']}, {at}which={values['which']}: only manual lists blocks"
         )
+    inside = {node["_target_"] for _, node in method_nodes(values.get("base_method"))}
+    if values["choose"] == "lisa" and _ADALORA in inside:
+        raise ConfigError(
+            f"{at}choose=lisa lets most blocks rest, and AdaLoRA ranks by the gradients of all at "
+            "each step; choose rgn, fisher, manual or all, or another base_method"
+        )
 
 
 _HERE = "peftbench.methods"

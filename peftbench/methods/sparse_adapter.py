@@ -51,6 +51,11 @@ class SparseAdapter(WrapperMethod):
     widen: Annotated[int, Limits(at_least=1)]
     penalty: Annotated[float, Limits(at_least=0)]
 
+    @property
+    def task_alone(self) -> bool:
+        """Whether no gates have a price, and the base method's are the task's own."""
+        return self.score != "learned" and self.base_method.task_alone
+
     def insert(self, model: AdaptedModel) -> None:
         """Insert the base method, wider if asked, and give its matrices masks or gates."""
         self._inner().insert(model)

@@ -6,7 +6,7 @@ run to run without loading, and no run can see another.
 """
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -118,15 +118,20 @@ class AdaptedModel(nn.Module):
             raise ValueError(f"{self.name} has no role {role!r}; its roles are {', '.join(paths)}")
         return str(paths[role])
 
-    def pattern(self, *roles: str) -> str:
+    def pattern(self, *roles: str, which: Sequence[int] | None = None) -> str:
         """A regular expression that the names of the parts with these roles match, no others.
+
+        Args:
+            roles: of the parts.
+            which: numbers of the blocks; None is all.
 
         Raises:
             ValueError: for a role that the family does not have.
         """
         blocks = re.escape(self.backbone.family_config.blocks)
+        numbers = r"\d+" if which is None else f"(?:{'|'.join(map(str, which))})"
         paths = "|".join(re.escape(self.path(role)) for role in roles)
-        return rf".*{blocks}\.\d+\.(?:{paths})"
+        return rf".*{blocks}\.{numbers}\.(?:{paths})"
 
     def each(self, *roles: str) -> Iterator[nn.Module]:
         """The parts with these roles, block by block.

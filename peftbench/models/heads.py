@@ -55,11 +55,28 @@ def start(root: Any, paths: list[str], classes: int, seed: int) -> str | None:
 
 def last_layer(root: Any, paths: list[str]) -> nn.Linear:
     """The linear of a head that gives its outputs."""
+    [last] = _last_layers(root, paths)
+    return last
+
+
+def compute_exactly(root: Any, paths: list[str]) -> None:
+    """Let the outputs of a regression be computed in fp32 in a model that others made, too.
+
+    Args:
+        root: a classifier of transformers with one output, or one in which the peft library put a
+            head beside that of its base model.
+        paths: of the head's parts.
+    """
+    for layer in _last_layers(root, paths):
+        layer.__class__ = ExactLinear
+
+
+def _last_layers(root: Any, paths: list[str]) -> list[nn.Linear]:
     parts = [root.get_submodule(path) for path in paths]
     modules = [module for part in parts for module in part.modules()]
     linears = [module for module in modules if isinstance(module, nn.Linear)]
-    [last] = dict.fromkeys(one for one in linears if one.out_features == root.config.num_labels)
-    return last
+    count = root.config.num_labels
+    return list(dict.fromkeys(one for one in linears if one.out_features == count))
 
 
 def narrow(root: Any, token_ids: list[int]) -> None:

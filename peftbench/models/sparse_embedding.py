@@ -33,9 +33,12 @@ class SparseEmbedding(nn.Module):
         self.padding = None if padding is None else _or_none(int(self.place[padding]))
 
     def forward(self, ids: Tensor) -> Tensor:
-        """(batch, tokens) to (batch, tokens, dim); while training, seen words only."""
+        """(batch, tokens) to (batch, tokens, dim); where gradients are wanted, seen words only.
+
+        Predictions with dropout are made in training mode too, of any words.
+        """
         place = self.place[ids]
-        if self.training:
+        if self.training and torch.is_grad_enabled():
             return F.embedding(place, self.weight, self.padding)
         seen = F.embedding(place.clamp(min=0), self.weight, self.padding)
         return torch.where(place[..., None] >= 0, seen, F.embedding(ids, self.rest))

@@ -18,6 +18,7 @@ from peftbench.analysis.review import (
     estimated_cut_off,
     guaranteed_cut_off,
 )
+from peftbench.core.errors import ConfigError
 from peftbench.core.plan import RunOptions
 from peftbench.core.run import Record
 from peftbench.exporting.held_out_scores import HeldOutScores
@@ -100,7 +101,8 @@ def make(
         )
     )
     target = pilot.folder / f"model-{name}-{run.key}"
-    _export(record, results, target, cut_offs[0], held)
+    if refused := _export(record, results, target, cut_offs[0], held):
+        return refused
     return FinalModel(target, record, record.work["train_size"], calibration, cut_offs)
 
 
@@ -145,11 +147,34 @@ def _export(
     target: Path,
     cut_off: CutOff,
     held: HeldOutScores | None,
-) -> None:
-    """Write the folder, unless it is there; and the cut-off, which a criterion may have changed."""
+) -> str | None:
+    """Write the folder, unless it is there; and the cut-off, which a criterion may have changed.
+
+    Returns:
+        Why the model has no folder: its method has no form of an export, or the libraries load none
+        of its forms. None where it has one.
+    """
     from peftbench.exporting import review  # torch, which takes seconds
     from peftbench.exporting.folder import export_run
+    from peftbench.methods.base import build_method
 
     if not target.exists():  # it comes whole, or not at all
-        export_run(record, results, target, held=held)
+        try:
+            forms = build_method(record.run.method).export_forms()
+        except ValueError as error:
+            forms, refused = (), [str(error)]
+        else:
+            refused = []
+        for form in forms:
+            try:
+                export_run(record, results, target, form, held=held)
+                break
+            except ConfigError as error:
+                refused.append(str(error))
+        if not target.exists():
+            weights = (
+                f"its weights are kept: `peftbench predict {record.run.key} FILE -o labelled.csv"
+            )
+            return f"{'; '.join(refused)}; {weights} --results {results.folder}`"
     review.write(target, cut_off)
+    return None

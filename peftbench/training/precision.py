@@ -34,6 +34,25 @@ def resolve_precision(asked: str, device: torch.device) -> str:
     return "bf16" if native else "fp32"
 
 
+def kept_precision(trained_in: str, device: torch.device) -> str:
+    """The precision in which kept weights answer: that of their training; fp32 for fp16 on a CPU.
+
+    Args:
+        trained_in: as a record has it, resolved.
+        device: where they are used.
+    """
+    if trained_in == "fp16" and device.type == "cpu":
+        return "fp32"
+    return resolve_precision(trained_in, device)
+
+
+def precision_note(trained_in: str, answers_in: str) -> str | None:
+    """What to say where `kept_precision` is another one than that of the training."""
+    if answers_in == trained_in:
+        return None
+    return f"trained in {trained_in}, which is for GPUs; on this CPU it answers in {answers_in}"
+
+
 def build_accelerator(device: torch.device, precision: str, tf32: bool = False) -> Accelerator:
     """An accelerator for one job; jobs of a warm worker differ in precision.
 

@@ -3,6 +3,8 @@
 import csv
 import os
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import tiny
@@ -12,8 +14,9 @@ from transformers.utils import logging
 
 from peftbench.cli.exporting import prediction_setting
 from peftbench.cli.main import main
+from peftbench.core.errors import ConfigError
 from peftbench.core.runtime import RuntimeConfig
-from peftbench.exporting import prediction
+from peftbench.exporting import prediction, review
 from peftbench.results.store import ResultsFolder
 from peftbench.system import hardware
 from peftbench.training.trainer import execute
@@ -78,6 +81,38 @@ def test_a_cut_off_for_review_is_written_and_used(key, tmp_path):
         header, *rows = csv.reader(file)
     assert header[-1] == "review"
     assert {row[-1] for row in rows} == {"yes"}
+
+
+def test_an_fp16_run_is_used_on_a_cpu_in_fp32(key):
+    """Also by the cut-off, which is chosen on a CPU wherever the run was trained."""
+    results, half = ResultsFolder("results/runs"), ResultsFolder("half")
+    record = results.load(key)
+    environment = record.environment | {"precision": "fp16"}
+    weights, arrays = results.weights(record), results.predictions(record)
+    half.save(replace(record, environment=environment), arrays, weights)
+    words = ("export", key, "folder", "--review-error", "0.05", "--without-reference")
+    done = call(*words, "--results", "half")
+    assert "people review all texts" in done.stdout
+    said = "trained in fp16, which is for GPUs; on this CPU it answers in fp32\n"
+    assert done.stderr == f"note: folder: {said}"
+    for source in (key, "folder"):
+        given = ("predict", source, "validation.csv", "-o", f"{source}.csv", "--device", "cpu")
+        assert call(*given, "--results", "half").stderr == f"note: {source}: {said}"
+        with open(f"{source}.csv", newline="") as file:
+            assert len([*csv.reader(file)]) == 25
+
+
+def test_a_folder_whose_cut_off_cannot_be_chosen_is_not_left_behind(key, monkeypatch):
+    def fail(*given):
+        raise ConfigError("the disk is on fire")
+
+    words = ("export", key, "folder", "--review-error", "0.05", "--without-reference")
+    with monkeypatch.context() as patch:
+        patch.setattr(review, "find_cut_off", fail)
+        assert "the disk is on fire" in call(*words, code=2).stderr
+    assert not [path for path in Path().iterdir() if "folder" in path.name]
+    call(*words)
+    assert Path("folder/review.json").is_file()
 
 
 @pytest.mark.parametrize(

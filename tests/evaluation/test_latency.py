@@ -5,19 +5,18 @@ import tiny
 import torch
 
 from peftbench.evaluation import latency
-from peftbench.methods.base import build_method
+from peftbench.methods.base import Method, build_method
 from peftbench.models.adapted_model import AdaptedModel
+from peftbench.suites.latency import Latency
 from peftbench.training.precision import build_accelerator
 from peftbench.training.predictor import Predictor
 
 
-def merging(*words, spoil=False) -> latency.Merging:
-    """What is said of merging a method whose values are far from their start."""
-    run = tiny.one_run(*words, tiny.WIDE)
-    method = build_method(run.method)
+def viewing(method: Method, classes: int = 2, spoil=False) -> latency.View:
+    """Views of a model whose method's values are far from their start."""
 
     def view(precision: str, merged: bool) -> Predictor:
-        made = AdaptedModel(tiny.backbone("bert"), classes=2, seed=0)
+        made = AdaptedModel(tiny.backbone("bert"), classes=classes, seed=0)
         torch.manual_seed(0)
         method.insert(made)
         with torch.no_grad():
@@ -32,8 +31,32 @@ def merging(*words, spoil=False) -> latency.Merging:
         mask = made.backbone.family_config.mask
         return Predictor(0, mask, torch.device("cpu"), method, made, accelerator)
 
+    return view
+
+
+def merging(*words, spoil=False) -> latency.Merging:
+    """What is said of merging a method."""
+    method = build_method(tiny.one_run(*words, tiny.WIDE).method)
     with torch.random.fork_rng():
-        return latency.compare_merged(method, view, tiny.tokens())
+        return latency.compare_merged(method, viewing(method, spoil=spoil), tiny.tokens())
+
+
+@pytest.mark.parametrize("classes", [1, 2])
+@pytest.mark.parametrize("precision", ["bf16", "fp32"])
+def test_both_forms_are_timed_also_of_a_regression(classes, precision):
+    """Its head multiplies fp32 by fp32, whatever the other linears are stored in."""
+    method = build_method(tiny.one_run("method=lora", tiny.WIDE).method)
+    asked = Latency(batch_size=4, repeats=20, warmup=1, seed=0)
+    with torch.random.fork_rng():
+        seconds, merging = latency.measure(
+            *(asked, method, viewing(method, classes), tiny.tokens(classes=classes), precision),
+            report=lambda news: None,
+            stop=lambda: False,
+        )
+    assert merging.why_not is None
+    assert seconds.keys() == {"unmerged", "merged"}
+    for kinds in seconds.values():
+        assert all((taken > 0).all() for taken in kinds.values())
 
 
 @pytest.mark.parametrize(

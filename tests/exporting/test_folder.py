@@ -1,9 +1,11 @@
 """Exported folders are loaded by transformers and peft alone, and give the run's logits."""
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import checkpoints
 import numpy as np
@@ -15,6 +17,7 @@ from short_runs import one
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 import peftbench
+from peftbench.cli.exporting import export
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError, RecordError
 from peftbench.core.runtime import RuntimeConfig
@@ -22,7 +25,7 @@ from peftbench.data import loading
 from peftbench.exporting.folder import export_run
 from peftbench.exporting.kept_run import rebuild
 from peftbench.exporting.probe import probe_logits
-from peftbench.methods.base import SAME_LOGITS
+from peftbench.methods.base import SAME_LOGITS, build_method
 from peftbench.models import pretrained
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
@@ -78,6 +81,25 @@ def test_a_model_is_a_folder_of_transformers(tmp_path, method):
     assert np.ptp(known[:, 0]) > 0.01
     np.testing.assert_allclose(found, known, rtol=1e-4, atol=1e-5)
     assert model.config.id2label == {0: "other", 1: "vowel"}
+
+
+def test_default_forms_are_as_documented():
+    """In the page, and of the first two in the help of `--form`."""
+    default = {}
+    for name in sorted({*tiny.METHODS} - {"robust_partial", "sparse_adapter"}):  # of their base's
+        try:
+            (default[name], *_) = build_method(tiny.one_run(f"method={name}").method).export_forms()
+        except ValueError:
+            default[name] = "none"
+    page = (Path(__file__).parents[2] / "docs/export.md").read_text()
+    told = {}
+    for form, methods in re.findall(r"^\| `?(\w+)`? \|.*\| (`[^|]+) \|$", page, re.MULTILINE):
+        told |= dict.fromkeys(re.findall(r"`(\w+)`", methods), form)
+    assert told == default
+    (option,) = [one for one in export.params if one.name == "form"]
+    for form in ("model", "peft"):
+        (methods,) = re.findall(rf"\b{form} for ([\w, ]+);", option.help)
+        assert {*methods.split(", ")} == {name for name, one in default.items() if one == form}
 
 
 @pytest.mark.parametrize("method", ["full", "lora", "adapter"])

@@ -73,18 +73,45 @@ def test_an_export_predicts_what_the_record_says(tmp_path, method, form):
     check_classes(rows(tmp_path / "out.csv"), record, results)
 
 
-def test_a_regression_predicts_values_in_the_unit_of_the_file(tmp_path):
+def values_task(folder, per_letter: float) -> tuple[str, ...]:
+    """Words for a regression on the first letter: the letter a is 1900 + 97 per_letter."""
     for name in ("train", "validation"):
-        with open(tmp_path / f"{name}.csv", "w", newline="") as file:
+        with open(folder / f"{name}.csv", "w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["sentence", "label"])
             letters = "abcdefgh" * 4
-            writer.writerows([[f"{x} {i}", 1900 + 10 * ord(x)] for i, x in enumerate(letters)])
+            rows = [[f"{x} {i}", 1900 + per_letter * ord(x)] for i, x in enumerate(letters)]
+            writer.writerows(rows)
     paths = [
-        f"task.path='{tmp_path}/train.csv'",
-        f"task.validation_path='{tmp_path}/validation.csv'",
+        f"task.path='{folder}/train.csv'",
+        f"task.validation_path='{folder}/validation.csv'",
     ]
-    task = ("task=file", "task.name=own", "task.kind=regression", *paths)
+    return ("task=file", "task.name=own", "task.kind=regression", *paths)
+
+
+@pytest.mark.parametrize(
+    ("method", "form", "family"),
+    [
+        ("bitfit", "model", "bert"),
+        ("lora", "peft", "bert"),
+        ("prefix", "peft", "roberta"),
+    ],
+)
+def test_years_have_all_their_digits_from_a_folder_of_a_bf16_run(tmp_path, method, form, family):
+    """Numbers in bf16 are 8 apart around 2000; the run's own head computes in fp32."""
+    words = (f"method={method}", f"model.family={family}", "train.precision=bf16")
+    record, results = kept(tmp_path, *words, task=values_task(tmp_path, per_letter=1))
+    export_run(record, results, tmp_path / "folder", form, validation=False)
+    source = prediction.open_export(tmp_path / "folder", CPU)
+    prediction.predict_file(source, tmp_path / "validation.csv", tmp_path / "out.csv")
+    found = [float(row["value"]) for row in rows(tmp_path / "out.csv")]
+    known = results.predictions(record)["scores"][:, 0]
+    assert 1990 < known.mean() < 2010
+    np.testing.assert_allclose(found, known, rtol=0, atol=0.2)  # the labels' deviation is 2.3
+
+
+def test_a_regression_predicts_values_in_the_unit_of_the_file(tmp_path):
+    task = values_task(tmp_path, per_letter=10)
     record, results = kept(tmp_path, "method=lora", task=task)
     known = results.predictions(record)["scores"][:, 0]
     assert 2800 < known.mean() < 3000

@@ -132,6 +132,7 @@ def test_a_worse_model_stops_with_the_rows_that_flip(here, lines):
         (("right", "right", "validation.csv", "-o", "runs"), "-o runs is a folder"),
         (("right", "right", "validation.csv", "--thresholds", "bad.yaml"), "unknown key scor"),
         (("right", "values", "validation.csv"), "OLD predicts values"),
+        (("texts", "right", "validation.csv"), "NEW writes texts (own); a gate compares"),
         (("right", "colours", "validation.csv"), "the classes of NEW are other, vowel"),
     ],
 )
@@ -143,6 +144,7 @@ def test_bad_input_is_refused_before_work(here, monkeypatch, words, message):
     (here / "bad.yaml").write_text("scor: 1\n")
     for name, changes in (
         ("values", {"kind": "regression", "classes": 1}),
+        ("texts", {"kind": "generation", "classes": 0}),
         ("colours", {"class_names": ["blue", "red"]}),
     ):
         about = json.loads((here / "right/peftbench.json").read_text())

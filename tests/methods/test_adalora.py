@@ -3,6 +3,7 @@
 from dataclasses import asdict
 
 import pytest
+import short_runs
 import tiny
 import torch
 from peft import AdaLoraConfig
@@ -10,10 +11,12 @@ from peft.tuners.adalora.layer import RankAllocator
 
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
+from peftbench.methods import dry_run
 from peftbench.methods.adalora import AdaLoRA, Triplets
 from peftbench.methods.base import build_method
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.training import session
+from peftbench.training.trainer import execute
 
 WORDS = ("method.initial_rank=6", "method.target_rank=4", "method.dropout=0")
 MATRICES = 12  # six roles of two blocks
@@ -88,6 +91,31 @@ def test_the_final_average_rank_is_the_target():
     assert {ranks[step] for step in range(end, 41)} == {4 * MATRICES}
     assert method.diagnostics(model) == {"rank": 4}
     assert len({int(part.kept.sum()) for part in parts(model)}) > 1  # shared out unevenly
+
+
+def test_frozen_updates_are_not_ranked():
+    """Of the six matrices of the block that trains four ranks stay on average, as of all."""
+    words = ("method=robust_partial", "method.choose=manual", "method.which=[1]")
+    inner = [word.replace("method.", "method.base_method.") for word in WORDS]
+    run = tiny.one_run(*words, "method.penalty=none", "method.base_method=adalora", *inner)
+    method, model = build_method(run.method), AdaptedModel(tiny.backbone("bert"), 2, seed=0)
+    method.insert(model)
+    batch = tiny.batch(tiny.tokens(), "bert")
+    method.on_train_begin(model, iter([batch]))
+    tiny.fit(model, method, batch, steps=40)
+    first, second = parts(model)[: MATRICES // 2], parts(model)[MATRICES // 2 :]
+    assert sum(int(part.singular.count_nonzero()) for part in second) == 4 * MATRICES / 2
+    assert not any(part.singular.any() for part in first)
+    assert all(part.kept.all() for part in first)
+    assert method.diagnostics(model) == {"rank": 4}
+
+
+@pytest.mark.parametrize("choose", ["rgn", "fisher"])
+def test_blocks_may_be_chosen_by_their_gradients(tmp_path, choose):
+    words = ("method=robust_partial", "method.base_method=adalora", f"method.choose={choose}")
+    run = short_runs.one(tiny.own_task(tmp_path), *words, "method.penalty=none", "budget.steps=8")
+    dry_run.rehearse(run, None)
+    assert len(execute(run, short_runs.CPU).record.curve) == 2
 
 
 def test_a_reduction_waits_for_its_interval():

@@ -1,8 +1,12 @@
 """Dropout in prediction: samples differ, their mean is the prediction, and nothing stays on."""
 
+import pytest
 import tiny
 import torch
+from short_runs import one
 
+from peftbench.core.errors import ConfigError
+from peftbench.methods import dry_run
 from peftbench.methods.base import build_method
 from peftbench.models.adapted_model import AdaptedModel
 
@@ -22,6 +26,38 @@ def test_prediction_is_the_mean_over_masks():
     torch.testing.assert_close(found["scores"].exp(), passes.mean(0), rtol=0, atol=0.05)
     variance = passes.var(0).sum(-1)
     torch.testing.assert_close(found["variance"], variance, rtol=0.8, atol=1e-4)
+
+
+NO_DROPOUT = "model.shape={hidden_dropout_prob:0.0,attention_probs_dropout_prob:0.0}"
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("model.family=modernbert", "method.base_method=ia3"),
+        ("model.family=modernbert", "method.base_method=full"),
+        ("model.family=llama", "method.base_method.dropout=0"),
+        (NO_DROPOUT, "method.base_method=adapter"),
+    ],
+    ids=["ia3", "full", "lora", "shape"],
+)
+def test_passes_that_would_be_alike_are_refused(tmp_path, words):
+    run = one(tiny.own_task(tmp_path), "method=mc_dropout", *words)
+    with pytest.raises(ConfigError, match="as it is configured drops anything, so that all passes"):
+        dry_run.rehearse(run, None)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("model.family=modernbert",),  # LoRA has its own
+        ("model.shape={hidden_dropout_prob:0.0}", "method.base_method=ia3"),
+        ("model.family=llama", "model.shape={attention_dropout:0.1}", "method.base_method=ia3"),
+    ],
+    ids=["lora", "attention", "llama"],
+)
+def test_any_dropout_is_enough(tmp_path, words):
+    dry_run.rehearse(one(tiny.own_task(tmp_path), "method=mc_dropout", *words), None)
 
 
 def test_repeats_of_a_batch_are_samples_side_by_side():

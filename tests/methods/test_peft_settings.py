@@ -1,6 +1,7 @@
 """The settings of peft's tuners, as planning knows them without torch."""
 
 import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,9 @@ import tiny
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
 from peftbench.methods import dry_run, peft_settings
+from peftbench.methods.base import build_method
+from peftbench.models.adapted_model import AdaptedModel
+from peftbench.models.backbone import Backbone
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "peft_settings.py"
 
@@ -105,6 +109,27 @@ def test_blocks_named_in_a_pattern_are_there_in_the_rehearsal():
     dry_run.validate_run(tiny.one_run(*words, last))
     with pytest.raises(ConfigError, match="did not match any"):
         dry_run.validate_run(tiny.one_run(*words, last.replace("3", "4")))
+
+
+@pytest.mark.parametrize("given", ["[1,3]", "3"])
+@pytest.mark.parametrize("kind", ["LORA", "VERA"])
+def test_roles_may_be_those_of_some_blocks(kind, given):
+    words = ("method=peft", f"method.type={kind}", "model.shape={num_hidden_layers:4}")
+    run = tiny.one_run(*words, f"method.config.layers_to_transform={given}")
+    dry_run.validate_run(run)
+    model, method = AdaptedModel(Backbone(run.model), 2, seed=0), build_method(run.method)
+    method.insert(model)
+    found = {model.block_of(name) for name in model.trained() if not model.in_head(name)}
+    assert found - {None, -1} <= {1, 3}
+    places = [path for path, part in model.module.named_modules() if "query.base_layer" in path]
+    wanted = json.loads(given) if given.startswith("[") else [int(given)]
+    assert places == [f"bert.encoder.layer.{n}.attention.self.query.base_layer" for n in wanted]
+
+
+def test_blocks_of_roles_need_no_name():
+    words = ("method.config.layers_to_transform=[1]", "method.config.layers_pattern=layer")
+    with pytest.raises(ConfigError, match="layers_pattern is for config"):
+        dry_run.validate_run(tiny.one_run("method=peft", *words))
 
 
 @pytest.mark.parametrize("method", ["prefix", "mc_dropout"])

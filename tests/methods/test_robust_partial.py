@@ -8,6 +8,7 @@ import safetensors.torch
 import tiny
 import torch
 import torch.nn.functional as F
+from checkpoints import checkpoint, words_of
 from short_runs import CPU, one
 
 from peftbench.config.sweep import plan
@@ -229,11 +230,50 @@ def test_wise_goes_the_whole_way_back():
         (["method.penalty=hard"], "penalty must be one of none, rdrop, r3f, smart"),
         (["method.wise=2"], "wise must be a number from 0 to 1"),
         (["method.base_method=lora", "method.wise=0.5"], "of which LoRA trains none"),
+        (["method.base_method=adalora", "method.choose=lisa"], "AdaLoRA ranks by the gradients"),
     ],
 )
 def test_bad_values_are_refused_before_anything_starts(words, message):
     with pytest.raises(ConfigError, match=message):
         dry_run.validate_run(plan("model=tiny", "method=robust_partial", *words).runs[0])
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["random_mask"], "those of RandomMask in tiny start at 0; choose fisher or manual"),
+        (["bitfit"], "those of BitFit in tiny start at 0; choose fisher or manual"),
+        (["prefix"], "choose=rgn: Prefix trains nothing that is inside a block of tiny"),
+        (["prefix", "method.choose=lisa"], "choose=lisa: Prefix trains nothing that is inside"),
+        (["head", "method.choose=fisher"], "choose=fisher: Head trains nothing that is inside"),
+    ],
+)
+def test_bases_without_a_choice_of_blocks_are_refused_before_anything_starts(
+    tmp_path, words, message
+):
+    base, *more = words
+    given = ("method=robust_partial", f"method.base_method={base}", "method.penalty=none", *more)
+    with pytest.raises(ConfigError, match=message):
+        dry_run.rehearse(one(tiny.own_task(tmp_path), *given), None)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("bitfit", "method.choose=fisher"), ("prefix", "method.choose=all"), ("ia3",), ("lora",)],
+    ids=lambda words: words[0],
+)
+def test_bases_with_one_are_rehearsed(tmp_path, words):
+    base, *more = words
+    given = ("method=robust_partial", f"method.base_method={base}", "method.penalty=none", *more)
+    dry_run.rehearse(one(tiny.own_task(tmp_path), *given), None)
+
+
+def test_biases_of_a_checkpoint_are_not_0(tmp_path):
+    """A rehearsal has no weights of it; its random ones do not start at 0 either."""
+    words = words_of(checkpoint(tmp_path / "model"))
+    more = ("method=robust_partial", "method.base_method=bitfit", "method.penalty=none")
+    (run,) = plan(*(word for word in words if not word.startswith("method=")), *more).runs
+    dry_run.rehearse(run, None)
 
 
 def test_blocks_that_are_not_there_are_refused():

@@ -43,6 +43,22 @@ def test_narrow_training_equals_dense_training(family):
     assert len(changed) >= len(words) - 1  # padding has no gradient
 
 
+def test_words_that_training_never_showed_are_pretrained_where_dropout_stays_on():
+    """As if all words had been trained; `MCDropout` predicts in training mode."""
+    seen, asked = tiny.tokens(examples=4), tiny.batch(tiny.tokens(seed=1), "bert")
+    method = build_method(tiny.one_run("method=mc_dropout", "method.base_method=full").method)
+    found, every = [], torch.arange(264)  # what `tiny.tokens` draws from
+    for words in (batching.occurring_ids(seen, np.arange(4), 0), every):
+        model = AdaptedModel(tiny.backbone("bert"), 2, seed=0)
+        method.insert(model)
+        prepare_for_training(model, autocast=None, token_ids=words)
+        torch.manual_seed(0)
+        with torch.inference_mode():
+            found.append(method.predict(model.eval(), asked))
+    assert torch.equal(found[0]["scores"], found[1]["scores"])
+    assert found[0]["variance"].min() > 0
+
+
 def test_words_that_training_never_showed_are_pretrained_in_evaluation():
     data = tiny.tokens(examples=4)
     words = batching.occurring_ids(data, np.arange(len(data)), 0)

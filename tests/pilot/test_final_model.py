@@ -3,16 +3,22 @@
 import csv
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import short_runs
 import tiny
 from click.testing import CliRunner
 
 from peftbench.analysis import review
 from peftbench.cli.main import main
+from peftbench.core.errors import ConfigError
+from peftbench.exporting.folder import export_run
 from peftbench.pilot.design import Request
-from peftbench.pilot.final_model import calibrated_cut_offs
+from peftbench.pilot.final_model import _export, calibrated_cut_offs
+from peftbench.results.store import ResultsFolder
+from peftbench.training.trainer import execute
 
 
 @pytest.mark.parametrize(
@@ -72,6 +78,38 @@ def test_it_holds_whichever_method_is_chosen():
     assert cut_offs_found(0.101, counted=8) <= most  # every one that is found breaks its promise
     assert cut_offs_found(0.101, counted=1) > most  # so the correction is what keeps it
     assert cut_offs_found(0.03, counted=8) > 0.5
+
+
+# what a method can be exported as
+
+
+def final(folder, *words):
+    run = short_runs.one(tiny.own_task(folder), *words, "train.precision=fp32")
+    done = execute(run, replace(short_runs.CPU, save_weights=True))
+    results = ResultsFolder(folder / "final")
+    return results.save(done.record, done.predictions, done.trained), results
+
+
+CUT_OFF = review.estimated_cut_off(np.full((10, 2), 0.5), np.zeros(10, dtype=np.int64), 0.05)
+
+
+@pytest.mark.filterwarnings("ignore")  # the libraries' own, of many kinds
+def test_a_winner_is_exported_in_the_first_form_that_its_model_has(tmp_path):
+    """The library cannot tell query, key and value of GPT-2 apart; merged they need not be."""
+    record, results = final(tmp_path, "method=lora", "model.family=gpt2")
+    with pytest.raises(ConfigError, match=r"cannot tell them apart; try --form model$"):
+        export_run(record, results, tmp_path / "default")
+    assert _export(record, results, tmp_path / "model", CUT_OFF, None) is None
+    made = {path.name for path in (tmp_path / "model").iterdir()}
+    assert {"model.safetensors", "review.json", "reference.json"} <= made
+
+
+def test_a_winner_without_a_form_is_kept_and_says_why(tmp_path):
+    record, results = final(tmp_path, "method=mc_dropout")
+    why = _export(record, results, tmp_path / "model", CUT_OFF, None)
+    assert "averages passes with dropout, which no plain model does" in why
+    assert f"`peftbench predict {record.run.key} FILE -o labelled.csv --results {tmp_path}" in why
+    assert not (tmp_path / "model").exists()
 
 
 # from a file to a folder

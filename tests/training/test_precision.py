@@ -1,5 +1,6 @@
 """Precision: what auto is where, what a record says of it, and who may mix what."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -20,6 +21,7 @@ from peftbench.runner.sweep import run_plan
 from peftbench.training import precision, trainer
 from peftbench.training.precision import (
     build_accelerator,
+    kept_precision,
     resolve_precision,
     restore_scaler,
     scaler_state,
@@ -93,6 +95,20 @@ def test_kept_weights_are_asked_in_the_precision_they_were_trained_in(task, tmp_
     monkeypatch.setattr(precision, "bf16_on_cpu", lambda: False)
     done, _ = evaluate_suite(one, results, RuntimeConfig("cpu"))
     assert done.environment["precision"] == "bf16"
+
+
+def test_weights_of_an_fp16_run_answer_in_fp32_on_a_cpu(task, tmp_path):
+    assert (kept_precision("fp16", CPU), kept_precision("fp16", GPU)) == ("fp32", "fp16")
+    assert kept_precision("bf16", CPU) == "bf16"
+    results = ResultsFolder(tmp_path / "r")
+    (one,) = plan(*words(task, "suite=calibration", "train.precision=fp32")).evaluations
+    made = execute(one.run, RuntimeConfig("cpu", save_weights=True))
+    environment = made.record.environment | {"precision": "fp16"}  # as a GPU would have it
+    results.save(replace(made.record, environment=environment), made.predictions, made.trained)
+    said = "trained in fp16, which is for GPUs; on this CPU it answers in fp32"
+    with pytest.warns(UserWarning, match=said):
+        done, _ = evaluate_suite(one, results, RuntimeConfig("cpu"))
+    assert done.environment["precision"] == "fp32"
 
 
 def test_the_loss_scale_is_in_the_checkpoint():
