@@ -19,7 +19,7 @@ from peftbench.data.batching import Batch
 from peftbench.data.loading import LabelledTexts
 from peftbench.data.tokenization import TokenizedSplit, tokenizer_hash
 from peftbench.data.tokenizer import load_tokenizer
-from peftbench.methods.base import Method, build_method
+from peftbench.methods.base import Method, build_method, task_loss
 from peftbench.methods.settings import cannot_write
 from peftbench.models import pretrained
 from peftbench.models.adapted_model import AdaptedModel
@@ -30,7 +30,7 @@ from peftbench.system import hub, memo
 #: Blocks of a rehearsal's model.
 BLOCKS = 2
 
-#: Batches that methods of the package see before the first step: more of the same tell no more.
+#: Batches that a method sees before the first step: more of the same tell no more.
 _BATCHES = 2
 
 #: Steps that a training of epochs has, as far as a rehearsal knows.
@@ -101,8 +101,9 @@ def rehearse(run: Run, root: str | None) -> None:
     """Take one step on two real texts with the run's model of two blocks, and predict for them.
 
     All that a training calls of a method is called once. What passed is remembered by a hash of its
-    inputs and of the versions of libraries; runs with a method whose code is not peftbench's are
-    rehearsed each time.
+    inputs and of the versions of libraries. A method whose code is not peftbench's is inserted and
+    passed through each time, but its other hooks may wait, write or leave: they are first called in
+    a training, which fails alone.
 
     Args:
         run: any.
@@ -128,8 +129,11 @@ def rehearse(run: Run, root: str | None) -> None:
     batch = batching.collate(tokens, np.arange(len(texts.label)), int(tokenizer.pad_token_id), mask)
     try:
         with torch.random.fork_rng(devices=[]):
-            _begin(run, method, model, batch)
-            outputs = _one_step(run, method, model, batch)
+            if _own(run.method):
+                _begin(run, method, model, batch)
+                outputs = _one_step(run, method, model, batch)
+            else:
+                outputs = _there_and_back(model, batch)
     except (ConfigError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # torch, transformers and peft raise what they like
@@ -153,9 +157,8 @@ def _begin(run: Run, method: Method, model: AdaptedModel, batch: Batch) -> None:
     Raises:
         ConfigError: if it refuses the model with its values.
     """
-    batches = repeat(batch, _BATCHES) if _own(run.method) else repeat(batch)
     try:
-        method.on_train_begin(model, batches)
+        method.on_train_begin(model, repeat(batch, _BATCHES))
     except ValueError as error:
         raise ConfigError(f"{_called(run)}: {error}") from error
 
@@ -184,6 +187,14 @@ def _one_step(
         with torch.inference_mode():
             found |= method.predict(model.eval(), batch)
     return found
+
+
+def _there_and_back(model: AdaptedModel, batch: Batch) -> dict[str, torch.Tensor]:
+    """The logits of a batch, once their gradients are taken."""
+    logits = model.train()(batch)
+    if trained := list(model.trained().values()):
+        torch.autograd.grad(task_loss(logits, batch["labels"]), trained, allow_unused=True)
+    return {"logits": logits.detach()}
 
 
 def _insert(

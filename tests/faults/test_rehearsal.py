@@ -1,10 +1,13 @@
 """The rehearsal before the first training, and the share of rows that is held out."""
 
+from dataclasses import replace
+
 import checkpoints as made
 import pytest
 import tiny
 
 from peftbench.config.sweep import plan
+from peftbench.core.configs import MethodConfig
 from peftbench.core.errors import ConfigError
 from peftbench.data.tokenizer import load_tokenizer
 from peftbench.methods import dry_run
@@ -41,3 +44,11 @@ def test_a_causal_checkpoint_without_a_pad_token_of_its_own(tmp_path, cache_fold
     words = ["model=auto", f"model.checkpoint='{folder}'", *made.table(tmp_path)]
     (run,) = plan(*words, "method=head", "train.max_length=32").runs
     dry_run.rehearse(run, None)
+
+
+def test_hooks_of_a_users_own_method_wait_for_its_training(tmp_path, cache_folder, monkeypatch):
+    """They may write, wait or leave, by which other runs would suffer."""
+    monkeypatch.setenv("ZOO", str(tmp_path))
+    (run,) = plan("model=tiny", "method=head", *made.table(tmp_path), "train.max_length=32").runs
+    dry_run.rehearse(replace(run, method=MethodConfig(name="steady", target="zoo.Steady")), None)
+    assert not (tmp_path / "journal").exists()
