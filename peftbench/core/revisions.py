@@ -41,6 +41,12 @@ def _host_was_lost(node: Json) -> bool:
     return node["matrices"] != ["down"] or members != {"Prefix", "Adapter"}
 
 
+def _blocks_of_roles(node: Json) -> bool:
+    """Whether the library is to change some blocks alone, and the roles say where in them."""
+    config = node.get("config") or {}
+    return config.get("layers_to_transform") is not None and "target_modules" not in config
+
+
 #: Of methods, by the name of their class; a correction gets the method's node.
 METHODS: dict[str, tuple[Correction, ...]] = {
     "BayesHybrid": (
@@ -61,6 +67,9 @@ METHODS: dict[str, tuple[Correction, ...]] = {
             lambda node: (
                 node.get("type") == "IA3" and "ffn_out" in (node.get("target_modules") or ())
             ),
+        ),
+        Correction(
+            "types that take layers_to_transform beside roles changed all blocks", _blocks_of_roles
         ),
     ),
     "RobustPartial": (

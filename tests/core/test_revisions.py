@@ -61,3 +61,14 @@ def test_tables_mark_what_is_of_an_older_revision():
     marked = text(record(SAFE), record(before(PENALTY)), record(PENALTY))
     assert marked.count(f" {scores.OUTDATED}") == 1
     assert "SMART's targets were not detached" in marked
+
+
+def test_blocks_of_the_library_are_of_a_revision_where_roles_name_the_modules():
+    """VeRA's tuner ignored their numbers beside a pattern, and trained all blocks."""
+    words = ("method=peft", "method.type=VERA")
+    some = "method.config.layers_to_transform=[1]"
+    found = [
+        one_run(*words, *more).method.revision
+        for more in ((), (some,), (some, "method.config.target_modules=[query]"))
+    ]
+    assert found == [1, 2, 1]
