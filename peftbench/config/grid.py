@@ -180,7 +180,7 @@ def _sweep_words(path: Path) -> dict[str, list[str]]:
     """
     data = OmegaConf.to_container(yaml_files.parse(path, yaml_files.read_utf8(path)))
     if not isinstance(data, dict):
-        raise ConfigError(f"the file holds no {', '.join(SWEEP)}")
+        raise ConfigError(f"it holds no {', '.join(SWEEP)}")
     data.pop("about", None)
     for name, words in data.items():
         if name not in SWEEP:
@@ -188,7 +188,7 @@ def _sweep_words(path: Path) -> dict[str, list[str]]:
         if not isinstance(words, list):
             raise ConfigError(f"{name!s} must be a list of words")
     if not any(data.values()):  # else it would be one run of all defaults
-        raise ConfigError("the file is empty; write words under grid: - seed=0,1,2")
+        raise ConfigError("it is empty; write words under grid: - seed=0,1,2")
     return {str(name): [_text(str(name), word) for word in words] for name, words in data.items()}
 
 

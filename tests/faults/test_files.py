@@ -229,7 +229,7 @@ def test_a_family_without_its_type_names_its_file():
 def test_an_empty_sweep_is_refused(body):
     path = own("sweep", "mine", body)
     told = call("plan", "sweep=mine", code=2)
-    assert f"{path.resolve()} is empty" in told
+    assert f"{path.resolve()}: it is empty" in told
     assert "grid:" in told
 
 
