@@ -354,7 +354,10 @@ def _settings(words: list[str]) -> str:
 
 
 def _cells(rates: Rates | None, grid: Sweep, data: str) -> Iterator[Part]:
-    """The cells that are not whole; see `_tuned_words`. Without rates they are the grid's own."""
+    """The cells that are not whole, or not committed since a call that was killed.
+
+    Their words are those of `_tuned_words`; without rates the grid's own.
+    """
     folder, words = ResultsFolder(grid.folder), [*grid.words, f"data.root={data}"]
     if rates is not None:
         words = _tuned_words(rates, grid, data)
@@ -362,11 +365,12 @@ def _cells(rates: Rates | None, grid: Sweep, data: str) -> Iterator[Part]:
     rows, _ = grouping.grouped(plan.runs, lambda run: run, _sized, lambda run: run.seed)
     names = {run.key: " ".join(row) for row, runs in rows.items() for run in runs}
     cells: dict[str, list[Run]] = {}
+    loose = uncommitted(grid.folder)
     for run in plan.runs:
         cells.setdefault(replace(run, seed=0).key, []).append(run)
     for runs in cells.values():
         asked = [one for one in plan.evaluations if one.run in runs]
-        if not is_whole(folder, runs, asked):
+        if not is_whole(folder, runs, asked) or loose & {one.key for one in (*runs, *asked)}:
             run = runs[0]
             title = f"{grid.folder.name}: {names[run.key]} on {run.task.name}, size {run.size}"
             first = min(run.seed for run in runs)
@@ -396,6 +400,17 @@ def is_whole(folder: ResultsFolder, runs: list[Run], asked: list[Evaluation] | N
     lacking = [*(run.key for run in gone), *(one.key for one in left)]
     notes = [folder.failure(key) for key in lacking]
     return all(note is not None and note.kind == "diverged" for note in notes)
+
+
+def uncommitted(folder: Path) -> set[str]:
+    """Keys of the records and evaluations of a folder that git does not know.
+
+    Outside a repository that is none: there is nothing to commit them to.
+    """
+    asked = ["git", "ls-files", "--others", "--exclude-standard", "--"]
+    places = [str(folder / kind) for kind in ("records", "evaluations")]
+    found = subprocess.run([*asked, *places], check=False, capture_output=True, text=True)
+    return {Path(line).stem for line in found.stdout.splitlines()}
 
 
 def take_over(part: Part) -> None:

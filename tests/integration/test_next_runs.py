@@ -161,7 +161,9 @@ def test_a_cell_of_which_all_diverged_leaves_nothing_to_commit(tmp_path, monkeyp
     for _ in range(2):
         next_runs.commit(part)
     folder.save(record(second), predictions())
+    assert next_runs.uncommitted(folder.folder) == {second.key}  # as after a call that was killed
     next_runs.commit(replace(part, title="another cell", runs=[second]))
+    assert next_runs.uncommitted(folder.folder) == set()
     log = ["git", "log", "--format=%s", "--name-only"]
     told = subprocess.run(log, check=True, capture_output=True, text=True).stdout.split("\n")
     (name,) = folder.choices().iterdir()
