@@ -370,7 +370,8 @@ def _cells(rates: Rates | None, grid: Sweep, data: str) -> Iterator[Part]:
         cells.setdefault(replace(run, seed=0).key, []).append(run)
     for runs in cells.values():
         asked = [one for one in plan.evaluations if one.run in runs]
-        if not is_whole(folder, runs, asked) or loose & {one.key for one in (*runs, *asked)}:
+        keys = {*(run.key for run in runs), *(one.key for one in asked)}
+        if loose & keys or not is_whole(folder, runs, asked):
             run = runs[0]
             title = f"{grid.folder.name}: {names[run.key]} on {run.task.name}, size {run.size}"
             first = min(run.seed for run in runs)
