@@ -106,8 +106,8 @@ def keys(path: Path) -> tuple[str, ...]:
 
 @cache
 def all_keys(group: str, searched: tuple[Path, ...]) -> tuple[str, ...]:
-    """The keys that any option of a group gives values to; none of what is no group."""
-    every = (key for path in options(group, searched).values() for key in (*keys(path), *FIXED))
+    """The keys that any option of a group gives values to, see `keys`; none of what is no group."""
+    every = (key for path in options(group, searched).values() for key in keys(path))
     return tuple(dict.fromkeys(every))
 
 

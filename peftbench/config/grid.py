@@ -20,7 +20,7 @@ from omegaconf import OmegaConf
 
 from peftbench.config import catalog
 from peftbench.config.composer import Composer
-from peftbench.config.override_parsing import ALGEBRA, OverrideParser
+from peftbench.config.override_parsing import ALGEBRA, OverrideParser, override_value
 from peftbench.core.errors import ConfigError
 from peftbench.core.text import did_you_mean
 from peftbench.system import yaml_files
@@ -165,8 +165,9 @@ def _condition(text: str, parser: OverrideParser) -> dict[str, list[Any]]:
     axes = _axes(text, parser)
     for key in axes:
         group, _, name = key.partition(".")
-        known = (*catalog.all_keys(group, tuple(parser.searched)), "base_method")
-        if name and known[1:] and name.partition(".")[0] not in known:
+        known = catalog.all_keys(group, tuple(parser.searched))
+        first = name.partition(".")[0]
+        if name and known and first not in (*known, *catalog.FIXED, "base_method"):
             near = did_you_mean(key, [f"{group}.{one}" for one in known])
             raise ConfigError(f"{text!r}: no {group} has a key {key}; {near}")
     return axes
@@ -203,11 +204,8 @@ def _text(kind: str, word: Any) -> str:
     if kind == "when" and len(word) == 1:
         ((condition, then),) = word.items()
         return f"{condition}: {then}"
-    lines = "".join(f"\n  - {key}={_plain_word(value)}" for key, value in word.items())
+    words = {key: value if isinstance(value, list) else [value] for key, value in word.items()}
+    lines = "".join(f"\n  - {k}={','.join(map(override_value, v))}" for k, v in words.items())
     if kind == "when":
         lines = "".join(f"\n  - '{condition}: {then}'" for condition, then in word.items())
     raise ConfigError(f"{kind} holds words, one in a line, and not mappings; write{lines}")
-
-
-def _plain_word(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -169,8 +169,7 @@ class OverrideParser:
         inner = [
             f"{group}.{name}"
             for group in _CHOSEN
-            for path in catalog.options(group, tuple(self.searched)).values()
-            for name in catalog.keys(path)
+            for name in catalog.all_keys(group, tuple(self.searched))
         ]
         if "." in key:
             return did_you_mean(key, first if not close_names(key, inner) else inner)

@@ -111,7 +111,7 @@ def _unknown(
     known = [str(name) for name in node] if isinstance(node, DictConfig) else []
     known += [name for name, own in old_names.SYNONYMS.items() if own in known]
     if group in schema.SCHEMAS and depth == 1:
-        known = [name for path in options.values() for name in catalog.keys(path)]
+        known = [*catalog.all_keys(group, tuple(searched))]
     where = ".".join(parts[:depth])
     named = group in ("method", "task", "model", "suite", *catalog.LATER)
     option = config[group].get("name") if named else None

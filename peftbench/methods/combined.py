@@ -65,9 +65,9 @@ class Combined(Method):
             ValueError: if the loss or the predictions of a member are not the task's own.
         """
         for name, member in self.members.items():
-            wraps = isinstance(member, WrapperMethod)
-            todo = "give it method.base_method=combined" if wraps else "train it alone"
             if not member.task_alone:
+                wraps = isinstance(member, WrapperMethod)
+                todo = "give it method.base_method=combined" if wraps else "train it alone"
                 raise ValueError(
                     f"members.{name}: {type(member).__name__} has a loss or predictions of its "
                     f"own, of which a combination takes no notice: {todo}"

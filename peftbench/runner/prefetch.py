@@ -280,7 +280,8 @@ def _tokens(plan: Plan, target: Path) -> Iterator[str]:
 
 def _copy(path: Path, to: Path) -> None:
     """Copy a file whole, with what a link of the hub's cache points to, unless it is there."""
-    if to.exists() and io.hash_files((to,)) == io.hash_files((path,)):
+    same_size = to.exists() and to.stat().st_size == path.stat().st_size
+    if same_size and io.hash_files((to,)) == io.hash_files((path,)):
         return
     to.parent.mkdir(parents=True, exist_ok=True)
     draft = to.with_name(f".{io.own_name(to)}")
