@@ -21,6 +21,7 @@ from peftbench.analysis.expected_scores import (
     draw_expected_scores,
     share_of_draws_won,
 )
+from peftbench.analysis.failures import Diverged
 from peftbench.config import catalog
 from peftbench.config.sweep import plan
 from peftbench.core.arrays import Floats
@@ -233,13 +234,22 @@ def from_folders(words: Sequence[str], folders: list[ResultsFolder]) -> Advice:
             f"{', '.join(str(results.folder) for results in folders)}: no records; give a folder "
             "that has some: --results results/reference"
         )
-    found = advise(question, records, lambda r: of[r.run.key][1].predictions(r))
+    gone = {run.key: run for results in folders for run in results.diverged()}
+    diverged = Diverged.from_runs(run for key, run in gone.items() if key not in of)
+    found = advise(question, records, lambda r: of[r.run.key][1].predictions(r), diverged)
     warnings = [text for results in folders if (text := costs.read_warning(results.folder))]
     return replace(found, distance=[*found.distance, *bad], warnings=warnings)
 
 
-def advise(question: AdviceQuestion, records: list[Record], load: Load) -> Advice:
+def advise(
+    question: AdviceQuestion, records: list[Record], load: Load, diverged: Diverged | None = None
+) -> Advice:
     """What the nearest records say.
+
+    Args:
+        question, records: see `ask`.
+        load: reads the predictions of a record.
+        diverged: runs without a record; a row beside which a seed diverged has no chance.
 
     Raises:
         ConfigError: if there are none of such a kind of task.
@@ -251,7 +261,11 @@ def advise(question: AdviceQuestion, records: list[Record], load: Load) -> Advic
     by_row, split = grouping.of_records(near)
     labels = grouping.labels(by_row, split)
     read = {row: [_read(question, record) for record in by_row[row]] for row in by_row}
-    options = {row: _option(labels[row], by_row[row], read[row]) for row in by_row}
+    lost = {
+        row: len((diverged or Diverged()).beside(record.run for record in by_row[row]))
+        for row in by_row
+    }
+    options = {row: _option(labels[row], by_row[row], read[row], lost[row]) for row in by_row}
     sure = [row for row, one in options.items() if not one.why]
     early = any(options[row].early for row in sure)
     metric = near[0].run.task.metrics[0]
@@ -339,7 +353,9 @@ def _or(value: float | None, otherwise: float) -> float:
     return otherwise if value is None else value
 
 
-def _option(label: str, members: list[Record], read: list[_Reading | None]) -> Option:
+def _option(
+    label: str, members: list[Record], read: list[_Reading | None], diverged: int
+) -> Option:
     known = [one for one in read if one is not None]
     scores = [one.score for one in known if one.score is not None]
     why = ""
@@ -350,6 +366,8 @@ def _option(label: str, members: list[Record], read: list[_Reading | None]) -> O
             why = "what it scored by then is of its selection split"
     elif len(scores) < len(read):
         why = f"no score in {len(read) - len(scores)} of {len(read)} seeds"
+    elif diverged:
+        why = f"{diverged} more seed{'s' * (diverged != 1)} diverged"
     elif len(scores) < 2:
         why = "one seed"
     seconds = [one.seconds for one in known] or [r.seconds["train"] for r in members]

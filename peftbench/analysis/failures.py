@@ -1,17 +1,18 @@
-"""Collapsed runs: how often a method fails, as far as some seeds can say, and how a run failed.
+"""Failed runs: how often a method fails, as far as some seeds can say, and how a run failed.
 
 A run that predicts one class throughout may be dead, its outputs the same whatever the text is; or
 its outputs order the examples, and the budget ended before the first of them crossed the threshold.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
 from peftbench.analysis.proportions import clopper_pearson
 from peftbench.analysis.significance import ALPHA
 from peftbench.core.arrays import Array, Floats
-from peftbench.core.run import Record
+from peftbench.core.run import Record, Run
 from peftbench.metrics import task_metrics
 
 #: Outputs with a smaller standard deviation over examples than this are the same for every text:
@@ -92,3 +93,65 @@ def collapse(scores: Array, label: Array) -> Collapse:
 def failed(records: list[Record]) -> int:
     """How many of the runs collapsed."""
     return sum(record.collapsed for record in records)
+
+
+@dataclass(frozen=True)
+class Diverged:
+    """Runs without a record whose training diverged.
+
+    A mean over the seeds that have a record is better than what the method gives a person who
+    trains once, and no record tells it.
+
+    Attributes:
+        runs: by `Run.cell_key`.
+    """
+
+    runs: dict[str, list[Run]] = field(default_factory=dict)
+
+    @classmethod
+    def from_runs(cls, runs: Iterable[Run]) -> "Diverged":
+        """Those of one cell together."""
+        found: dict[str, list[Run]] = {}
+        for run in runs:
+            found.setdefault(run.cell_key, []).append(run)
+        return cls(found)
+
+    def of_cells(self, cells: Iterable[str]) -> list[Run]:
+        """Those of some cells."""
+        return [run for cell in cells for run in self.runs.get(cell, [])]
+
+    def beside(self, runs: Iterable[Run]) -> list[Run]:
+        """Those that differ from one of these runs in nothing but their seed."""
+        return self.of_cells(dict.fromkeys(run.cell_key for run in runs)) if self.runs else []
+
+    def alone(self, runs: Iterable[Run]) -> list[Run]:
+        """Those of whose cell no seed is among these runs."""
+        cells = {run.cell_key for run in runs} if self.runs else set()
+        return [run for cell, gone in self.runs.items() if cell not in cells for run in gone]
+
+
+def diverged_mark(count: int) -> str:
+    """Behind a score: so many more seeds diverged."""
+    return f" {DIVERGED}{count}" if count else ""
+
+
+#: Marks scores beside which seeds diverged.
+DIVERGED = "×"
+
+
+def diverged_notes(runs: Sequence[Run], diverged: Diverged) -> list[str]:
+    """What a table of these runs says of those that diverged: what the mark is, what has no row."""
+    told = []
+    if diverged.beside(runs):
+        told.append(DIVERGED_NOTE)
+    if gone := diverged.alone(runs):
+        listed = [run.title for run in gone[:3]] + [f"{len(gone) - 3} more"] * (len(gone) > 3)
+        told.append(f"Diverged in every seed, so without a row: {'; '.join(listed)}.")
+    return told
+
+
+#: What the mark means, below a table.
+DIVERGED_NOTE = (
+    f"{DIVERGED}n: n more seeds diverged (loss or predictions not finite) and have no score. The "
+    "mean is over the other seeds, so it is better than what the method gives."
+)

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from peftbench.analysis import comparability, convention, fields, suite_columns
+from peftbench.analysis.failures import Diverged
 from peftbench.core.errors import ConfigError
 from peftbench.core.text import did_you_mean
 from peftbench.metrics import task_metrics
@@ -66,6 +67,7 @@ class PivotCell:
         collapsed: whether each predicts one class or value throughout.
         metrics: primary metrics of their tasks.
         trivial: seed and score of the constant prediction, each distinct pair once.
+        diverged: seeds of the same settings that have no record, as their training diverged.
     """
 
     keys: list[str]
@@ -74,6 +76,7 @@ class PivotCell:
     collapsed: list[bool]
     metrics: set[str]
     trivial: set[tuple[int, float | None]]
+    diverged: list[int] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -158,7 +161,9 @@ def cross(records: RecordFrame, spec: PivotSpec) -> PivotGrid:
     more = comparability.apart(records, frame, rows, columns, set(mixed))
     if new := [path for path in more if path not in frame]:
         frame = frame.merge(records.read(["key", *new]), on="key")
-    cells = _cells(frame, [*rows, *more], columns, value, trivial)
+    cells = _cells(
+        frame, [*rows, *more], columns, value, trivial, Diverged.from_runs(records.diverged)
+    )
     most = frame.groupby("run.method.name", observed=True)["parameters.trained"].max().to_dict()
     return PivotGrid(
         spec=spec,
@@ -199,7 +204,12 @@ def _trivial(value: str, names: list[str]) -> str:
 
 
 def _cells(
-    frame: "pd.DataFrame", rows: list[str], columns: list[str], value: str, trivial: str
+    frame: "pd.DataFrame",
+    rows: list[str],
+    columns: list[str],
+    value: str,
+    trivial: str,
+    diverged: Diverged,
 ) -> dict[tuple[Row, Row], PivotCell]:
     """Cells by row and column."""
     number = comparability.groups(frame, [*rows, *columns])
@@ -208,13 +218,16 @@ def _cells(
     starts = ends.shift(fill_value=0)
     first = frame.iloc[starts]
     places = zip(_tuples(first, rows), _tuples(first, columns), strict=True)
-    shown = ["key", "run.seed", value, "collapsed", "metric", trivial]
+    shown = ["key", "run.seed", value, "collapsed", "metric", trivial, "alike"]
     held = [fields.plain(frame[path]) for path in shown]
     cells = {}
     for place, start, end in zip(places, starts, ends, strict=True):
-        keys, seeds, values, collapsed, metrics, base = (column[start:end] for column in held)
+        keys, seeds, values, collapsed, metrics, base, settings = (
+            column[start:end] for column in held
+        )
         known = set() if trivial == "metric" else set(zip(seeds, base, strict=True))
-        cells[place] = PivotCell(keys, seeds, values, collapsed, set(metrics), known)
+        gone = [run.seed for run in diverged.of_cells(dict.fromkeys(settings))]
+        cells[place] = PivotCell(keys, seeds, values, collapsed, set(metrics), known, gone)
     return cells
 
 

@@ -40,7 +40,8 @@ def merge(folders: tuple[Path, ...], output: Path, keep_first: bool, as_json: bo
     A key with the same numbers in several folders is copied once. Keys with other numbers, as of a
     run that was trained twice, are listed, and nothing is written without --keep-first.
 
-    Logs, checkpoints, failures, submissions, caches and reports stay where they are. The same
+    A run that diverged in one folder and has a record in none is noted, as reports count it. Logs,
+    checkpoints, other failures, submissions, caches and reports stay where they are. The same
     command again continues after an interruption, and adds what is new. Exit code 1 when a file
     that cannot be read, or a run in progress, was left out.
 

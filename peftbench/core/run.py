@@ -233,13 +233,23 @@ class Run:
         number of examples where the task says how many there are, so that 0.5 of 200 and 100 are
         one run.
         """
+        return key_of_text(key_text(self._key_parts()))
+
+    @property
+    def cell_key(self) -> str:
+        """Equal in runs that differ only in their seed."""
+        parts = self._key_parts()
+        del parts["seed"]
+        return key_of_text(key_text(parts))
+
+    def _key_parts(self) -> dict[str, str]:
         values = {one.name: getattr(self, one.name) for one in fields(self)}
         parts = {
             name: _config_text(value) if isinstance(value, Config) else canonical(value)
             for name, value in values.items()
             if counts_in_key(name, value)
         }
-        return key_of_text(key_text(parts | {"size": canonical(self.counted_size)}))
+        return parts | {"size": canonical(self.counted_size)}
 
     @property
     def counted_size(self) -> int | float | str:

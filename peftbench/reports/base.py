@@ -18,7 +18,7 @@ from functools import cached_property
 
 import numpy as np
 
-from peftbench.analysis import convention
+from peftbench.analysis import convention, failures
 from peftbench.analysis.chance_level import with_chance_level
 from peftbench.analysis.comparison import MARGIN, PairedComparison, Resamples, compare
 from peftbench.analysis.costs import Prices, read_warning
@@ -60,6 +60,7 @@ class Inputs:
         warning: what must be said wherever costs are shown; empty if nothing.
         tuned: records with a learning rate that was chosen in this folder.
         chosen: every such choice.
+        diverged: runs without a record whose training diverged.
     """
 
     records: list[Record]
@@ -74,6 +75,7 @@ class Inputs:
     tuned: Tuned = field(default_factory=Tuned)
     chosen: list[Choice] = field(default_factory=list)
     load_evaluated: LoadEvaluated | None = None
+    diverged: failures.Diverged = field(default_factory=failures.Diverged)
 
     @cached_property
     def palette(self) -> Palette:
@@ -115,6 +117,7 @@ def gather(
     against: str | None = None,
     margin: float = MARGIN,
     predictions: bool = True,
+    selected: bool = False,
 ) -> tuple[Inputs, list[str]]:
     """Records and evaluations of a folder as reports count them.
 
@@ -125,6 +128,7 @@ def gather(
         records, evaluated: of it, as they were read.
         prices, against, margin: see `Inputs`.
         predictions: whether to read them, which takes longest; without them nothing is tested.
+        selected: whether the records are some of the folder's.
 
     Returns:
         The inputs, and a line for each choice, and each record's predictions, that cannot be read.
@@ -133,6 +137,9 @@ def gather(
     tuned = Tuned.from_runs((record.run for record in records), chosen)
     records, evaluated, tuned = tuned.without_untuned(records, evaluated)
     records = convention.counted_records(records)
+    diverged = results.diverged()
+    if selected:
+        diverged = failures.Diverged.from_runs(diverged).beside(record.run for record in records)
     tested, gone = readable(records, results.predictions) if predictions else ([], [])
     evaluated = convention.counted_evaluations(evaluated)
     evaluated = with_review(evaluated, tested, results.predictions, results.evaluated_predictions)
@@ -149,6 +156,7 @@ def gather(
         tuned,
         chosen,
         results.evaluated_predictions if predictions else None,
+        failures.Diverged.from_runs(diverged),
     )
     return inputs, [*(f"left out, unreadable: {reason}" for reason in bad.values()), *gone]
 

@@ -191,7 +191,13 @@ def read_inputs(
         raise ConfigError(f"{results.folder} holds no records; `peftbench run` makes them")
     records, evaluated = selection.of_records(results, records, evaluated, where)
     inputs, gone = gather(
-        results, records, evaluated, prices=prices, against=against, margin=margin
+        results,
+        records,
+        evaluated,
+        prices=prices,
+        against=against,
+        margin=margin,
+        selected=bool(where),
     )
     left = [f"left out, unreadable: {reason}" for reason in (bad | odd).values()]
     return inputs, [*left, *gone]
@@ -251,6 +257,7 @@ def _make(
         against=against,
         margin=margin,
         predictions=whole or len(records) <= COMPARED,
+        selected=bool(where) or not whole,
     )
     quick: list[Table] = []
     more: list[Table] = []

@@ -1,12 +1,15 @@
 """Which differences are there, which are not, and which nobody can tell: each row against one."""
 
 import statistics
+from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from peftbench.analysis import convention, failures
 from peftbench.analysis.comparison import DRAWS, PairedComparison
+from peftbench.core.run import Run
 from peftbench.reports import glossary
-from peftbench.reports.base import Report
+from peftbench.reports.base import Inputs, Report
 from peftbench.reports.plotting import style as drawing
 from peftbench.reports.plotting.style import Figure
 from peftbench.reports.tables.markdown import Table
@@ -15,7 +18,9 @@ REPORT = Report(
     name="paired",
     question="which differences are there?  (--against ROW, --margin POINTS)",
     order=13,
-    tables=lambda inputs: [paired_table(*inputs.comparison)] if inputs.pairs else [],
+    tables=lambda inputs: (
+        [paired_table(*inputs.comparison, _diverged(inputs))] if inputs.pairs else []
+    ),
     figures=lambda inputs: plot_paired(inputs.pairs),
     needs="two rows of one budget with a seed in common, and defined scores; where the method that "
     "trains most has several rows, name a baseline with --against",
@@ -23,12 +28,19 @@ REPORT = Report(
 )
 
 
-def paired_table(pairs: list[PairedComparison], split: list[str]) -> Table:
+def _diverged(inputs: Inputs) -> list[Run]:
+    return inputs.diverged.beside(record.run for record in inputs.tested)
+
+
+def paired_table(
+    pairs: list[PairedComparison], split: list[str], diverged: Sequence[Run] = ()
+) -> Table:
     """Every pair with its effect in points of the metric.
 
     Args:
         pairs: from `compare`.
         split: names of the settings in their rows.
+        diverged: seeds of their runs that have no score.
     """
     lines = [
         [pair.task, *pair.row, pair.against, f"{pair.seeds} × {pair.examples:,}", *_cells(pair)]
@@ -39,9 +51,12 @@ def paired_table(pairs: list[PairedComparison], split: list[str]) -> Table:
     bounds = "; ".join(failures.bound(*one) for one in sorted(counts))
     margin = 100 * pairs[0].margin
     notes = [_NOTE.format(margin=f"{margin:g} point" + "s" * (margin != 1), bounds=bounds)]
-    return Table(
-        "Paired comparisons", columns, lines, 4 + len(split), [*notes, convention.NOTE], prose=1
-    )
+    notes.append(convention.NOTE)
+    if diverged:
+        told = Counter((run.row, run.task.name) for run in diverged)
+        listed = ", ".join(f"{row} on {task} ({n})" for (row, task), n in sorted(told.items()))
+        notes.append(f"Seeds that diverged have no score and are in no comparison: {listed}.")
+    return Table("Paired comparisons", columns, lines, 4 + len(split), notes, prose=1)
 
 
 _HEADS = [

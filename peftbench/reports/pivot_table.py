@@ -118,6 +118,7 @@ def to_figures(grid: PivotGrid, best: Best) -> Table:
     heads = names.get(grid.spec.summary, ["mean", "low", "high"])
     lines = []
     tuned = any(key in grid.tuned.choices for key in grid.keys)
+    diverged = any(cell.diverged for cell in grid.cells.values())
     for row in grid.rows:
         for column in grid.columns:
             cell = grid.cells.get((row, column), _NONE)
@@ -135,12 +136,13 @@ def to_figures(grid: PivotGrid, best: Best) -> Table:
                         " ".join(map(str, sorted(cell.seeds))),
                     ),
                     str(best.found.get(column) == row).lower(),
+                    *([str(len(cell.diverged))] if diverged else []),
                     *(grid.tuned.figures(cell.keys) if tuned else []),
                 ]
             )
     columns = [*grid.row_names, *grid.spec.columns, "n", "defined"]
     columns += [*heads, "trivial", "collapsed", "seeds", "best"]
-    more = FIGURES if tuned else ()
+    more = [*["diverged"] * diverged, *(FIGURES if tuned else ())]
     return Table(grid.spec.cell, [*columns, *more], lines, len(columns) - 6)
 
 
@@ -204,6 +206,7 @@ def _shown(grid: PivotGrid, row: Row, column: Row) -> str:
     some = f"{len(values)} of " * (len(values) < len(cell.values))
     collapsed = sum(cell.collapsed) if grid.scores else 0
     text += f" ({some}{len(cell.values)})" + (f" †{collapsed}" if collapsed else "")
+    text += failures.diverged_mark(len(cell.diverged)) if grid.scores else ""
     return text + grid.tuned.mark(cell.keys)
 
 
@@ -274,6 +277,12 @@ def _notes(grid: PivotGrid, best: Best, titles: dict[Row, str], most: float) -> 
         runs = sum(sum(cell.collapsed) for cell in grid.cells.values())
         told = _listed(grid, titles, _collapsed)
         notes.append(f"Collapsed: {told if gone <= most else f'{runs} runs in {gone} cells'}.")
+    if grid.scores and any(cell.diverged for cell in grid.cells.values()):
+        notes.append(failures.DIVERGED_NOTE)
+        gone = sum(bool(cell.diverged) for cell in grid.cells.values())
+        runs = sum(len(cell.diverged) for cell in grid.cells.values())
+        told = _listed(grid, titles, _diverged)
+        notes.append(f"Diverged: {told if gone <= most else f'{runs} runs in {gone} cells'}.")
     if absent := _listed(grid, titles, lambda cell: "" if cell is None else None):
         empty = len(grid.rows) * len(grid.columns) - len(grid.cells)
         notes.append(f"No record: {absent if empty <= most else f'{empty} cells'}.")
@@ -320,6 +329,12 @@ def _collapsed(cell: PivotCell | None) -> str | None:
         return None
     seeds = [str(s) for s, gone in zip(cell.seeds, cell.collapsed, strict=True) if gone]
     return f" (seed {', '.join(sorted(seeds, key=int))})"
+
+
+def _diverged(cell: PivotCell | None) -> str | None:
+    if cell is None or not cell.diverged:
+        return None
+    return f" (seed {', '.join(map(str, sorted(cell.diverged)))})"
 
 
 def _listed(

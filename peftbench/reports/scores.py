@@ -14,6 +14,7 @@ from peftbench.analysis.costs import (
     tuning_note,
     tuning_text,
 )
+from peftbench.analysis.failures import Diverged
 from peftbench.core import revisions
 from peftbench.core.run import Record
 from peftbench.metrics import task_metrics
@@ -28,8 +29,8 @@ SCORES = Report(
     name="scores",
     question="which method scores what?",
     order=1,
-    tables=lambda inputs: [scores(inputs.records, inputs.pairs, inputs.tuned)],
-    csv=lambda inputs: figures(inputs.records, inputs.tuned),
+    tables=lambda inputs: [scores(inputs.records, inputs.pairs, inputs.tuned, inputs.diverged)],
+    csv=lambda inputs: figures(inputs.records, inputs.tuned, inputs.diverged),
     after_run=True,
     page=("scores", 1),
 )
@@ -38,7 +39,7 @@ OTHER_METRICS = Report(
     name="metrics",
     question="what are the metrics that are not primary?",
     order=2,
-    tables=lambda inputs: listed(other_metrics(inputs.records, inputs.tuned)),
+    tables=lambda inputs: listed(other_metrics(inputs.records, inputs.tuned, inputs.diverged)),
     after_run=True,
     page=("scores", 2),
 )
@@ -53,12 +54,15 @@ COSTS = Report(
 )
 
 
-#: Where no learning rate was chosen.
-_UNTUNED = Tuned()
+#: Where no learning rate was chosen; where no run diverged.
+_UNTUNED, _NONE_DIVERGED = Tuned(), Diverged()
 
 
 def scores(
-    records: list[Record], pairs: Sequence[PairedComparison] = (), tuned: Tuned = _UNTUNED
+    records: list[Record],
+    pairs: Sequence[PairedComparison] = (),
+    tuned: Tuned = _UNTUNED,
+    diverged: Diverged = _NONE_DIVERGED,
 ) -> Table:
     """The primary metric of every task; the constant prediction first, collapsed runs marked.
 
@@ -66,8 +70,9 @@ def scores(
         records: of any tasks.
         pairs: comparisons, from which the last line has the detectable difference of each column.
         tuned: those with a learning rate that was chosen, which are marked.
+        diverged: runs without a record, which are counted.
     """
-    table = _table("Scores", records, lambda names: names[:1], tuned)
+    table = _table("Scores", records, lambda names: names[:1], tuned, diverged)
     if not pairs:
         return table
     reach: dict[grouping.Sized, list[float]] = {}
@@ -85,14 +90,18 @@ def scores(
     return replace(table, rows=[*table.rows, line], notes=[*table.notes, note])
 
 
-def other_metrics(records: list[Record], tuned: Tuned = _UNTUNED) -> Table | None:
+def other_metrics(
+    records: list[Record], tuned: Tuned = _UNTUNED, diverged: Diverged = _NONE_DIVERGED
+) -> Table | None:
     """The metrics that are not primary, if any task has one."""
     if all(len(record.metrics) == 1 for record in records):
         return None
-    return _table("Other metrics", records, lambda names: names[1:], tuned)
+    return _table("Other metrics", records, lambda names: names[1:], tuned, diverged)
 
 
-def figures(records: list[Record], tuned: Tuned = _UNTUNED) -> Table:
+def figures(
+    records: list[Record], tuned: Tuned = _UNTUNED, diverged: Diverged = _NONE_DIVERGED
+) -> Table:
     """Every metric of every cell as plain numbers, one line each, for programs."""
     grouped, split = grouping.of_records(records)
     lines = []
@@ -116,11 +125,13 @@ def figures(records: list[Record], tuned: Tuned = _UNTUNED) -> Table:
                     "" if base is None else f"{base:.6f}",
                     str(sum(r.collapsed for r in here)),
                     f"{seconds:.2f}",
+                    *([str(_diverged(here, diverged))] if diverged.runs else []),
                     *(tuned.figures(r.run.key for r in here) if tuned.choices else []),
                 ]
             )
     columns = ["method", *split, "task", "train_size", "metric", "seeds", "defined"]
     columns += ["mean", "sd", "trivial", "collapsed", "train_seconds"]
+    columns += ["diverged"] if diverged.runs else []
     columns += TUNED_FIGURES if tuned.choices else []
     return Table("Figures", columns, lines, 4 + len(split))
 
@@ -192,7 +203,11 @@ _UNITS: dict[str, Callable[[list[Record]], str]] = {
 
 
 def _table(
-    title: str, records: list[Record], pick: Callable[[list[str]], list[str]], tuned: Tuned
+    title: str,
+    records: list[Record],
+    pick: Callable[[list[str]], list[str]],
+    tuned: Tuned,
+    diverged: Diverged,
 ) -> Table:
     grouped, split = grouping.of_records(records)
     columns: list[Column] = sorted(
@@ -213,7 +228,7 @@ def _table(
     lines = [baseline]
     for row, members in grouped.items():
         lines.append(
-            [*row, *(_cell(members, column) + _mark(members, column, tuned) for column in columns)]
+            [*row, *(_marked_cell(members, column, tuned, diverged) for column in columns)]
         )
     kinds = {record.run.task.kind for record in records}
     notes = [
@@ -231,6 +246,7 @@ def _table(
     }
     if counts:
         notes.append(failures.bounds_note(counts))
+    notes += failures.diverged_notes([record.run for record in records], diverged)
     if any(record.work.get("out_of_range") for record in records):
         notes.append(_range_note(records))
     if corrected := {what for record in records for what in revisions.outdated(record.run)}:
@@ -260,18 +276,22 @@ def _range_note(records: list[Record]) -> str:
 OUTDATED = "‡"
 
 
-def _mark(members: list[Record], column: Column, tuned: Tuned) -> str:
+def _marked_cell(members: list[Record], column: Column, tuned: Tuned, diverged: Diverged) -> str:
     here = [record for record in members if _is(record, column)]
+    gone = failures.diverged_mark(_diverged(here, diverged))
     outdated = f" {OUTDATED}" if any(revisions.outdated(record.run) for record in here) else ""
-    return tuned.mark(record.run.key for record in here) + outdated
+    return _cell(here, column) + gone + tuned.mark(record.run.key for record in here) + outdated
+
+
+def _diverged(here: list[Record], diverged: Diverged) -> int:
+    return len(diverged.beside(record.run for record in here))
 
 
 def _baseline(records: list[Record], column: Column) -> float | None:
     return convention.baseline((r for r in records if _is(r, column)), column[1])
 
 
-def _cell(members: list[Record], column: Column) -> str:
-    here = [record for record in members if _is(record, column)]
+def _cell(here: list[Record], column: Column) -> str:
     if not here:
         return ""
     collapsed = failures.failed(here)

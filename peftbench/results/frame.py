@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from peftbench.core.run import Run
 from peftbench.core.tuning import Choice
 from peftbench.results import choices, record_columns
 from peftbench.results.store import ResultsFolder
@@ -77,6 +78,11 @@ class RecordFrame:
         keys = [key for key, *cell in zip(*names.values(), strict=True) if tuple(cell) in cells]
         return Tuned.from_runs((self._results.load(key).run for key in keys), known)
 
+    @cached_property
+    def diverged(self) -> list[Run]:
+        """Runs that are no row, as their training diverged."""
+        return self._results.diverged()
+
     def read(self, columns: Iterable[str] | None = None) -> "pd.DataFrame":
         """Return some columns, or all; each row is a record, in the order of their keys.
 
@@ -113,8 +119,8 @@ def load_frame(results: ResultsFolder) -> RecordFrame:
     primary metric and its name); `trivial` (the same of the constant prediction); `peak_bytes` of
     training (of the GPU where there is one); `prompt` and `augmentation`; `tuned`, whether the
     learning rate is the one that the folder's choices hold for it; `alike`, equal in
-    records that differ only in their seed; and `shared`, equal in records that differ at most in
-    their seed and in what a method chooses.
+    records that differ only in their seed (`Run.cell_key`); and `shared`, equal in records that
+    differ at most in their seed and in what a method chooses.
     """
     path = results.cache("frame")
     with ThreadPoolExecutor(1) as aside:

@@ -116,8 +116,22 @@ def merge(
             if entries:
                 name = kind if place is into else "trial"
                 done.counts[name] = len(entries), sum(new)
+    _copy_diverged(every, done)
     _merge_revisions(every, done)
     return done
+
+
+def _copy_diverged(every: list[ResultsFolder], done: Merged) -> None:
+    """Note what diverged in a folder and has no record in any; reports count it."""
+    into, *others = every
+    there = {run.key for run in into.diverged()}
+    for folder in others:
+        for run in folder.diverged():
+            note = None if into.has(run.key) or run.key in there else folder.failure(run.key)
+            if note is not None:
+                into.fail(note)
+                there.add(run.key)
+                done.notes.append(f"{run.key}  {run.title}: diverged in {folder.folder}")
 
 
 def _require_results(folder: ResultsFolder, into: ResultsFolder) -> None:

@@ -7,6 +7,7 @@ first and moved to its place whole. A run in flight is claimed, see `system.run_
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from itertools import chain
 from pathlib import Path
@@ -442,6 +443,16 @@ class ResultsFolder:
     def failed(self) -> list[str]:
         """Keys of all runs and evaluations that have failed, sorted; some may be done since."""
         return self._keys("failures")
+
+    def diverged(self) -> list[Run]:
+        """Runs without a record whose training diverged, by key."""
+        found = []
+        for key in self.failed():
+            with suppress(RecordError):  # a torn note says nothing
+                note = None if self.has(key) else self.failure(key)
+                if note and note.kind == "diverged" and isinstance(note.job, Run):
+                    found.append(note.job)
+        return found
 
     def failure(self, key: str) -> Failure | None:
         """Why a run has no record or an evaluation no findings, if it was tried."""

@@ -130,7 +130,13 @@ def _read(
     alone = [e for e in evaluated if e.evaluation.run.key not in keys]
     evaluated = [e for e in evaluated if e.evaluation.run.key in keys]
     inputs, unpredicted = gather(
-        results, records, evaluated, against=against, margin=margin, predictions=whole
+        results,
+        records,
+        evaluated,
+        against=against,
+        margin=margin,
+        predictions=whole,
+        selected=bool(where),
     )
     return _Read(inputs, whole, bad | odd, alone, unpredicted)
 

@@ -1,0 +1,93 @@
+"""Seeds that diverged have no record; whatever is said of the others says so."""
+
+import pytest
+import records
+
+from peftbench.analysis import advice
+from peftbench.core.failures import Failure
+from peftbench.reports import builder, pivot_table
+from peftbench.results import merging
+from peftbench.results.frame import load_frame
+from peftbench.results.store import ResultsFolder
+
+TASK = "synthetic_paraphrase"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """LoRA with three seeds and BitFit with two, of which one more diverged; (IA)3 never trained.
+
+    One run of LoRA failed otherwise, which says nothing of the method, and one diverged before it
+    was trained.
+    """
+    made = ResultsFolder(tmp_path / "runs")
+    runs = records.runs("method=lora,bitfit,ia3", "seed=0,1,2", f"task={TASK}")
+    lora, bitfit, ia3 = runs[:3], runs[3:6], runs[6:]
+    made.fail(Failure(lora[0], "diverged", "the loss is nan at step 1"))
+    for run in (*lora, *bitfit[:2]):
+        made.save(records.record(run, 0.75), records.predictions())
+    for run in (bitfit[2], *ia3):
+        made.fail(Failure(run, "diverged", "the loss is nan at step 2"))
+    (again,) = records.runs("method=lora", "seed=3", f"task={TASK}")
+    made.fail(Failure(again, "memory", "out of memory"))
+    return made
+
+
+def test_reports_count_them(folder):
+    made = builder.selected(folder, "")
+    text = made.texts["scores.md"].decode()
+    rows = {line.split("|")[1].strip(): line for line in text.splitlines() if line.startswith("|")}
+    assert "(2) ×1" in rows["bitfit"]
+    assert "×" not in rows["lora"]
+    assert "×n: n more seeds diverged" in text
+    assert f"Diverged in every seed, so without a row: ia3 · {TASK}" in text
+    header, *lines = made.texts["scores.csv"].decode().splitlines()
+    place = header.split(",").index("diverged")
+    found = {line.split(",")[0]: line.split(",")[place] for line in lines}
+    assert found == {"lora": "0", "bitfit": "1"}
+    assert f"in no comparison: bitfit on {TASK} (1)." in made.texts["paired.md"].decode()
+
+
+def test_a_selection_says_nothing_of_other_methods(folder):
+    text = builder.selected(folder, "method=bitfit").texts["scores.md"].decode()
+    assert "(2) ×1" in text
+    assert "ia3" not in text
+    assert "diverged" not in builder.selected(folder, "method=lora").texts["scores.md"].decode()
+
+
+def test_pivot_tables_count_them(folder):
+    words = ("rows=method", "columns=task", "cell=score")
+    made = pivot_table.build_pivot_table(folder, words, "markdown", None)
+    assert "(2) ×1" in made.text
+    assert "Diverged: bitfit: synthetic_paraphrase accuracy (seed 2)." in made.text
+    text = pivot_table.build_pivot_table(folder, words, "csv", None).text
+    assert text.splitlines()[0].split(",")[-1] == "diverged"
+    costs = pivot_table.build_pivot_table(folder, (*words[:2], "cell=seconds.train"), "csv", None)
+    assert "×" not in (costs.text or "")
+
+
+def test_advice_gives_such_a_method_no_chance(folder):
+    found = advice.from_folders([f"task={TASK}", "size=32", "model=tiny"], [folder])
+    told = {one.label: (one.chance is None, one.why) for one in found.options}
+    assert told["bitfit"] == (True, "1 more seed diverged")
+    assert told["lora"][1] == ""
+
+
+def test_merging_takes_them_along(folder, tmp_path):
+    into, other = ResultsFolder(tmp_path / "all"), ResultsFolder(tmp_path / "other")
+    bitfit = next(run for run in folder.diverged() if run.method.name == "bitfit")
+    (first,) = records.runs("method=ia3", "seed=0", f"task={TASK}")
+    other.save(records.record(first, 0.5), records.predictions())
+    done = merging.merge([folder, other], into)
+    assert bitfit in into.diverged()
+    assert first not in into.diverged()
+    assert len(into.diverged()) == 3
+    assert len([note for note in done.notes if "diverged in" in note]) == 3
+    before = into.failure(bitfit.key)
+    assert merging.merge([folder, other], into).notes == []
+    assert into.failure(bitfit.key) == before
+
+
+def test_their_cell_is_that_of_the_frame(folder):
+    rows = load_frame(folder).read(["key", "alike"]).itertuples()
+    assert all(folder.load(row.key).run.cell_key == row.alike for row in rows)
