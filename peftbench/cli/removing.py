@@ -27,6 +27,8 @@ def remove(keys: tuple[str, ...], folder: Path, yes: bool) -> None:
     known = {*results.keys(), *results.failed(), *results.evaluations()}
     chosen = dict.fromkeys(results.key_of(start, known) for start in keys)
     busy = False
+    if yes and (odd := results.check_claims()):
+        click.echo(f"note: {odd}", err=True)
     for key in chosen:
         if not yes:
             click.echo("\n".join(map(str, results.files_of(key))))

@@ -12,6 +12,7 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Literal
 
 from peftbench.cluster import base, turns
 from peftbench.cluster.manifest import NAME, Submission, Task, load, read_jobs
@@ -114,7 +115,10 @@ def _work(place: Path, task: str) -> int:
     stopped = bool(wanted) and sweep.execute(todo, one.store(results), options, gpus, _stop)
     for job in jobs:
         if isinstance(job, RateChoice) and not stopped:
-            stopped = not _choose(job, todo.data_root, options, results)
+            ended = _choose(job, todo.data_root, options, results)
+            stopped = ended == "signal"
+            if ended == "disk":  # nor is there room for the next one
+                break
     if stopped:
         return leave_job(results, one, this)
     left = [job for job in jobs if _to_do(job, results, one)]
@@ -129,14 +133,16 @@ def _stop() -> bool:
 
 def _choose(
     job: RateChoice, data_root: str | None, options: RunOptions, results: ResultsFolder
-) -> bool:
-    """Make what is missing of the trials of a choice, and the choice; False when stopped."""
+) -> Literal["signal", "disk"] | None:
+    """Make what is missing of the trials of a choice, and the choice; what ends the job, if any."""
     plan = Plan([], 0, [], [], data_root)
     code = tune.choose([job.question], plan, job.search, options, results, halted=_stop)
     if code == 1:
         trials = results.trials()
-        trials.fail(Failure(job, *_why_none(job, trials)))
-    return code != 130
+        kind, reason = _why_none(job, trials)
+        trials.fail(Failure(job, kind, reason))
+        return "disk" if kind == "disk" else None
+    return "signal" if code == 130 else None
 
 
 def _why_none(job: RateChoice, trials: ResultsFolder) -> tuple[str, str]:

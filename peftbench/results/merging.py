@@ -109,6 +109,8 @@ def merge(
                 ]
             )
         )
+    if odd := into.check_claims():
+        done.notes.append(odd)
     done.notes += [f"{one.key}  {one.title}: kept that of {one.kept_from}" for one in differing]
     for place, found in stores:
         for kind, entries in found.items():

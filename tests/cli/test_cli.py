@@ -1,5 +1,6 @@
 """The command: what a person types, and what comes back; no worker is started but by the last."""
 
+import errno
 import json
 import os
 import re
@@ -494,6 +495,18 @@ def test_rm_lists_files_and_removes_them_when_told(results):
     assert results.has(second)
     assert "begins with zzz" in call("rm", second, "zzz", "--yes", code=2)
     assert results.has(second)
+
+
+def test_rm_and_merge_work_on_a_file_system_without_locks(results, tmp_path, monkeypatch):
+    first, *_ = (one.run.key for one in fill(results))
+
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.lockf", refuse)
+    assert "has no locks" in call("merge", "-o", str(tmp_path / "all"), str(results.folder))
+    assert "has no locks" in call("rm", first, "--yes")
+    assert results.files_of(first) == []
 
 
 def test_rm_leaves_a_run_of_which_an_evaluation_is_in_progress(results, monkeypatch):

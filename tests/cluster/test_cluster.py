@@ -663,15 +663,18 @@ def test_a_cell_whose_trials_fail_leaves_the_choices_of_others_alone(tmp_path, m
 
 
 @pytest.mark.parametrize(
-    ("kinds", "expected", "again"),
+    ("kinds", "expected", "again", "ends"),
     [
-        (["diverged"] * 3, "diverged", False),
-        (["diverged", "system", "diverged"], "system", True),
-        (["memory", None, None], "memory", False),
-        (["diverged", None, "diverged"], None, False),
+        (["diverged"] * 3, "diverged", False, None),
+        (["diverged", "system", "diverged"], "system", True, None),
+        (["memory", None, None], "memory", False, None),
+        (["disk", None, None], "disk", True, "disk"),
+        (["diverged", None, "diverged"], None, False, None),
     ],
 )
-def test_a_choice_fails_of_what_its_trials_fail_of(tmp_path, monkeypatch, kinds, expected, again):
+def test_a_choice_fails_of_what_its_trials_fail_of(
+    tmp_path, monkeypatch, kinds, expected, again, ends
+):
     results = ResultsFolder(tmp_path)
     trials, (choice,) = searched("method=lora", "size=400")
     of_rate = dict(zip(choice.question.rates, kinds, strict=True))
@@ -685,7 +688,7 @@ def test_a_choice_fails_of_what_its_trials_fail_of(tmp_path, monkeypatch, kinds,
         return False
 
     monkeypatch.setattr(sweep, "execute", execute)
-    assert job_runner._choose(choice, None, RunOptions(device="cpu"), results)
+    assert job_runner._choose(choice, None, RunOptions(device="cpu"), results) == ends
     noted = results.trials().failure(choice.key)
     assert (noted and noted.kind) == expected
     asked = choose_jobs(
