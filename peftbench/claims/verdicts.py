@@ -14,6 +14,7 @@ from pathlib import Path
 
 from peftbench.analysis import convention, selection, significance
 from peftbench.analysis.comparison import Resamples
+from peftbench.analysis.failures import Diverged
 from peftbench.analysis.significance import ALPHA
 from peftbench.claims import evidence, matching, quantities, schema, tuning
 from peftbench.claims.evidence import ClaimEvidence
@@ -65,6 +66,7 @@ def test(
     resamples: Resamples,
     choices: TunedRates | None,
     load: evidence.LoadEvaluated | None,
+    diverged: Diverged,
 ) -> list[Verdict]:
     """Test every claim on records, and on evaluations whose run is among them.
 
@@ -74,6 +76,7 @@ def test(
         resamples: of the records' predictions.
         choices: learning rates that were chosen; None is what these records tell.
         load: predictions of an evaluation; without them only seeds count.
+        diverged: runs without a record; a cell of which seeds diverged decides nothing.
 
     Raises:
         ConfigError: if a claim speaks of a quantity that there is not.
@@ -110,12 +113,16 @@ def test(
                 made.append((evidence.scored(claim, one, told), one))
             else:
                 made += [(cell, one) for cell in evidence.measured(claim, one, load)]
-        tested.append(_judged(paper, claim, made, choices))
+        tested.append(_judged(paper, claim, made, choices, diverged))
     return tested
 
 
 def _judged(
-    paper: Paper, claim: Claim, found: list[tuple[ClaimEvidence, Found]], choices: TunedRates
+    paper: Paper,
+    claim: Claim,
+    found: list[tuple[ClaimEvidence, Found]],
+    choices: TunedRates,
+    diverged: Diverged,
 ) -> Verdict:
     """The claim's verdict, from those of its cells."""
     if claim.kind == "untestable":
@@ -125,7 +132,7 @@ def _judged(
     lacking = _lacking(claim, found)
     adjusted = significance.holm([1.0 if cell.p is None else cell.p for cell, _ in found])
     judged = [
-        _verdict(claim, cell, one, corrected, choices)
+        _verdict(claim, cell, one, corrected, choices, diverged)
         if cell.p is not None
         else _undefined(claim, cell, one, choices)
         for (cell, one), corrected in zip(found, adjusted, strict=True)
@@ -142,7 +149,12 @@ def _judged(
 
 
 def _verdict(
-    claim: Claim, cell: ClaimEvidence, one: Found, adjusted: float, choices: TunedRates
+    claim: Claim,
+    cell: ClaimEvidence,
+    one: Found,
+    adjusted: float,
+    choices: TunedRates,
+    diverged: Diverged,
 ) -> ClaimEvidence:
     """Of one cell: what one cell alone decides needs the corrected p, what takes all does not.
 
@@ -160,6 +172,10 @@ def _verdict(
     verdict = "supported" if cell.toward else "contradicted"
     if why := tuning.why_not(claim, one, choices, toward=cell.toward):
         return replace(cell, untuned=True, why=f"{why}; at these rates {verdict}", needed=None)
+    if gone := diverged.beside(item.run for side in one.sides for item in side.items.values()):
+        rows = ", ".join(sorted({run.row for run in gone}))
+        why = f"seeds of {rows} diverged ({len(gone)}); without them {verdict}"
+        return replace(cell, why=why, needed=None)
     return replace(
         cell, verdict=verdict, why=tuning.at_edge(claim, one, choices, toward=cell.toward)
     )
@@ -240,5 +256,6 @@ def judge_folder(
         Resamples(results.predictions),
         choices,
         results.evaluated_predictions,
+        Diverged.from_runs(results.diverged()),
     )
     return tested, records, [*left, *gone]

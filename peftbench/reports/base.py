@@ -104,7 +104,13 @@ class Inputs:
         """Claims of the papers, tested on these records."""
         known = schema.read(None, catalog.folders())
         return verdicts.test(
-            known, self.tested, self.evaluated, self.resamples, self.choices, self.load_evaluated
+            known,
+            self.tested,
+            self.evaluated,
+            self.resamples,
+            self.choices,
+            self.load_evaluated,
+            self.diverged,
         )
 
 

@@ -16,6 +16,7 @@ from scipy import stats
 
 from peftbench.analysis import significance
 from peftbench.analysis.comparison import Resamples
+from peftbench.analysis.failures import Diverged
 from peftbench.claims import matching, missing_runs, schema, tuning, verdicts
 from peftbench.claims.schema import Claim, Paper
 from peftbench.claims.tuning import TunedRate, TunedRates
@@ -64,7 +65,7 @@ def claim(kind: str, ours: str = "bitfit", against: str | None = "full", **more:
 
 def judged(one: Claim, made: list[Record], resamples: Resamples, *found: Evaluated) -> Verdict:
     paper = Paper("p", "P", "none", [one], [])
-    (tested,) = verdicts.test([paper], made, list(found), resamples, chosen(made), None)
+    (tested,) = verdicts.test([paper], made, list(found), resamples, chosen(made), None, Diverged())
     return tested
 
 
@@ -166,6 +167,19 @@ def test_most_cells_decide():
     some = judged(one, made, Resamples(lambda r: swapped.get(r.run.key) or load(r)))
     assert sorted(c.verdict for c in some.cells) == ["contradicted", "contradicted", "supported"]
     assert some.verdict == "contradicted"
+
+
+def test_a_cell_of_which_a_seed_diverged_decides_nothing():
+    made, resamples = said(PAIR, "seed=0,1,2", good={"full": 0.5, "bitfit": 0.9})
+    runs = records.runs(PAIR, "seed=3")
+    one, paper = claim("better"), Paper("p", "P", "none", [claim("better")], [])
+    assert judged(one, made, resamples).verdict == "supported"
+    gone = Diverged.from_runs(run for run in runs if run.method.name == "bitfit")
+    (tested,) = verdicts.test([paper], made, [], resamples, chosen(made), None, gone)
+    (cell,) = tested.cells
+    assert (tested.verdict, cell.verdict) == ("undecided", "undecided")
+    assert cell.why == "seeds of bitfit diverged (1); without them supported"
+    assert cell.p < 0.05
 
 
 def test_p_is_about_the_margin():
@@ -325,10 +339,10 @@ def test_scores_on_other_sets_are_resampled_over_seeds_and_examples():
     made, resamples, found, load = shifted([0.10, 0.12])
     one = claim("better", "full", None, measure="over_untrained", targets=["near"], rates="given")
     paper = Paper("p", "P", "none", [one], [])
-    (seeds,) = verdicts.test([paper], made, found, resamples, TunedRates(), None)
+    (seeds,) = verdicts.test([paper], made, found, resamples, TunedRates(), None, Diverged())
     (cell,) = seeds.cells  # the other set is left out
     assert (cell.examples, cell.why, seeds.verdict) == (None, "fewer than 3 seeds", "undecided")
-    (both,) = verdicts.test([paper], made, found, resamples, TunedRates(), load)
+    (both,) = verdicts.test([paper], made, found, resamples, TunedRates(), load, Diverged())
     (cell,) = both.cells
     assert (cell.examples, both.verdict) == (400, "supported")
     # differences of 0 and 1: on resamples their mean is a binomial share
@@ -339,12 +353,14 @@ def test_scores_on_other_sets_are_resampled_over_seeds_and_examples():
     assert cell.effect.low < np.mean(gap) - 1.9 * error
     assert cell.effect.high > np.mean(gap) + 1.9 * error
     worse = replace(one, measure="below_untrained")
-    (tested,) = verdicts.test([replace(paper, claims=[worse])], made, found, resamples, None, load)
+    (tested,) = verdicts.test(
+        [replace(paper, claims=[worse])], made, found, resamples, None, load, Diverged()
+    )
     assert tested.verdict == "contradicted"
     assert tested.cells[0].effect.value == pytest.approx(-np.mean(gap))
     majority = replace(one, measure="over_majority", metric={"near": "auc"})
     (tested,) = verdicts.test(
-        [replace(paper, claims=[majority])], made, found, resamples, None, load
+        [replace(paper, claims=[majority])], made, found, resamples, None, load, Diverged()
     )
     assert tested.cells[0].why == "undefined for some seed", "of another metric it is not known"
 
@@ -553,7 +569,7 @@ def test_published_figures_stand_beside_ours_alone():
     runs = records.runs("method=full,bitfit", "task=stsb", "size=1000", "seed=0,1")
     made = [records.record(run, 0.5 + run.seed / 10) for run in runs]
     load = {"item": np.arange(9), "label": np.arange(9.0), "scores": np.arange(9.0)[:, None]}
-    tested = verdicts.test(paper, made, [], Resamples(lambda record: load), None, None)
+    tested = verdicts.test(paper, made, [], Resamples(lambda record: load), None, None, Diverged())
     table = told.tables(tested, made)[-1]
     rows = {row[3]: row for row in table.rows}
     assert rows["bitfit"][5:] == ["55.0 ± 7.1 (2)", "79.04 ± 0.61"]
@@ -602,7 +618,7 @@ def test_only_the_side_that_is_behind_has_to_be_tuned(tuned, good, verdict):
     made, resamples = said(PAIR, "seed=0,1,2", good={"full": 0.8, "bitfit": good})
     choices = chosen([record for record in made if record.run.method.name in tuned])
     paper = Paper("p", "P", "none", [claim("better")], [])
-    (found,) = verdicts.test([paper], made, [], resamples, choices, None)
+    (found,) = verdicts.test([paper], made, [], resamples, choices, None, Diverged())
     (cell,) = found.cells
     assert found.verdict == verdict
     if verdict == "undecided":
@@ -621,7 +637,7 @@ def test_a_choice_at_the_edge_of_its_grid_is_told():
     made, resamples = said(PAIR, "seed=0,1,2", good={"full": 0.8, "bitfit": 0.7})
     known = tuple(replace(one, edge=True) for one in chosen(made).known)
     paper = Paper("p", "P", "none", [claim("better")], [])
-    (found,) = verdicts.test([paper], made, [], resamples, TunedRates(known), None)
+    (found,) = verdicts.test([paper], made, [], resamples, TunedRates(known), None, Diverged())
     (cell,) = found.cells
     rate = {r.run.method.name: r.run.train.lr for r in made}["bitfit"]
     assert (cell.verdict, cell.why) == (
@@ -637,7 +653,7 @@ def test_a_choice_among_collapsed_trials_says_nothing_of_other_sizes(same_size):
     size = made[0].run.counted_size if same_size else 7
     known = tuple(replace(one, size=size, collapsed=True) for one in chosen(made).known)
     paper = Paper("p", "P", "none", [claim("better")], [])
-    (found,) = verdicts.test([paper], made, [], resamples, TunedRates(known), None)
+    (found,) = verdicts.test([paper], made, [], resamples, TunedRates(known), None, Diverged())
     (cell,) = found.cells
     rate = {r.run.method.name: r.run.train.lr for r in made}["bitfit"]
     why = f"rate chosen at 7 examples, where all its trials collapsed: bitfit {rate:g}"
@@ -673,7 +689,7 @@ def test_a_change_of_one_method_needs_equal_rates():
         made, resamples = said(*words, "train.lr=1e-3", good={"full": 0.8, "bitfit": 0.9})
         one = claim("better", rates="alike")
         paper = Paper("p", "P", "none", [one], [])
-        (found,) = verdicts.test([paper], made, [], resamples, TunedRates(), None)
+        (found,) = verdicts.test([paper], made, [], resamples, TunedRates(), None, Diverged())
         assert found.verdict == verdict
     assert "0.001 and 0.002 are neither equal nor chosen from as many" in found.cells[0].why
     assert judged(one, made, resamples).verdict == "supported"  # both chosen among three
@@ -710,7 +726,7 @@ def test_parts_of_the_data_are_compared_over_sizes():
     )
     paper = Paper("p", "P", "none", [one], [])
     resamples = Resamples(lambda record: answers[record.run.key])
-    (found,) = verdicts.test([paper], made, [], resamples, TunedRates(), None)
+    (found,) = verdicts.test([paper], made, [], resamples, TunedRates(), None, Diverged())
     (cell,) = found.cells
     assert (found.verdict, cell.title) == ("contradicted", "mrpc")  # at one rate: no choice needed
     assert (cell.ours, cell.against) == ("bitfit, fraction=0.3", "bitfit, fraction=1")
@@ -721,7 +737,7 @@ def test_parts_of_the_data_are_compared_over_sizes():
 def test_what_no_paper_claims_stands_apart():
     made, resamples = said(PAIR, "seed=0,1,2", good={"full": 0.8, "bitfit": 0.9})
     papers = schema.read(None, catalog.folders())
-    tested = verdicts.test(papers, made, [], resamples, None, None)
+    tested = verdicts.test(papers, made, [], resamples, None, None, Diverged())
     tables = {table.title: table for table in told.tables(tested, made)}
     papers_own = {line[0] for line in tables["Claims"].rows}
     ours = [line[:2] for line in tables["Our conjectures"].rows]
