@@ -13,6 +13,7 @@ from peftbench.analysis.proportions import clopper_pearson
 from peftbench.analysis.significance import ALPHA
 from peftbench.core.arrays import Array, Floats
 from peftbench.core.run import Record, Run
+from peftbench.core.text import one_line
 from peftbench.metrics import task_metrics
 
 #: Outputs with a smaller standard deviation over examples than this are the same for every text:
@@ -124,10 +125,10 @@ class Diverged:
         """Those that differ from one of these runs in nothing but their seed."""
         return self.of_cells(dict.fromkeys(run.cell_key for run in runs)) if self.runs else []
 
-    def alone(self, runs: Iterable[Run]) -> list[Run]:
-        """Those of whose cell no seed is among these runs."""
+    def alone(self, runs: Iterable[Run]) -> list[list[Run]]:
+        """Those of whose cell no seed is among these runs, by cell."""
         cells = {run.cell_key for run in runs} if self.runs else set()
-        return [run for cell, gone in self.runs.items() if cell not in cells for run in gone]
+        return [gone for cell, gone in self.runs.items() if cell not in cells]
 
 
 def diverged_mark(count: int) -> str:
@@ -145,9 +146,23 @@ def diverged_notes(runs: Sequence[Run], diverged: Diverged) -> list[str]:
     if diverged.beside(runs):
         told.append(DIVERGED_NOTE)
     if gone := diverged.alone(runs):
-        listed = [run.title for run in gone[:3]] + [f"{len(gone) - 3} more"] * (len(gone) > 3)
-        told.append(f"Diverged in every seed, so without a row: {'; '.join(listed)}.")
+        cells = [_cell_title(cell) for cell in gone[:_NAMED]]
+        more = [f"{len(gone) - _NAMED} more"] * (len(gone) > _NAMED)
+        told.append(f"Diverged in every seed, so without a row: {'; '.join([*cells, *more])}.")
     return told
+
+
+def _cell_title(runs: Sequence[Run]) -> str:
+    one = runs[0]
+    seeds = ", ".join(str(seed) for seed in sorted(run.seed for run in runs))
+    return one_line(
+        f"{one.row} · {one.task.name} · {one.model.title} · size {one.size}"
+        f" · lr {one.train.lr:g} · seed {seeds}"
+    )
+
+
+#: Cells in which every seed diverged that a note names; more are counted.
+_NAMED = 3
 
 
 #: What the mark means, below a table.

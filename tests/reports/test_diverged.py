@@ -6,6 +6,7 @@ import records
 from peftbench.analysis import advice
 from peftbench.core.failures import Failure
 from peftbench.reports import builder, pivot_table
+from peftbench.reports.html.data import contents
 from peftbench.results import merging
 from peftbench.results.frame import load_frame
 from peftbench.results.store import ResultsFolder
@@ -40,7 +41,8 @@ def test_reports_count_them(folder):
     assert "(2) ×1" in rows["bitfit"]
     assert "×" not in rows["lora"]
     assert "×n: n more seeds diverged" in text
-    assert f"Diverged in every seed, so without a row: ia3 · {TASK}" in text
+    assert f"Diverged in every seed, so without a row: ia3 · {TASK} · tiny" in text
+    assert " · seed 0, 1, 2." in text
     header, *lines = made.texts["scores.csv"].decode().splitlines()
     place = header.split(",").index("diverged")
     found = {line.split(",")[0]: line.split(",")[place] for line in lines}
@@ -64,6 +66,14 @@ def test_pivot_tables_count_them(folder):
     assert text.splitlines()[0].split(",")[-1] == "diverged"
     costs = pivot_table.build_pivot_table(folder, (*words[:2], "cell=seconds.train"), "csv", None)
     assert "×" not in (costs.text or "")
+
+
+def test_the_page_counts_them(folder):
+    made = contents(folder)
+    found = {made["rows"][cell["row"]]["id"]: cell["diverged"] for cell in made["cells"]}
+    assert found == {"lora": 0, "bitfit": 1}
+    (told,) = [one for one in made["summary"] if one["heading"] == "What collapsed"]
+    assert any("more seeds diverged" in line for line in told["sentences"])
 
 
 def test_advice_gives_such_a_method_no_chance(folder):

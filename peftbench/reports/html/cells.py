@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from peftbench.analysis import costs, grouping
+from peftbench.analysis.failures import Diverged
 from peftbench.analysis.pareto import pareto_front
 from peftbench.core.run import Record
 from peftbench.results.tuned import Tuned
@@ -21,6 +22,7 @@ class ScoreCell:
         front: in which of `COSTS` no other cell of the task and size scores as high for less;
             not in seconds where those of the task and size are of several machines.
         tuned: runs with a learning rate that was chosen.
+        diverged: how many more seeds have no record, as their training diverged.
     """
 
     row: grouping.Row
@@ -28,6 +30,7 @@ class ScoreCell:
     records: list[Record]
     front: list[str] = field(default_factory=list)
     tuned: Tuned = field(default_factory=Tuned)
+    diverged: int = 0
 
     @property
     def metric(self) -> str:
@@ -83,7 +86,9 @@ COSTS: dict[str, Callable[[ScoreCell], float | None]] = {
 }
 
 
-def cells(by_row: dict[grouping.Row, list[Record]], tuned: Tuned) -> list[ScoreCell]:
+def cells(
+    by_row: dict[grouping.Row, list[Record]], tuned: Tuned, diverged: Diverged
+) -> list[ScoreCell]:
     """Records by row, task and size; rows in the order of the tables."""
     parted: dict[tuple[grouping.Row, tuple[str, int]], list[Record]] = {}
     for row, members in by_row.items():
@@ -91,7 +96,11 @@ def cells(by_row: dict[grouping.Row, list[Record]], tuned: Tuned) -> list[ScoreC
             parted.setdefault((row, grouping.sized(record)), []).append(record)
     place = {row: number for number, row in enumerate(by_row)}
     order = sorted(parted, key=lambda one: (place[one[0]], one[1]))
-    found = [ScoreCell(row, sized, parted[row, sized], tuned=tuned) for row, sized in order]
+    found = [
+        ScoreCell(row, sized, here, tuned=tuned, diverged=len(diverged.beside(r.run for r in here)))
+        for row, sized in order
+        for here in [parted[row, sized]]
+    ]
     together: dict[tuple[str, int], list[ScoreCell]] = {}
     for cell in found:
         together.setdefault(cell.sized, []).append(cell)

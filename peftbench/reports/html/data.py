@@ -53,7 +53,7 @@ def contents(
     place = {row: number for number, row in enumerate(by_row)}
     names = grouping.methods((r.run.method.name, r.parameters["trained"]) for r in records)
     palette = Palette.for_methods(names)
-    found = cells(by_row, inputs.tuned)
+    found = cells(by_row, inputs.tuned, inputs.diverged)
     sized = sorted({cell.sized for cell in found})
     carried = run_list.carried(found, most)
     ranks = leaderboard.ranks(records)
@@ -71,7 +71,7 @@ def contents(
                 "metrics": glossary.explained("metrics", sorted(glossary.entries()["metrics"])),
                 "terms": glossary.entries()["terms"],
             },
-            "summary": summary.summary(records, evaluated, found, pairs, labels, inputs.warning),
+            "summary": summary.summary(inputs, found, labels),
             "notes": [*_notes(read, len(carried)), *read.unpredicted],
             "warning": inputs.warning,
             "tuned": inputs.tuned.notes(record.run.key for record in records),
@@ -173,6 +173,7 @@ def _cell(
         "texts": grouping.mean_and_deviation([record.score for record in cell.records]),
         "interval": leaderboard.interval(cell),
         "collapsed": cell.collapsed,
+        "diverged": cell.diverged,
         "trained": cell.trained,
         "seconds": cell.seconds,
         "mixed": len(cell.machines) > 1,

@@ -30,7 +30,7 @@ function leaderboard() {
       task: section.task,
       figure: true,
       value: (row) => of(row, place)?.mean,
-      text: (row) => (of(row, place) ? spread(of(row, place)) + (of(row, place).collapsed ? ` (collapsed ${of(row, place).collapsed}/${of(row, place).n})` : "") : ""),
+      text: (row) => (of(row, place) ? spread(of(row, place)) + (of(row, place).collapsed ? ` (collapsed ${of(row, place).collapsed}/${of(row, place).n})` : "") + (of(row, place).diverged ? ` (diverged ${of(row, place).diverged})` : "") : ""),
       cell: (row) => of(row, place) && scoreCell(of(row, place), section, reach),
     };
   });
@@ -48,7 +48,7 @@ function leaderboard() {
       { name: "trained", hint: terms.trained, figure: true, text: (row) => tickText(trained(row)), value: trained },
     ],
     notes: [
-      "Percent, mean ± standard deviation over seeds; each dot is a seed, the line the 95 % interval of the mean, dotted the constant prediction. Bold: significantly better than every other row of its column. Open dots and chips: the run collapsed.",
+      "Percent, mean ± standard deviation over seeds; each dot is a seed, the line the 95 % interval of the mean, dotted the constant prediction. Bold: significantly better than every other row of its column. Open dots and chips: the run collapsed; ×: so many more seeds diverged.",
       ...DATA.tuned,
     ],
   });
@@ -68,7 +68,10 @@ function scoreCell(cell, section, reach) {
   const chip = cell.collapsed
     ? element("span", { class: "chip", title: `${cell.collapsed} of ${cell.n} runs. ${DATA.names.terms.collapsed}` }, all ? `collapsed ${cell.collapsed}/${cell.n}` : `${cell.collapsed}/${cell.n}`, all ? null : element("span", { class: "unseen" }, " collapsed"))
     : null;
-  return [text, chip, strip(cell, section, reach)].filter(Boolean);
+  const gone = cell.diverged
+    ? element("span", { class: "chip", title: `${cell.diverged} more seeds diverged and have no score: the mean is that of the others.` }, `×${cell.diverged}`, element("span", { class: "unseen" }, " diverged"))
+    : null;
+  return [text, chip, gone, strip(cell, section, reach)].filter(Boolean);
 }
 
 /** Dots of a cell's runs and the interval of their mean, along the column's scores. */

@@ -2,31 +2,26 @@
 
 from collections import Counter
 
-from peftbench.analysis import convention, grouping
+from peftbench.analysis import convention, failures, grouping
 from peftbench.analysis.comparison import PairedComparison
 from peftbench.core.evaluation import Evaluated
 from peftbench.core.run import Json, Record
 from peftbench.core.text import count_of
 from peftbench.core.text import listed_names as named
 from peftbench.reports import glossary
+from peftbench.reports.base import Inputs
 from peftbench.reports.html.cells import ScoreCell, cheapest_front
 
 #: Tasks and sizes that get a sentence each; of more than these the sentences tell totals.
 MOST = 12
 
 
-def summary(
-    records: list[Record],
-    evaluated: list[Evaluated],
-    found: list[ScoreCell],
-    pairs: list[PairedComparison],
-    labels: dict[grouping.Row, str],
-    warning: str = "",
-) -> list[Json]:
+def summary(inputs: Inputs, found: list[ScoreCell], labels: dict[grouping.Row, str]) -> list[Json]:
     """Paragraphs: a heading and its sentences.
 
-    `labels` are those of the rows; `warning` is said of costs.
+    `found` are cells of the records, `labels` those of the rows.
     """
+    records, evaluated, pairs = inputs.records, inputs.evaluated, inputs.pairs
     sized = sorted({cell.sized for cell in found})
     titles = {one: glossary.section(grouping.title(one, sized)) for one in sized}
     labels = {row: _said(label) for row, label in labels.items()}
@@ -35,8 +30,11 @@ def summary(
         "What was run": _ran(records, evaluated, found),
         "What the scores say": _scores(parts, labels),
         "Which differences are decided": _decided(pairs),
-        "What collapsed": _collapsed(records, found, titles, labels),
-        "What it costs": [*[warning] * bool(warning), *_costs(parts, labels)],
+        "What collapsed": [
+            *_collapsed(records, found, titles, labels),
+            *failures.diverged_notes([record.run for record in records], inputs.diverged),
+        ],
+        "What it costs": [*[inputs.warning] * bool(inputs.warning), *_costs(parts, labels)],
     }
     return [{"heading": name, "sentences": lines} for name, lines in told.items() if lines]
 
