@@ -15,7 +15,7 @@ from peftbench.results.store import ResultsFolder
 
 REPORTS = {one.name: one for one in registry.reports()}
 
-#: Ten committed records of two methods, with their predictions and twelve evaluations.
+#: Eight committed records of two methods, with their predictions and twelve evaluations.
 FOLDER, SOME = ROOT / "results/reference", "task=mrpc method=full,lora"
 
 
@@ -28,7 +28,7 @@ def report(request):
 @pytest.fixture(scope="module")
 def inputs():
     found, left_out = builder.read_inputs(ResultsFolder(FOLDER), where=SOME)
-    assert (len(found.records), len(found.evaluated), left_out) == (10, 12, [])
+    assert (len(found.records), len(found.evaluated), left_out) == (8, 12, [])
     return found
 
 

@@ -285,7 +285,7 @@ def test_the_sweep_repeats_the_committed_records_without_noise():
     kept = set(ResultsFolder(reference).keys())
     clean = {run.key for run in planned.runs if run.augmentation is None}
     # SMART was corrected since
-    assert (len(planned.runs), len(clean), len(clean & kept)) == (30, 15, 3)
+    assert (len(planned.runs), len(clean), len(clean & kept)) == (30, 15, 2)
     assert len(planned.evaluations) == 30
 
 
