@@ -61,6 +61,13 @@ METHODS: dict[str, tuple[Correction, ...]] = {
             "AdamW minimised the KL over n, and A started wider than LoRA's: now BLoB's own"
         ),
     ),
+    "IA3": (Correction("scales were rounded to 16 bits before they multiplied"),),
+    "LoRA": (
+        Correction(
+            "DoRA's lengths were rounded to 16 bits before they multiplied",
+            lambda node: bool(node.get("use_dora")),
+        ),
+    ),
     "Peft": (
         Correction(
             "IA3 scaled what ffn_out gives, not what it gets",
@@ -82,6 +89,9 @@ METHODS: dict[str, tuple[Correction, ...]] = {
         ),
         Correction(
             "SMART's targets were not detached", lambda node: node.get("penalty") == "smart"
+        ),
+        Correction(
+            "trials and selections scored states before WiSE", lambda node: node.get("wise", 0) > 0
         ),
     ),
 }

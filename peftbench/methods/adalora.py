@@ -98,6 +98,8 @@ class AdaLoRA(LinearUpdates):
         """Cut ranks down to the budget of the step; later keep them."""
         if steps is None:
             raise ValueError("AdaLoRA's ranks fall by steps; take a budget of steps or epochs")
+        if steps == 0:
+            return
         start, end = adalora_schedule(vars(self), steps)
         parts = _trained(model)
         if step > end:

@@ -107,7 +107,17 @@ class Method:
 
         Then keys and values of a causal model stay what they are when further tokens come.
         """
+        return self.predicts_once
+
+    @property
+    def predicts_once(self) -> bool:
+        """Whether a prediction is one pass, without sampling."""
         return type(self).predict is Method.predict
+
+    @property
+    def moves_at_end(self) -> bool:
+        """Whether `on_train_end` changes weights."""
+        return False
 
     def insert(self, model: AdaptedModel) -> None:
         """Add modules to a frozen model, or let some of its parameters train.
@@ -159,7 +169,8 @@ class Method:
     def on_train_end(self, model: AdaptedModel) -> None:
         """Act when the budget is spent, before the last evaluation.
 
-        With a selection: once the best state is restored, before it is scored.
+        Where a state is selected and `moves_at_end`: before each evaluation, which is of what would
+        be kept; afterwards the training goes on from where it was.
         """
 
     def posterior_to_prior(self, model: AdaptedModel) -> None:
@@ -262,6 +273,16 @@ class WrapperMethod(Method):
         own, plain = type(self), WrapperMethod
         same = own.compute_loss is plain.compute_loss and own.predict is plain.predict
         return same and self.base_method.task_alone
+
+    @property
+    def predicts_once(self) -> bool:
+        """Whether those of the base method are, and it does not change them."""
+        return type(self).predict is WrapperMethod.predict and self.base_method.predicts_once
+
+    @property
+    def moves_at_end(self) -> bool:
+        """Whether the base method's does."""
+        return self.base_method.moves_at_end
 
     @property
     def token_wise(self) -> bool:

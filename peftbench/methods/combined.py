@@ -101,6 +101,11 @@ class Combined(Method):
         """The members' figures."""
         return {n: v for m in self.members.values() for n, v in m.diagnostics(model).items()}
 
+    @property
+    def moves_at_end(self) -> bool:
+        """Whether a member's does."""
+        return any(member.moves_at_end for member in self.members.values())
+
     def on_train_end(self, model: AdaptedModel) -> None:
         """Let each act."""
         for member in self.members.values():

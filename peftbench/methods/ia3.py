@@ -80,8 +80,8 @@ class ScaledOutput(Scaled):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, tokens, in) to (batch, tokens, out)."""
-        y = self.part(x)
-        return y * self.scale.to(y.dtype)
+        y: Tensor = self.part(x)
+        return (y * self.scale).to(y.dtype)  # 16 bits would round a scale near 1 to 1
 
     def to_plain(self) -> nn.Linear:
         """A linear with scaled rows and bias."""
@@ -98,7 +98,8 @@ class ScaledInput(Scaled):
 
     def forward(self, x: Tensor) -> Tensor:
         """(batch, tokens, in) to (batch, tokens, out)."""
-        return self.part(x * self.scale.to(x.dtype))
+        scaled: Tensor = self.part((x * self.scale).to(x.dtype))
+        return scaled
 
     def to_plain(self) -> nn.Linear:
         """A linear with scaled columns."""

@@ -125,6 +125,9 @@ class LowRank(nn.Module):
 class Decomposed(LowRank):
     """DoRA: row lengths of their own."""
 
+    #: Beside calling `down` and `up` it takes the length of what their weights make.
+    reads_weights = True
+
     exact_weight: Tensor
 
     def __init__(self, linear: nn.Linear, rank: int, scale: float, dropout: float):
@@ -136,10 +139,10 @@ class Decomposed(LowRank):
         """(batch, tokens, in) to (batch, tokens, out)."""
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             now = _lengths(self.exact_weight + self._update())
-        factor = (self.length / now).to(x.dtype)
+        factor = self.length / now  # near 1, where 16 bits would round it
         plain = F.linear(x, self.linear.weight.to(x.dtype))
         update = self.scale * self.up(self.down(self.dropout(x)))
-        h = factor * (plain + update)
+        h = (factor * (plain + update)).to(x.dtype)
         return h if self.linear.bias is None else h + self.linear.bias.to(h.dtype)
 
     def to_plain(self) -> nn.Linear:

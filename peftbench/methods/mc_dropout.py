@@ -29,6 +29,20 @@ class MCDropout(WrapperMethod):
 
     samples: Annotated[int, Limits(at_least=1)]
 
+    def insert(self, model: AdaptedModel) -> None:
+        """Insert the base method.
+
+        Raises:
+            ValueError: if it samples too: passes in training mode would share one draw of its.
+        """
+        if not self.base_method.predicts_once:
+            raise ValueError(
+                f"MCDropout averages passes with dropout, and {type(self.base_method).__name__} "
+                "averages samples of its own: choose a base method that predicts in one pass, such "
+                "as method.base_method=lora, or train that method alone"
+            )
+        super().insert(model)
+
     def on_train_begin(self, model: AdaptedModel, batches: Iterator[Batch]) -> None:
         """Refuse a model in which nothing is dropped: all passes would be one."""
         super().on_train_begin(model, batches)

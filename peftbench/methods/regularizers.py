@@ -12,9 +12,9 @@ the batch; for regression by their squared difference. x are word embeddings.
            D grows fastest from a random start of 1e-5 (one step); as in its authors' code each KL
            has a gradient in its second argument alone, its first is a target (detached)
 
-Departures from the papers: R3F leaves out regression, here it has the squared difference; R-Drop's
-is halved there too; SMART's Bregman term is not here, and its authors' code moves by z, not by
-epsilon z.
+Departures from the papers: R3F leaves out regression, here it has the squared difference; in
+fairseq its noised pass has no gradient through the embeddings, here it has; R-Drop's is halved
+there too; SMART's Bregman term is not here, and its authors' code moves by z, not by epsilon z.
 """
 
 from collections.abc import Callable

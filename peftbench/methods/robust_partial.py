@@ -15,7 +15,8 @@ Wortsman et al.: WiSE-FT, CVPR 2022, arXiv 2109.01903. Regularisers: see regular
     loss = task loss + strength * penalty         at the end: w = (1 - wise) w + wise w0
 
 Departures from the papers: scores choose whole blocks (Auto-RGN scales rates of tensors, FISH masks
-scalars) and are taken once; what is below the blocks stays frozen but for `lisa` and `all`. In
+scalars) and are taken once; `fisher` squares the gradient of a batch's mean loss, FISH those of
+single examples; what is below the blocks stays frozen but for `lisa` and `all`. In
 `suite=continual` the end is that of each round: of what the first of T rounds learnt (1 - wise)^T
 is left, of a training on all rounds at once 1 - wise.
 """
@@ -70,6 +71,11 @@ class RobustPartial(WrapperMethod):
         return self.penalty == "none" and self.base_method.task_alone
 
     @property
+    def moves_at_end(self) -> bool:
+        """Whether weights go back, or the base method moves them."""
+        return self.wise > 0 or super().moves_at_end
+
+    @property
     def names_blocks(self) -> bool:
         """Whether it or the base method does."""
         return bool(self.which) or super().names_blocks
@@ -80,7 +86,7 @@ class RobustPartial(WrapperMethod):
         if not all(0 <= block < depth for block in self.which):
             raise ValueError(f"which={self.which}: {model.name} has {depth} blocks, from 0")
         self.base_method.insert(model)
-        own = model.trained().keys() & model.pretrained.keys()
+        own = [name for name in model.trained() if model.pretrained_of(name) is not None]
         if self.wise and all(map(model.in_head, own)):
             raise ValueError(
                 f"wise={self.wise} goes back towards the pretrained weights, of which "
@@ -154,10 +160,11 @@ class RobustPartial(WrapperMethod):
         """Go back towards the pretrained weights."""
         super().on_train_end(model)
         if self.wise:
-            pretrained, state = model.pretrained, model.state()
-            for name in state.keys() & pretrained.keys():
-                if not model.in_head(name):
-                    state[name] = state[name].lerp(pretrained[name].float(), self.wise)
+            state = model.state()
+            for name in state:
+                start = model.pretrained_of(name)
+                if start is not None and not model.in_head(name):
+                    state[name] = state[name].lerp(start.float(), self.wise)
             model.restore(state)
 
     def _count(self, model: AdaptedModel) -> int:

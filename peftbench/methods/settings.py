@@ -261,7 +261,7 @@ def check_adalora_budget(values: Values, budget: Budget) -> None:
     """
     if budget.seconds is not None:
         raise ConfigError("AdaLoRA's ranks fall by steps; take a budget of steps or epochs")
-    if budget.steps is not None:
+    if budget.steps:  # 0 is the model before training
         adalora_schedule(values, budget.steps)
 
 

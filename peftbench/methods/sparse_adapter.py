@@ -72,6 +72,13 @@ class SparseAdapter(WrapperMethod):
                 "starts at 0, so that it tells nothing of its weights and may prune all of them: "
                 "use random or er, or another base_method, such as adapter"
             )
+        if self.score == "learned" and any(
+            getattr(part, "reads_weights", False) for part in model.module.modules()
+        ):
+            raise ValueError(
+                "score=learned gates the updates of DoRA, whose lengths are those of the weights "
+                "without gates: choose another score, or method.base_method.use_dora=false"
+            )
         kind = masked.GatedLinear if self.score == "learned" else masked.MaskedLinear
         for name, linear in found.items():
             model.put(name, kind(linear))

@@ -80,6 +80,17 @@ class AdaptedModel(nn.Module):
         """The backbone's own parameters by name; not to be written to."""
         return dict(self.backbone.module.named_parameters())
 
+    def pretrained_of(self, name: str) -> nn.Parameter | None:
+        """The backbone's parameter of which a trained one is a copy; None of an inserted one.
+
+        A part that was put around a module has added its own name for it to the path.
+        """
+        pretrained = self.pretrained
+        if name in pretrained:
+            return pretrained[name]
+        plain = ".".join(one for one in name.split(".") if one not in _AROUND)
+        return pretrained.get(plain)
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
@@ -425,6 +436,9 @@ class AdaptedModel(nn.Module):
             if name in self._pretrained and not self.in_head(name):
                 yield name, parameter
 
+
+#: What modules that are put around another one call it.
+_AROUND = ("part", "linear")
 
 _INPUTS = ("input_ids", "attention_mask", "token_type_ids", "position_ids")
 

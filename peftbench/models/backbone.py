@@ -47,6 +47,7 @@ class Backbone:
         if loaded._supports_attention_backend:
             loaded.set_attn_implementation(attention.NAME)  # type: ignore[operator]
         mpnet.unify(loaded)
+        _put_blocks_last(loaded)
         if model.dtype is not None:
             bf16_storage.widen_small(self.module)
         for block in self.module.get_submodule(self.family_config.blocks).children():
@@ -86,3 +87,14 @@ class Backbone:
             self._cast[parameter, dtype] = low
             self._own.add(id(low))
         return self._cast[parameter, dtype]
+
+
+#: Encoders that register what their blocks stand on (relative positions, their norm) behind them.
+_BLOCKS_FIRST = ("DebertaV2Encoder",)
+
+
+def _put_blocks_last(root: nn.Module) -> None:
+    """Let parameters that blocks stand on come before these, as in all other models."""
+    for part in root.modules():
+        if type(part).__name__ in _BLOCKS_FIRST:
+            part.register_module("layer", part._modules.pop("layer"))

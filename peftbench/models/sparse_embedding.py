@@ -56,7 +56,12 @@ class SparseEmbedding(nn.Module):
     def take(self, table: Tensor) -> None:
         """Undo `whole`."""
         with torch.no_grad():
-            self.weight.copy_(table.to(self.weight.device)[self.token_ids])
+            table = table.to(self.weight.device)
+            self.weight.copy_(table[self.token_ids])
+            others = (self.place < 0)[:, None]
+            rest = table.to(self.rest)
+            if bool(((rest != self.rest) & others).any()):  # `rest` is others' too
+                self.rest = rest.clone()
 
 
 def _or_none(place: int) -> int | None:

@@ -102,6 +102,7 @@ class Training:
         self.predictor, self.config, self.ends = predictor, config, ends
         self.callbacks, self.phases = callbacks, phases
         self.state, self.best = TrainerState(), dict[str, Tensor]()
+        self._before_end: dict[str, Tensor] = {}
         self.take_step: Callable[[Batch], Tensor] = self._take_step
         self.evaluation_due = False
         model, method, accelerator = predictor.model, predictor.method, predictor.accelerator
@@ -228,8 +229,13 @@ class Training:
         """The clock of evaluation; random numbers drawn inside leave no trace."""
         self.state.marks = self._marks_due()
         self.state.done = self.state.marks >= self.config.num_evals
-        if self.state.done and not self.ends.selection.fraction:
-            self.predictor.method.on_train_end(self.predictor.model)
+        model, method = self.predictor.model, self.predictor.method
+        if self.ends.selection.fraction:
+            if method.moves_at_end:
+                self._before_end = {n: tensor.clone() for n, tensor in model.state().items()}
+                method.on_train_end(model)
+        elif self.state.done:
+            method.on_train_end(model)
         with self.phases.phase("evaluate"), torch.random.fork_rng():
             yield
 
@@ -246,6 +252,9 @@ class Training:
         self.state.point(fraction, scores, figures, undefined)
         if self.ends.selection.fraction:
             self._select()
+        if self._before_end:
+            self.predictor.model.restore(self._before_end)
+            self._before_end = {}
 
     def checkpoint_if_due(self) -> None:
         """Write a checkpoint now and then, and before leaving.
@@ -268,7 +277,7 @@ class Training:
         """Take the model back to its best evaluation, where there is a selection."""
         if self.best:
             self.predictor.model.restore(self.best)
-        if self.ends.selection.fraction:
+        if self.ends.selection.fraction and not self.predictor.method.moves_at_end:
             self.predictor.method.on_train_end(self.predictor.model)
 
     def _marks_due(self) -> int:

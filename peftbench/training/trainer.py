@@ -28,6 +28,7 @@ from peftbench.models.backbone import Backbone
 from peftbench.models.prepare_for_training import prepare_for_training
 from peftbench.models.sparse_embedding import SparseEmbedding
 from peftbench.results.store import ResultsFolder
+from peftbench.system import io
 from peftbench.training import checkpointing, cost_model, loop, measurement
 from peftbench.training.continual_stage import ContinualStage
 from peftbench.training.device import device_of
@@ -428,6 +429,7 @@ def prepare(job: TrainingJob, micro: int | None) -> PreparedTraining:
     with phases.phase("warmup"), torch.random.fork_rng(), accelerator.autocast():
         torch.manual_seed(seeds["method"])
         parameters = _begin(job, predictor, data, batches, config)
+    ProcessGroup(accelerator).same(model)  # what each process scored by itself, such as masks
     checkpoint = checkpointing.Checkpoint(job.results, job.key, _made_with(job, predictor, config))
     saved = checkpoint.load()
     training = Training(
@@ -485,6 +487,8 @@ def _made_with(job: TrainingJob, predictor: Predictor, config: TrainingConfig) -
         # word embeddings are those of the run alone, or of all training texts
         "words": [len(m.weight) for m in modules if isinstance(m, SparseEmbedding)],
         "precision": config.precision,
+        # of what was chosen by scores, which may turn out otherwise with other sums
+        "trained": io.digest("\n".join(sorted(predictor.model.trained())).encode())[:12],
     }
 
 

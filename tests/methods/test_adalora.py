@@ -182,3 +182,12 @@ def test_it_is_not_packed():
     groups = session.parameter_groups(model.trained(), tiny.recipe(weight_decay=0.1), {})
     decayed = {id(p) for group in groups if group["decayed"] for p in group["params"]}
     assert not decayed & {id(part.singular) for part in parts(model)}
+
+
+def test_a_budget_of_no_steps_is_the_model_before_training(tmp_path):
+    words = ("method=adalora", "budget.steps=0")
+    found = execute(short_runs.one(tiny.own_task(tmp_path), *words), short_runs.CPU).record
+    plain = execute(
+        short_runs.one(tiny.own_task(tmp_path), "method=lora", "budget.steps=0"), short_runs.CPU
+    ).record
+    assert found.metrics == plain.metrics

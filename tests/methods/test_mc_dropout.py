@@ -28,6 +28,12 @@ def test_prediction_is_the_mean_over_masks():
     torch.testing.assert_close(found["variance"], variance, rtol=0.8, atol=1e-4)
 
 
+def test_a_base_method_that_samples_is_refused(tmp_path):
+    words = ("method=mc_dropout", "method.base_method=bayes_hybrid")
+    with pytest.raises(ConfigError, match="BayesHybrid averages samples of its own"):
+        dry_run.rehearse(one(tiny.own_task(tmp_path), *words), None)
+
+
 NO_DROPOUT = "model.shape={hidden_dropout_prob:0.0,attention_probs_dropout_prob:0.0}"
 
 

@@ -13,12 +13,13 @@ from short_runs import CPU, one
 
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError
-from peftbench.data import loading, tokenization
+from peftbench.data import batching, loading, tokenization
 from peftbench.data.tokenizer import load_tokenizer
 from peftbench.methods import dry_run, regularizers
 from peftbench.methods.base import build_method, task_loss
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
+from peftbench.models.prepare_for_training import prepare_for_training
 from peftbench.training.trainer import execute
 
 BATCH = tiny.batch(tiny.tokens(), "bert")
@@ -207,6 +208,77 @@ def test_wise_survives_early_stopping(tmp_path):
         logits = again.eval()(tiny.batch(tokens, "bert"))
     # training predicts in bf16
     np.testing.assert_allclose(done.predictions["scores"], logits, atol=0.02)
+
+
+@pytest.mark.parametrize("evaluations", [1, 4])
+def test_what_is_selected_by_is_the_score_of_what_is_kept(tmp_path, evaluations):
+    """Also in a trial, by which a learning rate is chosen."""
+    words = ("method=robust_partial", "method.choose=all", "method.penalty=none", "method.wise=1")
+    held = ("checkpoint_selection=best_on_holdout", "checkpoint_selection.fraction=0.25")
+    more = (f"train.num_evals={evaluations}", "budget.steps=8", "train.lr=3e-2", "size=48")
+    run = one(tiny.own_task(tmp_path), *words, *held, *more, "train.precision=fp32")
+    done = execute(run, replace(CPU, trial=True, save_weights=True))
+    made = AdaptedModel(Backbone(run.model), run.task.classes, run.seeds()["head"])
+    made.restore(made.state() | heads_of(made, safetensors.torch.load(done.trained)))
+    texts = loading.load_split(run.task, "train", None)
+    tokens = tokenization.encode(texts, load_tokenizer(run.model), run.train.max_length)
+    _, rows = batching.split_rows(run, tokens, run.checkpoint_selection, run.seeds()["subset"])
+    with torch.inference_mode():
+        logits = made.eval()(tiny.batch(tokens, "bert"))
+    right = logits[rows].argmax(-1).numpy() == tokens.label[rows]
+    assert done.record.selection["accuracy"] == pytest.approx(right.mean())
+    if evaluations == 1:
+        shown = done.predictions["item"]
+        assert sorted(shown) == sorted(rows)
+        np.testing.assert_allclose(done.predictions["scores"], logits[shown], atol=1e-5)
+
+
+def heads_of(made, state):
+    return {name: tensor for name, tensor in state.items() if made.in_head(name)}
+
+
+def test_norms_that_a_base_method_wraps_go_back_too():
+    words = ("method.base_method=pfeiffer", "method.base_method.train_norms=true")
+    words += ("method.choose=all", "method.penalty=none", "method.wise=1")
+    made = prepared(*words)
+    norms = {n: p for n, p in made.trained().items() if made.pretrained_of(n) is not None}
+    assert any(name not in made.pretrained for name in norms)
+    with torch.no_grad():
+        for parameter in norms.values():
+            parameter.add_(1)
+    method(*words).on_train_end(made)
+    for name, parameter in made.trained().items():
+        if name in norms and not made.in_head(name):
+            assert torch.equal(parameter, made.pretrained_of(name)), name
+
+
+def test_words_of_an_earlier_round_go_back_too():
+    words = ("method.choose=all", "method.penalty=none", "method.wise=1")
+    made = prepared(*words)
+    state = {name: tensor.clone() for name, tensor in made.state().items()}
+    table = "bert.embeddings.word_embeddings.weight"
+    state[table][10:20] += 1
+    made.restore(state)
+    prepare_for_training(made, None, torch.arange(0, 12))
+    assert torch.equal(made.state()[table], state[table])
+    method(*words).on_train_end(made)
+    assert torch.equal(made.state()[table], made.pretrained[table])
+
+
+def test_what_blocks_of_deberta_stand_on_is_below_them():
+    made = AdaptedModel(tiny.backbone("deberta_v2"), classes=2, seed=0)
+    below = [name for name in made.pretrained if made.block_of(name) == -1]
+    assert {name.split(".")[2] for name in below if ".encoder." in name} == {
+        "rel_embeddings",
+        "LayerNorm",
+    }
+    words = ("model.family=deberta_v2", "method.choose=manual", "method.which=[1]")
+    chosen = method(*words, "method.penalty=none")
+    chosen.insert(made)
+    chosen.on_train_begin(made, iter([]))
+    assert blocks(made) - {None} == {1}
+    outside = [n for n in made.trained() if made.block_of(n) is None and not made.in_head(n)]
+    assert not [name for name in outside if "encoder" in name]
 
 
 def test_wise_goes_the_whole_way_back():

@@ -186,3 +186,10 @@ def test_a_score_that_is_zero_for_a_matrix_is_refused_before_training(base, scor
 def test_a_method_without_a_host_takes_none():
     with pytest.raises(ConfigError, match=r"method\.base_method"):
         plan("method=lora", "method.base_method=bitfit")
+
+
+def test_gates_around_dora_are_refused():
+    words = ("method=sparse_adapter", "method.base_method=lora", "method.score=learned")
+    method = build_method(tiny.one_run(*words, "method.base_method.use_dora=true").method)
+    with pytest.raises(ValueError, match="use_dora=false"):
+        method.insert(AdaptedModel(tiny.backbone("bert"), classes=2, seed=0))
