@@ -43,8 +43,7 @@ SEEDS = 3
 _ASKED = ("task", "size", "model", "budget.seconds", "data.root")
 
 _NEEDED = (
-    "advise needs task= and size=, for example `peftbench advise task=mrpc size=300 "
-    "budget.seconds=600`; without size= records of that task give it"
+    "advise needs task=NAME, for example `peftbench advise task=mrpc size=300 budget.seconds=600`"
 )
 
 _READS = (
@@ -137,7 +136,7 @@ def ask(*words: str, records: Sequence[Record] = ()) -> AdviceQuestion:
     for key in sorted(given.keys() - set(_ASKED)):
         if not (of_file and key.startswith("task.")):
             raise ConfigError(
-                f"{key}: advise is asked with {', '.join(_ASKED[:-1])}; {did_you_mean(key, _ASKED)}"
+                f"{key}: advise takes {', '.join(_ASKED[:-1])}; {did_you_mean(key, _ASKED)}"
             )
     if "task" not in given:
         raise ConfigError(_NEEDED)
@@ -156,7 +155,7 @@ def ask(*words: str, records: Sequence[Record] = ()) -> AdviceQuestion:
     sizes = {record.work["train_size"] for record in same}
     if "size" not in given:
         if not sizes:
-            raise ConfigError(_NEEDED)
+            raise ConfigError(f"no records of task={run.task.name}, so give size=N")
         return AdviceQuestion(run, max(sizes), run.budget.seconds)
     whole = [record.work["train_size"] for record in same if isinstance(record.run.size, str)]
     total = run.task.examples.get("train") or max(whole, default=None)
@@ -228,12 +227,13 @@ def from_folders(words: Sequence[str], folders: list[ResultsFolder]) -> Advice:
         of |= {record.run.key: (record, results) for record in good}
         bad += [f"left out, unreadable: {reason}" for reason in odd.values()]
     records = [record for record, _ in of.values()]
-    question = ask(*words, records=records)
     if not of:
+        names = ", ".join(str(results.folder) for results in folders)
         raise ConfigError(
-            f"{', '.join(str(results.folder) for results in folders)}: no records; give a folder "
-            "that has some: --results results/reference"
+            f"--results {names}: no records; name a folder that has some, or train some with "
+            "`peftbench run`"
         )
+    question = ask(*words, records=records)
     gone = {run.key: run for results in folders for run in results.diverged()}
     diverged = Diverged.from_runs(run for key, run in gone.items() if key not in of)
     found = advise(question, records, lambda r: of[r.run.key][1].predictions(r), diverged)

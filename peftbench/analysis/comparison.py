@@ -323,7 +323,7 @@ def _baseline(
         found = [row for row in found if _budget(here[row]) == longest]
     if len(found) > 1 and against is not None:
         names = ", ".join(repr(labels[row]) for row in found)
-        raise ConfigError(f"--against {against} means {len(found)} rows; say which: {names}")
+        raise ConfigError(f"--against {against} means {len(found)} rows; use one of {names}")
     return found[0] if len(found) == 1 else None
 
 

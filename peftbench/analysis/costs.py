@@ -224,7 +224,7 @@ class Prices:
                 )
         people = any(getattr(self, name) is not None for name in _PEOPLE)
         if self.currency is None and (self.known() or people):
-            raise ConfigError("prices: say the currency, such as EUR")
+            raise ConfigError("prices: no currency is given; add one, such as EUR")
 
     def known(self) -> bool:
         """Whether anything of a run has a price."""

@@ -214,7 +214,7 @@ def _pairs(where: str, kind: str, rows: Json) -> list[tuple[Conditions, Conditio
             (parse_conditions(ours), parse_conditions(theirs)) for ours, theirs in rows["pairs"]
         ]
     if "ours" not in rows or set(rows) - {"ours", "against"}:
-        raise ConfigError(f"{where}: say ours and against, or pairs; untestable has neither")
+        raise ConfigError(f"{where}: set ours and against, or pairs; untestable has neither")
     against = rows.get("against")
     many = against if isinstance(against, list) else [against]
     ours = parse_conditions(rows["ours"])

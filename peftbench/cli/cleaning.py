@@ -64,7 +64,7 @@ def collect_garbage(folder: Path, days: int, yes: bool, as_json: bool) -> None:
     Records, predictions, weights, evaluations, choices, failures, logs and reports stay;
     `peftbench rm KEY` removes a run.
     """  # noqa: D301 - click looks for the character, not for a backslash
-    results = options.open_results(folder)
+    results = options.existing_results(folder)
     found = [one for one in _found(results, time.time() - days * _DAY) if one.paths]
     sizes = {one.what: one.size for one in found}
     if yes:

@@ -158,14 +158,10 @@ def status(folder: Path, as_json: bool, watch: bool) -> None:
     from peftbench.cluster.queue import look
     from peftbench.results import in_flight
 
-    results = options.open_results(folder)
+    results = options.existing_results(folder)
     while True:
         seen, running = look(results, fresh=False), in_flight.read(results)
         submitted = [*seen.submissions, *seen.unreadable]
-        if not (submitted or running) and not folder.is_dir():
-            raise ConfigError(
-                f"--results {folder} does not exist; name the folder of a `run` or `submit`"
-            )
         if as_json:
             here = {"running": [vars(one) for one in running]}
             click.echo(json.dumps(collecting.as_json(seen) | here, indent=1))
@@ -199,7 +195,7 @@ def collect(folder: Path, as_json: bool) -> None:
     from peftbench.reports.tuning import choice_table
     from peftbench.results.choices import scan
 
-    results = options.open_results(folder)
+    results = options.existing_results(folder)
     with alone(results):
         seen = settle(results, look(results))
     if not (seen.submissions or seen.unreadable):
@@ -250,7 +246,7 @@ def cancel(names: tuple[str, ...], folder: Path) -> None:
     """
     from peftbench.cluster import cancel as cancelling
 
-    found, unreadable = cancelling.cancel(options.open_results(folder), list(names))
+    found, unreadable = cancelling.cancel(options.existing_results(folder), list(names))
     for one in found:
         click.echo("\n".join(one.sentences()))
     for torn in unreadable:

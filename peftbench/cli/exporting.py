@@ -103,7 +103,7 @@ def export(
         raise ConfigError("give one place to write to: a TARGET behind the key, or -o TARGET")
     place = target or output
     assert place is not None
-    results = options.open_results(folder)
+    results = options.existing_results(folder)
     if key == _RECORDS:
         if form or data_root or without_reference or review_error is not None:
             raise ConfigError("export records takes no options but -o, --results and --where")
@@ -249,10 +249,7 @@ def find_record(source: str, results: "ResultsFolder") -> "Record | None":
 def _find(results: "ResultsFolder", start: str) -> "Record":
     from peftbench.cli.show import find
 
-    if not results.folder.is_dir():
-        raise ConfigError(
-            f"--results {results.folder} does not exist; name the folder that holds the run"
-        )
+    options.existing_results(results.folder)
     record = find(results, start)
     results.require_weights(record)  # before torch is loaded, which takes seconds
     return record

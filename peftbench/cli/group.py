@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from peftbench.config import old_names
+from peftbench.config import aliases, catalog, old_names
 from peftbench.core.errors import ConfigError, OldName, RecordError, system_reason
 from peftbench.core.text import did_you_mean
 from peftbench.system import terminal
@@ -21,6 +21,9 @@ SECTIONS = {
     "Cluster": ("submit", "collect", "cancel", "prefetch"),
     "Setup": ("doctor", "completion"),
 }
+
+#: Where a context keeps the words of the command line.
+_ARGUMENTS = "peftbench.arguments"
 
 
 class Verbs(click.Group):
@@ -44,7 +47,12 @@ class Verbs(click.Group):
         warnings.showwarning = _show_warning
         if args[:1] in (["help"], ["version"]):  # as other programs have them
             args = [*args[1:], f"--{args[0]}"]
-        return super().parse_args(ctx, old_names.current_arguments(args))
+        args = old_names.current_arguments(args)
+        ctx.meta[_ARGUMENTS] = args = list(args)
+        try:
+            return super().parse_args(ctx, [*args])
+        except click.NoSuchOption as error:
+            raise self._placed(error, args) from None
 
     def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
         """Find the command; of an unknown one say what was probably meant."""
@@ -70,6 +78,38 @@ class Verbs(click.Group):
         except (ConfigError, RecordError) as error:
             click.echo(f"peftbench: {error}", err=True)
             ctx.exit(2)
+        except click.NoSuchOption as error:
+            raise self._placed(error, ctx.meta[_ARGUMENTS]) from None
+
+    def _placed(self, error: click.NoSuchOption, args: list[str]) -> click.NoSuchOption:
+        """The error with what to write instead, for an option that is known in another form.
+
+        Args:
+            error: of the parser, which knows its own command only; it is changed.
+            args: of the command line.
+        """
+        word = next((arg for arg in args if arg.startswith(error.option_name)), "")
+        key, _, value = word.lstrip("-").partition("=")
+        command, behind = error.ctx.command if error.ctx else self, ""
+        if command is self:  # the option stands in front of the command
+            verb = next((arg for arg in args if arg in self.commands), "plan")
+            command, behind = self.commands[verb], f" behind the command: peftbench {verb} …"
+        if any(f"--{key}" in param.opts for param in command.params):
+            instead = f"--{key}"
+        elif _is_override(key) and any(one.name == "overrides" for one in command.params):
+            after = args[args.index(word) + 1 :]
+            instead = f"{key}={value or next(iter(after), 'VALUE')}"
+        else:
+            return error
+        told = f"{error.message.rstrip('.')}; write {instead}{behind and f'{behind} {instead}'}"
+        return click.NoSuchOption(error.option_name, told, ctx=error.ctx)
+
+
+def _is_override(key: str) -> bool:
+    """Whether a word is the key of an override."""
+    group, _, rest = key.partition(".")
+    keys = (*catalog.GROUPS, "suite", "sweep", "size", "seed", "tuned", *aliases.KEYS)
+    return key in keys or (bool(rest) and group in (*catalog.GROUPS, "suite", "data", "cluster"))
 
 
 def _check_working_folder() -> None:

@@ -8,7 +8,7 @@ from peftbench.cli import completion
 from peftbench.config import aliases, catalog, old_names
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json
-from peftbench.core.text import did_you_mean
+from peftbench.core.text import MOST_NAMES, close_names
 from peftbench.methods.peft_support import peft_support
 from peftbench.system import yaml_files
 
@@ -32,8 +32,10 @@ def purposes(group: str | None, configs: Path | None) -> dict[str, dict[str, str
     if group is not None and group not in {**named, **dict.fromkeys(named.values())}:
         every = {name for one in completion.LISTED for name in _purposes(one, searched)}
         offered = {*named, *(name.rpartition("=")[2] for name in every)}
-        near = [name for name in offered if name.startswith(group)]
-        raise ConfigError(f"list {group}: {did_you_mean(group, near or offered)}")
+        near = close_names(group, offered) or sorted(n for n in offered if n.startswith(group))
+        meant = f"did you mean {' or '.join(near[:MOST_NAMES])}?"
+        groups = f"groups: {', '.join(named)}, peft"
+        raise ConfigError(f"list {group}: no such group or option; {meant if near else groups}")
     return {
         plural: _purposes(name, searched)
         for plural, name in named.items()

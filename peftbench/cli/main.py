@@ -65,7 +65,7 @@ def plan(
         click.echo(json.dumps(state.json(), indent=1))
     else:
         options.show(plan_table(state).rich())
-        options.tell(state.summary(), *checkpoint_lines(found))
+        options.tell(state.summary(), *checkpoint_lines(state))
 
 
 @main.command(epilog=options.OVERRIDES, short_help="Train missing runs and print the scores.")
@@ -214,7 +214,7 @@ def show(key: str | None, folder: Path, where: str, as_json: bool) -> None:
         raise click.UsageError("give a KEY, or conditions: --where 'method=lora seed=0'")
     from peftbench.cli.show import describe, describe_json, listed, listed_json, print_lines
 
-    results = options.open_results(folder)
+    results = options.existing_results(folder)
     if as_json:
         click.echo(listed_json(results, where) if key is None else describe_json(results, key))
         return
@@ -293,7 +293,7 @@ def advise(overrides: tuple[str, ...], folders: tuple[Path, ...], as_json: bool)
     from peftbench.analysis import advice
     from peftbench.reports import advice as told
 
-    found = advice.from_folders(overrides, [options.open_results(f) for f in folders])
+    found = advice.from_folders(overrides, [options.existing_results(f) for f in folders])
     if as_json:
         import json
 

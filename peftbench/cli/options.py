@@ -153,10 +153,15 @@ def require_overrides(verb: str, overrides: tuple[str, ...]) -> None:
         ConfigError: with examples.
     """
     if not overrides:
+        some = "method=lora,bitfit task=mrpc size=1000"
+        examples = {
+            "tune": [some],
+            "submit": ["sweep=quickstart cluster=local", f"{some} seed=0-2 cluster=slurm"],
+        }.get(verb, ["sweep=quickstart", f"{some} seed=0-2"])
+        shown = "\n".join(f"  peftbench {verb} {words}" for words in examples)
         raise ConfigError(
             f"`peftbench {verb}` needs overrides that select the runs, for example\n"
-            f"  peftbench {verb} sweep=quickstart\n"
-            f"  peftbench {verb} method=lora,bitfit task=mrpc size=1000 seed=0-2\n"
+            f"{shown}\n"
             f"`peftbench list` shows the names, `peftbench {verb} --help` the syntax, and "
             "`peftbench plan` the runs of given overrides with their status."
         )
@@ -210,6 +215,19 @@ def open_results(folder: Path) -> "ResultsFolder":
     if folder.exists() and not folder.is_dir():
         raise ConfigError(f"--results {folder} is not a folder; give an existing or a new folder")
     return ResultsFolder(folder)
+
+
+def existing_results(folder: Path) -> "ResultsFolder":
+    """The folder of the option `--results` of a command that reads it.
+
+    Raises:
+        ConfigError: if it does not exist, or is anything else, such as a device.
+    """
+    if not folder.exists():
+        raise ConfigError(
+            f"--results {folder} does not exist; name the folder of a `run` or `submit`"
+        )
+    return open_results(folder)
 
 
 def show_json(tables: "Iterable[Table]", notes: Iterable[str]) -> None:

@@ -1,7 +1,6 @@
 """The table of `peftbench plan`."""
 
 from peftbench.config import catalog
-from peftbench.core.plan import Plan
 from peftbench.core.run import Run
 from peftbench.core.text import format_duration
 from peftbench.reports.tables.markdown import Table
@@ -73,11 +72,15 @@ def _time(known: list[float], rough: list[float]) -> str:
     return f"~ {format_duration(sum(rough))}" if rough else "?"
 
 
-def checkpoint_lines(plan: Plan) -> list[str]:
-    """Which checkpoints were not opened, and what is odd about the others."""
+def checkpoint_lines(status: SweepStatus) -> list[str]:
+    """What is odd about checkpoints; which were not opened and what is fetched, for runs to do."""
+    plan = status.plan
     lines = [f"note: {note}" for note in plan.notes]
+    left = status.left()
+    if not (left.runs or left.evaluations):  # nothing is read any more
+        return lines
     lines += [f"not checked: {line}" for line in plan.unchecked]
-    if wanted := prefetch.to_fetch(plan, offline_folder.data_root() or plan.data_root):
+    if wanted := prefetch.to_fetch(left, offline_folder.data_root() or plan.data_root):
         told = [
             f"{name} ({'size unknown' if size is None else f'about {size / 1e6:,.0f} MB'})"
             for name, size in wanted.items()

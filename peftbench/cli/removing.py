@@ -23,7 +23,7 @@ def remove(keys: tuple[str, ...], folder: Path, yes: bool) -> None:
     The first digits of a key are enough. Without --yes nothing is removed. Exit code 1 when a run
     or an evaluation of it is in progress and was left as it is.
     """
-    results = options.open_results(folder)
+    results = options.existing_results(folder)
     known = {*results.keys(), *results.failed(), *results.evaluations()}
     chosen = dict.fromkeys(results.key_of(start, known) for start in keys)
     busy = False

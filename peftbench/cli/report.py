@@ -138,7 +138,7 @@ def report(
     from peftbench.reports import builder
 
     results, paid = (
-        options.open_results(folder),
+        options.existing_results(folder),
         None if prices is None else builder.read_prices(prices),
     )
     if check and (where or as_json):
@@ -224,7 +224,7 @@ def claims_(
     from peftbench.claims.verdicts import judge_folder
     from peftbench.reports.claims import tables
 
-    results = options.open_results(folder)
+    results = options.existing_results(folder)
     if missing:
         lines = missing_runs.commands(results, conditions, configs, where)
         click.echo(json.dumps(lines, indent=1) if as_json else "\n".join(lines))
@@ -302,7 +302,7 @@ def pivot_table(
 
     if as_json and form not in (None, "json"):
         raise ConfigError(f"--json and --format {form}: give one of them")
-    results = options.open_results(folder)
+    results = options.existing_results(folder)
     words = (*words, f"where={where}") if where else words
     made = build_pivot_table(results, words, "json" if as_json else form, output)
     for line in made.warnings:
@@ -356,7 +356,7 @@ def plots(
 
     paid = None if prices is None else builder.read_prices(prices)
     written, missing = builder.plots(
-        options.open_results(folder), output, names, kind, paid, against, margin, where
+        options.existing_results(folder), output, names, kind, paid, against, margin, where
     )
     click.echo("\n".join([*missing, "written:", *(f"  {path}" for path in written)]))
 
@@ -415,7 +415,7 @@ def html_(
     GET alone and changes nothing. Another --host than 127.0.0.1 lets everyone who reaches this
     machine read the results. From elsewhere: ssh -L 8765:127.0.0.1:8765 MACHINE.
     """
-    results = options.open_results(folder)
+    results = options.existing_results(folder)
     foreign = ("output",) if live else ("host", "port")
     for name in foreign:
         if context.get_parameter_source(name) is not ParameterSource.DEFAULT:

@@ -44,7 +44,7 @@ def errors(
     from peftbench.reports.errors import ErrorOptions, errors_tables
 
     asked = ErrorOptions(columns, bins, top, show_texts)
-    tables, notes = errors_tables(options.open_results(folder), conditions, asked, where)
+    tables, notes = errors_tables(options.existing_results(folder), conditions, asked, where)
     if as_json:
         options.show_json(tables, notes)
         return
@@ -70,12 +70,12 @@ def tuning(folder: Path, as_json: bool, output: Path | None) -> None:
     if as_json:
         from peftbench.results.choices import scan
 
-        chosen, bad = scan(options.open_results(folder))
+        chosen, bad = scan(options.existing_results(folder))
         for reason in bad.values():
             click.echo(f"left out, unreadable: {reason}", err=True)
         click.echo(json.dumps([choice.to_json() for choice in chosen], indent=1))
         return
-    tables, paths, left_out = builder.tuning(options.open_results(folder), output)
+    tables, paths, left_out = builder.tuning(options.existing_results(folder), output)
     notes = [note for table in tables for note in table.notes]
     options.show_all(tables, list(dict.fromkeys([*notes, *left_out])))
     if paths:
@@ -101,7 +101,7 @@ def variance(folder: Path, output: Path | None, check: bool, where: str, as_json
     from peftbench.reports import pivot_table
     from peftbench.reports.variance import variance_table
 
-    results = options.open_results(folder)
+    results = options.existing_results(folder)
     records, bad = results.scan()
     records, _ = selection.of_records(results, records, [], where)
     table = variance_table(counted_records(records))

@@ -114,8 +114,10 @@ def current_values(given: str, key: str, values: list[Any]) -> list[Any]:
         return list(range(values[0]))
     if given == "seeds" and not all(_SEEDS.fullmatch(str(value)) for value in values):
         listed = ",".join(map(str, values))
+        numbers = all(type(value) is int and value >= 0 for value in values)
         raise ConfigError(
-            f"seeds={listed}: give how many, such as seeds=5 for seeds 0 to 4, or seed={listed}"
+            f"seeds={listed}: seeds must be a number of seeds, such as seeds=5 for seeds 0 to 4, or "
+            "a range, such as seeds=3-7" + f"; for these seeds write seed={listed}" * numbers
         )
     if key == "seed" or key.startswith("seed."):
         return [seed for value in values for seed in _seeds(value)]

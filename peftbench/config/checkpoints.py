@@ -6,7 +6,12 @@ from peftbench.core.configs import ModelConfig
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Run, canonical, distinct_inputs
 from peftbench.methods.settings import check_sizes
-from peftbench.models.checkpoint_inspection import check_fit, inspect_checkpoint
+from peftbench.models.checkpoint_inspection import (
+    answers_in_words,
+    check_fit,
+    inspect_checkpoint,
+    require_language_head,
+)
 from peftbench.models.layer_sizes import layer_sizes
 from peftbench.system import hub, offline_folder
 
@@ -45,8 +50,10 @@ def check_checkpoints(runs: Iterable[Run]) -> tuple[list[str], list[str]]:
         sizes = layer_sizes(model, folder)
         for run in those:
             try:
-                if facts is not None:
+                if facts is not None and folder is not None:
                     check_fit(run, facts)
+                    if answers_in_words(run):
+                        require_language_head(model, folder)
                 if sizes is not None:
                     check_sizes(run.method, model.name, sizes)
             except ConfigError as error:

@@ -9,8 +9,8 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from peftbench.config import aliases, catalog, old_names
-from peftbench.core.errors import ConfigError
+from peftbench.config import aliases, catalog, old_names, schema
+from peftbench.core.errors import ConfigError, first_line
 from peftbench.core.run import Json
 from peftbench.system import yaml_files
 
@@ -92,7 +92,7 @@ def read(words: Iterable[str], configs: str | Path | None = None) -> Cluster:
     names = [word.partition("=")[2] for word in words if word.startswith("cluster=")]
     if len(names) != 1:
         offered = ", ".join(catalog.options("cluster", tuple(searched)))
-        raise ConfigError(f"say which cluster is meant, cluster=NAME; there are {offered}")
+        raise ConfigError(f"no single cluster is named; set cluster=NAME, one of {offered}")
     path = catalog.find("cluster", names[0], searched)
     try:
         given = yaml_files.parse(path, old_names.read(path, "cluster"))
@@ -104,8 +104,11 @@ def read(words: Iterable[str], configs: str | Path | None = None) -> Cluster:
         found = OmegaConf.to_object(
             OmegaConf.merge(typed, base, given, OmegaConf.from_dotlist(said))
         )
-    except (yaml.YAMLError, OmegaConfBaseException) as error:
-        raise ConfigError(f"cluster={names[0]}: {str(error).splitlines()[0]}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"cluster={names[0]}: {first_line(error)}") from error
+    except OmegaConfBaseException as error:
+        reason = schema.type_reason(error, Cluster)
+        raise ConfigError(f"cluster={names[0]}: {reason}") from error
     assert isinstance(found, Cluster)
     _check(found)
     # a job may start in another folder

@@ -21,7 +21,7 @@ from peftbench.config import catalog, old_names, overriding, schema
 from peftbench.config.hydra_composition import HydraFolders, Words
 from peftbench.config.made_once import MadeOnce
 from peftbench.config.override_parsing import BASE_METHOD, ROLE_SEED, of_suite
-from peftbench.core.errors import ConfigError, first_line
+from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json, canonical
 from peftbench.methods import peft_effects
 from peftbench.system import yaml_files
@@ -102,7 +102,7 @@ class Composer:
             return {group: self._plain(group, parts) for group in parts}
         except OmegaConfBaseException as error:
             chosen = " ".join(f"{k}={v}" for k, v in cell.items() if k in catalog.GROUPS)
-            raise ConfigError(f"{chosen}: {first_line(error)}".lstrip(": ")) from error
+            raise ConfigError(f"{chosen}: {schema.type_reason(error)}".lstrip(": ")) from error
 
     def _parts(self, cell: dict[str, Any]) -> dict[str, _Part]:
         """The groups of a cell with its overrides, interpolations not resolved yet."""

@@ -77,5 +77,5 @@ def _reason(error: Exception) -> str:
         near = f"; {did_you_mean(str(cause.key), fields)}" if fields else ""
         return f"{first_line(error).partition(':')[0]}: {first_line(cause)}{near}"
     if isinstance(cause, OmegaConfBaseException):
-        return f"{first_line(error).partition(':')[0]}: {cause.full_key}: {first_line(cause)}"
+        return f"{first_line(error).partition(':')[0]}: {schema.type_reason(cause)}"
     return first_line(error)

@@ -41,9 +41,11 @@ def resolve_model(
     elif checkpoint and model["revision"] is None and not _packaged(model):
         try:
             model["revision"] = commit(str(checkpoint))
-        except ConfigError:
-            if model["family"] is None:
-                raise
+        except ConfigError as error:
+            if model["family"] is None:  # the name may be a misspelt path
+                raise ConfigError(
+                    f"no folder {checkpoint} here, and on the hub: {error}"
+                ) from error
     if model["family"] is None:
         found = _model_type(model)
         named = {f["model_type"]: name for name, f in _families(tuple(searched)).items()}

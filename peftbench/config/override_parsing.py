@@ -90,6 +90,10 @@ class OverrideParser:
                 options = catalog.options(group, tuple(self.searched))
                 if name in options or aliases.same_name(name, options):
                     return f"{start}: write {group}={word}"
+        if word in (*_CHOSEN, "sweep"):
+            return f"{start}: write {word}=NAME, see `peftbench list {word}s`"
+        if re.fullmatch(r"[\w.]+", word):
+            return f"{start}: write key=value"
         reason = reason.partition(" expecting ")[0]  # dozens of tokens follow
         return (
             f"{start}: {reason}; write key=value, and quotes around a value with commas, brackets "
@@ -159,7 +163,7 @@ class OverrideParser:
                 raise ConfigError(f"{word}: unknown role of seeds {role}; {near}")
         elif key == "tuned":
             if not all(isinstance(value, bool) for value in values):
-                raise ConfigError(f"{word}: tuned is true or false")
+                raise ConfigError(f"tuned must be true or false, got {word.partition('=')[2]}")
         elif key.partition(".")[0] not in (*_CHOSEN, "size", "seed", "data"):
             raise ConfigError(f"{word}: unknown key {key}; {self._nearest(key)}")
 

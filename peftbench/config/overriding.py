@@ -82,7 +82,8 @@ def _set(
         if not isinstance(value, list | dict) and "is not a ListConfig" in str(error):
             word = shlex.quote(f"{key}=[{override_value(value)}]")
             raise ConfigError(f"{key}={value}: {key} is a list; write {word}") from error
-        raise ConfigError(f"{key}={value!r}: {first_line(error)}") from error
+        found = schema.wrong_type(key, value)
+        raise found or ConfigError(f"{key}={value!r}: {first_line(error)}") from error
 
 
 def _unknown(
@@ -132,9 +133,10 @@ def _check_kind(key: str, default: Any, value: Any) -> None:
     """Refuse a list for a number, and so on; None may be or become anything."""
     if default is None or value is None:
         return
-    names = {DictConfig: "a mapping", ListConfig: "a list", str: "a word", bool: "true or false"}
+    names = {DictConfig: "a mapping", ListConfig: "a list", str: "a text", bool: "true or false"}
     kinds: dict[type, type] = {dict: DictConfig, list: ListConfig}
     was = next((k for k in names if isinstance(default, k)), float)
     now = kinds.get(type(value)) or next((k for k in names if isinstance(value, k)), float)
     if was is not now and not (was is str and now is float):
-        raise ConfigError(f"{key} is {names.get(was, 'a number')} ({default}), got {value!r}")
+        allowed = names.get(was, "a number")
+        raise ConfigError(f"{key} must be {allowed}, as its default {default}, got {value!r}")

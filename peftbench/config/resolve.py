@@ -78,6 +78,7 @@ class Resolver:
             at_least(f"seed.{role}", seed, 0, whole=True)
         model = self._once(self._model, config["model"])
         self._root = config["data"]["root"]
+        self._once(_check_root, self._root)
         task = self._once(self._task, config["task"], self._root)
         run = Run(
             model=model,
@@ -105,7 +106,7 @@ class Resolver:
         if run.train.class_weights is not None and run.task.kind != "classification":
             what = "texts" if run.task.generation else "values"
             raise ConfigError(
-                f"train.class_weights={run.train.class_weights}: {run.task.name} asks for {what}, "
+                f"train.class_weights={run.train.class_weights}: {run.task.name} has {what}, "
                 "which are no classes; leave it null"
             )
         if run.task.generation and run.augmentation is not None:
@@ -189,7 +190,9 @@ class Resolver:
         else:
             found = hub_dataset.known(task, classes)
             if found is None and not self.ask_hub:
-                raise ConfigError(_not_asked(task.source["hub"], task.source["revision"]))
+                raise ConfigError(
+                    _not_asked(task.source["hub"], "dataset", task.source["revision"])
+                )
             found = found or hub_dataset.describe(task, classes)
         self.datasets[label] = found
         return dict(found)
@@ -211,7 +214,7 @@ class Resolver:
             if commit is None and not self.ask_hub:
                 commit = None if new else hub.resolved_before(name, kind)
                 if commit is None:
-                    raise ConfigError(_not_asked(name, None))
+                    raise ConfigError(_not_asked(name, kind, None))
             if new:
                 hub.forget(name, kind)
             commit = commit or hub.resolved(name, kind)
@@ -264,12 +267,22 @@ class Resolver:
         return target
 
 
-def _not_asked(name: str, commit: str | None) -> str:
+def _not_asked(name: str, kind: str, commit: str | None) -> str:
     what = "revision not resolved" if commit is None else f"nothing is known of {commit[:12]}"
+    give = "give model.revision=COMMIT, or use" if kind == "model" else "use"
     return (
-        f"{name}: {what}, and planning does not ask the hub; `peftbench run` or `peftbench "
-        "prefetch` with the same overrides does, and keeps what it finds"
+        f"{name}: {what}, and `peftbench plan` does not query the hub; {give} `peftbench run` or "
+        "`peftbench prefetch` with the same overrides, which store what they find"
     )
+
+
+def _check_root(root: str | None) -> None:
+    """Refuse a folder of data sets that is not there."""
+    if root is not None and not Path(root).expanduser().is_dir():
+        what = "not a folder" if Path(root).expanduser().exists() else "no such folder"
+        raise ConfigError(
+            f"data.root={root}: {what}; give the folder of data sets, or leave data.root out"
+        )
 
 
 def _unless_default(group: str, config: Json) -> Json | None:
@@ -296,7 +309,7 @@ def _augmentation(node: Json | None, task: str) -> AugmentationConfig | None:
     if not kinds:
         raise ConfigError(
             f"augmentation={node['name']} on {task}: its texts are left as they are, for noise may "
-            f"change their labels; if it is meant, say which: augmentation.kinds.KIND=RATE, KIND "
+            f"change their labels; if it is meant, set which: augmentation.kinds.KIND=RATE, KIND "
             f"of {', '.join(node['kinds'])}"
         )
     return AugmentationConfig(**node | {"kinds": kinds})
@@ -320,7 +333,7 @@ def _check_size(run: Run) -> int | None:
     if run.size != "full" and size < run.task.classes:
         raise ConfigError(
             f"size={run.size}: {size} of {total} examples cannot hold all {run.task.classes} "
-            f"classes of {run.task.name}; ask for more"
+            f"classes of {run.task.name}; use a larger size"
         )
     if run.prompt is not None:
         if (reserved := run.prompt.reserved) >= total:

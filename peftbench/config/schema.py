@@ -7,11 +7,13 @@ is open: only its class knows its hyper-parameters. Ranges of values are checked
 configs of `core.configs` are made, and those of methods in `methods.settings`.
 """
 
+import re
 import types
 from dataclasses import field, fields, make_dataclass
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
-from omegaconf import MISSING
+from omegaconf import MISSING, OmegaConf
+from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from peftbench.config import catalog
 from peftbench.core.configs import (
@@ -24,6 +26,7 @@ from peftbench.core.configs import (
     TaskConfig,
     TrainingConfig,
 )
+from peftbench.core.errors import ConfigError, first_line
 
 #: Name of the schema in the defaults list of run.yaml.
 NAME = "run_schema"
@@ -118,3 +121,54 @@ RunSchema = make_dataclass(
         ("data", DataSchema, field(default_factory=DataSchema)),
     ],
 )
+
+#: What a value of a type is, in messages.
+_KINDS: dict[Any, str] = {
+    int: "a whole number",
+    float: "a number",
+    str: "a text",
+    bool: "true or false",
+    list: "a list",
+    dict: "a mapping",
+}
+
+
+def wrong_type(key: str, value: Any, of: type = RunSchema) -> ConfigError | None:
+    """The error about a value of another type than its key has; None for a key without a type.
+
+    Args:
+        key: with dots, from the root of the structured config.
+        value: as it was given.
+        of: the structured config.
+    """
+    hint: Any = of
+    for part in re.findall(r"[^.\[\]]+", key):
+        if hint in SCHEMAS.values() or hint in (of, DataSchema):
+            hint = get_type_hints(hint).get(part)
+        else:
+            inner = [one for one in _parts(hint) if get_origin(one) in (list, dict)]
+            hint = get_args(inner[0])[-1] if inner else None
+    kinds = dict.fromkeys(get_origin(part) or part for part in _parts(hint))
+    if float in kinds:  # a whole number is one
+        kinds.pop(int, None)
+    null = kinds.pop(types.NoneType, "") is None
+    if not kinds or not kinds.keys() <= _KINDS.keys():
+        return None
+    allowed = " or ".join([*(_KINDS[kind] for kind in kinds), *["null"] * null])
+    if OmegaConf.is_config(value):
+        value = OmegaConf.to_container(value)
+    return ConfigError(f"{key} must be {allowed}, got {value!r}")
+
+
+def type_reason(error: OmegaConfBaseException, of: type = RunSchema) -> str:
+    """What is wrong with a value of a file, in one line: its type, else as OmegaConf has it."""
+    if isinstance(error, ValidationError) and error.full_key:
+        found = wrong_type(error.full_key, getattr(error, "value", None), of)
+        if found is not None:
+            return str(found)
+    return f"{error.full_key}: {first_line(error)}" if error.full_key else first_line(error)
+
+
+def _parts(hint: Any) -> tuple[Any, ...]:
+    """The types of a union, or the one type."""
+    return get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)

@@ -149,7 +149,7 @@ class _Expansion:
         if run.task.generation and cell.get("prompt") == catalog.LATER["prompt"]:
             raise ConfigError(
                 f"prompt={cell['prompt']} answers with classes or a value, and {run.task.name} "
-                f"asks for texts; leave it out, or say prompt={GENERATE}"
+                f"needs texts; leave it out, or set prompt={GENERATE}"
             )
         self._roots.add(config["data"]["root"])
         space = method_nodes.search_space(config)
@@ -168,7 +168,7 @@ class _Expansion:
 
     def _ask(self, cell: Cell, run: Run, said: str) -> None:
         if "suite" not in cell:
-            raise ConfigError(f"{said}: say which suite is meant, suite=NAME")
+            raise ConfigError(f"{said}: no suite is named; set suite=NAME")
         node = self.composer.suite(cell, run.task.name)
         self.evaluations[Evaluation(run, self.resolver.suite(node, run))] = None
 

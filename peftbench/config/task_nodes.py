@@ -117,7 +117,7 @@ def _check_keys_of_kind(task: Json) -> None:
             continue
         raise ConfigError(
             f"task.{key}={value} is for task.kind={reader}, and this task has task.kind={kind}, "
-            f"which does not read it; leave it out, or say task.kind={reader}"
+            f"which does not read it; leave it out, or set task.kind={reader}"
         )
 
 
@@ -141,7 +141,7 @@ def hub_node(node: Json) -> TaskConfig:
     task = {key: value for key, value in node.items() if key not in used}
     reported, fraction = node["validation"], node["validation_fraction"]
     if fraction is not None:
-        _check_fraction(fraction, "a split of its own say task.validation=SPLIT")
+        _check_fraction(fraction, "a split of its own set task.validation=SPLIT")
         if reported != "validation":
             raise ConfigError(
                 f"task.validation={reported} and task.validation_fraction={fraction}: report on "
@@ -164,6 +164,10 @@ def default_metrics(names: Sequence[str] | None) -> list[str]:
     return ["accuracy", "f1"][: 1 + (len(names) == 2)]
 
 
+#: Endings of files of spreadsheet programs.
+_SPREADSHEETS = (".xlsx", ".xls", ".xlsm", ".ods", ".numbers")
+
+
 def _file(task: Json) -> Json:
     """A user's own file: named by its stem, known by its content."""
     if task.get("path") in (None, "???"):
@@ -173,7 +177,7 @@ def _file(task: Json) -> Json:
             f"task.extra={task['extra']}: a file has no further splits; score another file with "
             "suite=shift 'suite.targets={NAME:{path:FILE}}'"
         )
-    _check_fraction(task["validation_fraction"], "a file of its own say task.validation_path=FILE")
+    _check_fraction(task["validation_fraction"], "a file of its own set task.validation_path=FILE")
     if task.get("quoting") is not None:
         one_of("task.quoting", task["quoting"], QUOTING)
     _check_folds(task)
@@ -183,10 +187,13 @@ def _file(task: Json) -> Json:
             continue
         path = Path(task[key]).expanduser().resolve()
         if not path.is_file():
-            raise ConfigError(f"task.{key}={task[key]}: no such file")
+            what = "is a folder; give a file in it" if path.is_dir() else "no such file"
+            raise ConfigError(f"task.{key}={task[key]}: {what}")
         if path.suffix.lower() not in own_file.FORMATS:
+            table = path.suffix.lower() in _SPREADSHEETS
             raise ConfigError(
                 f"task.{key}={task[key]}: a data file ends in {', '.join(own_file.FORMATS)}"
+                + ("; save the spreadsheet as .csv" if table else "")
             )
         hashes[split], paths[key] = io.hash_file(path), str(path)
     name = task["name"] or decoded(Path(task["path"]).stem)
@@ -220,19 +227,22 @@ def _check_folds(task: Json) -> None:
     if folds is None:
         if given:
             raise ConfigError(
-                f"{', '.join(given)} without task.folds; add task.folds=5, the number of parts"
+                f"{', '.join(given)} without task.folds; add task.folds=5, the number of folds"
             )
         return
     at_least("task.folds", folds, 2, whole=True)
     if task.get("fold") not in range(folds):
-        raise ConfigError(
-            f"task.fold={task.get('fold')}: with task.folds={folds} name the part that is held "
-            f"out, from 0 to {folds - 1}"
+        ways = (
+            " or ".join(f"task.fold={n}" for n in range(folds))
+            if folds < 4
+            else (f"task.fold=0 to task.fold={folds - 1}")
         )
+        given = "" if task.get("fold") is None else f", got task.fold={task['fold']}"
+        raise ConfigError(f"task.folds={folds} needs {ways}, the fold that is held out{given}")
     if task.get("fold_seed") is not None:
         at_least("task.fold_seed", task["fold_seed"], 0, whole=True)
     if task["validation_path"] is not None:
-        raise ConfigError("task.folds holds out parts of task.path; leave task.validation_path out")
+        raise ConfigError("task.folds holds out folds of task.path; leave task.validation_path out")
     task["validation_fraction"] = None
 
 
@@ -250,7 +260,7 @@ def target_node(name: str, given: Any, searched: list[Path]) -> tuple[Json, Json
         own["demonstrations"] = demonstrations
         if own["examples"] is None:
             raise ConfigError(
-                f"{where}.demonstrations={demonstrations} are examples that are not scored; say "
+                f"{where}.demonstrations={demonstrations} are examples that are not scored; set "
                 f"how many are: {where}.examples=250"
             )
     offered: dict[str, Path] = {}

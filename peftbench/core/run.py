@@ -189,7 +189,7 @@ def _train_size(size: int | float | str, task: TaskConfig, total: int) -> int:
     if int(size) > total:
         raise ConfigError(
             f"size={size}: {task.name} has {total} training examples; "
-            "ask for at most that many, a fraction, or full"
+            "use at most that many, a fraction, or full"
         )
     return int(size)
 

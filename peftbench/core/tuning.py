@@ -78,7 +78,7 @@ class SearchSpace:
         if len(set(rates)) < count:
             raise ConfigError(
                 f"recipe.search.lr: [{self.low:g}, {self.high:g}] is too narrow for {count} rates "
-                f"of {_FIGURES} digits, of which some would be tried twice; widen it, ask for "
+                f"of {_FIGURES} digits, of which some would be tried twice; widen it, use "
                 "fewer --trials, or name the rates, train.lr=1e-4,3e-4,1e-3"
             )
         return rates

@@ -13,8 +13,8 @@ from peftbench.core.text import count_of
 QUOTING = ("standard", "none")
 
 _BOTH_WAYS = (
-    "if quotation marks are part of the texts, say task.quoting=none; if they stand around texts "
-    "with line breaks or delimiters, double those inside and say task.quoting=standard"
+    "if quotation marks are part of the texts, set task.quoting=none; if they stand around texts "
+    "with line breaks or delimiters, double those inside and set task.quoting=standard"
 )
 
 

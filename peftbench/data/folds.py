@@ -61,8 +61,8 @@ def cut(
     found = len(np.unique(group))
     if found < parts:
         raise ConfigError(
-            f"task.folds={parts}: the rows are {found} groups of which each stays whole; "
-            "ask for fewer parts"
+            f"task.folds={parts} needs {parts} groups of rows, the file has {found}; "
+            + (f"use task.folds={found} or fewer" if found > 1 else "add rows that differ")
         )
     kinds = label
     if classes == 1:
@@ -71,7 +71,7 @@ def cut(
     fewest = int(np.unique(kinds, return_counts=True)[1].min())
     if fewest < parts and classes != 1:
         raise ConfigError(
-            f"task.folds={parts}: the rarest class has {fewest} rows, and each part needs one; "
+            f"task.folds={parts}: the rarest class has {fewest} rows, and each fold needs one; "
             "add rows of it, or leave it out"
         )
     part = np.empty(len(label), dtype=np.int64)
@@ -81,8 +81,8 @@ def cut(
     sizes = np.bincount(part, minlength=parts)
     if not sizes.all():
         raise ConfigError(
-            f"task.folds={parts}: groups are so large that {int((sizes == 0).sum())} parts stay "
-            "empty; ask for fewer parts"
+            f"task.folds={parts}: groups of rows are so large that {int((sizes == 0).sum())} folds "
+            "stay empty; use fewer folds"
         )
     return Cut(part, group, int((np.bincount(same)[same] > 1).sum()))
 

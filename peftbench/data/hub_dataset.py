@@ -176,7 +176,7 @@ def _layout(
         if (split := task.stored(split)) not in splits:
             others = [f"task.validation={s}" for s in splits if s != task.splits["train"]]
             say = [*others, "task.validation_fraction=0.2, which holds out a part of train"]
-            hint = f"; say {' or '.join(say)}" if key == "validation" else ""
+            hint = f"; use {' or '.join(say)}" if key == "validation" else ""
             raise ConfigError(
                 f"task.dataset={name} has no split {split!r}; there are {', '.join(splits)}{hint}"
             )

@@ -79,7 +79,7 @@ class FileTable:
     def _header_hint(self) -> str:
         if between := self._parted_by():
             what = "tabs" if between == "\t" else f"{between!r}"
-            return f" (its columns seem to be parted by {what}: save it with commas, or as .tsv)"
+            return f" (its columns seem to be separated by {what}: save it with commas, or as .tsv)"
         if FORMATS[self.path.suffix.lower()] in ",\t":
             return " (the first line of a file holds the names of its columns)"
         return ""

@@ -108,7 +108,7 @@ def class_names(table: FileTable, column: str, classes: int | None) -> list[str]
                 f"{_some(names)}"
             )
         return names
-    meant = f"if they are classes, say task.classes={len(names)}"
+    meant = f"if they are classes, set task.classes={len(names)}"
     if missing := [i for i, label in enumerate(labels) if label.casefold() in _NOT_A_NUMBER]:
         raise ConfigError(
             f"{table.path}: {len(missing)} of {len(labels)} labels are {labels[missing[0]]!r}, "
@@ -133,7 +133,7 @@ def class_names(table: FileTable, column: str, classes: int | None) -> list[str]
     if len(names) > max(20, len(labels) // 10) and not _are_words(labels):
         raise ConfigError(
             f"{table.path}: {len(names)} distinct labels in {len(labels)} rows look like values; "
-            f"for regression say task.kind=regression; {meant}"
+            f"for regression set task.kind=regression; {meant}"
         )
     return names
 

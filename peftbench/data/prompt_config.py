@@ -46,7 +46,7 @@ def resolve_prompt(node: Json, model: ModelConfig, task: TaskConfig) -> PromptCo
     if name == GENERATE:
         what = "values" if task.regression else "classes"
         raise ConfigError(
-            f"prompt={name}: {task.name} asks for {what}, not for texts; use prompt=head, or "
+            f"prompt={name}: the answers of {task.name} are {what}, not texts; use prompt=head, or "
             "prompt=words"
         )
     language_model = model.family_config.language_model
@@ -56,7 +56,7 @@ def resolve_prompt(node: Json, model: ModelConfig, task: TaskConfig) -> PromptCo
         )
     if task.kind == "regression":
         raise ConfigError(
-            f"prompt={name}: {task.name} asks for values, and words stand for classes; "
+            f"prompt={name}: the answers of {task.name} are values, and words stand for classes; "
             "use prompt=head"
         )
     kind = language_model.kind
@@ -91,12 +91,12 @@ def generation_prompt(node: Json | None, model: ModelConfig, task: TaskConfig) -
     node = _PLAIN if node is None else node
     if node["name"] != GENERATE:
         raise ConfigError(
-            f"prompt={node['name']}: {task.name} asks for texts, not for classes; use "
+            f"prompt={node['name']}: the answers of {task.name} are texts, not classes; use "
             f"prompt={GENERATE}"
         )
     if not model.causal:
         raise ConfigError(
-            f"{task.name} asks for texts, and {model.name} is an encoder, which writes none; "
+            f"{task.name} needs texts, and {model.name} is an encoder, which writes none; "
             "choose a causal language model: model=smollm2_135m, or model=auto with a checkpoint "
             "of GPT-2, Llama or Qwen2"
         )

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
-from peftbench.core.configs import GENERATE, WORDS, MethodConfig, method_nodes
+from peftbench.core.configs import MethodConfig, method_nodes
 from peftbench.core.errors import ConfigError
 from peftbench.core.run import Json, Run
 from peftbench.data import batching, loading, prompting
@@ -24,7 +24,12 @@ from peftbench.methods.settings import cannot_write
 from peftbench.models import pretrained
 from peftbench.models.adapted_model import AdaptedModel
 from peftbench.models.backbone import Backbone
-from peftbench.models.checkpoint_inspection import check_fit, inspect_checkpoint, one_segment
+from peftbench.models.checkpoint_inspection import (
+    answers_in_words,
+    check_fit,
+    inspect_checkpoint,
+    one_segment,
+)
 from peftbench.system import hub, memo
 
 #: Blocks of a rehearsal's model.
@@ -50,7 +55,7 @@ def validate_run(run: Run, posterior_as_prior: bool = False) -> None:
     Raises:
         ConfigError: naming what the model has not, or which value is out of range.
     """
-    ids = list(range(run.task.classes)) if _language(run) else None
+    ids = list(range(run.task.classes)) if answers_in_words(run) else None
     _insert(run, build_method(run.method), ids, posterior_as_prior)
 
 
@@ -69,9 +74,9 @@ def check_checkpoint(run: Run) -> list[str]:
         return []
     facts = inspect_checkpoint(model, folder)
     check_fit(run, facts)
-    if _language(run):
+    if answers_in_words(run):
         pretrained.check_language_head(model)
-    new = pretrained.check_weights(model, _language(run))
+    new = pretrained.check_weights(model, answers_in_words(run))
     modules = dict.fromkeys(name.rpartition(".")[0] for name in new)
     base = model.family_config.blocks.partition(".")[0]
     poolers = [name for name in modules if name.startswith(f"{base}.")]
@@ -331,11 +336,6 @@ def _own(method: MethodConfig) -> bool:
     """Whether a method and all that are inside it are peftbench's own."""
     targets = [node["_target_"] for _, node in method_nodes(method.to_json())]
     return all(target.startswith("peftbench.") for target in targets)
-
-
-def _language(run: Run) -> bool:
-    """Whether the head of a language model answers."""
-    return run.prompt is not None and run.prompt.name in (WORDS, GENERATE)
 
 
 def _called(run: Run) -> str:

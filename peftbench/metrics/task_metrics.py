@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from peftbench.core.arrays import Array, Floats
-from peftbench.core.errors import ConfigError, one_of
+from peftbench.core.errors import ConfigError
 from peftbench.core.figures import plain_figures
+from peftbench.core.text import close_names
 from peftbench.metrics import scores as modules
 from peftbench.metrics.base import Metric, is_constant, is_uninformative
 
@@ -48,14 +49,16 @@ def check_metrics(names: Iterable[str] | None, kind: str, classes: int | None) -
     if not (names := list(names)):
         raise ConfigError("task.metrics is empty: a run needs a score; name one, or leave it out")
     for place, name in enumerate(names):
-        one_of("task.metrics", name, tuple(METRICS))
-        metric = METRICS[name]
-        if kind not in metric.kinds:
+        metric = METRICS.get(str(name))
+        if metric is None or kind not in metric.kinds:
             known = sorted(METRICS.values(), key=lambda one: one.is_error)
-            fit = ", ".join(one.name for one in known if kind in one.kinds)
-            raise ConfigError(f"task.metrics: {name} is no metric of {kind}; choose from {fit}")
+            fit = [one.name for one in known if kind in one.kinds]
+            near = f"did you mean {' or '.join(c)}? " if (c := close_names(str(name), fit)) else ""
+            raise ConfigError(
+                f"task.metrics: {name} is no metric of {kind}; {near}choose from {', '.join(fit)}"
+            )
         if None not in (classes, metric.classes) and classes != metric.classes:
-            instead = f"say {metric.instead}" if metric.instead else "leave it out"
+            instead = f"use {metric.instead}" if metric.instead else "leave it out"
             raise ConfigError(
                 f"task.metrics: {name} is defined for {metric.classes} classes, the task has "
                 f"{classes}; {instead}"

@@ -101,11 +101,35 @@ def check_fit(run: Run, facts: CheckpointFacts) -> None:
             f"{facts.positions} tokens, and its tokenizer cuts at "
             f"{facts.model_max_length or 'none'}; give train.max_length={facts.positions} or less"
         )
-    prompt = run.prompt  # one text, whatever the task
-    worded = prompt is not None and prompt.name in (WORDS, GENERATE)
-    pairs = len(run.task.texts) > 1 and not worded
+    pairs = len(run.task.texts) > 1 and not answers_in_words(run)  # a prompt is one text
     if pairs and facts.segments == 1 and facts.emits_segments:
         raise ConfigError(one_segment(run.model.name))
+
+
+def answers_in_words(run: Run) -> bool:
+    """Whether the head of a language model answers."""
+    return run.prompt is not None and run.prompt.name in (WORDS, GENERATE)
+
+
+def require_language_head(model: ModelConfig, folder: Path) -> None:
+    """Refuse a checkpoint whose files name no part of its family's language-model head.
+
+    Raises:
+        ConfigError: saying what to choose instead.
+    """
+    language_model = model.family_config.language_model
+    head = None if language_model is None else language_model.head
+    if head is not None and not any(f"{head}." in name for name in read_headers(folder)):
+        raise ConfigError(without_language_head(model, head))
+
+
+def without_language_head(model: ModelConfig, missing: str) -> str:
+    """Why a checkpoint without the weights `missing` cannot answer in words."""
+    return (
+        f"prompt=words: the checkpoint of {model.name} has no language-model head (no {missing}); "
+        "choose a model that was published with one, such as model=bert_base (for texts "
+        "model=smollm2_135m), or prompt=head"
+    )
 
 
 def one_segment(name: str) -> str:

@@ -22,7 +22,12 @@ from transformers.utils import logging
 from peftbench.core.configs import ModelConfig
 from peftbench.core.errors import ConfigError
 from peftbench.data.tokenizer import load_tokenizer
-from peftbench.models.checkpoint_inspection import files_hash, inspect_checkpoint
+from peftbench.models.checkpoint_inspection import (
+    files_hash,
+    inspect_checkpoint,
+    require_language_head,
+    without_language_head,
+)
 from peftbench.models.finite_weights import refuse_not_finite
 from peftbench.models.module_ops import within
 from peftbench.models.safetensors_headers import read_headers
@@ -174,7 +179,7 @@ def judged(model: ModelConfig, names: LoadedNames, language: bool) -> list[str]:
             f"config.json{_more(odd)}; give the config.json that was saved with these weights"
         )
     if language and names.missing:
-        raise ConfigError(_without_head(model, names.missing[0]))
+        raise ConfigError(without_language_head(model, names.missing[0]))
     inside = [name for name in names.unexpected if within(name, base)]
     if adapted := [n for n in names.unexpected if _ADAPTER.search(n)]:
         raise ConfigError(
@@ -267,25 +272,13 @@ def architecture(model: ModelConfig, language: bool) -> Any:
 
 
 def check_language_head(model: ModelConfig) -> None:
-    """Refuse a checkpoint whose files name no part of its family's language-model head.
+    """Refuse a model whose checkpoint has no language-model head, where it has a checkpoint.
 
     Raises:
         ConfigError: saying what to choose instead.
     """
-    language_model = model.family_config.language_model
-    folder, head = locate(model), None if language_model is None else language_model.head
-    if folder is None or head is None:
-        return
-    if not any(f"{head}." in name for name in read_headers(folder)):
-        raise ConfigError(_without_head(model, head))
-
-
-def _without_head(model: ModelConfig, lacking: str) -> str:
-    return (
-        f"prompt=words: the checkpoint of {model.name} has no language-model head (no {lacking}); "
-        "choose a model that was published with one, such as model=bert_base (for texts "
-        "model=smollm2_135m), or prompt=head"
-    )
+    if (folder := locate(model)) is not None:
+        require_language_head(model, folder)
 
 
 def skeleton(

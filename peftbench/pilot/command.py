@@ -97,14 +97,14 @@ def _criterion(
             if value is not None and value != getattr(known, name):
                 raise ConfigError(
                     f"{results.folder / criterion.NAME} has {name}: {getattr(known, name)}, the "
-                    f"options ask for {value}; it was written before the first run: leave the "
+                    f"options give {value}; it was written before the first run: leave the "
                     "option out, or change the file, which the page will show"
                 )
         return known
     if wanted["least"] is None:
         raise ConfigError(
-            "pilot: say what counts as success before the first run: --at-least 0.85, the score "
-            "that must be reached"
+            "pilot: no criterion of success is set; set it before the first run, such as "
+            "--at-least 0.85, the score that must be reached"
         )
     given = {name: value for name, value in wanted.items() if value is not None}
     return PilotCriterion(**{"metric": "accuracy"} | given, data=io.hash_file(request.path))

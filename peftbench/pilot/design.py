@@ -41,12 +41,12 @@ _TAKEN = {
     "task.kind": "a pilot is of classes",
     "task.validation_path": "each fold is held out in turn",
     "task.validation_fraction": "each fold is held out in turn",
-    "task.folds": "say --folds",
+    "task.folds": "use --folds",
     "task.fold": "each fold is held out in turn",
-    "task.fold_seed": "say --repeats",
-    "task.group": "say --group",
-    "task.metrics": "say --metric",
-    "train.lr": "say --rates; they are chosen inside each fold",
+    "task.fold_seed": "use --repeats",
+    "task.group": "use --group",
+    "task.metrics": "use --metric",
+    "train.lr": "use --rates; they are chosen inside each fold",
 }
 
 #: Texts of a pass, and passes, of the measured latency.
@@ -214,8 +214,8 @@ def design(request: Request, metric: str, folder: Path) -> PilotDesign:
     assert task.class_names is not None
     if len(label) < LEAST_ROWS:
         raise ConfigError(
-            f"pilot: {request.path} has {len(label)} rows; label at least {LEAST_ROWS}, of fewer "
-            f"no decision follows"
+            f"pilot: {request.path} has {len(label)} rows; a decision needs at least {LEAST_ROWS} "
+            "labelled rows"
         )
     counts = np.bincount(label, minlength=task.classes)
     found = loading.cut(task)
@@ -257,8 +257,8 @@ def check_possible(criterion: PilotCriterion, found: PilotDesign) -> None:
     if criterion.metric == "accuracy" and perfect.low < criterion.least:
         raise ConfigError(
             f"the criterion cannot be met: of {found.rows} rows that are all right the interval "
-            f"starts at {perfect.low:.3f}, below {criterion.least:g}; label more rows, or ask for "
-            "less"
+            f"starts at {perfect.low:.3f}, below {criterion.least:g}; label more rows, or lower "
+            "the criterion"
         )
     if criterion.largest_review is None or criterion.review_error is None:
         return
@@ -270,5 +270,5 @@ def check_possible(criterion: PilotCriterion, found: PilotDesign) -> None:
             f"the criterion cannot be met: where people check {criterion.largest_review:g} of "
             f"{found.rows} rows and none of the others is wrong, the interval of wrong ones ends "
             f"at {fewest:.3f}, above review_error={criterion.review_error:g}; label more rows, or "
-            "ask for less"
+            "raise it"
         )

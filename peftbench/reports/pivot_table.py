@@ -520,7 +520,7 @@ def _form(output: Path | None) -> str:
         return "terminal"
     if output.suffix not in SUFFIXES:
         raise ConfigError(
-            f"--output {output}: {did_you_mean(output.suffix, SUFFIXES)}; or say which --format"
+            f"--output {output}: {did_you_mean(output.suffix, SUFFIXES)}; or set --format"
         )
     return SUFFIXES[output.suffix]
 

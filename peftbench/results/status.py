@@ -1,7 +1,7 @@
 """What is done, missing or failed, and what one record says."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from peftbench.core.errors import ClosedFileError, ConfigError, OtherSchemaError, RecordError
@@ -47,6 +47,12 @@ class SweepStatus:
     def unevaluated(self) -> list[Evaluation]:
         """Evaluations that were not made."""
         return [one for one in self.plan.evaluations if one.key not in self.done]
+
+    def left(self) -> Plan:
+        """The part of the plan that is not done: evaluations, and the runs that work is for."""
+        evaluations = self.unevaluated
+        runs = dict.fromkeys([*self.missing, *(one.run for one in evaluations)])
+        return replace(self.plan, runs=[*runs], evaluations=evaluations)
 
     def unreadable(self) -> list[str]:
         """A sentence for each record that is there, but not as it was written."""

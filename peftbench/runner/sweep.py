@@ -62,7 +62,11 @@ def run_plan(plan: Plan, results: ResultsFolder, options: RunOptions, train: boo
     if todo.runs or todo.evaluations:
         if execute(todo, results, options, devices(options.device)):
             same = command(*sys.argv[1:])
-            note(f"stopped; finished runs are kept; resume with: {same}")
+            note(
+                f"stopped; nothing was trained; check again with: {same}"
+                if options.dry_run
+                else f"stopped; finished runs are kept; resume with: {same}"
+            )
             return 130
         if options.dry_run:
             count = len(todo.evaluations)
@@ -239,8 +243,8 @@ def check_precision(runs: list[Run], gpus: list[str]) -> None:
     half = sum(run.train.precision == "fp16" for run in runs)
     if half and not gpus:
         raise ConfigError(
-            f"{half} of {len(runs)} runs ask for train.precision=fp16, which is for GPUs, and none "
-            "is used here; ask for auto, bf16 or fp32, or choose a GPU with --device cuda"
+            f"{half} of {len(runs)} runs have train.precision=fp16, which is for GPUs, and none "
+            "is used here; use auto, bf16 or fp32, or choose a GPU with --device cuda"
         )
 
 

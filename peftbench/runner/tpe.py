@@ -59,7 +59,7 @@ class Proposals:
             self._study.tell(trial, self._scores[rate])
         raise ConfigError(
             f"recipe.search.lr: [{self._space.low}, {self._space.high}] is too narrow for "
-            f"{len(self._scores) + 1} different rates; widen it, or ask for fewer --trials"
+            f"{len(self._scores) + 1} different rates; widen it, or use fewer --trials"
         )
 
     def tell(self, rate: float, score: float) -> None:

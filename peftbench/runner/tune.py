@@ -229,7 +229,11 @@ def choose(
         if todo.runs and sweep.execute(todo, trials, options, gpus, halted):
             if halted is None:
                 same = command(*sys.argv[1:])
-                note(f"stopped; finished trials are kept; resume with: {same}")
+                note(
+                    f"stopped; nothing was trained; check again with: {same}"
+                    if options.dry_run
+                    else f"stopped; finished trials are kept; resume with: {same}"
+                )
             return 130
         if options.dry_run:
             note(f"{len(todo.runs)} trials of the first round are ready to train")

@@ -100,7 +100,7 @@ class Continual(Suite):
         elif total and sum(self.chunks or []) > run.train_size(total):
             raise ConfigError(
                 f"suite.chunks are {sum(self.chunks or [])} examples, the run has "
-                f"{run.train_size(total)}; ask for fewer, or size={sum(self.chunks or [])}"
+                f"{run.train_size(total)}; use fewer, or size={sum(self.chunks or [])}"
             )
 
     def sets(self, run: Run, root: str | None) -> dict[str, LabelledTexts]:

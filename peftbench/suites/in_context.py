@@ -50,7 +50,7 @@ class InContext(Suite):
         if max(self.counts) > run.prompt.reserved:
             raise ConfigError(
                 f"in_context: suite.counts={self.counts}, but prompt.reserved="
-                f"{run.prompt.reserved} examples are kept back; raise it or ask for fewer"
+                f"{run.prompt.reserved} examples are kept back; raise it or use fewer"
             )
 
     def sets(self, run: Run, root: str | None) -> dict[str, LabelledTexts]:

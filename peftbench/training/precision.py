@@ -22,9 +22,7 @@ def resolve_precision(asked: str, device: torch.device) -> str:
         ConfigError: for fp16 on a CPU.
     """
     if asked == "fp16" and device.type == "cpu":
-        raise ConfigError(
-            "train.precision=fp16 is for GPUs; on a CPU ask for auto, bf16 or fp32 instead"
-        )
+        raise ConfigError("train.precision=fp16 is for GPUs; on a CPU use auto, bf16 or fp32")
     if asked != "auto":
         return asked
     if device.type == "cuda":

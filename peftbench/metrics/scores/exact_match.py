@@ -5,7 +5,7 @@ from peftbench.metrics.text_overlap import exact_match, text_metric
 METRIC = text_metric(
     "exact_match",
     "exact match",
-    "share of texts that are the wanted ones, but for case, articles and punctuation",
+    "share of texts equal to the target, ignoring case, articles and punctuation",
     3,
     exact_match,
 )

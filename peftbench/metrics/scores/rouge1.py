@@ -5,7 +5,7 @@ from peftbench.metrics.text_overlap import rouge, text_metric
 METRIC = text_metric(
     "rouge1",
     "ROUGE-1",
-    "F1 of the words that a text and the wanted one share",
+    "F1 of the words that text and target share",
     1,
     rouge("rouge1"),
 )
