@@ -55,8 +55,11 @@ def plan(
     """Show the runs that OVERRIDES expand to: done, missing or failed, and estimated time."""
     from peftbench.cli.plan import checkpoint_lines, plan_table
     from peftbench.results import status
+    from peftbench.runner import prefetch
+    from peftbench.system import offline_folder
 
     found = _plan(overrides, configs, folder, where=where, ask_hub=False)
+    prefetch.check_root(found, offline_folder.data_root() or found.data_root)
     results = options.open_results(folder)
     state = status.sweep_status(found, results)
     if as_json:

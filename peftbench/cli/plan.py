@@ -76,7 +76,7 @@ def checkpoint_lines(status: SweepStatus) -> list[str]:
     """What is odd about checkpoints; which were not opened and what is fetched, for runs to do."""
     plan = status.plan
     lines = [f"note: {note}" for note in plan.notes]
-    left = status.left()
+    left = status.remaining()
     if not (left.runs or left.evaluations):  # nothing is read any more
         return lines
     lines += [f"not checked: {line}" for line in plan.unchecked]

@@ -116,8 +116,8 @@ def current_values(given: str, key: str, values: list[Any]) -> list[Any]:
         listed = ",".join(map(str, values))
         numbers = all(type(value) is int and value >= 0 for value in values)
         raise ConfigError(
-            f"seeds={listed}: seeds must be a number of seeds, such as seeds=5 for seeds 0 to 4, or "
-            "a range, such as seeds=3-7" + f"; for these seeds write seed={listed}" * numbers
+            f"seeds={listed}: seeds must be a count, such as seeds=5 for seeds 0 to 4, or a range, "
+            "such as seeds=3-7" + f"; for these seeds write seed={listed}" * numbers
         )
     if key == "seed" or key.startswith("seed."):
         return [seed for value in values for seed in _seeds(value)]

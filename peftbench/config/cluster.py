@@ -108,7 +108,9 @@ def read(words: Iterable[str], configs: str | Path | None = None) -> Cluster:
         raise ConfigError(f"cluster={names[0]}: {first_line(error)}") from error
     except OmegaConfBaseException as error:
         reason = schema.type_reason(error, Cluster)
-        raise ConfigError(f"cluster={names[0]}: {reason}") from error
+        raise ConfigError(
+            f"cluster={names[0]}: {'cluster.' * bool(error.full_key)}{reason}"
+        ) from error
     assert isinstance(found, Cluster)
     _check(found)
     # a job may start in another folder

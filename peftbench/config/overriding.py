@@ -139,4 +139,4 @@ def _check_kind(key: str, default: Any, value: Any) -> None:
     now = kinds.get(type(value)) or next((k for k in names if isinstance(value, k)), float)
     if was is not now and not (was is str and now is float):
         allowed = names.get(was, "a number")
-        raise ConfigError(f"{key} must be {allowed}, as its default {default}, got {value!r}")
+        raise ConfigError(f"{key} must be {allowed} (default {default}), got {value!r}")

@@ -78,7 +78,6 @@ class Resolver:
             at_least(f"seed.{role}", seed, 0, whole=True)
         model = self._once(self._model, config["model"])
         self._root = config["data"]["root"]
-        self._once(_check_root, self._root)
         task = self._once(self._task, config["task"], self._root)
         run = Run(
             model=model,
@@ -274,15 +273,6 @@ def _not_asked(name: str, kind: str, commit: str | None) -> str:
         f"{name}: {what}, and `peftbench plan` does not query the hub; {give} `peftbench run` or "
         "`peftbench prefetch` with the same overrides, which store what they find"
     )
-
-
-def _check_root(root: str | None) -> None:
-    """Refuse a folder of data sets that is not there."""
-    if root is not None and not Path(root).expanduser().is_dir():
-        what = "not a folder" if Path(root).expanduser().exists() else "no such folder"
-        raise ConfigError(
-            f"data.root={root}: {what}; give the folder of data sets, or leave data.root out"
-        )
 
 
 def _unless_default(group: str, config: Json) -> Json | None:

@@ -4,6 +4,7 @@ import hashlib
 import os
 import re
 import tempfile
+from collections.abc import Iterator
 from glob import escape
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,22 @@ def root_of(task: TaskConfig, root: str | None) -> str | None:
     return None if here is None else str(here / "data" / called)
 
 
+def folders_of(root: str) -> Iterator[Path]:
+    """The folders that a root names, in the order in which they are searched.
+
+    Raises:
+        ConfigError: at the first one that is not there.
+    """
+    for part in root.split(os.pathsep):
+        folder = Path(part).expanduser()
+        if not folder.is_dir():
+            raise ConfigError(
+                f"data.root={root}: {folder} is not a folder; give the folder of data sets, or null "
+                "for the hub"
+            )
+        yield folder
+
+
 def find_files(task: TaskConfig, split: str, root: str | None) -> list[Path]:
     """The files of a split: those that the source names, else as the hub lays them out.
 
@@ -50,10 +67,9 @@ def find_files(task: TaskConfig, split: str, root: str | None) -> list[Path]:
 
         here = snapshot(source["hub"], source["revision"], patterns, kind="dataset")
         return _matching(here, patterns)
-    folders = [Path(part).expanduser() for part in root.split(os.pathsep)]
-    for folder in folders:
-        if not folder.is_dir():
-            raise ConfigError(f"data.root={root}: {folder} is not a folder")
+    folders = []
+    for folder in folders_of(root):  # one that is not there may stand behind the right one
+        folders.append(folder)
         if found := _matching(folder, patterns):
             _check_shards(found)
             return found

@@ -48,7 +48,7 @@ class SweepStatus:
         """Evaluations that were not made."""
         return [one for one in self.plan.evaluations if one.key not in self.done]
 
-    def left(self) -> Plan:
+    def remaining(self) -> Plan:
         """The part of the plan that is not done: evaluations, and the runs that work is for."""
         evaluations = self.unevaluated
         runs = dict.fromkeys([*self.missing, *(one.run for one in evaluations)])

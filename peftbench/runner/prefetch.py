@@ -172,6 +172,17 @@ def to_fetch(plan: Plan, root: str | None) -> dict[str, int | None]:
     return found
 
 
+def check_root(plan: Plan, root: str | None) -> None:
+    """Refuse a folder of data sets that is not there, where a run reads it first.
+
+    Raises:
+        ConfigError: naming it.
+    """
+    of_tasks = [hub_layout.root_of(task, root) for task in tasks(plan) if "hub" in task.source]
+    for one in dict.fromkeys(filter(None, of_tasks)):
+        next(hub_layout.folders_of(one))
+
+
 def _kept(task: TaskConfig, root: str | None) -> None:
     for split in splits(task):
         loading.kept(task, split, root)

@@ -136,7 +136,7 @@ def test_costs_that_are_not_known():
     why = review.payback(Proportion(1, 2), Prices(), spent=None).why
     assert why == "not given: labour_hour, texts_month, label"
     assert review.review_cost(Proportion(0, 0), Prices()) is None
-    with pytest.raises(ConfigError, match="say the currency"):
+    with pytest.raises(ConfigError, match="no currency is given"):
         Prices(labour_hour=30)
     with pytest.raises(ConfigError, match=r"review_seconds is a number of at least 0, got None"):
         Prices(review_seconds=None)  # type: ignore[arg-type]

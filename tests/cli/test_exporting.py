@@ -140,7 +140,7 @@ def test_a_folder_whose_cut_off_cannot_be_chosen_is_not_left_behind(key, monkeyp
         ),
         (
             ("predict", "KEY", "validation.csv", "-o", "x.csv", "--results", "none"),
-            "--results none does not exist; name the folder that holds the run",
+            "--results none does not exist; name the folder of a `run` or `submit`",
         ),
         (("export", "KEY", "x", "--results", "none"), "--results none does not exist"),
         (("export", "KEY", "x", "--form", "peft"), "--form peft is not one of its forms: model"),

@@ -78,10 +78,10 @@ def test_a_yaml_of_ones_own_says_what_differs(tmp_path):
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ([], "say which cluster is meant, cluster=NAME; there are "),
+        ([], "no single cluster is named; set cluster=NAME, one of "),
         (["cluster=slrum"], "did you mean slurm?"),
         ([*SLURM, "cluster.partitions=gpu"], "'partitions'"),
-        ([*SLURM, "cluster.gpus=many"], "could not be converted to Integer"),
+        ([*SLURM, "cluster.gpus=many"], "cluster.gpus must be a whole number or null, got 'many'"),
         ([*SLURM, "cluster.minutes=2"], "at least 4 minutes are needed"),
         ([*SLURM, "cluster.array_size=0"], "cluster.array_size=0: must be at least 1"),
     ],

@@ -142,7 +142,7 @@ def test_configurations_of_a_card(repository):
 def test_a_part_of_the_only_split_is_held_out(repository, tmp_path):
     """Which rows is as for a user's own file of these rows; the fraction is in the key."""
     lines(repository.folder / "train.jsonl", lambda n: ["no", "yes"][n % 2])
-    with pytest.raises(ConfigError, match=r"no split 'validation'.*say task\.validation_fraction"):
+    with pytest.raises(ConfigError, match=r"no split 'validation'.*use task\.validation_fraction"):
         task()
     quarter, half = (task(f"task.validation_fraction={part}") for part in (0.25, 0.5))
     assert quarter.examples == {"train": 6, "validation": 2}
@@ -206,7 +206,7 @@ def test_regression(repository):
 def test_bad_input(repository):
     lines(repository.folder / "train.jsonl")
     lines(repository.folder / "test.jsonl", lambda n: -1)
-    with pytest.raises(ConfigError, match=r"no split 'validation'; .* test; say task.validation=t"):
+    with pytest.raises(ConfigError, match=r"no split 'validation'; .* test; use task.validation=t"):
         task()
     (repository.folder / "README.md").write_text(
         CARD.partition("dataset_info")[0]
@@ -245,7 +245,10 @@ def test_the_commit_is_found_by_a_run_and_kept(repository):
     words = ["plan", "task=hub", "task.dataset=people/jokes", "model=tiny", "method=bitfit"]
     told = CliRunner().invoke(main, words)
     assert told.exit_code == 2
-    assert "people/jokes: revision not resolved, and planning does not ask the hub" in told.output
+    assert (
+        "people/jokes: revision not resolved, and `peftbench plan` does not query the hub"
+        in told.output
+    )
     assert repository.asked == []
     given = GIVEN
     found = plan(*given)

@@ -136,7 +136,7 @@ def test_no_column_is_proposed_that_cannot_be_one(tmp_path):
     path = tmp_path / "semi.csv"
     path.write_text("sentence;label\n" + "a b;1\n" * 20)
     told = refused(path)
-    assert "parted by ';'" in told
+    assert "separated by ';'" in told
     assert "task.texts" not in told
     nested = tmp_path / "nested.json"
     nested.write_text('{"data": [{"sentence": "a", "label": 1}]}')
@@ -233,7 +233,7 @@ def test_the_header_again_in_the_middle(tmp_path):
 
 def test_a_file_of_other_delimiters_and_one_without_a_header(tmp_path):
     told = refused(write(tmp_path / "mine.csv", sentences(), delimiter=";"))
-    assert "parted by ';'" in told
+    assert "separated by ';'" in told
     path = write(tmp_path / "mine.csv", sentences(), ("This is a text", "good"))
     assert "the first line of a file holds the names" in refused(path)
 
@@ -363,7 +363,7 @@ def test_many_classes_are_classes_and_many_numbers_are_not(tmp_path):
     assert task_of(path).classes == 77
     path = write(tmp_path / "mine.csv", sentences(385, [str(n) for n in range(77)]))
     told = refused(path)
-    assert "look like values; for regression say task.kind=regression" in told
+    assert "look like values; for regression set task.kind=regression" in told
     assert "task.classes=77" in told
     assert task_of(path, "task.classes=77").classes == 77
     assert "task.classes=76, but mine has 77 labels" in refused(path, "task.classes=76")

@@ -101,7 +101,7 @@ def test_minilm_tokens_of_a_template():
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["task=synthetic_similarity"], "asks for values, and words stand for classes"),
+        (["task=synthetic_similarity"], "are values, and words stand for classes"),
         (["prompt.masked='{0} {1}'"], "must hold each of {0} {1} {answer} once"),
         (["prompt.masked='{0} {0} {1} {answer}'"], "must hold each of {0} {1} {answer} once"),
         (

@@ -128,7 +128,7 @@ def test_metrics_by_kind_of_label_are_refused_at_planning(tmp_path):
     three = write(tmp_path / "three.csv", 30, names=("a", "b", "c"))
     for metric in ("f1", "precision", "recall"):
         with pytest.raises(
-            ConfigError, match=f"{metric} is defined for 2 classes.*say macro_{metric}"
+            ConfigError, match=f"{metric} is defined for 2 classes.*use macro_{metric}"
         ):
             plan(*three, f"task.metrics=[accuracy,{metric}]", "model=tiny")
     with pytest.raises(ConfigError, match="rmse is no metric of classification"):

@@ -66,8 +66,8 @@ def questions(tmp_path_factory):
             r"prompt\.verbalizer=.* needs prompt=words",
         ),
         (["prompt=generate", "prompt.masked='{0} {answer}'"], r"masked=.* needs prompt=words"),
-        (["prompt=head"], r"prompt=head answers with classes or a value.*say prompt=generate"),
-        (["prompt=words"], r"prompt=words: gen asks for texts"),
+        (["prompt=head"], r"prompt=head answers with classes or a value.*set prompt=generate"),
+        (["prompt=words"], r"prompt=words: the answers of gen are texts"),
         (["prompt=generate", "prompt.reserved=16"], r"reserved=16 of 16 training examples of gen"),
     ],
 )
@@ -145,7 +145,7 @@ def test_errors_name_the_files_of_a_project(own):
 
 
 def test_class_weights_are_of_classes():
-    with pytest.raises(ConfigError, match="asks for values, which are no classes"):
+    with pytest.raises(ConfigError, match="has values, which are no classes"):
         plan("task=stsb", "train.class_weights=balanced")
     with pytest.raises(ConfigError, match=r"train\.class_weights must be one of balanced"):
         plan("task=mrpc", "train.class_weights=inverse")

@@ -91,7 +91,7 @@ def test_money_by_hand():
 @pytest.mark.parametrize(
     ("given", "told"),
     [
-        ({"core_hour": 1.0}, "say the currency"),
+        ({"core_hour": 1.0}, "no currency is given; add one"),
         ({"currency": "EUR", "kwh": -1}, "kwh is a number of at least 0"),
         ({"currency": "EUR", "months": "two"}, "months is a number"),
     ],

@@ -192,7 +192,7 @@ def test_a_baseline_among_rows_of_one_method_is_named_with_its_settings():
     words = ("method=lora", "train.lr=1e-4,1e-3", "seed=0,1,2")
     made, load = said(*words, good=good, value="rate")
     with pytest.raises(
-        ConfigError, match=r"2 rows; say which: 'lora, lr=0\.0001', 'lora, lr=0\.001'"
+        ConfigError, match=r"2 rows; use one of 'lora, lr=0\.0001', 'lora, lr=0\.001'"
     ):
         compare(made, load, "lora")
     (pair,), split = compare(made, load, "lora, lr=0.001")

@@ -237,7 +237,7 @@ def test_conditions(four):
         (["where=task='"], "No closing quotation"),
         (["rows=method", "rows=lr"], "given twice"),
         (["rows="], "at least one field"),
-        (["-o", "x.doc"], "or say which --format"),
+        (["-o", "x.doc"], "or set --format"),
         (["--check"], "--output"),
     ],
 )

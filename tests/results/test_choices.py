@@ -126,7 +126,7 @@ def test_a_tuned_run_is_the_run_with_this_rate_typed_by_hand(tmp_path):
     [
         (("tuned=true",), "`peftbench tune` with the same overrides chooses one"),
         (("tuned=true", "train.lr=1e-3"), "leave one of the two out"),
-        (("tuned=yes",), "tuned is true or false"),
+        (("tuned=yes",), "tuned must be true or false, got yes"),
     ],
 )
 def test_what_cannot_be_tuned_is_refused(tmp_path, words, told):

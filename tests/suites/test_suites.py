@@ -93,7 +93,7 @@ def test_word_order_is_no_noise_to_acceptability():
     [
         (["suite=nois"], "did you mean noise?"),
         (["suite=noise", "suite.kind=1"], "noise has no suite.kind; did you mean suite.kinds"),
-        (["suite.examples=3"], "say which suite is meant"),
+        (["suite.examples=3"], "no suite is named; set suite=NAME"),
         (["suite=noise", "suite.intensities=[0.5,0.2]"], "rise from above 0"),
         (["suite=noise", "suite.intensities=[2]"], "rise from above 0 to at most 1"),
         (["suite=noise", "suite.kinds.typos=3"], "suite.kinds.typos is a rate"),

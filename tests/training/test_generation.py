@@ -497,8 +497,8 @@ def test_runs_that_write_texts_are_not_packed(task):
     ("words", "told"),
     [
         (("model.family=bert",), r"tiny is an encoder, which writes none; choose a causal"),
-        (("prompt=words",), r"asks for texts, not for classes; use prompt=generate"),
-        (("train.class_weights=balanced",), "asks for texts"),
+        (("prompt=words",), r"are texts, not classes; use prompt=generate"),
+        (("train.class_weights=balanced",), "has texts, which are no classes"),
         (("augmentation=noise", "augmentation.kinds.typos=0.1"), "noise would change"),
         (("task.max_new_tokens=0",), "task.max_new_tokens must be"),
         (("task.template='no slots'",), "must hold each of"),
@@ -508,7 +508,7 @@ def test_runs_that_write_texts_are_not_packed(task):
         (("suite=shift", "suite.targets={synthetic_paraphrase:{}}"), "suite=transfer asks each"),
         (
             ("suite=transfer", "suite.targets={synthetic_paraphrase:{demonstrations:2}}"),
-            r"synthetic_paraphrase.demonstrations=2 are examples that are not scored; say how many",
+            r"synthetic_paraphrase.demonstrations=2 are examples that are not scored; set how many",
         ),
         (("task.stop=''",), "task.stop is a text"),
         (("task.stop=ann",), r"8 of 48 texts of 'target' have task.stop='ann' inside"),
@@ -537,7 +537,7 @@ def test_line_breaks_are_typed_as_escapes(task):
 
 
 def test_prompts_for_texts_are_refused_for_classes():
-    with pytest.raises(ConfigError, match="asks for classes, not for texts"):
+    with pytest.raises(ConfigError, match="are classes, not texts"):
         plan("task=synthetic_paraphrase", "prompt=generate", *LLAMA)
     with pytest.raises(ConfigError, match="the head of one task cannot answer for another"):
         plan("task=synthetic_paraphrase", "suite=transfer", *LLAMA)
