@@ -155,7 +155,7 @@ def ask(*words: str, records: Sequence[Record] = ()) -> AdviceQuestion:
     sizes = {record.work["train_size"] for record in same}
     if "size" not in given:
         if not sizes:
-            raise ConfigError(f"no records of task={run.task.name}, so give size=N")
+            raise ConfigError(f"no record here is of task={run.task.name}, so give size=N")
         return AdviceQuestion(run, max(sizes), run.budget.seconds)
     whole = [record.work["train_size"] for record in same if isinstance(record.run.size, str)]
     total = run.task.examples.get("train") or max(whole, default=None)

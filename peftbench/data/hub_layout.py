@@ -44,7 +44,7 @@ def folders_of(root: str) -> Iterator[Path]:
         folder = Path(part).expanduser()
         if not folder.is_dir():
             raise ConfigError(
-                f"data.root={root}: {folder} is not a folder; give the folder of data sets, or null "
+                f"data.root={root}: {folder} is not a folder; give a folder of data sets, or null "
                 "for the hub"
             )
         yield folder

@@ -171,8 +171,8 @@ def test_within_a_budget_the_curve_is_read():
         (["task=mrcp", "size=3"], "did you mean mrpc"),
         (["task=mrpc", "size=3", "budget.second=3"], "did you mean budget.seconds"),
         (["task=mrpc", "size=3,4"], "a single setting, got 2"),
-        (["task=mrpc"], "advise needs task= and size=, for example"),
-        (["size=3"], "advise needs task= and size=, for example"),
+        (["task=mrpc"], "no record here is of task=mrpc, so give size=N"),
+        (["size=3"], "advise needs task=NAME, for example"),
         (["task=small", "size=3"], "give task=NAME of trained runs and size=N"),
     ],
 )
@@ -244,4 +244,8 @@ def test_the_verb(tmp_path):
     assert "1.2 times as few examples" in found["distance"]
     done = CliRunner().invoke(main, [*words, str(tmp_path / "none")])
     assert done.exit_code == 2
-    assert "results/reference" in done.output
+    assert "none does not exist; name the folder" in done.output
+    (tmp_path / "none").mkdir()
+    done = CliRunner().invoke(main, [*words, str(tmp_path / "none")])
+    assert done.exit_code == 2
+    assert "none: no records; name a folder that has some" in done.output

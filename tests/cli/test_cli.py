@@ -130,10 +130,18 @@ def test_a_terminal_of_80_columns_breaks_lines_between_words(monkeypatch):
     assert lines[at + 1] == " " * 25 + "2022)"
 
 
-@pytest.mark.parametrize("verb", ["run", "tune", "submit", "prefetch"])
-def test_work_without_overrides_is_explained_and_not_started(verb):
+@pytest.mark.parametrize(
+    ("verb", "example"),
+    [
+        ("run", "sweep=quickstart"),
+        ("tune", "method=lora,bitfit task=mrpc size=1000"),  # the sweep names its rates
+        ("submit", "sweep=quickstart cluster=local"),
+        ("prefetch", "sweep=quickstart"),
+    ],
+)
+def test_work_without_overrides_is_explained_and_not_started(verb, example):
     said = call(verb, code=2)
-    assert f"peftbench {verb} sweep=quickstart" in said
+    assert f"\n  peftbench {verb} {example}\n" in said
     assert not Path("results").exists()
 
 
@@ -589,6 +597,7 @@ BAD_WORDS = {
     ("sweep=nothing",): "unknown sweep",
     ("task=file",): "needs task.path=FILE",
     ("task=file", "task.path=nowhere.csv"): "task.path=nowhere.csv: no such file",
+    ("task=file", "task.path=."): "task.path=.: is a folder; give a file in it",
     ("method=lora", "--configs", "nowhere"): "--configs nowhere: no such folder",
 }
 
@@ -697,9 +706,58 @@ def test_report_check_holds_the_files_to_the_records(results):
 
 
 def test_a_report_of_nothing_is_bad_input():
+    Path("results/runs").mkdir(parents=True)
     assert "holds no records" in call("report", code=2)
     assert "holds no records" in call("report", "--check", code=2)
-    assert not Path("results").exists()
+
+
+READERS = [
+    *(["show", "abc"], ["show", "--where", "seed=0"], ["rm", "abc"], ["gc"], ["status"]),
+    *(["collect"], ["cancel"], ["export", "abc", "out"], ["export", "records", "-o", "x.csv"]),
+    *(["predict", "abc", "x.csv", "-o", "y.csv"], ["advise", "task=mrpc"], ["report"]),
+    *(["report", "html"], ["report", "table"], ["report", "plots", "-o", "figures"]),
+    *(["report", name] for name in ("claims", "errors", "tuning", "variance")),
+]
+
+
+@pytest.mark.parametrize("words", READERS, ids=" ".join)
+def test_a_missing_results_folder_is_refused_by_all_that_read_one(words):
+    said = call(*words, "--results", "nowhere", code=2)
+    assert said == (
+        "peftbench: --results nowhere does not exist; name the folder of a `run` or `submit`\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "instead"),
+    [
+        (["plan", "--method", "lora"], "No such option '--method'; write method=lora"),
+        (["plan", "--train.lr=1e-3"], "write train.lr=1e-3"),
+        (["run", "-results", "foo"], "No such option '-r'; write --results"),
+        (["--results", "foo", "plan"], "behind the command: peftbench plan … --results"),
+        (["--method", "lora", "run"], "behind the command: peftbench run … method=lora"),
+    ],
+)
+def test_an_option_in_the_wrong_place_is_answered_with_what_to_write(words, instead):
+    assert instead in " ".join(call(*words, code=2).split())
+
+
+def test_a_plan_refuses_a_folder_of_data_that_is_not_there():
+    said = call("plan", "task=mrpc", "data.root=/nowhere", code=2)
+    assert "data.root=/nowhere: /nowhere is not a folder" in said
+    call("plan", "task=synthetic_paraphrase", "data.root=/nowhere")  # which reads none
+
+
+def test_an_unknown_group_is_answered_with_the_groups():
+    assert "no such group or option; groups: methods, tasks, models" in call("list", "foo", code=2)
+    assert "did you mean methods?" in call("list", "metod", code=2)
+
+
+@pytest.mark.parametrize("verb", ["run", "tune"])
+def test_a_dry_run_that_is_stopped_has_kept_nothing(verb, monkeypatch):
+    monkeypatch.setattr("peftbench.runner.sweep.execute", lambda *given: True)
+    said = call(verb, *tiny(), "--dry-run", code=130)
+    assert said.splitlines()[-1].startswith("stopped; nothing was trained; check again with: ")
 
 
 # completion

@@ -1,5 +1,6 @@
 """Repositories of the hub that are named without a revision: one commit, kept and in the key."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,11 @@ from click.testing import CliRunner
 
 from peftbench.cli import doctor
 from peftbench.cli.main import main
+from peftbench.cli.plan import checkpoint_lines
 from peftbench.config.sweep import plan
 from peftbench.core.errors import ConfigError, RecordError
 from peftbench.core.plan import RunOptions
+from peftbench.results import status
 from peftbench.results.store import ResultsFolder
 from peftbench.runner import prefetch, sweep
 from peftbench.system import hub, io, offline_folder
@@ -132,6 +135,13 @@ def test_a_prefetched_folder_tells_its_commits(tmp_path, monkeypatch):
     assert planned("task=jokes").runs[0].task.source["revision"] == SECOND
 
 
+def test_a_misspelt_folder_of_a_checkpoint_is_said_to_be_none(cache_folder):
+    done = CliRunner().invoke(main, ["plan", "model=auto", "model.checkpoint=nope_folder"])
+    assert done.exit_code == 2
+    assert "no folder nope_folder here, and on the hub: nope_folder: revision not" in done.output
+    assert "give model.revision=COMMIT, or use `peftbench run` or" in done.output
+
+
 def test_a_hub_that_cannot_be_asked(tmp_path, monkeypatch, cache_folder):
     """Offline; a copy in the hub's cache has a commit."""
     with pytest.raises(ConfigError, match=r"people/jokes at its newest commit could not be loaded"):
@@ -157,6 +167,11 @@ def test_a_plan_says_what_would_be_fetched(monkeypatch, tmp_path):
         "to be fetched: google-bert/bert-base-uncased (about 436 MB), FacebookAI/roberta-large "
         "(about 1,420 MB), nyu-mll/glue (size unknown)"
     ) in done.output
+    wanted = plan(*words[1:])
+    state = status.sweep_status(wanted, ResultsFolder("runs"))
+    assert any(line.startswith("to be fetched") for line in checkpoint_lines(state))
+    state = replace(state, done={run.key for run in wanted.runs})
+    assert checkpoint_lines(state) == []
     told = CliRunner().invoke(main, ["plan", "model=minilm,tiny", "task=synthetic_paraphrase"])
     assert "to be fetched" not in told.output
 
