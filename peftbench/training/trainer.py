@@ -461,6 +461,7 @@ def _begin(
 ) -> dict[str, int]:
     """What happens to a model before its first step; returns counts of its parameters."""
     model, method = predictor.model, predictor.method
+    model.micro_batch_size = config.micro_batch_size
     method.on_train_begin(model, predictor.moved(batches.stream(0)))
     if job.stage is not None:
         job.stage.begin(model, method)
