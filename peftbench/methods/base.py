@@ -382,7 +382,7 @@ def task_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> 
     return (weights * F.cross_entropy(logits.float(), labels, reduction="none")).mean()
 
 
-def pieces(model: AdaptedModel, batch: Batch) -> Iterator[tuple[float, Batch]]:
+def micro_batches_with_shares(model: AdaptedModel, batch: Batch) -> Iterator[tuple[float, Batch]]:
     """Micro-batches of a batch, each with its share of the examples.
 
     Gradients of their mean losses, times these shares, add up to that of the batch.

@@ -31,7 +31,12 @@ import torch
 from torch import Tensor
 
 from peftbench.data.batching import Batch
-from peftbench.methods.base import Method, WrapperMethod, pieces, task_loss
+from peftbench.methods.base import (
+    Method,
+    WrapperMethod,
+    micro_batches_with_shares,
+    task_loss,
+)
 from peftbench.methods.regularizers import PENALTIES, divergence
 from peftbench.methods.settings import Limits
 from peftbench.models.adapted_model import AdaptedModel
@@ -199,7 +204,7 @@ class RobustPartial(WrapperMethod):
         every = [parameter for parameters in found.values() for parameter in parameters]
         for batch in batches:
             summed: dict[Tensor, Tensor] = {}
-            for share, piece in pieces(model, batch):
+            for share, piece in micro_batches_with_shares(model, batch):
                 loss = share * self.base_method.compute_loss(model, piece)
                 grads = torch.autograd.grad(loss, every, allow_unused=True, materialize_grads=True)
                 for parameter, grad in zip(every, grads, strict=True):

@@ -32,7 +32,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from peftbench.core.run import Json
 from peftbench.data.batching import Batch
-from peftbench.methods.base import Method, WrapperMethod, pieces
+from peftbench.methods.base import Method, WrapperMethod, micro_batches_with_shares
 from peftbench.methods.layers import masked
 from peftbench.methods.settings import Limits
 from peftbench.models.adapted_model import AdaptedModel
@@ -165,7 +165,7 @@ def _by_gradient(
             loss = share * base_method.compute_loss(model, piece)
             return torch.autograd.grad(loss, weights, create_graph=again)
 
-    cut = [one for batch in batches for one in pieces(model, batch)]
+    cut = [one for batch in batches for one in micro_batches_with_shares(model, batch)]
     found = [gradient(*one) for one in cut]
     summed = [torch.stack(parts).sum(0) for parts in zip(*found, strict=True)]
     if score == "snip":
