@@ -4,8 +4,9 @@ The model answers a text by itself if the probability of its class reaches the c
 answer the others. A cut-off that was chosen on the calibration part, which nothing was trained on,
 comes with a guarantee for texts from the same source; it does not cover texts that change with
 time. The guarantee needs independent rows: of rows that depend on each other, such as near
-duplicates or those of one customer, one of each group counts (`one_of_each`). One chosen from out-of-fold predictions is an estimate: those are of other models than the one
-that is used, and the lowest error of many cut-offs is too low.
+duplicates or those of one customer, one of each group counts (`one_of_each`). A cut-off that was
+chosen from out-of-fold predictions is an estimate: those are of other models than the one that is
+used, and the lowest error of many cut-offs is too low.
 """
 
 import math

@@ -1,10 +1,10 @@
 """Text as people mistype and rephrase it: seeded edits, each at any rate.
 
 Our own: nlpaug and textattack need downloads (WordNet, embeddings) for what is not a few lines.
-With one random stream a low rate's edits are among a high rate's, so that intensities nest, with two
-exceptions: swaps and order take each letter and word once, so that one of a higher rate may be in
-the place of a lower rate's; and a text of which deletions or dropout would leave nothing stays as
-it is, so that the strongest noise spares some of the shortest texts.
+With one random stream a low rate's edits are among a high rate's, so that intensities nest, with
+two exceptions: swaps and order move each letter and word once at most, so that one of a higher rate
+may be in the place of a lower rate's; and a text of which deletions or dropout would leave nothing
+stays as it is, so that the strongest noise spares some of the shortest texts.
 """
 
 import re

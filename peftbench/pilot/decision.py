@@ -110,9 +110,7 @@ def decide(
     return Decision(MORE, best.name, [told], verdicts, names)
 
 
-def _excluded_for_good(
-    verdict: CandidateVerdict, least: float, reach: float | None
-) -> list[str]:
+def _excluded_for_good(verdict: CandidateVerdict, least: float, reach: float | None) -> list[str]:
     """Parts that a candidate does not meet, and would not meet with further labels either.
 
     Args:

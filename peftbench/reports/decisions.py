@@ -177,9 +177,9 @@ def review_table(cut_offs: Sequence[CutOff], prices: Prices, spent: float | None
     kinds = {one.kind for one in cut_offs}
     left = max((one.same_group for one in cut_offs), default=0)
     groups = (
-        f"Rows come in groups (near duplicates, rows of one --group value): one of each group "
-        f"counts, {left} others do not. Promises are for a text of a group drawn at random; a large "
-        "group counts no more than a small one."
+        "Rows come in groups (near duplicates, rows of one --group value): one of each group "
+        f"counts, {left} others do not. Promises are for a text of a group drawn at random; a "
+        "large group counts no more than a small one."
     )
     return Table(
         title=_REVIEW,
