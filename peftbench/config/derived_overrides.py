@@ -133,8 +133,8 @@ def _closest(run: Run, configs: Path | None, file: dict[str, str]) -> dict[str, 
         found |= _differences(node, identity(nodes[node] or {}), identity(plain[node] or {}))
     if file:
         mine, other = ({k: n["task"].get(k) for k in _OF_FILE} for n in (nodes, plain))
-        for node in (mine, other):
-            node["rouge_tokens"] = node["rouge_tokens"] or ASCII  # null asks the file
+        for told in (mine, other):
+            told["rouge_tokens"] = told["rouge_tokens"] or ASCII  # null asks the file
         found |= _differences("task", mine, other)
     language_model = run.model.family_config.language_model
     if language_model and "prompt.template" in found:  # as it is named when it is typed
