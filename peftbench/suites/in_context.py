@@ -34,6 +34,8 @@ class InContext(Suite):
     seed: int
 
     def __post_init__(self) -> None:
+        for count in self.counts:
+            at_least("suite.counts", count, 0, whole=True)
         if self.counts[:1] != [0] or sorted(set(self.counts)) != self.counts:
             raise ValueError(f"suite.counts rise from 0, got {self.counts}")
         if self.examples is not None:

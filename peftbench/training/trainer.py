@@ -337,7 +337,7 @@ class PreparedTraining:
         if self.data.targets is None:
             return outputs
         wanted = [self.data.targets[split][row] for row in rows]
-        return decoding.scored(outputs, wanted, self.tokenizer, self.job.run.task.stop)
+        return decoding.scored(outputs, wanted, self.tokenizer, self.job.run.task)
 
     def evaluate(self) -> loop.Requests[Json]:
         """The scores of a point on the curve."""

@@ -21,6 +21,7 @@ from peftbench.evaluation import evaluator
 from peftbench.metrics import task_metrics
 from peftbench.results.store import ResultsFolder
 from peftbench.suites import base, noise
+from peftbench.suites.in_context import InContext
 from peftbench.suites.noise import area
 from peftbench.training.trainer import execute
 
@@ -115,6 +116,12 @@ def test_bad_words_are_refused_when_planning(words, told):
 
 
 # noise
+
+
+@pytest.mark.parametrize("counts", [[0, 2.5], [0, "2"], [0, True], [0, -1], [-1, 0]])
+def test_numbers_of_demonstrations_are_whole(counts):
+    with pytest.raises(ValueError, match=r"suite\.counts must be a whole number of at least 0"):
+        InContext(counts=counts, examples=None, seed=0)
 
 
 def test_noise_asks_about_clean_texts_and_every_kind_at_every_intensity():
