@@ -1,6 +1,7 @@
 """Claims on records whose verdict is known by construction, numbers against scipy."""
 
 import io
+import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -429,6 +430,45 @@ def test_every_paper_reads_and_its_words_compose():
                 if "suite" in cell:
                     composer.suite(cell, node["task"]["name"])
         assert "method" in sides
+
+
+def sides(one: Claim) -> list[schema.Conditions]:
+    """What picks a claim's rows, but for what is of a suite or of a part of the data."""
+    told = [side for pair in one.pairs for side in pair if side]
+    return [
+        {
+            key: value
+            for key, value in side.items()
+            if key != matching.FRACTION and not key.startswith("suite.")
+        }
+        for side in told
+    ]
+
+
+@pytest.mark.parametrize("name", sorted(catalog.options("paper", (catalog.packaged(),))))
+def test_the_runs_of_a_claim_are_those_that_it_picks(name):
+    (paper,) = schema.read([name], [catalog.packaged()])
+    for one in paper.claims:
+        made = [
+            records.record(run)
+            for text in one.runs
+            for run in plan(*re.sub(r"seed=range\S+", "seed=0", text).split()).runs
+        ]
+        for side in sides(one):
+            assert matching.picked(made, side), (one.name, side)
+
+
+@pytest.mark.parametrize("form", ["mini", "paper"])
+def test_claims_of_unipelt_are_about_the_methods_of_its_sweeps(form):
+    (paper,) = schema.read(["unipelt2022"], [catalog.packaged()])
+    swept = {canonical(run.method.to_json()) for run in plan(f"sweep=unipelt2022_{form}").runs}
+    asked = {
+        canonical(run.method.to_json())
+        for one in paper.claims
+        for text in one.runs
+        for run in plan(*text.split()).runs
+    }
+    assert asked == swept
 
 
 @pytest.mark.parametrize(
