@@ -46,9 +46,7 @@ class Noise(Suite):
                 )
         listed("suite.intensities", self.intensities)
         within = all(is_number(one) and 0 < one <= 1 for one in self.intensities)
-        if not (
-            self.intensities and within and self.intensities == sorted(set(self.intensities))
-        ):
+        if not (self.intensities and within and self.intensities == sorted(set(self.intensities))):
             raise ValueError(
                 f"suite.intensities rise from above 0 to at most 1, got {self.intensities}"
             )
