@@ -9,6 +9,7 @@ with the reason.
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,9 @@ NEEDS = ("all", "some", "most")
 #: Which learning rates a claim may be tested at: chosen here, the same on both sides, or whatever
 #: the runs have, such as the paper's own; its reading says so.
 RATES = ("chosen", "alike", "given")
+
+#: The size of figures on all training examples.
+ALL = "full"
 
 #: Words that pick runs, as settings and their values.
 Conditions = dict[str, Any]
@@ -249,7 +253,7 @@ def _figures(where: str, given: Any) -> Figures:
             if len(words := str(column).split()) != 2 or words[1] not in METRICS:
                 raise ConfigError(f"{of}: {column!r} is no TASK METRIC, such as mrpc f1")
             for size, text in _checked(f"{of}: {column}", by_size, None, ()).items():
-                if size != "full":
+                if size != ALL:
                     at_least(f"{of}: {column}: examples (full is all)", size, 1, whole=True)
                 _text(f"{of}: {column}: {size}", text)
     return Figures(**node)
@@ -311,20 +315,16 @@ def _budget(where: str, value: Any) -> Any:
     return value
 
 
-def _span(most: float) -> Callable[[str, Any], tuple[float, float]]:
+def _span(where: str, value: Any, most: float = math.inf) -> tuple[float, float]:
     """Two numbers from 0 to `most`, from and to."""
-
-    def check(where: str, value: Any) -> tuple[float, float]:
-        given = value if isinstance(value, list) else []
-        numbers = [one for one in given if is_number(one) or one == math.inf]
-        if len(given) != 2 or numbers != given or not 0 <= given[0] <= given[1] <= most:
-            told = "0 on" if most == math.inf else f"0 to {most:g}"
-            raise ConfigError(
-                f"{where} must be [FROM, TO], two rising numbers from {told}, got {value!r}"
-            )
-        return given[0], given[1]
-
-    return check
+    given = value if isinstance(value, list) else []
+    numbers = [one for one in given if is_number(one) or one == math.inf]
+    if len(given) != 2 or numbers != given or not 0 <= given[0] <= given[1] <= most:
+        told = "0 on" if most == math.inf else f"0 to {most:g}"
+        raise ConfigError(
+            f"{where} must be [FROM, TO], two rising numbers from {told}, got {value!r}"
+        )
+    return given[0], given[1]
 
 
 def _least(where: str, value: Any) -> dict[str, int]:
@@ -351,7 +351,7 @@ _VALUES: dict[str, Callable[[str, Any], Any]] = {
     **dict.fromkeys(("margin", "bound"), _amount),
     "runs": _overrides,
     "budget": _budget,
-    "fraction": _span(1),
-    "sizes": _span(math.inf),
+    "fraction": partial(_span, most=1),
+    "sizes": _span,
     "least": _least,
 }
