@@ -8,7 +8,7 @@ from typing import Any
 
 from peftbench.config import catalog, nodes, old_names
 from peftbench.core.configs import TASK_KINDS, TaskConfig
-from peftbench.core.errors import ConfigError, at_least, is_whole, one_of
+from peftbench.core.errors import ConfigError, at_least, is_whole, mapped, one_of
 from peftbench.core.run import Json
 from peftbench.core.text import decoded, did_you_mean, unescaped
 from peftbench.data import hub_layout, loading, own_file
@@ -255,7 +255,10 @@ def target_node(name: str, given: Any, searched: list[Path]) -> tuple[Json, Json
     It is one of configs/task or configs/shift_dataset, by its name or by `task`, a user's file, or
     a data set of the hub.
     """
-    given, where = dict(given or {}), f"suite.targets.{name}"
+    where = f"suite.targets.{name}"
+    if given is not None:
+        mapped(where, given)
+    given = dict(given or {})
     own = {key: given.pop(key, None) for key in ("above", "examples")}
     demonstrations = given.pop("demonstrations", 0)
     at_least(f"{where}.demonstrations", demonstrations, 0, whole=True)
